@@ -1,0 +1,136 @@
+"""Everything that can go wrong, as a small tree. None of it knows HTTP.
+
+    ServingError
+    ├── StoreUnavailable        the store cannot be listed; the desired state stands
+    ├── StateUnavailable        the state directory or its database cannot be used
+    ├── StagingFailed           copying into the cache failed for a reason that may pass (disk, permissions)
+    ├── NotPublished            the files changed while they were read, or do not match their manifest yet
+    ├── PublishRefused          a version cannot be published as asked
+    ├── HostFailed              a host process died, was killed or broke the protocol
+    │   ├── HostDied            ... with the signal or exit status
+    │   └── HostTimedOut        ... at its deadline
+    ├── ProtocolError           bytes on the wire that are not a frame
+    ├── RequestRefused          the caller's fault; the detail says what to change
+    │   ├── NotJson             the body is not JSON
+    │   ├── BodyTooLarge        more bytes or rows than allowed
+    │   ├── UnsupportedMedia    a content type nobody here reads
+    │   ├── InvalidInput        JSON, but not rows this model takes
+    │   ├── UnknownModel        no such model
+    │   └── UnknownVersion      no such version, or not loaded
+    ├── OperationRefused        an operator's call that cannot be carried out in this state
+    └── Unavailable             nothing can answer right now; try again later
+        ├── NothingActive       the model has no active version yet
+        ├── Overloaded          the queue is full
+        └── HostLost            the host died twice under the same request
+    └── DeadlineExceeded        the model did not answer in time
+    └── ModelFailed             the model raised while it answered
+"""
+
+from __future__ import annotations
+
+
+class ServingError(Exception):
+    """Base of all errors raised by this package. ``str(error)`` is one line fit to show a user."""
+
+
+class StoreUnavailable(ServingError):
+    """The model directory cannot be listed. It is not empty: it is unknown."""
+
+
+class StateUnavailable(ServingError):
+    """The state directory or its database cannot be read or written."""
+
+
+class StagingFailed(ServingError):
+    """An artefact could not be copied into the cache; trying again later may work."""
+
+
+class NotPublished(ServingError):
+    """A version is not complete on disk yet."""
+
+
+class PublishRefused(ServingError):
+    """A version cannot be published under this name or with these files."""
+
+
+class HostFailed(ServingError):
+    """A host process did not do what it was asked."""
+
+
+class HostDied(HostFailed):
+    """A host process ended on its own or was killed by somebody else.
+
+    ``returncode`` is negative for a signal, as in :mod:`subprocess`; None when it could not be learnt.
+    """
+
+    def __init__(self, message: str, returncode: int | None = None) -> None:
+        super().__init__(message)
+        self.returncode = returncode
+
+
+class HostTimedOut(HostFailed):
+    """A host process was killed because its deadline passed."""
+
+
+class ProtocolError(ServingError):
+    """Bytes on the wire that are not a well-formed frame."""
+
+
+class RequestRefused(ServingError):
+    """A request that cannot be answered as it is. The message says what to change."""
+
+
+class NotJson(RequestRefused):
+    """The body is not a JSON document."""
+
+
+class BodyTooLarge(RequestRefused):
+    """The body has more bytes or rows than the server takes."""
+
+
+class UnsupportedMedia(RequestRefused):
+    """The body's content type is not one this route reads."""
+
+
+class InvalidInput(RequestRefused):
+    """The body is JSON but not rows this model takes."""
+
+
+class UnknownModel(RequestRefused):
+    """The store has no model of this name and none is loaded."""
+
+
+class UnknownVersion(RequestRefused):
+    """The model has no such version, or it is not loaded."""
+
+
+class OperationRefused(ServingError):
+    """An operator's call that cannot be carried out in the present state."""
+
+
+class Unavailable(ServingError):
+    """Nothing can answer right now. ``retry_after_seconds`` is a hint for the caller."""
+
+    def __init__(self, message: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class NothingActive(Unavailable):
+    """The model is known but no version of it is active yet."""
+
+
+class Overloaded(Unavailable):
+    """More requests are waiting for this model than the queue holds."""
+
+
+class HostLost(Unavailable):
+    """The process that holds the model died while it answered, and again on the retry."""
+
+
+class DeadlineExceeded(ServingError):
+    """The model did not answer before the deadline."""
+
+
+class ModelFailed(ServingError):
+    """The model itself raised while it answered."""

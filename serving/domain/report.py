@@ -1,0 +1,63 @@
+"""What the gates found out about a candidate: plain data, fit for the wire, the log, HTTP and the history."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+from serving.domain.signature import Signature
+
+GATE_NAMES = (
+    "published",
+    "integrity",
+    "format",
+    "load",
+    "environment",
+    "contract",
+    "golden",
+    "finite",
+    "budget",
+    "warm-up",
+)
+
+
+class Verdict(StrEnum):
+    """The outcome of one gate."""
+
+    PASSED = "passed"
+    WARNED = "warned"
+    SKIPPED = "skipped"
+    REFUSED = "refused"
+
+
+class GateResult(BaseModel):
+    """One gate's verdict with its evidence: a sentence that says what was looked at and what was seen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gate: str
+    verdict: Verdict
+    evidence: str
+    duration_seconds: float = 0.0
+
+
+class CandidateReport(BaseModel):
+    """All that is known of a candidate after its evaluation. `signature` is None when it never loaded.
+
+    `engine` names what computes the answers: ``sklearn`` or ``onnx``. `libraries` are the versions it ran under.
+    `memory_bytes` is the host's private memory after warm-up.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gates: tuple[GateResult, ...]
+    signature: Signature | None = None
+    engine: str | None = None
+    libraries: dict[str, str] = {}
+    memory_bytes: int | None = None
+
+    @property
+    def refusal(self) -> GateResult | None:
+        """The gate that refused, if one did."""
+        return next((result for result in self.gates if result.verdict is Verdict.REFUSED), None)

@@ -1,0 +1,119 @@
+"""The input/output contract of a model."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform", "score_samples")
+Method = Literal["predict", "predict_proba", "predict_log_proba", "decision_function", "transform", "score_samples"]
+Label = bool | int | float | str | None
+
+
+class Dtype(StrEnum):
+    """What one feature takes in JSON."""
+
+    NUMBER = "number"
+    STRING = "string"
+    BOOL = "bool"
+    ANY = "any"
+
+
+class Container(StrEnum):
+    """What the estimator was fitted on, hence what a batch is turned into for it."""
+
+    ARRAY = "array"
+    DATAFRAME = "dataframe"
+    TEXTS = "texts"
+
+
+class Kind(StrEnum):
+    """What sort of estimator answers."""
+
+    CLASSIFIER = "classifier"
+    REGRESSOR = "regressor"
+    CLUSTERER = "clusterer"
+    OUTLIER_DETECTOR = "outlier_detector"
+    TRANSFORMER = "transformer"
+    OTHER = "other"
+
+
+class Feature(BaseModel):
+    """One input column. `nullable` says that JSON ``null`` stands for a missing value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    dtype: Dtype = Dtype.NUMBER
+    nullable: bool = False
+
+
+class Signature(BaseModel):
+    """Features in the order of array rows, methods with the default one first, and what comes out.
+
+    `classes` holds one tuple of labels per output for classifiers (one output: one tuple), else None.
+    `outputs` is the number of values ``predict`` gives per row.
+    `is_named` is True when the estimator was fitted with feature names; otherwise they are ``x0, x1, ...``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    features: tuple[Feature, ...]
+    methods: tuple[Method, ...] = Field(min_length=1)
+    container: Container = Container.ARRAY
+    kind: Kind = Kind.OTHER
+    is_named: bool = False
+    outputs: int = 1
+    classes: tuple[tuple[Label, ...], ...] | None = None
+
+    @property
+    def default_method(self) -> Method:
+        """The method used when a request names none."""
+        return self.methods[0]
+
+
+def incompatibilities(old: Signature, new: Signature) -> list[str]:
+    """Say, one sentence each, why a client of `old` could break on `new`; an empty list means it cannot.
+
+    The new version may take more (nulls, any dtype, further methods); it must not ask for more nor answer otherwise.
+    """
+    found = []
+    old_names = [feature.name for feature in old.features]
+    new_names = [feature.name for feature in new.features]
+    if old_names != new_names:
+        found.append(_feature_change(old_names, new_names))
+    for before, after in zip(old.features, new.features, strict=False):
+        if before.name != after.name:
+            continue
+        if after.dtype not in (before.dtype, Dtype.ANY):
+            found.append(f"feature '{before.name}' was {before.dtype} and is {after.dtype}")
+        if before.nullable and not after.nullable:
+            found.append(f"feature '{before.name}' no longer takes null")
+    missing = [method for method in old.methods if method not in new.methods]
+    if missing:
+        found.append(f"no longer offers {', '.join(missing)}")
+    if old.default_method != new.default_method:
+        found.append(f"default method was {old.default_method} and is {new.default_method}")
+    if old.kind != new.kind:
+        found.append(f"was a {old.kind} and is a {new.kind}")
+    if old.outputs != new.outputs:
+        found.append(f"gave {old.outputs} outputs per row and gives {new.outputs}")
+    if old.classes != new.classes:
+        found.append("the class labels or their order differ")
+    return found
+
+
+def _feature_change(old: list[str], new: list[str]) -> str:
+    if len(old) != len(new):
+        head = f"takes {len(new)} features, the active version takes {len(old)}"
+    elif sorted(old) == sorted(new):
+        return "the same features in another order"
+    else:
+        head = "feature names differ"
+    added = [name for name in new if name not in old][:3]
+    gone = [name for name in old if name not in new][:3]
+    parts = [f"new: {', '.join(added)}"] if added else []
+    parts += [f"gone: {', '.join(gone)}"] if gone else []
+    return head + (f" ({'; '.join(parts)})" if parts else "")
