@@ -1,29 +1,29 @@
 """Everything that can go wrong, as a small tree. None of it knows HTTP.
 
-    ServingError
-    ├── StoreUnavailable        the store cannot be listed; the desired state stands
-    ├── StateUnavailable        the state directory or its database cannot be used
-    ├── StagingFailed           copying into the cache failed for a reason that may pass (disk, permissions)
-    ├── NotPublished            the files changed while they were read, or do not match their manifest yet
-    ├── PublishRefused          a version cannot be published as asked
-    ├── HostFailed              a host process died, was killed or broke the protocol
-    │   ├── HostDied            ... with the signal or exit status
-    │   └── HostTimedOut        ... at its deadline
-    ├── ProtocolError           bytes on the wire that are not a frame
-    ├── RequestRefused          the caller's fault; the detail says what to change
-    │   ├── NotJson             the body is not JSON
-    │   ├── BodyTooLarge        more bytes or rows than allowed
-    │   ├── UnsupportedMedia    a content type nobody here reads
-    │   ├── InvalidInput        JSON, but not rows this model takes
-    │   ├── UnknownModel        no such model
-    │   └── UnknownVersion      no such version, or not loaded
-    ├── OperationRefused        an operator's call that cannot be carried out in this state
-    └── Unavailable             nothing can answer right now; try again later
-        ├── NothingActive       the model has no active version yet
-        ├── Overloaded          the queue is full
-        └── HostLost            the host died twice under the same request
-    └── DeadlineExceeded        the model did not answer in time
-    └── ModelFailed             the model raised while it answered
+ServingError
+├── StoreUnavailable        the store cannot be listed; the desired state stands
+├── StateUnavailable        the state directory or its database cannot be used
+├── StagingFailed           copying into the cache failed for a reason that may pass (disk, permissions)
+├── NotPublished            the files changed while they were read, or do not match their manifest yet
+├── PublishRefused          a version cannot be published as asked
+├── HostFailed              a host process died, was killed or broke the protocol
+│   ├── HostDied            ... with the signal or exit status
+│   └── HostTimedOut        ... at its deadline
+├── ProtocolError           bytes on the wire that are not a frame
+├── RequestRefused          the caller's fault; the detail says what to change
+│   ├── NotJson             the body is not JSON
+│   ├── BodyTooLarge        more bytes or rows than allowed
+│   ├── UnsupportedMedia    a content type nobody here reads
+│   ├── InvalidInput        JSON, but not rows this model takes
+│   ├── UnknownModel        no such model
+│   └── UnknownVersion      no such version, or not loaded
+├── OperationRefused        an operator's call that cannot be carried out in this state
+└── Unavailable             nothing can answer right now; try again later
+    ├── NothingActive       the model has no active version yet
+    ├── Overloaded          the queue is full
+    └── HostLost            the host died twice under the same request
+└── DeadlineExceeded        the model did not answer in time
+└── ModelFailed             the model raised while it answered
 """
 
 from __future__ import annotations

@@ -1,0 +1,32 @@
+"""A model directory that serves itself: drop a model file, it answers over HTTP; drop a better one, nobody notices."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from serving.app import create_app, lifespan
+    from serving.embed import Model, model
+    from serving.offline import publish
+    from serving.settings import Settings
+
+__version__ = "0.1.0"
+
+__all__ = ["Model", "Settings", "__version__", "create_app", "lifespan", "model", "publish"]
+
+_HOMES = {
+    "create_app": "serving.app",
+    "lifespan": "serving.app",
+    "Model": "serving.embed",
+    "model": "serving.embed",
+    "publish": "serving.offline",
+    "Settings": "serving.settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names on first use: a host process imports this package and must not pay for FastAPI."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'serving' has no attribute '{name}'")

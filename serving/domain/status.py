@@ -1,0 +1,165 @@
+"""What the outside may know: immutable snapshots, published by the reconciler, read by everyone.
+
+The field names are the JSON of the HTTP interface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from serving.domain.report import GateResult
+from serving.domain.signature import Signature
+from serving.domain.state import State
+
+
+class Snapshot(BaseModel):
+    """Base of everything below: frozen."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ActiveStatus(Snapshot):
+    """The version that answers for a model. `note` says what an operator should know, such as vanished files."""
+
+    version: str
+    digest: str
+    engine: str
+    state: State = State.ACTIVE
+    activated_at: datetime
+    note: str | None = None
+
+
+class TargetStatus(Snapshot):
+    """The version the model is on its way to, and how far it has come."""
+
+    version: str
+    state: State
+
+
+class Failure(Snapshot):
+    """The last time a version was refused or failed."""
+
+    version: str
+    gate: str
+    reason: str
+    at: datetime
+
+
+class ModelSummary(Snapshot):
+    """One model in ``GET /models/active``."""
+
+    name: str
+    active: ActiveStatus | None
+    target: TargetStatus | None = None
+    pinned: str | None = None
+    last_failure: Failure | None = None
+
+
+class VersionStatus(Snapshot):
+    """One version of a model: where it stands, since when and why, and what the gates said.
+
+    `retry_at` is set while the state is FAILED. `is_loaded` says whether a request may name this version.
+    """
+
+    version: str
+    digest: str | None = None
+    state: State
+    since: datetime
+    reason: str | None = None
+    retry_at: datetime | None = None
+    is_loaded: bool = False
+    is_quarantined: bool = False
+    engine: str | None = None
+    memory_bytes: int | None = None
+    libraries: dict[str, str] = {}
+    signature: Signature | None = None
+    gates: tuple[GateResult, ...] = ()
+
+
+class ModelStatus(ModelSummary):
+    """One model with all its versions, newest first; `signature` is the active version's."""
+
+    signature: Signature | None = None
+    versions: tuple[VersionStatus, ...] = ()
+
+
+class StoreStatus(Snapshot):
+    """Whether the store can be listed and how changes are noticed (``events`` or ``poll``)."""
+
+    is_available: bool = False
+    reason: str | None = None
+    watch: str = "poll"
+    listed_at: datetime | None = None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything the reconciler publishes. `has_started` turns true when the start-up pass has ended."""
+
+    models: Mapping[str, ModelStatus] = field(default_factory=lambda: MappingProxyType({}))
+    store: StoreStatus = field(default_factory=StoreStatus)
+    has_started: bool = False
+    is_stopping: bool = False
+    state_problem: str | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """True when the start-up pass has ended, something is active and no stop has been announced."""
+        return self.has_started and not self.is_stopping and any(model.active for model in self.models.values())
+
+
+class HistoryEntry(Snapshot):
+    """One transition of one version, or one operator's call (`before` and `after` are then None)."""
+
+    at: datetime
+    version: str | None
+    digest: str | None = None
+    before: State | None = None
+    after: State | None = None
+    actor: str
+    event: str
+    reason: str | None = None
+    duration_seconds: float | None = None
+
+
+class Operator(Protocol):
+    """Operator calls. Awaited on the event loop, carried out by the reconciler one after another.
+
+    All raise UnknownModel or UnknownVersion for names nobody knows, OperationRefused for what cannot be,
+    StateUnavailable when the decision cannot be made durable (nothing has changed then). `actor` goes to the history.
+    """
+
+    async def pin(self, model: str, version: str, actor: str) -> ModelSummary:
+        """Serve exactly this version from now on; it is loaded first if it has to be."""
+        ...
+
+    async def unpin(self, model: str, actor: str) -> ModelSummary:
+        """Follow the newest valid version again."""
+        ...
+
+    async def rollback(self, model: str, actor: str, expected: str | None = None) -> ModelSummary:
+        """Quarantine the active version and activate the next best.
+
+        `expected`, when given, is the version the caller means to leave: already left is success, another one active
+        is OperationRefused, so that the call can be repeated safely.
+        """
+        ...
+
+    async def release(self, model: str, version: str, actor: str) -> ModelSummary:
+        """Lift the quarantine of a version and forget its verdict, so that it is evaluated anew."""
+        ...
+
+    async def refresh(self, actor: str) -> tuple[ModelSummary, ...]:
+        """Look at the store now and return when that look has been acted upon (evaluations may still run)."""
+        ...
+
+    async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
+        """Return the newest transitions of a model first; it does not wait for the reconciler."""
+        ...

@@ -1,0 +1,1 @@
+"""Everything that runs in a host process or talks to one."""

@@ -1,0 +1,48 @@
+"""What the server asks a host to evaluate: the header of an EVALUATE frame."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from serving.domain.signature import Signature
+from serving.domain.version import Format
+
+
+class EvaluationFile(BaseModel):
+    """One staged file: its name in the store, sha256 as hashed while copied, size in bytes, path of the copy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    sha256: str
+    size: int
+    path: str
+
+
+class EvaluationRequest(BaseModel):
+    """One candidate, the settings of its gates and what it is compared with.
+
+    `quiet_seconds` is None when a manifest vouched for completeness. `published_digest` is the digest under which this
+    version, with a manifest, was accepted before: it may not change. `active_signature` is what the candidate must be
+    compatible with, None when there is nothing to be compatible with; `active_version` names it.
+    `is_respawn` asks for load and warm-up only: the same digest has passed every gate before.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    version: str
+    digest: str
+    format: Format
+    main: EvaluationFile
+    files: tuple[EvaluationFile, ...]
+    quiet_seconds: float | None
+    published_digest: str | None = None
+    active_signature: Signature | None = None
+    active_version: str | None = None
+    environment: str = "refuse"
+    max_latency_seconds: float = 5.0
+    memory_bytes: int = 4096 << 20
+    max_rows: int = 100_000
+    skops_trusted: tuple[str, ...] = ()
+    is_respawn: bool = False

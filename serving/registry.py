@@ -1,0 +1,64 @@
+"""The active reference: the one immutable value in ``app.state`` that says which servable answers for each model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
+
+from serving.domain.errors import NothingActive, UnknownModel, UnknownVersion
+from serving.servable.servable import Lease, Servable
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReference:
+    """What answers for one model: the active servable, and every loaded one by version (the active one included)."""
+
+    active: Servable | None = None
+    loaded: Mapping[str, Servable] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveReference:
+    """Every model the service knows. Never changed, only replaced."""
+
+    models: Mapping[str, ModelReference] = field(default_factory=lambda: MappingProxyType({}))
+
+    def with_model(self, name: str, model: ModelReference | None) -> ActiveReference:
+        """Return a reference in which `name` is answered by `model` (None: the model is gone)."""
+        models = {key: value for key, value in self.models.items() if key != name}
+        if model is not None:
+            models[name] = model
+        return ActiveReference(MappingProxyType(models))
+
+
+class HoldsActive(Protocol):
+    """``app.state``, as far as this module cares."""
+
+    active: ActiveReference
+
+
+def activate(state: HoldsActive, reference: ActiveReference) -> None:
+    """Make `reference` the one that answers from now on. Called by the reconciler only; waits for nothing."""
+    state.active = reference
+
+
+def lease(state: HoldsActive, model: str, version: str | None = None) -> Lease:
+    """Take a lease on the servable that answers for `model`, or on the loaded `version` of it.
+
+    Reads the active reference once. Event loop thread only: reading and leasing are one step there, so a servable is
+    never torn down in between. Raises UnknownModel, UnknownVersion or NothingActive.
+    """
+    reference = state.active.models.get(model)
+    if reference is None:
+        raise UnknownModel(f"no model named '{model}'; GET /models lists the ones there are")
+    if version is not None:
+        servable = reference.loaded.get(version)
+        if servable is None:
+            loaded = ", ".join(sorted(reference.loaded)) or "none"
+            raise UnknownVersion(f"version '{version}' of '{model}' is not loaded (loaded: {loaded})")
+        return servable.lease()
+    if reference.active is None:
+        raise NothingActive(f"'{model}' has no active version yet; GET /models/{model} says why")
+    return reference.active.lease()

@@ -1,0 +1,90 @@
+"""A servable and the leases on it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from serving.domain.batch import Batch, Prediction
+from serving.domain.signature import Method, Signature
+from serving.domain.version import VersionId
+
+
+class Engine(Protocol):
+    """What a servable computes with. One engine belongs to one servable."""
+
+    @property
+    def name(self) -> str:
+        """What answers: ``sklearn`` or ``onnx``."""
+        ...
+
+    async def predict(self, method: Method, batch: Batch, deadline_seconds: float) -> Prediction:
+        """Answer one batch; raises InvalidInput, ModelFailed, DeadlineExceeded, HostLost or Overloaded."""
+        ...
+
+    async def close(self) -> None:
+        """Give everything back; the loop is not blocked. Called once, when no lease is left."""
+        ...
+
+
+class Servable:
+    """A validated, warmed version that can answer.
+
+    Leases are counted on the event loop's thread only, in the same step that reads the active reference; `drain` is
+    posted to the same thread. So no request can hold a servable that nobody counts, and no lock is needed.
+    """
+
+    __slots__ = ("_drained", "_leases", "engine", "id", "signature")
+
+    def __init__(self, version_id: VersionId, signature: Signature, engine: Engine) -> None:
+        self.id = version_id
+        self.signature = signature
+        self.engine = engine
+        self._leases = 0
+        self._drained: asyncio.Event | None = None
+
+    @property
+    def leases(self) -> int:
+        """How many requests hold this servable now."""
+        return self._leases
+
+    def lease(self) -> Lease:
+        """Take a hold on this servable. Event loop thread only."""
+        return Lease(self)
+
+    async def drain(self) -> None:
+        """Wait until no lease is left. The caller has already taken this servable out of the active reference."""
+        if self._leases:
+            self._drained = asyncio.Event()
+            await self._drained.wait()
+
+    def _acquire(self) -> None:
+        self._leases += 1
+
+    def _release(self) -> None:
+        self._leases -= 1
+        if not self._leases and self._drained is not None:
+            self._drained.set()
+
+
+class Lease:
+    """One request's hold on a servable, from its creation to the end of the ``with`` block (or `release`)."""
+
+    __slots__ = ("_is_held", "servable")
+
+    def __init__(self, servable: Servable) -> None:
+        self.servable = servable
+        self._is_held = True
+        servable._acquire()
+
+    def release(self) -> None:
+        """Give the hold back; more than once is harmless."""
+        if self._is_held:
+            self._is_held = False
+            self.servable._release()
+
+    def __enter__(self) -> Servable:
+        return self.servable
+
+    def __exit__(self, *_: object) -> None:
+        self.release()

@@ -1,0 +1,134 @@
+"""Settings: the only reader of ``settings.toml`` and of the environment.
+
+Precedence, highest first: command-line flags, environment ``SERVING_<GROUP>__<FIELD>``, ``settings.toml`` (another path
+by ``SERVING_SETTINGS``), the defaults below. Every module receives its own group, never the whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+SETTINGS_VARIABLE = "SERVING_SETTINGS"
+DEFAULT_FILE = Path("settings.toml")
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used. ``str(error)`` holds one line for each problem."""
+
+
+class Group(BaseModel):
+    """Base of all groups: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerSettings(Group):
+    """The HTTP side."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    default_model: str | None = Field(None, description="the model POST /predict asks; the only one when not set")
+    drain_seconds: NotNegative = Field(30.0, description="how long a stop waits for requests in flight")
+    lame_duck_seconds: NotNegative = Field(0.0, description="how long a stop is announced by /health/ready first")
+    fail_fast: bool = Field(False, description="exit when no model is active after the start-up pass")
+    max_body_mb: Positive = Field(16.0, description="largest request body")
+    max_rows: Count = Field(100_000, description="most rows in one request")
+    predict_seconds: Positive = Field(30.0, description="deadline of one prediction")
+    max_queue: Count = Field(256, description="most requests waiting for one model; beyond that 503")
+
+
+class StoreSettings(Group):
+    """The model directory."""
+
+    path: Path = Field(Path("model_store"), description="the model directory")
+    watch: Literal["auto", "events", "poll"] = Field("auto", description="how changes are noticed")
+    settle_seconds: NotNegative = Field(0.5, description="how long files without a manifest must be quiet")
+    resync_seconds: Positive = Field(30.0, description="how often the store is looked at without any event")
+    poll_seconds: Positive = Field(1.0, description="how often it is looked at when events do not arrive")
+    ignore: tuple[str, ...] = Field((), description="glob patterns of names that do not exist")
+    keep_warm: int = Field(1, ge=0, description="previous versions kept loaded for rollback, per model")
+    max_models: Count = Field(1000, description="most models in the store")
+    max_versions: Count = Field(1000, description="most versions of one model")
+    max_artifact_mb: Positive = Field(8192.0, description="largest version")
+
+
+class StateSettings(Group):
+    """Where the service keeps what must survive a restart."""
+
+    path: Path = Field(Path(".serving"), description="cache and database; private to one server")
+    cache_mb: Positive = Field(20480.0, description="most bytes of cached artefacts; loaded ones are never evicted")
+    cache_versions: Count = Field(3, description="most cached versions per model; loaded ones are never evicted")
+    history_rows: Count = Field(100_000, description="transitions kept in the history")
+
+
+class CandidateSettings(Group):
+    """How candidates are evaluated."""
+
+    timeout_seconds: Positive = Field(120.0, description="deadline of one evaluation, from load to warm-up")
+    memory_mb: Positive = Field(4096.0, description="most memory a host may take beyond its imports")
+    concurrency: Count = Field(2, description="candidates evaluated at once")
+    retry_seconds: Positive = Field(1.0, description="first wait before a failed candidate is tried again; it doubles")
+    retry_max_seconds: Positive = Field(300.0, description="longest such wait")
+
+
+class GateSettings(Group):
+    """What the gates ask of a candidate."""
+
+    environment: Literal["refuse", "warn"] = Field(
+        "refuse", description="a model trained with another major.minor of scikit-learn"
+    )
+    max_latency_seconds: Positive = Field(5.0, description="longest one-row prediction (median)")
+
+
+class EngineSettings(Group):
+    """What computes answers."""
+
+    compile: Literal["auto", "off"] = Field("auto", description="use a compiled form of a model where one is proved")
+
+
+class SecuritySettings(Group):
+    """Who may do what."""
+
+    admin_token: SecretStr | None = Field(None, description="token of the operator calls; none: they are closed")
+    admin_token_file: Path | None = Field(None, description="file that holds the token")
+    skops_trusted: tuple[str, ...] = Field((), description="types that .skops files may name beyond skops' own list")
+
+
+class LogSettings(Group):
+    """What is logged and how."""
+
+    format: Literal["auto", "json", "console"] = Field("auto", description="console on a terminal, else json")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level shown")
+    access_sample: float = Field(0.0, ge=0, le=1, description="share of successful requests in the access log")
+
+
+class Settings(BaseSettings):
+    """All groups. Build it with :func:`load_settings` to get one clear line for each problem."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SERVING_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+    file: ClassVar[Path | None] = None
+
+    server: ServerSettings = ServerSettings()
+    store: StoreSettings = StoreSettings()
+    state: StateSettings = StateSettings()
+    candidate: CandidateSettings = CandidateSettings()
+    gates: GateSettings = GateSettings()
+    engine: EngineSettings = EngineSettings()
+    security: SecuritySettings = SecuritySettings()
+    log: LogSettings = LogSettings()
