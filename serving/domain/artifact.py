@@ -18,7 +18,7 @@ class StagedFile:
     path: PurePath
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Artifact:
     """One version as it was copied; later edits in the store cannot touch it.
 

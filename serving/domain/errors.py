@@ -3,6 +3,7 @@
 ServingError
 ├── StoreUnavailable        the store cannot be listed; the desired state stands
 ├── StateUnavailable        the state directory or its database cannot be used
+├── Cancelled               a long operation was told to stop, and did
 ├── StagingFailed           copying into the cache failed for a reason that may pass (disk, permissions)
 ├── NotPublished            the files changed while they were read, or do not match their manifest yet
 ├── PublishRefused          a version cannot be published as asked
@@ -39,6 +40,10 @@ class StoreUnavailable(ServingError):
 
 class StateUnavailable(ServingError):
     """The state directory or its database cannot be read or written."""
+
+
+class Cancelled(ServingError):
+    """A long operation was told to stop, and did. Nobody has to be told of it."""
 
 
 class StagingFailed(ServingError):

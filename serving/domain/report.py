@@ -20,6 +20,7 @@ GATE_NAMES = (
     "budget",
     "warm-up",
 )
+LAST_GATE = GATE_NAMES[-1]
 
 
 class Verdict(StrEnum):
@@ -61,3 +62,9 @@ class CandidateReport(BaseModel):
     def refusal(self) -> GateResult | None:
         """The gate that refused, if one did."""
         return next((result for result in self.gates if result.verdict is Verdict.REFUSED), None)
+
+    @property
+    def is_ready(self) -> bool:
+        """True when every gate was asked, none refused and the model is warm."""
+        asked = {result.gate for result in self.gates}
+        return self.refusal is None and self.signature is not None and "load" in asked and LAST_GATE in asked

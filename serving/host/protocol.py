@@ -153,7 +153,7 @@ def encode_tensors(tensors: Iterable[Tensor | Column]) -> tuple[list[dict[str, A
 
 
 def decode_tensors(descriptions: Sequence[Any], payload: memoryview) -> tuple[Tensor, ...]:
-    """Rebuild tensors as views into `payload` (lists are copies); raises ProtocolError unless all of it fits exactly."""
+    """Rebuild tensors as views into `payload` (lists are copies); raises ProtocolError unless it fits exactly."""
     tensors: list[Tensor] = []
     offset = 0
     for description in descriptions:

@@ -1,35 +1,21 @@
-"""Settings: the only reader of ``settings.toml`` and of the environment.
-
-Precedence, highest first: command-line flags, environment ``SERVING_<GROUP>__<FIELD>``, ``settings.toml`` (another path
-by ``SERVING_SETTINGS``), the defaults below. Every module receives its own group, never the whole.
-"""
+"""The settings, group by group, with their defaults and limits. Field names are the keys of ``settings.toml``."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
-
-SETTINGS_VARIABLE = "SERVING_SETTINGS"
-DEFAULT_FILE = Path("settings.toml")
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class SettingsError(Exception):
-    """A setting that cannot be used. ``str(error)`` holds one line for each problem."""
-
-
 class Group(BaseModel):
     """Base of all groups: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ServerSettings(Group):
@@ -80,6 +66,12 @@ class CandidateSettings(Group):
     retry_seconds: Positive = Field(1.0, description="first wait before a failed candidate is tried again; it doubles")
     retry_max_seconds: Positive = Field(300.0, description="longest such wait")
 
+    def wait_seconds(self, failures: int) -> float:
+        """Return how long to wait after so many failures in a row: doubling, bounded, none after none."""
+        if failures == 0:
+            return 0.0
+        return min(self.retry_max_seconds, self.retry_seconds * 2.0 ** min(failures - 1, 32))
+
 
 class GateSettings(Group):
     """What the gates ask of a candidate."""
@@ -112,17 +104,10 @@ class LogSettings(Group):
     access_sample: float = Field(0.0, ge=0, le=1, description="share of successful requests in the access log")
 
 
-class Settings(BaseSettings):
-    """All groups. Build it with :func:`load_settings` to get one clear line for each problem."""
+class Settings(BaseModel):
+    """All groups, as given; only :func:`load_settings` looks at the file and at the environment."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="SERVING_",
-        env_nested_delimiter="__",
-        extra="forbid",
-        frozen=True,
-        nested_model_default_partial_update=True,
-    )
-    file: ClassVar[Path | None] = None
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     server: ServerSettings = ServerSettings()
     store: StoreSettings = StoreSettings()
@@ -132,3 +117,11 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()
+
+
+GROUPS: dict[str, type[BaseModel]] = {
+    name: field.annotation
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+}
+KEYS = tuple(f"{group}.{name}" for group, kind in GROUPS.items() for name in kind.model_fields)

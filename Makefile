@@ -1,0 +1,61 @@
+# Everything lives in .venv; nothing here needs root. `make PYTHON=python3.12 install` picks another interpreter.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test check format soak bench lock clean
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## create .venv with the locked packages and this project, editable
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.11 install")'
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing the locked packages into $(VENV); the first time takes a minute"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+serve: install ## publish the demo models if the store is empty, then serve on 127.0.0.1:8000
+	@$(BIN)/serving demo --if-empty
+	@exec $(BIN)/serving serve $(ARGS)
+
+test: install ## run the whole test suite; ARGS="-k name" and the like reach pytest
+	$(BIN)/pytest $(ARGS)
+
+check: install ## formatting, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## format and fix what ruff can fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+soak: install ## minutes of load and faults; not part of `make test`
+	$(BIN)/pytest -m soak $(ARGS)
+
+bench: install ## run the benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# uv resolves for Python 3.11 on Linux and keeps what is pinned; ARGS=--upgrade takes the newest, ARGS="-P numpy" one.
+LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/lock/bin/uv pip compile --quiet --no-config \
+	--python-version 3.11 --python-platform linux --generate-hashes --no-annotate $(ARGS)
+
+lock: ## write the requirements*.lock files from pyproject.toml
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOCK) --group dev pyproject.toml -o requirements-dev.lock
+	$(LOCK) pyproject.toml -c requirements-dev.lock -o requirements.lock
+	$(LOCK) --group build -c requirements-dev.lock -o requirements-build.lock
+
+clean: ## remove .venv, caches and build output; keeps model_store and .serving
+	rm -rf $(VENV) build dist .coverage htmlcov .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

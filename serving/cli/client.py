@@ -1,0 +1,139 @@
+"""The command line's side of the HTTP interface: one call, one answer or one line that says why not."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+from pydantic import TypeAdapter, ValidationError
+
+from serving.cli.output import one_line
+from serving.domain.errors import ServingError
+from serving.settings import ServerSettings, SettingsError
+
+Answer = TypeVar("Answer")
+
+_MAX_ANSWER_BYTES = 64 << 20
+_NO_CREDENTIALS = "; no token was sent: set SERVING_SECURITY__ADMIN_TOKEN or give --token-file"
+
+
+class CallFailed(ServingError):
+    """The server could not be reached, did not answer as it should, or refused."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would carry the admin token to somewhere nobody named."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a server is and how to speak to it. Every call blocks, `timeout_seconds` at most between two bytes."""
+
+    url: str
+    token: str | None
+    timeout_seconds: float
+
+    def get(self, *parts: str, query: str = "") -> Any:
+        """GET the path made of `parts` and return the decoded JSON; raises CallFailed."""
+        return self._call("GET", parts, None, query)
+
+    def post(self, *parts: str, body: dict[str, Any] | None = None) -> Any:
+        """POST `body` as JSON and return the decoded answer; raises CallFailed."""
+        return self._call("POST", parts, body or {})
+
+    def delete(self, *parts: str) -> Any:
+        """DELETE the path and return the decoded answer; raises CallFailed."""
+        return self._call("DELETE", parts, None)
+
+    def understand(self, kind: type[Answer], answer: Any) -> Answer:
+        """Return an answer as the type it should have; raises CallFailed."""
+        try:
+            return TypeAdapter(kind).validate_python(answer)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "answer"
+            reason = f"{where}: {first['msg']}"
+            raise CallFailed(one_line(f"{self.url} answered something else than expected ({reason})")) from None
+
+    def _call(self, method: str, parts: tuple[str, ...], body: dict[str, Any] | None, query: str = "") -> Any:
+        path = "/".join(quote(part, safe="") for part in parts)
+        url = f"{self.url}/{path}{query}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(url, data, self._headers(), method=method)  # noqa: S310  (see server_url)
+        try:
+            with _opener(self.url).open(request, timeout=self.timeout_seconds) as answer:
+                return json.loads(answer.read(_MAX_ANSWER_BYTES) or b"null")
+        except urllib.error.HTTPError as error:
+            raise CallFailed(self._refusal(error)) from None
+        except ValueError:
+            raise CallFailed(f"{url} did not answer in JSON; is it a serving server?") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise CallFailed(one_line(self._silence(error))) from None
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "serving-cli"}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        return headers
+
+    def _silence(self, error: Exception) -> str:
+        reason = getattr(error, "reason", None) or error
+        if isinstance(reason, TimeoutError):
+            return f"{self.url} did not answer within {self.timeout_seconds:g} s"
+        why = getattr(reason, "strerror", None) or reason
+        return f"no server answers at {self.url} ({why}); start one with 'serving serve' or name another with --url"
+
+    def _refusal(self, error: urllib.error.HTTPError) -> str:
+        with error:
+            raw = error.read(_MAX_ANSWER_BYTES)
+        try:
+            detail = json.loads(raw)["detail"]
+        except (ValueError, KeyError, TypeError):
+            return one_line(f"{error.url} answered {error.code} {error.reason}; is it a serving server?")
+        hint = _NO_CREDENTIALS if error.code in (401, 403) and self.token is None else ""
+        return one_line(f"{detail}{hint}")
+
+
+def server_url(url: str | None, settings: ServerSettings) -> str:
+    """Return the base URL: as named, or where a server with these settings listens. Raises SettingsError."""
+    if url is None:
+        if settings.port == 0:
+            raise SettingsError("server.port is 0, which is a free port chosen at the start: name it with --url")
+        return f"http://{_reachable(settings.host)}:{settings.port}"
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable or any(character.isspace() for character in url):
+        raise SettingsError(f"--url: {url!r} should be an http:// or https:// address, such as http://127.0.0.1:8000")
+    return url.rstrip("/")
+
+
+def _reachable(host: str) -> str:
+    """Return a host to connect to for a host to listen on."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host or "127.0.0.1"
+    if address.is_unspecified:
+        return "127.0.0.1"
+    return f"[{host}]" if address.version == 6 else host
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """A proxy from the environment is for the world outside, never for this machine."""
+    handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.startswith("127.") or host == "::1":
+        handlers.append(urllib.request.ProxyHandler({}))
+    return urllib.request.build_opener(*handlers)

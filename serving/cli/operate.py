@@ -1,0 +1,172 @@
+"""Commands that ask a running server: status, history, and the operator's calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel
+
+from serving.cli.client import Server, server_url
+from serving.cli.output import one_line, show, show_table
+from serving.domain.status import HistoryEntry, ModelSummary
+from serving.settings import SecuritySettings, load_settings, read_admin_token
+
+Url = Annotated[
+    str | None, typer.Option(metavar="URL", help="The server; where one with these settings listens, if not given.")
+]
+TokenFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Holds the admin token; security.admin_token, if not given.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the JSON as the server gave it.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The model.")]
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="The version.")]
+
+READ_SECONDS = 30.0
+NOTHING = "-"
+
+
+class _Models(BaseModel):
+    models: tuple[ModelSummary, ...]
+
+
+class _History(BaseModel):
+    history: tuple[HistoryEntry, ...]
+
+
+def status(*, url: Url = None, as_json: Json = False) -> None:
+    """Show what answers right now, for every model."""
+    server = _reader(url)
+    answer = server.get("models", "active")
+    if as_json:
+        show(json.dumps(answer, indent=2))
+        return
+    models = server.understand(_Models, answer).models
+    if not models:
+        show(f"no models at {server.url}; 'serving publish' or 'serving demo' puts some into the store")
+        return
+    active = sum(model.active is not None for model in models)
+    show(f"{active} of {_counted(models)} active at {server.url}")
+    _show_models(models)
+
+
+def history(
+    name: Name,
+    *,
+    url: Url = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How many, newest first.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show what happened to a model, newest first."""
+    server = _reader(url)
+    answer = server.get("models", name, "history", query=f"?limit={limit}")
+    if as_json:
+        show(json.dumps(answer, indent=2))
+        return
+    entries = server.understand(_History, answer).history
+    if not entries:
+        show(f"nothing has happened to {one_line(name)} yet")
+        return
+    show_table(["AT", "VERSION", "STATE", "EVENT", "BY", "REASON"], [_history_row(entry) for entry in entries])
+
+
+def pin(name: Name, version: Version, *, url: Url = None, token_file: TokenFile = None) -> None:
+    """Serve exactly this version of a model until it is unpinned."""
+    server = _operator(url, token_file)
+    answer = server.post("models", name, "pin", body={"version": version})
+    show(f"{name} is pinned to {version}; {_now(server.understand(ModelSummary, answer))}")
+
+
+def unpin(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None:
+    """Follow the newest valid version of a model again."""
+    server = _operator(url, token_file)
+    answer = server.delete("models", name, "pin")
+    show(f"{name} is not pinned any more; {_now(server.understand(ModelSummary, answer))}")
+
+
+def rollback(
+    name: Name,
+    *,
+    left: Annotated[
+        str | None,
+        typer.Option("--from", metavar="VERSION", help="The version to leave: makes the call safe to repeat."),
+    ] = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Quarantine the active version of a model and activate the next best."""
+    server = _operator(url, token_file)
+    answer = server.post("models", name, "rollback", body={"version": left} if left is not None else None)
+    show(f"{name} is rolled back; {_now(server.understand(ModelSummary, answer))}")
+
+
+def release(name: Name, version: Version, *, url: Url = None, token_file: TokenFile = None) -> None:
+    """Lift the quarantine of a version and have it evaluated anew."""
+    server = _operator(url, token_file)
+    answer = server.post("models", name, "versions", version, "release")
+    show(f"{name}/{version} is released; {_now(server.understand(ModelSummary, answer))}")
+
+
+def refresh(*, url: Url = None, token_file: TokenFile = None) -> None:
+    """Have the server look at its store now."""
+    server = _operator(url, token_file)
+    models = server.understand(_Models, server.post("refresh")).models
+    show(f"{server.url} has looked at its store: {_counted(models)}")
+    if models:
+        _show_models(models)
+
+
+def _reader(url: str | None) -> Server:
+    return Server(server_url(url, load_settings().server), None, READ_SECONDS)
+
+
+def _operator(url: str | None, token_file: Path | None) -> Server:
+    settings = load_settings()
+    security = settings.security if token_file is None else SecuritySettings(admin_token_file=token_file)
+    # an operator's call is answered when its version is loaded, which may take as long as an evaluation
+    patience_seconds = settings.candidate.timeout_seconds + READ_SECONDS
+    return Server(server_url(url, settings.server), read_admin_token(security), patience_seconds)
+
+
+def _counted(models: Sequence[ModelSummary]) -> str:
+    return f"{len(models)} model" + "s" * (len(models) != 1)
+
+
+def _show_models(models: Sequence[ModelSummary]) -> None:
+    show_table(["MODEL", "ACTIVE", "ENGINE", "TARGET", "PINNED", "LAST FAILURE"], [_row(model) for model in models])
+    for model in models:
+        if model.active and model.active.note:
+            show(one_line(f"{model.name}: {model.active.note}"))
+
+
+def _row(model: ModelSummary) -> list[str]:
+    active, target, failure = model.active, model.target, model.last_failure
+    return [
+        model.name,
+        active.version if active else NOTHING,
+        active.engine if active else NOTHING,
+        f"{target.version} {target.state}" if target else NOTHING,
+        model.pinned or NOTHING,
+        f"{failure.version} {_when(failure.at)} {failure.gate}: {failure.reason}" if failure else NOTHING,
+    ]
+
+
+def _history_row(entry: HistoryEntry) -> list[str]:
+    state = entry.after or NOTHING
+    return [_when(entry.at), entry.version or NOTHING, state, entry.event, entry.actor, entry.reason or NOTHING]
+
+
+def _now(model: ModelSummary) -> str:
+    active, target = model.active, model.target
+    text = f"active: {active.version} ({active.engine})" if active else "nothing is active"
+    if target and (active is None or target.version != active.version):
+        text += f", on its way: {target.version} ({target.state})"
+    return one_line(text)
+
+
+def _when(at: datetime) -> str:
+    return at.astimezone().isoformat(" ", "seconds")

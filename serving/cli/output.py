@@ -1,0 +1,65 @@
+"""Text for people: tables and colour on a terminal, plain aligned lines everywhere else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+_STYLES = {
+    "passed": "green",
+    "warned": "yellow",
+    "skipped": "dim",
+    "refused": "bold red",
+    "ACTIVE": "green",
+    "REJECTED": "red",
+    "FAILED": "red",
+    "QUARANTINED": "yellow",
+}
+
+
+def is_terminal() -> bool:
+    """Say whether a person is reading standard output."""
+    return sys.stdout.isatty()
+
+
+def one_line(text: object) -> str:
+    """Return text from elsewhere (a server, a model file) as one printable line: it must not steer a terminal."""
+    flat = " ".join(str(text).split())
+    return "".join(character if character.isprintable() else "?" for character in flat)
+
+
+def show(text: object = "") -> None:
+    """Print one line."""
+    typer.echo(text)
+
+
+def show_error(text: object) -> None:
+    """Print one line on standard error."""
+    typer.echo(text, err=True)
+
+
+def show_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows under their heads; the last column may be long and is wrapped on a terminal."""
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    if is_terminal():
+        _show_rich(head, cells)
+        return
+    widths = [max(len(row[column]) for row in [list(head), *cells]) for column in range(len(head))]
+    for row in [list(head), *cells]:
+        show("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _show_rich(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console  # noqa: PLC0415  (only a terminal pays for it)
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, name in enumerate(head):
+        is_last = column == len(head) - 1
+        table.add_column(name, no_wrap=not is_last, overflow="fold" if is_last else "ellipsis")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    Console().print(table)

@@ -1,0 +1,50 @@
+"""``serving serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from serving.cli.options import Store, settings_with
+
+
+def serve(
+    *,
+    store: Store = None,
+    host: Annotated[str | None, typer.Option(metavar="H", help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(metavar="N", help="Port to listen on; 0 takes a free one.")] = None,
+    state: Annotated[Path | None, typer.Option(metavar="DIR", help="Cache and database of one server.")] = None,
+    watch: Annotated[
+        str | None, typer.Option(metavar="HOW", help="How changes are noticed: auto, events or poll.")
+    ] = None,
+    fail_fast: Annotated[
+        bool | None,
+        typer.Option("--fail-fast/--no-fail-fast", help="Exit when no model is active after the start-up pass."),
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(metavar="F", help="auto, json or console.")] = None,
+    log_level: Annotated[str | None, typer.Option(metavar="L", help="debug, info, warning or error.")] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", is_eager=True, help="Settings file instead of settings.toml or SERVING_SETTINGS."),
+    ] = None,
+) -> None:
+    """Serve every model in the store over HTTP, and every better version as soon as it arrives.
+
+    All other settings are in settings.toml or in the environment as SERVING_<GROUP>__<FIELD>.
+    """
+    chosen = settings_with(
+        settings,
+        store=store,
+        host=host,
+        port=port,
+        state=state,
+        watch=watch,
+        fail_fast=fail_fast,
+        log_format=log_format,
+        log_level=log_level,
+    )
+    from serving.app import run  # noqa: PLC0415  (FastAPI is not needed to say what is wrong with the settings)
+
+    raise typer.Exit(run(chosen))

@@ -1,0 +1,162 @@
+"""Six small models trained on scikit-learn's bundled data sets, published as any other model would be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn import datasets
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import mean_absolute_error
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from serving.offline import Published, publish
+
+GOLDEN_ROWS = 10
+SEED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class DemoVersion:
+    """One version of one demo model: what it is, the data it learns from, and an estimator that is not fitted yet."""
+
+    model: str
+    version: str
+    about: str
+    load: Callable[[], tuple[Any, Any]]
+    build: Callable[[], Any]
+
+    def publish(self, store: Path) -> Published:
+        """Train on three quarters of the rows, measure on the last, publish with golden examples. Blocks for the fit.
+
+        The golden examples are held-out rows; the metrics in the manifest are of all held-out rows.
+        """
+        rows, answers = self.load()
+        train_rows, test_rows, train_answers, test_answers = train_test_split(rows, answers, random_state=SEED)
+        estimator = self.build().fit(train_rows, train_answers)
+        return publish(
+            estimator,
+            self.model,
+            version=self.version,
+            store=store,
+            X=train_rows,
+            golden=test_rows[:GOLDEN_ROWS],
+            metrics=_metrics(estimator, test_rows, test_answers),
+        )
+
+
+def demo_versions() -> tuple[DemoVersion, ...]:
+    """Return what the demo publishes, older versions first."""
+    return (
+        DemoVersion("iris", "1", "too strongly regularised", _iris, lambda: LogisticRegression(C=0.001)),
+        DemoVersion("iris", "2", "scaled logistic regression", _iris, lambda: _scaled(LogisticRegression())),
+        DemoVersion("wine", "1", "fitted on columns with names", _wine, lambda: _scaled(LogisticRegression())),
+        DemoVersion("breast_cancer", "1", "random forest of 100 trees", _breast_cancer, _forest),
+        DemoVersion("digits", "1", "neural network on 8x8 images", _digits, _network),
+        DemoVersion("diabetes", "1", "10 boosted trees", _diabetes, lambda: _boosted(10)),
+        DemoVersion("diabetes", "2", "100 boosted trees", _diabetes, lambda: _boosted(100)),
+        DemoVersion("diabetes_mixed", "1", "numbers, texts and bools with missing values", _mixed, _mixed_pipeline),
+    )
+
+
+def publish_missing(store: Path, present: Callable[[str, str], bool]) -> Iterator[tuple[DemoVersion, Published | None]]:
+    """Publish every demo version that `present` does not know, one after another; None for the ones left alone."""
+    for each in demo_versions():
+        yield each, None if present(each.model, each.version) else each.publish(store)
+
+
+def _metrics(estimator: Any, rows: Any, answers: Any) -> dict[str, Any]:
+    name = "accuracy" if hasattr(estimator, "classes_") else "r2"
+    metrics = {"held_out_rows": len(rows), name: round(float(estimator.score(rows, answers)), 4)}
+    if name == "r2":
+        metrics["mean_absolute_error"] = round(float(mean_absolute_error(answers, estimator.predict(rows))), 2)
+    return metrics
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def _iris() -> tuple[Any, Any]:
+    return datasets.load_iris(return_X_y=True)
+
+
+def _breast_cancer() -> tuple[Any, Any]:
+    return datasets.load_breast_cancer(return_X_y=True)
+
+
+def _digits() -> tuple[Any, Any]:
+    return datasets.load_digits(return_X_y=True)
+
+
+def _diabetes() -> tuple[Any, Any]:
+    return datasets.load_diabetes(return_X_y=True)
+
+
+def _wine() -> tuple[Any, Any]:
+    bundle = datasets.load_wine(as_frame=True)
+    return bundle.data, bundle.target_names[bundle.target]
+
+
+def _mixed() -> tuple[Any, Any]:
+    """The diabetes data in the units they were measured in, some numbers as groups, every tenth cell left out.
+
+    The groups are the World Health Organization's classes of the body mass index; the data set does not say which sex
+    is coded 1 and which 2. The answer is whether the disease progressed more than it did for half of the patients.
+    """
+    source = datasets.load_diabetes(as_frame=True, scaled=False)
+    frame = source.data
+    groups = pd.cut(frame.bmi, [0, 18.5, 25, 30, np.inf], right=False, labels=["under", "normal", "over", "obese"])
+    rows = pd.DataFrame(
+        {
+            "age": frame.age,
+            "sex": "coded " + frame.sex.astype(int).astype(str),
+            "bmi_group": groups.astype(object),
+            "blood_pressure": frame.bp,
+            "log_triglycerides": frame.s5,
+            "is_over_60": frame.age > 60,
+        }
+    )
+    random = np.random.default_rng(SEED)
+    for column in ("bmi_group", "blood_pressure", "log_triglycerides"):
+        rows.loc[random.random(len(rows)) < 0.1, column] = np.nan
+    return rows, np.where(source.target > source.target.median(), "fast", "slow")
+
+
+# --- estimators -------------------------------------------------------------------------------------------------------
+
+
+def _scaled(estimator: Any) -> Any:
+    return make_pipeline(StandardScaler(), estimator)
+
+
+def _forest() -> Any:
+    return RandomForestClassifier(n_estimators=100, n_jobs=2, random_state=SEED)
+
+
+def _network() -> Any:
+    return _scaled(MLPClassifier((48,), tol=1e-3, random_state=SEED))
+
+
+def _boosted(trees: int) -> Any:
+    return GradientBoostingRegressor(n_estimators=trees, max_depth=2, random_state=SEED)
+
+
+def _mixed_pipeline() -> Any:
+    numbers = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
+    groups = OneHotEncoder(handle_unknown="ignore")  # a missing value is a group of its own
+    columns = make_column_transformer(
+        (numbers, ["age", "blood_pressure", "log_triglycerides"]),
+        (groups, ["sex", "bmi_group"]),
+        ("passthrough", ["is_over_60"]),
+    )
+    return make_pipeline(columns, LogisticRegression())

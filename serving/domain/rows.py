@@ -1,0 +1,190 @@
+"""Rows as clients send them, turned into a Batch.
+
+Used wherever rows come in: by every HTTP protocol and by the golden gate, so that a stored example is read exactly as a
+request is. Rows count from 0, like the positions of the JSON array they came in.
+
+What each dtype takes: NUMBER an integer or a float, finite and within float64; STRING a string; BOOL ``true`` or
+``false`` (not 0 or 1: a number there is more often a shifted column than a flag); ANY any of the three, integers
+within 64 bits. ``null`` goes only where the feature is nullable. Nothing is ever converted from one kind to another.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
+from types import NoneType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.domain.batch import Batch, Column
+from serving.domain.errors import InvalidInput
+from serving.domain.row_problems import (
+    NUMBERS,
+    TYPES,
+    Row,
+    cells_problem,
+    is_unicode,
+    kinds_problem,
+    names_problem,
+    number_problem,
+    shown,
+)
+from serving.domain.signature import Container, Dtype, Feature, Signature
+
+_MAX_PLANS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What one signature asks of every request, worked out once."""
+
+    signature: Signature
+    count: int
+    is_numeric: bool
+    is_nullable: bool
+    pack: Callable[..., bytes]
+    pick: Callable[[Any], Row]
+
+
+_plans: dict[int, _Plan] = {}
+
+
+def rows_to_batch(signature: Signature, rows: list[Any], *, may_contain_bools: bool = True) -> Batch:
+    """Check parsed JSON rows against `signature` and lay them out for the model.
+
+    Rows are arrays in the order of the features, or objects keyed by feature name in any order; for texts also plain
+    strings. One batch holds one kind. `may_contain_bools=False` promises that no cell is a bool and saves looking for
+    them among numbers. Raises InvalidInput, naming the first row and the feature at fault. Does not block; any thread.
+    """
+    plan = _plan_of(signature)
+    if not isinstance(rows, list):
+        raise InvalidInput(f"expected an array of rows, got {shown(rows)}")
+    if not rows:
+        raise InvalidInput("no rows: send at least one")
+    kinds = set(map(type, rows))
+    arranged: Sequence[Row] = rows
+    if kinds == {dict}:
+        arranged = _arrange(plan, rows)
+    elif kinds == {str} and signature.container is Container.TEXTS:
+        arranged = [(text,) for text in rows]
+    elif kinds != {list}:
+        raise InvalidInput(kinds_problem(signature, rows))
+    if plan.is_numeric:
+        matrix = _matrix(plan, arranged, may_contain_bools)
+        if matrix is None:
+            raise InvalidInput(cells_problem(signature, arranged))
+        return Batch(len(rows), matrix=matrix)
+    columns = _columns(plan, arranged)
+    if columns is None:
+        raise InvalidInput(cells_problem(signature, arranged))
+    return Batch(len(rows), columns=columns)
+
+
+def _plan_of(signature: Signature) -> _Plan:
+    # keyed by identity because hashing a signature costs more than reading a row; the plan holds its signature alive
+    plan = _plans.get(id(signature))
+    if plan is None or plan.signature is not signature:
+        if len(_plans) >= _MAX_PLANS:
+            _plans.clear()
+        plan = _plans[id(signature)] = _make_plan(signature)
+    return plan
+
+
+def _make_plan(signature: Signature) -> _Plan:
+    names = tuple(feature.name for feature in signature.features)
+    if not names:
+        raise InvalidInput("the model takes no features, so there is no row it could answer")
+    getter = itemgetter(*names)
+    return _Plan(
+        signature=signature,
+        count=len(names),
+        is_numeric=all(feature.dtype is Dtype.NUMBER for feature in signature.features),
+        is_nullable=any(feature.nullable for feature in signature.features),
+        pack=struct.Struct(f"{len(names)}d").pack,
+        pick=getter if len(names) > 1 else lambda row: (getter(row),),
+    )
+
+
+# --- layouts ----------------------------------------------------------------------------------------------------------
+
+
+def _matrix(plan: _Plan, rows: Sequence[Row], may_contain_bools: bool) -> NDArray[np.float64] | None:
+    """Return (rows, features) float64, or None when some cell is not right; `cells_problem` knows which."""
+    if may_contain_bools and bool in set(map(type, chain.from_iterable(rows))):
+        return None
+    pack = plan.pack
+    try:
+        # faster than np.array, refuses strings, nulls and ragged rows, and never allocates by the longest string
+        raw = b"".join([pack(*row) for row in rows])
+    except (struct.error, OverflowError):
+        return _matrix_with_nulls(plan, rows) if plan.is_nullable else None
+    matrix = np.frombuffer(raw).reshape(len(rows), plan.count)
+    return matrix if np.isfinite(matrix).all() else None
+
+
+def _matrix_with_nulls(plan: _Plan, rows: Sequence[Row]) -> NDArray[np.float64] | None:
+    cells = list(chain.from_iterable(rows))
+    if set(map(len, rows)) != {plan.count} or not set(map(type, cells)) <= {int, float, NoneType}:
+        return None
+    flat = _floats(cells)
+    if flat is None:
+        return None
+    matrix = flat.reshape(len(rows), plan.count)
+    with_nulls = np.flatnonzero(np.isnan(matrix).any(axis=0))
+    return matrix if all(plan.signature.features[index].nullable for index in with_nulls) else None
+
+
+def _columns(plan: _Plan, rows: Sequence[Row]) -> tuple[Column, ...] | None:
+    if set(map(len, rows)) != {plan.count}:
+        return None
+    columns = []
+    for feature, cells in zip(plan.signature.features, zip(*rows, strict=True), strict=True):
+        column = _column(feature, cells)
+        if column is None:
+            return None
+        columns.append(column)
+    return tuple(columns)
+
+
+def _column(feature: Feature, cells: tuple[Any, ...]) -> Column | None:
+    types = set(map(type, cells))
+    has_null = NoneType in types
+    if not types <= TYPES[feature.dtype] | {NoneType} or (has_null and not feature.nullable):
+        return None
+    if feature.dtype is Dtype.NUMBER:
+        return _floats(cells)
+    if feature.dtype is Dtype.BOOL and not has_null:
+        return np.array(cells, dtype=np.bool_)
+    if str in types and not is_unicode(cells):
+        return None
+    if types & NUMBERS and any(number_problem(cell, Dtype.ANY) for cell in cells if type(cell) in NUMBERS):
+        return None
+    return list(cells)
+
+
+def _floats(cells: Sequence[Any]) -> NDArray[np.float64] | None:
+    """Return numbers and nulls as float64 with NaN for null; None when a number is not finite in float64."""
+    try:
+        column = np.array(cells, dtype=np.float64)
+    except OverflowError:
+        return None
+    is_finite = np.isfinite(column)
+    if is_finite.all() or np.count_nonzero(~is_finite) == cells.count(None):
+        return column
+    return None
+
+
+def _arrange(plan: _Plan, rows: list[dict[str, Any]]) -> list[Row]:
+    """Put the values of objects into the order of the features."""
+    try:
+        arranged = [plan.pick(row) for row in rows]
+    except KeyError:
+        raise InvalidInput(names_problem(plan.signature, rows)) from None
+    if set(map(len, rows)) != {plan.count}:
+        raise InvalidInput(names_problem(plan.signature, rows))
+    return arranged

@@ -1,0 +1,112 @@
+"""What estimators give back, as plain tensors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from serving.domain.batch import Prediction, Tensor
+from serving.domain.errors import InvalidInput, ModelFailed
+
+MAX_DENSE_BYTES = 256 << 20
+
+_PLAIN_KINDS = "biuf"
+_PLAIN_TYPES = (str, bool, int, float, type(None))
+
+
+def to_prediction(answer: Any, rows: int) -> Prediction:
+    """Turn what a method returned for `rows` rows into tensors.
+
+    Numeric and bool arrays stay as they are; sparse matrices become dense, DataFrames and Series arrays, labels and
+    other objects lists of str, int, float, bool and None. A list of two-dimensional arrays (one for each output)
+    becomes several tensors. Raises ModelFailed when the answer does not have one entry for each row, InvalidInput when
+    a sparse answer would be too large as a dense one.
+    """
+    if isinstance(answer, (list, tuple)) and _is_one_array_for_each_output(answer, rows):
+        tensors = tuple(_tensor(part, rows) for part in answer)
+    else:
+        tensors = (_tensor(answer, rows),)
+    for tensor in tensors:
+        if len(tensor) != rows:
+            raise ModelFailed(f"the model gave {len(tensor)} answers for {rows} rows")
+    return Prediction(tensors)
+
+
+def plain(value: Any) -> Any:
+    """Return a value as str, bool, int, float or None, arrays as lists; what has no such form as text."""
+    if isinstance(value, np.generic):
+        value = value.item() if value.dtype.kind in _PLAIN_KINDS + "US" else str(value)
+    elif isinstance(value, np.ndarray):
+        return [plain(item) for item in value.tolist()]
+    elif isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, _PLAIN_TYPES) else str(value)
+
+
+def is_finite(tensor: Tensor) -> NDArray[np.bool_]:
+    """Say for each row of a tensor whether all its numbers are finite; NaN and None are not, text is."""
+    if isinstance(tensor, np.ndarray):
+        if tensor.dtype.kind != "f" or tensor.size == 0:
+            return np.ones(len(tensor), dtype=np.bool_)
+        flags: NDArray[np.bool_] = np.isfinite(tensor.reshape(len(tensor), -1)).all(axis=1)
+        return flags
+    return np.array([_is_finite_value(value) for value in tensor], dtype=np.bool_)
+
+
+def _is_one_array_for_each_output(answer: list[Any] | tuple[Any, ...], rows: int) -> bool:
+    return bool(answer) and all(
+        isinstance(part, np.ndarray) and part.ndim == 2 and len(part) == rows for part in answer
+    )
+
+
+def _tensor(answer: Any, rows: int) -> Tensor:
+    if scipy.sparse.issparse(answer):
+        answer = _dense(answer, rows)
+    elif not isinstance(answer, np.ndarray):
+        answer = answer.to_numpy() if hasattr(answer, "to_numpy") else np.asarray(answer)
+    if isinstance(answer, np.ma.MaskedArray):
+        answer = answer.filled(np.nan) if answer.dtype.kind == "f" else np.asarray(answer)
+    array = np.asarray(answer)  # a matrix or another subclass becomes an array
+    if array.ndim == 0:
+        raise ModelFailed(f"the model gave a single value for {rows} rows")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        return array.astype(np.float64)
+    if array.dtype.kind in _PLAIN_KINDS:
+        return array
+    if array.dtype.kind in "mM":
+        return list(np.datetime_as_string(array).tolist() if array.dtype.kind == "M" else array.astype(str).tolist())
+    if array.dtype.kind in "US":
+        return list(array.astype(str).tolist())
+    if array.dtype.kind == "O":
+        return _objects(array)
+    raise ModelFailed(f"the model gave values of type {array.dtype}, which JSON cannot carry")
+
+
+def _objects(array: NDArray[Any]) -> Tensor:
+    values = array.tolist()
+    if array.ndim == 1 and set(map(type, values)) <= {str}:
+        return list(values)
+    return [plain(value) for value in values]
+
+
+def _dense(answer: Any, rows: int) -> NDArray[Any]:
+    nbytes = math.prod(answer.shape) * answer.dtype.itemsize
+    if nbytes <= MAX_DENSE_BYTES:
+        dense: NDArray[Any] = answer.toarray()
+        return dense
+    size = f"{nbytes >> 20} MB as a dense array, at most {MAX_DENSE_BYTES >> 20} MB can be answered"
+    if rows > 1:
+        raise InvalidInput(f"the answer for {rows} rows would take {size}: send fewer rows")
+    raise ModelFailed(f"the answer for one row would take {size}")
+
+
+def _is_finite_value(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_finite_value, value))
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))

@@ -1,0 +1,94 @@
+"""A scikit-learn estimator, or one that behaves like it, as a loaded model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from serving.domain.batch import Batch, Prediction
+from serving.domain.batch import Column as BatchColumn
+from serving.domain.errors import InvalidInput
+from serving.domain.signature import Container, Signature
+from serving.host.answers import to_prediction
+from serving.host.columns import Column
+from serving.host.model import refusal_or_failure
+from serving.host.synthetic import make_batch
+
+
+class EstimatorModel:
+    """Answers with a fitted estimator; the estimator is used, never changed."""
+
+    engine = "sklearn"
+
+    def __init__(
+        self,
+        estimator: Any,
+        signature: Signature,
+        columns: Sequence[Column],
+        trained_with: Mapping[str, str] | None = None,
+    ) -> None:
+        self.estimator = estimator
+        self.name = type(estimator).__name__
+        self.signature = signature
+        self.columns = columns
+        self.trained_with = trained_with or {}
+        self._index = pd.Index([feature.name for feature in signature.features])
+
+    def answer(self, method: str, batch: Batch) -> Prediction:
+        """Answer one batch; see `LoadedModel.answer`. Warnings of the model are dropped."""
+        if method not in self.signature.methods:
+            raise InvalidInput(f"offers {', '.join(self.signature.methods)}; not {method}")
+        with warnings.catch_warnings(action="ignore"):
+            try:
+                answer = getattr(self.estimator, method)(self._input(batch))
+            except Exception as error:  # noqa: BLE001  (a model may raise anything)
+                raise refusal_or_failure(error) from None
+            return to_prediction(answer, batch.rows)
+
+    def sample(self, rows: int, *, with_nulls: bool = False) -> Batch:
+        """Make up rows; see `LoadedModel.sample`."""
+        nulls = [feature.nullable for feature in self.signature.features] if with_nulls else None
+        return make_batch(self.signature, self.columns, rows, nulls)
+
+    def _input(self, batch: Batch) -> Any:
+        """Build what the estimator was fitted on. Always a copy: some estimators work in place, some need to write."""
+        container = self.signature.container
+        if batch.matrix is not None:
+            matrix = np.array(batch.matrix)
+            return self._frame(matrix) if container is Container.DATAFRAME else matrix
+        columns = batch.columns or ()
+        if container is Container.TEXTS:
+            return list(columns[0])
+        arrays = [_array(cells, column.missing) for cells, column in zip(columns, self.columns, strict=True)]
+        if container is Container.DATAFRAME:
+            frame = pd.DataFrame({place: pd.Series(array, dtype=array.dtype) for place, array in enumerate(arrays)})
+            frame.columns = self._index
+            return frame
+        dtype = object if any(array.dtype.kind == "O" for array in arrays) else np.float64
+        return np.column_stack([array.astype(dtype) for array in arrays])
+
+    def _frame(self, matrix: NDArray[np.float64]) -> pd.DataFrame:
+        return pd.DataFrame(matrix, columns=self._index, copy=False)
+
+
+def _array(cells: BatchColumn, missing: float | None) -> NDArray[Any]:
+    """Turn one column of a batch into an array of its own; `missing` takes the place of null among objects."""
+    if isinstance(cells, np.ndarray):
+        return np.array(cells)
+    present = [cell for cell in cells if cell is not None]
+    if len(present) < len(cells):
+        cells = [missing if cell is None else cell for cell in cells]
+    # numbers among features that take anything: code written for a number column fails on an object column
+    kinds = set(map(type, present))
+    if kinds and kinds <= {int, float}:
+        return np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
+    if kinds == {bool} and len(present) == len(cells):
+        return np.array(cells, dtype=np.bool_)
+    array = np.empty(len(cells), dtype=object)
+    array[:] = cells
+    return array

@@ -1,0 +1,124 @@
+"""The zygote process: imports everything a model may need once, then forks a host for each candidate.
+
+Run as ``python -m serving.host.forkserver FD`` where FD is one end of a Unix stream socket. It stays single-threaded
+and never computes anything, because a process that has used OpenMP must not be forked. Messages are fixed structs:
+
+    to the zygote     op u8, host id u64                SPAWN (with two descriptors: socket, arena) or KILL
+    from the zygote   op u8, host id u64, value i64     READY, STARTED (pid) or EXITED (return code, -n for signal n)
+
+When the control socket ends, the server is gone: every host is killed and the zygote exits. Hosts die with the zygote
+too (PR_SET_PDEATHSIG), so nothing is orphaned whichever of the processes is killed first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from enum import IntEnum
+
+COMMAND = struct.Struct("<BQ")
+EVENT = struct.Struct("<BQq")
+
+
+class Op(IntEnum):
+    """What a control message says."""
+
+    SPAWN = 1
+    KILL = 2
+    READY = 10
+    STARTED = 11
+    EXITED = 12
+
+
+def main() -> None:
+    """Preload, say READY, then fork on demand until the control socket ends."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_read, False)
+    os.set_blocking(wake_write, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    from serving.host import preload  # noqa: F401, PLC0415  (the import is the work)
+
+    gc.collect()
+    gc.freeze()  # what has been imported is never collected, so hosts share its pages instead of copying them
+    hosts: dict[int, int] = {}
+    try:
+        control.sendall(EVENT.pack(Op.READY, 0, os.getpid()))
+        _serve(control, wake_read, wake_write, hosts)
+    except OSError:
+        pass  # the server is gone
+    finally:
+        for pid in hosts.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _serve(control: socket.socket, wake_read: int, wake_write: int, hosts: dict[int, int]) -> None:
+    poller = select.poll()
+    poller.register(control, select.POLLIN)
+    poller.register(wake_read, select.POLLIN)
+    while True:
+        ready = dict(poller.poll())
+        if wake_read in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake_read, 4096)
+            _reap(control, hosts)
+        if control.fileno() not in ready:
+            continue
+        raw, fds, _, _ = socket.recv_fds(control, COMMAND.size, 2)
+        if len(raw) < COMMAND.size:
+            return
+        op, host_id = COMMAND.unpack(raw)
+        if op == Op.SPAWN:
+            pid = _fork(fds, [control.fileno(), wake_read, wake_write])
+            hosts[host_id] = pid
+            control.sendall(EVENT.pack(Op.STARTED, host_id, pid))
+        elif host_id in hosts:
+            os.kill(hosts[host_id], signal.SIGKILL)
+
+
+def _reap(control: socket.socket, hosts: dict[int, int]) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        host_id = next((key for key, value in hosts.items() if value == pid), None)
+        if host_id is not None:
+            del hosts[host_id]
+            control.sendall(EVENT.pack(Op.EXITED, host_id, os.waitstatus_to_exitcode(status)))
+
+
+def _fork(fds: list[int], private: list[int]) -> int:
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        for fd in fds:
+            os.close(fd)
+        return pid
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for fd in private:
+            os.close(fd)
+        from serving.host import child, sandbox  # noqa: PLC0415  (preloaded)
+
+        sandbox.die_with_parent(parent)
+        status = child.main(*fds)
+    finally:
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""What a loaded model can do, whatever it was loaded from, and how its failures are told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Protocol
+
+from sklearn.exceptions import NotFittedError
+
+from serving.domain.batch import Batch, Prediction
+from serving.domain.errors import InvalidInput, ModelFailed, ServingError
+from serving.domain.signature import Signature
+
+MAX_DETAIL_CHARACTERS = 300
+
+_PATH = re.compile(r"(?:file://)?(?:[A-Za-z]:)?(?:[\\/][\w.@+-]+){2,}[\\/]?")
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
+
+
+class LoadRefused(ServingError):
+    """A file, or an object, that cannot be served. The message is one line that says why and what to do."""
+
+
+class LoadedModel(Protocol):
+    """A model in this process. Not for several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for people: the class of the estimator."""
+        ...
+
+    @property
+    def engine(self) -> str:
+        """What computes the answers: ``sklearn`` or ``onnx``."""
+        ...
+
+    @property
+    def trained_with(self) -> Mapping[str, str]:
+        """Library versions the file itself says it was made with; empty when it does not say."""
+        ...
+
+    @property
+    def signature(self) -> Signature:
+        """The contract it is served under."""
+        ...
+
+    def answer(self, method: str, batch: Batch) -> Prediction:
+        """Answer one batch laid out by `signature`; blocks. `batch` is neither kept nor changed.
+
+        Raises InvalidInput when the model refuses the rows, ModelFailed for anything else it raises or when it does
+        not give one answer for each row.
+        """
+        ...
+
+    def sample(self, rows: int, *, with_nulls: bool = False) -> Batch:
+        """Make up rows like those it was trained on, the same ones each time. Deterministic.
+
+        `with_nulls` leaves out every nullable value in the first row and some in the others.
+        """
+        ...
+
+
+def one_line(text: str) -> str:
+    """Return `text` fit for an answer: one printable line of at most 300 characters, without paths of this machine."""
+    line = _UNPRINTABLE.sub(" ", _PATH.sub("...", text))
+    line = " ".join(line.split())
+    return line if len(line) <= MAX_DETAIL_CHARACTERS else line[: MAX_DETAIL_CHARACTERS - 3].rstrip() + "..."
+
+
+def told(error: BaseException) -> str:
+    """Return the class and message of an exception as one line."""
+    return one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+def refusal_or_failure(error: BaseException) -> InvalidInput | ModelFailed:
+    """Say whose fault it is that a model raised `error`.
+
+    scikit-learn refuses rows with ValueError and TypeError; everything else is the model's own failure.
+    """
+    if isinstance(error, (ValueError, TypeError)) and not isinstance(error, NotFittedError):
+        return InvalidInput(one_line(f"the model refused the rows: {error}"))
+    return ModelFailed(told(error))

@@ -1,0 +1,37 @@
+"""Everything a host may need, imported once in the zygote so that a candidate costs a fork and not an import.
+
+onnxruntime is left out on purpose: importing it starts a thread, and the zygote must stay single-threaded to be forked
+safely. A host imports it when its model asks for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import pkgutil
+import warnings
+
+import joblib  # noqa: F401
+import pandas  # noqa: F401
+import scipy.sparse  # noqa: F401
+import sklearn
+import skops.io  # noqa: F401
+import threadpoolctl
+
+from serving.host import child  # noqa: F401
+
+_SKIPPED = ("tests", "conftest", "experimental", "_build_utils", "externals", "setup")
+
+
+def _import_all_of_sklearn() -> None:
+    """Import every public subpackage: a model file may name any of them."""
+    for module in pkgutil.iter_modules(sklearn.__path__):
+        if module.name not in _SKIPPED:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(f"sklearn.{module.name}")
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    _import_all_of_sklearn()
+    threadpoolctl.threadpool_info()  # looks at every loaded library once; hosts inherit the answer

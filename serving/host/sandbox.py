@@ -1,0 +1,87 @@
+"""What a host may use: limits on memory, its priority, its environment, and that it dies with its parent."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+LOADING_NICENESS = 10
+ENVIRONMENT_KEPT = frozenset(
+    {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "TMPDIR"}
+)
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "BLIS_NUM_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "LOKY_MAX_CPU_COUNT": "1",
+    "JOBLIB_MULTIPROCESSING": "0",
+}
+
+_PR_SET_PDEATHSIG = 1
+
+
+def scrub(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a zygote: a few harmless variables of `environment`, and one thread for every library.
+
+    Settings and tokens of the server are not among them. Given to ``exec``, so ``/proc/<pid>/environ`` is clean too.
+    """
+    kept = {name: value for name, value in environment.items() if name in ENVIRONMENT_KEPT}
+    return {**kept, **ONE_THREAD, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends (Linux; elsewhere the end of the socket has to do)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)  # the parent ended before the line above
+
+
+def limit_memory(budget_bytes: int) -> None:
+    """Let this process map `budget_bytes` more than it maps now, and write no core files.
+
+    Called after the imports: a limit in force while OpenBLAS is imported makes it spin.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform != "linux":
+        return
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = mapped + budget_bytes
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def lower_priority_of_this_thread() -> None:
+    """Let everything else go first. On Linux niceness belongs to a thread and cannot be taken back without privilege,
+    so a host loads in a thread of its own and serves in another; elsewhere nothing is changed.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
+
+
+def silence_output() -> None:
+    """Send what a model prints to nowhere: the log belongs to the server."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system after loading, and leave the model's objects out of later collections."""
+    gc.collect()
+    gc.freeze()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)

@@ -1,0 +1,216 @@
+"""The server's side of the zygote: start it, have it fork hosts, learn how they ended."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import mmap
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+
+import structlog
+
+from serving.domain.errors import HostFailed
+from serving.host.forkserver import COMMAND, EVENT, Op
+from serving.host.protocol import ARENA_BYTES
+
+START_SECONDS = 120.0
+SPAWN_SECONDS = 30.0
+STOP_SECONDS = 5.0
+
+log = structlog.get_logger("serving.zygote")
+
+
+class HostProcess:
+    """One host: its process id, the server's end of its socket and its arena.
+
+    `exited` is resolved with the return code (negative for a signal; None when the zygote died with it).
+    """
+
+    def __init__(self, zygote: _Process, host_id: int, sock: socket.socket, arena: mmap.mmap) -> None:
+        self._zygote = zygote
+        self._id = host_id
+        self.pid = 0
+        self.socket = sock
+        self.arena = arena
+        self.exited: Future[int | None] = Future()
+
+    def kill(self) -> None:
+        """Kill this host if it still runs. Never blocks for long; any thread."""
+        if not self.exited.done():
+            self._zygote.send(Op.KILL, self._id)
+
+    def close(self) -> None:
+        """Kill this host and give its socket and arena back. Any thread."""
+        self.kill()
+        self.socket.close()
+        with contextlib.suppress(BufferError):  # an answer may still look into it; the collector will close it
+            self.arena.close()
+
+    def returncode(self, wait_seconds: float = 2.0) -> int | None:
+        """Wait for the end and return how it came; None when it is not known. Blocks."""
+        try:
+            return self.exited.result(wait_seconds)
+        except FutureTimeout:
+            return None
+
+
+class Zygote:
+    """Starts hosts. One zygote process serves for the life of the server; should it die, the next spawn starts another.
+
+    All methods may be called from any thread; `start` and `spawn` block.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = dict(environment)
+        self._process: _Process | None = None
+        self._process_lock = threading.Lock()
+        self._is_stopped = False
+
+    def start(self) -> None:
+        """Begin importing in the zygote; returns at once. `spawn` waits for the end of it."""
+        self._running()
+
+    def spawn(self) -> HostProcess:
+        """Fork a host and return it when its process exists; raises HostFailed. Blocks (about 20 ms when warm)."""
+        return self._running().spawn()
+
+    def stop(self) -> None:
+        """End the zygote and with it every host; joins with a deadline."""
+        with self._process_lock:
+            self._is_stopped = True
+            process, self._process = self._process, None
+        if process is not None:
+            process.stop()
+
+    def _running(self) -> _Process:
+        with self._process_lock:
+            if self._is_stopped:
+                raise HostFailed("the service is stopping; no host is started any more")
+            if self._process is None or self._process.is_dead:
+                self._process = _Process(self._environment)
+            return self._process
+
+
+class _Process:
+    """One zygote process, and the thread that reads what it says."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._control, theirs = socket.socketpair()
+        self._popen = subprocess.Popen(
+            [sys.executable, "-m", "serving.host.forkserver", str(theirs.fileno())],
+            env=environment,
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        theirs.close()
+        self.is_dead = False
+        self._ready: Future[None] = Future()
+        self._ids = itertools.count(1)
+        self._hosts: dict[int, HostProcess] = {}
+        self._started: dict[int, Future[int]] = {}
+        self._send_lock = threading.Lock()
+        self._reader = threading.Thread(target=self._read, name="serving-zygote", daemon=True)
+        self._reader.start()
+
+    def spawn(self) -> HostProcess:
+        try:
+            self._ready.result(START_SECONDS)
+        except FutureTimeout:
+            self.stop()
+            raise HostFailed(f"the zygote was not ready after {START_SECONDS:.0f} s") from None
+        host_id = next(self._ids)
+        ours, theirs = socket.socketpair()
+        arena_fd = _shared_memory()
+        host = HostProcess(self, host_id, ours, mmap.mmap(arena_fd, ARENA_BYTES))
+        started: Future[int] = Future()
+        self._hosts[host_id], self._started[host_id] = host, started
+        try:
+            self.send(Op.SPAWN, host_id, [theirs.fileno(), arena_fd])
+            host.pid = started.result(SPAWN_SECONDS)
+        except (FutureTimeout, HostFailed) as error:
+            self._hosts.pop(host_id, None)
+            host.close()
+            raise HostFailed(f"no host could be started: {str(error) or 'the zygote does not answer'}") from None
+        finally:
+            self._started.pop(host_id, None)
+            theirs.close()
+            os.close(arena_fd)
+        return host
+
+    def send(self, op: Op, host_id: int, fds: list[int] | None = None) -> None:
+        try:
+            with self._send_lock:
+                socket.send_fds(self._control, [COMMAND.pack(op, host_id)], fds or [])
+        except OSError as error:
+            if op is Op.SPAWN:
+                raise HostFailed(f"the zygote is gone ({error.strerror})") from None
+
+    def stop(self) -> None:
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
+        try:
+            self._popen.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.warning("zygote_killed", reason=f"did not end within {STOP_SECONDS:.0f} s")
+            self._popen.kill()
+            self._popen.wait()
+        self._reader.join(STOP_SECONDS)
+        self._control.close()
+
+    def _read(self) -> None:
+        pending = b""
+        while True:
+            try:
+                raw = self._control.recv(4096)
+            except OSError:
+                raw = b""
+            if not raw:
+                break
+            pending += raw
+            while len(pending) >= EVENT.size:
+                self._take(*EVENT.unpack_from(pending))
+                pending = pending[EVENT.size :]
+        self._end()
+
+    def _take(self, op: int, host_id: int, value: int) -> None:
+        if op == Op.READY:
+            self._ready.set_result(None)
+        elif op == Op.STARTED and host_id in self._started:
+            self._started[host_id].set_result(value)
+        elif op == Op.EXITED and host_id in self._hosts:
+            self._hosts.pop(host_id).exited.set_result(value)
+
+    def _end(self) -> None:
+        """The zygote is gone and its hosts with it: say so to everyone who waits."""
+        self.is_dead = True
+        if not self._ready.done():
+            self._ready.set_exception(HostFailed("the zygote ended while it imported; see its error output above"))
+        for started in list(self._started.values()):
+            if not started.done():
+                started.set_exception(HostFailed("the zygote ended"))
+        for host in list(self._hosts.values()):
+            host.exited.set_result(None)
+        self._hosts.clear()
+        self._popen.poll()
+
+
+def _shared_memory() -> int:
+    """Return a descriptor of `ARENA_BYTES` of anonymous shared memory; pages are taken only when touched."""
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("serving-arena", os.MFD_CLOEXEC)
+    else:
+        import tempfile  # noqa: PLC0415  (only where there is no memfd)
+
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, ARENA_BYTES)
+    return fd

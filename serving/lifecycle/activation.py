@@ -1,0 +1,93 @@
+"""The swap, and what becomes of the version that was swapped out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import MappingProxyType
+
+import structlog
+
+from serving.domain.state import State
+from serving.lifecycle.journal import SYSTEM, Journal
+from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
+from serving.registry import HoldsActive, ModelReference, activate
+from serving.servable.servable import Servable
+
+log = structlog.get_logger("serving.activation")
+
+
+class Activation:
+    """Puts versions into the active reference and takes them out. Reconciler thread only."""
+
+    def __init__(
+        self,
+        state: HoldsActive,
+        journal: Journal,
+        post: Callable[[Callable[[], None]], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._state = state
+        self._journal = journal
+        self._post = post
+        self._loop = loop
+
+    def publish(self, model: ModelRecord, *, is_known: bool = True) -> None:
+        """Make the active reference say what `model` has loaded; a model that is not known any more leaves it."""
+        reference = None
+        if is_known:
+            loaded = {record.version: record.servable for record in reversed(model.loaded) if record.servable}
+            reference = ModelReference(model.active.servable if model.active else None, MappingProxyType(loaded))
+        activate(self._state, self._state.active.with_model(model.name, reference))
+
+    def activate(self, model: ModelRecord, record: VersionRecord, *, actor: str = SYSTEM) -> None:
+        """Let `record` answer from now on; what answered before becomes a standby."""
+        began = time.monotonic()
+        previous = model.active
+        if record in model.standbys:
+            model.standbys.remove(record)
+        if previous is not None:
+            model.standbys.insert(0, previous)
+        model.active, model.activated_at = record, now_utc()
+        self.publish(model)
+        duration = time.monotonic() - began
+        reason = f"replaces version '{previous.version}'" if previous else "first active version"
+        self._journal.move(record, State.ACTIVE, reason, actor=actor, duration_seconds=duration)
+        if previous is not None:
+            self._journal.move(previous, State.READY, f"standby; version '{record.version}' took over", actor=actor)
+        self._journal.metrics.swapped(model.name)
+        self._journal.history.note_active(record.id)
+
+    def retire(self, model: ModelRecord, record: VersionRecord) -> None:
+        """Take a standby out of the reference, wait for its leases on the loop, then tear it down."""
+        model.standbys.remove(record)
+        model.leaving.append(record)
+        self.publish(model)
+        servable = record.servable
+        assert servable is not None
+        self._journal.move(record, State.DRAINING, f"{servable.leases} requests in flight")
+        began = time.monotonic()
+        future = asyncio.run_coroutine_threadsafe(_drain_and_close(servable), self._loop)
+        future.add_done_callback(lambda done: self._post(lambda: self._retired(model, record, began, done)))
+
+    def _retired(self, model: ModelRecord, record: VersionRecord, began: float, done: Future[None]) -> None:
+        error = None if done.cancelled() else done.exception()
+        if error is not None:
+            log.error("teardown_failed", model=model.name, version=record.version, reason=repr(error))
+        duration = time.monotonic() - began
+        model.leaving.remove(record)
+        record.servable = None
+        record.artifact = None
+        is_quarantined = (record.model, record.version, record.digest) in self._journal.history.quarantine
+        after = State.QUARANTINED if is_quarantined else State.RETIRED
+        self._journal.move(record, after, "drained and unloaded", duration_seconds=duration)
+        self._journal.metrics.drained(duration)
+        if record.version not in {one.version for one in model.loaded}:
+            self._journal.metrics.forget(model.name, record.version)
+
+
+async def _drain_and_close(servable: Servable) -> None:
+    await servable.drain()
+    await servable.engine.close()

@@ -1,0 +1,226 @@
+"""One version from the store to something that can be activated: stage, evaluate, connect.
+
+Everything here runs in a worker thread and may block; the reconciler is told the outcome and decides what it means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from serving.domain.artifact import Artifact, StagedFile
+from serving.domain.errors import Cancelled, HostFailed, NotPublished, ServingError
+from serving.domain.listing import Entry
+from serving.domain.manifest import MANIFEST_NAME
+from serving.domain.report import CandidateReport, GateResult
+from serving.domain.signature import Signature
+from serving.domain.state import State
+from serving.host.client import evaluate
+from serving.host.evaluation import EvaluationFile, EvaluationRequest
+from serving.host.zygote import HostProcess, Zygote
+from serving.servable.hosted import HostedEngine
+from serving.servable.servable import Servable
+from serving.settings import Settings
+from serving.store.staging import Cache
+
+ATTACH_SECONDS = 10.0
+_STATE_OF_GATE = {"environment": State.VALIDATING, "warm-up": State.WARMING}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a candidate is compared with: the active version, and the digest this version was accepted under before."""
+
+    active_version: str | None = None
+    active_digest: str | None = None
+    active_signature: Signature | None = None
+    accepted_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A verified copy is in the cache."""
+
+    artifact: Artifact
+    duration_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """The files are not complete, or changed while they were read."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A gate said no: a verdict over these bytes."""
+
+    report: CandidateReport
+    duration_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The only outcome that can be activated."""
+
+    servable: Servable
+    report: CandidateReport
+    duration_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Something outside of the candidate went wrong; trying again may work. `is_host_death`: its process was killed."""
+
+    reason: str
+    is_host_death: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """It was cancelled."""
+
+
+Outcome = Staged | NotYet | Refused | Ready | Failed | Stopped
+
+
+def evaluation_request(
+    artifact: Artifact, settings: Settings, comparison: Comparison | None = None, *, is_respawn: bool = False
+) -> EvaluationRequest:
+    """Return what a host is asked about `artifact`."""
+    comparison = comparison or Comparison()
+    return EvaluationRequest(
+        model=artifact.id.model,
+        version=artifact.id.version,
+        digest=artifact.id.digest,
+        format=artifact.format,
+        main=_describe(artifact.main),
+        files=tuple(_describe(file) for file in artifact.files),
+        quiet_seconds=artifact.quiet_seconds,
+        published_digest=comparison.accepted_digest if artifact.file(MANIFEST_NAME) else None,
+        active_signature=comparison.active_signature,
+        active_version=comparison.active_version,
+        environment=settings.gates.environment,
+        max_latency_seconds=settings.gates.max_latency_seconds,
+        memory_bytes=int(settings.candidate.memory_mb * (1 << 20)),
+        max_rows=settings.server.max_rows,
+        skops_trusted=settings.security.skops_trusted,
+        is_respawn=is_respawn,
+    )
+
+
+def _describe(file: StagedFile) -> EvaluationFile:
+    return EvaluationFile(name=file.name, sha256=file.sha256, size=file.size, path=str(file.path))
+
+
+@dataclass(eq=False)
+class Candidate:
+    """One candidate under way. `cancel` may be called from any thread."""
+
+    model: str
+    version: str
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    host: HostProcess | None = None
+    reason: str = ""
+
+    def cancel(self) -> None:
+        """Stop it as soon as possible: staging stops at the next block, a host is killed."""
+        self.cancelled.set()
+        host = self.host
+        if host is not None:
+            host.kill()
+
+
+class CandidateRunner:
+    """Carries candidates down the road. Every method blocks; worker threads only."""
+
+    def __init__(self, zygote: Zygote, cache: Cache, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+        self._zygote = zygote
+        self._cache = cache
+        self._settings = settings
+        self._loop = loop
+
+    def stage(self, candidate: Candidate, entry: Entry, quiet_seconds: float | None) -> Outcome:
+        """Copy one version into the cache."""
+        began = time.monotonic()
+        try:
+            artifact = self._cache.stage(entry, candidate.version, quiet_seconds, candidate.cancelled)
+        except Cancelled:
+            return Stopped()
+        except NotPublished as error:
+            return NotYet(str(error))
+        except ServingError as error:
+            return Failed(str(error))
+        return Staged(artifact, time.monotonic() - began)
+
+    def evaluate(
+        self,
+        candidate: Candidate,
+        artifact: Artifact,
+        comparison: Comparison,
+        on_state: Callable[[State], None],
+        on_gate: Callable[[GateResult], None],
+        on_lost: Callable[[HostedEngine], None],
+    ) -> Outcome:
+        """Run the gates in a fresh host; when all pass, connect the loop to it."""
+        began = time.monotonic()
+
+        def started(gate: str) -> None:
+            if gate in _STATE_OF_GATE:
+                on_state(_STATE_OF_GATE[gate])
+
+        request = evaluation_request(artifact, self._settings, comparison)
+        try:
+            host, report = self._run(candidate, request, started, on_gate)
+            if candidate.cancelled.is_set():
+                host.close()
+                return Stopped()
+            if report.refusal is not None:
+                return Refused(report, time.monotonic() - began)
+            engine = HostedEngine(report.engine or "unknown", on_lost)
+            self._attach(engine, host)
+            return Ready(Servable(artifact.id, report, engine), report, time.monotonic() - began)
+        except HostFailed as error:
+            return Stopped() if candidate.cancelled.is_set() else Failed(str(error), is_host_death=True)
+
+    def respawn(self, engine: HostedEngine, artifact: Artifact, entry: Entry | None) -> str | None:
+        """Bring another host for a servable whose host died; returns why it did not work, or None.
+
+        With `entry` the cached copy is first renewed from the store, should it have been damaged.
+        """
+        candidate = Candidate(artifact.id.model, artifact.id.version)
+        if entry is not None:
+            self.stage(candidate, entry, artifact.quiet_seconds)
+        request = evaluation_request(artifact, self._settings, is_respawn=True)
+        try:
+            host, report = self._run(candidate, request, lambda _: None, lambda _: None)
+            if report.refusal is not None:
+                return f"{report.refusal.gate}: {report.refusal.evidence}"
+            self._attach(engine, host)
+        except HostFailed as error:
+            return str(error)
+        return None
+
+    def _run(
+        self,
+        candidate: Candidate,
+        request: EvaluationRequest,
+        started: Callable[[str], None],
+        finished: Callable[[GateResult], None],
+    ) -> tuple[HostProcess, CandidateReport]:
+        candidate.host = host = self._zygote.spawn()
+        if candidate.cancelled.is_set():
+            host.kill()
+        report = evaluate(host, request, self._settings.candidate.timeout_seconds, started, finished)
+        return host, report
+
+    def _attach(self, engine: HostedEngine, host: HostProcess) -> None:
+        try:
+            asyncio.run_coroutine_threadsafe(engine.attach(host), self._loop).result(ATTACH_SECONDS)
+        except (TimeoutError, RuntimeError, OSError) as error:
+            host.close()
+            raise HostFailed(f"the host could not be connected: {str(error) or 'the event loop does not answer'}") from None

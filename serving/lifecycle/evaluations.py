@@ -1,0 +1,185 @@
+"""Candidates under way: starting them, stopping them, and what their outcome means."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from datetime import timedelta
+
+import structlog
+
+from serving.domain.manifest import MANIFEST_NAME
+from serving.domain.report import CandidateReport, GateResult, Verdict
+from serving.domain.state import State
+from serving.domain.version import order_key
+from serving.lifecycle.candidate import (
+    Candidate,
+    CandidateRunner,
+    Comparison,
+    Failed,
+    NotYet,
+    Outcome,
+    Ready,
+    Refused,
+    Staged,
+    Stopped,
+)
+from serving.lifecycle.journal import Journal
+from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
+from serving.lifecycle.respawn import Respawn
+from serving.settings import Settings
+
+MAX_HOST_DEATHS = 2
+_FINAL = frozenset({State.REJECTED, State.QUARANTINED})
+
+log = structlog.get_logger("serving.candidate")
+
+
+class Evaluations:
+    """Runs at most `candidate.concurrency` candidates at once, one per model. Reconciler thread only.
+
+    `on_staged` is told when the digest of a version has become known.
+    """
+
+    def __init__(
+        self,
+        runner: CandidateRunner,
+        journal: Journal,
+        respawn: Respawn,
+        executor: Executor,
+        post: Callable[[Callable[[], None]], None],
+        settings: Settings,
+        on_staged: Callable[[ModelRecord, VersionRecord, Staged], None],
+    ) -> None:
+        self._runner = runner
+        self._journal = journal
+        self._respawn = respawn
+        self._executor = executor
+        self._post = post
+        self._settings = settings
+        self._on_staged = on_staged
+        self.running_count = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another candidate may start now."""
+        return self.running_count < self._settings.candidate.concurrency
+
+    def stage(self, model: ModelRecord, record: VersionRecord, now: float) -> None:
+        """Start copying one version into the cache."""
+        entry = record.entry
+        assert entry is not None
+        quiet = now - record.seen_at
+        has_settled = quiet >= self._settings.store.settle_seconds
+        quiet_seconds = quiet if has_settled or not entry.has_manifest else None
+        self._enter(record, State.STAGING)
+        self._start(model, record, lambda candidate: self._runner.stage(candidate, entry, quiet_seconds))
+
+    def evaluate(self, model: ModelRecord, record: VersionRecord) -> None:
+        """Start the gates over one staged version."""
+        artifact = record.artifact
+        assert artifact is not None
+        comparison = self._comparison(model, record)
+        self._enter(record, State.LOADING)
+
+        def on_state(state: State) -> None:
+            self._post(lambda: self._progress(model, record, state))
+
+        def on_gate(result: GateResult) -> None:
+            self._journal.metrics.gate_finished(result.gate, result.duration_seconds)
+
+        on_lost = self._respawn.on_lost(model, record)
+        self._start(
+            model,
+            record,
+            lambda candidate: self._runner.evaluate(candidate, artifact, comparison, on_state, on_gate, on_lost),
+        )
+
+    def cancel(self, model: ModelRecord, reason: str) -> None:
+        """Stop the candidate under way; its end is told like any other."""
+        if model.candidate is not None and not model.candidate.cancelled.is_set():
+            log.info("candidate_cancelled", model=model.name, version=model.candidate.version, reason=reason)
+            model.candidate.reason = reason
+            model.candidate.cancel()
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _enter(self, record: VersionRecord, state: State) -> None:
+        if record.state in _FINAL:
+            self._journal.move(record, State.DISCOVERED, "may be tried again")
+        self._journal.move(record, state)
+
+    def _comparison(self, model: ModelRecord, record: VersionRecord) -> Comparison:
+        """A version older than the active one is a way back, chosen by an operator: only newer ones are compared."""
+        accepted = self._journal.history.accepted.get((model.name, record.version))
+        active = model.active
+        if active is None or active.report is None or order_key(record.version) < order_key(active.version):
+            return Comparison(accepted_digest=accepted)
+        return Comparison(active.version, active.digest, active.report.signature, accepted)
+
+    def _start(self, model: ModelRecord, record: VersionRecord, work: Callable[[Candidate], Outcome]) -> None:
+        candidate = Candidate(record.model, record.version)
+        model.running, model.candidate = record, candidate
+        self.running_count += 1
+        future = self._executor.submit(work, candidate)
+        future.add_done_callback(lambda done: self._post(lambda: self._finished(model, record, done)))
+
+    def _progress(self, model: ModelRecord, record: VersionRecord, state: State) -> None:
+        if model.running is record and record.state is not state:
+            self._journal.move(record, state)
+
+    def _finished(self, model: ModelRecord, record: VersionRecord, done: Future[Outcome]) -> None:
+        self.running_count -= 1
+        candidate, model.running, model.candidate = model.candidate, None, None
+        error = done.exception()
+        if error is not None:
+            log.error("candidate_crashed", model=model.name, version=record.version, exc_info=error)
+            outcome: Outcome = Failed(f"{type(error).__name__}: {error}")
+        else:
+            outcome = done.result()
+        match outcome:
+            case Staged():
+                self._on_staged(model, record, outcome)
+            case NotYet(reason):
+                record.not_before = time.monotonic() + max(self._settings.store.settle_seconds, 0.05)
+                self._journal.move(record, State.DISCOVERED, f"not complete yet: {reason}")
+            case Stopped():
+                self._journal.move(record, State.DISCOVERED, f"cancelled: {candidate.reason if candidate else ''}")
+            case Refused(report, seconds):
+                refusal = report.refusal
+                is_relative = refusal is not None and refusal.gate == "contract"
+                against = model.active.digest if is_relative and model.active else None
+                self._journal.refuse(model, record, report, against)
+                log.debug("evaluated", model=model.name, version=record.version, duration_seconds=seconds)
+            case Failed():
+                self._failed(model, record, outcome)
+            case Ready():
+                self._ready(model, record, outcome)
+
+    def _failed(self, model: ModelRecord, record: VersionRecord, outcome: Failed) -> None:
+        gate = record.state.value.lower()
+        if outcome.is_host_death:
+            record.host_deaths += 1
+            if record.host_deaths >= MAX_HOST_DEATHS:
+                reason = f"{outcome.reason}, {record.host_deaths} times"
+                result = GateResult(gate="load", verdict=Verdict.REFUSED, evidence=reason)
+                self._journal.refuse(model, record, CandidateReport(gates=(result,)), None)
+                return
+        else:
+            record.failures += 1
+        wait = self._settings.candidate.wait_seconds(record.failures)
+        record.not_before = time.monotonic() + wait
+        self._journal.fail(model, record, State.FAILED, gate, outcome.reason)
+        record.retry_at = now_utc() + timedelta(seconds=wait)
+
+    def _ready(self, model: ModelRecord, record: VersionRecord, outcome: Ready) -> None:
+        for state in (State.VALIDATING, State.WARMING):  # progress that has not been told yet
+            if record.state in (State.LOADING, State.VALIDATING) and record.state is not state:
+                self._journal.move(record, state)
+        record.servable, record.report = outcome.servable, outcome.report
+        record.failures = record.host_deaths = 0
+        model.standbys.append(record)
+        if record.artifact is not None and record.artifact.file(MANIFEST_NAME) is not None:
+            self._journal.history.note_accepted(record.id)
+        self._journal.move(record, State.READY, "every gate passed", duration_seconds=outcome.duration_seconds)

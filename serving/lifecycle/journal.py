@@ -1,0 +1,82 @@
+"""Every change of state goes through here: checked, remembered, logged and counted, once."""
+
+from __future__ import annotations
+
+import structlog
+
+from serving.domain.report import CandidateReport
+from serving.domain.state import State
+from serving.domain.status import Failure, HistoryEntry
+from serving.lifecycle.history import History
+from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
+from serving.telemetry.metrics import Metrics
+
+SYSTEM = "system"
+_ALARMING = frozenset({State.REJECTED, State.FAILED})
+
+log = structlog.get_logger("serving.lifecycle")
+
+
+class Journal:
+    """Reconciler thread only. `dirty` names the models whose snapshot is out of date."""
+
+    def __init__(self, history: History, metrics: Metrics) -> None:
+        self.history = history
+        self.metrics = metrics
+        self.dirty: set[str] = set()
+
+    def move(
+        self,
+        record: VersionRecord,
+        after: State,
+        reason: str | None = None,
+        *,
+        actor: str = SYSTEM,
+        duration_seconds: float | None = None,
+    ) -> None:
+        """Change the state of one version."""
+        before = record.state
+        record.move(after, reason)
+        self.dirty.add(record.model)
+        entry = HistoryEntry(
+            at=record.since,
+            version=record.version,
+            digest=record.digest,
+            before=before,
+            after=after,
+            actor=actor,
+            event="transition",
+            reason=reason,
+            duration_seconds=duration_seconds,
+        )
+        self.history.note(entry, record.model)
+        fields: dict[str, object] = {"model": record.model, "version": record.version, "digest": record.digest}
+        if duration_seconds is not None:
+            fields["duration_seconds"] = round(duration_seconds, 4)
+        if reason is not None:
+            fields["reason"] = reason
+        write = log.warning if after in _ALARMING else log.info
+        write("transition", **fields, before=before.value, after=after.value)
+
+    def fail(self, model: ModelRecord, record: VersionRecord, after: State, gate: str, reason: str) -> None:
+        """Reject or fail a version and remember it as the model's last failure."""
+        model.last_failure = Failure(version=record.version, gate=gate, reason=reason, at=now_utc())
+        if record.state is not after:
+            self.move(record, after, f"{gate}: {reason}")
+        if after is State.REJECTED:
+            self.metrics.candidate_rejected(gate)
+
+    def refuse(self, model: ModelRecord, record: VersionRecord, report: CandidateReport, against: str | None) -> None:
+        """A gate refused these bytes: reject the version and remember the verdict."""
+        refusal = report.refusal
+        assert refusal is not None
+        record.report = report
+        self.history.note_refusal(record.id, report, against)
+        self.fail(model, record, State.REJECTED, refusal.gate, refusal.evidence)
+
+    def operator(self, model: ModelRecord, event: str, actor: str, version: str | None, reason: str | None) -> None:
+        """Remember an operator's call."""
+        entry = HistoryEntry(at=now_utc(), version=version, actor=actor, event=event, reason=reason)
+        self.history.note(entry, model.name)
+        self.dirty.add(model.name)
+        log.info(event, model=model.name, version=version, actor=actor, reason=reason)

@@ -1,0 +1,73 @@
+"""The operator's calls as coroutines: posted to the reconciler, answered when its turn has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+
+from serving.domain.errors import UnknownModel
+from serving.domain.status import HistoryEntry, ModelSummary
+from serving.lifecycle.history import History
+from serving.lifecycle.operations import Operations
+from serving.lifecycle.reconciler import HoldsStatus, Reconciler
+from serving.lifecycle.road import Road
+from serving.lifecycle.snapshots import summary
+
+log = structlog.get_logger("serving.operator")
+
+
+class ReconcilerOperator:
+    """Implements :class:`serving.domain.status.Operator`, which says what each call means and raises."""
+
+    def __init__(
+        self, state: HoldsStatus, reconciler: Reconciler, road: Road, operations: Operations, history: History
+    ) -> None:
+        self._state = state
+        self._reconciler = reconciler
+        self._road = road
+        self._operations = operations
+        self._history = history
+
+    async def pin(self, model: str, version: str, actor: str) -> ModelSummary:
+        """Serve exactly this version."""
+        return await self._decide(model, lambda: self._operations.pin(model, version, actor))
+
+    async def unpin(self, model: str, actor: str) -> ModelSummary:
+        """Follow the newest valid version again."""
+        return await self._decide(model, lambda: self._operations.unpin(model, actor))
+
+    async def rollback(self, model: str, actor: str, expected: str | None = None) -> ModelSummary:
+        """Leave the active version."""
+        return await self._decide(model, lambda: self._operations.rollback(model, actor, expected))
+
+    async def release(self, model: str, version: str, actor: str) -> ModelSummary:
+        """Lift a quarantine and forget a verdict."""
+        return await self._decide(model, lambda: self._operations.release(model, version, actor))
+
+    async def refresh(self, actor: str) -> tuple[ModelSummary, ...]:
+        """Look at the store now."""
+
+        def look() -> None:
+            log.info("refresh", actor=actor)
+            self._reconciler.look_now()
+
+        def everything() -> tuple[ModelSummary, ...]:
+            return tuple(summary(model) for model in self._state.status.models.values())
+
+        return await self._reconciler.call(look, everything)
+
+    async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
+        """Read the history, newest first."""
+        if model not in self._state.status.models:
+            raise UnknownModel(f"no model named '{model}'; GET /models lists the ones there are")
+        return await asyncio.to_thread(self._history.entries, model, limit, before_id)
+
+    async def _decide(self, model: str, decide: Callable[[], None]) -> ModelSummary:
+        def decide_and_carry_out() -> None:
+            decide()
+            self._road.advance(self._road.models[model], time.monotonic())
+
+        return await self._reconciler.call(decide_and_carry_out, lambda: summary(self._state.status.models[model]))

@@ -1,0 +1,158 @@
+"""What the reconciler knows of each model and version. Reconciler thread only; the outside gets snapshots."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from serving.domain.artifact import Artifact
+from serving.domain.listing import Entry, Fingerprint
+from serving.domain.policy import Loaded, Observed, Running, Wanted
+from serving.domain.report import CandidateReport
+from serving.domain.state import State, check_transition
+from serving.domain.status import Failure, VersionStatus
+from serving.domain.version import VersionId
+from serving.lifecycle.candidate import Candidate
+from serving.servable.servable import Servable
+
+
+def now_utc() -> datetime:
+    """Return the wall clock's time, for people; decisions use the monotonic clock."""
+    return datetime.now(UTC)
+
+
+@dataclass(eq=False, slots=True)
+class VersionRecord:
+    """One content of one version: where it stands and what is known of it.
+
+    `not_before` is monotonic: the end of the settle window or of a backoff. `seen_at` is when these bytes were first
+    seen. `servable` is set from READY until the teardown is done.
+    """
+
+    model: str
+    version: str
+    fingerprint: Fingerprint
+    seen_at: float
+    entry: Entry | None = None
+    digest: str | None = None
+    artifact: Artifact | None = None
+    state: State = State.DISCOVERED
+    since: datetime = field(default_factory=now_utc)
+    reason: str | None = None
+    report: CandidateReport | None = None
+    not_before: float = 0.0
+    retry_at: datetime | None = None
+    failures: int = 0
+    host_deaths: int = 0
+    servable: Servable | None = None
+    respawn_at: float | None = None
+    respawn_failures: int = 0
+    host_problem: str | None = None
+    _status: VersionStatus | None = None
+
+    @property
+    def id(self) -> VersionId:
+        """The identity; only once the digest is known."""
+        assert self.digest is not None
+        return VersionId(self.model, self.version, self.digest)
+
+    def move(self, after: State, reason: str | None) -> None:
+        """Change the state; raises IllegalTransition for a change that the table does not know."""
+        check_transition(self.state, after)
+        self.state, self.reason, self.since = after, reason, now_utc()
+        if after is not State.FAILED:
+            self.retry_at = None
+        self._status = None
+
+    def touch(self) -> None:
+        """Something other than the state changed: the next snapshot is made anew."""
+        self._status = None
+
+    def status(self, *, is_quarantined: bool) -> VersionStatus:
+        """Return the snapshot of this version."""
+        status = self._status
+        if status is None or status.is_quarantined != is_quarantined:
+            report = self.report
+            status = VersionStatus(
+                version=self.version,
+                digest=self.digest,
+                state=self.state,
+                since=self.since,
+                reason=self.reason,
+                retry_at=self.retry_at,
+                is_loaded=self.servable is not None and self.state in (State.READY, State.ACTIVE),
+                is_quarantined=is_quarantined,
+                engine=report.engine if report else None,
+                memory_bytes=report.memory_bytes if report else None,
+                libraries=report.libraries if report else {},
+                signature=report.signature if report else None,
+                gates=report.gates if report else (),
+            )
+            self._status = status
+        return status
+
+
+@dataclass(eq=False, slots=True)
+class ModelRecord:
+    """One model: what the store lists, what is loaded, what is under way.
+
+    `listed` maps version names to records in the store's order (newest first). `standbys` are loaded but not active,
+    most recently active first.
+    """
+
+    name: str
+    entries: tuple[Entry, ...] = ()
+    listed: dict[str, VersionRecord] = field(default_factory=dict)
+    active: VersionRecord | None = None
+    activated_at: datetime | None = None
+    standbys: list[VersionRecord] = field(default_factory=list)
+    leaving: list[VersionRecord] = field(default_factory=list)
+    running: VersionRecord | None = None
+    candidate: Candidate | None = None
+    last_failure: Failure | None = None
+    is_settled: bool = False
+    wake_at: float | None = None
+
+    def is_due(self, now: float) -> bool:
+        """Whether waiting alone has changed what is to be done."""
+        return self.wake_at is not None and self.wake_at <= now
+
+    @property
+    def loaded(self) -> list[VersionRecord]:
+        """Everything that can answer: the active version, then the standbys."""
+        return ([self.active] if self.active else []) + self.standbys
+
+    def find_loaded(self, version: str, digest: str) -> VersionRecord | None:
+        """Return the loaded record of exactly these bytes."""
+        return next((one for one in self.loaded if (one.version, one.digest) == (version, digest)), None)
+
+    def find(self, version: str) -> VersionRecord | None:
+        """Return the record of a version: as the store has it now, or else as it is loaded."""
+        return self.listed.get(version) or next((one for one in self.loaded if one.version == version), None)
+
+    def observed(self, is_quarantined: dict[VersionRecord, bool], keep_warm: int) -> Observed:
+        """Return what the policy may see of what is there."""
+
+        def loaded(record: VersionRecord) -> Loaded:
+            return Loaded(record.version, record.digest or "", is_quarantined[record])
+
+        running = self.running
+        return Observed(
+            active=loaded(self.active) if self.active else None,
+            standbys=tuple(loaded(record) for record in self.standbys),
+            running=Running(running.version, running.fingerprint, running.state) if running else None,
+            keep_warm=keep_warm,
+        )
+
+
+def wanted(record: VersionRecord, *, is_excluded: bool) -> Wanted:
+    """Return what the policy may see of one version in the store."""
+    return Wanted(
+        version=record.version,
+        fingerprint=record.fingerprint,
+        digest=record.digest,
+        is_staged=record.artifact is not None,
+        not_before=math.inf if record.state is State.DRAINING else record.not_before,
+        is_excluded=is_excluded,
+    )

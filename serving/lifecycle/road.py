@@ -1,0 +1,241 @@
+"""Every model's versions, and the policy applied to them. Reconciler thread only.
+
+Worker threads do what blocks; what they find out comes back through the reconciler's inbox and is acted upon here, so
+every state has one writer and nothing here needs a lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import replace
+
+from serving.domain.artifact import Artifact
+from serving.domain.listing import Entry
+from serving.domain.policy import (
+    Activate,
+    Cancel,
+    Desired,
+    Evaluate,
+    Observed,
+    Retire,
+    Stage,
+    Wanted,
+    aspired_version,
+    next_action,
+    wake_at,
+)
+from serving.domain.state import State
+from serving.domain.version import order_key
+from serving.lifecycle.activation import Activation
+from serving.lifecycle.candidate import CandidateRunner, Staged
+from serving.lifecycle.evaluations import Evaluations
+from serving.lifecycle.exclusion import Exclusion
+from serving.lifecycle.journal import Journal
+from serving.lifecycle.lone import LoneNames
+from serving.lifecycle.records import ModelRecord, VersionRecord, wanted
+from serving.lifecycle.respawn import Respawn
+from serving.settings import Settings
+
+MAX_ACTIONS_AT_ONCE = 16
+
+
+class Road:
+    """All models. `update` takes in what the store holds, `advance` does what the policy says."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        journal: Journal,
+        exclusion: Exclusion,
+        activation: Activation,
+        respawn: Respawn,
+        runner: CandidateRunner,
+        executor: Executor,
+        post: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self.models: dict[str, ModelRecord] = {}
+        self.has_changed_cache = False
+        self._settings = settings.store
+        self._journal = journal
+        self._activation = activation
+        self._respawn = respawn
+        self._lone = LoneNames(journal.history)
+        self._evaluations = Evaluations(runner, journal, respawn, executor, post, settings, self._staged)
+        self._exclusion = exclusion
+        self._blocked: dict[str, ModelRecord] = {}
+
+    # --- what the store holds ----------------------------------------------------------------------------------------
+
+    def update(self, listed: Mapping[str, tuple[Entry, ...]], now: float) -> bool:
+        """Take in a listing; returns whether anything differs from the one before."""
+        is_changed = False
+        for name, entries in listed.items():
+            model = self.models.get(name)
+            if model is None:
+                model = self.models[name] = ModelRecord(name)
+                self._activation.publish(model)
+            if model.entries is not entries:
+                is_changed = True
+                self._take_in(model, entries, now)
+        for name in [name for name, model in self.models.items() if model.entries and name not in listed]:
+            is_changed = True
+            self._take_in(self.models[name], (), now)
+        return is_changed
+
+    def restore(self, model_name: str, artifact: Artifact, now: float) -> None:
+        """The store cannot be read at start: offer what was active before, from the cache."""
+        model = self.models.setdefault(model_name, ModelRecord(model_name))
+        record = VersionRecord(model_name, artifact.id.version, (), now, digest=artifact.id.digest, artifact=artifact)
+        model.listed[record.version] = record
+        self._activation.publish(model)
+        self._journal.dirty.add(model_name)
+
+    def _staged(self, model: ModelRecord, record: VersionRecord, outcome: Staged) -> None:
+        """The digest of a version is known now: it may be one we have met before."""
+        artifact = outcome.artifact
+        record.digest = artifact.id.digest
+        self.has_changed_cache = True
+        self._journal.dirty.add(model.name)
+        if record.entry is not None and record.entry.is_lone:
+            name = self._lone.recognise(artifact.id, record.fingerprint)
+            if name != record.version:
+                self._take_in(model, model.entries, time.monotonic())
+                return
+        loaded = model.find_loaded(record.version, artifact.id.digest)
+        if loaded is not None and model.listed.get(record.version) is record:
+            loaded.entry, loaded.fingerprint = record.entry, record.fingerprint
+            model.listed[record.version] = loaded
+            self._journal.move(record, State.DISCOVERED, "the same bytes are loaded already")
+            return
+        record.artifact = artifact
+
+    def _take_in(self, model: ModelRecord, entries: tuple[Entry, ...], now: float) -> None:
+        model.entries = entries
+        model.is_settled = False
+        listed: dict[str, VersionRecord] = {}
+        for entry in entries:
+            named = replace(entry, version=self._lone.name(entry)) if entry.is_lone else entry
+            listed[named.version] = self._record(model, named, now)
+        model.listed = listed
+        self._journal.dirty.add(model.name)
+
+    def _record(self, model: ModelRecord, entry: Entry, now: float) -> VersionRecord:
+        """Return the record of these bytes: the one there is, a loaded one whose files came back, or a new one."""
+        present = model.listed.get(entry.version)
+        known = [present] if present else []
+        known += [one for one in [*model.loaded, *model.leaving] if one.version == entry.version]
+        for record in known:
+            if record.fingerprint == entry.fingerprint and record.entry is not None:
+                record.entry = entry
+                break
+        else:
+            record = VersionRecord(model.name, entry.version, entry.fingerprint, now, entry=entry)
+            if not entry.has_manifest:
+                record.not_before = now + self._settings.settle_seconds
+        if entry.problem is not None and record.state is State.DISCOVERED:
+            self._journal.fail(model, record, State.REJECTED, "published", entry.problem)
+        return record
+
+    # --- what to do about it -----------------------------------------------------------------------------------------
+
+    def advance_due(self, now: float) -> None:
+        """Let every model that something happened to take its next steps; room goes to those with nothing active."""
+        due = [model for model in self.models.values() if model.name in self._journal.dirty or model.is_due(now)]
+        for model in sorted(due, key=lambda model: model.active is not None):
+            self.advance(model, now)
+        while self._blocked and self._evaluations.has_room:
+            name = next(
+                (name for name, model in self._blocked.items() if model.active is None), next(iter(self._blocked))
+            )
+            self.advance(self._blocked.pop(name), now)
+
+    def advance(self, model: ModelRecord, now: float) -> None:
+        """Do everything the policy asks for one model right now."""
+        self._blocked.pop(model.name, None)
+        for record in model.loaded:
+            self._respawn.advance(record, now)
+        for _ in range(MAX_ACTIONS_AT_ONCE):
+            desired, observed = self.desired(model), self._observed(model)
+            action = next_action(desired, observed, now)
+            if action is None:
+                break
+            match action:
+                case Activate(loaded):
+                    self._activation.activate(model, self._loaded(model, loaded.version, loaded.digest))
+                case Retire(loaded):
+                    self._activation.retire(model, self._loaded(model, loaded.version, loaded.digest))
+                case Cancel(reason):
+                    self._evaluations.cancel(model, reason)
+                    break
+                case Stage(wanted) | Evaluate(wanted):
+                    if not self._evaluations.has_room:
+                        self._blocked[model.name] = model
+                        break
+                    record = model.listed[wanted.version]
+                    if isinstance(action, Stage):
+                        self._evaluations.stage(model, record, now)
+                    else:
+                        self._evaluations.evaluate(model, record)
+        self._exclusion.mark(model)
+        model.is_settled = self._has_come_to_rest(model, now)
+        model.wake_at = self._wake_at(model, now)
+        if not (model.listed or model.loaded or model.leaving or model.running):
+            del self.models[model.name]
+            self._activation.publish(model, is_known=False)
+            self._journal.dirty.add(model.name)
+
+    def digests_in_use(self) -> set[str]:
+        """Return the digests whose cached files are needed: loaded, on their way in or out."""
+        records = [
+            one for model in self.models.values() for one in [*model.listed.values(), *model.loaded, *model.leaving]
+        ]
+        return {record.digest for record in records if record.artifact is not None and record.digest is not None}
+
+    def aspired(self, model: ModelRecord, now: float) -> Wanted | None:
+        """Return what the policy wants active for `model`, None for what is active already."""
+        found = aspired_version(self.desired(model), self._observed(model), now)
+        active = model.active
+        if found is None or (active and (found.version, found.digest) == (active.version, active.digest)):
+            return None
+        return found
+
+    def _wake_at(self, model: ModelRecord, now: float) -> float | None:
+        """Return when this model has to be looked at again without any event, if ever."""
+        times = [record.respawn_at for record in model.loaded if record.respawn_at is not None]
+        settling = wake_at(self.desired(model), now)
+        return min([*times, *([settling] if settling is not None else [])], default=None)
+
+    def desired(self, model: ModelRecord) -> Desired:
+        """Return what the policy may see of what is wanted."""
+        versions = [
+            wanted(record, is_excluded=self._exclusion.is_excluded(model, record)) for record in model.listed.values()
+        ]
+        pin = self._journal.history.pins.get(model.name)
+        must_leave = model.active is None or self._exclusion.is_quarantined(model.active)
+        for record in sorted(model.loaded, key=lambda one: order_key(one.version), reverse=True):
+            is_listed = record.version in model.listed
+            if not is_listed and (record.version == pin or (must_leave and record is not model.active)):
+                versions.append(wanted(record, is_excluded=self._exclusion.is_quarantined(record)))
+        return Desired(tuple(versions), pin)
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _observed(self, model: ModelRecord) -> Observed:
+        quarantined = {record: self._exclusion.is_quarantined(record) for record in model.loaded}
+        return model.observed(quarantined, self._settings.keep_warm)
+
+    def _loaded(self, model: ModelRecord, version: str, digest: str) -> VersionRecord:
+        record = model.find_loaded(version, digest)
+        assert record is not None
+        return record
+
+    def _has_come_to_rest(self, model: ModelRecord, now: float) -> bool:
+        if model.running is not None or self.aspired(model, now) is not None:
+            return False
+        return all(
+            record.not_before <= now or record.failures > 0 or self._exclusion.is_excluded(model, record)
+            for record in model.listed.values()
+            if model.active is None or order_key(record.version) > order_key(model.active.version)
+        )

@@ -1,0 +1,73 @@
+"""What the outside is told: immutable snapshots made from the reconciler's records."""
+
+from __future__ import annotations
+
+from serving.domain.status import ActiveStatus, ModelStatus, ModelSummary, TargetStatus
+from serving.domain.version import order_key
+from serving.lifecycle.exclusion import Exclusion
+from serving.lifecycle.records import ModelRecord
+from serving.lifecycle.road import Road
+
+
+def model_status(road: Road, exclusion: Exclusion, model: ModelRecord, pinned: str | None, now: float) -> ModelStatus:
+    """Return the snapshot of one model. Reconciler thread only."""
+    records = list(model.listed.values())
+    records += [record for record in [*model.loaded, *model.leaving] if record not in records]
+    records.sort(key=lambda record: order_key(record.version), reverse=True)
+    active = model.active
+    return ModelStatus(
+        name=model.name,
+        active=_active_status(exclusion, model),
+        target=_target(road, model, now),
+        pinned=pinned,
+        last_failure=model.last_failure,
+        signature=active.report.signature if active and active.report else None,
+        versions=tuple(record.status(is_quarantined=exclusion.is_quarantined(record)) for record in records),
+    )
+
+
+def summary(status: ModelStatus) -> ModelSummary:
+    """Return the part of a model's snapshot that ``GET /models/active`` shows."""
+    return ModelSummary(
+        name=status.name,
+        active=status.active,
+        target=status.target,
+        pinned=status.pinned,
+        last_failure=status.last_failure,
+    )
+
+
+def _active_status(exclusion: Exclusion, model: ModelRecord) -> ActiveStatus | None:
+    active = model.active
+    if active is None or model.activated_at is None or active.servable is None:
+        return None
+    return ActiveStatus(
+        version=active.version,
+        digest=active.digest or "",
+        engine=active.servable.engine.name,
+        state=active.state,
+        activated_at=model.activated_at,
+        note=_note(exclusion, model),
+    )
+
+
+def _target(road: Road, model: ModelRecord, now: float) -> TargetStatus | None:
+    aspired = road.aspired(model, now)
+    record = model.listed.get(aspired.version) if aspired else model.running
+    return TargetStatus(version=record.version, state=record.state) if record else None
+
+
+def _note(exclusion: Exclusion, model: ModelRecord) -> str | None:
+    """Say what an operator should know of the active version, if anything."""
+    active = model.active
+    assert active is not None
+    if active.host_problem is not None:
+        return active.host_problem
+    if exclusion.is_quarantined(active):
+        return "in quarantine, and goes on being served because no other version can be activated"
+    listed = model.listed.get(active.version)
+    if listed is None:
+        return "its files are no longer in the store; it goes on being served from memory"
+    if listed is not active and exclusion.is_excluded(model, listed):
+        return "its files were replaced by ones that are refused; the old ones go on being served"
+    return None

@@ -1,0 +1,158 @@
+"""The watcher thread: it only wakes. What happened is for the reconciler to see in the store."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import structlog
+from watchdog.events import (
+    DirAttribEvent,
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirModifiedEvent,
+    DirMovedEvent,
+    FileAttribEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+PROBE_SECONDS = 1.0
+JOIN_SECONDS = 5.0
+# Not the events of opening and closing for reading: listing and staging would wake themselves for ever.
+EVENTS: list[type[FileSystemEvent]] = [
+    DirAttribEvent,
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirModifiedEvent,
+    DirMovedEvent,
+    FileAttribEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+]
+
+log = structlog.get_logger("serving.watcher")
+
+
+class _Waker(FileSystemEventHandler):
+    """Calls `wake` for every event; the probe's file also answers the probe."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self.probe_name: str | None = None
+        self.has_seen_probe = threading.Event()
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """Wake the reconciler, unless this is our own probe (called by watchdog's thread)."""
+        if self.probe_name is not None and os.fsdecode(event.src_path).endswith(self.probe_name):
+            self.has_seen_probe.set()
+        else:
+            self._wake()
+
+
+class Watcher:
+    """Owns watchdog's observer for one store. Called by the reconciler's thread only.
+
+    `mode` says how changes are noticed now: ``events``, or ``poll`` when the reconciler has to look by itself. With
+    ``auto`` events are used only after a probe file has been seen to arrive: inotify says nothing on network file
+    systems, and nothing tells so.
+    """
+
+    def __init__(self, root: Path, watch: Literal["auto", "events", "poll"], wake: Callable[[], None]) -> None:
+        self._root = root
+        self._watch = watch
+        self._wake = wake
+        self._observer: BaseObserver | None = None
+        self._identity: tuple[int, int] | None = None
+        self._has_failed = False
+        self.mode: Literal["events", "poll"] = "poll"
+
+    def ensure(self, identity: tuple[int, int]) -> None:
+        """See to it that the directory which has just been listed (device, inode) is the one being watched.
+
+        A root that was replaced is watched anew; an observer that died is replaced. Blocks for at most PROBE_SECONDS,
+        and only when something changed.
+        """
+        if self._watch == "poll":
+            return
+        if identity == self._identity and (self._has_failed or self._is_alive()):
+            return
+        self.stop()
+        self._identity = identity
+        self._has_failed = not self._start()
+        mode: Literal["events", "poll"] = "poll" if self._has_failed else "events"
+        if mode != self.mode or mode == "poll":
+            log.info("watching", mode=mode, store=str(self._root))
+        self.mode = mode
+
+    def forget(self) -> None:
+        """The root cannot be listed: whatever comes back is watched anew."""
+        self.stop()
+        self._identity = None
+
+    def distrust(self) -> None:
+        """A change was found that no event had announced: with ``auto``, poll from now on."""
+        if self._watch == "auto" and self.mode == "events":
+            log.warning("events_missed", effect="the store is polled from now on", store=str(self._root))
+            self.stop()
+            self._has_failed = True
+
+    def stop(self) -> None:
+        """Stop and join the observer's threads."""
+        observer, self._observer = self._observer, None
+        self.mode = "poll"
+        if observer is None:
+            return
+        observer.stop()
+        with contextlib.suppress(RuntimeError):  # it never started
+            observer.join(JOIN_SECONDS)
+        if observer.is_alive():
+            log.error("thread_alive", thread="watcher", reason=f"did not end within {JOIN_SECONDS:g} s")
+
+    def _is_alive(self) -> bool:
+        observer = self._observer
+        return observer is not None and observer.is_alive() and all(one.is_alive() for one in observer.emitters)
+
+    def _start(self) -> bool:
+        waker = _Waker(self._wake)
+        observer = Observer()
+        observer.name = "serving-watcher"
+        try:
+            observer.schedule(waker, str(self._root.resolve()), recursive=True, event_filter=EVENTS)
+            observer.start()
+        except OSError as error:
+            log.warning("watch_failed", reason=str(error), effect="the store is polled")
+            self._observer = observer
+            self.stop()
+            return False
+        self._observer = observer
+        if self._watch == "auto" and not self._probe(waker):
+            self.stop()
+            return False
+        return True
+
+    def _probe(self, waker: _Waker) -> bool:
+        """Touch a hidden file in the store and see whether its event arrives."""
+        waker.probe_name = f".serving-probe-{os.getpid()}-{id(waker):x}"
+        path = self._root / waker.probe_name
+        try:
+            path.touch()
+            path.unlink()
+        except OSError as error:
+            log.info("probe_impossible", reason=str(error), effect="the store is polled")
+            return False
+        return waker.has_seen_probe.wait(PROBE_SECONDS)

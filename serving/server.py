@@ -1,0 +1,109 @@
+"""Running the application: uvicorn, signals, and the exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from types import FrameType
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from serving.app import create_app
+from serving.domain.status import Status
+from serving.settings import Settings
+from serving.telemetry import logging
+
+log = structlog.get_logger("serving.server")
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with a stop that is announced first.
+
+    The first SIGTERM or SIGINT turns readiness false, waits `lame_duck_seconds` while requests are still accepted, then
+    stops accepting and drains. A second one skips whatever is being waited for.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, settings: Settings) -> None:
+        super().__init__(config)
+        self._app = app
+        self._settings = settings
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._has_been_asked = False
+        self.exit_code = 0
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        """Start the application, then listen (called by uvicorn)."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self.started:
+            address = self.servers[0].sockets[0].getsockname()
+            host = f"[{address[0]}]" if ":" in address[0] else address[0]
+            log.info("listening", url=f"http://{host}:{address[1]}")
+        if self._settings.server.fail_fast:
+            self._app.state.service.on_started = self._check_start
+            if self._app.state.status.has_started:
+                self._check_start(self._app.state.status)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
+        """Take a signal (called by the interpreter, on the loop's thread)."""
+        name = signal.Signals(sig).name
+        if self._has_been_asked:
+            log.warning("stopping_now", signal=name)
+            self.should_exit = self.force_exit = True
+            return
+        self._has_been_asked = True
+        wait = self._settings.server.lame_duck_seconds
+        log.info("stopping", signal=name, lame_duck_seconds=wait)
+        service = getattr(self._app.state, "service", None)
+        if service is not None:
+            service.announce_stop()
+        if wait and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.call_later, wait, self._stop)
+        else:
+            self._stop()
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+    def _check_start(self, status: Status) -> None:
+        """With `fail_fast`: leave when the start-up pass has found nothing to serve. Reconciler's thread."""
+        if any(model.active for model in status.models.values()):
+            return
+        if not status.store.is_available:
+            log.error("nothing_to_serve", reason=status.store.reason)
+        for model in status.models.values():
+            failure = model.last_failure
+            reason = f"version {failure.version}: {failure.gate}: {failure.reason}" if failure else "no valid version"
+            log.error("nothing_to_serve", model=model.name, reason=reason)
+        if status.store.is_available and not status.models:
+            log.error("nothing_to_serve", reason=f"no model in {self._settings.store.path}")
+        self.exit_code = 1
+        self.should_exit = True
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal says otherwise; returns the exit status. Blocks; main thread only."""
+    logging.configure(settings.log)
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.server.host,
+        port=settings.server.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.server.drain_seconds,  # type: ignore[arg-type]  # any number works
+    )
+    server = Server(config, app, settings)
+    try:
+        server.run()
+    except SystemExit as error:  # uvicorn could not start; it has said why
+        return int(error.code or 0) and 1
+    finally:
+        service = getattr(app.state, "service", None)
+        if service is not None and server.force_exit:
+            service.stop()
+    return server.exit_code

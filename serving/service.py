@@ -1,0 +1,137 @@
+"""Everything that runs behind the HTTP side, composed once: started and stopped by the lifespan."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO
+
+import structlog
+
+from serving import __version__
+from serving.domain.errors import StateUnavailable
+from serving.domain.status import Operator, Status
+from serving.host import sandbox
+from serving.host.zygote import Zygote
+from serving.lifecycle.activation import Activation
+from serving.lifecycle.candidate import CandidateRunner
+from serving.lifecycle.exclusion import Exclusion
+from serving.lifecycle.history import History
+from serving.lifecycle.journal import Journal
+from serving.lifecycle.operations import Operations
+from serving.lifecycle.operator import ReconcilerOperator
+from serving.lifecycle.reconciler import HoldsStatus, Reconciler
+from serving.lifecycle.respawn import Respawn
+from serving.lifecycle.road import Road
+from serving.lifecycle.watcher import Watcher
+from serving.settings import Settings
+from serving.store.listing import Store
+from serving.store.staging import Cache
+from serving.telemetry.metrics import Metrics
+
+LOCK_NAME = "lock"
+RESPAWN_THREADS = 2
+JUDGED_BY = ("scikit-learn", "numpy", "scipy", "pandas", "joblib", "skops", "onnxruntime")
+
+log = structlog.get_logger("serving.service")
+
+
+class Service:
+    """The store's watcher, the reconciler, the zygote and the worker threads of one server.
+
+    `state` is the application's ``app.state``: the active reference and the status are published there.
+    """
+
+    def __init__(self, state: HoldsStatus, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._lock: IO[str] | None = None
+        loop = asyncio.get_running_loop()
+        workers = settings.candidate.concurrency
+        self._candidates = ThreadPoolExecutor(workers, "serving-candidate", initializer=_lower_priority)
+        self._respawns = ThreadPoolExecutor(RESPAWN_THREADS, "serving-respawn")
+        self._zygote = Zygote(sandbox.scrub(os.environ))
+        store = Store(settings.store)
+        cache = Cache(settings.state, settings.store.path, int(settings.store.max_artifact_mb * (1 << 20)))
+        history = History(settings.state.path, _basis(settings), settings.state.history_rows, metrics.state_failed)
+        journal = Journal(history, metrics)
+        exclusion = Exclusion(journal)
+        runner = CandidateRunner(self._zygote, cache, settings, loop)
+        activation = Activation(state, journal, self._post, loop)
+        respawn = Respawn(runner, journal, self._respawns, self._post, loop, settings.candidate)
+        road = Road(settings, journal, exclusion, activation, respawn, runner, self._candidates, self._post)
+        self._watcher = Watcher(settings.store.path, settings.store.watch, self._wake)
+        self._reconciler = Reconciler(
+            state, settings.store, store, cache, self._watcher, road, exclusion, journal, self._on_started
+        )
+        self.operator: Operator = ReconcilerOperator(
+            state, self._reconciler, road, Operations(road, exclusion, journal), history
+        )
+        self.on_started: Callable[[Status], None] = lambda _: None
+
+    def start(self) -> None:
+        """Start every process and thread; returns at once. Raises StateUnavailable if the state is another's."""
+        self._lock = _lock(self._settings.state.path / LOCK_NAME)
+        self._zygote.start()
+        self._reconciler.start()
+        log.info("starting", version=__version__, store=str(self._settings.store.path))
+
+    def announce_stop(self) -> None:
+        """Turn readiness false; everything else goes on. Any thread."""
+        self._reconciler.announce_stop()
+
+    def stop(self) -> None:
+        """Stop threads first, then processes, each with a deadline. Blocks; not on the event loop."""
+        self._candidates.shutdown(wait=False, cancel_futures=True)
+        self._respawns.shutdown(wait=False, cancel_futures=True)
+        self._reconciler.stop()
+        self._watcher.stop()
+        self._zygote.stop()
+        self._candidates.shutdown()
+        self._respawns.shutdown()
+        if self._lock is not None:
+            self._lock.close()
+        log.info("stopped")
+
+    def _post(self, message: Callable[[], None]) -> None:
+        self._reconciler.post(message)
+
+    def _wake(self) -> None:
+        self._reconciler.wake()
+
+    def _on_started(self, status: Status) -> None:
+        self.on_started(status)
+
+
+def _lower_priority() -> None:
+    sandbox.lower_priority_of_this_thread()
+
+
+def _basis(settings: Settings) -> str:
+    """Name what a verdict depends on besides the bytes: with other libraries or settings it deserves another look."""
+    libraries = [f"{name}=={version(name)}" for name in JUDGED_BY]
+    settings_text = [settings.gates, settings.candidate.timeout_seconds, settings.candidate.memory_mb]
+    text = repr([libraries, settings_text, settings.security.skops_trusted, __version__])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _lock(path: Path) -> IO[str] | None:
+    """Take the state directory for this process; None when it cannot be written (the service goes on without it)."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = path.open("a+")
+    except OSError as error:
+        log.error("state_unavailable", reason=str(error), effect="nothing survives a restart")
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        advice = "give each server its own state.path"
+        raise StateUnavailable(f"{path.parent} is in use by another server; {advice}") from None
+    return file

@@ -1,0 +1,39 @@
+"""Settings: the only reader of ``settings.toml`` and of the environment.
+
+Precedence, highest first, field by field: command-line flags, environment ``SERVING_<GROUP>__<FIELD>``,
+``settings.toml`` (another path by ``SERVING_SETTINGS``), the defaults. Every module receives its own group, never the
+whole. Relative paths are relative to the working directory, wherever the file is.
+
+In the environment an empty variable is one that is not set, and a list is JSON or separated by commas
+(``SERVING_STORE__IGNORE='*.bak, old-*'``).
+"""
+
+from serving.settings.admin_token import read_admin_token
+from serving.settings.groups import (
+    CandidateSettings,
+    EngineSettings,
+    GateSettings,
+    LogSettings,
+    SecuritySettings,
+    ServerSettings,
+    Settings,
+    StateSettings,
+    StoreSettings,
+)
+from serving.settings.loading import load_settings
+from serving.settings.problems import SettingsError
+
+__all__ = [
+    "CandidateSettings",
+    "EngineSettings",
+    "GateSettings",
+    "LogSettings",
+    "SecuritySettings",
+    "ServerSettings",
+    "Settings",
+    "SettingsError",
+    "StateSettings",
+    "StoreSettings",
+    "load_settings",
+    "read_admin_token",
+]

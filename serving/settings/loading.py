@@ -1,0 +1,112 @@
+"""Where settings come from: file, environment and command line, merged field by field."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from serving.settings.groups import GROUPS, KEYS, Settings
+from serving.settings.problems import PREFIX, Given, SettingsError, Source, problem_lines, variable
+
+FILE_VARIABLE = "SERVING_SETTINGS"
+DEFAULT_FILE = Path("settings.toml")
+
+# A pod beside a Kubernetes service called "serving-server" finds SERVING_SERVER_PORT=tcp://... in its environment.
+_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
+
+
+def load_settings(flags: Mapping[str, Any] = {}, file: Path | None = None) -> Settings:
+    """Merge flags, environment, file and defaults; blocks on reading the file.
+
+    `flags` maps ``"group.field"`` to a value, None meaning that the flag was not given. `file` is the settings file
+    named on the command line. Raises SettingsError with one line for each thing that is wrong, all of them at once.
+    """
+    given: dict[str, Given] = {}
+    for layer in (_from_file(file), _from_environment(os.environ), _from_flags(flags)):
+        given.update({each.key: each for each in layer})
+    groups: dict[str, Any] = {}
+    for each in given.values():
+        group, _, name = each.key.partition(".")
+        if not name:
+            groups[group] = each.value
+        elif isinstance(fields := groups.setdefault(group, {}), dict):
+            fields[name] = each.value
+    try:
+        return Settings(**groups)
+    except ValidationError as error:
+        raise SettingsError("\n".join(problem_lines(given, error))) from None
+
+
+def _from_file(named: Path | None) -> Iterator[Given]:
+    path, named_by = _settings_file(named)
+    text = ""
+    try:
+        text = path.read_text("utf-8")
+        document = tomllib.loads(text)
+    except FileNotFoundError:
+        if named_by is None:
+            return
+        raise SettingsError(f"{path}: no such settings file (named by {named_by})") from None
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: is not UTF-8 (byte {error.start})") from None
+    except tomllib.TOMLDecodeError as error:
+        where = str(error).replace("end of document", f"line {len(text.splitlines())}, the last one")
+        raise SettingsError(f"{path}: is not TOML: {where}") from None
+    for group, content in document.items():
+        if isinstance(content, dict) and group in GROUPS:
+            for name, value in content.items():
+                yield Given(f"{group}.{name}", value, str(path), f"{group}.{name}")
+        else:
+            yield Given(group, content, str(path), group)
+
+
+def _settings_file(named: Path | None) -> tuple[Path, str | None]:
+    """Return the path of the settings file and who named it; None: nobody, then it may be absent."""
+    if named is not None:
+        return named, "--settings"
+    if from_environment := os.environ.get(FILE_VARIABLE):
+        return Path(from_environment), FILE_VARIABLE
+    return DEFAULT_FILE, None
+
+
+def _from_environment(environment: Mapping[str, str]) -> Iterator[Given]:
+    near_misses = {variable(key).replace("__", "_") for key in KEYS}
+    for spelling, value in environment.items():
+        name = spelling.upper()
+        if not name.startswith(PREFIX) or name == FILE_VARIABLE or not value:
+            continue
+        group, delimiter, field = name.removeprefix(PREFIX).lower().partition("__")
+        if delimiter:
+            key = f"{group}.{field}"
+            yield Given(key, _decoded(key, value), Source.ENVIRONMENT, spelling)
+        elif group in GROUPS or (name in near_misses and not _SERVICE_LINK.match(value)):
+            # Not ours by the rule, but so near to it that ignoring it would ignore somebody's wish. Others are left
+            # alone: SERVING_ is what many a deployment calls its own variables.
+            yield Given(group, value, Source.ENVIRONMENT, spelling)
+
+
+def _from_flags(flags: Mapping[str, Any]) -> Iterator[Given]:
+    return (Given(key, value, Source.COMMAND_LINE, key) for key, value in flags.items() if value is not None)
+
+
+def _decoded(key: str, text: str) -> Any:
+    """Return the text of a variable as what its setting takes; pydantic reads all but lists from text."""
+    group, _, name = key.partition(".")
+    field = GROUPS[group].model_fields.get(name) if group in GROUPS else None
+    if field is None or field.annotation != tuple[str, ...]:
+        return text
+    if not text.lstrip().startswith("["):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -1,0 +1,95 @@
+"""One clear line for each setting that cannot be used."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, get_args
+
+from pydantic import SecretStr, ValidationError
+
+from serving.settings.groups import GROUPS, KEYS
+
+PREFIX = "SERVING_"
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used. ``str(error)`` holds one line for each problem."""
+
+
+class Source(StrEnum):
+    """Who gave a value, when it was not the file, which is called by its path."""
+
+    ENVIRONMENT = "environment"
+    COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One value as somebody gave it. `key` is ``group.field`` (or what stands in its place when it is no setting);
+    `source` says where it was found, `spelling` how the key is written there.
+    """
+
+    key: str
+    value: Any
+    source: str
+    spelling: str
+
+
+def variable(key: str) -> str:
+    """Return the name of the environment variable for a ``group.field``."""
+    return PREFIX + key.replace(".", "__").upper()
+
+
+def problem_lines(given: Mapping[str, Given], error: ValidationError) -> list[str]:
+    """Return one line for each error, with the source of the value; secret values are left out."""
+    lines: dict[str, None] = {}
+    for detail in error.errors(include_url=False, include_context=False):
+        key = ".".join(str(part) for part in detail["loc"][:2])
+        for each in _behind(key, given):
+            lines[f"{each.source}: {each.spelling}: {_what(each, detail['type'], detail['msg'])}"] = None
+    return list(lines)
+
+
+def _behind(key: str, given: Mapping[str, Given]) -> Iterator[Given]:
+    """Everything given under a key: an error about an unknown group is one about each of its fields."""
+    if key in given:
+        return iter([given[key]])
+    return (each for each in given.values() if each.key.startswith(f"{key}."))
+
+
+def _what(each: Given, kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return f"no such setting; {_suggestion(each)}"
+    group, _, name = each.key.partition(".")
+    if not name:
+        example = f"{group}.{next(iter(GROUPS[group].model_fields))}"
+        return f"a group is set field by field, such as {_spelt(example, each)}"
+    field = GROUPS[group].model_fields[name]
+    seen = "the value" if SecretStr in get_args(field.annotation) else repr(each.value)[:80]
+    # pydantic says: Input should be a valid integer, unable to parse string as an integer
+    expected = message.removeprefix("Input ").partition(", unable to")[0]
+    return f"{seen} {expected} ({field.description})"
+
+
+def _suggestion(each: Given) -> str:
+    group, _, name = each.key.partition(".")
+    in_group = [known for known in KEYS if known.startswith(f"{group}.")]
+    close = (
+        [known for known in KEYS if known.replace(".", "_") == each.key]  # one underscore instead of two
+        or [known for known in KEYS if known.endswith(f".{name or group}")]  # in the wrong group, or in none
+        or difflib.get_close_matches(each.key, in_group, n=1, cutoff=0.75)
+        or difflib.get_close_matches(each.key, KEYS, n=1, cutoff=0.75)
+    )
+    if close:
+        return "did you mean " + " or ".join(_spelt(known, each) for known in close) + "?"
+    if in_group:
+        return f"{group} has {', '.join(GROUPS[group].model_fields)}"
+    similar = difflib.get_close_matches(group, GROUPS, n=1)
+    return f"did you mean {_spelt(similar[0], each)}?" if similar else f"the groups are {', '.join(GROUPS)}"
+
+
+def _spelt(key: str, like: Given) -> str:
+    return variable(key) if like.source == Source.ENVIRONMENT else key

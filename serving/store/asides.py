@@ -1,0 +1,44 @@
+"""Files that are not what they will be yet: written aside, then renamed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+
+class Asides:
+    """A directory of unfinished files. Any thread; raises OSError."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._in_use: set[str] = set()
+
+    @contextmanager
+    def new(self) -> Iterator[str]:
+        """Yield a path nobody else uses; whatever is still there at the end of the block is removed."""
+        name = secrets.token_hex(8)
+        path = os.path.join(self._directory, name)
+        with self._lock:
+            self._in_use.add(name)
+        try:
+            yield path
+        finally:
+            try:
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+            finally:
+                with self._lock:
+                    self._in_use.discard(name)
+
+    def remove_leftovers(self) -> None:
+        """Remove what a process that is gone left behind."""
+        names = os.listdir(self._directory)  # before the set: what begins after this is in neither
+        with self._lock:
+            leftovers = [name for name in names if name not in self._in_use]
+        for name in leftovers:
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._directory, name))

@@ -1,0 +1,116 @@
+"""Copied files by content: ``sha256/<hex>``. Two versions that share a file share its copy."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+
+from serving.store.asides import Asides
+from serving.store.durable import CHUNK_BYTES, create_file, read_chunks, sha256_of, sync_directory
+
+
+class Blobs:
+    """The copies in the cache. Any thread; blocks on the disk; raises OSError.
+
+    Nothing held is removed: a hold spans the time from the moment a file's hash is known to the moment somebody refers
+    to it. The lock guards the sets below and the one rename that takes a blob away, never a copy.
+    """
+
+    def __init__(self, directory: str, asides: Asides) -> None:
+        self._directory = directory
+        self._asides = asides
+        self._lock = threading.Lock()
+        self._held: Counter[str] = Counter()
+        self._spared: set[str] | None = None
+        self._verified: set[str] = set()
+
+    def path(self, sha256: str) -> str:
+        """Return where the copy with this hash is, or would be."""
+        return os.path.join(self._directory, sha256)
+
+    def size(self, sha256: str) -> int | None:
+        """Return the size in bytes of a copy, None when there is none."""
+        try:
+            return os.stat(self.path(sha256), follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def hold(self) -> Iterator[set[str]]:
+        """Yield a set to hand to `add` and `has`: what they find or make is not removed before the block ends."""
+        mine: set[str] = set()
+        try:
+            yield mine
+        finally:
+            with self._lock:
+                self._held -= Counter(mine)
+
+    def add(self, chunks: Iterable[memoryview], mine: set[str]) -> tuple[str, int]:
+        """Copy `chunks` and return their sha256 (hex) and size; the name is durable after `sync`."""
+        with self._asides.new() as aside:
+            sha256 = create_file(aside, chunks, 0o600)
+            size = os.stat(aside).st_size
+            if not self.has(sha256, size, mine):
+                os.rename(aside, self.path(sha256))
+                with self._lock:
+                    self._verified.add(sha256)
+        return sha256, size
+
+    def has(self, sha256: str, size: int, mine: set[str]) -> bool:
+        """Hold a hash and say whether there is a sound copy. Hashes the copy the first time this process asks."""
+        with self._lock:
+            if sha256 not in mine:
+                mine.add(sha256)
+                self._held[sha256] += 1
+            if self._spared is not None:
+                self._spared.add(sha256)
+            is_verified = sha256 in self._verified
+        if self.size(sha256) != size:
+            return False
+        return is_verified or self.verify(sha256)
+
+    def verify(self, sha256: str) -> bool:
+        """Hash a copy and say whether it is what its name says."""
+        try:
+            descriptor = os.open(self.path(sha256), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            is_sound = sha256_of(read_chunks(descriptor, memoryview(bytearray(CHUNK_BYTES)))) == sha256
+        finally:
+            os.close(descriptor)
+        with self._lock:
+            (self._verified.add if is_sound else self._verified.discard)(sha256)
+        return is_sound
+
+    def sync(self) -> None:
+        """Make the names of all copies durable."""
+        sync_directory(self._directory)
+
+    @contextmanager
+    def sweep(self) -> Iterator[None]:
+        """Spare, in `remove_all_but`, whatever is held at any time from here on; one sweep at a time."""
+        with self._lock:
+            self._spared = set(self._held)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._spared = None
+
+    def remove_all_but(self, kept: Collection[str]) -> None:
+        """Remove the copies that are neither `kept` nor spared."""
+        for sha256 in os.listdir(self._directory):
+            if sha256 not in kept:
+                with self._asides.new() as aside:
+                    self._take_away(sha256, aside)
+
+    def _take_away(self, sha256: str, aside: str) -> None:
+        """Rename a copy so that nobody finds it any more; freeing its blocks may take long, and needs no lock."""
+        with self._lock:
+            if self._spared is not None and sha256 not in self._spared:
+                os.rename(self.path(sha256), aside)
+                self._verified.discard(sha256)

@@ -1,0 +1,162 @@
+"""Reading one version from disk: a version directory or a single file becomes an Entry."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from serving.domain.listing import Entry, FileStamp
+from serving.domain.manifest import MANIFEST_NAME
+from serving.store.links import BadLink, resolve
+from serving.store.names import Names, artefact_format
+
+MAX_FILES = 1000
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})  # ELOOP: a link now, where there was none
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # says nothing of the version
+
+_SPECIAL = {
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a directory",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for a whole store: its real path, the names that exist, the size of the largest version."""
+
+    root: str
+    names: Names
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The version that is being read; `path` is relative to the root, as listed."""
+
+    model: str
+    version: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one name stands for: `found` is of the file itself, behind links; None when the link is bad."""
+
+    found: os.stat_result | None
+    is_link: bool = False
+    problem: str | None = None
+
+    @property
+    def is_directory(self) -> bool:
+        """True for a directory and for a good link to one."""
+        return self.found is not None and stat.S_ISDIR(self.found.st_mode)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A version as read: no entry when there is nothing yet, then perhaps a note for the operator.
+
+    `is_plain` says that no link was met, so that the same names mean the same files until a directory changes.
+    """
+
+    entry: Entry | None = None
+    note: str | None = None
+    is_plain: bool = False
+
+
+def look(root: str, directory_fd: int, directory: str, name: str) -> Look:
+    """Find out what `name` in a directory stands for without opening it; raises OSError when it is gone.
+
+    `directory` is the real path of `directory_fd`.
+    """
+    found = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    if not stat.S_ISLNK(found.st_mode):
+        return Look(found)
+    try:
+        return Look(os.stat(resolve(root, os.path.join(directory, name)), follow_symlinks=False), is_link=True)
+    except BadLink as error:
+        return Look(None, is_link=True, problem=f"{name!r} {error}")
+
+
+def stamp_of(name: str, found: os.stat_result) -> FileStamp:
+    """Return the stamp of the file called `name` in its version."""
+    return FileStamp(name, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def read_file(rules: Rules, subject: Subject, name: str, seen: Look) -> Entry:
+    """Turn a single or lone file into an Entry."""
+    problem = _why_unusable(name, seen)
+    stamps = (stamp_of(name, seen.found),) if seen.found is not None and problem is None else ()
+    problem = problem or _why_too_large(rules, stamps)
+    return Entry(subject.model, subject.version, subject.path, name, artefact_format(name), stamps, problem=problem)
+
+
+def read_directory(rules: Rules, subject: Subject, directory_fd: int, directory: str) -> Reading:
+    """Read a version directory; raises OSError when it cannot be read. `directory` is its real path."""
+    names = sorted(name for name in os.listdir(directory_fd) if rules.names.exists(name))
+    if len(names) > MAX_FILES:
+        return Reading(unusable(subject, f"holds {len(names)} files; a version has at most {MAX_FILES}"))
+    looks = list(_looks(rules, directory_fd, directory, names))
+    files = [(name, seen) for name, seen in looks if not seen.is_directory]
+    artefacts = [name for name, _ in files if artefact_format(name)]
+    if not artefacts:
+        return Reading(note=f"'{subject.path}' holds no artefact yet" if names else None)
+    problems = [problem for name, seen in files if (problem := _why_unusable(name, seen))]
+    stamps = tuple(stamp_of(name, seen.found) for name, seen in files if seen.found and not _why_unusable(name, seen))
+    if len(artefacts) > 1:
+        problems.insert(0, f"holds {len(artefacts)} artefacts, {_listed(artefacts)}; a version has exactly one")
+    too_large = _why_too_large(rules, stamps)
+    entry = Entry(
+        subject.model,
+        subject.version,
+        subject.path,
+        artefacts[0],
+        artefact_format(artefacts[0]),
+        stamps,
+        has_manifest=any(stamp.name == MANIFEST_NAME for stamp in stamps),
+        problem="; ".join([*problems[:3], *([too_large] if too_large else [])]) or None,
+    )
+    is_plain = len(looks) == len(names) and not any(seen.is_link for _, seen in looks)
+    return Reading(entry, is_plain=is_plain)
+
+
+def unusable(subject: Subject, problem: str) -> Entry:
+    """Return an Entry of which nothing is known but why it cannot be used."""
+    return Entry(subject.model, subject.version, subject.path, "", None, (), problem=problem)
+
+
+def _looks(rules: Rules, directory_fd: int, directory: str, names: Iterable[str]) -> Iterator[tuple[str, Look]]:
+    for name in names:
+        try:
+            yield name, look(rules.root, directory_fd, directory, name)
+        except OSError as error:
+            if error.errno not in VANISHED:
+                raise
+
+
+def _why_unusable(name: str, seen: Look) -> str | None:
+    if not name.isprintable():
+        return f"{name!r} has characters that cannot be printed; rename it"
+    if seen.found is None or stat.S_ISREG(seen.found.st_mode):
+        return seen.problem
+    kind = _SPECIAL.get(stat.S_IFMT(seen.found.st_mode), "something else")
+    return f"{name!r} is {kind}; only regular files are read"
+
+
+def _why_too_large(rules: Rules, stamps: Sequence[FileStamp]) -> str | None:
+    size = sum(stamp.size for stamp in stamps)
+    if size <= rules.max_bytes:
+        return None
+    return f"is {size / (1 << 20):,.1f} MB; store.max_artifact_mb allows {rules.max_bytes / (1 << 20):,.1f}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    head = ", ".join(repr(name) for name in names[:3])
+    return head + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,192 @@
+"""The store as one immutable value: every model, every version, everything that is wrong with a name."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from serving.domain.errors import StoreUnavailable
+from serving.domain.listing import Entry, Listing
+from serving.domain.version import why_not_a_name
+from serving.settings import StoreSettings
+from serving.store.entries import DIRECTORY, VANISHED, Rules, Subject, look, read_file
+from serving.store.links import BadLink, resolve
+from serving.store.models import ModelDirectory
+from serving.store.names import Names, artefact_format, artefact_stem
+
+MAX_PROBLEMS = 50
+_ATTEMPTS = 3
+_DOUBTED_MODELS = 8
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One look at the store while it is being taken."""
+
+    root_fd: int
+    models: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+    taken: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    left_out: int = 0
+
+    def add(self, model: str, name: str, entries: tuple[Entry, ...]) -> None:
+        """Take in a model; no other spelling of its name is taken after that."""
+        self.models[model] = entries
+        self.taken[model.lower()] = name
+
+
+class Store:
+    """The model directory, read-only. Made for one thread, the reconciler's; blocks on the disk.
+
+    What it remembers only saves work: a new Store lists the same. `now_ns` is the wall clock, which decides nothing
+    but whether a directory was changed too recently for its ctime to be trusted.
+    """
+
+    def __init__(self, settings: StoreSettings, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._settings = settings
+        self._path = os.path.abspath(settings.path)
+        self._now_ns = now_ns
+        self._names = Names(settings.ignore)
+        self._rules = Rules("", self._names, 0)
+        self._identity = (0, 0)
+        self._directories: dict[str, ModelDirectory] = {}
+        self._lone: dict[str, tuple[Entry, ...]] = {}
+        self._doubted = 0
+
+    def list(self) -> Listing:
+        """Return everything in the store.
+
+        A model whose versions have not changed comes as the identical tuple of identical entries. Raises
+        StoreUnavailable when the root or a model directory cannot be read: unreadable is not empty.
+        """
+        try:
+            for _ in range(_ATTEMPTS):
+                listing = self._list_once()
+                if listing is not None:
+                    return listing
+        except OSError as error:
+            where = f" ({error.filename})" if isinstance(error.filename, str) else ""
+            raise StoreUnavailable(
+                f"the store '{self._settings.path}' cannot be listed: {error.strerror}{where}"
+            ) from None
+        raise StoreUnavailable(f"the store '{self._settings.path}' was replaced again and again while it was listed")
+
+    def _list_once(self) -> Listing | None:
+        """Return a listing, or None when the root was replaced meanwhile: half of it may be of another directory."""
+        root = os.path.realpath(self._path, strict=True)
+        root_fd = os.open(root, DIRECTORY)
+        try:
+            self._meet(root, _identity(os.fstat(root_fd)))
+            self._doubt_some()
+            now = _Pass(root_fd)
+            lone_files = self._read_models(now)
+            self._read_lone_files(now, lone_files)
+        finally:
+            os.close(root_fd)
+        if _identity(os.stat(self._path)) != self._identity:
+            return None
+        if now.left_out:
+            now.problems.append(f"{now.left_out} models left out: store.max_models is {self._settings.max_models}")
+        models = MappingProxyType(dict(sorted(now.models.items())))
+        return Listing(models, _bounded(now.problems), self._identity)
+
+    def _meet(self, root: str, identity: tuple[int, int]) -> None:
+        """Forget everything that was known of another root."""
+        if root != self._rules.root or identity != self._identity:
+            self._rules = Rules(root, self._names, int(self._settings.max_artifact_mb * (1 << 20)))
+            self._identity = identity
+            self._directories.clear()
+            self._lone.clear()
+
+    def _doubt_some(self) -> None:
+        """Have one version of a few models read afresh, each model in its turn."""
+        readers = [*self._directories.values()]
+        self._doubted = (self._doubted + _DOUBTED_MODELS) % max(1, len(readers))
+        for reader in (readers + readers)[self._doubted : self._doubted + min(_DOUBTED_MODELS, len(readers))]:
+            reader.doubt_one()
+
+    def _read_models(self, now: _Pass) -> Iterable[str]:
+        """Read every model directory and return the names of the lone files."""
+        directories, lone_files = [], []
+        with os.scandir(now.root_fd) as items:
+            for item in items:
+                if not self._names.exists(item.name):
+                    continue
+                if artefact_format(item.name):
+                    lone_files.append(item.name)
+                elif item.is_dir(follow_symlinks=False) or item.is_symlink():
+                    directories.append((item.name, item.is_symlink()))
+        known, self._directories = self._directories, {}
+        for name, is_link in sorted(directories):
+            if self._may_be_read(now, name, name):
+                self._read_model(now, name, is_link, known.get(name))
+        return sorted(lone_files)
+
+    def _read_model(self, now: _Pass, model: str, is_link: bool, known: ModelDirectory | None) -> None:
+        directory = os.path.join(self._rules.root, model)
+        try:
+            if is_link:
+                directory = resolve(self._rules.root, directory)
+                if not os.path.isdir(directory):
+                    return
+            reader = known or ModelDirectory(self._rules, model, self._settings.max_versions, self._now_ns)
+            reader.read(directory)
+        except BadLink as error:
+            now.problems.append(f"'{model}' {error}")
+            return
+        except OSError as error:
+            if error.errno in VANISHED:
+                return
+            raise
+        self._directories[model] = reader
+        now.problems += reader.notes
+        if reader.entries:
+            now.add(model, model, reader.entries)
+
+    def _read_lone_files(self, now: _Pass, names: Iterable[str]) -> None:
+        known, self._lone = self._lone, {}
+        for name in names:
+            model = artefact_stem(name)
+            if not self._may_be_read(now, model, name):
+                continue
+            try:
+                seen = look(self._rules.root, now.root_fd, self._rules.root, name)
+            except OSError as error:
+                if error.errno in VANISHED:
+                    continue
+                raise
+            entry = replace(read_file(self._rules, Subject(model, "", name), name, seen), is_lone=True)
+            if entry.problem is not None:
+                now.problems.append(f"'{name}': {entry.problem}")
+                continue
+            entries = known.get(model, ())
+            self._lone[model] = entries if entries == (entry,) else (entry,)
+            now.add(model, name, self._lone[model])
+
+    def _may_be_read(self, now: _Pass, model: str, name: str) -> bool:
+        """Say whether `model` is a good name that nobody has taken, and note why when it is not."""
+        problem = why_not_a_name(model)
+        taken = now.taken.get(model.lower())
+        if problem is None and taken is not None:
+            problem = f"'{name}' is left out: '{taken}' is the same model; rename or remove one of them"
+        if problem is not None:
+            now.problems.append(problem)
+            return False
+        if len(now.models) >= self._settings.max_models:
+            now.left_out += 1
+            return False
+        return True
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return (found.st_dev, found.st_ino)
+
+
+def _bounded(problems: Iterable[str]) -> tuple[str, ...]:
+    lines = sorted(set(problems))
+    if len(lines) > MAX_PROBLEMS:
+        lines[MAX_PROBLEMS:] = [f"and {len(lines) - MAX_PROBLEMS} more"]
+    return tuple(lines)

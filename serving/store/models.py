@@ -1,0 +1,224 @@
+"""One model directory and its versions, read again only where something changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from serving.domain.listing import Entry
+from serving.domain.version import order_key, why_not_a_name
+from serving.store.entries import (
+    DIRECTORY,
+    EXHAUSTED,
+    VANISHED,
+    Look,
+    Reading,
+    Rules,
+    Subject,
+    look,
+    read_directory,
+    read_file,
+    unusable,
+)
+from serving.store.links import resolve
+from serving.store.names import artefact_format, artefact_stem
+
+# A directory that changes twice within one tick of its file system's clock keeps its ctime. What was read less than
+# this after a change is read again next time.
+RACY_NS = 2_000_000_000
+
+Stat = tuple[bytes, int, int, int]
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """One name in a model directory that may be a version, and what was last seen there.
+
+    `stats` holds (path in the model directory, inode, size, ctime) of everything that was read, the version directory
+    first; empty when the version must be read afresh each time. Paths are bytes: encoding them costs as much as a tenth
+    of the system call.
+    """
+
+    name: str
+    version: str
+    reading: Reading = field(default_factory=Reading)
+    stats: tuple[Stat, ...] = ()
+
+
+class ModelDirectory:
+    """The versions of one model. One thread; blocks on the disk.
+
+    `entries` is the same tuple, with the same Entry objects, until a version changes.
+    """
+
+    def __init__(self, rules: Rules, model: str, max_versions: int, now_ns: Callable[[], int]) -> None:
+        self.entries: tuple[Entry, ...] = ()
+        self.notes: tuple[str, ...] = ()
+        self._rules = rules
+        self._model = model
+        self._max_versions = max_versions
+        self._now_ns = now_ns
+        self._names: list[str] = []
+        self._ctime_ns = 0
+        self._slots: list[_Slot] = []
+        self._plan_notes: list[str] = []
+        self._doubted = 0
+
+    def doubt_one(self) -> None:
+        """Have one version read afresh next time, each in its turn, whatever its stamps will say.
+
+        Mounted object stores keep the ctime of a directory when files are added to it.
+        """
+        if self._slots:
+            self._doubted = (self._doubted + 1) % len(self._slots)
+            self._slots[self._doubted].stats = ()
+
+    def read(self, directory: str) -> None:
+        """Bring `entries` and `notes` up to date with `directory`, the model's real path.
+
+        Raises OSError when the model directory itself cannot be read.
+        """
+        directory_fd = os.open(directory, DIRECTORY)
+        try:
+            has_changed = self._plan(directory_fd)
+            for slot in _stale(directory_fd, self._slots):
+                has_changed = self._reread(directory_fd, directory, slot) or has_changed
+        finally:
+            os.close(directory_fd)
+        if has_changed:
+            self._assemble()
+
+    def _plan(self, directory_fd: int) -> bool:
+        """Decide which names are read, newest version first; return whether that may differ from before."""
+        found = os.fstat(directory_fd)
+        names = os.listdir(directory_fd)
+        if names == self._names and found.st_ctime_ns == self._ctime_ns:
+            return False
+        known = {slot.name: slot for slot in self._slots}
+        self._plan_notes = []
+        versions = self._versions(directory_fd)
+        if len(versions) > self._max_versions:
+            self._plan_notes.append(
+                f"'{self._model}' has {len(versions)} versions; only the newest {self._max_versions} are seen"
+            )
+        self._slots = [known.get(name) or _Slot(name, version) for name, version in versions[: self._max_versions]]
+        self._names = names
+        self._ctime_ns = found.st_ctime_ns if self._is_settled(found) else 0
+        return True
+
+    def _versions(self, directory_fd: int) -> list[tuple[str, str]]:
+        """Return (name, version) pairs, newest first; of equal versions the one to keep comes first."""
+        versions = []
+        with os.scandir(directory_fd) as items:
+            for item in items:
+                if not self._rules.names.exists(item.name):
+                    continue
+                version = artefact_stem(item.name) if artefact_format(item.name) else item.name
+                if version == item.name and item.is_file(follow_symlinks=False):
+                    continue
+                problem = why_not_a_name(version)
+                if problem is None:
+                    versions.append((item.name, version))
+                else:
+                    self._plan_notes.append(f"in '{self._model}': {problem}")
+        versions.sort(key=lambda pair: (len(pair[1]), pair[1], pair[0]))
+        versions.sort(key=lambda pair: order_key(pair[1]), reverse=True)
+        return versions
+
+    def _reread(self, directory_fd: int, directory: str, slot: _Slot) -> bool:
+        """Read one version afresh; return whether it differs from what was known."""
+        subject = Subject(self._model, slot.version, f"{self._model}/{slot.name}")
+        before = slot.reading
+        try:
+            slot.reading, slot.stats = self._read(directory_fd, directory, slot.name, subject)
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise
+            is_gone = error.errno in VANISHED
+            slot.reading = Reading(None if is_gone else unusable(subject, f"cannot be read: {error.strerror}"))
+            slot.stats = ()
+        if slot.reading.entry == before.entry:
+            slot.reading = replace(slot.reading, entry=before.entry)
+        return slot.reading != before
+
+    def _read(self, directory_fd: int, directory: str, name: str, subject: Subject) -> tuple[Reading, tuple[Stat, ...]]:
+        seen = look(self._rules.root, directory_fd, directory, name)
+        if artefact_format(name):
+            entry = read_file(self._rules, subject, name, seen)
+            return Reading(entry), () if seen.is_link else _stats("", entry)
+        if seen.problem:
+            return Reading(unusable(subject, seen.problem)), ()
+        if not seen.is_directory:
+            return Reading(), ()
+        return self._read_version(directory, name, subject, seen)
+
+    def _read_version(
+        self, directory: str, name: str, subject: Subject, seen: Look
+    ) -> tuple[Reading, tuple[Stat, ...]]:
+        real = os.path.join(directory, name)
+        if seen.is_link:
+            real = resolve(self._rules.root, real)
+        version_fd = os.open(real, DIRECTORY)
+        try:
+            found = os.fstat(version_fd)  # before its names: a change in between is then seen next time
+            reading = read_directory(self._rules, subject, version_fd, real)
+        finally:
+            os.close(version_fd)
+        if reading.entry is None or not reading.is_plain or seen.is_link or not self._is_settled(found):
+            return reading, ()
+        own: Stat = (os.fsencode(name), found.st_ino, found.st_size, found.st_ctime_ns)
+        return reading, (own, *_stats(name + "/", reading.entry))
+
+    def _is_settled(self, found: os.stat_result) -> bool:
+        return self._now_ns() - found.st_ctime_ns > RACY_NS
+
+    def _assemble(self) -> None:
+        known = {entry.path: entry for entry in self.entries}
+        firsts: dict[object, Entry] = {}
+        entries = []
+        for slot in self._slots:
+            entry = slot.reading.entry
+            if entry is None:
+                continue
+            first = firsts.setdefault(order_key(slot.version), entry)
+            if first is not entry:
+                entry = replace(entry, problem=_why_not_second(entry, first))
+            before = known.get(entry.path)
+            entries.append(before if before == entry and before is not None else entry)
+        if self.entries != tuple(entries):
+            self.entries = tuple(entries)
+        self.notes = (*self._plan_notes, *(slot.reading.note for slot in self._slots if slot.reading.note))
+
+
+def _stale(directory_fd: int, slots: Iterable[_Slot]) -> Iterator[_Slot]:
+    """Yield the slots that must be read again. The hot path of a resync: one lstat for each name that was read.
+
+    The ctime moves with every write, also in place, and with every new name in a directory; inode and size are for
+    changes within one tick of the file system's clock.
+    """
+    lstat = os.lstat
+    for slot in slots:
+        try:
+            for path, inode, size, ctime_ns in slot.stats:
+                found = lstat(path, dir_fd=directory_fd)
+                if found.st_ctime_ns != ctime_ns or found.st_ino != inode or found.st_size != size:
+                    yield slot
+                    break
+            else:
+                if not slot.stats:
+                    yield slot
+        except OSError:
+            yield slot
+
+
+def _stats(prefix: str, entry: Entry) -> tuple[Stat, ...]:
+    return tuple(
+        (os.fsencode(prefix + stamp.name), stamp.inode, stamp.size, stamp.ctime_ns) for stamp in entry.fingerprint
+    )
+
+
+def _why_not_second(entry: Entry, first: Entry) -> str:
+    if entry.version == first.version:
+        return f"'{first.path}' is the same version; remove one of them"
+    return f"'{first.path}' is the same version: '{entry.version}' and '{first.version}' are equal; rename one of them"

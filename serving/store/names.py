@@ -1,0 +1,40 @@
+"""Which names exist in the store, and which of them are artefacts."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterable
+
+from serving.domain.version import SUFFIXES, Format
+
+IGNORED_ENDINGS = ("~", ".tmp", ".part", ".partial", ".swp", ".filepart")
+LOST_AND_FOUND = "lost+found"  # at the root of an ext4 volume, hence of many a mounted store
+
+
+class Names:
+    """The names that exist: neither hidden, nor of a file that is still being written, nor ignored by a setting.
+
+    `ignore` holds glob patterns for bare names; case counts. Immutable, so any thread may use it.
+    """
+
+    def __init__(self, ignore: Iterable[str] = ()) -> None:
+        patterns = [fnmatch.translate(pattern) for pattern in ignore]
+        self._ignored = re.compile("|".join(patterns)) if patterns else None
+
+    def exists(self, name: str) -> bool:
+        """Say whether the bare `name` takes part at all."""
+        if name.startswith(".") or name.endswith(IGNORED_ENDINGS) or name == LOST_AND_FOUND:
+            return False
+        return self._ignored is None or self._ignored.match(name) is None
+
+
+def artefact_format(name: str) -> Format | None:
+    """Return the format that the suffix of `name` stands for, or None when it is not an artefact. Case is ignored."""
+    return SUFFIXES.get(os.path.splitext(name)[1].lower())
+
+
+def artefact_stem(name: str) -> str:
+    """Return `name` without its suffix: the version of a single file, the model of a lone file."""
+    return os.path.splitext(name)[0]

@@ -1,0 +1,156 @@
+"""The cache: private, verified copies of versions, hashed while they were copied."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+
+from serving.domain.artifact import Artifact, StagedFile
+from serving.domain.errors import NotPublished, StagingFailed
+from serving.domain.listing import Entry, FileStamp
+from serving.domain.manifest import MANIFEST_NAME, MAX_DOCUMENT_BYTES, InvalidDocument, Manifest, parse_manifest
+from serving.domain.version import Format, VersionId, digest_of
+from serving.settings import StateSettings
+from serving.store.asides import Asides
+from serving.store.blobs import Blobs
+from serving.store.descriptors import Descriptors
+from serving.store.eviction import surplus
+from serving.store.published import why_incomplete
+from serving.store.sources import Source
+
+
+class Cache:
+    """Staged versions under ``<state>/cache``, by content. Any thread; every method blocks on the disk.
+
+    ``sha256/<hex>`` holds the copies, ``versions/`` says which of them make a version, ``tmp/`` what is unfinished.
+    Whatever goes wrong with the state directory is raised as StagingFailed. An Artifact that is still referred to
+    anywhere in this process is never evicted, so that nobody has to announce one before using it.
+    """
+
+    def __init__(self, state: StateSettings, store_root: Path, max_artifact_bytes: int) -> None:
+        self._directory = os.path.abspath(state.path / "cache")
+        self._root = store_root
+        self._max_artifact_bytes = max_artifact_bytes
+        self._max_versions = state.cache_versions
+        self._max_bytes = int(state.cache_mb * (1 << 20))
+        self._asides = Asides(os.path.join(self._directory, "tmp"))
+        self._blobs = Blobs(os.path.join(self._directory, "sha256"), self._asides)
+        self._descriptors = Descriptors(os.path.join(self._directory, "versions"), self._blobs, self._asides)
+        self._lent_lock = threading.Lock()
+        self._lent: list[weakref.ref[Artifact]] = []
+
+    def stage(
+        self, entry: Entry, version: str, quiet_seconds: float | None, cancel: threading.Event
+    ) -> Artifact:
+        """Copy one version and return the copy.
+
+        `version` names it (a lone file's Entry has no version). `quiet_seconds` is how long its files have not
+        changed, None when nothing was waited for: then only a manifest can say that they are complete, and it must
+        match. Raises NotPublished when the files are incomplete or not what was listed, StagingFailed when they cannot
+        be copied, Cancelled soon after `cancel` was set.
+        """
+        if entry.problem is not None or entry.format is None:
+            raise NotPublished(f"'{entry.path}': {entry.problem or 'holds no artefact'}")
+        if quiet_seconds is None and not entry.has_manifest:
+            raise NotPublished(f"'{entry.path}' has no {MANIFEST_NAME} and has not been quiet yet")
+        size = sum(stamp.size for stamp in entry.fingerprint)
+        if size > self._max_artifact_bytes:
+            raise StagingFailed(f"'{entry.path}' has {size} bytes, more than the {self._max_artifact_bytes} allowed")
+        source = Source(self._root, entry, cancel)
+        with _explained(f"'{entry.path}' cannot be copied into the cache"), self._blobs.hold() as held:
+            source.check_unchanged()
+            self._make_directories()
+            files = self._copy(source, entry, held, is_strict=quiet_seconds is None)
+            source.check_unchanged()
+            self._blobs.sync()
+            return self._remember(entry, version, files, quiet_seconds, entry.format)
+
+    def artifacts(self, model: str) -> tuple[Artifact, ...]:
+        """Return the staged versions of a model, last used first; what is damaged on sight is dropped."""
+        with _explained("the cache cannot be read"):
+            return self._lend(*(cached.artifact for cached in self._descriptors.read(model)))
+
+    def models(self) -> tuple[str, ...]:
+        """Return the models with staged versions."""
+        with _explained("the cache cannot be read"):
+            return self._descriptors.models()
+
+    def touch(self, artifact: Artifact) -> None:
+        """Mark a staged version as the one of its model that was used last."""
+        with _explained("the cache cannot be written"):
+            self._descriptors.touch(artifact)
+
+    def verify(self, artifact: Artifact) -> None:
+        """Hash the copies again; raises StagingFailed when one is not what it was."""
+        with _explained("the cache cannot be read"):
+            for file in artifact.files:
+                if not self._blobs.verify(file.sha256):
+                    raise StagingFailed(f"the cached copy of '{file.name}' of {artifact.id} is damaged or gone")
+
+    def evict(self, in_use: Collection[str]) -> None:
+        """Give up staged versions beyond the limits, those used last last, and what nobody refers to.
+
+        `in_use` are digests to keep in any case; so are versions being staged and Artifacts somebody holds. One caller
+        at a time.
+        """
+        with _explained("the cache cannot be cleaned up"), self._blobs.sweep():
+            if not os.path.isdir(self._directory):
+                return
+            self._make_directories()
+            lent = self._lend()
+            digests = {*in_use, *(artifact.id.digest for artifact in lent)}
+            cached = [one for model in self._descriptors.models() for one in self._descriptors.read(model)]
+            given_up = surplus(cached, digests, self._max_versions, self._max_bytes)
+            for one in given_up:
+                self._descriptors.remove(one)
+            kept = [*lent, *(one.artifact for one in cached if one not in given_up)]
+            self._blobs.remove_all_but({file.sha256 for artifact in kept for file in artifact.files})
+            self._asides.remove_leftovers()
+
+    def _make_directories(self) -> None:
+        for name in ("sha256", "versions", "tmp"):
+            os.makedirs(os.path.join(self._directory, name), 0o700, exist_ok=True)
+        os.chmod(self._directory, 0o700)
+
+    def _copy(self, source: Source, entry: Entry, held: set[str], *, is_strict: bool) -> tuple[StagedFile, ...]:
+        """Copy every file, the manifest first; when `is_strict`, raise NotPublished unless it matches all of them."""
+        known = {file.size for one in self._descriptors.read(entry.model) for file in one.artifact.files}
+        sizes = {stamp.name: stamp.size for stamp in entry.fingerprint}
+        manifest: Manifest | None = None
+        files = []
+        for stamp in sorted(entry.fingerprint, key=lambda stamp: stamp.name != MANIFEST_NAME):
+            files.append(self._copy_file(source, stamp, held, is_likely_known=stamp.size in known))
+            if is_strict and manifest is None:
+                manifest = _read_manifest(entry, files[0])
+                _refuse_incomplete(entry, why_incomplete(manifest, sizes))
+        if manifest is not None:
+            hashes = {file.name: file.sha256 for file in files}
+            _refuse_incomplete(entry, why_incomplete(manifest, sizes, hashes))
+        return tuple(sorted(files, key=lambda file: file.name))
+
+    def _copy_file(self, source: Source, stamp: FileStamp, held: set[str], *, is_likely_known: bool) -> StagedFile:
+        with source.open(stamp) as descriptor:
+            sha256 = sha256_of(source.chunks(descriptor, stamp)) if is_likely_known else None
+            if sha256 is None or not self._blobs.has(sha256, stamp.size, held):
+                sha256 = self._blobs.add(source.chunks(descriptor, stamp), held)
+        return StagedFile(stamp.name, sha256, stamp.size, PurePath(self._blobs.path(sha256)))
+
+    def _remember(
+        self, entry: Entry, version: str, files: tuple[StagedFile, ...], quiet_seconds: float | None
+    ) -> Artifact:
+        digest = digest_of((file.name, file.sha256) for file in files)
+        main = next(file for file in files if file.name == entry.main)
+        artifact = Artifact(VersionId(entry.model, version, digest), entry.format, main, files, quiet_seconds)
+        self._lend(artifact)
+        self._descriptors.write(artifact)
+        return artifact
+
+    def _lend(self, *artifacts: Artifact) -> tuple[Artifact, ...]:
+        """Note who refers to the cache now, and return all Artifacts that are still referred to."""
+
+
+def _read_manifest(entry: Entry, file: StagedFile) -> Manifest:

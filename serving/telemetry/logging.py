@@ -1,0 +1,112 @@
+"""One way for everything that is logged, by this package through structlog and by others through :mod:`logging`.
+
+Console lines for people on a terminal, one JSON object per line for machines. Nothing here ever sees a request body,
+a header or a token: what is logged is named by the caller, key by key.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from contextvars import ContextVar
+from typing import Any, TextIO
+
+import orjson
+import structlog
+from structlog.typing import Processor
+
+from serving.settings import LogSettings
+
+REQUEST_ID: ContextVar[str | None] = ContextVar("serving_request_id", default=None)
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_Event = MutableMapping[str, Any]
+
+
+def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
+    """Send every log line of the process to `stream` (stderr when not given), once per process and before any other.
+
+    Replaces the handlers of the root logger and silences uvicorn's access log: the service writes its own. Lines below
+    `settings.level` cost nothing.
+    """
+    out = sys.stderr if stream is None else stream
+    is_terminal = out.isatty()
+    is_console = settings.format == "console" or (settings.format == "auto" and is_terminal)
+    level = getattr(logging, settings.level.upper())
+    shared: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _add_request_id,
+    ]
+    last = _console_processors(has_colors=is_terminal) if is_console else _json_processors()
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=out),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    _take_over(handler, level)
+
+
+def _console_processors(*, has_colors: bool) -> list[Processor]:
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=has_colors,
+        pad_event_to=0,
+        # The prettier one prints local variables, which may be anything.
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+    return [_on_one_line, renderer]
+
+
+def _json_processors() -> list[Processor]:
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_to_json)]
+
+
+def _to_json(event: Any, **_: Any) -> str:
+    try:
+        return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+    except orjson.JSONEncodeError:  # a lone surrogate, or an integer beyond 64 bits: a log line is never lost for that
+        return orjson.dumps({key: _on_one_line_text(repr(value)) for key, value in event.items()}).decode()
+
+
+def _add_request_id(_logger: Any, _method: str, event: _Event) -> _Event:
+    request_id = REQUEST_ID.get()
+    if request_id is not None:
+        event.setdefault("request_id", request_id)
+    return event
+
+
+def _on_one_line(_logger: Any, _method: str, event: _Event) -> _Event:
+    """Escape control characters, so that no name from outside can forge a line or recolour a terminal."""
+    for key, value in event.items():
+        if isinstance(value, str) and _CONTROL.search(value):
+            event[key] = _on_one_line_text(value)
+    return event
+
+
+def _on_one_line_text(text: str) -> str:
+    return _CONTROL.sub(lambda match: ascii(match.group())[1:-1], text).encode("utf-8", "backslashreplace").decode()
+
+
+def _take_over(handler: logging.Handler, level: int) -> None:
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = name != "uvicorn.access"
+    # At debug both write a line for each system event.
+    for name in ("asyncio", "watchdog"):
+        logging.getLogger(name).setLevel(max(level, logging.INFO))

@@ -1,0 +1,101 @@
+"""Everything the service counts, in one closed Prometheus registry per app; ``GET /metrics`` renders it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+from serving.telemetry.traffic import Loaded, Traffic, TrafficCollector
+
+WORK_BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
+
+
+class Metrics:
+    """All metrics of one service. Methods may be called from any thread unless they say otherwise."""
+
+    def __init__(self, service_version: str) -> None:
+        self.registry = CollectorRegistry()
+        self._traffic = TrafficCollector()
+        self.registry.register(self._traffic)
+        self._gate_seconds = self._histogram("serving_gate_duration_seconds", "Time one gate took.", ["gate"])
+        self._rejects = self._counter("serving_candidate_rejects", "Candidates refused, by gate.", ["gate"])
+        self._swaps = self._counter("serving_swaps", "Activations of another version.", ["model"])
+        self._last_swap = Gauge(
+            "serving_last_swap_timestamp_seconds", "When the last swap was done.", ["model"], registry=self.registry
+        )
+        self._drain_seconds = self._histogram("serving_drain_duration_seconds", "Time until the last lease ended.")
+        self._host_restarts = self._counter("serving_host_restarts", "Hosts that died and were replaced.", ["model"])
+        self._store_errors = self._counter("serving_store_errors", "Failed attempts to list the store.")
+        self._resync_seconds = self._histogram("serving_resync_duration_seconds", "Time one look at the store took.")
+        self._state_errors = self._counter("serving_state_errors", "Failed writes of pins, quarantine or history.")
+        build = Gauge("serving_build_info", "Constant 1.", ["version", "python"], registry=self.registry)
+        build.labels(service_version, platform.python_version()).set(1)
+        ProcessCollector(namespace="serving", registry=self.registry)
+
+    def traffic(self, model: str, version: str) -> Traffic:
+        """Return the counters of one version. Event loop thread only; the names must be of a version that exists.
+
+        Requests that reached no version are counted under two empty names, so that no URL becomes a label.
+        """
+        return self._traffic.of(model, version)
+
+    def forget(self, model: str, version: str) -> None:
+        """Drop the counters of a retired version, so that the number of series follows what is loaded."""
+        self._traffic.forget(model, version)
+
+    def forget_model(self, model: str) -> None:
+        """Drop every series of a model that is gone."""
+        self._traffic.forget(model)
+        for metric in (self._swaps, self._last_swap, self._host_restarts):
+            metric.remove(model)
+
+    def gate_finished(self, gate: str, seconds: float) -> None:
+        """Record how long one gate took, whatever its verdict."""
+        self._gate_seconds.labels(gate).observe(seconds)
+
+    def candidate_rejected(self, gate: str) -> None:
+        """Count a candidate that `gate` refused."""
+        self._rejects.labels(gate).inc()
+
+    def swapped(self, model: str) -> None:
+        """Count an activation and note its time."""
+        self._swaps.labels(model).inc()
+        self._last_swap.labels(model).set_to_current_time()
+
+    def drained(self, seconds: float) -> None:
+        """Record how long a version that was replaced still answered."""
+        self._drain_seconds.observe(seconds)
+
+    def host_restarted(self, model: str) -> None:
+        """Count a host that died and was replaced."""
+        self._host_restarts.labels(model).inc()
+
+    def store_failed(self) -> None:
+        """Count a listing of the store that failed."""
+        self._store_errors.inc()
+
+    def resynced(self, seconds: float) -> None:
+        """Record how long one look at the store took."""
+        self._resync_seconds.observe(seconds)
+
+    def state_failed(self) -> None:
+        """Count a write of the state that failed."""
+        self._state_errors.inc()
+
+    def render(self, loaded: Iterable[Loaded], accept: str = "") -> tuple[bytes, str]:
+        """Return the exposition and its content type, for the caller's ``Accept``. Event loop thread only.
+
+        `loaded` is the active reference as it is now: leases are read where they are counted, not counted twice.
+        """
+        self._traffic.loaded = tuple(loaded)
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def _counter(self, name: str, documentation: str, labels: Iterable[str] = ()) -> Counter:
+        return Counter(name, documentation, labels, registry=self.registry)
+
+    def _histogram(self, name: str, documentation: str, labels: Iterable[str] = ()) -> Histogram:
+        return Histogram(name, documentation, labels, registry=self.registry, buckets=WORK_BOUNDS)

@@ -1,0 +1,63 @@
+"""The image and the settings file it ships say only what the settings know."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.settings import Settings
+
+pytestmark = pytest.mark.container
+
+EXAMPLES = {("server", "default_model"), ("security", "admin_token"), ("security", "admin_token_file")}
+
+
+def default_of(group: str, field: str) -> Any:
+    """Return a setting's default as TOML would hold it; KeyError when there is no such setting."""
+    defaults: dict[str, dict[str, Any]] = {
+        name: json.loads(declared.default.model_dump_json()) for name, declared in Settings.model_fields.items()
+    }
+    return defaults[group][field]
+
+
+def test_every_variable_of_the_containers_is_a_setting(
+    compose: dict[str, Any], settings_of_the_image: dict[str, str]
+) -> None:
+    names = [*settings_of_the_image, *compose["services"]["serving"]["environment"]]
+    for name in names:
+        if name != "SERVING_SETTINGS":
+            default_of(*name.removeprefix("SERVING_").lower().split("__"))
+
+
+def test_the_settings_file_shows_every_setting_with_its_default(root: Path) -> None:
+    """Its promise: what is commented out shows the default."""
+    text = (root / "settings.toml").read_text()
+    shown = tomllib.loads(re.sub(r"^# (?=\w+ = )", "", text, flags=re.MULTILINE))
+    declared = {
+        (group, field) for group, model in Settings.model_fields.items() for field in model.default.model_dump()
+    }
+    assert {(group, field) for group, fields in shown.items() for field in fields} == declared
+    for group, field in declared - EXAMPLES:
+        assert shown[group][field] == default_of(group, field), f"{group}.{field}"
+
+
+def test_the_packages_are_locked_for_the_python_of_the_image(root: Path, dockerfile: list[tuple[str, str]]) -> None:
+    stages = {argument.split()[0] for instruction, argument in dockerfile if instruction == "FROM"}
+    assert len(stages) == 1, "built on one image and run on another"
+    version = re.search(r"python:(\d+\.\d+)", stages.pop())
+    assert version is not None
+    assert f"--python-version {version[1]} " in (root / "Makefile").read_text()
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-build.lock", "requirements-dev.lock"])
+def test_a_lock_pins_every_package_by_hash_and_names_no_source(root: Path, lock: str) -> None:
+    text = "\n".join(line for line in (root / lock).read_text().splitlines() if not line.startswith("#"))
+    packages = text.replace("\\\n", " ").splitlines()
+    assert packages
+    for package in packages:
+        assert re.fullmatch(r"[a-z0-9.-]+==[\w.!+]+( ; [^-]*)?( +--hash=sha256:[0-9a-f]{64})+", package.strip()), (
+            package
+        )

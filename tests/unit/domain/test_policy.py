@@ -1,0 +1,260 @@
+"""The policy: each row says what is wanted, what is there, and what comes next."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.domain.listing import FileStamp
+from serving.domain.policy import (
+    Activate,
+    Cancel,
+    Desired,
+    Evaluate,
+    Loaded,
+    Observed,
+    Retire,
+    Running,
+    Stage,
+    Wanted,
+    next_action,
+    wake_at,
+)
+from serving.domain.state import State
+from serving.domain.version import order_key
+
+
+def stamp(version: str, content: int = 0) -> tuple[FileStamp, ...]:
+    return (FileStamp("model.joblib", 1, content, 0, 0),)
+
+
+def want(version: str, *, digest: str | None = "same", content: int = 0, **kwargs: object) -> Wanted:
+    known = f"d{version}" if digest == "same" else digest
+    return Wanted(version, stamp(version, content), digest=known, **kwargs)  # type: ignore[arg-type]
+
+
+def fresh(version: str, **kwargs: object) -> Wanted:
+    return want(version, digest=None, **kwargs)
+
+
+def loaded(version: str, digest: str | None = None, *, quarantined: bool = False) -> Loaded:
+    return Loaded(version, digest or f"d{version}", quarantined)
+
+
+def running(version: str, state: State = State.LOADING, content: int = 0) -> Running:
+    return Running(version, stamp(version, content), state)
+
+
+NOW = 100.0
+CASES = {
+    "a first version is staged": (Desired((fresh("1"),)), Observed(), Stage(fresh("1"))),
+    "a staged version is evaluated": (
+        Desired((want("1", is_staged=True),)),
+        Observed(),
+        Evaluate(want("1", is_staged=True)),
+    ),
+    "a known digest without a copy is staged again": (Desired((want("1"),)), Observed(), Stage(want("1"))),
+    "an unsettled version waits": (Desired((fresh("1", not_before=101.0),)), Observed(), None),
+    "an older version is used while the newest settles and nothing is active": (
+        Desired((fresh("2", not_before=101.0), fresh("1"))),
+        Observed(),
+        Stage(fresh("1")),
+    ),
+    "what is active is not left for an older version while a newer one settles": (
+        Desired((fresh("3", not_before=101.0), want("1"))),
+        Observed(active=loaded("2")),
+        None,
+    ),
+    "the newest is staged first": (Desired((fresh("3"), fresh("2"))), Observed(), Stage(fresh("3"))),
+    "nothing older than the active version is touched": (
+        Desired((want("2"), fresh("1"))),
+        Observed(active=loaded("2")),
+        None,
+    ),
+    "a ready version is activated": (
+        Desired((want("2"), want("1"))),
+        Observed(active=loaded("1"), standbys=(loaded("2"),)),
+        Activate(loaded("2")),
+    ),
+    "a refused version falls through to the next": (
+        Desired((want("2", is_excluded=True), fresh("1"))),
+        Observed(),
+        Stage(fresh("1")),
+    ),
+    "a refused overwrite of the active version changes nothing": (
+        Desired((want("2", digest="bad", is_excluded=True), want("1"))),
+        Observed(active=loaded("2"), standbys=(loaded("1"),)),
+        None,
+    ),
+    "an overwrite of the active version that settles changes nothing yet": (
+        Desired((fresh("2", not_before=101.0), want("1"))),
+        Observed(active=loaded("2"), standbys=(loaded("1"),)),
+        None,
+    ),
+    "a settled overwrite of the active version is a candidate": (
+        Desired((fresh("2"), want("1"))),
+        Observed(active=loaded("2")),
+        Stage(fresh("2")),
+    ),
+    "a deleted active version falls back to a standby": (
+        Desired((want("1"),)),
+        Observed(active=loaded("2"), standbys=(loaded("1"),)),
+        Activate(loaded("1")),
+    ),
+    "a deleted active version falls back to one that has to be loaded": (
+        Desired((fresh("1"),)),
+        Observed(active=loaded("2")),
+        Stage(fresh("1")),
+    ),
+    "an emptied store changes nothing": (Desired(()), Observed(active=loaded("2"), standbys=(loaded("1"),)), None),
+    "a quarantined active version is left for its standby": (
+        Desired((want("2", is_excluded=True), want("1"))),
+        Observed(active=loaded("2", quarantined=True), standbys=(loaded("1"),)),
+        Activate(loaded("1")),
+    ),
+    "a standby takes over at once even if a better version has to be loaded first": (
+        Desired((want("3", is_excluded=True), fresh("2"), want("1"))),
+        Observed(active=loaded("3", quarantined=True), standbys=(loaded("1"),)),
+        Activate(loaded("1")),
+    ),
+    "a quarantined active version with no alternative goes on": (
+        Desired((want("2", is_excluded=True),)),
+        Observed(active=loaded("2", quarantined=True)),
+        None,
+    ),
+    "a pin loads exactly its version": (
+        Desired((want("3"), fresh("1")), pin="1"),
+        Observed(active=loaded("3")),
+        Stage(fresh("1")),
+    ),
+    "a pin ignores newer versions": (Desired((fresh("3"), want("1")), pin="1"), Observed(active=loaded("1")), None),
+    "a pin on a version that is refused keeps what is active": (
+        Desired((want("3"), want("1", is_excluded=True)), pin="1"),
+        Observed(active=loaded("3")),
+        None,
+    ),
+    "a pin cancels the candidate of another version": (
+        Desired((fresh("3"), want("1")), pin="1"),
+        Observed(active=loaded("1"), running=running("3")),
+        Cancel("version '1' is pinned"),
+    ),
+    "a newer version cancels the candidate that is loading": (
+        Desired((fresh("3"), want("2"))),
+        Observed(active=loaded("1"), running=running("2")),
+        Cancel("version '3' is wanted instead"),
+    ),
+    "a candidate that is nearly ready is let through": (
+        Desired((fresh("3"), want("2"))),
+        Observed(active=loaded("1"), running=running("2", State.WARMING)),
+        None,
+    ),
+    "a ready version is activated on the way to a newer one": (
+        Desired((fresh("3"), want("2"), want("1"))),
+        Observed(active=loaded("1"), standbys=(loaded("2"),)),
+        Activate(loaded("2")),
+    ),
+    "a candidate whose files are gone is cancelled": (
+        Desired((want("1"),)),
+        Observed(active=loaded("1"), running=running("2")),
+        Cancel("its files are no longer in the store"),
+    ),
+    "a candidate whose files changed is cancelled": (
+        Desired((fresh("2", content=9), want("1"))),
+        Observed(active=loaded("1"), running=running("2")),
+        Cancel("its files have changed"),
+    ),
+    "a candidate that was put in quarantine is cancelled": (
+        Desired((want("2", is_excluded=True), want("1"))),
+        Observed(active=loaded("1"), running=running("2", State.WARMING)),
+        Cancel("it may not be activated any more"),
+    ),
+    "the candidate under way is left alone": (
+        Desired((want("2"), want("1"))),
+        Observed(active=loaded("1"), running=running("2")),
+        None,
+    ),
+    "one standby more than kept warm is retired": (
+        Desired((want("3"), want("2"), want("1"))),
+        Observed(active=loaded("3"), standbys=(loaded("2"), loaded("1"))),
+        Retire(loaded("1")),
+    ),
+    "with keep_warm 0 the previous version is retired": (
+        Desired((want("2"), want("1"))),
+        Observed(active=loaded("2"), standbys=(loaded("1"),), keep_warm=0),
+        Retire(loaded("1")),
+    ),
+    "a standby in quarantine is retired": (
+        Desired((want("2"), want("1", is_excluded=True))),
+        Observed(active=loaded("2"), standbys=(loaded("1", quarantined=True),)),
+        Retire(loaded("1", quarantined=True)),
+    ),
+    "replaced bytes of the active version are retired": (
+        Desired((want("2", digest="new"),)),
+        Observed(active=loaded("2", "new"), standbys=(loaded("2", "old"),)),
+        Retire(loaded("2", "old")),
+    ),
+    "a released version comes back": (
+        Desired((want("2"), want("1"))),
+        Observed(active=loaded("1")),
+        Stage(want("2")),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_policy(name: str) -> None:
+    """Each case is a sentence and its three values."""
+    desired, observed, expected = CASES[name]
+    assert next_action(desired, observed, NOW) == expected
+
+
+def test_waiting_ends_at_the_first_moment_that_changes_anything() -> None:
+    desired = Desired((fresh("3", not_before=105.0), fresh("2", not_before=103.0), fresh("1", not_before=99.0)))
+    assert wake_at(desired, NOW) == 103.0
+    assert wake_at(Desired((fresh("1", not_before=105.0, is_excluded=True),)), NOW) is None
+
+
+versions = st.lists(st.integers(1, 9).map(str), unique=True, max_size=5)
+
+
+@given(
+    listed=versions,
+    excluded=st.sets(st.integers(1, 9).map(str)),
+    pin=st.none() | st.integers(1, 9).map(str),
+    keep_warm=st.integers(0, 2),
+)
+def test_applying_the_policy_ends_in_the_newest_version_that_may_be_served(
+    listed: list[str], excluded: set[str], pin: str | None, keep_warm: int
+) -> None:
+    """Whatever the store holds, following the actions comes to rest, and at the right version."""
+    listed.sort(key=order_key, reverse=True)
+    known = {version: fresh(version, is_excluded=version in excluded) for version in listed}
+    active: Loaded | None = None
+    standbys: list[Loaded] = []
+    for _ in range(100):
+        desired = Desired(tuple(known[version] for version in listed), pin)
+        action = next_action(desired, Observed(active, tuple(standbys), keep_warm=keep_warm), NOW)
+        match action:
+            case None:
+                break
+            case Stage(wanted):
+                known[wanted.version] = replace(wanted, digest=f"d{wanted.version}", is_staged=True)
+            case Evaluate(wanted):
+                standbys.append(loaded(wanted.version))
+            case Activate(one):
+                standbys.remove(one)
+                if active:
+                    standbys.insert(0, active)
+                active = one
+            case Retire(one):
+                standbys.remove(one)
+            case Cancel():
+                pytest.fail("nothing is under way")
+    else:
+        pytest.fail("the policy does not come to rest")
+    may = [version for version in listed if version not in excluded and pin in (None, version)]
+    assert active == (loaded(may[0]) if may else None)
+    assert len(standbys) <= keep_warm

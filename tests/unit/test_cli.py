@@ -1,0 +1,416 @@
+"""The command line in real processes: what it prints, where, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving import __version__
+
+ROOT = Path(__file__).parents[2]
+PYTHON = [sys.executable, "-W", "error", "-m", "serving"]
+
+
+@dataclass(frozen=True)
+class Done:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.upper().startswith(("SERVING_", "COVERAGE_"))}
+    return {**kept, "PYTHONPATH": str(ROOT), "TZ": "UTC", "NO_PROXY": ""}
+
+
+@pytest.fixture
+def serving(tmp_path: Path, environment: dict[str, str]) -> Any:
+    def run(*arguments: object, **variables: str) -> Done:
+        done = subprocess.run(
+            [*PYTHON, *map(str, arguments)],
+            cwd=tmp_path,
+            env={**environment, **variables},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+# --- a server that answers what a test tells it -----------------------------------------------------------------------
+
+
+@dataclass
+class FakeServer:
+    """Answers by (method, path); keeps what it was asked."""
+
+    answers: dict[tuple[str, str], tuple[int, Any]] = field(default_factory=dict)
+    requests: list[tuple[str, str, dict[str, str], Any]] = field(default_factory=list)
+    url: str = ""
+
+    @property
+    def asked(self) -> tuple[str, str, Any]:
+        (method, path, _, body) = self.requests[-1]
+        return method, path, body
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return self.requests[-1][2]
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    fake = FakeServer()
+
+    class Answers(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length)) if length else None
+            fake.requests.append((self.command, self.path, dict(self.headers), body))
+            status, answer = fake.answers[(self.command, self.path)]
+            raw = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(raw)))
+            if 300 <= status < 400:
+                self.send_header("Location", "http://127.0.0.1:9/elsewhere")
+            self.end_headers()
+            self.wfile.write(raw)
+
+        do_GET = do_POST = do_DELETE = answer  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as httpd:
+        fake.url = f"http://127.0.0.1:{httpd.server_port}"
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
+        thread.start()
+        yield fake
+        httpd.shutdown()
+        thread.join()
+
+
+ACTIVE = {
+    "version": "3",
+    "digest": "sha256:" + "0" * 64,
+    "engine": "onnx",
+    "state": "ACTIVE",
+    "activated_at": "2026-11-20T08:00:00Z",
+    "note": None,
+}
+IRIS = {"name": "iris", "active": ACTIVE, "target": None, "pinned": None, "last_failure": None}
+WINE = {
+    "name": "wine",
+    "active": None,
+    "target": {"version": "4", "state": "VALIDATING"},
+    "pinned": "4",
+    "last_failure": {
+        "version": "2",
+        "gate": "golden",
+        "reason": "row 3:\n\x1b[31mgot 2",
+        "at": "2026-11-20T08:00:00Z",
+    },
+}
+SECRET = {"SERVING_SECURITY__ADMIN_TOKEN": "s3cret"}
+
+
+# --- the program ------------------------------------------------------------------------------------------------------
+
+
+def test_version(serving: Any) -> None:
+    assert serving("--version") == Done(0, f"serving {__version__}\n", "")
+
+
+def test_help_is_quick_to_import(environment: dict[str, str], tmp_path: Path) -> None:
+    code = (
+        "import sys; from serving.cli import app; app(['--help'], standalone_mode=False);"
+        "heavy = ['sklearn', 'fastapi', 'numpy', 'uvicorn', 'joblib', 'onnxruntime', 'rich'];"
+        "sys.exit(', '.join(name for name in heavy if name in sys.modules) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    commands = [
+        "serve",
+        "demo",
+        "publish",
+        "check",
+        "status",
+        "history",
+        "pin",
+        "unpin",
+        "rollback",
+        "release",
+        "refresh",
+    ]
+    assert re.findall(r"^  ([a-z]+) {2,}\S", done.stdout, re.MULTILINE) == commands
+
+
+def test_a_misspelt_command_is_a_usage_error(serving: Any) -> None:
+    done = serving("sttus")
+    assert (done.status, done.out) == (2, "")
+    assert done.err.endswith("No such command 'sttus'. Did you mean 'status'?\n")
+
+
+def test_help_shows_the_defaults_as_they_are_now(serving: Any, tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text('[store]\npath = "from-file"\n[server]\nport = 1234\n')
+    (tmp_path / "other.toml").write_text('[store]\npath = "from-other"\n')
+    shown = " ".join(
+        serving("serve", "--help", SERVING_SERVER__PORT="4321", SERVING_SERVER__FAIL_FAST="yes").out.split()
+    )
+    for part in (
+        "[default: from-file]",
+        "[default: 4321]",
+        "[default: 127.0.0.1]",
+        "[default: yes]",
+        "[default: info]",
+    ):
+        assert part in shown
+    assert "None" not in shown
+    assert "[default: from-other]" in serving("serve", "--settings", "other.toml", "--help").out
+
+
+def test_help_is_shown_even_when_the_settings_are_wrong(serving: Any) -> None:
+    done = serving("serve", "--help", SERVING_SERVER__PORT="eighty")
+    assert done.status == 0
+    assert "--store DIR" in done.out
+    assert "No defaults are shown: environment: SERVING_SERVER__PORT:" in done.out
+
+
+def test_settings_that_cannot_be_used_end_with_2_and_one_line_each(serving: Any) -> None:
+    done = serving("serve", "--watch", "evnts", SERVING_STORE__PAHT="x")
+    assert (done.status, done.out) == (2, "")
+    assert sorted(line.split(": ")[0] for line in done.err.splitlines()) == ["command line", "environment"]
+
+
+# --- asking a server --------------------------------------------------------------------------------------------------
+
+
+def test_status_is_a_line_and_a_table(serving: Any, server: FakeServer) -> None:
+    server.answers["GET", "/models/active"] = 200, {"models": [IRIS, WINE]}
+    done = serving("status", "--url", server.url)
+    assert done == Done(
+        0,
+        f"1 of 2 models active at {server.url}\n"
+        "MODEL  ACTIVE  ENGINE  TARGET        PINNED  LAST FAILURE\n"
+        "iris   3       onnx    -             -       -\n"
+        "wine   -       -       4 VALIDATING  4       2 2026-11-20 08:00:00+00:00 golden: row 3: ?[31mgot 2\n",
+        "",
+    )
+
+
+def test_status_says_what_an_operator_should_know(serving: Any, server: FakeServer) -> None:
+    noted = {**IRIS, "active": {**ACTIVE, "note": "its files are gone"}}
+    server.answers["GET", "/models/active"] = 200, {"models": [noted]}
+    assert serving("status", "--url", server.url).out.endswith("\niris: its files are gone\n")
+
+
+def test_status_without_models_says_what_to_do(serving: Any, server: FakeServer) -> None:
+    server.answers["GET", "/models/active"] = 200, {"models": []}
+    assert serving("status", "--url", server.url).out.startswith(f"no models at {server.url}; 'serving publish'")
+
+
+def test_status_as_json_is_what_the_server_said(serving: Any, server: FakeServer) -> None:
+    answer = {"models": [{**IRIS, "something_new": 1}]}
+    server.answers["GET", "/models/active"] = 200, answer
+    assert json.loads(serving("status", "--json", "--url", server.url).out) == answer
+
+
+def test_the_server_is_where_the_settings_say(serving: Any, server: FakeServer) -> None:
+    server.answers["GET", "/models/active"] = 200, {"models": [IRIS]}
+    port = server.url.rpartition(":")[2]
+    for host in ("127.0.0.1", "0.0.0.0", "::", "localhost"):
+        assert serving("status", SERVING_SERVER__PORT=port, SERVING_SERVER__HOST=host).status == 0
+
+
+def test_a_proxy_is_not_asked_about_this_machine(serving: Any, server: FakeServer) -> None:
+    server.answers["GET", "/models/active"] = 200, {"models": [IRIS]}
+    assert serving("status", "--url", server.url, http_proxy="http://127.0.0.1:9").status == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked", "line"),
+    [
+        (["pin", "iris", "3"], ("POST", "/models/iris/pin", {"version": "3"}), "iris is pinned to 3; active: 3 (onnx)"),
+        (["unpin", "iris"], ("DELETE", "/models/iris/pin", None), "iris is not pinned any more; active: 3 (onnx)"),
+        (["rollback", "iris"], ("POST", "/models/iris/rollback", {}), "iris is rolled back; active: 3 (onnx)"),
+        (
+            ["rollback", "iris", "--from", "4"],
+            ("POST", "/models/iris/rollback", {"version": "4"}),
+            "iris is rolled back; active: 3 (onnx)",
+        ),
+        (
+            ["release", "iris", "4"],
+            ("POST", "/models/iris/versions/4/release", {}),
+            "iris/4 is released; active: 3 (onnx)",
+        ),
+    ],
+)
+def test_an_operators_call(arguments: list[str], asked: Any, line: str, serving: Any, server: FakeServer) -> None:
+    server.answers[asked[0], asked[1]] = 200, IRIS
+    assert serving(*arguments, "--url", server.url, **SECRET) == Done(0, f"{line}\n", "")
+    assert server.asked == asked
+    assert server.headers["Authorization"] == "Bearer s3cret"
+
+
+def test_refresh_shows_the_models(serving: Any, server: FakeServer) -> None:
+    server.answers["POST", "/refresh"] = 200, {"models": [IRIS]}
+    lines = serving("refresh", "--url", server.url, **SECRET).out.splitlines()
+    assert lines[0] == f"{server.url} has looked at its store: 1 model"
+    assert lines[2].split()[:3] == ["iris", "3", "onnx"]
+
+
+def test_history_is_a_table(serving: Any, server: FakeServer) -> None:
+    entry = {
+        "at": "2026-11-20T08:00:00Z",
+        "version": "3",
+        "after": "ACTIVE",
+        "actor": "reconciler",
+        "event": "activated",
+    }
+    server.answers["GET", "/models/iris/history?limit=5"] = 200, {"history": [entry]}
+    assert serving("history", "iris", "--limit", 5, "--url", server.url).out == (
+        "AT                         VERSION  STATE   EVENT      BY          REASON\n"
+        "2026-11-20 08:00:00+00:00  3        ACTIVE  activated  reconciler  -\n"
+    )
+
+
+def test_a_token_file_named_on_the_command_line_is_the_one_that_counts(
+    serving: Any, server: FakeServer, tmp_path: Path
+) -> None:
+    server.answers["POST", "/refresh"] = 200, {"models": []}
+    (tmp_path / "token").write_text("from-file\n")
+    assert serving("refresh", "--url", server.url, "--token-file", "token", **SECRET).status == 0
+    assert server.headers["Authorization"] == "Bearer from-file"
+
+
+def test_reading_does_not_send_the_token(serving: Any, server: FakeServer) -> None:
+    server.answers["GET", "/models/active"] = 200, {"models": []}
+    assert serving("status", "--url", server.url, **SECRET).status == 0
+    assert "Authorization" not in server.headers
+
+
+def test_names_cannot_change_the_path(serving: Any, server: FakeServer) -> None:
+    server.answers["DELETE", "/models/a%2F..%3Fx/pin"] = 200, IRIS
+    assert serving("unpin", "a/..?x", "--url", server.url, **SECRET).status == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "line"),
+    [
+        (409, {"title": "x", "status": 409, "detail": "'4' is\n\x1b[2Jquarantined"}, "'4' is ?[2Jquarantined"),
+        (
+            403,
+            {"detail": "the operator calls are closed"},
+            "the operator calls are closed; no token was sent: set SERVING_",
+        ),
+        (404, "<html>not here</html>", "URL/models/iris/pin answered 404 Not Found; is it a serving server?"),
+        (404, ["x"], "URL/models/iris/pin answered 404 Not Found; is it a serving server?"),
+        (307, {"detail": "go there"}, "go there"),
+        (200, "<html>hello</html>", "URL/models/iris/pin did not answer in JSON; is it a serving server?"),
+        (200, {"name": "iris"}, "URL answered something else than expected (active: Field required)"),
+    ],
+)
+def test_what_a_server_refuses_is_one_line(
+    status: int, answer: Any, line: str, serving: Any, server: FakeServer
+) -> None:
+    server.answers["POST", "/models/iris/pin"] = status, answer
+    done = serving("pin", "iris", "4", "--url", server.url)
+    assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
+    assert done.err.startswith(f"serving: {line}".replace("URL", server.url))
+
+
+def test_no_server_is_one_line_that_says_what_to_do(serving: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    assert serving("status", "--url", url) == Done(
+        1,
+        "",
+        f"serving: no server answers at {url} (Connection refused);"
+        " start one with 'serving serve' or name another with --url\n",
+    )
+
+
+def test_a_server_that_hangs_up_is_one_line(serving: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            listener.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        done = serving("status", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        thread.join()
+    assert (done.status, done.err.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://x", "127.0.0.1:8000", "http://", "http://x:99999", "http://a b", "file:///etc/passwd"]
+)
+def test_an_address_that_is_none_is_a_usage_error(url: str, serving: Any) -> None:
+    done = serving("status", "--url", url)
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert done.err.startswith(f"--url: {url!r} should be an http:// or https:// address")
+
+
+def test_a_free_port_has_no_address_yet(serving: Any) -> None:
+    done = serving("status", SERVING_SERVER__PORT="0")
+    assert (done.status, done.err) == (
+        2,
+        "server.port is 0, which is a free port chosen at the start: name it with --url\n",
+    )
+
+
+def test_two_tokens_are_one_too_many(serving: Any, server: FakeServer) -> None:
+    done = serving("refresh", "--url", server.url, SERVING_SECURITY__ADMIN_TOKEN_FILE="token", **SECRET)
+    assert (done.status, server.requests) == (2, [])
+
+
+def test_an_interrupt_ends_with_130_and_no_noise(tmp_path: Path, environment: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with subprocess.Popen(
+            [*PYTHON, "status", "--url", url], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
+        ) as process:
+            with listener.accept()[0] as connection:
+                connection.recv(1)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(10) == 130
+            assert process.stderr is not None
+            assert process.stderr.read() == b""
+
+
+def test_on_a_terminal_there_is_colour_and_elsewhere_none(
+    serving: Any, server: FakeServer, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    server.answers["GET", "/models/active"] = 200, {"models": [WINE]}
+    command = [*PYTHON, "status", "--url", server.url]
+    assert "\x1b" not in serving(*command[4:]).out
+    leader, follower = pty.openpty()
+    terminal = {**environment, "TERM": "xterm-256color", "COLUMNS": "100"}
+    subprocess.run(command, cwd=tmp_path, env=terminal, stdout=follower, check=True)
+    os.close(follower)
+    shown = os.read(leader, 1 << 16).decode()
+    os.close(leader)
+    assert "\x1b[1m" in shown
+    assert "\x1b[31mgot" not in shown

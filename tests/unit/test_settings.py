@@ -1,0 +1,260 @@
+"""Settings come from flags, environment, file and defaults, in this order; what cannot be used is said in one line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from serving.settings import SecuritySettings, Settings, SettingsError, load_settings, read_admin_token
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def empty_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.upper().startswith("SERVING_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write_file(text: str, name: str = "settings.toml") -> Path:
+        (tmp_path / name).write_text(text)
+        return Path(name)
+
+    return write_file
+
+
+def problems(**sources: Any) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(**sources)
+    return str(caught.value).splitlines()
+
+
+# --- precedence -------------------------------------------------------------------------------------------------------
+
+
+def test_without_file_flags_and_environment_the_defaults_hold() -> None:
+    assert load_settings() == Settings()
+
+
+def test_flags_beat_environment_beats_file_beats_defaults(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write('[server]\nhost = "file"\nport = 1\nmax_rows = 1\n')
+    monkeypatch.setenv("SERVING_SERVER__HOST", "environment")
+    monkeypatch.setenv("SERVING_SERVER__PORT", "2")
+    server = load_settings({"server.host": "flag"}).server
+    assert (server.host, server.port, server.max_rows, server.max_queue) == ("flag", 2, 1, 256)
+
+
+def test_flags_that_were_not_given_do_not_count(write: Write) -> None:
+    write("[server]\nport = 1\n")
+    assert load_settings({"server.port": None}).server.port == 1
+
+
+def test_the_same_holds_in_a_fresh_process(write: Write, tmp_path: Path) -> None:
+    write('[store]\npath = "from-file"\nwatch = "poll"\n[log]\nlevel = "debug"\n')
+    code = "from serving.settings import load_settings as l; s = l(); print(s.store.path, s.store.watch, s.log.level)"
+    environment = {**os.environ, "SERVING_STORE__PATH": "from-env", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert done.stdout == "from-env poll debug\n"
+
+
+def test_the_variable_names_another_file_and_the_flag_beats_it(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("[server]\nport = 1\n")
+    monkeypatch.setenv("SERVING_SETTINGS", str(write("[server]\nport = 2\n", "two.toml")))
+    assert load_settings().server.port == 2
+    assert load_settings(file=write("[server]\nport = 3\n", "three.toml")).server.port == 3
+
+
+def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVING_SECURITY__ADMIN_TOKEN", "")
+    monkeypatch.setenv("SERVING_SETTINGS", "")
+    assert load_settings().security.admin_token is None
+
+
+@pytest.mark.parametrize(
+    ("text", "patterns"),
+    [("*.bak", ("*.bak",)), ("*.bak, old-*", ("*.bak", "old-*")), ('["a,b", "c"]', ("a,b", "c")), (",", ())],
+)
+def test_a_list_in_the_environment_is_json_or_separated_by_commas(
+    text: str, patterns: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVING_STORE__IGNORE", text)
+    assert load_settings().store.ignore == patterns
+
+
+def test_relative_paths_stay_as_given(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    file = write('[store]\npath = "models"\n', "conf/s.toml")
+    assert load_settings(file=file).store.path == Path("models")
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = load_settings()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.server.port = 1
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.server = Settings().server
+
+
+def test_variables_that_only_look_like_ours_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVING_IMAGE", "registry/serving:1")
+    monkeypatch.setenv("SERVING_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("SERVING_SERVER_PORT", "tcp://10.0.0.1:8000")
+    assert load_settings() == Settings()
+
+
+def test_the_settings_file_of_the_project_holds_the_defaults() -> None:
+    file = Path(__file__).parents[2] / "settings.toml"
+    assert load_settings(file=file) == Settings()
+
+
+# --- what cannot be used ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('[store]\npaht = "x"', "store.paht: no such setting; did you mean store.path?"),
+        ('[stoer]\npath = "x"', "stoer: no such setting; did you mean store?"),
+        ("port = 1", "port: no such setting; did you mean server.port?"),
+        ("[store]\nport = 1", "store.port: no such setting; did you mean server.port?"),
+        ("[log]\nzzz = 1", "log.zzz: no such setting; log has format, level, access_sample"),
+        ("[zzz]", "zzz: no such setting; the groups are server, store, state, candidate, gates, engine, security, log"),
+        ("server = 1", "server: a group is set field by field, such as server.host"),
+        ('[server]\nport = "eighty"', "server.port: 'eighty' should be a valid integer (port to listen on; 0 takes"),
+        ("[server]\nport = 65536", "server.port: 65536 should be less than or equal to 65535 (port to"),
+        ("[server]\ndrain_seconds = nan", "server.drain_seconds: nan should be a finite number (how long"),
+        ("[candidate]\ntimeout_seconds = 0", "candidate.timeout_seconds: 0 should be greater than 0 (deadline"),
+        ('[store]\nwatch = "evnts"', "store.watch: 'evnts' should be 'auto', 'events' or 'poll' (how changes"),
+        ("[store]\nignore = [1]", "store.ignore: [1] should be a valid string (glob patterns"),
+        ("[security]\nadmin_token = 4711", "security.admin_token: the value should be a valid string (token of"),
+        ("[server]\nport =", "is not TOML: Invalid value (at "),
+        ("a = 1\n[server]\nport = 1\nport = 2", "is not TOML: Cannot overwrite a value (at line 4, the last one)"),
+    ],
+)
+def test_a_problem_in_the_file_is_one_line_with_its_path(text: str, line: str, write: Write) -> None:
+    write(text)
+    (seen,) = problems()
+    assert seen.startswith(f"settings.toml: {line}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("SERVING_STORE__PAHT", "x", "no such setting; did you mean SERVING_STORE__PATH?"),
+        ("SERVING_STOER__PATH", "x", "no such setting; did you mean SERVING_STORE__PATH or SERVING_STATE__PATH?"),
+        ("SERVING_ZZZ__ZZZ", "x", "no such setting; the groups are server,"),
+        ("SERVING_STORE_PATH", "x", "no such setting; did you mean SERVING_STORE__PATH?"),
+        ("SERVING_LOG", "debug", "a group is set field by field, such as SERVING_LOG__FORMAT"),
+        ("SERVING_LOG", '{"level": "debug"}', "a group is set field by field, such as SERVING_LOG__FORMAT"),
+        ("SERVING_SERVER__PORT", "eighty", "'eighty' should be a valid integer (port"),
+        ("SERVING_SERVER__FAIL_FAST", "perhaps", "'perhaps' should be a valid boolean (exit"),
+        ("SERVING_STORE__IGNORE", "[a", "'[a' should be a valid tuple (glob"),
+    ],
+)
+def test_a_problem_in_the_environment_is_one_line_with_the_variable(
+    name: str, value: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    (seen,) = problems()
+    assert seen.startswith(f"environment: {name}: {line}")
+
+
+def test_a_problem_on_the_command_line_says_so() -> None:
+    (seen,) = problems(flags={"store.watch": "evnts"})
+    assert seen == "command line: store.watch: 'evnts' should be 'auto', 'events' or 'poll' (how changes are noticed)"
+
+
+def test_all_problems_are_told_at_once_each_with_its_source(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write('[stoer]\npath = "x"\n[log]\nlevel = "loud"\n')
+    monkeypatch.setenv("SERVING_SERVER__PORT", "-1")
+    monkeypatch.setenv("SERVING_GATE__A", "1")
+    monkeypatch.setenv("SERVING_GATE__B", "1")
+    found = problems(flags={"store.keep_warm": -1})
+    assert [line.partition(": no such")[0].partition(" should")[0] for line in sorted(found)] == [
+        "command line: store.keep_warm: -1",
+        "environment: SERVING_GATE__A",
+        "environment: SERVING_GATE__B",
+        "environment: SERVING_SERVER__PORT: '-1'",
+        "settings.toml: log.level: 'loud'",
+        "settings.toml: stoer",
+    ]
+
+
+def test_a_value_that_is_overridden_is_not_a_problem(write: Write) -> None:
+    write('[server]\nport = "eighty"\n')
+    assert load_settings({"server.port": 80}).server.port == 80
+
+
+def test_a_named_file_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems(file=Path("a.toml")) == ["a.toml: no such settings file (named by --settings)"]
+    monkeypatch.setenv("SERVING_SETTINGS", "b.toml")
+    assert problems() == ["b.toml: no such settings file (named by SERVING_SETTINGS)"]
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").mkdir()
+    assert problems() == ["settings.toml: cannot be read: Is a directory"]
+    (tmp_path / "settings.toml").rmdir()
+    (tmp_path / "settings.toml").write_bytes(b"[server]\nhost = '\xff'")
+    assert problems() == ["settings.toml: is not UTF-8 (byte 17)"]
+
+
+@pytest.mark.parametrize("name", ["SERVING_SECURITY__ADMIN_TOEKN", "SERVING_SECURITY", "SERVING_SECURITY_ADMIN_TOKEN"])
+def test_a_misspelt_secret_is_not_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "hush-hush")
+    assert "hush" not in "".join(problems())
+
+
+# --- the operators' token ---------------------------------------------------------------------------------------------
+
+
+def test_the_token_comes_from_the_setting_or_from_its_file(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from-file\n")
+    assert read_admin_token(SecuritySettings()) is None
+    assert read_admin_token(SecuritySettings(admin_token="from-setting")) == "from-setting"
+    assert read_admin_token(SecuritySettings(admin_token_file=tmp_path / "token")) == "from-file"
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (None, "cannot read token: No such file or directory"),
+        (b"", "token: is empty; put a token there or remove the setting"),
+        (b" \n", "token: is empty; put a token there or remove the setting"),
+        (b"hush hush", "token: a token is one line of ASCII without spaces"),
+        (b"hush\nhush", "token: a token is one line of ASCII without spaces"),
+        ("hüsh".encode(), "token: a token is one line of ASCII without spaces"),
+        (b"\xff\xfe", "token: a token is one line of ASCII without spaces"),
+        (b"h" * 5000, "token is no token: longer than 4096 bytes"),
+    ],
+)
+def test_a_token_file_that_holds_no_token_is_an_error(content: bytes | None, line: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "token").write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        read_admin_token(SecuritySettings(admin_token_file=Path("token")))
+    assert str(caught.value) == f"security.admin_token_file: {line}"
+
+
+def test_an_empty_token_is_refused_and_two_are_too() -> None:
+    with pytest.raises(SettingsError, match=r"security\.admin_token: is empty"):
+        read_admin_token(SecuritySettings(admin_token=""))
+    with pytest.raises(SettingsError, match="both set"):
+        read_admin_token(SecuritySettings(admin_token="a", admin_token_file=Path("token")))
+
+
+def test_the_token_is_not_in_the_text_of_the_settings() -> None:
+    assert "hush" not in repr(load_settings({"security.admin_token": "hush"}))
