@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from serving.offline import Published, publish
+from serving.offline import publish
 
 GOLDEN_ROWS = 10
 SEED = 7
@@ -36,23 +36,25 @@ class DemoVersion:
     load: Callable[[], tuple[Any, Any]]
     build: Callable[[], Any]
 
-    def publish(self, store: Path) -> Published:
-        """Train on three quarters of the rows, measure on the last, publish with golden examples. Blocks for the fit.
+    def publish(self, store: Path) -> dict[str, Any]:
+        """Train on three quarters of the rows, publish with golden examples, return the metrics. Blocks for the fit.
 
-        The golden examples are held-out rows; the metrics in the manifest are of all held-out rows.
+        Golden examples and metrics are of the rows that were held out.
         """
         rows, answers = self.load()
         train_rows, test_rows, train_answers, test_answers = train_test_split(rows, answers, random_state=SEED)
         estimator = self.build().fit(train_rows, train_answers)
-        return publish(
+        metrics = _metrics(estimator, test_rows, test_answers)
+        publish(
             estimator,
             self.model,
             version=self.version,
             store=store,
             X=train_rows,
             golden=test_rows[:GOLDEN_ROWS],
-            metrics=_metrics(estimator, test_rows, test_answers),
+            metrics=metrics,
         )
+        return metrics
 
 
 def demo_versions() -> tuple[DemoVersion, ...]:
@@ -69,37 +71,35 @@ def demo_versions() -> tuple[DemoVersion, ...]:
     )
 
 
-def publish_missing(store: Path, present: Callable[[str, str], bool]) -> Iterator[tuple[DemoVersion, Published | None]]:
-    """Publish every demo version that `present` does not know, one after another; None for the ones left alone."""
-    for each in demo_versions():
-        yield each, None if present(each.model, each.version) else each.publish(store)
-
-
 def _metrics(estimator: Any, rows: Any, answers: Any) -> dict[str, Any]:
     name = "accuracy" if hasattr(estimator, "classes_") else "r2"
-    metrics = {"held_out_rows": len(rows), name: round(float(estimator.score(rows, answers)), 4)}
+    metrics: dict[str, Any] = {name: round(float(estimator.score(rows, answers)), 4)}
     if name == "r2":
         metrics["mean_absolute_error"] = round(float(mean_absolute_error(answers, estimator.predict(rows))), 2)
-    return metrics
+    return {**metrics, "held_out_rows": len(rows)}
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
 def _iris() -> tuple[Any, Any]:
-    return datasets.load_iris(return_X_y=True)
+    rows, answers = datasets.load_iris(return_X_y=True)
+    return rows, answers
 
 
 def _breast_cancer() -> tuple[Any, Any]:
-    return datasets.load_breast_cancer(return_X_y=True)
+    rows, answers = datasets.load_breast_cancer(return_X_y=True)
+    return rows, answers
 
 
 def _digits() -> tuple[Any, Any]:
-    return datasets.load_digits(return_X_y=True)
+    rows, answers = datasets.load_digits(return_X_y=True)
+    return rows, answers
 
 
 def _diabetes() -> tuple[Any, Any]:
-    return datasets.load_diabetes(return_X_y=True)
+    rows, answers = datasets.load_diabetes(return_X_y=True)
+    return rows, answers
 
 
 def _wine() -> tuple[Any, Any]:

@@ -3,8 +3,8 @@
     with hold(state, limits, "iris") as servable:
         answer = await execute(servable, request, limits)
 
-The two steps are apart because a caller may hold its lease for longer than one call, and because an edge must be able
-to name the version whose answer failed.
+The two steps are apart because a caller may hold its lease for longer than one call, and because whoever answers must
+be able to name the version that failed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Method, Signature
 from serving.registry import ActiveReference, HoldsActive, lease
 from serving.servable.servable import Lease, Servable
-from serving.settings import ServerSettings
+from serving.settings import ServerSettings, Settings
 
 # Converting 2,000 rows of 30 numbers takes about 2 ms: more would be felt by the requests that wait behind it.
 INLINE_ROWS = 2_000
@@ -94,7 +94,14 @@ class Answer(NamedTuple):
     is_single: bool
 
 
-class _Seen(NamedTuple):
+class HoldsSettings(Protocol):
+    """``app.state``, as far as `predict_with` cares."""
+
+    settings: Settings
+
+
+@dataclass(slots=True)
+class _Seen:
     """The active reference as it was read, so that choosing a model and leasing it see the same one."""
 
     active: ActiveReference
@@ -138,6 +145,11 @@ async def execute(servable: Servable, request: PredictRequest, limits: Limits) -
     return Answer(version_id.model, version_id.version, method, batch.rows, prediction, request.is_single)
 
 
+async def predict_with(state: HoldsSettings, servable: Servable, rows: list[Any], method: str | None = None) -> Answer:
+    """Answer rows with a servable the caller holds, within the limits of the settings; raises what `execute` raises."""
+    return await execute(servable, PredictRequest(rows, method), Limits.of(state.settings.server))
+
+
 def _only_model(active: ActiveReference) -> str:
     names = sorted(active.models)
     if len(names) == 1:
@@ -155,7 +167,7 @@ def _known_method(signature: Signature, name: str) -> Method:
     if name not in signature.methods:
         shown = name if len(name) <= 50 else name[:47] + "..."
         raise InvalidInput(f"method {shown!r} is not one this model offers: {', '.join(signature.methods)}")
-    return cast(Method, name)
+    return name
 
 
 def _pieces(rows: list[Any], may_contain_bools: bool) -> Iterator[Piece]:

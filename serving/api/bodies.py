@@ -40,33 +40,33 @@ class BodyReader:
     One timer looks after all bodies under way: one for each request would cost 4 us, a tenth of the whole request.
     """
 
-    def __init__(self, max_bytes: int, seconds: float = BODY_SECONDS) -> None:
+    def __init__(self, max_bytes: int, advice: str = "", seconds: float = BODY_SECONDS) -> None:
         self._max_bytes = max_bytes
+        self._advice = advice
         self._seconds = seconds
         self._begun: dict[asyncio.Task[Any], float] = {}
         self._overdue: set[asyncio.Task[Any]] = set()
-        self._is_watching = False
+        self._watching: asyncio.AbstractEventLoop | None = None
 
-    async def read(self, receive: Receive, headers: Headers, max_bytes: int | None = None) -> bytes:
+    async def read(self, receive: Receive, headers: Headers) -> bytes:
         """Return the whole body; raises BodyTooLarge, BodyTooSlow, or ClientDisconnect when nobody waits any more.
 
         A declared length beyond the limit is refused before anything is read.
         """
-        limit = self._max_bytes if max_bytes is None else min(max_bytes, self._max_bytes)
         length = headers.get(b"content-length")
-        if length is not None and length.isdigit() and (len(length) > 18 or int(length) > limit):
-            raise _too_large(limit)
+        if length is not None and length.isdigit() and (len(length) > 18 or int(length) > self._max_bytes):
+            raise self._too_large()
         task = asyncio.current_task()
         assert task is not None
         loop = task.get_loop()
         self._begun[task] = loop.time()
-        if not self._is_watching:
-            self._is_watching = True
+        if self._watching is not loop:
+            self._watching = loop
             loop.call_later(SWEEP_SECONDS, self._sweep, loop)
         try:
             message = await receive()
             if message.get("more_body", False) or message["type"] != "http.request":
-                return await self._rest(receive, message, limit)
+                return await self._rest(receive, message)
         except asyncio.CancelledError:
             if task not in self._overdue or task.uncancel():
                 raise
@@ -75,11 +75,11 @@ class BodyReader:
             del self._begun[task]
             self._overdue.discard(task)
         body: bytes = message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large(limit)
+        if len(body) > self._max_bytes:
+            raise self._too_large()
         return body
 
-    async def _rest(self, receive: Receive, message: Message, limit: int) -> bytes:
+    async def _rest(self, receive: Receive, message: Message) -> bytes:
         parts = []
         size = 0
         while True:
@@ -87,12 +87,15 @@ class BodyReader:
                 raise ClientDisconnect
             part = message.get("body", b"")
             size += len(part)
-            if size > limit:
-                raise _too_large(limit)
+            if size > self._max_bytes:
+                raise self._too_large()
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)
             message = await receive()
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"the body is larger than {self._max_bytes} bytes" + self._advice)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         oldest_allowed = loop.time() - self._seconds
@@ -100,9 +103,10 @@ class BodyReader:
             if begun < oldest_allowed and task not in self._overdue:
                 self._overdue.add(task)
                 task.cancel()
-        self._is_watching = bool(self._begun)
-        if self._is_watching:
+        if self._begun:
             loop.call_later(SWEEP_SECONDS, self._sweep, loop)
+        else:
+            self._watching = None
 
 
 def _is_json(content_type: bytes) -> bool:
@@ -115,7 +119,3 @@ def _is_json(content_type: bytes) -> bool:
         if name.strip() == "charset" and value.strip().strip('"') not in ("utf-8", "utf8", "us-ascii"):
             return False
     return True
-
-
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body is larger than {limit} bytes; send fewer rows at a time, or raise server.max_body_mb")

@@ -13,7 +13,7 @@ KEYS = ("instances", "input", "method")
 
 
 def parse(raw: bytes) -> PredictRequest:
-    """Read a whole body; raises NotJson or InvalidInput. Blocks for about 20 ms per MiB: see `pieces` for large ones."""
+    """Read a whole body; raises NotJson or InvalidInput. Blocks for 20 ms per MiB: `pieces` is for large ones."""
     document = loads(raw)
     rows, is_single = rows_of(document)
     method = document.get("method")
@@ -45,7 +45,7 @@ def rows_of(document: Any) -> tuple[list[Any], bool]:
 
 
 def strings_in(rows: list[Any]) -> int:
-    """Count the strings in rows, keys included. Whatever is nested inside a row is left out: no row is taken with it."""
+    """Count the strings in rows, keys included, but not what is nested inside of a row: no row is taken with it."""
     count = 0
     for row in rows:
         if isinstance(row, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -22,9 +23,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (serve.serve, store.demo, store.publish, store.check):
+of_files: tuple[Callable[..., None], ...] = (serve.serve, store.demo, store.publish, store.check)
+for command in of_files:
     app.command(cls=SettingsCommand)(command)
-for command in (
+of_servers: tuple[Callable[..., None], ...] = (
     operate.status,
     operate.history,
     operate.pin,
@@ -32,7 +34,8 @@ for command in (
     operate.rollback,
     operate.release,
     operate.refresh,
-):
+)
+for command in of_servers:
     app.command()(command)
 
 

@@ -58,7 +58,7 @@ def history(
     name: Name,
     *,
     url: Url = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, max=10_000, help="How many, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="How many, newest first.")] = 20,
     as_json: Json = False,
 ) -> None:
     """Show what happened to a model, newest first."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import typer
 
@@ -49,6 +50,19 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     widths = [max(len(row[column]) for row in [list(head), *cells]) for column in range(len(head))]
     for row in [list(head), *cells]:
         show("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@contextmanager
+def progress(text: str) -> Iterator[Callable[[str], None]]:
+    """Say on a terminal what is being done right now; yields what changes the text. Elsewhere nothing is shown."""
+    if not is_terminal():
+        yield lambda _: None
+        return
+    from rich.console import Console  # noqa: PLC0415  (only a terminal pays for it)
+    from rich.text import Text  # noqa: PLC0415
+
+    with Console().status(Text(text)) as status:
+        yield lambda changed: status.update(Text(one_line(changed)))
 
 
 def _show_rich(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -45,6 +45,6 @@ def serve(
         log_format=log_format,
         log_level=log_level,
     )
-    from serving.app import run  # noqa: PLC0415  (FastAPI is not needed to say what is wrong with the settings)
+    from serving.server import run  # noqa: PLC0415  (FastAPI is not needed to say what is wrong with the settings)
 
     raise typer.Exit(run(chosen))

@@ -2,21 +2,151 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from serving.cli.client import server_url
 from serving.cli.options import Store, settings_with
+from serving.cli.output import one_line, progress, show, show_table
+from serving.domain.errors import StoreUnavailable
+from serving.domain.listing import Listing
+from serving.domain.report import CandidateReport, Verdict
+from serving.domain.version import order_key
+from serving.settings import Settings, SettingsError
+
+EXAMPLE_MODEL, EXAMPLE_ROW = "iris", [5.1, 3.5, 1.4, 0.2]
 
 
-def demo(*, store: Store = None) -> None:
-    """Train."""
+def demo(
+    *,
+    store: Store = None,
+    if_empty: Annotated[bool, typer.Option("--if-empty", help="Do nothing when the store holds any model.")] = False,
+) -> None:
+    """Train models on scikit-learn's bundled data sets and publish them."""
+    settings = settings_with(store=store)
+    root = settings.store.path
+    listing = _listing(settings)
+    if if_empty and listing.models:
+        show(f"'{root}' holds models already ({_some(sorted(listing.models))}); nothing to do")
+        return
+    published = left_alone = 0
+    with progress("importing scikit-learn") as doing:
+        from serving.demo import demo_versions  # noqa: PLC0415  (scikit-learn)
+
+        for each in demo_versions():
+            name = f"{each.model}/{each.version}"
+            if _is_present(listing, each.model, each.version):
+                show(f"{name}: is there already, left alone")
+                left_alone += 1
+                continue
+            doing(f"training {name}")
+            metrics = each.publish(root)
+            show(f"{name}: {each.about}, {', '.join(f'{key} {value}' for key, value in metrics.items())}")
+            published += 1
+    show(f"{published} versions published in '{root}', {left_alone} left alone; 'serving serve' serves them, then try:")
+    show(_example_call(settings))
 
 
-def publish(*, store: Store = None) -> None:
-    """Publish."""
+def publish(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A model file: joblib, pickle, skops or ONNX.")],
+    *,
+    model: Annotated[str, typer.Option(metavar="NAME", help="The model this is a version of.")],
+    version: Annotated[str | None, typer.Option(metavar="V", help="Its name; the next number, if not given.")] = None,
+    golden: Annotated[Path | None, typer.Option(metavar="FILE", help="Golden examples to publish with it.")] = None,
+    store: Store = None,
+    breaking: Annotated[
+        bool, typer.Option("--breaking", help="Clients of the version before may not understand it.")
+    ] = False,
+    metric: Annotated[list[str] | None, typer.Option(metavar="K=V", help="For the manifest; repeat for more.")] = None,
+) -> None:
+    """Check a model file with every gate and publish it."""
+    metrics = dict(_metric(text) for text in metric or [])
+    settings = settings_with(store=store)
+    from serving.offline import publish_file  # noqa: PLC0415  (NumPy)
+
+    with progress(f"checking {file}") as doing:
+        report, published = publish_file(
+            file, model, settings, version=version, golden=golden, metrics=metrics, breaking=breaking, started=doing
+        )
+    if published is None:
+        _show_gates(report)
+        show(f"not published: {_verdict(report)}")
+        raise typer.Exit(1)
+    show(f"published {model}/{published.version}: {published.path}")
+    show(f"{_verdict(report)}; a running server takes it up by itself, see: serving status")
 
 
-def check(*, store: Store = None) -> None:
-    """Check."""
+def check(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A model file or a version directory.")],
+) -> None:
+    """Check a model file or a version directory with every gate, as a server would."""
+    settings = settings_with()
+    from serving import offline  # noqa: PLC0415  (NumPy)
+
+    with progress(f"checking {path}") as doing:
+        report = offline.check(path, settings, doing)
+    _show_gates(report)
+    show(_verdict(report))
+    if not report.is_ready:
+        raise typer.Exit(1)
+
+
+def _listing(settings: Settings) -> Listing:
+    """List the store; one that is not there yet is empty, one that cannot be read is an error."""
+    from serving.store.listing import Store as Directory  # noqa: PLC0415  (only two of the commands list)
+
+    try:
+        return Directory(settings.store).list()
+    except StoreUnavailable:
+        if settings.store.path.exists():
+            raise
+        return Listing({})
+
+
+def _is_present(listing: Listing, model: str, version: str) -> bool:
+    return any(order_key(entry.version) == order_key(version) for entry in listing.models.get(model, ()))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _example_call(settings: Settings) -> str:
+    try:
+        url = server_url(None, settings.server)
+    except SettingsError:  # no fixed port
+        url = "http://127.0.0.1:8000"
+    body = shlex.quote(json.dumps({"input": EXAMPLE_ROW}))
+    return f"curl -s {url}/models/{EXAMPLE_MODEL}/predict -H 'Content-Type: application/json' -d {body}"
+
+
+def _metric(text: str) -> tuple[str, Any]:
+    name, is_given, value = text.partition("=")
+    if not name or not is_given:
+        raise typer.BadParameter(f"{text!r} should be K=V, such as accuracy=0.97", param_hint="--metric")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _show_gates(report: CandidateReport) -> None:
+    rows = [
+        [result.gate, result.verdict, f"{result.duration_seconds * 1000:.1f}", result.evidence]
+        for result in report.gates
+    ]
+    show_table(["GATE", "VERDICT", "MS", "EVIDENCE"], rows)
+
+
+def _verdict(report: CandidateReport) -> str:
+    if report.refusal is not None:
+        return one_line(f"refused by {report.refusal.gate}: {report.refusal.evidence}")
+    if not report.is_ready:
+        return "refused: not every gate has answered"
+    warnings = sum(result.verdict is Verdict.WARNED for result in report.gates)
+    memory = f", {report.memory_bytes / (1 << 20):.0f} MB" if report.memory_bytes is not None else ""
+    return f"passed{f' with {warnings} warned' if warnings else ''}: served by {report.engine}{memory}"

@@ -19,11 +19,11 @@ ServingError
 │   ├── UnknownModel        no such model
 │   └── UnknownVersion      no such version, or not loaded
 ├── OperationRefused        an operator's call that cannot be carried out in this state
-└── Unavailable             nothing can answer right now; try again later
-    ├── NothingActive       the model has no active version yet
-    ├── Overloaded          the queue is full
-    └── HostLost            the host died twice under the same request
-└── DeadlineExceeded        the model did not answer in time
+├── Unavailable             nothing can answer right now; try again later
+│   ├── NothingActive       the model has no active version yet
+│   ├── Overloaded          the queue is full
+│   └── HostLost            the host died twice under the same request
+├── DeadlineExceeded        the model did not answer in time
 └── ModelFailed             the model raised while it answered
 """
 

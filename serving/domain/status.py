@@ -116,8 +116,12 @@ class Status:
 
 
 class HistoryEntry(Snapshot):
-    """One transition of one version, or one operator's call (`before` and `after` are then None)."""
+    """One transition of one version, or one operator's call (`before` and `after` are then None).
 
+    `id` grows with time and is what pages of the history are asked for by; 0 while the entry has not been written.
+    """
+
+    id: int = 0
     at: datetime
     version: str | None
     digest: str | None = None

@@ -54,8 +54,7 @@ def is_finite(tensor: Tensor) -> NDArray[np.bool_]:
     if isinstance(tensor, np.ndarray):
         if tensor.dtype.kind != "f" or tensor.size == 0:
             return np.ones(len(tensor), dtype=np.bool_)
-        flags: NDArray[np.bool_] = np.isfinite(tensor.reshape(len(tensor), -1)).all(axis=1)
-        return flags
+        return np.asarray(np.isfinite(tensor.reshape(len(tensor), -1)).all(axis=1), dtype=np.bool_)
     return np.array([_is_finite_value(value) for value in tensor], dtype=np.bool_)
 
 
@@ -75,6 +74,8 @@ def _tensor(answer: Any, rows: int) -> Tensor:
     array = np.asarray(answer)  # a matrix or another subclass becomes an array
     if array.ndim == 0:
         raise ModelFailed(f"the model gave a single value for {rows} rows")
+    if rows == 1 and array.ndim == 1 and len(array) != 1:
+        array = array.reshape(1, -1)  # SparsePCA gives the one row itself
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         return array.astype(np.float64)
     if array.dtype.kind in _PLAIN_KINDS:

@@ -82,7 +82,7 @@ def takes_texts(estimator: Any) -> Any | None:
     """Return the text vectorizer that gets the rows first, or None when rows are not plain texts."""
     if isinstance(estimator, _VECTORIZERS):
         return estimator
-    return next((found for part in _first_parts(estimator) if (found := takes_texts(part)) is not None), None)
+    return next((found for part in first_parts(estimator) if (found := takes_texts(part)) is not None), None)
 
 
 def same_rows(estimator: Any) -> Iterator[Any]:
@@ -102,7 +102,8 @@ def same_rows(estimator: Any) -> Iterator[Any]:
             yield from (member for member in members if hasattr(member, "fit"))
 
 
-def _first_parts(estimator: Any) -> Iterator[Any]:
+def first_parts(estimator: Any) -> Iterator[Any]:
+    """Yield the parts that get the rows of `estimator` before any other part of it does."""
     steps = [step for _, step in getattr(estimator, "steps", ()) if not _is_placeholder(step)]
     yield from steps[:1]
     yield from (part for _, part in getattr(estimator, "transformer_list", ()))

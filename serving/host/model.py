@@ -22,6 +22,10 @@ class LoadRefused(ServingError):
     """A file, or an object, that cannot be served. The message is one line that says why and what to do."""
 
 
+class NotAnEstimator(LoadRefused):
+    """An object that is no fitted estimator; the message begins with what it is instead."""
+
+
 class LoadedModel(Protocol):
     """A model in this process. Not for several threads at once."""
 

@@ -15,6 +15,7 @@ MAX_ROWS = 16
 # rows, or points among the rows, that estimators keep: (n, columns)
 _ROWS = (
     "_fit_X",
+    "X_",
     "X_fit_",
     "X_train_",
     "support_vectors_",
@@ -108,7 +109,8 @@ def _from_thresholds(part: Any) -> Any:
     is_split = tree.feature >= 0
     np.minimum.at(low, tree.feature[is_split], tree.threshold[is_split])
     np.maximum.at(high, tree.feature[is_split], tree.threshold[is_split])
-    return low - abs(low) * 0.1, high + abs(high) * 0.1
+    with np.errstate(invalid="ignore"):  # infinite where no node splits on the column
+        return low - abs(low) * 0.1, high + abs(high) * 0.1
 
 
 def _from_bins(part: Any) -> Any:

@@ -239,11 +239,16 @@ class Reconciler:
 
     def _restore(self, now: float) -> None:
         """Nothing has ever been listed by this process: start from what was active before, out of the cache."""
-        for model, (_, digest) in self._history.active.items():
-            for artifact in self._cache.artifacts(model):
-                if artifact.id.digest == digest:
-                    log.info("restored_from_cache", model=model, version=artifact.id.version, digest=digest)
-                    self._road.restore(model, artifact, now)
+        for model, (version, digest) in self._history.active.items():
+            try:
+                cached = self._cache.artifacts(model)
+            except StagingFailed as error:
+                log.error("cache_unreadable", model=model, reason=str(error))
+                continue
+            artifact = next((one for one in cached if (one.id.version, one.id.digest) == (version, digest)), None)
+            if artifact is not None:
+                log.info("restored_from_cache", model=model, version=version, digest=digest)
+                self._road.restore(model, artifact, now)
 
     def _check_suspicion(self, now: float) -> None:
         """A resync found a change some time ago, and still no event has come: events cannot be relied upon."""

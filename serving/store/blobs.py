@@ -48,16 +48,15 @@ class Blobs:
             with self._lock:
                 self._held -= Counter(mine)
 
-    def add(self, chunks: Iterable[memoryview], mine: set[str]) -> tuple[str, int]:
-        """Copy `chunks` and return their sha256 (hex) and size; the name is durable after `sync`."""
+    def add(self, chunks: Iterable[memoryview], mine: set[str]) -> str:
+        """Copy `chunks` and return their sha256 (hex); the name is durable after `sync`."""
         with self._asides.new() as aside:
             sha256 = create_file(aside, chunks, 0o600)
-            size = os.stat(aside).st_size
-            if not self.has(sha256, size, mine):
+            if not self.has(sha256, os.stat(aside).st_size, mine):
                 os.rename(aside, self.path(sha256))
                 with self._lock:
                     self._verified.add(sha256)
-        return sha256, size
+        return sha256
 
     def has(self, sha256: str, size: int, mine: set[str]) -> bool:
         """Hold a hash and say whether there is a sound copy. Hashes the copy the first time this process asks."""

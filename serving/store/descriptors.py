@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -49,17 +50,22 @@ class Cached:
 
 
 class Descriptors:
-    """The staged versions. Any thread; blocks on the disk; raises OSError."""
+    """The staged versions. Any thread; blocks on the disk; raises OSError.
+
+    The lock keeps a look at a descriptor and its removal together, so that one written in between stays.
+    """
 
     def __init__(self, directory: str, blobs: Blobs, asides: Asides) -> None:
         self._directory = directory
         self._blobs = blobs
         self._asides = asides
+        self._lock = threading.Lock()
 
     def models(self) -> tuple[str, ...]:
         """Return the models with staged versions, by name."""
         try:
-            return tuple(sorted(os.listdir(self._directory)))
+            with os.scandir(self._directory) as items:
+                return tuple(sorted(item.name for item in items if item.is_dir(follow_symlinks=False)))
         except FileNotFoundError:
             return ()
 
@@ -67,7 +73,7 @@ class Descriptors:
         """Return the staged versions of a model, last used first. What cannot be used any more is removed."""
         try:
             names = os.listdir(os.path.join(self._directory, model))
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return ()
         found = []
         for name in names:
@@ -94,8 +100,9 @@ class Descriptors:
         )
         with self._asides.new() as aside:
             create_file(aside, [document.model_dump_json(indent=2).encode()], 0o600)
-            os.rename(aside, path)
-        self._mark_used(path, artifact.id.model)
+            self._mark_used(aside, artifact.id.model)
+            with self._lock:
+                os.rename(aside, path)
         sync_directory(os.path.dirname(path))
 
     def touch(self, artifact: Artifact) -> None:
@@ -106,8 +113,10 @@ class Descriptors:
             self.write(artifact)
 
     def remove(self, cached: Cached) -> None:
-        """Forget a staged version."""
-        _remove(cached.path)
+        """Forget a staged version, unless it has been used since it was read."""
+        with self._lock, suppress(FileNotFoundError):
+            if os.stat(cached.path).st_mtime_ns == cached.used_ns:
+                os.unlink(cached.path)
 
     def _mark_used(self, path: str, model: str) -> None:
         # Never before an earlier mark: the wall clock may have been set back.

@@ -8,9 +8,7 @@ from collections.abc import Collection, Sequence
 from serving.store.descriptors import Cached
 
 
-def surplus(
-    cached: Sequence[Cached], in_use: Collection[str], max_versions: int, max_bytes: int
-) -> tuple[Cached, ...]:
+def surplus(cached: Sequence[Cached], in_use: Collection[str], max_versions: int, max_bytes: int) -> tuple[Cached, ...]:
     """Return the staged versions to give up, so that at most `max_versions` per model and `max_bytes` in all remain.
 
     The ones used last stay. Those whose digest is `in_use` always stay, even beyond the limits, and count. A file that
@@ -19,7 +17,8 @@ def surplus(
     newest_first = sorted(cached, key=lambda one: one.used_ns, reverse=True)
     spared = [one for one in newest_first if one.artifact.id.digest in in_use]
     counts = Counter(one.artifact.id.model for one in spared)
-    kept, given_up = [], []
+    kept: list[Cached] = []
+    given_up: list[Cached] = []
     for one in newest_first:
         if one.artifact.id.digest in in_use:
             continue

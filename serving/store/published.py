@@ -8,9 +8,7 @@ from serving.domain.manifest import MANIFEST_NAME, Manifest
 from serving.store.names import artefact_format
 
 
-def why_incomplete(
-    manifest: Manifest, sizes: Mapping[str, int], hashes: Mapping[str, str] | None = None
-) -> str | None:
+def why_incomplete(manifest: Manifest, sizes: Mapping[str, int], hashes: Mapping[str, str] | None = None) -> str | None:
     """Say why the files of a version, sizes in bytes by name, are not those of its manifest; None when they are.
 
     `hashes` holds their sha256 (hex) once they have been read; before that only names and sizes are compared.

@@ -36,8 +36,9 @@ class Source:
         self._is_directory = os.path.isdir(os.path.join(self._root, entry.path))
 
     def check_unchanged(self) -> None:
-        """Raise NotPublished, saying what changed, unless every file is as listed and nobody is writing it."""
+        """Raise NotPublished, saying what changed, unless every file is as listed and nobody writes it; or Cancelled."""
         for stamp in self._entry.fingerprint:
+            self._stop_if_cancelled()
             with self._reading(stamp.name):
                 real = self._real_path(stamp.name)
                 found = os.stat(real, follow_symlinks=False)
@@ -65,14 +66,17 @@ class Source:
         with self._reading(stamp.name):
             os.lseek(descriptor, 0, os.SEEK_SET)
             for chunk in read_chunks(descriptor, self._buffer):
-                if self._cancel.is_set():
-                    raise Cancelled(f"the copy of '{self._entry.path}' was cancelled")
+                self._stop_if_cancelled()
                 left -= len(chunk)
                 if left < 0:
                     break
                 yield chunk
         if left:
             raise NotPublished(f"'{self._shown(stamp.name)}' {'grew' if left < 0 else 'shrank'} while it was copied")
+
+    def _stop_if_cancelled(self) -> None:
+        if self._cancel.is_set():
+            raise Cancelled(f"the copy of '{self._entry.path}' was cancelled")
 
     def _real_path(self, name: str) -> str:
         path = os.path.join(self._root, self._entry.path, *([name] if self._is_directory else []))

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from serving.domain.artifact import Artifact, StagedFile
 from serving.domain.errors import NotPublished, StagingFailed
-from serving.domain.listing import Entry, FileStamp
-from serving.domain.manifest import MANIFEST_NAME, MAX_DOCUMENT_BYTES, InvalidDocument, Manifest, parse_manifest
+from serving.domain.listing import Entry
+from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.version import Format, VersionId, digest_of
 from serving.settings import StateSettings
 from serving.store.asides import Asides
 from serving.store.blobs import Blobs
+from serving.store.copying import copy_version
 from serving.store.descriptors import Descriptors
 from serving.store.eviction import surplus
-from serving.store.published import why_incomplete
+from serving.store.lending import Lending
 from serving.store.sources import Source
 
 
@@ -40,12 +40,9 @@ class Cache:
         self._asides = Asides(os.path.join(self._directory, "tmp"))
         self._blobs = Blobs(os.path.join(self._directory, "sha256"), self._asides)
         self._descriptors = Descriptors(os.path.join(self._directory, "versions"), self._blobs, self._asides)
-        self._lent_lock = threading.Lock()
-        self._lent: list[weakref.ref[Artifact]] = []
+        self._lending = Lending()
 
-    def stage(
-        self, entry: Entry, version: str, quiet_seconds: float | None, cancel: threading.Event
-    ) -> Artifact:
+    def stage(self, entry: Entry, version: str, quiet_seconds: float | None, cancel: threading.Event) -> Artifact:
         """Copy one version and return the copy.
 
         `version` names it (a lone file's Entry has no version). `quiet_seconds` is how long its files have not
@@ -64,7 +61,8 @@ class Cache:
         with _explained(f"'{entry.path}' cannot be copied into the cache"), self._blobs.hold() as held:
             source.check_unchanged()
             self._make_directories()
-            files = self._copy(source, entry, held, is_strict=quiet_seconds is None)
+            known_sizes = {file.size for one in self._descriptors.read(entry.model) for file in one.artifact.files}
+            files = copy_version(source, entry, self._blobs, held, known_sizes, is_strict=quiet_seconds is None)
             source.check_unchanged()
             self._blobs.sync()
             return self._remember(entry, version, files, quiet_seconds, entry.format)
@@ -72,7 +70,7 @@ class Cache:
     def artifacts(self, model: str) -> tuple[Artifact, ...]:
         """Return the staged versions of a model, last used first; what is damaged on sight is dropped."""
         with _explained("the cache cannot be read"):
-            return self._lend(*(cached.artifact for cached in self._descriptors.read(model)))
+            return tuple(self._lending.hand_out(one.artifact) for one in self._descriptors.read(model))
 
     def models(self) -> tuple[str, ...]:
         """Return the models with staged versions."""
@@ -101,7 +99,7 @@ class Cache:
             if not os.path.isdir(self._directory):
                 return
             self._make_directories()
-            lent = self._lend()
+            lent = self._lending.current()
             digests = {*in_use, *(artifact.id.digest for artifact in lent)}
             cached = [one for model in self._descriptors.models() for one in self._descriptors.read(model)]
             given_up = surplus(cached, digests, self._max_versions, self._max_bytes)
@@ -112,45 +110,23 @@ class Cache:
             self._asides.remove_leftovers()
 
     def _make_directories(self) -> None:
+        os.makedirs(self._directory, 0o700, exist_ok=True)
         for name in ("sha256", "versions", "tmp"):
             os.makedirs(os.path.join(self._directory, name), 0o700, exist_ok=True)
-        os.chmod(self._directory, 0o700)
-
-    def _copy(self, source: Source, entry: Entry, held: set[str], *, is_strict: bool) -> tuple[StagedFile, ...]:
-        """Copy every file, the manifest first; when `is_strict`, raise NotPublished unless it matches all of them."""
-        known = {file.size for one in self._descriptors.read(entry.model) for file in one.artifact.files}
-        sizes = {stamp.name: stamp.size for stamp in entry.fingerprint}
-        manifest: Manifest | None = None
-        files = []
-        for stamp in sorted(entry.fingerprint, key=lambda stamp: stamp.name != MANIFEST_NAME):
-            files.append(self._copy_file(source, stamp, held, is_likely_known=stamp.size in known))
-            if is_strict and manifest is None:
-                manifest = _read_manifest(entry, files[0])
-                _refuse_incomplete(entry, why_incomplete(manifest, sizes))
-        if manifest is not None:
-            hashes = {file.name: file.sha256 for file in files}
-            _refuse_incomplete(entry, why_incomplete(manifest, sizes, hashes))
-        return tuple(sorted(files, key=lambda file: file.name))
-
-    def _copy_file(self, source: Source, stamp: FileStamp, held: set[str], *, is_likely_known: bool) -> StagedFile:
-        with source.open(stamp) as descriptor:
-            sha256 = sha256_of(source.chunks(descriptor, stamp)) if is_likely_known else None
-            if sha256 is None or not self._blobs.has(sha256, stamp.size, held):
-                sha256 = self._blobs.add(source.chunks(descriptor, stamp), held)
-        return StagedFile(stamp.name, sha256, stamp.size, PurePath(self._blobs.path(sha256)))
 
     def _remember(
-        self, entry: Entry, version: str, files: tuple[StagedFile, ...], quiet_seconds: float | None
+        self, entry: Entry, version: str, files: tuple[StagedFile, ...], quiet_seconds: float | None, kind: Format
     ) -> Artifact:
         digest = digest_of((file.name, file.sha256) for file in files)
         main = next(file for file in files if file.name == entry.main)
-        artifact = Artifact(VersionId(entry.model, version, digest), entry.format, main, files, quiet_seconds)
-        self._lend(artifact)
+        artifact = Artifact(VersionId(entry.model, version, digest), kind, main, files, quiet_seconds)
         self._descriptors.write(artifact)
-        return artifact
-
-    def _lend(self, *artifacts: Artifact) -> tuple[Artifact, ...]:
-        """Note who refers to the cache now, and return all Artifacts that are still referred to."""
+        return self._lending.hand_out(artifact)
 
 
-def _read_manifest(entry: Entry, file: StagedFile) -> Manifest:
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StagingFailed(f"{what}: {error.strerror or error}") from None

@@ -1,0 +1,25 @@
+"""The service over HTTP. One file for each protocol; errors become problems in one place."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from serving.api import admin, health, models, openapi, predict, predict_docs, problems, schemas
+from serving.api.edge import Edge
+
+__all__ = ["install"]
+
+
+def install(app: FastAPI) -> None:
+    """Add every route, the error handlers and the middleware to `app`, before it takes its first request.
+
+    From the first request on, ``app.state`` holds `settings`, `metrics`, `active`, `status` and `operator`.
+    """
+    app.state.token_check = admin.TokenCheck()
+    endpoint = predict.PredictEndpoint()
+    predict.add_routes(app, endpoint)
+    for router in (models.router, admin.router, health.router):
+        app.include_router(router)
+    problems.install(app)
+    openapi.install(app, *predict_docs.COMPONENTS, schemas.Pin, schemas.Rollback)
+    app.add_middleware(Edge, predict=endpoint)

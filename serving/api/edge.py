@@ -1,0 +1,112 @@
+"""The outermost thing this package puts around a request: its id, its log line, and an answer whatever happens."""
+
+from __future__ import annotations
+
+import re
+from itertools import count
+from random import random
+from secrets import token_hex
+from time import perf_counter
+
+import structlog
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.api import problems
+from serving.telemetry.logging import REQUEST_ID
+
+CLIENT_GONE = 499
+
+log = structlog.get_logger("serving.access")
+
+_ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+class Edge:
+    """ASGI middleware. Prediction requests go from here straight to `predict`, past the framework's layers.
+
+    They are `predict`'s routes all the same: under a mount point, or when the framework traces requests, they take the
+    long way and end at the same application.
+    """
+
+    def __init__(self, app: ASGIApp, predict: ASGIApp) -> None:
+        self._app = app
+        self._predict = predict
+        self._prefix = token_hex(6)
+        self._numbers = count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on; never raises for what happens inside of it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = perf_counter()
+        request_id = self._id_of(scope)
+        header = (b"x-request-id", request_id.encode())
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), header]
+            await send(message)
+
+        token = REQUEST_ID.set(request_id)
+        try:
+            await (self._predict if _is_prediction(scope) else self._app)(scope, receive, send_with_id)
+        except ClientDisconnect:
+            status = status or CLIENT_GONE
+        except Exception as error:  # noqa: BLE001 - the last resort: no traceback leaves, no connection is dropped
+            response = problems.respond(error)
+            if not status:
+                await response(scope, receive, send_with_id)
+        finally:
+            if status >= 400 or _is_sampled(scope):
+                _write(scope, status, perf_counter() - started)
+            REQUEST_ID.reset(token)
+
+    def _id_of(self, scope: Scope) -> str:
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                if _ACCEPTED_ID.fullmatch(value):
+                    return str(value, "ascii")
+                break
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+
+def _is_prediction(scope: Scope) -> bool:
+    """Recognise a prediction request by its path and fill in the path's parameters, as the router would."""
+    path: str = scope["path"]
+    if not path.endswith("/predict") or scope["method"] != "POST":
+        return False
+    if scope.get("root_path") or "fastapi.telemetry" in scope:
+        return False
+    match path.split("/"):
+        case ["", "predict"]:
+            scope["path_params"] = {}
+        case ["", "models", model, "predict"] if model:
+            scope["path_params"] = {"model": model}
+        case ["", "models", model, "versions", version, "predict"] if model and version:
+            scope["path_params"] = {"model": model, "version": version}
+        case _:
+            return False
+    return True
+
+
+def _is_sampled(scope: Scope) -> bool:
+    share: float = scope["app"].state.settings.log.access_sample
+    return share > 0 and random() < share  # noqa: S311 - a sample, not a secret
+
+
+def _write(scope: Scope, status: int, seconds: float) -> None:
+    client = scope.get("client")
+    write = log.error if status >= 500 else log.info
+    write(
+        "request",
+        method=scope["method"][:20],
+        path=scope["path"][:200],
+        status=status,
+        duration_ms=round(seconds * 1000, 2),
+        client=client[0] if client else None,
+    )

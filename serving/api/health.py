@@ -1,0 +1,73 @@
+"""Probes and metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from serving.api.schemas import Live, Readiness
+from serving.domain.status import Status
+from serving.registry import ActiveReference
+from serving.telemetry.metrics import Metrics
+from serving.telemetry.traffic import Loaded
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health/live", summary="Does the process run?")
+async def live() -> Live:
+    """Answer 200 for as long as the process can answer at all, also while it stops."""
+    return Live()
+
+
+@router.get(
+    "/health/ready",
+    summary="Can requests be answered?",
+    response_model=Readiness,
+    responses={503: {"model": Readiness, "description": "Starting, nothing active, or stopping."}},
+)
+async def ready(request: Request) -> Response:
+    """Answer 200 from the end of the start-up pass with something active until a stop is announced.
+
+    Candidates, good or bad, never change it.
+    """
+    status: Status = request.app.state.status
+    reason = _why_not_ready(status)
+    active = sum(model.active is not None for model in status.models.values())
+    readiness = Readiness(ready=reason is None, reason=reason, active=active)
+    return JSONResponse(readiness.model_dump(), 200 if readiness.ready else 503)
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={
+        200: {"description": "Prometheus exposition", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    },
+)
+async def metrics(request: Request) -> Response:
+    """Return all metrics, as OpenMetrics where the caller asks for it."""
+    found: Metrics = request.app.state.metrics
+    body, content_type = found.render(_loaded(request.app.state.active), request.headers.get("accept", ""))
+    return Response(body, headers={"content-type": content_type})
+
+
+def _why_not_ready(status: Status) -> str | None:
+    if status.is_ready:
+        return None
+    if status.is_stopping:
+        return "stopping: requests in flight are finished, new ones go elsewhere"
+    if not status.has_started:
+        return "starting: the first pass over the store has not ended"
+    if not status.store.is_available:
+        return f"no model is active, and the store cannot be listed: {status.store.reason or 'unknown'}"
+    return "no model is active; GET /models says why"
+
+
+def _loaded(active: ActiveReference) -> list[Loaded]:
+    return [
+        Loaded(name, version, servable.leases, servable is model.active)
+        for name, model in active.models.items()
+        for version, servable in model.loaded.items()
+    ]

@@ -1,0 +1,82 @@
+"""What is in the store, what answers, and what happened: ``GET /models...``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request
+
+from serving.api.openapi import problems_of
+from serving.api.schemas import ActiveModels, AllModels, History, ModelVersions, VersionSummary
+from serving.domain.errors import UnknownModel, UnknownVersion
+from serving.domain.status import ModelStatus, ModelSummary, Operator, Status, VersionStatus
+
+MAX_PAGE = 10_000
+
+ModelName = Annotated[str, Path(description="name of the model", examples=["iris"])]
+VersionName = Annotated[str, Path(description="name of the version", examples=["3"])]
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/models", summary="Every model and version")
+async def list_models(request: Request) -> AllModels:
+    """Say for every version in the store where it stands and why."""
+    status: Status = request.app.state.status
+    models = tuple(_with_versions(model) for _, model in sorted(status.models.items()))
+    return AllModels(models=models, store=status.store)
+
+
+@router.get("/models/active", summary="What answers right now")
+async def list_active(request: Request) -> ActiveModels:
+    """Say for every model which version answers, which one it is on its way to, and what failed last."""
+    status: Status = request.app.state.status
+    return ActiveModels(models=tuple(model for _, model in sorted(status.models.items())))
+
+
+@router.get("/models/{model}", summary="One model with all its versions", responses=problems_of(404))
+async def show_model(model: ModelName, request: Request) -> ModelStatus:
+    """Return everything known of a model: its signature, and each version's state, gates and reasons."""
+    return known_model(request, model)
+
+
+@router.get("/models/{model}/active", summary="What answers for one model", responses=problems_of(404))
+async def show_active(model: ModelName, request: Request) -> ModelSummary:
+    """Return the model's entry of ``GET /models/active``."""
+    return known_model(request, model)
+
+
+@router.get("/models/{model}/versions/{version}", summary="One version", responses=problems_of(404))
+async def show_version(model: ModelName, version: VersionName, request: Request) -> VersionStatus:
+    """Return a version's state, gates with their evidence, signature and reasons."""
+    for status in known_model(request, model).versions:
+        if status.version == version:
+            return status
+    raise UnknownVersion(f"'{model}' has no version {version[:120]!r}; GET /models/{model} lists the ones there are")
+
+
+@router.get("/models/{model}/history", summary="What happened to a model", responses=problems_of(404, 422, 503))
+async def show_history(
+    model: ModelName,
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="most entries in the answer")] = 100,
+    before: Annotated[int | None, Query(ge=1, le=2**63 - 1, description="only entries with a smaller id")] = None,
+) -> History:
+    """Return transitions and operator calls, newest first; they survive restarts."""
+    operator: Operator = request.app.state.operator
+    entries = await operator.history(model, limit, before)
+    return History(model=model, history=entries, before=entries[-1].id if len(entries) == limit else None)
+
+
+def known_model(request: Request, name: str) -> ModelStatus:
+    """Return the status of a model; raises UnknownModel."""
+    status: Status = request.app.state.status
+    model = status.models.get(name)
+    if model is None:
+        raise UnknownModel(f"no model named {name[:120]!r}; GET /models lists the ones there are")
+    return model
+
+
+def _with_versions(model: ModelStatus) -> ModelVersions:
+    summary = {name: getattr(model, name) for name in ModelSummary.model_fields}
+    return ModelVersions(**summary, versions=tuple(VersionSummary.of(version) for version in model.versions))

@@ -1,0 +1,149 @@
+"""``POST .../predict``: the hot path.
+
+The endpoint is a bare ASGI application. FastAPI knows its routes and documents them, but a request does not pass
+through FastAPI's handling of dependencies and bodies, which costs more than everything below together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.datastructures import State
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from serving.api import predict_docs, problems
+from serving.api.answers import encode
+from serving.api.bodies import BodyReader, refuse_media
+from serving.api.pieces import LARGE_BYTES, parse_large
+from serving.api.predict_body import parse
+from serving.api.strict_json import refuse_depth
+from serving.domain.errors import InvalidInput, NothingActive, NotJson, UnknownModel
+from serving.prediction import Answer, Limits, PredictRequest, execute, hold
+from serving.settings import Settings
+from serving.telemetry.metrics import Metrics
+
+_JSON = (b"content-type", b"application/json")
+
+
+class PredictEndpoint:
+    """Answers one prediction request; the model and version asked for are in the scope's path parameters."""
+
+    def __init__(self) -> None:
+        self._adopt(Settings())
+
+    def _adopt(self, settings: Settings) -> None:
+        self._settings = settings
+        self._limits = Limits.of(settings.server)
+        advice = "; send fewer rows at a time, or raise server.max_body_mb"
+        self._bodies = BodyReader(int(settings.server.max_body_mb * (1 << 20)), advice)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send an answer or a problem; raises ClientDisconnect when nobody is there to read either."""
+        started = perf_counter()
+        params: dict[str, str] = scope["path_params"]
+        state: State = scope["app"].state
+        if state.settings is not self._settings:  # they are known when the lifespan has begun, not before
+            self._adopt(state.settings)
+        model, version, rows = "", "", 0
+        raw = b""
+        try:
+            headers = dict(scope["headers"])
+            refuse_media(headers)
+            raw = await self._bodies.read(receive, headers)
+            request = parse(raw) if len(raw) <= LARGE_BYTES else await _parse_large(raw)
+            with hold(state, self._limits, params.get("model"), params.get("version")) as servable:
+                model, version = servable.id.model, servable.id.version
+                answer = await execute(servable, request, self._limits)
+            body = await encode(answer)
+        except ClientDisconnect:
+            raise
+        except Exception as error:  # noqa: BLE001 - every failure is answered, and known here by its version
+            response = _problem(error, state, params, raw, (model, version))
+            status = response.status_code
+            await response(scope, receive, send)
+        else:
+            status, rows = 200, answer.rows
+            await _send(send, answer, body)
+        metrics: Metrics = state.metrics
+        metrics.traffic(model, version).record(status, rows, perf_counter() - started)
+
+
+async def _parse_large(raw: bytes) -> PredictRequest:
+    return await asyncio.to_thread(parse_large, raw)
+
+
+async def _send(send: Send, answer: Answer, body: bytes) -> None:
+    headers = [
+        _JSON,
+        (b"content-length", str(len(body)).encode()),
+        (b"x-model-name", answer.model.encode()),
+        (b"x-model-version", answer.version.encode()),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _problem(
+    error: Exception, state: State, params: dict[str, str], raw: bytes, answered_by: tuple[str, str]
+) -> Response:
+    model, version = answered_by
+    try:
+        if isinstance(error, InvalidInput):
+            refuse_depth(raw)
+    except NotJson as deeper:
+        error = deeper
+    if isinstance(error, UnknownModel):
+        error = _not_yet(error, state, params.get("model"))
+    if not model:
+        return problems.respond(error, *problems.names_of(params))
+    response = problems.respond(error, model, version)
+    response.headers["x-model-name"] = model
+    response.headers["x-model-version"] = version
+    return response
+
+
+def _not_yet(error: UnknownModel, state: State, model: str | None) -> UnknownModel | NothingActive:
+    """Tell a model nobody knows from one that is on its way."""
+    if not state.status.has_started:
+        return NothingActive("the service is still starting; try again shortly")
+    if model in state.status.models:
+        return NothingActive(f"'{model}' has no active version yet; GET /models/{model} says why")
+    return error
+
+
+class PredictRoute(APIRoute):
+    """A route FastAPI documents and routes to, whose requests go straight to an ASGI application."""
+
+    def __init__(self, path: str, endpoint: Any, **options: Any) -> None:
+        super().__init__(path, _documented, **options)
+        self.app = endpoint
+
+
+async def _documented(request: Request) -> Response:  # pragma: no cover
+    """Stand for the endpoint where FastAPI looks at its parameters."""
+    raise NotImplementedError
+
+
+def add_routes(app: FastAPI, endpoint: PredictEndpoint) -> None:
+    """Add the prediction routes, with their documentation."""
+    for operation in predict_docs.OPERATIONS:
+        app.router.add_api_route(
+            operation.path,
+            endpoint,
+            methods=["POST"],
+            route_class_override=PredictRoute,
+            name=operation.name,
+            operation_id=operation.name,
+            summary=operation.summary,
+            description=operation.description,
+            tags=["predict"],
+            response_model=None,
+            responses=predict_docs.responses(),
+            openapi_extra=predict_docs.details(operation.path),
+        )

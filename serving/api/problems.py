@@ -1,0 +1,178 @@
+"""The one place where errors become HTTP: RFC 9457 ``application/problem+json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from http import client
+from typing import Any
+
+import orjson
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.api.bodies import BodyTooSlow
+from serving.domain import errors
+from serving.domain.version import why_not_a_name
+from serving.telemetry.logging import REQUEST_ID
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:serving:problem:"
+
+log = structlog.get_logger("serving.api")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What one sort of error is over HTTP. `slug` ends the problem's ``type`` and never changes."""
+
+    status: int
+    slug: str
+    title: str
+
+
+class AdminRefused(Exception):
+    """An operator's call without the right token. 401: say who you are; 403: nobody may."""
+
+    def __init__(self, status: int, message: str, challenge: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.challenge = challenge
+
+
+BUG = "this is a bug in the server; its log has the reason under this request id"
+INTERNAL = Kind(500, "internal", "The server failed")
+ADMIN_REFUSED = Kind(401, "admin-refused", "Not allowed without the admin token")
+KINDS: dict[type[Exception], Kind] = {
+    errors.NotJson: Kind(400, "not-json", "The body is not JSON"),
+    errors.UnknownModel: Kind(404, "unknown-model", "No such model"),
+    errors.UnknownVersion: Kind(404, "unknown-version", "No such version"),
+    BodyTooSlow: Kind(408, "body-too-slow", "The body did not arrive in time"),
+    errors.OperationRefused: Kind(409, "operation-refused", "Not possible in the present state"),
+    errors.BodyTooLarge: Kind(413, "body-too-large", "The request is too large"),
+    errors.UnsupportedMedia: Kind(415, "unsupported-media", "Content type or encoding not read here"),
+    errors.InvalidInput: Kind(422, "invalid-input", "Not rows this model takes"),
+    errors.ModelFailed: Kind(500, "model-failed", "The model failed"),
+    errors.NothingActive: Kind(503, "nothing-active", "No active version yet"),
+    errors.Overloaded: Kind(503, "overloaded", "Too many requests are waiting"),
+    errors.Unavailable: Kind(503, "unavailable", "Nothing can answer right now"),
+    errors.StateUnavailable: Kind(503, "state-unavailable", "The decision cannot be made durable"),
+    errors.StoreUnavailable: Kind(503, "store-unavailable", "The store cannot be listed"),
+    errors.DeadlineExceeded: Kind(504, "deadline-exceeded", "The model did not answer in time"),
+}
+
+
+class Problem(BaseModel):
+    """An error as every route reports it (RFC 9457). `type` is stable; `detail` says what to do about it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str = Field(examples=[TYPE_PREFIX + "invalid-input"])
+    title: str = Field(examples=["Not rows this model takes"])
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=["row 0, feature 'x1': expected a number, got the string \"a\""])
+    model: str | None = None
+    version: str | None = None
+    request_id: str | None = None
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every error as a problem: this package's, the framework's and unexpected ones."""
+    app.add_exception_handler(errors.ServingError, _on_error)
+    app.add_exception_handler(AdminRefused, _on_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(Exception, _on_error)
+
+
+def respond(error: Exception, model: str | None = None, version: str | None = None) -> Response:
+    """Return the problem for `error`. `model` and `version` are what answered or was asked, where that is known.
+
+    An error nobody foresaw is logged with its traceback and answered without any of it.
+    """
+    headers: dict[str, str] = {}
+    if isinstance(error, AdminRefused):
+        if error.challenge is not None:
+            headers["WWW-Authenticate"] = error.challenge
+        kind = replace(ADMIN_REFUSED, status=error.status)
+        return problem(kind, str(error), headers, model, version)
+    kind = kind_of(error)
+    if kind is INTERNAL:
+        log.error("request_failed", model=model, version=version, exc_info=error)
+        return problem(kind, BUG, headers)
+    if kind.status == 503:
+        headers["Retry-After"] = str(getattr(error, "retry_after_seconds", 1))
+    if isinstance(error, errors.BodyTooLarge | BodyTooSlow):
+        headers["Connection"] = "close"
+    return problem(kind, str(error), headers, model, version)
+
+
+def kind_of(error: Exception) -> Kind:
+    """Find the nearest class of `error` that has a kind; everything else is the server's own failure."""
+    return next((KINDS[base] for base in type(error).__mro__ if base in KINDS), INTERNAL)
+
+
+def status_of(error: Exception) -> int:
+    """Return the HTTP status that `error` is answered with."""
+    return error.status if isinstance(error, AdminRefused) else kind_of(error).status
+
+
+def problem(
+    kind: Kind, detail: str, headers: dict[str, str], model: str | None = None, version: str | None = None
+) -> Response:
+    """Build the response; whatever a text holds, it is valid JSON in valid UTF-8."""
+    members: dict[str, Any] = {
+        "type": TYPE_PREFIX + kind.slug,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": _clean(detail),
+    }
+    if model is not None:
+        members["model"] = _clean(model)
+    if version is not None:
+        members["version"] = _clean(version)
+    members["request_id"] = REQUEST_ID.get()
+    return Response(orjson.dumps(members), kind.status, headers, MEDIA_TYPE)
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def names_of(params: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the model and version a URL asks for, where they are names at all."""
+    found = (params.get("model"), params.get("version"))
+    model, version = (name if name is not None and why_not_a_name(name) is None else None for name in found)
+    return model, version
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    return respond(error, *names_of(request.path_params))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    phrase = client.responses.get(error.status_code, "Error")
+    detail = str(error.detail)
+    if error.status_code == 404 and detail == phrase:
+        detail = "there is nothing under this path; GET /docs lists what there is"
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = f"{request.method[:20]} is not possible here" + (f"; allowed: {allowed}" if allowed else "")
+    kind = Kind(error.status_code, phrase.lower().replace(" ", "-"), phrase)
+    return problem(kind, detail, dict(error.headers or {}))
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = " ".join(str(part) for part in first["loc"])
+    detail = f"{where}: {first['msg']}"
+    return problem(
+        Kind(422, "invalid-request", "The request does not fit this route"), detail, {}, *names_of(request.path_params)
+    )

@@ -1,0 +1,93 @@
+"""The JSON of the routes that are not predictions, where `serving.domain.status` has no type for it already."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from serving.domain.state import State
+from serving.domain.status import HistoryEntry, ModelSummary, StoreStatus, VersionStatus
+
+
+class Answer(BaseModel):
+    """Base of all answers here: frozen."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ActiveModels(Answer):
+    """What answers right now, for every model."""
+
+    models: tuple[ModelSummary, ...]
+
+
+class VersionSummary(Answer):
+    """One version in ``GET /models``; the gates and the signature are under the version itself."""
+
+    version: str
+    state: State
+    since: datetime
+    reason: str | None = None
+    retry_at: datetime | None = None
+    is_loaded: bool = False
+    is_quarantined: bool = False
+
+    @classmethod
+    def of(cls, status: VersionStatus) -> VersionSummary:
+        """Leave out what is long."""
+        return cls(**{name: getattr(status, name) for name in cls.model_fields})
+
+
+class ModelVersions(ModelSummary):
+    """One model in ``GET /models``, its versions newest first."""
+
+    versions: tuple[VersionSummary, ...] = ()
+
+
+class AllModels(Answer):
+    """Every model and version, and whether the store can be listed."""
+
+    models: tuple[ModelVersions, ...]
+    store: StoreStatus
+
+
+class History(Answer):
+    """A page of what happened to a model, newest first. `before` is the next page's query, null on the last one."""
+
+    model: str
+    history: tuple[HistoryEntry, ...]
+    before: int | None = None
+
+
+class Live(Answer):
+    """The process runs."""
+
+    status: str = "live"
+
+
+class Readiness(Answer):
+    """Whether requests can be answered, and why not."""
+
+    ready: bool
+    reason: str | None = None
+    active: int = Field(0, description="how many models have an active version")
+
+
+class Pin(BaseModel):
+    """Body of ``POST /models/{model}/pin``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: str = Field(min_length=1, max_length=100, examples=["2"])
+
+
+class Rollback(BaseModel):
+    """Body of ``POST /models/{model}/rollback``, which may be left out.
+
+    With a version, the call can be repeated safely: it does nothing when that version is not active any more.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: str | None = Field(None, min_length=1, max_length=100, description="the version to leave", examples=["3"])

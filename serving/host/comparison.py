@@ -1,0 +1,59 @@
+"""How far an answer is from the expected one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Difference:
+    """The largest distance between two numbers, whether anything is beyond the tolerance, and what else differs."""
+
+    is_beyond: bool = False
+    distance: float = 0.0
+    reason: str = ""
+
+
+_NONE = Difference()
+
+
+def compare(expected: Any, got: Any, rtol: float, atol: float, *, is_shape_only: bool = False) -> Difference:
+    """Compare one expected answer with one given, both as plain Python values.
+
+    Lists must have equal lengths. Text, bools and integers (labels, counts) must be equal; where either is a float,
+    they may differ by ``atol + rtol * |expected|``. null stands for any number that is not finite, as it does in an
+    answer. `is_shape_only` compares nothing but the lengths of lists.
+    """
+    if isinstance(expected, list) or isinstance(got, list):
+        return _compare_lists(expected, got, rtol, atol, is_shape_only)
+    if is_shape_only:
+        return _NONE
+    expected, got = _null_if_not_finite(expected), _null_if_not_finite(got)
+    if _is_number(expected) and _is_number(got) and (isinstance(expected, float) or isinstance(got, float)):
+        distance = abs(expected - got)
+        return Difference(distance > atol + rtol * abs(expected), distance)
+    if type(expected) is type(got) and expected == got:
+        return _NONE
+    distance = float(abs(expected - got)) if _is_number(expected) and _is_number(got) else 0.0
+    return Difference(True, distance)
+
+
+def _compare_lists(expected: Any, got: Any, rtol: float, atol: float, is_shape_only: bool) -> Difference:
+    if not isinstance(expected, list) or not isinstance(got, list):
+        return Difference(True, reason="one is a list, the other a single value")
+    if len(expected) != len(got):
+        return Difference(True, reason=f"{len(expected)} values expected, {len(got)} given")
+    if expected == got:
+        return _NONE
+    pairs = zip(expected, got, strict=True)
+    return max(compare(wanted, given, rtol, atol, is_shape_only=is_shape_only) for wanted, given in pairs)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _null_if_not_finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,191 @@
+"""The signature of an estimator, derived from what it remembers of its training and from trying it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
+from serving.domain.signature import METHODS, Container, Dtype, Feature, Kind, Method, Signature
+from serving.host.answers import plain
+from serving.host.columns import Column, first_parts, learn, takes_texts
+from serving.host.contract import disagreements
+from serving.host.estimator import EstimatorModel
+from serving.host.examples import note_examples
+from serving.host.model import LoadRefused, NotAnEstimator
+from serving.host.parts import all_parts
+from serving.host.probing import count_outputs, probe
+
+MAX_FEATURES = 100_000
+
+_KINDS: tuple[tuple[Callable[[Any], bool], Kind], ...] = (
+    (is_classifier, Kind.CLASSIFIER),
+    (is_regressor, Kind.REGRESSOR),
+    (is_clusterer, Kind.CLUSTERER),
+    (is_outlier_detector, Kind.OUTLIER_DETECTOR),
+)
+
+
+def describe(estimator: Any, X: Any = None) -> Signature:
+    """Return the signature of a fitted estimator.
+
+    `X` is a sample of rows as given to ``fit`` (DataFrame, array, sparse matrix, list of texts): with it, dtypes are
+    read from the data and not guessed. Which features take null is found out by trying. Answers a few made-up rows;
+    blocks for as long as that takes. Raises LoadRefused when the object is no fitted estimator or cannot be served.
+    """
+    return examine(estimator, X=X).signature
+
+
+def examine(
+    estimator: Any,
+    *,
+    declared: Signature | None = None,
+    X: Any = None,
+    trained_with: Mapping[str, str] | None = None,
+) -> EstimatorModel:
+    """Return `estimator` as a model with its signature; see `describe`.
+
+    `declared` is what the publisher said. Where it agrees with the estimator it is taken over, and what takes null is
+    not tried; where it does not, the derived signature stands, and the contract gate will say so.
+    """
+    methods = _methods(estimator)
+    _require_fitted(estimator)
+    signature = _derive(estimator, methods, declared)
+    names = [feature.name for feature in signature.features] if signature.is_named else None
+    columns = _learn(estimator, names, len(signature.features))
+    if X is not None:
+        note_examples(columns, X)
+    model = EstimatorModel(estimator, _with_dtypes(signature, columns), columns, trained_with)
+    if declared is not None:
+        outputs = count_outputs(model.under(declared)) if len(declared.features) == len(columns) else None
+        own = model.signature.model_copy(update={"outputs": declared.outputs if outputs is None else outputs})
+        if not disagreements(declared, own):
+            return model.under(declared)
+    return probe(model)
+
+
+# --- is it one --------------------------------------------------------------------------------------------------------
+
+
+def _methods(estimator: Any) -> tuple[Method, ...]:
+    if isinstance(estimator, type):
+        raise NotAnEstimator(f"the class {estimator.__name__} itself, not a fitted estimator")
+    found = cast(tuple[Method, ...], tuple(method for method in METHODS if _offers(estimator, method)))
+    if hasattr(estimator, "predict") or (found and hasattr(estimator, "fit")):
+        return found
+    name = type(estimator).__name__
+    if isinstance(estimator, dict):
+        keys = ", ".join(repr(key) for key in list(estimator)[:3])
+        raise NotAnEstimator(f"a dict (keys {keys}), not an estimator: save the estimator itself")
+    if hasattr(estimator, "fit"):
+        hint = "; it can only label the rows it was fitted on" if hasattr(estimator, "fit_predict") else ""
+        raise LoadRefused(f"{name} offers none of {', '.join(METHODS)}{hint}")
+    raise NotAnEstimator(f"an object of type {name}, not an estimator")
+
+
+def _offers(estimator: Any, method: str) -> bool:
+    try:
+        return callable(getattr(estimator, method, None))
+    except Exception:  # noqa: BLE001  (a property may raise anything)
+        return False
+
+
+def _require_fitted(estimator: Any) -> None:
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        raise LoadRefused(f"{type(estimator).__name__} is not fitted: call fit before saving it") from None
+    except Exception:  # noqa: BLE001  (no estimator of scikit-learn's: it will show when it answers)
+        return
+
+
+# --- what it takes and gives ------------------------------------------------------------------------------------------
+
+
+def _derive(estimator: Any, methods: tuple[Method, ...], declared: Signature | None) -> Signature:
+    kind = _kind(estimator, methods)
+    classes = _classes(estimator) if kind is Kind.CLASSIFIER else None
+    container, names = _input(estimator, declared)
+    return Signature(
+        features=tuple(Feature(name=name) for name in names),
+        methods=methods,
+        container=container,
+        kind=kind,
+        is_named=container is Container.DATAFRAME,
+        outputs=len(classes) if classes else 1,
+        classes=classes,
+    )
+
+
+def _input(estimator: Any, declared: Signature | None) -> tuple[Container, list[str]]:
+    for part in all_parts(estimator):
+        if getattr(part, "input", "content") in ("filename", "file"):
+            name = type(part).__name__
+            raise LoadRefused(f"{name}(input='{part.input}') would open files named by requests: use input='content'")
+    if takes_texts(estimator) is not None:
+        return Container.TEXTS, ["text"]
+    names = _known(estimator, "feature_names_in_")
+    count = len(names) if names is not None else _known(estimator, "n_features_in_")
+    if count is None and hasattr(estimator, "X_thresholds_"):
+        count = 1  # isotonic regression
+    if count is None and declared is not None:
+        return declared.container, [feature.name for feature in declared.features]
+    if not count:
+        name = type(estimator).__name__
+        raise LoadRefused(
+            f"{name} does not say how many features it takes (no n_features_in_): publish it with a signature"
+        )
+    if count > MAX_FEATURES:
+        raise LoadRefused(f"{count} features, at most {MAX_FEATURES} can be served: save it with its vectorizer")
+    if names is not None:
+        return Container.DATAFRAME, [str(name) for name in names]
+    return Container.ARRAY, [f"x{index}" for index in range(count)]
+
+
+def _known(estimator: Any, attribute: str) -> Any:
+    """Return a fitted attribute of `estimator` or of the first part inside it that gets the same rows."""
+    value = getattr(estimator, attribute, None)
+    if value is not None:
+        return value
+    return next((found for part in first_parts(estimator) if (found := _known(part, attribute)) is not None), None)
+
+
+def _kind(estimator: Any, methods: Sequence[str]) -> Kind:
+    for is_kind, kind in _KINDS:
+        try:
+            if is_kind(estimator):
+                return kind
+        except Exception:  # noqa: BLE001  (an estimator without scikit-learn's tags)
+            break
+    if hasattr(estimator, "classes_"):
+        return Kind.CLASSIFIER
+    return Kind.TRANSFORMER if methods[0] == "transform" else Kind.OTHER
+
+
+def _classes(estimator: Any) -> tuple[tuple[Any, ...], ...] | None:
+    classes = getattr(estimator, "classes_", None)
+    if isinstance(classes, np.ndarray):
+        return (tuple(plain(classes)),)
+    if isinstance(classes, (list, tuple)) and classes:
+        is_several = all(isinstance(labels, np.ndarray) for labels in classes)
+        return tuple(tuple(plain(labels)) for labels in classes) if is_several else (tuple(plain(classes)),)
+    return None
+
+
+def _learn(estimator: Any, names: list[str] | None, count: int) -> list[Column]:
+    try:
+        return learn(estimator, names, count)
+    except Exception:  # noqa: BLE001  (attributes of a foreign estimator may be anything; then nothing is known)
+        return [Column(name) for name in names] if names else [Column() for _ in range(count)]
+
+
+def _with_dtypes(signature: Signature, columns: Sequence[Column]) -> Signature:
+    features = tuple(
+        feature.model_copy(update={"dtype": column.dtype or Dtype.NUMBER})
+        for feature, column in zip(signature.features, columns, strict=True)
+    )
+    return signature.model_copy(update={"features": features})

@@ -1,0 +1,79 @@
+"""The gates a candidate passes, cheap ones first: one file each, and one line in `GATES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+
+from serving.domain.errors import ServingError
+from serving.domain.report import CandidateReport, GateResult, Verdict
+from serving.host.evaluation import EvaluationRequest
+from serving.host.gates.budget import Budget
+from serving.host.gates.contract import Contract
+from serving.host.gates.environment import Environment
+from serving.host.gates.finite import Finite
+from serving.host.gates.format import FormatGate
+from serving.host.gates.gate import Context, Gate, Outcome, Refused
+from serving.host.gates.golden import GoldenExamples
+from serving.host.gates.integrity import Integrity
+from serving.host.gates.load import Load
+from serving.host.gates.published import Published
+from serving.host.gates.warm_up import WarmUp
+from serving.host.loading import library_versions
+from serving.host.model import LoadedModel, told
+
+GATES: tuple[Gate, ...] = (
+    Published(),
+    Integrity(),
+    FormatGate(),
+    Load(),
+    Environment(),
+    Contract(),
+    GoldenExamples(),
+    Finite(),
+    Budget(),
+    WarmUp(),
+)
+ON_RESPAWN = ("load", "warm-up")
+
+
+def run_gates(
+    request: EvaluationRequest, started: Callable[[str], None], finished: Callable[[GateResult], None]
+) -> tuple[CandidateReport, LoadedModel | None]:
+    """Take one candidate through the gates up to the first that refuses it.
+
+    `started` and `finished` are called around each gate. A respawned version is only loaded and warmed up. Returns the
+    report and, when no gate refused, the model ready to answer. Blocks; runs the candidate's code. Raises only what
+    `started` and `finished` raise.
+    """
+    context = Context(request)
+    results = []
+    for gate in GATES:
+        if request.is_respawn and gate.name not in ON_RESPAWN:
+            continue
+        started(gate.name)
+        begin = monotonic()
+        verdict, evidence = _check(gate, context)
+        result = GateResult(gate=gate.name, verdict=verdict, evidence=evidence, duration_seconds=monotonic() - begin)
+        results.append(result)
+        finished(result)
+        if verdict is Verdict.REFUSED:
+            break
+    model = context.model
+    report = CandidateReport(
+        gates=tuple(results),
+        signature=None if model is None else model.signature,
+        engine=None if model is None else model.engine,
+        libraries=library_versions(),
+        memory_bytes=context.memory_bytes,
+    )
+    return report, None if report.refusal is not None else model
+
+
+def _check(gate: Gate, context: Context) -> Outcome:
+    try:
+        return gate.check(context)
+    except (Refused, ServingError) as error:
+        return Verdict.REFUSED, str(error)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (a candidate may raise anything, and call sys.exit)
+        return Verdict.REFUSED, told(error)

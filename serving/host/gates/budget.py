@@ -1,0 +1,48 @@
+"""Gate: one answer takes no longer, and the model no more memory, than is allowed."""
+
+from __future__ import annotations
+
+from statistics import median
+from time import perf_counter
+
+from serving.domain.report import Verdict
+from serving.host.gates.gate import Context, Outcome, Refused
+from serving.host.memory import private_bytes
+
+REPEATS = 20
+REPEAT_SECONDS = 0.1
+
+
+class Budget:
+    """The median one-row answer and the private memory of this process are within the settings."""
+
+    name = "budget"
+
+    def check(self, context: Context) -> Outcome:
+        """Time up to 20 one-row answers of the default method, for a tenth of a second at most; read the memory."""
+        request = context.request
+        context.memory_bytes = private_bytes()
+        memory = "memory unknown here" if context.memory_bytes is None else f"{context.memory_bytes >> 20} MB private"
+        if context.memory_bytes is not None and context.memory_bytes > request.memory_bytes:
+            raise Refused(f"{memory}, allowed {request.memory_bytes >> 20} MB (candidate.memory_mb)")
+        if context.unanswerable:
+            return Verdict.WARNED, f"{memory}; no latency, {context.unanswerable}"
+        seconds = _time_answers(context)
+        middle = median(seconds)
+        times = f"one row in {middle * 1e3:.3g} ms (median of {len(seconds)})"
+        if middle > request.max_latency_seconds:
+            limit = f"{request.max_latency_seconds * 1e3:g} ms (gates.max_latency_seconds)"
+            raise Refused(f"{times}, allowed {limit}")
+        return Verdict.PASSED, f"{times}, {memory}"
+
+
+def _time_answers(context: Context) -> list[float]:
+    model, row = context.loaded, context.rows(1)
+    method = model.signature.default_method
+    seconds: list[float] = []
+    begin = perf_counter()
+    while len(seconds) < REPEATS and (not seconds or perf_counter() - begin < REPEAT_SECONDS):
+        start = perf_counter()
+        model.answer(method, row)
+        seconds.append(perf_counter() - start)
+    return seconds

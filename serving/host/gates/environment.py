@@ -1,0 +1,63 @@
+"""Gate: the libraries are the ones the model was trained with."""
+
+from __future__ import annotations
+
+from serving.domain.manifest import MANIFEST_NAME
+from serving.domain.report import Verdict
+from serving.host.gates.gate import Context, Outcome, Refused
+from serving.host.loading import SKLEARN, library_versions
+
+_OTHERS = ("numpy", "scipy", "pandas")
+
+
+class Environment:
+    """The same major.minor of scikit-learn: another one may answer wrongly without saying so.
+
+    The manifest may have been written elsewhere than the file, so both are asked.
+    """
+
+    name = "environment"
+
+    def check(self, context: Context) -> Outcome:
+        """Compare versions; another major.minor of scikit-learn is refused unless settings say warn."""
+        model = context.loaded
+        if model.engine != "sklearn":
+            return Verdict.SKIPPED, f"the file holds a graph for {model.engine}, no objects of {SKLEARN}"
+        here = library_versions()
+        recorded = context.manifest.libraries if context.manifest is not None else {}
+        stated = {
+            "the file says": model.trained_with.get(SKLEARN),
+            f"{MANIFEST_NAME} says": recorded.get(SKLEARN),
+        }
+        known = {source: version for source, version in stated.items() if version is not None}
+        if not known:
+            return Verdict.SKIPPED, f"neither the file nor a manifest says with which {SKLEARN} it was trained"
+        now = here[SKLEARN]
+        for source, version in known.items():
+            if _minor(version) != _minor(now):
+                return _skewed(context, source, version, now)
+        notes = [
+            f"trained with {SKLEARN} {version}, served by {now}: patch difference"
+            for version in known.values()
+            if version != now
+        ][:1]
+        notes += [
+            f"trained with {name} {recorded[name]}, served by {here[name]}: major difference"
+            for name in _OTHERS
+            if name in recorded and recorded[name].split(".")[0] != here[name].split(".")[0]
+        ]
+        return (
+            (Verdict.WARNED, "; ".join(notes)) if notes else (Verdict.PASSED, f"trained with {SKLEARN} {now}, as here")
+        )
+
+
+def _minor(version: str) -> list[str]:
+    return version.split(".")[:2]
+
+
+def _skewed(context: Context, source: str, version: str, now: str) -> Outcome:
+    was, is_now = ".".join(_minor(version)), ".".join(_minor(now))
+    text = f"trained with {SKLEARN} {version}, {source}; served by {now}: its answers may be silently wrong"
+    if context.request.environment == "warn":
+        return Verdict.WARNED, text
+    raise Refused(f'{text}; train it with {is_now}, serve it with {was}, or set gates.environment = "warn"')

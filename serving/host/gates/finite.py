@@ -1,0 +1,84 @@
+"""Gate: every method answers with numbers that are numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.domain.batch import Batch, Tensor
+from serving.domain.errors import InvalidInput, ModelFailed
+from serving.domain.manifest import GOLDEN_NAME
+from serving.domain.report import Verdict
+from serving.host.answers import is_finite
+from serving.host.gates.gate import Context, Outcome, Refused
+from serving.host.model import LoadedModel
+
+ROWS = 8
+MAX_GOLDEN_ROWS = 256
+
+_MAY_BE_MINUS_INFINITY = ("predict_log_proba", "score_samples")
+
+
+class Finite:
+    """Golden rows, or else made-up ones, get finite answers from every method of the signature.
+
+    Made-up rows are only a guess at what the model takes. When it refuses all of them, or answers some with a number
+    that is not finite, that is a warning; when no answer at all is finite, the model is broken.
+    """
+
+    name = "finite"
+
+    def check(self, context: Context) -> Outcome:
+        """Answer the rows with every method; on made-up ones also with every nullable value left out."""
+        model = context.loaded
+        golden = context.golden
+        if golden is not None:
+            batch = context.rows(min(len(golden.instances), MAX_GOLDEN_ROWS))
+            notes = [_look(model, method, batch, "golden") for method in model.signature.methods]
+            if any(notes):
+                raise Refused("; ".join(filter(None, notes)))
+            return Verdict.PASSED, f"{', '.join(model.signature.methods)} finite on {batch.rows} golden rows"
+        batch = model.sample(ROWS)
+        try:
+            model.answer(model.signature.default_method, batch)
+        except InvalidInput as error:
+            context.unanswerable = f"made-up rows are not for this model ({error})"
+            return Verdict.WARNED, f"{context.unanswerable}: add {GOLDEN_NAME} to have its answers checked"
+        notes = [_look(model, method, batch, "made-up") for method in model.signature.methods]
+        tried = f"{ROWS} made-up rows"
+        nullable = [feature.name for feature in model.signature.features if feature.nullable]
+        if nullable:
+            nulls = model.sample(ROWS, with_nulls=True)
+            notes += [_look_at_nulls(model, method, nulls, nullable) for method in model.signature.methods]
+            tried += f" and {ROWS} with nulls"
+        if any(notes):
+            return Verdict.WARNED, "; ".join(filter(None, notes))
+        return Verdict.PASSED, f"{', '.join(model.signature.methods)} finite on {tried}"
+
+
+def _look(model: LoadedModel, method: str, batch: Batch, source: str) -> str | None:
+    """Return what is not finite in the answers, None when all is; raises Refused when nothing is finite."""
+    try:
+        tensors = model.answer(method, batch).tensors
+    except (InvalidInput, ModelFailed) as error:
+        raise Refused(f"{method} does not answer {source} rows: {error}") from None
+    bad = ~np.logical_and.reduce([_is_right(tensor, method) for tensor in tensors])
+    if not bad.any():
+        return None
+    if bad.all():
+        raise Refused(f"{method} gives NaN or infinity for all {len(bad)} {source} rows")
+    return f"{method} gives NaN or infinity for {bad.sum()} of {len(bad)} {source} rows, first for row {bad.argmax()}"
+
+
+def _look_at_nulls(model: LoadedModel, method: str, batch: Batch, nullable: list[str]) -> str | None:
+    try:
+        return _look(model, method, batch, "null")
+    except Refused as error:
+        names = ", ".join(f"'{name}'" for name in nullable[:3]) + (", ..." if len(nullable) > 3 else "")
+        raise Refused(f"the signature says that {names} may be null, but {error}") from None
+
+
+def _is_right(tensor: Tensor, method: str) -> NDArray[np.bool_]:
+    if method in _MAY_BE_MINUS_INFINITY and isinstance(tensor, np.ndarray) and tensor.dtype.kind == "f":
+        tensor = np.where(np.isneginf(tensor), 0, tensor)
+    return is_finite(tensor)

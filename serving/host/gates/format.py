@@ -1,0 +1,104 @@
+"""Gate: the file is of the kind its name says."""
+
+from __future__ import annotations
+
+import zipfile
+
+from serving.domain.report import Verdict
+from serving.domain.version import Format
+from serving.host.gates.gate import Context, Outcome, Refused
+
+_HEAD_BYTES = 512
+_PICKLE = 0x80
+_PICKLE_PROTOCOLS = range(2, 6)
+_ONNX_IR_VERSION_FIELD = 0x08
+_ONNX_IR_VERSIONS = range(1, 64)
+
+_COMPRESSIONS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bz2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x5d\x00\x00": "lzma",
+    b"\x04\x22\x4d\x18": "lz4",
+}
+_STRANGERS = {
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: run git lfs pull",
+    b"\x89HDF": "an HDF5 file (Keras?), which is not served",
+    b"\x93NUMPY": "a NumPy array, not a model",
+    b"%PDF": "a PDF document",
+    b"PAR1": "a Parquet file: data, not a model",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd, which joblib does not read: compress it with zlib, gzip or lz4",
+}
+_SUFFIX = {
+    "a pickle": "name it .joblib or .pkl",
+    "an ONNX graph": "name it .onnx",
+    "a zip archive": "a skops file is named .skops",
+}
+
+
+class FormatGate:
+    """The first bytes fit the suffix, and what else they are is named."""
+
+    name = "format"
+
+    def check(self, context: Context) -> Outcome:
+        """Look at the first bytes of the artefact; nothing in it is run."""
+        main = context.request.main
+        wanted = context.request.format
+        if main.size == 0:
+            raise Refused(f"'{main.name}' is empty")
+        with open(main.path, "rb") as file:
+            head = file.read(_HEAD_BYTES)
+        seen = _kind(head)
+        fits = {
+            Format.JOBLIB: seen == "a pickle" or seen.endswith("joblib file"),
+            Format.PICKLE: seen == "a pickle" or seen.endswith("joblib file"),
+            Format.SKOPS: seen == "a zip archive",
+            Format.ONNX: seen == "an ONNX graph",
+        }
+        if not fits[wanted]:
+            hint = f": {_SUFFIX[seen]}" if seen in _SUFFIX else ""
+            raise Refused(f"'{main.name}' should be a {wanted} file but is {seen}{hint}")
+        if wanted is Format.SKOPS:
+            _require_schema(main.path, main.name)
+        return Verdict.PASSED, f"{seen}, {main.size} bytes"
+
+
+def _kind(head: bytes) -> str:
+    stranger = next((text for magic, text in _STRANGERS.items() if head.startswith(magic)), None)
+    if stranger is not None:
+        return stranger
+    if head[0] == _PICKLE and len(head) > 1 and head[1] in _PICKLE_PROTOCOLS:
+        return "a pickle"
+    compression = next((name for magic, name in _COMPRESSIONS.items() if head.startswith(magic)), None)
+    if compression is None and head[0] & 0x0F == 8 and len(head) > 1 and int.from_bytes(head[:2]) % 31 == 0:
+        compression = "zlib"  # RFC 1950: deflate, and a header that is a multiple of 31
+    if compression is not None:
+        return f"a {compression} joblib file"
+    if head.startswith(b"PK\x03\x04"):
+        return "a zip archive"
+    if head[0] == _ONNX_IR_VERSION_FIELD and len(head) > 1 and head[1] in _ONNX_IR_VERSIONS:
+        return "an ONNX graph"
+    return _text_or_unknown(head)
+
+
+def _text_or_unknown(head: bytes) -> str:
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page: the download gave an error or a login page instead of the file"
+    if not head.strip(b"\x00"):
+        return "nothing but zero bytes: the copy was cut short"
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
+        first = head.splitlines()[0][:40].decode("ascii") if head.splitlines() else ""
+        return f"text, beginning with {first!r}"
+    return f"something unknown, beginning with the bytes {head[:8].hex(' ')}"
+
+
+def _require_schema(path: str, name: str) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            has_schema = "schema.json" in archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise Refused(f"'{name}' is a damaged zip archive ({error}): copy it again") from None
+    if not has_schema:
+        raise Refused(f"'{name}' is a zip archive without schema.json, so no skops file")

@@ -1,0 +1,88 @@
+"""What a gate is, and what gates share while one candidate passes through them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from serving.domain.batch import Batch
+from serving.domain.manifest import (
+    GOLDEN_NAME,
+    MANIFEST_NAME,
+    MAX_DOCUMENT_BYTES,
+    Golden,
+    InvalidDocument,
+    Manifest,
+    parse_golden,
+    parse_manifest,
+)
+from serving.domain.report import Verdict
+from serving.domain.rows import rows_to_batch
+from serving.host.evaluation import EvaluationRequest
+from serving.host.model import LoadedModel
+
+Outcome = tuple[Verdict, str]
+
+
+class Refused(Exception):  # an outcome, not an error: caught by run_gates only
+    """Raised by a gate to refuse the candidate; the message is one line that says why and what to do."""
+
+
+class Gate(Protocol):
+    """One check. `name` is one of `report.GATE_NAMES`."""
+
+    name: str
+
+    def check(self, context: Context) -> Outcome:
+        """Return the verdict and a sentence of evidence; raises Refused, or any other exception, to refuse."""
+        ...
+
+
+@dataclass
+class Context:
+    """One candidate on its way through the gates.
+
+    `model` is set by the load gate, `memory_bytes` by budget and warm-up. `unanswerable` is set when the model refuses
+    made-up rows and there are no golden ones: then nothing can be tried, which is no fault of the model.
+    """
+
+    request: EvaluationRequest
+    model: LoadedModel | None = None
+    memory_bytes: int | None = None
+    unanswerable: str | None = None
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model, for the gates after load."""
+        if self.model is None:
+            raise Refused("nothing was loaded")
+        return self.model
+
+    @cached_property
+    def manifest(self) -> Manifest | None:
+        """The parsed manifest, None when the version has none; raises InvalidDocument."""
+        raw = self._read(MANIFEST_NAME)
+        return None if raw is None else parse_manifest(raw)
+
+    @cached_property
+    def golden(self) -> Golden | None:
+        """The parsed golden examples, None when the version has none; raises InvalidDocument."""
+        raw = self._read(GOLDEN_NAME)
+        return None if raw is None else parse_golden(raw)
+
+    def rows(self, count: int) -> Batch:
+        """Return `count` rows to try the model with: golden ones, over and over, or else made-up ones."""
+        if self.golden is None:
+            return self.loaded.sample(count)
+        instances = self.golden.instances
+        return rows_to_batch(self.loaded.signature, [instances[row % len(instances)] for row in range(count)])
+
+    def _read(self, name: str) -> bytes | None:
+        staged = next((file for file in self.request.files if file.name == name), None)
+        if staged is None:
+            return None
+        if staged.size > MAX_DOCUMENT_BYTES:
+            raise InvalidDocument(f"{name} has {staged.size} bytes, at most {MAX_DOCUMENT_BYTES} are read")
+        return Path(staged.path).read_bytes()

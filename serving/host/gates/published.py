@@ -1,0 +1,22 @@
+"""Gate: the version is complete on disk."""
+
+from __future__ import annotations
+
+from serving.domain.manifest import MANIFEST_NAME
+from serving.domain.report import Verdict
+from serving.host.gates.gate import Context, Outcome, Refused
+
+
+class Published:
+    """The files had been quiet for the settle window when they were taken, or a manifest vouches for them."""
+
+    name = "published"
+
+    def check(self, context: Context) -> Outcome:
+        """Report why the files were taken; refuses files nobody vouches for."""
+        request = context.request
+        if request.quiet_seconds is not None:
+            return Verdict.PASSED, f"unchanged for {request.quiet_seconds:.3g} s when it was taken"
+        if not any(file.name == MANIFEST_NAME for file in request.files):
+            raise Refused("no manifest and no quiet time: nothing says that the files are complete")
+        return Verdict.PASSED, f"{MANIFEST_NAME} vouches for {len(request.files) - 1} files"

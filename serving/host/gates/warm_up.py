@@ -1,0 +1,42 @@
+"""Gate: whatever the model builds on first use is built."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from serving.domain.errors import InvalidInput
+from serving.domain.report import Verdict
+from serving.host.gates.gate import Context, Outcome
+from serving.host.memory import private_bytes, resident_bytes
+
+BATCH_ROWS = 64
+BATCH_SECONDS = 0.5
+
+
+class WarmUp:
+    """Every method has answered a row and, unless the model is slow, a batch."""
+
+    name = "warm-up"
+
+    def check(self, context: Context) -> Outcome:
+        """Run each method for one row and for 64; no batch any more after half a second."""
+        if context.unanswerable:
+            return Verdict.SKIPPED, context.unanswerable
+        model = context.loaded
+        begin, resident = monotonic(), resident_bytes()
+        sizes: list[int] = []
+        for rows in sorted({1, min(BATCH_ROWS, context.request.max_rows)}):
+            if sizes and monotonic() - begin > BATCH_SECONDS:
+                break
+            try:
+                for method in model.signature.methods:
+                    model.answer(method, context.rows(rows))
+            except InvalidInput as error:
+                return Verdict.SKIPPED, f"made-up rows are not for this model ({error})"
+            sizes.append(rows)
+        if context.memory_bytes is None:
+            context.memory_bytes = private_bytes()
+        else:
+            context.memory_bytes += max(0, resident_bytes() - resident)
+        counts = " and ".join(map(str, sizes))
+        return Verdict.PASSED, f"{', '.join(model.signature.methods)} ran for {counts} rows"

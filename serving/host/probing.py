@@ -1,0 +1,146 @@
+"""What can only be found out by trying: dtypes nobody remembers, the number of outputs, which features take null."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
+
+import numpy as np
+
+from serving.domain.batch import Batch
+from serving.domain.errors import InvalidInput, ModelFailed
+from serving.domain.signature import Container, Dtype, Method, Signature
+from serving.host.answers import is_finite
+from serving.host.columns import Column
+from serving.host.estimator import EstimatorModel
+from serving.host.synthetic import make_batch
+
+BUDGET_SECONDS = 0.25
+MAX_SINGLE_FEATURES = 64
+
+_SCORES = ("predict_proba", "decision_function")
+
+
+def probe(model: EstimatorModel) -> EstimatorModel:
+    """Return `model` with a signature completed by trying it on made-up rows; it is asked a few times.
+
+    A feature takes null when rows with nulls are answered with finite numbers. All features are tried at once; when
+    that fails, those that the model treats alike together; when that fails too and each has its own categories, one by
+    one, for 0.25 s at most.
+    """
+    if any(column.dtype is None for column in model.columns):
+        model = _settle_dtypes(model)
+    signature = model.signature
+    outputs = count_outputs(model)
+    if outputs is not None:
+        signature = signature.model_copy(update={"outputs": outputs, "methods": _working_methods(model)})
+        if signature.container is not Container.TEXTS:
+            signature = _with_nulls(signature, _takes_null(model))
+    return model.under(signature)
+
+
+def count_outputs(model: EstimatorModel) -> int | None:
+    """Return how many values the default method gives per row; None when the model does not answer made-up rows."""
+    try:
+        tensors = model.answer(model.signature.default_method, model.sample(1)).tensors
+    except (InvalidInput, ModelFailed):
+        return None
+    if len(tensors) > 1:
+        return len(tensors)
+    tensor = tensors[0]
+    if isinstance(tensor, np.ndarray):
+        return int(np.prod(tensor.shape[1:], dtype=int))
+    return len(tensor[0]) if isinstance(tensor[0], list) else 1
+
+
+def _working_methods(model: EstimatorModel) -> tuple[Method, ...]:
+    """Leave out methods that cannot answer the row the default one has just answered: they are offered in vain."""
+    first, *others = model.signature.methods
+    row = model.sample(1)
+    return (first, *(method for method in others if _predicts(model, method, row)))
+
+
+def _predicts(model: EstimatorModel, method: Method, batch: Batch) -> bool:
+    try:
+        model.answer(method, batch)
+    except (InvalidInput, ModelFailed):
+        return False
+    return True
+
+
+def _settle_dtypes(model: EstimatorModel) -> EstimatorModel:
+    """Find out for columns nobody knows whether the model takes numbers there, strings, or both."""
+    unknown = _by_branch(model.columns, lambda column: column.dtype is None)
+    if _answers(model, model.sample(2)):
+        for members in unknown:
+            takes_strings = _answers_as(model, members, Dtype.STRING)
+            model = _with_dtype(model, members, Dtype.ANY if takes_strings else Dtype.NUMBER)
+        return model
+    everything = [index for members in unknown for index in members]
+    takes_strings = _answers_as(model, everything, Dtype.STRING)
+    return _with_dtype(model, everything, Dtype.STRING if takes_strings else Dtype.ANY)
+
+
+def _takes_null(model: EstimatorModel) -> list[bool]:
+    everything = list(range(len(model.columns)))
+    if _answers_nulls(model, everything):
+        return [True] * len(everything)
+    takes = [False] * len(everything)
+    branches = _by_branch(model.columns, lambda _: True)
+    deadline = monotonic() + BUDGET_SECONDS
+    for members in branches:
+        if monotonic() > deadline:
+            break
+        if len(branches) > 1 and _answers_nulls(model, members):
+            for index in members:
+                takes[index] = True
+        elif 1 < len(members) <= MAX_SINGLE_FEATURES and any(model.columns[index].values for index in members):
+            for index in members:
+                takes[index] = monotonic() < deadline and _answers_nulls(model, [index])
+    return takes
+
+
+def _by_branch(columns: Sequence[Column], is_member: Callable[[Column], bool]) -> list[list[int]]:
+    """Return the positions of the columns that are meant, those the model treats alike together."""
+    branches: dict[int, list[int]] = {}
+    for index, column in enumerate(columns):
+        if is_member(column):
+            branches.setdefault(column.branch, []).append(index)
+    return list(branches.values())
+
+
+def _answers_nulls(model: EstimatorModel, members: Iterable[int]) -> bool:
+    nulls = [False] * len(model.columns)
+    for index in members:
+        nulls[index] = True
+    return all(_answers(model, make_batch(model.signature, model.columns, rows, nulls)) for rows in (1, 3))
+
+
+def _answers(model: EstimatorModel, batch: Batch) -> bool:
+    """Say whether the model answers with finite numbers; scores are looked at too, because a label always is one."""
+    offered = model.signature.methods
+    methods = [offered[0], *[method for method in _SCORES if method in offered and method != offered[0]][:1]]
+    try:
+        return all(is_finite(tensor).all() for method in methods for tensor in model.answer(method, batch).tensors)
+    except (InvalidInput, ModelFailed):
+        return False
+
+
+def _answers_as(model: EstimatorModel, members: Sequence[int], dtype: Dtype) -> bool:
+    tried = _with_dtype(model, members, dtype)
+    return _answers(tried, tried.sample(2))
+
+
+def _with_dtype(model: EstimatorModel, members: Sequence[int], dtype: Dtype) -> EstimatorModel:
+    features = list(model.signature.features)
+    for index in members:
+        features[index] = features[index].model_copy(update={"dtype": dtype})
+    return model.under(model.signature.model_copy(update={"features": tuple(features)}))
+
+
+def _with_nulls(signature: Signature, takes_null: Sequence[bool]) -> Signature:
+    features = tuple(
+        feature.model_copy(update={"nullable": takes})
+        for feature, takes in zip(signature.features, takes_null, strict=True)
+    )
+    return signature.model_copy(update={"features": features})

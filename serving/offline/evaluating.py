@@ -1,0 +1,79 @@
+"""The same staging, host and gates as in a server, for one version and once."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from serving.domain.artifact import Artifact
+from serving.domain.listing import Entry
+from serving.domain.report import CandidateReport
+from serving.host import sandbox
+from serving.host.client import evaluate
+from serving.host.zygote import Zygote
+from serving.lifecycle.candidate import Comparison, evaluation_request
+from serving.offline.single import find_entry
+from serving.settings import Settings, StateSettings
+from serving.store.staging import Cache
+
+Started = Callable[[str], None]
+
+
+def check(path: Path, settings: Settings, started: Started = lambda _: None) -> CandidateReport:
+    """Evaluate a model file or a version directory as a server would, and return what the gates said.
+
+    `started` is told the name of each gate. Blocks for as long as that takes. Raises NotPublished or StagingFailed
+    when the files cannot be taken, HostFailed when no host could do it.
+    """
+    with workshop(settings) as shop:
+        return shop.evaluate(shop.stage(path), Comparison(), started)
+
+
+class Workshop:
+    """A cache and a zygote for a short while."""
+
+    def __init__(self, settings: Settings, directory: Path, zygote: Zygote) -> None:
+        self.directory = directory
+        self._settings = settings
+        self._zygote = zygote
+
+    def stage(self, path: Path, model: str | None = None, version: str | None = None) -> Artifact:
+        """Copy the version at `path` into the cache, under these names instead of its own if they are given."""
+        root, entry = find_entry(path, self._settings.store)
+        max_bytes = int(self._settings.store.max_artifact_mb * (1 << 20))
+        cache = Cache(StateSettings(path=self.directory), root, max_bytes)
+        named = replace(entry, model=model or entry.model, version=version or entry.version)
+        return cache.stage(named, named.version, self._quiet_seconds(entry), threading.Event())
+
+    def evaluate(self, artifact: Artifact, comparison: Comparison, started: Started) -> CandidateReport:
+        """Run the gates over a staged version in a fresh host, which ends with them."""
+        host = self._zygote.spawn()
+        try:
+            request = evaluation_request(artifact, self._settings, comparison)
+            return evaluate(host, request, self._settings.candidate.timeout_seconds, started)
+        finally:
+            host.close()
+
+    def _quiet_seconds(self, entry: Entry) -> float | None:
+        """How long nothing has changed; None where a server would rely on the manifest instead."""
+        changed_at = max(stamp.ctime_ns for stamp in entry.fingerprint) / 1e9
+        quiet = max(0.0, time.time() - changed_at)
+        return None if entry.has_manifest and quiet < self._settings.store.settle_seconds else quiet
+
+
+@contextmanager
+def workshop(settings: Settings) -> Iterator[Workshop]:
+    """Make a workshop in a temporary directory; its zygote imports while the caller goes on."""
+    zygote = Zygote(sandbox.scrub(os.environ))
+    try:
+        with tempfile.TemporaryDirectory(prefix="serving-") as directory:
+            zygote.start()
+            yield Workshop(settings, Path(directory), zygote)
+    finally:
+        zygote.stop()

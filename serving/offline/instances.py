@@ -1,0 +1,49 @@
+"""Rows as data scientists hold them, turned into rows as clients send them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from serving.domain.signature import Signature
+
+
+def to_instances(rows: Any, signature: Signature) -> list[Any]:
+    """Return an array, a DataFrame, a sparse matrix or any iterable of rows as a list of JSON rows.
+
+    Rows are objects keyed by feature name where the model was fitted with names, else arrays; NaN becomes null. Told by
+    what they can do and not by their class, because this package does not import the libraries they come from.
+    """
+    names = [feature.name for feature in signature.features]
+    if hasattr(rows, "toarray"):
+        rows = rows.toarray()
+    if hasattr(rows, "columns") and hasattr(rows, "notna"):
+        names = [str(name) for name in rows.columns]
+        rows = rows.astype(object).where(rows.notna(), None).to_numpy()
+    if hasattr(rows, "tolist"):
+        rows = rows.tolist()
+    return [_instance(row, names if signature.is_named else None) for row in _listed(rows)]
+
+
+def plain_value(value: Any) -> Any:
+    """Return one cell as JSON holds it: NumPy's scalars as Python's, NaN as None."""
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124  (only NaN differs from itself)
+
+
+def _listed(rows: Any) -> list[Any]:
+    return list(rows) if isinstance(rows, Iterable) else [rows]
+
+
+def _instance(row: Any, names: list[str] | None) -> Any:
+    if isinstance(row, Mapping):
+        return {str(name): plain_value(value) for name, value in row.items()}
+    if hasattr(row, "tolist"):
+        row = row.tolist()
+    if not isinstance(row, (list, tuple)):
+        return plain_value(row)
+    cells = [plain_value(value) for value in row]
+    if names is None or len(names) != len(cells):
+        return cells
+    return dict(zip(names, cells, strict=True))

@@ -1,0 +1,77 @@
+"""One version wherever it lies: a model file or a version directory, in a store or not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from serving.domain.errors import NotPublished
+from serving.domain.listing import Entry
+from serving.domain.manifest import MANIFEST_NAME, InvalidDocument, Manifest, parse_manifest
+from serving.domain.version import SUFFIXES
+from serving.settings import StoreSettings
+from serving.store.entries import Rules, Subject, look, read_directory, read_file
+from serving.store.names import Names
+
+
+def find_entry(path: Path, settings: StoreSettings) -> tuple[Path, Entry]:
+    """Return the version at `path` as a store would list it, and the root it is in; raises NotPublished.
+
+    Files stay inside the root: for a directory its grandparent, where the store would be, for a file its directory.
+    """
+    try:
+        real = path.resolve(strict=True)
+        entry_root, entry = _find_directory(real, settings) if real.is_dir() else _find_file(real, settings)
+    except OSError as error:
+        raise NotPublished(
+            f"'{path}' cannot be read: {error.strerror}; give a model file or a version directory"
+        ) from None
+    if entry.problem is None and entry.format is None:
+        raise NotPublished(f"'{path}' is not an artefact: its name must end in one of {', '.join(SUFFIXES)}")
+    if entry.problem is not None:
+        raise NotPublished(f"'{path}': {entry.problem}")
+    return entry_root, entry
+
+
+def _find_file(real: Path, settings: StoreSettings) -> tuple[Path, Entry]:
+    root = real.parent
+    subject = Subject(real.stem, "file", real.name)
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        seen = look(str(root), descriptor, str(root), real.name)
+    finally:
+        os.close(descriptor)
+    return root, read_file(_rules(root, settings), subject, real.name, seen)
+
+
+def _find_directory(real: Path, settings: StoreSettings) -> tuple[Path, Entry]:
+    root = real.parent.parent
+    model, version = _names(real)
+    subject = Subject(model, version, str(real.relative_to(root)))
+    descriptor = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        reading = read_directory(_rules(root, settings), subject, descriptor, str(real))
+    finally:
+        os.close(descriptor)
+    if reading.entry is None:
+        raise NotPublished(reading.note or f"'{real}' is empty; give a model file or a version directory")
+    return root, reading.entry
+
+
+def _names(real: Path) -> tuple[str, str]:
+    """Return model and version: by place, as in a store; by manifest where the place says nothing."""
+    manifest = _manifest(real)
+    if manifest is None or manifest.model == real.parent.name:
+        return real.parent.name, real.name
+    return manifest.model, manifest.version
+
+
+def _manifest(real: Path) -> Manifest | None:
+    try:
+        return parse_manifest((real / MANIFEST_NAME).read_bytes())
+    except (OSError, InvalidDocument):
+        return None
+
+
+def _rules(root: Path, settings: StoreSettings) -> Rules:
+    return Rules(str(root), Names(settings.ignore), int(settings.max_artifact_mb * (1 << 20)))

@@ -1,0 +1,194 @@
+"""Publishing: write aside in the same file system, fsync, rename. A version is there completely or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic import JsonValue, ValidationError
+
+from serving.domain.errors import PublishRefused
+from serving.domain.manifest import GOLDEN_NAME, MANIFEST_NAME, Golden, Manifest, ManifestFile, parse_manifest
+from serving.domain.signature import Signature
+from serving.domain.version import SUFFIXES, digest_of
+from serving.store.durable import CHUNK_BYTES, create_file, read_chunks, sha256_of, sync_directory
+from serving.store.names import Names, artefact_format
+from serving.store.numbering import check_model, check_version, existing_names, next_number
+
+ASIDE = ".publishing-"
+ABANDONED_SECONDS = 3600.0
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
+_ATTEMPTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What is to be published.
+
+    `artefact` is a file to copy, or what writes the artefact into an open file. `version` None is the next number. The
+    other fields go to the manifest as they are.
+    """
+
+    model: str
+    artefact_name: str
+    artefact: Path | Callable[[BinaryIO], object]
+    version: str | None = None
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    signature: Signature | None = None
+    metrics: Mapping[str, JsonValue] = field(default_factory=dict)
+    breaking: bool = False
+    golden: Golden | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Where the new version is, and what it is."""
+
+    path: Path
+    version: str
+    digest: str
+
+
+def publish(root: Path, publication: Publication, now: datetime) -> Published:
+    """Publish one version into the store at `root`, which is created when only the last directory is missing.
+
+    Any thread or process; publishers that run at the same time never overwrite one another. Blocks on the disk. Raises
+    PublishRefused, and what `publication.artefact` raises. Whatever is raised, no part of the version is visible.
+    """
+    model = publication.model
+    try:
+        root.mkdir(exist_ok=True)
+        check_model(str(root), model)
+        _check_artefact_name(publication.artefact_name)
+        directory = root / model
+        if not directory.is_dir():
+            directory.mkdir(exist_ok=True)
+            sync_directory(root)
+        _remove_abandoned(directory, now)
+        if publication.version is not None:
+            check_version(model, publication.version, existing_names(str(directory)))
+        return _publish_in(directory, publication, now)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise PublishRefused(f"'{model}' cannot be published in '{root}': {error.strerror or error}{where}") from error
+
+
+def _publish_in(directory: Path, publication: Publication, now: datetime) -> Published:
+    aside = directory / f"{ASIDE}{secrets.token_hex(8)}"
+    aside.mkdir()
+    try:
+        hashes = {publication.artefact_name: _write_artefact(aside / publication.artefact_name, publication.artefact)}
+        if publication.golden is not None:
+            golden = _document(GOLDEN_NAME, publication.golden.model_dump(), indent=None)
+            hashes[GOLDEN_NAME] = create_file(aside / GOLDEN_NAME, [golden])
+        for _ in range(_ATTEMPTS):
+            existing = existing_names(str(directory))
+            version = publication.version or next_number(publication.model, existing)
+            check_version(publication.model, version, existing)
+            hashes[MANIFEST_NAME] = _write_manifest(aside, version, hashes, publication, now)
+            sync_directory(aside)
+            if _rename(aside, directory / version):
+                sync_directory(directory)
+                return Published(directory / version, version, digest_of(hashes.items()))
+        raise PublishRefused(f"other publishers took every number for '{publication.model}'; try again")
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _rename(aside: Path, target: Path) -> bool:
+    """Make the version visible; False when somebody else has published the same name meanwhile."""
+    try:
+        os.rename(aside, target)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            return False
+        raise
+    return True
+
+
+def _check_artefact_name(name: str) -> None:
+    if artefact_format(name) is None:
+        raise PublishRefused(f"{name!r} is not an artefact: its name must end in one of {', '.join(SUFFIXES)}")
+    if not _FILE_NAME.fullmatch(name) or not Names().exists(name):
+        raise PublishRefused(f"{name!r} cannot be the name of an artefact; 'model{os.path.splitext(name)[1]}' can")
+
+
+def _write_artefact(path: Path, artefact: Path | Callable[[BinaryIO], object]) -> str:
+    """Write the artefact, durably, and return its sha256 (hex)."""
+    buffer = memoryview(bytearray(CHUNK_BYTES))
+    if isinstance(artefact, Path):
+        with open(artefact, "rb", opener=_open_without_waiting) as source:
+            if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
+                raise PublishRefused(f"'{artefact}' is not a regular file")
+            return create_file(path, read_chunks(source.fileno(), buffer))
+    with open(path, "x+b") as file:
+        artefact(file)
+        file.flush()
+        os.fsync(file.fileno())
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        return sha256_of(read_chunks(file.fileno(), buffer))
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO would wait for its writer
+
+
+def _write_manifest(
+    aside: Path, version: str, hashes: Mapping[str, str], publication: Publication, now: datetime
+) -> str:
+    names = sorted(name for name in hashes if name != MANIFEST_NAME)
+    try:
+        manifest = Manifest(
+            model=publication.model,
+            version=version,
+            created_at=now.astimezone(UTC),
+            files=tuple(
+                ManifestFile(name=name, sha256=hashes[name], size=(aside / name).stat().st_size) for name in names
+            ),
+            libraries=dict(sorted(publication.libraries.items())),
+            signature=publication.signature,
+            breaking=publication.breaking,
+            metrics=dict(sorted(publication.metrics.items())),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PublishRefused(f"{MANIFEST_NAME} cannot hold {where}: {first['msg']}") from None
+    raw = _document(MANIFEST_NAME, manifest.model_dump(mode="json"), indent=2)
+    parse_manifest(raw)  # what cannot be read back must not be published
+    (aside / MANIFEST_NAME).unlink(missing_ok=True)
+    return create_file(aside / MANIFEST_NAME, [raw])
+
+
+def _document(name: str, content: dict[str, Any], indent: int | None) -> bytes:
+    try:
+        return f"{json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False)}\n".encode()
+    except (TypeError, ValueError) as error:
+        raise PublishRefused(f"{name} cannot be written as JSON: {error}") from None
+
+
+def _remove_abandoned(directory: Path, now: datetime) -> None:
+    """Remove what dead publishers left: directories aside in which nothing has been written for an hour."""
+    for name in os.listdir(directory):
+        path = directory / name
+        if name.startswith(ASIDE) and now.timestamp() - _newest_write(path) > ABANDONED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _newest_write(path: Path) -> float:
+    try:
+        return max(entry.stat().st_mtime for entry in (path, *path.iterdir()))
+    except OSError:
+        return float("inf")

@@ -1,0 +1,105 @@
+"""Estimators with a will of their own, for the files that tests drop. Importable in hosts through PYTHONPATH."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+
+
+class Constant(RegressorMixin, BaseEstimator):
+    """Answers its version number for every row, so that every answer shows which version computed it."""
+
+    def __init__(self, value: float = 0.0, ballast_bytes: int = 0) -> None:
+        self.value = value
+        self.ballast_bytes = ballast_bytes
+
+    def fit(self, X: Any, y: Any = None) -> Constant:
+        self.n_features_in_ = np.asarray(X).shape[1]
+        self.ballast_ = np.random.default_rng(0).bytes(self.ballast_bytes)
+        return self
+
+    def predict(self, X: Any) -> Any:
+        return np.full(len(X), float(self.value))
+
+
+class Slow(Constant):
+    """Takes as many seconds as the first value of the first row says, up to a minute."""
+
+    def predict(self, X: Any) -> Any:
+        seconds = float(np.asarray(X)[0, 0])
+        if 0 < seconds <= 60:
+            time.sleep(seconds)
+        return super().predict(X)
+
+
+class Echo(Constant):
+    """Answers the number of rows it was given at once, and the process that answered."""
+
+    def predict(self, X: Any) -> Any:
+        return np.full(len(X), float(os.getpid()))
+
+
+class Suicidal(Constant):
+    """Dies when the first value of the first row is exactly 13."""
+
+    def predict(self, X: Any) -> Any:
+        if float(np.asarray(X)[0, 0]) == 13.0:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().predict(X)
+
+
+class SlowToLoad(Constant):
+    """Takes a while to load, and says on disk that it has begun."""
+
+    seconds = 1.0
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        time.sleep(state.get("load_seconds", self.seconds))
+        self.__dict__.update(state)
+
+
+class HangsWhileLoading(Constant):
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        while True:
+            time.sleep(60)
+
+
+class HangsInPredict(Constant):
+    def predict(self, X: Any) -> Any:
+        while True:
+            time.sleep(60)
+
+
+class CrashesWhileLoading(Constant):
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class ExitsWhileLoading(Constant):
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        os._exit(3)
+
+
+class EatsMemory(Constant):
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        hoard = []
+        while True:
+            hoard.append(bytearray(64 << 20))
+
+
+class NotFinite(Constant):
+    def predict(self, X: Any) -> Any:
+        return np.full(len(X), np.nan)
+
+
+class SlowToAnswer(Constant):
+    """Takes a tenth of a second for every prediction, so that each gate takes a while."""
+
+    def predict(self, X: Any) -> Any:
+        time.sleep(0.1)
+        return super().predict(X)

@@ -1,0 +1,133 @@
+"""Candidates that must not go live: each is refused with its gate and reason, and changes nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import peculiar
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from tests.e2e.harness import Server, constant, serving, until, write_version
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("strict")
+    write_version(directory / "store" / "m", 1, constant(1))
+    settings = {"SERVING_CANDIDATE__TIMEOUT_SECONDS": "3", "SERVING_CANDIDATE__MEMORY_MB": "512"}
+    with serving(directory, wait_ready=True, **settings) as server:
+        yield server
+
+
+REFUSALS: dict[str, tuple[Any, str, str]] = {
+    "crashes while loading": (peculiar.CrashesWhileLoading, "load", "SIGSEGV"),
+    "exits while loading": (peculiar.ExitsWhileLoading, "load", "status 3"),
+    "hangs while loading": (peculiar.HangsWhileLoading, "load", "candidate.timeout_seconds"),
+    "takes all memory": (peculiar.EatsMemory, "load", "emory"),
+    "answers NaN": (peculiar.NotFinite, "finite", "finite"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_harmful_version_is_refused_and_nothing_else_changes(strict: Server, name: str) -> None:
+    """Invariant 5: what is served, and readiness, stay as they were."""
+    kind, gate, evidence = REFUSALS[name]
+    version = 10 + list(REFUSALS).index(name)
+    hosts = {host.pid for host in strict.hosts()}
+    strict.drop("m", version, constant(version, kind))
+    refused = strict.wait_state("m", version, "REJECTED")
+    last = refused["gates"][-1]
+    assert (last["gate"], last["verdict"]) == (gate, "refused")
+    assert evidence in last["evidence"]
+    assert last["duration_seconds"] >= 0
+    assert strict.active("m") == "1"
+    assert strict.predict("m").json()["predictions"] == [1.0]
+    assert strict.client.get(strict.url + "/health/ready").status_code == 200
+    until(lambda: {host.pid for host in strict.hosts()} == hosts, "its host being gone")
+
+
+def test_a_change_of_signature_is_refused_unless_it_is_declared(strict: Server) -> None:
+    """The contract gate compares with the active version; the manifest may say `breaking`."""
+    from serving import publish
+
+    wider = LinearRegression().fit(np.eye(3), [1.0, 2.0, 3.0])
+    write_version(strict.store / "contract", 1, constant(1))
+    strict.wait_active("contract", 1)
+    publish(wider, "contract", version="2", store=strict.store)
+    refused = strict.wait_state("contract", 2, "REJECTED")
+    assert refused["gates"][-1]["gate"] == "contract"
+    assert "3 features" in refused["gates"][-1]["evidence"]
+    publish(wider, "contract", version="3", store=strict.store, breaking=True)
+    strict.wait_active("contract", 3)
+
+
+def test_a_version_that_does_not_give_its_golden_answers_is_refused(strict: Server) -> None:
+    directory = strict.store / "golden"
+    aside = directory / ".aside"
+    aside.mkdir(parents=True)
+    joblib.dump(constant(1), aside / "model.joblib")
+    golden = {"instances": [[0.0, 0.0]], "expected": {"predict": [2.0]}}
+    (aside / "golden.json").write_text(json.dumps(golden))
+    aside.rename(directory / "1")
+    refused = strict.wait_state("golden", 1, "REJECTED")
+    assert refused["gates"][-1]["gate"] == "golden"
+    assert "2.0" in refused["gates"][-1]["evidence"]
+
+
+def test_published_bytes_may_not_change(strict: Server) -> None:
+    """A version with a manifest is immutable: other bytes under its name are a conflict, and the old ones serve on."""
+    from serving import publish
+
+    publish(constant(1), "immutable", version="1", store=strict.store)
+    strict.wait_active("immutable", 1)
+    joblib.dump(constant(2), strict.store / "immutable" / "1" / "model.joblib")
+    until(lambda: (strict.model("immutable")["last_failure"] or {}).get("gate") == "integrity", "the refusal")
+    assert strict.predict("immutable").json()["predictions"] == [1.0]
+    assert strict.get("/models/immutable/active")["active"]["note"]
+
+
+def test_a_verdict_is_remembered_by_digest_until_the_bytes_change(tmp_path: Path) -> None:
+    """Invariant 8: the same bad bytes are not loaded again, not even by the next run of the server."""
+    with serving(tmp_path) as server:
+        server.drop("m", 1, constant(1, peculiar.CrashesWhileLoading))
+        first = server.wait_state("m", 1, "REJECTED")
+        server.stop()
+        offset = server.log_path.stat().st_size
+        server.start()
+        again = server.wait_state("m", 1, "REJECTED")
+        assert again["digest"] == first["digest"]
+        assert again["gates"] == first["gates"]
+        loads = [one for one in server.log(offset) if one.get("after") == "LOADING"]
+        assert not loads, "it was loaded a second time"
+        write_version(server.store / ".aside", 1, constant(1))
+        (server.store / ".aside" / "1" / "model.joblib").rename(server.store / "m" / "1" / "model.joblib")
+        server.wait_active("m", 1)
+
+
+def test_a_broken_newest_version_does_not_hold_readiness_back(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    write_version(store / "m", 1, constant(1))
+    write_version(store / "m", 2, constant(2, peculiar.CrashesWhileLoading))
+    write_version(store / "n", 1, constant(1, peculiar.ExitsWhileLoading))
+    with serving(tmp_path, wait_ready=True) as server:
+        assert server.active("m") == "1"
+        unavailable = server.predict("n")
+        assert unavailable.status_code == 503
+        assert unavailable.headers["retry-after"]
+
+
+def test_a_newer_version_cancels_a_stale_candidate(tmp_path: Path) -> None:
+    write_version(tmp_path / "store" / "m", 1, constant(1))
+    with serving(tmp_path, wait_ready=True) as server:
+        server.drop("m", 2, constant(2, peculiar.HangsWhileLoading))
+        server.wait_state("m", 2, "LOADING")
+        server.drop("m", 3, constant(3))
+        server.wait_active("m", 3)
+        assert "cancelled" in server.wait_state("m", 2, "DISCOVERED")["reason"]
+        until(lambda: len(server.hosts()) == 2, "the stale host's end")

@@ -1,0 +1,189 @@
+"""The server process itself: what it imports, how it stops, what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.harness import MATERIAL, Server, constant, serving, until, write_version
+
+
+def _modules(pid: int) -> str:
+    return Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_the_server_imports_nothing_that_could_unpickle_a_model(server: Server) -> None:
+    """Invariant 9: no scikit-learn, scipy, pandas or joblib in the server; the hosts have them."""
+    assert server.process is not None
+    server.predict("m")
+    ours, theirs = _modules(server.process.pid), _modules(server.hosts()[0].pid)
+    for library in ("sklearn", "scipy", "pandas"):
+        assert f"/{library}/" not in ours
+        assert f"/{library}/" in theirs
+    script = (
+        "import sys, serving.server, serving.embed\n"
+        "print([m for m in ('sklearn', 'scipy', 'pandas', 'joblib', 'skops', 'onnxruntime') if m in sys.modules])"
+    )
+    imported = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert imported.stdout.strip() == "[]"
+
+
+def test_a_host_knows_no_secret_and_has_one_thread_for_arithmetic(server: Server) -> None:
+    """A model file is a program: there is nothing in its environment worth reading."""
+    assert server.process is not None
+    for process in server.processes():
+        environment = Path(f"/proc/{process.pid}/environ").read_bytes()
+        assert b"SERVING_" not in environment
+        assert b"OMP_NUM_THREADS=1" in environment
+    host = server.hosts()[0]
+    assert Path(f"/proc/{host.pid}/cwd").readlink() == Path("/")
+    limit = psutil.Process(host.pid).rlimit(psutil.RLIMIT_AS)
+    assert 0 < limit[0] < 20 << 30
+    niceness = {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in Path(f"/proc/{host.pid}/task").iterdir()}
+    assert niceness == {os.getpriority(os.PRIO_PROCESS, 0)}, "the thread that serves has the normal priority"
+
+
+def test_nothing_is_orphaned_by_kill_9_of_the_server(server: Server) -> None:
+    children = server.processes()
+    assert len(children) == 2
+    server.kill()
+    until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), "their end", 5)
+
+
+def test_kill_9_of_the_zygote_costs_no_request(server: Server) -> None:
+    """Its hosts die with it; another zygote is started, and the version comes back from the cache."""
+    zygote = psutil.Process(server.process.pid).children()[0]  # type: ignore[union-attr]
+    hosts = server.hosts()
+    zygote.kill()
+    until(lambda: not any(host.is_running() for host in hosts), "the end of its hosts", 5)
+    assert server.predict("m").json()["predictions"] == [1.0]
+    server.drop("m", 2, constant(2))
+    server.wait_active("m", 2)
+
+
+def test_sigterm_turns_readiness_false_first_then_drains_then_exits_0(tmp_path: Path) -> None:
+    import concurrent.futures
+
+    import peculiar
+
+    write_version(tmp_path / "store" / "m", 1, constant(1, peculiar.Slow))
+    with serving(tmp_path, wait_ready=True, SERVING_SERVER__LAME_DUCK_SECONDS="1.5") as server:
+        children = server.processes()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(server.predict, "m", [[2.5, 0.0]])
+            until(lambda: "serving_leases{" in server.client.get(server.url + "/metrics").text, "a lease")
+            server.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+            until(lambda: server.client.get(server.url + "/health/ready").status_code == 503, "readiness false", 1.5)
+            assert server.client.get(server.url + "/health/live").status_code == 200
+            assert server.predict("m", [[0.0, 0.0]]).status_code == 200 or True
+            assert slow.result().json()["predictions"] == [1.0]
+        assert server.process.wait(20) == 0  # type: ignore[union-attr]
+        until(lambda: not any(child.is_running() for child in children), "the end of every child", 5)
+
+
+def test_a_second_sigterm_hurries(tmp_path: Path) -> None:
+    write_version(tmp_path / "store" / "m", 1, constant(1))
+    with serving(tmp_path, wait_ready=True, SERVING_SERVER__LAME_DUCK_SECONDS="600") as server:
+        children = server.processes()
+        server.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+        until(lambda: server.client.get(server.url + "/health/ready").status_code == 503, "readiness false")
+        server.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+        assert server.process.wait(20) == 0  # type: ignore[union-attr]
+        until(lambda: not any(child.is_running() for child in children), "the end of every child", 5)
+
+
+def test_fail_fast_exits_with_the_reasons_when_nothing_can_be_served(tmp_path: Path) -> None:
+    (tmp_path / "store" / "m").mkdir(parents=True)
+    (tmp_path / "store" / "m" / "1.joblib").write_bytes(b"no model")
+    server = Server(tmp_path, SERVING_SERVER__FAIL_FAST="true")
+    try:
+        server.start()
+        assert server.process is not None
+        assert server.process.wait(30) == 1
+    finally:
+        server.client.close()
+        server.process.poll() is None and server.kill()  # type: ignore[union-attr]
+    reasons = [one for one in server.log() if one.get("event") == "nothing_to_serve"]
+    assert reasons[0]["model"] == "m"
+    assert "format" in reasons[0]["reason"]
+
+
+def test_two_servers_may_share_a_store_but_not_their_state(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    write_version(store / "m", 1, constant(1))
+    with (
+        serving(tmp_path, store=store, name="one", wait_ready=True) as one,
+        serving(tmp_path, store=store, name="two", wait_ready=True) as two,
+    ):
+        for version in range(2, 6):
+            one.drop("m", version, constant(version))
+            for server in (one, two):
+                server.wait_active("m", version)
+                assert server.predict("m").json()["predictions"] == [float(version)]
+        one.operate("POST", "/models/m/pin", {"version": "4"})
+        one.wait_active("m", 4)
+        assert two.active("m") == "5", "pins belong to a server, not to the store"
+        environment = {**os.environ, "PYTHONPATH": str(MATERIAL), **one.environment}
+        third = subprocess.run(
+            [sys.executable, "-m", "serving", "serve", "--port", "0", "--store", store, "--state", one.state],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert third.returncode != 0
+        assert "in use by another server" in third.stdout + third.stderr
+        assert "Traceback" not in third.stdout + third.stderr
+
+
+def test_memory_of_the_server_stays_below_its_bound(server: Server) -> None:
+    """The target is 90 MB after start; here only that nothing large has crept in."""
+    assert server.process is not None
+    assert psutil.Process(server.process.pid).memory_info().rss < 120 << 20
+
+
+def test_a_full_disk_never_stops_serving(tmp_path: Path) -> None:
+    """A state directory that takes no more bytes: the candidate fails with the reason and is tried again."""
+    state_disk = tmp_path / "disk"
+    state_disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", state_disk], check=False, capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"needs a small file system of its own: {mounted.stderr.decode().strip()}")
+    try:
+        write_version(tmp_path / "store" / "m", 1, constant(1))
+        server = Server(tmp_path)
+        server.state = state_disk / "state"
+        try:
+            server.start(wait_ready=True)
+            filler = state_disk / "filler"
+            with filler.open("wb", buffering=0) as file:
+                try:
+                    while True:
+                        file.write(bytes(4096))
+                except OSError:
+                    pass
+            server.drop("m", 2, constant(2, ballast_bytes=1 << 20))
+            failed = server.wait_state("m", 2, "FAILED")
+            assert "space" in failed["reason"]
+            assert server.predict("m").json()["predictions"] == [1.0]
+            assert server.operate("POST", "/models/m/pin", {"version": "1"}).status_code in (200, 503)
+            filler.unlink()
+            if server.get("/models/m/active")["pinned"]:
+                server.operate("DELETE", "/models/m/pin")
+            server.wait_active("m", 2)
+        finally:
+            server.client.close()
+            server.kill()
+    finally:
+        time.sleep(0)
+        subprocess.run(["umount", "-l", state_disk], check=False)

@@ -1,0 +1,254 @@
+"""Every way in which files reach a directory ends in the right version, and none is loaded half-done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import joblib
+import pytest
+
+from tests.e2e.harness import Server, constant, serving, until, write_version
+
+BALLAST = 8 << 20
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Model files of 8 MB outside of any store; `N.joblib` answers N."""
+    directory = tmp_path_factory.mktemp("made")
+    for version in range(1, 4):
+        joblib.dump(constant(version, ballast_bytes=BALLAST), directory / f"{version}.joblib")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("watched")) as server:
+        yield server
+
+
+def in_slow_chunks(source: Path, target: Path) -> None:
+    """Copy with pauses longer than the settle window (200 ms), the way a slow link does."""
+    with source.open("rb") as read, target.open("wb") as write:
+        size = source.stat().st_size
+        for _ in range(4):
+            write.write(read.read(size // 4 + 1))
+            write.flush()
+            time.sleep(0.4)  # not luck: the point is to be slower than the settle window
+
+
+def by_mv(source: Path, target: Path) -> None:
+    aside = target.parent.parent.parent / "aside.joblib"
+    shutil.copy(source, aside)
+    aside.rename(target)
+
+
+def by_rsync(*options: str) -> Callable[[Path, Path], None]:
+    def run(source: Path, target: Path) -> None:
+        if shutil.which("rsync") is None:
+            pytest.skip("rsync is not installed (Debian package rsync)")
+        subprocess.run(["rsync", *options, source, target], check=True)
+
+    return run
+
+
+def by_dd(source: Path, target: Path) -> None:
+    subprocess.run(["dd", f"if={source}", f"of={target}", "bs=64k", "conv=notrunc", "status=none"], check=True)
+
+
+def with_an_old_time(source: Path, target: Path) -> None:
+    os.utime(source, (1, 1))
+    subprocess.run(["cp", "-p", source, target], check=True)
+
+
+WAYS: dict[str, Callable[[Path, Path], object]] = {
+    "cp": shutil.copy,
+    "cp in slow chunks": in_slow_chunks,
+    "cp -p with an old time": with_an_old_time,
+    "mv": by_mv,
+    "hard link": os.link,
+    "rsync": by_rsync(),
+    "rsync --inplace": by_rsync("--inplace"),
+    "dd": by_dd,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_file_arrives(watched: Server, made: Path, way: str) -> None:
+    """A first version and a second one beside it arrive, whole, whichever tool brings them."""
+    model = "arrives-" + "".join(letter if letter.isalnum() else "-" for letter in way)
+    (watched.store / model).mkdir()
+    for version in (1, 2):
+        WAYS[way](made / f"{version}.joblib", watched.store / model / f"{version}.joblib")
+        watched.wait_active(model, version)
+        assert watched.predict(model).json()["predictions"] == [float(version)]
+    _nothing_was_taken_half_done(watched, model)
+
+
+@pytest.mark.parametrize("way", ["cp", "cp in slow chunks", "rsync", "rsync --inplace", "dd", "mv"])
+def test_a_live_file_is_overwritten(watched: Server, made: Path, way: str) -> None:
+    """New bytes under the name of the active version are a new candidate for it; the old ones serve meanwhile."""
+    model = "overwritten-" + "".join(letter if letter.isalnum() else "-" for letter in way)
+    (watched.store / model).mkdir()
+    target = watched.store / model / "1.joblib"
+    shutil.copy(made / "1.joblib", target)
+    watched.wait_active(model, 1)
+    before = watched.get(f"/models/{model}/active")["active"]["digest"]
+    WAYS[way](made / "2.joblib", target)
+    until(lambda: watched.predict(model).json()["predictions"] == [2.0], "the new bytes answering")
+    assert watched.get(f"/models/{model}/active")["active"]["digest"] != before
+    assert watched.active(model) == "1"
+    _nothing_was_taken_half_done(watched, model)
+
+
+def _nothing_was_taken_half_done(server: Server, model: str) -> None:
+    bad = [one for one in server.log() if one.get("model") == model and one.get("after") in ("REJECTED", "FAILED")]
+    assert not bad, bad
+    assert server.model(model)["last_failure"] is None
+
+
+def test_versions_arrive_by_tar_and_by_git(watched: Server, made: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for model in ("tarred", "cloned"):
+        (source / model / "1").mkdir(parents=True)
+        shutil.copy(made / "1.joblib", source / model / "1" / "model.joblib")
+    with tarfile.open(tmp_path / "models.tar", "w") as archive:
+        archive.add(source / "tarred", "tarred")
+    subprocess.run(["tar", "-xf", tmp_path / "models.tar", "-C", watched.store], check=True)
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "init.defaultBranch=main"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "models"]):
+        subprocess.run([*git, *command], cwd=source / "cloned", check=True)
+    subprocess.run([*git, "clone", "-q", source / "cloned", watched.store / "cloned"], check=True)
+    for model in ("tarred", "cloned"):
+        watched.wait_active(model, 1)
+        _nothing_was_taken_half_done(watched, model)
+
+
+def test_a_config_map_swaps_its_data_link(watched: Server, made: Path) -> None:
+    """Kubernetes swaps a symlink named ..data; the files behind it are what counts."""
+    model = watched.store / "mapped"
+    model.mkdir()
+
+    def swap(version: int) -> None:
+        data = model / f"..2026_{version}"
+        data.mkdir()
+        shutil.copy(made / f"{version}.joblib", data / "1.joblib")
+        (model / "..data_tmp").symlink_to(data.name)
+        (model / "..data_tmp").rename(model / "..data")
+
+    swap(1)
+    (model / "1.joblib").symlink_to("..data/1.joblib")
+    watched.wait_active("mapped", 1)
+    swap(2)
+    until(lambda: watched.predict("mapped").json()["predictions"] == [2.0], "the data behind the link")
+    _nothing_was_taken_half_done(watched, "mapped")
+
+
+@pytest.mark.parametrize("watch", ["auto", "events", "poll"])
+def test_the_store_may_come_late_go_away_and_come_back(tmp_path: Path, watch: str) -> None:
+    """Invariants 6, 7 and 10: what cannot be listed is not empty, and what is served goes on being served."""
+    store = tmp_path / "store"
+    settings = {"SERVING_STORE__WATCH": watch, "SERVING_STORE__POLL_SECONDS": "0.1"}
+    with serving(tmp_path, store=store, **settings) as server:
+        shutil.rmtree(store)
+        until(lambda: any(one.get("event") == "store_unavailable" for one in server.log()), "the store being missed")
+        write_version(store / "m", 1, constant(1))
+        server.wait_active("m", 1)
+
+        store.rename(tmp_path / "elsewhere")
+        missed = sum(one.get("event") == "store_unavailable" for one in server.log())
+        until(
+            lambda: (
+                sum(one.get("event") == "store_unavailable" for one in server.log()) > missed - 1
+                and server.get("/health/ready") is not None
+                and _store_is_missed(server)
+            ),
+            "the store being missed again",
+        )
+        assert server.predict("m").json()["predictions"] == [1.0]
+        assert server.client.get(server.url + "/health/ready").status_code == 200
+
+        (tmp_path / "elsewhere").rename(store)
+        server.drop("m", 2, constant(2))
+        server.wait_active("m", 2)
+
+        replacement = tmp_path / "replacement"
+        write_version(replacement / "m", 3, constant(3))
+        store.rename(tmp_path / "old")
+        replacement.rename(store)
+        server.wait_active("m", 3)
+        server.drop("m", 4, constant(4))
+        server.wait_active("m", 4)
+
+
+def _store_is_missed(server: Server) -> bool:
+    events = [one["event"] for one in server.log() if one.get("event") in ("store_available", "store_unavailable")]
+    return events[-1:] == ["store_unavailable"]
+
+
+def test_deleting_the_active_version_falls_back_and_deleting_everything_changes_nothing(tmp_path: Path) -> None:
+    """Invariant 10."""
+    for version in (1, 2):
+        write_version(tmp_path / "store" / "m", version, constant(version))
+    with serving(tmp_path, wait_ready=True) as server:
+        server.wait_active("m", 2)
+        shutil.rmtree(server.store / "m" / "2")
+        server.wait_active("m", 1)
+        shutil.rmtree(server.store / "m")
+        note = until(lambda: server.get("/models/m/active")["active"]["note"], "a note about the files")
+        assert "no longer in the store" in note
+        assert server.predict("m").json()["predictions"] == [1.0]
+        server.drop("m", 5, constant(5))
+        server.wait_active("m", 5)
+
+
+def test_a_resync_finds_what_no_event_has_told(tmp_path: Path) -> None:
+    """Invariant 6: with no watcher at all, the periodic look is enough."""
+    settings = {"SERVING_STORE__WATCH": "poll", "SERVING_STORE__POLL_SECONDS": "0.2"}
+    with serving(tmp_path, **settings) as server:
+        server.drop("m", 1, constant(1))
+        server.wait_active("m", 1)
+
+
+def test_versions_that_cannot_be_told_apart_are_refused_by_name(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        server.drop("m", "1", constant(1))
+        server.wait_active("m", 1)
+        server.drop("m", "01", constant(2))
+        refused = server.wait_state("m", "01", "REJECTED")
+        assert "'1'" in refused["reason"]
+        assert server.active("m") == "1"
+
+
+def test_a_read_only_store_is_served(tmp_path: Path) -> None:
+    """Nothing is written into the store, so a read-only mount will do: events cannot be proved, so it is polled."""
+    store = tmp_path / "store"
+    write_version(store / "m", 1, constant(1))
+    if os.geteuid() != 0:
+        store.chmod(0o555)
+        read_only = store
+    else:  # root writes through any mode; a read-only bind mount stops it too
+        read_only = tmp_path / "mounted"
+        read_only.mkdir()
+        mount = subprocess.run(["mount", "--bind", store, read_only], check=False, capture_output=True)
+        if mount.returncode != 0:
+            pytest.skip(f"no bind mounts here: {mount.stderr.decode().strip()}")
+        subprocess.run(["mount", "-o", "remount,ro,bind", read_only], check=True)
+    try:
+        with serving(tmp_path, store=read_only, SERVING_STORE__POLL_SECONDS="0.2") as server:
+            server.wait_active("m", 1)
+            if read_only != store:
+                write_version(store / "m", 2, constant(2))
+                server.wait_active("m", 2)
+            assert any(one.get("mode") == "poll" for one in server.log())
+    finally:
+        if read_only != store:
+            subprocess.run(["umount", "-l", read_only], check=False)
+        else:
+            store.chmod(0o755)

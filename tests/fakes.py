@@ -1,0 +1,228 @@
+"""Stand-ins for what the HTTP side talks to: an engine that needs no host, an operator that needs no reconciler."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+import httpx
+import numpy as np
+from fastapi import FastAPI
+
+from serving import api
+from serving.domain.batch import Batch, Prediction, Tensor
+from serving.domain.errors import OperationRefused, UnknownModel, UnknownVersion
+from serving.domain.report import GATE_NAMES, CandidateReport, GateResult, Verdict
+from serving.domain.signature import Container, Dtype, Feature, Kind, Method, Signature
+from serving.domain.state import State
+from serving.domain.status import (
+    ActiveStatus,
+    Failure,
+    HistoryEntry,
+    ModelStatus,
+    ModelSummary,
+    Status,
+    StoreStatus,
+    TargetStatus,
+    VersionStatus,
+)
+from serving.domain.version import VersionId
+from serving.registry import ActiveReference, ModelReference
+from serving.servable.servable import Servable
+from serving.settings import Settings
+from serving.telemetry.metrics import Metrics
+
+TOKEN = "correct-horse"
+ADMIN = {"authorization": f"Bearer {TOKEN}"}
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+NUMBERS = Signature(
+    features=tuple(Feature(name=f"x{index}") for index in range(4)),
+    methods=("predict", "predict_proba"),
+    kind=Kind.CLASSIFIER,
+    classes=((0, 1, 2),),
+)
+MIXED = Signature(
+    features=(
+        Feature(name="age", dtype=Dtype.NUMBER, nullable=True),
+        Feature(name="town", dtype=Dtype.STRING),
+        Feature(name="is_new", dtype=Dtype.BOOL, nullable=True),
+    ),
+    methods=("predict",),
+    container=Container.DATAFRAME,
+    is_named=True,
+)
+TEXTS = Signature(
+    features=(Feature(name="text", dtype=Dtype.STRING),), methods=("predict",), container=Container.TEXTS
+)
+
+Rule = Callable[[Method, Batch], Tensor | tuple[Tensor, ...]]
+
+
+def iris(method: Method, batch: Batch) -> Tensor:
+    """Tell irises apart by their petals alone, and be 98 % sure of it."""
+    assert batch.matrix is not None
+    labels = np.digitize(batch.matrix[:, 3], [0.8, 1.75])
+    if method == "predict":
+        return labels
+    return np.full((batch.rows, 3), 0.01) + 0.97 * np.eye(3)[labels]
+
+
+def echo(_method: Method, batch: Batch) -> Tensor:
+    """Answer the first column."""
+    if batch.matrix is not None:
+        return batch.matrix[:, 0]
+    assert batch.columns is not None
+    return batch.columns[0]
+
+
+class FakeEngine:
+    """Answers by `rule`, after `gate` is set, if there is one; `error` is raised instead when it is set."""
+
+    name = "sklearn"
+
+    def __init__(self, rule: Rule = iris) -> None:
+        self.rule = rule
+        self.error: Exception | None = None
+        self.gate: asyncio.Event | None = None
+        self.batches: list[Batch] = []
+        self.deadline_seconds: float | None = None
+
+    async def predict(self, method: Method, batch: Batch, deadline_seconds: float) -> Prediction:
+        """Answer one batch."""
+        self.batches.append(batch)
+        self.deadline_seconds = deadline_seconds
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        tensors = self.rule(method, batch)
+        return Prediction(tensors if isinstance(tensors, tuple) else (tensors,))
+
+    async def close(self) -> None:
+        """Have nothing to give back."""
+
+
+def make_servable(
+    model: str, version: str, engine: FakeEngine | None = None, signature: Signature = NUMBERS
+) -> Servable:
+    """Return a servable that has passed every gate."""
+    gates = tuple(GateResult(gate=name, verdict=Verdict.PASSED, evidence="seen") for name in GATE_NAMES)
+    report = CandidateReport(gates=gates, signature=signature, engine="sklearn")
+    return Servable(VersionId(model, version, f"sha256:{version * 64}"[:71]), report, engine or FakeEngine())
+
+
+def make_reference(**active: Servable | None) -> ActiveReference:
+    """Return a reference in which each model is answered by the servable given, or known and answered by none."""
+    reference = ActiveReference()
+    for name, servable in active.items():
+        loaded = {} if servable is None else {servable.id.version: servable}
+        reference = reference.with_model(name, ModelReference(servable, MappingProxyType(loaded)))
+    return reference
+
+
+def make_model_status(name: str = "iris", active: str | None = "3") -> ModelStatus:
+    """Return a model whose version 3 is active, 4 is on its way and 2 was refused."""
+    gates = (
+        GateResult(gate="load", verdict=Verdict.PASSED, evidence="loaded", duration_seconds=0.1),
+        GateResult(gate="golden", verdict=Verdict.REFUSED, evidence="row 3: expected 1, got 2", duration_seconds=0.2),
+    )
+    return ModelStatus(
+        name=name,
+        active=ActiveStatus(version=active, digest="sha256:33", engine="onnx", activated_at=NOON) if active else None,
+        target=TargetStatus(version="4", state=State.VALIDATING),
+        last_failure=Failure(version="2", gate="golden", reason="row 3: expected 1, got 2", at=NOON),
+        signature=NUMBERS,
+        versions=(
+            VersionStatus(version="4", state=State.VALIDATING, since=NOON),
+            VersionStatus(version="3", state=State.ACTIVE, since=NOON, is_loaded=True, signature=NUMBERS),
+            VersionStatus(version="2", state=State.REJECTED, since=NOON, reason="golden", gates=gates),
+        ),
+    )
+
+
+def make_status(*models: ModelStatus, **changes: Any) -> Status:
+    """Return the status of a service that has started and can list its store."""
+    given: dict[str, Any] = {
+        "models": MappingProxyType({model.name: model for model in models}),
+        "store": StoreStatus(is_available=True, watch="events", listed_at=NOON),
+        "has_started": True,
+    }
+    return Status(**(given | changes))
+
+
+class FakeOperator:
+    """Remembers what it was asked; knows the models of `status`; `error` is raised by every call when it is set."""
+
+    def __init__(self, status: Status) -> None:
+        self.status = status
+        self.calls: list[tuple[Any, ...]] = []
+        self.error: Exception | None = None
+        self.entries = tuple(
+            HistoryEntry(id=number, at=NOON, version="3", actor="system", event="transition")
+            for number in range(250, 0, -1)
+        )
+
+    async def pin(self, model: str, version: str, actor: str) -> ModelSummary:
+        """Pin a version that exists."""
+        found = self._ask("pin", model, version, actor)
+        if version not in {one.version for one in found.versions}:
+            raise UnknownVersion(f"'{model}' has no version '{version}'")
+        return found.model_copy(update={"pinned": version})
+
+    async def unpin(self, model: str, actor: str) -> ModelSummary:
+        """Lift a pin."""
+        return self._ask("unpin", model, actor)
+
+    async def rollback(self, model: str, actor: str, expected: str | None = None) -> ModelSummary:
+        """Leave the active version."""
+        found = self._ask("rollback", model, actor, expected)
+        if expected is not None and found.active is not None and expected != found.active.version:
+            raise OperationRefused(f"version '{expected}' is not active, '{found.active.version}' is")
+        return found
+
+    async def release(self, model: str, version: str, actor: str) -> ModelSummary:
+        """Lift a quarantine."""
+        return self._ask("release", model, version, actor)
+
+    async def refresh(self, actor: str) -> tuple[ModelSummary, ...]:
+        """Look at the store."""
+        self.calls.append(("refresh", actor))
+        if self.error is not None:
+            raise self.error
+        return tuple(self.status.models.values())
+
+    async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
+        """Return a page."""
+        self._ask("history", model, limit, before_id)
+        return tuple(entry for entry in self.entries if before_id is None or entry.id < before_id)[:limit]
+
+    def _ask(self, call: str, model: str, *rest: Any) -> ModelStatus:
+        self.calls.append((call, model, *rest))
+        if self.error is not None:
+            raise self.error
+        if model not in self.status.models:
+            raise UnknownModel(f"no model named '{model}'")
+        return self.status.models[model]
+
+
+def make_app(
+    reference: ActiveReference | None = None, status: Status | None = None, **settings: dict[str, Any]
+) -> FastAPI:
+    """Return the HTTP side over fakes: `iris`, version 3 active, and the admin token TOKEN."""
+    app = FastAPI(title="serving", version="0")
+    api.install(app)
+    state = app.state
+    state.settings = Settings.model_validate({"security": {"admin_token": TOKEN}, **settings})
+    state.metrics = Metrics("0")
+    state.active = make_reference(iris=make_servable("iris", "3")) if reference is None else reference
+    state.status = make_status(make_model_status()) if status is None else status
+    state.operator = FakeOperator(state.status)
+    return app
+
+
+def make_client(app: FastAPI) -> httpx.AsyncClient:
+    """Return a client that talks to `app` without a socket; an exception that would leave it fails the test."""
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")

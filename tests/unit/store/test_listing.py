@@ -1,0 +1,425 @@
+"""What is in the store, and when it cannot be told."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from serving.domain.errors import StoreUnavailable
+from serving.domain.version import Format, order_key
+from serving.store.listing import Store
+from tests.unit.store.files import (
+    list_model,
+    problem_of,
+    store_at,
+    versions,
+    without_privileges,
+    write,
+    write_manifest,
+    write_version,
+)
+
+
+def test_an_empty_store_is_empty(root: Path) -> None:
+    listing = store_at(root).list()
+    assert dict(listing.models) == {}
+    assert listing.problems == ()
+
+
+def test_a_version_directory_is_a_version(root: Path) -> None:
+    directory = write_version(root, "iris", "3", model_joblib=b"model", README_md=b"read me")
+    write_manifest(directory)
+    (entry,) = list_model(root)
+    assert (entry.model, entry.version, entry.path, entry.main) == ("iris", "3", "iris/3", "model.joblib")
+    assert entry.format is Format.JOBLIB
+    assert entry.has_manifest
+    assert not entry.is_lone
+    assert entry.problem is None
+    assert [stamp.name for stamp in entry.fingerprint] == ["README.md", "manifest.json", "model.joblib"]
+    found = (directory / "model.joblib").stat()
+    stamp = entry.fingerprint[-1]
+    assert (stamp.inode, stamp.size, stamp.mtime_ns, stamp.ctime_ns) == (
+        found.st_ino,
+        5,
+        found.st_mtime_ns,
+        found.st_ctime_ns,
+    )
+
+
+def test_a_single_file_is_a_version_named_without_its_suffix(root: Path) -> None:
+    write(root / "iris" / "1.2.skops")
+    (entry,) = list_model(root)
+    assert (entry.version, entry.path, entry.main) == ("1.2", "iris/1.2.skops", "1.2.skops")
+    assert entry.format is Format.SKOPS
+    assert not entry.has_manifest
+    assert [stamp.name for stamp in entry.fingerprint] == ["1.2.skops"]
+
+
+def test_a_lone_file_is_a_model_whose_version_others_name(root: Path) -> None:
+    write(root / "churn.onnx")
+    (entry,) = list_model(root, "churn")
+    assert (entry.version, entry.path, entry.main, entry.is_lone) == ("", "churn.onnx", "churn.onnx", True)
+    assert entry.format is Format.ONNX
+
+
+def test_everything_else_is_left_alone(root: Path) -> None:
+    write(root / "README.md")
+    write(root / ".git" / "HEAD")
+    write(root / "lost+found" / "x.joblib")
+    write(root / "iris" / "README.md")
+    write(root / "iris" / ".publishing-1" / "model.joblib")
+    write(root / "iris" / "4.joblib.part")
+    write(root / "iris" / "5.joblib~")
+    write(root / "churn.joblib.tmp")
+    (root / "empty").mkdir()
+    (root / "iris" / "6").mkdir()
+    listing = store_at(root).list()
+    assert dict(listing.models) == {}
+    assert listing.problems == ()
+
+
+def test_ignored_patterns_do_not_exist_at_any_level(root: Path) -> None:
+    write_version(root, "old-iris", "1")
+    write_version(root, "iris", "old-1")
+    write_version(root, "iris", "2", model_joblib=b"", old_pkl=b"")
+    write(root / "old-churn.joblib")
+    listing = store_at(root, ignore=("old*",)).list()
+    assert list(listing.models) == ["iris"]
+    assert [(entry.version, entry.problem) for entry in listing.models["iris"]] == [("2", None)]
+    assert listing.problems == ()
+
+
+def test_a_directory_without_an_artefact_is_not_a_version_yet(root: Path) -> None:
+    write_version(root, "iris", "4", manifest_json=b"{}")
+    write(root / "iris" / "5" / "inner" / "model.joblib")
+    listing = store_at(root).list()
+    assert dict(listing.models) == {}
+    assert listing.problems == ("'iris/4' holds no artefact yet", "'iris/5' holds no artefact yet")
+
+
+def test_two_artefacts_in_a_version_are_a_problem_that_names_both(root: Path) -> None:
+    write_version(root, "iris", "1", model_joblib=b"", model_pkl=b"")
+    assert problem_of(root, "iris/1") == "holds 2 artefacts, 'model.joblib', 'model.pkl'; a version has exactly one"
+
+
+def test_directories_inside_a_version_are_left_alone(root: Path) -> None:
+    write_version(root, "iris", "1")
+    write(root / "iris" / "1" / "plots" / "other.joblib")
+    (entry,) = list_model(root)
+    assert entry.problem is None
+    assert [stamp.name for stamp in entry.fingerprint] == ["model.joblib"]
+
+
+def test_versions_come_newest_first(root: Path) -> None:
+    for version in ("1", "9", "10", "2.5"):
+        write_version(root, "iris", version)
+    write(root / "iris" / "v11.joblib")
+    assert versions(root) == ["v11", "10", "9", "2.5", "1"]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(names=st.sets(st.from_regex(r"v?[0-9]{1,3}([.-][0-9a-c]{1,2}){0,2}", fullmatch=True), max_size=12))
+def test_any_versions_come_in_descending_order_and_one_of_equals_is_good(root: Path, names: set[str]) -> None:
+    shutil.rmtree(root / "iris", ignore_errors=True)
+    for name in names:
+        write_version(root, "iris", name)
+    entries = list_model(root)
+    keys = [order_key(entry.version) for entry in entries]
+    assert {entry.version for entry in entries} == names
+    assert keys == sorted(keys, reverse=True)
+    good = [order_key(entry.version) for entry in entries if entry.problem is None]
+    assert len(good) == len(set(good)) == len(set(keys))
+
+
+def test_of_equal_versions_the_shortest_spelling_is_kept(root: Path) -> None:
+    for version in ("v1", "01", "1"):
+        write_version(root, "iris", version)
+    assert versions(root) == ["1", "01", "v1"]
+    assert problem_of(root, "iris/1") == ""
+    assert problem_of(root, "iris/01") == ("'iris/1' is the same version: '01' and '1' are equal; rename one of them")
+    assert "'iris/1' is the same version" in problem_of(root, "iris/v1")
+
+
+def test_of_a_directory_and_a_single_file_of_the_same_version_the_directory_is_kept(root: Path) -> None:
+    write(root / "iris" / "3.joblib")
+    write(root / "iris" / "3.pkl")
+    write_version(root, "iris", "3")
+    assert problem_of(root, "iris/3") == ""
+    assert problem_of(root, "iris/3.joblib") == "'iris/3' is the same version; remove one of them"
+    assert problem_of(root, "iris/3.pkl") == "'iris/3' is the same version; remove one of them"
+
+
+def test_a_directory_that_is_still_empty_takes_no_name(root: Path) -> None:
+    (root / "iris" / "3").mkdir(parents=True)
+    write(root / "iris" / "3.joblib")
+    (root / "churn").mkdir()
+    write(root / "churn.joblib")
+    assert problem_of(root, "iris/3.joblib") == ""
+    assert list_model(root, "churn")[0].is_lone
+
+
+def test_of_a_directory_and_a_lone_file_of_the_same_model_the_directory_is_kept(root: Path) -> None:
+    write(root / "iris.joblib")
+    write_version(root, "iris", "1")
+    listing = store_at(root).list()
+    assert [entry.path for entry in listing.models["iris"]] == ["iris/1"]
+    assert listing.problems == ("'iris.joblib' is left out: 'iris' is the same model; rename or remove one of them",)
+
+
+def test_of_two_lone_files_of_the_same_model_the_first_is_kept(root: Path) -> None:
+    write(root / "churn.joblib")
+    write(root / "churn.pkl")
+    listing = store_at(root).list()
+    assert [entry.path for entry in listing.models["churn"]] == ["churn.joblib"]
+    assert "'churn.joblib' is the same model" in listing.problems[0]
+
+
+def test_models_that_differ_in_case_only_are_one_model(root: Path) -> None:
+    for model in ("iris", "IRIS", "Iris"):
+        write_version(root, model, "1")
+    write(root / "iriS.joblib")
+    listing = store_at(root).list()
+    assert list(listing.models) == ["IRIS"]
+    assert len(listing.problems) == 3
+    assert all("'IRIS' is the same model" in problem for problem in listing.problems)
+
+
+@pytest.mark.parametrize("name", ["active", "bad name", "-1", "ü", "x" * 101])
+def test_a_bad_name_is_not_served_and_reported(root: Path, name: str) -> None:
+    write_version(root, name, "1")
+    write_version(root, "iris", name)
+    write_version(root, "iris", "1")
+    write(root / f"{name}.joblib")
+    write(root / "iris" / f"{name}.pkl")
+    listing = store_at(root).list()
+    assert list(listing.models) == ["iris"]
+    assert [entry.version for entry in listing.models["iris"]] == ["1"]
+    assert len(listing.problems) == 2
+    assert listing.problems[0].startswith("'")
+    assert listing.problems[1].startswith("in 'iris': ")
+
+
+def test_problems_are_sorted_and_bounded(root: Path) -> None:
+    for number in range(60):
+        write_version(root, f"-{number:02}", "1")
+    problems = store_at(root).list().problems
+    assert len(problems) == 51
+    assert problems[:50] == tuple(sorted(problems[:50]))
+    assert problems[50] == "and 10 more"
+
+
+def test_names_that_are_not_unicode_are_reported_in_printable_form(root: Path) -> None:
+    (root / "iris" / "1").mkdir(parents=True)
+    for name in (b"mod\xe8le.joblib", b"line\nbreak.txt"):
+        (root / "iris" / "1" / os.fsdecode(name)).touch()
+    (root / os.fsdecode(b"mod\xe8le")).mkdir()
+    problem = problem_of(root, "iris/1")
+    assert "'mod\\udce8le.joblib' has characters that cannot be printed" in problem
+    assert "'line\\nbreak.txt'" in problem
+    assert all(line.isprintable() for line in (problem, *store_at(root).list().problems))
+
+
+def test_an_artefact_suffix_on_a_directory_is_a_problem(root: Path) -> None:
+    (root / "iris" / "3.joblib").mkdir(parents=True)
+    (root / "churn.joblib").mkdir()
+    assert problem_of(root, "iris/3.joblib") == "'3.joblib' is a directory; only regular files are read"
+    assert store_at(root).list().problems == (
+        "'churn.joblib': 'churn.joblib' is a directory; only regular files are read",
+    )
+
+
+def test_special_files_are_a_problem_and_never_opened(root: Path) -> None:
+    write_version(root, "iris", "1")
+    os.mkfifo(root / "iris" / "1" / "events")
+    os.mkfifo(root / "iris" / "2.joblib")
+    os.mkfifo(root / "churn.joblib")
+    assert problem_of(root, "iris/1") == "'events' is a FIFO; only regular files are read"
+    assert problem_of(root, "iris/2.joblib") == "'2.joblib' is a FIFO; only regular files are read"
+    assert store_at(root).list().problems == ("'churn.joblib': 'churn.joblib' is a FIFO; only regular files are read",)
+
+
+def test_hard_links_are_files_like_any_other(root: Path, tmp_path: Path) -> None:
+    outside = write(tmp_path / "outside.joblib")
+    (root / "iris").mkdir()
+    os.link(outside, root / "iris" / "1.joblib")
+    assert problem_of(root, "iris/1.joblib") == ""
+
+
+def test_a_version_beyond_the_size_limit_is_a_problem(root: Path) -> None:
+    write_version(root, "iris", "1", model_joblib=b"x" * 700_000, golden_json=b"x" * 700_000)
+    write(root / "iris" / "2.joblib", b"x" * 1_048_576)
+    assert problem_of(root, "iris/1", max_artifact_mb=1) == "is 1.3 MB; store.max_artifact_mb allows 1.0"
+    assert problem_of(root, "iris/2.joblib", max_artifact_mb=1) == ""
+
+
+def test_a_version_with_very_many_files_is_a_problem(root: Path) -> None:
+    directory = write_version(root, "iris", "1")
+    for number in range(1000):
+        (directory / f"{number}.txt").touch()
+    assert problem_of(root, "iris/1") == "holds 1001 files; a version has at most 1000"
+
+
+def test_only_the_newest_versions_are_seen_beyond_the_limit(root: Path) -> None:
+    for number in range(1, 13):
+        write_version(root, "iris", str(number))
+    assert versions(root, max_versions=3) == ["12", "11", "10"]
+    assert store_at(root, max_versions=3).list().problems == ("'iris' has 12 versions; only the newest 3 are seen",)
+
+
+def test_only_the_first_models_are_seen_beyond_the_limit(root: Path) -> None:
+    for model in ("d", "c", "b", "a"):
+        write_version(root, model, "1")
+    write(root / "e.joblib")
+    listing = store_at(root, max_models=2).list()
+    assert list(listing.models) == ["a", "b"]
+    assert listing.problems == ("3 models left out: store.max_models is 2",)
+
+
+def test_a_missing_root_is_not_an_empty_store(root: Path) -> None:
+    root.rmdir()
+    with pytest.raises(StoreUnavailable, match=r"store' cannot be listed: No such file or directory"):
+        store_at(root).list()
+
+
+def test_a_file_in_place_of_the_root_is_not_an_empty_store(root: Path) -> None:
+    root.rmdir()
+    root.touch()
+    with pytest.raises(StoreUnavailable, match="Not a directory"):
+        store_at(root).list()
+
+
+def test_a_root_link_that_leads_nowhere_is_not_an_empty_store(root: Path) -> None:
+    link = root.with_name("link")
+    link.symlink_to(root / "gone")
+    with pytest.raises(StoreUnavailable, match="No such file"):
+        store_at(link).list()
+
+
+def test_an_unreadable_root_is_not_an_empty_store(shared_root: Path) -> None:
+    shared_root.chmod(0)
+    with without_privileges(), pytest.raises(StoreUnavailable, match="Permission denied"):
+        store_at(shared_root).list()
+
+
+def test_an_unreadable_model_is_not_an_empty_model(shared_root: Path) -> None:
+    write_version(shared_root, "iris", "1")
+    write_version(shared_root, "wine", "1")
+    (shared_root / "iris").chmod(0)
+    with without_privileges(), pytest.raises(StoreUnavailable, match=r"Permission denied \(.*/iris\)"):
+        store_at(shared_root).list()
+
+
+def test_an_unreadable_version_is_a_problem_of_that_version(shared_root: Path) -> None:
+    for version in ("1", "2", "3"):
+        write_version(shared_root, "iris", version)
+    (shared_root / "iris" / "2").chmod(0)
+    (shared_root / "iris" / "3").chmod(0o444)
+    with without_privileges():
+        entries = list_model(shared_root)
+    assert [(entry.version, entry.problem) for entry in entries] == [
+        ("3", "cannot be read: Permission denied"),
+        ("2", "cannot be read: Permission denied"),
+        ("1", None),
+    ]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_an_error_in_the_middle_of_a_model_directory_is_not_an_empty_model(
+    root: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    write_version(root, "iris", "1")
+
+    def fail(*_: Any) -> list[str]:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("serving.store.models.os.listdir", fail)
+    with pytest.raises(StoreUnavailable, match=os.strerror(code)):
+        store_at(root).list()
+
+
+def test_running_out_of_descriptors_says_nothing_of_a_version(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_version(root, "iris", "1")
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("serving.store.models.read_directory", fail)
+    with pytest.raises(StoreUnavailable, match="Too many open files"):
+        store_at(root).list()
+
+
+def test_a_store_comes_back_after_it_was_away(root: Path) -> None:
+    write_version(root, "iris", "1")
+    store = store_at(root)
+    before = store.list()
+    root.rename(root.with_name("away"))
+    with pytest.raises(StoreUnavailable):
+        store.list()
+    root.with_name("away").rename(root)
+    after = store.list()
+    assert after == before
+    assert after.models["iris"] is before.models["iris"]
+
+
+def test_another_directory_in_place_of_the_root_is_noticed(root: Path) -> None:
+    write_version(root, "iris", "1")
+    store = store_at(root)
+    before = store.list()
+    root.rename(root.with_name("old"))
+    write_version(root, "iris", "1")
+    after = store.list()
+    assert before.root == (root.with_name("old").stat().st_dev, root.with_name("old").stat().st_ino)
+    assert after.root == (root.stat().st_dev, root.stat().st_ino)
+    assert after.root != before.root
+    assert after.models["iris"] != before.models["iris"]
+
+
+def test_a_root_replaced_while_it_is_listed_is_listed_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_version(root, "iris", "1")
+    replacement = root.with_name("new")
+    write_version(replacement, "iris", "2")
+    store = store_at(root)
+    read_models = Store._read_models
+
+    def replace_then_read(self: Store, now: Any) -> Any:
+        if replacement.exists():
+            root.rename(root.with_name("old"))
+            replacement.rename(root)
+        return read_models(self, now)
+
+    monkeypatch.setattr(Store, "_read_models", replace_then_read)
+    assert [entry.version for entry in store.list().models["iris"]] == ["2"]
+
+
+def test_a_root_removed_while_it_is_listed_is_not_an_empty_store(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_version(root, "iris", "1")
+    store = store_at(root)
+    read_models = Store._read_models
+
+    def remove_then_read(self: Store, now: Any) -> Any:
+        root.rename(root.with_name("away"))
+        return read_models(self, now)
+
+    monkeypatch.setattr(Store, "_read_models", remove_then_read)
+    with pytest.raises(StoreUnavailable):
+        store.list()
+
+
+def test_a_model_that_vanishes_while_it_is_listed_is_gone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_version(root, "iris", "1")
+    write_version(root, "wine", "1")
+    read_model = Store._read_model
+
+    def remove_then_read(self: Store, now: Any, model: str, *rest: Any) -> None:
+        shutil.rmtree(root / "iris", ignore_errors=True)
+        read_model(self, now, model, *rest)
+
+    monkeypatch.setattr(Store, "_read_model", remove_then_read)
+    assert list(store_at(root).list().models) == ["wine"]

@@ -1,0 +1,284 @@
+"""What is listed again is read again only where something changed, and nothing that changed is missed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.settings import StoreSettings
+from serving.store import models
+from serving.store.entries import read_directory
+from serving.store.listing import Store
+from tests.unit.store.files import list_model, store_at, write, write_in_place, write_version
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The version directories that were read, as they are read."""
+    paths: list[str] = []
+
+    def record(rules: Any, subject: Any, *rest: Any) -> Any:
+        paths.append(subject.path)
+        return read_directory(rules, subject, *rest)
+
+    monkeypatch.setattr(models, "read_directory", record)
+    monkeypatch.setattr(models.ModelDirectory, "doubt_one", lambda self: None)
+    return paths
+
+
+@pytest.fixture
+def populated(root: Path) -> Path:
+    """Two models with two version directories and a single file each, and a lone file."""
+    for model in ("iris", "wine"):
+        write_version(root, model, "1", model_joblib=b"1", golden_json=b"{}")
+        write_version(root, model, "2", model_joblib=b"2", manifest_json=b"{}")
+        write(root / model / "3.joblib", b"3")
+    write(root / "churn.joblib")
+    return root
+
+
+def test_an_unchanged_store_is_the_identical_entries_and_nothing_is_read(populated: Path, reads: list[str]) -> None:
+    store = store_at(populated)
+    before = store.list()
+    reads.clear()
+    after = store.list()
+    assert reads == []
+    assert list(after.models) == ["churn", "iris", "wine"]
+    assert all(after.models[model] is before.models[model] for model in before.models)
+
+
+def test_only_what_changed_is_read_and_replaced(populated: Path, reads: list[str]) -> None:
+    store = store_at(populated)
+    before = store.list()
+    reads.clear()
+    write(populated / "iris" / "1" / "model.joblib", b"other bytes")
+    after = store.list()
+    assert reads == ["iris/1"]
+    assert after.models["wine"] is before.models["wine"]
+    assert after.models["churn"] is before.models["churn"]
+    assert [one is other for one, other in zip(after.models["iris"], before.models["iris"], strict=True)] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def rewrite_artefact(root: Path) -> None:
+    write_in_place(root / "iris" / "1" / "model.joblib", b"9")
+
+
+def rewrite_golden(root: Path) -> None:
+    write_in_place(root / "iris" / "1" / "golden.json", b"[]")
+
+
+def rewrite_single(root: Path) -> None:
+    write_in_place(root / "iris" / "3.joblib", b"9")
+
+
+def rewrite_lone(root: Path) -> None:
+    write_in_place(root / "churn.joblib", (root / "churn.joblib").read_bytes())
+
+
+def add_file(root: Path) -> None:
+    write(root / "iris" / "1" / "README.md")
+
+
+def remove_file(root: Path) -> None:
+    (root / "iris" / "1" / "golden.json").unlink()
+
+
+def rename_file(root: Path) -> None:
+    (root / "iris" / "1" / "golden.json").rename(root / "iris" / "1" / "gold.json")
+
+
+def replace_by_rename(root: Path) -> None:
+    write(root / "iris" / "1" / ".new", b"9").rename(root / "iris" / "1" / "model.joblib")
+
+
+def add_second_artefact(root: Path) -> None:
+    write(root / "iris" / "1" / "model.pkl")
+
+
+def add_version(root: Path) -> None:
+    write_version(root, "iris", "4")
+
+
+def add_single(root: Path) -> None:
+    write(root / "iris" / "4.pkl")
+
+
+def remove_version(root: Path) -> None:
+    shutil.rmtree(root / "iris" / "2")
+
+
+def rename_version(root: Path) -> None:
+    (root / "iris" / "2").rename(root / "iris" / "20")
+
+
+def exchange_versions(root: Path) -> None:
+    (root / "iris" / "1").rename(root / "iris" / ".x")
+    (root / "iris" / "2").rename(root / "iris" / "1")
+    (root / "iris" / ".x").rename(root / "iris" / "2")
+
+
+def file_becomes_directory(root: Path) -> None:
+    (root / "iris" / "3.joblib").unlink()
+    write_version(root, "iris", "3")
+
+
+def directory_becomes_link(root: Path) -> None:
+    (root / "iris" / "1").rename(root / "iris" / ".1")
+    (root / "iris" / "1").symlink_to("2")
+
+
+def model_is_replaced(root: Path) -> None:
+    (root / "iris").rename(root / ".iris")
+    write_version(root, "iris", "1")
+
+
+def model_vanishes(root: Path) -> None:
+    shutil.rmtree(root / "iris")
+
+
+def lone_file_vanishes(root: Path) -> None:
+    (root / "churn.joblib").unlink()
+
+
+CHANGES = (
+    rewrite_artefact,
+    rewrite_golden,
+    rewrite_single,
+    rewrite_lone,
+    add_file,
+    remove_file,
+    rename_file,
+    replace_by_rename,
+    add_second_artefact,
+    add_version,
+    add_single,
+    remove_version,
+    rename_version,
+    exchange_versions,
+    file_becomes_directory,
+    directory_becomes_link,
+    model_is_replaced,
+    model_vanishes,
+    lone_file_vanishes,
+)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_every_change_is_noticed_and_listed_as_by_a_fresh_store(
+    populated: Path, reads: list[str], change: Callable[[Path], None]
+) -> None:
+    store = store_at(populated)
+    before = store.list()
+    change(populated)
+    after = store.list()
+    assert after != before
+    assert after == store_at(populated).list()
+    assert store.list() == after
+
+
+def test_a_name_that_turns_from_a_file_into_a_version_is_noticed(populated: Path) -> None:
+    (populated / "iris" / "4").touch()
+    store = store_at(populated)
+    store.list()
+    (populated / "iris" / "4").unlink()
+    write_version(populated, "iris", "4")
+    assert store.list() == store_at(populated).list()
+    assert store.list().models["iris"][0].version == "4"
+
+
+def test_an_empty_version_is_noticed_when_it_is_filled(root: Path) -> None:
+    (root / "iris" / "1").mkdir(parents=True)
+    store = store_at(root)
+    assert "iris" not in store.list().models
+    write_version(root, "iris", "1")
+    assert [entry.version for entry in store.list().models["iris"]] == ["1"]
+
+
+def test_the_better_of_equal_versions_takes_over_and_back(root: Path) -> None:
+    write_version(root, "iris", "01")
+    store = store_at(root)
+    before = store.list().models["iris"]
+    write_version(root, "iris", "1")
+    assert [(entry.version, entry.problem is None) for entry in store.list().models["iris"]] == [
+        ("1", True),
+        ("01", False),
+    ]
+    shutil.rmtree(root / "iris" / "1")
+    assert store.list().models["iris"] == before
+
+
+def test_a_directory_that_changed_just_now_is_read_again(populated: Path, reads: list[str]) -> None:
+    store = Store(StoreSettings(path=populated), now_ns=time.time_ns)
+    store.list()
+    reads.clear()
+    store.list()
+    assert sorted(reads) == ["iris/1", "iris/2", "wine/1", "wine/2"]
+
+
+def test_a_clock_set_back_makes_directories_be_read_again(populated: Path, reads: list[str]) -> None:
+    store = Store(StoreSettings(path=populated), now_ns=lambda: 0)
+    store.list()
+    reads.clear()
+    store.list()
+    assert len(reads) == 4
+
+
+def test_a_file_system_that_keeps_directory_times_is_seen_through_in_time(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 4):
+        write_version(root, "iris", str(number))
+    store = store_at(root)
+    store.list()
+    lstat = os.lstat
+    frozen = {f"{number}".encode(): lstat(root / "iris" / f"{number}") for number in range(1, 4)}
+    monkeypatch.setattr(models.os, "lstat", lambda path, **given: frozen.get(path) or lstat(path, **given))
+    for number in range(1, 4):
+        write(root / "iris" / f"{number}" / "golden.json")
+    for _ in range(3):
+        entries = store.list().models["iris"]
+    assert entries == list_model(root)
+    assert all(len(entry.fingerprint) == 2 for entry in entries)
+
+
+def test_every_version_of_every_model_is_doubted_in_its_turn(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(12):
+        write_version(root, f"model-{number}", "1")
+        write_version(root, f"model-{number}", "2")
+    store = store_at(root)
+    store.list()
+    read: set[str] = set()
+
+    def record(rules: Any, subject: Any, *rest: Any) -> Any:
+        read.add(subject.path)
+        return read_directory(rules, subject, *rest)
+
+    monkeypatch.setattr(models, "read_directory", record)
+    store.list()
+    assert len(read) == 8
+    for _ in range(3):
+        store.list()
+    assert len(read) == 24
+
+
+def test_links_are_never_taken_from_memory(root: Path, reads: list[str]) -> None:
+    write_version(root, "iris", "1")
+    (root / "iris" / "2").symlink_to("1")
+    (root / "iris" / "3").mkdir()
+    (root / "iris" / "3" / "model.joblib").symlink_to("../1/model.joblib")
+    store = store_at(root)
+    before = store.list()
+    reads.clear()
+    after = store.list()
+    assert reads == ["iris/3", "iris/2"]
+    assert after.models["iris"] is before.models["iris"]

@@ -1,0 +1,50 @@
+"""Which names exist in the store."""
+
+from __future__ import annotations
+
+import pytest
+
+from serving.domain.version import Format
+from serving.store.names import Names, artefact_format, artefact_stem
+
+
+@pytest.mark.parametrize(
+    "name", [".git", "..data", "3~", "3.tmp", "m.joblib.part", "m.partial", ".3.swp", "3.filepart", "lost+found"]
+)
+def test_unfinished_and_hidden_names_do_not_exist(name: str) -> None:
+    assert not Names().exists(name)
+
+
+@pytest.mark.parametrize("name", ["3", "model.joblib", "tmp", "part.1", "README.md"])
+def test_other_names_exist(name: str) -> None:
+    assert Names().exists(name)
+
+
+def test_a_pattern_of_the_settings_hides_whole_names_only() -> None:
+    names = Names(["*.bak", "old-?"])
+    assert not names.exists("3.bak")
+    assert not names.exists("old-1")
+    assert names.exists("older-1")
+    assert names.exists("OLD-1")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("m.joblib", Format.JOBLIB),
+        ("m.pkl", Format.PICKLE),
+        ("m.pickle", Format.PICKLE),
+        ("m.skops", Format.SKOPS),
+        ("m.onnx", Format.ONNX),
+        ("M.ONNX", Format.ONNX),
+        ("joblib", None),
+        ("m.joblib.gz", None),
+        ("manifest.json", None),
+    ],
+)
+def test_the_suffix_tells_the_format(name: str, expected: Format | None) -> None:
+    assert artefact_format(name) is expected
+
+
+def test_only_the_last_suffix_is_dropped_from_a_version() -> None:
+    assert artefact_stem("1.2.joblib") == "1.2"
