@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from serving.app import create_app
+from serving.domain.errors import ServingError
 from serving.domain.status import Status
 from serving.settings import Settings
 from serving.telemetry import logging
@@ -34,9 +35,19 @@ class Server(uvicorn.Server):
         self._has_been_asked = False
         self.exit_code = 0
 
-    async def startup(self, sockets: list[Any] | None = None) -> None:
-        """Start the application, then listen (called by uvicorn)."""
+    async def serve(self, sockets: list[Any] | None = None) -> None:
+        """Run from the first signal handler to the last thread; raises what the application's start raises.
+
+        uvicorn would log a traceback for an application that cannot start, and leave out the end of one that was
+        hurried; so the lifespan is entered and left here.
+        """
         self._loop = asyncio.get_running_loop()
+        with self.capture_signals():
+            async with self._app.router.lifespan_context(self._app):
+                await self._serve(sockets)
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        """Listen (called by uvicorn)."""
         await super().startup(sockets)
         if self.started:
             address = self.servers[0].sockets[0].getsockname()
@@ -92,6 +103,7 @@ def run(settings: Settings) -> int:
         app,
         host=settings.server.host,
         port=settings.server.port,
+        lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -100,10 +112,9 @@ def run(settings: Settings) -> int:
     server = Server(config, app, settings)
     try:
         server.run()
-    except SystemExit as error:  # uvicorn could not start; it has said why
-        return int(error.code or 0) and 1
-    finally:
-        service = getattr(app.state, "service", None)
-        if service is not None and server.force_exit:
-            service.stop()
+    except SystemExit:  # uvicorn could not listen, and has said why
+        return 1
+    except ServingError as error:
+        log.error("cannot_start", reason=str(error))
+        return 1
     return server.exit_code

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
 import httpx
 import numpy as np
+import orjson
 from fastapi import FastAPI
 
 from serving import api
@@ -58,6 +60,7 @@ TEXTS = Signature(
     features=(Feature(name="text", dtype=Dtype.STRING),), methods=("predict",), container=Container.TEXTS
 )
 
+Message = MutableMapping[str, Any]
 Rule = Callable[[Method, Batch], Tensor | tuple[Tensor, ...]]
 
 
@@ -226,3 +229,63 @@ def make_app(
 def make_client(app: FastAPI) -> httpx.AsyncClient:
     """Return a client that talks to `app` without a socket; an exception that would leave it fails the test."""
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+
+
+def call(app: FastAPI, method: str, path: str, **options: Any) -> httpx.Response:
+    """Make one request on a loop of its own."""
+
+    async def one() -> httpx.Response:
+        async with make_client(app) as client:
+            return await client.request(method, path, **options)
+
+    return asyncio.run(one())
+
+
+def predict(app: FastAPI, body: Any, path: str = "/models/iris/predict", **headers: str) -> httpx.Response:
+    """Ask for a prediction with a body of bytes, text, or anything JSON has a form for."""
+    content = body if isinstance(body, bytes | str) else orjson.dumps(body)
+    return call(app, "POST", path, content=content, headers={"content-type": "application/json", **headers})
+
+
+async def exchange(app: FastAPI, *messages: Message, path: str = "/models/iris/predict", **headers: str) -> Exchange:
+    """Play a client that sends these ASGI messages, and then nothing more for as long as it is waited for."""
+    sent = Exchange([])
+    waiting = list(messages)
+
+    async def receive() -> Message:
+        if waiting:
+            return waiting.pop(0)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.messages.append(message)
+
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": raw, "query_string": b"", "client": None}
+    await app(scope, receive, send)
+    sent.unread = len(waiting)
+    return sent
+
+
+@dataclass
+class Exchange:
+    """What came back over ASGI. `unread` counts the messages nobody asked for."""
+
+    messages: list[Message]
+    unread: int = 0
+
+    @property
+    def status(self) -> int:
+        """The status of the answer."""
+        return int(self.messages[0]["status"])
+
+    @property
+    def document(self) -> Any:
+        """The JSON of the answer."""
+        return orjson.loads(b"".join(message.get("body", b"") for message in self.messages[1:]))
+
+
+def part(body: bytes, *, is_last: bool = False) -> Message:
+    """Return one message of a request's body."""
+    return {"type": "http.request", "body": body, "more_body": not is_last}

@@ -29,7 +29,7 @@ async def encode(answer: Answer) -> bytes:
         if answer.is_single:
             document = {"model": answer.model, "version": answer.version, "prediction": _by_row(prediction)[0]}
             return orjson.dumps(document, _plain, _OPTIONS)
-        if answer.rows * _width(prediction) <= INLINE_VALUES:
+        if answer.rows == 1 or answer.rows * _width(prediction) <= INLINE_VALUES:
             document = {"model": answer.model, "version": answer.version, "predictions": _by_row(prediction)}
             return orjson.dumps(document, _plain, _OPTIONS)
         return await asyncio.to_thread(_encode_many, answer)

@@ -9,10 +9,14 @@ from secrets import token_hex
 from time import perf_counter
 
 import structlog
+from starlette.datastructures import State
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.api import problems
+from serving.api.bodies import Headers
+from serving.api.predict import PredictEndpoint
+from serving.settings import Settings
 from serving.telemetry.logging import REQUEST_ID
 
 CLIENT_GONE = 499
@@ -29,50 +33,79 @@ class Edge:
     long way and end at the same application.
     """
 
-    def __init__(self, app: ASGIApp, predict: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, predict: PredictEndpoint) -> None:
         self._app = app
         self._predict = predict
-        self._prefix = token_hex(6)
+        self._settings: Settings | None = None
+        self._sample = 0.0
+        self._prefix = token_hex(6).encode()
         self._numbers = count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on; never raises for what happens inside of it."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._pass_other(scope, receive, send)
             return
         started = perf_counter()
-        request_id = self._id_of(scope)
-        header = (b"x-request-id", request_id.encode())
+        if self._settings is None:
+            self._adopt(scope["app"].state)
+        headers = scope["serving.headers"] = dict(scope["headers"])
+        request_id = self._id_of(headers)
+        token = REQUEST_ID.set(request_id.decode())
+        status = CLIENT_GONE
+        try:
+            if _is_prediction(scope):
+                status = await self._predict.answer(scope, receive, send, (b"x-request-id", request_id))
+            else:
+                status = await self._pass_on(scope, receive, send, (b"x-request-id", request_id))
+        except ClientDisconnect:
+            pass
+        finally:
+            if status >= 400 or (self._sample and random() < self._sample):  # noqa: S311 - a sample, not a secret
+                _write(scope, status, perf_counter() - started)
+            REQUEST_ID.reset(token)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, header: tuple[bytes, bytes]) -> int:
+        """Have the application answer, with a header more; return the status. Whatever it raises becomes a problem."""
         status = 0
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_header(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), header]
             await send(message)
 
-        token = REQUEST_ID.set(request_id)
         try:
-            await (self._predict if _is_prediction(scope) else self._app)(scope, receive, send_with_id)
+            await self._app(scope, receive, send_with_header)
         except ClientDisconnect:
             status = status or CLIENT_GONE
         except Exception as error:  # noqa: BLE001 - the last resort: no traceback leaves, no connection is dropped
             response = problems.respond(error)
             if not status:
-                await response(scope, receive, send_with_id)
-        finally:
-            if status >= 400 or _is_sampled(scope):
-                _write(scope, status, perf_counter() - started)
-            REQUEST_ID.reset(token)
+                await response(scope, receive, send_with_header)
+        return status
 
-    def _id_of(self, scope: Scope) -> str:
-        for name, value in scope["headers"]:
-            if name == b"x-request-id":
-                if _ACCEPTED_ID.fullmatch(value):
-                    return str(value, "ascii")
-                break
-        return f"{self._prefix}-{next(self._numbers):x}"
+    def _id_of(self, headers: Headers) -> bytes:
+        given = headers.get(b"x-request-id")
+        if given is not None and _ACCEPTED_ID.fullmatch(given):
+            return given
+        return b"%b-%x" % (self._prefix, next(self._numbers))
+
+    async def _pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a websocket or the lifespan on; when the lifespan has begun, the settings are known."""
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                self._adopt(scope["app"].state)
+            await send(message)
+
+        await self._app(scope, receive, watched)
+
+    def _adopt(self, state: State) -> None:
+        self._settings = state.settings
+        self._sample = state.settings.log.access_sample
+        self._predict.adopt(state.settings, state.metrics)
 
 
 def _is_prediction(scope: Scope) -> bool:
@@ -92,11 +125,6 @@ def _is_prediction(scope: Scope) -> bool:
         case _:
             return False
     return True
-
-
-def _is_sampled(scope: Scope) -> bool:
-    share: float = scope["app"].state.settings.log.access_sample
-    return share > 0 and random() < share  # noqa: S311 - a sample, not a secret
 
 
 def _write(scope: Scope, status: int, seconds: float) -> None:

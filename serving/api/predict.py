@@ -19,12 +19,12 @@ from starlette.types import Receive, Scope, Send
 
 from serving.api import predict_docs, problems
 from serving.api.answers import encode
-from serving.api.bodies import BodyReader, refuse_media
+from serving.api.bodies import BodyReader, Headers, refuse_media
 from serving.api.pieces import LARGE_BYTES, parse_large
 from serving.api.predict_body import parse
 from serving.api.strict_json import refuse_depth
 from serving.domain.errors import InvalidInput, NothingActive, NotJson, UnknownModel
-from serving.prediction import Answer, Limits, PredictRequest, execute, hold
+from serving.prediction import Limits, execute, hold
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 
@@ -35,28 +35,34 @@ class PredictEndpoint:
     """Answers one prediction request; the model and version asked for are in the scope's path parameters."""
 
     def __init__(self) -> None:
-        self._adopt(Settings())
+        self.adopt(Settings(), Metrics(""))
 
-    def _adopt(self, settings: Settings) -> None:
-        self._settings = settings
+    def adopt(self, settings: Settings, metrics: Metrics) -> None:
+        """Take what is known only when the lifespan has begun; before the first request, and after a restart."""
+        self._metrics = metrics
         self._limits = Limits.of(settings.server)
         advice = "; send fewer rows at a time, or raise server.max_body_mb"
         self._bodies = BodyReader(int(settings.server.max_body_mb * (1 << 20)), advice)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send an answer or a problem; raises ClientDisconnect when nobody is there to read either."""
+        """Answer as a route does; see `answer`."""
+        await self.answer(scope, receive, send)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, *extra: tuple[bytes, bytes]) -> int:
+        """Send an answer or a problem, with `extra` headers, and return its status.
+
+        Raises ClientDisconnect when nobody is there to read either.
+        """
         started = perf_counter()
         params: dict[str, str] = scope["path_params"]
         state: State = scope["app"].state
-        if state.settings is not self._settings:  # they are known when the lifespan has begun, not before
-            self._adopt(state.settings)
         model, version, rows = "", "", 0
         raw = b""
         try:
-            headers = dict(scope["headers"])
+            headers: Headers = scope["serving.headers"]
             refuse_media(headers)
             raw = await self._bodies.read(receive, headers)
-            request = parse(raw) if len(raw) <= LARGE_BYTES else await _parse_large(raw)
+            request = parse(raw) if len(raw) <= LARGE_BYTES else await asyncio.to_thread(parse_large, raw)
             with hold(state, self._limits, params.get("model"), params.get("version")) as servable:
                 model, version = servable.id.model, servable.id.version
                 answer = await execute(servable, request, self._limits)
@@ -65,28 +71,17 @@ class PredictEndpoint:
             raise
         except Exception as error:  # noqa: BLE001 - every failure is answered, and known here by its version
             response = _problem(error, state, params, raw, (model, version))
+            response.raw_headers.extend(extra)
             status = response.status_code
             await response(scope, receive, send)
         else:
             status, rows = 200, answer.rows
-            await _send(send, answer, body)
-        metrics: Metrics = state.metrics
-        metrics.traffic(model, version).record(status, rows, perf_counter() - started)
-
-
-async def _parse_large(raw: bytes) -> PredictRequest:
-    return await asyncio.to_thread(parse_large, raw)
-
-
-async def _send(send: Send, answer: Answer, body: bytes) -> None:
-    headers = [
-        _JSON,
-        (b"content-length", str(len(body)).encode()),
-        (b"x-model-name", answer.model.encode()),
-        (b"x-model-version", answer.version.encode()),
-    ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+            names = ((b"x-model-name", model.encode()), (b"x-model-version", version.encode()))
+            start = [_JSON, (b"content-length", b"%d" % len(body)), *names, *extra]
+            await send({"type": "http.response.start", "status": 200, "headers": start})
+            await send({"type": "http.response.body", "body": body})
+        self._metrics.traffic(model, version).record(status, rows, perf_counter() - started)
+        return status
 
 
 def _problem(

@@ -26,7 +26,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the JSON as the server
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The model.")]
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="The version.")]
 
-READ_SECONDS = 30.0
+TIMEOUT_SECONDS = 60.0
 NOTHING = "-"
 
 
@@ -121,15 +121,13 @@ def refresh(*, url: Url = None, token_file: TokenFile = None) -> None:
 
 
 def _reader(url: str | None) -> Server:
-    return Server(server_url(url, load_settings().server), None, READ_SECONDS)
+    return Server(server_url(url, load_settings().server), None, TIMEOUT_SECONDS)
 
 
 def _operator(url: str | None, token_file: Path | None) -> Server:
     settings = load_settings()
     security = settings.security if token_file is None else SecuritySettings(admin_token_file=token_file)
-    # an operator's call is answered when its version is loaded, which may take as long as an evaluation
-    patience_seconds = settings.candidate.timeout_seconds + READ_SECONDS
-    return Server(server_url(url, settings.server), read_admin_token(security), patience_seconds)
+    return Server(server_url(url, settings.server), read_admin_token(security), TIMEOUT_SECONDS)
 
 
 def _counted(models: Sequence[ModelSummary]) -> str:

@@ -32,8 +32,9 @@ def one_line(text: object) -> str:
 
 
 def show(text: object = "") -> None:
-    """Print one line."""
-    typer.echo(text)
+    """Print one line now. `typer.echo` would go past `progress`, which has to move its own line out of the way."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def show_error(text: object) -> None:
@@ -54,7 +55,7 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 @contextmanager
 def progress(text: str) -> Iterator[Callable[[str], None]]:
-    """Say on a terminal what is being done right now; yields what changes the text. Elsewhere nothing is shown."""
+    """Say on a terminal what is being done right now; yields what tells the step. Elsewhere nothing is shown."""
     if not is_terminal():
         yield lambda _: None
         return
@@ -62,7 +63,7 @@ def progress(text: str) -> Iterator[Callable[[str], None]]:
     from rich.text import Text  # noqa: PLC0415
 
     with Console().status(Text(text)) as status:
-        yield lambda changed: status.update(Text(one_line(changed)))
+        yield lambda step: status.update(Text(one_line(f"{text}: {step}")))
 
 
 def _show_rich(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -34,7 +34,7 @@ def demo(
         show(f"'{root}' holds models already ({_some(sorted(listing.models))}); nothing to do")
         return
     published = left_alone = 0
-    with progress("importing scikit-learn") as doing:
+    with progress("demo models") as doing:
         from serving.demo import demo_versions  # noqa: PLC0415  (scikit-learn)
 
         for each in demo_versions():

@@ -61,7 +61,8 @@ def examine(
         note_examples(columns, X)
     model = EstimatorModel(estimator, _with_dtypes(signature, columns), columns, trained_with)
     if declared is not None:
-        outputs = count_outputs(model.under(declared)) if len(declared.features) == len(columns) else None
+        tried = model.under(declared.model_copy(update={"methods": methods}))
+        outputs = count_outputs(tried) if len(declared.features) == len(columns) else None
         own = model.signature.model_copy(update={"outputs": declared.outputs if outputs is None else outputs})
         if not disagreements(declared, own):
             return model.under(declared)

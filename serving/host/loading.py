@@ -9,9 +9,13 @@ from __future__ import annotations
 import platform
 import sys
 import warnings
+import zlib
 from collections.abc import Sequence
+from gzip import BadGzipFile
+from lzma import LZMAError
 from pickle import PickleError
 from typing import Any, BinaryIO
+from zipfile import BadZipFile
 
 import joblib
 import numpy as np
@@ -33,6 +37,18 @@ TRUSTED_TREES = (
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
 )
 SKLEARN = "scikit-learn"
+
+_DAMAGE = (
+    EOFError,
+    IndexError,
+    KeyError,
+    PickleError,
+    UnicodeDecodeError,
+    BadGzipFile,
+    BadZipFile,
+    LZMAError,
+    zlib.error,
+)
 
 
 def load(
@@ -130,6 +146,6 @@ def _why(error: Exception) -> str:
         )
     if isinstance(error, MemoryError):
         return "the model does not fit into the memory a host may take (candidate.memory_mb)"
-    if isinstance(error, (EOFError, PickleError, UnicodeDecodeError, KeyError, IndexError)):
+    if isinstance(error, _DAMAGE):
         return one_line(f"the file is cut short or damaged ({told(error)})")
     return one_line(f"the file cannot be loaded ({told(error)})")

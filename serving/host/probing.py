@@ -40,9 +40,10 @@ def probe(model: EstimatorModel) -> EstimatorModel:
 
 
 def count_outputs(model: EstimatorModel) -> int | None:
-    """Return how many values the default method gives per row; None when the model does not answer made-up rows."""
+    """Return how many values ``predict``, or what is there instead, gives per row; None when it refuses made-up rows."""
+    method = "predict" if "predict" in model.signature.methods else model.signature.default_method
     try:
-        tensors = model.answer(model.signature.default_method, model.sample(1)).tensors
+        tensors = model.answer(method, model.sample(1)).tensors
     except (InvalidInput, ModelFailed):
         return None
     if len(tensors) > 1:
@@ -69,11 +70,15 @@ def _predicts(model: EstimatorModel, method: Method, batch: Batch) -> bool:
 
 
 def _settle_dtypes(model: EstimatorModel) -> EstimatorModel:
-    """Find out for columns nobody knows whether the model takes numbers there, strings, or both."""
+    """Find out for columns nobody knows whether the model takes numbers there, strings, or both.
+
+    In an array, what takes numbers is a number: only tables commonly hold columns of several kinds.
+    """
+    is_table = model.signature.container is Container.DATAFRAME
     unknown = _by_branch(model.columns, lambda column: column.dtype is None)
     if _answers(model, model.sample(2)):
         for members in unknown:
-            takes_strings = _answers_as(model, members, Dtype.STRING)
+            takes_strings = is_table and _answers_as(model, members, Dtype.STRING)
             model = _with_dtype(model, members, Dtype.ANY if takes_strings else Dtype.NUMBER)
         return model
     everything = [index for members in unknown for index in members]

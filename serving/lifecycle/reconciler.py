@@ -81,6 +81,7 @@ class Reconciler:
         self._after_turn: list[Callable[[], None]] = []
         self._next_resync = 0.0
         self._not_before = 0.0
+        self._next_root_check = 0.0
         self._suspicious_until: float | None = None
         self._store_status = StoreStatus()
         self._has_listed = False
@@ -129,13 +130,19 @@ class Reconciler:
         """Run `work` on the thread and return `result` as it is when that turn has ended. Event loop only."""
         future: Future[Result] = Future()
 
-        def run() -> None:
+        def settle(step: Callable[[], None]) -> None:
             try:
-                work()
+                step()
             except Exception as error:  # noqa: BLE001  (it belongs to the caller)
                 future.set_exception(error)
-            else:
-                self._after_turn.append(lambda: future.set_result(result()))
+
+        def run() -> None:
+            if future.set_running_or_notify_cancel():
+                settle(work_and_answer_later)
+
+        def work_and_answer_later() -> None:
+            work()
+            self._after_turn.append(lambda: settle(lambda: future.set_result(result())))
 
         self.post(run)
         return await asyncio.wrap_future(future)
@@ -157,16 +164,17 @@ class Reconciler:
         self._receive()
         now = time.monotonic()
         is_woken = self._is_woken and now >= self._not_before
-        if is_woken or now >= self._next_resync or any(model.is_due(now) for model in self._road.models.values()):
+        is_due = now >= self._next_resync or any(model.is_due(now) for model in self._road.models.values())
+        if is_woken or is_due or self._has_root_moved(now):
             self._look(now)
         self._check_suspicion(time.monotonic())
         self._road.advance_due(time.monotonic())
         self._publish(time.monotonic())
         self._history.flush()
         self._clean_cache()
-        for call in self._after_turn:
+        calls, self._after_turn = self._after_turn, []
+        for call in calls:
             call()
-        self._after_turn.clear()
 
     def _clean_cache(self) -> None:
         if not self._road.has_changed_cache:
@@ -194,8 +202,17 @@ class Reconciler:
             due.append(self._not_before)
         if self._suspicious_until is not None:
             due.append(self._suspicious_until)
+        if self._watcher.mode == "events":
+            due.append(self._next_root_check)
         due += [at for model in self._road.models.values() if (at := model.wake_at) is not None]
         return max(min(due), now) if self._has_listed else now
+
+    def _has_root_moved(self, now: float) -> bool:
+        """Whether another directory is where the store was: a mount or a rename above it is no event inside of it."""
+        if self._watcher.mode != "events" or now < self._next_root_check:
+            return False
+        self._next_root_check = now + self._settings.poll_seconds
+        return self._watcher.has_root_moved()
 
     def _notice(self) -> None:
         """An event has arrived, so events do arrive."""

@@ -99,6 +99,14 @@ class Watcher:
             log.info("watching", mode=mode, store=str(self._root))
         self.mode = mode
 
+    def has_root_moved(self) -> bool:
+        """Whether the path no longer leads to the directory that is watched. One system call."""
+        try:
+            found = self._root.stat()
+        except OSError:
+            return True
+        return (found.st_dev, found.st_ino) != self._identity
+
     def forget(self) -> None:
         """The root cannot be listed: whatever comes back is watched anew."""
         self.stop()

@@ -27,7 +27,7 @@ def publish(
     version: str | None = None,
     store: Path | str = "model_store",
     golden: Any = None,
-    X: Any = None,  # noqa: N803  (scikit-learn's name for rows)
+    X: Any = None,
     metrics: Mapping[str, Any] | None = None,
     breaking: bool = False,
 ) -> Published:

@@ -9,6 +9,7 @@ _WHY = {
     errno.ELOOP: "is a loop of links",
     errno.ENOENT: "is a link that leads nowhere",
     errno.ENOTDIR: "is a link that leads nowhere",
+    errno.ENAMETOOLONG: "is a link that leads nowhere",
 }
 
 
@@ -22,12 +23,17 @@ def is_inside(root: str, real_path: str) -> bool:
 
 
 def resolve(root: str, path: str) -> str:
-    """Return the real path of the link at `path`, which is below the real path `root`; raises BadLink."""
+    """Return the real path of the link at `path`, which is below the real path `root`.
+
+    Raises BadLink, and OSError when it cannot be told where the link leads.
+    """
     try:
         real = os.path.realpath(path, strict=True)
         holder = os.path.realpath(os.path.dirname(path), strict=True)
     except OSError as error:
-        raise BadLink(_WHY.get(error.errno or 0, f"is a link that cannot be followed: {error.strerror}")) from None
+        if error.errno not in _WHY:
+            raise
+        raise BadLink(_WHY[error.errno]) from None
     if holder == real or is_inside(real, holder):
         raise BadLink("is a link to a directory that holds it")
     if not is_inside(root, real):

@@ -130,8 +130,6 @@ class Store:
         try:
             if is_link:
                 directory = resolve(self._rules.root, directory)
-                if not os.path.isdir(directory):
-                    return
             reader = known or ModelDirectory(self._rules, model, self._settings.max_versions, self._now_ns)
             reader.read(directory)
         except BadLink as error:

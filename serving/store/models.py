@@ -21,7 +21,7 @@ from serving.store.entries import (
     read_file,
     unusable,
 )
-from serving.store.links import resolve
+from serving.store.links import BadLink, resolve
 from serving.store.names import artefact_format, artefact_stem
 
 # A directory that changes twice within one tick of its file system's clock keeps its ctime. What was read less than
@@ -132,6 +132,8 @@ class ModelDirectory:
         before = slot.reading
         try:
             slot.reading, slot.stats = self._read(directory_fd, directory, slot.name, subject)
+        except BadLink as error:
+            slot.reading, slot.stats = Reading(unusable(subject, f"'{slot.name}' {error}")), ()
         except OSError as error:
             if error.errno in EXHAUSTED:
                 raise

@@ -22,7 +22,8 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 class Source:
     """One version in the store, as it was listed. One thread; blocks on the disk; stops when `cancel` is set.
 
-    Every method raises NotPublished when a file is not what was listed, StagingFailed when it cannot be read.
+    Every method raises NotPublished when a file is not what was listed, StagingFailed when it cannot be read, and
+    Cancelled.
     """
 
     def __init__(self, root: Path, entry: Entry, cancel: threading.Event) -> None:
@@ -36,7 +37,7 @@ class Source:
         self._is_directory = os.path.isdir(os.path.join(self._root, entry.path))
 
     def check_unchanged(self) -> None:
-        """Raise NotPublished, saying what changed, unless every file is as listed and nobody writes it; or Cancelled."""
+        """Raise NotPublished, saying what changed, unless every file is as listed and nobody writes it."""
         for stamp in self._entry.fingerprint:
             self._stop_if_cancelled()
             with self._reading(stamp.name):

@@ -30,7 +30,6 @@ REFUSALS: dict[str, tuple[Any, str, str]] = {
     "exits while loading": (peculiar.ExitsWhileLoading, "load", "status 3"),
     "hangs while loading": (peculiar.HangsWhileLoading, "load", "candidate.timeout_seconds"),
     "takes all memory": (peculiar.EatsMemory, "load", "emory"),
-    "answers NaN": (peculiar.NotFinite, "finite", "finite"),
 }
 
 
@@ -50,6 +49,14 @@ def test_a_harmful_version_is_refused_and_nothing_else_changes(strict: Server, n
     assert strict.predict("m").json()["predictions"] == [1.0]
     assert strict.client.get(strict.url + "/health/ready").status_code == 200
     until(lambda: {host.pid for host in strict.hosts()} == hosts, "its host being gone")
+
+
+def test_a_version_whose_answers_are_not_numbers_is_refused(strict: Server) -> None:
+    strict.drop("nan", 1, constant(1, peculiar.NotFinite))
+    refused = strict.wait_state("nan", 1, "REJECTED")
+    assert refused["gates"][-1]["gate"] == "finite"
+    assert "NaN" in refused["gates"][-1]["evidence"]
+    assert strict.predict("nan").status_code == 503
 
 
 def test_a_change_of_signature_is_refused_unless_it_is_declared(strict: Server) -> None:

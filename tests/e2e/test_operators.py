@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import Server, constant, serving, write_version
+from tests.e2e.harness import Server, constant, serving, until, write_version
 from tests.e2e.traffic import Traffic, check
 
 
@@ -137,6 +137,7 @@ def test_without_a_token_admin_is_closed_and_says_how_to_open_it(tmp_path: Path)
 def test_refresh_looks_at_once(tmp_path: Path) -> None:
     settings = {"SERVING_STORE__WATCH": "poll", "SERVING_STORE__POLL_SECONDS": "600"}
     with serving(tmp_path, **settings) as server:
+        until(lambda: any(one.get("event") == "started" for one in server.log()), "the first look")
         server.drop("m", 1, constant(1))
         assert server.client.get(server.url + "/models/m").status_code == 404
         answer = server.operate("POST", "/refresh")

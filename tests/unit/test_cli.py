@@ -17,9 +17,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import joblib
+import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from serving import __version__
+from serving.cli.client import server_url
+from serving.settings import ServerSettings, SettingsError
 
 ROOT = Path(__file__).parents[2]
 PYTHON = [sys.executable, "-W", "error", "-m", "serving"]
@@ -364,13 +369,15 @@ def test_a_server_that_hangs_up_is_one_line(serving: Any) -> None:
     assert (done.status, done.err.count("\n")) == (1, 1)
 
 
-@pytest.mark.parametrize(
-    "url", ["ftp://x", "127.0.0.1:8000", "http://", "http://x:99999", "http://a b", "file:///etc/passwd"]
-)
-def test_an_address_that_is_none_is_a_usage_error(url: str, serving: Any) -> None:
-    done = serving("status", "--url", url)
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "http://", "http://x:99999", "http://a b", "file:///etc/passwd"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match=f"--url: {re.escape(repr(url))} should be an http:// or https:// address"):
+        server_url(url, ServerSettings())
+
+
+def test_an_address_that_is_none_is_a_usage_error(serving: Any) -> None:
+    done = serving("status", "--url", "ftp://x")
     assert (done.status, done.err.count("\n")) == (2, 1)
-    assert done.err.startswith(f"--url: {url!r} should be an http:// or https:// address")
 
 
 def test_a_free_port_has_no_address_yet(serving: Any) -> None:
@@ -414,3 +421,67 @@ def test_on_a_terminal_there_is_colour_and_elsewhere_none(
     os.close(leader)
     assert "\x1b[1m" in shown
     assert "\x1b[31mgot" not in shown
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    joblib.dump(LogisticRegression().fit(np.array([[0.0], [1.0]]), [0, 1]), tmp_path / "trained.joblib")
+    return tmp_path / "trained.joblib"
+
+
+def test_publish_says_where_it_went_and_how_to_see_it(serving: Any, file: Path, tmp_path: Path) -> None:
+    done = serving("publish", file, "--model", "m", "--metric", "accuracy=0.9", "--metric", "by=me", "--store", "s")
+    assert (done.status, done.err) == (0, "")
+    first, second = done.out.splitlines()
+    assert first == "published m/1: s/m/1"
+    assert re.fullmatch(r"passed: served by sklearn, \d+ MB; a running server .*, see: serving status", second)
+    manifest = json.loads((tmp_path / "s/m/1/manifest.json").read_text())
+    assert manifest["metrics"] == {"accuracy": 0.9, "by": "me"}
+
+
+def test_publish_shows_the_gates_when_one_refuses(serving: Any, file: Path, tmp_path: Path) -> None:
+    (tmp_path / "golden.json").write_text('{"instances": [[0.0]], "expected": {"predict": [1]}}')
+    done = serving("publish", file, "--model", "m", "--golden", "golden.json", "--store", "s")
+    assert (done.status, done.err) == (1, "")
+    head, *rows, last = done.out.splitlines()
+    assert head.split() == ["GATE", "VERDICT", "MS", "EVIDENCE"]
+    assert [row.split()[:2] for row in rows[-2:]] == [["contract", "skipped"], ["golden", "refused"]]
+    assert (
+        last == "not published: refused by golden: row 0, predict: expected 1, got 0 (largest difference 1, rtol 1e-06)"
+    )
+    assert not (tmp_path / "s").exists()
+
+
+def test_check_is_a_table_and_a_verdict(serving: Any, file: Path) -> None:
+    done = serving("check", file)
+    assert (done.status, done.err) == (0, "")
+    head, *rows, last = done.out.splitlines()
+    assert head.split() == ["GATE", "VERDICT", "MS", "EVIDENCE"]
+    assert [row.split()[0] for row in rows][:2] == ["published", "integrity"]
+    assert {row.index("passed") for row in rows if "passed" in row} == {head.index("VERDICT")}
+    assert last.startswith("passed: served by sklearn, ")
+
+
+def test_check_of_a_file_that_is_refused_ends_with_1(serving: Any, tmp_path: Path) -> None:
+    (tmp_path / "broken.joblib").write_bytes(b"no model")
+    done = serving("check", "broken.joblib")
+    assert (done.status, done.err) == (1, "")
+    assert done.out.splitlines()[-1].startswith("refused by ")
+
+
+@pytest.mark.parametrize("command", [["check"], ["publish", "--model", "m"]])
+def test_a_file_that_is_not_there_is_one_line(command: list[str], serving: Any) -> None:
+    done = serving(*command, "gone.joblib")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == (
+        "serving: 'gone.joblib' cannot be read: No such file or directory; give a model file or a version directory\n"
+    )
+
+
+def test_a_metric_without_a_value_is_a_usage_error(serving: Any) -> None:
+    done = serving("publish", "x.joblib", "--model", "m", "--metric", "accuracy")
+    assert (done.status, done.out) == (2, "")
+    assert done.err.endswith("'accuracy' should be K=V, such as accuracy=0.97\n")

@@ -233,13 +233,6 @@ def test_a_published_version_passes_every_gate(iris: Any, store: Path, settings:
     assert visible(store) == ["iris/1/golden.json", "iris/1/manifest.json", "iris/1/model.joblib"]
 
 
-def test_a_bare_file_passes(iris: Any, save: Callable[..., Path], settings: Settings) -> None:
-    report = check(save(iris), settings)
-    assert report.is_ready, report
-    assert report.signature is not None
-    assert len(report.signature.features) == 4
-
-
 def test_a_file_that_is_cut_short_is_refused_by_load(iris: Any, save: Callable[..., Path], settings: Settings) -> None:
     path = save(iris)
     path.write_bytes(path.read_bytes()[:-40])
@@ -261,10 +254,9 @@ def test_golden_examples_that_are_not_met_are_refused(iris: Any, tmp_path: Path,
 
 def test_nothing_is_unpickled_in_this_process(iris: Any, save: Callable[..., Path], tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from serving.offline import check, publish_file;"
+        "import sys; from pathlib import Path; from serving.offline import check;"
         "from serving.settings import load_settings; settings = load_settings({'store.path': 'store'});"
         "assert check(Path(sys.argv[1]), settings).is_ready;"
-        "assert publish_file(Path(sys.argv[1]), 'm', settings)[1];"
         "sys.exit(', '.join({'joblib', 'sklearn', 'skops'} & sys.modules.keys()) or 0)"
     )
     command = [sys.executable, "-c", code, str(save(iris))]
@@ -293,19 +285,6 @@ def test_a_file_is_published_with_what_the_host_found_out(
     assert manifest.signature == report.signature
     assert manifest.libraries == report.libraries
     assert manifest.metrics == {"accuracy": 0.9}
-    assert check(published.path, settings).is_ready
-
-
-def test_a_file_that_a_gate_refuses_is_not_published(
-    iris: Any, save: Callable[..., Path], settings: Settings, store: Path, tmp_path: Path
-) -> None:
-    golden = tmp_path / "examples.json"
-    golden.write_text(json.dumps({"instances": ROWS[:2].tolist(), "expected": {"predict": [0, 2]}}))
-    report, published = publish_file(save(iris), "iris", settings, golden=golden)
-    assert published is None
-    assert report.refusal is not None
-    assert report.refusal.gate == "golden"
-    assert not store.exists()
 
 
 def test_a_file_is_compared_with_the_newest_version_unless_it_is_breaking(
@@ -317,6 +296,7 @@ def test_a_file_is_compared_with_the_newest_version_unless_it_is_breaking(
     assert published is None
     assert report.refusal is not None
     assert report.refusal.gate == "contract"
+    assert visible(store) == ["m/1/manifest.json", "m/1/model.joblib"]
     _, published = publish_file(other, "m", settings, breaking=True)
     assert published is not None
     assert parse_manifest((published.path / "manifest.json").read_bytes()).breaking

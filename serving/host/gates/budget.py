@@ -10,7 +10,9 @@ from serving.host.gates.gate import Context, Outcome, Refused
 from serving.host.memory import private_bytes
 
 REPEATS = 20
-REPEAT_SECONDS = 0.1
+LEAST_REPEATS = 3
+REPEAT_SECONDS = 0.05
+SLOW_SECONDS = 0.5
 
 
 class Budget:
@@ -19,7 +21,7 @@ class Budget:
     name = "budget"
 
     def check(self, context: Context) -> Outcome:
-        """Time up to 20 one-row answers of the default method, for a tenth of a second at most; read the memory."""
+        """Time 20 one-row answers of the default method, fewer of a slow model; read the memory."""
         request = context.request
         context.memory_bytes = private_bytes()
         memory = "memory unknown here" if context.memory_bytes is None else f"{context.memory_bytes >> 20} MB private"
@@ -41,8 +43,15 @@ def _time_answers(context: Context) -> list[float]:
     method = model.signature.default_method
     seconds: list[float] = []
     begin = perf_counter()
-    while len(seconds) < REPEATS and (not seconds or perf_counter() - begin < REPEAT_SECONDS):
+    while not _is_enough(len(seconds), perf_counter() - begin):
         start = perf_counter()
         model.answer(method, row)
         seconds.append(perf_counter() - start)
     return seconds
+
+
+def _is_enough(times: int, elapsed_seconds: float) -> bool:
+    """Say whether to stop: the gate should cost a quick model nothing and a slow one no more than it must."""
+    if elapsed_seconds > SLOW_SECONDS:
+        return times > 0
+    return times >= (LEAST_REPEATS if elapsed_seconds > REPEAT_SECONDS else REPEATS)

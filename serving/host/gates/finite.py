@@ -66,8 +66,8 @@ def _look(model: LoadedModel, method: str, batch: Batch, source: str) -> str | N
     if not bad.any():
         return None
     if bad.all():
-        raise Refused(f"{method} gives NaN or infinity for all {len(bad)} {source} rows")
-    return f"{method} gives NaN or infinity for {bad.sum()} of {len(bad)} {source} rows, first for row {bad.argmax()}"
+        raise Refused(f"{method} is not finite (NaN or infinity) for any of {len(bad)} {source} rows")
+    return f"{method} is not finite for {bad.sum()} of {len(bad)} {source} rows, first for row {bad.argmax()}"
 
 
 def _look_at_nulls(model: LoadedModel, method: str, batch: Batch, nullable: list[str]) -> str | None:

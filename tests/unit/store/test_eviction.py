@@ -223,7 +223,7 @@ def test_staging_and_evicting_at_the_same_time_never_breaks_a_version(root: Path
     stopped = threading.Event()
 
     def stage_again_and_again(entry: Entry) -> None:
-        for _ in range(25):
+        for _ in range(8):
             cache.verify(stage(cache, entry))
 
     def evict_again_and_again() -> None:

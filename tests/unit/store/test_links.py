@@ -6,8 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from serving.domain.errors import StoreUnavailable
 from serving.store.links import BadLink, resolve
-from tests.unit.store.files import list_model, problem_of, store_at, versions, write, write_version
+from tests.unit.store.files import (
+    list_model,
+    problem_of,
+    store_at,
+    versions,
+    without_privileges,
+    write,
+    write_version,
+)
 
 
 def swap(directory: Path, target: str) -> None:
@@ -110,6 +119,34 @@ def test_a_link_that_leads_nowhere_is_a_problem(root: Path) -> None:
     assert problem_of(root, "iris/2") == "'2' is a link that leads nowhere"
     assert problem_of(root, "iris/1") == "'golden.json' is a link that leads nowhere"
     assert store_at(root).list().problems == ("'wine' is a link that leads nowhere",)
+
+
+def test_a_model_behind_a_link_that_cannot_be_followed_is_not_an_empty_model(shared_root: Path) -> None:
+    write_version(shared_root, ".hidden", "iris", model_joblib=b"")
+    (shared_root / "iris").symlink_to(".hidden/iris")
+    (shared_root / ".hidden").chmod(0)
+    with without_privileges(), pytest.raises(StoreUnavailable, match="Permission denied"):
+        store_at(shared_root).list()
+
+
+def test_a_version_behind_a_link_that_cannot_be_followed_is_a_problem_of_that_version(shared_root: Path) -> None:
+    write_version(shared_root, ".hidden", "1")
+    (shared_root / "iris").mkdir()
+    (shared_root / "iris" / "1").symlink_to("../.hidden/1")
+    (shared_root / ".hidden").chmod(0)
+    with without_privileges():
+        assert problem_of(shared_root, "iris/1") == "cannot be read: Permission denied"
+
+
+def test_a_version_whose_link_moves_while_it_is_read_is_a_problem(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_version(root, "iris", "1")
+    (root / "iris" / "2").symlink_to("1")
+
+    def fail(*_: str) -> str:
+        raise BadLink("is a link that leads outside the store")
+
+    monkeypatch.setattr("serving.store.models.resolve", fail)
+    assert problem_of(root, "iris/2") == "'2' is a link that leads outside the store"
 
 
 def test_a_link_to_a_file_of_another_kind_is_left_alone(root: Path) -> None:

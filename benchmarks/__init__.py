@@ -1,0 +1,1 @@
+"""Benchmarks of the running server: ``python -m benchmarks [name ...]``. See ``benchmarks/README.md``."""

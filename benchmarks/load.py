@@ -1,0 +1,195 @@
+"""A load generator in a process of its own: ``python -m benchmarks.load``, started by `OpenLoop` and `closed_loop`.
+
+Open loop: a request is due every 1/rate seconds, whether or not earlier ones were answered, and its latency counts from
+when it was due. A request that finds no idle connection opens another. Closed loop: so many connections, each sending
+its next request when it has its answer. One thread around ``select`` with microsecond timeouts, no garbage collector,
+and a higher priority where that is allowed, because a client on another machine would not compete for these cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.cores import on_cores
+from benchmarks.wire import address_of, connect, cut_response, request_bytes
+
+NICENESS = -10
+LAST_ANSWERS_SECONDS = 10.0
+Row = tuple[float, float, float, int]
+
+
+class Reply(NamedTuple):
+    """One request: when it was due, sent and answered (monotonic seconds), and its status; 0 for no answer."""
+
+    due_at: float
+    sent_at: float
+    done_at: float
+    status: int
+
+    @property
+    def seconds(self) -> float:
+        """Latency from when it was due."""
+        return self.done_at - self.due_at
+
+
+class OpenLoop:
+    """Sends `rate` requests a second for the length of a ``with`` block; `replies` are there when it has ended."""
+
+    def __init__(self, url: str, path: str, body: bytes, rate: float, file: Path) -> None:
+        self._command = [*_command(url, path, body, file), "--rate", str(rate)]
+        self._file = file
+        self.replies: list[Reply] = []
+
+    def __enter__(self) -> OpenLoop:
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        if self._process.wait(LAST_ANSWERS_SECONDS + 10):
+            raise RuntimeError("the load generator failed")
+        self.replies = _read(self._file)
+
+    def between(self, begin: float, end: float) -> list[Reply]:
+        """Return the requests that were due in a stretch of monotonic time."""
+        return [reply for reply in self.replies if begin <= reply.due_at < end]
+
+
+def closed_loop(
+    url: str, path: str, body: bytes, file: Path, *, connections: int, seconds: float, cores: Iterable[int]
+) -> list[Reply]:
+    """Keep so many connections busy for so long, from some cores, and return the requests. Blocks."""
+    command = [*_command(url, path, body, file), "--connections", str(connections), "--seconds", str(seconds)]
+    with on_cores(cores):
+        subprocess.run(command, stdin=subprocess.DEVNULL, check=True)
+    return _read(file)
+
+
+def _command(url: str, path: str, body: bytes, file: Path) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.load", url, path, body.decode(), str(file)]
+
+
+def _read(file: Path) -> list[Reply]:
+    return [Reply(*row) for row in json.loads(file.read_text())]
+
+
+# --- the process -----------------------------------------------------------------------------------------------------
+
+
+class _Client:
+    """The connections of the generator and what has become of each request."""
+
+    def __init__(self, address: tuple[str, int], request: bytes) -> None:
+        self._address = address
+        self._request = request
+        self._idle: list[socket.socket] = []
+        self._received: dict[socket.socket, bytearray] = {}
+        self.waiting: dict[socket.socket, tuple[float, float]] = {}
+        self.rows: list[Row] = []
+
+    def send(self, due_at: float) -> None:
+        """Send one request now."""
+        sent_at = time.monotonic()
+        try:
+            sock = self._idle.pop() if self._idle else connect(self._address)
+            sock.sendall(self._request)
+        except OSError:
+            self.rows.append((due_at, sent_at, time.monotonic(), 0))
+            return
+        self._received[sock] = bytearray()
+        self.waiting[sock] = (due_at, sent_at)
+
+    def receive(self, sockets: Sequence[socket.socket]) -> int:
+        """Read what has arrived and return how many requests have come to their end."""
+        ended = 0
+        for sock in sockets:
+            received = self._received[sock]
+            chunk = b""
+            with contextlib.suppress(OSError):
+                chunk = sock.recv(65536)
+            received += chunk
+            response = cut_response(received) if chunk else (0, b"", 0)
+            if response is None:
+                continue
+            ended += 1
+            self.rows.append((*self.waiting.pop(sock), time.monotonic(), response[0]))
+            if response[0]:
+                self._idle.append(sock)
+            else:
+                sock.close()
+        return ended
+
+    def give_up(self) -> None:
+        """Count what was never answered."""
+        now = time.monotonic()
+        self.rows += [(due_at, sent_at, now, 0) for due_at, sent_at in self.waiting.values()]
+
+
+def _run_open(client: _Client, rate: float) -> None:
+    """Send at a rate until standard input ends, then wait for the last answers."""
+    due_at = time.monotonic() + 0.05
+    is_open, ends_at = True, float("inf")
+    while is_open or (client.waiting and time.monotonic() < ends_at):
+        now = time.monotonic()
+        while is_open and due_at <= now:
+            client.send(due_at)
+            due_at += 1 / rate
+        wait = max(0.0, due_at - time.monotonic()) if is_open else 0.1
+        ready = select.select([*client.waiting, *([sys.stdin] if is_open else [])], [], [], wait)[0]
+        if sys.stdin in ready:
+            ready.remove(sys.stdin)
+            is_open, ends_at = False, time.monotonic() + LAST_ANSWERS_SECONDS
+        client.receive(ready)
+
+
+def _run_closed(client: _Client, connections: int, seconds: float) -> None:
+    ends_at = time.monotonic() + seconds
+    for _ in range(connections):
+        client.send(time.monotonic())
+    while client.waiting:
+        ready = select.select(list(client.waiting), [], [], LAST_ANSWERS_SECONDS)[0]
+        if not ready:
+            return
+        for _ in range(client.receive(ready)):
+            if (now := time.monotonic()) < ends_at:
+                client.send(now)
+
+
+def main() -> None:
+    """Generate load as the command line says and write one row per request."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("path")
+    parser.add_argument("body")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--rate", type=float)
+    parser.add_argument("--connections", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    options = parser.parse_args()
+    gc.disable()
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    client = _Client(address_of(options.url), request_bytes(options.path, options.body.encode()))
+    if options.rate:
+        _run_open(client, options.rate)
+    else:
+        _run_closed(client, options.connections, options.seconds)
+    client.give_up()
+    options.file.write_text(json.dumps(client.rows))
+
+
+if __name__ == "__main__":
+    main()

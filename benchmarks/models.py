@@ -1,0 +1,88 @@
+"""The models that are served: the usual small ones, and a forest of about a gigabyte."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_breast_cancer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks.memory import MB
+from serving import publish
+
+X, y = load_breast_cancer(return_X_y=True)
+ROW = [float(value) for value in X[0]]
+BODY = json.dumps({"instances": [ROW]}).encode()
+GOLDEN_ROWS = 5
+FITTED_TREES = 8
+LARGE_ROWS, LARGE_FEATURES = 100_000, 20
+
+
+def logistic(strength: float = 1.0) -> Any:
+    """Return a fitted pipeline of a scaler and a logistic regression; another `strength` makes another model."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=strength)).fit(X, y)
+
+
+KINDS: Mapping[str, Callable[[], Any]] = {
+    "logistic pipeline": logistic,
+    "random forest, 100 trees": lambda: RandomForestClassifier(100, random_state=0).fit(X, y),
+    "nearest neighbours": lambda: KNeighborsClassifier().fit(X, y),
+}
+
+
+def publish_logistic(store: Path, model: str, version: int) -> Path:
+    """Publish a small model with manifest and golden examples, as `serving.publish` does, and return its directory."""
+    estimator = logistic(1 + version / 100)
+    return publish(estimator, model, version=str(version), store=store, X=X, golden=X[:GOLDEN_ROWS]).path
+
+
+def large_forests(cache: Path, megabytes: int, versions: int) -> list[Path]:
+    """Return published version directories of a random forest of so many megabytes; made once, kept in `cache`.
+
+    A few trees are grown on noise until every leaf is pure and copied until the file is large enough: to a loader that
+    is the same work as as many trees grown one by one. Each version has one tree less than the one before, so that no
+    bytes of it are known already.
+    """
+    store = cache / f"large-{megabytes}mb"
+    paths = [store / "large" / str(version) for version in range(1, versions + 1)]
+    if all(path.is_dir() for path in paths):
+        return paths
+    shutil.rmtree(store, ignore_errors=True)
+    forest, rows = _grow(megabytes)
+    for path in paths:
+        aside = publish(forest, "large", version=path.name, store=store, X=rows, golden=rows[:GOLDEN_ROWS]).path
+        size = (aside / "model.joblib").stat().st_size
+        if not 0.9 * megabytes * 1e6 <= size <= 1.1 * megabytes * 1e6:
+            raise RuntimeError(f"the forest has {size} bytes")
+        forest.estimators_.pop()
+        forest.n_estimators -= 1
+    return paths
+
+
+def _grow(megabytes: int) -> tuple[RandomForestClassifier, Any]:
+    random = np.random.default_rng(0)
+    noise, answers = random.normal(size=(LARGE_ROWS, LARGE_FEATURES)), random.integers(0, 2, LARGE_ROWS)
+    forest = RandomForestClassifier(FITTED_TREES, max_features=1, n_jobs=-1, random_state=0).fit(noise, answers)
+    state = [tree.tree_.__getstate__() for tree in forest.estimators_]
+    bytes_per_tree = sum(one["nodes"].nbytes + one["values"].nbytes for one in state) / FITTED_TREES
+    wanted = int(megabytes * 1e6 / bytes_per_tree)
+    fitted = list(forest.estimators_)
+    forest.estimators_ = [copy.deepcopy(fitted[number % FITTED_TREES]) for number in range(wanted)]
+    forest.n_estimators = wanted
+    forest.n_jobs = None
+    return forest, noise[:1000]
+
+
+def size_mb(version: Path) -> float:
+    """Return the size of a published model file."""
+    return (version / "model.joblib").stat().st_size / MB

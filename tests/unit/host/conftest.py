@@ -1,0 +1,71 @@
+"""Fixtures of the host's tests: data, files, and numeric libraries on one thread, as in a host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import threadpoolctl
+
+from serving.domain.signature import Signature
+from serving.domain.version import Format
+from serving.host.loading import load
+from serving.host.model import LoadedModel
+
+Load = Callable[..., LoadedModel]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    with threadpoolctl.threadpool_limits(1):
+        yield
+
+
+@pytest.fixture(scope="session")
+def people() -> pd.DataFrame:
+    """200 rows of every kind of column, nothing missing."""
+    random = np.random.default_rng(3)
+    rows = 200
+    return pd.DataFrame(
+        {
+            "age": random.normal(40, 10, rows).round(1),
+            "income": random.lognormal(10, 1, rows),
+            "city": random.choice(["Lima", "Oslo", "Rome"], rows),
+            "is_member": random.random(rows) > 0.5,
+            "plan": random.choice(["basic", "extra"], rows),
+            "level": random.choice([1, 2, 3], rows),
+            "note": random.choice(["good day", "bad night", "so so"], rows),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def gaps(people: pd.DataFrame) -> pd.DataFrame:
+    """The same with values missing in age, city and plan."""
+    frame = people.copy()
+    frame.loc[::7, "age"] = np.nan
+    frame.loc[::5, "city"] = None
+    frame.loc[::9, "plan"] = None
+    return frame
+
+
+@pytest.fixture(scope="session")
+def older(people: pd.DataFrame) -> Any:
+    """What to learn from `people`: 1 for everybody over 40."""
+    return (people.age > 40).astype(int).to_numpy()
+
+
+@pytest.fixture
+def reload(tmp_path: Path) -> Load:
+    """Write an object to a file without a suffix, as in the cache, and load it."""
+
+    def write_and_load(found: Any, declared: Signature | None = None) -> LoadedModel:
+        joblib.dump(found, tmp_path / "blob")
+        return load(str(tmp_path / "blob"), Format.JOBLIB, declared=declared)
+
+    return write_and_load

@@ -1,0 +1,80 @@
+"""Comparing an answer with the expected one: labels exactly, numbers within a tolerance, null for NaN."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from serving.host.comparison import compare
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("expected", "got"),
+    [
+        (1.0, 1.0 + 1e-9),
+        (0.0, 1e-12),
+        (1, 1.0),
+        (1.0, 1),
+        ("a", "a"),
+        (True, True),
+        (None, None),
+        (None, NAN),
+        (None, math.inf),
+        (NAN, NAN),
+        ([1.0, [2.0, "a"]], [1.0 + 1e-9, [2.0, "a"]]),
+        ([], []),
+    ],
+)
+def test_equal_enough(expected: Any, got: Any) -> None:
+    assert not compare(expected, got, rtol=1e-6, atol=1e-9).is_beyond
+
+
+@pytest.mark.parametrize(
+    ("expected", "got", "distance"),
+    [
+        (1.0, 1.1, 0.1),
+        (10_000_001, 10_000_002, 1.0),  # labels: within rtol, but not the same
+        ("a", "b", 0.0),
+        (1, True, 0.0),
+        (1, "1", 0.0),
+        (1.0, None, 0.0),
+        (None, 1.0, 0.0),
+        (1.0, NAN, 0.0),
+        ([1.0, 2.0, 3.0], [1.0, 2.5, 3.2], 0.5),
+        ([[1.0], [2.0]], [[1.0], [2.25]], 0.25),
+    ],
+)
+def test_too_different(expected: Any, got: Any, distance: float) -> None:
+    found = compare(expected, got, rtol=1e-6, atol=1e-9)
+    assert found.is_beyond
+    assert found.distance == pytest.approx(distance)
+
+
+@pytest.mark.parametrize(
+    ("expected", "got", "reason"),
+    [
+        ([1.0], [1.0, 2.0], "1 values expected, 2 given"),
+        ([1.0], 1.0, "one is a list"),
+        (1.0, [1.0], "one is a list"),
+        ([[1.0]], [[1.0, 2.0]], "1 values expected, 2 given"),
+    ],
+)
+@pytest.mark.parametrize("is_shape_only", [False, True])
+def test_another_shape(expected: Any, got: Any, reason: str, is_shape_only: bool) -> None:
+    found = compare(expected, got, 1.0, 1.0, is_shape_only=is_shape_only)
+    assert found.is_beyond
+    assert reason in found.reason
+
+
+def test_only_the_shape_counts_for_models_that_are_not_deterministic() -> None:
+    assert not compare([1.0, "a", [2]], [9.0, "b", [3]], 0, 0, is_shape_only=True).is_beyond
+
+
+def test_the_tolerance_is_absolute_plus_relative() -> None:
+    assert not compare(100.0, 101.0, rtol=0.01, atol=0.0).is_beyond
+    assert compare(100.0, 101.1, rtol=0.01, atol=0.0).is_beyond
+    assert not compare(0.0, 0.5, rtol=0.0, atol=0.5).is_beyond

@@ -1,0 +1,130 @@
+"""Every estimator scikit-learn has: fitted, written, loaded, described, and asked for what it says itself."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.datasets import make_blobs
+from sklearn.utils import all_estimators
+from sklearn.utils._test_common.instance_generator import _construct_instances
+from sklearn.utils.estimator_checks import _enforce_estimator_tags_X, _enforce_estimator_tags_y
+
+from serving.domain.rows import rows_to_batch
+from serving.domain.signature import METHODS, Container
+from serving.domain.version import Format
+from serving.host.answers import is_finite, to_prediction
+from serving.host.loading import load
+from serving.host.model import LoadRefused
+
+ROWS = 4
+
+# what these need is not a table of rows, or they take seconds to fit and teach nothing that others do not
+LEFT_OUT = {
+    "CountVectorizer": "texts; see test_describe",
+    "TfidfVectorizer": "texts; see test_describe",
+    "DictVectorizer": "mappings",
+    "LabelBinarizer": "labels",
+    "LabelEncoder": "labels",
+    "MultiLabelBinarizer": "labels",
+    "FrozenEstimator": "cannot be constructed alone; see test_describe",
+    "SparseCoder": "cannot be fitted to other data than its dictionary",
+    "SequentialFeatureSelector": "slow",
+    "TSNE": "slow",
+}
+NOTHING_TO_OFFER = {
+    "AgglomerativeClustering",
+    "ClassicalMDS",
+    "DBSCAN",
+    "EmpiricalCovariance",
+    "GraphicalLasso",
+    "GraphicalLassoCV",
+    "HDBSCAN",
+    "LedoitWolf",
+    "LocalOutlierFactor",  # with novelty=False
+    "MDS",
+    "MinCovDet",
+    "NearestNeighbors",
+    "OAS",
+    "OPTICS",
+    "ShrunkCovariance",
+    "SpectralBiclustering",
+    "SpectralClustering",
+    "SpectralCoclustering",
+    "SpectralEmbedding",
+}
+NO_FEATURES = {"FeatureHasher", "PatchExtractor"}
+UNREPEATABLE = {"DummyClassifier"}
+OFFERED_IN_VAIN = {"ClassifierChain": ("predict_proba", "predict_log_proba", "decision_function")}  # of three classes
+SERVED = sorted(
+    {name for name, _ in all_estimators()} - LEFT_OUT.keys() - NOTHING_TO_OFFER - NO_FEATURES - {"HashingVectorizer"}
+)
+
+
+def fitted(name: str) -> tuple[Any, Any]:
+    """Return a fitted estimator with scikit-learn's own settings for tests, and the rows it was fitted on."""
+    rows, answers = make_blobs(n_samples=60, centers=3, n_features=6, random_state=0)
+    rows = rows - rows.min() + 0.5
+    kind = dict(all_estimators())[name]
+    with warnings.catch_warnings(action="ignore"):  # settings meant for quick tests neither converge nor suit the data
+        estimator = next(iter(_construct_instances(kind)))
+        if name == "GraphicalLasso":
+            rows = np.random.default_rng(0).normal(size=(60, 3))
+        rows = _enforce_estimator_tags_X(estimator, rows)
+        return estimator.fit(rows, _enforce_estimator_tags_y(estimator, answers)), rows
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_it_answers_rows_of_json_as_the_estimator_does(name: str, tmp_path: Any) -> None:
+    estimator, rows = fitted(name)
+    joblib.dump(estimator, tmp_path / "blob")
+    model = load(str(tmp_path / "blob"), Format.JOBLIB)
+    signature = model.signature
+
+    offered = [method for method in METHODS if hasattr(estimator, method)]
+    assert list(signature.methods) == [method for method in offered if method not in OFFERED_IN_VAIN.get(name, ())]
+    assert len(signature.features) == (1 if rows.ndim == 1 else rows.shape[1])
+    assert signature.container is Container.ARRAY
+
+    instances = np.asarray(rows[:ROWS]).reshape(ROWS, -1).tolist()
+    batch = rows_to_batch(signature, instances)
+    if batch.matrix is not None:
+        batch.matrix.flags.writeable = False
+    for method in signature.methods:
+        got = model.answer(method, batch)
+        if name in UNREPEATABLE:
+            continue
+        with warnings.catch_warnings(action="ignore"):
+            expected = to_prediction(getattr(estimator, method)(rows[:ROWS]), ROWS)
+        assert len(got.tensors) == len(expected.tensors)
+        for mine, its in zip(got.tensors, expected.tensors, strict=True):
+            np.testing.assert_allclose(np.asarray(mine), np.asarray(its), rtol=1e-9, atol=1e-12)
+    assert_sample_is_answered(model)
+
+
+def assert_sample_is_answered(model: Any) -> None:
+    """Made-up rows are enough like the real ones to be answered with finite numbers, one row and several."""
+    for method in model.signature.methods:
+        for rows in (1, 8):
+            tensors = model.answer(method, model.sample(rows)).tensors
+            assert all(len(tensor) == rows for tensor in tensors)
+            if method != "predict_log_proba":
+                assert all(is_finite(tensor).all() for tensor in tensors), method
+
+
+@pytest.mark.parametrize("name", sorted(NOTHING_TO_OFFER))
+def test_an_estimator_that_cannot_answer_new_rows_is_refused(name: str, tmp_path: Any) -> None:
+    joblib.dump(fitted(name)[0], tmp_path / "blob")
+    with pytest.raises(LoadRefused, match=f"^{name} offers none of predict, predict_proba"):
+        load(str(tmp_path / "blob"), Format.JOBLIB)
+
+
+@pytest.mark.parametrize("name", sorted(NO_FEATURES))
+def test_an_estimator_that_counts_no_features_needs_a_signature(name: str, tmp_path: Any) -> None:
+    kind = dict(all_estimators())[name]
+    joblib.dump(kind(), tmp_path / "blob")
+    with pytest.raises(LoadRefused, match="does not say how many features it takes"):
+        load(str(tmp_path / "blob"), Format.JOBLIB)

@@ -1,0 +1,248 @@
+"""ONNX files as converters write them: the same answers as the estimator, within single precision."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from onnx import TensorProto, helper
+from skl2onnx import convert_sklearn
+from skl2onnx.common.data_types import (
+    BooleanTensorType,
+    DoubleTensorType,
+    FloatTensorType,
+    Int64TensorType,
+    StringTensorType,
+)
+from sklearn.cluster import KMeans
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import SVC
+
+from serving.domain.errors import InvalidInput, ModelFailed
+from serving.domain.rows import rows_to_batch
+from serving.domain.signature import Container, Dtype, Feature, Kind, Signature
+from serving.domain.version import Format
+from serving.host.answers import is_finite
+from serving.host.loading import library_versions, load
+from serving.host.model import LoadedModel, LoadRefused
+
+RANDOM = np.random.default_rng(5)
+ROWS = RANDOM.normal(size=(90, 4)).astype(np.float32)
+LABELS = np.arange(90) % 3
+WORDS = np.array(["a", "b", "c"])[LABELS]
+FLOATS = [("X", FloatTensorType([None, 4]))]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Any:
+    def convert_and_load(
+        estimator: Any, types: Any = FLOATS, declared: Signature | None = None, **options: Any
+    ) -> LoadedModel:
+        with warnings.catch_warnings(action="ignore"):  # skl2onnx is behind scikit-learn in attributes it reads
+            graph = convert_sklearn(estimator, initial_types=types, options=options or None)
+        return write_and_load(tmp_path, graph, declared)
+
+    return convert_and_load
+
+
+def write_and_load(directory: Path, graph: onnx.ModelProto, declared: Signature | None = None) -> LoadedModel:
+    (directory / "blob").write_bytes(graph.SerializeToString())
+    return load(str(directory / "blob"), Format.ONNX, declared=declared)
+
+
+def answers(model: LoadedModel, method: str, rows: Any) -> list[Any]:
+    return model.answer(method, rows_to_batch(model.signature, rows)).by_row()
+
+
+# --- outputs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zipmap", [True, False, "columns"])
+@pytest.mark.parametrize("labels", [LABELS, WORDS], ids=["numbers", "words"])
+def test_classifiers_give_labels_and_probabilities(serve: Any, zipmap: Any, labels: Any) -> None:
+    estimator = LogisticRegression().fit(ROWS, labels)
+    model = serve(estimator, zipmap=zipmap)
+    assert (model.name, model.engine, model.trained_with) == ("ONNX model", "onnx", {})
+    assert model.signature.kind is Kind.CLASSIFIER
+    assert model.signature.methods == ("predict", "predict_proba")
+    assert model.signature.classes == ((tuple(estimator.classes_.tolist()),) if zipmap is True else None)
+    assert answers(model, "predict", ROWS[:9].tolist()) == estimator.predict(ROWS[:9]).tolist()
+    probabilities = answers(model, "predict_proba", ROWS[:9].tolist())
+    np.testing.assert_allclose(probabilities, estimator.predict_proba(ROWS[:9]), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        RandomForestClassifier(3, random_state=0).fit(ROWS, np.column_stack([LABELS, LABELS[::-1]])),
+        MultiOutputClassifier(LogisticRegression()).fit(ROWS, np.column_stack([LABELS, LABELS[::-1]])),
+    ],
+    ids=["one tensor", "a sequence"],
+)
+def test_several_outputs_have_probabilities_each(serve: Any, estimator: Any) -> None:
+    model = serve(estimator, zipmap=False)
+    assert model.signature.outputs == 2
+    assert answers(model, "predict", ROWS[:5].tolist()) == estimator.predict(ROWS[:5]).tolist()
+    got = np.array(answers(model, "predict_proba", ROWS[:5].tolist()))
+    np.testing.assert_allclose(got.transpose(1, 0, 2), estimator.predict_proba(ROWS[:5]), rtol=1e-4, atol=1e-6)
+
+
+def test_regressors_give_one_value_or_several(serve: Any) -> None:
+    forest = RandomForestRegressor(3).fit(ROWS, ROWS[:, 0])
+    model = serve(forest)
+    assert (model.signature.kind, model.signature.outputs) == (Kind.REGRESSOR, 1)
+    assert answers(model, "predict", ROWS[:5].tolist()) == pytest.approx(forest.predict(ROWS[:5]).tolist(), rel=1e-5)
+    both = LinearRegression().fit(ROWS, ROWS[:, :2])
+    model = serve(both)
+    assert (model.signature.kind, model.signature.outputs) == (Kind.OTHER, 2)
+    np.testing.assert_allclose(answers(model, "predict", ROWS[:5].tolist()), both.predict(ROWS[:5]), atol=1e-5)
+
+
+def test_scores_that_are_no_probabilities_are_not_offered_as_such(serve: Any) -> None:
+    assert serve(SVC().fit(ROWS, LABELS)).signature.methods == ("predict",)
+    assert serve(KMeans(2, n_init=1).fit(ROWS)).signature.methods == ("predict",)
+
+
+def test_a_transformer_is_one_when_the_publisher_says_so(serve: Any) -> None:
+    scaler = StandardScaler().fit(ROWS)
+    assert serve(scaler).signature.methods == ("predict",)
+    own = serve(scaler).signature
+    declared = own.model_copy(update={"methods": ("transform",), "kind": Kind.TRANSFORMER})
+    model = serve(scaler, declared=declared)
+    assert model.signature == declared
+    np.testing.assert_allclose(answers(model, "transform", ROWS[:3].tolist()), scaler.transform(ROWS[:3]), atol=1e-5)
+
+
+# --- inputs -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_input_for_each_column_makes_named_features(serve: Any) -> None:
+    frame = pd.DataFrame({"a": ROWS[:, 0], "b": ROWS[:, 1], "city": WORDS})
+    columns = ColumnTransformer([("n", StandardScaler(), ["a", "b"]), ("c", OneHotEncoder(), ["city"])])
+    pipeline = make_pipeline(columns, LogisticRegression()).fit(frame, LABELS)
+    types = [(name, FloatTensorType([None, 1])) for name in "ab"] + [("city", StringTensorType([None, 1]))]
+    model = serve(pipeline, types)
+    assert (model.signature.container, model.signature.is_named) == (Container.DATAFRAME, True)
+    assert [(feature.name, feature.dtype) for feature in model.signature.features] == [
+        ("a", Dtype.NUMBER),
+        ("b", Dtype.NUMBER),
+        ("city", Dtype.STRING),
+    ]
+    rows = [dict(zip(("city", "b", "a"), (city, b, a), strict=True)) for a, b, city in frame.head(5).values.tolist()]
+    assert answers(model, "predict", rows) == pipeline.predict(frame.head(5)).tolist()
+    assert answers(model, "predict", rows[:1]) == pipeline.predict(frame.head(1)).tolist()
+    with pytest.raises(InvalidInput):
+        answers(model, "predict", [{"a": 1, "b": 2, "city": 3}])
+
+
+def test_inputs_of_several_columns_are_taken_apart(serve: Any) -> None:
+    types = [("left", FloatTensorType([None, 3])), ("right", DoubleTensorType([None, 1]))]
+    columns = ColumnTransformer([("l", "passthrough", [0, 1, 2]), ("r", "passthrough", [3])])
+    line = make_pipeline(columns, LinearRegression()).fit(ROWS, ROWS[:, 3])
+    model = serve(line, types)
+    assert [feature.name for feature in model.signature.features] == ["left_0", "left_1", "left_2", "right"]
+    assert answers(model, "predict", ROWS[:4].tolist()) == pytest.approx(ROWS[:4, 3].tolist(), abs=1e-5)
+
+
+def test_one_column_of_strings_is_texts(tmp_path: Path) -> None:
+    for shape in (["N"], ["N", 1]):
+        model = write_and_load(tmp_path, identity(TensorProto.STRING, shape))
+        assert model.signature.container is Container.TEXTS
+        assert answers(model, "predict", ["a", "b"]) == ["a", "b"]
+
+
+def test_bools_and_integers_are_given_as_such(serve: Any, tmp_path: Path) -> None:
+    model = serve(LinearRegression().fit(np.arange(8).reshape(4, 2), np.arange(4)), [("X", Int64TensorType([None, 2]))])
+    assert answers(model, "predict", [[6, 7]]) == pytest.approx([3.0])
+    with pytest.raises(InvalidInput, match=r"the model takes integers, got 0\.5"):
+        answers(model, "predict", [[0.5, 1]])
+    flags = serve(OneHotEncoder().fit([[True], [False]]), [("X", BooleanTensorType([None, 1]))])
+    assert flags.signature.features == (Feature(name="x0", dtype=Dtype.BOOL),)
+    assert answers(flags, "predict", [[True]]) == [[0.0, 1.0]]
+
+
+def test_numbers_beyond_single_precision_are_refused_and_not_made_infinite(serve: Any) -> None:
+    model = serve(LogisticRegression().fit(ROWS, LABELS))
+    with pytest.raises(InvalidInput, match=r"the model takes numbers within float32, got 1e\+300"):
+        answers(model, "predict", [[1e300, 0, 0, 0]])
+
+
+def test_null_is_taken_only_where_the_publisher_says_so(serve: Any) -> None:
+    """A forest's graph answers NaN with something, which proves nothing."""
+    forest = RandomForestClassifier(2).fit(ROWS, LABELS)
+    model = serve(forest)
+    assert not any(feature.nullable for feature in model.signature.features)
+    features = tuple(feature.model_copy(update={"nullable": True}) for feature in model.signature.features)
+    declared = model.signature.model_copy(update={"features": features})
+    assert len(answers(serve(forest, declared=declared), "predict", [[1, None, None, 1]])) == 1
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def identity(kind: int, shape: list[Any]) -> onnx.ModelProto:
+    node = helper.make_node("Identity", ["X"], ["Y"])
+    values = [helper.make_tensor_value_info(name, kind, shape) for name in "XY"]
+    graph = helper.make_graph([node], "identity", values[:1], values[1:])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "words"),
+    [
+        (TensorProto.FLOAT, [1, 4], "fixed at 1 rows: export it with an open first dimension"),
+        (TensorProto.FLOAT, ["N", 3, 8, 8], "a row is a flat list of features"),
+        (TensorProto.FLOAT, ["N", "D"], "does not say how many features it takes: publish with a signature"),
+        (TensorProto.COMPLEX64, ["N", 4], "numbers, strings and bools can be sent"),
+    ],
+)
+def test_graphs_that_do_not_take_rows_are_refused(tmp_path: Path, kind: int, shape: Any, words: str) -> None:
+    with pytest.raises(LoadRefused, match=words):
+        write_and_load(tmp_path, identity(kind, shape))
+
+
+def test_an_open_number_of_features_can_be_declared(tmp_path: Path) -> None:
+    graph = identity(TensorProto.FLOAT, ["N", "D"])
+    declared = Signature(features=(Feature(name="a"), Feature(name="b")), methods=("predict",), outputs=2)
+    assert write_and_load(tmp_path, graph, declared).signature == declared
+
+
+def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(b"\x08\x07 nothing of the kind")
+    with pytest.raises(LoadRefused, match="the graph cannot be loaded") as caught:
+        load(str(tmp_path / "blob"), Format.ONNX)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_what_fails_inside_the_graph_is_the_models_failure(tmp_path: Path) -> None:
+    node = helper.make_node("Reshape", ["X", "shape"], ["Y"])
+    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [1, 7])
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in "XY"]
+    graph = helper.make_graph([node], "broken", values[:1], values[1:], [shape])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    model = write_and_load(tmp_path, made)
+    with pytest.raises(ModelFailed):
+        model.answer("predict", model.sample(2))
+
+
+def test_a_method_outside_the_signature_is_refused(serve: Any) -> None:
+    model = serve(LogisticRegression().fit(ROWS, LABELS))
+    with pytest.raises(InvalidInput, match="offers predict, predict_proba; not transform"):
+        model.answer("transform", model.sample(1))
+
+
+def test_made_up_rows_are_answered(serve: Any) -> None:
+    model = serve(LogisticRegression().fit(ROWS, LABELS))
+    for method in model.signature.methods:
+        assert all(is_finite(tensor).all() for tensor in model.answer(method, model.sample(5)).tensors)
+    assert "onnxruntime" in library_versions()

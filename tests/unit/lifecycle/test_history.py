@@ -1,0 +1,153 @@
+"""What survives: decisions at once, the story soon after, and nothing half."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from serving.domain.errors import StateUnavailable
+from serving.domain.report import CandidateReport, GateResult, Verdict
+from serving.domain.state import State
+from serving.domain.status import HistoryEntry
+from serving.domain.version import VersionId
+from serving.lifecycle.history import DATABASE_NAME, History
+
+ID = VersionId("m", "1", "sha256:aa")
+REFUSED = CandidateReport(gates=(GateResult(gate="load", verdict=Verdict.REFUSED, evidence="broken"),))
+
+
+def opened(path: Path, basis: str = "libraries", max_rows: int = 1000) -> History:
+    history = History(path, basis, max_rows)
+    history.open()
+    return history
+
+
+def entry(reason: str) -> HistoryEntry:
+    return HistoryEntry(
+        at=datetime(2026, 11, 20, tzinfo=UTC),
+        version="1",
+        digest=ID.digest,
+        before=State.READY,
+        after=State.ACTIVE,
+        actor="system",
+        event="transition",
+        reason=reason,
+        duration_seconds=0.5,
+    )
+
+
+def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+    """Invariant 11: pins, quarantine, verdicts, names and the story."""
+    first = opened(tmp_path)
+    first.pin("m", "1")
+    first.quarantine_version(ID)
+    first.note_refusal(ID, REFUSED, against="sha256:bb")
+    first.note_accepted(ID)
+    first.note_lone(ID)
+    first.note_active(ID)
+    first.note(entry("why"), "m")
+    first.close()
+    second = opened(tmp_path)
+    assert second.pins == {"m": "1"}
+    assert second.quarantine == {("m", "1", ID.digest)}
+    assert second.refusals["m", ID.digest].report == REFUSED
+    assert second.refusals["m", ID.digest].against == "sha256:bb"
+    assert second.accepted == {("m", "1"): ID.digest}
+    assert second.lone == {("m", ID.digest): "1"}
+    assert second.active == {"m": ("1", ID.digest)}
+    (told,) = second.entries("m", 10, None)
+    assert told.model_copy(update={"id": None}) == entry("why").model_copy(update={"id": None})
+    second.close()
+
+
+def test_a_verdict_reached_with_other_libraries_or_settings_does_not_count(tmp_path: Path) -> None:
+    first = opened(tmp_path, basis="scikit-learn 1.9.1")
+    first.note_refusal(ID, REFUSED, against=None)
+    first.close()
+    second = opened(tmp_path, basis="scikit-learn 1.9.2")
+    assert second.refusals == {}
+    second.close()
+
+
+def test_a_decision_is_on_disk_before_the_call_returns(tmp_path: Path) -> None:
+    """A process that dies right after the call, without closing anything, has kept it."""
+    script = (
+        "import os, sys; from pathlib import Path; from serving.lifecycle.history import History\n"
+        "history = History(Path(sys.argv[1]), 'b', 10); history.open(); history.pin('m', '7'); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", script, tmp_path], check=True)
+    history = opened(tmp_path)
+    assert history.pins == {"m": "7"}
+    history.close()
+
+
+def test_a_decision_that_cannot_be_kept_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / DATABASE_NAME).mkdir()  # nothing can be opened there
+    failures = []
+    history = History(tmp_path, "b", 10, on_failure=lambda: failures.append(1))
+    history.open()
+    assert history.problem is not None
+    with pytest.raises(StateUnavailable):
+        history.pin("m", "1")
+    with pytest.raises(StateUnavailable):
+        history.quarantine_version(ID)
+    assert history.pins == {}
+    assert history.quarantine == set()
+    assert failures
+
+
+def test_what_could_not_be_written_is_written_when_it_can(tmp_path: Path) -> None:
+    blocked = tmp_path / DATABASE_NAME
+    blocked.mkdir()
+    history = opened(tmp_path)
+    history.note(entry("while blocked"), "m")
+    history.flush()
+    assert history.problem is not None
+    blocked.rmdir()
+    history.flush()
+    assert history.problem is None
+    assert [one.reason for one in history.entries("m", 10, None)] == ["while blocked"]
+    history.close()
+
+
+def test_another_process_holding_the_database_makes_a_call_fail_and_not_hang_for_ever(tmp_path: Path) -> None:
+    history = opened(tmp_path)
+    other = sqlite3.connect(tmp_path / DATABASE_NAME, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StateUnavailable, match="locked"):
+        history.pin("m", "1")
+    other.execute("ROLLBACK")
+    other.close()
+    history.pin("m", "1")
+    history.close()
+
+
+def test_the_story_is_bounded_and_can_be_paged(tmp_path: Path) -> None:
+    history = opened(tmp_path, max_rows=5)
+    for number in range(12):
+        history.note(entry(str(number)), "m")
+        history.flush()
+    newest = history.entries("m", 3, None)
+    assert [one.reason for one in newest] == ["11", "10", "9"]
+    assert [one.reason for one in history.entries("m", 3, newest[-1].id)] == ["8", "7"]
+    assert history.entries("other", 3, None) == ()
+    history.close()
+
+
+def test_release_forgets_quarantine_and_verdict(tmp_path: Path) -> None:
+    history = opened(tmp_path)
+    history.quarantine_version(ID)
+    history.note_refusal(ID, REFUSED, None)
+    history.release("m", "1", ID.digest)
+    history.close()
+    again = opened(tmp_path)
+    assert again.quarantine == set()
+    assert again.refusals == {}
+    again.close()
+    assert os.listdir(tmp_path)
