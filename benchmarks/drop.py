@@ -25,12 +25,13 @@ from tests.e2e.harness import Server
 POLL_SECONDS = 0.001
 SETTLE_MS = 500
 STEPS = ("rename", "STAGING", "LOADING", "VALIDATING", "WARMING", "READY", "ACTIVE", "first answer")
-METHOD = """A server with default settings on all cores. A logistic pipeline (30 features) with manifest and five golden \
-examples is published aside, then its directory is renamed into the store; or a bare model file is copied there. From \
-just before the rename or copy, one client on one keep-alive connection asks for a prediction, pauses 1 ms and asks \
-again, until the answer's `version` is the new one: that answer's arrival is the end. Between drops 0.4 to 1 s pass, \
-so that the previous version is gone. "A new model" renames a whole model directory whose name the server has never \
-seen. Bare files are published when they have been quiet for `store.settle_seconds` (0.5 s), which is in the figure."""
+METHOD = """A server with default settings on all cores. A logistic pipeline (30 features) with manifest and five \
+golden examples is published aside, then its directory is renamed into the store; or a bare model file is \
+copied there. From just before the rename or copy, one client on one keep-alive connection asks for a \
+prediction, pauses 1 ms and asks again, until the answer's `version` is the new one: that answer's \
+arrival is the end. Between drops 0.4 to 1 s pass, so that the previous version is gone. "A new model" \
+renames a whole model directory whose name the server has never seen. Bare files are published when they \
+have been quiet for `store.settle_seconds` (0.5 s), which is in the figure."""
 
 
 class Drop(NamedTuple):

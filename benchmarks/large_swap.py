@@ -22,14 +22,14 @@ from benchmarks.server import LogReader, running
 RATE = 200.0
 AFTER_SECONDS = 2.0
 PAUSE_SECONDS = 3.0
-METHOD = """A random forest of about a gigabyte (grown trees copied until the file is large enough) is published aside \
-and renamed into the store of a server with default settings on two cores; versions follow one another, so the third \
-also unloads the first. Meanwhile another process asks a small logistic pipeline 200 times a second, open loop: each \
-request is due at a fixed time and its latency counts from then. "Steady" is a stretch before each rename, "during" \
-lasts from the rename until two seconds after the large model became active. The generator runs on the same two cores \
-with a higher priority where that is allowed; how late it sent is reported. The large file is in the page cache, as it \
-is after a copy. The same is then done to the usual FastAPI service, whose refresh endpoint loads the same files in a \
-thread."""
+METHOD = """A random forest of about a gigabyte (grown trees copied until the file is large enough) is published \
+aside and renamed into the store of a server with default settings on two cores; versions follow one \
+another, so the third also unloads the first. Meanwhile another process asks a small logistic pipeline \
+200 times a second, open loop: each request is due at a fixed time and its latency counts from then. \
+"Steady" is a stretch before each rename, "during" lasts from the rename until two seconds after the \
+large model became active. The generator runs on the same two cores with a higher priority where that is \
+allowed; how late it sent is reported. The large file is in the page cache, as it is after a copy. The \
+same is then done to the usual FastAPI service, whose refresh endpoint loads the same files in a thread."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,14 @@ from benchmarks.server import all_pids, gauge, pid_of, running
 from tests.e2e.harness import TOKEN, Server, until
 
 SETTLE_SECONDS = 15.0
-METHOD = """Each model is a logistic pipeline with manifest and golden examples; each version is a directory of its own. \
-The server starts on the full store with default settings (an operator's token is set, nothing else) and an empty \
-cache. When every model is active it is left alone for 15 s; then the processor time of all threads of the server, the \
-zygote and the hosts (`/proc/<pid>/task/*/schedstat`, nanoseconds) is read before and after a stretch in which nobody \
-asks for anything. Then resyncs are asked for one after another with `POST /refresh`; the duration is the difference of \
-`serving_resync_duration_seconds_sum`, the processor time that of the server process for the whole call. Memory is from \
-`smaps_rollup`: what a host shares with nobody."""
+METHOD = """Each model is a logistic pipeline with manifest and golden examples; each version is a directory of its \
+own. The server starts on the full store with default settings (an operator's token is set, nothing else) \
+and an empty cache. When every model is active it is left alone for 15 s; then the processor time of all \
+threads of the server, the zygote and the hosts (their `CLOCK_PROCESS_CPUTIME_ID`, nanoseconds) is read \
+before and after a stretch in which nobody asks for anything. Then resyncs are asked for one after \
+another with `POST /refresh`; the duration is the difference of `serving_resync_duration_seconds_sum`, \
+the processor time that of the server process for the whole call. Memory is from `smaps_rollup`: what a \
+host shares with nobody."""
 
 
 def run(run: Run) -> Result:

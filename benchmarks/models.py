@@ -42,6 +42,7 @@ KINDS: Mapping[str, Callable[[], Any]] = {
 
 def publish_logistic(store: Path, model: str, version: int) -> Path:
     """Publish a small model with manifest and golden examples, as `serving.publish` does, and return its directory."""
+    store.mkdir(parents=True, exist_ok=True)
     estimator = logistic(1 + version / 100)
     return publish(estimator, model, version=str(version), store=store, X=X, golden=X[:GOLDEN_ROWS]).path
 
@@ -58,6 +59,7 @@ def large_forests(cache: Path, megabytes: int, versions: int) -> list[Path]:
     if all(path.is_dir() for path in paths):
         return paths
     shutil.rmtree(store, ignore_errors=True)
+    store.mkdir(parents=True)
     forest, rows = _grow(megabytes)
     for path in paths:
         aside = publish(forest, "large", version=path.name, store=store, X=rows, golden=rows[:GOLDEN_ROWS]).path

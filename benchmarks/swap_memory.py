@@ -14,10 +14,10 @@ from tests.e2e.harness import Server, constant, until, write_version
 
 QUIET_SECONDS = 2.0
 METHOD = """A model that carries 100 MB of random bytes is replaced 100 times, each version written aside and renamed \
-into the store, older directories removed as others would. After the first and the last swap, and every tenth between, \
-the server is left alone until only the active version and its standby have hosts, for two seconds more, and the \
-proportional set size (pages shared by n processes count 1/n) of the server, the zygote and both hosts is added up. \
-Default settings."""
+into the store, older directories removed as others would. After the first and the last swap, and every \
+tenth between, the server is left alone until only the active version and its standby have hosts, for two \
+seconds more, and the proportional set size (pages shared by n processes count 1/n) of the server, the \
+zygote and both hosts is added up. Default settings."""
 
 
 def run(run: Run) -> Result:
@@ -43,7 +43,9 @@ def run(run: Run) -> Result:
         method=METHOD,
         figures=(
             figure("all processes, after the last swap / after the first", "×", all_last / all_first, at_most=1.1),
-            figure("server process, after the last swap / after the first", "×", server_last / server_first, at_most=1.1),
+            figure(
+                "server process, after the last swap / after the first", "×", server_last / server_first, at_most=1.1
+            ),
             figure("all processes after the first swap", "MB", all_first),
             figure("all processes after the last swap", "MB", all_last),
             figure("server process after the first swap", "MB", server_first),

@@ -56,9 +56,7 @@ MIXED = Signature(
     container=Container.DATAFRAME,
     is_named=True,
 )
-TEXTS = Signature(
-    features=(Feature(name="text", dtype=Dtype.STRING),), methods=("predict",), container=Container.TEXTS
-)
+TEXTS = Signature(features=(Feature(name="text", dtype=Dtype.STRING),), methods=("predict",), container=Container.TEXTS)
 
 Message = MutableMapping[str, Any]
 Rule = Callable[[Method, Batch], Tensor | tuple[Tensor, ...]]

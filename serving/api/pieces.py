@@ -67,7 +67,7 @@ def parse_large(raw: bytes) -> PredictRequest:
         rows, is_single = rows_of(document)
     except (NotJson, InvalidInput):
         return parse(raw)
-    if is_single or rows:
+    if is_single or rows or (not layout.commas.size and not raw[layout.start : layout.end].strip()):
         return parse(raw)
     if count_strings(envelope) != len(document) + (document.get("method") is not None):
         refuse_repeats(with_repeats(envelope))

@@ -112,7 +112,9 @@ def test_texts_and_mixed_rows_reach_the_model_as_they_are() -> None:
             mixed=make_servable("mixed", "1", FakeEngine(lambda _method, batch: batch.columns[1]), MIXED),  # type: ignore[index]
         )
     )
-    assert predict(app, {"input": 'a "quoted" \\ text'}, "/models/texts/predict").json()["prediction"].startswith('a "q')
+    assert (
+        predict(app, {"input": 'a "quoted" \\ text'}, "/models/texts/predict").json()["prediction"].startswith('a "q')
+    )
     rows = [[None, "Köln", True], {"is_new": None, "town": 'B"n', "age": 3}]
     assert predict(app, {"instances": rows[:1]}, "/models/mixed/predict").json()["predictions"] == ["Köln"]
     assert predict(app, {"instances": rows[1:]}, "/models/mixed/predict").json()["predictions"] == ['B"n']
@@ -272,7 +274,10 @@ def test_too_many_rows_are_413_and_the_setting_is_what_counts() -> None:
 
 def test_the_deadline_of_the_settings_reaches_the_engine() -> None:
     engine = FakeEngine()
-    predict(make_app(make_reference(iris=make_servable("iris", "3", engine)), server={"predict_seconds": 2.5}), {"input": ROW})
+    predict(
+        make_app(make_reference(iris=make_servable("iris", "3", engine)), server={"predict_seconds": 2.5}),
+        {"input": ROW},
+    )
     assert engine.deadline_seconds == 2.5
 
 

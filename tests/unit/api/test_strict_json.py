@@ -46,7 +46,9 @@ def test_what_is_not_json_is_400_with_the_place_and_a_hint(body: bytes, said: st
     assert said in response.json()["detail"]
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1" * 400, "9" * 5000, "-" + "9" * 5000])
+@pytest.mark.parametrize(
+    "number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1" * 400, "9" * 5000, "-" + "9" * 5000]
+)
 @pytest.mark.parametrize("row", ["[5.1, {}, 1.4, 0.2]", '{{"x0": 5.1, "x1": {}, "x2": 1.4, "x3": 0.2}}'])
 def test_a_number_no_float_can_hold_is_422_and_names_the_row_and_the_feature(row: str, number: str) -> None:
     for body in (f'{{"instances": [{row.format("1")}, {row.format(number)}]}}', f'{{"input": {row.format(number)}}}'):
@@ -98,7 +100,11 @@ def test_a_string_that_never_ends_is_searched_once() -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )

@@ -1,0 +1,67 @@
+"""Run the benchmarks, or write the report: ``python -m benchmarks [--quick] [--report] [name ...]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import circumstances, report, run, show
+from benchmarks.result import Result
+
+NAMES = ("footprint", "drop", "predict", "large_swap", "swap_memory", "many_models")
+RESULTS = run.ROOT / "benchmarks" / "results"
+QUICK_RESULTS = run.CACHE / "quick"
+REPORT = run.ROOT / "docs" / "performance.md"
+
+
+def main() -> int:
+    """Return the exit status: 1 when a benchmark could not be carried out. A missed target is no failure."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the running server.")
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="name", help=f"of {', '.join(NAMES)}")
+    parser.add_argument("--quick", action="store_true", help="a smoke test: few rounds, small models, no results kept")
+    parser.add_argument("--report", action="store_true", help="write docs/performance.md from the results there are")
+    options = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    directory = QUICK_RESULTS if options.quick else RESULTS
+    if options.report:
+        return _write_report(directory, is_quick=options.quick)
+    results = []
+    for name in options.names or NAMES:
+        try:
+            results.append(_measure(console, name, directory, is_quick=options.quick))
+        except Exception:  # noqa: BLE001 - the others are measured all the same
+            console.print_exception()
+            console.print(f"{name} could not be measured", style="bold red")
+    show.print_summary(console, results)
+    return int(len(results) < len(options.names or NAMES))
+
+
+def _measure(console: Console, name: str, directory: Path, *, is_quick: bool) -> Result:
+    began = time.monotonic()
+    console.print(f"measuring {name} ...")
+    module = import_module(f"benchmarks.{name}")
+    found = circumstances.describe()
+    with run.begin(is_quick=is_quick) as place:
+        measured: Result = module.run(place)
+    measured.circumstances.update(found, seconds=round(time.monotonic() - began))
+    measured.write(directory)
+    show.print_result(console, measured)
+    return measured
+
+
+def _write_report(directory: Path, *, is_quick: bool) -> int:
+    page = report.render(report.load(directory))
+    if is_quick:
+        print(page)
+    else:
+        REPORT.write_text(page, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

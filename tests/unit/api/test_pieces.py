@@ -1,0 +1,226 @@
+"""Large bodies are read in pieces, and nobody can tell."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from serving.api import pieces
+from serving.api.pieces import LARGE_BYTES, RowPieces, parse_large
+from serving.api.predict_body import parse
+from serving.domain.errors import InvalidInput, NotJson, RequestRefused
+from serving.domain.signature import Feature, Signature
+from serving.prediction import PredictRequest
+from tests.fakes import MIXED, FakeEngine, echo, make_app, make_client, make_reference, make_servable, predict
+
+ROW = [5.1, 3.5, 1.4, 0.2]
+MANY = 20_000
+
+
+@pytest.fixture
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut everywhere: a few bytes make a piece, a few more a window."""
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 8)
+    monkeypatch.setattr(pieces, "WINDOW_BYTES", 13)
+
+
+def outcome(read: Any, raw: bytes) -> Any:
+    """Return the rows and the method, or what was wrong, without positions."""
+    try:
+        request: PredictRequest = read(raw)
+        rows = request.rows
+        found = rows if isinstance(rows, list) else [row for piece in rows for row in piece.rows]
+        assert len(found) == len(rows)
+        return found, request.method, request.is_single
+    except RequestRefused as error:
+        return type(error), str(error) if isinstance(error, InvalidInput) else None
+
+
+cells = st.none() | st.booleans() | st.integers(-99, 99) | st.floats(-9, 9) | st.text('a"\\[]{},:é\n', max_size=6)
+rows = st.lists(
+    st.lists(cells, max_size=4) | st.dictionaries(st.text('a"\\[,', max_size=2), cells, max_size=3) | cells, max_size=9
+)
+bodies = st.fixed_dictionaries(
+    {"instances": rows}, optional={"method": st.text(max_size=5), "input": cells, "x": rows}
+) | st.fixed_dictionaries({"input": cells | st.lists(cells)})
+
+
+@pytest.mark.usefixtures("_tiny")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(bodies, st.booleans(), st.sampled_from([None, 1]), st.data())
+def test_a_body_in_pieces_is_the_body_as_a_whole(
+    body: Any, is_ascii: bool, indent: int | None, data: st.DataObject
+) -> None:
+    raw = json.dumps(body, ensure_ascii=is_ascii, indent=indent).encode()
+    assert outcome(parse_large, raw) == outcome(parse, raw)
+    # ... also when it is broken somewhere
+    at = data.draw(st.integers(0, len(raw) - 1))
+    broken = (
+        raw[:at] + data.draw(st.sampled_from([b"", b",", b"]", b"[", b'"', b"}", b"\\", b"1", b"NaN"])) + raw[at + 1 :]
+    )
+    assert outcome(parse_large, broken) == outcome(parse, broken)
+
+
+@pytest.mark.usefixtures("_tiny")
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"instances": [[1, 2], [3, 4], ]}',
+        b'{"instances": [, [1, 2], [3, 4]]}',
+        b'{"instances": [[1, 2], , [3, 4]]}',
+        b'{"instances": [[1, 2], [3, 4]]]}',
+        b'{"instances": [[1, 2], [3, 4}]}',
+        b'{"instances": [[1, 2], [3, 4]], "x": [1]}',
+        b'{"instances": [[1, 2], [3, 4], [5, 6',
+        b"[[1, 2], [3, 4], [5, 6]]",
+        b'{"instances": [[1, 2], [3, 4], [5, 6]]} 1',
+        b'{"instances": [[1, 2], [3, 4], [5, 6]], "instances": 1}',
+        b'{"instances": [[1, 2], [3, 4], [5, 6]], "method": "a", "method": "b"}',
+        b'{"instances": 1, "instances": [[1, 2], [3, 4], [5, 6]]}',
+        b'{"input": [1, 2, 3, 4, 5, 6, 7, 8, 9]}',
+        b'{"instances": [         ]}',
+    ],
+)
+def test_what_is_wrong_between_the_pieces_is_found(raw: bytes) -> None:
+    assert outcome(parse_large, raw) == outcome(parse, raw)
+
+
+def body_with(row: str, at: int, count: int = MANY) -> bytes:
+    rows = ["[5.1, 3.5, 1.4, 0.2]"] * count
+    rows[at] = row
+    return f'{{"instances": [{", ".join(rows)}]}}'.encode()
+
+
+@pytest.mark.parametrize("at", [0, 1, MANY // 2, MANY - 1])
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("[5.1, NaN, 1.4, 0.2]", "feature 'x1': NaN is not a finite number"),
+        ("[5.1, 1e999, 1.4, 0.2]", "feature 'x1': Infinity is not a finite number"),
+        ('[5.1, 3.5, "1.4", 0.2]', "feature 'x2': expected a number"),
+        ("[5.1, 3.5, 1.4, true]", "feature 'x3': expected a number, got true"),
+        ('{"x0": 1, "x1": 2, "x2": 3, "x2": 4}', "feature 'x2': appears twice"),
+    ],
+)
+def test_a_row_at_fault_is_named_wherever_it_is(row: str, said: str, at: int) -> None:
+    raw = body_with(row, at)
+    assert len(raw) > LARGE_BYTES
+    response = predict(make_app(), raw)
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith(f"row {at}, {said}")
+
+
+@pytest.mark.parametrize("at", [0, MANY // 2, MANY - 1])
+def test_a_short_row_and_a_row_of_another_kind_are_named_wherever_they_are(at: int) -> None:
+    response = predict(make_app(), body_with("[1, 2]", at))
+    assert response.json()["detail"].startswith(f"row {at} has 2 values, the model takes 4")
+    rows: list[Any] = [ROW] * at + [{"x0": 1, "x1": 2, "x2": 3, "x3": 4}] * (MANY - at)
+    response = predict(make_app(), {"instances": rows})
+    expected = 200 if at == 0 else 422
+    assert response.status_code == expected
+    if at:
+        assert f"row {at} is an object, row 0 is an array" in response.json()["detail"]
+
+
+def test_large_bodies_that_are_not_json_are_400_with_a_place() -> None:
+    raw = body_with("[5.1, 3.5, 1.4, 0.2,]", MANY - 1)
+    response = predict(make_app(), raw)
+    assert response.status_code == 400
+    assert "trailing comma is not allowed near byte" in response.json()["detail"]
+    near = int(response.json()["detail"].split("near byte ")[1].split(";")[0])
+    assert abs(near - raw.index(b",]")) < 3
+    assert predict(make_app(), b"[" * LARGE_BYTES * 2).json()["detail"] == "the body is nested deeper than 16 levels"
+    assert predict(make_app(), b'"' * LARGE_BYTES * 2).status_code == 400
+    assert predict(make_app(), b"\x00" * LARGE_BYTES * 2).status_code == 400
+
+
+def test_a_large_body_is_answered_like_a_small_one() -> None:
+    engine = FakeEngine(echo)
+    app = make_app(make_reference(iris=make_servable("iris", "3", engine)))
+    rows = [[index / 7, 1, 2, 3] for index in range(MANY)]
+    assert predict(app, {"instances": rows, "method": "predict"}).json()["predictions"] == [row[0] for row in rows]
+    matrix = engine.batches[0].matrix
+    assert matrix is not None
+    assert matrix.flags.c_contiguous
+    assert np.array_equal(matrix, np.array(rows))
+
+
+def test_columns_of_a_large_body_are_joined_whatever_their_pieces_held() -> None:
+    engine = FakeEngine(echo)
+    app = make_app(make_reference(mixed=make_servable("mixed", "1", engine, MIXED)))
+    rows = [[None if index % 3000 == 0 else index, f"town {index}", True] for index in range(MANY)]
+    rows[-1][2] = None
+    assert predict(app, {"instances": rows}, "/models/mixed/predict").status_code == 200
+    batch = engine.batches[0]
+    assert batch.rows == MANY
+    assert batch.columns is not None
+    ages, towns, news = batch.columns
+    assert isinstance(ages, np.ndarray)
+    assert np.count_nonzero(np.isnan(ages)) == 7
+    assert towns == [row[1] for row in rows]
+    assert news == [row[2] for row in rows]
+    rows[-1][2] = False
+    assert predict(app, {"instances": rows}, "/models/mixed/predict").status_code == 200
+    last = engine.batches[1].columns
+    assert last is not None
+    assert isinstance(last[2], np.ndarray)
+    assert last[2].dtype == np.bool_
+
+
+def test_more_rows_than_allowed_are_counted_before_they_are_read() -> None:
+    request = parse_large(body_with("[5.1, 3.5, 1.4, 0.2]", 0))
+    assert isinstance(request.rows, RowPieces)
+    assert len(request.rows) == MANY
+    response = predict(make_app(server={"max_rows": MANY - 1}), body_with("[5.1, 3.5, 1.4, 0.2]", 0))
+    assert (response.status_code, response.json()["detail"][:10]) == (413, "20000 rows")
+
+
+@pytest.mark.parametrize("form", [list, dict], ids=["arrays", "objects"])
+def test_the_event_loop_goes_on_while_a_large_body_is_read(form: type) -> None:
+    """In one go, 10 MiB hold the interpreter for about 150 ms; in pieces, for a few."""
+    row: Any = [0.123456789] * 30 if form is list else {f"feature {index}": 0.123456789 for index in range(30)}
+    raw = orjson.dumps({"instances": [row] * (30_000 if form is list else 12_000)})
+    features = tuple(Feature(name=f"feature {index}") for index in range(30))
+    signature = Signature(features=features, methods=("predict",))
+    app = make_app(make_reference(iris=make_servable("iris", "3", FakeEngine(echo), signature)))
+
+    async def scenario() -> float:
+        worst = 0.0
+
+        async def tick() -> None:
+            nonlocal worst
+            while True:
+                begun = time.perf_counter()
+                await asyncio.sleep(0.001)
+                worst = max(worst, time.perf_counter() - begun)
+
+        async with make_client(app) as client:
+            ticking = asyncio.create_task(tick())
+            response = await client.post("/models/iris/predict", content=raw)
+            ticking.cancel()
+        assert response.status_code == 200
+        return worst
+
+    began = time.perf_counter(); orjson.loads(raw); print("LOADS", time.perf_counter() - began)
+    print("STALL", [asyncio.run(scenario()) for _ in range(4)])
+    assert 0
+
+
+def test_pieces_are_not_too_many() -> None:
+    request = parse_large(body_with("[5.1, 3.5, 1.4, 0.2]", 0))
+    sizes = [len(piece.rows) for piece in request.rows]  # type: ignore[union-attr]
+    assert max(sizes) - min(sizes[:-1]) <= 1
+    assert 10 < len(sizes) < 20
+
+
+def test_a_piece_with_a_missing_row_is_not_json() -> None:
+    with pytest.raises(NotJson, match="a row is missing between two commas"):
+        list(RowPieces(b"[1],[2]", [(0, 3, 2)]))
