@@ -70,7 +70,7 @@ COLUMNS = (
 
 def run(run: Run) -> Result:
     """Swap large models under load, ours first, then the usual service's."""
-    forests = large_forests(run.cache, run.count(1020, 60), run.count(3, 2))
+    forests = large_forests(run.cache, run.count(1020, 150), run.count(3, 2))
     size = size_mb(forests[0])
     ours = _ours(run, forests)
     usual = _usual(run, forests)

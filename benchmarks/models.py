@@ -77,7 +77,7 @@ def _grow(megabytes: int) -> tuple[RandomForestClassifier, Any]:
     forest = RandomForestClassifier(FITTED_TREES, max_features=1, n_jobs=-1, random_state=0).fit(noise, answers)
     state = [tree.tree_.__getstate__() for tree in forest.estimators_]
     bytes_per_tree = sum(one["nodes"].nbytes + one["values"].nbytes for one in state) / FITTED_TREES
-    wanted = int(megabytes * 1e6 / bytes_per_tree)
+    wanted = round(megabytes * 1e6 / bytes_per_tree)
     fitted = list(forest.estimators_)
     forest.estimators_ = [copy.deepcopy(fitted[number % FITTED_TREES]) for number in range(wanted)]
     forest.n_estimators = wanted

@@ -15,7 +15,7 @@ from benchmarks.percentiles import Latency
 
 _SCRIPT = """
 wrk.method = "POST"
-wrk.body = [[%s]]
+wrk.body = [==[%s]==]
 wrk.headers["Content-Type"] = "application/json"
 done = function(summary, latency, requests)
   local e = summary.errors

@@ -12,6 +12,9 @@ from serving.domain.errors import BodyTooLarge, RequestRefused, UnsupportedMedia
 
 BODY_SECONDS = 30.0
 SWEEP_SECONDS = 1.0
+# Many clients read no answer before they have sent everything. So much is let in (and dropped) for their sake.
+DROPPED_BYTES = 256 << 20
+MAX_DIGITS = 18
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -20,6 +23,16 @@ Headers = Mapping[bytes, bytes]
 
 class BodyTooSlow(RequestRefused):
     """The body did not arrive in time."""
+
+    closes_connection = True
+
+
+class BodyNotRead(BodyTooLarge):
+    """The body has too many bytes, and they have not been read. `closes_connection`: they might never end."""
+
+    def __init__(self, message: str, *, closes_connection: bool) -> None:
+        super().__init__(message)
+        self.closes_connection = closes_connection
 
 
 def refuse_media(headers: Headers) -> None:
@@ -55,8 +68,8 @@ class BodyReader:
         A declared length beyond the limit is refused before anything is read.
         """
         length = headers.get(b"content-length")
-        if length is not None and length.isdigit() and (len(length) > 18 or int(length) > self._max_bytes):
-            raise self._too_large()
+        if length is not None and length.isdigit() and (len(length) > MAX_DIGITS or int(length) > self._max_bytes):
+            raise self._too_large(length)
         task = (self._watching and asyncio.current_task(self._watching)) or self._watch()
         self._begun[task] = self._sweeps
         try:
@@ -72,7 +85,7 @@ class BodyReader:
             self._overdue.discard(task)
         body: bytes = message.get("body", b"")
         if len(body) > self._max_bytes:
-            raise self._too_large()
+            raise self._too_large(b"0")
         return body
 
     async def _rest(self, receive: Receive, message: Message) -> bytes:
@@ -84,14 +97,16 @@ class BodyReader:
             part = message.get("body", b"")
             size += len(part)
             if size > self._max_bytes:
-                raise self._too_large()
+                raise self._too_large(b"")
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)
             message = await receive()
 
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"the body is larger than {self._max_bytes} bytes" + self._advice)
+    def _too_large(self, declared: bytes) -> BodyNotRead:
+        is_bounded = declared.isdigit() and len(declared) <= MAX_DIGITS and int(declared) <= DROPPED_BYTES
+        message = f"the body is larger than {self._max_bytes} bytes" + self._advice
+        return BodyNotRead(message, closes_connection=not is_bounded)
 
     def _watch(self) -> asyncio.Task[Any]:
         """Have the bodies that are read on the running loop looked after; returns the running task."""

@@ -107,7 +107,7 @@ def respond(error: Exception, model: str | None = None, version: str | None = No
         return problem(kind, BUG, headers)
     if kind.status == 503:
         headers["Retry-After"] = str(getattr(error, "retry_after_seconds", 1))
-    if isinstance(error, errors.BodyTooLarge | BodyTooSlow):
+    if getattr(error, "closes_connection", False):
         headers["Connection"] = "close"
     return problem(kind, str(error), headers, model, version)
 

@@ -44,7 +44,6 @@ class Activation:
 
     def activate(self, model: ModelRecord, record: VersionRecord, *, actor: str = SYSTEM) -> None:
         """Let `record` answer from now on; what answered before becomes a standby."""
-        began = time.monotonic()
         previous = model.active
         if record in model.standbys:
             model.standbys.remove(record)
@@ -52,9 +51,8 @@ class Activation:
             model.standbys.insert(0, previous)
         model.active, model.activated_at = record, now_utc()
         self.publish(model)
-        duration = time.monotonic() - began
         reason = f"replaces version '{previous.version}'" if previous else "first active version"
-        self._journal.move(record, State.ACTIVE, reason, actor=actor, duration_seconds=duration)
+        self._journal.move(record, State.ACTIVE, reason, actor=actor)
         if previous is not None:
             self._journal.move(previous, State.READY, f"standby; version '{record.version}' took over", actor=actor)
         self._journal.metrics.swapped(model.name)
@@ -82,7 +80,7 @@ class Activation:
         record.artifact = None
         is_quarantined = (record.model, record.version, record.digest) in self._journal.history.quarantine
         after = State.QUARANTINED if is_quarantined else State.RETIRED
-        self._journal.move(record, after, "drained and unloaded", duration_seconds=duration)
+        self._journal.move(record, after, "drained and unloaded")
         self._journal.metrics.drained(duration)
         if record.version not in {one.version for one in model.loaded}:
             self._journal.metrics.forget(model.name, record.version)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -45,7 +44,6 @@ class Staged:
     """A verified copy is in the cache."""
 
     artifact: Artifact
-    duration_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,6 @@ class Refused:
     """A gate said no: a verdict over these bytes."""
 
     report: CandidateReport
-    duration_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,6 @@ class Ready:
 
     servable: Servable
     report: CandidateReport
-    duration_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +142,6 @@ class CandidateRunner:
 
     def stage(self, candidate: Candidate, entry: Entry, quiet_seconds: float | None) -> Outcome:
         """Copy one version into the cache."""
-        began = time.monotonic()
         try:
             artifact = self._cache.stage(entry, candidate.version, quiet_seconds, candidate.cancelled)
         except Cancelled:
@@ -155,7 +150,7 @@ class CandidateRunner:
             return NotYet(str(error))
         except ServingError as error:
             return Failed(str(error))
-        return Staged(artifact, time.monotonic() - began)
+        return Staged(artifact)
 
     def evaluate(
         self,
@@ -167,7 +162,6 @@ class CandidateRunner:
         on_lost: Callable[[HostedEngine], None],
     ) -> Outcome:
         """Run the gates in a fresh host; when all pass, connect the loop to it."""
-        began = time.monotonic()
 
         def started(gate: str) -> None:
             if gate in _STATE_OF_GATE:
@@ -180,10 +174,10 @@ class CandidateRunner:
                 host.close()
                 return Stopped()
             if report.refusal is not None:
-                return Refused(report, time.monotonic() - began)
+                return Refused(report)
             engine = HostedEngine(report.engine or "unknown", on_lost)
             self._attach(engine, host)
-            return Ready(Servable(artifact.id, report, engine), report, time.monotonic() - began)
+            return Ready(Servable(artifact.id, report, engine), report)
         except HostFailed as error:
             return Stopped() if candidate.cancelled.is_set() else Failed(str(error), is_host_death=True)
 
@@ -223,4 +217,5 @@ class CandidateRunner:
             asyncio.run_coroutine_threadsafe(engine.attach(host), self._loop).result(ATTACH_SECONDS)
         except (TimeoutError, RuntimeError, OSError) as error:
             host.close()
-            raise HostFailed(f"the host could not be connected: {str(error) or 'the event loop does not answer'}") from None
+            reason = str(error) or "the event loop does not answer"
+            raise HostFailed(f"the host could not be connected: {reason}") from None

@@ -146,12 +146,11 @@ class Evaluations:
                 self._journal.move(record, State.DISCOVERED, f"not complete yet: {reason}")
             case Stopped():
                 self._journal.move(record, State.DISCOVERED, f"cancelled: {candidate.reason if candidate else ''}")
-            case Refused(report, seconds):
+            case Refused(report):
                 refusal = report.refusal
                 is_relative = refusal is not None and refusal.gate == "contract"
                 against = model.active.digest if is_relative and model.active else None
                 self._journal.refuse(model, record, report, against)
-                log.debug("evaluated", model=model.name, version=record.version, duration_seconds=seconds)
             case Failed():
                 self._failed(model, record, outcome)
             case Ready():
@@ -182,4 +181,4 @@ class Evaluations:
         model.standbys.append(record)
         if record.artifact is not None and record.artifact.file(MANIFEST_NAME) is not None:
             self._journal.history.note_accepted(record.id)
-        self._journal.move(record, State.READY, "every gate passed", duration_seconds=outcome.duration_seconds)
+        self._journal.move(record, State.READY, "every gate passed")

@@ -109,7 +109,8 @@ class History:
             entry.duration_seconds,
         )
         self._later(
-            "INSERT INTO transitions (at, model, version, digest, before, after, actor, event, reason, duration_seconds)"
+            "INSERT INTO transitions"
+            " (at, model, version, digest, before, after, actor, event, reason, duration_seconds)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             values,
         )

@@ -32,11 +32,10 @@ class Journal:
         reason: str | None = None,
         *,
         actor: str = SYSTEM,
-        duration_seconds: float | None = None,
     ) -> None:
-        """Change the state of one version."""
+        """Change the state of one version. The duration that is told is the time spent in the state it leaves."""
         before = record.state
-        record.move(after, reason)
+        duration_seconds = round(record.move(after, reason), 6)
         self.dirty.add(record.model)
         entry = HistoryEntry(
             at=record.since,
@@ -50,13 +49,17 @@ class Journal:
             duration_seconds=duration_seconds,
         )
         self.history.note(entry, record.model)
-        fields: dict[str, object] = {"model": record.model, "version": record.version, "digest": record.digest}
-        if duration_seconds is not None:
-            fields["duration_seconds"] = round(duration_seconds, 4)
-        if reason is not None:
-            fields["reason"] = reason
         write = log.warning if after in _ALARMING else log.info
-        write("transition", **fields, before=before.value, after=after.value)
+        write(
+            "transition",
+            model=record.model,
+            version=record.version,
+            digest=record.digest,
+            before=before.value,
+            after=after.value,
+            duration_seconds=duration_seconds,
+            reason=reason,
+        )
 
     def fail(self, model: ModelRecord, record: VersionRecord, after: State, gate: str, reason: str) -> None:
         """Reject or fail a version and remember it as the model's last failure."""

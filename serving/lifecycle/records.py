@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -39,6 +40,7 @@ class VersionRecord:
     artifact: Artifact | None = None
     state: State = State.DISCOVERED
     since: datetime = field(default_factory=now_utc)
+    entered_at: float = field(default_factory=time.monotonic)
     reason: str | None = None
     report: CandidateReport | None = None
     not_before: float = 0.0
@@ -57,13 +59,18 @@ class VersionRecord:
         assert self.digest is not None
         return VersionId(self.model, self.version, self.digest)
 
-    def move(self, after: State, reason: str | None) -> None:
-        """Change the state; raises IllegalTransition for a change that the table does not know."""
+    def move(self, after: State, reason: str | None) -> float:
+        """Change the state and return the seconds spent in the one left.
+
+        Raises IllegalTransition for a change that the table does not know.
+        """
         check_transition(self.state, after)
+        left_at, self.entered_at = self.entered_at, time.monotonic()
         self.state, self.reason, self.since = after, reason, now_utc()
         if after is not State.FAILED:
             self.retry_at = None
         self._status = None
+        return self.entered_at - left_at
 
     def touch(self) -> None:
         """Something other than the state changed: the next snapshot is made anew."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import os
 from pathlib import Path
 
 import joblib
@@ -114,7 +113,7 @@ def test_swapping_ten_times_a_second_ends_at_the_newest(tmp_path: Path) -> None:
         write_version(aside, version, constant(version))
     with serving(tmp_path, wait_ready=True) as server, Traffic(server.url, "m") as traffic:
         for version in range(2, 42):
-            os.rename(aside / str(version), server.store / "m" / str(version))
+            (aside / str(version)).rename(server.store / "m" / str(version))
             until(lambda: len(traffic.replies), "traffic")
             target = len(traffic.replies) + 20  # a tenth of a second of traffic
             until(lambda target=target: len(traffic.replies) >= target, "a tenth of a second")

@@ -331,7 +331,7 @@ def test_names_cannot_change_the_path(serving: Any, server: FakeServer) -> None:
         ),
         (404, "<html>not here</html>", "URL/models/iris/pin answered 404 Not Found; is it a serving server?"),
         (404, ["x"], "URL/models/iris/pin answered 404 Not Found; is it a serving server?"),
-        (307, {"detail": "go there"}, "go there"),
+        (302, {"detail": "go there"}, "go there"),
         (200, "<html>hello</html>", "URL/models/iris/pin did not answer in JSON; is it a serving server?"),
         (200, {"name": "iris"}, "URL answered something else than expected (active: Field required)"),
     ],

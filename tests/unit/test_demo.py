@@ -28,9 +28,16 @@ Run = Callable[..., str]
 def demo(directory: Path, *arguments: str) -> str:
     environment = {key: value for key, value in os.environ.items() if not key.upper().startswith("SERVING_")}
     command = [sys.executable, "-m", "serving", "demo", "--store", "store", *arguments]
-    return subprocess.check_output(
-        command, cwd=directory, env={**environment, "PYTHONPATH": str(ROOT)}, text=True, timeout=120
+    done = subprocess.run(
+        command,
+        cwd=directory,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
+    return done.stdout
 
 
 @pytest.fixture(scope="session")
@@ -126,3 +133,4 @@ def test_a_store_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path: P
     with pytest.raises(subprocess.CalledProcessError) as caught:
         demo(tmp_path, "--if-empty")
     assert caught.value.returncode == 1
+    assert caught.value.stderr.startswith("serving: the store 'store' cannot be listed: Not a directory")

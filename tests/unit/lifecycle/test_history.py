@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import sys
@@ -150,4 +149,3 @@ def test_release_forgets_quarantine_and_verdict(tmp_path: Path) -> None:
     assert again.quarantine == set()
     assert again.refusals == {}
     again.close()
-    assert os.listdir(tmp_path)

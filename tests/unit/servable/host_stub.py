@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import socket
 import threading
@@ -32,10 +33,8 @@ class StubProcess:
 
     def kill(self) -> None:
         self.was_killed = True
-        try:
+        with contextlib.suppress(OSError):
             self._theirs.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
 
     def close(self) -> None:
         self.kill()

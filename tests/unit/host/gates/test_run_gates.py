@@ -14,29 +14,29 @@ from serving.domain.batch import Batch
 from serving.domain.report import GATE_NAMES, Verdict
 from serving.host import gates
 from serving.host.describe import describe
-from tests.unit.host.gates.conftest import ROWS, MakeCandidate
+from tests.unit.host.candidates import ROWS, MakeCandidate
 
 
 def test_every_gate_has_its_place() -> None:
     assert tuple(gate.name for gate in gates.GATES) == GATE_NAMES
 
 
-def test_a_good_candidate_passes_them_all_and_can_answer(candidate: MakeCandidate, words: Any) -> None:
-    outcome = candidate(words).evaluate()
+def test_a_good_candidate_passes_them_all_and_can_answer(candidate: MakeCandidate, yes_or_no: Any) -> None:
+    outcome = candidate(yes_or_no).evaluate()
     assert [result.gate for result in outcome.report.gates] == list(GATE_NAMES)
     assert {result.verdict for result in outcome.report.gates} == {Verdict.PASSED, Verdict.SKIPPED}
     assert outcome.report.refusal is None
-    assert outcome.report.signature == describe(words)
+    assert outcome.report.signature == describe(yes_or_no)
     assert outcome.report.engine == "sklearn"
     assert outcome.report.libraries["scikit-learn"] == sklearn.__version__
     assert outcome.report.memory_bytes is not None
     assert outcome.report.memory_bytes > 1 << 20
     assert outcome.model is not None
-    assert outcome.model.answer("predict", Batch(2, ROWS[:2])).by_row() == words.predict(ROWS[:2]).tolist()
+    assert outcome.model.answer("predict", Batch(2, ROWS[:2])).by_row() == yes_or_no.predict(ROWS[:2]).tolist()
 
 
-def test_each_gate_is_told_when_it_starts_and_when_it_has_finished(candidate: MakeCandidate, words: Any) -> None:
-    told = candidate(words).evaluate().told
+def test_each_gate_is_told_when_it_starts_and_when_it_has_finished(candidate: MakeCandidate, yes_or_no: Any) -> None:
+    told = candidate(yes_or_no).evaluate().told
     assert told[0::2] == [f"{name} started" for name in GATE_NAMES]
     assert [line.split()[0] for line in told[1::2]] == list(GATE_NAMES)
 
@@ -51,9 +51,9 @@ def test_the_first_refusal_is_the_last_gate(candidate: MakeCandidate) -> None:
 
 
 def test_a_model_refused_after_it_was_loaded_is_described_but_not_handed_over(
-    candidate: MakeCandidate, words: Any
+    candidate: MakeCandidate, yes_or_no: Any
 ) -> None:
-    made = candidate(words)
+    made = candidate(yes_or_no)
     made.write_golden(instances=ROWS[:1].tolist(), expected={"predict": ["maybe"]})
     outcome = made.evaluate()
     assert outcome["golden"].verdict is Verdict.REFUSED
@@ -61,8 +61,8 @@ def test_a_model_refused_after_it_was_loaded_is_described_but_not_handed_over(
     assert outcome.report.signature is not None
 
 
-def test_a_respawned_version_is_only_loaded_and_warmed_up(candidate: MakeCandidate, words: Any) -> None:
-    made = candidate(words)
+def test_a_respawned_version_is_only_loaded_and_warmed_up(candidate: MakeCandidate, yes_or_no: Any) -> None:
+    made = candidate(yes_or_no)
     made.write_golden(instances=ROWS[:1].tolist(), expected={"predict": ["maybe"]})
     outcome = made.evaluate(is_respawn=True)
     assert [result.gate for result in outcome.report.gates] == ["load", "warm-up"]
@@ -90,29 +90,29 @@ class Explosive:
     ],
 )
 def test_whatever_a_gate_raises_refuses_in_one_line(
-    candidate: MakeCandidate, words: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, line: str
+    candidate: MakeCandidate, yes_or_no: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, line: str
 ) -> None:
     monkeypatch.setattr(gates, "GATES", (Explosive(error),))
-    outcome = candidate(words).evaluate()
+    outcome = candidate(yes_or_no).evaluate()
     assert outcome.report.refusal is not None
     assert outcome.report.refusal.evidence == line
 
 
-def test_durations_are_measured(candidate: MakeCandidate, words: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_durations_are_measured(candidate: MakeCandidate, yes_or_no: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(Explosive):
         def check(self, context: Any) -> Any:
             time.sleep(0.02)
             return Verdict.PASSED, "slept"
 
     monkeypatch.setattr(gates, "GATES", (Slow(ValueError()),))
-    assert 0.02 <= candidate(words).evaluate().report.gates[0].duration_seconds < 1
+    assert 0.02 <= candidate(yes_or_no).evaluate().report.gates[0].duration_seconds < 1
 
 
-def test_a_small_model_is_through_before_anybody_notices(candidate: MakeCandidate, words: Any) -> None:
+def test_a_small_model_is_through_before_anybody_notices(candidate: MakeCandidate, yes_or_no: Any) -> None:
     """Drop to answer takes 300 ms at most; the gates' share for a small model is 40 ms. The best of several runs."""
-    made = candidate(words)
-    made.write_golden(instances=ROWS[:5].tolist(), expected={"predict": words.predict(ROWS[:5]).tolist()})
-    made.write_manifest(signature=describe(words).model_dump(mode="json"))
+    made = candidate(yes_or_no)
+    made.write_golden(instances=ROWS[:5].tolist(), expected={"predict": yes_or_no.predict(ROWS[:5]).tolist()})
+    made.write_manifest(signature=describe(yes_or_no).model_dump(mode="json"))
     seconds = []
     for _ in range(6):
         begin = time.perf_counter()
@@ -131,15 +131,15 @@ class SleepsToAnswer(LogisticRegression):
         return super().predict(X)
 
 
-def test_a_slow_model_is_not_asked_more_often_than_it_must_be(candidate: MakeCandidate, words: Any) -> None:
+def test_a_slow_model_is_not_asked_more_often_than_it_must_be(candidate: MakeCandidate, yes_or_no: Any) -> None:
     SleepsToAnswer.calls = 0
     outcome = candidate(SleepsToAnswer().fit(ROWS, ROWS[:, 0] > 0)).evaluate()
     assert outcome.report.refusal is None
     assert SleepsToAnswer.calls < 16
 
 
-def test_nothing_is_left_of_the_file_name(candidate: MakeCandidate, words: Any, tmp_path: Any) -> None:
+def test_nothing_is_left_of_the_file_name(candidate: MakeCandidate, yes_or_no: Any, tmp_path: Any) -> None:
     """Blobs have no suffix: the format is what the request says."""
-    joblib.dump(words, tmp_path / "x.onnx")
+    joblib.dump(yes_or_no, tmp_path / "x.onnx")
     made = candidate((tmp_path / "x.onnx").read_bytes(), "model.joblib")
     assert made.evaluate().report.refusal is None

@@ -1,0 +1,94 @@
+"""The environment gate: scikit-learn of the same major.minor, asked of the file and of the manifest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn
+import sklearn.base
+from skl2onnx import to_onnx
+
+from serving.domain.report import GateResult, Verdict
+from serving.domain.version import Format
+from tests.unit.host.candidates import ROWS, MakeCandidate
+
+HERE = sklearn.__version__
+MAJOR, MINOR, *_ = HERE.split(".")
+SAME_MINOR = f"{MAJOR}.{MINOR}.99"
+
+
+@pytest.fixture
+def judge(candidate: MakeCandidate, yes_or_no: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Judge a file written by one scikit-learn with a manifest that names another; None: as here, or no manifest."""
+
+    def evaluate(file: str = HERE, libraries: dict[str, str] | None = None, **options: Any) -> GateResult:
+        with monkeypatch.context() as patch:
+            patch.setattr(sklearn.base, "__version__", file)
+            made = candidate(yes_or_no)
+        if libraries is not None:
+            made.write_manifest(libraries=libraries)
+        return made.evaluate(**options)["environment"]
+
+    return evaluate
+
+
+def test_the_same_version_passes(judge: Any) -> None:
+    for libraries in (None, {}, {"scikit-learn": HERE}):
+        result = judge(libraries=libraries)
+        assert (result.verdict, result.evidence) == (Verdict.PASSED, f"trained with scikit-learn {HERE}, as here")
+
+
+def test_another_minor_is_refused_with_what_to_do(judge: Any) -> None:
+    result = judge(file="1.3.2")
+    assert result.verdict is Verdict.REFUSED
+    assert f"trained with scikit-learn 1.3.2, the file says; served by {HERE}" in result.evidence
+    assert f"train it with {MAJOR}.{MINOR}, serve it with 1.3, or set gates.environment" in result.evidence
+
+
+@pytest.mark.parametrize("version", ["0.24.2", "pre-0.18", "2.0.0", "1.10.0"])
+def test_so_is_every_other(judge: Any, version: str) -> None:
+    assert judge(file=version).verdict is Verdict.REFUSED
+
+
+def test_settings_may_make_it_a_warning(judge: Any) -> None:
+    result = judge(file="1.3.2", environment="warn")
+    assert result.verdict is Verdict.WARNED
+    assert "its answers may be silently wrong" in result.evidence
+
+
+def test_a_manifest_is_believed_only_as_far_as_the_file_agrees(judge: Any) -> None:
+    """It may have been written by another process than the file."""
+    assert "manifest.json says" in judge(libraries={"scikit-learn": "1.3.2"}).evidence
+    assert judge(file="1.3.2", libraries={"scikit-learn": HERE}).verdict is Verdict.REFUSED
+
+
+def test_another_patch_is_a_warning(judge: Any) -> None:
+    result = judge(file=SAME_MINOR)
+    assert result.verdict is Verdict.WARNED
+    assert result.evidence == f"trained with scikit-learn {SAME_MINOR}, served by {HERE}: patch difference"
+
+
+def test_another_major_of_the_libraries_below_is_a_warning(judge: Any) -> None:
+    result = judge(libraries={"numpy": "1.26.4", "scipy": "1.0.0", "somelib": "0.1"})
+    assert result.verdict is Verdict.WARNED
+    assert result.evidence == f"trained with numpy 1.26.4, served by {np.__version__}: major difference"
+
+
+class Foreign:
+    n_features_in_ = 3
+
+    def predict(self, X: Any) -> Any:
+        return np.asarray(X)[:, 0]
+
+
+def test_a_model_without_scikit_learn_has_nothing_to_compare(candidate: MakeCandidate, yes_or_no: Any) -> None:
+    result = candidate(Foreign()).evaluate()["environment"]
+    assert result.verdict is Verdict.SKIPPED
+    graph = to_onnx(yes_or_no, ROWS[:1].astype(np.float32)).SerializeToString()
+    result = candidate(graph, "model.onnx", Format.ONNX).evaluate()["environment"]
+    assert (result.verdict, result.evidence) == (
+        Verdict.SKIPPED,
+        "the file holds a graph for onnx, no objects of scikit-learn",
+    )

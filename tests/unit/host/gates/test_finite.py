@@ -1,0 +1,138 @@
+"""The finite gate: every method answers; on golden rows without exception, on made-up ones as far as they can tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import LinearRegression
+from sklearn.neighbors import KernelDensity, RadiusNeighborsRegressor
+from sklearn.tree import DecisionTreeClassifier
+
+from serving.domain.report import Verdict
+from tests.unit.host.candidates import ROWS, MakeCandidate
+
+
+class Scripted(BaseEstimator):
+    """Adds its three numbers up, with a fault of its own."""
+
+    def __init__(self, fault: str = "none") -> None:
+        self.fault = fault
+
+    def fit(self, X: Any, y: Any = None) -> Scripted:
+        self.n_features_in_ = 3
+        return self
+
+    def predict(self, X: Any) -> Any:
+        sums = np.asarray(X, dtype=float).sum(axis=1)
+        if self.fault == "all NaN":
+            return sums * np.nan
+        if self.fault == "some infinite":
+            return np.where(np.arange(len(sums)) == 2, np.inf, sums)
+        if self.fault == "picky" and (sums < 100).any():
+            raise ValueError("numbers must add up to 100")
+        if self.fault == "broken":
+            raise RuntimeError("no such table")
+        if self.fault == "null refused" and np.isnan(sums).any():
+            raise ValueError("nothing may be missing")
+        return sums
+
+    def score_samples(self, X: Any) -> Any:
+        return self.predict(X) - 1
+
+
+class Halved(Scripted):
+    """Has a method that works less well than predict."""
+
+    def score_samples(self, X: Any) -> Any:
+        if len(X) > 4:
+            raise RuntimeError("too many")
+        return np.zeros(len(X))
+
+
+def test_finite_answers_pass(candidate: MakeCandidate, yes_or_no: Any) -> None:
+    result = candidate(yes_or_no).evaluate()["finite"]
+    assert result.verdict is Verdict.PASSED
+    assert result.evidence == ("predict, predict_proba, predict_log_proba, decision_function finite on 8 made-up rows")
+
+
+def test_nulls_are_tried_where_they_are_taken(candidate: MakeCandidate) -> None:
+    made = candidate(HistGradientBoostingRegressor(max_iter=2).fit(ROWS, ROWS[:, 0]))
+    assert made.evaluate()["finite"].evidence == "predict finite on 8 made-up rows and 8 with nulls"
+
+
+def test_a_model_without_any_finite_answer_is_refused(candidate: MakeCandidate) -> None:
+    result = candidate(Scripted("all NaN").fit(ROWS)).evaluate()["finite"]
+    assert result.verdict is Verdict.REFUSED
+    assert result.evidence == "predict is not finite (NaN or infinity) for any of 8 made-up rows"
+    line = LinearRegression().fit(ROWS, ROWS[:, 0])
+    line.coef_[1] = np.nan
+    assert candidate(line).evaluate()["finite"].verdict is Verdict.REFUSED
+
+
+def test_some_made_up_rows_without_one_are_a_warning(candidate: MakeCandidate) -> None:
+    made = candidate(Scripted("some infinite").fit(ROWS))
+    result = made.evaluate()["finite"]
+    assert result.verdict is Verdict.WARNED
+    assert result.evidence.startswith("predict is not finite for 1 of 8 made-up rows, first for row 2")
+
+
+def test_one_golden_row_without_one_is_a_refusal(candidate: MakeCandidate) -> None:
+    made = candidate(Scripted("some infinite").fit(ROWS))
+    made.write_golden(instances=[[1, 2, 3]] * 4, expected={"predict": [6.0, 6.0, None, 6.0]})
+    result = made.evaluate()["finite"]
+    assert result.verdict is Verdict.REFUSED
+    assert "predict is not finite for 1 of 4 golden rows, first for row 2" in result.evidence
+
+
+def test_a_model_that_refuses_made_up_rows_is_not_refused_for_that(candidate: MakeCandidate) -> None:
+    """It may check its input in a way nobody can guess; golden rows settle it."""
+    made = candidate(Scripted("picky").fit(ROWS))
+    outcome = made.evaluate()
+    assert outcome["finite"].verdict is Verdict.WARNED
+    assert "numbers must add up to 100" in outcome["finite"].evidence
+    assert "add golden.json to have its answers checked" in outcome["finite"].evidence
+    assert outcome["budget"].verdict is Verdict.WARNED
+    assert outcome["warm-up"].verdict is Verdict.SKIPPED
+    assert outcome.model is not None
+    made.write_golden(instances=[[50, 50, 1]], expected={"predict": [101.0]})
+    outcome = made.evaluate()
+    assert {outcome[gate].verdict for gate in ("finite", "budget", "warm-up")} == {Verdict.PASSED}
+
+
+def test_a_model_that_breaks_is_refused(candidate: MakeCandidate) -> None:
+    result = candidate(Scripted("broken").fit(ROWS)).evaluate()["finite"]
+    assert (result.verdict, result.evidence) == (Verdict.REFUSED, "RuntimeError: no such table")
+
+
+def test_a_method_that_breaks_where_predict_does_not_is_refused(candidate: MakeCandidate) -> None:
+    result = candidate(Halved().fit(ROWS)).evaluate()["finite"]
+    assert result.verdict is Verdict.REFUSED
+    assert result.evidence == "score_samples does not answer made-up rows: RuntimeError: too many"
+
+
+def test_null_declared_for_a_model_that_refuses_it_is_refused(candidate: MakeCandidate) -> None:
+    made = candidate(Scripted("null refused").fit(ROWS))
+    features = [{"name": name, "nullable": name != "b"} for name in "abc"]
+    made.write_manifest(signature={"features": features, "methods": ["predict"]})
+    result = made.evaluate()["finite"]
+    assert result.verdict is Verdict.REFUSED
+    assert result.evidence.startswith("the signature says that 'a', 'c' may be null, but predict does not answer null")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [DecisionTreeClassifier().fit(ROWS, ROWS[:, 0] > 0), KernelDensity(kernel="tophat", bandwidth=1e-3).fit(ROWS)],
+    ids=["log of probability 0", "density 0"],
+)
+def test_the_logarithm_of_nothing_is_no_fault(candidate: MakeCandidate, model: Any) -> None:
+    assert candidate(model).evaluate()["finite"].verdict is Verdict.PASSED
+
+
+def test_a_model_is_tried_near_the_rows_it_keeps(candidate: MakeCandidate) -> None:
+    """Away from them it has no neighbours and answers NaN."""
+    model = RadiusNeighborsRegressor(radius=0.01).fit(ROWS * 1000, ROWS[:, 0])
+    assert candidate(model).evaluate()["finite"].verdict is Verdict.PASSED

@@ -1,0 +1,51 @@
+"""The load gate: what was loaded and how long it took, or why it could not be."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import skops.io
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from serving.domain.report import Verdict
+from serving.domain.version import Format
+from tests.unit.host.candidates import ROWS, MakeCandidate
+
+
+def test_it_says_what_was_loaded(candidate: MakeCandidate) -> None:
+    result = candidate(make_pipeline(StandardScaler()).fit(ROWS)).evaluate()["load"]
+    assert result.verdict is Verdict.PASSED
+    assert re.fullmatch(r"loaded Pipeline in [\d.e-]+ s", result.evidence)
+
+
+def test_what_cannot_be_served_is_refused_with_the_reason(candidate: MakeCandidate) -> None:
+    result = candidate(["no", "estimator"]).evaluate()["load"]
+    assert (result.verdict, result.evidence) == (
+        Verdict.REFUSED,
+        "the file holds an object of type list, not an estimator",
+    )
+
+
+def test_a_file_cut_short_is_refused(candidate: MakeCandidate, yes_or_no: Any) -> None:
+    made = candidate(yes_or_no)
+    whole = (made.directory / made.files["model.joblib"].sha256).read_bytes()
+    made.write("model.joblib", whole[:-100])
+    result = made.evaluate()["load"]
+    assert result.verdict is Verdict.REFUSED
+    assert "cut short or damaged" in result.evidence
+
+
+def halve(rows: Any) -> Any:
+    return rows / 2
+
+
+def test_the_operators_trust_reaches_skops(candidate: MakeCandidate) -> None:
+    raw = skops.io.dumps(FunctionTransformer(halve).fit(ROWS))
+    made = candidate(raw, "model.skops", Format.SKOPS)
+    refused = made.evaluate()["load"]
+    assert refused.verdict is Verdict.REFUSED
+    assert "security.skops_trusted" in refused.evidence
+    trusted = tuple(skops.io.get_untrusted_types(data=raw))
+    assert made.evaluate(skops_trusted=trusted)["load"].verdict is Verdict.PASSED
