@@ -27,6 +27,7 @@ from benchmarks.wire import address_of, connect, cut_response, request_bytes
 
 NICENESS = -10
 LAST_ANSWERS_SECONDS = 10.0
+IDLE_SECONDS = 3.0  # uvicorn closes a connection after 5 s without a request; a client that knows does not use it then
 Row = tuple[float, float, float, int]
 
 
@@ -95,7 +96,7 @@ class _Client:
     def __init__(self, address: tuple[str, int], request: bytes) -> None:
         self._address = address
         self._request = request
-        self._idle: list[socket.socket] = []
+        self._idle: list[tuple[socket.socket, float]] = []
         self._received: dict[socket.socket, bytearray] = {}
         self.waiting: dict[socket.socket, tuple[float, float]] = {}
         self.rows: list[Row] = []
@@ -104,13 +105,24 @@ class _Client:
         """Send one request now."""
         sent_at = time.monotonic()
         try:
-            sock = self._idle.pop() if self._idle else connect(self._address)
+            sock = self._connection(sent_at)
             sock.sendall(self._request)
         except OSError:
             self.rows.append((due_at, sent_at, time.monotonic(), 0))
             return
         self._received[sock] = bytearray()
         self.waiting[sock] = (due_at, sent_at)
+
+    def _connection(self, now: float) -> socket.socket:
+        """Return the connection that was used last, or another one when that was too long ago."""
+        if self._idle:
+            sock, used_at = self._idle.pop()
+            if now - used_at < IDLE_SECONDS:
+                return sock
+            for old, _ in [*self._idle, (sock, used_at)]:
+                old.close()
+            self._idle.clear()
+        return connect(self._address)
 
     def receive(self, sockets: Sequence[socket.socket]) -> int:
         """Read what has arrived and return how many requests have come to their end."""
@@ -125,9 +137,10 @@ class _Client:
             if response is None:
                 continue
             ended += 1
-            self.rows.append((*self.waiting.pop(sock), time.monotonic(), response[0]))
+            now = time.monotonic()
+            self.rows.append((*self.waiting.pop(sock), now, response[0]))
             if response[0]:
-                self._idle.append(sock)
+                self._idle.append((sock, now))
             else:
                 sock.close()
         return ended

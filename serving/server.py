@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import resource
 import signal
 from types import FrameType
 from typing import Any
@@ -98,6 +100,7 @@ class Server(uvicorn.Server):
 def run(settings: Settings) -> int:
     """Serve until a signal says otherwise; returns the exit status. Blocks; main thread only."""
     logging.configure(settings.log)
+    _allow_many_descriptors()
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -118,3 +121,10 @@ def run(settings: Settings) -> int:
         log.error("cannot_start", reason=str(error))
         return 1
     return server.exit_code
+
+
+def _allow_many_descriptors() -> None:
+    """Raise the soft limit to the hard one: every host takes two descriptors, and the usual 1,024 are soon used up."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses what it calls unlimited
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -98,14 +98,20 @@ def rollback(
     url: Url = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Quarantine the active version of a model and activate the next best."""
+    """Leave the active version for the next best.
+
+    It is in quarantine until it is released.
+    """
     server = _operator(url, token_file)
     answer = server.post("models", name, "rollback", body={"version": left} if left is not None else None)
     show(f"{name} is rolled back; {_now(server.understand(ModelSummary, answer))}")
 
 
 def release(name: Name, version: Version, *, url: Url = None, token_file: TokenFile = None) -> None:
-    """Lift the quarantine of a version and have it evaluated anew."""
+    """Lift the quarantine of a version.
+
+    It is evaluated anew.
+    """
     server = _operator(url, token_file)
     answer = server.post("models", name, "versions", version, "release")
     show(f"{name}/{version} is released; {_now(server.understand(ModelSummary, answer))}")

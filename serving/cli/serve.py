@@ -30,7 +30,9 @@ def serve(
         typer.Option(metavar="FILE", is_eager=True, help="Settings file instead of settings.toml or SERVING_SETTINGS."),
     ] = None,
 ) -> None:
-    """Serve every model in the store over HTTP, and every better version as soon as it arrives.
+    """Serve the models in the store over HTTP.
+
+    A better version is taken up as soon as it arrives, and nobody notices.
 
     All other settings are in settings.toml or in the environment as SERVING_<GROUP>__<FIELD>.
     """

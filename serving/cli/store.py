@@ -26,7 +26,7 @@ def demo(
     store: Store = None,
     if_empty: Annotated[bool, typer.Option("--if-empty", help="Do nothing when the store holds any model.")] = False,
 ) -> None:
-    """Train models on scikit-learn's bundled data sets and publish them."""
+    """Train models on bundled data sets and publish them."""
     settings = settings_with(store=store)
     root = settings.store.path
     listing = _listing(settings)
@@ -83,7 +83,7 @@ def publish(
 def check(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A model file or a version directory.")],
 ) -> None:
-    """Check a model file or a version directory with every gate, as a server would."""
+    """Check a file or a version as a server would."""
     settings = settings_with()
     from serving import offline  # noqa: PLC0415  (NumPy)
 

@@ -35,7 +35,8 @@ class Column:
 
     `dtype` is None when nothing is known. `values` were seen in training; where whole rows are kept, the values of all
     columns belong together. `low` and `high` enclose plausible numbers. `missing` stands for null among objects: NaN,
-    or None where the model was fitted on None. Columns of one `branch` are treated alike by the model.
+    or None where the model was fitted on None. `takes_null` is a guess from what treats the column first: an imputer, or
+    an encoder that has seen a missing value or ignores what it has not seen. Columns of one `branch` are treated alike.
     """
 
     name: str | None = None
@@ -44,6 +45,7 @@ class Column:
     low: float | None = None
     high: float | None = None
     missing: float | None = math.nan
+    takes_null: bool | None = None
     branch: int = 0
 
 
@@ -56,7 +58,7 @@ def learn(estimator: Any, names: Sequence[str] | None, columns: int) -> list[Col
 
 def note_values(column: Column, values: Sequence[Any]) -> None:
     """Remember values seen in training, and the dtype they agree on; values of other types say nothing."""
-    present = [value for value in values if not (value is None or (isinstance(value, float) and math.isnan(value)))]
+    present = [value for value in values if not _is_missing(value)]
     if any(value is None for value in values):
         column.missing = None
     dtype = dtype_of(present)
@@ -64,6 +66,10 @@ def note_values(column: Column, values: Sequence[Any]) -> None:
         return
     column.dtype = column.dtype or dtype
     column.values = list(present[:MAX_VALUES])
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def dtype_of(values: Sequence[Any]) -> Dtype | None:
@@ -178,11 +184,15 @@ def _positions(selected: Any, names: list[str], columns: int) -> list[int]:
 
 
 def _visit_single(part: Any, columns: list[Column], branches: Iterator[int]) -> None:
+    is_imputer = type(part).__name__ in _IMPUTERS
+    ignores_unknown = getattr(part, "handle_unknown", "ignore") != "error"
     for column, values in zip(columns, _values_known_to(part, len(columns)), strict=False):
         note_values(column, values)
-    if type(part).__name__ in _IMPUTERS and getattr(part, "missing_values", math.nan) is None:
-        for column in columns:
-            column.missing = None
+        if column.takes_null is None and hasattr(part, "categories_"):
+            column.takes_null = ignores_unknown or any(map(_is_missing, values))
+    for column in columns if is_imputer else ():
+        column.takes_null = True if column.takes_null is None else column.takes_null
+        column.missing = None if getattr(part, "missing_values", math.nan) is None else column.missing
     has_inner = False
     for inner in same_rows(part):
         has_inner = True

@@ -44,7 +44,9 @@ class EstimatorModel:
         self.columns = columns
         self.trained_with = trained_with or {}
         self._index = pd.Index([feature.name for feature in signature.features])
-        self._goes_by_position = all(_goes_by_position(part) for part in all_parts(estimator))
+        parts = list(all_parts(estimator))
+        self.has_foreign_parts = any(map(_is_foreign, parts))
+        self._goes_by_position = not self.has_foreign_parts and not any(map(_takes_tables, parts))
 
     def under(self, signature: Signature) -> EstimatorModel:
         """Return the same model under another signature, with as many features."""
@@ -89,9 +91,12 @@ class EstimatorModel:
         return np.column_stack([array.astype(dtype) for array in arrays])
 
 
-def _goes_by_position(part: Any) -> bool:
-    takes_tables = type(part).__name__ in ("ColumnTransformer", "FunctionTransformer")
-    return is_from_sklearn(part) and not takes_tables and getattr(part, "_preprocessor", None) is None
+def _is_foreign(part: Any) -> bool:
+    return not is_from_sklearn(part) or (type(part).__name__ == "FunctionTransformer" and part.func is not None)
+
+
+def _takes_tables(part: Any) -> bool:
+    return type(part).__name__ == "ColumnTransformer" or getattr(part, "_preprocessor", None) is not None
 
 
 def _array(cells: BatchColumn, missing: float | None) -> NDArray[Any]:

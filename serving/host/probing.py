@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from time import monotonic
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from serving.host.columns import Column
 from serving.host.estimator import EstimatorModel
 from serving.host.synthetic import make_batch
 
-BUDGET_SECONDS = 0.25
 MAX_SINGLE_FEATURES = 64
 
 _SCORES = ("predict_proba", "decision_function")
@@ -24,9 +22,9 @@ _SCORES = ("predict_proba", "decision_function")
 def probe(model: EstimatorModel) -> EstimatorModel:
     """Return `model` with a signature completed by trying it on made-up rows; it is asked a few times.
 
-    A feature takes null when rows with nulls are answered with finite numbers. All features are tried at once; when
-    that fails, those that the model treats alike together; when that fails too and each has its own categories, one by
-    one, for 0.25 s at most.
+    A feature takes null when rows with nulls are answered with finite numbers. All features that may are tried at once;
+    when that fails, those that the model treats alike together; when code that is not scikit-learn's is involved, at
+    last one by one. Nothing here looks at the clock: the same file has the same signature each time it is loaded.
     """
     if any(column.dtype is None for column in model.columns):
         model = _settle_dtypes(model)
@@ -87,22 +85,19 @@ def _settle_dtypes(model: EstimatorModel) -> EstimatorModel:
 
 
 def _takes_null(model: EstimatorModel) -> list[bool]:
-    everything = list(range(len(model.columns)))
-    if _answers_nulls(model, everything):
-        return [True] * len(everything)
-    takes = [False] * len(everything)
-    branches = _by_branch(model.columns, lambda _: True)
-    deadline = monotonic() + BUDGET_SECONDS
-    for members in branches:
-        if monotonic() > deadline:
-            break
-        if len(branches) > 1 and _answers_nulls(model, members):
-            for index in members:
-                takes[index] = True
-        elif 1 < len(members) <= MAX_SINGLE_FEATURES and any(model.columns[index].values for index in members):
-            for index in members:
-                takes[index] = monotonic() < deadline and _answers_nulls(model, [index])
-    return takes
+    may = [index for index, column in enumerate(model.columns) if column.takes_null is not False]
+    takes: list[int] = []
+    if _answers_nulls(model, may):
+        takes = may
+    else:
+        branches = _by_branch(model.columns, lambda column: column.takes_null is not False)
+        for members in branches:
+            if len(branches) > 1 and _answers_nulls(model, members):
+                takes += members
+            elif model.has_foreign_parts and 1 < len(members) <= MAX_SINGLE_FEATURES:
+                takes += [index for index in members if _answers_nulls(model, [index])]
+        takes = takes if _answers_nulls(model, takes) else []
+    return [index in set(takes) for index in range(len(model.columns))]
 
 
 def _by_branch(columns: Sequence[Column], is_member: Callable[[Column], bool]) -> list[list[int]]:
@@ -118,7 +113,9 @@ def _answers_nulls(model: EstimatorModel, members: Iterable[int]) -> bool:
     nulls = [False] * len(model.columns)
     for index in members:
         nulls[index] = True
-    return all(_answers(model, make_batch(model.signature, model.columns, rows, nulls)) for rows in (1, 3))
+    return any(nulls) and all(
+        _answers(model, make_batch(model.signature, model.columns, rows, nulls)) for rows in (1, 3)
+    )
 
 
 def _answers(model: EstimatorModel, batch: Batch) -> bool:

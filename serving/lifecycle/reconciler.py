@@ -231,7 +231,8 @@ class Reconciler:
             duration = time.monotonic() - now
             self._not_before = time.monotonic() + max(MIN_PAUSE_SECONDS, PAUSE_PER_LISTING * duration)
             self._journal.metrics.resynced(duration)
-        self._watcher.ensure(listing.root)
+        if self._watcher.ensure(listing.root):
+            self._is_woken = True  # something may have changed between the listing and the watch
         is_changed = self._road.update(listing.models, time.monotonic())
         if is_changed and not was_woken and self._store_status.is_available and self._watcher.mode == "events":
             self._suspicious_until = time.monotonic() + SUSPICION_SECONDS

@@ -81,16 +81,17 @@ class Watcher:
         self._has_failed = False
         self.mode: Literal["events", "poll"] = "poll"
 
-    def ensure(self, identity: tuple[int, int]) -> None:
+    def ensure(self, identity: tuple[int, int]) -> bool:
         """See to it that the directory which has just been listed (device, inode) is the one being watched.
 
-        A root that was replaced is watched anew; an observer that died is replaced. Blocks for at most PROBE_SECONDS,
-        and only when something changed.
+        A root that was replaced is watched anew; an observer that died is replaced. Returns True when a watch has just
+        begun: what changed before it did has to be looked for again. Blocks for at most PROBE_SECONDS, and only when
+        something changed.
         """
         if self._watch == "poll":
-            return
+            return False
         if identity == self._identity and (self._has_failed or self._is_alive()):
-            return
+            return False
         self.stop()
         self._identity = identity
         self._has_failed = not self._start()
@@ -98,6 +99,7 @@ class Watcher:
         if mode != self.mode or mode == "poll":
             log.info("watching", mode=mode, store=str(self._root))
         self.mode = mode
+        return mode == "events"
 
     def has_root_moved(self) -> bool:
         """Whether the path no longer leads to the directory that is watched. One system call."""

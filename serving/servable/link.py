@@ -58,7 +58,7 @@ class HostLink(asyncio.Protocol):
             self._arena_holder = request_id
             offset = 0
             for buffer in buffers:
-                self._arena[offset : offset + len(buffer)] = bytes(buffer) if isinstance(buffer, bytearray) else buffer
+                self._arena[offset : offset + len(buffer)] = buffer
                 offset += len(buffer)
             self._transport.write(pack_prefix(Kind.PREDICT, request_id, len(header), size, in_arena=True) + header)
             return

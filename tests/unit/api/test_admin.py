@@ -1,0 +1,196 @@
+"""Operator calls: who may make them, what they do, and that each leaves a line in the log."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from serving.api.admin import TokenCheck, load_token
+from serving.domain.errors import OperationRefused, StateUnavailable, UnknownVersion
+from serving.settings import SecuritySettings, Settings, SettingsError
+from tests.fakes import ADMIN, TOKEN, call, exchange, make_app, part
+
+CALLS = [
+    ("POST", "/models/iris/pin", {"version": "2"}),
+    ("DELETE", "/models/iris/pin", None),
+    ("POST", "/models/iris/rollback", None),
+    ("POST", "/models/iris/versions/2/release", None),
+    ("POST", "/refresh", None),
+]
+ACTOR = "admin@127.0.0.1"
+
+
+@pytest.mark.parametrize(("method", "path", "body"), CALLS)
+def test_without_a_configured_token_every_call_is_403_and_says_how_to_set_one(
+    method: str, path: str, body: Any
+) -> None:
+    app = make_app(security={})
+    for headers in ({}, ADMIN, {"authorization": "Bearer "}):
+        response = call(app, method, path, json=body, headers=headers)
+        assert response.status_code == 403
+        assert "SERVING_SECURITY__ADMIN_TOKEN" in response.json()["detail"]
+    assert app.state.operator.calls == []
+
+
+@pytest.mark.parametrize(("method", "path", "body"), CALLS)
+def test_without_the_token_every_call_is_401_with_a_challenge(method: str, path: str, body: Any) -> None:
+    app = make_app()
+    missing = call(app, method, path, json=body)
+    assert (missing.status_code, missing.headers["www-authenticate"]) == (401, "Bearer")
+    assert missing.headers["content-type"] == "application/problem+json"
+    wrong = call(app, method, path, json=body, headers={"authorization": "Bearer wrong"})
+    assert (wrong.status_code, wrong.headers["www-authenticate"]) == (401, 'Bearer error="invalid_token"')
+    assert app.state.operator.calls == []
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "Bearer", "Bearer ", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN} ", f"Bearer {TOKEN}x", "Bearer \xff\xfe"],
+)
+def test_no_other_header_lets_anybody_in(header: str) -> None:
+    app = make_app()
+    answer = asyncio.run(_raw(app, header))
+    is_right = header.strip() == f"Bearer {TOKEN}"
+    assert answer.status == (200 if is_right else 401)
+
+
+async def _raw(app: Any, header: str) -> Any:
+    return await exchange(app, part(b"", is_last=True), path="/refresh", authorization=header)
+
+
+def test_a_stranger_is_turned_away_before_a_body_is_read() -> None:
+    answer = asyncio.run(exchange(make_app(), part(b"{}", is_last=True), path="/models/iris/pin"))
+    assert (answer.status, answer.unread) == (401, 1)
+
+
+def test_every_call_reaches_the_operator_with_the_actor_and_answers_the_models_new_summary() -> None:
+    app = make_app()
+    for method, path, body in CALLS:
+        response = call(app, method, path, json=body, headers=ADMIN)
+        assert response.status_code == 200
+        answer = response.json()["models"][0] if path == "/refresh" else response.json()
+        assert answer["name"] == "iris"
+        assert answer["pinned"] == ("2" if body else None)
+        assert "versions" not in answer
+    assert app.state.operator.calls == [
+        ("pin", "iris", "2", ACTOR),
+        ("unpin", "iris", ACTOR),
+        ("rollback", "iris", ACTOR, None),
+        ("release", "iris", "2", ACTOR),
+        ("refresh", ACTOR),
+    ]
+
+
+@pytest.mark.parametrize("body", [b"", b" ", b"{}", b'{"version": null}'])
+def test_a_rollback_without_a_version_leaves_whatever_is_active(body: bytes) -> None:
+    app = make_app()
+    assert call(app, "POST", "/models/iris/rollback", content=body, headers=ADMIN).status_code == 200
+    assert app.state.operator.calls == [("rollback", "iris", ACTOR, None)]
+
+
+def test_a_rollback_with_a_version_leaves_only_that_one() -> None:
+    app = make_app()
+    assert call(app, "POST", "/models/iris/rollback", json={"version": "3"}, headers=ADMIN).status_code == 200
+    refused = call(app, "POST", "/models/iris/rollback", json={"version": "2"}, headers=ADMIN)
+    assert (refused.status_code, refused.json()["model"]) == (409, "iris")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        (b"", 422, "'version' in the body: Field required"),
+        (b"[]", 422, "the body: Input should be a valid dictionary"),
+        (b'{"version": 2}', 422, "'version' in the body: Input should be a valid string"),
+        (b'{"version": ""}', 422, "'version' in the body"),
+        (b'{"version": "2", "force": true}', 422, "'force' in the body: Extra inputs are not permitted"),
+        (b'{"version": "2", "version": "3"}', 422, "'version' appears twice"),
+        (b'{"version": NaN}', 422, "'version' in the body"),
+        (b'{"version": ', 400, "ends too early"),
+        (b"\xff", 400, "not UTF-8"),
+        (b"[" * 60_000, 400, "nested deeper than 16"),
+        (b'{"version": ' + b"1" * 5000 + b"}", 422, "'version' in the body"),
+        (b'"' + b"x" * 70_000 + b'"', 413, "65536 bytes"),
+        (b'{"version": "%s"}' % (b"x" * 300), 422, "'version' in the body"),
+    ],
+)
+def test_a_body_that_does_not_fit_says_why(body: bytes, status: int, said: str) -> None:
+    app = make_app()
+    response = call(app, "POST", "/models/iris/pin", content=body, headers=ADMIN)
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
+    assert said in response.json()["detail"]
+    assert app.state.operator.calls == []
+
+
+def test_a_body_of_another_kind_is_415() -> None:
+    headers = {**ADMIN, "content-type": "application/x-www-form-urlencoded"}
+    assert call(make_app(), "POST", "/models/iris/pin", content="version=2", headers=headers).status_code == 415
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (OperationRefused("version '2' was rejected by gate golden"), 409),
+        (UnknownVersion("'iris' has no version '2'"), 404),
+        (StateUnavailable("the state cannot be written: disk full"), 503),
+        (RuntimeError("secret"), 500),
+    ],
+)
+def test_what_the_operator_refuses_is_answered_and_audited(error: Exception, status: int) -> None:
+    app = make_app()
+    app.state.operator.error = error
+    with capture_logs() as logs:
+        response = call(app, "POST", "/models/iris/pin", json={"version": "2"}, headers=ADMIN)
+    assert response.status_code == status
+    assert "secret" not in response.text
+    assert response.json().get("detail") == str(error) or status == 500
+    line = next(line for line in logs if line["event"] == "admin")
+    assert (line["call"], line["actor"], line["outcome"]) == ("pin", ACTOR, "refused")
+    assert "secret" not in str(line)
+
+
+def test_every_call_is_audited_and_the_token_is_in_no_line() -> None:
+    app = make_app()
+    with capture_logs() as logs:
+        for method, path, body in CALLS:
+            call(app, method, path, json=body, headers=ADMIN)
+        call(app, "POST", "/refresh", headers={"authorization": "Bearer nearly-right"})
+    audited = [line for line in logs if line["event"] == "admin"]
+    assert [line["call"] for line in audited[:5]] == ["pin", "unpin", "rollback", "release", "refresh"]
+    assert all(line["outcome"] == "done" and line["actor"] == ACTOR for line in audited[:5])
+    assert audited[0]["version"] == "2"
+    assert (audited[5]["outcome"], audited[5]["call"]) == ("refused", "POST /refresh")
+    assert TOKEN not in str(logs)
+    assert "nearly-right" not in str(logs)
+
+
+# --- the token --------------------------------------------------------------------------------------------------------
+
+
+def test_the_token_may_come_from_a_file_and_is_read_once(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"  {TOKEN}\n")
+    app = make_app(security={"admin_token_file": file})
+    assert call(app, "POST", "/refresh", headers=ADMIN).status_code == 200
+    file.unlink()
+    assert call(app, "POST", "/refresh", headers=ADMIN).status_code == 200
+
+
+def test_a_token_that_cannot_be_read_fails_the_start_or_else_closes_the_calls(tmp_path: Path) -> None:
+    settings = Settings(security=SecuritySettings(admin_token_file=tmp_path / "none"))
+    with pytest.raises(SettingsError, match="admin_token_file"):
+        TokenCheck().load(settings)
+    app = make_app(security={"admin_token_file": tmp_path / "none"})
+    response = call(app, "POST", "/refresh", headers=ADMIN)
+    assert response.status_code == 403
+    assert str(tmp_path) not in response.text
+
+
+def test_only_a_digest_of_the_token_is_kept() -> None:
+    digest = load_token(SecuritySettings(admin_token=TOKEN))  # type: ignore[arg-type]
+    assert digest is not None
+    assert len(digest) == 32
+    assert load_token(SecuritySettings()) is None
