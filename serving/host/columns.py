@@ -35,8 +35,8 @@ class Column:
 
     `dtype` is None when nothing is known. `values` were seen in training; where whole rows are kept, the values of all
     columns belong together. `low` and `high` enclose plausible numbers. `missing` stands for null among objects: NaN,
-    or None where the model was fitted on None. `takes_null` is a guess from what treats the column first: an imputer, or
-    an encoder that has seen a missing value or ignores what it has not seen. Columns of one `branch` are treated alike.
+    or None where the model was fitted on None. `takes_null` is a guess from what treats it first: an imputer, or an
+    encoder that has seen a missing value or ignores what it has not seen. Columns of one `branch` are treated alike.
     """
 
     name: str | None = None

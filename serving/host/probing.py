@@ -38,7 +38,7 @@ def probe(model: EstimatorModel) -> EstimatorModel:
 
 
 def count_outputs(model: EstimatorModel) -> int | None:
-    """Return how many values ``predict``, or what is there instead, gives per row; None when it refuses made-up rows."""
+    """Return how many values ``predict``, or what there is instead, gives per row; None if made-up rows are refused."""
     method = "predict" if "predict" in model.signature.methods else model.signature.default_method
     try:
         tensors = model.answer(method, model.sample(1)).tensors
@@ -85,6 +85,7 @@ def _settle_dtypes(model: EstimatorModel) -> EstimatorModel:
 
 
 def _takes_null(model: EstimatorModel) -> list[bool]:
+    is_table = model.signature.container is Container.DATAFRAME
     may = [index for index, column in enumerate(model.columns) if column.takes_null is not False]
     takes: list[int] = []
     if _answers_nulls(model, may):
@@ -94,7 +95,7 @@ def _takes_null(model: EstimatorModel) -> list[bool]:
         for members in branches:
             if len(branches) > 1 and _answers_nulls(model, members):
                 takes += members
-            elif model.has_foreign_parts and 1 < len(members) <= MAX_SINGLE_FEATURES:
+            elif is_table and model.has_foreign_parts and 1 < len(members) <= MAX_SINGLE_FEATURES:
                 takes += [index for index in members if _answers_nulls(model, [index])]
         takes = takes if _answers_nulls(model, takes) else []
     return [index in set(takes) for index in range(len(model.columns))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from typing import Any
 
@@ -35,6 +36,7 @@ from sklearn.svm import SVC
 
 from serving.domain.signature import Container, Dtype, Feature, Kind, Signature
 from serving.host.describe import describe, examine
+from serving.host.estimator import EstimatorModel
 from serving.host.model import LoadRefused
 from tests.unit.host.tables import mixed
 
@@ -233,6 +235,36 @@ def test_a_label_made_of_nan_scores_does_not_count_as_an_answer() -> None:
     assert {feature.nullable for feature in signature.features} == {False}
     assert signature.kind is Kind.CLASSIFIER
     assert signature.classes == ((0, 1),)
+
+
+class FillsAge(BaseEstimator):
+    """Knows what to do about a missing age, and about nothing else."""
+
+    def fit(self, X: Any, y: Any = None) -> FillsAge:
+        self.feature_names_in_ = np.array(X.columns, dtype=object)
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def predict(self, X: Any) -> Any:
+        return X.astype(float).fillna({"age": 40.0}).sum(axis=1, skipna=False)
+
+
+def test_code_that_is_not_scikit_learns_is_asked_column_by_column(people: pd.DataFrame) -> None:
+    signature = describe(FillsAge().fit(people[["level", "age", "income"]]))
+    assert columns_of(signature) == {"level": ("number", False), "age": ("number", True), "income": ("number", False)}
+
+
+def test_the_signature_does_not_depend_on_how_busy_the_machine_is(
+    fitted_mixed: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = EstimatorModel.answer
+
+    def slowly(self: EstimatorModel, method: str, batch: Any) -> Any:
+        time.sleep(0.01)
+        return answer(self, method, batch)
+
+    monkeypatch.setattr(EstimatorModel, "answer", slowly)
+    assert columns_of(describe(fitted_mixed)) == MIXED
 
 
 # --- what comes out ---------------------------------------------------------------------------------------------------
