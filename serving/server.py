@@ -98,10 +98,14 @@ class Server(uvicorn.Server):
 
 
 def run(settings: Settings) -> int:
-    """Serve until a signal says otherwise; returns the exit status. Blocks; main thread only."""
+    """Serve until a signal says otherwise; returns the exit status. Blocks; main thread only.
+
+    Raises SettingsError when the admin token cannot be read.
+    """
     logging.configure(settings.log)
     _allow_many_descriptors()
     app = create_app(settings)
+    app.state.token_check.load(settings)  # a token that cannot be read is told now, not at the first call
     config = uvicorn.Config(
         app,
         host=settings.server.host,

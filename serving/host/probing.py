@@ -33,7 +33,7 @@ def probe(model: EstimatorModel) -> EstimatorModel:
     if outputs is not None:
         signature = signature.model_copy(update={"outputs": outputs, "methods": _working_methods(model)})
         if signature.container is not Container.TEXTS:
-            signature = _with_nulls(signature, _takes_null(model))
+            signature = _with_nulls(signature, _takes_null(model.under(signature)))
     return model.under(signature)
 
 
@@ -98,7 +98,8 @@ def _takes_null(model: EstimatorModel) -> list[bool]:
             elif is_table and model.has_foreign_parts and 1 < len(members) <= MAX_SINGLE_FEATURES:
                 takes += [index for index in members if _answers_nulls(model, [index])]
         takes = takes if _answers_nulls(model, takes) else []
-    return [index in set(takes) for index in range(len(model.columns))]
+    chosen = set(takes)
+    return [index in chosen for index in range(len(model.columns))]
 
 
 def _by_branch(columns: Sequence[Column], is_member: Callable[[Column], bool]) -> list[list[int]]:

@@ -82,4 +82,3 @@ class Journal:
         entry = HistoryEntry(at=now_utc(), version=version, actor=actor, event=event, reason=reason)
         self.history.note(entry, model.name)
         self.dirty.add(model.name)
-        log.info(event, model=model.name, version=version, actor=actor, reason=reason)

@@ -6,8 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable
 
-import structlog
-
 from serving.domain.errors import UnknownModel
 from serving.domain.status import HistoryEntry, ModelSummary
 from serving.lifecycle.history import History
@@ -15,9 +13,6 @@ from serving.lifecycle.operations import Operations
 from serving.lifecycle.reconciler import HoldsStatus, Reconciler
 from serving.lifecycle.road import Road
 from serving.lifecycle.snapshots import summary
-
-log = structlog.get_logger("serving.operator")
-
 
 class ReconcilerOperator:
     """Implements :class:`serving.domain.status.Operator`, which says what each call means and raises."""
@@ -50,14 +45,10 @@ class ReconcilerOperator:
     async def refresh(self, actor: str) -> tuple[ModelSummary, ...]:
         """Look at the store now."""
 
-        def look() -> None:
-            log.info("refresh", actor=actor)
-            self._reconciler.look_now()
-
         def everything() -> tuple[ModelSummary, ...]:
             return tuple(summary(model) for model in self._state.status.models.values())
 
-        return await self._reconciler.call(look, everything)
+        return await self._reconciler.call(self._reconciler.look_now, everything)
 
     async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
         """Read the history, newest first."""

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+def _split(value: Any) -> Any:
+    """Let a list in the environment be JSON or separated by commas; anything else is pydantic's to judge."""
+    if not isinstance(value, str):
+        return value
+    if not value.lstrip().startswith("["):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Group(BaseModel):
@@ -41,7 +57,7 @@ class StoreSettings(Group):
     settle_seconds: NotNegative = Field(0.5, description="how long files without a manifest must be quiet")
     resync_seconds: Positive = Field(30.0, description="how often the store is looked at without any event")
     poll_seconds: Positive = Field(1.0, description="how often it is looked at when events do not arrive")
-    ignore: tuple[str, ...] = Field((), description="glob patterns of names that do not exist")
+    ignore: Names = Field((), description="glob patterns of names that do not exist")
     keep_warm: int = Field(1, ge=0, description="previous versions kept loaded for rollback, per model")
     max_models: Count = Field(1000, description="most models in the store")
     max_versions: Count = Field(1000, description="most versions of one model")
@@ -93,7 +109,7 @@ class SecuritySettings(Group):
 
     admin_token: SecretStr | None = Field(None, description="token of the operator calls; none: they are closed")
     admin_token_file: Path | None = Field(None, description="file that holds the token")
-    skops_trusted: tuple[str, ...] = Field((), description="types that .skops files may name beyond skops' own list")
+    skops_trusted: Names = Field((), description="types that .skops files may name beyond skops' own list")
 
 
 class LogSettings(Group):
@@ -104,10 +120,12 @@ class LogSettings(Group):
     access_sample: float = Field(0.0, ge=0, le=1, description="share of successful requests in the access log")
 
 
-class Settings(BaseModel):
+class Settings(BaseSettings):
     """All groups, as given; only :func:`load_settings` looks at the file and at the environment."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="SERVING_", env_nested_delimiter="__", env_ignore_empty=True
+    )
 
     server: ServerSettings = ServerSettings()
     store: StoreSettings = StoreSettings()
@@ -117,6 +135,18 @@ class Settings(BaseModel):
     engine: EngineSettings = EngineSettings()
     security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  (the signature is pydantic-settings')
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what is given and nothing else; `load_settings` asks the other sources, to know who said what."""
+        return (init_settings,)
 
 
 GROUPS: dict[str, type[BaseModel]] = {

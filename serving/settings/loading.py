@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tomllib
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
 from serving.settings.groups import GROUPS, KEYS, Settings
 from serving.settings.problems import PREFIX, Given, SettingsError, Source, problem_lines, variable
@@ -46,13 +46,13 @@ def load_settings(flags: Mapping[str, Any] = {}, file: Path | None = None) -> Se
 
 def _from_file(named: Path | None) -> Iterator[Given]:
     path, named_by = _settings_file(named)
+    if named_by is None and not path.exists():
+        return
     text = ""
     try:
         text = path.read_text("utf-8")
-        document = tomllib.loads(text)
+        document = TomlConfigSettingsSource(Settings, toml_file=path)()
     except FileNotFoundError:
-        if named_by is None:
-            return
         raise SettingsError(f"{path}: no such settings file (named by {named_by})") from None
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
@@ -61,12 +61,8 @@ def _from_file(named: Path | None) -> Iterator[Given]:
     except tomllib.TOMLDecodeError as error:
         where = str(error).replace("end of document", f"line {len(text.splitlines())}, the last one")
         raise SettingsError(f"{path}: is not TOML: {where}") from None
-    for group, content in document.items():
-        if isinstance(content, dict) and group in GROUPS:
-            for name, value in content.items():
-                yield Given(f"{group}.{name}", value, str(path), f"{group}.{name}")
-        else:
-            yield Given(group, content, str(path), group)
+    for key, value in _flat(document):
+        yield Given(key, value, str(path), key)
 
 
 def _settings_file(named: Path | None) -> tuple[Path, str | None]:
@@ -79,34 +75,43 @@ def _settings_file(named: Path | None) -> tuple[Path, str | None]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> Iterator[Given]:
+    spellings = {spelling.upper(): spelling for spelling in environment}
+    source = EnvSettingsSource(Settings)
+    source.env_vars = {
+        name: value for name, value in source.env_vars.items() if "__" in name
+    }  # no whole groups as JSON
+    for key, value in _flat(source()):
+        spelling = spellings.get(variable(key))
+        if spelling is not None:
+            yield Given(key, value, Source.ENVIRONMENT, spelling)
+    yield from _strangers(environment)
+
+
+def _strangers(environment: Mapping[str, str]) -> Iterator[Given]:
+    """Yield what is no variable of ours by the rule, but so near to it that ignoring it would ignore somebody's wish.
+
+    Others are left alone: SERVING_ is what many a deployment calls its own variables.
+    """
     near_misses = {variable(key).replace("__", "_") for key in KEYS}
     for spelling, value in environment.items():
         name = spelling.upper()
         if not name.startswith(PREFIX) or name == FILE_VARIABLE or not value:
             continue
         group, delimiter, field = name.removeprefix(PREFIX).lower().partition("__")
-        if delimiter:
-            key = f"{group}.{field}"
-            yield Given(key, _decoded(key, value), Source.ENVIRONMENT, spelling)
-        elif group in GROUPS or (name in near_misses and not _SERVICE_LINK.match(value)):
-            # Not ours by the rule, but so near to it that ignoring it would ignore somebody's wish. Others are left
-            # alone: SERVING_ is what many a deployment calls its own variables.
+        if delimiter and group not in GROUPS:
+            yield Given(f"{group}.{field}", value, Source.ENVIRONMENT, spelling)
+        elif not delimiter and (group in GROUPS or (name in near_misses and not _SERVICE_LINK.match(value))):
             yield Given(group, value, Source.ENVIRONMENT, spelling)
+
+
+def _flat(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield ``group.field`` and value for what is in a known group, the bare key for everything else."""
+    for group, content in document.items():
+        if isinstance(content, dict) and group in GROUPS:
+            yield from ((f"{group}.{name}", value) for name, value in content.items())
+        else:
+            yield group, content
 
 
 def _from_flags(flags: Mapping[str, Any]) -> Iterator[Given]:
     return (Given(key, value, Source.COMMAND_LINE, key) for key, value in flags.items() if value is not None)
-
-
-def _decoded(key: str, text: str) -> Any:
-    """Return the text of a variable as what its setting takes; pydantic reads all but lists from text."""
-    group, _, name = key.partition(".")
-    field = GROUPS[group].model_fields.get(name) if group in GROUPS else None
-    if field is None or field.annotation != tuple[str, ...]:
-        return text
-    if not text.lstrip().startswith("["):
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text

@@ -78,7 +78,9 @@ def test_a_service_without_models_has_empty_lists() -> None:
     assert call(app, "GET", "/models").json()["models"] == []
 
 
-@pytest.mark.parametrize("path", ["/models/nope", "/models/nope/active", "/models/nope/versions/1", "/models/nope/history"])
+@pytest.mark.parametrize(
+    "path", ["/models/nope", "/models/nope/active", "/models/nope/versions/1", "/models/nope/history"]
+)
 def test_an_unknown_model_is_404(path: str) -> None:
     response = call(make_app(), "GET", path)
     assert (response.status_code, response.headers["content-type"]) == (404, "application/problem+json")
@@ -122,4 +124,4 @@ def test_the_history_comes_in_pages_newest_first() -> None:
 def test_a_page_that_cannot_be_is_422(query: str) -> None:
     response = call(make_app(), "GET", f"/models/iris/history?{query}")
     assert (response.status_code, response.headers["content-type"]) == (422, "application/problem+json")
-    assert response.json()["detail"].startswith(f"query {query.split('=')[0]}: ")
+    assert response.json()["detail"].startswith(f"query {query.split('=', maxsplit=1)[0]}: ")

@@ -1,0 +1,128 @@
+"""The OpenAPI document: complete, valid, and true."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema
+import pytest
+
+from serving.api.predict_docs import ANSWERS, REQUESTS
+from tests.fakes import ADMIN, call, make_app, make_reference, make_servable
+
+DOCUMENT = make_app().openapi()
+OPERATIONS = [
+    (method, path, operation) for path, methods in DOCUMENT["paths"].items() for method, operation in methods.items()
+]
+NAMES = [f"{method} {path}" for method, path, _ in OPERATIONS]
+
+
+def schema(node: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema that can be used by itself."""
+    return {**node, "components": DOCUMENT["components"]}
+
+
+def responses_of(operation: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = operation["responses"]
+    return found
+
+
+def test_every_route_is_documented() -> None:
+    expected = {
+        "post /models/{model}/predict",
+        "post /models/{model}/versions/{version}/predict",
+        "post /predict",
+        "get /models",
+        "get /models/active",
+        "get /models/{model}",
+        "get /models/{model}/active",
+        "get /models/{model}/versions/{version}",
+        "get /models/{model}/history",
+        "post /models/{model}/pin",
+        "delete /models/{model}/pin",
+        "post /models/{model}/rollback",
+        "post /models/{model}/versions/{version}/release",
+        "post /refresh",
+        "get /health/live",
+        "get /health/ready",
+        "get /metrics",
+    }
+    assert set(NAMES) == expected
+
+
+def test_every_reference_leads_somewhere_and_every_schema_is_one() -> None:
+    references: list[str] = []
+
+    def walk(node: Any) -> None:
+        if isinstance(node, dict):
+            references.extend([node["$ref"]] if "$ref" in node else [])
+            for inner in node.values():
+                walk(inner)
+        elif isinstance(node, list):
+            for inner in node:
+                walk(inner)
+
+    walk(DOCUMENT)
+    known = {f"#/components/schemas/{name}" for name in DOCUMENT["components"]["schemas"]}
+    assert set(references) <= known
+    assert known - set(references) == set()
+    for one in DOCUMENT["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(one)
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS, ids=NAMES)
+def test_every_operation_says_what_it_takes_and_gives(method: str, path: str, operation: dict[str, Any]) -> None:
+    assert operation["summary"]
+    assert operation["description"]
+    parameters = {one["name"] for one in operation.get("parameters", []) if one["in"] == "path"}
+    assert parameters == {part[1:-1] for part in path.split("/") if part.startswith("{")}
+    assert "200" in responses_of(operation)
+    is_admin = method == "delete" or path.endswith(("/pin", "/rollback", "/release", "/refresh"))
+    assert (operation.get("security") == [{"adminToken": []}]) is is_admin
+    assert {"401", "403"} <= set(responses_of(operation)) or not is_admin
+    for status, response in responses_of(operation).items():
+        content = response["content"]
+        if status != "200" and path != "/health/ready":
+            assert list(content) == ["application/problem+json"]
+        for media in content.values():
+            examples = [one["value"] for one in media.get("examples", {}).values()]
+            for example in [*examples, *([media["example"]] if "example" in media else [])]:
+                jsonschema.validate(example, schema(media["schema"]))
+                assert status == "200" or example["status"] == int(status)
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS, ids=NAMES)
+def test_every_documented_call_works_and_answers_as_documented(
+    method: str, path: str, operation: dict[str, Any]
+) -> None:
+    app = make_app(make_reference(iris=make_servable("iris", "2")))
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    bodies = {name: one["value"] for name, one in content.get("examples", {}).items()}
+    if "example" in content:
+        bodies["example"] = content["example"]
+    for name, body in (bodies or {"none": None}).items():
+        if body is not None:
+            jsonschema.validate(body, schema(content["schema"]))
+        response = call(app, method, path.format(model="iris", version="2"), json=body, headers=ADMIN)
+        assert response.status_code == 200
+        media = responses_of(operation)["200"]["content"][response.headers["content-type"].split(";")[0]]
+        if "json" in response.headers["content-type"]:
+            jsonschema.validate(response.json(), schema(media["schema"]))
+        if name == "probabilities":
+            assert response.json()["predictions"][0] == pytest.approx(ANSWERS[name]["predictions"][0], abs=0.02)
+        elif name in ANSWERS:
+            assert response.json() == ANSWERS[name]
+
+
+def test_bodies_that_are_refused_do_not_fit_the_schema_either() -> None:
+    body = schema({"$ref": "#/components/schemas/PredictBody"})
+    for wrong in ({}, {"instances": []}, {"instances": [[1]], "input": [1]}, {"x": 1}, {"input": [[1]]}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, body)
+    assert set(REQUESTS) == set(ANSWERS)
+
+
+def test_the_document_and_its_page_are_served() -> None:
+    app = make_app()
+    assert call(app, "GET", "/openapi.json").json() == app.openapi()
+    assert "swagger" in call(app, "GET", "/docs").text
