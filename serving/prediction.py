@@ -197,7 +197,9 @@ def _convert(signature: Signature, pieces: Iterable[Piece]) -> Batch:
             return rows_to_batch(signature, [first] * done + rows)
         done += len(rows)
         time.sleep(YIELD_SECONDS)
-    return batches[0] if len(batches) == 1 else _joined(batches, done)
+    if len(batches) > 1:
+        return _joined(batches, done)
+    return batches[0] if batches else rows_to_batch(signature, [])
 
 
 def _joined(batches: list[Batch], rows: int) -> Batch:

@@ -86,9 +86,9 @@ def rows_to_batch(signature: Signature, rows: list[Any], *, may_contain_bools: b
 
 
 def _plan_of(signature: Signature) -> _Plan:
-    # keyed by identity because hashing a signature costs more than reading a row; the plan holds its signature alive
+    # by identity, because hashing a signature costs more than reading a row; the plan keeps it alive, so ids are not reused
     plan = _plans.get(id(signature))
-    if plan is None or plan.signature is not signature:
+    if plan is None:
         if len(_plans) >= _MAX_PLANS:
             _plans.clear()
         plan = _plans[id(signature)] = _make_plan(signature)

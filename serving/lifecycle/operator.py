@@ -14,6 +14,7 @@ from serving.lifecycle.reconciler import HoldsStatus, Reconciler
 from serving.lifecycle.road import Road
 from serving.lifecycle.snapshots import summary
 
+
 class ReconcilerOperator:
     """Implements :class:`serving.domain.status.Operator`, which says what each call means and raises."""
 
@@ -42,7 +43,7 @@ class ReconcilerOperator:
         """Lift a quarantine and forget a verdict."""
         return await self._decide(model, lambda: self._operations.release(model, version, actor))
 
-    async def refresh(self, actor: str) -> tuple[ModelSummary, ...]:
+    async def refresh(self, actor: str) -> tuple[ModelSummary, ...]:  # noqa: ARG002  (the edge has written it down)
         """Look at the store now."""
 
         def everything() -> tuple[ModelSummary, ...]:

@@ -61,14 +61,10 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A version as read: no entry when there is nothing yet, then perhaps a note for the operator.
-
-    `is_plain` says that no link was met, so that the same names mean the same files until a directory changes.
-    """
+    """A version as read: no entry when there is nothing yet, then perhaps a note for the operator."""
 
     entry: Entry | None = None
     note: str | None = None
-    is_plain: bool = False
 
 
 def look(root: str, directory_fd: int, directory: str, name: str) -> Look:
@@ -123,8 +119,7 @@ def read_directory(rules: Rules, subject: Subject, directory_fd: int, directory:
         has_manifest=any(stamp.name == MANIFEST_NAME for stamp in stamps),
         problem="; ".join([*problems[:3], *([too_large] if too_large else [])]) or None,
     )
-    is_plain = len(looks) == len(names) and not any(seen.is_link for _, seen in looks)
-    return Reading(entry, is_plain=is_plain)
+    return Reading(entry)
 
 
 def unusable(subject: Subject, problem: str) -> Entry:

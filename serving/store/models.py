@@ -140,15 +140,13 @@ class ModelDirectory:
             is_gone = error.errno in VANISHED
             slot.reading = Reading(None if is_gone else unusable(subject, f"cannot be read: {error.strerror}"))
             slot.stats = ()
-        if slot.reading.entry == before.entry:
-            slot.reading = replace(slot.reading, entry=before.entry)
         return slot.reading != before
 
     def _read(self, directory_fd: int, directory: str, name: str, subject: Subject) -> tuple[Reading, tuple[Stat, ...]]:
         seen = look(self._rules.root, directory_fd, directory, name)
         if artefact_format(name):
             entry = read_file(self._rules, subject, name, seen)
-            return Reading(entry), () if seen.is_link else _stats("", entry)
+            return Reading(entry), _stats("", entry)
         if seen.problem:
             return Reading(unusable(subject, seen.problem)), ()
         if not seen.is_directory:
@@ -167,7 +165,7 @@ class ModelDirectory:
             reading = read_directory(self._rules, subject, version_fd, real)
         finally:
             os.close(version_fd)
-        if reading.entry is None or not reading.is_plain or seen.is_link or not self._is_settled(found):
+        if reading.entry is None or not self._is_settled(found):
             return reading, ()
         own: Stat = (os.fsencode(name), found.st_ino, found.st_size, found.st_ctime_ns)
         return reading, (own, *_stats(name + "/", reading.entry))
@@ -197,7 +195,8 @@ def _stale(directory_fd: int, slots: Iterable[_Slot]) -> Iterator[_Slot]:
     """Yield the slots that must be read again. The hot path of a resync: one lstat for each name that was read.
 
     The ctime moves with every write, also in place, and with every new name in a directory; inode and size are for
-    changes within one tick of the file system's clock.
+    changes within one tick of the file system's clock. What was read through a link never is what lstat finds, so it is
+    read again each time: a link in the path may lead elsewhere without any trace here.
     """
     lstat = os.lstat
     for slot in slots:

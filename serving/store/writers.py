@@ -6,7 +6,7 @@ import fcntl
 import os
 import signal
 
-_PROBE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+_PROBE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 def is_open_for_writing(path: str | os.PathLike[str]) -> bool:

@@ -38,23 +38,32 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
     shared: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.add_logger_name,
         _add_request_id,
     ]
     last = _console_processors(has_colors=is_terminal) if is_console else _json_processors()
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
+        logger_factory=lambda *names: _Logger(out, *names),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
     _take_over(handler, level)
+
+
+class _Logger(structlog.WriteLogger):
+    """Writes lines, and has a name as the loggers of :mod:`logging` do."""
+
+    def __init__(self, file: TextIO, name: str = "serving") -> None:
+        super().__init__(file)
+        self.name = name
 
 
 def _console_processors(*, has_colors: bool) -> list[Processor]:

@@ -65,7 +65,7 @@ def test_a_request_that_crashes_its_host_does_not_fail_its_neighbours(tmp_path: 
 def test_a_request_past_its_deadline_is_told_so_and_the_stuck_host_replaced(tmp_path: Path) -> None:
     write_version(tmp_path / "store" / "m", 1, constant(1, peculiar.Slow))
     with serving(tmp_path, wait_ready=True, SERVING_SERVER__PREDICT_SECONDS="0.5") as server:
-        late = server.predict("m", [[50.0, 0.0]])
+        late = server.predict("m", [[50.0, 77.0]])
         assert late.status_code == 504
         assert "0.5 s" in late.json()["detail"]
         assert until(lambda: server.predict("m").status_code == 200, "another host")
@@ -75,7 +75,7 @@ def test_a_full_queue_sheds_with_retry_after(tmp_path: Path) -> None:
     write_version(tmp_path / "store" / "m", 1, constant(1, peculiar.Slow))
     settings = {"SERVING_SERVER__MAX_QUEUE": "2"}
     with serving(tmp_path, wait_ready=True, **settings) as server, concurrent.futures.ThreadPoolExecutor(4) as pool:
-        slow = [pool.submit(server.predict, "m", [[1.0, 0.0]]) for _ in range(2)]
+        slow = [pool.submit(server.predict, "m", [[1.0, 77.0]]) for _ in range(2)]
         until(lambda: "2.0" in _leases(server.client.get(server.url + "/metrics").text), "both under way")
         shed = server.predict("m")
         assert shed.status_code == 503

@@ -13,28 +13,34 @@ from tests.e2e.harness import Server, constant, serving, until, write_version
 from tests.e2e.traffic import Traffic, check
 
 
-@pytest.fixture
-def three(tmp_path: Path) -> Iterator[Server]:
-    """A server that has seen versions 1, 2 and 3 of `m` become active one after another."""
-    write_version(tmp_path / "store" / "m", 1, constant(1))
-    with serving(tmp_path, wait_ready=True) as server:
-        for version in (2, 3):
-            server.drop("m", version, constant(version))
-            server.wait_active("m", version)
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose tests bring a model each, by the fixture `m`."""
+    with serving(tmp_path_factory.mktemp("operators")) as server:
         yield server
 
 
-def test_rollback_is_a_swap_and_newer_drops_still_activate(three: Server) -> None:
-    with Traffic(three.url, "m") as traffic:
-        answer = three.operate("POST", "/models/m/rollback", {"version": "3"})
+@pytest.fixture
+def m(three: Server, request: pytest.FixtureRequest) -> str:
+    """A model of which versions 1, 2 and 3 have become active one after another."""
+    model = request.node.name.removeprefix("test_")[:90].replace("_", "-")
+    for version in (1, 2, 3):
+        three.drop(model, version, constant(version))
+        three.wait_active(model, version)
+    return model
+
+
+def test_rollback_is_a_swap_and_newer_drops_still_activate(three: Server, m: str) -> None:
+    with Traffic(three.url, m) as traffic:
+        answer = three.operate("POST", f"/models/{m}/rollback", {"version": "3"})
         assert answer.status_code == 200
         assert answer.json()["active"]["version"] == "2", "the standby answers before the call returns"
-        again = three.operate("POST", "/models/m/rollback", {"version": "3"})
+        again = three.operate("POST", f"/models/{m}/rollback", {"version": "3"})
         assert (again.status_code, again.json()["active"]["version"]) == (200, "2")
-        assert three.operate("POST", "/models/m/rollback", {"version": "1"}).status_code == 409
-        three.wait_state("m", 3, "QUARANTINED")
-        three.drop("m", 4, constant(4))
-        three.wait_active("m", 4)
+        assert three.operate("POST", f"/models/{m}/rollback", {"version": "1"}).status_code == 409
+        three.wait_state(m, 3, "QUARANTINED")
+        three.drop(m, 4, constant(4))
+        three.wait_active(m, 4)
     check(traffic.replies, may_go_back=True)
 
 
@@ -47,53 +53,53 @@ def test_rollback_to_nothing_is_refused(tmp_path: Path) -> None:
         assert server.active("m") == "1"
 
 
-def test_a_pin_holds_against_newer_versions_and_over_restarts(three: Server) -> None:
+def test_a_pin_holds_against_newer_versions_and_over_restarts(three: Server, m: str) -> None:
     """Invariant 11: version 1 has been retired; the pin loads it again, and survives."""
-    assert three.operate("POST", "/models/m/pin", {"version": "1"}).status_code == 200
-    three.wait_active("m", 1)
-    assert three.operate("POST", "/models/m/pin", {"version": "1"}).status_code == 200
-    three.drop("m", 9, constant(9))
+    assert three.operate("POST", f"/models/{m}/pin", {"version": "1"}).status_code == 200
+    three.wait_active(m, 1)
+    assert three.operate("POST", f"/models/{m}/pin", {"version": "1"}).status_code == 200
+    three.drop(m, 9, constant(9))
     three.operate("POST", "/refresh")
-    assert three.get("/models/m/active")["pinned"] == "1"
+    assert three.get(f"/models/{m}/active")["pinned"] == "1"
     three.stop()
     three.start(wait_ready=True)
-    assert three.active("m") == "1"
-    refused = three.operate("POST", "/models/m/rollback")
+    assert three.active(m) == "1"
+    refused = three.operate("POST", f"/models/{m}/rollback")
     assert refused.status_code == 409
     assert "unpin" in refused.json()["detail"]
-    assert three.operate("DELETE", "/models/m/pin").status_code == 200
-    three.wait_active("m", 9)
-    assert three.operate("DELETE", "/models/m/pin").status_code == 200, "unpinning twice is harmless"
+    assert three.operate("DELETE", f"/models/{m}/pin").status_code == 200
+    three.wait_active(m, 9)
+    assert three.operate("DELETE", f"/models/{m}/pin").status_code == 200, "unpinning twice is harmless"
 
 
-def test_what_cannot_be_pinned(three: Server) -> None:
-    (three.store / "m" / "5.joblib").write_bytes(b"no model")
-    three.wait_state("m", 5, "REJECTED")
-    refused = three.operate("POST", "/models/m/pin", {"version": "5"})
+def test_what_cannot_be_pinned(three: Server, m: str) -> None:
+    (three.store / m / "5.joblib").write_bytes(b"no model")
+    three.wait_state(m, 5, "REJECTED")
+    refused = three.operate("POST", f"/models/{m}/pin", {"version": "5"})
     assert refused.status_code == 409
     assert "format" in refused.json()["detail"]
-    assert three.operate("POST", "/models/m/pin", {"version": "77"}).status_code == 404
+    assert three.operate("POST", f"/models/{m}/pin", {"version": "77"}).status_code == 404
     assert three.operate("POST", "/models/nobody/pin", {"version": "1"}).status_code == 404
-    assert three.operate("POST", "/models/m/pin", {"wrong": "1"}).status_code == 422
-    assert three.active("m") == "3"
+    assert three.operate("POST", f"/models/{m}/pin", {"wrong": "1"}).status_code == 422
+    assert three.active(m) == "3"
 
 
-def test_release_lets_a_version_come_back(three: Server) -> None:
-    three.operate("POST", "/models/m/rollback")
-    three.wait_active("m", 2)
+def test_release_lets_a_version_come_back(three: Server, m: str) -> None:
+    three.operate("POST", f"/models/{m}/rollback")
+    three.wait_active(m, 2)
     three.stop()
     three.start(wait_ready=True)
-    assert three.active("m") == "2", "quarantine survives a restart"
-    assert three.operate("POST", "/models/m/versions/3/release").status_code == 200
-    three.wait_active("m", 3)
-    assert three.operate("POST", "/models/m/versions/3/release").status_code == 200
+    assert three.active(m) == "2", "quarantine survives a restart"
+    assert three.operate("POST", f"/models/{m}/versions/3/release").status_code == 200
+    three.wait_active(m, 3)
+    assert three.operate("POST", f"/models/{m}/versions/3/release").status_code == 200
 
 
-def test_the_history_tells_every_transition_with_actor_time_and_reason(three: Server) -> None:
-    three.operate("POST", "/models/m/rollback")
+def test_the_history_tells_every_transition_with_actor_time_and_reason(three: Server, m: str) -> None:
+    three.operate("POST", f"/models/{m}/rollback")
     three.stop()
     three.start(wait_ready=True)
-    entries = three.get("/models/m/history?limit=500")["history"]
+    entries = three.get(f"/models/{m}/history?limit=500")["history"]
     story = [(one["version"], one["after"]) for one in reversed(entries) if one["after"]]
     expected = ["STAGING", "LOADING", "VALIDATING", "WARMING", "READY", "ACTIVE"]
     assert [after for version, after in story if version == "3"][:6] == expected
@@ -101,29 +107,29 @@ def test_the_history_tells_every_transition_with_actor_time_and_reason(three: Se
     assert rollback["version"] == "3"
     assert rollback["actor"].startswith("admin")
     assert all(one["at"] for one in entries)
-    newest = three.get("/models/m/history?limit=2")["history"]
+    newest = three.get(f"/models/{m}/history?limit=2")["history"]
     assert len(newest) == 2
-    older = three.get(f"/models/m/history?limit=2&before={newest[-1]['id']}")["history"]
+    older = three.get(f"/models/{m}/history?limit=2&before={newest[-1]['id']}")["history"]
     assert older[0]["id"] < newest[-1]["id"]
     assert three.client.get(three.url + "/models/nobody/history").status_code == 404
 
 
-def test_concurrent_operators_are_serialised(three: Server) -> None:
+def test_concurrent_operators_are_serialised(three: Server, m: str) -> None:
     """Two rollbacks that both mean to leave version 3 leave it once."""
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        calls = [pool.submit(three.operate, "POST", "/models/m/rollback", {"version": "3"}) for _ in range(8)]
+        calls = [pool.submit(three.operate, "POST", f"/models/{m}/rollback", {"version": "3"}) for _ in range(8)]
         assert {call.result().status_code for call in calls} == {200}
-    assert three.active("m") == "2"
-    rollbacks = [one for one in three.get("/models/m/history?limit=500")["history"] if one["event"] == "rollback"]
+    assert three.active(m) == "2"
+    rollbacks = [one for one in three.get(f"/models/{m}/history?limit=500")["history"] if one["event"] == "rollback"]
     assert len(rollbacks) == 1
 
 
-def test_admin_calls_need_the_token(three: Server, tmp_path: Path) -> None:
-    without = three.client.post(three.url + "/models/m/rollback")
+def test_admin_calls_need_the_token(three: Server, m: str) -> None:
+    without = three.client.post(f"{three.url}/models/{m}/rollback")
     assert without.status_code == 401
-    wrong = three.client.post(three.url + "/models/m/rollback", headers={"Authorization": "Bearer nö".encode()})
+    wrong = three.client.post(f"{three.url}/models/{m}/rollback", headers={"Authorization": "Bearer nö".encode()})
     assert wrong.status_code in (401, 403)
-    assert three.active("m") == "3"
+    assert three.active(m) == "3"
 
 
 def test_without_a_token_admin_is_closed_and_says_how_to_open_it(tmp_path: Path) -> None:

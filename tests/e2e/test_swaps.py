@@ -88,7 +88,7 @@ def test_a_request_of_three_seconds_ends_on_the_version_it_began_on(tmp_path: Pa
     write_version(tmp_path / "store" / "m", 1, constant(1, peculiar.Slow))
     with serving(tmp_path, wait_ready=True, SERVING_STORE__KEEP_WARM="0") as server:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            slow = pool.submit(server.predict, "m", [[3.0, 0.0]])
+            slow = pool.submit(server.predict, "m", [[3.0, 77.0]])
             until(lambda: _leases(server) == 1, "the slow request being under way")
             server.drop("m", 2, constant(2))
             server.wait_active("m", 2)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 from typing import Any
 
 import orjson
@@ -45,25 +47,8 @@ documents = values | st.dictionaries(
     values | st.lists(st.lists(scalars, min_size=3, max_size=4), max_size=4) | st.just("predict_proba"),
     max_size=3,
 )
-fragments = st.sampled_from(
-    [
-        b'{"instances":',
-        b'{"input":',
-        b"[",
-        b"]",
-        b"{",
-        b"}",
-        b",",
-        b'"x0":',
-        b"1",
-        b"-",
-        b"1e999",
-        b"NaN",
-        b"true",
-        b"null",
-    ]
-    + [b'"', b"\\", b"\\ud800", b"\xff", b"\x00", b" ", b"9" * 400, b'"method":"predict"', b"'", b"\xf0\x9f"]
-)
+WORDS = rb"""{"instances": {"input": {"method":"predict" "x0": [ ] { } , " \ ' 1 - 1e999 NaN true null \ud800"""
+fragments = st.sampled_from([*WORDS.split(), b"\xff", b"\x00", b" ", b"9" * 400, b"\xf0\x9f"])
 
 
 def send(path: str, body: bytes, **headers: str) -> tuple[int, Any]:
@@ -94,9 +79,6 @@ def test_random_json_is_answered_or_refused(model: str, document: Any) -> None:
 
 @given(MODELS, st.lists(st.lists(st.floats() | st.integers(), min_size=4, max_size=4), min_size=1, max_size=3))
 def test_random_rows_are_answered_unless_they_hold_what_no_float_can(model: str, rows: list[Any]) -> None:
-    import json
-    import math
-
     def fits(cell: float) -> bool:
         try:
             return math.isfinite(float(cell))

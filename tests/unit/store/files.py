@@ -19,6 +19,11 @@ NOBODY = 65534
 HOUR_NS = 3600 * 10**9
 
 
+def sha256(content: bytes) -> str:
+    """Return the sha256 of some bytes in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def write(path: Path, content: bytes = b"bytes of a model") -> Path:
     """Write a file and the directories above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +41,7 @@ def write_version(root: Path, model: str, version: str, **files: bytes) -> Path:
 def write_manifest(directory: Path, **changes: Any) -> None:
     """Write the manifest that matches what is in a version directory, then apply `changes`."""
     files = [
-        {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
+        {"name": path.name, "sha256": sha256(path.read_bytes()), "size": path.stat().st_size}
         for path in sorted(directory.iterdir())
         if path.name != "manifest.json"
     ]

@@ -203,6 +203,24 @@ def test_a_version_remembered_while_others_are_evicted_stays(root: Path, monkeyp
         cache.verify(artifact)
 
 
+def test_a_version_staged_again_just_before_it_would_go_stays(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = cache_for(root, cache_versions=1)
+    entries = populate(root, "1", "2")
+    for entry in entries:
+        stage(cache, entry)
+    remove = Descriptors.remove
+
+    def stage_then_remove(self: Descriptors, cached: Cached) -> None:
+        stage(cache, entries[0])
+        remove(self, cached)
+
+    monkeypatch.setattr(Descriptors, "remove", stage_then_remove)
+    cache.evict(())
+    assert left(cache) == ["1", "2"]
+    for artifact in cache.artifacts("iris"):
+        cache.verify(artifact)
+
+
 def test_a_copy_under_way_is_not_taken_for_a_leftover(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = cache_for(root)
     (entry,) = populate(root, "1")

@@ -69,6 +69,39 @@ def test_only_what_changed_is_read_and_replaced(populated: Path, reads: list[str
     ]
 
 
+def test_a_new_version_has_only_itself_read(populated: Path, reads: list[str]) -> None:
+    store = store_at(populated)
+    store.list()
+    reads.clear()
+    write_version(populated, "iris", "4")
+    store.list()
+    assert reads == ["iris/4"]
+
+
+def test_a_version_that_lost_its_name_to_an_equal_one_stays_the_same_entry(root: Path) -> None:
+    for version in ("1", "01", "2"):
+        write_version(root, "iris", version)
+    store = store_at(root)
+    before = {entry.version: entry for entry in store.list().models["iris"]}
+    write(root / "iris" / "2" / "golden.json")
+    after = {entry.version: entry for entry in store.list().models["iris"]}
+    assert before["01"].problem is not None
+    assert [after[version] is before[version] for version in ("1", "01", "2")] == [True, True, False]
+
+
+def test_a_version_that_vanishes_while_it_is_read_is_gone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_version(root, "iris", "1")
+    write_version(root, "iris", "2")
+
+    def remove_then_read(rules: Any, subject: Any, *rest: Any) -> Any:
+        if subject.version == "2":
+            raise FileNotFoundError(2, "No such file or directory")
+        return read_directory(rules, subject, *rest)
+
+    monkeypatch.setattr(models, "read_directory", remove_then_read)
+    assert [entry.version for entry in list_model(root)] == ["1"]
+
+
 def rewrite_artefact(root: Path) -> None:
     write_in_place(root / "iris" / "1" / "model.joblib", b"9")
 

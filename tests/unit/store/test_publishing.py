@@ -365,3 +365,20 @@ def test_a_name_taken_at_the_last_moment_is_not_overwritten(root: Path, monkeypa
         publish(root, publication("1"), NOW)
     assert (root / "iris" / "1" / "model.joblib").read_bytes() == b"of somebody else"
     assert names(root / "iris") == ["1"]
+
+
+def test_a_number_taken_at_the_last_moment_is_followed_by_the_next(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = os.rename
+
+    def take_then_rename(source: Path, target: Path) -> None:
+        if target.name in ("1", "2"):
+            write(target / "model.joblib", b"of somebody else")
+        rename(source, target)
+
+    monkeypatch.setattr("serving.store.publishing.os.rename", take_then_rename)
+    published = publish(root, publication(), NOW)
+    assert published.version == "3"
+    manifest = parse_manifest((published.path / "manifest.json").read_bytes())
+    assert manifest.version == "3"
+    assert [file.name for file in manifest.files] == ["model.joblib"]
+    assert names(root / "iris") == ["1", "2", "3"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import resource
@@ -20,10 +19,11 @@ from serving.domain.errors import Cancelled, NotPublished, StagingFailed
 from serving.domain.listing import Entry
 from serving.domain.version import Format, digest_of
 from serving.settings import StateSettings
-from serving.store import copying, sources
+from serving.store import copying, durable, sources
 from serving.store.staging import Cache
 from tests.unit.store.files import (
     list_model,
+    sha256,
     without_privileges,
     write,
     write_in_place,
@@ -46,10 +46,6 @@ def cache(root: Path) -> Cache:
 
 def stage(cache: Cache, entry: Entry, quiet_seconds: float | None = QUIET, version: str | None = None) -> Artifact:
     return cache.stage(entry, version or entry.version, quiet_seconds, threading.Event())
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def names_below(root: Path, part: str = ".") -> list[str]:
@@ -156,6 +152,19 @@ def test_what_is_in_the_cache_already_is_hashed_but_not_written_again(
     assert again == first
 
 
+def test_a_copy_is_held_against_its_hash_once_in_the_life_of_a_process(
+    root: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_version(root, "iris", "1")
+    stage(cache, *list_model(root))
+    later = cache_for(root)
+    hashed = []
+    monkeypatch.setattr("serving.store.blobs.sha256_of", lambda chunks: hashed.append(1) or durable.sha256_of(chunks))
+    for _ in range(3):
+        stage(later, *list_model(root))
+    assert hashed == [1]
+
+
 def test_a_damaged_copy_is_replaced_when_it_is_staged_by_another_process(root: Path, cache: Cache) -> None:
     write_version(root, "iris", "1", model_joblib=b"sound bytes")
     copy = Path(stage(cache, *list_model(root)).main.path)
@@ -222,6 +231,17 @@ def test_a_file_never_gives_more_or_less_than_was_listed(
     with pytest.raises(NotPublished, match=f"'iris/1/model.joblib' {verb} while it was copied"):
         stage(cache, entry)
     assert names_below(root) == []
+
+
+def test_a_file_that_grows_for_ever_is_not_copied_for_ever(
+    root: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_version(root, "iris", "1", model_joblib=b"before now")
+    endless = iter([memoryview(b"more")] * 1000)
+    monkeypatch.setattr(sources, "read_chunks", lambda *_: endless)
+    with pytest.raises(NotPublished, match="grew while it was copied"):
+        stage(cache, *list_model(root))
+    assert len(list(endless)) == 997
 
 
 def test_a_file_that_is_replaced_while_it_is_copied_is_not_published(
@@ -398,9 +418,9 @@ def test_a_manifest_of_another_version_is_for_the_gates_to_refuse(root: Path, ca
 def test_a_manifest_that_cannot_match_stops_the_copy_before_the_artefact(
     root: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory = write_version(root, "iris", "1", model_joblib=b"model")
+    directory = write_version(root, "iris", "1", a_joblib=b"model")
     write_manifest(directory)
-    other_size(directory)
+    write(directory / "a.joblib", b"other size")
     (entry,) = list_model(root)
     copied = []
     copy_file = copying._copy_file

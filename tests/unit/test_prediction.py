@@ -1,0 +1,120 @@
+"""The use case without HTTP: as an embedding application meets it."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.domain.errors import BodyTooLarge, InvalidInput, ModelFailed, NothingActive, Overloaded, UnknownModel
+from serving.prediction import INLINE_ROWS, PIECE_ROWS, Limits, Piece, PredictRequest, execute, hold, predict_with
+from serving.registry import ActiveReference
+from serving.settings import Settings
+from tests.fakes import FakeEngine, echo, make_reference, make_servable
+
+ROW = [5.1, 3.5, 1.4, 0.2]
+LIMITS = Limits(max_rows=10_000, max_queue=2)
+
+
+def state_with(**active: Any) -> Any:
+    return SimpleNamespace(active=make_reference(**active), settings=Settings())
+
+
+def test_rows_are_answered_with_a_servable_somebody_holds() -> None:
+    servable = make_servable("iris", "3")
+    state = state_with(iris=servable)
+
+    async def scenario() -> None:
+        with hold(state, LIMITS, "iris") as held:
+            assert held is servable
+            first = await predict_with(state, held, [ROW])
+            state.active = make_reference(iris=make_servable("iris", "4"))
+            second = await predict_with(state, held, [ROW], "predict_proba")
+            assert held.leases == 1
+        assert (first.model, first.version, first.method, first.rows) == ("iris", "3", "predict", 1)
+        assert (second.version, second.method) == ("3", "predict_proba")
+        assert first.prediction.by_row() == [0]
+
+    asyncio.run(scenario())
+    assert servable.leases == 0
+
+
+def test_many_rows_as_python_values_are_converted_off_the_loop() -> None:
+    engine = FakeEngine(echo)
+    servable = make_servable("iris", "3", engine)
+    rows = [[float(index), 1, 2, 3] for index in range(INLINE_ROWS + 1)]
+    answer = asyncio.run(execute(servable, PredictRequest(rows), LIMITS))
+    assert answer.prediction.by_row() == [row[0] for row in rows]
+    assert answer.rows == len(rows)
+    rows[PIECE_ROWS + 5][2] = True
+    with pytest.raises(InvalidInput, match=f"row {PIECE_ROWS + 5}, feature 'x2'"):
+        asyncio.run(execute(servable, PredictRequest(rows), LIMITS))
+
+
+def test_pieces_without_a_row_are_not_rows() -> None:
+    servable = make_servable("iris", "3")
+    for pieces in ((), (Piece([]),)):
+        with pytest.raises(InvalidInput, match="no rows"):
+            asyncio.run(execute(servable, PredictRequest(pieces), LIMITS))
+
+
+def test_rows_of_arrays_and_scalars_of_numpy_are_not_json_rows() -> None:
+    servable = make_servable("iris", "3")
+    with pytest.raises(InvalidInput, match="row 0"):
+        asyncio.run(execute(servable, PredictRequest([np.zeros(4)]), LIMITS))
+
+
+def test_limits_come_from_the_settings() -> None:
+    settings = Settings.model_validate(
+        {"server": {"max_rows": 1, "max_queue": 2, "predict_seconds": 3, "default_model": "m"}}
+    )
+    assert Limits.of(settings.server) == Limits(1, 2, 3.0, "m")
+    state = SimpleNamespace(settings=settings)
+    with pytest.raises(BodyTooLarge, match="2 rows"):
+        asyncio.run(predict_with(state, make_servable("m", "1"), [ROW, ROW]))
+
+
+def test_a_hold_is_refused_when_the_queue_is_full_and_leaves_no_lease_behind() -> None:
+    servable = make_servable("iris", "3")
+    state = state_with(iris=servable)
+    with hold(state, LIMITS, "iris"), hold(state, LIMITS, "iris"):
+        with pytest.raises(Overloaded, match="2 requests are waiting for 'iris'"):
+            hold(state, LIMITS, "iris")
+        assert servable.leases == 2
+    with hold(state, LIMITS, "iris"):
+        pass
+
+
+def test_the_default_model_is_chosen_from_one_reading_of_the_reference() -> None:
+    with hold(state_with(iris=make_servable("iris", "3")), LIMITS) as held:
+        assert held.id.model == "iris"
+    with pytest.raises(NothingActive, match="no model is active yet"):
+        hold(SimpleNamespace(active=ActiveReference()), LIMITS)
+    with pytest.raises(NothingActive, match="'iris' has no active version"):
+        hold(state_with(iris=None), LIMITS)
+    seven = {f"m{index}": make_servable(f"m{index}", "1") for index in range(7)}
+    with pytest.raises(UnknownModel, match=r"7 models \(m0, m1, m2, m3, m4, \.\.\.\)"):
+        hold(state_with(**seven), LIMITS)
+
+
+def test_an_engine_that_fails_fails_its_own_request_only() -> None:
+    engine = FakeEngine()
+    servable = make_servable("iris", "3", engine)
+
+    async def scenario() -> None:
+        engine.error = ModelFailed("bad luck")
+        with pytest.raises(ModelFailed):
+            await execute(servable, PredictRequest([ROW]), LIMITS)
+        engine.error = None
+        assert (await execute(servable, PredictRequest([ROW]), LIMITS)).version == "3"
+
+    asyncio.run(scenario())
+
+
+def test_a_long_method_name_is_shortened() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        asyncio.run(execute(make_servable("iris", "3"), PredictRequest([ROW], "x" * 10_000), LIMITS))
+    assert len(str(caught.value)) < 200
