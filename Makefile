@@ -26,8 +26,8 @@ serve: install ## publish the demo models if the store is empty, then serve on 1
 	@$(BIN)/serving demo --if-empty
 	@exec $(BIN)/serving serve $(ARGS)
 
-test: install ## run the whole test suite; ARGS="-k name" and the like reach pytest
-	$(BIN)/pytest $(ARGS)
+test: install ## run the whole test suite on all cores; ARGS="-k name" and the like reach pytest
+	$(BIN)/pytest -n auto --dist loadfile $(ARGS)
 
 check: install ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .

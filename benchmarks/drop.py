@@ -8,23 +8,22 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from functools import partial
-from typing import NamedTuple
 
 import joblib
 
 from benchmarks.models import BODY, logistic, publish_logistic
-from benchmarks.percentiles import median, percentile
+from benchmarks.percentiles import percentile
 from benchmarks.result import Result, Table, figure
 from benchmarks.run import Run
 from benchmarks.server import running
+from benchmarks.steps import Drop, steps, timelines
 from benchmarks.wire import Connection, request_bytes
 from tests.e2e.harness import Server
 
 POLL_SECONDS = 0.001
 SETTLE_MS = 500
-STEPS = ("rename", "STAGING", "LOADING", "VALIDATING", "WARMING", "READY", "ACTIVE", "first answer")
+END = "first answer"
 METHOD = """A server with default settings on all cores. A logistic pipeline (30 features) with manifest and five \
 golden examples is published aside, then its directory is renamed into the store; or a bare model file is \
 copied there. From just before the rename or copy, one client on one keep-alive connection asks for a \
@@ -32,13 +31,6 @@ prediction, pauses 1 ms and asks again, until the answer's `version` is the new 
 arrival is the end. Between drops 0.4 to 1 s pass, so that the previous version is gone. "A new model" \
 renames a whole model directory whose name the server has never seen. Bare files are published when they \
 have been quiet for `store.settle_seconds` (0.5 s), which is in the figure."""
-
-
-class Drop(NamedTuple):
-    """When one drop began (Unix time) and how long it took."""
-
-    began_at: float
-    milliseconds: float
 
 
 def run(run: Run) -> Result:
@@ -62,8 +54,9 @@ def run(run: Run) -> Result:
         for number in versions:
             path = publish_logistic(aside, f"new{number}", 1).parent
             new.append(_time(server, path.name, 1, partial(path.rename, server.store / path.name)))
-        steps = _steps(server, dict(zip(map(str, versions), renamed, strict=True)))
-    renamed_ms, copied_ms, new_ms = ([drop.milliseconds for drop in drops] for drops in (renamed, copied, new))
+        drops = dict(zip(map(str, versions), renamed, strict=True))
+        where = steps(timelines(server, "renamed", drops, END), END)
+    renamed_ms, copied_ms, new_ms = ([drop.seconds * 1000 for drop in drops] for drops in (renamed, copied, new))
     return Result(
         name="drop",
         title="From a file in the store to its first answer",
@@ -75,7 +68,7 @@ def run(run: Run) -> Result:
             figure("the same, 90th percentile", "ms", percentile(copied_ms, 0.9)),
             figure("rename of a new model's directory to its first answer", "ms", new_ms),
         ),
-        tables=(Table("Where the time of a rename goes (medians, from the history)", ("step", "ms"), steps),),
+        tables=(Table("Where the time of a rename goes (medians, from the history)", ("step", "ms"), where),),
     )
 
 
@@ -90,9 +83,9 @@ def _time(server: Server, model: str, version: int, act: Callable[[], object]) -
         status, body = connection.exchange(request)
         if status == 200 and json.loads(body)["version"] == str(version):
             break
-    milliseconds = (time.perf_counter() - began) * 1000
+    seconds = time.perf_counter() - began
     connection.close()
-    return Drop(wall_clock, milliseconds)
+    return Drop(wall_clock, seconds)
 
 
 def _polls() -> Iterator[int]:
@@ -102,17 +95,3 @@ def _polls() -> Iterator[int]:
         if time.monotonic() > ends_at:
             raise RuntimeError("the version did not become active")
         time.sleep(POLL_SECONDS)
-
-
-def _steps(server: Server, drops: dict[str, Drop]) -> tuple[tuple[str, float], ...]:
-    """Return the median time from the rename to STAGING and between the states that follow."""
-    reached: dict[str, dict[str, float]] = {version: {"rename": drop.began_at} for version, drop in drops.items()}
-    for entry in reversed(server.get("/models/renamed/history?limit=10000")["history"]):
-        if entry["version"] in reached and entry["after"] is not None:
-            reached[entry["version"]].setdefault(entry["after"], datetime.fromisoformat(entry["at"]).timestamp())
-    for version, drop in drops.items():
-        reached[version]["first answer"] = drop.began_at + drop.milliseconds / 1000
-    return tuple(
-        (f"{before} to {after}", median([(one[after] - one[before]) * 1000 for one in reached.values()]))
-        for before, after in itertools.pairwise(STEPS)
-    )

@@ -18,6 +18,7 @@ from benchmarks.percentiles import Latency, median
 from benchmarks.result import Result, Table, figure
 from benchmarks.run import Run
 from benchmarks.server import LogReader, running
+from benchmarks.steps import Drop, steps
 
 RATE = 200.0
 AFTER_SECONDS = 2.0
@@ -72,7 +73,7 @@ def run(run: Run) -> Result:
     """Swap large models under load, ours first, then the usual service's."""
     forests = large_forests(run.cache, run.count(1020, 150), run.count(3, 2))
     size = size_mb(forests[0])
-    ours = _ours(run, forests)
+    ours, where = _ours(run, forests)
     usual = _usual(run, forests)
     ratio = [latency(swap.during).p99 / latency(swap.steady).p99 for swap in ours]
     usual_ratio = [latency(swap.during).p99 / latency(swap.steady).p99 for swap in usual]
@@ -95,7 +96,10 @@ def run(run: Run) -> Result:
             figure("usual service: seconds to load", "s", [swap.seconds for swap in usual]),
             figure("p99 during, usual service / serving", "×", _p99(usual) / _p99(ours)),
         ),
-        tables=(Table("Every swap", COLUMNS, tuple(rows)),),
+        tables=(
+            Table("Every swap", COLUMNS, tuple(rows)),
+            Table("Where the time of a swap goes (medians, from the history)", ("step", "ms"), where),
+        ),
     )
 
 
@@ -108,22 +112,25 @@ def _p99(swaps: list[Swap]) -> float:
     return median([latency(swap.during).p99 for swap in swaps])
 
 
-def _ours(run: Run, forests: list[Path]) -> list[Swap]:
+def _ours(run: Run, forests: list[Path]) -> tuple[list[Swap], tuple[tuple[str, float], ...]]:
     directory = run.scratch / "ours"
     publish_logistic(directory / "store", "small", 1)
     aside = run.scratch / "aside"
     aside.mkdir()
     with running(directory, on=cores.first(2)) as server:
         (server.store / "large").mkdir()
+        drops: dict[str, Drop] = {}
 
         def swap(number: int) -> None:
-            source, log = aside / str(number), LogReader(server)
+            source, log, began_at = aside / str(number), LogReader(server), time.time()
             source.rename(server.store / "large" / str(number))
             log.wait_active("large", number)
+            drops[str(number)] = Drop(began_at, time.time() - began_at)
 
         for forest in forests:
             _link(forest, aside / forest.name)
-        return _measure(run, server.url, "/models/small/predict", forests, swap)
+        swaps = _measure(run, server.url, "/models/small/predict", forests, swap)
+        return swaps, steps(server, "large", drops, "seen")
 
 
 def _usual(run: Run, forests: list[Path]) -> list[Swap]:

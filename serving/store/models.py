@@ -24,8 +24,8 @@ from serving.store.entries import (
 from serving.store.links import BadLink, resolve
 from serving.store.names import artefact_format, artefact_stem
 
-# A directory that changes twice within one tick of its file system's clock keeps its ctime. What was read less than
-# this after a change is read again next time.
+# What changes twice within one tick of its file system's clock keeps its ctime. What was read less than this after a
+# change is read again next time.
 RACY_NS = 2_000_000_000
 
 Stat = tuple[bytes, int, int, int]
@@ -104,7 +104,7 @@ class ModelDirectory:
             )
         self._slots = [known.get(name) or _Slot(name, version) for name, version in versions[: self._max_versions]]
         self._names = names
-        self._ctime_ns = found.st_ctime_ns if self._is_settled(found) else 0
+        self._ctime_ns = found.st_ctime_ns if self._is_settled(found.st_ctime_ns) else 0
         return True
 
     def _versions(self, directory_fd: int) -> list[tuple[str, str]]:
@@ -131,7 +131,8 @@ class ModelDirectory:
         subject = Subject(self._model, slot.version, f"{self._model}/{slot.name}")
         before = slot.reading
         try:
-            slot.reading, slot.stats = self._read(directory_fd, directory, slot.name, subject)
+            slot.reading, stats = self._read(directory_fd, directory, slot.name, subject)
+            slot.stats = stats if stats and self._is_settled(*(ctime_ns for *_, ctime_ns in stats)) else ()
         except BadLink as error:
             slot.reading, slot.stats = Reading(unusable(subject, f"'{slot.name}' {error}")), ()
         except OSError as error:
@@ -165,13 +166,13 @@ class ModelDirectory:
             reading = read_directory(self._rules, subject, version_fd, real)
         finally:
             os.close(version_fd)
-        if reading.entry is None or not self._is_settled(found):
+        if reading.entry is None:
             return reading, ()
         own: Stat = (os.fsencode(name), found.st_ino, found.st_size, found.st_ctime_ns)
         return reading, (own, *_stats(name + "/", reading.entry))
 
-    def _is_settled(self, found: os.stat_result) -> bool:
-        return self._now_ns() - found.st_ctime_ns > RACY_NS
+    def _is_settled(self, *ctimes_ns: int) -> bool:
+        return self._now_ns() - max(ctimes_ns) > RACY_NS
 
     def _assemble(self) -> None:
         known = {entry.path: entry for entry in self.entries}
@@ -194,9 +195,9 @@ class ModelDirectory:
 def _stale(directory_fd: int, slots: Iterable[_Slot]) -> Iterator[_Slot]:
     """Yield the slots that must be read again. The hot path of a resync: one lstat for each name that was read.
 
-    The ctime moves with every write, also in place, and with every new name in a directory; inode and size are for
-    changes within one tick of the file system's clock. What was read through a link never is what lstat finds, so it is
-    read again each time: a link in the path may lead elsewhere without any trace here.
+    The ctime moves with every write, also in place, and with every new name in a directory; inode and size are for file
+    systems that do not keep it well. What was read through a link never is what lstat finds, so it is read again each
+    time: a link in the path may lead elsewhere without any trace here.
     """
     lstat = os.lstat
     for slot in slots:

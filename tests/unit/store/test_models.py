@@ -229,6 +229,19 @@ def test_a_name_that_turns_from_a_file_into_a_version_is_noticed(populated: Path
     assert store.list().models["iris"][0].version == "4"
 
 
+def test_a_name_that_turns_into_a_version_within_one_tick_is_noticed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(root / "iris" / "4")
+    fstat, model = os.fstat, (root / "iris").stat()
+    monkeypatch.setattr(models.os, "fstat", lambda fd: model if fstat(fd).st_ino == model.st_ino else fstat(fd))
+    store = Store(StoreSettings(path=root), now_ns=lambda: model.st_ctime_ns)
+    assert "iris" not in store.list().models
+    (root / "iris" / "4").unlink()
+    write_version(root, "iris", "4")
+    assert [entry.version for entry in store.list().models["iris"]] == ["4"]
+
+
 def test_an_empty_version_is_noticed_when_it_is_filled(root: Path) -> None:
     (root / "iris" / "1").mkdir(parents=True)
     store = store_at(root)
@@ -256,6 +269,24 @@ def test_a_directory_that_changed_just_now_is_read_again(populated: Path, reads:
     reads.clear()
     store.list()
     assert sorted(reads) == ["iris/1", "iris/2", "wine/1", "wine/2"]
+
+
+def test_a_file_that_changed_just_now_is_read_again(
+    root: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = write_version(root, "iris", "1")
+    write_in_place(directory / "model.joblib", b"again")
+    assert directory.stat().st_ctime_ns < (directory / "model.joblib").stat().st_ctime_ns
+    clock = [(directory / "model.joblib").stat().st_ctime_ns]
+    monkeypatch.setattr(models, "RACY_NS", 0)
+    store = Store(StoreSettings(path=root), now_ns=lambda: clock[0])
+    for _ in range(2):
+        store.list()
+    assert reads == ["iris/1", "iris/1"]
+    clock[0] += 1
+    for _ in range(2):
+        store.list()
+    assert reads == ["iris/1", "iris/1", "iris/1"]
 
 
 def test_a_clock_set_back_makes_directories_be_read_again(populated: Path, reads: list[str]) -> None:
