@@ -49,6 +49,7 @@ def _measure(console: Console, name: str, directory: Path, *, is_quick: bool) ->
     with run.begin(is_quick=is_quick) as place:
         measured: Result = module.run(place)
     measured.circumstances.update(found, seconds=round(time.monotonic() - began))
+    measured.circumstances["busy_after_percent"] = circumstances.busy_percent()
     measured.write(directory)
     show.print_result(console, measured)
     return measured

@@ -16,7 +16,7 @@ LIBRARIES = ("serving", "scikit-learn", "numpy", "joblib", "fastapi", "starlette
 
 
 def describe() -> dict[str, Any]:
-    """Return date, machine, versions, and how busy the machine was with other things. Takes a second."""
+    """Return date, machine, versions, and how busy the machine was with other things. Takes two seconds."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {
@@ -30,16 +30,16 @@ def describe() -> dict[str, Any]:
             **{name: version(name) for name in LIBRARIES},
             **({"wrk": found} if (found := _wrk_version()) else {}),
         },
-        "busy_before_percent": round(100 * busy_share(1.0), 1),
+        "busy_before_percent": busy_percent(),
     }
 
 
-def busy_share(seconds: float) -> float:
-    """Return which share of all cores was busy over the next `seconds`: what others do while nothing of ours runs."""
+def busy_percent(seconds: float = 2.0) -> float:
+    """Return how much of all cores is used over the next `seconds`: by others, while nothing of ours runs."""
     busy_before, all_before = _ticks()
     time.sleep(seconds)
     busy, total = _ticks()
-    return (busy - busy_before) / max(1, total - all_before)
+    return round(100 * (busy - busy_before) / max(1, total - all_before), 1)
 
 
 def _ticks() -> tuple[int, int]:

@@ -17,7 +17,7 @@ from benchmarks.percentiles import percentile
 from benchmarks.result import Result, Table, figure
 from benchmarks.run import Run
 from benchmarks.server import running
-from benchmarks.steps import Drop, steps, timelines
+from benchmarks.steps import Drop, read_timelines, steps
 from benchmarks.wire import Connection, request_bytes
 from tests.e2e.harness import Server
 
@@ -55,7 +55,7 @@ def run(run: Run) -> Result:
             path = publish_logistic(aside, f"new{number}", 1).parent
             new.append(_time(server, path.name, 1, partial(path.rename, server.store / path.name)))
         drops = dict(zip(map(str, versions), renamed, strict=True))
-        where = steps(timelines(server, "renamed", drops, END), END)
+        where = steps(read_timelines(server, "renamed", drops, END), END)
     renamed_ms, copied_ms, new_ms = ([drop.seconds * 1000 for drop in drops] for drops in (renamed, copied, new))
     return Result(
         name="drop",

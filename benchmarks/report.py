@@ -37,8 +37,9 @@ def render(results: Sequence[Result]) -> str:
 
 
 def _section(result: Result) -> list[str]:
-    busy = result.circumstances["busy_before_percent"]
-    when = f"`{result.name}`, {result.circumstances['date']}; the machine was {number(busy)}% busy before it began."
+    found = result.circumstances
+    busy = f"{number(found['busy_before_percent'])}% before and {number(found['busy_after_percent'])}% after"
+    when = f"`{result.name}`, {found['date']}; others kept the machine busy {busy}."
     parts = [f"## {result.title}", when, result.method]
     parts.append(markdown(FIGURE_COLUMNS, [figure_row(one) for one in result.figures]))
     for table in result.tables:

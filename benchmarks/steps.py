@@ -21,13 +21,13 @@ class Drop(NamedTuple):
     seconds: float
 
 
-def timelines(server: Server, model: str, drops: Mapping[str, Drop], end: str) -> dict[str, Timeline]:
-    """Return for each version when (Unix time) it was dropped, first reached each state, and reached the `end`."""
+def read_timelines(server: Server, model: str, drops: Mapping[str, Drop], end: str = "") -> dict[str, Timeline]:
+    """Return for each version when (Unix time) it was dropped, first reached each state, and, if named, the `end`."""
     reached = {version: {"drop": drop.began_at} for version, drop in drops.items()}
     for entry in reversed(server.get(f"/models/{model}/history?limit=10000")["history"]):
         if entry["version"] in reached and entry["after"] in STATES:
             reached[entry["version"]].setdefault(entry["after"], datetime.fromisoformat(entry["at"]).timestamp())
-    for version, drop in drops.items():
+    for version, drop in drops.items() if end else ():
         reached[version][end] = drop.began_at + drop.seconds
     return reached
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Coroutine, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
@@ -58,6 +58,7 @@ MIXED = Signature(
 )
 TEXTS = Signature(features=(Feature(name="text", dtype=Dtype.STRING),), methods=("predict",), container=Container.TEXTS)
 
+Result = TypeVar("Result")
 Message = MutableMapping[str, Any]
 Rule = Callable[[Method, Batch], Tensor | tuple[Tensor, ...]]
 
@@ -229,6 +230,16 @@ def make_client(app: FastAPI) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
+def run(scenario: Coroutine[Any, Any, Result]) -> Result:
+    """Run a scenario on a loop of its own; one that hangs fails."""
+
+    async def bounded() -> Result:
+        async with asyncio.timeout(30):
+            return await scenario
+
+    return asyncio.run(bounded())
+
+
 def call(app: FastAPI, method: str, path: str, **options: Any) -> httpx.Response:
     """Make one request on a loop of its own."""
 
@@ -236,7 +247,7 @@ def call(app: FastAPI, method: str, path: str, **options: Any) -> httpx.Response
         async with make_client(app) as client:
             return await client.request(method, path, **options)
 
-    return asyncio.run(one())
+    return run(one())
 
 
 def predict(app: FastAPI, body: Any, path: str = "/models/iris/predict", **headers: str) -> httpx.Response:

@@ -86,7 +86,7 @@ def rows_to_batch(signature: Signature, rows: list[Any], *, may_contain_bools: b
 
 
 def _plan_of(signature: Signature) -> _Plan:
-    # by identity, because hashing a signature costs more than reading a row; the plan keeps it alive, so ids are not reused
+    # by identity: hashing a signature costs more than reading a row. The plan keeps it alive, so no other has its id.
     plan = _plans.get(id(signature))
     if plan is None:
         if len(_plans) >= _MAX_PLANS:

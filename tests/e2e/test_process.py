@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import peculiar
 import psutil
 import pytest
 
@@ -61,6 +62,20 @@ def test_a_host_knows_no_secret_and_has_one_thread_for_arithmetic(calm: Server) 
     assert niceness == {os.getpriority(os.PRIO_PROCESS, 0)}, "the thread that serves has the normal priority"
 
 
+def test_a_host_loads_with_low_priority(tmp_path: Path) -> None:
+    """What is being served goes first; the thread that will serve keeps its own priority."""
+    with serving(tmp_path) as server:
+        server.drop("m", 1, constant(1, peculiar.SlowToLoad))
+        server.wait_state("m", 1, "LOADING")
+        (host,) = until(server.hosts, "a host")
+
+        def niceness() -> set[int]:
+            return {os.getpriority(os.PRIO_PROCESS, int(one.name)) for one in Path(f"/proc/{host.pid}/task").iterdir()}
+
+        usual = os.getpriority(os.PRIO_PROCESS, 0)
+        until(lambda: niceness() == {usual, min(19, usual + 10)}, "a thread of low priority beside the usual one", 5)
+
+
 def test_nothing_is_orphaned_by_kill_9_of_the_server(server: Server) -> None:
     children = server.processes()
     assert len(children) == 2
@@ -81,8 +96,6 @@ def test_kill_9_of_the_zygote_costs_no_request(server: Server) -> None:
 
 def test_sigterm_turns_readiness_false_first_then_drains_then_exits_0(tmp_path: Path) -> None:
     import concurrent.futures
-
-    import peculiar
 
     write_version(tmp_path / "store" / "m", 1, constant(1, peculiar.Slow))
     with serving(tmp_path, wait_ready=True, SERVING_SERVER__LAME_DUCK_SECONDS="1.5") as server:

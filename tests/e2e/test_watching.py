@@ -43,6 +43,16 @@ def in_slow_chunks(source: Path, target: Path) -> None:
             time.sleep(0.4)  # not luck: the point is to be slower than the settle window
 
 
+def in_pieces(source: Path, target: Path) -> None:
+    """Append piece by piece, closing the file in between: only the settle window can tell that more is to come."""
+    raw = source.read_bytes()
+    target.write_bytes(b"")
+    for start in range(0, len(raw), len(raw) // 8 + 1):
+        with target.open("ab") as file:
+            file.write(raw[start : start + len(raw) // 8 + 1])
+        time.sleep(0.05)  # shorter than the settle window, longer than a look at the store takes
+
+
 def by_mv(source: Path, target: Path) -> None:
     aside = target.parent.parent.parent / "aside.joblib"
     shutil.copy(source, aside)
@@ -70,6 +80,7 @@ def with_an_old_time(source: Path, target: Path) -> None:
 WAYS: dict[str, Callable[[Path, Path], object]] = {
     "cp": shutil.copy,
     "cp in slow chunks": in_slow_chunks,
+    "in pieces": in_pieces,
     "cp -p with an old time": with_an_old_time,
     "mv": by_mv,
     "hard link": os.link,

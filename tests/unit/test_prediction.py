@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +12,7 @@ from serving.domain.errors import BodyTooLarge, InvalidInput, ModelFailed, Nothi
 from serving.prediction import INLINE_ROWS, PIECE_ROWS, Limits, Piece, PredictRequest, execute, hold, predict_with
 from serving.registry import ActiveReference
 from serving.settings import Settings
-from tests.fakes import FakeEngine, echo, make_reference, make_servable
+from tests.fakes import FakeEngine, echo, make_reference, make_servable, run
 
 ROW = [5.1, 3.5, 1.4, 0.2]
 LIMITS = Limits(max_rows=10_000, max_queue=2)
@@ -38,7 +37,7 @@ def test_rows_are_answered_with_a_servable_somebody_holds() -> None:
         assert (second.version, second.method) == ("3", "predict_proba")
         assert first.prediction.by_row() == [0]
 
-    asyncio.run(scenario())
+    run(scenario())
     assert servable.leases == 0
 
 
@@ -46,25 +45,25 @@ def test_many_rows_as_python_values_are_converted_off_the_loop() -> None:
     engine = FakeEngine(echo)
     servable = make_servable("iris", "3", engine)
     rows = [[float(index), 1, 2, 3] for index in range(INLINE_ROWS + 1)]
-    answer = asyncio.run(execute(servable, PredictRequest(rows), LIMITS))
+    answer = run(execute(servable, PredictRequest(rows), LIMITS))
     assert answer.prediction.by_row() == [row[0] for row in rows]
     assert answer.rows == len(rows)
     rows[PIECE_ROWS + 5][2] = True
     with pytest.raises(InvalidInput, match=f"row {PIECE_ROWS + 5}, feature 'x2'"):
-        asyncio.run(execute(servable, PredictRequest(rows), LIMITS))
+        run(execute(servable, PredictRequest(rows), LIMITS))
 
 
 def test_pieces_without_a_row_are_not_rows() -> None:
     servable = make_servable("iris", "3")
     for pieces in ((), (Piece([]),)):
         with pytest.raises(InvalidInput, match="no rows"):
-            asyncio.run(execute(servable, PredictRequest(pieces), LIMITS))
+            run(execute(servable, PredictRequest(pieces), LIMITS))
 
 
 def test_rows_of_arrays_and_scalars_of_numpy_are_not_json_rows() -> None:
     servable = make_servable("iris", "3")
     with pytest.raises(InvalidInput, match="row 0"):
-        asyncio.run(execute(servable, PredictRequest([np.zeros(4)]), LIMITS))
+        run(execute(servable, PredictRequest([np.zeros(4)]), LIMITS))
 
 
 def test_limits_come_from_the_settings() -> None:
@@ -74,7 +73,7 @@ def test_limits_come_from_the_settings() -> None:
     assert Limits.of(settings.server) == Limits(1, 2, 3.0, "m")
     state = SimpleNamespace(settings=settings)
     with pytest.raises(BodyTooLarge, match="2 rows"):
-        asyncio.run(predict_with(state, make_servable("m", "1"), [ROW, ROW]))
+        run(predict_with(state, make_servable("m", "1"), [ROW, ROW]))
 
 
 def test_a_hold_is_refused_when_the_queue_is_full_and_leaves_no_lease_behind() -> None:
@@ -111,10 +110,10 @@ def test_an_engine_that_fails_fails_its_own_request_only() -> None:
         engine.error = None
         assert (await execute(servable, PredictRequest([ROW]), LIMITS)).version == "3"
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_a_long_method_name_is_shortened() -> None:
     with pytest.raises(InvalidInput) as caught:
-        asyncio.run(execute(make_servable("iris", "3"), PredictRequest([ROW], "x" * 10_000), LIMITS))
+        run(execute(make_servable("iris", "3"), PredictRequest([ROW], "x" * 10_000), LIMITS))
     assert len(str(caught.value)) < 200

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from structlog.testing import capture_logs
 from serving.api.admin import TokenCheck, load_token
 from serving.domain.errors import OperationRefused, StateUnavailable, UnknownVersion
 from serving.settings import SecuritySettings, Settings, SettingsError
-from tests.fakes import ADMIN, TOKEN, call, exchange, make_app, part
+from tests.fakes import ADMIN, TOKEN, call, exchange, make_app, part, run
 
 CALLS = [
     ("POST", "/models/iris/pin", {"version": "2"}),
@@ -53,7 +52,7 @@ def test_without_the_token_every_call_is_401_with_a_challenge(method: str, path:
 )
 def test_no_other_header_lets_anybody_in(header: str) -> None:
     app = make_app()
-    answer = asyncio.run(_raw(app, header))
+    answer = run(_raw(app, header))
     is_right = header.strip() == f"Bearer {TOKEN}"
     assert answer.status == (200 if is_right else 401)
 
@@ -63,7 +62,7 @@ async def _raw(app: Any, header: str) -> Any:
 
 
 def test_a_stranger_is_turned_away_before_a_body_is_read() -> None:
-    answer = asyncio.run(exchange(make_app(), part(b"{}", is_last=True), path="/models/iris/pin"))
+    answer = run(exchange(make_app(), part(b"{}", is_last=True), path="/models/iris/pin"))
     assert (answer.status, answer.unread) == (401, 1)
 
 

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from serving.api import bodies
 from serving.api.bodies import BodyReader, BodyTooSlow, Message
 from serving.domain.errors import BodyTooLarge
-from tests.fakes import exchange, make_app, make_servable, part, predict
+from tests.fakes import exchange, make_app, make_servable, part, predict, run
 from tests.fakes import make_reference as reference
 
 BODY = orjson.dumps({"input": [5.1, 3.5, 1.4, 0.2]})
@@ -35,7 +35,7 @@ def test_json_is_read_under_all_its_names(content_type: str) -> None:
 
 
 def test_a_body_without_a_content_type_is_taken_for_json() -> None:
-    assert asyncio.run(exchange(make_app(), part(BODY, is_last=True))).status == 200
+    assert run(exchange(make_app(), part(BODY, is_last=True))).status == 200
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_body_without_a_content_type_is_taken_for_json() -> None:
     ],
 )
 def test_anything_else_is_415_and_says_what_to_send(content_type: str) -> None:
-    answer = asyncio.run(exchange(make_app(), part(BODY, is_last=True), content_type=content_type))
+    answer = run(exchange(make_app(), part(BODY, is_last=True), content_type=content_type))
     assert answer.status == 415
     assert "application/json" in answer.document["detail"]
     assert answer.unread == 1
@@ -59,10 +59,10 @@ def test_anything_else_is_415_and_says_what_to_send(content_type: str) -> None:
 
 def test_a_compressed_body_is_415_and_is_not_read() -> None:
     bomb = gzip.compress(b"[" * 1_000_000)
-    answer = asyncio.run(exchange(make_app(), part(bomb, is_last=True), content_encoding="gzip"))
+    answer = run(exchange(make_app(), part(bomb, is_last=True), content_encoding="gzip"))
     assert (answer.status, answer.unread) == (415, 1)
     assert "'gzip'" in answer.document["detail"]
-    assert asyncio.run(exchange(make_app(), part(BODY, is_last=True), content_encoding="identity")).status == 200
+    assert run(exchange(make_app(), part(BODY, is_last=True), content_encoding="identity")).status == 200
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_compressed_body_is_415_and_is_not_read() -> None:
 )
 def test_a_body_declared_too_large_is_413_before_anything_is_read(length: str, closes: bool) -> None:
     app = make_app(server=KILOBYTE)
-    answer = asyncio.run(exchange(app, part(b"x" * 1025, is_last=True), content_length=length))
+    answer = run(exchange(app, part(b"x" * 1025, is_last=True), content_length=length))
     assert (answer.status, answer.unread) == (413, 1)
     assert "1024 bytes" in answer.document["detail"]
     assert "server.max_body_mb" in answer.document["detail"]
@@ -81,22 +81,22 @@ def test_a_body_declared_too_large_is_413_before_anything_is_read(length: str, c
 def test_a_body_that_turns_out_too_large_is_413_as_soon_as_it_is(length: str | None) -> None:
     app = make_app(server=KILOBYTE)
     headers = {} if length is None else {"content_length": length}
-    answer = asyncio.run(exchange(app, *[part(b"x" * 400)] * 9, **headers))
+    answer = run(exchange(app, *[part(b"x" * 400)] * 9, **headers))
     assert (answer.status, answer.unread) == (413, 6)
     assert (b"connection", b"close") in answer.messages[0]["headers"]
-    assert asyncio.run(exchange(app, part(b"x" * 1025, is_last=True))).status == 413
+    assert run(exchange(app, part(b"x" * 1025, is_last=True))).status == 413
 
 
 def test_a_body_of_exactly_the_limit_is_read() -> None:
     body = BODY + b" " * (1024 - len(BODY))
-    answer = asyncio.run(exchange(make_app(server=KILOBYTE), part(body[:7]), part(b""), part(body[7:], is_last=True)))
+    answer = run(exchange(make_app(server=KILOBYTE), part(body[:7]), part(b""), part(body[7:], is_last=True)))
     assert answer.status == 200
 
 
 @pytest.mark.parametrize("messages", [(), (part(b'{"inst'),)], ids=["at once", "half way"])
 def test_nobody_is_answered_when_the_client_has_gone(messages: tuple[Message, ...]) -> None:
     servable = make_servable("iris", "3")
-    answer = asyncio.run(exchange(make_app(reference(iris=servable)), *messages, {"type": "http.disconnect"}))
+    answer = run(exchange(make_app(reference(iris=servable)), *messages, {"type": "http.disconnect"}))
     assert answer.messages == []
     assert servable.leases == 0
 
@@ -132,13 +132,13 @@ def test_a_body_that_dawdles_is_given_up_and_the_others_are_not(monkeypatch: pyt
             await cancelled
 
     for _ in range(2):
-        asyncio.run(scenario())
+        run(scenario())
 
 
 def test_a_slow_body_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "SWEEP_SECONDS", 0.01)
     monkeypatch.setattr(BodyReader.__init__, "__defaults__", ("", 0.02))
-    answer = asyncio.run(exchange(make_app(), part(b"{")))
+    answer = run(exchange(make_app(), part(b"{")))
     assert (answer.status, answer.document["title"]) == (408, "The body did not arrive in time")
 
 
@@ -156,4 +156,4 @@ def test_a_reader_tells_too_large_from_gone() -> None:
         with pytest.raises(ClientDisconnect):
             await reader.read(receive, {})
 
-    asyncio.run(scenario())
+    run(scenario())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +14,7 @@ from serving.domain.errors import ModelFailed
 from serving.settings import Settings
 from serving.telemetry.logging import REQUEST_ID
 from serving.telemetry.metrics import Metrics
-from tests.fakes import FakeEngine, call, exchange, make_app, make_reference, make_servable, part, predict
+from tests.fakes import FakeEngine, call, exchange, make_app, make_reference, make_servable, part, predict, run
 
 ROW = {"input": [5.1, 3.5, 1.4, 0.2]}
 PATHS = ["/models/iris/predict", "/models", "/nope"]
@@ -31,7 +30,7 @@ def test_a_proper_request_id_is_kept(path: str, given: str) -> None:
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("given", ["", " ", "x" * 129, "a b", "a\x00", "a;b", "ä", "a\n", '"'])
 def test_any_other_request_id_is_replaced(path: str, given: str) -> None:
-    answer = asyncio.run(exchange(make_app(), part(b"", is_last=True), path=path, x_request_id=given))
+    answer = run(exchange(make_app(), part(b"", is_last=True), path=path, x_request_id=given))
     (found,) = [value.decode() for name, value in answer.messages[0]["headers"] if name == b"x-request-id"]
     assert found != given
     assert len(found) < 40
@@ -60,7 +59,7 @@ def test_a_log_line_written_during_a_request_knows_its_id_and_none_after_it() ->
         await exchange(app, part(b"{}", is_last=True))
         return REQUEST_ID.get()
 
-    assert asyncio.run(scenario()) is None
+    assert run(scenario()) is None
 
 
 def access_lines(app: FastAPI, *bodies: Any) -> list[dict[str, Any]]:
@@ -95,7 +94,7 @@ def test_requests_that_go_wrong_are_always_logged_and_loudly_when_it_is_our_faul
 
 def test_a_client_that_has_gone_is_logged_as_such() -> None:
     with capture_logs() as logs:
-        asyncio.run(exchange(make_app(), {"type": "http.disconnect"}))
+        run(exchange(make_app(), {"type": "http.disconnect"}))
     assert [line["status"] for line in logs] == [499]
 
 
@@ -107,7 +106,7 @@ def test_an_answer_that_breaks_off_is_not_answered_twice() -> None:
         raise RuntimeError("secret")
 
     app.mount("/broken", broken)
-    answer = asyncio.run(exchange(app, path="/broken/x"))
+    answer = run(exchange(app, path="/broken/x"))
     assert [message["type"] for message in answer.messages] == ["http.response.start"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 from typing import Any
@@ -13,7 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.registry import ActiveReference
-from tests.fakes import ADMIN, MIXED, TEXTS, FakeEngine, echo, exchange, make_app, make_reference, make_servable, part
+from tests.fakes import (
+    ADMIN,
+    MIXED,
+    TEXTS,
+    FakeEngine,
+    echo,
+    exchange,
+    make_app,
+    make_reference,
+    make_servable,
+    part,
+    run,
+)
 
 APP = make_app(
     make_reference(
@@ -52,7 +63,7 @@ fragments = st.sampled_from([*WORDS.split(), b"\xff", b"\x00", b" ", b"9" * 400,
 
 
 def send(path: str, body: bytes, **headers: str) -> tuple[int, Any]:
-    answer = asyncio.run(exchange(APP, part(body, is_last=True), path=path, **headers))
+    answer = run(exchange(APP, part(body, is_last=True), path=path, **headers))
     assert [message["type"] for message in answer.messages] == ["http.response.start", "http.response.body"]
     if answer.status != 200:
         assert answer.document["status"] == answer.status
@@ -99,7 +110,7 @@ names = st.text(st.characters(codec="utf-8"), max_size=20).filter(lambda name: "
 @given(names, names, st.sampled_from(["predict", "pin", "rollback", "release", "history", "active", ""]))
 def test_random_paths_are_4xx(model: str, version: str, call: str) -> None:
     for path in (f"/models/{model}/{call}", f"/models/{model}/versions/{version}/{call}", f"/{model}/{version}"):
-        answer = asyncio.run(exchange(APP, part(b"{}", is_last=True), path=path, **ADMIN))
+        answer = run(exchange(APP, part(b"{}", is_last=True), path=path, **ADMIN))
         assert answer.status < 500
 
 
@@ -116,5 +127,5 @@ def test_random_headers_are_never_the_servers_fault(headers: dict[str, str]) -> 
 @pytest.mark.parametrize("active", [ActiveReference(), make_reference(iris=None)])
 def test_even_a_service_without_a_model_answers(active: ActiveReference) -> None:
     app = make_app(active)
-    answer = asyncio.run(exchange(app, part(b'{"input": [1]}', is_last=True), path="/predict"))
+    answer = run(exchange(app, part(b'{"input": [1]}', is_last=True), path="/predict"))
     assert answer.status in (404, 503)

@@ -20,6 +20,7 @@ from tests.fakes import (
     make_servable,
     make_status,
     predict,
+    run,
 )
 
 MODEL = make_model_status()
@@ -77,7 +78,7 @@ def test_leases_are_read_from_the_active_reference_when_somebody_looks() -> None
             await held
             return during, (await client.get("/metrics")).text
 
-    during, after = asyncio.run(scenario())
+    during, after = run(scenario())
     assert 'serving_leases{model="iris",version="3"} 1.0' in during
     assert 'serving_leases{model="iris",version="3"} 0.0' in after
     assert 'serving_active{model="iris",version="3"} 1.0' in after

@@ -19,7 +19,7 @@ from serving.api.predict_body import parse
 from serving.domain.errors import InvalidInput, NotJson, RequestRefused
 from serving.domain.signature import Feature, Signature
 from serving.prediction import PredictRequest
-from tests.fakes import MIXED, FakeEngine, echo, make_app, make_client, make_reference, make_servable, predict
+from tests.fakes import MIXED, FakeEngine, echo, make_app, make_client, make_reference, make_servable, predict, run
 
 ROW = [5.1, 3.5, 1.4, 0.2]
 MANY = 20_000
@@ -215,7 +215,7 @@ def test_the_event_loop_goes_on_while_a_large_body_is_read(form: type) -> None:
         parse(raw)
         return time.perf_counter() - begun
 
-    assert min(asyncio.run(scenario()) for _ in range(3)) < min(in_one_go() for _ in range(3)) / 2
+    assert min(run(scenario()) for _ in range(3)) < min(in_one_go() for _ in range(3)) / 2
 
 
 def test_pieces_are_not_too_many() -> None:

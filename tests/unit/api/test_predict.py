@@ -30,6 +30,7 @@ from tests.fakes import (
     make_status,
     part,
     predict,
+    run,
 )
 
 ROW = [5.1, 3.5, 1.4, 0.2]
@@ -183,7 +184,7 @@ def test_a_swap_under_a_request_changes_nothing_for_it() -> None:
             await drained
             return before, second.json(), new.leases
 
-    before, after, leases = asyncio.run(scenario())
+    before, after, leases = run(scenario())
     assert (before["version"], after["version"], leases) == ("3", "4", 0)
 
 
@@ -261,7 +262,7 @@ def test_more_requests_than_the_queue_holds_are_503_and_are_told_when_to_come_ba
             engine.gate.set()
             return [refused.status_code, *[(await one).status_code for one in held], servable.leases]
 
-    assert asyncio.run(scenario()) == [503, 200, 200, 0]
+    assert run(scenario()) == [503, 200, 200, 0]
 
 
 def test_too_many_rows_are_413_and_the_setting_is_what_counts() -> None:
@@ -306,7 +307,7 @@ def test_without_any_model_the_default_one_is_503() -> None:
 @pytest.mark.parametrize("name", ["..", ".", "\x00", "x" * 300, "a\r\nb", "\ufffd", 'na"me', "\U0001f600", "iris "])
 def test_names_that_are_no_names_are_404_in_valid_json(name: str) -> None:
     for path in (f"/models/{name}/predict", f"/models/iris/versions/{name}/predict"):
-        answer = asyncio.run(exchange(make_app(), part(orjson.dumps({"input": ROW}), is_last=True), path=path))
+        answer = run(exchange(make_app(), part(orjson.dumps({"input": ROW}), is_last=True), path=path))
         assert (answer.status, answer.document["status"]) == (404, 404)
         assert not any(name.encode() in value for _, value in answer.messages[0]["headers"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from typing import Any
 
@@ -16,7 +15,7 @@ from structlog.testing import capture_logs
 from serving.api import problems
 from serving.api.problems import INTERNAL, KINDS, kind_of, respond, status_of
 from serving.domain import errors
-from tests.fakes import call, make_app
+from tests.fakes import call, make_app, run
 
 EXPECTED = {
     errors.NotJson: 400,
@@ -134,7 +133,7 @@ def test_an_error_outside_of_this_packages_middleware_is_a_problem_too() -> None
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.get("/models")
 
-    response = asyncio.run(one())
+    response = run(one())
     assert (response.status_code, response.headers["content-type"]) == (500, "application/problem+json")
     assert "secret" not in response.text
 
