@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import peculiar
 import psutil
 import pytest
@@ -95,20 +97,21 @@ def test_kill_9_of_the_zygote_costs_no_request(server: Server) -> None:
 
 
 def test_sigterm_turns_readiness_false_first_then_drains_then_exits_0(tmp_path: Path) -> None:
-    import concurrent.futures
-
+    """While the stop is announced, new connections are still taken; what is in flight at the end of it is answered."""
     write_version(tmp_path / "store" / "m", 1, constant(1, peculiar.Slow))
-    with serving(tmp_path, wait_ready=True, SERVING_SERVER__LAME_DUCK_SECONDS="1.5") as server:
+    with serving(tmp_path, wait_ready=True, SERVING_SERVER__LAME_DUCK_SECONDS="2") as server:
+        assert server.process is not None
         children = server.processes()
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            slow = pool.submit(server.predict, "m", [[2.5, 77.0]])
+            short = pool.submit(server.predict, "m", [[0.8, 77.0]])
             until(lambda: LEASED in server.client.get(server.url + "/metrics").text, "a lease")
-            server.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
-            until(lambda: server.client.get(server.url + "/health/ready").status_code == 503, "readiness false", 1.5)
-            assert server.client.get(server.url + "/health/live").status_code == 200
-            assert server.predict("m", [[0.0, 0.0]]).status_code == 200
-            assert slow.result().json()["predictions"] == [1.0]
-        assert server.process.wait(20) == 0  # type: ignore[union-attr]
+            server.process.send_signal(signal.SIGTERM)
+            until(lambda: server.client.get(server.url + "/health/ready").status_code == 503, "readiness false", 2)
+            assert short.result().json()["predictions"] == [1.0]
+            assert httpx.get(server.url + "/health/live").status_code == 200, "a new connection"
+            long = pool.submit(server.predict, "m", [[2.5, 77.0]])
+            assert long.result().json()["predictions"] == [1.0], "in flight when the server stopped to listen"
+        assert server.process.wait(20) == 0
         until(lambda: not any(child.is_running() for child in children), "the end of every child", 5)
 
 

@@ -26,7 +26,7 @@ class StubProcess:
         self.arena = mmap.mmap(-1, ARENA_BYTES)
         self.exited: Future[int | None] = Future()
         self.was_killed = False
-        self.used_arena = False
+        self.arena_uses = 0
         self._answer = answer
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -49,7 +49,7 @@ class StubProcess:
         view = memoryview(self.arena)
         try:
             while (frame := receive_frame(self._theirs, view)) is not None:
-                self.used_arena |= frame.payload.obj is view.obj
+                self.arena_uses += frame.payload.obj is view.obj
                 _, batch = decode_batch(frame.header, frame.payload)
                 descriptions, buffers = encode_tensors([self._answer(batch)])
                 header = orjson.dumps({"tensors": descriptions})

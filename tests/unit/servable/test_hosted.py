@@ -56,11 +56,13 @@ def test_a_large_request_goes_through_the_arena_and_a_second_one_beside_it_does_
         await engine.attach(host)
         batches = [rows(1.0, 20_000, 10), rows(2.0, 30_000, 10), rows(3.0), rows(4.0, 20_000, 10)]
         answers = await asyncio.gather(*(engine.predict("predict", batch, 10) for batch in batches))
+        assert host.arena_uses == 1, "while one request uses it, the others take the socket"
+        answers.append(await engine.predict("predict", rows(5.0, 20_000, 10), 10))
         await engine.close()
         return [set(answer.by_row()) for answer in answers]
 
-    assert asyncio.run(scenario()) == [{2.0}, {4.0}, {6.0}, {8.0}]
-    assert host.used_arena
+    assert asyncio.run(scenario()) == [{2.0}, {4.0}, {6.0}, {8.0}, {10.0}]
+    assert host.arena_uses == 2, "it is free again after its answer"
 
 
 def test_requests_in_flight_are_sent_once_more_when_the_host_dies(hosts: Callable[..., StubProcess]) -> None:
