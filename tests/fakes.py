@@ -234,7 +234,7 @@ def run(scenario: Coroutine[Any, Any, Result]) -> Result:
     """Run a scenario on a loop of its own; one that hangs fails."""
 
     async def bounded() -> Result:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(20):
             return await scenario
 
     return asyncio.run(bounded())

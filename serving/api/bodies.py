@@ -16,6 +16,9 @@ SWEEP_SECONDS = 1.0
 DROPPED_BYTES = 256 << 20
 MAX_DIGITS = 18
 
+CURL_DEFAULT = "application/x-www-form-urlencoded"
+CURL_HINT = "curl: -H 'Content-Type: application/json'"
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Headers = Mapping[bytes, bytes]
@@ -40,7 +43,8 @@ def refuse_media(headers: Headers) -> None:
     content_type = headers.get(b"content-type")
     if content_type is not None and content_type != b"application/json" and not _is_json(content_type):
         shown = content_type.decode("latin-1")[:80]
-        raise UnsupportedMedia(f"content type {shown!r} is not read here; send application/json in UTF-8")
+        hint = f" ({CURL_HINT})" if shown == CURL_DEFAULT else ""
+        raise UnsupportedMedia(f"content type {shown!r} is not read here; send application/json in UTF-8{hint}")
     encoding = headers.get(b"content-encoding")
     if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
         shown = encoding.decode("latin-1")[:80]

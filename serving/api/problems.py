@@ -23,6 +23,7 @@ from serving.telemetry.logging import REQUEST_ID
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:serving:problem:"
+MAX_DETAIL = 1000
 
 log = structlog.get_logger("serving.api")
 
@@ -125,12 +126,12 @@ def status_of(error: Exception) -> int:
 def problem(
     kind: Kind, detail: str, headers: dict[str, str], model: str | None = None, version: str | None = None
 ) -> Response:
-    """Build the response; whatever a text holds, it is valid JSON in valid UTF-8."""
+    """Build the response: one line of detail and, whatever a text holds, valid JSON in valid UTF-8."""
     members: dict[str, Any] = {
         "type": TYPE_PREFIX + kind.slug,
         "title": kind.title,
         "status": kind.status,
-        "detail": _clean(detail),
+        "detail": _clean(detail.partition("\n")[0][:MAX_DETAIL]),
     }
     if model is not None:
         members["model"] = _clean(model)

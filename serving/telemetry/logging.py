@@ -21,6 +21,8 @@ from serving.settings import LogSettings
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("serving_request_id", default=None)
 
+FIRST_KEYS = ("timestamp", "level", "logger", "event")
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _Event = MutableMapping[str, Any]
 
@@ -81,6 +83,7 @@ def _json_processors() -> list[Processor]:
 
 
 def _to_json(event: Any, **_: Any) -> str:
+    event = {key: event[key] for key in FIRST_KEYS if key in event} | event
     try:
         return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
     except orjson.JSONEncodeError:  # a lone surrogate, or an integer beyond 64 bits: a log line is never lost for that

@@ -53,6 +53,13 @@ def test_many_rows_as_python_values_are_converted_off_the_loop() -> None:
         run(execute(servable, PredictRequest(rows), LIMITS))
 
 
+def test_a_row_of_another_kind_is_named_also_where_a_piece_begins() -> None:
+    named = {"x0": 1, "x1": 2, "x2": 3, "x3": 4}
+    rows = [ROW] * 2 * PIECE_ROWS + [named] * PIECE_ROWS
+    with pytest.raises(InvalidInput, match="is an object, row 0 is an array"):
+        run(execute(make_servable("iris", "3"), PredictRequest(rows), LIMITS))
+
+
 def test_pieces_without_a_row_are_not_rows() -> None:
     servable = make_servable("iris", "3")
     for pieces in ((), (Piece([]),)):

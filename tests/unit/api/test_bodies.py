@@ -38,6 +38,12 @@ def test_a_body_without_a_content_type_is_taken_for_json() -> None:
     assert run(exchange(make_app(), part(BODY, is_last=True))).status == 200
 
 
+def test_what_curl_sends_when_it_is_not_told_is_415_with_what_to_tell_it() -> None:
+    response = predict(make_app(), BODY, **{"content-type": "application/x-www-form-urlencoded"})
+    assert response.status_code == 415
+    assert "-H 'Content-Type: application/json'" in response.json()["detail"]
+
+
 @pytest.mark.parametrize(
     "content_type",
     [
@@ -124,6 +130,9 @@ def test_a_body_that_dawdles_is_given_up_and_the_others_are_not(monkeypatch: pyt
         for task in slow:
             with pytest.raises(BodyTooSlow, match=r"within 0\.05 seconds"):
                 await task
+        await asyncio.sleep(0.05)  # nothing to look after for a while
+        with pytest.raises(BodyTooSlow):
+            await asyncio.wait_for(read(), 1)
         # Somebody else's cancellation is not a slow body, and a reader can be used again on another loop.
         cancelled = asyncio.create_task(read())
         await asyncio.sleep(0)

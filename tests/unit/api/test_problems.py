@@ -60,6 +60,12 @@ def test_the_seconds_to_wait_are_the_errors_own() -> None:
     assert respond(errors.Unavailable("later", 7)).headers["retry-after"] == "7"
 
 
+def test_a_detail_is_one_line_of_bearable_length() -> None:
+    document = orjson.loads(respond(errors.ModelFailed("ValueError: x\nTraceback (most recent call last):\n")).body)
+    assert document["detail"] == "ValueError: x"
+    assert len(orjson.loads(respond(errors.ModelFailed("x" * 10_000)).body)["detail"]) == 1000
+
+
 @pytest.mark.parametrize("text", ["\ud800", "\x00\x1b[31m", 'a"b\\', "\u2028", "é" * 10])
 def test_any_text_makes_a_valid_document(text: str) -> None:
     document = orjson.loads(respond(errors.InvalidInput(text), text, text).body)

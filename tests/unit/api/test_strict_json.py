@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from serving.api.strict_json import MAX_DEPTH, count_strings, loads, refuse_depth
@@ -76,6 +76,13 @@ def test_a_hundred_thousand_levels_are_400_and_quick(opening: str, is_closed: bo
     assert time.perf_counter() - begun < 2
 
 
+def test_levels_between_what_the_two_parsers_take_are_400_too() -> None:
+    for levels in (900, 1000, 1015, 1020):
+        body = '{"input": ' + '{"a":' * levels + '{"b": 1, "b": 2}' + "}" * (levels + 1)
+        response = predict(make_app(), body)
+        assert (response.status_code, "nested deeper than 16" in response.json()["detail"]) == (400, True)
+
+
 def nested(levels: int) -> str:
     return f'{{"input": {"[" * (levels - 1)}{"]" * (levels - 1)}}}'
 
@@ -124,6 +131,8 @@ def depth_of(value: Any) -> int:
 
 
 @given(json_values)
+@example("a\\")
+@example(['\\"', "\\\\", '"'])
 def test_strings_and_depth_are_what_the_parser_sees(value: Any) -> None:
     raw = orjson.dumps(value)
     assert count_strings(raw) == strings_of(value)

@@ -319,6 +319,16 @@ def test_only_methods_that_work_are_offered_and_predict_comes_first() -> None:
     assert describe(StackingClassifier(parts, cv=2).fit(ROWS, LABELS)).default_method == "predict"
 
 
+class Touchy(Argmax):
+    @property
+    def transform(self) -> Any:
+        raise RuntimeError("not now")
+
+
+def test_a_method_that_cannot_even_be_looked_at_is_not_offered() -> None:
+    assert describe(Touchy().fit(ROWS, LABELS)).methods == ("predict", "predict_proba")
+
+
 class HalfBroken(Argmax):
     def predict_proba(self, X: Any) -> Any:
         raise NotImplementedError

@@ -45,6 +45,7 @@ def test_json_has_one_object_per_line_with_level_and_time_in_utc() -> None:
     log, out = lines_of(LogSettings(format="json"))
     log.info("swapped", model="iris", seconds=0.25, at=datetime(2026, 11, 20, tzinfo=UTC), odd={1}, key={2: "x"})
     log.warning("two\nlines", path="a\r\nb")
+    assert [*orjson.loads(out.getvalue().splitlines()[0])][:4] == ["timestamp", "level", "logger", "event"]
     first, second = map(orjson.loads, out.getvalue().splitlines())
     assert (first["event"], first["level"], first["model"], first["seconds"]) == ("swapped", "info", "iris", 0.25)
     assert (first["odd"], first["key"], first["at"]) == ("{1}", {"2": "x"}, "2026-11-20T00:00:00+00:00")

@@ -11,6 +11,7 @@ from sklearn.linear_model import LinearRegression
 
 from serving.domain.report import GateResult, Verdict
 from tests.unit.host.candidates import ROWS, Candidate, MakeCandidate
+from tests.unit.host.gates.test_finite import Halved
 
 ASKED = ROWS[:12].tolist()
 
@@ -116,6 +117,13 @@ def test_models_that_are_not_deterministic_are_held_to_the_shape_only(candidate:
     assert result.evidence.endswith("of the expected shape; declared not deterministic")
     golden["expected"]["predict_proba"][4] = [1.0]  # type: ignore[call-overload, index]
     assert "row 4, predict_proba: 1 values expected, 2 given" in judge(made, **golden, deterministic=False).evidence
+
+
+def test_rows_the_model_does_not_answer_are_refused(candidate: MakeCandidate) -> None:
+    made = candidate(Halved().fit(ROWS))
+    result = judge(made, instances=ASKED, expected={"score_samples": [0.0] * 12})
+    assert result.verdict is Verdict.REFUSED
+    assert result.evidence == "score_samples failed on the rows of golden.json: RuntimeError: too many"
 
 
 def test_a_long_answer_is_cut(candidate: MakeCandidate) -> None:
