@@ -89,7 +89,7 @@ def _problem(
 ) -> Response:
     model, version = answered_by
     try:
-        if isinstance(error, InvalidInput):
+        if isinstance(error, InvalidInput) and len(raw) <= LARGE_BYTES:  # larger ones have been looked at
             refuse_depth(raw)
     except NotJson as deeper:
         error = deeper

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.domain.status import StoreStatus
+from serving.registry import ActiveReference, ModelReference
 from tests.fakes import (
     FakeEngine,
     call,
@@ -84,6 +86,16 @@ def test_leases_are_read_from_the_active_reference_when_somebody_looks() -> None
     assert 'serving_active{model="iris",version="3"} 1.0' in after
     app.state.active = make_reference()
     assert "serving_leases{" not in call(app, "GET", "/metrics").text
+
+
+def test_a_version_on_standby_is_loaded_and_not_active() -> None:
+    old, new = make_servable("iris", "2"), make_servable("iris", "3")
+    loaded = MappingProxyType({"2": old, "3": new})
+    app = make_app(ActiveReference().with_model("iris", ModelReference(new, loaded)))
+    text = call(app, "GET", "/metrics").text
+    assert 'serving_leases{model="iris",version="2"} 0.0' in text
+    assert 'serving_active{model="iris",version="3"} 1.0' in text
+    assert 'serving_active{model="iris",version="2"}' not in text
 
 
 def test_every_app_has_metrics_of_its_own() -> None:

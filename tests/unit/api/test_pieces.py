@@ -142,6 +142,12 @@ def test_large_bodies_that_are_not_json_are_400_with_a_place() -> None:
     assert predict(make_app(), b"\x00" * LARGE_BYTES * 2).status_code == 400
 
 
+def test_a_large_body_may_be_nested_as_deep_as_a_small_one() -> None:
+    for levels, status in ((14, 422), (15, 400), (900, 400)):  # two more are around every row
+        for row in ("[" * levels + "]" * levels, '{"x0": ' * levels + "1" + "}" * levels):
+            assert predict(make_app(), body_with(row, MANY // 2)).status_code == status
+
+
 def test_a_large_body_is_answered_like_a_small_one() -> None:
     engine = FakeEngine(echo)
     app = make_app(make_reference(iris=make_servable("iris", "3", engine)))

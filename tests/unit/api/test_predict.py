@@ -324,6 +324,33 @@ def test_the_route_of_the_framework_and_the_short_way_end_at_the_same_answer() -
     assert call(outer, "POST", "/ml/predict", json={"input": ROW}).json()["version"] == "3"
 
 
+def test_a_mount_point_that_looks_like_one_of_our_paths_is_none() -> None:
+    outer = FastAPI()
+    outer.mount("/models/iris", make_app(make_reference(wine=make_servable("wine", "1"))))
+    assert call(outer, "POST", "/models/iris/predict", json={"input": ROW}).json()["model"] == "wine"
+
+
+def test_a_request_that_is_traced_takes_the_long_way_so_that_its_route_is_known() -> None:
+    app = make_app()
+
+    async def routed(**more: Any) -> bool:
+        body, sent = orjson.dumps({"input": ROW}), []
+        scope = {"type": "http", "method": "POST", "path": "/predict", "headers": [], "query_string": b"", **more}
+
+        async def receive() -> Any:
+            return part(body, is_last=True)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await app(scope, receive, send)
+        assert sent[0]["status"] == 200
+        return "route" in scope
+
+    assert run(routed(**{"fastapi.telemetry": None}))
+    assert not run(routed())
+
+
 def test_requests_are_counted_by_version_and_status() -> None:
     app = make_app()
     predict(app, {"instances": ROWS})

@@ -268,9 +268,11 @@ def test_an_eviction_without_a_cache_does_nothing(root: Path) -> None:
 
 def test_a_cache_that_cannot_be_changed_fails_with_the_reason(shared_root: Path) -> None:
     root = shared_root / "store"
-    cache = cache_for(root)
-    stage(cache, *populate(root, "1"))
-    (shared_root / "state" / "cache").chmod(0o755)
-    (shared_root / "state" / "cache" / "versions").chmod(0o755)
+    cache = cache_for(root, cache_versions=1)
+    for entry in populate(root, "1", "2"):
+        stage(cache, entry)
+    (shared_root / "state").chmod(0o755)
+    for directory in ("cache/versions/iris", "cache/versions", "cache/sha256", "cache"):
+        (shared_root / "state" / directory).chmod(0o555)
     with without_privileges(), pytest.raises(StagingFailed, match="the cache cannot be cleaned up: Permission denied"):
         cache.evict(())

@@ -233,6 +233,7 @@ def test_the_root_is_created_below_an_existing_directory_only(tmp_path: Path) ->
 
 
 def test_a_store_that_cannot_be_written_is_a_refusal_with_the_reason(shared_root: Path) -> None:
+    shared_root.chmod(0o555)
     with (
         without_privileges(),
         pytest.raises(PublishRefused, match=r"'iris' cannot be published in .*: Permission denied"),

@@ -510,6 +510,7 @@ def test_a_state_directory_that_cannot_be_written_fails_with_the_reason(shared_r
     root = shared_root / "store"
     write_version(root, "iris", "1")
     cache = cache_for(root)
+    shared_root.chmod(0o555)
     with without_privileges(), pytest.raises(StagingFailed, match="Permission denied"):
         stage(cache, *list_model(root))
 
