@@ -24,6 +24,7 @@ from serving.lifecycle.candidate import CandidateRunner
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
+from serving.lifecycle.lookout import Lookout
 from serving.lifecycle.operations import Operations
 from serving.lifecycle.operator import ReconcilerOperator
 from serving.lifecycle.reconciler import HoldsStatus, Reconciler
@@ -56,7 +57,6 @@ class Service:
         self._candidates = ThreadPoolExecutor(workers, "serving-candidate", initializer=_lower_priority)
         self._respawns = ThreadPoolExecutor(RESPAWN_THREADS, "serving-respawn")
         self._zygote = Zygote(sandbox.scrub(os.environ))
-        store = Store(settings.store)
         cache = Cache(settings.state, settings.store.path, int(settings.store.max_artifact_mb * (1 << 20)))
         history = History(settings.state.path, _basis(settings), settings.state.history_rows, metrics.state_failed)
         journal = Journal(history, metrics)
@@ -66,11 +66,10 @@ class Service:
         respawn = Respawn(runner, journal, self._respawns, self._post, loop, settings.candidate)
         road = Road(settings, journal, exclusion, activation, respawn, runner, self._candidates, self._post)
         self._watcher = Watcher(settings.store.path, settings.store.watch, self._wake)
-        self._reconciler = Reconciler(
-            state, settings.store, store, cache, self._watcher, road, exclusion, journal, self._on_started
-        )
+        lookout = Lookout(settings.store, Store(settings.store), self._watcher, metrics)
+        self._reconciler = Reconciler(state, lookout, cache, road, exclusion, journal, self._on_started)
         self.operator: Operator = ReconcilerOperator(
-            state, self._reconciler, road, Operations(road, exclusion, journal), history
+            state, self._reconciler, lookout, road, Operations(road, exclusion, journal), history
         )
         self.on_started: Callable[[Status], None] = lambda _: None
 

@@ -53,6 +53,7 @@ class History:
         self._max_rows = max_rows
         self._on_failure = on_failure
         self._unwritten: list[Statement] = []
+        self._is_loaded = False
         self.problem: str | None = None
         self.pins: dict[str, str] = {}
         self.quarantine: set[tuple[str, str, str]] = set()
@@ -64,10 +65,12 @@ class History:
     # --- start and stop ----------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Read what is known. A database that cannot be used is reported and the service starts without it."""
+        """Read what is known. A database that cannot be used is reported, and tried again with every flush."""
         try:
             self._database.open()
             self._load()
+            self._is_loaded = True
+            self.problem = None
         except StateUnavailable as error:
             self._fail(error)
 
@@ -80,9 +83,10 @@ class History:
         read = self._database.read
         self.pins = dict(read("SELECT model, version FROM pins"))
         self.quarantine = set(read("SELECT model, version, digest FROM quarantine"))
-        self.accepted = {(m, v): d for m, v, d in read("SELECT model, version, digest FROM accepted")}
-        self.lone = {(m, d): v for m, d, v in read("SELECT model, digest, version FROM lone")}
-        self.active = {m: (v, d) for m, v, d in read("SELECT model, version, digest FROM active")}
+        # What has been learnt while the database could not be read counts for more than what was in it.
+        self.accepted = {(m, v): d for m, v, d in read("SELECT model, version, digest FROM accepted")} | self.accepted
+        self.lone = {(m, d): v for m, d, v in read("SELECT model, digest, version FROM lone")} | self.lone
+        self.active = {m: (v, d) for m, v, d in read("SELECT model, version, digest FROM active")} | self.active
         for model, digest, at, basis, against, report in read("SELECT * FROM verdicts"):
             if basis != self._basis:
                 continue  # other libraries or settings: it deserves another look
@@ -90,7 +94,7 @@ class History:
                 parsed = CandidateReport.model_validate_json(report)
             except ValidationError:
                 continue
-            self.refusals[model, digest] = Refusal(datetime.fromisoformat(at), basis, against, parsed)
+            self.refusals.setdefault((model, digest), Refusal(datetime.fromisoformat(at), basis, against, parsed))
 
     # --- what happened -----------------------------------------------------------------------------------------------
 
@@ -142,7 +146,10 @@ class History:
 
     def flush(self) -> None:
         """Write what was noted since the last flush. On failure it is kept (up to a bound) and tried again."""
-        if not self._unwritten:
+        if not self._is_loaded:
+            self.open()
+        if not self._unwritten or not self._is_loaded:
+            self._unwritten = self._unwritten[-MAX_UNWRITTEN:]
             return
         statements, self._unwritten = self._unwritten, []
         try:

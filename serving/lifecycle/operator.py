@@ -9,6 +9,7 @@ from collections.abc import Callable
 from serving.domain.errors import UnknownModel
 from serving.domain.status import HistoryEntry, ModelSummary
 from serving.lifecycle.history import History
+from serving.lifecycle.lookout import Lookout
 from serving.lifecycle.operations import Operations
 from serving.lifecycle.reconciler import HoldsStatus, Reconciler
 from serving.lifecycle.road import Road
@@ -19,10 +20,17 @@ class ReconcilerOperator:
     """Implements :class:`serving.domain.status.Operator`, which says what each call means and raises."""
 
     def __init__(
-        self, state: HoldsStatus, reconciler: Reconciler, road: Road, operations: Operations, history: History
+        self,
+        state: HoldsStatus,
+        reconciler: Reconciler,
+        lookout: Lookout,
+        road: Road,
+        operations: Operations,
+        history: History,
     ) -> None:
         self._state = state
         self._reconciler = reconciler
+        self._lookout = lookout
         self._road = road
         self._operations = operations
         self._history = history
@@ -49,7 +57,7 @@ class ReconcilerOperator:
         def everything() -> tuple[ModelSummary, ...]:
             return tuple(summary(model) for model in self._state.status.models.values())
 
-        return await self._reconciler.call(self._reconciler.look_now, everything)
+        return await self._reconciler.call(self._lookout.hurry, everything)
 
     async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
         """Read the history, newest first."""

@@ -17,23 +17,17 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from serving.domain.errors import StagingFailed, StoreUnavailable
-from serving.domain.status import Status, StoreStatus
+from serving.domain.errors import StagingFailed
+from serving.domain.status import Status
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.journal import Journal
-from serving.lifecycle.records import now_utc
+from serving.lifecycle.lookout import Lookout
 from serving.lifecycle.road import Road
 from serving.lifecycle.snapshots import model_status
-from serving.lifecycle.watcher import Watcher
 from serving.registry import HoldsActive
-from serving.settings import StoreSettings
-from serving.store.listing import Store
 from serving.store.staging import Cache
 
 JOIN_SECONDS = 10.0
-SUSPICION_SECONDS = 2.0
-MIN_PAUSE_SECONDS = 0.02
-PAUSE_PER_LISTING = 5.0  # a storm of events costs at most a sixth of a core
 CRASH_PAUSE_SECONDS = 1.0
 
 log = structlog.get_logger("serving.reconciler")
@@ -54,20 +48,16 @@ class Reconciler:
     def __init__(
         self,
         state: HoldsStatus,
-        settings: StoreSettings,
-        store: Store,
+        lookout: Lookout,
         cache: Cache,
-        watcher: Watcher,
         road: Road,
         exclusion: Exclusion,
         journal: Journal,
         on_started: Callable[[Status], None] = lambda _: None,
     ) -> None:
         self._state = state
-        self._settings = settings
-        self._store = store
+        self._lookout = lookout
         self._cache = cache
-        self._watcher = watcher
         self._road = road
         self._exclusion = exclusion
         self._journal = journal
@@ -77,14 +67,7 @@ class Reconciler:
         self._thread = threading.Thread(target=self._run, name="serving-reconciler", daemon=True)
         self._is_stopping = False
         self._is_stop_announced = False
-        self._is_woken = True
         self._after_turn: list[Callable[[], None]] = []
-        self._next_resync = 0.0
-        self._not_before = 0.0
-        self._next_root_check = 0.0
-        self._suspicious_until: float | None = None
-        self._store_status = StoreStatus()
-        self._has_listed = False
         self._has_started = False
 
     # --- any thread --------------------------------------------------------------------------------------------------
@@ -92,10 +75,6 @@ class Reconciler:
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
-
-    def look_now(self) -> None:
-        """List the store in this turn, whatever the pace. Reconciler thread only."""
-        self._next_resync = self._not_before = 0.0
 
     def announce_stop(self) -> None:
         """Let the service say that it is about to stop: it is not ready any more."""
@@ -122,9 +101,8 @@ class Reconciler:
 
     def wake(self) -> None:
         """Something may have changed in the store."""
-        if not self._is_woken:
-            self._is_woken = True
-            self.post(self._notice)
+        if self._lookout.wake():
+            self.post(self._lookout.trust)
 
     async def call(self, work: Callable[[], None], result: Callable[[], Result]) -> Result:
         """Run `work` on the thread and return `result` as it is when that turn has ended. Event loop only."""
@@ -156,18 +134,15 @@ class Reconciler:
                 self._turn()
             except Exception:
                 log.exception("turn_failed", effect="serving goes on; the store is looked at again")
-                self._next_resync = 0.0
+                self._lookout.hurry()
                 time.sleep(CRASH_PAUSE_SECONDS)
         self._history.close()
 
     def _turn(self) -> None:
         self._receive()
         now = time.monotonic()
-        is_woken = self._is_woken and now >= self._not_before
-        is_due = now >= self._next_resync or any(model.is_due(now) for model in self._road.models.values())
-        if is_woken or is_due or self._has_root_moved(now):
-            self._look(now)
-        self._check_suspicion(time.monotonic())
+        if self._lookout.is_due(now) or any(model.is_due(now) for model in self._road.models.values()):
+            self._look()
         self._road.advance_due(time.monotonic())
         self._publish(time.monotonic())
         self._history.flush()
@@ -196,64 +171,17 @@ class Reconciler:
             pass
 
     def _next_due(self) -> float:
-        now = time.monotonic()
-        due = [self._next_resync]
-        if self._is_woken:
-            due.append(self._not_before)
-        if self._suspicious_until is not None:
-            due.append(self._suspicious_until)
-        if self._watcher.mode == "events":
-            due.append(self._next_root_check)
-        due += [at for model in self._road.models.values() if (at := model.wake_at) is not None]
-        return max(min(due), now) if self._has_listed else now
+        times = [at for model in self._road.models.values() if (at := model.wake_at) is not None]
+        return min([self._lookout.next_due(), *times])
 
-    def _has_root_moved(self, now: float) -> bool:
-        """Whether another directory is where the store was: a mount or a rename above it is no event inside of it."""
-        if self._watcher.mode != "events" or now < self._next_root_check:
-            return False
-        self._next_root_check = now + self._settings.poll_seconds
-        return self._watcher.has_root_moved()
-
-    def _notice(self) -> None:
-        """An event has arrived, so events do arrive."""
-        self._suspicious_until = None
-
-    def _look(self, now: float) -> None:
+    def _look(self) -> None:
         """List the store and take in what is there. What cannot be listed is not empty."""
-        was_woken, self._is_woken = self._is_woken, False
-        try:
-            listing = self._store.list()
-        except StoreUnavailable as error:
-            self._store_lost(str(error), now)
-            return
-        finally:
-            self._has_listed = True
-            duration = time.monotonic() - now
-            self._not_before = time.monotonic() + max(MIN_PAUSE_SECONDS, PAUSE_PER_LISTING * duration)
-            self._journal.metrics.resynced(duration)
-        if self._watcher.ensure(listing.root):
-            self._is_woken = True  # something may have changed between the listing and the watch
-        is_changed = self._road.update(listing.models, time.monotonic())
-        if is_changed and not was_woken and self._store_status.is_available and self._watcher.mode == "events":
-            self._suspicious_until = time.monotonic() + SUSPICION_SECONDS
-        if not self._store_status.is_available:
-            log.info("store_available", store=str(self._settings.path), watch=self._watcher.mode)
-        self._store_status = StoreStatus(
-            is_available=True, watch=self._watcher.mode, listed_at=now_utc(), problems=listing.problems
-        )
-        is_polling = self._watcher.mode == "poll"
-        interval = self._settings.poll_seconds if is_polling else self._settings.resync_seconds
-        self._next_resync = time.monotonic() + max(interval, PAUSE_PER_LISTING * duration)
-
-    def _store_lost(self, reason: str, now: float) -> None:
-        self._watcher.forget()
-        self._journal.metrics.store_failed()
-        if self._store_status.is_available or self._store_status.reason != reason:
-            log.error("store_unavailable", reason=reason, effect="what is served goes on being served")
-        if self._store_status.listed_at is None and not self._road.models:
+        listing = self._lookout.look()
+        now = time.monotonic()
+        if listing is not None:
+            self._lookout.took_in(listing, is_changed=self._road.update(listing.models, now))
+        elif self._lookout.status.listed_at is None and not self._road.models:
             self._restore(now)
-        self._store_status = self._store_status.model_copy(update={"is_available": False, "reason": reason})
-        self._next_resync = time.monotonic() + self._settings.poll_seconds
 
     def _restore(self, now: float) -> None:
         """Nothing has ever been listed by this process: start from what was active before, out of the cache."""
@@ -267,13 +195,6 @@ class Reconciler:
             if artifact is not None:
                 log.info("restored_from_cache", model=model, version=version, digest=digest)
                 self._road.restore(model, artifact, now)
-
-    def _check_suspicion(self, now: float) -> None:
-        """A resync found a change some time ago, and still no event has come: events cannot be relied upon."""
-        if self._suspicious_until is not None and now >= self._suspicious_until:
-            self._suspicious_until = None
-            self._watcher.distrust()
-            self._next_resync = now
 
     def _publish(self, now: float) -> None:
         """Replace the snapshot in ``app.state`` when anything in it has changed."""
@@ -290,7 +211,7 @@ class Reconciler:
         after = replace(
             status,
             models=models,
-            store=self._store_status,
+            store=self._lookout.status,
             has_started=has_started,
             is_stopping=self._is_stop_announced,
             state_problem=self._history.problem,

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import replace
 
+import structlog
+
 from serving.domain.artifact import Artifact
 from serving.domain.listing import Entry
 from serving.domain.policy import (
@@ -39,6 +41,8 @@ from serving.lifecycle.respawn import Respawn
 from serving.settings import Settings
 
 MAX_ACTIONS_AT_ONCE = 16
+
+log = structlog.get_logger("serving.road")
 
 
 class Road:
@@ -79,7 +83,7 @@ class Road:
             if model.entries is not entries:
                 is_changed = True
                 self._take_in(model, entries, now)
-        for name in [name for name, model in self.models.items() if model.entries and name not in listed]:
+        for name in [name for name, model in self.models.items() if model.listed and name not in listed]:
             is_changed = True
             self._take_in(self.models[name], (), now)
         return is_changed
@@ -144,7 +148,10 @@ class Road:
         """Let every model that something happened to take its next steps; room goes to those with nothing active."""
         due = [model for model in self.models.values() if model.name in self._journal.dirty or model.is_due(now)]
         for model in sorted(due, key=lambda model: model.active is not None):
-            self.advance(model, now)
+            try:
+                self.advance(model, now)
+            except Exception:
+                log.exception("model_stuck", model=model.name, effect="it goes on as it is; the others are not touched")
         while self._blocked and self._evaluations.has_room:
             name = next(
                 (name for name, model in self._blocked.items() if model.active is None), next(iter(self._blocked))

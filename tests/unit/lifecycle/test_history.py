@@ -101,6 +101,26 @@ def test_a_decision_that_cannot_be_kept_is_refused_and_changes_nothing(tmp_path:
     assert failures
 
 
+def test_what_could_not_be_read_at_the_start_is_read_when_it_can(tmp_path: Path) -> None:
+    """A pin must not be forgotten because the disk was late."""
+    before = opened(tmp_path)
+    before.pin("m", "1")
+    before.close()
+    real = tmp_path / DATABASE_NAME
+    real.rename(tmp_path / "elsewhere")
+    real.mkdir()
+    late = opened(tmp_path)
+    late.note_lone(ID)
+    late.flush()
+    assert late.pins == {}
+    real.rmdir()
+    (tmp_path / "elsewhere").rename(real)
+    late.flush()
+    assert late.pins == {"m": "1"}
+    assert late.lone == {("m", ID.digest): "1"}
+    late.close()
+
+
 def test_what_could_not_be_written_is_written_when_it_can(tmp_path: Path) -> None:
     blocked = tmp_path / DATABASE_NAME
     blocked.mkdir()

@@ -145,8 +145,9 @@ def test_lines_of_a_request_carry_its_id() -> None:
 
 
 def test_configuring_twice_does_not_write_twice() -> None:
-    lines_of(LogSettings(format="json"))
-    log, out = lines_of(LogSettings(format="json"))
+    stream = io.StringIO()
+    lines_of(LogSettings(format="json"), stream)
+    log, out = lines_of(LogSettings(format="json"), stream)
     log.info("once")
     logging.getLogger("elsewhere").info("once")
     assert len(out.getvalue().splitlines()) == 2

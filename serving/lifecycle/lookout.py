@@ -1,0 +1,124 @@
+"""When to look at the store, and whether events can be relied upon to say so."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+
+from serving.domain.errors import StoreUnavailable
+from serving.domain.listing import Listing
+from serving.domain.status import StoreStatus
+from serving.lifecycle.records import now_utc
+from serving.lifecycle.watcher import Watcher
+from serving.settings import StoreSettings
+from serving.store.listing import Store
+from serving.telemetry.metrics import Metrics
+
+SUSPICION_SECONDS = 2.0
+MIN_PAUSE_SECONDS = 0.02
+PAUSE_PER_LISTING = 5.0  # a storm of events costs at most a sixth of a core
+
+log = structlog.get_logger("serving.lookout")
+
+
+class Lookout:
+    """Reconciler thread only, except `wake`. `status` is what the outside is told of the store.
+
+    A look is due when something woke us, when the last one is long ago, and when another directory has taken the
+    store's place. A change found without any event having announced it makes events suspect.
+    """
+
+    def __init__(self, settings: StoreSettings, store: Store, watcher: Watcher, metrics: Metrics) -> None:
+        self._settings = settings
+        self._store = store
+        self._watcher = watcher
+        self._metrics = metrics
+        self._is_woken = True
+        self._was_woken = True
+        self._next_resync = 0.0
+        self._not_before = 0.0
+        self._next_root_check = 0.0
+        self._suspicious_until: float | None = None
+        self.status = StoreStatus()
+
+    def wake(self) -> bool:
+        """Ask for a look; returns False when one has been asked for already. Any thread."""
+        was_woken, self._is_woken = self._is_woken, True
+        return not was_woken
+
+    def trust(self) -> None:
+        """An event has arrived, so events do arrive."""
+        self._suspicious_until = None
+
+    def hurry(self) -> None:
+        """Make a look due now, whatever the pace."""
+        self._next_resync = self._not_before = 0.0
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is time to look."""
+        self._check_suspicion(now)
+        return now >= self._next_resync or (self._is_woken and now >= self._not_before) or self._has_root_moved(now)
+
+    def next_due(self) -> float:
+        """Return the monotonic time at which `is_due` may say something else without any event."""
+        due = [self._next_resync]
+        if self._is_woken:
+            due.append(self._not_before)
+        if self._suspicious_until is not None:
+            due.append(self._suspicious_until)
+        if self._watcher.mode == "events":
+            due.append(self._next_root_check)
+        return min(due)
+
+    def look(self) -> Listing | None:
+        """List the store; None when it cannot be listed. Blocks on the disk."""
+        began = time.monotonic()
+        self._was_woken, self._is_woken = self._is_woken, False
+        try:
+            listing = self._store.list()
+        except StoreUnavailable as error:
+            self._lost(str(error))
+            return None
+        finally:
+            duration = time.monotonic() - began
+            self._not_before = began + duration + max(MIN_PAUSE_SECONDS, PAUSE_PER_LISTING * duration)
+            self._metrics.resynced(duration)
+        if self._watcher.ensure(listing.root):
+            self._is_woken = True  # something may have changed between the listing and the watch
+        is_polling = self._watcher.mode == "poll"
+        interval = self._settings.poll_seconds if is_polling else self._settings.resync_seconds
+        self._next_resync = time.monotonic() + max(interval, PAUSE_PER_LISTING * duration)
+        return listing
+
+    def took_in(self, listing: Listing, *, is_changed: bool) -> None:
+        """The listing has been taken in, and differed (or not) from the one before."""
+        if not self.status.is_available:
+            log.info("store_available", store=str(self._settings.path), watch=self._watcher.mode)
+        elif is_changed and not self._was_woken and self._watcher.mode == "events":
+            self._suspicious_until = time.monotonic() + SUSPICION_SECONDS
+        self.status = StoreStatus(
+            is_available=True, watch=self._watcher.mode, listed_at=now_utc(), problems=listing.problems
+        )
+
+    def _lost(self, reason: str) -> None:
+        self._watcher.forget()
+        self._metrics.store_failed()
+        if self.status.is_available or self.status.reason != reason:
+            log.error("store_unavailable", reason=reason, effect="what is served goes on being served")
+        self.status = self.status.model_copy(update={"is_available": False, "reason": reason})
+        self._next_resync = time.monotonic() + self._settings.poll_seconds
+
+    def _has_root_moved(self, now: float) -> bool:
+        """Whether another directory is where the store was: a mount or a rename above it is no event inside of it."""
+        if self._watcher.mode != "events" or now < self._next_root_check:
+            return False
+        self._next_root_check = now + self._settings.poll_seconds
+        return self._watcher.has_root_moved()
+
+    def _check_suspicion(self, now: float) -> None:
+        """A resync found a change some time ago, and still no event has come: events cannot be relied upon."""
+        if self._suspicious_until is not None and now >= self._suspicious_until:
+            self._suspicious_until = None
+            self._watcher.distrust()
+            self._next_resync = now
