@@ -22,10 +22,12 @@ REPORT = run.ROOT / "docs" / "performance.md"
 def main() -> int:
     """Return the exit status: 1 when a benchmark could not be carried out. A missed target is no failure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the running server.")
-    parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="name", help=f"of {', '.join(NAMES)}")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(NAMES)}; all when none is given")
     parser.add_argument("--quick", action="store_true", help="a smoke test: few rounds, small models, no results kept")
     parser.add_argument("--report", action="store_true", help="write docs/performance.md from the results there are")
     options = parser.parse_args()
+    if unknown := set(options.names) - set(NAMES):
+        parser.error(f"no benchmark is called {' or '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     console = Console(width=None if sys.stdout.isatty() else 160)
     directory = QUICK_RESULTS if options.quick else RESULTS
     if options.report:

@@ -163,9 +163,8 @@ def _run_open(client: _Client, rate: float) -> None:
         wait = max(0.0, due_at - time.monotonic()) if is_open else 0.1
         ready = select.select([*client.waiting, *([sys.stdin] if is_open else [])], [], [], wait)[0]
         if sys.stdin in ready:
-            ready.remove(sys.stdin)
             is_open, ends_at = False, time.monotonic() + LAST_ANSWERS_SECONDS
-        client.receive(ready)
+        client.receive([one for one in ready if isinstance(one, socket.socket)])
 
 
 def _run_closed(client: _Client, connections: int, seconds: float) -> None:

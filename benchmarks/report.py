@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.result import Result, read
 from benchmarks.show import FIGURE_COLUMNS, SUMMARY_COLUMNS, figure_row, markdown, number, summary_rows, table_rows
 
+WIDTH = 120
+QUIET_PERCENT = 10.0
 INTRODUCTION = """# Performance
 
 Written by `python -m benchmarks --report` from `benchmarks/results/`; do not edit it by hand. `make bench`
@@ -29,18 +32,31 @@ def render(results: Sequence[Result]) -> str:
     """Return the whole page."""
     if not results:
         return f"{INTRODUCTION}\nNothing has been measured yet.\n"
-    parts = [INTRODUCTION, "## What was promised", markdown(SUMMARY_COLUMNS, summary_rows(results))]
+    parts = [INTRODUCTION, "## What was promised", *_warning(results), markdown(SUMMARY_COLUMNS, summary_rows(results))]
     for result in results:
         parts += _section(result)
     parts += ["## Where it ran", _places(results)]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
+def _warning(results: Sequence[Result]) -> list[str]:
+    """Say which results were not measured on a machine left alone."""
+    names = [f"`{one.name}`" for one in results if max(_busy(one)) > QUIET_PERCENT]
+    if not names:
+        return []
+    text = f"**Not final:** others used the machine while {', '.join(names)} ran; times there say little."
+    return [textwrap.fill(text, WIDTH)]
+
+
+def _busy(result: Result) -> tuple[float, float]:
+    return result.circumstances["busy_before_percent"], result.circumstances["busy_after_percent"]
+
+
 def _section(result: Result) -> list[str]:
-    found = result.circumstances
-    busy = f"{number(found['busy_before_percent'])}% before and {number(found['busy_after_percent'])}% after"
-    when = f"`{result.name}`, {found['date']}; others kept the machine busy {busy}."
-    parts = [f"## {result.title}", when, result.method]
+    before, after = map(number, _busy(result))
+    date = result.circumstances["date"]
+    when = f"`{result.name}`, {date}; others kept the machine busy {before}% before and {after}% after."
+    parts = [f"## {result.title}", when, textwrap.fill(result.method, WIDTH, break_on_hyphens=False)]
     parts.append(markdown(FIGURE_COLUMNS, [figure_row(one) for one in result.figures]))
     for table in result.tables:
         parts += [f"{table.title}:", markdown(table.columns, table_rows(table))]
@@ -48,9 +64,11 @@ def _section(result: Result) -> list[str]:
 
 
 def _places(results: Sequence[Result]) -> str:
-    rows = []
+    names: dict[tuple[str, str], list[str]] = {}
     for result in results:
         machine, versions = result.circumstances["machine"], result.circumstances["versions"]
         where = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']:g} GB, {machine['system']}"
-        rows.append((result.name, where, ", ".join(f"{name} {one}" for name, one in versions.items())))
-    return markdown(("benchmark", "machine", "versions"), rows)
+        what = ", ".join(f"{name} {one}" for name, one in versions.items())
+        names.setdefault((where, what), []).append(result.name)
+    rows = [(", ".join(found), where, what) for (where, what), found in names.items()]
+    return markdown(("benchmarks", "machine", "versions"), rows)

@@ -35,7 +35,6 @@ class Run:
 def begin(*, is_quick: bool) -> Iterator[Run]:
     """Make the directories of one benchmark."""
     CACHE.mkdir(exist_ok=True)
-    (CACHE / ".gitignore").write_text("*\n")
     scratch = Path(tempfile.mkdtemp(prefix="run-", dir=CACHE))
     try:
         yield Run(scratch, CACHE, is_quick)

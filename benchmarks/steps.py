@@ -41,5 +41,5 @@ def steps(reached: Mapping[str, Timeline], end: str) -> tuple[tuple[str, float],
 
 
 def step_at(timeline: Timeline, moment: float) -> str:
-    """Return what had been reached last at a moment (Unix time)."""
-    return max((at, name) for name, at in timeline.items() if at <= moment)[1]
+    """Return what had been reached last at a moment (Unix time); the first step for the instant before it."""
+    return max(((at, name) for name, at in timeline.items() if at <= moment), default=(0.0, next(iter(timeline))))[1]

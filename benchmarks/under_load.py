@@ -91,7 +91,7 @@ def by_step(swaps: Iterable[Swap], timelines: Mapping[str, Timeline]) -> tuple[t
     for swap, timeline in zip(swaps, timelines.values(), strict=True):
         for reply in swap.during:
             found.setdefault(step_at(timeline, reply.due_at + wall_clock), []).append(reply)
-    rows = []
+    rows: list[tuple[str | float, ...]] = []
     names = list(next(iter(timelines.values())))
     for name, following in zip(names, [*names[1:], ""], strict=True):
         ends = [one.get(following, one[name] + AFTER_SECONDS) for one in timelines.values()]

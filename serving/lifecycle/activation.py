@@ -81,7 +81,7 @@ class Activation:
         is_quarantined = (record.model, record.version, record.digest) in self._journal.history.quarantine
         after = State.QUARANTINED if is_quarantined else State.RETIRED
         self._journal.move(record, after, "drained and unloaded")
-        self._journal.metrics.drained(duration)
+        self._journal.metrics.drained(model.name, duration)
         if record.version not in {one.version for one in model.loaded}:
             self._journal.metrics.forget(model.name, record.version)
 

@@ -67,7 +67,7 @@ class Journal:
         if record.state is not after:
             self.move(record, after, f"{gate}: {reason}")
         if after is State.REJECTED:
-            self.metrics.candidate_rejected(gate)
+            self.metrics.candidate_rejected(record.model, gate)
 
     def refuse(self, model: ModelRecord, record: VersionRecord, report: CandidateReport, against: str | None) -> None:
         """A gate refused these bytes: reject the version and remember the verdict."""

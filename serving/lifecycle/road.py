@@ -191,6 +191,7 @@ class Road:
         if not (model.listed or model.loaded or model.leaving or model.running):
             del self.models[model.name]
             self._activation.publish(model, is_known=False)
+            self._journal.metrics.forget_model(model.name)
             self._journal.dirty.add(model.name)
 
     def digests_in_use(self) -> set[str]:

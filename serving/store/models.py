@@ -28,6 +28,10 @@ from serving.store.names import artefact_format, artefact_stem
 # change is read again next time.
 RACY_NS = 2_000_000_000
 
+# Of all versions but the newest, what lies beside the artefact is looked at in every fourth listing only: nothing can
+# come of it sooner, and it would be half of all system calls.
+THOROUGH_EVERY = 4
+
 Stat = tuple[bytes, int, int, int]
 
 
@@ -36,8 +40,8 @@ class _Slot:
     """One name in a model directory that may be a version, and what was last seen there.
 
     `stats` holds (path in the model directory, inode, size, ctime) of everything that was read, the version directory
-    first; empty when the version must be read afresh each time. Paths are bytes: encoding them costs as much as a tenth
-    of the system call.
+    first, then the artefact; empty when the version must be read afresh each time. Paths are bytes: encoding them costs
+    as much as a tenth of the system call.
     """
 
     name: str
@@ -64,6 +68,7 @@ class ModelDirectory:
         self._slots: list[_Slot] = []
         self._plan_notes: list[str] = []
         self._doubted = 0
+        self._listings = 0
 
     def doubt_one(self) -> None:
         """Have one version read afresh next time, each in its turn, whatever its stamps will say.
@@ -82,7 +87,8 @@ class ModelDirectory:
         directory_fd = os.open(directory, DIRECTORY)
         try:
             has_changed = self._plan(directory_fd)
-            for slot in _stale(directory_fd, self._slots):
+            self._listings += 1
+            for slot in _stale(directory_fd, self._slots, self._listings):
                 has_changed = self._reread(directory_fd, directory, slot) or has_changed
         finally:
             os.close(directory_fd)
@@ -192,17 +198,18 @@ class ModelDirectory:
         self.notes = (*self._plan_notes, *(slot.reading.note for slot in self._slots if slot.reading.note))
 
 
-def _stale(directory_fd: int, slots: Iterable[_Slot]) -> Iterator[_Slot]:
-    """Yield the slots that must be read again. The hot path of a resync: one lstat for each name that was read.
+def _stale(directory_fd: int, slots: Iterable[_Slot], listing: int) -> Iterator[_Slot]:
+    """Yield the slots that must be read again. The hot path of a resync: one lstat for each name that is looked at.
 
     The ctime moves with every write, also in place, and with every new name in a directory; inode and size are for file
     systems that do not keep it well. What was read through a link never is what lstat finds, so it is read again each
     time: a link in the path may lead elsewhere without any trace here.
     """
     lstat = os.lstat
-    for slot in slots:
+    for position, slot in enumerate(slots):
+        is_thorough = position == 0 or (position + listing) % THOROUGH_EVERY == 0
         try:
-            for path, inode, size, ctime_ns in slot.stats:
+            for path, inode, size, ctime_ns in slot.stats if is_thorough else slot.stats[:2]:
                 found = lstat(path, dir_fd=directory_fd)
                 if found.st_ctime_ns != ctime_ns or found.st_ino != inode or found.st_size != size:
                     yield slot
@@ -215,9 +222,8 @@ def _stale(directory_fd: int, slots: Iterable[_Slot]) -> Iterator[_Slot]:
 
 
 def _stats(prefix: str, entry: Entry) -> tuple[Stat, ...]:
-    return tuple(
-        (os.fsencode(prefix + stamp.name), stamp.inode, stamp.size, stamp.ctime_ns) for stamp in entry.fingerprint
-    )
+    stamps = sorted(entry.fingerprint, key=lambda stamp: stamp.name != entry.main)
+    return tuple((os.fsencode(prefix + stamp.name), stamp.inode, stamp.size, stamp.ctime_ns) for stamp in stamps)
 
 
 def _why_not_second(entry: Entry, first: Entry) -> str:

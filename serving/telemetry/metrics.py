@@ -21,12 +21,14 @@ class Metrics:
         self._traffic = TrafficCollector()
         self.registry.register(self._traffic)
         self._gate_seconds = self._histogram("serving_gate_duration_seconds", "Time one gate took.", ["gate"])
-        self._rejects = self._counter("serving_candidate_rejects", "Candidates refused, by gate.", ["gate"])
+        self._rejects = self._counter("serving_candidate_rejects", "Candidates refused.", ["model", "gate"])
         self._swaps = self._counter("serving_swaps", "Activations of another version.", ["model"])
         self._last_swap = Gauge(
             "serving_last_swap_timestamp_seconds", "When the last swap was done.", ["model"], registry=self.registry
         )
-        self._drain_seconds = self._histogram("serving_drain_duration_seconds", "Time until the last lease ended.")
+        self._drain_seconds = self._histogram(
+            "serving_drain_duration_seconds", "Time until the last lease ended.", ["model"]
+        )
         self._host_restarts = self._counter("serving_host_restarts", "Hosts that died and were replaced.", ["model"])
         self._store_errors = self._counter("serving_store_errors", "Failed attempts to list the store.")
         self._resync_seconds = self._histogram("serving_resync_duration_seconds", "Time one look at the store took.")
@@ -49,25 +51,26 @@ class Metrics:
     def forget_model(self, model: str) -> None:
         """Drop every series of a model that is gone."""
         self._traffic.forget(model)
-        for metric in (self._swaps, self._last_swap, self._host_restarts):
+        for metric in (self._swaps, self._last_swap, self._host_restarts, self._drain_seconds):
             metric.remove(model)
+        self._rejects.remove_by_labels({"model": model})
 
     def gate_finished(self, gate: str, seconds: float) -> None:
         """Record how long one gate took, whatever its verdict."""
         self._gate_seconds.labels(gate).observe(seconds)
 
-    def candidate_rejected(self, gate: str) -> None:
-        """Count a candidate that `gate` refused."""
-        self._rejects.labels(gate).inc()
+    def candidate_rejected(self, model: str, gate: str) -> None:
+        """Count a candidate of `model` that `gate` refused."""
+        self._rejects.labels(model, gate).inc()
 
     def swapped(self, model: str) -> None:
         """Count an activation and note its time."""
         self._swaps.labels(model).inc()
         self._last_swap.labels(model).set_to_current_time()
 
-    def drained(self, seconds: float) -> None:
+    def drained(self, model: str, seconds: float) -> None:
         """Record how long a version that was replaced still answered."""
-        self._drain_seconds.observe(seconds)
+        self._drain_seconds.labels(model).observe(seconds)
 
     def host_restarted(self, model: str) -> None:
         """Count a host that died and was replaced."""

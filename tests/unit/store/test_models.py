@@ -69,6 +69,28 @@ def test_only_what_changed_is_read_and_replaced(populated: Path, reads: list[str
     ]
 
 
+def test_what_lies_beside_an_artefact_is_watched_closely_only_for_the_newest_version(
+    root: Path, reads: list[str]
+) -> None:
+    """An edit in place beside an older artefact may take a few listings to be seen, one beside the newest does not."""
+    for version in ("1", "2"):
+        write_version(root, "iris", version, model_joblib=b"m", golden_json=b"{}")
+    store = store_at(root)
+    store.list()
+    reads.clear()
+    write_in_place(root / "iris" / "2" / "golden.json", b"[]")
+    store.list()
+    assert reads == ["iris/2"]
+    write_in_place(root / "iris" / "1" / "golden.json", b"[]")
+    for _ in range(models.THOROUGH_EVERY):
+        store.list()
+    assert "iris/1" in reads
+    reads.clear()
+    write_in_place(root / "iris" / "1" / "model.joblib", b"n")
+    store.list()
+    assert "iris/1" in reads, "the artefact itself is always looked at"
+
+
 def test_a_new_version_has_only_itself_read(populated: Path, reads: list[str]) -> None:
     store = store_at(populated)
     store.list()

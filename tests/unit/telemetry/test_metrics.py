@@ -52,9 +52,9 @@ def test_a_time_on_a_bound_belongs_to_the_bucket_below() -> None:
 
 EVENTS: list[tuple[str, tuple[Any, ...], str, dict[str, str]]] = [
     ("gate_finished", ("load", 0.2), "serving_gate_duration_seconds_count", {"gate": "load"}),
-    ("candidate_rejected", ("golden",), "serving_candidate_rejects_total", {"gate": "golden"}),
+    ("candidate_rejected", ("iris", "golden"), "serving_candidate_rejects_total", {"model": "iris", "gate": "golden"}),
     ("swapped", ("iris",), "serving_swaps_total", {"model": "iris"}),
-    ("drained", (1.5,), "serving_drain_duration_seconds_count", {}),
+    ("drained", ("iris", 1.5), "serving_drain_duration_seconds_count", {"model": "iris"}),
     ("host_restarted", ("iris",), "serving_host_restarts_total", {"model": "iris"}),
     ("store_failed", (), "serving_store_errors_total", {}),
     ("resynced", (0.01,), "serving_resync_duration_seconds_count", {}),
@@ -114,8 +114,8 @@ def test_a_model_that_is_gone_leaves_nothing() -> None:
 
 def test_names_and_label_values_survive_whatever_they_are() -> None:
     metrics = Metrics("0")
-    metrics.candidate_rejected('a"b\\c\nd')
-    assert value(metrics, "serving_candidate_rejects_total", gate='a"b\\c\nd') == 1
+    metrics.candidate_rejected("iris", 'a"b\\c\nd')
+    assert value(metrics, "serving_candidate_rejects_total", model="iris", gate='a"b\\c\nd') == 1
 
 
 def test_forgetting_while_somebody_looks_harms_nobody() -> None:
