@@ -120,9 +120,9 @@ class PredictRoute(APIRoute):
         self.app = endpoint
 
 
-async def _documented(request: Request) -> Response:  # pragma: no cover
+async def _documented(request: Request) -> Response:  # noqa: ARG001  (FastAPI reads the signature)
     """Stand for the endpoint where FastAPI looks at its parameters."""
-    raise NotImplementedError
+    raise AssertionError("requests go straight to the endpoint")
 
 
 def add_routes(app: FastAPI, endpoint: PredictEndpoint) -> None:

@@ -60,7 +60,7 @@ def progress(text: str) -> Iterator[Callable[[str], None]]:
         yield lambda _: None
         return
     from rich.console import Console  # noqa: PLC0415  (only a terminal pays for it)
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415  (the same)
 
     with Console().status(Text(text)) as status:
         yield lambda step: status.update(Text(one_line(f"{text}: {step}")))
@@ -68,8 +68,8 @@ def progress(text: str) -> Iterator[Callable[[str], None]]:
 
 def _show_rich(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console  # noqa: PLC0415  (only a terminal pays for it)
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415  (the same)
+    from rich.text import Text  # noqa: PLC0415  (the same)
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column, name in enumerate(head):

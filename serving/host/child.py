@@ -21,9 +21,8 @@ from serving.host.protocol import (
     Kind,
     decode_batch,
     encode_tensors,
-    receive_frame,
-    send_frame,
 )
+from serving.host.stream import receive_frame, send_frame
 
 
 def main(socket_fd: int, arena_fd: int) -> int:

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from serving.domain.errors import HostDied, ProtocolError
 from serving.domain.report import CandidateReport, GateResult, Verdict
 from serving.host.evaluation import EvaluationRequest
-from serving.host.protocol import Kind, decode_object, receive_frame, send_frame
+from serving.host.protocol import Kind, decode_object
+from serving.host.stream import receive_frame, send_frame
 from serving.host.zygote import HostProcess
 
 FIRST_GATE = "load"

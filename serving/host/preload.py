@@ -11,14 +11,14 @@ import importlib
 import pkgutil
 import warnings
 
-import joblib  # noqa: F401
-import pandas  # noqa: F401
-import scipy.sparse  # noqa: F401
+import joblib  # noqa: F401  (importing is the point)
+import pandas  # noqa: F401  (importing is the point)
+import scipy.sparse  # noqa: F401  (importing is the point)
 import sklearn
-import skops.io  # noqa: F401
+import skops.io  # noqa: F401  (importing is the point)
 import threadpoolctl
 
-from serving.host import child  # noqa: F401
+from serving.host import child  # noqa: F401  (importing is the point)
 
 _SKIPPED = ("tests", "conftest", "experimental", "_build_utils", "externals", "setup")
 

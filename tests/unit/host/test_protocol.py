@@ -26,10 +26,9 @@ from serving.host.protocol import (
     encode_batch,
     encode_tensors,
     pack_prefix,
-    receive_frame,
-    send_frame,
     unpack_prefix,
 )
+from serving.host.stream import receive_frame, send_frame
 
 dtypes = st.sampled_from(["?", "i1", "u1", "<i2", "<i8", "<u8", "<f2", "<f4", "<f8", ">f8", ">i4"])
 

@@ -13,7 +13,8 @@ import numpy as np
 import orjson
 
 from serving.domain.batch import Batch
-from serving.host.protocol import ARENA_BYTES, Kind, decode_batch, encode_tensors, receive_frame, send_frame
+from serving.host.protocol import ARENA_BYTES, Kind, decode_batch, encode_tensors
+from serving.host.stream import receive_frame, send_frame
 
 Answer = Callable[[Batch], np.ndarray]
 
