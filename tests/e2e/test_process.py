@@ -99,17 +99,17 @@ def test_kill_9_of_the_zygote_costs_no_request(server: Server) -> None:
 def test_sigterm_turns_readiness_false_first_then_drains_then_exits_0(tmp_path: Path) -> None:
     """While the stop is announced, new connections are still taken; what is in flight at the end of it is answered."""
     write_version(tmp_path / "store" / "m", 1, constant(1, peculiar.Slow))
-    with serving(tmp_path, wait_ready=True, SERVING_SERVER__LAME_DUCK_SECONDS="2") as server:
+    with serving(tmp_path, wait_ready=True, SERVING_SERVER__LAME_DUCK_SECONDS="4") as server:
         assert server.process is not None
         children = server.processes()
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             short = pool.submit(server.predict, "m", [[0.8, 77.0]])
             until(lambda: LEASED in server.client.get(server.url + "/metrics").text, "a lease")
             server.process.send_signal(signal.SIGTERM)
-            until(lambda: server.client.get(server.url + "/health/ready").status_code == 503, "readiness false", 2)
+            until(lambda: server.client.get(server.url + "/health/ready").status_code == 503, "readiness false", 4)
             assert short.result().json()["predictions"] == [1.0]
             assert httpx.get(server.url + "/health/live").status_code == 200, "a new connection"
-            long = pool.submit(server.predict, "m", [[2.5, 77.0]])
+            long = pool.submit(server.predict, "m", [[4.5, 77.0]])
             assert long.result().json()["predictions"] == [1.0], "in flight when the server stopped to listen"
         assert server.process.wait(20) == 0
         until(lambda: not any(child.is_running() for child in children), "the end of every child", 5)
