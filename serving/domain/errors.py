@@ -8,8 +8,7 @@ ServingError
 ├── NotPublished            the files changed while they were read, or do not match their manifest yet
 ├── PublishRefused          a version cannot be published as asked
 ├── HostFailed              a host process died, was killed or broke the protocol
-│   ├── HostDied            ... with the signal or exit status
-│   └── HostTimedOut        ... at its deadline
+│   └── HostDied            ... with the signal or exit status
 ├── ProtocolError           bytes on the wire that are not a frame
 ├── RequestRefused          the caller's fault; the detail says what to change
 │   ├── NotJson             the body is not JSON
@@ -71,10 +70,6 @@ class HostDied(HostFailed):
     def __init__(self, message: str, returncode: int | None = None) -> None:
         super().__init__(message)
         self.returncode = returncode
-
-
-class HostTimedOut(HostFailed):
-    """A host process was killed because its deadline passed."""
 
 
 class ProtocolError(ServingError):

@@ -84,16 +84,6 @@ class Frame:
     payload: memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class PredictHeader:
-    """The header of a PREDICT frame: the method, the number of rows and the layout of the payload."""
-
-    method: str
-    rows: int
-    is_matrix: bool
-    tensors: tuple[dict[str, Any], ...]
-
-
 def pack_prefix(kind: Kind, request_id: int, header_bytes: int, payload_bytes: int, *, in_arena: bool = False) -> bytes:
     """Return the fixed part of a frame."""
     flags = FLAG_ARENA if in_arena else 0

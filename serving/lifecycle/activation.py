@@ -11,7 +11,7 @@ from types import MappingProxyType
 import structlog
 
 from serving.domain.state import State
-from serving.lifecycle.journal import SYSTEM, Journal
+from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
 from serving.registry import HoldsActive, ModelReference, activate
 from serving.servable.servable import Servable
@@ -42,7 +42,7 @@ class Activation:
             reference = ModelReference(model.active.servable if model.active else None, MappingProxyType(loaded))
         activate(self._state, self._state.active.with_model(model.name, reference))
 
-    def activate(self, model: ModelRecord, record: VersionRecord, *, actor: str = SYSTEM) -> None:
+    def activate(self, model: ModelRecord, record: VersionRecord) -> None:
         """Let `record` answer from now on; what answered before becomes a standby."""
         previous = model.active
         if record in model.standbys:
@@ -52,9 +52,9 @@ class Activation:
         model.active, model.activated_at = record, now_utc()
         self.publish(model)
         reason = f"replaces version '{previous.version}'" if previous else "first active version"
-        self._journal.move(record, State.ACTIVE, reason, actor=actor)
+        self._journal.move(record, State.ACTIVE, reason)
         if previous is not None:
-            self._journal.move(previous, State.READY, f"standby; version '{record.version}' took over", actor=actor)
+            self._journal.move(previous, State.READY, f"standby; version '{record.version}' took over")
         self._journal.metrics.swapped(model.name)
         self._journal.history.note_active(record.id)
 

@@ -34,7 +34,6 @@ class Comparison:
     """What a candidate is compared with: the active version, and the digest this version was accepted under before."""
 
     active_version: str | None = None
-    active_digest: str | None = None
     active_signature: Signature | None = None
     accepted_digest: str | None = None
 

@@ -89,7 +89,7 @@ class Evaluations:
         def on_gate(result: GateResult) -> None:
             self._journal.metrics.gate_finished(result.gate, result.duration_seconds)
 
-        on_lost = self._respawn.on_lost(model, record)
+        on_lost = self._respawn.on_lost(model)
         self._start(
             model,
             record,
@@ -116,7 +116,7 @@ class Evaluations:
         active = model.active
         if active is None or active.report is None or order_key(record.version) < order_key(active.version):
             return Comparison(accepted_digest=accepted)
-        return Comparison(active.version, active.digest, active.report.signature, accepted)
+        return Comparison(active.version, active.report.signature, accepted)
 
     def _start(self, model: ModelRecord, record: VersionRecord, work: Callable[[Candidate], Outcome]) -> None:
         candidate = Candidate(record.model, record.version)

@@ -48,7 +48,8 @@ class VersionRecord:
     failures: int = 0
     host_deaths: int = 0
     servable: Servable | None = None
-    respawn_at: float | None = None
+    respawn_at: float = 0.0
+    is_respawning: bool = False
     respawn_failures: int = 0
     host_problem: str | None = None
     _status: VersionStatus | None = None

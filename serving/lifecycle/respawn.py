@@ -38,38 +38,40 @@ class Respawn:
         self._loop = loop
         self._settings = settings
 
-    def on_lost(self, model: ModelRecord, record: VersionRecord) -> Callable[[HostedEngine], None]:
-        """Return what a servable's engine calls, on the loop's thread, when its host is gone."""
-        return lambda _: self._post(lambda: self._lost(model, record))
+    def on_lost(self, model: ModelRecord) -> Callable[[HostedEngine], None]:
+        """Return what a servable's engine calls, on the loop's thread, when its host is gone: it only wakes."""
+        return lambda _: self._post(lambda: self._journal.dirty.add(model.name))
 
     def advance(self, record: VersionRecord, now: float) -> None:
-        """Start a respawn that is due."""
+        """Bring a host for a servable that has none, unless one is on its way or the last failure is too recent.
+
+        What counts is whether a host is connected now, not that its end was told: a host may die before its version is
+        READY, or before its own respawn has been told.
+        """
         servable = record.servable
-        if record.respawn_at is None or record.respawn_at > now or servable is None or record.artifact is None:
+        if servable is None or record.artifact is None or record.is_respawning or record.respawn_at > now:
             return
         engine, artifact = servable.engine, record.artifact
-        assert isinstance(engine, HostedEngine)
-        record.respawn_at = None
+        if not isinstance(engine, HostedEngine) or engine.is_connected:
+            return
         is_first = record.respawn_failures == 0
+        if is_first:
+            log.warning("host_lost", model=record.model, version=record.version, digest=record.digest)
+            self._journal.metrics.host_restarted(record.model)
+            self._note(record, "its host died; another one is being started")
+        record.is_respawning = True
         entry = None if is_first else record.entry
         future = self._executor.submit(self._runner.respawn, engine, artifact, entry)
         future.add_done_callback(lambda done: self._post(lambda: self._finished(record, engine, done)))
 
-    def _lost(self, model: ModelRecord, record: VersionRecord) -> None:
-        if record not in model.loaded:
-            return
-        log.warning("host_lost", model=record.model, version=record.version, digest=record.digest)
-        self._journal.metrics.host_restarted(record.model)
-        record.respawn_at = time.monotonic()
-        self._note(record, "its host died; another one is being started")
-        self.advance(record, record.respawn_at)
-
     def _finished(self, record: VersionRecord, engine: HostedEngine, done: Future[str | None]) -> None:
+        record.is_respawning = False
         error = done.exception()
         problem = repr(error) if error else done.result()
         if problem is None:
             log.info("host_respawned", model=record.model, version=record.version, digest=record.digest)
             record.respawn_failures = 0
+            record.respawn_at = 0.0
             self._note(record, None)
             return
         record.respawn_failures += 1

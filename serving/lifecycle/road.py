@@ -211,7 +211,7 @@ class Road:
 
     def _wake_at(self, model: ModelRecord, now: float) -> float | None:
         """Return when this model has to be looked at again without any event, if ever."""
-        times = [record.respawn_at for record in model.loaded if record.respawn_at is not None]
+        times = [record.respawn_at for record in model.loaded if record.respawn_at > now]
         settling = wake_at(self.desired(model), now)
         return min([*times, *([settling] if settling is not None else [])], default=None)
 
