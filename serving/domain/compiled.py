@@ -1,0 +1,64 @@
+"""The compiled form of a model and the proof that it answers alike: plain data for the wire, the cache, HTTP and people.
+
+Inputs of a graph follow from the signature. When every feature is a number: one input ``X``, float64 of shape (rows,
+features), NaN for null. Otherwise one input for each feature, ``c0, c1, ...`` of shape (rows, 1): float64 (NaN for null)
+for numbers, bool for bools, strings for strings, where `NULL_TEXT` stands for null. Outputs have exactly the dtype and
+shape of the arrays the estimator itself returns; labels that are text are strings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from serving.domain.signature import Method
+
+MATRIX_INPUT = "X"
+COLUMN_PREFIX = "c"
+NULL_TEXT = "\x00null"
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """One ONNX graph: its serialized form, and for each method it answers the names of the outputs to read."""
+
+    content: bytes
+    outputs: dict[Method, tuple[str, ...]]
+
+
+class ProvenRows(BaseModel):
+    """How many rows of one kind (``golden``, ``random``, ``threshold``, ...) were answered alike."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    rows: int
+
+
+class Compilation(BaseModel):
+    """Whether a model is served compiled, and on what evidence.
+
+    `engine` is ``onnx`` when it is, else None; `reason` says in a sentence why or why not. `largest_difference` is the
+    largest absolute distance between two finite numbers over all rows and methods; labels were equal on all rows.
+    `row_seconds` and `batch_seconds` are medians for 1 and for `batch_rows` rows of the default method: as the
+    estimator answers, and as the graph does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: str | None
+    reason: str
+    rows: tuple[ProvenRows, ...] = ()
+    largest_difference: float | None = None
+    row_seconds: tuple[float, float] | None = None
+    batch_seconds: tuple[float, float] | None = None
+    batch_rows: int = 0
+    graph_nodes: int | None = None
+    graph_bytes: int | None = None
+    seconds: float = 0.0
+
+    @property
+    def speed_up(self) -> float | None:
+        """How many times faster one row is answered; None when it was not measured."""
+        return None if self.row_seconds is None else self.row_seconds[0] / self.row_seconds[1]
