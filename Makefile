@@ -7,10 +7,10 @@ STAMP  := $(VENV)/.installed
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format soak bench lock clean
+.PHONY: help install serve test check format soak bench bench-peers bench-swap lock clean
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## create .venv with the locked packages and this project, editable
 
@@ -44,6 +44,12 @@ soak: install ## minutes of load and faults; not part of `make test`
 
 bench: install ## run the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: install ## measure other model servers beside this one; installs them into .bench-cache
+	$(BIN)/python -m benchmarks $(ARGS) against_peers
+
+bench-swap: install ## swap a gigabyte into this server, the usual service and MLServer under load
+	$(BIN)/python -m benchmarks $(ARGS) swap_peers
 
 # uv resolves for Python 3.11 on Linux and keeps what is pinned; ARGS=--upgrade takes the newest, ARGS="-P numpy" one.
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/lock/bin/uv pip compile --quiet --no-config \

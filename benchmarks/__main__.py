@@ -13,7 +13,12 @@ from rich.console import Console
 from benchmarks import circumstances, report, run, show
 from benchmarks.result import Result
 
-NAMES = ("footprint", "drop", "predict", "large_swap", "swap_memory", "many_models")
+USUAL = (
+    *("footprint", "drop", "predict", "large_swap", "compiled_swap"),
+    *("swap_memory", "many_models", "many_compiled", "restart"),
+)
+ON_REQUEST = ("against_peers", "swap_peers")  # they install other servers
+NAMES = (*USUAL, *ON_REQUEST)
 RESULTS = run.ROOT / "benchmarks" / "results"
 QUICK_RESULTS = run.CACHE / "quick"
 REPORT = run.ROOT / "docs" / "performance.md"
@@ -22,7 +27,9 @@ REPORT = run.ROOT / "docs" / "performance.md"
 def main() -> int:
     """Return the exit status: 1 when a benchmark could not be carried out. A missed target is no failure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the running server.")
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(NAMES)}; all when none is given")
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"of {', '.join(NAMES)}; all but the last two if none is given"
+    )
     parser.add_argument("--quick", action="store_true", help="a smoke test: few rounds, small models, no results kept")
     parser.add_argument("--report", action="store_true", help="write docs/performance.md from the results there are")
     options = parser.parse_args()
@@ -33,14 +40,14 @@ def main() -> int:
     if options.report:
         return _write_report(directory, is_quick=options.quick)
     results = []
-    for name in options.names or NAMES:
+    for name in options.names or USUAL:
         try:
             results.append(_measure(console, name, directory, is_quick=options.quick))
         except Exception:  # noqa: BLE001 - the others are measured all the same
             console.print_exception()
             console.print(f"{name} could not be measured", style="bold red")
     show.print_summary(console, results)
-    return int(len(results) < len(options.names or NAMES))
+    return int(len(results) < len(options.names or USUAL))
 
 
 def _measure(console: Console, name: str, directory: Path, *, is_quick: bool) -> Result:
@@ -58,11 +65,15 @@ def _measure(console: Console, name: str, directory: Path, *, is_quick: bool) ->
 
 
 def _write_report(directory: Path, *, is_quick: bool) -> int:
-    page = report.render(report.load(directory))
-    if is_quick:
-        print(page)
-    else:
-        REPORT.write_text(page, encoding="utf-8")
+    results = report.load(directory)
+    page = QUICK_RESULTS / "performance.md" if is_quick else REPORT
+    (page.parent / "plots").mkdir(parents=True, exist_ok=True)
+    for old in (page.parent / "plots").glob("*.svg"):
+        old.unlink()
+    for name, drawing in report.plots(results).items():
+        (page.parent / "plots" / name).write_text(drawing, encoding="utf-8")
+    page.write_text(report.render(results), encoding="utf-8")
+    print(page)
     return 0
 
 

@@ -12,7 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("serving", "scikit-learn", "numpy", "joblib", "fastapi", "starlette", "uvicorn", "uvloop", "pydantic")
+LIBRARIES = (
+    *("serving", "scikit-learn", "numpy", "joblib", "onnxruntime", "skl2onnx", "orjson"),
+    *("fastapi", "starlette", "uvicorn", "uvloop", "pydantic"),
+)
 
 
 def describe() -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 ALL = tuple(sorted(os.sched_getaffinity(0)))
 SERVER_CORE = ALL[0]
@@ -25,3 +27,21 @@ def on_cores(cores: Iterable[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def wait_idle(core: int, at_most_seconds: float = 30.0) -> None:
+    """Wait until a core has been at rest for a quarter of a second: what is left of abandoned requests is done then."""
+    ends_at = time.monotonic() + at_most_seconds
+    busy, total = _ticks(core)
+    while time.monotonic() < ends_at:
+        time.sleep(0.25)
+        busy_before, total_before, (busy, total) = busy, total, _ticks(core)
+        if busy - busy_before <= 0.2 * max(1, total - total_before):
+            return
+
+
+def _ticks(core: int) -> tuple[int, int]:
+    """Return how long a core was busy, and in all, in the kernel's ticks."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    ticks = next([int(one) for one in line.split()[1:9]] for line in lines if line.startswith(f"cpu{core} "))
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)

@@ -46,14 +46,14 @@ def run(run: Run) -> Result:
         for version in versions:
             path = publish_logistic(aside, "renamed", version)
             target = server.store / "renamed" / path.name
-            renamed.append(_time(server, "renamed", version, partial(path.rename, target)))
+            renamed.append(time_drop(server, "renamed", version, partial(path.rename, target)))
         for version in versions:
             joblib.dump(logistic(version), aside / "model.joblib")
             copy = partial(shutil.copyfile, aside / "model.joblib", server.store / "copied" / f"{version}.joblib")
-            copied.append(_time(server, "copied", version, copy))
+            copied.append(time_drop(server, "copied", version, copy))
         for number in versions:
             path = publish_logistic(aside, f"new{number}", 1).parent
-            new.append(_time(server, path.name, 1, partial(path.rename, server.store / path.name)))
+            new.append(time_drop(server, path.name, 1, partial(path.rename, server.store / path.name)))
         drops = dict(zip(map(str, versions), renamed, strict=True))
         where = steps(read_timelines(server, "renamed", drops, END), END)
     renamed_ms, copied_ms, new_ms = ([drop.seconds * 1000 for drop in drops] for drops in (renamed, copied, new))
@@ -72,7 +72,7 @@ def run(run: Run) -> Result:
     )
 
 
-def _time(server: Server, model: str, version: int, act: Callable[[], object]) -> Drop:
+def time_drop(server: Server, model: str, version: int, act: Callable[[], object]) -> Drop:
     """Return how long it takes from `act` to the first answer of a version."""
     time.sleep(random.uniform(0.4, 1.0))
     request = request_bytes(f"/models/{model}/predict", BODY)

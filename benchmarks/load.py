@@ -2,8 +2,9 @@
 
 Open loop: a request is due every 1/rate seconds, whether or not earlier ones were answered, and its latency counts from
 when it was due. A request that finds no idle connection opens another. Closed loop: so many connections, each sending
-its next request when it has its answer. One thread around ``select`` with microsecond timeouts, no garbage collector,
-and a higher priority where that is allowed, because a client on another machine would not compete for these cores.
+its next request when it has its answer. One thread around ``select`` with microsecond timeouts (over ``epoll``, so that
+thousands of connections may wait for a server that has stopped answering), no garbage collector, and a higher priority
+where that is allowed, because a client on another machine would not compete for these cores.
 """
 
 from __future__ import annotations
@@ -46,15 +47,17 @@ class Reply(NamedTuple):
 
 
 class OpenLoop:
-    """Sends `rate` requests a second for the length of a ``with`` block; `replies` are there when it has ended."""
+    """Sends `rate` requests a second, from some cores, for the length of a ``with`` block; then `replies` are there."""
 
-    def __init__(self, url: str, path: str, body: bytes, rate: float, file: Path) -> None:
+    def __init__(self, url: str, path: str, body: bytes, rate: float, file: Path, cores: Iterable[int]) -> None:
+        self._cores = tuple(cores)
         self._command = [*_command(url, path, body, file), "--rate", str(rate)]
         self._file = file
         self.replies: list[Reply] = []
 
     def __enter__(self) -> OpenLoop:
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
+        with on_cores(self._cores):
+            self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,7 +83,9 @@ def closed_loop(
 
 
 def _command(url: str, path: str, body: bytes, file: Path) -> list[str]:
-    return [sys.executable, "-m", "benchmarks.load", url, path, body.decode(), str(file)]
+    body_file = file.with_suffix(".body")
+    body_file.write_bytes(body)
+    return [sys.executable, "-m", "benchmarks.load", url, path, str(body_file), str(file)]
 
 
 def _read(file: Path) -> list[Reply]:
@@ -98,6 +103,8 @@ class _Client:
         self._request = request
         self._idle: list[tuple[socket.socket, float]] = []
         self._received: dict[socket.socket, bytearray] = {}
+        self._poll = select.epoll()
+        self._sockets: dict[int, socket.socket] = {}
         self.waiting: dict[socket.socket, tuple[float, float]] = {}
         self.rows: list[Row] = []
 
@@ -120,14 +127,32 @@ class _Client:
             if now - used_at < IDLE_SECONDS:
                 return sock
             for old, _ in [*self._idle, (sock, used_at)]:
-                old.close()
+                self._close(old)
             self._idle.clear()
-        return connect(self._address)
+        sock = connect(self._address)
+        self._sockets[sock.fileno()] = sock
+        self._poll.register(sock, select.EPOLLIN)
+        return sock
+
+    def wait(self, seconds: float, *others: object) -> tuple[list[socket.socket], bool]:
+        """Return the sockets that have something to read, and whether any of the others has. Blocks so long at most."""
+        ready = select.select([self._poll, *others], [], [], seconds)[0]
+        found = self._poll.poll(0) if self._poll in ready else []
+        return [self._sockets[number] for number, _ in found], bool(set(ready) - {self._poll})
+
+    def _close(self, sock: socket.socket) -> None:
+        self._poll.unregister(sock)
+        del self._sockets[sock.fileno()]
+        sock.close()
 
     def receive(self, sockets: Sequence[socket.socket]) -> int:
         """Read what has arrived and return how many requests have come to their end."""
         ended = 0
         for sock in sockets:
+            if sock not in self.waiting:  # idle, so this is its end
+                self._idle = [(one, at) for one, at in self._idle if one is not sock]
+                self._close(sock)
+                continue
             received = self._received[sock]
             chunk = b""
             with contextlib.suppress(OSError):
@@ -142,7 +167,7 @@ class _Client:
             if response[0]:
                 self._idle.append((sock, now))
             else:
-                sock.close()
+                self._close(sock)
         return ended
 
     def give_up(self) -> None:
@@ -161,10 +186,10 @@ def _run_open(client: _Client, rate: float) -> None:
             client.send(due_at)
             due_at += 1 / rate
         wait = max(0.0, due_at - time.monotonic()) if is_open else 0.1
-        ready = select.select([*client.waiting, *([sys.stdin] if is_open else [])], [], [], wait)[0]
-        if sys.stdin in ready:
+        ready, is_over = client.wait(wait, *([sys.stdin] if is_open else []))
+        if is_over:
             is_open, ends_at = False, time.monotonic() + LAST_ANSWERS_SECONDS
-        client.receive([one for one in ready if isinstance(one, socket.socket)])
+        client.receive(ready)
 
 
 def _run_closed(client: _Client, connections: int, seconds: float) -> None:
@@ -172,7 +197,7 @@ def _run_closed(client: _Client, connections: int, seconds: float) -> None:
     for _ in range(connections):
         client.send(time.monotonic())
     while client.waiting:
-        ready = select.select(list(client.waiting), [], [], LAST_ANSWERS_SECONDS)[0]
+        ready, _ = client.wait(LAST_ANSWERS_SECONDS)
         if not ready:
             return
         for _ in range(client.receive(ready)):
@@ -185,7 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     parser.add_argument("path")
-    parser.add_argument("body")
+    parser.add_argument("body", type=Path)
     parser.add_argument("file", type=Path)
     parser.add_argument("--rate", type=float)
     parser.add_argument("--connections", type=int, default=1)
@@ -194,7 +219,7 @@ def main() -> None:
     gc.disable()
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
-    client = _Client(address_of(options.url), request_bytes(options.path, options.body.encode()))
+    client = _Client(address_of(options.url), request_bytes(options.path, options.body.read_bytes()))
     if options.rate:
         _run_open(client, options.rate)
     else:

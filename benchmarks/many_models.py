@@ -33,10 +33,10 @@ def run(run: Run) -> Result:
     _fill(directory / "store", models, versions)
     began = time.monotonic()
     with running(directory, wait_ready=False, SERVING_SECURITY__ADMIN_TOKEN=TOKEN) as server:
-        until(lambda: _count_active(server) == models, "all models being active", 600, every=0.5)
+        until(lambda: count_active(server) == models, "all models being active", 600, every=0.5)
         active_seconds = time.monotonic() - began
         time.sleep(run.count(SETTLE_SECONDS, 3.0))
-        share, parts, resyncs = _rest(server, run.count(90.0, 8.0))
+        share, parts, resyncs = rest(server, run.count(90.0, 8.0))
         durations, costs = _resync(server, run.count(50, 5))
         memory = memory_of_pids(all_pids(server))
         watch = server.get("/models")["store"]["watch"]
@@ -76,11 +76,12 @@ def _fill(store: Path, models: int, versions: int) -> None:
             (target / "manifest.json").write_text(text, encoding="utf-8")
 
 
-def _count_active(server: Server) -> int:
+def count_active(server: Server) -> int:
+    """Return how many models have an active version."""
     return sum(model["active"] is not None for model in server.get("/models/active")["models"])
 
 
-def _rest(server: Server, seconds: float) -> tuple[float, tuple[tuple[str, float], ...], float]:
+def rest(server: Server, seconds: float) -> tuple[float, tuple[tuple[str, float], ...], float]:
     """Return the share of one core used while nothing happens, that of each process, and the number of resyncs."""
     pids = all_pids(server)
     groups = {"server": pids[:1], "zygote": pids[1:2], f"{len(pids) - 2} hosts": pids[2:]}

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from benchmarks.memory import MB
 from serving import publish
@@ -26,6 +28,9 @@ BODY = json.dumps({"instances": [ROW]}).encode()
 GOLDEN_ROWS = 5
 FITTED_TREES = 8
 LARGE_ROWS, LARGE_FEATURES = 100_000, 20
+LOGISTIC, FOREST, BOOSTING = "logistic pipeline", "random forest, 100 trees", "histogram gradient boosting"
+NEIGHBOURS, MIXED = "nearest neighbours", "mixed columns"
+MIXED_NUMBERS = 6
 
 
 def logistic(strength: float = 1.0) -> Any:
@@ -33,17 +38,52 @@ def logistic(strength: float = 1.0) -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(C=strength)).fit(X, y)
 
 
+def mixed_frame() -> pd.DataFrame:
+    """Return the same data as people have it: some numbers beside categories as strings."""
+    frame = pd.DataFrame(X[:, :MIXED_NUMBERS], columns=[f"n{number}" for number in range(MIXED_NUMBERS)])
+    frame["size"] = pd.cut(X[:, 20], 4, labels=["small", "medium", "large", "huge"]).astype(str)
+    frame["site"] = [f"site {number % 7}" for number in range(len(X))]
+    return frame.astype({"size": object, "site": object})
+
+
+def _mixed() -> Any:
+    frame = mixed_frame()
+    columns = make_column_transformer(
+        (StandardScaler(), list(frame.columns[:MIXED_NUMBERS])),
+        (OneHotEncoder(handle_unknown="ignore"), ["size", "site"]),
+    )
+    return make_pipeline(columns, LogisticRegression()).fit(frame, y)
+
+
 KINDS: Mapping[str, Callable[[], Any]] = {
-    "logistic pipeline": logistic,
-    "random forest, 100 trees": lambda: RandomForestClassifier(100, random_state=0).fit(X, y),
-    "nearest neighbours": lambda: KNeighborsClassifier().fit(X, y),
+    LOGISTIC: logistic,
+    FOREST: lambda: RandomForestClassifier(100, random_state=0).fit(X, y),
+    BOOSTING: lambda: HistGradientBoostingClassifier(random_state=0).fit(X, y),
+    NEIGHBOURS: lambda: KNeighborsClassifier().fit(X, y),
+    MIXED: _mixed,
 }
 
 
-def publish_logistic(store: Path, model: str, version: int) -> Path:
+def training_rows(kind: str) -> Any:
+    """Return what a model of this kind was fitted on."""
+    return mixed_frame() if kind == MIXED else X
+
+
+def body_of(kind: str, count: int) -> bytes:
+    """Return a JSON body of so many rows, as arrays: the first rows of the data, then the same slightly changed."""
+    rows = training_rows(kind).values.tolist() if kind == MIXED else X.tolist()
+    random = np.random.default_rng(0)
+    chosen = [rows[number % len(rows)] for number in range(count)]
+    for row in range(len(rows), count):
+        factor = float(1 + random.normal() / 100)
+        chosen[row] = [cell if isinstance(cell, str) else float(f"{cell * factor:.6g}") for cell in chosen[row]]
+    return json.dumps({"instances": chosen}).encode()
+
+
+def publish_logistic(store: Path, model: str, version: int, *, strength: float = 1.0) -> Path:
     """Publish a small model with manifest and golden examples, as `serving.publish` does, and return its directory."""
     store.mkdir(parents=True, exist_ok=True)
-    estimator = logistic(1 + version / 100)
+    estimator = logistic(strength + version / 100)
     return publish(estimator, model, version=str(version), store=store, X=X, golden=X[:GOLDEN_ROWS]).path
 
 

@@ -22,7 +22,7 @@ START_SECONDS = 60.0
 @contextmanager
 def peer(application: str, *, on: Iterable[int], model: Path | None = None) -> Iterator[str]:
     """Run an ASGI application under uvicorn on some cores and return its URL."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "uvicorn", application, "--port", str(port), "--no-access-log"]
     environment = {**os.environ, **({"MODEL": str(model)} if model else {})}
     with on_cores(on):
@@ -37,7 +37,8 @@ def peer(application: str, *, on: Iterable[int], model: Path | None = None) -> I
         process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port nobody listens on."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]

@@ -1,131 +1,155 @@
-"""One row over HTTP: this server, the usual FastAPI service and the limit of uvicorn, in turns."""
+"""Requests over HTTP: this server with compiled and hosted models, the usual service and uvicorn's limit, in turns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import httpx
 import joblib
 
-from benchmarks.cores import CLIENT_CORE, SERVER_CORE
-from benchmarks.models import BODY, KINDS, ROW, X
-from benchmarks.peers import ECHO, USUAL, peer
-from benchmarks.percentiles import median
-from benchmarks.result import Figure, Result, Table, figure
+from benchmarks.contenders import (
+    COMPILED,
+    ECHO,
+    HOSTED,
+    ROW_COLUMNS,
+    USUAL,
+    Cell,
+    Contender,
+    check,
+    load_in_turns,
+)
+from benchmarks.cores import CLIENT_CORE, SERVER_CORE, wait_idle
+from benchmarks.in_process import alone, loop
+from benchmarks.models import BOOSTING, FOREST, KINDS, LOGISTIC, MIXED, NEIGHBOURS, body_of, training_rows
+from benchmarks.peers import ECHO as ECHO_APPLICATION
+from benchmarks.peers import USUAL as USUAL_APPLICATION
+from benchmarks.peers import peer
+from benchmarks.predict_figures import LARGE, Alone, bars, figures
+from benchmarks.result import Result, Table
 from benchmarks.run import Run
-from benchmarks.server import running
-from benchmarks.wrk import Generator, Load
+from benchmarks.server import running, wait_settled
+from benchmarks.wrk import Generator
 from serving import publish
 
-CONNECTIONS = 16
-METHOD = """Every server runs with all of its processes on one core, the load generator ({generator}) on another. The \
-body is one JSON row of 30 floats, the answer its label, HTTP/1.1 keep-alive. In each of {rounds} rounds \
-every server gets {seconds:g} s of {connections} connections and {lone:g} s of a single one (the lone \
-client), one server after another, after a warm-up. "The usual service" is FastAPI with a pydantic body, \
-a `def` endpoint and the model in `app.state` under uvicorn with one worker \
-(`benchmarks/usual_service.py`); the echo is a bare ASGI application under the same uvicorn. Ratios are \
-taken within each round."""
-COLUMNS = ("model", "server", "engine", "requests/s", "p50 ms", "p99 ms", "lone client p50 ms", "failures")
-
-
-@dataclass(slots=True)
-class Contender:
-    """One server with one model, and its loads, one for each round."""
-
-    model: str
-    server: str
-    engine: str
-    url: str
-    path: str
-    many: list[Load] = field(default_factory=list)
-    lone: list[Load] = field(default_factory=list)
-
-    def row(self) -> tuple[str | float, ...]:
-        """Return medians over the rounds as a row of the table."""
-        failures = float(sum(load.failures for load in (*self.many, *self.lone)))
-        return (
-            self.model,
-            self.server,
-            self.engine,
-            median([load.per_second for load in self.many]),
-            median([load.p50_ms for load in self.many]),
-            median([load.p99_ms for load in self.many]),
-            median([load.p50_ms for load in self.lone]),
-            failures,
-        )
+CONNECTIONS = (1, 16, 64)
+CELLS = (
+    Cell(1, 16, rounds=5, seconds=3),
+    Cell(1, 1, rounds=5, seconds=1),
+    Cell(LARGE, 1, rounds=3, seconds=2),
+    Cell(1, 64, rounds=1, seconds=2),
+    *(Cell(64, connections, rounds=1, seconds=2) for connections in CONNECTIONS),
+    Cell(LARGE, 16, rounds=1, seconds=3),
+    Cell(LARGE, 64, rounds=1, seconds=4),
+)
+LOOPS = (
+    *((kind, "sklearn") for kind in (LOGISTIC, FOREST, BOOSTING, NEIGHBOURS)),
+    *((kind, "onnx") for kind in (LOGISTIC, FOREST)),
+)
+METHOD = """Every server runs with all of its processes on one core, the load generator ({generator}) on another; \
+HTTP/1.1 keep-alive, JSON bodies of rows as arrays, labels as answers, after a warm-up. Servers get their turns one \
+after another, forwards and backwards; ratios are taken within a round. "Compiled" is this server with \
+`engine.compile = "auto"`, "hosted" the same with `"off"`; the engine that answered is in the table. "The usual \
+service" is FastAPI with a pydantic body, a `def` endpoint and the model in `app.state` under uvicorn with one worker \
+(`benchmarks/usual_service.py`); the echo is a bare ASGI application under the same uvicorn, answering with the body. \
+One row with 16 connections is measured in {rounds} rounds of 3 s, one row with a single one (the lone client) in as \
+many of 1 s, other loads more briefly; requests of 10,000 rows that the generator leaves behind are waited for. "The \
+loop in process" parses the same body with orjson, makes a NumPy array, predicts and writes the labels with orjson, \
+with nothing else, on the same core in the same rounds; it has scikit-learn for hosted models, and for compiled ones \
+ONNX Runtime with the graph that skl2onnx makes. The model's own time is the median of `predict` for one row there."""
 
 
 def run(run: Run) -> Result:
     """Load every server in turns."""
-    rounds, seconds, lone_seconds = run.count(5, 1), run.count(4.0, 1.0), run.count(2.0, 1.0)
     estimators = {kind: build() for kind, build in KINDS.items()}
-    store = run.scratch / "server" / "store"
-    store.mkdir(parents=True)
-    for number, estimator in enumerate(estimators.values()):
-        publish(estimator, f"model{number}", version="1", store=store, X=X, golden=X[:5])
-        joblib.dump(estimator, run.scratch / f"{number}.joblib")
-    generator = Generator(run.scratch, BODY, [CLIENT_CORE])
+    cells = [Cell(one.rows, one.connections, run.count(one.rounds, 1), run.count(one.seconds, 1)) for one in CELLS]
+    _write(run.scratch, estimators)
+    generators = _generators(run.scratch, {cell.rows for cell in cells})
+    own = Alone()
     with ExitStack() as stack:
-        contenders = _start(run.scratch, list(KINDS), stack)
+        contenders = _start(run.scratch, stack)
         for contender in contenders:
-            if contender.server != "echo":
-                _check(contender, int(estimators[contender.model].predict([ROW])[0]))
-            generator.load(contender.url, contender.path, connections=CONNECTIONS, seconds=1)
-        for number in range(rounds):
-            for contender in contenders[:: 1 if number % 2 == 0 else -1]:
-                where = (contender.url, contender.path)
-                contender.many.append(generator.load(*where, connections=CONNECTIONS, seconds=seconds))
-                contender.lone.append(generator.load(*where, connections=1, seconds=lone_seconds))
+            generator = generators[contender.kind, 1]
+            if contender.server != ECHO:
+                first = training_rows(contender.kind)[:1]
+                check(contender, body_of(contender.kind, 1), int(estimators[contender.kind].predict(first)[0]))
+            generator.load(contender.url, contender.path, connections=16, seconds=1)
+        for number in range(max(cell.rounds for cell in cells)):
+            for cell in cells:
+                if number < cell.rounds:
+                    load_in_turns(contenders, generators, cell, number, run.count(30.0, 2.0))
+            _measure_alone(run, own, number < max(cell.rounds for cell in cells if cell.rows == LARGE))
+    keys = sorted({(cell.rows, cell.connections) for cell in cells})
+    rows = [contender.row(key) for key in keys for contender in contenders]
     return Result(
         name="predict",
-        title="One row over HTTP",
-        method=METHOD.format(
-            generator=generator.name, rounds=rounds, seconds=seconds, lone=lone_seconds, connections=CONNECTIONS
-        ),
-        figures=tuple(_figures({(one.model, one.server): one for one in contenders})),
-        tables=(Table("Medians of all rounds", COLUMNS, tuple(one.row() for one in contenders)),),
+        title="Predictions over HTTP",
+        method=METHOD.format(generator=generators[LOGISTIC, 1].name, rounds=cells[0].rounds),
+        figures=tuple(figures(contenders, own)),
+        tables=(Table("Medians of all rounds", ROW_COLUMNS, tuple(rows)), own.table()),
+        plots=tuple(bars(contenders)),
     )
 
 
-def _start(scratch: Path, kinds: list[str], stack: ExitStack) -> list[Contender]:
+def _write(scratch: Path, estimators: dict[str, Any]) -> None:
+    """Publish every model, save it for the others, and write the bodies."""
+    store = scratch / "store"
+    store.mkdir()
+    for number, (kind, estimator) in enumerate(estimators.items()):
+        rows = training_rows(kind)
+        publish(estimator, f"model{number}", version="1", store=store, X=rows, golden=rows[:5])
+        joblib.dump(estimator, _model_file(scratch, kind))
+        for count in (1, LARGE):
+            _body_file(scratch, kind, count).write_bytes(body_of(kind, count))
+
+
+def _model_file(scratch: Path, kind: str) -> Path:
+    return scratch / f"{list(KINDS).index(kind)}.joblib"
+
+
+def _body_file(scratch: Path, kind: str, count: int) -> Path:
+    return scratch / f"{list(KINDS).index(kind)}-{count}.json"
+
+
+def _generators(scratch: Path, counts: set[int]) -> dict[tuple[str, int], Generator]:
+    """Return a generator for each kind of model and number of rows; the echo is sent what the logistic pipeline is."""
+    found = {}
+    for number, kind in enumerate(KINDS):
+        for count in counts:
+            name = f"body{number}-{count}"
+            found[kind, count] = Generator(scratch, body_of(kind, count), [CLIENT_CORE], name)
+    return found | {(ECHO, count): found[LOGISTIC, count] for count in counts}
+
+
+def _start(scratch: Path, stack: ExitStack) -> list[Contender]:
     """Start every server on one core; those whose turn it is not are idle."""
-    server = stack.enter_context(running(scratch / "server", on=[SERVER_CORE]))
-    engines = {one["name"]: one["active"]["engine"] for one in server.get("/models/active")["models"]}
     contenders = []
-    for number, kind in enumerate(kinds):
-        name = f"model{number}"
-        contenders.append(Contender(kind, "serving", engines[name], server.url, f"/models/{name}/predict"))
-        usual = stack.enter_context(peer(USUAL, on=[SERVER_CORE], model=scratch / f"{number}.joblib"))
-        contenders.append(Contender(kind, "usual service", "sklearn", usual, "/predict"))
-    echo = stack.enter_context(peer(ECHO, on=[SERVER_CORE]))
-    contenders.append(Contender("none", "echo", "none", echo, "/"))
+    on = [SERVER_CORE]
+    for label, how in ((COMPILED, "auto"), (HOSTED, "off")):
+        server = stack.enter_context(
+            running(scratch / how, store=scratch / "store", on=on, SERVING_ENGINE__COMPILE=how)
+        )
+        engines = wait_settled(server, len(KINDS))
+        for number, kind in enumerate(KINDS):
+            name = f"model{number}"
+            contenders.append(Contender(kind, label, engines[name], server.url, f"/models/{name}/predict"))
+    for kind in KINDS:
+        url = stack.enter_context(peer(USUAL_APPLICATION, on=on, model=_model_file(scratch, kind)))
+        path = "/predict-mixed" if kind == MIXED else "/predict"
+        contenders.append(Contender(kind, USUAL, "sklearn", url, path))
+    url = stack.enter_context(peer(ECHO_APPLICATION, on=on))
+    contenders.append(Contender(ECHO, ECHO, "none", url, "/"))
     return contenders
 
 
-def _check(contender: Contender, label: int) -> None:
-    """Both must answer, and alike, or the comparison is of nothing."""
-    answer = httpx.post(contender.url + contender.path, content=BODY, headers={"content-type": "application/json"})
-    answer.raise_for_status()
-    if answer.json()["predictions"] != [label]:
-        raise RuntimeError(f"{contender.server} answers {answer.text}, not {label}")
-
-
-def _figures(contenders: Mapping[tuple[str, str], Contender]) -> list[Figure]:
-    figures = []
+def _measure_alone(run: Run, own: Alone, is_large_wanted: bool) -> None:
+    """Let the models work in process, on the servers' core."""
+    on, seconds = [SERVER_CORE], run.count(1.0, 0.2)
+    wait_idle(SERVER_CORE, run.count(30.0, 2.0))
     for kind in KINDS:
-        ours, usual = contenders[kind, "serving"], contenders[kind, "usual service"]
-        ratio = [a.per_second / b.per_second for a, b in zip(ours.many, usual.many, strict=True)]
-        lone = [a.p50_ms / b.p50_ms for a, b in zip(ours.lone, usual.lone, strict=True)]
-        figures.append(figure(f"{kind}: requests/s, serving / usual service", "×", ratio, at_least=1))
-        figures.append(figure(f"{kind}: lone client's p50, serving / usual service", "×", lone, at_most=1))
-    echo = contenders["none", "echo"]
-    for kind in KINDS:
-        ours = contenders[kind, "serving"]
-        share = [a.per_second / b.per_second * 100 for a, b in zip(ours.many, echo.many, strict=True)]
-        figures.append(figure(f"{kind}: requests/s, serving / echo", "%", share))
-    failures = float(sum(load.failures for one in contenders.values() for load in (*one.many, *one.lone)))
-    figures.append(figure("requests that failed, all servers", "", failures, at_most=0))
-    return figures
+        one_row = _body_file(run.scratch, kind, 1)
+        own.predict_ms[kind].append(alone(_model_file(run.scratch, kind), one_row, seconds=seconds, cores=on))
+    for kind, engine in LOOPS if is_large_wanted else ():
+        body = _body_file(run.scratch, kind, LARGE)
+        found = loop(_model_file(run.scratch, kind), body, engine, seconds=run.count(2.0, 0.2), cores=on)
+        own.per_second[kind, engine].append(found)

@@ -1,4 +1,4 @@
-"""``docs/performance.md``, written from the results of the last runs. Every number in it comes from there."""
+"""``docs/performance.md`` and its plots, written from the results of the last runs: every number comes from there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import svg
 from benchmarks.result import Result, read
 from benchmarks.show import FIGURE_COLUMNS, SUMMARY_COLUMNS, figure_row, markdown, number, summary_rows, table_rows
 
@@ -14,8 +15,8 @@ QUIET_PERCENT = 10.0
 INTRODUCTION = """# Performance
 
 Written by `python -m benchmarks --report` from `benchmarks/results/`; do not edit it by hand. `make bench`
-measures again, `make bench ARGS="drop predict"` only some; [`benchmarks/README.md`](../benchmarks/README.md) says
-how.
+measures again, `make bench ARGS="drop predict"` only some, `make bench-peers` and `make bench-swap` put other servers
+beside this one; [`benchmarks/README.md`](../benchmarks/README.md) says how.
 
 Absolute figures are those of one machine and halve when somebody else uses it. What carries over are ratios, so
 peers and limits are measured in the same run, in turns. A figure with a spread is a median; the spread is the
@@ -39,6 +40,15 @@ def render(results: Sequence[Result]) -> str:
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
+def plots(results: Sequence[Result]) -> dict[str, str]:
+    """Return the content of every plot by its file name."""
+    return {_plot_name(one, number): svg.draw(plot) for one in results for number, plot in enumerate(one.plots, 1)}
+
+
+def _plot_name(result: Result, number: int) -> str:
+    return f"{result.name}-{number}.svg"
+
+
 def _warning(results: Sequence[Result]) -> list[str]:
     """Say which results were not measured on a machine left alone."""
     names = [f"`{one.name}`" for one in results if max(_busy(one)) > QUIET_PERCENT]
@@ -58,6 +68,7 @@ def _section(result: Result) -> list[str]:
     when = f"`{result.name}`, {date}; others kept the machine busy {before}% before and {after}% after."
     parts = [f"## {result.title}", when, textwrap.fill(result.method, WIDTH, break_on_hyphens=False)]
     parts.append(markdown(FIGURE_COLUMNS, [figure_row(one) for one in result.figures]))
+    parts += [f"![{one.title}](plots/{_plot_name(result, place)})" for place, one in enumerate(result.plots, 1)]
     for table in result.tables:
         parts += [f"{table.title}:", markdown(table.columns, table_rows(table))]
     return parts

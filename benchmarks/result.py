@@ -58,6 +58,19 @@ class Table:
     rows: tuple[tuple[str | float, ...], ...]
 
 
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A drawing: either `bars` of so many `unit`s, or `lines` of points (seconds, `unit`s), each with its name."""
+
+    title: str
+    unit: str
+    bars: tuple[tuple[str, float], ...] = ()
+    lines: tuple[tuple[str, tuple[Point, ...]], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """Everything one run of one benchmark found. `method` says how it was measured, in sentences."""
@@ -67,6 +80,7 @@ class Result:
     method: str
     figures: tuple[Figure, ...]
     tables: tuple[Table, ...] = ()
+    plots: tuple[Plot, ...] = ()
     circumstances: dict[str, Any] = field(default_factory=dict)
 
     def write(self, directory: Path) -> None:
@@ -88,8 +102,15 @@ def read(path: Path) -> Result:
             Table(one["title"], tuple(one["columns"]), tuple(tuple(row) for row in one["rows"]))
             for one in fields["tables"]
         ),
+        plots=tuple(_plot(one) for one in fields.get("plots", ())),
         circumstances=fields["circumstances"],
     )
+
+
+def _plot(fields: dict[str, Any]) -> Plot:
+    bars = tuple((name, value) for name, value in fields["bars"])
+    lines = tuple((name, tuple((at, value) for at, value in points)) for name, points in fields["lines"])
+    return Plot(fields["title"], fields["unit"], bars, lines)
 
 
 def _rounded(value: Any) -> Any:

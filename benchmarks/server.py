@@ -73,3 +73,18 @@ def gauge(server: Server, name: str) -> float:
     text = server.client.get(server.url + "/metrics").text
     line = next(line for line in text.splitlines() if line.startswith(f"{name} "))
     return float(line.split()[1])
+
+
+def wait_settled(server: Server, models: int, seconds: float = 600.0) -> dict[str, str]:
+    """Wait until so many models are active and none is on its way to another version; return the engine of each."""
+
+    def engines() -> dict[str, str] | None:
+        found = server.get("/models/active")["models"]
+        is_settled = all(one["active"] and one["target"] in (None, _as_target(one)) for one in found)
+        return {one["name"]: one["active"]["engine"] for one in found} if is_settled and len(found) == models else None
+
+    return until(engines, f"{models} models being active", seconds, every=0.2) or {}
+
+
+def _as_target(model: dict[str, Any]) -> dict[str, str]:
+    return {"version": model["active"]["version"], "state": "ACTIVE"}

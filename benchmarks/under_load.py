@@ -7,15 +7,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import cores
 from benchmarks.load import OpenLoop, Reply
 from benchmarks.models import BODY
 from benchmarks.percentiles import Latency, median
+from benchmarks.result import Point
 from benchmarks.run import Run
 from benchmarks.steps import Timeline, step_at
 
 RATE = 200.0
 AFTER_SECONDS = 2.0
 PAUSE_SECONDS = 3.0
+BIN_SECONDS = 0.1
+SHOWN_BEFORE_SECONDS = 2.0
 COLUMNS = (
     "server",
     "swap",
@@ -53,15 +57,36 @@ class Swap:
         return (who, number, self.seconds, *figures, self.failures, lag)
 
 
+def line(swap: Swap) -> tuple[Point, ...]:
+    """Return the worst latency in ms of each tenth of a second, by seconds since the swap began, for a plot."""
+    began = swap.during[0].due_at
+    worst: dict[int, float] = {}
+    for reply in (*swap.steady, *swap.during):
+        if (since := reply.due_at - began) >= -SHOWN_BEFORE_SECONDS:
+            number = int(since // BIN_SECONDS)
+            worst[number] = max(worst.get(number, 0.0), reply.seconds * 1000)
+    return tuple((number * BIN_SECONDS, value) for number, value in sorted(worst.items()))
+
+
 def latency(replies: tuple[Reply, ...]) -> Latency:
     """Summarise requests from when they were due."""
     return Latency.of([reply.seconds for reply in replies])
 
 
-def measure(run: Run, url: str, path: str, forests: list[Path], swap: Callable[[int], None]) -> list[Swap]:
-    """Call `swap` with 1, 2, ... for each forest, under load, and return what happened. Blocks."""
+def measure(
+    run: Run,
+    url: str,
+    path: str,
+    forests: list[Path],
+    swap: Callable[[int], None],
+    *,
+    body: bytes = BODY,
+    rate: float = RATE,
+    generator: Iterable[int] = cores.ALL,
+) -> list[Swap]:
+    """Call `swap` with 1, 2, ... for each forest, under load from some cores, and return what happened. Blocks."""
     spans = []
-    with OpenLoop(url, path, BODY, RATE, run.scratch / "replies.json") as load:
+    with OpenLoop(url, path, body, rate, run.scratch / "replies.json", generator) as load:
         time.sleep(PAUSE_SECONDS)  # connections, caches
         for number, forest in enumerate(forests, 1):
             _read_once(forest / "model.joblib")

@@ -12,6 +12,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import pandas as pd
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
@@ -20,6 +21,12 @@ class Instances(BaseModel):
     """Rows of numbers."""
 
     instances: list[list[float]]
+
+
+class Mixed(BaseModel):
+    """Rows of numbers and strings."""
+
+    instances: list[list[float | str]]
 
 
 class File(BaseModel):
@@ -42,6 +49,13 @@ app = FastAPI(lifespan=lifespan)
 def predict(body: Instances, request: Request) -> dict[str, Any]:
     """Answer with labels."""
     return {"predictions": request.app.state.model.predict(np.array(body.instances)).tolist()}
+
+
+@app.post("/predict-mixed")
+def predict_mixed(body: Mixed, request: Request) -> dict[str, Any]:
+    """Answer with labels for rows of a data frame."""
+    model = request.app.state.model
+    return {"predictions": model.predict(pd.DataFrame(body.instances, columns=model.feature_names_in_)).tolist()}
 
 
 @app.post("/refresh")

@@ -39,19 +39,20 @@ class Load:
 class Generator:
     """Sends one body again and again, from some cores. `name` says with which program."""
 
-    def __init__(self, directory: Path, body: bytes, cores: Iterable[int]) -> None:
+    def __init__(self, directory: Path, body: bytes, cores: Iterable[int], name: str = "predict") -> None:
         self._directory = directory
         self._body = body
         self._cores = tuple(cores)
         self.name = "wrk" if shutil.which("wrk") else "own generator"
-        self._script = directory / "predict.lua"
+        self._script = directory / f"{name}.lua"
         self._script.write_text(_SCRIPT % body.decode())
 
     def load(self, url: str, path: str, *, connections: int, seconds: float) -> Load:
-        """Keep so many connections busy for so long. Blocks."""
+        """Keep so many connections busy for so long, in whole seconds. Blocks."""
         if self.name != "wrk":
             return self._own(url, path, connections, seconds)
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(self._script), url + path]
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{round(seconds)}s", "--timeout", "60s"]
+        command += ["-s", str(self._script), url + path]
         with on_cores(self._cores):
             said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         return Load(**json.loads(said.rpartition("RESULT ")[2]))

@@ -22,7 +22,7 @@ from serving.domain.batch import Batch, Column, Prediction
 from serving.domain.errors import BodyTooLarge, InvalidInput, NothingActive, Overloaded, UnknownModel
 from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Method, Signature
-from serving.registry import ActiveReference, HoldsActive, lease
+from serving.registry import ActiveReference, HoldsActive, find, lease
 from serving.servable.servable import Lease, Servable
 from serving.settings import ServerSettings, Settings
 
@@ -125,22 +125,59 @@ def hold(state: HoldsActive, limits: Limits, model: str | None = None, version: 
     return held
 
 
+def answer_now(
+    state: HoldsActive, request: PredictRequest, limits: Limits, model: str | None = None, version: str | None = None
+) -> Answer | None:
+    """Do what `hold` and `execute` do where nothing has to be waited for; None where something has.
+
+    Takes no lease: nothing else happens on the loop's thread until it returns. Raises what the two raise.
+    """
+    if model is None:
+        seen = _Seen(state.active)
+        servable = find(seen, limits.default_model or _only_model(seen.active), version)
+    else:
+        servable = find(state, model, version)
+    rows = request.rows
+    if not isinstance(rows, list) or len(rows) > INLINE_ROWS:
+        return None
+    method, batch = _batch(servable, request, rows, limits)
+    prediction = servable.engine.answer_now(method, batch)
+    return None if prediction is None else _answer(servable, method, batch, prediction, request)
+
+
 async def execute(servable: Servable, request: PredictRequest, limits: Limits) -> Answer:
     """Check the rows against the signature and compute them; the caller holds a lease on `servable` throughout.
 
     Raises InvalidInput, BodyTooLarge (rows), and what `Engine.predict` raises. Many rows are converted off the loop.
     """
-    signature = servable.signature
     rows = request.rows
-    method = signature.default_method if request.method is None else _known_method(signature, request.method)
-    if len(rows) > limits.max_rows:
-        raise BodyTooLarge(f"{len(rows)} rows in one request, at most {limits.max_rows}: send them in several requests")
     if isinstance(rows, list) and len(rows) <= INLINE_ROWS:
-        batch = rows_to_batch(signature, rows, may_contain_bools=request.may_contain_bools)
+        method, batch = _batch(servable, request, rows, limits)
     else:
+        method = _method(servable, request, limits)
         pieces = _pieces(rows, request.may_contain_bools) if isinstance(rows, list) else rows
-        batch = await asyncio.to_thread(_convert, signature, pieces)
+        batch = await asyncio.to_thread(_convert, servable.signature, pieces)
     prediction = await servable.engine.predict(method, batch, limits.deadline_seconds)
+    return _answer(servable, method, batch, prediction, request)
+
+
+def _batch(servable: Servable, request: PredictRequest, rows: list[Any], limits: Limits) -> tuple[Method, Batch]:
+    method = _method(servable, request, limits)
+    return method, rows_to_batch(servable.signature, rows, may_contain_bools=request.may_contain_bools)
+
+
+def _method(servable: Servable, request: PredictRequest, limits: Limits) -> Method:
+    count = len(request.rows)
+    signature = servable.signature
+    method = signature.default_method if request.method is None else _known_method(signature, request.method)
+    if count > limits.max_rows:
+        raise BodyTooLarge(f"{count} rows in one request, at most {limits.max_rows}: send them in several requests")
+    return method
+
+
+def _answer(
+    servable: Servable, method: Method, batch: Batch, prediction: Prediction, request: PredictRequest
+) -> Answer:
     version_id = servable.id
     return Answer(version_id.model, version_id.version, method, batch.rows, prediction, request.is_single)
 

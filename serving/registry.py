@@ -44,11 +44,11 @@ def activate(state: HoldsActive, reference: ActiveReference) -> None:
     state.active = reference
 
 
-def lease(state: HoldsActive, model: str, version: str | None = None) -> Lease:
-    """Take a lease on the servable that answers for `model`, or on the loaded `version` of it.
+def find(state: HoldsActive, model: str, version: str | None = None) -> Servable:
+    """Return the servable that answers for `model`, or the loaded `version` of it; reads the active reference once.
 
-    Reads the active reference once. Event loop thread only: reading and leasing are one step there, so a servable is
-    never torn down in between. Raises UnknownModel, UnknownVersion or NothingActive.
+    Event loop thread only. It may be torn down as soon as the loop turns: whoever waits takes a `lease` instead. Raises
+    UnknownModel, UnknownVersion or NothingActive.
     """
     reference = state.active.models.get(model)
     if reference is None:
@@ -58,7 +58,15 @@ def lease(state: HoldsActive, model: str, version: str | None = None) -> Lease:
         if servable is None:
             loaded = ", ".join(sorted(reference.loaded)) or "none"
             raise UnknownVersion(f"version '{version}' of '{model}' is not loaded (loaded: {loaded})")
-        return servable.lease()
+        return servable
     if reference.active is None:
         raise NothingActive(f"'{model}' has no active version yet; GET /models/{model} says why")
-    return reference.active.lease()
+    return reference.active
+
+
+def lease(state: HoldsActive, model: str, version: str | None = None) -> Lease:
+    """Take a lease on what `find` returns, and raise what it raises. Event loop thread only.
+
+    Finding and leasing are one step there, so a servable is never torn down in between.
+    """
+    return find(state, model, version).lease()

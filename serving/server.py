@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from serving.app import create_app
 from serving.domain.errors import ServingError
 from serving.domain.status import Status
+from serving.http1 import PredictionProtocol
 from serving.settings import Settings
 from serving.telemetry import logging
 
@@ -108,6 +109,7 @@ def run(settings: Settings) -> int:
     app.state.token_check.load(settings)  # a token that cannot be read is told now, not at the first call
     config = uvicorn.Config(
         app,
+        http=PredictionProtocol,
         host=settings.server.host,
         port=settings.server.port,
         lifespan="off",

@@ -27,6 +27,7 @@ from serving.lifecycle.journal import Journal
 from serving.lifecycle.lookout import Lookout
 from serving.lifecycle.operations import Operations
 from serving.lifecycle.operator import ReconcilerOperator
+from serving.lifecycle.recall import Recall
 from serving.lifecycle.reconciler import HoldsStatus, Reconciler
 from serving.lifecycle.respawn import Respawn
 from serving.lifecycle.road import Road
@@ -38,7 +39,7 @@ from serving.telemetry.metrics import Metrics
 
 LOCK_NAME = "lock"
 RESPAWN_THREADS = 2
-JUDGED_BY = ("scikit-learn", "numpy", "scipy", "pandas", "joblib", "skops", "onnxruntime")
+JUDGED_BY = ("scikit-learn", "numpy", "scipy", "pandas", "joblib", "skops", "onnx", "onnxruntime", "skl2onnx")
 
 log = structlog.get_logger("serving.service")
 
@@ -56,12 +57,14 @@ class Service:
         workers = settings.candidate.concurrency
         self._candidates = ThreadPoolExecutor(workers, "serving-candidate", initializer=_lower_priority)
         self._respawns = ThreadPoolExecutor(RESPAWN_THREADS, "serving-respawn")
+        self._predictions = ThreadPoolExecutor(os.cpu_count(), "serving-predict")
         self._zygote = Zygote(sandbox.scrub(os.environ))
         cache = Cache(settings.state, settings.store.path, int(settings.store.max_artifact_mb * (1 << 20)))
         history = History(settings.state.path, _basis(settings), settings.state.history_rows, metrics.state_failed)
         journal = Journal(history, metrics)
         exclusion = Exclusion(journal)
-        runner = CandidateRunner(self._zygote, cache, settings, loop)
+        recall = Recall(cache, _basis(settings))
+        runner = CandidateRunner(self._zygote, cache, recall, settings, loop, self._predictions)
         activation = Activation(state, journal, self._post, loop)
         respawn = Respawn(runner, journal, self._respawns, self._post, loop, settings.candidate)
         road = Road(settings, journal, exclusion, activation, respawn, runner, self._candidates, self._post)
@@ -93,6 +96,7 @@ class Service:
         self._zygote.stop()
         self._candidates.shutdown()
         self._respawns.shutdown()
+        self._predictions.shutdown()
         if self._lock is not None:
             self._lock.close()
         log.info("stopped")
@@ -114,7 +118,8 @@ def _lower_priority() -> None:
 def _basis(settings: Settings) -> str:
     """Name what a verdict depends on besides the bytes: with other libraries or settings it deserves another look."""
     libraries = [f"{name}=={version(name)}" for name in JUDGED_BY]
-    settings_text = [settings.gates, settings.candidate.timeout_seconds, settings.candidate.memory_mb]
+    engine = {name: value for name, value in settings.engine if name.startswith("compile")}
+    settings_text = [settings.gates, settings.candidate.timeout_seconds, settings.candidate.memory_mb, engine]
     text = repr([libraries, settings_text, settings.security.skops_trusted, __version__])
     return hashlib.sha256(text.encode()).hexdigest()
 

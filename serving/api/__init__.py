@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from serving.api import admin, health, models, openapi, predict, predict_docs, problems, schemas
 from serving.api.edge import Edge
+from serving.api.shortcut import RequestIds, Shortcut
 
 __all__ = ["install"]
 
@@ -14,6 +15,7 @@ def install(app: FastAPI) -> None:
     """Add every route, the error handlers and the middleware to `app`, before it takes its first request.
 
     From the first request on, ``app.state`` holds `settings`, `metrics`, `active`, `status` and `operator`.
+    `shortcut` is there from now on, for a server that can use it.
     """
     app.state.token_check = admin.TokenCheck()
     endpoint = predict.PredictEndpoint()
@@ -22,4 +24,6 @@ def install(app: FastAPI) -> None:
         app.include_router(router)
     problems.install(app)
     openapi.install(app, *predict_docs.COMPONENTS, schemas.Pin, schemas.Rollback)
-    app.add_middleware(Edge, predict=endpoint)
+    ids = RequestIds()
+    app.state.shortcut = Shortcut(app.state, endpoint, ids)
+    app.add_middleware(Edge, predict=endpoint, ids=ids)

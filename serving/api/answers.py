@@ -19,10 +19,10 @@ PIECE_VALUES = 10_000
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
 
-async def encode(answer: Answer) -> bytes:
-    """Return the native body of an answer; numbers that are not finite become null. Many rows are encoded off the loop.
+def encode_now(answer: Answer) -> bytes | None:
+    """Return the native body of an answer, None when it has so many values that it should be made off the loop.
 
-    Raises ModelFailed when the model gave something JSON has no form for.
+    Numbers that are not finite become null. Raises ModelFailed when the model gave something JSON has no form for.
     """
     prediction = answer.prediction
     try:
@@ -32,6 +32,17 @@ async def encode(answer: Answer) -> bytes:
         if answer.rows == 1 or answer.rows * _width(prediction) <= INLINE_VALUES:
             document = {"model": answer.model, "version": answer.version, "predictions": _by_row(prediction)}
             return orjson.dumps(document, _plain, _OPTIONS)
+    except orjson.JSONEncodeError as error:
+        raise ModelFailed(f"the answer has no form in JSON: {error}") from None
+    return None
+
+
+async def encode(answer: Answer) -> bytes:
+    """Return what `encode_now` does, many rows encoded off the loop."""
+    body = encode_now(answer)
+    if body is not None:
+        return body
+    try:
         return await asyncio.to_thread(_encode_many, answer)
     except orjson.JSONEncodeError as error:
         raise ModelFailed(f"the answer has no form in JSON: {error}") from None

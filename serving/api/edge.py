@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from itertools import count
 from random import random
-from secrets import token_hex
 from time import perf_counter
 
 import structlog
@@ -14,16 +11,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.api import problems
-from serving.api.bodies import Headers
 from serving.api.predict import PredictEndpoint
+from serving.api.shortcut import RequestIds, prediction_params
 from serving.settings import Settings
 from serving.telemetry.logging import REQUEST_ID
 
 CLIENT_GONE = 499
 
 log = structlog.get_logger("serving.access")
-
-_ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class Edge:
@@ -33,13 +28,12 @@ class Edge:
     long way and end at the same application.
     """
 
-    def __init__(self, app: ASGIApp, predict: PredictEndpoint) -> None:
+    def __init__(self, app: ASGIApp, predict: PredictEndpoint, ids: RequestIds) -> None:
         self._app = app
         self._predict = predict
+        self._ids = ids
         self._settings: Settings | None = None
         self._sample = 0.0
-        self._prefix = token_hex(6).encode()
-        self._numbers = count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on; never raises for what happens inside of it."""
@@ -50,7 +44,7 @@ class Edge:
         if self._settings is None:
             self._adopt(scope["app"].state)
         headers = scope["serving.headers"] = dict(scope["headers"])
-        request_id = self._id_of(headers)
+        request_id = self._ids.of(headers)
         token = REQUEST_ID.set(request_id.decode())
         status = CLIENT_GONE
         try:
@@ -86,12 +80,6 @@ class Edge:
                 await response(scope, receive, send_with_header)
         return status
 
-    def _id_of(self, headers: Headers) -> bytes:
-        given = headers.get(b"x-request-id")
-        if given is not None and _ACCEPTED_ID.fullmatch(given):
-            return given
-        return b"%b-%x" % (self._prefix, next(self._numbers))
-
     async def _pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a websocket or the lifespan on; when the lifespan has begun, the settings are known."""
 
@@ -110,20 +98,12 @@ class Edge:
 
 def _is_prediction(scope: Scope) -> bool:
     """Recognise a prediction request by its path and fill in the path's parameters, as the router would."""
-    path: str = scope["path"]
-    if not path.endswith("/predict") or scope["method"] != "POST":
+    if scope["method"] != "POST" or scope.get("root_path") or "fastapi.telemetry" in scope:
         return False
-    if scope.get("root_path") or "fastapi.telemetry" in scope:
+    params = prediction_params(scope["path"])
+    if params is None:
         return False
-    match path.split("/"):
-        case ["", "predict"]:
-            scope["path_params"] = {}
-        case ["", "models", model, "predict"] if model:
-            scope["path_params"] = {"model": model}
-        case ["", "models", model, "versions", version, "predict"] if model and version:
-            scope["path_params"] = {"model": model, "version": version}
-        case _:
-            return False
+    scope["path_params"] = params
     return True
 
 

@@ -7,6 +7,7 @@ through FastAPI's handling of dependencies and bodies, which costs more than eve
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
@@ -18,13 +19,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from serving.api import predict_docs, problems
-from serving.api.answers import encode
+from serving.api.answers import encode, encode_now
 from serving.api.bodies import BodyReader, Headers, refuse_media
 from serving.api.pieces import LARGE_BYTES, parse_large
 from serving.api.predict_body import parse
 from serving.api.strict_json import refuse_depth
 from serving.domain.errors import InvalidInput, NothingActive, NotJson, UnknownModel
-from serving.prediction import Limits, execute, hold
+from serving.prediction import Answer, Limits, answer_now, execute, hold
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 
@@ -47,6 +48,25 @@ class PredictEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as a route does; see `answer`."""
         await self.answer(scope, receive, send)
+
+    def answer_now(
+        self, state: State, params: Mapping[str, str], headers: Headers, raw: bytes
+    ) -> tuple[Answer, bytes] | None:
+        """Return an answer and its body where nothing has to be waited for, None where something has.
+
+        Raises what `answer` would answer with a problem. Counts a request it has answered. Event loop thread only.
+        """
+        if len(raw) > LARGE_BYTES:
+            return None
+        started = perf_counter()
+        refuse_media(headers)
+        request = parse(raw)
+        answer = answer_now(state, request, self._limits, params.get("model"), params.get("version"))
+        body = None if answer is None else encode_now(answer)
+        if answer is None or body is None:
+            return None
+        self._metrics.traffic(answer.model, answer.version).record(200, answer.rows, perf_counter() - started)
+        return answer, body
 
     async def answer(self, scope: Scope, receive: Receive, send: Send, *extra: tuple[bytes, bytes]) -> int:
         """Send an answer or a problem, with `extra` headers, and return its status.

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from serving import __version__
-from serving.cli import operate, serve, store
+from serving.cli import bench, operate, serve, store
 from serving.cli.options import SettingsCommand
 from serving.cli.output import one_line, show, show_error
 from serving.domain.errors import ServingError
@@ -34,6 +34,7 @@ of_servers: tuple[Callable[..., None], ...] = (
     operate.rollback,
     operate.release,
     operate.refresh,
+    bench.bench,
 )
 for command in of_servers:
     app.command()(command)

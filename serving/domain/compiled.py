@@ -1,18 +1,23 @@
-"""The compiled form of a model and the proof that it answers alike: plain data for the wire, the cache, HTTP and people.
+"""The compiled form of a model and the proof that it answers alike: plain data for the wire, the cache and people.
 
 Inputs of a graph follow from the signature. When every feature is a number: one input ``X``, float64 of shape (rows,
-features), NaN for null. Otherwise one input for each feature, ``c0, c1, ...`` of shape (rows, 1): float64 (NaN for null)
-for numbers, bool for bools, strings for strings, where `NULL_TEXT` stands for null. Outputs have exactly the dtype and
-shape of the arrays the estimator itself returns; labels that are text are strings.
+features), NaN for null. Otherwise one input for each feature, ``c0, c1, ...`` of shape (rows, 1): float64 (NaN for
+null) for numbers, bool for bools, strings for strings, where `NULL_TEXT` stands for null. Outputs have exactly the
+dtype and shape of the arrays the estimator itself returns; labels that are text are strings.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from serving.domain.signature import Method
+from serving.domain.batch import Batch
+from serving.domain.errors import InvalidInput
+from serving.domain.signature import Method, Signature
 
 MATRIX_INPUT = "X"
 COLUMN_PREFIX = "c"
@@ -27,6 +32,71 @@ class Graph:
     outputs: dict[Method, tuple[str, ...]]
 
 
+class Guard(BaseModel):
+    """Rows that the compiled form must refuse, because the estimator refuses them or nothing was proved of them.
+
+    Numbers above `largest` or below `smallest` (None: no bound). `known` gives, by the position of a feature, the only
+    values it may have (null is always let through: the signature says where it may stand).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    largest: float | None = None
+    smallest: float | None = None
+    known: dict[int, tuple[str | float | bool, ...]] = {}
+
+    @property
+    def is_open(self) -> bool:
+        """True when there is nothing to refuse."""
+        return self.largest is None and self.smallest is None and not self.known
+
+
+class GuardCheck:
+    """A guard made ready for one signature. Any thread."""
+
+    def __init__(self, guard: Guard, signature: Signature) -> None:
+        self._largest = np.inf if guard.largest is None else guard.largest
+        self._smallest = -self._largest if guard.smallest is None else guard.smallest
+        self._is_nullable = any(feature.nullable for feature in signature.features)
+        self._known: Mapping[int, frozenset[Any]] = {at: frozenset(values) for at, values in guard.known.items()}
+        self._names = [feature.name for feature in signature.features]
+
+    def check(self, batch: Batch) -> None:
+        """Raise InvalidInput, naming the first row and feature at fault, for a batch the guard refuses."""
+        if batch.matrix is not None:
+            if batch.rows == 1 and not self._is_nullable and not self._known:  # the same for one row, in half the time
+                cells = batch.matrix[0].tolist()
+                if max(cells) <= self._largest and min(cells) >= self._smallest:
+                    return
+            # comparisons with NaN are false, and null is not this guard's business
+            if (batch.matrix > self._largest).any() or (batch.matrix < self._smallest).any():
+                outside = (batch.matrix > self._largest) | (batch.matrix < self._smallest)
+                row, column = np.argwhere(outside)[0].tolist()
+                self._refuse_number(row, column, float(batch.matrix[row, column]))
+            for column in self._known:
+                self._check_known(column, batch.matrix[:, column].tolist())
+            return
+        for column, cells in enumerate(batch.columns or ()):
+            if column in self._known:
+                self._check_known(column, cells.tolist() if isinstance(cells, np.ndarray) else cells)
+            if isinstance(cells, np.ndarray) and cells.dtype.kind == "f":
+                outside = (cells > self._largest) | (cells < self._smallest)
+                if outside.any():
+                    row = int(np.argmax(outside))
+                    self._refuse_number(row, column, float(cells[row]))
+
+    def _check_known(self, column: int, cells: list[Any]) -> None:
+        known = self._known[column]
+        for row, cell in enumerate(cells):
+            if cell not in known and cell is not None and cell == cell:  # noqa: PLR0124  (NaN is null)
+                shown = repr(cell if len(str(cell)) <= 40 else str(cell)[:37] + "...")
+                raise InvalidInput(f"row {row}: '{self._names[column]}' is {shown}, which the model does not know")
+
+    def _refuse_number(self, row: int, column: int, number: float) -> None:
+        bound = f"at most {self._largest:g}" if number > self._largest else f"at least {self._smallest:g}"
+        raise InvalidInput(f"row {row}: '{self._names[column]}' is {number:g}, the model takes {bound}")
+
+
 class ProvenRows(BaseModel):
     """How many rows of one kind (``golden``, ``random``, ``threshold``, ...) were answered alike."""
 
@@ -39,10 +109,10 @@ class ProvenRows(BaseModel):
 class Compilation(BaseModel):
     """Whether a model is served compiled, and on what evidence.
 
-    `engine` is ``onnx`` when it is, else None; `reason` says in a sentence why or why not. `largest_difference` is the
-    largest absolute distance between two finite numbers over all rows and methods; labels were equal on all rows.
-    `row_seconds` and `batch_seconds` are medians for 1 and for `batch_rows` rows of the default method: as the
-    estimator answers, and as the graph does.
+    `engine` is ``onnx`` when it is, else None; `reason` says in a sentence why or why not. `guard` says what is
+    refused. `largest_difference` is the largest absolute distance between two finite numbers over all rows and methods;
+    labels were equal on all rows. `row_seconds` and `batch_seconds` are medians for 1 and for `batch_rows` rows of the
+    default method: as the estimator answers, and as the graph does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +120,7 @@ class Compilation(BaseModel):
     engine: str | None
     reason: str
     rows: tuple[ProvenRows, ...] = ()
+    guard: Guard = Guard()
     largest_difference: float | None = None
     row_seconds: tuple[float, float] | None = None
     batch_seconds: tuple[float, float] | None = None

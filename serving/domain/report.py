@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from serving.domain.compiled import Compilation, Graph
 from serving.domain.signature import Signature
 
 GATE_NAMES = (
@@ -18,6 +20,7 @@ GATE_NAMES = (
     "golden",
     "finite",
     "budget",
+    "compile",
     "warm-up",
 )
 LAST_GATE = GATE_NAMES[-1]
@@ -47,7 +50,8 @@ class CandidateReport(BaseModel):
     """All that is known of a candidate after its evaluation. `signature` is None when it never loaded.
 
     `engine` names what computes the answers: ``sklearn`` or ``onnx``. `libraries` are the versions it ran under.
-    `memory_bytes` is the host's private memory after warm-up.
+    `memory_bytes` is the host's private memory after warm-up, for a compiled form the size of its graphs.
+    `compilation` says whether it is served compiled and why.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +61,12 @@ class CandidateReport(BaseModel):
     engine: str | None = None
     libraries: dict[str, str] = {}
     memory_bytes: int | None = None
+    compilation: Compilation | None = None
+
+    @property
+    def is_compiled(self) -> bool:
+        """True when a proved compiled form answers and no host is needed."""
+        return self.compilation is not None and self.compilation.engine is not None
 
     @property
     def refusal(self) -> GateResult | None:
@@ -68,3 +78,10 @@ class CandidateReport(BaseModel):
         """True when every gate was asked, none refused and the model is warm."""
         asked = {result.gate for result in self.gates}
         return self.refusal is None and self.signature is not None and "load" in asked and LAST_GATE in asked
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation came to: the report, and the graphs that answer in the host's place where there are any."""
+
+    report: CandidateReport
+    graphs: tuple[Graph, ...] = ()

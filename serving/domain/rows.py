@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from math import isfinite
 from operator import itemgetter
 from types import NoneType
 from typing import Any
@@ -66,6 +67,10 @@ def rows_to_batch(signature: Signature, rows: list[Any], *, may_contain_bools: b
         raise InvalidInput(f"expected an array of rows, got {shown(rows)}")
     if not rows:
         raise InvalidInput("no rows: send at least one")
+    if len(rows) == 1 and plan.is_numeric and not may_contain_bools and type(rows[0]) is list:
+        single = _single(plan, rows[0])
+        if single is not None:
+            return single
     kinds = set(map(type, rows))
     arranged: Sequence[Row] = rows
     if kinds == {dict}:
@@ -111,6 +116,17 @@ def _make_plan(signature: Signature) -> _Plan:
 
 
 # --- layouts ----------------------------------------------------------------------------------------------------------
+
+
+def _single(plan: _Plan, row: list[Any]) -> Batch | None:
+    """Return one row of finite numbers as a batch; None for anything else, and for what only looks too large."""
+    try:
+        raw = plan.pack(*row)
+        if not isfinite(sum(row)):
+            return None
+    except (struct.error, OverflowError, TypeError):
+        return None
+    return Batch(1, np.ndarray((1, plan.count), np.float64, raw))
 
 
 def _matrix(plan: _Plan, rows: Sequence[Row], may_contain_bools: bool) -> NDArray[np.float64] | None:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from serving.domain.compiled import Compilation
 from serving.domain.report import GateResult
 from serving.domain.signature import Signature
 from serving.domain.state import State
@@ -62,7 +63,8 @@ class ModelSummary(Snapshot):
 
 
 class VersionStatus(Snapshot):
-    """One version of a model: where it stands, since when and why, and what the gates said.
+    """One version of a model: where it stands, since when and why, what the gates said, and
+    whether it answers in compiled form, with the proof.
 
     `retry_at` is set while the state is FAILED. `is_loaded` says whether a request may name this version.
     """
@@ -80,6 +82,7 @@ class VersionStatus(Snapshot):
     libraries: dict[str, str] = {}
     signature: Signature | None = None
     gates: tuple[GateResult, ...] = ()
+    compilation: Compilation | None = None
 
 
 class ModelStatus(ModelSummary):

@@ -2,54 +2,65 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import socket
 import threading
+from collections.abc import Sequence
 
 import orjson
 
 from serving.domain.errors import InvalidInput, ModelFailed, ProtocolError
-from serving.domain.report import CandidateReport, GateResult
+from serving.domain.report import GateResult
 from serving.host import sandbox
 from serving.host.evaluation import EvaluationRequest
-from serving.host.gates import run_gates
+from serving.host.gates import Evaluated, run_gates
 from serving.host.model import LoadedModel
 from serving.host.protocol import (
-    ARENA_BYTES,
     Frame,
     Kind,
     decode_batch,
     encode_tensors,
 )
-from serving.host.stream import receive_frame, send_frame
+from serving.host.replicas import channels_of, end_replicas, fork_replicas
+from serving.host.stream import FrameReader, receive_frame, send_frame
 
 
-def main(socket_fd: int, arena_fd: int) -> int:
-    """Run in a freshly forked process; returns its exit status.
+def main(fds: Sequence[int]) -> int:
+    """Run in a freshly forked process; returns its exit status. `fds` are pairs: a socket and an arena per replica.
 
     The candidate is loaded and checked in a thread of low priority; requests are answered by this thread, which has
-    kept the normal one.
+    kept the normal one. With more than one pair, replicas are forked once the candidate has passed: each returns from
+    here too, when its own socket has ended.
     """
     sandbox.silence_output()
     os.chdir("/")
-    sock = socket.socket(fileno=socket_fd)
-    arena = memoryview(mmap.mmap(arena_fd, ARENA_BYTES))
-    os.close(arena_fd)
+    channels = channels_of(fds)
+    sock = channels[0].socket
     first = receive_frame(sock)
     if first is None:
         return 0
     request = EvaluationRequest.model_validate_json(bytes(first.header))
     sandbox.limit_memory(request.memory_bytes)
-    model = _evaluate_in_thread(sock, request)
-    if model is None:
+    outcome = _evaluate_in_thread(sock, request)
+    if outcome is None:
         return 0
-    serve(sock, model, arena)
+    report, model, graphs = outcome
+    sandbox.give_back_memory()
+    own, replicas = fork_replicas(channels if model is not None else channels[:1])
+    try:
+        if own is channels[0]:
+            for graph in graphs:
+                send_frame(sock, Kind.GRAPH, 0, orjson.dumps({"outputs": graph.outputs}), [graph.content])
+            send_frame(sock, Kind.REPORT, 0, report.model_dump_json().encode())
+        if model is not None:
+            serve(own.socket, model, memoryview(own.arena))
+    finally:
+        end_replicas(replicas)
     return 0
 
 
-def _evaluate_in_thread(sock: socket.socket, request: EvaluationRequest) -> LoadedModel | None:
-    outcome: list[tuple[CandidateReport, LoadedModel | None]] = []
+def _evaluate_in_thread(sock: socket.socket, request: EvaluationRequest) -> Evaluated | None:
+    outcome: list[Evaluated] = []
 
     def run() -> None:
         sandbox.lower_priority_of_this_thread()
@@ -64,18 +75,14 @@ def _evaluate_in_thread(sock: socket.socket, request: EvaluationRequest) -> Load
     thread = threading.Thread(target=run, name="evaluation", daemon=True)
     thread.start()
     thread.join()
-    if not outcome:
-        return None
-    report, model = outcome[0]
-    sandbox.give_back_memory()
-    send_frame(sock, Kind.REPORT, 0, report.model_dump_json().encode())
-    return model
+    return outcome[0] if outcome else None
 
 
 def serve(sock: socket.socket, model: LoadedModel, arena: memoryview | None = None) -> None:
     """Answer PREDICT frames one after another until the socket ends."""
+    reader = FrameReader(sock, arena)
     while True:
-        frame = receive_frame(sock, arena)
+        frame = reader.receive()
         if frame is None:
             return
         if frame.kind is not Kind.PREDICT:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
+from serving.domain.compiled import Graph
 from serving.domain.errors import HostDied, ProtocolError
-from serving.domain.report import CandidateReport, GateResult, Verdict
+from serving.domain.report import CandidateReport, Evaluation, GateResult, Verdict
+from serving.domain.signature import METHODS
 from serving.host.evaluation import EvaluationRequest
-from serving.host.protocol import Kind, decode_object
+from serving.host.protocol import Frame, Kind, decode_object
 from serving.host.stream import receive_frame, send_frame
 from serving.host.zygote import HostProcess
 
@@ -35,12 +37,12 @@ class _Progress:
         self.results.append(result)
         self._on_finished(result)
 
-    def refuse(self, reason: str) -> CandidateReport:
+    def refuse(self, reason: str) -> Evaluation:
         """The gate at work never answered: answer for it."""
         duration = time.monotonic() - self._began
         result = GateResult(gate=self.gate, verdict=Verdict.REFUSED, evidence=reason, duration_seconds=duration)
         self.finish(result)
-        return CandidateReport(gates=tuple(self.results))
+        return Evaluation(CandidateReport(gates=tuple(self.results)))
 
 
 def evaluate(
@@ -49,19 +51,20 @@ def evaluate(
     deadline_seconds: float,
     started: Callable[[str], None] = lambda _: None,
     finished: Callable[[GateResult], None] = lambda _: None,
-) -> CandidateReport:
+) -> Evaluation:
     """Have `host` run the gates over one candidate; blocks until the verdict or the deadline.
 
     A host that crashes, exits, breaks the protocol or outlives its deadline earns its candidate a refusal by the gate
     that was at work. Raises HostDied when somebody else killed it (SIGKILL) or the zygote went away: that says nothing
-    about the candidate. When the report is ready the host is alive and waits for PREDICT frames; otherwise it is gone.
+    about the candidate. When the report is ready and there are no graphs the host is alive and waits for PREDICT frames;
+    otherwise it is gone.
     """
     progress = _Progress(started, finished)
     ends_at = time.monotonic() + deadline_seconds
     try:
         host.socket.settimeout(deadline_seconds)
         send_frame(host.socket, Kind.EVALUATE, 0, request.model_dump_json().encode())
-        report = _follow(host, progress, ends_at)
+        evaluation = _follow(host, progress, ends_at)
     except TimeoutError:
         host.close()
         limit = f"{deadline_seconds:g} s (candidate.timeout_seconds)"
@@ -70,19 +73,20 @@ def evaluate(
         host.close()
         return progress.refuse(f"the process answered with something that is no report: {str(error).splitlines()[0]}")
     except OSError:
-        report = None
-    if report is None:
+        evaluation = None
+    if evaluation is None:
         code = host.returncode()
         host.close()
         if code is None or code == -signal.SIGKILL:
             raise HostDied(f"the process was killed by somebody else during gate '{progress.gate}'", code)
         return progress.refuse(describe_end(code))
-    if report.refusal is not None:
+    if evaluation.report.refusal is not None or evaluation.report.is_compiled:
         host.close()
-    return report
+    return evaluation
 
 
-def _follow(host: HostProcess, progress: _Progress, ends_at: float) -> CandidateReport | None:
+def _follow(host: HostProcess, progress: _Progress, ends_at: float) -> Evaluation | None:
+    graphs: list[Graph] = []
     while True:
         left = ends_at - time.monotonic()
         if left <= 0:
@@ -95,10 +99,24 @@ def _follow(host: HostProcess, progress: _Progress, ends_at: float) -> Candidate
             progress.start(str(decode_object(frame.header)["gate"]))
         elif frame.kind is Kind.GATE_RESULT:
             progress.finish(GateResult.model_validate_json(bytes(frame.header)))
+        elif frame.kind is Kind.GRAPH:
+            graphs.append(_graph(frame))
         elif frame.kind is Kind.REPORT:
-            return CandidateReport.model_validate_json(bytes(frame.header))
+            report = CandidateReport.model_validate_json(bytes(frame.header))
+            offered = {method for graph in graphs for method in graph.outputs}
+            needed = report.signature.methods if report.is_compiled and report.signature else ()
+            if not offered.issuperset(needed):
+                raise ProtocolError("a report of a compiled form came without its graphs")
+            return Evaluation(report, tuple(graphs))
         else:
             raise ProtocolError(f"{frame.kind.name} during an evaluation")
+
+
+def _graph(frame: Frame) -> Graph:
+    outputs = decode_object(frame.header).get("outputs")
+    if not isinstance(outputs, dict) or not outputs.keys() <= set(METHODS):
+        raise ProtocolError("a graph does not say what it answers")
+    return Graph(bytes(frame.payload), {method: tuple(map(str, names)) for method, names in outputs.items()})
 
 
 def describe_end(code: int) -> str:

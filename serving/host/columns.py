@@ -19,7 +19,7 @@ from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 from serving.domain.signature import Dtype
 from serving.host.ranges import numbers_known_to
 
-MAX_VALUES = 64
+MAX_VALUES = 1024
 MAX_MEMBERS = 3
 
 _SAME_ROWS = ("best_estimator_", "estimator_", "regressor_", "_preprocessor")
@@ -159,14 +159,14 @@ def _keeps_columns(step: Any) -> bool:
 def _visit_column_transformer(part: Any, columns: list[Column], branches: Iterator[int]) -> None:
     names = list(getattr(part, "feature_names_in_", ()))
     for _, transformer, selected in part.transformers_:
-        chosen = [columns[position] for position in _positions(selected, names, len(columns))]
+        chosen = [columns[position] for position in positions_of(selected, names, len(columns))]
         branch = next(branches)
         for column in chosen:
             column.branch = branch
         _visit(transformer, chosen, branches)
 
 
-def _positions(selected: Any, names: list[str], columns: int) -> list[int]:
+def positions_of(selected: Any, names: list[str], columns: int) -> list[int]:
     """Resolve a column selection of a ColumnTransformer: names, positions, a slice of either, or a mask."""
     if isinstance(selected, slice):
         start, stop = selected.start, selected.stop

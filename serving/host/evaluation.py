@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
+from serving.domain.compiled import Compilation
 from serving.domain.signature import Signature
 from serving.domain.version import Format
 
@@ -17,6 +20,22 @@ class EvaluationFile(BaseModel):
     sha256: str
     size: int
     path: str
+
+
+class CompileRequest(BaseModel):
+    """What compiling may take and what it must prove: see the settings of `engine` with the same names.
+
+    `known` is the verdict of an earlier evaluation of the same digest under the same libraries, when there is one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["auto", "off", "require"] = "auto"
+    seconds: float = 60.0
+    nodes: int = 2_000_000
+    bytes: int = 256 << 20
+    tolerance: float = 1e-5
+    known: Compilation | None = None
 
 
 class EvaluationRequest(BaseModel):
@@ -45,4 +64,5 @@ class EvaluationRequest(BaseModel):
     memory_bytes: int = 4096 << 20
     max_rows: int = 100_000
     skops_trusted: tuple[str, ...] = ()
+    compile: CompileRequest = CompileRequest()
     is_respawn: bool = False

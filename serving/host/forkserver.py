@@ -3,7 +3,7 @@
 Run as ``python -m serving.host.forkserver FD`` where FD is one end of a Unix stream socket. It stays single-threaded
 and never computes anything, because a process that has used OpenMP must not be forked. Messages are fixed structs:
 
-    to the zygote     op u8, host id u64                SPAWN (with two descriptors: socket, arena) or KILL
+    to the zygote     op u8, host id u64                SPAWN (with descriptors: socket, arena, socket ...) or KILL
     from the zygote   op u8, host id u64, value i64     READY, STARTED (pid) or EXITED (return code, -n for signal n)
 
 When the control socket ends, the server is gone: every host is killed and the zygote exits. Hosts die with the zygote
@@ -24,6 +24,7 @@ from enum import IntEnum
 
 COMMAND = struct.Struct("<BQ")
 EVENT = struct.Struct("<BQq")
+MAX_REPLICAS = 64
 
 
 class Op(IntEnum):
@@ -45,8 +46,9 @@ def main() -> None:
     os.set_blocking(wake_write, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    from serving.host import preload  # noqa: F401, PLC0415  (the import is the work)
+    from serving.host import preload, replicas  # noqa: F401, PLC0415  (the first import is the work)
 
+    replicas.adopt_orphans()
     gc.collect()
     gc.freeze()  # what has been imported is never collected, so hosts share its pages instead of copying them
     hosts: dict[int, int] = {}
@@ -73,7 +75,7 @@ def _serve(control: socket.socket, wake_read: int, wake_write: int, hosts: dict[
             _reap(control, hosts)
         if control.fileno() not in ready:
             continue
-        raw, fds, _, _ = socket.recv_fds(control, COMMAND.size, 2)
+        raw, fds, _, _ = socket.recv_fds(control, COMMAND.size, 2 * MAX_REPLICAS)
         if len(raw) < COMMAND.size:
             return
         op, host_id = COMMAND.unpack(raw)
@@ -115,7 +117,7 @@ def _fork(fds: list[int], private: list[int]) -> int:
         from serving.host import child, sandbox  # noqa: PLC0415  (preloaded)
 
         sandbox.die_with_parent(parent)
-        status = child.main(*fds)
+        status = child.main(fds)
     finally:
         os._exit(status)
 

@@ -14,6 +14,7 @@ import warnings
 import joblib  # noqa: F401  (importing is the point)
 import pandas  # noqa: F401  (importing is the point)
 import scipy.sparse  # noqa: F401  (importing is the point)
+import skl2onnx  # noqa: F401  (importing is the point)
 import sklearn
 import skops.io  # noqa: F401  (importing is the point)
 import threadpoolctl

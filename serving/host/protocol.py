@@ -13,9 +13,9 @@ A frame is a fixed prefix, a JSON header and a payload of raw buffers::
 all little-endian. The header is a JSON object decoded strictly for its kind; the payload holds the tensors' buffers one
 after another, each aligned to 8 bytes. Nothing here is ever unpickled, in either direction.
 
-The arena is an anonymous shared mapping made by the server for one host. A request of `ARENA_THRESHOLD_BYTES` or more
-goes through it when it is free, which spares the copy through the socket (measured for 2.4 MB: 523 us by socket, 227 us
-by arena); it is free again when the answer to that request has arrived.
+The arena is an anonymous shared mapping made by the server for one process that answers. A request of
+`ARENA_THRESHOLD_BYTES` or more that fits goes through it, which spares the copy through the socket (measured for 2.4
+MB: 523 us by socket, 227 us by arena). A process has one request at a time: the arena is free when the next is sent.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Kind(IntEnum):
     GATE_STARTED = 10
     GATE_RESULT = 11
     REPORT = 12
+    GRAPH = 13
     PREDICTION = 20
     REFUSAL = 21
     FAILURE = 22

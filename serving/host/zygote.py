@@ -24,34 +24,38 @@ START_SECONDS = 120.0
 SPAWN_SECONDS = 30.0
 STOP_SECONDS = 5.0
 
+Channels = tuple[tuple[socket.socket, mmap.mmap], ...]
+
 log = structlog.get_logger("serving.zygote")
 
 
 class HostProcess:
-    """One host: its process id, the server's end of its socket and its arena.
+    """One host: its process id and the server's ends of its channels (a socket and an arena for each replica).
 
+    The first channel is the host's own; the others belong to the replicas it forks when its candidate has passed.
     `exited` is resolved with the return code (negative for a signal; None when the zygote died with it).
     """
 
-    def __init__(self, zygote: _Process, host_id: int, sock: socket.socket, arena: mmap.mmap) -> None:
+    def __init__(self, zygote: _Process, host_id: int, channels: Channels) -> None:
         self._zygote = zygote
         self._id = host_id
         self.pid = 0
-        self.socket = sock
-        self.arena = arena
+        self.channels = channels
+        self.socket, self.arena = channels[0]
         self.exited: Future[int | None] = Future()
 
     def kill(self) -> None:
-        """Kill this host if it still runs. Never blocks for long; any thread."""
+        """Kill this host, and with it its replicas, if it still runs. Never blocks for long; any thread."""
         if not self.exited.done():
             self._zygote.send(Op.KILL, self._id)
 
     def close(self) -> None:
-        """Kill this host and give its socket and arena back. Any thread."""
+        """Kill this host and give its sockets and arenas back. Any thread."""
         self.kill()
-        self.socket.close()
-        with contextlib.suppress(BufferError):  # an answer may still look into it; the collector will close it
-            self.arena.close()
+        for sock, arena in self.channels:
+            sock.close()
+            with contextlib.suppress(BufferError):  # a request may still be written into it; the collector closes it
+                arena.close()
 
     def returncode(self, wait_seconds: float = 2.0) -> int | None:
         """Wait for the end and return how it came; None when it is not known. Blocks."""
@@ -77,9 +81,12 @@ class Zygote:
         """Begin importing in the zygote; returns at once. `spawn` waits for the end of it."""
         self._running()
 
-    def spawn(self) -> HostProcess:
-        """Fork a host and return it when its process exists; raises HostFailed. Blocks (about 20 ms when warm)."""
-        return self._running().spawn()
+    def spawn(self, replicas: int = 1) -> HostProcess:
+        """Fork a host and return it when its process exists; raises HostFailed. Blocks (about 20 ms when warm).
+
+        `replicas` (at most 64) is the number of processes that will answer once its candidate has passed the gates.
+        """
+        return self._running().spawn(replicas)
 
     def stop(self) -> None:
         """End the zygote and with it every host; joins with a deadline."""
@@ -121,20 +128,20 @@ class _Process:
         self._reader = threading.Thread(target=self._read, name="serving-zygote", daemon=True)
         self._reader.start()
 
-    def spawn(self) -> HostProcess:
+    def spawn(self, replicas: int) -> HostProcess:
         try:
             self._ready.result(START_SECONDS)
         except FutureTimeout:
             self.stop()
             raise HostFailed(f"the zygote was not ready after {START_SECONDS:.0f} s") from None
         host_id = next(self._ids)
-        ours, theirs = socket.socketpair()
-        arena_fd = _shared_memory()
-        host = HostProcess(self, host_id, ours, mmap.mmap(arena_fd, ARENA_BYTES))
+        pairs = [_channel() for _ in range(replicas)]
+        host = HostProcess(self, host_id, tuple((ours, arena) for ours, arena, _ in pairs))
+        theirs = [fd for *_, fds in pairs for fd in fds]
         started: Future[int] = Future()
         self._hosts[host_id], self._started[host_id] = host, started
         try:
-            self.send(Op.SPAWN, host_id, [theirs.fileno(), arena_fd])
+            self.send(Op.SPAWN, host_id, theirs)
             host.pid = started.result(SPAWN_SECONDS)
         except (FutureTimeout, HostFailed) as error:
             self._hosts.pop(host_id, None)
@@ -142,8 +149,8 @@ class _Process:
             raise HostFailed(f"no host could be started: {str(error) or 'the zygote does not answer'}") from None
         finally:
             self._started.pop(host_id, None)
-            theirs.close()
-            os.close(arena_fd)
+            for fd in theirs:
+                os.close(fd)
         return host
 
     def send(self, op: Op, host_id: int, fds: list[int] | None = None) -> None:
@@ -201,6 +208,13 @@ class _Process:
             host.exited.set_result(None)
         self._hosts.clear()
         self._popen.poll()
+
+
+def _channel() -> tuple[socket.socket, mmap.mmap, tuple[int, int]]:
+    """Make a socket pair and an arena: the server's ends, then the descriptors for the host."""
+    arena_fd = _shared_memory()
+    ours, theirs = socket.socketpair()
+    return ours, mmap.mmap(arena_fd, ARENA_BYTES), (theirs.detach(), arena_fd)
 
 
 def _shared_memory() -> int:

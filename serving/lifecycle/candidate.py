@@ -8,24 +8,33 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
+import structlog
+
 from serving.domain.artifact import Artifact, StagedFile
+from serving.domain.compiled import Compilation
 from serving.domain.errors import Cancelled, HostFailed, NotPublished, ServingError
 from serving.domain.listing import Entry
 from serving.domain.manifest import MANIFEST_NAME
-from serving.domain.report import CandidateReport, GateResult
+from serving.domain.report import CandidateReport, Evaluation, GateResult
 from serving.domain.signature import Signature
 from serving.domain.state import State
 from serving.host.client import evaluate
-from serving.host.evaluation import EvaluationFile, EvaluationRequest
+from serving.host.evaluation import CompileRequest, EvaluationFile, EvaluationRequest
 from serving.host.zygote import HostProcess, Zygote
+from serving.lifecycle.recall import Recall
+from serving.servable.compiled import CompiledEngine
 from serving.servable.hosted import HostedEngine
 from serving.servable.servable import Servable
 from serving.settings import Settings
 from serving.store.staging import Cache
 
 ATTACH_SECONDS = 10.0
+
+log = structlog.get_logger("serving.candidate")
+
 _STATE_OF_GATE = {"environment": State.VALIDATING, "warm-up": State.WARMING}
 
 
@@ -84,10 +93,16 @@ Outcome = Staged | NotYet | Refused | Ready | Failed | Stopped
 
 
 def evaluation_request(
-    artifact: Artifact, settings: Settings, comparison: Comparison | None = None, *, is_respawn: bool = False
+    artifact: Artifact,
+    settings: Settings,
+    comparison: Comparison | None = None,
+    known: Compilation | None = None,
+    *,
+    is_respawn: bool = False,
 ) -> EvaluationRequest:
-    """Return what a host is asked about `artifact`."""
+    """Return what a host is asked about `artifact`; `known` is an earlier verdict over its compiled form."""
     comparison = comparison or Comparison()
+    engine = settings.engine
     return EvaluationRequest(
         model=artifact.id.model,
         version=artifact.id.version,
@@ -104,8 +119,21 @@ def evaluation_request(
         memory_bytes=int(settings.candidate.memory_mb * (1 << 20)),
         max_rows=settings.server.max_rows,
         skops_trusted=settings.security.skops_trusted,
+        compile=CompileRequest(
+            mode=engine.compile,
+            seconds=engine.compile_seconds,
+            nodes=engine.compile_nodes,
+            bytes=int(engine.compile_mb * (1 << 20)),
+            tolerance=engine.compile_tolerance,
+            known=known,
+        ),
         is_respawn=is_respawn,
     )
+
+
+def deadline_seconds(settings: Settings) -> float:
+    """Return how long an evaluation may take: what the gates have, and what compiling has of its own."""
+    return settings.candidate.timeout_seconds + settings.engine.compile_seconds
 
 
 def _describe(file: StagedFile) -> EvaluationFile:
@@ -133,11 +161,21 @@ class Candidate:
 class CandidateRunner:
     """Carries candidates down the road. Every method blocks; worker threads only."""
 
-    def __init__(self, zygote: Zygote, cache: Cache, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        zygote: Zygote,
+        cache: Cache,
+        recall: Recall,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        predictions: Executor,
+    ) -> None:
         self._zygote = zygote
         self._cache = cache
+        self._recall = recall
         self._settings = settings
         self._loop = loop
+        self._predictions = predictions
 
     def stage(self, candidate: Candidate, entry: Entry, quiet_seconds: float | None) -> Outcome:
         """Copy one version into the cache."""
@@ -160,25 +198,56 @@ class CandidateRunner:
         on_gate: Callable[[GateResult], None],
         on_lost: Callable[[HostedEngine], None],
     ) -> Outcome:
-        """Run the gates in a fresh host; when all pass, connect the loop to it."""
+        """Bring a version to where it can answer: as its last evaluation said, or else through a fresh host."""
+        kept = self._recall.find(artifact, comparison.active_signature, comparison.accepted_digest)
+        try:
+            if kept is not None and kept.report.is_compiled:
+                log.info("evaluation_recalled", model=artifact.id.model, version=artifact.id.version)
+                return self._compiled(artifact, kept)
+            known = kept.report.compilation if kept is not None else None
+            return self._evaluate(candidate, artifact, comparison, known, on_state, on_gate, on_lost)
+        except HostFailed as error:
+            return Stopped() if candidate.cancelled.is_set() else Failed(str(error), is_host_death=True)
 
+    def _evaluate(
+        self,
+        candidate: Candidate,
+        artifact: Artifact,
+        comparison: Comparison,
+        known: Compilation | None,
+        on_state: Callable[[State], None],
+        on_gate: Callable[[GateResult], None],
+        on_lost: Callable[[HostedEngine], None],
+    ) -> Outcome:
         def started(gate: str) -> None:
             if gate in _STATE_OF_GATE:
                 on_state(_STATE_OF_GATE[gate])
 
-        request = evaluation_request(artifact, self._settings, comparison)
+        request = evaluation_request(artifact, self._settings, comparison, known)
+        host, evaluation = self._run(candidate, request, started, on_gate)
+        report = evaluation.report
+        if candidate.cancelled.is_set():
+            host.close()
+            return Stopped()
+        if report.refusal is not None:
+            return Refused(report)
+        self._recall.keep(artifact, evaluation)
+        if report.is_compiled:
+            return self._compiled(artifact, evaluation)
+        engine = HostedEngine(report.engine or "unknown", on_lost, max_batch_rows=self._settings.engine.max_batch_rows)
+        self._attach(engine, host)
+        return Ready(Servable(artifact.id, report, engine), report)
+
+    def _compiled(self, artifact: Artifact, evaluation: Evaluation) -> Outcome:
+        report = evaluation.report
+        if report.signature is None or report.compilation is None:
+            return Failed("a compiled form came without a signature or a proof")
         try:
-            host, report = self._run(candidate, request, started, on_gate)
-            if candidate.cancelled.is_set():
-                host.close()
-                return Stopped()
-            if report.refusal is not None:
-                return Refused(report)
-            engine = HostedEngine(report.engine or "unknown", on_lost)
-            self._attach(engine, host)
-            return Ready(Servable(artifact.id, report, engine), report)
-        except HostFailed as error:
-            return Stopped() if candidate.cancelled.is_set() else Failed(str(error), is_host_death=True)
+            engine = CompiledEngine(evaluation.graphs, report.signature, report.compilation.guard, self._predictions)
+            engine.warm_up()
+        except ServingError as error:
+            return Failed(str(error))
+        return Ready(Servable(artifact.id, report, engine), report)
 
     def respawn(self, engine: HostedEngine, artifact: Artifact, entry: Entry | None) -> str | None:
         """Bring another host for a servable whose host died; returns why it did not work, or None.
@@ -190,7 +259,7 @@ class CandidateRunner:
             self.stage(candidate, entry, artifact.quiet_seconds)
         request = evaluation_request(artifact, self._settings, is_respawn=True)
         try:
-            host, report = self._run(candidate, request, lambda _: None, lambda _: None)
+            host, (report, _) = self._run(candidate, request, lambda _: None, lambda _: None)
             if report.refusal is not None:
                 return f"{report.refusal.gate}: {report.refusal.evidence}"
             self._attach(engine, host)
@@ -204,12 +273,11 @@ class CandidateRunner:
         request: EvaluationRequest,
         started: Callable[[str], None],
         finished: Callable[[GateResult], None],
-    ) -> tuple[HostProcess, CandidateReport]:
-        candidate.host = host = self._zygote.spawn()
+    ) -> tuple[HostProcess, Evaluation]:
+        candidate.host = host = self._zygote.spawn(self._settings.engine.replicas)
         if candidate.cancelled.is_set():
             host.kill()
-        report = evaluate(host, request, self._settings.candidate.timeout_seconds, started, finished)
-        return host, report
+        return host, evaluate(host, request, deadline_seconds(self._settings), started, finished)
 
     def _attach(self, engine: HostedEngine, host: HostProcess) -> None:
         try:

@@ -96,6 +96,7 @@ class VersionRecord:
                 libraries=report.libraries if report else {},
                 signature=report.signature if report else None,
                 gates=report.gates if report else (),
+                compilation=report.compilation if report else None,
             )
             self._status = status
         return status

@@ -43,16 +43,16 @@ class Respawn:
         return lambda _: self._post(lambda: self._journal.dirty.add(model.name))
 
     def advance(self, record: VersionRecord, now: float) -> None:
-        """Bring a host for a servable that has none, unless one is on its way or the last failure is too recent.
+        """Bring a host for a servable that lacks one, unless one is on its way or the last failure is too recent.
 
-        What counts is whether a host is connected now, not that its end was told: a host may die before its version is
-        READY, or before its own respawn has been told.
+        What counts is whether it is whole now, not that an end was told: a host may die before its version is READY,
+        or before its own respawn has been told. While only replicas of it are missing, the others go on answering.
         """
         servable = record.servable
         if servable is None or record.artifact is None or record.is_respawning or record.respawn_at > now:
             return
         engine, artifact = servable.engine, record.artifact
-        if not isinstance(engine, HostedEngine) or engine.is_connected:
+        if not isinstance(engine, HostedEngine) or engine.is_whole:
             return
         is_first = record.respawn_failures == 0
         if is_first:

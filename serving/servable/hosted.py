@@ -1,213 +1,242 @@
-"""A servable whose model lives in its host process."""
+"""A servable whose model lives in its host process, and in the replicas of it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import itertools
-import mmap
-import socket
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Protocol
+import math
+from collections.abc import Callable, Iterable
 
 from serving.domain.batch import Batch, Prediction
-from serving.domain.errors import (
-    DeadlineExceeded,
-    HostLost,
-    InvalidInput,
-    ModelFailed,
-    Overloaded,
-    ProtocolError,
-    ServingError,
-)
+from serving.domain.errors import HostLost, InvalidInput, ModelFailed, Overloaded, ProtocolError, ServingError
 from serving.domain.signature import Method
-from serving.host.protocol import Buffer, Frame, Kind, decode_object, decode_tensors, encode_batch
-from serving.servable.link import HostLink
+from serving.host.protocol import Frame
+from serving.servable.batching import Queue, Request, decode, split
+from serving.servable.group import HostGroup, Process, Replica
 
 MAX_UNSENT_BYTES = 64 << 20
-MAX_SENDS = 2
+MAX_DEATHS = 2
 CLOSE_SECONDS = 5.0
-
-
-class Process(Protocol):
-    """A host process, as far as this module cares."""
-
-    socket: socket.socket
-    arena: mmap.mmap
-    exited: Future[int | None]
-
-    def kill(self) -> None:
-        """Kill it."""
-        ...
-
-    def close(self) -> None:
-        """Kill it and give its socket and arena back."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """One request on its way: what to send (again), until when, and who waits."""
-
-    header: bytes
-    buffers: Sequence[Buffer]
-    ends_at: float
-    limit_seconds: float
-    answer: asyncio.Future[Prediction] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    sends: int = 0
 
 
 class HostedEngine:
     """Sends batches to a host and survives its death. Event loop thread only, except where said.
 
-    Many requests may be under way at once; the host answers them one after another. When the host dies, `on_lost` is
-    called, requests wait for `attach` to bring another host, and those that were under way are sent once more.
+    Each process that answers has one frame under way. What comes while all are busy waits, and goes together with
+    others like it when one is free; an idle process gets a request at once. When what went together is refused, fails
+    or costs a process its life, its members are sent again one by one: a fault is told only to whoever has it.
+
+    When a process is gone or stuck, `on_lost` is called and the others go on; without any, requests wait for `attach`
+    to bring another host.
     """
 
-    def __init__(self, name: str, on_lost: Callable[[HostedEngine], None]) -> None:
+    def __init__(self, name: str, on_lost: Callable[[HostedEngine], None], *, max_batch_rows: int = 1024) -> None:
         self.name = name
         self._on_lost = on_lost
-        self._ids = itertools.count(1)
-        self._pending: dict[int, _Pending] = {}
-        self._link: HostLink | None = None
-        self._process: Process | None = None
+        self._max_batch_rows = max_batch_rows
+        self._numbers = itertools.count(1)
+        self._queue = Queue()
+        self._group: HostGroup | None = None
+        self._leaving: list[HostGroup] = []
         self._watch: asyncio.TimerHandle | None = None
+        self._watch_at = math.inf
         self._outage: ServingError | None = None
         self._is_closed = False
 
     @property
     def is_connected(self) -> bool:
-        """True while a host is there to answer."""
-        return self._link is not None
+        """True while a process is there to answer."""
+        return self._group is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """True while every process is there and none is stuck: otherwise the host should be replaced."""
+        return self._group is not None and self._group.is_whole
 
     async def attach(self, process: Process) -> None:
-        """Answer through `process`, which has a warm model and waits for requests. What was waiting is sent now."""
-        loop = asyncio.get_running_loop()
-        process.socket.setblocking(False)
-        _, link = await loop.create_connection(
-            lambda: HostLink(process.arena, self._take, self._lost), sock=process.socket
-        )
+        """Answer through `process`, which has a warm model and waits for requests. What was waiting is sent now.
+
+        It takes the place of the host before, which ends when it has answered what it is answering.
+        """
+        group = HostGroup(process, self._take, self._lost)
+        await group.connect()
         if self._is_closed:
-            link.close()
-            process.kill()
+            group.end()
             return
-        self._link, self._process, self._outage = link, process, None
-        for request_id, pending in self._pending.items():
-            self._send(link, request_id, pending)
+        if self._group is not None:
+            self._leaving.append(self._group)
+        self._group, self._outage = group, None
+        self._end_leaving()
+        if group.is_whole:
+            self._dispatch()
+        else:
+            self._react(group)
+
+    def answer_now(self, method: Method, batch: Batch) -> Prediction | None:  # noqa: ARG002  (Engine's signature)
+        """Return None: the answer always comes from another process."""
+        return None
 
     async def predict(self, method: Method, batch: Batch, deadline_seconds: float) -> Prediction:
         """Answer one batch; see :class:`serving.servable.servable.Engine`."""
-        link = self._link
         if self._outage is not None:
             raise self._outage
-        if link is not None and link.unsent_bytes > MAX_UNSENT_BYTES:
+        if self._queue.nbytes > MAX_UNSENT_BYTES:
             raise Overloaded("the model is still busy with earlier, larger requests; try again shortly")
-        header, buffers = encode_batch(method, batch)
-        request_id = next(self._ids)
-        now = asyncio.get_running_loop().time()
-        pending = _Pending(header, buffers, now + deadline_seconds, deadline_seconds)
-        self._pending[request_id] = pending
-        if link is not None:
-            self._send(link, request_id, pending)
-        if self._watch is None:
-            self._arm(deadline_seconds)
-        return await pending.answer
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + deadline_seconds
+        request = Request(next(self._numbers), method, batch, ends_at, deadline_seconds, loop.create_future())
+        replica = None if self._group is None or self._queue else self._group.idle()
+        if replica is None:
+            self._queue.add(request)
+        else:
+            self._send(replica, [request])
+        if ends_at < self._watch_at:
+            self._arm(ends_at)
+        try:
+            return await request.answer
+        except asyncio.CancelledError:
+            self._queue.discard(request)
+            raise
 
     def report_outage(self, error: ServingError) -> None:
         """No host could be started for now: answer everyone with `error`, at once, until one is attached."""
-        if self._link is None:
+        if self._group is None:
             self._outage = error
-            waiting, self._pending = self._pending, {}
-            for pending in waiting.values():
-                _settle(pending.answer, error)
+            for request in self._queue.clear():
+                request.settle(error)
 
     async def close(self) -> None:
         """End the host and wait until its process is gone. Called once, when no lease is left."""
         self._is_closed = True
         if self._watch is not None:
             self._watch.cancel()
-        link, process = self._link, self._process
-        self._link = self._process = None
-        if link is not None:
-            link.close()
-        if process is None:
+        for left in self._leaving:
+            left.end()
+        group, self._group, self._leaving = self._group, None, []
+        if group is None:
             return
-        exited = asyncio.wrap_future(process.exited)
+        for replica in group.replicas:
+            replica.link.close()
+        exited = asyncio.wrap_future(group.process.exited)
         try:
             await asyncio.wait_for(asyncio.shield(exited), CLOSE_SECONDS)
         except TimeoutError:
-            process.kill()
+            group.process.kill()
             await exited
         finally:
             with contextlib.suppress(OSError):
-                process.close()
+                group.end()
 
-    def _send(self, link: HostLink, request_id: int, pending: _Pending) -> None:
-        pending.sends += 1
-        link.send(request_id, pending.header, pending.buffers)
+    # --- out ---------------------------------------------------------------------------------------------------------
 
-    def _take(self, frame: Frame) -> None:
-        pending = self._pending.pop(frame.request_id, None)
-        if pending is None:
-            return  # it was given up at its deadline
-        try:
-            _settle(pending.answer, _read(frame))
-        except ProtocolError as error:
-            _settle(pending.answer, ModelFailed(f"the host's answer could not be read: {error}"))
-            if self._process is not None:
-                self._process.kill()
-
-    def _lost(self, link: HostLink) -> None:
-        if link is not self._link or self._is_closed:
+    def _dispatch(self) -> None:
+        """Give every idle process the oldest request, and what can go with it."""
+        group = self._group
+        if group is None or not self._queue:
             return
-        process, self._link, self._process = self._process, None, None
-        if process is not None:
-            process.close()
-        for request_id, pending in list(self._pending.items()):
-            if pending.sends >= MAX_SENDS:
-                del self._pending[request_id]
-                error = HostLost("the process that holds the model died twice while it answered; try again shortly")
-                _settle(pending.answer, error)
-        self._on_lost(self)
+        self._queue.expire(asyncio.get_running_loop().time())
+        while self._queue and (replica := group.idle()) is not None:
+            self._send(replica, self._queue.take(self._max_batch_rows))
 
-    def _arm(self, seconds: float) -> None:
-        self._watch = asyncio.get_running_loop().call_later(seconds, self._expire)
+    def _send(self, replica: Replica, members: list[Request]) -> None:
+        try:
+            replica.send(members)
+        except (ProtocolError, TypeError, ValueError, MemoryError) as error:  # values that have no form on the wire
+            self._tell_apart(members, InvalidInput(f"these rows cannot be given to a model: {error}"))
+
+    def _tell_apart(self, members: list[Request], outcome: ServingError) -> None:
+        """Tell the one member what happened; of several, nobody knows whose fault it was: send each by itself."""
+        if len(members) == 1:
+            members[0].settle(outcome)
+        else:
+            self._put_back(members)
+
+    def _put_back(self, members: Iterable[Request]) -> None:
+        waiting = [member for member in members if not member.answer.done()]
+        for member in waiting:
+            member.is_alone = True
+        self._queue.put_back(waiting)
+
+    # --- in ----------------------------------------------------------------------------------------------------------
+
+    def _take(self, replica: Replica, frame: Frame) -> None:
+        is_expected = bool(replica.members) and frame.request_id == replica.frame_id
+        members = replica.take()
+        try:
+            if not is_expected:
+                raise ProtocolError("nobody asked for it")
+            outcome = decode(frame)
+            answers = split(outcome, members) if isinstance(outcome, Prediction) else []
+        except (ProtocolError, TypeError, ValueError) as error:
+            for member in members:
+                member.settle(ModelFailed(f"the host's answer could not be read: {error}"))
+            replica.link.abort()
+            return
+        if isinstance(outcome, ServingError):
+            self._tell_apart(members, outcome)
+        self._dispatch()
+        for member, answer in zip(members, answers, strict=False):
+            member.settle(answer)
+        self._end_leaving()
+
+    def _lost(self, replica: Replica) -> None:
+        group = replica.group
+        if group is not self._group and group not in self._leaving:
+            return  # it was ended by this side
+        members = replica.take()
+        if len(members) == 1:
+            members[0].deaths += 1
+            if members[0].deaths >= MAX_DEATHS:
+                reason = "the process that holds the model died twice while it answered; try again shortly"
+                members[0].settle(HostLost(reason))
+        self._put_back(members)
+        self._react(group)
+
+    def _react(self, group: HostGroup) -> None:
+        """Go on without a process that has gone or got stuck, and say so; end a group that cannot answer any more."""
+        is_current = group is self._group
+        if not group.can_answer:
+            self._drop(group)
+        if is_current and not self._is_closed:
+            self._on_lost(self)
+        self._dispatch()
+        self._end_leaving()
+
+    def _drop(self, group: HostGroup) -> None:
+        """End a group. Its replicas end with their host and had no part in its death: no member of theirs is blamed."""
+        for replica in group.replicas:
+            self._put_back(replica.take())
+        if group is self._group:
+            self._group = None
+        elif group in self._leaving:
+            self._leaving.remove(group)
+        group.end()
+
+    def _end_leaving(self) -> None:
+        """End the groups that have been replaced and have answered what they were answering."""
+        for group in [group for group in self._leaving if not group.is_answering]:
+            self._drop(group)
+
+    # --- deadlines ---------------------------------------------------------------------------------------------------
+
+    def _arm(self, ends_at: float) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch_at = ends_at
+        self._watch = asyncio.get_running_loop().call_at(ends_at, self._expire)
 
     def _expire(self) -> None:
-        """Give up what is past its deadline; kill the host when it is stuck on the oldest of it."""
-        self._watch = None
+        """Give up what is past its deadline; end a host that is stuck on nothing else."""
+        self._watch, self._watch_at = None, math.inf
         now = asyncio.get_running_loop().time()
-        oldest = next(iter(self._pending), None)
-        for request_id, pending in list(self._pending.items()):
-            if pending.ends_at > now:
-                continue
-            del self._pending[request_id]
-            waited = f"no answer within {pending.limit_seconds:g} s (server.predict_seconds)"
-            _settle(pending.answer, DeadlineExceeded(f"{waited}; send fewer rows or raise the setting"))
-            if request_id == oldest and pending.sends and self._process is not None:
-                self._process.kill()
-        if self._pending:
-            self._arm(max(0.0, min(pending.ends_at for pending in self._pending.values()) - now))
-
-
-def _read(frame: Frame) -> Prediction | ServingError:
-    fields = decode_object(frame.header)
-    if frame.kind is Kind.PREDICTION:
-        return Prediction(decode_tensors(fields.get("tensors") or (), frame.payload))
-    detail = str(fields.get("detail"))
-    if frame.kind is Kind.REFUSAL:
-        return InvalidInput(detail)
-    if frame.kind is Kind.FAILURE:
-        return ModelFailed(detail)
-    raise ProtocolError(f"{frame.kind.name} as an answer")
-
-
-def _settle(answer: asyncio.Future[Prediction], outcome: Prediction | ServingError) -> None:
-    if answer.done():
-        return  # whoever waited has gone
-    if isinstance(outcome, Prediction):
-        answer.set_result(outcome)
-    else:
-        answer.set_exception(outcome)
+        self._queue.expire(now)
+        groups = [*self._leaving] if self._group is None else [*self._leaving, self._group]
+        for group in groups:
+            stuck = [replica for replica in group.replicas if replica.expire(now)]
+            if stuck:
+                self._react(group)
+        under_way = [member.ends_at for group in groups for replica in group.replicas for member in replica.members]
+        ends_at = min((each for each in [*under_way, self._queue.first_deadline] if each > now), default=math.inf)
+        if ends_at < math.inf:
+            self._arm(ends_at)

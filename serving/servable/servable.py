@@ -23,6 +23,10 @@ class Engine(Protocol):
         """What answers: ``sklearn`` or ``onnx``."""
         ...
 
+    def answer_now(self, method: Method, batch: Batch) -> Prediction | None:
+        """Answer one batch without waiting, None when that cannot be; raises InvalidInput or ModelFailed."""
+        ...
+
     async def predict(self, method: Method, batch: Batch, deadline_seconds: float) -> Prediction:
         """Answer one batch; raises InvalidInput, ModelFailed, DeadlineExceeded, HostLost or Overloaded."""
         ...

@@ -101,7 +101,17 @@ class GateSettings(Group):
 class EngineSettings(Group):
     """What computes answers."""
 
-    compile: Literal["auto", "off"] = Field("auto", description="use a compiled form of a model where one is proved")
+    compile: Literal["auto", "off", "require"] = Field(
+        "auto", description="serve a compiled form where one is proved and faster; require refuses models without one"
+    )
+    compile_seconds: Positive = Field(60.0, description="most time for compiling and proving one version")
+    compile_nodes: Count = Field(2_000_000, description="most tree nodes that are compiled")
+    compile_mb: Positive = Field(256.0, description="largest compiled form")
+    compile_tolerance: Positive = Field(
+        1e-5, le=0.1, description="how far a number may be from the estimator's own, relative; labels must be equal"
+    )
+    max_batch_rows: Count = Field(1024, description="most rows of waiting requests sent to a host together")
+    replicas: int = Field(1, ge=1, le=64, description="processes per hosted version; they share the model's memory")
 
 
 class SecuritySettings(Group):

@@ -12,12 +12,14 @@ from serving.domain.artifact import Artifact, StagedFile
 from serving.domain.errors import NotPublished, StagingFailed
 from serving.domain.listing import Entry
 from serving.domain.manifest import MANIFEST_NAME
+from serving.domain.report import Evaluation
 from serving.domain.version import Format, VersionId, digest_of
 from serving.settings import StateSettings
 from serving.store.asides import Asides
 from serving.store.blobs import Blobs
 from serving.store.copying import copy_version
 from serving.store.descriptors import Descriptors
+from serving.store.evaluations import Evaluations
 from serving.store.eviction import surplus
 from serving.store.lending import Lending
 from serving.store.sources import Source
@@ -26,7 +28,8 @@ from serving.store.sources import Source
 class Cache:
     """Staged versions under ``<state>/cache``, by content. Any thread; every method blocks on the disk.
 
-    ``sha256/<hex>`` holds the copies, ``versions/`` says which of them make a version, ``tmp/`` what is unfinished.
+    ``sha256/<hex>`` holds the copies, ``versions/`` says which of them make a version, ``evaluations/`` what evaluating
+    them came to, compiled forms included, ``tmp/`` what is unfinished.
     Whatever goes wrong with the state directory is raised as StagingFailed. An Artifact that is still referred to
     anywhere in this process is never evicted, so that nobody has to announce one before using it.
     """
@@ -40,6 +43,7 @@ class Cache:
         self._asides = Asides(os.path.join(self._directory, "tmp"))
         self._blobs = Blobs(os.path.join(self._directory, "sha256"), self._asides)
         self._descriptors = Descriptors(os.path.join(self._directory, "versions"), self._blobs, self._asides)
+        self._evaluations = Evaluations(os.path.join(self._directory, "evaluations"), self._asides)
         self._lending = Lending()
 
     def stage(self, entry: Entry, version: str, quiet_seconds: float | None, cancel: threading.Event) -> Artifact:
@@ -89,6 +93,17 @@ class Cache:
                 if not self._blobs.verify(file.sha256):
                     raise StagingFailed(f"the cached copy of '{file.name}' of {artifact.id} is damaged or gone")
 
+    def recall(self, digest: str, basis: str) -> Evaluation | None:
+        """Return what `remember` was given for these bytes on the same `basis`, None when that is gone or damaged."""
+        with _explained("the cache cannot be read"):
+            return self._evaluations.read(digest, basis)
+
+    def remember(self, digest: str, basis: str, evaluation: Evaluation) -> None:
+        """Keep what the evaluation of these bytes came to, durably. `basis` names what it depends on besides them."""
+        with _explained("the cache cannot be written"):
+            self._make_directories()
+            self._evaluations.write(digest, basis, evaluation)
+
     def evict(self, in_use: Collection[str]) -> None:
         """Give up staged versions beyond the limits, those used last last, and what nobody refers to.
 
@@ -107,11 +122,12 @@ class Cache:
                 self._descriptors.remove(one)
             kept = [*lent, *(one.artifact for one in cached if one not in given_up)]
             self._blobs.remove_all_but({file.sha256 for artifact in kept for file in artifact.files})
+            self._evaluations.remove_all_but({artifact.id.digest for artifact in kept})
             self._asides.remove_leftovers()
 
     def _make_directories(self) -> None:
         os.makedirs(self._directory, 0o700, exist_ok=True)
-        for name in ("sha256", "versions", "tmp"):
+        for name in ("sha256", "versions", "evaluations", "tmp"):
             os.makedirs(os.path.join(self._directory, name), 0o700, exist_ok=True)
 
     def _remember(

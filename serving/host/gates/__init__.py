@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import metadata
 from time import monotonic
+from typing import NamedTuple
 
+from serving.domain.compiled import Graph
 from serving.domain.errors import ServingError
 from serving.domain.report import CandidateReport, GateResult, Verdict
 from serving.host.evaluation import EvaluationRequest
 from serving.host.gates.budget import Budget
+from serving.host.gates.compile import Compile
 from serving.host.gates.contract import Contract
 from serving.host.gates.environment import Environment
 from serving.host.gates.finite import Finite
@@ -32,18 +36,28 @@ GATES: tuple[Gate, ...] = (
     GoldenExamples(),
     Finite(),
     Budget(),
+    Compile(),
     WarmUp(),
 )
+ONNXRUNTIME = "onnxruntime"
 ON_RESPAWN = ("load", "warm-up")
+
+
+class Evaluated(NamedTuple):
+    """What became of a candidate: `model` when it is to be served from here, `graphs` when they are to be instead."""
+
+    report: CandidateReport
+    model: LoadedModel | None = None
+    graphs: tuple[Graph, ...] = ()
 
 
 def run_gates(
     request: EvaluationRequest, started: Callable[[str], None], finished: Callable[[GateResult], None]
-) -> tuple[CandidateReport, LoadedModel | None]:
+) -> Evaluated:
     """Take one candidate through the gates up to the first that refuses it.
 
     `started` and `finished` are called around each gate. A respawned version is only loaded and warmed up. Returns the
-    report and, when no gate refused, the model ready to answer. Blocks; runs the candidate's code. Raises only what
+    report and, when no gate refused, what is to answer. Blocks; runs the candidate's code. Raises only what
     `started` and `finished` raise.
     """
     context = Context(request)
@@ -66,8 +80,17 @@ def run_gates(
         engine=None if model is None else model.engine,
         libraries=library_versions(),
         memory_bytes=context.memory_bytes,
+        compilation=context.compilation,
     )
-    return report, None if report.refusal is not None else model
+    if report.refusal is not None:
+        return Evaluated(report)
+    if not context.graphs or context.compilation is None:
+        return Evaluated(report, model)
+    size = context.compilation.graph_bytes
+    libraries = {**report.libraries, ONNXRUNTIME: metadata.version(ONNXRUNTIME)}
+    engine = {"engine": context.compilation.engine, "memory_bytes": size, "libraries": libraries}
+    compiled = report.model_copy(update=engine)
+    return Evaluated(compiled, None, context.graphs)
 
 
 def _check(gate: Gate, context: Context) -> Outcome:

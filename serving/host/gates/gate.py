@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from serving.domain.batch import Batch
+from serving.domain.compiled import Compilation, Graph
 from serving.domain.manifest import (
     GOLDEN_NAME,
     MANIFEST_NAME,
@@ -45,13 +46,16 @@ class Context:
     """One candidate on its way through the gates.
 
     `model` is set by the load gate, `memory_bytes` by budget and warm-up. `unanswerable` is set when the model refuses
-    made-up rows and there are no golden ones: then nothing can be tried, which is no fault of the model.
+    made-up rows and there are no golden ones: then nothing can be tried, which is no fault of the model. The compile
+    gate sets `compilation`, and `graphs` when a compiled form is to answer.
     """
 
     request: EvaluationRequest
     model: LoadedModel | None = None
     memory_bytes: int | None = None
     unanswerable: str | None = None
+    compilation: Compilation | None = None
+    graphs: tuple[Graph, ...] = ()
 
     @property
     def loaded(self) -> LoadedModel:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from serving.domain.compiled import Graph
 from serving.domain.report import CandidateReport, GateResult
 from serving.domain.version import Format, digest_of
-from serving.host.evaluation import EvaluationFile, EvaluationRequest
+from serving.host.evaluation import CompileRequest, EvaluationFile, EvaluationRequest
 from serving.host.gates import run_gates
 from serving.host.model import LoadedModel
 
@@ -28,6 +29,7 @@ class Outcome:
     report: CandidateReport
     model: LoadedModel | None
     told: list[str] = field(default_factory=list)
+    graphs: tuple[Graph, ...] = ()
 
     def __getitem__(self, gate: str) -> GateResult:
         return next(result for result in self.report.gates if result.gate == gate)
@@ -67,16 +69,17 @@ class Candidate:
             "format": self.format,
             "main": self.files[self.name],
             "files": tuple(self.files.values()),
+            "compile": CompileRequest(mode="off"),
             "quiet_seconds": None if "manifest.json" in self.files else 0.5,
         }
         request = EvaluationRequest(**{**fields, **options})
         told: list[str] = []
-        report, model = run_gates(
+        report, model, graphs = run_gates(
             request,
             lambda gate: told.append(f"{gate} started"),
             lambda result: told.append(f"{result.gate} {result.verdict}"),
         )
-        return Outcome(report, model, told)
+        return Outcome(report, model, told, graphs)
 
 
 MakeCandidate = Callable[..., Candidate]

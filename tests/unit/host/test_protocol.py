@@ -28,7 +28,7 @@ from serving.host.protocol import (
     pack_prefix,
     unpack_prefix,
 )
-from serving.host.stream import receive_frame, send_frame
+from serving.host.stream import FrameReader, receive_frame, send_frame
 
 dtypes = st.sampled_from(["?", "i1", "u1", "<i2", "<i8", "<u8", "<f2", "<f4", "<f8", ">f8", ">i4"])
 
@@ -161,3 +161,62 @@ def test_a_payload_may_lie_in_the_arena() -> None:
         ours.sendall(pack_prefix(Kind.PREDICT, 1, 2, 9, in_arena=True) + b"{}")
         with pytest.raises(ProtocolError, match="arena"):
             receive_frame(theirs, arena)
+
+
+class CountingSocket:
+    """A socket that counts how often it is read."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self.calls = 0
+
+    def recv_into(self, buffer: Any) -> int:
+        self.calls += 1
+        return self._socket.recv_into(buffer)
+
+
+def test_a_small_frame_is_read_with_one_call() -> None:
+    ours, theirs = socket.socketpair()
+    counting: Any = CountingSocket(theirs)
+    reader = FrameReader(counting)
+    with ours, theirs:
+        for number in (1, 2, 3):
+            send_frame(ours, Kind.PREDICT, number, b"{}", [bytes(1000)])
+            frame = reader.receive()
+            assert frame is not None
+            assert (frame.request_id, len(frame.payload), counting.calls) == (number, 1000, number)
+
+
+@pytest.mark.parametrize("read_ahead_bytes", [PREFIX.size, 50, 64, 64 << 10])
+def test_frames_read_ahead_come_out_as_they_went_in(read_ahead_bytes: int) -> None:
+    ours, theirs = socket.socketpair()
+    sizes = [0, 1, 20, 50, 70_000, 3, 7]
+    with ours, theirs:
+        sender = threading.Thread(
+            target=lambda: ours.sendall(
+                b"".join(
+                    pack_prefix(Kind.PREDICT, size, 2, size) + b"{}" + bytes([size % 251]) * size for size in sizes
+                )
+            )
+        )
+        sender.start()
+        reader = FrameReader(theirs, None, read_ahead_bytes)
+        for size in sizes:
+            frame = reader.receive()
+            assert frame is not None
+            assert (frame.request_id, bytes(frame.header)) == (size, b"{}")
+            assert bytes(frame.payload) == bytes([size % 251]) * size
+        sender.join()
+        ours.sendall(PREFIX.pack(b"SVH1", Kind.PREDICT, 0, 0, 2, 1, 0)[:9])
+        ours.shutdown(socket.SHUT_WR)
+        with pytest.raises(ProtocolError, match="inside a frame"):
+            reader.receive()
+
+
+def test_receiving_one_frame_leaves_the_next_to_whoever_reads_on() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        send_frame(ours, Kind.REPORT, 1, b"{}")
+        ours.sendall(b"next")
+        assert receive_frame(theirs) is not None
+        assert theirs.recv(100) == b"next"

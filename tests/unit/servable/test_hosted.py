@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import threading
-from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from serving.domain.batch import Batch
-from serving.domain.errors import DeadlineExceeded, HostLost, ModelFailed
+from serving.domain.errors import DeadlineExceeded, HostLost, ModelFailed, Overloaded
+from serving.host.protocol import Kind
+from serving.host.stream import send_frame
+from serving.servable import hosted
 from serving.servable.hosted import HostedEngine
-from tests.unit.servable.host_stub import Answer, StubProcess, doubled
-
-Run = Callable[[Callable[[HostedEngine], Coroutine[Any, Any, Any]]], Any]
-
-
-def rows(value: float, count: int = 1, features: int = 1) -> Batch:
-    return Batch(count, matrix=np.full((count, features), value))
+from tests.fakes import run
+from tests.unit.servable.host_stub import Gate, Hosts, doubled, rows, until
 
 
-@pytest.fixture
-def hosts() -> Iterator[Callable[[Answer], StubProcess]]:
-    made: list[StubProcess] = []
-
-    def make(answer: Answer = doubled) -> StubProcess:
-        made.append(StubProcess(answer))
-        return made[-1]
-
-    yield make
-    for process in made:
-        process.join()
-
-
-def test_many_requests_at_once_each_get_their_own_answer(hosts: Callable[..., StubProcess]) -> None:
+def test_many_requests_at_once_each_get_their_own_answer(hosts: Hosts) -> None:
     async def scenario() -> list[float]:
         engine = HostedEngine("sklearn", lambda _: None)
         await engine.attach(hosts())
@@ -43,11 +28,11 @@ def test_many_requests_at_once_each_get_their_own_answer(hosts: Callable[..., St
         await engine.close()
         return [answer.by_row()[0] for answer in answers]
 
-    assert asyncio.run(scenario()) == [2.0 * i for i in range(200)]
+    assert run(scenario()) == [2.0 * i for i in range(200)]
 
 
-def test_a_large_request_goes_through_the_arena_and_a_second_one_beside_it_does_not_disturb_it(
-    hosts: Callable[..., StubProcess],
+def test_large_requests_go_through_the_arena_one_after_another(
+    hosts: Hosts,
 ) -> None:
     host = hosts()
 
@@ -56,16 +41,16 @@ def test_a_large_request_goes_through_the_arena_and_a_second_one_beside_it_does_
         await engine.attach(host)
         batches = [rows(1.0, 20_000, 10), rows(2.0, 30_000, 10), rows(3.0), rows(4.0, 20_000, 10)]
         answers = await asyncio.gather(*(engine.predict("predict", batch, 10) for batch in batches))
-        assert host.arena_uses == 1, "while one request uses it, the others take the socket"
+        assert host.arena_uses == 3, "one request after another: it is always free"
         answers.append(await engine.predict("predict", rows(5.0, 20_000, 10), 10))
         await engine.close()
         return [set(answer.by_row()) for answer in answers]
 
-    assert asyncio.run(scenario()) == [{2.0}, {4.0}, {6.0}, {8.0}, {10.0}]
-    assert host.arena_uses == 2, "it is free again after its answer"
+    assert run(scenario()) == [{2.0}, {4.0}, {6.0}, {8.0}, {10.0}]
+    assert host.arena_uses == 4, "the one small request took the socket"
 
 
-def test_requests_in_flight_are_sent_once_more_when_the_host_dies(hosts: Callable[..., StubProcess]) -> None:
+def test_requests_in_flight_are_sent_once_more_when_the_host_dies(hosts: Hosts) -> None:
     """One death costs nobody anything: the answers come from the next host."""
 
     def die(batch: Batch) -> np.ndarray:
@@ -77,8 +62,7 @@ def test_requests_in_flight_are_sent_once_more_when_the_host_dies(hosts: Callabl
         engine = HostedEngine("sklearn", lost.append)
         await engine.attach(hosts(die))
         requests = [asyncio.ensure_future(engine.predict("predict", rows(i), 10)) for i in range(5)]
-        while not lost:
-            await asyncio.sleep(0.001)
+        await until(lambda: lost)
         assert not engine.is_connected
         late = asyncio.ensure_future(engine.predict("predict", rows(9), 10))
         await asyncio.sleep(0)
@@ -87,11 +71,11 @@ def test_requests_in_flight_are_sent_once_more_when_the_host_dies(hosts: Callabl
         await engine.close()
         return [answer.by_row()[0] for answer in answers]
 
-    assert asyncio.run(scenario()) == [0.0, 2.0, 4.0, 6.0, 8.0, 18.0]
+    assert run(scenario()) == [0.0, 2.0, 4.0, 6.0, 8.0, 18.0]
     assert len(lost) == 1
 
 
-def test_a_request_that_was_under_way_in_two_deaths_is_given_up(hosts: Callable[..., StubProcess]) -> None:
+def test_a_request_that_was_under_way_in_two_deaths_is_given_up(hosts: Hosts) -> None:
     def die(batch: Batch) -> np.ndarray:
         raise SystemExit
 
@@ -102,8 +86,7 @@ def test_a_request_that_was_under_way_in_two_deaths_is_given_up(hosts: Callable[
         await engine.attach(hosts(die))
         request = asyncio.ensure_future(engine.predict("predict", rows(1), 10))
         for deaths in (1, 2):
-            while len(lost) < deaths:
-                await asyncio.sleep(0.001)
+            await until(lambda deaths=deaths: len(lost) == deaths)
             if deaths == 1:
                 assert not request.done()
                 await engine.attach(hosts(die))
@@ -111,11 +94,11 @@ def test_a_request_that_was_under_way_in_two_deaths_is_given_up(hosts: Callable[
             await request
         await engine.close()
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_a_deadline_gives_up_the_request_and_kills_the_host_that_is_stuck_on_it(
-    hosts: Callable[..., StubProcess],
+    hosts: Hosts,
 ) -> None:
     stuck = threading.Event()
 
@@ -135,18 +118,17 @@ def test_a_deadline_gives_up_the_request_and_kills_the_host_that_is_stuck_on_it(
         behind = asyncio.ensure_future(engine.predict("predict", rows(2), 30))
         with pytest.raises(DeadlineExceeded, match=r"0\.1 s"):
             await poison
-        while not lost:
-            await asyncio.sleep(0.001)
+        await until(lambda: lost)
         await engine.attach(hosts())
         assert (await behind).by_row() == [4.0], "the request behind the stuck one must not suffer"
         await engine.close()
 
-    asyncio.run(scenario())
+    run(scenario())
     stuck.set()
     assert host.was_killed
 
 
-def test_an_outage_is_told_at_once_until_a_host_is_there_again(hosts: Callable[..., StubProcess]) -> None:
+def test_an_outage_is_told_at_once_until_a_host_is_there_again(hosts: Hosts) -> None:
     async def scenario() -> None:
         engine = HostedEngine("sklearn", lambda _: None)
         waiting = asyncio.ensure_future(engine.predict("predict", rows(1), 30))
@@ -160,29 +142,164 @@ def test_an_outage_is_told_at_once_until_a_host_is_there_again(hosts: Callable[.
         assert (await engine.predict("predict", rows(1), 30)).by_row() == [2.0]
         await engine.close()
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
-def test_an_answer_that_cannot_be_read_costs_the_host_its_life(hosts: Callable[..., StubProcess]) -> None:
-    class Liar(np.ndarray):
-        """Claims a shape that its bytes do not have."""
-
-    host = hosts(lambda batch: np.zeros((1, 2)).view(Liar))
+def test_an_answer_that_cannot_be_read_costs_the_host_its_life(hosts: Hosts) -> None:
+    gate = Gate()
+    host = hosts(gate)
     lost: list[HostedEngine] = []
 
     async def scenario() -> None:
         engine = HostedEngine("sklearn", lost.append)
         await engine.attach(host)
-        link = engine._link
-        assert link is not None
         request = asyncio.ensure_future(engine.predict("predict", rows(1), 10))
-        await asyncio.sleep(0)
-        link.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        while not lost:
-            await asyncio.sleep(0.001)
+        await until(lambda: host.rows == [1])
+        host.theirs[0].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await until(lambda: lost)
         engine.report_outage(ModelFailed("broken"))
         with pytest.raises(ModelFailed, match="broken"):
             await request
         await engine.close()
 
-    asyncio.run(scenario())
+    run(scenario())
+    gate.open()
+    assert host.was_killed
+
+
+@pytest.mark.parametrize("count", [1, 3], ids=["one request", "several together"])
+def test_an_answer_with_too_few_rows_fails_all_it_was_for_and_costs_the_host_its_life(hosts: Hosts, count: int) -> None:
+    gate = Gate()
+    host = hosts(lambda batch: gate(batch) if batch.matrix is not None and batch.matrix[0, 0] == 7 else np.zeros(9))
+
+    async def scenario() -> None:
+        engine = HostedEngine("sklearn", lambda _: None)
+        await engine.attach(host)
+        busy = asyncio.ensure_future(engine.predict("predict", rows(7), 10))
+        await until(lambda: host.rows == [1])
+        requests = [asyncio.ensure_future(engine.predict("predict", rows(1), 10)) for _ in range(count)]
+        await asyncio.sleep(0)
+        gate.open()
+        assert (await busy).by_row() == [14.0]
+        for outcome in await asyncio.gather(*requests, return_exceptions=True):
+            assert isinstance(outcome, ModelFailed)
+            assert "could not be read" in str(outcome)
+        await until(lambda: not engine.is_connected)
+        await engine.close()
+
+    run(scenario())
+    assert host.rows == [1, count]
+    assert host.was_killed
+
+
+def test_too_many_bytes_waiting_are_refused_until_they_have_gone(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosted, "MAX_UNSENT_BYTES", 1000)
+    gate = Gate()
+    host = hosts(gate)
+
+    async def scenario() -> None:
+        engine = HostedEngine("sklearn", lambda _: None)
+        await engine.attach(host)
+        sent = [asyncio.ensure_future(engine.predict("predict", rows(value, 126), 10)) for value in (1, 2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="try again"):
+            await engine.predict("predict", rows(3), 10)
+        gate.open()
+        await asyncio.gather(*sent)
+        assert (await engine.predict("predict", rows(4), 10)).by_row() == [8.0]
+        await engine.close()
+
+    run(scenario())
+
+
+def test_a_request_past_its_deadline_in_the_queue_is_told_so_and_never_sent(hosts: Hosts) -> None:
+    gate = Gate()
+    host = hosts(gate)
+
+    async def scenario() -> None:
+        engine = HostedEngine("sklearn", lambda _: None)
+        await engine.attach(host)
+        busy = asyncio.ensure_future(engine.predict("predict", rows(1), 30))
+        late = asyncio.ensure_future(engine.predict("predict", rows(2), 0.01))
+        behind = asyncio.ensure_future(engine.predict("predict", rows(3), 30))
+        with pytest.raises(DeadlineExceeded, match=r"0\.01 s"):
+            await late
+        assert not host.was_killed, "it is not stuck on what it was never given"
+        gate.open()
+        assert (await busy).by_row() == [2.0]
+        assert (await behind).by_row() == [6.0]
+        await engine.close()
+
+    run(scenario())
+    assert host.rows == [1, 1]
+
+
+def test_a_deadline_that_passed_unnoticed_still_keeps_its_request_from_being_sent(hosts: Hosts) -> None:
+    """The answer before it may be seen first, when the loop comes back from something that took long."""
+    gate = Gate()
+    host = hosts(gate)
+
+    async def scenario() -> None:
+        engine = HostedEngine("sklearn", lambda _: None)
+        await engine.attach(host)
+        loop = asyncio.get_running_loop()
+        busy = asyncio.ensure_future(engine.predict("predict", rows(1), 30))
+        late = asyncio.ensure_future(engine.predict("predict", rows(2), 0.02))
+        await until(lambda: host.rows == [1])
+        passed = loop.time() + 0.02
+        gate.open()
+        while loop.time() <= passed or not select.select([host.channels[0][0]], [], [], 0)[0]:
+            pass  # the loop is kept busy until both have happened
+        with pytest.raises(DeadlineExceeded):
+            await late
+        assert (await busy).by_row() == [2.0]
+        await engine.close()
+
+    run(scenario())
+    assert host.rows == [1]
+
+
+def test_one_of_several_sent_together_may_run_out_of_time_without_harm_to_the_others(hosts: Hosts) -> None:
+    first, second = Gate(), Gate()
+    host = hosts(lambda batch: (first if batch.rows == 1 else second)(batch))
+
+    async def scenario() -> None:
+        engine = HostedEngine("sklearn", lambda _: None)
+        await engine.attach(host)
+        busy = asyncio.ensure_future(engine.predict("predict", rows(1), 30))
+        await until(lambda: host.rows == [1])
+        late = asyncio.ensure_future(engine.predict("predict", rows(2), 0.2))
+        patient = asyncio.ensure_future(engine.predict("predict", rows(3), 30))
+        await asyncio.sleep(0)
+        first.open()
+        await busy
+        await until(lambda: host.rows == [1, 2])
+        with pytest.raises(DeadlineExceeded):
+            await late
+        assert not host.was_killed
+        second.open()
+        assert (await patient).by_row() == [6.0]
+        await engine.close()
+
+    run(scenario())
+
+
+def test_an_answer_in_a_form_nobody_knows_fails_the_request_and_costs_the_host_its_life(hosts: Hosts) -> None:
+    """Whoever waits is told, whatever a host has made up."""
+    gate = Gate()
+    host = hosts(gate)
+
+    async def scenario() -> None:
+        engine = HostedEngine("sklearn", lambda _: None)
+        await engine.attach(host)
+        request = asyncio.ensure_future(engine.predict("predict", rows(1), 10))
+        await until(lambda: host.rows == [1])
+        send_frame(host.theirs[0], Kind.PREDICTION, 1, b'{"tensors": 5}')
+        with pytest.raises(ModelFailed, match="could not be read"):
+            await request
+        await until(lambda: not engine.is_connected)
+        await engine.close()
+
+    run(scenario())
+    gate.open()
+    assert host.was_killed

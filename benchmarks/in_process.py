@@ -1,0 +1,98 @@
+"""The same work without a server: ``python -m benchmarks.in_process``, started by `loop` and `alone` on one core.
+
+The loop is what the fastest honest program would do with a body: orjson parses it, NumPy makes an array, the model
+predicts, orjson writes the labels. For ``onnx`` the model is a graph skl2onnx makes, computed by ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import orjson
+
+from benchmarks.cores import on_cores
+from benchmarks.percentiles import median
+
+ENGINES = ("sklearn", "onnx")
+Rows = list[list[Any]]
+
+
+def loop(model: Path, body: Path, engine: str, *, seconds: float, cores: Iterable[int]) -> float:
+    """Return how many bodies a second the loop gets through. Blocks."""
+    return _measure(model, body, engine, seconds, cores)["per_second"]
+
+
+def alone(model: Path, body: Path, *, seconds: float, cores: Iterable[int]) -> float:
+    """Return the median milliseconds scikit-learn's `predict` takes by itself for the rows of a body. Blocks."""
+    return _measure(model, body, "sklearn", seconds, cores)["predict_ms"]
+
+
+def _measure(model: Path, body: Path, engine: str, seconds: float, cores: Iterable[int]) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.in_process", str(model), str(body), engine, f"{seconds:g}"]
+    with on_cores(cores):
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found: dict[str, float] = json.loads(said)
+    return found
+
+
+# --- the process -----------------------------------------------------------------------------------------------------
+
+
+def _sklearn(estimator: Any) -> tuple[Callable[[Rows], Any], Callable[[Any], Any]]:
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is None:
+        return np.array, estimator.predict
+    import pandas as pd
+
+    return lambda rows: pd.DataFrame(rows, columns=names), estimator.predict
+
+
+def _onnx(estimator: Any) -> tuple[Callable[[Rows], Any], Callable[[Any], Any]]:
+    import onnxruntime
+    from skl2onnx import to_onnx
+
+    graph = to_onnx(estimator, np.zeros((1, estimator.n_features_in_), np.float32), options={"zipmap": False})
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    outputs, name = [session.get_outputs()[0].name], session.get_inputs()[0].name
+    return lambda rows: np.array(rows, np.float32), lambda batch: session.run(outputs, {name: batch})[0]
+
+
+def main() -> None:
+    """Run the loop and print what it found as JSON."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model", type=Path)
+    parser.add_argument("body", type=Path)
+    parser.add_argument("engine", choices=ENGINES)
+    parser.add_argument("seconds", type=float)
+    options = parser.parse_args()
+    estimator, body = joblib.load(options.model), options.body.read_bytes()
+    to_batch, predict = (_onnx if options.engine == "onnx" else _sklearn)(estimator)
+    batch = to_batch(orjson.loads(body)["instances"])
+    predict(batch)
+    took, began, count = [], time.perf_counter(), 0
+    while (now := time.perf_counter()) < began + options.seconds or not count:
+        predict(batch)
+        took.append(time.perf_counter() - now)
+        count = len(took)
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() < began + options.seconds or not count:
+        rows = orjson.loads(body)["instances"]
+        orjson.dumps({"predictions": predict(to_batch(rows)).tolist()})
+        count += 1
+    per_second = count / (time.perf_counter() - began)
+    print(json.dumps({"predict_ms": median(took) * 1000, "per_second": per_second}))
+
+
+if __name__ == "__main__":
+    main()

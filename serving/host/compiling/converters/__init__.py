@@ -1,0 +1,41 @@
+"""How each kind of estimator is drawn. Importing this package registers them all."""
+
+from serving.host.compiling.converters import (
+    ada_boost,
+    composition,
+    encoding,
+    ensembles,
+    forests,
+    gradient_boosting,
+    hist_gradient_boosting,
+    isolation_forest,
+    isotonic,
+    kernels,
+    lightgbm,
+    linear,
+    naive_bayes,
+    projections,
+    scaling,
+    wrappers,
+    xgboost,
+)
+
+__all__ = [
+    "ada_boost",
+    "composition",
+    "encoding",
+    "ensembles",
+    "forests",
+    "gradient_boosting",
+    "hist_gradient_boosting",
+    "isolation_forest",
+    "isotonic",
+    "kernels",
+    "lightgbm",
+    "linear",
+    "naive_bayes",
+    "projections",
+    "scaling",
+    "wrappers",
+    "xgboost",
+]

@@ -1,0 +1,85 @@
+"""An ONNX graph under construction: nodes and constants get names, and what was drawn once is not drawn again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from serving.domain.errors import ServingError
+
+OPSETS = {"": 21, "ai.onnx.ml": 5}
+IR_VERSION = 10
+MAX_REMEMBERED_BYTES = 4096
+
+
+class NotCompilable(ServingError):
+    """A model has no graph that answers as it does; the message says in one sentence why."""
+
+
+@dataclass(slots=True)
+class Drawing:
+    """Nodes and constants of one graph, in the order they compute. `op` and `constant` return the name to refer by."""
+
+    nodes: list[Any] = field(default_factory=list)
+    constants: list[Any] = field(default_factory=list)
+    inputs: list[Any] = field(default_factory=list)
+    known: dict[Any, tuple[str, ...]] = field(default_factory=dict)
+
+    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """Draw a node with one output."""
+        return self.ops(kind, *inputs, outputs=1, domain=domain, **attributes)[0]
+
+    def ops(self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any) -> tuple[str, ...]:
+        """Draw a node with several outputs; the same node with the same inputs is drawn only once."""
+        is_small = all(isinstance(value, (int, float, str)) for value in attributes.values())
+        key = (kind, domain, inputs, outputs, tuple(sorted(attributes.items()))) if is_small else None
+        if key in self.known:
+            return self.known[key]
+        names = tuple(f"n{len(self.nodes)}_{place}" for place in range(outputs))
+        self.nodes.append(helper.make_node(kind, list(inputs), list(names), domain=domain, **attributes))
+        if key is not None:
+            self.known[key] = names
+        return names
+
+    def constant(self, values: Any) -> str:
+        """Keep an array, or a scalar; objects are strings. Floats stay what they are, Python's are float64."""
+        array = np.asarray(values)
+        key = None
+        if array.nbytes <= MAX_REMEMBERED_BYTES:
+            content = tuple(array.ravel().tolist()) if array.dtype.kind in "OU" else array.tobytes()
+            key = ("constant", array.dtype.str, array.shape, content)
+        if key in self.known:
+            return self.known[key][0]
+        name = f"k{len(self.constants)}"
+        self.constants.append(tensor(array, name))
+        if key is not None:
+            self.known[key] = (name,)
+        return name
+
+    def serialized(self, outputs: list[Any]) -> bytes:
+        """Return the bytes of a model with `outputs` (value infos)."""
+        graph = helper.make_graph(self.nodes, "compiled", self.inputs, outputs)
+        graph.initializer.extend(self.constants)
+        opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
+        made = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        content: bytes = made.SerializeToString()
+        return content
+
+
+def tensor(values: NDArray[Any], name: str = "") -> Any:
+    """Return an array as a TensorProto; object and text arrays become strings."""
+    if values.dtype.kind in "OU":
+        texts: Any = [str(value).encode() for value in values.ravel().tolist()]
+        return helper.make_tensor(name, TensorProto.STRING, values.shape, texts)
+    return numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name)
+
+
+def value_info(name: str, dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> Any:
+    """Describe an input or output; objects are strings."""
+    kind = TensorProto.STRING if dtype.kind in "OU" else onnx.helper.np_dtype_to_tensor_dtype(dtype)
+    return helper.make_tensor_value_info(name, kind, shape)

@@ -1,0 +1,67 @@
+"""Where a graph begins and ends: inputs as a signature asks for them, outputs as the estimator gives them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.domain.batch import Batch, Tensor
+from serving.domain.compiled import COLUMN_PREFIX, MATRIX_INPUT, NULL_TEXT
+from serving.domain.signature import Dtype, Signature
+from serving.host.compiling.converters.blocks import Block, Rows
+from serving.host.compiling.drawing import Drawing, NotCompilable, value_info
+
+_DTYPES: dict[Dtype, np.dtype[Any]] = {
+    Dtype.NUMBER: np.dtype(np.float64),
+    Dtype.BOOL: np.dtype(np.bool_),
+    Dtype.STRING: np.dtype(object),
+}
+
+
+def inputs_of(signature: Signature, drawing: Drawing) -> Rows:
+    """Declare the inputs that `signature` asks for, and return them as rows; raises NotCompilable."""
+    for feature in signature.features:
+        if feature.dtype is Dtype.ANY:
+            raise NotCompilable(f"feature '{feature.name}' takes values of any type, and a column of a graph has one")
+        if feature.dtype is Dtype.BOOL and feature.nullable:
+            raise NotCompilable(f"feature '{feature.name}' is a bool that may be null, which a graph cannot tell")
+    if all(feature.dtype is Dtype.NUMBER for feature in signature.features):
+        width = len(signature.features)
+        drawing.inputs.append(value_info(MATRIX_INPUT, np.dtype(np.float64), (None, width)))
+        return Rows(drawing, (Block(MATRIX_INPUT, width),))
+    blocks = []
+    for place, feature in enumerate(signature.features):
+        name = f"{COLUMN_PREFIX}{place}"
+        drawing.inputs.append(value_info(name, _DTYPES[feature.dtype], (None, 1)))
+        blocks.append(Block(name, 1, feature.dtype))
+    return Rows(drawing, tuple(blocks))
+
+
+def feed_of(signature: Signature, batch: Batch) -> dict[str, NDArray[Any]]:
+    """Return a batch as the inputs of the graph made for `signature`."""
+    if batch.matrix is not None:
+        return {MATRIX_INPUT: batch.matrix}
+    feed: dict[str, NDArray[Any]] = {}
+    for place, (feature, cells) in enumerate(zip(signature.features, batch.columns or (), strict=True)):
+        dtype = _DTYPES[feature.dtype]
+        values = [NULL_TEXT if cell is None else cell for cell in cells] if dtype.kind == "O" else cells
+        feed[f"{COLUMN_PREFIX}{place}"] = np.array(values, dtype=dtype).reshape(-1, 1)
+    return feed
+
+
+def fitted_to(drawing: Drawing, name: str, got: NDArray[Any], wanted: Tensor) -> str:
+    """Add what turns a tensor that came out like `got` into one of the dtype and shape of `wanted`."""
+    like = np.asarray(wanted)
+    is_text = like.dtype.kind in "OU"
+    if got.size != like.size:
+        raise NotCompilable(f"the graph gives {list(got.shape)} where the model gives {list(like.shape)}")
+    if is_text != (got.dtype.kind in "OU"):
+        raise NotCompilable("the graph gives numbers where the model gives text, or the other way round")
+    if got.shape[1:] != like.shape[1:]:
+        shape = drawing.constant(np.array([-1, *like.shape[1:]], dtype=np.int64))
+        name = drawing.op("Reshape", name, shape)
+    if not is_text and got.dtype != like.dtype:
+        name = drawing.op("Cast", name, to=value_info("", like.dtype, ()).type.tensor_type.elem_type)
+    return name

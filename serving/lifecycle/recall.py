@@ -1,0 +1,53 @@
+"""What was found out about the same bytes before: a restart evaluates and compiles nothing anew that it need not."""
+
+from __future__ import annotations
+
+import hashlib
+
+import structlog
+
+from serving.domain.artifact import Artifact
+from serving.domain.errors import StagingFailed
+from serving.domain.report import Evaluation
+from serving.domain.signature import Signature, incompatibilities
+from serving.store.staging import Cache
+
+log = structlog.get_logger("serving.candidate")
+
+
+class Recall:
+    """Evaluations kept in the cache. Any thread; blocks on the disk.
+
+    `basis` names what a verdict depends on besides the bytes: libraries and settings. What depends on the active
+    version (the contract) is looked at anew, and what was published under this name before is the history's business.
+    """
+
+    def __init__(self, cache: Cache, basis: str) -> None:
+        self._cache = cache
+        self._basis = basis
+
+    def find(self, artifact: Artifact, active: Signature | None, accepted_digest: str | None) -> Evaluation | None:
+        """Return the kept evaluation when it says all that another one would; None when there has to be another."""
+        if accepted_digest not in (None, artifact.id.digest):
+            return None
+        try:
+            kept = self._cache.recall(artifact.id.digest, self._basis_of(artifact))
+        except StagingFailed as error:
+            log.warning("evaluation_not_recalled", model=artifact.id.model, reason=str(error))
+            return None
+        if kept is None or kept.report.signature is None or not kept.report.is_ready:
+            return None
+        if active is not None and incompatibilities(active, kept.report.signature):
+            return None
+        return kept
+
+    def keep(self, artifact: Artifact, evaluation: Evaluation) -> None:
+        """Remember what became of a version. A cache that cannot be written costs the next start time, nothing else."""
+        try:
+            self._cache.remember(artifact.id.digest, self._basis_of(artifact), evaluation)
+        except StagingFailed as error:
+            log.warning("evaluation_not_kept", model=artifact.id.model, reason=str(error))
+
+    def _basis_of(self, artifact: Artifact) -> str:
+        name = f"{self._basis} {artifact.id.model} {artifact.id.version}"
+        return hashlib.sha256(name.encode()).hexdigest()

@@ -1,0 +1,180 @@
+"""A host and its replicas, as real processes: forked when the model is loaded, and never outliving each other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import psutil
+import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.neighbors import KNeighborsClassifier
+
+from serving.domain.artifact import Artifact, StagedFile
+from serving.domain.batch import Batch
+from serving.domain.version import Format, VersionId
+from serving.host import sandbox
+from serving.host.client import evaluate
+from serving.host.zygote import HostProcess, Zygote
+from serving.lifecycle.candidate import evaluation_request
+from serving.servable.hosted import HostedEngine
+from serving.settings import Settings
+from tests.e2e.harness import MATERIAL, constant, peculiar
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is shared and who dies with whom is Linux's")
+Start = Callable[..., HostProcess]
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    """Start a zygote for all tests of this file."""
+    path = os.pathsep.join([str(MATERIAL), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    zygote = Zygote(sandbox.scrub({**os.environ, "PYTHONPATH": path}))
+    yield zygote
+    zygote.stop()
+
+
+@pytest.fixture
+def start(zygote: Zygote, tmp_path: Path) -> Iterator[Start]:
+    """Bring a host with replicas to where it can answer: each row with the id of the process that did."""
+    started: list[HostProcess] = []
+
+    def make(replicas: int, estimator: Any = None) -> HostProcess:
+        path = tmp_path / "model.joblib"
+        joblib.dump(constant(0, peculiar.Echo) if estimator is None else estimator, path)
+        file = StagedFile("model.joblib", "00", path.stat().st_size, path)
+        artifact = Artifact(VersionId("m", "1", "sha256:00"), Format.JOBLIB, file, (file,), quiet_seconds=1)
+        host = zygote.spawn(replicas)
+        started.append(host)
+        settings = Settings.model_validate({"engine": {"compile": "off"}})
+        request = evaluation_request(artifact, settings, is_respawn=estimator is None)
+        evaluation = evaluate(host, request, 60)
+        assert evaluation.report.refusal is None
+        return host
+
+    yield make
+    for host in started:
+        host.close()
+
+
+def run(host: HostProcess, scenario: Callable[[HostedEngine], Coroutine[Any, Any, None]]) -> None:
+    """Run a scenario with an engine that is connected to `host`."""
+
+    async def whole() -> None:
+        engine = HostedEngine("sklearn", lambda _: None)
+        await engine.attach(host)
+        async with asyncio.timeout(30):
+            await scenario(engine)
+            await engine.close()
+
+    asyncio.run(whole())
+
+
+async def ask(engine: HostedEngine) -> int:
+    """Return the id of the process that answers."""
+    return int((await engine.predict("predict", Batch(1, matrix=np.zeros((1, 2))), 30)).by_row()[0])
+
+
+async def ask_all(engine: HostedEngine, count: int) -> list[int]:
+    """Ask as many processes at once as there are."""
+    return await asyncio.gather(*(ask(engine) for _ in range(count)))
+
+
+def gone(pids: list[int]) -> bool:
+    """Say whether these processes have ended and been reaped."""
+    processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    return not psutil.wait_procs(processes, timeout=10)[1]
+
+
+def test_replicas_are_children_of_the_host_and_all_answer(start: Start) -> None:
+    host = start(3)
+
+    async def scenario(engine: HostedEngine) -> None:
+        pids = await ask_all(engine, 3)
+        assert pids[0] == host.pid
+        assert sorted(pids[1:]) == sorted(child.pid for child in psutil.Process(host.pid).children())
+        assert len(set(pids)) == 3
+        for pid in pids:
+            assert psutil.Process(pid).nice() == psutil.Process().nice(), "loading was done at a lower priority"
+            assert len(open_sockets(pid)) == 1, "no process holds the socket of another"
+
+    run(host, scenario)
+
+
+def open_sockets(pid: int) -> list[str]:
+    """Return the sockets a process has open."""
+    links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    return [link for link in links if link.startswith("socket:")]
+
+
+def test_a_killed_replica_is_missed_and_the_others_answer(start: Start) -> None:
+    host = start(2)
+
+    async def scenario(engine: HostedEngine) -> None:
+        _, replica = await ask_all(engine, 2)
+        os.kill(replica, 9)
+        while engine.is_whole:
+            await asyncio.sleep(0.001)
+        assert await ask_all(engine, 3) == [host.pid] * 3
+        assert engine.is_connected
+
+    run(host, scenario)
+
+
+def test_replicas_die_with_their_host_and_leave_nothing(start: Start) -> None:
+    host = start(3)
+
+    async def scenario(engine: HostedEngine) -> None:
+        pids = await ask_all(engine, 3)
+        os.kill(host.pid, 9)
+        while engine.is_connected:
+            await asyncio.sleep(0.001)
+        assert await asyncio.to_thread(gone, pids)
+
+    run(host, scenario)
+    assert host.returncode() == -9
+
+
+def test_closing_lets_the_host_end_its_replicas_and_then_itself(start: Start) -> None:
+    host = start(3)
+    pids: list[int] = []
+
+    async def scenario(engine: HostedEngine) -> None:
+        pids.extend(await ask_all(engine, 3))
+
+    run(host, scenario)
+    assert host.returncode() == 0, "it ended by itself, and reaped its children first"
+    assert not any(map(psutil.pid_exists, pids))
+
+
+def test_the_model_is_loaded_once_and_shared(start: Start) -> None:
+    size = 64 << 20
+    host = start(3, constant(0, peculiar.Echo, ballast_bytes=size))
+
+    async def scenario(engine: HostedEngine) -> None:
+        for pid in await ask_all(engine, 3):
+            assert psutil.Process(pid).memory_full_info().uss < size
+
+    run(host, scenario)
+
+
+@pytest.mark.parametrize("kind", [HistGradientBoostingClassifier, KNeighborsClassifier])
+def test_replicas_of_models_that_compute_in_parallel_answer(start: Start, kind: type[Any]) -> None:
+    """Both use OpenMP, in the gates already; a fork copies none of the threads that it may have started."""
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    labels = (X[:, 0] > 0).astype(int)
+    host = start(3, kind().fit(X, labels))
+
+    async def scenario(engine: HostedEngine) -> None:
+        asked = [engine.predict("predict", Batch(200, matrix=X), 30) for _ in range(6)]
+        for answer in await asyncio.gather(*asked):
+            assert np.mean(answer.tensors[0] == labels) > 0.9
+        assert engine.is_whole
+
+    run(host, scenario)
