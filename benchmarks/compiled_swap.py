@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ from benchmarks import cores
 from benchmarks.large_swap import link
 from benchmarks.load import closed_loop
 from benchmarks.models import GOLDEN_ROWS, LARGE_FEATURES
-from benchmarks.result import Plot, Result, Table, figure
+from benchmarks.result import Figure, Plot, Result, Table, figure
 from benchmarks.run import Run
 from benchmarks.server import LogReader, running, wait_settled
-from benchmarks.under_load import COLUMNS, latency, line, measure
+from benchmarks.under_load import COLUMNS, Swap, latency, line, measure
 from serving import publish
 
 ROWS = 20_000
@@ -51,26 +52,31 @@ def run(run: Run) -> Result:
 
         swaps = measure(run, server.url, path, forests[1:], swap, body=BODY, rate=rate)
         engines = (("first", engine), ("last", wait_settled(server, 1)["forest"]))
-    ratio = [latency(swap.during).p99 / latency(swap.steady).p99 for swap in swaps]
     return Result(
         name="compiled_swap",
         title="A compiled forest of a million nodes is swapped under half the load it can take",
         method=METHOD,
-        figures=(
-            figure("p99 during the swap / p99 before", "×", ratio, at_most=1.3),
-            figure("worst request during a swap", "ms", max(latency(swap.during).worst for swap in swaps), at_most=10),
-            figure("requests that failed", "", float(sum(swap.failures for swap in swaps)), at_most=0),
-            figure("forests that are compiled", "", float(sum(one == "onnx" for _, one in engines)), at_least=2),
-            figure("p99 before", "ms", [latency(swap.steady).p99 for swap in swaps]),
-            figure("p99 during", "ms", [latency(swap.during).p99 for swap in swaps]),
-            figure("rename to active", "s", [swap.seconds for swap in swaps]),
-            figure("requests/s sent", "", rate),
-        ),
+        figures=_figures(swaps, engines, rate),
         tables=(
             Table("Every swap", COLUMNS, tuple(swap.row("serving", number) for number, swap in enumerate(swaps, 1))),
             Table("Engine", ("version", "engine"), engines),
         ),
         plots=(Plot("Worst request of each tenth of a second", "ms", lines=(("serving", line(swaps[-1])),)),),
+    )
+
+
+def _figures(swaps: Sequence[Swap], engines: Sequence[tuple[str, str]], rate: float) -> tuple[Figure, ...]:
+    """Return what was promised and what else was found."""
+    ratio = [latency(swap.during).p99 / latency(swap.steady).p99 for swap in swaps]
+    return (
+        figure("p99 during the swap / p99 before", "×", ratio, at_most=1.3),
+        figure("worst request during a swap", "ms", max(latency(swap.during).worst for swap in swaps), at_most=10),
+        figure("requests that failed", "", float(sum(swap.failures for swap in swaps)), at_most=0),
+        figure("forests that are compiled", "", float(sum(one == "onnx" for _, one in engines)), at_least=2),
+        figure("p99 before", "ms", [latency(swap.steady).p99 for swap in swaps]),
+        figure("p99 during", "ms", [latency(swap.during).p99 for swap in swaps]),
+        figure("rename to active", "s", [swap.seconds for swap in swaps]),
+        figure("requests/s sent", "", rate),
     )
 
 

@@ -77,17 +77,20 @@ def load_in_turns(
     cell: Cell,
     number: int,
     patience_seconds: float,
-) -> None:
+) -> int:
     """Load one after another, forwards and backwards in turns so that drift favours nobody. Blocks.
 
     `patience_seconds` bounds the wait for what is still being computed when the generator of a heavy load has left.
+    Return how often the servers' core had not come to rest then.
     """
+    restless = 0
     for contender in contenders[:: 1 if number % 2 == 0 else -1]:
         generator = generators[contender.kind, cell.rows]
         found = generator.load(contender.url, contender.path, connections=cell.connections, seconds=cell.seconds)
         contender.loads.setdefault((cell.rows, cell.connections), []).append(found)
         if cell.rows * cell.connections >= ABANDONED_ROWS:  # the generator has left; the server may not know yet
-            wait_idle(SERVER_CORE, patience_seconds)
+            restless += not wait_idle(SERVER_CORE, patience_seconds)
+    return restless
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:

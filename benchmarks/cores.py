@@ -29,15 +29,19 @@ def on_cores(cores: Iterable[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def wait_idle(core: int, at_most_seconds: float = 30.0) -> None:
-    """Wait until a core has been at rest for a quarter of a second: what is left of abandoned requests is done then."""
+def wait_idle(core: int, at_most_seconds: float = 30.0) -> bool:
+    """Wait until a core has been at rest for a quarter of a second: what is left of abandoned requests is done then.
+
+    Return False when it never was: what is measured next is worth little.
+    """
     ends_at = time.monotonic() + at_most_seconds
     busy, total = _ticks(core)
     while time.monotonic() < ends_at:
         time.sleep(0.25)
         busy_before, total_before, (busy, total) = busy, total, _ticks(core)
         if busy - busy_before <= 0.2 * max(1, total - total_before):
-            return
+            return True
+    return False
 
 
 def _ticks(core: int) -> tuple[int, int]:

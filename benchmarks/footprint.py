@@ -41,9 +41,7 @@ def run(run: Run) -> Result:
     compiled = [_weigh_compiled(run.scratch / f"compiled-{number}") for number in range(run.count(3, 1))]
     modules = _imported(run.scratch / "imports", store, "small", **HOSTED)
     compiled_modules = _imported(run.scratch / "more-imports", run.scratch / "compiled-0" / "store", "forest")
-    packages = sorted({module.partition(".")[0] for module in modules})
-    found = [name for name in (*FORBIDDEN, "onnxruntime") if name in packages]
-    found_compiled = {module.partition(".")[0] for module in compiled_modules} & set(FORBIDDEN)
+    hosted_count, compiled_count = _count(modules, (*FORBIDDEN, "onnxruntime")), _count(compiled_modules, FORBIDDEN)
     return Result(
         name="footprint",
         title="The server process after its start",
@@ -51,13 +49,11 @@ def run(run: Run) -> Result:
         figures=(
             figure("server, resident memory", "MB", [one.resident / MB for one in server_memory], at_most=90),
             figure("server, private memory", "MB", [one.private / MB for one in server_memory], at_most=90),
-            figure(f"forbidden packages imported ({FORBIDDEN_TEXT}, onnxruntime)", "", float(len(found)), at_most=0),
+            figure(f"forbidden packages imported ({FORBIDDEN_TEXT}, onnxruntime)", "", hosted_count, at_most=0),
             figure("compiled forest: server, resident memory", "MB", [one[0] for one in compiled], at_most=140),
             figure("compiled forest: all processes, PSS", "MB", [one[1] for one in compiled], at_most=350),
             figure("compiled forest: is compiled", "", float(all(one[2] == "onnx" for one in compiled)), at_least=1),
-            figure(
-                f"compiled forest: forbidden packages ({FORBIDDEN_TEXT})", "", float(len(found_compiled)), at_most=0
-            ),
+            figure(f"compiled forest: forbidden packages ({FORBIDDEN_TEXT})", "", compiled_count, at_most=0),
             figure("modules imported", "", float(len(modules))),
             figure("start to listening", "s", listening),
             figure("start to ready with one model", "s", ready),
@@ -86,6 +82,11 @@ def _imported(directory: Path, store: Path, model: str, **environment: str) -> s
         server.predict(model, [[0.0] * 30]).raise_for_status()
         lines = server.log_path.read_text().splitlines()
     return {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")} - {"imported package"}
+
+
+def _count(modules: set[str], packages: tuple[str, ...]) -> float:
+    """Return how many of the packages have been imported."""
+    return float(len({module.partition(".")[0] for module in modules} & set(packages)))
 
 
 def _largest(modules: set[str]) -> tuple[tuple[str, float], ...]:

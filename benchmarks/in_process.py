@@ -7,7 +7,6 @@ predicts, orjson writes the labels. For ``onnx`` the model is a graph skl2onnx m
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -28,20 +27,19 @@ Rows = list[list[Any]]
 
 def loop(model: Path, body: Path, engine: str, *, seconds: float, cores: Iterable[int]) -> float:
     """Return how many bodies a second the loop gets through. Blocks."""
-    return _measure(model, body, engine, seconds, cores)["per_second"]
+    return _measure("loop", model, body, engine, seconds, cores)
 
 
 def alone(model: Path, body: Path, *, seconds: float, cores: Iterable[int]) -> float:
     """Return the median milliseconds scikit-learn's `predict` takes by itself for the rows of a body. Blocks."""
-    return _measure(model, body, "sklearn", seconds, cores)["predict_ms"]
+    return _measure("predict", model, body, "sklearn", seconds, cores)
 
 
-def _measure(model: Path, body: Path, engine: str, seconds: float, cores: Iterable[int]) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.in_process", str(model), str(body), engine, f"{seconds:g}"]
+def _measure(what: str, model: Path, body: Path, engine: str, seconds: float, cores: Iterable[int]) -> float:
+    command = [sys.executable, "-m", "benchmarks.in_process", what, str(model), str(body), engine, f"{seconds:g}"]
     with on_cores(cores):
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found: dict[str, float] = json.loads(said)
-    return found
+    return float(said)
 
 
 # --- the process -----------------------------------------------------------------------------------------------------
@@ -68,9 +66,27 @@ def _onnx(estimator: Any) -> tuple[Callable[[Rows], Any], Callable[[Any], Any]]:
     return lambda rows: np.array(rows, np.float32), lambda batch: session.run(outputs, {name: batch})[0]
 
 
+def _median_ms(work: Callable[[], object], seconds: float) -> float:
+    took: list[float] = []
+    ends_at = time.perf_counter() + seconds
+    while (now := time.perf_counter()) < ends_at or not took:
+        work()
+        took.append(time.perf_counter() - now)
+    return median(took) * 1000
+
+
+def _per_second(work: Callable[[], object], seconds: float) -> float:
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() < began + seconds or not count:
+        work()
+        count += 1
+    return count / (time.perf_counter() - began)
+
+
 def main() -> None:
-    """Run the loop and print what it found as JSON."""
+    """Measure as the command line says and print the number."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("loop", "predict"))
     parser.add_argument("model", type=Path)
     parser.add_argument("body", type=Path)
     parser.add_argument("engine", choices=ENGINES)
@@ -79,19 +95,16 @@ def main() -> None:
     estimator, body = joblib.load(options.model), options.body.read_bytes()
     to_batch, predict = (_onnx if options.engine == "onnx" else _sklearn)(estimator)
     batch = to_batch(orjson.loads(body)["instances"])
-    predict(batch)
-    took, began, count = [], time.perf_counter(), 0
-    while (now := time.perf_counter()) < began + options.seconds or not count:
-        predict(batch)
-        took.append(time.perf_counter() - now)
-        count = len(took)
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() < began + options.seconds or not count:
+
+    def answer() -> bytes:
         rows = orjson.loads(body)["instances"]
-        orjson.dumps({"predictions": predict(to_batch(rows)).tolist()})
-        count += 1
-    per_second = count / (time.perf_counter() - began)
-    print(json.dumps({"predict_ms": median(took) * 1000, "per_second": per_second}))
+        return orjson.dumps({"predictions": predict(to_batch(rows)).tolist()})
+
+    answer()
+    if options.what == "loop":
+        print(_per_second(answer, options.seconds))
+    else:
+        print(_median_ms(lambda: predict(batch), options.seconds))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from benchmarks import cores
 from benchmarks.models import large_forests, publish_logistic, size_mb
 from benchmarks.peers import USUAL, peer
 from benchmarks.percentiles import median
-from benchmarks.result import Plot, Result, Table, figure
+from benchmarks.result import Figure, Plot, Result, Table, figure
 from benchmarks.run import Run
 from benchmarks.server import LogReader, running, wait_settled
 from benchmarks.steps import Drop, Timeline, read_timelines
@@ -33,12 +33,9 @@ generator on the other. The engines are those of `GET /models/active`: a forest 
 def run(run: Run) -> Result:
     """Swap large models under load, ours first, then the usual service's."""
     forests = large_forests(run.cache, run.count(1020, 150), run.count(3, 2))
-    size = size_mb(forests[0])
     ours, timelines, engines = serve_and_swap(run, forests, cores.first(2), cores.ALL)
     alone, _, _ = serve_and_swap(run, forests, [cores.SERVER_CORE], [cores.CLIENT_CORE])
     usual = swap_usual(run, forests, cores.first(2), cores.ALL)
-    ratio = [latency(swap.during).p99 / latency(swap.steady).p99 for swap in ours]
-    usual_ratio = [latency(swap.during).p99 / latency(swap.steady).p99 for swap in usual]
     rows = [swap.row("serving", number) for number, swap in enumerate(ours, 1)]
     rows += [swap.row("serving, one core", number) for number, swap in enumerate(alone, 1)]
     rows += [swap.row("usual service", number) for number, swap in enumerate(usual, 1)]
@@ -46,21 +43,7 @@ def run(run: Run) -> Result:
         name="large_swap",
         title="A gigabyte becomes active under 200 requests a second",
         method=METHOD,
-        figures=(
-            figure("p99 during the swap / p99 before", "×", ratio, at_most=1.5),
-            figure("worst request during a swap", "ms", max(latency(swap.during).worst for swap in ours), at_most=20),
-            figure("on one core: p99 during the swap", "ms", [latency(swap.during).p99 for swap in alone], at_most=10),
-            figure("on one core: worst request", "ms", [latency(swap.during).worst for swap in alone]),
-            figure("requests that failed", "", float(sum(swap.failures for swap in (*ours, *alone))), at_most=0),
-            figure("p99 before", "ms", [latency(swap.steady).p99 for swap in ours]),
-            figure("p99 during", "ms", [latency(swap.during).p99 for swap in ours]),
-            figure("rename to active", "s", [swap.seconds for swap in ours]),
-            figure("size of the model file", "MB", size),
-            figure("usual service: p99 during / p99 before", "×", usual_ratio),
-            figure("usual service: worst request", "ms", [latency(swap.during).worst for swap in usual]),
-            figure("usual service: seconds to load", "s", [swap.seconds for swap in usual]),
-            figure("p99 during, usual service / serving", "×", _p99(usual) / _p99(ours)),
-        ),
+        figures=_figures(ours, alone, usual, size_mb(forests[0])),
         plots=(
             Plot(
                 "Worst request of each tenth of a second",
@@ -76,6 +59,27 @@ def run(run: Run) -> Result:
             Table("Engines of this server", ("model", "engine"), tuple(engines.items())),
             Table("This server, step by step (times from the history)", STEP_COLUMNS, by_step(ours, timelines)),
         ),
+    )
+
+
+def _figures(ours: list[Swap], alone: list[Swap], usual: list[Swap], size: float) -> tuple[Figure, ...]:
+    """Return what was promised and what else was found."""
+    ratio = [latency(swap.during).p99 / latency(swap.steady).p99 for swap in ours]
+    usual_ratio = [latency(swap.during).p99 / latency(swap.steady).p99 for swap in usual]
+    return (
+        figure("p99 during the swap / p99 before", "×", ratio, at_most=1.5),
+        figure("worst request during a swap", "ms", max(latency(swap.during).worst for swap in ours), at_most=20),
+        figure("on one core: p99 during the swap", "ms", [latency(swap.during).p99 for swap in alone], at_most=10),
+        figure("on one core: worst request", "ms", [latency(swap.during).worst for swap in alone]),
+        figure("requests that failed", "", float(sum(swap.failures for swap in (*ours, *alone))), at_most=0),
+        figure("p99 before", "ms", [latency(swap.steady).p99 for swap in ours]),
+        figure("p99 during", "ms", [latency(swap.during).p99 for swap in ours]),
+        figure("rename to active", "s", [swap.seconds for swap in ours]),
+        figure("size of the model file", "MB", size),
+        figure("usual service: p99 during / p99 before", "×", usual_ratio),
+        figure("usual service: worst request", "ms", [latency(swap.during).worst for swap in usual]),
+        figure("usual service: seconds to load", "s", [swap.seconds for swap in usual]),
+        figure("p99 during, usual service / serving", "×", _p99(usual) / _p99(ours)),
     )
 
 

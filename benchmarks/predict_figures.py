@@ -20,10 +20,14 @@ LOOP_PERCENT = 70.0
 
 @dataclass(slots=True)
 class Alone:
-    """The models without a server: milliseconds for a row, and bodies a second of the loop, round by round."""
+    """The models without a server: milliseconds for a row, and bodies a second of the loop, round by round.
+
+    `restless` counts the times when the core was still busy with something else after a long wait.
+    """
 
     predict_ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     per_second: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    restless: int = 0
 
     def table(self) -> Table:
         """Return the medians."""
@@ -44,6 +48,7 @@ def figures(contenders: Sequence[Contender], own: Alone) -> Iterator[Figure]:
     yield from _lone(by, echo, own)
     yield from _large(by, own)
     failures = float(sum(one.failures for one in contenders))
+    yield figure("times the servers' core did not come to rest", "", float(own.restless), at_most=0)
     yield figure("requests that failed, all servers", "", failures, at_most=0)
 
 
@@ -73,7 +78,7 @@ def _lone(by: dict[tuple[str, str], Contender], echo: Contender, own: Alone) -> 
         yield figure(f"{kind}, compiled: lone client's p50 above the echo's", "µs", above, at_most=at_most)
         rounds = zip(hosted, least, own.predict_ms[kind], strict=True)
         above = [(a - b - model) * 1000 for a, b, model in rounds]
-        what = f"{kind}, hosted: lone client's p50 above the echo's and the model's own time"
+        what = f"{kind}, hosted: lone client's p50 above echo and model alone"
         yield figure(what, "µs", above, at_most=HOSTED_MICROSECONDS)
 
 

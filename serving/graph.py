@@ -34,7 +34,7 @@ class GraphSession:
         options.log_severity_level = _FATAL_ONLY
         options.enable_cpu_mem_arena = False  # of no use to small inputs, and 1,000 sessions would have 1,000 arenas
         try:
-            session = onnxruntime.InferenceSession(graph.content, options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(bytes(graph.content), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001  (onnxruntime has its own tree of errors)
             raise ModelFailed(f"onnxruntime does not take the graph: {type(error).__name__}") from None
         self.methods: tuple[Method, ...] = tuple(graph.outputs)

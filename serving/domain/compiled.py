@@ -28,7 +28,7 @@ NULL_TEXT = "\x00null"
 class Graph:
     """One ONNX graph: its serialized form, and for each method it answers the names of the outputs to read."""
 
-    content: bytes
+    content: bytes | memoryview
     outputs: dict[Method, tuple[str, ...]]
 
 
@@ -107,7 +107,7 @@ class ProvenRows(BaseModel):
 
 
 class Compilation(BaseModel):
-    """Whether a model is served compiled, and on what evidence.
+    """Whether a model is served compiled, and on what evidence. `is_final` says that asking again would be in vain.
 
     `engine` is ``onnx`` when it is, else None; `reason` says in a sentence why or why not. `guard` says what is
     refused. `largest_difference` is the largest absolute distance between two finite numbers over all rows and methods;
@@ -119,13 +119,13 @@ class Compilation(BaseModel):
 
     engine: str | None
     reason: str
+    is_final: bool = True
     rows: tuple[ProvenRows, ...] = ()
     guard: Guard = Guard()
     largest_difference: float | None = None
     row_seconds: tuple[float, float] | None = None
     batch_seconds: tuple[float, float] | None = None
     batch_rows: int = 0
-    graph_nodes: int | None = None
     graph_bytes: int | None = None
     seconds: float = 0.0
 

@@ -25,6 +25,8 @@ class Format(StrEnum):
     PICKLE = "pickle"
     SKOPS = "skops"
     ONNX = "onnx"
+    XGBOOST = "xgboost"
+    LIGHTGBM = "lightgbm"
 
 
 SUFFIXES: dict[str, Format] = {
@@ -33,6 +35,13 @@ SUFFIXES: dict[str, Format] = {
     ".pickle": Format.PICKLE,
     ".skops": Format.SKOPS,
     ".onnx": Format.ONNX,
+    ".ubj": Format.XGBOOST,
+}
+
+# Artefacts in version directories only, where other files commonly have these suffixes: whole names, not suffixes.
+FULL_NAMES: dict[str, Format] = {
+    "model.json": Format.XGBOOST,
+    "model.txt": Format.LIGHTGBM,
 }
 
 

@@ -116,7 +116,7 @@ def _graph(frame: Frame) -> Graph:
     outputs = decode_object(frame.header).get("outputs")
     if not isinstance(outputs, dict) or not outputs.keys() <= set(METHODS):
         raise ProtocolError("a graph does not say what it answers")
-    return Graph(bytes(frame.payload), {method: tuple(map(str, names)) for method, names in outputs.items()})
+    return Graph(frame.payload, {method: tuple(map(str, names)) for method, names in outputs.items()})
 
 
 def describe_end(code: int) -> str:

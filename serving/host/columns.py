@@ -17,6 +17,7 @@ import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 
 from serving.domain.signature import Dtype
+from serving.host.boosters import library_of
 from serving.host.ranges import numbers_known_to
 
 MAX_VALUES = 1024
@@ -226,10 +227,18 @@ def texts_for(vectorizer: Any) -> list[str]:
 
 def _needs_numbers(part: Any) -> bool:
     name = type(part).__name__
+    if library_of(part) is not None:
+        return not _takes_categories(part)
     if name == "FunctionTransformer":
         return part.validate or isinstance(part.func, np.ufunc)
     is_object_imputer = name == "SimpleImputer" and part.statistics_.dtype.kind == "O"
     return type(part).__module__.startswith("sklearn.") and name not in _TAKES_ANYTHING and not is_object_imputer
+
+
+def _takes_categories(booster: Any) -> bool:
+    """Say whether an estimator of XGBoost's or LightGBM's was fitted on categories of a table."""
+    inner = getattr(booster, "booster_", None)
+    return "c" in (getattr(booster, "feature_types", None) or ()) or bool(getattr(inner, "pandas_categorical", None))
 
 
 def _mark_numbers(columns: list[Column]) -> None:

@@ -16,6 +16,7 @@ from serving.domain.batch import Column as BatchColumn
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Container, Signature
 from serving.host.answers import to_prediction
+from serving.host.boosters import library_of
 from serving.host.columns import Column
 from serving.host.model import refusal_or_failure
 from serving.host.parts import all_parts, is_from_sklearn
@@ -29,8 +30,6 @@ class EstimatorModel:
     the rows, they are given as an array: checking a DataFrame takes four times as long as a small model's answer.
     """
 
-    engine = "sklearn"
-
     def __init__(
         self,
         estimator: Any,
@@ -40,6 +39,7 @@ class EstimatorModel:
     ) -> None:
         self.estimator = estimator
         self.name = type(estimator).__name__
+        self.engine = library_of(estimator) or "sklearn"
         self.signature = signature
         self.columns = columns
         self.trained_with = trained_with or {}

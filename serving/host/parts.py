@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from serving.host import boosters
+
 MAX_PARTS = 100_000
 MAX_ALIKE = 32
 
@@ -41,13 +43,18 @@ def all_parts(estimator: Any) -> Iterator[Any]:
 
 
 def compute_alone(estimator: Any) -> None:
-    """Set ``n_jobs`` to 1 and ``verbose`` to off in every part: a host computes in one thread and prints nothing."""
+    """Set ``n_jobs`` and its like to 1 and ``verbose`` to off in every part.
+
+    A host computes in one thread and prints nothing.
+    """
     for part in all_parts(estimator):
         state = vars(part)
         if "n_jobs" in state:
             state["n_jobs"] = 1
         if state.get("verbose"):
             state["verbose"] = 0
+        if boosters.library_of(part) is not None:
+            boosters.compute_alone(part)
 
 
 def is_from_sklearn(part: Any) -> bool:

@@ -19,7 +19,10 @@ import sklearn
 import skops.io  # noqa: F401  (importing is the point)
 import threadpoolctl
 
-from serving.host import child  # noqa: F401  (importing is the point)
+from serving.host import (
+    boosters,
+    child,  # noqa: F401  (importing is the point)
+)
 
 _SKIPPED = ("tests", "conftest", "experimental", "_build_utils", "externals", "setup")
 
@@ -35,4 +38,7 @@ def _import_all_of_sklearn() -> None:
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     _import_all_of_sklearn()
+    for name in boosters.EXTRAS:  # importing them starts no thread
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     threadpoolctl.threadpool_info()  # looks at every loaded library once; hosts inherit the answer

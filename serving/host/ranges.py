@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from serving.host.boosters import thresholds_in
+
 MAX_ROWS = 16
 
 # rows, or points among the rows, that estimators keep: (n, columns)
@@ -113,6 +115,15 @@ def _from_thresholds(part: Any) -> Any:
         return low - abs(low) * 0.1, high + abs(high) * 0.1
 
 
+def _from_boosted_thresholds(part: Any) -> Any:
+    found = thresholds_in(part)
+    if found is None:
+        return None
+    low, high = map(np.asarray, found)
+    with np.errstate(invalid="ignore"):
+        return low - abs(low) * 0.1, high + abs(high) * 0.1
+
+
 def _from_bins(part: Any) -> Any:
     mapper = getattr(part, "_bin_mapper", None)
     if mapper is None or getattr(part, "_preprocessor", None) is not None:
@@ -139,6 +150,7 @@ _READERS: tuple[Callable[[Any], Any], ...] = (
     _from_quantiles,
     _from_statistics,
     _from_thresholds,
+    _from_boosted_thresholds,
     _from_bins,
     _from_knots,
     _from_category_counts,

@@ -231,7 +231,8 @@ class CandidateRunner:
             return Stopped()
         if report.refusal is not None:
             return Refused(report)
-        self._recall.keep(artifact, evaluation)
+        if known is None:
+            evaluation = self._recall.keep(artifact, evaluation)
         if report.is_compiled:
             return self._compiled(artifact, evaluation)
         engine = HostedEngine(report.engine or "unknown", on_lost, max_batch_rows=self._settings.engine.max_batch_rows)

@@ -41,12 +41,21 @@ class Recall:
             return None
         return kept
 
-    def keep(self, artifact: Artifact, evaluation: Evaluation) -> None:
-        """Remember what became of a version. A cache that cannot be written costs the next start time, nothing else."""
+    def keep(self, artifact: Artifact, evaluation: Evaluation) -> Evaluation:
+        """Remember what became of a version, and return it as it is remembered.
+
+        A cache that cannot be written costs the next start time, nothing else; nor is kept what was bad luck.
+        """
+        compilation = evaluation.report.compilation
+        if compilation is not None and not compilation.is_final:
+            return evaluation
+        digest, basis = artifact.id.digest, self._basis_of(artifact)
         try:
-            self._cache.remember(artifact.id.digest, self._basis_of(artifact), evaluation)
+            self._cache.remember(digest, basis, evaluation)
+            return self._cache.recall(digest, basis) or evaluation
         except StagingFailed as error:
             log.warning("evaluation_not_kept", model=artifact.id.model, reason=str(error))
+            return evaluation
 
     def _basis_of(self, artifact: Artifact) -> str:
         name = f"{self._basis} {artifact.id.model} {artifact.id.version}"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from serving.domain.errors import NotPublished
 from serving.domain.listing import Entry
 from serving.domain.manifest import MANIFEST_NAME, InvalidDocument, Manifest, parse_manifest
-from serving.domain.version import SUFFIXES
+from serving.domain.version import FULL_NAMES, SUFFIXES
 from serving.settings import StoreSettings
 from serving.store.entries import Rules, Subject, look, read_directory, read_file
-from serving.store.names import Names
+from serving.store.names import Names, format_in_version
 
 
 def find_entry(path: Path, settings: StoreSettings) -> tuple[Path, Entry]:
@@ -27,7 +28,7 @@ def find_entry(path: Path, settings: StoreSettings) -> tuple[Path, Entry]:
             f"'{path}' cannot be read: {error.strerror}; give a model file or a version directory"
         ) from None
     if entry.problem is None and entry.format is None:
-        raise NotPublished(f"'{path}' is not an artefact: its name must end in one of {', '.join(SUFFIXES)}")
+        raise NotPublished(f"'{path}' is not an artefact: its name must end in one of {', '.join(SUFFIXES)} or be one of {', '.join(FULL_NAMES)}")
     if entry.problem is not None:
         raise NotPublished(f"'{path}': {entry.problem}")
     return entry_root, entry
@@ -41,7 +42,8 @@ def _find_file(real: Path, settings: StoreSettings) -> tuple[Path, Entry]:
         seen = look(str(root), descriptor, str(root), real.name)
     finally:
         os.close(descriptor)
-    return root, read_file(_rules(root, settings), subject, real.name, seen)
+    entry = read_file(_rules(root, settings), subject, real.name, seen)
+    return root, replace(entry, format=format_in_version(real.name))  # named by a person, so it is meant
 
 
 def _find_directory(real: Path, settings: StoreSettings) -> tuple[Path, Entry]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from serving.domain.listing import Entry, FileStamp
 from serving.domain.manifest import MANIFEST_NAME
 from serving.store.links import BadLink, resolve
-from serving.store.names import Names, artefact_format
+from serving.store.names import Names, artefact_format, format_in_version
 
 MAX_FILES = 1000
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -101,7 +101,7 @@ def read_directory(rules: Rules, subject: Subject, directory_fd: int, directory:
         return Reading(unusable(subject, f"holds {len(names)} files; a version has at most {MAX_FILES}"))
     looks = list(_looks(rules, directory_fd, directory, names))
     files = [(name, seen) for name, seen in looks if not seen.is_directory]
-    artefacts = [name for name, _ in files if artefact_format(name)]
+    artefacts = [name for name, _ in files if format_in_version(name)]
     if not artefacts:
         return Reading(note=f"'{subject.path}' holds no artefact yet" if names else None)
     problems = [problem for name, seen in files if (problem := _why_unusable(name, seen))]
@@ -114,7 +114,7 @@ def read_directory(rules: Rules, subject: Subject, directory_fd: int, directory:
         subject.version,
         subject.path,
         artefacts[0],
-        artefact_format(artefacts[0]),
+        format_in_version(artefacts[0]),
         stamps,
         has_manifest=any(stamp.name == MANIFEST_NAME for stamp in stamps),
         problem="; ".join([*problems[:3], *([too_large] if too_large else [])]) or None,

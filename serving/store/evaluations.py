@@ -1,7 +1,8 @@
 """What evaluating a version came to, kept by digest: one file each, which holds the report and the compiled form.
 
-A file is ``sha256 of the rest (32 bytes) | length of the head (u64, little-endian) | head (JSON) | graphs``. Its name
-is ``<digest>@<basis>``: a verdict holds for the same bytes under the same libraries and settings only.
+A file is ``sha256 of the head (32 bytes) | length of the head (u64, little-endian) | head (JSON) | graphs``; the head has
+the sha256 of each graph. Its name is ``<digest>@<basis>``: a verdict holds for the same bytes under the same libraries
+and settings only. Graphs may have hundreds of megabytes: nothing here copies one while it holds the interpreter lock.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 
 import orjson
@@ -20,8 +21,8 @@ from serving.domain.report import CandidateReport, Evaluation
 from serving.store.asides import Asides
 from serving.store.durable import create_file, sync_directory
 
-_HEAD = struct.Struct("<Q")
-_SHA256_BYTES = 32
+_PREFIX = struct.Struct("<32sQ")
+_MOST_HEAD_BYTES = 64 << 20
 _BASIS_CHARACTERS = 16
 
 
@@ -36,23 +37,23 @@ class Evaluations:
         """Return what was written, None when there is nothing or it is damaged (then it is removed)."""
         path = self._path(digest, basis)
         try:
-            with open(path, "rb") as file:
-                raw = memoryview(file.read())
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
-            return _decode(raw)
+            return _decode(descriptor)
         except (ValueError, KeyError, TypeError, AttributeError, struct.error, ValidationError):
             with suppress(FileNotFoundError):
                 os.unlink(path)
             return None
+        finally:
+            os.close(descriptor)
 
     def write(self, digest: str, basis: str, evaluation: Evaluation) -> None:
         """Write durably; what was known on another basis is given up."""
         path = self._path(digest, basis)
-        content = _encode(evaluation)
         with self._asides.new() as aside:
-            create_file(aside, [hashlib.sha256(b"".join(content)).digest(), *content], 0o600)
+            create_file(aside, _encode(evaluation), 0o600)
             os.rename(aside, path)
         sync_directory(self._directory)
         self._remove(lambda name: name.startswith(f"{_bare(digest)}@") and name != os.path.basename(path))
@@ -75,22 +76,31 @@ def _bare(digest: str) -> str:
     return digest.removeprefix("sha256:")
 
 
-def _encode(evaluation: Evaluation) -> list[bytes]:
-    described = [{"outputs": graph.outputs, "bytes": len(graph.content)} for graph in evaluation.graphs]
+def _encode(evaluation: Evaluation) -> Iterator[bytes | memoryview]:
+    described = [
+        {"outputs": graph.outputs, "bytes": len(graph.content), "sha256": hashlib.sha256(graph.content).hexdigest()}
+        for graph in evaluation.graphs
+    ]
     head = orjson.dumps({"report": evaluation.report.model_dump(mode="json"), "graphs": described})
-    return [_HEAD.pack(len(head)), head, *(graph.content for graph in evaluation.graphs)]
+    yield _PREFIX.pack(hashlib.sha256(head).digest(), len(head))
+    yield head
+    yield from (graph.content for graph in evaluation.graphs)
 
 
-def _decode(raw: memoryview) -> Evaluation:
-    content = raw[_SHA256_BYTES:]
-    if hashlib.sha256(content).digest() != raw[:_SHA256_BYTES]:
+def _decode(descriptor: int) -> Evaluation:
+    sha256, size = _PREFIX.unpack(os.pread(descriptor, _PREFIX.size, 0))
+    if size > _MOST_HEAD_BYTES:
         raise ValueError("damaged")
-    (size,) = _HEAD.unpack_from(content)
-    start = _HEAD.size + size
-    head = orjson.loads(content[_HEAD.size : start])
+    raw = os.pread(descriptor, size, _PREFIX.size)
+    if hashlib.sha256(raw).digest() != sha256:
+        raise ValueError("damaged")
+    head = orjson.loads(raw)
+    start = _PREFIX.size + size
     graphs = []
     for each in head["graphs"]:
-        outputs = {method: tuple(names) for method, names in each["outputs"].items()}
-        graphs.append(Graph(bytes(content[start : start + each["bytes"]]), outputs))
-        start += each["bytes"]
+        content = os.pread(descriptor, each["bytes"], start)
+        if hashlib.sha256(content).hexdigest() != each["sha256"]:
+            raise ValueError("damaged")
+        graphs.append(Graph(content, {method: tuple(names) for method, names in each["outputs"].items()}))
+        start += len(content)
     return Evaluation(CandidateReport.model_validate(head["report"]), tuple(graphs))

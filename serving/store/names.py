@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable
 
-from serving.domain.version import SUFFIXES, Format
+from serving.domain.version import FULL_NAMES, SUFFIXES, Format
 
 IGNORED_ENDINGS = ("~", ".tmp", ".part", ".partial", ".swp", ".filepart")
 LOST_AND_FOUND = "lost+found"  # at the root of an ext4 volume, hence of many a mounted store
@@ -31,8 +31,16 @@ class Names:
 
 
 def artefact_format(name: str) -> Format | None:
-    """Return the format that the suffix of `name` stands for, or None when it is not an artefact. Case is ignored."""
+    """Return the format that the suffix of `name` stands for, or None when it is not an artefact. Case is ignored.
+
+    For lone files and single files; what lies in a version directory is told by `format_in_version`.
+    """
     return SUFFIXES.get(os.path.splitext(name)[1].lower())
+
+
+def format_in_version(name: str) -> Format | None:
+    """Return the format of a file in a version directory, where two more names are artefacts. Case is ignored."""
+    return artefact_format(name) or FULL_NAMES.get(name.lower())
 
 
 def artefact_stem(name: str) -> str:

@@ -15,10 +15,12 @@ from serving.host.compiling.drawing import NotCompilable
 from serving.host.estimator import EstimatorModel
 from serving.host.evaluation import CompileRequest
 from serving.host.model import LoadedModel, one_line, told
+from serving.host.parts import all_parts
 
 # onnxruntime computes all of a graph whatever is asked of it, so the default method gets one of its own; a large model
 # is not held twice for that
 MOST_BYTES_TWICE = 4 << 20
+KNOWN_PACKAGES = ("sklearn.", "xgboost.", "lightgbm.")
 
 _HEAD = struct.Struct("<Q")
 
@@ -33,11 +35,21 @@ def compile_model(
     begin = time.monotonic()
     try:
         if not isinstance(model, EstimatorModel):
-            raise NotCompilable(f"a {model.name} is answered by {model.engine} as it is")
+            raise NotCompilable(f"an {model.name} is answered by {model.engine} as it is")
+        _refuse_foreign(model)
         compilation, graphs = _decode(run_apart(lambda: _work(model, request, examples), request.seconds))
-    except (NotCompilable, Unfinished) as error:
+    except NotCompilable as error:
         compilation, graphs = Compilation(engine=None, reason=str(error)), ()
+    except Unfinished as error:
+        compilation, graphs = Compilation(engine=None, reason=str(error), is_final=False), ()
     return compilation.model_copy(update={"seconds": time.monotonic() - begin}), graphs
+
+
+def _refuse_foreign(model: EstimatorModel) -> None:
+    """Say early, before anything is forked or imported, that code nobody knows cannot be converted."""
+    for part in all_parts(model.estimator):
+        if hasattr(part, "fit") and not type(part).__module__.startswith(KNOWN_PACKAGES):
+            raise NotCompilable(f"{type(part).__name__} is no estimator of scikit-learn, XGBoost or LightGBM")
 
 
 def _work(model: EstimatorModel, request: CompileRequest, examples: Sequence[Batch]) -> bytes:

@@ -23,6 +23,7 @@ from serving.host.compiling import converters
 from serving.host.compiling.converters.registry import answers
 from serving.host.compiling.drawing import Drawing, NotCompilable, value_info
 from serving.host.compiling.layout import feed_of, fitted_to, inputs_of
+from serving.host.compiling.trees import too_many_nodes
 from serving.host.estimator import EstimatorModel
 from serving.host.model import told
 from serving.host.parts import is_from_sklearn
@@ -42,7 +43,7 @@ def convert(model: EstimatorModel, methods: Sequence[Method] | None = None, max_
     """
     nodes = count_tree_nodes(model.estimator)
     if nodes > max_nodes:
-        raise NotCompilable(f"the trees have {nodes} nodes, at most {max_nodes} are compiled")
+        raise too_many_nodes(nodes, max_nodes)
     chosen = tuple(model.signature.methods if methods is None else methods)
     batch = model.sample(_SAMPLE_ROWS)
     try:
@@ -50,7 +51,7 @@ def convert(model: EstimatorModel, methods: Sequence[Method] | None = None, max_
     except ServingError as error:
         raise NotCompilable(f"the model does not answer made-up rows ({error})") from None
     assert converters.__all__  # importing the package registered them
-    drawing = Drawing()
+    drawing = Drawing(max_tree_nodes=max_nodes)
     rows = inputs_of(model.signature, drawing)
     try:
         with warnings.catch_warnings(action="ignore"):

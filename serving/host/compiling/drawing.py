@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +30,8 @@ class Drawing:
     nodes: list[Any] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
     inputs: list[Any] = field(default_factory=list)
-    known: dict[Any, tuple[str, ...]] = field(default_factory=dict)
+    known: dict[Any, Any] = field(default_factory=dict)
+    max_tree_nodes: int = sys.maxsize
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Draw a node with one output."""
@@ -39,12 +42,18 @@ class Drawing:
         is_small = all(isinstance(value, (int, float, str)) for value in attributes.values())
         key = (kind, domain, inputs, outputs, tuple(sorted(attributes.items()))) if is_small else None
         if key in self.known:
-            return self.known[key]
+            return tuple(self.known[key])
         names = tuple(f"n{len(self.nodes)}_{place}" for place in range(outputs))
         self.nodes.append(helper.make_node(kind, list(inputs), list(names), domain=domain, **attributes))
         if key is not None:
             self.known[key] = names
         return names
+
+    def once(self, key: tuple[Any, ...], draw: Callable[[], Any]) -> Any:
+        """Return what `draw` gave when it was first asked for under `key`: trees are large, and methods share them."""
+        if key not in self.known:
+            self.known[key] = draw()
+        return self.known[key]
 
     def constant(self, values: Any) -> str:
         """Keep an array, or a scalar; objects are strings. Floats stay what they are, Python's are float64."""
@@ -54,7 +63,7 @@ class Drawing:
             content = tuple(array.ravel().tolist()) if array.dtype.kind in "OU" else array.tobytes()
             key = ("constant", array.dtype.str, array.shape, content)
         if key in self.known:
-            return self.known[key][0]
+            return str(self.known[key][0])
         name = f"k{len(self.constants)}"
         self.constants.append(tensor(array, name))
         if key is not None:

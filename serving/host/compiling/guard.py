@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ def guard_of(model: EstimatorModel) -> Guard:
     """
     if model.signature.container is Container.TEXTS:
         return Guard()
-    return Guard(known=_known(model), smallest=_smallest(model))
+    known = _known(model)
+    return Guard(known=known, smallest=_smallest(model, known))
 
 
 def _known(model: EstimatorModel) -> dict[int, tuple[Any, ...]]:
@@ -48,9 +50,9 @@ def _known(model: EstimatorModel) -> dict[int, tuple[Any, ...]]:
     return {at: tuple(dict.fromkeys(values)) for at, values in refused.items()}
 
 
-def _smallest(model: EstimatorModel) -> float | None:
-    known = model.signature.features
-    numeric = [at for at, feature in enumerate(known) if feature.dtype is Dtype.NUMBER and not model.columns[at].values]
+def _smallest(model: EstimatorModel, known: Collection[int]) -> float | None:
+    features = enumerate(model.signature.features)
+    numeric = [at for at, feature in features if feature.dtype is Dtype.NUMBER and at not in known]
     if not numeric or not _refuses(model, dict.fromkeys(numeric, -1.0)):
         return None
     if _refuses(model, dict.fromkeys(numeric, 0.0)) and _refuses(model, dict.fromkeys(numeric, 1.0)):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from serving.host.compiling.drawing import Drawing, tensor
+from serving.host.compiling.drawing import Drawing, NotCompilable, tensor
 
 ML = "ai.onnx.ml"
 _LEQ = 0
@@ -121,7 +121,7 @@ def summed(drawing: Drawing, table: TreeTable, matrix: str) -> str:
         table = replace(table, values=table.values[:, 0])
     if table.values.ndim == 1:
         return ensemble(drawing, table, matrix, np.zeros(len(table.feature), np.int64), 1)
-    # ReduceSum adds in an order of its own: then ties between classes would not always be ties
+    # ReduceSum promises no order, and ties between classes are ties only in the order of the trees
     sums = drawing.op("CumSum", leaf_values(drawing, table, matrix), drawing.constant(np.array(1, dtype=np.int64)))
     return drawing.op("Gather", sums, drawing.constant(np.array(len(table.roots) - 1, dtype=np.int64)), axis=1)
 
@@ -131,6 +131,8 @@ def ensemble(drawing: Drawing, table: TreeTable, matrix: str, targets: Integers,
 
     The dtype of ``table.values``, float32 or float64, is that of the comparison, the sum and the result.
     """
+    if len(table.feature) > drawing.max_tree_nodes:
+        raise too_many_nodes(len(table.feature), drawing.max_tree_nodes)
     table, targets = _without_bare_leaves(table, targets)
     is_leaf = table.is_leaf
     inner = np.flatnonzero(~is_leaf)
@@ -154,6 +156,11 @@ def ensemble(drawing: Drawing, table: TreeTable, matrix: str, targets: Integers,
     if table.missing_left[inner].any():
         attributes["nodes_missing_value_tracks_true"] = table.missing_left[inner].astype(np.int64).tolist()
     return drawing.op("TreeEnsemble", matrix, domain=ML, **attributes)
+
+
+def too_many_nodes(nodes: int, limit: int) -> NotCompilable:
+    """Return the refusal of trees above the limit."""
+    return NotCompilable(f"the trees have {nodes} nodes, at most {limit} are compiled")
 
 
 def _without_bare_leaves(table: TreeTable, targets: Integers) -> tuple[TreeTable, Integers]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 
 from serving.domain.report import Verdict
@@ -13,6 +14,8 @@ _PICKLE = 0x80
 _PICKLE_PROTOCOLS = range(2, 6)
 _ONNX_IR_VERSION_FIELD = 0x08
 _ONNX_IR_VERSIONS = range(1, 64)
+_UBJSON_LENGTHS = (b"i", b"U", b"I", b"l", b"L")  # of the first name, after a brace
+_XGBOOST_JSON = re.compile(rb'\s*\{\s*"(?:learner"\s*:\s*\{|version"\s*:\s*\[)')
 
 _COMPRESSIONS = {
     b"\x1f\x8b": "gzip",
@@ -33,6 +36,8 @@ _SUFFIX = {
     "a pickle": "name it .joblib or .pkl",
     "an ONNX graph": "name it .onnx",
     "a zip archive": "a skops file is named .skops",
+    "an XGBoost model": "name it .ubj, or model.json in a version directory",
+    "a LightGBM model": "name it model.txt, in a version directory",
 }
 
 
@@ -55,6 +60,8 @@ class FormatGate:
             Format.PICKLE: seen == "a pickle" or seen.endswith("joblib file"),
             Format.SKOPS: seen == "a zip archive",
             Format.ONNX: seen == "an ONNX graph",
+            Format.XGBOOST: seen == "an XGBoost model",
+            Format.LIGHTGBM: seen == "a LightGBM model",
         }
         if not fits[wanted]:
             hint = f": {_SUFFIX[seen]}" if seen in _SUFFIX else ""
@@ -79,6 +86,12 @@ def _kind(head: bytes) -> str:
         return "a zip archive"
     if head[0] == _ONNX_IR_VERSION_FIELD and len(head) > 1 and head[1] in _ONNX_IR_VERSIONS:
         return "an ONNX graph"
+    if head[:1] == b"{" and head[1:2] in _UBJSON_LENGTHS:
+        return "an XGBoost model" if b"learner" in head or b"version" in head else "a UBJSON document"
+    if _XGBOOST_JSON.match(head):
+        return "an XGBoost model"
+    if head.startswith((b"tree\n", b"tree\r\n")):
+        return "a LightGBM model"
     return _text_or_unknown(head)
 
 

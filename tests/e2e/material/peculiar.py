@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.linear_model import LinearRegression
 
 
 class Constant(RegressorMixin, BaseEstimator):
@@ -25,6 +26,10 @@ class Constant(RegressorMixin, BaseEstimator):
 
     def predict(self, X: Any) -> Any:
         return np.full(len(X), float(self.value))
+
+
+class Foreign(LinearRegression):
+    """A linear regression, but not scikit-learn's own: nobody knows how it answers."""
 
 
 class Slow(Constant):

@@ -141,6 +141,26 @@ def test_replicas_die_with_their_host_and_leave_nothing(start: Start) -> None:
     assert host.returncode() == -9
 
 
+def test_a_replica_dies_with_its_host_even_while_it_computes(start: Start) -> None:
+    """It would not see the end of its socket before it is done."""
+    host = start(2, constant(0, peculiar.Slow))
+    replicas = [child.pid for child in psutil.Process(host.pid).children()]
+
+    async def scenario(engine: HostedEngine) -> None:
+        slow = Batch(1, matrix=np.array([[600.0, 77.0]]))
+        asked = [asyncio.ensure_future(engine.predict("predict", slow, 30)) for _ in range(2)]
+        await asyncio.sleep(0)
+        os.kill(host.pid, 9)
+        while engine.is_connected:
+            await asyncio.sleep(0.001)
+        assert await asyncio.to_thread(gone, [host.pid, *replicas])
+        for request in asked:
+            request.cancel()
+        await asyncio.wait(asked)
+
+    run(host, scenario)
+
+
 def test_closing_lets_the_host_end_its_replicas_and_then_itself(start: Start) -> None:
     host = start(3)
     pids: list[int] = []

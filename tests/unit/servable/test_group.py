@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from typing import Any
 
@@ -190,6 +191,22 @@ def test_a_host_that_died_before_it_was_attached_is_noticed(hosts: Hosts) -> Non
         await until(lambda: not engine.is_connected)
         await engine.attach(hosts())
         assert (await waiting).by_row() == [2.0]
+        await engine.close()
+
+    run(scenario())
+
+
+def test_a_replica_that_died_while_the_others_were_being_attached_is_noticed(hosts: Hosts) -> None:
+    lost: list[HostedEngine] = []
+    host = hosts(replicas=8)
+
+    async def scenario() -> None:
+        engine = HostedEngine("sklearn", lost.append)
+        host.theirs[1].shutdown(socket.SHUT_RDWR)
+        await engine.attach(host)
+        await until(lambda: lost)
+        assert engine.is_connected
+        assert not engine.is_whole
         await engine.close()
 
     run(scenario())

@@ -16,6 +16,7 @@ from serving.host.compiling.converters import (
     naive_bayes,
     projections,
     scaling,
+    voting,
     wrappers,
     xgboost,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "naive_bayes",
     "projections",
     "scaling",
+    "voting",
     "wrappers",
     "xgboost",
 ]

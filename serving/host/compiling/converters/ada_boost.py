@@ -35,7 +35,8 @@ def classifier(part: Any, rows: Rows, method: str) -> Any:
     if is_binary:
         votes = [vote[:, 1] for vote in votes]
     table = table_of([member.tree_ for member in part.estimators_], votes)
-    scores = drawing.op("Div", summed(drawing, table, rows.matrix()), drawing.constant(_total(part)))
+    found = drawing.once(("raw", id(part), rows.blocks), lambda: summed(drawing, table, rows.matrix()))
+    scores = drawing.op("Div", str(found), drawing.constant(_total(part)))
     if is_binary:
         scores = drawing.op("Add", scores, scores)
     if method == "predict_proba" and is_binary:

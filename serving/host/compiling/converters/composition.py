@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from serving.host.columns import positions_of as positions
 from serving.host.compiling.converters.blocks import Rows
-from serving.host.compiling.converters.labels import as_column, by_largest, by_truth
+from serving.host.compiling.converters.labels import as_column, by_truth
 from serving.host.compiling.converters.registry import answer, answers, converts, numbers, transformed, transforms
 from serving.host.compiling.drawing import Drawing, NotCompilable
 
@@ -85,46 +85,6 @@ def inner(part: Any) -> Any:
 
 
 # --- several estimators on the same rows ------------------------------------------------------------------------------
-
-
-@converts("VotingRegressor")
-def voting_regressor(part: Any, rows: Rows, method: str) -> Any:
-    """Draw the weighted mean of the predictions."""
-    if method != "predict":
-        return NotImplemented
-    drawing = rows.drawing
-    return weighted(drawing, [numbers(each, rows, "predict") for each in part.estimators_], part._weights_not_none)
-
-
-@converts("VotingClassifier")
-def voting_classifier(part: Any, rows: Rows, method: str) -> Any:
-    """Draw the mean of the probabilities, or the votes: among equal ones the first class wins."""
-    drawing = rows.drawing
-    weights = part._weights_not_none
-    if part.voting == "soft" and method in ("predict", "predict_proba"):
-        shares = [answer(each, rows, "predict_proba") for each in part.estimators_]
-        mean = weighted(drawing, shares, weights)
-        return mean if method == "predict_proba" else by_largest(drawing, part.classes_, mean)
-    if part.voting != "hard" or method != "predict":
-        return NotImplemented
-    places = drawing.constant(np.arange(len(part.classes_)))
-    votes = []
-    for place, each in enumerate(part.estimators_):
-        label = drawing.op("Cast", answer(each, rows, "predict"), to=TensorProto.INT64)
-        vote = drawing.op("Cast", drawing.op("Equal", as_column(drawing, label), places), to=TensorProto.DOUBLE)
-        votes.append(vote if weights is None else drawing.op("Mul", vote, drawing.constant(float(weights[place]))))
-    return by_largest(drawing, part.classes_, total(drawing, votes))
-
-
-def weighted(drawing: Drawing, tensors: list[str], weights: Any) -> str:
-    """Return the weighted mean of tensors, as numpy's average: sum, then one division."""
-    if weights is None:
-        return drawing.op("Div", total(drawing, tensors), drawing.constant(float(len(tensors))))
-    parts = [
-        drawing.op("Mul", tensor, drawing.constant(float(weight)))
-        for tensor, weight in zip(tensors, weights, strict=True)
-    ]
-    return drawing.op("Div", total(drawing, parts), drawing.constant(float(np.sum(weights))))
 
 
 def total(drawing: Drawing, tensors: list[str]) -> str:

@@ -23,7 +23,6 @@ _MEASURED = frozenset(
         "MLPClassifier",
         "MLPRegressor",
         "NeighborhoodComponentsAnalysis",
-        "QuadraticDiscriminantAnalysis",
         "QuantileTransformer",
         "TfidfTransformer",
     }

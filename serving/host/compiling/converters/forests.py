@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from serving.host.compiling.converters.blocks import Rows
 from serving.host.compiling.converters.labels import by_largest, flat, take
-from serving.host.compiling.converters.registry import converts
+from serving.host.compiling.converters.registry import answer, answers, converts
 from serving.host.compiling.trees import TreeTable, for_float32, joined, summed
 
 
@@ -79,10 +79,10 @@ def _labels(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
     found = []
     dtype = np.result_type(*part.classes_) if np.asarray(part.classes_[0]).dtype.kind in "OU" else np.float64
-    for output, (count, classes) in enumerate(zip(part.n_classes_, part.classes_, strict=True)):
-        shares = _probabilities(part, rows, output, count)
+    shares = answers(part, rows, "predict_proba")
+    for output, classes in enumerate(part.classes_):
         labels = np.asarray(classes).astype(dtype)  # several outputs: scikit-learn gives numbers as float64
-        index = drawing.op("ArgMax", shares, axis=1, keepdims=1)
+        index = drawing.op("ArgMax", shares[output], axis=1, keepdims=1)
         found.append(drawing.op("Gather", drawing.constant(labels), index, axis=0))
     return drawing.op("Concat", *found, axis=1)
 
@@ -99,7 +99,7 @@ def _label(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
     trees = trees_of(part)
     if len(trees) > 1:
-        return by_largest(drawing, part.classes_, _probabilities(part, rows, 0, part.n_classes_))
+        return by_largest(drawing, part.classes_, answer(part, rows, "predict_proba"))
     winners = np.argmax(trees[0].value[:, 0, :], axis=1)
     index = flat(drawing, summed(drawing, table_of(trees, [winners]), rows.matrix()))
     return take(drawing, part.classes_, drawing.op("Cast", index, to=TensorProto.INT64))

@@ -54,6 +54,10 @@ def softmax(drawing: Drawing, raw: str) -> str:
 
 
 def _raw(part: Any, rows: Rows) -> str:
+    return str(rows.drawing.once(("raw", id(part), rows.blocks), lambda: _draw_raw(part, rows)))
+
+
+def _draw_raw(part: Any, rows: Rows) -> str:
     trees = [member.tree_ for member in part.estimators_.ravel()]
     values = [tree.value[:, 0, 0] * part.learning_rate for tree in trees]
     table = table_of(trees, values).after(_start(part).tolist())

@@ -56,6 +56,10 @@ def classifier(part: Any, rows: Rows, method: str) -> Any:
 
 
 def _raw(part: Any, rows: Rows) -> str:
+    return str(rows.drawing.once(("raw", id(part), rows.blocks), lambda: _draw_raw(part, rows)))
+
+
+def _draw_raw(part: Any, rows: Rows) -> str:
     predictors = [predictor for stage in part._predictors for predictor in stage]
     table = joined([_table(predictor) for predictor in predictors])
     if part._preprocessor is not None:

@@ -11,7 +11,7 @@ from serving.host.compiling.converters.blocks import Rows
 from serving.host.compiling.converters.forests import table_of
 from serving.host.compiling.converters.labels import flat
 from serving.host.compiling.converters.linear import inliers
-from serving.host.compiling.converters.registry import converts
+from serving.host.compiling.converters.registry import answer, converts
 from serving.host.compiling.trees import summed
 
 
@@ -19,6 +19,9 @@ from serving.host.compiling.trees import summed
 def isolation_forest(part: Any, rows: Rows, method: str) -> Any:
     """Draw ``-2 ** (-depths / normal depth)``, less ``offset_`` for the decision."""
     drawing = rows.drawing
+    if method != "score_samples":
+        decision = drawing.op("Sub", answer(part, rows, "score_samples"), drawing.constant(float(part.offset_)))
+        return decision if method == "decision_function" else inliers(drawing, decision)
     trees = [member.tree_ for member in part.estimators_]
     depths = [
         part._decision_path_lengths[place] + part._average_path_length_per_tree[place] - 1.0
@@ -30,8 +33,4 @@ def isolation_forest(part: Any, rows: Rows, method: str) -> Any:
     share = drawing.op("Div", total, drawing.constant(-normal)) if normal else drawing.op("Sub", total, total)
     if not normal:
         share = drawing.op("Sub", share, drawing.constant(1.0))
-    scores = drawing.op("Neg", drawing.op("Pow", drawing.constant(np.array(2.0)), share))
-    if method == "score_samples":
-        return scores
-    decision = drawing.op("Sub", scores, drawing.constant(float(part.offset_)))
-    return decision if method == "decision_function" else inliers(drawing, decision)
+    return drawing.op("Neg", drawing.op("Pow", drawing.constant(np.array(2.0)), share))

@@ -9,8 +9,14 @@ from onnx import TensorProto
 
 from serving.host.compiling.converters.blocks import Rows
 from serving.host.compiling.converters.labels import flat
-from serving.host.compiling.converters.registry import converts
+from serving.host.compiling.converters.registry import converts, transforms
 from serving.host.compiling.drawing import Drawing, NotCompilable
+
+
+@transforms("IsotonicRegression")
+def isotonic_transform(part: Any, rows: Rows) -> Rows:
+    """Draw the regression of the one feature, as a column."""
+    return rows.with_matrix(interpolated(part, rows.drawing, rows.matrix()), 1)
 
 
 @converts("IsotonicRegression")
@@ -25,8 +31,8 @@ def interpolated(part: Any, drawing: Drawing, column: str) -> str:
     """Return the regression of a column (rows, 1), in the same shape."""
     known = np.asarray(part.X_thresholds_, dtype=np.float64)
     values = np.asarray(part.y_thresholds_, dtype=np.float64)
-    if part.out_of_bounds != "clip":
-        raise NotCompilable("IsotonicRegression that does not clip has no compiled form")
+    if part.out_of_bounds not in ("clip", "nan"):
+        raise NotCompilable("IsotonicRegression that refuses numbers out of bounds has no compiled form")
     low, high = drawing.constant(known[0]), drawing.constant(known[-1])
     inside = drawing.op("Clip", column, low, high)
     if len(known) == 1:
@@ -42,4 +48,7 @@ def interpolated(part: Any, drawing: Drawing, column: str) -> str:
     slope = drawing.op("Gather", drawing.constant(slopes), index, axis=0)
     start = drawing.op("Gather", drawing.constant(known[:-1]), index, axis=0)
     base = drawing.op("Gather", drawing.constant(values[:-1]), index, axis=0)
-    return drawing.op("Add", drawing.op("Mul", drawing.op("Sub", inside, start), slope), base)
+    made = drawing.op("Add", drawing.op("Mul", drawing.op("Sub", inside, start), slope), base)
+    if part.out_of_bounds == "clip":
+        return made
+    return drawing.op("Where", drawing.op("Equal", inside, column), made, drawing.constant(np.nan))

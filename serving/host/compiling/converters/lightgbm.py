@@ -46,10 +46,10 @@ class _Saved:
 @converts("LGBMRegressor", "LGBMRanker")
 def regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the sum of the trees, and the inverse link of the objective."""
-    saved = _read(part)
+    saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
     if method != "predict" or saved.outputs != 1:
         return NotImplemented
-    raw = flat(rows.drawing, _raw(saved, rows))
+    raw = flat(rows.drawing, _averaged(saved, rows.drawing, _raw(saved, rows)))
     if saved.objective[0] in _LOGARITHMIC:
         return rows.drawing.op("Exp", raw)
     return raw if saved.objective[0] in _IDENTITY and "sqrt" not in saved.objective else _unknown(saved)
@@ -58,13 +58,14 @@ def regressor(part: Any, rows: Rows, method: str) -> Any:
 @converts("LGBMClassifier")
 def classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw probabilities, and the label where they are largest."""
-    saved = _read(part)
+    saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
     drawing = rows.drawing
     if method not in ("predict", "predict_proba", "decision_function"):
         return NotImplemented
     raw = _raw(saved, rows)
-    if method == "decision_function":
+    if method == "decision_function":  # LightGBM leaves out the division of random forests here
         return flat(drawing, raw) if saved.outputs == 1 else raw
+    raw = _averaged(saved, drawing, raw)
     if saved.objective[0] in ("multiclass", "multiclassova"):
         shares = _shares(saved, drawing, raw)
         return shares if method == "predict_proba" else by_largest(drawing, part.classes_, shares)
@@ -88,12 +89,19 @@ def _unknown(saved: _Saved) -> Any:
 
 
 def _raw(saved: _Saved, rows: Rows) -> str:
+    return str(rows.drawing.once(("raw", id(saved), rows.blocks), lambda: _draw_raw(saved, rows)))
+
+
+def _draw_raw(saved: _Saved, rows: Rows) -> str:
     tables = [_table(tree) for tree in saved.trees]
     table, rows = _with_turns(saved.trees, joined(tables), rows)
-    total = summed_in_turn(rows.drawing, table, rows.matrix(), saved.outputs)
+    return summed_in_turn(rows.drawing, table, rows.matrix(), saved.outputs)
+
+
+def _averaged(saved: _Saved, drawing: Drawing, raw: str) -> str:
     if not saved.is_average:
-        return total
-    return rows.drawing.op("Div", total, rows.drawing.constant(float(len(tables) // saved.outputs)))
+        return raw
+    return drawing.op("Div", raw, drawing.constant(float(len(saved.trees) // saved.outputs)))
 
 
 # --- the saved booster ------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from serving.host.compiling.converters.labels import (
     logistic,
     with_complement,
 )
-from serving.host.compiling.converters.registry import converts
+from serving.host.compiling.converters.registry import answer, converts
 from serving.host.compiling.drawing import Drawing
 
 _SOFTMAX = {"LogisticRegression", "LogisticRegressionCV", "LinearDiscriminantAnalysis"}
@@ -64,8 +64,13 @@ def classifier(part: Any, rows: Rows, method: str) -> Any:
     is_multilabel = getattr(part, "_label_binarizer", None) is not None and part._label_binarizer.y_type_.startswith(
         "multilabel"
     )
-    if is_multilabel or method == "predict_log_proba":
+    if is_multilabel or (method == "predict_log_proba" and type(part).__name__ != "LinearDiscriminantAnalysis"):
         return NotImplemented
+    if method == "predict_log_proba":  # zeros become the smallest normal number before the logarithm
+        shares = answer(part, rows, "predict_proba")
+        smallest = drawing.constant(np.finfo(np.float64).smallest_normal)
+        is_none = drawing.op("Equal", shares, drawing.constant(0.0))
+        return drawing.op("Log", drawing.op("Where", is_none, smallest, shares))
     scores = product(rows, part.coef_, part.intercept_)
     is_binary = np.atleast_2d(part.coef_).shape[0] == 1
     if method == "decision_function":

@@ -1,4 +1,7 @@
-"""Naive Bayes: ``_joint_log_likelihood`` of sklearn.naive_bayes, normalized in log space."""
+"""Naive Bayes and quadratic discriminants: log likelihoods of each class, normalized in log space.
+
+Formulas are those of ``_joint_log_likelihood`` in sklearn.naive_bayes.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,36 @@ def naive_bayes(part: Any, rows: Rows, method: str) -> Any:
         return by_largest(rows.drawing, part.classes_, joint)
     logarithms = normalized(rows.drawing, joint)
     return logarithms if method == "predict_log_proba" else rows.drawing.op("Exp", logarithms)
+
+
+@converts("QuadraticDiscriminantAnalysis")
+def quadratic(part: Any, rows: Rows, method: str) -> Any:
+    """Draw the log posterior of each class, as ``_decision_function`` of QuadraticDiscriminantAnalysis."""
+    drawing = rows.drawing
+    joint = str(drawing.once(("raw", id(part), rows.blocks), lambda: _posterior(part, rows)))
+    if method == "predict":
+        return by_largest(drawing, part.classes_, joint)
+    if method == "decision_function" and len(part.classes_) == 2:
+        first, second = (drawing.op("Gather", joint, drawing.constant(np.int64(at)), axis=1) for at in (0, 1))
+        return drawing.op("Sub", second, first)
+    if method == "decision_function":
+        return joint
+    logarithms = normalized(drawing, joint)
+    return logarithms if method == "predict_log_proba" else drawing.op("Exp", logarithms)
+
+
+def _posterior(part: Any, rows: Rows) -> str:
+    drawing = rows.drawing
+    axis = drawing.constant(np.array([1], dtype=np.int64))
+    norms = []
+    for mean, rotation, scaling in zip(part.means_, part.rotations_, part.scalings_, strict=True):
+        apart = drawing.op("Sub", rows.matrix(), drawing.constant(np.asarray(mean)))
+        turned = drawing.op("MatMul", apart, drawing.constant(rotation * scaling**-0.5))
+        norms.append(drawing.op("ReduceSum", drawing.op("Mul", turned, turned), axis))
+    sizes = np.array([np.sum(np.log(scaling)) for scaling in part.scalings_])
+    total = drawing.op("Add", drawing.op("Concat", *norms, axis=1), drawing.constant(sizes))
+    halved = drawing.op("Mul", total, drawing.constant(-0.5))
+    return drawing.op("Add", halved, drawing.constant(np.log(part.priors_)))
 
 
 def normalized(drawing: Drawing, joint: str) -> str:

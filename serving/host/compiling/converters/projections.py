@@ -35,6 +35,20 @@ def pca(part: Any, rows: Rows) -> Rows:
     return made.with_matrix(rows.drawing.op("Div", made.matrix(), rows.drawing.constant(scale)), made.width)
 
 
+@converts("PCA")
+def likelihood(part: Any, rows: Rows, method: str) -> Any:
+    """Draw the log likelihood of rows, as ``score_samples`` of sklearn.decomposition.PCA."""
+    if method != "score_samples":
+        return NotImplemented
+    drawing = rows.drawing
+    precision = np.asarray(part.get_precision(), dtype=np.float64)
+    centered = drawing.op("Sub", rows.matrix(), drawing.constant(np.asarray(part.mean_, dtype=np.float64)))
+    products = drawing.op("Mul", centered, drawing.op("MatMul", centered, drawing.constant(precision)))
+    total = drawing.op("ReduceSum", products, drawing.constant(np.array([1], dtype=np.int64)), keepdims=0)
+    size = 0.5 * (rows.width * np.log(2.0 * np.pi) - np.linalg.slogdet(precision)[1])
+    return drawing.op("Sub", drawing.op("Mul", total, drawing.constant(-0.5)), drawing.constant(float(size)))
+
+
 @transforms("TruncatedSVD", "GaussianRandomProjection", "SparseRandomProjection")
 def components(part: Any, rows: Rows) -> Rows:
     """Draw the product with ``components_``."""

@@ -44,7 +44,12 @@ def transforms(*names: str) -> Callable[[Transform], Transform]:
 
 
 def answers(part: Any, rows: Rows, method: str) -> tuple[str, ...]:
-    """Draw `method` of `part` and return the names of its tensors; raises NotCompilable."""
+    """Draw `method` of `part`, once, and return the names of its tensors; raises NotCompilable."""
+    key = ("answers", id(part), method, rows.blocks)
+    return tuple(rows.drawing.once(key, lambda: _answers(part, rows, method)))
+
+
+def _answers(part: Any, rows: Rows, method: str) -> tuple[str, ...]:
     if method == "transform":
         return (transformed(part, rows).matrix(),)
     _require_known(part)
@@ -75,7 +80,13 @@ def numbers(part: Any, rows: Rows, method: str) -> str:
 
 
 def transformed(part: Any, rows: Rows) -> Rows:
-    """Draw what a transformer makes of `rows`; raises NotCompilable."""
+    """Draw what a transformer makes of `rows`, once; raises NotCompilable."""
+    found = rows.drawing.once(("transformed", id(part), rows.blocks), lambda: _transformed(part, rows))
+    assert isinstance(found, Rows)
+    return found
+
+
+def _transformed(part: Any, rows: Rows) -> Rows:
     if isinstance(part, str) or part is None:
         return rows if part != "drop" else Rows(rows.drawing, ())
     _require_known(part)

@@ -41,7 +41,7 @@ class _Saved:
 @converts("XGBRegressor", "XGBRFRegressor", "XGBRanker")
 def regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the sum of the trees, and the inverse link of the objective."""
-    saved = _read(part)
+    saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
     drawing = rows.drawing
     if method != "predict" or saved.outputs != 1:
         return NotImplemented
@@ -56,7 +56,7 @@ def regressor(part: Any, rows: Rows, method: str) -> Any:
 @converts("XGBClassifier", "XGBRFClassifier")
 def classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw probabilities, and the label where they are largest; of two classes above one half."""
-    saved = _read(part)
+    saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
     drawing = rows.drawing
     if saved.objective in _SOFTMAX:
         shares = drawing.op("Softmax", _raw(saved, rows), axis=1)
@@ -82,6 +82,10 @@ def _logistic(drawing: Drawing, raw: str) -> str:
 
 
 def _raw(saved: _Saved, rows: Rows) -> str:
+    return str(rows.drawing.once(("raw", id(saved), rows.blocks), lambda: _draw_raw(saved, rows)))
+
+
+def _draw_raw(saved: _Saved, rows: Rows) -> str:
     narrow = rows.drawing.op("Cast", rows.matrix(), to=TensorProto.FLOAT)
     table = saved.table.after(saved.start.tolist())
     return summed_in_turn(rows.drawing, table, narrow, saved.outputs)

@@ -1,0 +1,82 @@
+"""The compile gate: what it says, and that it refuses only where a compiled form is required."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+
+from serving.domain.compiled import Compilation
+from serving.domain.report import Verdict
+from serving.host.evaluation import CompileRequest
+from tests.e2e.material.peculiar import Constant
+from tests.unit.host.candidates import ROWS, WORDS, MakeCandidate
+
+MakeRequest = Callable[..., CompileRequest]
+
+
+def test_a_model_with_a_proved_graph_is_handed_over_as_one(candidate: MakeCandidate) -> None:
+    outcome = candidate(LogisticRegression().fit(ROWS, WORDS)).evaluate(compile=CompileRequest())
+    assert outcome["compile"].verdict is Verdict.PASSED
+    assert "answers alike on" in outcome["compile"].evidence
+    assert outcome.model is None
+    assert {method for graph in outcome.graphs for method in graph.outputs} == set(outcome.report.signature.methods)
+    assert outcome.report.is_ready
+    assert outcome.report.is_compiled
+    assert outcome.report.engine == "onnx"
+    assert "onnxruntime" in outcome.report.libraries
+    assert outcome.report.memory_bytes == sum(len(graph.content) for graph in outcome.graphs)
+
+
+def test_a_model_without_one_stays_in_its_host_and_says_why(candidate: MakeCandidate) -> None:
+    outcome = candidate(Constant(3.0).fit(ROWS)).evaluate(compile=CompileRequest())
+    assert outcome["compile"].verdict is Verdict.SKIPPED
+    assert outcome["compile"].evidence.startswith("stays in its host: Constant is no estimator of scikit-learn")
+    assert outcome.model is not None
+    assert not outcome.graphs
+    assert outcome.report.engine == "sklearn"
+
+
+def test_where_one_is_required_a_model_without_one_is_refused(candidate: MakeCandidate) -> None:
+    outcome = candidate(Constant(3.0).fit(ROWS)).evaluate(compile=CompileRequest(mode="require"))
+    assert outcome["compile"].verdict is Verdict.REFUSED
+    assert "engine.compile = require" in outcome["compile"].evidence
+    assert outcome.model is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ({"nodes": 10}, "nodes, at most 10 are compiled"),
+        ({"bytes": 1000}, "allowed are 0 MB (engine.compile_mb)"),
+        ({"seconds": 0.01}, "not finished after 0.01 s (engine.compile_seconds)"),
+    ],
+)
+def test_budgets_end_compiling_and_nothing_else(candidate: MakeCandidate, limit: dict[str, float], reason: str) -> None:
+    forest = RandomForestClassifier(5, random_state=0).fit(ROWS, WORDS)
+    outcome = candidate(forest).evaluate(compile=CompileRequest(**limit))
+    assert reason in outcome["compile"].evidence
+    assert outcome.report.is_ready
+    assert outcome.model is not None
+    compilation = outcome.report.compilation
+    assert compilation is not None
+    assert compilation.is_final == ("seconds" not in limit)
+
+
+def test_off_compiles_nothing(candidate: MakeCandidate) -> None:
+    outcome = candidate(LogisticRegression().fit(ROWS, WORDS)).evaluate(compile=CompileRequest(mode="off"))
+    assert outcome["compile"] == outcome["compile"].model_copy(
+        update={"verdict": Verdict.SKIPPED, "evidence": "engine.compile is off"}
+    )
+    assert outcome.report.compilation is None
+    assert outcome.model is not None
+
+
+def test_a_verdict_that_is_known_is_not_looked_for_again(candidate: MakeCandidate) -> None:
+    known = Compilation(engine=None, reason="slower yesterday")
+    outcome = candidate(LogisticRegression().fit(ROWS, WORDS)).evaluate(compile=CompileRequest(known=known))
+    assert outcome["compile"].evidence == "stays in its host: slower yesterday"
+    assert outcome.report.compilation == known
+    assert outcome.model is not None
