@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sklearn import __version__ as sklearn_version
 
-from benchmarks.peer_servers import AGAINST, INPUTS_BODY, OIP_BODY, ROWS_BODY, Peer
+from benchmarks.peer_servers import AGAINST, INPUTS_BODY, OIP_BODY, ROWS_BODY, Peer, short_directory
 from benchmarks.peers import free_port
 
 SKLEARN = f"scikit-learn=={sklearn_version}"
@@ -73,10 +73,9 @@ def _mlflow(binaries: Path, directory: Path, model: str, port: int) -> Command:
 
 
 def _ray(binaries: Path, directory: Path, model: str, port: int) -> Command:
-    temporary = Path("/tmp") / f"ray-{port}"  # its sockets' paths must be short
     file = directory / f"{model}.joblib"
-    command = [str(binaries / "python"), str(AGAINST / "ray_server.py"), str(file), str(port), str(temporary)]
-    return command, {"RAY_USAGE_STATS_ENABLED": "0"}
+    command = [str(binaries / "python"), str(AGAINST / "ray_server.py"), str(file), str(port)]
+    return [*command, str(short_directory(port))], {"RAY_USAGE_STATS_ENABLED": "0"}
 
 
 MLSERVER = (_mlserver(None, {}), _mlserver(0, {}))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -91,6 +93,12 @@ def started(peer: Peer, binaries: Path, directory: Path, model: str, *, on: Iter
         yield url
     finally:
         stop(process)
+        shutil.rmtree(short_directory(port), ignore_errors=True)
+
+
+def short_directory(port: int) -> Path:
+    """Return a directory of a server at a port whose sockets' paths must be short; removed when the server is."""
+    return Path(tempfile.gettempdir()) / f"peer-{port}"
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

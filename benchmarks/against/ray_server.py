@@ -28,13 +28,13 @@ class Model:
 def main() -> None:
     """Serve until a signal comes."""
     over = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: over.set())
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=sys.argv[3])
     serve.start(
         http_options={"host": "127.0.0.1", "port": int(sys.argv[2])}, logging_config={"enable_access_log": False}
     )
     serve.run(Model.bind(sys.argv[1]), route_prefix="/predict")
+    for number in (signal.SIGTERM, signal.SIGINT):  # after Ray has set its own
+        signal.signal(number, lambda *_: over.set())
     over.wait()
     serve.shutdown()
     ray.shutdown()

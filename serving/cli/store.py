@@ -90,6 +90,7 @@ def check(
     with progress(f"checking {path}") as doing:
         report = offline.check(path, settings, doing)
     _show_gates(report)
+    _show_proof(report)
     show(_verdict(report))
     if not report.is_ready:
         raise typer.Exit(1)
@@ -142,11 +143,30 @@ def _show_gates(report: CandidateReport) -> None:
     show_table(["GATE", "VERDICT", "MS", "EVIDENCE"], rows)
 
 
+def _show_proof(report: CandidateReport) -> None:
+    """Say what the compiled form was tried with, when there is one."""
+    proof = report.compilation
+    if proof is None or proof.engine is None:
+        return
+    tried = ", ".join(f"{one.rows} {one.kind}" for one in proof.rows)
+    show(f"compiled: {tried}; largest difference {proof.largest_difference:.2g}")
+    for rows, seconds in ((1, proof.row_seconds), (proof.batch_rows, proof.batch_seconds)):
+        if seconds is not None:
+            show(f"compiled: {rows} row{'s' * (rows > 1)} in {seconds[1] * 1e6:.0f} us, not {seconds[0] * 1e6:.0f} us")
+    guard = proof.guard
+    bounds = [f"above {guard.largest:g}"] if guard.largest is not None else []
+    bounds += [f"below {guard.smallest:g}"] if guard.smallest is not None else []
+    refused = [f"numbers {' or '.join(bounds)}"] if bounds else []
+    refused += [f"unknown values in {len(guard.known)} features"] if guard.known else []
+    if refused:
+        show(f"compiled: refuses {', '.join(refused)}")
+
+
 def _verdict(report: CandidateReport) -> str:
     if report.refusal is not None:
         return one_line(f"refused by {report.refusal.gate}: {report.refusal.evidence}")
     if not report.is_ready:
         return "refused: not every gate has answered"
     warnings = sum(result.verdict is Verdict.WARNED for result in report.gates)
-    memory = f", {report.memory_bytes / (1 << 20):.0f} MB" if report.memory_bytes is not None else ""
+    memory = f", {report.memory_bytes / (1 << 20):.2g} MB" if report.memory_bytes is not None else ""
     return f"passed{f' with {warnings} warned' if warnings else ''}: served by {report.engine}{memory}"

@@ -166,8 +166,8 @@ def _require_whole(content: bytes) -> None:
         if not (b"Tree=0\n" + trees)[at : at + 24].startswith(b"Tree=%d\n" % index):
             raise LoadRefused(f"the file is cut short or damaged (tree {index} is not where it should be)")
         at += size
-    if b"\nend of trees" not in content:
-        raise LoadRefused("the file is cut short or damaged (the line 'end of trees' is missing)")
+    if b"\nend of trees" not in content or not content.endswith(b"\n"):
+        raise LoadRefused("the file is cut short or damaged (it ends in the middle of a line, or of the trees)")
 
 
 def _estimator_around(lightgbm: ModuleType, booster: Any, text: str) -> Any:

@@ -13,7 +13,7 @@ from serving.host.compiling.drawing import OPSETS, Drawing, NotCompilable
 from serving.host.model import told
 
 # those that were measured to answer alike in float64; others it knows are off by a float32, or fail
-_MEASURED = frozenset(
+MEASURED = frozenset(
     {
         "KNeighborsClassifier",
         "KNeighborsRegressor",
@@ -70,7 +70,7 @@ def _width(part: Any, dims: Any) -> int:
 
 
 def _converted(part: Any, width: int, options: dict[str, Any]) -> Any:
-    if type(part).__name__ not in _MEASURED:
+    if type(part).__name__ not in MEASURED:
         raise NotCompilable(f"{type(part).__name__} has no compiled form")
     from skl2onnx import convert_sklearn  # noqa: PLC0415  (takes a while to load)
     from skl2onnx.common.data_types import DoubleTensorType  # noqa: PLC0415

@@ -1,0 +1,199 @@
+"""Which estimators are answered compiled, tried on all of scikit-learn's: ``python -m benchmarks.engines``.
+
+Compiles each one as a host does and writes docs/engines.md. Blocks for some minutes; run it alone on the machine.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sklearn.utils import all_estimators
+
+from benchmarks import circumstances, run
+from benchmarks.engine_models import libraries, pipelines, texts
+from serving.domain.compiled import Compilation
+from serving.domain.errors import ServingError
+from serving.host.compiling import converters
+from serving.host.compiling.compile import compile_model
+from serving.host.compiling.converters.fallback import MEASURED
+from serving.host.compiling.converters.registry import CONVERTERS, TRANSFORMS
+from serving.host.describe import examine
+from serving.host.evaluation import CompileRequest
+from serving.host.parts import all_parts, compute_alone
+from tests.unit.host.test_every_estimator import LEFT_OUT, NO_FEATURES, NOTHING_TO_OFFER, fitted
+
+PAGE = run.ROOT / "docs" / "engines.md"
+LIBRARIES = ("scikit-learn", "onnxruntime", "skl2onnx", "numpy")
+NO_TABLES = {"DictVectorizer", "LabelBinarizer", "LabelEncoder", "MultiLabelBinarizer", "FrozenEstimator", "TSNE"}
+
+INTRODUCTION = """\
+When a version is evaluated, its host tries to **compile** it: to draw the fitted estimator, with everything inside it,
+as one ONNX graph in float64. A graph that is proved is handed to the server, which answers with it in its own process,
+without a host and without scikit-learn. Parts are drawn by our own converters (`serving/host/compiling/converters`),
+which know what scikit-learn computes step by step, and a few by skl2onnx where it was measured to answer alike.
+
+No graph is believed. Estimator and graph answer the same rows by all methods: golden examples and rows near them, rows
+like those of training, rows far outside, rows at every kind of split of every tree (on the threshold, and one ulp of
+float64 and of float32 to each side), all categories and unknown ones, missing values in every pattern the signature
+allows, and numbers of 1e9, 1e15, 1e30 and the ends of float32 and float64. Labels must be equal on **all** of them,
+other numbers within `engine.compile_tolerance` (1e-5, relative), dtypes and shapes exactly; and the graph must be
+faster, for one row and for 256. The guard is what keeps that true in service: what the estimator refuses (categories
+it does not know, negative numbers) and numbers beyond the largest that were proved are refused by the server too.
+
+Everything else **stays in its host** and is answered by the estimator itself, no less correctly: code that is not
+scikit-learn's, XGBoost's or LightGBM's; features that take values of any type; what iterates to find each answer
+(`NMF`, `SVC` with several probabilities); what has no compiled form yet; and what is not faster as a graph. The table
+says which, and why. `GET /models/{name}/versions/{version}` says it for every version, with its proof."""
+
+FITTING = """\
+Estimators are fitted as scikit-learn's own tests do, on 60 rows of 6 features and with settings meant for quick tests
+(forests of 5 trees), so times are those of small models. Pipelines and the last groups are fitted on usual data. "µs"
+are medians for one row by the default method, without HTTP; what is not faster as a graph here may be with another
+size, because the model that is served is the one that is measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One estimator and what became of it."""
+
+    group: str
+    name: str
+    methods: tuple[str, ...]
+    drawn_by: str
+    verdict: Compilation
+
+
+def main() -> int:
+    """Try all, telling each on a line of its own, and write the page."""
+    warnings.simplefilter("ignore")
+    where = circumstances.describe()
+    tried, unserved = [], []
+    for group, name, make in _all():
+        begin = time.monotonic()
+        try:
+            one = _try(group, name, make())
+        except ServingError as error:
+            unserved.append(name)
+            print(f"{name}: not served ({error})", flush=True)
+            continue
+        tried.append(one)
+        became = "compiled" if one.verdict.engine else one.verdict.reason
+        print(f"{group}.{name}: {became} ({time.monotonic() - begin:.1f} s)", flush=True)
+    unserved += sorted(NOTHING_TO_OFFER | NO_FEATURES | NO_TABLES)
+    PAGE.write_text(_page(where, tried, sorted(unserved)))
+    print(f"wrote {PAGE.relative_to(run.ROOT)}")
+    return 0
+
+
+def _all() -> Iterator[tuple[str, str, Any]]:
+    left_out = (LEFT_OUT.keys() - {"SequentialFeatureSelector"}) | NOTHING_TO_OFFER | NO_FEATURES
+    ours = [
+        (".".join(kind.__module__.split(".")[:2]), name, lambda name=name: fitted(name)[0])
+        for name, kind in all_estimators()
+        if name not in left_out and name != "HashingVectorizer"
+    ]
+    yield from sorted([*ours, *texts()], key=lambda each: each[:2])
+    yield from libraries()
+    yield from pipelines()
+
+
+def _try(group: str, name: str, estimator: Any) -> Tried:
+    compute_alone(estimator)
+    model = examine(estimator)
+    verdict, _ = compile_model(model, CompileRequest(), [])
+    return Tried(group, name, model.signature.methods, _drawn_by(estimator) if verdict.engine else "", verdict)
+
+
+def _drawn_by(estimator: Any) -> str:
+    """Say whose converters drew the parts of what was compiled."""
+    assert converters.__all__  # importing the package registered them
+    names = {type(part).__name__ for part in all_parts(estimator)}
+    theirs = sorted(name for name in names & MEASURED if name not in CONVERTERS and name not in TRANSFORMS)
+    if not theirs:
+        return "ours"
+    return "skl2onnx" if type(estimator).__name__ in theirs else f"ours, skl2onnx ({', '.join(theirs)})"
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def _page(where: dict[str, Any], tried: list[Tried], unserved: list[str]) -> str:
+    machine = where["machine"]
+    versions = ", ".join(f"{name} {where['versions'][name]}" for name in LIBRARIES)
+    header = [
+        "# Engines",
+        "",
+        "Written by `python -m benchmarks.engines`; do not edit it by hand.",
+        "",
+        *(INTRODUCTION.splitlines()),
+        "",
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}; {where['date']}; "
+        f"Python {where['versions']['python']}, {versions}; "
+        f"others kept the machine busy {where['busy_before_percent']:g}% before.",
+        "",
+        *(FITTING.splitlines()),
+        "",
+        *_counts(tried, unserved),
+    ]
+    return "\n".join([*header, "", *_table(tried)]) + "\n"
+
+
+def _counts(tried: list[Tried], unserved: list[str]) -> list[str]:
+    kinds = {
+        "scikit-learn": [one for one in tried if one.group.startswith("sklearn.")],
+        "XGBoost and LightGBM": [one for one in tried if one.group in ("xgboost", "lightgbm")],
+        "pipelines": [one for one in tried if one.group == "pipelines"],
+    }
+    lines = ["## Counts", "", "| | tried | compiled | not faster | no compiled form | other reasons |", "|---" * 6 + "|"]
+    for kind, members in kinds.items():
+        reasons = [one.verdict.reason for one in members if one.verdict.engine is None]
+        slow = sum(reason.startswith("not faster") for reason in reasons)
+        formless = sum("compiled form" in reason for reason in reasons)
+        left = len(reasons) - slow - formless
+        lines.append(
+            f"| {kind} | {len(members)} | {len(members) - len(reasons)} | {slow} | {formless} | {left} |"
+        )
+    rows = sum(each.rows for one in tried for each in one.verdict.rows)
+    return [
+        *lines,
+        "",
+        f"Answered alike by both in all: {rows:,} rows. Not served at all, because they have no method that answers new "
+        f"rows or take no table of rows: {', '.join(unserved)}.",
+    ]
+
+
+def _table(tried: list[Tried]) -> list[str]:
+    lines = [
+        "## Estimators",
+        "",
+        "| estimator | answered by | methods | rows proved | largest difference | estimator µs | graph µs | times |",
+        "|---|---|---|--:|--:|--:|--:|--:|",
+    ]
+    group = ""
+    for one in tried:
+        if one.group != group:
+            group = one.group
+            lines.append(f"| **{group}** | | | | | | | |")
+        lines.append("| " + " | ".join(_cells(one)) + " |")
+    return lines
+
+
+def _cells(one: Tried) -> list[str]:
+    methods = ", ".join(one.methods)
+    verdict = one.verdict
+    if verdict.engine is None or verdict.row_seconds is None or verdict.speed_up is None:
+        return [one.name, f"its host: {verdict.reason}".replace("|", "\\|"), methods, "", "", "", "", ""]
+    own, graph = (f"{seconds * 1e6:.0f}" if seconds > 2e-5 else f"{seconds * 1e6:.1f}" for seconds in verdict.row_seconds)
+    rows = sum(each.rows for each in verdict.rows)
+    difference = verdict.largest_difference or 0.0
+    far = f"{difference:.1g}" if difference else "0"
+    return [one.name, f"graph, {one.drawn_by}", methods, f"{rows:,}", far, own, graph, f"{verdict.speed_up:.3g}"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
