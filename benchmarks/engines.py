@@ -8,14 +8,29 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import lightgbm
+import numpy as np
+import pandas as pd
+import threadpoolctl
+import xgboost
+from sklearn import ensemble
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_breast_cancer
+from sklearn.feature_extraction import text
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils import all_estimators
 
 from benchmarks import circumstances, run
-from benchmarks.engine_models import libraries, pipelines, texts
 from serving.domain.compiled import Compilation
 from serving.domain.errors import ServingError
 from serving.host.compiling import converters
@@ -26,6 +41,14 @@ from serving.host.describe import examine
 from serving.host.evaluation import CompileRequest
 from serving.host.parts import all_parts, compute_alone
 from tests.unit.host.test_every_estimator import LEFT_OUT, NO_FEATURES, NOTHING_TO_OFFER, fitted
+
+BOOSTERS: dict[str, list[Any]] = {
+    "xgboost": [
+        getattr(xgboost, f"XGB{name}") for name in ("Classifier", "Regressor", "RFClassifier", "RFRegressor", "Ranker")
+    ],
+    "lightgbm": [lightgbm.LGBMClassifier, lightgbm.LGBMRegressor, lightgbm.LGBMRanker],
+}
+Made = tuple[str, str, Callable[[], Any]]
 
 PAGE = run.ROOT / "docs" / "engines.md"
 LIBRARIES = ("scikit-learn", "onnxruntime", "skl2onnx", "numpy")
@@ -71,6 +94,7 @@ class Tried:
 def main() -> int:
     """Try all, telling each on a line of its own, and write the page."""
     warnings.simplefilter("ignore")
+    threadpoolctl.threadpool_limits(1)  # as hosts do: a pool of threads does not survive the fork
     where = circumstances.describe()
     tried, unserved = [], []
     for group, name, make in _all():
@@ -90,16 +114,68 @@ def main() -> int:
     return 0
 
 
-def _all() -> Iterator[tuple[str, str, Any]]:
+def _all() -> Iterator[Made]:
     left_out = (LEFT_OUT.keys() - {"SequentialFeatureSelector"}) | NOTHING_TO_OFFER | NO_FEATURES
     ours = [
         (".".join(kind.__module__.split(".")[:2]), name, lambda name=name: fitted(name)[0])
         for name, kind in all_estimators()
         if name not in left_out and name != "HashingVectorizer"
     ]
-    yield from sorted([*ours, *texts()], key=lambda each: each[:2])
-    yield from libraries()
-    yield from pipelines()
+    words = ["the cat sat", "a dog sat down", "no cat at all"]
+    vectorizers = [
+        ("sklearn.feature_extraction", kind.__name__, lambda kind=kind: kind().fit(words))
+        for kind in (text.CountVectorizer, text.HashingVectorizer, text.TfidfVectorizer)
+    ]
+    yield from sorted([*ours, *vectorizers], key=lambda each: each[:2])
+    yield from _boosters()
+    yield from _pipelines()
+
+
+def _boosters() -> Iterator[Made]:
+    rows, answers = load_breast_cancer(return_X_y=True)
+    queries = {"xgboost": {"qid": np.arange(len(rows)) // 40}, "lightgbm": {"group": [40] * 14 + [len(rows) - 560]}}
+    for module, kinds in BOOSTERS.items():
+        for kind in kinds:
+            own = {"verbose": -1} if module == "lightgbm" else {}
+            more = queries[module] if kind.__name__.endswith("Ranker") else {}
+            yield module, kind.__name__, lambda kind=kind, own=own, more=more: kind(**own).fit(rows, answers, **more)
+
+
+def _pipelines() -> Iterator[Made]:
+    rows, answers = load_breast_cancer(return_X_y=True)
+    forest = ensemble.RandomForestClassifier(100, random_state=0)
+    logistic = make_pipeline(StandardScaler(), LogisticRegression())
+    both = [("logistic", logistic), ("bayes", GaussianNB()), ("forest", forest)]
+    kinds = {
+        "StandardScaler, LogisticRegression": logistic,
+        "RandomForestClassifier, 100 trees": forest,
+        "HistGradientBoostingClassifier": ensemble.HistGradientBoostingClassifier(random_state=0),
+        "VotingClassifier (soft) of 3": ensemble.VotingClassifier(both, voting="soft"),
+        "StackingClassifier of 3": ensemble.StackingClassifier(both, cv=2),
+        "CalibratedClassifierCV of a forest": CalibratedClassifierCV(forest, cv=2),
+        "GridSearchCV of the logistic pipeline": GridSearchCV(logistic, {"logisticregression__C": [0.1, 1]}, cv=2),
+    }
+    for name, estimator in kinds.items():
+        yield "pipelines", name, lambda estimator=estimator: estimator.fit(rows, answers)
+    table, labels = _table_of_all_kinds()
+    numbers = make_pipeline(SimpleImputer(), StandardScaler())
+    encoder = OneHotEncoder(handle_unknown="ignore")
+    columns = make_column_transformer((numbers, ["size", "age"]), (encoder, ["kind"]), remainder="passthrough")
+    for last in (LogisticRegression(), forest):
+        name = f"ColumnTransformer (text, null, bool), {type(last).__name__}"
+        yield "pipelines", name, lambda last=last: make_pipeline(columns, last).fit(table, labels)
+
+
+def _table_of_all_kinds() -> tuple[pd.DataFrame, list[str]]:
+    random = np.random.default_rng(0)
+    size = random.normal(size=400)
+    columns = {
+        "size": np.where(random.random(400) < 0.1, np.nan, size),
+        "age": random.integers(18, 80, 400).astype(float),
+        "kind": random.choice(np.array(["a", "b", None], dtype=object), 400),
+        "known": random.random(400) < 0.5,
+    }
+    return pd.DataFrame(columns), np.where(size + columns["known"] > 0.5, "yes", "no").tolist()
 
 
 def _try(group: str, name: str, estimator: Any) -> Tried:
@@ -125,18 +201,22 @@ def _drawn_by(estimator: Any) -> str:
 def _page(where: dict[str, Any], tried: list[Tried], unserved: list[str]) -> str:
     machine = where["machine"]
     versions = ", ".join(f"{name} {where['versions'][name]}" for name in LIBRARIES)
+    where_and_when = (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}; {where['date']}; "
+        f"Python {where['versions']['python']}, {versions}; "
+        f"others kept the machine busy {where['busy_before_percent']:g}% before."
+    )
+    written = "Written by `python -m benchmarks.engines`; do not edit it by hand."
     header = [
         "# Engines",
         "",
-        "Written by `python -m benchmarks.engines`; do not edit it by hand.",
+        written,
         "",
-        *(INTRODUCTION.splitlines()),
+        INTRODUCTION,
         "",
-        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}; {where['date']}; "
-        f"Python {where['versions']['python']}, {versions}; "
-        f"others kept the machine busy {where['busy_before_percent']:g}% before.",
+        where_and_when,
         "",
-        *(FITTING.splitlines()),
+        FITTING,
         "",
         *_counts(tried, unserved),
     ]
@@ -149,22 +229,24 @@ def _counts(tried: list[Tried], unserved: list[str]) -> list[str]:
         "XGBoost and LightGBM": [one for one in tried if one.group in ("xgboost", "lightgbm")],
         "pipelines": [one for one in tried if one.group == "pipelines"],
     }
-    lines = ["## Counts", "", "| | tried | compiled | not faster | no compiled form | other reasons |", "|---" * 6 + "|"]
+    lines = [
+        "## Counts",
+        "",
+        "| | tried | compiled | not faster | no compiled form | other reasons |",
+        "|---" * 6 + "|",
+    ]
     for kind, members in kinds.items():
         reasons = [one.verdict.reason for one in members if one.verdict.engine is None]
         slow = sum(reason.startswith("not faster") for reason in reasons)
         formless = sum("compiled form" in reason for reason in reasons)
         left = len(reasons) - slow - formless
-        lines.append(
-            f"| {kind} | {len(members)} | {len(members) - len(reasons)} | {slow} | {formless} | {left} |"
-        )
+        lines.append(f"| {kind} | {len(members)} | {len(members) - len(reasons)} | {slow} | {formless} | {left} |")
     rows = sum(each.rows for one in tried for each in one.verdict.rows)
-    return [
-        *lines,
-        "",
-        f"Answered alike by both in all: {rows:,} rows. Not served at all, because they have no method that answers new "
-        f"rows or take no table of rows: {', '.join(unserved)}.",
-    ]
+    said = (
+        f"Answered alike by both: {rows:,} rows. Not served at all, because they have no method that answers new rows, "
+        f"or take no table of rows: {', '.join(unserved)}."
+    )
+    return [*lines, "", said]
 
 
 def _table(tried: list[Tried]) -> list[str]:
@@ -188,7 +270,9 @@ def _cells(one: Tried) -> list[str]:
     verdict = one.verdict
     if verdict.engine is None or verdict.row_seconds is None or verdict.speed_up is None:
         return [one.name, f"its host: {verdict.reason}".replace("|", "\\|"), methods, "", "", "", "", ""]
-    own, graph = (f"{seconds * 1e6:.0f}" if seconds > 2e-5 else f"{seconds * 1e6:.1f}" for seconds in verdict.row_seconds)
+    own, graph = (
+        f"{seconds * 1e6:.0f}" if seconds > 2e-5 else f"{seconds * 1e6:.1f}" for seconds in verdict.row_seconds
+    )
     rows = sum(each.rows for each in verdict.rows)
     difference = verdict.largest_difference or 0.0
     far = f"{difference:.1g}" if difference else "0"

@@ -17,6 +17,9 @@ from serving.domain.compiled import COLUMN_PREFIX, MATRIX_INPUT, NULL_TEXT, Grap
 from serving.domain.errors import ModelFailed
 from serving.domain.signature import Method
 
+# a forest of many classes takes 16 bytes for each row, tree and class while it adds them up
+MOST_ROWS = 4096
+
 _FATAL_ONLY = 4
 
 
@@ -45,6 +48,9 @@ class GraphSession:
 
     def answer(self, method: Method, batch: Batch) -> Prediction:
         """Answer one batch laid out by the signature; blocks for as long as the computation takes."""
+        if batch.rows > MOST_ROWS:
+            parts = [self.answer(method, _slice(batch, start)) for start in range(0, batch.rows, MOST_ROWS)]
+            return Prediction(tuple(map(_joined, zip(*(part.tensors for part in parts), strict=True))))
         matrix = batch.matrix
         feed = {MATRIX_INPUT: matrix} if matrix is not None else _feed_columns(batch.columns or ())
         try:
@@ -52,6 +58,19 @@ class GraphSession:
         except Exception as error:  # noqa: BLE001
             raise ModelFailed(f"the compiled form failed: {type(error).__name__}") from None
         return Prediction(tuple([_tensor(output) for output in outputs]))
+
+
+def _slice(batch: Batch, start: int) -> Batch:
+    """Return at most `MOST_ROWS` rows from `start` on; arrays are views."""
+    end = min(start + MOST_ROWS, batch.rows)
+    if batch.matrix is not None:
+        return Batch(end - start, matrix=batch.matrix[start:end])
+    return Batch(end - start, columns=tuple(column[start:end] for column in batch.columns or ()))
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    arrays = [tensor for tensor in tensors if isinstance(tensor, np.ndarray)]
+    return np.concatenate(arrays) if arrays else [label for tensor in tensors for label in tensor]
 
 
 def _feed_columns(columns: Sequence[Column]) -> dict[str, Any]:

@@ -95,6 +95,9 @@ def _refused(library: str, error: Exception) -> LoadRefused:
 
 
 def _load_xgboost(xgboost: ModuleType, content: bytes) -> tuple[Any, dict[str, str]]:
+    version = _xgboost_version(content)
+    if version is None or not content.rstrip().endswith(b"}"):  # XGBoost may crash on half a file instead
+        raise LoadRefused("the file is no XGBoost model, or it is cut short or damaged (its version is not at its end)")
     try:
         booster = xgboost.Booster({"nthread": 1}, model_file=bytearray(content))
         objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
@@ -106,8 +109,7 @@ def _load_xgboost(xgboost: ModuleType, content: bytes) -> tuple[Any, dict[str, s
         # gives labels only; the same trees and sums give probabilities
         estimator.get_booster().set_param({"objective": "multi:softprob"})
         estimator.objective = "multi:softprob"
-    version = _xgboost_version(content)
-    return estimator, {XGBOOST: version} if version else {}
+    return estimator, {XGBOOST: version}
 
 
 def _xgboost_class(xgboost: ModuleType, booster: Any, objective: str) -> Any:

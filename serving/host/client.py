@@ -18,6 +18,7 @@ from serving.host.stream import receive_frame, send_frame
 from serving.host.zygote import HostProcess
 
 FIRST_GATE = "load"
+COMPILE_GATE = "compile"
 
 
 class _Progress:
@@ -52,7 +53,7 @@ def evaluate(
     started: Callable[[str], None] = lambda _: None,
     finished: Callable[[GateResult], None] = lambda _: None,
 ) -> Evaluation:
-    """Have `host` run the gates over one candidate; blocks until the verdict or the deadline.
+    """Have `host` run the gates over one candidate; blocks until the verdict or the deadline, plus what compiling has.
 
     A host that crashes, exits, breaks the protocol or outlives its deadline earns its candidate a refusal by the gate
     that was at work. Raises HostDied when somebody else killed it (SIGKILL) or the zygote went away: that says nothing
@@ -64,7 +65,7 @@ def evaluate(
     try:
         host.socket.settimeout(deadline_seconds)
         send_frame(host.socket, Kind.EVALUATE, 0, request.model_dump_json().encode())
-        evaluation = _follow(host, progress, ends_at)
+        evaluation = _follow(host, progress, ends_at, request.compile.seconds)
     except TimeoutError:
         host.close()
         limit = f"{deadline_seconds:g} s (candidate.timeout_seconds)"
@@ -85,7 +86,7 @@ def evaluate(
     return evaluation
 
 
-def _follow(host: HostProcess, progress: _Progress, ends_at: float) -> Evaluation | None:
+def _follow(host: HostProcess, progress: _Progress, ends_at: float, compile_seconds: float) -> Evaluation | None:
     graphs: list[Graph] = []
     while True:
         left = ends_at - time.monotonic()
@@ -97,6 +98,9 @@ def _follow(host: HostProcess, progress: _Progress, ends_at: float) -> Evaluatio
             return None
         if frame.kind is Kind.GATE_STARTED:
             progress.start(str(decode_object(frame.header)["gate"]))
+            if progress.gate == COMPILE_GATE:
+                # which it keeps to itself: the end of that is no verdict over the candidate. Once, whatever it says
+                ends_at, compile_seconds = ends_at + compile_seconds, 0.0
         elif frame.kind is Kind.GATE_RESULT:
             progress.finish(GateResult.model_validate_json(bytes(frame.header)))
         elif frame.kind is Kind.GRAPH:

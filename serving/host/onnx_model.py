@@ -39,7 +39,9 @@ _LABELS = ("tensor(int64)", "tensor(int32)", "tensor(string)", "tensor(bool)")
 
 
 @dataclass(frozen=True, slots=True)
-class _Input:
+class Input:
+    """One input of the graph: what it takes, and how many features side by side."""
+
     name: str
     dtype: Any
     takes: Dtype
@@ -48,17 +50,18 @@ class _Input:
 
 
 class OnnxModel:
-    """Answers with one inference session."""
+    """Answers with one inference session, made of the file at `path`."""
 
     name = "ONNX model"
     engine = "onnx"
 
-    def __init__(self, session: Any, inputs: Sequence[_Input], signature: Signature) -> None:
+    def __init__(self, path: str, session: Any, inputs: Sequence[Input], signature: Signature) -> None:
         self.trained_with: Mapping[str, str] = {}
+        self.path = path
         self.signature = signature
+        self.inputs = inputs
+        self.columns: Sequence[Column] = [Column(dtype=feature.dtype) for feature in signature.features]
         self._session = session
-        self._inputs = inputs
-        self._columns = [Column(dtype=feature.dtype) for feature in signature.features]
 
     def answer(self, method: str, batch: Batch) -> Prediction:
         """Answer one batch; see `LoadedModel.answer`."""
@@ -72,7 +75,7 @@ class OnnxModel:
     def sample(self, rows: int, *, with_nulls: bool = False) -> Batch:
         """Make up rows; see `LoadedModel.sample`."""
         nulls = [feature.nullable for feature in self.signature.features] if with_nulls else None
-        return make_batch(self.signature, self._columns, rows, nulls)
+        return make_batch(self.signature, self.columns, rows, nulls)
 
     def run(self, batch: Batch) -> list[Any]:
         """Return all outputs of the graph for one batch; raises like `answer`."""
@@ -86,11 +89,11 @@ class OnnxModel:
             raise ModelFailed(told(error)) from None
 
     def _feed(self, batch: Batch) -> dict[str, NDArray[Any]]:
-        if batch.matrix is not None and len(self._inputs) == 1 and not self._inputs[0].is_flat:
-            return {self._inputs[0].name: _cast(batch.matrix, self._inputs[0].dtype)}
+        if batch.matrix is not None and len(self.inputs) == 1 and not self.inputs[0].is_flat:
+            return {self.inputs[0].name: _cast(batch.matrix, self.inputs[0].dtype)}
         columns = list(batch.matrix.T) if batch.matrix is not None else list(batch.columns or ())
         feed, start = {}, 0
-        for each in self._inputs:
+        for each in self.inputs:
             block = np.column_stack([_cast(cells, each.dtype) for cells in columns[start : start + each.width]])
             feed[each.name] = block.reshape(batch.rows) if each.is_flat else block
             start += each.width
@@ -113,17 +116,17 @@ def load_onnx(path: str, declared: Signature | None = None) -> OnnxModel:
     inputs = [_input(each, declared) for each in session.get_inputs()]
     features, container = _features(inputs)
     bare = Signature(features=features, methods=("predict",), container=container, is_named=len(inputs) > 1)
-    own = _with_outputs(OnnxModel(session, inputs, bare), session.get_outputs())
+    own = _with_outputs(OnnxModel(path, session, inputs, bare), session.get_outputs())
     if declared is not None:
         open_to: dict[str, Any] = {"kind": declared.kind} if own.kind is Kind.OTHER else {}
         if declared.methods == ("transform",) and own.methods == ("predict",):
             open_to["methods"] = declared.methods
         if not disagreements(declared, own.model_copy(update=open_to)):
             own = declared
-    return OnnxModel(session, inputs, own)
+    return OnnxModel(path, session, inputs, own)
 
 
-def _input(each: Any, declared: Signature | None) -> _Input:
+def _input(each: Any, declared: Signature | None) -> Input:
     if each.type not in _DTYPES:
         raise LoadRefused(f"input '{each.name}' is a {each.type}; numbers, strings and bools can be sent")
     shape = list(each.shape)
@@ -136,10 +139,10 @@ def _input(each: Any, declared: Signature | None) -> _Input:
         if declared is None:
             raise LoadRefused(f"input '{each.name}' does not say how many features it takes: publish with a signature")
         width = len(declared.features)
-    return _Input(each.name, *_DTYPES[each.type], width, len(shape) == 1)
+    return Input(each.name, *_DTYPES[each.type], width, len(shape) == 1)
 
 
-def _features(inputs: Sequence[_Input]) -> tuple[tuple[Feature, ...], Container]:
+def _features(inputs: Sequence[Input]) -> tuple[tuple[Feature, ...], Container]:
     if len(inputs) > 1:
         named = [
             Feature(name=each.name if each.width == 1 else f"{each.name}_{index}", dtype=each.takes)

@@ -131,11 +131,6 @@ def evaluation_request(
     )
 
 
-def deadline_seconds(settings: Settings) -> float:
-    """Return how long an evaluation may take: what the gates have, and what compiling has of its own."""
-    return settings.candidate.timeout_seconds + settings.engine.compile_seconds
-
-
 def _describe(file: StagedFile) -> EvaluationFile:
     return EvaluationFile(name=file.name, sha256=file.sha256, size=file.size, path=str(file.path))
 
@@ -278,7 +273,7 @@ class CandidateRunner:
         candidate.host = host = self._zygote.spawn(self._settings.engine.replicas)
         if candidate.cancelled.is_set():
             host.kill()
-        return host, evaluate(host, request, deadline_seconds(self._settings), started, finished)
+        return host, evaluate(host, request, self._settings.candidate.timeout_seconds, started, finished)
 
     def _attach(self, engine: HostedEngine, host: HostProcess) -> None:
         try:

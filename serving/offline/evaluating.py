@@ -17,7 +17,7 @@ from serving.domain.report import CandidateReport
 from serving.host import sandbox
 from serving.host.client import evaluate
 from serving.host.zygote import Zygote
-from serving.lifecycle.candidate import Comparison, deadline_seconds, evaluation_request
+from serving.lifecycle.candidate import Comparison, evaluation_request
 from serving.offline.single import find_entry
 from serving.settings import Settings, StateSettings
 from serving.store.staging import Cache
@@ -56,7 +56,7 @@ class Workshop:
         host = self._zygote.spawn()
         try:
             request = evaluation_request(artifact, self._settings, comparison)
-            return evaluate(host, request, deadline_seconds(self._settings), started).report
+            return evaluate(host, request, self._settings.candidate.timeout_seconds, started).report
         finally:
             host.close()
 

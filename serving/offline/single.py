@@ -28,9 +28,8 @@ def find_entry(path: Path, settings: StoreSettings) -> tuple[Path, Entry]:
             f"'{path}' cannot be read: {error.strerror}; give a model file or a version directory"
         ) from None
     if entry.problem is None and entry.format is None:
-        raise NotPublished(
-            f"'{path}' is not an artefact: its name must end in one of {', '.join(SUFFIXES)} or be one of {', '.join(FULL_NAMES)}"
-        )
+        known = f"end in one of {', '.join(SUFFIXES)}, or be {' or '.join(FULL_NAMES)}"
+        raise NotPublished(f"'{path}' is not an artefact: its name must {known}")
     if entry.problem is not None:
         raise NotPublished(f"'{path}': {entry.problem}")
     return entry_root, entry

@@ -167,6 +167,7 @@ def test_help_is_quick_to_import(environment: dict[str, str], tmp_path: Path) ->
         "rollback",
         "release",
         "refresh",
+        "bench",
     ]
     assert re.findall(r"^  ([a-z]+) {2,}\S", done.stdout, re.MULTILINE) == commands
 
@@ -437,7 +438,7 @@ def test_publish_says_where_it_went_and_how_to_see_it(serving: Any, file: Path, 
     assert (done.status, done.err) == (0, "")
     first, second = done.out.splitlines()
     assert first == "published m/1: s/m/1"
-    assert re.fullmatch(r"passed: served by sklearn, \d+ MB; a running server .*, see: serving status", second)
+    assert re.fullmatch(r"passed: served by onnx, [\d.]+ MB; a running server .*, see: serving status", second)
     manifest = json.loads((tmp_path / "s/m/1/manifest.json").read_text())
     assert manifest["metrics"] == {"accuracy": 0.9, "by": "me"}
 
@@ -462,7 +463,7 @@ def test_check_is_a_table_and_a_verdict(serving: Any, file: Path) -> None:
     assert head.split() == ["GATE", "VERDICT", "MS", "EVIDENCE"]
     assert [row.split()[0] for row in rows][:2] == ["published", "integrity"]
     assert {row.index("passed") for row in rows if "passed" in row} == {head.index("VERDICT")}
-    assert last.startswith("passed: served by sklearn, ")
+    assert last.startswith("passed: served by onnx, ")
 
 
 def test_check_of_a_file_that_is_refused_ends_with_1(serving: Any, tmp_path: Path) -> None:

@@ -86,13 +86,15 @@ def _kind(head: bytes) -> str:
         return "a zip archive"
     if head[0] == _ONNX_IR_VERSION_FIELD and len(head) > 1 and head[1] in _ONNX_IR_VERSIONS:
         return "an ONNX graph"
+    return _boosters_kind(head) or _text_or_unknown(head)
+
+
+def _boosters_kind(head: bytes) -> str | None:
     if head[:1] == b"{" and head[1:2] in _UBJSON_LENGTHS:
         return "an XGBoost model" if b"learner" in head or b"version" in head else "a UBJSON document"
     if _XGBOOST_JSON.match(head):
         return "an XGBoost model"
-    if head.startswith((b"tree\n", b"tree\r\n")):
-        return "a LightGBM model"
-    return _text_or_unknown(head)
+    return "a LightGBM model" if head.startswith((b"tree\n", b"tree\r\n")) else None
 
 
 def _text_or_unknown(head: bytes) -> str:

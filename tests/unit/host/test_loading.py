@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import mmap
 import pickle
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import joblib.numpy_pickle
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,15 +22,24 @@ import sklearn.base
 import skops.io
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, VotingClassifier
+from sklearn.ensemble import (
+    BaggingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    VotingClassifier,
+)
+from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import SVC
 
 from serving.domain.batch import Batch
 from serving.domain.signature import Feature
 from serving.domain.version import Format
+from serving.host import loading
 from serving.host.loading import TRUSTED_TREES, dump, library_versions, load
 from serving.host.model import LoadRefused, one_line
 from serving.host.parts import all_parts, compute_alone
@@ -208,6 +219,73 @@ def test_vectorizers_that_would_open_files_named_by_requests_are_refused(blob: P
     vectorizer = CountVectorizer(input="filename").fit([str(texts)])
     joblib.dump(make_pipeline(vectorizer, KMeans(1)).fit([str(texts)]), blob)
     assert "CountVectorizer(input='filename') would open files named by requests" in refusal(blob)
+
+
+# --- mapped files -----------------------------------------------------------------------------------------------------
+
+LARGE = RANDOM.normal(size=(4000, 20))
+KINDS = np.arange(4000) % 3
+LEARNERS: dict[str, Any] = {
+    "forest": RandomForestClassifier(4, random_state=0),
+    "boosting": HistGradientBoostingClassifier(max_iter=4),
+    "neighbours": KNeighborsClassifier(),
+    "support vectors": SVC(),
+    "line": LogisticRegression(),
+    "clusters": KMeans(3, n_init=1, random_state=0),
+    "process": GaussianProcessRegressor(),
+}
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_large_files_are_mapped_and_answer_alike(name: str, blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = 400 if name == "process" else 4000
+    estimator = LEARNERS[name].fit(LARGE[:rows], KINDS[:rows])
+    joblib.dump(estimator, blob)
+    before = blob.read_bytes()
+    monkeypatch.setattr(loading, "LEAST_BYTES_MAPPED", 1)
+    monkeypatch.setattr(loading, "_LEAST_ARRAY_MAPPED", 1)
+    model: Any = load(str(blob), Format.JOBLIB)
+    for method in model.signature.methods:
+        answers = np.asarray(model.answer(method, Batch(50, LARGE[:50])).by_row())
+        with np.errstate(divide="ignore"):  # the logarithm of 0
+            np.testing.assert_array_equal(answers, getattr(estimator, method)(LARGE[:50]))
+    if name == "neighbours":
+        assert isinstance(memoryview(model.estimator._fit_X.base).obj, mmap.mmap)
+        model.estimator._fit_X[:] = 0  # some estimators write into their arrays
+    assert blob.read_bytes() == before
+    assert joblib.numpy_pickle.make_memmap is ORIGINAL
+
+
+ORIGINAL = joblib.numpy_pickle.make_memmap
+
+
+@pytest.mark.parametrize("what", ["large", "small", "compressed"])
+def test_only_large_uncompressed_files_are_mapped(what: str, blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joblib.dump(KNeighborsClassifier(algorithm="brute").fit(LARGE, KINDS), blob, compress=3 * (what == "compressed"))
+    limit = blob.stat().st_size + (what == "small")
+    monkeypatch.setattr(loading, "LEAST_BYTES_MAPPED", limit)
+    model: Any = load(str(blob), Format.JOBLIB)
+    assert model.estimator._fit_X.flags.writeable
+    assert (str(blob) in Path("/proc/self/maps").read_text()) == (what == "large")
+
+
+def test_a_large_file_that_is_cut_short_is_said_to_be_damaged(blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joblib.dump(KNeighborsClassifier(algorithm="brute").fit(LARGE, KINDS), blob)
+    blob.write_bytes(blob.read_bytes()[:200_000])
+    monkeypatch.setattr(loading, "LEAST_BYTES_MAPPED", 1)
+    assert "cut short or damaged" in refusal(blob)
+    assert joblib.numpy_pickle.make_memmap is ORIGINAL
+
+
+def test_arrays_of_another_byte_order_are_turned(blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = LogisticRegression().fit(ROWS, LABELS)
+    expected = line.predict(ROWS).tolist()
+    line.coef_ = line.coef_.astype(">f8")
+    joblib.dump(line, blob)
+    monkeypatch.setattr(loading, "LEAST_BYTES_MAPPED", 1)
+    model: Any = load(str(blob), Format.JOBLIB)
+    assert model.estimator.coef_.dtype.isnative
+    assert model.answer("predict", Batch(60, ROWS)).by_row() == expected
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------

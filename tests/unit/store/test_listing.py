@@ -423,3 +423,33 @@ def test_a_model_that_vanishes_while_it_is_listed_is_gone(root: Path, monkeypatc
 
     monkeypatch.setattr(Store, "_read_model", remove_then_read)
     assert list(store_at(root).list().models) == ["wine"]
+
+
+# --- files of XGBoost and LightGBM ------------------------------------------------------------------------------------
+
+
+def test_native_models_of_xgboost_and_lightgbm_are_artefacts_of_version_directories(root: Path) -> None:
+    for version, name in enumerate(["model.json", "model.txt", "other.ubj"], 1):
+        for beside in ("README.txt", "metrics.json", name):
+            write(root / "iris" / str(version) / beside)
+    found = [(entry.main, entry.format, entry.problem) for entry in list_model(root)]
+    assert found == [
+        ("other.ubj", Format.XGBOOST, None),
+        ("model.txt", Format.LIGHTGBM, None),
+        ("model.json", Format.XGBOOST, None),
+    ]
+
+
+def test_a_native_model_beside_another_artefact_is_one_too_many(root: Path) -> None:
+    for name in ("model.json", "model.joblib", "golden.json"):
+        write(root / "iris" / "1" / name)
+    assert "holds 2 artefacts, 'model.joblib', 'model.json'; a version has exactly one" in problem_of(root, "iris/1")
+
+
+def test_outside_version_directories_only_ubj_is_an_artefact(root: Path) -> None:
+    for path in ("model.json", "model.txt", "iris/model.json", "iris/model.txt", "iris/3.ubj", "churn.ubj"):
+        write(root / path)
+    listing = store_at(root).list()
+    assert sorted(listing.models) == ["churn", "iris"]
+    assert [entry.path for entry in listing.models["iris"]] == ["iris/3.ubj"]
+    assert not listing.problems

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serving.domain.version import Format
-from serving.store.names import Names, artefact_format, artefact_stem
+from serving.store.names import Names, artefact_format, artefact_stem, format_in_version
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,9 @@ def test_a_pattern_of_the_settings_hides_whole_names_only() -> None:
         ("m.skops", Format.SKOPS),
         ("m.onnx", Format.ONNX),
         ("M.ONNX", Format.ONNX),
+        ("m.ubj", Format.XGBOOST),
+        ("model.json", None),
+        ("model.txt", None),
         ("joblib", None),
         ("m.joblib.gz", None),
         ("manifest.json", None),
@@ -44,6 +47,26 @@ def test_a_pattern_of_the_settings_hides_whole_names_only() -> None:
 )
 def test_the_suffix_tells_the_format(name: str, expected: Format | None) -> None:
     assert artefact_format(name) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("model.json", Format.XGBOOST),
+        ("Model.JSON", Format.XGBOOST),
+        ("model.txt", Format.LIGHTGBM),
+        ("any.ubj", Format.XGBOOST),
+        ("any.joblib", Format.JOBLIB),
+        ("manifest.json", None),
+        ("golden.json", None),
+        ("metrics.json", None),
+        ("my-model.json", None),
+        ("README.txt", None),
+        ("model.txt.gz", None),
+    ],
+)
+def test_in_a_version_directory_two_whole_names_tell_it_too(name: str, expected: Format | None) -> None:
+    assert format_in_version(name) is expected
 
 
 def test_only_the_last_suffix_is_dropped_from_a_version() -> None:

@@ -1,0 +1,284 @@
+"""XGBoost and LightGBM: their estimators and their own files answer as the libraries do, in one thread."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import joblib
+import lightgbm
+import numpy as np
+import pandas as pd
+import pytest
+import xgboost
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from serving.domain.batch import Batch
+from serving.domain.report import Verdict
+from serving.domain.signature import Container, Dtype, Kind
+from serving.domain.version import Format
+from serving.host import boosters
+from serving.host.loading import library_versions, load
+from serving.host.model import LoadRefused
+from tests.unit.host.candidates import MakeCandidate
+from tests.unit.host.gates.conftest import candidate  # noqa: F401  (a fixture)
+
+RANDOM = np.random.default_rng(0)
+ROWS = RANDOM.normal(size=(120, 3))
+ROWS[::7, 1] = np.nan
+TABLE = pd.DataFrame(ROWS, columns=["age", "income", "height"])
+TWO = (RANDOM.random(120) + (ROWS[:, 0] > 0) > 1).astype(int)
+THREE = np.arange(120) % 3
+NUMBERS = np.nan_to_num(ROWS[:, 0] * 2 + ROWS[:, 1])
+QUERIES = np.arange(120) // 10
+
+FEW = {"n_estimators": 4, "max_depth": 3}
+QUIET = {**FEW, "verbose": -1, "min_child_samples": 5}
+
+FITTED: dict[str, Any] = {
+    "xgboost two classes": lambda X: xgboost.XGBClassifier(**FEW).fit(X, TWO),
+    "xgboost three classes": lambda X: xgboost.XGBClassifier(**FEW).fit(X, THREE),
+    "xgboost numbers": lambda X: xgboost.XGBRegressor(**FEW).fit(X, NUMBERS),
+    "xgboost two outputs": lambda X: xgboost.XGBRegressor(**FEW).fit(X, np.c_[NUMBERS, -NUMBERS]),
+    "xgboost counts": lambda X: xgboost.XGBRegressor(objective="count:poisson", **FEW).fit(X, THREE),
+    "xgboost forest": lambda X: xgboost.XGBRFClassifier(**FEW).fit(X, TWO),
+    "xgboost ranks": lambda X: xgboost.XGBRanker(**FEW).fit(X, THREE, qid=QUERIES),
+    "xgboost linear": lambda X: xgboost.XGBRegressor(booster="gblinear", n_estimators=4).fit(X, NUMBERS),
+    "xgboost stopped": lambda X: xgboost.XGBClassifier(n_estimators=60, early_stopping_rounds=2).fit(
+        X[:80], RANDOM.integers(0, 2, 80), eval_set=[(X[80:], TWO[80:])], verbose=False
+    ),
+    "lightgbm two classes": lambda X: lightgbm.LGBMClassifier(**QUIET).fit(X, TWO),
+    "lightgbm three classes": lambda X: lightgbm.LGBMClassifier(**QUIET).fit(X, THREE),
+    "lightgbm one against all": lambda X: lightgbm.LGBMClassifier(objective="multiclassova", **QUIET).fit(X, THREE),
+    "lightgbm numbers": lambda X: lightgbm.LGBMRegressor(**QUIET).fit(X, NUMBERS),
+    "lightgbm ranks": lambda X: lightgbm.LGBMRanker(**QUIET).fit(X, THREE, group=[10] * 12),
+    "lightgbm stopped": lambda X: lightgbm.LGBMClassifier(**{**QUIET, "n_estimators": 60}).fit(
+        X[:80],
+        RANDOM.integers(0, 2, 80),
+        eval_set=[(X[80:], TWO[80:])],
+        callbacks=[lightgbm.early_stopping(2, verbose=False)],
+    ),
+}
+
+
+def save(estimator: Any, path: Path, suffix: str) -> Format:
+    if suffix == ".joblib":
+        joblib.dump(estimator, path)
+        return Format.JOBLIB
+    if boosters.library_of(estimator) == "lightgbm":
+        estimator.booster_.save_model(path)
+        return Format.LIGHTGBM
+    raw = estimator.get_booster().save_raw(suffix.removeprefix("."))
+    if suffix == ".ubj":
+        estimator.save_model(path.with_suffix(".ubj"))  # as users do: with what scikit-learn's estimator adds
+        raw = path.with_suffix(".ubj").read_bytes()
+    path.write_bytes(raw)
+    return Format.XGBOOST
+
+
+@pytest.mark.filterwarnings("ignore:The argument 'eval_set' is deprecated", "ignore:.*gblinear")
+@pytest.mark.parametrize("container", [Container.ARRAY, Container.DATAFRAME])
+@pytest.mark.parametrize("suffix", [".joblib", ".ubj", ".json"])
+@pytest.mark.parametrize("name", FITTED)
+def test_every_kind_answers_as_its_library_does(tmp_path: Path, name: str, suffix: str, container: Container) -> None:
+    data: Any = TABLE if container is Container.DATAFRAME else ROWS
+    estimator = FITTED[name](data)
+    model = load(str(tmp_path / "blob"), save(estimator, tmp_path / "blob", suffix))
+    signature = model.signature
+    assert model.engine == name.split(maxsplit=1)[0]
+    assert signature.container is container
+    assert len(signature.features) == 3
+    if container is Container.DATAFRAME:
+        assert [feature.name for feature in signature.features] == list(TABLE)
+    assert {feature.dtype for feature in signature.features} == {Dtype.NUMBER}
+    assert all(feature.nullable for feature in signature.features)
+    if hasattr(estimator, "classes_"):
+        assert signature.kind is Kind.CLASSIFIER
+        assert signature.classes == (tuple(estimator.classes_.tolist()),)
+    for method in signature.methods:
+        answers = np.asarray(model.answer(method, Batch(120, ROWS)).by_row())
+        np.testing.assert_array_equal(answers, getattr(estimator, method)(data))
+    assert ("predict_proba" in signature.methods) == hasattr(estimator, "predict_proba")
+
+
+def test_labels_that_are_words_are_answered_as_words(tmp_path: Path) -> None:
+    words = np.array(["no", "yes"])[TWO]
+    joblib.dump(lightgbm.LGBMClassifier(**QUIET).fit(TABLE, words), tmp_path / "blob")
+    model = load(str(tmp_path / "blob"), Format.JOBLIB)
+    assert model.signature.classes == (("no", "yes"),)
+    assert set(model.answer("predict", Batch(120, ROWS)).by_row()) == {"no", "yes"}
+
+
+@pytest.mark.parametrize("last", [xgboost.XGBClassifier(n_jobs=3, **FEW), lightgbm.LGBMClassifier(n_jobs=3, **QUIET)])
+def test_a_pipeline_that_ends_in_one_is_scikit_learns(tmp_path: Path, last: Any) -> None:
+    table = TABLE.assign(city=np.array(["Lima", "Oslo", "Rome"])[THREE])
+    columns = [("city", OneHotEncoder(sparse_output=False), ["city"]), ("rest", StandardScaler(), list(TABLE))]
+    pipeline = make_pipeline(ColumnTransformer(columns), last).fit(table, TWO)
+    joblib.dump(pipeline, tmp_path / "blob")
+    model: Any = load(str(tmp_path / "blob"), Format.JOBLIB)
+    assert (model.engine, model.estimator[-1].n_jobs) == ("sklearn", 1)
+    features = {feature.name: feature for feature in model.signature.features}
+    assert (features["city"].dtype, features["city"].nullable) == (Dtype.STRING, False)
+    assert (features["age"].dtype, features["age"].nullable) == (Dtype.NUMBER, True)
+    batch = Batch(120, columns=(*(ROWS[:, i] for i in range(3)), table["city"].tolist()))
+    answers = model.answer("predict_proba", batch).by_row()
+    np.testing.assert_array_equal(answers, pipeline.predict_proba(table))
+
+
+def test_labels_only_objectives_give_probabilities_too(tmp_path: Path) -> None:
+    data = xgboost.DMatrix(ROWS, THREE)
+    booster = xgboost.train({"objective": "multi:softmax", "num_class": 3, "max_depth": 3}, data, 4)
+    booster.save_model(tmp_path / "m.ubj")
+    model = load(str(tmp_path / "m.ubj"), Format.XGBOOST)
+    assert model.answer("predict", Batch(120, ROWS)).by_row() == booster.predict(data).tolist()
+    shares = np.asarray(model.answer("predict_proba", Batch(120, ROWS)).by_row())
+    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)
+    assert (shares.argmax(axis=1) == booster.predict(data)).all()
+
+
+def test_bare_boosters_in_a_joblib_file_are_put_into_estimators(tmp_path: Path) -> None:
+    first = xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(ROWS, TWO), 4)
+    second = lightgbm.train({"objective": "binary", "verbose": -1}, lightgbm.Dataset(ROWS, TWO), 4)
+    for booster, shares in ((first, first.predict(xgboost.DMatrix(ROWS))), (second, second.predict(ROWS))):
+        joblib.dump(booster, tmp_path / "blob")
+        model = load(str(tmp_path / "blob"), Format.JOBLIB)
+        assert model.signature.classes == ((0, 1),)
+        answers = np.asarray(model.answer("predict_proba", Batch(120, ROWS)).by_row())
+        np.testing.assert_array_equal(answers[:, 1], shares)
+
+
+# --- one thread, no files ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parameter", ["n_jobs", "nthread"])
+def test_xgboost_computes_in_one_thread(tmp_path: Path, parameter: str) -> None:
+    estimator = xgboost.XGBClassifier(**FEW, **{parameter: 3}).fit(ROWS, TWO)
+    joblib.dump(estimator, tmp_path / "blob")
+    model: Any = load(str(tmp_path / "blob"), Format.JOBLIB)
+    config = json.loads(model.estimator.get_booster().save_config())
+    assert config["learner"]["generic_param"]["nthread"] == "1"
+    assert {model.estimator.get_params().get(name, 1) for name in ("n_jobs", "nthread")} <= {1, None}
+
+
+@pytest.mark.parametrize("parameter", ["n_jobs", "nthread", "num_threads"])
+def test_lightgbm_computes_in_one_thread(tmp_path: Path, parameter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    joblib.dump(lightgbm.LGBMClassifier(**QUIET, **{parameter: 3}).fit(ROWS, TWO), tmp_path / "blob")
+    model: Any = load(str(tmp_path / "blob"), Format.JOBLIB)
+    asked: list[Any] = []
+    predict = lightgbm.Booster.predict
+
+    def spy(self: Any, data: Any, **options: Any) -> Any:
+        asked.append({value for name, value in options.items() if "thread" in name or name == "n_jobs"})
+        return predict(self, data, **options)
+
+    monkeypatch.setattr(lightgbm.Booster, "predict", spy)
+    model.answer("predict", Batch(1, ROWS[:1]))
+    assert asked == [{1}]
+
+
+def test_files_named_in_a_lightgbm_model_are_never_opened(tmp_path: Path) -> None:
+    """Whoever opened the FIFO would wait for ever."""
+    lightgbm.LGBMRegressor(**QUIET).fit(ROWS, NUMBERS).booster_.save_model(tmp_path / "m.txt")
+    text = (tmp_path / "m.txt").read_text()
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("forcedsplits_filename", "forcedbins_filename", "machine_list_filename", "parser_config_file"):
+        assert f"[{name}: ]" in text
+        text = text.replace(f"[{name}: ]", f"[{name}: {tmp_path / 'fifo'}]")
+    (tmp_path / "m.txt").write_text(text)
+    model: Any = load(str(tmp_path / "m.txt"), Format.LIGHTGBM)
+    model.answer("predict", Batch(3, ROWS[:3]))
+    assert "fifo" not in str(model.estimator.booster_.params)
+
+
+def test_made_up_rows_lie_where_the_trees_split(tmp_path: Path) -> None:
+    far = np.nan_to_num(ROWS) + 1000
+    for estimator in (xgboost.XGBRegressor(**FEW).fit(far, NUMBERS), lightgbm.LGBMRegressor(**QUIET).fit(far, NUMBERS)):
+        joblib.dump(estimator, tmp_path / "blob")
+        batch = load(str(tmp_path / "blob"), Format.JOBLIB).sample(5)
+        assert batch.matrix is not None
+        assert (np.abs(batch.matrix[:, 0] - 1000) < 200).all()
+
+
+# --- versions and refusals --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".ubj", ".json"])
+def test_the_version_an_xgboost_file_names_is_known(tmp_path: Path, suffix: str) -> None:
+    estimator = xgboost.XGBRegressor(**FEW).fit(ROWS, NUMBERS)
+    kind = save(estimator, tmp_path / "blob", suffix)
+    assert load(str(tmp_path / "blob"), kind).trained_with == {"xgboost": xgboost.__version__}
+    assert library_versions()["xgboost"] == xgboost.__version__
+    assert library_versions()["lightgbm"] == lightgbm.__version__
+
+
+@pytest.mark.parametrize(("library", "kind"), [("xgboost", Format.XGBOOST), ("lightgbm", Format.LIGHTGBM)])
+def test_a_library_that_is_not_installed_is_named_with_its_extra(
+    tmp_path: Path, library: str, kind: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = {"xgboost": xgboost.XGBRegressor(**FEW), "lightgbm": lightgbm.LGBMRegressor(**QUIET)}
+    joblib.dump(fit[library].fit(ROWS, NUMBERS), tmp_path / "pickled")
+    (tmp_path / "native").write_bytes(b"tree\n")
+    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Absent(library), *sys.meta_path])
+    expected = f"the file needs {library}, which is not installed here: pip install 'serving[{library}]'"
+    for name, format_ in (("pickled", Format.JOBLIB), ("native", kind)):
+        with pytest.raises(LoadRefused) as caught:
+            load(str(tmp_path / name), format_)
+        assert str(caught.value) == expected
+
+
+class Absent:
+    """Finds that a package is not there."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name.partition(".")[0] == self.package:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+
+@pytest.mark.parametrize("suffix", [".ubj", ".json", ".txt"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.9999])
+def test_files_that_are_cut_short_are_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    estimator: Any = lightgbm.LGBMRegressor(**QUIET) if suffix == ".txt" else xgboost.XGBRegressor(**FEW)
+    kind = save(estimator.fit(ROWS, NUMBERS), tmp_path / "blob", suffix)
+    whole = (tmp_path / "blob").read_bytes()
+    (tmp_path / "blob").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(LoadRefused, match="cut short or damaged") as caught:
+        load(str(tmp_path / "blob"), kind)
+    assert "\n" not in str(caught.value)
+    assert "Stack trace" not in str(caught.value)
+
+
+def test_the_first_bytes_tell_these_formats(
+    candidate: MakeCandidate,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    trees = xgboost.XGBRegressor(**FEW).fit(ROWS, NUMBERS)
+    more = lightgbm.LGBMRegressor(**QUIET).fit(ROWS, NUMBERS)
+    files: dict[str, tuple[Format, bytes]] = {}
+    for name, estimator, suffix in (("m.ubj", trees, ".ubj"), ("model.json", trees, ".json"), ("model.txt", more, "")):
+        kind = save(estimator, tmp_path / "blob", suffix)
+        files[name] = kind, (tmp_path / "blob").read_bytes()
+    for name, (kind, raw) in files.items():
+        outcome = candidate(raw, name, kind).evaluate()
+        assert outcome["format"].verdict is Verdict.PASSED
+        assert outcome.report.refusal is None
+        assert outcome.report.engine == kind.value
+
+    def refused(raw: bytes, kind: Format) -> str:
+        return candidate(raw, "model", kind).evaluate()["format"].evidence
+
+    assert "should be a joblib file but is an XGBoost model: name it .ubj" in refused(files["m.ubj"][1], Format.JOBLIB)
+    assert "is a LightGBM model: name it model.txt" in refused(files["model.txt"][1], Format.XGBOOST)
+    assert "is a LightGBM model" in refused(files["model.txt"][1], Format.PICKLE)
+    assert 'is text, beginning with \'{"class_name"' in refused(b'{"class_name": "Model"}', Format.XGBOOST)
+    assert "is text, beginning with 'Notes" in refused(b"Notes on training", Format.LIGHTGBM)
+    assert "a UBJSON document" in refused(b"{U\x01aU\x01}", Format.XGBOOST)
