@@ -135,6 +135,6 @@ class PredictionProtocol(HttpToolsProtocol):
 
     def _begin(self) -> None:
         super().on_headers_complete()
-        if self.cycle is None:  # type: ignore[redundant-expr]  # an upgrade that uvicorn leaves to somebody else
+        if self.cycle is None:  # an upgrade that uvicorn leaves to somebody else
             return  # type: ignore[unreachable]
         self.cycle.transport = self._joined  # type: ignore[assignment]  # all of a transport that a cycle uses

@@ -1,9 +1,9 @@
 """Large native bodies, read piece by piece in a worker thread.
 
 A parser holds the interpreter lock from its first byte to its last: 16 MiB in one go stall the event loop for 300 ms,
-whichever thread they are in. So the rows of `instances` are found first: by searching for ``],`` where there are no strings, which is quick and may be
-wrong about a body that is wrong itself; by numpy, which lets go of the lock, where there are. Then each run of rows is
-parsed, converted and dropped before the next one.
+whichever thread they are in. So the rows of `instances` are found first: by searching for ``],`` where there are no
+strings, which is quick and may be wrong about a body that is wrong itself; by numpy, which lets go of the lock, where
+there are. Then each run of rows is parsed, converted and dropped before the next one.
 """
 
 from __future__ import annotations
@@ -63,7 +63,6 @@ class RowPieces:
                 refuse_repeats(with_repeats(fragment), first_row)
             yield Piece(rows, b"true" in fragment or b"false" in fragment)
             first_row += count
-
 
     def _guessed(self) -> Iterator[Piece]:
         """Parse where the cuts were searched for; what does not come out as rows is found out about the other way."""

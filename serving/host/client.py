@@ -57,8 +57,8 @@ def evaluate(
 
     A host that crashes, exits, breaks the protocol or outlives its deadline earns its candidate a refusal by the gate
     that was at work. Raises HostDied when somebody else killed it (SIGKILL) or the zygote went away: that says nothing
-    about the candidate. When the report is ready and there are no graphs the host is alive and waits for PREDICT frames;
-    otherwise it is gone.
+    about the candidate. When the report is ready and there are no graphs the host is alive and waits for PREDICT
+    frames; otherwise it is gone.
     """
     progress = _Progress(started, finished)
     ends_at = time.monotonic() + deadline_seconds

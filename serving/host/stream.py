@@ -84,7 +84,7 @@ class FrameReader:
 
     def _read(self, size: int) -> memoryview:
         """Return the next bytes in memory of their own, where numbers are aligned."""
-        wanted = memoryview(np.empty(size, np.uint8))  # not filled with zeros first, as a bytearray would be
+        wanted = np.empty(size, np.uint8).data  # not filled with zeros first, as a bytearray would be
         ahead = min(size, self._end - self._start)
         wanted[:ahead] = self._ahead[self._start : self._start + ahead]
         self._start += ahead

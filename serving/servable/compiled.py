@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from serving.domain.batch import Batch, Column, Prediction
-from serving.domain.compiled import Graph, Guard, GuardCheck
+from serving.domain.compiled import Graph, Guard
 from serving.domain.errors import DeadlineExceeded
+from serving.domain.guard import GuardCheck
 from serving.domain.signature import Dtype, Feature, Method, Signature
 
 if TYPE_CHECKING:

@@ -1,8 +1,9 @@
 """What evaluating a version came to, kept by digest: one file each, which holds the report and the compiled form.
 
-A file is ``sha256 of the head (32 bytes) | length of the head (u64, little-endian) | head (JSON) | graphs``; the head has
-the sha256 of each graph. Its name is ``<digest>@<basis>``: a verdict holds for the same bytes under the same libraries
-and settings only. Graphs may have hundreds of megabytes: nothing here copies one while it holds the interpreter lock.
+A file is ``sha256 of the head (32 bytes) | length of the head (u64, little-endian) | head (JSON) | graphs``; the head
+has the sha256 of each graph. Its name is ``<digest>@<basis>``: a verdict holds for the same bytes under the same
+libraries and settings only. Graphs may have hundreds of megabytes: nothing here copies one while it holds the
+interpreter lock.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from serving.domain.manifest import MANIFEST_NAME, Manifest
-from serving.store.names import artefact_format
+from serving.store.names import format_in_version
 
 
 def why_incomplete(manifest: Manifest, sizes: Mapping[str, int], hashes: Mapping[str, str] | None = None) -> str | None:
@@ -22,5 +22,5 @@ def why_incomplete(manifest: Manifest, sizes: Mapping[str, int], hashes: Mapping
         if hashes is not None and hashes[listed.name] != listed.sha256:
             return f"'{listed.name}' is not the file whose sha256 {MANIFEST_NAME} gives"
     names = {listed.name for listed in manifest.files}
-    unlisted = next((name for name in sorted(sizes) if artefact_format(name) and name not in names), None)
+    unlisted = next((name for name in sorted(sizes) if format_in_version(name) and name not in names), None)
     return f"'{unlisted}' is there and not in {MANIFEST_NAME}" if unlisted else None

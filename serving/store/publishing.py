@@ -20,9 +20,9 @@ from pydantic import JsonValue, ValidationError
 from serving.domain.errors import PublishRefused
 from serving.domain.manifest import GOLDEN_NAME, MANIFEST_NAME, Golden, Manifest, ManifestFile, parse_manifest
 from serving.domain.signature import Signature
-from serving.domain.version import SUFFIXES, digest_of
+from serving.domain.version import FULL_NAMES, SUFFIXES, digest_of
 from serving.store.durable import CHUNK_BYTES, create_file, read_chunks, sha256_of, sync_directory
-from serving.store.names import Names, artefact_format
+from serving.store.names import Names, format_in_version
 from serving.store.numbering import check_model, check_version, existing_names, next_number
 
 ASIDE = ".publishing-"
@@ -119,8 +119,9 @@ def _rename(aside: Path, target: Path) -> bool:
 
 
 def _check_artefact_name(name: str) -> None:
-    if artefact_format(name) is None:
-        raise PublishRefused(f"{name!r} is not an artefact: its name must end in one of {', '.join(SUFFIXES)}")
+    if format_in_version(name) is None:
+        known = f"end in one of {', '.join(SUFFIXES)}, or be {' or '.join(FULL_NAMES)}"
+        raise PublishRefused(f"{name!r} is not an artefact: its name must {known}")
     if not _FILE_NAME.fullmatch(name) or not Names().exists(name):
         raise PublishRefused(f"{name!r} cannot be the name of an artefact; 'model{os.path.splitext(name)[1]}' can")
 

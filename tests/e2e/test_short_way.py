@@ -6,6 +6,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -52,7 +53,9 @@ def exchange(server: Server, *pieces: bytes, until_closed: bool = False, respons
             received += part
     received = re.sub(rb"date: [^\r]*\r\n", b"", received)
     # ids differ, and may in length; problems carry theirs in the body too
-    received = re.sub(rb"content-length: \d+(?=(?:\r\n(?!\r\n)[^\r]*)*\r\n\r\n\{\"type\")", b"content-length: *", received)
+    received = re.sub(
+        rb"content-length: \d+(?=(?:\r\n(?!\r\n)[^\r]*)*\r\n\r\n\{\"type\")", b"content-length: *", received
+    )
     return re.sub(rb"[0-9a-f]{12}-[0-9a-f]+", b"*", received)
 
 
@@ -154,7 +157,7 @@ def test_a_request_in_pieces_is_answered(servers: tuple[Server, Server], way: in
     body = raw.index(b"\r\n\r\n") + 4
     for cuts in ((10,), (body,), (body + 5,), (10, body - 2, body + 5)):
         places = [0, *cuts, len(raw)]
-        pieces = [raw[start:end] for start, end in zip(places, places[1:], strict=False)]
+        pieces = [raw[start:end] for start, end in pairwise(places)]
         assert exchange(servers[way], *pieces) == whole
 
 

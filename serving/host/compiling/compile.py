@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import orjson
 
 from serving.domain.batch import Batch
 from serving.domain.compiled import Compilation, Graph
+from serving.domain.errors import ServingError
 from serving.host.compiling.apart import Unfinished, run_apart
 from serving.host.compiling.drawing import NotCompilable
+from serving.host.compiling.provable import Provable
 from serving.host.estimator import EstimatorModel
 from serving.host.evaluation import CompileRequest
 from serving.host.model import LoadedModel, one_line, told
@@ -21,6 +24,8 @@ from serving.host.parts import all_parts
 # is not held twice for that
 MOST_BYTES_TWICE = 4 << 20
 KNOWN_PACKAGES = ("sklearn.", "xgboost.", "lightgbm.")
+
+Draw = Callable[..., Graph]
 
 _HEAD = struct.Struct("<Q")
 
@@ -34,9 +39,8 @@ def compile_model(
     """
     begin = time.monotonic()
     try:
-        if not isinstance(model, EstimatorModel):
-            raise NotCompilable(f"an {model.name} is answered by {model.engine} as it is")
-        _refuse_foreign(model)
+        if isinstance(model, EstimatorModel):
+            _refuse_foreign(model)
         compilation, graphs = _decode(run_apart(lambda: _work(model, request, examples), request.seconds))
     except NotCompilable as error:
         compilation, graphs = Compilation(engine=None, reason=str(error)), ()
@@ -52,31 +56,45 @@ def _refuse_foreign(model: EstimatorModel) -> None:
             raise NotCompilable(f"{type(part).__name__} is no estimator of scikit-learn, XGBoost or LightGBM")
 
 
-def _work(model: EstimatorModel, request: CompileRequest, examples: Sequence[Batch]) -> bytes:
+def _work(model: LoadedModel, request: CompileRequest, examples: Sequence[Batch]) -> bytes:
     graphs: list[Graph] = []
     try:
         from serving.host.compiling.prove import prove  # noqa: PLC0415  (imports onnxruntime, which starts a thread)
 
-        graphs = _convert(model, request)
-        compilation = prove(model, graphs, request.tolerance, examples)
-    except NotCompilable as error:
+        subject, draw = _drawn(model, request)
+        graphs = _convert(subject, draw, request)
+        compilation = prove(subject, graphs, request.tolerance, examples)
+    except ServingError as error:
         compilation, graphs = Compilation(engine=None, reason=one_line(str(error))), []
     except Exception as error:  # noqa: BLE001  (the model's own code, and three libraries)
         compilation, graphs = Compilation(engine=None, reason=f"compiling failed: {told(error)}"), []
     return _encode(compilation, graphs)
 
 
-def _convert(model: EstimatorModel, request: CompileRequest) -> list[Graph]:
-    from serving.host.compiling.convert import convert  # noqa: PLC0415  (imports onnxruntime too)
+def _drawn(model: LoadedModel, request: CompileRequest) -> tuple[Provable, Draw]:
+    """Return what is to be proved, and how graphs for some of its methods are made."""
+    if isinstance(model, EstimatorModel):
+        from serving.host.compiling.convert import convert  # noqa: PLC0415  (imports onnxruntime too)
 
+        return model, partial(convert, model, max_nodes=request.nodes)
+    from serving.host.compiling.onnx_files import convert_file, provable  # noqa: PLC0415
+    from serving.host.onnx_model import OnnxModel  # noqa: PLC0415
+
+    if not isinstance(model, OnnxModel):
+        raise NotCompilable(f"{model.name} is answered by {model.engine} only")
+    subject = provable(model)
+    return subject, partial(convert_file, subject)
+
+
+def _convert(model: Provable, draw: Draw, request: CompileRequest) -> list[Graph]:
     first, *others = model.signature.methods
-    whole = convert(model, max_nodes=request.nodes)
+    whole = draw()
     if len(whole.content) > request.bytes:
         size = f"{len(whole.content) >> 20} MB"
         raise NotCompilable(f"the graph takes {size}, allowed are {request.bytes >> 20} MB (engine.compile_mb)")
     if not others or len(whole.content) > MOST_BYTES_TWICE:
         return [whole]
-    return [convert(model, (first,), max_nodes=request.nodes), convert(model, others, max_nodes=request.nodes)]
+    return [draw((first,)), draw(others)]
 
 
 def _encode(compilation: Compilation, graphs: Sequence[Graph]) -> bytes:

@@ -28,10 +28,10 @@ from serving.host.estimator import EstimatorModel
 from serving.host.model import told
 from serving.host.parts import is_from_sklearn
 
-__all__ = ["MAX_NODES", "NotCompilable", "convert", "count_tree_nodes"]
+__all__ = ["MAX_NODES", "NotCompilable", "convert", "count_tree_nodes", "finished"]
 
 MAX_NODES = 2_000_000
-_SAMPLE_ROWS = 3
+SAMPLE_ROWS = 3
 _FATAL_ONLY = 4
 
 
@@ -45,7 +45,7 @@ def convert(model: EstimatorModel, methods: Sequence[Method] | None = None, max_
     if nodes > max_nodes:
         raise too_many_nodes(nodes, max_nodes)
     chosen = tuple(model.signature.methods if methods is None else methods)
-    batch = model.sample(_SAMPLE_ROWS)
+    batch = model.sample(SAMPLE_ROWS)
     try:
         wanted = {method: model.answer(method, batch).tensors for method in chosen}
     except ServingError as error:
@@ -56,7 +56,7 @@ def convert(model: EstimatorModel, methods: Sequence[Method] | None = None, max_
     try:
         with warnings.catch_warnings(action="ignore"):
             drawn = {method: answers(model.estimator, rows, method) for method in chosen}
-            return _finished(drawing, drawn, wanted, feed_of(model.signature, batch))
+            return finished(drawing, drawn, wanted, feed_of(model.signature, batch))
     except ServingError:
         raise
     except Exception as error:  # noqa: BLE001  (parts of another version may lack anything)
@@ -86,7 +86,7 @@ def count_tree_nodes(estimator: Any) -> int:
     return total
 
 
-def _finished(
+def finished(
     drawing: Drawing,
     drawn: dict[Method, tuple[str, ...]],
     wanted: dict[Method, tuple[Tensor, ...]],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,8 @@ class Drawing:
     inputs: list[Any] = field(default_factory=list)
     known: dict[Any, Any] = field(default_factory=dict)
     max_tree_nodes: int = sys.maxsize
+    opsets: Mapping[str, int] = field(default_factory=lambda: OPSETS)
+    ir_version: int = IR_VERSION
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Draw a node with one output."""
@@ -74,8 +76,8 @@ class Drawing:
         """Return the bytes of a model with `outputs` (value infos)."""
         graph = helper.make_graph(self.nodes, "compiled", self.inputs, outputs)
         graph.initializer.extend(self.constants)
-        opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
-        made = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        opsets = [helper.make_opsetid(domain, version) for domain, version in self.opsets.items()]
+        made = helper.make_model(graph, opset_imports=opsets, ir_version=self.ir_version)
         content: bytes = made.SerializeToString()
         return content
 

@@ -13,13 +13,13 @@ from serving.domain.errors import InvalidInput
 from serving.domain.signature import Container, Dtype
 from serving.host.columns import MAX_VALUES
 from serving.host.compiling.drawing import NotCompilable
-from serving.host.estimator import EstimatorModel
+from serving.host.compiling.provable import Provable
 
 MAX_TRIED = 256
 UNKNOWN_TEXT = "\x01unknown"
 
 
-def guard_of(model: EstimatorModel) -> Guard:
+def guard_of(model: Provable) -> Guard:
     """Return what must be refused of unknown categories and of negative numbers. Answers a few made-up rows.
 
     Raises NotCompilable when what is refused cannot be told by looking at one cell.
@@ -30,7 +30,7 @@ def guard_of(model: EstimatorModel) -> Guard:
     return Guard(known=known, smallest=_smallest(model, known))
 
 
-def _known(model: EstimatorModel) -> dict[int, tuple[Any, ...]]:
+def _known(model: Provable) -> dict[int, tuple[Any, ...]]:
     unknown: dict[int, Any] = {}
     for at, (feature, column) in enumerate(zip(model.signature.features, model.columns, strict=True)):
         if column.values and feature.dtype is Dtype.STRING:
@@ -44,13 +44,13 @@ def _known(model: EstimatorModel) -> dict[int, tuple[Any, ...]]:
     if len(unknown) > MAX_TRIED:
         raise NotCompilable(f"refuses unknown values in some of {len(unknown)} columns, too many to tell which")
     refused = {at: model.columns[at].values for at, value in unknown.items() if _refuses(model, {at: value})}
-    for at, values in refused.items():
+    for values in refused.values():
         if len(values) >= MAX_VALUES:
             raise NotCompilable(f"refuses values it does not know of {len(values)} or more in one column")
     return {at: tuple(dict.fromkeys(values)) for at, values in refused.items()}
 
 
-def _smallest(model: EstimatorModel, known: Collection[int]) -> float | None:
+def _smallest(model: Provable, known: Collection[int]) -> float | None:
     features = enumerate(model.signature.features)
     numeric = [at for at, feature in features if feature.dtype is Dtype.NUMBER and at not in known]
     if not numeric or not _refuses(model, dict.fromkeys(numeric, -1.0)):
@@ -63,7 +63,7 @@ def _smallest(model: EstimatorModel, known: Collection[int]) -> float | None:
     return 0.0
 
 
-def _refuses(model: EstimatorModel, cells: dict[int, Any]) -> bool:
+def _refuses(model: Provable, cells: dict[int, Any]) -> bool:
     try:
         model.answer(model.signature.default_method, _with_cells(model.sample(1), cells))
     except InvalidInput:

@@ -12,7 +12,7 @@ from serving.domain.batch import Batch, Column
 from serving.domain.compiled import Guard
 from serving.domain.signature import Container, Dtype
 from serving.host.columns import dtype_of
-from serving.host.estimator import EstimatorModel
+from serving.host.compiling.provable import Provable
 from serving.host.synthetic import SEED
 
 UNKNOWN_TEXT = "no such value"
@@ -35,7 +35,7 @@ class RowMaker:
     """Makes batches for one model within its guard. Deterministic: the same calls give the same rows."""
 
     def __init__(
-        self, model: EstimatorModel, guard: Guard, thresholds: dict[int, NDArray[np.float64]], examples: Sequence[Batch]
+        self, model: Provable, guard: Guard, thresholds: dict[int, NDArray[np.float64]], examples: Sequence[Batch]
     ) -> None:
         self._signature = model.signature
         self._columns = model.columns

@@ -6,7 +6,7 @@ column by itself, as an affine function; a column that goes through anything els
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,26 +124,37 @@ def _number(value: Any) -> float:
 
 
 def _through(step: Any, origins: Origins) -> Origins:
+    """Return the columns that come out of `step`; None for what is not an affine function of one input column."""
     if step is None or step == "passthrough":
         return origins
     if hasattr(step, "transformers_"):
         return _through_column_transformer(step, origins)
     name = type(step).__name__
-    count = len(origins)
-    ones, zeros = np.ones(count), np.zeros(count)
-    if name == "StandardScaler":
-        scale = 1 / (step.scale_ if step.scale_ is not None else ones)
-        return _affine(origins, scale, -(step.mean_ if step.mean_ is not None else zeros) * scale)
-    if name == "MinMaxScaler" and not step.clip:
-        return _affine(origins, step.scale_, step.min_)
-    if name == "RobustScaler":
-        scale = 1 / (step.scale_ if step.scale_ is not None else ones)
-        return _affine(origins, scale, -(step.center_ if step.center_ is not None else zeros) * scale)
-    if name == "MaxAbsScaler":
-        return _affine(origins, 1 / step.scale_, zeros)
-    if name in ("SimpleImputer", "IterativeImputer", "KNNImputer") and not step.add_indicator:
-        return origins if getattr(step, "n_features_in_", 0) == count else [None] * count
-    return [None] * int(getattr(step, "n_features_out_", 0) or 100_000)
+    if name in _AFFINE:
+        return _affine(origins, *_AFFINE[name](step, len(origins)))
+    if name in _IMPUTERS and not step.add_indicator and step.n_features_in_ == len(origins):
+        return origins
+    return [None] * _MANY
+
+
+def _standard(step: Any, columns: int) -> tuple[Any, Any]:
+    scale = np.ones(columns) if step.scale_ is None else 1 / step.scale_
+    return scale, np.zeros(columns) if step.mean_ is None else -step.mean_ * scale
+
+
+def _robust(step: Any, columns: int) -> tuple[Any, Any]:
+    scale = np.ones(columns) if step.scale_ is None else 1 / step.scale_
+    return scale, np.zeros(columns) if step.center_ is None else -step.center_ * scale
+
+
+_AFFINE: dict[str, Callable[[Any, int], tuple[Any, Any]]] = {
+    "StandardScaler": _standard,
+    "RobustScaler": _robust,
+    "MinMaxScaler": lambda step, columns: (step.scale_, step.min_),  # noqa: ARG005
+    "MaxAbsScaler": lambda step, columns: (1 / step.scale_, np.zeros(columns)),
+}
+_IMPUTERS = ("SimpleImputer", "IterativeImputer", "KNNImputer")
+_MANY = 100_000  # as many columns as any step may give
 
 
 def _through_column_transformer(part: Any, origins: Origins) -> Origins:

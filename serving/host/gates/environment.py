@@ -21,9 +21,11 @@ class Environment:
     def check(self, context: Context) -> Outcome:
         """Compare versions; another major.minor of scikit-learn is refused unless settings say warn."""
         model = context.loaded
-        if model.engine != "sklearn":
+        if model.engine == "onnx":
             return Verdict.SKIPPED, f"the file holds a graph for {model.engine}, no objects of {SKLEARN}"
         here = library_versions()
+        if model.engine != "sklearn":
+            return _other_library(model.engine, model.trained_with.get(model.engine), here[model.engine])
         recorded = context.manifest.libraries if context.manifest is not None else {}
         stated = {
             "the file says": model.trained_with.get(SKLEARN),
@@ -49,6 +51,16 @@ class Environment:
         return (
             (Verdict.WARNED, "; ".join(notes)) if notes else (Verdict.PASSED, f"trained with {SKLEARN} {now}, as here")
         )
+
+
+def _other_library(name: str, version: str | None, now: str) -> Outcome:
+    """XGBoost and LightGBM read what older ones wrote; a file of a newer one may say more than is understood here."""
+    if version is None:
+        return Verdict.SKIPPED, f"the file does not say with which {name} it was trained; served by {now}"
+    if version == now:
+        return Verdict.PASSED, f"trained with {name} {now}, as here"
+    is_newer = [int(part) for part in _minor(version)] > [int(part) for part in _minor(now)]
+    return (Verdict.WARNED if is_newer else Verdict.PASSED), f"trained with {name} {version}, served by {now}"
 
 
 def _minor(version: str) -> list[str]:

@@ -12,8 +12,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from serving.domain.batch import Batch
-from serving.domain.compiled import Graph, Guard, GuardCheck
+from serving.domain.compiled import Graph, Guard
 from serving.domain.errors import DeadlineExceeded, InvalidInput, ModelFailed
+from serving.domain.guard import GuardCheck
 from serving.domain.signature import Dtype, Feature, Signature
 from serving.host.compiling.convert import convert
 from serving.host.describe import examine
@@ -151,7 +152,7 @@ def test_one_row_of_numbers_is_held_to_the_same(is_nullable: bool, cell: float) 
     features = tuple(Feature(name=name, nullable=is_nullable) for name in "ab")
     check = GuardCheck(Guard(largest=5.0), Signature(features=features, methods=("predict",)))
     check.check(Batch(1, matrix=np.array([[5.0, -5.0]])))
-    with pytest.raises(InvalidInput, match="'b' is -?6"):
+    with pytest.raises(InvalidInput, match=r"'b' is -?6"):
         check.check(Batch(1, matrix=np.array([[0.0, cell]])))
     if is_nullable:
         check.check(Batch(1, matrix=np.array([[np.nan, 0.0]])))

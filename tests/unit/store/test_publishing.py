@@ -182,7 +182,7 @@ def test_a_model_that_is_a_lone_file_is_refused(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["model", "model.txt", "a/model.joblib", "../m.joblib", ".m.joblib", "m é.pkl", "m.pkl~"]
+    "name", ["model", "notes.txt", "a/model.joblib", "../m.joblib", ".m.joblib", "m é.pkl", "m.pkl~"]
 )
 def test_a_bad_artefact_name_is_refused(root: Path, name: str) -> None:
     with pytest.raises(PublishRefused, match=r"is not an artefact|cannot be the name of an artefact"):

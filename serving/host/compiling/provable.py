@@ -1,0 +1,18 @@
+"""What a proof asks of a model: its answers, and what is known of its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from serving.host.columns import Column
+from serving.host.model import LoadedModel
+
+
+class Provable(LoadedModel, Protocol):
+    """A model that says what it knows of its columns."""
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """What is known of each feature, in the order of the signature."""
+        ...
