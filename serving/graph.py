@@ -6,7 +6,7 @@ imports onnxruntime, which starts a thread: never in the zygote.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ class GraphSession:
             raise ModelFailed(f"onnxruntime does not take the graph: {type(error).__name__}") from None
         self.methods: tuple[Method, ...] = tuple(graph.outputs)
         self._outputs = {method: list(names) for method, names in graph.outputs.items()}
+        self._numbers = frozenset(each.name for each in session.get_inputs() if each.type == "tensor(double)")
         self._session = session
         self._run = session._sess.run  # what session.run calls after looking at names that are known here
         self._options = onnxruntime.RunOptions()  # without one, each run makes its own: 0.7 us
@@ -52,7 +53,7 @@ class GraphSession:
             parts = [self.answer(method, _slice(batch, start)) for start in range(0, batch.rows, MOST_ROWS)]
             return Prediction(tuple(map(_joined, zip(*(part.tensors for part in parts), strict=True))))
         matrix = batch.matrix
-        feed = {MATRIX_INPUT: matrix} if matrix is not None else _feed_columns(batch.columns or ())
+        feed = {MATRIX_INPUT: matrix} if matrix is not None else _feed_columns(batch.columns or (), self._numbers)
         try:
             outputs = self._run(self._outputs[method], feed, self._options)
         except Exception as error:  # noqa: BLE001
@@ -73,15 +74,18 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
     return np.concatenate(arrays) if arrays else [label for tensor in tensors for label in tensor]
 
 
-def _feed_columns(columns: Sequence[Column]) -> dict[str, Any]:
+def _feed_columns(columns: Sequence[Column], numbers: Container[str]) -> dict[str, Any]:
     feed = {}
     for index, cells in enumerate(columns):
-        if isinstance(cells, np.ndarray):
-            block: Any = cells.reshape(-1, 1)
+        name = f"{COLUMN_PREFIX}{index}"
+        if name in numbers:  # bools that may be null, too, which come as bools or as a list
+            block: Any = np.asarray(cells, dtype=np.float64).reshape(-1, 1)
+        elif isinstance(cells, np.ndarray):
+            block = cells.reshape(-1, 1)
         else:
             block = np.empty((len(cells), 1), dtype=object)
             block[:, 0] = [NULL_TEXT if cell is None else cell for cell in cells]
-        feed[f"{COLUMN_PREFIX}{index}"] = block
+        feed[name] = block
     return feed
 
 

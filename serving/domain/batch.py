@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +11,8 @@ Column = NDArray[np.float64] | NDArray[np.bool_] | list[Any]
 Tensor = NDArray[Any] | list[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Validated rows in the order of the signature's features.
+class Batch(NamedTuple):
+    """Validated rows in the order of the signature's features. A tuple: one is made per request, and it is cheaper.
 
     Exactly one of two layouts: `matrix`, C-contiguous float64 of shape (rows, features), when every feature is a
     number (NaN = missing); otherwise `columns`, one per feature: float64 (NaN = missing) for numbers, bool for bools
@@ -26,8 +24,7 @@ class Batch:
     columns: tuple[Column, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """What one method gave for one batch.
 
     One tensor whose first axis is the row; or, for methods that give one array per output (``predict_proba`` of a

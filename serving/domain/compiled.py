@@ -2,8 +2,9 @@
 
 Inputs of a graph follow from the signature. When every feature is a number: one input ``X``, float64 of shape (rows,
 features), NaN for null. Otherwise one input for each feature, ``c0, c1, ...`` of shape (rows, 1): float64 (NaN for
-null) for numbers, bool for bools, strings for strings, where `NULL_TEXT` stands for null. Outputs have exactly the
-dtype and shape of the arrays the estimator itself returns; labels that are text are strings.
+null) for numbers and for bools that may be null, bool for other bools, strings for strings, where `NULL_TEXT` stands
+for null. Outputs have exactly the dtype and shape of the arrays the estimator itself returns; labels that are text are
+strings.
 """
 
 from __future__ import annotations

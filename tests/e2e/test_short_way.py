@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import socket
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -199,3 +201,23 @@ def _counted(server: Server) -> float:
     text = server.client.get(server.url + "/metrics").text
     found = re.search(r'serving_requests_total\{model="m",status="200",version="1"\} ([\d.]+)', text)
     return float(found[1]) if found else 0.0
+
+
+@pytest.mark.parametrize("way", [0, 1])
+def test_an_idle_connection_is_closed_and_a_busy_one_is_not(servers: tuple[Server, Server], way: int) -> None:
+    """Five seconds after its last answer, however many there were before; not while a request is half there."""
+    address = urlsplit(servers[way].url)
+    with socket.create_connection((address.hostname or "", address.port or 0), 30) as sock:
+        for _ in range(3):
+            sock.sendall(REQUESTS["one row"])
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        answered_at = time.monotonic()
+        assert sock.recv(1) == b""
+        assert time.monotonic() - answered_at > 4  # a bound from below only: it was kept open
+    with socket.create_connection((address.hostname or "", address.port or 0), 30) as sock:
+        sock.sendall(REQUESTS["one row"])
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        sock.sendall(REQUESTS["one row"][:-5])
+        assert not select.select([sock], [], [], 7)[0]  # longer than an idle connection lives
+        sock.sendall(REQUESTS["one row"][-5:])
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200")

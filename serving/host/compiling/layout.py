@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 
 from serving.domain.batch import Batch, Tensor
 from serving.domain.compiled import COLUMN_PREFIX, MATRIX_INPUT, NULL_TEXT
-from serving.domain.signature import Dtype, Signature
+from serving.domain.signature import Dtype, Feature, Signature
 from serving.host.compiling.converters.blocks import Block, Rows
 from serving.host.compiling.drawing import Drawing, NotCompilable, value_info
 
 _DTYPES: dict[Dtype, np.dtype[Any]] = {
-    Dtype.NUMBER: np.dtype(np.float64),
     Dtype.BOOL: np.dtype(np.bool_),
     Dtype.STRING: np.dtype(object),
 }
@@ -25,8 +24,6 @@ def inputs_of(signature: Signature, drawing: Drawing) -> Rows:
     for feature in signature.features:
         if feature.dtype is Dtype.ANY:
             raise NotCompilable(f"feature '{feature.name}' takes values of any type, and a column of a graph has one")
-        if feature.dtype is Dtype.BOOL and feature.nullable:
-            raise NotCompilable(f"feature '{feature.name}' is a bool that may be null, which a graph cannot tell")
     if all(feature.dtype is Dtype.NUMBER for feature in signature.features):
         width = len(signature.features)
         drawing.inputs.append(value_info(MATRIX_INPUT, np.dtype(np.float64), (None, width)))
@@ -34,9 +31,18 @@ def inputs_of(signature: Signature, drawing: Drawing) -> Rows:
     blocks = []
     for place, feature in enumerate(signature.features):
         name = f"{COLUMN_PREFIX}{place}"
-        drawing.inputs.append(value_info(name, _DTYPES[feature.dtype], (None, 1)))
-        blocks.append(Block(name, 1, feature.dtype))
+        drawing.inputs.append(value_info(name, _dtype(feature), (None, 1)))
+        blocks.append(Block(name, 1, Dtype.NUMBER if _is_number(feature) else feature.dtype))
     return Rows(drawing, tuple(blocks))
+
+
+def _is_number(feature: Feature) -> bool:
+    """Say whether a feature comes in as float64: numbers, and bools that may be null, for which bool has no value."""
+    return feature.dtype is Dtype.NUMBER or (feature.dtype is Dtype.BOOL and feature.nullable)
+
+
+def _dtype(feature: Feature) -> np.dtype[Any]:
+    return np.dtype(np.float64) if _is_number(feature) else _DTYPES[feature.dtype]
 
 
 def feed_of(signature: Signature, batch: Batch) -> dict[str, NDArray[Any]]:
@@ -45,7 +51,7 @@ def feed_of(signature: Signature, batch: Batch) -> dict[str, NDArray[Any]]:
         return {MATRIX_INPUT: batch.matrix}
     feed: dict[str, NDArray[Any]] = {}
     for place, (feature, cells) in enumerate(zip(signature.features, batch.columns or (), strict=True)):
-        dtype = _DTYPES[feature.dtype]
+        dtype = _dtype(feature)
         values = [NULL_TEXT if cell is None else cell for cell in cells] if dtype.kind == "O" else cells
         feed[f"{COLUMN_PREFIX}{place}"] = np.array(values, dtype=dtype).reshape(-1, 1)
     return feed

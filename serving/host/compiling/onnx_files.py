@@ -52,18 +52,18 @@ def convert_file(model: OnnxModel, methods: Sequence[Method] | None = None) -> G
     takes other than float32, float64, bools and text.
     """
     chosen = tuple(model.signature.methods if methods is None else methods)
-    batch = model.sample(SAMPLE_ROWS)
-    try:
-        wanted = {method: model.answer(method, batch).tensors for method in chosen}
-        raw = model.run(batch)
-    except ServingError as error:
-        raise NotCompilable(f"the model does not answer made-up rows ({error})") from None
     file = _read(model.path)
     opsets = {each.domain: each.version for each in file.opset_import}
     drawing = Drawing(opsets=opsets, ir_version=max(file.ir_version, LEAST_IR_VERSION))
     for name, source in _fed(model, inputs_of(model.signature, drawing)).items():
         drawing.nodes.append(helper.make_node("Identity", [source], [PREFIX + name]))
     _place(drawing, file.graph, is_first_only="predict_proba" not in chosen)
+    batch = model.sample(SAMPLE_ROWS)
+    try:
+        wanted = {method: model.answer(method, batch).tensors for method in chosen}
+        raw = model.run(batch)
+    except ServingError as error:
+        raise NotCompilable(f"the model does not answer made-up rows ({error})") from None
     try:
         drawn = {method: _answers(drawing, file.graph, method, raw) for method in chosen}
         return finished(drawing, drawn, wanted, feed_of(model.signature, batch))
@@ -171,7 +171,7 @@ def _answers(drawing: Drawing, graph: Any, method: Method, raw: Sequence[Any]) -
 
 
 def _without_sequence(drawing: Drawing, graph: Any, output: str) -> tuple[str, ...]:
-    """Return the tensors in a sequence, or the one behind its maps: in order of their keys, that is how maps come out."""
+    """Return the tensors in a sequence, or the one behind its maps: by their keys in order, as maps come out."""
     node = next((node for node in graph.node if output in node.output), None)
     if node is not None and node.op_type == "SequenceConstruct":
         return tuple(node.input)

@@ -2,6 +2,8 @@
 
 from serving.host.compiling.converters import (
     ada_boost,
+    approximations,
+    centers,
     composition,
     encoding,
     ensembles,
@@ -13,7 +15,9 @@ from serving.host.compiling.converters import (
     kernels,
     lightgbm,
     linear,
+    mixtures,
     naive_bayes,
+    pairs,
     projections,
     scaling,
     voting,
@@ -23,6 +27,8 @@ from serving.host.compiling.converters import (
 
 __all__ = [
     "ada_boost",
+    "approximations",
+    "centers",
     "composition",
     "encoding",
     "ensembles",
@@ -34,7 +40,9 @@ __all__ = [
     "kernels",
     "lightgbm",
     "linear",
+    "mixtures",
     "naive_bayes",
+    "pairs",
     "projections",
     "scaling",
     "voting",

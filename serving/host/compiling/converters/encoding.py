@@ -7,6 +7,7 @@ Its keys may be NaN, which equals itself there. Null in text columns is NULL_TEX
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from onnx import TensorProto
 from serving.domain.compiled import NULL_TEXT
 from serving.domain.signature import Dtype
 from serving.host.compiling.converters.blocks import Block, Rows
-from serving.host.compiling.converters.registry import transforms
+from serving.host.compiling.converters.registry import transformed, transforms
 from serving.host.compiling.drawing import Drawing, NotCompilable, tensor
 from serving.host.compiling.trees import ML
 
@@ -103,7 +104,8 @@ def ordinal(part: Any, rows: Rows) -> Rows:
         mapping = mappings[place] if mappings is not None and part._infrequent_enabled else None
         codes = np.arange(len(categories)) if mapping is None else np.asarray(mapping)
         values = codes.astype(np.float64)
-        values[[is_missing(key) for key in categories.tolist()]] = part.encoded_missing_value
+        is_nan = [isinstance(key, float) and math.isnan(key) for key in categories.tolist()]
+        values[is_nan] = part.encoded_missing_value  # None is a category like any other here
         unknown = part.unknown_value if part.handle_unknown == "use_encoded_value" else np.nan
         made.append(Block(looked_up(drawing, column, categories, values, float(unknown)), 1))
     return Rows(drawing, tuple(made))
@@ -113,13 +115,13 @@ def ordinal(part: Any, rows: Rows) -> Rows:
 def target(part: Any, rows: Rows) -> Any:
     """Draw the mean of the target for each category, and the mean of all for unknown ones."""
     drawing = rows.drawing
-    if part.target_type_ == "multiclass":
-        return NotImplemented
     means = np.ravel(part.target_mean_)
-    made = [
-        Block(looked_up(drawing, column, part.categories_[place], np.asarray(part.encodings_[place]), means[0]), 1)
-        for place, column in enumerate(rows.columns())
-    ]
+    classes = len(part.classes_) if part.target_type_ == "multiclass" else 1
+    made = []
+    for place, column in enumerate(rows.columns()):
+        for at in range(classes):
+            values = np.asarray(part.encodings_[place * classes + at], dtype=np.float64)
+            made.append(Block(looked_up(drawing, column, part.categories_[place], values, means[at]), 1))
     return Rows(drawing, tuple(made))
 
 
@@ -129,7 +131,7 @@ def simple_imputer(part: Any, rows: Rows) -> Any:
     drawing = rows.drawing
     statistics = np.asarray(part.statistics_)
     if part.add_indicator:
-        return NotImplemented
+        return _with_indicator(part, rows)
     if any(block.dtype is Dtype.STRING for block in rows.blocks):
         return _filled_texts(part, rows)
     if not is_missing(part.missing_values) and not isinstance(part.missing_values, (int, float)):
@@ -149,6 +151,23 @@ def simple_imputer(part: Any, rows: Rows) -> Any:
         else drawing.op("Equal", matrix, drawing.constant(float(part.missing_values)))
     )
     return rows.with_matrix(drawing.op("Where", is_null, fill, matrix), len(statistics))
+
+
+def _with_indicator(part: Any, rows: Rows) -> Rows:
+    """Draw the imputed columns, then a column for each that had missing values in training: 1 where it has now."""
+    alone = rows.drawing.once(("alone", id(part)), lambda: copy(part))  # kept: what was drawn is known by its id
+    alone.add_indicator = False
+    return transformed(alone, rows).beside([transformed(part.indicator_, rows)])
+
+
+@transforms("MissingIndicator")
+def missing_indicator(part: Any, rows: Rows) -> Any:
+    """Draw 1 where a number is missing; where the model refuses a missing one, the signature does."""
+    drawing = rows.drawing
+    if not is_missing(part.missing_values) or not len(part.features_):
+        return NotImplemented
+    is_null = drawing.op("IsNaN", rows.select(np.asarray(part.features_).tolist()).matrix())
+    return rows.with_matrix(drawing.op("Cast", is_null, to=TensorProto.DOUBLE), len(part.features_))
 
 
 def _filled_texts(part: Any, rows: Rows) -> Rows:

@@ -15,8 +15,8 @@ from onnx import TensorProto
 
 from serving.host.compiling.converters.blocks import Rows
 from serving.host.compiling.converters.labels import by_largest, flat, take
-from serving.host.compiling.converters.registry import answer, answers, converts
-from serving.host.compiling.trees import TreeTable, for_float32, joined, summed
+from serving.host.compiling.converters.registry import answer, answers, converts, transformed, transforms
+from serving.host.compiling.trees import TreeTable, for_float32, joined, leaf_values, summed
 
 
 def table_of(trees: Sequence[Any], values: Sequence[Any], features: Sequence[Any] | None = None) -> TreeTable:
@@ -47,6 +47,15 @@ def trees_of(part: Any) -> list[Any]:
     """Return the ``tree_`` of a tree, or those of a forest."""
     members = getattr(part, "estimators_", None)
     return [part.tree_] if members is None else [member.tree_ for member in np.ravel(members)]
+
+
+@transforms("RandomTreesEmbedding")
+def embedding(part: Any, rows: Rows) -> Rows:
+    """Draw a column for each leaf of each tree: 1 where a row ends there."""
+    trees = trees_of(part)
+    table = table_of(trees, [np.arange(tree.node_count) for tree in trees])
+    leaves = rows.with_matrix(leaf_values(rows.drawing, table, rows.matrix()), len(trees))
+    return transformed(part.one_hot_encoder_, leaves)
 
 
 @converts("DecisionTreeRegressor", "ExtraTreeRegressor", "ExtraTreesRegressor", "RandomForestRegressor")

@@ -136,11 +136,16 @@ def _votes(drawing: Drawing, decided: str, pairs: list[tuple[int, int]], *, firs
 
 
 def _scores(drawing: Drawing, between: str, pairs: list[tuple[int, int]]) -> str:
+    return ovr_scores(drawing, drawing.op("Less", between, drawing.constant(0.0)), between, pairs)
+
+
+def ovr_scores(drawing: Drawing, is_second: str, between: str, pairs: list[tuple[int, int]]) -> str:
+    """Return (rows, classes): votes, where a pair chose its second class or not, and its confidence in the first."""
     classes = max(other for _, other in pairs) + 1
     signs = np.zeros((len(pairs), classes))
     for place, (one, other) in enumerate(pairs):
         signs[place, one], signs[place, other] = 1, -1
-    votes = _votes(drawing, drawing.op("Less", between, drawing.constant(0.0)), pairs, first=False)
+    votes = _votes(drawing, is_second, pairs, first=False)
     confidence = drawing.op("MatMul", between, drawing.constant(signs))
     size = drawing.op("Add", drawing.op("Abs", confidence), drawing.constant(1.0))
     share = drawing.op("Div", confidence, drawing.op("Mul", size, drawing.constant(3.0)))

@@ -35,9 +35,9 @@ def pca(part: Any, rows: Rows) -> Rows:
     return made.with_matrix(rows.drawing.op("Div", made.matrix(), rows.drawing.constant(scale)), made.width)
 
 
-@converts("PCA")
+@converts("FactorAnalysis", "PCA")
 def likelihood(part: Any, rows: Rows, method: str) -> Any:
-    """Draw the log likelihood of rows, as ``score_samples`` of sklearn.decomposition.PCA."""
+    """Draw the log likelihood of rows, as ``score_samples`` of PCA and FactorAnalysis."""
     if method != "score_samples":
         return NotImplemented
     drawing = rows.drawing
@@ -85,6 +85,15 @@ def pls(part: Any, rows: Rows) -> Rows:
     centered = drawing.op("Sub", rows.matrix(), drawing.constant(np.asarray(part._x_mean, dtype=np.float64)))
     scaled = drawing.op("Div", centered, drawing.constant(np.asarray(part._x_std, dtype=np.float64)))
     return projected(rows.with_matrix(scaled, rows.width), part.x_rotations_)
+
+
+@transforms("PLSSVD")
+def pls_svd(part: Any, rows: Rows) -> Rows:
+    """Draw the scores of standardized rows, of the weights themselves."""
+    drawing = rows.drawing
+    centered = drawing.op("Sub", rows.matrix(), drawing.constant(np.asarray(part._x_mean, dtype=np.float64)))
+    scaled = drawing.op("Div", centered, drawing.constant(np.asarray(part._x_std, dtype=np.float64)))
+    return projected(rows.with_matrix(scaled, rows.width), part.x_weights_)
 
 
 @converts("CCA", "PLSCanonical", "PLSRegression")
