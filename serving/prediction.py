@@ -22,7 +22,7 @@ from serving.domain.batch import Batch, Column, Prediction
 from serving.domain.errors import BodyTooLarge, InvalidInput, NothingActive, Overloaded, UnknownModel
 from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Method, Signature
-from serving.registry import ActiveReference, HoldsActive, find, lease
+from serving.registry import ActiveReference, HoldsActive, find
 from serving.servable.servable import Lease, Servable
 from serving.settings import ServerSettings, Settings
 
@@ -113,11 +113,7 @@ def hold(state: HoldsActive, limits: Limits, model: str | None = None, version: 
     Reads the active reference once. Raises UnknownModel, UnknownVersion, NothingActive, or Overloaded when
     `limits.max_queue` requests hold the servable already. The caller releases the lease.
     """
-    if model is None:
-        seen = _Seen(state.active)
-        held = lease(seen, limits.default_model or _only_model(seen.active), version)
-    else:
-        held = lease(state, model, version)
+    held = look(state, limits, model, version).lease()
     if held.servable.leases > limits.max_queue:
         held.release()
         name = held.servable.id.model
@@ -125,18 +121,22 @@ def hold(state: HoldsActive, limits: Limits, model: str | None = None, version: 
     return held
 
 
-def answer_now(
-    state: HoldsActive, request: PredictRequest, limits: Limits, model: str | None = None, version: str | None = None
-) -> Answer | None:
-    """Do what `hold` and `execute` do where nothing has to be waited for; None where something has.
-
-    Takes no lease: nothing else happens on the loop's thread until it returns. Raises what the two raise.
+def look(state: HoldsActive, limits: Limits, model: str | None = None, version: str | None = None) -> Servable:
+    """Return what `hold` would hold, without a hold on it: good until the event loop turns. Raises what `hold` raises,
+    except Overloaded. Event loop thread only.
     """
-    if model is None:
-        seen = _Seen(state.active)
-        servable = find(seen, limits.default_model or _only_model(seen.active), version)
-    else:
-        servable = find(state, model, version)
+    if model is not None:
+        return find(state, model, version)
+    seen = _Seen(state.active)
+    return find(seen, limits.default_model or _only_model(seen.active), version)
+
+
+def execute_now(servable: Servable, request: PredictRequest, limits: Limits) -> Answer | None:
+    """Do what `execute` does where nothing has to be waited for; None where something has.
+
+    Event loop thread only; takes no hold, because nothing else happens there until it returns. Raises what `execute`
+    raises.
+    """
     rows = request.rows
     if not isinstance(rows, list) or len(rows) > INLINE_ROWS:
         return None

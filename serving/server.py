@@ -108,7 +108,7 @@ def run(settings: Settings) -> int:
     app = create_app(settings)
     app.state.token_check.load(settings)  # a token that cannot be read is told now, not at the first call
     config = uvicorn.Config(
-        app,
+        app.state.front,
         http=PredictionProtocol,
         host=settings.server.host,
         port=settings.server.port,

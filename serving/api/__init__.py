@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from serving.api import admin, health, models, openapi, predict, predict_docs, problems, schemas
-from serving.api.edge import Edge
+from serving.api.edge import Edge, Front
 from serving.api.shortcut import RequestIds, Shortcut
 
 __all__ = ["install"]
@@ -15,7 +15,7 @@ def install(app: FastAPI) -> None:
     """Add every route, the error handlers and the middleware to `app`, before it takes its first request.
 
     From the first request on, ``app.state`` holds `settings`, `metrics`, `active`, `status` and `operator`.
-    `shortcut` is there from now on, for a server that can use it.
+    `shortcut` and `front` are there from now on, for a server that can use them.
     """
     app.state.token_check = admin.TokenCheck()
     endpoint = predict.PredictEndpoint()
@@ -26,4 +26,5 @@ def install(app: FastAPI) -> None:
     openapi.install(app, *predict_docs.COMPONENTS, schemas.Pin, schemas.Rollback)
     ids = RequestIds()
     app.state.shortcut = Shortcut(app.state, endpoint, ids)
+    app.state.front = Front(app, endpoint, ids)
     app.add_middleware(Edge, predict=endpoint, ids=ids)

@@ -6,6 +6,7 @@ from random import random
 from time import perf_counter
 
 import structlog
+from starlette.applications import Starlette
 from starlette.datastructures import State
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -94,6 +95,26 @@ class Edge:
         self._settings = state.settings
         self._sample = state.settings.log.access_sample
         self._predict.adopt(state.settings, state.metrics)
+
+
+class Front:
+    """An application as its own server runs it: predictions go to their endpoint before the framework sees them.
+
+    ASGI; everything else, and what is not HTTP, is the framework's. `state` is the application's.
+    """
+
+    def __init__(self, app: Starlette, predict: PredictEndpoint, ids: RequestIds) -> None:
+        self.state = app.state
+        self._app = app
+        self._edge = Edge(app, predict, ids)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on."""
+        if scope["type"] == "http" and _is_prediction(scope):
+            scope["app"] = self._app
+            await self._edge(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 def _is_prediction(scope: Scope) -> bool:

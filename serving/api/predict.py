@@ -25,7 +25,7 @@ from serving.api.pieces import LARGE_BYTES, parse_large
 from serving.api.predict_body import parse
 from serving.api.strict_json import refuse_depth
 from serving.domain.errors import InvalidInput, NothingActive, NotJson, UnknownModel
-from serving.prediction import Answer, Limits, answer_now, execute, hold
+from serving.prediction import Answer, Limits, execute, execute_now, hold, look
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 
@@ -59,9 +59,11 @@ class PredictEndpoint:
         if len(raw) > LARGE_BYTES:
             return None
         started = perf_counter()
+        servable = look(state, self._limits, params.get("model"), params.get("version"))
+        if not servable.engine.is_immediate:
+            return None
         refuse_media(headers)
-        request = parse(raw)
-        answer = answer_now(state, request, self._limits, params.get("model"), params.get("version"))
+        answer = execute_now(servable, parse(raw), self._limits)
         body = None if answer is None else encode_now(answer)
         if answer is None or body is None:
             return None

@@ -34,6 +34,7 @@ class CompiledEngine:
     """
 
     name = "onnx"
+    is_immediate = True
 
     def __init__(self, graphs: Sequence[Graph], signature: Signature, guard: Guard, executor: Executor) -> None:
         from serving.graph import GraphSession  # noqa: PLC0415  (20 MB that a server without compiled models does not need)

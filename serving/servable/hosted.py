@@ -31,6 +31,8 @@ class HostedEngine:
     to bring another host.
     """
 
+    is_immediate = False
+
     def __init__(self, name: str, on_lost: Callable[[HostedEngine], None], *, max_batch_rows: int = 1024) -> None:
         self.name = name
         self._on_lost = on_lost

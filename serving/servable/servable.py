@@ -23,6 +23,11 @@ class Engine(Protocol):
         """What answers: ``sklearn`` or ``onnx``."""
         ...
 
+    @property
+    def is_immediate(self) -> bool:
+        """Whether `answer_now` may ever give an answer."""
+        ...
+
     def answer_now(self, method: Method, batch: Batch) -> Prediction | None:
         """Answer one batch without waiting, None when that cannot be; raises InvalidInput or ModelFailed."""
         ...

@@ -79,8 +79,9 @@ def hidden_units(part: Any, rows: Rows) -> Rows:
 @transforms("SplineTransformer")
 def splines(part: Any, rows: Rows) -> Rows:
     """Draw each column's B-splines as polynomials between knots, and what continues them outside."""
-    is_known = part.extrapolation in ("constant", "linear", "continue") and part.handle_missing == "error"
-    if not is_known or part.degree == 0:
+    # scikit-learn 1.9 continues splines of degree 1 linearly between other knots from its second column on
+    least = {"constant": 1, "linear": 2}.get(part.extrapolation)
+    if least is None or part.degree < least or part.handle_missing != "error":
         raise NotCompilable(
             "SplineTransformer of this degree, extrapolation or with missing values has no compiled form"
         )
@@ -97,7 +98,7 @@ def _spline(part: Any, spline: Any, column: Rows, count: int) -> str:
     value, degree = column.matrix(), spline.k
     knots = spline.t[degree : len(spline.t) - degree]
     low, high = (drawing.constant(float(knots[end])) for end in (0, -1))
-    within = value if part.extrapolation == "continue" else drawing.op("Clip", value, low, high)
+    within = drawing.op("Clip", value, low, high)
     reached = drawing.op("GreaterOrEqual", within, drawing.constant(np.append(knots[1:-1], np.inf)))
     one = drawing.constant(np.array([1], dtype=np.int64))
     interval = drawing.op("ReduceSum", drawing.op("Cast", reached, to=TensorProto.INT64), one, keepdims=0)
@@ -112,9 +113,8 @@ def _spline(part: Any, spline: Any, column: Rows, count: int) -> str:
     if part.extrapolation != "linear":
         return total
     slopes = np.stack([spline(knots[end], nu=1)[:count] for end in (0, -1)])
-    reach = max(degree, 2)  # more splines have no slope at the end, or only that of rounding
-    slopes[0, reach:] = 0
-    slopes[1, : spline.c.shape[1] - reach] = 0
+    slopes[0, degree:] = 0  # but for rounding, they are so
+    slopes[1, : spline.c.shape[1] - degree] = 0
     for side, kind in enumerate(("Min", "Max")):
         beyond = drawing.op("Sub", drawing.op(kind, value, (low, high)[side]), (low, high)[side])
         total = drawing.op("Add", total, drawing.op("Mul", beyond, drawing.constant(slopes[side])))
