@@ -6,10 +6,10 @@ Compiles each one as a host does and writes docs/engines.md. Blocks for some min
 from __future__ import annotations
 
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import lightgbm
@@ -42,12 +42,6 @@ from serving.host.evaluation import CompileRequest
 from serving.host.parts import all_parts, compute_alone
 from tests.unit.host.test_every_estimator import LEFT_OUT, NO_FEATURES, NOTHING_TO_OFFER, fitted
 
-BOOSTERS: dict[str, list[Any]] = {
-    "xgboost": [
-        getattr(xgboost, f"XGB{name}") for name in ("Classifier", "Regressor", "RFClassifier", "RFRegressor", "Ranker")
-    ],
-    "lightgbm": [lightgbm.LGBMClassifier, lightgbm.LGBMRegressor, lightgbm.LGBMRanker],
-}
 Made = tuple[str, str, Callable[[], Any]]
 
 PAGE = run.ROOT / "docs" / "engines.md"
@@ -70,14 +64,16 @@ it does not know, negative numbers) and numbers beyond the largest that were pro
 
 Everything else **stays in its host** and is answered by the estimator itself, no less correctly: code that is not
 scikit-learn's, XGBoost's or LightGBM's; features that take values of any type; what iterates to find each answer
-(`NMF`, `SVC` with several probabilities); what has no compiled form yet; and what is not faster as a graph. The table
-says which, and why. `GET /models/{name}/versions/{version}` says it for every version, with its proof."""
+(`NMF`, probabilities of `SVC`, of two classes too); text that is taken apart into words; what has no compiled form yet;
+and what is not faster as a graph. The table says which, and why; `GET /models/{name}/versions/{version}` says it for
+every version, with its proof. An `.onnx` file is a graph already: it is proved in the same way, but need not be faster.
+What takes integers, needs files beside it, branches, loops or has operators of other domains stays in its host."""
 
 FITTING = """\
 Estimators are fitted as scikit-learn's own tests do, on 60 rows of 6 features and with settings meant for quick tests
-(forests of 5 trees), so times are those of small models. Pipelines and the last groups are fitted on usual data. "µs"
-are medians for one row by the default method, without HTTP; what is not faster as a graph here may be with another
-size, because the model that is served is the one that is measured."""
+(forests of 5 trees); the groups at the end on usual data. Times ("µs") are medians for one row by the default method,
+without HTTP. What is not faster here may be with another size: the model that is served is the one that is measured.
+The largest difference is absolute, over rows with numbers up to 1.7e308 as well: answers grow with what is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +94,6 @@ def main() -> int:
     where = circumstances.describe()
     tried, unserved = [], []
     for group, name, make in _all():
-        begin = time.monotonic()
         try:
             one = _try(group, name, make())
         except ServingError as error:
@@ -107,7 +102,7 @@ def main() -> int:
             continue
         tried.append(one)
         became = "compiled" if one.verdict.engine else one.verdict.reason
-        print(f"{group}.{name}: {became} ({time.monotonic() - begin:.1f} s)", flush=True)
+        print(f"{group}.{name}: {became} ({one.verdict.seconds:.1f} s)", flush=True)
     unserved += sorted(NOTHING_TO_OFFER | NO_FEATURES | NO_TABLES)
     PAGE.write_text(_page(where, tried, sorted(unserved)))
     print(f"wrote {PAGE.relative_to(run.ROOT)}")
@@ -115,30 +110,33 @@ def main() -> int:
 
 
 def _all() -> Iterator[Made]:
-    left_out = (LEFT_OUT.keys() - {"SequentialFeatureSelector"}) | NOTHING_TO_OFFER | NO_FEATURES
+    left_out = {*LEFT_OUT, *NOTHING_TO_OFFER, *NO_FEATURES, "HashingVectorizer"} - {"SequentialFeatureSelector"}
     ours = [
-        (".".join(kind.__module__.split(".")[:2]), name, lambda name=name: fitted(name)[0])
+        (".".join(kind.__module__.split(".")[:2]), name, partial(_fitted, name))
         for name, kind in all_estimators()
-        if name not in left_out and name != "HashingVectorizer"
+        if name not in left_out
     ]
-    words = ["the cat sat", "a dog sat down", "no cat at all"]
     vectorizers = [
-        ("sklearn.feature_extraction", kind.__name__, lambda kind=kind: kind().fit(words))
-        for kind in (text.CountVectorizer, text.HashingVectorizer, text.TfidfVectorizer)
+        ("sklearn.feature_extraction", name, partial(getattr(text, name)().fit, ["the cat sat", "a dog sat down"]))
+        for name in ("CountVectorizer", "HashingVectorizer", "TfidfVectorizer")
     ]
     yield from sorted([*ours, *vectorizers], key=lambda each: each[:2])
     yield from _boosters()
     yield from _pipelines()
 
 
+def _fitted(name: str) -> Any:
+    return fitted(name)[0]
+
+
 def _boosters() -> Iterator[Made]:
     rows, answers = load_breast_cancer(return_X_y=True)
-    queries = {"xgboost": {"qid": np.arange(len(rows)) // 40}, "lightgbm": {"group": [40] * 14 + [len(rows) - 560]}}
-    for module, kinds in BOOSTERS.items():
-        for kind in kinds:
-            own = {"verbose": -1} if module == "lightgbm" else {}
-            more = queries[module] if kind.__name__.endswith("Ranker") else {}
-            yield module, kind.__name__, lambda kind=kind, own=own, more=more: kind(**own).fit(rows, answers, **more)
+    for name in ("XGBClassifier", "XGBRegressor", "XGBRFClassifier", "XGBRFRegressor", "XGBRanker"):
+        queries = {"qid": np.arange(len(rows)) // 40} if name == "XGBRanker" else {}
+        yield "xgboost", name, partial(getattr(xgboost, name)().fit, rows, answers, **queries)
+    for name in ("LGBMClassifier", "LGBMRegressor", "LGBMRanker"):
+        groups = {"group": [40] * 14 + [len(rows) - 560]} if name == "LGBMRanker" else {}
+        yield "lightgbm", name, partial(getattr(lightgbm, name)(verbose=-1).fit, rows, answers, **groups)
 
 
 def _pipelines() -> Iterator[Made]:
@@ -156,14 +154,16 @@ def _pipelines() -> Iterator[Made]:
         "GridSearchCV of the logistic pipeline": GridSearchCV(logistic, {"logisticregression__C": [0.1, 1]}, cv=2),
     }
     for name, estimator in kinds.items():
-        yield "pipelines", name, lambda estimator=estimator: estimator.fit(rows, answers)
+        yield "pipelines", name, partial(estimator.fit, rows, answers)
     table, labels = _table_of_all_kinds()
-    numbers = make_pipeline(SimpleImputer(), StandardScaler())
-    encoder = OneHotEncoder(handle_unknown="ignore")
-    columns = make_column_transformer((numbers, ["size", "age"]), (encoder, ["kind"]), remainder="passthrough")
+    branches = (
+        (make_pipeline(SimpleImputer(), StandardScaler()), ["size", "age"]),
+        (OneHotEncoder(handle_unknown="ignore"), ["kind", "known"]),
+    )
+    columns = make_column_transformer(*branches, remainder="passthrough")
     for last in (LogisticRegression(), forest):
-        name = f"ColumnTransformer (text, null, bool), {type(last).__name__}"
-        yield "pipelines", name, lambda last=last: make_pipeline(columns, last).fit(table, labels)
+        name = f"ColumnTransformer (text, numbers and bools with null), {type(last).__name__}"
+        yield "pipelines", name, partial(make_pipeline(columns, last).fit, table, labels)
 
 
 def _table_of_all_kinds() -> tuple[pd.DataFrame, list[str]]:
@@ -171,11 +171,12 @@ def _table_of_all_kinds() -> tuple[pd.DataFrame, list[str]]:
     size = random.normal(size=400)
     columns = {
         "size": np.where(random.random(400) < 0.1, np.nan, size),
-        "age": random.integers(18, 80, 400).astype(float),
+        "age": random.integers(18, 80, 400),
         "kind": random.choice(np.array(["a", "b", None], dtype=object), 400),
-        "known": random.random(400) < 0.5,
+        "known": random.choice(np.array([True, False, None], dtype=object), 400),
+        "paid": size > 1,
     }
-    return pd.DataFrame(columns), np.where(size + columns["known"] > 0.5, "yes", "no").tolist()
+    return pd.DataFrame(columns), np.where(size + random.normal(size=400) > 0.5, "yes", "no").tolist()
 
 
 def _try(group: str, name: str, estimator: Any) -> Tried:
@@ -206,21 +207,9 @@ def _page(where: dict[str, Any], tried: list[Tried], unserved: list[str]) -> str
         f"Python {where['versions']['python']}, {versions}; "
         f"others kept the machine busy {where['busy_before_percent']:g}% before."
     )
-    written = "Written by `python -m benchmarks.engines`; do not edit it by hand."
-    header = [
-        "# Engines",
-        "",
-        written,
-        "",
-        INTRODUCTION,
-        "",
-        where_and_when,
-        "",
-        FITTING,
-        "",
-        *_counts(tried, unserved),
-    ]
-    return "\n".join([*header, "", *_table(tried)]) + "\n"
+    paragraphs = ["# Engines", "Written by `python -m benchmarks.engines`; do not edit it by hand.", INTRODUCTION]
+    tables = ["## Counts", *_counts(tried, unserved), "## Estimators", "\n".join(_table(tried))]
+    return "\n\n".join([*paragraphs, where_and_when, FITTING, *tables]) + "\n"
 
 
 def _counts(tried: list[Tried], unserved: list[str]) -> list[str]:
@@ -229,12 +218,7 @@ def _counts(tried: list[Tried], unserved: list[str]) -> list[str]:
         "XGBoost and LightGBM": [one for one in tried if one.group in ("xgboost", "lightgbm")],
         "pipelines": [one for one in tried if one.group == "pipelines"],
     }
-    lines = [
-        "## Counts",
-        "",
-        "| | tried | compiled | not faster | no compiled form | other reasons |",
-        "|---" * 6 + "|",
-    ]
+    lines = ["| | tried | compiled | not faster | no compiled form | other reasons |", "|---" * 6 + "|"]
     for kind, members in kinds.items():
         reasons = [one.verdict.reason for one in members if one.verdict.engine is None]
         slow = sum(reason.startswith("not faster") for reason in reasons)
@@ -246,17 +230,12 @@ def _counts(tried: list[Tried], unserved: list[str]) -> list[str]:
         f"Answered alike by both: {rows:,} rows. Not served at all, because they have no method that answers new rows, "
         f"or take no table of rows: {', '.join(unserved)}."
     )
-    return [*lines, "", said]
+    return ["\n".join(lines), said]
 
 
 def _table(tried: list[Tried]) -> list[str]:
-    lines = [
-        "## Estimators",
-        "",
-        "| estimator | answered by | methods | rows proved | largest difference | estimator µs | graph µs | times |",
-        "|---|---|---|--:|--:|--:|--:|--:|",
-    ]
-    group = ""
+    head = "| estimator | answered by | methods | rows proved | largest difference | estimator µs | graph µs | times |"
+    lines, group = [head, "|---|---|---|--:|--:|--:|--:|--:|"], ""
     for one in tried:
         if one.group != group:
             group = one.group
@@ -270,12 +249,9 @@ def _cells(one: Tried) -> list[str]:
     verdict = one.verdict
     if verdict.engine is None or verdict.row_seconds is None or verdict.speed_up is None:
         return [one.name, f"its host: {verdict.reason}".replace("|", "\\|"), methods, "", "", "", "", ""]
-    own, graph = (
-        f"{seconds * 1e6:.0f}" if seconds > 2e-5 else f"{seconds * 1e6:.1f}" for seconds in verdict.row_seconds
-    )
+    own, graph = (f"{seconds * 1e6:.{0 if seconds > 2e-5 else 1}f}" for seconds in verdict.row_seconds)
     rows = sum(each.rows for each in verdict.rows)
-    difference = verdict.largest_difference or 0.0
-    far = f"{difference:.1g}" if difference else "0"
+    far = f"{verdict.largest_difference:.1g}"
     return [one.name, f"graph, {one.drawn_by}", methods, f"{rows:,}", far, own, graph, f"{verdict.speed_up:.3g}"]
 
 

@@ -84,6 +84,7 @@ class FakeEngine:
     """Answers by `rule`, after `gate` is set, if there is one; `error` is raised instead when it is set."""
 
     name = "sklearn"
+    is_immediate = False
 
     def __init__(self, rule: Rule = iris) -> None:
         self.rule = rule
@@ -91,6 +92,10 @@ class FakeEngine:
         self.gate: asyncio.Event | None = None
         self.batches: list[Batch] = []
         self.deadline_seconds: float | None = None
+
+    def answer_now(self, method: Method, batch: Batch) -> Prediction | None:
+        """Always have to wait."""
+        return None
 
     async def predict(self, method: Method, batch: Batch, deadline_seconds: float) -> Prediction:
         """Answer one batch."""

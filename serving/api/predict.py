@@ -43,7 +43,9 @@ class PredictEndpoint:
         self._metrics = metrics
         self._limits = Limits.of(settings.server)
         advice = "; send fewer rows at a time, or raise server.max_body_mb"
-        self._bodies = BodyReader(int(settings.server.max_body_mb * (1 << 20)), advice)
+        max_bytes = int(settings.server.max_body_mb * (1 << 20))
+        self._bodies = BodyReader(max_bytes, advice)
+        self._most_now = min(max_bytes, LARGE_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as a route does; see `answer`."""
@@ -56,7 +58,7 @@ class PredictEndpoint:
 
         Raises what `answer` would answer with a problem. Counts a request it has answered. Event loop thread only.
         """
-        if len(raw) > LARGE_BYTES:
+        if len(raw) > self._most_now:
             return None
         started = perf_counter()
         servable = look(state, self._limits, params.get("model"), params.get("version"))

@@ -24,7 +24,6 @@ MEASURED = frozenset(
         "MLPRegressor",
         "NeighborhoodComponentsAnalysis",
         "QuantileTransformer",
-        "TfidfTransformer",
     }
 )
 _OUTPUT = {"predict": 0, "predict_proba": 1, "decision_function": 1, "score_samples": 1}

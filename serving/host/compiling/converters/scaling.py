@@ -44,14 +44,34 @@ def min_max_scaler(part: Any, rows: Rows) -> Rows:
 @transforms("Normalizer")
 def normalizer(part: Any, rows: Rows) -> Rows:
     """Draw each row divided by its norm; rows of zeros stay."""
+    return _normalized(rows, part.norm)
+
+
+@transforms("TfidfTransformer")
+def tf_idf(part: Any, rows: Rows) -> Rows:
+    """Draw counts, or their logarithms where there are any, times ``idf_``, normalized."""
+    drawing = rows.drawing
+    made = rows.matrix()
+    if part.sublinear_tf:
+        zero, one = drawing.constant(0.0), drawing.constant(1.0)
+        is_zero = drawing.op("Equal", made, zero)
+        grown = drawing.op("Add", drawing.op("Log", drawing.op("Where", is_zero, one, made)), one)
+        made = drawing.op("Where", is_zero, zero, grown)
+    if part.use_idf:
+        made = drawing.op("Mul", made, drawing.constant(np.asarray(part.idf_, dtype=np.float64)))
+    weighted = rows.with_matrix(made, rows.width)
+    return weighted if part.norm is None else _normalized(weighted, part.norm)
+
+
+def _normalized(rows: Rows, kind_of_norm: str) -> Rows:
     drawing = rows.drawing
     matrix = rows.matrix()
     axis = drawing.constant(np.array([1], dtype=np.int64))
-    if part.norm == "l2":
+    if kind_of_norm == "l2":
         squares = drawing.op("ReduceSum", drawing.op("Mul", matrix, matrix), axis)
         norm = drawing.op("Sqrt", squares)
     else:
-        kind = "ReduceSum" if part.norm == "l1" else "ReduceMax"
+        kind = "ReduceSum" if kind_of_norm == "l1" else "ReduceMax"
         norm = drawing.op(kind, drawing.op("Abs", matrix), axis)
     zero, one = drawing.constant(0.0), drawing.constant(1.0)
     norm = drawing.op("Where", drawing.op("Equal", norm, zero), one, norm)

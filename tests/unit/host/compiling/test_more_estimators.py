@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import make_classification
+from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.kernel_approximation import AdditiveChi2Sampler, Nystroem
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -107,6 +108,12 @@ def test_columns_that_say_what_was_missing() -> None:
     model = make_pipeline(SimpleImputer(add_indicator=True), LogisticRegression())
     assert "missing" in {one.kind for one in proof_of(model, rows).rows}
     assert proof_of(SimpleImputer(add_indicator=True), rows).engine == "onnx"
+
+
+@pytest.mark.parametrize("options", [{}, {"sublinear_tf": True, "norm": "l1"}, {"use_idf": False, "norm": None}])
+def test_weights_of_words_already_counted(options: dict[str, Any]) -> None:
+    counts = np.round(np.abs(ROWS))
+    assert proof_of(TfidfTransformer(**options), counts).engine == "onnx"
 
 
 def test_means_of_targets_of_several_classes() -> None:

@@ -1,0 +1,102 @@
+"""The short way of predictions: open for what needs no waiting and succeeds, shut for everything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from serving.api import shortcut
+from serving.domain.batch import Batch, Prediction
+from serving.domain.errors import ModelFailed
+from serving.domain.signature import Method
+from tests.fakes import FakeEngine, make_app, make_reference, make_servable
+
+ROW = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
+PATH = "/models/iris/predict"
+JSON = {b"content-type": b"application/json"}
+
+
+class Immediate(FakeEngine):
+    """Answers without waiting, unless it is told that it cannot."""
+
+    is_immediate = True
+    can = True
+
+    def answer_now(self, method: Method, batch: Batch) -> Prediction | None:
+        self.batches.append(batch)
+        if self.error is not None:
+            raise self.error
+        return Prediction((self.rule(method, batch),)) if self.can else None
+
+
+def app_with(engine: Any, **settings: dict[str, Any]) -> Any:
+    return make_app(make_reference(iris=make_servable("iris", "3", engine)), **settings)
+
+
+def test_a_prediction_that_needs_no_waiting_is_answered_whole() -> None:
+    app = app_with(Immediate())
+    found = app.state.shortcut.respond(PATH, JSON, ROW)
+    assert found is not None
+    head, body = found
+    lines = dict(line.split(b": ") for line in head.splitlines())
+    assert lines[b"content-length"] == b"%d" % len(body)
+    assert (lines[b"x-model-name"], lines[b"x-model-version"]) == (b"iris", b"3")
+    assert orjson.loads(body)["version"] == "3"
+    assert app.state.metrics.traffic("iris", "3").statuses == {200: 1}
+
+
+def test_an_engine_that_always_waits_costs_no_look_at_the_body() -> None:
+    engine = Immediate()
+    engine.is_immediate = False
+    assert app_with(engine).state.shortcut.respond(PATH, JSON, b"no JSON") is None
+    assert not engine.batches
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "raw"),
+    [
+        ("/models/iris", JSON, ROW),
+        ("/models/other/predict", JSON, ROW),
+        ("/models/iris/versions/9/predict", JSON, ROW),
+        (PATH, {b"content-type": b"text/csv"}, ROW),
+        (PATH, {**JSON, b"content-encoding": b"gzip"}, ROW),
+        (PATH, JSON, b"no JSON"),
+        (PATH, JSON, b'{"instances": [[1]]}'),
+    ],
+)
+def test_what_is_not_answered_with_200_is_left_to_the_long_way(path: str, headers: Any, raw: bytes) -> None:
+    app = app_with(Immediate())
+    assert app.state.shortcut.respond(path, headers, raw) is None
+    assert app.state.metrics.traffic("iris", "3").statuses == {}
+
+
+def test_a_model_that_fails_or_cannot_now_is_left_to_the_long_way() -> None:
+    engine = Immediate()
+    app = app_with(engine)
+    engine.can = False
+    assert app.state.shortcut.respond(PATH, JSON, ROW) is None
+    engine.can, engine.error = True, ModelFailed("no")
+    assert app.state.shortcut.respond(PATH, JSON, ROW) is None
+
+
+def test_a_body_beyond_the_limit_does_not_slip_in() -> None:
+    large = b'{"instances": [' + b",".join([b"[5.1, 3.5, 1.4, 0.2]"] * 200) + b"]}"
+    assert app_with(Immediate()).state.shortcut.respond(PATH, JSON, large) is not None
+    small = app_with(Immediate(), server={"max_body_mb": 0.001})
+    assert small.state.shortcut.respond(PATH, JSON, large) is None
+    assert small.state.shortcut.respond(PATH, JSON, ROW) is not None
+
+
+def test_where_requests_are_logged_all_of_them_go_the_long_way() -> None:
+    assert app_with(Immediate(), log={"access_sample": 0.5}).state.shortcut.respond(PATH, JSON, ROW) is None
+
+
+def test_clients_cannot_make_it_remember_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shortcut, "MOST_PATHS", 3)
+    respond = app_with(Immediate()).state.shortcut
+    for number in range(20):
+        respond.respond(f"/models/m{number}/predict", JSON, ROW)
+    assert len(respond._params) <= 3
+    assert respond.respond(PATH, JSON, ROW) is not None
