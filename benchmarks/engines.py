@@ -25,7 +25,6 @@ from sklearn.feature_extraction import text
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
-from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils import all_estimators
@@ -43,7 +42,6 @@ from serving.host.parts import all_parts, compute_alone
 from tests.unit.host.test_every_estimator import LEFT_OUT, NO_FEATURES, NOTHING_TO_OFFER, fitted
 
 Made = tuple[str, str, Callable[[], Any]]
-
 PAGE = run.ROOT / "docs" / "engines.md"
 LIBRARIES = ("scikit-learn", "onnxruntime", "skl2onnx", "numpy")
 NO_TABLES = {"DictVectorizer", "LabelBinarizer", "LabelEncoder", "MultiLabelBinarizer", "FrozenEstimator", "TSNE"}
@@ -112,7 +110,7 @@ def main() -> int:
 def _all() -> Iterator[Made]:
     left_out = {*LEFT_OUT, *NOTHING_TO_OFFER, *NO_FEATURES, "HashingVectorizer"} - {"SequentialFeatureSelector"}
     ours = [
-        (".".join(kind.__module__.split(".")[:2]), name, partial(_fitted, name))
+        (".".join(kind.__module__.split(".")[:2]), name, lambda name=name: fitted(name)[0])
         for name, kind in all_estimators()
         if name not in left_out
     ]
@@ -123,10 +121,6 @@ def _all() -> Iterator[Made]:
     yield from sorted([*ours, *vectorizers], key=lambda each: each[:2])
     yield from _boosters()
     yield from _pipelines()
-
-
-def _fitted(name: str) -> Any:
-    return fitted(name)[0]
 
 
 def _boosters() -> Iterator[Made]:
@@ -143,7 +137,11 @@ def _pipelines() -> Iterator[Made]:
     rows, answers = load_breast_cancer(return_X_y=True)
     forest = ensemble.RandomForestClassifier(100, random_state=0)
     logistic = make_pipeline(StandardScaler(), LogisticRegression())
-    both = [("logistic", logistic), ("bayes", GaussianNB()), ("forest", forest)]
+    both = [
+        ("logistic", logistic),
+        ("boosting", ensemble.HistGradientBoostingClassifier(random_state=0)),
+        ("forest", forest),
+    ]
     kinds = {
         "StandardScaler, LogisticRegression": logistic,
         "RandomForestClassifier, 100 trees": forest,
@@ -191,12 +189,8 @@ def _drawn_by(estimator: Any) -> str:
     assert converters.__all__  # importing the package registered them
     names = {type(part).__name__ for part in all_parts(estimator)}
     theirs = sorted(name for name in names & MEASURED if name not in CONVERTERS and name not in TRANSFORMS)
-    if not theirs:
-        return "ours"
-    return "skl2onnx" if type(estimator).__name__ in theirs else f"ours, skl2onnx ({', '.join(theirs)})"
-
-
-# --- the page ---------------------------------------------------------------------------------------------------------
+    both = f"ours, skl2onnx ({', '.join(theirs)})" if theirs else "ours"
+    return "skl2onnx" if type(estimator).__name__ in theirs else both
 
 
 def _page(where: dict[str, Any], tried: list[Tried], unserved: list[str]) -> str:
@@ -213,13 +207,10 @@ def _page(where: dict[str, Any], tried: list[Tried], unserved: list[str]) -> str
 
 
 def _counts(tried: list[Tried], unserved: list[str]) -> list[str]:
-    kinds = {
-        "scikit-learn": [one for one in tried if one.group.startswith("sklearn.")],
-        "XGBoost and LightGBM": [one for one in tried if one.group in ("xgboost", "lightgbm")],
-        "pipelines": [one for one in tried if one.group == "pipelines"],
-    }
+    kinds = {"scikit-learn": "sklearn", "XGBoost and LightGBM": ("xgboost", "lightgbm"), "pipelines": "pipelines"}
     lines = ["| | tried | compiled | not faster | no compiled form | other reasons |", "|---" * 6 + "|"]
-    for kind, members in kinds.items():
+    for kind, groups in kinds.items():
+        members = [one for one in tried if one.group.startswith(groups)]
         reasons = [one.verdict.reason for one in members if one.verdict.engine is None]
         slow = sum(reason.startswith("not faster") for reason in reasons)
         formless = sum("compiled form" in reason for reason in reasons)
@@ -245,14 +236,13 @@ def _table(tried: list[Tried]) -> list[str]:
 
 
 def _cells(one: Tried) -> list[str]:
-    methods = ", ".join(one.methods)
-    verdict = one.verdict
+    verdict, methods = one.verdict, ", ".join(one.methods)
     if verdict.engine is None or verdict.row_seconds is None or verdict.speed_up is None:
         return [one.name, f"its host: {verdict.reason}".replace("|", "\\|"), methods, "", "", "", "", ""]
     own, graph = (f"{seconds * 1e6:.{0 if seconds > 2e-5 else 1}f}" for seconds in verdict.row_seconds)
     rows = sum(each.rows for each in verdict.rows)
-    far = f"{verdict.largest_difference:.1g}"
-    return [one.name, f"graph, {one.drawn_by}", methods, f"{rows:,}", far, own, graph, f"{verdict.speed_up:.3g}"]
+    figures = [f"{rows:,}", f"{verdict.largest_difference:.1g}", own, graph, f"{verdict.speed_up:.3g}"]
+    return [one.name, f"graph, {one.drawn_by}", methods, *figures]
 
 
 if __name__ == "__main__":
