@@ -60,9 +60,10 @@ class Compilation(BaseModel):
     """Whether a model is served compiled, and on what evidence. `is_final` says that asking again would be in vain.
 
     `engine` is ``onnx`` when it is, else None; `reason` says in a sentence why or why not. `guard` says what is
-    refused. `largest_difference` is the largest absolute distance between two finite numbers over all rows and methods;
-    labels were equal on all rows. `row_seconds` and `batch_seconds` are medians for 1 and for `batch_rows` rows of the
-    default method: as the estimator answers, and as the graph does.
+    refused. `largest_difference` is the largest distance between two numbers over all rows and methods, relative to the
+    number or to 1 (less where all are smaller), like the tolerance; labels were equal on all rows. `row_seconds` and
+    `batch_seconds` are medians for 1 and for `batch_rows` rows of the default method: as the estimator answers, and as
+    the graph does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

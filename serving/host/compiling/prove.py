@@ -84,12 +84,13 @@ class _Prover:
                 return
             distance = np.where(is_same, 0.0, np.abs(wanted - given))
             size = np.where(np.isfinite(wanted), np.abs(wanted), 0.0)
-        scale = self._scales.setdefault(output, min(1.0, float(size.max(initial=0.0)) or 1.0))
-        is_beyond = ~(distance <= self._tolerance * np.maximum(size, scale))
+            scale = self._scales.setdefault(output, min(1.0, float(size.max(initial=0.0)) or 1.0))
+            relative = distance / np.maximum(size, scale)
+        is_beyond = ~(relative <= self._tolerance)
         if is_beyond.any():
             at = np.unravel_index(int(np.argmax(is_beyond)), wanted.shape)
             raise NotCompilable(f"{where}: {given[at]!r} for {wanted[at]!r}, beyond engine.compile_tolerance")
-        self.largest_difference = max(self.largest_difference, float(distance.max()))
+        self.largest_difference = max(self.largest_difference, float(relative.max()))
 
 
 def prove(model: Provable, graphs: Sequence[Graph], tolerance: float, examples: Sequence[Batch]) -> Compilation:
