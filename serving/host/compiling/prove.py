@@ -25,6 +25,8 @@ from serving.host.estimator import EstimatorModel
 # what a number of the input may grow to: far beyond anything measured, float32's end, float64's
 MAGNITUDES = (1e9, 1e15, 1e30, 3.4028234663852886e38, 1.7e308)
 BATCH_ROWS = 256
+# many rows may take so much longer than the estimator takes: a host adds more by being another process
+BATCH_SLACK = 1.25
 MOST_ROWS, LEAST_ROWS = 4096, 256
 PROOF_SECONDS = 1.0
 TIMED_SECONDS = 0.02
@@ -161,15 +163,18 @@ def _largest(prover: _Prover, maker: RowMaker, tried: Counter[str]) -> float | N
 
 
 def _times(prover: _Prover, maker: RowMaker) -> list[tuple[float, float]]:
-    """Return how long the estimator and the graph take for one row and for many; raises NotCompilable if not faster."""
+    """Return how long the estimator and the graph take for one row and for many.
+
+    Raises NotCompilable when the graph is not faster for one row, or clearly slower for many.
+    """
     model, method = prover.model, prover.model.signature.default_method
     session = prover.sessions[method]
     times = []
-    for count in (1, BATCH_ROWS):
+    for count, slack in ((1, 1.0), (BATCH_ROWS, BATCH_SLACK)):
         batch = maker.plausible(count)
         own = _seconds(lambda: model.answer(method, batch))  # noqa: B023  (called before the next turn)
         compiled = _seconds(lambda: session.answer(method, batch))  # noqa: B023
-        if compiled >= own and isinstance(model, EstimatorModel):  # a file is the same graph either way
+        if compiled >= own * slack and isinstance(model, EstimatorModel):  # a file is the same graph either way
             measured = f"{compiled * 1e6:.0f} us compiled, in {own * 1e6:.0f} us by the estimator"
             raise NotCompilable(f"not faster: {count} row{'s' * (count > 1)} in {measured}")
         times.append((own, compiled))
