@@ -57,8 +57,9 @@ like those of training, rows far outside, rows at every kind of split of every t
 float64 and of float32 to each side), all categories and unknown ones, missing values in every pattern the signature
 allows, and numbers of 1e9, 1e15, 1e30 and the ends of float32 and float64. Labels must be equal on **all** of them,
 other numbers within `engine.compile_tolerance` (1e-5, relative), dtypes and shapes exactly; and the graph must be
-faster for one row, and not clearly slower for 256. The guard is what keeps that true in service: what the estimator refuses (categories
-it does not know, negative numbers) and numbers beyond the largest that were proved are refused by the server too.
+faster for one row, and not clearly slower for 256. The guard is what keeps that true in service: what the estimator
+refuses (categories it does not know, negative numbers) and numbers beyond the largest that were proved are refused by
+the server too.
 
 Everything else **stays in its host** and is answered by the estimator itself, no less correctly: code that is not
 scikit-learn's, XGBoost's or LightGBM's; features that take values of any type; what iterates to find each answer
@@ -71,8 +72,8 @@ FITTING = """\
 Estimators are fitted as scikit-learn's own tests do, on 60 rows of 6 features and with settings meant for quick tests
 (forests of 5 trees); the groups at the end on usual data. Times ("µs") are medians for one row by the default method,
 without HTTP. What is not faster here may be with another size: the model that is served is the one that is measured.
-The largest difference is relative to the number, or to 1 where that is larger, as the tolerance is; over all rows, those
-with numbers up to 1.7e308 among them."""
+The largest difference is relative to the number, or to 1 where that is larger, as the tolerance is; over all rows,
+those with numbers up to 1.7e308 among them."""
 
 
 @dataclass(frozen=True, slots=True)
