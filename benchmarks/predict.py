@@ -34,9 +34,9 @@ from serving import publish
 
 CONNECTIONS = (1, 16, 64)
 CELLS = (
-    Cell(1, 16, rounds=5, seconds=3),
-    Cell(1, 1, rounds=5, seconds=1),
-    Cell(LARGE, 1, rounds=3, seconds=2),
+    Cell(1, 16, rounds=4, seconds=2),
+    Cell(1, 1, rounds=4, seconds=1),
+    Cell(LARGE, 1, rounds=2, seconds=2),
     Cell(1, 64, rounds=1, seconds=2),
     *(Cell(64, connections, rounds=1, seconds=1) for connections in CONNECTIONS),
     Cell(LARGE, 16, rounds=1, seconds=3),
@@ -52,7 +52,7 @@ after another, forwards and backwards; ratios are taken within a round. "Compile
 `engine.compile = "auto"`, "hosted" the same with `"off"`; the engine that answered is in the table. "The usual \
 service" is FastAPI with a pydantic body, a `def` endpoint and the model in `app.state` under uvicorn with one worker \
 (`benchmarks/usual_service.py`); the echo is a bare ASGI application under the same uvicorn, answering with the body. \
-One row with 16 connections is measured in {rounds} rounds of 3 s, one row with a single one (the lone client) in as \
+One row with 16 connections is measured in {rounds} rounds of 2 s, one row with a single one (the lone client) in as \
 many of 1 s, other loads more briefly; requests of 10,000 rows that the generator leaves behind are waited for. "The \
 loop in process" parses the same body with orjson, makes a NumPy array, predicts and writes the labels with orjson, \
 with nothing else, on the same core in the same rounds; it has scikit-learn for hosted models, and for compiled ones \
