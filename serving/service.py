@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO
 
@@ -39,7 +39,10 @@ from serving.telemetry.metrics import Metrics
 
 LOCK_NAME = "lock"
 RESPAWN_THREADS = 2
-JUDGED_BY = ("scikit-learn", "numpy", "scipy", "pandas", "joblib", "skops", "onnx", "onnxruntime", "skl2onnx")
+JUDGED_BY = (
+    *("scikit-learn", "numpy", "scipy", "pandas", "joblib", "skops", "onnx", "onnxruntime", "skl2onnx"),
+    *("xgboost", "xgboost-cpu", "lightgbm"),
+)
 
 log = structlog.get_logger("serving.service")
 
@@ -117,11 +120,18 @@ def _lower_priority() -> None:
 
 def _basis(settings: Settings) -> str:
     """Name what a verdict depends on besides the bytes: with other libraries or settings it deserves another look."""
-    libraries = [f"{name}=={version(name)}" for name in JUDGED_BY]
+    libraries = [f"{name}=={_version(name)}" for name in JUDGED_BY]
     engine = {name: value for name, value in settings.engine if name.startswith("compile")}
     settings_text = [settings.gates, settings.candidate.timeout_seconds, settings.candidate.memory_mb, engine]
     text = repr([libraries, settings_text, settings.security.skops_trusted, __version__])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:  # an extra
+        return "none"
 
 
 def _lock(path: Path) -> IO[str] | None:

@@ -15,7 +15,7 @@ from serving.host.protocol import Frame
 from serving.servable.batching import Queue, Request, decode, split
 from serving.servable.group import HostGroup, Process, Replica
 
-MAX_UNSENT_BYTES = 64 << 20
+MAX_UNSENT_BYTES = 256 << 20
 MAX_DEATHS = 2
 CLOSE_SECONDS = 5.0
 

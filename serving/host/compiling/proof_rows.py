@@ -15,6 +15,7 @@ from serving.host.columns import dtype_of
 from serving.host.compiling.provable import Provable
 from serving.host.synthetic import SEED
 
+PLAIN_ROWS = 1024  # between the splits of trees one row is like another
 UNKNOWN_TEXT = "no such value"
 HARD_TEXTS = (
     "",
@@ -46,18 +47,19 @@ class RowMaker:
         self._is_matrix = all(feature.dtype is Dtype.NUMBER for feature in model.signature.features)
 
     def kinds(self, rows: int) -> Iterator[tuple[str, Batch]]:
-        """Yield batches of about `rows` rows with the kind of their rows."""
+        """Yield batches of at most `rows` rows with the kind of their rows; where trees split, all of them."""
         yield from (("examples", batch) for batch in self._examples)
-        yield "near examples", self._near(min(rows, 1024))
-        yield "random", self._made(rows, self._plausible)
-        yield "far", self._made(max(64, rows // 4), self._far)
+        few = min(rows, PLAIN_ROWS)
+        yield "near examples", self._near(few)
+        yield "random", self._made(few, self._plausible)
+        yield "far", self._made(max(64, few // 4), self._far)
         if self._thresholds:
             yield "thresholds", self._made(rows, self._at_thresholds)
             yield "thresholds", self._one_at_a_time(rows)
         if any(feature.dtype is not Dtype.NUMBER or column.values for feature, column in self._each()):
-            yield "categories", self._made(max(64, rows // 4), self._categories)
+            yield "categories", self._made(max(64, few // 4), self._categories)
         if any(feature.nullable for feature in self._signature.features):
-            yield "missing", self._with_nulls(max(64, rows // 4))
+            yield "missing", self._with_nulls(max(64, few // 4))
 
     def extremes(self, magnitude: float) -> Batch:
         """Return rows in which one number, or all of them, are as large as `magnitude` or 0, of both signs."""
