@@ -116,7 +116,7 @@ class _Process:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            start_new_session=True,
+            process_group=0,  # a terminal's signals are not for it; a session of its own would make niceness void
         )
         theirs.close()
         self.is_dead = False
