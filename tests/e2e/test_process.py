@@ -76,6 +76,10 @@ def test_a_host_loads_with_low_priority(tmp_path: Path) -> None:
 
         usual = os.getpriority(os.PRIO_PROCESS, 0)
         until(lambda: niceness() == {usual, min(19, usual + 10)}, "a thread of low priority beside the usual one", 5)
+        # in another session niceness would not count against the server: see sched_autogroup in sched(7)
+        assert server.process is not None
+        assert os.getsid(host.pid) == os.getsid(server.process.pid)
+        assert os.getpgid(host.pid) != os.getpgid(server.process.pid), "a terminal's signals are for the server alone"
 
 
 def test_nothing_is_orphaned_by_kill_9_of_the_server(server: Server) -> None:

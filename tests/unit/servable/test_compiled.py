@@ -158,3 +158,23 @@ def test_one_row_of_numbers_is_held_to_the_same(is_nullable: bool, cell: float) 
         check.check(Batch(1, matrix=np.array([[np.nan, 0.0]])))
         with pytest.raises(InvalidInput):
             check.check(Batch(1, matrix=np.array([[np.nan, cell]])))
+
+
+def test_a_busy_interpreter_does_not_make_a_graph_seem_slow(pool: Any) -> None:
+    """A version is warmed up beside a loop that is answering: what it waits for the lock is not its cost."""
+    is_over = threading.Event()
+
+    def spin() -> None:
+        while not is_over.is_set():
+            sum(range(1000))
+
+    others = [threading.Thread(target=spin) for _ in range(3)]
+    for other in others:
+        other.start()
+    try:
+        engine = engine_of(pool)
+    finally:
+        is_over.set()
+        for other in others:
+            other.join()
+    assert min(engine._inline_rows.values()) > 10
