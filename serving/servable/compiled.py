@@ -81,7 +81,7 @@ class CompiledEngine:
 
 
 def _seconds(session: GraphSession, method: Method, signature: Signature, rows: int) -> float:
-    """Return the median time of an answer: this thread's own, because a busy event loop has others wait for the lock."""
+    """Return the median time of an answer: this thread's own, as others wait for the lock while the loop is busy."""
     batch = _any_batch(signature, rows)
     times = []
     for _ in range(REPEATS):
