@@ -27,7 +27,7 @@ serve: install ## publish the demo models if the store is empty, then serve on 1
 	@exec $(BIN)/serving serve $(ARGS)
 
 test: install ## run the whole test suite on all cores; ARGS="-k name" and the like reach pytest
-	$(BIN)/pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: install ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .
