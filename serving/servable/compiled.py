@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # A hop to a thread and back costs 58 us of waiting and more of CPU; what takes less than this is done where it is.
 INLINE_SECONDS = 250e-6
 MEASURED_ROWS = (1, 64)
-REPEATS = 5
+REPEATS = 15
 
 
 class CompiledEngine:
