@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from serving.domain.batch import Batch, Column, Prediction, Tensor
+from serving.domain.batch import Batch, Prediction, Tensor
 from serving.domain.compiled import COLUMN_PREFIX, MATRIX_INPUT, NULL_TEXT, Graph
 from serving.domain.errors import ModelFailed
 from serving.domain.signature import Method
@@ -31,18 +31,13 @@ class GraphSession:
     """
 
     def __init__(self, graph: Graph) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _FATAL_ONLY
-        options.enable_cpu_mem_arena = False  # of no use to small inputs, and 1,000 sessions would have 1,000 arenas
         try:
-            session = onnxruntime.InferenceSession(bytes(graph.content), options, providers=["CPUExecutionProvider"])
+            session = open_session(bytes(graph.content))
         except Exception as error:  # noqa: BLE001  (onnxruntime has its own tree of errors)
             raise ModelFailed(f"onnxruntime does not take the graph: {type(error).__name__}") from None
         self.methods: tuple[Method, ...] = tuple(graph.outputs)
         self._outputs = {method: list(names) for method, names in graph.outputs.items()}
-        self._numbers = frozenset(each.name for each in session.get_inputs() if each.type == "tensor(double)")
+        self._numbers = number_inputs(session)
         self._session = session
         self._run = session._sess.run  # what session.run calls after looking at names that are known here
         self._options = onnxruntime.RunOptions()  # without one, each run makes its own: 0.7 us
@@ -53,12 +48,29 @@ class GraphSession:
             parts = [self.answer(method, _slice(batch, start)) for start in range(0, batch.rows, MOST_ROWS)]
             return Prediction(tuple(map(_joined, zip(*(part.tensors for part in parts), strict=True))))
         matrix = batch.matrix
-        feed = {MATRIX_INPUT: matrix} if matrix is not None else _feed_columns(batch.columns or (), self._numbers)
+        feed = {MATRIX_INPUT: matrix} if matrix is not None else feed_of(batch, self._numbers)
         try:
             outputs = self._run(self._outputs[method], feed, self._options)
         except Exception as error:  # noqa: BLE001
             raise ModelFailed(f"the compiled form failed: {type(error).__name__}") from None
         return Prediction(tuple([_tensor(output) for output in outputs]))
+
+
+def open_session(content: bytes, *, is_optimized: bool = True) -> Any:
+    """Return an onnxruntime session that computes on one thread; raises what onnxruntime raises. Blocks."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    options.enable_cpu_mem_arena = False  # of no use to small inputs, and 1,000 sessions would have 1,000 arenas
+    if not is_optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def number_inputs(session: Any) -> frozenset[str]:
+    """Return the names of the inputs that take float64."""
+    return frozenset(each.name for each in session.get_inputs() if each.type == "tensor(double)")
 
 
 def _slice(batch: Batch, start: int) -> Batch:
@@ -74,9 +86,12 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
     return np.concatenate(arrays) if arrays else [label for tensor in tensors for label in tensor]
 
 
-def _feed_columns(columns: Sequence[Column], numbers: Container[str]) -> dict[str, Any]:
+def feed_of(batch: Batch, numbers: Container[str]) -> dict[str, Any]:
+    """Return a batch as the inputs of a graph whose `numbers` take float64; see `serving.domain.compiled`."""
+    if batch.matrix is not None:
+        return {MATRIX_INPUT: batch.matrix}
     feed = {}
-    for index, cells in enumerate(columns):
+    for index, cells in enumerate(batch.columns or ()):
         name = f"{COLUMN_PREFIX}{index}"
         if name in numbers:  # bools that may be null, too, which come as bools or as a list
             block: Any = np.asarray(cells, dtype=np.float64).reshape(-1, 1)

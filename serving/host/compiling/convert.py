@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
-from serving.domain.batch import Tensor
+from serving.domain.batch import Batch, Tensor
 from serving.domain.compiled import Graph
 from serving.domain.errors import ServingError
 from serving.domain.signature import Method
+from serving.graph import feed_of, number_inputs, open_session
 from serving.host.compiling import converters
 from serving.host.compiling.converters.registry import answers
 from serving.host.compiling.drawing import Drawing, NotCompilable, value_info
-from serving.host.compiling.layout import feed_of, fitted_to, inputs_of
+from serving.host.compiling.layout import fitted_to, inputs_of
 from serving.host.compiling.trees import too_many_nodes
 from serving.host.estimator import EstimatorModel
 from serving.host.model import told
@@ -32,7 +32,6 @@ __all__ = ["MAX_NODES", "NotCompilable", "convert", "count_tree_nodes", "finishe
 
 MAX_NODES = 2_000_000
 SAMPLE_ROWS = 3
-_FATAL_ONLY = 4
 
 
 def convert(model: EstimatorModel, methods: Sequence[Method] | None = None, max_nodes: int = MAX_NODES) -> Graph:
@@ -56,7 +55,7 @@ def convert(model: EstimatorModel, methods: Sequence[Method] | None = None, max_
     try:
         with warnings.catch_warnings(action="ignore"):
             drawn = {method: answers(model.estimator, rows, method) for method in chosen}
-            return finished(drawing, drawn, wanted, feed_of(model.signature, batch))
+            return finished(drawing, drawn, wanted, batch)
     except ServingError:
         raise
     except Exception as error:  # noqa: BLE001  (parts of another version may lack anything)
@@ -90,7 +89,7 @@ def finished(
     drawing: Drawing,
     drawn: dict[Method, tuple[str, ...]],
     wanted: dict[Method, tuple[Tensor, ...]],
-    feed: dict[str, NDArray[Any]],
+    batch: Batch,
 ) -> Graph:
     """Run the graph once to see what comes out, and make it what the estimator gives."""
     for method, names in drawn.items():
@@ -100,7 +99,7 @@ def finished(
         (method, name, tensor) for method, names in drawn.items()
         for name, tensor in zip(names, wanted[method], strict=True)
     ]  # fmt: skip
-    got = _run(drawing, [name for _, name, _ in pairs], feed)
+    got = _run(drawing, [name for _, name, _ in pairs], batch)
     outputs: dict[Method, list[str]] = {method: [] for method in drawn}
     infos = []
     for place, ((method, name, tensor), array) in enumerate(zip(pairs, got, strict=True)):
@@ -112,13 +111,9 @@ def finished(
     return Graph(drawing.serialized(infos), {method: tuple(names) for method, names in outputs.items()})
 
 
-def _run(drawing: Drawing, names: list[str], feed: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _FATAL_ONLY
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+def _run(drawing: Drawing, names: list[str], batch: Batch) -> list[NDArray[Any]]:
     infos = [helper.make_empty_tensor_value_info(name) for name in dict.fromkeys(names)]
-    session = onnxruntime.InferenceSession(drawing.serialized(infos), options, providers=["CPUExecutionProvider"])
-    found = dict(zip([info.name for info in infos], session.run(None, feed), strict=True))
+    session = open_session(drawing.serialized(infos), is_optimized=False)
+    values = session.run(None, feed_of(batch, number_inputs(session)))
+    found = dict(zip([info.name for info in infos], values, strict=True))
     return [np.asarray(found[name]) for name in names]

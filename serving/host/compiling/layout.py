@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.domain.batch import Batch, Tensor
-from serving.domain.compiled import COLUMN_PREFIX, MATRIX_INPUT, NULL_TEXT
+from serving.domain.batch import Tensor
+from serving.domain.compiled import COLUMN_PREFIX, MATRIX_INPUT
 from serving.domain.signature import Dtype, Feature, Signature
 from serving.host.compiling.converters.blocks import Block, Rows
 from serving.host.compiling.drawing import Drawing, NotCompilable, value_info
@@ -43,18 +43,6 @@ def _is_number(feature: Feature) -> bool:
 
 def _dtype(feature: Feature) -> np.dtype[Any]:
     return np.dtype(np.float64) if _is_number(feature) else _DTYPES[feature.dtype]
-
-
-def feed_of(signature: Signature, batch: Batch) -> dict[str, NDArray[Any]]:
-    """Return a batch as the inputs of the graph made for `signature`."""
-    if batch.matrix is not None:
-        return {MATRIX_INPUT: batch.matrix}
-    feed: dict[str, NDArray[Any]] = {}
-    for place, (feature, cells) in enumerate(zip(signature.features, batch.columns or (), strict=True)):
-        dtype = _dtype(feature)
-        values = [NULL_TEXT if cell is None else cell for cell in cells] if dtype.kind == "O" else cells
-        feed[f"{COLUMN_PREFIX}{place}"] = np.array(values, dtype=dtype).reshape(-1, 1)
-    return feed
 
 
 def fitted_to(drawing: Drawing, name: str, got: NDArray[Any], wanted: Tensor) -> str:

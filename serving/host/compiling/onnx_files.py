@@ -26,7 +26,7 @@ from serving.host.compiling.convert import SAMPLE_ROWS, finished
 from serving.host.compiling.converters.blocks import Rows
 from serving.host.compiling.converters.labels import as_column
 from serving.host.compiling.drawing import Drawing, NotCompilable
-from serving.host.compiling.layout import feed_of, inputs_of
+from serving.host.compiling.layout import inputs_of
 from serving.host.model import told
 from serving.host.onnx_model import Input, OnnxModel
 
@@ -66,7 +66,7 @@ def convert_file(model: OnnxModel, methods: Sequence[Method] | None = None) -> G
         raise NotCompilable(f"the model does not answer made-up rows ({error})") from None
     try:
         drawn = {method: _answers(drawing, file.graph, method, raw) for method in chosen}
-        return finished(drawing, drawn, wanted, feed_of(model.signature, batch))
+        return finished(drawing, drawn, wanted, batch)
     except ServingError:
         raise
     except Exception as error:  # noqa: BLE001  (two libraries, and whatever the file holds)

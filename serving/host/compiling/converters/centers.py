@@ -8,8 +8,8 @@ import numpy as np
 
 from serving.host.compiling.converters.blocks import Rows
 from serving.host.compiling.converters.kernels import squared_distances
-from serving.host.compiling.converters.labels import by_largest, take
-from serving.host.compiling.converters.naive_bayes import normalized
+from serving.host.compiling.converters.labels import take
+from serving.host.compiling.converters.naive_bayes import discriminated
 from serving.host.compiling.converters.registry import converts, transforms
 from serving.host.compiling.drawing import NotCompilable
 
@@ -65,12 +65,4 @@ def centroid(part: Any, rows: Rows, method: str) -> Any:
     scaled = rows.with_matrix(drawing.op("Div", rows.matrix(), drawing.constant(deviation)), rows.width)
     distances = squared_distances(scaled, np.asarray(part.centroids_, dtype=np.float64) / deviation)
     scores = drawing.op("Sub", drawing.constant(2.0 * np.log(part.class_prior_)), distances)
-    if method == "predict":
-        return by_largest(drawing, part.classes_, scores)
-    if method == "decision_function" and len(part.classes_) == 2:
-        first, second = (drawing.op("Gather", scores, drawing.constant(np.int64(at)), axis=1) for at in (0, 1))
-        return drawing.op("Sub", second, first)
-    if method == "decision_function":
-        return scores
-    logarithms = normalized(drawing, scores)
-    return logarithms if method == "predict_log_proba" else drawing.op("Exp", logarithms)
+    return discriminated(part, drawing, scores, method)

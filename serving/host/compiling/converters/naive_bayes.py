@@ -33,6 +33,11 @@ def quadratic(part: Any, rows: Rows, method: str) -> Any:
     """Draw the log posterior of each class, as ``_decision_function`` of QuadraticDiscriminantAnalysis."""
     drawing = rows.drawing
     joint = str(drawing.once(("raw", id(part), rows.blocks), lambda: _posterior(part, rows)))
+    return discriminated(part, drawing, joint, method)
+
+
+def discriminated(part: Any, drawing: Drawing, joint: str, method: str) -> Any:
+    """Draw what a classifier answers whose decision is the log posterior `joint`, up to a constant, of each class."""
     if method == "predict":
         return by_largest(drawing, part.classes_, joint)
     if method == "decision_function" and len(part.classes_) == 2:

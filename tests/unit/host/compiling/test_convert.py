@@ -43,8 +43,8 @@ from serving.domain.batch import Batch
 from serving.domain.compiled import Graph
 from serving.domain.errors import ModelFailed
 from serving.domain.signature import Dtype, Method
+from serving.graph import feed_of, number_inputs
 from serving.host.compiling.convert import NotCompilable, convert, count_tree_nodes
-from serving.host.compiling.layout import feed_of
 from serving.host.describe import examine
 from serving.host.estimator import EstimatorModel
 from tests.unit.host.test_every_estimator import SERVED, fitted
@@ -90,7 +90,7 @@ def run(graph: Graph, model: EstimatorModel, method: Method, batch: Batch) -> li
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(graph.content, options, providers=["CPUExecutionProvider"])
-    answers: list[Any] = session.run(list(graph.outputs[method]), feed_of(model.signature, batch))
+    answers: list[Any] = session.run(list(graph.outputs[method]), feed_of(batch, number_inputs(session)))
     return answers
 
 
