@@ -33,7 +33,8 @@ from benchmarks import circumstances, run
 from serving.domain.compiled import Compilation
 from serving.domain.errors import ServingError
 from serving.host.compiling import converters
-from serving.host.compiling.compile import compile_model
+from serving.host.compiling.apart import Apart
+from serving.host.compiling.compile import compile_apart, compile_here
 from serving.host.compiling.converters.fallback import MEASURED
 from serving.host.compiling.converters.registry import CONVERTERS, TRANSFORMS
 from serving.host.describe import examine
@@ -182,7 +183,8 @@ def _table_of_all_kinds() -> tuple[pd.DataFrame, list[str]]:
 def _try(group: str, name: str, estimator: Any) -> Tried:
     compute_alone(estimator)
     model = examine(estimator)
-    verdict, _ = compile_model(model, CompileRequest(), [])
+    request = CompileRequest()
+    verdict, _ = compile_apart(Apart(lambda: compile_here(model, request, [])), model, request)
     return Tried(group, name, model.signature.methods, _drawn_by(estimator) if verdict.engine else "", verdict)
 
 

@@ -61,7 +61,7 @@ class Service:
         self._candidates = ThreadPoolExecutor(workers, "serving-candidate", initializer=_lower_priority)
         self._respawns = ThreadPoolExecutor(RESPAWN_THREADS, "serving-respawn")
         self._predictions = ThreadPoolExecutor(os.cpu_count(), "serving-predict")
-        self._zygote = Zygote(sandbox.scrub(os.environ))
+        self._zygote = Zygote(sandbox.scrub(os.environ), settings.state.path / "scratch")
         cache = Cache(settings.state, settings.store.path, int(settings.store.max_artifact_mb * (1 << 20)))
         history = History(settings.state.path, _basis(settings), settings.state.history_rows, metrics.state_failed)
         journal = Journal(history, metrics)
@@ -85,6 +85,8 @@ class Service:
         self._zygote.start()
         self._reconciler.start()
         log.info("starting", version=__version__, store=str(self._settings.store.path))
+        if self._settings.security.trust == "any":
+            log.warning("trusting_any", effect="model files run whatever they hold, in the sandbox; see security.trust")
 
     def announce_stop(self) -> None:
         """Turn readiness false; everything else goes on. Any thread."""
@@ -122,8 +124,10 @@ def _basis(settings: Settings) -> str:
     """Name what a verdict depends on besides the bytes: with other libraries or settings it deserves another look."""
     libraries = [f"{name}=={_version(name)}" for name in JUDGED_BY]
     engine = {name: value for name, value in settings.engine if name.startswith("compile")}
-    settings_text = [settings.gates, settings.candidate.timeout_seconds, settings.candidate.memory_mb, engine]
-    text = repr([libraries, settings_text, settings.security.skops_trusted, __version__])
+    security = settings.security
+    trust = [security.trust, security.pickle_trusted, security.skops_trusted, security.trusted_keys]
+    candidate = [settings.candidate.timeout_seconds, settings.candidate.memory_mb, settings.candidate.max_expansion]
+    text = repr([libraries, settings.gates, candidate, engine, trust, security.require_sandbox, __version__])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

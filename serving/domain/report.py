@@ -8,11 +8,14 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from serving.domain.compiled import Compilation, Graph
+from serving.domain.provenance import Provenance
+from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature
 
 GATE_NAMES = (
     "published",
     "integrity",
+    "provenance",
     "format",
     "load",
     "environment",
@@ -51,7 +54,8 @@ class CandidateReport(BaseModel):
 
     `engine` names what computes the answers: ``sklearn`` or ``onnx``. `libraries` are the versions it ran under.
     `memory_bytes` is the host's private memory after warm-up, for a compiled form the size of its graphs.
-    `compilation` says whether it is served compiled and why.
+    `compilation` says whether it is served compiled and why, `sandbox` which layers held the host it was evaluated in.
+    `provenance` says who signed it, None when nobody did whose key is trusted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +66,8 @@ class CandidateReport(BaseModel):
     libraries: dict[str, str] = {}
     memory_bytes: int | None = None
     compilation: Compilation | None = None
+    sandbox: Sandbox = Sandbox()
+    provenance: Provenance | None = None
 
     @property
     def is_compiled(self) -> bool:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from serving.domain.compiled import Compilation
 from serving.domain.report import GateResult
+from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature
 from serving.domain.state import State
 
@@ -63,8 +64,8 @@ class ModelSummary(Snapshot):
 
 
 class VersionStatus(Snapshot):
-    """One version of a model: where it stands, since when and why, what the gates said, and
-    whether it answers in compiled form, with the proof.
+    """One version of a model: where it stands, since when and why, what the gates said, which sandbox held the host
+    it was evaluated in, and whether it answers in compiled form, with the proof.
 
     `retry_at` is set while the state is FAILED. `is_loaded` says whether a request may name this version.
     """
@@ -83,6 +84,7 @@ class VersionStatus(Snapshot):
     signature: Signature | None = None
     gates: tuple[GateResult, ...] = ()
     compilation: Compilation | None = None
+    sandbox: Sandbox | None = None
 
 
 class ModelStatus(ModelSummary):

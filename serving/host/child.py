@@ -11,9 +11,13 @@ import orjson
 
 from serving.domain.errors import InvalidInput, ModelFailed, ProtocolError
 from serving.domain.report import GateResult
+from serving.domain.sandbox import Sandbox
 from serving.host import sandbox
+from serving.host.compiling.apart import Apart
 from serving.host.evaluation import EvaluationRequest
 from serving.host.gates import Evaluated, run_gates
+from serving.host.gates.compile import start_compiler
+from serving.host.gates.gate import Context
 from serving.host.model import LoadedModel
 from serving.host.protocol import (
     Frame,
@@ -28,25 +32,40 @@ from serving.host.stream import FrameReader, receive_frame, send_frame
 def main(fds: Sequence[int]) -> int:
     """Run in a freshly forked process; returns its exit status. `fds` are pairs: a socket and an arena per replica.
 
-    The candidate is loaded and checked in a thread of low priority; requests are answered by this thread, which has
-    kept the normal one. With more than one pair, replicas are forked once the candidate has passed: each returns from
-    here too, when its own socket has ended.
+    The sandbox is put on before the candidate's file is touched. The candidate is loaded and checked in a thread of low
+    priority; requests are answered by this thread, which has kept the normal one. With more than one pair, replicas are
+    forked once the candidate has passed: each returns from here too, when its own socket has ended.
     """
+    parent = os.getppid()
     sandbox.silence_output()
-    os.chdir("/")
+    sandbox.close_all_but(fds)
     channels = channels_of(fds)
     sock = channels[0].socket
     first = receive_frame(sock)
     if first is None:
         return 0
     request = EvaluationRequest.model_validate_json(bytes(first.header))
-    sandbox.limit_memory(request.memory_bytes)
-    outcome = _evaluate_in_thread(sock, request)
+    sandbox.live_in(request.scratch)
+    held = sandbox.enter([file.path for file in request.files], request.scratch, request.memory_bytes, parent)
+
+    def leave_to_itself() -> None:
+        for channel in channels:
+            channel.close()
+        sandbox.forbid_processes(held)
+
+    compiler = start_compiler(request, leave_to_itself)
+    if len(channels) == 1:  # else when the replicas are there
+        sandbox.forbid_processes(held, [compiler.pid] if compiler else [])
+    outcome = _evaluate_in_thread(sock, request, held, compiler)
+    if compiler is not None:
+        compiler.dismiss()
     if outcome is None:
         return 0
     report, model, graphs = outcome
     sandbox.give_back_memory()
     own, replicas = fork_replicas(channels if model is not None else channels[:1])
+    if len(channels) > 1:
+        sandbox.forbid_processes(held, replicas)
     try:
         if own is channels[0]:
             for graph in graphs:
@@ -59,12 +78,14 @@ def main(fds: Sequence[int]) -> int:
     return 0
 
 
-def _evaluate_in_thread(sock: socket.socket, request: EvaluationRequest) -> Evaluated | None:
+def _evaluate_in_thread(
+    sock: socket.socket, request: EvaluationRequest, held: Sandbox, compiler: Apart | None
+) -> Evaluated | None:
     outcome: list[Evaluated] = []
 
     def run() -> None:
         sandbox.lower_priority_of_this_thread()
-        outcome.append(run_gates(request, started, finished))
+        outcome.append(run_gates(Context(request, held, compiler), started, finished))
 
     def started(gate: str) -> None:
         send_frame(sock, Kind.GATE_STARTED, 0, orjson.dumps({"gate": gate}))

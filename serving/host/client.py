@@ -64,7 +64,8 @@ def evaluate(
     ends_at = time.monotonic() + deadline_seconds
     try:
         host.socket.settimeout(deadline_seconds)
-        send_frame(host.socket, Kind.EVALUATE, 0, request.model_dump_json().encode())
+        placed = request.model_copy(update={"scratch": host.scratch})
+        send_frame(host.socket, Kind.EVALUATE, 0, placed.model_dump_json().encode())
         evaluation = _follow(host, progress, ends_at, request.compile.seconds)
     except TimeoutError:
         host.close()

@@ -17,7 +17,6 @@ from serving.host.contract import disagreements
 from serving.host.estimator import EstimatorModel
 from serving.host.examples import note_examples
 from serving.host.model import LoadRefused, NotAnEstimator
-from serving.host.parts import all_parts
 from serving.host.probing import count_outputs, probe
 
 MAX_FEATURES = 100_000
@@ -123,10 +122,6 @@ def _derive(estimator: Any, methods: tuple[Method, ...], declared: Signature | N
 
 
 def _input(estimator: Any, declared: Signature | None) -> tuple[Container, list[str]]:
-    for part in all_parts(estimator):
-        if getattr(part, "input", "content") in ("filename", "file"):
-            name = type(part).__name__
-            raise LoadRefused(f"{name}(input='{part.input}') would open files named by requests: use input='content'")
     if takes_texts(estimator) is not None:
         return Container.TEXTS, ["text"]
     names = _known(estimator, "feature_names_in_")

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from serving.domain.compiled import Compilation
+from serving.domain.provenance import Provenance
 from serving.domain.signature import Signature
 from serving.domain.version import Format
 
@@ -43,8 +44,11 @@ class EvaluationRequest(BaseModel):
 
     `quiet_seconds` is None when a manifest vouched for completeness. `published_digest` is the digest under which this
     version, with a manifest, was accepted before: it may not change. `active_signature` is what the candidate must be
-    compatible with, None when there is nothing to be compatible with; `active_version` names it.
-    `is_respawn` asks for load and warm-up only: the same digest has passed every gate before.
+    compatible with, None when there is nothing to be compatible with; `active_version` names it. `active_provenance`
+    says who signed what it would take over from, and when. `publisher_key` is the public key that a file is about to be
+    signed with, when it is evaluated to be published. `scratch` is a directory the host may write to. `trust`,
+    `pickle_trusted`, `skops_trusted`, `trusted_keys` and `require_sandbox` are settings of `security`. `is_respawn`
+    asks for load and warm-up only: the same digest has passed every gate.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,10 +63,18 @@ class EvaluationRequest(BaseModel):
     published_digest: str | None = None
     active_signature: Signature | None = None
     active_version: str | None = None
+    active_provenance: Provenance | None = None
+    publisher_key: str | None = None
     environment: str = "refuse"
     max_latency_seconds: float = 5.0
     memory_bytes: int = 4096 << 20
     max_rows: int = 100_000
     skops_trusted: tuple[str, ...] = ()
+    pickle_trusted: tuple[str, ...] = ()
+    trusted_keys: tuple[str, ...] = ()
+    max_expansion: float = 200.0
+    trust: Literal["known", "signed", "any"] = "known"
+    require_sandbox: bool = False
+    scratch: str | None = None
     compile: CompileRequest = CompileRequest()
     is_respawn: bool = False

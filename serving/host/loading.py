@@ -1,7 +1,8 @@
-"""From a file to a model. The only reader of model files; everything read here runs code of whoever wrote the file.
+"""From a file to a model. The only reader of model files; call it in a host process only.
 
-Call it in a host process only: joblib and pickle files execute what they name, skops files may only name what skops or
-the operator trusts, ONNX files and those of XGBoost and LightGBM hold no Python.
+Pickles, joblib's too, are read by `restricted`, which builds known classes only, unless the operator trusts them: then
+they execute what they name. skops files may only name what skops or the operator trusts. ONNX files and those of
+XGBoost and LightGBM hold no Python, but libraries written in C read them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from gzip import BadGzipFile
 from lzma import LZMAError
 from pickle import PickleError
@@ -33,11 +35,12 @@ from serving.domain.signature import Signature
 from serving.domain.version import Format
 from serving.host import boosters
 from serving.host.describe import examine
-from serving.host.model import LoadedModel, LoadRefused, NotAnEstimator, one_line, told
+from serving.host.model import LoadedModel, LoadRefused, NotAnEstimator, NotVouched, one_line, told
 from serving.host.parts import all_parts, compute_alone, is_from_sklearn
+from serving.host.restricted import Distrusted, check_structure, load_restricted
 
-# Compiled trees: skops asks first because crossed node numbers can crash the process or loop for ever. Here that is a
-# host, with a deadline, and a joblib file could do the same.
+# Compiled trees: skops asks first because crossed node numbers can crash the process or loop for ever. Here their nodes
+# are looked at, as those in pickles are.
 TRUSTED_TREES = (
     "sklearn.tree._tree.Tree",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
@@ -66,23 +69,36 @@ _DAMAGE = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What a file may name: see the settings of `security` and `candidate` with these names.
+
+    `is_restricted` False lets a pickle run whatever it holds.
+    """
+
+    is_restricted: bool = True
+    pickle_trusted: Sequence[str] = ()
+    skops_trusted: Sequence[str] = ()
+    max_expansion: float = 200.0
+
+
 def load(
     path: str,
     format: Format,  # noqa: A002  (what it is called everywhere else)
-    skops_trusted: Sequence[str] = (),
+    trust: Trust = Trust(),
     declared: Signature | None = None,
 ) -> LoadedModel:
     """Load the file at `path` as what `format` says, whatever its name, and find out its signature.
 
-    `skops_trusted` are types a skops file may name beyond skops' own list. `declared` is the publisher's signature, see
-    `describe.examine`. All parts are told to compute in one thread. Blocks; a few rows are answered on the way. Raises
-    LoadRefused with one line that says why.
+    `declared` is the publisher's signature, see `describe.examine`. All parts are told to compute in one thread.
+    Blocks; a few rows are answered on the way. Raises LoadRefused with one line that says why, NotVouched where trust
+    is all that is missing.
     """
     if format is Format.ONNX:
         from serving.host.onnx_model import load_onnx  # noqa: PLC0415  (importing onnxruntime starts a thread)
 
         return load_onnx(path, declared)
-    estimator, trained_with = _read(path, format, skops_trusted)
+    estimator, trained_with = _read(path, format, trust)
     compute_alone(estimator)
     with warnings.catch_warnings(action="ignore"):
         try:
@@ -110,7 +126,7 @@ def library_versions() -> dict[str, str]:
     return versions | {name: module.__version__ for name, module in loaded.items() if module is not None}
 
 
-def _read(path: str, format: Format, skops_trusted: Sequence[str]) -> tuple[Any, dict[str, str]]:  # noqa: A002
+def _read(path: str, format: Format, trust: Trust) -> tuple[Any, dict[str, str]]:  # noqa: A002
     """Return the object in the file and the versions the file says it was written by."""
     if format in _NATIVE:
         with warnings.catch_warnings(action="ignore"):
@@ -118,9 +134,11 @@ def _read(path: str, format: Format, skops_trusted: Sequence[str]) -> tuple[Any,
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            estimator = _read_skops(path, skops_trusted) if format is Format.SKOPS else _unpickle(path)
+            estimator = _read_skops(path, trust.skops_trusted) if format is Format.SKOPS else _unpickle(path, trust)
         except LoadRefused:
             raise
+        except Distrusted as error:
+            raise NotVouched(one_line(str(error))) from None
         except Exception as error:  # noqa: BLE001  (a file may raise anything)
             written_by = _warned_of(caught)
             skew = f"; it was saved by {SKLEARN} {written_by}, this is {sklearn.__version__}" if written_by else ""
@@ -137,16 +155,24 @@ def _warned_of(caught: Sequence[warnings.WarningMessage]) -> str | None:
     return next((str(message.original_sklearn_version) for message in skewed), None)
 
 
-def _unpickle(path: str) -> Any:
+def _unpickle(path: str, trust: Trust) -> Any:
     """Load a joblib or pickle file: joblib reads both, and many ``.pkl`` files were written by joblib.
 
     The arrays in a large uncompressed file are not read but mapped: four times as fast, and what an estimator copies
     anyway (every tree does) is then in memory once.
     """
     if os.path.getsize(path) < LEAST_BYTES_MAPPED or _is_compressed(path):
-        return joblib.load(path)
+        return _unpickle_as(path, trust, None)
     with _one_mapping(path):
-        return joblib.load(path, mmap_mode="c")
+        return _unpickle_as(path, trust, "c")
+
+
+def _unpickle_as(path: str, trust: Trust, mmap_mode: str | None) -> Any:
+    if trust.is_restricted:
+        return load_restricted(path, trust.pickle_trusted, trust.max_expansion, mmap_mode)
+    estimator = joblib.load(path, mmap_mode=mmap_mode)
+    check_structure(estimator)
+    return estimator
 
 
 def _is_compressed(path: str) -> bool:
@@ -192,7 +218,9 @@ def _read_skops(path: str, trusted: Sequence[str]) -> Any:
     if unknown:
         listed = ", ".join(f'"{name}"' for name in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         raise LoadRefused(f"the file names types nobody trusts; if you do: security.skops_trusted = [{listed}]")
-    return skops.io.load(path, trusted=[name for name in named if name in allowed])
+    estimator = skops.io.load(path, trusted=[name for name in named if name in allowed])
+    check_structure(estimator)
+    return estimator
 
 
 def _why(error: Exception) -> str:

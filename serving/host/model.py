@@ -22,6 +22,10 @@ class LoadRefused(ServingError):
     """A file, or an object, that cannot be served. The message is one line that says why and what to do."""
 
 
+class NotVouched(LoadRefused):
+    """A file that does more than known models do: nothing is wrong with it but that nobody vouches for it."""
+
+
 class NotAnEstimator(LoadRefused):
     """An object that is no fitted estimator; the message begins with what it is instead."""
 

@@ -15,6 +15,8 @@ import pkgutil
 import warnings
 from pathlib import Path
 
+import cryptography.hazmat.backends.openssl.backend
+import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401  (importing is the point)
 import joblib  # noqa: F401  (importing is the point)
 import pandas  # noqa: F401  (importing is the point)
 import scipy.sparse  # noqa: F401  (importing is the point)
@@ -26,8 +28,10 @@ import threadpoolctl
 from serving.host import (
     boosters,
     child,  # noqa: F401  (importing is the point)
+    sandbox,
 )
 from serving.host.compiling import converters, guard, proof_rows, thresholds  # noqa: F401  (importing is the point)
+from serving.host.restricted.allowed import allowed
 
 _SKIPPED = ("tests", "conftest", "experimental", "_build_utils", "externals", "setup")
 
@@ -56,4 +60,6 @@ with warnings.catch_warnings():
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     _link_onnxruntime()
+    sandbox.libraries()  # asked once; every host knows the answer
+    allowed()  # likewise
     threadpoolctl.threadpool_info()  # looks at every loaded library once; hosts inherit the answer

@@ -6,13 +6,16 @@ import contextlib
 import itertools
 import mmap
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
 
 import structlog
 
@@ -33,12 +36,14 @@ class HostProcess:
     """One host: its process id and the server's ends of its channels (a socket and an arena for each replica).
 
     The first channel is the host's own; the others belong to the replicas it forks when its candidate has passed.
+    `scratch` is a directory of its own that is removed with it.
     `exited` is resolved with the return code (negative for a signal; None when the zygote died with it).
     """
 
-    def __init__(self, zygote: _Process, host_id: int, channels: Channels) -> None:
+    def __init__(self, zygote: _Process, host_id: int, channels: Channels, scratch: str | None) -> None:
         self._zygote = zygote
         self._id = host_id
+        self.scratch = scratch
         self.pid = 0
         self.channels = channels
         self.socket, self.arena = channels[0]
@@ -68,17 +73,20 @@ class HostProcess:
 class Zygote:
     """Starts hosts. One zygote process serves for the life of the server; should it die, the next spawn starts another.
 
-    All methods may be called from any thread; `start` and `spawn` block.
+    Each host gets a directory of its own beneath `scratch`, a directory nobody else uses. All methods may be called
+    from any thread; `start` and `spawn` block.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], scratch: Path) -> None:
         self._environment = dict(environment)
+        self._scratch = os.path.abspath(scratch)
         self._process: _Process | None = None
         self._process_lock = threading.Lock()
         self._is_stopped = False
 
     def start(self) -> None:
         """Begin importing in the zygote; returns at once. `spawn` waits for the end of it."""
+        shutil.rmtree(self._scratch, ignore_errors=True)  # what killed servers left
         self._running()
 
     def spawn(self, replicas: int = 1) -> HostProcess:
@@ -101,17 +109,18 @@ class Zygote:
             if self._is_stopped:
                 raise HostFailed("the service is stopping; no host is started any more")
             if self._process is None or self._process.is_dead:
-                self._process = _Process(self._environment)
+                self._process = _Process(self._environment, self._scratch)
             return self._process
 
 
 class _Process:
     """One zygote process, and the thread that reads what it says."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], scratch: str) -> None:
+        self._scratch = scratch
         self._control, theirs = socket.socketpair()
         self._popen = subprocess.Popen(
-            [sys.executable, "-m", "serving.host.forkserver", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "serving.host.forkserver", str(theirs.fileno())],
             env=environment,
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
@@ -136,7 +145,8 @@ class _Process:
             raise HostFailed(f"the zygote was not ready after {START_SECONDS:.0f} s") from None
         host_id = next(self._ids)
         pairs = [_channel() for _ in range(replicas)]
-        host = HostProcess(self, host_id, tuple((ours, arena) for ours, arena, _ in pairs))
+        channels = tuple((ours, arena) for ours, arena, _ in pairs)
+        host = HostProcess(self, host_id, channels, _make_scratch(self._scratch))
         theirs = [fd for *_, fds in pairs for fd in fds]
         started: Future[int] = Future()
         self._hosts[host_id], self._started[host_id] = host, started
@@ -146,6 +156,7 @@ class _Process:
         except (FutureTimeout, HostFailed) as error:
             self._hosts.pop(host_id, None)
             host.close()
+            _remove_scratch(host.scratch)
             raise HostFailed(f"no host could be started: {str(error) or 'the zygote does not answer'}") from None
         finally:
             self._started.pop(host_id, None)
@@ -194,7 +205,9 @@ class _Process:
         elif op == Op.STARTED and host_id in self._started:
             self._started[host_id].set_result(value)
         elif op == Op.EXITED and host_id in self._hosts:
-            self._hosts.pop(host_id).exited.set_result(value)
+            host = self._hosts.pop(host_id)
+            _remove_scratch(host.scratch)
+            host.exited.set_result(value)
 
     def _end(self) -> None:
         """The zygote is gone and its hosts with it: say so to everyone who waits."""
@@ -205,9 +218,29 @@ class _Process:
             if not started.done():
                 started.set_exception(HostFailed("the zygote ended"))
         for host in list(self._hosts.values()):
+            _remove_scratch(host.scratch)
             host.exited.set_result(None)
         self._hosts.clear()
         self._popen.poll()
+
+
+def _make_scratch(root: str) -> str | None:
+    """Make a directory for one host; None, and the host has to do without, when the disk does not let us."""
+    try:
+        os.makedirs(root, 0o700, exist_ok=True)
+        return tempfile.mkdtemp(prefix="host-", dir=root)
+    except OSError as error:
+        log.warning("no_scratch", reason=str(error), effect="the host cannot write anything")
+        return None
+
+
+def _remove_scratch(path: str | None) -> None:
+    if path is None:
+        return
+    try:
+        os.rmdir(path)
+    except OSError:  # a model has written something; however much that is, nobody waits for it
+        threading.Thread(target=shutil.rmtree, args=(path,), kwargs={"ignore_errors": True}, daemon=True).start()
 
 
 def _channel() -> tuple[socket.socket, mmap.mmap, tuple[int, int]]:
@@ -222,8 +255,6 @@ def _shared_memory() -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("serving-arena", os.MFD_CLOEXEC)
     else:
-        import tempfile  # noqa: PLC0415  (only where there is no memfd)
-
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     os.ftruncate(fd, ARENA_BYTES)

@@ -13,18 +13,19 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from serving.domain.artifact import Artifact, StagedFile
+from serving.domain.artifact import Artifact
 from serving.domain.compiled import Compilation
 from serving.domain.errors import Cancelled, HostFailed, NotPublished, ServingError
 from serving.domain.listing import Entry
-from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.report import CandidateReport, Evaluation, GateResult
-from serving.domain.signature import Signature
+from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
+from serving.failpoints import reach
 from serving.host.client import evaluate
-from serving.host.evaluation import CompileRequest, EvaluationFile, EvaluationRequest
+from serving.host.evaluation import EvaluationRequest
 from serving.host.zygote import HostProcess, Zygote
 from serving.lifecycle.recall import Recall
+from serving.lifecycle.request import Comparison, evaluation_request
 from serving.servable.compiled import CompiledEngine
 from serving.servable.hosted import HostedEngine
 from serving.servable.servable import Servable
@@ -36,15 +37,6 @@ ATTACH_SECONDS = 10.0
 log = structlog.get_logger("serving.candidate")
 
 _STATE_OF_GATE = {"environment": State.VALIDATING, "warm-up": State.WARMING}
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What a candidate is compared with: the active version, and the digest this version was accepted under before."""
-
-    active_version: str | None = None
-    active_signature: Signature | None = None
-    accepted_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,49 +84,6 @@ class Stopped:
 Outcome = Staged | NotYet | Refused | Ready | Failed | Stopped
 
 
-def evaluation_request(
-    artifact: Artifact,
-    settings: Settings,
-    comparison: Comparison | None = None,
-    known: Compilation | None = None,
-    *,
-    is_respawn: bool = False,
-) -> EvaluationRequest:
-    """Return what a host is asked about `artifact`; `known` is an earlier verdict over its compiled form."""
-    comparison = comparison or Comparison()
-    engine = settings.engine
-    return EvaluationRequest(
-        model=artifact.id.model,
-        version=artifact.id.version,
-        digest=artifact.id.digest,
-        format=artifact.format,
-        main=_describe(artifact.main),
-        files=tuple(_describe(file) for file in artifact.files),
-        quiet_seconds=artifact.quiet_seconds,
-        published_digest=comparison.accepted_digest if artifact.file(MANIFEST_NAME) else None,
-        active_signature=comparison.active_signature,
-        active_version=comparison.active_version,
-        environment=settings.gates.environment,
-        max_latency_seconds=settings.gates.max_latency_seconds,
-        memory_bytes=int(settings.candidate.memory_mb * (1 << 20)),
-        max_rows=settings.server.max_rows,
-        skops_trusted=settings.security.skops_trusted,
-        compile=CompileRequest(
-            mode=engine.compile,
-            seconds=engine.compile_seconds,
-            nodes=engine.compile_nodes,
-            bytes=int(engine.compile_mb * (1 << 20)),
-            tolerance=engine.compile_tolerance,
-            known=known,
-        ),
-        is_respawn=is_respawn,
-    )
-
-
-def _describe(file: StagedFile) -> EvaluationFile:
-    return EvaluationFile(name=file.name, sha256=file.sha256, size=file.size, path=str(file.path))
-
-
 @dataclass(eq=False)
 class Candidate:
     """One candidate under way. `cancel` may be called from any thread."""
@@ -171,6 +120,7 @@ class CandidateRunner:
         self._settings = settings
         self._loop = loop
         self._predictions = predictions
+        self._told: Sandbox | None = None
 
     def stage(self, candidate: Candidate, entry: Entry, quiet_seconds: float | None) -> Outcome:
         """Copy one version into the cache."""
@@ -182,6 +132,7 @@ class CandidateRunner:
             return NotYet(str(error))
         except ServingError as error:
             return Failed(str(error))
+        reach("staged")
         return Staged(artifact)
 
     def evaluate(
@@ -194,7 +145,9 @@ class CandidateRunner:
         on_lost: Callable[[HostedEngine], None],
     ) -> Outcome:
         """Bring a version to where it can answer: as its last evaluation said, or else through a fresh host."""
-        kept = self._recall.find(artifact, comparison.active_signature, comparison.accepted_digest)
+        kept = self._recall.find(
+            artifact, comparison.active_signature, comparison.accepted_digest, comparison.active_provenance
+        )
         try:
             if kept is not None and kept.report.is_compiled:
                 log.info("evaluation_recalled", model=artifact.id.model, version=artifact.id.version)
@@ -220,7 +173,9 @@ class CandidateRunner:
 
         request = evaluation_request(artifact, self._settings, comparison, known)
         host, evaluation = self._run(candidate, request, started, on_gate)
+        reach("evaluated")
         report = evaluation.report
+        self._tell(report.sandbox)
         if candidate.cancelled.is_set():
             host.close()
             return Stopped()
@@ -228,11 +183,19 @@ class CandidateRunner:
             return Refused(report)
         if known is None:
             evaluation = self._recall.keep(artifact, evaluation)
+        reach("evaluation-kept")
         if report.is_compiled:
             return self._compiled(artifact, evaluation)
         engine = HostedEngine(report.engine or "unknown", on_lost, max_batch_rows=self._settings.engine.max_batch_rows)
         self._attach(engine, host)
         return Ready(Servable(artifact.id, report, engine), report)
+
+    def _tell(self, sandbox: Sandbox) -> None:
+        """Write into the log what holds the hosts, once, and again should it change."""
+        if sandbox.active and sandbox != self._told:
+            self._told = sandbox
+            write = log.info if sandbox.is_whole else log.warning
+            write("sandbox", active=list(sandbox.active), missing=sandbox.missing)
 
     def _compiled(self, artifact: Artifact, evaluation: Evaluation) -> Outcome:
         report = evaluation.report
@@ -250,6 +213,7 @@ class CandidateRunner:
 
         With `entry` the cached copy is first renewed from the store, should it have been damaged.
         """
+        reach("respawn")
         candidate = Candidate(artifact.id.model, artifact.id.version)
         if entry is not None:
             self.stage(candidate, entry, artifact.quiet_seconds)
@@ -271,6 +235,7 @@ class CandidateRunner:
         finished: Callable[[GateResult], None],
     ) -> tuple[HostProcess, Evaluation]:
         candidate.host = host = self._zygote.spawn(self._settings.engine.replicas)
+        reach("host-spawned")
         if candidate.cancelled.is_set():
             host.kill()
         return host, evaluate(host, request, self._settings.candidate.timeout_seconds, started, finished)

@@ -97,6 +97,7 @@ class VersionRecord:
                 signature=report.signature if report else None,
                 gates=report.gates if report else (),
                 compilation=report.compilation if report else None,
+                sandbox=report.sandbox if report else None,
             )
             self._status = status
         return status

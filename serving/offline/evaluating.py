@@ -17,7 +17,7 @@ from serving.domain.report import CandidateReport
 from serving.host import sandbox
 from serving.host.client import evaluate
 from serving.host.zygote import Zygote
-from serving.lifecycle.candidate import Comparison, evaluation_request
+from serving.lifecycle.request import Comparison, evaluation_request
 from serving.offline.single import find_entry
 from serving.settings import Settings, StateSettings
 from serving.store.staging import Cache
@@ -51,11 +51,13 @@ class Workshop:
         named = replace(entry, model=model or entry.model, version=version or entry.version)
         return cache.stage(named, named.version, self._quiet_seconds(entry), threading.Event())
 
-    def evaluate(self, artifact: Artifact, comparison: Comparison, started: Started) -> CandidateReport:
-        """Run the gates over a staged version in a fresh host, which ends with them."""
+    def evaluate(
+        self, artifact: Artifact, comparison: Comparison, started: Started, publisher_key: str | None = None
+    ) -> CandidateReport:
+        """Run the gates over a staged version in a fresh host, which ends with them; see `evaluation_request`."""
         host = self._zygote.spawn()
         try:
-            request = evaluation_request(artifact, self._settings, comparison)
+            request = evaluation_request(artifact, self._settings, comparison, publisher_key=publisher_key)
             return evaluate(host, request, self._settings.candidate.timeout_seconds, started).report
         finally:
             host.close()
@@ -70,10 +72,10 @@ class Workshop:
 @contextmanager
 def workshop(settings: Settings) -> Iterator[Workshop]:
     """Make a workshop in a temporary directory; its zygote imports while the caller goes on."""
-    zygote = Zygote(sandbox.scrub(os.environ))
-    try:
-        with tempfile.TemporaryDirectory(prefix="serving-") as directory:
+    with tempfile.TemporaryDirectory(prefix="serving-") as directory:
+        zygote = Zygote(sandbox.scrub(os.environ), Path(directory) / "scratch")
+        try:
             zygote.start()
             yield Workshop(settings, Path(directory), zygote)
-    finally:
-        zygote.stop()
+        finally:
+            zygote.stop()

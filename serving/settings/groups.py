@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from serving.settings.public_keys import PublicKeyText
+from serving.settings.token_digest import TokenDigest
 
 
 def _split(value: Any) -> Any:
@@ -26,6 +29,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+PublicKeys = Annotated[tuple[PublicKeyText, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Group(BaseModel):
@@ -43,10 +47,21 @@ class ServerSettings(Group):
     drain_seconds: NotNegative = Field(30.0, description="how long a stop waits for requests in flight")
     lame_duck_seconds: NotNegative = Field(0.0, description="how long a stop is announced by /health/ready first")
     fail_fast: bool = Field(False, description="exit when no model is active after the start-up pass")
+    header_seconds: Positive = Field(10.0, description="how long a request's head may take; also the first byte")
+    body_seconds: Positive = Field(30.0, description="how long a request's body may take")
+    idle_seconds: Positive = Field(75.0, description="how long a connection is kept without a request")
+    max_connections: int = Field(10_000, ge=0, description="most open connections, beyond that 503; 0: no limit")
+    max_header_kb: float = Field(32.0, ge=1, le=1024, description="largest request line and headers together")
     max_body_mb: Positive = Field(16.0, description="largest request body")
+    max_json_depth: int = Field(16, ge=3, le=100, description="most levels of nesting in a body")
     max_rows: Count = Field(100_000, description="most rows in one request")
     predict_seconds: Positive = Field(30.0, description="deadline of one prediction")
     max_queue: Count = Field(256, description="most requests waiting for one model; beyond that 503")
+    docs: bool = Field(True, description="serve /docs, /redoc and /openapi.json")
+    admin_port: int | None = Field(
+        None, ge=0, le=65535, description="port that alone serves operator calls, metrics, docs and history"
+    )
+    admin_host: str = Field("127.0.0.1", description="address to listen on for admin_port")
 
 
 class StoreSettings(Group):
@@ -78,6 +93,9 @@ class CandidateSettings(Group):
 
     timeout_seconds: Positive = Field(120.0, description="deadline of one evaluation, from load to warm-up")
     memory_mb: Positive = Field(4096.0, description="most memory a host may take beyond its imports")
+    max_expansion: Positive = Field(
+        200.0, description="how many times larger a compressed file may become (over 64 MB)"
+    )
     concurrency: Count = Field(2, description="candidates evaluated at once")
     retry_seconds: Positive = Field(1.0, description="first wait before a failed candidate is tried again; it doubles")
     retry_max_seconds: Positive = Field(300.0, description="longest such wait")
@@ -117,9 +135,21 @@ class EngineSettings(Group):
 class SecuritySettings(Group):
     """Who may do what."""
 
-    admin_token: SecretStr | None = Field(None, description="token of the operator calls; none: they are closed")
-    admin_token_file: Path | None = Field(None, description="file that holds the token")
+    admin_token: TokenDigest | None = Field(None, description="token of the operator calls; none: they are closed")
+    admin_token_file: Path | None = Field(None, description="file that holds such tokens, one on each line")
+    read_token: TokenDigest | None = Field(None, description="token of everything that is read; none: it is open")
+    read_token_file: Path | None = Field(None, description="file that holds such tokens, one on each line")
+    predict_token: TokenDigest | None = Field(None, description="token of predictions; none: they are open")
+    predict_token_file: Path | None = Field(None, description="file that holds such tokens, one on each line")
+    trust: Literal["known", "signed", "any"] = Field(
+        "known",
+        description="known: pickles load known classes only; signed: versions need a manifest signed by a trusted key; "
+        "any: pickles run whatever they hold, in the sandbox",
+    )
+    pickle_trusted: Names = Field((), description="exact names that pickle and joblib files may use beyond the list")
     skops_trusted: Names = Field((), description="types that .skops files may name beyond skops' own list")
+    trusted_keys: PublicKeys = Field((), description="public keys, ed25519:..., whose signatures on manifests count")
+    require_sandbox: bool = Field(False, description="refuse versions where a layer of the sandbox is missing")
 
 
 class LogSettings(Group):

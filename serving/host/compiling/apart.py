@@ -1,11 +1,12 @@
-"""Work done in a process of its own: forked, bounded in time, and gone with everything it took.
+"""A process of its own for one piece of work: forked early, bounded in time, and gone with everything it took.
 
 Compiling imports onnxruntime, takes memory and may crash inside of a library; none of that may reach a process that
-goes on to serve.
+goes on to serve. The fork happens before the file of a candidate is touched, because from then on a host cannot fork.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -21,52 +22,81 @@ class Unfinished(Exception):  # an outcome, not an error: caught by whoever aske
     """The work did not end well; the message says how in a few words."""
 
 
-def run_apart(work: Callable[[], bytes], seconds: float) -> bytes:
-    """Return what `work` returns in a forked child; raises Unfinished when it dies or takes longer. Blocks.
+class Apart:
+    """Forks when it is made. `prepare` is run in the child at once, `work` when `run` asks for it.
 
-    Call it where no other thread of this process holds a lock that `work` needs: the child has this thread only.
+    Make it where no other thread holds a lock that the child needs: it has the forking thread only. It dies with that
+    thread's process.
     """
-    ends_at = time.monotonic() + seconds
-    reading, writing = os.pipe()
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        os.close(reading)
-        _work_and_exit(work, writing, parent)
-    os.close(writing)
-    try:
-        received = _receive(reading, ends_at)
-    except TimeoutError:
-        os.kill(pid, signal.SIGKILL)
-        raise Unfinished(f"not finished after {seconds:g} s (engine.compile_seconds)") from None
-    finally:
-        os.close(reading)
-        _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    if code != 0:
-        raise Unfinished(f"the process died with {signal.Signals(-code).name}" if code < 0 else "the process failed")
-    return received
+
+    def __init__(self, work: Callable[[], bytes], prepare: Callable[[], None] = lambda: None) -> None:
+        asking, self._asking = os.pipe()
+        self._answers, answers = os.pipe()
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._asking)
+            os.close(self._answers)
+            _work_and_exit(prepare, work, asking, answers, parent)
+        os.close(asking)
+        os.close(answers)
+        self._is_over = False
+
+    def run(self, seconds: float) -> bytes:
+        """Return what the work returns; raises Unfinished when the process dies or takes longer. Blocks; once."""
+        ends_at = time.monotonic() + seconds
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._asking, b"!")
+            received = _receive(self._answers, ends_at)
+            status = self._end(is_killed=False)
+        except TimeoutError:
+            self.dismiss()
+            raise Unfinished(f"not finished after {seconds:g} s (engine.compile_seconds)") from None
+        if status != 0:
+            how = f"died with {signal.Signals(-status).name}" if status < 0 else "failed"
+            raise Unfinished(f"the process {how}")
+        return received
+
+    def dismiss(self) -> None:
+        """End the process, whatever it is doing; more than once is harmless."""
+        if not self._is_over:
+            self._end(is_killed=True)
+
+    def _end(self, *, is_killed: bool) -> int:
+        self._is_over = True
+        if is_killed:
+            os.kill(self.pid, signal.SIGKILL)
+        os.close(self._asking)
+        os.close(self._answers)
+        _, status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(status)
 
 
-def _work_and_exit(work: Callable[[], bytes], writing: int, parent: int) -> None:
+def _work_and_exit(
+    prepare: Callable[[], None], work: Callable[[], bytes], asking: int, answers: int, parent: int
+) -> None:
     status = 1
     try:
         sandbox.die_with_parent(parent)
-        view = memoryview(work())
-        while view:
-            view = view[os.write(writing, view[:BLOCK_BYTES]) :]
+        sandbox.lower_priority_of_this_thread()
+        prepare()
+        if os.read(asking, 1):
+            view = memoryview(work())
+            while view:
+                view = view[os.write(answers, view[:BLOCK_BYTES]) :]
         status = 0
     finally:
         os._exit(status)
 
 
-def _receive(reading: int, ends_at: float) -> bytes:
+def _receive(answers: int, ends_at: float) -> bytes:
     parts: list[bytes] = []
     while True:
         left = ends_at - time.monotonic()
-        if left <= 0 or not select.select([reading], [], [], left)[0]:
+        if left <= 0 or not select.select([answers], [], [], left)[0]:
             raise TimeoutError
-        part = os.read(reading, BLOCK_BYTES)
+        part = os.read(answers, BLOCK_BYTES)
         if not part:
             return b"".join(parts)
         parts.append(part)

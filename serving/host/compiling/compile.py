@@ -12,7 +12,7 @@ import orjson
 from serving.domain.batch import Batch
 from serving.domain.compiled import Compilation, Graph
 from serving.domain.errors import ServingError
-from serving.host.compiling.apart import Unfinished, run_apart
+from serving.host.compiling.apart import Apart, Unfinished
 from serving.host.compiling.drawing import NotCompilable
 from serving.host.compiling.provable import Provable
 from serving.host.estimator import EstimatorModel
@@ -30,22 +30,22 @@ Draw = Callable[..., Graph]
 _HEAD = struct.Struct("<Q")
 
 
-def compile_model(
-    model: LoadedModel, request: CompileRequest, examples: Sequence[Batch]
-) -> tuple[Compilation, tuple[Graph, ...]]:
+def compile_apart(apart: Apart, model: LoadedModel, request: CompileRequest) -> tuple[Compilation, tuple[Graph, ...]]:
     """Return the verdict over a compiled form of `model`, and its graphs when it is to be used. Blocks; never raises.
 
-    Forks; call it from the thread that is evaluating the model. `examples` are golden rows.
+    `apart` is a process that returns what `compile_here` does for the same model; it is over afterwards.
     """
     begin = time.monotonic()
     try:
         if isinstance(model, EstimatorModel):
             _refuse_foreign(model)
-        compilation, graphs = _decode(run_apart(lambda: _work(model, request, examples), request.seconds))
+        compilation, graphs = _decode(apart.run(request.seconds))
     except NotCompilable as error:
         compilation, graphs = Compilation(engine=None, reason=str(error)), ()
     except Unfinished as error:
         compilation, graphs = Compilation(engine=None, reason=str(error), is_final=False), ()
+    finally:
+        apart.dismiss()
     return compilation.model_copy(update={"seconds": time.monotonic() - begin}), graphs
 
 
@@ -56,7 +56,16 @@ def _refuse_foreign(model: EstimatorModel) -> None:
             raise NotCompilable(f"{type(part).__name__} is no estimator of scikit-learn, XGBoost or LightGBM")
 
 
-def _work(model: LoadedModel, request: CompileRequest, examples: Sequence[Batch]) -> bytes:
+def import_compilers() -> None:
+    """Import what compiling needs and a zygote must not have: onnxruntime starts a thread."""
+    from serving.host.compiling import convert, prove  # noqa: F401, PLC0415
+
+
+def compile_here(model: LoadedModel, request: CompileRequest, examples: Sequence[Batch]) -> bytes:
+    """Convert, prove and measure `model` in this process; returns verdict and graphs in one piece. Blocks.
+
+    `examples` are golden rows.
+    """
     graphs: list[Graph] = []
     try:
         from serving.host.compiling.prove import prove  # noqa: PLC0415  (imports onnxruntime, which starts a thread)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from serving.domain.compiled import Graph
 from serving.domain.errors import ServingError
 from serving.domain.report import CandidateReport, GateResult, Verdict
-from serving.host.evaluation import EvaluationRequest
 from serving.host.gates.budget import Budget
 from serving.host.gates.compile import Compile
 from serving.host.gates.contract import Contract
@@ -21,6 +20,7 @@ from serving.host.gates.gate import Context, Gate, Outcome, Refused
 from serving.host.gates.golden import GoldenExamples
 from serving.host.gates.integrity import Integrity
 from serving.host.gates.load import Load
+from serving.host.gates.provenance import ProvenanceGate
 from serving.host.gates.published import Published
 from serving.host.gates.warm_up import WarmUp
 from serving.host.loading import library_versions
@@ -29,6 +29,7 @@ from serving.host.model import LoadedModel, told
 GATES: tuple[Gate, ...] = (
     Published(),
     Integrity(),
+    ProvenanceGate(),
     FormatGate(),
     Load(),
     Environment(),
@@ -51,19 +52,16 @@ class Evaluated(NamedTuple):
     graphs: tuple[Graph, ...] = ()
 
 
-def run_gates(
-    request: EvaluationRequest, started: Callable[[str], None], finished: Callable[[GateResult], None]
-) -> Evaluated:
+def run_gates(context: Context, started: Callable[[str], None], finished: Callable[[GateResult], None]) -> Evaluated:
     """Take one candidate through the gates up to the first that refuses it.
 
     `started` and `finished` are called around each gate. A respawned version is only loaded and warmed up. Returns the
     report and, when no gate refused, what is to answer. Blocks; runs the candidate's code. Raises only what
     `started` and `finished` raise.
     """
-    context = Context(request)
     results = []
     for gate in GATES:
-        if request.is_respawn and gate.name not in ON_RESPAWN:
+        if context.request.is_respawn and gate.name not in ON_RESPAWN:
             continue
         started(gate.name)
         begin = monotonic()
@@ -81,6 +79,8 @@ def run_gates(
         libraries=library_versions(),
         memory_bytes=context.memory_bytes,
         compilation=context.compilation,
+        sandbox=context.sandbox,
+        provenance=context.provenance,
     )
     if report.refusal is not None:
         return Evaluated(report)

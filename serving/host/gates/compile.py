@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from serving.domain.batch import Batch
 from serving.domain.compiled import Compilation
 from serving.domain.report import Verdict
-from serving.host.compiling.compile import compile_model
+from serving.host.compiling.apart import Apart
+from serving.host.compiling.compile import compile_apart, compile_here, import_compilers
+from serving.host.evaluation import EvaluationRequest
 from serving.host.gates.gate import Context, Outcome, Refused
+from serving.host.gates.load import Load
 
 
 class Compile:
@@ -21,16 +26,39 @@ class Compile:
             return Verdict.SKIPPED, "engine.compile is off"
         if request.known is not None:
             context.compilation = request.known
-        elif context.unanswerable:
-            context.compilation = Compilation(engine=None, reason=context.unanswerable)
+        elif context.unanswerable or context.unvouched:
+            context.compilation = Compilation(engine=None, reason=context.unanswerable or context.unvouched or "")
+        elif context.compiler is None:
+            context.compilation = Compilation(engine=None, reason="no process was left to compile in", is_final=False)
         else:
-            context.compilation, context.graphs = compile_model(context.loaded, request, _examples(context))
+            context.compilation, context.graphs = compile_apart(context.compiler, context.loaded, request)
         compilation = context.compilation
         if compilation.engine is not None:
             return Verdict.PASSED, compilation.reason
         if request.mode == "require":
             raise Refused(f"no compiled form, and engine.compile = require: {compilation.reason}")
         return Verdict.SKIPPED, f"stays in its host: {compilation.reason}"
+
+
+def start_compiler(request: EvaluationRequest, prepare: Callable[[], None]) -> Apart | None:
+    """Fork the process that is to compile this candidate, should the gates ask for it; None where they will not.
+
+    It runs `prepare`, imports its libraries meanwhile, and loads the file a second time.
+    """
+    if request.is_respawn or request.compile.mode == "off" or request.compile.known is not None:
+        return None
+
+    def ready() -> None:
+        prepare()
+        import_compilers()
+
+    return Apart(lambda: _compile(request), ready)
+
+
+def _compile(request: EvaluationRequest) -> bytes:
+    context = Context(request)
+    Load().check(context)
+    return compile_here(context.loaded, request.compile, _examples(context))
 
 
 def _examples(context: Context) -> list[Batch]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -19,8 +19,11 @@ from serving.domain.manifest import (
     parse_golden,
     parse_manifest,
 )
+from serving.domain.provenance import Provenance
 from serving.domain.report import Verdict
 from serving.domain.rows import rows_to_batch
+from serving.domain.sandbox import Sandbox
+from serving.host.compiling.apart import Apart
 from serving.host.evaluation import EvaluationRequest
 from serving.host.model import LoadedModel
 
@@ -46,14 +49,20 @@ class Context:
     """One candidate on its way through the gates.
 
     `model` is set by the load gate, `memory_bytes` by budget and warm-up. `unanswerable` is set when the model refuses
-    made-up rows and there are no golden ones: then nothing can be tried, which is no fault of the model. The compile
-    gate sets `compilation`, and `graphs` when a compiled form is to answer.
+    made-up rows and there are no golden ones: then nothing can be tried, which is no fault of the model. `unvouched`
+    says why a compiled form of the model must not get into the server, where that is so. `provenance` is set when a
+    trusted key has signed. The compile gate sets `compilation`, and `graphs` when a compiled form is to answer;
+    `compiler` is the process to compile in.
     """
 
     request: EvaluationRequest
+    sandbox: Sandbox = field(default_factory=Sandbox)
+    compiler: Apart | None = None
     model: LoadedModel | None = None
     memory_bytes: int | None = None
     unanswerable: str | None = None
+    unvouched: str | None = None
+    provenance: Provenance | None = None
     compilation: Compilation | None = None
     graphs: tuple[Graph, ...] = ()
 
@@ -67,13 +76,13 @@ class Context:
     @cached_property
     def manifest(self) -> Manifest | None:
         """The parsed manifest, None when the version has none; raises InvalidDocument."""
-        raw = self._read(MANIFEST_NAME)
+        raw = self.read(MANIFEST_NAME)
         return None if raw is None else parse_manifest(raw)
 
     @cached_property
     def golden(self) -> Golden | None:
         """The parsed golden examples, None when the version has none; raises InvalidDocument."""
-        raw = self._read(GOLDEN_NAME)
+        raw = self.read(GOLDEN_NAME)
         return None if raw is None else parse_golden(raw)
 
     def rows(self, count: int) -> Batch:
@@ -83,10 +92,11 @@ class Context:
         instances = self.golden.instances
         return rows_to_batch(self.loaded.signature, [instances[row % len(instances)] for row in range(count)])
 
-    def _read(self, name: str) -> bytes | None:
+    def read(self, name: str, at_most: int = MAX_DOCUMENT_BYTES) -> bytes | None:
+        """Return the bytes of a small file, None when there is none of this name; InvalidDocument beyond `at_most`."""
         staged = next((file for file in self.request.files if file.name == name), None)
         if staged is None:
             return None
-        if staged.size > MAX_DOCUMENT_BYTES:
-            raise InvalidDocument(f"{name} has {staged.size} bytes, at most {MAX_DOCUMENT_BYTES} are read")
+        if staged.size > at_most:
+            raise InvalidDocument(f"{name} has {staged.size} bytes, at most {at_most} are read")
         return Path(staged.path).read_bytes()

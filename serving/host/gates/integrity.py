@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from serving.domain.manifest import MANIFEST_NAME, Manifest
+from serving.domain.contents import why_not_listed, why_not_named
+from serving.domain.manifest import MANIFEST_NAME
+from serving.domain.provenance import SIGNATURE_NAME
 from serving.domain.report import Verdict
-from serving.host.evaluation import EvaluationFile, EvaluationRequest
+from serving.domain.version import digest_of
+from serving.host.evaluation import EvaluationRequest
 from serving.host.gates.gate import Context, Outcome, Refused
 
 
@@ -19,35 +22,17 @@ class Integrity:
         manifest = context.manifest
         if manifest is None:
             return Verdict.PASSED, f"no {MANIFEST_NAME}; digest {request.digest}"
-        if (manifest.model, manifest.version) != (request.model, request.version):
-            said, real = f"{manifest.model}/{manifest.version}", f"{request.model}/{request.version}"
-            raise Refused(f"{MANIFEST_NAME} is for {said}, this is {real}: publish it under its own name")
-        _compare(manifest, [file for file in request.files if file.name != MANIFEST_NAME])
+        wrong = why_not_named(manifest, request.model, request.version) or why_not_listed(manifest, request.files)
+        if wrong is not None:
+            raise Refused(wrong)
         _refuse_conflict(request)
         return Verdict.PASSED, f"{len(manifest.files)} files as listed in {MANIFEST_NAME}; digest {request.digest}"
 
 
-def _compare(manifest: Manifest, staged: list[EvaluationFile]) -> None:
-    listed = {file.name: file for file in manifest.files}
-    if len(listed) != len(manifest.files):
-        raise Refused(f"{MANIFEST_NAME} lists a file twice")
-    present = {file.name: file for file in staged}
-    missing = sorted(listed.keys() - present.keys())
-    if missing:
-        raise Refused(f"{MANIFEST_NAME} lists '{missing[0]}', which is not there")
-    extra = sorted(present.keys() - listed.keys())
-    if extra:
-        raise Refused(f"'{extra[0]}' is not listed in {MANIFEST_NAME}: remove it, or publish a new version with it")
-    for name, wanted in listed.items():
-        found = present[name]
-        if found.size != wanted.size:
-            raise Refused(f"'{name}' has {found.size} bytes, {MANIFEST_NAME} says {wanted.size}")
-        if found.sha256 != wanted.sha256:
-            raise Refused(f"'{name}' has sha256 {found.sha256[:12]}..., {MANIFEST_NAME} says {wanted.sha256[:12]}...")
-
-
 def _refuse_conflict(request: EvaluationRequest) -> None:
-    if request.published_digest not in (None, request.digest):
+    """Refuse other bytes than were accepted. A signature that arrives after the rest changes nothing."""
+    unsigned = digest_of((file.name, file.sha256) for file in request.files if file.name != SIGNATURE_NAME)
+    if request.published_digest not in (None, request.digest, unsigned):
         raise Refused(
             f"conflict: version {request.version} was published as {request.published_digest}, "
             "its bytes may not change; publish a new version"

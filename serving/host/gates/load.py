@@ -5,8 +5,12 @@ from __future__ import annotations
 from time import monotonic
 
 from serving.domain.report import Verdict
-from serving.host.gates.gate import Context, Outcome
-from serving.host.loading import load
+from serving.domain.version import Format
+from serving.host.gates.gate import Context, Outcome, Refused
+from serving.host.loading import Trust, load
+from serving.host.model import LoadedModel, NotVouched
+
+_PICKLES = (Format.JOBLIB, Format.PICKLE)
 
 
 class Load:
@@ -17,7 +21,30 @@ class Load:
     def check(self, context: Context) -> Outcome:
         """Load the artefact and find out its signature; LoadRefused says why it cannot be."""
         request = context.request
-        declared = context.manifest.signature if context.manifest is not None else None
+        if request.require_sandbox and not context.sandbox.is_whole:
+            raise Refused(f"this system lacks what security.require_sandbox asks for: {context.sandbox}")
         begin = monotonic()
-        context.model = load(request.main.path, request.format, request.skops_trusted, declared)
-        return Verdict.PASSED, f"loaded {context.model.name} in {monotonic() - begin:.3g} s"
+        context.model = model = _load(context)
+        took = f"loaded {model.name} in {monotonic() - begin:.3g} s"
+        if context.unvouched is not None:
+            return Verdict.WARNED, f"{took}; {context.unvouched}"
+        return Verdict.PASSED, took
+
+
+def _load(context: Context) -> LoadedModel:
+    """Load as far as the file is trusted; what only `security.trust = "any"` lets in is loaded then, and noted."""
+    request = context.request
+    declared = context.manifest.signature if context.manifest is not None else None
+    known = Trust(
+        pickle_trusted=request.pickle_trusted,
+        skops_trusted=request.skops_trusted,
+        max_expansion=request.max_expansion,
+        is_restricted=request.trust != "signed",  # by now the provenance gate has seen the signature
+    )
+    try:
+        return load(request.main.path, request.format, known, declared)
+    except NotVouched as error:
+        if request.trust != "any" or request.format not in _PICKLES:
+            raise
+        context.unvouched = f"loaded without knowing what it runs, as security.trust is any: {error}"
+    return load(request.main.path, request.format, Trust(is_restricted=False), declared)

@@ -13,11 +13,15 @@ import numpy as np
 
 from serving.domain.compiled import Graph
 from serving.domain.report import CandidateReport, GateResult
+from serving.domain.sandbox import Sandbox
 from serving.domain.version import Format, digest_of
 from serving.host.evaluation import CompileRequest, EvaluationFile, EvaluationRequest
 from serving.host.gates import run_gates
+from serving.host.gates.compile import start_compiler
+from serving.host.gates.gate import Context
 from serving.host.model import LoadedModel
 
+NO_SANDBOX = Sandbox()
 ROWS = np.random.default_rng(6).normal(size=(60, 3))
 WORDS = np.array(["no", "yes"])[(ROWS[:, 0] > 0).astype(int)]
 
@@ -60,8 +64,8 @@ class Candidate:
         manifest = {"model": "m", "version": "1", "created_at": "2026-11-20T08:00:00Z", "files": listed, **fields}
         self.write("manifest.json", json.dumps(manifest).encode())
 
-    def evaluate(self, **options: Any) -> Outcome:
-        """Run the gates; `options` replace fields of the request."""
+    def evaluate(self, sandbox: Sandbox = NO_SANDBOX, **options: Any) -> Outcome:
+        """Run the gates, in this process, as though `sandbox` held it; `options` replace fields of the request."""
         fields: dict[str, Any] = {
             "model": "m",
             "version": "1",
@@ -70,15 +74,19 @@ class Candidate:
             "main": self.files[self.name],
             "files": tuple(self.files.values()),
             "compile": CompileRequest(mode="off"),
+            "trust": "any",  # tests have estimators of their own
             "quiet_seconds": None if "manifest.json" in self.files else 0.5,
         }
         request = EvaluationRequest(**{**fields, **options})
         told: list[str] = []
+        compiler = start_compiler(request, lambda: None)
         report, model, graphs = run_gates(
-            request,
+            Context(request, sandbox, compiler),
             lambda gate: told.append(f"{gate} started"),
             lambda result: told.append(f"{result.gate} {result.verdict}"),
         )
+        if compiler is not None:
+            compiler.dismiss()
         return Outcome(report, model, told, graphs)
 
 

@@ -40,7 +40,7 @@ from serving.domain.batch import Batch
 from serving.domain.signature import Feature
 from serving.domain.version import Format
 from serving.host import loading
-from serving.host.loading import TRUSTED_TREES, dump, library_versions, load
+from serving.host.loading import TRUSTED_TREES, Trust, dump, library_versions, load
 from serving.host.model import LoadRefused, one_line
 from serving.host.parts import all_parts, compute_alone
 
@@ -59,9 +59,12 @@ def blob(tmp_path: Path) -> Path:
     return tmp_path / "blob"
 
 
-def refusal(path: Path, kind: Format = Format.JOBLIB, **options: Any) -> str:
+KNOWN, ANY = Trust(), Trust(is_restricted=False)
+
+
+def refusal(path: Path, kind: Format = Format.JOBLIB, trust: Trust = KNOWN) -> str:
     with pytest.raises(LoadRefused) as caught:
-        load(str(path), kind, **options)
+        load(str(path), kind, trust)
     message = str(caught.value)
     assert "\n" not in message
     assert len(message) < 700
@@ -120,7 +123,7 @@ def test_skops_types_nobody_trusts_are_named_with_the_setting(blob: Path) -> Non
     [name] = skops.io.get_untrusted_types(file=blob)
     message = refusal(blob, Format.SKOPS)
     assert f'security.skops_trusted = ["{name}"]' in message
-    assert load(str(blob), Format.SKOPS, skops_trusted=(name, "unrelated.Type")).name == "Pipeline"
+    assert load(str(blob), Format.SKOPS, Trust(skops_trusted=(name, "unrelated.Type"))).name == "Pipeline"
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -144,7 +147,7 @@ NOT_ESTIMATORS = {
 def test_what_is_no_fitted_estimator_is_said_to_be_what_it_is(name: str, blob: Path) -> None:
     found, words = NOT_ESTIMATORS[name]
     joblib.dump(found, blob)
-    assert words in refusal(blob)
+    assert words in refusal(blob, trust=ANY)
 
 
 def test_damaged_files_are_said_to_be_damaged(line: Any, blob: Path) -> None:
@@ -170,12 +173,16 @@ def test_a_missing_module_is_named(line: Any, blob: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, module.__name__, module)
     joblib.dump(kind(), blob)
     monkeypatch.delitem(sys.modules, module.__name__)
-    assert refusal(blob) == "the file needs the module 'lightgbm_of_theirs', which is not installed here"
+    missing = "the file needs the module 'lightgbm_of_theirs', which is not installed here"
+    assert refusal(blob, trust=ANY) == missing
+    assert refusal(blob, trust=Trust(pickle_trusted=("lightgbm_of_theirs.Booster",))) == missing
+    assert 'security.pickle_trusted = ["lightgbm_of_theirs.Booster"]' in refusal(blob)
 
 
-def test_a_class_of_the_script_that_saved_it_is_explained(blob: Path) -> None:
+@pytest.mark.parametrize("trust", [Trust(), ANY])
+def test_a_class_of_the_script_that_saved_it_is_explained(blob: Path, trust: Trust) -> None:
     blob.write_bytes(b"\x80\x02c__main__\nMyModel\n.")
-    message = refusal(blob)
+    message = refusal(blob, trust=trust)
     assert "of the script that saved it" in message
     assert "MyModel" in message
     assert "put it into a module" in message
@@ -204,7 +211,7 @@ def explode(error: type[BaseException]) -> None:
 )
 def test_whatever_a_file_raises_is_one_line(blob: Path, error: type[BaseException], words: str) -> None:
     blob.write_bytes(pickle.dumps(Bomb(error)))
-    assert words in refusal(blob)
+    assert words in refusal(blob, trust=ANY)
 
 
 def test_no_file_is_refused(tmp_path: Path) -> None:
@@ -308,7 +315,7 @@ def test_a_file_of_another_version_that_does_not_load_says_so(blob: Path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(sklearn.base, "__version__", "0.22")
         joblib.dump([LogisticRegression(), Bomb(ValueError)], blob)
-    assert f"it was saved by scikit-learn 0.22, this is {sklearn.__version__}" in refusal(blob)
+    assert f"it was saved by scikit-learn 0.22, this is {sklearn.__version__}" in refusal(blob, trust=ANY)
 
 
 class Foreign:
@@ -322,7 +329,7 @@ class Foreign:
 
 def test_an_estimator_without_any_part_of_scikit_learn_names_no_version(blob: Path) -> None:
     joblib.dump(Foreign(), blob)
-    model = load(str(blob), Format.JOBLIB)
+    model = load(str(blob), Format.JOBLIB, Trust(pickle_trusted=(f"{Foreign.__module__}.Foreign",)))
     assert model.trained_with == {}
     assert model.answer("predict", Batch(1, np.array([[3.0, 4.0]]))).by_row() == [3.0]
 

@@ -22,20 +22,20 @@ from serving.domain.version import Format, VersionId
 from serving.host import sandbox
 from serving.host.client import evaluate
 from serving.host.zygote import HostProcess, Zygote
-from serving.lifecycle.candidate import evaluation_request
+from serving.lifecycle.request import evaluation_request
 from serving.servable.hosted import HostedEngine
 from serving.settings import Settings
-from tests.e2e.harness import MATERIAL, constant, peculiar
+from tests.e2e.harness import MATERIAL, PECULIAR, constant, peculiar
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is shared and who dies with whom is Linux's")
 Start = Callable[..., HostProcess]
 
 
 @pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     """Start a zygote for all tests of this file."""
     path = os.pathsep.join([str(MATERIAL), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    zygote = Zygote(sandbox.scrub({**os.environ, "PYTHONPATH": path}))
+    zygote = Zygote(sandbox.scrub({**os.environ, "PYTHONPATH": path}), tmp_path_factory.mktemp("scratch"))
     yield zygote
     zygote.stop()
 
@@ -52,7 +52,7 @@ def start(zygote: Zygote, tmp_path: Path) -> Iterator[Start]:
         artifact = Artifact(VersionId("m", "1", "sha256:00"), Format.JOBLIB, file, (file,), quiet_seconds=1)
         host = zygote.spawn(replicas)
         started.append(host)
-        settings = Settings.model_validate({"engine": {"compile": "off"}})
+        settings = Settings.model_validate({"engine": {"compile": "off"}, "security": {"pickle_trusted": PECULIAR}})
         request = evaluation_request(artifact, settings, is_respawn=estimator is None)
         evaluation = evaluate(host, request, 60)
         assert evaluation.report.refusal is None

@@ -26,11 +26,14 @@ from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from serving.domain.batch import Batch
+from serving.domain.compiled import Compilation, Graph
 from serving.domain.errors import InvalidInput
 from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Kind, Signature
 from serving.graph import GraphSession
-from serving.host.compiling.compile import compile_model
+from serving.host.compiling.apart import Apart
+from serving.host.compiling.compile import compile_apart, compile_here
 from serving.host.compiling.drawing import NotCompilable
 from serving.host.compiling.guard import guard_of
 from serving.host.compiling.onnx_files import convert_file, provable
@@ -165,9 +168,14 @@ def test_the_default_method_has_a_graph_without_the_rest(tmp_path: Path) -> None
     assert len(label.graph.node) < len(both.graph.node)
 
 
+def compiled(model: OnnxModel, examples: list[Batch]) -> tuple[Compilation, tuple[Graph, ...]]:
+    request = CompileRequest()
+    return compile_apart(Apart(lambda: compile_here(model, request, examples)), model, request)
+
+
 def test_a_file_is_compiled_where_onnxruntime_has_threads_already(tmp_path: Path) -> None:
     model = converted(tmp_path, RandomForestClassifier(5, random_state=0).fit(ROWS, LABELS))
-    compilation, graphs = compile_model(model, CompileRequest(), [rows_to_batch(model.signature, ROWS[:9].tolist())])
+    compilation, graphs = compiled(model, [rows_to_batch(model.signature, ROWS[:9].tolist())])
     assert (compilation.engine, compilation.largest_difference) == ("onnx", 0.0)
     assert compilation.rows[0].rows == 9
     assert [tuple(graph.outputs) for graph in graphs] == [("predict",), ("predict_proba",)]
@@ -181,7 +189,7 @@ def test_a_file_is_compiled_where_onnxruntime_has_threads_already(tmp_path: Path
 
 
 def test_a_model_that_fails_on_unknown_text_stays_in_its_host(tmp_path: Path) -> None:
-    compilation, graphs = compile_model(table_model(tmp_path, "error"), CompileRequest(), [])
+    compilation, graphs = compiled(table_model(tmp_path, "error"), [])
     assert (compilation.engine, graphs) == (None, ())
     assert "Unknown Category" in compilation.reason
 
@@ -214,6 +222,24 @@ def test_operators_of_others_and_loops_are_refused(tmp_path: Path) -> None:
     (tmp_path / "blob").write_bytes(file.SerializeToString())
     with pytest.raises(NotCompilable, match=r"is of the domain 'example.org'"):
         convert_file(gelu)
+
+
+def test_outputs_as_large_as_a_request_says_are_refused(tmp_path: Path) -> None:
+    one = numpy_helper.from_array(np.array([1], dtype=np.int64), "one")
+    first = helper.make_node("Slice", ["X", "zero", "one"], ["row"])
+    flat = helper.make_node("Reshape", ["row", "minus"], ["flat"])
+    sizes = helper.make_node("Cast", ["flat"], ["sizes"], to=TensorProto.INT64)
+    filled = helper.make_node("ConstantOfShape", ["sizes"], ["Y"])
+    values = [
+        *(numpy_helper.from_array(np.array([0], dtype=np.int64), "zero"), one),
+        numpy_helper.from_array(np.array([-1], dtype=np.int64), "minus"),
+    ]
+    with pytest.raises(NotCompilable, match="how much the operator ConstantOfShape puts out depends on the values"):
+        convert_file(simple(tmp_path, first, flat, sizes, filled, initializer=values))
+    shape = helper.make_node("Shape", ["X"], ["shape"])
+    zeros = helper.make_node("ConstantOfShape", ["shape"], ["zeros"])
+    added = helper.make_node("Add", ["X", "zeros"], ["Y"])
+    assert assert_proved(simple(tmp_path, shape, zeros, added))
 
 
 def test_files_beside_the_file_are_refused(tmp_path: Path) -> None:

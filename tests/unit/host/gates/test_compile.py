@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from serving.domain.compiled import Compilation
 from serving.domain.report import Verdict
@@ -14,6 +16,7 @@ from serving.host.evaluation import CompileRequest
 from tests.e2e.material.peculiar import Constant
 from tests.unit.host.candidates import ROWS, WORDS, MakeCandidate
 
+TRUSTED = (f"{Constant.__module__}.Constant",)
 MakeRequest = Callable[..., CompileRequest]
 
 
@@ -31,12 +34,33 @@ def test_a_model_with_a_proved_graph_is_handed_over_as_one(candidate: MakeCandid
 
 
 def test_a_model_without_one_stays_in_its_host_and_says_why(candidate: MakeCandidate) -> None:
-    outcome = candidate(Constant(3.0).fit(ROWS)).evaluate(compile=CompileRequest())
+    outcome = candidate(Constant(3.0).fit(ROWS)).evaluate(compile=CompileRequest(), pickle_trusted=TRUSTED)
     assert outcome["compile"].verdict is Verdict.SKIPPED
     assert outcome["compile"].evidence.startswith("stays in its host: Constant is no estimator of scikit-learn")
     assert outcome.model is not None
     assert not outcome.graphs
     assert outcome.report.engine == "sklearn"
+
+
+def test_what_only_full_trust_lets_in_stays_in_its_host(candidate: MakeCandidate) -> None:
+    outcome = candidate(make_pipeline(Foreign(), LogisticRegression()).fit(ROWS, WORDS)).evaluate(
+        compile=CompileRequest(), trust="any"
+    )
+    assert outcome["load"].verdict is Verdict.WARNED
+    assert "security.trust is any" in outcome["load"].evidence
+    assert "security.trust is any" in outcome["compile"].evidence
+    assert outcome.model is not None
+    assert not outcome.graphs
+
+
+def test_without_that_trust_it_is_refused_with_the_setting_that_would_let_it_in(candidate: MakeCandidate) -> None:
+    outcome = candidate(make_pipeline(Foreign(), LogisticRegression()).fit(ROWS, WORDS)).evaluate(trust="known")
+    assert outcome["load"].verdict is Verdict.REFUSED
+    assert f'security.pickle_trusted = ["{Foreign.__module__}.Foreign"]' in outcome["load"].evidence
+
+
+class Foreign(StandardScaler):
+    """A scaler, but not scikit-learn's own."""
 
 
 def test_where_one_is_required_a_model_without_one_is_refused(candidate: MakeCandidate) -> None:

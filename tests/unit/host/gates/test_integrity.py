@@ -62,6 +62,25 @@ def test_a_file_too_many_is_refused(made: Candidate) -> None:
     assert refusal(made).startswith("'notes.txt' is not listed in manifest.json: remove it, or publish a new version")
 
 
+def test_signatures_need_not_be_listed_and_nothing_else(made: Candidate) -> None:
+    made.write_manifest()
+    made.write("manifest.sig", b"")
+    assert made.evaluate()["integrity"].verdict is Verdict.PASSED
+    made.write("manifest.sig.asc", b"")
+    assert refusal(made).startswith("'manifest.sig.asc' is not listed in manifest.json")
+
+
+def test_a_signature_that_arrives_later_is_no_conflict_but_one_that_goes_is(made: Candidate) -> None:
+    made.write_manifest()
+    unsigned = made.evaluate()["integrity"].evidence.rsplit(" ", 1)[-1]
+    made.write("manifest.sig", b"")
+    passed = made.evaluate(published_digest=unsigned)["integrity"]
+    assert passed.verdict is Verdict.PASSED
+    signed = passed.evidence.rsplit(" ", 1)[-1]
+    del made.files["manifest.sig"]
+    assert refusal(made, published_digest=signed).startswith("conflict: version 1 was published as")
+
+
 def test_a_file_listed_twice_is_refused(made: Candidate) -> None:
     file = made.files["model.joblib"]
     entry = {"name": file.name, "sha256": file.sha256, "size": file.size}

@@ -43,7 +43,13 @@ def test_each_gate_is_told_when_it_starts_and_when_it_has_finished(candidate: Ma
 
 def test_the_first_refusal_is_the_last_gate(candidate: MakeCandidate) -> None:
     outcome = candidate({"a": 1}).evaluate()
-    assert [result.gate for result in outcome.report.gates] == ["published", "integrity", "format", "load"]
+    assert [result.gate for result in outcome.report.gates] == [
+        "published",
+        "integrity",
+        "provenance",
+        "format",
+        "load",
+    ]
     assert outcome.report.refusal is not None
     assert outcome.report.refusal.evidence.startswith("the file holds a dict")
     assert (outcome.model, outcome.report.signature, outcome.report.engine) == (None, None, None)

@@ -1,4 +1,4 @@
-"""What a host may use: limits on memory, its priority, its environment, and that it dies with its parent."""
+"""What a host starts with: its environment, descriptors, priority, memory, and that it dies with its parent."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import os
 import resource
 import signal
 import sys
-import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 LOADING_NICENESS = 10
@@ -68,7 +67,7 @@ def lower_priority_of_this_thread() -> None:
     so a host loads in a thread of its own and serves in another; elsewhere nothing is changed.
     """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
+        os.setpriority(os.PRIO_PROCESS, 0, LOADING_NICENESS)
 
 
 def silence_output() -> None:
@@ -77,6 +76,22 @@ def silence_output() -> None:
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
+
+
+def close_all_but(fds: Collection[int]) -> None:
+    """Close every descriptor but the standard ones and `fds`, whatever this process has inherited."""
+    start = 3
+    for fd in sorted(fds):
+        os.closerange(start, fd)
+        start = fd + 1
+    os.closerange(start, os.sysconf("SC_OPEN_MAX"))
+
+
+def live_in(scratch: str | None) -> None:
+    """Make `scratch` the working directory, the home and the place of temporary files; without one, the root."""
+    os.chdir(scratch or "/")
+    if scratch is not None:
+        os.environ["HOME"] = os.environ["TMPDIR"] = scratch
 
 
 def give_back_memory() -> None:

@@ -1,0 +1,43 @@
+"""Which layers hold a host: plain data for the wire, the log and people."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+# in the order they are put on
+LAYERS = (
+    "environment",
+    "descriptors",
+    "limits",
+    "no_new_privs",
+    "network_namespace",
+    "capabilities",
+    "landlock",
+    "seccomp",
+)
+# had where the system lets an ordinary process make one; without it seccomp refuses sockets all the same
+OPTIONAL = frozenset({"network_namespace"})
+
+
+class Sandbox(BaseModel):
+    """The layers around one host: `active` ones by name, and for each `missing` one why it could not be had."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    active: tuple[str, ...] = ()
+    missing: dict[str, str] = {}
+
+    @property
+    def is_whole(self) -> bool:
+        """True when no layer is missing that is not optional."""
+        return not self.missing.keys() - OPTIONAL and bool(self.active)
+
+    def weaker(self, other: Sandbox) -> Sandbox:
+        """Return what both have, and what either lacks."""
+        active = tuple(name for name in self.active if name in other.active)
+        return Sandbox(active=active, missing={**self.missing, **other.missing})
+
+    def __str__(self) -> str:
+        """The layers in one line."""
+        lacking = [f"no {name} ({why})" for name, why in self.missing.items()]
+        return "; ".join([", ".join(self.active) or "none", *lacking])

@@ -1,0 +1,66 @@
+"""Gate: the version was signed by somebody who is trusted, where that is asked for."""
+
+from __future__ import annotations
+
+from serving.domain.manifest import MANIFEST_NAME
+from serving.domain.provenance import (
+    MAX_SIGNATURE_BYTES,
+    SIGNATURE_NAME,
+    is_replay,
+    parse_public_key,
+    provenance_of,
+)
+from serving.domain.report import Verdict
+from serving.host.ed25519 import signers
+from serving.host.gates.gate import Context, Outcome, Refused
+
+_SIGN = "publish it with 'serving publish --sign KEYFILE'"
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+
+class ProvenanceGate:
+    """Every signature verifies, and with ``security.trust = "signed"`` one of them is by a trusted key.
+
+    Integrity has shown by now that the files are those of the manifest, so that a signature over it is one over them.
+    """
+
+    name = "provenance"
+
+    def check(self, context: Context) -> Outcome:
+        """Verify ``manifest.sig``, whatever the trust; InvalidSignature says which line is not over this manifest."""
+        raw = context.read(SIGNATURE_NAME, MAX_SIGNATURE_BYTES)
+        if raw is None:
+            return _unsigned(context)
+        document, manifest = context.read(MANIFEST_NAME), context.manifest
+        if document is None or manifest is None:
+            raise Refused(f"{SIGNATURE_NAME} is there and the {MANIFEST_NAME} it signs is not: {_SIGN}")
+        keys = signers(raw, document)
+        trusted = {parse_public_key(text) for text in context.request.trusted_keys}
+        by = next((key for key in keys if key in trusted), None)
+        if by is None:
+            names = ", ".join(key.fingerprint for key in keys)
+            if context.request.trust == "signed":
+                hint = f"add the key there, or {_SIGN} and a key that is listed"
+                raise Refused(f"signed by {names}, which is not in security.trusted_keys: {hint}")
+            return Verdict.WARNED, f"signed by {names}, which is not in security.trusted_keys"
+        context.provenance = own = provenance_of(manifest, by)
+        active = context.request.active_provenance
+        if active is not None and is_replay(own, active):
+            other = f"version {active.version}, made at {active.created_at:{_TIME}}"
+            raise Refused(
+                f"a replay: made at {own.created_at:{_TIME}}, it would take over from {other}; publish it anew"
+            )
+        return Verdict.PASSED, f"signed by {by.fingerprint}, a trusted key; made at {own.created_at:{_TIME}}"
+
+
+def _unsigned(context: Context) -> Outcome:
+    request = context.request
+    if request.publisher_key is not None:
+        by = f"about to be signed by {parse_public_key(request.publisher_key).fingerprint}"
+        if request.trust == "signed" and request.publisher_key not in request.trusted_keys:
+            return Verdict.WARNED, f"{by}, which is not in security.trusted_keys"
+        return Verdict.PASSED, by
+    if request.trust != "signed":
+        return Verdict.SKIPPED, "not signed"
+    missing = f"no {MANIFEST_NAME}" if context.manifest is None else f"no {SIGNATURE_NAME}"
+    raise Refused(f'not signed ({missing}), and security.trust is "signed": {_SIGN} and a key of security.trusted_keys')

@@ -1,0 +1,149 @@
+"""What an array or a dtype in a file must be before its bytes are believed.
+
+A dtype says what the bytes mean; a forged one turns them into pointers. All here compute only; any thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.host.restricted.distrust import ANY_TRUST, Distrusted
+
+_KINDS_WITH_BYTES = frozenset("biufcmMSUVO")
+
+
+def element_count(shape: Any) -> int | None:
+    """Return how many elements an array of this shape has; None for what is no shape."""
+    if type(shape) is not tuple or not all(isinstance(size, (int, np.integer)) and size >= 0 for size in shape):
+        return None
+    count = 1
+    for size in shape:
+        count *= int(size)
+    return count
+
+
+def check_wrapper(parts: dict[str, Any]) -> int:
+    """Return how many bytes the array of joblib's wrapper with these attributes has; raises Distrusted."""
+    dtype, count = parts.get("dtype"), element_count(parts.get("shape"))
+    order, alignment = parts.get("order"), parts.get("numpy_array_alignment_bytes")
+    is_sound = (
+        count is not None
+        and type(order) is str
+        and order in ("C", "F")
+        and (alignment is None or (type(alignment) is int and 0 < alignment <= 255))
+        and any(parts.get("subclass") is each for each in (np.ndarray, np.matrix))
+    )
+    if not is_sound or not isinstance(dtype, np.dtype) or not _has_room(dtype, count or 0):
+        raise Distrusted(f"the file holds an array wrapper of another make; {ANY_TRUST}")
+    check_dtype(dtype)
+    return (count or 0) * dtype.itemsize
+
+
+def read_array(file: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: str, is_aligned: bool) -> NDArray[Any]:
+    """Read an array as joblib wrote it, in the byte order of this machine: its bytes follow in the file.
+
+    `is_aligned`: after a byte that says by how many they are pushed back (joblib 1.2 and newer). Straight into the
+    array's memory, where joblib's own reader copies twice. Raises EOFError.
+    """
+    if is_aligned:
+        (padding,) = file.read(1) or b"\0"
+        file.read(padding)
+    count = element_count(shape) or 0
+    array: NDArray[Any] = np.empty(count, dtype=dtype)
+    left = array.view(np.uint8).data if array.nbytes else memoryview(b"")
+    while left:
+        read = file.readinto(left)
+        if not read:
+            raise EOFError("it ends within an array")
+        left = left[read:]
+    array = array.reshape(shape[::-1]).transpose() if order == "F" else array.reshape(shape)
+    return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
+
+
+def check_array_state(state: Any) -> None:
+    """Raise Distrusted unless it is (version, shape, dtype, order, content), and two more for masked arrays."""
+    is_sound = type(state) is tuple and len(state) in (5, 7) and isinstance(state[2], np.dtype)
+    count = element_count(state[1]) if is_sound else None
+    if count is None or not _is_content(state[2], count, state[4]):
+        raise Distrusted(f"the file holds an array that is not what it says; {ANY_TRUST}")
+    check_dtype(state[2])
+
+
+def is_buffer_of(content: Any, dtype: Any, shape: Any) -> bool:
+    """Tell whether plain bytes are exactly an array of numbers of this dtype and shape."""
+    count = element_count(shape if type(shape) is tuple else (shape,))
+    is_plain = isinstance(dtype, np.dtype) and not dtype.hasobject and type(content) in (bytes, bytearray)
+    return is_plain and count is not None and _has_room(dtype, count) and len(content) == count * dtype.itemsize
+
+
+def check_dtype(dtype: np.dtype[Any]) -> None:
+    """Raise Distrusted unless NumPy would make this very dtype of its description; no objects inside of structures."""
+    if not _is_canonical(dtype) or (dtype.names and dtype.hasobject):
+        raise Distrusted(f"the file holds a dtype that NumPy would not make; {ANY_TRUST}")
+
+
+def check_dtype_state(dtype: np.dtype[Any], state: Any) -> None:
+    """Raise Distrusted unless `state` makes of `dtype` one that NumPy would make, as large and of the same kind.
+
+    The state is tried on another one: an array that has the dtype already would be read, and freed, by a forged one.
+    """
+    trial: Any = np.dtype(dtype.str, copy=True)
+    trial.__setstate__(state)
+    if (trial.itemsize, trial.kind) != (dtype.itemsize, dtype.kind):
+        raise Distrusted(f"the file changes the size of a dtype; {ANY_TRUST}")
+    check_dtype(trial)
+
+
+def _has_room(dtype: np.dtype[Any], count: int) -> bool:
+    return dtype.itemsize > 0 or count <= 1  # of nothing there would be any number
+
+
+def _is_content(dtype: np.dtype[Any], count: int, content: Any) -> bool:
+    if dtype.hasobject:
+        return isinstance(content, list) and len(content) == count
+    return _has_room(dtype, count) and isinstance(content, (bytes, bytearray))
+
+
+def _is_canonical(dtype: np.dtype[Any]) -> bool:
+    if dtype.kind not in _KINDS_WITH_BYTES or dtype.itemsize < 0:
+        return False
+    try:
+        fresh = _as_described(dtype)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return fresh is not None and _alike(dtype, fresh)
+
+
+def _as_described(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
+    """Return the dtype NumPy makes of what `dtype` says of itself, None where that is out of the question."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return np.dtype((base, shape)) if _is_canonical(base) and not base.hasobject else None
+    if dtype.names is None:
+        return np.dtype(dtype.str) if dtype.fields is None else None
+    fields: Any = dtype.fields or {}
+    if sorted(fields) != sorted(dtype.names) or not all(_is_canonical(fields[name][0]) for name in dtype.names):
+        return None
+    description: Any = {
+        "names": list(dtype.names),
+        "formats": [fields[name][0] for name in dtype.names],
+        "offsets": [fields[name][1] for name in dtype.names],
+        "itemsize": dtype.itemsize,
+    }
+    fresh: np.dtype[Any] = np.dtype(description, align=dtype.isalignedstruct)
+    return fresh
+
+
+def _alike(dtype: np.dtype[Any], fresh: np.dtype[Any]) -> bool:
+    return (dtype.itemsize, dtype.flags, dtype.hasobject, dtype.alignment, dtype.kind) == (
+        fresh.itemsize, fresh.flags, fresh.hasobject, fresh.alignment, fresh.kind,
+    )  # fmt: skip
+
+
+def inner_objects(array: NDArray[Any]) -> list[Any]:
+    """Return the objects in an array of objects, those behind a mask too."""
+    found: list[Any] = np.asarray(array).ravel().tolist()
+    return found

@@ -1,0 +1,98 @@
+"""From a file to the object in it, within a budget of bytes."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from joblib.numpy_pickle_utils import _validate_fileobject_and_memmap
+
+from serving.host.restricted.allowed import allowed
+from serving.host.restricted.distrust import Distrusted
+from serving.host.restricted.structure import check_structure
+from serving.host.restricted.unpickler import RestrictedUnpickler
+
+# what a compressed file may become whatever its size; beyond, `candidate.max_expansion` decides
+FREE_BYTES = 64 << 20
+
+
+def load_restricted(
+    path: str, trusted: Sequence[str] = (), max_expansion: float = 200.0, mmap_mode: str | None = None
+) -> Any:
+    """Return the object in a joblib or pickle file, compressed or not, building known classes only.
+
+    `trusted` are further names, ``module.name``, that the file may use in any way. Beyond 64 MB a compressed file may
+    not become more than `max_expansion` times as large. `mmap_mode` is joblib's, for uncompressed files. Blocks. Raises
+    Distrusted for what nobody vouches for, EOFError and what damage raises otherwise.
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as raw, _validate_fileobject_and_memmap(raw, path, mmap_mode) as (file, mode):
+        if isinstance(file, str):
+            raise Distrusted("the file was written by joblib 0.9 or older: write it anew with the joblib of today")
+        is_compressed = file is not raw
+        limit = max(FREE_BYTES, int(size * max_expansion)) if is_compressed else size
+        source = Budgeted(file, limit, is_compressed=is_compressed)
+        names = allowed().trusting(tuple(trusted))
+        found = RestrictedUnpickler(path, source, names, mmap_mode=mode).load()
+        if source.read(1):
+            raise Distrusted("the file goes on after the end of its pickle; write it anew")
+    check_structure(found)
+    return found
+
+
+class Budgeted:
+    """A file that gives no more than `limit` bytes, and says so before anybody allocates for more."""
+
+    def __init__(self, file: Any, limit: int, *, is_compressed: bool) -> None:
+        self.name = getattr(file, "name", "")
+        self._file = file
+        self._left = limit
+        self._limit = limit
+        self._is_compressed = is_compressed
+
+    def expect(self, count: int) -> None:
+        """Raise unless `count` more bytes may come."""
+        if count > self._left:
+            self._refuse()
+
+    def read(self, count: int) -> bytes:
+        """Return up to `count` bytes."""
+        if count > self._left + 1:
+            self._refuse()
+        return self._taken(self._file.read(count))
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` as far as there are bytes."""
+        self.expect(memoryview(buffer).nbytes)
+        count: int = self._file.readinto(buffer)
+        self._left -= count
+        return count
+
+    def readline(self) -> bytes:
+        """Return a line; the opcodes of old protocols are lines."""
+        return self._taken(self._file.readline(self._left + 1))
+
+    def tell(self) -> int:
+        """Return the place in the file."""
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place further on, as a reader of mapped arrays does."""
+        before = self.tell()
+        after = int(self._file.seek(offset, whence))
+        self._left -= after - before
+        return after
+
+    def _taken(self, data: bytes) -> bytes:
+        self._left -= len(data)
+        if self._left < 0:
+            self._refuse()
+        return data
+
+    def _refuse(self) -> None:
+        if self._is_compressed:
+            size = f"{self._limit >> 20} MB, all that its compressed size allows"
+            raise Distrusted(f"the file becomes larger than {size} (candidate.max_expansion)")
+        raise EOFError("it ends before what it says it holds")

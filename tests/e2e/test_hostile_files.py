@@ -1,0 +1,85 @@
+"""Hostile files dropped into the store of a real server under traffic: refused one by one, and nothing happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.harness import Server, constant, serving, until, write_version
+from tests.e2e.record import Usage, check
+from tests.e2e.traffic import Traffic
+from tests.hostile.canary import Canary
+from tests.hostile.corpus import Hostile, corpus
+
+SAMPLE = {
+    "calls os:system": ("alone", "plain"),
+    "calls builtins:exec": ("in a pipeline", "zlib"),
+    "calls socket:create_connection": ("in an array of joblib's", "xz"),
+    "calls sklearn.datasets._base:os.system": ("in an array", "bz2"),
+    "calls numpy:memmap": ("alone", "gzip"),
+    "calls joblib.disk:delete_folder": ("in a pipeline", "lzma"),
+    "INST": ("alone", "plain"),
+    "a random state of a callable": ("alone", "xz"),
+    "a state that is text": ("in a pipeline", "plain"),
+    "an old wrapper": ("alone", "plain"),
+    "objects that a dtype denies": ("in a pipeline", "plain"),
+    "an array of 72 TiB": ("alone", "zlib"),
+    "a dtype that grows under its array": ("in an array", "gzip"),
+    "the old zip format": ("whole", "plain"),
+    "two pickles": ("whole", "plain"),
+}
+AT_ONCE = 25
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Canary]:
+    made = Canary(tmp_path / "canary")
+    yield made
+    made.close()
+
+
+def refused(server: Server, cases: Sequence[Hostile], first: int) -> list[Any]:
+    """Drop each case as a version of its own, and return what the server says of them once all are refused."""
+    for version, case in enumerate(cases, first):
+        aside = server.store / "m" / f".{version}.aside"
+        aside.mkdir()
+        (aside / "model.joblib").write_bytes(case.raw)
+        aside.rename(server.store / "m" / str(version))
+    return [server.wait_state("m", version, "REJECTED", 60) for version in range(first, first + len(cases))]
+
+
+def assert_nothing_happens(tmp_path: Path, canary: Canary, cases: list[Hostile]) -> None:
+    write_version(tmp_path / "store" / "m", 1, constant(1))
+    settings = {"SERVING_CANDIDATE__MEMORY_MB": "1024", "SERVING_LOG__LEVEL": "info"}
+    with serving(tmp_path, wait_ready=True, **settings) as server:
+        before = Usage.of(server)
+        with Traffic(server.url, "m", rate=100.0) as traffic:
+            for start in range(0, len(cases), AT_ONCE):
+                batch = cases[start : start + AT_ONCE]
+                for case, version in zip(batch, refused(server, batch, 2 + start), strict=True):
+                    last = version["gates"][-1]
+                    assert last["gate"] in ("format", "load"), case
+                    assert last["verdict"] == "refused", case
+                    assert last["evidence"].strip(), case
+                    assert "Traceback" not in last["evidence"], case
+                    assert str(tmp_path) not in last["evidence"], case
+                assert canary.harm() is None
+        check(traffic.replies)
+        assert {reply.version for reply in traffic.replies} == {"1"}
+        until(lambda: Usage.of(server).is_back_at(before), "its memory, threads and processes being what they were")
+        assert server.client.get(server.url + "/health/ready").status_code == 200
+    print(f"tried {len(cases)}, refused {len(cases)}, side effects 0")
+
+
+def test_hostile_files_change_nothing(tmp_path: Path, canary: Canary) -> None:
+    cases = [case for case in corpus(canary) if SAMPLE.get(case.family) == (case.hidden, case.compression)]
+    assert len(cases) == len(SAMPLE)
+    assert_nothing_happens(tmp_path, canary, cases)
+
+
+@pytest.mark.soak
+def test_no_hostile_file_changes_anything(tmp_path: Path, canary: Canary) -> None:
+    assert_nothing_happens(tmp_path, canary, list(corpus(canary)))

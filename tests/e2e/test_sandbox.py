@@ -1,0 +1,128 @@
+"""A model whose own code is trusted to run, and runs amok: the sandbox of its host, in a real server under traffic."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import burglar
+import pytest
+
+from serving.host.sandbox import landlock
+from tests.e2e.harness import PECULIAR, TOKEN, Server, constant, serving, until
+from tests.e2e.traffic import Traffic
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the layers are Linux's")
+BY_LANDLOCK = ("read", "list", "write", "delete", "read the server's environment")
+
+
+def lacks_landlock() -> str | None:
+    try:
+        landlock.abi()
+    except OSError as error:
+        return f"this kernel has no Landlock: {error.strerror}"
+    return None
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("house")
+    (directory / "secret").write_text(TOKEN)
+    (directory / "settings.toml").write_text("")
+    settings = {
+        "SERVING_SECURITY__PICKLE_TRUSTED": ",".join((*PECULIAR, "burglar.Burglar")),
+        "SERVING_CANDIDATE__TIMEOUT_SECONDS": "10",
+    }
+    with serving(directory, **settings) as server:
+        server.drop("good", 1, constant(5))
+        server.wait_active("good", 1)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def door() -> Iterator[socket.socket]:
+    """Listen, to see who comes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        yield listener
+
+
+def target_of(deed: str, house: Server, door: socket.socket) -> str:
+    if deed == "connect":
+        return f"127.0.0.1:{door.getsockname()[1]}"
+    if deed == "list":
+        return str(house.directory)
+    return str(house.directory / ("burgled" if deed in ("write", "run a program") else "secret"))
+
+
+def assert_untouched(house: Server, door: socket.socket) -> None:
+    assert (house.directory / "secret").read_text() == TOKEN
+    assert not (house.directory / "burgled").exists()
+    with pytest.raises(BlockingIOError):
+        door.accept()
+
+
+@pytest.mark.parametrize("deed", burglar.DEEDS)
+def test_what_it_tries_while_it_is_loaded_fails_and_it_is_refused(
+    house: Server, door: socket.socket, deed: str
+) -> None:
+    if deed in BY_LANDLOCK and (reason := lacks_landlock()):
+        pytest.skip(reason)
+    name = f"loading-{list(burglar.DEEDS).index(deed)}"
+    with Traffic(house.url, "good", rate=100, connections=2) as traffic:
+        house.drop(name, 1, burglar.Burglar(deed, target_of(deed, house, door)).fit([[0.0, 0.0]]))
+        refused = house.wait_state(name, 1, "REJECTED")
+    last = refused["gates"][-1]
+    assert last["gate"] == "load"
+    assert "PermissionError" in last["evidence"]
+    assert {reply.status for reply in traffic.replies} == {200}
+    assert_untouched(house, door)
+
+
+@pytest.mark.parametrize("deed", ["read", "write", "connect", "run a program", "fork", "kill its parent", "kill all"])
+def test_what_it_tries_while_it_serves_fails_too(house: Server, door: socket.socket, deed: str) -> None:
+    if deed in BY_LANDLOCK and (reason := lacks_landlock()):
+        pytest.skip(reason)
+    name = f"serving-{list(burglar.DEEDS).index(deed)}"
+    before = {host.pid for host in house.hosts()}
+    patient = burglar.Burglar(deed, target_of(deed, house, door), is_patient=True)
+    house.drop(name, 1, patient.fit([[0.0, 0.0]]))
+    house.wait_active(name, 1)
+    [host] = [host for host in house.hosts() if host.pid not in before]
+    assert house.predict(name, [[burglar.ASKED, 0.0]]).json()["predictions"] == [burglar.TRIES_IN_VAIN]
+    assert host.is_running()
+    assert_untouched(house, door)
+
+
+def test_the_layers_are_told_wherever_somebody_looks(house: Server) -> None:
+    if reason := lacks_landlock():
+        pytest.skip(reason)
+    version = house.client.get(f"{house.url}/models/good/versions/1").json()
+    assert {"landlock", "seccomp", "no_new_privs", "limits"} <= set(version["sandbox"]["active"])
+    assert house.client.get(f"{house.url}/models").json()["sandbox"]["active"] == version["sandbox"]["active"]
+    [line] = [line for line in house.log() if line.get("event") == "sandbox"]
+    assert line["active"] == version["sandbox"]["active"]
+
+
+def test_a_hosts_scratch_directory_goes_with_it(house: Server) -> None:
+    scratch = house.state / "scratch"
+    house.drop("leaver", 1, constant(1))
+    house.wait_active("leaver", 1)
+    before = set(scratch.iterdir())
+    assert len(before) == len(house.hosts())
+    for host in house.hosts():
+        host.kill()
+    until(lambda: house.predict("leaver").status_code == 200 and len(set(scratch.iterdir())) == len(before), "respawn")
+    assert not before & set(scratch.iterdir())
+
+
+def test_where_every_layer_is_required_versions_are_served_or_refused_for_its_lack(tmp_path: Path) -> None:
+    with serving(tmp_path, SERVING_SECURITY__REQUIRE_SANDBOX="true") as server:
+        server.drop("m", 1, constant(1))
+        if lacks_landlock():
+            refused = server.wait_state("m", 1, "REJECTED")
+            assert "security.require_sandbox" in refused["gates"][-1]["evidence"]
+        else:
+            server.wait_active("m", 1)

@@ -1,0 +1,225 @@
+"""The provenance gate: who signed the version, and what each kind of trust makes of it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from serving.domain.provenance import ManifestSignature, Provenance, PublicKey, signed_bytes
+from serving.domain.report import Verdict
+from tests.unit.host.candidates import Candidate, MakeCandidate
+
+OURS, THEIRS = (Ed25519PrivateKey.from_private_bytes(bytes([number] * 32)) for number in (1, 2))
+TRUSTS = ["known", "signed", "any"]
+
+
+def public(key: Ed25519PrivateKey) -> PublicKey:
+    return PublicKey(key.public_key().public_bytes_raw())
+
+
+TRUSTED = (str(public(OURS)),)
+
+
+@pytest.fixture
+def made(candidate: MakeCandidate, yes_or_no: Any) -> Candidate:
+    return candidate(yes_or_no)
+
+
+def signature(made: Candidate, *keys: Ed25519PrivateKey) -> bytes:
+    raw = Path(made.files["manifest.json"].path).read_bytes()
+    return "".join(f"{ManifestSignature(public(key), key.sign(signed_bytes(raw)))}\n" for key in keys).encode()
+
+
+def sign(made: Candidate, *keys: Ed25519PrivateKey, **fields: Any) -> None:
+    made.files.pop("manifest.sig", None)
+    made.files.pop("manifest.json", None)
+    made.write_manifest(**fields)
+    made.write("manifest.sig", signature(made, *keys))
+
+
+def result(made: Candidate, trust: str = "known", **options: Any) -> tuple[Verdict, str]:
+    found = made.evaluate(**{"trusted_keys": TRUSTED, "trust": trust} | options)["provenance"]
+    return found.verdict, found.evidence
+
+
+def refusal(made: Candidate, trust: str = "known", **options: Any) -> str:
+    verdict, evidence = result(made, trust, **options)
+    assert verdict is Verdict.REFUSED
+    assert "\n" not in evidence
+    return evidence
+
+
+@pytest.mark.parametrize("trust", TRUSTS)
+def test_a_version_signed_by_a_trusted_key_passes(made: Candidate, trust: str) -> None:
+    sign(made, OURS)
+    outcome = made.evaluate(trusted_keys=TRUSTED, trust=trust)
+    assert outcome["provenance"].verdict is Verdict.PASSED
+    fingerprint = public(OURS).fingerprint
+    assert outcome["provenance"].evidence == f"signed by {fingerprint}, a trusted key; made at 2026-11-20T08:00:00Z"
+    made_at = datetime(2026, 11, 20, 8, tzinfo=UTC)
+    assert outcome.report.provenance == Provenance(version="1", key=fingerprint, created_at=made_at)
+    assert outcome.report.is_ready
+
+
+def test_one_trusted_key_among_others_is_enough(made: Candidate) -> None:
+    sign(made, THEIRS, OURS)
+    assert result(made, "signed")[0] is Verdict.PASSED
+
+
+@pytest.mark.parametrize("trust", ["known", "any"])
+def test_without_a_signature_it_is_skipped_where_none_is_asked_for(made: Candidate, trust: str) -> None:
+    assert result(made, trust) == (Verdict.SKIPPED, "not signed")
+    made.write_manifest()
+    outcome = made.evaluate(trusted_keys=TRUSTED, trust=trust)
+    assert outcome["provenance"].verdict is Verdict.SKIPPED
+    assert outcome.report.provenance is None
+
+
+@pytest.mark.parametrize("trust", ["known", "any"])
+def test_a_key_nobody_listed_is_a_warning_where_none_is_asked_for(made: Candidate, trust: str) -> None:
+    sign(made, THEIRS)
+    expected = f"signed by {public(THEIRS).fingerprint}, which is not in security.trusted_keys"
+    assert result(made, trust) == (Verdict.WARNED, expected)
+    assert made.evaluate(trusted_keys=TRUSTED, trust=trust).report.provenance is None
+
+
+def test_when_signatures_are_asked_for_each_lack_has_its_reason(made: Candidate) -> None:
+    assert refusal(made, "signed").startswith('not signed (no manifest.json), and security.trust is "signed": publish')
+    made.write_manifest()
+    stripped = refusal(made, "signed")
+    assert stripped.startswith('not signed (no manifest.sig), and security.trust is "signed": publish')
+    assert "'serving publish --sign KEYFILE'" in stripped
+    assert "security.trusted_keys" in stripped
+    sign(made, THEIRS)
+    foreign = refusal(made, "signed")
+    assert foreign.startswith(f"signed by {public(THEIRS).fingerprint}, which is not in security.trusted_keys: add")
+    sign(made, OURS)
+    assert refusal(made, "signed", trusted_keys=()).startswith(f"signed by {public(OURS).fingerprint}, which is not")
+
+
+def test_what_is_refused_is_never_loaded(made: Candidate) -> None:
+    assert made.evaluate(trust="signed").report.gates[-1].gate == "provenance"
+
+
+@pytest.mark.parametrize("trust", TRUSTS)
+def test_a_signature_that_is_not_over_this_manifest_is_refused_whatever_the_trust(made: Candidate, trust: str) -> None:
+    """A changed byte of the manifest; hence, through its sha256, of any file."""
+    sign(made, OURS)
+    pasted = Path(made.files["manifest.sig"].path).read_bytes()
+    made.write("manifest.json", Path(made.files["manifest.json"].path).read_bytes().replace(b"08:00:00", b"09:00:00"))
+    assert refusal(made, trust) == (
+        f"manifest.sig: the signature by {public(OURS).fingerprint} is not over this manifest.json, which was changed "
+        "or belongs to another version; publish it anew with 'serving publish --sign'"
+    )
+    made.files.pop("manifest.sig")
+    sign(made, OURS, metrics={"other": 1})
+    made.write("manifest.sig", pasted)
+    assert "belongs to another version" in refusal(made, trust)
+
+
+@pytest.mark.parametrize("trust", TRUSTS)
+def test_one_signature_that_does_not_verify_spoils_the_others(made: Candidate, trust: str) -> None:
+    sign(made, OURS)
+    broken = f"{ManifestSignature(public(THEIRS), bytes(64))}\n".encode()
+    made.write("manifest.sig", signature(made, OURS) + broken)
+    assert f"the signature by {public(THEIRS).fingerprint} is not over" in refusal(made, trust)
+
+
+def test_a_key_cannot_claim_the_signature_of_another(made: Candidate) -> None:
+    sign(made, THEIRS)
+    claimed = signature(made, THEIRS).replace(str(public(THEIRS)).encode(), str(public(OURS)).encode())
+    made.write("manifest.sig", claimed)
+    assert "is not over this manifest.json" in refusal(made, "signed")
+
+
+def test_the_bytes_of_the_manifest_alone_are_not_what_is_signed(made: Candidate) -> None:
+    """What the same key has signed for another purpose does not count here."""
+    sign(made, OURS)
+    raw = Path(made.files["manifest.json"].path).read_bytes()
+    made.write("manifest.sig", f"{ManifestSignature(public(OURS), OURS.sign(raw))}\n".encode())
+    assert "is not over this manifest.json" in refusal(made)
+
+
+@pytest.mark.parametrize("trust", TRUSTS)
+def test_a_file_of_signatures_that_cannot_be_read_is_refused(made: Candidate, trust: str) -> None:
+    made.write_manifest()
+    made.write("manifest.sig", b"hello\n")
+    assert refusal(made, trust).startswith("manifest.sig, line 1: 'hello' should be 'ed25519:<public key> <signature>'")
+    made.write("manifest.sig", b"x" * 5000)
+    assert refusal(made, trust) == "manifest.sig has 5000 bytes, at most 4096 are read"
+
+
+def test_a_key_that_is_no_point_of_the_curve_is_refused(made: Candidate) -> None:
+    sign(made, OURS)
+    nowhere = PublicKey(bytes([255] * 32))
+    made.write("manifest.sig", f"{ManifestSignature(nowhere, bytes(64))}\n".encode())
+    assert "is not over this manifest.json" in refusal(made)
+
+
+def test_signatures_without_a_manifest_are_refused(made: Candidate) -> None:
+    sign(made, OURS)
+    del made.files["manifest.json"]
+    assert refusal(made, quiet_seconds=1.0).startswith("manifest.sig is there and the manifest.json it signs is not")
+
+
+@pytest.mark.parametrize("trust", TRUSTS)
+def test_a_file_that_is_about_to_be_signed_passes_for_its_publisher(made: Candidate, trust: str) -> None:
+    verdict, evidence = result(made, trust, publisher_key=str(public(OURS)))
+    assert (verdict, evidence) == (Verdict.PASSED, f"about to be signed by {public(OURS).fingerprint}")
+
+
+def test_a_publisher_is_told_when_servers_like_this_one_do_not_trust_the_key(made: Candidate) -> None:
+    verdict, evidence = result(made, "signed", publisher_key=str(public(THEIRS)))
+    assert verdict is Verdict.WARNED
+    assert evidence.endswith(f"by {public(THEIRS).fingerprint}, which is not in security.trusted_keys")
+
+
+# --- replays ----------------------------------------------------------------------------------------------------------
+
+
+def active(day: int) -> Provenance:
+    return Provenance(version="0", key="ed25519:abc...", created_at=datetime(2026, 11, day, 8, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("trust", TRUSTS)
+def test_an_old_signed_version_does_not_take_over_from_a_newer_one(made: Candidate, trust: str) -> None:
+    sign(made, OURS)
+    assert refusal(made, trust, active_provenance=active(21)) == (
+        "a replay: made at 2026-11-20T08:00:00Z, it would take over from version 0, made at 2026-11-21T08:00:00Z; "
+        "publish it anew"
+    )
+    replayed = made.evaluate(trust=trust, trusted_keys=TRUSTED, active_provenance=active(21)).report
+    assert replayed.provenance is not None, "which tells a replay, refused as long as that is active, from the rest"
+
+
+@pytest.mark.parametrize("day", [19, 20])
+def test_what_was_made_later_or_at_the_same_time_takes_over(made: Candidate, day: int) -> None:
+    sign(made, OURS)
+    assert result(made, "signed", active_provenance=active(day))[0] is Verdict.PASSED
+
+
+def test_what_nobody_trusted_has_signed_is_no_replay(made: Candidate) -> None:
+    """Where unsigned versions are taken there is no order to keep."""
+    assert result(made, active_provenance=active(21)) == (Verdict.SKIPPED, "not signed")
+    sign(made, THEIRS)
+    assert result(made, active_provenance=active(21))[0] is Verdict.WARNED
+
+
+def test_a_copy_under_another_name_does_not_get_that_far(made: Candidate) -> None:
+    sign(made, OURS)
+    refused = made.evaluate(trusted_keys=TRUSTED, trust="signed", version="7").report.refusal
+    assert refused is not None
+    assert (refused.gate, refused.evidence[:39]) == ("integrity", "manifest.json is for m/1, this is m/7: ")
+
+
+def test_the_manifest_of_another_encoding_is_another_manifest(made: Candidate) -> None:
+    """The exact bytes count: the same document, spelt otherwise, is not signed."""
+    sign(made, OURS)
+    document = json.loads(Path(made.files["manifest.json"].path).read_bytes())
+    made.write("manifest.json", json.dumps(document, indent=1).encode())
+    assert "is not over this manifest.json" in refusal(made)

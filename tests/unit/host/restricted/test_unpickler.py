@@ -1,0 +1,353 @@
+"""The rules of the restricted unpickler, one by one, in pickles written by hand."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+import struct
+import tracemalloc
+import warnings
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from serving.host.restricted import Distrusted
+from serving.host.restricted.allowed import Allowed, allowed, current_name
+from serving.host.restricted.reading import Budgeted
+from serving.host.restricted.unpickler import MOST_NESTED, RestrictedUnpickler
+from tests.hostile.opcodes import (
+    Fragment,
+    again,
+    array,
+    built,
+    call,
+    dtype,
+    instance,
+    named,
+    noted,
+    value,
+    whole,
+    wrapped,
+)
+
+SCALER = named("sklearn.preprocessing._data:StandardScaler")
+RECONSTRUCT = named("numpy._core.multiarray:_reconstruct")
+
+
+def read(raw: bytes, names: Allowed | None = None) -> Any:
+    source = Budgeted(io.BytesIO(raw), len(raw), is_compressed=False)
+    with warnings.catch_warnings(action="ignore"):  # estimators made here do not say which version wrote them
+        return RestrictedUnpickler("", source, names or allowed()).load()
+
+
+def refusal(fragment: bytes, protocol: int = 4) -> str:
+    raw = whole(fragment, protocol)
+    with pytest.raises(Distrusted) as caught:
+        read(raw)
+    return str(caught.value)
+
+
+# --- 1. globals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["os:system", "sklearn.pipeline:make_pipeline", "builtins:eval", "numpy:load", ":"])
+def test_a_global_that_is_not_listed_is_refused_and_named(name: str) -> None:
+    full = name.replace(":", ".")
+    assert refusal(named(name)) == (
+        f'the file names {full}, which nobody vouches for; if you do: security.pickle_trusted = ["{full}"]'
+    )
+
+
+def test_a_name_with_a_dot_is_refused_even_where_it_is_trusted() -> None:
+    assert "inside of sklearn.pipeline" in refusal(named("sklearn.pipeline:Pipeline.fit"))
+    with pytest.raises(Distrusted, match="no model does"):
+        read(whole(named("os:path.join")), allowed().trusting(("os.path.join",)))
+
+
+def test_the_operator_may_trust_a_name_in_every_way() -> None:
+    names = allowed().trusting(("fractions.Fraction", "types.SimpleNamespace"))
+    assert read(whole(call(named("fractions:Fraction"), 1, 2)), names) == 0.5
+    made = instance(named("types:SimpleNamespace"))
+    assert read(whole(built(made, {"a": 1})), names).a == 1
+    assert "fractions.Fraction" in refusal(named("fractions:Fraction"))
+
+
+def test_a_trusted_class_may_have_an_attribute_with_the_name_of_a_method() -> None:
+    names = allowed().trusting(("fractions.Fraction", "collections.Counter", "decimal.Context"))
+    counter = read(whole(built(instance(named("collections:Counter")), {"total": 1})), names)
+    assert counter.total == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "protocol", "found"),
+    [
+        (("numpy.core.multiarray", "scalar"), 4, ("numpy._core.multiarray", "scalar")),
+        (("numpy.core.numeric", "_frombuffer"), 5, ("numpy._core.numeric", "_frombuffer")),
+        (("__builtin__", "eval"), 2, ("builtins", "eval")),
+        (("__builtin__", "eval"), 3, ("__builtin__", "eval")),
+        (("__builtin__", "xrange"), 2, ("builtins", "range")),
+        (("numpy", "memmap"), 4, ("numpy", "ndarray")),
+    ],
+)
+def test_names_of_older_files_are_those_of_today(asked: Any, protocol: int, found: Any) -> None:
+    assert current_name(*asked, protocol) == found
+
+
+def test_a_file_of_numpy_1_loads() -> None:
+    raw = pickle.dumps(np.arange(3.0), 2).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    assert read(raw).tolist() == [0, 1, 2]
+
+
+def test_a_class_that_opens_files_does_not_stay_in_a_model() -> None:
+    assert read(whole(named("numpy:memmap"))) is np.ndarray
+
+
+# --- 2. calls ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["numpy:exp", "sklearn.pipeline:Pipeline", "numpy:ndarray", "builtins:int"])
+def test_what_may_be_named_may_not_be_called(name: str) -> None:
+    assert f"calls {name.replace(':', '.')}, which may be named but not called" in refusal(call(named(name), 1))
+
+
+def test_an_object_of_the_file_is_never_called() -> None:
+    assert "no listed function" in refusal(call(instance(SCALER), 1))
+    assert "no listed function" in refusal(named("builtins:slice") + value([1]) + b"R")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (named("numpy:exp"),),
+        ([named("numpy:exp")],),
+        ({"a": (named("numpy:exp"),)},),
+        ("MT19937", named("sklearn.pipeline:Pipeline")),
+        (instance(named("sklearn.gaussian_process.kernels:RBF")),),
+    ],
+)
+def test_no_function_is_among_the_arguments(arguments: tuple[Any, ...]) -> None:
+    message = refusal(call(named("numpy.random._pickle:__randomstate_ctor"), *arguments))
+    assert "with a class or function as argument" in message
+
+
+def test_a_list_that_holds_itself_ends() -> None:
+    looped = noted(Fragment(b"]"), 1) + again(1) + b"a"
+    assert "calls builtins.slice with arguments no model has" in refusal(
+        call(named("builtins:slice"), Fragment(looped))
+    )
+
+
+@pytest.mark.parametrize(
+    "fragment",
+    [
+        call(named("numpy:dtype"), "f8"),
+        call(named("numpy:dtype"), "f8", False, False),
+        call(named("numpy:dtype"), "f8,O", False, True),
+        call(named("numpy:dtype")),
+        call(RECONSTRUCT, named("numpy:ndarray"), (9,), b"b"),
+        call(RECONSTRUCT, named("numpy:ndarray"), (0,), "O"),
+        call(named("numpy._core.multiarray:scalar"), dtype("V99999999")),
+        call(named("numpy._core.multiarray:scalar"), dtype("f8"), b"1234567"),
+        call(named("numpy._core.multiarray:scalar"), dtype("O"), [1]),
+        call(named("numpy._core.numeric:_frombuffer"), array(dtype("O"), (1,), [1]), dtype("u8"), (1,), "C"),
+        call(named("numpy._core.numeric:_frombuffer"), b"12345678", dtype("f8"), (1 << 60,), "C"),
+        call(named("builtins:bytearray"), 1 << 40),
+        call(named("builtins:bytes"), 1 << 40),
+        call(named("_codecs:encode"), "a", "punycode"),
+        call(named("functools:partial"), named("sklearn.utils.validation:check_array"), 1),
+    ],
+)
+def test_arguments_that_no_model_has_are_refused(fragment: bytes) -> None:
+    assert "with arguments no model has" in refusal(fragment)
+
+
+def test_a_partial_binds_keywords_to_the_function_it_was_made_with() -> None:
+    made = call(named("functools:partial"), named("sklearn.utils.validation:check_array"))
+    check = named("sklearn.utils.validation:check_array")
+    assert read(whole(built(made, (check, (), {"dtype": None}, None)))).keywords == {"dtype": None}
+    for state in [(named("numpy:exp"), (), {}, None), (check, (1,), {}, None), (check, (), {}, {"a": 1}), (check, ())]:
+        assert "binds arguments" in refusal(built(made, state))
+
+
+# --- 3. instances -----------------------------------------------------------------------------------------------------
+
+
+def test_only_listed_classes_are_instantiated_and_without_arguments() -> None:
+    assert "makes an object of numpy.ndarray" in refusal(instance(named("numpy:ndarray"), (9,)))
+    assert "with arguments" in refusal(instance(SCALER, 1))
+    assert "no listed class" in refusal(instance(instance(SCALER)))
+    assert type(read(whole(instance(SCALER)))).__name__ == "StandardScaler"
+
+
+def test_a_named_tuple_has_its_fields() -> None:
+    triplet = read(whole(instance(named("sklearn.impute._iterative:_ImputerTriplet"), 1, [2], 3)))
+    assert (triplet.feat_idx, triplet.neighbor_feat_idx, triplet.estimator) == (1, [2], 3)
+
+
+@pytest.mark.parametrize(
+    ("opcode", "fragment"),
+    [
+        ("INST", b"(icollections\nOrderedDict\n"),
+        ("OBJ", b"(" + SCALER + b"o"),
+        ("NEWOBJ_EX", SCALER + b")}\x92"),
+        ("EXT1", b"\x82\x01"),
+        ("EXT2", b"\x83\x01\x00"),
+        ("EXT4", b"\x84\x01\x00\x00\x00"),
+        ("PERSID", b"Pa\n"),
+        ("BINPERSID", value("a") + b"Q"),
+        ("NEXT_BUFFER", b"\x97"),
+        ("READONLY_BUFFER", value(b"a") + b"\x98"),
+    ],
+)
+def test_opcodes_that_no_model_needs_are_refused_by_name(opcode: str, fragment: bytes) -> None:
+    assert opcode in [one.name for one, _, _ in pickletools.genops(whole(fragment, 5))]
+    assert refusal(fragment, 5) == (
+        f'the file uses the opcode {opcode}, which no model needs; security.trust = "any" would load it, sandboxed'
+    )
+
+
+# --- 4. state ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sklearn.pipeline:Pipeline", "numpy:exp", "builtins:dict", "numpy:mean"])
+def test_classes_and_functions_get_no_state(name: str) -> None:
+    assert "state of a class, function or module" in refusal(built(named(name), {"a": 1}))
+
+
+@pytest.mark.parametrize(
+    "state", [{"__class__": 1}, {"__setstate__": 1}, (None, {"__doc__": 1}), ({"__dict__": 1}, {})]
+)
+def test_no_attribute_has_a_dunder_name(state: Any) -> None:
+    target = SCALER if isinstance(state, dict) else named("sklearn._loss.link:LogLink")
+    assert "begins with '__'" in refusal(built(instance(target), state))
+
+
+def test_no_attribute_takes_the_place_of_a_method() -> None:
+    assert "the method StandardScaler.transform" in refusal(built(instance(SCALER), {"transform": 1}))
+    assert read(whole(built(instance(SCALER), {"mean_": 1}))).mean_ == 1
+
+
+def test_an_object_gets_its_state_once() -> None:
+    """scikit-learn's Tree copies a longer second state over the end of the first one's memory."""
+    twice = noted(instance(SCALER), 1) + value({"a": 1}) + b"b0" + again(1) + value({"a": 2}) + b"b"
+    assert "state of one StandardScaler twice" in refusal(twice)
+
+
+def test_an_array_gets_its_content_once_and_at_once() -> None:
+    made = array(dtype("f8"), (1,), bytes(8))
+    other = noted(made, 1) + b"0" + array(dtype("f8"), (1,), bytes(8), again(1))
+    assert "twice" in refusal(other)
+    view = call(named("numpy._core.numeric:_frombuffer"), bytes(8), dtype("f8"), (1,), "C")
+    assert "another content" in refusal(array(dtype("f8"), (1,), bytes(8), view))
+
+
+def test_a_forged_dtype_never_reaches_an_array_that_has_it() -> None:
+    """It would be freed as pointers when the refusal lets go of it."""
+    forged = (3, "|", None, ("a",), {"a": (dtype("O"), 0)}, 8, 1, 27)
+    held = array(noted(dtype("V8"), 1), (1,), b"A" * 8) + b"0" + built(again(1), forged)
+    assert "dtype that NumPy would not make" in refusal(held)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        np.dtype([("a", "f8"), ("b", "i4", (2, 3))]),
+        np.dtype([("a", "f8"), ("b", "i1")], align=True),
+        np.dtype("M8[D]"),
+        np.dtype("S0"),
+        np.dtype(">f4"),
+        np.dtype(("f8", (2, 2))),
+    ],
+)
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_dtypes_of_numpys_own_make_load(made: Any, protocol: int) -> None:
+    assert read(pickle.dumps(made, protocol)) == made
+
+
+# --- 5. containers ----------------------------------------------------------------------------------------------------
+
+
+def test_items_go_into_lists_dicts_and_sets_only() -> None:
+    scaler, item = instance(SCALER), value(1)
+    for fragment in (
+        item + b"a",
+        b"(" + item + b"e",
+        item + item + b"s",
+        b"(" + item + item + b"u",
+        b"(" + item + b"\x90",
+    ):
+        assert "adds items to an object of StandardScaler" in refusal(scaler + fragment)
+
+
+def test_what_numpy_asks_an_object_for_is_no_item_of_it() -> None:
+    bunch, pair = instance(named("sklearn.utils._bunch:Bunch")), value("__array_interface__") + value({})
+    assert "begins with '__'" in refusal(bunch + pair + b"s")
+    assert "begins with '__'" in refusal(bunch + b"(" + pair + b"u")
+    assert read(whole(b"}" + pair + b"s")) == {"__array_interface__": {}}
+
+
+# --- 6. arrays --------------------------------------------------------------------------------------------------------
+
+
+def test_nested_object_arrays_are_read_by_the_same_rules() -> None:
+    deep: Any = np.array([np.array([None, "a"], dtype=object), 1.5], dtype=object)
+    file = io.BytesIO()
+    joblib.dump({"a": deep}, file)
+    assert read(file.getvalue())["a"][0][1] == "a"
+    inner = whole(named("os:system"))
+    assert "os.system" in refusal(wrapped(dtype("O"), (1,), inner))
+    assert "something else where an object array should be" in refusal(wrapped(dtype("O"), (1,), whole(value(1))))
+
+
+def test_object_arrays_nest_only_so_deep() -> None:
+    raw = whole(array(dtype("O"), (1,), [None]))
+    for _ in range(MOST_NESTED + 1):
+        raw = whole(wrapped(dtype("O"), (1,), raw))
+    with pytest.raises(Distrusted, match=f"more than {MOST_NESTED} times"):
+        read(raw)
+
+
+def test_a_file_of_joblibs_that_says_more_than_it_has_costs_nothing() -> None:
+    raws = [
+        whole(wrapped(dtype("f8"), (1 << 40, 9), b"")),
+        whole(b"\x8e" + struct.pack("<Q", 1 << 42)),  # BINBYTES8
+        whole(b"\x8d" + struct.pack("<Q", 1 << 42)),  # BINUNICODE8
+        whole(b"\x96" + struct.pack("<Q", 1 << 32)),  # BYTEARRAY8
+        whole(b"\x95" + struct.pack("<Q", 1 << 42)),  # FRAME
+        whole(b"B" + struct.pack("<I", (1 << 32) - 1)),
+        whole(b"\x8b" + struct.pack("<i", (1 << 31) - 1)),  # LONG4
+    ]
+    tracemalloc.start()
+    try:
+        for raw in raws:
+            with pytest.raises(EOFError):
+                read(raw)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_bytearray_of_protocol_5_loads() -> None:
+    assert read(pickle.dumps(bytearray(b"ab" * 70000), 5)) == bytearray(b"ab" * 70000)
+    assert read(pickle.dumps(bytearray(b"ab"), 5)) == bytearray(b"ab")
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_plain_pickles_of_every_protocol_load(protocol: int) -> None:
+    model = LinearRegression().fit(np.eye(3), [1.0, 2.0, 3.0])
+    assert read(pickle.dumps(model, protocol)).predict(np.eye(3)) == pytest.approx([1, 2, 3])
+
+
+def test_an_array_that_was_mapped_is_an_array(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(4.0))
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    joblib.dump(mapped, tmp_path / "file")
+    for raw in ((tmp_path / "file").read_bytes(), pickle.dumps(mapped)):
+        found = read(raw)
+        assert type(found) is np.ndarray
+        assert found.tolist() == [0, 1, 2, 3]
