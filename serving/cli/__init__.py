@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from serving import __version__
-from serving.cli import bench, operate, serve, store
+from serving.cli import bench, keys, operate, serve, store
 from serving.cli.options import SettingsCommand
 from serving.cli.output import one_line, show, show_error
 from serving.domain.errors import ServingError
@@ -23,10 +23,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-of_files: tuple[Callable[..., None], ...] = (serve.serve, store.demo, store.publish, store.check)
+of_files: tuple[Callable[..., None], ...] = (serve.serve, store.demo, store.publish, store.check, keys.verify)
 for command in of_files:
     app.command(cls=SettingsCommand)(command)
-of_servers: tuple[Callable[..., None], ...] = (
+others: tuple[Callable[..., None], ...] = (
+    keys.keygen,
     operate.status,
     operate.history,
     operate.pin,
@@ -36,7 +37,7 @@ of_servers: tuple[Callable[..., None], ...] = (
     operate.refresh,
     bench.bench,
 )
-for command in of_servers:
+for command in others:
     app.command()(command)
 
 

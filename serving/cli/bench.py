@@ -13,13 +13,13 @@ from typing import Annotated, Any
 
 import typer
 
-from serving.cli.client import CallFailed, Server, server_url
+from serving.cli.client import CallFailed, Server, server_url, token_for
 from serving.cli.load import Tally, ask
 from serving.cli.operate import Name, Url
 from serving.cli.output import is_terminal, one_line, show
 from serving.domain.signature import Container, Dtype, Signature
 from serving.domain.status import ModelStatus
-from serving.settings import load_settings
+from serving.settings import TokenScope, load_settings
 
 TIMEOUT_SECONDS = 60.0
 MADE_UP = {Dtype.NUMBER: 0.5, Dtype.STRING: "a", Dtype.BOOL: True, Dtype.ANY: 0.5}
@@ -43,6 +43,12 @@ def bench(
     body: Annotated[
         Path | None, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Send this file as it is.")
     ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Holds the admin token; security.read_token and predict_token, if not given."
+        ),
+    ] = None,
 ) -> None:
     """Measure how fast a running server answers.
 
@@ -54,13 +60,15 @@ def bench(
     """
     if body and (golden or rows):
         raise typer.BadParameter("a body is sent as it is: no --golden or --rows with it", param_hint="--body")
-    server = Server(server_url(url, load_settings().server), None, TIMEOUT_SECONDS)
+    token = token_for(TokenScope.READ, token_file)
+    server = Server(server_url(url, load_settings().server), token, TIMEOUT_SECONDS, TokenScope.READ)
+    predict_token = token_for(TokenScope.PREDICT, token_file)
     model = server.understand(ModelStatus, server.get("models", name))
     content, about = _body(model, rows or 1, golden, body)
     show(one_line(f"{name} at {server.url}: {about}, {connections} connections, {seconds:g} s"))
     tally = Tally()
     with _progress(tally, seconds) as tick:
-        elapsed = asyncio.run(ask(tally, server.url, name, content, connections, seconds, tick))
+        elapsed = asyncio.run(ask(tally, server.url, name, content, connections, seconds, tick, token=predict_token))
     _show_tally(tally, elapsed, server.understand(ModelStatus, server.get("models", name)))
     if tally.failures or not tally.seconds:
         raise typer.Exit(1)

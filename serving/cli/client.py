@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -15,12 +16,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from serving.cli.output import one_line
 from serving.domain.errors import ServingError
-from serving.settings import ServerSettings, SettingsError
+from serving.settings import ServerSettings, SettingsError, TokenScope, load_token, read_token_file
 
 Answer = TypeVar("Answer")
 
 _MAX_ANSWER_BYTES = 64 << 20
-_NO_CREDENTIALS = "; no token was sent: set SERVING_SECURITY__ADMIN_TOKEN or give --token-file"
+_NO_CREDENTIALS = "; no token was sent: set SERVING_SECURITY__{scope}_TOKEN or give --token-file"
 
 
 class CallFailed(ServingError):
@@ -41,6 +42,7 @@ class Server:
     url: str
     token: str | None
     timeout_seconds: float
+    scope: TokenScope = TokenScope.ADMIN
 
     def get(self, *parts: str, query: str = "") -> Any:
         """GET the path made of `parts` and return the decoded JSON; raises CallFailed."""
@@ -99,16 +101,24 @@ class Server:
             detail = json.loads(raw)["detail"]
         except (ValueError, KeyError, TypeError):
             return one_line(f"{error.url} answered {error.code} {error.reason}; is it a serving server?")
-        hint = _NO_CREDENTIALS if error.code in (401, 403) and self.token is None else ""
+        hint = (
+            _NO_CREDENTIALS.format(scope=self.scope.upper()) if error.code in (401, 403) and self.token is None else ""
+        )
         return one_line(f"{detail}{hint}")
 
 
-def server_url(url: str | None, settings: ServerSettings) -> str:
-    """Return the base URL: as named, or where a server with these settings listens. Raises SettingsError."""
+def server_url(url: str | None, settings: ServerSettings, *, is_for_operators: bool = False) -> str:
+    """Return the base URL: as named, or where a server with these settings listens. Raises SettingsError.
+
+    `is_for_operators` asks for the admin port where there is one.
+    """
     if url is None:
-        if settings.port == 0:
-            raise SettingsError("server.port is 0, which is a free port chosen at the start: name it with --url")
-        return f"http://{_reachable(settings.host)}:{settings.port}"
+        host, port, name = settings.host, settings.port, "port"
+        if is_for_operators and settings.admin_port is not None:
+            host, port, name = settings.admin_host, settings.admin_port, "admin_port"
+        if port == 0:
+            raise SettingsError(f"server.{name} is 0, which is a free port chosen at the start: name it with --url")
+        return f"http://{_reachable(host)}:{port}"
     try:
         parts = urlsplit(url)
         is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -117,6 +127,11 @@ def server_url(url: str | None, settings: ServerSettings) -> str:
     if not is_usable or any(character.isspace() for character in url):
         raise SettingsError(f"--url: {url!r} should be an http:// or https:// address, such as http://127.0.0.1:8000")
     return url.rstrip("/")
+
+
+def token_for(scope: TokenScope, file: Path | None) -> str | None:
+    """Return the token to send: of the file named on the command line, else of the settings. Raises SettingsError."""
+    return load_token(scope) if file is None else read_token_file(file, scope)[0]
 
 
 def _reachable(host: str) -> str:

@@ -104,13 +104,23 @@ def _detail(body: bytes | bytearray) -> str:
 
 
 async def ask(
-    tally: Tally, url: str, name: str, body: bytes, connections: int, seconds: float, tick: Callable[[float], None]
+    tally: Tally,
+    url: str,
+    name: str,
+    body: bytes,
+    connections: int,
+    seconds: float,
+    tick: Callable[[float], None],
+    *,
+    token: str | None = None,
 ) -> float:
     """Keep so many connections busy for so long; return the seconds until the last answer."""
     parts = urlsplit(f"{url}/models/{quote(name, safe='')}/predict")
     head = (
         f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc.rpartition('@')[2]}\r\nUser-Agent: serving-bench\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        + (f"Authorization: Bearer {token}\r\n" if token is not None else "")
+        + "\r\n"
     )
     began = time.perf_counter()
     request, ends_at = head.encode() + body, began + seconds

@@ -11,16 +11,20 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from serving.cli.client import Server, server_url
+from serving.cli.client import Server, server_url, token_for
 from serving.cli.output import one_line, show, show_table
+from serving.domain.sandbox import Sandbox
 from serving.domain.status import HistoryEntry, ModelSummary
-from serving.settings import SecuritySettings, load_settings, read_admin_token
+from serving.settings import TokenScope, load_settings
 
 Url = Annotated[
     str | None, typer.Option(metavar="URL", help="The server; where one with these settings listens, if not given.")
 ]
 TokenFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Holds the admin token; security.admin_token, if not given.")
+]
+ReadTokenFile = Annotated[
+    Path | None, typer.Option("--token-file", metavar="FILE", help="Holds a token; security.read_token, if not given.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the JSON as the server gave it.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The model.")]
@@ -34,13 +38,17 @@ class _Models(BaseModel):
     models: tuple[ModelSummary, ...]
 
 
+class _Sandboxed(BaseModel):
+    sandbox: Sandbox | None = None
+
+
 class _History(BaseModel):
     history: tuple[HistoryEntry, ...]
 
 
-def status(*, url: Url = None, as_json: Json = False) -> None:
+def status(*, url: Url = None, token_file: ReadTokenFile = None, as_json: Json = False) -> None:
     """Show what answers right now, for every model."""
-    server = _reader(url)
+    server = _reader(url, token_file)
     answer = server.get("models", "active")
     if as_json:
         show(json.dumps(answer, indent=2))
@@ -52,6 +60,9 @@ def status(*, url: Url = None, as_json: Json = False) -> None:
     active = sum(model.active is not None for model in models)
     show(f"{active} of {_counted(models)} active at {server.url}")
     _show_models(models)
+    sandbox = server.understand(_Sandboxed, server.get("models")).sandbox
+    if sandbox is not None:
+        show(one_line(f"sandbox of every host: {sandbox}"))
 
 
 def history(
@@ -59,10 +70,11 @@ def history(
     *,
     url: Url = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="How many, newest first.")] = 20,
+    token_file: ReadTokenFile = None,
     as_json: Json = False,
 ) -> None:
     """Show what happened to a model, newest first."""
-    server = _reader(url)
+    server = _reader(url, token_file)
     answer = server.get("models", name, "history", query=f"?limit={limit}")
     if as_json:
         show(json.dumps(answer, indent=2))
@@ -126,14 +138,17 @@ def refresh(*, url: Url = None, token_file: TokenFile = None) -> None:
         _show_models(models)
 
 
-def _reader(url: str | None) -> Server:
-    return Server(server_url(url, load_settings().server), None, TIMEOUT_SECONDS)
+def _reader(url: str | None, token_file: Path | None) -> Server:
+    return _server(url, TokenScope.READ, token_file)
 
 
 def _operator(url: str | None, token_file: Path | None) -> Server:
-    settings = load_settings()
-    security = settings.security if token_file is None else SecuritySettings(admin_token_file=token_file)
-    return Server(server_url(url, settings.server), read_admin_token(security), TIMEOUT_SECONDS)
+    return _server(url, TokenScope.ADMIN, token_file)
+
+
+def _server(url: str | None, scope: TokenScope, token_file: Path | None) -> Server:
+    where = server_url(url, load_settings().server, is_for_operators=True)
+    return Server(where, token_for(scope, token_file), TIMEOUT_SECONDS, scope)
 
 
 def _counted(models: Sequence[ModelSummary]) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from serving.cli.options import Store, settings_with
+from serving.settings import forget_tokens
 
 
 def serve(
@@ -49,4 +50,5 @@ def serve(
     )
     from serving.server import run  # noqa: PLC0415  (FastAPI is not needed to say what is wrong with the settings)
 
+    forget_tokens()
     raise typer.Exit(run(chosen))

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from serving.cli.client import server_url
 from serving.cli.options import Store, settings_with
-from serving.cli.output import one_line, progress, show, show_table
+from serving.cli.output import one_line, progress, show, show_error, show_table
 from serving.domain.errors import StoreUnavailable
 from serving.domain.listing import Listing
 from serving.domain.report import CandidateReport, Verdict
 from serving.domain.version import order_key
 from serving.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from serving.offline.keys import SigningKey
 
 EXAMPLE_MODEL, EXAMPLE_ROW = "iris", [5.1, 3.5, 1.4, 0.2]
 
@@ -62,21 +65,33 @@ def publish(
         bool, typer.Option("--breaking", help="Clients of the version before may not understand it.")
     ] = False,
     metric: Annotated[list[str] | None, typer.Option(metavar="K=V", help="For the manifest; repeat for more.")] = None,
+    sign: Annotated[Path | None, typer.Option(metavar="KEYFILE", help="The private key to sign it with.")] = None,
 ) -> None:
     """Check a model file with every gate and publish it."""
     metrics = dict(_metric(text) for text in metric or [])
     settings = settings_with(store=store)
     from serving.offline import publish_file  # noqa: PLC0415  (NumPy)
 
+    signing = None if sign is None else _signing_key(sign)
+
     with progress(f"checking {file}") as doing:
         report, published = publish_file(
-            file, model, settings, version=version, golden=golden, metrics=metrics, breaking=breaking, started=doing
+            file,
+            model,
+            settings,
+            version=version,
+            golden=golden,
+            metrics=metrics,
+            breaking=breaking,
+            sign=signing,
+            started=doing,
         )
     if published is None:
         _show_gates(report)
         show(f"not published: {_verdict(report)}")
         raise typer.Exit(1)
-    show(f"published {model}/{published.version}: {published.path}")
+    by = f", signed by {signing.public.fingerprint}" if signing else ""
+    show(f"published {model}/{published.version}: {published.path}{by}")
     show(f"{_verdict(report)}; a running server takes it up by itself, see: serving status")
 
 
@@ -91,9 +106,20 @@ def check(
         report = offline.check(path, settings, doing)
     _show_gates(report)
     _show_proof(report)
+    show(one_line(f"sandbox: {report.sandbox}"))
     show(_verdict(report))
     if not report.is_ready:
         raise typer.Exit(1)
+
+
+def _signing_key(path: Path) -> SigningKey:
+    """Load a private key, and say on standard error when others can read it."""
+    from serving.offline.keys import load_key  # noqa: PLC0415  (cryptography)
+
+    key = load_key(path)
+    if key.exposure is not None:
+        show_error(one_line(f"warning: {key.exposure}"))
+    return key
 
 
 def _listing(settings: Settings) -> Listing:

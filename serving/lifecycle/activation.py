@@ -11,6 +11,7 @@ from types import MappingProxyType
 import structlog
 
 from serving.domain.state import State
+from serving.failpoints import reach
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
 from serving.registry import HoldsActive, ModelReference, activate
@@ -44,6 +45,7 @@ class Activation:
 
     def activate(self, model: ModelRecord, record: VersionRecord) -> None:
         """Let `record` answer from now on; what answered before becomes a standby."""
+        reach("before-activation")
         previous = model.active
         if record in model.standbys:
             model.standbys.remove(record)
@@ -51,18 +53,20 @@ class Activation:
             model.standbys.insert(0, previous)
         model.active, model.activated_at = record, now_utc()
         self.publish(model)
+        reach("activated")
         reason = f"replaces version '{previous.version}'" if previous else "first active version"
         self._journal.move(record, State.ACTIVE, reason)
         if previous is not None:
             self._journal.move(previous, State.READY, f"standby; version '{record.version}' took over")
         self._journal.metrics.swapped(model.name)
-        self._journal.history.note_active(record.id)
+        self._journal.history.note_active(record.id, record.report.provenance if record.report else None)
 
     def retire(self, model: ModelRecord, record: VersionRecord) -> None:
         """Take a standby out of the reference, wait for its leases on the loop, then tear it down."""
         model.standbys.remove(record)
         model.leaving.append(record)
         self.publish(model)
+        reach("draining")
         servable = record.servable
         assert servable is not None
         self._journal.move(record, State.DRAINING, f"{servable.leases} requests in flight")
@@ -74,6 +78,7 @@ class Activation:
         error = None if done.cancelled() else done.exception()
         if error is not None:
             log.error("teardown_failed", model=model.name, version=record.version, reason=repr(error))
+        reach("retired")
         duration = time.monotonic() - began
         model.leaving.remove(record)
         record.servable = None

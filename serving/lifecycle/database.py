@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.domain.errors import StateUnavailable
+from serving.failpoints import reach
 
 BUSY_SECONDS = 5.0
 
@@ -19,14 +20,15 @@ CREATE INDEX IF NOT EXISTS transitions_by_model ON transitions (model, id);
 CREATE TABLE IF NOT EXISTS pins (model TEXT PRIMARY KEY, version TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS quarantine (
     model TEXT NOT NULL, version TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (model, version, digest));
-CREATE TABLE IF NOT EXISTS verdicts (
-    model TEXT NOT NULL, digest TEXT NOT NULL, at TEXT NOT NULL, basis TEXT NOT NULL, against TEXT,
-    report TEXT NOT NULL, PRIMARY KEY (model, digest));
+CREATE TABLE IF NOT EXISTS refusals (
+    model TEXT NOT NULL, version TEXT NOT NULL, digest TEXT NOT NULL, at TEXT NOT NULL, basis TEXT NOT NULL,
+    against TEXT, report TEXT NOT NULL, PRIMARY KEY (model, version, digest));
 CREATE TABLE IF NOT EXISTS accepted (
     model TEXT NOT NULL, version TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (model, version));
 CREATE TABLE IF NOT EXISTS lone (
     model TEXT NOT NULL, digest TEXT NOT NULL, version TEXT NOT NULL, PRIMARY KEY (model, digest));
 CREATE TABLE IF NOT EXISTS active (model TEXT PRIMARY KEY, version TEXT NOT NULL, digest TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS signed (model TEXT PRIMARY KEY, provenance TEXT NOT NULL);
 """
 
 Statement = tuple[str, Sequence[Any]]
@@ -76,6 +78,7 @@ class Database:
             try:
                 for statement, values in statements:
                     connection.execute(statement, values)
+                reach("state-write")
                 connection.execute("COMMIT")
             except sqlite3.Error:
                 if connection.in_transaction:

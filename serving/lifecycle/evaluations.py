@@ -10,13 +10,13 @@ from datetime import timedelta
 import structlog
 
 from serving.domain.manifest import MANIFEST_NAME
+from serving.domain.provenance import rival
 from serving.domain.report import CandidateReport, GateResult, Verdict
 from serving.domain.state import State
 from serving.domain.version import order_key
 from serving.lifecycle.candidate import (
     Candidate,
     CandidateRunner,
-    Comparison,
     Failed,
     NotYet,
     Outcome,
@@ -27,6 +27,7 @@ from serving.lifecycle.candidate import (
 )
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
+from serving.lifecycle.request import Comparison
 from serving.lifecycle.respawn import Respawn
 from serving.settings import Settings
 
@@ -112,11 +113,14 @@ class Evaluations:
 
     def _comparison(self, model: ModelRecord, record: VersionRecord) -> Comparison:
         """A version older than the active one is a way back, chosen by an operator: only newer ones are compared."""
-        accepted = self._journal.history.accepted.get((model.name, record.version))
+        history = self._journal.history
+        accepted = history.accepted.get((model.name, record.version))
+        last = history.provenance.get(model.name)  # also after a restart, when a replay may be the first to be tried
+        signed = rival(last, record.version, self._settings.security.trusted_keys)
         active = model.active
         if active is None or active.report is None or order_key(record.version) < order_key(active.version):
-            return Comparison(accepted_digest=accepted)
-        return Comparison(active.version, active.report.signature, accepted)
+            return Comparison(active_provenance=signed, accepted_digest=accepted)
+        return Comparison(active.version, active.report.signature, signed, accepted)
 
     def _start(self, model: ModelRecord, record: VersionRecord, work: Callable[[Candidate], Outcome]) -> None:
         candidate = Candidate(record.model, record.version)
@@ -148,7 +152,8 @@ class Evaluations:
                 self._journal.move(record, State.DISCOVERED, f"cancelled: {candidate.reason if candidate else ''}")
             case Refused(report):
                 refusal = report.refusal
-                is_relative = refusal is not None and refusal.gate == "contract"
+                is_replay = report.provenance is not None and refusal is not None and refusal.gate == "provenance"
+                is_relative = is_replay or (refusal is not None and refusal.gate == "contract")
                 against = model.active.digest if is_relative and model.active else None
                 self._journal.refuse(model, record, report, against)
             case Failed():

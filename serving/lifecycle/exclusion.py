@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from serving.domain.state import State
+from serving.lifecycle.history import Refusal
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord
 
@@ -25,7 +26,7 @@ class Exclusion:
             return "in quarantine"
         if record.entry is not None and record.entry.problem is not None:
             return f"published: {record.entry.problem}"
-        refusal = self._journal.history.refusals.get((record.model, record.digest or ""))
+        refusal = self._refusal(record)
         if refusal is None or (refusal.against is not None and refusal.against != _digest(model.active)):
             return None
         gate = refusal.report.refusal
@@ -54,10 +55,13 @@ class Exclusion:
 
     def _remember(self, model: ModelRecord, record: VersionRecord, reason: str) -> None:
         """These bytes were refused before, perhaps by an earlier run of the server: the verdict stands."""
-        refusal = self._journal.history.refusals.get((record.model, record.digest or ""))
+        refusal = self._refusal(record)
         record.report = refusal.report if refusal else None
         gate, _, evidence = reason.partition(": ")
         self._journal.fail(model, record, State.REJECTED, gate, evidence)
+
+    def _refusal(self, record: VersionRecord) -> Refusal | None:
+        return None if record.digest is None else self._journal.history.refusals.get(record.id)
 
 
 def _digest(record: VersionRecord | None) -> str | None:

@@ -7,6 +7,7 @@ from memory and says so; only an operator's decision is refused then, because it
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ import structlog
 from pydantic import ValidationError
 
 from serving.domain.errors import StateUnavailable
+from serving.domain.provenance import Provenance
 from serving.domain.report import CandidateReport
 from serving.domain.state import State
 from serving.domain.status import HistoryEntry
@@ -32,7 +34,7 @@ class Refusal:
     """A verdict that stands until the bytes, or what they were judged by, change.
 
     `basis` names the library versions and settings it was reached under. `against` is the digest of the active version
-    it was compared with, for refusals by the contract gate; None when it depends on nothing else.
+    it was compared with, for refusals by the contract gate and of replays; None when it depends on nothing else.
     """
 
     at: datetime
@@ -57,10 +59,11 @@ class History:
         self.problem: str | None = None
         self.pins: dict[str, str] = {}
         self.quarantine: set[tuple[str, str, str]] = set()
-        self.refusals: dict[tuple[str, str], Refusal] = {}
+        self.refusals: dict[VersionId, Refusal] = {}  # a copy under another name may be refused for that alone
         self.accepted: dict[tuple[str, str], str] = {}
         self.lone: dict[tuple[str, str], str] = {}
         self.active: dict[str, tuple[str, str]] = {}
+        self.provenance: dict[str, Provenance] = {}
 
     # --- start and stop ----------------------------------------------------------------------------------------------
 
@@ -87,14 +90,16 @@ class History:
         self.accepted = {(m, v): d for m, v, d in read("SELECT model, version, digest FROM accepted")} | self.accepted
         self.lone = {(m, d): v for m, d, v in read("SELECT model, digest, version FROM lone")} | self.lone
         self.active = {m: (v, d) for m, v, d in read("SELECT model, version, digest FROM active")} | self.active
-        for model, digest, at, basis, against, report in read("SELECT * FROM verdicts"):
+        for model, provenance in read("SELECT model, provenance FROM signed"):
+            with suppress(ValidationError):
+                self.provenance.setdefault(model, Provenance.model_validate_json(provenance))
+        for model, version, digest, at, basis, against, report in read("SELECT * FROM refusals"):
             if basis != self._basis:
                 continue  # other libraries or settings: it deserves another look
-            try:
+            with suppress(ValidationError):
                 parsed = CandidateReport.model_validate_json(report)
-            except ValidationError:
-                continue
-            self.refusals.setdefault((model, digest), Refusal(datetime.fromisoformat(at), basis, against, parsed))
+                refusal = Refusal(datetime.fromisoformat(at), basis, against, parsed)
+                self.refusals.setdefault(VersionId(model, version, digest), refusal)
 
     # --- what happened -----------------------------------------------------------------------------------------------
 
@@ -122,10 +127,10 @@ class History:
     def note_refusal(self, id: VersionId, report: CandidateReport, against: str | None) -> None:
         """Remember that these bytes were refused."""
         refusal = Refusal(datetime.now(UTC), self._basis, against, report)
-        self.refusals[id.model, id.digest] = refusal
+        self.refusals[id] = refusal
         self._later(
-            "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?)",
-            (id.model, id.digest, refusal.at.isoformat(), self._basis, against, report.model_dump_json()),
+            "INSERT OR REPLACE INTO refusals VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (id.model, id.version, id.digest, refusal.at.isoformat(), self._basis, against, report.model_dump_json()),
         )
 
     def note_accepted(self, id: VersionId) -> None:
@@ -139,10 +144,15 @@ class History:
         self.lone[id.model, id.digest] = id.version
         self._later("INSERT OR REPLACE INTO lone VALUES (?, ?, ?)", (id.model, id.digest, id.version))
 
-    def note_active(self, id: VersionId) -> None:
-        """Remember what was active, for a start at which the store cannot be read."""
+    def note_active(self, id: VersionId, provenance: Provenance | None) -> None:
+        """Remember what was active, for a start at which the store cannot be read; and who signed it, for replays."""
         self.active[id.model] = (id.version, id.digest)
         self._later("INSERT OR REPLACE INTO active VALUES (?, ?, ?)", (id.model, id.version, id.digest))
+        if provenance is not None:
+            self.provenance[id.model] = provenance
+            self._later("INSERT OR REPLACE INTO signed VALUES (?, ?)", (id.model, provenance.model_dump_json()))
+        elif self.provenance.pop(id.model, None) is not None:
+            self._later("DELETE FROM signed WHERE model = ?", (id.model,))
 
     def flush(self) -> None:
         """Write what was noted since the last flush. On failure it is kept (up to a bound) and tried again."""
@@ -180,12 +190,12 @@ class History:
         self._decide(
             [
                 ("DELETE FROM quarantine WHERE model = ? AND version = ?", (model, version)),
-                ("DELETE FROM verdicts WHERE model = ? AND digest = ?", (model, digest)),
+                ("DELETE FROM refusals WHERE model = ? AND version = ? AND digest = ?", (model, version, digest)),
             ]
         )
         self.quarantine = {key for key in self.quarantine if key[:2] != (model, version)}
         if digest is not None:
-            self.refusals.pop((model, digest), None)
+            self.refusals.pop(VersionId(model, version, digest), None)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 

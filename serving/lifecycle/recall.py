@@ -8,6 +8,7 @@ import structlog
 
 from serving.domain.artifact import Artifact
 from serving.domain.errors import StagingFailed
+from serving.domain.provenance import Provenance, is_replay
 from serving.domain.report import Evaluation
 from serving.domain.signature import Signature, incompatibilities
 from serving.store.staging import Cache
@@ -19,14 +20,21 @@ class Recall:
     """Evaluations kept in the cache. Any thread; blocks on the disk.
 
     `basis` names what a verdict depends on besides the bytes: libraries and settings. What depends on the active
-    version (the contract) is looked at anew, and what was published under this name before is the history's business.
+    version (the contract, whether it is a replay) is looked at anew, and what was published under this name before is
+    the history's business.
     """
 
     def __init__(self, cache: Cache, basis: str) -> None:
         self._cache = cache
         self._basis = basis
 
-    def find(self, artifact: Artifact, active: Signature | None, accepted_digest: str | None) -> Evaluation | None:
+    def find(
+        self,
+        artifact: Artifact,
+        active: Signature | None,
+        accepted_digest: str | None,
+        active_provenance: Provenance | None = None,
+    ) -> Evaluation | None:
         """Return the kept evaluation when it says all that another one would; None when there has to be another."""
         if accepted_digest not in (None, artifact.id.digest):
             return None
@@ -38,6 +46,8 @@ class Recall:
         if kept is None or kept.report.signature is None or not kept.report.is_ready:
             return None
         if active is not None and incompatibilities(active, kept.report.signature):
+            return None
+        if is_replay(kept.report.provenance, active_provenance):
             return None
         return kept
 

@@ -28,6 +28,8 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
+from serving.failpoints import reach
+
 PROBE_SECONDS = 1.0
 JOIN_SECONDS = 5.0
 # Not the events of opening and closing for reading: listing and staging would wake themselves for ever.
@@ -61,6 +63,7 @@ class _Waker(FileSystemEventHandler):
         if self.probe_name is not None and os.fsdecode(event.src_path).endswith(self.probe_name):
             self.has_seen_probe.set()
         else:
+            reach("event")
             self._wake()
 
 
@@ -92,6 +95,8 @@ class Watcher:
             return False
         if identity == self._identity and (self._has_failed or self._is_alive()):
             return False
+        if identity == self._identity:
+            log.warning("watcher_lost", reason="its thread has ended", effect="the store is watched anew")
         self.stop()
         self._identity = identity
         self._has_failed = not self._start()

@@ -1,8 +1,9 @@
-"""The uses without a server: publish a fitted estimator, publish a file, check a file or a version."""
+"""The uses without a server: publish a fitted estimator or a file, check a file or a version, verify a signed one."""
 
 from serving.offline.estimators import publish
 from serving.offline.evaluating import check
 from serving.offline.files import publish_file
+from serving.offline.verifying import verify
 from serving.store.publishing import Published
 
-__all__ = ["Published", "check", "publish", "publish_file"]
+__all__ = ["Published", "check", "publish", "publish_file", "verify"]

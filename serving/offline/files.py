@@ -14,8 +14,9 @@ from serving.domain.errors import PublishRefused, StoreUnavailable
 from serving.domain.manifest import GOLDEN_NAME, MANIFEST_NAME, InvalidDocument, parse_golden, parse_manifest
 from serving.domain.report import CandidateReport
 from serving.domain.version import digest_of
-from serving.lifecycle.candidate import Comparison
+from serving.lifecycle.request import Comparison
 from serving.offline.evaluating import Started, workshop
+from serving.offline.keys import SigningKey
 from serving.settings import Settings, StoreSettings
 from serving.store import publishing
 from serving.store.durable import create_file
@@ -33,14 +34,18 @@ def publish_file(
     golden: Path | None = None,
     metrics: Mapping[str, JsonValue] | None = None,
     breaking: bool = False,
+    sign: SigningKey | None = None,
     started: Started = lambda _: None,
 ) -> tuple[CandidateReport, Published | None]:
     """Evaluate a model file as the next version of `model` (or as `version`) and publish it if no gate refuses.
 
     Returns what the gates said, and where it went: None when it was refused. It is compared with the newest version in
-    the store that says what it takes, unless `breaking`. The bytes that are published are those that were evaluated.
+    the store that says what it takes, unless `breaking`. The bytes that are published are those that were evaluated;
+    `sign` signs them.
     Blocks. Raises what `check` raises, InvalidDocument for the `golden` file, and PublishRefused.
     """
+    if sign is None and settings.security.trust == "signed":
+        raise PublishRefused('security.trust is "signed", and this would not be: sign it, with --sign KEYFILE')
     examples = None if golden is None else _read(golden)
     _refuse_taken_names(settings.store.path, model, version)
     with workshop(settings) as shop:
@@ -48,7 +53,7 @@ def publish_file(
         if examples is not None:
             artifact = _with_golden(artifact, examples, shop.directory)
         comparison = Comparison() if breaking else _newest_published(settings.store, model)
-        report = shop.evaluate(artifact, comparison, started)
+        report = shop.evaluate(artifact, comparison, started, None if sign is None else str(sign.public))
         if report.refusal is not None:
             return report, None
         publication = Publication(
@@ -61,6 +66,7 @@ def publish_file(
             metrics=metrics or {},
             breaking=breaking,
             golden=None if examples is None else parse_golden(examples),
+            sign=None if sign is None else sign.sign,
         )
         return report, publishing.publish(settings.store.path, publication, datetime.now(UTC))
 

@@ -6,6 +6,8 @@ import hashlib
 import os
 from collections.abc import Iterable
 
+from serving.failpoints import reach
+
 CHUNK_BYTES = 1 << 20
 
 
@@ -32,6 +34,7 @@ def create_file(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryvie
             rest = memoryview(chunk)
             while rest:
                 rest = rest[os.write(descriptor, rest) :]
+        reach("cache-write")
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from serving.domain.errors import StoreUnavailable
 from serving.domain.listing import Entry, Listing
 from serving.domain.version import why_not_a_name
+from serving.failpoints import reach
 from serving.settings import StoreSettings
 from serving.store.entries import DIRECTORY, VANISHED, Rules, Subject, look, read_file
 from serving.store.links import BadLink, resolve
@@ -63,6 +64,7 @@ class Store:
         StoreUnavailable when the root or a model directory cannot be read: unreadable is not empty.
         """
         try:
+            reach("listing")
             for _ in range(_ATTEMPTS):
                 listing = self._list_once()
                 if listing is not None:

@@ -19,6 +19,7 @@ from pydantic import JsonValue, ValidationError
 
 from serving.domain.errors import PublishRefused
 from serving.domain.manifest import GOLDEN_NAME, MANIFEST_NAME, Golden, Manifest, ManifestFile, parse_manifest
+from serving.domain.provenance import SIGNATURE_NAME
 from serving.domain.signature import Signature
 from serving.domain.version import FULL_NAMES, SUFFIXES, digest_of
 from serving.store.durable import CHUNK_BYTES, create_file, read_chunks, sha256_of, sync_directory
@@ -37,7 +38,8 @@ _ATTEMPTS = 100
 class Publication:
     """What is to be published.
 
-    `artefact` is a file to copy, or what writes the artefact into an open file. `version` None is the next number. The
+    `artefact` is a file to copy, or what writes the artefact into an open file. `version` None is the next number.
+    `sign` returns the content of ``manifest.sig`` for the bytes of a manifest; None leaves the version unsigned. The
     other fields go to the manifest as they are.
     """
 
@@ -50,6 +52,7 @@ class Publication:
     metrics: Mapping[str, JsonValue] = field(default_factory=dict)
     breaking: bool = False
     golden: Golden | None = None
+    sign: Callable[[bytes], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def publish(root: Path, publication: Publication, now: datetime) -> Published:
     """Publish one version into the store at `root`, which is created when only the last directory is missing.
 
     Any thread or process; publishers that run at the same time never overwrite one another. Blocks on the disk. Raises
-    PublishRefused, and what `publication.artefact` raises. Whatever is raised, no part of the version is visible.
+    PublishRefused, and what `artefact` and `sign` raise. Whatever is raised, no part of the version is visible.
     """
     model = publication.model
     try:
@@ -97,7 +100,10 @@ def _publish_in(directory: Path, publication: Publication, now: datetime) -> Pub
             existing = existing_names(str(directory))
             version = publication.version or next_number(publication.model, existing)
             check_version(publication.model, version, existing)
-            hashes[MANIFEST_NAME] = _write_manifest(aside, version, hashes, publication, now)
+            manifest = _manifest(aside, version, hashes, publication, now)
+            hashes[MANIFEST_NAME] = _replace(aside / MANIFEST_NAME, manifest)
+            if publication.sign is not None:
+                hashes[SIGNATURE_NAME] = _replace(aside / SIGNATURE_NAME, publication.sign(manifest))
             sync_directory(aside)
             if _rename(aside, directory / version):
                 sync_directory(directory)
@@ -146,10 +152,9 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a FIFO would wait for its writer
 
 
-def _write_manifest(
-    aside: Path, version: str, hashes: Mapping[str, str], publication: Publication, now: datetime
-) -> str:
-    names = sorted(name for name in hashes if name != MANIFEST_NAME)
+def _manifest(aside: Path, version: str, hashes: Mapping[str, str], publication: Publication, now: datetime) -> bytes:
+    """Return the manifest of the files aside; of an earlier attempt's manifest and signature it says nothing."""
+    names = sorted(name for name in hashes if name not in (MANIFEST_NAME, SIGNATURE_NAME))
     try:
         manifest = Manifest(
             model=publication.model,
@@ -169,8 +174,13 @@ def _write_manifest(
         raise PublishRefused(f"{MANIFEST_NAME} cannot hold {where}: {first['msg']}") from None
     raw = _document(MANIFEST_NAME, manifest.model_dump(mode="json"), indent=2)
     parse_manifest(raw)  # what cannot be read back must not be published
-    (aside / MANIFEST_NAME).unlink(missing_ok=True)
-    return create_file(aside / MANIFEST_NAME, [raw])
+    return raw
+
+
+def _replace(path: Path, raw: bytes) -> str:
+    """Write a file, durably, in place of an earlier attempt's, and return its sha256 (hex)."""
+    path.unlink(missing_ok=True)
+    return create_file(path, [raw])
 
 
 def _document(name: str, content: dict[str, Any], indent: int | None) -> bytes:

@@ -14,6 +14,7 @@ from serving.domain.listing import Entry
 from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.report import Evaluation
 from serving.domain.version import Format, VersionId, digest_of
+from serving.failpoints import reach
 from serving.settings import StateSettings
 from serving.store.asides import Asides
 from serving.store.blobs import Blobs
@@ -63,6 +64,7 @@ class Cache:
             raise StagingFailed(f"'{entry.path}' has {size} bytes, more than the {self._max_artifact_bytes} allowed")
         source = Source(self._root, entry, cancel)
         with _explained(f"'{entry.path}' cannot be copied into the cache"), self._blobs.hold() as held:
+            reach("before-staging")
             source.check_unchanged()
             self._make_directories()
             known_sizes = {file.size for one in self._descriptors.read(entry.model) for file in one.artifact.files}

@@ -27,8 +27,9 @@ from serving.domain.errors import NotPublished, PublishRefused, ServingError
 from serving.domain.manifest import InvalidDocument, parse_golden, parse_manifest
 from serving.domain.report import CandidateReport
 from serving.domain.signature import Container, Feature, Signature
-from serving.offline import check, publish, publish_file
+from serving.offline import check, publish, publish_file, verify
 from serving.offline.instances import to_instances
+from serving.offline.keys import KeyRefused, create_key
 from serving.offline.single import find_entry
 from serving.settings import Settings, StoreSettings
 
@@ -141,6 +142,18 @@ def test_a_version_is_never_overwritten(iris: Any, store: Path) -> None:
     publish(iris, "iris", version="1", store=store)
     with pytest.raises(PublishRefused, match="exists already"):
         publish(iris, "iris", version="v1", store=store)
+
+
+def test_an_estimator_is_published_signed(iris: Any, store: Path, tmp_path: Path) -> None:
+    public = create_key(tmp_path / "key")
+    published = publish(iris, "iris", store=store, sign=str(tmp_path / "key"))
+    assert verify(published.path, [public], StoreSettings(path=store))[-1].evidence == f"by {public}"
+    (tmp_path / "key").chmod(0o644)
+    with pytest.warns(UserWarning, match="can be read by others"):
+        publish(iris, "iris", store=store, sign=tmp_path / "key")
+    with pytest.raises(KeyRefused, match="cannot be read: No such file"):
+        publish(iris, "iris", store=store, sign=tmp_path / "gone")
+    assert sorted(path.name for path in (store / "iris").iterdir()) == ["1", "2"]
 
 
 # --- rows as data scientists hold them --------------------------------------------------------------------------------

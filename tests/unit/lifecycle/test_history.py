@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from serving.domain.errors import StateUnavailable
+from serving.domain.provenance import Provenance
 from serving.domain.report import CandidateReport, GateResult, Verdict
 from serving.domain.state import State
 from serving.domain.status import HistoryEntry
@@ -19,6 +20,8 @@ from serving.lifecycle.history import DATABASE_NAME, History
 
 ID = VersionId("m", "1", "sha256:aa")
 REFUSED = CandidateReport(gates=(GateResult(gate="load", verdict=Verdict.REFUSED, evidence="broken"),))
+
+SIGNED = Provenance(version="1", key="ed25519:abc...", created_at=datetime(2026, 11, 20, tzinfo=UTC))
 
 
 def opened(path: Path, basis: str = "libraries", max_rows: int = 1000) -> History:
@@ -49,20 +52,46 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     first.note_refusal(ID, REFUSED, against="sha256:bb")
     first.note_accepted(ID)
     first.note_lone(ID)
-    first.note_active(ID)
+    first.note_active(ID, SIGNED)
     first.note(entry("why"), "m")
     first.close()
     second = opened(tmp_path)
     assert second.pins == {"m": "1"}
     assert second.quarantine == {("m", "1", ID.digest)}
-    assert second.refusals["m", ID.digest].report == REFUSED
-    assert second.refusals["m", ID.digest].against == "sha256:bb"
+    assert second.refusals[ID].report == REFUSED
+    assert second.refusals[ID].against == "sha256:bb"
     assert second.accepted == {("m", "1"): ID.digest}
     assert second.lone == {("m", ID.digest): "1"}
     assert second.active == {"m": ("1", ID.digest)}
+    assert second.provenance == {"m": SIGNED}
     (told,) = second.entries("m", 10, None)
     assert told.model_copy(update={"id": None}) == entry("why").model_copy(update={"id": None})
     second.close()
+
+
+def test_a_refusal_is_of_a_version_and_not_of_its_bytes_under_every_name(tmp_path: Path) -> None:
+    """A copy under another name is refused for its name: the genuine version must not fall with it."""
+    history = opened(tmp_path)
+    copy = VersionId("m", "7", ID.digest)
+    history.note_refusal(copy, REFUSED, against=None)
+    assert history.refusals.keys() == {copy}
+    history.note_refusal(ID, REFUSED, against=None)
+    history.release("m", "7", ID.digest)
+    history.close()
+    again = opened(tmp_path)
+    assert again.refusals.keys() == {ID}
+    again.close()
+
+
+def test_who_signed_what_is_active_is_forgotten_when_an_unsigned_version_takes_over(tmp_path: Path) -> None:
+    history = opened(tmp_path)
+    history.note_active(ID, SIGNED)
+    history.note_active(VersionId("m", "2", "sha256:bb"), None)
+    assert history.provenance == {}
+    history.close()
+    again = opened(tmp_path)
+    assert again.provenance == {}
+    again.close()
 
 
 def test_a_verdict_reached_with_other_libraries_or_settings_does_not_count(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path, PurePath
 
 import pytest
 
 from serving.domain.artifact import Artifact, StagedFile
 from serving.domain.compiled import Compilation, Graph
+from serving.domain.provenance import Provenance
 from serving.domain.report import Evaluation
 from serving.domain.signature import Feature, Signature
 from serving.domain.version import Format, VersionId
@@ -54,6 +56,17 @@ def test_a_contract_it_would_break_is_for_the_gate_to_judge(cache: Cache) -> Non
     recall.keep(artifact(), evaluation())
     other = Signature(features=(Feature(name="y"),), methods=("predict",))
     assert recall.find(artifact(), other, None) is None
+
+
+def test_a_replay_is_for_the_gate_to_judge(cache: Cache) -> None:
+    def signed(day: int) -> Provenance:
+        return Provenance(version="1", key="ed25519:abc...", created_at=datetime(2026, 11, day, tzinfo=UTC))
+
+    recall = Recall(cache, "settings")
+    kept = evaluation()
+    kept = recall.keep(artifact(), kept._replace(report=kept.report.model_copy(update={"provenance": signed(20)})))
+    assert recall.find(artifact(), None, None, signed(20)) == kept
+    assert recall.find(artifact(), None, None, signed(21)) is None
 
 
 def test_bytes_that_changed_under_a_published_name_are_for_the_gate_to_judge(cache: Cache) -> None:

@@ -69,6 +69,46 @@ def test_a_published_version_is_complete_and_stages_under_its_digest(root: Path)
     assert artifact.id.digest == published.digest
 
 
+def test_a_signature_is_over_the_manifest_that_is_published_and_not_in_it(root: Path) -> None:
+    signed: list[bytes] = []
+
+    def sign(manifest: bytes) -> bytes:
+        signed.append(manifest)
+        return b"signature\n"
+
+    published = publish(root, publication("1", sign=sign), NOW)
+    assert names(published.path) == ["manifest.json", "manifest.sig", "model.joblib"]
+    assert (published.path / "manifest.sig").read_bytes() == b"signature\n"
+    assert signed == [(published.path / "manifest.json").read_bytes()]
+    assert [file.name for file in parse_manifest(signed[0]).files] == ["model.joblib"]
+    cache = Cache(StateSettings(path=root.with_name("state")), root, 1 << 20)
+    assert cache.stage(*list_model(root), "1", None, threading.Event()).id.digest == published.digest
+
+
+def test_a_number_taken_meanwhile_is_signed_anew_under_the_next(root: Path) -> None:
+    signed: list[bytes] = []
+
+    def sign(manifest: bytes) -> bytes:
+        signed.append(manifest)
+        if len(signed) == 1:
+            write_version(root, "iris", "1")
+        return str(len(signed)).encode()
+
+    published = publish(root, publication(sign=sign), NOW)
+    assert (published.version, (published.path / "manifest.sig").read_bytes()) == ("2", b"2")
+    assert signed[-1] == (published.path / "manifest.json").read_bytes()
+    assert [file.name for file in parse_manifest(signed[-1]).files] == ["model.joblib"]
+
+
+def test_what_cannot_be_signed_is_not_published(root: Path) -> None:
+    def sign(manifest: bytes) -> bytes:
+        raise PublishRefused("no key")
+
+    with pytest.raises(PublishRefused, match="no key"):
+        publish(root, publication("1", sign=sign), NOW)
+    assert names(root / "iris") == []
+
+
 def test_a_manifest_reads_well_and_is_the_same_each_time(root: Path) -> None:
     first = publish(root, publication("1", metrics={"b": 1, "a": 2}), NOW)
     again = publish(root.with_name("other"), publication("1", metrics={"a": 2, "b": 1}), NOW)
