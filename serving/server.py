@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import resource
 import signal
+from copy import copy
 from types import FrameType
 from typing import Any
 
@@ -21,6 +22,10 @@ from serving.settings import Settings
 from serving.telemetry import logging
 
 log = structlog.get_logger("serving.server")
+
+
+class CannotListen(ServingError):
+    """The admin port cannot be opened."""
 
 
 class Server(uvicorn.Server):
@@ -53,13 +58,32 @@ class Server(uvicorn.Server):
         """Listen (called by uvicorn)."""
         await super().startup(sockets)
         if self.started:
-            address = self.servers[0].sockets[0].getsockname()
-            host = f"[{address[0]}]" if ":" in address[0] else address[0]
-            log.info("listening", url=f"http://{host}:{address[1]}")
+            if self._settings.server.admin_port is not None:
+                await self._listen_for_operators(self._settings.server.admin_port)
+            log.info("listening", url=_url_of(self.servers[0]))
         if self._settings.server.fail_fast:
             self._app.state.service.on_started = self._check_start
             if self._app.state.status.has_started:
                 self._check_start(self._app.state.status)
+
+    async def _listen_for_operators(self, port: int) -> None:
+        """Open the admin port beside the other one; uvicorn closes both. Raises CannotListen."""
+        config = copy(self.config)
+        config.app, config.loaded = self._app.state.admin_front, False
+        config.load()
+
+        def protocol() -> asyncio.Protocol:
+            return PredictionProtocol(config, self.server_state, self.lifespan.state)
+
+        host = self._settings.server.admin_host
+        try:
+            server = await asyncio.get_running_loop().create_server(protocol, host, port, backlog=config.backlog)
+        except OSError as error:
+            for one in self.servers:
+                one.close()
+            raise CannotListen(f"server.admin_port: cannot listen on {host}:{port}: {error.strerror}") from None
+        self.servers.append(server)
+        log.info("listening_for_operators", url=_url_of(server))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
         """Take a signal (called by the interpreter, on the loop's thread)."""
@@ -101,12 +125,12 @@ class Server(uvicorn.Server):
 def run(settings: Settings) -> int:
     """Serve until a signal says otherwise; returns the exit status. Blocks; main thread only.
 
-    Raises SettingsError when the admin token cannot be read.
+    Raises SettingsError when a token cannot be read.
     """
     logging.configure(settings.log)
     _allow_many_descriptors()
     app = create_app(settings)
-    app.state.token_check.load(settings)  # a token that cannot be read is told now, not at the first call
+    app.state.access.load(settings)  # a token that cannot be read is told now, not at the first call
     config = uvicorn.Config(
         app.state.front,
         http=PredictionProtocol,
@@ -116,6 +140,7 @@ def run(settings: Settings) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=settings.server.idle_seconds,  # type: ignore[arg-type]  # any number works
         timeout_graceful_shutdown=settings.server.drain_seconds,  # type: ignore[arg-type]  # any number works
     )
     server = Server(config, app, settings)
@@ -127,6 +152,12 @@ def run(settings: Settings) -> int:
         log.error("cannot_start", reason=str(error))
         return 1
     return server.exit_code
+
+
+def _url_of(server: asyncio.Server) -> str:
+    address = server.sockets[0].getsockname()
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"http://{host}:{address[1]}"
 
 
 def _allow_many_descriptors() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from serving.api import admin, health, models, openapi, predict, predict_docs, problems, schemas
+from serving.api import access, admin, health, models, openapi, predict, predict_docs, problems, schemas
 from serving.api.edge import Edge, Front
 from serving.api.shortcut import RequestIds, Shortcut
 
@@ -15,10 +15,10 @@ def install(app: FastAPI) -> None:
     """Add every route, the error handlers and the middleware to `app`, before it takes its first request.
 
     From the first request on, ``app.state`` holds `settings`, `metrics`, `active`, `status` and `operator`.
-    `shortcut` and `front` are there from now on, for a server that can use them.
+    `access`, `shortcut`, `front` and `admin_front` are there from now on, for a server that can use them.
     """
-    app.state.token_check = admin.TokenCheck()
-    endpoint = predict.PredictEndpoint()
+    app.state.access = access.Access()
+    endpoint = predict.PredictEndpoint(app.state.access)
     predict.add_routes(app, endpoint)
     for router in (models.router, admin.router, health.router):
         app.include_router(router)
@@ -27,4 +27,5 @@ def install(app: FastAPI) -> None:
     ids = RequestIds()
     app.state.shortcut = Shortcut(app.state, endpoint, ids)
     app.state.front = Front(app, endpoint, ids)
+    app.state.admin_front = Front(app, endpoint, ids, is_for_operators=True)
     app.add_middleware(Edge, predict=endpoint, ids=ids)

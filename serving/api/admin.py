@@ -2,87 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
 import structlog
-from fastapi import APIRouter, Depends, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ValidationError
 
+from serving.api.access import Access, AccessRefused
 from serving.api.bodies import BodyReader, refuse_media
 from serving.api.models import ModelName, VersionName
 from serving.api.openapi import body_of, problems_of
-from serving.api.problems import AdminRefused
 from serving.api.schemas import ActiveModels, Pin, Rollback
 from serving.api.strict_json import loads, refuse_depth, refuse_repeats, with_repeats
 from serving.domain.errors import InvalidInput, ServingError
 from serving.domain.status import ModelSummary, Operator
-from serving.settings import SecuritySettings, Settings, SettingsError, read_admin_token
+from serving.settings import ServerSettings, TokenScope
 
 MAX_BODY_BYTES = 64 << 10
-CLOSED = (
-    "operator calls are closed: start the server with SERVING_SECURITY__ADMIN_TOKEN set, or with admin_token or "
-    "admin_token_file under [security] in settings.toml"
-)
 
 Document = TypeVar("Document", bound=BaseModel)
 
 log = structlog.get_logger("serving.admin")
-_bodies = BodyReader(MAX_BODY_BYTES)
-_bearer = HTTPBearer(auto_error=False, scheme_name="adminToken", description="The token of `security.admin_token`.")
 
 
-def load_token(settings: SecuritySettings) -> bytes | None:
-    """Return the SHA-256 of the configured token, which is all a comparison needs; None when there is no token.
-
-    Reads the token's file; raises SettingsError.
-    """
-    token = read_admin_token(settings)
-    return None if token is None else hashlib.sha256(token.encode()).digest()
+def bodies(settings: ServerSettings) -> BodyReader:
+    """Return what reads the small bodies of operators' calls."""
+    return BodyReader(MAX_BODY_BYTES, seconds=settings.body_seconds)
 
 
-class TokenCheck:
-    """Lets operators' calls through. The token is read once, with the first call or by `load`."""
-
-    def __init__(self) -> None:
-        self._settings: Settings | None = None
-        self._digest: bytes | None = None
-
-    def load(self, settings: Settings) -> None:
-        """Read the token; raises SettingsError. For a start that should fail when the token cannot be read."""
-        self._digest = load_token(settings.security)
-        self._settings = settings
-
-    def check(self, settings: Settings, given: str | None) -> None:
-        """Raise AdminRefused unless `given` is the token: 403 when there is none to give, else 401."""
-        if settings is not self._settings:
-            try:
-                self.load(settings)
-            except SettingsError as error:
-                log.error("admin_token_unreadable", reason=str(error))
-                raise AdminRefused(403, f"{CLOSED} (what is set cannot be read, see the log)") from None
-        if self._digest is None:
-            raise AdminRefused(403, CLOSED)
-        if given is None:
-            raise AdminRefused(401, "send the header 'Authorization: Bearer <admin token>'", "Bearer")
-        digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
-        if not hmac.compare_digest(digest, self._digest):
-            raise AdminRefused(401, "this is not the admin token", 'Bearer error="invalid_token"')
-
-
-async def _actor(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
-) -> str:
-    """Let the call through and name who makes it, for the history; raises AdminRefused."""
+async def _actor(request: Request) -> str:
+    """Let the call through and name who makes it, for the history; raises AccessRefused."""
     actor = f"admin@{request.client.host if request.client else 'unknown'}"
-    tokens: TokenCheck = request.app.state.token_check
+    access: Access = request.app.state.access
     try:
-        tokens.check(request.app.state.settings, credentials.credentials if credentials else None)
-    except AdminRefused as refused:
+        access.check(TokenScope.ADMIN, request.scope["serving.headers"].get(b"authorization"))
+    except AccessRefused as refused:
         call = f"{request.method} {request.url.path[:200]}"
         log.warning("admin", call=call, actor=actor, outcome="refused", reason=str(refused))
         raise
@@ -91,7 +47,7 @@ async def _actor(
 
 Actor = Annotated[str, Depends(_actor)]
 
-router = APIRouter(tags=["operate"], responses=problems_of(401, 403, 503))
+router = APIRouter(tags=["operate"])
 
 
 @router.post(
@@ -168,17 +124,19 @@ def _operator(request: Request) -> Operator:
 
 async def _read(request: Request, kind: type[Document]) -> Document:
     """Read a small JSON body; an empty one stands for an empty object."""
-    headers = dict(request.scope["headers"])
+    headers = request.scope["serving.headers"]
     refuse_media(headers)
-    raw = await _bodies.read(request.receive, headers)
+    reader: BodyReader = request.app.state.admin_bodies
+    raw = await reader.read(request.receive, headers)
     if not raw.strip():
         raw = b"{}"
-    document = loads(raw)
-    refuse_repeats(with_repeats(raw))
+    max_depth = request.app.state.settings.server.max_json_depth
+    document = loads(raw, max_depth=max_depth)
+    refuse_repeats(with_repeats(raw, max_depth))
     try:
         return kind.model_validate(document)
     except ValidationError as error:
-        refuse_depth(raw)
+        refuse_depth(raw, max_depth)
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])[:60]
         raise InvalidInput(f"{where!r} in the body: {first['msg']}" if where else f"the body: {first['msg']}") from None

@@ -10,7 +10,6 @@ from starlette.requests import ClientDisconnect
 
 from serving.domain.errors import BodyTooLarge, RequestRefused, UnsupportedMedia
 
-BODY_SECONDS = 30.0
 SWEEP_SECONDS = 1.0
 # Many clients read no answer before they have sent everything. So much is let in (and dropped) for their sake.
 DROPPED_BYTES = 256 << 20
@@ -57,7 +56,7 @@ class BodyReader:
     One timer looks after all bodies under way: one for each request would cost 4 us, a fifth of the whole request.
     """
 
-    def __init__(self, max_bytes: int, advice: str = "", seconds: float = BODY_SECONDS) -> None:
+    def __init__(self, max_bytes: int, advice: str = "", *, seconds: float) -> None:
         self._max_bytes = max_bytes
         self._advice = advice
         self._seconds = seconds

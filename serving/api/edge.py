@@ -9,15 +9,29 @@ import structlog
 from starlette.applications import Starlette
 from starlette.datastructures import State
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.api import problems
-from serving.api.predict import PredictEndpoint
+from serving.api import admin, problems
+from serving.api.access import Access, AccessRefused
+from serving.api.paths import DOCS, PAGES, is_for_operators, is_read, path_of
+from serving.api.predict import NOSNIFF, PredictEndpoint
 from serving.api.shortcut import RequestIds, prediction_params
-from serving.settings import Settings
+from serving.settings import Settings, TokenScope
 from serving.telemetry.logging import REQUEST_ID
 
 CLIENT_GONE = 499
+OPERATORS = "serving.operators"
+# The pages are Swagger UI and ReDoc as FastAPI makes them: a line of script that loads the rest from one place.
+PAGE_POLICY = (
+    b"default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; worker-src blob:; "
+    b"style-src 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com; "
+    b"font-src https://fonts.gstatic.com; img-src data: https://fastapi.tiangolo.com https://cdn.redoc.ly; "
+    b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+_USUAL = (NOSNIFF, (b"cache-control", b"no-store"))
+_PAGE = (*_USUAL, (b"x-frame-options", b"DENY"), (b"content-security-policy", PAGE_POLICY))
 
 log = structlog.get_logger("serving.access")
 
@@ -61,18 +75,24 @@ class Edge:
             REQUEST_ID.reset(token)
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, header: tuple[bytes, bytes]) -> int:
-        """Have the application answer, with a header more; return the status. Whatever it raises becomes a problem."""
+        """Have the application answer what may be asked, with some headers more; return the status.
+
+        Whatever it raises becomes a problem.
+        """
         status = 0
+        path = path_of(scope["path"], scope.get("root_path", ""))
+        more = (*(_PAGE if path in PAGES else _USUAL), header)
 
         async def send_with_header(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), header]
+                message["headers"] = [*message.get("headers", ()), *more]
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_header)
+            refusal = self._refusal(scope, path)
+            await (self._app if refusal is None else refusal)(scope, receive, send_with_header)
         except ClientDisconnect:
             status = status or CLIENT_GONE
         except Exception as error:  # noqa: BLE001 - the last resort: no traceback leaves, no connection is dropped
@@ -80,6 +100,21 @@ class Edge:
             if not status:
                 await response(scope, receive, send_with_header)
         return status
+
+    def _refusal(self, scope: Scope, path: str) -> Response | None:
+        """Return the answer to what is not to be seen here, or not by this client. None: let the application answer."""
+        assert self._settings is not None
+        server = self._settings.server
+        is_elsewhere = server.admin_port is not None and OPERATORS not in scope and is_for_operators(path)
+        if is_elsewhere or (path in DOCS and not server.docs):
+            return problems.problem(problems.NOT_FOUND, problems.NOTHING_HERE, {})
+        if is_read(scope["method"], path):
+            access: Access = scope["app"].state.access
+            try:
+                access.check(TokenScope.READ, scope["serving.headers"].get(b"authorization"))
+            except AccessRefused as refused:
+                return problems.respond(refused)
+        return None
 
     async def _pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a websocket or the lifespan on; when the lifespan has begun, the settings are known."""
@@ -95,21 +130,28 @@ class Edge:
         self._settings = state.settings
         self._sample = state.settings.log.access_sample
         self._predict.adopt(state.settings, state.metrics)
+        state.admin_bodies = admin.bodies(state.settings.server)
 
 
 class Front:
     """An application as its own server runs it: predictions go to their endpoint before the framework sees them.
 
-    ASGI; everything else, and what is not HTTP, is the framework's. `state` is the application's.
+    ASGI; everything else, and what is not HTTP, is the framework's. `state` is the application's. One that
+    `is_for_operators` stands behind `server.admin_port`, and marks what comes in there.
     """
 
-    def __init__(self, app: Starlette, predict: PredictEndpoint, ids: RequestIds) -> None:
+    def __init__(
+        self, app: Starlette, predict: PredictEndpoint, ids: RequestIds, *, is_for_operators: bool = False
+    ) -> None:
         self.state = app.state
+        self._is_for_operators = is_for_operators
         self._app = app
         self._edge = Edge(app, predict, ids)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on."""
+        if self._is_for_operators:
+            scope[OPERATORS] = True
         if scope["type"] == "http" and _is_prediction(scope):
             scope["app"] = self._app
             await self._edge(scope, receive, send)

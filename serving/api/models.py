@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
+from pydantic import AfterValidator
 
 from serving.api.openapi import problems_of
 from serving.api.schemas import ActiveModels, AllModels, History, ModelVersions, VersionSummary
 from serving.domain.errors import UnknownModel, UnknownVersion
+from serving.domain.sandbox import Sandbox
 from serving.domain.status import ModelStatus, ModelSummary, Operator, Status, VersionStatus
+from serving.domain.version import why_not_a_name
 
 MAX_PAGE = 10_000
 
-ModelName = Annotated[str, Path(description="name of the model", examples=["iris"])]
-VersionName = Annotated[str, Path(description="name of the version", examples=["3"])]
+
+def _model_name(text: str) -> str:
+    if why := why_not_a_name(text):
+        raise UnknownModel(f"no model is called that: {why}")
+    return text
+
+
+def _version_name(text: str) -> str:
+    if why := why_not_a_name(text):
+        raise UnknownVersion(f"no version is called that: {why}")
+    return text
+
+
+# No name that could not be in the store gets any further than here.
+ModelName = Annotated[str, AfterValidator(_model_name), Path(description="name of the model", examples=["iris"])]
+VersionName = Annotated[str, AfterValidator(_version_name), Path(description="name of the version", examples=["3"])]
 
 router = APIRouter(tags=["models"])
 
@@ -24,7 +42,7 @@ async def list_models(request: Request) -> AllModels:
     """Say for every version in the store where it stands and why."""
     status: Status = request.app.state.status
     models = tuple(_with_versions(model) for _, model in sorted(status.models.items()))
-    return AllModels(models=models, store=status.store)
+    return AllModels(models=models, store=status.store, sandbox=_sandbox(status))
 
 
 @router.get("/models/active", summary="What answers right now")
@@ -75,6 +93,16 @@ def known_model(request: Request, name: str) -> ModelStatus:
     if model is None:
         raise UnknownModel(f"no model named {name[:120]!r}; GET /models lists the ones there are")
     return model
+
+
+def _sandbox(status: Status) -> Sandbox | None:
+    held = [
+        version.sandbox
+        for model in status.models.values()
+        for version in model.versions
+        if version.is_loaded and version.sandbox is not None
+    ]
+    return reduce(Sandbox.weaker, held) if held else None
 
 
 def _with_versions(model: ModelStatus) -> ModelVersions:

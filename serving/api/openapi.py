@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from serving.api import problems
 from serving.api.bodies import BodyTooSlow
+from serving.api.paths import is_for_operators, is_read
 from serving.api.problems import INTERNAL, KINDS, MEDIA_TYPE, TYPE_PREFIX, Kind, Problem
 from serving.domain import errors
 
@@ -17,28 +18,39 @@ REF = "#/components/schemas/{model}"
 DESCRIPTION = """Ask a model, see which version answers, and steer which one does.
 
 Every answer carries `X-Request-Id`, predictions also `X-Model-Name` and `X-Model-Version`. Every error is an
-`application/problem+json` document whose `detail` says what to do."""
+`application/problem+json` document whose `detail` says what to do. Tokens for predicting and reading are needed where
+the server has been given some; operators' calls always need one, and it opens the others too."""
 
 _ADMIN = problems.ADMIN_REFUSED
+_ANYWHERE = (400, 408, 431, 503)  # a connection may answer these by itself
+_TOKENS = {
+    "predictToken": "One of `security.predict_token`; not needed where there is none.",
+    "readToken": "One of `security.read_token`; not needed where there is none.",
+    "adminToken": "One of `security.admin_token`, which opens everything.",
+}
 _EXAMPLES: dict[int, tuple[str, Kind, str]] = {
     400: (
-        "The body is not JSON, or is nested deeper than 16 levels.",
+        "The body is not JSON or is nested too deep, or what was sent is not HTTP.",
         KINDS[errors.NotJson],
         "the body is not JSON: trailing comma is not allowed at line 1, column 21",
     ),
     401: (
-        "No token was sent, or another one.",
+        "A token is needed here, and none was sent, or one that is not known.",
         _ADMIN,
         "send the header 'Authorization: Bearer <admin token>'",
     ),
-    403: ("No admin token is configured: operator calls are closed.", _ADMIN, "operator calls are closed: ..."),
+    403: (
+        "The token is for something else; or no admin token is configured, and operator calls are closed.",
+        _ADMIN,
+        "operator calls are closed: ...",
+    ),
     404: (
         "No such model or version, or it is not loaded.",
         KINDS[errors.UnknownModel],
         "no model named 'irsi'; GET /models lists the ones there are",
     ),
     408: (
-        "The body did not arrive in time.",
+        "The head or the body of the request did not arrive in time.",
         KINDS[BodyTooSlow],
         "the body did not arrive within 30 seconds",
     ),
@@ -61,6 +73,11 @@ _EXAMPLES: dict[int, tuple[str, Kind, str]] = {
         "JSON, but not what is taken here; names the row and the feature.",
         KINDS[errors.InvalidInput],
         "row 0, feature 'x1': NaN is not a finite number",
+    ),
+    431: (
+        "The request line and the headers are larger than the server takes.",
+        problems.HEAD_TOO_LARGE,
+        "the request line and the headers are larger than 32 kB",
     ),
     500: ("The model raised, or the server has a bug.", INTERNAL, problems.BUG),
     503: (
@@ -113,12 +130,35 @@ def _document(app: FastAPI, components: tuple[type[BaseModel], ...]) -> dict[str
     # FastAPI assumes a 422 of its own for every route with a parameter; ours are documented where they can happen.
     for assumed in ("HTTPValidationError", "ValidationError"):
         schemas.pop(assumed, None)
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            assumed_content = operation["responses"].get("422", {}).get("content", {})
-            if "application/json" in assumed_content:
-                del operation["responses"]["422"]
+    document["components"]["securitySchemes"] = {
+        name: {"type": "http", "scheme": "bearer", "description": description} for name, description in _TOKENS.items()
+    }
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            _complete(operation, method.upper(), path)
     return document
+
+
+def _complete(operation: dict[str, Any], method: str, path: str) -> None:
+    """Say who may make a call, and what any call may be answered with."""
+    responses = operation["responses"]
+    if "application/json" in responses.get("422", {}).get("content", {}):
+        del responses["422"]
+    security = _security_of(method, path)
+    if security:
+        operation["security"] = security
+    for status in _ANYWHERE + ((401, 403) if security else ()):
+        responses.setdefault(str(status), _problem_response(status))
+    operation["responses"] = dict(sorted(responses.items()))
+
+
+def _security_of(method: str, path: str) -> list[dict[str, list[str]]]:
+    """Return the tokens of which one is needed; an empty one means that none may be needed either."""
+    if path.endswith("/predict"):
+        return [{}, {"predictToken": []}, {"adminToken": []}]
+    if is_read(method, path):
+        return [{}, {"readToken": []}, {"adminToken": []}]
+    return [{"adminToken": []}] if is_for_operators(path) else []
 
 
 def _problem_response(status: int) -> dict[str, Any]:

@@ -39,8 +39,16 @@ class RowPieces:
     `is_guess` says that the cuts were searched for and hold for rows of plain numbers only.
     """
 
-    def __init__(self, raw: bytes, cuts: list[tuple[int, int, int]], *, is_guess: bool = False) -> None:
+    def __init__(
+        self,
+        raw: bytes,
+        cuts: list[tuple[int, int, int]],
+        *,
+        max_depth: int = MAX_DEPTH,
+        is_guess: bool = False,
+    ) -> None:
         self._raw = raw
+        self._max_depth = max_depth
         self._cuts = cuts
         self._is_guess = is_guess
         self._count = sum(rows for _, _, rows in cuts)
@@ -56,11 +64,11 @@ class RowPieces:
         first_row = 0
         for start, end, count in self._cuts:
             fragment = b"[" + self._raw[start:end] + b"]"
-            rows = loads(fragment, offset=start)
+            rows = loads(fragment, start, self._max_depth)
             if len(rows) != count:
                 raise NotJson(f"the body is not JSON: a row is missing between two commas near byte {start}")
             if fragment.count(b'"') and count_strings(fragment) != strings_in(rows):
-                refuse_repeats(with_repeats(fragment), first_row)
+                refuse_repeats(with_repeats(fragment, self._max_depth), first_row)
             yield Piece(rows, b"true" in fragment or b"false" in fragment)
             first_row += count
 
@@ -79,7 +87,7 @@ class RowPieces:
             done += count
         else:
             return
-        found = _precise(self._raw).rows  # raises where the body is wrong, or has what no model takes
+        found = _precise(self._raw, self._max_depth).rows  # raises where the body is wrong, or has what no model takes
         for piece in [Piece(found)] if isinstance(found, list) else found:
             rows = piece.rows[max(0, done) :]
             done -= len(piece.rows)
@@ -87,15 +95,15 @@ class RowPieces:
                 yield Piece(rows, piece.may_contain_bools)
 
 
-def parse_large(raw: bytes) -> PredictRequest:
+def parse_large(raw: bytes, max_depth: int = MAX_DEPTH) -> PredictRequest:
     """Read a whole body without holding the interpreter lock for long; raises NotJson or InvalidInput. Any thread.
 
     Bodies that are not one long array of rows are read in one go like any other.
     """
     cuts = _search(raw)
     if cuts is not None:
-        return PredictRequest(RowPieces(raw, cuts, is_guess=True), None)
-    return _precise(raw)
+        return PredictRequest(RowPieces(raw, cuts, max_depth=max_depth, is_guess=True), None)
+    return _precise(raw, max_depth)
 
 
 def _search(raw: bytes) -> list[tuple[int, int, int]] | None:
@@ -118,21 +126,21 @@ def _search(raw: bytes) -> list[tuple[int, int, int]] | None:
     return [*found, (start, end, raw.count(b"[", start, end))]
 
 
-def _precise(raw: bytes) -> PredictRequest:
-    layout = _find_rows(raw)
+def _precise(raw: bytes, max_depth: int) -> PredictRequest:
+    layout = _find_rows(raw, max_depth)
     if layout is None or layout.end - layout.start < PIECE_BYTES:
-        return parse(raw)
+        return parse(raw, max_depth)
     envelope = raw[: layout.start] + raw[layout.end :]
     try:
-        document = loads(envelope)
+        document = loads(envelope, max_depth=max_depth)
         rows, is_single = rows_of(document)
     except (NotJson, InvalidInput):
-        return parse(raw)
+        return parse(raw, max_depth)
     if is_single or rows or (not layout.commas.size and not raw[layout.start : layout.end].strip()):
-        return parse(raw)
+        return parse(raw, max_depth)
     if count_strings(envelope) != len(document) + (document.get("method") is not None):
-        refuse_repeats(with_repeats(envelope))
-    return PredictRequest(RowPieces(raw, _cuts(layout)), document.get("method"))
+        refuse_repeats(with_repeats(envelope, max_depth))
+    return PredictRequest(RowPieces(raw, _cuts(layout), max_depth=max_depth), document.get("method"))
 
 
 class _Layout(NamedTuple):
@@ -143,7 +151,7 @@ class _Layout(NamedTuple):
     commas: NDArray[np.int64]
 
 
-def _find_rows(raw: bytes) -> _Layout | None:
+def _find_rows(raw: bytes, max_depth: int) -> _Layout | None:
     text = raw
     if b"\\" in raw:  # same length, so that positions hold; what is left of quotes begins or ends a string
         text = raw.replace(b"\\\\", b"__").replace(b'\\"', b"__")
@@ -155,8 +163,8 @@ def _find_rows(raw: bytes) -> _Layout | None:
         steps = _STEPS[codes]
         steps[inside] = 0
         depths = np.cumsum(steps, dtype=np.int32) + depth
-        if depths.max() > MAX_DEPTH:
-            raise NotJson(f"the body is nested deeper than {MAX_DEPTH} levels")
+        if depths.max() > max_depth:
+            raise NotJson(f"the body is nested deeper than {max_depth} levels")
         is_two = depths == 2
         opened.append(np.flatnonzero(is_two & (steps == 1)) + start)
         closed.append(np.flatnonzero((depths == 1) & (steps == -1)) + start)

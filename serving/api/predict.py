@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from serving.api import predict_docs, problems
+from serving.api.access import Access
 from serving.api.answers import encode, encode_now
 from serving.api.bodies import BodyReader, Headers, refuse_media
 from serving.api.pieces import LARGE_BYTES, parse_large
@@ -26,8 +27,10 @@ from serving.api.predict_body import parse
 from serving.api.strict_json import refuse_depth
 from serving.domain.errors import InvalidInput, NothingActive, NotJson, UnknownModel
 from serving.prediction import Answer, Limits, execute, execute_now, hold, look
-from serving.settings import Settings
+from serving.settings import Settings, TokenScope
 from serving.telemetry.metrics import Metrics
+
+NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 _JSON = (b"content-type", b"application/json")
 
@@ -35,16 +38,20 @@ _JSON = (b"content-type", b"application/json")
 class PredictEndpoint:
     """Answers one prediction request; the model and version asked for are in the scope's path parameters."""
 
-    def __init__(self) -> None:
+    def __init__(self, access: Access) -> None:
+        self._access = access
         self.adopt(Settings(), Metrics(""))
 
     def adopt(self, settings: Settings, metrics: Metrics) -> None:
         """Take what is known only when the lifespan has begun; before the first request, and after a restart."""
         self._metrics = metrics
+        self._access.adopt(settings)
+        self._is_open = self._access.is_open(TokenScope.PREDICT)
         self._limits = Limits.of(settings.server)
         advice = "; send fewer rows at a time, or raise server.max_body_mb"
         max_bytes = int(settings.server.max_body_mb * (1 << 20))
-        self._bodies = BodyReader(max_bytes, advice)
+        self._bodies = BodyReader(max_bytes, advice, seconds=settings.server.body_seconds)
+        self._max_depth = settings.server.max_json_depth
         self._most_now = min(max_bytes, LARGE_BYTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,12 +67,14 @@ class PredictEndpoint:
         """
         if len(raw) > self._most_now:
             return None
+        if not self._is_open:
+            self._access.check(TokenScope.PREDICT, headers.get(b"authorization"))
         started = perf_counter()
         servable = look(state, self._limits, params.get("model"), params.get("version"))
         if not servable.engine.is_immediate:
             return None
         refuse_media(headers)
-        answer = execute_now(servable, parse(raw), self._limits)
+        answer = execute_now(servable, parse(raw, self._max_depth), self._limits)
         body = None if answer is None else encode_now(answer)
         if answer is None or body is None:
             return None
@@ -84,9 +93,13 @@ class PredictEndpoint:
         raw = b""
         try:
             headers: Headers = scope["serving.headers"]
+            self._access.check(TokenScope.PREDICT, headers.get(b"authorization"))
             refuse_media(headers)
             raw = await self._bodies.read(receive, headers)
-            request = parse(raw) if len(raw) <= LARGE_BYTES else await asyncio.to_thread(parse_large, raw)
+            if len(raw) <= LARGE_BYTES:
+                request = parse(raw, self._max_depth)
+            else:
+                request = await asyncio.to_thread(parse_large, raw, self._max_depth)
             with hold(state, self._limits, params.get("model"), params.get("version")) as servable:
                 model, version = servable.id.model, servable.id.version
                 answer = await execute(servable, request, self._limits)
@@ -94,37 +107,36 @@ class PredictEndpoint:
         except ClientDisconnect:
             raise
         except Exception as error:  # noqa: BLE001 - every failure is answered, and known here by its version
-            response = _problem(error, state, params, raw, (model, version))
-            response.raw_headers.extend(extra)
+            response = self._problem(error, state, params, raw, (model, version))
+            response.raw_headers.extend((NOSNIFF, *extra))
             status = response.status_code
             await response(scope, receive, send)
         else:
             status, rows = 200, answer.rows
             names = ((b"x-model-name", model.encode()), (b"x-model-version", version.encode()))
-            start = [_JSON, (b"content-length", b"%d" % len(body)), *names, *extra]
+            start = [_JSON, (b"content-length", b"%d" % len(body)), NOSNIFF, *names, *extra]
             await send({"type": "http.response.start", "status": 200, "headers": start})
             await send({"type": "http.response.body", "body": body})
         self._metrics.traffic(model, version).record(status, rows, perf_counter() - started)
         return status
 
-
-def _problem(
-    error: Exception, state: State, params: dict[str, str], raw: bytes, answered_by: tuple[str, str]
-) -> Response:
-    model, version = answered_by
-    try:
-        if isinstance(error, InvalidInput) and len(raw) <= LARGE_BYTES:  # larger ones have been looked at
-            refuse_depth(raw)
-    except NotJson as deeper:
-        error = deeper
-    if isinstance(error, UnknownModel):
-        error = _not_yet(error, state, params.get("model"))
-    if not model:
-        return problems.respond(error, *problems.names_of(params))
-    response = problems.respond(error, model, version)
-    response.headers["x-model-name"] = model
-    response.headers["x-model-version"] = version
-    return response
+    def _problem(
+        self, error: Exception, state: State, params: dict[str, str], raw: bytes, answered_by: tuple[str, str]
+    ) -> Response:
+        model, version = answered_by
+        try:
+            if isinstance(error, InvalidInput) and len(raw) <= LARGE_BYTES:  # larger ones have been looked at
+                refuse_depth(raw, self._max_depth)
+        except NotJson as deeper:
+            error = deeper
+        if isinstance(error, UnknownModel):
+            error = _not_yet(error, state, params.get("model"))
+        if not model:
+            return problems.respond(error, *problems.names_of(params))
+        response = problems.respond(error, model, version)
+        response.headers["x-model-name"] = model
+        response.headers["x-model-version"] = version
+        return response
 
 
 def _not_yet(error: UnknownModel, state: State, model: str | None) -> UnknownModel | NothingActive:

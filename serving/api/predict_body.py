@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Any
 
-from serving.api.strict_json import count_strings, loads, refuse_repeats, with_repeats
+from serving.api.strict_json import MAX_DEPTH, count_strings, loads, refuse_repeats, with_repeats
 from serving.domain.errors import InvalidInput
 from serving.prediction import PredictRequest
 
@@ -14,9 +14,9 @@ KEYS = ("instances", "input", "method")
 _USUAL = b'{"instances":'
 
 
-def parse(raw: bytes) -> PredictRequest:
+def parse(raw: bytes, max_depth: int = MAX_DEPTH) -> PredictRequest:
     """Read a whole body; raises NotJson or InvalidInput. Blocks for 20 ms per MiB: `pieces` is for large ones."""
-    document = loads(raw)
+    document = loads(raw, max_depth=max_depth)
     if raw.startswith(_USUAL) and raw.count(b'"') == 2:
         # One key and no string but that: what nearly every request looks like. Bools and few numbers have an "e".
         rows = document["instances"]
@@ -28,7 +28,7 @@ def parse(raw: bytes) -> PredictRequest:
     # came twice, which no parser of JSON reports.
     strings = len(document) + (method is not None)
     if raw.count(b'"') != 2 * strings and count_strings(raw) != strings + strings_in(rows):
-        refuse_repeats(with_repeats(raw))
+        refuse_repeats(with_repeats(raw, max_depth))
     return PredictRequest(rows, method, is_single, b"true" in raw or b"false" in raw)
 
 

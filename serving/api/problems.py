@@ -16,9 +16,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.api.access import AccessRefused
 from serving.api.bodies import BodyTooSlow
 from serving.domain import errors
 from serving.domain.version import why_not_a_name
+from serving.settings import TokenScope
 from serving.telemetry.logging import REQUEST_ID
 
 MEDIA_TYPE = "application/problem+json"
@@ -37,18 +39,17 @@ class Kind:
     title: str
 
 
-class AdminRefused(Exception):
-    """An operator's call without the right token. 401: say who you are; 403: nobody may."""
-
-    def __init__(self, status: int, message: str, challenge: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.challenge = challenge
-
-
+NOTHING_HERE = "there is nothing under this path"
 BUG = "this is a bug in the server; its log has the reason under this request id"
 INTERNAL = Kind(500, "internal", "The server failed")
 ADMIN_REFUSED = Kind(401, "admin-refused", "Not allowed without the admin token")
+ACCESS_REFUSED = Kind(401, "access-refused", "Not allowed without a token for it")
+NOT_FOUND = Kind(404, "not-found", "Not Found")
+# What the connection itself answers, before there is a request: see `serving.http1`.
+BAD_REQUEST = Kind(400, "bad-request", "What was sent is not HTTP")
+HEAD_TOO_SLOW = Kind(408, "head-too-slow", "The request did not arrive in time")
+HEAD_TOO_LARGE = Kind(431, "head-too-large", "The request line and headers are too large")
+TOO_MANY_CONNECTIONS = Kind(503, "too-many-connections", "Too many connections are open")
 KINDS: dict[type[Exception], Kind] = {
     errors.NotJson: Kind(400, "not-json", "The body is not JSON"),
     errors.UnknownModel: Kind(404, "unknown-model", "No such model"),
@@ -85,7 +86,7 @@ class Problem(BaseModel):
 def install(app: FastAPI) -> None:
     """Make `app` answer every error as a problem: this package's, the framework's and unexpected ones."""
     app.add_exception_handler(errors.ServingError, _on_error)
-    app.add_exception_handler(AdminRefused, _on_error)
+    app.add_exception_handler(AccessRefused, _on_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(Exception, _on_error)
@@ -97,10 +98,10 @@ def respond(error: Exception, model: str | None = None, version: str | None = No
     An error nobody foresaw is logged with its traceback and answered without any of it.
     """
     headers: dict[str, str] = {}
-    if isinstance(error, AdminRefused):
+    if isinstance(error, AccessRefused):
         if error.challenge is not None:
             headers["WWW-Authenticate"] = error.challenge
-        kind = replace(ADMIN_REFUSED, status=error.status)
+        kind = replace(ADMIN_REFUSED if error.scope is TokenScope.ADMIN else ACCESS_REFUSED, status=error.status)
         return problem(kind, str(error), headers, model, version)
     kind = kind_of(error)
     if kind is INTERNAL:
@@ -120,7 +121,7 @@ def kind_of(error: Exception) -> Kind:
 
 def status_of(error: Exception) -> int:
     """Return the HTTP status that `error` is answered with."""
-    return error.status if isinstance(error, AdminRefused) else kind_of(error).status
+    return error.status if isinstance(error, AccessRefused) else kind_of(error).status
 
 
 def problem(
@@ -161,7 +162,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     phrase = client.responses.get(error.status_code, "Error")
     detail = str(error.detail)
     if error.status_code == 404 and detail == phrase:
-        detail = "there is nothing under this path; GET /docs lists what there is"
+        detail = NOTHING_HERE + ("; GET /docs lists what there is" if request.app.state.settings.server.docs else "")
     elif error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         detail = f"{request.method[:20]} is not possible here" + (f"; allowed: {allowed}" if allowed else "")

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
 from serving.domain.status import HistoryEntry, ModelSummary, StoreStatus, VersionStatus
 
@@ -46,10 +47,13 @@ class ModelVersions(ModelSummary):
 
 
 class AllModels(Answer):
-    """Every model and version, and whether the store can be listed."""
+    """Every model and version, whether the store can be listed, and the layers of the sandbox that held every host of
+    what is loaded (null while nothing is).
+    """
 
     models: tuple[ModelVersions, ...]
     store: StoreStatus
+    sandbox: Sandbox | None = None
 
 
 class History(Answer):

@@ -63,8 +63,8 @@ class Shortcut:
             return None
         answer, body = found
         head = (
-            b"content-type: application/json\r\ncontent-length: %d\r\nx-model-name: %b\r\nx-model-version: %b\r\n"
-            b"x-request-id: %b\r\n"
+            b"content-type: application/json\r\ncontent-length: %d\r\nx-content-type-options: nosniff\r\n"
+            b"x-model-name: %b\r\nx-model-version: %b\r\nx-request-id: %b\r\n"
         )
         names = answer.model.encode(), answer.version.encode()
         return head % (len(body), *names, self._ids.of(headers)), body

@@ -32,7 +32,7 @@ class Repeated(NamedTuple):
     key: str
 
 
-def loads(raw: bytes, offset: int = 0) -> Any:
+def loads(raw: bytes, offset: int = 0, max_depth: int = MAX_DEPTH) -> Any:
     """Parse one JSON document; `offset` is where it starts in the body, for messages.
 
     Numbers no float can hold come back as NaN or infinity, for the caller to refuse by name. Raises NotJson.
@@ -40,17 +40,17 @@ def loads(raw: bytes, offset: int = 0) -> Any:
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        return _second_look(raw, error, offset)
+        return _second_look(raw, error, offset, max_depth)
 
 
-def refuse_depth(raw: bytes) -> None:
-    """Raise NotJson when brackets nest deeper than 16. A few passes at the speed of C, whatever the bytes are.
+def refuse_depth(raw: bytes, max_depth: int = MAX_DEPTH) -> None:
+    """Raise NotJson when brackets nest deeper than `max_depth`. A few passes at the speed of C, whatever the bytes are.
 
     Nothing this service takes nests deeper than 3, so there is no need to look unless something else is wrong.
     """
     steps = np.frombuffer(_STRING.sub(b"", raw).translate(_STEPS, _NOT_BRACKETS), np.int8)
-    if steps.size and int(np.cumsum(steps, dtype=np.int32).max()) > MAX_DEPTH:
-        raise NotJson(f"the body is nested deeper than {MAX_DEPTH} levels")
+    if steps.size and int(np.cumsum(steps, dtype=np.int32).max()) > max_depth:
+        raise NotJson(f"the body is nested deeper than {max_depth} levels")
 
 
 def count_strings(raw: bytes) -> int:
@@ -61,9 +61,9 @@ def count_strings(raw: bytes) -> int:
     return quotes // 2
 
 
-def with_repeats(raw: bytes) -> Any:
+def with_repeats(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
     """Parse a valid document once more, slowly, with `Repeated` in place of every object that repeats a key."""
-    refuse_depth(raw)
+    refuse_depth(raw, max_depth)
     return json.loads(raw, object_pairs_hook=_object, parse_int=len, parse_float=len)
 
 
@@ -76,8 +76,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Repeated:
     return found
 
 
-def _second_look(raw: bytes, error: orjson.JSONDecodeError, offset: int) -> Any:
-    refuse_depth(raw)
+def _second_look(raw: bytes, error: orjson.JSONDecodeError, offset: int, max_depth: int) -> Any:
+    refuse_depth(raw, max_depth)
     try:
         text = raw.decode()
     except UnicodeDecodeError as wrong:

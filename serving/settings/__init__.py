@@ -8,7 +8,6 @@ In the environment an empty variable is one that is not set, and a list is JSON 
 (``SERVING_STORE__IGNORE='*.bak, old-*'``).
 """
 
-from serving.settings.admin_token import read_admin_token
 from serving.settings.groups import (
     CandidateSettings,
     EngineSettings,
@@ -20,8 +19,9 @@ from serving.settings.groups import (
     StateSettings,
     StoreSettings,
 )
-from serving.settings.loading import load_settings
+from serving.settings.loading import forget_tokens, load_settings, load_token
 from serving.settings.problems import SettingsError
+from serving.settings.token_files import TokenScope, read_digests, read_token_file
 
 __all__ = [
     "CandidateSettings",
@@ -34,6 +34,10 @@ __all__ = [
     "SettingsError",
     "StateSettings",
     "StoreSettings",
+    "TokenScope",
+    "forget_tokens",
     "load_settings",
-    "read_admin_token",
+    "load_token",
+    "read_digests",
+    "read_token_file",
 ]

@@ -14,6 +14,7 @@ from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
 from serving.settings.groups import GROUPS, KEYS, Settings
 from serving.settings.problems import PREFIX, Given, SettingsError, Source, problem_lines, variable
+from serving.settings.token_files import TokenScope, read_token_file, refuse_both
 
 FILE_VARIABLE = "SERVING_SETTINGS"
 DEFAULT_FILE = Path("settings.toml")
@@ -28,9 +29,7 @@ def load_settings(flags: Mapping[str, Any] = {}, file: Path | None = None) -> Se
     `flags` maps ``"group.field"`` to a value, None meaning that the flag was not given. `file` is the settings file
     named on the command line. Raises SettingsError with one line for each thing that is wrong, all of them at once.
     """
-    given: dict[str, Given] = {}
-    for layer in (_from_file(file), _from_environment(os.environ), _from_flags(flags)):
-        given.update({each.key: each for each in layer})
+    given = _gather(flags, file)
     groups: dict[str, Any] = {}
     for each in given.values():
         group, _, name = each.key.partition(".")
@@ -42,6 +41,33 @@ def load_settings(flags: Mapping[str, Any] = {}, file: Path | None = None) -> Se
         return Settings(**groups)
     except ValidationError as error:
         raise SettingsError("\n".join(problem_lines(given, error))) from None
+
+
+def load_token(scope: TokenScope) -> str | None:
+    """Return the token a client of this scope sends, None when there is none; of a file with several the first.
+
+    Settings keep digests, which nobody can send; so this asks their sources again. Blocks; raises SettingsError.
+    """
+    given = _gather({}, None)
+    setting, file = (given.get(f"security.{scope}_token{suffix}") for suffix in ("", "_file"))
+    refuse_both(scope, setting, file)
+    if file is not None:
+        return read_token_file(Path(str(file.value)), scope)[0]
+    return None if setting is None else str(setting.value).strip()
+
+
+def forget_tokens() -> None:
+    """Take every token out of this process's environment: for a server, which keeps their digests only."""
+    names = {variable(f"security.{scope}_token") for scope in TokenScope}
+    for spelling in [name for name in os.environ if name.upper() in names]:
+        del os.environ[spelling]
+
+
+def _gather(flags: Mapping[str, Any], file: Path | None) -> dict[str, Given]:
+    given: dict[str, Given] = {}
+    for layer in (_from_file(file), _from_environment(os.environ), _from_flags(flags)):
+        given.update({each.key: each for each in layer})
+    return given
 
 
 def _from_file(named: Path | None) -> Iterator[Given]:

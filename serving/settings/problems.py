@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, get_args
 
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from serving.settings.groups import GROUPS, KEYS
+from serving.settings.token_digest import TokenDigest
 
 PREFIX = "SERVING_"
 
@@ -68,7 +69,7 @@ def _what(each: Given, kind: str, message: str) -> str:
         example = f"{group}.{next(iter(GROUPS[group].model_fields))}"
         return f"a group is set field by field, such as {_spelt(example, each)}"
     field = GROUPS[group].model_fields[name]
-    seen = "the value" if SecretStr in get_args(field.annotation) else repr(each.value)[:80]
+    seen = "the value" if TokenDigest in get_args(field.annotation) else repr(each.value)[:80]
     # pydantic says: Input should be a valid integer, unable to parse string as an integer
     expected = message.removeprefix("Input ").partition(", unable to")[0]
     return f"{seen} {expected} ({field.description})"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +14,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from serving.settings import SecuritySettings, Settings, SettingsError, load_settings, read_admin_token
+from serving.settings import (
+    SecuritySettings,
+    Settings,
+    SettingsError,
+    TokenScope,
+    forget_tokens,
+    load_settings,
+    load_token,
+    read_digests,
+)
 
 Write = Callable[..., Path]
 
@@ -140,6 +151,11 @@ def test_the_settings_file_of_the_project_holds_the_defaults() -> None:
         ('[store]\nwatch = "evnts"', "store.watch: 'evnts' should be 'auto', 'events' or 'poll' (how changes"),
         ("[store]\nignore = [1]", "store.ignore: [1] should be a valid string (glob patterns"),
         ("[security]\nadmin_token = 4711", "security.admin_token: the value should be a valid string (token of"),
+        (
+            '[security]\ntrusted_keys = ["ed25519:AAAA"]',
+            "security.trusted_keys: ['ed25519:AAAA'] should hold public keys as 'serving keygen' prints them: the ",
+        ),
+        ('[security]\ntrusted_keys = ["k.pub"]', "security.trusted_keys: ['k.pub'] should hold public keys as"),
         ("[server]\nport =", "is not TOML: Invalid value (at "),
         ("a = 1\n[server]\nport = 1\nport = 2", "is not TOML: Cannot overwrite a value (at line 4, the last one)"),
     ],
@@ -218,14 +234,22 @@ def test_a_misspelt_secret_is_not_shown(name: str, monkeypatch: pytest.MonkeyPat
     assert "hush" not in "".join(problems())
 
 
-# --- the operators' token ---------------------------------------------------------------------------------------------
+# --- tokens -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_token_comes_from_the_setting_or_from_its_file(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text("from-file\n")
-    assert read_admin_token(SecuritySettings()) is None
-    assert read_admin_token(SecuritySettings(admin_token="from-setting")) == "from-setting"
-    assert read_admin_token(SecuritySettings(admin_token_file=tmp_path / "token")) == "from-file"
+def digests(**security: Any) -> tuple[bytes, ...]:
+    return read_digests(SecuritySettings(**security))[TokenScope.ADMIN]
+
+
+def sha256(*tokens: str) -> tuple[bytes, ...]:
+    return tuple(hashlib.sha256(token.encode()).digest() for token in tokens)
+
+
+def test_tokens_come_from_the_setting_or_from_its_file(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("# the old one until May\n first\r\n\nsecond\n  # not-this-one\n")
+    assert digests() == ()
+    assert digests(admin_token=" from-setting\n") == sha256("from-setting")
+    assert digests(admin_token_file=tmp_path / "token") == sha256("first", "second")
 
 
 @pytest.mark.parametrize(
@@ -233,28 +257,62 @@ def test_the_token_comes_from_the_setting_or_from_its_file(tmp_path: Path) -> No
     [
         (None, "cannot read token: No such file or directory"),
         (b"", "token: is empty; put a token there or remove the setting"),
-        (b" \n", "token: is empty; put a token there or remove the setting"),
+        (b" \n# hush\n", "token: is empty; put a token there or remove the setting"),
         (b"hush hush", "token: a token is one line of ASCII without spaces"),
-        (b"hush\nhush", "token: a token is one line of ASCII without spaces"),
+        (b"fine\nhush hush", "token: a token is one line of ASCII without spaces"),
         ("hüsh".encode(), "token: a token is one line of ASCII without spaces"),
         (b"\xff\xfe", "token: a token is one line of ASCII without spaces"),
-        (b"h" * 5000, "token is no token: longer than 4096 bytes"),
+        (b"h" * 70_000, "token holds no tokens: it is longer than 65536 bytes"),
+        (b"hush\n" * 101, "token: has 101 tokens, at most 100 are taken"),
     ],
 )
-def test_a_token_file_that_holds_no_token_is_an_error(content: bytes | None, line: str, tmp_path: Path) -> None:
+def test_a_token_file_that_holds_no_tokens_is_an_error(content: bytes | None, line: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "token").write_bytes(content)
     with pytest.raises(SettingsError) as caught:
-        read_admin_token(SecuritySettings(admin_token_file=Path("token")))
+        digests(admin_token_file=Path("token"))
     assert str(caught.value) == f"security.admin_token_file: {line}"
 
 
-def test_an_empty_token_is_refused_and_two_are_too() -> None:
-    with pytest.raises(SettingsError, match=r"security\.admin_token: is empty"):
-        read_admin_token(SecuritySettings(admin_token=""))
-    with pytest.raises(SettingsError, match="both set"):
-        read_admin_token(SecuritySettings(admin_token="a", admin_token_file=Path("token")))
+@pytest.mark.parametrize("scope", list(TokenScope))
+def test_a_token_that_is_none_is_refused_without_being_shown(scope: TokenScope) -> None:
+    for token, why in (("hush hush", "be one line of ASCII without spaces"), (" ", "not be empty; put a token there")):
+        (seen,) = problems(flags={f"security.{scope}_token": token})
+        assert seen.startswith(f"command line: security.{scope}_token: the value should {why}")
+        assert "hush" not in seen
 
 
-def test_the_token_is_not_in_the_text_of_the_settings() -> None:
-    assert "hush" not in repr(load_settings({"security.admin_token": "hush"}))
+def test_a_token_and_a_file_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="admin_token and admin_token_file are both set"):
+        digests(admin_token="a", admin_token_file=Path("token"))
+    monkeypatch.setenv("SERVING_SECURITY__READ_TOKEN", "a")
+    monkeypatch.setenv("SERVING_SECURITY__READ_TOKEN_FILE", "b")
+    with pytest.raises(SettingsError, match="read_token and read_token_file are both set"):
+        load_token(TokenScope.READ)
+
+
+def test_settings_do_not_hold_a_token_in_any_form_that_could_be_read_back() -> None:
+    settings = load_settings({"security.admin_token": "hush"})
+    everything = [repr(settings), settings.model_dump_json(), repr(settings.model_dump()), str(pickle.dumps(settings))]
+    assert "hush" not in "".join(everything)
+    assert settings == load_settings({"security.admin_token": "hush"})
+    assert settings != load_settings({"security.admin_token": "other"})
+
+
+def test_a_client_is_given_the_token_as_it_is(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_token(TokenScope.READ) is None
+    write("one\ntwo\n", "tokens")
+    write('[security]\nread_token_file = "tokens"\npredict_token = "from-file"')
+    assert load_token(TokenScope.READ) == "one"
+    monkeypatch.setenv("SERVING_SECURITY__PREDICT_TOKEN", "from-environment")
+    assert load_token(TokenScope.PREDICT) == "from-environment"
+    assert load_token(TokenScope.ADMIN) is None
+
+
+def test_a_server_forgets_the_tokens_of_its_environment_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SERVING_SECURITY__ADMIN_TOKEN", "serving_security__predict_token", "SERVING_SECURITY__READ_TOKEN"):
+        monkeypatch.setenv(name, "hush")
+    monkeypatch.setenv("SERVING_SECURITY__READ_TOKEN_FILE", "a-path")
+    forget_tokens()
+    assert "hush" not in os.environ.values()
+    assert os.environ["SERVING_SECURITY__READ_TOKEN_FILE"] == "a-path"

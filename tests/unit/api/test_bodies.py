@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from serving.api import bodies
 from serving.api.bodies import BodyReader, BodyTooSlow, Message
 from serving.domain.errors import BodyTooLarge
-from tests.fakes import exchange, make_app, make_servable, part, predict, run
+from tests.fakes import ADMIN, exchange, make_app, make_servable, part, predict, run
 from tests.fakes import make_reference as reference
 
 BODY = orjson.dumps({"input": [5.1, 3.5, 1.4, 0.2]})
@@ -146,15 +146,17 @@ def test_a_body_that_dawdles_is_given_up_and_the_others_are_not(monkeypatch: pyt
 
 def test_a_slow_body_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies, "SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr(BodyReader.__init__, "__defaults__", ("", 0.02))
-    answer = run(exchange(make_app(), part(b"{")))
-    assert (answer.status, answer.document["title"]) == (408, "The body did not arrive in time")
+    app = make_app(server={"body_seconds": 0.02})
+    for path in ("/models/iris/predict", "/models/iris/pin"):
+        answer = run(exchange(app, part(b"{"), path=path, **ADMIN))
+        assert (answer.status, answer.document["title"]) == (408, "The body did not arrive in time")
+        assert "within 0.02 seconds" in answer.document["detail"]
 
 
 def test_a_reader_tells_too_large_from_gone() -> None:
     async def scenario() -> None:
         messages = [part(b"x" * 60), part(b"x" * 60)]
-        reader = BodyReader(100, "; be brief")
+        reader = BodyReader(100, "; be brief", seconds=30)
 
         async def receive() -> Message:
             return messages.pop(0)

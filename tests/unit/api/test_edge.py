@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +15,7 @@ from serving.domain.errors import ModelFailed
 from serving.settings import Settings
 from serving.telemetry.logging import REQUEST_ID
 from serving.telemetry.metrics import Metrics
-from tests.fakes import FakeEngine, call, exchange, make_app, make_reference, make_servable, part, predict, run
+from tests.fakes import ADMIN, FakeEngine, call, exchange, make_app, make_reference, make_servable, part, predict, run
 
 ROW = {"input": [5.1, 3.5, 1.4, 0.2]}
 PATHS = ["/models/iris/predict", "/models", "/nope"]
@@ -127,3 +128,66 @@ def test_settings_made_by_the_lifespan_count_and_so_do_those_of_the_next_one() -
             assert client.post("/predict", json={"instances": [[1, 2, 3, 4]] * rows}).status_code == 200
             assert client.post("/predict", json={"instances": [[1, 2, 3, 4]] * (rows + 1)}).status_code == 413
             assert 'status="200",version="3"} 1.0' in client.get("/metrics").text
+
+
+def test_headers_say_what_a_browser_may_make_of_an_answer() -> None:
+    app = make_app()
+    for path in ("/models", "/models/none", "/nope", "/metrics", "/health/live", "/openapi.json", "/docs", "/redoc"):
+        headers = call(app, "GET", path).headers
+        assert (headers["x-content-type-options"], headers["cache-control"]) == ("nosniff", "no-store")
+        is_page = path in ("/docs", "/redoc")
+        assert (headers.get("x-frame-options"), "content-security-policy" in headers) == (
+            "DENY" if is_page else None,
+            is_page,
+        )
+    for body in (ROW, {}):
+        headers = predict(app, body).headers
+        assert headers.get_list("x-content-type-options") == ["nosniff"]
+        assert "cache-control" not in headers
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc", "/docs/oauth2-redirect"])
+def test_the_policy_of_a_page_lets_in_what_the_page_asks_for(page: str) -> None:
+    response = call(make_app(), "GET", page)
+    rules = dict(rule.strip().split(" ", 1) for rule in response.headers["content-security-policy"].split(";"))
+    for tag, place in re.findall(r"<(script|link|img)[^>]*?(?:src|href)=\"(https://[^/\"]+)", response.text):
+        names = {"script": ["script-src"], "img": ["img-src"]}.get(tag, ["style-src", "img-src"])
+        assert any(place in rules[name] for name in names), place
+    assert "'unsafe-inline'" in rules["script-src"]
+
+
+def test_the_documentation_can_be_turned_off() -> None:
+    app = make_app(server={"docs": False})
+    for path in ("/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"):
+        response = call(app, "GET", path)
+        assert (response.status_code, response.json()["detail"]) == (404, "there is nothing under this path")
+    assert "GET /docs" not in call(app, "GET", "/nope").json()["detail"]
+    assert call(app, "GET", "/models").status_code == 200
+
+
+def test_an_admin_port_takes_the_operators_part_away_from_the_other_one() -> None:
+    app = make_app(server={"admin_port": 8001})
+    theirs = [
+        *(("POST", "/refresh"), ("POST", "/models/iris/pin"), ("DELETE", "/models/iris/pin"), ("GET", "/metrics")),
+        *(("POST", "/models/iris/rollback"), ("POST", "/models/iris/versions/2/release"), ("GET", "/docs")),
+        *(("GET", "/models/iris/history"), ("GET", "/redoc"), ("GET", "/openapi.json"), ("GET", "/models/x/pin")),
+    ]
+    for method, path in theirs:
+        body = {"version": "2"} if path.endswith("/pin") else None
+        for front in (app, app.state.front):
+            assert call(front, method, path, json=body, headers=ADMIN).status_code == 404, path
+        expected = 405 if path == "/models/x/pin" else 200
+        assert call(app.state.admin_front, method, path, json=body, headers=ADMIN).status_code == expected, path
+    for front in (app.state.front, app.state.admin_front):
+        for path in ("/health/live", "/health/ready", "/models", "/models/iris"):
+            assert call(front, "GET", path).status_code == 200
+        assert predict(front, ROW).status_code == 200
+
+
+def test_the_depth_of_a_body_is_a_setting() -> None:
+    nested = b'{"instances": [[' + b"[" * 5 + b"]" * 5 + b"]]}"
+    for depth, status in ((6, 400), (20, 422)):
+        app = make_app(server={"max_json_depth": depth})
+        assert predict(app, nested).status_code == status
+        assert predict(app, nested + b" " * 200_000).status_code == status
+        assert call(app, "POST", "/models/iris/pin", content=nested, headers=ADMIN).status_code == status

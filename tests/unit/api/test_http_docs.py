@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
+from serving.api import problems
 from serving.api.problems import KINDS
 from serving.domain.errors import ModelFailed
 from tests.fakes import (
@@ -99,7 +100,13 @@ def test_an_example_is_answered_as_it_says(
 
 def test_every_status_and_every_type_has_its_place_on_the_page() -> None:
     assert len(EXCHANGE.findall(TEXT)) >= 25
-    for kind in KINDS.values():
+    by_connections = (
+        problems.BAD_REQUEST,
+        problems.HEAD_TOO_SLOW,
+        problems.HEAD_TOO_LARGE,
+        problems.TOO_MANY_CONNECTIONS,
+    )
+    for kind in (*KINDS.values(), *by_connections, problems.ADMIN_REFUSED, problems.ACCESS_REFUSED):
         assert f"`{kind.slug}`" in TEXT
         assert re.search(rf"^\| {kind.status} \|.*`{kind.slug}`", TEXT, re.MULTILINE)
 

@@ -1,6 +1,6 @@
 """uvicorn's HTTP/1.1 protocol with less between a socket and a prediction.
 
-Two things are different, and neither is visible to a client. A prediction that arrives in one piece and can be answered
+Two things are quicker, and neither is visible to a client. A prediction that arrives in one piece and can be answered
 without waiting is answered where its last byte is read: no task, no scope, one write. Everything else takes uvicorn's
 way, with the head and the body of a response joined into one write (measured: 75 us of CPU a request became 52).
 """
@@ -9,75 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serving.http1.bounded import BoundedProtocol
 
 MOST_SHORT_BYTES = HIGH_WATER_LIMIT
 _SUFFIX = b"/predict"
 _OK = b"HTTP/1.1 200 OK\r\n"
 
 
-class Outbox:
-    """What is to be sent at the end of this turn of the event loop. Event loop thread only.
-
-    Writes of a turn follow each other directly: the first wakes a client that waits in another process, which takes
-    longer than the write itself, and by the next one that client is awake.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._waiting: list[JoinedWrites] = []
-
-    def add(self, writes: JoinedWrites) -> None:
-        """Have `writes` flushed before the loop looks for new events."""
-        if not self._waiting:
-            self._loop.call_soon(self._flush)
-        self._waiting.append(writes)
-
-    def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for writes in waiting:
-            writes.flush()
-
-
-class JoinedWrites:
-    """A transport that sends what is written in one turn of the event loop together. Event loop thread only."""
-
-    def __init__(self, transport: asyncio.Transport, outbox: Outbox) -> None:
-        self._transport = transport
-        self._outbox = outbox
-        self._parts: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        """Keep `data` until the end of this turn."""
-        if not self._parts:
-            self._outbox.add(self)
-        self._parts.append(data)
-
-    def flush(self) -> None:
-        """Send what has been kept."""
-        parts, self._parts = self._parts, []
-        if len(parts) == 1:
-            self._transport.write(parts[0])
-        elif parts:
-            self._transport.writelines(parts)
-
-    def close(self) -> None:
-        """Close after everything written before."""
-        self.flush()
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        """Say whether the transport is closing."""
-        return self._transport.is_closing()
-
-
-_outboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Outbox] = WeakKeyDictionary()
-
-
-class PredictionProtocol(HttpToolsProtocol):
+class PredictionProtocol(BoundedProtocol):
     """One connection. The application's shortcut is asked first: see `serving.api.shortcut`.
 
     A connection that takes the short way keeps one timer for its idle time, which looks at the clock when it fires;
@@ -87,30 +29,31 @@ class PredictionProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._shortcut = self.config.app.state.shortcut  # type: ignore[union-attr]
-        outbox = _outboxes.get(self.loop)
-        self._outbox = outbox if outbox is not None else _outboxes.setdefault(self.loop, Outbox(self.loop))
-        self._joined: JoinedWrites | None = None
-        self._is_inside = False
         self._is_held = False
         self._held_body = b""
         self._timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Remember the transport (called by the loop)."""
-        super().connection_made(transport)
-        self._joined = JoinedWrites(transport, self._outbox)
-
     def data_received(self, data: bytes) -> None:
         """Read (called by the loop); a request that is not whole by now goes the long way."""
+        if self._is_lingering:
+            self._drop(len(data))
+            return
         self._timer, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
+        self._must_measure = self._is_in_head or len(data) > self._bounds.header_bytes
+        self._has_progress = False
         super().data_received(data)
         if self._is_held:
             self._let_go()
-        if self._is_inside or not self._is_idle():
+        if self._is_inside:
+            self._unset_keepalive_if_required()
+            self._bound(len(data))
+        elif not self._is_idle():
             self._unset_keepalive_if_required()
         elif self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task, self._timer = self._timer, None
+            if self.timeout_keep_alive_task is None and not (self._is_watched or self._is_lingering):
+                self._keep_alive()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -125,13 +68,20 @@ class PredictionProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a request (called by the parser); its scope is made when it is known to need one."""
-        self._is_inside = True
+        self._is_inside = self._is_in_head = self._has_progress = True
+        if self._is_watched:
+            self._unwatch()
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
         """Hold a prediction back until its body is there (called by the parser)."""
+        self._is_in_head = False
+        if self._is_watched:
+            self._unwatch()
+        if self._must_measure:
+            self._measure()
         if self._is_idle() and self.url.endswith(_SUFFIX) and self._may_be_short():
             self._is_held, self._held_body = True, b""
         else:
@@ -139,6 +89,7 @@ class PredictionProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body (called by the parser)."""
+        self._has_progress = True
         if self._is_held and len(self._held_body) + len(body) <= MOST_SHORT_BYTES:
             self._held_body += body
             return
@@ -149,6 +100,9 @@ class PredictionProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Answer what was held back, or have it answered the long way (called by the parser)."""
         self._is_inside = False
+        if self._is_dropping:
+            self._is_dropping = False
+            self._bounds.dropped.end(self)
         if self._is_held:
             if self._answered_now():
                 self._is_held = False
@@ -156,8 +110,10 @@ class PredictionProtocol(HttpToolsProtocol):
             self._let_go()
         super().on_message_complete()
 
-    def _is_idle(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # None at first
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request (called by uvicorn)."""
+        self._is_held = False
+        super().send_400_response(msg)
 
     def _may_be_short(self) -> bool:
         return (
@@ -187,9 +143,12 @@ class PredictionProtocol(HttpToolsProtocol):
         if not is_kept:
             self._joined.close()
         elif self._timer is None and self.timeout_keep_alive_task is None:
-            later = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-            self.timeout_keep_alive_task = later
+            self._keep_alive()
         return True
+
+    def _keep_alive(self) -> None:
+        self._idle_since = self.loop.time()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _let_go(self) -> None:
         """Take up a request that was held back where uvicorn would be with it."""

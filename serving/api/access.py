@@ -1,0 +1,95 @@
+"""Who may do what: the scopes predict, read and admin, and the tokens that open them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import structlog
+
+from serving.settings import Settings, SettingsError, TokenScope, read_digests
+
+CLOSED = (
+    "operator calls are closed: start the server with SERVING_SECURITY__ADMIN_TOKEN set, or with admin_token or "
+    "admin_token_file under [security] in settings.toml"
+)
+UNREADABLE = "the tokens that are set cannot be read: everything that may need one is closed, see the log"
+
+log = structlog.get_logger("serving.access")
+
+
+class AccessRefused(Exception):
+    """A call without the right token. 401: say who you are; 403: it is known who you are, and you may not."""
+
+    def __init__(self, scope: TokenScope, status: int, message: str, challenge: str | None = None) -> None:
+        super().__init__(message)
+        self.scope = scope
+        self.status = status
+        self.challenge = challenge
+
+
+class Access:
+    """Lets calls through. Only digests of the tokens are here; their files are read once, by `load` or `adopt`.
+
+    An admin's token opens everything, the others what they say. Without any token of a scope, predict and read are open
+    and admin is closed. Any thread may ask; `load` and `adopt` come before that.
+    """
+
+    def __init__(self) -> None:
+        self._settings: Settings | None = None
+        self._digests: tuple[tuple[TokenScope, bytes], ...] | None = None
+
+    def load(self, settings: Settings) -> None:
+        """Read the tokens; raises SettingsError. For a start that should fail when one cannot be read. Blocks."""
+        found = read_digests(settings.security)
+        self._digests = tuple((scope, digest) for scope, digests in found.items() for digest in digests)
+        self._settings = settings
+
+    def adopt(self, settings: Settings) -> None:
+        """Do what `load` does, once for the same settings; when a token cannot be read, close whatever needs one."""
+        if settings is self._settings:
+            return
+        try:
+            self.load(settings)
+        except SettingsError as error:
+            log.error("tokens_unreadable", reason=str(error))
+            self._settings, self._digests = settings, None
+
+    def is_open(self, scope: TokenScope) -> bool:
+        """Say whether anybody may, without a token."""
+        return scope is not TokenScope.ADMIN and self._digests is not None and not self._has(scope)
+
+    def check(self, scope: TokenScope, authorization: bytes | None) -> None:
+        """Raise AccessRefused unless the value of the header ``Authorization`` lets its sender do this."""
+        if self.is_open(scope):
+            return
+        if self._digests is None:
+            raise AccessRefused(scope, 403, UNREADABLE)
+        if not self._has(scope):
+            raise AccessRefused(scope, 403, CLOSED)
+        token = bearer(authorization)
+        if token is None:
+            raise AccessRefused(scope, 401, f"send the header 'Authorization: Bearer <{scope} token>'", "Bearer")
+        held = self._scopes_of(token, self._digests)
+        if not held:
+            message = f"this token is not known here; send the {scope} token"
+            raise AccessRefused(scope, 401, message, 'Bearer error="invalid_token"')
+        if scope not in held and TokenScope.ADMIN not in held:
+            message = f"this token is for {' and '.join(sorted(held))}; send the {scope} token"
+            raise AccessRefused(scope, 403, message, f'Bearer error="insufficient_scope", scope="{scope}"')
+
+    def _has(self, scope: TokenScope) -> bool:
+        return any(one is scope for one, _ in self._digests or ())
+
+    @staticmethod
+    def _scopes_of(token: bytes, digests: tuple[tuple[TokenScope, bytes], ...]) -> set[TokenScope]:
+        """Compare with every token there is, so that the time says nothing about which one was near."""
+        given = hashlib.sha256(token).digest()
+        matches = [hmac.compare_digest(given, digest) for _, digest in digests]
+        return {scope for (scope, _), is_same in zip(digests, matches, strict=True) if is_same}
+
+
+def bearer(authorization: bytes | None) -> bytes | None:
+    """Return the token of an ``Authorization`` header, None when it holds none. Any bytes may be in it."""
+    scheme, _, token = (authorization or b"").strip().partition(b" ")
+    return token.strip() or None if scheme.lower() == b"bearer" else None

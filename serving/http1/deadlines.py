@@ -1,0 +1,59 @@
+"""Connections that have been at something for too long: one timer looks after all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+SWEEP_SECONDS = 1.0
+SWEEPS = 4
+
+
+class Overdue(Protocol):
+    """What can take too long."""
+
+    def on_overdue(self) -> None:
+        """End it. It is looked after no more, unless it asks again."""
+
+
+class Deadlines:
+    """Tells those that have been here for `seconds`, to the next sweep: a second, or a quarter of a shorter deadline.
+
+    Entering and leaving cost a dictionary's operation each: no timer for a request. Event loop thread only.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._every = min(SWEEP_SECONDS, seconds / SWEEPS)
+        self._since: dict[Overdue, float] = {}  # the longest first: everybody has the same time
+        self._is_ticking = False
+
+    def __contains__(self, one: Overdue) -> bool:
+        return one in self._since
+
+    def begin(self, one: Overdue) -> None:
+        """Count its time from now."""
+        self._since.pop(one, None)
+        self._since[one] = self._loop.time()
+        if not self._is_ticking:
+            self._is_ticking = True
+            self._loop.call_later(self._every, self._sweep)
+
+    def end(self, one: Overdue) -> None:
+        """Look after it no more; nothing happens when nobody does."""
+        self._since.pop(one, None)
+
+    def _sweep(self) -> None:
+        until = self._loop.time() - self._seconds
+        overdue = []
+        for one, since in self._since.items():
+            if since > until:
+                break
+            overdue.append(one)
+        for one in overdue:
+            self._since.pop(one, None)
+            one.on_overdue()
+        self._is_ticking = bool(self._since)
+        if self._is_ticking:
+            self._loop.call_later(self._every, self._sweep)

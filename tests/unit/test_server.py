@@ -1,0 +1,51 @@
+"""The process around the application: what it listens on, and what it forgets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import typer
+import uvicorn
+
+from serving.cli.serve import serve
+from serving.server import CannotListen, Server
+from serving.settings import Settings
+from tests.fakes import make_app, run
+
+
+def test_an_admin_port_that_is_taken_is_named_and_the_other_port_is_given_back() -> None:
+    app = make_app()
+    config = uvicorn.Config(app.state.front, port=0, lifespan="off", log_config=None)
+    server = Server(config, app, app.state.settings)
+
+    async def scenario() -> None:
+        config.load()
+        other = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+        server.servers = [other]
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            with pytest.raises(CannotListen, match=rf"server\.admin_port: cannot listen on 127\.0\.0\.1:{port}: "):
+                await server._listen_for_operators(port)
+        assert not other.is_serving()
+
+    run(scenario())
+
+
+def test_a_server_has_no_token_in_its_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Settings] = []
+
+    def run_server(settings: Settings) -> int:
+        assert "SERVING_SECURITY__ADMIN_TOKEN" not in os.environ
+        seen.append(settings)
+        return 0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SERVING_SECURITY__ADMIN_TOKEN", "hush")
+    monkeypatch.setattr("serving.server.run", run_server)
+    with pytest.raises(typer.Exit):
+        serve()
+    assert seen[0].security.admin_token is not None
