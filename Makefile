@@ -39,8 +39,8 @@ format: install ## format and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-soak: install ## minutes of load and faults; not part of `make test`
-	$(BIN)/pytest -m soak $(ARGS)
+soak: install ## random faults under load, ten minutes or SOAK_SECONDS=3600, from SOAK_SEED=1; not part of `make test`
+	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/pytest -m soak -o faulthandler_timeout=0 $(ARGS)
 
 bench: install ## run the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -12,7 +12,8 @@ from serving.settings import Settings
 
 pytestmark = pytest.mark.container
 
-EXAMPLES = {("server", "default_model"), ("security", "admin_token"), ("security", "admin_token_file")}
+TOKENS = ("admin_token", "admin_token_file", "read_token", "read_token_file", "predict_token", "predict_token_file")
+EXAMPLES = {("server", "default_model"), ("server", "admin_port"), *(("security", name) for name in TOKENS)}
 
 
 def default_of(group: str, field: str) -> Any:

@@ -18,10 +18,19 @@ import joblib
 import numpy as np
 import psutil
 
+from tests.e2e.armed import Faults
+
 MATERIAL = Path(__file__).parent / "material"
+ARMED = Path(__file__).parent / "armed.py"
 sys.path.insert(0, str(MATERIAL))
 
 import peculiar  # noqa: E402  (found through the line above, in hosts through PYTHONPATH)
+
+PECULIAR = tuple(
+    f"peculiar.{name}"
+    for name, kind in vars(peculiar).items()
+    if isinstance(kind, type) and kind.__module__ == "peculiar"
+)
 
 TOKEN = "test-token"
 START_SECONDS = 60.0
@@ -61,7 +70,15 @@ def write_version(directory: Path, version: str | int, estimator: Any) -> Path:
 class Server:
     """One ``serving serve`` process on a free port. Its log is JSON in `log_path`."""
 
-    def __init__(self, directory: Path, *, store: Path | None = None, name: str = "server", **environment: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        store: Path | None = None,
+        name: str = "server",
+        entry: tuple[str | Path, ...] = ("-m", "serving"),
+        **environment: str,
+    ) -> None:
         self.store = store if store is not None else directory / "store"
         self.store.mkdir(parents=True, exist_ok=True)
         self.state = directory / f"{name}-state"
@@ -71,10 +88,12 @@ class Server:
             "SERVING_STORE__SETTLE_SECONDS": "0.2",
             "SERVING_CANDIDATE__RETRY_SECONDS": "0.2",
             "SERVING_SECURITY__ADMIN_TOKEN": TOKEN,
+            "SERVING_SECURITY__PICKLE_TRUSTED": ",".join(PECULIAR),
             "SERVING_LOG__FORMAT": "json",
             "SERVING_LOG__LEVEL": "debug",
             **environment,
         }
+        self.entry = entry
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
         self.client = httpx.Client(timeout=60.0)
@@ -88,7 +107,7 @@ class Server:
         offset = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "serving", "serve", "--port", "0", "--store", self.store, "--state", self.state],
+                [sys.executable, *self.entry, "serve", "--port", "0", "--store", self.store, "--state", self.state],
                 env=environment,
                 cwd=self.directory,
                 stdout=log,
@@ -220,3 +239,11 @@ def serving(directory: Path, *, wait_ready: bool = False, **options: Any) -> Ite
         server.client.close()
         if server.process is not None and server.process.poll() is None:
             server.kill()
+
+
+@contextlib.contextmanager
+def armed(directory: Path, **options: Any) -> Iterator[tuple[Server, Faults]]:
+    """Run a server whose failpoints obey the second value."""
+    faults = Faults(directory / "faults")
+    with serving(directory, entry=(ARMED, faults.directory), **options) as server:
+        yield server, faults

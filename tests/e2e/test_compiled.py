@@ -20,7 +20,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from tests.e2e.harness import Server, serving, until, write_version
-from tests.e2e.traffic import Traffic, check
+from tests.e2e.record import check
+from tests.e2e.traffic import Traffic
 
 X, Y = load_breast_cancer(return_X_y=True)
 FOREST = RandomForestClassifier(20, random_state=0).fit(X, Y)

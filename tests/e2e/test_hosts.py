@@ -10,7 +10,8 @@ import peculiar
 import psutil
 
 from tests.e2e.harness import Server, constant, serving, until, write_version
-from tests.e2e.traffic import Traffic, check
+from tests.e2e.record import check
+from tests.e2e.traffic import Traffic
 
 
 def test_kill_9_of_a_serving_host_costs_no_request(tmp_path: Path) -> None:

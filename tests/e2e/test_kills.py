@@ -1,48 +1,11 @@
-"""kill -9 at each stage of the road, and what is there afterwards."""
+"""What is there after kill -9, and after worse. At each point of the road: test_faults_killed.py."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
-import peculiar
-import pytest
-
-from tests.e2e.harness import Server, constant, serving, until, write_version
-
-STAGES = ["STAGING", "LOADING", "VALIDATING", "WARMING", "READY", "ACTIVE", "DRAINING"]
-
-
-def _has_reached(server: Server, version: int, state: str, offset: int) -> bool:
-    return any(
-        one.get("event") == "transition" and one.get("version") == str(version) and one.get("after") == state
-        for one in server.log(offset)
-    )
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_kill_9_of_the_server_at_each_stage(tmp_path: Path, stage: str) -> None:
-    """Invariant 13: whatever was under way, the next start serves the aspired version, and no process is left."""
-    write_version(tmp_path / "store" / "m", 1, constant(1))
-    kind: Any = peculiar.SlowToAnswer if stage in ("VALIDATING", "WARMING") else peculiar.Constant
-    if stage == "LOADING":
-        kind = peculiar.SlowToLoad
-    ballast = 64 << 20 if stage == "STAGING" else 0
-    with serving(tmp_path, wait_ready=True, SERVING_STORE__KEEP_WARM="0") as server:
-        offset = server.log_path.stat().st_size
-        server.drop("m", 2, constant(2, kind, ballast_bytes=ballast))
-        watched = 1 if stage == "DRAINING" else 2
-        until(lambda: _has_reached(server, watched, stage, offset), f"version {watched} in {stage}", every=0.001)
-        children = server.processes()
-        server.kill()
-        until(lambda: not any(child.is_running() for child in children), "the end of every child", 5)
-        server.start(wait_ready=True)
-        server.wait_active("m", 2)
-        assert server.predict("m").json()["predictions"] == [2.0]
-        assert server.model("m")["last_failure"] is None
-        leftovers = [path for path in (server.state / "cache" / "tmp").glob("*") if path.is_file()]
-        assert not leftovers, "what a killed server left half-copied is removed by the next one"
+from tests.e2e.harness import constant, serving, write_version
 
 
 def test_kill_9_at_an_operators_decision_keeps_it(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.harness import Server, constant, serving, until, write_version
-from tests.e2e.traffic import Traffic, check
+from tests.e2e.record import check
+from tests.e2e.traffic import Traffic
 
 
 @pytest.fixture(scope="module")

@@ -3,47 +3,30 @@
 from __future__ import annotations
 
 import concurrent.futures
-import itertools
-import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import joblib
 import peculiar
-import psutil
-import pytest
 
 from tests.e2e.harness import Server, constant, serving, until, write_version
-from tests.e2e.traffic import Traffic, check
+from tests.e2e.record import Usage, check
+from tests.e2e.traffic import Traffic
 
 SWAPS = 200
 
 
 def test_two_hundred_swaps_under_load_among_every_kind_of_bad_version(tmp_path: Path) -> None:
     """Invariants 1, 4 and 5: no request fails, each answer is its version's own, and nothing is left behind."""
-    swap_under_load(tmp_path, lambda swap: swap < SWAPS)
-
-
-@pytest.mark.soak
-def test_swaps_under_load_for_as_long_as_we_are_told(tmp_path: Path) -> None:
-    """The same for SOAK_SECONDS (300)."""
-    ends_at = time.monotonic() + float(os.environ.get("SOAK_SECONDS", "300"))
-    swap_under_load(tmp_path, lambda _: time.monotonic() < ends_at)
-
-
-def swap_under_load(tmp_path: Path, goes_on: Callable[[int], bool]) -> None:
-    """Swap while 200 requests a second arrive, every tenth time beside a version that must not go live."""
     settings = {"SERVING_CANDIDATE__TIMEOUT_SECONDS": "3"}
     write_version(tmp_path / "store" / "m", 1, constant(1))
     with serving(tmp_path, wait_ready=True, **settings) as server:
         for version in (2, 3):  # the standby is part of the baseline
             server.drop("m", version, constant(version))
             server.wait_active("m", version)
-        baseline = _usage(server)
+        baseline = Usage.of(server)
         version = 3
         with Traffic(server.url, "m") as traffic:
-            for swap in itertools.takewhile(goes_on, itertools.count()):
+            for swap in range(SWAPS):
                 version += 1
                 if swap % 10 == 9:
                     _drop_something_bad(server, version, swap // 10)
@@ -53,7 +36,9 @@ def swap_under_load(tmp_path: Path, goes_on: Callable[[int], bool]) -> None:
         check(traffic.replies)
         assert len({reply.version for reply in traffic.replies}) > (version - 3) / 2
         assert server.model("m")["active"]["version"] == str(version)
-        until(lambda: _is_back(server, baseline), f"resources back at {baseline}, now {_usage(server)}", 20)
+        until(
+            lambda: Usage.of(server).is_back_at(baseline), f"resources back at {baseline}, now {Usage.of(server)}", 20
+        )
 
 
 def _drop_something_bad(server: Server, version: int, number: int) -> None:
@@ -76,28 +61,6 @@ def _drop_something_bad(server: Server, version: int, number: int) -> None:
     whole.unlink()
     half = raw[: len(raw) // 2] if choice == len(kinds) else bytes(len(raw))
     (directory / f"{version}.joblib").write_bytes(half)
-
-
-def _usage(server: Server) -> dict[str, float]:
-    assert server.process is not None
-    process = psutil.Process(server.process.pid)
-    return {
-        "processes": len(server.processes()),
-        "threads": process.num_threads(),
-        "descriptors": process.num_fds(),
-        "megabytes": process.memory_info().rss / (1 << 20),
-    }
-
-
-def _is_back(server: Server, baseline: dict[str, float]) -> bool:
-    now = _usage(server)
-    connections = 2
-    return (
-        now["processes"] <= baseline["processes"]
-        and now["threads"] <= baseline["threads"] + 2
-        and now["descriptors"] <= baseline["descriptors"] + connections
-        and now["megabytes"] <= baseline["megabytes"] + 25
-    )
 
 
 def test_a_request_of_three_seconds_ends_on_the_version_it_began_on(tmp_path: Path) -> None:

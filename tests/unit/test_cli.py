@@ -68,7 +68,9 @@ def serving(tmp_path: Path, environment: dict[str, str]) -> Any:
 class FakeServer:
     """Answers by (method, path); keeps what it was asked."""
 
-    answers: dict[tuple[str, str], tuple[int, Any]] = field(default_factory=dict)
+    answers: dict[tuple[str, str], tuple[int, Any]] = field(
+        default_factory=lambda: {("GET", "/models"): (200, {"models": [], "sandbox": None})}
+    )
     requests: list[tuple[str, str, dict[str, str], Any]] = field(default_factory=list)
     url: str = ""
 
@@ -160,6 +162,8 @@ def test_help_is_quick_to_import(environment: dict[str, str], tmp_path: Path) ->
         "demo",
         "publish",
         "check",
+        "verify",
+        "keygen",
         "status",
         "history",
         "pin",
@@ -229,6 +233,14 @@ def test_status_says_what_an_operator_should_know(serving: Any, server: FakeServ
     noted = {**IRIS, "active": {**ACTIVE, "note": "its files are gone"}}
     server.answers["GET", "/models/active"] = 200, {"models": [noted]}
     assert serving("status", "--url", server.url).out.endswith("\niris: its files are gone\n")
+
+
+def test_status_says_what_holds_the_hosts(serving: Any, server: FakeServer) -> None:
+    server.answers["GET", "/models/active"] = 200, {"models": [IRIS]}
+    sandbox = {"active": ["limits", "seccomp"], "missing": {"landlock": "Function not implemented"}}
+    server.answers["GET", "/models"] = 200, {"models": [], "sandbox": sandbox}
+    told = serving("status", "--url", server.url).out
+    assert told.endswith("\nsandbox of every host: limits, seccomp; no landlock (Function not implemented)\n")
 
 
 def test_status_without_models_says_what_to_do(serving: Any, server: FakeServer) -> None:
@@ -461,7 +473,7 @@ def test_check_is_a_table_and_a_verdict(serving: Any, file: Path) -> None:
     assert (done.status, done.err) == (0, "")
     head, *rows, last = done.out.splitlines()
     assert head.split() == ["GATE", "VERDICT", "MS", "EVIDENCE"]
-    assert [row.split()[0] for row in rows][:2] == ["published", "integrity"]
+    assert [row.split()[0] for row in rows][:3] == ["published", "integrity", "provenance"]
     assert {row.index("passed") for row in rows if "passed" in row} == {head.index("VERDICT")}
     assert last.startswith("passed: served by onnx, ")
 
@@ -486,3 +498,58 @@ def test_a_metric_without_a_value_is_a_usage_error(serving: Any) -> None:
     done = serving("publish", "x.joblib", "--model", "m", "--metric", "accuracy")
     assert (done.status, done.out) == (2, "")
     assert done.err.endswith("'accuracy' should be K=V, such as accuracy=0.97\n")
+
+
+# --- signed versions --------------------------------------------------------------------------------------------------
+
+
+def test_a_key_signs_what_the_settings_line_it_prints_trusts(serving: Any, file: Path, tmp_path: Path) -> None:
+    made = serving("keygen", "key")
+    assert (made.status, made.err) == (0, "")
+    line = made.out.splitlines()[-1]
+    (public,) = re.fullmatch(r'trusted_keys = \["(ed25519:[A-Za-z0-9+/]{43}=)"\]', line).groups()  # type: ignore[union-attr]
+    assert (tmp_path / "key.pub").read_text() == f"{public}\n"
+    (tmp_path / "settings.toml").write_text(f'[store]\npath = "s"\n[security]\ntrust = "signed"\n{line}\n')
+    published = serving("publish", file, "--model", "m", "--sign", "key")
+    assert (published.status, published.err) == (0, "")
+    assert published.out.startswith(f"published m/1: s/m/1, signed by {public[:20]}...\n")
+    verified = serving("verify", "s/m/1")
+    assert (verified.status, verified.err) == (0, "")
+    head, *rows, last = verified.out.splitlines()
+    assert head.split() == ["CHECK", "VERDICT", "EVIDENCE"]
+    assert [row.split()[:2] for row in rows] == [["manifest", "passed"], ["files", "passed"], ["signature", "passed"]]
+    assert re.fullmatch(rf"verified: m/1, made at \S+Z, signed by {re.escape(public)}", last)
+    (tmp_path / "s/m/1").rename(tmp_path / "s/m/2")
+    moved = serving("verify", "s/m/2", "--key", public)
+    assert (moved.status, moved.err) == (1, "")
+    assert moved.out.splitlines()[-1].startswith("not verified: manifest.json is for m/1, this is m/2")
+
+
+def test_where_only_signed_versions_count_nothing_else_is_published(serving: Any, file: Path, tmp_path: Path) -> None:
+    done = serving("publish", file, "--model", "m", "--store", "s", SERVING_SECURITY__TRUST="signed")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == 'serving: security.trust is "signed", and this would not be: sign it, with --sign KEYFILE\n'
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_key_that_is_none_is_one_line_and_one_that_others_can_read_a_warning(serving: Any, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("no key")
+    command = ["publish", "x.joblib", "--model", "m", "--version", "active", "--sign", "key"]
+    done = serving(*command)
+    assert (done.status, done.out) == (1, "")
+    assert done.err == "serving: 'key' is not a private key in PEM; 'serving keygen FILE' makes one\n"
+    (tmp_path / "key").unlink()
+    assert serving("keygen", "key").status == 0
+    (tmp_path / "key").chmod(0o644)
+    warning, refusal = serving(*command).err.splitlines()
+    assert warning.startswith("warning: 'key' can be read by others (mode 0644)")
+    assert "'active' is a reserved word" in refusal
+    again = serving("keygen", "key")
+    assert (again.status, again.out, again.err.count("\n")) == (1, "", 1)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--key", "ed25519:AAAA"]])
+def test_verifying_without_a_key_to_trust_is_a_usage_error(arguments: list[str], serving: Any) -> None:
+    done = serving("verify", "s/m/1", *arguments)
+    assert (done.status, done.out) == (2, "")
+    assert "Invalid value for --key" in done.err

@@ -1,0 +1,136 @@
+"""Rows that come as columns: binary tensors, NumPy arrays, CSV, Arrow, data frames. Turned into a Batch.
+
+The rules are those of `serving.domain.rows`, whose messages count rows and name features too. What differs: numbers may
+come in any numeric dtype, NaN stands for a missing value, and nothing is copied that is float64 already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.domain.batch import Batch, Column
+from serving.domain.errors import InvalidInput
+from serving.domain.row_problems import cells_problem, names_problem, shown
+from serving.domain.rows import rows_to_batch
+from serving.domain.signature import Container, Dtype, Feature, Signature
+
+_NUMERIC = "iuf"
+
+
+class Table(NamedTuple):
+    """Columns of equal length, not yet checked against any signature.
+
+    One of two layouts: `matrix`, a numeric or bool array of shape (rows, columns); or `columns`, each an array of shape
+    (rows,) or a list of str, bool, int, float and None. `names` are those of the columns; None: in the features' order.
+    """
+
+    rows: int
+    matrix: NDArray[Any] | None = None
+    columns: tuple[NDArray[Any] | list[Any], ...] = ()
+    names: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        """How many rows there are, for whoever counts the rows of a request."""
+        return self.rows
+
+    @property
+    def width(self) -> int:
+        """How many columns there are."""
+        return len(self.columns) if self.matrix is None else int(self.matrix.shape[1])
+
+
+def table_to_batch(signature: Signature, table: Table) -> Batch:
+    """Check a table against `signature` and lay it out for the model.
+
+    Raises InvalidInput, naming the first row and the feature at fault. Computes only; any thread. For many rows that
+    are not float64 already it takes a while.
+    """
+    if not table.rows:
+        raise InvalidInput("no rows: send at least one")
+    arranged = table if table.names is None else _arranged(signature, table, table.names)
+    features = signature.features
+    if arranged.width != len(features):
+        row = _cells(arranged, 0)
+        raise InvalidInput(cells_problem(signature, [row]))
+    is_numeric = all(feature.dtype is Dtype.NUMBER for feature in features)
+    if is_numeric and arranged.matrix is not None and arranged.matrix.dtype.kind in _NUMERIC:
+        return Batch(table.rows, matrix=_checked(signature, arranged.matrix))
+    columns = [_column_of(arranged, place) for place in range(arranged.width)]
+    if is_numeric and all(isinstance(column, np.ndarray) and column.dtype.kind in _NUMERIC for column in columns):
+        return Batch(table.rows, matrix=_checked(signature, np.column_stack(columns)))
+    if signature.container is not Container.TEXTS and _fit(features, columns):
+        return Batch(table.rows, columns=tuple(map(_as_it_is, columns)))
+    listed = [_listed(feature, column) for feature, column in zip(features, columns, strict=True)]
+    return rows_to_batch(signature, [list(row) for row in zip(*listed, strict=True)])
+
+
+def _arranged(signature: Signature, table: Table, names: tuple[str, ...]) -> Table:
+    """Put the columns into the order of the features; each must be there, once, and no other."""
+    places = {name: place for place, name in enumerate(names)}
+    wanted = [feature.name for feature in signature.features]
+    if len(places) != len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise InvalidInput(f"the column {shown(repeated)} is there twice")
+    if places.keys() != set(wanted):
+        raise InvalidInput(names_problem(signature, [dict.fromkeys(names)]).removeprefix("row 0 "))
+    order = [places[name] for name in wanted]
+    if table.matrix is None:
+        return Table(table.rows, columns=tuple(table.columns[place] for place in order))
+    is_ordered = order == sorted(order)
+    return Table(table.rows, matrix=table.matrix if is_ordered else table.matrix[:, order])
+
+
+def _checked(signature: Signature, matrix: NDArray[Any]) -> NDArray[np.float64]:
+    """Return numbers as C-contiguous float64, finite but for NaN where the feature is nullable."""
+    numbers: NDArray[np.float64] = np.ascontiguousarray(matrix, dtype=np.float64)
+    is_finite = np.isfinite(numbers)
+    if is_finite.all():
+        return numbers
+    may_miss = np.array([feature.nullable for feature in signature.features])
+    is_wrong = ~is_finite & ~(np.isnan(numbers) & may_miss)
+    if is_wrong.any():
+        row, place = (int(axis) for axis in np.unravel_index(int(np.argmax(is_wrong)), is_wrong.shape))
+        value = "NaN" if np.isnan(numbers[row, place]) else "an infinity"
+        allowed = " or NaN for a missing one" if may_miss[place] else ", and this feature may not be missing"
+        name = signature.features[place].name
+        raise InvalidInput(f"row {row}, feature '{name}': is {value}; expected a finite number{allowed}")
+    return numbers
+
+
+def _fit(features: Sequence[Feature], columns: Sequence[NDArray[Any] | list[Any]]) -> bool:
+    """Say whether arrays need no look at their cells: finite numbers and bools where these are wanted, and no lists."""
+    for feature, column in zip(features, columns, strict=True):
+        if isinstance(column, list):
+            return False
+        if feature.dtype is Dtype.NUMBER:
+            if column.dtype.kind not in _NUMERIC or not np.isfinite(column).all():
+                return False
+        elif feature.dtype is not Dtype.BOOL or column.dtype.kind != "b":
+            return False
+    return True
+
+
+def _as_it_is(column: NDArray[Any] | list[Any]) -> Column:
+    array = np.asarray(column)
+    return array if array.dtype.kind == "b" else array.astype(np.float64, copy=False)
+
+
+def _column_of(table: Table, place: int) -> NDArray[Any] | list[Any]:
+    return table.columns[place] if table.matrix is None else table.matrix[:, place]
+
+
+def _cells(table: Table, row: int) -> list[Any]:
+    columns = [_column_of(table, place) for place in range(table.width)]
+    return [column[row].item() if isinstance(column, np.ndarray) else column[row] for column in columns]
+
+
+def _listed(feature: Feature, column: NDArray[Any] | list[Any]) -> list[Any]:
+    """Return plain values; NaN becomes None where the feature may be missing, so that the rules for rows apply."""
+    values = column.tolist() if isinstance(column, np.ndarray) else column
+    if not feature.nullable:
+        return values
+    return [None if isinstance(value, float) and value != value else value for value in values]  # noqa: PLR0124

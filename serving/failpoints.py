@@ -1,0 +1,61 @@
+"""Named points along the road at which the test suite may make something go wrong.
+
+Nothing in this package arms one, and no setting or environment variable can: the tests start servers through an entry
+point of their own, which does. Where no error is named, the code has no failure of its own to imitate: kill the process
+there, or make it wait.
+
+listing             the store is about to be listed; OSError
+event               the watcher's thread was told of a change; anything raised ends that thread
+before-staging      a version is about to be copied; OSError
+cache-write         a file in the cache is written but not yet durable, and has no name yet; OSError
+staged              a verified copy is in the cache, the reconciler has not heard of it
+host-spawned        a host exists and has not been asked anything
+evaluated           a host has said what it found
+evaluation-kept     ... and the cache has been told
+before-activation   the policy has chosen a version, the active reference has not changed
+activated           it has, and nothing durable says so yet
+draining            a version is out of the active reference, its leases may last
+retired             its host or graphs are gone
+state-write         a transaction is about to be committed; sqlite3.Error
+respawn             a servable's host is about to be replaced
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal, get_args
+
+Point = Literal[
+    "listing",
+    "event",
+    "before-staging",
+    "cache-write",
+    "staged",
+    "host-spawned",
+    "evaluated",
+    "evaluation-kept",
+    "before-activation",
+    "activated",
+    "draining",
+    "retired",
+    "state-write",
+    "respawn",
+]
+POINTS: Final[tuple[Point, ...]] = get_args(Point)
+
+_actions: dict[Point, Callable[[], None]] = {}
+
+
+def reach(point: Point) -> None:
+    """Do what `point` is armed with, in the thread that has come there; one look into a dict when it is not armed."""
+    action = _actions.get(point)
+    if action is not None:
+        action()
+
+
+def arm(point: Point, action: Callable[[], None] | None) -> None:
+    """Have `action` run whenever `point` is reached, or (None) nothing again. For tests only; any thread."""
+    if action is None:
+        _actions.pop(point, None)
+    else:
+        _actions[point] = action

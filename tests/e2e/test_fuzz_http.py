@@ -1,0 +1,96 @@
+"""What the OpenAPI document promises, asked of a live server with requests that keep to it and that do not."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.e2e.harness import TOKEN, Server, constant, serving, write_version
+
+# that everything which fits the document is accepted is not promised: it cannot say what rows a model takes
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
+NAMES = {"model": "m", "version": "1"}
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("fuzzed")
+    write_version(directory / "store" / "m", 1, constant(1))
+    write_version(directory / "store" / "m", 2, constant(2))
+    with serving(directory, wait_ready=True, SERVING_LOG__LEVEL="info") as server:
+        yield server
+
+
+def fuzz(server: Server, examples: int) -> Counter[str]:
+    """Send `examples` requests of each mode to every operation and return how often each status came."""
+    schema = schemathesis.openapi.from_url(server.url + "/openapi.json")
+    seen: Counter[str] = Counter()
+    for result in schema.get_all_operations():
+        for mode in MODES:
+            with contextlib.suppress(Unsatisfiable):  # an operation without parameters cannot be asked wrongly
+                _fuzz_one(server, result.ok(), mode, examples, seen)
+    return seen
+
+
+def _fuzz_one(server: Server, operation: Any, mode: GenerationMode, examples: int, seen: Counter[str]) -> None:
+    @given(case=operation.as_strategy(mode), names_exist=st.booleans(), is_operator=st.booleans())
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def send(case: Any, names_exist: bool, is_operator: bool) -> None:
+        if names_exist:  # names made up lead to 404 and no further
+            case.path_parameters = {name: NAMES[name] for name in case.path_parameters or {}}
+        headers = {"Authorization": f"Bearer {TOKEN}"} if is_operator else {}
+        response = case.call(base_url=server.url, headers=headers)
+        seen[f"{operation.label} {response.status_code}"] += 1
+        case.validate_response(response, checks=CHECKS)
+
+    send()
+
+
+def assert_keeps_its_promises(server: Server, examples: int) -> None:
+    seen = fuzz(server, examples)
+    print(f"{seen.total()} requests: {dict(seen)}")
+    labels = {label.rpartition(" ")[0] for label in seen}
+    assert len(labels) > 12
+    assert seen["POST /models/{model}/pin 401"]
+    assert seen["POST /models/{model}/predict 422"]
+    assert server.predict("m").status_code == 200
+    assert server.client.get(server.url + "/health/ready").status_code == 200
+
+
+def test_every_operation_keeps_the_documents_promises(live: Server) -> None:
+    assert_keeps_its_promises(live, 15)
+
+
+@pytest.mark.soak
+def test_every_operation_keeps_the_documents_promises_for_long(live: Server) -> None:
+    assert_keeps_its_promises(live, 500)

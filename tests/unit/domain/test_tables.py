@@ -1,0 +1,114 @@
+"""Rows that come as columns become the batch that the same rows in JSON become, or are refused in the same words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.domain.errors import InvalidInput
+from serving.domain.rows import rows_to_batch
+from serving.domain.signature import Container, Dtype, Feature, Signature
+from serving.domain.tables import Table, table_to_batch
+
+NUMBERS = Signature(features=(Feature(name="a"), Feature(name="b", nullable=True)), methods=("predict",))
+MIXED = Signature(
+    features=(
+        Feature(name="size"),
+        Feature(name="kind", dtype=Dtype.STRING, nullable=True),
+        Feature(name="new", dtype=Dtype.BOOL),
+    ),
+    methods=("predict",),
+    container=Container.DATAFRAME,
+)
+TEXTS = Signature(features=(Feature(name="text", dtype=Dtype.STRING),), methods=("predict",), container=Container.TEXTS)
+
+
+def refusal(signature: Signature, table: Table) -> str:
+    with pytest.raises(InvalidInput) as caught:
+        table_to_batch(signature, table)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", ">f8", ">i4"])
+def test_numbers_of_every_dtype_become_float64(dtype: str) -> None:
+    matrix = np.array([[1, 2], [3, 4]], dtype=dtype)
+    batch = table_to_batch(NUMBERS, Table(2, matrix))
+    assert batch.matrix is not None
+    assert batch.matrix.dtype == np.float64
+    assert batch.matrix.flags.c_contiguous
+    assert batch.matrix.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    by_column = table_to_batch(NUMBERS, Table(2, columns=(matrix[:, 0], matrix[:, 1])))
+    assert by_column.matrix is not None
+    assert by_column.matrix.tolist() == batch.matrix.tolist()
+
+
+def test_float64_in_order_is_not_copied() -> None:
+    matrix = np.ones((3, 2))
+    assert table_to_batch(NUMBERS, Table(3, matrix)).matrix is matrix
+    assert table_to_batch(NUMBERS, Table(3, matrix, names=("a", "b"))).matrix is matrix
+
+
+def test_named_columns_are_put_in_order() -> None:
+    batch = table_to_batch(NUMBERS, Table(1, np.array([[2.0, 1.0]]), names=("b", "a")))
+    assert batch.matrix is not None
+    assert batch.matrix.tolist() == [[1.0, 2.0]]
+    columns = (np.array([True]), np.array([1.5]), ["x"])
+    mixed = table_to_batch(MIXED, Table(1, columns=columns, names=("new", "size", "kind")))
+    assert mixed.columns is not None
+    assert [list(column) for column in mixed.columns] == [[1.5], ["x"], [True]]
+
+
+def test_mixed_columns_become_what_rows_become() -> None:
+    columns: tuple[Any, ...] = (np.array([1.5, 2.0]), ["x", None], np.array([True, False]))
+    batch = table_to_batch(MIXED, Table(2, columns=columns))
+    wanted = rows_to_batch(MIXED, [[1.5, "x", True], [2.0, None, False]])
+    assert batch.columns is not None
+    assert wanted.columns is not None
+    for mine, theirs in zip(batch.columns, wanted.columns, strict=True):
+        assert type(mine) is type(theirs)
+        assert list(mine) == list(theirs)
+
+
+def test_columns_of_numbers_and_bools_stay_arrays() -> None:
+    features = (Feature(name="size"), Feature(name="new", dtype=Dtype.BOOL))
+    signature = Signature(features=features, methods=("predict",), container=Container.DATAFRAME)
+    flags = np.array([True, False])
+    batch = table_to_batch(signature, Table(2, columns=(np.array([1, 2]), flags)))
+    assert batch.columns is not None
+    assert batch.columns[1] is flags
+    assert batch.columns[0].dtype == np.float64  # type: ignore[union-attr]
+
+
+def test_texts_are_taken_as_one_column() -> None:
+    batch = table_to_batch(TEXTS, Table(2, columns=(["a b", "c"],)))
+    assert batch.columns == rows_to_batch(TEXTS, ["a b", "c"]).columns
+
+
+def test_nan_is_a_missing_value_where_one_may_be_missing() -> None:
+    batch = table_to_batch(NUMBERS, Table(1, np.array([[1.0, np.nan]])))
+    assert batch.matrix is not None
+    assert np.isnan(batch.matrix[0, 1])
+    assert refusal(NUMBERS, Table(2, np.array([[1.0, 2.0], [np.nan, 2.0]]))) == (
+        "row 1, feature 'a': is NaN; expected a finite number, and this feature may not be missing"
+    )
+    assert refusal(NUMBERS, Table(1, np.array([[1.0, np.inf]]))) == (
+        "row 0, feature 'b': is an infinity; expected a finite number or NaN for a missing one"
+    )
+
+
+def test_what_does_not_fit_is_refused_in_the_words_of_rows() -> None:
+    assert "row 0 has 3 values, the model takes 2" in refusal(NUMBERS, Table(1, np.ones((1, 3))))
+    assert refusal(NUMBERS, Table(0, np.ones((0, 2)))) == "no rows: send at least one"
+    assert "feature 'kind'" in refusal(MIXED, Table(1, columns=([1.0], [2.0], [True])))
+    assert "feature 'new'" in refusal(MIXED, Table(1, columns=(np.array([1.0]), ["x"], np.array([1]))))
+    assert "feature 'a'" in refusal(NUMBERS, Table(1, np.array([[True, False]])))
+
+
+def test_names_that_do_not_fit_are_told() -> None:
+    missing = refusal(NUMBERS, Table(1, np.ones((1, 1)), names=("a",)))
+    assert "'b'" in missing
+    unknown = refusal(NUMBERS, Table(1, np.ones((1, 3)), names=("a", "b", "c")))
+    assert "'c'" in unknown
+    assert "there twice" in refusal(NUMBERS, Table(1, np.ones((1, 2)), names=("a", "a")))
