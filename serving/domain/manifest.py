@@ -86,4 +86,5 @@ def _parse(kind: type[Document], name: str, raw: bytes) -> Document:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "document"
+        where = "".join(character if character.isprintable() else "?" for character in where)
         raise InvalidDocument(f"{name}: {where}: {first['msg']}") from None

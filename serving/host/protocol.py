@@ -24,7 +24,8 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from math import prod
+from typing import Any, TypeGuard
 
 import numpy as np
 import orjson
@@ -44,6 +45,7 @@ ARENA_THRESHOLD_BYTES = 256 << 10
 Buffer = bytes | bytearray | memoryview
 
 _ALIGNMENT = 8
+_LONGEST_AXIS = 1 << 40  # beyond what any memory holds
 _DTYPES = frozenset(
     ["|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"],
 )
@@ -171,15 +173,17 @@ def _decode_tensor(description: Any, payload: memoryview, offset: int) -> tuple[
             raise ProtocolError("a JSON tensor is not a list")
         return value, nbytes
     shape = description.get("shape")
-    if dtype not in _DTYPES or not isinstance(shape, list) or any(type(n) is not int or n < 0 for n in shape):
+    if type(dtype) is not str or dtype not in _DTYPES or not _is_shape(shape):
         raise ProtocolError(f"not a tensor: dtype {dtype!r}, shape {shape!r}")
-    count = 1
-    for length in shape:
-        count *= length
+    count = prod(shape)
     nbytes = count * np.dtype(dtype).itemsize
     if nbytes > len(payload) - offset:
         raise ProtocolError(f"a tensor of {nbytes} bytes does not fit its payload")
     return np.frombuffer(payload, dtype=dtype, count=count, offset=offset).reshape(shape), nbytes
+
+
+def _is_shape(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(length) is int and 0 <= length <= _LONGEST_AXIS for length in value)
 
 
 # --- predictions ------------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def test_a_host_knows_no_secret_and_has_one_thread_for_arithmetic(calm: Server) 
         assert b"SERVING_" not in environment
         assert b"OMP_NUM_THREADS=1" in environment
     host = calm.hosts()[0]
-    assert Path(f"/proc/{host.pid}/cwd").readlink() == Path("/")
+    assert Path(f"/proc/{host.pid}/cwd").readlink().parent == calm.state / "scratch"
     limit = psutil.Process(host.pid).rlimit(psutil.RLIMIT_AS)
     assert 0 < limit[0] < 20 << 30
     niceness = {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in Path(f"/proc/{host.pid}/task").iterdir()}

@@ -17,7 +17,7 @@ SWAPS = 200
 
 def test_two_hundred_swaps_under_load_among_every_kind_of_bad_version(tmp_path: Path) -> None:
     """Invariants 1, 4 and 5: no request fails, each answer is its version's own, and nothing is left behind."""
-    settings = {"SERVING_CANDIDATE__TIMEOUT_SECONDS": "3"}
+    settings = {"SERVING_CANDIDATE__TIMEOUT_SECONDS": "3", "SERVING_STORE__SETTLE_SECONDS": "0.05"}
     write_version(tmp_path / "store" / "m", 1, constant(1))
     with serving(tmp_path, wait_ready=True, **settings) as server:
         for version in (2, 3):  # the standby is part of the baseline

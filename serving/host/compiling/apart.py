@@ -16,6 +16,7 @@ from collections.abc import Callable
 from serving.host import sandbox
 
 BLOCK_BYTES = 1 << 20
+_PREPARE, _WORK = b"?", b"!"
 
 
 class Unfinished(Exception):  # an outcome, not an error: caught by whoever asked for the work
@@ -23,13 +24,19 @@ class Unfinished(Exception):  # an outcome, not an error: caught by whoever aske
 
 
 class Apart:
-    """Forks when it is made. `prepare` is run in the child at once, `work` when `run` asks for it.
+    """Forks when it is made. `enter` is run in the child at once, `prepare` when it is likely to be needed, `work` when
+    `run` asks for it.
 
     Make it where no other thread holds a lock that the child needs: it has the forking thread only. It dies with that
     thread's process.
     """
 
-    def __init__(self, work: Callable[[], bytes], prepare: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        work: Callable[[], bytes],
+        enter: Callable[[], None] = lambda: None,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
         asking, self._asking = os.pipe()
         self._answers, answers = os.pipe()
         parent = os.getpid()
@@ -37,17 +44,20 @@ class Apart:
         if self.pid == 0:
             os.close(self._asking)
             os.close(self._answers)
-            _work_and_exit(prepare, work, asking, answers, parent)
+            _work_and_exit(enter, prepare, work, asking, answers, parent)
         os.close(asking)
         os.close(answers)
         self._is_over = False
+
+    def prepare(self) -> None:
+        """Have the process prepare itself while this one goes on."""
+        self._ask(_PREPARE)
 
     def run(self, seconds: float) -> bytes:
         """Return what the work returns; raises Unfinished when the process dies or takes longer. Blocks; once."""
         ends_at = time.monotonic() + seconds
         try:
-            with contextlib.suppress(BrokenPipeError):
-                os.write(self._asking, b"!")
+            self._ask(_WORK)
             received = _receive(self._answers, ends_at)
             status = self._end(is_killed=False)
         except TimeoutError:
@@ -63,6 +73,10 @@ class Apart:
         if not self._is_over:
             self._end(is_killed=True)
 
+    def _ask(self, what: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has died: `run` says how
+            os.write(self._asking, what)
+
     def _end(self, *, is_killed: bool) -> int:
         self._is_over = True
         if is_killed:
@@ -74,14 +88,21 @@ class Apart:
 
 
 def _work_and_exit(
-    prepare: Callable[[], None], work: Callable[[], bytes], asking: int, answers: int, parent: int
+    enter: Callable[[], None],
+    prepare: Callable[[], None],
+    work: Callable[[], bytes],
+    asking: int,
+    answers: int,
+    parent: int,
 ) -> None:
     status = 1
     try:
         sandbox.die_with_parent(parent)
         sandbox.lower_priority_of_this_thread()
-        prepare()
-        if os.read(asking, 1):
+        enter()
+        while (asked := os.read(asking, 1)) == _PREPARE:
+            prepare()
+        if asked == _WORK:
             view = memoryview(work())
             while view:
                 view = view[os.write(answers, view[:BLOCK_BYTES]) :]

@@ -36,24 +36,26 @@ def compile_apart(apart: Apart, model: LoadedModel, request: CompileRequest) -> 
     `apart` is a process that returns what `compile_here` does for the same model; it is over afterwards.
     """
     begin = time.monotonic()
+    foreign = why_foreign(model)
+    graphs: tuple[Graph, ...] = ()
     try:
-        if isinstance(model, EstimatorModel):
-            _refuse_foreign(model)
-        compilation, graphs = _decode(apart.run(request.seconds))
-    except NotCompilable as error:
-        compilation, graphs = Compilation(engine=None, reason=str(error)), ()
+        if foreign is not None:
+            compilation = Compilation(engine=None, reason=foreign)
+        else:
+            compilation, graphs = _decode(apart.run(request.seconds))
     except Unfinished as error:
-        compilation, graphs = Compilation(engine=None, reason=str(error), is_final=False), ()
+        compilation = Compilation(engine=None, reason=str(error), is_final=False)
     finally:
         apart.dismiss()
     return compilation.model_copy(update={"seconds": time.monotonic() - begin}), graphs
 
 
-def _refuse_foreign(model: EstimatorModel) -> None:
-    """Say early, before anything is forked or imported, that code nobody knows cannot be converted."""
-    for part in all_parts(model.estimator):
+def why_foreign(model: LoadedModel) -> str | None:
+    """Say early, before anything is imported, that code nobody knows cannot be converted; None where there is none."""
+    for part in all_parts(model.estimator) if isinstance(model, EstimatorModel) else ():
         if hasattr(part, "fit") and not type(part).__module__.startswith(KNOWN_PACKAGES):
-            raise NotCompilable(f"{type(part).__name__} is no estimator of scikit-learn, XGBoost or LightGBM")
+            return f"{type(part).__name__} is no estimator of scikit-learn, XGBoost or LightGBM"
+    return None
 
 
 def import_compilers() -> None:

@@ -40,19 +40,15 @@ class Compile:
         return Verdict.SKIPPED, f"stays in its host: {compilation.reason}"
 
 
-def start_compiler(request: EvaluationRequest, prepare: Callable[[], None]) -> Apart | None:
+def start_compiler(request: EvaluationRequest, enter: Callable[[], None]) -> Apart | None:
     """Fork the process that is to compile this candidate, should the gates ask for it; None where they will not.
 
-    It runs `prepare`, imports its libraries meanwhile, and loads the file a second time.
+    It runs `enter` at once. When the load gate has seen that there may be something to compile it imports its libraries
+    beside the other gates; the file it loads a second time.
     """
     if request.is_respawn or request.compile.mode == "off" or request.compile.known is not None:
         return None
-
-    def ready() -> None:
-        prepare()
-        import_compilers()
-
-    return Apart(lambda: _compile(request), ready)
+    return Apart(lambda: _compile(request), enter, import_compilers)
 
 
 def _compile(request: EvaluationRequest) -> bytes:

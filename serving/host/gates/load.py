@@ -6,6 +6,7 @@ from time import monotonic
 
 from serving.domain.report import Verdict
 from serving.domain.version import Format
+from serving.host.compiling.compile import why_foreign
 from serving.host.gates.gate import Context, Outcome, Refused
 from serving.host.loading import Trust, load
 from serving.host.model import LoadedModel, NotVouched
@@ -25,6 +26,8 @@ class Load:
             raise Refused(f"this system lacks what security.require_sandbox asks for: {context.sandbox}")
         begin = monotonic()
         context.model = model = _load(context)
+        if context.compiler is not None and context.unvouched is None and why_foreign(model) is None:
+            context.compiler.prepare()
         took = f"loaded {model.name} in {monotonic() - begin:.3g} s"
         if context.unvouched is not None:
             return Verdict.WARNED, f"{took}; {context.unvouched}"

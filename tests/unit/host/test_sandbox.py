@@ -83,8 +83,9 @@ class Cell:
 
 @pytest.fixture(params=IDENTITIES)
 def cell(tmp_path: Path, request: pytest.FixtureRequest) -> Cell:
-    for path in (tmp_path, *list(tmp_path.parents)[:2]):
-        path.chmod(0o755)
+    for path in (tmp_path, *tmp_path.parents[:-2]):  # not /tmp and not the root
+        if path.stat().st_uid == os.getuid():
+            path.chmod(path.stat().st_mode | 0o055)  # an ordinary user must get there
     return Cell(tmp_path, request.param)
 
 

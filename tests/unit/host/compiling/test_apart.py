@@ -56,7 +56,10 @@ def test_work_that_raises_has_failed(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_was_not_asked_for_ends_with_its_dismissal(tmp_path: Path) -> None:
-    apart = Apart(lambda: b"never", (tmp_path / "ready").touch)
+    apart = Apart(lambda: b"never", (tmp_path / "entered").touch, (tmp_path / "ready").touch)
+    until((tmp_path / "entered").exists, "its beginning")
+    assert not (tmp_path / "ready").exists()
+    apart.prepare()
     until((tmp_path / "ready").exists, "the preparation")
     apart.dismiss()
     assert not psutil.pid_exists(apart.pid)
