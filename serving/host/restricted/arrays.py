@@ -25,8 +25,11 @@ def element_count(shape: Any) -> int | None:
     return count
 
 
-def check_wrapper(parts: dict[str, Any]) -> int:
-    """Return how many bytes the array of joblib's wrapper with these attributes has; raises Distrusted."""
+def check_wrapper(parts: dict[str, Any], sound: dict[int, np.dtype[Any]]) -> int:
+    """Return how many bytes the array of joblib's wrapper with these attributes has; raises Distrusted.
+
+    `sound` has the dtypes seen before, by id: a forest has one for the nodes of all its trees.
+    """
     dtype, count = parts.get("dtype"), element_count(parts.get("shape"))
     order, alignment = parts.get("order"), parts.get("numpy_array_alignment_bytes")
     is_sound = (
@@ -38,7 +41,9 @@ def check_wrapper(parts: dict[str, Any]) -> int:
     )
     if not is_sound or not isinstance(dtype, np.dtype) or not _has_room(dtype, count or 0):
         raise Distrusted(f"the file holds an array wrapper of another make; {ANY_TRUST}")
-    check_dtype(dtype)
+    if id(dtype) not in sound:
+        check_dtype(dtype)
+        sound[id(dtype)] = dtype
     return (count or 0) * dtype.itemsize
 
 

@@ -65,6 +65,7 @@ class RestrictedUnpickler(NumpyUnpickler):
         # by id, kept so that no id comes again: arrays that wait for their content, and what has its state
         self._hollow: dict[int, Any] = {}
         self._built: dict[int, Any] = {}
+        self._sound: dict[int, np.dtype[Any]] = {}
 
     # --- 1. globals ---------------------------------------------------------------------------------------------------
 
@@ -154,7 +155,7 @@ class RestrictedUnpickler(NumpyUnpickler):
 
     def _read(self, parts: dict[str, Any]) -> NDArray[Any]:
         """Return the array whose bytes follow in the file, when there are as many as its wrapper, `parts`, says."""
-        size = check_wrapper(parts)
+        size = check_wrapper(parts, self._sound)
         if parts["dtype"].hasobject:
             return self._nested()
         self.file_handle.expect(size)
