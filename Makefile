@@ -40,7 +40,7 @@ format: install ## format and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 
 soak: install ## random faults under load, ten minutes or SOAK_SECONDS=3600, from SOAK_SEED=1; not part of `make test`
-	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/pytest -m soak -o faulthandler_timeout=0 $(ARGS)
+	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/pytest -m soak -o faulthandler_timeout=0 tests/e2e/test_soak.py $(ARGS)
 
 bench: install ## run the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)

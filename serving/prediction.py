@@ -22,12 +22,14 @@ from serving.domain.batch import Batch, Column, Prediction
 from serving.domain.errors import BodyTooLarge, InvalidInput, NothingActive, Overloaded, UnknownModel
 from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Method, Signature
+from serving.domain.tables import Table, table_to_batch
 from serving.registry import ActiveReference, HoldsActive, find
 from serving.servable.servable import Lease, Servable
 from serving.settings import ServerSettings, Settings
 
 # Converting 2,000 rows of 30 numbers takes about 2 ms: more would be felt by the requests that wait behind it.
 INLINE_ROWS = 2_000
+INLINE_CELLS = 60_000
 PIECE_ROWS = 1_000
 YIELD_SECONDS = 1e-5
 NAMES_SHOWN = 5
@@ -71,13 +73,13 @@ class ManyRows(Protocol):
 
 
 class PredictRequest(NamedTuple):
-    """Rows as they came out of JSON (lists or objects), not yet checked against any signature.
+    """Rows as they came out of JSON (lists or objects) or as a table, not yet checked against any signature.
 
     `method` None means the model's default one. `is_single` says the caller sent one row and expects one answer.
     A named tuple: one is made per request, and a frozen dataclass costs three times as much.
     """
 
-    rows: list[Any] | ManyRows
+    rows: list[Any] | ManyRows | Table
     method: str | None = None
     is_single: bool = False
     may_contain_bools: bool = True
@@ -138,9 +140,15 @@ def execute_now(servable: Servable, request: PredictRequest, limits: Limits) -> 
     raises.
     """
     rows = request.rows
-    if not isinstance(rows, list) or len(rows) > INLINE_ROWS:
+    if isinstance(rows, Table):
+        if rows.rows * rows.width > INLINE_CELLS:
+            return None
+        method = _method(servable, request, limits)
+        batch = table_to_batch(servable.signature, rows)
+    elif isinstance(rows, list) and len(rows) <= INLINE_ROWS:
+        method, batch = _batch(servable, request, rows, limits)
+    else:
         return None
-    method, batch = _batch(servable, request, rows, limits)
     prediction = servable.engine.answer_now(method, batch)
     return None if prediction is None else _answer(servable, method, batch, prediction, request)
 
@@ -153,6 +161,15 @@ async def execute(servable: Servable, request: PredictRequest, limits: Limits) -
     rows = request.rows
     if isinstance(rows, list) and len(rows) <= INLINE_ROWS:
         method, batch = _batch(servable, request, rows, limits)
+    elif isinstance(rows, Table):
+        method = _method(servable, request, limits)
+        is_small = rows.rows * rows.width <= INLINE_CELLS
+        convert = table_to_batch
+        batch = (
+            convert(servable.signature, rows)
+            if is_small
+            else await asyncio.to_thread(convert, servable.signature, rows)
+        )
     else:
         method = _method(servable, request, limits)
         pieces = _pieces(rows, request.may_contain_bools) if isinstance(rows, list) else rows

@@ -6,6 +6,8 @@ from fastapi import FastAPI
 
 from serving.api import access, admin, health, models, openapi, predict, predict_docs, problems, schemas
 from serving.api.edge import Edge, Front
+from serving.api.endpoint import Endpoint
+from serving.api.paths import NATIVE
 from serving.api.shortcut import RequestIds, Shortcut
 
 __all__ = ["install"]
@@ -18,14 +20,14 @@ def install(app: FastAPI) -> None:
     `access`, `shortcut`, `front` and `admin_front` are there from now on, for a server that can use them.
     """
     app.state.access = access.Access()
-    endpoint = predict.PredictEndpoint(app.state.access)
-    predict.add_routes(app, endpoint)
+    endpoints = {NATIVE: Endpoint(app.state.access, predict.Native())}
+    predict.add_routes(app, endpoints[NATIVE])
     for router in (models.router, admin.router, health.router):
         app.include_router(router)
     problems.install(app)
     openapi.install(app, *predict_docs.COMPONENTS, schemas.Pin, schemas.Rollback)
     ids = RequestIds()
-    app.state.shortcut = Shortcut(app.state, endpoint, ids)
-    app.state.front = Front(app, endpoint, ids)
-    app.state.admin_front = Front(app, endpoint, ids, is_for_operators=True)
-    app.add_middleware(Edge, predict=endpoint, ids=ids)
+    app.state.shortcut = Shortcut(app.state, endpoints, ids)
+    app.state.front = Front(app, endpoints, ids)
+    app.state.admin_front = Front(app, endpoints, ids, is_for_operators=True)
+    app.add_middleware(Edge, endpoints=endpoints, ids=ids)

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ValidationError
 
 from serving.api.access import Access, AccessRefused
-from serving.api.bodies import BodyReader, refuse_media
+from serving.api.bodies import BodyReader, refuse_encoding, refuse_media
 from serving.api.models import ModelName, VersionName
 from serving.api.openapi import body_of, problems_of
 from serving.api.schemas import ActiveModels, Pin, Rollback
@@ -126,6 +126,7 @@ async def _read(request: Request, kind: type[Document]) -> Document:
     """Read a small JSON body; an empty one stands for an empty object."""
     headers = request.scope["serving.headers"]
     refuse_media(headers)
+    refuse_encoding(headers)
     reader: BodyReader = request.app.state.admin_bodies
     raw = await reader.read(request.receive, headers)
     if not raw.strip():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,13 @@ PIECE_VALUES = 10_000
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
 
-def encode_now(answer: Answer) -> bytes | None:
-    """Return the native body of an answer, None when it has so many values that it should be made off the loop.
+def is_small(answer: Answer) -> bool:
+    """Say whether an answer has so few values that its body is best made on the event loop."""
+    return answer.rows == 1 or answer.rows * _width(answer.prediction) <= INLINE_VALUES
+
+
+def encode(answer: Answer) -> bytes:
+    """Return the native body of an answer. Blocks for as long as it has values, many of them in pieces.
 
     Numbers that are not finite become null. Raises ModelFailed when the model gave something JSON has no form for.
     """
@@ -29,21 +33,10 @@ def encode_now(answer: Answer) -> bytes | None:
         if answer.is_single:
             document = {"model": answer.model, "version": answer.version, "prediction": _by_row(prediction)[0]}
             return orjson.dumps(document, _plain, _OPTIONS)
-        if answer.rows == 1 or answer.rows * _width(prediction) <= INLINE_VALUES:
+        if is_small(answer):
             document = {"model": answer.model, "version": answer.version, "predictions": _by_row(prediction)}
             return orjson.dumps(document, _plain, _OPTIONS)
-    except orjson.JSONEncodeError as error:
-        raise ModelFailed(f"the answer has no form in JSON: {error}") from None
-    return None
-
-
-async def encode(answer: Answer) -> bytes:
-    """Return what `encode_now` does, many rows encoded off the loop."""
-    body = encode_now(answer)
-    if body is not None:
-        return body
-    try:
-        return await asyncio.to_thread(_encode_many, answer)
+        return _encode_many(answer)
     except orjson.JSONEncodeError as error:
         raise ModelFailed(f"the answer has no form in JSON: {error}") from None
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from starlette.requests import ClientDisconnect
 
-from serving.domain.errors import BodyTooLarge, RequestRefused, UnsupportedMedia
+from serving.domain.errors import BodyTooLarge, NotJson, RequestRefused, UnsupportedMedia
 
 SWEEP_SECONDS = 1.0
 # Many clients read no answer before they have sent everything. So much is let in (and dropped) for their sake.
 DROPPED_BYTES = 256 << 20
 MAX_DIGITS = 18
+_INLINE_BYTES = 4 << 10
+_PLAIN = (b"", b"identity")
+_WINDOWS = {b"gzip": zlib.MAX_WBITS | 16, b"x-gzip": zlib.MAX_WBITS | 16, b"deflate": zlib.MAX_WBITS}
 
 CURL_DEFAULT = "application/x-www-form-urlencoded"
 CURL_HINT = "curl: -H 'Content-Type: application/json'"
@@ -44,10 +48,47 @@ def refuse_media(headers: Headers) -> None:
         shown = content_type.decode("latin-1")[:80]
         hint = f" ({CURL_HINT})" if shown == CURL_DEFAULT else ""
         raise UnsupportedMedia(f"content type {shown!r} is not read here; send application/json in UTF-8{hint}")
-    encoding = headers.get(b"content-encoding")
-    if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
-        shown = encoding.decode("latin-1")[:80]
-        raise UnsupportedMedia(f"content encoding {shown!r} is not read here; send the body as it is")
+
+
+def refuse_encoding(headers: Headers, *, takes_compressed: bool = False) -> None:
+    """Raise UnsupportedMedia for a content encoding, unless it is gzip or deflate where these are taken."""
+    encoding = _encoding(headers)
+    if encoding in _PLAIN or (takes_compressed and encoding in _WINDOWS):
+        return
+    hint = "send gzip, deflate or the body as it is" if takes_compressed else "send the body as it is"
+    raise UnsupportedMedia(f"content encoding {encoding.decode('latin-1')[:80]!r} is not read here; {hint}")
+
+
+async def decoded(raw: bytes, headers: Headers, max_bytes: int) -> bytes:
+    """Return a body without its content encoding, at most `max_bytes` of it; large ones are decoded off the loop.
+
+    Raises BodyTooLarge for more bytes, NotJson for damage.
+    """
+    encoding = _encoding(headers)
+    if encoding in _PLAIN:
+        return raw
+    windows = _WINDOWS[encoding]
+    if len(raw) <= _INLINE_BYTES:
+        return _inflated(raw, windows, max_bytes)
+    return await asyncio.to_thread(_inflated, raw, windows, max_bytes)
+
+
+def _encoding(headers: Headers) -> bytes:
+    return headers.get(b"content-encoding", b"").strip().lower()
+
+
+def _inflated(raw: bytes, windows: int, max_bytes: int) -> bytes:
+    """Decompress one stream that is whole and has nothing behind it (RFC 1950, 1951 and 1952)."""
+    stream = zlib.decompressobj(windows)
+    try:
+        body = stream.decompress(raw, max_bytes + 1)
+    except zlib.error as error:
+        raise NotJson(f"the body is not what its content encoding says: {error}") from None
+    if len(body) > max_bytes:
+        raise BodyTooLarge(f"the body is larger than {max_bytes} bytes when it is decompressed")
+    if not stream.eof or stream.unused_data:
+        raise NotJson("the compressed body is cut short, or something follows it")
+    return body
 
 
 class BodyReader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from random import random
 from time import perf_counter
 
@@ -14,9 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.api import admin, problems
 from serving.api.access import Access, AccessRefused
-from serving.api.paths import DOCS, PAGES, is_for_operators, is_read, path_of
-from serving.api.predict import NOSNIFF, PredictEndpoint
-from serving.api.shortcut import RequestIds, prediction_params
+from serving.api.endpoint import NOSNIFF, Endpoint
+from serving.api.paths import DOCS, PAGES, is_for_operators, is_read, path_of, prediction_of
+from serving.api.shortcut import RequestIds
 from serving.settings import Settings, TokenScope
 from serving.telemetry.logging import REQUEST_ID
 
@@ -37,15 +38,15 @@ log = structlog.get_logger("serving.access")
 
 
 class Edge:
-    """ASGI middleware. Prediction requests go from here straight to `predict`, past the framework's layers.
+    """ASGI middleware. Predictions go from here straight to their endpoints, past the framework's layers.
 
-    They are `predict`'s routes all the same: under a mount point, or when the framework traces requests, they take the
-    long way and end at the same application.
+    They are the endpoints' routes all the same: under a mount point, or when the framework traces requests, they take
+    the long way and end at the same application.
     """
 
-    def __init__(self, app: ASGIApp, predict: PredictEndpoint, ids: RequestIds) -> None:
+    def __init__(self, app: ASGIApp, endpoints: Mapping[str, Endpoint], ids: RequestIds) -> None:
         self._app = app
-        self._predict = predict
+        self._endpoints = endpoints
         self._ids = ids
         self._settings: Settings | None = None
         self._sample = 0.0
@@ -63,8 +64,10 @@ class Edge:
         token = REQUEST_ID.set(request_id.decode())
         status = CLIENT_GONE
         try:
-            if _is_prediction(scope):
-                status = await self._predict.answer(scope, receive, send, (b"x-request-id", request_id))
+            dialect = _dialect_of(scope)
+            if dialect is not None:
+                endpoint = self._endpoints[dialect]
+                status = await endpoint.answer(scope, receive, send, (b"x-request-id", request_id))
             else:
                 status = await self._pass_on(scope, receive, send, (b"x-request-id", request_id))
         except ClientDisconnect:
@@ -129,7 +132,8 @@ class Edge:
     def _adopt(self, state: State) -> None:
         self._settings = state.settings
         self._sample = state.settings.log.access_sample
-        self._predict.adopt(state.settings, state.metrics)
+        for endpoint in self._endpoints.values():
+            endpoint.adopt(state.settings, state.metrics)
         state.admin_bodies = admin.bodies(state.settings.server)
 
 
@@ -141,33 +145,33 @@ class Front:
     """
 
     def __init__(
-        self, app: Starlette, predict: PredictEndpoint, ids: RequestIds, *, is_for_operators: bool = False
+        self, app: Starlette, endpoints: Mapping[str, Endpoint], ids: RequestIds, *, is_for_operators: bool = False
     ) -> None:
         self.state = app.state
         self._is_for_operators = is_for_operators
         self._app = app
-        self._edge = Edge(app, predict, ids)
+        self._edge = Edge(app, endpoints, ids)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on."""
         if self._is_for_operators:
             scope[OPERATORS] = True
-        if scope["type"] == "http" and _is_prediction(scope):
+        if scope["type"] == "http" and _dialect_of(scope) is not None:
             scope["app"] = self._app
             await self._edge(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
 
-def _is_prediction(scope: Scope) -> bool:
+def _dialect_of(scope: Scope) -> str | None:
     """Recognise a prediction request by its path and fill in the path's parameters, as the router would."""
     if scope["method"] != "POST" or scope.get("root_path") or "fastapi.telemetry" in scope:
-        return False
-    params = prediction_params(scope["path"])
-    if params is None:
-        return False
-    scope["path_params"] = params
-    return True
+        return None
+    found = prediction_of(scope["path"])
+    if found is None:
+        return None
+    dialect, scope["path_params"] = found
+    return dialect
 
 
 def _write(scope: Scope, status: int, seconds: float) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from serving.api import problems
 from serving.api.bodies import BodyTooSlow
-from serving.api.paths import is_for_operators, is_read
+from serving.api.paths import is_for_operators, is_read, prediction_of
 from serving.api.problems import INTERNAL, KINDS, MEDIA_TYPE, TYPE_PREFIX, Kind, Problem
 from serving.domain import errors
 
@@ -154,7 +154,7 @@ def _complete(operation: dict[str, Any], method: str, path: str) -> None:
 
 def _security_of(method: str, path: str) -> list[dict[str, list[str]]]:
     """Return the tokens of which one is needed; an empty one means that none may be needed either."""
-    if path.endswith("/predict"):
+    if prediction_of(path) is not None:
         return [{}, {"predictToken": []}, {"adminToken": []}]
     if is_read(method, path):
         return [{}, {"readToken": []}, {"adminToken": []}]

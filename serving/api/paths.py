@@ -5,9 +5,34 @@ from __future__ import annotations
 DOCS = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 PAGES = DOCS - {"/openapi.json"}
 METRICS = "/metrics"
+NATIVE = "native"
+# what the last part of a prediction's path ends in: the connection looks for it before anything else
+PREDICTION_ENDS = ("/predict",)
 
 _READING = ("GET", "HEAD")
 _OF_MODEL = frozenset({"pin", "rollback", "history"})
+
+
+def prediction_of(path: str) -> tuple[str, dict[str, str]] | None:
+    """Return the dialect and the parameters of a prediction's path, None for any other path.
+
+    One place for the router, the edge and the short way, which must agree.
+    """
+    last = path.rpartition("/")[2]
+    if last == "predict":
+        return _native(path.split("/"))
+    return None
+
+
+def _native(parts: list[str]) -> tuple[str, dict[str, str]] | None:
+    match parts:
+        case ["", "predict"]:
+            return NATIVE, {}
+        case ["", "models", model, "predict"] if model:
+            return NATIVE, {"model": model}
+        case ["", "models", model, "versions", version, "predict"] if model and version:
+            return NATIVE, {"model": model, "version": version}
+    return None
 
 
 def path_of(full: str, root: str) -> str:

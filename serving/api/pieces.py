@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from serving.api.predict_body import parse, rows_of, strings_in
 from serving.api.strict_json import MAX_DEPTH, count_strings, loads, refuse_repeats, with_repeats
 from serving.domain.errors import InvalidInput, NotJson
+from serving.domain.tables import Table
 from serving.prediction import Piece, PredictRequest
 
 LARGE_BYTES = 128 << 10
@@ -88,6 +89,7 @@ class RowPieces:
         else:
             return
         found = _precise(self._raw, self._max_depth).rows  # raises where the body is wrong, or has what no model takes
+        assert not isinstance(found, Table)  # that is for other formats
         for piece in [Piece(found)] if isinstance(found, list) else found:
             rows = piece.rows[max(0, done) :]
             done -= len(piece.rows)

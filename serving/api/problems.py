@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from serving.api.access import AccessRefused
 from serving.api.bodies import BodyTooSlow
+from serving.api.dialect import Refusal
 from serving.domain import errors
 from serving.domain.version import why_not_a_name
 from serving.settings import TokenScope
@@ -97,21 +98,35 @@ def respond(error: Exception, model: str | None = None, version: str | None = No
 
     An error nobody foresaw is logged with its traceback and answered without any of it.
     """
+    return problem_of(refusal_of(error, model, version))
+
+
+def problem_of(refusal: Refusal) -> Response:
+    """Return the problem for a refusal."""
+    error = refusal.error
+    if isinstance(error, AccessRefused):
+        kind = replace(ADMIN_REFUSED if error.scope is TokenScope.ADMIN else ACCESS_REFUSED, status=error.status)
+    else:
+        kind = kind_of(error)
+    return problem(kind, refusal.detail, dict(refusal.headers), refusal.model, refusal.version)
+
+
+def refusal_of(error: Exception, model: str | None = None, version: str | None = None) -> Refusal:
+    """Return what every protocol says of `error` in its own shape; logs one that nobody foresaw, with its traceback."""
     headers: dict[str, str] = {}
     if isinstance(error, AccessRefused):
         if error.challenge is not None:
             headers["WWW-Authenticate"] = error.challenge
-        kind = replace(ADMIN_REFUSED if error.scope is TokenScope.ADMIN else ACCESS_REFUSED, status=error.status)
-        return problem(kind, str(error), headers, model, version)
+        return Refusal(error, error.status, str(error), headers, model, version)
     kind = kind_of(error)
     if kind is INTERNAL:
         log.error("request_failed", model=model, version=version, exc_info=error)
-        return problem(kind, BUG, headers)
+        return Refusal(error, kind.status, BUG, headers)
     if kind.status == 503:
         headers["Retry-After"] = str(getattr(error, "retry_after_seconds", 1))
     if getattr(error, "closes_connection", False):
         headers["Connection"] = "close"
-    return problem(kind, str(error), headers, model, version)
+    return Refusal(error, kind.status, str(error), headers, model, version)
 
 
 def kind_of(error: Exception) -> Kind:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from itertools import count
 from secrets import token_hex
 
 from starlette.datastructures import State
 
 from serving.api.bodies import Headers
-from serving.api.predict import PredictEndpoint
+from serving.api.endpoint import Endpoint
+from serving.api.paths import prediction_of
 
 MOST_PATHS = 4096
 
@@ -37,60 +39,51 @@ class Shortcut:
     Event loop thread only. `state` is ``app.state``; it has settings and metrics when the first request comes.
     """
 
-    def __init__(self, state: State, predict: PredictEndpoint, ids: RequestIds) -> None:
+    def __init__(self, state: State, endpoints: Mapping[str, Endpoint], ids: RequestIds) -> None:
         self._state = state
-        self._predict = predict
+        self._endpoints = endpoints
         self._ids = ids
         self._is_ready = False
         self._is_open = False
-        self._params: dict[str, dict[str, str] | None] = {}
+        self._calls: dict[str, tuple[Endpoint, dict[str, str]] | None] = {}
 
     def respond(self, path: str, headers: Headers, raw: bytes) -> tuple[bytes, bytes] | None:
         """Return header lines (each with its end) and body of a 200, or None when there is none to be had now."""
         if not self._is_ready:
             self._adopt()
         try:
-            params = self._params[path]
+            call = self._calls[path]
         except KeyError:
-            params = self._remember(path)
-        if params is None or not self._is_open:
+            call = self._remember(path)
+        if call is None or not self._is_open:
             return None
+        endpoint, params = call
         try:
-            found = self._predict.answer_now(self._state, params, headers, raw)
+            found = endpoint.answer_now(self._state, params, headers, raw)
         except Exception:  # noqa: BLE001 - it happens again on the long way, and is answered there
             return None
         if found is None:
             return None
-        answer, body = found
+        answer, written = found
         head = (
-            b"content-type: application/json\r\ncontent-length: %d\r\nx-content-type-options: nosniff\r\n"
-            b"x-model-name: %b\r\nx-model-version: %b\r\nx-request-id: %b\r\n"
+            b"content-type: %b\r\ncontent-length: %d\r\nx-content-type-options: nosniff\r\n"
+            b"x-model-name: %b\r\nx-model-version: %b\r\n%bx-request-id: %b\r\n"
         )
         names = answer.model.encode(), answer.version.encode()
-        return head % (len(body), *names, self._ids.of(headers)), body
+        more = b"".join([b"%b: %b\r\n" % header for header in written.headers]) if written.headers else b""
+        body = written.body
+        return head % (written.media_type, len(body), *names, more, self._ids.of(headers)), body
 
-    def _remember(self, path: str) -> dict[str, str] | None:
-        if len(self._params) >= MOST_PATHS:
-            self._params.clear()
-        params = self._params[path] = prediction_params(path)
-        return params
+    def _remember(self, path: str) -> tuple[Endpoint, dict[str, str]] | None:
+        if len(self._calls) >= MOST_PATHS:
+            self._calls.clear()
+        found = prediction_of(path)
+        call = self._calls[path] = None if found is None else (self._endpoints[found[0]], found[1])
+        return call
 
     def _adopt(self) -> None:
         settings = self._state.settings
-        self._predict.adopt(settings, self._state.metrics)
+        for endpoint in self._endpoints.values():
+            endpoint.adopt(settings, self._state.metrics)
         self._is_open = not settings.log.access_sample  # the access log is written on the long way
         self._is_ready = True
-
-
-def prediction_params(path: str) -> dict[str, str] | None:
-    """Return the parameters in the path of a prediction, None for any other path."""
-    if not path.endswith("/predict"):
-        return None
-    match path.split("/"):
-        case ["", "predict"]:
-            return {}
-        case ["", "models", model, "predict"] if model:
-            return {"model": model}
-        case ["", "models", model, "versions", version, "predict"] if model and version:
-            return {"model": model, "version": version}
-    return None

@@ -7,7 +7,8 @@ come in any numeric dtype, NaN stands for a missing value, and nothing is copied
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,8 @@ from serving.domain.signature import Container, Dtype, Feature, Signature
 _NUMERIC = "iuf"
 
 
-class Table(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Table:
     """Columns of equal length, not yet checked against any signature.
 
     One of two layouts: `matrix`, a numeric or bool array of shape (rows, columns); or `columns`, each an array of shape

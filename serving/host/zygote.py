@@ -175,12 +175,7 @@ class _Process:
     def stop(self) -> None:
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)
-        try:
-            self._popen.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            log.warning("zygote_killed", reason=f"did not end within {STOP_SECONDS:.0f} s")
-            self._popen.kill()
-            self._popen.wait()
+        self._reap()
         self._reader.join(STOP_SECONDS)
         self._control.close()
 
@@ -221,7 +216,16 @@ class _Process:
             _remove_scratch(host.scratch)
             host.exited.set_result(None)
         self._hosts.clear()
-        self._popen.poll()
+        self._reap()
+
+    def _reap(self) -> None:
+        """Wait for the end of the process: its socket ends a moment before it does. Any thread."""
+        try:
+            self._popen.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.warning("zygote_killed", reason=f"did not end within {STOP_SECONDS:.0f} s")
+            self._popen.kill()
+            self._popen.wait()
 
 
 def _make_scratch(root: str) -> str | None:

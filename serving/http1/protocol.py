@@ -12,10 +12,11 @@ from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
+from serving.api.paths import PREDICTION_ENDS
 from serving.http1.bounded import BoundedProtocol
 
 MOST_SHORT_BYTES = HIGH_WATER_LIMIT
-_SUFFIX = b"/predict"
+_ENDS = tuple(end.encode() for end in PREDICTION_ENDS)
 _OK = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -82,7 +83,7 @@ class PredictionProtocol(BoundedProtocol):
             self._unwatch()
         if self._must_measure:
             self._measure()
-        if self._is_idle() and self.url.endswith(_SUFFIX) and self._may_be_short():
+        if self._is_idle() and self.url.endswith(_ENDS) and self._may_be_short():
             self._is_held, self._held_body = True, b""
         else:
             self._begin()

@@ -98,5 +98,5 @@ def test_clients_cannot_make_it_remember_without_end(monkeypatch: pytest.MonkeyP
     respond = app_with(Immediate()).state.shortcut
     for number in range(20):
         respond.respond(f"/models/m{number}/predict", JSON, ROW)
-    assert len(respond._params) <= 3
+    assert len(respond._calls) <= 3
     assert respond.respond(PATH, JSON, ROW) is not None

@@ -1,0 +1,72 @@
+"""What a protocol is to the one endpoint that answers predictions: how it reads, writes and refuses.
+
+A dialect knows no servable and keeps no state. Its methods compute only; those for large bodies are called in a worker
+thread, so any thread may call them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+from starlette.responses import Response
+
+from serving.api.bodies import Headers
+from serving.domain.signature import Signature
+from serving.prediction import Answer, PredictRequest
+
+JSON = b"application/json"
+
+
+class Written(NamedTuple):
+    """The body of an answer, its media type, and headers beyond the usual ones."""
+
+    body: bytes
+    media_type: bytes = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Call(NamedTuple):
+    """One request as its protocol reads it.
+
+    `model` None is the default model. `read` makes the rows, once the signature of what answers is known; `write` makes
+    the body of the answer. Both raise what `parse` raises.
+    """
+
+    model: str | None
+    version: str | None
+    read: Callable[[Signature], PredictRequest]
+    write: Callable[[Answer, Signature], Written]
+
+
+class Refusal(NamedTuple):
+    """A request that is not answered: the error, its status in the native interface, and a line that says what to do.
+
+    `headers` are to be sent with it, whatever the protocol. `model` and `version` are what answered or was asked, where
+    that is known.
+    """
+
+    error: Exception
+    status: int
+    detail: str
+    headers: Mapping[str, str]
+    model: str | None = None
+    version: str | None = None
+
+
+class Dialect(Protocol):
+    """One protocol. `takes_compressed`: bodies may come with the content encodings gzip and deflate."""
+
+    takes_compressed: bool
+
+    def check_head(self, headers: Headers) -> None:
+        """Raise UnsupportedMedia for a body nobody here reads, before any of it is read."""
+        ...
+
+    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:
+        """Read a whole body; raises NotJson, InvalidInput, UnsupportedMedia or another RequestRefused."""
+        ...
+
+    def refuse(self, refusal: Refusal) -> Response:
+        """Return the answer to a request that failed, in the protocol's own shape."""
+        ...

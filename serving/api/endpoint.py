@@ -1,0 +1,159 @@
+"""The hot path: one prediction request, in whatever protocol, from its head to its answer.
+
+The endpoint is a bare ASGI application. FastAPI knows its routes and documents them, but a request does not pass
+through FastAPI's handling of dependencies and bodies, which costs more than everything below together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from time import perf_counter
+
+from starlette.datastructures import State
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from serving.api import problems
+from serving.api.access import Access
+from serving.api.answers import is_small
+from serving.api.bodies import BodyReader, Headers, decoded, refuse_encoding
+from serving.api.dialect import Call, Dialect, Written
+from serving.api.pieces import LARGE_BYTES
+from serving.api.strict_json import refuse_depth
+from serving.domain.errors import InvalidInput, NothingActive, NotJson, UnknownModel
+from serving.prediction import Answer, Limits, execute, execute_now, hold, look
+from serving.settings import Settings, TokenScope
+from serving.telemetry.metrics import Metrics
+
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+
+
+class Endpoint:
+    """Answers prediction requests of one dialect; what is in their paths are the scope's path parameters."""
+
+    def __init__(self, access: Access, dialect: Dialect) -> None:
+        self._access = access
+        self._dialect = dialect
+        self.adopt(Settings(), Metrics(""))
+
+    def adopt(self, settings: Settings, metrics: Metrics) -> None:
+        """Take what is known only when the lifespan has begun; before the first request, and after a restart."""
+        self._metrics = metrics
+        self._access.adopt(settings)
+        self._is_open = self._access.is_open(TokenScope.PREDICT)
+        self._limits = Limits.of(settings.server)
+        advice = "; send fewer rows at a time, or raise server.max_body_mb"
+        self._max_bytes = int(settings.server.max_body_mb * (1 << 20))
+        self._bodies = BodyReader(self._max_bytes, advice, seconds=settings.server.body_seconds)
+        self._max_depth = settings.server.max_json_depth
+        self._most_now = min(self._max_bytes, LARGE_BYTES)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as a route does; see `answer`."""
+        await self.answer(scope, receive, send)
+
+    def answer_now(
+        self, state: State, params: Mapping[str, str], headers: Headers, raw: bytes
+    ) -> tuple[Answer, Written] | None:
+        """Return an answer and its body where nothing has to be waited for, None where something has.
+
+        Raises what `answer` would answer with a refusal. Counts a request it has answered. Event loop thread only.
+        """
+        if len(raw) > self._most_now or b"content-encoding" in headers:
+            return None
+        if not self._is_open:
+            self._access.check(TokenScope.PREDICT, headers.get(b"authorization"))
+        started = perf_counter()
+        self._dialect.check_head(headers)
+        call = self._dialect.parse(params, headers, raw, self._max_depth)
+        servable = look(state, self._limits, call.model, call.version)
+        if not servable.engine.is_immediate:
+            return None
+        answer = execute_now(servable, call.read(servable.signature), self._limits)
+        if answer is None or not is_small(answer):
+            return None
+        written = call.write(answer, servable.signature)
+        self._metrics.traffic(answer.model, answer.version).record(200, answer.rows, perf_counter() - started)
+        return answer, written
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, *extra: tuple[bytes, bytes]) -> int:
+        """Send an answer or a refusal, with `extra` headers, and return its status.
+
+        Raises ClientDisconnect when nobody is there to read either.
+        """
+        started = perf_counter()
+        params: dict[str, str] = scope["path_params"]
+        state: State = scope["app"].state
+        model, version, rows = "", "", 0
+        raw = b""
+        try:
+            headers: Headers = scope["serving.headers"]
+            self._access.check(TokenScope.PREDICT, headers.get(b"authorization"))
+            self._dialect.check_head(headers)
+            refuse_encoding(headers, takes_compressed=self._dialect.takes_compressed)
+            raw = await decoded(await self._bodies.read(receive, headers), headers, self._max_bytes)
+            call = await self._parsed(params, headers, raw)
+            with hold(state, self._limits, call.model, call.version) as servable:
+                model, version = servable.id.model, servable.id.version
+                signature = servable.signature
+                is_large = len(raw) > LARGE_BYTES
+                request = await asyncio.to_thread(call.read, signature) if is_large else call.read(signature)
+                answer = await execute(servable, request, self._limits)
+            if is_small(answer):
+                written = call.write(answer, signature)
+            else:
+                written = await asyncio.to_thread(call.write, answer, signature)
+        except ClientDisconnect:
+            raise
+        except Exception as error:  # noqa: BLE001 - every failure is answered, and known here by its version
+            response = self._refused(error, state, params, raw, (model, version))
+            response.raw_headers.extend((NOSNIFF, *extra))
+            status = response.status_code
+            await response(scope, receive, send)
+        else:
+            status, rows = 200, answer.rows
+            start = [
+                (b"content-type", written.media_type),
+                (b"content-length", b"%d" % len(written.body)),
+                *(NOSNIFF, (b"x-model-name", model.encode()), (b"x-model-version", version.encode())),
+                *written.headers,
+                *extra,
+            ]
+            await send({"type": "http.response.start", "status": 200, "headers": start})
+            await send({"type": "http.response.body", "body": written.body})
+        self._metrics.traffic(model, version).record(status, rows, perf_counter() - started)
+        return status
+
+    async def _parsed(self, params: Mapping[str, str], headers: Headers, raw: bytes) -> Call:
+        if len(raw) <= LARGE_BYTES:
+            return self._dialect.parse(params, headers, raw, self._max_depth)
+        return await asyncio.to_thread(self._dialect.parse, params, headers, raw, self._max_depth)
+
+    def _refused(
+        self, error: Exception, state: State, params: dict[str, str], raw: bytes, answered_by: tuple[str, str]
+    ) -> Response:
+        model, version = answered_by
+        try:
+            if isinstance(error, InvalidInput) and raw[:1] in (b"{", b"[") and len(raw) <= LARGE_BYTES:
+                refuse_depth(raw, self._max_depth)  # larger ones have been looked at
+        except NotJson as deeper:
+            error = deeper
+        if isinstance(error, UnknownModel):
+            error = _not_yet(error, state, params.get("model"))
+        if not model:
+            return self._dialect.refuse(problems.refusal_of(error, *problems.names_of(params)))
+        response = self._dialect.refuse(problems.refusal_of(error, model, version))
+        response.headers["x-model-name"] = model
+        response.headers["x-model-version"] = version
+        return response
+
+
+def _not_yet(error: UnknownModel, state: State, model: str | None) -> UnknownModel | NothingActive:
+    """Tell a model nobody knows from one that is on its way."""
+    if not state.status.has_started:
+        return NothingActive("the service is still starting; try again shortly")
+    if model in state.status.models:
+        return NothingActive(f"'{model}' has no active version yet; GET /models/{model} says why")
+    return error
