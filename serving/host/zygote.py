@@ -217,6 +217,7 @@ class _Process:
             host.exited.set_result(None)
         self._hosts.clear()
         self._reap()
+        self._control.close()
 
     def _reap(self) -> None:
         """Wait for the end of the process: its socket ends a moment before it does. Any thread."""
