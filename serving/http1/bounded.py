@@ -73,6 +73,15 @@ class BoundedProtocol(HttpToolsProtocol):
             self._unset_keepalive_if_required()
             self._begin_dropping()
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that has been idle for so long (called by the loop): at once where its client has not read
+        the last answer by now, which would be kept for it for ever.
+        """
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
     def on_overdue(self) -> None:
         """End what takes too long (called by `Deadlines`)."""
         if self._is_lingering or self._is_dropping:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 from collections.abc import MutableMapping
 from contextvars import ContextVar
 from typing import Any, TextIO
@@ -58,6 +59,14 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
         )
     )
     _take_over(handler, level)
+    threading.excepthook = _on_thread_end
+
+
+def _on_thread_end(what: threading.ExceptHookArgs) -> None:
+    """Write a line for a thread that ends by an exception: Python would print a traceback between the lines."""
+    name = what.thread.name if what.thread is not None else "unknown"
+    if what.exc_value is not None:
+        structlog.get_logger("serving").error("thread_ended", thread=name, exc_info=what.exc_value)
 
 
 class _Logger(structlog.WriteLogger):

@@ -39,6 +39,7 @@ class Mishaps:
         self.server, self.faults, self.random, self.record, self.traffic = server, faults, randomness, record, traffic
         self.newest = dict.fromkeys(MODELS, 0)
         self.swaps = 0
+        self.spoiled: set[tuple[str, int]] = set()
         self.sentinel = server.directory / "sentinel"
         self.kinds: tuple[Callable[[], None], ...] = (
             *(self.host_killed, self.zygote_killed, self.server_killed, self.server_killed_at_a_failpoint),
@@ -172,6 +173,7 @@ class Mishaps:
     def overwritten(self) -> None:
         """The active version's file becomes rubbish in place; the verified copy answers."""
         model = self._any()
+        self.spoiled.add((model, self.newest[model]))
         with (self.server.store / model / str(self.newest[model]) / "model.joblib").open("r+b") as file:
             file.write(b"rubbish" * 100)
         time.sleep(self.random.uniform(0, 0.3))
@@ -181,7 +183,9 @@ class Mishaps:
         """To an older version, loaded or not, and back."""
         model = self._any()
         older = str(self.newest[model] - 1)
-        if not (self.server.store / model / older / "model.joblib").exists():
+        if (model, self.newest[model] - 1) in self.spoiled or not (
+            self.server.store / model / older / "model.joblib"
+        ).exists():
             return
         with self.record.excuse(may_go_back=True):
             if self.server.operate("POST", f"/models/{model}/pin", {"version": older}).status_code == 200:
