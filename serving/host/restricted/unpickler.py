@@ -40,6 +40,14 @@ from serving.host.restricted.distrust import ANY_TRUST, Distrusted
 from serving.host.restricted.states import check_attributes, check_partial_state, is_dunder
 
 MOST_NESTED = 64
+# what runs programs, opens files and connections, or loads more code
+_ALARMING = frozenset(
+    {
+        *("os", "posix", "nt", "subprocess", "pty", "sys", "shutil", "socket", "ctypes", "importlib", "runpy", "code"),
+        *("builtins", "__builtin__", "pickle", "_pickle", "marshal", "pip", "pdb", "timeit", "webbrowser", "asyncio"),
+        *("multiprocessing", "threading", "signal", "urllib", "http", "tempfile", "pathlib", "io", "_io"),
+    }
+)
 
 _REFUSED_OPCODES = (
     *("INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"),
@@ -247,7 +255,10 @@ def _stranger(module: str, name: str) -> str:
     if module == "__main__":
         advice = "put it into a module that is installed here, and name that in security.pickle_trusted"
         return f"the file names a class or function of the script that saved it ({full}): {advice}"
-    return f'the file names {full}, which nobody vouches for; if you do: security.pickle_trusted = ["{full}"]'
+    setting = f'security.pickle_trusted = ["{full}"]'
+    if module.partition(".")[0] in _ALARMING:
+        return f"the file names {full}, which no model needs and an attack would: look where it came from ({setting})"
+    return f"the file names {full}, which nobody vouches for; if you do: {setting}"
 
 
 def _said(name: Global | None) -> str:

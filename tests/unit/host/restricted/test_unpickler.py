@@ -55,12 +55,20 @@ def refusal(fragment: bytes, protocol: int = 4) -> str:
 # --- 1. globals -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["os:system", "sklearn.pipeline:make_pipeline", "builtins:eval", "numpy:load", ":"])
+@pytest.mark.parametrize("name", ["sklearn.pipeline:make_pipeline", "numpy:load", "osmosis:system", ":"])
 def test_a_global_that_is_not_listed_is_refused_and_named(name: str) -> None:
     full = name.replace(":", ".")
     assert refusal(named(name)) == (
         f'the file names {full}, which nobody vouches for; if you do: security.pickle_trusted = ["{full}"]'
     )
+
+
+@pytest.mark.parametrize("name", ["os:system", "builtins:eval", "importlib.util:find_spec"])
+def test_what_an_attack_would_name_is_said_to_be_that(name: str) -> None:
+    full = name.replace(":", ".")
+    told = refusal(named(name))
+    assert f"the file names {full}, which no model needs and an attack would: look where it came from" in told
+    assert f'security.pickle_trusted = ["{full}"]' in told
 
 
 def test_a_name_with_a_dot_is_refused_even_where_it_is_trusted() -> None:
