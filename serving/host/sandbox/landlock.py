@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import struct
+import sys
 from collections.abc import Iterable
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
@@ -31,6 +33,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def abi() -> int:
     """Return the version of Landlock this kernel has; raises OSError when there is none."""
+    if sys.platform != "linux":  # where these numbers are other calls
+        raise OSError(errno.ENOSYS, f"not on {sys.platform}")
     return _call(_CREATE_RULESET, None, 0, _ASK_VERSION)
 
 
