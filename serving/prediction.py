@@ -23,7 +23,7 @@ from serving.domain.errors import BodyTooLarge, InvalidInput, NothingActive, Ove
 from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Method, Signature
 from serving.domain.tables import Table, table_to_batch
-from serving.registry import ActiveReference, HoldsActive, find
+from serving.registry import ActiveReference, HoldsActive, Role, find
 from serving.servable.servable import Lease, Servable
 from serving.settings import ServerSettings, Settings
 
@@ -75,7 +75,8 @@ class ManyRows(Protocol):
 class PredictRequest(NamedTuple):
     """Rows as they came out of JSON (lists or objects) or as a table, not yet checked against any signature.
 
-    `method` None means the model's default one. `is_single` says the caller sent one row and expects one answer.
+    `method` None means the model's default one; `also` are further ones to answer the same rows with. `is_single` says
+    the caller sent one row and expects one answer.
     A named tuple: one is made per request, and a frozen dataclass costs three times as much.
     """
 
@@ -83,10 +84,11 @@ class PredictRequest(NamedTuple):
     method: str | None = None
     is_single: bool = False
     may_contain_bools: bool = True
+    also: tuple[str, ...] = ()
 
 
 class Answer(NamedTuple):
-    """What was computed, and by which version."""
+    """What was computed, and by which version. `also` has what further methods gave for the same rows, in order."""
 
     model: str
     version: str
@@ -94,6 +96,12 @@ class Answer(NamedTuple):
     rows: int
     prediction: Prediction
     is_single: bool
+    also: tuple[tuple[Method, Prediction], ...] = ()
+
+    @property
+    def outputs(self) -> tuple[tuple[Method, Prediction], ...]:
+        """Every method that was asked for with what it gave, in the order they were asked for."""
+        return ((self.method, self.prediction), *self.also)
 
 
 class HoldsSettings(Protocol):
@@ -109,7 +117,7 @@ class _Seen:
     active: ActiveReference
 
 
-def hold(state: HoldsActive, limits: Limits, model: str | None = None, version: str | None = None) -> Lease:
+def hold(state: HoldsActive, limits: Limits, model: str | None = None, version: str | Role | None = None) -> Lease:
     """Take a lease on what answers for `model` (None: the default model). Event loop thread only; waits for nothing.
 
     Reads the active reference once. Raises UnknownModel, UnknownVersion, NothingActive, or Overloaded when
@@ -123,7 +131,7 @@ def hold(state: HoldsActive, limits: Limits, model: str | None = None, version: 
     return held
 
 
-def look(state: HoldsActive, limits: Limits, model: str | None = None, version: str | None = None) -> Servable:
+def look(state: HoldsActive, limits: Limits, model: str | None = None, version: str | Role | None = None) -> Servable:
     """Return what `hold` would hold, without a hold on it: good until the event loop turns. Raises what `hold` raises,
     except Overloaded. Event loop thread only.
     """
@@ -150,7 +158,10 @@ def execute_now(servable: Servable, request: PredictRequest, limits: Limits) -> 
     else:
         return None
     prediction = servable.engine.answer_now(method, batch)
-    return None if prediction is None else _answer(servable, method, batch, prediction, request)
+    if prediction is None:
+        return None
+    answer = _answer(servable, method, batch, prediction, request)
+    return _with_more_now(servable, batch, answer, request.also) if request.also else answer
 
 
 async def execute(servable: Servable, request: PredictRequest, limits: Limits) -> Answer:
@@ -174,8 +185,35 @@ async def execute(servable: Servable, request: PredictRequest, limits: Limits) -
         method = _method(servable, request, limits)
         pieces = _pieces(rows, request.may_contain_bools) if isinstance(rows, list) else rows
         batch = await asyncio.to_thread(_convert, servable.signature, pieces)
+    if request.also:
+        return await _with_more(servable, method, batch, request, limits.deadline_seconds)
     prediction = await servable.engine.predict(method, batch, limits.deadline_seconds)
     return _answer(servable, method, batch, prediction, request)
+
+
+def _with_more_now(servable: Servable, batch: Batch, answer: Answer, names: tuple[str, ...]) -> Answer | None:
+    also = []
+    for name in names:
+        method = _known_method(servable.signature, name)
+        prediction = servable.engine.answer_now(method, batch)
+        if prediction is None:
+            return None
+        also.append((method, prediction))
+    return answer._replace(also=tuple(also))
+
+
+async def _with_more(
+    servable: Servable, method: Method, batch: Batch, request: PredictRequest, seconds: float
+) -> Answer:
+    """Answer one batch with several methods one after another, all of them within `seconds`."""
+    methods = [method, *(_known_method(servable.signature, name) for name in request.also)]
+    ends_at = time.monotonic() + seconds
+    given = []
+    for each in methods:
+        left = ends_at - time.monotonic()
+        given.append((each, await servable.engine.predict(each, batch, max(left, 0.0))))
+    (_, first), *also = given
+    return _answer(servable, method, batch, first, request)._replace(also=tuple(also))
 
 
 def _batch(servable: Servable, request: PredictRequest, rows: list[Any], limits: Limits) -> tuple[Method, Batch]:

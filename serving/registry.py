@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from types import MappingProxyType
 from typing import Protocol
 
@@ -11,9 +12,17 @@ from serving.domain.errors import NothingActive, UnknownModel, UnknownVersion
 from serving.servable.servable import Lease, Servable
 
 
+class Role(Enum):
+    """A version by its part in the reference, for whoever does not know its name."""
+
+    PREVIOUS = "previous"
+
+
 @dataclass(frozen=True, slots=True)
 class ModelReference:
-    """What answers for one model: the active servable, and every loaded one by version (the active one included)."""
+    """What answers for one model: the active servable, and every loaded one by version (the active one included), in
+    the order in which they were last active.
+    """
 
     active: Servable | None = None
     loaded: Mapping[str, Servable] = field(default_factory=lambda: MappingProxyType({}))
@@ -44,8 +53,10 @@ def activate(state: HoldsActive, reference: ActiveReference) -> None:
     state.active = reference
 
 
-def find(state: HoldsActive, model: str, version: str | None = None) -> Servable:
+def find(state: HoldsActive, model: str, version: str | Role | None = None) -> Servable:
     """Return the servable that answers for `model`, or the loaded `version` of it; reads the active reference once.
+
+    PREVIOUS is the loaded version that was active last before the one that is now.
 
     Event loop thread only. It may be torn down as soon as the loop turns: whoever waits takes a `lease` instead. Raises
     UnknownModel, UnknownVersion or NothingActive.
@@ -53,6 +64,11 @@ def find(state: HoldsActive, model: str, version: str | None = None) -> Servable
     reference = state.active.models.get(model)
     if reference is None:
         raise UnknownModel(f"no model named '{model}'; GET /models lists the ones there are")
+    if version is Role.PREVIOUS:
+        standbys = [one for one in reference.loaded.values() if one is not reference.active]
+        if not standbys:
+            raise UnknownVersion(f"no version of '{model}' is loaded beside the active one")
+        return standbys[-1]
     if version is not None:
         servable = reference.loaded.get(version)
         if servable is None:

@@ -8,7 +8,7 @@ import resource
 import signal
 from copy import copy
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvicorn
@@ -21,11 +21,16 @@ from serving.http1 import PredictionProtocol
 from serving.settings import Settings
 from serving.telemetry import logging
 
+if TYPE_CHECKING:
+    from serving.api.grpc.listener import Listener
+
+STOP_POLL_SECONDS = 0.1  # how soon a second signal is seen, as in uvicorn
+
 log = structlog.get_logger("serving.server")
 
 
 class CannotListen(ServingError):
-    """The admin port cannot be opened."""
+    """The admin port or the one for gRPC cannot be opened."""
 
 
 class Server(uvicorn.Server):
@@ -41,6 +46,7 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._loop: asyncio.AbstractEventLoop | None = None
         self._has_been_asked = False
+        self._grpc: Listener | None = None
         self.exit_code = 0
 
     async def serve(self, sockets: list[Any] | None = None) -> None:
@@ -60,6 +66,8 @@ class Server(uvicorn.Server):
         if self.started:
             if self._settings.server.admin_port is not None:
                 await self._listen_for_operators(self._settings.server.admin_port)
+            if self._settings.server.grpc_port is not None:
+                await self._listen_for_grpc(self._settings.server.grpc_port)
             log.info("listening", url=_url_of(self.servers[0]))
         if self._settings.server.fail_fast:
             self._app.state.service.on_started = self._check_start
@@ -79,11 +87,46 @@ class Server(uvicorn.Server):
         try:
             server = await asyncio.get_running_loop().create_server(protocol, host, port, backlog=config.backlog)
         except OSError as error:
-            for one in self.servers:
-                one.close()
+            self._close_all()
             raise CannotListen(f"server.admin_port: cannot listen on {host}:{port}: {error.strerror}") from None
         self.servers.append(server)
         log.info("listening_for_operators", url=_url_of(server))
+
+    async def _listen_for_grpc(self, port: int) -> None:
+        """Open the port for gRPC, whose libraries are imported now. Raises CannotListen."""
+        try:
+            from serving.api.grpc.listener import Listener  # noqa: PLC0415  (an extra)
+        except ImportError as error:
+            self._close_all()
+            missing = f"server.grpc_port: {error.name or 'a library'} is not installed"
+            raise CannotListen(f"{missing}; install this package with its extra grpc") from None
+        listener = Listener(self._app.state)
+        try:
+            address = await listener.start(port)
+        except RuntimeError:
+            await listener.stop(0)
+            self._close_all()
+            host = self._settings.server.host
+            raise CannotListen(f"server.grpc_port: cannot listen on {host}:{port}; is it taken?") from None
+        self._grpc = listener
+        log.info("listening_for_grpc", address=address)
+
+    def _close_all(self) -> None:
+        for one in self.servers:
+            one.close()
+
+    async def shutdown(self, sockets: list[Any] | None = None) -> None:
+        """Stop accepting and drain, over HTTP and gRPC at once; a second signal ends both (called by uvicorn)."""
+        if self._grpc is None:
+            await super().shutdown(sockets)
+            return
+        stopping = asyncio.create_task(self._grpc.stop(self._settings.server.drain_seconds))
+        await super().shutdown(sockets)
+        while not self.force_exit and not stopping.done():
+            await asyncio.wait((stopping,), timeout=STOP_POLL_SECONDS)
+        if not stopping.done():
+            await self._grpc.stop(0)
+        await stopping
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
         """Take a signal (called by the interpreter, on the loop's thread)."""

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from serving.api import access, admin, health, models, openapi, predict, predict_docs, problems, schemas
+from serving.api import (
+    access,
+    admin,
+    health,
+    mlflow,
+    models,
+    openapi,
+    predict,
+    predict_docs,
+    problems,
+    schemas,
+    tensorflow,
+)
 from serving.api.edge import Edge, Front
 from serving.api.endpoint import Endpoint
-from serving.api.paths import NATIVE
+from serving.api.oip import infer_docs, metadata, repository, rest
+from serving.api.oip import schemas as oip_schemas
+from serving.api.paths import MLFLOW, NATIVE, OPEN_INFERENCE, TENSORFLOW
 from serving.api.shortcut import RequestIds, Shortcut
 
 __all__ = ["install"]
@@ -20,12 +34,23 @@ def install(app: FastAPI) -> None:
     `access`, `shortcut`, `front` and `admin_front` are there from now on, for a server that can use them.
     """
     app.state.access = access.Access()
-    endpoints = {NATIVE: Endpoint(app.state.access, predict.Native())}
+    endpoints = {
+        NATIVE: Endpoint(app.state.access, predict.Native()),
+        OPEN_INFERENCE: Endpoint(app.state.access, rest.OpenInference()),
+        MLFLOW: Endpoint(app.state.access, mlflow.Scoring()),
+        **{TENSORFLOW[verb]: Endpoint(app.state.access, kind()) for verb, kind in tensorflow.VERBS.items()},
+    }
     predict.add_routes(app, endpoints[NATIVE])
-    for router in (models.router, admin.router, health.router):
+    infer_docs.add_routes(app, endpoints[OPEN_INFERENCE])
+    mlflow.add_routes(app, endpoints[MLFLOW])
+    tensorflow.add_routes(app, {verb: endpoints[TENSORFLOW[verb]] for verb in tensorflow.VERBS})
+    for router in (models.router, admin.router, health.router, metadata.router, repository.router):
+        app.include_router(router)
+    for router in (mlflow.router, tensorflow.router):
         app.include_router(router)
     problems.install(app)
-    openapi.install(app, *predict_docs.COMPONENTS, schemas.Pin, schemas.Rollback)
+    bodies = (*infer_docs.COMPONENTS, oip_schemas.IndexRequest, oip_schemas.LoadRequest, schemas.Pin, schemas.Rollback)
+    openapi.install(app, *predict_docs.COMPONENTS, *bodies, *mlflow.COMPONENTS, *tensorflow.COMPONENTS)
     ids = RequestIds()
     app.state.shortcut = Shortcut(app.state, endpoints, ids)
     app.state.front = Front(app, endpoints, ids)

@@ -58,9 +58,9 @@ router = APIRouter(tags=["operate"])
 )
 async def pin(model: ModelName, request: Request, actor: Actor) -> ModelSummary:
     """Load the version if need be, serve it, and stay with it whatever arrives, also after a restart."""
-    wanted = await _read(request, Pin)
-    with _audited("pin", actor, model=model, version=wanted.version):
-        return await _operator(request).pin(model, wanted.version, actor)
+    wanted = await read_body(request, Pin)
+    with audited("pin", actor, model=model, version=wanted.version):
+        return await operator_of(request).pin(model, wanted.version, actor)
 
 
 @router.delete(
@@ -68,8 +68,8 @@ async def pin(model: ModelName, request: Request, actor: Actor) -> ModelSummary:
 )
 async def unpin(model: ModelName, request: Request, actor: Actor) -> ModelSummary:
     """Take the pin away; none to take away is fine too."""
-    with _audited("unpin", actor, model=model):
-        return await _operator(request).unpin(model, actor)
+    with audited("unpin", actor, model=model):
+        return await operator_of(request).unpin(model, actor)
 
 
 @router.post(
@@ -80,9 +80,9 @@ async def unpin(model: ModelName, request: Request, actor: Actor) -> ModelSummar
 )
 async def rollback(model: ModelName, request: Request, actor: Actor) -> ModelSummary:
     """Quarantine the active version and activate the next best; with a version in the body, leave only that one."""
-    wanted = await _read(request, Rollback)
-    with _audited("rollback", actor, model=model, version=wanted.version):
-        return await _operator(request).rollback(model, actor, wanted.version)
+    wanted = await read_body(request, Rollback)
+    with audited("rollback", actor, model=model, version=wanted.version):
+        return await operator_of(request).rollback(model, actor, wanted.version)
 
 
 @router.post(
@@ -92,19 +92,19 @@ async def rollback(model: ModelName, request: Request, actor: Actor) -> ModelSum
 )
 async def release(model: ModelName, version: VersionName, request: Request, actor: Actor) -> ModelSummary:
     """Forget a version's quarantine and verdict, so that it is evaluated anew."""
-    with _audited("release", actor, model=model, version=version):
-        return await _operator(request).release(model, version, actor)
+    with audited("release", actor, model=model, version=version):
+        return await operator_of(request).release(model, version, actor)
 
 
 @router.post("/refresh", summary="Look at the store now")
 async def refresh(request: Request, actor: Actor) -> ActiveModels:
     """Return when a look at the store has been acted upon; evaluations it started may still run."""
-    with _audited("refresh", actor):
-        return ActiveModels(models=await _operator(request).refresh(actor))
+    with audited("refresh", actor):
+        return ActiveModels(models=await operator_of(request).refresh(actor))
 
 
 @contextmanager
-def _audited(call: str, actor: str, **names: str | None) -> Iterator[None]:
+def audited(call: str, actor: str, **names: str | None) -> Iterator[None]:
     """Write one line for an operator's call, whatever came of it."""
     fields: dict[str, Any] = {"call": call, "actor": actor}
     fields |= {key: name[:120] for key, name in names.items() if name is not None}
@@ -117,12 +117,12 @@ def _audited(call: str, actor: str, **names: str | None) -> Iterator[None]:
     log.info("admin", **fields, outcome="done")
 
 
-def _operator(request: Request) -> Operator:
+def operator_of(request: Request) -> Operator:
     operator: Operator = request.app.state.operator
     return operator
 
 
-async def _read(request: Request, kind: type[Document]) -> Document:
+async def read_body(request: Request, kind: type[Document]) -> Document:
     """Read a small JSON body; an empty one stands for an empty object."""
     headers = request.scope["serving.headers"]
     refuse_media(headers)

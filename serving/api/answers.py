@@ -20,7 +20,9 @@ _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
 def is_small(answer: Answer) -> bool:
     """Say whether an answer has so few values that its body is best made on the event loop."""
-    return answer.rows == 1 or answer.rows * _width(answer.prediction) <= INLINE_VALUES
+    if answer.rows == 1:
+        return True
+    return answer.rows * sum(_width(prediction) for _, prediction in answer.outputs) <= INLINE_VALUES
 
 
 def encode(answer: Answer) -> bytes:
@@ -41,14 +43,27 @@ def encode(answer: Answer) -> bytes:
         raise ModelFailed(f"the answer has no form in JSON: {error}") from None
 
 
+def encode_under(key: str, prediction: Prediction) -> bytes:
+    """Return a JSON object of one key, under which is what was predicted, row by row; otherwise as `encode`."""
+    values, width = _by_row(prediction), _width(prediction)
+    try:
+        if len(values) * width <= PIECE_VALUES:
+            return orjson.dumps({key: values}, _plain, _OPTIONS)
+        return orjson.dumps({key: []})[:-2] + _pieces(values, width) + b"]}"
+    except orjson.JSONEncodeError as error:
+        raise ModelFailed(f"the answer has no form in JSON: {error}") from None
+
+
 def _encode_many(answer: Answer) -> bytes:
     head = orjson.dumps({"model": answer.model, "version": answer.version})[:-1] + b',"predictions":['
-    values = _by_row(answer.prediction)
-    step = max(1, PIECE_VALUES // _width(answer.prediction))
-    pieces = [
-        orjson.dumps(values[start : start + step], _plain, _OPTIONS)[1:-1] for start in range(0, len(values), step)
-    ]
-    return head + b",".join(pieces) + b"]}"
+    return head + _pieces(_by_row(answer.prediction), _width(answer.prediction)) + b"]}"
+
+
+def _pieces(values: Tensor, width: int) -> bytes:
+    """Encode rows of so many values, without the brackets around all of them; many rows one run after the other."""
+    step = max(1, PIECE_VALUES // width)
+    runs = [orjson.dumps(values[start : start + step], _plain, _OPTIONS)[1:-1] for start in range(0, len(values), step)]
+    return b",".join(runs)
 
 
 def _by_row(prediction: Prediction) -> Tensor:

@@ -14,8 +14,10 @@ from starlette.responses import Response
 from serving.api.bodies import Headers
 from serving.domain.signature import Signature
 from serving.prediction import Answer, PredictRequest
+from serving.registry import Role
 
 JSON = b"application/json"
+QUERY = "?"
 
 
 class Written(NamedTuple):
@@ -30,13 +32,14 @@ class Call(NamedTuple):
     """One request as its protocol reads it.
 
     `model` None is the default model. `read` makes the rows, once the signature of what answers is known; `write` makes
-    the body of the answer. Both raise what `parse` raises.
+    the body of the answer. Both raise what `parse` raises. `is_slow`: they are not for the event loop, however short.
     """
 
     model: str | None
-    version: str | None
+    version: str | Role | None
     read: Callable[[Signature], PredictRequest]
     write: Callable[[Answer, Signature], Written]
+    is_slow: bool = False
 
 
 class Refusal(NamedTuple):
@@ -64,7 +67,10 @@ class Dialect(Protocol):
         ...
 
     def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:
-        """Read a whole body; raises NotJson, InvalidInput, UnsupportedMedia or another RequestRefused."""
+        """Read a whole body; `params` are those of the path and, under QUERY, the query string where there is one.
+
+        Raises NotJson, InvalidInput, UnsupportedMedia or another RequestRefused.
+        """
         ...
 
     def refuse(self, refusal: Refusal) -> Response:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.api import admin, problems
 from serving.api.access import Access, AccessRefused
 from serving.api.endpoint import NOSNIFF, Endpoint
-from serving.api.paths import DOCS, PAGES, is_for_operators, is_read, path_of, prediction_of
+from serving.api.paths import DOCS, PAGES, is_for_operators, is_read, path_of, prediction_of, protocol_of
 from serving.api.shortcut import RequestIds
 from serving.settings import Settings, TokenScope
 from serving.telemetry.logging import REQUEST_ID
@@ -116,7 +116,7 @@ class Edge:
             try:
                 access.check(TokenScope.READ, scope["serving.headers"].get(b"authorization"))
             except AccessRefused as refused:
-                return problems.respond(refused)
+                return self._endpoints[protocol_of(path)].refuse(refused)
         return None
 
     async def _pass_other(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,7 +19,7 @@ from serving.api import problems
 from serving.api.access import Access
 from serving.api.answers import is_small
 from serving.api.bodies import BodyReader, Headers, decoded, refuse_encoding
-from serving.api.dialect import Call, Dialect, Written
+from serving.api.dialect import QUERY, Call, Dialect, Written
 from serving.api.pieces import LARGE_BYTES
 from serving.api.strict_json import refuse_depth
 from serving.domain.errors import InvalidInput, NothingActive, NotJson, UnknownModel
@@ -50,6 +50,10 @@ class Endpoint:
         self._max_depth = settings.server.max_json_depth
         self._most_now = min(self._max_bytes, LARGE_BYTES)
 
+    def refuse(self, error: Exception) -> Response:
+        """Return the answer to a request that has not come as far as `answer`, in the dialect's shape."""
+        return self._dialect.refuse(problems.refusal_of(error))
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as a route does; see `answer`."""
         await self.answer(scope, receive, send)
@@ -68,6 +72,8 @@ class Endpoint:
         started = perf_counter()
         self._dialect.check_head(headers)
         call = self._dialect.parse(params, headers, raw, self._max_depth)
+        if call.is_slow:
+            return None
         servable = look(state, self._limits, call.model, call.version)
         if not servable.engine.is_immediate:
             return None
@@ -94,14 +100,16 @@ class Endpoint:
             self._dialect.check_head(headers)
             refuse_encoding(headers, takes_compressed=self._dialect.takes_compressed)
             raw = await decoded(await self._bodies.read(receive, headers), headers, self._max_bytes)
+            if scope["query_string"]:
+                params = {**params, QUERY: scope["query_string"].decode("latin-1")}
             call = await self._parsed(params, headers, raw)
             with hold(state, self._limits, call.model, call.version) as servable:
                 model, version = servable.id.model, servable.id.version
                 signature = servable.signature
-                is_large = len(raw) > LARGE_BYTES
+                is_large = call.is_slow or len(raw) > LARGE_BYTES
                 request = await asyncio.to_thread(call.read, signature) if is_large else call.read(signature)
                 answer = await execute(servable, request, self._limits)
-            if is_small(answer):
+            if is_small(answer) and not call.is_slow:
                 written = call.write(answer, signature)
             else:
                 written = await asyncio.to_thread(call.write, answer, signature)
@@ -141,7 +149,7 @@ class Endpoint:
         except NotJson as deeper:
             error = deeper
         if isinstance(error, UnknownModel):
-            error = _not_yet(error, state, params.get("model"))
+            error = not_yet(error, state, params.get("model"))
         if not model:
             return self._dialect.refuse(problems.refusal_of(error, *problems.names_of(params)))
         response = self._dialect.refuse(problems.refusal_of(error, model, version))
@@ -150,7 +158,7 @@ class Endpoint:
         return response
 
 
-def _not_yet(error: UnknownModel, state: State, model: str | None) -> UnknownModel | NothingActive:
+def not_yet(error: UnknownModel, state: State, model: str | None) -> UnknownModel | NothingActive:
     """Tell a model nobody knows from one that is on its way."""
     if not state.status.has_started:
         return NothingActive("the service is still starting; try again shortly")

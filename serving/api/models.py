@@ -88,7 +88,11 @@ async def show_history(
 
 def known_model(request: Request, name: str) -> ModelStatus:
     """Return the status of a model; raises UnknownModel."""
-    status: Status = request.app.state.status
+    return known_in(request.app.state.status, name)
+
+
+def known_in(status: Status, name: str) -> ModelStatus:
+    """Return the status of a model; raises UnknownModel."""
     model = status.models.get(name)
     if model is None:
         raise UnknownModel(f"no model named {name[:120]!r}; GET /models lists the ones there are")

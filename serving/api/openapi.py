@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -49,6 +50,11 @@ _EXAMPLES: dict[int, tuple[str, Kind, str]] = {
         KINDS[errors.UnknownModel],
         "no model named 'irsi'; GET /models lists the ones there are",
     ),
+    406: (
+        "No answer has a form that is accepted.",
+        KINDS[errors.NotAcceptable],
+        "no answer here is of the kind 'image/png'; accept one of application/json, text/csv, application/x-npy",
+    ),
     408: (
         "The head or the body of the request did not arrive in time.",
         KINDS[BodyTooSlow],
@@ -65,9 +71,9 @@ _EXAMPLES: dict[int, tuple[str, Kind, str]] = {
         "120000 rows in one request, at most 100000: send them in several requests",
     ),
     415: (
-        "Not `application/json`, or compressed.",
+        "A content type that is not read here, or compressed.",
         KINDS[errors.UnsupportedMedia],
-        "content type 'text/csv' is not read here; send application/json in UTF-8",
+        "content type 'text/html' is not read here; send application/json in UTF-8",
     ),
     422: (
         "JSON, but not what is taken here; names the row and the feature.",
@@ -96,6 +102,21 @@ _EXAMPLES: dict[int, tuple[str, Kind, str]] = {
 def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of problems a route may answer with, as FastAPI's `responses`."""
     return {status: _problem_response(status) for status in statuses}
+
+
+def errors_of(shape: Callable[[str, int], dict[str, Any]], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of errors in a protocol's own shape, which `shape` gives for a detail and a status.
+
+    Some of these the connection may answer before there is a request, as a problem.
+    """
+    documented: dict[int | str, dict[str, Any]] = {}
+    for status, response in problems_of(*statuses).items():
+        example = shape(response["content"][MEDIA_TYPE]["example"]["detail"], int(status))
+        properties = {key: {"type": "string"} for key in example}
+        schema = {"type": "object", "required": list(example), "properties": properties}
+        content = {"application/json": {"schema": schema, "example": example}, **response["content"]}
+        documented[status] = {**response, "content": content}
+    return documented
 
 
 def body_of(kind: type[BaseModel], *, is_required: bool = True) -> dict[str, Any]:

@@ -6,10 +6,14 @@ DOCS = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
 PAGES = DOCS - {"/openapi.json"}
 METRICS = "/metrics"
 NATIVE = "native"
+OPEN_INFERENCE = "open inference"
+TENSORFLOW = {verb: f"tensorflow {verb}" for verb in ("predict", "classify", "regress")}
+MLFLOW = "mlflow"
 # what the last part of a prediction's path ends in: the connection looks for it before anything else
-PREDICTION_ENDS = ("/predict",)
+PREDICTION_ENDS = ("/predict", "/infer", "/invocations", *(f":{verb}" for verb in TENSORFLOW))
 
 _READING = ("GET", "HEAD")
+_READ = (METRICS, "/models", "/v2", "/version")
 _OF_MODEL = frozenset({"pin", "rollback", "history"})
 
 
@@ -21,7 +25,11 @@ def prediction_of(path: str) -> tuple[str, dict[str, str]] | None:
     last = path.rpartition("/")[2]
     if last == "predict":
         return _native(path.split("/"))
-    return None
+    if last == "infer":
+        return _open_inference(path.split("/"))
+    if last == "invocations":
+        return _mlflow(path.split("/"))
+    return _tensorflow(path) if ":" in last else None
 
 
 def _native(parts: list[str]) -> tuple[str, dict[str, str]] | None:
@@ -35,6 +43,48 @@ def _native(parts: list[str]) -> tuple[str, dict[str, str]] | None:
     return None
 
 
+def _open_inference(parts: list[str]) -> tuple[str, dict[str, str]] | None:
+    match parts:
+        case ["", "v2", "models", model, "infer"] if model:
+            return OPEN_INFERENCE, {"model": model}
+        case ["", "v2", "models", model, "versions", version, "infer"] if model and version:
+            return OPEN_INFERENCE, {"model": model, "version": version}
+    return None
+
+
+def _mlflow(parts: list[str]) -> tuple[str, dict[str, str]] | None:
+    match parts:
+        case ["", "invocations"]:
+            return MLFLOW, {}
+        case ["", "models", model, "invocations"] if model:
+            return MLFLOW, {"model": model}
+    return None
+
+
+def _tensorflow(path: str) -> tuple[str, dict[str, str]] | None:
+    place, _, verb = path.rpartition(":")
+    dialect = TENSORFLOW.get(verb)
+    if dialect is None:
+        return None
+    match place.split("/"):
+        case ["", "v1", "models", model] if model:
+            return dialect, {"model": model}
+        case ["", "v1", "models", model, "versions", version] if model and version:
+            return dialect, {"model": model, "version": version}
+        case ["", "v1", "models", model, "labels", label] if model and label:
+            return dialect, {"model": model, "label": label}
+    return None
+
+
+def protocol_of(path: str) -> str:
+    """Return the dialect that the clients of a path, which is no prediction's, read errors in."""
+    if path.startswith("/v1/"):
+        return TENSORFLOW["predict"]
+    if path.startswith("/v2/"):
+        return OPEN_INFERENCE
+    return MLFLOW if path == "/version" else NATIVE
+
+
 def path_of(full: str, root: str) -> str:
     """Return a path as the routes know it: without the mount point, without slashes at its end."""
     return full.removeprefix(root).rstrip("/") or "/"
@@ -42,7 +92,7 @@ def path_of(full: str, root: str) -> str:
 
 def is_read(method: str, path: str) -> bool:
     """Say whether a request reads what the scope `read` is for: models, history, metrics, the documentation."""
-    is_covered = path in DOCS or path in (METRICS, "/models") or path.startswith("/models/")
+    is_covered = path in DOCS or path in _READ or path.startswith(("/models/", "/v1/models/", "/v2/models/"))
     return is_covered and method in _READING
 
 
@@ -50,6 +100,8 @@ def is_for_operators(path: str) -> bool:
     """Say whether a path belongs on the admin port alone: operator calls, history, metrics, the documentation."""
     match path.split("/"):
         case ["", "refresh" | "metrics"]:
+            return True
+        case ["", "v2", "repository", *_]:
             return True
         case ["", "models", _, last]:
             return last in _OF_MODEL

@@ -108,6 +108,18 @@ def parse_large(raw: bytes, max_depth: int = MAX_DEPTH) -> PredictRequest:
     return _precise(raw, max_depth)
 
 
+def split(raw: bytes, max_depth: int = MAX_DEPTH) -> tuple[bytes, RowPieces] | None:
+    """Take the elements of the only container at depth 2 out of a large body: what is left, and they as pieces.
+
+    None where there is no such container, or a small one. Whether it is an array is for the caller to see. Raises
+    NotJson for a body that nests too deep.
+    """
+    layout = _find_rows(raw, max_depth)
+    if layout is None or layout.end - layout.start < PIECE_BYTES:
+        return None
+    return raw[: layout.start] + raw[layout.end :], RowPieces(raw, _cuts(layout), max_depth=max_depth)
+
+
 def _search(raw: bytes) -> list[tuple[int, int, int]] | None:
     """Cut ``{"instances":[[...],[...]]}`` after every so many bytes; None for anything that looks otherwise."""
     start = raw.find(b"[", 0, _HEAD_BYTES) + 1

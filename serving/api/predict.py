@@ -1,22 +1,28 @@
-"""The native protocol: ``POST .../predict``, JSON in and out, errors as problems."""
+"""The native protocol: ``POST .../predict``, rows in and answers out in JSON or another form, errors as problems."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from urllib.parse import parse_qs
 
 from fastapi import FastAPI
 from starlette.responses import Response
 
 from serving.api import predict_docs, problems
 from serving.api.answers import encode
-from serving.api.bodies import Headers, refuse_media
-from serving.api.dialect import Call, Refusal, Written
+from serving.api.bodies import Headers
+from serving.api.dialect import QUERY, Call, Refusal, Written
 from serving.api.endpoint import Endpoint
+from serving.api.formats import Format, are_slow
+from serving.api.formats.negotiation import form_of_answer, form_of_body
 from serving.api.pieces import LARGE_BYTES, parse_large
 from serving.api.predict_body import parse
 from serving.api.routes import add_prediction
+from serving.domain.errors import InvalidInput
 from serving.domain.signature import Signature
-from serving.prediction import Answer
+from serving.prediction import Answer, PredictRequest
+
+MOST_FIELDS = 16
 
 
 class Native:
@@ -25,13 +31,24 @@ class Native:
     takes_compressed = False
 
     def check_head(self, headers: Headers) -> None:
-        """Take plain JSON."""
-        refuse_media(headers)
+        """Take JSON and what there is a format for, in the body and in the answer."""
+        form_of_body(headers)
+        form_of_answer(headers)
 
-    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:  # noqa: ARG002
-        """Read a body, a large one piece by piece."""
+    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:
+        """Read a body of JSON, a large one piece by piece; one in a format is read when the signature is known."""
+        source, target = form_of_body(headers), form_of_answer(headers)
+        method = _method_of(params[QUERY]) if QUERY in params else None
+        model, version = params.get("model"), params.get("version")
+        write = _write if target is None else lambda answer, signature: _written(target, answer, signature)
+        is_slow = are_slow(raw, source, target)
+        if source is not None:
+            read = source.read
+            return Call(model, version, lambda its: PredictRequest(read(raw, its), method), write, is_slow)
         request = parse(raw, max_depth) if len(raw) <= LARGE_BYTES else parse_large(raw, max_depth)
-        return Call(params.get("model"), params.get("version"), lambda _: request, _write)
+        if method is not None:
+            request = request._replace(method=_only(method, request.method))
+        return Call(model, version, lambda _: request, write, is_slow)
 
     def refuse(self, refusal: Refusal) -> Response:
         """Answer with a problem."""
@@ -40,6 +57,28 @@ class Native:
 
 def _write(answer: Answer, _: Signature) -> Written:
     return Written(encode(answer))
+
+
+def _written(form: Format, answer: Answer, signature: Signature) -> Written:
+    return Written(form.write(answer, signature), form.media_type.encode())
+
+
+def _method_of(query: str) -> str | None:
+    """Return the method a query string names, None when it names none; other fields mean nothing here."""
+    try:
+        found = parse_qs(query, keep_blank_values=True, max_num_fields=MOST_FIELDS).get("method", [])
+    except ValueError:
+        raise InvalidInput(f"more than {MOST_FIELDS} fields in the query string; 'method' is the only one") from None
+    if len(found) > 1:
+        raise InvalidInput("'method' is in the query string more than once; send one")
+    return found[0] if found else None
+
+
+def _only(asked: str, in_body: str | None) -> str:
+    """Return the method of a request that may name it twice."""
+    if in_body not in (None, asked):
+        raise InvalidInput("the query string and the body ask for different methods; name it once")
+    return asked
 
 
 def add_routes(app: FastAPI, endpoint: Endpoint) -> None:

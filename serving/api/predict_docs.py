@@ -6,8 +6,9 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from serving.api.formats import CSV, FORMATS
 from serving.api.openapi import REF, problems_of
-from serving.domain.signature import Method
+from serving.domain.signature import METHODS, Method
 
 Cell = float | str | bool | None
 Row = Annotated[
@@ -79,6 +80,7 @@ REQUESTS: dict[str, Any] = {
     "a single row": {"input": _ROWS[0]},
     "probabilities": {"instances": _ROWS[:1], "method": "predict_proba"},
 }
+CSV_ROWS = "x0,x1,x2,x3\r\n5.1,3.5,1.4,0.2\r\n6.2,2.9,4.3,1.3\r\n"
 ANSWERS: dict[str, Any] = {
     "rows as arrays": {"model": "iris", "version": "2", "predictions": [0, 1]},
     "rows as objects": {"model": "iris", "version": "2", "predictions": [0]},
@@ -94,9 +96,10 @@ def responses() -> dict[int | str, dict[str, Any]]:
     answer = {
         "description": "What the named version computed.",
         "headers": {"X-Model-Name": text, "X-Model-Version": text, "X-Request-Id": text},
-        "content": {"application/json": {"schema": schema, "examples": _named(ANSWERS)}},
+        "content": {"application/json": {"schema": schema, "examples": _named(ANSWERS)}}
+        | _forms("predict\r\n0\r\n1\r\n"),
     }
-    return {200: answer, **problems_of(400, 404, 408, 413, 415, 422, 500, 503, 504)}
+    return {200: answer, **problems_of(400, 404, 406, 408, 413, 415, 422, 500, 503, 504)}
 
 
 def details(path: str) -> dict[str, Any]:
@@ -115,8 +118,24 @@ def details(path: str) -> dict[str, Any]:
             "description": "Comes back in the answer and in the log; one is made when it is left out.",
         }
     )
-    content = {"application/json": {"schema": _ref(PredictBody), "examples": _named(REQUESTS)}}
+    parameters.append(
+        {
+            "name": "method",
+            "in": "query",
+            "required": False,
+            "schema": {"type": "string", "enum": list(METHODS)},
+            "description": "What to ask the model for, where the body has no place for it.",
+        }
+    )
+    content = {"application/json": {"schema": _ref(PredictBody), "examples": _named(REQUESTS)}} | _forms(CSV_ROWS)
     return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
+
+
+def _forms(lines: str) -> dict[str, Any]:
+    """Return the documentation of what is not JSON; `lines` are an example of CSV."""
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    text = {"schema": {"type": "string"}, "example": lines}
+    return {media_type: text if form is CSV else binary for media_type, form in FORMATS.items()}
 
 
 def _ref(kind: type[BaseModel]) -> dict[str, str]:

@@ -53,8 +53,10 @@ HEAD_TOO_LARGE = Kind(431, "head-too-large", "The request line and headers are t
 TOO_MANY_CONNECTIONS = Kind(503, "too-many-connections", "Too many connections are open")
 KINDS: dict[type[Exception], Kind] = {
     errors.NotJson: Kind(400, "not-json", "The body is not JSON"),
+    errors.Malformed: Kind(400, "malformed", "The body is not what its content type says"),
     errors.UnknownModel: Kind(404, "unknown-model", "No such model"),
     errors.UnknownVersion: Kind(404, "unknown-version", "No such version"),
+    errors.NotAcceptable: Kind(406, "not-acceptable", "No answer has the form that is asked for"),
     BodyTooSlow: Kind(408, "body-too-slow", "The body did not arrive in time"),
     errors.OperationRefused: Kind(409, "operation-refused", "Not possible in the present state"),
     errors.BodyTooLarge: Kind(413, "body-too-large", "The request is too large"),

@@ -12,8 +12,10 @@ ServingError
 ├── ProtocolError           bytes on the wire that are not a frame
 ├── RequestRefused          the caller's fault; the detail says what to change
 │   ├── NotJson             the body is not JSON
+│   ├── Malformed           the body is not what its content type says
 │   ├── BodyTooLarge        more bytes or rows than allowed
 │   ├── UnsupportedMedia    a content type nobody here reads
+│   ├── NotAcceptable       no answer has the form that is asked for
 │   ├── InvalidInput        JSON, but not rows this model takes
 │   ├── UnknownModel        no such model
 │   └── UnknownVersion      no such version, or not loaded
@@ -84,12 +86,20 @@ class NotJson(RequestRefused):
     """The body is not a JSON document."""
 
 
+class Malformed(RequestRefused):
+    """The body is not what its content type says, which is not JSON."""
+
+
 class BodyTooLarge(RequestRefused):
     """The body has more bytes or rows than the server takes."""
 
 
 class UnsupportedMedia(RequestRefused):
     """The body's content type is not one this route reads."""
+
+
+class NotAcceptable(RequestRefused):
+    """No answer has the form the request asks for."""
 
 
 class InvalidInput(RequestRefused):

@@ -10,6 +10,7 @@ from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_re
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from serving.domain.mlmodel import NamedColumn
 from serving.domain.signature import METHODS, Container, Dtype, Feature, Kind, Method, Signature
 from serving.host.answers import plain
 from serving.host.columns import Column, first_parts, learn, takes_texts
@@ -43,21 +44,24 @@ def examine(
     estimator: Any,
     *,
     declared: Signature | None = None,
+    named: Sequence[NamedColumn] = (),
     X: Any = None,
     trained_with: Mapping[str, str] | None = None,
 ) -> EstimatorModel:
     """Return `estimator` as a model with its signature; see `describe`.
 
     `declared` is what the publisher said. Where it agrees with the estimator it is taken over, and what takes null is
-    not tried; where it does not, the derived signature stands, and the contract gate will say so.
+    not tried; where it does not, the derived signature stands, and the contract gate will say so. `named` columns give
+    names to an estimator that was fitted without any, and dtypes where it does not know better.
     """
     methods = _methods(estimator)
     _require_fitted(estimator)
-    signature = _derive(estimator, methods, declared)
+    signature = _named(_derive(estimator, methods, declared), named)
     names = [feature.name for feature in signature.features] if signature.is_named else None
     columns = _learn(estimator, names, len(signature.features))
     if X is not None:
         note_examples(columns, X)
+    _complete(columns, signature, named)
     model = EstimatorModel(estimator, _with_dtypes(signature, columns), columns, trained_with)
     if declared is not None:
         tried = model.under(declared.model_copy(update={"methods": methods}))
@@ -119,6 +123,25 @@ def _derive(estimator: Any, methods: tuple[Method, ...], declared: Signature | N
         outputs=len(classes) if classes else 1,
         classes=classes,
     )
+
+
+def _named(signature: Signature, named: Sequence[NamedColumn]) -> Signature:
+    """Take over the names of columns, all of them or none, where the estimator has none of its own."""
+    names = dict.fromkeys(column.name for column in named)
+    if signature.container is not Container.ARRAY or len(names) != len(signature.features):
+        return signature
+    return signature.model_copy(update={"features": tuple(Feature(name=name) for name in names)})
+
+
+def _complete(columns: Sequence[Column], signature: Signature, named: Sequence[NamedColumn]) -> None:
+    """Note dtypes in columns of a data frame: where nothing is known, and bools, which look like numbers."""
+    if signature.container is not Container.DATAFRAME:
+        return
+    dtypes = {column.name: column.dtype for column in named}
+    for column, feature in zip(columns, signature.features, strict=True):
+        said = dtypes.get(feature.name)
+        if column.dtype is None or (column.dtype is Dtype.NUMBER and said is Dtype.BOOL):
+            column.dtype = said
 
 
 def _input(estimator: Any, declared: Signature | None) -> tuple[Container, list[str]]:

@@ -31,6 +31,7 @@ import sklearn
 from numpy.typing import NDArray
 from sklearn.exceptions import InconsistentVersionWarning
 
+from serving.domain.mlmodel import NamedColumn
 from serving.domain.signature import Signature
 from serving.domain.version import Format
 from serving.host import boosters
@@ -87,12 +88,13 @@ def load(
     format: Format,  # noqa: A002  (what it is called everywhere else)
     trust: Trust = Trust(),
     declared: Signature | None = None,
+    named: Sequence[NamedColumn] = (),
 ) -> LoadedModel:
     """Load the file at `path` as what `format` says, whatever its name, and find out its signature.
 
-    `declared` is the publisher's signature, see `describe.examine`. All parts are told to compute in one thread.
-    Blocks; a few rows are answered on the way. Raises LoadRefused with one line that says why, NotVouched where trust
-    is all that is missing.
+    `declared` is the publisher's signature, `named` what MLflow says of the columns: see `describe.examine`. All parts
+    are told to compute in one thread. Blocks; a few rows are answered on the way. Raises LoadRefused with one line that
+    says why, NotVouched where trust is all that is missing.
     """
     if format is Format.ONNX:
         from serving.host.onnx_model import load_onnx  # noqa: PLC0415  (importing onnxruntime starts a thread)
@@ -102,7 +104,7 @@ def load(
     compute_alone(estimator)
     with warnings.catch_warnings(action="ignore"):
         try:
-            return examine(estimator, declared=declared, trained_with=trained_with)
+            return examine(estimator, declared=declared, named=named, trained_with=trained_with)
         except NotAnEstimator as error:
             raise NotAnEstimator(f"the file holds {error}") from None
 

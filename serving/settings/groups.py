@@ -62,6 +62,8 @@ class ServerSettings(Group):
         None, ge=0, le=65535, description="port that alone serves operator calls, metrics, docs and history"
     )
     admin_host: str = Field("127.0.0.1", description="address to listen on for admin_port")
+    grpc_port: int | None = Field(None, ge=0, le=65535, description="port for gRPC, on host; needs the extra grpc")
+    grpc_max_mb: Positive | None = Field(None, lt=2048, description="largest gRPC message; not set: max_body_mb")
 
 
 class StoreSettings(Group):

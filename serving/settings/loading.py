@@ -1,4 +1,4 @@
-"""Where settings come from: file, environment and command line, merged field by field."""
+"""Where settings come from: file, environment, a platform's own variables and command line, merged field by field."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from serving.settings.token_files import TokenScope, read_token_file, refuse_bot
 
 FILE_VARIABLE = "SERVING_SETTINGS"
 DEFAULT_FILE = Path("settings.toml")
+SAGEMAKER_PORT = "SAGEMAKER_BIND_TO_PORT"
+SAGEMAKER_STORE = "/opt/ml/model"
 
 # A pod beside a Kubernetes service called "serving-server" finds SERVING_SERVER_PORT=tcp://... in its environment.
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 
 
 def load_settings(flags: Mapping[str, Any] = {}, file: Path | None = None) -> Settings:
-    """Merge flags, environment, file and defaults; blocks on reading the file.
+    """Merge flags, environment, file and defaults, in this order; blocks on reading the file.
 
     `flags` maps ``"group.field"`` to a value, None meaning that the flag was not given. `file` is the settings file
     named on the command line. Raises SettingsError with one line for each thing that is wrong, all of them at once.
@@ -65,7 +67,8 @@ def forget_tokens() -> None:
 
 def _gather(flags: Mapping[str, Any], file: Path | None) -> dict[str, Given]:
     given: dict[str, Given] = {}
-    for layer in (_from_file(file), _from_environment(os.environ), _from_flags(flags)):
+    layers = (_from_file(file), _from_environment(os.environ), _from_platform(os.environ), _from_flags(flags))
+    for layer in layers:
         given.update({each.key: each for each in layer})
     return given
 
@@ -111,6 +114,19 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[Given]:
         if spelling is not None:
             yield Given(key, value, Source.ENVIRONMENT, spelling)
     yield from _strangers(environment)
+
+
+def _from_platform(environment: Mapping[str, str]) -> Iterator[Given]:
+    """Yield what a SageMaker endpoint asks of its container, where it says that this is one.
+
+    That goes before the environment, in which images have defaults of their own: SageMaker connects from outside of the
+    container, to the port it names, and unpacks the model to one place.
+    """
+    port = environment.get(SAGEMAKER_PORT)
+    if port:
+        yield Given("server.port", port, Source.ENVIRONMENT, SAGEMAKER_PORT)
+        yield Given("server.host", "0.0.0.0", Source.ENVIRONMENT, SAGEMAKER_PORT)  # noqa: S104
+        yield Given("store.path", SAGEMAKER_STORE, Source.ENVIRONMENT, SAGEMAKER_PORT)
 
 
 def _strangers(environment: Mapping[str, str]) -> Iterator[Given]:

@@ -8,8 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving.domain.batch import Batch, Prediction
 from serving.domain.errors import BodyTooLarge, InvalidInput, ModelFailed, NothingActive, Overloaded, UnknownModel
-from serving.prediction import INLINE_ROWS, PIECE_ROWS, Limits, Piece, PredictRequest, execute, hold, predict_with
+from serving.domain.signature import Method
+from serving.prediction import (
+    INLINE_ROWS,
+    PIECE_ROWS,
+    Limits,
+    Piece,
+    PredictRequest,
+    execute,
+    execute_now,
+    hold,
+    predict_with,
+)
 from serving.registry import ActiveReference
 from serving.settings import Settings
 from tests.fakes import FakeEngine, echo, make_reference, make_servable, run
@@ -39,6 +51,40 @@ def test_rows_are_answered_with_a_servable_somebody_holds() -> None:
 
     run(scenario())
     assert servable.leases == 0
+
+
+def test_several_methods_answer_the_same_batch_within_one_deadline() -> None:
+    engine = FakeEngine()
+    request = PredictRequest([ROW], "predict_proba", also=("predict",))
+    answer = run(execute(make_servable("iris", "3", engine), request, LIMITS))
+    assert [method for method, _ in answer.outputs] == ["predict_proba", "predict"]
+    assert [len(prediction.by_row()) for _, prediction in answer.outputs] == [1, 1]
+    first, second = engine.batches
+    assert first is second
+    assert engine.deadline_seconds is not None
+    assert engine.deadline_seconds < LIMITS.deadline_seconds
+
+
+def test_a_further_method_the_model_does_not_offer_is_refused_before_anything_is_computed() -> None:
+    engine = FakeEngine()
+    with pytest.raises(InvalidInput, match="'transform'"):
+        run(execute(make_servable("iris", "3", engine), PredictRequest([ROW], also=("transform",)), LIMITS))
+    assert not engine.batches
+
+
+def test_several_methods_are_answered_now_only_when_all_of_them_can_be() -> None:
+    class Immediate(FakeEngine):
+        def answer_now(self, method: Method, batch: Batch) -> Prediction | None:
+            return Prediction((self.rule(method, batch),)) if method in quick else None  # type: ignore[arg-type]
+
+    servable = make_servable("iris", "3", Immediate())
+    request = PredictRequest([ROW], "predict", also=("predict_proba",))
+    quick = {"predict"}
+    assert execute_now(servable, request, LIMITS) is None
+    quick.add("predict_proba")
+    answer = execute_now(servable, request, LIMITS)
+    assert answer is not None
+    assert [method for method, _ in answer.outputs] == ["predict", "predict_proba"]
 
 
 def test_many_rows_as_python_values_are_converted_off_the_loop() -> None:

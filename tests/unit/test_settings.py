@@ -54,6 +54,18 @@ def problems(**sources: Any) -> list[str]:
 # --- precedence -------------------------------------------------------------------------------------------------------
 
 
+def test_sagemaker_names_the_port_and_the_store(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write('[server]\nhost = "127.0.0.1"\nport = 1')
+    monkeypatch.setenv("SERVING_SERVER__PORT", "8000")  # as images have it
+    monkeypatch.setenv("SAGEMAKER_BIND_TO_PORT", "8081")
+    found = load_settings()
+    assert (found.server.host, found.server.port) == ("0.0.0.0", 8081)
+    assert str(found.store.path) == "/opt/ml/model"
+    assert load_settings({"server.port": 9}).server.port == 9
+    monkeypatch.setenv("SAGEMAKER_BIND_TO_PORT", "many")
+    assert problems()[0].startswith("environment: SAGEMAKER_BIND_TO_PORT: ")
+
+
 def test_without_file_flags_and_environment_the_defaults_hold() -> None:
     assert load_settings() == Settings()
 

@@ -19,6 +19,7 @@ from serving.domain.manifest import (
     parse_golden,
     parse_manifest,
 )
+from serving.domain.mlmodel import MAX_MLMODEL_BYTES, MLMODEL_NAME, NamedColumn, columns_of
 from serving.domain.provenance import Provenance
 from serving.domain.report import Verdict
 from serving.domain.rows import rows_to_batch
@@ -78,6 +79,12 @@ class Context:
         """The parsed manifest, None when the version has none; raises InvalidDocument."""
         raw = self.read(MANIFEST_NAME)
         return None if raw is None else parse_manifest(raw)
+
+    @property
+    def columns(self) -> tuple[NamedColumn, ...]:
+        """What MLflow says of the columns, where it saved the version; a manifest with a signature says more."""
+        raw = self.read(MLMODEL_NAME, MAX_MLMODEL_BYTES)
+        return () if raw is None else columns_of(raw)
 
     @cached_property
     def golden(self) -> Golden | None:

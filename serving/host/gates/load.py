@@ -38,6 +38,7 @@ def _load(context: Context) -> LoadedModel:
     """Load as far as the file is trusted; what only `security.trust = "any"` lets in is loaded then, and noted."""
     request = context.request
     declared = context.manifest.signature if context.manifest is not None else None
+    columns = () if declared is not None else context.columns
     known = Trust(
         pickle_trusted=request.pickle_trusted,
         skops_trusted=request.skops_trusted,
@@ -45,9 +46,9 @@ def _load(context: Context) -> LoadedModel:
         is_restricted=request.trust != "signed",  # by now the provenance gate has seen the signature
     )
     try:
-        return load(request.main.path, request.format, known, declared)
+        return load(request.main.path, request.format, known, declared, columns)
     except NotVouched as error:
         if request.trust != "any" or request.format not in _PICKLES:
             raise
         context.unvouched = f"loaded without knowing what it runs, as security.trust is any: {error}"
-    return load(request.main.path, request.format, Trust(is_restricted=False), declared)
+    return load(request.main.path, request.format, Trust(is_restricted=False), declared, columns)

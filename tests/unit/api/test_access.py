@@ -15,7 +15,7 @@ from serving.settings import SecuritySettings, Settings, SettingsError, TokenSco
 from tests.fakes import ADMIN, TOKEN, call, exchange, make_app, part, predict, run
 from tests.unit.api.test_shortcut import JSON, PATH, ROW, Immediate, app_with
 
-OPEN = ("/health/live", "/health/ready")
+OPEN = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/ping", "/health")
 ALL = {"admin_token": TOKEN, "read_token": "reads", "predict_token": "predicts"}
 READ = [
     *("/models", "/models/", "/models/active", "/models/iris", "/models/iris/active", "/models/iris/versions/3"),
@@ -70,7 +70,7 @@ def test_every_documented_call_but_the_probes_needs_a_token_where_there_are_toke
     app = make_app(security=ALL)
     for path, operations in app.openapi()["paths"].items():
         for method, operation in operations.items():
-            where = path.format(model="iris", version="3")
+            where = path.format(model="iris", version="3", label="stable")
             response = call(app, method.upper(), where, json={"version": "2"})
             assert response.status_code == (200 if path in OPEN else 401), path
             assert ("security" in operation) is (path not in OPEN)

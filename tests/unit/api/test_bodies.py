@@ -47,7 +47,7 @@ def test_what_curl_sends_when_it_is_not_told_is_415_with_what_to_tell_it() -> No
 @pytest.mark.parametrize(
     "content_type",
     [
-        "text/csv",
+        "text/html",
         "application/x-www-form-urlencoded",
         "application/json; charset=latin-1",
         "text/json+x",

@@ -1,4 +1,4 @@
-"""docs/http.md tells the truth: its requests are made, its answers are what comes back."""
+"""docs/http.md and docs/protocols.md tell the truth: its requests are made, its answers are what comes back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from tests.fakes import (
     make_status,
 )
 
-TEXT = (Path(__file__).parents[3] / "docs" / "http.md").read_text()
+DOCS = Path(__file__).parents[3] / "docs"
+TEXT = (DOCS / "http.md").read_text() + (DOCS / "protocols.md").read_text()
 EXCHANGE = re.compile(
     r"(?:<!-- ([a-z ]+) -->\n)?```http\n(.*?)```\n\n```http\nHTTP/1\.1 (\d+)[^\n]*\n(.*?)```", re.DOTALL
 )

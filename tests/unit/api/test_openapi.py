@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jsonschema
@@ -15,6 +16,11 @@ OPERATIONS = [
     (method, path, operation) for path, methods in DOCUMENT["paths"].items() for method, operation in methods.items()
 ]
 NAMES = [f"{method} {path}" for method, path, _ in OPERATIONS]
+# protocols with errors in a shape of their own; their routes are listed in their own tests
+OTHERS = ("/v1/", "/v2", "/ping", "/version", "/invocations", "/models/{model}/invocations")
+PROBES = ("/health/ready", "/health", "/ping")
+# an operator's calls that wait for a verdict, or refuse: see test_repository; and what a classifier does not answer
+ELSEWHERE = ("/load", "/unload", ":regress")
 
 
 def schema(node: dict[str, Any]) -> dict[str, Any]:
@@ -43,11 +49,12 @@ def test_every_route_is_documented() -> None:
         "post /models/{model}/rollback",
         "post /models/{model}/versions/{version}/release",
         "post /refresh",
+        "get /health",
         "get /health/live",
         "get /health/ready",
         "get /metrics",
     }
-    assert set(NAMES) == expected
+    assert {name for name in NAMES if not name.partition(" ")[2].startswith(OTHERS)} == expected
 
 
 def test_every_reference_leads_somewhere_and_every_schema_is_one() -> None:
@@ -75,24 +82,28 @@ def test_every_operation_says_what_it_takes_and_gives(method: str, path: str, op
     assert operation["summary"]
     assert operation["description"]
     parameters = {one["name"] for one in operation.get("parameters", []) if one["in"] == "path"}
-    assert parameters == {part[1:-1] for part in path.split("/") if part.startswith("{")}
-    assert "200" in responses_of(operation)
-    is_admin = method == "delete" or path.endswith(("/pin", "/rollback", "/release", "/refresh"))
+    assert parameters == set(re.findall(r"{(\w+)}", path))
+    assert "200" in responses_of(operation) or path.endswith("/unload")
+    is_admin = (
+        method == "delete" or path.endswith(("/pin", "/rollback", "/release", "/refresh")) or "/repository/" in path
+    )
     assert (operation.get("security") == [{"adminToken": []}]) is is_admin
     assert {"401", "403"} <= set(responses_of(operation)) or not is_admin
     for status, response in responses_of(operation).items():
-        content = response["content"]
-        if status != "200" and path != "/health/ready":
+        content = response.get("content", {})
+        if status != "200" and path not in PROBES and not path.startswith(OTHERS):
             assert list(content) == ["application/problem+json"]
         for media in content.values():
             examples = [one["value"] for one in media.get("examples", {}).values()]
             for example in [*examples, *([media["example"]] if "example" in media else [])]:
                 jsonschema.validate(example, schema(media["schema"]))
-                assert status == "200" or example["status"] == int(status)
+                assert status == "200" or {"error", "error_code"} & example.keys() or example["status"] == int(status)
 
 
 @pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS, ids=NAMES)
 def test_every_documented_call_is_answered_as_documented(method: str, path: str, operation: dict[str, Any]) -> None:
+    if path.endswith(ELSEWHERE):
+        return
     app = make_app(make_reference(iris=make_servable("iris", "2")))
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     bodies = {name: one["value"] for name, one in content.get("examples", {}).items()}
@@ -101,7 +112,7 @@ def test_every_documented_call_is_answered_as_documented(method: str, path: str,
     for name, body in (bodies or {"none": None}).items():
         if body is not None:
             jsonschema.validate(body, schema(content["schema"]))
-        response = call(app, method, path.format(model="iris", version="2"), json=body, headers=ADMIN)
+        response = call(app, method, path.format(model="iris", version="2", label="stable"), json=body, headers=ADMIN)
         assert response.status_code == 200
         media = responses_of(operation)["200"]["content"][response.headers["content-type"].split(";")[0]]
         if "json" in response.headers["content-type"]:

@@ -19,8 +19,10 @@ from tests.fakes import call, make_app, run
 
 EXPECTED = {
     errors.NotJson: 400,
+    errors.Malformed: 400,
     errors.UnknownModel: 404,
     errors.UnknownVersion: 404,
+    errors.NotAcceptable: 406,
     errors.OperationRefused: 409,
     errors.BodyTooLarge: 413,
     errors.UnsupportedMedia: 415,

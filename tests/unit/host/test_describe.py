@@ -34,6 +34,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
+from serving.domain.mlmodel import NamedColumn
 from serving.domain.signature import Container, Dtype, Feature, Kind, Signature
 from serving.host.describe import describe, examine
 from serving.host.estimator import EstimatorModel
@@ -417,3 +418,25 @@ def test_it_says_nothing_on_the_way(fitted_mixed: Pipeline) -> None:
         warnings.simplefilter("always")
         describe(fitted_mixed)
     assert caught == []
+
+
+# --- what MLflow says of columns --------------------------------------------------------------------------------------
+
+
+def test_columns_of_which_nothing_is_known_are_what_mlflow_says() -> None:
+    frame = pd.DataFrame({"age": [1.0, 2.0] * 10, "flag": [True, False] * 10})
+    model = LogisticRegression().fit(frame, [0, 1] * 10)
+    named = (NamedColumn("flag", Dtype.BOOL), NamedColumn("age", Dtype.NUMBER))
+    dtypes = {feature.name: feature.dtype for feature in examine(model, named=named).signature.features}
+    assert dtypes == {"age": Dtype.NUMBER, "flag": Dtype.BOOL}
+    assert examine(model).signature.features[1].dtype is Dtype.NUMBER
+
+
+def test_an_estimator_without_names_takes_those_mlflow_gives_all_or_none() -> None:
+    model = LogisticRegression().fit(ROWS, LABELS)
+    named = tuple(NamedColumn(name, Dtype.NUMBER) for name in "abc")
+    signature = examine(model, named=named).signature
+    assert [feature.name for feature in signature.features] == ["a", "b", "c"]
+    assert not signature.is_named
+    for wrong in (named[:2], (*named[:2], named[0])):
+        assert examine(model, named=wrong).signature.features[0].name == "x0"

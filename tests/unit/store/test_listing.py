@@ -53,6 +53,15 @@ def test_a_version_directory_is_a_version(root: Path) -> None:
     )
 
 
+def test_what_mlflow_saves_is_a_version_with_companions(root: Path) -> None:
+    companions = ("MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "serving_input_example.json")
+    for name in (*companions, "input_example.json", "model.pkl"):
+        write(root / "iris" / "1" / name)
+    (entry,) = list_model(root)
+    assert (entry.main, entry.format, entry.problem) == ("model.pkl", Format.PICKLE, None)
+    assert {*companions, "model.pkl"} <= {stamp.name for stamp in entry.fingerprint}
+
+
 def test_a_single_file_is_a_version_named_without_its_suffix(root: Path) -> None:
     write(root / "iris" / "1.2.skops")
     (entry,) = list_model(root)

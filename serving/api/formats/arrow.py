@@ -1,0 +1,181 @@
+"""Arrow IPC streams (https://arrow.apache.org/docs/format/Columnar.html), by pyarrow where it is installed.
+
+pyarrow is imported with the first stream: that takes a tenth of a second and 40 MB, which whoever sends none need not
+pay. Streams are checked in three steps. What the messages declare is added up before anything is decompressed
+(`arrow_sizes`); pyarrow validates every offset and index; and columns of nested, extension or object types are refused.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.api.formats.arrow_sizes import check_sizes, most_bytes
+from serving.api.formats.columns import columns_of
+from serving.domain.batch import Tensor
+from serving.domain.errors import BodyTooLarge, InvalidInput, Malformed, NotAcceptable
+from serving.domain.row_problems import shown
+from serving.domain.signature import Dtype, Signature
+from serving.domain.tables import Table
+from serving.prediction import YIELD_SECONDS, Answer
+
+INSTALL = "pyarrow is not installed on this server: pip install 'serving[arrow]'"
+PIECE_VALUES = 10_000
+TAKEN = "numbers, bools, strings, or a dictionary of these"
+
+_FILE = b"ARROW1"
+
+
+@cache
+def why_not() -> str | None:
+    """Say what is missing to use the format, None: nothing. Looks once and imports nothing."""
+    return None if find_spec("pyarrow") is not None else INSTALL
+
+
+def read(raw: bytes, signature: Signature) -> Table:
+    """Return the rows of a stream, by the names of its columns; numbers without nulls as views of the body.
+
+    Record batches may be many and compressed; nulls are missing values. Raises Malformed; BodyTooLarge for a stream
+    that grows beyond what it may; InvalidInput for columns nobody takes.
+    """
+    pa = _pyarrow()
+    if raw.startswith(_FILE):
+        raise Malformed("the body is an Arrow file; send a stream, as pyarrow.ipc.new_stream writes it")
+    try:
+        check_sizes(pa, raw)
+        options = pa.ipc.IpcReadOptions(use_threads=False)  # a pool of its own would take the event loop's core
+        with pa.ipc.open_stream(pa.py_buffer(raw), options=options) as stream:
+            _check_width(len(stream.schema), signature)
+            _check_types(pa, stream.schema)
+            table = stream.read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, EOFError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise Malformed(f"the body is not a sound Arrow stream: {reason}") from None
+    names = tuple(table.schema.names)
+    anything = {feature.name for feature in signature.features if feature.dtype is Dtype.ANY}
+    left = most_bytes(raw) - table.nbytes
+    columns: list[Tensor] = []
+    for name, column in zip(names, table.columns, strict=True):
+        if pa.types.is_dictionary(column.type):
+            values, size = _decoded(column, left)
+            left -= size
+            columns.append(values)
+        else:
+            columns.append(_values(pa, column, may_be_float=name not in anything))
+    if left < 0:
+        raise BodyTooLarge(
+            f"the stream has more than {most_bytes(raw)} bytes when it is read; send fewer rows at a time"
+        )
+    return Table(table.num_rows, columns=tuple(columns), names=names)
+
+
+def write(answer: Answer, signature: Signature) -> bytes:
+    """Return a stream of one record batch, its columns named like those of CSV; its metadata has model and version.
+
+    Raises NotAcceptable for values of several kinds in one column.
+    """
+    pa = _pyarrow()
+    columns = columns_of(answer, signature)
+    try:
+        arrays = [pa.array(column) for _, column in columns]
+    except (pa.ArrowException, ValueError, TypeError):
+        raise NotAcceptable(f"{answer.method} gives values Arrow has no type for: ask for application/json") from None
+    schema = pa.schema(
+        [pa.field(name, array.type) for (name, _), array in zip(columns, arrays, strict=True)],
+        metadata={"model": answer.model, "version": answer.version, "method": answer.method},
+    )
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as stream:
+        stream.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+    body: bytes = sink.getvalue().to_pybytes()
+    return body
+
+
+def _pyarrow() -> Any:
+    """Import it, the first time for a tenth of a second."""
+    import_module("pyarrow.ipc")
+    return import_module("pyarrow")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _check_types(pa: Any, schema: Any) -> None:
+    for field in schema:
+        if not _is_taken(pa, field.type):
+            kind = str(field.type).partition("\n")[0][:60]
+            raise InvalidInput(f"column {shown(field.name)} is of the type {kind}; send {TAKEN}")
+
+
+def _is_taken(pa: Any, kind: Any) -> bool:
+    """Say whether values of a type can be cells. Views cannot: few bytes of them can stand for any amount of text."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return not types.is_dictionary(kind.value_type) and _is_taken(pa, kind.value_type)
+    is_text = types.is_string(kind) or types.is_large_string(kind)
+    return bool(is_text or types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind))
+
+
+def _check_width(found: int, signature: Signature) -> None:
+    """Refuse more columns than there are features before looking at them, and none: its rows would be only a claim."""
+    wanted = len(signature.features)
+    if not 0 < found <= wanted:
+        raise InvalidInput(
+            f"the stream has {found} columns, the model takes {wanted}: one for each feature, by its name"
+        )
+
+
+def _values(pa: Any, column: Any, *, may_be_float: bool) -> Tensor:
+    """Return a chunked column as tables take it: an array, with NaN for null among numbers, or a list.
+
+    `may_be_float`: whole numbers with nulls may become floats.
+    """
+    types, kind = pa.types, column.type
+    is_number = types.is_integer(kind) or types.is_floating(kind)
+    is_array = is_number and (not column.null_count or may_be_float or types.is_floating(kind))
+    if is_array or (types.is_boolean(kind) and not column.null_count):
+        arrays = [chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks]
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays) if arrays else np.empty(0)
+    values: list[Any] = []
+    for start in range(0, len(column), PIECE_VALUES):
+        values += column.slice(start, PIECE_VALUES).to_pylist()
+        if len(column) > PIECE_VALUES:
+            time.sleep(YIELD_SECONDS)  # lets the event loop have the interpreter: see `serving.prediction`
+    return values
+
+
+def _decoded(column: Any, most: int) -> tuple[list[Any], int]:
+    """Return the values of a dictionary-encoded column and how many characters they have together.
+
+    One long string that is pointed to a million times is a million long strings to whoever gets the rows. Raises
+    BodyTooLarge beyond `most` characters.
+    """
+    values: list[Any] = []
+    size = 0
+    for chunk in column.chunks:
+        known = [*chunk.dictionary.to_pylist(), None]
+        places = _places(chunk.indices)
+        lengths = np.array([len(value) if isinstance(value, str) else 8 for value in known], dtype=np.int64)
+        size += int(lengths[places].sum())
+        if size > most:
+            raise BodyTooLarge(
+                "a dictionary of the stream stands for more text than is read; send fewer rows at a time"
+            )
+        values += [known[place] for place in places.tolist()]
+        time.sleep(YIELD_SECONDS)
+    return values, size
+
+
+def _places(indices: Any) -> NDArray[np.int64]:
+    """Return positions in the dictionary; -1, the last one, for null."""
+    places: NDArray[Any] = indices.to_numpy(zero_copy_only=False)
+    if indices.null_count:
+        places = np.where(np.isnan(places), -1, places)
+    return places.astype(np.int64)

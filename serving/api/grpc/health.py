@@ -1,0 +1,66 @@
+"""``grpc.health.v1.Health``: readiness, for whoever balances loads or probes over gRPC.
+
+https://github.com/grpc/grpc/blob/master/doc/health-checking.md
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
+from starlette.datastructures import State
+
+from serving.api.grpc.inference_pb2 import DESCRIPTOR
+
+SERVICE = "grpc.health.v1.Health"
+WATCH_SECONDS = 0.25  # the status is a value that is replaced: nobody is told, so whoever watches looks
+
+_KNOWN = ("", *(service.full_name for service in DESCRIPTOR.services_by_name.values()), SERVICE)
+_Response = health_pb2.HealthCheckResponse
+
+
+class Health:
+    """Says SERVING while ``/health/ready`` says 200, of the server and of each service. Event loop thread only."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._stopping = asyncio.Event()
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
+        """Return the handlers of the service's methods, by name."""
+        codec = (health_pb2.HealthCheckRequest.FromString, _Response.SerializeToString)
+        return {
+            "Check": grpc.unary_unary_rpc_method_handler(self._check, *codec),
+            "Watch": grpc.unary_stream_rpc_method_handler(self._watch, *codec),
+        }
+
+    def stop(self) -> None:
+        """Say NOT_SERVING from now on, and end the calls of those who watch: they would hold up the drain."""
+        self._stopping.set()
+
+    async def _check(self, request: Any, context: Any) -> Any:
+        if request.service not in _KNOWN:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service[:120]!r} here")
+        return _Response(status=self._status_of(request.service))
+
+    async def _watch(self, request: Any, context: Any) -> None:
+        told = None
+        is_last = False
+        while not is_last:
+            is_last = self._stopping.is_set()
+            status = self._status_of(request.service)
+            if status != told:
+                await context.write(_Response(status=status))
+                told = status
+            if not is_last:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), WATCH_SECONDS)
+
+    def _status_of(self, service: str) -> int:
+        if service not in _KNOWN:
+            return int(_Response.SERVICE_UNKNOWN)
+        is_ready = self._state.status.is_ready and not self._stopping.is_set()
+        return int(_Response.SERVING if is_ready else _Response.NOT_SERVING)

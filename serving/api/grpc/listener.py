@@ -1,0 +1,102 @@
+"""The gRPC server: what it listens on, what it answers, and how it stops."""
+
+from __future__ import annotations
+
+import grpc  # type: ignore[import-untyped]
+from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
+from starlette.datastructures import State
+
+from serving.api.grpc import health
+from serving.api.grpc.calls import Behaviour, Calls
+from serving.api.grpc.health import Health
+from serving.api.grpc.infer import Inference
+from serving.api.grpc.inference_pb2 import DESCRIPTOR
+from serving.api.grpc.metadata import Metadata
+from serving.api.grpc.repository import Repository
+from serving.settings import ServerSettings, TokenScope
+
+SERVICE = DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+
+
+class Listener:
+    """Answers the Open Inference Protocol on a port of its own. Event loop thread only.
+
+    `state` is ``app.state`` after the lifespan has begun. What HTTP keeps for the admin port is not here when there is
+    one: the repository's calls, and reflection, which is the documentation.
+    """
+
+    def __init__(self, state: State) -> None:
+        settings: ServerSettings = state.settings.server
+        state.access.adopt(state.settings)
+        self._settings = settings
+        self._health = Health(state)
+        self._server = grpc.aio.server(
+            options=_options_of(settings), maximum_concurrent_rpcs=settings.max_connections or None
+        )
+        handlers = {SERVICE: _inference(state), health.SERVICE: self._health.handlers()}
+        for name, methods in handlers.items():
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
+        if settings.docs and settings.admin_port is None:
+            _enable_reflection(self._server, tuple(handlers))
+
+    async def start(self, port: int) -> str:
+        """Listen and return the address; raises RuntimeError when the port cannot be had."""
+        host = self._settings.host
+        host = f"[{host}]" if ":" in host else host
+        taken = self._server.add_insecure_port(f"{host}:{port}")
+        await self._server.start()
+        return f"{host}:{taken}"
+
+    async def stop(self, seconds: float) -> None:
+        """Refuse new calls and wait so long for those under way, then cut them off. Called again, wait no longer."""
+        self._health.stop()
+        await self._server.stop(seconds)
+
+
+def _options_of(settings: ServerSettings) -> list[tuple[str, int]]:
+    """Return gRPC's names for the limits that HTTP has: https://grpc.github.io/grpc/core/group__grpc__arg__keys.html"""
+    max_mb = settings.max_body_mb if settings.grpc_max_mb is None else settings.grpc_max_mb
+    return [
+        ("grpc.max_receive_message_length", int(max_mb * (1 << 20))),  # holds after decompression, too
+        ("grpc.max_send_message_length", -1),  # bounded by the rows of a request
+        ("grpc.max_metadata_size", int(settings.max_header_kb * 1024)),
+        ("grpc.max_connection_idle_ms", int(settings.idle_seconds * 1000)),
+        ("grpc.so_reuseport", 0),  # a port that is taken is an error, not a share of its calls
+    ]
+
+
+def _inference(state: State) -> dict[str, grpc.RpcMethodHandler]:
+    """Return the handlers of the inference service, by name."""
+    calls = Calls(state)
+    metadata, repository = Metadata(state), Repository(state)
+    open_to_all: dict[str, Behaviour] = {"ServerLive": metadata.server_live, "ServerReady": metadata.server_ready}
+    for_readers: dict[str, Behaviour] = {
+        "ModelReady": metadata.model_ready,
+        "ServerMetadata": metadata.server_metadata,
+        "ModelMetadata": metadata.model_metadata,
+    }
+    for_operators: dict[str, Behaviour] = {
+        "RepositoryIndex": repository.index,
+        "RepositoryModelLoad": repository.load,
+        "RepositoryModelUnload": repository.unload,
+    }
+    if state.settings.server.admin_port is not None:
+        for_operators = {}
+    scopes = ((None, open_to_all), (TokenScope.READ, for_readers), (TokenScope.ADMIN, for_operators))
+    handlers = {
+        name: calls.handler(f"/{SERVICE}/{name}", behaviour, scope)
+        for scope, behaviours in scopes
+        for name, behaviour in behaviours.items()
+    }
+    infer = Inference(state).infer
+    handlers["ModelInfer"] = calls.handler(f"/{SERVICE}/ModelInfer", infer, TokenScope.PREDICT, is_prediction=True)
+    return handlers
+
+
+def _enable_reflection(server: grpc.aio.Server, services: tuple[str, ...]) -> None:
+    """Let clients ask what there is; see https://github.com/grpc/grpc/blob/master/doc/server-reflection.md."""
+    pool = DESCRIPTOR.pool
+    for known in (health_pb2, reflection_pb2):
+        pool.AddSerializedFile(known.DESCRIPTOR.serialized_pb)
+    reflection.enable_server_reflection((*services, reflection.SERVICE_NAME), server, pool)

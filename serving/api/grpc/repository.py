@@ -1,0 +1,53 @@
+"""The model repository extension, for operators: list, load, unload; see `serving.api.oip.repository`."""
+
+from __future__ import annotations
+
+from starlette.datastructures import State
+
+from serving.api.admin import audited
+from serving.api.grpc import wire
+from serving.api.grpc.calls import Call
+from serving.api.grpc.inference_pb2 import (
+    RepositoryIndexRequest,
+    RepositoryIndexResponse,
+    RepositoryModelLoadRequest,
+    RepositoryModelLoadResponse,
+    RepositoryModelUnloadRequest,
+)
+from serving.api.oip.repository import UNLOAD, entries_of, load_newest
+from serving.domain.errors import InvalidInput, OperationRefused
+
+
+class Repository:
+    """Answers operators; each call takes and returns a serialized message. Event loop thread only."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def index(self, raw: bytes, call: Call) -> bytes:  # noqa: ARG002  (a behaviour's signature)
+        """List every version of every model, or those that are ready."""
+        request = await wire.read(RepositoryIndexRequest, raw)
+        response = RepositoryIndexResponse()
+        for entry in entries_of(self._state.status, only_ready=request.ready):
+            response.models.add(name=entry.name, version=entry.version, state=entry.state, reason=entry.reason)
+        return response.SerializeToString()
+
+    async def load(self, raw: bytes, call: Call) -> bytes:
+        """Look at the store now and return when the newest version is active; raises InvalidInput when it is refused.
+
+        Waits for as long as a candidate may take.
+        """
+        request = await wire.read(RepositoryModelLoadRequest, raw)
+        call.ask(request.model_name, "")
+        with audited("load", call.actor, model=request.model_name):
+            if request.parameters:
+                raise InvalidInput("parameters of a load are not taken: a model's files come from the store only")
+            await load_newest(self._state, request.model_name, call.actor)
+        return RepositoryModelLoadResponse().SerializeToString()
+
+    async def unload(self, raw: bytes, call: Call) -> bytes:
+        """Refuse: there is no such thing here."""
+        request = await wire.read(RepositoryModelUnloadRequest, raw)
+        call.ask(request.model_name, "")
+        with audited("unload", call.actor, model=request.model_name):
+            raise OperationRefused(UNLOAD.format(model=request.model_name[:120]))

@@ -1,0 +1,13 @@
+"""MLflow's scoring server, and with it a SageMaker endpoint: ``/invocations`` and the probes beside it.
+
+After ``mlflow.pyfunc.scoring_server`` of MLflow 3. Errors are ``{"error_code": "...", "message": "..."}``. What differs
+is that a body which does not fit the model is 400 and not 500, and that no traceback is ever sent.
+"""
+
+from __future__ import annotations
+
+from serving.api.mlflow.dialect import Scoring
+from serving.api.mlflow.docs import COMPONENTS, add_routes
+from serving.api.mlflow.probes import router
+
+__all__ = ["COMPONENTS", "Scoring", "add_routes", "router"]

@@ -1,0 +1,149 @@
+"""Bodies of MLflow's scoring server, read as rows, and its rules for columns.
+
+JSON holds exactly one of ``dataframe_split``, ``dataframe_records``, ``instances`` and ``inputs``, and perhaps
+``params``, of which ``method`` is read. Columns are told by name: those nobody asks for are ignored, the others may
+come in any order. Where the estimator was fitted without names, and no column is called like a feature, columns count
+by position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from serving.api.documents import Rows, changed, load_object, plain_rows, rows_of_columns
+from serving.domain.errors import InvalidInput
+from serving.domain.row_problems import shown
+from serving.domain.signature import Signature
+from serving.domain.tables import Table
+
+SPLIT, RECORDS, INSTANCES, INPUTS = FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+NAMES_SHOWN = 20
+
+_WANTED = f"exactly one of {', '.join(FORMS)}"
+
+
+class Body(NamedTuple):
+    """A JSON body as it was sent. `columns` name the cells of rows that are arrays; None: in the features' order."""
+
+    rows: Rows
+    columns: tuple[str, ...] | None = None
+    method: str | None = None
+    may_contain_bools: bool = True
+    has_nan: bool = False
+
+
+def parse(raw: bytes, max_depth: int) -> Body:
+    """Read a JSON body; raises NotJson or InvalidInput. Blocks; any thread."""
+    document = load_object(raw, max_depth, _WANTED)
+    forms = [form for form in FORMS if form in document]
+    if len(forms) != 1:
+        seen = " and ".join(forms) or "none of them"
+        raise InvalidInput(f"The input must be a JSON object with {_WANTED}; there is {seen}")
+    (form,) = forms
+    rows, columns = document[form], None
+    if form == SPLIT:
+        rows, columns = _split(rows)
+    elif form == INPUTS and isinstance(rows, dict):
+        rows = rows_of_columns(rows)
+    if isinstance(rows, dict | str) or not hasattr(rows, "__len__"):
+        raise InvalidInput(f"{form!r} is not an array of rows")
+    if form == RECORDS and isinstance(rows, list) and not all(isinstance(row, dict) for row in rows):
+        raise InvalidInput(f"{form!r} is not an array of objects, one for each row")
+    return Body(rows, columns, _method(document), b"true" in raw or b"false" in raw, b"NaN" in raw)
+
+
+def rows_for(signature: Signature, body: Body) -> Rows:
+    """Return the rows with the columns the model takes; raises InvalidInput for columns that are not there."""
+    rows = body.rows
+    if body.columns is None:
+        rows = changed(rows, lambda some: _aligned(signature, some))
+    else:
+        columns, places = body.columns, places_of(signature, body.columns)
+        rows = changed(rows, lambda some: _picked(some, len(columns), places))
+    return plain_rows(signature, rows, has_nan=body.has_nan)
+
+
+def table_for(signature: Signature, table: Table) -> Table:
+    """Return the columns the model takes, by position; raises InvalidInput for columns that are not there."""
+    if table.names is None:
+        return table
+    places = places_of(signature, table.names)
+    if places is None:
+        places = list(range(table.width))
+    if table.matrix is not None:
+        return Table(table.rows, matrix=table.matrix[:, places])
+    return Table(table.rows, columns=tuple(table.columns[place] for place in places))
+
+
+def places_of(signature: Signature, columns: Sequence[str]) -> list[int] | None:
+    """Return where in `columns` each feature is; None when they count by position. Raises InvalidInput."""
+    places = {name: place for place, name in enumerate(columns)}
+    wanted = [feature.name for feature in signature.features]
+    if len(places) != len(columns):
+        repeated = next(name for name in columns if columns.count(name) > 1)
+        raise InvalidInput(f"the column {shown(repeated)} is there twice")
+    if not signature.is_named and places.keys().isdisjoint(wanted):
+        return None
+    missing = [name for name in wanted if name not in places]
+    if missing:
+        known = set(wanted)
+        extra = [name for name in columns if name not in known]
+        note = f". Note that there were extra inputs: {_names(extra)}" if extra else ""
+        raise InvalidInput(f"Model is missing inputs {_names(missing)}{note}")
+    return [places[name] for name in wanted]
+
+
+def _split(split: Any) -> tuple[Any, tuple[str, ...] | None]:
+    if not isinstance(split, dict) or not isinstance(split.get("data"), list):
+        raise InvalidInput(f"{SPLIT!r} is an object of 'columns' and 'data', an array of rows")
+    columns = split.get("columns")
+    if columns is None:
+        return split["data"], None
+    if not isinstance(columns, list) or not all(isinstance(name, str | int) for name in columns):
+        raise InvalidInput("'columns' is not an array of names")
+    return split["data"], tuple(map(str, columns))
+
+
+def _method(document: dict[str, Any]) -> str | None:
+    params = document.get("params")
+    if params is None:
+        return None
+    if not isinstance(params, dict):
+        raise InvalidInput("'params' is not an object")
+    method = params.get("method")
+    if method is not None and not isinstance(method, str):
+        raise InvalidInput("'method' is not a string; leave it out for the model's default")
+    return method
+
+
+def _aligned(signature: Signature, rows: list[Any]) -> list[Any]:
+    """Put objects into the features' order; rows that are none are left to the check everybody's rows go through."""
+    if dict not in set(map(type, rows)):
+        return rows
+    names: tuple[str, ...] | None = None
+    places: list[int] | None = None
+    aligned = []
+    for row in rows:
+        if not isinstance(row, dict):
+            aligned.append(row)
+            continue
+        if tuple(row) != names:  # nearly always all rows have the same
+            names = tuple(row)
+            places = places_of(signature, names)
+        cells = list(row.values())
+        aligned.append(cells if places is None else [cells[place] for place in places])
+    return aligned
+
+
+def _picked(rows: list[Any], width: int, places: list[int] | None) -> list[Any]:
+    for index, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != width:
+            seen = f"{len(row)} values" if isinstance(row, list) else shown(row)
+            raise InvalidInput(f"row {index} of 'data' has {seen}, there are {width} columns")
+    return rows if places is None else [[row[place] for place in places] for row in rows]
+
+
+def _names(names: Sequence[str]) -> str:
+    few = [name if len(name) <= 60 else name[:57] + "..." for name in names[:NAMES_SHOWN]]
+    return str(few) if len(names) <= NAMES_SHOWN else f"{str(few)[:-1]}, ...]"

@@ -1,0 +1,84 @@
+"""``POST /invocations``: MLflow's scoring protocol, which is also what SageMaker asks of a container."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.responses import Response
+
+from serving.api.answers import encode_under
+from serving.api.bodies import Headers
+from serving.api.dialect import Call, Refusal, Written
+from serving.api.formats import CSV, Format, are_slow
+from serving.api.formats.negotiation import form_of_answer, form_of_body
+from serving.api.mlflow import refusals
+from serving.api.mlflow.body import parse, places_of, rows_for, table_for
+from serving.domain.errors import UnsupportedMedia
+from serving.domain.signature import Signature
+from serving.prediction import Answer, PredictRequest
+
+_USUAL = (None, b"application/json", b"text/csv", b"application/x-npy")
+
+
+class Scoring:
+    """The dialect of MLflow's scoring server; also with rows and answers as CSV, NumPy arrays and Arrow streams."""
+
+    takes_compressed = True
+
+    def check_head(self, headers: Headers) -> None:
+        """Take the content types there are, with no parameter but ``charset=utf-8``."""
+        content_type = headers.get(b"content-type")
+        if content_type not in _USUAL:
+            _refuse_parameters(content_type)
+        form_of_body(headers)
+        form_of_answer(headers)
+
+    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:
+        """Read a body; JSON here, other forms when the signature is known."""
+        form = form_of_body(headers)
+        wanted = form_of_answer(headers)
+
+        def write(answer: Answer, signature: Signature) -> Written:
+            return _written(wanted, answer, signature)
+
+        is_slow = are_slow(raw, form, wanted)
+        if form is not None:
+            return Call(
+                params.get("model"), None, lambda signature: _rows_in(form, raw, signature), write, is_slow=is_slow
+            )
+        body = parse(raw, max_depth)
+        return Call(
+            params.get("model"),
+            None,
+            lambda signature: PredictRequest(rows_for(signature, body), body.method, False, body.may_contain_bools),
+            write,
+            is_slow=is_slow,
+        )
+
+    def refuse(self, refusal: Refusal) -> Response:
+        """Answer with an error code and a message."""
+        return refusals.refuse(refusal)
+
+
+def _rows_in(form: Format, raw: bytes, signature: Signature) -> PredictRequest:
+    table = form.read(raw, signature)
+    if form is CSV and table.names is not None and places_of(signature, table.names) is None:
+        # the reader takes columns nobody knows for text: without their names it goes by position, as is meant here
+        table = form.read(raw.partition(b"\n")[2], signature)
+    return PredictRequest(table_for(signature, table))
+
+
+def _written(form: Format | None, answer: Answer, signature: Signature) -> Written:
+    if form is None:
+        return Written(encode_under("predictions", answer.prediction))
+    return Written(form.write(answer, signature), form.media_type.encode())
+
+
+def _refuse_parameters(content_type: bytes | None) -> None:
+    _, *parameters = (content_type or b"").decode("latin-1").split(";")
+    for parameter in parameters:
+        name, _, value = (part.strip().lower() for part in parameter.partition("="))
+        if name == "charset" and value.strip('"') != "utf-8":
+            raise UnsupportedMedia("The scoring server only supports UTF-8; send it as 'charset=utf-8'")
+        if name and name != "charset":
+            raise UnsupportedMedia(f"Unrecognized content type parameters: {name[:60]!r}; only charset=utf-8 is one")

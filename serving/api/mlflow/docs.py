@@ -1,0 +1,100 @@
+"""The documentation of the scoring routes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from serving.api.endpoint import Endpoint
+from serving.api.mlflow.body import FORMS
+from serving.api.mlflow.refusals import BAD_REQUEST, CODES
+from serving.api.openapi import REF, errors_of
+from serving.api.routes import add_prediction
+
+
+class SplitFrame(BaseModel):
+    """A data frame as pandas' orientation `split` has it."""
+
+    columns: list[str | int] | None = None
+    index: list[JsonValue] | None = Field(None, description="not read")
+    data: list[list[JsonValue]]
+
+
+class ScoringParams(BaseModel):
+    """Parameters of a call; others than these are not read."""
+
+    method: str | None = Field(None, description="what to ask the model for, such as predict_proba")
+
+
+class ScoringBody(BaseModel):
+    """Rows in exactly one of four layouts."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [form]} for form in FORMS]})
+
+    dataframe_split: SplitFrame = Field(default_factory=lambda: SplitFrame(data=[]))
+    dataframe_records: list[dict[str, JsonValue]] = Field([])
+    instances: list[JsonValue] = Field([], description="rows: arrays, or objects by feature name")
+    inputs: list[JsonValue] | dict[str, list[JsonValue]] = Field([], description="rows, or columns by feature name")
+    params: ScoringParams | None = None
+
+
+class ScoringAnswer(BaseModel):
+    """One entry for each row, in order."""
+
+    predictions: list[JsonValue]
+
+
+COMPONENTS: tuple[type[BaseModel], ...] = (ScoringBody, ScoringAnswer)
+STATUSES = (400, 401, 403, 404, 406, 408, 413, 415, 500, 503, 504)
+
+_OPERATIONS = (
+    ("/invocations", "invoke", "Ask the default model (MLflow, SageMaker)"),
+    ("/models/{model}/invocations", "invoke_model", "Ask a model as MLflow's scoring server is asked"),
+)
+_EXAMPLE = {"dataframe_split": {"columns": ["x0", "x1", "x2", "x3"], "data": [[5.1, 3.5, 1.4, 0.2]]}}
+_TEXT: dict[str, Any] = {"schema": {"type": "string"}}
+_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+
+
+def add_routes(app: FastAPI, endpoint: Endpoint) -> None:
+    """Add the routes of scoring."""
+    for path, name, summary in _OPERATIONS:
+        add_prediction(
+            app,
+            endpoint,
+            path,
+            name=name,
+            operation_id=name,
+            summary=summary,
+            description="After MLflow's scoring server. Columns are told by name, and those nobody takes are ignored.",
+            tags=["mlflow"],
+            responses=_responses(),
+            openapi_extra=_details(path),
+        )
+
+
+def _responses() -> dict[int | str, dict[str, Any]]:
+    json = {"schema": {"$ref": REF.format(model=ScoringAnswer.__name__)}}
+    answer = {
+        "description": "What the named version computed.",
+        "headers": {"X-Model-Name": _TEXT, "X-Model-Version": _TEXT, "X-Request-Id": _TEXT},
+        "content": {"application/json": json, "text/csv": _TEXT, "application/x-npy": _BINARY},
+    }
+    errors = errors_of(
+        lambda detail, status: {"error_code": CODES.get(status, BAD_REQUEST), "message": detail}, *STATUSES
+    )
+    return {200: answer, **errors}
+
+
+def _details(path: str) -> dict[str, Any]:
+    json = {"schema": {"$ref": REF.format(model=ScoringBody.__name__)}, "example": _EXAMPLE}
+    content = {
+        "application/json": json,
+        "text/csv": {**_TEXT, "example": "x0,x1,x2,x3\n5.1,3.5,1.4,0.2\n"},
+        "application/x-npy": _BINARY,
+    }
+    parameters = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}, "example": "iris"}]
+    extra = {"requestBody": {"required": True, "content": content}}
+    return extra if "{model}" not in path else {"parameters": parameters, **extra}

@@ -1,0 +1,143 @@
+"""The model repository extension: list, load, unload. Operators' calls, with the admin token.
+
+What to serve is decided by what is in the store. So ``load`` looks at it now and waits for the verdict, and ``unload``
+is refused: nothing here takes a model away for as long as its files are there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.datastructures import State as AppState
+
+from serving.api.admin import Actor, audited, read_body
+from serving.api.models import ModelName, known_in, known_model
+from serving.api.oip.refusals import OpenInferenceRoute, error, errors_of
+from serving.api.oip.schemas import IndexEntry, IndexRequest, LoadRequest
+from serving.api.openapi import body_of
+from serving.domain.errors import DeadlineExceeded, InvalidInput
+from serving.domain.state import State
+from serving.domain.status import ModelStatus, Operator, Status, VersionStatus
+
+LOOK_SECONDS = 0.02
+UNLOAD = (
+    "'{model}' cannot be unloaded: what is in the store is served. Remove it from the store, leave its active version "
+    "with POST /models/{model}/rollback, or stay with one with POST /models/{model}/pin"
+)
+
+_ON_ITS_WAY = (State.STAGING, State.LOADING, State.VALIDATING, State.WARMING)
+_STATES = (
+    {State.READY: "READY", State.ACTIVE: "READY", State.DRAINING: "UNLOADING", State.DISCOVERED: "UNKNOWN"}
+    | dict.fromkeys(_ON_ITS_WAY, "LOADING")
+    | dict.fromkeys((State.RETIRED, State.REJECTED, State.FAILED, State.QUARANTINED), "UNAVAILABLE")
+)
+_REFUSED = (State.REJECTED, State.FAILED, State.QUARANTINED)
+
+router = APIRouter(prefix="/v2/repository", tags=["open inference protocol"], route_class=OpenInferenceRoute)
+
+
+@router.post(
+    "/index",
+    summary="Every version",
+    responses=errors_of(400, 401, 403, 408, 413, 415),
+    openapi_extra=body_of(IndexRequest, is_required=False),
+)
+async def index(request: Request, actor: Actor) -> list[IndexEntry]:  # noqa: ARG001  (the token is looked at there)
+    """List every version of every model, or those that are ready."""
+    wanted = await read_body(request, IndexRequest)
+    return entries_of(request.app.state.status, only_ready=wanted.ready is True)
+
+
+@router.post(
+    "/models/{model}/load",
+    summary="Look at the store now, and wait for the verdict",
+    response_class=Response,
+    responses={
+        200: {"description": "The newest version that may answers, and has its verdict."},
+        **errors_of(400, 401, 403, 404, 408, 413, 415, 503, 504),
+    },
+    openapi_extra=body_of(LoadRequest, is_required=False),
+)
+async def load(model: ModelName, request: Request, actor: Actor) -> Response:
+    """Return when the newest version of the model is active, or when it is known why not."""
+    with audited("load", actor, model=model):
+        wanted = await read_body(request, LoadRequest)
+        if wanted.parameters:
+            raise InvalidInput(
+                "'parameters' of a load are not taken: a model's files come from the store, nowhere else"
+            )
+        await load_newest(request.app.state, model, actor)
+    return Response()
+
+
+@router.post(
+    "/models/{model}/unload",
+    summary="Refused: what is in the store is served",
+    response_class=Response,
+    status_code=501,
+    responses={501: {"description": "There is no such thing here."}, **errors_of(400, 401, 403, 404)},
+    openapi_extra=body_of(LoadRequest, is_required=False),
+)
+async def unload(model: ModelName, request: Request, actor: Actor) -> Response:  # noqa: ARG001
+    """Say what to do instead."""
+    known_model(request, model)
+    return error(501, UNLOAD.format(model=model))
+
+
+def entries_of(status: Status, *, only_ready: bool = False) -> list[IndexEntry]:
+    """Return an entry for every version of every model."""
+    entries = [_entry(model, version) for model in status.models.values() for version in model.versions]
+    return [entry for entry in entries if entry.state == "READY" or not only_ready]
+
+
+async def load_newest(state: AppState, model: str, actor: str) -> None:
+    """Look at the store now and wait until the newest version of `model` has its verdict; `state` is ``app.state``.
+
+    Raises InvalidInput when it is refused, UnknownModel, DeadlineExceeded, and what an operator's call raises.
+    """
+    operator: Operator = state.operator
+    await operator.refresh(actor)
+    known = await _settled(state, model)
+    if why := _why_refused(known):
+        raise InvalidInput(f"failed to load '{model}', {why}")
+
+
+async def _settled(state: AppState, model: str) -> ModelStatus:
+    """Wait until nothing is under way for the model; raises UnknownModel, or DeadlineExceeded."""
+    seconds = state.settings.candidate.timeout_seconds
+    ends_at = time.monotonic() + seconds
+    while True:
+        known = known_in(state.status, model)
+        newest = known.versions[0].state if known.versions else None
+        is_on_its_way = known.target is not None and known.target.state in (*_ON_ITS_WAY, State.DISCOVERED, State.READY)
+        if not is_on_its_way and newest not in _ON_ITS_WAY:
+            return known
+        if time.monotonic() > ends_at:
+            raise DeadlineExceeded(f"no verdict on '{model}' within {seconds:g} s; it is still being looked at")
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def _why_refused(known: ModelStatus) -> str | None:
+    """Say why the newest version does not answer; None when it does, or when another one is pinned."""
+    if known.pinned is not None and known.active is not None and known.active.version == known.pinned:
+        return None
+    newest = known.versions[0] if known.versions else None
+    if newest is None or newest.state not in _REFUSED:
+        return None
+    return f"version '{newest.version}' is {newest.state}: {_reason(newest)}"
+
+
+def _entry(model: ModelStatus, version: VersionStatus) -> IndexEntry:
+    state = _STATES[version.state]
+    return IndexEntry(
+        name=model.name, version=version.version, state=state, reason="" if state == "READY" else _reason(version)
+    )
+
+
+def _reason(version: VersionStatus) -> str:
+    """Return what the gate that refused a version found, or else its reason."""
+    refused: Any = next((gate for gate in version.gates if gate.verdict == "refused"), None)
+    return f"{refused.gate}: {refused.evidence}" if refused else version.reason or str(version.state)

@@ -1,0 +1,186 @@
+"""Tensors of the Open Inference Protocol: a datatype, a shape, and values in row-major order. No JSON, no HTTP.
+
+Three forms of the same values: a flat or nested list, as JSON has them; a flat list, as gRPC's typed fields do; and a
+blob, little-endian, in which every element of BYTES has its length in four bytes in front of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import chain
+from struct import pack, unpack_from
+from types import NoneType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.domain.errors import InvalidInput
+from serving.domain.row_problems import shown
+
+BYTES = "BYTES"
+DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype("?"),
+    "UINT8": np.dtype("<u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype("<i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+}
+MAX_DIMENSIONS = 2
+
+_LENGTH_BYTES = 4
+_FLOATS: frozenset[type] = frozenset({float, int, NoneType})
+_TEXTS: frozenset[type] = frozenset({str, NoneType})
+_TAKEN: dict[str, frozenset[type]] = {"b": frozenset({bool}), "u": frozenset({int}), "i": frozenset({int})}
+_EXPECTED = {"b": "true and false", "u": "integers without a sign", "i": "integers", "f": "numbers"}
+
+
+class Tensor(NamedTuple):
+    """One named tensor. `values` has one dimension: an array, or for BYTES a list of texts (None: a missing one)."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    values: NDArray[Any] | list[str | None]
+
+
+def shape_of(name: str, shape: Sequence[Any]) -> tuple[int, ...]:
+    """Return the shape of an input: ``[rows]`` or ``[rows, columns]``; raises InvalidInput."""
+    sizes = tuple(shape)
+    if not 1 <= len(sizes) <= MAX_DIMENSIONS or any(type(size) is not int or size < 0 for size in sizes):
+        what = str(list(sizes[: MAX_DIMENSIONS + 1]))[:60]
+        raise InvalidInput(f"input {shown(name)}: the shape is {what}; expected [rows, columns] or [rows]")
+    return sizes
+
+
+def from_values(name: str, datatype: str, shape: tuple[int, ...], values: list[Any]) -> Tensor:
+    """Make a tensor of a list, flat or nested like the shape. Raises InvalidInput; computes only, any thread.
+
+    Nothing is converted from one kind to another: integers are no bools, texts are no numbers, and numbers beyond an
+    integer's range are refused. None is a missing value where the datatype has one: NaN for FP16 to FP64, None for
+    BYTES. Numbers of FP16 and FP32 have that precision, whatever digits were sent: as they do in a blob.
+    """
+    flat = _flat(name, shape, values)
+    types = set(map(type, flat))
+    if datatype == BYTES:
+        if not types <= _TEXTS:
+            raise _wrong_kind(name, datatype, "texts", flat, _TEXTS)
+        return Tensor(name, datatype, shape, flat)
+    dtype = dtype_of(name, datatype)
+    taken = _TAKEN.get(dtype.kind, _FLOATS)
+    if not types <= taken:
+        raise _wrong_kind(name, datatype, _EXPECTED[dtype.kind], flat, taken)
+    try:
+        if dtype.kind != "f":
+            return Tensor(name, datatype, shape, np.array(flat, dtype))
+        numbers = np.array(flat, np.float64)
+    except OverflowError:
+        raise InvalidInput(f"input {shown(name)}: a number is beyond the range of {datatype}") from None
+    return Tensor(name, datatype, shape, numbers if dtype.itemsize == numbers.itemsize else _narrowed(numbers, dtype))
+
+
+def from_blob(name: str, datatype: str, shape: tuple[int, ...], blob: bytes | memoryview) -> Tensor:
+    """Make a tensor of a blob; an array is a view of it where its alignment allows. Raises InvalidInput; any thread.
+
+    A blob with many texts takes a while.
+    """
+    count = math.prod(shape)
+    if datatype == BYTES:
+        return Tensor(name, datatype, shape, _texts(name, count, blob))
+    dtype = dtype_of(name, datatype)
+    if len(blob) != count * dtype.itemsize:
+        needed = f"{count * dtype.itemsize} for shape {list(shape)} of {datatype}"
+        raise InvalidInput(f"input {shown(name)}: {len(blob)} bytes of data, expected {needed}")
+    if dtype.kind == "b" and blob and max(blob) > 1:
+        raise InvalidInput(f"input {shown(name)}: a byte of BOOL is neither 0 nor 1")
+    array = np.frombuffer(blob, dtype)
+    return Tensor(name, datatype, shape, array if array.flags.aligned else array.copy())
+
+
+def from_texts(name: str, shape: tuple[int, ...], texts: Sequence[bytes]) -> Tensor:
+    """Make a tensor of BYTES of its elements; raises InvalidInput for too few, too many, and what is not UTF-8."""
+    if len(texts) != math.prod(shape):
+        raise _wrong_count(name, shape, len(texts))
+    return Tensor(name, BYTES, shape, [_text(name, text) for text in texts])
+
+
+def to_blob(tensor: Tensor) -> bytes:
+    """Return the values of a tensor as a blob. What FP cannot say in JSON (NaN, infinity) is as it is here."""
+    values = tensor.values
+    if isinstance(values, np.ndarray):
+        return values.astype(DTYPES[tensor.datatype], copy=False).tobytes()
+    encoded = [(text or "").encode("utf-8", "backslashreplace") for text in values]
+    return b"".join(chain.from_iterable((pack("<I", len(text)), text) for text in encoded))
+
+
+def dtype_of(name: str, datatype: str) -> np.dtype[Any]:
+    """Return the dtype of every datatype but BYTES; raises InvalidInput for one there is not."""
+    found = DTYPES.get(datatype)
+    if found is None:
+        raise InvalidInput(
+            f"input {shown(name)}: no datatype {shown(datatype)}; expected one of {', '.join(DTYPES)}, BYTES"
+        )
+    return found
+
+
+def _flat(name: str, shape: tuple[int, ...], values: list[Any]) -> list[Any]:
+    count = math.prod(shape)
+    if values and type(values[0]) is list and len(shape) == MAX_DIMENSIONS:
+        rows, columns = shape
+        if len(values) != rows or any(type(row) is not list or len(row) != columns for row in values):
+            raise InvalidInput(
+                f"input {shown(name)}: the nested data are not {rows} arrays of {columns}, as the shape says"
+            )
+        return list(chain.from_iterable(values))
+    if len(values) != count:
+        raise _wrong_count(name, shape, len(values))
+    return values
+
+
+def _narrowed(numbers: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    with np.errstate(over="ignore"):  # an infinity is refused later, by row and feature
+        return numbers.astype(dtype)
+
+
+def _texts(name: str, count: int, blob: bytes | memoryview) -> list[str | None]:
+    """Read texts with their lengths in front, as many as the shape says and no byte more."""
+    found: list[str | None] = []
+    end = 0
+    if count * _LENGTH_BYTES > len(blob):
+        raise InvalidInput(f"input {shown(name)}: {len(blob)} bytes cannot hold {count} elements of BYTES")
+    for _ in range(count):
+        start = end + _LENGTH_BYTES
+        if start <= len(blob):
+            end = start + unpack_from("<I", blob, end)[0]
+        if start > len(blob) or end > len(blob):
+            raise InvalidInput(f"input {shown(name)}: the data end in element {len(found)} of {count}")
+        found.append(_text(name, bytes(blob[start:end])))
+    if end != len(blob):
+        raise InvalidInput(f"input {shown(name)}: {len(blob) - end} bytes follow the last of {count} elements")
+    return found
+
+
+def _text(name: str, raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise InvalidInput(f"input {shown(name)}: an element of BYTES is not UTF-8 text") from None
+
+
+def _wrong_count(name: str, shape: tuple[int, ...], count: int) -> InvalidInput:
+    return InvalidInput(f"input {shown(name)}: {count} values, expected {math.prod(shape)} for shape {list(shape)}")
+
+
+def _wrong_kind(name: str, datatype: str, expected: str, flat: list[Any], taken: frozenset[type]) -> InvalidInput:
+    place = next(place for place, value in enumerate(flat) if type(value) not in taken)
+    return InvalidInput(
+        f"input {shown(name)}: {datatype} takes {expected}, and value {place} of the data is {shown(flat[place])}"
+    )

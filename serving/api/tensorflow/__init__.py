@@ -1,0 +1,17 @@
+"""TensorFlow Serving's REST interface, version 1: ``/v1/models/{model}[/versions/{version}|/labels/{label}]``.
+
+After its ``api_rest.md``. Errors are ``{"error": "..."}``, and what does not fit the model is 400 there. Content types
+do not matter: its clients send what curl sends by itself. Labels are `stable` (the active version), `previous` (what
+was active before it and is still loaded) and the names of versions, so also of one that is pinned.
+"""
+
+from __future__ import annotations
+
+from serving.api.dialect import Dialect
+from serving.api.tensorflow.dialect import Classify, Predict, Regress
+from serving.api.tensorflow.docs import COMPONENTS, add_routes
+from serving.api.tensorflow.status import router
+
+__all__ = ["COMPONENTS", "VERBS", "add_routes", "router"]
+
+VERBS: dict[str, type[Dialect]] = {"predict": Predict, "classify": Classify, "regress": Regress}

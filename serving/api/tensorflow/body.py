@@ -1,0 +1,117 @@
+"""Bodies of TensorFlow Serving's REST interface, read as rows.
+
+``{"signature_name"?, "instances" | "inputs"}`` for predict, ``{"signature_name"?, "context"?, "examples"}`` for
+classify and regress; other keys are ignored, as they are there. The format is that of TensorFlow Serving's
+``api_rest.md`` and ``json_tensor.h``. Each feature is one named input, a scalar of a row; an array that holds just the
+scalar is as good.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any, NamedTuple
+
+from serving.api.documents import Rows, changed, load_object, plain_rows, rows_of_columns
+from serving.domain.errors import InvalidInput
+from serving.domain.signature import Signature
+
+# What TensorFlow calls the signature, or the method, that is meant when none is named.
+DEFAULT_NAMES = ("", "serving_default", *(f"tensorflow/serving/{verb}" for verb in ("predict", "classify", "regress")))
+
+
+class Body(NamedTuple):
+    """A body as it was sent. `method` None is the default one; `is_columnar`: it is answered with ``outputs``."""
+
+    rows: Rows
+    method: str | None
+    is_columnar: bool = False
+    may_contain_bools: bool = True
+    has_nan: bool = False
+
+
+def parse_predict(raw: bytes, max_depth: int) -> Body:
+    """Read the body of predict; raises NotJson or InvalidInput. Blocks; any thread."""
+    document = load_object(raw, max_depth, '{"instances": [row, ...]} or {"inputs": ...}')
+    if ("instances" in document) == ("inputs" in document):
+        both = "both 'instances' and 'inputs' are given" if "inputs" in document else "the body has no rows"
+        raise InvalidInput(f"{both}: send either 'instances' (an array of rows) or 'inputs' (rows, or columns by name)")
+    is_columnar = "inputs" in document
+    key = "inputs" if is_columnar else "instances"
+    rows = document[key]
+    if is_columnar and isinstance(rows, dict):
+        rows = rows_of_columns(rows)
+    return Body(_rows(rows, key), _method(document), is_columnar, *_flags(raw))
+
+
+def parse_examples(raw: bytes, max_depth: int) -> Body:
+    """Read the body of classify or regress; raises NotJson or InvalidInput. Blocks; any thread."""
+    document = load_object(raw, max_depth, '{"examples": [{feature: value}, ...]}')
+    if "examples" not in document:
+        raise InvalidInput("the body has no rows: send 'examples', an array of objects by feature name")
+    rows, context = _rows(document["examples"], "examples"), document.get("context", {})
+    if not isinstance(context, dict):
+        raise InvalidInput("'context' is not an object of the features all examples share")
+    return Body(changed(rows, lambda some: _with_context(some, context)), _method(document), False, *_flags(raw))
+
+
+def rows_for(signature: Signature, body: Body) -> Rows:
+    """Return the rows as the native interface takes them; raises InvalidInput for text that is not base64."""
+
+    def unwrapped(rows: list[Any]) -> list[Any]:
+        if dict not in set(map(type, rows)):
+            return rows
+        return [_unwrapped(row) if isinstance(row, dict) else row for row in rows]
+
+    return plain_rows(signature, changed(body.rows, unwrapped), has_nan=body.has_nan)
+
+
+def _rows(rows: Any, key: str) -> Rows:
+    if isinstance(rows, dict | str) or not hasattr(rows, "__len__"):
+        raise InvalidInput(f"{key!r} is not an array of rows")
+    found: Rows = rows
+    return found
+
+
+def _method(document: dict[str, Any]) -> str | None:
+    name = document.get("signature_name")
+    if name is not None and not isinstance(name, str):
+        raise InvalidInput("'signature_name' is not a string; leave it out for the model's default method")
+    return None if name in DEFAULT_NAMES else name
+
+
+def _flags(raw: bytes) -> tuple[bool, bool]:
+    return b"true" in raw or b"false" in raw, b"NaN" in raw
+
+
+def _with_context(rows: list[Any], context: dict[str, Any]) -> list[Any]:
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise InvalidInput(f"row {index} is not an object: an example is one, of values by feature name")
+        shared = row.keys() & context.keys()
+        if shared:
+            name = repr(min(shared)[:60])
+            raise InvalidInput(f"row {index}: feature {name} is in 'context' as well: send it once")
+    return [{**context, **row} for row in rows] if context else rows
+
+
+def _unwrapped(row: dict[str, Any]) -> Any:
+    if row.keys() == {"b64"}:
+        return _text(row["b64"])
+    if set(map(type, row.values())).isdisjoint((list, dict)):
+        return row
+    return {name: _scalar(value) for name, value in row.items()}
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return _text(value["b64"]) if isinstance(value, dict) and value.keys() == {"b64"} else value
+
+
+def _text(encoded: Any) -> str:
+    """Decode a string that was sent as base64: the models here take text, which is UTF-8."""
+    try:
+        return base64.b64decode(encoded, validate=True).decode()
+    except (TypeError, ValueError, binascii.Error):
+        raise InvalidInput("the value of 'b64' is not text in base64") from None

@@ -1,0 +1,46 @@
+"""What MLflow says of the columns of a model it saved: the file ``MLmodel``, as far as it is needed.
+
+It is YAML as MLflow's ``Model.to_yaml`` writes it. Of all that, one value is read here: ``signature.inputs``, JSON in
+single quotes. What it says completes what an estimator tells of itself, and never contradicts it: a file that says
+nothing of columns, or is written otherwise, says nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import NamedTuple
+
+from serving.domain.signature import Dtype
+
+MLMODEL_NAME = "MLmodel"
+MAX_MLMODEL_BYTES = 1 << 20
+
+# A top-level key, and in it a quoted scalar that may go on over lines; a quote inside of it is doubled.
+_INPUTS = re.compile(r"^signature:\n(?:  .*\n)*?  inputs: '((?:[^']|'')*)'", re.MULTILINE)
+_FOLD = re.compile(r"\s*\n\s*")
+_NUMBERS = ("double", "float", "integer", "long")
+_DTYPES = {**dict.fromkeys(_NUMBERS, Dtype.NUMBER), "string": Dtype.STRING, "boolean": Dtype.BOOL}
+
+
+class NamedColumn(NamedTuple):
+    """One input column of a signature."""
+
+    name: str
+    dtype: Dtype
+
+
+def columns_of(raw: bytes) -> tuple[NamedColumn, ...]:
+    """Return the columns of the signature in the bytes of an ``MLmodel``; none where there are none to be read.
+
+    Tensors have no columns; a column of a type no feature has (a date, bytes, an array) makes the others useless too.
+    """
+    found = _INPUTS.search(raw.decode("utf-8", "replace"))
+    if found is None:
+        return ()
+    try:
+        given = json.loads(_FOLD.sub(" ", found[1]).replace("''", "'"))
+        columns = tuple(NamedColumn(each["name"], _DTYPES[each["type"]]) for each in given)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ()
+    return columns if all(isinstance(column.name, str) for column in columns) else ()

@@ -1,0 +1,129 @@
+"""CSV, NumPy arrays and Arrow streams against a real server: through swaps, on the short way, and in large."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+
+from tests.e2e.harness import Server, constant, serving, until, write_version
+from tests.e2e.record import Record, Reply
+
+ipc = pytest.importorskip("pyarrow.ipc", reason="the extra arrow is not installed")
+pa = pytest.importorskip("pyarrow")
+
+CSV, NPY, ARROW = "text/csv", "application/x-npy", "application/vnd.apache.arrow.stream"
+SWAPS = 6
+X, Y = load_iris(return_X_y=True)
+
+
+def saved(array: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def stream_of(array: Any) -> bytes:
+    table = pa.table({f"x{place}": column for place, column in enumerate(np.asarray(array).T)})
+    sink = io.BytesIO()
+    with ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue()
+
+
+BODIES: dict[str, Callable[[Any], bytes]] = {
+    CSV: lambda array: "\n".join(",".join(map(repr, row)) for row in np.asarray(array).tolist()).encode(),
+    NPY: saved,
+    ARROW: stream_of,
+}
+ANSWERS: dict[str, Callable[[bytes], list[Any]]] = {
+    CSV: lambda raw: [float(line) for line in raw.decode().split()[1:]],
+    NPY: lambda raw: np.load(io.BytesIO(raw)).tolist(),
+    ARROW: lambda raw: ipc.open_stream(raw).read_all().column(0).to_pylist(),
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("formats")
+    names = np.array(["setosa", "versicolor", "virginica"])
+    write_version(directory / "store" / "iris", 1, LogisticRegression(max_iter=1000).fit(X, names[Y]))
+    write_version(directory / "store" / "m", 1, constant(1))
+    with serving(directory, wait_ready=True) as server:
+        yield server
+
+
+@contextmanager
+def asking(server: Server, media_type: str, record: Record) -> Iterator[None]:
+    """Ask the model `m` in one format, one request after another, from a thread of its own."""
+    body = BODIES[media_type](np.zeros((2, 2)))
+    headers = {"content-type": media_type, "accept": media_type}
+    is_over = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(timeout=60) as client:
+            while not is_over.is_set():
+                sent_at = time.perf_counter()
+                response = client.post(server.url + "/models/m/predict", content=body, headers=headers)
+                seconds = time.perf_counter() - sent_at
+                version, value = response.headers.get("x-model-version", ""), None
+                error = "" if response.status_code == 200 else response.text
+                if not error:
+                    value, *others = ANSWERS[media_type](response.content)
+                    error = "" if others == [value] else f"{others} beside {value}"
+                record.add(Reply(0, sent_at, seconds, response.status_code, version, value, error, media_type, "m"))
+
+    thread = threading.Thread(target=ask, name=media_type)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join(60)
+
+
+def test_nobody_who_asks_in_a_format_notices_a_swap(server: Server) -> None:
+    """Invariant 1, for every format at once: no failure, each answer is its version's own, versions only go up."""
+    record = Record()
+    with asking(server, CSV, record), asking(server, NPY, record), asking(server, ARROW, record):
+        for version in range(2, 2 + SWAPS):
+            server.drop("m", version, constant(version))
+            server.wait_active("m", version)
+            seen = len(record.replies)
+            until(lambda seen=seen: len(record.replies) > seen + 6, "answers")  # type: ignore[misc]
+    record.verify()
+    last = {reply.client: reply.version for reply in record.replies}
+    assert last == dict.fromkeys(BODIES, str(1 + SWAPS))
+
+
+@pytest.mark.parametrize("media_type", BODIES)
+@pytest.mark.parametrize("rows", [1, 150, 9000])
+def test_every_format_gives_what_json_gives(server: Server, media_type: str, rows: int) -> None:
+    asked = np.resize(X, (rows, 4))
+    url = server.url + "/models/iris/predict"
+    expected = server.client.post(url, json={"instances": asked.tolist(), "method": "predict_proba"}).json()
+    headers = {"content-type": media_type, "accept": NPY}
+    found = server.client.post(f"{url}?method=predict_proba", content=BODIES[media_type](asked), headers=headers)
+    assert found.status_code == 200, found.text
+    np.testing.assert_allclose(np.load(io.BytesIO(found.content)), expected["predictions"], rtol=1e-9)
+    assert found.headers["x-model-version"] == expected["version"]
+
+
+def test_labels_that_are_text_come_in_every_format(server: Server) -> None:
+    url = server.url + "/models/iris/predict"
+    for accept, read in ((NPY, ANSWERS[NPY]), (ARROW, ANSWERS[ARROW]), (CSV, lambda raw: raw.decode().split()[1:])):
+        found = server.client.post(url, content=saved(X[[0, 50, 100]]), headers={"content-type": NPY, "accept": accept})
+        assert read(found.content) == ["setosa", "versicolor", "virginica"]
+    header = server.client.post(
+        url + "?method=predict_proba", content=saved(X[:1]), headers={"content-type": NPY, "accept": CSV}
+    )
+    assert header.text.splitlines()[0] == "setosa,versicolor,virginica"

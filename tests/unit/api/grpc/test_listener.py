@@ -1,0 +1,340 @@
+"""The gRPC side over fakes: who may call what, how errors are told, how the port is had."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from serving.domain import errors
+from serving.server import CannotListen, Server
+from tests.fakes import (
+    MIXED,
+    TOKEN,
+    FakeEngine,
+    echo,
+    make_app,
+    make_reference,
+    make_servable,
+    make_status,
+    run,
+)
+
+NO_EXTRA = "the extra grpc is not installed"
+grpc = pytest.importorskip("grpc", reason=NO_EXTRA)
+health_pb2 = pytest.importorskip("grpc_health.v1.health_pb2", reason=NO_EXTRA)
+
+from grpc_health.v1 import health_pb2_grpc  # noqa: E402
+
+from serving.api.grpc import inference_pb2 as messages  # noqa: E402
+from serving.api.grpc.inference_pb2 import ModelInferRequest, ModelInferResponse  # noqa: E402
+from serving.api.grpc.listener import Listener  # noqa: E402
+
+Ask = Callable[..., Awaitable[Any]]
+CODES = grpc.StatusCode
+
+
+def _infer(model: str = "iris", version: str = "", **changes: Any) -> ModelInferRequest:
+    request = ModelInferRequest(model_name=model, model_version=version, **changes)
+    tensor = request.inputs.add(name="input", datatype="FP64", shape=[1, 4])
+    tensor.contents.fp64_contents.extend([5.1, 3.5, 1.4, 0.2])
+    return request
+
+
+def _with_client(app: FastAPI, scenario: Callable[[Ask], Awaitable[None]]) -> None:
+    """Run a scenario against a listener; what it asks with takes a method, a request and metadata."""
+
+    async def listened() -> None:
+        listener = Listener(app.state)
+        address = await listener.start(0)
+        async with stopping(listener), grpc.aio.insecure_channel(address) as channel:
+            await scenario(_asking(channel))
+
+    @contextlib.asynccontextmanager
+    async def stopping(listener: Listener) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await listener.stop(0)
+
+    run(listened())
+
+
+def _asking(channel: Any) -> Ask:
+    async def ask(method: str, request: Any = None, **options: Any) -> Any:
+        request = getattr(messages, f"{method}Request")() if request is None else request
+        call = channel.unary_unary(
+            f"/inference.GRPCInferenceService/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=getattr(messages, f"{method}Response").FromString,
+        )
+        return await call(request, **options)
+
+    return ask
+
+
+async def _refusal(asking: Awaitable[Any]) -> tuple[Any, str, dict[str, str]]:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await asking
+    error = raised.value
+    return error.code(), error.details(), dict(error.trailing_metadata())
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (errors.InvalidInput("row 0: no"), CODES.INVALID_ARGUMENT, "row 0: no"),
+        (errors.BodyTooLarge("too many rows"), CODES.RESOURCE_EXHAUSTED, "too many rows"),
+        (errors.Overloaded("later", 7), CODES.UNAVAILABLE, "later"),
+        (errors.HostLost("died"), CODES.UNAVAILABLE, "died"),
+        (errors.DeadlineExceeded("no answer within 30 s"), CODES.DEADLINE_EXCEEDED, "no answer within 30 s"),
+        (errors.ModelFailed("it raised"), CODES.INTERNAL, "it raised"),
+        (RuntimeError("/etc/secret"), CODES.INTERNAL, "this is a bug in the server"),
+    ],
+)
+def test_every_error_has_its_code_and_names_the_version_that_failed(error: Exception, code: Any, words: str) -> None:
+    engine = FakeEngine()
+    engine.error = error
+    app = make_app(make_reference(iris=make_servable("iris", "3", engine)))
+
+    async def scenario(ask: Ask) -> None:
+        found, details, metadata = await _refusal(ask("ModelInfer", _infer()))
+        assert found is code
+        assert words in details
+        assert "secret" not in details
+        assert (metadata["x-model-name"], metadata["x-model-version"]) == ("iris", "3")
+        if isinstance(error, errors.Overloaded):
+            assert (metadata["retry-after"], metadata["grpc-retry-pushback-ms"]) == ("7", "7000")
+
+    _with_client(app, scenario)
+    assert sum(app.state.metrics.traffic("iris", "3").statuses.values()) == 1
+
+
+def test_each_scope_has_its_calls() -> None:
+    app = make_app(security={"admin_token": TOKEN, "read_token": "reading", "predict_token": "predicting"})
+    scopes = {
+        "reading": ["ServerMetadata", "ModelMetadata", "ModelReady"],
+        "predicting": ["ModelInfer"],
+        TOKEN: ["RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"],
+    }
+
+    async def scenario(ask: Ask) -> None:
+        assert (await ask("ServerLive")).live
+        assert (await ask("ServerReady")).ready
+        for token, methods in scopes.items():
+            for method in methods:
+                code, details, metadata = await _refusal(ask(method))
+                assert (code, metadata["www-authenticate"]) == (CODES.UNAUTHENTICATED, "Bearer"), method
+                assert "send the header 'Authorization: Bearer" in details
+                other = "reading" if token == "predicting" else "predicting"
+                code, _, _ = await _refusal(ask(method, metadata=(("authorization", f"Bearer {other}"),)))
+                assert code is CODES.PERMISSION_DENIED, method
+                asking = ask(method, metadata=(("authorization", f"Bearer {token}"),))
+                (result,) = await asyncio.gather(asking, return_exceptions=True)
+                code = result.code() if isinstance(result, grpc.aio.AioRpcError) else CODES.OK
+                assert code not in (CODES.UNAUTHENTICATED, CODES.PERMISSION_DENIED), method
+
+    _with_client(app, scenario)
+
+
+def test_a_model_on_its_way_is_told_from_one_nobody_knows() -> None:
+    starting = make_app(make_reference(), make_status(has_started=False))
+    ready = make_app(make_reference())
+
+    async def is_starting(ask: Ask) -> None:
+        assert (await _refusal(ask("ModelInfer", _infer())))[0] is CODES.UNAVAILABLE
+        assert not (await ask("ServerReady")).ready
+
+    async def is_ready(ask: Ask) -> None:
+        for model, code in (("iris", CODES.UNAVAILABLE), ("irsi", CODES.NOT_FOUND), ("no\nname", CODES.NOT_FOUND)):
+            for method in ("ModelInfer", "ModelMetadata"):
+                kind = getattr(messages, f"{method}Request")
+                field = "model_name" if method == "ModelInfer" else "name"
+                found, details, _ = await _refusal(ask(method, kind(**{field: model})))
+                assert found is code
+                assert "\n" not in details
+        assert not (await ask("ModelReady", messages.ModelReadyRequest(name="iris"))).ready
+        assert not (await ask("ModelReady", messages.ModelReadyRequest(name="iris", version="4"))).ready
+        for name, version in (("irsi", ""), ("iris", "9")):
+            request = messages.ModelReadyRequest(name=name, version=version)
+            assert (await _refusal(ask("ModelReady", request)))[0] is CODES.NOT_FOUND
+
+    _with_client(starting, is_starting)
+    _with_client(ready, is_ready)
+
+
+def test_named_columns_of_every_kind_reach_the_model() -> None:
+    engine = FakeEngine(echo)
+    app = make_app(make_reference(mixed=make_servable("mixed", "1", engine, MIXED)))
+    request = ModelInferRequest(model_name="mixed", id="one")
+    request.inputs.add(name="town", datatype="BYTES", shape=[2, 1]).contents.bytes_contents.extend([b"Ulm", b"Bonn"])
+    request.inputs.add(name="is_new", datatype="BOOL", shape=[2]).contents.bool_contents.extend([True, False])
+    request.inputs.add(name="age", datatype="INT32", shape=[2, 1]).contents.int_contents.extend([41, 7])
+
+    async def scenario(ask: Ask) -> None:
+        response: ModelInferResponse = await ask("ModelInfer", request)
+        assert (response.model_name, response.model_version, response.id) == ("mixed", "1", "one")
+        (output,) = response.outputs
+        assert (output.name, output.datatype, list(output.shape)) == ("predict", "FP64", [2])
+        assert list(output.contents.fp64_contents) == [41.0, 7.0]
+
+    _with_client(app, scenario)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        (["predict", "predict"], "asked for twice"),
+        (["predict"] * 100, "more than 6 outputs"),
+        (["transform"], "transform"),
+    ],
+)
+def test_outputs_that_cannot_be_had(outputs: list[str], words: str) -> None:
+    request = _infer(outputs=[ModelInferRequest.InferRequestedOutputTensor(name=name) for name in outputs])
+
+    async def scenario(ask: Ask) -> None:
+        code, details, _ = await _refusal(ask("ModelInfer", request))
+        assert code is CODES.INVALID_ARGUMENT
+        assert words in details
+
+    _with_client(make_app(), scenario)
+
+
+def test_the_shorter_deadline_is_the_one_that_counts() -> None:
+    engine = FakeEngine()
+    app = make_app(make_reference(iris=make_servable("iris", "3", engine)))
+
+    async def scenario(ask: Ask) -> None:
+        await ask("ModelInfer", _infer())
+        assert engine.deadline_seconds == app.state.settings.server.predict_seconds
+        await ask("ModelInfer", _infer(), timeout=9.0)
+        assert engine.deadline_seconds is not None
+        assert 0 < engine.deadline_seconds < 10.0
+
+    _with_client(app, scenario)
+
+
+def test_a_client_that_gives_up_gives_its_hold_back() -> None:
+    engine = FakeEngine()
+    engine.gate = asyncio.Event()
+    servable = make_servable("iris", "3", engine)
+
+    async def scenario(ask: Ask) -> None:
+        asking = asyncio.ensure_future(ask("ModelInfer", _infer()))
+        while not servable.leases:
+            await asyncio.sleep(0)
+        asking.cancel()
+        while servable.leases:
+            await asyncio.sleep(0)
+
+    _with_client(make_app(make_reference(iris=servable)), scenario)
+
+
+def test_operators_calls_are_told_in_the_history_under_their_address() -> None:
+    app = make_app()
+    app.state.status = app.state.operator.status = make_status()
+    admin = (("authorization", f"Bearer {TOKEN}"),)
+
+    async def scenario(ask: Ask) -> None:
+        request = messages.RepositoryModelLoadRequest(model_name="iris")
+        assert (await _refusal(ask("RepositoryModelLoad", request, metadata=admin)))[0] is CODES.NOT_FOUND
+        request.parameters["config"].string_param = "{}"
+        code, details, _ = await _refusal(ask("RepositoryModelLoad", request, metadata=admin))
+        assert code is CODES.INVALID_ARGUMENT
+        assert "parameters of a load are not taken" in details
+
+    _with_client(app, scenario)
+    assert app.state.operator.calls == [("refresh", "admin@127.0.0.1")]
+
+
+def _server(app: FastAPI) -> Server:
+    server = Server(uvicorn.Config(app.state.front, lifespan="off", log_config=None), app, app.state.settings)
+    server.servers = []
+    return server
+
+
+def test_a_port_that_is_taken_is_named_even_by_another_of_its_kind() -> None:
+    async def scenario() -> None:
+        other = Listener(make_app().state)
+        port = int((await other.start(0)).rpartition(":")[2])
+        try:
+            with pytest.raises(CannotListen, match=rf"server\.grpc_port: cannot listen on 127\.0\.0\.1:{port}"):
+                await _server(make_app())._listen_for_grpc(port)
+        finally:
+            await other.stop(0)
+
+    run(scenario())
+
+
+def test_without_the_extra_the_start_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "serving.api.grpc.listener")
+    monkeypatch.setitem(sys.modules, "grpc_health.v1", None)
+    monkeypatch.delitem(sys.modules, "serving.api.grpc.health", raising=False)
+    with pytest.raises(CannotListen, match="is not installed; install this package with its extra grpc"):
+        run(_server(make_app())._listen_for_grpc(0))
+
+
+def _with_server(app: FastAPI, scenario: Callable[[Server, Any], Awaitable[None]]) -> None:
+    """Run a scenario with a server that listens for gRPC, and a channel to it."""
+
+    async def listened() -> None:
+        server = _server(app)
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        server._grpc = Listener(app.state)
+        address = await server._grpc.start(0)
+        try:
+            async with grpc.aio.insecure_channel(address) as channel:
+                await scenario(server, channel)
+        finally:
+            await server._grpc.stop(0)
+
+    run(listened())
+
+
+def test_a_stop_is_told_to_whoever_watches_and_waits_for_calls_under_way() -> None:
+    engine = FakeEngine()
+    engine.gate = gate = asyncio.Event()
+    servable = make_servable("iris", "3", engine)
+
+    async def scenario(server: Server, channel: Any) -> None:
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
+        asking = asyncio.ensure_future(_asking(channel)("ModelInfer", _infer()))
+        while not servable.leases:
+            await asyncio.sleep(0)
+        stopping = asyncio.ensure_future(server.shutdown())
+        assert (await watching.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert await watching.read() is grpc.aio.EOF
+        assert not stopping.done()
+        gate.set()
+        assert (await asking).model_version == "3"
+        await stopping
+
+    _with_server(make_app(make_reference(iris=servable)), scenario)
+
+
+def test_a_second_signal_cuts_off_what_is_under_way() -> None:
+    engine = FakeEngine()
+    engine.gate = asyncio.Event()
+    servable = make_servable("iris", "3", engine)
+
+    async def scenario(server: Server, channel: Any) -> None:
+        asking = asyncio.ensure_future(_asking(channel)("ModelInfer", _infer()))
+        while not servable.leases:
+            await asyncio.sleep(0)
+        stopping = asyncio.ensure_future(server.shutdown())
+        await asyncio.wait((stopping,), timeout=0.05)
+        assert not stopping.done()
+        server.force_exit = True
+        await stopping
+        assert (await _refusal(asking))[0] in (CODES.UNAVAILABLE, CODES.CANCELLED)
+        assert not servable.leases
+
+    _with_server(make_app(make_reference(iris=servable)), scenario)

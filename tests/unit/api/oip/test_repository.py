@@ -1,0 +1,103 @@
+"""The model repository extension: index, load, unload."""
+
+from __future__ import annotations
+
+import asyncio
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from httpx import Response
+
+from serving.domain.errors import StateUnavailable
+from serving.domain.state import State
+from serving.domain.status import ModelStatus
+from tests.fakes import ADMIN, call, make_app, make_client, make_model_status, make_status, run
+
+LOAD = "/v2/repository/models/iris/load"
+
+
+def post(path: str, app: FastAPI | None = None, **options: Any) -> Response:
+    return call(app or make_app(), "POST", path, headers=ADMIN, **options)
+
+
+def settled(state: State | None = None, **changes: Any) -> ModelStatus:
+    """A model with nothing under way; `state` is its newest version's."""
+    model = make_model_status()
+    newest = model.versions[0].model_copy(
+        update={"state": state, "reason": "because", "gates": model.versions[2].gates}
+    )
+    versions = model.versions[1:] if state is None else (newest, *model.versions[1:])
+    return model.model_copy(update={"target": None, "versions": versions, **changes})
+
+
+def test_the_index_has_every_version_and_why_it_is_not_ready() -> None:
+    assert post("/v2/repository/index").json() == [
+        {"name": "iris", "version": "4", "state": "LOADING", "reason": "VALIDATING"},
+        {"name": "iris", "version": "3", "state": "READY", "reason": ""},
+        {"name": "iris", "version": "2", "state": "UNAVAILABLE", "reason": "golden: row 3: expected 1, got 2"},
+    ]
+    assert [entry["version"] for entry in post("/v2/repository/index", json={"ready": True}).json()] == ["3"]
+
+
+def test_a_load_looks_at_the_store_and_waits_for_the_verdict() -> None:
+    app = make_app()
+
+    async def scenario() -> int:
+        async with make_client(app) as client:
+            asked = asyncio.create_task(client.post(LOAD, headers=ADMIN))
+            while not app.state.operator.calls:
+                await asyncio.sleep(0)
+            assert not asked.done()
+            app.state.status = make_status(settled(State.ACTIVE))
+            return (await asked).status_code
+
+    assert run(scenario()) == 200
+    assert app.state.operator.calls == [("refresh", "admin@127.0.0.1")]
+
+
+@pytest.mark.parametrize("state", [State.REJECTED, State.FAILED, State.QUARANTINED])
+def test_a_load_says_why_the_newest_version_was_refused(state: State) -> None:
+    response = post(LOAD, make_app(status=make_status(settled(state))))
+    assert response.status_code == 400
+    expected = f"failed to load 'iris', version '4' is {state}: golden: row 3: expected 1, got 2"
+    assert response.json() == {"error": expected}
+
+
+def test_a_load_of_a_pinned_model_is_about_the_version_it_is_pinned_to() -> None:
+    assert post(LOAD, make_app(status=make_status(settled(State.REJECTED, pinned="3")))).status_code == 200
+
+
+def test_a_load_that_takes_too_long_is_504() -> None:
+    app = make_app(candidate={"timeout_seconds": 0.01})
+    assert post(LOAD, app).status_code == 504
+
+
+def test_a_load_that_cannot_be_is_refused() -> None:
+    known = make_app(status=make_status(settled(State.ACTIVE)))
+    assert post("/v2/repository/models/irsi/load").status_code == 404
+    assert post("/v2/repository/models/..%2e/load").status_code == 404
+    assert post(LOAD, known, json={"parameters": {"config": "{}"}}).status_code == 400
+    assert post(LOAD, known, content=b"{").status_code == 400
+    known.state.operator.error = StateUnavailable("the disk is full")
+    response = post(LOAD, known)
+    assert (response.status_code, response.json()) == (503, {"error": "the disk is full"})
+    known.state.status = make_status(models=MappingProxyType({}))
+    known.state.operator.error = None
+    assert post(LOAD, known).status_code == 404
+
+
+def test_an_unload_is_refused_with_what_to_do_instead() -> None:
+    response = post("/v2/repository/models/iris/unload")
+    assert response.status_code == 501
+    assert "Remove it from the store" in response.json()["error"]
+    assert post("/v2/repository/models/irsi/unload").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/v2/repository/index", LOAD, "/v2/repository/models/iris/unload"])
+def test_all_of_it_needs_the_admin_token(path: str) -> None:
+    response = call(make_app(), "POST", path)
+    assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+    assert list(response.json()) == ["error"]
+    assert call(make_app(security={}), "POST", path).status_code == 403
