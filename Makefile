@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format soak bench bench-peers bench-swap lock clean
+.PHONY: help install serve test check format proto soak bench bench-peers bench-swap lock clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,13 @@ check: install ## formatting, lint, types, import contracts
 format: install ## format and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# A pool of its own: another package with a client of this protocol may have put the same names into the common one.
+PROTO := serving/api/grpc
+proto: install ## generate the gRPC messages from their definition
+	$(BIN)/python -m grpc_tools.protoc -I $(PROTO) --python_out=$(PROTO) --pyi_out=$(PROTO) inference.proto
+	sed -i -e 's/_descriptor_pool\.Default()/_descriptor_pool.DescriptorPool()/' \
+		-e '1i # fmt: off\n# ruff: noqa\n# mypy: ignore-errors' $(PROTO)/inference_pb2.py $(PROTO)/inference_pb2.pyi
 
 soak: install ## random faults under load, ten minutes or SOAK_SECONDS=3600, from SOAK_SEED=1; not part of `make test`
 	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/pytest -m soak -o faulthandler_timeout=0 tests/e2e/test_soak.py $(ARGS)

@@ -17,7 +17,7 @@ USUAL = (
     *("footprint", "drop", "predict", "large_swap", "compiled_swap"),
     *("swap_memory", "many_models", "many_compiled", "restart", "safety", "hostile_clients"),
 )
-ON_REQUEST = ("against_peers", "swap_peers")  # they install other servers
+ON_REQUEST = ("against_peers", "swap_peers", "protocols")  # they install other servers
 NAMES = (*USUAL, *ON_REQUEST)
 RESULTS = run.ROOT / "benchmarks" / "results"
 QUICK_RESULTS = run.CACHE / "quick"
@@ -27,9 +27,8 @@ REPORT = run.ROOT / "docs" / "performance.md"
 def main() -> int:
     """Return the exit status: 1 when a benchmark could not be carried out. A missed target is no failure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the running server.")
-    parser.add_argument(
-        "names", nargs="*", metavar="name", help=f"of {', '.join(NAMES)}; all but the last two if none is given"
-    )
+    which = f"of {', '.join(NAMES)}; all but the last {len(ON_REQUEST)} if none is given"
+    parser.add_argument("names", nargs="*", metavar="name", help=which)
     parser.add_argument("--quick", action="store_true", help="a smoke test: few rounds, small models, no results kept")
     parser.add_argument("--report", action="store_true", help="write docs/performance.md from the results there are")
     options = parser.parse_args()
