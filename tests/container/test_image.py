@@ -13,7 +13,8 @@ from serving.settings import Settings
 pytestmark = pytest.mark.container
 
 TOKENS = ("admin_token", "admin_token_file", "read_token", "read_token_file", "predict_token", "predict_token_file")
-EXAMPLES = {("server", "default_model"), ("server", "admin_port"), *(("security", name) for name in TOKENS)}
+OPTIONAL = ("default_model", "admin_port", "grpc_port", "grpc_max_mb")
+EXAMPLES = {*(("server", name) for name in OPTIONAL), *(("security", name) for name in TOKENS)}
 
 
 def default_of(group: str, field: str) -> Any:
