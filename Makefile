@@ -5,8 +5,6 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 ARGS   ?=
-# most tests wait for processes: more workers than processors
-WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); expr $$n + $$n / 2)
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve test check format proto soak bench bench-peers bench-swap lock clean
@@ -29,7 +27,7 @@ serve: install ## publish the demo models if the store is empty, then serve on 1
 	@exec $(BIN)/serving serve $(ARGS)
 
 test: install ## run the whole test suite on all cores; ARGS="-k name" and the like reach pytest
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: install ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -111,7 +111,6 @@ def _fork(fds: list[int], private: list[int]) -> int:
     status = 1
     try:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for fd in private:
             os.close(fd)
         from serving.host import child, sandbox  # noqa: PLC0415  (preloaded)

@@ -20,7 +20,7 @@ from tests.e2e.harness import Server, constant, serving, until, write_version
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("strict")
     write_version(directory / "store" / "m", 1, constant(1))
-    settings = {"SERVING_CANDIDATE__TIMEOUT_SECONDS": "3", "SERVING_CANDIDATE__MEMORY_MB": "512"}
+    settings = {"SERVING_CANDIDATE__TIMEOUT_SECONDS": "5", "SERVING_CANDIDATE__MEMORY_MB": "256"}
     with serving(directory, wait_ready=True, **settings) as server:
         yield server
 

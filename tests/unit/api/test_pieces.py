@@ -61,13 +61,13 @@ def test_a_body_in_pieces_is_the_body_as_a_whole(
     body: Any, is_ascii: bool, indent: int | None, data: st.DataObject
 ) -> None:
     raw = json.dumps(body, ensure_ascii=is_ascii, indent=indent).encode()
-    assert outcome(parse_large, raw) == outcome(parse, raw)
+    assert repr(outcome(parse_large, raw)) == repr(outcome(parse, raw))
     # ... also when it is broken somewhere
     at = data.draw(st.integers(0, len(raw) - 1))
     broken = (
         raw[:at] + data.draw(st.sampled_from([b"", b",", b"]", b"[", b'"', b"}", b"\\", b"1", b"NaN"])) + raw[at + 1 :]
     )
-    assert outcome(parse_large, broken) == outcome(parse, broken)
+    assert repr(outcome(parse_large, broken)) == repr(outcome(parse, broken))
 
 
 @pytest.mark.usefixtures("_tiny")
