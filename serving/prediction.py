@@ -174,13 +174,10 @@ async def execute(servable: Servable, request: PredictRequest, limits: Limits) -
         method, batch = _batch(servable, request, rows, limits)
     elif isinstance(rows, Table):
         method = _method(servable, request, limits)
-        is_small = rows.rows * rows.width <= INLINE_CELLS
-        convert = table_to_batch
-        batch = (
-            convert(servable.signature, rows)
-            if is_small
-            else await asyncio.to_thread(convert, servable.signature, rows)
-        )
+        if rows.rows * rows.width <= INLINE_CELLS:
+            batch = table_to_batch(servable.signature, rows)
+        else:
+            batch = await asyncio.to_thread(table_to_batch, servable.signature, rows)
     else:
         method = _method(servable, request, limits)
         pieces = _pieces(rows, request.may_contain_bools) if isinstance(rows, list) else rows

@@ -31,12 +31,10 @@ class Written(NamedTuple):
 class Call(NamedTuple):
     """One request as its protocol reads it.
 
-    `model` None is the default model. `read` makes the rows, once the signature of what answers is known; `write` makes
+    `read` makes the rows, once the signature of what answers is known; `write` makes
     the body of the answer. Both raise what `parse` raises. `is_slow`: they are not for the event loop, however short.
     """
 
-    model: str | None
-    version: str | Role | None
     read: Callable[[Signature], PredictRequest]
     write: Callable[[Answer, Signature], Written]
     is_slow: bool = False
@@ -57,6 +55,14 @@ class Refusal(NamedTuple):
     version: str | None = None
 
 
+class NamedInPath:
+    """Base of dialects whose paths name the model and the version as they are."""
+
+    def target(self, params: Mapping[str, str]) -> tuple[str | None, str | Role | None]:
+        """Return what the path names."""
+        return params.get("model"), params.get("version")
+
+
 class Dialect(Protocol):
     """One protocol. `takes_compressed`: bodies may come with the content encodings gzip and deflate."""
 
@@ -64,6 +70,10 @@ class Dialect(Protocol):
 
     def check_head(self, headers: Headers) -> None:
         """Raise UnsupportedMedia for a body nobody here reads, before any of it is read."""
+        ...
+
+    def target(self, params: Mapping[str, str]) -> tuple[str | None, str | Role | None]:
+        """Return the model (None: the default one) and the version (None: the active one) that a path asks."""
         ...
 
     def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:

@@ -70,12 +70,12 @@ class Endpoint:
         if not self._is_open:
             self._access.check(TokenScope.PREDICT, headers.get(b"authorization"))
         started = perf_counter()
+        servable = look(state, self._limits, *self._dialect.target(params))
+        if not servable.engine.is_immediate:
+            return None
         self._dialect.check_head(headers)
         call = self._dialect.parse(params, headers, raw, self._max_depth)
         if call.is_slow:
-            return None
-        servable = look(state, self._limits, call.model, call.version)
-        if not servable.engine.is_immediate:
             return None
         answer = execute_now(servable, call.read(servable.signature), self._limits)
         if answer is None or not is_small(answer):
@@ -103,7 +103,7 @@ class Endpoint:
             if scope["query_string"]:
                 params = {**params, QUERY: scope["query_string"].decode("latin-1")}
             call = await self._parsed(params, headers, raw)
-            with hold(state, self._limits, call.model, call.version) as servable:
+            with hold(state, self._limits, *self._dialect.target(params)) as servable:
                 model, version = servable.id.model, servable.id.version
                 signature = servable.signature
                 is_large = call.is_slow or len(raw) > LARGE_BYTES

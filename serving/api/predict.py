@@ -11,7 +11,7 @@ from starlette.responses import Response
 from serving.api import predict_docs, problems
 from serving.api.answers import encode
 from serving.api.bodies import Headers
-from serving.api.dialect import QUERY, Call, Refusal, Written
+from serving.api.dialect import QUERY, Call, NamedInPath, Refusal, Written
 from serving.api.endpoint import Endpoint
 from serving.api.formats import Format, are_slow
 from serving.api.formats.negotiation import form_of_answer, form_of_body
@@ -25,7 +25,7 @@ from serving.prediction import Answer, PredictRequest
 MOST_FIELDS = 16
 
 
-class Native:
+class Native(NamedInPath):
     """The dialect of ``docs/http.md``."""
 
     takes_compressed = False
@@ -39,16 +39,15 @@ class Native:
         """Read a body of JSON, a large one piece by piece; one in a format is read when the signature is known."""
         source, target = form_of_body(headers), form_of_answer(headers)
         method = _method_of(params[QUERY]) if QUERY in params else None
-        model, version = params.get("model"), params.get("version")
         write = _write if target is None else lambda answer, signature: _written(target, answer, signature)
         is_slow = are_slow(raw, source, target)
         if source is not None:
             read = source.read
-            return Call(model, version, lambda its: PredictRequest(read(raw, its), method), write, is_slow)
+            return Call(lambda its: PredictRequest(read(raw, its), method), write, is_slow)
         request = parse(raw, max_depth) if len(raw) <= LARGE_BYTES else parse_large(raw, max_depth)
         if method is not None:
             request = request._replace(method=_only(method, request.method))
-        return Call(model, version, lambda _: request, write, is_slow)
+        return Call(lambda _: request, write, is_slow)
 
     def refuse(self, refusal: Refusal) -> Response:
         """Answer with a problem."""

@@ -149,7 +149,7 @@ def problem(
         "type": TYPE_PREFIX + kind.slug,
         "title": kind.title,
         "status": kind.status,
-        "detail": _clean(detail.partition("\n")[0][:MAX_DETAIL]),
+        "detail": line_of(detail),
     }
     if model is not None:
         members["model"] = _clean(model)
@@ -157,6 +157,11 @@ def problem(
         members["version"] = _clean(version)
     members["request_id"] = REQUEST_ID.get()
     return Response(orjson.dumps(members), kind.status, headers, MEDIA_TYPE)
+
+
+def line_of(detail: str) -> str:
+    """Return the first line of a detail, at most `MAX_DETAIL` characters of it, as valid UTF-8 whatever it holds."""
+    return _clean(detail.partition("\n")[0][:MAX_DETAIL])
 
 
 def _clean(text: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import burglar
 import pytest
+from sklearn.linear_model import LinearRegression
 
 from serving.host.sandbox import landlock
 from tests.e2e.harness import PECULIAR, TOKEN, Server, constant, serving, until
@@ -121,8 +122,11 @@ def test_a_hosts_scratch_directory_goes_with_it(house: Server) -> None:
 def test_where_every_layer_is_required_versions_are_served_or_refused_for_its_lack(tmp_path: Path) -> None:
     with serving(tmp_path, SERVING_SECURITY__REQUIRE_SANDBOX="true") as server:
         server.drop("m", 1, constant(1))
+        server.drop("graph", 1, LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]))
         if lacks_landlock():
             refused = server.wait_state("m", 1, "REJECTED")
             assert "security.require_sandbox" in refused["gates"][-1]["evidence"]
         else:
             server.wait_active("m", 1)
+            server.wait_active("graph", 1)
+            assert server.version("graph", 1)["engine"] == "onnx"  # what compiles it loads it a second time

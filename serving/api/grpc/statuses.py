@@ -9,7 +9,7 @@ from __future__ import annotations
 from grpc import StatusCode  # type: ignore[import-untyped]
 
 from serving.api.dialect import Refusal
-from serving.api.problems import MAX_DETAIL
+from serving.api.problems import line_of
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -35,7 +35,7 @@ def code_of(refusal: Refusal) -> StatusCode:
 
 def details_of(refusal: Refusal) -> str:
     """Return one line of bounded length, in valid UTF-8."""
-    return refusal.detail.partition("\n")[0][:MAX_DETAIL].encode("utf-8", "backslashreplace").decode()
+    return line_of(refusal.detail)
 
 
 def metadata_of(refusal: Refusal) -> Metadata:

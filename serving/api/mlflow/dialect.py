@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from serving.api.answers import encode_under
 from serving.api.bodies import Headers
-from serving.api.dialect import Call, Refusal, Written
+from serving.api.dialect import Call, NamedInPath, Refusal, Written
 from serving.api.formats import CSV, Format, are_slow
 from serving.api.formats.negotiation import form_of_answer, form_of_body
 from serving.api.mlflow import refusals
@@ -20,7 +20,7 @@ from serving.prediction import Answer, PredictRequest
 _USUAL = (None, b"application/json", b"text/csv", b"application/x-npy")
 
 
-class Scoring:
+class Scoring(NamedInPath):
     """The dialect of MLflow's scoring server; also with rows and answers as CSV, NumPy arrays and Arrow streams."""
 
     takes_compressed = True
@@ -33,7 +33,7 @@ class Scoring:
         form_of_body(headers)
         form_of_answer(headers)
 
-    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:
+    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:  # noqa: ARG002
         """Read a body; JSON here, other forms when the signature is known."""
         form = form_of_body(headers)
         wanted = form_of_answer(headers)
@@ -43,16 +43,12 @@ class Scoring:
 
         is_slow = are_slow(raw, form, wanted)
         if form is not None:
-            return Call(
-                params.get("model"), None, lambda signature: _rows_in(form, raw, signature), write, is_slow=is_slow
-            )
+            return Call(lambda signature: _rows_in(form, raw, signature), write, is_slow)
         body = parse(raw, max_depth)
         return Call(
-            params.get("model"),
-            None,
             lambda signature: PredictRequest(rows_for(signature, body), body.method, False, body.may_contain_bools),
             write,
-            is_slow=is_slow,
+            is_slow,
         )
 
     def refuse(self, refusal: Refusal) -> Response:

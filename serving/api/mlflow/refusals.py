@@ -6,8 +6,8 @@ import orjson
 from starlette.responses import Response
 
 from serving.api.dialect import Refusal
+from serving.api.problems import line_of
 
-MAX_MESSAGE = 1000
 BAD_REQUEST = "BAD_REQUEST"
 
 # The names are those of MLflow's ErrorCode (databricks.proto); what is not here is the caller's fault.
@@ -25,6 +25,5 @@ _BAD_INPUT = 422  # in the native interface; 400 is what a scoring server's clie
 def refuse(refusal: Refusal) -> Response:
     """Answer with an error code and one line of what to do."""
     status = 400 if refusal.status == _BAD_INPUT else refusal.status
-    line = refusal.detail.partition("\n")[0][:MAX_MESSAGE].encode("utf-8", "backslashreplace").decode()
-    body = orjson.dumps({"error_code": CODES.get(status, BAD_REQUEST), "message": line})
+    body = orjson.dumps({"error_code": CODES.get(status, BAD_REQUEST), "message": line_of(refusal.detail)})
     return Response(body, status, dict(refusal.headers), "application/json")

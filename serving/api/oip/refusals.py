@@ -12,10 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.api import problems
+from serving.api import openapi, problems
 from serving.api.access import AccessRefused
 from serving.api.dialect import Refusal
-from serving.api.openapi import problems_of
 from serving.domain.errors import ServingError
 
 INVALID = 422  # in the native interface; clients of this protocol know 400 only
@@ -29,8 +28,7 @@ def error_of(refusal: Refusal) -> Response:
 
 def error(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
     """Return an error of the protocol with this status."""
-    line = detail.partition("\n")[0][: problems.MAX_DETAIL].encode("utf-8", "backslashreplace").decode()
-    return Response(orjson.dumps({"error": line}), status, headers, "application/json")
+    return Response(orjson.dumps({"error": problems.line_of(detail)}), status, headers, "application/json")
 
 
 class OpenInferenceRoute(APIRoute):
@@ -55,14 +53,5 @@ class OpenInferenceRoute(APIRoute):
 
 
 def errors_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the documentation of errors a route may answer with, as FastAPI's `responses`.
-
-    Some of these the connection may answer before there is a request, as a problem.
-    """
-    schema = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-    documented: dict[int | str, dict[str, Any]] = {}
-    for status, response in problems_of(*statuses).items():
-        example = response["content"][problems.MEDIA_TYPE]["example"]["detail"]
-        content = {"application/json": {"schema": schema, "example": {"error": example}}, **response["content"]}
-        documented[status] = {**response, "content": content}
-    return documented
+    """Return the documentation of errors a route may answer with, as FastAPI's `responses`."""
+    return openapi.errors_of(lambda detail, _: {"error": detail}, *statuses)

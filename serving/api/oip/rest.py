@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from serving.api.answers import PIECE_VALUES
 from serving.api.bodies import Headers, refuse_media
-from serving.api.dialect import Call, Refusal, Written
+from serving.api.dialect import Call, NamedInPath, Refusal, Written
 from serving.api.oip.body import HEADER_LENGTH, Infer, read
 from serving.api.oip.refusals import error_of
 from serving.api.oip.specs import tensors_of
@@ -31,7 +31,7 @@ _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _NO_HEADERS: Headers = {}
 
 
-class OpenInference:
+class OpenInference(NamedInPath):
     """The dialect of the Open Inference Protocol over REST."""
 
     takes_compressed = True
@@ -44,11 +44,11 @@ class OpenInference:
         if headers.get(b"content-type") != BINARY:
             refuse_media(headers)
 
-    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:
+    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:  # noqa: ARG002
         """Read a body; raises NotJson or InvalidInput."""
         infer = read(headers, raw, max_depth)
         write = partial(_write, infer, infer.id or self._ids.of(_NO_HEADERS).decode())
-        return Call(params.get("model"), params.get("version"), infer.request, write)
+        return Call(infer.request, write)
 
     def refuse(self, refusal: Refusal) -> Response:
         """Answer ``{"error": "..."}``."""

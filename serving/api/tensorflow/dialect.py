@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from starlette.responses import Response
@@ -17,6 +16,7 @@ from serving.domain.batch import Prediction
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Kind, Method, Signature
 from serving.prediction import Answer, PredictRequest
+from serving.registry import Role
 
 SCORES: tuple[Method, ...] = ("predict_proba", "predict_log_proba")
 
@@ -28,6 +28,10 @@ class _Dialect:
 
     def check_head(self, headers: Headers) -> None:
         """Take any content type: there is only JSON, and curl says that it is a form."""
+
+    def target(self, params: Mapping[str, str]) -> tuple[str | None, str | Role | None]:
+        """Return the model, and the version by its name or a label."""
+        return params.get("model"), refusals.version_of(params)
 
     def refuse(self, refusal: Refusal) -> Response:
         """Answer ``{"error": "..."}``."""
@@ -41,9 +45,7 @@ class Predict(_Dialect):
         """Read a body; raises NotJson or InvalidInput."""
         body = parse_predict(raw, max_depth)
         key = "outputs" if body.is_columnar else "predictions"
-        return _call(
-            params, lambda signature: _request(signature, body, body.method), lambda answer, _: _plain(key, answer)
-        )
+        return Call(lambda signature: _request(signature, body, body.method), lambda answer, _: _plain(key, answer))
 
 
 class Classify(_Dialect):
@@ -52,7 +54,7 @@ class Classify(_Dialect):
     def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:  # noqa: ARG002
         """Read a body; raises NotJson or InvalidInput."""
         body = parse_examples(raw, max_depth)
-        return _call(params, lambda signature: _request(signature, body, _scoring_method(signature, body)), _classes)
+        return Call(lambda signature: _request(signature, body, _scoring_method(signature, body)), _classes)
 
 
 class Regress(_Dialect):
@@ -61,11 +63,7 @@ class Regress(_Dialect):
     def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:  # noqa: ARG002
         """Read a body; raises NotJson or InvalidInput."""
         body = parse_examples(raw, max_depth)
-        return _call(params, lambda signature: _request(signature, body, _number_method(signature, body)), _numbers)
-
-
-def _call(params: Mapping[str, str], read: Any, write: Any) -> Call:
-    return Call(params.get("model"), refusals.version_of(params), read, write)
+        return Call(lambda signature: _request(signature, body, _number_method(signature, body)), _numbers)
 
 
 def _request(signature: Signature, body: Body, method: str | None) -> PredictRequest:

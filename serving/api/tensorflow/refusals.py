@@ -8,11 +8,11 @@ import orjson
 from starlette.responses import Response
 
 from serving.api.dialect import Refusal
+from serving.api.problems import line_of
 from serving.registry import Role
 
 STABLE = "stable"
 PREVIOUS = "previous"
-MAX_ERROR = 1000
 
 # It knows no 415 and no 422 for a body: INVALID_ARGUMENT is 400 there.
 _STATUSES = {422: 400, 415: 400}
@@ -20,8 +20,7 @@ _STATUSES = {422: 400, 415: 400}
 
 def refuse(refusal: Refusal) -> Response:
     """Answer ``{"error": "..."}`` with the status TensorFlow Serving would have."""
-    detail = refusal.detail.partition("\n")[0][:MAX_ERROR]
-    body = orjson.dumps({"error": detail.encode("utf-8", "backslashreplace").decode()})
+    body = orjson.dumps({"error": line_of(refusal.detail)})
     status = _STATUSES.get(refusal.status, refusal.status)
     return Response(body, status, dict(refusal.headers), "application/json")
 

@@ -11,7 +11,7 @@ from serving.host.compiling.apart import Apart
 from serving.host.compiling.compile import compile_apart, compile_here, import_compilers
 from serving.host.evaluation import EvaluationRequest
 from serving.host.gates.gate import Context, Outcome, Refused
-from serving.host.gates.load import Load
+from serving.host.gates.load import load_candidate
 
 
 class Compile:
@@ -53,7 +53,7 @@ def start_compiler(request: EvaluationRequest, enter: Callable[[], None]) -> Apa
 
 def _compile(request: EvaluationRequest) -> bytes:
     context = Context(request)
-    Load().check(context)
+    context.model = load_candidate(context)
     return compile_here(context.loaded, request.compile, _examples(context))
 
 

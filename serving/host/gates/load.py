@@ -25,7 +25,7 @@ class Load:
         if request.require_sandbox and not context.sandbox.is_whole:
             raise Refused(f"this system lacks what security.require_sandbox asks for: {context.sandbox}")
         begin = monotonic()
-        context.model = model = _load(context)
+        context.model = model = load_candidate(context)
         if context.compiler is not None and context.unvouched is None and why_foreign(model) is None:
             context.compiler.prepare()
         took = f"loaded {model.name} in {monotonic() - begin:.3g} s"
@@ -34,7 +34,7 @@ class Load:
         return Verdict.PASSED, took
 
 
-def _load(context: Context) -> LoadedModel:
+def load_candidate(context: Context) -> LoadedModel:
     """Load as far as the file is trusted; what only `security.trust = "any"` lets in is loaded then, and noted."""
     request = context.request
     declared = context.manifest.signature if context.manifest is not None else None

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from serving.api import shortcut
+from serving.api import predict, shortcut
 from serving.domain.batch import Batch, Prediction
 from serving.domain.errors import ModelFailed
 from serving.domain.signature import Method
@@ -47,11 +47,15 @@ def test_a_prediction_that_needs_no_waiting_is_answered_whole() -> None:
     assert app.state.metrics.traffic("iris", "3").statuses == {200: 1}
 
 
-def test_an_engine_that_always_waits_costs_no_look_at_the_body() -> None:
+def test_an_engine_that_always_waits_costs_no_look_at_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read on the long way, once."""
+    looked: list[bytes] = []
+    monkeypatch.setattr(predict, "parse", lambda raw, _: looked.append(raw))
     engine = Immediate()
     engine.is_immediate = False
     assert app_with(engine).state.shortcut.respond(PATH, JSON, b"no JSON") is None
     assert not engine.batches
+    assert not looked
 
 
 @pytest.mark.parametrize(
