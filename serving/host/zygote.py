@@ -94,7 +94,10 @@ class Zygote:
 
         `replicas` (at most 64) is the number of processes that will answer once its candidate has passed the gates.
         """
-        return self._running().spawn(replicas)
+        try:
+            return self._running().spawn(replicas)
+        except _Gone:  # killed since its last host: that is nothing against this one
+            return self._running().spawn(replicas)
 
     def stop(self) -> None:
         """End the zygote and with it every host; joins with a deadline."""
@@ -111,6 +114,10 @@ class Zygote:
             if self._process is None or self._process.is_dead:
                 self._process = _Process(self._environment, self._scratch)
             return self._process
+
+
+class _Gone(HostFailed):
+    """The zygote ended before it started the host it was asked for."""
 
 
 class _Process:
@@ -153,11 +160,13 @@ class _Process:
         try:
             self.send(Op.SPAWN, host_id, theirs)
             host.pid = started.result(SPAWN_SECONDS)
-        except (FutureTimeout, HostFailed) as error:
+        except (FutureTimeout, _Gone) as error:
             self._hosts.pop(host_id, None)
             host.close()
             _remove_scratch(host.scratch)
-            raise HostFailed(f"no host could be started: {str(error) or 'the zygote does not answer'}") from None
+            if isinstance(error, _Gone):
+                raise
+            raise HostFailed(f"no host could be started: the zygote did not answer in {SPAWN_SECONDS:.0f} s") from None
         finally:
             self._started.pop(host_id, None)
             for fd in theirs:
@@ -170,9 +179,12 @@ class _Process:
                 socket.send_fds(self._control, [COMMAND.pack(op, host_id)], fds or [])
         except OSError as error:
             if op is Op.SPAWN:
-                raise HostFailed(f"the zygote is gone ({error.strerror})") from None
+                self.is_dead = True  # the thread that reads may not have seen it yet
+                raise _Gone(f"no host could be started: the zygote is gone ({error.strerror})") from None
 
     def stop(self) -> None:
+        if not self._ready.done():  # it imports for seconds and listens to nobody, and has no hosts yet
+            self._popen.kill()
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)
         self._reap()
@@ -211,7 +223,7 @@ class _Process:
             self._ready.set_exception(HostFailed("the zygote ended while it imported; see its error output above"))
         for started in list(self._started.values()):
             if not started.done():
-                started.set_exception(HostFailed("the zygote ended"))
+                started.set_exception(_Gone("no host could be started: the zygote ended"))
         for host in list(self._hosts.values()):
             _remove_scratch(host.scratch)
             host.exited.set_result(None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import joblib
@@ -18,9 +17,12 @@ from tests.e2e.harness import Server, constant, serving, until, write_version
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that found, when it started, broken versions beside m/1; its tests bring others."""
     directory = tmp_path_factory.mktemp("strict")
     write_version(directory / "store" / "m", 1, constant(1))
-    settings = {"SERVING_CANDIDATE__TIMEOUT_SECONDS": "5", "SERVING_CANDIDATE__MEMORY_MB": "256"}
+    write_version(directory / "store" / "m", 2, constant(2, peculiar.CrashesWhileLoading))
+    write_version(directory / "store" / "n", 1, constant(1, peculiar.ExitsWhileLoading))
+    settings = {"SERVING_CANDIDATE__TIMEOUT_SECONDS": "10", "SERVING_CANDIDATE__MEMORY_MB": "256"}
     with serving(directory, wait_ready=True, **settings) as server:
         yield server
 
@@ -99,42 +101,44 @@ def test_published_bytes_may_not_change(strict: Server) -> None:
     assert strict.get("/models/immutable/active")["active"]["note"]
 
 
-def test_a_verdict_is_remembered_by_digest_until_the_bytes_change(tmp_path: Path) -> None:
+def test_a_verdict_is_remembered_by_digest_until_the_bytes_change(strict: Server) -> None:
     """Invariant 8: the same bad bytes are not loaded again, not even by the next run of the server."""
-    with serving(tmp_path) as server:
-        server.drop("m", 1, constant(1, peculiar.CrashesWhileLoading))
-        first = server.wait_state("m", 1, "REJECTED")
-        server.stop()
-        offset = server.log_path.stat().st_size
-        server.start()
-        again = server.wait_state("m", 1, "REJECTED")
-        assert again["digest"] == first["digest"]
-        assert again["gates"] == first["gates"]
-        loads = [one for one in server.log(offset) if one.get("after") == "LOADING"]
-        assert not loads, "it was loaded a second time"
-        write_version(server.store / ".aside", 1, constant(1))
-        (server.store / ".aside" / "1" / "model.joblib").rename(server.store / "m" / "1" / "model.joblib")
-        server.wait_active("m", 1)
+    strict.drop("bad", 1, constant(1, peculiar.CrashesWhileLoading))
+    first = strict.wait_state("bad", 1, "REJECTED")
+    strict.stop()
+    offset = strict.log_path.stat().st_size
+    strict.start(wait_ready=True)
+    again = strict.wait_state("bad", 1, "REJECTED")
+    assert again["digest"] == first["digest"]
+    assert again["gates"] == first["gates"]
+    loads = [one for one in strict.log(offset) if one.get("model") == "bad" and one.get("after") == "LOADING"]
+    assert not loads, "it was loaded a second time"
+    write_version(strict.store / ".aside", 1, constant(1))
+    (strict.store / ".aside" / "1" / "model.joblib").rename(strict.store / "bad" / "1" / "model.joblib")
+    strict.wait_active("bad", 1)
 
 
-def test_a_broken_newest_version_does_not_hold_readiness_back(tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    write_version(store / "m", 1, constant(1))
-    write_version(store / "m", 2, constant(2, peculiar.CrashesWhileLoading))
-    write_version(store / "n", 1, constant(1, peculiar.ExitsWhileLoading))
-    with serving(tmp_path, wait_ready=True) as server:
-        assert server.active("m") == "1"
-        unavailable = server.predict("n")
-        assert unavailable.status_code == 503
-        assert unavailable.headers["retry-after"]
+def test_a_broken_newest_version_does_not_hold_readiness_back(strict: Server) -> None:
+    """That the server has become ready at all says so; nothing but broken versions is unavailable."""
+    assert strict.version("m", 2)["state"] == "REJECTED"
+    assert strict.active("m") == "1"
+    unavailable = strict.predict("n")
+    assert unavailable.status_code == 503
+    assert unavailable.headers["retry-after"]
 
 
-def test_a_newer_version_cancels_a_stale_candidate(tmp_path: Path) -> None:
-    write_version(tmp_path / "store" / "m", 1, constant(1))
-    with serving(tmp_path, wait_ready=True) as server:
-        server.drop("m", 2, constant(2, peculiar.HangsWhileLoading))
-        server.wait_state("m", 2, "LOADING")
-        server.drop("m", 3, constant(3))
-        server.wait_active("m", 3)
-        assert "cancelled" in server.wait_state("m", 2, "DISCOVERED")["reason"]
-        until(lambda: len(server.hosts()) == 2, "the stale host's end")
+def test_a_newer_version_cancels_a_stale_candidate(strict: Server) -> None:
+    strict.drop("hasty", 1, constant(1))
+    strict.wait_active("hasty", 1)
+    hosts = {host.pid for host in strict.hosts()}
+    strict.drop("hasty", 2, constant(2, peculiar.HangsWhileLoading))
+    strict.wait_state("hasty", 2, "LOADING")
+    strict.drop("hasty", 3, constant(3))
+    strict.wait_active("hasty", 3)
+    assert "cancelled" in strict.wait_state("hasty", 2, "DISCOVERED")["reason"]
+
+    def more() -> set[int]:
+        return {host.pid for host in strict.hosts()} - hosts
+
+    until(lambda: len(more()) == 1, "the stale host's end")
+    assert strict.predict("hasty", version="1").json()["predictions"] == [1.0], "the version before has kept its host"

@@ -24,10 +24,13 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def m(three: Server, request: pytest.FixtureRequest) -> str:
     """A model of which versions 1, 2 and 3 have become active one after another."""
-    model = request.node.name.removeprefix("test_")[:90].replace("_", "-")
+    return bring_three(three, request.node.name.removeprefix("test_")[:90].replace("_", "-"))
+
+
+def bring_three(server: Server, model: str) -> str:
     for version in (1, 2, 3):
-        three.drop(model, version, constant(version))
-        three.wait_active(model, version)
+        server.drop(model, version, constant(version))
+        server.wait_active(model, version)
     return model
 
 
@@ -45,32 +48,42 @@ def test_rollback_is_a_swap_and_newer_drops_still_activate(three: Server, m: str
     check(traffic.replies, may_go_back=True)
 
 
-def test_rollback_to_nothing_is_refused(tmp_path: Path) -> None:
-    write_version(tmp_path / "store" / "m", 1, constant(1))
-    with serving(tmp_path, wait_ready=True) as server:
-        refused = server.operate("POST", "/models/m/rollback")
-        assert refused.status_code == 409
-        assert "no other valid version" in refused.json()["detail"]
-        assert server.active("m") == "1"
+def test_rollback_to_nothing_is_refused(three: Server) -> None:
+    three.drop("single", 1, constant(1))
+    three.wait_active("single", 1)
+    refused = three.operate("POST", "/models/single/rollback")
+    assert refused.status_code == 409
+    assert "no other valid version" in refused.json()["detail"]
+    assert three.active("single") == "1"
 
 
-def test_a_pin_holds_against_newer_versions_and_over_restarts(three: Server, m: str) -> None:
-    """Invariant 11: version 1 has been retired; the pin loads it again, and survives."""
-    assert three.operate("POST", f"/models/{m}/pin", {"version": "1"}).status_code == 200
-    three.wait_active(m, 1)
-    assert three.operate("POST", f"/models/{m}/pin", {"version": "1"}).status_code == 200
-    three.drop(m, 9, constant(9))
+@pytest.fixture(scope="module")
+def restarted(three: Server) -> Server:
+    """The server after a restart; before it, version 1 of `pinned` was pinned, and the others were rolled back to 2."""
+    for model in ("pinned", "released", "told"):
+        bring_three(three, model)
+    assert three.operate("POST", "/models/pinned/pin", {"version": "1"}).status_code == 200
+    three.wait_active("pinned", 1)
+    assert three.operate("POST", "/models/pinned/pin", {"version": "1"}).status_code == 200
+    three.drop("pinned", 9, constant(9))
     three.operate("POST", "/refresh")
-    assert three.get(f"/models/{m}/active")["pinned"] == "1"
+    assert three.get("/models/pinned/active")["pinned"] == "1"
+    for model in ("released", "told"):
+        three.operate("POST", f"/models/{model}/rollback")
+        three.wait_active(model, 2)
     three.stop()
-    three.start(wait_ready=True)
-    assert three.active(m) == "1"
-    refused = three.operate("POST", f"/models/{m}/rollback")
+    return three.start(wait_ready=True)
+
+
+def test_a_pin_holds_against_newer_versions_and_over_restarts(restarted: Server) -> None:
+    """Invariant 11: version 1 had been retired; the pin has loaded it again, and survives."""
+    assert restarted.active("pinned") == "1"
+    refused = restarted.operate("POST", "/models/pinned/rollback")
     assert refused.status_code == 409
     assert "unpin" in refused.json()["detail"]
-    assert three.operate("DELETE", f"/models/{m}/pin").status_code == 200
-    three.wait_active(m, 9)
-    assert three.operate("DELETE", f"/models/{m}/pin").status_code == 200, "unpinning twice is harmless"
+    assert restarted.operate("DELETE", "/models/pinned/pin").status_code == 200
+    restarted.wait_active("pinned", 9)
+    assert restarted.operate("DELETE", "/models/pinned/pin").status_code == 200, "unpinning twice is harmless"
 
 
 def test_what_cannot_be_pinned(three: Server, m: str) -> None:
@@ -85,22 +98,15 @@ def test_what_cannot_be_pinned(three: Server, m: str) -> None:
     assert three.active(m) == "3"
 
 
-def test_release_lets_a_version_come_back(three: Server, m: str) -> None:
-    three.operate("POST", f"/models/{m}/rollback")
-    three.wait_active(m, 2)
-    three.stop()
-    three.start(wait_ready=True)
-    assert three.active(m) == "2", "quarantine survives a restart"
-    assert three.operate("POST", f"/models/{m}/versions/3/release").status_code == 200
-    three.wait_active(m, 3)
-    assert three.operate("POST", f"/models/{m}/versions/3/release").status_code == 200
+def test_release_lets_a_version_come_back(restarted: Server) -> None:
+    assert restarted.active("released") == "2", "quarantine survives a restart"
+    assert restarted.operate("POST", "/models/released/versions/3/release").status_code == 200
+    restarted.wait_active("released", 3)
+    assert restarted.operate("POST", "/models/released/versions/3/release").status_code == 200
 
 
-def test_the_history_tells_every_transition_with_actor_time_and_reason(three: Server, m: str) -> None:
-    three.operate("POST", f"/models/{m}/rollback")
-    three.stop()
-    three.start(wait_ready=True)
-    entries = three.get(f"/models/{m}/history?limit=500")["history"]
+def test_the_history_tells_every_transition_with_actor_time_and_reason(restarted: Server) -> None:
+    entries = restarted.get("/models/told/history?limit=500")["history"]
     story = [(one["version"], one["after"]) for one in reversed(entries) if one["after"]]
     expected = ["STAGING", "LOADING", "VALIDATING", "WARMING", "READY", "ACTIVE"]
     assert [after for version, after in story if version == "3"][:6] == expected
@@ -108,11 +114,11 @@ def test_the_history_tells_every_transition_with_actor_time_and_reason(three: Se
     assert rollback["version"] == "3"
     assert rollback["actor"].startswith("admin")
     assert all(one["at"] for one in entries)
-    newest = three.get(f"/models/{m}/history?limit=2")["history"]
+    newest = restarted.get("/models/told/history?limit=2")["history"]
     assert len(newest) == 2
-    older = three.get(f"/models/{m}/history?limit=2&before={newest[-1]['id']}")["history"]
+    older = restarted.get(f"/models/told/history?limit=2&before={newest[-1]['id']}")["history"]
     assert older[0]["id"] < newest[-1]["id"]
-    assert three.client.get(three.url + "/models/nobody/history").status_code == 404
+    assert restarted.client.get(restarted.url + "/models/nobody/history").status_code == 404
 
 
 def test_concurrent_operators_are_serialised(three: Server, m: str) -> None:

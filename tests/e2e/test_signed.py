@@ -35,7 +35,7 @@ def settings(key: SigningKey) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory, key: SigningKey) -> Iterator[Server]:
-    """Serves signed versions only: m/1, made on 2026-11-20."""
+    """Serves signed versions only: m/1, made on 2026-11-20, and what the tests bring."""
     directory = tmp_path_factory.mktemp("guarded")
     put(directory / "store", "1", key)
     with serving(directory, wait_ready=True, **settings(key)) as server:
@@ -147,28 +147,28 @@ def test_a_signed_version_that_was_tampered_with_is_refused(guarded: Server, key
     refused(guarded, version, gate, evidence, model)
 
 
-def test_neither_a_replay_nor_a_copy_gets_in_by_a_restart(tmp_path: Path, key: SigningKey) -> None:
+def test_neither_a_replay_nor_a_copy_gets_in_by_a_restart(guarded: Server, key: SigningKey, tmp_path: Path) -> None:
     """The newest by name is tried first when nothing is active yet: what was signed for it must be remembered."""
-    put(tmp_path / "store", "1", key, value=1, hours=1)
-    with serving(tmp_path, wait_ready=True, **settings(key)) as server:
-        put(server.store, "2", key, value=2, hours=2)
-        server.wait_active("m", 2)
-        put(server.store, "30", key, value=30, hours=0)
-        last = server.wait_state("m", 30, "REJECTED")["gates"][-1]
-        assert (last["gate"], "a replay" in last["evidence"]) == ("provenance", True)
-        shutil.copytree(server.store / "m" / "2", server.store / "m" / "40")
-        assert server.wait_state("m", 40, "REJECTED")["gates"][-1]["gate"] == "integrity"
-        server.stop()
-        server.start(wait_ready=True)
-        server.wait_active("m", 2)
-        assert server.predict("m").json()["predictions"] == [2.0]
-        for version in (30, 40):
-            assert server.wait_state("m", version, "REJECTED")
-        path = put(tmp_path / "aside", "50", key, value=50, hours=3)
-        late = (path / "manifest.sig").rename(tmp_path / "late")
-        path.rename(server.store / "m" / "50")
-        assert server.wait_state("m", 50, "REJECTED")["gates"][-1]["gate"] == "provenance"
-        late.rename(server.store / "m" / "50" / "manifest.sig")
-        server.wait_active("m", 50)
-        assert server.operate("POST", "/models/m/pin", {"version": "1"}).is_success
-        server.wait_active("m", 1)  # an operator's way back, to what was made before, is no replay
+    put(guarded.store, "1", key, "r", value=1, hours=1)
+    guarded.wait_active("r", 1)
+    put(guarded.store, "2", key, "r", value=2, hours=2)
+    guarded.wait_active("r", 2)
+    put(guarded.store, "30", key, "r", value=30, hours=0)
+    last = guarded.wait_state("r", 30, "REJECTED")["gates"][-1]
+    assert (last["gate"], "a replay" in last["evidence"]) == ("provenance", True)
+    shutil.copytree(guarded.store / "r" / "2", guarded.store / "r" / "40")
+    assert guarded.wait_state("r", 40, "REJECTED")["gates"][-1]["gate"] == "integrity"
+    guarded.stop()
+    guarded.start(wait_ready=True)
+    guarded.wait_active("r", 2)
+    assert guarded.predict("r").json()["predictions"] == [2.0]
+    for version in (30, 40):
+        assert guarded.wait_state("r", version, "REJECTED")
+    path = put(tmp_path / "aside", "50", key, "r", value=50, hours=3)
+    late = (path / "manifest.sig").rename(tmp_path / "late")
+    path.rename(guarded.store / "r" / "50")
+    assert guarded.wait_state("r", 50, "REJECTED")["gates"][-1]["gate"] == "provenance"
+    late.rename(guarded.store / "r" / "50" / "manifest.sig")
+    guarded.wait_active("r", 50)
+    assert guarded.operate("POST", "/models/r/pin", {"version": "1"}).is_success
+    guarded.wait_active("r", 1)  # an operator's way back, to what was made before, is no replay
