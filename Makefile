@@ -20,6 +20,7 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@echo "installing the locked packages into $(VENV); the first time takes a minute"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q serving tests # or each start would, where importing may not write bytecode
 	@touch $@
 
 serve: install ## publish the demo models if the store is empty, then serve on 127.0.0.1:8000

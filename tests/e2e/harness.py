@@ -173,7 +173,7 @@ class Server:
 
     def wait_ready(self, seconds: float = START_SECONDS) -> None:
         """Wait until /health/ready says so."""
-        until(lambda: self.client.get(self.url + "/health/ready").status_code == 200, "readiness", seconds)
+        until(lambda: self.client.get(self.url + "/health/ready").status_code == 200, "readiness", seconds, 0.05)
 
     def active(self, model: str) -> str | None:
         """Return the version that answers for a model."""
@@ -187,6 +187,7 @@ class Server:
             lambda: self.active(model) == str(version) or None,
             f"version {version} of {model} becoming active (versions: {self._versions(model)})",
             seconds,
+            every=0.03,
         )
 
     def _versions(self, model: str) -> Any:

@@ -42,7 +42,9 @@ def test_a_harmful_version_is_refused_and_nothing_else_changes(strict: Server, n
     version = 10 + list(REFUSALS).index(name)
     hosts = {host.pid for host in strict.hosts()}
     strict.drop("m", version, constant(version, kind))
-    refused = strict.wait_state("m", version, "REJECTED")
+    refused = until(
+        lambda: (seen := strict.version("m", version)).get("state") == "REJECTED" and seen, "the refusal", every=0.05
+    )
     last = refused["gates"][-1]
     assert (last["gate"], last["verdict"]) == (gate, "refused")
     assert evidence in last["evidence"]

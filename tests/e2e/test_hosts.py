@@ -4,31 +4,60 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import peculiar
 import psutil
+import pytest
 
 from tests.e2e.harness import Server, constant, serving, until, write_version
 from tests.e2e.record import check
 from tests.e2e.traffic import Traffic
 
 
-def test_kill_9_of_a_serving_host_costs_no_request(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with the usual settings; each test has a model of its own there."""
+    with serving(tmp_path_factory.mktemp("usual")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that waits a short time for an answer and lets few requests wait; each test has a model of its own."""
+    settings = {"SERVING_SERVER__PREDICT_SECONDS": "4.5", "SERVING_SERVER__MAX_QUEUE": "2"}
+    with serving(tmp_path_factory.mktemp("limited"), **settings) as server:
+        yield server
+
+
+def _hosts(server: Server, but: Collection[psutil.Process]) -> list[psutil.Process]:
+    """Return the hosts that live, but those that are known."""
+    living = []
+    for host in server.hosts():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if host not in but and host.status() != "zombie":
+                living.append(host)
+    return living
+
+
+def test_kill_9_of_a_serving_host_costs_no_request(usual: Server) -> None:
     """It is seen at once, brought back from the cache, and what was in flight is asked again."""
-    write_version(tmp_path / "store" / "m", 1, constant(1))
-    with serving(tmp_path, wait_ready=True) as server:
-        with Traffic(server.url, "m") as traffic:
-            for _ in range(5):
-                (host,) = until(lambda: [one for one in server.hosts() if one.status() != "zombie"], "a host")
-                seen = len(traffic.replies)
-                host.kill()
-                until(lambda host=host: not psutil.pid_exists(host.pid), "its end")
-                until(lambda seen=seen: len(traffic.replies) > seen + 50, "traffic going on")
-        check(traffic.replies)
-        assert len([one for one in server.log() if one.get("event") == "host_respawned"]) == 5
-        metrics = server.client.get(server.url + "/metrics").text
-        assert 'serving_host_restarts_total{model="m"} 5.0' in metrics
+    others = usual.hosts()
+    usual.drop("served", 1, constant(1))
+    usual.wait_active("served", 1)
+    with Traffic(usual.url, "served") as traffic:
+        for _ in range(5):
+            (host,) = until(lambda: _hosts(usual, others), "a host")
+            seen = len(traffic.replies)
+            host.kill()
+            until(lambda host=host: not psutil.pid_exists(host.pid), "its end")
+            until(lambda seen=seen: len(traffic.replies) > seen + 50, "traffic going on")
+    check(traffic.replies)
+    respawned = [one for one in usual.log() if one.get("event") == "host_respawned" and one["model"] == "served"]
+    assert len(respawned) == 5
+    metrics = usual.client.get(usual.url + "/metrics").text
+    assert 'serving_host_restarts_total{model="served"} 5.0' in metrics
 
 
 def test_kill_9_of_a_replica_costs_no_request(tmp_path: Path) -> None:
@@ -60,58 +89,59 @@ def _whole(server: Server, processes: int) -> psutil.Process | None:
     return None
 
 
-def test_kill_9_of_a_loading_host_is_tried_again_once(tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
-        server.drop("m", 1, constant(1, peculiar.SlowToLoad))
-        server.wait_state("m", 1, "LOADING")
-        (host,) = until(server.hosts, "a host")
-        host.kill()
-        server.wait_active("m", 1)
+def test_kill_9_of_a_loading_host_is_tried_again_once(usual: Server) -> None:
+    known = usual.hosts()
+    usual.drop("loading", 1, constant(1, peculiar.SlowToLoad))
+    usual.wait_state("loading", 1, "LOADING")
+    (host,) = until(lambda: _hosts(usual, known), "a host")
+    host.kill()
+    usual.wait_active("loading", 1)
 
-        server.drop("m", 2, constant(2, peculiar.SlowToLoad))
-        for _ in range(2):
-            server.wait_state("m", 2, "LOADING")
-            known = until(lambda: len(server.hosts()) == 2 and server.hosts(), "a second host")
-            newest = max(known, key=lambda one: one.pid)
-            newest.kill()
-            until(lambda newest=newest: not psutil.pid_exists(newest.pid), "its end")
-        refused = server.wait_state("m", 2, "REJECTED")
-        assert "killed" in refused["reason"]
-        assert server.active("m") == "1"
+    known = usual.hosts()
+    usual.drop("loading", 2, constant(2, peculiar.SlowToLoad))
+    for _ in range(2):
+        usual.wait_state("loading", 2, "LOADING")
+        (newest,) = until(lambda: _hosts(usual, known), "one more host")
+        newest.kill()
+        until(lambda newest=newest: not psutil.pid_exists(newest.pid), "its end")
+    refused = usual.wait_state("loading", 2, "REJECTED")
+    assert "killed" in refused["reason"]
+    assert usual.active("loading") == "1"
 
 
-def test_a_request_that_crashes_its_host_does_not_fail_its_neighbours(tmp_path: Path) -> None:
+def test_a_request_that_crashes_its_host_does_not_fail_its_neighbours(usual: Server) -> None:
     """Invariant 12: the poison is told when its host has died twice of it alone; everybody else is answered."""
-    write_version(tmp_path / "store" / "m", 1, constant(1, peculiar.Suicidal))
-    with serving(tmp_path, wait_ready=True) as server, concurrent.futures.ThreadPoolExecutor(8) as pool:
-        poison = pool.submit(server.predict, "m", [[13.0, 0.0]])
-        good = [pool.submit(server.predict, "m", [[0.0, 0.0]]) for _ in range(6)]
+    usual.drop("poisoned", 1, constant(1, peculiar.Suicidal))
+    usual.wait_active("poisoned", 1)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        poison = pool.submit(usual.predict, "poisoned", [[13.0, 0.0]])
+        good = [pool.submit(usual.predict, "poisoned", [[0.0, 0.0]]) for _ in range(6)]
         assert poison.result().status_code == 503
         assert poison.result().headers["retry-after"]
         assert {future.result().status_code for future in good} == {200}
-        assert until(lambda: server.predict("m").status_code == 200, "the model answering again")
+    assert until(lambda: usual.predict("poisoned").status_code == 200, "the model answering again")
 
 
-def test_a_request_past_its_deadline_is_told_so_and_the_stuck_host_replaced(tmp_path: Path) -> None:
-    write_version(tmp_path / "store" / "m", 1, constant(1, peculiar.Slow))
-    with serving(tmp_path, wait_ready=True, SERVING_SERVER__PREDICT_SECONDS="0.5") as server:
-        late = server.predict("m", [[50.0, 77.0]])
-        assert late.status_code == 504
-        assert "0.5 s" in late.json()["detail"]
-        assert until(lambda: server.predict("m").status_code == 200, "another host")
+def test_a_request_past_its_deadline_is_told_so_and_the_stuck_host_replaced(limited: Server) -> None:
+    limited.drop("stuck", 1, constant(1, peculiar.Slow))
+    limited.wait_active("stuck", 1)
+    late = limited.predict("stuck", [[50.0, 77.0]])
+    assert late.status_code == 504
+    assert "4.5 s" in late.json()["detail"]
+    assert until(lambda: limited.predict("stuck").status_code == 200, "another host")
 
 
-def test_a_full_queue_sheds_with_retry_after(tmp_path: Path) -> None:
-    write_version(tmp_path / "store" / "m", 1, constant(1, peculiar.Slow))
-    settings = {"SERVING_SERVER__MAX_QUEUE": "2"}
-    with serving(tmp_path, wait_ready=True, **settings) as server, concurrent.futures.ThreadPoolExecutor(4) as pool:
-        slow = [pool.submit(server.predict, "m", [[1.0, 77.0]]) for _ in range(2)]
-        until(lambda: "2.0" in _leases(server.client.get(server.url + "/metrics").text), "both under way")
-        shed = server.predict("m")
+def test_a_full_queue_sheds_with_retry_after(limited: Server) -> None:
+    limited.drop("full", 1, constant(1, peculiar.Slow))
+    limited.wait_active("full", 1)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        slow = [pool.submit(limited.predict, "full", [[1.0, 77.0]]) for _ in range(2)]
+        until(lambda: 'serving_leases{model="full",version="1"} 2.0' in _metrics(limited), "both under way")
+        shed = limited.predict("full")
         assert shed.status_code == 503
         assert int(shed.headers["retry-after"]) >= 1
         assert [future.result().status_code for future in slow] == [200, 200]
 
 
-def _leases(text: str) -> str:
-    return " ".join(line for line in text.splitlines() if line.startswith("serving_leases{"))
+def _metrics(server: Server) -> str:
+    return server.client.get(server.url + "/metrics").text

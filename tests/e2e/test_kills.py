@@ -3,51 +3,81 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from collections.abc import Iterator
 
-from tests.e2e.harness import constant, serving, write_version
+import psutil
+import pytest
+
+from tests.e2e.harness import Server, constant, serving, until
 
 
-def test_kill_9_at_an_operators_decision_keeps_it(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that dies in most tests and is started again; each test has a model of its own there."""
+    with serving(tmp_path_factory.mktemp("mortal")) as server:
+        yield server
+
+
+def _kill_9(server: Server) -> None:
+    """Kill the server alone: nothing is orphaned, the zygote and the hosts end by themselves."""
+    children = server.processes()
+    assert len(children) >= 2
+    server.kill()
+    until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), "their end", 5)
+
+
+def test_kill_9_of_the_zygote_costs_no_request(mortal: Server) -> None:
+    """Its hosts die with it; another zygote is started, and the version comes back from the cache."""
+    mortal.drop("forked", 1, constant(1))
+    mortal.wait_active("forked", 1)
+    zygote = psutil.Process(mortal.process.pid).children()[0]  # type: ignore[union-attr]
+    hosts = mortal.hosts()
+    zygote.kill()
+    until(lambda: not any(host.is_running() for host in hosts), "the end of its hosts", 5)
+    assert mortal.predict("forked").json()["predictions"] == [1.0]
+    mortal.drop("forked", 2, constant(2))
+    mortal.wait_active("forked", 2)
+
+
+def test_kill_9_orphans_nothing_and_an_operators_decision_outlives_it(mortal: Server) -> None:
     """Invariants 11 and 13: an answer of 200 means that the decision is on the disk."""
     for version in (1, 2):
-        write_version(tmp_path / "store" / "m", version, constant(version))
-    with serving(tmp_path, wait_ready=True) as server:
-        server.wait_active("m", 2)
-        assert server.operate("POST", "/models/m/rollback").status_code == 200
-        server.kill()
-        server.start(wait_ready=True)
-        server.wait_active("m", 1)
-        assert server.version("m", 2)["is_quarantined"] is True
+        mortal.drop("decided", version, constant(version))
+        mortal.wait_active("decided", version)
+    assert mortal.operate("POST", "/models/decided/rollback").status_code == 200
+    _kill_9(mortal)
+    mortal.start(wait_ready=True)
+    mortal.wait_active("decided", 1)
+    assert mortal.version("decided", 2)["is_quarantined"] is True
 
 
-def test_a_start_without_the_store_serves_what_was_active_from_the_cache(tmp_path: Path) -> None:
+def test_a_start_without_the_store_serves_what_was_active_from_the_cache(mortal: Server) -> None:
     """Invariants 7 and 13."""
     for version in (1, 2):
-        write_version(tmp_path / "store" / "m", version, constant(version))
-    with serving(tmp_path, wait_ready=True) as server:
-        server.wait_active("m", 2)
-        server.kill()
-        server.store.rename(tmp_path / "away")
-        server.start(wait_ready=True)
-        assert server.predict("m").json() == {"model": "m", "version": "2", "predictions": [2.0]}
-        (tmp_path / "away").rename(server.store)
-        server.drop("m", 3, constant(3))
-        server.wait_active("m", 3)
+        mortal.drop("kept", version, constant(version))
+        mortal.wait_active("kept", version)
+    _kill_9(mortal)
+    away = mortal.directory / "away"
+    mortal.store.rename(away)
+    mortal.start(wait_ready=True)
+    assert mortal.predict("kept").json() == {"model": "kept", "version": "2", "predictions": [2.0]}
+    away.rename(mortal.store)
+    mortal.drop("kept", 3, constant(3))
+    mortal.wait_active("kept", 3)
 
 
-def test_a_damaged_or_lost_state_costs_the_history_and_nothing_else(tmp_path: Path) -> None:
-    write_version(tmp_path / "store" / "m", 1, constant(1))
-    with serving(tmp_path, wait_ready=True) as server:
-        server.stop()
-        (server.state / "state.sqlite").write_bytes(b"this is no database" * 1000)
-        for name in ("state.sqlite-wal", "state.sqlite-shm"):
-            (server.state / name).unlink(missing_ok=True)
-        server.start(wait_ready=True)
-        assert server.predict("m").json()["predictions"] == [1.0]
-        assert server.operate("POST", "/models/m/pin", {"version": "1"}).status_code == 503
-        server.stop()
-        shutil.rmtree(server.state)
-        server.start(wait_ready=True)
-        server.drop("m", 2, constant(2))
-        server.wait_active("m", 2)
+def test_a_damaged_or_lost_state_costs_the_history_and_nothing_else(mortal: Server) -> None:
+    mortal.drop("stored", 1, constant(1))
+    mortal.wait_active("stored", 1)
+    mortal.stop()
+    (mortal.state / "state.sqlite").write_bytes(b"this is no database" * 1000)
+    for name in ("state.sqlite-wal", "state.sqlite-shm"):
+        (mortal.state / name).unlink(missing_ok=True)
+    mortal.start(wait_ready=True)
+    assert mortal.predict("stored").json()["predictions"] == [1.0]
+    assert mortal.operate("POST", "/models/stored/pin", {"version": "1"}).status_code == 503
+    mortal.stop()
+    shutil.rmtree(mortal.state)
+    mortal.start(wait_ready=True)
+    mortal.drop("stored", 2, constant(2))
+    mortal.wait_active("stored", 2)

@@ -1,4 +1,4 @@
-"""The server process itself: what it imports, how it stops, what it leaves behind."""
+"""The server process itself: what it imports, how it stops, what it leaves behind. After kill -9: test_kills.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEASED = 'serving_leases{model="m",version="1"} 1.0'
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that is only looked at."""
+    """A server that nothing happens to but new models: each test that needs another one than `m` brings its own."""
     directory = tmp_path_factory.mktemp("calm")
     write_version(directory / "store" / "m", 1, constant(1))
     with serving(directory, wait_ready=True) as server:
@@ -64,40 +64,23 @@ def test_a_host_knows_no_secret_and_has_one_thread_for_arithmetic(calm: Server) 
     assert niceness == {os.getpriority(os.PRIO_PROCESS, 0)}, "the thread that serves has the normal priority"
 
 
-def test_a_host_loads_with_low_priority(tmp_path: Path) -> None:
+def test_a_host_loads_with_low_priority(calm: Server) -> None:
     """What is being served goes first; the thread that will serve keeps its own priority."""
-    with serving(tmp_path) as server:
-        server.drop("m", 1, constant(1, peculiar.SlowToLoad))
-        server.wait_state("m", 1, "LOADING")
-        (host,) = until(server.hosts, "a host")
+    others = calm.hosts()
+    calm.drop("late", 1, constant(1, peculiar.SlowToLoad))
+    calm.wait_state("late", 1, "LOADING")
+    (host,) = until(lambda: [one for one in calm.hosts() if one not in others], "a host")
 
-        def niceness() -> set[int]:
-            return {os.getpriority(os.PRIO_PROCESS, int(one.name)) for one in Path(f"/proc/{host.pid}/task").iterdir()}
+    def niceness() -> set[int]:
+        return {os.getpriority(os.PRIO_PROCESS, int(one.name)) for one in Path(f"/proc/{host.pid}/task").iterdir()}
 
-        usual = os.getpriority(os.PRIO_PROCESS, 0)
-        until(lambda: niceness() == {usual, min(19, usual + 10)}, "a thread of low priority beside the usual one", 5)
-        # in another session niceness would not count against the server: see sched_autogroup in sched(7)
-        assert server.process is not None
-        assert os.getsid(host.pid) == os.getsid(server.process.pid)
-        assert os.getpgid(host.pid) != os.getpgid(server.process.pid), "a terminal's signals are for the server alone"
-
-
-def test_nothing_is_orphaned_by_kill_9_of_the_server(server: Server) -> None:
-    children = server.processes()
-    assert len(children) == 2
-    server.kill()
-    until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), "their end", 5)
-
-
-def test_kill_9_of_the_zygote_costs_no_request(server: Server) -> None:
-    """Its hosts die with it; another zygote is started, and the version comes back from the cache."""
-    zygote = psutil.Process(server.process.pid).children()[0]  # type: ignore[union-attr]
-    hosts = server.hosts()
-    zygote.kill()
-    until(lambda: not any(host.is_running() for host in hosts), "the end of its hosts", 5)
-    assert server.predict("m").json()["predictions"] == [1.0]
-    server.drop("m", 2, constant(2))
-    server.wait_active("m", 2)
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    until(lambda: niceness() == {usual, min(19, usual + 10)}, "a thread of low priority beside the usual one", 5)
+    # in another session niceness would not count against the server: see sched_autogroup in sched(7)
+    assert calm.process is not None
+    assert os.getsid(host.pid) == os.getsid(calm.process.pid)
+    assert os.getpgid(host.pid) != os.getpgid(calm.process.pid), "a terminal's signals are for the server alone"
+    calm.wait_active("late", 1)
 
 
 def test_sigterm_turns_readiness_false_first_then_drains_then_exits_0(tmp_path: Path) -> None:
@@ -146,24 +129,20 @@ def test_fail_fast_exits_with_the_reasons_when_nothing_can_be_served(tmp_path: P
     assert "format" in reasons[0]["reason"]
 
 
-def test_two_servers_may_share_a_store_but_not_their_state(tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    write_version(store / "m", 1, constant(1))
-    with (
-        serving(tmp_path, store=store, name="one", wait_ready=True) as one,
-        serving(tmp_path, store=store, name="two", wait_ready=True) as two,
-    ):
-        for version in range(2, 6):
-            one.drop("m", version, constant(version))
-            for server in (one, two):
-                server.wait_active("m", version)
-                assert server.predict("m").json()["predictions"] == [float(version)]
-        one.operate("POST", "/models/m/pin", {"version": "4"})
-        one.wait_active("m", 4)
-        assert two.active("m") == "5", "pins belong to a server, not to the store"
-        environment = {**os.environ, "PYTHONPATH": str(MATERIAL), **one.environment}
+def test_two_servers_may_share_a_store_but_not_their_state(calm: Server, tmp_path: Path) -> None:
+    others = calm.hosts()
+    with serving(tmp_path, store=calm.store, wait_ready=True) as other:
+        for version in range(1, 6):
+            calm.drop("shared", version, constant(version))
+            for server in (calm, other):
+                server.wait_active("shared", version)
+                assert server.predict("shared").json()["predictions"] == [float(version)]
+        calm.operate("POST", "/models/shared/pin", {"version": "4"})
+        calm.wait_active("shared", 4)
+        assert other.active("shared") == "5", "pins belong to a server, not to the store"
+        environment = {**os.environ, "PYTHONPATH": str(MATERIAL), **calm.environment}
         third = subprocess.run(
-            [sys.executable, "-m", "serving", "serve", "--port", "0", "--store", store, "--state", one.state],
+            [sys.executable, "-m", "serving", "serve", "--port", "0", "--store", calm.store, "--state", calm.state],
             env=environment,
             capture_output=True,
             text=True,
@@ -173,6 +152,7 @@ def test_two_servers_may_share_a_store_but_not_their_state(tmp_path: Path) -> No
         assert third.returncode != 0
         assert "in use by another server" in third.stdout + third.stderr
         assert "Traceback" not in third.stdout + third.stderr
+    until(lambda: sum(one not in others for one in calm.hosts()) == 2, "only the pinned version and a standby left")
 
 
 def test_memory_of_the_server_stays_below_its_bound(calm: Server) -> None:

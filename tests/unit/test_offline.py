@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ from serving.domain.errors import NotPublished, PublishRefused, ServingError
 from serving.domain.manifest import InvalidDocument, parse_golden, parse_manifest
 from serving.domain.report import CandidateReport
 from serving.domain.signature import Container, Feature, Signature
-from serving.offline import check, publish, publish_file, verify
+from serving.host import sandbox
+from serving.host.zygote import Zygote
+from serving.offline import check, evaluating, publish, publish_file, verify
 from serving.offline.instances import to_instances
 from serving.offline.keys import KeyRefused, create_key
 from serving.offline.single import find_entry
@@ -36,6 +38,23 @@ from serving.settings import Settings, StoreSettings
 ROWS, SPECIES = load_iris(return_X_y=True)
 FRAME = pd.DataFrame({"colour": ["red", "blue", None, "red"], "size": [1.0, 2.0, 3.0, np.nan]})
 ROOT = Path(__file__).parents[2]
+
+
+class KeptZygote(Zygote):
+    """Is not stopped by the workshops that use it one after another: what it imports takes seconds each time."""
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One zygote for all workshops of this process; commands have their own. It begins when the first one needs it."""
+    kept = KeptZygote(sandbox.scrub(os.environ), tmp_path_factory.mktemp("zygote") / "scratch")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluating, "Zygote", lambda *_: kept)
+        yield
+    Zygote.stop(kept)
 
 
 @pytest.fixture(scope="module")
