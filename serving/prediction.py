@@ -9,29 +9,19 @@ be able to name the version that failed.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from serving.domain.batch import Batch, Column, Prediction
+from serving.conversion import ManyRows, convert, convert_now
+from serving.domain.batch import Batch, Prediction
 from serving.domain.errors import BodyTooLarge, InvalidInput, NothingActive, Overloaded, UnknownModel
-from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Method, Signature
-from serving.domain.tables import Table, table_to_batch
+from serving.domain.tables import Table
 from serving.registry import ActiveReference, HoldsActive, Role, find
 from serving.servable.servable import Lease, Servable
 from serving.settings import ServerSettings, Settings
 
-# Converting 2,000 rows of 30 numbers takes about 2 ms: more would be felt by the requests that wait behind it.
-INLINE_ROWS = 2_000
-INLINE_CELLS = 60_000
-PIECE_ROWS = 1_000
-YIELD_SECONDS = 1e-5
 NAMES_SHOWN = 5
 
 
@@ -48,28 +38,6 @@ class Limits:
     def of(cls, settings: ServerSettings) -> Limits:
         """Take the limits from the server's settings."""
         return cls(settings.max_rows, settings.max_queue, settings.predict_seconds, settings.default_model)
-
-
-class Piece(NamedTuple):
-    """A run of rows out of many. `may_contain_bools` is False only when no row of it can hold a bool."""
-
-    rows: list[Any]
-    may_contain_bools: bool = True
-
-
-class ManyRows(Protocol):
-    """Rows that come in pieces, so that they need not all exist as Python values at once. Iterated in a worker thread.
-
-    Iterating may raise RequestRefused when a piece turns out not to be rows.
-    """
-
-    def __len__(self) -> int:
-        """How many rows there are in all pieces together."""
-        ...
-
-    def __iter__(self) -> Iterator[Piece]:
-        """Yield the pieces in order."""
-        ...
 
 
 class PredictRequest(NamedTuple):
@@ -147,15 +115,9 @@ def execute_now(servable: Servable, request: PredictRequest, limits: Limits) -> 
     Event loop thread only; takes no hold, because nothing else happens there until it returns. Raises what `execute`
     raises.
     """
-    rows = request.rows
-    if isinstance(rows, Table):
-        if rows.rows * rows.width > INLINE_CELLS:
-            return None
-        method = _method(servable, request, limits)
-        batch = table_to_batch(servable.signature, rows)
-    elif isinstance(rows, list) and len(rows) <= INLINE_ROWS:
-        method, batch = _batch(servable, request, rows, limits)
-    else:
+    method = _method(servable, request, limits)
+    batch = convert_now(servable.signature, request.rows, may_contain_bools=request.may_contain_bools)
+    if batch is None:
         return None
     prediction = servable.engine.answer_now(method, batch)
     if prediction is None:
@@ -169,19 +131,8 @@ async def execute(servable: Servable, request: PredictRequest, limits: Limits) -
 
     Raises InvalidInput, BodyTooLarge (rows), and what `Engine.predict` raises. Many rows are converted off the loop.
     """
-    rows = request.rows
-    if isinstance(rows, list) and len(rows) <= INLINE_ROWS:
-        method, batch = _batch(servable, request, rows, limits)
-    elif isinstance(rows, Table):
-        method = _method(servable, request, limits)
-        if rows.rows * rows.width <= INLINE_CELLS:
-            batch = table_to_batch(servable.signature, rows)
-        else:
-            batch = await asyncio.to_thread(table_to_batch, servable.signature, rows)
-    else:
-        method = _method(servable, request, limits)
-        pieces = _pieces(rows, request.may_contain_bools) if isinstance(rows, list) else rows
-        batch = await asyncio.to_thread(_convert, servable.signature, pieces)
+    method = _method(servable, request, limits)
+    batch = await convert(servable.signature, request.rows, may_contain_bools=request.may_contain_bools)
     if request.also:
         return await _with_more(servable, method, batch, request, limits.deadline_seconds)
     prediction = await servable.engine.predict(method, batch, limits.deadline_seconds)
@@ -211,11 +162,6 @@ async def _with_more(
         given.append((each, await servable.engine.predict(each, batch, max(left, 0.0))))
     (_, first), *also = given
     return _answer(servable, method, batch, first, request)._replace(also=tuple(also))
-
-
-def _batch(servable: Servable, request: PredictRequest, rows: list[Any], limits: Limits) -> tuple[Method, Batch]:
-    method = _method(servable, request, limits)
-    return method, rows_to_batch(servable.signature, rows, may_contain_bools=request.may_contain_bools)
 
 
 def _method(servable: Servable, request: PredictRequest, limits: Limits) -> Method:
@@ -257,51 +203,3 @@ def _known_method(signature: Signature, name: str) -> Method:
         shown = name if len(name) <= 50 else name[:47] + "..."
         raise InvalidInput(f"method {shown!r} is not one this model offers: {', '.join(signature.methods)}")
     return name
-
-
-def _pieces(rows: list[Any], may_contain_bools: bool) -> Iterator[Piece]:
-    for start in range(0, len(rows), PIECE_ROWS):
-        yield Piece(rows[start : start + PIECE_ROWS], may_contain_bools)
-
-
-def _convert(signature: Signature, pieces: Iterable[Piece]) -> Batch:
-    """Convert in a worker thread, piece by piece: one long call would keep the interpreter lock from the event loop.
-
-    So would many short ones: a thread that lets go of the lock and takes it again at once (as numpy does) wins against
-    one that waits for it, which never asks for its turn. Measured over 13 MiB: 90 ms without the sleep, 5 with it.
-    """
-    batches: list[Batch] = []
-    first: Any = None
-    done = 0
-    for piece in pieces:
-        rows = piece.rows
-        if not batches:
-            first = rows[0] if rows else None
-        elif type(rows[0]) is not type(first):
-            rows_to_batch(signature, [first, *rows])
-        try:
-            batches.append(rows_to_batch(signature, rows, may_contain_bools=piece.may_contain_bools))
-        except InvalidInput:
-            # Messages count rows from the start of what is given: put as many good ones in front as came before.
-            return rows_to_batch(signature, [first] * done + rows)
-        done += len(rows)
-        time.sleep(YIELD_SECONDS)
-    if len(batches) > 1:
-        return _joined(batches, done)
-    return batches[0] if batches else rows_to_batch(signature, [])
-
-
-def _joined(batches: list[Batch], rows: int) -> Batch:
-    matrices = [batch.matrix for batch in batches if batch.matrix is not None]
-    if len(matrices) == len(batches):
-        return Batch(rows, matrix=np.concatenate(matrices))
-    columns = zip(*(batch.columns for batch in batches if batch.columns is not None), strict=True)
-    return Batch(rows, columns=tuple(_joined_column(parts) for parts in columns))
-
-
-def _joined_column(parts: tuple[Column, ...]) -> Column:
-    arrays: list[NDArray[Any]] = [part for part in parts if isinstance(part, np.ndarray)]
-    if len(arrays) == len(parts):
-        return np.concatenate(arrays)
-    # Bools are an array in a piece without missing values and a list in one with: then the whole column is a list.
-    return [value for part in parts for value in (part.tolist() if isinstance(part, np.ndarray) else part)]

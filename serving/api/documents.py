@@ -7,9 +7,9 @@ from typing import Any
 
 from serving.api.pieces import LARGE_BYTES, split
 from serving.api.strict_json import loads
+from serving.conversion import ManyRows, Piece
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Signature
-from serving.prediction import ManyRows, Piece
 
 Rows = list[Any] | ManyRows
 

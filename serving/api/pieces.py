@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from serving.api.predict_body import parse, rows_of, strings_in
 from serving.api.strict_json import MAX_DEPTH, count_strings, loads, refuse_repeats, with_repeats
+from serving.conversion import Piece
 from serving.domain.errors import InvalidInput, NotJson
 from serving.domain.tables import Table
-from serving.prediction import Piece, PredictRequest
+from serving.prediction import PredictRequest
 
 LARGE_BYTES = 128 << 10
 PIECE_BYTES = 64 << 10

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving.conversion import INLINE_ROWS, PIECE_ROWS, Piece
 from serving.domain.batch import Batch, Prediction
 from serving.domain.errors import BodyTooLarge, InvalidInput, ModelFailed, NothingActive, Overloaded, UnknownModel
 from serving.domain.signature import Method
 from serving.prediction import (
-    INLINE_ROWS,
-    PIECE_ROWS,
     Limits,
-    Piece,
     PredictRequest,
     execute,
     execute_now,

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from serving.api.formats.arrow_sizes import check_sizes, most_bytes
 from serving.api.formats.columns import columns_of
+from serving.conversion import YIELD_SECONDS
 from serving.domain.batch import Tensor
 from serving.domain.errors import BodyTooLarge, InvalidInput, Malformed, NotAcceptable
 from serving.domain.row_problems import shown
 from serving.domain.signature import Dtype, Signature
 from serving.domain.tables import Table
-from serving.prediction import YIELD_SECONDS, Answer
+from serving.prediction import Answer
 
 INSTALL = "pyarrow is not installed on this server: pip install 'serving[arrow]'"
 PIECE_VALUES = 10_000

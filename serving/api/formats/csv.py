@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 
 from serving.api.formats.columns import columns_of
+from serving.conversion import PIECE_ROWS, YIELD_SECONDS
 from serving.domain.batch import Tensor
 from serving.domain.errors import InvalidInput, Malformed
 from serving.domain.row_problems import shown
 from serving.domain.signature import Dtype, Feature, Signature
 from serving.domain.tables import Table
-from serving.prediction import PIECE_ROWS, YIELD_SECONDS, Answer
+from serving.prediction import Answer
 
 _NUMBER = re.compile(r"[ \t]*[-+]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|nan|NaN|NAN)[ \t]*")
 _WHOLE = re.compile(r"[-+]?[0-9]{1,19}")
