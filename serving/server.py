@@ -158,6 +158,8 @@ class Server(uvicorn.Server):
         for model in status.models.values():
             failure = model.last_failure
             reason = f"version {failure.version}: {failure.gate}: {failure.reason}" if failure else "no valid version"
+            if model.unloaded:
+                reason = f"unloaded; POST /v2/repository/models/{model.name}/load loads it again"
             log.error("nothing_to_serve", model=model.name, reason=reason)
         if status.store.is_available and not status.models:
             log.error("nothing_to_serve", reason=f"no model in {self._settings.store.path}")

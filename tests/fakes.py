@@ -183,6 +183,14 @@ class FakeOperator:
         """Lift a pin."""
         return self._ask("unpin", model, actor)
 
+    async def unload(self, model: str, actor: str) -> ModelSummary:
+        """Unload a model."""
+        return self._ask("unload", model, actor).model_copy(update={"unloaded": True})
+
+    async def load(self, model: str, actor: str) -> ModelSummary:
+        """Lift an unload."""
+        return self._ask("load", model, actor)
+
     async def rollback(self, model: str, actor: str, expected: str | None = None) -> ModelSummary:
         """Leave the active version."""
         found = self._ask("rollback", model, actor, expected)

@@ -24,6 +24,8 @@ from serving.api.pieces import LARGE_BYTES
 from serving.api.strict_json import refuse_depth
 from serving.domain.errors import InvalidInput, NothingActive, NotJson, UnknownModel
 from serving.prediction import Answer, Limits, execute, execute_now, hold, look
+from serving.registry import Role, find
+from serving.servable.servable import Servable
 from serving.settings import Settings, TokenScope
 from serving.telemetry.metrics import Metrics
 
@@ -148,8 +150,7 @@ class Endpoint:
                 refuse_depth(raw, self._max_depth)  # larger ones have been looked at
         except NotJson as deeper:
             error = deeper
-        if isinstance(error, UnknownModel):
-            error = not_yet(error, state, params.get("model"))
+        error = explain(error, state, params.get("model"))
         if not model:
             return self._dialect.refuse(problems.refusal_of(error, *problems.names_of(params)))
         response = self._dialect.refuse(problems.refusal_of(error, model, version))
@@ -158,10 +159,25 @@ class Endpoint:
         return response
 
 
-def not_yet(error: UnknownModel, state: State, model: str | None) -> UnknownModel | NothingActive:
-    """Tell a model nobody knows from one that is on its way."""
+def find_explained(state: State, model: str, version: str | Role | None = None) -> Servable:
+    """Return what `serving.registry.find` returns; its errors say what `explain` makes of them."""
+    try:
+        return find(state, model, version)
+    except (UnknownModel, NothingActive) as error:
+        raise explain(error, state, model) from None
+
+
+def explain(error: Exception, state: State, model: str | None) -> Exception:
+    """Tell a model nobody knows from one that is on its way, or unloaded."""
+    if not isinstance(error, UnknownModel | NothingActive):
+        return error
+    known = state.status.models.get(model)
+    if known is not None and known.unloaded:
+        return NothingActive(f"'{model}' is unloaded; POST /v2/repository/models/{model}/load loads it again")
+    if isinstance(error, NothingActive):
+        return error
     if not state.status.has_started:
         return NothingActive("the service is still starting; try again shortly")
-    if model in state.status.models:
+    if known is not None:
         return NothingActive(f"'{model}' has no active version yet; GET /models/{model} says why")
     return error

@@ -166,7 +166,7 @@ def _row(model: ModelSummary) -> list[str]:
     active, target, failure = model.active, model.target, model.last_failure
     return [
         model.name,
-        active.version if active else NOTHING,
+        active.version if active else "unloaded" if model.unloaded else NOTHING,
         active.engine if active else NOTHING,
         f"{target.version} {target.state}" if target else NOTHING,
         model.pinned or NOTHING,

@@ -50,10 +50,11 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """Versions newest first, and the operator's pin."""
+    """Versions newest first, and what the operator has decided: a pin, or that none of them is to be loaded."""
 
     versions: tuple[Wanted, ...]
     pin: str | None = None
+    is_unloaded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Activate:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """Drain and unload this standby."""
+    """Drain and unload this version: a standby, or the active one of a model that is to be unloaded."""
 
     loaded: Loaded
 
@@ -112,6 +113,8 @@ def aspired_version(desired: Desired, observed: Observed, now: float) -> Wanted 
     The newest version that is not excluded wins. An active version is never given up for an older one while its name
     is still in the store (its bytes may have been replaced by worse ones) or while a newer one is about to settle.
     """
+    if desired.is_unloaded:
+        return None
     active = observed.active
     keeps_active = active is not None and not active.is_quarantined and desired.pin in (None, active.version)
     for wanted in desired.versions:
@@ -132,18 +135,20 @@ def aspired_version(desired: Desired, observed: Observed, now: float) -> Wanted 
 
 def next_action(desired: Desired, observed: Observed, now: float) -> Action | None:
     """Return the next thing to do for one model, or None."""
+    if desired.is_unloaded and observed.active is not None:
+        return Retire(observed.active)
     aspired = aspired_version(desired, observed, now)
     better = _better_loaded(desired, observed, aspired)
     if better is not None:
         return Activate(better)
     running = observed.running
     if running is not None:
-        reason = _why_stale(desired, running, aspired, observed)
+        reason = "it is unloaded" if desired.is_unloaded else _why_stale(desired, running, aspired, observed)
         if reason is not None:
             return Cancel(reason)
     elif aspired is not None and _find(observed, aspired) is None:
         return Evaluate(aspired) if aspired.is_staged and aspired.digest is not None else Stage(aspired)
-    return _surplus(observed)
+    return _surplus(observed, 0 if desired.is_unloaded else observed.keep_warm)
 
 
 def wake_at(desired: Desired, now: float) -> float | None:
@@ -195,10 +200,10 @@ def _why_stale(desired: Desired, running: Running, aspired: Wanted | None, obser
     return None
 
 
-def _surplus(observed: Observed) -> Retire | None:
+def _surplus(observed: Observed, keep_warm: int) -> Retire | None:
     active = observed.active
     for position, loaded in enumerate(observed.standbys):
         is_replaced = active is not None and loaded.version == active.version
-        if loaded.is_quarantined or is_replaced or position >= observed.keep_warm:
+        if loaded.is_quarantined or is_replaced or position >= keep_warm:
             return Retire(loaded)
     return None

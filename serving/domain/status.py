@@ -54,12 +54,13 @@ class Failure(Snapshot):
 
 
 class ModelSummary(Snapshot):
-    """One model in ``GET /models/active``."""
+    """One model in ``GET /models/active``. `unloaded`: an operator has it that no version is loaded."""
 
     name: str
     active: ActiveStatus | None
     target: TargetStatus | None = None
     pinned: str | None = None
+    unloaded: bool = False
     last_failure: Failure | None = None
 
 
@@ -151,6 +152,17 @@ class Operator(Protocol):
 
     async def unpin(self, model: str, actor: str) -> ModelSummary:
         """Follow the newest valid version again."""
+        ...
+
+    async def unload(self, model: str, actor: str) -> ModelSummary:
+        """Have nothing answer for the model from now on, and load no version of it until `load`.
+
+        Requests in flight are answered; hosts end when theirs are.
+        """
+        ...
+
+    async def load(self, model: str, actor: str) -> ModelSummary:
+        """Lift `unload`: follow the newest valid version, or the pin, again."""
         ...
 
     async def rollback(self, model: str, actor: str, expected: str | None = None) -> ModelSummary:

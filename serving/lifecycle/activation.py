@@ -59,11 +59,17 @@ class Activation:
         if previous is not None:
             self._journal.move(previous, State.READY, f"standby; version '{record.version}' took over")
         self._journal.metrics.swapped(model.name)
-        self._journal.history.note_active(record.id, record.report.provenance if record.report else None)
+        report = record.report
+        self._journal.history.note_active(
+            record.id, report.signature if report else None, report.provenance if report else None
+        )
 
     def retire(self, model: ModelRecord, record: VersionRecord) -> None:
-        """Take a standby out of the reference, wait for its leases on the loop, then tear it down."""
-        model.standbys.remove(record)
+        """Take a version out of the reference, wait for its leases on the loop, then tear it down."""
+        if record is model.active:
+            model.active = model.activated_at = None
+        else:
+            model.standbys.remove(record)
         model.leaving.append(record)
         self.publish(model)
         reach("draining")

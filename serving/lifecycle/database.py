@@ -18,6 +18,7 @@ CREATE TABLE IF NOT EXISTS transitions (
     actor TEXT NOT NULL, event TEXT NOT NULL, reason TEXT, duration_seconds REAL);
 CREATE INDEX IF NOT EXISTS transitions_by_model ON transitions (model, id);
 CREATE TABLE IF NOT EXISTS pins (model TEXT PRIMARY KEY, version TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS unloaded (model TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS quarantine (
     model TEXT NOT NULL, version TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (model, version, digest));
 CREATE TABLE IF NOT EXISTS refusals (
@@ -28,6 +29,8 @@ CREATE TABLE IF NOT EXISTS accepted (
 CREATE TABLE IF NOT EXISTS lone (
     model TEXT NOT NULL, digest TEXT NOT NULL, version TEXT NOT NULL, PRIMARY KEY (model, digest));
 CREATE TABLE IF NOT EXISTS active (model TEXT PRIMARY KEY, version TEXT NOT NULL, digest TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS contracts (
+    model TEXT PRIMARY KEY, version TEXT NOT NULL, digest TEXT NOT NULL, signature TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS signed (model TEXT PRIMARY KEY, provenance TEXT NOT NULL);
 """
 

@@ -25,6 +25,7 @@ from serving.lifecycle.candidate import (
     Staged,
     Stopped,
 )
+from serving.lifecycle.contract import contract_of
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
 from serving.lifecycle.request import Comparison
@@ -117,10 +118,10 @@ class Evaluations:
         accepted = history.accepted.get((model.name, record.version))
         last = history.provenance.get(model.name)  # also after a restart, when a replay may be the first to be tried
         signed = rival(last, record.version, self._settings.security.trusted_keys)
-        active = model.active
-        if active is None or active.report is None or order_key(record.version) < order_key(active.version):
+        contract = contract_of(model, history)
+        if contract is None or order_key(record.version) < order_key(contract.version):
             return Comparison(active_provenance=signed, accepted_digest=accepted)
-        return Comparison(active.version, active.report.signature, signed, accepted)
+        return Comparison(contract.version, contract.signature, signed, accepted)
 
     def _start(self, model: ModelRecord, record: VersionRecord, work: Callable[[Candidate], Outcome]) -> None:
         candidate = Candidate(record.model, record.version)
@@ -154,8 +155,8 @@ class Evaluations:
                 refusal = report.refusal
                 is_replay = report.provenance is not None and refusal is not None and refusal.gate == "provenance"
                 is_relative = is_replay or (refusal is not None and refusal.gate == "contract")
-                against = model.active.digest if is_relative and model.active else None
-                self._journal.refuse(model, record, report, against)
+                contract = contract_of(model, self._journal.history) if is_relative else None
+                self._journal.refuse(model, record, report, contract.digest if contract else None)
             case Failed():
                 self._failed(model, record, outcome)
             case Ready():

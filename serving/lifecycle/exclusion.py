@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from serving.domain.state import State
+from serving.lifecycle.contract import contract_of
 from serving.lifecycle.history import Refusal
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord
@@ -27,8 +28,12 @@ class Exclusion:
         if record.entry is not None and record.entry.problem is not None:
             return f"published: {record.entry.problem}"
         refusal = self._refusal(record)
-        if refusal is None or (refusal.against is not None and refusal.against != _digest(model.active)):
+        if refusal is None:
             return None
+        if refusal.against is not None:
+            contract = contract_of(model, self._journal.history)
+            if contract is None or refusal.against != contract.digest:
+                return None
         gate = refusal.report.refusal
         return f"{gate.gate}: {gate.evidence}" if gate else "refused before"
 
@@ -62,7 +67,3 @@ class Exclusion:
 
     def _refusal(self, record: VersionRecord) -> Refusal | None:
         return None if record.digest is None else self._journal.history.refusals.get(record.id)
-
-
-def _digest(record: VersionRecord | None) -> str | None:
-    return record.digest if record else None

@@ -1,4 +1,4 @@
-"""What must survive a restart: pins, quarantine, verdicts, names of lone files, and the story of every transition.
+"""What must survive a restart: operators' decisions, verdicts, names of lone files, and the story of every transition.
 
 Memory is what decisions are made from; SQLite is where it is kept. When the database cannot be used the service goes on
 from memory and says so; only an operator's decision is refused then, because it could not be kept.
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from serving.domain.errors import StateUnavailable
 from serving.domain.provenance import Provenance
 from serving.domain.report import CandidateReport
+from serving.domain.signature import Signature
 from serving.domain.state import State
 from serving.domain.status import HistoryEntry
 from serving.domain.version import VersionId
@@ -43,6 +44,15 @@ class Refusal:
     report: CandidateReport
 
 
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What clients of a model rely on: the signature of the version that was active last."""
+
+    version: str
+    digest: str
+    signature: Signature
+
+
 class History:
     """Everything durable. Reconciler thread only, except `entries`."""
 
@@ -58,12 +68,14 @@ class History:
         self._is_loaded = False
         self.problem: str | None = None
         self.pins: dict[str, str] = {}
+        self.unloaded: set[str] = set()
         self.quarantine: set[tuple[str, str, str]] = set()
         self.refusals: dict[VersionId, Refusal] = {}  # a copy under another name may be refused for that alone
         self.accepted: dict[tuple[str, str], str] = {}
         self.lone: dict[tuple[str, str], str] = {}
         self.active: dict[str, tuple[str, str]] = {}
         self.provenance: dict[str, Provenance] = {}
+        self.contracts: dict[str, Contract] = {}
 
     # --- start and stop ----------------------------------------------------------------------------------------------
 
@@ -85,6 +97,7 @@ class History:
     def _load(self) -> None:
         read = self._database.read
         self.pins = dict(read("SELECT model, version FROM pins"))
+        self.unloaded = {model for (model,) in read("SELECT model FROM unloaded")}
         self.quarantine = set(read("SELECT model, version, digest FROM quarantine"))
         # What has been learnt while the database could not be read counts for more than what was in it.
         self.accepted = {(m, v): d for m, v, d in read("SELECT model, version, digest FROM accepted")} | self.accepted
@@ -93,6 +106,10 @@ class History:
         for model, provenance in read("SELECT model, provenance FROM signed"):
             with suppress(ValidationError):
                 self.provenance.setdefault(model, Provenance.model_validate_json(provenance))
+        for model, version, digest, signature in read("SELECT model, version, digest, signature FROM contracts"):
+            with suppress(ValidationError):
+                contract = Contract(version, digest, Signature.model_validate_json(signature))
+                self.contracts.setdefault(model, contract)
         for model, version, digest, at, basis, against, report in read("SELECT * FROM refusals"):
             if basis != self._basis:
                 continue  # other libraries or settings: it deserves another look
@@ -144,10 +161,16 @@ class History:
         self.lone[id.model, id.digest] = id.version
         self._later("INSERT OR REPLACE INTO lone VALUES (?, ?, ?)", (id.model, id.digest, id.version))
 
-    def note_active(self, id: VersionId, provenance: Provenance | None) -> None:
-        """Remember what was active, for a start at which the store cannot be read; and who signed it, for replays."""
+    def note_active(self, id: VersionId, signature: Signature | None, provenance: Provenance | None) -> None:
+        """Remember what was active, for a start at which the store cannot be read; its signature, for what comes after
+        a restart; and who signed it, for replays.
+        """
         self.active[id.model] = (id.version, id.digest)
         self._later("INSERT OR REPLACE INTO active VALUES (?, ?, ?)", (id.model, id.version, id.digest))
+        if signature is not None:
+            self.contracts[id.model] = Contract(id.version, id.digest, signature)
+            values = (id.model, id.version, id.digest, signature.model_dump_json())
+            self._later("INSERT OR REPLACE INTO contracts VALUES (?, ?, ?, ?)", values)
         if provenance is not None:
             self.provenance[id.model] = provenance
             self._later("INSERT OR REPLACE INTO signed VALUES (?, ?)", (id.model, provenance.model_dump_json()))
@@ -179,6 +202,16 @@ class History:
         else:
             self._decide([("INSERT OR REPLACE INTO pins VALUES (?, ?)", (model, version))])
             self.pins[model] = version
+
+    def unload(self, model: str) -> None:
+        """Keep every version of a model unloaded until `load`; raises StateUnavailable like `pin`."""
+        self._decide([("INSERT OR REPLACE INTO unloaded VALUES (?)", (model,))])
+        self.unloaded.add(model)
+
+    def load(self, model: str) -> None:
+        """Let the model's versions be loaded again; raises StateUnavailable like `pin`."""
+        self._decide([("DELETE FROM unloaded WHERE model = ?", (model,))])
+        self.unloaded.discard(model)
 
     def quarantine_version(self, id: VersionId) -> None:
         """Never serve these bytes again until released; raises StateUnavailable like `pin`."""

@@ -41,6 +41,20 @@ class Operations:
             self._journal.history.pin(name, None)
             self._journal.operator(model, "unpin", actor, pinned, None)
 
+    def unload(self, name: str, actor: str) -> None:
+        """Load no version of the model, and let go of those that are loaded, until `load`."""
+        model = self._model(name)
+        if name not in self._journal.history.unloaded:
+            self._journal.history.unload(name)
+            self._journal.operator(model, "unload", actor, model.active.version if model.active else None, None)
+
+    def load(self, name: str, actor: str) -> None:
+        """Lift `unload`."""
+        model = self._model(name)
+        if name in self._journal.history.unloaded:
+            self._journal.history.load(name)
+            self._journal.operator(model, "load", actor, None, None)
+
     def rollback(self, name: str, actor: str, expected: str | None) -> None:
         """Put the active version in quarantine; the policy activates the next best."""
         model = self._model(name)

@@ -43,6 +43,14 @@ class ReconcilerOperator:
         """Follow the newest valid version again."""
         return await self._decide(model, lambda: self._operations.unpin(model, actor))
 
+    async def unload(self, model: str, actor: str) -> ModelSummary:
+        """Load no version of the model until `load`."""
+        return await self._decide(model, lambda: self._operations.unload(model, actor))
+
+    async def load(self, model: str, actor: str) -> ModelSummary:
+        """Lift `unload`."""
+        return await self._decide(model, lambda: self._operations.load(model, actor))
+
     async def rollback(self, model: str, actor: str, expected: str | None = None) -> ModelSummary:
         """Leave the active version."""
         return await self._decide(model, lambda: self._operations.rollback(model, actor, expected))

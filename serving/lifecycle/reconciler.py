@@ -205,7 +205,7 @@ class Reconciler:
             known = self._road.models
             kept = {name: model for name, model in models.items() if name in known}
             for name in dirty & known.keys():
-                kept[name] = model_status(self._road, self._exclusion, known[name], self._history.pins.get(name), now)
+                kept[name] = model_status(self._road, self._exclusion, known[name], self._history, now)
             models = MappingProxyType(dict(sorted(kept.items())))
         has_started = self._has_started or all(model.is_settled for model in self._road.models.values())
         after = replace(

@@ -226,7 +226,7 @@ class Road:
             is_listed = record.version in model.listed
             if not is_listed and (record.version == pin or (must_leave and record is not model.active)):
                 versions.append(wanted(record, is_excluded=self._exclusion.is_quarantined(record)))
-        return Desired(tuple(versions), pin)
+        return Desired(tuple(versions), pin, model.name in self._journal.history.unloaded)
 
     # -----------------------------------------------------------------------------------------------------------------
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from serving.domain.status import ActiveStatus, ModelStatus, ModelSummary, TargetStatus
 from serving.domain.version import order_key
 from serving.lifecycle.exclusion import Exclusion
+from serving.lifecycle.history import History
 from serving.lifecycle.records import ModelRecord
 from serving.lifecycle.road import Road
 
 
-def model_status(road: Road, exclusion: Exclusion, model: ModelRecord, pinned: str | None, now: float) -> ModelStatus:
+def model_status(road: Road, exclusion: Exclusion, model: ModelRecord, history: History, now: float) -> ModelStatus:
     """Return the snapshot of one model. Reconciler thread only."""
     records = list(model.listed.values())
     records += [record for record in [*model.loaded, *model.leaving] if record not in records]
@@ -19,7 +20,8 @@ def model_status(road: Road, exclusion: Exclusion, model: ModelRecord, pinned: s
         name=model.name,
         active=_active_status(exclusion, model),
         target=_target(road, model, now),
-        pinned=pinned,
+        pinned=history.pins.get(model.name),
+        unloaded=model.name in history.unloaded,
         last_failure=model.last_failure,
         signature=active.report.signature if active and active.report else None,
         versions=tuple(record.status(is_quarantined=exclusion.is_quarantined(record)) for record in records),
@@ -33,6 +35,7 @@ def summary(status: ModelStatus) -> ModelSummary:
         active=status.active,
         target=status.target,
         pinned=status.pinned,
+        unloaded=status.unloaded,
         last_failure=status.last_failure,
     )
 

@@ -166,9 +166,13 @@ def test_the_repository_is_for_operators(server: Server, client: Any) -> None:
     client.load_model("iris", headers=ADMIN)
     with pytest.raises(InferenceServerException, match="no model named 'irsi'"):
         client.load_model("irsi", headers=ADMIN)
-    with pytest.raises(InferenceServerException, match="cannot be unloaded") as raised:
-        client.unload_model("iris", headers=ADMIN)
-    assert raised.value.status() == "StatusCode.FAILED_PRECONDITION"
+    client.unload_model("iris", headers=ADMIN)
+    assert not client.is_model_ready("iris")
+    with pytest.raises(InferenceServerException, match="'iris' is unloaded") as raised:
+        client.get_model_metadata("iris")
+    assert raised.value.status() == "StatusCode.UNAVAILABLE"
+    client.load_model("iris", headers=ADMIN)
+    assert client.is_model_ready("iris")
     assert server.client.get(server.url + "/models/iris/history", headers=ADMIN).status_code == 200
 
 

@@ -23,7 +23,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from serving import __version__
-from serving.cli.client import server_url
+from serving.cli.client import Server, server_url
+from serving.offline.keys import create_key
 from serving.settings import ServerSettings, SettingsError
 
 ROOT = Path(__file__).parents[2]
@@ -216,31 +217,38 @@ def test_settings_that_cannot_be_used_end_with_2_and_one_line_each(serving: Any)
 # --- asking a server --------------------------------------------------------------------------------------------------
 
 
-def test_status_is_a_line_and_a_table(serving: Any, server: FakeServer) -> None:
-    server.answers["GET", "/models/active"] = 200, {"models": [IRIS, WINE]}
+def test_status_is_a_line_a_table_and_what_an_operator_should_know(serving: Any, server: FakeServer) -> None:
+    noted = {**IRIS, "active": {**ACTIVE, "note": "its files are gone"}}
+    unloaded = {**IRIS, "name": "gone", "active": None, "unloaded": True}
+    server.answers["GET", "/models/active"] = 200, {"models": [noted, WINE, unloaded]}
+    sandbox = {"active": ["limits", "seccomp"], "missing": {"landlock": "Function not implemented"}}
+    server.answers["GET", "/models"] = 200, {"models": [], "sandbox": sandbox}
     done = serving("status", "--url", server.url)
     assert done == Done(
         0,
-        f"1 of 2 models active at {server.url}\n"
-        "MODEL  ACTIVE  ENGINE  TARGET        PINNED  LAST FAILURE\n"
-        "iris   3       onnx    -             -       -\n"
-        "wine   -       -       4 VALIDATING  4       2 2026-11-20 08:00:00+00:00 golden: row 3: ?[31mgot 2\n",
+        f"1 of 3 models active at {server.url}\n"
+        "MODEL  ACTIVE    ENGINE  TARGET        PINNED  LAST FAILURE\n"
+        "iris   3         onnx    -             -       -\n"
+        "wine   -         -       4 VALIDATING  4       2 2026-11-20 08:00:00+00:00 golden: row 3: ?[31mgot 2\n"
+        "gone   unloaded  -       -             -       -\n"
+        "iris: its files are gone\n"
+        "sandbox of every host: limits, seccomp; no landlock (Function not implemented)\n",
         "",
     )
 
 
-def test_status_says_what_an_operator_should_know(serving: Any, server: FakeServer) -> None:
-    noted = {**IRIS, "active": {**ACTIVE, "note": "its files are gone"}}
-    server.answers["GET", "/models/active"] = 200, {"models": [noted]}
-    assert serving("status", "--url", server.url).out.endswith("\niris: its files are gone\n")
-
-
-def test_status_says_what_holds_the_hosts(serving: Any, server: FakeServer) -> None:
+def test_status_of_what_is_in_order_is_a_line_and_a_table(serving: Any, server: FakeServer) -> None:
+    """No token is sent for reading, and a proxy is not asked about this machine."""
     server.answers["GET", "/models/active"] = 200, {"models": [IRIS]}
-    sandbox = {"active": ["limits", "seccomp"], "missing": {"landlock": "Function not implemented"}}
-    server.answers["GET", "/models"] = 200, {"models": [], "sandbox": sandbox}
-    told = serving("status", "--url", server.url).out
-    assert told.endswith("\nsandbox of every host: limits, seccomp; no landlock (Function not implemented)\n")
+    done = serving("status", "--url", server.url, http_proxy="http://127.0.0.1:9", **SECRET)
+    assert done == Done(
+        0,
+        f"1 of 1 model active at {server.url}\n"
+        "MODEL  ACTIVE  ENGINE  TARGET  PINNED  LAST FAILURE\n"
+        "iris   3       onnx    -       -       -\n",
+        "",
+    )
+    assert all("Authorization" not in headers for _, _, headers, _ in server.requests)
 
 
 def test_status_without_models_says_what_to_do(serving: Any, server: FakeServer) -> None:
@@ -257,13 +265,10 @@ def test_status_as_json_is_what_the_server_said(serving: Any, server: FakeServer
 def test_the_server_is_where_the_settings_say(serving: Any, server: FakeServer) -> None:
     server.answers["GET", "/models/active"] = 200, {"models": [IRIS]}
     port = server.url.rpartition(":")[2]
+    assert serving("status", SERVING_SERVER__PORT=port, SERVING_SERVER__HOST="0.0.0.0").status == 0
     for host in ("127.0.0.1", "0.0.0.0", "::", "localhost"):
-        assert serving("status", SERVING_SERVER__PORT=port, SERVING_SERVER__HOST=host).status == 0
-
-
-def test_a_proxy_is_not_asked_about_this_machine(serving: Any, server: FakeServer) -> None:
-    server.answers["GET", "/models/active"] = 200, {"models": [IRIS]}
-    assert serving("status", "--url", server.url, http_proxy="http://127.0.0.1:9").status == 0
+        found = Server(server_url(None, ServerSettings(host=host, port=int(port))), None, 60)
+        assert found.get("models", "active") == {"models": [IRIS]}
 
 
 @pytest.mark.parametrize(
@@ -320,12 +325,6 @@ def test_a_token_file_named_on_the_command_line_is_the_one_that_counts(
     (tmp_path / "token").write_text("from-file\n")
     assert serving("refresh", "--url", server.url, "--token-file", "token", **SECRET).status == 0
     assert server.headers["Authorization"] == "Bearer from-file"
-
-
-def test_reading_does_not_send_the_token(serving: Any, server: FakeServer) -> None:
-    server.answers["GET", "/models/active"] = 200, {"models": []}
-    assert serving("status", "--url", server.url, **SECRET).status == 0
-    assert "Authorization" not in server.headers
 
 
 def test_names_cannot_change_the_path(serving: Any, server: FakeServer) -> None:
@@ -539,7 +538,7 @@ def test_a_key_that_is_none_is_one_line_and_one_that_others_can_read_a_warning(s
     assert (done.status, done.out) == (1, "")
     assert done.err == "serving: 'key' is not a private key in PEM; 'serving keygen FILE' makes one\n"
     (tmp_path / "key").unlink()
-    assert serving("keygen", "key").status == 0
+    create_key(tmp_path / "key")
     (tmp_path / "key").chmod(0o644)
     warning, refusal = serving(*command).err.splitlines()
     assert warning.startswith("warning: 'key' can be read by others (mode 0644)")

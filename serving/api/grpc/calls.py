@@ -15,10 +15,9 @@ from starlette.datastructures import State
 from serving.api import problems
 from serving.api.access import Access
 from serving.api.dialect import Refusal
-from serving.api.endpoint import not_yet
+from serving.api.endpoint import explain
 from serving.api.grpc import statuses
 from serving.api.shortcut import RequestIds
-from serving.domain.errors import UnknownModel
 from serving.settings import TokenScope
 from serving.telemetry.logging import REQUEST_ID
 
@@ -104,9 +103,7 @@ class Calls:
     def _refusal(self, error: Exception, call: Call) -> Refusal:
         if call.model:
             return problems.refusal_of(error, call.model, call.version)
-        if isinstance(error, UnknownModel):
-            error = not_yet(error, self._state, call.asked[0])
-        return problems.refusal_of(error)
+        return problems.refusal_of(explain(error, self._state, call.asked[0]))
 
 
 def _headers_of(context: Any) -> dict[bytes, bytes]:

@@ -13,9 +13,10 @@ from serving.api.grpc.inference_pb2 import (
     RepositoryModelLoadRequest,
     RepositoryModelLoadResponse,
     RepositoryModelUnloadRequest,
+    RepositoryModelUnloadResponse,
 )
-from serving.api.oip.repository import UNLOAD, entries_of, load_newest
-from serving.domain.errors import InvalidInput, OperationRefused
+from serving.api.oip.repository import entries_of, load_newest, operator_of
+from serving.domain.errors import InvalidInput
 
 
 class Repository:
@@ -46,8 +47,9 @@ class Repository:
         return RepositoryModelLoadResponse().SerializeToString()
 
     async def unload(self, raw: bytes, call: Call) -> bytes:
-        """Refuse: there is no such thing here."""
+        """Load no version of the model until `load`; raises UnknownModel or StateUnavailable."""
         request = await wire.read(RepositoryModelUnloadRequest, raw)
         call.ask(request.model_name, "")
         with audited("unload", call.actor, model=request.model_name):
-            raise OperationRefused(UNLOAD.format(model=request.model_name[:120]))
+            await operator_of(self._state).unload(request.model_name, call.actor)
+        return RepositoryModelUnloadResponse().SerializeToString()

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from serving.api.endpoint import find_explained
 from serving.api.models import ModelName, VersionName, known_model
 from serving.api.oip.refusals import OpenInferenceRoute, errors_of
 from serving.api.oip.schemas import (
@@ -19,7 +20,7 @@ from serving.api.oip.schemas import (
     TensorMetadata,
 )
 from serving.api.oip.specs import Spec, inputs_of, outputs_of
-from serving.domain.errors import NothingActive, UnknownVersion
+from serving.domain.errors import UnknownVersion
 from serving.domain.status import Status
 from serving.registry import ActiveReference, ModelReference, find
 from serving.servable.servable import Servable
@@ -94,9 +95,7 @@ async def version_ready(model: ModelName, version: VersionName, request: Request
 @router.get("/models/{model}", summary="The tensors of a model", responses=errors_of(404, 503))
 async def model_metadata(model: ModelName, request: Request, response: Response) -> ModelMetadata:
     """Describe what the active version takes and gives."""
-    if model in request.app.state.status.models and _reference(request, model).active is None:
-        raise NothingActive(f"'{model}' has no active version yet; GET /models/{model} says why")
-    return _metadata(request, response, find(request.app.state, model))
+    return _metadata(request, response, find_explained(request.app.state, model))
 
 
 @router.get("/models/{model}/versions/{version}", summary="The tensors of a version", responses=errors_of(404))

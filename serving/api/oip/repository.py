@@ -1,7 +1,7 @@
 """The model repository extension: list, load, unload. Operators' calls, with the admin token.
 
-What to serve is decided by what is in the store. So ``load`` looks at it now and waits for the verdict, and ``unload``
-is refused: nothing here takes a model away for as long as its files are there.
+Models come from the store. So ``load`` looks at it now and waits for the verdict, and ``unload`` takes nothing away
+from it: no version of the model is loaded until ``load``, whatever the store holds then.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from fastapi import APIRouter, Request, Response
 from starlette.datastructures import State as AppState
 
 from serving.api.admin import Actor, audited, read_body
-from serving.api.models import ModelName, known_in, known_model
-from serving.api.oip.refusals import OpenInferenceRoute, error, errors_of
+from serving.api.models import ModelName, known_in
+from serving.api.oip.refusals import OpenInferenceRoute, errors_of
 from serving.api.oip.schemas import IndexEntry, IndexRequest, LoadRequest
 from serving.api.openapi import body_of
 from serving.domain.errors import DeadlineExceeded, InvalidInput
@@ -23,10 +23,6 @@ from serving.domain.state import State
 from serving.domain.status import ModelStatus, Operator, Status, VersionStatus
 
 LOOK_SECONDS = 0.02
-UNLOAD = (
-    "'{model}' cannot be unloaded: what is in the store is served. Remove it from the store, leave its active version "
-    "with POST /models/{model}/rollback, or stay with one with POST /models/{model}/pin"
-)
 
 _ON_ITS_WAY = (State.STAGING, State.LOADING, State.VALIDATING, State.WARMING)
 _STATES = (
@@ -75,16 +71,20 @@ async def load(model: ModelName, request: Request, actor: Actor) -> Response:
 
 @router.post(
     "/models/{model}/unload",
-    summary="Refused: what is in the store is served",
+    summary="Load no version of a model until it is asked for",
     response_class=Response,
-    status_code=501,
-    responses={501: {"description": "There is no such thing here."}, **errors_of(400, 401, 403, 404)},
+    responses={
+        200: {"description": "Nothing answers for the model any more; requests in flight are finished."},
+        **errors_of(400, 401, 403, 404, 408, 413, 415, 503),
+    },
     openapi_extra=body_of(LoadRequest, is_required=False),
 )
-async def unload(model: ModelName, request: Request, actor: Actor) -> Response:  # noqa: ARG001
-    """Say what to do instead."""
-    known_model(request, model)
-    return error(501, UNLOAD.format(model=model))
+async def unload(model: ModelName, request: Request, actor: Actor) -> Response:
+    """Take the model's versions out of service until ``load``, over restarts too; their files stay."""
+    with audited("unload", actor, model=model):
+        await read_body(request, LoadRequest)  # 'unload_dependents' is all it may hold, and nothing depends on a model
+        await operator_of(request.app.state).unload(model, actor)
+    return Response()
 
 
 def entries_of(status: Status, *, only_ready: bool = False) -> list[IndexEntry]:
@@ -98,11 +98,18 @@ async def load_newest(state: AppState, model: str, actor: str) -> None:
 
     Raises InvalidInput when it is refused, UnknownModel, DeadlineExceeded, and what an operator's call raises.
     """
-    operator: Operator = state.operator
+    operator = operator_of(state)
     await operator.refresh(actor)
+    await operator.load(model, actor)
     known = await _settled(state, model)
     if why := _why_refused(known):
         raise InvalidInput(f"failed to load '{model}', {why}")
+
+
+def operator_of(state: AppState) -> Operator:
+    """Return who carries out operators' calls."""
+    operator: Operator = state.operator
+    return operator
 
 
 async def _settled(state: AppState, model: str) -> ModelStatus:
@@ -112,7 +119,7 @@ async def _settled(state: AppState, model: str) -> ModelStatus:
     while True:
         known = known_in(state.status, model)
         newest = known.versions[0].state if known.versions else None
-        is_on_its_way = known.target is not None and known.target.state in (*_ON_ITS_WAY, State.DISCOVERED, State.READY)
+        is_on_its_way = known.target is not None and known.target.state not in _REFUSED
         if not is_on_its_way and newest not in _ON_ITS_WAY:
             return known
         if time.monotonic() > ends_at:

@@ -6,16 +6,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from serving.api.endpoint import not_yet
+from serving.api.endpoint import find_explained
 from serving.api.models import ModelName, VersionName, known_model
 from serving.api.routes import refusing
 from serving.api.tensorflow import schemas
 from serving.api.tensorflow.refusals import refuse, version_of
-from serving.domain.errors import UnknownModel, UnknownVersion
+from serving.domain.errors import UnknownVersion
 from serving.domain.signature import Dtype, Method, Signature
 from serving.domain.state import State
 from serving.domain.status import VersionStatus
-from serving.registry import find
 from serving.servable.servable import Servable
 
 READING: dict[str, Any] = {"tags": ["tensorflow"], "responses": schemas.errors(400, 401, 403, 404, 503)}
@@ -87,10 +86,7 @@ async def tensorflow_label_metadata(
 
 def _found(request: Request, model: str, params: dict[str, str]) -> Servable:
     """Return the servable that answers now; good until the loop turns."""
-    try:
-        return find(request.app.state, model, version_of(params))
-    except UnknownModel as error:
-        raise not_yet(error, request.app.state, model) from None
+    return find_explained(request.app.state, model, version_of(params))
 
 
 def _status_of(request: Request, model: str, version: str) -> schemas.TensorflowVersions:

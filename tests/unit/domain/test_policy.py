@@ -131,6 +131,26 @@ CASES = {
         Stage(fresh("1")),
     ),
     "a pin ignores newer versions": (Desired((fresh("3"), want("1")), pin="1"), Observed(active=loaded("1")), None),
+    "an unloaded model lets go of what is active first": (
+        Desired((want("2"), want("1")), is_unloaded=True),
+        Observed(active=loaded("1"), standbys=(loaded("2"),), running=running("2")),
+        Retire(loaded("1")),
+    ),
+    "then of its candidate": (
+        Desired((fresh("2"),), is_unloaded=True),
+        Observed(standbys=(loaded("1"),), running=running("2", State.WARMING)),
+        Cancel("it is unloaded"),
+    ),
+    "and of every standby": (
+        Desired((want("1"),), is_unloaded=True),
+        Observed(standbys=(loaded("1"),), keep_warm=3),
+        Retire(loaded("1")),
+    ),
+    "an unloaded model loads nothing, pinned or not": (
+        Desired((fresh("2"), want("1")), pin="1", is_unloaded=True),
+        Observed(),
+        None,
+    ),
     "a pin on a version that is refused keeps what is active": (
         Desired((want("3"), want("1", is_excluded=True)), pin="1"),
         Observed(active=loaded("3")),

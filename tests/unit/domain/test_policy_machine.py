@@ -41,6 +41,7 @@ class World:
     settled_at: dict[str, float] = field(default_factory=dict)
     contents: int = 0
     pin: str | None = None
+    is_unloaded: bool = False
     quarantined: set[str] = field(default_factory=set)
     staged: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
@@ -72,7 +73,7 @@ class World:
         standbys = tuple(map(self._seen, self.standbys))
         active = self._seen(self.active) if self.active else None
         observed = Observed(active, standbys, self.running, self.keep_warm)
-        return next_action(Desired(self.wanted(), self.pin), observed, self.now)
+        return next_action(Desired(self.wanted(), self.pin, self.is_unloaded), observed, self.now)
 
     def _seen(self, one: Loaded) -> Loaded:
         return Loaded(one.version, one.digest, one.version in self.quarantined)
@@ -97,6 +98,9 @@ class World:
                 self.standbys[:0] = [self.active] if self.active else []
                 self.active = chosen
             case Retire(one):
+                if one == self.active:
+                    assert self.is_unloaded
+                    self.active = None
                 self.standbys = [each for each in self.standbys if each.digest != one.digest]
 
     def finish(self) -> None:
@@ -133,6 +137,8 @@ class World:
         What is active is not left for an older version while its own name is there with other, refused bytes.
         """
         active = self.active
+        if self.is_unloaded:
+            return None
         for wanted in self.wanted():
             if self.pin not in (None, wanted.version):
                 continue
@@ -175,6 +181,14 @@ class Life(RuleBasedStateMachine):
     @rule()
     def unpin(self) -> None:
         self.world.pin = None
+
+    @rule()
+    def unload(self) -> None:
+        self.world.is_unloaded = True
+
+    @rule()
+    def load(self) -> None:
+        self.world.is_unloaded = False
 
     @rule(version=VERSIONS)
     def quarantine(self, version: str) -> None:
@@ -224,7 +238,7 @@ class Life(RuleBasedStateMachine):
         self.world.rest()
         expected = self.world.aspired()
         assert (self.world.active.digest if self.world.active else None) == expected, self.world
-        assert len(self.world.standbys) <= self.world.keep_warm
+        assert len(self.world.standbys) <= (0 if self.world.is_unloaded else self.world.keep_warm)
 
     @invariant()
     def holds_each_once(self) -> None:

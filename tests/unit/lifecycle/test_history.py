@@ -13,14 +13,15 @@ import pytest
 from serving.domain.errors import StateUnavailable
 from serving.domain.provenance import Provenance
 from serving.domain.report import CandidateReport, GateResult, Verdict
+from serving.domain.signature import Feature, Signature
 from serving.domain.state import State
 from serving.domain.status import HistoryEntry
 from serving.domain.version import VersionId
-from serving.lifecycle.history import DATABASE_NAME, History
+from serving.lifecycle.history import DATABASE_NAME, Contract, History
 
 ID = VersionId("m", "1", "sha256:aa")
 REFUSED = CandidateReport(gates=(GateResult(gate="load", verdict=Verdict.REFUSED, evidence="broken"),))
-
+SIGNATURE = Signature(features=(Feature(name="a"),), methods=("predict",))
 SIGNED = Provenance(version="1", key="ed25519:abc...", created_at=datetime(2026, 11, 20, tzinfo=UTC))
 
 
@@ -52,7 +53,10 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     first.note_refusal(ID, REFUSED, against="sha256:bb")
     first.note_accepted(ID)
     first.note_lone(ID)
-    first.note_active(ID, SIGNED)
+    first.note_active(ID, SIGNATURE, SIGNED)
+    first.unload("m")
+    first.unload("n")
+    first.load("n")
     first.note(entry("why"), "m")
     first.close()
     second = opened(tmp_path)
@@ -64,6 +68,8 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     assert second.lone == {("m", ID.digest): "1"}
     assert second.active == {"m": ("1", ID.digest)}
     assert second.provenance == {"m": SIGNED}
+    assert second.contracts == {"m": Contract("1", ID.digest, SIGNATURE)}
+    assert second.unloaded == {"m"}
     (told,) = second.entries("m", 10, None)
     assert told.model_copy(update={"id": None}) == entry("why").model_copy(update={"id": None})
     second.close()
@@ -85,8 +91,8 @@ def test_a_refusal_is_of_a_version_and_not_of_its_bytes_under_every_name(tmp_pat
 
 def test_who_signed_what_is_active_is_forgotten_when_an_unsigned_version_takes_over(tmp_path: Path) -> None:
     history = opened(tmp_path)
-    history.note_active(ID, SIGNED)
-    history.note_active(VersionId("m", "2", "sha256:bb"), None)
+    history.note_active(ID, SIGNATURE, SIGNED)
+    history.note_active(VersionId("m", "2", "sha256:bb"), SIGNATURE, None)
     assert history.provenance == {}
     history.close()
     again = opened(tmp_path)

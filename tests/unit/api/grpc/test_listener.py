@@ -250,7 +250,7 @@ def test_operators_calls_are_told_in_the_history_under_their_address() -> None:
         assert "parameters of a load are not taken" in details
 
     _with_client(app, scenario)
-    assert app.state.operator.calls == [("refresh", "admin@127.0.0.1")]
+    assert app.state.operator.calls == [("refresh", "admin@127.0.0.1"), ("load", "iris", "admin@127.0.0.1")]
 
 
 def _server(app: FastAPI) -> Server:

@@ -12,7 +12,7 @@ from httpx import Response
 
 from serving.domain.errors import StateUnavailable
 from serving.domain.state import State
-from serving.domain.status import ModelStatus
+from serving.domain.status import ModelStatus, TargetStatus
 from tests.fakes import ADMIN, call, make_app, make_client, make_model_status, make_status, run
 
 LOAD = "/v2/repository/models/iris/load"
@@ -54,7 +54,7 @@ def test_a_load_looks_at_the_store_and_waits_for_the_verdict() -> None:
             return (await asked).status_code
 
     assert run(scenario()) == 200
-    assert app.state.operator.calls == [("refresh", "admin@127.0.0.1")]
+    assert app.state.operator.calls == [("refresh", "admin@127.0.0.1"), ("load", "iris", "admin@127.0.0.1")]
 
 
 @pytest.mark.parametrize("state", [State.REJECTED, State.FAILED, State.QUARANTINED])
@@ -88,11 +88,21 @@ def test_a_load_that_cannot_be_is_refused() -> None:
     assert post(LOAD, known).status_code == 404
 
 
-def test_an_unload_is_refused_with_what_to_do_instead() -> None:
-    response = post("/v2/repository/models/iris/unload")
-    assert response.status_code == 501
-    assert "Remove it from the store" in response.json()["error"]
+@pytest.mark.parametrize("body", [{}, {"parameters": {"unload_dependents": False}}])
+def test_an_unload_is_the_operators_decision(body: dict[str, Any]) -> None:
+    app = make_app()
+    response = post("/v2/repository/models/iris/unload", app, json=body)
+    assert (response.status_code, response.content) == (200, b"")
+    assert app.state.operator.calls == [("unload", "iris", "admin@127.0.0.1")]
     assert post("/v2/repository/models/irsi/unload").status_code == 404
+    assert post("/v2/repository/models/iris/unload", content=b"{").status_code == 400
+
+
+def test_a_load_waits_for_a_version_that_has_been_loaded_before() -> None:
+    """What was retired when the model was unloaded stays so until there is room for another candidate."""
+    target = TargetStatus(version="3", state=State.RETIRED)
+    app = make_app(status=make_status(settled(target=target, active=None)), candidate={"timeout_seconds": 0.01})
+    assert post(LOAD, app).status_code == 504
 
 
 @pytest.mark.parametrize("path", ["/v2/repository/index", LOAD, "/v2/repository/models/iris/unload"])

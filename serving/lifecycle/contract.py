@@ -1,0 +1,19 @@
+"""What newer versions of a model have to be compatible with."""
+
+from __future__ import annotations
+
+from serving.lifecycle.history import Contract, History
+from serving.lifecycle.records import ModelRecord
+
+
+def contract_of(model: ModelRecord, history: History) -> Contract | None:
+    """Return the contract of the active version, or of the one that was active last while the store still has it.
+
+    Otherwise a version its clients cannot use would get in by a restart, when nothing is active yet. Reconciler thread
+    only.
+    """
+    active = model.active
+    if active is not None and active.report is not None and active.report.signature is not None:
+        return Contract(active.version, active.id.digest, active.report.signature)
+    last = history.contracts.get(model.name)
+    return last if active is None and last is not None and last.version in model.listed else None
