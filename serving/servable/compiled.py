@@ -54,11 +54,7 @@ class CompiledEngine:
 
     def answer_now(self, method: Method, batch: Batch) -> Prediction | None:
         """Answer a batch that is quick enough for the event loop, None when it is not; raises InvalidInput."""
-        if self._guard is not None:
-            self._guard.check(batch)
-        if batch.rows > self._inline_rows[method]:
-            return None
-        return self._sessions[method].answer(method, batch)
+        return self._answer(method, batch) if batch.rows <= self._inline_rows[method] else None
 
     async def predict(self, method: Method, batch: Batch, deadline_seconds: float) -> Prediction:
         """Answer one batch; see :class:`serving.servable.servable.Engine`. Raises InvalidInput for what is guarded."""
@@ -66,12 +62,17 @@ class CompiledEngine:
         if answer is not None:
             return answer
         loop = asyncio.get_running_loop()
-        computing = loop.run_in_executor(self._executor, self._sessions[method].answer, method, batch)
+        computing = loop.run_in_executor(self._executor, self._answer, method, batch)
         try:
             return await asyncio.wait_for(computing, deadline_seconds)
         except TimeoutError:
             waited = f"no answer within {deadline_seconds:g} s (server.predict_seconds)"
             raise DeadlineExceeded(f"{waited}; send fewer rows or raise the setting") from None
+
+    def _answer(self, method: Method, batch: Batch) -> Prediction:
+        if self._guard is not None:
+            self._guard.check(batch)
+        return self._sessions[method].answer(method, batch)
 
     async def close(self) -> None:
         """Free the graphs in a thread: a large one takes a while."""

@@ -8,6 +8,7 @@ pay. Streams are checked in three steps. What the messages declare is added up b
 from __future__ import annotations
 
 import time
+from enum import Enum, auto
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -61,19 +62,17 @@ def read(raw: bytes, signature: Signature) -> Table:
         raise Malformed(f"the body is not a sound Arrow stream: {reason}") from None
     names = tuple(table.schema.names)
     anything = {feature.name for feature in signature.features if feature.dtype is Dtype.ANY}
-    left = most_bytes(raw) - table.nbytes
+    left: int | None = None
     columns: list[Tensor] = []
     for name, column in zip(names, table.columns, strict=True):
-        if pa.types.is_dictionary(column.type):
-            values, size = _decoded(column, left)
-            left -= size
-            columns.append(values)
-        else:
+        if _kind(pa, column.type) is not _Kind.CODED:
             columns.append(_values(pa, column, may_be_float=name not in anything))
-    if left < 0:
-        raise BodyTooLarge(
-            f"the stream has more than {most_bytes(raw)} bytes when it is read; send fewer rows at a time"
-        )
+            continue
+        if left is None:
+            left = most_bytes(raw) - table.nbytes
+        values, size = _decoded(column, left)
+        left -= size
+        columns.append(values)
     return Table(table.num_rows, columns=tuple(columns), names=names)
 
 
@@ -108,20 +107,41 @@ def _pyarrow() -> Any:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
+class _Kind(Enum):
+    """What the cells of a column are. CODED: a dictionary, and places in it."""
+
+    WHOLE = auto()
+    FLOAT = auto()
+    BOOL = auto()
+    TEXT = auto()
+    CODED = auto()
+
+
 def _check_types(pa: Any, schema: Any) -> None:
-    for field in schema:
-        if not _is_taken(pa, field.type):
-            kind = str(field.type).partition("\n")[0][:60]
-            raise InvalidInput(f"column {shown(field.name)} is of the type {kind}; send {TAKEN}")
+    for name, given in zip(schema.names, schema.types, strict=True):
+        kind = _kind(pa, given)
+        if kind is None or (kind is _Kind.CODED and _kind(pa, given.value_type) in (None, _Kind.CODED)):
+            called = str(given).partition("\n")[0][:60]
+            raise InvalidInput(f"column {shown(name)} is of the type {called}; send {TAKEN}")
 
 
-def _is_taken(pa: Any, kind: Any) -> bool:
-    """Say whether values of a type can be cells. Views cannot: few bytes of them can stand for any amount of text."""
-    types = pa.types
-    if types.is_dictionary(kind):
-        return not types.is_dictionary(kind.value_type) and _is_taken(pa, kind.value_type)
-    is_text = types.is_string(kind) or types.is_large_string(kind)
-    return bool(is_text or types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind))
+def _kind(pa: Any, given: Any) -> _Kind | None:
+    """Return the kind of an Arrow type, None for what nobody takes."""
+    return _kinds(pa).get(given.id)
+
+
+@cache
+def _kinds(pa: Any) -> dict[int, _Kind]:
+    """Return kinds by Arrow's number of a type. Views are none: few bytes of them can stand for any amount of text."""
+    ids = pa.lib
+    whole = [getattr(ids, f"Type_{sign}INT{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)]
+    return {
+        **dict.fromkeys(whole, _Kind.WHOLE),
+        **dict.fromkeys((ids.Type_HALF_FLOAT, ids.Type_FLOAT, ids.Type_DOUBLE), _Kind.FLOAT),
+        **dict.fromkeys((ids.Type_STRING, ids.Type_LARGE_STRING), _Kind.TEXT),
+        ids.Type_BOOL: _Kind.BOOL,
+        ids.Type_DICTIONARY: _Kind.CODED,
+    }
 
 
 def _check_width(found: int, signature: Signature) -> None:
@@ -138,10 +158,9 @@ def _values(pa: Any, column: Any, *, may_be_float: bool) -> Tensor:
 
     `may_be_float`: whole numbers with nulls may become floats.
     """
-    types, kind = pa.types, column.type
-    is_number = types.is_integer(kind) or types.is_floating(kind)
-    is_array = is_number and (not column.null_count or may_be_float or types.is_floating(kind))
-    if is_array or (types.is_boolean(kind) and not column.null_count):
+    kind = _kind(pa, column.type)
+    may_have_nulls = kind is _Kind.FLOAT or (kind is _Kind.WHOLE and may_be_float)
+    if may_have_nulls or (kind in (_Kind.WHOLE, _Kind.BOOL) and not column.null_count):
         arrays = [chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks]
         return arrays[0] if len(arrays) == 1 else np.concatenate(arrays) if arrays else np.empty(0)
     values: list[Any] = []

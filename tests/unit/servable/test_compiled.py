@@ -94,10 +94,23 @@ def test_an_answer_that_takes_too_long_is_given_up(pool: Any) -> None:
 
 def test_the_guard_comes_first_both_ways(pool: Any) -> None:
     engine = engine_of(pool, Guard(largest=1e9))
+    engine.warm_up()
     batch = Batch(1, matrix=np.array([[0.0, 2e9, 0.0]]))
     with pytest.raises(InvalidInput, match=r"row 0: 'x1' is 2e\+09, the model takes at most 1e\+09"):
         engine.answer_now("predict", batch)
     with pytest.raises(InvalidInput):
+        asyncio.run(engine.predict("predict", batch, 5.0))
+
+
+def test_many_rows_are_guarded_where_they_are_computed(pool: Any) -> None:
+    """Not on the event loop: looking at every cell takes a while."""
+    engine = engine_of(pool, Guard(largest=1e9))
+    engine.warm_up()
+    many = np.zeros((1_000_000, 3))
+    many[999_999, 1] = 2e9
+    batch = Batch(len(many), matrix=many)
+    assert engine.answer_now("predict", batch) is None
+    with pytest.raises(InvalidInput, match="row 999999: 'x1'"):
         asyncio.run(engine.predict("predict", batch, 5.0))
 
 
