@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import resource
 import signal
 from copy import copy
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from serving.api.grpc.listener import Listener
 
 STOP_POLL_SECONDS = 0.1  # how soon a second signal is seen, as in uvicorn
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 log = structlog.get_logger("serving.server")
 
@@ -174,6 +177,7 @@ def run(settings: Settings) -> int:
     """
     logging.configure(settings.log)
     _allow_many_descriptors()
+    _keep_freed_memory()
     app = create_app(settings)
     app.state.access.load(settings)  # a token that cannot be read is told now, not at the first call
     config = uvicorn.Config(
@@ -210,3 +214,16 @@ def _allow_many_descriptors() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # macOS refuses what it calls unlimited
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what large requests give back for the next ones, at most 64 MB in each of two arenas.
+
+    It would return every large buffer to the system and have it again page by page: for a body of 2.4 MB 1,350 page
+    faults, 2 of 5 ms. It comes to these thresholds by itself, but only when something as large has been freed. See
+    mallopt(3); does nothing under another C library.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for parameter, value in ((_M_TRIM_THRESHOLD, 64 << 20), (_M_MMAP_THRESHOLD, 32 << 20), (_M_ARENA_MAX, 2)):
+            mallopt(parameter, value)

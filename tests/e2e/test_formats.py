@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -127,3 +129,29 @@ def test_labels_that_are_text_come_in_every_format(server: Server) -> None:
         url + "?method=predict_proba", content=saved(X[:1]), headers={"content-type": NPY, "accept": CSV}
     )
     assert header.text.splitlines()[0] == "setosa,versicolor,virginica"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="nobody else is told to")
+def test_large_bodies_use_the_memory_of_those_before(server: Server) -> None:
+    """Having it from the system again, page by page, would take longer than anything else that is done with them."""
+    rows = np.resize(X, (10_000, 30))
+    server.drop("wide", 1, LogisticRegression(max_iter=1000).fit(rows[:300], np.arange(300) % 2))
+    server.wait_active("wide", 1)
+    assert server.process is not None
+    stat = Path(f"/proc/{server.process.pid}/stat")
+
+    def page_faults() -> int:
+        return int(stat.read_text().rpartition(") ")[2].split()[7])
+
+    def ask(times: int) -> None:
+        for _ in range(times):
+            answer = server.client.post(
+                f"{server.url}/models/wide/predict", content=body, headers={"content-type": NPY}
+            )
+            assert answer.status_code == 200
+
+    body = saved(rows)
+    ask(10)
+    before = page_faults()
+    ask(20)
+    assert (page_faults() - before) / 20 < 100, "its body alone has 586 pages"
