@@ -10,7 +10,7 @@ from benchmarks.memory import MB, memory_of_pids
 from benchmarks.result import Result, Table, figure
 from benchmarks.run import Run
 from benchmarks.server import LogReader, all_pids, running
-from tests.e2e.harness import Server, constant, until, write_version
+from tests.e2e.harness import PECULIAR, Server, constant, until, write_version
 
 QUIET_SECONDS = 2.0
 METHOD = """A model that carries 100 MB of random bytes is replaced 100 times, each version written aside and renamed \
@@ -27,7 +27,7 @@ def run(run: Run) -> Result:
     estimator = constant(1, ballast_bytes=megabytes * 1_000_000)
     write_version(directory / "store" / "heavy", 1, estimator)
     rows: list[tuple[float, float, float]] = []
-    with running(directory) as server:
+    with running(directory, SERVING_SECURITY__PICKLE_TRUSTED=",".join(PECULIAR)) as server:
         for number in range(1, swaps + 1):
             log = LogReader(server)
             estimator.value = float(number + 1)
