@@ -5,6 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 ARGS   ?=
+# one more than processors: some tests wait for a process that does nothing either
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve test check format proto soak bench bench-peers bench-swap lock clean
@@ -28,7 +30,7 @@ serve: install ## publish the demo models if the store is empty, then serve on 1
 	@exec $(BIN)/serving serve $(ARGS)
 
 test: install ## run the whole test suite on all cores; ARGS="-k name" and the like reach pytest
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: install ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .
