@@ -108,7 +108,7 @@ _CANCELLABLE = frozenset({State.STAGING, State.LOADING, State.VALIDATING})
 
 
 def aspired_version(desired: Desired, observed: Observed, now: float) -> Wanted | None:
-    """Return the version that should answer, or None when what is active should go on.
+    """Return the version that should answer, or None when what is active should go on, or the model is unloaded.
 
     The newest version that is not excluded wins. An active version is never given up for an older one while its name
     is still in the store (its bytes may have been replaced by worse ones) or while a newer one is about to settle.
