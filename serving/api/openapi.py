@@ -15,6 +15,8 @@ from serving.api.paths import is_for_operators, is_read, prediction_of
 from serving.api.problems import INTERNAL, KINDS, MEDIA_TYPE, TYPE_PREFIX, Kind, Problem
 from serving.domain import errors
 
+TEXT: dict[str, Any] = {"schema": {"type": "string"}}
+BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 REF = "#/components/schemas/{model}"
 DESCRIPTION = """Ask a model, see which version answers, and steer which one does.
 
@@ -117,6 +119,23 @@ def errors_of(shape: Callable[[str, int], dict[str, Any]], *statuses: int) -> di
         content = {"application/json": {"schema": schema, "example": example}, **response["content"]}
         documented[status] = {**response, "content": content}
     return documented
+
+
+def answered(
+    content: dict[str, Any], description: str = "What the named version computed."
+) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of a prediction's answer, by media type, as FastAPI's `responses`."""
+    headers = dict.fromkeys(("X-Model-Name", "X-Model-Version", "X-Request-Id"), TEXT)
+    return {200: {"description": description, "headers": headers, "content": content}}
+
+
+def parameters_of(path: str) -> list[dict[str, Any]]:
+    """Return the documentation of what a prediction's path names, for FastAPI's `openapi_extra`."""
+    return [
+        {"name": name, "in": "path", "required": True, **TEXT, "example": example}
+        for name, example in (("model", "iris"), ("version", "2"), ("label", "stable"))
+        if f"{{{name}}}" in path
+    ]
 
 
 def body_of(kind: type[BaseModel], *, is_required: bool = True) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from serving.api.formats import CSV, FORMATS
-from serving.api.openapi import REF, problems_of
+from serving.api.openapi import BINARY, REF, TEXT, answered, parameters_of, problems_of
 from serving.domain.signature import METHODS, Method
 
 Cell = float | str | bool | None
@@ -92,23 +92,14 @@ ANSWERS: dict[str, Any] = {
 def responses() -> dict[int | str, dict[str, Any]]:
     """Return everything a prediction route may answer."""
     schema = {"anyOf": [_ref(Predictions), _ref(SinglePrediction)]}
-    text = {"schema": {"type": "string"}}
-    answer = {
-        "description": "What the named version computed.",
-        "headers": {"X-Model-Name": text, "X-Model-Version": text, "X-Request-Id": text},
-        "content": {"application/json": {"schema": schema, "examples": _named(ANSWERS)}}
-        | _forms("predict\r\n0\r\n1\r\n"),
-    }
-    return {200: answer, **problems_of(400, 404, 406, 408, 413, 415, 422, 500, 503, 504)}
+    json = {"application/json": {"schema": schema, "examples": _named(ANSWERS)}}
+    answer = answered(json | _forms("predict\r\n0\r\n1\r\n"))
+    return {**answer, **problems_of(400, 404, 406, 408, 413, 415, 422, 500, 503, 504)}
 
 
 def details(path: str) -> dict[str, Any]:
     """Return the parameters and the body of a prediction route."""
-    parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": example}
-        for name, example in (("model", "iris"), ("version", "2"))
-        if f"{{{name}}}" in path
-    ]
+    parameters = parameters_of(path)
     parameters.append(
         {
             "name": "X-Request-Id",
@@ -133,9 +124,8 @@ def details(path: str) -> dict[str, Any]:
 
 def _forms(lines: str) -> dict[str, Any]:
     """Return the documentation of what is not JSON; `lines` are an example of CSV."""
-    binary = {"schema": {"type": "string", "format": "binary"}}
-    text = {"schema": {"type": "string"}, "example": lines}
-    return {media_type: text if form is CSV else binary for media_type, form in FORMATS.items()}
+    text = {**TEXT, "example": lines}
+    return {media_type: text if form is CSV else BINARY for media_type, form in FORMATS.items()}
 
 
 def _ref(kind: type[BaseModel]) -> dict[str, str]:

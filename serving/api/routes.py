@@ -45,7 +45,7 @@ def refusing(refuse: Callable[[Refusal], Response]) -> type[APIRoute]:
     return RefusingRoute
 
 
-def add_prediction(app: FastAPI, endpoint: Endpoint, path: str, **documentation: Any) -> None:
+def add_prediction(app: FastAPI, endpoint: Endpoint, path: str, name: str, **documentation: Any) -> None:
     """Add a route for predictions; `documentation` is what FastAPI's ``add_api_route`` takes."""
     app.router.add_api_route(
         path,
@@ -53,6 +53,8 @@ def add_prediction(app: FastAPI, endpoint: Endpoint, path: str, **documentation:
         methods=["POST"],
         route_class_override=PredictRoute,
         response_model=None,
+        name=name,
+        operation_id=name,
         **documentation,
     )
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from serving.api.endpoint import Endpoint
 from serving.api.mlflow.body import FORMS
 from serving.api.mlflow.refusals import BAD_REQUEST, CODES
-from serving.api.openapi import REF, errors_of
+from serving.api.openapi import BINARY, REF, TEXT, answered, errors_of, parameters_of
 from serving.api.routes import add_prediction
 
 
@@ -54,8 +54,6 @@ _OPERATIONS = (
     ("/models/{model}/invocations", "invoke_model", "Ask a model as MLflow's scoring server is asked"),
 )
 _EXAMPLE = {"dataframe_split": {"columns": ["x0", "x1", "x2", "x3"], "data": [[5.1, 3.5, 1.4, 0.2]]}}
-_TEXT: dict[str, Any] = {"schema": {"type": "string"}}
-_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 
 
 def add_routes(app: FastAPI, endpoint: Endpoint) -> None:
@@ -65,8 +63,7 @@ def add_routes(app: FastAPI, endpoint: Endpoint) -> None:
             app,
             endpoint,
             path,
-            name=name,
-            operation_id=name,
+            name,
             summary=summary,
             description="After MLflow's scoring server. Columns are told by name, and those nobody takes are ignored.",
             tags=["mlflow"],
@@ -77,24 +74,18 @@ def add_routes(app: FastAPI, endpoint: Endpoint) -> None:
 
 def _responses() -> dict[int | str, dict[str, Any]]:
     json = {"schema": {"$ref": REF.format(model=ScoringAnswer.__name__)}}
-    answer = {
-        "description": "What the named version computed.",
-        "headers": {"X-Model-Name": _TEXT, "X-Model-Version": _TEXT, "X-Request-Id": _TEXT},
-        "content": {"application/json": json, "text/csv": _TEXT, "application/x-npy": _BINARY},
-    }
+    answer = answered({"application/json": json, "text/csv": TEXT, "application/x-npy": BINARY})
     errors = errors_of(
         lambda detail, status: {"error_code": CODES.get(status, BAD_REQUEST), "message": detail}, *STATUSES
     )
-    return {200: answer, **errors}
+    return {**answer, **errors}
 
 
 def _details(path: str) -> dict[str, Any]:
     json = {"schema": {"$ref": REF.format(model=ScoringBody.__name__)}, "example": _EXAMPLE}
     content = {
         "application/json": json,
-        "text/csv": {**_TEXT, "example": "x0,x1,x2,x3\n5.1,3.5,1.4,0.2\n"},
-        "application/x-npy": _BINARY,
+        "text/csv": {**TEXT, "example": "x0,x1,x2,x3\n5.1,3.5,1.4,0.2\n"},
+        "application/x-npy": BINARY,
     }
-    parameters = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}, "example": "iris"}]
-    extra = {"requestBody": {"required": True, "content": content}}
-    return extra if "{model}" not in path else {"parameters": parameters, **extra}
+    return {"parameters": parameters_of(path), "requestBody": {"required": True, "content": content}}

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from serving.api.endpoint import Endpoint
 from serving.api.oip.refusals import errors_of
 from serving.api.oip.schemas import InferRequest, InferResponse
-from serving.api.openapi import REF
+from serving.api.openapi import BINARY, REF, answered, parameters_of
 from serving.api.routes import add_prediction
 
 COMPONENTS = (InferRequest, InferResponse)
@@ -44,8 +44,7 @@ def add_routes(app: FastAPI, endpoint: Endpoint) -> None:
             app,
             endpoint,
             path,
-            name=name,
-            operation_id=name,
+            name,
             summary=summary,
             description="The Open Inference Protocol over REST; outputs are named by the model's methods.",
             tags=["open inference protocol"],
@@ -55,26 +54,16 @@ def add_routes(app: FastAPI, endpoint: Endpoint) -> None:
 
 
 def _responses() -> dict[int | str, dict[str, Any]]:
-    text = {"schema": {"type": "string"}}
-    binary = {"schema": {"type": "string", "format": "binary"}}
-    answer = {
-        "description": "What the named version computed; with blobs behind the JSON where they were asked for.",
-        "headers": {"X-Model-Name": text, "X-Model-Version": text, "X-Request-Id": text},
-        "content": {
-            "application/json": {"schema": {"$ref": REF.format(model="InferResponse")}, "example": _ANSWER},
-            "application/octet-stream": binary,
-        },
-    }
-    return {200: answer, **errors_of(400, 401, 403, 404, 408, 413, 415, 500, 503, 504)}
+    json = {"schema": {"$ref": REF.format(model="InferResponse")}, "example": _ANSWER}
+    answer = answered(
+        {"application/json": json, "application/octet-stream": BINARY},
+        "What the named version computed; with blobs behind the JSON where they were asked for.",
+    )
+    return {**answer, **errors_of(400, 401, 403, 404, 408, 413, 415, 500, 503, 504)}
 
 
 def _details(path: str) -> dict[str, Any]:
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": example}
-        for name, example in (("model", "iris"), ("version", "2"))
-        if f"{{{name}}}" in path
-    ]
     examples = {name: {"value": value} for name, value in REQUESTS.items()}
     schema = {"$ref": REF.format(model="InferRequest")}
     content = {"application/json": {"schema": schema, "examples": examples}}
-    return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
+    return {"parameters": parameters_of(path), "requestBody": {"required": True, "content": content}}

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from serving.api.endpoint import Endpoint
-from serving.api.openapi import REF
+from serving.api.openapi import REF, answered, parameters_of
 from serving.api.routes import add_prediction
 from serving.api.tensorflow.schemas import TensorflowAnswer, TensorflowExamples, TensorflowPredict, errors
 
@@ -39,33 +39,21 @@ def add_routes(app: FastAPI, endpoints: dict[str, Endpoint]) -> None:
                 app,
                 endpoint,
                 path,
-                name=name,
-                operation_id=name,
+                name,
                 summary=_SUMMARIES[verb],
                 description="After TensorFlow Serving's REST interface. Any content type is read as JSON.",
                 tags=["tensorflow"],
                 responses=_responses(),
-                openapi_extra=_details(verb, place),
+                openapi_extra=_details(verb, path),
             )
 
 
 def _responses() -> dict[int | str, dict[str, Any]]:
-    text = {"schema": {"type": "string"}}
-    answer = {
-        "description": "What the named version computed.",
-        "headers": {"X-Model-Name": text, "X-Model-Version": text, "X-Request-Id": text},
-        "content": {"application/json": {"schema": {"$ref": REF.format(model=TensorflowAnswer.__name__)}}},
-    }
-    return {200: answer, **errors(*STATUSES)}
+    json = {"schema": {"$ref": REF.format(model=TensorflowAnswer.__name__)}}
+    return {**answered({"application/json": json}), **errors(*STATUSES)}
 
 
-def _details(verb: str, place: str) -> dict[str, Any]:
-    given = [("model", "iris"), ("version", "2"), ("label", "stable")]
-    parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": example}
-        for name, example in given
-        if name == "model" or f"{{{name}}}" in place
-    ]
+def _details(verb: str, path: str) -> dict[str, Any]:
     kind = TensorflowPredict if verb == "predict" else TensorflowExamples
     content = {"application/json": {"schema": {"$ref": REF.format(model=kind.__name__)}, "example": _EXAMPLES[verb]}}
-    return {"parameters": parameters, "requestBody": {"required": True, "content": content}}
+    return {"parameters": parameters_of(path), "requestBody": {"required": True, "content": content}}
