@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+CLIENTS := $(VENV)/kserve
 ARGS   ?=
 # one more than processors: some tests wait for a process that does nothing either
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format proto soak bench bench-peers bench-swap lock clean
+.PHONY: help install serve clients test check format proto soak bench bench-peers bench-swap lock clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +29,13 @@ $(STAMP): requirements-dev.lock pyproject.toml
 serve: install ## publish the demo models if the store is empty, then serve on 127.0.0.1:8000
 	@$(BIN)/serving demo --if-empty
 	@exec $(BIN)/serving serve $(ARGS)
+
+clients: $(CLIENTS)/.installed ## install KServe's client into an environment of its own; without it its test is skipped
+
+$(CLIENTS)/.installed: requirements-kserve.lock
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-kserve.lock
+	@touch $@
 
 test: install ## run the whole test suite on all cores; ARGS="-k name" and the like reach pytest
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
@@ -71,6 +79,7 @@ lock: ## write the requirements*.lock files from pyproject.toml
 	$(LOCK) --group dev pyproject.toml -o requirements-dev.lock
 	$(LOCK) pyproject.toml -c requirements-dev.lock -o requirements.lock
 	$(LOCK) --group build -c requirements-dev.lock -o requirements-build.lock
+	$(LOCK) --group kserve -o requirements-kserve.lock
 
 clean: ## remove .venv, caches and build output; keeps model_store and .serving
 	rm -rf $(VENV) build dist .coverage htmlcov .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
