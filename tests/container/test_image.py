@@ -54,7 +54,9 @@ def test_the_packages_are_locked_for_the_python_of_the_image(root: Path, dockerf
     assert f"--python-version {version[1]} " in (root / "Makefile").read_text()
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-build.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize(
+    "lock", ["requirements.lock", "requirements-build.lock", "requirements-dev.lock", "requirements-kserve.lock"]
+)
 def test_a_lock_pins_every_package_by_hash_and_names_no_source(root: Path, lock: str) -> None:
     text = "\n".join(line for line in (root / lock).read_text().splitlines() if not line.startswith("#"))
     packages = text.replace("\\\n", " ").splitlines()
