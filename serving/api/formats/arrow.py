@@ -167,7 +167,7 @@ def _values(pa: Any, column: Any, *, may_be_float: bool) -> Tensor:
     for start in range(0, len(column), PIECE_VALUES):
         values += column.slice(start, PIECE_VALUES).to_pylist()
         if len(column) > PIECE_VALUES:
-            time.sleep(YIELD_SECONDS)  # lets the event loop have the interpreter: see `serving.prediction`
+            time.sleep(YIELD_SECONDS)  # lets the event loop have the interpreter: see `serving.conversion`
     return values
 
 

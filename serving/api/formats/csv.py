@@ -182,6 +182,6 @@ def _cells(column: Tensor) -> list[Any]:
 
 
 def _let_others(rows: int) -> None:
-    """Let other threads in between two pieces of many: see `serving.prediction`."""
+    """Let other threads in between two pieces of many: see `serving.conversion`."""
     if rows > PIECE_ROWS:
         time.sleep(YIELD_SECONDS)

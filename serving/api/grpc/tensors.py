@@ -85,7 +85,7 @@ def _of_contents(tensor: ModelInferRequest.InferInputTensor) -> Tensor:
 
 
 def _array_of(values: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Take numbers out of a message piece by piece, so that other threads get their turn; see `serving.prediction`."""
+    """Take numbers out of a message piece by piece, so that other threads get their turn; see `serving.conversion`."""
     array = np.empty(len(values), dtype)
     for start in range(0, len(values), PIECE_VALUES):
         array[start : start + PIECE_VALUES] = values[start : start + PIECE_VALUES]
