@@ -51,6 +51,14 @@ def until(
         time.sleep(every)
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process runs; one that has ended and was not reaped does not."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def constant(value: float, kind: type[peculiar.Constant] = peculiar.Constant, **parameters: Any) -> peculiar.Constant:
     """Return a fitted model of two features that answers `value`."""
     return kind(value, **parameters).fit(np.zeros((2, 2)))

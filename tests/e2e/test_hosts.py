@@ -11,7 +11,7 @@ import peculiar
 import psutil
 import pytest
 
-from tests.e2e.harness import Server, constant, serving, until, write_version
+from tests.e2e.harness import Server, constant, is_alive, serving, until, write_version
 from tests.e2e.record import check
 from tests.e2e.traffic import Traffic
 
@@ -33,12 +33,7 @@ def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def _hosts(server: Server, but: Collection[psutil.Process]) -> list[psutil.Process]:
     """Return the hosts that live, but those that are known."""
-    living = []
-    for host in server.hosts():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if host not in but and host.status() != "zombie":
-                living.append(host)
-    return living
+    return [host for host in server.hosts() if host not in but and is_alive(host)]
 
 
 def test_kill_9_of_a_serving_host_costs_no_request(usual: Server) -> None:

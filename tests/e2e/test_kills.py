@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from tests.e2e.harness import Server, constant, serving, until
+from tests.e2e.harness import Server, constant, is_alive, serving, until
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def _kill_9(server: Server) -> None:
     children = server.processes()
     assert len(children) >= 2
     server.kill()
-    until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), "their end", 5)
+    until(lambda: not any(map(is_alive, children)), "their end", 5)
 
 
 def test_kill_9_of_the_zygote_costs_no_request(mortal: Server) -> None:

@@ -25,7 +25,7 @@ from serving.host.zygote import HostProcess, Zygote
 from serving.lifecycle.request import evaluation_request
 from serving.servable.hosted import HostedEngine
 from serving.settings import Settings
-from tests.e2e.harness import MATERIAL, PECULIAR, constant, peculiar
+from tests.e2e.harness import MATERIAL, PECULIAR, constant, peculiar, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is shared and who dies with whom is Linux's")
 Start = Callable[..., HostProcess]
@@ -86,10 +86,9 @@ async def ask_all(engine: HostedEngine, count: int) -> list[int]:
     return await asyncio.gather(*(ask(engine) for _ in range(count)))
 
 
-def gone(pids: list[int]) -> bool:
-    """Say whether these processes have ended and been reaped."""
-    processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-    return not psutil.wait_procs(processes, timeout=10)[1]
+def wait_gone(pids: list[int]) -> None:
+    """Wait until these processes have ended and been reaped."""
+    until(lambda: not any(map(psutil.pid_exists, pids)), "the end of every process")
 
 
 def test_replicas_are_children_of_the_host_and_all_answer(start: Start) -> None:
@@ -135,7 +134,7 @@ def test_replicas_die_with_their_host_and_leave_nothing(start: Start) -> None:
         os.kill(host.pid, 9)
         while engine.is_connected:
             await asyncio.sleep(0.001)
-        assert await asyncio.to_thread(gone, pids)
+        await asyncio.to_thread(wait_gone, pids)
 
     run(host, scenario)
     assert host.returncode() == -9
@@ -153,7 +152,7 @@ def test_a_replica_dies_with_its_host_even_while_it_computes(start: Start) -> No
         os.kill(host.pid, 9)
         while engine.is_connected:
             await asyncio.sleep(0.001)
-        assert await asyncio.to_thread(gone, [host.pid, *replicas])
+        await asyncio.to_thread(wait_gone, [host.pid, *replicas])
         for request in asked:
             request.cancel()
         await asyncio.wait(asked)
