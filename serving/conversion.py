@@ -1,8 +1,7 @@
-"""Rows to a batch: few of them at once, many piece by piece in a worker thread."""
+"""Rows to a batch: few of them at once, many piece by piece, in a worker thread."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -45,29 +44,25 @@ class ManyRows(Protocol):
         ...
 
 
-def convert_now(
-    signature: Signature, rows: list[Any] | ManyRows | Table, *, may_contain_bools: bool = True
-) -> Batch | None:
-    """Check rows against the signature and convert them; None where there are too many of them for the event loop.
+def are_few(rows: list[Any] | ManyRows | Table) -> bool:
+    """Say whether rows are so few that `convert` is for the event loop."""
+    if isinstance(rows, Table):
+        return rows.rows * rows.width <= INLINE_CELLS
+    return isinstance(rows, list) and len(rows) <= INLINE_ROWS
+
+
+def convert(signature: Signature, rows: list[Any] | ManyRows | Table, *, may_contain_bools: bool = True) -> Batch:
+    """Check rows against the signature and convert them; any thread, but many rows (see `are_few`) take a while.
 
     Raises InvalidInput. `may_contain_bools` is False only when no row can hold a bool.
     """
     if isinstance(rows, Table):
-        return table_to_batch(signature, rows) if rows.rows * rows.width <= INLINE_CELLS else None
-    if isinstance(rows, list) and len(rows) <= INLINE_ROWS:
+        return table_to_batch(signature, rows)
+    if not isinstance(rows, list):
+        return _convert(signature, rows)
+    if len(rows) <= INLINE_ROWS:
         return rows_to_batch(signature, rows, may_contain_bools=may_contain_bools)
-    return None
-
-
-async def convert(signature: Signature, rows: list[Any] | ManyRows | Table, *, may_contain_bools: bool = True) -> Batch:
-    """Do what `convert_now` does for however many rows, off the event loop where they are many."""
-    batch = convert_now(signature, rows, may_contain_bools=may_contain_bools)
-    if batch is not None:
-        return batch
-    if isinstance(rows, Table):
-        return await asyncio.to_thread(table_to_batch, signature, rows)
-    pieces = _pieces(rows, may_contain_bools) if isinstance(rows, list) else rows
-    return await asyncio.to_thread(_convert, signature, pieces)
+    return _convert(signature, _pieces(rows, may_contain_bools))
 
 
 def _pieces(rows: list[Any], may_contain_bools: bool) -> Iterator[Piece]:

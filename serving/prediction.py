@@ -9,11 +9,12 @@ be able to name the version that failed.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from serving.conversion import ManyRows, convert, convert_now
+from serving.conversion import ManyRows, are_few, convert
 from serving.domain.batch import Batch, Prediction
 from serving.domain.errors import BodyTooLarge, InvalidInput, NothingActive, Overloaded, UnknownModel
 from serving.domain.signature import Method, Signature
@@ -53,6 +54,15 @@ class PredictRequest(NamedTuple):
     is_single: bool = False
     may_contain_bools: bool = True
     also: tuple[str, ...] = ()
+
+
+class Prepared(NamedTuple):
+    """A request as the model takes it: methods that it offers, and rows that have been checked."""
+
+    method: Method
+    batch: Batch
+    is_single: bool
+    also: tuple[Method, ...]
 
 
 class Answer(NamedTuple):
@@ -109,75 +119,82 @@ def look(state: HoldsActive, limits: Limits, model: str | None = None, version: 
     return find(seen, limits.default_model or _only_model(seen.active), version)
 
 
+def prepare(servable: Servable, request: PredictRequest, limits: Limits) -> Prepared:
+    """Check a request against what the servable takes and lay its rows out for the model.
+
+    Computes only; any thread, but not the event loop's where `is_quick` says no. Raises InvalidInput and BodyTooLarge.
+    """
+    signature = servable.signature
+    method = _known_method(signature, request.method)
+    also = tuple(_known_method(signature, name) for name in request.also) if request.also else ()
+    count = len(request.rows)
+    if count > limits.max_rows:
+        raise BodyTooLarge(f"{count} rows in one request, at most {limits.max_rows}: send them in several requests")
+    batch = convert(signature, request.rows, may_contain_bools=request.may_contain_bools)
+    return Prepared(method, batch, request.is_single, also)
+
+
+def is_quick(request: PredictRequest) -> bool:
+    """Say whether a request may be prepared on the event loop."""
+    return are_few(request.rows)
+
+
 def execute_now(servable: Servable, request: PredictRequest, limits: Limits) -> Answer | None:
     """Do what `execute` does where nothing has to be waited for; None where something has.
 
     Event loop thread only; takes no hold, because nothing else happens there until it returns. Raises what `execute`
     raises.
     """
-    method = _method(servable, request, limits)
-    batch = convert_now(servable.signature, request.rows, may_contain_bools=request.may_contain_bools)
-    if batch is None:
+    if not is_quick(request):
         return None
-    prediction = servable.engine.answer_now(method, batch)
+    prepared = prepare(servable, request, limits)
+    prediction = servable.engine.answer_now(prepared.method, prepared.batch)
     if prediction is None:
         return None
-    answer = _answer(servable, method, batch, prediction, request)
-    return _with_more_now(servable, batch, answer, request.also) if request.also else answer
+    answer = _answer(servable, prepared, prediction)
+    return _with_more_now(servable, prepared, answer) if prepared.also else answer
 
 
 async def execute(servable: Servable, request: PredictRequest, limits: Limits) -> Answer:
-    """Check the rows against the signature and compute them; the caller holds a lease on `servable` throughout.
+    """Prepare a request, off the event loop where that takes a while, and compute its answer; see `compute`."""
+    if is_quick(request):
+        prepared = prepare(servable, request, limits)
+    else:
+        prepared = await asyncio.to_thread(prepare, servable, request, limits)
+    return await compute(servable, prepared, limits)
 
-    Raises InvalidInput, BodyTooLarge (rows), and what `Engine.predict` raises. Many rows are converted off the loop.
+
+async def compute(servable: Servable, prepared: Prepared, limits: Limits) -> Answer:
+    """Compute the answer to a prepared request; the caller holds a lease on `servable` from before it was prepared.
+
+    Raises what `Engine.predict` raises. Further methods are computed one after another, all within the deadline.
     """
-    method = _method(servable, request, limits)
-    batch = await convert(servable.signature, request.rows, may_contain_bools=request.may_contain_bools)
-    if request.also:
-        return await _with_more(servable, method, batch, request, limits.deadline_seconds)
-    prediction = await servable.engine.predict(method, batch, limits.deadline_seconds)
-    return _answer(servable, method, batch, prediction, request)
-
-
-def _with_more_now(servable: Servable, batch: Batch, answer: Answer, names: tuple[str, ...]) -> Answer | None:
+    ends_at = time.monotonic() + limits.deadline_seconds if prepared.also else 0.0
+    batch = prepared.batch
+    prediction = await servable.engine.predict(prepared.method, batch, limits.deadline_seconds)
+    answer = _answer(servable, prepared, prediction)
+    if not prepared.also:
+        return answer
     also = []
-    for name in names:
-        method = _known_method(servable.signature, name)
-        prediction = servable.engine.answer_now(method, batch)
+    for method in prepared.also:
+        left = max(ends_at - time.monotonic(), 0.0)
+        also.append((method, await servable.engine.predict(method, batch, left)))
+    return answer._replace(also=tuple(also))
+
+
+def _with_more_now(servable: Servable, prepared: Prepared, answer: Answer) -> Answer | None:
+    also = []
+    for method in prepared.also:
+        prediction = servable.engine.answer_now(method, prepared.batch)
         if prediction is None:
             return None
         also.append((method, prediction))
     return answer._replace(also=tuple(also))
 
 
-async def _with_more(
-    servable: Servable, method: Method, batch: Batch, request: PredictRequest, seconds: float
-) -> Answer:
-    """Answer one batch with several methods one after another, all of them within `seconds`."""
-    methods = [method, *(_known_method(servable.signature, name) for name in request.also)]
-    ends_at = time.monotonic() + seconds
-    given = []
-    for each in methods:
-        left = ends_at - time.monotonic()
-        given.append((each, await servable.engine.predict(each, batch, max(left, 0.0))))
-    (_, first), *also = given
-    return _answer(servable, method, batch, first, request)._replace(also=tuple(also))
-
-
-def _method(servable: Servable, request: PredictRequest, limits: Limits) -> Method:
-    count = len(request.rows)
-    signature = servable.signature
-    method = signature.default_method if request.method is None else _known_method(signature, request.method)
-    if count > limits.max_rows:
-        raise BodyTooLarge(f"{count} rows in one request, at most {limits.max_rows}: send them in several requests")
-    return method
-
-
-def _answer(
-    servable: Servable, method: Method, batch: Batch, prediction: Prediction, request: PredictRequest
-) -> Answer:
-    version_id = servable.id
-    return Answer(version_id.model, version_id.version, method, batch.rows, prediction, request.is_single)
+def _answer(servable: Servable, prepared: Prepared, prediction: Prediction) -> Answer:
+    its = servable.id
+    return Answer(its.model, its.version, prepared.method, prepared.batch.rows, prediction, prepared.is_single)
 
 
 async def predict_with(state: HoldsSettings, servable: Servable, rows: list[Any], method: str | None = None) -> Answer:
@@ -198,7 +215,9 @@ def _only_model(active: ActiveReference) -> str:
     )
 
 
-def _known_method(signature: Signature, name: str) -> Method:
+def _known_method(signature: Signature, name: str | None) -> Method:
+    if name is None:
+        return signature.default_method
     if name not in signature.methods:
         shown = name if len(name) <= 50 else name[:47] + "..."
         raise InvalidInput(f"method {shown!r} is not one this model offers: {', '.join(signature.methods)}")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serving.domain.batch import Batch
 from serving.domain.compiled import Guard
@@ -31,11 +32,7 @@ class GuardCheck:
                 cells = batch.matrix[0].tolist()
                 if max(cells) <= self._largest and min(cells) >= self._smallest:
                     return
-            # comparisons with NaN are false, and null is not this guard's business
-            if (batch.matrix > self._largest).any() or (batch.matrix < self._smallest).any():
-                outside = (batch.matrix > self._largest) | (batch.matrix < self._smallest)
-                row, column = np.argwhere(outside)[0].tolist()
-                self._refuse_number(row, column, float(batch.matrix[row, column]))
+            self._check_numbers(batch.matrix)
             for column in self._known:
                 self._check_known(column, batch.matrix[:, column].tolist())
             return
@@ -47,6 +44,15 @@ class GuardCheck:
                 if outside.any():
                     row = int(np.argmax(outside))
                     self._refuse_number(row, column, float(cells[row]))
+
+    def _check_numbers(self, matrix: NDArray[np.float64]) -> None:
+        if matrix.size and matrix.max() <= self._largest and matrix.min() >= self._smallest:
+            return
+        # NaN is null, which is not this guard's business: the extremes are NaN then, and comparisons with NaN are false
+        outside = (matrix > self._largest) | (matrix < self._smallest)
+        if outside.any():
+            row, column = np.argwhere(outside)[0].tolist()
+            self._refuse_number(row, column, float(matrix[row, column]))
 
     def _check_known(self, column: int, cells: list[Any]) -> None:
         known = self._known[column]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from serving.domain.batch import Batch, Column
@@ -106,13 +107,35 @@ def _checked(signature: Signature, matrix: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _side_by_side(columns: Sequence[Any]) -> NDArray[Any]:
-    """Return ``np.column_stack(columns)``, many rows in two thirds of its time: what is turned is in the cache."""
+    """Return ``np.column_stack(columns)``, many rows in a third to two thirds of its time.
+
+    Columns that lie in memory at equal distances, as those of an Arrow record batch do, are a matrix already, of shape
+    (columns, rows). Others are put together block by block: what is turned is in the cache.
+    """
     rows = len(columns[0])
     matrix = np.empty((rows, len(columns)), np.result_type(*columns))
+    rowwise = _as_matrix(columns)
+    if rowwise is not None:
+        matrix[:] = rowwise.T
+        return matrix
     for start in range(0, rows, BLOCK_ROWS):
         end = start + BLOCK_ROWS
         matrix[start:end] = np.stack([column[start:end] for column in columns]).T
     return matrix
+
+
+def _as_matrix(columns: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
+    """Return a view of columns as the rows of one matrix, None where they do not lie like that.
+
+    It reaches no byte that is not a column's, and is good for as long as all of them are.
+    """
+    first = columns[0]
+    places = [column.__array_interface__["data"][0] for column in columns]
+    step = places[1] - places[0] if len(places) > 1 else first.nbytes
+    is_one = places == [places[0] + step * place for place in range(len(places))] and all(
+        column.dtype == first.dtype and column.strides == first.strides for column in columns
+    )
+    return as_strided(first, (len(columns), len(first)), (step, *first.strides), writeable=False) if is_one else None
 
 
 def _fit(features: Sequence[Feature], columns: Sequence[NDArray[Any] | list[Any]]) -> bool:

@@ -54,7 +54,7 @@ def read(raw: bytes, signature: Signature) -> Table:
         options = pa.ipc.IpcReadOptions(use_threads=False)  # a pool of its own would take the event loop's core
         with pa.ipc.open_stream(pa.py_buffer(raw), options=options) as stream:
             _check_width(len(stream.schema), signature)
-            _check_types(pa, stream.schema)
+            kinds = _kinds_of(pa, stream.schema)
             table = stream.read_all()
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, EOFError) as error:
@@ -64,9 +64,9 @@ def read(raw: bytes, signature: Signature) -> Table:
     anything = {feature.name for feature in signature.features if feature.dtype is Dtype.ANY}
     left: int | None = None
     columns: list[Tensor] = []
-    for name, column in zip(names, table.columns, strict=True):
-        if _kind(pa, column.type) is not _Kind.CODED:
-            columns.append(_values(pa, column, may_be_float=name not in anything))
+    for name, kind, column in zip(names, kinds, table.columns, strict=True):
+        if kind is not _Kind.CODED:
+            columns.append(_values(kind, column, may_be_float=name not in anything))
             continue
         if left is None:
             left = most_bytes(raw) - table.nbytes
@@ -117,17 +117,16 @@ class _Kind(Enum):
     CODED = auto()
 
 
-def _check_types(pa: Any, schema: Any) -> None:
+def _kinds_of(pa: Any, schema: Any) -> list[_Kind]:
+    """Return the kind of each column; raises InvalidInput for one that nobody takes."""
+    found = []
     for name, given in zip(schema.names, schema.types, strict=True):
-        kind = _kind(pa, given)
-        if kind is None or (kind is _Kind.CODED and _kind(pa, given.value_type) in (None, _Kind.CODED)):
+        kind = _kinds(pa).get(given.id)
+        if kind is None or (kind is _Kind.CODED and _kinds(pa).get(given.value_type.id) in (None, _Kind.CODED)):
             called = str(given).partition("\n")[0][:60]
             raise InvalidInput(f"column {shown(name)} is of the type {called}; send {TAKEN}")
-
-
-def _kind(pa: Any, given: Any) -> _Kind | None:
-    """Return the kind of an Arrow type, None for what nobody takes."""
-    return _kinds(pa).get(given.id)
+        found.append(kind)
+    return found
 
 
 @cache
@@ -153,12 +152,11 @@ def _check_width(found: int, signature: Signature) -> None:
         )
 
 
-def _values(pa: Any, column: Any, *, may_be_float: bool) -> Tensor:
+def _values(kind: _Kind, column: Any, *, may_be_float: bool) -> Tensor:
     """Return a chunked column as tables take it: an array, with NaN for null among numbers, or a list.
 
     `may_be_float`: whole numbers with nulls may become floats.
     """
-    kind = _kind(pa, column.type)
     may_have_nulls = kind is _Kind.FLOAT or (kind is _Kind.WHOLE and may_be_float)
     if may_have_nulls or (kind in (_Kind.WHOLE, _Kind.BOOL) and not column.null_count):
         arrays = [chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks]

@@ -18,7 +18,8 @@ from serving.api.pieces import LARGE_BYTES
 from serving.domain.errors import InvalidInput
 from serving.domain.row_problems import shown
 from serving.domain.signature import METHODS, Signature
-from serving.prediction import Answer, Limits, PredictRequest, execute, hold
+from serving.prediction import Answer, Limits, PredictRequest, Prepared, compute, execute, hold, prepare
+from serving.servable.servable import Servable
 from serving.telemetry.logging import REQUEST_ID
 
 
@@ -39,12 +40,17 @@ class Inference:
         with hold(self._state, self._limits, *asked) as servable:
             call.model, call.version = servable.id.model, servable.id.version
             signature = servable.signature
-            is_large = len(raw) > LARGE_BYTES
-            wanted = await asyncio.to_thread(_read, request, signature) if is_large else _read(request, signature)
-            answer = await execute(servable, wanted, self._limits_of(call))
+            if len(raw) > LARGE_BYTES:
+                prepared = await asyncio.to_thread(self._prepare, servable, request)
+                answer = await compute(servable, prepared, self._limits_of(call))
+            else:
+                answer = await execute(servable, _read(request, signature), self._limits_of(call))
         call.rows = answer.rows
         write = partial(_write, request, answer, signature)
         return write() if is_small(answer) else await asyncio.to_thread(write)
+
+    def _prepare(self, servable: Servable, request: ModelInferRequest) -> Prepared:
+        return prepare(servable, _read(request, servable.signature), self._limits)
 
     def _limits_of(self, call: Call) -> Limits:
         left = call.seconds_left()

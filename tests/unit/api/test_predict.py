@@ -11,6 +11,7 @@ import orjson
 import pytest
 from fastapi import FastAPI
 
+from serving.api.pieces import LARGE_BYTES
 from serving.domain.errors import DeadlineExceeded, HostLost, ModelFailed
 from serving.registry import ActiveReference, ModelReference
 from serving.servable.servable import Servable
@@ -351,6 +352,16 @@ def test_a_request_that_is_traced_takes_the_long_way_so_that_its_route_is_known(
     assert not run(routed())
 
 
+@pytest.mark.parametrize("padding", [0, LARGE_BYTES])
+def test_a_body_that_cannot_be_read_is_refused_in_the_name_of_who_would_have_answered(padding: int) -> None:
+    body = b"[" + b" " * padding
+    app = make_app()
+    refused = predict(app, body)
+    assert (refused.status_code, refused.json()["version"]) == (400, "3")
+    assert refused.headers["x-model-version"] == "3"
+    assert predict(app, body, "/models/nope/predict").status_code == 404
+
+
 def test_requests_are_counted_by_version_and_status() -> None:
     app = make_app()
     predict(app, {"instances": ROWS})
@@ -361,6 +372,6 @@ def test_requests_are_counted_by_version_and_status() -> None:
     assert 'serving_requests_total{model="iris",status="200",version="3"} 1.0' in text
     assert 'serving_requests_total{model="iris",status="422",version="3"} 1.0' in text
     assert 'serving_requests_total{model="",status="404",version=""} 1.0' in text
-    assert 'serving_requests_total{model="",status="400",version=""} 1.0' in text
+    assert 'serving_requests_total{model="iris",status="400",version="3"} 1.0' in text
     assert 'serving_rows_total{model="iris",version="3"} 2.0' in text
     assert "nope" not in text

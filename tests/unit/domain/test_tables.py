@@ -50,6 +50,35 @@ def test_float64_in_order_is_not_copied() -> None:
     assert table_to_batch(NUMBERS, Table(3, matrix, names=("a", "b"))).matrix is matrix
 
 
+BASE = np.arange(24.0).reshape(4, 6)
+LAYOUTS = {
+    "rows of one matrix, as Arrow has them": list(BASE[1:4]),
+    "columns of one matrix": list(BASE.T[:3]),
+    "backwards": list(BASE[3:0:-1]),
+    "every second value": [row[::2] for row in BASE[:3]],
+    "one column three times": [BASE[2]] * 3,
+    "at unequal distances": [BASE[0], BASE[1], BASE[3]],
+    "each on its own": [row.copy() for row in BASE[:3]],
+    "at equal distances, of unequal steps": [BASE[0, :3], BASE[1, ::2], BASE[2, :3]],
+    "at equal distances, of unequal types": [BASE[0], BASE[1].view(np.int64), BASE[2]],
+    "many of them": [np.full(5_000, place) for place in range(3)],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_columns_become_the_same_matrix_wherever_they_lie(layout: str) -> None:
+    """Some of them are a matrix in memory already, and are turned as one."""
+    columns = LAYOUTS[layout]
+    features = tuple(Feature(name=name) for name in "abc")
+    batch = table_to_batch(
+        Signature(features=features, methods=("predict",)), Table(len(columns[0]), columns=(*columns,))
+    )
+    np.testing.assert_array_equal(batch.matrix, np.column_stack(columns))
+    assert batch.matrix is not None
+    assert batch.matrix.flags.c_contiguous
+    assert batch.matrix.flags.writeable
+
+
 def test_named_columns_are_put_in_order() -> None:
     batch = table_to_batch(NUMBERS, Table(1, np.array([[2.0, 1.0]]), names=("b", "a")))
     assert batch.matrix is not None

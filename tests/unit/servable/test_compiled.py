@@ -161,16 +161,21 @@ def test_a_guard_names_the_cell_at_fault(
 
 @pytest.mark.parametrize("is_nullable", [False, True])
 @pytest.mark.parametrize("cell", [6.0, -6.0])
-def test_one_row_of_numbers_is_held_to_the_same(is_nullable: bool, cell: float) -> None:
+@pytest.mark.parametrize("rows", [1, 2, 70])
+def test_rows_of_numbers_are_held_to_the_same(rows: int, cell: float, is_nullable: bool) -> None:
     features = tuple(Feature(name=name, nullable=is_nullable) for name in "ab")
     check = GuardCheck(Guard(largest=5.0), Signature(features=features, methods=("predict",)))
-    check.check(Batch(1, matrix=np.array([[5.0, -5.0]])))
-    with pytest.raises(InvalidInput, match=r"'b' is -?6"):
-        check.check(Batch(1, matrix=np.array([[0.0, cell]])))
+
+    def last(*cells: float) -> Batch:
+        return Batch(rows, matrix=np.array([[5.0, -5.0]] * (rows - 1) + [cells]))
+
+    check.check(last(5.0, -5.0))
+    with pytest.raises(InvalidInput, match=rf"row {rows - 1}: 'b' is -?6"):
+        check.check(last(0.0, cell))
     if is_nullable:
-        check.check(Batch(1, matrix=np.array([[np.nan, 0.0]])))
-        with pytest.raises(InvalidInput):
-            check.check(Batch(1, matrix=np.array([[np.nan, cell]])))
+        check.check(last(np.nan, 0.0))
+        with pytest.raises(InvalidInput, match=rf"row {rows - 1}: 'b' is -?6"):
+            check.check(last(np.nan, cell))
 
 
 def test_a_busy_interpreter_does_not_make_a_graph_seem_slow(pool: Any) -> None:
