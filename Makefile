@@ -69,9 +69,9 @@ bench-peers: install ## measure other model servers beside this one; installs th
 bench-swap: install ## swap a gigabyte into this server, the usual service and MLServer under load
 	$(BIN)/python -m benchmarks $(ARGS) swap_peers
 
-# uv resolves for Python 3.11 on Linux and keeps what is pinned; ARGS=--upgrade takes the newest, ARGS="-P numpy" one.
+# uv resolves for Python 3.11 and newer on any platform and keeps what is pinned; ARGS=--upgrade takes the newest, ARGS="-P numpy" one.
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/lock/bin/uv pip compile --quiet --no-config \
-	--python-version 3.11 --python-platform linux --generate-hashes --no-annotate $(ARGS)
+	--python-version 3.11 --universal --fork-strategy fewest --generate-hashes --no-annotate $(ARGS)
 
 lock: ## write the requirements*.lock files from pyproject.toml
 	$(PYTHON) -m venv $(VENV)/lock

@@ -9,12 +9,14 @@ there are. Then each run of rows is parsed, converted and dropped before the nex
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from serving.api.numbers import NumberReader, count_arrays
 from serving.api.predict_body import parse, rows_of, strings_in
 from serving.api.strict_json import MAX_DEPTH, count_strings, loads, refuse_repeats, with_repeats
 from serving.conversion import Piece
@@ -60,12 +62,18 @@ class RowPieces:
 
     def __iter__(self) -> Iterator[Piece]:
         """Parse piece after piece; raises NotJson or InvalidInput (a repeated key)."""
+        numbers = NumberReader()
         if self._is_guess:
-            yield from self._guessed()
+            yield from self._guessed(numbers)
             return
         first_row = 0
         for start, end, count in self._cuts:
             fragment = b"[" + self._raw[start:end] + b"]"
+            matrix = numbers.matrix(fragment)
+            if matrix is not None and len(matrix) == count:
+                yield Piece(partial(orjson.loads, fragment), False, matrix)
+                first_row += count
+                continue
             rows = loads(fragment, start, self._max_depth)
             if len(rows) != count:
                 raise NotJson(f"the body is not JSON: a row is missing between two commas near byte {start}")
@@ -74,11 +82,16 @@ class RowPieces:
             yield Piece(rows, b"true" in fragment or b"false" in fragment)
             first_row += count
 
-    def _guessed(self) -> Iterator[Piece]:
+    def _guessed(self, numbers: NumberReader) -> Iterator[Piece]:
         """Parse where the cuts were searched for; what does not come out as rows is found out about the other way."""
         done = 0
         for start, end, count in self._cuts:
             fragment = b"[" + self._raw[start:end] + b"]"
+            matrix = numbers.matrix(fragment)
+            if matrix is not None:
+                yield Piece(partial(orjson.loads, fragment), False, matrix)
+                done += count
+                continue
             try:
                 rows = orjson.loads(fragment)
             except orjson.JSONDecodeError:
@@ -124,7 +137,9 @@ def split(raw: bytes, max_depth: int = MAX_DEPTH) -> tuple[bytes, RowPieces] | N
 def _search(raw: bytes) -> list[tuple[int, int, int]] | None:
     """Cut ``{"instances":[[...],[...]]}`` after every so many bytes; None for anything that looks otherwise."""
     start = raw.find(b"[", 0, _HEAD_BYTES) + 1
-    if not start or raw[: start - 1].replace(b" ", b"") != _USUAL or raw.count(b'"') != 2 or raw.count(b"{") != 1:
+    if not start or raw[: start - 1].replace(b" ", b"") != _USUAL:
+        return None
+    if raw.find(b'"', start) >= 0 or raw.find(b"{", start) >= 0:
         return None
     end = raw.rfind(b"]", len(raw) - _TAIL_BYTES)
     if end < start or raw[end:].split() not in ([b"]}"], [b"]", b"}"]):
@@ -134,11 +149,11 @@ def _search(raw: bytes) -> list[tuple[int, int, int]] | None:
         comma = raw.find(b"],", start + PIECE_BYTES, end) + 1
         if not comma or comma - start > 2 * PIECE_BYTES:
             break
-        found.append((start, comma, raw.count(b"[", start, comma)))
+        found.append((start, comma, count_arrays(raw, start, comma)))
         start = comma + 1
     if end - start > 2 * PIECE_BYTES:
         return None
-    return [*found, (start, end, raw.count(b"[", start, end))]
+    return [*found, (start, end, count_arrays(raw, start, end))]
 
 
 def _precise(raw: bytes, max_depth: int) -> PredictRequest:

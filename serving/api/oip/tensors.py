@@ -81,9 +81,14 @@ def from_values(name: str, datatype: str, shape: tuple[int, ...], values: list[A
     try:
         if dtype.kind != "f":
             return Tensor(name, datatype, shape, np.array(flat, dtype))
-        numbers = np.array(flat, np.float64)
+        return from_numbers(name, datatype, shape, np.array(flat, np.float64))
     except OverflowError:
         raise InvalidInput(f"input {shown(name)}: a number is beyond the range of {datatype}") from None
+
+
+def from_numbers(name: str, datatype: str, shape: tuple[int, ...], numbers: NDArray[np.float64]) -> Tensor:
+    """Make a tensor of FP16, FP32 or FP64 of as many numbers, shape (values,), as its shape says."""
+    dtype = DTYPES[datatype]
     return Tensor(name, datatype, shape, numbers if dtype.itemsize == numbers.itemsize else _narrowed(numbers, dtype))
 
 

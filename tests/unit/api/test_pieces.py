@@ -13,11 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.api import pieces
+from serving.api import numbers, pieces
 from serving.api.pieces import LARGE_BYTES, RowPieces, parse_large
 from serving.api.predict_body import parse
+from serving.conversion import Piece
 from serving.domain.errors import InvalidInput, NotJson, RequestRefused
-from serving.domain.signature import Feature, Signature
+from serving.domain.signature import Dtype, Feature, Signature
 from serving.prediction import PredictRequest
 from tests.fakes import MIXED, FakeEngine, echo, make_app, make_client, make_reference, make_servable, predict, run
 
@@ -37,7 +38,7 @@ def outcome(read: Any, raw: bytes) -> Any:
     try:
         request: PredictRequest = read(raw)
         rows = request.rows
-        found = rows if isinstance(rows, list) else [row for piece in rows for row in piece.rows]
+        found = rows if isinstance(rows, list) else [row for piece in rows for row in checked(piece).rows]
         if all(isinstance(row, list) and not any(isinstance(cell, list) for cell in row) for row in found):
             assert len(found) == len(rows)  # exact wherever a model may take the rows
         return found, request.method, request.is_single
@@ -45,8 +46,22 @@ def outcome(read: Any, raw: bytes) -> Any:
         return type(error), str(error) if isinstance(error, InvalidInput) else None
 
 
+def checked(piece: Piece) -> Piece:
+    """See to it that a piece says the same both ways."""
+    if piece.matrix is not None:
+        assert piece.matrix.tolist() == piece.rows
+    return piece
+
+
+@pytest.fixture(params=["simdjson", "no simdjson"])
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "no simdjson":
+        monkeypatch.setattr(numbers, "_parser_type", lambda: None)
+
+
 cells = st.none() | st.booleans() | st.integers(-99, 99) | st.floats(-9, 9) | st.text('a"\\[]{},:é\n', max_size=6)
-rows = st.lists(
+figures = st.integers(-99, 99) | st.floats(-9, 9)
+rows = st.lists(st.lists(figures, min_size=3, max_size=3), max_size=9) | st.lists(
     st.lists(cells, max_size=4) | st.dictionaries(st.text('a"\\[,', max_size=2), cells, max_size=3) | cells, max_size=9
 )
 bodies = st.fixed_dictionaries(
@@ -54,7 +69,7 @@ bodies = st.fixed_dictionaries(
 ) | st.fixed_dictionaries({"input": cells | st.lists(cells)})
 
 
-@pytest.mark.usefixtures("_tiny")
+@pytest.mark.usefixtures("_tiny", "_both_ways")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(bodies, st.booleans(), st.sampled_from([None, 1]), st.data())
 def test_a_body_in_pieces_is_the_body_as_a_whole(
@@ -70,7 +85,7 @@ def test_a_body_in_pieces_is_the_body_as_a_whole(
     assert repr(outcome(parse_large, broken)) == repr(outcome(parse, broken))
 
 
-@pytest.mark.usefixtures("_tiny")
+@pytest.mark.usefixtures("_tiny", "_both_ways")
 @pytest.mark.parametrize(
     "raw",
     [
@@ -100,6 +115,7 @@ def body_with(row: str, at: int, count: int = MANY) -> bytes:
     return f'{{"instances": [{", ".join(rows)}]}}'.encode()
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("at", [0, 1, MANY // 2, MANY - 1])
 @pytest.mark.parametrize(
     ("row", "said"),
@@ -119,16 +135,28 @@ def test_a_row_at_fault_is_named_wherever_it_is(row: str, said: str, at: int) ->
     assert response.json()["detail"].startswith(f"row {at}, {said}")
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("at", [0, MANY // 2, MANY - 1])
 def test_a_short_row_and_a_row_of_another_kind_are_named_wherever_they_are(at: int) -> None:
     response = predict(make_app(), body_with("[1, 2]", at))
     assert response.json()["detail"].startswith(f"row {at} has 2 values, the model takes 4")
-    rows: list[Any] = [ROW] * at + [{"x0": 1, "x1": 2, "x2": 3, "x3": 4}] * (MANY - at)
+    named = {"x0": 1, "x1": 2, "x2": 3, "x3": 4}
+    rows: list[Any] = [ROW] * at + [named] * (MANY - at)
     response = predict(make_app(), {"instances": rows})
     expected = 200 if at == 0 else 422
     assert response.status_code == expected
     if at:
         assert f"row {at} is an object, row 0 is an array" in response.json()["detail"]
+        response = predict(make_app(), {"instances": [named] * at + [ROW] * (MANY - at)})
+        assert f"row {at} is an array, row 0 is an object" in response.json()["detail"]
+
+
+@pytest.mark.usefixtures("_both_ways")
+@pytest.mark.parametrize("width", [3, 5])
+def test_rows_that_are_all_too_short_or_too_long_are_refused(width: int) -> None:
+    response = predict(make_app(), {"instances": [[1.5] * width] * MANY})
+    assert response.status_code == 422
+    assert response.json()["detail"].startswith(f"row 0 has {width} values, the model takes 4")
 
 
 def test_large_bodies_that_are_not_json_are_400_with_a_place() -> None:
@@ -160,6 +188,21 @@ def test_a_large_body_is_answered_like_a_small_one() -> None:
     assert np.array_equal(matrix, np.array(rows))
 
 
+@pytest.mark.usefixtures("_both_ways")
+def test_numbers_stay_what_they_are_where_a_model_takes_other_things_too() -> None:
+    """A feature of any kind tells 1 from 1.0: rows of numbers only are no matrix for such a model."""
+    features = (Feature(name="code", dtype=Dtype.ANY), Feature(name="size"))
+    engine = FakeEngine(lambda _method, batch: np.zeros(batch.rows))
+    servable = make_servable("codes", "1", engine, Signature(features=features, methods=("predict",)))
+    app = make_app(make_reference(codes=servable))
+    rows = [[index, index / 2] for index in range(MANY)]
+    assert predict(app, {"instances": rows}, "/models/codes/predict").status_code == 200
+    assert engine.batches[0].columns is not None
+    codes = list(engine.batches[0].columns[0])
+    assert codes == [row[0] for row in rows]
+    assert {type(code) for code in codes} == {int}
+
+
 def test_columns_of_a_large_body_are_joined_whatever_their_pieces_held() -> None:
     engine = FakeEngine(echo)
     app = make_app(make_reference(mixed=make_servable("mixed", "1", engine, MIXED)))
@@ -188,6 +231,14 @@ def test_more_rows_than_allowed_are_counted_before_they_are_read() -> None:
     assert len(request.rows) == MANY
     response = predict(make_app(server={"max_rows": MANY - 1}), body_with("[5.1, 3.5, 1.4, 0.2]", 0))
     assert (response.status_code, response.json()["detail"][:10]) == (413, "20000 rows")
+
+
+@pytest.mark.skipif(numbers._parser_type() is None, reason="simdjson has no wheel for this Python")
+@pytest.mark.parametrize("body", [b'{"instances":[%b]}', b'{"method":"predict","instances":[%b]}'])
+def test_rows_of_numbers_never_become_python_objects(body: bytes) -> None:
+    request = parse_large(body % b",".join([b"[5.1,3.5]"] * MANY))
+    matrices = [piece.matrix for piece in request.rows]  # type: ignore[union-attr]
+    assert all(matrix is not None and matrix.shape[1] == 2 for matrix in matrices)
 
 
 @pytest.mark.parametrize("form", [list, dict], ids=["arrays", "objects"])
