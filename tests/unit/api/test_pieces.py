@@ -49,7 +49,7 @@ def outcome(read: Any, raw: bytes) -> Any:
 def checked(piece: Piece) -> Piece:
     """See to it that a piece says the same both ways."""
     if piece.matrix is not None:
-        assert piece.matrix.tolist() == piece.rows
+        assert piece.matrix.tolist() == [[float(cell) for cell in row] for row in piece.rows]
     return piece
 
 
