@@ -44,6 +44,7 @@ def test_kill_9_of_a_serving_host_costs_no_request(usual: Server) -> None:
     with Traffic(usual.url, "served") as traffic:
         for _ in range(5):
             (host,) = until(lambda: _hosts(usual, others), "a host")
+            others.extend(host.children())  # the zygote inherits them, for as long as they take to end
             seen = len(traffic.replies)
             host.kill()
             until(lambda host=host: not psutil.pid_exists(host.pid), "its end")
@@ -97,6 +98,7 @@ def test_kill_9_of_a_loading_host_is_tried_again_once(usual: Server) -> None:
     for _ in range(2):
         usual.wait_state("loading", 2, "LOADING")
         (newest,) = until(lambda: _hosts(usual, known), "one more host")
+        known.extend(newest.children())  # the zygote inherits them, for as long as they take to end
         newest.kill()
         until(lambda newest=newest: not psutil.pid_exists(newest.pid), "its end")
     refused = usual.wait_state("loading", 2, "REJECTED")
