@@ -9,7 +9,7 @@ from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
 from serving import prediction, registry
-from serving.api.problems import status_of
+from serving.api.problems import kind_of
 from serving.domain.errors import ServingError, Unavailable
 from serving.domain.signature import Method, Signature
 from serving.servable.servable import Servable
@@ -71,4 +71,4 @@ def model(name: str) -> Callable[[HTTPConnection], AsyncIterator[Model]]:
 
 def _http(error: ServingError) -> HTTPException:
     headers = {"Retry-After": str(error.retry_after_seconds)} if isinstance(error, Unavailable) else None
-    return HTTPException(status_of(error), str(error), headers)
+    return HTTPException(kind_of(error).status, str(error), headers)

@@ -1,8 +1,8 @@
-"""The service over HTTP. One file for each protocol; errors become problems in one place."""
+"""The service over HTTP: one file or package for each protocol, and one place where errors get the shape of theirs."""
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 from serving.api import (
     access,
@@ -17,11 +17,12 @@ from serving.api import (
     schemas,
     tensorflow,
 )
+from serving.api.dialect import Dialect
 from serving.api.edge import Edge, Front
 from serving.api.endpoint import Endpoint
 from serving.api.oip import infer_docs, metadata, repository, rest
 from serving.api.oip import schemas as oip_schemas
-from serving.api.paths import MLFLOW, NATIVE, OPEN_INFERENCE, TENSORFLOW
+from serving.api.paths import MLFLOW, NATIVE, OPEN_INFERENCE, TENSORFLOW, path_of, protocol_of
 from serving.api.shortcut import RequestIds, Shortcut
 
 __all__ = ["install"]
@@ -34,12 +35,13 @@ def install(app: FastAPI) -> None:
     `access`, `shortcut`, `front` and `admin_front` are there from now on, for a server that can use them.
     """
     app.state.access = access.Access()
-    endpoints = {
-        NATIVE: Endpoint(app.state.access, predict.Native()),
-        OPEN_INFERENCE: Endpoint(app.state.access, rest.OpenInference()),
-        MLFLOW: Endpoint(app.state.access, mlflow.Scoring()),
-        **{TENSORFLOW[verb]: Endpoint(app.state.access, kind()) for verb, kind in tensorflow.VERBS.items()},
+    dialects: dict[str, Dialect] = {
+        NATIVE: predict.Native(),
+        OPEN_INFERENCE: rest.OpenInference(),
+        MLFLOW: mlflow.Scoring(),
+        **{TENSORFLOW[verb]: kind() for verb, kind in tensorflow.VERBS.items()},
     }
+    endpoints = {name: Endpoint(app.state.access, dialect) for name, dialect in dialects.items()}
     predict.add_routes(app, endpoints[NATIVE])
     infer_docs.add_routes(app, endpoints[OPEN_INFERENCE])
     mlflow.add_routes(app, endpoints[MLFLOW])
@@ -48,7 +50,7 @@ def install(app: FastAPI) -> None:
         app.include_router(router)
     for router in (mlflow.router, tensorflow.router):
         app.include_router(router)
-    problems.install(app)
+    problems.install(app, lambda request, refusal: dialects[_protocol_of(request)].refuse(refusal))
     bodies = (*infer_docs.COMPONENTS, oip_schemas.IndexRequest, oip_schemas.LoadRequest, schemas.Pin, schemas.Rollback)
     openapi.install(app, *predict_docs.COMPONENTS, *bodies, *mlflow.COMPONENTS, *tensorflow.COMPONENTS)
     ids = RequestIds()
@@ -56,3 +58,7 @@ def install(app: FastAPI) -> None:
     app.state.front = Front(app, endpoints, ids)
     app.state.admin_front = Front(app, endpoints, ids, is_for_operators=True)
     app.add_middleware(Edge, endpoints=endpoints, ids=ids)
+
+
+def _protocol_of(request: Request) -> str:
+    return protocol_of(path_of(request.scope["path"], request.scope.get("root_path", "")))

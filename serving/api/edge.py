@@ -9,6 +9,7 @@ from time import perf_counter
 import structlog
 from starlette.applications import Starlette
 from starlette.datastructures import State
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -99,7 +100,7 @@ class Edge:
         except ClientDisconnect:
             status = status or CLIENT_GONE
         except Exception as error:  # noqa: BLE001 - the last resort: no traceback leaves, no connection is dropped
-            response = problems.respond(error)
+            response = self._endpoints[protocol_of(path)].refuse(error)
             if not status:
                 await response(scope, receive, send_with_header)
         return status
@@ -110,7 +111,7 @@ class Edge:
         server = self._settings.server
         is_elsewhere = server.admin_port is not None and OPERATORS not in scope and is_for_operators(path)
         if is_elsewhere or (path in DOCS and not server.docs):
-            return problems.problem(problems.NOT_FOUND, problems.NOTHING_HERE, {})
+            return self._endpoints[protocol_of(path)].refuse(HTTPException(404, problems.NOTHING_HERE))
         if is_read(scope["method"], path):
             access: Access = scope["app"].state.access
             try:

@@ -77,12 +77,18 @@ def _tensorflow(path: str) -> tuple[str, dict[str, str]] | None:
 
 
 def protocol_of(path: str) -> str:
-    """Return the dialect that the clients of a path, which is no prediction's, read errors in."""
-    if path.startswith("/v1/"):
-        return TENSORFLOW["predict"]
-    if path.startswith("/v2/"):
-        return OPEN_INFERENCE
-    return MLFLOW if path == "/version" else NATIVE
+    """Return the dialect that the clients of a path read errors in."""
+    found = prediction_of(path)
+    if found is not None:
+        return found[0]
+    match path.split("/"):
+        case ["", "v1", *_]:
+            return TENSORFLOW["predict"]
+        case ["", "v2", *_]:
+            return OPEN_INFERENCE
+        case ["", "ping" | "health" | "version"]:
+            return MLFLOW
+    return NATIVE
 
 
 def path_of(full: str, root: str) -> str:

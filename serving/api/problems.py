@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http import client
 from typing import Any
@@ -45,7 +45,7 @@ BUG = "this is a bug in the server; its log has the reason under this request id
 INTERNAL = Kind(500, "internal", "The server failed")
 ADMIN_REFUSED = Kind(401, "admin-refused", "Not allowed without the admin token")
 ACCESS_REFUSED = Kind(401, "access-refused", "Not allowed without a token for it")
-NOT_FOUND = Kind(404, "not-found", "Not Found")
+INVALID_REQUEST = Kind(422, "invalid-request", "The request does not fit this route")
 # What the connection itself answers, before there is a request: see `serving.http1`.
 BAD_REQUEST = Kind(400, "bad-request", "What was sent is not HTTP")
 HEAD_TOO_SLOW = Kind(408, "head-too-slow", "The request did not arrive in time")
@@ -86,45 +86,46 @@ class Problem(BaseModel):
     request_id: str | None = None
 
 
-def install(app: FastAPI) -> None:
-    """Make `app` answer every error as a problem: this package's, the framework's and unexpected ones."""
-    app.add_exception_handler(errors.ServingError, _on_error)
-    app.add_exception_handler(AccessRefused, _on_error)
-    app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(RequestValidationError, _on_validation_error)
-    app.add_exception_handler(Exception, _on_error)
+def install(app: FastAPI, answer: Callable[[Request, Refusal], Response] | None = None) -> None:
+    """Make `app` answer every error: this package's, the framework's and unexpected ones.
 
-
-def respond(error: Exception, model: str | None = None, version: str | None = None) -> Response:
-    """Return the problem for `error`. `model` and `version` are what answered or was asked, where that is known.
-
-    An error nobody foresaw is logged with its traceback and answered without any of it.
+    `answer` gives each its shape; without it every error is a problem.
     """
-    return problem_of(refusal_of(error, model, version))
+    shape = answer or (lambda _, refusal: problem_of(refusal))
+
+    async def on_error(request: Request, error: Exception) -> Response:
+        refusal = refusal_of(error, *names_of(request.path_params))
+        if isinstance(error, HTTPException):
+            refusal = refusal._replace(detail=_explained(request, error))
+        return shape(request, refusal)
+
+    for kind in (errors.ServingError, AccessRefused, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, on_error)
 
 
 def problem_of(refusal: Refusal) -> Response:
     """Return the problem for a refusal."""
-    error = refusal.error
-    if isinstance(error, AccessRefused):
-        kind = replace(ADMIN_REFUSED if error.scope is TokenScope.ADMIN else ACCESS_REFUSED, status=error.status)
-    else:
-        kind = kind_of(error)
+    kind = kind_of(refusal.error)
     return problem(kind, refusal.detail, dict(refusal.headers), refusal.model, refusal.version)
 
 
 def refusal_of(error: Exception, model: str | None = None, version: str | None = None) -> Refusal:
     """Return what every protocol says of `error` in its own shape; logs one that nobody foresaw, with its traceback."""
     headers: dict[str, str] = {}
-    if isinstance(error, AccessRefused):
-        if error.challenge is not None:
-            headers["WWW-Authenticate"] = error.challenge
-        return Refusal(error, error.status, str(error), headers, model, version)
     kind = kind_of(error)
     if kind is INTERNAL:
         log.error("request_failed", model=model, version=version, exc_info=error)
         return Refusal(error, kind.status, BUG, headers)
-    if kind.status == 503:
+    if isinstance(error, AccessRefused):
+        if error.challenge is not None:
+            headers["WWW-Authenticate"] = error.challenge
+    elif isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        where = " ".join(str(part) for part in first["loc"])
+        return Refusal(error, kind.status, f"{where}: {first['msg']}", headers, model, version)
+    elif isinstance(error, HTTPException):
+        return Refusal(error, kind.status, str(error.detail), error.headers or {}, model, version)
+    elif kind.status == 503:
         headers["Retry-After"] = str(getattr(error, "retry_after_seconds", 1))
     if getattr(error, "closes_connection", False):
         headers["Connection"] = "close"
@@ -133,12 +134,14 @@ def refusal_of(error: Exception, model: str | None = None, version: str | None =
 
 def kind_of(error: Exception) -> Kind:
     """Find the nearest class of `error` that has a kind; everything else is the server's own failure."""
+    if isinstance(error, AccessRefused):
+        return replace(ADMIN_REFUSED if error.scope is TokenScope.ADMIN else ACCESS_REFUSED, status=error.status)
+    if isinstance(error, RequestValidationError):
+        return INVALID_REQUEST
+    if isinstance(error, HTTPException):
+        phrase = client.responses.get(error.status_code, "Error")
+        return Kind(error.status_code, phrase.lower().replace(" ", "-"), phrase)
     return next((KINDS[base] for base in type(error).__mro__ if base in KINDS), INTERNAL)
-
-
-def status_of(error: Exception) -> int:
-    """Return the HTTP status that `error` is answered with."""
-    return error.status if isinstance(error, AccessRefused) else kind_of(error).status
 
 
 def problem(
@@ -175,28 +178,12 @@ def names_of(params: Mapping[str, str]) -> tuple[str | None, str | None]:
     return model, version
 
 
-async def _on_error(request: Request, error: Exception) -> Response:
-    return respond(error, *names_of(request.path_params))
-
-
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    phrase = client.responses.get(error.status_code, "Error")
+def _explained(request: Request, error: HTTPException) -> str:
+    """Return what the framework says, and of what there is not what there is."""
     detail = str(error.detail)
-    if error.status_code == 404 and detail == phrase:
-        detail = NOTHING_HERE + ("; GET /docs lists what there is" if request.app.state.settings.server.docs else "")
-    elif error.status_code == 405:
+    if error.status_code == 404 and detail == client.responses[404]:
+        return NOTHING_HERE + ("; GET /docs lists what there is" if request.app.state.settings.server.docs else "")
+    if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        detail = f"{request.method[:20]} is not possible here" + (f"; allowed: {allowed}" if allowed else "")
-    kind = Kind(error.status_code, phrase.lower().replace(" ", "-"), phrase)
-    return problem(kind, detail, dict(error.headers or {}))
-
-
-async def _on_validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = " ".join(str(part) for part in first["loc"])
-    detail = f"{where}: {first['msg']}"
-    return problem(
-        Kind(422, "invalid-request", "The request does not fit this route"), detail, {}, *names_of(request.path_params)
-    )
+        return f"{request.method[:20]} is not possible here" + (f"; allowed: {allowed}" if allowed else "")
+    return detail

@@ -1,10 +1,7 @@
-"""Routes as the protocols need them: those of predictions go straight to an ASGI application, others refuse each in
-its own shape.
-"""
+"""Routes of predictions: they go straight to an ASGI application."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,11 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.api import problems
-from serving.api.access import AccessRefused
-from serving.api.dialect import Refusal
 from serving.api.endpoint import Endpoint
-from serving.domain.errors import ServingError
 
 
 class PredictRoute(APIRoute):
@@ -25,24 +18,6 @@ class PredictRoute(APIRoute):
     def __init__(self, path: str, endpoint: Any, **options: Any) -> None:
         super().__init__(path, _documented, **options)
         self.app = endpoint
-
-
-def refusing(refuse: Callable[[Refusal], Response]) -> type[APIRoute]:
-    """Return the class of routes whose errors are answered by `refuse`: those of a protocol with a shape of its own."""
-
-    class RefusingRoute(APIRoute):
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            handle = super().get_route_handler()
-
-            async def answer(request: Request) -> Response:
-                try:
-                    return await handle(request)
-                except (ServingError, AccessRefused) as error:
-                    return refuse(problems.refusal_of(error, *problems.names_of(request.path_params)))
-
-            return answer
-
-    return RefusingRoute
 
 
 def add_prediction(app: FastAPI, endpoint: Endpoint, path: str, name: str, **documentation: Any) -> None:

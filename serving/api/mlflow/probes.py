@@ -7,8 +7,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
-from serving.api.mlflow.refusals import refuse
-from serving.api.routes import refusing
 from serving.domain.status import Status
 
 NEWLINE = "\n"
@@ -18,7 +16,7 @@ _PROBE: dict[int | str, dict[str, Any]] = {
     503: {"description": "Starting, nothing active, or stopping.", "content": _TEXT},
 }
 
-router = APIRouter(tags=["mlflow"], route_class=refusing(refuse))
+router = APIRouter(tags=["mlflow"])
 
 
 @router.get("/ping", summary="Can requests be answered? (SageMaker, MLflow)", responses=_PROBE, response_class=Response)

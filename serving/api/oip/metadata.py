@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from serving.api.endpoint import find_explained
 from serving.api.models import ModelName, VersionName, known_model
-from serving.api.oip.refusals import OpenInferenceRoute, errors_of
+from serving.api.oip.refusals import errors_of
 from serving.api.oip.schemas import (
     Live,
     ModelMetadata,
@@ -29,7 +29,7 @@ from serving.telemetry.metrics import Metrics
 EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics")
 NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": ModelReady, "description": "Known, and not ready."}}
 
-router = APIRouter(prefix="/v2", tags=["open inference protocol"], route_class=OpenInferenceRoute)
+router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 
 @router.get("", summary="The server")

@@ -15,7 +15,7 @@ from starlette.datastructures import State as AppState
 
 from serving.api.admin import Actor, audited, read_body
 from serving.api.models import ModelName, known_in
-from serving.api.oip.refusals import OpenInferenceRoute, errors_of
+from serving.api.oip.refusals import errors_of
 from serving.api.oip.schemas import IndexEntry, IndexRequest, LoadRequest
 from serving.api.openapi import body_of
 from serving.domain.errors import DeadlineExceeded, InvalidInput
@@ -32,7 +32,7 @@ _STATES = (
 )
 _REFUSED = (State.REJECTED, State.FAILED, State.QUARANTINED)
 
-router = APIRouter(prefix="/v2/repository", tags=["open inference protocol"], route_class=OpenInferenceRoute)
+router = APIRouter(prefix="/v2/repository", tags=["open inference protocol"])
 
 
 @router.post(

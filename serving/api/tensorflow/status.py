@@ -8,9 +8,8 @@ from fastapi import APIRouter, Request, Response
 
 from serving.api.endpoint import find_explained
 from serving.api.models import ModelName, VersionName, known_model
-from serving.api.routes import refusing
 from serving.api.tensorflow import schemas
-from serving.api.tensorflow.refusals import refuse, version_of
+from serving.api.tensorflow.refusals import version_of
 from serving.domain.errors import UnknownVersion
 from serving.domain.signature import Dtype, Method, Signature
 from serving.domain.state import State
@@ -39,7 +38,7 @@ _STATES = {
     State.QUARANTINED: ("END", "ABORTED"),
 }
 
-router = APIRouter(prefix="/v1/models", route_class=refusing(refuse))
+router = APIRouter(prefix="/v1/models")
 
 
 @router.get("/{model}", summary="States of a model's versions", **READING)

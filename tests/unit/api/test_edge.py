@@ -178,6 +178,8 @@ def test_an_admin_port_takes_the_operators_part_away_from_the_other_one() -> Non
             assert call(front, method, path, json=body, headers=ADMIN).status_code == 404, path
         expected = 405 if path == "/models/x/pin" else 200
         assert call(app.state.admin_front, method, path, json=body, headers=ADMIN).status_code == expected, path
+    hidden = call(app, "POST", "/v2/repository/index", headers=ADMIN)
+    assert (hidden.status_code, hidden.json()) == (404, {"error": "there is nothing under this path"})
     for front in (app.state.front, app.state.admin_front):
         for path in ("/health/live", "/health/ready", "/models", "/models/iris"):
             assert call(front, "GET", path).status_code == 200

@@ -10,10 +10,11 @@ import orjson
 import pytest
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from structlog.testing import capture_logs
 
 from serving.api import problems
-from serving.api.problems import INTERNAL, KINDS, kind_of, respond, status_of
+from serving.api.problems import INTERNAL, KINDS, kind_of, problem_of, refusal_of
 from serving.domain import errors
 from tests.fakes import call, make_app, run
 
@@ -38,11 +39,16 @@ EXPECTED = {
 }
 
 
+def problem(error: Exception, model: str | None = None, version: str | None = None) -> Response:
+    """Return what the native interface answers."""
+    return problem_of(refusal_of(error, model, version))
+
+
 @pytest.mark.parametrize(("kind", "status"), EXPECTED.items())
 def test_every_error_a_caller_can_meet_has_its_status_and_its_own_type(kind: type[Exception], status: int) -> None:
-    response = respond(kind("one line"), "iris", "3")
+    response = problem(kind("one line"), "iris", "3")
     document = orjson.loads(response.body)
-    assert (response.status_code, document["status"], status_of(kind("x"))) == (status, status, status)
+    assert (response.status_code, document["status"], kind_of(kind("x")).status) == (status, status, status)
     assert (document["detail"], document["model"], document["version"]) == ("one line", "iris", "3")
     assert document["type"].startswith("urn:serving:problem:")
     assert ("retry-after" in response.headers) is (status == 503)
@@ -59,18 +65,18 @@ def test_types_are_unique_and_all_other_errors_are_the_servers_own() -> None:
 
 
 def test_the_seconds_to_wait_are_the_errors_own() -> None:
-    assert respond(errors.Unavailable("later", 7)).headers["retry-after"] == "7"
+    assert problem(errors.Unavailable("later", 7)).headers["retry-after"] == "7"
 
 
 def test_a_detail_is_one_line_of_bearable_length() -> None:
-    document = orjson.loads(respond(errors.ModelFailed("ValueError: x\nTraceback (most recent call last):\n")).body)
+    document = orjson.loads(problem(errors.ModelFailed("ValueError: x\nTraceback (most recent call last):\n")).body)
     assert document["detail"] == "ValueError: x"
-    assert len(orjson.loads(respond(errors.ModelFailed("x" * 10_000)).body)["detail"]) == 1000
+    assert len(orjson.loads(problem(errors.ModelFailed("x" * 10_000)).body)["detail"]) == 1000
 
 
 @pytest.mark.parametrize("text", ["\ud800", "\x00\x1b[31m", 'a"b\\', "\u2028", "é" * 10])
 def test_any_text_makes_a_valid_document(text: str) -> None:
-    document = orjson.loads(respond(errors.InvalidInput(text), text, text).body)
+    document = orjson.loads(problem(errors.InvalidInput(text), text, text).body)
     assert set(document) >= {"type", "title", "status", "detail", "model", "version"}
 
 
@@ -144,6 +150,61 @@ def test_an_error_outside_of_this_packages_middleware_is_a_problem_too() -> None
     response = run(one())
     assert (response.status_code, response.headers["content-type"]) == (500, "application/problem+json")
     assert "secret" not in response.text
+
+
+PROBLEM, ERROR, CODED = {"type", "title", "status", "detail"}, {"error"}, {"error_code", "message"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "shape"),
+    [
+        ("GET", "/nope", 404, PROBLEM),
+        ("DELETE", "/models/iris", 405, PROBLEM),
+        ("GET", "/models/iris/predict", 405, PROBLEM),
+        ("GET", "/v1", 404, ERROR),
+        ("GET", "/v1/nope", 404, ERROR),
+        ("GET", "/v1/models/nope", 404, ERROR),
+        ("DELETE", "/v1/models/iris", 405, ERROR),
+        ("GET", "/v1/models/iris:predict", 404, ERROR),
+        ("GET", "/v2/nope", 404, ERROR),
+        ("GET", "/v2/models/nope", 404, ERROR),
+        ("DELETE", "/v2", 405, ERROR),
+        ("GET", "/v2/models/iris/infer", 405, ERROR),
+        ("POST", "/v2/repository/index", 401, ERROR),
+        ("POST", "/ping", 405, CODED),
+        ("POST", "/version", 405, CODED),
+        ("GET", "/invocations", 405, CODED),
+        ("GET", "/models/iris/invocations", 405, CODED),
+    ],
+)
+def test_an_error_has_the_shape_that_the_clients_of_its_path_read(
+    method: str, path: str, status: int, shape: set[str]
+) -> None:
+    response = call(make_app(), method, path)
+    assert (response.status_code, set(response.json()) - {"model", "version", "request_id"}) == (status, shape)
+    if status == 405:
+        assert response.headers["allow"]
+        assert "allowed:" in response.text
+
+
+@pytest.mark.parametrize(
+    ("path", "shape"), [("/models", PROBLEM), ("/v1/models/iris", ERROR), ("/v2", ERROR), ("/version", CODED)]
+)
+def test_a_refused_reader_is_answered_in_that_shape_too(path: str, shape: set[str]) -> None:
+    response = call(make_app(security={"read_token": "reads"}), "GET", path)
+    assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+    assert set(response.json()) - {"request_id"} == shape
+
+
+@pytest.mark.parametrize(
+    ("path", "shape"), [("/models", PROBLEM), ("/v1/models/iris", ERROR), ("/v2/health/ready", ERROR), ("/ping", CODED)]
+)
+def test_a_failure_nobody_foresaw_is_answered_in_that_shape_too(path: str, shape: set[str]) -> None:
+    app = make_app()
+    app.state.status = None
+    response = call(app, "GET", path)
+    assert (response.status_code, set(response.json()) - {"request_id"}) == (500, shape)
+    assert "NoneType" not in response.text
 
 
 def test_another_app_can_have_the_same_problems() -> None:
