@@ -53,9 +53,9 @@ def lift(raw: bytes, max_depth: int) -> Any | None:
     done = 0
     for match in _DATA.finditer(raw):
         start = match.end()
-        if start < done:
-            return None
         end = _end_of(raw, start)
+        if start < done or not end:  # no JSON; looking for the end of each of many would take for ever
+            return None
         if end - start >= LEAST_BYTES:
             parts += [raw[done:start], b'"%b%d"' % (mark.encode(), len(found))]
             found.append(Numbers(raw, start, end, max_depth))

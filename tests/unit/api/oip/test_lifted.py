@@ -172,3 +172,9 @@ def test_numbers_that_are_no_data_of_an_input_are_left_where_they_are() -> None:
         f'{{"data": [[[{many}]]]}}',
     ):
         assert lift(raw.encode(), 16) is None, raw[:40]
+
+
+@pytest.mark.parametrize("opening", [b'"data":[1,', b'"data":[[1],', b'"data":[' + b" " * 60])
+def test_many_arrays_without_an_end_take_no_longer_than_one(opening: bytes) -> None:
+    """Whoever looks for the end of each reads 4 MB half a million times."""
+    assert lift(opening * ((4 << 20) // len(opening)), 16) is None
