@@ -28,11 +28,12 @@ class Terminal(io.StringIO):
 def _as_it_was() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
+    before = structlog.get_config()
     yield
     root.handlers[:], root.level = handlers, level
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).propagate = True
-    structlog.reset_defaults()
+    structlog.configure(**before)
 
 
 def lines_of(settings: LogSettings, stream: io.StringIO | None = None) -> tuple[Any, io.StringIO]:
