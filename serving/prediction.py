@@ -122,7 +122,7 @@ def look(state: HoldsActive, limits: Limits, model: str | None = None, version: 
 def prepare(servable: Servable, request: PredictRequest, limits: Limits) -> Prepared:
     """Check a request against what the servable takes and lay its rows out for the model.
 
-    Computes only; any thread, but not the event loop's where `is_quick` says no. Raises InvalidInput and BodyTooLarge.
+    Computes only; any thread, but many rows take a while: see `prepared`. Raises InvalidInput and BodyTooLarge.
     """
     signature = servable.signature
     method = _known_method(signature, request.method)
@@ -134,9 +134,11 @@ def prepare(servable: Servable, request: PredictRequest, limits: Limits) -> Prep
     return Prepared(method, batch, request.is_single, also)
 
 
-def is_quick(request: PredictRequest) -> bool:
-    """Say whether a request may be prepared on the event loop."""
-    return are_few(request.rows)
+async def prepared(servable: Servable, request: PredictRequest, limits: Limits) -> Prepared:
+    """Do what `prepare` does, in a worker thread where that takes a while."""
+    if are_few(request.rows):
+        return prepare(servable, request, limits)
+    return await asyncio.to_thread(prepare, servable, request, limits)
 
 
 def execute_now(servable: Servable, request: PredictRequest, limits: Limits) -> Answer | None:
@@ -145,56 +147,52 @@ def execute_now(servable: Servable, request: PredictRequest, limits: Limits) -> 
     Event loop thread only; takes no hold, because nothing else happens there until it returns. Raises what `execute`
     raises.
     """
-    if not is_quick(request):
+    if not are_few(request.rows):
         return None
-    prepared = prepare(servable, request, limits)
-    prediction = servable.engine.answer_now(prepared.method, prepared.batch)
+    ready = prepare(servable, request, limits)
+    prediction = servable.engine.answer_now(ready.method, ready.batch)
     if prediction is None:
         return None
-    answer = _answer(servable, prepared, prediction)
-    return _with_more_now(servable, prepared, answer) if prepared.also else answer
+    answer = _answer(servable, ready, prediction)
+    return _with_more_now(servable, ready, answer) if ready.also else answer
 
 
 async def execute(servable: Servable, request: PredictRequest, limits: Limits) -> Answer:
-    """Prepare a request, off the event loop where that takes a while, and compute its answer; see `compute`."""
-    if is_quick(request):
-        prepared = prepare(servable, request, limits)
-    else:
-        prepared = await asyncio.to_thread(prepare, servable, request, limits)
-    return await compute(servable, prepared, limits)
+    """Prepare a request and compute its answer; see `prepared` and `compute`."""
+    return await compute(servable, await prepared(servable, request, limits), limits)
 
 
-async def compute(servable: Servable, prepared: Prepared, limits: Limits) -> Answer:
+async def compute(servable: Servable, ready: Prepared, limits: Limits) -> Answer:
     """Compute the answer to a prepared request; the caller holds a lease on `servable` from before it was prepared.
 
     Raises what `Engine.predict` raises. Further methods are computed one after another, all within the deadline.
     """
-    ends_at = time.monotonic() + limits.deadline_seconds if prepared.also else 0.0
-    batch = prepared.batch
-    prediction = await servable.engine.predict(prepared.method, batch, limits.deadline_seconds)
-    answer = _answer(servable, prepared, prediction)
-    if not prepared.also:
+    ends_at = time.monotonic() + limits.deadline_seconds if ready.also else 0.0
+    batch = ready.batch
+    prediction = await servable.engine.predict(ready.method, batch, limits.deadline_seconds)
+    answer = _answer(servable, ready, prediction)
+    if not ready.also:
         return answer
     also = []
-    for method in prepared.also:
+    for method in ready.also:
         left = max(ends_at - time.monotonic(), 0.0)
         also.append((method, await servable.engine.predict(method, batch, left)))
     return answer._replace(also=tuple(also))
 
 
-def _with_more_now(servable: Servable, prepared: Prepared, answer: Answer) -> Answer | None:
+def _with_more_now(servable: Servable, ready: Prepared, answer: Answer) -> Answer | None:
     also = []
-    for method in prepared.also:
-        prediction = servable.engine.answer_now(method, prepared.batch)
+    for method in ready.also:
+        prediction = servable.engine.answer_now(method, ready.batch)
         if prediction is None:
             return None
         also.append((method, prediction))
     return answer._replace(also=tuple(also))
 
 
-def _answer(servable: Servable, prepared: Prepared, prediction: Prediction) -> Answer:
+def _answer(servable: Servable, ready: Prepared, prediction: Prediction) -> Answer:
     its = servable.id
-    return Answer(its.model, its.version, prepared.method, prepared.batch.rows, prediction, prepared.is_single)
+    return Answer(its.model, its.version, ready.method, ready.batch.rows, prediction, ready.is_single)
 
 
 async def predict_with(state: HoldsSettings, servable: Servable, rows: list[Any], method: str | None = None) -> Answer:

@@ -24,7 +24,7 @@ from serving.api.dialect import QUERY, Call, Dialect, Written
 from serving.api.pieces import LARGE_BYTES
 from serving.api.strict_json import refuse_depth
 from serving.domain.errors import InvalidInput, NothingActive, NotJson, UnknownModel
-from serving.prediction import Answer, Limits, Prepared, compute, execute_now, hold, is_quick, look, prepare
+from serving.prediction import Answer, Limits, Prepared, compute, execute_now, hold, look, prepare, prepared
 from serving.registry import Role, find
 from serving.servable.servable import Servable
 from serving.settings import Settings, TokenScope
@@ -108,8 +108,8 @@ class Endpoint:
             with hold(state, self._limits, *self._dialect.target(params)) as servable:
                 model, version = servable.id.model, servable.id.version
                 signature = servable.signature
-                call, prepared = await self._prepared(servable, params, headers, raw)
-                answer = await compute(servable, prepared, self._limits)
+                call, ready = await self._prepared(servable, params, headers, raw)
+                answer = await compute(servable, ready, self._limits)
             if is_small(answer) and not call.is_slow:
                 written = call.write(answer, signature)
             else:
@@ -145,10 +145,7 @@ class Endpoint:
         call = parse()
         if call.is_slow:
             return await asyncio.to_thread(self._prepare, servable, lambda: call)
-        request = call.read(servable.signature)
-        if is_quick(request):
-            return call, prepare(servable, request, self._limits)
-        return call, await asyncio.to_thread(prepare, servable, request, self._limits)
+        return call, await prepared(servable, call.read(servable.signature), self._limits)
 
     def _prepare(self, servable: Servable, parse: Callable[[], Call]) -> tuple[Call, Prepared]:
         call = parse()

@@ -7,10 +7,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
+from serving.api.openapi import TEXT
 from serving.domain.status import Status
 
 NEWLINE = "\n"
-_TEXT: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
+_TEXT: dict[str, Any] = {"text/plain": TEXT}
 _PROBE: dict[int | str, dict[str, Any]] = {
     200: {"description": "At least one model is active.", "content": _TEXT},
     503: {"description": "Starting, nothing active, or stopping.", "content": _TEXT},
