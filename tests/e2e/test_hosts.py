@@ -36,6 +36,16 @@ def _hosts(server: Server, but: Collection[psutil.Process]) -> list[psutil.Proce
     return [host for host in server.hosts() if host not in but and is_alive(host)]
 
 
+def _killed(host: psutil.Process) -> list[psutil.Process]:
+    """Kill a host; return its children, which the zygote inherits for as long as they take to end."""
+    host.suspend()
+    until(lambda: host.status() == psutil.STATUS_STOPPED, "its standing still: it forks nothing any more")
+    children: list[psutil.Process] = host.children()
+    host.kill()
+    until(lambda: not psutil.pid_exists(host.pid), "its end")
+    return children
+
+
 def test_kill_9_of_a_serving_host_costs_no_request(usual: Server) -> None:
     """It is seen at once, brought back from the cache, and what was in flight is asked again."""
     others = usual.hosts()
@@ -44,10 +54,8 @@ def test_kill_9_of_a_serving_host_costs_no_request(usual: Server) -> None:
     with Traffic(usual.url, "served") as traffic:
         for _ in range(5):
             (host,) = until(lambda: _hosts(usual, others), "a host")
-            others.extend(host.children())  # the zygote inherits them, for as long as they take to end
             seen = len(traffic.replies)
-            host.kill()
-            until(lambda host=host: not psutil.pid_exists(host.pid), "its end")
+            others.extend(_killed(host))
             until(lambda seen=seen: len(traffic.replies) > seen + 50, "traffic going on")
     check(traffic.replies)
     respawned = [one for one in usual.log() if one.get("event") == "host_respawned" and one["model"] == "served"]
@@ -98,9 +106,7 @@ def test_kill_9_of_a_loading_host_is_tried_again_once(usual: Server) -> None:
     for _ in range(2):
         usual.wait_state("loading", 2, "LOADING")
         (newest,) = until(lambda: _hosts(usual, known), "one more host")
-        known.extend(newest.children())  # the zygote inherits them, for as long as they take to end
-        newest.kill()
-        until(lambda newest=newest: not psutil.pid_exists(newest.pid), "its end")
+        known.extend(_killed(newest))
     refused = usual.wait_state("loading", 2, "REJECTED")
     assert "killed" in refused["reason"]
     assert usual.active("loading") == "1"
