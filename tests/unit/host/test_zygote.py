@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,37 +17,30 @@ from tests.e2e.harness import until
 ROUNDS = 8
 
 
-def zygotes_of_this_process() -> list[psutil.Process]:
-    return [one for one in psutil.Process().children() if is_zygote(one)]
-
-
-def is_zygote(child: psutil.Process) -> bool:
-    """Whether it is one, or was: a zombie has no command line."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return child.status() == psutil.STATUS_ZOMBIE or "forkserver" in " ".join(child.cmdline())
-    return False
+def children() -> set[psutil.Process]:
+    """This process's children, zombies included; by their command lines nobody knows them until they have executed."""
+    return set(psutil.Process().children())
 
 
 def test_a_killed_zygote_leaves_no_zombie(tmp_path: Path) -> None:
     """Its socket ends before the process does: whoever looks too early never looks again."""
     zygote = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
-    before = {one.pid for one in zygotes_of_this_process()}
+    before = children()
     for _ in range(ROUNDS):
         zygote.start()
-        for one in zygotes_of_this_process():
-            if one.pid not in before:
-                one.kill()
-        until(lambda: {one.pid for one in zygotes_of_this_process()} <= before, "the end of the zygote")
+        (process,) = children() - before
+        process.kill()
+        until(lambda: children() <= before, "the end of the zygote")
     zygote.stop()
 
 
 def test_a_zygote_killed_before_it_starts_a_host_costs_nothing(tmp_path: Path) -> None:
     """A host that dies with its zygote is noticed first: whoever replaces it asks a zygote that is about to end."""
     zygote = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
-    before = {one.pid for one in zygotes_of_this_process()}
+    before = children()
     zygote.start()
     first = zygote.spawn()
-    (process,) = (one for one in zygotes_of_this_process() if one.pid not in before)
+    (process,) = children() - before
     process.suspend()
     with ThreadPoolExecutor(1) as pool:
         spawning = pool.submit(zygote.spawn)
