@@ -19,6 +19,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import psutil
 import pytest
 from sklearn.linear_model import LogisticRegression
 
@@ -26,6 +27,7 @@ from serving import __version__
 from serving.cli.client import Server, server_url
 from serving.offline.keys import create_key
 from serving.settings import ServerSettings, SettingsError
+from tests.e2e.harness import until
 
 ROOT = Path(__file__).parents[2]
 PYTHON = [sys.executable, "-W", "error", "-m", "serving"]
@@ -405,6 +407,15 @@ def test_two_tokens_are_one_too_many(serving: Any, server: FakeServer) -> None:
     assert (done.status, server.requests) == (2, [])
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Processes started now do not ignore SIGINT, even where a shell runs these tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_with_130_and_no_noise(tmp_path: Path, environment: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -413,6 +424,7 @@ def test_an_interrupt_ends_with_130_and_no_noise(tmp_path: Path, environment: di
         ) as process:
             with listener.accept()[0] as connection:
                 connection.recv(1)
+                until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING, "its waiting")
                 process.send_signal(signal.SIGINT)
                 assert process.wait(10) == 130
             assert process.stderr is not None
