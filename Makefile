@@ -77,7 +77,7 @@ lock: ## write the requirements*.lock files from pyproject.toml
 	$(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(LOCK) --group dev pyproject.toml -o requirements-dev.lock
-	$(LOCK) pyproject.toml -c requirements-dev.lock -o requirements.lock
+	$(LOCK) --extra arrow --extra grpc pyproject.toml -c requirements-dev.lock -o requirements.lock
 	$(LOCK) --group build -c requirements-dev.lock -o requirements-build.lock
 	$(LOCK) --group kserve -o requirements-kserve.lock
 

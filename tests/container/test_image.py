@@ -54,6 +54,15 @@ def test_the_packages_are_locked_for_the_python_of_the_image(root: Path, dockerf
     assert f"--python-version {version[1]} " in (root / "Makefile").read_text()
 
 
+@pytest.mark.parametrize("extra", ["arrow", "grpc"])
+def test_the_image_speaks_every_protocol(root: Path, extra: str) -> None:
+    """Nothing can be installed into it later."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    wanted = {re.split(r"[^\w-]", requirement)[0] for requirement in project["optional-dependencies"][extra]}
+    locked = set(re.findall(r"^([\w.-]+)==", (root / "requirements.lock").read_text(), flags=re.MULTILINE))
+    assert wanted <= locked
+
+
 @pytest.mark.parametrize(
     "lock", ["requirements.lock", "requirements-build.lock", "requirements-dev.lock", "requirements-kserve.lock"]
 )
