@@ -31,13 +31,14 @@ class Written(NamedTuple):
 class Call(NamedTuple):
     """One request as its protocol reads it.
 
-    `read` makes the rows, once the signature of what answers is known; `write` makes
-    the body of the answer. Both raise what `parse` raises. `is_slow`: they are not for the event loop, however short.
+    `read` makes the rows, once the signature of what answers is known; `write` makes the body of the answer. Both raise
+    what `parse` raises. `reads_slowly` and `writes_slowly`: that is not for the event loop, however short it looks.
     """
 
     read: Callable[[Signature], PredictRequest]
     write: Callable[[Answer, Signature], Written]
-    is_slow: bool = False
+    reads_slowly: bool = False
+    writes_slowly: bool = False
 
 
 class Refusal(NamedTuple):

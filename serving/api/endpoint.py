@@ -78,7 +78,7 @@ class Endpoint:
             return None
         self._dialect.check_head(headers)
         call = self._dialect.parse(params, headers, raw, self._max_depth)
-        if call.is_slow:
+        if call.reads_slowly or call.writes_slowly:
             return None
         answer = execute_now(servable, call.read(servable.signature), self._limits)
         if answer is None or not is_small(answer):
@@ -110,7 +110,7 @@ class Endpoint:
                 signature = servable.signature
                 call, ready = await self._prepared(servable, params, headers, raw)
                 answer = await compute(servable, ready, self._limits)
-            if is_small(answer) and not call.is_slow:
+            if is_small(answer) and not call.writes_slowly:
                 written = call.write(answer, signature)
             else:
                 written = await asyncio.to_thread(call.write, answer, signature)
@@ -143,7 +143,7 @@ class Endpoint:
         if len(raw) > LARGE_BYTES:
             return await asyncio.to_thread(self._prepare, servable, parse)
         call = parse()
-        if call.is_slow:
+        if call.reads_slowly:
             return await asyncio.to_thread(self._prepare, servable, lambda: call)
         return call, await prepared(servable, call.read(servable.signature), self._limits)
 

@@ -13,7 +13,7 @@ from serving.api.answers import encode
 from serving.api.bodies import Headers
 from serving.api.dialect import QUERY, Call, NamedInPath, Refusal, Written
 from serving.api.endpoint import Endpoint
-from serving.api.formats import Format, are_slow
+from serving.api.formats import Format, pace
 from serving.api.formats.negotiation import form_of_answer, form_of_body
 from serving.api.pieces import LARGE_BYTES, parse_large
 from serving.api.predict_body import parse
@@ -40,14 +40,14 @@ class Native(NamedInPath):
         source, target = form_of_body(headers), form_of_answer(headers)
         method = _method_of(params[QUERY]) if QUERY in params else None
         write = _write if target is None else lambda answer, signature: _written(target, answer, signature)
-        is_slow = are_slow(raw, source, target)
+        reads_slowly, writes_slowly = pace(raw, source, target)
         if source is not None:
             read = source.read
-            return Call(lambda its: PredictRequest(read(raw, its), method), write, is_slow)
+            return Call(lambda its: PredictRequest(read(raw, its), method), write, reads_slowly, writes_slowly)
         request = parse(raw, max_depth) if len(raw) <= LARGE_BYTES else parse_large(raw, max_depth)
         if method is not None:
             request = request._replace(method=_only(method, request.method))
-        return Call(lambda _: request, write, is_slow)
+        return Call(lambda _: request, write, reads_slowly, writes_slowly)
 
     def refuse(self, refusal: Refusal) -> Response:
         """Answer with a problem."""

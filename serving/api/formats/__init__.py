@@ -14,7 +14,11 @@ from serving.domain.signature import Signature
 from serving.domain.tables import Table
 from serving.prediction import Answer
 
-__all__ = ["ARROW", "CSV", "FORMATS", "NPY", "Format", "are_slow"]
+__all__ = ["ARROW", "CSV", "FORMATS", "NPY", "Format", "pace"]
+
+
+CSV_INLINE_BYTES = 8 << 10  # a millisecond
+NPY_INLINE_BYTES = 128 << 10  # nothing is done with the values
 
 
 def _always() -> None:
@@ -27,24 +31,36 @@ class Format(NamedTuple):
     `read` takes a body and the signature of what answers; it raises Malformed for bytes that are not of the form, and
     InvalidInput for what the form can hold and no model takes. The table has not been checked against the signature.
     `write` makes the body of an answer, rows along the first axis even if there is one; raises NotAcceptable when the
-    form has no place for what the model gave. `inline_bytes` is the largest body for which both may be done on the
-    event loop. `why_not` says what is missing here to use the form, None: nothing.
+    form has no place for what the model gave. `reads_slowly` and `writes_slowly` are given a body, and say whether
+    reading it, or answering it with few values, is too much for the event loop. `why_not` says what is missing here to
+    use the form, None: nothing.
     """
 
     media_type: str
     read: Callable[[bytes, Signature], Table]
     write: Callable[[Answer, Signature], bytes]
-    inline_bytes: int
+    reads_slowly: Callable[[bytes], bool]
+    writes_slowly: Callable[[bytes], bool]
     why_not: Callable[[], str | None] = _always
 
 
-CSV = Format("text/csv", csv.read, csv.write, inline_bytes=8 << 10)  # a millisecond
-NPY = Format("application/x-npy", npy.read, npy.write, inline_bytes=128 << 10)  # nothing is done with the values
-# a few bytes may be large once they are decompressed, and the first use imports pyarrow
-ARROW = Format("application/vnd.apache.arrow.stream", arrow.read, arrow.write, 0, arrow.why_not)
+def _is_long_csv(raw: bytes) -> bool:
+    return len(raw) > CSV_INLINE_BYTES
+
+
+CSV = Format("text/csv", csv.read, csv.write, _is_long_csv, _is_long_csv)
+NPY = Format("application/x-npy", npy.read, npy.write, lambda raw: len(raw) > NPY_INLINE_BYTES, lambda _: False)
+ARROW = Format(
+    "application/vnd.apache.arrow.stream",
+    arrow.read,
+    arrow.write,
+    arrow.reads_slowly,
+    lambda _: not arrow.is_imported(),
+    arrow.why_not,
+)
 FORMATS = {form.media_type: form for form in (CSV, NPY, ARROW)}
 
 
-def are_slow(raw: bytes, *forms: Format | None) -> bool:
-    """Say whether a body or its answer is too much for the event loop: what a Call's `is_slow` says. None is JSON."""
-    return any(form is not None and len(raw) > form.inline_bytes for form in forms)
+def pace(raw: bytes, source: Format | None, target: Format | None) -> tuple[bool, bool]:
+    """Return what a Call says of reading a body and of writing its answer: whether they are slow. None is JSON."""
+    return source is not None and source.reads_slowly(raw), target is not None and target.writes_slowly(raw)

@@ -1,8 +1,9 @@
 """Arrow IPC streams (https://arrow.apache.org/docs/format/Columnar.html), by pyarrow where it is installed.
 
-pyarrow is imported with the first stream: that takes a tenth of a second and 40 MB, which whoever sends none need not
-pay. Streams are checked in three steps. What the messages declare is added up before anything is decompressed
-(`arrow_sizes`); pyarrow validates every offset and index; and columns of nested, extension or object types are refused.
+pyarrow is imported with the first stream, in a worker thread: that takes a tenth of a second and 40 MB, which whoever
+sends none need not pay. Streams are checked in three steps. What the messages declare is added up before anything is
+decompressed (`arrow_sizes`); pyarrow validates every offset and index; and columns of nested, extension or object types
+are refused.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.api.formats.arrow_sizes import check_sizes, most_bytes
+from serving.api.formats.arrow_sizes import check_sizes, may_grow, most_bytes
 from serving.api.formats.columns import columns_of
 from serving.conversion import YIELD_SECONDS
 from serving.domain.batch import Tensor
@@ -28,6 +29,7 @@ from serving.domain.tables import Table
 from serving.prediction import Answer
 
 INSTALL = "pyarrow is not installed on this server: pip install 'serving[arrow]'"
+INLINE_BYTES = 8 << 10  # a millisecond, if they are bools of which some are missing
 PIECE_VALUES = 10_000
 TAKEN = "numbers, bools, strings, or a dictionary of these"
 
@@ -38,6 +40,16 @@ _FILE = b"ARROW1"
 def why_not() -> str | None:
     """Say what is missing to use the format, None: nothing. Looks once and imports nothing."""
     return None if find_spec("pyarrow") is not None else INSTALL
+
+
+def is_imported() -> bool:
+    """Say whether pyarrow is there already."""
+    return _pyarrow.cache_info().currsize > 0
+
+
+def reads_slowly(raw: bytes) -> bool:
+    """Say whether a stream is not for the event loop: a long one, one that may grow, or the first one ever."""
+    return len(raw) > INLINE_BYTES or not is_imported() or may_grow(_pyarrow(), raw)
 
 
 def read(raw: bytes, signature: Signature) -> Table:
@@ -98,6 +110,7 @@ def write(answer: Answer, signature: Signature) -> bytes:
     return body
 
 
+@cache
 def _pyarrow() -> Any:
     """Import it, the first time for a tenth of a second."""
     import_module("pyarrow.ipc")

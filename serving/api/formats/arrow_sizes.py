@@ -29,6 +29,23 @@ def most_bytes(raw: bytes) -> int:
     return max(LEAST_BYTES, 2 * len(raw))
 
 
+def may_grow(pa: Any, raw: bytes) -> bool:
+    """Say whether anything of a stream is compressed, or in a dictionary that short values may point to: True as well
+    for what is no stream.
+    """
+    try:
+        for message in pa.ipc.MessageReader.open_stream(pa.py_buffer(raw)):
+            metadata = memoryview(message.metadata)
+            kind, header = _header(metadata)
+            if kind == _DICTIONARY_BATCH:
+                return True
+            if kind == _RECORD_BATCH and _field(metadata, header, _BATCH_COMPRESSION) is not None:
+                return True
+    except (struct.error, pa.ArrowException, OSError):
+        return True
+    return False
+
+
 def check_sizes(pa: Any, raw: bytes) -> None:
     """Raise BodyTooLarge for a stream whose buffers are larger together than it may be; Malformed for what is none.
 
@@ -53,13 +70,9 @@ def check_sizes(pa: Any, raw: bytes) -> None:
 
 def _sizes(metadata: memoryview, body: memoryview) -> list[int]:
     """Return the sizes of the buffers of one message as they will be in memory."""
-    message = _root(metadata)
-    kind_at = _field(metadata, message, _HEADER_TYPE)
-    header_at = _field(metadata, message, _HEADER)
-    kind = metadata[kind_at] if kind_at is not None and kind_at < len(metadata) else 0
-    if header_at is None or kind not in (_DICTIONARY_BATCH, _RECORD_BATCH):
+    kind, batch = _header(metadata)
+    if kind not in (_DICTIONARY_BATCH, _RECORD_BATCH):
         return []
-    batch = _follow(metadata, header_at)
     if kind == _DICTIONARY_BATCH:
         data_at = _field(metadata, batch, _DICTIONARY_DATA)
         if data_at is None:
@@ -76,6 +89,16 @@ def _sizes(metadata: memoryview, body: memoryview) -> list[int]:
     if _field(metadata, batch, _BATCH_COMPRESSION) is None:
         return [max(0, length) for _, length in found]
     return [_uncompressed(body, offset, length) for offset, length in found]
+
+
+def _header(metadata: memoryview) -> tuple[int, int]:
+    """Return the kind of a message, 0 for none, and where the table is that says more about it."""
+    message = _root(metadata)
+    kind_at = _field(metadata, message, _HEADER_TYPE)
+    header_at = _field(metadata, message, _HEADER)
+    if kind_at is None or kind_at >= len(metadata) or header_at is None:
+        return 0, 0
+    return metadata[kind_at], _follow(metadata, header_at)
 
 
 def _uncompressed(body: memoryview, offset: int, length: int) -> int:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from serving.api.answers import encode_under
 from serving.api.bodies import Headers
 from serving.api.dialect import Call, NamedInPath, Refusal, Written
-from serving.api.formats import CSV, Format, are_slow
+from serving.api.formats import CSV, Format, pace
 from serving.api.formats.negotiation import form_of_answer, form_of_body
 from serving.api.mlflow import refusals
 from serving.api.mlflow.body import parse, places_of, rows_for, table_for
@@ -41,14 +41,15 @@ class Scoring(NamedInPath):
         def write(answer: Answer, signature: Signature) -> Written:
             return _written(wanted, answer, signature)
 
-        is_slow = are_slow(raw, form, wanted)
+        reads_slowly, writes_slowly = pace(raw, form, wanted)
         if form is not None:
-            return Call(lambda signature: _rows_in(form, raw, signature), write, is_slow)
+            return Call(lambda signature: _rows_in(form, raw, signature), write, reads_slowly, writes_slowly)
         body = parse(raw, max_depth)
         return Call(
             lambda signature: PredictRequest(rows_for(signature, body), body.method, False, body.may_contain_bools),
             write,
-            is_slow,
+            reads_slowly,
+            writes_slowly,
         )
 
     def refuse(self, refusal: Refusal) -> Response:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from serving.api.formats import ARROW, FORMATS, are_slow
+from serving.api.formats import ARROW, FORMATS, Format, pace
 from tests.fakes import TEXTS, FakeEngine, call, make_app, make_reference, make_servable
 
 ROWS = np.array([[5.1, 3.5, 1.4, 0.2], [6.2, 2.9, 4.3, 1.3]])
@@ -106,11 +108,34 @@ def test_large_bodies_are_read_and_large_answers_written_too() -> None:
 
 
 def test_what_may_be_long_in_the_reading_is_not_for_the_event_loop() -> None:
-    assert are_slow(b"x", ARROW, None)
-    assert are_slow(b"x", None, ARROW)
-    assert are_slow(b"1," * 10_000, FORMATS[CSV], None)
-    assert not are_slow(b"1,2", FORMATS[CSV], FORMATS[NPY])
-    assert not are_slow(b"1," * 100_000, None)
+    assert pace(b"1," * 10_000, FORMATS[CSV], FORMATS[CSV]) == (True, True)
+    assert pace(b"1," * 100_000, FORMATS[NPY], FORMATS[NPY]) == (True, False)
+    assert pace(b"1,2", FORMATS[CSV], FORMATS[NPY]) == (False, False)
+    assert pace(b"1," * 100_000, None, None) == (False, False)
+
+
+@pytest.mark.parametrize("reads_slowly", [False, True])
+@pytest.mark.parametrize("writes_slowly", [False, True])
+def test_what_is_slow_is_done_in_a_thread_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, reads_slowly: bool, writes_slowly: bool
+) -> None:
+    done_in: list[threading.Thread] = []
+
+    def noted(does: Callable[..., Any]) -> Callable[..., Any]:
+        def does_and_notes(*given: Any) -> Any:
+            done_in.append(threading.current_thread())
+            return does(*given)
+
+        return does_and_notes
+
+    usual = FORMATS[NPY]
+    form = Format(
+        NPY, noted(usual.read), noted(usual.write), lambda _: reads_slowly, lambda _: writes_slowly, usual.why_not
+    )
+    monkeypatch.setattr("serving.api.predict.form_of_body", lambda _: form)
+    monkeypatch.setattr("serving.api.predict.form_of_answer", lambda _: form)
+    assert ask(saved(ROWS), NPY).status_code == 200
+    assert [thread is not threading.current_thread() for thread in done_in] == [reads_slowly, writes_slowly]
 
 
 def test_an_arrow_stream_is_answered_with_one() -> None:

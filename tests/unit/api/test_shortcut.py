@@ -85,6 +85,16 @@ def test_a_model_that_fails_or_cannot_now_is_left_to_the_long_way() -> None:
     assert app.state.shortcut.respond(PATH, JSON, ROW) is None
 
 
+def test_what_is_slow_to_read_or_to_write_goes_the_long_way() -> None:
+    respond = app_with(Immediate()).state.shortcut.respond
+    csv = {b"content-type": b"text/csv"}
+    assert respond(PATH, csv, b"5.1,3.5,1.4,0.2\n" * 10) is not None
+    assert respond(PATH, csv, b"5.1,3.5,1.4,0.2\n" * 600) is None
+    rows = b'{"instances": [' + b",".join([b"[5.1, 3.5, 1.4, 0.2]"] * 600) + b"]}"
+    assert respond(PATH, JSON, rows) is not None
+    assert respond(PATH, {**JSON, b"accept": b"text/csv"}, rows) is None
+
+
 def test_a_body_beyond_the_limit_does_not_slip_in() -> None:
     large = b'{"instances": [' + b",".join([b"[5.1, 3.5, 1.4, 0.2]"] * 200) + b"]}"
     assert app_with(Immediate()).state.shortcut.respond(PATH, JSON, large) is not None

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.api.formats import ARROW, arrow, arrow_sizes
+from serving.api.formats import ARROW, arrow, arrow_sizes, pace
 from serving.api.formats.negotiation import form_of_body
 from serving.domain.batch import Prediction, Tensor
 from serving.domain.errors import BodyTooLarge, InvalidInput, Malformed, NotAcceptable, UnsupportedMedia
@@ -145,6 +145,7 @@ def test_a_changed_stream_is_read_or_refused_and_nothing_else(compression: str |
     def change(place: int, byte: int) -> None:
         raw = bytearray(sound)
         raw[place] = byte
+        arrow.reads_slowly(bytes(raw))
         try:
             table_to_batch(MIXED, arrow.read(bytes(raw), MIXED))
         except (Malformed, InvalidInput, BodyTooLarge):
@@ -173,6 +174,25 @@ def test_without_pyarrow_it_is_said_how_to_install_it(monkeypatch: pytest.Monkey
             form_of_body({b"content-type": ARROW.media_type.upper().encode()})
     finally:
         arrow.why_not.cache_clear()
+
+
+def test_only_a_short_stream_that_cannot_grow_is_for_the_event_loop() -> None:
+    text = pa.table({"x": ["Ulm", "Bonn"]})
+    arrow.read(stream_of(numbers()), NUMBERS)
+    assert not arrow.reads_slowly(stream_of(numbers(), numbers(20)))
+    assert not arrow.reads_slowly(stream_of(text))
+    assert arrow.reads_slowly(stream_of(numbers(1_000)))
+    assert arrow.reads_slowly(stream_of(numbers(1_000), compression="zstd"))
+    assert arrow.reads_slowly(stream_of(numbers(), compression="lz4"))
+    assert arrow.reads_slowly(stream_of(pa.table({"x": text["x"].dictionary_encode()})))
+    assert arrow.reads_slowly(b"nonsense")
+    assert arrow.reads_slowly(stream_of(numbers())[:-60])
+
+
+def test_pyarrow_is_not_imported_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = stream_of(numbers())
+    monkeypatch.setattr(arrow, "is_imported", lambda: False)
+    assert pace(sound, ARROW, ARROW) == (True, True)
 
 
 def test_the_limit_follows_the_body() -> None:
