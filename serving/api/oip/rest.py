@@ -14,7 +14,7 @@ import orjson
 from starlette.responses import Response
 
 from serving.api.answers import PIECE_VALUES
-from serving.api.bodies import Headers, refuse_media
+from serving.api.bodies import CURL_DEFAULT, Headers, refuse_media
 from serving.api.dialect import Call, NamedInPath, Refusal, Written
 from serving.api.oip.body import HEADER_LENGTH, Infer, read
 from serving.api.oip.refusals import error_of
@@ -27,6 +27,7 @@ from serving.prediction import Answer
 
 BINARY = b"application/octet-stream"
 
+_ALSO_TAKEN = (BINARY, CURL_DEFAULT.encode())
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _NO_HEADERS: Headers = {}
 
@@ -40,8 +41,8 @@ class OpenInference(NamedInPath):
         self._ids = RequestIds()
 
     def check_head(self, headers: Headers) -> None:
-        """Take JSON and, as clients name it that speak of bytes even where they send JSON, ``octet-stream``."""
-        if headers.get(b"content-type") != BINARY:
+        """Take JSON by whatever name clients give it: some speak of bytes, and curl of a form where nobody tells it."""
+        if headers.get(b"content-type") not in _ALSO_TAKEN:
             refuse_media(headers)
 
     def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:  # noqa: ARG002

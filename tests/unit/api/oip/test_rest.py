@@ -225,6 +225,14 @@ def test_lengths_that_do_not_add_up_are_refused(size: Any, blob: bytes, length: 
     assert message in response.json()["error"]
 
 
+@pytest.mark.parametrize("content_type", ["application/octet-stream", "application/x-www-form-urlencoded"])
+def test_json_is_taken_by_the_names_clients_give_it(content_type: str) -> None:
+    """The second is what curl says unless it is told otherwise."""
+    assert infer({"inputs": [INPUT]}, content_type=content_type).status_code == 200
+    refused = infer(b"inputs=1", content_type=content_type)
+    assert (refused.status_code, "it looks like form data" in refused.json()["error"]) == (400, True)
+
+
 def test_models_that_cannot_answer_have_their_statuses() -> None:
     assert infer({"inputs": [INPUT]}, path="/v2/models/irsi/infer").status_code == 404
     assert infer({"inputs": [INPUT]}, path="/v2/models/iris/versions/9/infer").status_code == 404
