@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 from pathlib import Path
 
+import joblib
 import numpy as np
 import peculiar
 
@@ -16,6 +17,23 @@ LEASED = 'serving_leases{model="m",version="1"} 1.0'
 
 def other_features(value: float) -> peculiar.Constant:
     return peculiar.Constant(value).fit(np.zeros((2, 3)))
+
+
+def test_a_load_answers_when_the_model_does(tmp_path: Path) -> None:
+    """Even where a request still holds what was unloaded, or a file has only just been copied."""
+    with serving(tmp_path) as server:
+        server.drop("m", 1, constant(1, peculiar.Slow))
+        server.wait_active("m", 1)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            in_flight = pool.submit(server.predict, "m", [[1.0, 77.0]])
+            until(lambda: LEASED in server.client.get(server.url + "/metrics").text, "a request in flight")
+            assert server.operate("POST", UNLOAD).status_code == 200
+            assert server.operate("POST", LOAD).status_code == 200
+            assert server.active("m") == "1"
+            assert in_flight.result().json()["predictions"] == [1.0]
+        joblib.dump(constant(2), server.store / "n.joblib")
+        assert server.operate("POST", "/v2/repository/models/n/load").status_code == 200
+        assert server.predict("n").json()["predictions"] == [2.0]
 
 
 def test_a_model_is_unloaded_until_it_is_loaded_and_its_contract_outlives_both(tmp_path: Path) -> None:

@@ -118,23 +118,40 @@ async def _settled(state: AppState, model: str) -> ModelStatus:
     ends_at = time.monotonic() + seconds
     while True:
         known = known_in(state.status, model)
-        newest = known.versions[0].state if known.versions else None
-        is_on_its_way = known.target is not None and known.target.state not in _REFUSED
-        if not is_on_its_way and newest not in _ON_ITS_WAY:
+        if not _is_under_way(known):
             return known
         if time.monotonic() > ends_at:
             raise DeadlineExceeded(f"no verdict on '{model}' within {seconds:g} s; it is still being looked at")
         await asyncio.sleep(LOOK_SECONDS)
 
 
+def _asked_for(known: ModelStatus) -> VersionStatus | None:
+    """Return the version a load is about: the one the model is pinned to, else the newest."""
+    wanted = (one for one in known.versions if known.pinned in (None, one.version))
+    return next(wanted, None)
+
+
+def _is_under_way(known: ModelStatus) -> bool:
+    """Say whether waiting changes something."""
+    if known.target is not None and known.target.state not in _REFUSED:
+        return True
+    if known.active is None and any(one.state is State.DRAINING for one in known.versions):
+        return True  # what an unload has taken out of service is loaded again when it is gone
+    asked = _asked_for(known)
+    if asked is None:
+        return False
+    is_settling = asked.state is State.DISCOVERED and asked.reason is None  # left alone while it may be written to
+    return is_settling or asked.state in _ON_ITS_WAY
+
+
 def _why_refused(known: ModelStatus) -> str | None:
-    """Say why the newest version does not answer; None when it does, or when another one is pinned."""
-    if known.pinned is not None and known.active is not None and known.active.version == known.pinned:
+    """Say why the version that was asked for does not answer; None when it does, or when another one goes on."""
+    asked = _asked_for(known)
+    if asked is None:
+        return f"version '{known.pinned}', to which it is pinned, is not in the store" if known.pinned else None
+    if known.active is not None and asked.state not in _REFUSED:
         return None
-    newest = known.versions[0] if known.versions else None
-    if newest is None or newest.state not in _REFUSED:
-        return None
-    return f"version '{newest.version}' is {newest.state}: {_reason(newest)}"
+    return f"version '{asked.version}' is {asked.state}: {_reason(asked)}"
 
 
 def _entry(model: ModelStatus, version: VersionStatus) -> IndexEntry:

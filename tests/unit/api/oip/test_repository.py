@@ -22,12 +22,12 @@ def post(path: str, app: FastAPI | None = None, **options: Any) -> Response:
     return call(app or make_app(), "POST", path, headers=ADMIN, **options)
 
 
-def settled(state: State | None = None, **changes: Any) -> ModelStatus:
-    """A model with nothing under way; `state` is its newest version's."""
+def settled(state: State | None = None, reason: str | None = "because", **changes: Any) -> ModelStatus:
+    """A model with nothing under way; `state` and `reason` are its newest version's."""
     model = make_model_status()
-    newest = model.versions[0].model_copy(
-        update={"state": state, "reason": "because", "gates": model.versions[2].gates}
-    )
+    is_refused = state in (State.REJECTED, State.FAILED, State.QUARANTINED)
+    gates = model.versions[2].gates if is_refused else ()
+    newest = model.versions[0].model_copy(update={"state": state, "reason": reason, "gates": gates})
     versions = model.versions[1:] if state is None else (newest, *model.versions[1:])
     return model.model_copy(update={"target": None, "versions": versions, **changes})
 
@@ -103,6 +103,41 @@ def test_a_load_waits_for_a_version_that_has_been_loaded_before() -> None:
     target = TargetStatus(version="3", state=State.RETIRED)
     app = make_app(status=make_status(settled(target=target, active=None)), candidate={"timeout_seconds": 0.01})
     assert post(LOAD, app).status_code == 504
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": State.DRAINING, "active": None},
+        {"state": State.DISCOVERED, "reason": None},
+        {"state": State.DISCOVERED, "reason": None, "pinned": "4"},
+        {"state": State.WARMING},
+    ],
+)
+def test_a_load_waits_for_what_is_drained_or_has_only_just_been_found(changes: dict[str, Any]) -> None:
+    app = make_app(status=make_status(settled(**changes)), candidate={"timeout_seconds": 0.01})
+    assert post(LOAD, app).status_code == 504
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"state": State.DISCOVERED, "active": None}, "version '4' is DISCOVERED: because"),
+        ({"state": State.RETIRED, "active": None}, "version '4' is RETIRED: because"),
+        ({"state": State.ACTIVE, "pinned": "2"}, "version '2' is REJECTED: golden: row 3: expected 1, got 2"),
+        ({"state": State.ACTIVE, "pinned": "9"}, "version '9', to which it is pinned, is not in the store"),
+    ],
+)
+def test_a_load_that_leaves_nothing_that_was_asked_for_is_refused(changes: dict[str, Any], error: str) -> None:
+    response = post(LOAD, make_app(status=make_status(settled(**changes))))
+    assert (response.status_code, response.json()) == (400, {"error": f"failed to load 'iris', {error}"})
+
+
+@pytest.mark.parametrize(
+    "changes", [{"state": State.DISCOVERED}, {"state": State.DRAINING}, {"state": State.DISCOVERED, "pinned": "3"}]
+)
+def test_a_load_is_over_when_the_active_version_goes_on(changes: dict[str, Any]) -> None:
+    assert post(LOAD, make_app(status=make_status(settled(**changes)))).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/v2/repository/index", LOAD, "/v2/repository/models/iris/unload"])
