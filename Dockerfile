@@ -7,14 +7,15 @@ WORKDIR /src
 # Locked packages first: this layer changes with the lock, not with the code.
 COPY requirements.lock requirements-build.lock ./
 RUN python -m venv /opt/serving \
-    && /opt/serving/bin/pip install --require-hashes -r requirements.lock \
+    && /opt/serving/bin/pip install --no-deps --require-hashes -r requirements.lock \
     && python -m venv /opt/build \
-    && /opt/build/bin/pip install --require-hashes -r requirements-build.lock
+    && /opt/build/bin/pip install --no-deps --require-hashes -r requirements-build.lock
 
 COPY pyproject.toml README.md LICENSE ./
 COPY serving serving
 RUN /opt/build/bin/python -m hatchling build -t wheel -d /tmp/wheel \
     && /opt/serving/bin/pip install --no-deps /tmp/wheel/*.whl \
+    && /opt/serving/bin/pip check \
     && /opt/serving/bin/pip uninstall --yes pip setuptools
 
 

@@ -21,8 +21,9 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.11 install")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing the locked packages into $(VENV); the first time takes a minute"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check --disable-pip-version-check
 	@$(BIN)/python -m compileall -q serving tests # or each start would, where importing may not write bytecode
 	@touch $@
 
@@ -34,7 +35,8 @@ clients: $(CLIENTS)/.installed ## install KServe's client into an environment of
 
 $(CLIENTS)/.installed: requirements-kserve.lock
 	$(PYTHON) -m venv $(CLIENTS)
-	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-kserve.lock
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-kserve.lock
+	$(CLIENTS)/bin/python -m pip check --disable-pip-version-check
 	@touch $@
 
 test: install ## run the whole test suite on all cores; ARGS="-k name" and the like reach pytest
