@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import typer
 
+from serving.domain import text as texts
+
 _STYLES = {
     "passed": "green",
     "warned": "yellow",
@@ -27,8 +29,7 @@ def is_terminal() -> bool:
 
 def one_line(text: object) -> str:
     """Return text from elsewhere (a server, a model file) as one printable line: it must not steer a terminal."""
-    flat = " ".join(str(text).split())
-    return "".join(character if character.isprintable() else "?" for character in flat)
+    return texts.one_line(str(text), None)
 
 
 def show(text: object = "") -> None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from serving.domain.errors import ServingError
 from serving.domain.signature import Method, Signature
+from serving.domain.text import one_line
 
 MANIFEST_NAME = "manifest.json"
 GOLDEN_NAME = "golden.json"
@@ -86,5 +87,4 @@ def _parse(kind: type[Document], name: str, raw: bytes) -> Document:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "document"
-        where = "".join(character if character.isprintable() else "?" for character in where)
-        raise InvalidDocument(f"{name}: {where}: {first['msg']}") from None
+        raise InvalidDocument(f"{name}: {one_line(where)}: {first['msg']}") from None

@@ -8,14 +8,12 @@ from typing import Protocol
 
 from sklearn.exceptions import NotFittedError
 
+from serving.domain import text
 from serving.domain.batch import Batch, Prediction
 from serving.domain.errors import InvalidInput, ModelFailed, ServingError
 from serving.domain.signature import Signature
 
-MAX_DETAIL_CHARACTERS = 300
-
 _PATH = re.compile(r"(?:file://)?(?:[A-Za-z]:)?(?:[\\/][\w.@+-]+){2,}[\\/]?")
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
 
 
 class LoadRefused(ServingError):
@@ -69,11 +67,9 @@ class LoadedModel(Protocol):
         ...
 
 
-def one_line(text: str) -> str:
-    """Return `text` fit for an answer: one printable line of at most 300 characters, without paths of this machine."""
-    line = _UNPRINTABLE.sub(" ", _PATH.sub("...", text))
-    line = " ".join(line.split())
-    return line if len(line) <= MAX_DETAIL_CHARACTERS else line[: MAX_DETAIL_CHARACTERS - 3].rstrip() + "..."
+def one_line(message: str) -> str:
+    """Return `message` fit for an answer: see `serving.domain.text`, and without paths of this machine."""
+    return text.one_line(_PATH.sub("...", message))
 
 
 def told(error: BaseException) -> str:

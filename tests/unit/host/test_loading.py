@@ -413,7 +413,7 @@ def test_a_declared_signature_that_contradicts_the_model_is_not_taken_over(line:
 
 
 def test_a_line_for_a_user_is_short_and_printable_and_shows_no_path() -> None:
-    assert one_line("a\tb\n\n c \x1b[31m") == "a b c [31m"
+    assert one_line("a\tb\n\n c \x1b[31m") == "a b c ?[31m"
     assert one_line("in /usr/lib/python3/x.py: no") == "in ...: no"
     assert one_line("5/3 and 1/2 of it") == "5/3 and 1/2 of it"
     assert len(one_line("word " * 200)) <= 300
