@@ -6,10 +6,15 @@ imports onnxruntime, which starts a thread: never in the zygote.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
+
+# read once, by the import: from 1.29 on it would keep a database of the models it opens, and send it away
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 import onnxruntime
 
 from serving.domain.batch import Batch, Prediction, Tensor

@@ -25,6 +25,8 @@ ONE_THREAD = {
     "LOKY_MAX_CPU_COUNT": "1",
     "JOBLIB_MULTIPROCESSING": "0",
 }
+# onnxruntime from 1.29 on keeps a database of what it was asked to do, and would send it away
+NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 
 _PR_SET_PDEATHSIG = 1
 
@@ -35,7 +37,7 @@ def scrub(environment: Mapping[str, str]) -> dict[str, str]:
     Settings and tokens of the server are not among them. Given to ``exec``, so ``/proc/<pid>/environ`` is clean too.
     """
     kept = {name: value for name, value in environment.items() if name in ENVIRONMENT_KEPT}
-    return {**kept, **ONE_THREAD, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
+    return {**kept, **ONE_THREAD, **NO_TELEMETRY, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
 
 
 def die_with_parent(parent: int) -> None:
