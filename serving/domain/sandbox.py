@@ -12,6 +12,7 @@ LAYERS = (
     "no_new_privs",
     "network_namespace",
     "capabilities",
+    "tasks",
     "landlock",
     "seccomp",
 )

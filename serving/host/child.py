@@ -25,7 +25,7 @@ from serving.host.protocol import (
     decode_batch,
     encode_tensors,
 )
-from serving.host.replicas import channels_of, end_replicas, fork_replicas
+from serving.host.replicas import await_replicas, channels_of, fork_replicas
 from serving.host.stream import FrameReader, receive_frame, send_frame
 
 
@@ -54,8 +54,7 @@ def main(fds: Sequence[int]) -> int:
         sandbox.forbid_processes(held)
 
     compiler = start_compiler(request, leave_to_itself)
-    if len(channels) == 1:  # else when the replicas are there
-        sandbox.forbid_processes(held, [compiler.pid] if compiler else [])
+    sandbox.forbid_processes(held, [compiler.pid] if compiler else [], may_fork=len(channels) > 1)
     outcome = _evaluate_in_thread(sock, request, held, compiler)
     if compiler is not None:
         compiler.dismiss()
@@ -65,16 +64,14 @@ def main(fds: Sequence[int]) -> int:
     sandbox.give_back_memory()
     own, replicas = fork_replicas(channels if model is not None else channels[:1])
     if len(channels) > 1:
-        sandbox.forbid_processes(held, replicas)
-    try:
-        if own is channels[0]:
-            for graph in graphs:
-                send_frame(sock, Kind.GRAPH, 0, orjson.dumps({"outputs": graph.outputs}), [graph.content])
-            send_frame(sock, Kind.REPORT, 0, report.model_dump_json().encode())
-        if model is not None:
-            serve(own.socket, model, memoryview(own.arena))
-    finally:
-        end_replicas(replicas)
+        sandbox.forbid_processes(held)
+    if own is channels[0]:
+        for graph in graphs:
+            send_frame(sock, Kind.GRAPH, 0, orjson.dumps({"outputs": graph.outputs}), [graph.content])
+        send_frame(sock, Kind.REPORT, 0, report.model_dump_json().encode())
+    if model is not None:
+        serve(own.socket, model, memoryview(own.arena))
+    await_replicas(replicas)
     return 0
 
 

@@ -1,8 +1,8 @@
 """Landlock: this process and its children may read what they are given, write where they are told, and nothing else.
 
 Follows linux/landlock.h, ABI 1 (Linux 5.13) to 7; every right the running kernel knows is handled, so what is not
-granted below is refused. From ABI 4 on that includes TCP, from ABI 6 on signals to processes outside and abstract
-sockets.
+granted below is refused. Older versions refuse less (`LATER`). What they leave is refused by `seccomp` too, so together
+they keep the promise from ABI 1 on; without seccomp only ABI 6 does.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _MAKE_DIR, _MAKE_REG = 1 << 7, 1 << 8
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 _RIGHTS_OF_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
+# what older versions do not refuse: since which ABI it is, and what it is
+LATER = ((3, "the truncation of files"), (4, "TCP"), (5, "requests to devices"), (6, "signals and abstract sockets"))
 _NET_RIGHTS = 0b11  # bind and connect, TCP
 _SCOPES = 0b11  # abstract Unix sockets, signals
 
@@ -38,11 +40,17 @@ def abi() -> int:
     return _call(_CREATE_RULESET, None, 0, _ASK_VERSION)
 
 
-def restrict(readable: Iterable[str], writable: Iterable[str]) -> None:
+def why_not_enough(version: int) -> str | None:
+    """Say what Landlock of this version leaves to others to refuse; None when that is nothing."""
+    lacking = [f"{what} (ABI {since})" for since, what in LATER if version < since]
+    return f"Landlock of this kernel has ABI {version} and does not refuse {', '.join(lacking)}" if lacking else None
+
+
+def restrict(readable: Iterable[str], writable: Iterable[str]) -> int:
     """Take everything away from this thread, and those it starts, but these files and directories.
 
     Directories count with all that is beneath them. Paths that do not exist are left out. Nothing may be executed.
-    Needs no_new_privs. Raises OSError where the kernel has no Landlock or refuses.
+    Needs no_new_privs. Returns the ABI that was used. Raises OSError where the kernel has no Landlock or refuses.
     """
     version = abi()
     rights = _RIGHTS_OF_ABI[min(version, 5)]
@@ -58,6 +66,7 @@ def restrict(readable: Iterable[str], writable: Iterable[str]) -> None:
         _call(_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
+    return version
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:

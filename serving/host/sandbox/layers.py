@@ -12,7 +12,7 @@ from pathlib import Path
 
 import serving
 from serving.domain.sandbox import Sandbox
-from serving.host.sandbox import landlock, namespaces, seccomp
+from serving.host.sandbox import landlock, namespaces, seccomp, tasks
 from serving.host.sandbox.process import die_with_parent, limit_memory
 
 MOST_DESCRIPTORS = 512
@@ -34,30 +34,39 @@ def enter(files: Sequence[str], scratch: str | None, memory_bytes: int, parent: 
     with one thread; what it may still do is fork, until `forbid_processes`. Raises nothing for a layer that cannot be
     had.
     """
-    layers: dict[str, Callable[[], None]] = {
+    tasks.leave_count_of_root()
+    layers: dict[str, Callable[[], int | None]] = {
         "environment": _check_environment,
         "descriptors": _check_descriptors,
         "limits": lambda: _limit(memory_bytes),
         "no_new_privs": namespaces.forbid_new_privileges,
         "network_namespace": namespaces.leave_the_network,
         "capabilities": namespaces.drop_capabilities,
+        "tasks": tasks.bound_tasks,
         "landlock": lambda: _restrict(files, scratch, parent),
-        "seccomp": seccomp.refuse_calls,
+        "seccomp": seccomp.allow_needed_calls,
     }
-    active, missing = [], {}
+    active: dict[str, int | None] = {}
+    missing: dict[str, str] = {}
     for name, put_on in layers.items():
         try:
-            put_on()
-            active.append(name)
+            active[name] = put_on()
         except OSError as error:
             missing[name] = error.strerror or str(error)
+    if "seccomp" in missing and (version := active.get("landlock")) is not None:
+        reason = landlock.why_not_enough(version)
+        if reason is not None:
+            del active["landlock"]
+            missing["landlock"] = f"{reason}, and there is no seccomp to do it"
     return Sandbox(active=tuple(active), missing=missing)
 
 
-def forbid_processes(sandbox: Sandbox, children: Collection[int] = ()) -> None:
-    """Take forking away, and signals to any process but this one and `children`; where there is seccomp."""
+def forbid_processes(sandbox: Sandbox, children: Collection[int] = (), *, may_fork: bool = False) -> None:
+    """Take away signals to any process but this one and `children`, and forking unless `may_fork`; where there is
+    seccomp. A process that may still fork has it taken away by a second call.
+    """
     if "seccomp" in sandbox.active:
-        seccomp.refuse_processes(children)
+        seccomp.refuse_processes(children, may_fork=may_fork)
 
 
 @lru_cache
@@ -77,9 +86,9 @@ def libraries() -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _restrict(files: Sequence[str], scratch: str | None, parent: int) -> None:
+def _restrict(files: Sequence[str], scratch: str | None, parent: int) -> int:
     die_with_parent(parent)  # changed credentials made the kernel forget it
-    landlock.restrict([*libraries(), *_HARMLESS, *files], [_NULL, *([scratch] if scratch else [])])
+    return landlock.restrict([*libraries(), *_HARMLESS, *files], [_NULL, *([scratch] if scratch else [])])
 
 
 def _check_environment() -> None:

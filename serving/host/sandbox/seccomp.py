@@ -1,11 +1,8 @@
-"""seccomp: system calls a host has no use for are refused, with EPERM. Two filters, each put on once and for good.
+"""seccomp: the system calls a host needs are allowed, all others refused. Filters, each put on once and for good.
 
-The first takes away the network, executing, other processes' memory and whatever administers a machine. The second
-takes away new processes and signals to others; threads stay allowed. glibc starts them with ``clone3``, whose flags a
-filter cannot see: it is told that there is no such call, and uses ``clone``.
-
-The format is that of linux/filter.h and linux/seccomp.h: classic BPF over ``struct seccomp_data`` (number,
-architecture, instruction pointer, six arguments).
+The first allows what `syscalls` lists, some of it with some arguments only. The second takes away new processes and
+signals to others; threads stay allowed. Old calls are refused with EPERM; what libraries try first and know to do
+without (``clone3``, ``openat2``, whatever is newer than this list) is answered with ENOSYS.
 """
 
 from __future__ import annotations
@@ -14,59 +11,40 @@ import ctypes
 import errno
 import os
 import platform
-import struct
 import sys
 from collections.abc import Collection
 
+from serving.host.sandbox import syscalls
+from serving.host.sandbox.bpf import (
+    ALLOW,
+    NO_SUCH_CALL,
+    REFUSE,
+    Code,
+    only,
+    only_if_bits,
+    only_null,
+    program,
+    verdict,
+    when_at_least,
+    when_equal,
+)
+from serving.host.sandbox.syscalls import Numbers
+
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-_X32_BIT = 0x40000000
+_SET_MODE_FILTER, _ALL_THREADS = 1, 1
 
-# name: number on x86_64, on aarch64 (None where there is none); from 424 on they are the same everywhere
-_REFUSED: dict[str, tuple[int | None, int | None]] = {
-    # the network
-    "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
-    "accept": (43, 202), "accept4": (288, 242),
-    # other programs, other processes
-    "execve": (59, 221), "execveat": (322, 281), "ptrace": (101, 117), "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271), "kcmp": (312, 272), "pidfd_open": (434, 434), "pidfd_getfd": (438, 438),
-    "pidfd_send_signal": (424, 424), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
-    "tkill": (200, 130), "process_madvise": (440, 440), "process_mrelease": (448, 448), "migrate_pages": (256, 238),
-    "move_pages": (279, 239), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119),
-    "sched_setattr": (314, 274), "ioprio_set": (251, 30),
-    # memory that others share by name
-    "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "semget": (64, 190), "semop": (65, 193),
-    "semctl": (66, 191), "semtimedop": (220, 192), "msgget": (68, 186), "msgsnd": (69, 189), "msgrcv": (70, 188),
-    "msgctl": (71, 187), "mq_open": (240, 180), "mq_unlink": (241, 181),
-    # ways around the filter and the favourites of exploits
-    "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "bpf": (321, 280),
-    "userfaultfd": (323, 282), "perf_event_open": (298, 241), "keyctl": (250, 219), "add_key": (248, 217),
-    "request_key": (249, 218), "vmsplice": (278, 75), "personality": (135, 92), "modify_ldt": (154, None),
-    "memfd_secret": (447, 447), "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265),
-    "lookup_dcookie": (212, 18), "fanotify_init": (300, 262), "inotify_init": (253, None), "inotify_init1": (294, 26),
-    "uselib": (134, None), "syslog": (103, 116),
-    # administering
-    "unshare": (272, 97), "setns": (308, 268), "chroot": (161, 51), "pivot_root": (155, 41), "mount": (165, 40),
-    "umount2": (166, 39), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
-    "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
-    "swapon": (167, 224), "swapoff": (168, 225), "reboot": (169, 142), "sethostname": (170, 161),
-    "setdomainname": (171, 162), "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106),
-    "kexec_load": (246, 104), "kexec_file_load": (320, 294), "iopl": (172, None), "ioperm": (173, None),
-    "acct": (163, 89), "quotactl": (179, 60), "quotactl_fd": (443, 443), "settimeofday": (164, 170),
-    "clock_settime": (227, 112), "adjtimex": (159, 171), "clock_adjtime": (305, 266), "vhangup": (153, 58),
-}  # fmt: skip
-_CLONE: tuple[int | None, int | None] = (56, 220)
-_CLONE3 = 435
-_FORKS: tuple[tuple[int | None, int | None], ...] = ((57, None), (58, None))
-_KILL, _TGKILL = (62, 129), (234, 131)
-_PRLIMIT, _SETPRIORITY, _SETAFFINITY, _PRCTL = (302, 261), (141, 140), (203, 122), (157, 167)
-_CLONE_THREAD = 0x10000
-_PR_SET_SECCOMP, _MODE_FILTER = 22, 2
-_PR_SET_PDEATHSIG = 1
-
-_LOAD, _EQUALS, _AT_LEAST, _HAS_BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_AT_NUMBER, _AT_ARCHITECTURE, _AT_ARGUMENTS = 0, 4, 16
-_ALLOW, _KILL_PROCESS = 0x7FFF0000, 0x80000000
-_REFUSE, _NO_SUCH_CALL = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
+# flags of open: truncating asks for a descriptor that may write, which Landlock's first versions do not look at
+_TRUNCATE, _ACCESS_MODE, _WRITE_MODES = 0o1000, 0o3, (0o1, 0o2)
+# fcntl: duplicate, and flags of descriptors; not owners and signals (F_SETOWN, F_SETSIG), leases, locks, sizes of pipes
+_FCNTL = (0, 1, 2, 3, 4, 1030)
+# ioctl: is it a terminal and how wide, how many bytes wait, blocking or not, close on exec
+_IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451, 0x802C542A)
+# prctl: the name of a thread; when the parent ends, die
+_THREAD_NAME, _DIE_WITH_PARENT = (15, 16), 1
+# arch_prctl: may the wide registers of new processors be used (ARCH_GET_XCOMP_SUPP, _GET_XCOMP_PERM, _REQ_XCOMP_PERM)
+_WIDE_REGISTERS = (0x1021, 0x1022, 0x1023)
+# clone: exactly the flags by which glibc and musl start a thread, and by which they fork
+_THREADS, _FORKS = (0x3D0F00, 0x7D0F00), (0x1200011, 0x11)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -75,101 +53,87 @@ class _Program(ctypes.Structure):
     _fields_ = (("count", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def refuse_calls() -> None:
-    """Put on the first filter. It holds for this thread and all it starts; needs no_new_privs.
+def allow_needed_calls() -> None:
+    """Put on the first filter. It holds for every thread and all it starts; needs no_new_privs.
 
-    Limits and priorities may be changed for this process only. Raises OSError where there is no seccomp, or on another
-    architecture than x86-64 and 64-bit ARM.
+    Limits can be read, not set; priorities and processors be set for the calling thread only. Raises OSError where
+    there is no seccomp, or on another architecture than x86-64 and 64-bit ARM.
     """
-    filter_ = _Filter()
-    for numbers in _REFUSED.values():
-        filter_.refuse(numbers)
-    filter_.only_with(_PRLIMIT, 0, {0, os.getpid()})
-    filter_.only_with(_SETPRIORITY, 1, {0})
-    filter_.only_with(_SETAFFINITY, 0, {0})
-    filter_.install()
+    _install(first_filter(_machine()))
 
 
-def refuse_processes(children: Collection[int] = ()) -> None:
-    """Put on the second filter: no new processes, and signals only to this process and to `children`.
+def refuse_processes(children: Collection[int] = (), *, may_fork: bool = False) -> None:
+    """Put on the second filter: signals only to this process and to `children`, and no new processes unless `may_fork`.
 
-    What kills this process when its parent ends can no longer be taken off. Raises OSError as `refuse_calls` does.
+    Without `may_fork` this is the last filter: what kills this process when its parent ends can no longer be taken off.
+    Raises OSError as `allow_needed_calls` does, and when another thread has put on a filter of its own.
     """
-    filter_ = _Filter()
-    for numbers in _FORKS:
-        filter_.refuse(numbers)
-    filter_.only_with_bits(_CLONE, 0, _CLONE_THREAD)
-    filter_.refuse((_CLONE3, _CLONE3), _NO_SUCH_CALL)
-    filter_.only_with(_KILL, 0, {os.getpid(), *children})
-    filter_.only_with(_TGKILL, 0, {os.getpid()})
-    filter_.refuse_with(_PRCTL, 0, _PR_SET_PDEATHSIG)
-    filter_.install()
+    _install(second_filter(_machine(), os.getpid(), children, may_fork=may_fork))
 
 
-class _Filter:
-    """One program under construction; begins with the architecture, ends by allowing."""
+def first_filter(machine: str) -> Code:
+    """Return the program of the first filter for ``x86_64`` or ``aarch64``."""
+    allow = verdict(ALLOW)
+    rules: list[tuple[Numbers, Code]] = [
+        (syscalls.OPENAT, only_if_bits(2, _TRUNCATE, _ACCESS_MODE, _WRITE_MODES)),
+        (syscalls.OPEN, only_if_bits(1, _TRUNCATE, _ACCESS_MODE, _WRITE_MODES)),
+        *((numbers, []) for numbers in syscalls.ALLOWED.values()),
+        (syscalls.FCNTL, only(1, _FCNTL)),
+        (syscalls.IOCTL, only(1, _IOCTL)),
+        (syscalls.CLONE, only(0, _THREADS + _FORKS)),
+        (syscalls.PRLIMIT, only(0, (0,)) + only_null(2)),
+        (syscalls.SETPRIORITY, only(0, (os.PRIO_PROCESS,)) + only(1, (0,))),
+        (syscalls.SETAFFINITY, only(0, (0,))),
+        (syscalls.MBIND, only(5, (0,))),
+        (syscalls.PRCTL, only(0, (*_THREAD_NAME, _DIE_WITH_PARENT))),
+        (syscalls.ARCH_PRCTL, only(0, _WIDE_REGISTERS)),
+        (syscalls.SECCOMP, only(0, (_SET_MODE_FILTER,)) + only(1, (_ALL_THREADS,))),
+    ]
+    otherwise = [
+        *when_equal(syscalls.REFUSED_OPTIONAL.values(), verdict(REFUSE)),
+        *when_at_least(syscalls.FIRST_OPTIONAL, verdict(NO_SUCH_CALL)),
+        verdict(REFUSE),
+    ]
+    return _for_machine(machine, [(numbers, [*condition, allow]) for numbers, condition in rules], otherwise)
 
-    def __init__(self) -> None:
-        machine = platform.machine()
-        if sys.platform != "linux" or machine not in _ARCHITECTURES or sys.byteorder != "little":
-            raise OSError(errno.ENOSYS, f"no filter for {sys.platform} on {machine}")
-        self._column = list(_ARCHITECTURES).index(machine)
-        self._code = [
-            self._load(_AT_ARCHITECTURE),
-            self._jump(_EQUALS, _ARCHITECTURES[machine], 1, 0),
-            self._return(_KILL_PROCESS),
-            self._load(_AT_NUMBER),
+
+def second_filter(machine: str, pid: int, children: Collection[int], *, may_fork: bool) -> Code:
+    """Return the program of the second filter for the process `pid`."""
+    allow, refuse = verdict(ALLOW), verdict(REFUSE)
+    rules = [
+        (syscalls.KILL, [*only(0, {pid, *children}), allow]),
+        (syscalls.TGKILL, [*only(0, {pid}), allow]),
+    ]
+    if not may_fork:
+        rules += [
+            (syscalls.FORK, [refuse]),
+            (syscalls.CLONE, [*only(0, _THREADS), allow]),
+            (syscalls.PRCTL, [*only(0, _THREAD_NAME), allow]),
+            (syscalls.SECCOMP, [refuse]),
         ]
-        if machine == "x86_64":
-            self._code += [self._jump(_AT_LEAST, _X32_BIT, 0, 1), self._return(_REFUSE)]
+    return _for_machine(machine, rules, [allow])
 
-    def refuse(self, numbers: tuple[int | None, int | None], answer: int = _REFUSE) -> None:
-        """Refuse a call whatever its arguments."""
-        self._when(numbers, [self._return(answer)])
 
-    def only_with(self, numbers: tuple[int | None, int | None], argument: int, values: Collection[int]) -> None:
-        """Allow a call only when the low half of `argument` is one of `values`."""
-        checks = [
-            self._jump(_EQUALS, value, len(values) - place, 0)
-            for place, value in enumerate(sorted(values))
-        ]  # fmt: skip
-        self._when(numbers, [self._argument(argument), *checks, self._return(_REFUSE), self._return(_ALLOW)])
+def _for_machine(machine: str, rules: list[tuple[Numbers, Code]], otherwise: Code) -> Code:
+    column = list(_ARCHITECTURES).index(machine)
+    numbered = [(numbers[column], code) for numbers, code in rules]
+    return program(
+        _ARCHITECTURES[machine], [(number, code) for number, code in numbered if number is not None], otherwise
+    )
 
-    def only_with_bits(self, numbers: tuple[int | None, int | None], argument: int, bits: int) -> None:
-        """Allow a call only when `argument` has all of `bits`, which is one bit."""
-        check = [self._jump(_HAS_BITS, bits, 1, 0), self._return(_REFUSE), self._return(_ALLOW)]
-        self._when(numbers, [self._argument(argument), *check])
 
-    def refuse_with(self, numbers: tuple[int | None, int | None], argument: int, value: int) -> None:
-        """Refuse a call when `argument` is `value`."""
-        check = [self._jump(_EQUALS, value, 0, 1), self._return(_REFUSE), self._return(_ALLOW)]
-        self._when(numbers, [self._argument(argument), *check])
+def _machine() -> str:
+    machine = platform.machine()
+    if sys.platform != "linux" or machine not in _ARCHITECTURES or sys.byteorder != "little":
+        raise OSError(errno.ENOSYS, f"no filter for {sys.platform} on {machine}")
+    return machine
 
-    def install(self) -> None:
-        """Give the program to the kernel; raises OSError."""
-        code = [*self._code, self._return(_ALLOW)]
-        program = _Program(len(code), b"".join(code))
-        if _libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program), 0, 0) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
 
-    def _when(self, numbers: tuple[int | None, int | None], then: list[bytes]) -> None:
-        """Run `then`, which returns, when the call has this number."""
-        number = numbers[self._column]
-        if number is not None:
-            self._code += [self._jump(_EQUALS, number, 0, len(then)), *then]
-
-    @staticmethod
-    def _load(offset: int) -> bytes:
-        return struct.pack("=HBBI", _LOAD, 0, 0, offset)
-
-    def _argument(self, place: int) -> bytes:
-        return self._load(_AT_ARGUMENTS + 8 * place)
-
-    @staticmethod
-    def _jump(test: int, value: int, if_true: int, if_false: int) -> bytes:
-        return struct.pack("=HBBI", test, if_true, if_false, value)
-
-    @staticmethod
-    def _return(what: int) -> bytes:
-        return struct.pack("=HBBI", _RETURN, 0, 0, what)
+def _install(code: Code) -> None:
+    """Give a program to the kernel, for all threads of this process; raises OSError."""
+    filter_ = _Program(len(code), b"".join(code))
+    number = syscalls.SECCOMP[list(_ARCHITECTURES).index(_machine())]
+    result = _libc.syscall(number, _SET_MODE_FILTER, _ALL_THREADS, ctypes.byref(filter_))
+    if result != 0:  # a number above 0 is that of a thread whose filters are others
+        code_ = ctypes.get_errno() if result < 0 else errno.EBUSY
+        raise OSError(code_, os.strerror(code_))

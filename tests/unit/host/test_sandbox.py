@@ -121,7 +121,7 @@ def test_it_writes_into_its_scratch_directory_only(cell: Cell) -> None:
     assert cell.run(lambda: cell.artefact.write_text("other")) == "EACCES"
     assert cell.run(lambda: (cell.directory / "new").write_text("")) == "EACCES"
     assert cell.run(cell.secret.unlink) in ("EACCES", "EXDEV")
-    assert cell.run(lambda: os.truncate(cell.artefact, 0)) == "EACCES"
+    assert cell.run(lambda: os.truncate(cell.artefact, 0)) == "EPERM"
     assert cell.artefact.read_text() == "bytes of a model"
 
 
@@ -141,7 +141,7 @@ def test_it_starts_threads_but_no_processes_and_no_programs(cell: Cell) -> None:
         return found[0]
 
     assert cell.run(count_in_thread) == "42"
-    assert cell.run(os.fork) == "EPERM"
+    assert cell.run(fork_without_handlers) == "EPERM"
     assert cell.run(lambda: os.posix_spawn("/bin/true", ["true"], {})) == "EPERM"
     assert cell.run(lambda: os.execv("/bin/true", ["true"]), may_fork=True) in ("EPERM", "EACCES")
 
@@ -231,6 +231,11 @@ def test_a_layer_that_cannot_be_had_is_told_with_its_reason(cell: Cell, monkeypa
     assert "SERVING_LOG__LEVEL is set" in held.missing["environment"]
     assert not held.is_whole
     assert "no landlock (Operation not supported)" in str(held)
+
+
+def fork_without_handlers() -> str:
+    """Fork as the C library does, but without what other libraries of this process have registered for a fork."""
+    return _syscall(56 if os.uname().machine == "x86_64" else 220, 0x1200011, 0, 0, 0, 0)
 
 
 def _syscall(number: int, *arguments: int) -> str:
