@@ -66,5 +66,5 @@ def _tensor(array: NDArray[np.float64]) -> dict[str, Any]:
 
 
 def _request(path: str, body: bytes, *lines: str) -> bytes:
-    head = "\r\n".join((f"POST {path} HTTP/1.1", "Host: benchmark", *lines, f"Content-Length: {len(body)}"))
+    head = "\r\n".join((f"POST {path} HTTP/1.1", "Host: localhost", *lines, f"Content-Length: {len(body)}"))
     return head.encode() + END_OF_HEAD + body

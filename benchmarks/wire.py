@@ -20,7 +20,7 @@ def address_of(url: str) -> tuple[str, int]:
 
 def request_bytes(path: str, body: bytes) -> bytes:
     """Return a POST of JSON, ready to be sent again and again."""
-    head = f"POST {path} HTTP/1.1\r\nHost: benchmark\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     return head.encode() + END_OF_HEAD + body
 
 

@@ -17,13 +17,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.api import admin, problems
 from serving.api.access import Access, AccessRefused
 from serving.api.endpoint import NOSNIFF, Endpoint
+from serving.api.origins import refuse_cross_site
 from serving.api.paths import DOCS, PAGES, is_for_operators, is_read, path_of, prediction_of, protocol_of
 from serving.api.shortcut import RequestIds
+from serving.domain.errors import CrossSite, RequestRefused
+from serving.domain.server_names import ServerNames
 from serving.settings import Settings, TokenScope
 from serving.telemetry.logging import REQUEST_ID
 
 CLIENT_GONE = 499
 OPERATORS = "serving.operators"
+MISDIRECTED = "serving.misdirected"  # of a scope: what is wrong with the name it is addressed to, for `http1` to say
 # The pages are Swagger UI and ReDoc as FastAPI makes them: a line of script that loads the rest from one place.
 PAGE_POLICY = (
     b"default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; worker-src blob:; "
@@ -66,11 +70,12 @@ class Edge:
         status = CLIENT_GONE
         try:
             dialect = _dialect_of(scope)
-            if dialect is not None:
+            error = _error_of_sender(scope)
+            if dialect is None or error is not None:
+                status = await self._pass_on(scope, receive, send, (b"x-request-id", request_id), error)
+            else:
                 endpoint = self._endpoints[dialect]
                 status = await endpoint.answer(scope, receive, send, (b"x-request-id", request_id))
-            else:
-                status = await self._pass_on(scope, receive, send, (b"x-request-id", request_id))
         except ClientDisconnect:
             pass
         finally:
@@ -78,10 +83,17 @@ class Edge:
                 _write(scope, status, perf_counter() - started)
             REQUEST_ID.reset(token)
 
-    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, header: tuple[bytes, bytes]) -> int:
+    async def _pass_on(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        header: tuple[bytes, bytes],
+        error: RequestRefused | None,
+    ) -> int:
         """Have the application answer what may be asked, with some headers more; return the status.
 
-        Whatever it raises becomes a problem.
+        Whatever it raises becomes a problem, as does `error`, if there is one.
         """
         status = 0
         path = path_of(scope["path"], scope.get("root_path", ""))
@@ -95,12 +107,12 @@ class Edge:
             await send(message)
 
         try:
-            refusal = self._refusal(scope, path)
+            refusal = self._refusal(scope, path) if error is None else self._endpoints[protocol_of(path)].refuse(error)
             await (self._app if refusal is None else refusal)(scope, receive, send_with_header)
         except ClientDisconnect:
             status = status or CLIENT_GONE
-        except Exception as error:  # noqa: BLE001 - the last resort: no traceback leaves, no connection is dropped
-            response = self._endpoints[protocol_of(path)].refuse(error)
+        except Exception as failure:  # noqa: BLE001 - the last resort: no traceback leaves, no connection is dropped
+            response = self._endpoints[protocol_of(path)].refuse(failure)
             if not status:
                 await response(scope, receive, send_with_header)
         return status
@@ -152,6 +164,15 @@ class Front:
         self._is_for_operators = is_for_operators
         self._app = app
         self._edge = Edge(app, endpoints, ids)
+        self._names: ServerNames | None = None
+
+    @property
+    def names(self) -> ServerNames:
+        """The names its listener answers to, for the connections to compare with. There are settings by then."""
+        if self._names is None:
+            server = self.state.settings.server
+            self._names = ServerNames(server.hosts, server.admin_host if self._is_for_operators else server.host)
+        return self._names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on."""
@@ -162,6 +183,17 @@ class Front:
             await self._edge(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+
+def _error_of_sender(scope: Scope) -> RequestRefused | None:
+    """Return why a request is not answered, whatever it asks for: it is for another server, or from another site."""
+    error: RequestRefused | None = scope.get(MISDIRECTED)
+    if error is None:
+        try:
+            refuse_cross_site(scope["method"], scope["serving.headers"])
+        except CrossSite as found:
+            error = found
+    return error
 
 
 def _dialect_of(scope: Scope) -> str | None:

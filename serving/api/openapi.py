@@ -25,7 +25,7 @@ Every answer carries `X-Request-Id`, predictions also `X-Model-Name` and `X-Mode
 the server has been given some; operators' calls always need one, and it opens the others too."""
 
 _ADMIN = problems.ADMIN_REFUSED
-_ANYWHERE = (400, 408, 431, 503)  # a connection may answer these by itself
+_ANYWHERE = (400, 408, 421, 431, 503)  # a connection may answer these by itself
 _TOKENS = {
     "predictToken": "One of `security.predict_token`; not needed where there is none.",
     "readToken": "One of `security.read_token`; not needed where there is none.",
@@ -43,7 +43,7 @@ _EXAMPLES: dict[int, tuple[str, Kind, str]] = {
         "send the header 'Authorization: Bearer <admin token>'",
     ),
     403: (
-        "The token is for something else; or no admin token is configured, and operator calls are closed.",
+        "The token is for something else; operator calls are closed; or a browser sent it for another site's page.",
         _ADMIN,
         "operator calls are closed: ...",
     ),
@@ -76,6 +76,11 @@ _EXAMPLES: dict[int, tuple[str, Kind, str]] = {
         "A content type that is not read here, or compressed.",
         KINDS[errors.UnsupportedMedia],
         "content type 'text/html' is not read here; send application/json in UTF-8",
+    ),
+    421: (
+        "The request is addressed to a name that this server does not answer to.",
+        KINDS[errors.Misdirected],
+        "this server does not answer to 'models.example.com'; if it should, add \"models.example.com\" to server.hosts",
     ),
     422: (
         "JSON, but not what is taken here; names the row and the feature.",

@@ -13,6 +13,7 @@ MLFLOW = "mlflow"
 PREDICTION_ENDS = ("/predict", "/infer", "/invocations", *(f":{verb}" for verb in TENSORFLOW))
 
 _READING = ("GET", "HEAD")
+_PROBES = (b"/health/live", b"/health/ready", b"/v2/health/live", b"/v2/health/ready", b"/health", b"/ping")
 _READ = (METRICS, "/models", "/v2", "/version")
 _OF_MODEL = frozenset({"pin", "rollback", "history"})
 
@@ -100,6 +101,11 @@ def is_read(method: str, path: str) -> bool:
     """Say whether a request reads what the scope `read` is for: models, history, metrics, the documentation."""
     is_covered = path in DOCS or path in _READ or path.startswith(("/models/", "/v1/models/", "/v2/models/"))
     return is_covered and method in _READING
+
+
+def is_probe(method: bytes, target: bytes) -> bool:
+    """Say whether a request asks how the server is: that is answered while nothing else can be."""
+    return method in (b"GET", b"HEAD") and target in _PROBES
 
 
 def is_for_operators(path: str) -> bool:

@@ -52,6 +52,8 @@ HEAD_TOO_SLOW = Kind(408, "head-too-slow", "The request did not arrive in time")
 HEAD_TOO_LARGE = Kind(431, "head-too-large", "The request line and headers are too large")
 TOO_MANY_CONNECTIONS = Kind(503, "too-many-connections", "Too many connections are open")
 KINDS: dict[type[Exception], Kind] = {
+    errors.Misdirected: Kind(421, "misdirected", "Not addressed to this server"),
+    errors.CrossSite: Kind(403, "cross-site", "Sent for a page of another site"),
     errors.NotJson: Kind(400, "not-json", "The body is not JSON"),
     errors.Malformed: Kind(400, "malformed", "The body is not what its content type says"),
     errors.UnknownModel: Kind(404, "unknown-model", "No such model"),

@@ -11,6 +11,7 @@ from starlette.datastructures import State
 
 from serving.api.bodies import Headers
 from serving.api.endpoint import Endpoint
+from serving.api.origins import ORIGIN, SITE
 from serving.api.paths import prediction_of
 
 MOST_PATHS = 4096
@@ -55,7 +56,7 @@ class Shortcut:
             call = self._calls[path]
         except KeyError:
             call = self._remember(path)
-        if call is None or not self._is_open:
+        if call is None or not self._is_open or ORIGIN in headers or SITE in headers:
             return None
         endpoint, params = call
         try:

@@ -10,7 +10,10 @@ ServingError
 ├── HostFailed              a host process died, was killed or broke the protocol
 │   └── HostDied            ... with the signal or exit status
 ├── ProtocolError           bytes on the wire that are not a frame
+├── GraphRefused            a graph that is not bounded in memory and time, or does not give what it should
 ├── RequestRefused          the caller's fault; the detail says what to change
+│   ├── Misdirected         the request is addressed to a name that is not this server's
+│   ├── CrossSite           a page of another site sent the request
 │   ├── NotJson             the body is not JSON
 │   ├── Malformed           the body is not what its content type says
 │   ├── BodyTooLarge        more bytes or rows than allowed
@@ -78,8 +81,27 @@ class ProtocolError(ServingError):
     """Bytes on the wire that are not a well-formed frame."""
 
 
+class GraphRefused(ServingError):
+    """A compiled form that must not run in the server; the message says what of it cannot be bounded or believed.
+
+    `is_final` is False when the same graph may pass another time: what checked it was too slow, or died.
+    """
+
+    def __init__(self, message: str, *, is_final: bool = True) -> None:
+        super().__init__(message)
+        self.is_final = is_final
+
+
 class RequestRefused(ServingError):
     """A request that cannot be answered as it is. The message says what to change."""
+
+
+class Misdirected(RequestRefused):
+    """The request is addressed to a name that is not this server's."""
+
+
+class CrossSite(RequestRefused):
+    """A browser sent the request for a page of another site."""
 
 
 class NotJson(RequestRefused):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, NoReturn
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.http1.bounds import bounds_of, head_bytes
+from serving.http1.places import BETWEEN, BODY, BROKEN, DROPPED, HEAD, HELD, LINGERING, OVER
+from serving.http1.reading import Reading
 from serving.http1.writes import JoinedWrites
 
 
@@ -16,19 +18,19 @@ class BoundedProtocol(HttpToolsProtocol):
     """Bounds how long the head of a request takes, how large it is, how many connections there are, and what is read of
     a request that has been answered already. Event loop thread only.
 
-    What reads (a subclass) says where it is: inside of a request, in its head, and whether a piece of bytes held
-    anything to show for it. None of this costs a request that arrives whole more than a few attributes.
+    What reads (a subclass) keeps `_place`, and says whether a piece of bytes held anything to show for it. None of this
+    costs a request that arrives whole more than a few attributes.
     """
+
+    _reading: Reading
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._bounds = bounds_of(self.loop, self.config.app.state.settings.server)  # type: ignore[union-attr]
         self._joined: JoinedWrites | None = None
-        self._is_inside = False
-        self._is_in_head = False
+        self._place = BETWEEN
+        self._is_crowded = False
         self._is_watched = True
-        self._is_dropping = False
-        self._is_lingering = False
         self._must_measure = False
         self._has_progress = False
         self._fruitless_bytes = 0
@@ -36,19 +38,20 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refusal = self._bounds.invalid
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Remember the transport (called by the loop); one connection too many is told so and closed."""
+        """Remember the transport (called by the loop); one connection too many may only ask how the server is."""
         super().connection_made(transport)
+        self.flow = self._reading = Reading(transport, self._bounds.stalled)
         self._joined = JoinedWrites(transport, self._bounds.outbox, self._end)
+        self._bounds.heads.begin(self)
         if self._bounds.connections is not None and len(self.connections) > self._bounds.connections:
-            self._write_refusal(self._bounds.too_many)
-            transport.close()
-        else:
-            self._bounds.heads.begin(self)
+            self._is_crowded = True
+            self._bounds.crowd.admit(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection (called by the loop)."""
         for deadlines in (self._bounds.heads, self._bounds.dropped, self._bounds.lingering):
             deadlines.end(self)
+        self._bounds.crowd.leave(self)
         if exc is not None:
             self._unset_keepalive_if_required()  # uvicorn leaves it to run out
         super().connection_lost(exc)
@@ -58,7 +61,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
         These are uvicorn's lines: a call to them costs each header of each request as much again.
         """
-        if self._is_in_head:
+        if self._place is HEAD:
             name = name.lower()
             if name == b"expect" and value.lower() == b"100-continue":
                 self.expect_100_continue = True
@@ -67,9 +70,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on to the next request (called by uvicorn), or read what the client still sends of this one."""
         super().on_response_complete()
-        if self._is_lingering:
+        if self._place is LINGERING:
             self._unset_keepalive_if_required()
-        elif self._is_inside and not self._is_in_head and self._is_idle():
+        elif self._place is BODY and self._is_idle():
             self._unset_keepalive_if_required()
             self._begin_dropping()
 
@@ -84,23 +87,32 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_overdue(self) -> None:
         """End what takes too long (called by `Deadlines`)."""
-        if self._is_lingering or self._is_dropping:
+        if self._place in (LINGERING, DROPPED):
             self.transport.abort()
         elif not self._is_idle():  # a head behind a request that is being answered: its client waits for that as well
             self._bounds.heads.begin(self)
         else:
-            if self._is_in_head:
+            if self._place is HEAD:
                 self._write_refusal(self._bounds.too_slow)
             self.transport.close()
 
+    def send_away(self) -> None:
+        """Close a connection of the crowd, to make room for another one (called by `Crowd`)."""
+        if self._place in OVER or not self._is_idle():
+            self.transport.abort()
+        else:
+            self._write_refusal(self._bounds.too_many)
+            self.transport.close()
+
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's signature)
-        """Refuse what is no request (called by uvicorn), unless an earlier one is still being answered."""
+        """Refuse what is no request, unless an earlier one is still being answered."""
         is_answering = not self._is_idle()
-        if self._is_dropping:
+        if self._place is DROPPED:
             self.transport.close()
         elif is_answering and (self.cycle.response_started or not self.cycle.more_body):
+            self._place = BROKEN
             self.cycle.keep_alive = False
-            self.flow.pause_reading()
+            self._reading.hold()
         else:
             if is_answering:  # it will never have its whole body
                 self.cycle.disconnected = True
@@ -110,11 +122,15 @@ class BoundedProtocol(HttpToolsProtocol):
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # None at first
 
+    def _fail(self, refusal: tuple[bytes, bytes]) -> NoReturn:
+        """Have the parser stop, and what is read be refused with this; for callbacks of the parser."""
+        self._refusal = refusal
+        raise httptools.HttpParserError("refused")
+
     def _measure(self) -> None:
         """Raise HttpParserError when the head is too large. Only for one that may be: see `_must_measure`."""
         if head_bytes(self.url, self.headers) > self._bounds.header_bytes:
-            self._refusal = self._bounds.too_large
-            raise httptools.HttpParserError("the head is too large")
+            self._fail(self._bounds.too_large)
 
     def _unwatch(self) -> None:
         self._is_watched = False
@@ -122,10 +138,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _bound(self, size: int) -> None:
         """Look after a request of which so many bytes have come and more must follow."""
-        if self._is_in_head and not self._is_watched:
+        if self._place is HEAD and not self._is_watched:
             self._is_watched = True
             self._bounds.heads.begin(self)
-        if self._is_dropping:
+        if self._place is DROPPED:
             self._drop(size)
         if self._has_progress:
             self._fruitless_bytes = 0
@@ -137,7 +153,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _begin_dropping(self) -> None:
         """Read and forget the rest of a body whose request has been answered, for a while."""
-        self._is_dropping = True
+        self._place = DROPPED
         self._dropped_bytes = 0
         self._bounds.dropped.begin(self)
 
@@ -148,21 +164,21 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _end(self) -> None:
         """Close after the last answer. While its client still sends, a close would be a reset, and the answer lost."""
-        if self._is_inside and not self._is_in_head and not self.transport.is_closing():
+        if self._place in (HELD, BODY, DROPPED, BROKEN) and not self.transport.is_closing():
             self._linger()
         else:
             self.transport.close()
 
     def _linger(self) -> None:
         """Send an end, and read for a while what its client sends until it has seen that."""
-        self._is_lingering = True
+        self._place = LINGERING
         self._dropped_bytes = 0
         self._unwatch()
         self._bounds.dropped.end(self)
         self._unset_keepalive_if_required()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.flow.resume_reading()
+        self._reading.release()
         self._bounds.lingering.begin(self)
 
     def _refuse(self, answer: tuple[bytes, bytes]) -> None:

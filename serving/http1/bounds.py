@@ -11,7 +11,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from serving.api import problems
 from serving.api.bodies import DROPPED_BYTES
 from serving.api.problems import Kind
+from serving.http1.crowd import Crowd
 from serving.http1.deadlines import Deadlines
+from serving.http1.heads import NOT_HTTP
 from serving.http1.writes import Outbox
 from serving.settings import ServerSettings
 
@@ -22,7 +24,8 @@ class Bounds:
     """What all connections of one loop share: their limits, their deadlines, and what is sent at the end of a turn.
 
     `heads` are connections that owe the rest of a request's head, or their first byte; `dropped` those whose request
-    has been answered before its body was there; `lingering` those that are closed but for what the client still sends.
+    has been answered before its body was there; `lingering` those that are closed but for what the client still sends;
+    `stalled` those whose client takes nothing of what it is sent; `crowd` those that came when there were too many.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, settings: ServerSettings) -> None:
@@ -30,6 +33,8 @@ class Bounds:
         self.heads = Deadlines(loop, settings.header_seconds)
         self.dropped = Deadlines(loop, settings.body_seconds)
         self.lingering = Deadlines(loop, min(LINGER_SECONDS, settings.body_seconds))
+        self.stalled = Deadlines(loop, settings.idle_seconds)
+        self.crowd = Crowd()
         self.header_bytes = int(settings.max_header_kb * 1024)
         self.dropped_bytes = DROPPED_BYTES
         self.connections = settings.max_connections or None
@@ -39,7 +44,7 @@ class Bounds:
         self.too_large = _answer(problems.HEAD_TOO_LARGE, large)
         self.too_slow = _answer(problems.HEAD_TOO_SLOW, slow)
         self.too_many = _answer(problems.TOO_MANY_CONNECTIONS, many, {"Retry-After": "1"})
-        self.invalid = _answer(problems.BAD_REQUEST, "what was sent is not HTTP/1.1; is it TLS, or another protocol?")
+        self.invalid = refuse_head(NOT_HTTP)
 
 
 _shared: WeakKeyDictionary[asyncio.AbstractEventLoop, Bounds] = WeakKeyDictionary()
@@ -49,6 +54,11 @@ def bounds_of(loop: asyncio.AbstractEventLoop, settings: ServerSettings) -> Boun
     """Return what the connections of a loop share; the first one's settings are those of all."""
     found = _shared.get(loop)
     return found if found is not None else _shared.setdefault(loop, Bounds(loop, settings))
+
+
+def refuse_head(detail: str) -> tuple[bytes, bytes]:
+    """Return the answer to a head that has this fault, in the two parts that `Bounds` has its answers in."""
+    return _answer(problems.BAD_REQUEST, detail)
 
 
 def head_bytes(url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> int:

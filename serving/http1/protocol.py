@@ -12,15 +12,21 @@ from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
-from serving.api.paths import PREDICTION_ENDS
-from serving.http1.bounded import BoundedProtocol
+from serving.api.edge import MISDIRECTED
+from serving.api.paths import PREDICTION_ENDS, is_probe
+from serving.domain.errors import Misdirected
+from serving.http1.bounds import refuse_head
+from serving.http1.heads import find_fault, split_target, with_host
+from serving.http1.places import BETWEEN, BODY, DROPPED, HEAD, HELD, OFFER
+from serving.http1.sequence import SequentialProtocol
 
 MOST_SHORT_BYTES = HIGH_WATER_LIMIT
 _ENDS = tuple(end.encode() for end in PREDICTION_ENDS)
+_SLASH = ord("/")
 _OK = b"HTTP/1.1 200 OK\r\n"
 
 
-class PredictionProtocol(BoundedProtocol):
+class PredictionProtocol(SequentialProtocol):
     """One connection. The application's shortcut is asked first: see `serving.api.shortcut`.
 
     A connection that takes the short way keeps one timer for its idle time, which looks at the clock when it fires;
@@ -30,30 +36,29 @@ class PredictionProtocol(BoundedProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._shortcut = self.config.app.state.shortcut  # type: ignore[union-attr]
-        self._is_held = False
+        self._names = self.config.app.names  # type: ignore[union-attr]
+        self._fields: dict[bytes, bytes] = {}
+        self._version = "1.1"
+        self._misdirected: Misdirected | None = None
         self._held_body = b""
         self._timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
 
-    def data_received(self, data: bytes) -> None:
-        """Read (called by the loop); a request that is not whole by now goes the long way."""
-        if self._is_lingering:
-            self._drop(len(data))
-            return
+    def _receive(self, data: bytes) -> None:
+        """Read bytes whose turn it is; a request that is not whole by now goes the long way."""
         self._timer, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
-        self._must_measure = self._is_in_head or len(data) > self._bounds.header_bytes
-        self._has_progress = False
-        super().data_received(data)
-        if self._is_held:
+        super()._receive(data)
+        if self._place is HELD:
             self._let_go()
-        if self._is_inside:
+        if self._place is not BETWEEN:
             self._unset_keepalive_if_required()
-            self._bound(len(data))
+            if self._place in (HEAD, BODY, DROPPED):
+                self._bound(len(data))
         elif not self._is_idle():
             self._unset_keepalive_if_required()
         elif self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task, self._timer = self._timer, None
-            if self.timeout_keep_alive_task is None and not (self._is_watched or self._is_lingering):
+            if self.timeout_keep_alive_task is None and not self._is_watched:
                 self._keep_alive()
         if self._timer is not None:
             self._timer.cancel()
@@ -69,7 +74,8 @@ class PredictionProtocol(BoundedProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a request (called by the parser); its scope is made when it is known to need one."""
-        self._is_inside = self._is_in_head = self._has_progress = True
+        self._place = HEAD
+        self._has_progress = True
         if self._is_watched:
             self._unwatch()
         self.url = b""
@@ -78,56 +84,85 @@ class PredictionProtocol(BoundedProtocol):
 
     def on_headers_complete(self) -> None:
         """Hold a prediction back until its body is there (called by the parser)."""
-        self._is_in_head = False
+        if self.parser.should_upgrade():
+            self._decline_upgrade()
+            return
         if self._is_watched:
             self._unwatch()
         if self._must_measure:
             self._measure()
+        headers = self.headers
+        self._version = version = self.parser.get_http_version()
+        self._fields = fields = dict(headers)
+        is_usual = version == "1.1" and len(fields) == len(headers) and b"transfer-encoding" not in fields
+        self._misdirected = None
+        if not is_usual or self.url[0] != _SLASH or fields.get(b"host") not in self._names.seen:
+            self._check_head()
+        if self._is_crowded and not is_probe(self.parser.get_method(), self.url):
+            self._fail(self._bounds.too_many)
         if self._is_idle() and self.url.endswith(_ENDS) and self._may_be_short():
-            self._is_held, self._held_body = True, b""
+            self._place, self._held_body = HELD, b""
         else:
+            self._place = BODY
             self._begin()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body (called by the parser)."""
         self._has_progress = True
-        if self._is_held and len(self._held_body) + len(body) <= MOST_SHORT_BYTES:
-            self._held_body += body
-            return
-        if self._is_held:
+        if self._place is HELD:
+            if len(self._held_body) + len(body) <= MOST_SHORT_BYTES:
+                self._held_body += body
+                return
             self._let_go()
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Answer what was held back, or have it answered the long way (called by the parser)."""
-        self._is_inside = False
-        if self._is_dropping:
-            self._is_dropping = False
+        place = self._place
+        if place is OFFER:  # not this time
+            return
+        self._place = BETWEEN
+        if place is DROPPED:
             self._bounds.dropped.end(self)
-        if self._is_held:
+        elif place is HELD:
             if self._answered_now():
-                self._is_held = False
                 return
             self._let_go()
+            self._place = BETWEEN
         super().on_message_complete()
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is no request (called by uvicorn)."""
-        self._is_held = False
-        super().send_400_response(msg)
+    def _check_head(self) -> None:
+        """Refuse what is no proper head, and note one for another server, which is answered as its protocol has it.
+
+        A target in absolute form becomes a path, and its authority the host.
+        """
+        fault = find_fault(self._version, self.headers)
+        if fault is not None:
+            self._fail(refuse_head(fault))
+        if not self.url.startswith(b"/") and self.url != b"*":
+            target = split_target(self.url)
+            if target is None:
+                self._fail(refuse_head("the request target is neither a path nor the address of an HTTP server"))
+            self.url = target.path
+            self.headers = with_host(self.headers, target.authority)
+            self._fields = dict(self.headers)
+        try:
+            self._names.check(self._fields.get(b"host"))
+        except Misdirected as error:
+            self._misdirected = error
 
     def _may_be_short(self) -> bool:
         return (
             self.parser.get_method() == b"POST"
+            and self._misdirected is None
             and not self.expect_100_continue
-            and not self.parser.should_upgrade()
             and not self.flow.write_paused
             and not self.root_path
             and self.limit_concurrency is None
         )
 
     def _answered_now(self) -> bool:
-        found = self._shortcut.respond(self.url.decode("ascii"), dict(self.headers), self._held_body)
+        found = self._shortcut.respond(self.url.decode("ascii"), self._fields, self._held_body)
         if found is None or self.transport.is_closing():
             return False
         assert self._joined is not None
@@ -135,7 +170,7 @@ class PredictionProtocol(BoundedProtocol):
         head = [_OK]
         for name, value in self.server_state.default_headers:
             head += [name, b": ", value, b"\r\n"]
-        is_kept = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        is_kept = self._version != "1.0" and self.parser.should_keep_alive()
         if not is_kept:
             head.append(b"connection: close\r\n")
         self._joined.write(b"".join([*head, lines, b"\r\n", body]))
@@ -153,7 +188,7 @@ class PredictionProtocol(BoundedProtocol):
 
     def _let_go(self) -> None:
         """Take up a request that was held back where uvicorn would be with it."""
-        self._is_held = False
+        self._place = BODY
         self._begin()
         if self._held_body:
             super().on_body(self._held_body)
@@ -164,7 +199,7 @@ class PredictionProtocol(BoundedProtocol):
         super().on_message_begin()
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
+        if self._misdirected is not None:
+            self.scope[MISDIRECTED] = self._misdirected  # type: ignore[literal-required]
         super().on_headers_complete()
-        if self.cycle is None:  # an upgrade that uvicorn leaves to somebody else
-            return  # type: ignore[unreachable]
         self.cycle.transport = self._joined  # type: ignore[assignment]  # all of a transport that a cycle uses

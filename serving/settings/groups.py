@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from serving.domain.server_names import why_not_a_server_name
 from serving.settings.public_keys import PublicKeyText
 from serving.settings.token_digest import TokenDigest
 
@@ -25,10 +27,22 @@ def _split(value: Any) -> Any:
         return value
 
 
+def _check_server_name(text: str) -> str:
+    why = why_not_a_server_name(text)
+    if why is not None:
+        raise PydanticCustomError(
+            "server_name", "should hold names of this server: {name} {why}", {"name": repr(text[:60]), "why": why}
+        )
+    return text
+
+
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+ServerNameTexts = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_server_name)], ...], NoDecode, BeforeValidator(_split)
+]
 PublicKeys = Annotated[tuple[PublicKeyText, ...], NoDecode, BeforeValidator(_split)]
 
 
@@ -43,6 +57,9 @@ class ServerSettings(Group):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    hosts: ServerNameTexts = Field(
+        (), description="names a request may be addressed to; none: loopback names on a loopback address, else any"
+    )
     default_model: str | None = Field(None, description="the model POST /predict asks; the only one when not set")
     drain_seconds: NotNegative = Field(30.0, description="how long a stop waits for requests in flight")
     lame_duck_seconds: NotNegative = Field(0.0, description="how long a stop is announced by /health/ready first")
@@ -53,6 +70,9 @@ class ServerSettings(Group):
     max_connections: int = Field(10_000, ge=0, description="most open connections, beyond that 503; 0: no limit")
     max_header_kb: float = Field(32.0, ge=1, le=1024, description="largest request line and headers together")
     max_body_mb: Positive = Field(16.0, description="largest request body")
+    max_inflight_mb: Positive = Field(
+        256.0, description="most bytes of request bodies in memory at once, of all clients together"
+    )
     max_json_depth: int = Field(16, ge=3, le=100, description="most levels of nesting in a body")
     max_rows: Count = Field(100_000, description="most rows in one request")
     predict_seconds: Positive = Field(30.0, description="deadline of one prediction")

@@ -85,7 +85,7 @@ def connect(server: Server) -> socket.socket:
 
 
 def post(path: bytes = b"/models/m/predict", headers: bytes = JSON, body: bytes = ROW) -> bytes:
-    return b"POST %b HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n%b" % (path, headers, len(body), body)
+    return b"POST %b HTTP/1.1\r\nHost: localhost\r\n%bContent-Length: %d\r\n\r\n%b" % (path, headers, len(body), body)
 
 
 def rest_of(sock: socket.socket, *, may_be_reset: bool = False) -> bytes:
@@ -210,7 +210,7 @@ def until_two(sock: socket.socket) -> bytes:
 @pytest.mark.parametrize("tail", [b"0\r\nX-Trailer: ", b"1;extension="], ids=["a trailer", "an extension"])
 def test_what_comes_with_chunks_and_never_ends_is_not_kept(server: Server, tail: bytes) -> None:
     with connect(server) as sock:
-        sock.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + tail)
+        sock.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + tail)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for _ in range(1000):
                 if select.select([sock], [], [], 0)[0]:
@@ -225,10 +225,12 @@ def test_a_client_that_sends_too_much_reads_why(server: Server, how: str, close:
     size, part = 8 << 20, b"x" * 65536
     with connect(server) as sock:
         if how == "in chunks":
-            sock.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\n" + close + b"Transfer-Encoding: chunked\r\n\r\n")
+            sock.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: localhost\r\n" + close + b"Transfer-Encoding: chunked\r\n\r\n"
+            )
             part = b"10000\r\n" + part + b"\r\n"
         else:
-            sock.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n" % (close, size))
+            sock.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\n%bContent-Length: %d\r\n\r\n" % (close, size))
         for _ in range(size >> 16):  # all of it, before it looks for an answer: many clients do
             sock.sendall(part)
         if how == "in chunks":
@@ -275,7 +277,7 @@ def test_what_is_not_http_is_400(server: Server, raw: bytes) -> None:
 
 def test_what_is_not_http_behind_a_request_leaves_its_answer_alone(server: Server) -> None:
     with connect(server) as sock:
-        sock.sendall(b"GET /models HTTP/1.1\r\nHost: x\r\n\r\nHELO x\r\n\r\n")
+        sock.sendall(b"GET /models HTTP/1.1\r\nHost: localhost\r\n\r\nHELO x\r\n\r\n")
         answer = rest_of(sock)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert answer.count(b"HTTP/1.1") == 1
@@ -294,7 +296,9 @@ def test_a_name_that_is_none_is_a_problem_and_nothing_else(server: Server, name:
     ]:
         body = ROW if method == "POST" else b""
         with connect(server) as sock:  # a client library would tidy the path up
-            head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n"
+            head = (
+                f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n"
+            )
             sock.sendall(head.encode() + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
             answer = rest_of(sock)
         status = int(answer[9:12])

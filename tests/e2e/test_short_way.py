@@ -95,7 +95,7 @@ def _is_whole(received: bytes, responses: int) -> bool:
 def post(body: bytes, path: bytes = b"/models/m/predict", headers: bytes = JSON, version: bytes = b"1.1") -> bytes:
     """Return one request."""
     length = b"Content-Length: %d\r\n" % len(body)
-    return b"POST %b HTTP/%b\r\nHost: x\r\n%b%b\r\n%b" % (path, version, headers, length, body)
+    return b"POST %b HTTP/%b\r\nHost: localhost\r\n%b%b\r\n%b" % (path, version, headers, length, body)
 
 
 REQUESTS = {
@@ -128,9 +128,9 @@ REQUESTS = {
     "no model": post(ROW, b"/models//predict"),
     "another path": post(ROW, b"/models/m/predicts"),
     "many rows": post(json.dumps({"instances": [[1.0, 2.0]] * 3000}).encode()),
-    "GET": b"GET /models/m/predict HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET": b"GET /models/m/predict HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "in chunks": (
-        b"POST /models/m/predict HTTP/1.1\r\nHost: x\r\n" + JSON + b"Transfer-Encoding: chunked\r\n\r\n"
+        b"POST /models/m/predict HTTP/1.1\r\nHost: localhost\r\n" + JSON + b"Transfer-Encoding: chunked\r\n\r\n"
         b"1b\r\n" + ROW + b"\r\n0\r\n\r\n"
     ),
     "an upgrade": post(ROW, headers=JSON + b"Connection: upgrade\r\nUpgrade: h2c\r\n"),

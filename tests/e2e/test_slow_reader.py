@@ -26,7 +26,7 @@ def test_a_client_that_never_reads_its_answer_is_let_go(tmp_path: Path) -> None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect((host, int(port)))
             own = client.getsockname()[1]
-            head = f"POST /models/m/predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+            head = f"POST /models/m/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
             client.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
 
             def is_connected() -> bool:

@@ -83,7 +83,7 @@ class Traffic:
     ) -> tuple[int, dict[str, str], bytes]:
         body = json.dumps({"instances": [[0.0, 0.0]] * self.rows}).encode()
         request = (
-            f"POST /models/{self.model}/predict HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+            f"POST /models/{self.model}/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n{'Connection: close' + chr(13) + chr(10) if self.is_one_shot else ''}\r\n"
         ).encode() + body
         if self.pause_seconds:

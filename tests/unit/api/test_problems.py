@@ -19,6 +19,8 @@ from serving.domain import errors
 from tests.fakes import call, make_app, run
 
 EXPECTED = {
+    errors.Misdirected: 421,
+    errors.CrossSite: 403,
     errors.NotJson: 400,
     errors.Malformed: 400,
     errors.UnknownModel: 404,

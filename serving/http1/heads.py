@@ -1,0 +1,80 @@
+"""What the head of a request must be, beyond what the parser looks at. Pure functions over what the parser gave.
+
+The parser (llhttp, strict) refuses bare line feeds, folded lines, spaces before a colon, lengths that are no number or
+are there twice, and a length beside chunks. Two things it leaves open would let two servers in a row read different
+requests in the same bytes: transfer codings that are not read here, and a switch to another protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from serving.domain.server_names import parse_host
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+NOT_HTTP = "what was sent is not HTTP/1.1; is it TLS, or another protocol?"
+
+_VERSIONS = ("1.1", "1.0")
+_CHUNKED = b"chunked"
+_SCHEMES = (b"http://", b"https://")
+_OF_UPGRADES = frozenset({b"upgrade", b"http2-settings"})
+_HOP = b"connection"
+
+
+class Target(NamedTuple):
+    """A request target in absolute form, taken apart: RFC 9112, 3.2.2."""
+
+    authority: bytes
+    path: bytes
+
+
+def find_fault(version: str, headers: Headers) -> str | None:
+    """Say what is wrong with a head, None: nothing. Names of headers are in lower case."""
+    if version not in _VERSIONS:
+        return f"HTTP/{version} is not spoken here; send HTTP/1.1"
+    codings = [value.strip() for name, value in headers if name == b"transfer-encoding"]
+    if codings and (version == "1.0" or b",".join(codings).lower() != _CHUNKED):
+        return "'Transfer-Encoding' is something else than 'chunked', or beside HTTP/1.0; send a Content-Length"
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) > 1:
+        return f"there are {len(hosts)} headers 'Host'; send one"
+    if not hosts:
+        return None if version == "1.0" else "there is no header 'Host'; HTTP/1.1 needs one"
+    if parse_host(hosts[0]) is None:
+        return f"the header 'Host' is {hosts[0][:100].decode('latin-1')!r}; expected a name, or a name and a port"
+    return None
+
+
+def split_target(url: bytes) -> Target | None:
+    """Take a target in absolute form apart; None for what is none of http and https, or names a user."""
+    scheme = next((scheme for scheme in _SCHEMES if url[: len(scheme)].lower() == scheme), None)
+    if scheme is None:
+        return None
+    rest = url[len(scheme) :]
+    end = min((place for place in map(rest.find, (b"/", b"?", b"#")) if place >= 0), default=len(rest))
+    authority, path = rest[:end], rest[end:]
+    if parse_host(authority) is None:
+        return None
+    return Target(authority, path if path.startswith(b"/") else b"/" + path)
+
+
+def with_host(headers: Headers, authority: bytes) -> list[tuple[bytes, bytes]]:
+    """Return headers whose ``Host`` is the authority of the target, which counts where there is one."""
+    return [(b"host", authority), *(header for header in headers if header[0] != b"host")]
+
+
+def without_upgrade(method: bytes, url: bytes, version: str, headers: Headers) -> bytes:
+    """Return the head of a request as it would be had its client not offered another protocol: RFC 9110, 7.8."""
+    lines = [b"%b %b HTTP/%b\r\n" % (method, url, version.encode())]
+    for name, value in headers:
+        if name in _OF_UPGRADES:
+            continue
+        if name == _HOP:
+            options = [option.strip() for option in value.split(b",")]
+            value = b", ".join(option for option in options if option.lower() not in _OF_UPGRADES)  # noqa: PLW2901
+            if not value:
+                continue
+        lines.append(b"%b: %b\r\n" % (name, value))
+    return b"".join([*lines, b"\r\n"])
