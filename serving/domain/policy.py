@@ -15,11 +15,13 @@ from serving.domain.version import order_key
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One version the store holds.
+    """One version the store holds, or one that only the cache holds any more.
 
     `digest` is None until it has been staged; `is_staged` says that a verified copy is at hand. `not_before` is the
     monotonic time before which nothing may be tried: the end of the settle window or of a backoff. `is_excluded` says
-    that it cannot be a candidate as it is: a problem on disk, a refusal on record, a quarantine.
+    that it cannot be a candidate as it is: a problem on disk, a refusal on record, a quarantine. `has_failed` says that
+    it was tried and could not be had; another try may work. `is_nameless` marks a lone file that has not been read yet:
+    its version name is known when it has been staged.
     """
 
     version: str
@@ -28,15 +30,25 @@ class Wanted:
     is_staged: bool = False
     not_before: float = 0.0
     is_excluded: bool = False
+    has_failed: bool = False
+    is_nameless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One version that can answer right now."""
+    """One version that can answer right now, except that `is_lost` says that it cannot any more: its host is gone, and
+    there is no sound copy of its files to start another one from.
+    """
 
     version: str
     digest: str
     is_quarantined: bool = False
+    is_lost: bool = False
+
+    @property
+    def must_leave(self) -> bool:
+        """Whether anything else that can answer is better than this."""
+        return self.is_quarantined or self.is_lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +62,16 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """Versions newest first, and what the operator has decided: a pin, or that none of them is to be loaded."""
+    """Versions newest first, and what the operator has decided: a pin, or that none of them is to be loaded.
+
+    `kept` is the version that answered before the server was restarted, as it is in the cache. It counts until
+    something is active; when it is excluded (in quarantine), only if nothing else can answer.
+    """
 
     versions: tuple[Wanted, ...]
     pin: str | None = None
     is_unloaded: bool = False
+    kept: Wanted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +82,11 @@ class Observed:
     standbys: tuple[Loaded, ...] = ()
     running: Running | None = None
     keep_warm: int = 1
+
+    @property
+    def must_leave(self) -> bool:
+        """Whether anything that can answer is better than what is active."""
+        return self.active is None or self.active.must_leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,27 +132,27 @@ _CANCELLABLE = frozenset({State.STAGING, State.LOADING, State.VALIDATING})
 def aspired_version(desired: Desired, observed: Observed, now: float) -> Wanted | None:
     """Return the version that should answer, or None when what is active should go on, or the model is unloaded.
 
-    The newest version that is not excluded wins. An active version is never given up for an older one while its name
-    is still in the store (its bytes may have been replaced by worse ones) or while a newer one is about to settle.
+    What answered before a restart comes first: a restart changes nothing. Then the pinned version wins; while it cannot
+    be served, what is active goes on, or else the best version that can answer does. Without a pin the newest version
+    that is not excluded wins.
     """
     if desired.is_unloaded:
         return None
-    active = observed.active
-    keeps_active = active is not None and not active.is_quarantined and desired.pin in (None, active.version)
-    for wanted in desired.versions:
-        if desired.pin is not None and wanted.version != desired.pin:
-            continue
-        is_named_like_active = active is not None and wanted.version == active.version
-        if not wanted.is_excluded:
-            if active is not None and is_named_like_active and wanted.digest == active.digest:
-                return wanted
-            if wanted.not_before <= now or _find(observed, wanted):
-                return wanted
-            if keeps_active:
-                return None
-        elif keeps_active and is_named_like_active:
+    kept = desired.kept if observed.active is None else None
+    if kept is not None and not kept.is_excluded and _can_be_had(observed, kept, now):
+        return kept
+    if desired.pin is not None:
+        pinned = _pinned(desired)
+        if pinned is not None and not pinned.is_excluded:
+            if _can_be_had(observed, pinned, now):
+                return pinned
+            if not pinned.has_failed:
+                return None  # it is about to settle
+        if not observed.must_leave:
             return None
-    return None
+    found = _newest(desired, observed, now)
+    is_last = found is None and all(wanted.is_excluded or wanted.has_failed for wanted in desired.versions)
+    return kept if is_last and kept is not None and _can_be_had(observed, kept, now) else found
 
 
 def next_action(desired: Desired, observed: Observed, now: float) -> Action | None:
@@ -153,8 +175,40 @@ def next_action(desired: Desired, observed: Observed, now: float) -> Action | No
 
 def wake_at(desired: Desired, now: float) -> float | None:
     """Return the next monotonic time at which waiting alone changes what `next_action` says."""
-    times = [wanted.not_before for wanted in desired.versions if not wanted.is_excluded and wanted.not_before > now]
+    everything = (*desired.versions, *([desired.kept] if desired.kept else []))
+    times = [wanted.not_before for wanted in everything if not wanted.is_excluded and wanted.not_before > now]
     return min(times, default=None)
+
+
+def _pinned(desired: Desired) -> Wanted | None:
+    """Return the pinned version, or the lone file that may turn out to be it."""
+    named = next((wanted for wanted in desired.versions if wanted.version == desired.pin), None)
+    return named or next((wanted for wanted in desired.versions if wanted.is_nameless), None)
+
+
+def _newest(desired: Desired, observed: Observed, now: float) -> Wanted | None:
+    """Return the newest version that is not excluded and can be had now, None when what is active should go on.
+
+    An active version is never given up for an older one while its name is still in the store (its bytes may have been
+    replaced by worse ones) or while a newer one is about to settle.
+    """
+    active, keeps_active = observed.active, not observed.must_leave
+    for wanted in desired.versions:
+        is_named_like_active = active is not None and wanted.version == active.version
+        if not wanted.is_excluded:
+            if active is not None and is_named_like_active and wanted.digest == active.digest:
+                return wanted
+            if _can_be_had(observed, wanted, now):
+                return wanted
+            if keeps_active:
+                return None
+        elif keeps_active and is_named_like_active:
+            return None
+    return None
+
+
+def _can_be_had(observed: Observed, wanted: Wanted, now: float) -> bool:
+    return wanted.not_before <= now or _find(observed, wanted) is not None
 
 
 def _find(observed: Observed, wanted: Wanted) -> Loaded | None:
@@ -171,39 +225,51 @@ def _better_loaded(desired: Desired, observed: Observed, aspired: Wanted | None)
         return None
     target = _find(observed, aspired)
     if target is not None:
-        return None if target == active else target
-    must_leave = active is None or active.is_quarantined
+        return None if target == active or target.is_lost else target
+    if desired.pin is not None and not observed.must_leave:
+        return None
     for wanted in desired.versions:
-        if wanted.is_excluded or desired.pin is not None:
-            continue
-        loaded = _find(observed, wanted)
+        loaded = None if wanted.is_excluded else _find(observed, wanted)
         if loaded is None or loaded == active:
             continue
-        if must_leave or (active and order_key(loaded.version) > order_key(active.version)):
+        if observed.must_leave or (active and order_key(loaded.version) > order_key(active.version)):
             return loaded
     return None
 
 
 def _why_stale(desired: Desired, running: Running, aspired: Wanted | None, observed: Observed) -> str | None:
+    kept = desired.kept
+    if kept is not None and (kept.version, kept.fingerprint) == (running.version, running.fingerprint):
+        return None  # nothing is active: whatever else has come, this answers first
+    why_gone = _why_gone(desired, running)
+    if why_gone is not None:
+        return why_gone
+    is_wanted = aspired is not None and aspired.version == running.version
+    is_only_hope = aspired is not None and aspired.has_failed and observed.must_leave
+    if is_wanted or is_only_hope:
+        return None
+    if desired.pin is not None and desired.pin != running.version:
+        return f"version '{desired.pin}' is pinned"
+    if aspired is None or running.state not in _CANCELLABLE:
+        return None
+    is_loaded = _find(observed, aspired) is not None
+    return f"version '{aspired.version}' is {'active' if is_loaded else 'wanted'} instead"
+
+
+def _why_gone(desired: Desired, running: Running) -> str | None:
+    """Say why the candidate under way is not what the store has any more, or may not become active."""
     current = next((wanted for wanted in desired.versions if wanted.version == running.version), None)
     if current is None:
         return "its files are no longer in the store"
     if current.fingerprint != running.fingerprint:
         return "its files have changed"
-    if current.is_excluded:
-        return "it may not be activated any more"
-    if desired.pin is not None and desired.pin != running.version:
-        return f"version '{desired.pin}' is pinned"
-    if aspired is not None and aspired.version != running.version and running.state in _CANCELLABLE:
-        is_loaded = _find(observed, aspired) is not None
-        return f"version '{aspired.version}' is {'active' if is_loaded else 'wanted'} instead"
-    return None
+    return "it may not be activated any more" if current.is_excluded else None
 
 
 def _surplus(observed: Observed, keep_warm: int) -> Retire | None:
     active = observed.active
     for position, loaded in enumerate(observed.standbys):
         is_replaced = active is not None and loaded.version == active.version
-        if loaded.is_quarantined or is_replaced or position >= keep_warm:
+        if loaded.must_leave or is_replaced or position >= keep_warm:
             return Retire(loaded)
     return None

@@ -29,12 +29,17 @@ from serving.domain.version import order_key
 
 VERSIONS = st.integers(1, 4).map(str)
 SETTLE_SECONDS = 5.0
+BACKOFF_SECONDS = 1000.0
 MOST_STEPS = 200
 
 
 @dataclass
 class World:
-    """A store, an operator and the processes of one model. A content that is odd is refused by the gates."""
+    """A store, an operator, a cache and the processes of one model. A content that is odd is refused by the gates.
+
+    `remembered` is the digest that the state says was active; `kept` is that digest after a restart, until something is
+    active. `broken` are versions that cannot be copied or loaded for now, `failed` those that were tried meanwhile.
+    """
 
     now: float = 0.0
     files: dict[str, int] = field(default_factory=dict)
@@ -45,38 +50,73 @@ class World:
     quarantined: set[str] = field(default_factory=set)
     staged: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)
+    failed: dict[str, float] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
+    remembered: str | None = None
+    kept: str | None = None
     active: Loaded | None = None
     standbys: list[Loaded] = field(default_factory=list)
     running: Running | None = None
     keep_warm: int = 1
 
-    def wanted(self) -> tuple[Wanted, ...]:
-        """Return what the store holds, newest first."""
-        return tuple(self._wanted(version) for version in sorted(self.files, key=order_key, reverse=True))
-
-    def _wanted(self, version: str) -> Wanted:
-        digest = f"{version}:{self.files[version]}"
-        is_staged = digest in self.staged
-        return Wanted(
-            version,
-            self.fingerprint(version),
-            digest if is_staged else None,
-            is_staged,
-            self.settled_at[version],
-            digest in self.refused or version in self.quarantined,
-        )
-
-    def fingerprint(self, version: str) -> tuple[FileStamp, ...]:
-        return (FileStamp("model.joblib", 1, self.files[version], 0, 0),)
+    # --- what the policy sees ----------------------------------------------------------------------------------------
 
     def next_action(self) -> Action | None:
         standbys = tuple(map(self._seen, self.standbys))
         active = self._seen(self.active) if self.active else None
         observed = Observed(active, standbys, self.running, self.keep_warm)
-        return next_action(Desired(self.wanted(), self.pin, self.is_unloaded), observed, self.now)
+        return next_action(self.desired(), observed, self.now)
+
+    def desired(self) -> Desired:
+        versions = [self._listed(version) for version in sorted(self.files, key=order_key, reverse=True)]
+        for one in self.unlisted():
+            if one.version == self.pin or (self.must_leave() and one != self.active):
+                seen = self._seen(one)
+                versions.append(Wanted(one.version, (), one.digest, True, is_excluded=seen.must_leave))
+        kept = None
+        if self.kept is not None:
+            version = version_of(self.kept)
+            until = self.failed.get(self.kept, 0.0)
+            excluded = self.kept in self.quarantined
+            kept = Wanted(version, (), self.kept, True, until, excluded, has_failed=until > 0)
+        return Desired(tuple(versions), self.pin, self.is_unloaded, kept)
+
+    def _listed(self, version: str) -> Wanted:
+        digest = self.digest(version)
+        is_staged = digest in self.staged
+        until = self.failed.get(digest, 0.0)
+        return Wanted(
+            version,
+            self.fingerprint(version),
+            digest if is_staged else None,
+            is_staged,
+            max(self.settled_at[version], until),
+            is_staged and (digest in self.refused or digest in self.quarantined),
+            has_failed=until > 0,
+        )
+
+    def unlisted(self) -> list[Loaded]:
+        """Return what is loaded and is not what the store has under its name, newest first."""
+        everything = [*([self.active] if self.active else []), *self.standbys]
+        unlisted = [
+            one for one in everything if one.version not in self.files or self.digest(one.version) != one.digest
+        ]
+        return sorted(unlisted, key=lambda one: order_key(one.version), reverse=True)
+
+    def must_leave(self) -> bool:
+        return self.active is None or self._seen(self.active).must_leave
+
+    def digest(self, version: str) -> str:
+        return f"{version}:{self.files[version]}"
+
+    def fingerprint(self, version: str) -> tuple[FileStamp, ...]:
+        return (FileStamp("model.joblib", 1, self.files[version], 0, 0),)
 
     def _seen(self, one: Loaded) -> Loaded:
-        return Loaded(one.version, one.digest, one.version in self.quarantined)
+        return Loaded(one.version, one.digest, one.digest in self.quarantined, one.digest in self.lost)
+
+    # --- what is done about it ---------------------------------------------------------------------------------------
 
     def apply(self, action: Action) -> None:
         match action:
@@ -85,38 +125,67 @@ class World:
                 self.running = Running(wanted.version, wanted.fingerprint, State.STAGING)
             case Evaluate(wanted):
                 assert self.running is None
-                assert wanted.digest in self.staged
                 assert wanted.digest not in self.refused
                 self.running = Running(wanted.version, wanted.fingerprint, State.LOADING)
             case Cancel():
                 assert self.running is not None
                 self.running = None
             case Activate(one):
-                chosen = next(each for each in self.standbys if each.digest == one.digest)
-                assert chosen.version not in self.quarantined
-                self.standbys.remove(chosen)
-                self.standbys[:0] = [self.active] if self.active else []
-                self.active = chosen
+                self._activate(next(each for each in self.standbys if each.digest == one.digest))
             case Retire(one):
-                if one == self.active:
+                if self.active is not None and one.digest == self.active.digest:
                     assert self.is_unloaded
                     self.active = None
                 self.standbys = [each for each in self.standbys if each.digest != one.digest]
+
+    def _activate(self, chosen: Loaded) -> None:
+        assert chosen.digest not in self.lost
+        if chosen.digest in self.quarantined:
+            assert chosen.digest == self.kept, "a version in quarantine came back that had not answered before"
+            assert not self.could_answer(), "a version in quarantine came back in place of one that may answer"
+        elif (
+            self.active is None
+            and self.kept is not None
+            and self.kept not in self.failed | dict.fromkeys(self.quarantined)
+        ):
+            assert chosen.digest == self.kept, "another version than before answered first after a restart"
+        self.standbys.remove(chosen)
+        self.standbys[:0] = [self.active] if self.active else []
+        self.active = chosen
+        self.remembered, self.kept = chosen.digest, None
 
     def finish(self) -> None:
         """Let the candidate under way come to its end; of files that have changed comes nothing."""
         running, self.running = self.running, None
         assert running is not None
         version = running.version
-        if version not in self.files or self.fingerprint(version) != running.fingerprint:
+        if running.fingerprint == ():
+            assert self.kept is not None
+            digest = self.kept
+            if digest in self.lost:
+                self.kept = None  # the copy is damaged
+                return
+        elif version not in self.files or self.fingerprint(version) != running.fingerprint:
             return
-        digest = f"{version}:{self.files[version]}"
-        if running.state is State.STAGING:
+        else:
+            digest = self.digest(version)
+        if version in self.broken:
+            self.failed[digest] = self.now + BACKOFF_SECONDS
+        elif running.state is State.STAGING:
             self.staged.add(digest)
-        elif self.files[version] % 2:
+        elif int(digest.partition(":")[2]) % 2:
             self.refused.add(digest)
         else:
             self.standbys.append(Loaded(version, digest))
+            self.failed.pop(digest, None)
+
+    def restart(self) -> None:
+        """Die and come back: nothing is loaded, the state and the cache are as they were."""
+        self.active, self.running = None, None
+        self.standbys.clear()
+        self.failed.clear()
+        self.kept = None if self.remembered in self.lost else self.remembered
+        self.lost.clear()
 
     def rest(self) -> None:
         """Let time pass and do what the policy says until it says nothing any more."""
@@ -131,22 +200,56 @@ class World:
                 return
         pytest.fail(f"the policy does not come to rest: {self}")
 
-    def aspired(self) -> str | None:
-        """Return the digest that should answer at rest: the newest that may, or what is active where none may.
+    # --- what should come of it --------------------------------------------------------------------------------------
 
-        What is active is not left for an older version while its own name is there with other, refused bytes.
+    def could_answer(self) -> bool:
+        """Whether anything could that is not in quarantine: in the store, loaded, or as it was before the restart."""
+        candidates = {self.digest(version) for version in self.files if int(self.files[version]) % 2 == 0}
+        candidates = {digest for digest in candidates if self._is_to_be_had(digest)}
+        candidates |= {one.digest for one in [*self.standbys, *([self.active] if self.active else [])]}
+        candidates |= {self.kept} - {None} if self.kept and self._is_to_be_had(self.kept) else set()  # type: ignore[arg-type]
+        return bool(candidates - self.quarantined - self.lost)
+
+    def _is_to_be_had(self, digest: str) -> bool:
+        return version_of(digest) not in self.broken and self.failed.get(digest, 0.0) <= self.now
+
+    def aspired(self) -> str | None:
+        """Return the digest that should answer at rest.
+
+        The pinned version, or while it cannot be served what is active; else the newest that may. What is active is not
+        left for an older version while its own name is there with other bytes, or while a newer one is tried again.
         """
-        active = self.active
         if self.is_unloaded:
             return None
-        for wanted in self.wanted():
-            if self.pin not in (None, wanted.version):
-                continue
-            if not wanted.is_excluded and self.files[wanted.version] % 2 == 0:
-                return f"{wanted.version}:{self.files[wanted.version]}"
-            if active and active.version == wanted.version and active.version not in self.quarantined:
-                return active.digest
-        return active.digest if active else None
+        goes_on = self.active.digest if self.active is not None and not self.must_leave() else None
+        pinned = self._pinned()
+        if pinned or (goes_on and self.pin is not None):
+            return pinned or goes_on
+        for version in sorted(self.files, key=order_key, reverse=True):
+            digest = self.digest(version)
+            if self._may_answer(digest):
+                return digest
+            is_refused = self.files[version] % 2 or digest in self.quarantined
+            if goes_on and (
+                not is_refused or version_of(goes_on) == version or self.failed.get(digest, 0.0) > self.now
+            ):
+                return goes_on
+        return self.active.digest if self.active else None
+
+    def _pinned(self) -> str | None:
+        """Return the digest of the pinned version, when it may answer."""
+        found = [one.digest for one in self.unlisted() if one.version == self.pin]
+        found = [self.digest(self.pin)] if self.pin in self.files else found
+        return found[0] if found and self._may_answer(found[0]) else None
+
+    def _may_answer(self, digest: str) -> bool:
+        loaded = {one.digest for one in [*self.standbys, *([self.active] if self.active else [])]}
+        is_good = int(digest.partition(":")[2]) % 2 == 0 and digest not in self.quarantined | self.lost
+        return is_good and (digest in loaded or self.failed.get(digest, 0.0) <= self.now)
+
+
+def version_of(digest: str) -> str:
+    return digest.partition(":")[0]
 
 
 class Life(RuleBasedStateMachine):
@@ -174,8 +277,14 @@ class Life(RuleBasedStateMachine):
     def delete(self, version: str) -> None:
         self.world.files.pop(version, None)
 
+    @rule()
+    def delete_all(self) -> None:
+        """The last files go, or the volume is not mounted."""
+        self.world.files.clear()
+
     @rule(version=VERSIONS)
     def pin(self, version: str) -> None:
+        """A pin is a name: the version may not be there any more, or not yet."""
         self.world.pin = version
 
     @rule()
@@ -192,34 +301,74 @@ class Life(RuleBasedStateMachine):
 
     @rule(version=VERSIONS)
     def quarantine(self, version: str) -> None:
-        self.world.quarantined.add(version)
+        """Of the bytes that have the name now, read or not, and of those that are loaded under it."""
+        world = self.world
+        world.quarantined |= {world.digest(version)} if version in world.files else set()
+        everything = [*world.standbys, *([world.active] if world.active else [])]
+        world.quarantined |= {one.digest for one in everything if one.version == version}
 
     @rule(version=VERSIONS)
     def release(self, version: str) -> None:
-        self.world.quarantined.discard(version)
+        self.world.quarantined = {digest for digest in self.world.quarantined if version_of(digest) != version}
 
     @rule(keep_warm=st.integers(0, 2))
     def configure(self, keep_warm: int) -> None:
         self.world.keep_warm = keep_warm
 
-    @rule(seconds=st.sampled_from([1.0, SETTLE_SECONDS]))
+    @rule(seconds=st.sampled_from([1.0, SETTLE_SECONDS, BACKOFF_SECONDS]))
     def wait(self, seconds: float) -> None:
         self.world.now += seconds
 
-    @rule(which=st.integers(0, 2))
-    def host_dies(self, which: int) -> None:
-        if which == 0:
-            self.world.active = None
-        elif which <= len(self.world.standbys):
-            del self.world.standbys[which - 1]
+    @rule(version=VERSIONS)
+    def break_(self, version: str) -> None:
+        """The version cannot be copied or loaded for a while, for no fault of its own."""
+        self.world.broken.add(version)
 
     @rule()
-    def server_dies(self) -> None:
-        self.world.active, self.world.running = None, None
-        self.world.standbys.clear()
+    def mend(self) -> None:
+        self.world.broken.clear()
+        self.world.failed.clear()
+
+    @rule(which=st.integers(0, 2))
+    def damage(self, which: int) -> None:
+        """The host of something loaded dies, and its copy is damaged: only the store can bring it back."""
+        world = self.world
+        for one in [*([world.active] if world.active else []), *world.standbys][which : which + 1]:
+            if one in world.unlisted():
+                world.lost.add(one.digest)
+                world.staged.discard(one.digest)
+
+    @rule()
+    def restart(self) -> None:
+        self.world.restart()
+
+    @rule()
+    def restart_and_rest(self) -> None:
+        """What answered before a restart answers after it, first, where there is a sound copy."""
+        world = self.world
+        world.restart()
+        kept = world.kept
+        is_to_come = kept is not None and version_of(kept) not in world.broken and not world.is_unloaded
+        while is_to_come and kept not in world.quarantined and world.active is None:
+            action = world.next_action()
+            if action is None:
+                assert world.running is not None
+                world.finish()
+            else:
+                world.apply(action)
+        self.rest()
+
+    @precondition(lambda self: self.world.active is not None)
+    @rule()
+    def roll_back_and_restart(self) -> None:
+        """A version that was in quarantine when the server ended comes back only when nothing else can answer."""
+        assert self.world.active is not None
+        self.quarantine(self.world.active.version)
+        self.restart_and_rest()
 
     @rule()
     def copies_are_lost(self) -> None:
+        """What nothing refers to is evicted; what was active never is."""
         self.world.staged.clear()
 
     @rule()
@@ -235,10 +384,16 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def rest(self) -> None:
-        self.world.rest()
-        expected = self.world.aspired()
-        assert (self.world.active.digest if self.world.active else None) == expected, self.world
-        assert len(self.world.standbys) <= (0 if self.world.is_unloaded else self.world.keep_warm)
+        world = self.world
+        world.rest()
+        expected = world.aspired()
+        assert (world.active.digest if world.active else None) == expected, world
+        assert len(world.standbys) <= (0 if world.is_unloaded else world.keep_warm)
+        if not world.is_unloaded and world.kept is not None and version_of(world.kept) not in world.broken:
+            assert world.active is not None, f"what answered before the restart does not answer after it: {world}"
+        if not world.is_unloaded and world.could_answer():
+            assert world.active is not None, f"nothing answers: {world}"
+            assert world.active.digest not in world.lost, f"what answers cannot: {world}"
 
     @invariant()
     def holds_each_once(self) -> None:
@@ -249,7 +404,7 @@ class Life(RuleBasedStateMachine):
         self.rest()
 
 
-BOUNDED = settings(max_examples=150, stateful_step_count=30, deadline=None, derandomize=True, database=None)
+BOUNDED = settings(max_examples=250, stateful_step_count=40, deadline=None, derandomize=True, database=None)
 
 
 def run(bounds: settings) -> None:
