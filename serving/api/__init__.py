@@ -20,6 +20,7 @@ from serving.api import (
 from serving.api.dialect import Dialect
 from serving.api.edge import Edge, Front
 from serving.api.endpoint import Endpoint
+from serving.api.inflight import Inflight
 from serving.api.oip import infer_docs, metadata, repository, rest
 from serving.api.oip import schemas as oip_schemas
 from serving.api.paths import MLFLOW, NATIVE, OPEN_INFERENCE, TENSORFLOW, path_of, protocol_of
@@ -32,16 +33,17 @@ def install(app: FastAPI) -> None:
     """Add every route, the error handlers and the middleware to `app`, before it takes its first request.
 
     From the first request on, ``app.state`` holds `settings`, `metrics`, `active`, `status` and `operator`.
-    `access`, `shortcut`, `front` and `admin_front` are there from now on, for a server that can use them.
+    `access`, `inflight`, `shortcut`, `front` and `admin_front` are there from now on, for a server that can use them.
     """
     app.state.access = access.Access()
+    app.state.inflight = Inflight()
     dialects: dict[str, Dialect] = {
         NATIVE: predict.Native(),
         OPEN_INFERENCE: rest.OpenInference(),
         MLFLOW: mlflow.Scoring(),
         **{TENSORFLOW[verb]: kind() for verb, kind in tensorflow.VERBS.items()},
     }
-    endpoints = {name: Endpoint(app.state.access, dialect) for name, dialect in dialects.items()}
+    endpoints = {name: Endpoint(app.state.access, dialect, app.state.inflight) for name, dialect in dialects.items()}
     predict.add_routes(app, endpoints[NATIVE])
     infer_docs.add_routes(app, endpoints[OPEN_INFERENCE])
     mlflow.add_routes(app, endpoints[MLFLOW])

@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect
 
+from serving.api.inflight import Inflight, Share, TooManyBytes
 from serving.domain.errors import BodyTooLarge, NotJson, RequestRefused, UnsupportedMedia
 
 SWEEP_SECONDS = 1.0
@@ -106,20 +107,24 @@ class BodyReader:
         self._watching: asyncio.AbstractEventLoop | None = None
         self._sweeps = 0
 
-    async def read(self, receive: Receive, headers: Headers) -> bytes:
-        """Return the whole body; raises BodyTooLarge, BodyTooSlow, or ClientDisconnect when nobody waits any more.
+    async def read(self, receive: Receive, headers: Headers, share: Share | None = None) -> bytes:
+        """Return the whole body, its bytes counted in `share`, if there is one.
 
-        A declared length beyond the limit is refused before anything is read.
+        Raises BodyTooLarge, TooManyBytes, BodyTooSlow, or ClientDisconnect when the client has gone. A declared length
+        beyond what one body may have, or beyond the room there is for all, is refused before anything is read.
         """
+        share = share if share is not None else Inflight().share()
         length = headers.get(b"content-length")
-        if length is not None and length.isdigit() and (len(length) > MAX_DIGITS or int(length) > self._max_bytes):
-            raise self._too_large(length)
+        if length is not None and length.isdigit():
+            if len(length) > MAX_DIGITS or int(length) > self._max_bytes:
+                raise self._too_large(length)
+            share.expect(int(length))
         task = (self._watching and asyncio.current_task(self._watching)) or self._watch()
         self._begun[task] = self._sweeps
         try:
             message = await receive()
             if message.get("more_body", False) or message["type"] != "http.request":
-                return await self._rest(receive, message)
+                return await self._rest(receive, message, share, is_declared=length is not None)
         except asyncio.CancelledError:
             if task not in self._overdue or task.uncancel():
                 raise
@@ -130,9 +135,10 @@ class BodyReader:
         body: bytes = message.get("body", b"")
         if len(body) > self._max_bytes:
             raise self._too_large(b"0")
+        share.take(len(body))
         return body
 
-    async def _rest(self, receive: Receive, message: Message) -> bytes:
+    async def _rest(self, receive: Receive, message: Message, share: Share, *, is_declared: bool) -> bytes:
         parts = []
         size = 0
         while True:
@@ -142,6 +148,11 @@ class BodyReader:
             size += len(part)
             if size > self._max_bytes:
                 raise self._too_large(b"")
+            try:
+                share.take(len(part))
+            except TooManyBytes as error:
+                error.closes_connection = not is_declared
+                raise
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)

@@ -21,6 +21,7 @@ from serving.api.access import Access
 from serving.api.answers import is_small
 from serving.api.bodies import BodyReader, Headers, decoded, refuse_encoding
 from serving.api.dialect import QUERY, Call, Dialect, Written
+from serving.api.inflight import Inflight, Share
 from serving.api.pieces import LARGE_BYTES
 from serving.api.strict_json import refuse_depth
 from serving.domain.errors import InvalidInput, NothingActive, NotJson, UnknownModel
@@ -36,8 +37,9 @@ NOSNIFF = (b"x-content-type-options", b"nosniff")
 class Endpoint:
     """Answers prediction requests of one dialect; what is in their paths are the scope's path parameters."""
 
-    def __init__(self, access: Access, dialect: Dialect) -> None:
+    def __init__(self, access: Access, dialect: Dialect, inflight: Inflight) -> None:
         self._access = access
+        self._inflight = inflight
         self._dialect = dialect
         self.adopt(Settings(), Metrics(""))
 
@@ -47,6 +49,7 @@ class Endpoint:
         self._access.adopt(settings)
         self._is_open = self._access.is_open(TokenScope.PREDICT)
         self._limits = Limits.of(settings.server)
+        self._inflight.limit(settings.server.max_inflight_mb)
         advice = "; send fewer rows at a time, or raise server.max_body_mb"
         self._max_bytes = int(settings.server.max_body_mb * (1 << 20))
         self._bodies = BodyReader(self._max_bytes, advice, seconds=settings.server.body_seconds)
@@ -95,45 +98,56 @@ class Endpoint:
         started = perf_counter()
         params: dict[str, str] = scope["path_params"]
         state: State = scope["app"].state
-        model, version, rows = "", "", 0
-        raw = b""
+        seen = _Seen()
         try:
-            headers: Headers = scope["serving.headers"]
-            self._access.check(TokenScope.PREDICT, headers.get(b"authorization"))
-            self._dialect.check_head(headers)
-            refuse_encoding(headers, takes_compressed=self._dialect.takes_compressed)
-            raw = await decoded(await self._bodies.read(receive, headers), headers, self._max_bytes)
-            if scope["query_string"]:
-                params = {**params, QUERY: scope["query_string"].decode("latin-1")}
-            with hold(state, self._limits, *self._dialect.target(params)) as servable:
-                model, version = servable.id.model, servable.id.version
-                signature = servable.signature
-                call, ready = await self._prepared(servable, params, headers, raw)
-                answer = await compute(servable, ready, self._limits)
-            if is_small(answer) and not call.writes_slowly:
-                written = call.write(answer, signature)
-            else:
-                written = await asyncio.to_thread(call.write, answer, signature)
+            with self._inflight.share() as share:
+                answer, written = await self._computed(scope, receive, params, share, seen)
         except ClientDisconnect:
             raise
         except Exception as error:  # noqa: BLE001 - every failure is answered, and known here by its version
-            response = self._refused(error, state, params, raw, (model, version))
+            response = self._refused(error, state, params, seen)
             response.raw_headers.extend((NOSNIFF, *extra))
-            status = response.status_code
+            status, rows = response.status_code, 0
             await response(scope, receive, send)
         else:
             status, rows = 200, answer.rows
             start = [
                 (b"content-type", written.media_type),
                 (b"content-length", b"%d" % len(written.body)),
-                *(NOSNIFF, (b"x-model-name", model.encode()), (b"x-model-version", version.encode())),
+                *(NOSNIFF, (b"x-model-name", seen.model.encode()), (b"x-model-version", seen.version.encode())),
                 *written.headers,
                 *extra,
             ]
             await send({"type": "http.response.start", "status": 200, "headers": start})
             await send({"type": "http.response.body", "body": written.body})
-        self._metrics.traffic(model, version).record(status, rows, perf_counter() - started)
+        self._metrics.traffic(seen.model, seen.version).record(status, rows, perf_counter() - started)
         return status
+
+    async def _computed(
+        self, scope: Scope, receive: Receive, params: dict[str, str], share: Share, seen: _Seen
+    ) -> tuple[Answer, Written]:
+        """Read a request and compute its answer; what there is to say of a failure is noted in `seen`.
+
+        Who may not is refused before anything of the body is read, and so is what there is no room for.
+        """
+        headers: Headers = scope["serving.headers"]
+        self._access.check(TokenScope.PREDICT, headers.get(b"authorization"))
+        self._dialect.check_head(headers)
+        refuse_encoding(headers, takes_compressed=self._dialect.takes_compressed)
+        raw = await decoded(await self._bodies.read(receive, headers, share), headers, self._max_bytes)
+        share.take(max(0, len(raw) - share.bytes))  # what was compressed is larger now
+        if len(raw) <= LARGE_BYTES:
+            seen.raw = raw
+        if scope["query_string"]:
+            params = {**params, QUERY: scope["query_string"].decode("latin-1")}
+        with hold(scope["app"].state, self._limits, *self._dialect.target(params)) as servable:
+            seen.model, seen.version = servable.id.model, servable.id.version
+            signature = servable.signature
+            call, ready = await self._prepared(servable, params, headers, raw)
+            answer = await compute(servable, ready, self._limits)
+        if is_small(answer) and not call.writes_slowly:
+            return answer, call.write(answer, signature)
+        return answer, await asyncio.to_thread(call.write, answer, signature)
 
     async def _prepared(
         self, servable: Servable, params: Mapping[str, str], headers: Headers, raw: bytes
@@ -151,22 +165,28 @@ class Endpoint:
         call = parse()
         return call, prepare(servable, call.read(servable.signature), self._limits)
 
-    def _refused(
-        self, error: Exception, state: State, params: dict[str, str], raw: bytes, answered_by: tuple[str, str]
-    ) -> Response:
-        model, version = answered_by
+    def _refused(self, error: Exception, state: State, params: dict[str, str], seen: _Seen) -> Response:
         try:
-            if isinstance(error, InvalidInput) and raw[:1] in (b"{", b"[") and len(raw) <= LARGE_BYTES:
-                refuse_depth(raw, self._max_depth)  # larger ones have been looked at
+            if isinstance(error, InvalidInput) and seen.raw[:1] in (b"{", b"["):
+                refuse_depth(seen.raw, self._max_depth)
         except NotJson as deeper:
             error = deeper
         error = explain(error, state, params.get("model"))
-        if not model:
+        if not seen.model:
             return self._dialect.refuse(problems.refusal_of(error, *problems.names_of(params)))
-        response = self._dialect.refuse(problems.refusal_of(error, model, version))
-        response.headers["x-model-name"] = model
-        response.headers["x-model-version"] = version
+        response = self._dialect.refuse(problems.refusal_of(error, seen.model, seen.version))
+        response.headers["x-model-name"] = seen.model
+        response.headers["x-model-version"] = seen.version
         return response
+
+
+class _Seen:
+    """What is known of a request when it fails: what would have answered, and its body, unless that is a large one."""
+
+    __slots__ = ("model", "raw", "version")
+
+    def __init__(self) -> None:
+        self.model, self.version, self.raw = "", "", b""
 
 
 def find_explained(state: State, model: str, version: str | Role | None = None) -> Servable:

@@ -18,6 +18,7 @@ from serving.http1.writes import Outbox
 from serving.settings import ServerSettings
 
 LINGER_SECONDS = 5.0
+MOST_AHEAD_BYTES = 64 << 20  # of all connections: what their clients sent ahead and is not read yet
 
 
 class Bounds:
@@ -35,6 +36,7 @@ class Bounds:
         self.lingering = Deadlines(loop, min(LINGER_SECONDS, settings.body_seconds))
         self.stalled = Deadlines(loop, settings.idle_seconds)
         self.crowd = Crowd()
+        self.ahead_bytes = 0
         self.header_bytes = int(settings.max_header_kb * 1024)
         self.dropped_bytes = DROPPED_BYTES
         self.connections = settings.max_connections or None

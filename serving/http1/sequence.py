@@ -15,7 +15,7 @@ from typing import Any
 import httptools
 
 from serving.http1.bounded import BoundedProtocol
-from serving.http1.bounds import refuse_head
+from serving.http1.bounds import MOST_AHEAD_BYTES, refuse_head
 from serving.http1.heads import without_upgrade
 from serving.http1.places import BETWEEN, BODY, HEAD, OFFER, OVER
 
@@ -44,7 +44,7 @@ class SequentialProtocol(BoundedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection (called by the loop)."""
-        self._ahead = b""
+        self._take_ahead()
         self.pipeline.clear()
         super().connection_lost(exc)
 
@@ -82,7 +82,7 @@ class SequentialProtocol(BoundedProtocol):
 
     def _read_ahead(self) -> None:
         """Read what was put off."""
-        data, self._ahead = self._ahead, b""
+        data = self._take_ahead()
         if self._place in OVER or self.transport.is_closing():
             return
         self._receive(data)
@@ -90,8 +90,18 @@ class SequentialProtocol(BoundedProtocol):
             self._reading.release()
 
     def _put_off(self, data: bytes) -> None:
+        """Keep bytes for later; where all connections together have too many, this one ends with what it has begun."""
+        self._bounds.ahead_bytes += len(data) - len(self._ahead)
         self._ahead = data
         self._reading.hold()
+        if self._bounds.ahead_bytes > MOST_AHEAD_BYTES:
+            self._take_ahead()
+            self.send_400_response("")
+
+    def _take_ahead(self) -> bytes:
+        data, self._ahead = self._ahead, b""
+        self._bounds.ahead_bytes -= len(data)
+        return data
 
     def _must_wait(self) -> bool:
         """Say whether a request that has been read to its end is still to be answered."""

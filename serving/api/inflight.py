@@ -1,0 +1,74 @@
+"""How many bytes of request bodies are in memory, of all clients and protocols together: `server.max_inflight_mb`.
+
+The limit of one body says nothing about many at once: a hundred clients that never finish theirs would take two
+gigabytes. Bytes count from when they are read until their request has been answered.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from serving.domain.errors import Overloaded
+
+SMALL_BYTES = 64 << 10
+LARGE_SHARE = 0.75  # the rest is for small bodies, however many large ones there are
+RETRY_SECONDS = 1
+
+
+class TooManyBytes(Overloaded):
+    """There is no room for a body now. `closes_connection`: what is left of it might never end."""
+
+    closes_connection = False
+
+
+class Inflight:
+    """The bytes of all bodies. Event loop thread only; `limit` sets how many there may be."""
+
+    def __init__(self) -> None:
+        self.max_bytes = 0
+        self.used_bytes = 0
+
+    def limit(self, max_mb: float) -> None:
+        """Take the limit; before the first body."""
+        self.max_bytes = int(max_mb * (1 << 20))
+
+    def share(self) -> Share:
+        """Return an account for one request, to be closed with it."""
+        return Share(self)
+
+
+class Share:
+    """The bytes of one request; given back at the end of its ``with`` block. Event loop thread only."""
+
+    __slots__ = ("_all", "bytes")
+
+    def __init__(self, everything: Inflight) -> None:
+        self._all = everything
+        self.bytes = 0
+
+    def __enter__(self) -> Share:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._all.used_bytes -= self.bytes
+        self.bytes = 0
+
+    def take(self, size: int) -> None:
+        """Count so many bytes more; raises TooManyBytes where there is no room for them."""
+        self.expect(size)
+        self.bytes += size
+        self._all.used_bytes += size
+
+    def expect(self, size: int) -> None:
+        """Raise TooManyBytes where there would be no room for so many bytes now. One that is alone has all it needs."""
+        used = self._all.used_bytes
+        if used == self.bytes:
+            return
+        share = 1 if self.bytes + size <= SMALL_BYTES else LARGE_SHARE
+        if used + size > share * self._all.max_bytes:
+            limit = self._all.max_bytes / (1 << 20)
+            raise TooManyBytes(
+                f"the bodies of other requests take the {limit:g} MB there are for all; try again later", RETRY_SECONDS
+            )
