@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +11,12 @@ from numpy.typing import NDArray
 
 Column = NDArray[np.float64] | NDArray[np.bool_] | list[Any]
 Tensor = NDArray[Any] | list[Any]
+
+MAX_ANSWER_BYTES = 256 << 20
+MAX_ROW_BYTES = 32 << 20  # four million numbers for one row
+MAX_DIMENSIONS = 8
+
+_SCALARS = frozenset({str, int, float, bool, NoneType})
 
 
 class Batch(NamedTuple):
@@ -39,3 +47,43 @@ class Prediction(NamedTuple):
         if len(plain) == 1:
             return list(plain[0])
         return [list(row) for row in zip(*plain, strict=True)]
+
+
+def most_answer_bytes(rows: int) -> int:
+    """Return how many bytes the answer to so many rows may take."""
+    return min(MAX_ANSWER_BYTES, rows * MAX_ROW_BYTES)
+
+
+def why_not_an_answer(tensors: tuple[Tensor, ...], rows: int) -> str | None:
+    """Say why `tensors` cannot be what a method gave for `rows` rows, None when they can.
+
+    Both sides ask: a host before it sends an answer, the server of every answer that comes. What the columns of an
+    answer are is the model's own business; how many rows it has, and that it is numbers and plain values in bounded
+    nesting, is what everything that writes answers relies on.
+    """
+    if not tensors:
+        return f"no values at all for {rows} rows"
+    for tensor in tensors:
+        if isinstance(tensor, np.ndarray) and not tensor.ndim:
+            return f"a single value for {rows} rows"
+        if len(tensor) != rows:
+            return f"{len(tensor)} values for {rows} rows"
+        if not isinstance(tensor, np.ndarray):
+            if not _is_plain(tensor):
+                return "values that are neither text, numbers, bools and null nor lists of these"
+        elif tensor.ndim > MAX_DIMENSIONS or (tensor.ndim != 2 and (len(tensors) > 1 or not tensor.size)):
+            # without a value in it, an array of three dimensions could have any number of empty lists in each row
+            return f"an array of shape {tensor.shape} where (rows, values) was expected"
+    return None
+
+
+def _is_plain(values: list[Any]) -> bool:
+    """Say whether there are plain values only, however many lists up to `MAX_DIMENSIONS` they are in."""
+    for _ in range(MAX_DIMENSIONS):
+        kinds = set(map(type, values))
+        if list not in kinds:
+            return kinds <= _SCALARS
+        if not kinds <= _SCALARS | {list}:
+            return False
+        values = list(chain.from_iterable(value for value in values if type(value) is list))
+    return False

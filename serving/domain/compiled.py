@@ -18,6 +18,8 @@ from serving.domain.signature import Method
 MATRIX_INPUT = "X"
 COLUMN_PREFIX = "c"
 NULL_TEXT = "\x00null"
+MAX_KNOWN_VALUES = 1_000_000
+MAX_KNOWN_CHARACTERS = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,15 @@ class Guard(BaseModel):
     def is_open(self) -> bool:
         """True when there is nothing to refuse."""
         return self.largest is None and self.smallest is None and not self.known
+
+    def why_too_large(self) -> str | None:
+        """Say why this is more than the server looks up for each row, None when it is not."""
+        values = sum(map(len, self.known.values()))
+        characters = sum(len(value) for each in self.known.values() for value in each if isinstance(value, str))
+        if values <= MAX_KNOWN_VALUES and characters <= MAX_KNOWN_CHARACTERS:
+            return None
+        most = f"{MAX_KNOWN_VALUES} of {MAX_KNOWN_CHARACTERS}"
+        return f"its features have {values} known values of {characters} characters, at most {most} are looked up"
 
 
 class ProvenRows(BaseModel):

@@ -27,6 +27,10 @@ GATE_NAMES = (
     "warm-up",
 )
 LAST_GATE = GATE_NAMES[-1]
+LOAD_GATE = "load"  # the first that opens the candidate's file
+COMPILE_GATE = "compile"
+RESPAWN_GATES = (LOAD_GATE, LAST_GATE)  # of a version that has passed them all before
+MAX_EVIDENCE_CHARACTERS = 2000
 
 
 class Verdict(StrEnum):
@@ -83,7 +87,7 @@ class CandidateReport(BaseModel):
     def is_ready(self) -> bool:
         """True when every gate was asked, none refused and the model is warm."""
         asked = {result.gate for result in self.gates}
-        return self.refusal is None and self.signature is not None and "load" in asked and LAST_GATE in asked
+        return self.refusal is None and self.signature is not None and LOAD_GATE in asked and LAST_GATE in asked
 
 
 class Evaluation(NamedTuple):

@@ -11,6 +11,12 @@ METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function",
 Method = Literal["predict", "predict_proba", "predict_log_proba", "decision_function", "transform", "score_samples"]
 Label = bool | int | float | str | None
 
+MAX_FEATURES = 100_000
+MAX_LABELS = 1_000_000
+MAX_NAME_CHARACTERS = 1_000
+MAX_TEXT_CHARACTERS = 12_000_000  # in all names and labels together
+MAX_OUTPUTS = 1 << 25
+
 
 class Dtype(StrEnum):
     """What one feature takes in JSON."""
@@ -74,6 +80,28 @@ class Signature(BaseModel):
         return self.methods[0]
 
 
+def why_not_sound(signature: Signature) -> str | None:
+    """Say why no version can be served under `signature`, None when one can.
+
+    A host asks before it describes a candidate, the server of every description that comes from a host. Names and
+    labels may hold any characters and occur more than once: tables do have such columns.
+    """
+    classes, methods = signature.classes or (), signature.methods
+    features, labels = len(signature.features), sum(map(len, classes)) + len(classes)
+    names = [len(feature.name) for feature in signature.features]
+    longest = max(names, default=0)
+    text = sum(names) + sum(len(label) for each in classes for label in each if isinstance(label, str))
+    rules = (
+        (features <= MAX_FEATURES, f"{features} features, at most {MAX_FEATURES}: save it with its vectorizer"),
+        (labels <= MAX_LABELS, f"{labels} class labels, at most {MAX_LABELS}"),
+        (longest <= MAX_NAME_CHARACTERS, f"a feature name of {longest} characters, at most {MAX_NAME_CHARACTERS}"),
+        (text <= MAX_TEXT_CHARACTERS, f"names and labels of {text} characters, at most {MAX_TEXT_CHARACTERS}"),
+        (len(set(methods)) == len(methods), "a method that is offered twice"),
+        (0 <= signature.outputs <= MAX_OUTPUTS, f"{signature.outputs} outputs per row, at most {MAX_OUTPUTS}"),
+    )
+    return next((f"it has {problem}" for is_kept, problem in rules if not is_kept), None)
+
+
 def incompatibilities(old: Signature, new: Signature) -> list[str]:
     """Say, one sentence each, why a client of `old` could break on `new`; an empty list means it cannot.
 
@@ -112,8 +140,9 @@ def _feature_change(old: list[str], new: list[str]) -> str:
         return "the same features in another order"
     else:
         head = "feature names differ"
-    added = [name for name in new if name not in old][:3]
-    gone = [name for name in old if name not in new][:3]
+    before, after = set(old), set(new)
+    added = [name for name in new if name not in before][:3]
+    gone = [name for name in old if name not in after][:3]
     parts = [f"new: {', '.join(added)}"] if added else []
     parts += [f"gone: {', '.join(gone)}"] if gone else []
     return head + (f" ({'; '.join(parts)})" if parts else "")

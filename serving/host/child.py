@@ -10,21 +10,17 @@ from collections.abc import Sequence
 import orjson
 
 from serving.domain.errors import InvalidInput, ModelFailed, ProtocolError
-from serving.domain.report import GateResult
+from serving.domain.report import LOAD_GATE, GateResult, Verdict
 from serving.domain.sandbox import Sandbox
 from serving.host import sandbox
 from serving.host.compiling.apart import Apart
 from serving.host.evaluation import EvaluationRequest
-from serving.host.gates import Evaluated, run_gates
+from serving.host.gates import Evaluated, preparation_of, run_gates
 from serving.host.gates.compile import start_compiler
 from serving.host.gates.gate import Context
-from serving.host.model import LoadedModel
-from serving.host.protocol import (
-    Frame,
-    Kind,
-    decode_batch,
-    encode_tensors,
-)
+from serving.host.model import LoadedModel, told
+from serving.host.payloads import decode_batch, encode_answer, encode_detail
+from serving.host.protocol import Frame, Kind
 from serving.host.replicas import await_replicas, channels_of, fork_replicas
 from serving.host.stream import FrameReader, receive_frame, send_frame
 
@@ -53,14 +49,14 @@ def main(fds: Sequence[int]) -> int:
             channel.close()
         sandbox.forbid_processes(held)
 
-    compiler = start_compiler(request, leave_to_itself)
+    compiler = start_compiler(request, held, leave_to_itself)
     sandbox.forbid_processes(held, [compiler.pid] if compiler else [], may_fork=len(channels) > 1)
     outcome = _evaluate_in_thread(sock, request, held, compiler)
     if compiler is not None:
         compiler.dismiss()
     if outcome is None:
         return 0
-    report, model, graphs = outcome
+    findings, model, graphs = outcome
     sandbox.give_back_memory()
     own, replicas = fork_replicas(channels if model is not None else channels[:1])
     if len(channels) > 1:
@@ -68,7 +64,7 @@ def main(fds: Sequence[int]) -> int:
     if own is channels[0]:
         for graph in graphs:
             send_frame(sock, Kind.GRAPH, 0, orjson.dumps({"outputs": graph.outputs}), [graph.content])
-        send_frame(sock, Kind.REPORT, 0, report.model_dump_json().encode())
+        send_frame(sock, Kind.REPORT, 0, findings.model_dump_json().encode())
     if model is not None:
         serve(own.socket, model, memoryview(own.arena))
     await_replicas(replicas)
@@ -79,21 +75,45 @@ def _evaluate_in_thread(
     sock: socket.socket, request: EvaluationRequest, held: Sandbox, compiler: Apart | None
 ) -> Evaluated | None:
     outcome: list[Evaluated] = []
+    context = Context(request, held, compiler)
+    reporter = _Reporter(sock, context)
 
     def run() -> None:
         sandbox.lower_priority_of_this_thread()
-        outcome.append(run_gates(Context(request, held, compiler), started, finished))
-
-    def started(gate: str) -> None:
-        send_frame(sock, Kind.GATE_STARTED, 0, orjson.dumps({"gate": gate}))
-
-    def finished(result: GateResult) -> None:
-        send_frame(sock, Kind.GATE_RESULT, 0, result.model_dump_json().encode())
+        outcome.append(run_gates(context, reporter.start, reporter.finish))
 
     thread = threading.Thread(target=run, name="evaluation", daemon=True)
     thread.start()
     thread.join()
     return outcome[0] if outcome else None
+
+
+class _Reporter:
+    """Tells the server how the gates go, and waits for its permission before the candidate's file is opened."""
+
+    def __init__(self, sock: socket.socket, context: Context) -> None:
+        self._socket = sock
+        self._context = context
+        self._is_prepared = False
+
+    def start(self, gate: str) -> None:
+        """Tell that a gate starts; raises SystemExit when the server does not want the file to be opened."""
+        send_frame(self._socket, Kind.GATE_STARTED, 0, orjson.dumps({"gate": gate}))
+        if gate == LOAD_GATE:
+            self._prepare()
+            permission = receive_frame(self._socket)
+            if permission is None or permission.kind is not Kind.LOAD:
+                raise SystemExit
+
+    def finish(self, result: GateResult) -> None:
+        """Tell what a gate has said."""
+        send_frame(self._socket, Kind.GATE_RESULT, 0, result.model_dump_json().encode())
+        if result.verdict is Verdict.REFUSED and not self._is_prepared:
+            self._prepare()
+
+    def _prepare(self) -> None:
+        self._is_prepared = True
+        send_frame(self._socket, Kind.PREPARED, 0, preparation_of(self._context).model_dump_json().encode())
 
 
 def serve(sock: socket.socket, model: LoadedModel, arena: memoryview | None = None) -> None:
@@ -111,13 +131,11 @@ def serve(sock: socket.socket, model: LoadedModel, arena: memoryview | None = No
 def _answer(sock: socket.socket, model: LoadedModel, frame: Frame) -> None:
     try:
         method, batch = decode_batch(frame.header, frame.payload)
-        prediction = model.answer(method, batch)
-        descriptions, buffers = encode_tensors(prediction.tensors)
+        header, buffers = encode_answer(model.answer(method, batch), batch.rows)
     except InvalidInput as error:
-        send_frame(sock, Kind.REFUSAL, frame.request_id, orjson.dumps({"detail": str(error)}))
+        send_frame(sock, Kind.REFUSAL, frame.request_id, encode_detail(str(error)))
     except (ModelFailed, MemoryError, TypeError) as error:
-        detail = str(error) if isinstance(error, ModelFailed) else f"{type(error).__name__}: {error}"
-        send_frame(sock, Kind.FAILURE, frame.request_id, orjson.dumps({"detail": detail}))
+        detail = str(error) if isinstance(error, ModelFailed) else told(error)
+        send_frame(sock, Kind.FAILURE, frame.request_id, encode_detail(detail))
     else:
-        header = orjson.dumps({"tensors": descriptions})
         send_frame(sock, Kind.PREDICTION, frame.request_id, header, buffers)

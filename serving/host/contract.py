@@ -1,8 +1,42 @@
-"""Whether what a publisher declared fits what a model is."""
+"""Whether the signature of a candidate is sound, what its publisher declared, and no break for clients.
+
+The contract gate asks in the host, where a refusal spares the gates behind it. The server asks again when the report is
+there, because a host may have been told by its model what to say.
+"""
 
 from __future__ import annotations
 
-from serving.domain.signature import Signature
+from serving.domain.manifest import MANIFEST_NAME, Manifest
+from serving.domain.signature import Signature, incompatibilities, why_not_sound
+from serving.host.evaluation import EvaluationRequest
+
+_SHOWN = 3
+
+
+def why_not_kept(request: EvaluationRequest, manifest: Manifest | None, own: Signature) -> str | None:
+    """Say why a candidate with the signature `own` must not be served, None when nothing speaks against it."""
+    unsound = why_not_sound(own)
+    if unsound is not None:
+        return unsound
+    wrong = disagreements(manifest.signature, own) if manifest is not None and manifest.signature is not None else []
+    if wrong:
+        return f"{MANIFEST_NAME} {list_some(wrong)}: correct its signature or leave it out"
+    broken = incompatibilities(request.active_signature, own) if request.active_signature is not None else []
+    if broken and not (manifest is not None and manifest.breaking):
+        hint = f'to allow it, publish it with "breaking": true in {MANIFEST_NAME}'
+        return f"not compatible with {name_active(request)}: {list_some(broken)}; {hint}"
+    return None
+
+
+def name_active(request: EvaluationRequest) -> str:
+    """Return what the version is called that a candidate is compared with."""
+    return f"the active version {request.active_version}" if request.active_version else "the active version"
+
+
+def list_some(sentences: list[str]) -> str:
+    """Join the first sentences and count the others."""
+    more = len(sentences) - _SHOWN
+    return "; ".join(sentences[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def disagreements(declared: Signature, own: Signature) -> list[str]:

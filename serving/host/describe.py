@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from serving.domain.mlmodel import NamedColumn
-from serving.domain.signature import METHODS, Container, Dtype, Feature, Kind, Method, Signature
+from serving.domain.signature import MAX_FEATURES, METHODS, Container, Dtype, Feature, Kind, Method, Signature
 from serving.host.answers import plain
 from serving.host.columns import Column, first_parts, learn, takes_texts
 from serving.host.contract import disagreements
@@ -19,8 +19,6 @@ from serving.host.estimator import EstimatorModel
 from serving.host.examples import note_examples
 from serving.host.model import LoadRefused, NotAnEstimator
 from serving.host.probing import count_outputs, probe
-
-MAX_FEATURES = 100_000
 
 _KINDS: tuple[tuple[Callable[[Any], bool], Kind], ...] = (
     (is_classifier, Kind.CLASSIFIER),

@@ -1,13 +1,17 @@
-"""What the server asks a host to evaluate: the header of an EVALUATE frame."""
+"""What the server asks a host to evaluate, and what the host says of it: the headers of an evaluation's frames."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from serving.domain.compiled import Compilation
+from serving.domain.manifest import MAX_DOCUMENT_BYTES, InvalidDocument
 from serving.domain.provenance import Provenance
+from serving.domain.report import GATE_NAMES, RESPAWN_GATES
+from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature
 from serving.domain.version import Format
 
@@ -78,3 +82,62 @@ class EvaluationRequest(BaseModel):
     scratch: str | None = None
     compile: CompileRequest = CompileRequest()
     is_respawn: bool = False
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The gates that are asked, in order."""
+        return RESPAWN_GATES if self.is_respawn else GATE_NAMES
+
+    def read(self, name: str, at_most: int = MAX_DOCUMENT_BYTES) -> bytes | None:
+        """Return the bytes of a small staged file, None when there is none of this name.
+
+        Blocks on the disk; raises InvalidDocument beyond `at_most`, and OSError.
+        """
+        staged = next((file for file in self.files if file.name == name), None)
+        if staged is None:
+            return None
+        if staged.size > at_most:
+            raise InvalidDocument(f"{name} has {staged.size} bytes, at most {at_most} are read")
+        return Path(staged.path).read_bytes()
+
+
+class Preparation(BaseModel):
+    """What a host says before it opens the candidate's file, which is when it can still be believed.
+
+    `sandbox` are the layers that hold it, `libraries` the versions it runs, `provenance` says who signed the candidate,
+    None when nobody did whose key is trusted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sandbox: Sandbox
+    libraries: dict[str, str] = {}
+    provenance: Provenance | None = None
+
+
+class Findings(BaseModel):
+    """What a host says of a candidate at the end, when it has run whatever the file holds: nothing to be believed.
+
+    `signature` is None when the candidate never loaded. `engine` names what computes the answers. `memory_bytes` is the
+    host's private memory after warm-up, for a compiled form the size of its graphs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    signature: Signature | None = None
+    engine: str | None = None
+    memory_bytes: int | None = None
+    compilation: Compilation | None = None
+
+
+def why_hosted(request: EvaluationRequest, sandbox: Sandbox) -> str | None:
+    """Say why no graph may leave the host of a candidate, whatever it is; None where one may.
+
+    A graph comes from a process that has opened the candidate's file. Where that file may have run anything, and where
+    nothing held what it ran, a graph is not taken, however it looks.
+    """
+    if request.trust == "any":
+        return "security.trust is any, so its file may have run anything in the process that would compile it"
+    if not sandbox.is_whole:
+        return f"a layer of the sandbox is missing around the process that would compile it: {sandbox}"
+    return None

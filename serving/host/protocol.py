@@ -4,14 +4,32 @@ A frame is a fixed prefix, a JSON header and a payload of raw buffers::
 
     4 bytes  b"SVH1"
     u8       kind (Kind)
-    u8       flags: 1 = the payload is not on the socket but at the start of the shared arena
+    u8       flags: 1 = the payload is not on the socket but at the start of the shared arena (PREDICT only)
     u16      0
     u32      length of the header in bytes
     u64      request id; 0 outside of a prediction
     u64      length of the payload in bytes
 
-all little-endian. The header is a JSON object decoded strictly for its kind; the payload holds the tensors' buffers one
-after another, each aligned to 8 bytes. Nothing here is ever unpickled, in either direction.
+all little-endian. The header is a JSON object decoded strictly for its kind; what payloads hold is in
+:mod:`serving.host.payloads`. Nothing is ever unpickled, in either direction.
+
+A host that has opened its candidate's file is an enemy from then on, so `BOUNDS` says for each kind who sends it and
+how large it may be. That is checked on the prefix, before anything is allocated or read. An evaluation goes like this,
+and in no other order::
+
+    server                     host
+    EVALUATE        ------->
+                    <-------   GATE_STARTED, GATE_RESULT     for each gate that does not open the file
+                    <-------   GATE_STARTED (load), PREPARED
+    LOAD            ------->                                 only now is the file opened
+                    <-------   GATE_RESULT (load)
+                    <-------   GATE_STARTED, GATE_RESULT     for each other gate, up to the first that refuses
+                    <-------   GRAPH (none, one or two), REPORT
+
+When a gate refuses before the load gate, PREPARED comes before REPORT. Then, while the host serves, each PREDICT is
+answered by one PREDICTION, REFUSAL or FAILURE with its request id before the next is sent. Whatever else comes ends the
+host. The most memory that the frames of one host take in the server at a time is one frame, and what its JSON becomes:
+see `MAX_JSON_VALUES`.
 
 The arena is an anonymous shared mapping made by the server for one process that answers. A request of
 `ARENA_THRESHOLD_BYTES` or more that fits goes through it, which spares the copy through the socket (measured for 2.4
@@ -21,53 +39,83 @@ MB: 523 us by socket, 227 us by arena). A process has one request at a time: the
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
-from math import prod
-from typing import Any, TypeGuard
+from enum import Enum, IntEnum, auto
+from typing import Any, NamedTuple
 
-import numpy as np
 import orjson
 
-from serving.domain.batch import Batch, Column, Tensor
+from serving.domain.batch import MAX_ANSWER_BYTES
 from serving.domain.errors import ProtocolError
-from serving.domain.signature import METHODS
+from serving.domain.report import GATE_NAMES
 
 MAGIC = b"SVH1"
 PREFIX = struct.Struct("<4sBBHIQQ")
 FLAG_ARENA = 1
-MAX_HEADER_BYTES = 256 << 20
-MAX_PAYLOAD_BYTES = 4 << 30
+MAX_REQUEST_HEADER_BYTES = 256 << 20
+MAX_REQUEST_PAYLOAD_BYTES = 4 << 30
+MAX_GRAPH_BYTES = 2 << 30  # an ONNX file has no more; a request for an evaluation says less
+MAX_JSON_VALUES = 4 << 20
 ARENA_BYTES = 64 << 20
 ARENA_THRESHOLD_BYTES = 256 << 10
 
 Buffer = bytes | bytearray | memoryview
 
-_ALIGNMENT = 8
-_LONGEST_AXIS = 1 << 40  # beyond what any memory holds
-_DTYPES = frozenset(
-    ["|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"],
-)
-_JSON = "json"
+_FEW_BYTES = 64
 
 
 class Kind(IntEnum):
-    """What a frame is. The first two go to the host, the others come from it."""
+    """What a frame is."""
 
     EVALUATE = 1
     PREDICT = 2
+    LOAD = 3
     GATE_STARTED = 10
     GATE_RESULT = 11
     REPORT = 12
     GRAPH = 13
+    PREPARED = 14
     PREDICTION = 20
     REFUSAL = 21
     FAILURE = 22
 
 
-@dataclass(frozen=True, slots=True)
-class Prefix:
+class Side(Enum):
+    """Who sends a frame."""
+
+    SERVER = auto()
+    HOST = auto()
+
+
+class Bounds(NamedTuple):
+    """What a frame of one kind may be: who sends it, and the most bytes of its header and of its payload.
+
+    `times` is how many of them one evaluation may bring; None for what is no part of an evaluation.
+    """
+
+    sender: Side
+    header_bytes: int
+    payload_bytes: int
+    times: int | None = None
+
+
+BOUNDS: dict[Kind, Bounds] = {
+    Kind.EVALUATE: Bounds(Side.SERVER, MAX_REQUEST_HEADER_BYTES, 0, 1),
+    Kind.LOAD: Bounds(Side.SERVER, 2, 0, 1),
+    Kind.PREDICT: Bounds(Side.SERVER, MAX_REQUEST_HEADER_BYTES, MAX_REQUEST_PAYLOAD_BYTES),
+    Kind.GATE_STARTED: Bounds(Side.HOST, 256, 0, len(GATE_NAMES)),
+    Kind.GATE_RESULT: Bounds(Side.HOST, 16 << 10, 0, len(GATE_NAMES)),
+    Kind.PREPARED: Bounds(Side.HOST, 64 << 10, 0, 1),
+    Kind.GRAPH: Bounds(Side.HOST, 1 << 20, MAX_GRAPH_BYTES, 2),
+    Kind.REPORT: Bounds(Side.HOST, 64 << 20, 0, 1),  # 100,000 features with names of 600 bytes
+    Kind.PREDICTION: Bounds(Side.HOST, 1 << 20, MAX_ANSWER_BYTES),
+    Kind.REFUSAL: Bounds(Side.HOST, 16 << 10, 0),
+    Kind.FAILURE: Bounds(Side.HOST, 16 << 10, 0),
+}
+ANSWERS = frozenset({Kind.PREDICTION, Kind.REFUSAL, Kind.FAILURE})
+_KINDS = {int(kind): (kind, bounds.header_bytes, bounds.payload_bytes) for kind, bounds in BOUNDS.items()}
+
+
+class Prefix(NamedTuple):
     """The decoded fixed part of a frame."""
 
     kind: Kind
@@ -77,8 +125,7 @@ class Prefix:
     payload_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One whole frame; `payload` may be a view into the arena and is valid until the answer is sent."""
 
     kind: Kind
@@ -94,21 +141,25 @@ def pack_prefix(kind: Kind, request_id: int, header_bytes: int, payload_bytes: i
 
 
 def unpack_prefix(raw: Buffer) -> Prefix:
-    """Decode the fixed part of a frame; raises ProtocolError for anything that is not one."""
-    magic, kind, flags, zero, header_bytes, request_id, payload_bytes = PREFIX.unpack(raw)
+    """Decode the fixed part of a frame; raises ProtocolError for anything that is not one, or larger than its kind."""
+    magic, number, flags, zero, header_bytes, request_id, payload_bytes = PREFIX.unpack(raw)
     if magic != MAGIC or zero != 0 or flags & ~FLAG_ARENA:
         raise ProtocolError(f"not a frame: {bytes(raw)[:16].hex()}")
-    if header_bytes > MAX_HEADER_BYTES or payload_bytes > MAX_PAYLOAD_BYTES:
-        raise ProtocolError(f"frame too large: header {header_bytes}, payload {payload_bytes} bytes")
-    try:
-        known = Kind(kind)
-    except ValueError:
-        raise ProtocolError(f"unknown frame kind {kind}") from None
-    return Prefix(known, bool(flags & FLAG_ARENA), header_bytes, request_id, payload_bytes)
+    if number not in _KINDS:
+        raise ProtocolError(f"unknown frame kind {number}")
+    kind, most_header_bytes, most_payload_bytes = _KINDS[number]
+    if header_bytes > most_header_bytes or payload_bytes > most_payload_bytes:
+        seen = f"header {header_bytes}, payload {payload_bytes} bytes"
+        raise ProtocolError(f"{kind.name} too large: {seen}; at most {most_header_bytes} and {most_payload_bytes}")
+    if flags and kind is not Kind.PREDICT:
+        raise ProtocolError(f"{kind.name} in the arena, which is for requests only")
+    return Prefix(kind, bool(flags), header_bytes, request_id, payload_bytes)
 
 
 def decode_object(raw: Buffer) -> dict[str, Any]:
-    """Decode a JSON header that must be an object; raises ProtocolError."""
+    """Decode a JSON header that must be an object of at most `MAX_JSON_VALUES` values; raises ProtocolError."""
+    if count_values(raw) > MAX_JSON_VALUES:
+        raise ProtocolError(f"header of more than {MAX_JSON_VALUES} values")
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -118,97 +169,12 @@ def decode_object(raw: Buffer) -> dict[str, Any]:
     return value
 
 
-# --- tensors ----------------------------------------------------------------------------------------------------------
+def count_values(raw: Buffer) -> int:
+    """Return a number that is no smaller than that of the values in a JSON document, in a time like that of a copy.
 
-
-def encode_tensors(tensors: Iterable[Tensor | Column]) -> tuple[list[dict[str, Any]], list[Buffer]]:
-    """Turn arrays and lists into descriptions for a header and buffers for a payload, without copying arrays."""
-    descriptions: list[dict[str, Any]] = []
-    buffers: list[Buffer] = []
-    for tensor in tensors:
-        if isinstance(tensor, np.ndarray):
-            array = np.ascontiguousarray(tensor)
-            if array.dtype.byteorder == ">":
-                array = array.astype(array.dtype.newbyteorder("<"))
-            if array.dtype.str not in _DTYPES:
-                raise ProtocolError(f"arrays of dtype {array.dtype} do not go over the wire")
-            descriptions.append({"dtype": array.dtype.str, "shape": tensor.shape})
-            buffers.append(array.reshape(-1).view(np.uint8).data if array.size else b"")
-        else:
-            raw = orjson.dumps(tensor)
-            descriptions.append({"dtype": _JSON, "nbytes": len(raw)})
-            buffers.append(raw)
-        padding = -len(buffers[-1]) % _ALIGNMENT
-        if padding:
-            buffers.append(bytes(padding))
-    return descriptions, buffers
-
-
-def decode_tensors(descriptions: Sequence[Any], payload: memoryview) -> tuple[Tensor, ...]:
-    """Rebuild tensors as views into `payload` (lists are copies); raises ProtocolError unless it fits exactly."""
-    tensors: list[Tensor] = []
-    offset = 0
-    for description in descriptions:
-        tensor, nbytes = _decode_tensor(description, payload, offset)
-        tensors.append(tensor)
-        offset += nbytes + (-nbytes % _ALIGNMENT)
-    if offset != len(payload):
-        raise ProtocolError(f"tensors describe {offset} bytes of a payload of {len(payload)}")
-    return tuple(tensors)
-
-
-def _decode_tensor(description: Any, payload: memoryview, offset: int) -> tuple[Tensor, int]:
-    if not isinstance(description, dict):
-        raise ProtocolError("a tensor description is not an object")
-    dtype = description.get("dtype")
-    if dtype == _JSON:
-        nbytes = description.get("nbytes")
-        if type(nbytes) is not int or not 0 <= nbytes <= len(payload) - offset:
-            raise ProtocolError("a JSON tensor does not fit its payload")
-        try:
-            value = orjson.loads(payload[offset : offset + nbytes])
-        except orjson.JSONDecodeError as error:
-            raise ProtocolError(f"a JSON tensor is not JSON: {error}") from None
-        if not isinstance(value, list):
-            raise ProtocolError("a JSON tensor is not a list")
-        return value, nbytes
-    shape = description.get("shape")
-    if type(dtype) is not str or dtype not in _DTYPES or not _is_shape(shape):
-        raise ProtocolError(f"not a tensor: dtype {dtype!r}, shape {shape!r}")
-    count = prod(shape)
-    nbytes = count * np.dtype(dtype).itemsize
-    if nbytes > len(payload) - offset:
-        raise ProtocolError(f"a tensor of {nbytes} bytes does not fit its payload")
-    return np.frombuffer(payload, dtype=dtype, count=count, offset=offset).reshape(shape), nbytes
-
-
-def _is_shape(value: Any) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(type(length) is int and 0 <= length <= _LONGEST_AXIS for length in value)
-
-
-# --- predictions ------------------------------------------------------------------------------------------------------
-
-
-def encode_batch(method: str, batch: Batch) -> tuple[bytes, list[Buffer]]:
-    """Return header and payload buffers of a PREDICT frame."""
-    columns = batch.columns if batch.matrix is None else (batch.matrix,)
-    descriptions, buffers = encode_tensors(columns or ())
-    header = {"method": method, "rows": batch.rows, "matrix": batch.matrix is not None, "tensors": descriptions}
-    return orjson.dumps(header), buffers
-
-
-def decode_batch(header: Buffer, payload: memoryview) -> tuple[str, Batch]:
-    """Return method and batch of a PREDICT frame; arrays are read-only views into `payload`."""
-    fields = decode_object(header)
-    method, rows, is_matrix = fields.get("method"), fields.get("rows"), fields.get("matrix")
-    tensors = fields.get("tensors")
-    if method not in METHODS or type(rows) is not int or type(is_matrix) is not bool or not isinstance(tensors, list):
-        raise ProtocolError("not the header of a prediction")
-    decoded = decode_tensors(tensors, payload)
-    if any(len(tensor) != rows for tensor in decoded):
-        raise ProtocolError(f"a column does not have {rows} rows")
-    if not is_matrix:
-        return method, Batch(rows, columns=decoded)
-    if len(decoded) != 1 or not isinstance(decoded[0], np.ndarray) or decoded[0].ndim != 2:
-        raise ProtocolError("a matrix is one tensor of two dimensions")
-    return method, Batch(rows, matrix=decoded[0])
+    A list of nothing takes 3 bytes in JSON and 80 in memory: whoever reads JSON from an enemy counts first.
+    """
+    if len(raw) <= _FEW_BYTES:
+        return len(raw)
+    text = bytes(raw)
+    return text.count(b",") + text.count(b"[") + text.count(b"{")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -14,11 +16,43 @@ from serving.host.protocol import (
     Buffer,
     Frame,
     Kind,
+    Prefix,
     pack_prefix,
     unpack_prefix,
 )
 
 READ_AHEAD_BYTES = 64 << 10
+
+
+class StreamCut(ProtocolError):
+    """The stream ended inside a frame: whoever wrote it is gone."""
+
+
+class Source(Protocol):
+    """What bytes are read from: a socket, or `TimedSocket`."""
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """Fill the beginning of `buffer` and return how many bytes there were; 0 at the end of the stream."""
+        ...
+
+
+class TimedSocket:
+    """A socket that is read until `ends_at` (monotonic), however few bytes come at a time.
+
+    A timeout of the socket's own would begin anew with each byte.
+    """
+
+    def __init__(self, sock: socket.socket, ends_at: float) -> None:
+        self._socket = sock
+        self.ends_at = ends_at
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """Read as a socket does; raises TimeoutError when the time is over."""
+        left = self.ends_at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left)
+        return self._socket.recv_into(buffer)
 
 
 def send_frame(sock: socket.socket, kind: Kind, request_id: int, header: bytes, buffers: Sequence[Buffer] = ()) -> None:
@@ -36,8 +70,8 @@ def send_frame(sock: socket.socket, kind: Kind, request_id: int, header: bytes, 
 def receive_frame(sock: socket.socket, arena: memoryview | None = None) -> Frame | None:
     """Read one frame from a blocking socket and not a byte beyond it; None at a clean end of the stream.
 
-    Raises ProtocolError for bytes that are no frame and for a stream that ends inside one, and what the socket raises:
-    TimeoutError when it has a timeout and nothing came for so long.
+    Raises ProtocolError for bytes that are no frame, StreamCut for a stream that ends inside one, and what the socket
+    raises: TimeoutError when it has a timeout and nothing came for so long.
     """
     return FrameReader(sock, arena, PREFIX.size).receive()
 
@@ -45,14 +79,20 @@ def receive_frame(sock: socket.socket, arena: memoryview | None = None) -> Frame
 class FrameReader:
     """Reads the frames of a blocking socket, ahead where it can: a small frame costs one call of the system.
 
-    Nobody else may read from the socket afterwards. One thread only.
+    Unless it reads no more than a prefix ahead, nothing else may read from the socket afterwards. `check` is asked
+    about each prefix before anything is allocated or read for its frame, and raises what it likes. One thread only.
     """
 
     def __init__(
-        self, sock: socket.socket, arena: memoryview | None = None, read_ahead_bytes: int = READ_AHEAD_BYTES
+        self,
+        source: Source,
+        arena: memoryview | None = None,
+        read_ahead_bytes: int = READ_AHEAD_BYTES,
+        check: Callable[[Prefix], None] = lambda _: None,
     ) -> None:
-        self._socket = sock
+        self._source = source
         self._arena = arena
+        self._check = check
         self._ahead = memoryview(bytearray(read_ahead_bytes))
         self._start = self._end = 0
 
@@ -61,6 +101,7 @@ class FrameReader:
         if not self._fill_prefix():
             return None
         prefix = unpack_prefix(self._ahead[self._start : self._start + PREFIX.size])
+        self._check(prefix)
         self._start += PREFIX.size
         header = self._read(prefix.header_bytes)
         if not prefix.in_arena:
@@ -74,10 +115,10 @@ class FrameReader:
         self._ahead[:left] = self._ahead[self._start : self._end]
         self._start, self._end = 0, left
         while self._end < PREFIX.size:
-            count = self._socket.recv_into(self._ahead[self._end :])
+            count = self._source.recv_into(self._ahead[self._end :])
             if count == 0:
                 if self._end:
-                    raise ProtocolError("the stream ended inside a frame")
+                    raise StreamCut("the stream ended inside a frame")
                 return False
             self._end += count
         return True
@@ -90,8 +131,8 @@ class FrameReader:
         self._start += ahead
         left = wanted[ahead:]
         while left:
-            count = self._socket.recv_into(left)
+            count = self._source.recv_into(left)
             if count == 0:
-                raise ProtocolError("the stream ended inside a frame")
+                raise StreamCut("the stream ended inside a frame")
             left = left[count:]
         return wanted

@@ -16,17 +16,10 @@ import numpy as np
 import orjson
 
 from serving.domain.batch import Batch, Column, Prediction, Tensor
-from serving.domain.errors import DeadlineExceeded, InvalidInput, ModelFailed, ProtocolError, ServingError
+from serving.domain.errors import DeadlineExceeded, InvalidInput, ModelFailed, ServingError
 from serving.domain.signature import Method
-from serving.host.protocol import (
-    Buffer,
-    Frame,
-    Kind,
-    decode_object,
-    decode_tensors,
-    encode_batch,
-    encode_tensors,
-)
+from serving.host.payloads import decode_answer, decode_detail, encode_batch, encode_tensors
+from serving.host.protocol import Buffer, Frame, Kind
 
 MAX_JOINED_BYTES = 4 << 20
 
@@ -151,25 +144,16 @@ def encode(requests: Sequence[Request]) -> tuple[bytes, list[Buffer]]:
     return orjson.dumps(header), buffers
 
 
-def decode(frame: Frame) -> Prediction | ServingError:
-    """Return what a host answered to one PREDICT frame; raises ProtocolError."""
-    fields = decode_object(frame.header)
+def decode(frame: Frame, rows: int) -> Prediction | ServingError:
+    """Return what a host answered to one PREDICT frame of so many rows; raises ProtocolError."""
     if frame.kind is Kind.PREDICTION:
-        return Prediction(decode_tensors(fields.get("tensors") or (), frame.payload))
-    detail = str(fields.get("detail"))
-    if frame.kind is Kind.REFUSAL:
-        return InvalidInput(detail)
-    if frame.kind is Kind.FAILURE:
-        return ModelFailed(detail)
-    raise ProtocolError(f"{frame.kind.name} as an answer")
+        return decode_answer(frame.header, frame.payload, rows)
+    detail = decode_detail(frame.header)
+    return InvalidInput(detail) if frame.kind is Kind.REFUSAL else ModelFailed(detail)
 
 
 def split(prediction: Prediction, requests: Sequence[Request]) -> list[Prediction]:
-    """Cut one answer into one for each request, in order; arrays are views. Raises ProtocolError when rows are off."""
-    rows = sum(request.batch.rows for request in requests)
-    for tensor in prediction.tensors:
-        if (isinstance(tensor, np.ndarray) and not tensor.ndim) or len(tensor) != rows:
-            raise ProtocolError(f"an answer that does not have {rows} rows")
+    """Cut one answer, which has all their rows, into one for each request, in order; arrays are views."""
     if len(requests) == 1:
         return [prediction]
     answers = []

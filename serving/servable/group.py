@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Protocol
 
+from serving.domain.batch import most_answer_bytes
 from serving.host.protocol import Frame
 from serving.servable.batching import Request, encode
 from serving.servable.link import HostLink
@@ -38,13 +39,13 @@ class Process(Protocol):
 
 
 class Replica:
-    """One process that answers, and the requests it is answering now: one frame at a time."""
+    """One process that answers, and the requests it is answering now: one frame at a time, of `rows` rows."""
 
     def __init__(self, group: HostGroup, arena: mmap.mmap, on_frame: OnFrame, on_lost: OnLost) -> None:
         self.group = group
         self.link = HostLink(arena, partial(on_frame, self), partial(on_lost, self))
-        self.frame_id = 0
         self.members: list[Request] = []
+        self.rows = 0
         self.is_stuck = False
 
     @property
@@ -56,8 +57,8 @@ class Replica:
         """Put requests of one layout under way; raises what `encode` raises, and then nothing is under way."""
         header, buffers = encode(members)
         self.members = members
-        self.frame_id += 1
-        self.link.send(self.frame_id, header, buffers)
+        self.rows = rows = sum([member.batch.rows for member in members])
+        self.link.send(header, buffers, most_answer_bytes(rows))
 
     def take(self) -> list[Request]:
         """Return what was under way; nothing is, then."""
@@ -96,6 +97,11 @@ class HostGroup:
         """True while the host lives, and any of its processes is there and not stuck."""
         is_usable = any(replica.link.is_connected and not replica.is_stuck for replica in self.replicas)
         return is_usable and self.replicas[0].link.is_connected
+
+    @property
+    def violation(self) -> str | None:
+        """How one of the processes broke the protocol, None while none has."""
+        return next((replica.link.violation for replica in self.replicas if replica.link.violation is not None), None)
 
     @property
     def is_whole(self) -> bool:

@@ -9,8 +9,9 @@ import math
 from collections.abc import Callable, Iterable
 
 from serving.domain.batch import Batch, Prediction
-from serving.domain.errors import HostLost, InvalidInput, ModelFailed, Overloaded, ProtocolError, ServingError
+from serving.domain.errors import HostLost, InvalidInput, Overloaded, ProtocolError, ServingError
 from serving.domain.signature import Method
+from serving.domain.text import one_line
 from serving.host.protocol import Frame
 from serving.servable.batching import Queue, Request, decode, split
 from serving.servable.group import HostGroup, Process, Replica
@@ -28,7 +29,8 @@ class HostedEngine:
     or costs a process its life, its members are sent again one by one: a fault is told only to whoever has it.
 
     When a process is gone or stuck, `on_lost` is called and the others go on; without any, requests wait for `attach`
-    to bring another host.
+    to bring another host. A process that breaks the protocol counts as dead, and ends the whole host: `violation` says
+    how the last one did, None when it ended otherwise.
     """
 
     is_immediate = False
@@ -45,6 +47,7 @@ class HostedEngine:
         self._watch_at = math.inf
         self._outage: ServingError | None = None
         self._is_closed = False
+        self.violation: str | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -163,18 +166,13 @@ class HostedEngine:
     # --- in ----------------------------------------------------------------------------------------------------------
 
     def _take(self, replica: Replica, frame: Frame) -> None:
-        is_expected = bool(replica.members) and frame.request_id == replica.frame_id
-        members = replica.take()
         try:
-            if not is_expected:
-                raise ProtocolError("nobody asked for it")
-            outcome = decode(frame)
-            answers = split(outcome, members) if isinstance(outcome, Prediction) else []
+            outcome = decode(frame, replica.rows)
         except (ProtocolError, TypeError, ValueError) as error:
-            for member in members:
-                member.settle(ModelFailed(f"the host's answer could not be read: {error}"))
-            replica.link.abort()
+            replica.link.break_off(one_line(str(error)))  # its members are asked again, as after any death
             return
+        members = replica.take()
+        answers = split(outcome, members) if isinstance(outcome, Prediction) else []
         if isinstance(outcome, ServingError):
             self._tell_apart(members, outcome)
         self._dispatch()
@@ -196,9 +194,15 @@ class HostedEngine:
         self._react(group)
 
     def _react(self, group: HostGroup) -> None:
-        """Go on without a process that has gone or got stuck, and say so; end a group that cannot answer any more."""
+        """Go on without a process that has gone or got stuck, and say so.
+
+        A group that cannot answer any more is ended, and one of which a process broke the protocol: all of it has run
+        the same code.
+        """
         is_current = group is self._group
-        if not group.can_answer:
+        if is_current:
+            self.violation = group.violation
+        if not group.can_answer or group.violation is not None:
             self._drop(group)
         if is_current and not self._is_closed:
             self._on_lost(self)

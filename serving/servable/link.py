@@ -1,4 +1,8 @@
-"""One connection to one host process: a frame out, its answer in."""
+"""One connection to one host process: a frame out, its answer in, and nothing else.
+
+The host is an enemy: it may send anything at any time. Only the answer to the request under way is taken, and it is
+bounded by what that request may be answered with before memory is taken for it. Anything else ends the link.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ from typing import cast
 import numpy as np
 
 from serving.domain.errors import ProtocolError
+from serving.domain.text import one_line
 from serving.host.protocol import (
+    ANSWERS,
     ARENA_THRESHOLD_BYTES,
     PREFIX,
     Buffer,
@@ -27,8 +33,9 @@ READ_BYTES = 64 << 10
 class HostLink(asyncio.BufferedProtocol):
     """The event loop's end of a host's socket. All methods on the loop's thread.
 
-    `on_frame` gets every answer; `on_lost` is called once, when the host is gone or broke the protocol. One request may
-    be under way at a time: its payload may lie in the arena until its answer is here.
+    `on_frame` gets every answer; `on_lost` is called once, when the host is gone or broke the protocol: then
+    `violation` says how. One request may be under way at a time: its payload may lie in the arena until its answer is
+    here.
     """
 
     def __init__(self, arena: mmap.mmap, on_frame: Callable[[Frame], None], on_lost: Callable[[], None]) -> None:
@@ -36,7 +43,11 @@ class HostLink(asyncio.BufferedProtocol):
         self._on_frame = on_frame
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
-        # Frames are cut out of `_small`; one that is longer is filled into `_large`, which is made for it.
+        self.violation: str | None = None
+        # What is under way: its number, 0 for nothing, and the most bytes that its answer may have.
+        self._last_id = self._request_id = 0
+        self._most_bytes = 0
+        # A frame is cut out of `_small`; one that is longer is filled into `_large`, which is made for it.
         self._small = memoryview(bytearray(READ_BYTES))
         self._large: memoryview | None = None
         self._prefix: Prefix | None = None
@@ -56,10 +67,15 @@ class HostLink(asyncio.BufferedProtocol):
         """True until the host is gone."""
         return self._transport is not None
 
-    def send(self, request_id: int, header: bytes, buffers: Sequence[Buffer]) -> None:
-        """Send one PREDICT frame; a large payload goes through the arena, if it fits. The one before is answered."""
+    def send(self, header: bytes, buffers: Sequence[Buffer], most_bytes: int) -> None:
+        """Send one PREDICT frame, whose answer has a payload of at most `most_bytes`. The one before is answered.
+
+        A large payload goes through the arena, if it fits.
+        """
         if self._transport is None:
             return  # lost a moment ago; the owner will be told and sends it again over another link
+        self._last_id = request_id = self._last_id + 1
+        self._request_id, self._most_bytes = request_id, most_bytes
         size = sum(len(buffer) for buffer in buffers)
         in_arena = ARENA_THRESHOLD_BYTES <= size <= len(self._arena)
         head = pack_prefix(Kind.PREDICT, request_id, len(header), size, in_arena=in_arena) + header
@@ -90,8 +106,13 @@ class HostLink(asyncio.BufferedProtocol):
         target = self._small if self._large is None else self._large
         return target[self._filled :]
 
+    def break_off(self, violation: str) -> None:
+        """End the connection because the host broke the protocol; the owner is told by `on_lost`."""
+        self.violation = violation
+        self.abort()
+
     def buffer_updated(self, nbytes: int) -> None:
-        """Cut the stream into frames (called by the loop)."""
+        """Cut an answer out of the stream (called by the loop)."""
         self._filled += nbytes
         try:
             if self._large is None:
@@ -100,35 +121,49 @@ class HostLink(asyncio.BufferedProtocol):
                 body, prefix = self._large, self._prefix
                 self._large, self._filled = None, 0
                 assert prefix is not None
-                header = bytes(body[: prefix.header_bytes])
-                self._on_frame(Frame(prefix.kind, prefix.request_id, header, body[prefix.header_bytes :]))
-        except (ProtocolError, MemoryError):
-            self.abort()
+                self._take(prefix, bytes(body[: prefix.header_bytes]), body[prefix.header_bytes :])
+        except ProtocolError as error:
+            self.break_off(one_line(str(error)))
+        except MemoryError:
+            self.break_off("more than there is memory for")
 
     def _cut(self) -> None:
-        """Take every whole frame out of what was read; begin a large one, or keep the start of a small one."""
-        start, end = 0, self._filled
-        while end - start >= PREFIX.size:
-            prefix = unpack_prefix(self._small[start : start + PREFIX.size])
-            size = prefix.header_bytes + prefix.payload_bytes
-            body = start + PREFIX.size
-            if body + size <= end:
-                payload = body + prefix.header_bytes
-                start = body + size
-                header = bytes(self._small[body:payload])
-                self._on_frame(
-                    Frame(prefix.kind, prefix.request_id, header, memoryview(bytes(self._small[payload:start])))
-                )
-            elif PREFIX.size + size > READ_BYTES:
-                self._begin_large(prefix, size, self._small[body:end])
-                return
-            else:
-                break
-        self._filled = end - start
-        self._small[: self._filled] = self._small[start:end]
+        """Take an answer that is whole, begin a large one, or keep the start of a small one."""
+        if not self._request_id:
+            raise ProtocolError("bytes that nobody asked for")
+        end = self._filled
+        if end < PREFIX.size:
+            return
+        prefix = unpack_prefix(self._small[: PREFIX.size])
+        self._check(prefix)
+        size = prefix.header_bytes + prefix.payload_bytes
+        body = PREFIX.size
+        if body + size > READ_BYTES:
+            self._begin_large(prefix, size, self._small[body:end])
+        elif body + size <= end:
+            if body + size < end:
+                raise ProtocolError("bytes after an answer")
+            payload = body + prefix.header_bytes
+            self._filled = 0
+            self._take(prefix, bytes(self._small[body:payload]), memoryview(bytes(self._small[payload:end])))
+
+    def _check(self, prefix: Prefix) -> None:
+        """Raise ProtocolError unless this may be the answer to what is under way."""
+        if prefix.kind not in ANSWERS or prefix.request_id != self._request_id:
+            raise ProtocolError(
+                f"{prefix.kind.name} of request {prefix.request_id}, where an answer to {self._request_id} was expected"
+            )
+        if prefix.payload_bytes > self._most_bytes:
+            raise ProtocolError(f"an answer of {prefix.payload_bytes} bytes, at most {self._most_bytes} are taken")
 
     def _begin_large(self, prefix: Prefix, size: int, beginning: memoryview) -> None:
         before = -prefix.header_bytes % 8  # so that the payload's numbers are aligned
+        if len(beginning) > size:
+            raise ProtocolError("bytes after an answer")
         self._large = np.empty(before + size, np.uint8).data[before:]
         self._large[: len(beginning)] = beginning
         self._prefix, self._filled = prefix, len(beginning)
+
+    def _take(self, prefix: Prefix, header: bytes, payload: memoryview) -> None:
+        self._request_id = 0
+        self._on_frame(Frame(prefix.kind, prefix.request_id, header, payload))

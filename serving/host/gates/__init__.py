@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import metadata
 from time import monotonic
 from typing import NamedTuple
 
 from serving.domain.compiled import Graph
 from serving.domain.errors import ServingError
-from serving.domain.report import CandidateReport, GateResult, Verdict
+from serving.domain.report import MAX_EVIDENCE_CHARACTERS, GateResult, Verdict
+from serving.domain.signature import why_not_sound
+from serving.domain.text import one_line
+from serving.host.evaluation import Findings, Preparation
 from serving.host.gates.budget import Budget
 from serving.host.gates.compile import Compile
 from serving.host.gates.contract import Contract
@@ -40,14 +42,12 @@ GATES: tuple[Gate, ...] = (
     Compile(),
     WarmUp(),
 )
-ONNXRUNTIME = "onnxruntime"
-ON_RESPAWN = ("load", "warm-up")
 
 
 class Evaluated(NamedTuple):
     """What became of a candidate: `model` when it is to be served from here, `graphs` when they are to be instead."""
 
-    report: CandidateReport
+    findings: Findings
     model: LoadedModel | None = None
     graphs: tuple[Graph, ...] = ()
 
@@ -55,42 +55,39 @@ class Evaluated(NamedTuple):
 def run_gates(context: Context, started: Callable[[str], None], finished: Callable[[GateResult], None]) -> Evaluated:
     """Take one candidate through the gates up to the first that refuses it.
 
-    `started` and `finished` are called around each gate. A respawned version is only loaded and warmed up. Returns the
-    report and, when no gate refused, what is to answer. Blocks; runs the candidate's code. Raises only what
+    `started` and `finished` are called around each gate. A respawned version is only loaded and warmed up. Returns what
+    was found and, when no gate refused, what is to answer. Blocks; runs the candidate's code. Raises only what
     `started` and `finished` raise.
     """
-    results = []
+    verdict = None
     for gate in GATES:
-        if context.request.is_respawn and gate.name not in ON_RESPAWN:
+        if gate.name not in context.request.gates:
             continue
         started(gate.name)
         begin = monotonic()
         verdict, evidence = _check(gate, context)
-        result = GateResult(gate=gate.name, verdict=verdict, evidence=evidence, duration_seconds=monotonic() - begin)
-        results.append(result)
-        finished(result)
+        evidence = one_line(evidence, MAX_EVIDENCE_CHARACTERS)
+        finished(GateResult(gate=gate.name, verdict=verdict, evidence=evidence, duration_seconds=monotonic() - begin))
         if verdict is Verdict.REFUSED:
             break
     model = context.model
-    report = CandidateReport(
-        gates=tuple(results),
-        signature=None if model is None else model.signature,
+    findings = Findings(
+        signature=None if model is None or why_not_sound(model.signature) is not None else model.signature,
         engine=None if model is None else model.engine,
-        libraries=library_versions(),
         memory_bytes=context.memory_bytes,
         compilation=context.compilation,
-        sandbox=context.sandbox,
-        provenance=context.provenance,
     )
-    if report.refusal is not None:
-        return Evaluated(report)
+    if verdict is Verdict.REFUSED:
+        return Evaluated(findings)
     if not context.graphs or context.compilation is None:
-        return Evaluated(report, model)
-    size = context.compilation.graph_bytes
-    libraries = {**report.libraries, ONNXRUNTIME: metadata.version(ONNXRUNTIME)}
-    engine = {"engine": context.compilation.engine, "memory_bytes": size, "libraries": libraries}
-    compiled = report.model_copy(update=engine)
-    return Evaluated(compiled, None, context.graphs)
+        return Evaluated(findings, model)
+    compiled = {"engine": context.compilation.engine, "memory_bytes": context.compilation.graph_bytes}
+    return Evaluated(findings.model_copy(update=compiled), None, context.graphs)
+
+
+def preparation_of(context: Context) -> Preparation:
+    """Return what is to be said of a candidate before its file is opened."""
+    return Preparation(sandbox=context.sandbox, libraries=library_versions(), provenance=context.provenance)
 
 
 def _check(gate: Gate, context: Context) -> Outcome:

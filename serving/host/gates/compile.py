@@ -7,9 +7,10 @@ from collections.abc import Callable
 from serving.domain.batch import Batch
 from serving.domain.compiled import Compilation
 from serving.domain.report import Verdict
+from serving.domain.sandbox import Sandbox
 from serving.host.compiling.apart import Apart
 from serving.host.compiling.compile import compile_apart, compile_here, import_compilers
-from serving.host.evaluation import EvaluationRequest
+from serving.host.evaluation import EvaluationRequest, why_hosted
 from serving.host.gates.gate import Context, Outcome, Refused
 from serving.host.gates.load import load_candidate
 
@@ -26,12 +27,16 @@ class Compile:
             return Verdict.SKIPPED, "engine.compile is off"
         if request.known is not None:
             context.compilation = request.known
-        elif context.unanswerable or context.unvouched:
-            context.compilation = Compilation(engine=None, reason=context.unanswerable or context.unvouched or "")
+        elif context.unanswerable:
+            context.compilation = Compilation(engine=None, reason=context.unanswerable)
+        elif (reason := why_hosted(context.request, context.sandbox)) is not None:
+            context.compilation = Compilation(engine=None, reason=reason, is_final=False)
         elif context.compiler is None:
             context.compilation = Compilation(engine=None, reason="no process was left to compile in", is_final=False)
         else:
             context.compilation, context.graphs = compile_apart(context.compiler, context.loaded, request)
+            if (reason := context.compilation.guard.why_too_large()) is not None:
+                context.compilation, context.graphs = Compilation(engine=None, reason=reason), ()
         compilation = context.compilation
         if compilation.engine is not None:
             return Verdict.PASSED, compilation.reason
@@ -40,13 +45,14 @@ class Compile:
         return Verdict.SKIPPED, f"stays in its host: {compilation.reason}"
 
 
-def start_compiler(request: EvaluationRequest, enter: Callable[[], None]) -> Apart | None:
+def start_compiler(request: EvaluationRequest, sandbox: Sandbox, enter: Callable[[], None]) -> Apart | None:
     """Fork the process that is to compile this candidate, should the gates ask for it; None where they will not.
 
-    It runs `enter` at once. When the load gate has seen that there may be something to compile it imports its libraries
-    beside the other gates; the file it loads a second time.
+    `sandbox` is what holds this process. The fork runs `enter` at once. When the load gate has seen that there may be
+    something to compile it imports its libraries beside the other gates; the file it loads a second time.
     """
-    if request.is_respawn or request.compile.mode == "off" or request.compile.known is not None:
+    is_in_vain = request.is_respawn or request.compile.mode == "off" or request.compile.known is not None
+    if is_in_vain or why_hosted(request, sandbox) is not None:
         return None
     return Apart(lambda: _compile(request), enter, import_compilers)
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.report import Verdict
 from serving.domain.signature import incompatibilities
-from serving.host.contract import disagreements
+from serving.host.contract import list_some, name_active, why_not_kept
 from serving.host.gates.gate import Context, Outcome, Refused
-
-_SHOWN = 3
 
 
 class Contract:
@@ -20,27 +18,18 @@ class Contract:
         """Compare with the manifest's signature, then with the active version's unless the manifest says breaking."""
         manifest, request = context.manifest, context.request
         own = context.loaded.signature
+        reason = why_not_kept(request, manifest, own)
+        if reason is not None:
+            raise Refused(reason)
         agreed = []
         if manifest is not None and manifest.signature is not None:
-            wrong = disagreements(manifest.signature, own)
-            if wrong:
-                raise Refused(f"{MANIFEST_NAME} {_listed(wrong)}: correct its signature or leave it out")
             agreed.append(f"as declared in {MANIFEST_NAME}")
         if request.active_signature is not None:
-            active = f"the active version {request.active_version}" if request.active_version else "the active version"
             broken = incompatibilities(request.active_signature, own)
-            if broken and not (manifest is not None and manifest.breaking):
-                hint = f'to allow it, publish it with "breaking": true in {MANIFEST_NAME}'
-                raise Refused(f"not compatible with {active}: {_listed(broken)}; {hint}")
             if broken:
-                return Verdict.WARNED, f"declared breaking, differs from {active}: {_listed(broken)}"
-            agreed.append(f"compatible with {active}")
+                return Verdict.WARNED, f"declared breaking, differs from {name_active(request)}: {list_some(broken)}"
+            agreed.append(f"compatible with {name_active(request)}")
         features = f"{len(own.features)} feature{'s' * (len(own.features) != 1)}, {', '.join(own.methods)}"
         if not agreed:
             return Verdict.SKIPPED, f"{features}; nothing declared and no active version to compare with"
         return Verdict.PASSED, f"{features}; {', '.join(agreed)}"
-
-
-def _listed(sentences: list[str]) -> str:
-    more = len(sentences) - _SHOWN
-    return "; ".join(sentences[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol
 
 from serving.domain.batch import Batch
@@ -14,7 +13,6 @@ from serving.domain.manifest import (
     MANIFEST_NAME,
     MAX_DOCUMENT_BYTES,
     Golden,
-    InvalidDocument,
     Manifest,
     parse_golden,
     parse_manifest,
@@ -100,10 +98,5 @@ class Context:
         return rows_to_batch(self.loaded.signature, [instances[row % len(instances)] for row in range(count)])
 
     def read(self, name: str, at_most: int = MAX_DOCUMENT_BYTES) -> bytes | None:
-        """Return the bytes of a small file, None when there is none of this name; InvalidDocument beyond `at_most`."""
-        staged = next((file for file in self.request.files if file.name == name), None)
-        if staged is None:
-            return None
-        if staged.size > at_most:
-            raise InvalidDocument(f"{name} has {staged.size} bytes, at most {at_most} are read")
-        return Path(staged.path).read_bytes()
+        """Return the bytes of a small file; see `EvaluationRequest.read`."""
+        return self.request.read(name, at_most)

@@ -13,15 +13,16 @@ import numpy as np
 
 from serving.domain.compiled import Graph
 from serving.domain.report import CandidateReport, GateResult
-from serving.domain.sandbox import Sandbox
+from serving.domain.sandbox import LAYERS, Sandbox
 from serving.domain.version import Format, digest_of
 from serving.host.evaluation import CompileRequest, EvaluationFile, EvaluationRequest
-from serving.host.gates import run_gates
+from serving.host.gates import preparation_of, run_gates
 from serving.host.gates.compile import start_compiler
 from serving.host.gates.gate import Context
 from serving.host.model import LoadedModel
+from serving.host.verification import make_report
 
-NO_SANDBOX = Sandbox()
+WHOLE = Sandbox(active=LAYERS)
 ROWS = np.random.default_rng(6).normal(size=(60, 3))
 WORDS = np.array(["no", "yes"])[(ROWS[:, 0] > 0).astype(int)]
 
@@ -64,7 +65,7 @@ class Candidate:
         manifest = {"model": "m", "version": "1", "created_at": "2026-11-20T08:00:00Z", "files": listed, **fields}
         self.write("manifest.json", json.dumps(manifest).encode())
 
-    def evaluate(self, sandbox: Sandbox = NO_SANDBOX, **options: Any) -> Outcome:
+    def evaluate(self, sandbox: Sandbox = WHOLE, **options: Any) -> Outcome:
         """Run the gates, in this process, as though `sandbox` held it; `options` replace fields of the request."""
         fields: dict[str, Any] = {
             "model": "m",
@@ -79,15 +80,18 @@ class Candidate:
         }
         request = EvaluationRequest(**{**fields, **options})
         told: list[str] = []
-        compiler = start_compiler(request, lambda: None)
-        report, model, graphs = run_gates(
-            Context(request, sandbox, compiler),
-            lambda gate: told.append(f"{gate} started"),
-            lambda result: told.append(f"{result.gate} {result.verdict}"),
-        )
+        results: list[GateResult] = []
+
+        def finished(result: GateResult) -> None:
+            told.append(f"{result.gate} {result.verdict}")
+            results.append(result)
+
+        compiler = start_compiler(request, sandbox, lambda: None)
+        context = Context(request, sandbox, compiler)
+        findings, model, graphs = run_gates(context, lambda gate: told.append(f"{gate} started"), finished)
         if compiler is not None:
             compiler.dismiss()
-        return Outcome(report, model, told, graphs)
+        return Outcome(make_report(results, preparation_of(context), findings), model, told, graphs)
 
 
 MakeCandidate = Callable[..., Candidate]

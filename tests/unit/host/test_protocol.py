@@ -16,15 +16,12 @@ from hypothesis.extra import numpy as hnp
 
 from serving.domain.batch import Batch
 from serving.domain.errors import ProtocolError
+from serving.host.payloads import decode_batch, decode_tensors, encode_batch, encode_tensors
 from serving.host.protocol import (
     ARENA_THRESHOLD_BYTES,
     PREFIX,
     Kind,
-    decode_batch,
     decode_object,
-    decode_tensors,
-    encode_batch,
-    encode_tensors,
     pack_prefix,
     unpack_prefix,
 )

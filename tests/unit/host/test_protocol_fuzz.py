@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import tracemalloc
 from typing import Any
@@ -12,17 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serving.domain.batch import MAX_DIMENSIONS
 from serving.domain.errors import ProtocolError
+from serving.host.payloads import decode_answer, decode_batch, decode_tensors
 from serving.host.protocol import (
+    BOUNDS,
     FLAG_ARENA,
     MAGIC,
-    MAX_HEADER_BYTES,
-    MAX_PAYLOAD_BYTES,
+    MAX_JSON_VALUES,
     PREFIX,
+    Bounds,
     Kind,
-    decode_batch,
     decode_object,
-    decode_tensors,
     pack_prefix,
 )
 from serving.host.stream import FrameReader
@@ -32,8 +34,8 @@ SOAKED = settings(BOUNDED, max_examples=20_000)
 MOST_FRAMES = 50
 
 small = st.integers(0, 64)
-sizes = small | st.sampled_from([MAX_HEADER_BYTES + 1, (1 << 32) - 1])
-payload_sizes = small | st.sampled_from([MAX_PAYLOAD_BYTES + 1, 1 << 63, (1 << 64) - 1])
+sizes = small | st.sampled_from([max(bounds.header_bytes for bounds in BOUNDS.values()) + 1, (1 << 32) - 1])
+payload_sizes = small | st.sampled_from([1 << 63, (1 << 64) - 1])
 prefixes = st.builds(
     PREFIX.pack,
     st.just(MAGIC) | st.binary(min_size=4, max_size=4),
@@ -87,15 +89,40 @@ def test_many_streams_are_frames_or_a_protocol_error() -> None:
     _check_streams(SOAKED)
 
 
-@pytest.mark.parametrize(
-    ("header", "payload"), [(MAX_HEADER_BYTES + 1, 0), (0, MAX_PAYLOAD_BYTES + 1), ((1 << 32) - 1, (1 << 64) - 1)]
-)
-def test_a_frame_larger_than_any_costs_nothing(header: int, payload: int) -> None:
+@pytest.mark.parametrize(("kind", "bounds"), BOUNDS.items())
+def test_a_frame_larger_than_its_kind_costs_nothing(kind: Kind, bounds: Bounds) -> None:
+    """Each kind, each size, one byte beyond what it may have and the most that a prefix can say."""
     tracemalloc.start()
     try:
-        with pytest.raises(ProtocolError, match="frame too large"):
-            frames_of(PREFIX.pack(MAGIC, Kind.PREDICT, 0, 0, header, 1, payload), None)
+        for header in (bounds.header_bytes + 1, (1 << 32) - 1):
+            with pytest.raises(ProtocolError, match=f"{kind.name} too large"):
+                frames_of(PREFIX.pack(MAGIC, kind, 0, 0, header, 0, 0), None)
+        for payload in (bounds.payload_bytes + 1, (1 << 64) - 1):
+            with pytest.raises(ProtocolError, match=f"{kind.name} too large"):
+                frames_of(PREFIX.pack(MAGIC, kind, 0, 0, 2, 0, payload), None)
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", set(Kind) - {Kind.PREDICT})
+def test_only_requests_may_lie_in_the_arena(kind: Kind) -> None:
+    with pytest.raises(ProtocolError, match="in the arena"):
+        frames_of(PREFIX.pack(MAGIC, kind, FLAG_ARENA, 0, 2, 0, 0) + b"{}", memoryview(bytearray(32)))
+
+
+def test_every_kind_has_bounds() -> None:
+    assert BOUNDS.keys() == set(Kind)
+
+
+def test_a_header_of_more_values_than_any_is_not_parsed() -> None:
+    """A list of nothing has 3 bytes in JSON, and 80 in memory."""
+    raw = b'{"a":[' + b"[]," * (MAX_JSON_VALUES // 2) + b"[]]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match="values"):
+            decode_object(raw)
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(raw)
     finally:
         tracemalloc.stop()
 
@@ -153,3 +180,38 @@ def test_any_tensors_fit_their_payload_or_are_refused(descriptions: Any, payload
 def test_a_header_no_parser_likes_is_a_protocol_error(raw: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode_object(raw)
+
+
+answers = st.fixed_dictionaries({"tensors": st.lists(tensors | documents, max_size=3) | documents}) | documents
+
+
+@given(answers, st.binary(max_size=64), st.integers(1, 3))
+@BOUNDED
+def test_any_answer_has_the_rows_that_were_asked_or_is_refused(header: Any, payload: bytes, rows: int) -> None:
+    try:
+        prediction = decode_answer(orjson.dumps(header), memoryview(payload), rows)
+    except ProtocolError:
+        return
+    assert prediction.tensors
+    assert {len(tensor) for tensor in prediction.tensors} == {rows}
+    assert len(prediction.by_row()) == rows
+
+
+@given(st.lists(documents, min_size=1, max_size=4))
+@BOUNDED
+def test_any_list_in_an_answer_holds_plain_values_and_lists_of_them_or_is_refused(values: list[Any]) -> None:
+    raw = orjson.dumps(values)
+    header = orjson.dumps({"tensors": [{"dtype": "json", "nbytes": len(raw)}]})
+    payload = memoryview(raw + bytes(-len(raw) % 8))
+    if levels(values) <= MAX_DIMENSIONS:
+        assert decode_answer(header, payload, len(values)).tensors == (orjson.loads(raw),)
+    else:
+        with pytest.raises(ProtocolError, match="neither text, numbers"):
+            decode_answer(header, payload, len(values))
+
+
+def levels(value: Any) -> float:
+    """Return how many lists are in each other at most; infinitely many where there is an object."""
+    if isinstance(value, dict):
+        return math.inf
+    return 1 + max(map(levels, value), default=0) if isinstance(value, list) else 0

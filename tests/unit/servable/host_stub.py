@@ -16,7 +16,8 @@ import orjson
 
 from serving.domain.batch import Batch
 from serving.domain.errors import InvalidInput, ModelFailed
-from serving.host.protocol import ARENA_BYTES, Kind, decode_batch, encode_tensors
+from serving.host.payloads import decode_batch, encode_detail, encode_tensors
+from serving.host.protocol import ARENA_BYTES, Kind
 from serving.host.stream import receive_frame, send_frame
 
 Answer = Callable[[Batch], Any]
@@ -78,7 +79,7 @@ class StubProcess:
                     descriptions, buffers = encode_tensors([self._answer(batch)])
                 except (InvalidInput, ModelFailed) as error:
                     kind = Kind.REFUSAL if isinstance(error, InvalidInput) else Kind.FAILURE
-                    send_frame(sock, kind, frame.request_id, orjson.dumps({"detail": str(error)}))
+                    send_frame(sock, kind, frame.request_id, encode_detail(str(error)))
                 else:
                     header = orjson.dumps({"tensors": descriptions})
                     send_frame(sock, Kind.PREDICTION, frame.request_id, header, buffers)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 import threading
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from serving.domain.batch import Batch
 from serving.domain.errors import DeadlineExceeded, HostLost, ModelFailed, Overloaded
-from serving.host.protocol import Kind
+from serving.host.protocol import Kind, pack_prefix
 from serving.host.stream import send_frame
 from serving.servable import hosted
 from serving.servable.hosted import HostedEngine
@@ -167,28 +169,171 @@ def test_an_answer_that_cannot_be_read_costs_the_host_its_life(hosts: Hosts) -> 
     assert host.was_killed
 
 
-@pytest.mark.parametrize("count", [1, 3], ids=["one request", "several together"])
-def test_an_answer_with_too_few_rows_fails_all_it_was_for_and_costs_the_host_its_life(hosts: Hosts, count: int) -> None:
+def forged(tensors: list[Any], payload: bytes = b"") -> tuple[Kind, bytes, bytes]:
+    return Kind.PREDICTION, orjson.dumps({"tensors": tensors}), payload
+
+
+VIOLATIONS = {
+    "too few rows": forged([{"dtype": "<f8", "shape": [0]}]),
+    "too many rows": forged([{"dtype": "<f8", "shape": [9]}], bytes(72)),
+    "no tensors": forged([]),
+    "a tensor without rows": forged([{"dtype": "<f8", "shape": []}], bytes(8)),
+    "no end of empty lists": forged([{"dtype": "<f8", "shape": [1, 1 << 40, 0]}]),
+    "a dtype that there is not": forged([{"dtype": "|O", "shape": [1]}], bytes(8)),
+    "objects": forged([{"dtype": "json", "nbytes": 4}], b"[{}]    "),
+    "more bytes than are described": forged([{"dtype": "<f8", "shape": [1]}], bytes(16)),
+    "no list of tensors": (Kind.PREDICTION, b'{"tensors": 5}', b""),
+    "no JSON": (Kind.PREDICTION, b"]", b""),
+    "a refusal that says nothing": (Kind.REFUSAL, b"{}", b""),
+    "a failure of numbers": (Kind.FAILURE, b'{"detail": 5}', b""),
+    "a gate": (Kind.GATE_STARTED, b'{"gate": "load"}', b""),
+    "a report": (Kind.REPORT, b"{}", b""),
+    "a request": (Kind.PREDICT, b"{}", b""),
+}
+
+
+@pytest.mark.parametrize("name", sorted(VIOLATIONS))
+def test_what_is_no_answer_costs_the_host_its_life_and_the_request_is_asked_again(hosts: Hosts, name: str) -> None:
+    kind, header, payload = VIOLATIONS[name]
     gate = Gate()
-    host = hosts(lambda batch: gate(batch) if batch.matrix is not None and batch.matrix[0, 0] == 7 else np.zeros(9))
+    host, successor = hosts(gate), hosts()
+    lost: list[HostedEngine] = []
+
+    async def scenario() -> None:
+        engine = HostedEngine("sklearn", lost.append)
+        await engine.attach(host)
+        request = asyncio.ensure_future(engine.predict("predict", rows(1), 10))
+        await until(lambda: host.rows == [1])
+        send_frame(host.theirs[0], kind, 1, header, [payload])
+        await until(lambda: lost)
+        assert not engine.is_connected
+        assert engine.violation is not None
+        assert "\n" not in engine.violation
+        await engine.attach(successor)
+        assert (await request).by_row() == [2.0]
+        await engine.close()
+
+    run(scenario())
+    gate.open()
+    assert host.was_killed
+    assert len(lost) == 1
+
+
+def test_a_request_that_two_hosts_in_a_row_answer_with_nonsense_is_given_up(hosts: Hosts) -> None:
+    kind, header, payload = VIOLATIONS["too many rows"]
+    gate = Gate()
+    lost: list[HostedEngine] = []
+
+    async def scenario() -> None:
+        engine = HostedEngine("sklearn", lost.append)
+        request = asyncio.ensure_future(engine.predict("predict", rows(1), 10))
+        for deaths in (1, 2):
+            host = hosts(gate)
+            await engine.attach(host)
+            await until(lambda host=host: host.rows == [1])
+            send_frame(host.theirs[0], kind, 1, header, [payload])
+            await until(lambda deaths=deaths: len(lost) == deaths)
+        with pytest.raises(HostLost, match="twice"):
+            await request
+        await engine.close()
+
+    run(scenario())
+    gate.open()
+
+
+def test_what_went_together_when_a_host_answered_nonsense_is_asked_again_one_by_one(hosts: Hosts) -> None:
+    gate = Gate()
+    host, successor = hosts(lambda batch: gate(batch) if batch.rows == 1 else np.zeros(9)), hosts()
 
     async def scenario() -> None:
         engine = HostedEngine("sklearn", lambda _: None)
         await engine.attach(host)
         busy = asyncio.ensure_future(engine.predict("predict", rows(7), 10))
         await until(lambda: host.rows == [1])
-        requests = [asyncio.ensure_future(engine.predict("predict", rows(1), 10)) for _ in range(count)]
+        requests = [asyncio.ensure_future(engine.predict("predict", rows(value), 10)) for value in (1, 2, 3)]
         await asyncio.sleep(0)
         gate.open()
         assert (await busy).by_row() == [14.0]
-        for outcome in await asyncio.gather(*requests, return_exceptions=True):
-            assert isinstance(outcome, ModelFailed)
-            assert "could not be read" in str(outcome)
         await until(lambda: not engine.is_connected)
+        await engine.attach(successor)
+        assert [(await request).by_row() for request in requests] == [[2.0], [4.0], [6.0]]
         await engine.close()
 
     run(scenario())
-    assert host.rows == [1, count]
+    assert host.rows == [1, 3]
+    assert successor.rows == [1, 1, 1]
+
+
+def test_a_host_that_speaks_without_being_asked_is_ended(hosts: Hosts) -> None:
+    host = hosts()
+    lost: list[HostedEngine] = []
+
+    async def scenario() -> None:
+        engine = HostedEngine("sklearn", lost.append)
+        await engine.attach(host)
+        assert (await engine.predict("predict", rows(1), 10)).by_row() == [2.0]
+        host.theirs[0].sendall(b"S")
+        await until(lambda: lost)
+        assert not engine.is_connected
+        assert engine.violation == "bytes that nobody asked for"
+        await engine.close()
+
+    run(scenario())
+    assert host.was_killed
+
+
+def test_an_answer_that_dribbles_ends_at_the_deadline(hosts: Hosts) -> None:
+    """Each byte is news to the socket; the deadline does not care."""
+    gate = Gate()
+    host = hosts(gate)
+    lost: list[HostedEngine] = []
+    over = threading.Event()
+
+    def dribble() -> None:
+        with contextlib.suppress(OSError):
+            host.theirs[0].sendall(pack_prefix(Kind.PREDICTION, 1, 2, 1 << 20))
+            while not over.wait(0.005):
+                host.theirs[0].sendall(b" ")
+
+    async def scenario() -> None:
+        engine = HostedEngine("sklearn", lost.append)
+        await engine.attach(host)
+        request = asyncio.ensure_future(engine.predict("predict", rows(1), 0.3))
+        await until(lambda: host.rows == [1])
+        dribbling = asyncio.ensure_future(asyncio.to_thread(dribble))
+        with pytest.raises(DeadlineExceeded):
+            await request
+        await until(lambda: lost)
+        assert not engine.is_connected
+        over.set()
+        await dribbling
+        await engine.close()
+
+    run(scenario())
+    gate.open()
+    assert host.was_killed
+
+
+def test_one_replica_that_breaks_the_protocol_ends_them_all(hosts: Hosts) -> None:
+    """All have run the same code. What the others were answering is asked again, and held against nobody."""
+    gate = Gate()
+    host, successor = hosts(gate, 2), hosts(replicas=2)
+    lost: list[HostedEngine] = []
+
+    async def scenario() -> None:
+        engine = HostedEngine("sklearn", lost.append)
+        await engine.attach(host)
+        requests = [asyncio.ensure_future(engine.predict("predict", rows(value), 10)) for value in (1, 2)]
+        await until(lambda: host.rows == [1, 1])
+        send_frame(host.theirs[1], Kind.REPORT, 1, b"{}")
+        await until(lambda: lost)
+        assert not engine.is_connected
+        await engine.attach(successor)
+        assert [(await request).by_row() for request in requests] == [[2.0], [4.0]]
+        await engine.close()
+
+    run(scenario())
+    gate.open()
     assert host.was_killed
 
 
@@ -282,24 +427,3 @@ def test_one_of_several_sent_together_may_run_out_of_time_without_harm_to_the_ot
         await engine.close()
 
     run(scenario())
-
-
-def test_an_answer_in_a_form_nobody_knows_fails_the_request_and_costs_the_host_its_life(hosts: Hosts) -> None:
-    """Whoever waits is told, whatever a host has made up."""
-    gate = Gate()
-    host = hosts(gate)
-
-    async def scenario() -> None:
-        engine = HostedEngine("sklearn", lambda _: None)
-        await engine.attach(host)
-        request = asyncio.ensure_future(engine.predict("predict", rows(1), 10))
-        await until(lambda: host.rows == [1])
-        send_frame(host.theirs[0], Kind.PREDICTION, 1, b'{"tensors": 5}')
-        with pytest.raises(ModelFailed, match="could not be read"):
-            await request
-        await until(lambda: not engine.is_connected)
-        await engine.close()
-
-    run(scenario())
-    gate.open()
-    assert host.was_killed

@@ -7,17 +7,61 @@ import mmap
 import random
 import socket
 import threading
+import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
 import uvloop
 
-from serving.host.protocol import ARENA_THRESHOLD_BYTES, Frame, Kind, pack_prefix
+from serving.host.protocol import ARENA_THRESHOLD_BYTES, BOUNDS, FLAG_ARENA, MAGIC, PREFIX, Frame, Kind, pack_prefix
 from serving.host.stream import receive_frame
 from serving.servable.link import READ_BYTES, HostLink
 
 SIZES = [0, 1, 8, 999, READ_BYTES - 40, READ_BYTES - 28, READ_BYTES, READ_BYTES + 1, 3 * READ_BYTES, 5]
+MOST_BYTES = 1 << 20
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps what is written, and whether it was cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.is_cut = False
+
+    def write(self, data: Any) -> None:
+        self.written.append(bytes(data))
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.written.extend(map(bytes, list_of_data))
+
+    def abort(self) -> None:
+        self.is_cut = True
+
+
+class Link(HostLink):
+    """A link on a wire of its own; `seen` has the answers that were taken."""
+
+    def __init__(self) -> None:
+        self.seen: list[Frame] = []
+        super().__init__(mmap.mmap(-1, 4096), self.seen.append, lambda: None)
+        self.wire = Wire()
+        self.connection_made(self.wire)
+
+    def ask(self, most_bytes: int = MOST_BYTES) -> None:
+        self.send(b"{}", [], most_bytes)
+
+    def feed(self, stream: bytes, step: int = 1 << 30) -> None:
+        """Receive bytes, no more than so many at once, until they are over or the link is cut."""
+        rest = memoryview(stream)
+        while rest and not self.wire.is_cut:
+            buffer = self.get_buffer(-1)
+            count = min(step, len(buffer), len(rest))
+            assert count, "there is always room for more"
+            buffer[:count] = rest[:count]
+            self.buffer_updated(count)
+            rest = rest[count:]
 
 
 def frame(number: int, size: int) -> bytes:
@@ -26,23 +70,85 @@ def frame(number: int, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("step", [1, 27, 28, 29, 1000, READ_BYTES - 1, 1 << 30])
-def test_frames_of_any_size_are_found_however_the_stream_is_cut(step: int) -> None:
-    seen: list[Frame] = []
-    link = HostLink(mmap.mmap(-1, 4096), seen.append, lambda: None)
-    stream = memoryview(b"".join(frame(number, size) for number, size in enumerate(SIZES)))
-    while stream:
-        buffer = link.get_buffer(-1)
-        count = min(step, len(buffer), len(stream))
-        assert count, "there is always room for more"
-        buffer[:count] = stream[:count]
-        link.buffer_updated(count)
-        stream = stream[count:]
-    assert [each.request_id for each in seen] == list(range(len(SIZES)))
-    for number, (each, size) in enumerate(zip(seen, SIZES, strict=True)):
-        assert bytes(each.payload) == random.Random(number).randbytes(size)
-        assert bytes(each.header).replace(b" ", b"") == b"{}"
+def test_answers_of_any_size_are_found_however_the_stream_is_cut(step: int) -> None:
+    link = Link()
+    for number, size in enumerate(SIZES, 1):
+        link.ask()
+        link.feed(frame(number, size), step)
+        assert len(link.seen) == number
+        answer = link.seen[-1]
+        assert answer.request_id == number
+        assert bytes(answer.payload) == random.Random(number).randbytes(size)
+        assert bytes(answer.header).replace(b" ", b"") == b"{}"
         if size >= 8:
-            assert np.frombuffer(each.payload, np.float64, size // 8).flags.aligned
+            assert np.frombuffer(answer.payload, np.float64, size // 8).flags.aligned
+    assert link.violation is None
+
+
+FORGED = {
+    "before anything was asked": (0, frame(1, 8), "nobody asked for"),
+    "a byte before anything was asked": (0, b"S", "nobody asked for"),
+    "a second answer": (1, frame(1, 8) + frame(1, 8), "after an answer"),
+    "a byte after an answer": (1, frame(1, 8) + b"S", "after an answer"),
+    "a byte after an empty answer": (1, frame(1, 0) + b"S", "after an answer"),
+    "the answer to the next request": (1, frame(2, 8), "answer to 1 was expected"),
+    "the answer to no request": (1, frame(0, 8), "answer to 1 was expected"),
+    "an answer larger than the request may have": (1, frame(1, MOST_BYTES + 1)[: PREFIX.size], "at most 1048576"),
+    "no frame": (1, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "not a frame"),
+    "a kind that there is not": (1, PREFIX.pack(MAGIC, 99, 0, 0, 0, 1, 0), "unknown frame kind 99"),
+    "an answer in the arena": (1, PREFIX.pack(MAGIC, Kind.PREDICTION, FLAG_ARENA, 0, 2, 1, 0), "arena"),
+    "unknown flags": (1, PREFIX.pack(MAGIC, Kind.PREDICTION, 2, 0, 2, 1, 0), "not a frame"),
+    **{
+        f"{kind.name} as an answer": (1, pack_prefix(kind, 1, 2, 0) + b"{}", "answer to 1 was expected")
+        for kind in set(Kind) - {Kind.PREDICTION, Kind.REFUSAL, Kind.FAILURE}
+    },
+    **{
+        f"{kind.name} with too long a {part}": (1, pack_prefix(kind, 1, *sizes), f"{kind.name} too large")
+        for kind in (Kind.PREDICTION, Kind.REFUSAL, Kind.FAILURE)
+        for part, sizes in {
+            "header": (BOUNDS[kind].header_bytes + 1, 0),
+            "payload": (2, BOUNDS[kind].payload_bytes + 1),
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("step", [1, 1 << 30])
+@pytest.mark.parametrize("name", sorted(FORGED))
+def test_whatever_else_comes_ends_the_link_and_is_named(name: str, step: int) -> None:
+    asked, stream, reason = FORGED[name]
+    link = Link()
+    for _ in range(asked):
+        link.ask()
+    link.feed(stream, step)
+    if link.seen and not link.wire.is_cut:  # the answer was whole before the byte that is too much was there
+        link.feed(b"S")
+    assert link.wire.is_cut
+    assert not link.is_connected
+    assert link.violation is not None
+    assert "\n" not in link.violation
+    assert reason in link.violation or (step == 1 and "nobody asked for" in link.violation)
+
+
+def test_an_answer_that_is_too_large_takes_no_memory() -> None:
+    link = Link()
+    link.ask(most_bytes=1 << 40)
+    tracemalloc.start()
+    try:
+        link.feed(pack_prefix(Kind.PREDICTION, 1, 2, 1 << 39))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert link.wire.is_cut
+
+
+def test_what_an_answer_has_not_brought_yet_takes_no_memory_that_it_may_not_have() -> None:
+    link = Link()
+    link.ask(most_bytes=3 * READ_BYTES)
+    link.feed(frame(1, 3 * READ_BYTES)[:-1], 1000)
+    assert not link.seen
+    link.feed(frame(1, 3 * READ_BYTES)[-1:])
+    assert len(link.seen) == 1
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
@@ -70,9 +176,9 @@ def test_frames_pass_both_ways_under_either_loop(run: Any) -> None:
         await asyncio.get_running_loop().create_connection(lambda: link, sock=ours)
         for number, size in enumerate(sizes):
             payload = random.Random(number).randbytes(size)
-            link.send(number, b"{}", [payload[: size // 2], payload[size // 2 :]])
+            link.send(b"{}", [payload[: size // 2], payload[size // 2 :]], size)
             answer = await asyncio.wait_for(answers.get(), 20)
-            assert (answer.request_id, bytes(answer.header), bytes(answer.payload)) == (number, b"{}", payload)
+            assert (answer.request_id, bytes(answer.header), bytes(answer.payload)) == (number + 1, b"{}", payload)
         link.close()
         await asyncio.wait_for(lost.wait(), 20)
         assert not link.is_connected
@@ -96,7 +202,7 @@ def test_what_is_no_frame_ends_the_link() -> None:
         theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         await asyncio.wait_for(lost.wait(), 20)
         assert not link.is_connected
-        link.send(1, b"{}", [])
+        link.send(b"{}", [], 8)
 
     with theirs:
         asyncio.run(scenario())

@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from serving.domain.compiled import Compilation
 from serving.domain.report import Verdict
+from serving.domain.sandbox import LAYERS, Sandbox
 from serving.host.evaluation import CompileRequest
 from tests.e2e.material.peculiar import Constant
 from tests.unit.host.candidates import ROWS, WORDS, MakeCandidate
@@ -21,7 +22,7 @@ MakeRequest = Callable[..., CompileRequest]
 
 
 def test_a_model_with_a_proved_graph_is_handed_over_as_one(candidate: MakeCandidate) -> None:
-    outcome = candidate(LogisticRegression().fit(ROWS, WORDS)).evaluate(compile=CompileRequest())
+    outcome = candidate(LogisticRegression().fit(ROWS, WORDS)).evaluate(compile=CompileRequest(), trust="known")
     assert outcome["compile"].verdict is Verdict.PASSED
     assert "answers alike on" in outcome["compile"].evidence
     assert outcome.model is None
@@ -34,7 +35,9 @@ def test_a_model_with_a_proved_graph_is_handed_over_as_one(candidate: MakeCandid
 
 
 def test_a_model_without_one_stays_in_its_host_and_says_why(candidate: MakeCandidate) -> None:
-    outcome = candidate(Constant(3.0).fit(ROWS)).evaluate(compile=CompileRequest(), pickle_trusted=TRUSTED)
+    outcome = candidate(Constant(3.0).fit(ROWS)).evaluate(
+        compile=CompileRequest(), trust="known", pickle_trusted=TRUSTED
+    )
     assert outcome["compile"].verdict is Verdict.SKIPPED
     assert outcome["compile"].evidence.startswith("stays in its host: Constant is no estimator of scikit-learn")
     assert outcome.model is not None
@@ -51,6 +54,28 @@ def test_what_only_full_trust_lets_in_stays_in_its_host(candidate: MakeCandidate
     assert "security.trust is any" in outcome["compile"].evidence
     assert outcome.model is not None
     assert not outcome.graphs
+
+
+def test_where_files_may_run_anything_even_a_known_model_stays_in_its_host(candidate: MakeCandidate) -> None:
+    outcome = candidate(LogisticRegression().fit(ROWS, WORDS)).evaluate(compile=CompileRequest(), trust="any")
+    assert outcome["load"].verdict is Verdict.PASSED
+    assert outcome["compile"].evidence.startswith("stays in its host: security.trust is any")
+    assert outcome.model is not None
+
+
+def test_where_a_layer_of_the_sandbox_is_missing_it_stays_in_its_host_and_the_layer_is_named(
+    candidate: MakeCandidate,
+) -> None:
+    made = candidate(LogisticRegression().fit(ROWS, WORDS))
+    lacking = Sandbox(active=LAYERS[:-1], missing={LAYERS[-1]: "Function not implemented"})
+    outcome = made.evaluate(lacking, compile=CompileRequest(), trust="known")
+    assert outcome["compile"].verdict is Verdict.SKIPPED
+    assert outcome["compile"].evidence.startswith("stays in its host: a layer of the sandbox is missing")
+    assert f"no {LAYERS[-1]} (Function not implemented)" in outcome["compile"].evidence
+    assert outcome.report.compilation is not None
+    assert not outcome.report.compilation.is_final, "another kernel may have that layer"
+    optional = Sandbox(active=LAYERS, missing={"network_namespace": "Operation not permitted"})
+    assert made.evaluate(optional, compile=CompileRequest(), trust="known").graphs
 
 
 def test_without_that_trust_it_is_refused_with_the_setting_that_would_let_it_in(candidate: MakeCandidate) -> None:
@@ -80,7 +105,7 @@ def test_where_one_is_required_a_model_without_one_is_refused(candidate: MakeCan
 )
 def test_budgets_end_compiling_and_nothing_else(candidate: MakeCandidate, limit: dict[str, float], reason: str) -> None:
     forest = RandomForestClassifier(5, random_state=0).fit(ROWS, WORDS)
-    outcome = candidate(forest).evaluate(compile=CompileRequest(**limit))
+    outcome = candidate(forest).evaluate(compile=CompileRequest(**limit), trust="known")
     assert reason in outcome["compile"].evidence
     assert outcome.report.is_ready
     assert outcome.model is not None

@@ -10,7 +10,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from serving.domain.report import Verdict
-from serving.domain.sandbox import LAYERS, Sandbox
 from serving.domain.version import Format
 from tests.unit.host.candidates import ROWS, MakeCandidate
 
@@ -36,17 +35,6 @@ def test_a_file_cut_short_is_refused(candidate: MakeCandidate, yes_or_no: Any) -
     result = made.evaluate()["load"]
     assert result.verdict is Verdict.REFUSED
     assert "cut short or damaged" in result.evidence
-
-
-def test_where_all_layers_are_required_one_that_is_missing_is_named(candidate: MakeCandidate, yes_or_no: Any) -> None:
-    lacking = Sandbox(active=LAYERS[:-1], missing={LAYERS[-1]: "Function not implemented"})
-    result = candidate(yes_or_no).evaluate(sandbox=lacking, require_sandbox=True)["load"]
-    assert result.verdict is Verdict.REFUSED
-    assert "security.require_sandbox" in result.evidence
-    assert f"no {LAYERS[-1]} (Function not implemented)" in result.evidence
-    assert candidate(yes_or_no).evaluate(sandbox=lacking)["load"].verdict is Verdict.PASSED
-    optional = Sandbox(active=LAYERS, missing={"network_namespace": "Operation not permitted"})
-    assert candidate(yes_or_no).evaluate(sandbox=optional, require_sandbox=True)["load"].verdict is Verdict.PASSED
 
 
 def halve(rows: Any) -> Any:

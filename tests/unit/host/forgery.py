@@ -1,0 +1,253 @@
+"""A host that has turned on the server: frames made of the protocol's own definition, honest and forged."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import orjson
+
+from serving.domain.compiled import Compilation, Guard, ProvenRows
+from serving.domain.provenance import Provenance
+from serving.domain.report import LOAD_GATE, GateResult, Verdict
+from serving.domain.sandbox import LAYERS, Sandbox
+from serving.domain.signature import Feature, Signature
+from serving.domain.signature import Kind as ModelKind
+from serving.domain.version import Format
+from serving.host.evaluation import CompileRequest, EvaluationFile, EvaluationRequest, Findings, Preparation
+from serving.host.protocol import FLAG_ARENA, MAGIC, PREFIX, Kind
+
+WHOLE = Sandbox(active=LAYERS)
+LACKING = Sandbox(active=LAYERS[:-1], missing={LAYERS[-1]: "Function not implemented"})
+SIGNATURE = Signature(
+    features=(Feature(name="a"), Feature(name="b")),
+    methods=("predict", "predict_proba"),
+    kind=ModelKind.CLASSIFIER,
+    classes=(("no", "yes"),),
+)
+FILE = EvaluationFile(name="model.joblib", sha256="00", size=1, path="/nowhere")
+GRAPH = b"graph"
+STAYS = Compilation(engine=None, reason="slower")
+COMPILED = Compilation(
+    engine="onnx",
+    reason="answers alike on 100 rows",
+    rows=(ProvenRows(kind="random", rows=100),),
+    guard=Guard(largest=10.0, known={0: ("x", 1.5, True)}),
+    largest_difference=0.0,
+    row_seconds=(1e-4, 1e-5),
+    batch_seconds=(1e-3, 1e-4),
+    batch_rows=64,
+    graph_bytes=len(GRAPH),
+    seconds=0.5,
+)
+
+
+class Said(NamedTuple):
+    """One frame in parts, so that each of them can be forged. `header` is what JSON has a form for, or bytes."""
+
+    kind: int
+    header: Any
+    payload: bytes = b""
+    request_id: int = 0
+    flags: int = 0
+    zero: int = 0
+    magic: bytes = MAGIC
+    header_bytes: int | None = None
+    payload_bytes: int | None = None
+
+    def pack(self) -> bytes:
+        """Return what goes over the socket: with lengths that are not its own, nothing but the prefix."""
+        header = self.header if isinstance(self.header, bytes) else orjson.dumps(self.header)
+        sizes = (self.header_bytes, self.payload_bytes)
+        prefix = PREFIX.pack(
+            self.magic,
+            self.kind,
+            self.flags,
+            self.zero,
+            len(header) if sizes[0] is None else sizes[0],
+            self.request_id,
+            len(self.payload) if sizes[1] is None else sizes[1],
+        )
+        return prefix if sizes != (None, None) else prefix + header + self.payload
+
+
+def request(**fields: Any) -> EvaluationRequest:
+    """Return a request as the server makes them; `fields` replace its own."""
+    usual: dict[str, Any] = {
+        "model": "m",
+        "version": "1",
+        "digest": "sha256:00",
+        "format": Format.JOBLIB,
+        "main": FILE,
+        "files": (FILE,),
+        "quiet_seconds": 1.0,
+        "compile": CompileRequest(bytes=1000),
+    }
+    return EvaluationRequest(**{**usual, **fields})
+
+
+def honest(
+    asked: EvaluationRequest,
+    sandbox: Sandbox = WHOLE,
+    findings: Findings | None = None,
+    *,
+    provenance: Provenance | None = None,
+    graphs: int = 0,
+    refused_by: str | None = None,
+) -> list[Said]:
+    """Return what a host says that has nothing to hide, from the first frame to the last."""
+    said = []
+    preparation = Preparation(sandbox=sandbox, libraries={"python": "3.11"}, provenance=provenance)
+    prepared = Said(Kind.PREPARED, preparation.model_dump(mode="json"))
+    is_prepared = False
+    for gate in asked.gates:
+        said.append(Said(Kind.GATE_STARTED, {"gate": gate}))
+        if gate == LOAD_GATE:
+            said.append(prepared)
+            is_prepared = True
+        verdict = Verdict.REFUSED if gate == refused_by else Verdict.PASSED
+        result = GateResult(gate=gate, verdict=verdict, evidence=f"{gate} was looked at")
+        said.append(Said(Kind.GATE_RESULT, result.model_dump(mode="json")))
+        if gate == refused_by:
+            break
+    if not is_prepared:
+        said.append(prepared)
+    methods = [SIGNATURE.methods] if graphs == 1 else [(method,) for method in SIGNATURE.methods]
+    for offered in methods[:graphs]:
+        outputs = {method: [method] for method in offered}
+        said.append(Said(Kind.GRAPH, {"outputs": outputs}, GRAPH))
+    return [*said, Said(Kind.REPORT, (findings or found(asked, graphs)).model_dump(mode="json"))]
+
+
+def found(asked: EvaluationRequest, graphs: int = 0) -> Findings:
+    """Return what an honest host has found out."""
+    is_off = asked.is_respawn or asked.compile.mode == "off"
+    compilation = asked.compile.known or (COMPILED if graphs else STAYS)
+    if graphs:
+        compilation = compilation.model_copy(update={"graph_bytes": graphs * len(GRAPH)})
+    engine = "onnx" if graphs else "sklearn"
+    return Findings(
+        signature=SIGNATURE, engine=engine, memory_bytes=1 << 20, compilation=None if is_off else compilation
+    )
+
+
+class FakeHost:
+    """The far end of a host's socket, played by a thread that says `said` whatever it is told, and then ends.
+
+    Looks like a HostProcess. `code` is how the process ends; None: it lives on when it has said everything.
+    `heard` has the kinds of the frames that the server has sent.
+    """
+
+    scratch = None
+
+    def __init__(self, said: Sequence[bytes], code: int | None = 0, says: Callable[..., None] | None = None) -> None:
+        self.socket, self._theirs = socket.socketpair()
+        self._said, self._code, self._says = said, code, says or self._say_all
+        self.was_closed = threading.Event()
+        self._heard = bytearray()
+        self._threads = [threading.Thread(target=self._speak), threading.Thread(target=self._listen)]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        self.was_closed.set()
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+
+    def returncode(self) -> int | None:
+        return self._code
+
+    def join(self) -> list[int]:
+        """End it, and return the kinds of the frames it was sent."""
+        self.close()
+        for thread in self._threads:
+            thread.join(20)
+            assert not thread.is_alive()
+        self._theirs.close()
+        return list(_kinds_in(bytes(self._heard)))
+
+    def _speak(self) -> None:
+        with contextlib.suppress(OSError):
+            self._says(self._theirs)
+            if self._code is not None:
+                self._theirs.shutdown(socket.SHUT_WR)
+
+    def _say_all(self, sock: socket.socket) -> None:
+        for each in self._said:
+            sock.sendall(each)
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while received := self._theirs.recv(1 << 16):
+                self._heard += received
+
+
+def _kinds_in(raw: bytes) -> Iterator[int]:
+    while len(raw) >= PREFIX.size:
+        _, kind, _, _, header_bytes, _, payload_bytes = PREFIX.unpack(raw[: PREFIX.size])
+        yield kind
+        raw = raw[PREFIX.size + header_bytes + payload_bytes :]
+
+
+# --- forging ----------------------------------------------------------------------------------------------------------
+
+GARBAGE: tuple[Any, ...] = (
+    None, True, 0, -1, 1 << 63, 1.5, -1e308, "", "x" * 5000, "\x1b[2J\x07", "a\nb", "\u202e", [], {}, [[]], {"a": 1},
+    [None] * 50,
+)  # fmt: skip
+RAW_HEADERS = (b"", b"{", b"\xff", b"null", b"[]", b'"x"', b"{}", b'{"a":NaN}', b'{"a":1e999}', b"[" * 200, b"9" * 200)
+
+
+def forgeries(said: Said, bounds: tuple[int, int]) -> Iterator[tuple[str, Said]]:
+    """Yield every way to forge one frame: each part of its prefix, its header as bytes, each value in its header."""
+    for kind in [*Kind, 0, 9, 255]:
+        if kind != said.kind:
+            yield f"kind {kind}", said._replace(kind=int(kind))
+    yield "magic", said._replace(magic=b"SVH2")
+    for flags in (FLAG_ARENA, 2, 255):
+        yield f"flags {flags}", said._replace(flags=flags)
+    yield "zero", said._replace(zero=1)
+    for request_id in (1, (1 << 64) - 1):
+        yield f"request {request_id}", said._replace(request_id=request_id)
+    for size in (bounds[0] + 1, (1 << 32) - 1):
+        yield f"header of {size}", said._replace(header_bytes=size)
+    for size in (bounds[1] + 1, 1 << 40, (1 << 64) - 1):
+        yield f"payload of {size}", said._replace(payload_bytes=size)
+    for raw in RAW_HEADERS:
+        yield f"header {raw[:10]!r}", said._replace(header=raw)
+    for where, header in _changed(said.header):
+        yield f"header with {where}", said._replace(header=header)
+
+
+def _changed(header: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield `header` with each of its values, however deep, taken away, replaced by garbage, or joined by another."""
+    for path in _paths(header):
+        for garbage in GARBAGE:
+            changed = deepcopy(header)
+            place, last = _at(changed, path)
+            place[last] = garbage
+            yield f"{path} = {garbage!r:.20}", changed
+        changed = deepcopy(header)
+        place, last = _at(changed, path)
+        del place[last]
+        yield f"no {path}", changed
+    yield "another key", {**header, "more": 1}
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if path:
+        yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for key, each in items:
+        yield from _paths(each, (*path, key))
+
+
+def _at(value: Any, path: tuple[Any, ...]) -> tuple[Any, Any]:
+    for key in path[:-1]:
+        value = value[key]
+    return value, path[-1]
