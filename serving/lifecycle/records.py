@@ -28,7 +28,8 @@ class VersionRecord:
     """One content of one version: where it stands and what is known of it.
 
     `not_before` is monotonic: the end of the settle window or of a backoff. `seen_at` is when these bytes were first
-    seen. `servable` is set from READY until the teardown is done.
+    seen. `servable` is set from READY until the teardown is done. `fruitless_hosts` are the times (monotonic) at which
+    hosts of it ended lately that were of no use: see `Respawn`.
     """
 
     model: str
@@ -51,6 +52,8 @@ class VersionRecord:
     respawn_at: float = 0.0
     is_respawning: bool = False
     respawn_failures: int = 0
+    is_host_lost: bool = False
+    fruitless_hosts: tuple[float, ...] = ()
     host_problem: str | None = None
     _status: VersionStatus | None = None
 

@@ -16,6 +16,9 @@ from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.servable.hosted import HostedEngine
 from serving.settings import CandidateSettings
 
+CALM_SECONDS = 60.0
+FREE_FRUITLESS_HOSTS = 3
+
 log = structlog.get_logger("serving.respawn")
 
 
@@ -54,15 +57,37 @@ class Respawn:
         engine, artifact = servable.engine, record.artifact
         if not isinstance(engine, HostedEngine) or engine.is_whole:
             return
-        is_first = record.respawn_failures == 0
-        if is_first:
-            log.warning("host_lost", model=record.model, version=record.version, digest=record.digest)
-            self._journal.metrics.host_restarted(record.model)
-            self._note(record, "its host died; another one is being started")
+        if not record.is_host_lost:
+            self._note_loss(record, engine, now)
+            if record.respawn_at > now:
+                return
         record.is_respawning = True
-        entry = None if is_first else record.entry
+        entry = None if record.respawn_failures == 0 else record.entry
         future = self._executor.submit(self._runner.respawn, engine, artifact, entry)
         future.add_done_callback(lambda done: self._post(lambda: self._finished(record, engine, done)))
+
+    def _note_loss(self, record: VersionRecord, engine: HostedEngine, now: float) -> None:
+        """Say that a host is gone, and wait before the next one when the last ones were of no use.
+
+        Of no use is a host that broke the protocol or ended before it had answered anything: bringing the next one at
+        once, each time, would keep a core busy for nothing.
+        """
+        record.is_host_lost = True
+        how = "died" if engine.violation is None else f"broke the protocol ({engine.violation})"
+        log.warning("host_lost", model=record.model, version=record.version, digest=record.digest, reason=f"it {how}")
+        self._journal.metrics.host_restarted(record.model)
+        wait = 0.0
+        if engine.violation is not None or not engine.has_answered:
+            lately = tuple(at for at in record.fruitless_hosts if at > now - CALM_SECONDS)
+            record.fruitless_hosts = (*lately, now)
+            wait = self._settings.wait_seconds(max(0, len(record.fruitless_hosts) - FREE_FRUITLESS_HOSTS))
+        if wait == 0.0:
+            self._note(record, f"its host {how}; another one is being started")
+            return
+        record.respawn_at = now + wait
+        problem = f"its last {len(record.fruitless_hosts)} hosts were of no use, the last one {how}"
+        self._note(record, f"{problem}; another one is started in {wait:.0f} s")
+        self._tell_outage(engine, problem, wait)
 
     def _finished(self, record: VersionRecord, engine: HostedEngine, done: Future[str | None]) -> None:
         record.is_respawning = False
@@ -72,6 +97,7 @@ class Respawn:
             log.info("host_respawned", model=record.model, version=record.version, digest=record.digest)
             record.respawn_failures = 0
             record.respawn_at = 0.0
+            record.is_host_lost = False
             self._note(record, None)
             return
         record.respawn_failures += 1
@@ -80,8 +106,10 @@ class Respawn:
         reason = f"its host died and no other could be started: {problem}; next try in {wait:.0f} s"
         log.error("respawn_failed", model=record.model, version=record.version, reason=problem, wait_seconds=wait)
         self._note(record, reason)
-        outage = HostLost(f"the process that holds the model cannot be started: {problem}", max(1, round(wait)))
-        self._loop.call_soon_threadsafe(engine.report_outage, outage)
+        self._tell_outage(engine, f"the process that holds the model cannot be started: {problem}", wait)
+
+    def _tell_outage(self, engine: HostedEngine, problem: str, wait: float) -> None:
+        self._loop.call_soon_threadsafe(engine.report_outage, HostLost(problem, max(1, round(wait))))
 
     def _note(self, record: VersionRecord, problem: str | None) -> None:
         record.host_problem = problem

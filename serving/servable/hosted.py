@@ -30,7 +30,8 @@ class HostedEngine:
 
     When a process is gone or stuck, `on_lost` is called and the others go on; without any, requests wait for `attach`
     to bring another host. A process that breaks the protocol counts as dead, and ends the whole host: `violation` says
-    how the last one did, None when it ended otherwise.
+    how the last one did, None when it ended otherwise. `has_answered` says whether the host has answered anything yet;
+    both may be read from any thread.
     """
 
     is_immediate = False
@@ -48,6 +49,7 @@ class HostedEngine:
         self._outage: ServingError | None = None
         self._is_closed = False
         self.violation: str | None = None
+        self.has_answered = False
 
     @property
     def is_connected(self) -> bool:
@@ -71,7 +73,7 @@ class HostedEngine:
             return
         if self._group is not None:
             self._leaving.append(self._group)
-        self._group, self._outage = group, None
+        self._group, self._outage, self.has_answered = group, None, False
         self._end_leaving()
         if group.is_whole:
             self._dispatch()
@@ -171,7 +173,7 @@ class HostedEngine:
         except (ProtocolError, TypeError, ValueError) as error:
             replica.link.break_off(one_line(str(error)))  # its members are asked again, as after any death
             return
-        members = replica.take()
+        members, self.has_answered = replica.take(), True
         answers = split(outcome, members) if isinstance(outcome, Prediction) else []
         if isinstance(outcome, ServingError):
             self._tell_apart(members, outcome)

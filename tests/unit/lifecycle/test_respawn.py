@@ -8,7 +8,10 @@ from pathlib import Path, PurePath
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from serving.domain.artifact import Artifact, StagedFile
+from serving.domain.errors import ServingError
 from serving.domain.version import Format, VersionId
 from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
@@ -38,38 +41,104 @@ class Engine(HostedEngine):
     is_whole = False  # type: ignore[assignment]
 
 
+class Scene:
+    """A version whose host is gone, and what brings another; `outages` has what requests are told meanwhile."""
+
+    def __init__(self, directory: Path, **settings: float) -> None:
+        identity = VersionId("m", "1", "sha256:00")
+        file = StagedFile("model.joblib", "00", 1, PurePath("/nowhere"))
+        self.engine = Engine("sklearn", lambda _: None)
+        self.outages: list[ServingError] = []
+        self.engine.report_outage = self.outages.append  # type: ignore[method-assign]
+        self.record = VersionRecord("m", "1", (), 0.0, digest=identity.digest)
+        self.record.artifact = Artifact(identity, Format.JOBLIB, file, (file,))
+        self.record.servable = Servable(identity, report(), self.engine)
+        self.executor = Executor()
+        journal = Journal(History(directory, "b", 10), Metrics("test"))
+        loop: Any = SimpleNamespace(call_soon_threadsafe=lambda call, *arguments: call(*arguments))
+        runner: Any = SimpleNamespace(respawn=None)
+        executor: Any = self.executor
+
+        def post(message: Callable[[], None]) -> None:
+            message()
+
+        self._respawn = Respawn(runner, journal, executor, post, loop, CandidateSettings(**settings))
+
+    @property
+    def started(self) -> int:
+        """How many hosts have been asked for."""
+        return len(self.executor.submitted)
+
+    def advance(self, now: float) -> None:
+        self._respawn.advance(self.record, now)
+
+    def finish(self, problem: str | None = None) -> None:
+        """End the last attempt, in vain when there is a problem."""
+        self.executor.submitted[-1].set_result(problem)
+
+
 def test_a_missing_host_is_noticed_without_being_told_and_brought_once(tmp_path: Path) -> None:
     """The host may have died before anybody could be told that it was there."""
-    identity = VersionId("m", "1", "sha256:00")
-    file = StagedFile("model.joblib", "00", 1, PurePath("/nowhere"))
-    engine = Engine("sklearn", lambda _: None)
-    record = VersionRecord("m", "1", (), 0.0, digest=identity.digest)
-    record.artifact = Artifact(identity, Format.JOBLIB, file, (file,))
-    record.servable = Servable(identity, report(), engine)
-    executor = Executor()
-    journal = Journal(History(tmp_path, "b", 10), Metrics("test"))
-    loop = SimpleNamespace(call_soon_threadsafe=lambda call, *arguments: call(*arguments))
-
-    def post(message: Callable[[], None]) -> None:
-        message()
-
-    settings = CandidateSettings(retry_seconds=1000, retry_max_seconds=2000)
-    respawn = Respawn(SimpleNamespace(respawn=None), journal, executor, post, loop, settings)  # type: ignore[arg-type]
-
-    respawn.advance(record, 0.0)
-    respawn.advance(record, 0.0)
-    assert len(executor.submitted) == 1, "one is on its way: no second one"
-    executor.submitted[0].set_result(None)
-    respawn.advance(record, 0.0)
-    assert len(executor.submitted) == 2, "it died before its respawn was told"
-    executor.submitted[1].set_result("no memory")
+    scene = Scene(tmp_path, retry_seconds=1000, retry_max_seconds=2000)
+    record = scene.record
+    scene.advance(0.0)
+    scene.advance(0.0)
+    assert scene.started == 1, "one is on its way: no second one"
+    scene.finish()
+    scene.advance(0.0)
+    assert scene.started == 2, "it died before its respawn was told"
+    scene.finish("no memory")
     assert "no memory" in (record.host_problem or "")
-    respawn.advance(record, record.respawn_at - 1)
-    assert len(executor.submitted) == 2, "not before the wait is over"
-    respawn.advance(record, record.respawn_at)
-    assert len(executor.submitted) == 3
-    engine.is_whole = True
-    executor.submitted[2].set_result(None)
-    respawn.advance(record, record.respawn_at)
-    assert len(executor.submitted) == 3
+    scene.advance(record.respawn_at - 1)
+    assert scene.started == 2, "not before the wait is over"
+    scene.advance(record.respawn_at)
+    assert scene.started == 3
+    scene.engine.is_whole = True  # type: ignore[misc]
+    scene.finish()
+    scene.advance(record.respawn_at)
+    assert scene.started == 3
     assert record.host_problem is None
+
+
+def lose(scene: Scene, now: float, violation: str | None = None, *, has_answered: bool = False) -> None:
+    """The host is gone; another one is brought where that may be now."""
+    scene.engine.violation, scene.engine.has_answered = violation, has_answered
+    before = scene.started
+    scene.advance(now)
+    if scene.started > before:
+        scene.finish()
+
+
+@pytest.mark.parametrize("violation", [None, "bytes that nobody asked for"])
+def test_hosts_of_no_use_are_brought_less_and_less_often(tmp_path: Path, violation: str | None) -> None:
+    """A model that ends its host, or has it talk nonsense, as soon as it is there must not keep a core busy."""
+    scene = Scene(tmp_path, retry_seconds=1, retry_max_seconds=300)
+    for count in range(1, 4):
+        lose(scene, 100.0, violation)
+        assert scene.started == count, "the first ones are brought at once"
+    for waited in (1.0, 2.0, 4.0, 8.0):
+        now = max(100.0, scene.record.respawn_at)
+        before = scene.started
+        lose(scene, now, violation)
+        assert scene.started == before
+        assert scene.record.respawn_at == now + waited
+        assert "of no use" in str(scene.outages[-1])
+        assert (violation or "died") in (scene.record.host_problem or "")
+        scene.advance(now + waited / 2)
+        assert scene.started == before
+        scene.advance(now + waited)
+        assert scene.started == before + 1
+        scene.finish()
+    lose(scene, 10_000.0, violation)
+    assert scene.record.respawn_at == 0.0, "that was long ago"
+
+
+def test_hosts_that_have_answered_are_brought_at_once_however_often_they_die(tmp_path: Path) -> None:
+    """They were killed from outside, or by a request: others must not wait for that."""
+    scene = Scene(tmp_path)
+    for count in range(1, 20):
+        lose(scene, 100.0, has_answered=True)
+        assert scene.started == count
+    assert not scene.outages
+    lose(scene, 100.0, "a report", has_answered=True)
+    assert scene.started == 20
