@@ -11,13 +11,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from serving.domain.signature import Method
 
 MATRIX_INPUT = "X"
 COLUMN_PREFIX = "c"
 NULL_TEXT = "\x00null"
+# what one run of a graph in the server may take, whatever the rows: it is given up for nobody, and others wait for it
+MOST_ROWS = 4096
+PIECE_BYTES = 64 << 20
+PIECE_SECONDS = 0.05
+UNSIGNED_FILE = (
+    "an .onnx file is a program of its author's, so a graph is made of it only when a key in security.trusted_keys has "
+    "signed the version: publish it with 'serving publish --sign KEYFILE'"
+)
 MAX_KNOWN_VALUES = 1_000_000
 MAX_KNOWN_CHARACTERS = 8_000_000
 
@@ -67,6 +75,36 @@ class ProvenRows(BaseModel):
     rows: int
 
 
+class RunBounds(BaseModel):
+    """What a run of a compiled form takes at most, found out where no model had run: see `serving.host.graph_check`.
+
+    A run answers `rows` rows at most: so many were tried. It takes ``rows * row_bytes + fixed_bytes`` bytes, and the
+    longest text of a request ``rows * row_texts + fixed_texts`` times. `answer_bytes` is what the answer to one row
+    takes by each method, `seconds` the time of one row and of each further one, with the slowest values tried.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    rows: int = Field(ge=1)
+    row_bytes: int = Field(ge=0)
+    fixed_bytes: int = Field(ge=0)
+    row_texts: int = Field(ge=0)
+    fixed_texts: int = Field(ge=0)
+    answer_bytes: dict[Method, int]
+    seconds: dict[Method, tuple[float, float]]
+
+    def bytes_of(self, rows: int, longest_text: int = 0) -> int:
+        """Return the most bytes a run takes for so many rows, whose longest text has so many bytes."""
+        texts = rows * self.row_texts + self.fixed_texts
+        return rows * self.row_bytes + self.fixed_bytes + texts * longest_text
+
+    def rows_within(self, most_bytes: int, longest_text: int = 0) -> int:
+        """Return how many rows one run may have to take no more than that: at most `rows`; 0 when not even one."""
+        left = most_bytes - self.bytes_of(0, longest_text)
+        row_bytes = self.row_bytes + self.row_texts * longest_text
+        return max(0, min(self.rows, left // row_bytes if row_bytes else self.rows))
+
+
 class Compilation(BaseModel):
     """Whether a model is served compiled, and on what evidence. `is_final` says that asking again would be in vain.
 
@@ -74,7 +112,7 @@ class Compilation(BaseModel):
     refused. `largest_difference` is the largest distance between two numbers over all rows and methods, relative to the
     number or to 1 (less where all are smaller), like the tolerance; labels were equal on all rows. `row_seconds` and
     `batch_seconds` are medians for 1 and for `batch_rows` rows of the default method: as the estimator answers, and as
-    the graph does.
+    the graph does. `most_rows` is how many rows the proof ran at once; `bounds` is what the checker of graphs found.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,6 +126,8 @@ class Compilation(BaseModel):
     row_seconds: tuple[float, float] | None = None
     batch_seconds: tuple[float, float] | None = None
     batch_rows: int = 0
+    most_rows: int = 0
+    bounds: RunBounds | None = None
     graph_bytes: int | None = None
     seconds: float = 0.0
 

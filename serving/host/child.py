@@ -18,6 +18,7 @@ from serving.host.evaluation import EvaluationRequest
 from serving.host.gates import Evaluated, preparation_of, run_gates
 from serving.host.gates.compile import start_compiler
 from serving.host.gates.gate import Context
+from serving.host.graph_check import checker_process
 from serving.host.model import LoadedModel, told
 from serving.host.payloads import decode_batch, encode_answer, encode_detail
 from serving.host.protocol import Frame, Kind
@@ -40,6 +41,8 @@ def main(fds: Sequence[int]) -> int:
     first = receive_frame(sock)
     if first is None:
         return 0
+    if first.kind is Kind.CHECKER:
+        return checker_process.main(sock, first)
     request = EvaluationRequest.model_validate_json(bytes(first.header))
     sandbox.live_in(request.scratch)
     held = sandbox.enter([file.path for file in request.files], request.scratch, request.memory_bytes, parent)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from serving.domain.compiled import Compilation
 from serving.domain.manifest import MAX_DOCUMENT_BYTES, InvalidDocument
-from serving.domain.provenance import Provenance
+from serving.domain.provenance import SIGNATURE_NAME, Provenance
 from serving.domain.report import GATE_NAMES, RESPAWN_GATES
 from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature
@@ -87,6 +87,13 @@ class EvaluationRequest(BaseModel):
     def gates(self) -> tuple[str, ...]:
         """The gates that are asked, in order."""
         return RESPAWN_GATES if self.is_respawn else GATE_NAMES
+
+    @property
+    def may_compile(self) -> bool:
+        """Whether a graph may come of this, as far as can be said before the gates."""
+        is_asked = self.compile.mode != "off" and self.compile.known is None and not self.is_respawn
+        is_signed = self.publisher_key is not None or any(file.name == SIGNATURE_NAME for file in self.files)
+        return is_asked and self.trust != "any" and (self.format is not Format.ONNX or is_signed)
 
     def read(self, name: str, at_most: int = MAX_DOCUMENT_BYTES) -> bytes | None:
         """Return the bytes of a small staged file, None when there is none of this name.

@@ -31,6 +31,9 @@ answered by one PREDICTION, REFUSAL or FAILURE with its request id before the ne
 host. The most memory that the frames of one host take in the server at a time is one frame, and what its JSON becomes:
 see `MAX_JSON_VALUES`.
 
+A child that is sent CHECKER first is no host but a checker of graphs, which opens no file: it answers CHECKER_READY,
+and CHECK by CHECKED or REFUSAL. See :mod:`serving.host.graph_check`.
+
 The arena is an anonymous shared mapping made by the server for one process that answers. A request of
 `ARENA_THRESHOLD_BYTES` or more that fits goes through it, which spares the copy through the socket (measured for 2.4
 MB: 523 us by socket, 227 us by arena). A process has one request at a time: the arena is free when the next is sent.
@@ -69,11 +72,15 @@ class Kind(IntEnum):
     EVALUATE = 1
     PREDICT = 2
     LOAD = 3
+    CHECKER = 4
+    CHECK = 5
     GATE_STARTED = 10
     GATE_RESULT = 11
     REPORT = 12
     GRAPH = 13
     PREPARED = 14
+    CHECKER_READY = 15
+    CHECKED = 16
     PREDICTION = 20
     REFUSAL = 21
     FAILURE = 22
@@ -102,11 +109,15 @@ BOUNDS: dict[Kind, Bounds] = {
     Kind.EVALUATE: Bounds(Side.SERVER, MAX_REQUEST_HEADER_BYTES, 0, 1),
     Kind.LOAD: Bounds(Side.SERVER, 2, 0, 1),
     Kind.PREDICT: Bounds(Side.SERVER, MAX_REQUEST_HEADER_BYTES, MAX_REQUEST_PAYLOAD_BYTES),
+    Kind.CHECKER: Bounds(Side.SERVER, 256, 0),
+    Kind.CHECK: Bounds(Side.SERVER, MAX_REQUEST_HEADER_BYTES, 2 * MAX_GRAPH_BYTES),
     Kind.GATE_STARTED: Bounds(Side.HOST, 256, 0, len(GATE_NAMES)),
     Kind.GATE_RESULT: Bounds(Side.HOST, 16 << 10, 0, len(GATE_NAMES)),
     Kind.PREPARED: Bounds(Side.HOST, 64 << 10, 0, 1),
     Kind.GRAPH: Bounds(Side.HOST, 1 << 20, MAX_GRAPH_BYTES, 2),
     Kind.REPORT: Bounds(Side.HOST, 64 << 20, 0, 1),  # 100,000 features with names of 600 bytes
+    Kind.CHECKER_READY: Bounds(Side.HOST, 64 << 10, 0),
+    Kind.CHECKED: Bounds(Side.HOST, 64 << 10, 2 * MAX_GRAPH_BYTES),
     Kind.PREDICTION: Bounds(Side.HOST, 1 << 20, MAX_ANSWER_BYTES),
     Kind.REFUSAL: Bounds(Side.HOST, 16 << 10, 0),
     Kind.FAILURE: Bounds(Side.HOST, 16 << 10, 0),

@@ -1,9 +1,10 @@
 """What evaluating a version came to, kept by digest: one file each, which holds the report and the compiled form.
 
-A file is ``sha256 of the head (32 bytes) | length of the head (u64, little-endian) | head (JSON) | graphs``; the head
-has the sha256 of each graph. Its name is ``<digest>@<basis>``: a verdict holds for the same bytes under the same
-libraries and settings only. Graphs may have hundreds of megabytes: nothing here copies one while it holds the
-interpreter lock.
+A file is ``b"SVEVAL02" | sha256 of the head (32 bytes) | length of the head (u64, little-endian) | head (JSON) |
+graphs``; the head has the sha256 of each graph. Its name is ``<digest>@<basis>``: a verdict holds for the same bytes
+under the same libraries and settings only. What is kept are graphs that a checker has written, with their bounds; files
+of the first format, whose graphs nothing had checked, are removed when they are found. Graphs may have hundreds of
+megabytes: nothing here copies one while it holds the interpreter lock.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from serving.domain.report import CandidateReport, Evaluation
 from serving.store.asides import Asides
 from serving.store.durable import create_file, sync_directory
 
-_PREFIX = struct.Struct("<32sQ")
+_MAGIC = b"SVEVAL02"
+_PREFIX = struct.Struct("<8s32sQ")
 _MOST_HEAD_BYTES = 64 << 20
 _BASIS_CHARACTERS = 16
 
@@ -35,7 +37,7 @@ class Evaluations:
         self._asides = asides
 
     def read(self, digest: str, basis: str) -> Evaluation | None:
-        """Return what was written, None when there is nothing or it is damaged (then it is removed)."""
+        """Return what was written, None when there is nothing or nothing that can be used (then it is removed)."""
         path = self._path(digest, basis)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -83,14 +85,14 @@ def _encode(evaluation: Evaluation) -> Iterator[bytes | memoryview]:
         for graph in evaluation.graphs
     ]
     head = orjson.dumps({"report": evaluation.report.model_dump(mode="json"), "graphs": described})
-    yield _PREFIX.pack(hashlib.sha256(head).digest(), len(head))
+    yield _PREFIX.pack(_MAGIC, hashlib.sha256(head).digest(), len(head))
     yield head
     yield from (graph.content for graph in evaluation.graphs)
 
 
 def _decode(descriptor: int) -> Evaluation:
-    sha256, size = _PREFIX.unpack(os.pread(descriptor, _PREFIX.size, 0))
-    if size > _MOST_HEAD_BYTES:
+    magic, sha256, size = _PREFIX.unpack(os.pread(descriptor, _PREFIX.size, 0))
+    if magic != _MAGIC or size > _MOST_HEAD_BYTES:
         raise ValueError("damaged")
     raw = os.pread(descriptor, size, _PREFIX.size)
     if hashlib.sha256(raw).digest() != sha256:

@@ -17,6 +17,7 @@ from serving.host.compiling.drawing import NotCompilable
 from serving.host.compiling.provable import Provable
 from serving.host.estimator import EstimatorModel
 from serving.host.evaluation import CompileRequest
+from serving.host.graph_check.checking import bound
 from serving.host.model import LoadedModel, one_line, told
 from serving.host.parts import all_parts
 
@@ -73,8 +74,9 @@ def compile_here(model: LoadedModel, request: CompileRequest, examples: Sequence
         from serving.host.compiling.prove import prove  # noqa: PLC0415  (imports onnxruntime, which starts a thread)
 
         subject, draw = _drawn(model, request)
-        graphs = _convert(subject, draw, request)
-        compilation = prove(subject, graphs, request.tolerance, examples)
+        bounded = bound(_convert(subject, draw, request), model.signature)
+        graphs = list(bounded.graphs)
+        compilation = prove(subject, graphs, request.tolerance, examples, bounded.bounds.rows)
     except ServingError as error:
         compilation, graphs = Compilation(engine=None, reason=one_line(str(error))), []
     except Exception as error:  # noqa: BLE001  (the model's own code, and three libraries)

@@ -1,8 +1,8 @@
 """An ``.onnx`` file as a graph the server can answer with: the file's own nodes between inputs and outputs like ours.
 
 In front comes what `OnnxModel` does to each request, behind what it does to the answers: no ZipMap, labels and single
-values flat. What it refuses and the guard cannot tell (numbers that are no integers), and what could keep a server busy
-without end (loops, outputs as large as a request says), stays in its host.
+values flat. What it refuses and the guard cannot tell (numbers that are no integers), and what has no bounds
+(`serving.host.graph_check`), stays in its host.
 """
 
 from __future__ import annotations
@@ -26,15 +26,11 @@ from serving.host.compiling.convert import SAMPLE_ROWS, finished
 from serving.host.compiling.converters.blocks import Rows
 from serving.host.compiling.converters.labels import as_column
 from serving.host.compiling.drawing import Drawing, NotCompilable
-from serving.host.compiling.growth import grows_by_value
 from serving.host.compiling.layout import inputs_of
 from serving.host.model import told
 from serving.host.onnx_model import Input, OnnxModel
 
 PREFIX = "file/"
-DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
-# onnxruntime's own whose output is as large as their inputs make it; most of the others nobody has looked at
-OTHERS = frozenset(("com.microsoft", name) for name in ("CDist", "FusedMatMul", "Gelu", "FastGelu", "QuickGelu"))
 LEAST_IR_VERSION = 4  # since then constants are no inputs
 
 
@@ -85,14 +81,10 @@ def _read(path: str) -> Any:
     except Exception as error:  # noqa: BLE001  (protobuf has its own tree of errors)
         raise NotCompilable(f"the file cannot be read a second time ({told(error)})") from None
     for node in file.graph.node:
-        if node.domain not in DOMAINS and (node.domain, node.op_type) not in OTHERS:
-            raise NotCompilable(f"the operator {node.op_type:.60} is of the domain {node.domain!r:.60}")
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             raise NotCompilable(f"the operator {node.op_type} branches or loops, which may take any time")
     if file.functions or file.graph.sparse_initializer:
         raise NotCompilable("the file holds functions or sparse constants of its own")
-    if (operator := grows_by_value(file.graph)) is not None:
-        raise NotCompilable(f"how much the operator {operator} puts out depends on the values in a request")
     if any(map(uses_external_data, _tensors(file.graph))):
         raise NotCompilable("the file keeps its constants in other files")
     return add_prefix(file, PREFIX, rename_functions=False, inplace=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from serving.domain.batch import Batch, Prediction, Tensor
-from serving.domain.compiled import Compilation, Graph, ProvenRows
+from serving.domain.compiled import MOST_ROWS, Compilation, Graph, ProvenRows
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Kind, Method
 from serving.graph import GraphSession
@@ -27,7 +27,7 @@ MAGNITUDES = (1e9, 1e15, 1e30, 3.4028234663852886e38, 1.7e308)
 BATCH_ROWS = 256
 # many rows may take so much longer than the estimator takes: a host adds more by being another process
 BATCH_SLACK = 1.25
-MOST_ROWS, LEAST_ROWS = 4096, 256
+LEAST_ROWS = 256
 PROOF_SECONDS = 1.0
 TIMED_SECONDS, MOST_TIMED = 0.005, 15
 _LABELLED = (Kind.CLASSIFIER, Kind.CLUSTERER, Kind.OUTLIER_DETECTOR)
@@ -36,15 +36,18 @@ _LABELLED = (Kind.CLASSIFIER, Kind.CLUSTERER, Kind.OUTLIER_DETECTOR)
 class _Prover:
     """Compares answers, and remembers the largest difference."""
 
-    def __init__(self, model: Provable, graphs: Sequence[Graph], tolerance: float) -> None:
+    def __init__(self, model: Provable, graphs: Sequence[Graph], tolerance: float, most_rows: int) -> None:
         self.model = model
-        self.sessions = {method: session for session in map(GraphSession, graphs) for method in session.methods}
+        sessions = [GraphSession(graph, most_rows) for graph in graphs]
+        self.sessions = {method: session for session in sessions for method in session.methods}
         self.largest_difference = 0.0
+        self.largest_rows = 0
         self._tolerance = tolerance
         self._scales: dict[tuple[Method, int], float] = {}
 
     def compare(self, kind: str, batch: Batch) -> None:
         """Raise NotCompilable unless all methods answer `batch` alike."""
+        self.largest_rows = max(self.largest_rows, batch.rows)
         for method in self.model.signature.methods:
             try:
                 expected = self.model.answer(method, batch)
@@ -95,14 +98,21 @@ class _Prover:
         self.largest_difference = max(self.largest_difference, float(relative.max()))
 
 
-def prove(model: Provable, graphs: Sequence[Graph], tolerance: float, examples: Sequence[Batch]) -> Compilation:
+def prove(
+    model: Provable,
+    graphs: Sequence[Graph],
+    tolerance: float,
+    examples: Sequence[Batch],
+    most_rows: int = MOST_ROWS,
+) -> Compilation:
     """Return the proof that `graphs` together answer every method of `model` alike, and faster.
 
-    `examples` are golden ones. Labels must be equal on all rows, other numbers within ``tolerance * max(|x|, s)`` where
-    `s` is 1, or the largest of the first numbers seen when all are smaller. Raises NotCompilable with the first
-    difference, or with the measured times when the graph is not faster.
+    No run of a graph has more than `most_rows` rows, as in service. `examples` are golden rows. Labels must be equal on
+    all rows, other numbers within ``tolerance * max(|x|, s)`` where `s` is 1, or the largest of the first numbers seen
+    when all are smaller. Raises NotCompilable with the first difference, or with the measured times when the graph is
+    not faster.
     """
-    prover = _Prover(model, graphs, tolerance)
+    prover = _Prover(model, graphs, tolerance, most_rows)
     guard = guard_of(model)
     maker = RowMaker(model, guard, _thresholds(model), examples)
     rows = _how_many(model, maker)
@@ -121,6 +131,7 @@ def prove(model: Provable, graphs: Sequence[Graph], tolerance: float, examples: 
         row_seconds=times[0],
         batch_seconds=times[1],
         batch_rows=BATCH_ROWS,
+        most_rows=min(prover.largest_rows, most_rows),
         graph_bytes=sum(len(graph.content) for graph in graphs),
     )
 

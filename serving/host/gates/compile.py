@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from serving.domain.batch import Batch
-from serving.domain.compiled import Compilation
+from serving.domain.compiled import UNSIGNED_FILE, Compilation
 from serving.domain.report import Verdict
 from serving.domain.sandbox import Sandbox
+from serving.domain.version import Format
 from serving.host.compiling.apart import Apart
 from serving.host.compiling.compile import compile_apart, compile_here, import_compilers
 from serving.host.evaluation import EvaluationRequest, why_hosted
@@ -31,6 +32,8 @@ class Compile:
             context.compilation = Compilation(engine=None, reason=context.unanswerable)
         elif (reason := why_hosted(context.request, context.sandbox)) is not None:
             context.compilation = Compilation(engine=None, reason=reason, is_final=False)
+        elif context.request.format is Format.ONNX and not _is_signed(context):
+            context.compilation = Compilation(engine=None, reason=UNSIGNED_FILE)
         elif context.compiler is None:
             context.compilation = Compilation(engine=None, reason="no process was left to compile in", is_final=False)
         else:
@@ -51,10 +54,14 @@ def start_compiler(request: EvaluationRequest, sandbox: Sandbox, enter: Callable
     `sandbox` is what holds this process. The fork runs `enter` at once. When the load gate has seen that there may be
     something to compile it imports its libraries beside the other gates; the file it loads a second time.
     """
-    is_in_vain = request.is_respawn or request.compile.mode == "off" or request.compile.known is not None
-    if is_in_vain or why_hosted(request, sandbox) is not None:
+    if not request.may_compile or why_hosted(request, sandbox) is not None:
         return None
     return Apart(lambda: _compile(request), enter, import_compilers)
+
+
+def _is_signed(context: Context) -> bool:
+    """Say whether a trusted key has signed the version, or is about to."""
+    return context.provenance is not None or context.request.publisher_key in context.request.trusted_keys
 
 
 def _compile(request: EvaluationRequest) -> bytes:

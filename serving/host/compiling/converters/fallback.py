@@ -6,7 +6,8 @@ import logging
 import warnings
 from typing import Any
 
-from onnx import TensorProto
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
 
 from serving.host.compiling.converters.blocks import Rows
 from serving.host.compiling.drawing import OPSETS, Drawing, NotCompilable
@@ -26,6 +27,7 @@ MEASURED = frozenset(
         "QuantileTransformer",
     }
 )
+_OF_DISTANCES = frozenset({"Identity", "Sub", "Abs", "Pow", "ReduceSum", "ReduceSumSquare"})
 _OUTPUT = {"predict": 0, "predict_proba": 1, "decision_function": 1, "score_samples": 1}
 
 
@@ -110,6 +112,9 @@ def _copied(drawing: Drawing, graph: Any, matrix: str, output: str) -> str:
             constant.name = renamed(constant.name)
             drawing.constants.append(constant)
     for node in reversed(kept):
+        if node.op_type == "Scan":
+            _draw_distances(drawing, node, *map(renamed, (*node.input, node.output[1])))
+            continue
         inputs, outputs = [renamed(name) for name in node.input], [renamed(name) for name in node.output]
         del node.input[:], node.output[:]
         node.input.extend(inputs)
@@ -117,3 +122,27 @@ def _copied(drawing: Drawing, graph: Any, matrix: str, output: str) -> str:
         node.name = ""
         drawing.nodes.append(node)
     return renamed(output)
+
+
+def _draw_distances(drawing: Drawing, scan: Any, rows: str, remembered: str, output: str) -> None:
+    """Draw what a Scan over the rows that a model remembers computes, for all of them at once: a graph has no loops.
+
+    `output` gets the distance of each remembered row to each row: (remembered, rows).
+    """
+    (body,) = (each.g for each in scan.attribute if each.name == "body")
+    axis = drawing.constant(np.array([1], dtype=np.int64))
+    last = drawing.constant(np.array([2], dtype=np.int64))
+    state, row = (each.name for each in body.input)
+    names = {state: drawing.op("Unsqueeze", rows, axis), row: remembered}
+    for constant in body.initializer:
+        names[constant.name] = drawing.constant(numpy_helper.to_array(constant))
+    for node in body.node:
+        inputs = [names[name] for name in node.input]
+        if node.op_type.startswith("Reduce"):
+            inputs[1] = last  # the columns, where the rows have an axis of their own
+        if node.op_type not in _OF_DISTANCES:
+            raise NotCompilable(f"distances by {node.op_type} have no compiled form")
+        attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        names[node.output[0]] = drawing.op(node.op_type, *inputs, **attributes)
+    made = names[body.output[1].name]
+    drawing.nodes.append(helper.make_node("Transpose", [made], [output], perm=[1, 0]))

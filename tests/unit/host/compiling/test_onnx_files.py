@@ -207,7 +207,7 @@ def test_integers_are_left_to_what_refuses_other_numbers(tmp_path: Path, kind: A
         convert_file(model)
 
 
-def test_operators_of_others_and_loops_are_refused(tmp_path: Path) -> None:
+def test_loops_are_refused_and_operators_of_others_where_they_are_not_known(tmp_path: Path) -> None:
     gelu = simple(tmp_path, helper.make_node("Gelu", ["X"], ["Y"], domain="com.microsoft"))
     assert assert_proved(gelu)
     constant = helper.make_node("Constant", [], ["yes"], value=numpy_helper.from_array(np.array(True)))
@@ -217,29 +217,35 @@ def test_operators_of_others_and_loops_are_refused(tmp_path: Path) -> None:
     branch = helper.make_node("If", ["yes"], ["Y"], then_branch=body, else_branch=body)
     with pytest.raises(NotCompilable, match="the operator If branches or loops"):
         convert_file(simple(tmp_path, constant, branch))
-    file = onnx.load(tmp_path / "blob")
-    file.graph.node[0].domain = "example.org"
-    (tmp_path / "blob").write_bytes(file.SerializeToString())
-    with pytest.raises(NotCompilable, match=r"is of the domain 'example.org'"):
-        convert_file(gelu)
+    weights = numpy_helper.from_array(np.ones(2, np.float32), "W")
+    bias = simple(
+        tmp_path, helper.make_node("BiasGelu", ["X", "W"], ["Y"], domain="com.microsoft"), initializer=[weights]
+    )
+    compilation, graphs = compiled(bias, [])
+    assert (compilation.engine, graphs) == (None, ())
+    assert compilation.reason == "the operator BiasGelu of the domain 'com.microsoft' has no bounds that are known"
 
 
-def test_outputs_as_large_as_a_request_says_are_refused(tmp_path: Path) -> None:
-    one = numpy_helper.from_array(np.array([1], dtype=np.int64), "one")
-    first = helper.make_node("Slice", ["X", "zero", "one"], ["row"])
-    flat = helper.make_node("Reshape", ["row", "minus"], ["flat"])
-    sizes = helper.make_node("Cast", ["flat"], ["sizes"], to=TensorProto.INT64)
-    filled = helper.make_node("ConstantOfShape", ["sizes"], ["Y"])
-    values = [
-        *(numpy_helper.from_array(np.array([0], dtype=np.int64), "zero"), one),
-        numpy_helper.from_array(np.array([-1], dtype=np.int64), "minus"),
-    ]
-    with pytest.raises(NotCompilable, match="how much the operator ConstantOfShape puts out depends on the values"):
-        convert_file(simple(tmp_path, first, flat, sizes, filled, initializer=values))
+def test_sizes_that_depend_on_values_are_refused_and_those_of_the_rows_are_not(tmp_path: Path) -> None:
     shape = helper.make_node("Shape", ["X"], ["shape"])
     zeros = helper.make_node("ConstantOfShape", ["shape"], ["zeros"])
     added = helper.make_node("Add", ["X", "zeros"], ["Y"])
-    assert assert_proved(simple(tmp_path, shape, zeros, added))
+    assert compiled(simple(tmp_path, shape, zeros, added), [])[0].engine == "onnx"
+    nodes = [
+        helper.make_node("Gather", ["shape", "zero"], ["n"]),
+        helper.make_node("Equal", ["n", "m777"], ["is_it"]),
+        helper.make_node("Cast", ["is_it"], ["one_or_none"], to=TensorProto.INT64),
+        helper.make_node("Mul", ["one_or_none", "many"], ["more"]),
+        helper.make_node("Add", ["more", "one"], ["size"]),
+        helper.make_node("ConstantOfShape", ["size"], ["blob"]),
+        helper.make_node("ReduceMax", ["blob"], ["zero_again"], keepdims=0),
+        helper.make_node("Add", ["X", "zero_again"], ["Y"]),
+    ]
+    numbers = {"zero": [0], "one": [1], "m777": [777], "many": [1 << 31]}
+    values = [numpy_helper.from_array(np.array(value, dtype=np.int64), name) for name, value in numbers.items()]
+    compilation, graphs = compiled(simple(tmp_path, shape, *nodes, initializer=values), [])
+    assert (compilation.engine, graphs) == (None, ())
+    assert compilation.reason == "ConstantOfShape: a size depends on values, which no analysis can bound"
 
 
 def test_files_beside_the_file_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""The life of one checker: a child of the zygote that opens no model's file, checks the graphs of one version and ends.
+
+It puts the same sandbox on as a host, without files to read. onnxruntime is imported after that, because it starts a
+thread, and before the graphs come, because that takes 40 ms in which another process still draws them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import orjson
+
+from serving.domain.compiled import Graph
+from serving.domain.errors import GraphRefused, ProtocolError
+from serving.host import sandbox
+from serving.host.graph_check.checking import Checked, check
+from serving.host.graph_check.requests import CheckerRequest, CheckRequest
+from serving.host.protocol import Frame, Kind
+from serving.host.stream import receive_frame, send_frame
+
+
+def main(sock: socket.socket, first: Frame) -> int:
+    """Run in a freshly forked process whose first frame was CHECKER; returns its exit status."""
+    request = CheckerRequest.model_validate_json(bytes(first.header))
+    parent = os.getppid()
+    sandbox.live_in(request.scratch)
+    held = sandbox.enter([], request.scratch, request.memory_bytes, parent)
+    sandbox.forbid_processes(held)
+    sandbox.lower_priority_of_this_thread()
+    send_frame(sock, Kind.CHECKER_READY, 0, held.model_dump_json().encode())
+    from serving.host.graph_check import trial  # noqa: F401, PLC0415  (onnxruntime starts a thread)
+
+    frame = receive_frame(sock)
+    if frame is None:
+        return 0
+    if frame.kind is not Kind.CHECK:
+        raise ProtocolError(f"a checker does not take {frame.kind.name}")
+    try:
+        checked = _check(frame)
+    except GraphRefused as error:
+        send_frame(sock, Kind.REFUSAL, 0, orjson.dumps({"detail": str(error)}))
+    else:
+        header = {
+            "bounds": checked.bounds.model_dump(mode="json"),
+            "bytes": [len(graph.content) for graph in checked.graphs],
+        }
+        send_frame(sock, Kind.CHECKED, 0, orjson.dumps(header), [graph.content for graph in checked.graphs])
+    return 0
+
+
+def _check(frame: Frame) -> Checked:
+    request = CheckRequest.model_validate_json(bytes(frame.header))
+    graphs, start = [], 0
+    for outputs, size in request.graphs:
+        graphs.append(Graph(frame.payload[start : start + size], outputs))
+        start += size
+    return check(graphs, request.signature, request.guard, request.most_rows)

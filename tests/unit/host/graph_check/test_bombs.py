@@ -1,0 +1,23 @@
+"""Graphs whose memory grows by values, by the square of the rows, or without reason: refused before anything runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from serving.domain.errors import GraphRefused
+from serving.host.graph_check.checking import bound
+from tests.unit.host.graph_check.bombs import BOMBS
+from tests.unit.host.graph_check.graphs import graph_of, signature
+
+TEXTS = {"split_texts", "words_of_texts", "kept_words", "doubled_texts", "long_texts_of_its_own"}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_without_being_run(name: str) -> None:
+    """Where its shapes are known after all, they are too large for a run of a single row."""
+    with pytest.raises(GraphRefused):
+        bound([graph_of(BOMBS[name]())], signature(texts=name in TEXTS))
+
+
+def test_there_are_bombs_of_many_kinds() -> None:
+    assert len(BOMBS) >= 50
