@@ -32,7 +32,6 @@ from serving.lifecycle.reconciler import HoldsStatus, Reconciler
 from serving.lifecycle.respawn import Respawn
 from serving.lifecycle.road import Road
 from serving.lifecycle.watcher import Watcher
-from serving.servable.turns import LEAST_THREADS, Turns
 from serving.settings import Settings
 from serving.store.listing import Store
 from serving.store.staging import Cache
@@ -61,21 +60,20 @@ class Service:
         workers = settings.candidate.concurrency
         self._candidates = ThreadPoolExecutor(workers, "serving-candidate", initializer=_lower_priority)
         self._respawns = ThreadPoolExecutor(RESPAWN_THREADS, "serving-respawn")
-        threads = max(LEAST_THREADS, _cores() + 1)  # one model may have all but one of them
-        self._predictions = ThreadPoolExecutor(threads, "serving-predict")
+        self._predictions = ThreadPoolExecutor(os.cpu_count(), "serving-predict")
         self._zygote = Zygote(sandbox.scrub(os.environ), settings.state.path / "scratch")
         cache = Cache(settings.state, settings.store.path, int(settings.store.max_artifact_mb * (1 << 20)))
         history = History(settings.state.path, _basis(settings), settings.state.history_rows, metrics.state_failed)
         journal = Journal(history, metrics)
         exclusion = Exclusion(journal)
         recall = Recall(cache, _basis(settings))
-        turns = Turns(self._predictions, threads)
-        runner = CandidateRunner(self._zygote, cache, recall, settings, loop, turns)
+        runner = CandidateRunner(self._zygote, cache, recall, settings, loop, self._predictions)
         activation = Activation(state, journal, self._post, loop)
         respawn = Respawn(runner, journal, self._respawns, self._post, loop, settings.candidate)
         road = Road(settings, journal, exclusion, activation, respawn, runner, self._candidates, self._post)
+        self._history = history
         self._watcher = Watcher(settings.store.path, settings.store.watch, self._wake)
-        lookout = Lookout(settings.store, Store(settings.store), self._watcher, metrics)
+        lookout = Lookout(settings.store, Store(settings.store), self._watcher, history, metrics)
         self._reconciler = Reconciler(state, lookout, cache, road, exclusion, journal, self._on_started)
         self.operator: Operator = ReconcilerOperator(
             state, self._reconciler, lookout, road, Operations(road, exclusion, journal), history
@@ -83,8 +81,17 @@ class Service:
         self.on_started: Callable[[Status], None] = lambda _: None
 
     def start(self) -> None:
-        """Start every process and thread; returns at once. Raises StateUnavailable if the state is another's."""
+        """Start every process and thread; returns at once.
+
+        Raises StateUnavailable if the state is another server's, or was written by a later release.
+        """
         self._lock = _lock(self._settings.state.path / LOCK_NAME)
+        try:
+            self._history.start()
+        except StateUnavailable:
+            if self._lock is not None:
+                self._lock.close()
+            raise
         self._zygote.start()
         self._reconciler.start()
         log.info("starting", version=__version__, store=str(self._settings.store.path))
@@ -117,11 +124,6 @@ class Service:
 
     def _on_started(self, status: Status) -> None:
         self.on_started(status)
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _lower_priority() -> None:

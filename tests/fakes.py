@@ -202,6 +202,13 @@ class FakeOperator:
         """Lift a quarantine."""
         return self._ask("release", model, version, actor)
 
+    async def accept_state_loss(self, actor: str) -> tuple[ModelSummary, ...]:
+        """Go on."""
+        self.calls.append(("accept_state_loss", actor))
+        if self.error is not None:
+            raise self.error
+        return tuple(self.status.models.values())
+
     async def refresh(self, actor: str) -> tuple[ModelSummary, ...]:
         """Look at the store."""
         self.calls.append(("refresh", actor))

@@ -1,4 +1,4 @@
-"""Operator calls: pin, unpin, rollback, release, refresh. Closed unless a token is configured."""
+"""Operator calls: pin, unpin, rollback, release, refresh, accept-state-loss. Closed unless a token is configured."""
 
 from __future__ import annotations
 
@@ -101,6 +101,13 @@ async def refresh(request: Request, actor: Actor) -> ActiveModels:
     """Return when a look at the store has been acted upon; evaluations it started may still run."""
     with audited("refresh", actor):
         return ActiveModels(models=await operator_of(request).refresh(actor))
+
+
+@router.post("/accept-state-loss", summary="Go on after the state was lost", responses=problems_of(503))
+async def accept_state_loss(request: Request, actor: Actor) -> ActiveModels:
+    """Let versions be activated again although pins and quarantines were lost with a damaged state database."""
+    with audited("accept-state-loss", actor):
+        return ActiveModels(models=await operator_of(request).accept_state_loss(actor))
 
 
 @contextmanager

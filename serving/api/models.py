@@ -42,7 +42,7 @@ async def list_models(request: Request) -> AllModels:
     """Say for every version in the store where it stands and why."""
     status: Status = request.app.state.status
     models = tuple(_with_versions(model) for _, model in sorted(status.models.items()))
-    return AllModels(models=models, store=status.store, sandbox=_sandbox(status))
+    return AllModels(models=models, store=status.store, state=status.state, sandbox=_sandbox(status))
 
 
 @router.get("/models/active", summary="What answers right now")

@@ -111,7 +111,7 @@ def is_probe(method: bytes, target: bytes) -> bool:
 def is_for_operators(path: str) -> bool:
     """Say whether a path belongs on the admin port alone: operator calls, history, metrics, the documentation."""
     match path.split("/"):
-        case ["", "refresh" | "metrics"]:
+        case ["", "refresh" | "accept-state-loss" | "metrics"]:
             return True
         case ["", "v2", "repository", *_]:
             return True

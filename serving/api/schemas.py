@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
-from serving.domain.status import HistoryEntry, ModelSummary, StoreStatus, VersionStatus
+from serving.domain.status import HistoryEntry, ModelSummary, StateStatus, StoreStatus, VersionStatus
 
 
 class Answer(BaseModel):
@@ -47,12 +47,13 @@ class ModelVersions(ModelSummary):
 
 
 class AllModels(Answer):
-    """Every model and version, whether the store can be listed, and the layers of the sandbox that held every host of
-    what is loaded (null while nothing is).
+    """Every model and version, whether the store can be listed, what is wrong with the state, and the layers of the
+    sandbox that held every host of what is loaded (null while nothing is).
     """
 
     models: tuple[ModelVersions, ...]
     store: StoreStatus
+    state: StateStatus = StateStatus()
     sandbox: Sandbox | None = None
 
 

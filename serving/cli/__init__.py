@@ -34,7 +34,10 @@ others: tuple[Callable[..., None], ...] = (
     operate.unpin,
     operate.rollback,
     operate.release,
+    operate.unload,
+    operate.load,
     operate.refresh,
+    operate.accept_state_loss,
     bench.bench,
 )
 for command in others:

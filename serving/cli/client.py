@@ -98,7 +98,8 @@ class Server:
         with error:
             raw = error.read(_MAX_ANSWER_BYTES)
         try:
-            detail = json.loads(raw)["detail"]
+            document = json.loads(raw)
+            detail = document["detail"] if "detail" in document else document["error"]
         except (ValueError, KeyError, TypeError):
             return one_line(f"{error.url} answered {error.code} {error.reason}; is it a serving server?")
         hint = (

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from serving.cli.client import Server, server_url, token_for
 from serving.cli.output import one_line, show, show_table
 from serving.domain.sandbox import Sandbox
-from serving.domain.status import HistoryEntry, ModelSummary
+from serving.domain.status import HistoryEntry, ModelSummary, StateStatus, StoreStatus
 from serving.settings import TokenScope, load_settings
 
 Url = Annotated[
@@ -38,8 +38,10 @@ class _Models(BaseModel):
     models: tuple[ModelSummary, ...]
 
 
-class _Sandboxed(BaseModel):
+class _Whole(BaseModel):
     sandbox: Sandbox | None = None
+    store: StoreStatus | None = None
+    state: StateStatus | None = None
 
 
 class _History(BaseModel):
@@ -54,15 +56,16 @@ def status(*, url: Url = None, token_file: ReadTokenFile = None, as_json: Json =
         show(json.dumps(answer, indent=2))
         return
     models = server.understand(_Models, answer).models
-    if not models:
+    whole = server.understand(_Whole, server.get("models"))
+    if models:
+        active = sum(model.active is not None for model in models)
+        show(f"{active} of {_counted(models)} active at {server.url}")
+        _show_models(models)
+    else:
         show(f"no models at {server.url}; 'serving publish' or 'serving demo' puts some into the store")
-        return
-    active = sum(model.active is not None for model in models)
-    show(f"{active} of {_counted(models)} active at {server.url}")
-    _show_models(models)
-    sandbox = server.understand(_Sandboxed, server.get("models")).sandbox
-    if sandbox is not None:
-        show(one_line(f"sandbox of every host: {sandbox}"))
+    _show_problems(whole)
+    if models and whole.sandbox is not None:
+        show(one_line(f"sandbox of every host: {whole.sandbox}"))
 
 
 def history(
@@ -129,6 +132,22 @@ def release(name: Name, version: Version, *, url: Url = None, token_file: TokenF
     show(f"{name}/{version} is released; {_now(server.understand(ModelSummary, answer))}")
 
 
+def unload(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None:
+    """Have nothing answer for a model, until it is loaded again.
+
+    A model whose files are no longer in the store is gone then.
+    """
+    _operator(url, token_file).post("v2", "repository", "models", name, "unload")
+    show(f"{name} is unloaded; 'serving load {name}' loads it again")
+
+
+def load(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None:
+    """Load a model again, and wait for the verdict on its newest version."""
+    server = _operator(url, token_file)
+    server.post("v2", "repository", "models", name, "load")
+    show(f"{name} is loaded; {_now(server.understand(ModelSummary, server.get('models', name, 'active')))}")
+
+
 def refresh(*, url: Url = None, token_file: TokenFile = None) -> None:
     """Have the server look at its store now."""
     server = _operator(url, token_file)
@@ -136,6 +155,16 @@ def refresh(*, url: Url = None, token_file: TokenFile = None) -> None:
     show(f"{server.url} has looked at its store: {_counted(models)}")
     if models:
         _show_models(models)
+
+
+def accept_state_loss(*, url: Url = None, token_file: TokenFile = None) -> None:
+    """Go on after a damaged state: versions are activated again.
+
+    Pins and quarantines were lost with it: set them anew where they are needed.
+    """
+    server = _operator(url, token_file)
+    models = server.understand(_Models, server.post("accept-state-loss")).models
+    show(f"{server.url} activates versions again: {_counted(models)}")
 
 
 def _reader(url: str | None, token_file: Path | None) -> Server:
@@ -158,8 +187,18 @@ def _counted(models: Sequence[ModelSummary]) -> str:
 def _show_models(models: Sequence[ModelSummary]) -> None:
     show_table(["MODEL", "ACTIVE", "ENGINE", "TARGET", "PINNED", "LAST FAILURE"], [_row(model) for model in models])
     for model in models:
-        if model.active and model.active.note:
-            show(one_line(f"{model.name}: {model.active.note}"))
+        notes = [model.active.note if model.active else None, model.problem]
+        for note in dict.fromkeys(filter(None, notes)):
+            show(one_line(f"{model.name}: {note}"))
+
+
+def _show_problems(whole: _Whole) -> None:
+    if whole.store is not None and whole.store.reason and not whole.store.is_available:
+        show(one_line(f"store: {whole.store.reason}"))
+    if whole.state is not None and whole.state.problem:
+        show(one_line(f"state: {whole.state.problem}"))
+    if whole.state is not None and whole.state.is_held:
+        show("only what was active answers, until 'serving accept-state-loss'")
 
 
 def _row(model: ModelSummary) -> list[str]:

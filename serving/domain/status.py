@@ -54,13 +54,16 @@ class Failure(Snapshot):
 
 
 class ModelSummary(Snapshot):
-    """One model in ``GET /models/active``. `unloaded`: an operator has it that no version is loaded."""
+    """One model in ``GET /models/active``. `unloaded`: an operator has unloaded it. `problem`: why the model does not
+    do what an operator has decided, such as a pin on a version that cannot be served.
+    """
 
     name: str
     active: ActiveStatus | None
     target: TargetStatus | None = None
     pinned: str | None = None
     unloaded: bool = False
+    problem: str | None = None
     last_failure: Failure | None = None
 
 
@@ -105,15 +108,24 @@ class StoreStatus(Snapshot):
     problems: tuple[str, ...] = ()
 
 
+class StateStatus(Snapshot):
+    """What is wrong with the state database, if anything. `is_held`: operators' decisions have been lost, so that
+    nothing is activated but what was active, until an operator accepts the loss.
+    """
+
+    problem: str | None = None
+    is_held: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """Everything the reconciler publishes. `has_started` turns true when the start-up pass has ended."""
 
     models: Mapping[str, ModelStatus] = field(default_factory=lambda: MappingProxyType({}))
     store: StoreStatus = field(default_factory=StoreStatus)
+    state: StateStatus = field(default_factory=StateStatus)
     has_started: bool = False
     is_stopping: bool = False
-    state_problem: str | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -175,6 +187,13 @@ class Operator(Protocol):
 
     async def release(self, model: str, version: str, actor: str) -> ModelSummary:
         """Lift the quarantine of a version and forget its verdict, so that it is evaluated anew."""
+        ...
+
+    async def accept_state_loss(self, actor: str) -> tuple[ModelSummary, ...]:
+        """Go on although operators' decisions have been lost with the state: versions are activated again.
+
+        Where nothing has been lost it changes nothing.
+        """
         ...
 
     async def refresh(self, actor: str) -> tuple[ModelSummary, ...]:

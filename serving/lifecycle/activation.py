@@ -44,14 +44,22 @@ class Activation:
         activate(self._state, self._state.active.with_model(model.name, reference))
 
     def activate(self, model: ModelRecord, record: VersionRecord) -> None:
-        """Let `record` answer from now on; what answered before becomes a standby."""
+        """Let `record` answer from now on; what answered before becomes a standby.
+
+        It is written down first: a server that is killed in between answers with it when it is started again, and no
+        client that has seen it answer sees an older version then.
+        """
         reach("before-activation")
+        report = record.report
+        self._journal.history.note_active(
+            record.id, report.signature if report else None, report.provenance if report else None
+        )
         previous = model.active
         if record in model.standbys:
             model.standbys.remove(record)
         if previous is not None:
             model.standbys.insert(0, previous)
-        model.active, model.activated_at = record, now_utc()
+        model.active, model.activated_at, model.kept = record, now_utc(), None
         self.publish(model)
         reach("activated")
         reason = f"replaces version '{previous.version}'" if previous else "first active version"
@@ -59,10 +67,6 @@ class Activation:
         if previous is not None:
             self._journal.move(previous, State.READY, f"standby; version '{record.version}' took over")
         self._journal.metrics.swapped(model.name)
-        report = record.report
-        self._journal.history.note_active(
-            record.id, report.signature if report else None, report.provenance if report else None
-        )
 
     def retire(self, model: ModelRecord, record: VersionRecord) -> None:
         """Take a version out of the reference, wait for its leases on the loop, then tear it down."""
@@ -87,14 +91,23 @@ class Activation:
         reach("retired")
         duration = time.monotonic() - began
         model.leaving.remove(record)
+        self._keep_unlisted(model, record)
         record.servable = None
         record.artifact = None
-        is_quarantined = (record.model, record.version, record.digest) in self._journal.history.quarantine
+        is_quarantined = self._journal.history.is_quarantined(record.model, record.version, record.digest)
         after = State.QUARANTINED if is_quarantined else State.RETIRED
         self._journal.move(record, after, "drained and unloaded")
         self._journal.metrics.drained(model.name, duration)
         if record.version not in {one.version for one in model.loaded}:
             self._journal.metrics.forget(model.name, record.version)
+
+    def _keep_unlisted(self, model: ModelRecord, record: VersionRecord) -> None:
+        """Let a model be loaded again that is unloaded and of which the store, as far as is known, has nothing."""
+        was_active = self._journal.history.active.get(model.name) == (record.version, record.digest)
+        if was_active and model.active is None and not model.listed:
+            model.kept = VersionRecord(
+                *(model.name, record.version, (), record.seen_at), digest=record.digest, artifact=record.artifact
+            )
 
 
 async def _drain_and_close(servable: Servable) -> None:

@@ -8,27 +8,27 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 import structlog
 
 from serving.domain.artifact import Artifact
-from serving.domain.errors import Cancelled, GraphRefused, HostFailed, NotPublished, ServingError
+from serving.domain.compiled import Compilation
+from serving.domain.errors import Cancelled, HostFailed, NotPublished, ServingError, StagingFailed
 from serving.domain.listing import Entry
-from serving.domain.report import COMPILE_GATE, CandidateReport, Evaluation, GateResult
+from serving.domain.report import CandidateReport, Evaluation, GateResult
 from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
 from serving.failpoints import reach
 from serving.host.client import evaluate
 from serving.host.evaluation import EvaluationRequest
 from serving.host.zygote import HostProcess, Zygote
-from serving.lifecycle.checking import GraphCheck, stays_hosted
 from serving.lifecycle.recall import Recall
 from serving.lifecycle.request import Comparison, evaluation_request
 from serving.servable.compiled import CompiledEngine
 from serving.servable.hosted import HostedEngine
 from serving.servable.servable import Servable
-from serving.servable.turns import Turns
 from serving.settings import Settings
 from serving.store.staging import Cache
 
@@ -49,6 +49,13 @@ class Staged:
 @dataclass(frozen=True, slots=True)
 class NotYet:
     """The files are not complete, or changed while they were read."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """The cached copy is not what was hashed while it was made."""
 
     reason: str
 
@@ -81,7 +88,11 @@ class Stopped:
     """It was cancelled."""
 
 
-Outcome = Staged | NotYet | Refused | Ready | Failed | Stopped
+Outcome = Staged | NotYet | Damaged | Refused | Ready | Failed | Stopped
+
+
+class CopyLost(ServingError):
+    """The cached copy of what is loaded is damaged, and cannot be renewed from the store."""
 
 
 @dataclass(eq=False)
@@ -92,15 +103,14 @@ class Candidate:
     version: str
     cancelled: threading.Event = field(default_factory=threading.Event)
     host: HostProcess | None = None
-    check: GraphCheck | None = None
     reason: str = ""
 
     def cancel(self) -> None:
-        """Stop it as soon as possible: staging stops at the next block, its processes are killed."""
+        """Stop it as soon as possible: staging stops at the next block, a host is killed."""
         self.cancelled.set()
-        for under_way in (self.host, self.check):
-            if under_way is not None:
-                under_way.kill()
+        host = self.host
+        if host is not None:
+            host.kill()
 
 
 class CandidateRunner:
@@ -113,14 +123,14 @@ class CandidateRunner:
         recall: Recall,
         settings: Settings,
         loop: asyncio.AbstractEventLoop,
-        turns: Turns,
+        predictions: Executor,
     ) -> None:
         self._zygote = zygote
         self._cache = cache
         self._recall = recall
         self._settings = settings
         self._loop = loop
-        self._turns = turns
+        self._predictions = predictions
         self._told: Sandbox | None = None
 
     def stage(self, candidate: Candidate, entry: Entry, quiet_seconds: float | None) -> Outcome:
@@ -153,14 +163,13 @@ class CandidateRunner:
             if kept is not None and kept.report.is_compiled:
                 log.info("evaluation_recalled", model=artifact.id.model, version=artifact.id.version)
                 return self._compiled(artifact, kept)
+            self._cache.verify(artifact, candidate.cancelled)
             known = kept.report.compilation if kept is not None else None
-            request = evaluation_request(artifact, self._settings, comparison, known)
-            try:
-                return self._evaluate(candidate, artifact, request, on_state, on_gate, on_lost, is_new=known is None)
-            except GraphRefused as error:
-                log.warning("graph_refused", model=artifact.id.model, version=artifact.id.version, reason=str(error))
-                request = evaluation_request(artifact, self._settings, comparison, stays_hosted(error))
-                return self._evaluate(candidate, artifact, request, lambda _: None, on_gate, on_lost, is_new=True)
+            return self._evaluate(candidate, artifact, comparison, known, on_state, on_gate, on_lost)
+        except Cancelled:
+            return Stopped()
+        except StagingFailed as error:
+            return Damaged(str(error))
         except HostFailed as error:
             return Stopped() if candidate.cancelled.is_set() else Failed(str(error), is_host_death=True)
 
@@ -168,42 +177,29 @@ class CandidateRunner:
         self,
         candidate: Candidate,
         artifact: Artifact,
-        request: EvaluationRequest,
+        comparison: Comparison,
+        known: Compilation | None,
         on_state: Callable[[State], None],
         on_gate: Callable[[GateResult], None],
         on_lost: Callable[[HostedEngine], None],
-        *,
-        is_new: bool,
     ) -> Outcome:
-        """Evaluate in a fresh host, and keep what `is_new` of it.
-
-        Raises HostFailed, and GraphRefused when there are graphs that must not run in this process.
-        """
-        candidate.check = check = GraphCheck(self._zygote, request, candidate.cancelled)
-
         def started(gate: str) -> None:
             if gate in _STATE_OF_GATE:
                 on_state(_STATE_OF_GATE[gate])
-            if gate == COMPILE_GATE and request.may_compile:
-                check.start()
 
-        try:
-            host, evaluation = self._run(candidate, request, started, on_gate)
-            reach("evaluated")
-            self._tell(evaluation.report.sandbox)
-            if candidate.cancelled.is_set():
-                host.close()
-                return Stopped()
-            if evaluation.report.refusal is not None:
-                return Refused(evaluation.report)
-            if evaluation.report.is_compiled:
-                evaluation = check.check(evaluation)
-        finally:
-            check.close()
-        if is_new:
+        request = evaluation_request(artifact, self._settings, comparison, known)
+        host, evaluation = self._run(candidate, request, started, on_gate)
+        reach("evaluated")
+        report = evaluation.report
+        self._tell(report.sandbox)
+        if candidate.cancelled.is_set():
+            host.close()
+            return Stopped()
+        if report.refusal is not None:
+            return Refused(report)
+        if known is None:
             evaluation = self._recall.keep(artifact, evaluation)
         reach("evaluation-kept")
-        report = evaluation.report
         if report.is_compiled:
             return self._compiled(artifact, evaluation)
         engine = HostedEngine(report.engine or "unknown", on_lost, max_batch_rows=self._settings.engine.max_batch_rows)
@@ -219,13 +215,10 @@ class CandidateRunner:
 
     def _compiled(self, artifact: Artifact, evaluation: Evaluation) -> Outcome:
         report = evaluation.report
-        compilation = report.compilation
-        if report.signature is None or compilation is None or compilation.bounds is None:
-            return Failed("a compiled form came without a signature, a proof or bounds")
+        if report.signature is None or report.compilation is None:
+            return Failed("a compiled form came without a signature or a proof")
         try:
-            engine = CompiledEngine(
-                evaluation.graphs, report.signature, compilation.guard, compilation.bounds, self._turns
-            )
+            engine = CompiledEngine(evaluation.graphs, report.signature, report.compilation.guard, self._predictions)
             engine.warm_up()
         except ServingError as error:
             return Failed(str(error))
@@ -234,12 +227,12 @@ class CandidateRunner:
     def respawn(self, engine: HostedEngine, artifact: Artifact, entry: Entry | None) -> str | None:
         """Bring another host for a servable whose host died; returns why it did not work, or None.
 
-        With `entry` the cached copy is first renewed from the store, should it have been damaged.
+        The cached copy is hashed first, and renewed from the store (`entry`) when it is damaged. Raises CopyLost when
+        it cannot be.
         """
         reach("respawn")
         candidate = Candidate(artifact.id.model, artifact.id.version)
-        if entry is not None:
-            self.stage(candidate, entry, artifact.quiet_seconds)
+        self._renew_if_damaged(candidate, artifact, entry)
         request = evaluation_request(artifact, self._settings, is_respawn=True)
         try:
             host, (report, _) = self._run(candidate, request, lambda _: None, lambda _: None)
@@ -249,6 +242,21 @@ class CandidateRunner:
         except HostFailed as error:
             return str(error)
         return None
+
+    def _renew_if_damaged(self, candidate: Candidate, artifact: Artifact, entry: Entry | None) -> None:
+        try:
+            self._cache.verify(artifact, candidate.cancelled)
+            return
+        except StagingFailed as error:
+            damage = str(error)
+        log.warning("copy_damaged", model=candidate.model, version=candidate.version, reason=damage)
+        if entry is None:
+            raise CopyLost(f"{damage}, and the store does not have these bytes any more")
+        outcome = self.stage(candidate, entry, artifact.quiet_seconds)
+        if not isinstance(outcome, Staged) or outcome.artifact.id != artifact.id:
+            reason = outcome.reason if isinstance(outcome, NotYet | Failed) else "the store has other bytes now"
+            raise CopyLost(f"{damage}, and it cannot be renewed from the store: {reason}")
+        log.info("copy_renewed", model=candidate.model, version=candidate.version)
 
     def _run(
         self,

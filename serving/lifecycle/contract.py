@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from serving.lifecycle.history import Contract, History
 from serving.lifecycle.records import ModelRecord
+from serving.lifecycle.remembered import Contract, Remembered
 
 
-def contract_of(model: ModelRecord, history: History) -> Contract | None:
+def contract_of(model: ModelRecord, history: Remembered) -> Contract | None:
     """Return the contract of the active version, or of the one that was active last while the store still has it.
 
     Otherwise a version its clients cannot use would get in by a restart, when nothing is active yet. Reconciler thread

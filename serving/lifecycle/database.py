@@ -1,9 +1,19 @@
-"""The SQLite file behind the history: opening it, its tables, and what happens when it cannot be used."""
+"""The SQLite file behind the history: opening it, its tables, whether it is whole, and a copy of it.
+
+SQLite finds torn pages, not a changed byte in a value. So the tables with operators' decisions are sealed: with each
+decision a sum over their rows is written, and counted. A file whose seal does not fit, or with a smaller count than its
+copy, has lost decisions.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+import stat
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,99 +21,275 @@ from serving.domain.errors import StateUnavailable
 from serving.failpoints import reach
 
 BUSY_SECONDS = 5.0
+SCHEMA_VERSION = 1
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS transitions (
-    id INTEGER PRIMARY KEY, at TEXT NOT NULL, model TEXT NOT NULL, version TEXT, digest TEXT, before TEXT, after TEXT,
-    actor TEXT NOT NULL, event TEXT NOT NULL, reason TEXT, duration_seconds REAL);
-CREATE INDEX IF NOT EXISTS transitions_by_model ON transitions (model, id);
-CREATE TABLE IF NOT EXISTS pins (model TEXT PRIMARY KEY, version TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS unloaded (model TEXT PRIMARY KEY);
-CREATE TABLE IF NOT EXISTS quarantine (
-    model TEXT NOT NULL, version TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (model, version, digest));
-CREATE TABLE IF NOT EXISTS refusals (
-    model TEXT NOT NULL, version TEXT NOT NULL, digest TEXT NOT NULL, at TEXT NOT NULL, basis TEXT NOT NULL,
-    against TEXT, report TEXT NOT NULL, PRIMARY KEY (model, version, digest));
-CREATE TABLE IF NOT EXISTS accepted (
-    model TEXT NOT NULL, version TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (model, version));
-CREATE TABLE IF NOT EXISTS lone (
-    model TEXT NOT NULL, digest TEXT NOT NULL, version TEXT NOT NULL, PRIMARY KEY (model, digest));
-CREATE TABLE IF NOT EXISTS active (model TEXT PRIMARY KEY, version TEXT NOT NULL, digest TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS contracts (
-    model TEXT PRIMARY KEY, version TEXT NOT NULL, digest TEXT NOT NULL, signature TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS signed (model TEXT PRIMARY KEY, provenance TEXT NOT NULL);
-"""
+_MAGIC = b"SQLite format 3\0"
+_HEADER_BYTES = 100
+_VERSION_AT = 60  # of user_version in the header: https://sqlite.org/fileformat2.html
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_TABLES = {
+    "transitions": "id INTEGER PRIMARY KEY, at TEXT NOT NULL, model TEXT NOT NULL, version TEXT, digest TEXT,"
+    " before TEXT, after TEXT, actor TEXT NOT NULL, event TEXT NOT NULL, reason TEXT, duration_seconds REAL",
+    "pins": "model TEXT PRIMARY KEY, version TEXT NOT NULL",
+    "unloaded": "model TEXT PRIMARY KEY",
+    "quarantine": "model TEXT NOT NULL, version TEXT NOT NULL, digest TEXT NOT NULL,"
+    " PRIMARY KEY (model, version, digest)",
+    "refusals": "model TEXT NOT NULL, version TEXT NOT NULL, digest TEXT NOT NULL, at TEXT NOT NULL,"
+    " basis TEXT NOT NULL, against TEXT, report TEXT NOT NULL, PRIMARY KEY (model, version, digest)",
+    "accepted": "model TEXT NOT NULL, version TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (model, version)",
+    "lone": "model TEXT NOT NULL, digest TEXT NOT NULL, version TEXT NOT NULL, PRIMARY KEY (model, digest)",
+    "active": "model TEXT PRIMARY KEY, version TEXT NOT NULL, digest TEXT NOT NULL",
+    "contracts": "model TEXT PRIMARY KEY, version TEXT NOT NULL, digest TEXT NOT NULL, signature TEXT NOT NULL",
+    "signed": "model TEXT PRIMARY KEY, provenance TEXT NOT NULL",
+    "facts": "name TEXT PRIMARY KEY, value TEXT NOT NULL",
+}
+_INDEX = "CREATE INDEX IF NOT EXISTS transitions_by_model ON transitions (model, id)"
+_SEALED = (
+    "SELECT model, version FROM pins ORDER BY 1, 2",
+    "SELECT model FROM unloaded ORDER BY 1",
+    "SELECT model, version, digest FROM quarantine ORDER BY 1, 2, 3",
+    "SELECT name, value FROM facts WHERE name IN ('decisions', 'held') ORDER BY 1",
+)
 
 Statement = tuple[str, Sequence[Any]]
 
 
+class StateDamaged(StateUnavailable):
+    """The file is not what was written."""
+
+
+class StateTooNew(StateUnavailable):
+    """The file was written by a later release: this one does not touch it."""
+
+
 class Database:
-    """One writing connection, for the reconciler's thread. Every method raises StateUnavailable when SQLite does."""
+    """One writing connection, for one thread at a time. Every method raises StateUnavailable when SQLite does.
+
+    `decisions` counts the operators' decisions that the file holds.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.decisions = 0
         self._connection: sqlite3.Connection | None = None
 
-    def open(self) -> None:
-        """Open or create the file in WAL mode. Blocks."""
+    @property
+    def exists(self) -> bool:
+        """Whether anything is there, even if it cannot be used; a file without a byte is nothing."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.executescript(_SCHEMA)
-            self._connection = connection
-        except (sqlite3.Error, OSError) as error:
-            raise StateUnavailable(f"{self.path} cannot be used: {error}") from None
+            found = os.lstat(self.path)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return not stat.S_ISREG(found.st_mode) or found.st_size > 0 or _has_bytes(wal_of(self.path))
+
+    def open(self) -> None:
+        """Open or create the file in WAL mode and look whether it is whole. Blocks.
+
+        Raises StateTooNew before anything is written, StateDamaged, or StateUnavailable when it cannot be told.
+        """
+        if self.exists:
+            _check_header(self.path)
+            with _explained(self.path, "read"), closing(_connect_to_read(self.path)) as connection:
+                _refuse_newer(self.path, connection)
+        try:
+            with _explained(self.path, "used"):
+                self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                self._connection = _connect(self.path)
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("PRAGMA synchronous = NORMAL")
+                _bring_up_to_date(self.path, self._connection)
+                self.decisions = _check(self.path, self._connection)
+        except StateUnavailable:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the file; safe when it never opened."""
         if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+            connection, self._connection = self._connection, None
+            with suppress(sqlite3.Error):  # of a damaged file
+                connection.close()
 
     def read(self, query: str) -> list[tuple[Any, ...]]:
         """Return all rows of `query`."""
-        try:
+        with _explained(self.path, "read"):
             return list(self._opened().execute(query))
-        except sqlite3.Error as error:
-            raise StateUnavailable(f"{self.path} cannot be read: {error}") from None
 
-    def write(self, statements: Iterable[Statement], *, is_durable: bool = False) -> None:
+    def write(self, statements: Iterable[Statement], *, is_decision: bool = False) -> None:
         """Run statements in one transaction.
 
-        With `is_durable` it is on the disk when this returns; otherwise a power cut may lose it, but never half of it.
+        An operator's decision is sealed, and on the disk when this returns; otherwise a power cut may lose what was
+        written, but never half of it.
         """
-        try:
+        with _explained(self.path, "written"):
             connection = self._opened()
-            connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+            connection.execute(f"PRAGMA synchronous = {'FULL' if is_decision else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 for statement, values in statements:
                     connection.execute(statement, values)
+                decisions = _seal(connection) if is_decision else self.decisions
                 reach("state-write")
                 connection.execute("COMMIT")
             except sqlite3.Error:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as error:
-            raise StateUnavailable(f"{self.path} cannot be written: {error}") from None
+            self.decisions = decisions
+
+    def copy_to(self, path: Path) -> None:
+        """Write a copy to a new file, look whether it is whole, and make it durable. Blocks."""
+        ends_at = time.monotonic() + BUSY_SECONDS
+
+        def give_up(*_: int) -> None:  # SQLite would wait for ever for a process that holds the file
+            if time.monotonic() > ends_at:
+                raise sqlite3.OperationalError("the database is locked")
+
+        with _explained(path, "written"), closing(_connect(path)) as copy:
+            self._opened().backup(copy, progress=give_up)
+            copy.execute("PRAGMA journal_mode = DELETE")
+            _check(path, copy)
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
-            self.open()
-        assert self._connection is not None
+            raise StateUnavailable(f"{self.path.name} is not open")
         return self._connection
+
+
+def create(path: Path, held: str | None = None) -> None:
+    """Write a new, empty database to a new file, durably; `held` is why nothing may be activated from it."""
+    with _explained(path, "written"), closing(_connect(path)) as connection:
+        _bring_up_to_date(path, connection, held)
+
+
+def decisions_of(path: Path) -> int:
+    """Return how many decisions a whole file holds, without changing anything. Raises what `Database.open` raises."""
+    _check_header(path)
+    with _explained(path, "read"), closing(_connect_to_read(path)) as connection:
+        _refuse_newer(path, connection)
+        return _check(path, connection)
+
+
+def wal_of(path: Path) -> Path:
+    """Return where SQLite keeps what it has not moved into the file yet."""
+    return path.with_name(path.name + "-wal")
 
 
 def read_once(path: Path, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Run one query over a connection of its own, from any thread, beside the writer. Raises StateUnavailable."""
+    with _explained(path, "read"), closing(_connect_to_read(path)) as connection:
+        return list(connection.execute(query, values))
+
+
+def _check(path: Path, connection: sqlite3.Connection) -> int:
+    """Return how many decisions a whole file holds; raises StateDamaged or sqlite3.Error for any other."""
+    (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if said != "ok":
+        raise StateDamaged(f"{path.name} is damaged: {' '.join(said.split())}")
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if missing := sorted(_TABLES.keys() - tables):
+        raise StateDamaged(f"{path.name} is damaged: its table {missing[0]} is gone")
+    facts = dict(connection.execute("SELECT name, value FROM facts"))
+    decisions = str(facts.get("decisions"))
+    if facts.get("seal") != _sum(connection) or not decisions.isdecimal():
+        raise StateDamaged(f"{path.name} is damaged: it does not hold the decisions that were written")
+    return int(decisions)
+
+
+def _check_header(path: Path) -> None:
+    """Raise what the first bytes of a file give reason to; SQLite is not asked about anything that is no file."""
     try:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_SECONDS)
-        try:
-            return list(connection.execute(query, values))
-        finally:
-            connection.close()
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise StateUnavailable(f"{path.name} cannot be used: it is not a file")
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except FileNotFoundError:
+        raise StateDamaged(f"{path.name} is a link that leads nowhere") from None
+    except OSError as error:
+        raise StateUnavailable(f"{path.name} cannot be used: {error.strerror}") from None
+    if len(header) < _HEADER_BYTES or not header.startswith(_MAGIC):
+        raise StateDamaged(f"{path.name} is no database")
+    _refuse_version(path, int.from_bytes(header[_VERSION_AT : _VERSION_AT + 4], "big", signed=True))
+
+
+def _refuse_newer(path: Path, connection: sqlite3.Connection) -> None:
+    _refuse_version(path, connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _refuse_version(path: Path, version: int) -> None:
+    if version > SCHEMA_VERSION:
+        raise StateTooNew(
+            f"{path} was written by a later release (its version is {version}, this release knows {SCHEMA_VERSION}): "
+            "start that release, or give this one another state.path"
+        )
+
+
+def _bring_up_to_date(path: Path, connection: sqlite3.Connection, held: str | None = None) -> None:
+    """Make the tables of a new file, or of one from before there were seals, in one transaction."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
+        return
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
+        raise StateDamaged(f"{path.name} is damaged: its version is gone")
+    connection.execute("BEGIN IMMEDIATE")
+    for name, columns in _TABLES.items():
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
+    connection.execute(_INDEX)
+    if held is not None:
+        connection.execute("INSERT INTO facts VALUES ('held', ?)", (held,))
+    _seal(connection)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+
+
+def _seal(connection: sqlite3.Connection) -> int:
+    """Count a decision and write the sum over all of them; returns the count."""
+    row = connection.execute("SELECT value FROM facts WHERE name = 'decisions'").fetchone()
+    decisions = int(row[0]) + 1 if row else 1
+    connection.execute("INSERT OR REPLACE INTO facts VALUES ('decisions', ?)", (str(decisions),))
+    connection.execute("INSERT OR REPLACE INTO facts VALUES ('seal', ?)", (_sum(connection),))
+    return decisions
+
+
+def _sum(connection: sqlite3.Connection) -> str:
+    rows = [connection.execute(query).fetchall() for query in _SEALED]
+    return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.text_factory = _decode
+    return connection
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.text_factory = _decode
+    return connection
+
+
+def _decode(raw: bytes) -> str:
+    return raw.decode(errors="replace")  # a damaged letter is a wrong value, not an exception
+
+
+def _has_bytes(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+@contextmanager
+def _explained(path: Path, verb: str) -> Iterator[None]:
+    """Raise what SQLite or the disk says of a file as StateDamaged or StateUnavailable."""
+    try:
+        yield
     except sqlite3.Error as error:
-        raise StateUnavailable(f"{path} cannot be read: {error}") from None
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
+            raise StateDamaged(f"{path.name} is damaged: {error}") from None
+        raise StateUnavailable(f"{path.name} cannot be {verb}: {error}") from None
+    except OSError as error:
+        raise StateUnavailable(f"{path.name} cannot be {verb}: {error}") from None

@@ -17,6 +17,7 @@ from serving.domain.version import order_key
 from serving.lifecycle.candidate import (
     Candidate,
     CandidateRunner,
+    Damaged,
     Failed,
     NotYet,
     Outcome,
@@ -108,7 +109,9 @@ class Evaluations:
     # -----------------------------------------------------------------------------------------------------------------
 
     def _enter(self, record: VersionRecord, state: State) -> None:
-        if record.state in _FINAL:
+        if record.state is State.QUARANTINED and record.digest is None:
+            self._journal.move(record, State.DISCOVERED, "its bytes are compared with those in quarantine")
+        elif record.state in _FINAL:
             self._journal.move(record, State.DISCOVERED, "may be tried again")
         self._journal.move(record, state)
 
@@ -146,7 +149,10 @@ class Evaluations:
         match outcome:
             case Staged():
                 self._on_staged(model, record, outcome)
+            case Damaged(reason):
+                self._damaged(model, record, reason)
             case NotYet(reason):
+                record.postponements += 1
                 record.not_before = time.monotonic() + max(self._settings.store.settle_seconds, 0.05)
                 self._journal.move(record, State.DISCOVERED, f"not complete yet: {reason}")
             case Stopped():
@@ -161,6 +167,16 @@ class Evaluations:
                 self._failed(model, record, outcome)
             case Ready():
                 self._ready(model, record, outcome)
+
+    def _damaged(self, model: ModelRecord, record: VersionRecord, reason: str) -> None:
+        """The cached copy is not what it was: it is renewed from the store, where that has the files."""
+        record.artifact = None
+        record.failures += 1
+        record.not_before = time.monotonic() + self._settings.candidate.wait_seconds(record.failures)
+        self._journal.move(record, State.DISCOVERED, reason)
+        if record is model.kept:
+            model.kept = None
+            log.error("not_restored", model=model.name, version=record.version, reason=reason)
 
     def _failed(self, model: ModelRecord, record: VersionRecord, outcome: Failed) -> None:
         gate = record.state.value.lower()
@@ -183,7 +199,7 @@ class Evaluations:
             if record.state in (State.LOADING, State.VALIDATING) and record.state is not state:
                 self._journal.move(record, state)
         record.servable, record.report = outcome.servable, outcome.report
-        record.failures = record.host_deaths = 0
+        record.failures = record.host_deaths = record.postponements = 0
         model.standbys.append(record)
         if record.artifact is not None and record.artifact.file(MANIFEST_NAME) is not None:
             self._journal.history.note_accepted(record.id)

@@ -2,68 +2,110 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from serving.domain.state import State
 from serving.lifecycle.contract import contract_of
-from serving.lifecycle.history import Refusal
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord
+from serving.lifecycle.remembered import Refusal
+
+PUBLISHED_GATE = "published"
 
 _NOT_LOADED = frozenset({State.DISCOVERED, State.REJECTED, State.FAILED, State.RETIRED, State.STAGING})
+_HELD = "operators' decisions have been lost; it waits until that is accepted"
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """What keeps a version from being a candidate: the gate that refused it, if one did, and why."""
+
+    evidence: str
+    gate: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.gate}: {self.evidence}" if self.gate else self.evidence
+
+
+_IN_QUARANTINE = Obstacle("in quarantine")
 
 
 class Exclusion:
-    """Reconciler thread only."""
+    """Reconciler thread only.
+
+    Decisions and verdicts are about bytes. Before these have been read since a start there is only a name: then
+    operators' calls go by what is known of that name, while the policy has the bytes read.
+    """
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._history = journal.history
 
     def is_quarantined(self, record: VersionRecord) -> bool:
-        """Whether an operator has put these bytes in quarantine."""
-        return (record.model, record.version, record.digest) in self._journal.history.quarantine
+        """Whether an operator has put these bytes in quarantine, or some of this name when they are not known yet."""
+        return self._history.is_quarantined(record.model, record.version, record.digest)
 
-    def why_excluded(self, model: ModelRecord, record: VersionRecord) -> str | None:
-        """Say why a version cannot be a candidate as it is, or None when it can."""
-        if self.is_quarantined(record):
-            return "in quarantine"
+    def is_refused(self, model: ModelRecord, record: VersionRecord) -> bool:
+        """Whether there is a verdict over these bytes that stands."""
+        return self._verdict(model, record) is not None
+
+    def why_excluded(self, model: ModelRecord, record: VersionRecord) -> Obstacle | None:
+        """Say why a version cannot be a candidate as it is, or None when it can, or when that is not known yet."""
+        if record.digest is not None and self.is_quarantined(record):
+            return _IN_QUARANTINE
         if record.entry is not None and record.entry.problem is not None:
-            return f"published: {record.entry.problem}"
-        refusal = self._refusal(record)
-        if refusal is None:
-            return None
-        if refusal.against is not None:
-            contract = contract_of(model, self._journal.history)
-            if contract is None or refusal.against != contract.digest:
-                return None
-        gate = refusal.report.refusal
-        return f"{gate.gate}: {gate.evidence}" if gate else "refused before"
+            return Obstacle(record.entry.problem, PUBLISHED_GATE)
+        return None if record.digest is None else self._verdict(model, record)
 
     def is_excluded(self, model: ModelRecord, record: VersionRecord) -> bool:
         """Whether a version cannot be a candidate as it is."""
         return self.why_excluded(model, record) is not None
+
+    def why_not_chosen(self, model: ModelRecord, record: VersionRecord) -> Obstacle | None:
+        """Say why an operator cannot choose a version: it is excluded, or what is known of its name says so."""
+        if self.is_quarantined(record):
+            return _IN_QUARANTINE
+        return self.why_excluded(model, record) or self._verdict(model, record)
 
     def mark(self, model: ModelRecord) -> None:
         """Let the states of versions that are not loaded say what holds them back, or that nothing does."""
         for record in model.listed.values():
             if record is model.running or record.servable is not None:
                 continue
-            reason = self.why_excluded(model, record)
-            if reason is None:
+            is_quarantined = self.is_quarantined(record)
+            obstacle = self.why_excluded(model, record) or (_IN_QUARANTINE if is_quarantined else None)
+            if obstacle is None:
                 if record.state in (State.STAGING, State.QUARANTINED):
                     self._journal.move(record, State.DISCOVERED, "waits for its turn")
+                self._mark_held(record)
                 continue
-            is_quarantined = self.is_quarantined(record)
             after = State.QUARANTINED if is_quarantined else State.REJECTED
             if record.state is not after and after is not State.REJECTED:
-                self._journal.move(record, after, reason)
+                self._journal.move(record, after, str(obstacle))
             elif record.state in _NOT_LOADED and record.state is not after:
-                self._remember(model, record, reason)
+                self._remember(model, record, obstacle)
 
-    def _remember(self, model: ModelRecord, record: VersionRecord, reason: str) -> None:
+    def _mark_held(self, record: VersionRecord) -> None:
+        before, after = (None, _HELD) if self._history.held is not None else (_HELD, None)
+        if record.state is State.DISCOVERED and record.reason == before:
+            record.reason = after
+            record.touch()
+
+    def _remember(self, model: ModelRecord, record: VersionRecord, obstacle: Obstacle) -> None:
         """These bytes were refused before, perhaps by an earlier run of the server: the verdict stands."""
-        refusal = self._refusal(record)
+        refusal = None if record.digest is None else self._history.refusals.get(record.id)
         record.report = refusal.report if refusal else None
-        gate, _, evidence = reason.partition(": ")
-        self._journal.fail(model, record, State.REJECTED, gate, evidence)
+        self._journal.fail(model, record, State.REJECTED, obstacle.gate or PUBLISHED_GATE, obstacle.evidence)
 
-    def _refusal(self, record: VersionRecord) -> Refusal | None:
-        return None if record.digest is None else self._journal.history.refusals.get(record.id)
+    def _verdict(self, model: ModelRecord, record: VersionRecord) -> Obstacle | None:
+        """Return the verdict that stands over these bytes; over any of this name when they are not known yet."""
+        for one in self._history.refusals_of(record.model, record.version, record.digest):
+            refusal = self._history.refusals[one]
+            if refusal.against is None or self._is_against_contract(model, refusal):
+                result = refusal.report.refusal
+                return Obstacle(result.evidence, result.gate) if result else Obstacle("refused before")
+        return None
+
+    def _is_against_contract(self, model: ModelRecord, refusal: Refusal) -> bool:
+        contract = contract_of(model, self._history)
+        return contract is not None and refusal.against == contract.digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import structlog
@@ -9,7 +10,9 @@ import structlog
 from serving.domain.errors import StoreUnavailable
 from serving.domain.listing import Listing
 from serving.domain.status import StoreStatus
+from serving.lifecycle.history import History
 from serving.lifecycle.records import now_utc
+from serving.lifecycle.remembered import KnownStore
 from serving.lifecycle.watcher import Watcher
 from serving.settings import StoreSettings
 from serving.store.listing import Store
@@ -23,13 +26,17 @@ log = structlog.get_logger("serving.lookout")
 
 
 class Lookout:
-    """Reconciler thread only, except `wake`. `status` is what the outside is told of the store.
+    """Reconciler thread only, except `wake`. `status` is what the outside is told of the store, `path` where it is.
 
     A look is due when something woke us, when the last one is long ago, and when another directory has taken the
     store's place. A change found without any event having announced it makes events suspect.
     """
 
-    def __init__(self, settings: StoreSettings, store: Store, watcher: Watcher, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: StoreSettings, store: Store, watcher: Watcher, history: History, metrics: Metrics
+    ) -> None:
+        self.path = os.path.abspath(settings.path)  # noqa: PTH100  (Path.absolute leaves '..' in it)
+        self._history = history
         self._settings = settings
         self._store = store
         self._watcher = watcher
@@ -76,7 +83,8 @@ class Lookout:
         began = time.monotonic()
         self._was_woken, self._is_woken = self._is_woken, False
         try:
-            listing = self._store.list()
+            listing = self._store.list({model: version for model, (version, _) in self._history.active.items()})
+            self._refuse_unmounted(listing)
         except StoreUnavailable as error:
             self._lost(str(error))
             return None
@@ -90,6 +98,20 @@ class Lookout:
         interval = self._settings.poll_seconds if is_polling else self._settings.resync_seconds
         self._next_resync = time.monotonic() + max(interval, PAUSE_PER_LISTING * duration)
         return listing
+
+    def _refuse_unmounted(self, listing: Listing) -> None:
+        """Raise StoreUnavailable for an empty directory on another device than that which held the models: what is
+        there when a volume is not mounted. One with models in it is a store, wherever it is.
+        """
+        here = KnownStore(self.path, listing.root[0])
+        known = self._history.store
+        if listing.models:
+            self._history.note_store(here)
+        elif known is not None and known.path == here.path and known.device != here.device:
+            raise StoreUnavailable(
+                f"the store '{self._settings.path}' is empty and on another device than the models were: "
+                "its volume does not seem to be mounted"
+            )
 
     def took_in(self, listing: Listing, *, is_changed: bool) -> None:
         """The listing has been taken in, and differed (or not) from the one before."""

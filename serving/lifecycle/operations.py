@@ -17,42 +17,46 @@ class Operations:
         self._road = road
         self._exclusion = exclusion
         self._journal = journal
+        self._history = journal.history
 
     def pin(self, name: str, version: str, actor: str) -> None:
         """Serve exactly `version` from now on."""
         model = self._model(name)
+        if self._history.pins.get(name) == version:
+            return
         record = model.find(version)
         if record is None:
+            self._refuse_unread(model, version)
             raise UnknownVersion(f"'{name}' has no version '{version}' (it has {_names(model)})")
-        if self._journal.history.pins.get(name) == version:
-            return
-        reason = self._exclusion.why_excluded(model, record)
-        if reason is not None:
+        obstacle = self._exclusion.why_not_chosen(model, record)
+        if obstacle is not None:
             advice = f"POST /models/{name}/versions/{version}/release lets it be tried again"
-            raise OperationRefused(f"version '{version}' cannot be pinned: {reason}; {advice}")
-        self._journal.history.pin(name, version)
+            raise OperationRefused(f"version '{version}' cannot be pinned: {obstacle}; {advice}")
+        if record.is_copy_lost:
+            raise OperationRefused(f"version '{version}' cannot be pinned: {record.host_problem}")
+        self._history.pin(name, version)
         self._journal.operator(model, "pin", actor, version, None)
 
     def unpin(self, name: str, actor: str) -> None:
         """Follow the newest valid version again."""
         model = self._model(name)
-        pinned = self._journal.history.pins.get(name)
+        pinned = self._history.pins.get(name)
         if pinned is not None:
-            self._journal.history.pin(name, None)
+            self._history.pin(name, None)
             self._journal.operator(model, "unpin", actor, pinned, None)
 
     def unload(self, name: str, actor: str) -> None:
         """Load no version of the model, and let go of those that are loaded, until `load`."""
         model = self._model(name)
-        if name not in self._journal.history.unloaded:
-            self._journal.history.unload(name)
+        if name not in self._history.unloaded:
+            self._history.unload(name)
             self._journal.operator(model, "unload", actor, model.active.version if model.active else None, None)
 
     def load(self, name: str, actor: str) -> None:
         """Lift `unload`."""
         model = self._model(name)
-        if name in self._journal.history.unloaded:
-            self._journal.history.load(name)
+        if name in self._history.unloaded:
+            self._history.load(name)
             self._journal.operator(model, "load", actor, None, None)
 
     def rollback(self, name: str, actor: str, expected: str | None) -> None:
@@ -62,25 +66,26 @@ class Operations:
         if active is None:
             raise OperationRefused(f"'{name}' has no active version to leave")
         if expected is not None and expected != active.version:
-            if self._is_quarantined_name(name, expected):
+            if self._history.is_quarantined(name, expected, None):
                 return
             raise OperationRefused(f"version '{expected}' is not active, '{active.version}' is; nothing was changed")
         if self._exclusion.is_quarantined(active):
             return
-        if name in self._journal.history.pins:
+        if name in self._history.pins:
             raise OperationRefused(f"'{name}' is pinned to '{active.version}'; unpin it first")
         if not self._has_alternative(model, active):
             raise OperationRefused(f"'{name}' has no other valid version than '{active.version}' to go back to")
-        self._journal.history.quarantine_version(active.id)
+        self._history.quarantine_version(active.id)
         self._journal.operator(model, "rollback", actor, active.version, "put in quarantine")
 
     def release(self, name: str, version: str, actor: str) -> None:
         """Lift the quarantine of a version and forget its verdict."""
         model = self._model(name)
         record = model.find(version)
-        if record is None and not self._is_quarantined_name(name, version):
+        is_known = self._history.is_quarantined(name, version, None) or self._history.refusals_of(name, version, None)
+        if record is None and not is_known:
             raise UnknownVersion(f"'{name}' has no version '{version}' (it has {_names(model)})")
-        self._journal.history.release(name, version, record.digest if record else None)
+        self._history.release(name, version, record.digest if record else None)
         self._journal.operator(model, "release", actor, version, None)
         if record is None:
             return
@@ -91,19 +96,37 @@ class Operations:
             record.report = None
             self._journal.move(record, State.DISCOVERED, "released", actor=actor)
 
+    def accept_state_loss(self, actor: str) -> None:
+        """Activate versions again although operators' decisions have been lost."""
+        lost = self._history.held
+        if lost is not None:
+            self._history.accept_loss()
+            for model in self._road.models.values():
+                self._journal.operator(model, "accept-state-loss", actor, None, lost)
+
     def _model(self, name: str) -> ModelRecord:
         model = self._road.models.get(name)
         if model is None:
             raise UnknownModel(f"no model named '{name}'; GET /models lists the ones there are")
         return model
 
-    def _is_quarantined_name(self, name: str, version: str) -> bool:
-        return any(key[:2] == (name, version) for key in self._journal.history.quarantine)
+    def _refuse_unread(self, model: ModelRecord, version: str) -> None:
+        """Raise OperationRefused when `version` may be what a lone file holds that has not been read yet."""
+        names = {name for (owner, _), name in self._history.lone.items() if owner == model.name}
+        if version in names and any(record.is_nameless for record in model.listed.values()):
+            raise OperationRefused(
+                f"it is not known yet whether the file of '{model.name}' is version '{version}': it is being read; "
+                "try again shortly"
+            )
 
     def _has_alternative(self, model: ModelRecord, active: VersionRecord) -> bool:
-        others = [record for record in [*model.standbys, *model.listed.values()] if record is not active]
+        """Whether another version may answer, as far as is known; while decisions are lost, one that is loaded."""
+        listed = [] if self._history.held is not None else [*model.listed.values()]
         return any(
-            record.version != active.version and not self._exclusion.is_excluded(model, record) for record in others
+            record.version != active.version
+            and not record.is_copy_lost
+            and self._exclusion.why_not_chosen(model, record) is None
+            for record in [*model.standbys, *listed]
         )
 
 

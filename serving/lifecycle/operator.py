@@ -59,13 +59,13 @@ class ReconcilerOperator:
         """Lift a quarantine and forget a verdict."""
         return await self._decide(model, lambda: self._operations.release(model, version, actor))
 
+    async def accept_state_loss(self, actor: str) -> tuple[ModelSummary, ...]:
+        """Activate versions again although decisions have been lost."""
+        return await self._reconciler.call(lambda: self._operations.accept_state_loss(actor), self._summaries)
+
     async def refresh(self, actor: str) -> tuple[ModelSummary, ...]:  # noqa: ARG002  (the edge has written it down)
         """Look at the store now."""
-
-        def everything() -> tuple[ModelSummary, ...]:
-            return tuple(summary(model) for model in self._state.status.models.values())
-
-        return await self._reconciler.call(self._lookout.hurry, everything)
+        return await self._reconciler.call(self._lookout.hurry, self._summaries)
 
     async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
         """Read the history, newest first."""
@@ -73,9 +73,18 @@ class ReconcilerOperator:
             raise UnknownModel(f"no model named '{model}'; GET /models lists the ones there are")
         return await asyncio.to_thread(self._history.entries, model, limit, before_id)
 
+    def _summaries(self) -> tuple[ModelSummary, ...]:
+        return tuple(summary(model) for model in self._state.status.models.values())
+
     async def _decide(self, model: str, decide: Callable[[], None]) -> ModelSummary:
         def decide_and_carry_out() -> None:
             decide()
             self._road.advance(self._road.models[model], time.monotonic())
 
-        return await self._reconciler.call(decide_and_carry_out, lambda: summary(self._state.status.models[model]))
+        return await self._reconciler.call(decide_and_carry_out, lambda: self._summary(model))
+
+    def _summary(self, model: str) -> ModelSummary:
+        status = self._state.status.models.get(model)
+        if status is not None:
+            return summary(status)
+        return ModelSummary(name=model, active=None, unloaded=model in self._history.unloaded)  # it is gone now

@@ -18,7 +18,8 @@ from typing import Protocol, TypeVar
 import structlog
 
 from serving.domain.errors import StagingFailed
-from serving.domain.status import Status
+from serving.domain.listing import Listing
+from serving.domain.status import StateStatus, Status
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.lookout import Lookout
@@ -67,6 +68,7 @@ class Reconciler:
         self._thread = threading.Thread(target=self._run, name="serving-reconciler", daemon=True)
         self._is_stopping = False
         self._is_stop_announced = False
+        self._has_looked = False
         self._after_turn: list[Callable[[], None]] = []
         self._has_started = False
 
@@ -128,7 +130,6 @@ class Reconciler:
     # --- the thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._history.open()
         while not self._is_stopping:
             try:
                 self._turn()
@@ -139,7 +140,8 @@ class Reconciler:
         self._history.close()
 
     def _turn(self) -> None:
-        self._receive()
+        if self._has_looked:  # what operators ask for before that would be about models nobody knows yet
+            self._receive()
         now = time.monotonic()
         if self._lookout.is_due(now) or any(model.is_due(now) for model in self._road.models.values()):
             self._look()
@@ -176,16 +178,30 @@ class Reconciler:
 
     def _look(self) -> None:
         """List the store and take in what is there. What cannot be listed is not empty."""
-        listing = self._lookout.look()
-        now = time.monotonic()
+        is_first, self._has_looked = not self._has_looked, True
+        listing = None
+        try:
+            listing = self._lookout.look()
+        finally:
+            now = time.monotonic()
+            if is_first:
+                self._restore(listing, now)
         if listing is not None:
             self._lookout.took_in(listing, is_changed=self._road.update(listing.models, now))
-        elif self._lookout.status.listed_at is None and not self._road.models:
-            self._restore(now)
+        else:
+            self._road.knows_store = False
 
-    def _restore(self, now: float) -> None:
-        """Nothing has ever been listed by this process: start from what was active before, out of the cache."""
+    def _restore(self, listing: Listing | None, now: float) -> None:
+        """Start from what was active before, out of the cache, whatever the store holds now.
+
+        Unless that was another store, or it is not known which: then only what this one still has, if it can be listed.
+        """
+        store = self._history.store
+        if store is not None and store.path != self._lookout.path:
+            return
         for model, (version, digest) in self._history.active.items():
+            if store is None and listing is not None and model not in listing.models:
+                continue
             try:
                 cached = self._cache.artifacts(model)
             except StagingFailed as error:
@@ -194,7 +210,9 @@ class Reconciler:
             artifact = next((one for one in cached if (one.id.version, one.id.digest) == (version, digest)), None)
             if artifact is not None:
                 log.info("restored_from_cache", model=model, version=version, digest=digest)
-                self._road.restore(model, artifact, now)
+                self._road.restore(artifact, now)
+            elif listing is None or model not in listing.models:
+                log.error("not_restored", model=model, version=version, reason="the cache has no sound copy of it")
 
     def _publish(self, now: float) -> None:
         """Replace the snapshot in ``app.state`` when anything in it has changed."""
@@ -214,7 +232,7 @@ class Reconciler:
             store=self._lookout.status,
             has_started=has_started,
             is_stopping=self._is_stop_announced,
-            state_problem=self._history.problem,
+            state=StateStatus(problem=self._history.problem, is_held=self._history.held is not None),
         )
         self._state.status = after
         if has_started and not self._has_started:

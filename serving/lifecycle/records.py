@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from serving.domain.artifact import Artifact
 from serving.domain.listing import Entry, Fingerprint
-from serving.domain.policy import Loaded, Observed, Running, Wanted
 from serving.domain.report import CandidateReport
 from serving.domain.state import State, check_transition
 from serving.domain.status import Failure, VersionStatus
@@ -28,7 +26,9 @@ class VersionRecord:
     """One content of one version: where it stands and what is known of it.
 
     `not_before` is monotonic: the end of the settle window or of a backoff. `seen_at` is when these bytes were first
-    seen. `servable` is set from READY until the teardown is done. `fruitless_hosts` are the times (monotonic) at which
+    seen. `postponements` counts how often its files were not complete when they were copied. `servable` is set from
+    READY until the teardown is done; `is_copy_lost` says that its host is gone and that there is no sound copy of its
+    files to start another one from. `fruitless_hosts` are the times (monotonic) at which
     hosts of it ended lately that were of no use: see `Respawn`.
     """
 
@@ -48,6 +48,7 @@ class VersionRecord:
     retry_at: datetime | None = None
     failures: int = 0
     host_deaths: int = 0
+    postponements: int = 0
     servable: Servable | None = None
     respawn_at: float = 0.0
     is_respawning: bool = False
@@ -55,7 +56,13 @@ class VersionRecord:
     is_host_lost: bool = False
     fruitless_hosts: tuple[float, ...] = ()
     host_problem: str | None = None
+    is_copy_lost: bool = False
     _status: VersionStatus | None = None
+
+    @property
+    def is_nameless(self) -> bool:
+        """Whether this is a lone file that has not been read: it may have had another name before a restart."""
+        return self.entry is not None and self.entry.is_lone and self.digest is None
 
     @property
     def id(self) -> VersionId:
@@ -111,7 +118,8 @@ class ModelRecord:
     """One model: what the store lists, what is loaded, what is under way.
 
     `listed` maps version names to records in the store's order (newest first). `standbys` are loaded but not active,
-    most recently active first.
+    most recently active first. `kept` is what was active before the server was restarted, as it is in the cache, until
+    something is active. `problem` says why the model does not do what an operator has decided.
     """
 
     name: str
@@ -123,6 +131,8 @@ class ModelRecord:
     leaving: list[VersionRecord] = field(default_factory=list)
     running: VersionRecord | None = None
     candidate: Candidate | None = None
+    kept: VersionRecord | None = None
+    problem: str | None = None
     last_failure: Failure | None = None
     is_settled: bool = False
     wake_at: float | None = None
@@ -141,31 +151,6 @@ class ModelRecord:
         return next((one for one in self.loaded if (one.version, one.digest) == (version, digest)), None)
 
     def find(self, version: str) -> VersionRecord | None:
-        """Return the record of a version: as the store has it now, or else as it is loaded."""
-        return self.listed.get(version) or next((one for one in self.loaded if one.version == version), None)
-
-    def observed(self, is_quarantined: dict[VersionRecord, bool], keep_warm: int) -> Observed:
-        """Return what the policy may see of what is there."""
-
-        def loaded(record: VersionRecord) -> Loaded:
-            return Loaded(record.version, record.digest or "", is_quarantined[record])
-
-        running = self.running
-        return Observed(
-            active=loaded(self.active) if self.active else None,
-            standbys=tuple(loaded(record) for record in self.standbys),
-            running=Running(running.version, running.fingerprint, running.state) if running else None,
-            keep_warm=keep_warm,
-        )
-
-
-def wanted(record: VersionRecord, *, is_excluded: bool) -> Wanted:
-    """Return what the policy may see of one version in the store."""
-    return Wanted(
-        version=record.version,
-        fingerprint=record.fingerprint,
-        digest=record.digest,
-        is_staged=record.artifact is not None,
-        not_before=math.inf if record.state is State.DRAINING else record.not_before,
-        is_excluded=is_excluded,
-    )
+        """Return the record of a version: as the store has it now, or else as it is loaded or kept."""
+        others = [*self.loaded, *([self.kept] if self.kept else [])]
+        return self.listed.get(version) or next((one for one in others if one.version == version), None)

@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future
 import structlog
 
 from serving.domain.errors import HostLost
-from serving.lifecycle.candidate import CandidateRunner
+from serving.lifecycle.candidate import CandidateRunner, CopyLost
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.servable.hosted import HostedEngine
@@ -62,8 +62,7 @@ class Respawn:
             if record.respawn_at > now:
                 return
         record.is_respawning = True
-        entry = None if record.respawn_failures == 0 else record.entry
-        future = self._executor.submit(self._runner.respawn, engine, artifact, entry)
+        future = self._executor.submit(self._runner.respawn, engine, artifact, record.entry)
         future.add_done_callback(lambda done: self._post(lambda: self._finished(record, engine, done)))
 
     def _note_loss(self, record: VersionRecord, engine: HostedEngine, now: float) -> None:
@@ -92,7 +91,8 @@ class Respawn:
     def _finished(self, record: VersionRecord, engine: HostedEngine, done: Future[str | None]) -> None:
         record.is_respawning = False
         error = done.exception()
-        problem = repr(error) if error else done.result()
+        record.is_copy_lost = isinstance(error, CopyLost)
+        problem = str(error) if record.is_copy_lost else repr(error) if error else done.result()
         if problem is None:
             log.info("host_respawned", model=record.model, version=record.version, digest=record.digest)
             record.respawn_failures = 0

@@ -15,19 +15,7 @@ import structlog
 
 from serving.domain.artifact import Artifact
 from serving.domain.listing import Entry
-from serving.domain.policy import (
-    Activate,
-    Cancel,
-    Desired,
-    Evaluate,
-    Observed,
-    Retire,
-    Stage,
-    Wanted,
-    aspired_version,
-    next_action,
-    wake_at,
-)
+from serving.domain.policy import Activate, Cancel, Evaluate, Retire, Stage, Wanted, next_action, wake_at
 from serving.domain.state import State
 from serving.domain.version import order_key
 from serving.lifecycle.activation import Activation
@@ -36,7 +24,9 @@ from serving.lifecycle.evaluations import Evaluations
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.lone import LoneNames
-from serving.lifecycle.records import ModelRecord, VersionRecord, wanted
+from serving.lifecycle.model_problem import problem_of
+from serving.lifecycle.policy_input import PolicyInput
+from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.respawn import Respawn
 from serving.settings import Settings
 
@@ -46,7 +36,10 @@ log = structlog.get_logger("serving.road")
 
 
 class Road:
-    """All models. `update` takes in what the store holds, `advance` does what the policy says."""
+    """All models. `update` takes in what the store holds, `advance` does what the policy says.
+
+    `knows_store` says whether what the store holds now is known: the last look at it was taken in.
+    """
 
     def __init__(
         self,
@@ -61,8 +54,11 @@ class Road:
     ) -> None:
         self.models: dict[str, ModelRecord] = {}
         self.has_changed_cache = False
+        self.knows_store = False
         self._settings = settings.store
         self._journal = journal
+        self._history = journal.history
+        self._input = PolicyInput(exclusion, journal.history, settings.store.keep_warm)
         self._activation = activation
         self._respawn = respawn
         self._lone = LoneNames(journal.history)
@@ -74,6 +70,9 @@ class Road:
 
     def update(self, listed: Mapping[str, tuple[Entry, ...]], now: float) -> bool:
         """Take in a listing; returns whether anything differs from the one before."""
+        if not self.knows_store:
+            self.knows_store = True
+            self._journal.dirty |= {name for name, model in self.models.items() if not model.listed}
         is_changed = False
         for name, entries in listed.items():
             model = self.models.get(name)
@@ -88,13 +87,13 @@ class Road:
             self._take_in(self.models[name], (), now)
         return is_changed
 
-    def restore(self, model_name: str, artifact: Artifact, now: float) -> None:
-        """The store cannot be read at start: offer what was active before, from the cache."""
-        model = self.models.setdefault(model_name, ModelRecord(model_name))
-        record = VersionRecord(model_name, artifact.id.version, (), now, digest=artifact.id.digest, artifact=artifact)
-        model.listed[record.version] = record
+    def restore(self, artifact: Artifact, now: float) -> None:
+        """Offer what was active before the server was restarted, from the cache."""
+        name = artifact.id.model
+        model = self.models.setdefault(name, ModelRecord(name))
+        model.kept = VersionRecord(name, artifact.id.version, (), now, digest=artifact.id.digest, artifact=artifact)
         self._activation.publish(model)
-        self._journal.dirty.add(model_name)
+        self._journal.dirty.add(name)
 
     def _staged(self, model: ModelRecord, record: VersionRecord, outcome: Staged) -> None:
         """The digest of a version is known now: it may be one we have met before."""
@@ -110,6 +109,8 @@ class Road:
         loaded = model.find_loaded(record.version, artifact.id.digest)
         if loaded is not None and model.listed.get(record.version) is record:
             loaded.entry, loaded.fingerprint = record.entry, record.fingerprint
+            if loaded.is_copy_lost:  # not any more: the copy has just been renewed
+                loaded.is_copy_lost, loaded.respawn_at = False, 0.0
             model.listed[record.version] = loaded
             self._journal.move(record, State.DISCOVERED, "the same bytes are loaded already")
             return
@@ -164,8 +165,7 @@ class Road:
         for record in model.loaded:
             self._respawn.advance(record, now)
         for _ in range(MAX_ACTIONS_AT_ONCE):
-            desired, observed = self.desired(model), self._observed(model)
-            action = next_action(desired, observed, now)
+            action = next_action(self._input.desired(model), self._input.observed(model), now)
             if action is None:
                 break
             match action:
@@ -180,59 +180,74 @@ class Road:
                     if not self._evaluations.has_room:
                         self._blocked[model.name] = model
                         break
-                    record = model.listed[wanted.version]
+                    record = self._record_of(model, wanted)
                     if isinstance(action, Stage):
                         self._evaluations.stage(model, record, now)
                     else:
                         self._evaluations.evaluate(model, record)
         self._exclusion.mark(model)
+        self._tell_problem(model)
         model.is_settled = self._has_come_to_rest(model, now)
         model.wake_at = self._wake_at(model, now)
         if not (model.listed or model.loaded or model.leaving or model.running):
-            del self.models[model.name]
-            self._activation.publish(model, is_known=False)
-            self._journal.metrics.forget_model(model.name)
+            self._forget_unloaded(model)
+
+    def _forget_unloaded(self, model: ModelRecord) -> None:
+        """Let go of a model of which nothing is left in the store or in memory.
+
+        Unless an operator has unloaded it, what the cache has of it is there to answer again.
+        """
+        is_unloaded = model.name in self._history.unloaded and self.knows_store
+        if model.kept is not None and not is_unloaded:
+            return
+        if is_unloaded:
+            self._history.forget_active(model.name)
+            self.has_changed_cache = True
+        del self.models[model.name]
+        self._activation.publish(model, is_known=False)
+        self._journal.metrics.forget_model(model.name)
+        self._journal.dirty.add(model.name)
+
+    def _tell_problem(self, model: ModelRecord) -> None:
+        problem = problem_of(model, self._exclusion, self._history)
+        if problem != model.problem:
+            model.problem = problem
             self._journal.dirty.add(model.name)
+            if problem is not None:
+                log.warning("not_as_decided", model=model.name, reason=problem)
 
     def digests_in_use(self) -> set[str]:
-        """Return the digests whose cached files are needed: loaded, on their way in or out."""
+        """Return the digests whose cached files are needed: loaded, on their way in or out, or to answer after a
+        restart.
+        """
         records = [
             one for model in self.models.values() for one in [*model.listed.values(), *model.loaded, *model.leaving]
         ]
-        return {record.digest for record in records if record.artifact is not None and record.digest is not None}
+        digests = {record.digest for record in records if record.artifact is not None and record.digest is not None}
+        return digests | {digest for _, digest in self._history.active.values()}
 
-    def aspired(self, model: ModelRecord, now: float) -> Wanted | None:
+    def aspired(self, model: ModelRecord, now: float) -> VersionRecord | None:
         """Return what the policy wants active for `model`, None for what is active already."""
-        found = aspired_version(self.desired(model), self._observed(model), now)
-        active = model.active
-        if found is None or (active and (found.version, found.digest) == (active.version, active.digest)):
-            return None
-        return found
+        found = self._input.aspired(model, now)
+        return None if found is None else self._record_of(model, found)
 
     def _wake_at(self, model: ModelRecord, now: float) -> float | None:
         """Return when this model has to be looked at again without any event, if ever."""
         times = [record.respawn_at for record in model.loaded if record.respawn_at > now]
-        settling = wake_at(self.desired(model), now)
+        settling = wake_at(self._input.desired(model), now)
         return min([*times, *([settling] if settling is not None else [])], default=None)
-
-    def desired(self, model: ModelRecord) -> Desired:
-        """Return what the policy may see of what is wanted."""
-        versions = [
-            wanted(record, is_excluded=self._exclusion.is_excluded(model, record)) for record in model.listed.values()
-        ]
-        pin = self._journal.history.pins.get(model.name)
-        must_leave = model.active is None or self._exclusion.is_quarantined(model.active)
-        for record in sorted(model.loaded, key=lambda one: order_key(one.version), reverse=True):
-            is_listed = record.version in model.listed
-            if not is_listed and (record.version == pin or (must_leave and record is not model.active)):
-                versions.append(wanted(record, is_excluded=self._exclusion.is_quarantined(record)))
-        return Desired(tuple(versions), pin, model.name in self._journal.history.unloaded)
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    def _observed(self, model: ModelRecord) -> Observed:
-        quarantined = {record: self._exclusion.is_quarantined(record) for record in model.loaded}
-        return model.observed(quarantined, self._settings.keep_warm)
+    def _record_of(self, model: ModelRecord, wanted: Wanted) -> VersionRecord:
+        """Return the record that the policy means: as it was kept, as it is listed, or as it is loaded."""
+        kept = model.kept
+        if kept is not None and (kept.version, kept.fingerprint) == (wanted.version, wanted.fingerprint):
+            return kept
+        listed = model.listed.get(wanted.version)
+        if listed is not None and listed.fingerprint == wanted.fingerprint:
+            return listed
+        return self._loaded(model, wanted.version, wanted.digest or "")
 
     def _loaded(self, model: ModelRecord, version: str, digest: str) -> VersionRecord:
         record = model.find_loaded(version, digest)
@@ -240,9 +255,9 @@ class Road:
         return record
 
     def _has_come_to_rest(self, model: ModelRecord, now: float) -> bool:
-        if model.running is not None or self.aspired(model, now) is not None:
+        if model.running is not None or self._input.aspired(model, now) is not None:
             return False
-        return all(
+        return self._history.held is not None or all(
             record.not_before <= now or record.failures > 0 or self._exclusion.is_excluded(model, record)
             for record in model.listed.values()
             if model.active is None or order_key(record.version) > order_key(model.active.version)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from serving.domain.state import State
 from serving.domain.status import ActiveStatus, ModelStatus, ModelSummary, TargetStatus
 from serving.domain.version import order_key
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
-from serving.lifecycle.records import ModelRecord
+from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.road import Road
 
 
 def model_status(road: Road, exclusion: Exclusion, model: ModelRecord, history: History, now: float) -> ModelStatus:
     """Return the snapshot of one model. Reconciler thread only."""
-    records = list(model.listed.values())
+    records = [record for record in model.listed.values() if not _is_shown_loaded(model, record)]
     records += [record for record in [*model.loaded, *model.leaving] if record not in records]
+    if model.kept is not None and model.kept.version not in {record.version for record in records}:
+        records.append(model.kept)
     records.sort(key=lambda record: order_key(record.version), reverse=True)
     active = model.active
     return ModelStatus(
@@ -22,6 +25,7 @@ def model_status(road: Road, exclusion: Exclusion, model: ModelRecord, history: 
         target=_target(road, model, now),
         pinned=history.pins.get(model.name),
         unloaded=model.name in history.unloaded,
+        problem=model.problem,
         last_failure=model.last_failure,
         signature=active.report.signature if active and active.report else None,
         versions=tuple(record.status(is_quarantined=exclusion.is_quarantined(record)) for record in records),
@@ -36,6 +40,7 @@ def summary(status: ModelStatus) -> ModelSummary:
         target=status.target,
         pinned=status.pinned,
         unloaded=status.unloaded,
+        problem=status.problem,
         last_failure=status.last_failure,
     )
 
@@ -55,8 +60,7 @@ def _active_status(exclusion: Exclusion, model: ModelRecord) -> ActiveStatus | N
 
 
 def _target(road: Road, model: ModelRecord, now: float) -> TargetStatus | None:
-    aspired = road.aspired(model, now)
-    record = model.listed.get(aspired.version) if aspired else model.running
+    record = road.aspired(model, now) or model.running
     return TargetStatus(version=record.version, state=record.state) if record else None
 
 
@@ -70,7 +74,13 @@ def _note(exclusion: Exclusion, model: ModelRecord) -> str | None:
         return "in quarantine, and goes on being served because no other version can be activated"
     listed = model.listed.get(active.version)
     if listed is None:
-        return "its files are no longer in the store; it goes on being served from memory"
+        return "its files are no longer in the store; it goes on being served until the model is unloaded"
     if listed is not active and exclusion.is_excluded(model, listed):
         return "its files were replaced by ones that are refused; the old ones go on being served"
-    return None
+    return model.problem
+
+
+def _is_shown_loaded(model: ModelRecord, record: VersionRecord) -> bool:
+    """Whether a version is loaded as it was before the restart, and its files have not been compared with that yet."""
+    loaded = (one for one in [*model.loaded, *model.leaving] if one.version == record.version)
+    return record.digest is None and record.state is State.DISCOVERED and any(one.entry is None for one in loaded)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
+from serving.domain.errors import Cancelled
 from serving.store.asides import Asides
 from serving.store.durable import CHUNK_BYTES, create_file, read_chunks, sha256_of, sync_directory
 
@@ -38,6 +39,13 @@ class Blobs:
         except FileNotFoundError:
             return None
 
+    def bytes_on_disk(self, sha256: str) -> int:
+        """Return what a copy takes on the disk, which is less than its size when it has holes; 0 when there is none."""
+        try:
+            return os.stat(self.path(sha256), follow_symlinks=False).st_blocks * 512
+        except FileNotFoundError:
+            return 0
+
     @contextmanager
     def hold(self) -> Iterator[set[str]]:
         """Yield a set to hand to `add` and `has`: what they find or make is not removed before the block ends."""
@@ -58,8 +66,11 @@ class Blobs:
                     self._verified.add(sha256)
         return sha256
 
-    def has(self, sha256: str, size: int, mine: set[str]) -> bool:
-        """Hold a hash and say whether there is a sound copy. Hashes the copy the first time this process asks."""
+    def has(self, sha256: str, size: int, mine: set[str], cancel: threading.Event | None = None) -> bool:
+        """Hold a hash and say whether there is a sound copy. Hashes the copy the first time this process asks.
+
+        Raises Cancelled soon after `cancel` was set.
+        """
         with self._lock:
             if sha256 not in mine:
                 mine.add(sha256)
@@ -69,16 +80,17 @@ class Blobs:
             is_verified = sha256 in self._verified
         if self.size(sha256) != size:
             return False
-        return is_verified or self.verify(sha256)
+        return is_verified or self.verify(sha256, cancel)
 
-    def verify(self, sha256: str) -> bool:
-        """Hash a copy and say whether it is what its name says."""
+    def verify(self, sha256: str, cancel: threading.Event | None = None) -> bool:
+        """Hash a copy and say whether it is what its name says. Raises Cancelled soon after `cancel` was set."""
         try:
             descriptor = os.open(self.path(sha256), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:
-            is_sound = sha256_of(read_chunks(descriptor, memoryview(bytearray(CHUNK_BYTES)))) == sha256
+            chunks = read_chunks(descriptor, memoryview(bytearray(CHUNK_BYTES)))
+            is_sound = sha256_of(_until_cancelled(chunks, cancel)) == sha256
         finally:
             os.close(descriptor)
         with self._lock:
@@ -113,3 +125,10 @@ class Blobs:
             if self._spared is not None and sha256 not in self._spared:
                 os.rename(self.path(sha256), aside)
                 self._verified.discard(sha256)
+
+
+def _until_cancelled(chunks: Iterable[memoryview], cancel: threading.Event | None) -> Iterator[memoryview]:
+    for chunk in chunks:
+        if cancel is not None and cancel.is_set():
+            raise Cancelled("hashing a copy was cancelled")
+        yield chunk

@@ -40,7 +40,7 @@ def copy_version(
 def _copy_file(source: Source, stamp: FileStamp, blobs: Blobs, held: set[str], *, is_likely_known: bool) -> StagedFile:
     with source.open(stamp) as descriptor:
         sha256 = sha256_of(source.chunks(descriptor, stamp)) if is_likely_known else None
-        if sha256 is None or not blobs.has(sha256, stamp.size, held):
+        if sha256 is None or not blobs.has(sha256, stamp.size, held, source.cancel):
             sha256 = blobs.add(source.chunks(descriptor, stamp), held)
     return StagedFile(stamp.name, sha256, stamp.size, PurePath(blobs.path(sha256)))
 

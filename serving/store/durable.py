@@ -1,14 +1,18 @@
-"""Bytes that are still there after a power cut."""
+"""Bytes that are still there after a power cut. Holes in files stay holes."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from serving.failpoints import reach
 
 CHUNK_BYTES = 1 << 20
+HOLE = bytes(CHUNK_BYTES)  # what a hole reads as: a view of this very object takes no space when it is written
+
+_NO_HOLES = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 def sync_directory(path: str | os.PathLike[str]) -> None:
@@ -23,17 +27,24 @@ def sync_directory(path: str | os.PathLike[str]) -> None:
 def create_file(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview], mode: int = 0o666) -> str:
     """Write a new file, make it durable and return its sha256 (hex); the umask applies to `mode`.
 
-    The name itself is durable only after `sync_directory`. Blocks; raises OSError (FileExistsError when it exists) and
-    whatever `chunks` raises, and then leaves what was written so far to the caller.
+    Views of HOLE become holes in the file. The name itself is durable only after `sync_directory`. Blocks; raises
+    OSError (FileExistsError when it exists) and whatever `chunks` raises, and then leaves what was written so far to
+    the caller.
     """
     sha256 = hashlib.sha256()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
+        size = 0
         for chunk in chunks:
             sha256.update(chunk)
             rest = memoryview(chunk)
-            while rest:
+            is_hole = rest.obj is HOLE
+            size += len(rest)
+            if is_hole:
+                os.lseek(descriptor, size, os.SEEK_SET)
+            while rest and not is_hole:
                 rest = rest[os.write(descriptor, rest) :]
+        os.ftruncate(descriptor, size)  # it may end with a hole
         reach("cache-write")
         os.fsync(descriptor)
     finally:
@@ -41,10 +52,43 @@ def create_file(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryvie
     return sha256.hexdigest()
 
 
-def read_chunks(descriptor: int, buffer: memoryview) -> Iterable[memoryview]:
-    """Yield everything from an open file through `buffer`, which the next step overwrites; raises OSError."""
-    while count := os.readv(descriptor, [buffer]):
+def read_chunks(descriptor: int, buffer: memoryview) -> Iterator[memoryview]:
+    """Yield everything from an open file through `buffer`, which the next step overwrites; raises OSError.
+
+    Holes are not read: they come as views of HOLE, where the file system can tell them from zeros.
+    """
+    position, data_ends_at = 0, 0
+    while True:
+        if position >= data_ends_at:
+            begins_at, data_ends_at = _next_data(descriptor, position)
+            while position < begins_at:
+                hole = memoryview(HOLE)[: begins_at - position]
+                yield hole
+                position += len(hole)
+        count = os.preadv(descriptor, [buffer[: data_ends_at - position]], position)
+        if not count:
+            return
         yield buffer[:count]
+        position += count
+
+
+def _next_data(descriptor: int, position: int) -> tuple[int, int]:
+    """Return where the next data at or after `position` begins and ends; both are the file's end where there is none.
+
+    Where holes cannot be told, everything is data, to an end that is never reached.
+    """
+    try:
+        begins_at = os.lseek(descriptor, position, os.SEEK_DATA)
+        return begins_at, os.lseek(descriptor, begins_at, os.SEEK_HOLE)
+    except AttributeError:  # a system without them
+        return position, position + CHUNK_BYTES
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # no data from here on
+            end = os.fstat(descriptor).st_size
+            return end, end + 1  # read once more: it may have grown
+        if error.errno not in _NO_HOLES:
+            raise
+        return position, position + CHUNK_BYTES
 
 
 def sha256_of(chunks: Iterable[bytes | memoryview]) -> str:

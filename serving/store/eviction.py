@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from serving.domain.artifact import StagedFile
 from serving.store.descriptors import Cached
 
 
-def surplus(cached: Sequence[Cached], in_use: Collection[str], max_versions: int, max_bytes: int) -> tuple[Cached, ...]:
+def surplus(
+    cached: Sequence[Cached],
+    in_use: Collection[str],
+    max_versions: int,
+    max_bytes: int,
+    bytes_of: Callable[[StagedFile], int] = lambda file: file.size,
+) -> tuple[Cached, ...]:
     """Return the staged versions to give up, so that at most `max_versions` per model and `max_bytes` in all remain.
 
-    The ones used last stay. Those whose digest is `in_use` always stay, even beyond the limits, and count. A file that
-    several versions share counts once.
+    Versions used last stay. Those whose digest is `in_use` always stay, even beyond the limits, and count. A file that
+    several versions share counts once; `bytes_of` says what a file takes on the disk.
     """
     newest_first = sorted(cached, key=lambda one: one.used_ns, reverse=True)
     spared = [one for one in newest_first if one.artifact.id.digest in in_use]
@@ -24,16 +31,18 @@ def surplus(cached: Sequence[Cached], in_use: Collection[str], max_versions: int
             continue
         counts[one.artifact.id.model] += 1
         (kept if counts[one.artifact.id.model] <= max_versions else given_up).append(one)
-    references = Counter(_blobs(*spared, *kept))
-    total = sum(size for _, size in references)
+    references = Counter(file.sha256 for one in [*spared, *kept] for file in _files(one))
+    taken = {file.sha256: bytes_of(file) for one in [*spared, *kept] for file in _files(one)}
+    total = sum(taken.values())
     while total > max_bytes and kept:
         oldest = kept.pop()
         given_up.append(oldest)
-        for blob in _blobs(oldest):
-            references[blob] -= 1
-            total -= blob[1] if not references[blob] else 0
+        for file in _files(oldest):
+            references[file.sha256] -= 1
+            total -= taken[file.sha256] if not references[file.sha256] else 0
     return tuple(given_up)
 
 
-def _blobs(*cached: Cached) -> list[tuple[str, int]]:
-    return [blob for one in cached for blob in {(file.sha256, file.size) for file in one.artifact.files}]
+def _files(cached: Cached) -> list[StagedFile]:
+    """Return the files of a version, each content once."""
+    return list({file.sha256: file for file in cached.artifact.files}.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -28,10 +28,18 @@ class _Pass:
     """One look at the store while it is being taken."""
 
     root_fd: int
+    preferred: Mapping[str, str]
+    reserved: dict[str, str] = field(default_factory=dict)
     models: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
     taken: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     left_out: int = 0
+
+    def reserve(self, models: Iterable[str]) -> None:
+        """Of the spellings of a name that are there, let only the preferred one be taken."""
+        for model in sorted(models):
+            if model in self.preferred:
+                self.reserved.setdefault(model.lower(), model)
 
     def add(self, model: str, name: str, entries: tuple[Entry, ...]) -> None:
         """Take in a model; no other spelling of its name is taken after that."""
@@ -57,8 +65,11 @@ class Store:
         self._lone: dict[str, tuple[Entry, ...]] = {}
         self._doubted = 0
 
-    def list(self) -> Listing:
+    def list(self, preferred: Mapping[str, str] = MappingProxyType({})) -> Listing:
         """Return everything in the store.
+
+        Of names that stand for the same model, or the same version, one is taken: that in `preferred`, the active
+        version by model, or else the first by the rules of ``docs/store.md``.
 
         A model whose versions have not changed comes as the identical tuple of identical entries. Raises
         StoreUnavailable when the root or a model directory cannot be read: unreadable is not empty.
@@ -66,7 +77,7 @@ class Store:
         try:
             reach("listing")
             for _ in range(_ATTEMPTS):
-                listing = self._list_once()
+                listing = self._list_once(preferred)
                 if listing is not None:
                     return listing
         except OSError as error:
@@ -76,14 +87,14 @@ class Store:
             ) from None
         raise StoreUnavailable(f"the store '{self._settings.path}' was replaced again and again while it was listed")
 
-    def _list_once(self) -> Listing | None:
+    def _list_once(self, preferred: Mapping[str, str]) -> Listing | None:
         """Return a listing, or None when the root was replaced meanwhile: half of it may be of another directory."""
         root = os.path.realpath(self._path, strict=True)
         root_fd = os.open(root, DIRECTORY)
         try:
             self._meet(root, _identity(os.fstat(root_fd)))
             self._doubt_some()
-            now = _Pass(root_fd)
+            now = _Pass(root_fd, preferred)
             lone_files = self._read_models(now)
             self._read_lone_files(now, lone_files)
         finally:
@@ -121,6 +132,7 @@ class Store:
                     lone_files.append(item.name)
                 elif item.is_dir(follow_symlinks=False) or item.is_symlink():
                     directories.append((item.name, item.is_symlink()))
+        now.reserve([*(name for name, _ in directories), *map(artefact_stem, lone_files)])
         known, self._directories = self._directories, {}
         for name, is_link in sorted(directories):
             if self._may_be_read(now, name, name):
@@ -133,7 +145,7 @@ class Store:
             if is_link:
                 directory = resolve(self._rules.root, directory)
             reader = known or ModelDirectory(self._rules, model, self._settings.max_versions, self._now_ns)
-            reader.read(directory)
+            reader.read(directory, now.preferred.get(model))
         except BadLink as error:
             now.problems.append(f"'{model}' {error}")
             return
@@ -169,7 +181,8 @@ class Store:
     def _may_be_read(self, now: _Pass, model: str, name: str) -> bool:
         """Say whether `model` is a good name that nobody has taken, and note why when it is not."""
         problem = why_not_a_name(model)
-        taken = now.taken.get(model.lower())
+        reserved = now.reserved.get(model.lower(), model)
+        taken = now.taken.get(model.lower(), None if reserved == model else reserved)
         if problem is None and taken is not None:
             problem = f"'{name}' is left out: '{taken}' is the same model; rename or remove one of them"
         if problem is not None:

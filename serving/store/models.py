@@ -64,6 +64,7 @@ class ModelDirectory:
         self._max_versions = max_versions
         self._now_ns = now_ns
         self._names: list[str] = []
+        self._preferred: str | None = None
         self._ctime_ns = 0
         self._slots: list[_Slot] = []
         self._plan_notes: list[str] = []
@@ -79,14 +80,15 @@ class ModelDirectory:
             self._doubted = (self._doubted + 1) % len(self._slots)
             self._slots[self._doubted].stats = ()
 
-    def read(self, directory: str) -> None:
+    def read(self, directory: str, preferred: str | None = None) -> None:
         """Bring `entries` and `notes` up to date with `directory`, the model's real path.
 
-        Raises OSError when the model directory itself cannot be read.
+        Of names that stand for the same version `preferred` is kept, if it is among them. Raises OSError when the model
+        directory itself cannot be read.
         """
         directory_fd = os.open(directory, DIRECTORY)
         try:
-            has_changed = self._plan(directory_fd)
+            has_changed = self._plan(directory_fd, preferred)
             self._listings += 1
             for slot in _stale(directory_fd, self._slots, self._listings):
                 has_changed = self._reread(directory_fd, directory, slot) or has_changed
@@ -95,12 +97,13 @@ class ModelDirectory:
         if has_changed:
             self._assemble()
 
-    def _plan(self, directory_fd: int) -> bool:
+    def _plan(self, directory_fd: int, preferred: str | None) -> bool:
         """Decide which names are read, newest version first; return whether that may differ from before."""
         found = os.fstat(directory_fd)
         names = os.listdir(directory_fd)
-        if names == self._names and found.st_ctime_ns == self._ctime_ns:
+        if names == self._names and found.st_ctime_ns == self._ctime_ns and preferred == self._preferred:
             return False
+        self._preferred = preferred
         known = {slot.name: slot for slot in self._slots}
         self._plan_notes = []
         versions = self._versions(directory_fd)
@@ -128,7 +131,7 @@ class ModelDirectory:
                     versions.append((item.name, version))
                 else:
                     self._plan_notes.append(f"in '{self._model}': {problem}")
-        versions.sort(key=lambda pair: (len(pair[1]), pair[1], pair[0]))
+        versions.sort(key=lambda pair: (pair[1] != self._preferred, len(pair[1]), pair[1], pair[0]))
         versions.sort(key=lambda pair: order_key(pair[1]), reverse=True)
         return versions
 

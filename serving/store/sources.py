@@ -32,7 +32,7 @@ class Source:
         except OSError as error:
             raise StagingFailed(f"the store '{root}' cannot be read: {error.strerror}") from None
         self._entry = entry
-        self._cancel = cancel
+        self.cancel = cancel
         self._buffer = memoryview(bytearray(CHUNK_BYTES))
         self._is_directory = os.path.isdir(os.path.join(self._root, entry.path))
 
@@ -65,7 +65,6 @@ class Source:
         """
         left = stamp.size
         with self._reading(stamp.name):
-            os.lseek(descriptor, 0, os.SEEK_SET)
             for chunk in read_chunks(descriptor, self._buffer):
                 self._stop_if_cancelled()
                 left -= len(chunk)
@@ -76,7 +75,7 @@ class Source:
             raise NotPublished(f"'{self._shown(stamp.name)}' {'grew' if left < 0 else 'shrank'} while it was copied")
 
     def _stop_if_cancelled(self) -> None:
-        if self._cancel.is_set():
+        if self.cancel.is_set():
             raise Cancelled(f"the copy of '{self._entry.path}' was cancelled")
 
     def _real_path(self, name: str) -> str:

@@ -88,11 +88,13 @@ class Cache:
         with _explained("the cache cannot be written"):
             self._descriptors.touch(artifact)
 
-    def verify(self, artifact: Artifact) -> None:
-        """Hash the copies again; raises StagingFailed when one is not what it was."""
+    def verify(self, artifact: Artifact, cancel: threading.Event | None = None) -> None:
+        """Hash the copies again; raises StagingFailed when one is not what it was, Cancelled soon after `cancel` was
+        set.
+        """
         with _explained("the cache cannot be read"):
             for file in artifact.files:
-                if not self._blobs.verify(file.sha256):
+                if not self._blobs.verify(file.sha256, cancel):
                     raise StagingFailed(f"the cached copy of '{file.name}' of {artifact.id} is damaged or gone")
 
     def recall(self, digest: str, basis: str) -> Evaluation | None:
@@ -107,7 +109,7 @@ class Cache:
             self._evaluations.write(digest, basis, evaluation)
 
     def evict(self, in_use: Collection[str]) -> None:
-        """Give up staged versions beyond the limits, those used last last, and what nobody refers to.
+        """Evict least recently used versions beyond the limits, and files that no version refers to.
 
         `in_use` are digests to keep in any case; so are versions being staged and Artifacts somebody holds. One caller
         at a time.
@@ -119,7 +121,13 @@ class Cache:
             lent = self._lending.current()
             digests = {*in_use, *(artifact.id.digest for artifact in lent)}
             cached = [one for model in self._descriptors.models() for one in self._descriptors.read(model)]
-            given_up = surplus(cached, digests, self._max_versions, self._max_bytes)
+            given_up = surplus(
+                cached,
+                digests,
+                self._max_versions,
+                self._max_bytes,
+                lambda file: self._blobs.bytes_on_disk(file.sha256),
+            )
             for one in given_up:
                 self._descriptors.remove(one)
             kept = [*lent, *(one.artifact for one in cached if one not in given_up)]

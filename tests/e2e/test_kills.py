@@ -66,18 +66,13 @@ def test_a_start_without_the_store_serves_what_was_active_from_the_cache(mortal:
     mortal.wait_active("kept", 3)
 
 
-def test_a_damaged_or_lost_state_costs_the_history_and_nothing_else(mortal: Server) -> None:
+def test_a_lost_state_costs_the_history_and_nothing_else(mortal: Server) -> None:
+    """What becomes of a damaged one: test_faults_state.py."""
     mortal.drop("stored", 1, constant(1))
     mortal.wait_active("stored", 1)
     mortal.stop()
-    (mortal.state / "state.sqlite").write_bytes(b"this is no database" * 1000)
-    for name in ("state.sqlite-wal", "state.sqlite-shm"):
-        (mortal.state / name).unlink(missing_ok=True)
-    mortal.start(wait_ready=True)
-    assert mortal.predict("stored").json()["predictions"] == [1.0]
-    assert mortal.operate("POST", "/models/stored/pin", {"version": "1"}).status_code == 503
-    mortal.stop()
     shutil.rmtree(mortal.state)
     mortal.start(wait_ready=True)
+    assert mortal.predict("stored").json()["predictions"] == [1.0]
     mortal.drop("stored", 2, constant(2))
     mortal.wait_active("stored", 2)

@@ -16,7 +16,9 @@ CALLS = [
     ("POST", "/models/iris/rollback", None),
     ("POST", "/models/iris/versions/2/release", None),
     ("POST", "/refresh", None),
+    ("POST", "/accept-state-loss", None),
 ]
+OF_THE_SERVER = ("/refresh", "/accept-state-loss")
 ACTOR = "admin@127.0.0.1"
 
 
@@ -68,7 +70,7 @@ def test_every_call_reaches_the_operator_with_the_actor_and_answers_the_models_n
     for method, path, body in CALLS:
         response = call(app, method, path, json=body, headers=ADMIN)
         assert response.status_code == 200
-        answer = response.json()["models"][0] if path == "/refresh" else response.json()
+        answer = response.json()["models"][0] if path in OF_THE_SERVER else response.json()
         assert answer["name"] == "iris"
         assert answer["pinned"] == ("2" if body else None)
         assert "versions" not in answer
@@ -78,6 +80,7 @@ def test_every_call_reaches_the_operator_with_the_actor_and_answers_the_models_n
         ("rollback", "iris", ACTOR, None),
         ("release", "iris", "2", ACTOR),
         ("refresh", ACTOR),
+        ("accept_state_loss", ACTOR),
     ]
 
 
@@ -155,10 +158,11 @@ def test_every_call_is_audited_and_the_token_is_in_no_line() -> None:
             call(app, method, path, json=body, headers=ADMIN)
         call(app, "POST", "/refresh", headers={"authorization": "Bearer nearly-right"})
     audited = [line for line in logs if line["event"] == "admin"]
-    assert [line["call"] for line in audited[:5]] == ["pin", "unpin", "rollback", "release", "refresh"]
-    assert all(line["outcome"] == "done" and line["actor"] == ACTOR for line in audited[:5])
+    done, refused = audited[: len(CALLS)], audited[len(CALLS)]
+    assert [line["call"] for line in done] == ["pin", "unpin", "rollback", "release", "refresh", "accept-state-loss"]
+    assert all(line["outcome"] == "done" and line["actor"] == ACTOR for line in done)
     assert audited[0]["version"] == "2"
-    assert (audited[5]["outcome"], audited[5]["call"]) == ("refused", "POST /refresh")
+    assert (refused["outcome"], refused["call"]) == ("refused", "POST /refresh")
     assert TOKEN not in str(logs)
     assert "nearly-right" not in str(logs)
 

@@ -49,6 +49,7 @@ def test_every_route_is_documented() -> None:
         "post /models/{model}/rollback",
         "post /models/{model}/versions/{version}/release",
         "post /refresh",
+        "post /accept-state-loss",
         "get /health",
         "get /health/live",
         "get /health/ready",
@@ -85,7 +86,9 @@ def test_every_operation_says_what_it_takes_and_gives(method: str, path: str, op
     assert parameters == set(re.findall(r"{(\w+)}", path))
     assert "200" in responses_of(operation)
     is_admin = (
-        method == "delete" or path.endswith(("/pin", "/rollback", "/release", "/refresh")) or "/repository/" in path
+        method == "delete"
+        or path.endswith(("/pin", "/rollback", "/release", "/refresh", "/accept-state-loss"))
+        or "/repository/" in path
     )
     assert (operation.get("security") == [{"adminToken": []}]) is is_admin
     assert {"401", "403"} <= set(responses_of(operation)) or not is_admin

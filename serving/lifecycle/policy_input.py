@@ -1,0 +1,86 @@
+"""What the policy is told of one model: what is wanted, and what is there. Reconciler thread only."""
+
+from __future__ import annotations
+
+import math
+
+from serving.domain.policy import Desired, Loaded, Observed, Running, Wanted, aspired_version
+from serving.domain.state import State
+from serving.domain.version import order_key
+from serving.lifecycle.exclusion import Exclusion
+from serving.lifecycle.history import History
+from serving.lifecycle.records import ModelRecord, VersionRecord
+
+
+class PolicyInput:
+    """Makes the values that the policy decides from. `keep_warm` is the setting."""
+
+    def __init__(self, exclusion: Exclusion, history: History, keep_warm: int) -> None:
+        self._exclusion = exclusion
+        self._history = history
+        self._keep_warm = keep_warm
+
+    def desired(self, model: ModelRecord) -> Desired:
+        """Return what is wanted: what the store lists, then what is loaded and is not what the store has."""
+        pin = self._history.pins.get(model.name)
+        versions = [self._wanted(model, record) for record in model.listed.values()]
+        for record in self._unlisted(model):
+            if record.version == pin or (self._must_leave(model) and record is not model.active):
+                is_excluded = self._exclusion.is_quarantined(record) or record.is_copy_lost
+                versions.append(_describe(record, is_excluded=is_excluded))
+        if self._history.held is not None:  # decisions have been lost: nothing but what an operator names anew
+            loaded = {(record.version, record.digest) for record in model.loaded}
+            versions = [one for one in versions if one.version == pin or (one.version, one.digest) in loaded]
+        return Desired(tuple(versions), pin, model.name in self._history.unloaded, self._kept(model))
+
+    def observed(self, model: ModelRecord) -> Observed:
+        """Return what is there."""
+        running = model.running
+        return Observed(
+            active=self._loaded(model.active) if model.active else None,
+            standbys=tuple(self._loaded(record) for record in model.standbys),
+            running=Running(running.version, running.fingerprint, running.state) if running else None,
+            keep_warm=self._keep_warm,
+        )
+
+    def aspired(self, model: ModelRecord, now: float) -> Wanted | None:
+        """Return what the policy wants active for `model`, None for what is active already."""
+        found = aspired_version(self.desired(model), self.observed(model), now)
+        active = model.active
+        if found is None or (active and (found.version, found.digest) == (active.version, active.digest)):
+            return None
+        return found
+
+    def _kept(self, model: ModelRecord) -> Wanted | None:
+        kept = model.kept
+        if kept is None or model.active is not None or self._exclusion.is_refused(model, kept):
+            return None
+        return _describe(kept, is_excluded=self._exclusion.is_quarantined(kept))
+
+    def _wanted(self, model: ModelRecord, record: VersionRecord) -> Wanted:
+        return _describe(record, is_excluded=self._exclusion.is_excluded(model, record))
+
+    def _unlisted(self, model: ModelRecord) -> list[VersionRecord]:
+        """Return what is loaded and is not what the store lists under its name, newest first."""
+        unlisted = [record for record in model.loaded if model.listed.get(record.version) is not record]
+        return sorted(unlisted, key=lambda record: order_key(record.version), reverse=True)
+
+    def _must_leave(self, model: ModelRecord) -> bool:
+        return model.active is None or self._loaded(model.active).must_leave
+
+    def _loaded(self, record: VersionRecord) -> Loaded:
+        is_quarantined = self._exclusion.is_quarantined(record)
+        return Loaded(record.version, record.digest or "", is_quarantined, record.is_copy_lost)
+
+
+def _describe(record: VersionRecord, *, is_excluded: bool) -> Wanted:
+    return Wanted(
+        version=record.version,
+        fingerprint=record.fingerprint,
+        digest=record.digest,
+        is_staged=record.artifact is not None,
+        not_before=math.inf if record.state is State.DRAINING else record.not_before,
+        is_excluded=is_excluded,
+        has_failed=record.failures + record.host_deaths + record.postponements > 0,
+        is_nameless=record.is_nameless,
+    )

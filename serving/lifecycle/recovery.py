@@ -1,0 +1,173 @@
+"""Opening the state, or the best there is in its place: the database, its last good copy, or an empty one.
+
+A file that is damaged is kept aside, under another name, for whoever wants to look at it. A file that cannot be read at
+all is neither replaced nor kept aside: that may change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+
+import structlog
+
+from serving.domain.errors import StateUnavailable
+from serving.failpoints import reach
+from serving.lifecycle.database import Database, StateDamaged, StateTooNew, create, decisions_of, wal_of
+from serving.store.durable import sync_directory
+
+MAX_SET_ASIDE = 3
+_UNUSABLE = -1
+_BESIDE = ("", "-journal", "-wal", "-shm")  # what SQLite may have of one database
+
+log = structlog.get_logger("serving.history")
+
+
+class Found(Enum):
+    """What has been opened."""
+
+    WHOLE = "the database as it was, or a first one"
+    RESTORED = "its last good copy"
+    LOST = "an empty one"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What was found; `reason` is one line for operators unless it was whole. `has_copy`: with all its decisions."""
+
+    found: Found
+    has_copy: bool
+    reason: str | None = None
+
+
+def open_best(database: Database, *, was_used: bool, is_remembered: bool = False) -> Opened:
+    """Open `database` as it is, or its copy in its place, or a new one; returns which. Blocks.
+
+    `was_used` says that there has been one: a new one is then in the place of one that is lost, and says so (see
+    `History.held`), unless everything it held is still in memory. Raises StateTooNew, and StateUnavailable when the
+    file, or one in its place, cannot be used.
+    """
+    copied = _decisions_of_copy(database.path)
+    try:
+        if not database.exists and (was_used or copied is not None):
+            raise StateDamaged(f"{database.path.name} is gone")
+        database.open()
+        if copied is not None and database.decisions < copied:
+            raise StateDamaged(f"{database.path.name} lacks decisions that its copy has")
+        return Opened(Found.WHOLE, copied == database.decisions)
+    except StateDamaged as error:
+        database.close()
+        reason = str(error)
+    if copied is not None and copied != _UNUSABLE:
+        return _restore(database, reason)
+    held = None if is_remembered else f"{reason}, and there is no good copy of it: pins and quarantines are lost"
+    _put_in_place(database.path, lambda new: create(new, held))
+    database.open()
+    log.error("state_lost", reason=reason)
+    return Opened(Found.LOST, has_copy=False, reason=held or f"{reason}: it was written anew from memory")
+
+
+def refresh_copy(database: Database) -> None:
+    """Replace the last good copy by one of the present state, in one step; raises StateUnavailable. Blocks.
+
+    A copy that lacks a decision would undo it one day: where there can be no new one, the old one is removed.
+    """
+    path = _copy_of(database.path)
+    try:
+        with _new_file(path) as new:
+            database.copy_to(new)
+            reach("state-copy")
+            new.replace(path)
+        sync_directory(path.parent)
+    except (StateUnavailable, OSError) as error:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        reason = error if isinstance(error, StateUnavailable) else f"{path.name} cannot be written: {error.strerror}"
+        raise StateUnavailable(str(reason)) from None
+
+
+def _copy_of(path: Path) -> Path:
+    return path.with_name(path.name + ".copy")
+
+
+def _decisions_of_copy(path: Path) -> int | None:
+    """Return how many decisions the copy of `path` holds, None without one, -1 when it cannot be used."""
+    copy = _copy_of(path)
+    if not os.path.lexists(copy):
+        return None
+    try:
+        return decisions_of(copy)
+    except StateTooNew:
+        raise
+    except StateUnavailable as error:
+        log.warning("state_copy_unusable", reason=str(error))
+        return _UNUSABLE
+
+
+def _restore(database: Database, reason: str) -> Opened:
+    copy = _copy_of(database.path)
+    taken_at = datetime.fromtimestamp(copy.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    _put_in_place(database.path, lambda new: shutil.copyfile(copy, new))
+    database.open()
+    log.error("state_restored", reason=reason, copy_of=taken_at)
+    return Opened(Found.RESTORED, has_copy=True, reason=f"{reason}: it was replaced by its copy of {taken_at}")
+
+
+def _put_in_place(path: Path, make: Callable[[Path], object]) -> None:
+    """Have `make` write a new file, keep what is at `path` aside, and put the new one there; raises StateUnavailable.
+
+    Where there are hard links there is something at `path` all the time: a process killed in between starts over.
+    """
+    try:
+        with _new_file(path) as new:
+            make(new)
+            with new.open("rb") as file:
+                os.fsync(file.fileno())
+            _keep_aside(path)
+            reach("state-replaced")
+            new.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise StateUnavailable(f"{path.name} cannot be replaced: {error.strerror}") from None
+
+
+def _keep_aside(path: Path) -> None:
+    """Keep what is at `path` under another name too, and take what SQLite has beside it away: the last few times."""
+    name = f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z"
+    aside = path.with_name(name)
+    try:
+        os.link(path, aside, follow_symlinks=False)
+    except FileNotFoundError:
+        pass
+    except OSError:  # a file system without hard links
+        path.rename(aside)
+    with contextlib.suppress(FileNotFoundError):
+        wal_of(path).rename(wal_of(aside))
+    for beside in _BESIDE[1:]:
+        path.with_name(path.name + beside).unlink(missing_ok=True)
+    kept = {file.name.removesuffix("-wal") for file in path.parent.glob(f"{path.name}.damaged-*")}
+    for old in sorted(kept)[:-MAX_SET_ASIDE]:
+        _remove(path.with_name(old))
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[Path]:
+    """Yield the name of a file that is not there yet, beside `path`; what is left of it at the end is removed."""
+    new = path.with_name(path.name + ".new")
+    _remove(new)
+    try:
+        yield new
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(new)
+
+
+def _remove(path: Path) -> None:
+    for beside in _BESIDE:
+        path.with_name(path.name + beside).unlink(missing_ok=True)
