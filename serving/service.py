@@ -32,6 +32,7 @@ from serving.lifecycle.reconciler import HoldsStatus, Reconciler
 from serving.lifecycle.respawn import Respawn
 from serving.lifecycle.road import Road
 from serving.lifecycle.watcher import Watcher
+from serving.servable.turns import LEAST_THREADS, Turns
 from serving.settings import Settings
 from serving.store.listing import Store
 from serving.store.staging import Cache
@@ -60,14 +61,16 @@ class Service:
         workers = settings.candidate.concurrency
         self._candidates = ThreadPoolExecutor(workers, "serving-candidate", initializer=_lower_priority)
         self._respawns = ThreadPoolExecutor(RESPAWN_THREADS, "serving-respawn")
-        self._predictions = ThreadPoolExecutor(os.cpu_count(), "serving-predict")
+        threads = max(LEAST_THREADS, _cores() + 1)  # one model may have all but one of them
+        self._predictions = ThreadPoolExecutor(threads, "serving-predict")
         self._zygote = Zygote(sandbox.scrub(os.environ), settings.state.path / "scratch")
         cache = Cache(settings.state, settings.store.path, int(settings.store.max_artifact_mb * (1 << 20)))
         history = History(settings.state.path, _basis(settings), settings.state.history_rows, metrics.state_failed)
         journal = Journal(history, metrics)
         exclusion = Exclusion(journal)
         recall = Recall(cache, _basis(settings))
-        runner = CandidateRunner(self._zygote, cache, recall, settings, loop, self._predictions)
+        turns = Turns(self._predictions, threads)
+        runner = CandidateRunner(self._zygote, cache, recall, settings, loop, turns)
         activation = Activation(state, journal, self._post, loop)
         respawn = Respawn(runner, journal, self._respawns, self._post, loop, settings.candidate)
         road = Road(settings, journal, exclusion, activation, respawn, runner, self._candidates, self._post)
@@ -124,6 +127,11 @@ class Service:
 
     def _on_started(self, status: Status) -> None:
         self.on_started(status)
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _lower_priority() -> None:

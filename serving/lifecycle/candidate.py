@@ -8,27 +8,27 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 import structlog
 
 from serving.domain.artifact import Artifact
-from serving.domain.compiled import Compilation
-from serving.domain.errors import Cancelled, HostFailed, NotPublished, ServingError, StagingFailed
+from serving.domain.errors import Cancelled, GraphRefused, HostFailed, NotPublished, ServingError, StagingFailed
 from serving.domain.listing import Entry
-from serving.domain.report import CandidateReport, Evaluation, GateResult
+from serving.domain.report import COMPILE_GATE, CandidateReport, Evaluation, GateResult
 from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
 from serving.failpoints import reach
 from serving.host.client import evaluate
 from serving.host.evaluation import EvaluationRequest
 from serving.host.zygote import HostProcess, Zygote
+from serving.lifecycle.checking import GraphCheck, stays_hosted
 from serving.lifecycle.recall import Recall
 from serving.lifecycle.request import Comparison, evaluation_request
 from serving.servable.compiled import CompiledEngine
 from serving.servable.hosted import HostedEngine
 from serving.servable.servable import Servable
+from serving.servable.turns import Turns
 from serving.settings import Settings
 from serving.store.staging import Cache
 
@@ -103,14 +103,15 @@ class Candidate:
     version: str
     cancelled: threading.Event = field(default_factory=threading.Event)
     host: HostProcess | None = None
+    check: GraphCheck | None = None
     reason: str = ""
 
     def cancel(self) -> None:
-        """Stop it as soon as possible: staging stops at the next block, a host is killed."""
+        """Stop it as soon as possible: staging stops at the next block, its processes are killed."""
         self.cancelled.set()
-        host = self.host
-        if host is not None:
-            host.kill()
+        for under_way in (self.host, self.check):
+            if under_way is not None:
+                under_way.kill()
 
 
 class CandidateRunner:
@@ -123,14 +124,14 @@ class CandidateRunner:
         recall: Recall,
         settings: Settings,
         loop: asyncio.AbstractEventLoop,
-        predictions: Executor,
+        turns: Turns,
     ) -> None:
         self._zygote = zygote
         self._cache = cache
         self._recall = recall
         self._settings = settings
         self._loop = loop
-        self._predictions = predictions
+        self._turns = turns
         self._told: Sandbox | None = None
 
     def stage(self, candidate: Candidate, entry: Entry, quiet_seconds: float | None) -> Outcome:
@@ -165,7 +166,13 @@ class CandidateRunner:
                 return self._compiled(artifact, kept)
             self._cache.verify(artifact, candidate.cancelled)
             known = kept.report.compilation if kept is not None else None
-            return self._evaluate(candidate, artifact, comparison, known, on_state, on_gate, on_lost)
+            request = evaluation_request(artifact, self._settings, comparison, known)
+            try:
+                return self._evaluate(candidate, artifact, request, on_state, on_gate, on_lost, is_new=known is None)
+            except GraphRefused as error:
+                log.warning("graph_refused", model=artifact.id.model, version=artifact.id.version, reason=str(error))
+                request = evaluation_request(artifact, self._settings, comparison, stays_hosted(error))
+                return self._evaluate(candidate, artifact, request, lambda _: None, on_gate, on_lost, is_new=True)
         except Cancelled:
             return Stopped()
         except StagingFailed as error:
@@ -177,29 +184,42 @@ class CandidateRunner:
         self,
         candidate: Candidate,
         artifact: Artifact,
-        comparison: Comparison,
-        known: Compilation | None,
+        request: EvaluationRequest,
         on_state: Callable[[State], None],
         on_gate: Callable[[GateResult], None],
         on_lost: Callable[[HostedEngine], None],
+        *,
+        is_new: bool,
     ) -> Outcome:
+        """Evaluate in a fresh host, and keep what `is_new` of it.
+
+        Raises HostFailed, and GraphRefused when there are graphs that must not run in this process.
+        """
+        candidate.check = check = GraphCheck(self._zygote, request, candidate.cancelled)
+
         def started(gate: str) -> None:
             if gate in _STATE_OF_GATE:
                 on_state(_STATE_OF_GATE[gate])
+            if gate == COMPILE_GATE and request.may_compile:
+                check.start()
 
-        request = evaluation_request(artifact, self._settings, comparison, known)
-        host, evaluation = self._run(candidate, request, started, on_gate)
-        reach("evaluated")
-        report = evaluation.report
-        self._tell(report.sandbox)
-        if candidate.cancelled.is_set():
-            host.close()
-            return Stopped()
-        if report.refusal is not None:
-            return Refused(report)
-        if known is None:
+        try:
+            host, evaluation = self._run(candidate, request, started, on_gate)
+            reach("evaluated")
+            self._tell(evaluation.report.sandbox)
+            if candidate.cancelled.is_set():
+                host.close()
+                return Stopped()
+            if evaluation.report.refusal is not None:
+                return Refused(evaluation.report)
+            if evaluation.report.is_compiled:
+                evaluation = check.check(evaluation)
+        finally:
+            check.close()
+        if is_new:
             evaluation = self._recall.keep(artifact, evaluation)
         reach("evaluation-kept")
+        report = evaluation.report
         if report.is_compiled:
             return self._compiled(artifact, evaluation)
         engine = HostedEngine(report.engine or "unknown", on_lost, max_batch_rows=self._settings.engine.max_batch_rows)
@@ -215,10 +235,13 @@ class CandidateRunner:
 
     def _compiled(self, artifact: Artifact, evaluation: Evaluation) -> Outcome:
         report = evaluation.report
-        if report.signature is None or report.compilation is None:
-            return Failed("a compiled form came without a signature or a proof")
+        compilation = report.compilation
+        if report.signature is None or compilation is None or compilation.bounds is None:
+            return Failed("a compiled form came without a signature, a proof or bounds")
         try:
-            engine = CompiledEngine(evaluation.graphs, report.signature, report.compilation.guard, self._predictions)
+            engine = CompiledEngine(
+                evaluation.graphs, report.signature, compilation.guard, compilation.bounds, self._turns
+            )
             engine.warm_up()
         except ServingError as error:
             return Failed(str(error))
