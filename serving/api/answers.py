@@ -20,8 +20,11 @@ _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
 def is_small(answer: Answer) -> bool:
     """Say whether an answer has so few values that its body is best made on the event loop."""
-    if answer.rows == 1:
-        return True
+    tensors = answer.prediction.tensors
+    if answer.rows == 1 and len(tensors) == 1 and not answer.also:
+        only = tensors[0]
+        if isinstance(only, np.ndarray):  # what nearly every request gets; but one row may have millions of values
+            return only.size <= INLINE_VALUES
     return answer.rows * sum(_width(prediction) for _, prediction in answer.outputs) <= INLINE_VALUES
 
 

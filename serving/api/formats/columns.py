@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from serving.domain.batch import Tensor
@@ -39,12 +37,12 @@ def _columns(tensor: Tensor, method: str) -> list[Tensor]:
         if tensor.ndim > 2:
             raise _nested(method)
         return [tensor] if tensor.ndim == 1 else list(tensor.T)
-    if not tensor or not isinstance(tensor[0], list):
+    if list not in set(map(type, tensor)):
         return [tensor]
-    columns: list[list[Any]] = [list(column) for column in zip(*tensor, strict=True)]
-    if any(isinstance(column[0], list) for column in columns):
+    is_even = all(type(row) is list and len(row) == len(tensor[0]) for row in tensor)
+    if not is_even or any(type(cell) is list for row in tensor for cell in row):
         raise _nested(method)
-    return list(columns)
+    return [list(column) for column in zip(*tensor, strict=True)]
 
 
 def _names(method: str, labels: tuple[Label, ...], count: int) -> list[str]:
@@ -62,4 +60,7 @@ def _shown(label: Label) -> str:
 
 
 def _nested(method: str) -> NotAcceptable:
-    return NotAcceptable(f"{method} gives arrays in arrays, which have no place in columns: ask for application/json")
+    return NotAcceptable(
+        f"{method} gives arrays in arrays, or rows of different lengths, which have no place in columns: "
+        "ask for application/json"
+    )

@@ -172,8 +172,9 @@ def _array_of(answer: Answer) -> NDArray[Any]:
 
 def _texts(values: list[Any], method: str) -> NDArray[Any]:
     """Return labels as an array of text; every one takes as much room as the longest."""
-    is_flat = not values or not isinstance(values[0], list)
-    cells = values if is_flat else [cell for row in values for cell in row]
+    is_flat = list not in set(map(type, values))
+    is_even = is_flat or all(type(row) is list and len(row) == len(values[0]) for row in values)
+    cells = values if is_flat or not is_even else [cell for row in values for cell in row]
     if any(type(cell) is not str for cell in cells):
         raise NotAcceptable(f"{method} gives values of several kinds here: ask for application/json or text/csv")
     longest = max(map(len, cells), default=1)

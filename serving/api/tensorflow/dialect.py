@@ -98,6 +98,8 @@ def _classes(answer: Answer, signature: Signature) -> Written:
     assert signature.classes is not None  # `_scoring_method` has looked
     labels = [str(label) for label in signature.classes[0]]
     listed = scores.tolist() if isinstance(scores, np.ndarray) else scores
+    if any(type(row) is not list or len(row) != len(labels) for row in listed):
+        raise ModelFailed(f"the model did not give a score for each of its {len(labels)} classes")
     results = [[list(pair) for pair in zip(labels, row, strict=True)] for row in listed]
     return Written(encode_under("results", Prediction((results,))))
 
