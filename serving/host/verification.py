@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from math import isfinite
 
-from serving.domain.compiled import Compilation, Graph
+from serving.domain.compiled import UNSIGNED_FILE, Compilation, Graph
 from serving.domain.manifest import Manifest
 from serving.domain.report import (
     COMPILE_GATE,
@@ -88,7 +88,7 @@ def why_no_graph(request: EvaluationRequest, sandbox: Sandbox) -> str | None:
         return "engine.compile is off"
     if request.compile.known is not None:
         return "it was found out before that there is none"
-    return why_hosted(request, sandbox)
+    return why_hosted(request, sandbox) or (None if request.may_compile else UNSIGNED_FILE)
 
 
 def check_findings(
@@ -186,7 +186,8 @@ def _check_compilation(compilation: Compilation, signature: Signature | None) ->
     guard, rows = compilation.guard, compilation.rows
     known = [value for values in guard.known.values() for value in values if isinstance(value, float)]
     amounts = [
-        *(compilation.largest_difference, compilation.graph_bytes, compilation.batch_rows, compilation.seconds),
+        *(compilation.largest_difference, compilation.graph_bytes, compilation.seconds),
+        *(compilation.batch_rows, compilation.most_rows),
         *(compilation.row_seconds or ()),
         *(compilation.batch_seconds or ()),
         *(proven.rows for proven in rows),
@@ -194,6 +195,7 @@ def _check_compilation(compilation: Compilation, signature: Signature | None) ->
     features = 0 if signature is None else len(signature.features)
     is_sane = (
         compilation.engine in (None, ONNX)
+        and compilation.bounds is None  # the checker of graphs finds them out, no host
         and all(number is None or isfinite(number) for number in (guard.smallest, guard.largest, *known))
         and all(amount is None or (isfinite(amount) and amount >= 0) for amount in amounts)
         and all(0 <= place < features for place in guard.known)

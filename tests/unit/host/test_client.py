@@ -300,6 +300,7 @@ def test_a_report_of_more_values_than_any_costs_little(play: Play) -> None:
         (request(), Sandbox(), "a layer of the sandbox is missing"),
         (request(compile=CompileRequest(mode="off")), WHOLE, "engine.compile is off"),
         (request(compile=CompileRequest(known=STAYS)), WHOLE, "found out before"),
+        (request(format=Format.ONNX), WHOLE, "has signed the version"),
     ],
 )
 def test_a_graph_that_was_not_asked_for_is_refused_before_it_is_read(
@@ -309,7 +310,9 @@ def test_a_graph_that_was_not_asked_for_is_refused_before_it_is_read(
     result = refusal(play(asked, said))
     assert result.gate == "compile"
     assert reason in result.evidence
-    assert play(asked, honest(asked, sandbox)).report.is_ready
+    engine = "onnx" if asked.format is Format.ONNX else "sklearn"
+    own = found(asked).model_copy(update={"engine": engine})
+    assert play(asked, honest(asked, sandbox, own)).report.is_ready
 
 
 def test_three_graphs_are_one_too_many(play: Play) -> None:
@@ -326,6 +329,19 @@ COMPILATIONS = {
     "that says it is none": (1, {"engine": None}, "without its graphs"),
     "with a guard over no feature": (1, {"guard": {"known": {"2": ["x"]}}}, "cannot be"),
     "with a guard before the first": (1, {"guard": {"known": {"-1": ["x"]}}}, "cannot be"),
+    "with bounds of its own": (
+        1,
+        {
+            "bounds": {
+                **dict.fromkeys(("row_bytes", "fixed_bytes", "row_texts", "fixed_texts"), 0),
+                "rows": 1 << 40,
+                "answer_bytes": {"predict": 0},
+                "seconds": {"predict": [0.0, 0.0]},
+            }
+        },
+        "cannot be",
+    ),
+    "of negative rows at once": (1, {"most_rows": -1}, "cannot be"),
     "of a negative time": (1, {"seconds": -1.0}, "cannot be"),
     "of negative rows": (1, {"rows": [{"kind": "random", "rows": -1}]}, "cannot be"),
     "of rows with a steering name": (1, {"rows": [{"kind": "\x1b[2J", "rows": 1}]}, "cannot be"),
