@@ -59,15 +59,21 @@ class Refusal(NamedTuple):
 class NamedInPath:
     """Base of dialects whose paths name the model and the version as they are."""
 
+    max_rows = 100_000
+
     def target(self, params: Mapping[str, str]) -> tuple[str | None, str | Role | None]:
         """Return what the path names."""
         return params.get("model"), params.get("version")
 
 
 class Dialect(Protocol):
-    """One protocol. `takes_compressed`: bodies may come with the content encodings gzip and deflate."""
+    """One protocol. `takes_compressed`: bodies may come with the content encodings gzip and deflate.
+
+    `max_rows` is set once, to the limit of the settings: what is read row by row need not be read any further.
+    """
 
     takes_compressed: bool
+    max_rows: int
 
     def check_head(self, headers: Headers) -> None:
         """Raise UnsupportedMedia for a body nobody here reads, before any of it is read."""

@@ -49,6 +49,7 @@ class Endpoint:
         self._access.adopt(settings)
         self._is_open = self._access.is_open(TokenScope.PREDICT)
         self._limits = Limits.of(settings.server)
+        self._dialect.max_rows = settings.server.max_rows
         self._inflight.limit(settings.server.max_inflight_mb)
         advice = "; send fewer rows at a time, or raise server.max_body_mb"
         self._max_bytes = int(settings.server.max_body_mb * (1 << 20))

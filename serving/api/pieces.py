@@ -2,23 +2,23 @@
 
 A parser holds the interpreter lock from its first byte to its last: 16 MiB in one go stall the event loop for 300 ms,
 whichever thread they are in. So the rows of `instances` are found first: by searching for ``],`` where there are no
-strings, which is quick and may be wrong about a body that is wrong itself; by numpy, which lets go of the lock, where
-there are. Then each run of rows is parsed, converted and dropped before the next one.
+strings, which is quick and may be wrong about a body that is wrong itself; else by their structure
+(`serving.api.structure`). Then each run of rows is parsed, converted and dropped before the next one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from serving.api.numbers import NumberReader, count_arrays
 from serving.api.predict_body import parse, rows_of, strings_in
 from serving.api.strict_json import MAX_DEPTH, count_strings, loads, refuse_repeats, with_repeats
+from serving.api.structure import MOST_VALUES, WINDOW_BYTES, Array, count_values, find_arrays, refuse_many_values
 from serving.conversion import Piece
 from serving.domain.errors import InvalidInput, NotJson
 from serving.domain.tables import Table
@@ -26,15 +26,12 @@ from serving.prediction import PredictRequest
 
 LARGE_BYTES = 128 << 10
 PIECE_BYTES = 64 << 10
-WINDOW_BYTES = 1 << 20
+# A row of which no cell costs more than this, and has no more cells than there are features and a few, is parsed.
+FEW_VALUES, LONG_ROW_COST = 1000, 6
 
 _USUAL = b'{"instances":'
 _HEAD_BYTES, _TAIL_BYTES = 64, 64
-
-_QUOTE, _COMMA = ord('"'), ord(",")
-_STEPS = np.zeros(256, np.int8)
-_STEPS[[ord("["), ord("{")]] = 1
-_STEPS[[ord("]"), ord("}")]] = -1
+_ADVICE = 'send rows as {"instances": [row, ...]}'
 
 
 class RowPieces:
@@ -50,8 +47,10 @@ class RowPieces:
         *,
         max_depth: int = MAX_DEPTH,
         is_guess: bool = False,
+        width: int | None = None,
     ) -> None:
         self._raw = raw
+        self._width = width
         self._max_depth = max_depth
         self._cuts = cuts
         self._is_guess = is_guess
@@ -60,8 +59,12 @@ class RowPieces:
     def __len__(self) -> int:
         return self._count
 
+    def of_width(self, width: int) -> RowPieces:
+        """Return the same rows, of which none is parsed that is long and has far more values than `width`."""
+        return RowPieces(self._raw, self._cuts, max_depth=self._max_depth, is_guess=self._is_guess, width=width)
+
     def __iter__(self) -> Iterator[Piece]:
-        """Parse piece after piece; raises NotJson or InvalidInput (a repeated key)."""
+        """Parse piece after piece; raises NotJson or InvalidInput (a repeated key, a row far too long)."""
         numbers = NumberReader()
         if self._is_guess:
             yield from self._guessed(numbers)
@@ -69,6 +72,8 @@ class RowPieces:
         first_row = 0
         for start, end, count in self._cuts:
             fragment = b"[" + self._raw[start:end] + b"]"
+            if self._width is not None and count == 1 and len(fragment) > PIECE_BYTES:
+                _refuse_long_row(fragment, first_row, self._width, self._max_depth)
             matrix = numbers.matrix(fragment)
             if matrix is not None and len(matrix) == count:
                 yield Piece(partial(orjson.loads, fragment), False, matrix)
@@ -103,6 +108,8 @@ class RowPieces:
         else:
             return
         found = _precise(self._raw, self._max_depth).rows  # raises where the body is wrong, or has what no model takes
+        if isinstance(found, RowPieces) and self._width is not None:
+            found = found.of_width(self._width)
         assert not isinstance(found, Table)  # that is for other formats
         for piece in [Piece(found)] if isinstance(found, list) else found:
             rows = piece.rows[max(0, done) :]
@@ -122,16 +129,9 @@ def parse_large(raw: bytes, max_depth: int = MAX_DEPTH) -> PredictRequest:
     return _precise(raw, max_depth)
 
 
-def split(raw: bytes, max_depth: int = MAX_DEPTH) -> tuple[bytes, RowPieces] | None:
-    """Take the elements of the only container at depth 2 out of a large body: what is left, and they as pieces.
-
-    None where there is no such container, or a small one. Whether it is an array is for the caller to see. Raises
-    NotJson for a body that nests too deep.
-    """
-    layout = _find_rows(raw, max_depth)
-    if layout is None or layout.end - layout.start < PIECE_BYTES:
-        return None
-    return raw[: layout.start] + raw[layout.end :], RowPieces(raw, _cuts(layout), max_depth=max_depth)
+def pieces_of(raw: bytes, array: Array, max_depth: int = MAX_DEPTH) -> RowPieces:
+    """Return the elements of an array in a text as rows."""
+    return RowPieces(raw, _cuts(raw, array), max_depth=max_depth)
 
 
 def _search(raw: bytes) -> list[tuple[int, int, int]] | None:
@@ -157,64 +157,58 @@ def _search(raw: bytes) -> list[tuple[int, int, int]] | None:
 
 
 def _precise(raw: bytes, max_depth: int) -> PredictRequest:
-    layout = _find_rows(raw, max_depth)
-    if layout is None or layout.end - layout.start < PIECE_BYTES:
-        return parse(raw, max_depth)
-    envelope = raw[: layout.start] + raw[layout.end :]
+    arrays = find_arrays(raw, 2, PIECE_BYTES, max_depth, WINDOW_BYTES)
+    if len(arrays) != 1:
+        return _parse_bounded(raw, max_depth)
+    (array,) = arrays
+    envelope = raw[: array.start] + raw[array.end :]
+    refuse_many_values(envelope, max_depth, _ADVICE)
     try:
         document = loads(envelope, max_depth=max_depth)
+    except NotJson:
+        return _parse_bounded(raw, max_depth)
+    try:
         rows, is_single = rows_of(document)
-    except (NotJson, InvalidInput):
-        return parse(raw, max_depth)
-    if is_single or rows or (not layout.commas.size and not raw[layout.start : layout.end].strip()):
-        return parse(raw, max_depth)
+    except InvalidInput:
+        if count_values(raw, max_depth).cost > MOST_VALUES:
+            raise
+        return parse(raw, max_depth)  # it may be no JSON either, which is said first
+    if is_single or rows or not _holds_elements(raw, array):
+        return _parse_bounded(raw, max_depth)
     if count_strings(envelope) != len(document) + (document.get("method") is not None):
         refuse_repeats(with_repeats(envelope, max_depth))
-    return PredictRequest(RowPieces(raw, _cuts(layout), max_depth=max_depth), document.get("method"))
+    return PredictRequest(pieces_of(raw, array, max_depth), document.get("method"))
 
 
-class _Layout(NamedTuple):
-    """Where the only container at depth 2 has its content, and the commas between its elements."""
-
-    start: int
-    end: int
-    commas: NDArray[np.int64]
+def _parse_bounded(raw: bytes, max_depth: int) -> PredictRequest:
+    refuse_many_values(raw, max_depth, _ADVICE)
+    return parse(raw, max_depth)
 
 
-def _find_rows(raw: bytes, max_depth: int) -> _Layout | None:
-    text = raw
-    if b"\\" in raw:  # same length, so that positions hold; what is left of quotes begins or ends a string
-        text = raw.replace(b"\\\\", b"__").replace(b'\\"', b"__")
-    is_inside, depth = np.bool_(False), np.int32(0)
-    opened, closed, commas = [], [], []
-    for start in range(0, len(text), WINDOW_BYTES):
-        codes = np.frombuffer(text, np.uint8, min(WINDOW_BYTES, len(text) - start), start)
-        inside = np.logical_xor.accumulate(codes == _QUOTE) ^ is_inside
-        steps = _STEPS[codes]
-        steps[inside] = 0
-        depths = np.cumsum(steps, dtype=np.int32) + depth
-        if depths.max() > max_depth:
-            raise NotJson(f"the body is nested deeper than {max_depth} levels")
-        is_two = depths == 2
-        opened.append(np.flatnonzero(is_two & (steps == 1)) + start)
-        closed.append(np.flatnonzero((depths == 1) & (steps == -1)) + start)
-        commas.append(np.flatnonzero(is_two & (codes == _COMMA) & ~inside) + start)
-        is_inside, depth = inside[-1], depths[-1]
-    begins, ends = np.concatenate(opened), np.concatenate(closed)
-    if len(begins) != 1 or len(ends) != 1:
-        return None
-    return _Layout(int(begins[0]) + 1, int(ends[0]), np.concatenate(commas))
+def _holds_elements(raw: bytes, array: Array) -> bool:
+    return bool(array.commas.size) or bool(raw[array.start : array.end].strip())
 
 
-def _cuts(layout: _Layout) -> list[tuple[int, int, int]]:
-    wanted = np.arange(layout.start + PIECE_BYTES, layout.end, PIECE_BYTES)
-    chosen: Any = np.unique(np.searchsorted(layout.commas, wanted))
-    chosen = chosen[chosen < len(layout.commas)]
+def _refuse_long_row(fragment: bytes, row: int, width: int, max_depth: int) -> None:
+    """Raise InvalidInput for a row, in brackets, that has far more values than the model takes."""
+    found = count_values(fragment, max_depth + 1)
+    if found.cost > LONG_ROW_COST * (width + FEW_VALUES):
+        raise InvalidInput(f"row {row} has {found.commas + 1} values, the model takes {width}")
+
+
+def _cuts(raw: bytes, array: Array) -> list[tuple[int, int, int]]:
+    if not _holds_elements(raw, array):
+        return []
+    wanted = np.arange(array.start + PIECE_BYTES, array.end, PIECE_BYTES)
+    lengths = np.diff(array.commas, prepend=array.start, append=array.end)
+    long = np.flatnonzero(lengths > PIECE_BYTES)  # each in a piece of its own
+    chosen: Any = np.unique(np.concatenate([np.searchsorted(array.commas, wanted), long - 1, long]))
+    chosen = chosen[(chosen >= 0) & (chosen < len(array.commas))]
     found = []
-    start, before = layout.start, -1
+    start, before = array.start, -1
     for index in chosen.tolist():
-        comma = int(layout.commas[index])
+        comma = int(array.commas[index])
         found.append((start, comma, index - before))
         start, before = comma + 1, index
-    found.append((start, layout.end, len(layout.commas) - before))
+    found.append((start, array.end, len(array.commas) - before))
     return found

@@ -13,9 +13,9 @@ from serving.api.answers import encode
 from serving.api.bodies import Headers
 from serving.api.dialect import QUERY, Call, NamedInPath, Refusal, Written
 from serving.api.endpoint import Endpoint
-from serving.api.formats import Format, pace
+from serving.api.formats import Format, pace, reader_of
 from serving.api.formats.negotiation import form_of_answer, form_of_body
-from serving.api.pieces import LARGE_BYTES, parse_large
+from serving.api.pieces import LARGE_BYTES, RowPieces, parse_large
 from serving.api.predict_body import parse
 from serving.api.routes import add_prediction
 from serving.domain.errors import InvalidInput
@@ -42,16 +42,21 @@ class Native(NamedInPath):
         write = _write if target is None else lambda answer, signature: _written(target, answer, signature)
         reads_slowly, writes_slowly = pace(raw, source, target)
         if source is not None:
-            read = source.read
+            read = reader_of(source, self.max_rows)
             return Call(lambda its: PredictRequest(read(raw, its), method), write, reads_slowly, writes_slowly)
         request = parse(raw, max_depth) if len(raw) <= LARGE_BYTES else parse_large(raw, max_depth)
         if method is not None:
             request = request._replace(method=_only(method, request.method))
-        return Call(lambda _: request, write, reads_slowly, writes_slowly)
+        return Call(lambda its: _of_width(request, its), write, reads_slowly, writes_slowly)
 
     def refuse(self, refusal: Refusal) -> Response:
         """Answer with a problem."""
         return problems.problem_of(refusal)
+
+
+def _of_width(request: PredictRequest, signature: Signature) -> PredictRequest:
+    rows = request.rows
+    return request._replace(rows=rows.of_width(len(signature.features))) if isinstance(rows, RowPieces) else request
 
 
 def _write(answer: Answer, _: Signature) -> Written:

@@ -39,13 +39,18 @@ def cells_problem(signature: Signature, rows: Sequence[Row]) -> str:
     count = len(signature.features)
     for index, row in enumerate(rows):
         if len(row) != count:
-            values = "1 value" if len(row) == 1 else f"{len(row)} values"
-            return f"row {index} has {values}, the model takes {count}: {_listed(_names(signature))}"
+            return width_problem(signature, index, len(row))
         for feature, cell in zip(signature.features, row, strict=True):
             problem = _cell_problem(feature, cell)
             if problem is not None:
                 return f"row {index}, feature {_quoted(feature.name)}: {problem}"
     return "the rows do not fit the model's signature"
+
+
+def width_problem(signature: Signature, index: int, width: int) -> str:
+    """Say that a row has so many values, and how many the model takes."""
+    values = "1 value" if width == 1 else f"{width} values"
+    return f"row {index} has {values}, the model takes {len(signature.features)}: {_listed(_names(signature))}"
 
 
 def kinds_problem(signature: Signature, rows: Sequence[Any]) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from serving.domain.batch import Batch, Column
 from serving.domain.errors import InvalidInput
-from serving.domain.row_problems import cells_problem, names_problem, shown
+from serving.domain.row_problems import names_problem, shown, width_problem
 from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Container, Dtype, Feature, Signature
 
@@ -59,8 +59,7 @@ def table_to_batch(signature: Signature, table: Table) -> Batch:
     arranged = table if table.names is None else _arranged(signature, table, table.names)
     features = signature.features
     if arranged.width != len(features):
-        row = _cells(arranged, 0)
-        raise InvalidInput(cells_problem(signature, [row]))
+        raise InvalidInput(width_problem(signature, 0, arranged.width))
     is_numeric = all(feature.dtype is Dtype.NUMBER for feature in features)
     if is_numeric and arranged.matrix is not None and arranged.matrix.dtype.kind in _NUMERIC:
         return Batch(table.rows, matrix=_checked(signature, arranged.matrix))
@@ -158,11 +157,6 @@ def _as_it_is(column: NDArray[Any] | list[Any]) -> Column:
 
 def _column_of(table: Table, place: int) -> NDArray[Any] | list[Any]:
     return table.columns[place] if table.matrix is None else table.matrix[:, place]
-
-
-def _cells(table: Table, row: int) -> list[Any]:
-    columns = [_column_of(table, place) for place in range(table.width)]
-    return [column[row].item() if isinstance(column, np.ndarray) else column[row] for column in columns]
 
 
 def _listed(feature: Feature, column: NDArray[Any] | list[Any]) -> list[Any]:

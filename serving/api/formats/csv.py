@@ -5,7 +5,10 @@ take. Anything else is a row when there is a number in it, so that the cell at f
 Cells are what their feature says: numbers in decimal notation; ``true`` and ``false`` in any case; strings as they are.
 A feature that takes anything has a number, a bool or a string, whichever fits first. An empty cell is a missing value
 where the feature may be missing, ``nan`` is too among numbers; for other strings an empty cell is the empty string.
-Empty lines do not count. One cell has at most 131,072 characters.
+Empty lines do not count. One cell has at most 131,072 characters, one row at most a megabyte.
+
+Nothing is made of a body that is not the right size for the model: a line that is longer than a stretch is looked at
+before it is cut into cells, and a row that goes on and on is given up.
 """
 
 from __future__ import annotations
@@ -23,33 +26,42 @@ import numpy as np
 from serving.api.formats.columns import columns_of
 from serving.conversion import PIECE_ROWS, YIELD_SECONDS
 from serving.domain.batch import Tensor
-from serving.domain.errors import InvalidInput, Malformed
-from serving.domain.row_problems import shown
+from serving.domain.errors import BodyTooLarge, InvalidInput, Malformed
+from serving.domain.row_problems import shown, width_problem
 from serving.domain.signature import Dtype, Feature, Signature
 from serving.domain.tables import Table
 from serving.prediction import Answer
+
+UTF8_BOM = b"\xef\xbb\xbf"
+STRETCH_BYTES = 64 << 10
+MOST_ROW_BYTES = 1 << 20
+MOST_EMPTY_LINES = 100_000
+FEW_CELLS = 1000  # beyond the right number: so few are looked at, to say what is wrong with them
 
 _NUMBER = re.compile(r"[ \t]*[-+]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|nan|NaN|NAN)[ \t]*")
 _WHOLE = re.compile(r"[-+]?[0-9]{1,19}")
 _BOOLS = {"true": True, "false": False}
 
 
-def read(raw: bytes, signature: Signature) -> Table:
-    """Return the rows of a CSV body; raises Malformed for what is not CSV in UTF-8, InvalidInput for ragged lines.
+def read(raw: bytes, signature: Signature, most_rows: int | None = None, extra_columns: int = 0) -> Table:
+    """Return the rows of a CSV body; raises Malformed for what is not CSV in UTF-8, InvalidInput for ragged lines, and
+    BodyTooLarge for more rows than `most_rows`.
 
-    Cells that are not what their feature takes are left as text, for the table's own check to name them.
+    There may be so many columns more than the model takes. Cells that are not what their feature takes are left as
+    text, for the table's own check to name them.
     """
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Malformed(f"the body is not UTF-8: {error.reason} at byte {error.start}") from None
-    lines = _lines(text)
+    lines = _Lines(raw, signature, extra_columns)
     try:
         first = next(lines, None)
         if first is None:
             raise InvalidInput("no rows: send at least one")
+        lines.check_width(first)
         names = _header(first, signature)
-        return _table(lines if names is not None else chain([first], lines), names or first, names, text, signature)
+        if names is None and len(first) != len(signature.features):
+            raise InvalidInput(width_problem(signature, 0, len(first)))
+        is_plain = b"_" not in raw and raw.isascii()
+        rows = lines if names is not None else chain([first], lines)
+        return _table(rows, names or first, names, is_plain, signature, most_rows)
     except csv.Error as error:
         raise Malformed(f"the body is not CSV: {error}") from None
 
@@ -69,8 +81,80 @@ def write(answer: Answer, signature: Signature) -> bytes:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _lines(text: str) -> Iterator[list[str]]:
-    return filter(None, csv.reader(io.StringIO(text, newline=""), strict=True))
+class _Lines:
+    """The rows of a body as lists of cells, without empty ones; at most so many columns more than the model takes.
+
+    The body is decoded stretch by stretch, each a few lines: a whole one would take the interpreter lock for long.
+    """
+
+    def __init__(self, raw: bytes, signature: Signature, extra_columns: int) -> None:
+        self._raw = raw
+        self._signature = signature
+        self._most = len(signature.features) + extra_columns + FEW_CELLS
+        self._count = 0
+        self._empty = 0
+        self._rows = csv.reader(self._physical_lines(), strict=True)
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return self
+
+    def __next__(self) -> list[str]:
+        while True:
+            row = next(self._rows)
+            self._unended_bytes = 0
+            if row:
+                self._count += 1
+                return row
+            self._empty += 1
+            if self._empty > MOST_EMPTY_LINES:
+                raise InvalidInput(f"more than {MOST_EMPTY_LINES} empty lines; leave them out")
+
+    def check_width(self, row: list[str]) -> None:
+        """Raise InvalidInput for a row of more cells than there may be."""
+        if len(row) > self._most:
+            raise InvalidInput(width_problem(self._signature, self._count - 1, len(row)))
+
+    def _physical_lines(self) -> Iterator[str]:
+        """Yield lines with their ends; a row has several where an end is in quotes."""
+        raw = self._raw
+        start = len(UTF8_BOM) if raw.startswith(UTF8_BOM) else 0
+        self._unended_bytes = 0
+        while start < len(raw):
+            end = self._end_of_stretch(start)
+            self._unended_bytes += end - start
+            if self._unended_bytes > MOST_ROW_BYTES + STRETCH_BYTES:
+                raise self._too_long()
+            try:
+                text = raw[start:end].decode()
+            except UnicodeDecodeError as error:
+                raise Malformed(f"the body is not UTF-8: {error.reason} at byte {start + error.start}") from None
+            yield from io.StringIO(text, newline="")
+            start = end
+
+    def _end_of_stretch(self, start: int) -> int:
+        """Return where a line ends, about a stretch further; raises InvalidInput for a line too long or too wide."""
+        raw, usual = self._raw, start + STRETCH_BYTES
+        if usual >= len(raw):
+            return len(raw)
+        end = max(raw.rfind(b"\n", start, usual), raw.rfind(b"\r", start, usual - 1)) + 1
+        if end > 0:
+            return end + 1 if raw[end - 1 : end + 1] == b"\r\n" else end
+        end = raw.find(b"\n", usual, start + MOST_ROW_BYTES) + 1
+        if end == 0 and len(raw) - start > MOST_ROW_BYTES:
+            raise self._too_wide_or_long(start, start + MOST_ROW_BYTES)
+        end = end or len(raw)
+        if raw.find(b'"', start, end) < 0 and raw.count(b",", start, end) >= self._most:
+            raise self._too_wide_or_long(start, end)
+        return end
+
+    def _too_wide_or_long(self, start: int, end: int) -> InvalidInput:
+        cells = self._raw.count(b",", start, end) + 1
+        if cells > self._most:
+            return InvalidInput(width_problem(self._signature, self._count, cells))
+        return self._too_long()
+
+    def _too_long(self) -> InvalidInput:
+        return InvalidInput(f"row {self._count} has more than {MOST_ROW_BYTES} bytes; is a quote open?")
 
 
 def _header(first: list[str], signature: Signature) -> tuple[str, ...] | None:
@@ -93,15 +177,16 @@ def _fits(feature: Feature, cell: str) -> bool:
 
 
 def _table(
-    lines: Iterator[list[str]] | chain[list[str]],
+    lines: Iterator[list[str]],
     first: Iterable[str],
     names: tuple[str, ...] | None,
-    text: str,
+    is_plain: bool,
     signature: Signature,
+    most_rows: int | None,
 ) -> Table:
     """Turn lines into columns piece by piece: as text, all of them would take ten times the room."""
     width = len(tuple(first))
-    converts = _converters(signature, names, width, is_plain="_" not in text and text.isascii())
+    converts = _converters(signature, names, width, is_plain=is_plain)
     parts: list[list[Tensor]] = [[] for _ in range(width)]
     rows = 0
     while piece := list(islice(lines, PIECE_ROWS)):
@@ -110,6 +195,8 @@ def _table(
         for part, convert, cells in zip(parts, converts, zip(*piece, strict=True), strict=True):
             part.append(convert(cells))
         rows += len(piece)
+        if most_rows is not None and rows > most_rows:
+            raise BodyTooLarge(f"more than {most_rows} rows in one request: send them in several requests")
         _let_others(rows)
     return Table(rows, columns=tuple(map(_joined, parts)), names=names)
 

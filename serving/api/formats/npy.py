@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.domain.errors import InvalidInput, Malformed, NotAcceptable
+from serving.domain.row_problems import width_problem
 from serving.domain.signature import Signature
 from serving.domain.tables import Table
 from serving.prediction import Answer
@@ -25,6 +26,7 @@ from serving.prediction import Answer
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 32 << 10
 MAX_TEXT_BYTES = 64 << 20
+FEW_COLUMNS = 1000  # of text beyond the right number: so few are looked at
 TAKEN = "whole numbers and floats of up to 8 bytes, bools, text (U), or a structure of these with names"
 
 _SCALAR = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248]|U[1-9]\d{0,8})|\?")
@@ -63,6 +65,8 @@ def read(raw: bytes, signature: Signature) -> Table:
     else:
         matrix = array.reshape(layout.shape, order="F" if layout.is_fortran else "C")
     if matrix.dtype.kind == "U":
+        if matrix.shape[1] > len(signature.features) + FEW_COLUMNS:  # before each cell is made a text
+            raise InvalidInput(width_problem(signature, 0, matrix.shape[1]))
         return Table(len(matrix), columns=tuple(_values(column) for column in matrix.T))
     return Table(len(matrix), matrix=matrix)
 

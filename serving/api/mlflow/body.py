@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from serving.api.documents import Rows, changed, load_object, plain_rows, rows_of_columns
+from serving.api.documents import Rows, changed, limit_width, load_object, plain_rows, rows_of_columns
+from serving.api.pieces import RowPieces
+from serving.api.structure import has_word
 from serving.domain.errors import InvalidInput
 from serving.domain.row_problems import shown
 from serving.domain.signature import Signature
@@ -19,6 +21,8 @@ from serving.domain.tables import Table
 
 SPLIT, RECORDS, INSTANCES, INPUTS = FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 NAMES_SHOWN = 20
+MOST_COLUMNS = 100_000
+MOST_EXTRA_COLUMNS = 10_000  # beyond those the model takes, which are ignored
 
 _WANTED = f"exactly one of {', '.join(FORMS)}"
 
@@ -50,12 +54,14 @@ def parse(raw: bytes, max_depth: int) -> Body:
         raise InvalidInput(f"{form!r} is not an array of rows")
     if form == RECORDS and isinstance(rows, list) and not all(isinstance(row, dict) for row in rows):
         raise InvalidInput(f"{form!r} is not an array of objects, one for each row")
-    return Body(rows, columns, _method(document), b"true" in raw or b"false" in raw, b"NaN" in raw)
+    return Body(
+        rows, columns, _method(document), has_word(raw, b"true") or has_word(raw, b"false"), has_word(raw, b"NaN")
+    )
 
 
 def rows_for(signature: Signature, body: Body) -> Rows:
     """Return the rows with the columns the model takes; raises InvalidInput for columns that are not there."""
-    rows = body.rows
+    rows = limit_width(body.rows, len(signature.features) + MOST_EXTRA_COLUMNS)
     if body.columns is None:
         rows = changed(rows, lambda some: _aligned(signature, some))
     else:
@@ -95,11 +101,15 @@ def places_of(signature: Signature, columns: Sequence[str]) -> list[int] | None:
 
 
 def _split(split: Any) -> tuple[Any, tuple[str, ...] | None]:
-    if not isinstance(split, dict) or not isinstance(split.get("data"), list):
+    if not isinstance(split, dict) or not isinstance(split.get("data"), list | RowPieces):
         raise InvalidInput(f"{SPLIT!r} is an object of 'columns' and 'data', an array of rows")
     columns = split.get("columns")
     if columns is None:
         return split["data"], None
+    if isinstance(columns, RowPieces):
+        if len(columns) > MOST_COLUMNS:
+            raise InvalidInput(f"'columns' has {len(columns)} names; send the columns that the model takes")
+        columns = [name for piece in columns for name in piece.rows]
     if not isinstance(columns, list) or not all(isinstance(name, str | int) for name in columns):
         raise InvalidInput("'columns' is not an array of names")
     return split["data"], tuple(map(str, columns))

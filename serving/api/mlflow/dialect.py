@@ -9,10 +9,10 @@ from starlette.responses import Response
 from serving.api.answers import encode_under
 from serving.api.bodies import Headers
 from serving.api.dialect import Call, NamedInPath, Refusal, Written
-from serving.api.formats import CSV, Format, pace
+from serving.api.formats import CSV, Format, pace, reader_of
 from serving.api.formats.negotiation import form_of_answer, form_of_body
 from serving.api.mlflow import refusals
-from serving.api.mlflow.body import parse, places_of, rows_for, table_for
+from serving.api.mlflow.body import MOST_EXTRA_COLUMNS, parse, places_of, rows_for, table_for
 from serving.domain.errors import UnsupportedMedia
 from serving.domain.signature import Signature
 from serving.prediction import Answer, PredictRequest
@@ -43,7 +43,9 @@ class Scoring(NamedInPath):
 
         reads_slowly, writes_slowly = pace(raw, form, wanted)
         if form is not None:
-            return Call(lambda signature: _rows_in(form, raw, signature), write, reads_slowly, writes_slowly)
+            return Call(
+                lambda signature: _rows_in(form, raw, signature, self.max_rows), write, reads_slowly, writes_slowly
+            )
         body = parse(raw, max_depth)
         return Call(
             lambda signature: PredictRequest(rows_for(signature, body), body.method, False, body.may_contain_bools),
@@ -57,11 +59,12 @@ class Scoring(NamedInPath):
         return refusals.refuse(refusal)
 
 
-def _rows_in(form: Format, raw: bytes, signature: Signature) -> PredictRequest:
-    table = form.read(raw, signature)
+def _rows_in(form: Format, raw: bytes, signature: Signature, max_rows: int) -> PredictRequest:
+    read = reader_of(form, max_rows, MOST_EXTRA_COLUMNS)
+    table = read(raw, signature)
     if form is CSV and table.names is not None and places_of(signature, table.names) is None:
         # the reader takes columns nobody knows for text: without their names it goes by position, as is meant here
-        table = form.read(raw.partition(b"\n")[2], signature)
+        table = read(raw.partition(b"\n")[2], signature)
     return PredictRequest(table_for(signature, table))
 
 

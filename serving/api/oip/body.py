@@ -11,11 +11,12 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from serving.api.bodies import Headers
-from serving.api.oip.lifted import Numbers, lift
+from serving.api.oip.lifted import ADVICE, Elements, Numbers, load_large
 from serving.api.oip.specs import table_of
 from serving.api.oip.tensors import Tensor, from_blob, from_values, shape_of
 from serving.api.pieces import LARGE_BYTES
 from serving.api.strict_json import loads
+from serving.api.structure import refuse_many_values
 from serving.domain.errors import InvalidInput
 from serving.domain.row_problems import is_unicode, shown
 from serving.domain.signature import METHODS, Signature
@@ -54,9 +55,8 @@ def read(headers: Headers, raw: bytes, max_depth: int) -> Infer:
     given = headers.get(HEADER_LENGTH)
     if given is not None:
         return _infer(*_parts(given, raw, max_depth))
-    document = lift(raw, max_depth) if len(raw) > LARGE_BYTES else None
-    if document is not None:
-        return _infer(document, memoryview(b""))
+    if len(raw) > LARGE_BYTES:
+        return _infer(load_large(raw, max_depth), memoryview(b""))
     document = loads(raw, max_depth=max_depth)
     return _plain(document) or _infer(document, memoryview(b""))
 
@@ -95,6 +95,7 @@ def _parts(given: bytes, raw: bytes, max_depth: int) -> tuple[Any, memoryview]:
             f"1 to {len(raw)}"
         )
     length = int(given)
+    refuse_many_values(raw[:length], max_depth, ADVICE)
     return loads(raw[:length], max_depth=max_depth), memoryview(raw)[length:]
 
 
@@ -130,7 +131,7 @@ def _input(entry: dict[str, Any], blobs: memoryview) -> tuple[Tensor, int]:
     values = entry.get("data")
     size = _parameters(entry).get("binary_data_size")
     if size is None:
-        if isinstance(values, Numbers):
+        if isinstance(values, Numbers | Elements):
             return values.tensor(name, datatype, sizes), 0
         if type(values) is not list:
             raise InvalidInput(f"input {shown(name)}: 'data' is not an array, and there is no binary_data_size")

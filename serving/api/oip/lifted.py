@@ -1,7 +1,8 @@
-"""Large bodies of JSON: the numbers of an input are taken out of the text, and the rest is read without them.
+"""Large bodies of JSON: the values of an input are taken out of the text, and the rest is read without them.
 
-In their place stands a name that nobody can guess. Where it does not come out as the ``data`` of an input, the text
-that looked like one was something else (part of a string, say), and the body is read in one go like any other.
+In their place stands a name that nobody can guess. Numbers are looked for first, which is quick: where that does not
+come out as the ``data`` of an input, the text that looked like one was something else (part of a string, say). Then the
+arrays are found by the body's structure (`serving.api.structure`).
 """
 
 from __future__ import annotations
@@ -9,17 +10,34 @@ from __future__ import annotations
 import math
 import re
 import secrets
+import time
 from dataclasses import dataclass
 from typing import Any
 
-from serving.api.numbers import array_in, is_nested
-from serving.api.oip.tensors import DTYPES, Tensor, from_numbers, from_values
+from serving.api.numbers import MOST_BLANKS, array_in, is_nested
+from serving.api.oip.tensors import (
+    DTYPES,
+    Tensor,
+    check_shape,
+    from_numbers,
+    from_values,
+    joined,
+    wrong_count,
+    wrong_nesting,
+)
+from serving.api.pieces import pieces_of
 from serving.api.strict_json import loads
-from serving.domain.errors import NotJson
+from serving.api.structure import WINDOW_BYTES, Array, find_arrays, refuse_many_values, without
+from serving.conversion import YIELD_SECONDS
+from serving.domain.errors import InvalidInput, NotJson
+from serving.domain.row_problems import shown
 
 LEAST_BYTES = 4 << 10
+DATA_LEVEL = 4  # {"inputs": [{"data": [
+ADVICE = 'send {"inputs": [{"name", "shape", "datatype", "data"}]}'
 
 _DATA = re.compile(rb'"data"\s*:\s*(?=\[[\s\[]*[-0-9])')
+_KEY = re.compile(rb'"data"\s*:\s*\Z')
 _END_OF_NESTED = re.compile(rb"\]\s*\]")
 
 
@@ -36,10 +54,63 @@ class Numbers:
         """Make a tensor of it; raises InvalidInput or NotJson. Blocks for as long as there is text."""
         if datatype in DTYPES and DTYPES[datatype].kind == "f":
             array = array_in(self.raw, self.start, self.end)
-            if array is not None and (array.shape == shape or array.shape == (math.prod(shape),)):
+            if array is not None:
+                check_shape(name, datatype, shape, array.shape)
                 return from_numbers(name, datatype, shape, array.reshape(-1))
-        values = loads(self.raw[self.start : self.end], self.start, self.max_depth)
-        return from_values(name, datatype, shape, values)
+        text = self.raw[self.start : self.end]
+        arrays = find_arrays(text, 1, 0, self.max_depth)
+        if len(arrays) != 1:
+            raise NotJson(f"the body is not JSON: the data of input {shown(name)} are no array")
+        return Elements(text, arrays[0], self.max_depth).tensor(name, datatype, shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Elements:
+    """The ``data`` of an input as text whose structure is known."""
+
+    raw: bytes
+    array: Array
+    max_depth: int
+
+    def tensor(self, name: str, datatype: str, shape: tuple[int, ...]) -> Tensor:
+        """Make a tensor of it, piece by piece; raises InvalidInput or NotJson. Blocks for as long as there is text."""
+        rows = pieces_of(self.raw, self.array, self.max_depth)
+        if not len(rows):
+            return from_values(name, datatype, shape, [])
+        columns = shape[1] if len(shape) > 1 else 1
+        is_flat = len(rows) == math.prod(shape)
+        if not is_flat and len(rows) != shape[0]:
+            if len(shape) > 1 and is_nested(self.raw, self.array.start - 1):
+                raise wrong_nesting(name, shape)
+            raise wrong_count(name, shape, len(rows))
+        parts = []
+        done = 0
+        for piece in rows.of_width(1 if is_flat else columns):
+            values = piece.rows
+            some = (len(values), columns) if len(shape) > 1 and type(values[0]) is list else (len(values),)
+            parts.append(from_values(name, datatype, some, values, before=done))
+            done += len(values)
+            time.sleep(YIELD_SECONDS)
+        return Tensor(name, datatype, shape, joined([part.values for part in parts]))
+
+
+def load_large(raw: bytes, max_depth: int) -> Any:
+    """Parse a large body with Numbers or Elements in place of the data of its inputs.
+
+    Raises NotJson, and InvalidInput for one that has many values elsewhere. Blocks; any thread.
+    """
+    document = lift(raw, max_depth)
+    if document is not None:
+        return document
+    found = find_arrays(raw, DATA_LEVEL, LEAST_BYTES, max_depth)
+    arrays = [array for array in found if _KEY.search(raw, max(0, array.start - MOST_BLANKS), array.start - 1)]
+    mark = secrets.token_hex(16)
+    waiting = {f"{mark}{place}": Elements(raw, array, max_depth) for place, array in enumerate(arrays)}
+    envelope = without(raw, arrays, waiting)
+    refuse_many_values(envelope, max_depth, ADVICE)
+    document = loads(envelope, max_depth=max_depth)
+    _put_back(document, waiting)
+    return document
 
 
 def lift(raw: bytes, max_depth: int) -> Any | None:
@@ -62,22 +133,31 @@ def lift(raw: bytes, max_depth: int) -> Any | None:
             done = end
     if not found:
         return None
+    envelope = b"".join([*parts, raw[done:]])
     try:
-        document = loads(b"".join([*parts, raw[done:]]), max_depth=max_depth)
-    except NotJson:
+        refuse_many_values(envelope, max_depth, ADVICE)
+        document = loads(envelope, max_depth=max_depth)
+    except (NotJson, InvalidInput):
         return None
+    waiting: dict[str, Any] = {f"{mark}{place}": numbers for place, numbers in enumerate(found)}
+    _put_back(document, waiting)
+    return None if waiting else document
+
+
+def _put_back(document: Any, waiting: dict[str, Any]) -> None:
     inputs = document.get("inputs") if isinstance(document, dict) else None
-    waiting = {f"{mark}{place}": numbers for place, numbers in enumerate(found)}
     for entry in inputs if isinstance(inputs, list) else ():
         data = entry.get("data") if isinstance(entry, dict) else None
         if isinstance(data, str) and data in waiting:
             entry["data"] = waiting.pop(data)
-    return None if waiting else document
 
 
 def _end_of(raw: bytes, start: int) -> int:
     """Return the end of an array of numbers, or of arrays of numbers, 0 where there is none."""
     if not is_nested(raw, start):
         return raw.find(b"]", start) + 1
-    match = _END_OF_NESTED.search(raw, start)
-    return match.end() if match else 0
+    for at in range(start, len(raw), WINDOW_BYTES):  # in steps, so that other threads get their turn
+        match = _END_OF_NESTED.search(raw, at, at + WINDOW_BYTES + MOST_BLANKS)
+        if match:
+            return match.end()
+    return 0

@@ -61,23 +61,24 @@ def shape_of(name: str, shape: Sequence[Any]) -> tuple[int, ...]:
     return sizes
 
 
-def from_values(name: str, datatype: str, shape: tuple[int, ...], values: list[Any]) -> Tensor:
+def from_values(name: str, datatype: str, shape: tuple[int, ...], values: list[Any], *, before: int = 0) -> Tensor:
     """Make a tensor of a list, flat or nested like the shape. Raises InvalidInput; computes only, any thread.
 
     Nothing is converted from one kind to another: integers are no bools, texts are no numbers, and numbers beyond an
-    integer's range are refused. None is a missing value where the datatype has one: NaN for FP16 to FP64, None for
+    integer's range are refused; so many values come `before` these, for
+    messages. None is a missing value where the datatype has one: NaN for FP16 to FP64, None for
     BYTES. Numbers of FP16 and FP32 have that precision, whatever digits were sent: as they do in a blob.
     """
     flat = _flat(name, shape, values)
     types = set(map(type, flat))
     if datatype == BYTES:
         if not types <= _TEXTS:
-            raise _wrong_kind(name, datatype, "texts", flat, _TEXTS)
+            raise _wrong_kind(name, datatype, "texts", flat, _TEXTS, before)
         return Tensor(name, datatype, shape, flat)
     dtype = dtype_of(name, datatype)
     taken = _TAKEN.get(dtype.kind, _FLOATS)
     if not types <= taken:
-        raise _wrong_kind(name, datatype, _EXPECTED[dtype.kind], flat, taken)
+        raise _wrong_kind(name, datatype, _EXPECTED[dtype.kind], flat, taken, before)
     try:
         if dtype.kind != "f":
             return Tensor(name, datatype, shape, np.array(flat, dtype))
@@ -113,7 +114,7 @@ def from_blob(name: str, datatype: str, shape: tuple[int, ...], blob: bytes | me
 def from_texts(name: str, shape: tuple[int, ...], texts: Sequence[bytes]) -> Tensor:
     """Make a tensor of BYTES of its elements; raises InvalidInput for too few, too many, and what is not UTF-8."""
     if len(texts) != math.prod(shape):
-        raise _wrong_count(name, shape, len(texts))
+        raise wrong_count(name, shape, len(texts))
     return Tensor(name, BYTES, shape, [_text(name, text) for text in texts])
 
 
@@ -124,6 +125,36 @@ def to_blob(tensor: Tensor) -> bytes:
         return values.astype(DTYPES[tensor.datatype], copy=False).tobytes()
     encoded = [(text or "").encode("utf-8", "backslashreplace") for text in values]
     return b"".join(chain.from_iterable((pack("<I", len(text)), text) for text in encoded))
+
+
+def wrong_count(name: str, shape: tuple[int, ...], count: int) -> InvalidInput:
+    """Return the error of an input that has so many values."""
+    return InvalidInput(f"input {shown(name)}: {count} values, expected {math.prod(shape)} for shape {list(shape)}")
+
+
+def wrong_nesting(name: str, shape: tuple[int, ...]) -> InvalidInput:
+    """Return the error of an input whose data are nested otherwise."""
+    arrays = " arrays of ".join(map(str, shape))
+    return InvalidInput(f"input {shown(name)}: the nested data are not {arrays}, as the shape says")
+
+
+def check_shape(name: str, datatype: str, shape: tuple[int, ...], found: tuple[int, ...]) -> None:
+    """Raise InvalidInput unless numbers of the shape `found`, flat or nested, are what an input's shape says."""
+    if len(found) > 1 and len(shape) == MAX_DIMENSIONS:
+        if found != shape:
+            raise wrong_nesting(name, shape)
+    elif found[0] != math.prod(shape):
+        raise wrong_count(name, shape, found[0])
+    elif len(found) > 1:
+        raise _wrong_kind(name, datatype, _EXPECTED["f"], [[]], _FLOATS, 0)
+
+
+def joined(parts: list[NDArray[Any] | list[str | None]]) -> NDArray[Any] | list[str | None]:
+    """Return the values of several tensors of one datatype as those of one."""
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    if len(arrays) == len(parts):
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return [value for part in parts for value in part]
 
 
 def dtype_of(name: str, datatype: str) -> np.dtype[Any]:
@@ -141,12 +172,10 @@ def _flat(name: str, shape: tuple[int, ...], values: list[Any]) -> list[Any]:
     if values and type(values[0]) is list and len(shape) == MAX_DIMENSIONS:
         rows, columns = shape
         if len(values) != rows or any(type(row) is not list or len(row) != columns for row in values):
-            raise InvalidInput(
-                f"input {shown(name)}: the nested data are not {rows} arrays of {columns}, as the shape says"
-            )
+            raise wrong_nesting(name, shape)
         return list(chain.from_iterable(values))
     if len(values) != count:
-        raise _wrong_count(name, shape, len(values))
+        raise wrong_count(name, shape, len(values))
     return values
 
 
@@ -180,12 +209,9 @@ def _text(name: str, raw: bytes) -> str:
         raise InvalidInput(f"input {shown(name)}: an element of BYTES is not UTF-8 text") from None
 
 
-def _wrong_count(name: str, shape: tuple[int, ...], count: int) -> InvalidInput:
-    return InvalidInput(f"input {shown(name)}: {count} values, expected {math.prod(shape)} for shape {list(shape)}")
-
-
-def _wrong_kind(name: str, datatype: str, expected: str, flat: list[Any], taken: frozenset[type]) -> InvalidInput:
+def _wrong_kind(
+    name: str, datatype: str, expected: str, flat: list[Any], taken: frozenset[type], before: int
+) -> InvalidInput:
     place = next(place for place, value in enumerate(flat) if type(value) not in taken)
-    return InvalidInput(
-        f"input {shown(name)}: {datatype} takes {expected}, and value {place} of the data is {shown(flat[place])}"
-    )
+    seen = f"value {before + place} of the data is {shown(flat[place])}"
+    return InvalidInput(f"input {shown(name)}: {datatype} takes {expected}, and {seen}")

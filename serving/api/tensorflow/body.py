@@ -12,7 +12,8 @@ import base64
 import binascii
 from typing import Any, NamedTuple
 
-from serving.api.documents import Rows, changed, load_object, plain_rows, rows_of_columns
+from serving.api.documents import Rows, changed, limit_width, load_object, plain_rows, rows_of_columns
+from serving.api.structure import has_word
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Signature
 
@@ -63,7 +64,8 @@ def rows_for(signature: Signature, body: Body) -> Rows:
             return rows
         return [_unwrapped(row) if isinstance(row, dict) else row for row in rows]
 
-    return plain_rows(signature, changed(body.rows, unwrapped), has_nan=body.has_nan)
+    rows = limit_width(body.rows, len(signature.features))
+    return plain_rows(signature, changed(rows, unwrapped), has_nan=body.has_nan)
 
 
 def _rows(rows: Any, key: str) -> Rows:
@@ -81,7 +83,7 @@ def _method(document: dict[str, Any]) -> str | None:
 
 
 def _flags(raw: bytes) -> tuple[bool, bool]:
-    return b"true" in raw or b"false" in raw, b"NaN" in raw
+    return has_word(raw, b"true") or has_word(raw, b"false"), has_word(raw, b"NaN")
 
 
 def _with_context(rows: list[Any], context: dict[str, Any]) -> list[Any]:

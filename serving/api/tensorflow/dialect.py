@@ -25,6 +25,7 @@ class _Dialect:
     """What the three have in common."""
 
     takes_compressed = True
+    max_rows = 100_000
 
     def check_head(self, headers: Headers) -> None:
         """Take any content type: there is only JSON, and curl says that it is a form."""

@@ -1,0 +1,148 @@
+"""The structure of a large JSON text, found before any of it is parsed.
+
+A parser holds the interpreter lock from its first byte to its last, and makes an object of every value: sixteen
+megabytes of ``[],`` are five million lists, 400 MB and two seconds in which nothing else happens. So brackets and
+commas are looked for first, by numpy, which lets go of the lock. What is found says where long arrays are, to be parsed
+piece by piece, and how many values the rest has, to be refused before it is parsed.
+
+Texts that are no JSON have some structure, too; what is made of them fails when it is parsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.domain.errors import InvalidInput, NotJson
+
+WINDOW_BYTES = 1 << 20
+MOST_VALUES = 100_000  # values that are parsed in one go: at most 10 ms
+CONTAINER_COST = 4  # an array or an object takes as long as so many numbers, and more memory
+
+_QUOTE, _COMMA, _OPEN_ARRAY = ord('"'), ord(","), ord("[")
+_STEPS = np.zeros(256, np.int8)
+_STEPS[[ord("["), ord("{")]] = 1
+_STEPS[[ord("]"), ord("}")]] = -1
+
+
+class Array(NamedTuple):
+    """An array in a text: the content begins at `start` and ends before `end`; `commas` are those between its elements.
+
+    `commas` are positions in the text, shape (elements - 1,).
+    """
+
+    start: int
+    end: int
+    commas: NDArray[np.int32]
+
+
+class _Window(NamedTuple):
+    """A stretch of a text: for each byte what it is, what it does to the depth, and the depth behind it.
+
+    Bytes inside of strings do nothing; `is_outside` tells them.
+    """
+
+    start: int
+    codes: NDArray[np.uint8]
+    steps: NDArray[np.int8]
+    depths: NDArray[np.int32]
+    is_outside: NDArray[np.bool_]
+
+
+def find_arrays(
+    raw: bytes, level: int, least_bytes: int, max_depth: int, window_bytes: int = WINDOW_BYTES
+) -> list[Array]:
+    """Return the arrays at depth `level` (1: the outermost) that have so many bytes; raises NotJson for a deep text.
+
+    Computes for 10 ms per MB, mostly without the interpreter lock. Any thread.
+    """
+    opened: list[NDArray[np.int32]] = []
+    closed: list[NDArray[np.int32]] = []
+    commas: list[NDArray[np.int32]] = []
+    for window in _windows(raw, max_depth, window_bytes):
+        is_level = window.depths == level
+        opened.append(_places(window, is_level & (window.steps == 1)))
+        closed.append(_places(window, (window.depths == level - 1) & (window.steps == -1)))
+        commas.append(_places(window, is_level & window.is_outside & (window.codes == _COMMA)))
+    begins, ends, between = map(np.concatenate, (opened, closed, commas))
+    if len(begins) != len(ends):
+        raise NotJson("the body is not JSON: its brackets do not match; it may have been cut off")
+    codes = np.frombuffer(raw, np.uint8)
+    is_long = (ends - begins > least_bytes) & (codes[begins] == _OPEN_ARRAY)
+    found = []
+    for begin, end in zip(begins[is_long].tolist(), ends[is_long].tolist(), strict=True):
+        first, last = np.searchsorted(between, (begin, end)).tolist()
+        found.append(Array(begin + 1, end, between[first:last]))
+    return found
+
+
+def without(raw: bytes, arrays: Sequence[Array], names: Iterable[str]) -> bytes:
+    """Return a text in which a string stands for each of some arrays, in their order."""
+    parts = []
+    done = 0
+    for array, name in zip(arrays, names, strict=True):
+        parts += [raw[done : array.start - 1], b'"%b"' % name.encode()]
+        done = array.end + 1
+    return b"".join([*parts, raw[done:]])
+
+
+class Count(NamedTuple):
+    """How many commas and how many arrays and objects a text has, outside of strings."""
+
+    commas: int
+    containers: int
+
+    @property
+    def cost(self) -> int:
+        """How many numbers take as long to parse."""
+        return self.commas + CONTAINER_COST * self.containers
+
+
+def refuse_many_values(raw: bytes, max_depth: int, advice: str) -> None:
+    """Raise InvalidInput for a text of more values than are parsed in one go; NotJson for one that is too deep."""
+    if len(raw) > MOST_VALUES and count_values(raw, max_depth).cost > MOST_VALUES:
+        raise InvalidInput(f"the body has more than {MOST_VALUES} values that are no rows; {advice}")
+
+
+def count_values(raw: bytes, max_depth: int) -> Count:
+    """Count what would be parsed; raises NotJson for a text that is too deep. As slow as `find_arrays`."""
+    commas = containers = 0
+    for window in _windows(raw, max_depth):
+        commas += int(np.count_nonzero((window.codes == _COMMA) & window.is_outside))
+        containers += int(np.count_nonzero(window.steps == 1))
+    return Count(commas, containers)
+
+
+def has_word(raw: bytes, word: bytes) -> bool:
+    """Say whether some bytes are in a text; a long search in steps, so that other threads get their turn."""
+    overlap = len(word) - 1
+    return any(raw.find(word, start, start + WINDOW_BYTES + overlap) >= 0 for start in range(0, len(raw), WINDOW_BYTES))
+
+
+def _places(window: _Window, which: NDArray[np.bool_]) -> NDArray[np.int32]:
+    return (np.flatnonzero(which) + window.start).astype(np.int32)
+
+
+def _windows(raw: bytes, max_depth: int, window_bytes: int = WINDOW_BYTES) -> Iterator[_Window]:
+    is_inside, depth = np.bool_(False), np.int32(0)
+    is_escaped = False
+    for start in range(0, len(raw), window_bytes):
+        text = raw[start : start + window_bytes]
+        if is_escaped:
+            text = b"_" + text[1:]
+        is_escaped = False
+        if b"\\" in text:  # as long as before, so that positions hold; the quotes that are left begin or end a string
+            text = text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+            is_escaped = text.endswith(b"\\")
+        codes = np.frombuffer(text, np.uint8)
+        inside = np.logical_xor.accumulate(codes == _QUOTE) ^ is_inside
+        steps = _STEPS[codes]
+        steps[inside] = 0
+        depths = np.cumsum(steps, dtype=np.int32) + depth
+        if depths.max() > max_depth:
+            raise NotJson(f"the body is nested deeper than {max_depth} levels")
+        yield _Window(start, codes, steps, depths, ~inside)
+        is_inside, depth = inside[-1], depths[-1]
