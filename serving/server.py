@@ -7,6 +7,8 @@ import contextlib
 import ctypes
 import resource
 import signal
+import threading
+from collections.abc import Iterator
 from copy import copy
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from serving.app import create_app
 from serving.domain.errors import ServingError
 from serving.domain.status import Status
 from serving.http1 import PredictionProtocol
+from serving.http1.crowd import MOST as MOST_CROWDED
 from serving.settings import Settings
 from serving.telemetry import logging
 
@@ -26,6 +29,12 @@ if TYPE_CHECKING:
     from serving.api.grpc.listener import Listener
 
 STOP_POLL_SECONDS = 0.1  # how soon a second signal is seen, as in uvicorn
+# SIGINT and SIGTERM, which uvicorn takes, and the two that a terminal sends when it closes or is asked to by Ctrl-\\.
+STOPPING = (signal.SIGHUP, signal.SIGQUIT)
+IGNORED = (signal.SIGUSR1, signal.SIGUSR2)
+# Descriptors that connections leave to everything else: files, hosts (two each), and probes of a crowded server.
+RESERVED, RESERVED_SHARE, MOST_RESERVED = 64, 4, 1024
+LEAST_CONNECTIONS = 16
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
@@ -39,8 +48,9 @@ class CannotListen(ServingError):
 class Server(uvicorn.Server):
     """uvicorn, with a stop that is announced first.
 
-    The first SIGTERM or SIGINT turns readiness false, waits `lame_duck_seconds` while requests are still accepted, then
-    stops accepting and drains. A second one skips whatever is being waited for.
+    The first SIGTERM, SIGINT, SIGHUP or SIGQUIT turns readiness false, waits `lame_duck_seconds` while requests are
+    still accepted, then stops accepting and drains. A second one skips whatever is being waited for. SIGUSR1 and
+    SIGUSR2, which would end the process at once, are logged and ignored.
     """
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, settings: Settings) -> None:
@@ -62,6 +72,24 @@ class Server(uvicorn.Server):
         with self.capture_signals():
             async with self._app.router.lifespan_context(self._app):
                 await self._serve(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take signals for the length of a ``with`` block (called by `serve`). One that is ignored already stays so:
+        nohup(1) does that to SIGHUP.
+        """
+        with super().capture_signals():
+            if threading.current_thread() is not threading.main_thread():
+                yield
+                return
+            taken = {one: self.handle_exit for one in STOPPING if signal.getsignal(one) is not signal.SIG_IGN}
+            handlers = taken | dict.fromkeys(IGNORED, self._ignore)
+            before = {one: signal.signal(one, handler) for one, handler in handlers.items()}
+            try:
+                yield
+            finally:
+                for one, handler in before.items():
+                    signal.signal(one, handler)
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
         """Listen (called by uvicorn)."""
@@ -149,6 +177,9 @@ class Server(uvicorn.Server):
         else:
             self._stop()
 
+    def _ignore(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
+        log.warning("signal_ignored", signal=signal.Signals(sig).name)
+
     def _stop(self) -> None:
         self.should_exit = True
 
@@ -176,7 +207,7 @@ def run(settings: Settings) -> int:
     Raises SettingsError when a token cannot be read.
     """
     logging.configure(settings.log)
-    _allow_many_descriptors()
+    settings = _fit_connections(settings, _allow_many_descriptors())
     _keep_freed_memory()
     app = create_app(settings)
     app.state.access.load(settings)  # a token that cannot be read is told now, not at the first call
@@ -209,11 +240,35 @@ def _url_of(server: asyncio.Server) -> str:
     return f"http://{host}:{address[1]}"
 
 
-def _allow_many_descriptors() -> None:
-    """Raise the soft limit to the hard one: every host takes two descriptors, and the usual 1,024 are soon used up."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def _allow_many_descriptors() -> int:
+    """Raise the soft limit to the hard one, as the usual 1,024 are soon used up, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # macOS refuses what it calls unlimited
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return soft
+
+
+def most_connections(wanted: int, descriptors: int, listeners: int = 1) -> int:
+    """Return how many connections each listener may have: as many as are wanted (0: any number), or as fit into the
+    descriptors that this process may have, less those for everything else.
+    """
+    if descriptors == resource.RLIM_INFINITY:
+        return wanted
+    reserved = RESERVED + MOST_CROWDED + min(descriptors // RESERVED_SHARE, MOST_RESERVED)
+    room = max(LEAST_CONNECTIONS, (descriptors - reserved) // listeners)
+    return min(wanted or room, room)
+
+
+def _fit_connections(settings: Settings, descriptors: int) -> Settings:
+    """Return settings with no more connections than there are descriptors for: without one, nobody is answered."""
+    wanted = settings.server.max_connections
+    fitting = most_connections(wanted, descriptors, listeners=1 if settings.server.grpc_port is None else 2)
+    if fitting == wanted:
+        return settings
+    write = log.warning if wanted and "max_connections" in settings.server.model_fields_set else log.info
+    write("connections_limited", max_connections=fitting, descriptors=descriptors, set_to=wanted)
+    return settings.model_copy(update={"server": settings.server.model_copy(update={"max_connections": fitting})})
 
 
 def _keep_freed_memory() -> None:

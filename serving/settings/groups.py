@@ -67,7 +67,7 @@ class ServerSettings(Group):
     header_seconds: Positive = Field(10.0, description="how long a request's head may take; also the first byte")
     body_seconds: Positive = Field(30.0, description="how long a request's body may take")
     idle_seconds: Positive = Field(75.0, description="how long a connection is kept without a request")
-    max_connections: int = Field(10_000, ge=0, description="most open connections, beyond that 503; 0: no limit")
+    max_connections: int = Field(10_000, ge=0, description="most open connections, beyond that 503; 0: as many as fit")
     max_header_kb: float = Field(32.0, ge=1, le=1024, description="largest request line and headers together")
     max_body_mb: Positive = Field(16.0, description="largest request body")
     max_inflight_mb: Positive = Field(

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.e2e.harness import MATERIAL, Server, constant, serving, until, write_version
+from tests.e2e.traffic import Traffic
 
 LEASED = 'serving_leases{model="m",version="1"} 1.0'
 
@@ -111,6 +112,50 @@ def test_a_second_sigterm_hurries(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
         assert server.process.wait(20) == 0  # type: ignore[union-attr]
         until(lambda: not any(child.is_running() for child in children), "the end of every child", 5)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_signals_that_end_a_program_stop_it_in_order(tmp_path: Path, sent: signal.Signals) -> None:
+    """Under traffic: no request that was sent before it stopped to listen is lost, and nothing is left behind."""
+    write_version(tmp_path / "store" / "m", 1, constant(1))
+    with serving(tmp_path, wait_ready=True, SERVING_SERVER__LAME_DUCK_SECONDS="1") as server:
+        assert server.process is not None
+        children = server.processes()
+        with Traffic(server.url, "m", rate=100) as traffic:
+            until(lambda: len(traffic.replies) > 20, "traffic")
+            server.process.send_signal(sent)
+            until(lambda: server.client.get(server.url + "/health/ready").status_code == 503, "readiness false", 4)
+        assert {reply.status for reply in traffic.replies} == {200}
+        assert server.process.wait(20) == 0
+        until(lambda: not any(child.is_running() for child in children), "the end of every child", 5)
+        said = next(one for one in server.log() if one.get("event") == "stopping")
+        assert said["signal"] == sent.name
+
+
+@pytest.mark.parametrize("sent", [signal.SIGUSR1, signal.SIGUSR2])
+def test_signals_that_mean_nothing_here_are_logged_and_ignored(calm: Server, sent: signal.Signals) -> None:
+    assert calm.process is not None
+    with Traffic(calm.url, "m", rate=100) as traffic:
+        calm.process.send_signal(sent)
+        until(lambda: any(one.get("signal") == sent.name for one in calm.log()), "a line in the log")
+        seen = len(traffic.replies)
+        until(lambda: len(traffic.replies) > seen + 20, "traffic afterwards")
+    assert {reply.status for reply in traffic.replies} == {200}
+
+
+def test_nohup_keeps_a_server_alive_when_its_terminal_closes(tmp_path: Path) -> None:
+    write_version(tmp_path / "store" / "m", 1, constant(1))
+    script = (
+        "import runpy, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); sys.argv[0] = 'serving'; "
+        "runpy.run_module('serving', run_name='__main__')"
+    )
+    with serving(tmp_path, wait_ready=True, entry=("-c", script)) as server:
+        assert server.process is not None
+        server.process.send_signal(signal.SIGHUP)
+        server.process.send_signal(signal.SIGUSR1)  # which says that the other one has been dealt with
+        until(lambda: any(one.get("event") == "signal_ignored" for one in server.log()), "a line in the log")
+        assert server.predict("m").status_code == 200
+        assert server.stop() == 0
 
 
 def test_fail_fast_exits_with_the_reasons_when_nothing_can_be_served(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import typer
 import uvicorn
 
 from serving.cli.serve import serve
-from serving.server import CannotListen, Server
+from serving.server import CannotListen, Server, most_connections
 from serving.settings import Settings
 from tests.fakes import make_app, run
 
@@ -49,3 +50,22 @@ def test_a_server_has_no_token_in_its_environment(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(typer.Exit):
         serve()
     assert seen[0].security.admin_token is not None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "descriptors", "listeners", "expected"),
+    [
+        (10_000, 1 << 20, 1, 10_000),
+        (10_000, 1024, 1, 672),
+        (10_000, 1024, 2, 336),
+        (500, 1024, 1, 500),
+        (0, 1024, 1, 672),
+        (10_000, 64, 1, 16),
+        (10_000, resource.RLIM_INFINITY, 1, 10_000),
+        (0, resource.RLIM_INFINITY, 1, 0),
+    ],
+)
+def test_connections_leave_descriptors_for_everything_else(
+    wanted: int, descriptors: int, listeners: int, expected: int
+) -> None:
+    assert most_connections(wanted, descriptors, listeners) == expected

@@ -60,6 +60,7 @@ def _options_of(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", int(max_mb * (1 << 20))),  # holds after decompression, too
         ("grpc.max_send_message_length", -1),  # bounded by the rows of a request
+        ("grpc.max_allowed_incoming_connections", settings.max_connections or (1 << 31) - 1),
         ("grpc.max_metadata_size", int(settings.max_header_kb * 1024)),
         ("grpc.max_connection_idle_ms", int(settings.idle_seconds * 1000)),
         ("grpc.so_reuseport", 0),  # a port that is taken is an error, not a share of its calls
