@@ -1,13 +1,19 @@
 """The zygote process: imports everything a model may need once, then forks a host for each candidate.
 
-Run as ``python -m serving.host.forkserver FD`` where FD is one end of a Unix stream socket. It stays single-threaded
-and never computes anything, because a process that has used OpenMP must not be forked. Messages are fixed structs:
+Run as ``python -m serving.host.forkserver FD PID`` where FD is one end of a Unix stream socket, and PID the server's
+process. It stays single-threaded and never computes anything, because a process that has used OpenMP must not be
+forked. Messages are fixed structs:
 
     to the zygote     op u8, host id u64                SPAWN (with descriptors: socket, arena, socket ...) or KILL
-    from the zygote   op u8, host id u64, value i64     READY, STARTED (pid) or EXITED (return code, -n for signal n)
+    from the zygote   op u8, host id u64, value i64     READY
+                                                        STARTED (pid, with a descriptor of the process)
+                                                        STARTED_UNSEEN (pid, where there are no such descriptors)
+                                                        NOT_STARTED (errno)
+                                                        EXITED (return code, -n for signal n)
 
 When the control socket ends, the server is gone: every host is killed and the zygote exits. Hosts die with the zygote
-too (PR_SET_PDEATHSIG), so nothing is orphaned whichever of the processes is killed first.
+too, and the zygote with the server (PR_SET_PDEATHSIG), so nothing is orphaned whichever of the processes is killed
+first, and even when the zygote is stopped.
 """
 
 from __future__ import annotations
@@ -22,6 +28,8 @@ import struct
 import sys
 from enum import IntEnum
 
+from serving.host.sandbox.process import die_with_parent
+
 COMMAND = struct.Struct("<BQ")
 EVENT = struct.Struct("<BQq")
 MAX_REPLICAS = 64
@@ -35,11 +43,14 @@ class Op(IntEnum):
     READY = 10
     STARTED = 11
     EXITED = 12
+    STARTED_UNSEEN = 13
+    NOT_STARTED = 14
 
 
 def main() -> None:
     """Preload, say READY, then fork on demand until the control socket ends."""
     control = socket.socket(fileno=int(sys.argv[1]))
+    die_with_parent(int(sys.argv[2]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
@@ -80,11 +91,28 @@ def _serve(control: socket.socket, wake_read: int, wake_write: int, hosts: dict[
             return
         op, host_id = COMMAND.unpack(raw)
         if op == Op.SPAWN:
-            pid = _fork(fds, [control.fileno(), wake_read, wake_write])
-            hosts[host_id] = pid
-            control.sendall(EVENT.pack(Op.STARTED, host_id, pid))
+            _spawn(control, host_id, fds, [control.fileno(), wake_read, wake_write], hosts)
         elif host_id in hosts:
             os.kill(hosts[host_id], signal.SIGKILL)
+
+
+def _spawn(control: socket.socket, host_id: int, fds: list[int], private: list[int], hosts: dict[int, int]) -> None:
+    """Fork a host and say so; that the system cannot fork now is no end of the others."""
+    try:
+        pid = _fork(fds, private)
+    except OSError as error:
+        control.sendall(EVENT.pack(Op.NOT_STARTED, host_id, error.errno or 0))
+        return
+    hosts[host_id] = pid
+    try:
+        pidfd = os.pidfd_open(pid)  # before it can be reaped, so it is this process and no other
+    except (AttributeError, OSError):
+        control.sendall(EVENT.pack(Op.STARTED_UNSEEN, host_id, pid))
+        return
+    try:
+        socket.send_fds(control, [EVENT.pack(Op.STARTED, host_id, pid)], [pidfd])
+    finally:
+        os.close(pidfd)
 
 
 def _reap(control: socket.socket, hosts: dict[int, int]) -> None:
@@ -103,10 +131,16 @@ def _reap(control: socket.socket, hosts: dict[int, int]) -> None:
 
 def _fork(fds: list[int], private: list[int]) -> int:
     parent = os.getpid()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        pid = -1
+        raise
+    finally:
+        if pid:
+            for fd in fds:
+                os.close(fd)
     if pid:
-        for fd in fds:
-            os.close(fd)
         return pid
     status = 1
     try:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
+import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,9 +14,9 @@ import psutil
 import pytest
 
 from serving.domain.errors import HostFailed
-from serving.host import sandbox
-from serving.host.zygote import Zygote
-from tests.e2e.harness import until
+from serving.host import forkserver, sandbox
+from serving.host.zygote import HostProcess, Zygote
+from tests.e2e.harness import is_alive, until
 
 ROUNDS = 8
 
@@ -51,6 +55,99 @@ def test_a_zygote_killed_before_it_starts_a_host_costs_nothing(tmp_path: Path) -
     zygote.stop()
     first.close()
     second.close()
+
+
+@pytest.fixture
+def zygote(tmp_path: Path) -> Iterator[Zygote]:
+    running = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
+    before = children()
+    running.start()
+    yield running
+    running.stop()
+    assert children() <= before, "a zygote is left"
+
+
+def zygote_of(host: HostProcess) -> psutil.Process:
+    parent = psutil.Process(host.pid).parent()
+    assert parent is not None
+    return parent
+
+
+def test_a_stopped_zygote_is_replaced_and_its_hosts_go_on(zygote: Zygote) -> None:
+    """Nobody needs it any more but to die with it: the next host has another parent."""
+    first = zygote.spawn()
+    stopped = zygote_of(first)
+    stopped.suspend()
+    second = zygote.spawn()
+    assert zygote_of(second) != stopped
+    assert not first.exited.done()
+    assert is_alive(psutil.Process(first.pid))
+    first.close()
+    assert first.exited.result(10) is None, "the one that could say how it ended is stopped"
+    until(lambda: not is_alive(stopped), "the end of a zygote without hosts")
+    assert not second.exited.done()
+    third = zygote.spawn()
+    assert zygote_of(third) == zygote_of(second)
+    for host in (second, third):
+        host.close()
+        assert host.exited.result(10) == -signal.SIGKILL
+
+
+def test_a_zygote_that_goes_on_after_it_was_replaced_starts_nothing_nobody_asked_for(zygote: Zygote) -> None:
+    first = zygote.spawn()
+    stopped = zygote_of(first)
+    stopped.suspend()
+    second = zygote.spawn()
+    stopped.resume()
+    until(lambda: [child.pid for child in stopped.children()] == [first.pid], "the end of what it was asked for first")
+    first.close()
+    assert first.exited.result(10) == -signal.SIGKILL
+    until(lambda: not is_alive(stopped), "the end of a zygote without hosts")
+    second.close()
+
+
+def test_a_zygote_that_is_stopped_while_it_imports_is_replaced(zygote: Zygote) -> None:
+    (process,) = psutil.Process().children()
+    process.suspend()
+    host = zygote.spawn()
+    assert zygote_of(host) != process
+    assert not is_alive(process)
+    host.close()
+
+
+def test_the_end_of_a_host_is_seen_when_its_zygote_is_stopped(zygote: Zygote) -> None:
+    host = zygote.spawn()
+    zygote_of(host).suspend()
+    psutil.Process(host.pid).kill()
+    assert host.exited.result(10) is None
+    host.close()
+
+
+def test_a_host_that_is_given_up_is_killed_whatever_its_zygote_does(zygote: Zygote) -> None:
+    host = zygote.spawn()
+    process = psutil.Process(host.pid)
+    zygote_of(host).suspend()
+    process.suspend()
+    host.close()
+    until(lambda: not is_alive(process), "its end", 5)
+
+
+def test_a_system_that_cannot_fork_now_costs_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    arena, other = os.pipe()
+
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, "no more processes")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    hosts: dict[int, int] = {}
+    forkserver._spawn(theirs, 7, [arena, other], [], hosts)
+    assert forkserver.EVENT.unpack(ours.recv(100)) == (forkserver.Op.NOT_STARTED, 7, errno.EAGAIN)
+    assert hosts == {}
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(arena)
+    ours.close()
+    theirs.close()
 
 
 def test_what_killed_servers_left_is_removed_at_the_start(tmp_path: Path) -> None:
