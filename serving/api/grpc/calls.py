@@ -17,6 +17,7 @@ from serving.api.access import Access
 from serving.api.dialect import Refusal
 from serving.api.endpoint import explain
 from serving.api.grpc import statuses
+from serving.api.inflight import Inflight
 from serving.api.shortcut import RequestIds
 from serving.settings import TokenScope
 from serving.telemetry.logging import REQUEST_ID
@@ -61,6 +62,7 @@ class Calls:
     def __init__(self, state: State) -> None:
         self._state = state
         self._access: Access = state.access
+        self._inflight: Inflight = state.inflight
         self._ids = RequestIds()
 
     def handler(
@@ -70,7 +72,7 @@ class Calls:
 
         async def answer(raw: bytes, context: Any) -> bytes:
             started = perf_counter()
-            headers = _headers_of(context)
+            headers = headers_of(context)
             request_id = self._ids.of(headers).decode()
             token = REQUEST_ID.set(request_id)
             call = Call(_address_of(context.peer()), context.time_remaining)
@@ -78,7 +80,9 @@ class Calls:
             try:
                 if scope is not None:
                     self._access.check(scope, headers.get(b"authorization"))
-                body = await behaviour(raw, call)
+                with self._inflight.share() as share:
+                    share.take(len(raw))
+                    body = await behaviour(raw, call)
                 status = 200
             except Exception as error:  # noqa: BLE001 - every failure is answered, and known here by its version
                 refusal = self._refusal(error, call)
@@ -106,7 +110,7 @@ class Calls:
         return problems.refusal_of(explain(error, self._state, call.asked[0]))
 
 
-def _headers_of(context: Any) -> dict[bytes, bytes]:
+def headers_of(context: Any) -> dict[bytes, bytes]:
     """Return the metadata of a call as the HTTP side knows headers; values of ``-bin`` keys are bytes already."""
     return {
         key.encode(): value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")

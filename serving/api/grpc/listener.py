@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import grpc  # type: ignore[import-untyped]
-from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
-from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[import-untyped]
 from starlette.datastructures import State
 
-from serving.api.grpc import health
+from serving.api.grpc import definitions, health
 from serving.api.grpc.calls import Behaviour, Calls
+from serving.api.grpc.definitions import Definitions
 from serving.api.grpc.health import Health
 from serving.api.grpc.infer import Inference
 from serving.api.grpc.inference_pb2 import DESCRIPTOR
@@ -29,16 +28,17 @@ class Listener:
     def __init__(self, state: State) -> None:
         settings: ServerSettings = state.settings.server
         state.access.adopt(state.settings)
+        state.inflight.limit(settings.max_inflight_mb)
         self._settings = settings
         self._health = Health(state)
         self._server = grpc.aio.server(
             options=_options_of(settings), maximum_concurrent_rpcs=settings.max_connections or None
         )
         handlers = {SERVICE: _inference(state), health.SERVICE: self._health.handlers()}
+        if settings.docs and settings.admin_port is None:
+            handlers[definitions.SERVICE] = Definitions(state.access, tuple(handlers), DESCRIPTOR.pool).handlers()
         for name, methods in handlers.items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
-        if settings.docs and settings.admin_port is None:
-            _enable_reflection(self._server, tuple(handlers))
 
     async def start(self, port: int) -> str:
         """Listen and return the address; raises RuntimeError when the port cannot be had."""
@@ -93,11 +93,3 @@ def _inference(state: State) -> dict[str, grpc.RpcMethodHandler]:
     infer = Inference(state).infer
     handlers["ModelInfer"] = calls.handler(f"/{SERVICE}/ModelInfer", infer, TokenScope.PREDICT, is_prediction=True)
     return handlers
-
-
-def _enable_reflection(server: grpc.aio.Server, services: tuple[str, ...]) -> None:
-    """Let clients ask what there is; see https://github.com/grpc/grpc/blob/master/doc/server-reflection.md."""
-    pool = DESCRIPTOR.pool
-    for known in (health_pb2, reflection_pb2):
-        pool.AddSerializedFile(known.DESCRIPTOR.serialized_pb)
-    reflection.enable_server_reflection((*services, reflection.SERVICE_NAME), server, pool)

@@ -338,3 +338,55 @@ def test_a_second_signal_cuts_off_what_is_under_way() -> None:
         assert not servable.leases
 
     _with_server(make_app(make_reference(iris=servable)), scenario)
+
+
+@pytest.mark.parametrize(
+    ("token", "code"),
+    [(None, CODES.UNAUTHENTICATED), ("guessed", CODES.UNAUTHENTICATED), ("reads", CODES.OK), (TOKEN, CODES.OK)],
+)
+def test_reflection_needs_the_token_that_reading_needs(token: str | None, code: Any) -> None:
+    """It is the documentation, and that needs it over HTTP."""
+    reflection_pb2 = pytest.importorskip("grpc_reflection.v1alpha.reflection_pb2", reason=NO_EXTRA)
+    from grpc_reflection.v1alpha import reflection_pb2_grpc
+
+    async def scenario() -> None:
+        app = make_app(security={"admin_token": TOKEN, "read_token": "reads"})
+        listener = Listener(app.state)
+        address = await listener.start(0)
+        try:
+            async with grpc.aio.insecure_channel(address) as channel:
+                questions = [reflection_pb2.ServerReflectionRequest(list_services="")]
+                metadata = () if token is None else (("authorization", f"Bearer {token}"),)
+                call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
+                    iter(questions), metadata=metadata
+                )
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    found = [answer async for answer in call]
+                    assert "inference.GRPCInferenceService" in str(found)
+                assert await call.code() == code
+        finally:
+            await listener.stop(0)
+
+    run(scenario())
+
+
+def test_messages_count_among_the_bodies_of_all_requests() -> None:
+    """Two large ones at once where there is room for one: the second is to come again."""
+    engine = FakeEngine()
+    app = make_app(make_reference(iris=make_servable("iris", "3", engine)), server={"max_inflight_mb": 0.2})
+
+    async def scenario(ask: Ask) -> None:
+        engine.gate = asyncio.Event()
+        request = _infer()
+        request.inputs[0].name = "x" * 150_000
+        first = asyncio.ensure_future(ask("ModelInfer", request))
+        while not engine.batches:
+            await asyncio.sleep(0.001)
+        code, details, metadata = await _refusal(ask("ModelInfer", request))
+        assert code is CODES.UNAVAILABLE
+        assert "there are for all" in details
+        assert metadata["retry-after"] == "1"
+        engine.gate.set()
+        assert (await first).model_version == "3"
+
+    _with_client(app, scenario)
