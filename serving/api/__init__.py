@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from serving.api import (
     access,
     admin,
+    documentation,
     health,
     mlflow,
     models,
@@ -55,6 +56,7 @@ def install(app: FastAPI) -> None:
     problems.install(app, lambda request, refusal: dialects[_protocol_of(request)].refuse(refusal))
     bodies = (*infer_docs.COMPONENTS, oip_schemas.IndexRequest, oip_schemas.LoadRequest, schemas.Pin, schemas.Rollback)
     openapi.install(app, *predict_docs.COMPONENTS, *bodies, *mlflow.COMPONENTS, *tensorflow.COMPONENTS)
+    documentation.add_routes(app)
     ids = RequestIds()
     app.state.shortcut = Shortcut(app.state, endpoints, ids)
     app.state.front = Front(app, endpoints, ids)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-DOCS = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "start.js")
+DOCS = frozenset({"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json", *(f"/docs/{name}" for name in _FILES)})
 PAGES = DOCS - {"/openapi.json"}
 METRICS = "/metrics"
 NATIVE = "native"

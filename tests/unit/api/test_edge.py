@@ -146,14 +146,28 @@ def test_headers_say_what_a_browser_may_make_of_an_answer() -> None:
         assert "cache-control" not in headers
 
 
-@pytest.mark.parametrize("page", ["/docs", "/redoc", "/docs/oauth2-redirect"])
-def test_the_policy_of_a_page_lets_in_what_the_page_asks_for(page: str) -> None:
-    response = call(make_app(), "GET", page)
+def test_the_page_and_all_it_loads_come_from_here() -> None:
+    """No other server is asked, nor allowed to be, and no script stands in the page itself."""
+    app = make_app()
+    response = call(app, "GET", "/docs")
     rules = dict(rule.strip().split(" ", 1) for rule in response.headers["content-security-policy"].split(";"))
-    for tag, place in re.findall(r"<(script|link|img)[^>]*?(?:src|href)=\"(https://[^/\"]+)", response.text):
-        names = {"script": ["script-src"], "img": ["img-src"]}.get(tag, ["style-src", "img-src"])
-        assert any(place in rules[name] for name in names), place
-    assert "'unsafe-inline'" in rules["script-src"]
+    assert rules["script-src"] == "'self'"
+    assert "http" not in response.headers["content-security-policy"]
+    assert not re.search(r"<script[^>]*>[^<]", response.text)
+    places = re.findall(r"<(?:script|link)[^>]*?(?:src|href)=\"([^\"]+)", response.text)
+    assert sorted(places) == ["data:,", "docs/start.js", "docs/swagger-ui-bundle.js", "docs/swagger-ui.css"]
+    for place in places[1:]:
+        kind = "text/css" if place.endswith("css") else "text/javascript"
+        found = call(app, "GET", f"/{place}")
+        assert (found.status_code, found.headers["content-type"]) == (200, f"{kind}; charset=utf-8")
+        assert "sourceMappingURL" not in found.text[-200:]
+    assert "SwaggerUIBundle" in call(app, "GET", "/docs/swagger-ui-bundle.js").text
+
+
+def test_pages_that_are_no_more_show_the_one_there_is() -> None:
+    app = make_app()
+    assert call(app, "GET", "/redoc").text == call(app, "GET", "/docs").text
+    assert call(app, "GET", "/docs/oauth2-redirect").headers["location"] == "/docs"
 
 
 def test_the_documentation_can_be_turned_off() -> None:
