@@ -128,7 +128,6 @@ class _Conversation:
         findings = check_findings(
             self._request,
             self._manifest,
-            self._preparation.sandbox,
             read_findings(frame.header),
             self._graphs,
             is_refused=self.is_refused,

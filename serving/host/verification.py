@@ -94,7 +94,6 @@ def why_no_graph(request: EvaluationRequest, sandbox: Sandbox) -> str | None:
 def check_findings(
     request: EvaluationRequest,
     manifest: Manifest | None,
-    sandbox: Sandbox,
     findings: Findings,
     graphs: Sequence[Graph],
     *,
@@ -122,7 +121,7 @@ def check_findings(
         raise NotBelieved(LOAD_GATE, "the process passed every gate and describes no model")
     broken = why_not_kept(request, manifest, signature)
     _require(broken is None, "contract", broken or "")
-    _check_form(request, sandbox, compilation, graphs, signature)
+    _check_form(request, compilation, graphs, signature)
     size = sum(len(graph.content) for graph in graphs) if graphs else memory_bytes
     return findings.model_copy(update={"memory_bytes": size})
 
@@ -149,19 +148,17 @@ def make_report(
 
 def _check_form(
     request: EvaluationRequest,
-    sandbox: Sandbox,
     compilation: Compilation | None,
     graphs: Sequence[Graph],
     signature: Signature,
 ) -> None:
-    """Check that graphs, what is said of them and what was asked for agree."""
+    """Check that graphs, which may come (see `why_no_graph`), what is said of them and what was asked for agree."""
 
     def require(is_so: bool, otherwise: str) -> None:
         _require(is_so, COMPILE_GATE, otherwise)
 
     is_compiled = compilation is not None and compilation.engine is not None
-    asked, unasked = request.compile, why_no_graph(request, sandbox)
-    require(unasked is None or not (is_compiled or graphs), f"a compiled form nobody asked for: {unasked}")
+    asked = request.compile
     if request.is_respawn or asked.mode == "off":
         require(compilation is None, "the process speaks of compiling, which nobody asked for")
         return

@@ -307,7 +307,8 @@ def test_a_graph_that_was_not_asked_for_is_refused_before_it_is_read(
     play: Play, asked: EvaluationRequest, sandbox: Sandbox, reason: str
 ) -> None:
     said = honest(asked, sandbox, found(request(), 1), graphs=1)
-    result = refusal(play(asked, said))
+    claim = said[-2]._replace(header_bytes=10, payload_bytes=900)  # and then nothing: whoever reads it waits
+    result = refusal(play(asked, [*said[:-2], claim], code=None))
     assert result.gate == "compile"
     assert reason in result.evidence
     engine = "onnx" if asked.format is Format.ONNX else "sklearn"
@@ -444,6 +445,18 @@ def test_a_signature_that_cannot_be_served_is_refused(play: Play, name: str) -> 
     signature = {**said[-1].header["signature"], **SIGNATURES[name]}
     said[-1] = Said(Kind.REPORT, {**said[-1].header, "signature": signature})
     refusal(play(asked, said))
+    already = play(asked, [*honest(asked, refused_by="golden")[:-1], said[-1]])
+    assert refusal(already).gate in ("load", "golden")
+    assert already.report.signature is None, "nor is it shown of a version that is refused"
+
+
+def test_features_are_counted_before_anything_is_made_of_them(play: Play) -> None:
+    """Each that is wrong would be an error of its own in memory."""
+    asked = request()
+    said = honest(asked)
+    signature = {**said[-1].header["signature"], "features": [0] * 3_000_000}
+    said[-1] = Said(Kind.REPORT, {**said[-1].header, "signature": signature})
+    assert "broke the protocol: a signature of 3000000 features" in refusal(play(asked, said)).evidence
 
 
 def test_names_and_labels_stay_what_they_are(play: Play) -> None:
