@@ -38,14 +38,8 @@ from serving.host import boosters
 from serving.host.describe import examine
 from serving.host.model import LoadedModel, LoadRefused, NotAnEstimator, NotVouched, one_line, told
 from serving.host.parts import all_parts, compute_alone, is_from_sklearn
-from serving.host.restricted import Distrusted, check_structure, load_restricted
+from serving.host.restricted import Distrusted, check_loaded, check_structure, known_types, load_restricted
 
-# Compiled trees: skops asks first because crossed node numbers can crash the process or loop for ever. Here their nodes
-# are looked at, as those in pickles are.
-TRUSTED_TREES = (
-    "sklearn.tree._tree.Tree",
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-)
 SKLEARN = "scikit-learn"
 
 # Smaller files load in a fraction of a second either way, and hold no page of the cache down while they are served.
@@ -214,14 +208,14 @@ def _one_mapping(path: str) -> Iterator[None]:
 def _read_skops(path: str, trusted: Sequence[str]) -> Any:
     import skops.io  # noqa: PLC0415  (takes half a second where it was not preloaded)
 
-    allowed = {*trusted, *TRUSTED_TREES}
+    allowed = {*trusted, *known_types()}
     named = skops.io.get_untrusted_types(file=path)
     unknown = sorted(set(named) - allowed)
     if unknown:
         listed = ", ".join(f'"{name}"' for name in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         raise LoadRefused(f"the file names types nobody trusts; if you do: security.skops_trusted = [{listed}]")
     estimator = skops.io.load(path, trusted=[name for name in named if name in allowed])
-    check_structure(estimator)
+    check_loaded(estimator, trusted, "security.skops_trusted")
     return estimator
 
 

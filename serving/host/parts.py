@@ -13,6 +13,8 @@ from serving.host import boosters
 MAX_PARTS = 100_000
 MAX_ALIKE = 32
 
+# how many threads a part may take, as a parameter or as KMeans notes it when it is fitted
+_THREADS = frozenset({"n_jobs", "_n_threads"})
 _LEAVES = (str, bytes, int, float, complex, bool, type, FunctionType, BuiltinFunctionType, MethodType, ModuleType)
 _CONTAINERS = (list, tuple, set, frozenset, dict)
 
@@ -49,9 +51,9 @@ def compute_alone(estimator: Any) -> None:
     """
     for part in all_parts(estimator):
         state = vars(part)
-        if "n_jobs" in state:
-            state["n_jobs"] = 1
-        if state.get("verbose"):
+        for name in _THREADS & state.keys():
+            state[name] = 1
+        if "verbose" in state and state["verbose"] is not False:
             state["verbose"] = 0
         if boosters.library_of(part) is not None:
             boosters.compute_alone(part)

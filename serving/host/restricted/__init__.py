@@ -1,12 +1,14 @@
 """Loading joblib and pickle files without running what they name: known classes only, built in known ways only.
 
 A pickle is a program. This is an interpreter for it that refuses what no scikit-learn model needs: see `unpickler` for
-the rules, `allowed` for the names, `calls` and `arrays` for what is looked at before something is made, `reading` for
-the budgets and `structure` for what is looked at afterwards.
+the rules, `allowed` for the names, `calls` and `arrays` for what is looked at before something is made, and `reading`
+for the budgets. Of what was made, `meaning` looks at what it would make code do, by the `schema` of its class, and
+`structure` at the numbers that compiled code follows.
 """
 
+from serving.host.restricted.allowed import known_types
 from serving.host.restricted.distrust import Distrusted
-from serving.host.restricted.reading import load_restricted
+from serving.host.restricted.reading import check_loaded, load_restricted
 from serving.host.restricted.structure import check_structure
 
-__all__ = ["Distrusted", "check_structure", "load_restricted"]
+__all__ = ["Distrusted", "check_loaded", "check_structure", "known_types", "load_restricted"]

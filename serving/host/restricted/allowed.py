@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.allow_list`` fits every estimator there is, writes it in every way, and notes what its pickles
 name: `values` may stand in a file, `created` may be instantiated (NEWOBJ), `called` may be called (REDUCE), with the
-classes that may be among their arguments.
+classes that may be among their arguments. `schema` says what may stand in the attributes of what they make.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import _compat_pickle
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 
 import sklearn
+
+from serving.host.restricted.schema import Schema
 
 Global = tuple[str, str]
 
@@ -27,17 +29,21 @@ _MEMMAP, _ARRAY = ("numpy", "memmap"), ("numpy", "ndarray")
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """Exact names of globals, by what may be done with them. `called` maps to the classes allowed as arguments."""
+    """Exact names of globals, by what may be done with them. `called` maps to the classes allowed as arguments.
+
+    `schema` says what the attributes of the classes among them may hold. What is `trusted` may be used in any way.
+    """
 
     values: frozenset[Global]
     created: frozenset[Global]
     called: Mapping[Global, frozenset[Global]]
+    schema: Schema
     trusted: frozenset[Global] = field(default_factory=frozenset)
 
     def trusting(self, names: tuple[str, ...]) -> Allowed:
         """Return the same with `names`, each ``module.name``, trusted in every way; the operator answers for them."""
         split = frozenset((module, name) for module, _, name in (each.rpartition(".") for each in names))
-        return Allowed(self.values, self.created, self.called, split)
+        return replace(self, trusted=split)
 
 
 def current_name(module: str, name: str, protocol: int) -> Global:
@@ -66,7 +72,15 @@ def allowed() -> Allowed:
     raw = json.loads(chosen.read_text(encoding="utf-8"))
     called = {_split(name): frozenset(map(_split, classes)) for name, classes in raw["called"].items()}
     created = frozenset(map(_split, raw["created"]))
-    return Allowed(frozenset(map(_split, raw["values"])) | created | called.keys(), created, called)
+    values = frozenset(map(_split, raw["values"])).union(created, called)
+    return Allowed(values, created, called, Schema.of(raw["schema"]))
+
+
+def known_types() -> frozenset[str]:
+    """Return the full names of all that may stand in a model, for files of other kinds that name types."""
+    known = allowed()
+    arguments = frozenset[Global]().union(*known.called.values())
+    return frozenset(".".join(name) for name in known.values.difference(known.called) | arguments)
 
 
 def _split(name: str) -> Global:

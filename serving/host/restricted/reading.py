@@ -11,6 +11,7 @@ from joblib.numpy_pickle_utils import _validate_fileobject_and_memmap
 
 from serving.host.restricted.allowed import allowed
 from serving.host.restricted.distrust import Distrusted
+from serving.host.restricted.meaning import check_meaning
 from serving.host.restricted.structure import check_structure
 from serving.host.restricted.unpickler import RestrictedUnpickler
 
@@ -38,8 +39,18 @@ def load_restricted(
         found = RestrictedUnpickler(path, source, names, mmap_mode=mode).load()
         if source.read(1):
             raise Distrusted("the file goes on after the end of its pickle; write it anew")
-    check_structure(found)
+    check_loaded(found, trusted)
     return found
+
+
+def check_loaded(model: Any, trusted: Sequence[str] = (), setting: str = "security.pickle_trusted") -> None:
+    """Raise Distrusted unless a loaded model is what known libraries make, in meaning and in numbers.
+
+    `trusted` names classes and functions, ``module.name``, that may stand anywhere and hold anything; `setting` is
+    where the operator says so. Sets attributes to None that say where to write. Computes for milliseconds.
+    """
+    check_meaning(model, allowed().trusting(tuple(trusted)), setting)
+    check_structure(model)
 
 
 class Budgeted:

@@ -1,0 +1,51 @@
+"""What each kind of object must be whose numbers compiled code follows unchecked: sizes that agree, indices in range.
+
+One module for each kind of code; each has a table from the full name of a class to its check, which raises `Unsound`. A
+check holds for the subclasses, too. Methods are taken from the class and arrays by exact type: what a file holds may
+look like either. All compute only; any thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from serving.host.restricted.sound import (
+    booster_options,
+    cluster_centers,
+    encoders,
+    neighbour_search,
+    sparse_layouts,
+    support_vectors,
+    tree_nodes,
+    vocabularies,
+)
+from serving.host.restricted.sound.needs import Check, Unsound
+
+_CHECKS: dict[str, Check] = {
+    **booster_options.CHECKS,
+    **cluster_centers.CHECKS,
+    **encoders.CHECKS,
+    **neighbour_search.CHECKS,
+    **sparse_layouts.CHECKS,
+    **support_vectors.CHECKS,
+    **tree_nodes.CHECKS,
+    **vocabularies.CHECKS,
+}
+# what is raised where the parts are of other types than a check expects
+_UNEXPECTED = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
+
+
+def problem_of(part: Any) -> str | None:
+    """Return in a few words what is wrong with one object, None where nothing is known to be."""
+    for one in type(part).__mro__:
+        check = _CHECKS.get(f"{one.__module__}.{one.__qualname__}")
+        if check is None:
+            continue
+        try:
+            check(part)
+        except Unsound as error:
+            return str(error)
+        except _UNEXPECTED as error:
+            told = str(error).splitlines() or [""]
+            return f"its parts do not fit together ({type(error).__name__}: {told[0][:160]})"
+    return None

@@ -1,0 +1,32 @@
+"""Categories become columns by counting, and the counts are kept beside what was counted: they must agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from serving.host.restricted.sound.needs import Check, need, parts_of
+
+
+def _check_one_hot(encoder: Any) -> None:
+    parts = parts_of(encoder)
+    if "categories_" not in parts:
+        return
+    counted = type(encoder)._compute_n_features_outs(encoder)
+    kept = parts.get("_n_features_outs")
+    need(type(kept) is list and list(kept) == list(counted), "its categories are more or fewer than it counts")
+    mappings = parts.get("_default_to_infrequent_mappings") or [None] * len(kept or [])
+    for categories, mapping in zip(parts["categories_"], mappings, strict=True):
+        if mapping is not None:
+            places = np.asarray(mapping)
+            is_whole = places.dtype.kind in "iu" and places.shape == (len(categories),)
+            need(is_whole and (places >= 0).all() and (places < len(categories)).all(), "a rare category has no place")
+    dropped = parts.get("_drop_idx_after_grouping")
+    if dropped is not None:
+        need(len(dropped) == len(parts["categories_"]), "it drops categories of other features")
+        for place, categories in zip(dropped, parts["categories_"], strict=True):
+            need(place is None or 0 <= place < len(categories), "it drops a category it does not have")
+
+
+CHECKS: dict[str, Check] = {"sklearn.preprocessing._encoders.OneHotEncoder": _check_one_hot}

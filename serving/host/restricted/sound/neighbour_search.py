@@ -1,0 +1,104 @@
+"""Neighbour trees and the estimators that ask them: every node spans rows that exist, and each row has one label.
+
+After ``sklearn/neighbors/_binary_tree.pxi.tp`` and ``metrics/_pairwise_distances_reduction/``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.neighbors._ball_tree import BallTree
+from sklearn.neighbors._kd_tree import KDTree
+
+from serving.host.restricted.sound.needs import Check, indices, need, numbers, parts_of, whole_number
+
+_TREES = {"kd_tree": KDTree, "ball_tree": BallTree}
+
+
+def _check_tree(tree: Any) -> None:
+    state = tree.__getstate__()
+    data, places, nodes, bounds = (np.asarray(array) for array in state[:4])
+    count, metric = state[6], state[11]
+    rows = len(data)
+    need(len(places) == rows and ((places >= 0) & (places < rows)).all(), "it points to rows it does not have")
+    is_whole = len(nodes) == count and bounds.ndim == 3 and bounds.shape[1:] == (count, data.shape[1]) and len(bounds)
+    need(is_whole, "it does not have the nodes it counts")
+    starts, ends = nodes["idx_start"], nodes["idx_end"]
+    spans = ((starts >= 0) & (starts <= ends) & (ends <= rows)).all()
+    need(spans, "a node spans rows it does not have")
+    inner = np.flatnonzero(nodes["is_leaf"] == 0)
+    need((2 * inner + 2 < len(nodes)).all(), "a node has no children")
+    try:
+        metric._validate_data(data)
+    except ValueError as error:
+        need(False, f"its metric does not fit its rows ({error})")
+
+
+def _row_count(rows: Any) -> int:
+    need(sparse.issparse(rows) or (isinstance(rows, np.ndarray) and rows.ndim == 2), "it has no rows to compare with")
+    return int(rows.shape[0])
+
+
+def _check_neighbours(estimator: Any) -> None:
+    parts = parts_of(estimator)
+    if "_fit_X" not in parts and "_tree" not in parts:
+        return
+    features = whole_number(parts["n_features_in_"], "n_features_in_")
+    count = _row_count(parts["_fit_X"])
+    need(whole_number(parts["n_samples_fit_"], "n_samples_fit_") == count, "it counts rows that it does not have")
+    need(parts["_fit_X"].shape[1] == features, "it compares rows of another width")
+    kind = _TREES.get(parts["_fit_method"])
+    tree = parts.get("_tree")
+    need(tree is None if kind is None else isinstance(tree, kind), "it has no tree of the kind it says")
+    if tree is not None:
+        need(np.shape(tree.data) == (count, features), "its tree holds other rows")
+    if "_y" in parts:
+        _check_labels(parts, count)
+
+
+def _check_labels(parts: dict[str, Any], count: int) -> None:
+    """Where it classifies, labels are places among the classes, which compiled code counts votes by."""
+    labels = parts["_y"]
+    need(len(labels) == count, "it does not have a label for each row")
+    if "classes_" not in parts:
+        return
+    is_several = parts.get("outputs_2d_")
+    classes = parts["classes_"] if is_several else [parts["classes_"]]
+    columns = numbers(labels, "_y", rank=2, kinds="iu").T if is_several and np.ndim(labels) == 2 else [np.ravel(labels)]
+    need(len(columns) == len(classes), "it has labels of other outputs")
+    for column, known in zip(columns, classes, strict=True):
+        indices(np.asarray(column), "_y", len(known))
+
+
+def _check_density(density: Any) -> None:
+    parts = parts_of(density)
+    if "tree_" in parts:
+        need(isinstance(parts["tree_"], tuple(_TREES.values())), "it has no tree")
+        need(np.shape(parts["tree_"].data)[1] == parts["n_features_in_"], "its tree holds rows of another width")
+
+
+def _check_birch(birch: Any) -> None:
+    """The lengths of its centers are handed to the search as they are."""
+    parts = parts_of(birch)
+    if "subcluster_centers_" in parts:
+        centers = numbers(parts["subcluster_centers_"], "subcluster_centers_", rank=2)
+        need(centers.shape[1] == parts["n_features_in_"], "its centers are of another width")
+        lengths = numbers(parts["_subcluster_norms"], "_subcluster_norms", rank=1)
+        need(len(lengths) == len(centers) == len(parts["subcluster_labels_"]), "its centers and labels do not agree")
+
+
+CHECKS: dict[str, Check] = {
+    **dict.fromkeys(
+        (
+            f"sklearn.neighbors._{module}.{name}{bits}"
+            for module, name in (("kd_tree", "KDTree"), ("ball_tree", "BallTree"))
+            for bits in ("", "32", "64")
+        ),
+        _check_tree,
+    ),
+    "sklearn.neighbors._base.NeighborsBase": _check_neighbours,
+    "sklearn.neighbors._kde.KernelDensity": _check_density,
+    "sklearn.cluster._birch.Birch": _check_birch,
+}

@@ -1,0 +1,50 @@
+"""Sparse matrices and splines: indices within the shape, knots that fit the degree. After scipy's own checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from serving.host.restricted.sound.needs import Check, need, parts_of
+
+_NO_ROWS = "it points to rows it does not have"
+
+
+def _check_matrix(matrix: Any) -> None:
+    kind = type(matrix)
+    if matrix.format in ("csr", "csc", "bsr"):
+        kind.check_format(matrix, full_check=True)
+    elif matrix.format == "coo":
+        kind._check(matrix)
+    elif matrix.format == "dia":
+        need(matrix.data.shape[:1] == matrix.offsets.shape, "it has not as many diagonals as offsets")
+    elif matrix.format == "lil":
+        _check_lists(matrix)
+
+
+def _check_lists(matrix: Any) -> None:
+    columns = matrix.shape[1]
+    is_whole = len(matrix.rows) == matrix.shape[0]
+    need(is_whole and list(map(len, matrix.rows)) == list(map(len, matrix.data)), _NO_ROWS)
+    need(all(0 <= place < columns for row in matrix.rows for place in row), "a column is out of range")
+
+
+def _check_spline(spline: Any) -> None:
+    parts = parts_of(spline)
+    knots, degree = parts.get("_t", parts.get("t")), parts.get("k")
+    weights = parts.get("_c", parts.get("c"))
+    is_one = type(knots) is np.ndarray and type(weights) is np.ndarray and isinstance(degree, (int, np.integer))
+    need(is_one, "it is no spline")
+    assert isinstance(knots, np.ndarray)
+    assert isinstance(weights, np.ndarray)
+    assert degree is not None
+    is_whole = knots.ndim == 1 and degree >= 0 and len(knots) >= 2 * degree + 2 and weights.ndim >= 1
+    is_whole = is_whole and len(weights) >= len(knots) - degree - 1 and bool((np.diff(knots) >= 0).all())
+    need(is_whole, "its knots do not fit its degree")
+
+
+CHECKS: dict[str, Check] = {
+    "scipy.sparse._base._spbase": _check_matrix,
+    "scipy.interpolate._bsplines.BSpline": _check_spline,
+}

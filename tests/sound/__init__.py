@@ -1,0 +1,17 @@
+"""Models that are fine: every estimator with every option, and what people make of them. None is kept as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.sound.composed import boosters, compositions, own_attributes
+from tests.sound.estimators import Fitted, every_option
+
+__all__ = ["Fitted", "boosters", "compositions", "every_model", "every_option", "own_attributes"]
+
+
+def every_model() -> Iterator[Fitted]:
+    """Yield all of them. Blocks for minutes over all."""
+    yield from every_option()
+    yield from compositions()
+    yield from boosters()
