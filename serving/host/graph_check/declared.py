@@ -67,21 +67,22 @@ def answer_bytes(signature: Signature, methods: Mapping[Method, tuple[str, ...]]
     for method, names in methods.items():
         widths = [_width(method, outputs[name]) for name in names]
         wanted = _wanted_widths(signature, method)
-        if not names or (wanted is not None and widths != wanted):
-            raise GraphRefused(f"{method} gives {widths} values for a row, the signature says {wanted}")
+        if not names or (wanted and widths not in wanted):
+            raise GraphRefused(f"{method} gives {widths} values for a row, the signature says {wanted[0]}")
         found[method] = sum(
             width * _cell_bytes(outputs[name].dtype, text) for name, width in zip(names, widths, strict=True)
         )
     return found
 
 
-def _wanted_widths(signature: Signature, method: Method) -> list[int] | None:
-    """Return how many values each array of a method has for a row; None where the signature does not say."""
+def _wanted_widths(signature: Signature, method: Method) -> list[list[int]]:
+    """Return how many values each array of a method may have for a row; nothing where the signature does not say."""
     if method == "predict":
-        return [signature.outputs]
+        return [[signature.outputs]]
     if method in _BY_CLASS and signature.classes is not None:
-        return [len(labels) for labels in signature.classes]
-    return None
+        each = [len(labels) for labels in signature.classes]
+        return [each, [len(each)]]  # chains of classifiers give the second class of each output only
+    return []
 
 
 def _width(method: Method, tensor: AbstractTensor) -> int:

@@ -27,6 +27,7 @@ from serving.domain.compiled import Compilation
 from serving.host.compiling.convert import NotCompilable, convert
 from serving.host.compiling.prove import prove
 from serving.host.describe import examine
+from serving.host.graph_check.checking import bound
 
 ROWS, CLASSES = make_classification(200, 5, n_informative=4, n_redundant=0, n_classes=3, random_state=0)
 WORDS = np.array(["low", "high", "mean"])[CLASSES]
@@ -37,7 +38,7 @@ def proof_of(estimator: Any, rows: Any = ROWS, answers: Any = WORDS, tolerance: 
     """Fit, convert, and prove; most within one part in a thousand million, also where numbers are as large."""
     with warnings.catch_warnings(action="ignore"):
         model = examine(estimator.fit(rows, answers), X=rows)
-        return prove(model, [convert(model)], tolerance, [])
+        return prove(model, bound([convert(model)], model.signature).graphs, tolerance, [])
 
 
 @pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])

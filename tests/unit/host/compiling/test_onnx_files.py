@@ -40,6 +40,7 @@ from serving.host.compiling.onnx_files import convert_file, provable
 from serving.host.compiling.proof_rows import RowMaker
 from serving.host.compiling.prove import prove
 from serving.host.evaluation import CompileRequest
+from serving.host.graph_check.checking import bound
 from serving.host.onnx_model import OnnxModel, load_onnx
 
 RANDOM = np.random.default_rng(5)
@@ -72,7 +73,7 @@ def assert_proved(model: OnnxModel) -> dict[str, int]:
     subject = provable(model)
     first, *others = model.signature.methods
     for graphs in ([convert_file(subject)], [convert_file(subject, each) for each in ((first,), others) if each]):
-        proof = prove(subject, graphs, 1e-5, [])
+        proof = prove(subject, bound(graphs, model.signature).graphs, 1e-5, [])
         assert proof.engine == "onnx"
         assert proof.largest_difference == 0.0
     return {one.kind: one.rows for one in proof.rows}

@@ -213,8 +213,8 @@ def _output_that_is_not_computed(made: Any) -> None:
 
 
 def _output_of_another_width(made: Any) -> None:
-    made.graph.node.append(node("Concat", "y y", "wide", axis=1))
-    made.graph.output[0].name = "wide"
+    made.graph.node[0].output[0] = "narrow"
+    made.graph.node.append(node("Concat", "narrow narrow", "y", axis=1))
 
 
 FORGED: dict[str, Change] = {
