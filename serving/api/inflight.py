@@ -61,6 +61,12 @@ class Share:
         self.bytes += size
         self._all.used_bytes += size
 
+    def settle(self, size: int) -> None:
+        """Count so many bytes in place of those counted until now; raises TooManyBytes where there is no room."""
+        self._all.used_bytes -= self.bytes
+        self.bytes = 0
+        self.take(size)
+
     def expect(self, size: int) -> None:
         """Raise TooManyBytes where there would be no room for so many bytes now. One that is alone has all it needs."""
         used = self._all.used_bytes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from random import random
 from time import perf_counter
@@ -17,6 +17,7 @@ from serving.api.access import Access
 from serving.api.dialect import Refusal
 from serving.api.endpoint import explain
 from serving.api.grpc import statuses
+from serving.api.grpc.messages import MessageReader
 from serving.api.inflight import Inflight
 from serving.api.shortcut import RequestIds
 from serving.settings import TokenScope
@@ -63,6 +64,7 @@ class Calls:
         self._state = state
         self._access: Access = state.access
         self._inflight: Inflight = state.inflight
+        self._messages = MessageReader(state.settings.server)
         self._ids = RequestIds()
 
     def handler(
@@ -70,7 +72,7 @@ class Calls:
     ) -> grpc.RpcMethodHandler:
         """Return the handler of one method. `scope` None: anybody may, always. Predictions are counted as such."""
 
-        async def answer(raw: bytes, context: Any) -> bytes:
+        async def answer(messages: AsyncIterator[bytes], context: Any) -> bytes:
             started = perf_counter()
             headers = headers_of(context)
             request_id = self._ids.of(headers).decode()
@@ -81,8 +83,7 @@ class Calls:
                 if scope is not None:
                     self._access.check(scope, headers.get(b"authorization"))
                 with self._inflight.share() as share:
-                    share.take(len(raw))
-                    body = await behaviour(raw, call)
+                    body = await behaviour(await self._messages.read(messages, share), call)
                 status = 200
             except Exception as error:  # noqa: BLE001 - every failure is answered, and known here by its version
                 refusal = self._refusal(error, call)
@@ -102,7 +103,7 @@ class Calls:
             context.set_trailing_metadata(metadata)
             return body
 
-        return grpc.unary_unary_rpc_method_handler(answer)
+        return grpc.stream_unary_rpc_method_handler(answer)  # so that it begins before its message is read
 
     def _refusal(self, error: Exception, call: Call) -> Refusal:
         if call.model:

@@ -390,3 +390,60 @@ def test_messages_count_among_the_bodies_of_all_requests() -> None:
         assert (await first).model_version == "3"
 
     _with_client(app, scenario)
+
+
+def _hanging(channel: Any, metadata: tuple[tuple[str, str], ...] = ()) -> Any:
+    """Begin a call whose message never comes."""
+
+    async def nothing() -> AsyncIterator[ModelInferRequest]:
+        await asyncio.Event().wait()
+        yield _infer()
+
+    call = channel.stream_unary(
+        "/inference.GRPCInferenceService/ModelInfer",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=ModelInferResponse.FromString,
+    )
+    return call(nothing(), metadata=metadata)
+
+
+def test_who_may_not_is_told_before_the_message_is_there() -> None:
+    app = make_app(security={"admin_token": TOKEN, "predict_token": "predicts", "read_token": "reads"})
+
+    async def scenario() -> None:
+        listener = Listener(app.state)
+        address = await listener.start(0)
+        try:
+            async with grpc.aio.insecure_channel(address) as channel:
+                assert await _hanging(channel).code() is CODES.UNAUTHENTICATED
+                by_reader = _hanging(channel, (("authorization", "Bearer reads"),))
+                assert await by_reader.code() is CODES.PERMISSION_DENIED
+        finally:
+            await listener.stop(0)
+
+    run(scenario())
+
+
+def test_messages_that_never_come_take_their_room_and_no_more() -> None:
+    """Each counts as the largest there may be: some wait, the others are to come again, and small ones go on."""
+    app = make_app(server={"max_inflight_mb": 16, "grpc_max_mb": 4, "body_seconds": 0.6})
+
+    async def scenario() -> None:
+        listener = Listener(app.state)
+        address = await listener.start(0)
+        try:
+            async with grpc.aio.insecure_channel(address) as channel:
+                ask = _asking(channel)
+                waiting = [_hanging(channel) for _ in range(10)]
+                codes = [asyncio.ensure_future(call.code()) for call in waiting]
+                while sum(one.done() for one in codes) < 7:
+                    await asyncio.sleep(0.001)
+                assert {one.result() for one in codes if one.done()} == {CODES.UNAVAILABLE}
+                assert (await ask("ModelInfer", _infer())).model_version == "3"
+                rest = [await one for one in codes]
+                assert rest.count(CODES.DEADLINE_EXCEEDED) == 3
+                assert app.state.inflight.used_bytes == 0
+        finally:
+            await listener.stop(0)
+
+    run(scenario())
