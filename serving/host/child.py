@@ -10,10 +10,9 @@ from collections.abc import Sequence
 import orjson
 
 from serving.domain.errors import InvalidInput, ModelFailed, ProtocolError
+from serving.domain.last_words import write_last_words
 from serving.domain.report import LOAD_GATE, GateResult, Verdict
-from serving.domain.sandbox import Sandbox
 from serving.host import sandbox
-from serving.host.compiling.apart import Apart
 from serving.host.evaluation import EvaluationRequest
 from serving.host.gates import Evaluated, preparation_of, run_gates
 from serving.host.gates.compile import start_compiler
@@ -47,14 +46,19 @@ def main(fds: Sequence[int]) -> int:
     sandbox.live_in(request.scratch)
     held = sandbox.enter([file.path for file in request.files], request.scratch, request.memory_bytes, parent)
 
+    place = [channels[0].end]
+
+    def watch() -> None:
+        sandbox.watch(lambda words: write_last_words(place[0], words), may_fork=len(channels) > 1)
+
     def leave_to_itself() -> None:
         for channel in channels:
             channel.close()
         sandbox.forbid_processes(held)
 
-    compiler = start_compiler(request, held, leave_to_itself)
+    compiler = start_compiler(request, held, leave_to_itself, watch)
     sandbox.forbid_processes(held, [compiler.pid] if compiler else [], may_fork=len(channels) > 1)
-    outcome = _evaluate_in_thread(sock, request, held, compiler)
+    outcome = _evaluate_in_thread(sock, Context(request, held, compiler, watch=watch))
     if compiler is not None:
         compiler.dismiss()
     if outcome is None:
@@ -62,6 +66,7 @@ def main(fds: Sequence[int]) -> int:
     findings, model, graphs = outcome
     sandbox.give_back_memory()
     own, replicas = fork_replicas(channels if model is not None else channels[:1])
+    place[0] = own.end
     if len(channels) > 1:
         sandbox.forbid_processes(held)
     if own is channels[0]:
@@ -74,11 +79,8 @@ def main(fds: Sequence[int]) -> int:
     return 0
 
 
-def _evaluate_in_thread(
-    sock: socket.socket, request: EvaluationRequest, held: Sandbox, compiler: Apart | None
-) -> Evaluated | None:
+def _evaluate_in_thread(sock: socket.socket, context: Context) -> Evaluated | None:
     outcome: list[Evaluated] = []
-    context = Context(request, held, compiler)
     reporter = _Reporter(sock, context)
 
     def run() -> None:

@@ -184,10 +184,11 @@ def evaluate(
         raise HostFailed("the server has no memory left for what a process has to say") from None
     if evaluation is None:
         code = host.returncode()
+        words = host.last_words()
         host.close()
         if code is None or code == -signal.SIGKILL:
             raise HostDied(f"the process was killed by somebody else during gate '{conversation.gate}'", code)
-        return conversation.refuse(describe_end(code))
+        return conversation.refuse(words or describe_end(code))
     if evaluation.report.refusal is not None or evaluation.report.is_compiled:
         host.close()
     return evaluation

@@ -16,6 +16,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 
 import structlog
 
+from serving.domain.last_words import ENDED_ITSELF, read_last_words
 from serving.host.protocol import ARENA_BYTES
 
 Channels = tuple[tuple[socket.socket, mmap.mmap], ...]
@@ -63,6 +64,11 @@ class HostProcess:
             sock.close()
             with contextlib.suppress(BufferError):  # a request may still be written into it; the collector closes it
                 arena.close()
+
+    def last_words(self) -> str | None:
+        """Return why it ended itself, once it has; None for any other end. Before `close`."""
+        has_ended_itself = self.exited.done() and self.exited.result() == ENDED_ITSELF
+        return read_last_words(self.arena) if has_ended_itself else None
 
     def returncode(self, wait_seconds: float = 2.0) -> int | None:
         """Wait for the end and return how it came; None when it is not known. Blocks."""

@@ -14,8 +14,8 @@ import platform
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from gzip import BadGzipFile
 from lzma import LZMAError
 from pickle import PickleError
@@ -64,6 +64,10 @@ _DAMAGE = (
 )
 
 
+# called with whose word it took to read a file, None for nobody's, before anything that was read is called
+OnRead = Callable[[str | None], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Trust:
     """What a file may name: see the settings of `security` and `candidate` with these names.
@@ -83,18 +87,20 @@ def load(
     trust: Trust = Trust(),
     declared: Signature | None = None,
     named: Sequence[NamedColumn] = (),
+    on_read: OnRead = lambda _: None,
 ) -> LoadedModel:
     """Load the file at `path` as what `format` says, whatever its name, and find out its signature.
 
-    `declared` is the publisher's signature, `named` what MLflow says of the columns: see `describe.examine`. All parts
-    are told to compute in one thread. Blocks; a few rows are answered on the way. Raises LoadRefused with one line that
-    says why, NotVouched where trust is all that is missing.
+    `declared` is the publisher's signature, `named` what MLflow says of the columns: see `describe.examine`. `on_read`
+    is called between reading and everything else. All parts are told to compute in one thread. Blocks; a few rows are
+    answered on the way. Raises LoadRefused with one line that says why, NotVouched where trust is all that is missing.
     """
     if format is Format.ONNX:
         from serving.host.onnx_model import load_onnx  # noqa: PLC0415  (importing onnxruntime starts a thread)
 
+        on_read(None)
         return load_onnx(path, declared)
-    estimator, trained_with = _read(path, format, trust)
+    estimator, trained_with = _read(path, format, trust, on_read)
     compute_alone(estimator)
     with warnings.catch_warnings(action="ignore"):
         try:
@@ -122,15 +128,22 @@ def library_versions() -> dict[str, str]:
     return versions | {name: module.__version__ for name, module in loaded.items() if module is not None}
 
 
-def _read(path: str, format: Format, trust: Trust) -> tuple[Any, dict[str, str]]:  # noqa: A002
+def _read(
+    path: str,
+    format: Format,  # noqa: A002
+    trust: Trust,
+    on_read: OnRead,
+) -> tuple[Any, dict[str, str]]:
     """Return the object in the file and the versions the file says it was written by."""
     if format in _NATIVE:
         with warnings.catch_warnings(action="ignore"):
-            return boosters.load_native(path, format)
+            found = boosters.load_native(path, format)
+        on_read(None)
+        return found
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            estimator = _read_skops(path, trust.skops_trusted) if format is Format.SKOPS else _unpickle(path, trust)
+            estimator, vouched = _read_vouched(path, format, trust)
         except LoadRefused:
             raise
         except Distrusted as error:
@@ -139,6 +152,7 @@ def _read(path: str, format: Format, trust: Trust) -> tuple[Any, dict[str, str]]
             written_by = _warned_of(caught)
             skew = f"; it was saved by {SKLEARN} {written_by}, this is {sklearn.__version__}" if written_by else ""
             raise LoadRefused(_why(error) + skew) from None
+    on_read(vouched)
     written_by = _warned_of(caught)
     if written_by is None and any(map(is_from_sklearn, all_parts(estimator))):
         written_by = sklearn.__version__  # scikit-learn warns of every other version
@@ -149,6 +163,26 @@ def _warned_of(caught: Sequence[warnings.WarningMessage]) -> str | None:
     messages = (entry.message for entry in caught)
     skewed = (message for message in messages if isinstance(message, InconsistentVersionWarning))
     return next((str(message.original_sklearn_version) for message in skewed), None)
+
+
+def _read_vouched(path: str, format: Format, trust: Trust) -> tuple[Any, str | None]:  # noqa: A002
+    """Return the object in a file of Python objects, and whose word it took to build it."""
+
+    def read(trusted: Sequence[str]) -> Any:
+        if format is Format.SKOPS:
+            return _read_skops(path, trusted)
+        return _unpickle(path, replace(trust, pickle_trusted=trusted))
+
+    setting, trusted = "security.pickle_trusted", trust.pickle_trusted
+    if format is Format.SKOPS:
+        setting, trusted = "security.skops_trusted", trust.skops_trusted
+    elif not trust.is_restricted:
+        return read(()), "it was loaded without restrictions"
+    if trusted:
+        with contextlib.suppress(Distrusted, LoadRefused):  # most files do not need what others are trusted for
+            return read(()), None
+        return read(trusted), f"{setting} vouches for what it names"
+    return read(()), None
 
 
 def _unpickle(path: str, trust: Trust) -> Any:

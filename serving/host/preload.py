@@ -1,5 +1,8 @@
 """Everything a host may need, imported once in the zygote so that a candidate costs a fork and not an import.
 
+A host whose model is watched (`sandbox.audit`) can import nothing more, so what libraries import when they are first
+used is imported here as well, by using them.
+
 onnxruntime is left out on purpose: importing it starts a thread, and the zygote must stay single-threaded to be forked
 safely. A host imports it when its model asks for it, a compiler always: for their sake its library is loaded and linked
 here, which starts nothing and takes a quarter off the import.
@@ -12,13 +15,14 @@ import ctypes
 import importlib
 import importlib.util
 import pkgutil
+import sys
 import warnings
 from pathlib import Path
 
 import cryptography.hazmat.backends.openssl.backend
 import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401  (importing is the point)
 import joblib  # noqa: F401  (importing is the point)
-import pandas  # noqa: F401  (importing is the point)
+import pandas
 import scipy.sparse  # noqa: F401  (importing is the point)
 import skl2onnx  # noqa: F401  (importing is the point)
 import sklearn
@@ -44,6 +48,19 @@ def _import_all_of_sklearn() -> None:
                 importlib.import_module(f"sklearn.{module.name}")
 
 
+def _use_once() -> None:
+    """Have libraries do what they do at their first use: import more of themselves, look functions up, read files."""
+    pandas.DataFrame({"text": ["a"], "number": [1.0]}).sum()  # its strings are Arrow's, where that is installed
+    narwhals = sys.modules.get("narwhals.stable.v2")  # scikit-learn from 1.9 on asks it about tables
+    if narwhals is not None:
+        narwhals.from_native(pandas.DataFrame({"number": [1.0]}))
+        narwhals.from_native([], pass_through=True)  # looks for plugins among all installed packages
+    with threadpoolctl.threadpool_limits(1), contextlib.suppress(ImportError):
+        from sklearn.utils.parallel import _get_threadpool_controller  # noqa: PLC0415  (not before 1.7)
+
+        _get_threadpool_controller().limit(limits=1).restore_original_limits()
+
+
 def _link_onnxruntime() -> None:
     """Load the shared library that onnxruntime will import, without running the import."""
     found = importlib.util.find_spec("onnxruntime")
@@ -62,4 +79,5 @@ with warnings.catch_warnings():
     _link_onnxruntime()
     sandbox.libraries()  # asked once; every host knows the answer
     allowed()  # likewise
+    _use_once()
     threadpoolctl.threadpool_info()  # looks at every loaded library once; hosts inherit the answer

@@ -17,11 +17,16 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Channel:
-    """The host's end of one socket and its arena. Takes the descriptors over."""
+    """The host's end of one socket and its arena. Takes the descriptors over.
+
+    `end` is the end of the arena once more, which stays when the channel is closed: the place of last words.
+    """
 
     def __init__(self, socket_fd: int, arena_fd: int) -> None:
         self.socket = socket.socket(fileno=socket_fd)
         self.arena = mmap.mmap(arena_fd, ARENA_BYTES)
+        size = mmap.ALLOCATIONGRANULARITY
+        self.end = mmap.mmap(arena_fd, size, offset=ARENA_BYTES - size)
         os.close(arena_fd)
 
     def close(self) -> None:

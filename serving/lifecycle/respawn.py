@@ -68,11 +68,11 @@ class Respawn:
     def _note_loss(self, record: VersionRecord, engine: HostedEngine, now: float) -> None:
         """Say that a host is gone, and wait before the next one when the last ones were of no use.
 
-        Of no use is a host that broke the protocol or ended before it had answered anything: bringing the next one at
-        once, each time, would keep a core busy for nothing.
+        Of no use is a host that broke the protocol, ended itself or ended before it had answered anything: bringing the
+        next one at once, each time, would keep a core busy for nothing.
         """
         record.is_host_lost = True
-        how = "died" if engine.violation is None else f"broke the protocol ({engine.violation})"
+        how = engine.violation or "died"
         log.warning("host_lost", model=record.model, version=record.version, digest=record.digest, reason=f"it {how}")
         self._journal.metrics.host_restarted(record.model)
         wait = 0.0

@@ -100,7 +100,7 @@ class HostGroup:
 
     @property
     def violation(self) -> str | None:
-        """How one of the processes broke the protocol, None while none has."""
+        """How one of the processes broke the protocol or ended itself, None while none has."""
         return next((replica.link.violation for replica in self.replicas if replica.link.violation is not None), None)
 
     @property

@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 
 from serving.domain.errors import ProtocolError
+from serving.domain.last_words import RESERVED_BYTES, read_last_words
 from serving.domain.text import one_line
 from serving.host.protocol import (
     ANSWERS,
@@ -33,9 +34,9 @@ READ_BYTES = 64 << 10
 class HostLink(asyncio.BufferedProtocol):
     """The event loop's end of a host's socket. All methods on the loop's thread.
 
-    `on_frame` gets every answer; `on_lost` is called once, when the host is gone or broke the protocol: then
-    `violation` says how. One request may be under way at a time: its payload may lie in the arena until its answer is
-    here.
+    `on_frame` gets every answer; `on_lost` is called once, when the host is gone: `violation` says how it broke the
+    protocol, or why it ended itself, where it did. One request may be under way at a time: its payload may lie in the
+    arena until its answer is here.
     """
 
     def __init__(self, arena: mmap.mmap, on_frame: Callable[[Frame], None], on_lost: Callable[[], None]) -> None:
@@ -59,6 +60,9 @@ class HostLink(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio's signature)
         """Tell the owner (called by the loop)."""
+        if self._transport is not None:  # not ended by this side
+            words = read_last_words(self._arena)
+            self.violation = None if words is None else f"ended itself ({words})"
         self._transport = None
         self._on_lost()
 
@@ -77,7 +81,7 @@ class HostLink(asyncio.BufferedProtocol):
         self._last_id = request_id = self._last_id + 1
         self._request_id, self._most_bytes = request_id, most_bytes
         size = sum(len(buffer) for buffer in buffers)
-        in_arena = ARENA_THRESHOLD_BYTES <= size <= len(self._arena)
+        in_arena = ARENA_THRESHOLD_BYTES <= size <= len(self._arena) - RESERVED_BYTES
         head = pack_prefix(Kind.PREDICT, request_id, len(header), size, in_arena=in_arena) + header
         if in_arena:
             offset = 0
@@ -108,7 +112,7 @@ class HostLink(asyncio.BufferedProtocol):
 
     def break_off(self, violation: str) -> None:
         """End the connection because the host broke the protocol; the owner is told by `on_lost`."""
-        self.violation = violation
+        self.violation = f"broke the protocol ({violation})"
         self.abort()
 
     def buffer_updated(self, nbytes: int) -> None:

@@ -60,8 +60,9 @@ def why_foreign(model: LoadedModel) -> str | None:
 
 
 def import_compilers() -> None:
-    """Import what compiling needs and a zygote must not have: onnxruntime starts a thread."""
-    from serving.host.compiling import convert, prove  # noqa: F401, PLC0415
+    """Import all that compiling needs, which a zygote must not have: onnxruntime starts a thread."""
+    from serving.host.compiling import convert, onnx_files, prove  # noqa: F401, PLC0415
+    from serving.host.compiling.converters import fallback  # noqa: F401, PLC0415
 
 
 def compile_here(model: LoadedModel, request: CompileRequest, examples: Sequence[Batch]) -> bytes:

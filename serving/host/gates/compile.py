@@ -48,15 +48,18 @@ class Compile:
         return Verdict.SKIPPED, f"stays in its host: {compilation.reason}"
 
 
-def start_compiler(request: EvaluationRequest, sandbox: Sandbox, enter: Callable[[], None]) -> Apart | None:
+def start_compiler(
+    request: EvaluationRequest, sandbox: Sandbox, enter: Callable[[], None], watch: Callable[[], None] = lambda: None
+) -> Apart | None:
     """Fork the process that is to compile this candidate, should the gates ask for it; None where they will not.
 
     `sandbox` is what holds this process. The fork runs `enter` at once. When the load gate has seen that there may be
-    something to compile it imports its libraries beside the other gates; the file it loads a second time.
+    something to compile it imports its libraries beside the other gates; the file it loads a second time, and runs
+    `watch` as the load gate does.
     """
     if not request.may_compile or why_hosted(request, sandbox) is not None:
         return None
-    return Apart(lambda: _compile(request), enter, import_compilers)
+    return Apart(lambda: _compile(request, watch), enter, import_compilers)
 
 
 def _is_signed(context: Context) -> bool:
@@ -64,8 +67,9 @@ def _is_signed(context: Context) -> bool:
     return context.provenance is not None or context.request.publisher_key in context.request.trusted_keys
 
 
-def _compile(request: EvaluationRequest) -> bytes:
-    context = Context(request)
+def _compile(request: EvaluationRequest, watch: Callable[[], None]) -> bytes:
+    import_compilers()  # what is watched can import nothing
+    context = Context(request, watch=watch)
     context.model = load_candidate(context)
     return compile_here(context.loaded, request.compile, _examples(context))
 

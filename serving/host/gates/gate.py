@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -51,7 +52,8 @@ class Context:
     made-up rows and there are no golden ones: then nothing can be tried, which is no fault of the model. `unvouched`
     says why a compiled form of the model must not get into the server, where that is so. `provenance` is set when a
     trusted key has signed. The compile gate sets `compilation`, and `graphs` when a compiled form is to answer;
-    `compiler` is the process to compile in.
+    `compiler` is the process to compile in. `watch` is called when a file has been read that ran nothing for that, and
+    before anything of it is called: what it does from then on ends the process. `unwatched` says why it was not.
     """
 
     request: EvaluationRequest
@@ -64,6 +66,14 @@ class Context:
     provenance: Provenance | None = None
     compilation: Compilation | None = None
     graphs: tuple[Graph, ...] = ()
+    watch: Callable[[], None] = lambda: None
+    unwatched: str | None = None
+
+    def note_read(self, vouched: str | None) -> None:
+        """Note that the file has been read, and whose word that took; nobody's for None."""
+        self.unwatched = vouched
+        if vouched is None:
+            self.watch()
 
     @property
     def loaded(self) -> LoadedModel:

@@ -26,6 +26,8 @@ class Load:
         if context.compiler is not None and context.unvouched is None and why_foreign(model) is None:
             context.compiler.prepare()
         took = f"loaded {model.name} in {monotonic() - begin:.3g} s"
+        if context.unwatched is not None:
+            took = f"{took}; what it does is not watched: {context.unwatched}"
         if context.unvouched is not None:
             return Verdict.WARNED, f"{took}; {context.unvouched}"
         return Verdict.PASSED, took
@@ -43,9 +45,9 @@ def load_candidate(context: Context) -> LoadedModel:
         is_restricted=request.trust != "signed",  # by now the provenance gate has seen the signature
     )
     try:
-        return load(request.main.path, request.format, known, declared, columns)
+        return load(request.main.path, request.format, known, declared, columns, context.note_read)
     except NotVouched as error:
         if request.trust != "any" or request.format not in _PICKLES:
             raise
         context.unvouched = f"loaded without knowing what it runs, as security.trust is any: {error}"
-    return load(request.main.path, request.format, Trust(is_restricted=False), declared, columns)
+    return load(request.main.path, request.format, Trust(is_restricted=False), declared, columns, context.note_read)

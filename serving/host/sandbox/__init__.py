@@ -3,6 +3,7 @@
 Each layer is tried, and what cannot be had is said: `Sandbox` goes with the report of every candidate.
 """
 
+from serving.host.sandbox.audit import watch
 from serving.host.sandbox.layers import enter, forbid_processes, libraries
 from serving.host.sandbox.process import (
     close_all_but,
@@ -25,4 +26,5 @@ __all__ = [
     "lower_priority_of_this_thread",
     "scrub",
     "silence_output",
+    "watch",
 ]

@@ -30,6 +30,11 @@ NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 
 _PR_SET_PDEATHSIG = 1
 
+# looked up once: what has been loaded may not have a library opened any more
+_libc = ctypes.CDLL(None, use_errno=True)
+_prctl = _libc.prctl if sys.platform == "linux" else None
+_trim = getattr(_libc, "malloc_trim", None)
+
 
 def scrub(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a zygote: a few harmless variables of `environment`, and one thread for every library.
@@ -42,8 +47,8 @@ def scrub(environment: Mapping[str, str]) -> dict[str, str]:
 
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent ends (Linux; elsewhere the end of the socket has to do)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)  # the parent ended before the line above
 
@@ -100,5 +105,5 @@ def give_back_memory() -> None:
     """Return freed memory to the system after loading, and leave the model's objects out of later collections."""
     gc.collect()
     gc.freeze()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)
+    if _trim is not None:  # glibc's
+        _trim(0)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import uvloop
 
+from serving.domain.last_words import RESERVED_BYTES
 from serving.host.protocol import ARENA_THRESHOLD_BYTES, BOUNDS, FLAG_ARENA, MAGIC, PREFIX, Frame, Kind, pack_prefix
 from serving.host.stream import receive_frame
 from serving.servable.link import READ_BYTES, HostLink
@@ -157,7 +158,8 @@ def test_frames_pass_both_ways_under_either_loop(run: Any) -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     arena = mmap.mmap(-1, 4 * ARENA_THRESHOLD_BYTES)
-    sizes = [0, 8, ARENA_THRESHOLD_BYTES - 8, ARENA_THRESHOLD_BYTES, len(arena), len(arena) + 8]
+    most = len(arena) - RESERVED_BYTES
+    sizes = [0, 8, ARENA_THRESHOLD_BYTES - 8, ARENA_THRESHOLD_BYTES, most, most + 8]
     in_arena: list[bool] = []
 
     def echo() -> None:

@@ -1,0 +1,148 @@
+"""The second wall: what was loaded without running anything runs nothing later either, or ends its process.
+
+Restricted loading looks at a file; the methods of known classes then call what its attributes name. No sound model has
+Python compile, import, unpickle, open for writing, connect or start anything while it answers, so an audit hook (PEP
+578) ends the process on any of that. Nothing in Python can take a hook off again, and what this one needs is out of
+reach: it is called by the interpreter only, and looks nothing up by name.
+
+Only Python is watched. What reaches native code otherwise is held by the layers around the process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from serving.domain.last_words import ENDED_ITSELF
+
+Rule = Callable[[tuple[Any, ...]], str | None]
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+# functions by which libraries for numbers are asked and told how many threads they use, and by which boosters answer
+_LIBRARY_FUNCTIONS = ("XG", "LGBM_", "openblas_", "scipy_openblas_", "omp_", "bli_", "MKL_", "mkl_", "flexiblas_")
+_FUNCTION_PARTS = ("__code__", "__defaults__", "__kwdefaults__", "__closure__")
+
+# events by what they are for the one who reads about them; see the audit events table of Python's documentation
+_RUN_CODE = ("compile", "exec", "marshal.load", "marshal.loads", "code.__new__", "function.__new__")
+_INSPECT = (
+    *("sys.addaudithook", "sys.setprofile", "sys.settrace", "sys._current_frames", "sys._current_exceptions"),
+    *("gc.get_objects", "gc.get_referrers", "gc.get_referents", "sys.remote_exec", "sys.monitoring.register_callback"),
+)
+_START = (
+    *("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.forkpty", "os.startfile", "os.startfile/2"),
+    *("os.killpg", "signal.pthread_kill", "ctypes.call_function", "ctypes.PyObj_FromPtr", "ctypes.dlsym/handle"),
+)
+_CHANGE_FILES = (
+    *("os.chmod", "os.chown", "os.chflags", "os.link", "os.symlink", "os.rename", "os.remove", "os.rmdir", "os.mkdir"),
+    *("os.truncate", "os.utime", "os.setxattr", "os.removexattr", "os.lockf"),
+)
+_FAMILIES = {
+    "start a process": ("subprocess", "pty", "_winapi", "_xxsubinterpreters", "_interpreters", "ensurepip"),
+    "use the network": ("socket", "urllib", "http", "ftplib", "smtplib", "poplib", "imaplib", "nntplib", "telnetlib"),
+    "change files": ("shutil", "tempfile", "fcntl", "sqlite3", "winreg", "msvcrt", "syslog", "resource"),
+    "ask somebody": ("webbrowser", "pdb"),
+}
+
+
+def watch(tell: Callable[[str], None], *, may_fork: bool = False) -> None:
+    """From now on end this process, for good and in all its threads, when Python does what no sound model does.
+
+    `tell` is given the reason in a few words first. Exits with status `ENDED_ITSELF`. What is not imported by now
+    cannot be imported any more. Costs 0.1 us for an event, most of which are calls of ``id``.
+    """
+    sys.addaudithook(_hook(_rules(may_fork=may_fork), tell))
+
+
+def _unseen(_: tuple[Any, ...]) -> str | None:
+    """Stand for an event that nothing is known of."""
+    return None
+
+
+def _hook(rules: dict[str, Rule | None], tell: Callable[[str], None]) -> Callable[[str, tuple[Any, ...]], None]:
+    end, status, always = os._exit, ENDED_ITSELF, _always
+    families = {name: what for what, names in _FAMILIES.items() for name in names}
+    find, find_family, unseen = rules.get, families.get, _unseen
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        rule = find(event, unseen)
+        if rule is None:
+            return
+        if rule is unseen:
+            family = find_family(event.partition(".")[0])
+            rule = rules[event] = None if family is None else always(f"{family} ({event})")
+            if rule is None:
+                return
+        try:
+            reason = rule(arguments)
+        except Exception:  # noqa: BLE001  (an argument that is no text, or worse)
+            reason = event
+        if reason is None:
+            return
+        try:
+            tell(reason)
+        finally:
+            end(status)
+
+    return hook
+
+
+def _rules(*, may_fork: bool) -> dict[str, Rule | None]:
+    """Return what to do about each event: nothing for None, or what a function of its arguments says."""
+    always = {
+        **dict.fromkeys(_RUN_CODE, "run code"),
+        **dict.fromkeys(_INSPECT, "look into the interpreter"),
+        **dict.fromkeys(_START, "start a process or call a library"),
+        **dict.fromkeys(_CHANGE_FILES, "change files"),
+    }
+    rules: dict[str, Rule | None] = {event: _always(f"{what} ({event})") for event, what in always.items()}
+    return {
+        **rules,
+        "import": _forbid_imports(sys.modules),
+        "open": _forbid_writing,
+        "pickle.find_class": lambda arguments: f"unpickle {arguments[0]}.{arguments[1]}",
+        "object.__setattr__": _forbid_changed_functions,
+        "ctypes.dlopen": lambda arguments: f"load the library {_name(arguments[0])!r}",
+        "ctypes.dlsym": _forbid_functions_of_libraries,
+        "os.fork": None if may_fork else _always("start a process (os.fork)"),
+    }
+
+
+def _name(path: Any) -> str:
+    """Return the last part of a path; the rest says more of this machine than of a model."""
+    return str(path).rpartition("/")[2]
+
+
+def _always(what: str) -> Rule:
+    return lambda _: what
+
+
+def _forbid_imports(modules: dict[str, Any]) -> Rule:
+    """Let only what is there already be imported; libraries of extension modules come with a file name."""
+
+    def rule(arguments: tuple[Any, ...]) -> str | None:
+        name, place = arguments[0], arguments[1]
+        return None if place is None and name in modules else f"import {name!r}"
+
+    return rule
+
+
+def _forbid_writing(
+    arguments: tuple[Any, ...], writing: int = _WRITING, null: str = os.devnull, last_part: Callable[[str], str] = _name
+) -> str | None:
+    path, flags = arguments[0], arguments[2]
+    if not (flags and flags & writing) or path == null:
+        return None
+    return f"open {last_part(path)!r} for writing"
+
+
+def _forbid_changed_functions(arguments: tuple[Any, ...], parts: tuple[str, ...] = _FUNCTION_PARTS) -> str | None:
+    return f"change a function ({arguments[1]})" if arguments[1] in parts else None
+
+
+def _forbid_functions_of_libraries(
+    arguments: tuple[Any, ...], known: tuple[str, ...] = _LIBRARY_FUNCTIONS
+) -> str | None:
+    """A library finds the functions of those it is linked with too, ``system`` among them."""
+    return None if arguments[1].startswith(known) else f"call the function {arguments[1]!r} of a library"
