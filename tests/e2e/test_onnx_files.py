@@ -1,4 +1,4 @@
-"""An .onnx file in the store is answered by the server itself."""
+"""An .onnx file in the store is answered by the server itself, when a trusted key has signed it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from sklearn.ensemble import RandomForestClassifier
 
 from serving.domain.rows import rows_to_batch
 from serving.host.onnx_model import load_onnx
+from serving.offline.keys import create_key, load_key
+from serving.store.publishing import Publication, publish
 from tests.e2e.harness import serving
+from tests.e2e.test_signed import NOW
 
 X, Y = load_breast_cancer(return_X_y=True)
 
 
-def test_a_dropped_file_is_answered_without_a_host_and_as_the_file_says(tmp_path: Path) -> None:
+def test_a_signed_file_is_answered_without_a_host_and_as_the_file_says(tmp_path: Path) -> None:
     forest = RandomForestClassifier(20, random_state=0).fit(X.astype(np.float32), Y)
     with warnings.catch_warnings(action="ignore"):  # skl2onnx is behind scikit-learn in attributes it reads
         content = to_onnx(forest, X[:1].astype(np.float32)).SerializeToString()
-    with serving(tmp_path) as server:
-        aside = server.store / "m" / ".aside"
-        aside.mkdir(parents=True)
-        (aside / "model.onnx").write_bytes(content)
-        aside.rename(server.store / "m" / "1")
+    create_key(tmp_path / "key")
+    key = load_key(tmp_path / "key")
+    file = Publication("m", "model.onnx", lambda file: file.write(content), version="1", sign=key.sign)
+    with serving(tmp_path, SERVING_SECURITY__TRUSTED_KEYS=str(key.public)) as server:
+        publish(server.store, file, NOW)
         server.wait_active("m", 1)
         compilation = server.version("m", 1)["compilation"]
         assert (compilation["engine"], compilation["largest_difference"]) == ("onnx", 0.0)

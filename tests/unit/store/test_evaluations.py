@@ -84,3 +84,13 @@ def test_what_no_version_needs_is_removed(kept: Evaluations, tmp_path: Path) -> 
     kept.write(OTHER, "basis", Evaluation(REPORT))
     kept.remove_all_but({OTHER})
     assert only_file(tmp_path).name == f"{'b' * 64}@basis"
+
+
+def test_files_of_the_first_format_whose_graphs_nothing_had_checked_are_given_up(
+    kept: Evaluations, tmp_path: Path
+) -> None:
+    kept.write(DIGEST, "basis", Evaluation(REPORT, GRAPHS))
+    path = only_file(tmp_path)
+    path.write_bytes(path.read_bytes().removeprefix(b"SVEVAL02"))
+    assert kept.read(DIGEST, "basis") is None
+    assert not path.exists()

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from onnx import TensorProto, helper
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from serving.domain.compiled import Compilation
+from serving.domain.compiled import UNSIGNED_FILE, Compilation
 from serving.domain.report import Verdict
 from serving.domain.sandbox import LAYERS, Sandbox
+from serving.domain.version import Format
 from serving.host.evaluation import CompileRequest
+from serving.host.gates.compile import start_compiler
 from tests.e2e.material.peculiar import Constant
-from tests.unit.host.candidates import ROWS, WORDS, MakeCandidate
+from tests.unit.host.candidates import ROWS, WORDS, Candidate, MakeCandidate
+from tests.unit.host.forgery import FILE, request
+from tests.unit.host.gates.test_provenance import OURS, THEIRS, sign
+from tests.unit.host.gates.test_provenance import TRUSTED as TRUSTED_KEYS
+from tests.unit.host.graph_check.graphs import constant, model, node
 
 TRUSTED = (f"{Constant.__module__}.Constant",)
 MakeRequest = Callable[..., CompileRequest]
@@ -129,3 +137,60 @@ def test_a_verdict_that_is_known_is_not_looked_for_again(candidate: MakeCandidat
     assert outcome["compile"].evidence == "stays in its host: slower yesterday"
     assert outcome.report.compilation == known
     assert outcome.model is not None
+
+
+# --- files of ONNX ----------------------------------------------------------------------------------------------------
+
+
+def doubled(candidate: MakeCandidate) -> Candidate:
+    made = model([node("Mul", "X factor", "y")], [constant("factor", [2.0])])
+    made.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.DOUBLE, [None, 1]))
+    return candidate(made.SerializeToString(), "model.onnx", Format.ONNX)
+
+
+def test_a_file_that_nobody_signed_stays_in_its_host_and_says_the_way_out(candidate: MakeCandidate) -> None:
+    made = doubled(candidate)
+    for _ in range(2):
+        outcome = made.evaluate(compile=CompileRequest(), trust="known", trusted_keys=TRUSTED_KEYS)
+        assert outcome["compile"].evidence == f"stays in its host: {UNSIGNED_FILE}"
+        assert outcome.model is not None
+        assert outcome.report.compilation is not None
+        assert outcome.report.compilation.is_final
+        sign(made, THEIRS)  # and of a key that is not trusted
+
+
+def test_a_file_that_a_trusted_key_signed_is_compiled(candidate: MakeCandidate) -> None:
+    made = doubled(candidate)
+    sign(made, OURS)
+    outcome = made.evaluate(compile=CompileRequest(), trust="known", trusted_keys=TRUSTED_KEYS)
+    assert outcome["compile"].verdict is Verdict.PASSED, outcome["compile"].evidence
+    assert outcome.graphs
+
+
+def test_a_file_about_to_be_signed_is_taken_for_signed(candidate: MakeCandidate) -> None:
+    options: dict[str, Any] = {"compile": CompileRequest(), "trust": "known", "publisher_key": TRUSTED_KEYS[0]}
+    assert doubled(candidate).evaluate(trusted_keys=TRUSTED_KEYS, **options).graphs
+    assert not doubled(candidate).evaluate(**options).graphs
+
+
+@pytest.mark.parametrize(
+    ("fields", "may"),
+    [
+        ({}, True),
+        ({"trust": "signed"}, True),
+        ({"trust": "any"}, False),
+        ({"is_respawn": True}, False),
+        ({"compile": CompileRequest(mode="off")}, False),
+        ({"compile": CompileRequest(known=Compilation(engine=None, reason="slower"))}, False),
+        ({"format": Format.ONNX}, False),
+        ({"format": Format.ONNX, "publisher_key": "ed25519:..."}, True),
+        ({"format": Format.ONNX, "files": (FILE, FILE.model_copy(update={"name": "manifest.sig"}))}, True),
+    ],
+)
+def test_a_process_to_compile_in_is_forked_only_where_a_graph_may_come_of_it(fields: dict[str, Any], may: bool) -> None:
+    asked = request(**{"compile": CompileRequest(), **fields})
+    assert asked.may_compile == may
+    compiler = start_compiler(asked, Sandbox(active=LAYERS), lambda: None)
+    if compiler is not None:
+        compiler.dismiss()
+    assert (compiler is not None) == may
