@@ -32,12 +32,12 @@ LARGE_SECONDS = 1.0  # between two large bodies
 SMALL_SECONDS = 0.01  # between two small requests of each sender
 SLOW_SOCKETS = 300
 UNFINISHED = 125
-METHOD = f"""A server with default settings on one core answers a logistic pipeline (30 features, compiled) to {RATE:g} \
-requests a second, open loop, from the other core. In turns nobody else asks, and a process beside the load generator, \
-of lower priority, floods the server: {SLOW_SOCKETS} sockets that send a byte a second; as many requests sent ahead \
-on one connection as go through; {UNFINISHED} bodies of 15 MB that never end; a body of 16 MB each second that is one \
-CSV line, or only brackets; and requests for another name, with an offer of HTTP/2, or with a body that is wrong, 100 a \
-second each. Latency counts from when a request was due."""
+METHOD = f"""A server with default settings on one core answers a logistic pipeline (30 features, compiled) to \
+{RATE:g} requests a second, open loop, from the other core. In turns nobody else asks, and a process beside the load \
+generator, of lower priority, floods the server: {SLOW_SOCKETS} sockets that send a byte a second; as many requests \
+sent ahead on one connection as go through; {UNFINISHED} bodies of 15 MB that never end; a body of 16 MB each second \
+that is one CSV line, or only brackets; and requests for another name, with an offer of HTTP/2, or with a body that is \
+wrong, 100 a second each. Latency counts from when a request was due."""
 
 Send = Callable[[tuple[str, int]], None]
 
