@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
+import json
+import os
 import pickle
+import re
+import sys
 import types
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -300,6 +306,54 @@ def changed_sequence(found: Any, random: np.random.Generator) -> tuple[Any, str]
     return ways[random.integers(len(ways))]()
 
 
-def dumped(models: Sequence[Sound]) -> bytes:
-    """Return models as bytes, for another process."""
-    return pickle.dumps(models)
+# --- a process of its own ---------------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    """Try so many mutants, from a seed, of usual models or (``all``) of every model; print what came of them.
+
+    Forks before anything is computed here: libraries that use OpenMP do not survive a fork.
+    """
+    count, seed, which = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    models = _fitted_apart(which)
+    groups: dict[str, list[int]] = {}
+    for place, model in enumerate(models):
+        groups.setdefault(re.split(r"[ (#]", model.label)[0], []).append(place)
+    random = np.random.default_rng(seed)
+    names = sorted(groups)
+    mutants = []
+    for _ in range(count):
+        group = groups[names[random.integers(len(names))]]
+        mutants.append(Mutant(group[random.integers(len(group))], int(random.integers(1 << 31))))
+    verdicts = survived(models, mutants)
+    words = Counter(verdict.word for verdict in verdicts)
+    ends = [
+        f"{models[mutant.model].label}, seed {mutant.seed}: {verdict.said}"
+        for mutant, verdict in zip(mutants, verdicts, strict=True)
+        if verdict.word == "crashed"
+    ]
+    print(json.dumps({"models": len(models), "words": words, "crashes": ends}))
+    return 0
+
+
+def _fitted_apart(which: str) -> list[Sound]:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        from tests.sound import compositions, every_kind, every_model
+
+        warnings.simplefilter("ignore")
+        found = every_model() if which == "all" else itertools.chain(every_kind(), compositions())
+        answers = (each for each in found if any(hasattr(each.estimator, method) for method in METHODS))
+        with os.fdopen(writing, "wb") as pipe:
+            pickle.dump(written(answers), pipe)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        models: list[Sound] = pickle.load(pipe)
+    os.waitpid(child, 0)
+    return models
+
+
+if __name__ == "__main__":
+    sys.exit(main())

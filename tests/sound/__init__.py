@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.sound.composed import boosters, compositions, own_attributes
-from tests.sound.estimators import Fitted, every_option
+from tests.sound.estimators import Fitted, every_kind, every_option
 
-__all__ = ["Fitted", "boosters", "compositions", "every_model", "every_option", "own_attributes"]
+__all__ = ["Fitted", "boosters", "compositions", "every_kind", "every_model", "every_option", "own_attributes"]
 
 
 def every_model() -> Iterator[Fitted]:

@@ -119,7 +119,18 @@ SPLITTERS = (
 
 def compositions() -> Iterator[Fitted]:
     """Yield everything here; what cannot be fitted raises."""
-    for make in (_pipelines, _searches, _wrappers, _texts, _functions, _kernels, _neighbours, _callers, _parameters):
+    for make in (
+        _pipelines,
+        _searches,
+        _wrappers,
+        _more_wrappers,
+        _texts,
+        _functions,
+        _kernels,
+        _neighbours,
+        _callers,
+        _parameters,
+    ):
         with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
             yield from make()
 

@@ -59,6 +59,13 @@ def every_option(names: Callable[[str], bool] = lambda _: True) -> Iterator[Fitt
             yield from of_kind(name, kind)
 
 
+def every_kind() -> Iterator[Fitted]:
+    """Yield each estimator once, as scikit-learn constructs it for its own tests. Blocks for some seconds."""
+    for name, kind in all_estimators():
+        for base in _bases(name, kind)[:1] if name not in _SLOW else ():
+            yield from _fit(name, base, _usual(name, base))
+
+
 def of_kind(name: str, kind: type) -> Iterator[Fitted]:
     """Yield estimators of one class: as scikit-learn constructs them, with each option, and on each kind of data."""
     bases = _bases(name, kind)

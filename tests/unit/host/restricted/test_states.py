@@ -1,0 +1,31 @@
+"""Models with something in their state changed: refused, or asked everything without an end of the process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def crashes_of(count: int, seed: int, which: str) -> list[str]:
+    """Return what ended a process; in a process of its own, since what is forked must not have computed before."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.hostile.states", str(count), str(seed), which]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    outcome = json.loads(done.stdout)
+    print(outcome)
+    assert sum(outcome["words"].values()) == count
+    assert min(outcome["words"][word] for word in ("refused", "answered", "raised")) > count // 20
+    crashes: list[str] = outcome["crashes"]
+    return crashes
+
+
+def test_a_changed_state_never_ends_the_process() -> None:
+    assert crashes_of(2500, 11, "usual") == []
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(4))
+def test_many_changed_states_never_end_the_process(seed: int) -> None:
+    assert crashes_of(5000, 100 + seed, "all") == []
