@@ -48,7 +48,7 @@ def _check_vectors(parts: dict[str, Any], count: int) -> None:
     kernel, columns = parts["kernel"], parts["shape_fit_"]
     if callable(kernel):
         known = parts["_BaseLibSVM__Xfit"]
-        need(known.shape[1] == parts["n_features_in_"], "it compares rows of another width")
+        need(known.shape[1] == parts.get("n_features_in_", known.shape[1]), "it compares rows of another width")
         columns = (known.shape[0],)
     if callable(kernel) or kernel == "precomputed":
         indices(parts["support_"], "support_", whole_number(columns[0], "shape_fit_"))

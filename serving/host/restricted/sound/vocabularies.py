@@ -36,6 +36,11 @@ def _check_hasher(hasher: Any) -> None:
     whole_number(parts_of(hasher)["n_features"], "n_features", 1, _MOST_COLUMNS)
 
 
+def _check_hashing_vectorizer(vectorizer: Any) -> None:
+    _check_vectorizer(vectorizer)
+    _check_hasher(vectorizer)
+
+
 def _check_labels(binarizer: Any) -> None:
     cache = parts_of(binarizer).get("_cached_dict")
     if cache is not None:
@@ -46,7 +51,7 @@ def _check_labels(binarizer: Any) -> None:
 CHECKS: dict[str, Check] = {
     "sklearn.feature_extraction.text.CountVectorizer": _check_vectorizer,
     "sklearn.feature_extraction._dict_vectorizer.DictVectorizer": _check_vectorizer,
-    "sklearn.feature_extraction.text.HashingVectorizer": _check_vectorizer,
+    "sklearn.feature_extraction.text.HashingVectorizer": _check_hashing_vectorizer,
     "sklearn.feature_extraction._hash.FeatureHasher": _check_hasher,
     "sklearn.preprocessing._label.MultiLabelBinarizer": _check_labels,
 }

@@ -1,0 +1,351 @@
+"""Sizes that must agree and indices that must be in range: one lie at a time, for all that compiled code believes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn import (
+    cluster,
+    dummy,
+    ensemble,
+    feature_extraction,
+    linear_model,
+    naive_bayes,
+    neighbors,
+    pipeline,
+    preprocessing,
+    svm,
+)
+from sklearn.metrics import pairwise
+from sklearn.preprocessing import FunctionTransformer
+
+from serving.host.restricted import Distrusted
+from serving.host.restricted.structure import check_structure
+
+ROWS = np.random.default_rng(0).normal(size=(90, 4))
+LABELS = np.arange(90) % 3
+CATEGORICAL = np.column_stack([ROWS[:, 0], LABELS, ROWS[:, 1], LABELS % 2])
+TEXTS = ["the cat sat", "a dog sat down", "cats and dogs"] * 30
+CITIES = np.array([["Lima"], ["Oslo"], ["Rome"], ["Rome"]], dtype=object)
+
+Lie = Callable[[Any], None]
+
+
+def machine() -> Any:
+    return svm.SVC().fit(ROWS, LABELS)
+
+
+def sparse_machine() -> Any:
+    return svm.SVC().fit(sparse.csr_matrix(ROWS), LABELS)
+
+
+def pairs_machine() -> Any:
+    return svm.SVC(kernel="precomputed").fit(ROWS @ ROWS.T, LABELS)
+
+
+def called_machine() -> Any:
+    return svm.SVC(kernel=pairwise.rbf_kernel).fit(ROWS, LABELS)
+
+
+def brute() -> Any:
+    return neighbors.KNeighborsClassifier(algorithm="brute").fit(ROWS, LABELS)
+
+
+def by_tree() -> Any:
+    return neighbors.KNeighborsClassifier(algorithm="kd_tree").fit(ROWS, LABELS)
+
+
+def several() -> Any:
+    return neighbors.KNeighborsClassifier().fit(ROWS, np.column_stack([LABELS, LABELS % 2]))
+
+
+def means() -> Any:
+    return cluster.KMeans(3, n_init=1, random_state=0).fit(ROWS)
+
+
+def bisected() -> Any:
+    return cluster.BisectingKMeans(3, random_state=0).fit(ROWS)
+
+
+def birch() -> Any:
+    return cluster.Birch(n_clusters=3).fit(ROWS)
+
+
+def forest() -> Any:
+    return ensemble.RandomForestClassifier(3, random_state=0).fit(ROWS, LABELS)
+
+
+def isolated() -> Any:
+    return ensemble.IsolationForest(n_estimators=3, max_features=2, random_state=0).fit(ROWS)
+
+
+def boosted() -> Any:
+    return ensemble.GradientBoostingClassifier(n_estimators=2).fit(ROWS, LABELS)
+
+
+def regressed() -> Any:
+    return ensemble.GradientBoostingRegressor(n_estimators=2).fit(ROWS, LABELS)
+
+
+def histograms() -> Any:
+    return ensemble.HistGradientBoostingClassifier(max_iter=2, categorical_features=[1, 3]).fit(CATEGORICAL, LABELS)
+
+
+def words() -> Any:
+    return feature_extraction.text.CountVectorizer().fit(TEXTS)
+
+
+def mapped() -> Any:
+    return feature_extraction.DictVectorizer().fit([{"a": 1, "b": "x"}])
+
+
+def one_hot() -> Any:
+    return preprocessing.OneHotEncoder(max_categories=2).fit(CITIES)
+
+
+def dropping() -> Any:
+    return preprocessing.OneHotEncoder(drop="first").fit(CITIES)
+
+
+def labelled() -> Any:
+    made = preprocessing.MultiLabelBinarizer().fit([["a"], ["b"]])
+    made.transform([["a"]])
+    return made
+
+
+def lightgbm() -> Any:
+    import lightgbm as library
+
+    return library.LGBMClassifier(n_estimators=2, verbose=-1).fit(ROWS, LABELS)
+
+
+def put(name: str, value: Any) -> Lie:
+    """Give the model another attribute; a function gets the present one."""
+
+    def lie(model: Any) -> None:
+        vars(model)[name] = value(vars(model)[name]) if callable(value) else value
+
+    return lie
+
+
+def first_is(value: Any) -> Callable[[Any], Any]:
+    """Return a function that changes the first number of an array."""
+
+    def change(array: Any) -> Any:
+        changed = np.array(array)
+        changed.reshape(-1)[0] = value
+        return changed
+
+    return change
+
+
+def shorter(array: Any) -> Any:
+    return array[:-1]
+
+
+def narrower(array: Any) -> Any:
+    return array[:, :-1]
+
+
+def twice(array: Any) -> Any:
+    return np.concatenate([array, array])
+
+
+def remap(**places: int) -> Callable[[Any], Any]:
+    """Return a function that changes values of a dict."""
+    return lambda found: {**found, **places}
+
+
+def lie_in_tree(model: Any) -> None:
+    """Let a tree be one for fewer columns."""
+    narrow = ensemble.RandomForestClassifier(1).fit(np.column_stack([ROWS, ROWS]), LABELS)
+    model.estimators_[1].tree_ = narrow.estimators_[0].tree_
+
+
+def child_is_none(model: Any) -> None:
+    model._bisecting_tree.left = None
+
+
+def center_is_short(model: Any) -> None:
+    model._bisecting_tree.left.center = np.zeros(2)
+
+
+def tree_is_its_own_child(model: Any) -> None:
+    model._bisecting_tree.left = model._bisecting_tree
+
+
+def category_is_high(model: Any) -> None:
+    model._bin_mapper.bin_thresholds_[1] = np.array([0.0, 300.0])
+
+
+def category_is_negative(model: Any) -> None:
+    model._bin_mapper.bin_thresholds_[1] = np.array([-1.0, 3.0])
+
+
+def knows_fewer(model: Any) -> None:
+    model._bin_mapper.is_categorical_ = model._bin_mapper.is_categorical_[:-1]
+
+
+def preprocesses_by_a_function(model: Any) -> None:
+    name, _, mask = model._preprocessor.transformers_[1]
+    model._preprocessor.transformers_[1] = (name, FunctionTransformer(np.mean), mask)
+
+
+def preprocesses_once_less(model: Any) -> None:
+    name, encoder, mask = model._preprocessor.transformers_[0]
+    model._preprocessor.transformers_[0] = (name, encoder, np.zeros_like(mask))
+
+
+def preprocesses_otherwise(model: Any) -> None:
+    model._preprocessor.transformers_.append(("x", preprocessing.StandardScaler(), [0]))
+
+
+def infrequent_is_high(model: Any) -> None:
+    model._default_to_infrequent_mappings[0] = np.array([0, 1, 99])
+
+
+def drops_too_high(model: Any) -> None:
+    model._drop_idx_after_grouping = np.array([7], dtype=object)
+
+
+def begins_with(made: Any) -> Lie:
+    return put("init_", lambda _: made)
+
+
+LIES: dict[str, tuple[Callable[[], Any], Lie, str]] = {
+    "vectors of other classes": (machine, put("_n_support", twice), "number of classes"),
+    "a class without vectors": (machine, put("_n_support", first_is(-1)), "no support vectors of some class"),
+    "counts that do not add up": (machine, put("_n_support", first_is(1000)), "classes' vectors"),
+    "fewer weights": (machine, put("_dual_coef_", narrower), "number of weights"),
+    "fewer weight rows": (machine, put("_dual_coef_", shorter), "number of weights"),
+    "fewer intercepts": (machine, put("_intercept_", shorter), "number of intercepts"),
+    "fewer vectors": (machine, put("support_vectors_", shorter), "of another width"),
+    "narrower vectors": (machine, put("support_vectors_", narrower), "of another width"),
+    "more places": (machine, put("support_", twice), "than of support vectors"),
+    "one probability": (machine, put("_probA", np.zeros(1)), "probabilities do not fit"),
+    "probabilities of one half": (machine, put("_probB", np.zeros(3)), "probabilities do not fit"),
+    "dense though sparse": (machine, put("_sparse", True), "of another layout"),
+    "sparse though dense": (sparse_machine, put("_sparse", False), "of another layout"),
+    "sparse weights left out": (
+        sparse_machine, put("_dual_coef_", lambda found: sparse.csr_matrix(found.shape)), "number of weights",
+    ),
+    "sparse vectors by columns": (sparse_machine, put("support_vectors_", lambda found: found.tocsc()), "layout"),
+    "a column that is not there": (pairs_machine, put("support_", first_is(1000)), "points to what is not there"),
+    "a column before the first": (pairs_machine, put("support_", first_is(-1)), "points to what is not there"),
+    "other columns": (pairs_machine, put("shape_fit_", (10, 10)), "points to what is not there"),
+    "more columns": (pairs_machine, put("shape_fit_", (1000, 1000)), "another number of rows"),
+    "a row that is not there": (called_machine, put("support_", first_is(1000)), "points to what is not there"),
+    "rows that are gone": (called_machine, put("_BaseLibSVM__Xfit", lambda found: found[:5]), "is not there"),
+    "rows that are not counted": (brute, put("n_samples_fit_", 10_000), "counts rows that it does not have"),
+    "a count that is none": (brute, put("n_samples_fit_", 1.5), "no number from"),
+    "fewer rows": (brute, put("_fit_X", shorter), "counts rows that it does not have"),
+    "narrower rows": (brute, put("_fit_X", narrower), "rows of another width"),
+    "a label that is not there": (brute, put("_y", first_is(99)), "points to what is not there"),
+    "a label below": (brute, put("_y", first_is(-1)), "points to what is not there"),
+    "labels that are no places": (brute, put("_y", lambda found: found + 0.5), "no array of"),
+    "fewer labels": (brute, put("_y", shorter), "a label for each row"),
+    "fewer classes": (brute, put("classes_", shorter), "points to what is not there"),
+    "fewer outputs": (several, put("_y", narrower), "labels of other outputs"),
+    "a second label that is not there": (several, put("classes_", lambda found: [found[0], found[1][:1]]), "not there"),
+    "a tree of another kind": (by_tree, put("_fit_method", "ball_tree"), "no tree of the kind"),
+    "a tree though brute": (by_tree, put("_fit_method", "brute"), "no tree of the kind"),
+    "no tree": (by_tree, put("_tree", None), "no tree of the kind"),
+    "a tree of other rows": (
+        by_tree, put("_tree", lambda _: neighbors.KDTree(ROWS[:10])), "its tree holds other rows",
+    ),
+    "a density of another width": (
+        lambda: neighbors.KernelDensity().fit(ROWS), put("n_features_in_", 2), "rows of another width",
+    ),
+    "narrower centers": (means, put("cluster_centers_", narrower), "of another width"),
+    "no centers": (means, put("cluster_centers_", np.zeros((0, 4))), "of another width"),
+    "no threads": (means, put("_n_threads", 0), "no number from 1"),
+    "a million threads": (means, put("_n_threads", 1 << 20), "no number from 1"),
+    "one child": (bisected, child_is_none, "has one child"),
+    "a short center": (bisected, center_is_short, "of another width"),
+    "a tree in itself": (bisected, tree_is_its_own_child, "more nodes than centers"),
+    "fewer lengths": (birch, put("_subcluster_norms", shorter), "centers and labels do not agree"),
+    "fewer labels of centers": (birch, put("subcluster_labels_", shorter), "centers and labels do not agree"),
+    "a tree of more columns": (forest, lie_in_tree, "other rows than its trees"),
+    "a forest of fewer columns": (forest, put("n_features_in_", 2), "other rows than its trees"),
+    "a pipeline among trees": (
+        forest, put("estimators_", lambda _: [pipeline.make_pipeline(FunctionTransformer())]), "is no tree",
+    ),
+    "a drawn column that is not there": (
+        isolated, put("estimators_features_", lambda found: [found[0] + 4, *found[1:]]), "not there",
+    ),
+    "fewer drawn columns": (
+        isolated, put("estimators_features_", lambda found: [found[0][:1], *found[1:]]), "other rows",
+    ),
+    "no drawn columns": (isolated, put("estimators_features_", shorter), "columns for each tree"),
+    "all columns": (isolated, put("_max_features", 4), "other rows than its trees"),
+    "rounds that are no table": (boosted, put("estimators_", np.ravel), "no table"),
+    "no first answer": (boosted, begins_with("nothing"), "no estimator"),
+    "a first answer of other classes": (
+        boosted, begins_with(dummy.DummyClassifier().fit(ROWS, LABELS % 2)), "other answers",
+    ),
+    "a first answer of a mean": (
+        boosted,
+        begins_with(pipeline.make_pipeline(FunctionTransformer(np.mean), dummy.DummyClassifier().fit(ROWS, LABELS))),
+        "do not fit together",
+    ),
+    "a first answer of several": (
+        regressed, begins_with(dummy.DummyRegressor().fit(ROWS, ROWS)), "other answers",
+    ),
+    "a first answer of other rows": (
+        boosted, begins_with(naive_bayes.GaussianNB().fit(ROWS[:, :2], LABELS)), "do not fit together",
+    ),
+    "rounds that are tuples": (histograms, put("_predictors", tuple), "no lists of trees"),
+    "trees that are tuples": (
+        histograms, put("_predictors", lambda found: [tuple(each) for each in found]), "no lists of trees",
+    ),
+    "fewer trees in a round": (histograms, put("_predictors", lambda found: [found[0][:1]]), "number of trees"),
+    "other things in a round": (histograms, put("_predictors", lambda found: [[1, 2, 3]]), "is none"),
+    "fewer columns": (histograms, put("n_features_in_", 3), "categories of other features"),
+    "a category of 300": (histograms, category_is_high, "has no place"),
+    "a category of -1": (histograms, category_is_negative, "has no place"),
+    "fewer known columns": (histograms, knows_fewer, "categories of other features"),
+    "a function before the trees": (histograms, preprocesses_by_a_function, "does something to the numbers"),
+    "a column left out": (histograms, preprocesses_once_less, "does not take each column once"),
+    "a step more": (histograms, preprocesses_otherwise, "is another one"),
+    "a word beyond": (words, put("vocabulary_", remap(cat=1 << 30)), "columns that are not there"),
+    "a word before": (words, put("vocabulary_", remap(cat=-1)), "columns that are not there"),
+    "two words": (words, put("vocabulary_", remap(cat=0, dog=0)), "or one twice"),
+    "a word nowhere": (words, put("vocabulary_", remap(cat=None)), "columns that are no numbers"),
+    "words in a list": (words, put("vocabulary_", list), "is no dict"),
+    "a key beyond": (mapped, put("vocabulary_", remap(a=99)), "columns that are not there"),
+    "no columns to hash into": (
+        feature_extraction.text.HashingVectorizer, put("n_features", 0), "no number from 1",
+    ),
+    "more columns than there are": (
+        feature_extraction.FeatureHasher, put("n_features", 1 << 40), "no number from 1",
+    ),
+    "more categories": (one_hot, put("_n_features_outs", [99]), "more or fewer than it counts"),
+    "counts in a tuple": (one_hot, put("_n_features_outs", tuple), "more or fewer than it counts"),
+    "a rare one beyond": (one_hot, infrequent_is_high, "rare category has no place"),
+    "a dropped one beyond": (dropping, drops_too_high, "drop"),
+    "a cached label beyond": (labelled, put("_cached_dict", {"a": 0, "b": 9}), "columns that are not there"),
+    "fewer cached labels": (labelled, put("_cached_dict", {"a": 0}), "other labels than classes_"),
+    "a check that is off": (lightgbm, put("_other_params", {"predict_disable_shape_check": True}), "past its rows"),
+    "a check that is off by text": (lightgbm, put("_other_params", {"predict_disable_shape_check": "true"}), "past"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_one_lie_is_refused(name: str) -> None:
+    make, lie, said = LIES[name]
+    model = make()
+    check_structure(model)
+    lie(model)
+    with pytest.raises(Distrusted, match="that is not sound") as caught:
+        check_structure([model])
+    assert said in str(caught.value)
+
+
+def test_a_first_answer_may_come_from_any_estimator_that_fits() -> None:
+    made = ensemble.GradientBoostingClassifier(n_estimators=2, init=linear_model.LogisticRegression())
+    check_structure(made.fit(ROWS, LABELS))
+    check_structure(ensemble.GradientBoostingClassifier(n_estimators=2, init="zero").fit(ROWS, LABELS))
