@@ -198,7 +198,7 @@ def _show_problems(whole: _Whole) -> None:
     if whole.state is not None and whole.state.problem:
         show(one_line(f"state: {whole.state.problem}"))
     if whole.state is not None and whole.state.is_held:
-        show("only what was active answers, until 'serving accept-state-loss'")
+        show("only what was active before answers")
 
 
 def _row(model: ModelSummary) -> list[str]:

@@ -30,6 +30,11 @@ def write_active(directory: Path, active: Active) -> None:
     sync_directory(directory)
 
 
+def has_active(directory: Path) -> bool:
+    """Whether anything has ever been written, readable or not."""
+    return os.path.lexists(directory / FILE_NAME)
+
+
 def read_active(directory: Path) -> dict[str, tuple[str, str]]:
     """Return what was written last; nothing when the file is gone or is none of ours. Blocks."""
     try:

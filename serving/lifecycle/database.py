@@ -84,15 +84,18 @@ class Database:
             return True
         return not stat.S_ISREG(found.st_mode) or found.st_size > 0 or _has_bytes(wal_of(self.path))
 
-    def open(self) -> None:
+    def open(self, *, may_be_older: bool = True) -> None:
         """Open or create the file in WAL mode and look whether it is whole. Blocks.
 
-        Raises StateTooNew before anything is written, StateDamaged, or StateUnavailable when it cannot be told.
+        `may_be_older` allows a file of a release from before there were seals, which is sealed then. Raises StateTooNew
+        before anything is written, StateDamaged, or StateUnavailable when it cannot be told.
         """
         if self.exists:
             _check_header(self.path)
             with _explained(self.path, "read"), closing(_connect_to_read(self.path)) as connection:
-                _refuse_newer(self.path, connection)
+                version = _refuse_newer(self.path, connection)
+            if version != SCHEMA_VERSION and not may_be_older:
+                raise StateDamaged(f"{self.path.name} holds nothing of what was written")
         try:
             with _explained(self.path, "used"):
                 self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -188,6 +191,9 @@ def _check(path: Path, connection: sqlite3.Connection) -> int:
     (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if said != "ok":
         raise StateDamaged(f"{path.name} is damaged: {' '.join(said.split())}")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version != SCHEMA_VERSION:
+        raise StateDamaged(f"{path.name} is damaged: its version is gone")
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if missing := sorted(_TABLES.keys() - tables):
         raise StateDamaged(f"{path.name} is damaged: its table {missing[0]} is gone")
@@ -215,8 +221,10 @@ def _check_header(path: Path) -> None:
     _refuse_version(path, int.from_bytes(header[_VERSION_AT : _VERSION_AT + 4], "big", signed=True))
 
 
-def _refuse_newer(path: Path, connection: sqlite3.Connection) -> None:
-    _refuse_version(path, connection.execute("PRAGMA user_version").fetchone()[0])
+def _refuse_newer(path: Path, connection: sqlite3.Connection) -> int:
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    _refuse_version(path, version)
+    return version
 
 
 def _refuse_version(path: Path, version: int) -> None:
@@ -291,5 +299,7 @@ def _explained(path: Path, verb: str) -> Iterator[None]:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE:
             raise StateDamaged(f"{path.name} is damaged: {error}") from None
         raise StateUnavailable(f"{path.name} cannot be {verb}: {error}") from None
+    except ValueError as error:  # names and numbers that are none, of which SQLite does not complain
+        raise StateDamaged(f"{path.name} is damaged: {error}") from None
     except OSError as error:
         raise StateUnavailable(f"{path.name} cannot be {verb}: {error}") from None

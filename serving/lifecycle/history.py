@@ -22,7 +22,7 @@ from serving.domain.report import CandidateReport
 from serving.domain.signature import Signature
 from serving.domain.status import HistoryEntry
 from serving.domain.version import VersionId
-from serving.lifecycle.active_names import read_active, write_active
+from serving.lifecycle.active_names import has_active, read_active, write_active
 from serving.lifecycle.database import Database, StateDamaged, Statement, StateTooNew
 from serving.lifecycle.recovery import Found, open_best, refresh_copy
 from serving.lifecycle.remembered import Contract, KnownStore, Refusal, Remembered
@@ -61,6 +61,8 @@ class History(Remembered):
     @property
     def problem(self) -> str | None:
         """What an operator should know of the state, None when there is nothing."""
+        if self.held is not None and self._is_loaded:
+            return f"{self.held}; 'serving accept-state-loss' goes on without them"
         return self.held or self._failure or self._restored
 
     # --- start and stop ----------------------------------------------------------------------------------------------
@@ -89,9 +91,10 @@ class History(Remembered):
         self._database.close()
 
     def _open(self) -> None:
-        is_emptied = os.path.lexists(self._path) and bool(read_active(self._directory))
+        # The names are written by this release: where they are, a file that is empty or older is not what it wrote.
+        is_known = os.path.lexists(self._path) and has_active(self._directory)
         try:
-            opened = open_best(self._database, was_used=self._was_loaded or is_emptied, is_remembered=self._was_loaded)
+            opened = open_best(self._database, was_used=self._was_loaded or is_known, is_remembered=self._was_loaded)
             if opened.found is Found.LOST and self._was_loaded:
                 self._database.write(self.rows(), is_decision=True)
             self.read_from(self._database, self._basis)
@@ -100,13 +103,14 @@ class History(Remembered):
                 self.held = f"{error}: pins and quarantines are not known"
                 self.active = read_active(self._directory) | self.active
             raise
-        if opened.found is Found.LOST:
-            self.active = read_active(self._directory) | self.active
         self._restored = opened.reason
         self._is_loaded = self._was_loaded = True
         self._failure = None
         self._copy_due_at = None if opened.has_copy else 0.0
         if self.held is not None:
+            for model, (version, digest) in read_active(self._directory).items():
+                self.active.setdefault(model, (version, digest))
+                self._later("INSERT OR IGNORE INTO active VALUES (?, ?, ?)", model, version, digest)
             log.error("state_held", reason=self.held, effect="what was active goes on, nothing else is activated")
 
     # --- what happened -----------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ def problem_of(model: ModelRecord, exclusion: Exclusion, history: History) -> st
         return None
     active, pin = model.active, history.pins.get(model.name)
     if active is None and history.held is not None and model.kept is None and pin is None:
-        return f"nothing is activated: {history.held}"
+        return f"nothing is activated: {history.problem}"
     if pin is None or (active is not None and active.version == pin and not active.is_copy_lost):
         return None
     why = _why_not_served(model, pin, exclusion)

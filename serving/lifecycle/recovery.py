@@ -55,9 +55,10 @@ def open_best(database: Database, *, was_used: bool, is_remembered: bool = False
     """
     copied = _decisions_of_copy(database.path)
     try:
-        if not database.exists and (was_used or copied is not None):
+        was_used = was_used or copied is not None
+        if was_used and not database.exists:
             raise StateDamaged(f"{database.path.name} is gone")
-        database.open()
+        database.open(may_be_older=not was_used)
         if copied is not None and database.decisions < copied:
             raise StateDamaged(f"{database.path.name} lacks decisions that its copy has")
         return Opened(Found.WHOLE, copied == database.decisions)
@@ -65,7 +66,10 @@ def open_best(database: Database, *, was_used: bool, is_remembered: bool = False
         database.close()
         reason = str(error)
     if copied is not None and copied != _UNUSABLE:
-        return _restore(database, reason)
+        try:
+            return _restore(database, reason)
+        except StateDamaged:  # since it was looked at
+            database.close()
     held = None if is_remembered else f"{reason}, and there is no good copy of it: pins and quarantines are lost"
     _put_in_place(database.path, lambda new: create(new, held))
     database.open()

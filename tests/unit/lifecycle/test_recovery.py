@@ -1,0 +1,535 @@
+"""What becomes of operators' decisions when the file that holds them does not hold them any more: never fewer."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from serving.domain.errors import StateUnavailable
+from serving.domain.version import VersionId
+from serving.lifecycle import database, history
+from serving.lifecycle.database import SCHEMA_VERSION, Database, StateTooNew
+from serving.lifecycle.history import DATABASE_NAME, History
+from serving.lifecycle.recovery import MAX_SET_ASIDE, Found, open_best
+from serving.lifecycle.remembered import KnownStore
+
+BAD = VersionId("m", "2", "sha256:bad")
+GOOD = VersionId("m", "1", "sha256:good")
+
+
+def started(directory: Path) -> History:
+    found = History(directory, "basis", 1000)
+    found.start()
+    return found
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state in which m/2 is in quarantine, m is pinned to 1, which was active, and n is unloaded; closed in order."""
+    made = started(tmp_path)
+    made.note_active(GOOD, None, None)
+    made.quarantine_version(BAD)
+    made.pin("m", "1")
+    made.unload("n")
+    made.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["active.json", DATABASE_NAME, f"{DATABASE_NAME}.copy"]
+    return tmp_path
+
+
+def main(state: Path) -> Path:
+    return state / DATABASE_NAME
+
+
+def copy(state: Path) -> Path:
+    return state / f"{DATABASE_NAME}.copy"
+
+
+def damaged(state: Path) -> list[Path]:
+    return sorted(state.glob(f"{DATABASE_NAME}.damaged-*"))
+
+
+def has_every_decision(found: History) -> bool:
+    return (
+        found.quarantine == {("m", "2", "sha256:bad")}
+        and found.pins == {"m": "1"}
+        and found.unloaded == {"n"}
+        and found.active == {"m": ("1", "sha256:good")}
+    )
+
+
+# --- one file is damaged ---------------------------------------------------------------------------------------------
+
+
+def overwrite(path: Path) -> None:
+    path.write_bytes(b"this is no database" * 1000)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def halve(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def cut_header(path: Path) -> None:
+    os.truncate(path, 50)
+
+
+def link_to_nowhere(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def replace_by_another(path: Path) -> None:
+    """A sound database, but an empty one."""
+    path.unlink()
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE pins (model TEXT PRIMARY KEY, version TEXT NOT NULL)")
+    connection.commit()
+    connection.close()
+
+
+def edit_a_pin(path: Path) -> None:
+    """SQLite finds nothing wrong with it."""
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE pins SET version = '9'")
+    connection.commit()
+    connection.close()
+
+
+def forget_a_quarantine(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("DELETE FROM quarantine")
+    connection.commit()
+    connection.close()
+
+
+def lose_a_table(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("DROP TABLE signed")
+    connection.commit()
+    connection.close()
+
+
+def lose_the_version(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 0")
+    connection.commit()
+    connection.close()
+
+
+DAMAGES: tuple[Callable[[Path], None], ...] = (
+    *(overwrite, truncate, halve, cut_header, link_to_nowhere, replace_by_another, Path.unlink),
+    *(edit_a_pin, forget_a_quarantine, lose_a_table, lose_the_version),
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_database_is_replaced_by_its_copy(state: Path, damage: Callable[[Path], None]) -> None:
+    damage(main(state))
+    found = started(state)
+    assert has_every_decision(found)
+    assert found.held is None
+    assert found.problem is not None
+    assert "it was replaced by its copy of " in found.problem
+    found.pin("m", "3")
+    found.close()
+    again = started(state)
+    assert (again.pins, again.problem) == ({"m": "3"}, None)
+    again.close()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_copy_costs_nothing(state: Path, damage: Callable[[Path], None]) -> None:
+    damage(copy(state))
+    found = started(state)
+    assert has_every_decision(found)
+    assert found.problem is None
+    found.flush()
+    overwrite(main(state))
+    found.close()
+    again = started(state)
+    assert has_every_decision(again), "the copy was not renewed"
+    again.close()
+
+
+@pytest.mark.parametrize("damage", [one for one in DAMAGES if one is not Path.unlink])
+def test_without_a_good_copy_nothing_is_activated_until_an_operator_says_so(
+    state: Path, damage: Callable[[Path], None]
+) -> None:
+    """Also over restarts; what was active is known all the same."""
+    copy(state).unlink()
+    damage(main(state))
+    for _ in range(2):
+        found = started(state)
+        assert found.held is not None
+        assert (found.problem or "").startswith(found.held)
+        assert found.active == {"m": ("1", "sha256:good")}
+        assert (found.pins, found.quarantine) == ({}, set())
+        found.close()
+    found = started(state)
+    found.accept_loss()
+    assert (found.held, found.problem) == (None, None)
+    found.close()
+    again = started(state)
+    assert again.held is None
+    again.close()
+
+
+def test_a_state_that_is_taken_away_whole_is_a_first_one(state: Path) -> None:
+    """As it is documented: that is how an operator begins anew."""
+    shutil.rmtree(state)
+    found = started(state)
+    assert (found.held, found.problem, found.pins) == (None, None, {})
+    found.close()
+
+
+def test_a_database_that_is_taken_away_with_its_copy_is_a_first_one_too(state: Path) -> None:
+    main(state).unlink()
+    copy(state).unlink()
+    found = started(state)
+    assert (found.held, found.problem) == (None, None)
+    found.close()
+
+
+# --- pages, at random ------------------------------------------------------------------------------------------------
+
+
+def spoil(path: Path, randomness: random.Random) -> None:
+    """Change a few bytes anywhere in a file, or cut it anywhere."""
+    raw = bytearray(path.read_bytes())
+    if randomness.random() < 0.2:
+        del raw[randomness.randrange(len(raw)) :]
+    else:
+        for _ in range(randomness.choice((1, 1, 3, 50))):
+            raw[randomness.randrange(len(raw))] ^= randomness.randrange(1, 256)
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    "kind", ["the database", "its log", "its copy", "the database and its copy", "all but its log"]
+)
+def test_random_damage_loses_no_decision_silently(tmp_path: Path, kind: str) -> None:
+    """After any: every decision is known, or nothing but what was active may be activated. It never raises."""
+    made = started(tmp_path / "made")
+    made.note_active(GOOD, None, None)
+    made.flush()
+    made.quarantine_version(BAD)
+    made.pin("m", "1")
+    made.unload("n")
+    for path in (tmp_path / "made").iterdir():  # as kill -9 leaves it: all decisions are in the log
+        (tmp_path / "kept").mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / "kept")
+    made.close()
+    files = {
+        "the database": [DATABASE_NAME],
+        "its log": [f"{DATABASE_NAME}-wal"],
+        "its copy": [f"{DATABASE_NAME}.copy"],
+        "the database and its copy": [DATABASE_NAME, f"{DATABASE_NAME}.copy"],
+        "all but its log": [DATABASE_NAME, f"{DATABASE_NAME}.copy", "active.json"],
+    }[kind]
+    lost = 0
+    for seed in range(60):
+        randomness = random.Random(seed)
+        directory = tmp_path / "spoiled"
+        shutil.copytree(tmp_path / "kept", directory)
+        for name in files:
+            spoil(directory / name, randomness)
+        found = History(directory, "basis", 1000)
+        try:
+            found.start()
+        except StateTooNew:  # the damage made its version greater: it does not start, and has touched nothing
+            shutil.rmtree(directory)
+            continue
+        has_lost = found.held is not None
+        assert has_lost or has_every_decision(found), f"seed {seed}: {found.pins} {found.quarantine} {found.problem}"
+        if "active.json" not in files:
+            assert found.active == {"m": ("1", "sha256:good")}, f"seed {seed}"
+        found.close()
+        lost += has_lost
+        shutil.rmtree(directory)
+    assert bool(lost) is (len(files) > 1), f"{lost} were lost"
+
+
+def test_a_log_that_is_gone_is_noticed(tmp_path: Path) -> None:
+    """SQLite takes the database without it for whole: an older one."""
+    made = started(tmp_path / "made")
+    made.pin("n", "1")
+    made.close()
+    made = started(tmp_path / "made")
+    made.quarantine_version(BAD)
+    shutil.copytree(tmp_path / "made", tmp_path / "kept")
+    made.close()
+    (tmp_path / "kept" / f"{DATABASE_NAME}-wal").unlink()
+    found = started(tmp_path / "kept")
+    assert found.quarantine == {("m", "2", "sha256:bad")}
+    assert "lacks decisions" in (found.problem or "")
+    found.close()
+
+
+# --- what cannot be used, and may be again ---------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["a directory", "a FIFO", "a link to a directory"])
+def blocked(state: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    real = main(state).rename(state / "elsewhere")
+    if request.param == "a directory":
+        main(state).mkdir()
+    elif request.param == "a FIFO":
+        os.mkfifo(main(state))
+    else:
+        main(state).symlink_to(".")
+    yield state
+    assert real.parent == state
+
+
+def test_what_is_no_file_is_left_alone_and_nothing_is_activated_meanwhile(blocked: Path) -> None:
+    """Whoever put it there may take it away; the decisions count again at once."""
+    found = started(blocked)
+    assert found.held is not None
+    assert found.active == {"m": ("1", "sha256:good")}
+    with pytest.raises(StateUnavailable, match="not a file"):
+        found.accept_loss()
+    assert found.held is not None
+    path = main(blocked)
+    path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    (blocked / "elsewhere").rename(path)
+    found.flush()
+    assert has_every_decision(found)
+    assert (found.held, found.problem) == (None, None)
+    found.close()
+
+
+def test_a_file_that_cannot_be_read_is_not_an_empty_one(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise StateUnavailable(f"{path.name} cannot be used: Permission denied")
+
+    monkeypatch.setattr(database, "_check_header", refuse)
+    found = started(state)
+    assert found.held is not None
+    monkeypatch.undo()
+    found.flush()
+    assert has_every_decision(found)
+    found.close()
+
+
+# --- another release -------------------------------------------------------------------------------------------------
+
+
+def set_version(path: Path, version: int) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {version}")
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize("which", [main, copy])
+def test_a_later_release_s_file_stops_the_start_and_is_not_touched(state: Path, which: Callable[[Path], Path]) -> None:
+    set_version(which(state), SCHEMA_VERSION + 1)
+    before = {path.name: path.read_bytes() for path in state.iterdir()}
+    with pytest.raises(StateTooNew, match=r"written by a later release .* 2, this release knows 1"):
+        started(state)
+    after = {path.name: path.read_bytes() for path in state.iterdir()}
+    assert {name: raw for name, raw in after.items() if name in before} == before
+    assert {name for name in after if name not in before} <= {f"{DATABASE_NAME}-shm", f"{DATABASE_NAME}-wal"}
+
+
+def test_a_later_release_s_version_that_is_only_in_the_log_stops_the_start_too(state: Path) -> None:
+    connection = sqlite3.connect(main(state))
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.commit()
+    shutil.copytree(state, state / "killed", ignore=lambda *_: ["killed"])
+    connection.close()
+    assert int.from_bytes(main(state / "killed").read_bytes()[60:64], "big") == SCHEMA_VERSION
+    with pytest.raises(StateTooNew):
+        started(state / "killed")
+
+
+def test_the_state_of_an_earlier_release_is_brought_up_to_date(tmp_path: Path) -> None:
+    """It had no version, no seal and no copy."""
+    connection = sqlite3.connect(tmp_path / DATABASE_NAME)
+    connection.executescript(
+        "CREATE TABLE pins (model TEXT PRIMARY KEY, version TEXT NOT NULL); INSERT INTO pins VALUES ('m', '1');"
+        "CREATE TABLE active (model TEXT PRIMARY KEY, version TEXT NOT NULL, digest TEXT NOT NULL);"
+        "INSERT INTO active VALUES ('m', '1', 'sha256:good');"
+    )
+    connection.close()
+    found = started(tmp_path)
+    assert (found.pins, found.active, found.problem) == ({"m": "1"}, {"m": ("1", "sha256:good")}, None)
+    found.flush()
+    assert copy(tmp_path).exists()
+    found.close()
+
+
+# --- writing it ------------------------------------------------------------------------------------------------------
+
+
+def test_a_decision_is_in_the_copy_before_it_is_answered(state: Path) -> None:
+    found = started(state)
+    found.quarantine_version(VersionId("m", "3", "sha256:worse"))
+    aside = state / "aside"
+    aside.mkdir()
+    shutil.copy(copy(state), aside)
+    found.close()
+    again = started(aside)
+    assert ("m", "3", "sha256:worse") in again.quarantine
+    again.close()
+
+
+def test_a_copy_that_cannot_be_renewed_is_removed_rather_than_left_behind(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would undo the decision one day."""
+    found = started(state)
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    found.pin("m", "4")
+    assert not copy(state).exists()
+    assert found.problem == f"{DATABASE_NAME}.copy cannot be written: No space left on device"
+    monkeypatch.undo()
+    found.close()
+    assert copy(state).exists()
+
+
+def test_a_damaged_page_never_gets_into_the_copy(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = started(state)
+    before = copy(state).read_bytes()
+    raw = bytearray(main(state).read_bytes())
+    raw[4096:8192] = bytes(4096)
+    main(state).write_bytes(raw)
+    found.note_store(KnownStore("/store", 1))
+    monkeypatch.setattr(history, "COPY_SECONDS", 0.0)
+    found.flush()
+    found.flush()
+    assert has_every_decision(found)
+    found.close()
+    again = started(state)
+    assert has_every_decision(again), before[:16]
+    again.close()
+
+
+@pytest.mark.parametrize("has_copy", [True, False])
+def test_a_file_that_is_damaged_while_the_server_runs_is_replaced_without_losing_anything(
+    state: Path, has_copy: bool
+) -> None:
+    """What is in memory is known: nothing is held."""
+    found = started(state)
+    found.note_lone(GOOD)
+    found.flush()
+    if not has_copy:
+        copy(state).unlink()
+    overwrite(main(state))
+    for _ in range(3):
+        found.note_lone(VersionId("m", "4", "sha256:more"))
+        found.flush()
+    assert found.held is None
+    assert has_every_decision(found)
+    found.pin("m", "5")
+    found.close()
+    again = started(state)
+    assert (again.pins, again.held) == ({"m": "5"}, None)
+    assert again.quarantine == {("m", "2", "sha256:bad")}
+    again.close()
+
+
+def test_only_a_few_damaged_files_are_kept(state: Path) -> None:
+    for _ in range(MAX_SET_ASIDE + 3):
+        overwrite(main(state))
+        found = started(state)
+        assert has_every_decision(found)
+        found.close()
+    kept = damaged(state)
+    assert len(kept) == MAX_SET_ASIDE
+    assert all(path.read_bytes().startswith(b"this is no database") for path in kept)
+
+
+def test_the_clock_plays_no_part(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy from the future is a copy."""
+    os.utime(copy(state), (4e9, 4e9))
+    overwrite(main(state))
+    found = started(state)
+    assert has_every_decision(found)
+    found.close()
+
+
+def test_a_copy_does_not_wait_for_ever_for_somebody_else(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
+    connection = sqlite3.connect(main(state), isolation_level=None)
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    connection.execute("BEGIN EXCLUSIVE")
+    mine = Database(main(state))
+    with pytest.raises(StateUnavailable, match="locked"):
+        open_best(mine, was_used=False)
+    connection.close()
+    assert open_best(mine, was_used=False).found is Found.WHOLE
+    mine.close()
+
+
+# --- kill -9 ---------------------------------------------------------------------------------------------------------
+
+
+Point = Literal["state-copy", "state-replaced", "state-write"]
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+from serving.failpoints import arm
+from serving.lifecycle.history import History
+left = int(sys.argv[3])
+def strike():
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+arm(sys.argv[2], strike)
+history = History(Path(sys.argv[1]), "basis", 1000)
+history.start()
+history.flush()
+history.pin("m", "1")
+history.close()
+"""
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("point", ["state-copy", "state-replaced", "state-write"])
+@pytest.mark.parametrize("damage", [overwrite, Path.unlink])
+@pytest.mark.parametrize("has_copy", [True, False])
+def test_kill_9_in_the_middle_of_a_recovery_loses_nothing(
+    state: Path, damage: Callable[[Path], None], point: Point, nth: int, has_copy: bool
+) -> None:
+    damage(main(state))
+    if not has_copy:
+        copy(state).unlink()
+    done = subprocess.run([sys.executable, "-c", SCRIPT, state, point, str(nth)], check=False, capture_output=True)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()
+    for _ in range(2):
+        found = started(state)
+        is_first = not has_copy and damage is Path.unlink
+        assert (has_every_decision(found) and found.held is None) if has_copy else (found.held is not None) or is_first
+        assert found.active == {"m": ("1", "sha256:good")} or is_first
+        found.close()
+    assert not [path for path in state.iterdir() if ".new" in path.name], "leftovers"
+
+
+def test_the_names_of_what_is_active_that_are_damaged_are_none(state: Path) -> None:
+    copy(state).unlink()
+    overwrite(main(state))
+    for raw in (b"", b"[]", b'{"active": {"m": 3}}', b'{"active": {"m": ["1"]}}', b"\xff"):
+        (state / "active.json").write_bytes(raw)
+        found = started(state)
+        assert found.held is not None
+        assert found.active == {}
+        found.close()
