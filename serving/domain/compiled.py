@@ -26,8 +26,8 @@ UNSIGNED_FILE = (
     "an .onnx file is a program of its author's, so a graph is made of it only when a key in security.trusted_keys has "
     "signed the version: publish it with 'serving publish --sign KEYFILE'"
 )
-MAX_KNOWN_VALUES = 1_000_000
-MAX_KNOWN_CHARACTERS = 8_000_000
+MAX_KNOWN_VALUES = 200_000
+MAX_KNOWN_CHARACTERS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ Method = Literal["predict", "predict_proba", "predict_log_proba", "decision_func
 Label = bool | int | float | str | None
 
 MAX_FEATURES = 100_000
-MAX_LABELS = 1_000_000
+MAX_LABELS = 250_000
 MAX_NAME_CHARACTERS = 1_000
-MAX_TEXT_CHARACTERS = 12_000_000  # in all names and labels together
+MAX_TEXT_CHARACTERS = 6_000_000  # in all names and labels together
 MAX_OUTPUTS = 1 << 25
 
 

@@ -6,19 +6,26 @@ Anything that is not what its kind of frame should hold is a ProtocolError with 
 from __future__ import annotations
 
 from math import isfinite
+from types import NoneType
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from serving.domain.compiled import MAX_KNOWN_VALUES, Compilation, Guard
 from serving.domain.errors import ProtocolError
 from serving.domain.report import MAX_EVIDENCE_CHARACTERS, GateResult
-from serving.domain.signature import MAX_FEATURES, Method
+from serving.domain.signature import MAX_FEATURES, MAX_LABELS, Dtype, Feature, Method, Signature
 from serving.domain.text import one_line
 from serving.host.evaluation import Findings, Preparation
 from serving.host.protocol import Buffer, decode_object
 
 MAX_OUTPUT_NAME_CHARACTERS = 300
+MAX_KINDS_OF_ROWS = 64
 MAX_ERRORS_READ = 100
+
+_PLAIN = frozenset({str, int, float, bool, NoneType})
+_FEATURE_FIELDS = Feature.model_fields.keys()
+_DTYPES = frozenset(map(str, Dtype))
 
 Header = TypeVar("Header", bound=BaseModel)
 
@@ -66,13 +73,62 @@ def read_outputs(raw: Buffer) -> dict[Method, tuple[str, ...]]:
 
 
 def read_findings(raw: Buffer) -> Findings:
-    """Return what a REPORT frame holds. Features are counted before anything is made of them."""
+    """Return what a REPORT frame holds.
+
+    What there may be many of is looked at first: each that is wrong would be an error of 650 bytes, and all of them are
+    made in one go while other threads wait.
+    """
     fields = decode_object(raw)
-    signature = fields.get("signature")
-    features = signature.get("features") if isinstance(signature, dict) else None
-    if isinstance(features, list) and len(features) > MAX_FEATURES:
-        raise ProtocolError(f"a signature of {len(features)} features")
+    _require_fields(fields, Findings)
+    signature, compilation = fields.get("signature"), fields.get("compilation")
+    if signature is not None:
+        _require_fields(signature, Signature)
+        features = _require_list(signature.get("features"), MAX_FEATURES, "features")
+        if not all(map(_is_feature, features)):
+            raise ProtocolError("a feature that is none")
+        for labels in _require_list(signature.get("classes") or [], MAX_LABELS, "outputs with classes"):
+            _require_plain(labels, MAX_LABELS, "class labels")
+    if compilation is not None:
+        _require_fields(compilation, Compilation)
+        _require_list(compilation.get("rows") or [], MAX_KINDS_OF_ROWS, "kinds of rows")
+        guard = compilation.get("guard") or {}
+        _require_fields(guard, Guard)
+        known = guard.get("known") or {}
+        if not isinstance(known, dict) or len(known) > MAX_FEATURES or not all(map(str.isdecimal, known)):
+            raise ProtocolError("known values of something else than features")
+        for values in known.values():
+            _require_plain(values, MAX_KNOWN_VALUES, "known values")
     return _validate(Findings, fields)
+
+
+def _require_fields(value: Any, kind: type[BaseModel]) -> None:
+    unknown = next((name for name in value if name not in kind.model_fields), None) if isinstance(value, dict) else ""
+    if unknown is not None:
+        raise ProtocolError(f"not the fields of {kind.__name__}: {one_line(unknown, 50)}")
+
+
+def _require_list(value: Any, most: int, what: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ProtocolError(f"no list of {what}")
+    if len(value) > most:
+        raise ProtocolError(f"{len(value)} {what}, at most {most} are taken")
+    return value
+
+
+def _require_plain(value: Any, most: int, what: str) -> None:
+    if not set(map(type, _require_list(value, most, what))) <= _PLAIN:
+        raise ProtocolError(f"{what} that are no plain values")
+
+
+def _is_feature(value: Any) -> bool:
+    return (
+        type(value) is dict
+        and value.keys() <= _FEATURE_FIELDS
+        and type(value.get("name")) is str
+        and type(dtype := value.get("dtype", "number")) is str
+        and dtype in _DTYPES
+        and type(value.get("nullable", False)) is bool
+    )
 
 
 def _validate(kind: type[Header], fields: dict[str, Any]) -> Header:

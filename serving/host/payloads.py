@@ -26,9 +26,10 @@ from serving.domain.batch import (
 from serving.domain.errors import InvalidInput, ModelFailed, ProtocolError
 from serving.domain.signature import METHODS
 from serving.domain.text import one_line
-from serving.host.protocol import BOUNDS, MAX_JSON_VALUES, Buffer, Kind, count_values, decode_object
+from serving.host.protocol import BOUNDS, Buffer, Kind, count_separators, decode_object
 
-MAX_JSON_BYTES = 64 << 20
+MAX_JSON_BYTES = 16 << 20
+MAX_JSON_VALUES = 1 << 20
 
 _ALIGNMENT = 8
 _LONGEST_AXIS = 1 << 40  # beyond what any memory holds
@@ -217,7 +218,7 @@ class _JsonBudget:
     def spend(self, raw: Buffer) -> None:
         """Take a document into account before it is parsed; raises ProtocolError when it is too much."""
         self._bytes -= len(raw)
-        self._values -= count_values(raw)
+        self._values -= count_separators(raw)
         if self._bytes < 0 or self._values < 0:
             raise ProtocolError(
                 f"the answer has more than {MAX_JSON_BYTES >> 20} MB or {MAX_JSON_VALUES} values that are no array"

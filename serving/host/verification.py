@@ -32,7 +32,6 @@ from serving.host.evaluation import EvaluationRequest, Findings, Preparation, wh
 ONNX = "onnx"
 ONNXRUNTIME = "onnxruntime"
 MAX_MEMORY_BYTES = 1 << 50
-MAX_KINDS_OF_ROWS = 64
 MAX_KIND_CHARACTERS = 64
 
 _ESTIMATORS = frozenset({"sklearn", "xgboost", "lightgbm"})
@@ -197,7 +196,6 @@ def _check_compilation(compilation: Compilation, signature: Signature | None) ->
         and all(amount is None or (isfinite(amount) and amount >= 0) for amount in amounts)
         and all(0 <= place < features for place in guard.known)
         and guard.why_too_large() is None
-        and len(rows) <= MAX_KINDS_OF_ROWS
         and all(proven.kind == one_line(proven.kind, MAX_KIND_CHARACTERS) for proven in rows)
     )
     _require(is_sane, COMPILE_GATE, "the process says of compiling what cannot be")

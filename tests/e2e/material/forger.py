@@ -124,7 +124,7 @@ WHILE_LOADING: dict[str, Callable[[], None]] = {
     "a graph": lambda: write(
         gates() + frame(13, {"outputs": {"predict": ["y"]}}, b"graph") + frame(12, COMPILED)
     ),
-    "empty lists": lambda: write(gates() + frame(12, b'{"signature":[' + b"[]," * (20 << 20) + b"[]]}")),
+    "empty lists": lambda: write(gates() + frame(12, b'{"signature":[' + b"[]," * (5 << 20) + b"[]]}")),
     "a deep report": lambda: write(gates() + frame(12, b"[" * 100_000)),
     "a sandbox": lambda: write(gates() + report(sandbox={"active": ["landlock"], "missing": {}})),
     "a key": lambda: write(gates() + report(provenance={"version": "1", "key": "x", "created_at": "2030-01-01"})),
@@ -144,7 +144,7 @@ def answer(tensors: list[Any], payload: bytes = b"", request_id: int | None = No
 
 
 ONE = {"dtype": "<f8", "shape": [1]}
-LISTS = b"[" + b"[]," * (20 << 20) + b"[]]"
+LISTS = b"[" + b"[]," * (5 << 20) + b"[]]"
 
 # each costs the host its life, and the one who asked a 503
 WHILE_SERVING: dict[str, Callable[[], None]] = {

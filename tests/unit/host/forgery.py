@@ -162,6 +162,9 @@ class FakeHost:
     def returncode(self) -> int | None:
         return self._code
 
+    def last_words(self) -> str | None:
+        return None
+
     def join(self) -> list[int]:
         """End it, and return the kinds of the frames it was sent."""
         self.close()

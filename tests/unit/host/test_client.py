@@ -275,10 +275,10 @@ def test_frames_of_a_host_that_claims_a_lot_cost_nothing(play: Play) -> None:
 
 
 def test_a_report_of_more_values_than_any_costs_little(play: Play) -> None:
-    """64 MB of empty lists would be 1.7 GB of them."""
+    """15 MB of empty lists would be 400 MB of them, and nobody else's turn for a second."""
     asked = request()
     said = honest(asked)
-    header = b'{"signature":[' + b"[]," * (20 << 20) + b"[]]}"
+    header = b'{"signature":[' + b"[]," * (5 << 20) + b"[]]}"
     said[-1] = Said(Kind.REPORT, header)
     tracemalloc.start()
     try:
@@ -286,7 +286,7 @@ def test_a_report_of_more_values_than_any_costs_little(play: Play) -> None:
         assert tracemalloc.get_traced_memory()[1] < 6 * len(header)  # the test's own copies are three
     finally:
         tracemalloc.stop()
-    assert "values" in result.evidence
+    assert "separators of values" in result.evidence
 
 
 # --- graphs -----------------------------------------------------------------------------------------------------------
@@ -329,7 +329,6 @@ COMPILATIONS = {
     "of another engine": (1, {"engine": "tensorflow"}, "cannot be"),
     "that says it is none": (1, {"engine": None}, "without its graphs"),
     "with a guard over no feature": (1, {"guard": {"known": {"2": ["x"]}}}, "cannot be"),
-    "with a guard before the first": (1, {"guard": {"known": {"-1": ["x"]}}}, "cannot be"),
     "with bounds of its own": (
         1,
         {
@@ -346,7 +345,6 @@ COMPILATIONS = {
     "of a negative time": (1, {"seconds": -1.0}, "cannot be"),
     "of negative rows": (1, {"rows": [{"kind": "random", "rows": -1}]}, "cannot be"),
     "of rows with a steering name": (1, {"rows": [{"kind": "\x1b[2J", "rows": 1}]}, "cannot be"),
-    "of no end of kinds": (1, {"rows": [{"kind": "random", "rows": 1}] * 65}, "cannot be"),
 }
 
 
@@ -432,7 +430,7 @@ SIGNATURES: dict[str, dict[str, Any]] = {
     "no methods": {"methods": []},
     "negative outputs": {"outputs": -1},
     "outputs beyond measure": {"outputs": 1 << 40},
-    "labels beyond measure": {"classes": [list(range(1_000_001))]},
+    "labels beyond measure": {"classes": [list(range(200_000))] * 2},
     "labels that are lists": {"classes": [[[1]]]},
     "a dtype that there is not": {"features": [{"name": "a", "dtype": "object"}]},
 }
@@ -450,13 +448,46 @@ def test_a_signature_that_cannot_be_served_is_refused(play: Play, name: str) -> 
     assert already.report.signature is None, "nor is it shown of a version that is refused"
 
 
-def test_features_are_counted_before_anything_is_made_of_them(play: Play) -> None:
-    """Each that is wrong would be an error of its own in memory."""
+MANY: dict[str, tuple[dict[str, Any], str]] = {
+    "too many features": ({"signature": {"features": [0] * 300_000}}, "300000 features, at most 100000 are taken"),
+    "features that are none": ({"signature": {"features": [0] * 100_000}}, "a feature that is none"),
+    "features without a name": ({"signature": {"features": [{}] * 100_000}}, "a feature that is none"),
+    "features of odd dtypes": ({"signature": {"features": [{"name": "a", "dtype": []}] * 50_000}}, "a feature that is"),
+    "no list of features": ({"signature": {"features": {}}}, "no list of features"),
+    "labels that are lists": ({"signature": {"classes": [[[]] * 200_000]}}, "class labels that are no plain values"),
+    "too many labels": ({"signature": {"classes": [[0] * 300_000]}}, "300000 class labels"),
+    "too many outputs": ({"signature": {"classes": [[]] * 300_000}}, "300000 outputs with classes"),
+    "outputs that are none": ({"signature": {"classes": [0] * 200_000}}, "no list of class labels"),
+    "known values that are lists": ({"compilation": {"guard": {"known": {"0": [[]] * 100_000}}}}, "no plain values"),
+    "too many known values": ({"compilation": {"guard": {"known": {"0": [0] * 300_000}}}}, "300000 known values"),
+    "known values of no feature": (
+        {"compilation": {"guard": {"known": {"-1": ["x"]}}}},
+        "something else than features",
+    ),
+    "known values without end": (
+        {"compilation": {"guard": {"known": {str(place): [] for place in range(100_001)}}}},
+        "something else than features",
+    ),
+    "too many kinds of rows": ({"compilation": {"rows": [{}] * 65}}, "65 kinds of rows"),
+    "fields without end": ({str(place): 0 for place in range(300_000)}, "not the fields of Findings: 0"),
+    "fields of a signature": ({"signature": {"\x1b[2J": 0}}, "not the fields of Signature: ?[2J"),
+    "fields of a guard": ({"compilation": {"guard": {"x": 0}}}, "not the fields of Guard: x"),
+    "a signature that is none": ({"signature": []}, "not the fields of Signature"),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_what_there_may_be_many_of_is_looked_at_before_errors_are_made_of_it(play: Play, name: str) -> None:
+    """Four million errors took 2.6 GB of the server's memory, and 9 seconds in which no other thread had its turn."""
+    changes, reason = MANY[name]
     asked = request()
     said = honest(asked)
-    signature = {**said[-1].header["signature"], "features": [0] * 3_000_000}
-    said[-1] = Said(Kind.REPORT, {**said[-1].header, "signature": signature})
-    assert "broke the protocol: a signature of 3000000 features" in refusal(play(asked, said)).evidence
+    header = said[-1].header
+    for key, value in changes.items():
+        header[key] = {**header[key], **value} if isinstance(value, dict) and key in header else value
+    result = refusal(play(asked, said))
+    assert "broke the protocol" in result.evidence
+    assert reason in result.evidence
 
 
 def test_names_and_labels_stay_what_they_are(play: Play) -> None:

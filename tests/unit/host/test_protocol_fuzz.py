@@ -20,7 +20,7 @@ from serving.host.protocol import (
     BOUNDS,
     FLAG_ARENA,
     MAGIC,
-    MAX_JSON_VALUES,
+    MAX_HEADER_SEPARATORS,
     PREFIX,
     Bounds,
     Kind,
@@ -117,10 +117,10 @@ def test_every_kind_has_bounds() -> None:
 
 def test_a_header_of_more_values_than_any_is_not_parsed() -> None:
     """A list of nothing has 3 bytes in JSON, and 80 in memory."""
-    raw = b'{"a":[' + b"[]," * (MAX_JSON_VALUES // 2) + b"[]]}"
+    raw = b'{"a":[' + b"[]," * (MAX_HEADER_SEPARATORS // 2) + b"[]]}"
     tracemalloc.start()
     try:
-        with pytest.raises(ProtocolError, match="values"):
+        with pytest.raises(ProtocolError, match="separators of values"):
             decode_object(raw)
         assert tracemalloc.get_traced_memory()[1] < 2 * len(raw)
     finally:
