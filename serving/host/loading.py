@@ -147,11 +147,9 @@ def _read(
         except LoadRefused:
             raise
         except Distrusted as error:
-            raise NotVouched(one_line(str(error))) from None
+            raise NotVouched(one_line(_skew(caught, "the file was saved by {}: ") + str(error))) from None
         except Exception as error:  # noqa: BLE001  (a file may raise anything)
-            written_by = _warned_of(caught)
-            skew = f"; it was saved by {SKLEARN} {written_by}, this is {sklearn.__version__}" if written_by else ""
-            raise LoadRefused(_why(error) + skew) from None
+            raise LoadRefused(_why(error) + _skew(caught, "; it was saved by {}")) from None
     on_read(vouched)
     written_by = _warned_of(caught)
     if written_by is None and any(map(is_from_sklearn, all_parts(estimator))):
@@ -183,6 +181,12 @@ def _read_vouched(path: str, format: Format, trust: Trust) -> tuple[Any, str | N
             return read(()), None
         return read(trusted), f"{setting} vouches for what it names"
     return read(()), None
+
+
+def _skew(caught: Sequence[warnings.WarningMessage], text: str) -> str:
+    """Return `text` with the version of scikit-learn that wrote the file and the one here; nothing where both agree."""
+    written_by = _warned_of(caught)
+    return text.format(f"{SKLEARN} {written_by}, this is {sklearn.__version__}") if written_by else ""
 
 
 def _unpickle(path: str, trust: Trust) -> Any:

@@ -77,10 +77,14 @@ def allowed() -> Allowed:
 
 
 def known_types() -> frozenset[str]:
-    """Return the full names of all that may stand in a model, for files of other kinds that name types."""
+    """Return the full names of all that may stand in a model, for files of other kinds that name types.
+
+    What may be called is not among them: arguments are looked at in pickles only. Types of scikit-learn's own are.
+    """
     known = allowed()
+    called = {name for name in known.called if not name[0].startswith("sklearn.")}
     arguments = frozenset[Global]().union(*known.called.values())
-    return frozenset(".".join(name) for name in known.values.difference(known.called) | arguments)
+    return frozenset(".".join(name) for name in known.values - called | arguments)
 
 
 def _split(name: str) -> Global:

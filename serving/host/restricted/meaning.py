@@ -20,10 +20,10 @@ from sklearn.base import BaseEstimator
 
 from serving.host.restricted.allowed import Allowed, Global
 from serving.host.restricted.distrust import ANY_TRUST, Distrusted
-from serving.host.restricted.schema import DATA, Kinds
+from serving.host.restricted.schema import DATA, INERT, Kinds
 from serving.host.restricted.states import is_dunder
 
-MOST_SHOWN = 4
+MOST_SHOWN = 3
 
 _SCALARS = {type(None): "none", bool: "number", int: "number", float: "number", complex: "number"}
 _SEQUENCES = frozenset({list, tuple, set, frozenset})
@@ -265,7 +265,7 @@ def _description(found: Any, names: dict[int, frozenset[str]]) -> str:
 
 def _descriptions(kinds: Kinds) -> str:
     """Return in a few words what may stand in an attribute."""
-    words = [*sorted(kinds.plain), *map(repr, sorted(kinds.texts))]
+    words = [*sorted(kinds.plain), *map(repr, sorted(kinds.texts - INERT.texts))]
     words += sorted(name.rpartition(".")[2] for name in kinds.classes | kinds.globals)
     more = f" and {len(words) - MOST_SHOWN} more" if len(words) > MOST_SHOWN else ""
     return ", ".join(words[:MOST_SHOWN]) + more

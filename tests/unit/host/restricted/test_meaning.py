@@ -130,7 +130,7 @@ def test_a_refusal_says_what_where_and_what_would_allow_it() -> None:
         check_loaded(model)
     assert str(caught.value) == (
         "the file has the text 'fit' in StackingClassifier.stack_method_, where known models have 'auto', "
-        "'decision_function', 'deprecated', 'predict' and 2 more; if you vouch for it: "
+        "'decision_function', 'predict' and 1 more; if you vouch for it: "
         f'security.pickle_trusted = ["{MODEL}"]'
     )
 
