@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 import structlog
 
 from tests.e2e.harness import Server, constant, serving, write_version
+
+# Tests fork; gRPC's own code would run in each child, start threads and end it where it may not.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 # Without this, a logged traceback shows every local variable of every frame: seconds for one of the framework's.
 structlog.configure(

@@ -14,6 +14,7 @@ ALLOWED = {
     "lifecycle/history.py": "dates a verdict, for people",
     "lifecycle/lone.py": "names a lone file's content; never before an earlier name (test_lone.py)",
     "lifecycle/records.py": "dates a state, for people",
+    "lifecycle/recovery.py": "names a damaged database that is kept aside",
     "offline/estimators.py": "dates a manifest",
     "offline/evaluating.py": "a command that ends: how long files were quiet, by their own times",
     "offline/files.py": "dates a manifest",
