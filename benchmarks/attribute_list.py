@@ -23,6 +23,8 @@ from sklearn import metrics
 from sklearn.base import BaseEstimator
 from sklearn.utils import _param_validation as constraints
 
+from serving.host.restricted.schema import INERT, NATIVE
+
 # attributes whose texts are names of the owner's: of features, classes, categories, steps, words
 NAMES = frozenset(
     (
@@ -99,6 +101,8 @@ PATTERNS: Mapping[str, str] = {
     "threshold": r"/auto|([0-9.e+-]{1,20} ?\* ?)?(mean|median)/",
     "verbose_feature_names_out": r"/([^{}]|\{transformer_name\}|\{feature_name\}){0,200}/",
 }
+# keywords for functions: an array among them would be one to write into
+KEYWORDS = frozenset({"_kwargs", "kernel_params", "keywords", "kw_args", "inv_kw_args", "pairwise_kernels_kwargs"})
 # texts that models may have and the ones fitted here do not, by the name of the attribute
 MORE: Mapping[str, tuple[str, ...]] = {
     "_kwargs": (
@@ -172,11 +176,11 @@ DTYPES = (
     *(f"numpy.{name}" for name in ("uint8", "uint16", "uint32", "uint64", "number")),
     *(f"builtins.{name}" for name in ("bool", "float", "int", "object")),
 )
-# texts of these go to code of another language, which knows its own
-_NATIVE = ("xgboost.", "lightgbm.")
 # texts that any parameter had for a while
 _ALWAYS = ("'deprecated'", "'warn'")
 _LARGE_GROUP = 5
+# what may stand in any attribute
+_ANYWHERE = frozenset({"none", "number", "time"})
 _NOT_SERVED = frozenset({"tests", "externals", "datasets", "_test_common", "inspection"})
 _BY_TEXT = frozenset({"getattr", "hasattr", "attrgetter", "check_is_fitted"})
 
@@ -307,12 +311,15 @@ class AttributeRecorder:
             words = set(noted.get(name, ())) | _declared(declared.get(name, ()), name)
             if words:
                 reviewed[name] = self._closed(name, words, noted, declared)
-                if kind.__module__.startswith(_NATIVE) and any(word[0] == "'" for word in words):
-                    reviewed[name] = {word for word in words if word[0] != "'"} | {"text"}
+            if words and kind.__module__.startswith(NATIVE):
+                reviewed[name] = {word for word in words if word[0] != "'"} | {"text"}
         if "estimator" in noted and "class:estimator" not in noted["estimator"]:
-            reviewed |= {older: {"none", "estimator"} for older in ("base_estimator", "base_estimator_")}
-        inert = {"none", "number", "array", "dtype", "time"}
-        return {name: words for name, words in reviewed.items() if words - inert - set(_ALWAYS) or _shadows(kind, name)}
+            reviewed |= {older: {"estimator"} for older in ("base_estimator", "base_estimator_")}
+        return {
+            name: _with_arrays(name, words) - _ANYWHERE
+            for name, words in reviewed.items()
+            if words - INERT.plain - _ANYWHERE - set(_ALWAYS) or _shadows(kind, name)
+        }
 
     def _closed(
         self, name: str, words: set[str], noted: Mapping[str, set[str]], declared: Mapping[str, Any]
@@ -337,6 +344,12 @@ class AttributeRecorder:
             more = (*MORE.get(MORE_ALIKE.get(name, name), ()), *OLDER.get(name, ()))
             texts |= {f"'{text}'" for text in more} | set(_ALWAYS)
         return others | texts
+
+
+def _with_arrays(name: str, words: set[str]) -> set[str]:
+    """Return the words with that for arrays, but where an estimator or a function belongs, and among keywords."""
+    is_other = any(word == "estimator" or word.startswith(("class:", "global:")) for word in words)
+    return words if is_other or name in KEYWORDS else words | {"array"}
 
 
 def _parameters(kind: type) -> list[str]:

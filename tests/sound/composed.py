@@ -490,6 +490,15 @@ def _callers() -> Iterator[Fitted]:
         )
     for drop in ("first", "if_binary", ["Lima"], None, np.array(["Oslo"], dtype=object)):
         yield _model(f"drop {drop}", preprocessing.OneHotEncoder(drop=drop).fit(MIXED[["city"]]), MIXED[["city"]])
+    both = np.array([["Lima", 1], ["Oslo", 2.5], ["Rome", None], ["Rome", np.nan]] * 15, dtype=object)
+    for kind in (preprocessing.OneHotEncoder, preprocessing.OrdinalEncoder):
+        yield _model("categories of several kinds", kind().fit(both[:, 1:]), both[:, 1:])
+        yield _model("categories that are bools", kind().fit(MIXED[["on"]]), MIXED[["on"]])
+        yield _model("categories that are numbers", kind().fit(FRAME[["rank"]]), FRAME[["rank"]])
+        objects = FRAME[["rank"]].round().astype(object)
+        yield _model("categories that are objects", kind().fit(objects), objects)
+    filled = impute.SimpleImputer(strategy="most_frequent").fit(both)
+    yield _model("filled with several kinds", filled, both)
     yield _model("rare ones", preprocessing.OneHotEncoder(max_categories=2).fit(MIXED[["city"]]), MIXED[["city"]])
     yield _model("priors", naive_bayes.GaussianNB(priors=[0.2, 0.3, 0.5]).fit(X, Y))
     yield _model("layers", neural_network.MLPClassifier((4, 3), max_iter=3).fit(X, Y))
@@ -635,6 +644,9 @@ def _xgboost() -> Iterator[Fitted]:
         yield _model(
             f"XGBRegressor {objective}", xgboost.XGBRegressor(n_estimators=3, objective=objective).fit(X, target)
         )
+    stops = xgboost.callback.EarlyStopping(rounds=2, save_best=True)
+    watched = xgboost.XGBClassifier(n_estimators=3, callbacks=[stops])
+    yield _model("callbacks", watched.fit(X, Y, eval_set=[(X, Y)], verbose=False))
     yield _model("two classes", xgboost.XGBClassifier(n_estimators=3).fit(X, Y % 2))
     yield _model("a table", xgboost.XGBClassifier(n_estimators=3).fit(FRAME, Y), FRAME)
     categories = MIXED[["age", "city"]].astype({"city": "category"})
@@ -704,6 +716,9 @@ def _lightgbm() -> Iterator[Fitted]:
     categories = MIXED[["age", "city"]].astype({"city": "category"})
     yield _model("categories", lightgbm.LGBMClassifier(**quiet).fit(categories, Y), categories)
     yield _model("trained", lightgbm.train({"verbose": -1, "max_depth": 2}, lightgbm.Dataset(X, Y), 3))
+    rows = lightgbm.Dataset(X, Y)
+    compared = lightgbm.train({"verbose": -1, "metric": "l2"}, rows, 3, valid_sets=[rows], valid_names=["first"])
+    yield _model("trained beside other rows", compared)
     steps = pipeline.make_pipeline(preprocessing.StandardScaler(), lightgbm.LGBMRegressor(**quiet))
     yield _model("in a pipeline", steps.fit(X, Y))
 

@@ -129,6 +129,13 @@ def _kinds_of_data(name: str, estimator: Any) -> Iterator[tuple[str, Any, Any]]:
     yield "sparse rows", sparse.csr_matrix(positive), answers
     yield "a table", pd.DataFrame(positive, columns=[f"f{place}" for place in range(FEATURES)]), answers
     yield "a table of categories", pd.DataFrame({"a": words, "b": list(words[::-1])}), answers
+    mixed = np.array([["a", 1, None], ["b", 2.5, "x"], ["a", 1, np.nan], ["c", True, "y"]] * 15, dtype=object)
+    yield "objects", mixed, answers
+    yield "integers as objects", np.column_stack([answers, answers[::-1]]).astype(object), answers
+    yield "bools as objects", np.array([[True, "a"], [False, "b"]] * 30, dtype=object), answers
+    yield "texts", np.column_stack([words, words[::-1]]), answers
+    yield "labels of many kinds", positive, np.array(["a", "b", "c"] * 20, dtype="S1")
+    yield "days", positive, np.array(["2026-01-01", "2026-01-02", "2026-01-03"] * 20, dtype="datetime64[D]")
     yield "gaps", np.where(positive > np.quantile(positive, 0.9), np.nan, positive), answers
     yield "one feature", np.asarray(positive)[:, :1], answers
 

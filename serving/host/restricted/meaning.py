@@ -20,17 +20,16 @@ from sklearn.base import BaseEstimator
 
 from serving.host.restricted.allowed import Allowed, Global
 from serving.host.restricted.distrust import ANY_TRUST, Distrusted
-from serving.host.restricted.schema import DATA, INERT, Kinds
+from serving.host.restricted.schema import DATA, INERT, NATIVE, Kinds
 from serving.host.restricted.states import is_dunder
 
 MOST_SHOWN = 3
 
-_SCALARS = {type(None): "none", bool: "number", int: "number", float: "number", complex: "number"}
+_SCALARS = frozenset({type(None), bool, int, float, complex})
 _SEQUENCES = frozenset({list, tuple, set, frozenset})
 _DICTS = frozenset({dict, OrderedDict, defaultdict})
 _RANGES = frozenset({slice, range})
 _RANDOM = (np.random.RandomState, np.random.Generator, np.random.BitGenerator, np.random.bit_generator.ISeedSequence)
-_TIMES = (np.datetime64, np.timedelta64)
 _ARRAYS = (np.ndarray, np.matrix, np.ma.MaskedArray)
 
 
@@ -86,7 +85,8 @@ class _Walk:
         """Return what an attribute may hold that holds only numbers in known models, or is not in them at all."""
         if is_dunder(attribute) or _hides_what_the_class_has(kind, attribute):
             self._refuse("an attribute in the place of what the class defines")
-        return self._schema.unlisted(attribute, is_own=attribute in names_read_by(kind))
+        is_own = attribute in names_read_by(kind) and not kind.__module__.startswith(NATIVE)
+        return self._schema.unlisted(attribute, is_own=is_own)
 
     # --- values -------------------------------------------------------------------------------------------------------
 
@@ -96,11 +96,9 @@ class _Walk:
         while pending:
             found = pending.pop()
             kind = type(found)
-            plain = _SCALARS.get(kind)
-            if plain is not None:
-                if plain not in kinds.plain and "data" not in kinds.plain:
-                    self._refuse_value(found, kinds)
-            elif kind is str or kind is np.str_:
+            if kind in _SCALARS:
+                continue
+            if kind is str or kind is np.str_:
                 if not kinds.takes_text(found):
                     self._refuse_value(found, kinds)
             elif kind in _SEQUENCES or kind in _DICTS or kind is np.ndarray:
@@ -129,13 +127,13 @@ class _Walk:
 
     def _look_at_object(self, found: Any, kinds: Kinds) -> None:
         if isinstance(found, np.generic):
-            self._require("time" if isinstance(found, _TIMES) else "number", found, kinds)
-        elif type(found) in (bytes, bytearray):
+            return
+        if type(found) in (bytes, bytearray):
             self._require("bytes", found, kinds)
         elif isinstance(found, np.dtype):
             self._require("dtype", found, kinds)
         elif type(found) in _RANGES:
-            self._look([found.start, found.stop, found.step], kinds)
+            self._look((found.start, found.stop, found.step), kinds)
         elif isinstance(found, _RANDOM):
             self._require("random", found, kinds)
         elif id(found) in self._names:
@@ -260,12 +258,12 @@ def _description(found: Any, names: dict[int, frozenset[str]]) -> str:
     if id(found) in names:
         return min(names[id(found)])
     kind = type(found)
-    return "numbers" if kind in _SCALARS or kind is np.ndarray else f"an object of {_full_name(kind)[:100]}"
+    return "an array" if kind is np.ndarray else f"an object of {_full_name(kind)[:100]}"
 
 
 def _descriptions(kinds: Kinds) -> str:
     """Return in a few words what may stand in an attribute."""
-    words = [*sorted(kinds.plain), *map(repr, sorted(kinds.texts - INERT.texts))]
+    words = [*sorted(kinds.plain - {"array"}), *map(repr, sorted(kinds.texts - INERT.texts))]
     words += sorted(name.rpartition(".")[2] for name in kinds.classes | kinds.globals)
     more = f" and {len(words) - MOST_SHOWN} more" if len(words) > MOST_SHOWN else ""
-    return ", ".join(words[:MOST_SHOWN]) + more
+    return ", ".join(words[:MOST_SHOWN]) + more or "numbers"

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-PLAIN = frozenset(
-    {"none", "number", "array", "text", "bytes", "table", "random", "dtype", "time", "estimator", "data", "dropped"}
-)
+PLAIN = frozenset({"array", "text", "bytes", "table", "random", "dtype", "estimator", "data", "dropped"})
+# packages whose texts go to code of another language, which has its own words for what to do
+NATIVE = ("xgboost.", "lightgbm.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class Kinds:
     In the list each is a word: one of `PLAIN`; ``'x'`` the text x; ``/x/`` texts that match x; ``class:m.C`` an object
     of that class; ``global:m.f`` that function or class itself; ``@g`` what the group g of the list says.
 
-    ``number`` is a number or bool, ``array`` an array without objects and text or a sparse matrix, ``table`` a
-    structured array, ``text`` any text, ``estimator`` an object of any known class of estimators, ``data`` whatever is
-    known at all, ``dropped`` whatever there is: it is set to None after loading.
+    ``array`` is an array without objects and text or a sparse matrix, ``table`` a structured array, ``text`` any text,
+    ``estimator`` an object of any known class of estimators, ``data`` whatever is known at all, ``dropped`` whatever
+    there is: it is set to None after loading. Numbers, bools, dates and None may stand anywhere.
     """
 
     plain: frozenset[str] = frozenset()
@@ -65,7 +65,7 @@ class Kinds:
 
 
 # numbers alone: what the class itself may go by
-INERT = Kinds(frozenset({"none", "number", "array", "dtype", "time"}), frozenset({"deprecated", "warn"}))
+INERT = Kinds(frozenset({"array", "dtype"}), frozenset({"deprecated", "warn"}))
 # what other code may look at
 LABELS = Kinds(INERT.plain | {"text"})
 # what no code looks at: an owner's own notes
