@@ -30,11 +30,12 @@ def _check_bisected(means: Any) -> None:
         node = parts_of(waiting.pop())
         seen += 1
         need(seen < 2 * len(parts["cluster_centers_"]), "its tree has more nodes than centers")
-        center = numbers(node["center"], "center", rank=1) if node.get("center") is not None else None
-        need(center is None or len(center) == parts["n_features_in_"], _OTHER_WIDTH)
         children = [node["left"], node["right"]]
         need(children.count(None) in (0, 2), "a node of its tree has one child")
-        waiting.extend(child for child in children if child is not None)
+        for child in children if children.count(None) == 0 else ():
+            center = numbers(parts_of(child)["center"], "center", rank=1)
+            need(len(center) == parts["n_features_in_"], _OTHER_WIDTH)
+            waiting.append(child)
 
 
 CHECKS: dict[str, Check] = {
