@@ -69,7 +69,9 @@ def test_a_host_knows_no_secret_and_has_one_thread_for_arithmetic(calm: Server) 
 def test_a_host_loads_with_low_priority(calm: Server) -> None:
     """What is being served goes first; the thread that will serve keeps its own priority."""
     others = calm.hosts()
-    calm.drop("late", 1, constant(1, peculiar.SlowToLoad))
+    slow = constant(1, peculiar.SlowToLoad)
+    slow.load_seconds = 4
+    calm.drop("late", 1, slow)
     calm.wait_state("late", 1, "LOADING")
     (host,) = until(lambda: [one for one in calm.hosts() if one not in others], "a host")
 
@@ -77,7 +79,7 @@ def test_a_host_loads_with_low_priority(calm: Server) -> None:
         return {os.getpriority(os.PRIO_PROCESS, int(one.name)) for one in Path(f"/proc/{host.pid}/task").iterdir()}
 
     usual = os.getpriority(os.PRIO_PROCESS, 0)
-    until(lambda: niceness() == {usual, min(19, usual + 10)}, "a thread of low priority beside the usual one", 5)
+    until(lambda: niceness() == {usual, min(19, usual + 10)}, "a thread of low priority beside the usual one")
     # in another session niceness would not count against the server: see sched_autogroup in sched(7)
     assert calm.process is not None
     assert os.getsid(host.pid) == os.getsid(calm.process.pid)
@@ -119,16 +121,16 @@ def test_a_second_sigterm_hurries(tmp_path: Path) -> None:
 def test_signals_that_end_a_program_stop_it_in_order(tmp_path: Path, sent: signal.Signals) -> None:
     """Under traffic: no request that was sent before it stopped to listen is lost, and nothing is left behind."""
     write_version(tmp_path / "store" / "m", 1, constant(1))
-    with serving(tmp_path, wait_ready=True, SERVING_SERVER__LAME_DUCK_SECONDS="1") as server:
+    with serving(tmp_path, wait_ready=True, SERVING_SERVER__LAME_DUCK_SECONDS="3") as server:
         assert server.process is not None
         children = server.processes()
         with Traffic(server.url, "m", rate=100) as traffic:
             until(lambda: len(traffic.replies) > 20, "traffic")
             server.process.send_signal(sent)
-            until(lambda: server.client.get(server.url + "/health/ready").status_code == 503, "readiness false", 4)
+            until(lambda: any(one.get("event") == "stopping" for one in server.log()), "the announcement of its stop")
         assert {reply.status for reply in traffic.replies} == {200}
         assert server.process.wait(20) == 0
-        until(lambda: not any(child.is_running() for child in children), "the end of every child", 5)
+        until(lambda: not any(child.is_running() for child in children), "the end of every child")
         said = next(one for one in server.log() if one.get("event") == "stopping")
         assert said["signal"] == sent.name
 

@@ -14,7 +14,6 @@ import threadpoolctl
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import make_blobs
-from sklearn.experimental import enable_halving_search_cv, enable_iterative_imputer  # noqa: F401  (makes them public)
 from sklearn.utils import all_estimators
 from sklearn.utils._test_common.instance_generator import _construct_instances
 from sklearn.utils.estimator_checks import _enforce_estimator_tags_X, _enforce_estimator_tags_y
@@ -52,16 +51,24 @@ class Fitted:
         return self.label
 
 
+def _classes() -> list[tuple[str, Any]]:
+    """Return every class of estimators; importing the experimental ones makes them public, in this process for good."""
+    from sklearn.experimental import enable_halving_search_cv, enable_iterative_imputer  # noqa: F401
+
+    found: list[tuple[str, Any]] = all_estimators()
+    return found
+
+
 def every_option(names: Callable[[str], bool] = lambda _: True) -> Iterator[Fitted]:
     """Yield every estimator with every option that can be fitted. Blocks for minutes over all."""
-    for name, kind in all_estimators():
+    for name, kind in _classes():
         if names(name):
             yield from of_kind(name, kind)
 
 
 def every_kind() -> Iterator[Fitted]:
     """Yield each estimator once, as scikit-learn constructs it for its own tests. Blocks for some seconds."""
-    for name, kind in all_estimators():
+    for name, kind in _classes():
         for base in _bases(name, kind)[:1] if name not in _SLOW else ():
             yield from _fit(name, base, _usual(name, base))
 
