@@ -75,14 +75,8 @@ class Database:
 
     @property
     def exists(self) -> bool:
-        """Whether anything is there, even if it cannot be used; a file without a byte is nothing."""
-        try:
-            found = os.lstat(self.path)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        return not stat.S_ISREG(found.st_mode) or found.st_size > 0 or _has_bytes(wal_of(self.path))
+        """Whether anything is there, or may be; a file without a byte is nothing."""
+        return may_exist(self.path) and not (_is_empty(self.path) and _is_empty(wal_of(self.path)))
 
     def open(self, *, may_be_older: bool = True) -> None:
         """Open or create the file in WAL mode and look whether it is whole. Blocks.
@@ -173,6 +167,17 @@ def decisions_of(path: Path) -> int:
     with _explained(path, "read"), closing(_connect_to_read(path)) as connection:
         _refuse_newer(path, connection)
         return _check(path, connection)
+
+
+def may_exist(path: Path) -> bool:
+    """Whether anything is at `path`, or that cannot be told."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def wal_of(path: Path) -> Path:
@@ -283,11 +288,13 @@ def _decode(raw: bytes) -> str:
     return raw.decode(errors="replace")  # a damaged letter is a wrong value, not an exception
 
 
-def _has_bytes(path: Path) -> bool:
+def _is_empty(path: Path) -> bool:
+    """Whether there is nothing, or a file without a byte. What is no file, or cannot be looked at, is not empty."""
     try:
-        return path.stat().st_size > 0
+        found = os.lstat(path)
     except OSError:
-        return False
+        return not may_exist(path)
+    return stat.S_ISREG(found.st_mode) and found.st_size == 0
 
 
 @contextmanager

@@ -24,21 +24,22 @@ from serving.domain.status import HistoryEntry
 from serving.domain.version import VersionId
 from serving.lifecycle.active_names import has_active, read_active, write_active
 from serving.lifecycle.database import Database, StateDamaged, Statement, StateTooNew
-from serving.lifecycle.recovery import Found, open_best, refresh_copy
+from serving.lifecycle.recovery import Found, may_hold_decisions, open_best, refresh_copy
 from serving.lifecycle.remembered import Contract, KnownStore, Refusal, Remembered
 from serving.lifecycle.story import insert_entry, read_entries, trim_entries
 
 DATABASE_NAME = "state.sqlite"
 MAX_UNWRITTEN = 10_000
-COPY_SECONDS = (
-    60.0  # how far behind the copy may be with what is no decision; a decision is in it before it is answered
-)
+COPY_SECONDS = 60.0  # how far the copy may be behind, except for decisions: these are in it before they are answered
 
 log = structlog.get_logger("serving.history")
 
 
 class History(Remembered):
-    """Everything durable. `start` is called first; then one thread, the reconciler's, except for `entries`."""
+    """Everything durable. `start` is called first; then one thread, the reconciler's, except for `entries`.
+
+    `is_loaded` says whether the database is open, and what it holds is in memory.
+    """
 
     def __init__(
         self, state_path: Path, basis: str, max_rows: int, on_failure: Callable[[], None] = lambda: None
@@ -51,7 +52,7 @@ class History(Remembered):
         self._max_rows = max_rows
         self._on_failure = on_failure
         self._unwritten: list[Statement] = []
-        self._is_loaded = False
+        self.is_loaded = False
         self._was_loaded = False
         self._has_new_active = False
         self._copy_due_at: float | None = None
@@ -61,7 +62,7 @@ class History(Remembered):
     @property
     def problem(self) -> str | None:
         """What an operator should know of the state, None when there is nothing."""
-        if self.held is not None and self._is_loaded:
+        if self.held is not None and self.is_loaded:
             return f"{self.held}; 'serving accept-state-loss' goes on without them"
         return self.held or self._failure or self._restored
 
@@ -99,12 +100,12 @@ class History(Remembered):
                 self._database.write(self.rows(), is_decision=True)
             self.read_from(self._database, self._basis)
         except StateUnavailable as error:
-            if not self._was_loaded and os.path.lexists(self._path):
+            if not self._was_loaded and may_hold_decisions(self._path):
                 self.held = f"{error}: pins and quarantines are not known"
                 self.active = read_active(self._directory) | self.active
             raise
         self._restored = opened.reason
-        self._is_loaded = self._was_loaded = True
+        self.is_loaded = self._was_loaded = True
         self._failure = None
         self._copy_due_at = None if opened.has_copy else 0.0
         if self.held is not None:
@@ -174,12 +175,12 @@ class History(Remembered):
 
     def flush(self) -> None:
         """Write what was noted since the last flush. On failure it is kept (up to a bound) and tried again."""
-        if not self._is_loaded:
+        if not self.is_loaded:
             self.open()
         self._write()
         if self._has_new_active:
             self._write_active_names()
-        if self._is_loaded and self._copy_due_at is not None and time.monotonic() >= self._copy_due_at:
+        if self.is_loaded and self._copy_due_at is not None and time.monotonic() >= self._copy_due_at:
             self._copy()
 
     # --- operators' decisions: durable before they count -------------------------------------------------------------
@@ -241,7 +242,7 @@ class History(Remembered):
         self._unwritten.append((statement, values))
 
     def _write(self) -> None:
-        if not self._unwritten or not self._is_loaded:
+        if not self._unwritten or not self.is_loaded:
             self._unwritten = self._unwritten[-MAX_UNWRITTEN:]
             return
         statements, self._unwritten = self._unwritten, []
@@ -256,9 +257,9 @@ class History(Remembered):
             self._copy_due_at = time.monotonic() + COPY_SECONDS
 
     def _decide(self, statements: list[Statement]) -> None:
-        if not self._is_loaded:
+        if not self.is_loaded:
             self.open()
-        if not self._is_loaded:
+        if not self.is_loaded:
             raise StateUnavailable(self._failure or f"{DATABASE_NAME} is not open")
         try:
             self._database.write([*self._unwritten, *statements], is_decision=True)
@@ -291,4 +292,4 @@ class History(Remembered):
         self._failure = str(error)
         if isinstance(error, StateDamaged):  # found while the server runs: the next flush opens the best there is
             self._database.close()
-            self._is_loaded = False
+            self.is_loaded = False

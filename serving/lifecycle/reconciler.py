@@ -69,6 +69,7 @@ class Reconciler:
         self._is_stopping = False
         self._is_stop_announced = False
         self._has_looked = False
+        self._was_state_loaded = False
         self._after_turn: list[Callable[[], None]] = []
         self._has_started = False
 
@@ -147,11 +148,18 @@ class Reconciler:
             self._look()
         self._road.advance_due(time.monotonic())
         self._publish(time.monotonic())
-        self._history.flush()
+        self._keep_history()
         self._clean_cache()
         calls, self._after_turn = self._after_turn, []
         for call in calls:
             call()
+
+    def _keep_history(self) -> None:
+        """Write down what has happened. Decisions that could not be read before may change what every model does."""
+        self._history.flush()
+        was_loaded, self._was_state_loaded = self._was_state_loaded, self._history.is_loaded
+        if self._was_state_loaded and not was_loaded:
+            self.post(lambda: self._journal.dirty.update(self._road.models))
 
     def _clean_cache(self) -> None:
         if not self._road.has_changed_cache:

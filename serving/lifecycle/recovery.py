@@ -19,7 +19,7 @@ import structlog
 
 from serving.domain.errors import StateUnavailable
 from serving.failpoints import reach
-from serving.lifecycle.database import Database, StateDamaged, StateTooNew, create, decisions_of, wal_of
+from serving.lifecycle.database import Database, StateDamaged, StateTooNew, create, decisions_of, may_exist, wal_of
 from serving.store.durable import sync_directory
 
 MAX_SET_ASIDE = 3
@@ -71,10 +71,16 @@ def open_best(database: Database, *, was_used: bool, is_remembered: bool = False
         except StateDamaged:  # since it was looked at
             database.close()
     held = None if is_remembered else f"{reason}, and there is no good copy of it: pins and quarantines are lost"
-    _put_in_place(database.path, lambda new: create(new, held))
+    unusable_copy = [_copy_of(database.path)] if copied == _UNUSABLE else []
+    _put_in_place(database.path, lambda new: create(new, held), *unusable_copy)
     database.open()
     log.error("state_lost", reason=reason)
     return Opened(Found.LOST, has_copy=False, reason=held or f"{reason}: it was written anew from memory")
+
+
+def may_hold_decisions(path: Path) -> bool:
+    """Whether the database at `path` or its copy may hold decisions: one of them is there, or that cannot be told."""
+    return may_exist(path) or may_exist(_copy_of(path))
 
 
 def refresh_copy(database: Database) -> None:
@@ -103,7 +109,7 @@ def _copy_of(path: Path) -> Path:
 def _decisions_of_copy(path: Path) -> int | None:
     """Return how many decisions the copy of `path` holds, None without one, -1 when it cannot be used."""
     copy = _copy_of(path)
-    if not os.path.lexists(copy):
+    if not may_exist(copy):
         return None
     try:
         return decisions_of(copy)
@@ -123,17 +129,19 @@ def _restore(database: Database, reason: str) -> Opened:
     return Opened(Found.RESTORED, has_copy=True, reason=f"{reason}: it was replaced by its copy of {taken_at}")
 
 
-def _put_in_place(path: Path, make: Callable[[Path], object]) -> None:
-    """Have `make` write a new file, keep what is at `path` aside, and put the new one there; raises StateUnavailable.
+def _put_in_place(path: Path, make: Callable[[Path], object], *others: Path) -> None:
+    """Have `make` write a new file, keep what is at `path` and at `others` aside, and put the new one at `path`.
 
-    Where there are hard links there is something at `path` all the time: a process killed in between starts over.
+    Raises StateUnavailable. Where there are hard links there is something at `path` all the time: a process killed in
+    between starts over.
     """
     try:
         with _new_file(path) as new:
             make(new)
             with new.open("rb") as file:
                 os.fsync(file.fileno())
-            _keep_aside(path)
+            for damaged in (path, *others):
+                _keep_aside(damaged)
             reach("state-replaced")
             new.replace(path)
         sync_directory(path.parent)

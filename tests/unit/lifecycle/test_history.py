@@ -17,6 +17,7 @@ from serving.domain.signature import Feature, Signature
 from serving.domain.state import State
 from serving.domain.status import HistoryEntry
 from serving.domain.version import VersionId
+from serving.lifecycle import database
 from serving.lifecycle.history import DATABASE_NAME, Contract, History
 
 ID = VersionId("m", "1", "sha256:aa")
@@ -170,7 +171,10 @@ def test_what_could_not_be_written_is_written_when_it_can(tmp_path: Path) -> Non
     history.close()
 
 
-def test_another_process_holding_the_database_makes_a_call_fail_and_not_hang_for_ever(tmp_path: Path) -> None:
+def test_another_process_holding_the_database_makes_a_call_fail_and_not_hang_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
     history = opened(tmp_path)
     other = sqlite3.connect(tmp_path / DATABASE_NAME, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")

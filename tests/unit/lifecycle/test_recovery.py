@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from serving.domain.errors import StateUnavailable
 from serving.domain.version import VersionId
+from serving.failpoints import arm
 from serving.lifecycle import database, history
 from serving.lifecycle.database import SCHEMA_VERSION, Database, StateTooNew
 from serving.lifecycle.history import DATABASE_NAME, History
@@ -281,13 +283,17 @@ def test_a_log_that_is_gone_is_noticed(tmp_path: Path) -> None:
 # --- what cannot be used, and may be again ---------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["a directory", "a FIFO", "a link to a directory"])
-def blocked(state: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+@pytest.fixture(params=["a directory", "a FIFO", "a socket", "a link to a directory"])
+def blocked(state: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     real = main(state).rename(state / "elsewhere")
     if request.param == "a directory":
         main(state).mkdir()
     elif request.param == "a FIFO":
         os.mkfifo(main(state))
+    elif request.param == "a socket":
+        monkeypatch.chdir(state)  # the name of a socket is short
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(DATABASE_NAME)
     else:
         main(state).symlink_to(".")
     yield state
@@ -322,6 +328,64 @@ def test_a_file_that_cannot_be_read_is_not_an_empty_one(state: Path, monkeypatch
     found.flush()
     assert has_every_decision(found)
     found.close()
+
+
+def test_a_state_directory_that_cannot_be_entered_is_not_an_empty_one(state: Path) -> None:
+    """It is mounted late, or another user's."""
+    directory, real = state / "mounted", state / "elsewhere"
+    shutil.copytree(state, real)
+    directory.symlink_to("mounted")  # to itself: not even the superuser gets in
+    found = started(directory)
+    assert "pins and quarantines are not known" in (found.held or "")
+    directory.unlink()
+    real.rename(directory)
+    found.flush()
+    assert has_every_decision(found)
+    assert found.held is None
+    found.close()
+
+
+def test_a_state_directory_that_cannot_be_made_holds_nothing(tmp_path: Path) -> None:
+    """There are no decisions in it, and there will be none."""
+    (tmp_path / "file").touch()
+    found = started(tmp_path / "file" / "state")
+    assert found.held is None
+    assert found.problem is not None
+    found.close()
+
+
+@pytest.mark.parametrize("damage", [overwrite, Path.unlink])
+def test_a_copy_that_cannot_be_put_in_place_is_not_forgotten(state: Path, damage: Callable[[Path], None]) -> None:
+    """The disk is full: nothing is activated until the decisions are known."""
+    damage(main(state))
+
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    arm("state-replaced", fail)
+    try:
+        found = started(state)
+        found.flush()
+    finally:
+        arm("state-replaced", None)
+    assert "pins and quarantines are not known" in (found.held or "")
+    assert found.active == {"m": ("1", "sha256:good")}
+    found.flush()
+    assert has_every_decision(found)
+    assert found.held is None
+    found.close()
+
+
+def test_a_copy_that_cannot_be_used_is_kept_aside_too(state: Path) -> None:
+    """It is replaced by a copy of the empty database; somebody may be able to read it."""
+    overwrite(main(state))
+    raw = copy(state).read_bytes()[:-5000]
+    copy(state).write_bytes(raw)
+    found = started(state)
+    assert found.held is not None
+    found.close()
+    (aside,) = state.glob(f"{DATABASE_NAME}.copy.damaged-*")
+    assert aside.read_bytes() == raw
 
 
 # --- another release -------------------------------------------------------------------------------------------------
