@@ -5,6 +5,7 @@ A dtype says what the bytes mean; a forged one turns them into pointers. All her
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,14 @@ from numpy.typing import NDArray
 from serving.host.restricted.distrust import ANY_TRUST, Distrusted
 
 _KINDS_WITH_BYTES = frozenset("biufcmMSUVO")
+_MOST_DIMENSIONS = 64
 
 
 def element_count(shape: Any) -> int | None:
     """Return how many elements an array of this shape has; None for what is no shape."""
-    if type(shape) is not tuple or not all(isinstance(size, (int, np.integer)) and size >= 0 for size in shape):
+    if type(shape) is not tuple or len(shape) > _MOST_DIMENSIONS:
+        return None
+    if not all(isinstance(size, (int, np.integer)) and 0 <= size <= sys.maxsize for size in shape):
         return None
     count = 1
     for size in shape:
@@ -85,7 +89,9 @@ def is_buffer_of(content: Any, dtype: Any, shape: Any) -> bool:
 
 
 def check_dtype(dtype: np.dtype[Any]) -> None:
-    """Raise Distrusted unless NumPy would make this very dtype of its description; no objects inside of structures."""
+    """Raise Distrusted unless NumPy would make this very dtype of its description; in structures there are neither
+    objects nor structures, which could hold each other without end.
+    """
     if not _is_canonical(dtype) or (dtype.names and dtype.hasobject):
         raise Distrusted(f"the file holds a dtype that NumPy would not make; {ANY_TRUST}")
 
@@ -130,7 +136,9 @@ def _as_described(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     if dtype.names is None:
         return np.dtype(dtype.str) if dtype.fields is None else None
     fields: Any = dtype.fields or {}
-    if sorted(fields) != sorted(dtype.names) or not all(_is_canonical(fields[name][0]) for name in dtype.names):
+    if sorted(fields) != sorted(dtype.names) or any(fields[name][0].base.names for name in dtype.names):
+        return None
+    if not all(_is_canonical(fields[name][0]) for name in dtype.names):
         return None
     description: Any = {
         "names": list(dtype.names),

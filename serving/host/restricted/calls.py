@@ -70,6 +70,41 @@ def _is_encoded(*arguments: Any) -> bool:
     return len(arguments) in (1, 2) and isinstance(arguments[0], str) and arguments[1:] in ((), ("latin1",))
 
 
+def _is_list(*arguments: Any) -> bool:
+    """What goes through another object has it compute before anything was looked at."""
+    return len(arguments) == 1 and type(arguments[0]) is list
+
+
+def _is_pairs(*arguments: Any) -> bool:
+    if not arguments:
+        return True
+    return _is_list(*arguments) and all(type(each) in (list, tuple) and len(each) == 2 for each in arguments[0])
+
+
+def _is_default(*arguments: Any) -> bool:
+    """The class of what stands where nothing is."""
+    return len(arguments) <= 1 and all(each is None or isinstance(each, type) for each in arguments)
+
+
+def _is_dict_anew(*arguments: Any) -> bool:
+    """(class, dict, content): a base of another class would compute with the content."""
+    return len(arguments) == 3 and arguments[1] is dict and type(arguments[2]) is dict
+
+
+def _are_numbers(*arguments: Any) -> bool:
+    return all(isinstance(each, (int, float, np.number)) for each in arguments)
+
+
+def _is_random(*arguments: Any) -> bool:
+    """A source of random numbers is made of one, or of its class or name."""
+    return len(arguments) <= 1 and all(isinstance(each, (str, type, np.random.BitGenerator)) for each in arguments)
+
+
+def _is_seed(*arguments: Any) -> bool:
+    """(class, checksum, nothing): the state that follows brings the numbers."""
+    return len(arguments) == 3 and isinstance(arguments[1], int) and arguments[2] is None
+
+
 def _is_function(*arguments: Any) -> bool:
     return len(arguments) == 1 and callable(arguments[0])
 
@@ -86,6 +121,9 @@ def _is_tree(*arguments: Any) -> bool:
     )
 
 
+_LOSSES = ("CyExponentialLoss", "CyHuberLoss", "CyPinballLoss", "CyHalfTweedieLoss", "CyHalfTweedieLossIdentity")
+_SGD_LOSSES = ("EpsilonInsensitive", "Hinge", "ModifiedHuber", "SquaredEpsilonInsensitive", "SquaredHinge")
+
 _CHECKS: dict[Global, Callable[..., bool]] = {
     ("numpy", "dtype"): _is_plain_dtype,
     ("numpy._core.multiarray", "_reconstruct"): _is_empty_array,
@@ -93,9 +131,21 @@ _CHECKS: dict[Global, Callable[..., bool]] = {
     ("numpy._core.numeric", "_frombuffer"): _is_view,
     ("numpy.ma.core", "_mareconstruct"): _is_masked,
     ("builtins", "slice"): _is_slice,
+    ("builtins", "range"): _is_slice,
+    ("builtins", "set"): _is_list,
+    ("builtins", "frozenset"): _is_list,
+    ("collections", "OrderedDict"): _is_pairs,
+    ("collections", "defaultdict"): _is_default,
+    ("copyreg", "_reconstructor"): _is_dict_anew,
+    ("numpy.random._pickle", "__bit_generator_ctor"): _is_random,
+    ("numpy.random._pickle", "__generator_ctor"): _is_random,
+    ("numpy.random._pickle", "__randomstate_ctor"): _is_random,
+    ("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence"): _is_seed,
     ("builtins", "bytearray"): _is_content,
     ("builtins", "bytes"): _is_content,
     ("_codecs", "encode"): _is_encoded,
     ("functools", "partial"): _is_function,
     ("sklearn.tree._tree", "Tree"): _is_tree,
+    **{("sklearn._loss._loss", name): _are_numbers for name in _LOSSES},
+    **{("sklearn.linear_model._sgd_fast", name): _are_numbers for name in _SGD_LOSSES},
 }

@@ -145,6 +145,10 @@ class _Walk:
 
     def _look_at_array(self, found: Any, kinds: Kinds) -> None:
         """Look at a matrix or a masked array: at what is in it, and what is behind its mask."""
+        key = (id(found), id(kinds))
+        if key in self._opened:
+            return
+        self._opened[key] = found
         if isinstance(found, np.ma.MaskedArray):
             self._look(np.asarray(found.data), kinds)
             self._look(vars(found).get("_fill_value"), kinds)

@@ -6,7 +6,14 @@ import inspect
 from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
+from numpy.random.bit_generator import ISeedSequence
+
+from serving.host.restricted.calls import innermost
 from serving.host.restricted.distrust import ANY_TRUST, Distrusted
+
+RANDOM = (np.random.RandomState, np.random.Generator, np.random.BitGenerator, ISeedSequence)
+_NUMBERS = (int, float, str, np.number, np.ndarray, type(None), np.random.SeedSequence)
 
 
 def check_attributes(target: Any, state: Any) -> None:
@@ -21,6 +28,16 @@ def check_partial_state(target: partial[Any], state: Any) -> None:
     is_usual = type(state) is tuple and len(state) == 4 and state[0] is target.func and state[1] == ()
     if not is_usual or type(state[2]) is not dict or state[3] not in (None, {}):
         raise Distrusted(f"the file binds arguments to a function as no model does; {ANY_TRUST}")
+
+
+def check_random_state(state: Any) -> None:
+    """Raise Distrusted unless the state of a source of random numbers is numbers, and at most a seed beside them."""
+    if not all(isinstance(each, _NUMBERS) and not _has_objects(each) for each in innermost(state)):
+        raise Distrusted(f"the file gives random numbers a state of other things; {ANY_TRUST}")
+
+
+def _has_objects(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.hasobject
 
 
 def is_dunder(key: Any) -> bool:

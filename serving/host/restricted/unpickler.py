@@ -14,6 +14,7 @@ The rules, each there because an allow-list of names alone can be got around:
 5. APPEND, SETITEM and ADDITEMS work on lists, dicts and sets only; what is reached by attribute, a Bunch, has no item
    with a dunder name, which NumPy would ask for an address.
 6. Arrays are checked before they are allocated; an object array inside is read by this same class.
+7. Tuples and arrays do not stand in each other at any depth: C code would run out of its stack (`nesting`).
 
 joblib's reader is the base, because a joblib file holds array bytes between the opcodes.
 """
@@ -37,7 +38,8 @@ from serving.host.restricted.allowed import Allowed, Global, current_name
 from serving.host.restricted.arrays import check_array_state, check_dtype, check_dtype_state, check_wrapper, read_array
 from serving.host.restricted.calls import are_usual, innermost
 from serving.host.restricted.distrust import ANY_TRUST, Distrusted
-from serving.host.restricted.states import check_attributes, check_partial_state, is_dunder
+from serving.host.restricted.nesting import Nesting
+from serving.host.restricted.states import RANDOM, check_attributes, check_partial_state, check_random_state, is_dunder
 
 MOST_NESTED = 64
 # what runs programs, opens files and connections, or loads more code
@@ -74,6 +76,7 @@ class RestrictedUnpickler(NumpyUnpickler):
         self._hollow: dict[int, Any] = {}
         self._built: dict[int, Any] = {}
         self._sound: dict[int, np.dtype[Any]] = {}
+        self._nesting = Nesting()
 
     # --- 1. globals ---------------------------------------------------------------------------------------------------
 
@@ -130,7 +133,9 @@ class RestrictedUnpickler(NumpyUnpickler):
             raise Distrusted(f"the file makes an object of {what}; {ANY_TRUST}")
         if arguments and not (is_trusted or issubclass(kind, tuple)):  # a named tuple has its fields from them
             raise Distrusted(f"the file makes an object of {_said(name)} with arguments; {ANY_TRUST}")
-        self.append(kind.__new__(kind, *arguments))
+        made = kind.__new__(kind, *arguments)
+        self._nesting.note(made, arguments)
+        self.append(made)
 
     # --- 4. state, 6. arrays ------------------------------------------------------------------------------------------
 
@@ -154,10 +159,13 @@ class RestrictedUnpickler(NumpyUnpickler):
             if self._hollow.pop(id(target), None) is None:
                 raise Distrusted(f"the file gives an array another content; {ANY_TRUST}")
             check_array_state(state)
+            self._nesting.note(target, state[4] if state[2].hasobject else ())
         elif isinstance(target, partial):
             check_partial_state(target, state)
         elif isinstance(target, (OrderedDict, defaultdict)):
             raise Distrusted(f"the file sets attributes of a dict; {ANY_TRUST}")
+        elif isinstance(target, RANDOM):
+            check_random_state(state)
         elif self._names.get(id(type(target))) not in self._allowed.trusted:
             check_attributes(target, state)
 
@@ -193,10 +201,32 @@ class RestrictedUnpickler(NumpyUnpickler):
         (count,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(count)))
 
+    # --- 7. tuples ----------------------------------------------------------------------------------------------------
+
+    def _count(self, load: Callable[[Any], None]) -> None:
+        load(self)
+        self._nesting.note(self.stack[-1], self.stack[-1])
+
+    def load_tuple(self) -> None:
+        """Push a tuple."""
+        self._count(NumpyUnpickler.load_tuple)
+
+    def load_tuple1(self) -> None:
+        """Push a tuple of one."""
+        self._count(NumpyUnpickler.load_tuple1)
+
+    def load_tuple2(self) -> None:
+        """Push a tuple of two."""
+        self._count(NumpyUnpickler.load_tuple2)
+
+    def load_tuple3(self) -> None:
+        """Push a tuple of three."""
+        self._count(NumpyUnpickler.load_tuple3)
+
     # --- 5. containers ------------------------------------------------------------------------------------------------
 
     def _fill(self, kind: type, load: Callable[[Any], None], target: Any, keys: list[Any]) -> None:
-        if not isinstance(target, kind):
+        if not isinstance(target, kind) or type(target).__module__.startswith("scipy."):  # a matrix computes with them
             raise Distrusted(f"the file adds items to an object of {type(target).__name__}; {ANY_TRUST}")
         if type(target) not in _PLAIN_DICTS and any(map(is_dunder, keys)):
             raise Distrusted(f"the file gives a {type(target).__name__} an item that begins with '__'; {ANY_TRUST}")
@@ -222,6 +252,10 @@ class RestrictedUnpickler(NumpyUnpickler):
         """Add to a set."""
         self._fill(set, NumpyUnpickler.load_additems, self.metastack[-1][-1], [])
 
+    dispatch[pickle.TUPLE[0]] = load_tuple
+    dispatch[pickle.TUPLE1[0]] = load_tuple1
+    dispatch[pickle.TUPLE2[0]] = load_tuple2
+    dispatch[pickle.TUPLE3[0]] = load_tuple3
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
     dispatch[pickle.REDUCE[0]] = load_reduce
     dispatch[pickle.NEWOBJ[0]] = load_newobj
