@@ -198,6 +198,7 @@ class History(Remembered):
         """Keep every version of a model unloaded until `load`; raises StateUnavailable like `pin`."""
         self._decide([("INSERT OR REPLACE INTO unloaded VALUES (?)", (model,))])
         self.unloaded.add(model)
+        self._has_new_active = True
 
     def load(self, model: str) -> None:
         """Let the model's versions be loaded again; raises StateUnavailable like `pin`."""
@@ -279,8 +280,10 @@ class History(Remembered):
             self._fail(error)
 
     def _write_active_names(self) -> None:
+        """Write down what answers now: an unloaded model must not answer again when the decision to unload is lost."""
+        answering = {model: id for model, id in self.active.items() if model not in self.unloaded}
         try:
-            write_active(self._directory, self.active)
+            write_active(self._directory, answering)
             self._has_new_active = False
         except OSError as error:
             self._fail(StateUnavailable(f"the names of what is active cannot be written: {error.strerror}"))
