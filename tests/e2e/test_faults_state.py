@@ -6,6 +6,7 @@ What the file goes through, byte by byte and kill by kill: tests/unit/lifecycle/
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -29,8 +30,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
 
 
 @pytest.fixture
-def server(written: tuple[Server, Faults]) -> Server:
-    """The server, running on a sound state: a test that failed does not take the others with it."""
+def server(written: tuple[Server, Faults]) -> Iterator[Server]:
+    """The server, running on a sound state: a test that failed does not take the others with it.
+
+    Models are taken away at the end, so that no later start loads them.
+    """
     server, faults = written
     assert server.process is not None
     if server.process.poll() is not None or server.get("/models")["state"]["is_held"]:
@@ -38,8 +42,15 @@ def server(written: tuple[Server, Faults]) -> Server:
         server.kill()
         for path in server.state.glob("state.sqlite*"):
             path.rmdir() if path.is_dir() else path.unlink()
-        server.start(wait_ready=True)
-    return server
+        server.start()
+    yield server
+    models = [path for path in server.store.iterdir() if path.is_dir()]
+    for model in models:
+        shutil.rmtree(model)
+    if server.process.poll() is None:
+        server.operate("POST", "/refresh")
+        for model in models:
+            server.operate("POST", f"/v2/repository/models/{model.name}/unload")
 
 
 def bring(server: Server, model: str) -> str:

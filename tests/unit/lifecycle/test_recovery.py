@@ -189,6 +189,25 @@ def test_without_a_good_copy_nothing_is_activated_until_an_operator_says_so(
     again.close()
 
 
+def test_what_an_operator_has_unloaded_does_not_count_as_active_when_that_decision_is_lost(tmp_path: Path) -> None:
+    """Until it is loaded again, and active again."""
+    made = started(tmp_path)
+    for id in (GOOD, VersionId("n", "1", "sha256:n"), VersionId("o", "1", "sha256:o")):
+        made.note_active(id, None, None)
+    made.unload("n")
+    made.unload("o")
+    made.flush()
+    made.load("o")
+    made.note_active(VersionId("o", "1", "sha256:o"), None, None)
+    made.close()
+    copy(tmp_path).unlink()
+    overwrite(main(tmp_path))
+    found = started(tmp_path)
+    assert found.held is not None
+    assert found.active == {"m": ("1", "sha256:good"), "o": ("1", "sha256:o")}
+    found.close()
+
+
 def test_a_state_that_is_taken_away_whole_is_a_first_one(state: Path) -> None:
     """As it is documented: that is how an operator begins anew."""
     shutil.rmtree(state)
