@@ -59,8 +59,11 @@ proto: install ## generate the gRPC messages from their definition
 	sed -i -e 's/_descriptor_pool\.Default()/_descriptor_pool.DescriptorPool()/' \
 		-e '1i # fmt: off\n# ruff: noqa\n# mypy: ignore-errors' $(PROTO)/inference_pb2.py $(PROTO)/inference_pb2.pyi
 
-soak: install ## random faults under load, ten minutes or SOAK_SECONDS=3600, from SOAK_SEED=1; not part of `make test`
-	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/pytest -m soak -o faulthandler_timeout=0 tests/e2e/test_soak.py $(ARGS)
+# The last one needs the machine to itself, and shows how far it is.
+SOAKING = SOAK_SECONDS=$(SOAK_SECONDS) SOAK_SEED=$(SOAK_SEED) $(BIN)/pytest -m soak -o faulthandler_timeout=0
+soak: install ## every test at length, then random faults under load, ten minutes or SOAK_SECONDS=3600, from SOAK_SEED=1
+	$(SOAKING) -n $(WORKERS) --ignore tests/e2e/test_soak.py $(ARGS)
+	$(SOAKING) tests/e2e/test_soak.py $(ARGS)
 
 bench: install ## run the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)

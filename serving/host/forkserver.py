@@ -57,9 +57,11 @@ def main() -> None:
     os.set_blocking(wake_write, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    gc.disable()  # imports leave next to nothing behind, and looking for it again and again takes an eighth of them
     from serving.host import preload, replicas  # noqa: F401, PLC0415  (the first import is the work)
 
     replicas.adopt_orphans()
+    gc.enable()
     gc.collect()
     gc.freeze()  # what has been imported is never collected, so hosts share its pages instead of copying them
     hosts: dict[int, int] = {}
