@@ -1,8 +1,8 @@
 """From a file to a model. The only reader of model files; call it in a host process only.
 
-Pickles, joblib's too, are read by `restricted`, which builds known classes only, unless the operator trusts them: then
-they execute what they name. skops files may only name what skops or the operator trusts. ONNX files and those of
-XGBoost and LightGBM hold no Python, but libraries written in C read them.
+Pickles, joblib's too, and skops files are read by `restricted`, which builds known classes only, unless the operator
+trusts them: then they execute what they name. ONNX files and those of XGBoost and LightGBM hold no Python, but
+libraries written in C read them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from serving.host import boosters
 from serving.host.describe import examine
 from serving.host.model import LoadedModel, LoadRefused, NotAnEstimator, NotVouched, one_line, told
 from serving.host.parts import all_parts, compute_alone, is_from_sklearn
-from serving.host.restricted import Distrusted, check_loaded, check_structure, known_types, load_restricted
+from serving.host.restricted import Distrusted, check_structure, load_restricted, load_skops
 
 SKLEARN = "scikit-learn"
 
@@ -50,6 +50,7 @@ _LEAST_ARRAY_MAPPED = 64 << 10
 _ALIGNMENT = 16
 _PICKLE = b"\x80"
 _NATIVE = (Format.XGBOOST, Format.LIGHTGBM)
+_UNRESTRICTED = "it was loaded without restrictions"
 
 _DAMAGE = (
     EOFError,
@@ -72,7 +73,7 @@ OnRead = Callable[[str | None], None]
 class Trust:
     """What a file may name: see the settings of `security` and `candidate` with these names.
 
-    `is_restricted` False lets a pickle run whatever it holds.
+    `is_restricted` False lets a pickle run whatever it holds, and a skops file whatever it calls.
     """
 
     is_restricted: bool = True
@@ -168,19 +169,21 @@ def _read_vouched(path: str, format: Format, trust: Trust) -> tuple[Any, str | N
 
     def read(trusted: Sequence[str]) -> Any:
         if format is Format.SKOPS:
-            return _read_skops(path, trusted)
+            return load_skops(path, trusted, trust.max_expansion)
         return _unpickle(path, replace(trust, pickle_trusted=trusted))
 
+    is_skops = format is Format.SKOPS
+    if not trust.is_restricted and not is_skops:
+        return read(()), _UNRESTRICTED
     setting, trusted = "security.pickle_trusted", trust.pickle_trusted
-    if format is Format.SKOPS:
+    if is_skops:
         setting, trusted = "security.skops_trusted", trust.skops_trusted
-    elif not trust.is_restricted:
-        return read(()), "it was loaded without restrictions"
-    if trusted:
-        with contextlib.suppress(Distrusted, LoadRefused):  # most files do not need what others are trusted for
+    if trusted or not trust.is_restricted:
+        with contextlib.suppress(Distrusted):  # most files do not need what others are trusted for
             return read(()), None
-        return read(trusted), f"{setting} vouches for what it names"
-    return read(()), None
+    if not trust.is_restricted:
+        return _read_any_skops(path), _UNRESTRICTED
+    return read(trusted), f"{setting} vouches for what it names" if trusted else None
 
 
 def _skew(caught: Sequence[warnings.WarningMessage], text: str) -> str:
@@ -243,17 +246,12 @@ def _one_mapping(path: str) -> Iterator[None]:
         joblib.numpy_pickle.make_memmap = original
 
 
-def _read_skops(path: str, trusted: Sequence[str]) -> Any:
+def _read_any_skops(path: str) -> Any:
+    """Load a skops file whatever it calls; a part of it may call anything with anything while this runs."""
     import skops.io  # noqa: PLC0415  (takes half a second where it was not preloaded)
 
-    allowed = {*trusted, *known_types()}
-    named = skops.io.get_untrusted_types(file=path)
-    unknown = sorted(set(named) - allowed)
-    if unknown:
-        listed = ", ".join(f'"{name}"' for name in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        raise LoadRefused(f"the file names types nobody trusts; if you do: security.skops_trusted = [{listed}]")
-    estimator = skops.io.load(path, trusted=[name for name in named if name in allowed])
-    check_loaded(estimator, trusted, "security.skops_trusted")
+    estimator = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
+    check_structure(estimator)
     return estimator
 
 

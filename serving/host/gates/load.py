@@ -11,7 +11,7 @@ from serving.host.gates.gate import Context, Outcome
 from serving.host.loading import Trust, load
 from serving.host.model import LoadedModel, NotVouched
 
-_PICKLES = (Format.JOBLIB, Format.PICKLE)
+_PYTHON = (Format.JOBLIB, Format.PICKLE, Format.SKOPS)
 
 
 class Load:
@@ -47,7 +47,7 @@ def load_candidate(context: Context) -> LoadedModel:
     try:
         return load(request.main.path, request.format, known, declared, columns, context.note_read)
     except NotVouched as error:
-        if request.trust != "any" or request.format not in _PICKLES:
+        if request.trust != "any" or request.format not in _PYTHON:
             raise
         context.unvouched = f"loaded without knowing what it runs, as security.trust is any: {error}"
     return load(request.main.path, request.format, Trust(is_restricted=False), declared, columns, context.note_read)

@@ -76,17 +76,6 @@ def allowed() -> Allowed:
     return Allowed(values, created, called, Schema.of(raw["schema"]))
 
 
-def known_types() -> frozenset[str]:
-    """Return the full names of all that may stand in a model, for files of other kinds that name types.
-
-    What may be called is not among them: arguments are looked at in pickles only. Types of scikit-learn's own are.
-    """
-    known = allowed()
-    called = {name for name in known.called if not name[0].startswith("sklearn.")}
-    arguments = frozenset[Global]().union(*known.called.values())
-    return frozenset(".".join(name) for name in known.values - called | arguments)
-
-
 def _split(name: str) -> Global:
     module, _, last = name.rpartition(".")
     return module, last

@@ -44,8 +44,15 @@ def halve(rows: Any) -> Any:
 def test_the_operators_trust_reaches_skops(candidate: MakeCandidate) -> None:
     raw = skops.io.dumps(FunctionTransformer(halve).fit(ROWS))
     made = candidate(raw, "model.skops", Format.SKOPS)
-    refused = made.evaluate()["load"]
+    refused = made.evaluate(trust="known")["load"]
     assert refused.verdict is Verdict.REFUSED
     assert "security.skops_trusted" in refused.evidence
     trusted = tuple(skops.io.get_untrusted_types(data=raw))
-    assert made.evaluate(skops_trusted=trusted)["load"].verdict is Verdict.PASSED
+    assert made.evaluate(trust="known", skops_trusted=trusted)["load"].verdict is Verdict.PASSED
+
+
+def test_trusting_any_file_loads_skops_files_with_a_warning(candidate: MakeCandidate) -> None:
+    raw = skops.io.dumps(FunctionTransformer(halve).fit(ROWS))
+    result = candidate(raw, "model.skops", Format.SKOPS).evaluate(trust="any")["load"]
+    assert result.verdict is Verdict.WARNED
+    assert "loaded without knowing what it runs, as security.trust is any" in result.evidence

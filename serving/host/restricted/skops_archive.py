@@ -1,0 +1,140 @@
+"""The members of a skops file, a zip archive, read within a budget of bytes.
+
+A zip archive of a megabyte may hold gigabytes, and a schema may name one member a thousand times: the budget counts
+every byte that is read, and refuses before it reads.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections import Counter
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.host.restricted.arrays import element_count
+from serving.host.restricted.distrust import ANY_TRUST, Distrusted
+
+SCHEMA = "schema.json"
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+# bz2 and lzma decompress all that is asked of the archive at once, however large it becomes
+_PIECE_BYTES = {zipfile.ZIP_STORED: 1 << 16, zipfile.ZIP_DEFLATED: 1 << 16}
+_SMALL_PIECE_BYTES = 1 << 12
+
+
+class Budget:
+    """How many bytes may still come out of one file."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = self._left = limit
+
+    def take(self, count: int) -> None:
+        """Raise Distrusted unless `count` more bytes may come."""
+        self._left -= count
+        if self._left < 0:
+            size = f"{self._limit >> 20} MB, all that its size allows"
+            raise Distrusted(f"the file becomes larger than {size} (candidate.max_expansion)")
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayFile:
+    """An array in NumPy's own format: what its header says, and the file, which stands at its first byte."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    order: str
+    content: IO[bytes]
+    piece_bytes: int
+
+    @property
+    def byte_count(self) -> int:
+        """The bytes of the array."""
+        return (element_count(self.shape) or 0) * self.dtype.itemsize
+
+    def copy_to(self, file: IO[bytes]) -> None:
+        """Write the bytes of the array, all of them, into `file`. Raises EOFError."""
+        left = self.byte_count
+        while left:
+            read = self.content.read(min(left, self.piece_bytes))
+            if not read:
+                raise EOFError("it ends within an array")
+            file.write(read)
+            left -= len(read)
+
+    def read(self) -> bytes:
+        """Return the bytes of the array."""
+        buffer = io.BytesIO()
+        self.copy_to(buffer)
+        return buffer.getvalue()
+
+    def read_small(self, kinds: str) -> NDArray[Any]:
+        """Return the array, whose dtype must be of one of these kinds of numbers."""
+        if self.dtype.kind not in kinds:
+            raise Distrusted(f"the file has an array of {self.dtype.str} where skops writes another; {ANY_TRUST}")
+        flat: NDArray[Any] = np.frombuffer(self.read(), self.dtype)
+        return flat.reshape(self.shape, order="F" if self.order == "F" else "C")
+
+
+class Archive:
+    """An open zip archive whose members have one name each."""
+
+    def __init__(self, file: Any, budget: Budget) -> None:
+        self._zip = zipfile.ZipFile(file)
+        self._budget = budget
+        counts = Counter(self._zip.namelist())
+        twice = next((name for name, count in counts.items() if count > 1), None)
+        if twice is not None:
+            raise Distrusted(f"the file has two members called {twice[:100]!r}; write it anew")
+
+    def read_schema(self) -> Any:
+        """Return what the schema of a skops file says. Raises Distrusted where it nests without end."""
+        return parse_json(self.read(SCHEMA))
+
+    def read(self, name: Any) -> bytes:
+        """Return the content of a member; raises Distrusted for one that is not there."""
+        buffer = io.BytesIO()
+        content, piece_bytes = self._open(name)
+        while read := content.read(piece_bytes):
+            buffer.write(read)
+        return buffer.getvalue()
+
+    def open_inner(self, name: Any) -> Archive:
+        """Return the archive that a member is: a sparse matrix."""
+        return Archive(io.BytesIO(self.read(name)), self._budget)
+
+    def open_array(self, name: Any) -> ArrayFile:
+        """Return a member that is an array in NumPy's format, without pickles."""
+        content, piece_bytes = self._open(name)
+        version = np.lib.format.read_magic(content)
+        if version not in _HEADERS:
+            raise Distrusted(f"the file has an array of NumPy's format {version}, which no model needs; {ANY_TRUST}")
+        shape, is_fortran, dtype = _HEADERS[version](content)
+        if dtype.hasobject or element_count(shape) is None:
+            raise Distrusted(f"the file has an array that is not what it says; {ANY_TRUST}")
+        found = ArrayFile(dtype, shape, "F" if is_fortran else "C", content, piece_bytes)
+        if found.byte_count > self._zip.getinfo(name).file_size:
+            raise EOFError("it ends within an array")
+        return found
+
+    def has(self, name: str) -> bool:
+        """Say whether there is such a member."""
+        return name in self._zip.NameToInfo
+
+    def _open(self, name: Any) -> tuple[IO[bytes], int]:
+        if type(name) is not str or not self.has(name):
+            raise Distrusted(f"the file names the member {str(name)[:100]!r}, which is not in it; write it anew")
+        info = self._zip.getinfo(name)
+        self._budget.take(info.file_size)
+        return self._zip.open(info), _PIECE_BYTES.get(info.compress_type, _SMALL_PIECE_BYTES)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what a JSON text says; raises Distrusted where it nests without end, ValueError for what is no JSON."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise Distrusted("the file nests lists or objects of JSON without end; write it anew") from None
