@@ -6,22 +6,34 @@ neighbour trees whose indices lie. Allowed classes alone can hold all of that. W
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from serving.host.parts import compute_alone
 from serving.host.restricted.arrays import inner_objects
 from serving.host.restricted.distrust import Distrusted
-from serving.host.restricted.sound import problem_of
+from serving.host.restricted.sound import problem_in_use, problem_of
 
+_PLAIN = frozenset({np.ndarray, dict, list, tuple, set, frozenset})
 _SKIPPED = (str, bytes, bytearray, int, float, complex, bool, type, type(None), np.generic, np.dtype)
 
 
 def check_structure(model: Any) -> None:
-    """Raise Distrusted when something inside of `model` cannot be what a library made. Computes only."""
-    for part in _parts(model):
-        what = problem_of(part)
+    """Raise Distrusted when something inside of `model` cannot be what a library made. Computes only, in one thread.
+
+    Sets what says how many threads to take to one.
+    """
+    parts = list(_parts(model))
+    _refuse_what_has(problem_of, parts)
+    compute_alone(model)
+    _refuse_what_has(problem_in_use, parts)
+
+
+def _refuse_what_has(problem: Callable[[Any], str | None], parts: Iterable[Any]) -> None:
+    for part in parts:
+        what = problem(part)
         if what is not None:
             raise Distrusted(f"the file holds a {type(part).__name__} that is not sound: {what}; write it anew")
 
@@ -43,7 +55,7 @@ def _parts(model: Any) -> Iterator[Any]:
             waiting.extend(dict.values(found))
         elif isinstance(found, (list, tuple, set, frozenset)):
             waiting.extend(found)
-        else:
+        if type(found) not in _PLAIN:
             yield found
         if hasattr(found, "__dict__"):
             waiting.extend(vars(found).values())

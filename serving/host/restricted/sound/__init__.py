@@ -14,6 +14,8 @@ from serving.host.restricted.sound import (
     cluster_centers,
     encoders,
     neighbour_search,
+    output_columns,
+    random_numbers,
     sparse_layouts,
     support_vectors,
     tree_nodes,
@@ -26,6 +28,8 @@ _CHECKS: dict[str, Check] = {
     **cluster_centers.CHECKS,
     **encoders.CHECKS,
     **neighbour_search.CHECKS,
+    **output_columns.CHECKS,
+    **random_numbers.CHECKS,
     **sparse_layouts.CHECKS,
     **support_vectors.CHECKS,
     **tree_nodes.CHECKS,
@@ -36,9 +40,18 @@ _UNEXPECTED = (AttributeError, IndexError, KeyError, OverflowError, TypeError, V
 
 
 def problem_of(part: Any) -> str | None:
-    """Return in a few words what is wrong with one object, None where nothing is known to be."""
+    """Return in a few words what is wrong with one object, None where nothing is known to be. Asks nothing of it."""
+    return _outcome(part, _CHECKS)
+
+
+def problem_in_use(part: Any) -> str | None:
+    """Return what is wrong with the answers of one object. Only where `problem_of` found nothing in all of a model."""
+    return _outcome(part, tree_nodes.TRIALS)
+
+
+def _outcome(part: Any, checks: dict[str, Check]) -> str | None:
     for one in type(part).__mro__:
-        check = _CHECKS.get(f"{one.__module__}.{one.__qualname__}")
+        check = checks.get(f"{one.__module__}.{one.__qualname__}")
         if check is None:
             continue
         try:

@@ -16,6 +16,7 @@ def _check_one_hot(encoder: Any) -> None:
     counted = type(encoder)._compute_n_features_outs(encoder)
     kept = parts.get("_n_features_outs")
     need(type(kept) is list and list(kept) == list(counted), "its categories are more or fewer than it counts")
+    need(all(map(_are_found, parts["categories_"])), "its categories are in an order in which some are not found")
     mappings = parts.get("_default_to_infrequent_mappings") or [None] * len(kept or [])
     for categories, mapping in zip(parts["categories_"], mappings, strict=True):
         if mapping is not None:
@@ -27,6 +28,15 @@ def _check_one_hot(encoder: Any) -> None:
         need(len(dropped) == len(parts["categories_"]), "it drops categories of other features")
         for place, categories in zip(dropped, parts["categories_"], strict=True):
             need(place is None or 0 <= place < len(categories), "it drops a category it does not have")
+
+
+def _are_found(categories: Any) -> bool:
+    """Say whether each number among categories is found where it is: searched for by halves, as scikit-learn does."""
+    values = np.asarray(categories)
+    try:
+        return bool((np.searchsorted(values, values) < len(values)).all())
+    except TypeError:  # of several kinds: these are looked up
+        return True
 
 
 CHECKS: dict[str, Check] = {"sklearn.preprocessing._encoders.OneHotEncoder": _check_one_hot}

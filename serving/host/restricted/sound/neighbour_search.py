@@ -8,32 +8,54 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.metrics._dist_metrics import DistanceMetric
 from sklearn.neighbors._ball_tree import BallTree
 from sklearn.neighbors._kd_tree import KDTree
 
 from serving.host.restricted.sound.needs import Check, indices, need, numbers, parts_of, whole_number
 
 _TREES = {"kd_tree": KDTree, "ball_tree": BallTree}
+# the parameters of distances, by how many dimensions of the rows' width each has
+_SIZED = {"w": 1, "V": 2, "VI": 2}
+_OTHER_METRIC = "its metric does not fit its rows"
 
 
 def _check_tree(tree: Any) -> None:
     state = tree.__getstate__()
     data, places, nodes, bounds = (np.asarray(array) for array in state[:4])
-    count, metric = state[6], state[11]
+    count, metric, weights = state[6], state[11], state[12]
     rows = len(data)
+    need(count >= 1 and state[4] >= 1, "it has no nodes, or leaves of no rows")
+    need(weights is None or np.shape(weights) == (rows,), "it does not have a weight for each row")
     need(len(places) == rows and ((places >= 0) & (places < rows)).all(), "it points to rows it does not have")
-    is_whole = len(nodes) == count and bounds.ndim == 3 and bounds.shape[1:] == (count, data.shape[1]) and len(bounds)
+    is_whole = len(nodes) == count and bounds.shape == (_bounds_of(tree), count, data.shape[1])
     need(is_whole, "it does not have the nodes it counts")
     starts, ends = nodes["idx_start"], nodes["idx_end"]
     spans = ((starts >= 0) & (starts <= ends) & (ends <= rows)).all()
     need(spans, "a node spans rows it does not have")
     inner = np.flatnonzero(nodes["is_leaf"] == 0)
     need((2 * inner + 2 < len(nodes)).all(), "a node has no children")
+    _check_metric(metric, data)
+
+
+def _bounds_of(tree: Any) -> int:
+    """Return how many corners a node has: a box has two, a ball its center."""
+    return 2 if type(tree).__name__.startswith("KD") else 1
+
+
+def _check_metric(metric: Any, rows: NDArray[Any]) -> None:
+    """Look at a compiled metric: it has sizes of its own, and looks at one of them."""
+    vector, matrix = metric.__getstate__()[1:3]
+    width = rows.shape[1]
     try:
-        metric._validate_data(data)
+        metric._validate_data(rows)
     except ValueError as error:
-        need(False, f"its metric does not fit its rows ({error})")
+        need(False, f"{_OTHER_METRIC} ({error})")
+    if "Mahalanobis" in type(metric).__name__:
+        need(np.shape(matrix) == (width, width), _OTHER_METRIC)
+    need(np.ndim(vector) == 1, _OTHER_METRIC)
 
 
 def _row_count(rows: Any) -> int:
@@ -49,6 +71,9 @@ def _check_neighbours(estimator: Any) -> None:
     count = _row_count(parts["_fit_X"])
     need(whole_number(parts["n_samples_fit_"], "n_samples_fit_") == count, "it counts rows that it does not have")
     need(parts["_fit_X"].shape[1] == features, "it compares rows of another width")
+    if parts.get("n_neighbors") is not None:
+        whole_number(parts["n_neighbors"], "n_neighbors", 1)
+    _check_parameters(parts, features)
     kind = _TREES.get(parts["_fit_method"])
     tree = parts.get("_tree")
     need(tree is None if kind is None else isinstance(tree, kind), "it has no tree of the kind it says")
@@ -56,6 +81,20 @@ def _check_neighbours(estimator: Any) -> None:
         need(np.shape(tree.data) == (count, features), "its tree holds other rows")
     if "_y" in parts:
         _check_labels(parts, count)
+
+
+def _check_parameters(parts: dict[str, Any], width: int) -> None:
+    """What is handed to compiled code beside the rows: a function of Python may have anything."""
+    metric, given = parts["effective_metric_"], parts["effective_metric_params_"]
+    if isinstance(metric, DistanceMetric):
+        _check_metric(metric, np.zeros((1, width)))
+    if callable(metric) or not given:
+        return
+    need(set(given) <= {"p", "missing_values", *_SIZED}, "its metric has parameters that it does not take")
+    for name in _SIZED.keys() & given.keys():
+        shape = np.shape(given[name])
+        is_fit = shape == (width,) * _SIZED[name] or (name == "V" and shape == (width,)) or given[name] is None
+        need(is_fit, _OTHER_METRIC)
 
 
 def _check_labels(parts: dict[str, Any], count: int) -> None:

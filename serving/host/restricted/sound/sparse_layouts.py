@@ -21,6 +21,8 @@ def _check_matrix(matrix: Any) -> None:
         need(matrix.data.shape[:1] == matrix.offsets.shape, "it has not as many diagonals as offsets")
     elif matrix.format == "lil":
         _check_lists(matrix)
+    elif matrix.format == "dok":
+        _check_places(matrix)
 
 
 def _check_lists(matrix: Any) -> None:
@@ -28,6 +30,13 @@ def _check_lists(matrix: Any) -> None:
     is_whole = len(matrix.rows) == matrix.shape[0]
     need(is_whole and list(map(len, matrix.rows)) == list(map(len, matrix.data)), _NO_ROWS)
     need(all(0 <= place < columns for row in matrix.rows for place in row), "a column is out of range")
+
+
+def _check_places(matrix: Any) -> None:
+    """Look at a matrix that is a dict of places."""
+    for place in dict.keys(parts_of(matrix)["_dict"]):
+        need(type(place) is tuple and len(place) == len(matrix.shape), _NO_ROWS)
+        need(all(0 <= at < size for at, size in zip(place, matrix.shape, strict=True)), _NO_ROWS)
 
 
 def _check_spline(spline: Any) -> None:
@@ -39,7 +48,8 @@ def _check_spline(spline: Any) -> None:
     assert isinstance(knots, np.ndarray)
     assert isinstance(weights, np.ndarray)
     assert degree is not None
-    is_whole = knots.ndim == 1 and degree >= 0 and len(knots) >= 2 * degree + 2 and weights.ndim >= 1
+    is_whole = knots.dtype == weights.dtype == np.float64
+    is_whole = is_whole and knots.ndim == 1 and degree >= 0 and len(knots) >= 2 * degree + 2 and weights.ndim >= 1
     is_whole = is_whole and len(weights) >= len(knots) - degree - 1 and bool((np.diff(knots) >= 0).all())
     need(is_whole, "its knots do not fit its degree")
 

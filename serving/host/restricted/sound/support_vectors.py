@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
+from sklearn.svm._base import BaseSVC
 
 from serving.host.restricted.sound.needs import Check, indices, need, numbers, parts_of, whole_number
 
@@ -24,7 +25,7 @@ def _check_machine(machine: Any) -> None:
     classes = len(per_class)
     need(classes >= 2 and (per_class >= 0).all(), "it has no support vectors of some class")
     count = len(parts["support_"])
-    is_classifier = "classes_" in parts
+    is_classifier = isinstance(machine, BaseSVC)
     need(not is_classifier or per_class.sum() == count, _OTHER_COUNT.format("classes' vectors"))
     need(not is_classifier or len(parts["classes_"]) == classes, "it has another number of classes")
     need(weights.shape == (classes - 1, count), _OTHER_COUNT.format("weights"))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
 from sklearn.tree._tree import Tree
 
@@ -87,20 +88,26 @@ def _check_boosted_trees(boosted: Any) -> None:
     for tree in _trees(grid):
         need(tree.n_features == features, _OTHER_ROWS)
         need(tree.n_outputs == 1, "one of its trees has several answers")
-    first = parts["init_"]
-    if not (type(first) is str and first == "zero"):
-        need(hasattr(first, "predict"), "what it begins with is no estimator")
-        _check_first_answers(first, parts, features, width)
+    need(is_classifier(boosted) or width == 1, "it has several trees for one answer")
+    need(type(parts["_loss"]).is_multiclass == (width > 1), "its loss is one for other answers")
+    need(_begins_at_zero(parts) or isinstance(parts["init_"], BaseEstimator), "what it begins with is no estimator")
 
 
-def _check_first_answers(first: Any, parts: dict[str, Any], features: int, width: int) -> None:
-    """Try what the rounds begin with: what it answers decides how large the table is that compiled code writes into."""
-    is_classifier = "classes_" in parts
-    columns = max(2, width) if is_classifier else 1
+def _begins_at_zero(parts: dict[str, Any]) -> bool:
+    return type(parts["init_"]) is str and parts["init_"] == "zero"
+
+
+def _try_first_answers(boosted: Any) -> None:
+    """Ask what the rounds begin with: its answers decide how large the table is that compiled code writes into."""
+    parts = parts_of(boosted)
+    if "estimators_" not in parts or _begins_at_zero(parts):
+        return
+    first, width = parts["init_"], parts["estimators_"].shape[1]
+    answer = first.predict_proba if is_classifier(boosted) else first.predict
+    wanted = max(2, width) if is_classifier(boosted) else None
     for rows in _TRIED_ROWS:
-        answers = (first.predict_proba if is_classifier else first.predict)(np.zeros((rows, features), np.float32))
-        shape = np.shape(answers)
-        need(shape in ((rows, columns), (rows,) if columns == 1 else None), "what it begins with has other answers")
+        shape = np.shape(answer(np.zeros((rows, parts["n_features_in_"]), np.float32)))
+        need(shape == ((rows,) if wanted is None else (rows, wanted)), "what it begins with has other answers")
 
 
 def _check_predictor(predictor: Any) -> None:
@@ -134,6 +141,7 @@ def _check_histograms(boosted: Any) -> None:
     parts = parts_of(boosted)
     if "_predictors" not in parts:
         return
+    need("_in_fit" not in parts, "it was saved while it was fitted")
     features = whole_number(parts["n_features_in_"], "n_features_in_")
     rounds, width = parts["_predictors"], whole_number(parts["n_trees_per_iteration_"], "n_trees_per_iteration_")
     need(type(rounds) is list and all(type(each) is list for each in rounds), "its rounds are no lists of trees")
@@ -190,3 +198,6 @@ CHECKS: dict[str, Check] = {
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor": _check_predictor,
     "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.BaseHistGradientBoosting": _check_histograms,
 }
+
+# what only shows when it is asked, once all else is known to be sound
+TRIALS: dict[str, Check] = {"sklearn.ensemble._gb.BaseGradientBoosting": _try_first_answers}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from serving.host.restricted.sound.needs import Check, need, parts_of, whole_number
 
 _MOST_COLUMNS = (1 << 31) - 1
@@ -42,10 +44,15 @@ def _check_hashing_vectorizer(vectorizer: Any) -> None:
 
 
 def _check_labels(binarizer: Any) -> None:
-    cache = parts_of(binarizer).get("_cached_dict")
+    parts = parts_of(binarizer)
+    if "classes_" not in parts:
+        return
+    labels = np.asarray(parts["classes_"]).tolist()
+    need(len(set(labels)) == len(labels), "it has a label twice")
+    cache = parts.get("_cached_dict")
     if cache is not None:
         _check_places(cache, "_cached_dict")
-        need(len(cache) == len(parts_of(binarizer)["classes_"]), "_cached_dict has other labels than classes_")
+        need(len(cache) == len(labels), "_cached_dict has other labels than classes_")
 
 
 CHECKS: dict[str, Check] = {

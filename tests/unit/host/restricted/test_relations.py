@@ -14,17 +14,21 @@ from sklearn import (
     ensemble,
     feature_extraction,
     linear_model,
+    mixture,
+    multioutput,
     naive_bayes,
     neighbors,
     pipeline,
     preprocessing,
     svm,
 )
-from sklearn.metrics import pairwise
+from sklearn.metrics import DistanceMetric, pairwise
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import Bunch
 
 from serving.host.restricted import Distrusted
 from serving.host.restricted.structure import check_structure
+from tests.hostile.states import made_anew
 
 ROWS = np.random.default_rng(0).normal(size=(90, 4))
 LABELS = np.arange(90) % 3
@@ -204,6 +208,105 @@ def preprocesses_otherwise(model: Any) -> None:
     model._preprocessor.transformers_.append(("x", preprocessing.StandardScaler(), [0]))
 
 
+def density() -> Any:
+    return neighbors.KernelDensity().fit(ROWS)
+
+
+def weighted() -> Any:
+    return neighbors.KNeighborsClassifier(algorithm="brute", metric="mahalanobis", metric_params={"VI": np.eye(4)}).fit(
+        ROWS, LABELS
+    )
+
+
+def by_ball() -> Any:
+    metric = {"metric": "mahalanobis", "metric_params": {"V": np.eye(4)}}
+    return neighbors.KNeighborsClassifier(algorithm="ball_tree", **metric).fit(ROWS, LABELS)
+
+
+def stratified() -> Any:
+    return dummy.DummyClassifier(strategy="stratified", random_state=np.random.RandomState(0)).fit(ROWS, LABELS)
+
+
+def generating() -> Any:
+    """Return a model whose source of random numbers is one of NumPy's newer ones."""
+    made = stratified()
+    made.random_state = np.random.Generator(np.random.Philox(0))
+    return made
+
+
+def chained() -> Any:
+    return multioutput.ClassifierChain(linear_model.LogisticRegression()).fit(ROWS, np.column_stack([LABELS > 0] * 2))
+
+
+def targets() -> Any:
+    return preprocessing.TargetEncoder(cv=2).fit(CATEGORICAL[:, [1, 3]], ROWS[:, 0])
+
+
+def polynomials() -> Any:
+    return preprocessing.PolynomialFeatures().fit(ROWS)
+
+
+def numbered() -> Any:
+    return preprocessing.OneHotEncoder().fit([[1.0], [3.0], [5.0], [np.nan]])
+
+
+def holder() -> Any:
+    """Return a model with a sparse matrix for a note."""
+    made = preprocessing.StandardScaler().fit(ROWS)
+    made.note = sparse.dok_array((3, 3))
+    made.note[0, 1] = 2.0
+    return made
+
+
+def splines() -> Any:
+    return preprocessing.SplineTransformer(n_knots=3).fit(ROWS)
+
+
+def in_tree(attribute: str, place: int, value: Any) -> Lie:
+    """Give a neighbour tree another part of its state; a function gets the present one."""
+
+    def lie(model: Any) -> None:
+        old = vars(model)[attribute].__getstate__()[place]
+        vars(model)[attribute] = made_anew(vars(model)[attribute], str(place), value(old) if callable(value) else value)
+
+    return lie
+
+
+def metric_is_narrow(model: Any) -> None:
+    metric = model._tree.__getstate__()[11]
+    in_tree("_tree", 11, made_anew(metric, "2", np.ones((4, 1))))(model)
+
+
+def metric_has_no_vector(model: Any) -> None:
+    model.effective_metric_ = made_anew(DistanceMetric.get_metric("seuclidean", V=np.ones(4)), "1", np.ones(2))
+
+
+def place_is_far(model: Any) -> None:
+    state = model.random_state.get_state(legacy=False)
+    model.random_state.set_state({**state, "state": {**state["state"], "pos": 1 << 30}})
+
+
+def buffer_is_far(model: Any) -> None:
+    model.random_state.bit_generator.state = {**model.random_state.bit_generator.state, "buffer_pos": -5}
+
+
+def place_is_outside(model: Any) -> None:
+    model.note._dict[7, 0] = 1.0
+
+
+def knots_are_whole(model: Any) -> None:
+    vars(model.bsplines_[0])["_t"] = vars(model.bsplines_[0])["_t"].astype(np.int64)
+
+
+def loss_of_two(model: Any) -> None:
+    model._loss = ensemble.GradientBoostingClassifier(n_estimators=1).fit(ROWS, LABELS > 0)._loss
+
+
+def several_for_one(model: Any) -> None:
+    several = boosted()
+    model.estimators_, model.n_trees_per_iteration_ = several.estimators_, 3
+
+
 def infrequent_is_high(model: Any) -> None:
     model._default_to_infrequent_mappings[0] = np.array([0, 1, 99])
 
@@ -329,6 +432,42 @@ LIES: dict[str, tuple[Callable[[], Any], Lie, str]] = {
     "a dropped one beyond": (dropping, drops_too_high, "drop"),
     "a cached label beyond": (labelled, put("_cached_dict", {"a": 0, "b": 9}), "columns that are not there"),
     "fewer cached labels": (labelled, put("_cached_dict", {"a": 0}), "other labels than classes_"),
+    "a machine without classes": (
+        pairs_machine, lambda model: (delattr(model, "classes_"), put("_n_support", first_is(1000))(model)), "vectors",
+    ),
+    "no neighbours": (by_tree, put("n_neighbors", 0), "no number from 1"),
+    "leaves of no rows": (density, in_tree("tree_", 4, 0), "leaves of no rows"),
+    "no nodes": (density, in_tree("tree_", 6, 0), "no nodes"),
+    "one weight": (density, in_tree("tree_", 12, np.ones(1)), "a weight for each row"),
+    "boxes of one corner": (by_tree, in_tree("_tree", 3, lambda found: np.ascontiguousarray(found[:1])), "the nodes"),
+    "a narrow metric": (by_ball, metric_is_narrow, "does not fit its rows"),
+    "a metric of fewer columns": (brute, metric_has_no_vector, "does not fit its rows"),
+    "a matrix of fewer columns": (weighted, put("effective_metric_params_", {"VI": np.eye(2)}), "does not fit"),
+    "lengths of rows": (
+        brute, put("effective_metric_params_", {"Y_norm_squared": np.ones(1)}), "parameters that it does not take",
+    ),
+    "a place beyond the numbers": (stratified, place_is_far, "no number from 0 to 624"),
+    "a place before the buffer": (
+        generating, buffer_is_far, "no number from 0 to 4",
+    ),
+    "a place outside": (holder, place_is_outside, "does not have"),
+    "knots of whole numbers": (splines, knots_are_whole, "do not fit its degree"),
+    "a loss of two classes": (boosted, loss_of_two, "for other answers"),
+    "several trees for one answer": (regressed, several_for_one, "several trees for one answer"),
+    "first answers of a Bunch": (boosted, begins_with(Bunch(predict_proba=np.ravel)), "no estimator"),
+    "a fit that goes on": (histograms, put("_in_fit", True), "saved while it was fitted"),
+    "more polynomials": (polynomials, put("n_output_features_", 5000), "other columns than it fills"),
+    "more polynomials before they are cut": (polynomials, put("_n_out_full", 5000), "other columns than it fills"),
+    "fewer encodings": (targets, put("encodings_", shorter), "other columns than it fills"),
+    "fewer balls": (
+        lambda: mixture.GaussianMixture(3, random_state=0).fit(ROWS), put("precisions_cholesky_", shorter), "it fills",
+    ),
+    "an order of one": (chained, put("order_", [0, 0]), "leaves an answer out"),
+    "numbers out of order": (numbered, put("categories_", [np.array([5.0, 1.0, 3.0, 2.0])]), "are not found"),
+    "objects out of order": (numbered, put("categories_", [np.array([5, 1, 3, 4], object)]), "are not found"),
+    "a label twice": (
+        lambda: preprocessing.MultiLabelBinarizer().fit([[0], [1]]), put("classes_", np.zeros(3)), "a label twice",
+    ),
     "a check that is off": (lightgbm, put("_other_params", {"predict_disable_shape_check": True}), "past its rows"),
     "a check that is off by text": (lightgbm, put("_other_params", {"predict_disable_shape_check": "true"}), "past"),
 }  # fmt: skip
