@@ -19,6 +19,9 @@ import orjson
 
 from serving.domain.version import Format
 from serving.host.model import LoadRefused, one_line
+from serving.host.restricted.sound.booster_states import problem_of_content
+from serving.host.restricted.sound.lightgbm_trees import check_lightgbm
+from serving.host.restricted.sound.xgboost_trees import check_xgboost
 
 XGBOOST, LIGHTGBM = "xgboost", "lightgbm"
 EXTRAS = (XGBOOST, LIGHTGBM)
@@ -54,7 +57,13 @@ def load_native(path: str, format: Format) -> tuple[Any, dict[str, str]]:  # noq
     library = _library(XGBOOST if format is Format.XGBOOST else LIGHTGBM)
     with open(path, "rb") as file:
         content = file.read()
-    return _load_xgboost(library, content) if format is Format.XGBOOST else _load_lightgbm(library, content)
+    if format is Format.XGBOOST:
+        _whole_version(content)
+        _require_sound(check_xgboost, content)
+        return _load_xgboost(library, content)
+    _require_whole(content)
+    _require_sound(check_lightgbm, content)
+    return _load_lightgbm(library, content)
 
 
 def as_estimator(found: Any) -> Any:
@@ -86,6 +95,13 @@ def _library(name: str) -> ModuleType:
         raise LoadRefused(how_to_install(name)) from None
 
 
+def _require_sound(check: Callable[[bytes], None], content: bytes) -> None:
+    """Raise LoadRefused unless `check` finds nothing that the library would follow out of its memory."""
+    what = problem_of_content(check, content)
+    if what is not None:
+        raise LoadRefused(one_line(f"the file holds a model that is not sound: {what}; write it anew"))
+
+
 def _refused(library: str, error: Exception) -> LoadRefused:
     reason = _PLACE.sub("", str(error).partition("Stack trace:")[0].strip())
     return LoadRefused(one_line(f"the file is no {library} model, or it is cut short or damaged ({reason})"))
@@ -95,9 +111,7 @@ def _refused(library: str, error: Exception) -> LoadRefused:
 
 
 def _load_xgboost(xgboost: ModuleType, content: bytes) -> tuple[Any, dict[str, str]]:
-    version = _xgboost_version(content)
-    if version is None or not content.rstrip().endswith(b"}"):  # XGBoost may crash on half a file instead
-        raise LoadRefused("the file is no XGBoost model, or it is cut short or damaged (its version is not at its end)")
+    version = _whole_version(content)
     try:
         booster = xgboost.Booster({"nthread": 1}, model_file=bytearray(content))
         objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
@@ -119,6 +133,14 @@ def _xgboost_class(xgboost: ModuleType, booster: Any, objective: str) -> Any:
     if kind == "ranker" or (kind is None and objective.startswith("rank:")):
         return xgboost.XGBRanker
     return xgboost.XGBRegressor
+
+
+def _whole_version(content: bytes) -> str:
+    """Return the version that wrote a file; raises LoadRefused for half a file, on which XGBoost may crash."""
+    version = _xgboost_version(content)
+    if version is None or not content.rstrip().endswith(b"}"):
+        raise LoadRefused("the file is no XGBoost model, or it is cut short or damaged (its version is not at its end)")
+    return version
 
 
 def _xgboost_version(content: bytes) -> str | None:
@@ -150,7 +172,6 @@ def _ubjson_numbers(text: bytes) -> list[int]:
 
 
 def _load_lightgbm(lightgbm: ModuleType, content: bytes) -> tuple[Any, dict[str, str]]:
-    _require_whole(content)
     try:
         text = content.decode()
         booster = lightgbm.Booster(model_str=text)

@@ -14,7 +14,8 @@ The rules, each there because an allow-list of names alone can be got around:
 5. APPEND, SETITEM and ADDITEMS work on lists, dicts and sets only; what is reached by attribute, a Bunch, has no item
    with a dunder name, which NumPy would ask for an address.
 6. Arrays are checked before they are allocated; an object array inside is read by this same class.
-7. Tuples and arrays do not stand in each other at any depth: C code would run out of its stack (`nesting`).
+7. What XGBoost and LightGBM would read for themselves is read first (`sound.booster_states`).
+8. Tuples and arrays do not stand in each other at any depth: C code would run out of its stack (`nesting`).
 
 joblib's reader is the base, because a joblib file holds array bytes between the opcodes.
 """
@@ -39,7 +40,9 @@ from serving.host.restricted.arrays import check_array_state, check_dtype, check
 from serving.host.restricted.calls import are_usual, innermost
 from serving.host.restricted.distrust import ANY_TRUST, Distrusted
 from serving.host.restricted.nesting import Nesting
+from serving.host.restricted.sound.booster_states import problem_of_state
 from serving.host.restricted.states import RANDOM, check_attributes, check_partial_state, check_random_state, is_dunder
+from serving.host.restricted.unused import Unused, is_unused
 
 MOST_NESTED = 64
 # what runs programs, opens files and connections, or loads more code
@@ -86,6 +89,8 @@ class RestrictedUnpickler(NumpyUnpickler):
         is_known = asked in self._allowed.values or asked in self._allowed.trusted
         if "." in name:
             raise Distrusted(f"the file names {name[:200]} inside of {module[:200]}, which no model does; {ANY_TRUST}")
+        if not is_known and is_unused(asked):
+            return Unused
         if not is_known:
             raise Distrusted(_stranger(module, name))
         __import__(asked[0])
@@ -126,6 +131,9 @@ class RestrictedUnpickler(NumpyUnpickler):
         """Instantiate a listed class."""
         arguments = self.stack.pop()
         kind = self.stack.pop()
+        if kind is Unused and not arguments:
+            self.append(Unused())
+            return
         name = self._names.get(id(kind))
         is_trusted = name in self._allowed.trusted
         if not isinstance(kind, type) or name is None or not (is_trusted or name in self._allowed.created):
@@ -142,17 +150,22 @@ class RestrictedUnpickler(NumpyUnpickler):
     def load_build(self) -> None:
         """Set the state of an object made here; array wrappers become their arrays."""
         state, target = self.stack[-1], self.stack[-2]
-        if isinstance(target, _NO_STATE) or id(target) in self._names:
+        if target is Unused or isinstance(target, _NO_STATE) or id(target) in self._names:
             raise Distrusted(f"the file sets the state of a class, function or module; {ANY_TRUST}")
         if id(target) in self._built:
             raise Distrusted(f"the file sets the state of one {type(target).__name__} twice; {ANY_TRUST}")
         self._built[id(target)] = target
         self._check_state(target, state)
+        what = problem_of_state(type(target), state)
+        if what is not None:
+            raise Distrusted(f"the file holds a {type(target).__name__} that is not sound: {what}; write it anew")
         super(NumpyUnpickler, self).load_build()
         if isinstance(target, NumpyArrayWrapper):
             self.stack[-1] = self._read(vars(target))
 
     def _check_state(self, target: Any, state: Any) -> None:
+        if type(target) is Unused:
+            return
         if isinstance(target, np.dtype):
             check_dtype_state(target, state)
         elif isinstance(target, np.ndarray):
@@ -201,7 +214,7 @@ class RestrictedUnpickler(NumpyUnpickler):
         (count,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(count)))
 
-    # --- 7. tuples ----------------------------------------------------------------------------------------------------
+    # --- 8. tuples ----------------------------------------------------------------------------------------------------
 
     def _count(self, load: Callable[[Any], None]) -> None:
         load(self)

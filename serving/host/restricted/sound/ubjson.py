@@ -16,7 +16,15 @@ from serving.host.restricted.sound.needs import need
 Numbers = tuple[int, int, int]
 
 MOST_LEVELS = 24
-DTYPES = {ord("d"): ">f4", ord("D"): ">f8", ord("i"): "i1", ord("U"): "u1", ord("I"): ">i2", ord("l"): ">i4", ord("L"): ">i8"}
+DTYPES = {
+    ord("d"): ">f4",
+    ord("D"): ">f8",
+    ord("i"): "i1",
+    ord("U"): "u1",
+    ord("I"): ">i2",
+    ord("l"): ">i4",
+    ord("L"): ">i8",
+}
 
 _WIDTHS = {marker: int(dtype[-1]) for marker, dtype in DTYPES.items()}
 _CONSTANTS = {ord("Z"): None, ord("T"): True, ord("F"): False}

@@ -1,0 +1,315 @@
+"""Boosters of XGBoost: what its reader and its predictor believe of a model in UBJSON or JSON.
+
+After ``src/learner.cc``, ``src/gbm/``, ``src/tree/tree_model.cc``, ``src/tree/multi_target_tree_model.cc`` and
+``src/predictor/cpu_predictor.cc`` of XGBoost 3.2, which goes from a node to its left child or to the one behind that.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.host.restricted.sound.needs import need
+from serving.host.restricted.sound.tree_walks import Places, count_reached, first_places
+from serving.host.restricted.sound.ubjson import DTYPES, UbjsonReader
+
+_NO_NODE = (1 << 31) - 1  # also what a deleted node splits on
+_LEAF = -1
+_MOST_CATEGORIES = 1 << 24
+# markers of types
+_INT, _LONG, _INDEX, _BYTE, _FLOAT = b"l", b"L", b"lL", b"U", b"d"
+_INTEGER = re.compile(r"-?[0-9]{1,10}")
+_ESCAPED = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
+_OF_NODES = (
+    ("left_children", _INT), ("right_children", _INT), ("parents", _INT), ("split_indices", _INDEX),
+    ("split_conditions", _FLOAT), ("default_left", _BYTE),
+)  # fmt: skip
+_OF_SCALAR_NODES = ("base_weights", "loss_changes", "sum_hessian")
+_OLD_FORMAT = "it is in a format of XGBoost before 3.1: load it there, and save it as .ubj or .json"
+
+
+def check_xgboost(content: bytes | bytearray) -> None:
+    """Raise Unsound, or an ordinary exception, unless `content` is a whole model, pickled or saved, of XGBoost."""
+    need(content[:1] == b"{", _OLD_FORMAT if content[:4] in (b"binf", b"CONF") else "its bytes are no model")
+    is_json = re.match(rb'\{\s*"', content) is not None
+    document = _read_json(content) if is_json else UbjsonReader(content).read()
+    saved = document.get("Model", document)
+    learner = saved["learner"]
+    _Learner(learner, content).check()
+    if "Config" in document:
+        need("Model" in document, "it has options but no model")
+        configured = document["Config"].get("learner", {})
+        _check_objective(learner, configured.get("objective", {}))
+
+
+def _read_json(content: bytes | bytearray) -> Any:
+    need(_ESCAPED.search(content) is None, "it spells characters as numbers, which XGBoost reads otherwise")
+    return json.loads(bytes(content), object_pairs_hook=_pairs)
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    need(len(found) == len(pairs), "it has one of its parts twice")
+    return found
+
+
+def _integer(parameters: dict[str, Any], name: str, low: int = 0, default: str | None = None) -> int:
+    """Return a parameter, which XGBoost writes as text; raises Unsound unless it is a number of at least `low`."""
+    text = parameters.get(name, default)
+    need(isinstance(text, str) and _INTEGER.fullmatch(text), f"{name} is no number")
+    number = int(str(text))
+    need(low <= number < 1 << 32, f"{name} is {number}")
+    return number
+
+
+def _groups(learner: dict[str, Any]) -> int:
+    parameters = learner["learner_model_param"]
+    return max(_integer(parameters, "num_class"), _integer(parameters, "num_target", default="1"), 1)
+
+
+def _check_objective(learner: dict[str, Any], objective: dict[str, Any]) -> None:
+    """Look at what divides the answers among classes."""
+    if str(learner["objective"]["name"]).startswith("multi:"):
+        classes = _integer(objective["softmax_multiclass_param"], "num_class")
+        need(classes == _groups(learner), "its objective is for another number of classes")
+
+
+class _Learner:
+    """What a model has learned, and the bytes where its arrays are."""
+
+    def __init__(self, learner: dict[str, Any], content: bytes | bytearray) -> None:
+        self._learner = learner
+        self._view = memoryview(content)
+        self._features = _integer(learner["learner_model_param"], "num_feature")
+        self._groups = _groups(learner)
+
+    def check(self) -> None:
+        learner = self._learner
+        need(type(learner["objective"]["name"]) is str, "its objective has no name")
+        _check_objective(learner, learner["objective"])
+        self._check_names()
+        booster = learner["gradient_booster"]
+        name = booster["name"]
+        need(name in ("gbtree", "dart", "gblinear"), f"its booster is {str(name)[:40]}")
+        if name == "gblinear":
+            weights = booster["model"]["weights"]
+            wanted = (self._features + 1) * self._groups
+            need(self._count(weights, _FLOAT) == wanted, "it does not have a weight for each feature and class")
+            return
+        forest = booster["gbtree"]["model"] if name == "dart" else booster["model"]
+        self._check_forest(forest)
+        if name == "dart":
+            dropped = booster["weight_drop"]
+            need(
+                type(dropped) is list and len(dropped) == len(forest["trees"]),
+                "it does not have a weight for each tree",
+            )
+
+    def _check_names(self) -> None:
+        for name in ("feature_names", "feature_types"):
+            named = self._learner.get(name, [])
+            are_texts = type(named) is list and all(type(each) is str for each in named)
+            need(are_texts and len(named) in (0, self._features), f"{name} are not those of its features")
+        attributes = self._learner["attributes"]
+        need(all(type(each) is str for each in attributes.values()), "its attributes are no texts")
+        best = attributes.get("best_iteration", "0")
+        need(_INTEGER.fullmatch(best) and int(best) >= 0, "best_iteration is no round")
+
+    # --- arrays -------------------------------------------------------------------------------------------------------
+
+    def _count(self, value: Any, markers: bytes) -> int:
+        if type(value) is list:
+            return len(value)
+        need(type(value) is tuple and value[0] in markers, "one of its arrays is of another type")
+        return int(value[2])
+
+    def _counts(self, trees: list[dict[str, Any]], name: str, markers: bytes) -> Places:
+        try:
+            return np.array([self._count(tree[name], markers) for tree in trees], np.int64)
+        except KeyError:
+            need(False, f"a tree has no {name}")
+            raise
+
+    def _integers(self, values: list[Any], markers: bytes) -> Places:
+        """Return the integers in several arrays of one type, one array behind the other."""
+        if any(type(value) is list for value in values):
+            return np.concatenate([self._few_integers(value) for value in values])
+        found = {value[0] for value in values}
+        need(len(found) == 1 and next(iter(found)) in markers, "one of its arrays is of another type")
+        dtype = np.dtype(DTYPES[found.pop()])
+        pieces = [self._view[start : start + count * dtype.itemsize] for _, start, count in values]
+        return np.frombuffer(b"".join(pieces), dtype).astype(np.int64)
+
+    def _few_integers(self, value: Any) -> Places:
+        if type(value) is tuple:
+            return self._integers([value], bytes(DTYPES))
+        found = np.array(value) if value else np.zeros(0, np.int64)
+        need(found.ndim == 1 and found.dtype.kind in "iub", "one of its arrays holds no integers")
+        return found.astype(np.int64)
+
+    # --- trees --------------------------------------------------------------------------------------------------------
+
+    def _check_forest(self, forest: dict[str, Any]) -> None:
+        trees, groups = forest["trees"], self._few_integers(forest["tree_info"])
+        need(type(trees) is list and all(type(tree) is dict for tree in trees), "its trees are no list of trees")
+        parameters = forest["gbtree_model_param"]
+        _integer(parameters, "num_parallel_tree", 1, "1")
+        need(len(trees) == len(groups) == _integer(parameters, "num_trees"), "it counts other trees than it has")
+        ids = [tree["id"] for tree in trees]
+        need(all(type(each) is int for each in ids) and sorted(ids) == list(range(len(trees))), "two trees are one")
+        need(((groups >= 0) & (groups < self._groups)).all(), "a tree adds to an answer that is not there")
+        if "iteration_indptr" in forest:
+            rounds = self._few_integers(forest["iteration_indptr"])
+            is_right = rounds.size and rounds[0] == 0 and rounds[-1] == len(trees) and (np.diff(rounds) >= 0).all()
+            need(is_right, "its rounds are not made of its trees")
+        else:
+            need(trees, "it has neither rounds nor trees")
+        if "cats" in forest:
+            self._check_encoding(forest["cats"])
+        if trees:
+            self._check_trees(trees)
+
+    def _check_trees(self, trees: list[dict[str, Any]]) -> None:
+        parameters = [tree["tree_param"] for tree in trees]
+        nodes = np.array([_integer(each, "num_nodes", 1) for each in parameters], np.int64)
+        deleted = np.array([_integer(each, "num_deleted") for each in parameters], np.int64)
+        width = np.array([_integer(each, "size_leaf_vector", default="1") for each in parameters], np.int64)
+        is_vector = width > 1
+        need((~is_vector | (width == self._groups)).all(), "a tree has other answers than the model")
+        for name, markers in _OF_NODES:
+            counts = self._counts(trees, name, markers)
+            need(np.array_equal(counts, nodes), f"{name} are not as many as nodes")
+        scalars = trees if not is_vector.any() else [trees[place] for place in np.flatnonzero(~is_vector)]
+        for name in _OF_SCALAR_NODES:
+            counts = self._counts(scalars, name, _FLOAT)
+            need(np.array_equal(counts, nodes[~is_vector]), f"{name} are not as many as nodes")
+        arrays = {
+            name: self._integers([tree[name] for tree in trees], markers)
+            for name, markers in _OF_NODES
+            if markers != _FLOAT
+        }
+        self._check_nodes(arrays, nodes, deleted, np.repeat(is_vector, nodes))
+        starts = first_places(nodes)
+        for place in np.flatnonzero(is_vector):
+            inside = slice(starts[place], starts[place + 1])
+            self._check_vectors(trees[place], arrays["left_children"][inside], arrays["right_children"][inside])
+        self._check_categories([tree for tree in trees if "split_type" in tree])
+
+    def _check_nodes(
+        self, arrays: dict[str, Places], nodes: Places, deleted: Places, is_vector: NDArray[np.bool_]
+    ) -> None:
+        """Look at where the nodes lead, all trees at once: `arrays` hold one tree behind the other."""
+        starts = first_places(nodes)
+        roots, total = starts[:-1], int(starts[-1])
+        start, count = np.repeat(roots, nodes), np.repeat(nodes, nodes)
+        left, right, parents = arrays["left_children"], arrays["right_children"], arrays["parents"]
+        features = arrays["split_indices"]
+        is_gone = (features == _NO_NODE) & (arrays["default_left"] == 1) & ~is_vector
+        is_gone[roots] = False
+        need(np.array_equal(np.add.reduceat(is_gone, roots, dtype=np.int64), deleted), "it counts other deleted nodes")
+        is_inner = (left != _LEAF) & ~is_gone
+        need((is_inner | is_gone | is_vector | (right == _LEAF)).all(), "a node has one child")
+        inner = np.flatnonzero(is_inner)
+        is_near = (left[inner] > 0) & (right[inner] == left[inner] + 1) & (right[inner] < count[inner])
+        need(is_near.all(), "a node leads to what is no child of it")
+        need(
+            ((features[inner] >= 0) & (features[inner] < self._features)).all(),
+            "it splits on a feature it does not have",
+        )
+        is_root = np.zeros(total, np.bool_)
+        is_root[roots] = True
+        need(((parents[roots] == _NO_NODE) | (parents[roots] == -1)).all(), "a root has a parent")
+        need((is_root | ((parents >= 0) & (parents < count))).all(), "a node has a parent that is not there")
+        first = left[inner] + start[inner]
+        wanted = np.full(total, -1, np.int64)
+        wanted[first] = wanted[first + 1] = inner
+        need((is_root | is_gone | (wanted == parents + start)).all(), "a node is not the child of its parent")
+        to = np.full(total, -1, np.int64)
+        to[inner] = first
+        need(count_reached(to, to + 1, roots) == total - int(deleted.sum()), "a node is not reached from the root")
+
+    def _check_vectors(self, tree: dict[str, Any], left: Places, right: Places) -> None:
+        """Look at the leaves of a tree that answers several questions at once: there `right` is where a leaf's are."""
+        is_leaf = left == _LEAF
+        weights = self._count(tree["base_weights"], _FLOAT)
+        if "leaf_weights" in tree:
+            leaves, rest = divmod(self._count(tree["leaf_weights"], _FLOAT), self._groups)
+            need(rest == 0 and weights % len(left) == 0 and weights > 0, "its leaves have answers of another size")
+            need(((right >= 0) & (right < leaves))[is_leaf].all(), "a leaf has an answer that is not there")
+            for name in ("loss_changes", "sum_hessian"):
+                need(self._count(tree[name], _FLOAT) == len(left), f"{name} are not as many as nodes")
+        else:
+            need(_is_library_before(3, 2), "its trees of several answers are of XGBoost before 3.2")
+            need(weights == len(left) * self._groups, "its leaves have answers of another size")
+
+    # --- categories ---------------------------------------------------------------------------------------------------
+
+    def _check_categories(self, trees: list[dict[str, Any]]) -> None:
+        if not trees:
+            return
+        nodes = self._counts(trees, "left_children", _INT)
+        need(np.array_equal(self._counts(trees, "split_type", _BYTE), nodes), "split_type are not as many as nodes")
+        splits = self._integers([tree["split_type"] for tree in trees], _BYTE)
+        need((splits <= 1).all() and (splits >= 0).all(), "it splits in a way that is none")
+        has = [self._count(tree["categories_nodes"], _INT) for tree in trees]
+        starts = first_places(nodes)
+        expected = np.add.reduceat(splits, starts[:-1])
+        need(np.array_equal(expected, has), "it has categories for other nodes")
+        for place, tree in enumerate(trees):
+            if has[place] or self._count(tree["categories"], _INT):
+                self._check_tree_categories(tree, splits[starts[place] : starts[place + 1]])
+            else:
+                empty = self._count(tree["categories_segments"], _LONG) + self._count(tree["categories_sizes"], _LONG)
+                need(empty == 0, "it has categories for other nodes")
+
+    def _check_tree_categories(self, tree: dict[str, Any], splits: Places) -> None:
+        names = ("categories_nodes", "categories_segments", "categories_sizes", "categories")
+        places, first, sizes, known = (self._few_integers(tree[name]) for name in names)
+        for name, markers in zip(names, (_INT, _LONG, _LONG, _INT), strict=True):
+            self._count(tree[name], markers)
+        need(np.array_equal(places, np.flatnonzero(splits)), "it has categories for other nodes")
+        ends = first_places(sizes)
+        is_right = len(first) == len(sizes) == len(places) and (sizes > 0).all()
+        need(is_right and np.array_equal(first, ends[:-1]) and ends[-1] == len(known), "its categories do not add up")
+        need(((known >= 0) & (known < _MOST_CATEGORIES)).all(), "one of its categories has no place")
+
+    def _check_encoding(self, encoding: dict[str, Any]) -> None:
+        """Look at the categories by name, one list for each feature."""
+        columns = encoding["enc"]
+        need(type(columns) is list, "its encoding is no list")
+        segments, order = self._few_integers(encoding["feature_segments"]), self._few_integers(encoding["sorted_idx"])
+        if not columns:
+            need(not segments.size and not order.size, "its encoding has no columns")
+            return
+        sizes = np.array([self._encoded(column) for column in columns], np.int64)
+        need(len(columns) == self._features, "its encoding is for other features")
+        need(np.array_equal(segments, first_places(sizes)), "its encoding does not add up")
+        need(len(order) == segments[-1], "its encoding is not in order")
+        place_in = np.arange(len(order)) - np.repeat(segments[:-1], sizes)
+        in_order = np.lexsort((order, np.repeat(np.arange(len(sizes)), sizes)))
+        need(np.array_equal(order[in_order], place_in), "its encoding is not in order")
+
+    def _encoded(self, column: dict[str, Any]) -> int:
+        """Return how many categories there are in a column."""
+        values = self._few_integers(column["values"])
+        if "offsets" not in column:
+            need(type(column["type"]) is int, "a column of its encoding has no type")
+            return len(values)
+        offsets = self._few_integers(column["offsets"])
+        if not offsets.size:
+            need(not values.size, "its encoding does not add up")
+            return 0
+        is_right = offsets[0] == 0 and (np.diff(offsets) >= 0).all() and offsets[-1] == len(values)
+        need(is_right, "its encoding does not add up")
+        return len(offsets) - 1
+
+
+def _is_library_before(major: int, minor: int) -> bool:
+    import xgboost  # noqa: PLC0415  (optional, and the file has asked for it)
+
+    found = re.match(r"(\d+)\.(\d+)", xgboost.__version__)
+    return found is not None and (int(found[1]), int(found[2])) < (major, minor)
