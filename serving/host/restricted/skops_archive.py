@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from serving.host.restricted.distrust import ANY_TRUST, Distrusted
 
 SCHEMA = "schema.json"
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-# bz2 and lzma decompress all that is asked of the archive at once, however large it becomes
+# of these it decompresses no more than is asked for, of others all that so many compressed bytes become
 _PIECE_BYTES = {zipfile.ZIP_STORED: 1 << 16, zipfile.ZIP_DEFLATED: 1 << 16}
 _SMALL_PIECE_BYTES = 1 << 12
 
@@ -40,15 +41,35 @@ class Budget:
             raise Distrusted(f"the file becomes larger than {size} (candidate.max_expansion)")
 
 
+class Member:
+    """A member that is read in small pieces, as it may say that it is smaller than it becomes."""
+
+    def __init__(self, content: IO[bytes], piece_bytes: int) -> None:
+        self._content = content
+        self._piece_bytes = piece_bytes
+
+    def read(self, count: int = sys.maxsize) -> bytes:
+        """Return up to `count` bytes, all there are if it is left out."""
+        buffer = io.BytesIO()
+        self.copy_to(buffer, count)
+        return buffer.getvalue()
+
+    def copy_to(self, file: IO[bytes], count: int) -> int:
+        """Write up to `count` bytes into `file`, and return how many there were."""
+        left = count
+        while left and (read := self._content.read(min(left, self._piece_bytes))):
+            left -= file.write(read)
+        return count - left
+
+
 @dataclass(frozen=True, slots=True)
 class ArrayFile:
-    """An array in NumPy's own format: what its header says, and the file, which stands at its first byte."""
+    """An array in NumPy's own format: what its header says, and the member, which stands at its first byte."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     order: str
-    content: IO[bytes]
-    piece_bytes: int
+    content: Member
 
     @property
     def byte_count(self) -> int:
@@ -57,22 +78,17 @@ class ArrayFile:
 
     def copy_to(self, file: IO[bytes]) -> None:
         """Write the bytes of the array, all of them, into `file`. Raises EOFError."""
-        left = self.byte_count
-        while left:
-            read = self.content.read(min(left, self.piece_bytes))
-            if not read:
-                raise EOFError("it ends within an array")
-            file.write(read)
-            left -= len(read)
+        if self.content.copy_to(file, self.byte_count) < self.byte_count:
+            raise EOFError("it ends within an array")
 
     def read(self) -> bytes:
-        """Return the bytes of the array."""
+        """Return the bytes of the array. Raises EOFError."""
         buffer = io.BytesIO()
         self.copy_to(buffer)
         return buffer.getvalue()
 
-    def read_small(self, kinds: str) -> NDArray[Any]:
-        """Return the array, whose dtype must be of one of these kinds of numbers."""
+    def read_numbers(self, kinds: str) -> NDArray[Any]:
+        """Return the array; raises Distrusted unless its dtype is of one of these kinds of numbers."""
         if self.dtype.kind not in kinds:
             raise Distrusted(f"the file has an array of {self.dtype.str} where skops writes another; {ANY_TRUST}")
         flat: NDArray[Any] = np.frombuffer(self.read(), self.dtype)
@@ -84,7 +100,7 @@ class Archive:
 
     def __init__(self, file: Any, budget: Budget) -> None:
         self._zip = zipfile.ZipFile(file)
-        self._budget = budget
+        self.budget = budget
         counts = Counter(self._zip.namelist())
         twice = next((name for name, count in counts.items() if count > 1), None)
         if twice is not None:
@@ -96,40 +112,32 @@ class Archive:
 
     def read(self, name: Any) -> bytes:
         """Return the content of a member; raises Distrusted for one that is not there."""
-        buffer = io.BytesIO()
-        content, piece_bytes = self._open(name)
-        while read := content.read(piece_bytes):
-            buffer.write(read)
-        return buffer.getvalue()
+        return self._open(name).read()
 
     def open_inner(self, name: Any) -> Archive:
         """Return the archive that a member is: a sparse matrix."""
-        return Archive(io.BytesIO(self.read(name)), self._budget)
+        return Archive(io.BytesIO(self.read(name)), self.budget)
 
     def open_array(self, name: Any) -> ArrayFile:
-        """Return a member that is an array in NumPy's format, without pickles."""
-        content, piece_bytes = self._open(name)
+        """Return a member that is an array in NumPy's format. Raises Distrusted, ValueError, EOFError."""
+        content = self._open(name)
         version = np.lib.format.read_magic(content)
         if version not in _HEADERS:
             raise Distrusted(f"the file has an array of NumPy's format {version}, which no model needs; {ANY_TRUST}")
         shape, is_fortran, dtype = _HEADERS[version](content)
         if dtype.hasobject or element_count(shape) is None:
-            raise Distrusted(f"the file has an array that is not what it says; {ANY_TRUST}")
-        found = ArrayFile(dtype, shape, "F" if is_fortran else "C", content, piece_bytes)
+            raise Distrusted(f"the file holds an array that is not what it says; {ANY_TRUST}")
+        found = ArrayFile(dtype, shape, "F" if is_fortran else "C", content)
         if found.byte_count > self._zip.getinfo(name).file_size:
             raise EOFError("it ends within an array")
         return found
 
-    def has(self, name: str) -> bool:
-        """Say whether there is such a member."""
-        return name in self._zip.NameToInfo
-
-    def _open(self, name: Any) -> tuple[IO[bytes], int]:
-        if type(name) is not str or not self.has(name):
+    def _open(self, name: Any) -> Member:
+        info = self._zip.NameToInfo.get(name) if type(name) is str else None
+        if info is None:
             raise Distrusted(f"the file names the member {str(name)[:100]!r}, which is not in it; write it anew")
-        info = self._zip.getinfo(name)
-        self._budget.take(info.file_size)
-        return self._zip.open(info), _PIECE_BYTES.get(info.compress_type, _SMALL_PIECE_BYTES)
+        self.budget.take(info.file_size)
+        return Member(self._zip.open(info), _PIECE_BYTES.get(info.compress_type, _SMALL_PIECE_BYTES))
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from serving.host.restricted.allowed import Global
+from serving.host.restricted.arrays import element_count
 from serving.host.restricted.distrust import ANY_TRUST, Distrusted
 from serving.host.restricted.pickle_writer import PickleWriter
 from serving.host.restricted.skops_archive import Archive, ArrayFile
@@ -111,7 +112,8 @@ class ArrayRewriter:
             self._write_object_list(children(data, "content"), shape)
         else:
             self._out.push(array.read())
-        whole = np.broadcast_to(mask.read_small("b"), shape)
+        self._archive.budget.take(element_count(shape) or 0)
+        whole = np.broadcast_to(mask.read_numbers("b"), shape)
         self._out.push(whole.tobytes("F" if is_fortran else "C"))
         self._out.push(None)  # the value for what is masked, which skops does not keep
         self._out.emit(pickle.TUPLE + pickle.BUILD)
@@ -131,7 +133,7 @@ class ArrayRewriter:
         if layout not in _LAYOUTS or text(node, "type") != "scipy":
             raise Distrusted(f"the file has a sparse matrix of another layout, {'.'.join(name)[:100]}; {ANY_TRUST}")
         inner = self._archive.open_inner(text(node, "file"))
-        shape = tuple(inner.open_array("shape.npy").read_small("iu").ravel().tolist())
+        shape = tuple(inner.open_array("shape.npy").read_numbers("iu").ravel().tolist())
         self._out.push_global(name)
         self._out.emit(pickle.EMPTY_TUPLE + pickle.NEWOBJ + pickle.EMPTY_DICT + pickle.MARK)
         attributes: tuple[Any, ...] = ("_shape", shape, "maxprint", 50)
