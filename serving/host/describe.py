@@ -76,13 +76,13 @@ def examine(
 def _methods(estimator: Any) -> tuple[Method, ...]:
     if isinstance(estimator, type):
         raise NotAnEstimator(f"the class {estimator.__name__} itself, not a fitted estimator")
+    if isinstance(estimator, dict):  # also one that gives its items as attributes, which could be any function
+        keys = ", ".join(repr(key) for key in list(estimator)[:3])
+        raise NotAnEstimator(f"a dict (keys {keys}), not an estimator: save the estimator itself")
     found = cast(tuple[Method, ...], tuple(method for method in METHODS if _offers(estimator, method)))
     if hasattr(estimator, "predict") or (found and hasattr(estimator, "fit")):
         return found
     name = type(estimator).__name__
-    if isinstance(estimator, dict):
-        keys = ", ".join(repr(key) for key in list(estimator)[:3])
-        raise NotAnEstimator(f"a dict (keys {keys}), not an estimator: save the estimator itself")
     if hasattr(estimator, "fit"):
         hint = "; it can only label the rows it was fitted on" if hasattr(estimator, "fit_predict") else ""
         raise LoadRefused(f"{name} offers none of {', '.join(METHODS)}{hint}")

@@ -10,7 +10,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
-from scipy import sparse
+from scipy import sparse, stats
 from sklearn import (
     calibration,
     cluster,
@@ -221,6 +221,9 @@ def _searches() -> Iterator[Fitted]:
         svm.SVC(), {"C": np.logspace(-2, 1, 5), "kernel": ["rbf"]}, n_iter=2, random_state=np.random.RandomState(0)
     )
     yield _model("random search", random.fit(X, Y))
+    drawn = {"C": stats.loguniform(1e-2, 1), "degree": stats.randint(2, 4), "tol": stats.uniform(1e-4, 1e-3)}
+    searched = model_selection.RandomizedSearchCV(svm.SVC(), drawn, n_iter=2, random_state=0)
+    yield _model("random search in distributions", searched.fit(X, Y))
     split = list(model_selection.KFold(3).split(X))
     listed = model_selection.GridSearchCV(linear_model.Ridge(), {"alpha": [1.0]}, cv=split)
     yield _model("splits of the caller's", listed.fit(X, Y))

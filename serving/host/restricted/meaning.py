@@ -22,6 +22,7 @@ from serving.host.restricted.allowed import Allowed, Global
 from serving.host.restricted.distrust import ANY_TRUST, Distrusted
 from serving.host.restricted.schema import DATA, INERT, NATIVE, Kinds
 from serving.host.restricted.states import is_dunder
+from serving.host.restricted.unused import Unused
 
 MOST_SHOWN = 3
 
@@ -134,6 +135,8 @@ class _Walk:
             self._require("dtype", found, kinds)
         elif type(found) in _RANGES:
             self._look((found.start, found.stop, found.step), kinds)
+        elif isinstance(found, Unused):
+            self._require("data", found, kinds)
         elif isinstance(found, _RANDOM):
             self._require("random", found, kinds)
         elif id(found) in self._names:
@@ -261,6 +264,8 @@ def _description(found: Any, names: dict[int, frozenset[str]]) -> str:
         return f"the text {found[:40]!r}"
     if id(found) in names:
         return min(names[id(found)])
+    if isinstance(found, Unused):
+        return found.full_name
     kind = type(found)
     return "an array" if kind is np.ndarray else f"an object of {_full_name(kind)[:100]}"
 

@@ -42,7 +42,14 @@ from serving.host.restricted.distrust import ANY_TRUST, Distrusted
 from serving.host.restricted.nesting import Nesting
 from serving.host.restricted.sound.booster_states import problem_of_state
 from serving.host.restricted.states import RANDOM, check_attributes, check_partial_state, check_random_state, is_dunder
-from serving.host.restricted.unused import Unused, is_unused
+from serving.host.restricted.unused import (
+    METHOD,
+    Unused,
+    check_unused_state,
+    is_method_of_unused,
+    is_unused_class,
+    stand_in,
+)
 
 MOST_NESTED = 64
 # what runs programs, opens files and connections, or loads more code
@@ -60,7 +67,14 @@ _REFUSED_OPCODES = (
 )
 _NO_STATE = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, np.ufunc)
 _PLAIN_DICTS = (dict, OrderedDict, defaultdict)
-_ARRAYS = frozenset({("numpy._core.multiarray", "_reconstruct"), ("numpy.ma.core", "_mareconstruct")})
+# what is made without its content, which its state brings: compiled code would read what is not there
+_HOLLOW = frozenset(
+    {
+        *(("numpy._core.multiarray", "_reconstruct"), ("numpy.ma.core", "_mareconstruct")),
+        *(("sklearn.neighbors._kd_tree", "newObj"), ("sklearn.neighbors._ball_tree", "newObj")),
+        *(("sklearn.metrics._dist_metrics", "newObj"), ("sklearn.tree._tree", "Tree")),
+    }
+)
 
 
 class RestrictedUnpickler(NumpyUnpickler):
@@ -75,11 +89,19 @@ class RestrictedUnpickler(NumpyUnpickler):
         self._allowed = allowed
         self._depth = depth
         self._names: dict[int, Global] = {}
-        # by id, kept so that no id comes again: arrays that wait for their content, and what has its state
+        # by id, kept so that no id comes again: what waits for its content, and what has its state
         self._hollow: dict[int, Any] = {}
         self._built: dict[int, Any] = {}
         self._sound: dict[int, np.dtype[Any]] = {}
         self._nesting = Nesting()
+
+    def load(self) -> Any:
+        """Return the object in the file."""
+        found = super().load()
+        if self._hollow:
+            kind = type(next(iter(self._hollow.values()))).__name__
+            raise Distrusted(f"the file leaves a {kind} without its state; {ANY_TRUST}")
+        return found
 
     # --- 1. globals ---------------------------------------------------------------------------------------------------
 
@@ -89,8 +111,8 @@ class RestrictedUnpickler(NumpyUnpickler):
         is_known = asked in self._allowed.values or asked in self._allowed.trusted
         if "." in name:
             raise Distrusted(f"the file names {name[:200]} inside of {module[:200]}, which no model does; {ANY_TRUST}")
-        if not is_known and is_unused(asked):
-            return Unused
+        if not is_known and (instead := stand_in(asked)) is not None:
+            return instead
         if not is_known:
             raise Distrusted(_stranger(module, name))
         __import__(asked[0])
@@ -104,6 +126,11 @@ class RestrictedUnpickler(NumpyUnpickler):
         """Call what is on the list of what may be called."""
         arguments = self.stack.pop()
         function = self.stack[-1]
+        if function is stand_in(METHOD):
+            if not is_method_of_unused(arguments):
+                raise Distrusted(_stranger(*METHOD))
+            self.stack[-1] = arguments[0]
+            return
         name = self._names.get(id(function))
         if name is None or type(arguments) is not tuple:
             raise Distrusted(f"the file calls something that is no listed function; {ANY_TRUST}")
@@ -115,7 +142,7 @@ class RestrictedUnpickler(NumpyUnpickler):
         self.stack[-1] = made = function(*arguments)
         if isinstance(made, np.dtype):
             check_dtype(made)
-        elif name in _ARRAYS:
+        elif name in _HOLLOW:
             self._hollow[id(made)] = made
 
     def _check_arguments(self, name: Global, arguments: tuple[Any, ...], classes: frozenset[Global]) -> None:
@@ -131,8 +158,8 @@ class RestrictedUnpickler(NumpyUnpickler):
         """Instantiate a listed class."""
         arguments = self.stack.pop()
         kind = self.stack.pop()
-        if kind is Unused and not arguments:
-            self.append(Unused())
+        if not arguments and is_unused_class(kind):
+            self.append(kind())
             return
         name = self._names.get(id(kind))
         is_trusted = name in self._allowed.trusted
@@ -150,11 +177,14 @@ class RestrictedUnpickler(NumpyUnpickler):
     def load_build(self) -> None:
         """Set the state of an object made here; array wrappers become their arrays."""
         state, target = self.stack[-1], self.stack[-2]
-        if target is Unused or isinstance(target, _NO_STATE) or id(target) in self._names:
+        if isinstance(target, _NO_STATE) or id(target) in self._names:
             raise Distrusted(f"the file sets the state of a class, function or module; {ANY_TRUST}")
         if id(target) in self._built:
             raise Distrusted(f"the file sets the state of one {type(target).__name__} twice; {ANY_TRUST}")
         self._built[id(target)] = target
+        is_hollow = self._hollow.pop(id(target), None) is not None
+        if isinstance(target, np.ndarray) and not is_hollow:
+            raise Distrusted(f"the file gives an array another content; {ANY_TRUST}")
         self._check_state(target, state)
         what = problem_of_state(type(target), state)
         if what is not None:
@@ -164,13 +194,12 @@ class RestrictedUnpickler(NumpyUnpickler):
             self.stack[-1] = self._read(vars(target))
 
     def _check_state(self, target: Any, state: Any) -> None:
-        if type(target) is Unused:
+        if isinstance(target, Unused):
+            check_unused_state(state)
             return
         if isinstance(target, np.dtype):
             check_dtype_state(target, state)
         elif isinstance(target, np.ndarray):
-            if self._hollow.pop(id(target), None) is None:
-                raise Distrusted(f"the file gives an array another content; {ANY_TRUST}")
             check_array_state(state)
             self._nesting.note(target, state[4] if state[2].hasobject else ())
         elif isinstance(target, partial):

@@ -35,6 +35,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
+from sklearn.utils import Bunch
 
 from serving.domain.batch import Batch
 from serving.domain.signature import Feature
@@ -130,6 +131,7 @@ def test_skops_types_nobody_trusts_are_named_with_the_setting(blob: Path) -> Non
 
 NOT_ESTIMATORS = {
     "dict": ({"model": 1, "scaler": 2}, "the file holds a dict (keys 'model', 'scaler'), not an estimator: save the"),
+    "bunch": (Bunch(predict=np.ravel), "the file holds a dict (keys 'predict'), not an estimator: save the"),
     "list": ([1, 2], "the file holds an object of type list, not an estimator"),
     "array": (np.eye(2), "the file holds an object of type ndarray, not an estimator"),
     "table": (pd.DataFrame({"a": [1]}), "the file holds an object of type DataFrame, not an estimator"),

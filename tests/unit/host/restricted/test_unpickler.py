@@ -14,12 +14,15 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.linear_model import LinearRegression
 
 from serving.host.restricted import Distrusted
 from serving.host.restricted.allowed import Allowed, allowed, current_name
+from serving.host.restricted.nesting import MOST_LEVELS
 from serving.host.restricted.reading import Budgeted
 from serving.host.restricted.unpickler import MOST_NESTED, RestrictedUnpickler
+from serving.host.restricted.unused import Unused
 from tests.hostile.opcodes import (
     Fragment,
     again,
@@ -36,6 +39,8 @@ from tests.hostile.opcodes import (
 )
 
 SCALER = named("sklearn.preprocessing._data:StandardScaler")
+SEEDS = named("numpy.random.bit_generator:SeedSequence")
+RANDOM_STATE = named("numpy.random._pickle:__randomstate_ctor")
 RECONSTRUCT = named("numpy._core.multiarray:_reconstruct")
 
 
@@ -168,6 +173,17 @@ def test_a_list_that_holds_itself_ends() -> None:
         call(named("builtins:bytes"), 1 << 40),
         call(named("_codecs:encode"), "a", "punycode"),
         call(named("functools:partial"), named("sklearn.utils.validation:check_array"), 1),
+        call(named("builtins:set"), call(named("builtins:range"), 1 << 50)),
+        call(named("builtins:frozenset"), "text"),
+        call(named("builtins:range"), 1.5),
+        call(named("collections:OrderedDict"), [(1, 2, 3)]),
+        call(named("collections:defaultdict"), 1),
+        call(RANDOM_STATE, instance(SCALER)),
+        call(named("numpy.random._pickle:__bit_generator_ctor"), 5),
+        call(named("numpy.random.bit_generator:__pyx_unpickle_SeedSequence"), SEEDS, 65708578, (1,)),
+        call(named("copyreg:_reconstructor"), named("scipy.sparse._dok:dok_array"), named("builtins:dict"), (1, 2)),
+        call(named("sklearn._loss._loss:CyHuberLoss"), "1.0"),
+        call(named("sklearn.linear_model._sgd_fast:Hinge"), [1.0]),
     ],
 )
 def test_arguments_that_no_model_has_are_refused(fragment: bytes) -> None:
@@ -244,6 +260,69 @@ def test_an_object_gets_its_state_once() -> None:
     """scikit-learn's Tree copies a longer second state over the end of the first one's memory."""
     twice = noted(instance(SCALER), 1) + value({"a": 1}) + b"b0" + again(1) + value({"a": 2}) + b"b"
     assert "state of one StandardScaler twice" in refusal(twice)
+
+
+@pytest.mark.parametrize("make", ["sklearn.metrics._dist_metrics:newObj", "sklearn.neighbors._kd_tree:newObj"])
+def test_what_is_made_without_its_state_gets_it(make: str) -> None:
+    """Compiled code reads what the state would have brought."""
+    kinds = {"_dist_metrics": "MahalanobisDistance64", "_kd_tree": "KDTree"}
+    module = make.partition(":")[0]
+    kind = named(f"{module}:{kinds[module.rpartition('.')[2]]}")
+    assert "without its state" in refusal(call(named(make), kind))
+    assert "without its state" in refusal(call(RECONSTRUCT, named("numpy:ndarray"), (0,), b"b"))
+
+
+def test_random_numbers_have_a_state_of_numbers() -> None:
+    assert "a state of other things" in refusal(built(call(RANDOM_STATE), {"state": instance(SCALER)}))
+    objects = array(dtype("O"), (1,), [1])
+    assert "a state of other things" in refusal(built(call(RANDOM_STATE), {"state": objects}))
+
+
+def test_what_only_fitting_needs_is_never_made() -> None:
+    """The state of a distribution holds Python code, which SciPy runs when it is read back."""
+    kind = named("scipy.stats._continuous_distns:norm_gen")
+    assert isinstance(read(pickle.dumps(stats.norm())), Unused)
+    for code in ("raise SystemExit", f"{stats.norm._parse_arg_template}\nraise SystemExit", 1):
+        assert "code that SciPy does not write" in refusal(built(instance(kind), {"_parse_arg_template": code}))
+    method = call(named("builtins:getattr"), instance(kind), "_ppf_single")
+    assert isinstance(read(whole(built(instance(named("numpy:vectorize")), {"pyfunc": method}))), Unused)
+
+
+def test_only_a_stand_in_is_asked_for_a_method() -> None:
+    assert "names builtins.getattr, which no model needs" in refusal(call(named("builtins:getattr"), "text", "join"))
+    assert "no listed class" in refusal(instance(named("builtins:getattr")))
+    kind = named("scipy.stats._continuous_distns:norm_gen")
+    assert "calls something that is no listed function" in refusal(call(kind, 1))
+    assert "makes an object of something" in refusal(instance(kind, 1))
+    assert "names scipy.stats._continuous_distns.norm," in refusal(named("scipy.stats._continuous_distns:norm"))
+
+
+def test_tuples_and_arrays_nest_only_so_deep() -> None:
+    """C code hashes tuples and frees arrays by going down, and its stack ends."""
+    for count, is_deep in ((MOST_LEVELS - 2, False), (100_000, True)):
+        for key in (b"})" + b"\x85" * count + b"K\x01s.", b")" + b"\x85" * count + b"."):
+            raw = b"\x80\x04" + key
+            if is_deep:
+                with pytest.raises(Distrusted, match="nests tuples or arrays"):
+                    read(raw)
+            else:
+                read(raw)
+
+
+def test_arrays_of_objects_nest_only_so_deep() -> None:
+    made: Any = 1
+    for _ in range(MOST_LEVELS + 1):
+        made = array(dtype("O"), (1,), [made])
+    assert "nests tuples or arrays" in refusal(made)
+
+
+def test_structures_hold_no_structures_and_arrays_few_dimensions() -> None:
+    inner = built(
+        call(named("numpy:dtype"), "V8", False, True), (3, "|", None, ("a",), {"a": (dtype("f8"), 0)}, 8, 1, 16)
+    )
+    outer = (3, "|", None, ("b",), {"b": (inner, 0)}, 8, 1, 16)
+    assert "that NumPy would not make" in refusal(built(call(named("numpy:dtype"), "V8", False, True), outer))
+    assert refusal(array(dtype("f8"), (1,) * 65, bytes(8)))
 
 
 def test_an_array_gets_its_content_once_and_at_once() -> None:
