@@ -169,7 +169,7 @@ class SecuritySettings(Group):
         "any: pickles run whatever they hold, in the sandbox",
     )
     pickle_trusted: Names = Field((), description="exact names that pickle and joblib files may use beyond the list")
-    skops_trusted: Names = Field((), description="types that .skops files may name beyond skops' own list")
+    skops_trusted: Names = Field((), description="exact names that .skops files may use beyond the list")
     trusted_keys: PublicKeys = Field((), description="public keys, ed25519:..., whose signatures on manifests count")
     require_sandbox: bool = Field(False, description="refuse versions where a layer of the sandbox is missing")
 

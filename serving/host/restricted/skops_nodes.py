@@ -37,10 +37,7 @@ _MAKERS = frozenset({"newObj", "__bit_generator_ctor"})
 
 
 def rewrite(archive: Archive, allowed: Allowed) -> PickleWriter:
-    """Return the pickle of what a skops file holds, without its end.
-
-    Raises Distrusted for what no model needs, KeyError, TypeError, ValueError and EOFError for what is damaged.
-    """
+    """Return the pickle of what a skops file holds, without its end. Raises Distrusted, and what damage raises."""
     writer = PickleWriter()
     try:
         Rewriter(archive, writer, allowed).write(archive.read_schema())
@@ -88,12 +85,9 @@ class Rewriter(ArrayRewriter):
         self._out.push_global(named)
 
     def write_bytes(self, node: Node) -> None:
-        """A BytesNode."""
-        self._out.push(self._archive.read(text(node, "file")))
-
-    def write_bytearray(self, node: Node) -> None:
-        """A BytearrayNode."""
-        self._out.push(bytearray(self._archive.read(text(node, "file"))))
+        """A BytesNode or BytearrayNode."""
+        content = self._archive.read(text(node, "file"))
+        self._out.push(content if node["__loader__"] == "BytesNode" else bytearray(content))
 
     def write_slice(self, node: Node) -> None:
         """A SliceNode."""
@@ -232,7 +226,7 @@ _RULES: dict[str, Callable[[Rewriter, Node], None]] = {
     "TypeNode": Rewriter.write_global,
     "FunctionNode": Rewriter.write_global,
     "BytesNode": Rewriter.write_bytes,
-    "BytearrayNode": Rewriter.write_bytearray,
+    "BytearrayNode": Rewriter.write_bytes,
     "SliceNode": Rewriter.write_slice,
     "ListNode": Rewriter.write_list,
     "SetNode": Rewriter.write_set,
