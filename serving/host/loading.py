@@ -38,7 +38,7 @@ from serving.host import boosters
 from serving.host.describe import examine
 from serving.host.model import LoadedModel, LoadRefused, NotAnEstimator, NotVouched, one_line, told
 from serving.host.parts import all_parts, compute_alone, is_from_sklearn
-from serving.host.restricted import Distrusted, check_structure, load_restricted, load_skops
+from serving.host.restricted import Distrusted, check_answers, check_structure, load_restricted, load_skops
 
 SKLEARN = "scikit-learn"
 
@@ -103,6 +103,10 @@ def load(
         return load_onnx(path, declared)
     estimator, trained_with = _read(path, format, trust, on_read)
     compute_alone(estimator)
+    try:
+        check_answers(estimator)
+    except Distrusted as error:
+        raise NotVouched(one_line(str(error))) from None
     with warnings.catch_warnings(action="ignore"):
         try:
             return examine(estimator, declared=declared, named=named, trained_with=trained_with)

@@ -27,7 +27,7 @@ import numpy as np
 from scipy import sparse
 
 from serving.host.parts import compute_alone
-from serving.host.restricted import Distrusted, check_loaded
+from serving.host.restricted import Distrusted, check_answers, check_loaded
 from tests.hostile.apart import Verdict, judged
 
 METHODS = (
@@ -88,9 +88,10 @@ def survived(models: Sequence[Sound], mutants: Sequence[Mutant]) -> list[Verdict
         with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
             try:
                 check_loaded(model)
+                compute_alone(model)
+                check_answers(model)
             except Distrusted as error:
                 return "refused", f"{said}: {error}"
-            compute_alone(model)
             return ask(model, sound.rows), said
 
     return judged(mutants, judge, seconds=SECONDS, megabytes=MEGABYTES)

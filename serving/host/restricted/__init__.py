@@ -10,6 +10,6 @@ as one.
 from serving.host.restricted.distrust import Distrusted
 from serving.host.restricted.reading import check_loaded, load_restricted
 from serving.host.restricted.skops_file import load_skops
-from serving.host.restricted.structure import check_structure
+from serving.host.restricted.structure import check_answers, check_structure
 
-__all__ = ["Distrusted", "check_loaded", "check_structure", "load_restricted", "load_skops"]
+__all__ = ["Distrusted", "check_answers", "check_loaded", "check_structure", "load_restricted", "load_skops"]

@@ -6,12 +6,11 @@ neighbour trees whose indices lie. Allowed classes alone can hold all of that. W
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from serving.host.parts import compute_alone
 from serving.host.restricted.arrays import inner_objects
 from serving.host.restricted.distrust import Distrusted
 from serving.host.restricted.sound import problem_in_use, problem_of
@@ -21,18 +20,20 @@ _SKIPPED = (str, bytes, bytearray, int, float, complex, bool, type, type(None), 
 
 
 def check_structure(model: Any) -> None:
-    """Raise Distrusted when something inside of `model` cannot be what a library made. Computes only, in one thread.
+    """Raise Distrusted when something inside of `model` cannot be what a library made. Computes only."""
+    _refuse_what_has(problem_of, model)
 
-    Sets what says how many threads to take to one.
+
+def check_answers(model: Any) -> None:
+    """Raise Distrusted when something inside of `model` answers what compiled code does not expect of it.
+
+    Asks it: call it when all else is known to be sound, and nothing in the model takes threads.
     """
-    parts = list(_parts(model))
-    _refuse_what_has(problem_of, parts)
-    compute_alone(model)
-    _refuse_what_has(problem_in_use, parts)
+    _refuse_what_has(problem_in_use, model)
 
 
-def _refuse_what_has(problem: Callable[[Any], str | None], parts: Iterable[Any]) -> None:
-    for part in parts:
+def _refuse_what_has(problem: Callable[[Any], str | None], model: Any) -> None:
+    for part in _parts(model):
         what = problem(part)
         if what is not None:
             raise Distrusted(f"the file holds a {type(part).__name__} that is not sound: {what}; write it anew")

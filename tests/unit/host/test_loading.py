@@ -24,6 +24,7 @@ from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
     BaggingClassifier,
+    GradientBoostingClassifier,
     HistGradientBoostingClassifier,
     RandomForestClassifier,
     VotingClassifier,
@@ -218,6 +219,19 @@ def test_whatever_a_file_raises_is_one_line(blob: Path, error: type[BaseExceptio
 
 def test_no_file_is_refused(tmp_path: Path) -> None:
     assert "FileNotFoundError" in refusal(tmp_path / "nothing")
+
+
+def test_what_a_boosted_model_begins_with_is_asked_last_and_in_one_thread(blob: Path) -> None:
+    rows, labels = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 2
+    first = KNeighborsClassifier(n_jobs=2).fit(rows, labels)
+    model = GradientBoostingClassifier(n_estimators=2, init=first).fit(rows, labels)
+    joblib.dump(model, blob)
+    loaded = load(str(blob), Format.JOBLIB, KNOWN)
+    assert loaded.estimator.init_.n_jobs == 1  # type: ignore[attr-defined]
+    first.fit(rows, np.arange(30) % 3)
+    model.init_ = first
+    joblib.dump(model, blob)
+    assert "what it begins with has other answers" in refusal(blob)
 
 
 def test_vectorizers_that_would_open_files_named_by_requests_are_refused(blob: Path) -> None:

@@ -27,7 +27,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import Bunch
 
 from serving.host.restricted import Distrusted
-from serving.host.restricted.structure import check_structure
+from serving.host.restricted.structure import check_answers, check_structure
 from tests.hostile.states import made_anew
 
 ROWS = np.random.default_rng(0).normal(size=(90, 4))
@@ -473,18 +473,23 @@ LIES: dict[str, tuple[Callable[[], Any], Lie, str]] = {
 }  # fmt: skip
 
 
+def check(model: Any) -> None:
+    check_structure(model)
+    check_answers(model)
+
+
 @pytest.mark.parametrize("name", LIES)
 def test_one_lie_is_refused(name: str) -> None:
     make, lie, said = LIES[name]
     model = make()
-    check_structure(model)
+    check(model)
     lie(model)
     with pytest.raises(Distrusted, match="that is not sound") as caught:
-        check_structure([model])
+        check([model])
     assert said in str(caught.value)
 
 
 def test_a_first_answer_may_come_from_any_estimator_that_fits() -> None:
     made = ensemble.GradientBoostingClassifier(n_estimators=2, init=linear_model.LogisticRegression())
-    check_structure(made.fit(ROWS, LABELS))
-    check_structure(ensemble.GradientBoostingClassifier(n_estimators=2, init="zero").fit(ROWS, LABELS))
+    check(made.fit(ROWS, LABELS))
+    check(ensemble.GradientBoostingClassifier(n_estimators=2, init="zero").fit(ROWS, LABELS))
