@@ -4,8 +4,6 @@ bytes, and anything else in that place for an address.
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -23,8 +21,6 @@ _UNEXPECTED = (
     RecursionError,
     TypeError,
     ValueError,
-    json.JSONDecodeError,
-    struct.error,
 )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from serving.host.restricted.sound.needs import need
+from serving.host.restricted.sound.needs import Unsound, need
 
 # marker of the type, place of the first byte, count
 Numbers = tuple[int, int, int]
@@ -61,7 +61,7 @@ _ID, _PARAM = _key("id"), _key("tree_param") + b"{"
 
 
 class UbjsonReader:
-    """Reads one document from `content`; raises Unsound, IndexError or struct.error for what is none. One use."""
+    """Reads one document from `content`; raises Unsound for what is none. One use."""
 
     def __init__(self, content: bytes | bytearray) -> None:
         self._content = content
@@ -70,7 +70,10 @@ class UbjsonReader:
 
     def read(self) -> Any:
         """Return what the document holds, which must be all there is."""
-        found, end = self._value(0, 0)
+        try:
+            found, end = self._value(0, 0)
+        except (IndexError, struct.error):
+            raise Unsound(_ENDS_EARLY) from None
         need(end == self._size, "something follows after its bytes")
         return found
 

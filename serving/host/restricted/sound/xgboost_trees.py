@@ -98,7 +98,7 @@ class _Learner:
         if name == "gblinear":
             weights = booster["model"]["weights"]
             wanted = (self._features + 1) * self._groups
-            need(self._count(weights, _FLOAT) == wanted, "it does not have a weight for each feature and class")
+            need(self._count(weights, _FLOAT) in (0, wanted), "it does not have a weight for each feature and class")
             return
         forest = booster["gbtree"]["model"] if name == "dart" else booster["model"]
         self._check_forest(forest)
