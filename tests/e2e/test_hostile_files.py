@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.e2e.harness import Server, constant, serving, until, write_version
@@ -15,6 +16,7 @@ from tests.e2e.traffic import Traffic
 from tests.hostile.canary import Canary
 from tests.hostile.corpus import Hostile, corpus
 from tests.hostile.gadgets import gadgets, runs_code
+from tests.hostile.skops_files import array, call, in_dict, node, noted, npy, plain
 
 SAMPLE = {
     "calls os:system": ("alone", "plain"),
@@ -34,6 +36,7 @@ SAMPLE = {
     "two pickles": ("whole", "plain"),
 }
 GADGETS = ("stacks by fit", "writes into an array", "tokenizes by list", "a Bunch in the place of an array")
+SKOPS = "in a skops file"
 AT_ONCE = 25
 
 
@@ -51,12 +54,26 @@ def by_meaning(canary: Canary, names: Sequence[str]) -> list[Hostile]:
     return [chain, *(Hostile(name, "gadget", "plain", dumped(made[name]())) for name in names)]
 
 
+def in_skops(canary: Canary) -> list[Hostile]:
+    """Return skops files that would make a directory, read any memory, end the process, or fill it."""
+    table = array("a.npy")
+    parts = {
+        "calls joblib.memory:Memory": call("joblib.memory.Memory", plain(canary.touched)),
+        "a Bunch with an address": in_dict({"__array_interface__": plain(None)}, "sklearn.utils._bunch.Bunch"),
+        "a tree of too few sizes": call("sklearn.tree._tree.Tree", plain(4), table, plain(5_000_000)),
+        "calls a compiled function": call("sklearn.cluster._kmeans._kmeans_single_lloyd", table, table, table),
+        "a bomb": node("BytesNode", "builtins.bytes", file="a.npy"),
+    }
+    content = {name: npy(np.array([2])) for name in parts} | {"a bomb": bytes(200 << 20)}
+    return [Hostile(name, SKOPS, "deflate", noted(part, a_npy=content[name])) for name, part in parts.items()]
+
+
 def refused(server: Server, cases: Sequence[Hostile], first: int) -> list[Any]:
     """Drop each case as a version of its own, and return what the server says of them once all are refused."""
     for version, case in enumerate(cases, first):
         aside = server.store / "m" / f".{version}.aside"
         aside.mkdir()
-        (aside / "model.joblib").write_bytes(case.raw)
+        (aside / ("model.skops" if case.hidden == SKOPS else "model.joblib")).write_bytes(case.raw)
         aside.rename(server.store / "m" / str(version))
     return [server.wait_state("m", version, "REJECTED", 60) for version in range(first, first + len(cases))]
 
@@ -87,9 +104,9 @@ def assert_nothing_happens(tmp_path: Path, canary: Canary, cases: list[Hostile])
 def test_hostile_files_change_nothing(tmp_path: Path, canary: Canary) -> None:
     cases = [case for case in corpus(canary) if SAMPLE.get(case.family) == (case.hidden, case.compression)]
     assert len(cases) == len(SAMPLE)
-    assert_nothing_happens(tmp_path, canary, [*cases, *by_meaning(canary, GADGETS)])
+    assert_nothing_happens(tmp_path, canary, [*cases, *in_skops(canary), *by_meaning(canary, GADGETS)])
 
 
 @pytest.mark.soak
 def test_no_hostile_file_changes_anything(tmp_path: Path, canary: Canary) -> None:
-    assert_nothing_happens(tmp_path, canary, [*corpus(canary), *by_meaning(canary, list(gadgets()))])
+    assert_nothing_happens(tmp_path, canary, [*corpus(canary), *in_skops(canary), *by_meaning(canary, list(gadgets()))])
