@@ -38,10 +38,8 @@ _SEVERAL = ("multiclass", "multiclassova")
 _CATEGORICAL, _DECISIONS = 1, 16
 _FLOATS = (
     *(b"split_gain", b"threshold", b"leaf_value", b"leaf_weight", b"internal_value", b"internal_weight"),
-    *(b"leaf_const", b"leaf_coeff", b"shrinkage"),
+    *(b"leaf_const", b"shrinkage"),
 )
-# what LightGBM reads in its own way may have other numbers of spaces
-_LOOSE = frozenset({b"leaf_coeff", b"leaf_features"})
 
 
 def check_lightgbm(model: str | bytes) -> None:
@@ -153,8 +151,7 @@ class _Trees:
         need((self._leaves >= 1).all(), "a tree has no leaves")
         need((self._categories >= 0).all(), "num_cat is no number")
         need(((self._is_linear == 0) | (self._is_linear == 1)).all(), "is_linear is no number")
-        numbers = (tree[name] for tree in self._trees for name in _FLOATS if name in tree)
-        need_numbers(b" ".join(numbers))
+        need_numbers(b" ".join(text for tree in self._trees for name in _FLOATS if (text := tree.get(name))))
         self._need_counts(self._trees, b"leaf_value", self._leaves)
         is_split = self._leaves > 1
         split = [self._trees[place] for place in np.flatnonzero(is_split)]
@@ -214,7 +211,9 @@ class _Trees:
         need((counts >= 0).all(), "a formula has fewer features than none")
         features = integers_in(b" ".join(tree[b"leaf_features"].split()))
         total = int(counts.sum())
-        need(len(features) == len(tree[b"leaf_coeff"].split()) == total, "its formulas do not add up")
+        factors = tree[b"leaf_coeff"].split()  # LightGBM writes more spaces here
+        need(len(features) == len(factors) == total, "its formulas do not add up")
+        need_numbers(b" ".join(factors))
         need(((features >= 0) & (features < self._features)).all(), "a formula is of a feature it does not have")
 
 

@@ -27,7 +27,7 @@ _MAY_FOLLOW[_DIGIT, [_DIGIT, _POINT, _EXPONENT, _GAP]] = True
 _MAY_FOLLOW[_SIGN, _DIGIT] = True
 _MAY_FOLLOW[_POINT, _DIGIT] = True
 _MAY_FOLLOW[_EXPONENT, [_DIGIT, _SIGN]] = True
-_MAY_FOLLOW[_GAP, [_DIGIT, _SIGN, _GAP]] = True
+_MAY_FOLLOW[_GAP, [_DIGIT, _SIGN]] = True
 _PAIRS = _MAY_FOLLOW.ravel()
 
 
@@ -52,8 +52,10 @@ def integers_in(text: bytes) -> NDArray[np.int64]:
 
 
 def need_numbers(text: bytes) -> None:
-    """Raise Unsound unless a text is decimal numbers, which spaces part."""
+    """Raise Unsound unless a text is decimal numbers, which one space parts."""
+    if not text:
+        return
     classes = _CLASSES[np.frombuffer(b" " + text + b" ", np.uint8)]
     if _PAIRS[(classes[:-1] << 3) | classes[1:]].all():
         return
-    need(all(map(_NUMBER.fullmatch, text.split())), _NO_NUMBER)
+    need(all(map(_NUMBER.fullmatch, text.split(b" "))), _NO_NUMBER)

@@ -235,6 +235,7 @@ class _Learner:
     def _check_vectors(self, tree: dict[str, Any], left: Places, right: Places) -> None:
         """Look at the leaves of a tree that answers several questions at once: there `right` is where a leaf's are."""
         is_leaf = left == _LEAF
+        need("split_type" in tree, "it does not say in which way it splits")
         weights = self._count(tree["base_weights"], _FLOAT)
         if "leaf_weights" in tree:
             leaves, rest = divmod(self._count(tree["leaf_weights"], _FLOAT), self._groups)

@@ -314,6 +314,9 @@ XGBOOST_LIES: dict[str, tuple[str, Lie, str]] = {
     ),
     "fewer answers": ("several", in_tree("leaf_weights", shorter), "answers of another size"),
     "no answers": ("several", drop(lambda document: model(document)["trees"][0], "leaf_weights"), "before 3.2"),
+    "no kinds of splits": (
+        "several", drop(lambda document: model(document)["trees"][0], "split_type"), "in which way it splits",
+    ),
     "no gains": ("several", drop(lambda document: model(document)["trees"][0], "loss_changes"), "KeyError"),
 }  # fmt: skip
 
@@ -483,6 +486,7 @@ LIGHTGBM_LIES: dict[str, tuple[str, Callable[[str], str], str]] = {
     "a child in the billions": (SPLITS, line("left_child", number(1 << 40)), "numbers is none"),
     "a value that is no number": (SPLITS, line("leaf_value", number("x")), "numbers is none"),
     "a value that is a sign": (SPLITS, line("leaf_value", number("-")), "numbers is none"),
+    "a value that is not there": (SPLITS, line("leaf_value", number("")), "numbers is none"),
     "a gain that is none": (SPLITS, line("split_gain", number("0x")), "numbers is none"),
     "a shrinkage that is none": (SPLITS, line("shrinkage", number("?")), "numbers is none"),
     "a decision beyond": (SPLITS, line("decision_type", number(99)), "in a way that is none"),
