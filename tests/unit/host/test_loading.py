@@ -128,6 +128,15 @@ def test_skops_types_nobody_trusts_are_named_with_the_setting(blob: Path) -> Non
     assert load(str(blob), Format.SKOPS, Trust(skops_trusted=(name, "unrelated.Type"))).name == "Pipeline"
 
 
+def test_skops_files_are_loaded_by_skops_only_where_restrictions_refuse_them(line: Any, blob: Path) -> None:
+    reasons: list[str | None] = []
+    skops.io.dump(line, blob)
+    load(str(blob), Format.SKOPS, ANY, on_read=reasons.append)
+    skops.io.dump(make_pipeline(FunctionTransformer(halve), LogisticRegression()).fit(ROWS, LABELS), blob)
+    assert load(str(blob), Format.SKOPS, ANY, on_read=reasons.append).name == "Pipeline"
+    assert reasons == [None, "it was loaded without restrictions"]
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 NOT_ESTIMATORS = {
