@@ -106,6 +106,11 @@ class Record:
         finally:
             excuse.ended_at = time.perf_counter()
 
+    def last_versions(self) -> set[str]:
+        """Return the versions that gave the last answers, one for each connection that was ever answered."""
+        with self._lock:
+            return {reply.version for reply in self._last.values()}
+
     def verify(self) -> None:
         """Fail when there was no traffic, or anything about it was wrong."""
         assert self.counts, "no traffic at all"

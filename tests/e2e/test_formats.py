@@ -99,9 +99,7 @@ def test_nobody_who_asks_in_a_format_notices_a_swap(server: Server) -> None:
     with asking(server, CSV, record), asking(server, NPY, record), asking(server, ARROW, record):
         for version in range(2, 2 + SWAPS):
             server.drop("m", version, constant(version))
-            server.wait_active("m", version)
-            seen = len(record.replies)
-            until(lambda seen=seen: len(record.replies) > seen + 6, "answers")  # type: ignore[misc]
+            until(lambda version=version: record.last_versions() == {str(version)}, f"answers of version {version}")
     record.verify()
     last = {reply.client: reply.version for reply in record.replies}
     assert last == dict.fromkeys(BODIES, str(1 + SWAPS))

@@ -19,7 +19,8 @@ ANSWER_SECONDS = 60.0  # far beyond any deadline of the server: a request that g
 class Traffic:
     """Sends `rate` requests a second, spread over `connections`, from a thread of its own.
 
-    `rows` in each request; `is_one_shot`: a new connection for each; `pause_seconds` between the halves of a request.
+    The block begins when the first has been answered, or has failed. `rows` in each request; `is_one_shot`: a new
+    connection for each; `pause_seconds` between the halves of a request.
     `url` may change while it runs: connections that are opened from then on go there.
     """
 
@@ -40,8 +41,10 @@ class Traffic:
 
     def __enter__(self) -> Traffic:
         self._is_stopping = False
+        self._has_begun = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="traffic")
         self._thread.start()
+        assert self._has_begun.wait(ANSWER_SECONDS + 10), "the first request never came back"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,6 +75,7 @@ class Traffic:
             else:
                 reply = self._reply(number, sent_at, status, headers, body)
             self.record.add(reply)
+            self._has_begun.set()
             if has_ended and streams is not None:
                 streams[1].close()
                 streams = None
