@@ -15,6 +15,7 @@ def _check_matrix(matrix: Any) -> None:
     kind = type(matrix)
     if matrix.format in ("csr", "csc", "bsr"):
         kind.check_format(matrix, full_check=True)
+        _check_starts(matrix.indptr, len(matrix.indices))
     elif matrix.format == "coo":
         kind._check(matrix)
     elif matrix.format == "dia":
@@ -23,6 +24,12 @@ def _check_matrix(matrix: Any) -> None:
         _check_lists(matrix)
     elif matrix.format == "dok":
         _check_places(matrix)
+
+
+def _check_starts(starts: Any, count: int) -> None:
+    """Look at where rows start: SciPy looks at differences, which turn over where numbers are small enough."""
+    is_ordered = starts[0] == 0 and (starts[1:] >= starts[:-1]).all() and starts[-1] <= count
+    need(is_ordered, "its rows do not start where the one before ends")
 
 
 def _check_lists(matrix: Any) -> None:

@@ -258,6 +258,16 @@ def holder() -> Any:
     return made
 
 
+def sparse_rows() -> Any:
+    made = preprocessing.StandardScaler().fit(ROWS)
+    made.note = sparse.csr_array(np.eye(3))
+    return made
+
+
+def rows_end_before_they_start(model: Any) -> None:
+    model.note.indptr = np.array([0, 1, 2, -(1 << 31)], dtype=np.int32)
+
+
 def splines() -> Any:
     return preprocessing.SplineTransformer(n_knots=3).fit(ROWS)
 
@@ -450,6 +460,7 @@ LIES: dict[str, tuple[Callable[[], Any], Lie, str]] = {
     "a place before the buffer": (
         generating, buffer_is_far, "no number from 0 to 4",
     ),
+    "a start that turns over": (sparse_rows, rows_end_before_they_start, "do not start where"),
     "a place outside": (holder, place_is_outside, "does not have"),
     "knots of whole numbers": (splines, knots_are_whole, "do not fit its degree"),
     "a loss of two classes": (boosted, loss_of_two, "for other answers"),
