@@ -14,21 +14,20 @@ _MOST_DIGITS = 10
 _NO_NUMBER = "one of its numbers is none"
 _NUMBER = re.compile(rb"[+-]?(?:[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|nan|inf)")
 
-# a character by its class, and which class may follow which
-_DIGIT, _SIGN, _POINT, _EXPONENT, _GAP, _OTHER = range(6)
-_CLASSES = np.full(256, _OTHER, np.uint8)
-_CLASSES[list(b"0123456789")] = _DIGIT
-_CLASSES[list(b"+-")] = _SIGN
-_CLASSES[ord(".")] = _POINT
-_CLASSES[ord("e")] = _EXPONENT
-_CLASSES[_SPACE] = _GAP
-_MAY_FOLLOW = np.zeros((8, 8), np.bool_)
-_MAY_FOLLOW[_DIGIT, [_DIGIT, _POINT, _EXPONENT, _GAP]] = True
-_MAY_FOLLOW[_SIGN, _DIGIT] = True
-_MAY_FOLLOW[_POINT, _DIGIT] = True
-_MAY_FOLLOW[_EXPONENT, [_DIGIT, _SIGN]] = True
-_MAY_FOLLOW[_GAP, [_DIGIT, _SIGN]] = True
-_PAIRS = _MAY_FOLLOW.ravel()
+# the classes of characters, a bit for each, and which may follow which
+_DIGIT, _SIGN, _POINT, _EXPONENT, _GAP = 1, 2, 4, 8, 16
+_MEMBERS = ((b"0123456789", _DIGIT), (b"+-", _SIGN), (b".", _POINT), (b"e", _EXPONENT), (b" ", _GAP))
+_FOLLOWERS = {
+    _DIGIT: _DIGIT | _POINT | _EXPONENT | _GAP,
+    _SIGN: _DIGIT,
+    _POINT: _DIGIT,
+    _EXPONENT: _DIGIT | _SIGN,
+    _GAP: _DIGIT | _SIGN,
+}
+_CLASSES, _MAY_FOLLOW = bytearray(256), bytearray(256)
+for _characters, _class in _MEMBERS:
+    for _character in _characters:
+        _CLASSES[_character], _MAY_FOLLOW[_character] = _class, _FOLLOWERS[_class]
 
 
 def integers_in(text: bytes) -> NDArray[np.int64]:
@@ -55,7 +54,8 @@ def need_numbers(text: bytes) -> None:
     """Raise Unsound unless a text is decimal numbers, which one space parts."""
     if not text:
         return
-    classes = _CLASSES[np.frombuffer(b" " + text + b" ", np.uint8)]
-    if _PAIRS[(classes[:-1] << 3) | classes[1:]].all():
+    whole = b" " + text + b" "
+    classes, may_follow = (np.frombuffer(whole.translate(table), np.uint8) for table in (_CLASSES, _MAY_FOLLOW))
+    if (classes[1:] & may_follow[:-1]).all():
         return
     need(all(map(_NUMBER.fullmatch, text.split(b" "))), _NO_NUMBER)

@@ -28,6 +28,9 @@ _OF_NODES = (
     ("left_children", _INT), ("right_children", _INT), ("parents", _INT), ("split_indices", _INDEX),
     ("split_conditions", _FLOAT), ("default_left", _BYTE),
 )  # fmt: skip
+_OF_CATEGORIES = (
+    ("categories_nodes", _INT), ("categories_segments", _LONG), ("categories_sizes", _LONG), ("categories", _INT),
+)  # fmt: skip
 _OF_SCALAR_NODES = ("base_weights", "loss_changes", "sum_hessian")
 _OLD_FORMAT = "it is in a format of XGBoost before 3.1: load it there, and save it as .ubj or .json"
 
@@ -64,6 +67,12 @@ def _integer(parameters: dict[str, Any], name: str, low: int = 0, default: str |
     number = int(str(text))
     need(low <= number < 1 << 32, f"{name} is {number}")
     return number
+
+
+def _sizes(parameters: dict[str, Any]) -> tuple[int, int, int]:
+    """Return how many nodes a tree has, how many of them are deleted, and how many numbers answer."""
+    answers = _integer(parameters, "size_leaf_vector", default="1")
+    return _integer(parameters, "num_nodes", 1), _integer(parameters, "num_deleted"), answers
 
 
 def _groups(learner: dict[str, Any]) -> int:
@@ -128,11 +137,13 @@ class _Learner:
         return int(value[2])
 
     def _counts(self, trees: list[dict[str, Any]], name: str, markers: bytes) -> Places:
-        try:
-            return np.array([self._count(tree[name], markers) for tree in trees], np.int64)
-        except KeyError:
-            need(False, f"a tree has no {name}")
-            raise
+        need(all(name in tree for tree in trees), f"a tree has no {name}")
+        values = [tree[name] for tree in trees]
+        if set(map(type, values)) != {tuple}:
+            return np.array([self._count(value, markers) for value in values], np.int64)
+        found, _, counts = zip(*values, strict=True)  # ten thousand trees are usual
+        need(set(found) <= set(markers), "one of its arrays is of another type")
+        return np.array(counts, np.int64)
 
     def _integers(self, values: list[Any], markers: bytes) -> Places:
         """Return the integers in several arrays of one type, one array behind the other."""
@@ -175,9 +186,8 @@ class _Learner:
 
     def _check_trees(self, trees: list[dict[str, Any]]) -> None:
         parameters = [tree["tree_param"] for tree in trees]
-        nodes = np.array([_integer(each, "num_nodes", 1) for each in parameters], np.int64)
-        deleted = np.array([_integer(each, "num_deleted") for each in parameters], np.int64)
-        width = np.array([_integer(each, "size_leaf_vector", default="1") for each in parameters], np.int64)
+        known = {id(each): _sizes(each) for each in parameters}  # many trees have the same
+        nodes, deleted, width = np.array([known[id(each)] for each in parameters], np.int64).T
         is_vector = width > 1
         need((~is_vector | (width == self._groups)).all(), "a tree has other answers than the model")
         for name, markers in _OF_NODES:
@@ -256,22 +266,15 @@ class _Learner:
         need(np.array_equal(self._counts(trees, "split_type", _BYTE), nodes), "split_type are not as many as nodes")
         splits = self._integers([tree["split_type"] for tree in trees], _BYTE)
         need((splits <= 1).all() and (splits >= 0).all(), "it splits in a way that is none")
-        has = [self._count(tree["categories_nodes"], _INT) for tree in trees]
         starts = first_places(nodes)
+        counts = np.array([self._counts(trees, name, markers) for name, markers in _OF_CATEGORIES])
         expected = np.add.reduceat(splits, starts[:-1])
-        need(np.array_equal(expected, has), "it has categories for other nodes")
-        for place, tree in enumerate(trees):
-            if has[place] or self._count(tree["categories"], _INT):
-                self._check_tree_categories(tree, splits[starts[place] : starts[place + 1]])
-            else:
-                empty = self._count(tree["categories_segments"], _LONG) + self._count(tree["categories_sizes"], _LONG)
-                need(empty == 0, "it has categories for other nodes")
+        need(np.array_equal(expected, counts[0]), "it has categories for other nodes")
+        for place in np.flatnonzero(counts.any(axis=0)):
+            self._check_tree_categories(trees[place], splits[starts[place] : starts[place + 1]])
 
     def _check_tree_categories(self, tree: dict[str, Any], splits: Places) -> None:
-        names = ("categories_nodes", "categories_segments", "categories_sizes", "categories")
-        places, first, sizes, known = (self._few_integers(tree[name]) for name in names)
-        for name, markers in zip(names, (_INT, _LONG, _LONG, _INT), strict=True):
-            self._count(tree[name], markers)
+        places, first, sizes, known = (self._few_integers(tree[name]) for name, _ in _OF_CATEGORIES)
         need(np.array_equal(places, np.flatnonzero(splits)), "it has categories for other nodes")
         ends = first_places(sizes)
         is_right = len(first) == len(sizes) == len(places) and (sizes > 0).all()

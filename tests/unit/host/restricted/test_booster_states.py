@@ -231,7 +231,7 @@ XGBOOST_LIES: dict[str, tuple[str, Lie, str]] = {
     "a split of no kind": (TREES, in_tree("split_type", 7, 0), "in a way that is none"),
     "fewer kinds of splits": (TREES, in_tree("split_type", shorter), "not as many as nodes"),
     "a category where none is": (TREES, in_tree("split_type", 1, 0), "categories for other nodes"),
-    "sizes where no categories are": (TREES, in_tree("categories_sizes", [3]), "categories for other nodes"),
+    "sizes where no categories are": (TREES, in_tree("categories_sizes", [3]), "do not add up"),
     "two trees that are one": (
         TREES, put(lambda document: model(document)["trees"][0], "id", 1), "two trees are one",
     ),
@@ -497,7 +497,7 @@ LIGHTGBM_LIES: dict[str, tuple[str, Callable[[str], str], str]] = {
     "a formula that is not there": (SPLITS, line("is_linear", number(1)), "KeyError"),
     "linear in another way": (SPLITS, line("is_linear", number(2)), "is_linear"),
     "a line twice": (SPLITS, more("num_cat", "num_leaves=5"), "says something twice"),
-    "a line without a value": (SPLITS, more("num_cat", "nothing"), "has no value"),
+    "a line without a value": (SPLITS, more("num_cat", "nothing"), "ValueError"),
     "too many lines": (
         SPLITS, more("num_cat", "\n".join(f"x{each}=1" for each in range(9))), "says something twice",
     ),
