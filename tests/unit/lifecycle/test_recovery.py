@@ -529,6 +529,28 @@ def test_a_file_that_is_damaged_while_the_server_runs_is_replaced_without_losing
     again.close()
 
 
+@pytest.mark.parametrize("has_copy", [True, False])
+def test_a_file_that_is_cut_while_the_server_runs_is_replaced_with_the_next_flush(state: Path, has_copy: bool) -> None:
+    """SQLite notices at the next write, and would at every one after it."""
+    found = started(state)
+    if not has_copy:
+        copy(state).unlink()
+    with main(state).open("r+b") as file:
+        file.truncate(4096)
+    found.note_lone(VersionId("m", "4", "sha256:more"))
+    found.flush()
+    assert "is damaged" in (found.problem or "")
+    found.flush()
+    assert has_every_decision(found)
+    assert found.held is None
+    found.pin("m", "5")
+    found.close()
+    again = started(state)
+    assert (again.pins, again.quarantine, again.held) == ({"m": "5"}, {("m", "2", "sha256:bad")}, None)
+    assert ("m", "sha256:more") in again.lone
+    again.close()
+
+
 def test_only_a_few_damaged_files_are_kept(state: Path) -> None:
     for _ in range(MAX_SET_ASIDE + 3):
         overwrite(main(state))
