@@ -108,8 +108,9 @@ def unsqueeze(operation: Operation) -> Outputs:
     first = operation.tensor(0)
     named = operation.integers(1) if operation.version >= 13 else operation.numbers("axes")
     operation.require(named is not None, "it does not say which axes")
-    rank = first.rank + len(named or ())
-    axes = [operation.axis(axis, rank) for axis in named or ()]
+    listed = [] if named is None else list(named)  # an array of a single 0 counts as false
+    rank = first.rank + len(listed)
+    axes = [operation.axis(axis, rank) for axis in listed]
     operation.require(len(set(axes)) == len(axes), "an axis is named twice")
     lengths = iter(first.shape)
     return [_with_content(first, tuple(ONE if axis in axes else next(lengths) for axis in range(rank)))]
@@ -149,6 +150,8 @@ def split(operation: Operation) -> Outputs:
     axis = operation.axis(operation.number("axis", 0), first.rank)
     length, count = first.shape[axis], operation.outputs
     operation.require(length.is_constant, "it splits an axis that depends on the rows")
+    is_said = "num_outputs" not in operation.attributes or operation.number("num_outputs", 0) == count
+    operation.require(is_said, "it says that it has another number of outputs")  # kernels run over the end of a list
     listed = operation.numbers("split") if operation.version < 13 else None
     if listed is not None:
         parts = listed.tolist()
@@ -189,6 +192,10 @@ def cut(operation: Operation) -> Outputs:
 
 def _length_of_cut(operation: Operation, length: Size, start: int, end: int, step: int) -> Size:
     if length.is_constant:
+        # a kernel takes the first cell then, where numpy and Python take none
+        operation.require(
+            step > 0 or start >= -length.fixed, "it begins before the first cell and goes back from there"
+        )
         return Size(0, len(range(*slice(start, end, step).indices(length.fixed))))
     is_to_the_end = end >= _TO_THE_END
     is_known = step == 1 and start >= 0 and (is_to_the_end or end < 0)

@@ -127,6 +127,18 @@ def summed() -> Any:
     )
 
 
+@bomb
+def hidden_in_a_list_of_sizes() -> Any:
+    """A kernel takes the first of a list that ends before it begins, and reads a size that nobody has counted."""
+    return counted(
+        node("Mul", "n many", "hidden"),
+        node("Slice", "hidden far far zero back", "none"),
+        node("Concat", "none one", "size", axis=0),
+        node("ConstantOfShape", "size", "blob"),
+        constants=(constant("far", [-100]), constant("back", [-1])),
+    )
+
+
 # --- sizes out of values of a request ---------------------------------------------------------------------------------
 
 

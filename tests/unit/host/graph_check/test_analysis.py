@@ -223,6 +223,16 @@ def test_shapes_are_what_onnxruntime_makes_of_them(name: str) -> None:
                 assert [size.for_rows(rows) for size in tensor.sizes] == np.ravel(value).tolist(), output
 
 
+def test_axes_are_attributes_in_older_versions() -> None:
+    """One axis 0 is as much of a list as any other."""
+    nodes = [node("Unsqueeze", "X", "u", axes=[0]), node("Shape", "u", "y")]
+    made = normal_form(model(nodes, width=WIDTH, outputs=("u", "y"), opsets={"": 11}).SerializeToString())
+    known = analyse(made, declared_inputs(signature(WIDTH), made)).outputs
+    shape, sizes = open_session(made.SerializeToString()).run(["u", "y"], {"X": np.zeros((5, WIDTH))})
+    assert tuple(size.for_rows(5) for size in known["u"].shape) == np.shape(shape)
+    assert [size.for_rows(5) for size in known["y"].sizes or ()] == sizes.tolist()
+
+
 REFUSED: dict[str, Case] = {
     "rows that are a constant number": case(node("Add", "X row", "y"), row=[[1.0], [2.0]]),
     "cells that do not divide": case(node("Reshape", "X shape", "y"), shape=[-1, 2]),
@@ -239,6 +249,7 @@ REFUSED: dict[str, Case] = {
     "the largest of all rows": case(node("TopK", "X k", "y z", axis=0), k=[1]),
     "a part that depends on the rows": case(node("Slice", "X start end axis", "y"), start=[0], end=[5], axis=[0]),
     "nothing at all": case(node("Slice", "X start end axis", "y"), start=[2], end=[2], axis=[1]),
+    "parts that it does not name": case(node("Split", "X", "y", axis=1, num_outputs=2)),
     "no rows of one row": case(node("Slice", "X start end axis", "y"), start=[1], end=[1 << 62], axis=[0]),
     "a negative margin": case(node("Pad", "X pads", "y"), pads=[0, -1, 0, 0]),
     "a mirrored margin": case(node("Pad", "X pads", "y", mode="reflect"), pads=[0, 1, 0, 1]),
