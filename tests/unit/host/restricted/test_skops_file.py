@@ -441,13 +441,11 @@ def test_objects_do_not_nest_without_end(tmp_path: Path, refusal: Callable[[byte
     assert f"nests objects more than {MOST_NODES_DEEP} times" in refusal(whole(in_list(deep)))
 
 
+@pytest.mark.parametrize("value", [None, 1, []])
 @pytest.mark.parametrize("part", ["__loader__", "__class__", "__module__", "content", "key_types"])
-@pytest.mark.parametrize("value", [None, 1, [], {}, "text"])
-def test_parts_of_another_form_are_refused(part: str, value: Any, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(whole({**in_dict({"a": plain(1)}, SCALER), part: value}))
-    with pytest.raises((Distrusted, KeyError, TypeError, ValueError)):
-        load_skops(str(path))
+def test_parts_of_another_form_are_refused(part: str, value: Any, refusal: Callable[[bytes], str]) -> None:
+    said = refusal(whole({**in_dict({"a": plain(1)}, SCALER), part: value}))
+    assert f"schema.json has '{part}' in another form than skops writes it" in said
 
 
 def test_json_that_is_no_json_is_damage(tmp_path: Path) -> None:
