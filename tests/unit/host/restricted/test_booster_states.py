@@ -26,6 +26,8 @@ from serving.host.boosters import load_native
 from serving.host.model import LoadRefused
 from serving.host.restricted import Distrusted, load_restricted
 from serving.host.restricted.sound.booster_states import problem_of_state
+from serving.host.restricted.sound.needs import Unsound
+from serving.host.restricted.sound.tree_walks import count_reached
 from tests.hostile.boosters import resized
 from tests.sound.composed import boosters
 
@@ -317,6 +319,19 @@ XGBOOST_LIES: dict[str, tuple[str, Lie, str]] = {
     "no kinds of splits": (
         "several", drop(lambda document: model(document)["trees"][0], "split_type"), "in which way it splits",
     ),
+    "fewer gains": ("several", in_tree("loss_changes", shorter), "not as many as nodes"),
+    "an objective without a name": (
+        TREES, put(lambda document: learner(document)["objective"], "name", 5), "its objective has no name",
+    ),
+    "trees by name": (TREES, put(model, "trees", {}), "no list of trees"),
+    "an encoding by name": ("cities", put(encoding, "enc", {}), "no list"),
+    "an order of nothing": (TREES, put(encoding, "sorted_idx", [0]), "has no columns"),
+    "categories of no type": (
+        "cities", put(lambda document: encoding(document)["enc"], 1, {"values": [], "type": "x"}), "has no type",
+    ),
+    "letters of no name": (
+        "cities", put(lambda document: encoding(document)["enc"], 1, {"values": [7], "offsets": []}), "not add up",
+    ),
     "no gains": ("several", drop(lambda document: model(document)["trees"][0], "loss_changes"), "KeyError"),
 }  # fmt: skip
 
@@ -334,6 +349,22 @@ def test_one_lie_about_a_tree_of_xgboost_is_refused(name: str) -> None:
     assert said in problem(xgboost.Booster, {"handle": bytearray(json.dumps(document).encode())})
 
 
+def test_a_shared_node_is_not_walked_again_and_again() -> None:
+    left = np.array([1, 2, 3, -1])
+    with pytest.raises(Unsound, match="two parents"):
+        count_reached(left, left, np.array([0]))
+
+
+def test_leaves_of_several_answers_were_elsewhere_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xgboost, "__version__", "3.1.3")
+    document = json.loads(saved("several"))
+    for tree in model(document)["trees"]:
+        del tree["leaf_weights"]
+    assert problem(xgboost.Booster, {"handle": bytearray(json.dumps(document).encode())}) == ""
+    in_tree("base_weights", shorter)(document)
+    assert "answers of another size" in problem(xgboost.Booster, {"handle": bytearray(json.dumps(document).encode())})
+
+
 def test_a_pruned_tree_has_deleted_nodes() -> None:
     trees = model(json.loads(saved("pruned")))["trees"]
     assert int(trees[0]["tree_param"]["num_deleted"]) > 0
@@ -341,6 +372,7 @@ def test_a_pruned_tree_has_deleted_nodes() -> None:
 
 LONG = struct.Struct(">q")
 SOUND = bytes(boosted().__getstate__()["handle"])
+MODEL = json.loads(bytes(boosted().save_raw("json")))
 
 
 def patched(old: bytes, new: bytes) -> bytes:
@@ -377,7 +409,9 @@ BYTES: dict[str, tuple[Any, str]] = {
     "a deep text": (b'{"Model":' + b"[" * 100_000, "RecursionError"),
     "a text with a part twice": (b'{"Model": {}, "Model": {}}', "one of its parts twice"),
     "a text with spelled characters": (b'{"Model": {}, "M\\u006fdel": {}}', "spells characters"),
-    "options alone": (b'{"learner": {}, "Config": {}}', "do not fit together"),
+    "options beside a bare model": (json.dumps({**MODEL, "Config": {}}).encode(), "options but no model"),
+    "a text that ends beyond": (b"{L" + LONG.pack(1) + b"aSL" + LONG.pack(20) + b"b" * 12, "its bytes end early"),
+    "numbers that end beyond": (b"{L" + LONG.pack(1) + b"a[$L#L" + LONG.pack(9) + b"b" * 12, "its bytes end early"),
     "a binary model": (b"binf" + bytes(200), "a format of XGBoost before 3.1"),
     "a binary snapshot": (b"CONFIG-offset:" + bytes(200), "a format of XGBoost before 3.1"),
     "nothing": (b"", "no model"),
@@ -492,6 +526,9 @@ LIGHTGBM_LIES: dict[str, tuple[str, Callable[[str], str], str]] = {
     "a decision beyond": (SPLITS, line("decision_type", number(99)), "in a way that is none"),
     "a category where none is": (SPLITS, line("decision_type", number(1)), "categories it does not have"),
     "no categories": (SPLITS, line("num_cat", number(2)), "KeyError"),
+    "fewer categories than none": (SPLITS, line("num_cat", number(-1)), "num_cat is no number"),
+    "leaves twice": (SPLITS, line("num_leaves", number("5 5")), "num_leaves is no number"),
+    "a line without a name": (SPLITS, swap("num_class=1", "num_class=1\n="), "has no name"),
     "no children": (SPLITS, without("left_child"), "KeyError"),
     "no values": (SPLITS, without("leaf_value"), "KeyError"),
     "a formula that is not there": (SPLITS, line("is_linear", number(1)), "KeyError"),
