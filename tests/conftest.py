@@ -14,6 +14,34 @@ from tests.e2e.harness import Server, constant, serving, write_version
 # Tests fork; gRPC's own code would run in each child, start threads and end it where it may not.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
+# A worker takes file after file in this order; what takes longest comes first, so that none is left with it at the end.
+LONGEST = (
+    "e2e/test_faults_killed.py",
+    "e2e/test_process.py",
+    "unit/test_cli.py",
+    "unit/host/sandbox/test_audit.py",
+    "e2e/test_restarts.py",
+    "e2e/test_forged_frames.py",
+    "e2e/test_watching.py",
+    "e2e/test_graph_checks.py",
+    "e2e/test_faults_stopped.py",
+    "e2e/test_fuzz_http.py",
+    "e2e/test_swaps.py",
+    "unit/host/restricted/test_states.py",
+    "unit/host/restricted/test_meaning.py",
+    "unit/host/test_zygote.py",
+    "unit/host/test_sandbox.py",
+    "unit/host/test_client.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files; the order within a file stays."""
+    tests = Path(__file__).parent
+    places = {tests / file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
+
+
 # Without this, a logged traceback shows every local variable of every frame: seconds for one of the framework's.
 structlog.configure(
     processors=[

@@ -199,7 +199,6 @@ def test_a_graph_that_a_host_forges_never_runs_in_the_server(server: Server, nam
 
 WIDE = np.random.default_rng(0).normal(size=(3000, 10))
 TURNS = {"SERVING_SERVER__MAX_QUEUE": "12", "SERVING_SERVER__PREDICT_SECONDS": "300"}
-HEAVY = RandomForestRegressor(60, random_state=0).fit(WIDE, WIDE[:, 0] * WIDE[:, 1])
 LIGHT = LinearRegression().fit(WIDE, WIDE[:, 0])
 ROWS = np.resize(WIDE, (60_000, 10))
 
@@ -219,7 +218,8 @@ def post(server: Server, name: str, body: bytes) -> httpx.Response:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of a heavy and of a light compiled model, where few requests may wait for one model."""
     with serving(tmp_path_factory.mktemp("turns"), **TURNS) as running:
-        for name, estimator in (("heavy", HEAVY), ("light", LIGHT)):
+        heavy = RandomForestRegressor(20, random_state=0).fit(WIDE, WIDE[:, 0] * WIDE[:, 1])
+        for name, estimator in (("heavy", heavy), ("light", LIGHT)):
             running.drop(name, 1, estimator)
             running.wait_active(name, 1)
             assert running.version(name, 1)["engine"] == "onnx"
