@@ -192,10 +192,9 @@ def cut(operation: Operation) -> Outputs:
 
 def _length_of_cut(operation: Operation, length: Size, start: int, end: int, step: int) -> Size:
     if length.is_constant:
-        # a kernel takes the first cell then, where numpy and Python take none
-        operation.require(
-            step > 0 or start >= -length.fixed, "it begins before the first cell and goes back from there"
-        )
+        # numpy and Python take no cell there, a kernel takes the first one, or all up to it
+        is_usual = step > 0 or (start >= -length.fixed and end < _TO_THE_END)
+        operation.require(is_usual, "it goes back from before the first cell, or to beyond the last one")
         return Size(0, len(range(*slice(start, end, step).indices(length.fixed))))
     is_to_the_end = end >= _TO_THE_END
     is_known = step == 1 and start >= 0 and (is_to_the_end or end < 0)

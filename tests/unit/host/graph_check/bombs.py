@@ -127,16 +127,25 @@ def summed() -> Any:
     )
 
 
-@bomb
-def hidden_in_a_list_of_sizes() -> Any:
-    """A kernel takes the first of a list that ends before it begins, and reads a size that nobody has counted."""
+def hidden(start: int, end: int) -> Any:
+    """Return a model where a part of a list that is said to be empty holds a size that nothing has counted."""
     return counted(
         node("Mul", "n many", "hidden"),
-        node("Slice", "hidden far far zero back", "none"),
+        node("Slice", "hidden start end zero back", "none"),
         node("Concat", "none one", "size", axis=0),
         node("ConstantOfShape", "size", "blob"),
-        constants=(constant("far", [-100]), constant("back", [-1])),
+        constants=(constant("start", [start]), constant("end", [end]), constant("back", [-1])),
     )
+
+
+@bomb
+def back_from_before_the_first() -> Any:
+    return hidden(start=-2, end=-100)
+
+
+@bomb
+def back_to_beyond_the_last() -> Any:
+    return hidden(start=0, end=(1 << 63) - 1)
 
 
 # --- sizes out of values of a request ---------------------------------------------------------------------------------
