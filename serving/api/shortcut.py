@@ -15,6 +15,9 @@ from serving.api.origins import ORIGIN, SITE
 from serving.api.paths import prediction_of
 
 MOST_PATHS = 4096
+MOST_PATH_CHARACTERS = (
+    512  # a path is as long as a client likes, and kept: two names of 100 and what is around them fit
+)
 
 _ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
@@ -76,10 +79,12 @@ class Shortcut:
         return head % (written.media_type, len(body), *names, more, self._ids.of(headers)), body
 
     def _remember(self, path: str) -> tuple[Endpoint, dict[str, str]] | None:
-        if len(self._calls) >= MOST_PATHS:
-            self._calls.clear()
         found = prediction_of(path)
-        call = self._calls[path] = None if found is None else (self._endpoints[found[0]], found[1])
+        call = None if found is None else (self._endpoints[found[0]], found[1])
+        if len(path) <= MOST_PATH_CHARACTERS:
+            if len(self._calls) >= MOST_PATHS:
+                self._calls.clear()
+            self._calls[path] = call
         return call
 
     def _adopt(self) -> None:

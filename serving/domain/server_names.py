@@ -14,7 +14,7 @@ from serving.domain.errors import Misdirected
 
 ANY = "*"
 LOCALHOST = "localhost"
-MAX_SEEN = 256
+MAX_SEEN, MAX_SEEN_BYTES = 256, 512
 
 # RFC 9110, 7.2, and RFC 3986, 3.2.2; but without the comma, which no name has and a list of names would
 _HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._~%!$&'()*+;=-]+))(?::[0-9]{0,5})?")
@@ -43,6 +43,8 @@ class ServerNames:
             raise Misdirected(
                 f"this server does not answer to '{shown}'; if it should, add \"{shown}\" to server.hosts"
             )
+        if len(header) > MAX_SEEN_BYTES:
+            return
         if len(self.seen) >= MAX_SEEN:
             self.seen.clear()
         self.seen.add(header)

@@ -113,4 +113,7 @@ def test_clients_cannot_make_it_remember_without_end(monkeypatch: pytest.MonkeyP
     for number in range(20):
         respond.respond(f"/models/m{number}/predict", JSON, ROW)
     assert len(respond._calls) <= 3
+    respond._calls.clear()
+    respond.respond(f"/models/{'m' * 30_000}/predict", JSON, ROW)
+    assert not respond._calls
     assert respond.respond(PATH, JSON, ROW) is not None

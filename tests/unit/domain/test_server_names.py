@@ -80,6 +80,9 @@ def test_what_is_remembered_is_bounded_and_only_what_was_right() -> None:
     for number in range(3 * MAX_SEEN):
         names.check(b"name%d" % number)
     assert 0 < len(names.seen) <= MAX_SEEN
+    names.seen.clear()
+    names.check(b"a" * 30_000)
+    assert not names.seen
     strict = ServerNames((), "127.0.0.1")
     with pytest.raises(Misdirected):
         strict.check(b"evil.example")
