@@ -24,7 +24,8 @@ REQUEST_ID: ContextVar[str | None] = ContextVar("serving_request_id", default=No
 
 FIRST_KEYS = ("timestamp", "level", "logger", "event")
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# what ends a line, steers a terminal, turns the direction of writing or cannot be seen
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 _Event = MutableMapping[str, Any]
 
 
@@ -94,7 +95,8 @@ def _json_processors() -> list[Processor]:
 def _to_json(event: Any, **_: Any) -> str:
     event = {key: event[key] for key in FIRST_KEYS if key in event} | event
     try:
-        return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+        text = orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+        return _CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text)  # the same text to whoever parses it
     except orjson.JSONEncodeError:  # a lone surrogate, or an integer beyond 64 bits: a log line is never lost for that
         return orjson.dumps({key: _on_one_line_text(repr(value)) for key, value in event.items()}).decode()
 

@@ -73,6 +73,17 @@ def test_a_name_from_outside_can_neither_forge_a_line_nor_colour_a_terminal() ->
     assert "forged line" in out.getvalue()
 
 
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_no_line_holds_what_steers_a_terminal_or_turns_the_writing(form: Any) -> None:
+    path = "/a\x7f\x9b31m\u202egnp.exe\u2066\u200b\ufeff"
+    log, out = lines_of(LogSettings(format=form))
+    log.info("request", path=path)
+    line = out.getvalue().removesuffix("\n")
+    assert line.isprintable()
+    if form == "json":
+        assert orjson.loads(line)["path"] == path
+
+
 def test_auto_is_console_on_a_terminal_and_json_elsewhere_and_only_a_terminal_has_colours() -> None:
     log, out = lines_of(LogSettings(format="auto"), Terminal())
     log.info("hello")
