@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import mmap
 import os
 import shutil
@@ -120,11 +121,17 @@ def make_channel() -> tuple[socket.socket, mmap.mmap, tuple[int, int]]:
 
 
 def _shared_memory() -> int:
-    """Return a descriptor of `ARENA_BYTES` of anonymous shared memory; pages are taken only when touched."""
+    """Return a descriptor of `ARENA_BYTES` of anonymous shared memory; pages are taken only when touched.
+
+    Its size is sealed where the system can do that: a host that made it smaller would end the server, which touches
+    what is not there any more.
+    """
     if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("serving-arena", os.MFD_CLOEXEC)
-    else:
-        with tempfile.TemporaryFile() as file:
-            fd = os.dup(file.fileno())
+        fd = os.memfd_create("serving-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(fd, ARENA_BYTES)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+        return fd
+    with tempfile.TemporaryFile() as file:
+        fd = os.dup(file.fileno())
     os.ftruncate(fd, ARENA_BYTES)
     return fd

@@ -143,6 +143,15 @@ def test_neighbours_of_a_forged_answer_are_answered(server: Server) -> None:
         assert {future.result().status_code for future in good} == {200}
 
 
+def test_a_host_cannot_take_shared_memory_away_from_the_server(server: Server) -> None:
+    """The server reads a host's last words from there, when it has ended: where there were none, it would end too."""
+    server.drop("shrinker", 1, forger.Shrinker(1.0).fit([[0.0, 0.0]]))
+    server.wait_active("shrinker", 1)
+    with unharmed(server):
+        assert server.predict("shrinker", [[forger.ASKED, 0.0]]).status_code == 503
+        assert until(lambda: server.predict("shrinker").status_code == 200, "the model answering again")
+
+
 def test_a_host_that_talks_as_soon_as_it_is_there_is_brought_less_and_less_often(server: Server) -> None:
     """Nobody asks it anything: it must not keep a core busy for all that."""
     server.drop("babbler", 1, forger.Babbler().fit([[0.0, 0.0]]))

@@ -5,6 +5,7 @@ Everything here is what arbitrary code in a host can do: find the socket among i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -193,3 +194,15 @@ class KillsItself(Constant):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         os.kill(os.getpid(), 9)
+
+
+class Shrinker(Constant):
+    """Makes the memory that its host shares with the server as small as it can and ends, when it is asked."""
+
+    def predict(self, X: Any) -> Any:
+        if float(np.asarray(X)[0, 0]) == ASKED:
+            for descriptor in range(3, 64):
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, 0)
+            os._exit(7)
+        return super().predict(X)
