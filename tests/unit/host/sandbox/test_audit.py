@@ -172,15 +172,26 @@ def assert_none_was_ended(endings: dict[str, tuple[int, str]]) -> None:
     assert sum(status == 0 for status, _ in endings.values()) > len(endings) / 2
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_no_sound_model_is_ended_while_it_answers(tmp_path: Path) -> None:
-    assert_none_was_ended(ended([*every_kind(), *boosters()], tmp_path, "answer"))
+@pytest.fixture(scope="module")
+def kinds() -> list[Fitted]:
+    return list(every_kind())
+
+
+@pytest.fixture(scope="module")
+def boosted() -> list[Fitted]:
+    return list(boosters())
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_no_sound_model_is_ended_while_it_is_compiled(tmp_path: Path) -> None:
-    chosen = [each for place, each in enumerate(every_kind()) if place % 8 == 0]
-    assert_none_was_ended(ended([*chosen, *list(boosters())[::8]], tmp_path, "compile"))
+def test_no_sound_model_is_ended_while_it_answers(kinds: list[Fitted], boosted: list[Fitted], tmp_path: Path) -> None:
+    assert_none_was_ended(ended([*kinds, *boosted], tmp_path, "answer"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_sound_model_is_ended_while_it_is_compiled(
+    kinds: list[Fitted], boosted: list[Fitted], tmp_path: Path
+) -> None:
+    assert_none_was_ended(ended([*kinds[::8], *boosted[::8]], tmp_path, "compile"))
 
 
 @pytest.mark.soak
