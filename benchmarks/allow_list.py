@@ -26,6 +26,7 @@ from sklearn.utils import all_estimators
 from benchmarks import run
 from benchmarks.attribute_list import AttributeRecorder
 from serving.host.restricted.allowed import current_name
+from serving.host.restricted.unused import METHOD, is_unused_class, stand_in
 from tests.sound import every_model, own_attributes
 
 PROTOCOLS = (2, 3, 4, 5)
@@ -55,18 +56,27 @@ class Recorder(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
         self.names: dict[int, str] = {}
 
     def find_class(self, module: str, name: str) -> Any:
+        asked = current_name(module, name, self.proto)
+        instead = stand_in(asked)
+        if instead is not None:
+            return instead
         found = super().find_class(module, name)
-        full = ".".join(current_name(module, name, self.proto))
+        full = ".".join(asked)
         self.values.add(full)
         self.names[id(found)] = full
         return found
 
     def load_newobj(self) -> None:
-        self.created.add(self.names[id(self.stack[-2])])
+        if not is_unused_class(self.stack[-2]):
+            self.created.add(self.names[id(self.stack[-2])])
         super().load_newobj()
 
     def load_reduce(self) -> None:
         arguments, function = self.stack[-1], self.stack[-2]
+        if function is stand_in(METHOD):
+            self.stack.pop()
+            self.stack[-1] = arguments[0]
+            return
         classes = {self.names[id(value)] for value in arguments if id(value) in self.names}
         self.called.setdefault(self.names[id(function)], set()).update(classes)
         super().load_reduce()

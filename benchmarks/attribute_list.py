@@ -24,6 +24,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import _param_validation as constraints
 
 from serving.host.restricted.schema import INERT, NATIVE
+from serving.host.restricted.unused import Unused
 
 # attributes whose texts are names of the owner's: of features, classes, categories, steps, words
 NAMES = frozenset(
@@ -203,6 +204,9 @@ def _functions() -> tuple[type, ...]:
     return (type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, *dispatchers)
 
 
+_INERT = (str, bytes, int, float, np.generic, np.dtype, Unused)
+
+
 class AttributeRecorder:
     """Notes what is in the attributes of models; `document` is the part of the list made of it."""
 
@@ -218,7 +222,7 @@ class AttributeRecorder:
         waiting = [model]
         while waiting:
             found = waiting.pop()
-            if id(found) in seen or isinstance(found, (str, bytes, int, float, np.generic, np.dtype, *_functions())):
+            if id(found) in seen or isinstance(found, (*_INERT, *_functions())):
                 continue
             seen[id(found)] = found
             if isinstance(found, np.ndarray):
@@ -244,6 +248,8 @@ class AttributeRecorder:
 
     def _words(self, value: Any, words: set[str], seen: set[int]) -> None:
         """Add what `value` and everything in it is called."""
+        if isinstance(value, Unused):
+            return
         word = self._word(value)
         if word:
             words.add(word)
