@@ -27,7 +27,7 @@ class Taken:
     """What one run takes: bytes, cells that may hold a text of the request, and nodes of trees that a row visits.
 
     `longest_text` is the longest text the graph itself holds, in bytes; it is counted into `memory` for each text.
-    `outputs` are the tensors that come out, by their names.
+    `outputs` are the tensors that come out, by their names; `tensors` are all there are.
     """
 
     memory: Size
@@ -35,6 +35,7 @@ class Taken:
     longest_text: int
     steps: int
     outputs: dict[str, AbstractTensor]
+    tensors: dict[str, AbstractTensor]
 
 
 def analyse(model: Any, inputs: Mapping[str, AbstractTensor]) -> Taken:
@@ -56,7 +57,7 @@ def analyse(model: Any, inputs: Mapping[str, AbstractTensor]) -> Taken:
         outputs[each.name] = known[each.name]
     longest = _longest_text(graph)
     memory = walk.memory + walk.scratch + walk.texts.scaled(longest)
-    return Taken(memory, walk.texts, longest, walk.steps, outputs)
+    return Taken(memory, walk.texts, longest, walk.steps, outputs, known)
 
 
 class _Walk:

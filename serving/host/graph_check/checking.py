@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from serving.domain.compiled import MOST_ROWS, PIECE_BYTES, Graph, Guard, RunBounds
@@ -13,6 +13,7 @@ from serving.host.graph_check.declared import answer_bytes, declare_outputs, dec
 from serving.host.graph_check.normal_form import normal_form
 
 if TYPE_CHECKING:
+    from serving.host.graph_check.operation import AbstractTensor
     from serving.host.graph_check.sizes import Size
 
 
@@ -24,11 +25,14 @@ class Checked(NamedTuple):
 
 
 class Bounded(NamedTuple):
-    """The same before anything has run: `steps` is how many nodes of trees one row may visit."""
+    """The same before anything has run: `steps` is how many nodes of trees one row may visit, `tensors` what is known
+    of each graph's tensors, by their names.
+    """
 
     graphs: tuple[Graph, ...]
     bounds: RunBounds
     steps: int
+    tensors: tuple[Mapping[str, AbstractTensor], ...]
 
 
 def check(graphs: Sequence[Graph], signature: Signature, guard: Guard, most_rows: int) -> Checked:
@@ -39,7 +43,9 @@ def check(graphs: Sequence[Graph], signature: Signature, guard: Guard, most_rows
     from serving.host.graph_check.trial import Trial  # noqa: PLC0415  (onnxruntime starts a thread)
 
     bounded = bound(graphs, signature, most_rows)
-    measured = Trial(bounded.graphs, signature, guard).measure(bounded.bounds, bounded.steps)
+    trial = Trial(bounded.graphs, signature, guard)
+    trial.compare(bounded.graphs, bounded.tensors)
+    measured = trial.measure(bounded.bounds, bounded.steps)
     return Checked(bounded.graphs, measured)
 
 
@@ -79,7 +85,8 @@ def _bound(graphs: Sequence[Graph], signature: Signature, most_rows: int) -> Bou
         size = f"{taken_by_all.bytes_of(1) >> 20} MB"
         raise GraphRefused(f"a run of one row could take {size}, at most {PIECE_BYTES >> 20} MB are given to it")
     bounds = taken_by_all.model_copy(update={"rows": rows})
-    return Bounded(tuple(models), bounds, max(taken.steps for taken in every))
+    steps, tensors = max(taken.steps for taken in every), tuple(taken.tensors for taken in every)
+    return Bounded(tuple(models), bounds, steps, tensors)
 
 
 def _sizes(what: str, sizes: Sequence[Size]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import mmap
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from serving.domain.compiled import PIECE_SECONDS, Graph, Guard, RunBounds
 from serving.domain.errors import GraphRefused, ModelFailed
 from serving.domain.signature import Dtype, Feature, Method, Signature
 from serving.graph import GraphSession
+from serving.host.graph_check import shape_trial
+from serving.host.graph_check.operation import AbstractTensor
 
 SLACK_BYTES = 32 << 20  # what allocators keep
 FEATURE_BYTES = 128  # a cell of the rows that are tried, as numbers or text, with the copies of making it
@@ -48,6 +50,12 @@ class Trial:
             self._sessions = [GraphSession(graph) for graph in graphs]
         except ModelFailed as error:
             raise GraphRefused(str(error)) from None
+
+    def compare(self, graphs: Sequence[Graph], tensors: Sequence[Mapping[str, AbstractTensor]]) -> None:
+        """Hold what is known of each graph's tensors against few rows; raises GraphRefused where it is not so."""
+        batches = [self._maker.rows(rows, 1.0) for rows in shape_trial.FEW_ROWS]
+        for graph, known in zip(graphs, tensors, strict=True):
+            shape_trial.compare_shapes(graph, known, batches)
 
     def measure(self, bounds: RunBounds, steps: int) -> RunBounds:
         """Return the bounds with the rows that were run at once and the times that were measured.

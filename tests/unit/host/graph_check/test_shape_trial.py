@@ -1,0 +1,42 @@
+"""What is known of tensors, held against what they are: a rule that is wrong about its kernel ends in a refusal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from serving.domain.compiled import Guard
+from serving.domain.errors import GraphRefused
+from serving.host.graph_check.checking import bound, check
+from serving.host.graph_check.operation import RULES, AbstractTensor, Operation, known_sizes
+from serving.host.graph_check.sizes import ONE
+from tests.unit.host.graph_check.graphs import graph_of, model, node, signature
+
+
+def counted(kind: str) -> Any:
+    """Return a graph where one node stands between the shape of the rows and a blob of that shape."""
+    nodes = [
+        node("Shape", "X", "rows"),
+        node(kind, "rows", "size"),
+        node("ConstantOfShape", "size", "blob"),
+        node("Neg", "X", "y"),
+    ]
+    return graph_of(model(nodes))
+
+
+def hide_sizes(operation: Operation) -> list[AbstractTensor]:
+    return [known_sizes([ONE, ONE])]
+
+
+def lose_an_axis(operation: Operation) -> list[AbstractTensor]:
+    return [AbstractTensor(operation.tensor(0).dtype, (ONE,), sizes=(ONE,))]
+
+
+@pytest.mark.parametrize("rule", [hide_sizes, lose_an_axis])
+def test_a_rule_that_is_wrong_lets_nothing_through(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check([counted("Identity")], signature(), Guard(), most_rows=100).bounds.rows
+    monkeypatch.setitem(RULES, ("", "Identity"), rule)
+    bound([counted("Identity")], signature())  # by its shapes there is nothing wrong with it
+    with pytest.raises(GraphRefused, match="Identity: it makes something else of"):
+        check([counted("Identity")], signature(), Guard(), most_rows=100)
