@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import mmap
 import os
-import shutil
 import signal
 import socket
 import tempfile
@@ -19,6 +18,7 @@ import structlog
 
 from serving.domain.last_words import ENDED_ITSELF, read_last_words
 from serving.host.protocol import ARENA_BYTES
+from serving.host.removal import remove_tree
 
 Channels = tuple[tuple[socket.socket, mmap.mmap], ...]
 
@@ -110,7 +110,7 @@ def remove_scratch(path: str | None) -> None:
     try:
         os.rmdir(path)
     except OSError:
-        threading.Thread(target=shutil.rmtree, args=(path,), kwargs={"ignore_errors": True}, daemon=True).start()
+        threading.Thread(target=remove_tree, args=(path,), daemon=True).start()
 
 
 def make_channel() -> tuple[socket.socket, mmap.mmap, tuple[int, int]]:

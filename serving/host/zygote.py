@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import structlog
 
 from serving.domain.errors import HostFailed
 from serving.host.host_process import HostProcess
+from serving.host.removal import remove_tree
 from serving.host.zygote_process import ZygoteGone, ZygoteHung, ZygoteProcess
 
 ATTEMPTS = 3
@@ -39,7 +39,7 @@ class Zygote:
 
     def start(self) -> None:
         """Begin importing in the zygote; returns at once. `spawn` waits for the end of it."""
-        shutil.rmtree(self._scratch, ignore_errors=True)  # what killed servers left
+        remove_tree(self._scratch)  # what killed servers left
         self._running()
 
     def spawn(self, replicas: int = 1) -> HostProcess:

@@ -160,6 +160,29 @@ def test_what_killed_servers_left_is_removed_at_the_start(tmp_path: Path) -> Non
     zygote.stop()
 
 
+def test_no_scratch_directory_is_too_deep_to_be_removed(tmp_path: Path) -> None:
+    """A host that has left one must not keep the server from starting, nor its disk."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "file").touch()
+    host = tmp_path / "scratch" / "host-abandoned"
+    host.mkdir(parents=True)
+    (host / "link").symlink_to(elsewhere)
+    (host / "empty").mkdir()
+    inside = os.open(host, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("deeper", dir_fd=inside)
+        inside, above = os.open("deeper", os.O_RDONLY, dir_fd=inside), inside
+        os.close(above)
+    os.close(os.open("file", os.O_CREAT, dir_fd=inside))
+    os.close(inside)
+    zygote = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
+    zygote.start()
+    assert not host.exists()
+    assert (elsewhere / "file").exists()
+    zygote.stop()
+
+
 def test_a_stopped_zygote_starts_nothing(tmp_path: Path) -> None:
     zygote = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
     zygote.stop()

@@ -1,0 +1,48 @@
+"""Directories that a model has written into, removed whatever is in them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import secrets
+import stat
+
+
+def remove_tree(root: str) -> None:
+    """Remove a directory with all there is in it; what cannot be removed stays. Blocks; follows no links.
+
+    A model may have made directories as deep as it liked, and a recursion has an end. So those in a directory are moved
+    to `root` before it is removed, one level after another. Nothing else may write there any more.
+    """
+    names = (
+        os.path.join(root, f"{prefix}-{number}") for prefix in [secrets.token_hex(8)] for number in itertools.count()
+    )
+    left = [root]
+    while left:
+        directory = left.pop()
+        for entry in _entries(directory):
+            with contextlib.suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    name = next(names)
+                    os.chmod(entry.path, stat.S_IRWXU)  # it may have been made so that nothing can be moved or listed
+                    os.rename(entry.path, name)
+                    left.append(name)
+                else:
+                    os.unlink(entry.path)
+        if directory != root:
+            _remove(directory)
+    _remove(root)
+
+
+def _entries(directory: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as found:
+            return list(found)
+    except OSError:
+        return []
+
+
+def _remove(directory: str) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(directory)
