@@ -78,14 +78,12 @@ class Elements:
         if not len(rows):
             return from_values(name, datatype, shape, [])
         columns = shape[1] if len(shape) > 1 else 1
-        is_flat = len(rows) == math.prod(shape)
-        if not is_flat and len(rows) != shape[0]:
-            if len(shape) > 1 and is_nested(self.raw, self.array.start - 1):
-                raise wrong_nesting(name, shape)
-            raise wrong_count(name, shape, len(rows))
+        nested = len(shape) > 1 and is_nested(self.raw, self.array.start - 1)
+        if len(rows) != (shape[0] if nested else math.prod(shape)):
+            raise wrong_nesting(name, shape) if nested else wrong_count(name, shape, len(rows))
         parts = []
         done = 0
-        for piece in rows.of_width(1 if is_flat else columns):
+        for piece in rows.of_width(columns if nested else 1):
             values = piece.rows
             some = (len(values), columns) if len(shape) > 1 and type(values[0]) is list else (len(values),)
             parts.append(from_values(name, datatype, some, values, before=done))

@@ -133,6 +133,15 @@ def test_large_numbers_never_become_python_objects(
     np.testing.assert_array_equal(tensor.values, np.ravel(BODIES[case]["data"]))
 
 
+@pytest.mark.usefixtures("_tiny")
+def test_rows_that_are_as_many_as_all_numbers_should_be_are_still_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {"name": "a", "shape": [1, 3], "datatype": "FP64", "data": [[0.0, 0.0]] * 3}
+    raw = json.dumps({"inputs": [entry], "data": [0.0]}).encode()  # too much beside it for the quick way
+    monkeypatch.setattr(body, "_plain", lambda _: None)
+    monkeypatch.setattr(body, "LARGE_BYTES", -1)
+    assert "the nested data are not 1 arrays of 3" in str(outcome(raw).tensors[1])
+
+
 @pytest.mark.parametrize(
     ("data", "shape", "said"),
     [
