@@ -21,13 +21,15 @@ from serving.host.graph_check.sizes import ZERO, Size, product
 
 __all__ = ["Taken", "analyse", "classic", "elementwise", "reducing", "shaping", "tree_nodes"]  # importing registers
 
+_MOST_BYTES_OF_A_NUMBER = 48  # of a double as text, and what is around it in memory
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
     """What one run takes: bytes, cells that may hold a text of the request, and nodes of trees that a row visits.
 
-    `longest_text` is the longest text the graph itself holds, in bytes; it is counted into `memory` for each text.
-    `outputs` are the tensors that come out, by their names; `tensors` are all there are.
+    `longest_text` is the longest text the graph itself holds or makes of a number, in bytes; it is counted into
+    `memory` for each text. `outputs` are the tensors that come out, by their names; `tensors` are all there are.
     """
 
     memory: Size
@@ -131,6 +133,8 @@ def _longest_text(graph: Any) -> int:
     tensors: list[Any] = list(graph.initializer)
     for node in graph.node:
         for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == TensorProto.STRING:
+                found.append(_MOST_BYTES_OF_A_NUMBER)
             found.append(len(attribute.s))
             found.extend(map(len, attribute.strings))
             tensors.append(attribute.t)

@@ -203,6 +203,13 @@ SOUND: dict[str, Case] = {
 }
 
 
+def test_a_text_that_is_made_of_a_number_is_counted() -> None:
+    """Beyond 15 characters it has memory of its own."""
+    made = normal_form(model(*SOUND["text of numbers"], width=WIDTH, outputs=["y"]).SerializeToString())
+    taken = analyse(made, declared_inputs(signature(WIDTH), made))
+    assert taken.memory.per_row >= WIDTH * (8 + 32 + len("-1.7976931348623157e+308"))
+
+
 @pytest.mark.parametrize("name", SOUND)
 def test_shapes_are_what_onnxruntime_makes_of_them(name: str) -> None:
     nodes, constants = SOUND[name]
