@@ -22,7 +22,7 @@ WINDOW_BYTES = 1 << 20
 MOST_VALUES = 100_000  # values that are parsed in one go: at most 10 ms
 CONTAINER_COST = 4  # an array or an object takes as long as so many numbers, and more memory
 
-_QUOTE, _COMMA, _OPEN_ARRAY = ord('"'), ord(","), ord("[")
+_QUOTE, _COMMA, _OPEN_ARRAY, _CLOSE_ARRAY = map(ord, '",[]')
 _STEPS = np.zeros(256, np.int8)
 _STEPS[[ord("["), ord("{")]] = 1
 _STEPS[[ord("]"), ord("}")]] = -1
@@ -68,9 +68,9 @@ def find_arrays(
         closed.append(_places(window, (window.depths == level - 1) & (window.steps == -1)))
         commas.append(_places(window, is_level & window.is_outside & (window.codes == _COMMA)))
     begins, ends, between = map(np.concatenate, (opened, closed, commas))
-    if len(begins) != len(ends):
-        raise NotJson("the body is not JSON: its brackets do not match; it may have been cut off")
     codes = np.frombuffer(raw, np.uint8)
+    if len(begins) != len(ends) or not np.array_equal(codes[begins] == _OPEN_ARRAY, codes[ends] == _CLOSE_ARRAY):
+        raise NotJson("the body is not JSON: its brackets do not match; it may have been cut off")
     is_long = (ends - begins > least_bytes) & (codes[begins] == _OPEN_ARRAY)
     found = []
     for begin, end in zip(begins[is_long].tolist(), ends[is_long].tolist(), strict=True):

@@ -134,6 +134,15 @@ def test_large_numbers_never_become_python_objects(
 
 
 @pytest.mark.usefixtures("_tiny")
+@pytest.mark.parametrize("data", ["[0}.0]", "[[0}.0]]", "[0, 1}]", '["a", 1}]'])
+def test_an_array_ends_with_its_own_bracket(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body, "_plain", lambda _: None)
+    monkeypatch.setattr(body, "LARGE_BYTES", -1)
+    raw = '{"inputs": [{"name": "a", "datatype": "FP64", "shape": [1], "data": %s}]}' % data
+    assert outcome(raw.encode()).tensors[0] is NotJson
+
+
+@pytest.mark.usefixtures("_tiny")
 def test_rows_that_are_as_many_as_all_numbers_should_be_are_still_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = {"name": "a", "shape": [1, 3], "datatype": "FP64", "data": [[0.0, 0.0]] * 3}
     raw = json.dumps({"inputs": [entry], "data": [0.0]}).encode()  # too much beside it for the quick way
