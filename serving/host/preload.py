@@ -6,6 +6,8 @@ used is imported here as well, by using them.
 onnxruntime is left out on purpose: importing it starts a thread, and the zygote must stay single-threaded to be forked
 safely. A host imports it when its model asks for it, a compiler always: for their sake its library is loaded and linked
 here, which starts nothing and takes a quarter off the import.
+
+skops is left out, too: its files are read here without it, and it imports all tests of scikit-learn, and pytest.
 """
 
 from __future__ import annotations
@@ -26,7 +28,6 @@ import pandas
 import scipy.sparse  # noqa: F401  (importing is the point)
 import skl2onnx  # noqa: F401  (importing is the point)
 import sklearn
-import skops.io  # noqa: F401  (importing is the point)
 import threadpoolctl
 
 from serving.host import (
