@@ -103,7 +103,7 @@ def test_kill_9_of_a_loading_host_is_tried_again_once(usual: Server) -> None:
     known = usual.hosts()
     usual.drop("loading", 1, constant(1, peculiar.SlowToLoad))
     usual.wait_state("loading", 1, "LOADING")
-    (host,) = until(lambda: _hosts(usual, known), "a host")
+    host = until(lambda: _only_host(usual, known), "a host, and nothing that is about to end")
     host.kill()
     usual.wait_active("loading", 1)
 

@@ -138,7 +138,7 @@ def test_large_numbers_never_become_python_objects(
 def test_an_array_ends_with_its_own_bracket(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "_plain", lambda _: None)
     monkeypatch.setattr(body, "LARGE_BYTES", -1)
-    raw = '{"inputs": [{"name": "a", "datatype": "FP64", "shape": [1], "data": %s}]}' % data
+    raw = f'{{"inputs": [{{"name": "a", "datatype": "FP64", "shape": [1], "data": {data}}}]}}'
     assert outcome(raw.encode()).tensors[0] is NotJson
 
 
