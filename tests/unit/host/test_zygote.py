@@ -57,14 +57,22 @@ def test_a_zygote_killed_before_it_starts_a_host_costs_nothing(tmp_path: Path) -
     second.close()
 
 
-@pytest.fixture
-def zygote(tmp_path: Path) -> Iterator[Zygote]:
-    running = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    running = Zygote(sandbox.scrub(os.environ), tmp_path_factory.mktemp("shared") / "scratch")
     before = children()
     running.start()
     yield running
     running.stop()
     assert children() <= before, "a zygote is left"
+
+
+@pytest.fixture
+def zygote(shared: Zygote) -> Iterator[Zygote]:
+    """One that earlier tests have used, too: the first host that a test starts may replace a process they stopped."""
+    before = children()
+    yield shared
+    until(lambda: len(children()) <= len(before), "the end of every process but the one that starts hosts now")
 
 
 def zygote_of(host: HostProcess) -> psutil.Process:
@@ -106,13 +114,18 @@ def test_a_zygote_that_goes_on_after_it_was_replaced_starts_nothing_nobody_asked
     second.close()
 
 
-def test_a_zygote_that_is_stopped_while_it_imports_is_replaced(zygote: Zygote) -> None:
-    (process,) = psutil.Process().children()
+def test_a_zygote_that_is_stopped_while_it_imports_is_replaced(tmp_path: Path) -> None:
+    zygote = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
+    before = children()
+    zygote.start()
+    (process,) = children() - before
     process.suspend()
     host = zygote.spawn()
     assert zygote_of(host) != process
     assert not is_alive(process)
     host.close()
+    zygote.stop()
+    assert children() <= before, "a zygote is left"
 
 
 def test_the_end_of_a_host_is_seen_when_its_zygote_is_stopped(zygote: Zygote) -> None:
