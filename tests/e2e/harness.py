@@ -173,6 +173,12 @@ class Server:
         zygotes = psutil.Process(self.process.pid).children()
         return [host for zygote in zygotes for host in zygote.children()]
 
+    def kill_hosts(self) -> None:
+        """Kill every host there is; one that was about to end by itself may be gone already."""
+        for host in self.hosts():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                host.kill()
+
     # --- HTTP --------------------------------------------------------------------------------------------------------
 
     def get(self, path: str) -> Any:

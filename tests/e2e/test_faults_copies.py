@@ -46,11 +46,6 @@ def break_(copy: Path, _: float) -> None:
         file.write(b"\xff")
 
 
-def kill_hosts(server: Server) -> None:
-    for host in server.hosts():
-        host.kill()
-
-
 def events(server: Server, model: str, *names: str) -> list[Any]:
     return [one["event"] for one in server.log() if one.get("event") in names and one.get("model") == model]
 
@@ -67,7 +62,7 @@ def test_a_damaged_copy_is_renewed_before_its_host_is_brought_back(copying: Serv
     copying.wait_active(model, 1)
     copy = copy_of(copying, written)
     damage(copy, value)
-    kill_hosts(copying)
+    copying.kill_hosts()
     assert answer(copying, model) == value
     assert copy.read_bytes() == written.read_bytes()
     assert events(copying, model, "copy_damaged", "copy_renewed") == ["copy_damaged", "copy_renewed"]
@@ -102,7 +97,7 @@ def test_what_cannot_be_renewed_is_left_for_what_can_answer_and_comes_back_with_
     shutil.rmtree(second)
     until(lambda: copying.get("/models/gone/active")["active"]["note"], "a note about its files")
     falsify(copy, 2.5)
-    kill_hosts(copying)
+    copying.kill_hosts()
     copying.wait_active("gone", 1)
     assert answer(copying, "gone") == 1.0
     problem = copying.get("/models/gone/active")["problem"]
@@ -124,7 +119,7 @@ def test_without_anything_else_the_reason_is_said_and_its_files_bring_it_back(co
     shutil.rmtree(written)
     until(lambda: copying.get("/models/alone/active")["active"]["note"], "a note about its files")
     falsify(copy, 3.5)
-    kill_hosts(copying)
+    copying.kill_hosts()
     note = until(
         lambda: "is damaged" in (text := str(copying.get("/models/alone/active")["active"]["note"])) and text,
         "the reason",

@@ -143,8 +143,7 @@ def test_requests_wait_while_a_host_is_brought_back(ailing: tuple[Server, Faults
     server.drop("m", version, constant(version))
     server.wait_active("m", version)
     faults.arm("respawn", "pause")
-    for host in server.hosts():
-        host.kill()
+    server.kill_hosts()
     until(lambda: faults.has_struck("respawn"), "the respawn")
     answered = record.counts[200]
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
