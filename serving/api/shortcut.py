@@ -15,9 +15,8 @@ from serving.api.origins import ORIGIN, SITE
 from serving.api.paths import prediction_of
 
 MOST_PATHS = 4096
-MOST_PATH_CHARACTERS = (
-    512  # a path is as long as a client likes, and kept: two names of 100 and what is around them fit
-)
+# a path is as long as a client likes, and kept: two names of 100 and what is around them fit
+MOST_PATH_CHARACTERS = 512
 
 _ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 

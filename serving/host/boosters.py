@@ -57,13 +57,7 @@ def load_native(path: str, format: Format) -> tuple[Any, dict[str, str]]:  # noq
     library = _library(XGBOOST if format is Format.XGBOOST else LIGHTGBM)
     with open(path, "rb") as file:
         content = file.read()
-    if format is Format.XGBOOST:
-        _whole_version(content)
-        _require_sound(check_xgboost, content)
-        return _load_xgboost(library, content)
-    _require_whole(content)
-    _require_sound(check_lightgbm, content)
-    return _load_lightgbm(library, content)
+    return _load_xgboost(library, content) if format is Format.XGBOOST else _load_lightgbm(library, content)
 
 
 def as_estimator(found: Any) -> Any:
@@ -97,7 +91,7 @@ def _library(name: str) -> ModuleType:
 
 def _require_sound(check: Callable[[bytes], None], content: bytes) -> None:
     """Raise LoadRefused unless `check` finds nothing that the library would follow out of its memory."""
-    what = problem_of_content(check, content)
+    what = problem_of_content(content, check)
     if what is not None:
         raise LoadRefused(one_line(f"the file holds a model that is not sound: {what}; write it anew"))
 
@@ -111,7 +105,10 @@ def _refused(library: str, error: Exception) -> LoadRefused:
 
 
 def _load_xgboost(xgboost: ModuleType, content: bytes) -> tuple[Any, dict[str, str]]:
-    version = _whole_version(content)
+    version = _xgboost_version(content)
+    if version is None or not content.rstrip().endswith(b"}"):  # XGBoost may crash on half a file instead
+        raise LoadRefused("the file is no XGBoost model, or it is cut short or damaged (its version is not at its end)")
+    _require_sound(check_xgboost, content)
     try:
         booster = xgboost.Booster({"nthread": 1}, model_file=bytearray(content))
         objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
@@ -133,14 +130,6 @@ def _xgboost_class(xgboost: ModuleType, booster: Any, objective: str) -> Any:
     if kind == "ranker" or (kind is None and objective.startswith("rank:")):
         return xgboost.XGBRanker
     return xgboost.XGBRegressor
-
-
-def _whole_version(content: bytes) -> str:
-    """Return the version that wrote a file; raises LoadRefused for half a file, on which XGBoost may crash."""
-    version = _xgboost_version(content)
-    if version is None or not content.rstrip().endswith(b"}"):
-        raise LoadRefused("the file is no XGBoost model, or it is cut short or damaged (its version is not at its end)")
-    return version
 
 
 def _xgboost_version(content: bytes) -> str | None:
@@ -172,6 +161,8 @@ def _ubjson_numbers(text: bytes) -> list[int]:
 
 
 def _load_lightgbm(lightgbm: ModuleType, content: bytes) -> tuple[Any, dict[str, str]]:
+    _require_whole(content)
+    _require_sound(check_lightgbm, content)
     try:
         text = content.decode()
         booster = lightgbm.Booster(model_str=text)

@@ -21,7 +21,7 @@ from serving.host.restricted.sound import (
     tree_nodes,
     vocabularies,
 )
-from serving.host.restricted.sound.needs import Check, Unsound
+from serving.host.restricted.sound.needs import Check, checks_of, outcome_of
 
 _CHECKS: dict[str, Check] = {
     **booster_options.CHECKS,
@@ -35,30 +35,13 @@ _CHECKS: dict[str, Check] = {
     **tree_nodes.CHECKS,
     **vocabularies.CHECKS,
 }
-# what is raised where the parts are of other types than a check expects
-_UNEXPECTED = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
 
 
 def problem_of(part: Any) -> str | None:
     """Return in a few words what is wrong with one object, None where nothing is known to be. Asks nothing of it."""
-    return _outcome(part, _CHECKS)
+    return outcome_of(checks_of(type(part), _CHECKS), part)
 
 
 def problem_in_use(part: Any) -> str | None:
     """Return what is wrong with the answers of one object. Only where `problem_of` found nothing in all of a model."""
-    return _outcome(part, tree_nodes.TRIALS)
-
-
-def _outcome(part: Any, checks: dict[str, Check]) -> str | None:
-    for one in type(part).__mro__:
-        check = checks.get(f"{one.__module__}.{one.__qualname__}")
-        if check is None:
-            continue
-        try:
-            check(part)
-        except Unsound as error:
-            return str(error)
-        except _UNEXPECTED as error:
-            told = str(error).splitlines() or [""]
-            return f"its parts do not fit together ({type(error).__name__}: {told[0][:160]})"
-    return None
+    return outcome_of(checks_of(type(part), tree_nodes.TRIALS), part)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Check = Callable[[Any], None]
+
+# what is raised where the parts are of other types than a check expects
+_UNEXPECTED = (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
 
 
 class Unsound(Exception):  # an outcome of a check: `problem_of` makes a sentence of it
@@ -19,6 +22,25 @@ def need(holds: Any, otherwise: str) -> None:
     """Raise Unsound with `otherwise` unless something holds."""
     if not holds:
         raise Unsound(otherwise)
+
+
+def checks_of(kind: type, checks: Mapping[str, Check]) -> list[Check]:
+    """Return the checks in a table by full names of classes that hold for a class: its own, and those of its bases."""
+    found = (checks.get(f"{one.__module__}.{one.__qualname__}") for one in kind.__mro__)
+    return [check for check in found if check is not None]
+
+
+def outcome_of(checks: Iterable[Check], content: Any) -> str | None:
+    """Return in a few words why one of `checks` does not let `content` pass, None where all do."""
+    try:
+        for check in checks:
+            check(content)
+    except Unsound as error:
+        return str(error)
+    except _UNEXPECTED as error:
+        told = str(error).splitlines() or [""]
+        return f"its parts do not fit together ({type(error).__name__}: {told[0][:160]})"
+    return None
 
 
 def parts_of(owner: Any) -> dict[str, Any]:

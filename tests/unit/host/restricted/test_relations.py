@@ -380,6 +380,7 @@ LIES: dict[str, tuple[Callable[[], Any], Lie, str]] = {
     "one child": (bisected, child_is_none, "has one child"),
     "a short center": (bisected, center_is_short, "of another width"),
     "a tree in itself": (bisected, tree_is_its_own_child, "more nodes than centers"),
+    "narrower centers of a class of its own": (bisected, put("cluster_centers_", narrower), "of another width"),
     "fewer lengths": (birch, put("_subcluster_norms", shorter), "centers and labels do not agree"),
     "fewer labels of centers": (birch, put("subcluster_labels_", shorter), "centers and labels do not agree"),
     "a tree of more columns": (forest, lie_in_tree, "other rows than its trees"),
