@@ -22,7 +22,7 @@ from serving.host.restricted.distrust import ANY_TRUST, Distrusted
 
 SCHEMA = "schema.json"
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-# of these it decompresses no more than is asked for, of others all that so many compressed bytes become
+# with these methods zipfile decompresses no more than is asked for; with others it decompresses a whole piece
 _PIECE_BYTES = {zipfile.ZIP_STORED: 1 << 16, zipfile.ZIP_DEFLATED: 1 << 16}
 _SMALL_PIECE_BYTES = 1 << 12
 
