@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import resource
 import signal
 import threading
@@ -99,6 +100,7 @@ class Server(uvicorn.Server):
                 await self._listen_for_operators(self._settings.server.admin_port)
             if self._settings.server.grpc_port is not None:
                 await self._listen_for_grpc(self._settings.server.grpc_port)
+            gc.freeze()  # a search for cycles among all that was imported stops every request for 80 ms
             log.info("listening", url=_url_of(self.servers[0]))
         if self._settings.server.fail_fast:
             self._app.state.service.on_started = self._check_start
