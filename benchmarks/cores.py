@@ -29,6 +29,11 @@ def on_cores(cores: Iterable[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def give_way() -> None:
+    """Have this process run only where no other one wants the core: what it does to its own core is not measured."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 def wait_idle(core: int, at_most_seconds: float = 30.0) -> bool:
     """Wait until a core has been at rest for a quarter of a second: what is left of abandoned requests is done then.
 

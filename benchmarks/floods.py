@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import select
 import socket
 import subprocess
@@ -26,7 +25,6 @@ from benchmarks.wire import address_of, request_bytes
 PATH = "/models/small/predict"
 RATE = 200.0
 PAUSE_SECONDS = 2.0
-NICENESS = 5
 MOST_BYTES = 16 * (1 << 20) - 1000
 LARGE_SECONDS = 1.0  # between two large bodies
 SMALL_SECONDS = 0.01  # between two small requests of each sender
@@ -34,10 +32,10 @@ SLOW_SOCKETS = 300
 UNFINISHED = 125
 METHOD = f"""A server with default settings on one core answers a logistic pipeline (30 features, compiled) to \
 {RATE:g} requests a second, open loop, from the other core. In turns nobody else asks, and a process beside the load \
-generator, of lower priority, floods the server: {SLOW_SOCKETS} sockets that send a byte a second; as many requests \
-sent ahead on one connection as go through; {UNFINISHED} bodies of 15 MB that never end; a body of 16 MB each second \
-that is one CSV line, or only brackets; and requests for another name, with an offer of HTTP/2, or with a body that is \
-wrong, 100 a second each. Latency counts from when a request was due."""
+generator, which gives way to it, floods the server: {SLOW_SOCKETS} sockets that send a byte a second; as many \
+requests sent ahead on one connection as go through; {UNFINISHED} bodies of 15 MB that never end; a body of 16 MB each \
+second that is one CSV line, or only brackets; and requests for another name, with an offer of HTTP/2, or with a body \
+that is wrong, 100 a second each. Latency counts from when a request was due."""
 
 Send = Callable[[tuple[str, int]], None]
 
@@ -203,7 +201,7 @@ def main() -> None:
     parser.add_argument("url")
     parser.add_argument("name", choices=FLOODS)
     options = parser.parse_args()
-    os.nice(NICENESS)
+    cores.give_way()
     flood = FLOODS[options.name]
     threading.Thread(target=flood, args=(address_of(options.url),), daemon=True).start()
     sys.stdin.buffer.read()

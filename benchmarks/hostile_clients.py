@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -31,7 +30,6 @@ BYTE_SECONDS = 1.0
 BAD_RATE = 200.0
 BAD_CONNECTIONS = 8
 PAUSE_SECONDS = 3.0
-NICENESS = 5
 BAD_BODIES = {
     "not JSON": b'{"instances": [[1, 2',
     "not finite": BODY.replace(b"17.99", b"NaN"),
@@ -43,8 +41,8 @@ BAD_BODIES = {
 }
 METHOD = f"""A server with default settings on one core answers a logistic pipeline (30 features, compiled) to \
 {RATE:g} requests a second, open loop, from the other core. In turns nobody else asks, and a process beside the load \
-generator, of lower priority, keeps {SLOW_SOCKETS} connections open that send their request's head a byte a second, \
-opening another for each one the server closes, and sends {BAD_RATE:g} bodies a second that are wrong, of \
+generator, which gives way to it, keeps {SLOW_SOCKETS} connections open that send their request's head a byte a \
+second, opening another for each one the server closes, and sends {BAD_RATE:g} bodies a second that are wrong, of \
 {len(BAD_BODIES)} kinds in turn. Latency counts from when a request was due."""
 
 
@@ -170,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     options = parser.parse_args()
-    os.nice(NICENESS)
+    cores.give_way()
     print(json.dumps(asyncio.run(_misbehave(options.url))))
 
 

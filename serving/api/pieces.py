@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 import orjson
@@ -199,11 +198,16 @@ def _refuse_long_row(fragment: bytes, row: int, width: int, max_depth: int) -> N
 def _cuts(raw: bytes, array: Array) -> list[tuple[int, int, int]]:
     if not _holds_elements(raw, array):
         return []
-    wanted = np.arange(array.start + PIECE_BYTES, array.end, PIECE_BYTES)
-    lengths = np.diff(array.commas, prepend=array.start, append=array.end)
-    long = np.flatnonzero(lengths > PIECE_BYTES)  # each in a piece of its own
-    chosen: Any = np.unique(np.concatenate([np.searchsorted(array.commas, wanted), long - 1, long]))
-    chosen = chosen[(chosen >= 0) & (chosen < len(array.commas))]
+    commas, edges = array.commas, (np.int32(array.start), np.int32(array.end))
+    if not commas.size or array.end - array.start <= PIECE_BYTES:
+        return [(array.start, array.end, len(commas) + 1)]
+    wanted = np.arange(array.start + PIECE_BYTES, array.end, PIECE_BYTES, dtype=np.int32)
+    holding = np.unique(np.searchsorted(commas, wanted))  # the elements these places are in: among them all long ones
+    begins = np.where(holding > 0, commas[holding - 1], edges[0])
+    ends = np.where(holding < len(commas), commas[np.minimum(holding, len(commas) - 1)], edges[1])
+    long = holding[ends - begins > PIECE_BYTES]  # each in a piece of its own
+    chosen = np.unique(np.concatenate([holding, long - 1]))
+    chosen = chosen[(chosen >= 0) & (chosen < len(commas))]
     found = []
     start, before = array.start, -1
     for index in chosen.tolist():

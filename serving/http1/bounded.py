@@ -6,6 +6,7 @@ import asyncio
 from typing import Any, NoReturn
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.http1.bounds import bounds_of, head_bytes
@@ -161,6 +162,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._dropped_bytes += size
         if self._dropped_bytes > self._bounds.dropped_bytes:
             self.transport.abort()
+        elif size > HIGH_WATER_LIMIT:
+            self._reading.rest()
 
     def _end(self) -> None:
         """Close after the last answer. While its client still sends, a close would be a reset, and the answer lost."""

@@ -19,6 +19,7 @@ class Reading(FlowControl):
         super().__init__(transport)
         self._stalled = stalled
         self._is_held = False
+        self._loop = asyncio.get_running_loop()
 
     def hold(self) -> None:
         """Read nothing until `release`, whoever wants to."""
@@ -31,9 +32,17 @@ class Reading(FlowControl):
             self._is_held = False
             self.resume_reading()
 
+    def rest(self) -> None:
+        """Read on in the next turn of the loop, after every other connection. libuv would read 8 MB of one connection
+        before it looks at another, for 12 ms.
+        """
+        if not self._transport.is_closing():
+            self.pause_reading()
+            self._loop.call_soon(self.resume_reading)
+
     def resume_reading(self) -> None:
         """Read again (called by uvicorn), unless that is held."""
-        if not self._is_held:
+        if not self._is_held and not self._transport.is_closing():
             super().resume_reading()
 
     def pause_writing(self) -> None:

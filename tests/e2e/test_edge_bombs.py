@@ -83,6 +83,7 @@ BOMBS = {
     "arrays instead of inputs": (OPEN, JSON, lambda: fill("[", "[],", "]")),
     "instances": (TENSORFLOW, JSON, lambda: fill('{"instances": [[', "1,", "]]}")),
     "a column": (TENSORFLOW, JSON, lambda: fill('{"inputs": {"x0": [', "1,", "]}}")),
+    "long columns": (TENSORFLOW, JSON, lambda: fill('{"inputs": {', '"a":[' + "1," * 129 + "1],", "}}")),
     "columns": (TENSORFLOW, JSON, lambda: fill('{"inputs": {', '"a":[1],', "}}")),
     "base64": (TENSORFLOW, JSON, lambda: fill('{"instances": [', '{"b64":""},', "]}")),
     "split": (MLFLOW, JSON, lambda: fill('{"dataframe_split": {"columns": ["x0"], "data": [', "[],", "]}}")),

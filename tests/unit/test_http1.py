@@ -1,11 +1,21 @@
-"""Deadlines: those who take too long are told, once, in order, by one timer; the others are not."""
+"""Connections beside each other: those who take too long are told, and one that sends much leaves the others time."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 
+import uvicorn
+import uvloop
+from uvicorn.server import ServerState
+
+from serving.http1 import PredictionProtocol
 from serving.http1.deadlines import Deadlines
-from tests.fakes import run
+from serving.http1.places import DROPPED
+from tests.fakes import make_app, run
+
+READ_BYTES = 256_000  # what uvloop reads in one go
 
 
 class Slow:
@@ -77,3 +87,54 @@ def test_no_timer_is_left_when_there_is_nobody_to_look_after() -> None:
         assert len(calls) == 1
 
     run(scenario())
+
+
+def test_a_body_that_is_not_read_leaves_other_connections_their_turn() -> None:
+    """libuv reads a connection up to 32 times in a row, 8 MB, for as long as there is something to be read."""
+    app = make_app()
+    config = uvicorn.Config(app.state.front, lifespan="off", log_config=None)
+    config.load()
+    turns: list[int] = []  # bytes that were dropped in each turn of the loop
+
+    class Counting(PredictionProtocol):
+        def data_received(self, data: bytes) -> None:
+            if self._place is DROPPED:
+                turns[-1] += len(data)
+            super().data_received(data)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            over.set()
+
+    over = asyncio.Event()
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+
+        def turn() -> None:
+            turns.append(0)
+            loop.call_soon(turn)
+
+        turn()
+        server = await loop.create_server(lambda: Counting(config, ServerState(), {}), "127.0.0.1", 0)
+        sending = threading.Thread(target=_send_unwanted, args=(server.sockets[0].getsockname(),))
+        sending.start()
+        await asyncio.wait_for(over.wait(), 20)
+        await asyncio.to_thread(sending.join)
+        server.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
+    assert sum(turns) >= UNWANTED_BYTES // 2
+    assert max(turns) <= READ_BYTES
+
+
+UNWANTED_BYTES = 64 << 20
+
+
+def _send_unwanted(address: tuple[str, int]) -> None:
+    with socket.create_connection(address) as sock:
+        head = f"POST /models/iris/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {UNWANTED_BYTES}\r\n\r\n"
+        sock.sendall(head.encode())
+        assert sock.recv(1 << 16).startswith(b"HTTP/1.1 413 ")
+        sock.sendall(bytes(UNWANTED_BYTES))

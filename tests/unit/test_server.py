@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import socket
@@ -69,3 +70,20 @@ def test_connections_leave_descriptors_for_everything_else(
     wanted: int, descriptors: int, listeners: int, expected: int
 ) -> None:
     assert most_connections(wanted, descriptors, listeners) == expected
+
+
+def test_what_a_server_is_made_of_is_not_searched_for_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = make_app()
+    config = uvicorn.Config(app.state.front, port=0, lifespan="off", log_config=None)
+    server = Server(config, app, app.state.settings)
+    frozen: list[str] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(f"{len(server.servers)} listening"))
+
+    async def scenario() -> None:
+        config.load()
+        server.lifespan = config.lifespan_class(config)
+        await server.startup()
+        await server.shutdown()
+
+    run(scenario())
+    assert frozen == ["1 listening"]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from serving.api.documents import Rows, changed, limit_width, load_object, plain_rows, rows_of_columns
 from serving.api.pieces import RowPieces
-from serving.api.structure import has_word
+from serving.api.structure import find_word
 from serving.domain.errors import InvalidInput
 from serving.domain.row_problems import shown
 from serving.domain.signature import Signature
@@ -54,9 +54,8 @@ def parse(raw: bytes, max_depth: int) -> Body:
         raise InvalidInput(f"{form!r} is not an array of rows")
     if form == RECORDS and isinstance(rows, list) and not all(isinstance(row, dict) for row in rows):
         raise InvalidInput(f"{form!r} is not an array of objects, one for each row")
-    return Body(
-        rows, columns, _method(document), has_word(raw, b"true") or has_word(raw, b"false"), has_word(raw, b"NaN")
-    )
+    has_bools = max(find_word(raw, b"true"), find_word(raw, b"false")) >= 0
+    return Body(rows, columns, _method(document), has_bools, find_word(raw, b"NaN") >= 0)
 
 
 def rows_for(signature: Signature, body: Body) -> Rows:

@@ -13,7 +13,7 @@ import binascii
 from typing import Any, NamedTuple
 
 from serving.api.documents import Rows, changed, limit_width, load_object, plain_rows, rows_of_columns
-from serving.api.structure import has_word
+from serving.api.structure import find_word
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Signature
 
@@ -83,7 +83,7 @@ def _method(document: dict[str, Any]) -> str | None:
 
 
 def _flags(raw: bytes) -> tuple[bool, bool]:
-    return has_word(raw, b"true") or has_word(raw, b"false"), has_word(raw, b"NaN")
+    return max(find_word(raw, b"true"), find_word(raw, b"false")) >= 0, find_word(raw, b"NaN") >= 0
 
 
 def _with_context(rows: list[Any], context: dict[str, Any]) -> list[Any]:
