@@ -40,15 +40,19 @@ Result = TypeVar("Result")
 def until(
     condition: Callable[[], Result], what: str = "the condition", seconds: float = 30.0, every: float = 0.01
 ) -> Result:
-    """Wait for a condition to become true and return what it gave; fail with `what` when it does not."""
-    ends_at = time.monotonic() + seconds
+    """Wait for a condition to become true and return what it gave; fail with `what` when it does not.
+
+    It is asked less and less often, so that who asks does not slow down what is waited for.
+    """
+    began = time.monotonic()
     while True:
         result = condition()
         if result:
             return result
-        if time.monotonic() > ends_at:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise AssertionError(f"{what} did not happen within {seconds:g} s; last seen: {result!r}")
-        time.sleep(every)
+        time.sleep(max(every, min(waited / 10, 0.1)))
 
 
 def is_alive(process: psutil.Process) -> bool:
