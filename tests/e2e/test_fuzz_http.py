@@ -83,7 +83,7 @@ def assert_keeps_its_promises(server: Server, examples: int) -> None:
 
 
 def test_every_operation_keeps_the_documents_promises(live: Server) -> None:
-    assert_keeps_its_promises(live, 8)
+    assert_keeps_its_promises(live, 5)
 
 
 @pytest.mark.soak

@@ -162,7 +162,7 @@ def test_a_config_map_swaps_its_data_link(watched: Server, made: Path) -> None:
     _nothing_was_taken_half_done(watched, "mapped")
 
 
-@pytest.mark.parametrize("watch", ["auto", "events", "poll"])
+@pytest.mark.parametrize("watch", ["auto", "poll"])
 def test_the_store_may_come_late_go_away_and_come_back(tmp_path: Path, watch: str) -> None:
     """Invariants 6, 7 and 10: what cannot be listed is not empty, and what is served goes on being served.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import contextlib
 import ctypes
+import encodings.idna  # noqa: F401  (to connect takes it, and it cannot be imported in a sandbox)
 import errno
 import fcntl
 import mmap

