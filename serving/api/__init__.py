@@ -17,6 +17,7 @@ from serving.api import (
     problems,
     schemas,
     tensorflow,
+    welcome,
 )
 from serving.api.dialect import Dialect
 from serving.api.edge import Edge, Front
@@ -49,7 +50,7 @@ def install(app: FastAPI) -> None:
     infer_docs.add_routes(app, endpoints[OPEN_INFERENCE])
     mlflow.add_routes(app, endpoints[MLFLOW])
     tensorflow.add_routes(app, {verb: endpoints[TENSORFLOW[verb]] for verb in tensorflow.VERBS})
-    for router in (models.router, admin.router, health.router, metadata.router, repository.router):
+    for router in (welcome.router, models.router, admin.router, health.router, metadata.router, repository.router):
         app.include_router(router)
     for router in (mlflow.router, tensorflow.router):
         app.include_router(router)
@@ -57,6 +58,7 @@ def install(app: FastAPI) -> None:
     bodies = (*infer_docs.COMPONENTS, oip_schemas.IndexRequest, oip_schemas.LoadRequest, schemas.Pin, schemas.Rollback)
     openapi.install(app, *predict_docs.COMPONENTS, *bodies, *mlflow.COMPONENTS, *tensorflow.COMPONENTS)
     documentation.add_routes(app)
+    app.router.redirect_slashes = False  # `Edge` takes a slash at the end away: a redirect would lose bodies
     ids = RequestIds()
     app.state.shortcut = Shortcut(app.state, endpoints, ids)
     app.state.front = Front(app, endpoints, ids)

@@ -16,15 +16,15 @@ from starlette.routing import Route
 
 from serving.api.paths import PAGES
 
-_GONE = ("/docs/oauth2-redirect",)
+_REDIRECTED = ("/docs/oauth2-redirect", "/docs/", "/redoc/")
 _KINDS = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8"}
 
 
 def add_routes(app: FastAPI) -> None:
     """Put the pages where FastAPI has its own, whose scripts come from elsewhere; ``/redoc`` shows the same page."""
     app.router.routes[:] = [one for one in app.router.routes if getattr(one, "path", None) not in PAGES]
-    for path in sorted(PAGES):
-        answer = _redirect if path in _GONE else _page
+    for path in sorted({*PAGES, *_REDIRECTED}):
+        answer = _redirect if path in _REDIRECTED else _page
         app.router.routes.append(Route(path, answer, include_in_schema=False))
 
 

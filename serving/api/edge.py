@@ -62,6 +62,7 @@ class Edge:
         if self._settings is None:
             self._adopt(scope["app"].state)
         headers = scope["serving.headers"] = dict(scope["headers"])
+        _drop_last_slash(scope)
         request_id = self._ids.of(headers)
         token = REQUEST_ID.set(request_id.decode())
         status = CLIENT_GONE
@@ -191,6 +192,16 @@ def _error_of_sender(scope: Scope) -> RequestRefused | None:
         except CrossSite as found:
             error = found
     return error
+
+
+def _drop_last_slash(scope: Scope) -> None:
+    """Make a path with slashes at its end the path without; who may read it is the same.
+
+    The pages of the documentation are redirected instead: what they load is named relative to their own path.
+    """
+    path: str = scope["path"]
+    if path.endswith("/") and path_of(path, scope.get("root_path", "")) not in ("/", *PAGES):
+        scope["path"] = path.rstrip("/")
 
 
 def _dialect_of(scope: Scope) -> str | None:

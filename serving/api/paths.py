@@ -15,7 +15,7 @@ PREDICTION_ENDS = ("/predict", "/infer", "/invocations", *(f":{verb}" for verb i
 
 _READING = ("GET", "HEAD")
 _PROBES = (b"/health/live", b"/health/ready", b"/v2/health/live", b"/v2/health/ready", b"/health", b"/ping")
-_READ = (METRICS, "/models", "/v2", "/version")
+_READ = ("/", METRICS, "/models", "/v2", "/version")
 _OF_MODEL = frozenset({"pin", "rollback", "history"})
 
 
@@ -106,7 +106,7 @@ def is_read(method: str, path: str) -> bool:
 
 def is_probe(method: bytes, target: bytes) -> bool:
     """Say whether a request asks how the server is: that is answered while nothing else can be."""
-    return method in (b"GET", b"HEAD") and target in _PROBES
+    return method in (b"GET", b"HEAD") and target.rstrip(b"/") in _PROBES
 
 
 def is_for_operators(path: str) -> bool:

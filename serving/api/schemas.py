@@ -17,6 +17,20 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class Welcome(Answer):
+    """What this server is, and the paths to begin with."""
+
+    name: str = "serving"
+    version: str
+    about: str = "a model server: send rows to a model, and the answer names the version that computed it"
+    predict: str
+    models: str
+    active: str
+    ready: str
+    docs: str | None
+    openapi: str | None
+
+
 class ActiveModels(Answer):
     """What answers right now, for every model."""
 

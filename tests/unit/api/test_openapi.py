@@ -50,6 +50,7 @@ def test_every_route_is_documented() -> None:
         "post /models/{model}/versions/{version}/release",
         "post /refresh",
         "post /accept-state-loss",
+        "get /",
         "get /health",
         "get /health/live",
         "get /health/ready",

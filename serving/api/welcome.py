@@ -1,0 +1,27 @@
+"""What the server is and where to go next: ``GET /``, for a person who has nothing but its address."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from serving.api.edge import OPERATORS
+from serving.api.schemas import Welcome
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/", summary="What is this, and where to go?")
+async def show_welcome(request: Request) -> Welcome:
+    """Name the service and its first paths. `docs` and `openapi` are null where this port has no documentation."""
+    root = request.scope.get("root_path", "")
+    server = request.app.state.settings.server
+    has_docs = server.docs and (server.admin_port is None or OPERATORS in request.scope)
+    return Welcome(
+        version=request.app.version,
+        predict=f"POST {root}/models/{{model}}/predict",
+        models=f"{root}/models",
+        active=f"{root}/models/active",
+        ready=f"{root}/health/ready",
+        docs=f"{root}/docs" if has_docs else None,
+        openapi=f"{root}/openapi.json" if has_docs else None,
+    )
