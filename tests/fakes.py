@@ -150,6 +150,15 @@ def make_model_status(name: str = "iris", active: str | None = "3") -> ModelStat
     )
 
 
+def make_refused_status(*states: State, name: str = "iris") -> ModelStatus:
+    """Return a model of which every version is refused, newest first; version 2 alone when no states are given."""
+    versions = tuple(
+        VersionStatus(version=str(2 + number), state=state, since=NOON, reason="golden: row 3: expected 1, got 2")
+        for number, state in reversed([*enumerate(states or (State.REJECTED,))])
+    )
+    return ModelStatus(name=name, active=None, versions=versions)
+
+
 def make_status(*models: ModelStatus, **changes: Any) -> Status:
     """Return the status of a service that has started and can list its store."""
     given: dict[str, Any] = {

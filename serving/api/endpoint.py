@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from time import perf_counter
 
-from starlette.datastructures import State
+from starlette.datastructures import State as AppState
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -25,12 +25,15 @@ from serving.api.inflight import Inflight, Share
 from serving.api.pieces import LARGE_BYTES
 from serving.api.strict_json import refuse_depth
 from serving.domain.errors import InvalidInput, NothingActive, NotJson, UnknownModel
+from serving.domain.state import State
+from serving.domain.status import ModelStatus
 from serving.prediction import Answer, Limits, Prepared, compute, execute_now, hold, look, prepare, prepared
 from serving.registry import Role, find
 from serving.servable.servable import Servable
 from serving.settings import Settings, TokenScope
 from serving.telemetry.metrics import Metrics
 
+_REFUSED = {State.REJECTED, State.QUARANTINED}
 NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
@@ -66,7 +69,7 @@ class Endpoint:
         await self.answer(scope, receive, send)
 
     def answer_now(
-        self, state: State, params: Mapping[str, str], headers: Headers, raw: bytes
+        self, state: AppState, params: Mapping[str, str], headers: Headers, raw: bytes
     ) -> tuple[Answer, Written] | None:
         """Return an answer and its body where nothing has to be waited for, None where something has.
 
@@ -98,7 +101,7 @@ class Endpoint:
         """
         started = perf_counter()
         params: dict[str, str] = scope["path_params"]
-        state: State = scope["app"].state
+        state: AppState = scope["app"].state
         seen = _Seen()
         try:
             with self._inflight.share() as share:
@@ -166,7 +169,7 @@ class Endpoint:
         call = parse()
         return call, prepare(servable, call.read(servable.signature), self._limits)
 
-    def _refused(self, error: Exception, state: State, params: dict[str, str], seen: _Seen) -> Response:
+    def _refused(self, error: Exception, state: AppState, params: dict[str, str], seen: _Seen) -> Response:
         try:
             if isinstance(error, InvalidInput) and seen.raw[:1] in (b"{", b"["):
                 refuse_depth(seen.raw, self._max_depth)
@@ -190,7 +193,7 @@ class _Seen:
         self.model, self.version, self.raw = "", "", b""
 
 
-def find_explained(state: State, model: str, version: str | Role | None = None) -> Servable:
+def find_explained(state: AppState, model: str, version: str | Role | None = None) -> Servable:
     """Return what `serving.registry.find` returns; its errors say what `explain` makes of them."""
     try:
         return find(state, model, version)
@@ -198,17 +201,37 @@ def find_explained(state: State, model: str, version: str | Role | None = None) 
         raise explain(error, state, model) from None
 
 
-def explain(error: Exception, state: State, model: str | None) -> Exception:
-    """Tell a model nobody knows from one that is on its way, or unloaded."""
+def explain(error: Exception, state: AppState, model: str | None) -> Exception:
+    """Tell a model nobody knows from one that is on its way, refused, or unloaded; `model` None is the default one."""
     if not isinstance(error, UnknownModel | NothingActive):
         return error
-    known = state.status.models.get(model)
+    is_any = isinstance(error, NothingActive)  # what is asked for is then the only model there is, if no name is given
+    known = _known_model(state, model, is_any=is_any)
     if known is not None and known.unloaded:
-        return NothingActive(f"'{model}' is unloaded; POST /v2/repository/models/{model}/load loads it again")
-    if isinstance(error, NothingActive):
-        return error
-    if not state.status.has_started:
+        return NothingActive(f"'{known.name}' is unloaded; POST /v2/repository/models/{known.name}/load loads it again")
+    if isinstance(error, UnknownModel) and not state.status.has_started:
         return NothingActive("the service is still starting; try again shortly")
-    if known is not None:
-        return NothingActive(f"'{model}' has no active version yet; GET /models/{model} says why")
-    return error
+    if known is None:
+        return error
+    # the reason belongs to what reading is for: it is told where reading needs no token
+    why = _refusal_of(known) if state.access.is_open(TokenScope.READ) else None
+    return NothingActive(f"'{known.name}' has no active version{why or ' yet'}; GET /models/{known.name} says why")
+
+
+def _known_model(state: AppState, name: str | None, *, is_any: bool) -> ModelStatus | None:
+    models = state.status.models
+    name = name or state.settings.server.default_model
+    if name is None and is_any and len(models) == 1:
+        (name,) = models
+    return None if name is None else models.get(name)
+
+
+def _refusal_of(model: ModelStatus) -> str | None:
+    """Return which version was refused last and why, where nothing else is on its way; None while something is."""
+    is_hopeless = model.active is None and model.target is None and model.versions
+    if not is_hopeless or not {version.state for version in model.versions} <= _REFUSED:
+        return None
+    newest, *others = model.versions
+    more = f" (and {len(others)} older)" if others else ""
+    how = "is in quarantine" if newest.state is State.QUARANTINED else f"was refused: {newest.reason or 'no reason'}"
+    return f": version '{newest.version}'{more} {how}"

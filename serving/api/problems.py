@@ -65,7 +65,7 @@ KINDS: dict[type[Exception], Kind] = {
     errors.UnsupportedMedia: Kind(415, "unsupported-media", "Content type or encoding not read here"),
     errors.InvalidInput: Kind(422, "invalid-input", "Not rows this model takes"),
     errors.ModelFailed: Kind(500, "model-failed", "The model failed"),
-    errors.NothingActive: Kind(503, "nothing-active", "No active version yet"),
+    errors.NothingActive: Kind(503, "nothing-active", "No active version"),
     errors.Overloaded: Kind(503, "overloaded", "Too many requests are waiting"),
     errors.Unavailable: Kind(503, "unavailable", "Nothing can answer right now"),
     errors.StateUnavailable: Kind(503, "state-unavailable", "The decision cannot be made durable"),

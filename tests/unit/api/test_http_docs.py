@@ -21,6 +21,7 @@ from tests.fakes import (
     make_app,
     make_model_status,
     make_reference,
+    make_refused_status,
     make_servable,
     make_status,
 )
@@ -50,6 +51,8 @@ def fields(lines: list[str]) -> dict[str, str]:
 def app_for(situation: str) -> FastAPI:
     if situation == "nothing active":
         return make_app(make_reference(iris=None), make_status(make_model_status(active=None)))
+    if situation == "refused":
+        return make_app(make_reference(iris=None), make_status(make_refused_status()))
     if situation == "starting":
         return make_app(status=make_status(make_model_status(active=None), has_started=False))
     if situation == "no token":
