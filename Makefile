@@ -3,11 +3,23 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
+SERVING := $(VENV)/.serving
+TOOLS  := $(VENV)/.tools
 CLIENTS := $(VENV)/kserve
 ARGS   ?=
 # one more than processors: some tests wait for a process that does nothing either
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+
+# uv where it is there, for speed; else the pip of the environment, however old. `make UV= serve` takes pip in any case.
+UV     ?= $(shell command -v uv)
+INTO    = $(VENV)
+ifeq ($(UV),)
+PIP     = $(INTO)/bin/python -m pip --disable-pip-version-check
+INSTALL = $(PIP) install --quiet
+else
+PIP     = VIRTUAL_ENV=$(INTO) $(UV) --quiet pip
+INSTALL = $(PIP) install --compile-bytecode
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve clients test check format proto soak bench bench-peers bench-swap lock clean
@@ -15,28 +27,36 @@ WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(STAMP) ## create .venv with the locked packages and this project, editable
+install: $(TOOLS) ## create .venv with all that serves, tests and checks, and this project, editable
 
-$(STAMP): requirements-dev.lock pyproject.toml
+$(SERVING): requirements.lock requirements-build.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.11 install")'
 	$(PYTHON) -m venv $(VENV)
-	@echo "installing the locked packages into $(VENV); the first time takes a minute"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m pip check --disable-pip-version-check
-	@$(BIN)/python -m compileall -q serving tests # or each start would, where importing may not write bytecode
+	@echo "installing what serving needs into $(VENV); the first time takes a minute"
+	$(INSTALL) --no-deps --require-hashes -r requirements.lock -r requirements-build.lock
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	$(PIP) check
+	@$(BIN)/python -m compileall -q serving # or each start would, where importing may not write bytecode
 	@touch $@
 
-serve: install ## publish the demo models if the store is empty, then serve on 127.0.0.1:8000
+$(TOOLS): $(SERVING) requirements-dev.lock
+	@echo "installing the tools for testing and checking into $(VENV)"
+	$(INSTALL) --no-deps --require-hashes -r requirements-dev.lock
+	$(PIP) check
+	@$(BIN)/python -m compileall -q tests
+	@touch $@
+
+serve: $(SERVING) ## publish the demo models if the store is empty, then serve on 127.0.0.1:8000
 	@$(BIN)/serving demo --if-empty
 	@exec $(BIN)/serving serve $(ARGS)
 
 clients: $(CLIENTS)/.installed ## install KServe's client into an environment of its own; without it its test is skipped
 
+$(CLIENTS)/.installed: INTO = $(CLIENTS)
 $(CLIENTS)/.installed: requirements-kserve.lock
 	$(PYTHON) -m venv $(CLIENTS)
-	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-kserve.lock
-	$(CLIENTS)/bin/python -m pip check --disable-pip-version-check
+	$(INSTALL) --no-deps --require-hashes -r requirements-kserve.lock
+	$(PIP) check
 	@touch $@
 
 test: install ## run the whole test suite on all cores; ARGS="-k name" and the like reach pytest
@@ -82,7 +102,7 @@ lock: ## write the requirements*.lock files from pyproject.toml
 	$(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(LOCK) --group dev pyproject.toml -o requirements-dev.lock
-	$(LOCK) --extra arrow --extra grpc pyproject.toml -c requirements-dev.lock -o requirements.lock
+	$(LOCK) --extra arrow --extra grpc --group boosters pyproject.toml -c requirements-dev.lock -o requirements.lock
 	$(LOCK) --group build -c requirements-dev.lock -o requirements-build.lock
 	$(LOCK) --group kserve -o requirements-kserve.lock
 
