@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from serving import __version__
-from serving.cli import bench, keys, operate, serve, store
+from serving.cli import bench, keys, operate, serve, store, wait
 from serving.cli.options import SettingsCommand
 from serving.cli.output import one_line, show, show_error
 from serving.domain.errors import ServingError
@@ -29,6 +29,7 @@ for command in of_files:
 others: tuple[Callable[..., None], ...] = (
     keys.keygen,
     operate.status,
+    wait.wait,
     operate.history,
     operate.pin,
     operate.unpin,

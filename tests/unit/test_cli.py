@@ -168,6 +168,7 @@ def test_help_is_quick_to_import(environment: dict[str, str], tmp_path: Path) ->
         "verify",
         "keygen",
         "status",
+        "wait",
         "history",
         "pin",
         "unpin",
@@ -265,6 +266,13 @@ def test_status_as_json_is_what_the_server_said(serving: Any, server: FakeServer
     answer = {"models": [{**IRIS, "something_new": 1}]}
     server.answers["GET", "/models/active"] = 200, answer
     assert json.loads(serving("status", "--json", "--url", server.url).out) == answer
+
+
+def test_a_version_in_quarantine_is_not_waited_for(serving: Any, server: FakeServer) -> None:
+    version = {"version": "4", "state": "QUARANTINED", "reason": "rolled back"}
+    server.answers["GET", "/models"] = 200, {"models": [{**IRIS, "versions": [version]}]}
+    done = serving("wait", "iris", "4", "--url", server.url)
+    assert done == Done(1, "", "serving: iris/4 is in quarantine: rolled back\n")
 
 
 def test_the_server_is_where_the_settings_say(serving: Any, server: FakeServer) -> None:
