@@ -5,7 +5,8 @@ process. It stays single-threaded and never computes anything, because a process
 forked. Messages are fixed structs:
 
     to the zygote     op u8, host id u64                SPAWN (with descriptors: socket, arena, socket ...) or KILL
-    from the zygote   op u8, host id u64, value i64     READY
+    from the zygote   op u8, host id u64, value i64     THREAD (thread id): there is one besides the main thread
+                                                        READY
                                                         STARTED (pid, with a descriptor of the process)
                                                         STARTED_UNSEEN (pid, where there are no such descriptors)
                                                         NOT_STARTED (errno)
@@ -45,6 +46,7 @@ class Op(IntEnum):
     EXITED = 12
     STARTED_UNSEEN = 13
     NOT_STARTED = 14
+    THREAD = 15
 
 
 def main() -> None:
@@ -66,6 +68,8 @@ def main() -> None:
     gc.freeze()  # what has been imported is never collected, so hosts share its pages instead of copying them
     hosts: dict[int, int] = {}
     try:
+        for thread in _other_threads():
+            control.sendall(EVENT.pack(Op.THREAD, 0, thread))
         control.sendall(EVENT.pack(Op.READY, 0, os.getpid()))
         _serve(control, wake_read, wake_write, hosts)
     except OSError:
@@ -74,6 +78,14 @@ def main() -> None:
         for pid in hosts.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def _other_threads() -> list[int]:
+    """Return the ids of all threads but the main one, those of libraries included (Linux; elsewhere none is seen)."""
+    try:
+        return sorted(int(thread) for thread in os.listdir("/proc/self/task") if int(thread) != os.getpid())
+    except FileNotFoundError:
+        return []
 
 
 def _serve(control: socket.socket, wake_read: int, wake_write: int, hosts: dict[int, int]) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -215,7 +216,9 @@ class ZygoteProcess:
         return raw
 
     def _take(self, op: int, host_id: int, value: int) -> None:
-        if op == Op.READY:
+        if op == Op.THREAD:
+            self._warn_of_thread(value)
+        elif op == Op.READY:
             self._ready.set_result(None)
         elif op in (Op.STARTED, Op.STARTED_UNSEEN):
             self._begin(host_id, value, self._descriptors.pop(0) if self._descriptors else None)
@@ -224,6 +227,14 @@ class ZygoteProcess:
             self._started[host_id].set_exception(HostFailed(reason))
         elif op == Op.EXITED and host_id in self._hosts:
             self._end_host(host_id, value)
+
+    def _warn_of_thread(self, thread: int) -> None:
+        """A lock that another thread holds during a fork stays locked in the host for ever, which then hangs."""
+        try:
+            name = Path(f"/proc/{self._popen.pid}/task/{thread}/comm").read_text().strip()
+        except OSError:
+            name = "one that has ended"
+        log.warning("zygote_not_single_threaded", thread=name, id=thread, reason="hosts forked from it may hang")
 
     def _begin(self, host_id: int, pid: int, pidfd: int | None) -> None:
         host, started = self._hosts.get(host_id), self._started.get(host_id)

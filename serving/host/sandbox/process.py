@@ -24,6 +24,7 @@ ONE_THREAD = {
     "NUMEXPR_NUM_THREADS": "1",
     "LOKY_MAX_CPU_COUNT": "1",
     "JOBLIB_MULTIPROCESSING": "0",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's jemalloc: its options, by the prefix of its names
 }
 # onnxruntime from 1.29 on keeps a database of what it was asked to do, and would send it away
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from serving.domain.errors import HostFailed
 from serving.host import forkserver, sandbox
@@ -79,6 +80,44 @@ def zygote_of(host: HostProcess) -> psutil.Process:
     parent = psutil.Process(host.pid).parent()
     assert parent is not None
     return parent
+
+
+def threads_of(process: psutil.Process) -> list[str]:
+    return [(task / "comm").read_text().strip() for task in Path(f"/proc/{process.pid}/task").iterdir()]
+
+
+def test_a_zygote_and_what_it_forks_have_one_thread(zygote: Zygote) -> None:
+    """Libraries start some when they are imported: a lock that one of these holds stays locked in a host."""
+    host = zygote.spawn()
+    assert len(threads_of(zygote_of(host))) == 1, threads_of(zygote_of(host))
+    host.close()
+
+
+ANOTHER_THREAD = """
+import ctypes, threading
+
+def wait() -> None:
+    ctypes.CDLL(None).prctl(15, b"stranger", 0, 0, 0)  # PR_SET_NAME
+    named.set()
+    threading.Event().wait()
+
+named = threading.Event()
+threading.Thread(target=wait, daemon=True).start()
+named.wait()
+"""
+
+
+def test_a_zygote_says_which_thread_it_has_besides_the_main_one(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(ANOTHER_THREAD)
+    environment = sandbox.scrub({**os.environ, "PYTHONPATH": str(tmp_path)})
+    zygote = Zygote(environment, tmp_path / "scratch")
+    with capture_logs() as logs:
+        host = zygote.spawn()
+    assert "stranger" in threads_of(zygote_of(host))
+    host.close()
+    zygote.stop()
+    (warned,) = [one for one in logs if one["event"] == "zygote_not_single_threaded"]
+    assert warned["thread"] == "stranger"
 
 
 def test_a_stopped_zygote_is_replaced_and_its_hosts_go_on(zygote: Zygote) -> None:
