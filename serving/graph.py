@@ -6,21 +6,18 @@ imports onnxruntime, which starts a thread: never in the zygote.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Container
 from typing import Any
 
 import numpy as np
 
-# read once, by the import: from 1.29 on it would keep a database of the models it opens, and send it away
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-
-import onnxruntime
-
 from serving.domain.batch import Batch, Prediction, Tensor
 from serving.domain.compiled import COLUMN_PREFIX, MATRIX_INPUT, MOST_ROWS, NULL_TEXT, Graph
 from serving.domain.errors import ModelFailed
 from serving.domain.signature import Method
+from serving.silence import load_onnxruntime
+
+onnxruntime = load_onnxruntime()
 
 _FATAL_ONLY = 4
 

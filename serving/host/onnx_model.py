@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from serving.domain.batch import Batch, Prediction
 from serving.domain.errors import InvalidInput, ModelFailed
@@ -24,6 +22,10 @@ from serving.host.columns import Column
 from serving.host.contract import disagreements
 from serving.host.model import LoadRefused, one_line, told
 from serving.host.synthetic import make_batch
+from serving.silence import load_onnxruntime
+
+onnxruntime = load_onnxruntime()
+InvalidArgument = onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument
 
 _FATAL_ONLY = 4
 _DTYPES: dict[str, tuple[Any, Dtype]] = {

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from serving.silence import SILENCE
+
 LOADING_NICENESS = 10
 ENVIRONMENT_KEPT = frozenset(
     {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "TMPDIR"}
@@ -26,8 +28,6 @@ ONE_THREAD = {
     "JOBLIB_MULTIPROCESSING": "0",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's jemalloc: its options, by the prefix of its names
 }
-# onnxruntime from 1.29 on keeps a database of what it was asked to do, and would send it away
-NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 
 _PR_SET_PDEATHSIG = 1
 
@@ -43,7 +43,7 @@ def scrub(environment: Mapping[str, str]) -> dict[str, str]:
     Settings and tokens of the server are not among them. Given to ``exec``, so ``/proc/<pid>/environ`` is clean too.
     """
     kept = {name: value for name, value in environment.items() if name in ENVIRONMENT_KEPT}
-    return {**kept, **ONE_THREAD, **NO_TELEMETRY, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
+    return {**kept, **ONE_THREAD, **SILENCE, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
 
 
 def die_with_parent(parent: int) -> None:

@@ -1,0 +1,21 @@
+"""The one place where onnxruntime is loaded, after it has been told to keep what it sees to itself.
+
+Its official builds from 1.29 on write an identifier of the machine and a database of what is done with models below the
+home directory, and send them to its makers. Only the environment turns all of that off, and only before the import.
+`SILENCE` is in the environment of every zygote too: code that comes with a model may import onnxruntime by itself.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+SILENCE = {"ORT_DISABLE_TELEMETRY": "1"}
+
+
+def load_onnxruntime() -> Any:
+    """Return the module `onnxruntime`. The first call imports it, which blocks and starts a thread: no zygote may."""
+    os.environ.update(SILENCE)
+    import onnxruntime  # noqa: PLC0415
+
+    return onnxruntime

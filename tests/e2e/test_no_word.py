@@ -1,0 +1,215 @@
+"""A server tells nobody anything: no connection, no name looked up, no file outside of its own directories.
+
+Files that stay and lines of the log are looked at on every machine. Attempts, and files that are gone again, are what
+strace saw: without it, or where a process may not trace its children, these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import orjson
+import pytest
+import xgboost
+from skl2onnx import to_onnx
+from sklearn.linear_model import LogisticRegression
+
+from serving.offline.keys import create_key, load_key
+from serving.store.publishing import Publication, publish
+from tests.e2e.harness import Server, serving, until, write_version
+from tests.e2e.test_signed import NOW
+
+ROWS = np.random.default_rng(0).normal(size=(60, 3))
+CLASSES = (ROWS[:, 0] > 0).astype(int)
+# -D: the traced process keeps its number and its parent; -ff: a file for each thread, so that no call is in two pieces
+STRACE = ("strace", "-D", "-ff", "-y", "-q", "-s", "256", "-e")
+CALLS = (
+    "trace=socket,connect,bind,sendto,sendmsg,sendmmsg,open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2,"
+    "link,linkat,symlink,symlinkat,mknod,mknodat"
+)
+EXEC = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
+# what would make a library quiet by itself, and places it would ask for before it asks for the home directory
+UNSET = ("CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a process may use, what is watched, and where strace writes."""
+
+    directory: Path
+
+    @property
+    def home(self) -> Path:
+        return self.directory / "home"
+
+    @property
+    def temporary(self) -> Path:
+        return self.directory / "temporary"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that lead to the watched directories; Python's own cache of its modules is left as it is."""
+        return {"HOME": str(self.home), "TMPDIR": str(self.temporary), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def command(self, *command: str | Path) -> tuple[str | Path, ...]:
+        """Return `command` under strace, if it can be had."""
+        prefix = (*STRACE, CALLS, "-o", self.directory / "trace") if reason_against_strace() is None else ()
+        return (*prefix, *command)
+
+    def calls(self, pid: int) -> list[str]:
+        """Return every traced call of every process, when the one that was started has ended and strace has seen it."""
+        until(lambda: "+++ exited with" in (self.directory / f"trace.{pid}").read_text(), "the end of the trace")
+        files = sorted(self.directory.glob("trace.*"))
+        return [line for file in files for line in file.read_text().splitlines() if re.match(r"\w+\(", line)]
+
+
+def watched(directory: Path) -> Watched:
+    for name in ("home", "temporary"):
+        (directory / name).mkdir()
+    return Watched(directory)
+
+
+def reason_against_strace() -> str | None:
+    """Return why no process can be watched here, or None when it can."""
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    tried = subprocess.run(["strace", "-f", "-o", os.devnull, "true"], capture_output=True, text=True, check=False)
+    return None if tried.returncode == 0 else f"strace may not trace: {tried.stderr.strip()}"
+
+
+needs_strace = pytest.mark.skipif(reason_against_strace() is not None, reason=str(reason_against_strace()))
+
+
+@dataclass(frozen=True)
+class Life:
+    """A server that has lived and stopped."""
+
+    watched: Watched
+    server: Server
+
+    @property
+    def calls(self) -> list[str]:
+        assert self.server.process is not None
+        return self.watched.calls(self.server.process.pid)
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
+    """Start, compile a model, take a signed ONNX file and a booster, answer, swap, answer, stop."""
+    directory = tmp_path_factory.mktemp("life")
+    seen = watched(directory)
+    create_key(directory / "key")
+    key = load_key(directory / "key")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in UNSET:
+            patch.delenv(name, raising=False)
+        entry = ("-c", EXEC, *seen.command(sys.executable, "-m", "serving"))
+        trusted = {"SERVING_SECURITY__TRUSTED_KEYS": str(key.public)}
+        with serving(directory, entry=entry, **seen.environment, **trusted) as server:
+            write_version(server.store / "compiled", 1, LogisticRegression().fit(ROWS, CLASSES))
+            publish(server.store, Publication("graph", "model.onnx", _write_graph, version="1", sign=key.sign), NOW)
+            write_version(server.store / "boosted", 1, _booster())
+            for model in ("compiled", "graph", "boosted"):
+                server.wait_active(model, 1, 60)
+                assert server.predict(model, ROWS[:2].tolist()).status_code == 200
+            write_version(server.store / "compiled", 2, LogisticRegression(C=0.1).fit(ROWS, CLASSES))
+            server.wait_active("compiled", 2, 60)
+            assert server.predict("compiled", ROWS[:2].tolist()).status_code == 200
+            assert [server.model(name)["active"]["engine"] for name in ("compiled", "graph")] == ["onnx", "onnx"]
+            assert server.stop() == 0
+        yield Life(seen, server)
+
+
+def _write_graph(file: Any) -> None:
+    with warnings.catch_warnings(action="ignore"):  # skl2onnx is behind scikit-learn in attributes it reads
+        graph = to_onnx(LogisticRegression().fit(ROWS.astype(np.float32), CLASSES), ROWS[:1].astype(np.float32))
+    file.write(graph.SerializeToString())
+
+
+def _booster() -> Any:
+    return xgboost.XGBClassifier(n_estimators=3, max_depth=2).fit(ROWS, CLASSES)
+
+
+def test_nothing_is_left_in_the_home_directory_or_among_temporary_files(life: Life) -> None:
+    assert list(life.watched.home.rglob("*")) == []
+    assert list(life.watched.temporary.rglob("*")) == []
+
+
+def test_no_library_prints_into_the_log(life: Life) -> None:
+    for line in life.server.log_path.read_bytes().splitlines():
+        assert "event" in orjson.loads(line)
+
+
+@needs_strace
+def test_the_only_socket_of_the_network_is_the_one_it_listens_on(life: Life) -> None:
+    calls = life.calls
+    assert [call.split(" = ")[0] for call in calls if is_network_socket(call)] == [
+        "socket(AF_INET, SOCK_STREAM|SOCK_CLOEXEC, IPPROTO_TCP)"
+    ]
+    bound = [call for call in calls if call.startswith("bind(") and "AF_INET" in call]
+    assert len(bound) == 1
+    assert 'inet_addr("127.0.0.1")' in bound[0]
+    assert [call for call in calls if is_sent_away(call)] == []
+
+
+@needs_strace
+def test_it_writes_into_its_own_directories_only(life: Life) -> None:
+    server = life.server
+    paths = written(life.calls, server.directory)
+    assert [path for path in paths if not path.is_relative_to(server.state) and path.parent != server.store] == []
+    assert server.state / "state.sqlite" in paths
+
+
+@needs_strace
+@pytest.mark.parametrize("name", ["model.joblib", "model.onnx"])
+def test_a_check_of_one_file_tells_nobody(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watched(tmp_path)
+    for variable in UNSET:
+        monkeypatch.delenv(variable, raising=False)
+    with (tmp_path / name).open("wb") as file:
+        _write_graph(file) if name.endswith("onnx") else joblib.dump(LogisticRegression().fit(ROWS, CLASSES), file)
+    command = seen.command(sys.executable, "-m", "serving", "check", tmp_path / name)
+    process = subprocess.Popen(command, env={**os.environ, **seen.environment}, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    assert process.wait(120) == 0
+    calls = seen.calls(process.pid)
+    assert [call for call in calls if is_network_socket(call) or is_sent_away(call)] == []
+    assert [path for path in written(calls, tmp_path) if not path.is_relative_to(seen.temporary)] == []
+    assert [*seen.home.iterdir(), *seen.temporary.iterdir()] == []
+
+
+def is_network_socket(call: str) -> bool:
+    """Whether a call asked for a socket that reaches farther than this machine's own processes, allowed or not."""
+    return call.startswith("socket(") and not call.startswith(("socket(AF_UNIX,", "socket(AF_NETLINK,"))
+
+
+def is_sent_away(call: str) -> bool:
+    """Whether a call named somebody to connect or send to, or read what names are looked up with."""
+    is_named = call.startswith(("connect(", "send")) and "sa_family=" in call
+    is_local = "sa_family=AF_UNIX" in call or "sa_family=AF_NETLINK" in call
+    return (is_named and not is_local) or '"/etc/resolv.conf"' in call
+
+
+def written(calls: list[str], working_directory: Path) -> list[Path]:
+    """Return what was created or opened for writing, allowed or not, but for what is no file: /proc and /dev/null."""
+    paths = []
+    for call in calls:
+        if call.startswith("open") and not re.search(r"O_(CREAT|WRONLY|RDWR|TMPFILE)", call):
+            continue
+        if call.startswith(("open", "creat", "mk", "rename", "link", "symlink")):
+            quoted = re.findall(r'"((?:[^"\\]|\\.)*)"', call)
+            opened = re.search(r" = \d+<([^>]*)>$", call)
+            place = re.findall(r"(?:AT_FDCWD|\d+)<([^>]*)>, \"", call)
+            base = Path(place[-1]) if place else working_directory
+            paths.append(Path(opened.group(1)) if opened else Path(os.path.normpath(base / quoted[-1])))
+    return [path for path in paths if not path.is_relative_to("/proc") and path != Path(os.devnull)]
