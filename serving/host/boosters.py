@@ -22,6 +22,7 @@ from serving.host.model import LoadRefused, one_line
 from serving.host.restricted.sound.booster_states import problem_of_content
 from serving.host.restricted.sound.lightgbm_trees import check_lightgbm
 from serving.host.restricted.sound.xgboost_trees import check_xgboost
+from serving.host.strangers import OLD_XGBOOST_INSIDE, is_old_xgboost
 
 XGBOOST, LIGHTGBM = "xgboost", "lightgbm"
 EXTRAS = (XGBOOST, LIGHTGBM)
@@ -70,6 +71,14 @@ def as_estimator(found: Any) -> Any:
     return _estimator_around(_library(library), found, found.model_to_string(num_iteration=-1))
 
 
+def is_of_old_lightgbm(part: Any) -> bool:
+    """Say whether a part is an estimator that LightGBM 2 or 3 fitted: later versions take it for one that is not."""
+    if library_of(part) != LIGHTGBM:
+        return False
+    state = vars(part)
+    return state.get("_Booster") is not None and "fitted_" not in state
+
+
 def compute_alone(part: Any) -> None:
     """Have a part of either library compute in one thread, whatever it was told under whichever name."""
     state = vars(part)
@@ -105,6 +114,8 @@ def _refused(library: str, error: Exception) -> LoadRefused:
 
 
 def _load_xgboost(xgboost: ModuleType, content: bytes) -> tuple[Any, dict[str, str]]:
+    if is_old_xgboost(content):
+        raise LoadRefused(OLD_XGBOOST_INSIDE)
     version = _xgboost_version(content)
     if version is None or not content.rstrip().endswith(b"}"):  # XGBoost may crash on half a file instead
         raise LoadRefused("the file is no XGBoost model, or it is cut short or damaged (its version is not at its end)")

@@ -19,6 +19,7 @@ from serving.host.estimator import EstimatorModel
 from serving.host.examples import note_examples
 from serving.host.model import LoadRefused, NotAnEstimator
 from serving.host.probing import count_outputs, probe
+from serving.host.strangers import advise_on_parts
 
 _KINDS: tuple[tuple[Callable[[Any], bool], Kind], ...] = (
     (is_classifier, Kind.CLASSIFIER),
@@ -78,11 +79,13 @@ def _methods(estimator: Any) -> tuple[Method, ...]:
         raise NotAnEstimator(f"the class {estimator.__name__} itself, not a fitted estimator")
     if isinstance(estimator, dict):  # also one that gives its items as attributes, which could be any function
         keys = ", ".join(repr(key) for key in list(estimator)[:3])
-        raise NotAnEstimator(f"a dict (keys {keys}), not an estimator: save the estimator itself")
+        raise NotAnEstimator(f"a dict (keys {keys}), not an estimator: {advise_on_parts(dict.values(estimator))}")
     found = cast(tuple[Method, ...], tuple(method for method in METHODS if _offers(estimator, method)))
     if hasattr(estimator, "predict") or (found and hasattr(estimator, "fit")):
         return found
     name = type(estimator).__name__
+    if isinstance(estimator, (list, tuple)) and any(hasattr(part, "predict") for part in estimator):
+        raise NotAnEstimator(f"a {name}, not an estimator: {advise_on_parts(estimator)}")
     if hasattr(estimator, "fit"):
         hint = "; it can only label the rows it was fitted on" if hasattr(estimator, "fit_predict") else ""
         raise LoadRefused(f"{name} offers none of {', '.join(METHODS)}{hint}")

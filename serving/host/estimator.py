@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import sklearn
 from numpy.typing import NDArray
 
 from serving.domain.batch import Batch, Prediction
@@ -18,7 +19,7 @@ from serving.domain.signature import Container, Signature
 from serving.host.answers import to_prediction
 from serving.host.boosters import library_of
 from serving.host.columns import Column
-from serving.host.model import refusal_or_failure
+from serving.host.model import describe_skew, refusal_or_failure
 from serving.host.parts import all_parts, is_from_sklearn
 from serving.host.synthetic import make_batch
 
@@ -43,6 +44,8 @@ class EstimatorModel:
         self.signature = signature
         self.columns = columns
         self.trained_with = trained_with or {}
+        written_by = self.trained_with.get("scikit-learn")
+        self._skew = describe_skew(written_by, sklearn.__version__) if written_by else None
         self._index = pd.Index([feature.name for feature in signature.features])
         parts = list(all_parts(estimator))
         self.has_foreign_parts = any(map(_is_foreign, parts))
@@ -63,7 +66,7 @@ class EstimatorModel:
             try:
                 answer = getattr(self.estimator, method)(self._input(batch))
             except (Exception, SystemExit) as error:  # noqa: BLE001  (a model may raise anything, and call sys.exit)
-                raise refusal_or_failure(error) from None
+                raise refusal_or_failure(error, self._skew) from None
             return to_prediction(answer, batch.rows)
 
     def sample(self, rows: int, *, with_nulls: bool = False) -> Batch:

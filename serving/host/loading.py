@@ -32,13 +32,25 @@ from numpy.typing import NDArray
 from sklearn.exceptions import InconsistentVersionWarning
 
 from serving.domain.mlmodel import NamedColumn
+from serving.domain.report import MAX_EVIDENCE_CHARACTERS
 from serving.domain.signature import Signature
 from serving.domain.version import Format
-from serving.host import boosters
+from serving.host import boosters, strangers
 from serving.host.describe import examine
 from serving.host.model import LoadedModel, LoadRefused, NotAnEstimator, NotVouched, one_line, told
 from serving.host.parts import all_parts, compute_alone, is_from_sklearn
-from serving.host.restricted import Distrusted, check_answers, check_structure, load_restricted, load_skops
+from serving.host.restricted import (
+    Distrusted,
+    Survey,
+    Unlisted,
+    check_answers,
+    check_structure,
+    explain_names,
+    find_moved,
+    load_restricted,
+    load_skops,
+    survey_file,
+)
 
 SKLEARN = "scikit-learn"
 
@@ -73,13 +85,15 @@ OnRead = Callable[[str | None], None]
 class Trust:
     """What a file may name: see the settings of `security` and `candidate` with these names.
 
-    `is_restricted` False lets a pickle run whatever it holds, and a skops file whatever it calls.
+    `is_restricted` False lets a pickle run whatever it holds, and a skops file whatever it calls. `is_final` False says
+    that what is refused is loaded in another way then: nobody reads why, and the file is not read again to find out.
     """
 
     is_restricted: bool = True
     pickle_trusted: Sequence[str] = ()
     skops_trusted: Sequence[str] = ()
     max_expansion: float = 200.0
+    is_final: bool = True
 
 
 def load(
@@ -102,6 +116,8 @@ def load(
         on_read(None)
         return load_onnx(path, declared)
     estimator, trained_with = _read(path, format, trust, on_read)
+    if any(map(boosters.is_of_old_lightgbm, all_parts(estimator))):
+        raise LoadRefused(strangers.OLD_LIGHTGBM)
     compute_alone(estimator)
     try:
         check_answers(estimator)
@@ -152,9 +168,10 @@ def _read(
         except LoadRefused:
             raise
         except Distrusted as error:
-            raise NotVouched(one_line(_skew(caught, "the file was saved by {}: ") + str(error))) from None
+            text = _explain_distrust(error, path, format, trust)
+            raise NotVouched(_line(_skew(caught, "the file was saved by {}: ") + text)) from None
         except Exception as error:  # noqa: BLE001  (a file may raise anything)
-            raise LoadRefused(_why(error) + _skew(caught, "; it was saved by {}")) from None
+            raise LoadRefused(_explain_failure(error, path, format, trust, caught)) from None
     on_read(vouched)
     written_by = _warned_of(caught)
     if written_by is None and any(map(is_from_sklearn, all_parts(estimator))):
@@ -188,6 +205,57 @@ def _read_vouched(path: str, format: Format, trust: Trust) -> tuple[Any, str | N
     if not trust.is_restricted:
         return _read_any_skops(path), _UNRESTRICTED
     return read(trusted), f"{setting} vouches for what it names" if trusted else None
+
+
+def _survey(path: str, format: Format, trust: Trust) -> Survey:  # noqa: A002
+    """Return what a pickle that was refused names, or nothing for files of other kinds."""
+    is_pickle = format in (Format.JOBLIB, Format.PICKLE)
+    return survey_file(path, trust.max_expansion) if is_pickle and trust.is_final else Survey()
+
+
+def _explain_distrust(error: Distrusted, path: str, format: Format, trust: Trust) -> str:  # noqa: A002
+    """Return why restricted loading refuses a file: with all names, where names are the reason."""
+    survey = _survey(path, format, trust)
+    text = _explain_stranger(survey)
+    if text is None and isinstance(error, Unlisted):
+        text = explain_names(survey, trust.pickle_trusted)
+    return text or str(error)
+
+
+def _explain_failure(
+    error: Exception,
+    path: str,
+    format: Format,  # noqa: A002
+    trust: Trust,
+    caught: Sequence[warnings.WarningMessage],
+) -> str:
+    """Return why loading a file raised `error`."""
+    if isinstance(error, MemoryError):
+        return _why(error)
+    survey = _survey(path, format, trust)
+    text = _explain_stranger(survey) or strangers.describe_error(str(error))
+    if text is None and survey.has_bytes_of_python_2 and isinstance(error, (*_DAMAGE, TypeError, ValueError)):
+        text = strangers.PYTHON_2
+    if text is None:
+        text = _why(error)
+    skew = _skew(caught, "; it was saved by {}")
+    if not skew and survey.sklearn_version not in (None, sklearn.__version__):
+        skew = f"; it was saved by {SKLEARN} {one_line(str(survey.sklearn_version))}, this is {sklearn.__version__}"
+    return _line(text if "saved by" in text else text + skew)
+
+
+def _explain_stranger(survey: Survey) -> str | None:
+    """Return what to do with a pickle of another library, or of another time; None for all others."""
+    moved = find_moved(survey.names)
+    if moved:
+        return strangers.describe_moved(moved, survey.sklearn_version, sklearn.__version__)
+    text = strangers.describe_library(module for module, _ in survey.names)
+    return strangers.OLD_XGBOOST_INSIDE if any(map(strangers.is_old_xgboost, survey.handles)) else text
+
+
+def _line(message: str) -> str:
+    """Return a refusal as one line: longer than others, since it may list many names."""
+    return one_line(message, MAX_EVIDENCE_CHARACTERS)
 
 
 def _skew(caught: Sequence[warnings.WarningMessage], text: str) -> str:

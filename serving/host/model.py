@@ -67,9 +67,9 @@ class LoadedModel(Protocol):
         ...
 
 
-def one_line(message: str) -> str:
+def one_line(message: str, most_characters: int = text.MAX_LINE_CHARACTERS) -> str:
     """Return `message` fit for an answer: see `serving.domain.text`, and without paths of this machine."""
-    return text.one_line(_PATH.sub("...", message))
+    return text.one_line(_PATH.sub("...", message), most_characters)
 
 
 def told(error: BaseException) -> str:
@@ -77,11 +77,23 @@ def told(error: BaseException) -> str:
     return one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
-def refusal_or_failure(error: BaseException) -> InvalidInput | ModelFailed:
-    """Say whose fault it is that a model raised `error`.
+def describe_skew(version: str, here: str) -> str | None:
+    """Name the scikit-learn that a model was trained with and the one here; None where major.minor are the same."""
+    if version.split(".")[:2] == here.split(".")[:2]:
+        return None
+    return text.one_line(f"trained with scikit-learn {version}, here is {here}", 150)
+
+
+def add_skew(message: str, skew: str | None) -> str:
+    """Return the message of a failure with the versions in `skew`, which may be why, where it does not have them."""
+    return message if skew is None or skew in message else f"{message} ({skew})"
+
+
+def refusal_or_failure(error: BaseException, skew: str | None = None) -> InvalidInput | ModelFailed:
+    """Say whose fault it is that a model raised `error`; `skew` names versions that may be the reason.
 
     scikit-learn refuses rows with ValueError and TypeError; everything else is the model's own failure.
     """
     if isinstance(error, (ValueError, TypeError)) and not isinstance(error, NotFittedError):
-        return InvalidInput(one_line(f"the model refused the rows: {error}"))
-    return ModelFailed(told(error))
+        return InvalidInput(add_skew(one_line(f"the model refused the rows: {error}"), skew))
+    return ModelFailed(add_skew(told(error), skew))

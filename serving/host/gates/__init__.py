@@ -26,7 +26,7 @@ from serving.host.gates.provenance import ProvenanceGate
 from serving.host.gates.published import Published
 from serving.host.gates.warm_up import WarmUp
 from serving.host.loading import library_versions
-from serving.host.model import LoadedModel, told
+from serving.host.model import LoadedModel, add_skew, told
 
 GATES: tuple[Gate, ...] = (
     Published(),
@@ -66,6 +66,8 @@ def run_gates(context: Context, started: Callable[[str], None], finished: Callab
         started(gate.name)
         begin = monotonic()
         verdict, evidence = _check(gate, context)
+        if verdict is Verdict.REFUSED:
+            evidence = add_skew(one_line(evidence, MAX_EVIDENCE_CHARACTERS - 200), context.skew)
         evidence = one_line(evidence, MAX_EVIDENCE_CHARACTERS)
         finished(GateResult(gate=gate.name, verdict=verdict, evidence=evidence, duration_seconds=monotonic() - begin))
         if verdict is Verdict.REFUSED:

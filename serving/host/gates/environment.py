@@ -6,6 +6,7 @@ from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.report import Verdict
 from serving.host.gates.gate import Context, Outcome, Refused
 from serving.host.loading import SKLEARN, library_versions
+from serving.host.model import describe_skew
 
 _OTHERS = ("numpy", "scipy", "pandas")
 
@@ -19,7 +20,10 @@ class Environment:
     name = "environment"
 
     def check(self, context: Context) -> Outcome:
-        """Compare versions; another major.minor of scikit-learn is refused unless settings say warn."""
+        """Compare versions; another major.minor of scikit-learn is refused unless settings say warn.
+
+        After a warning every later failure of the version names both versions.
+        """
         model = context.loaded
         if model.engine == "onnx":
             return Verdict.SKIPPED, f"the file holds a graph for {model.engine}, no objects of {SKLEARN}"
@@ -71,5 +75,6 @@ def _skewed(context: Context, source: str, version: str, now: str) -> Outcome:
     was, is_now = ".".join(_minor(version)), ".".join(_minor(now))
     text = f"trained with {SKLEARN} {version}, {source}; served by {now}: its answers may be silently wrong"
     if context.request.environment == "warn":
+        context.skew = describe_skew(version, now)
         return Verdict.WARNED, text
     raise Refused(f'{text}; train it with {is_now}, serve it with {was}, or set gates.environment = "warn"')

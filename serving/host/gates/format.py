@@ -8,8 +8,10 @@ import zipfile
 from serving.domain.report import Verdict
 from serving.domain.version import Format
 from serving.host.gates.gate import Context, Outcome, Refused
+from serving.host.strangers import describe_archive, describe_bytes
 
 _HEAD_BYTES = 512
+_ZIP = "a zip archive"
 _PICKLE = 0x80
 _PICKLE_PROTOCOLS = range(2, 6)
 _ONNX_IR_VERSION_FIELD = 0x08
@@ -24,18 +26,10 @@ _COMPRESSIONS = {
     b"\x5d\x00\x00": "lzma",
     b"\x04\x22\x4d\x18": "lz4",
 }
-_STRANGERS = {
-    b"version https://git-lfs": "a Git LFS pointer, not the file itself: run git lfs pull",
-    b"\x89HDF": "an HDF5 file (Keras?), which is not served",
-    b"\x93NUMPY": "a NumPy array, not a model",
-    b"%PDF": "a PDF document",
-    b"PAR1": "a Parquet file: data, not a model",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd, which joblib does not read: compress it with zlib, gzip or lz4",
-}
 _SUFFIX = {
     "a pickle": "name it .joblib or .pkl",
     "an ONNX graph": "name it .onnx",
-    "a zip archive": "a skops file is named .skops",
+    _ZIP: "a skops file is named .skops",
     "an XGBoost model": "name it .ubj, or model.json in a version directory",
     "a LightGBM model": "name it model.txt, in a version directory",
 }
@@ -55,10 +49,12 @@ class FormatGate:
         with open(main.path, "rb") as file:
             head = file.read(_HEAD_BYTES)
         seen = _kind(head)
+        if seen == _ZIP:
+            seen = _kind_of_archive(main.path, main.name) or seen
         fits = {
             Format.JOBLIB: seen == "a pickle" or seen.endswith("joblib file"),
             Format.PICKLE: seen == "a pickle" or seen.endswith("joblib file"),
-            Format.SKOPS: seen == "a zip archive",
+            Format.SKOPS: seen == _ZIP,
             Format.ONNX: seen == "an ONNX graph",
             Format.XGBOOST: seen == "an XGBoost model",
             Format.LIGHTGBM: seen == "a LightGBM model",
@@ -66,13 +62,11 @@ class FormatGate:
         if not fits[wanted]:
             hint = f": {_SUFFIX[seen]}" if seen in _SUFFIX else ""
             raise Refused(f"'{main.name}' should be a {wanted} file but is {seen}{hint}")
-        if wanted is Format.SKOPS:
-            _require_schema(main.path, main.name)
         return Verdict.PASSED, f"{seen}, {main.size} bytes"
 
 
 def _kind(head: bytes) -> str:
-    stranger = next((text for magic, text in _STRANGERS.items() if head.startswith(magic)), None)
+    stranger = describe_bytes(head)
     if stranger is not None:
         return stranger
     if head[0] == _PICKLE and len(head) > 1 and head[1] in _PICKLE_PROTOCOLS:
@@ -83,7 +77,7 @@ def _kind(head: bytes) -> str:
     if compression is not None:
         return f"a {compression} joblib file"
     if head.startswith(b"PK\x03\x04"):
-        return "a zip archive"
+        return _ZIP
     if head[0] == _ONNX_IR_VERSION_FIELD and len(head) > 1 and head[1] in _ONNX_IR_VERSIONS:
         return "an ONNX graph"
     return _boosters_kind(head) or _text_or_unknown(head)
@@ -109,11 +103,13 @@ def _text_or_unknown(head: bytes) -> str:
     return f"something unknown, beginning with the bytes {head[:8].hex(' ')}"
 
 
-def _require_schema(path: str, name: str) -> None:
+def _kind_of_archive(path: str, name: str) -> str | None:
+    """Return what a zip archive is that is no skops file, as far as the names in it tell; None for a skops file."""
     try:
         with zipfile.ZipFile(path) as archive:
-            has_schema = "schema.json" in archive.namelist()
+            names = archive.namelist()
     except zipfile.BadZipFile as error:
         raise Refused(f"'{name}' is a damaged zip archive ({error}): copy it again") from None
-    if not has_schema:
-        raise Refused(f"'{name}' is a zip archive without schema.json, so no skops file")
+    if "schema.json" in names:
+        return None
+    return describe_archive(names) or "a zip archive without schema.json, so no skops file"

@@ -54,6 +54,8 @@ class Context:
     trusted key has signed. The compile gate sets `compilation`, and `graphs` when a compiled form is to answer;
     `compiler` is the process to compile in. `watch` is called when a file has been read that ran nothing for that, and
     before anything of it is called: what it does from then on ends the process. `unwatched` says why it was not.
+    `skew` names the versions that the model was trained with and that are here, after a warning of the environment
+    gate.
     """
 
     request: EvaluationRequest
@@ -68,6 +70,7 @@ class Context:
     graphs: tuple[Graph, ...] = ()
     watch: Callable[[], None] = lambda: None
     unwatched: str | None = None
+    skew: str | None = None
 
     def note_read(self, vouched: str | None) -> None:
         """Note that the file has been read, and whose word that took; nobody's for None."""

@@ -43,6 +43,7 @@ def load_candidate(context: Context) -> LoadedModel:
         skops_trusted=request.skops_trusted,
         max_expansion=request.max_expansion,
         is_restricted=request.trust != "signed",  # by now the provenance gate has seen the signature
+        is_final=request.trust != "any",
     )
     try:
         return load(request.main.path, request.format, known, declared, columns, context.note_read)

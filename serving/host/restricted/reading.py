@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from joblib.numpy_pickle_utils import _validate_fileobject_and_memmap
 from serving.host.restricted.allowed import allowed
 from serving.host.restricted.distrust import Distrusted
 from serving.host.restricted.meaning import check_meaning
+from serving.host.restricted.opcodes import Survey, survey_opcodes
 from serving.host.restricted.structure import check_structure
 from serving.host.restricted.unpickler import RestrictedUnpickler
 
@@ -41,6 +43,20 @@ def load_restricted(
             raise Distrusted("the file goes on after the end of its pickle; write it anew")
     check_loaded(found, trusted)
     return found
+
+
+def survey_file(path: str, max_expansion: float = 200.0) -> Survey:
+    """Return what a joblib or pickle file names, found in its opcodes: nothing of it is imported, made or called.
+
+    Within the budgets of `load_restricted`. Blocks. Raises nothing: a file that cannot be read names nothing.
+    """
+    with contextlib.suppress(Exception):  # no file, or damaged before the first opcode
+        size = os.path.getsize(path)
+        with open(path, "rb") as raw, _validate_fileobject_and_memmap(raw, path, None) as (file, _):
+            is_compressed = file is not raw
+            limit = max(FREE_BYTES, int(size * max_expansion)) if is_compressed else size
+            return survey_opcodes(Budgeted(file, limit, is_compressed=is_compressed))
+    return Survey()
 
 
 def check_loaded(model: Any, trusted: Sequence[str] = (), setting: str = "security.pickle_trusted") -> None:

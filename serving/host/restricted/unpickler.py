@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from serving.host.restricted.allowed import Allowed, Global, current_name
 from serving.host.restricted.arrays import check_array_state, check_dtype, check_dtype_state, check_wrapper, read_array
 from serving.host.restricted.calls import are_usual, innermost
-from serving.host.restricted.distrust import ANY_TRUST, Distrusted
+from serving.host.restricted.distrust import ANY_TRUST, Distrusted, Unlisted
 from serving.host.restricted.nesting import Nesting
 from serving.host.restricted.sound.booster_states import problem_of_state
 from serving.host.restricted.states import RANDOM, check_attributes, check_partial_state, check_random_state, is_dunder
@@ -53,7 +53,7 @@ from serving.host.restricted.unused import (
 
 MOST_NESTED = 64
 # what runs programs, opens files and connections, or loads more code
-_ALARMING = frozenset(
+ALARMING = frozenset(
     {
         *("os", "posix", "nt", "subprocess", "pty", "sys", "shutil", "socket", "ctypes", "importlib", "runpy", "code"),
         *("builtins", "__builtin__", "pickle", "_pickle", "marshal", "pip", "pdb", "timeit", "webbrowser", "asyncio"),
@@ -110,11 +110,11 @@ class RestrictedUnpickler(NumpyUnpickler):
         asked = current_name(module, name, self.proto)
         is_known = asked in self._allowed.values or asked in self._allowed.trusted
         if "." in name:
-            raise Distrusted(f"the file names {name[:200]} inside of {module[:200]}, which no model does; {ANY_TRUST}")
+            raise Unlisted(f"the file names {name[:200]} inside of {module[:200]}, which no model does; {ANY_TRUST}")
         if not is_known and (instead := stand_in(asked)) is not None:
             return instead
         if not is_known:
-            raise Distrusted(_stranger(module, name))
+            raise Unlisted(_stranger(module, name))
         __import__(asked[0])
         found = _attribute(*asked)
         self._names[id(found)] = asked
@@ -332,7 +332,7 @@ def _stranger(module: str, name: str) -> str:
         advice = "put it into a module that is installed here, and name that in security.pickle_trusted"
         return f"the file names a class or function of the script that saved it ({full}): {advice}"
     setting = f'security.pickle_trusted = ["{full}"]'
-    if module.partition(".")[0] in _ALARMING:
+    if module.partition(".")[0] in ALARMING:
         return f"the file names {full}, which no model needs and an attack would: look where it came from ({setting})"
     return f"the file names {full}, which nobody vouches for; if you do: {setting}"
 

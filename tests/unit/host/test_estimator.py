@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier
@@ -317,3 +318,15 @@ def test_rows_the_model_does_not_take_are_refused_in_one_line() -> None:
     model = examine(LogisticRegression().fit(ROWS, LABELS))
     with pytest.raises(InvalidInput, match=r"^the model refused the rows: Input X contains NaN\."):
         model.answer("predict", Batch(1, np.array([[np.nan, 1, 2]])))
+
+
+def test_failures_of_a_model_of_another_version_name_both_versions() -> None:
+    here = sklearn.__version__
+    for version, words in (
+        ("0.22.1", rf" \(trained with scikit-learn 0\.22\.1, here is {here}\)$"),
+        (here, "infinity|NaN"),
+    ):
+        model = examine(LogisticRegression().fit(ROWS, LABELS), trained_with={"scikit-learn": version})
+        with pytest.raises(InvalidInput, match=words) as caught:
+            model.answer("predict", Batch(1, np.array([[np.nan, 1, 2]])))
+        assert ("trained with" in str(caught.value)) is (version != here)

@@ -58,6 +58,31 @@ def test_settings_may_make_it_a_warning(judge: Any) -> None:
     assert "its answers may be silently wrong" in result.evidence
 
 
+def test_after_a_warning_every_later_failure_names_the_versions(
+    candidate: MakeCandidate, yes_or_no: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sklearn.base, "__version__", "1.3.2")
+        made = candidate(yes_or_no)
+    made.write_golden(instances=ROWS[:1].tolist(), expected={"predict": ["maybe"]})
+    refused = made.evaluate(environment="warn")["golden"]
+    assert refused.verdict is Verdict.REFUSED
+    assert refused.evidence.endswith(f"(trained with scikit-learn 1.3.2, here is {HERE})")
+
+
+def test_a_manifest_names_the_versions_of_later_failures_too(candidate: MakeCandidate, yes_or_no: Any) -> None:
+    made = candidate(yes_or_no)
+    made.write_golden(instances=ROWS[:1].tolist(), expected={"predict": ["maybe"]})
+    made.write_manifest(libraries={"scikit-learn": "1.2.0"})
+    assert f"(trained with scikit-learn 1.2.0, here is {HERE})" in made.evaluate(environment="warn")["golden"].evidence
+
+
+def test_a_failure_under_the_same_versions_names_none(candidate: MakeCandidate, yes_or_no: Any) -> None:
+    made = candidate(yes_or_no)
+    made.write_golden(instances=ROWS[:1].tolist(), expected={"predict": ["maybe"]})
+    assert "trained with" not in made.evaluate(environment="warn")["golden"].evidence
+
+
 def test_a_manifest_is_believed_only_as_far_as_the_file_agrees(judge: Any) -> None:
     """It may have been written by another process than the file."""
     assert "manifest.json says" in judge(libraries={"scikit-learn": "1.3.2"}).evidence

@@ -1,0 +1,195 @@
+"""Refusals for names: all of them at once, with one line to paste, found without running anything of the file."""
+
+from __future__ import annotations
+
+import bz2
+import io
+import pickle
+import re
+import tomllib
+import zlib
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import joblib
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from serving.domain.version import Format
+from serving.host.loading import Trust, load
+from serving.host.model import LoadRefused, NotVouched
+from serving.host.restricted import survey_file
+from serving.host.restricted.opcodes import MOST_NESTED, MOST_OPCODES, survey_opcodes
+from serving.host.restricted.reading import Budgeted
+from tests.hostile.opcodes import call, dtype, instance, named, value, whole, wrapped
+
+ROWS = np.random.default_rng(0).normal(size=(200, 3))
+LABELS = ROWS[:, 0] > 0
+
+
+def halve(rows: Any) -> Any:
+    return rows / 2
+
+
+def double(rows: Any) -> Any:
+    return rows * 2
+
+
+def refusal(path: Path, raw: bytes, *trusted: str) -> str:
+    path.write_bytes(raw)
+    with pytest.raises(NotVouched) as caught:
+        load(str(path), Format.PICKLE, Trust(pickle_trusted=trusted))
+    return str(caught.value)
+
+
+def line_in(text: str) -> list[str]:
+    """Return what the line to paste trusts, as settings.toml would read it."""
+    found = re.search(r'security\.pickle_trusted = \["[^\]]*"\]', text)
+    assert found is not None
+    names = tomllib.loads(found.group())["security"]["pickle_trusted"]
+    assert isinstance(names, list)
+    return names
+
+
+def names_in(raw: bytes) -> list[str]:
+    return [".".join(name) for name in survey_opcodes(Budgeted(io.BytesIO(raw), len(raw), is_compressed=False)).names]
+
+
+MIXED = make_pipeline(FunctionTransformer(halve), FunctionTransformer(double))
+
+
+def test_pasting_the_line_of_one_refusal_is_enough(tmp_path: Path) -> None:
+    raw = pickle.dumps(MIXED.fit(ROWS))
+    said = refusal(tmp_path / "model", raw)
+    assert line_in(said) == [f"{__name__}.halve", f"{__name__}.double"]
+    assert "2 classes or functions that are not on the list" in said
+    assert load(str(tmp_path / "model"), Format.PICKLE, Trust(pickle_trusted=line_in(said))).name == "Pipeline"
+
+
+def test_the_line_keeps_what_is_trusted_already(tmp_path: Path) -> None:
+    said = refusal(tmp_path / "model", pickle.dumps(MIXED), "other.Thing", f"{__name__}.double")
+    assert line_in(said) == ["other.Thing", f"{__name__}.double", f"{__name__}.halve"]
+
+
+def test_code_in_the_file_comes_first_with_the_three_ways_out(tmp_path: Path) -> None:
+    said = refusal(tmp_path / "model", cloudpickle.dumps([Decimal(1), FunctionTransformer(lambda rows: rows)]))
+    assert said.startswith("the file brings code of its own (cloudpickle.cloudpickle._make_function")
+    assert "which no list of names lets in" in said
+    assert 'sign the version (security.trust = "signed"), set security.trust = "any"' in said
+    assert "put the class or function into a module that is installed here" in said
+    assert said.endswith("it also names decimal.Decimal")
+    assert "pickle_trusted" not in said
+
+
+def test_a_class_made_in_the_file_is_code_of_its_own(tmp_path: Path) -> None:
+    said = refusal(tmp_path / "model", whole(call(named("builtins:type"), "Mine", (), {})))
+    assert said.startswith("the file brings code of its own (builtins.type)")
+    assert "pickle_trusted" not in said
+
+
+@pytest.mark.parametrize("name", ['mine:A", "os.system', "mine.b c:A", "sklearn.pipeline:Pipeline.fit", "mine:A]\n[x"])
+def test_a_name_that_is_none_gets_into_no_line_to_paste(tmp_path: Path, name: str) -> None:
+    said = refusal(tmp_path / "model", whole(value([named("mine:B"), named(name)])))
+    assert "no list of names lets in" in said
+    assert "pickle_trusted" not in said
+
+
+def test_classes_of_the_script_are_listed_and_explained(tmp_path: Path) -> None:
+    raw = whole(value([named("__main__:A"), named("__main__:B"), named("decimal:Decimal")]))
+    said = refusal(tmp_path / "model", raw)
+    assert "of the script that saved it (__main__.A, __main__.B): put it into a module that is installed here" in said
+    assert said.endswith("it also names decimal.Decimal")
+
+
+def test_alarming_names_come_before_the_line(tmp_path: Path) -> None:
+    said = refusal(tmp_path / "model", whole(value([named("decimal:Decimal"), named("os:system")])))
+    assert "the file names os.system, which no model needs and an attack would; it also names decimal.Decimal" in said
+    assert "look where it came from" in said
+
+
+def test_a_module_that_is_not_installed_is_said_to_be_absent(tmp_path: Path) -> None:
+    said = refusal(tmp_path / "model", whole(value([named("mine_of_theirs.parts:A"), named("decimal:Decimal")])))
+    assert line_in(said) == ["mine_of_theirs.parts.A", "decimal.Decimal"]
+    assert "not installed here: 'mine_of_theirs' (the working directory is not searched: install the module" in said
+    said = refusal(tmp_path / "model", whole(value([named("decimal:Decimal"), named("fractions:Fraction")])))
+    assert "not installed here" not in said
+
+
+def test_more_names_than_a_line_has_room_for_are_counted(tmp_path: Path) -> None:
+    raw = whole(value([named(f"decimal:Decimal{number}") for number in range(500)]))
+    said = refusal(tmp_path / "model", raw)
+    assert f"and {500 - len(line_in(said))} more, which are named once these are trusted" in said
+    assert len(said) < 2000
+
+
+# --- finding the names ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_names_are_found_in_every_protocol(protocol: int) -> None:
+    raw = pickle.dumps([Fraction(1, 2), {"a": (Decimal(1),)}, np.arange(3)], protocol)
+    assert {"fractions.Fraction", "decimal.Decimal"} <= set(names_in(raw))
+
+
+@pytest.mark.parametrize("compress", [0, ("zlib", 3), ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3)])
+def test_names_after_the_arrays_of_joblib_are_found(tmp_path: Path, compress: Any) -> None:
+    forest = RandomForestClassifier(3).fit(ROWS, LABELS)
+    texts = [np.array(["a", "bb"]), np.asfortranarray(ROWS), np.array([halve, "x"], dtype=object), np.array([], "f4")]
+    joblib.dump([forest, texts, Fraction(1, 2)], tmp_path / "model", compress=compress)
+    survey = survey_file(str(tmp_path / "model"))
+    assert survey.is_whole
+    assert ("fractions", "Fraction") in survey.names
+    assert (__name__, "halve") in survey.names
+
+
+def test_nothing_is_run_for_the_names(tmp_path: Path) -> None:
+    place = tmp_path / "made"
+    raw = whole(value([call(named("os:mkdir"), str(place)), instance(named("decimal_of_theirs:Decimal"))]))
+    assert names_in(raw) == ["os.mkdir", "decimal_of_theirs.Decimal"]
+    assert not place.exists()
+
+
+def test_damage_ends_the_look_but_keeps_what_was_found() -> None:
+    whole_one = pickle.dumps([Fraction(1, 2), Decimal(1), b"x" * 1000])
+    for end in range(len(whole_one)):
+        names_in(whole_one[:end])
+    assert names_in(whole_one[:-100]) == ["fractions.Fraction", "decimal.Decimal"]
+
+
+def test_the_look_has_budgets(tmp_path: Path) -> None:
+    many = whole(b"N0" * MOST_OPCODES + named("decimal:Decimal"))
+    assert names_in(many) == []
+    (tmp_path / "bomb").write_bytes(bz2.compress(whole(value(b"0" * (100 << 20)) + b"0" + named("decimal:Decimal"))))
+    assert survey_file(str(tmp_path / "bomb"), max_expansion=1.0).names == []
+    assert survey_file(str(tmp_path / "nothing")).names == []
+    (tmp_path / "bomb").write_bytes(zlib.compress(whole(named("decimal:Decimal")))[:-4])
+    survey_file(str(tmp_path / "bomb"))
+
+
+def test_object_arrays_are_followed_only_so_deep() -> None:
+    for levels, is_found in ((2, True), (MOST_NESTED + 2, False)):
+        raw = whole(named("decimal:Decimal"))
+        for _ in range(levels):
+            raw = whole(wrapped(dtype("O1"), (1,), raw))
+        assert ("decimal.Decimal" in names_in(raw)) is is_found
+
+
+def test_no_file_makes_the_look_raise() -> None:
+    random = np.random.default_rng(0)
+    for turn in range(600):
+        raw = bytearray(pickle.dumps(MIXED, turn % 6))
+        for place in random.integers(0, len(raw), 8):
+            raw[place] = random.integers(0, 256)
+        names_in(bytes(raw))
+
+
+def test_a_refusal_for_another_reason_stays_what_it_was(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(whole(call(named("numpy:exp"), 1)))
+    with pytest.raises(LoadRefused, match=r"calls numpy\.exp, which may be named but not called"):
+        load(str(tmp_path / "model"), Format.PICKLE)
