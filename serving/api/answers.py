@@ -83,7 +83,7 @@ def _width(prediction: Prediction) -> int:
             width += tensor.size // max(1, len(tensor))
         else:
             first = tensor[0] if tensor else None
-            width += len(first) if isinstance(first, list) else 1
+            width += len(first) if isinstance(first, list | dict) else 1
     return max(1, width)
 
 

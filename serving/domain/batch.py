@@ -36,7 +36,8 @@ class Prediction(NamedTuple):
     """What one method gave for one batch.
 
     One tensor whose first axis is the row; or, for methods that give one array per output (``predict_proba`` of a
-    multi-output classifier), several. Arrays are numeric or bool; lists hold what arrays cannot (labels as text).
+    multi-output classifier), several. Arrays are numeric or bool; lists hold what arrays cannot (labels as text,
+    objects).
     """
 
     tensors: tuple[Tensor, ...]
@@ -70,7 +71,7 @@ def why_not_an_answer(tensors: tuple[Tensor, ...], rows: int) -> str | None:
             return f"{len(tensor)} values for {rows} rows"
         if not isinstance(tensor, np.ndarray):
             if not _is_plain(tensor):
-                return "values that are neither text, numbers, bools and null nor lists of these"
+                return "values that are neither text, numbers, bools and null nor lists and objects of these"
         elif tensor.ndim > MAX_DIMENSIONS or (tensor.ndim != 2 and (len(tensors) > 1 or not tensor.size)):
             # without a value in it, an array of three dimensions could have any number of empty lists in each row
             return f"an array of shape {tensor.shape} where (rows, values) was expected"
@@ -78,12 +79,16 @@ def why_not_an_answer(tensors: tuple[Tensor, ...], rows: int) -> str | None:
 
 
 def _is_plain(values: list[Any]) -> bool:
-    """Say whether there are plain values only, however many lists up to `MAX_DIMENSIONS` they are in."""
+    """Say whether there are plain values only, in lists and objects of text keys nested up to `MAX_DIMENSIONS` deep."""
     for _ in range(MAX_DIMENSIONS):
         kinds = set(map(type, values))
-        if list not in kinds:
-            return kinds <= _SCALARS
-        if not kinds <= _SCALARS | {list}:
+        if kinds <= _SCALARS:
+            return True
+        if not kinds <= _SCALARS | {list, dict}:
             return False
-        values = list(chain.from_iterable(value for value in values if type(value) is list))
+        objects = [value for value in values if type(value) is dict] if dict in kinds else []
+        if not all(type(key) is str for value in objects for key in value):
+            return False
+        inner = chain((value for value in values if type(value) is list), (value.values() for value in objects))
+        values = list(chain.from_iterable(inner))
     return False

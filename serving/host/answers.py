@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from typing import Any
 
@@ -22,10 +23,12 @@ def to_prediction(answer: Any, rows: int) -> Prediction:
     """Turn what a method returned for `rows` rows into tensors.
 
     Numeric and bool arrays stay as they are; sparse matrices become dense, DataFrames and Series arrays, labels and
-    other objects lists of str, int, float, bool and None. A list of two-dimensional arrays (one for each output)
-    becomes several tensors. Raises ModelFailed when the answer does not have one entry for each row, InvalidInput when
-    a sparse answer would be too large as a dense one.
+    other objects lists of str, int, float, bool, None and dicts of these. A list of two-dimensional arrays (one for
+    each output) becomes several tensors, a dict of columns a dict for each row. Raises ModelFailed when the answer does
+    not have one entry for each row, InvalidInput when a sparse answer would be too large as a dense one.
     """
+    if isinstance(answer, dict):
+        answer = _rows_of(answer, rows)
     if isinstance(answer, (list, tuple)) and _is_one_array_for_each_output(answer, rows):
         tensors = tuple(_tensor(part, rows) for part in answer)
     else:
@@ -37,13 +40,20 @@ def to_prediction(answer: Any, rows: int) -> Prediction:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as str, bool, int, float or None, arrays as lists; what has no such form as text."""
+    """Return a value as str, bool, int, float or None, arrays as lists, dicts with keys of text; the rest as text.
+
+    Dates and times become text in the form of ISO 8601.
+    """
     if isinstance(value, np.generic):
         value = value.item() if value.dtype.kind in _PLAIN_KINDS + "US" else str(value)
     elif isinstance(value, np.ndarray):
         return [plain(item) for item in value.tolist()]
     elif isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
+    elif isinstance(value, dict):
+        return {str(plain(key)): plain(item) for key, item in value.items()}
+    elif isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()  # a datetime is a date
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value if isinstance(value, _PLAIN_TYPES) else str(value)
@@ -56,6 +66,21 @@ def is_finite(tensor: Tensor) -> NDArray[np.bool_]:
             return np.ones(len(tensor), dtype=np.bool_)
         return np.asarray(np.isfinite(tensor.reshape(len(tensor), -1)).all(axis=1), dtype=np.bool_)
     return np.array([_is_finite_value(value) for value in tensor], dtype=np.bool_)
+
+
+def _rows_of(answer: dict[Any, Any], rows: int) -> list[dict[Any, Any]]:
+    """Return one dict for each row, of a dict of columns, or for one row of that row itself."""
+    columns = {name: _column(value) for name, value in answer.items()}
+    if columns and all(column is not None and len(column) == rows for column in columns.values()):
+        return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    if rows == 1:
+        return [answer]
+    raise ModelFailed(f"the model gave one dict for {rows} rows, without {rows} values under each of its keys")
+
+
+def _column(value: Any) -> list[Any] | None:
+    listed = value.tolist() if hasattr(value, "tolist") else value
+    return list(listed) if isinstance(listed, (list, tuple)) else None
 
 
 def _is_one_array_for_each_output(answer: list[Any] | tuple[Any, ...], rows: int) -> bool:
@@ -110,4 +135,6 @@ def _dense(answer: Any, rows: int) -> NDArray[Any]:
 def _is_finite_value(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_finite_value, value))
+    if isinstance(value, dict):  # in an object null is a value like another
+        return all(item is None or _is_finite_value(item) for item in value.values())
     return value is not None and not (isinstance(value, float) and not math.isfinite(value))

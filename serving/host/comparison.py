@@ -22,11 +22,11 @@ _NONE = Difference()
 def compare(expected: Any, got: Any, rtol: float, atol: float, *, is_shape_only: bool = False) -> Difference:
     """Compare one expected answer with one given, both as plain Python values.
 
-    Lists must have equal lengths. Text, bools and integers (labels, counts) must be equal; where either is a float,
-    they may differ by ``atol + rtol * |expected|``. null stands for any number that is not finite, as it does in an
-    answer. `is_shape_only` compares nothing but the lengths of lists.
+    Lists must have equal lengths, objects equal keys. Text, bools and integers (labels, counts) must be equal; where
+    either is a float, they may differ by ``atol + rtol * |expected|``. null stands for any number that is not finite,
+    as it does in an answer. `is_shape_only` compares nothing but the lengths of lists.
     """
-    if isinstance(expected, list) or isinstance(got, list):
+    if isinstance(expected, list | dict) or isinstance(got, list | dict):
         return _compare_lists(expected, got, rtol, atol, is_shape_only)
     if is_shape_only:
         return _NONE
@@ -41,14 +41,22 @@ def compare(expected: Any, got: Any, rtol: float, atol: float, *, is_shape_only:
 
 
 def _compare_lists(expected: Any, got: Any, rtol: float, atol: float, is_shape_only: bool) -> Difference:
+    if isinstance(expected, dict) and isinstance(got, dict):
+        if expected.keys() != got.keys():
+            return Difference(True, reason=f"keys {_listed(expected)} expected, {_listed(got)} given")
+        expected, got = list(expected.values()), [got[key] for key in expected]
     if not isinstance(expected, list) or not isinstance(got, list):
-        return Difference(True, reason="one is a list, the other a single value")
+        return Difference(True, reason="one is a list or an object, the other is not")
     if len(expected) != len(got):
         return Difference(True, reason=f"{len(expected)} values expected, {len(got)} given")
     if expected == got:
         return _NONE
     pairs = zip(expected, got, strict=True)
     return max(compare(wanted, given, rtol, atol, is_shape_only=is_shape_only) for wanted, given in pairs)
+
+
+def _listed(keys: dict[str, Any]) -> str:
+    return ", ".join(sorted(keys)[:10]) or "none"
 
 
 def _is_number(value: Any) -> bool:

@@ -218,7 +218,7 @@ class _JsonBudget:
     def spend(self, raw: Buffer) -> None:
         """Take a document into account before it is parsed; raises ProtocolError when it is too much."""
         self._bytes -= len(raw)
-        self._values -= count_separators(raw)
+        self._values -= count_separators(raw, b",:[{" if b"{" in bytes(raw) else b",[{")
         if self._bytes < 0 or self._values < 0:
             raise ProtocolError(
                 f"the answer has more than {MAX_JSON_BYTES >> 20} MB or {MAX_JSON_VALUES} values that are no array"

@@ -37,10 +37,13 @@ def _columns(tensor: Tensor, method: str) -> list[Tensor]:
         if tensor.ndim > 2:
             raise _nested(method)
         return [tensor] if tensor.ndim == 1 else list(tensor.T)
-    if list not in set(map(type, tensor)):
+    kinds = set(map(type, tensor))
+    if dict in kinds:
+        raise _nested(method)
+    if list not in kinds:
         return [tensor]
     is_even = all(type(row) is list and len(row) == len(tensor[0]) for row in tensor)
-    if not is_even or any(type(cell) is list for row in tensor for cell in row):
+    if not is_even or any(type(cell) in (list, dict) for row in tensor for cell in row):
         raise _nested(method)
     return [list(column) for column in zip(*tensor, strict=True)]
 
@@ -61,6 +64,6 @@ def _shown(label: Label) -> str:
 
 def _nested(method: str) -> NotAcceptable:
     return NotAcceptable(
-        f"{method} gives arrays in arrays, or rows of different lengths, which have no place in columns: "
+        f"{method} gives objects, arrays in arrays, or rows of different lengths, which have no place in columns: "
         "ask for application/json"
     )

@@ -127,8 +127,8 @@ def _of_values(method: Method, rows: list[Any], labels: list[Any] | None) -> Ten
         if any(type(row) is not list or len(row) != width for row in rows):
             raise ModelFailed(f"{method} gave rows of different lengths, which no tensor holds")
         values = [value for row in rows for value in row]
-    if any(type(value) is list for value in values):
-        raise ModelFailed(f"{method} gave arrays in arrays in arrays, which no tensor of this protocol holds")
+    if any(type(value) in (list, dict) for value in values):
+        raise ModelFailed(f"{method} gave objects or arrays in arrays, which no tensor holds: ask /models/NAME/predict")
     datatype = _datatype(values if labels is None else labels)
     if datatype == BYTES:
         return Tensor(method, BYTES, shape, [_as_text(value) for value in values])

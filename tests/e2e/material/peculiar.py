@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import signal
 import time
@@ -108,3 +109,10 @@ class SlowToAnswer(Constant):
     def predict(self, X: Any) -> Any:
         time.sleep(0.1)
         return super().predict(X)
+
+
+class Describes(Constant):
+    """Answers an object with a date for every row."""
+
+    def predict(self, X: Any) -> Any:
+        return [{"sum": float(np.sum(row)), "day": datetime.date(2026, 11, 20), "note": None} for row in np.asarray(X)]

@@ -57,7 +57,11 @@ def answers(draw: Any) -> Answer:
     arrays = st.integers(0, 3).flatmap(
         lambda more: hnp.arrays(dtypes, st.tuples(st.just(rows), *[st.integers(0, 3)] * more))
     )
-    cells = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3), max_leaves=5)
+    cells = st.recursive(
+        scalars,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+        max_leaves=5,
+    )
     lists = st.lists(cells, min_size=rows, max_size=rows)
     several = st.lists(hnp.arrays(dtypes, st.tuples(st.just(rows), st.integers(0, 3))) | lists, min_size=2, max_size=3)
     tensors = tuple(draw(several | st.tuples(arrays | lists)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
 
@@ -45,6 +46,12 @@ def test_numbers_and_bools_stay_arrays() -> None:
         ([1, 2], [1, 2]),
         (("a", "b"), ["a", "b"]),
         (np.array([1, 2], dtype=np.longdouble), [1.0, 2.0]),
+        ([{"label": "a", "p": np.float64(0.5)}, {"label": None}], [{"label": "a", "p": 0.5}, {"label": None}]),
+        ([{1: {"deep": (np.int64(1), 2)}}, {}], [{"1": {"deep": [1, 2]}}, {}]),
+        ({"label": np.array(["a", "b"]), "p": [0.5, 1]}, [{"label": "a", "p": 0.5}, {"label": "b", "p": 1}]),
+        ([date(2026, 11, 20), datetime(2026, 11, 20, 8, tzinfo=UTC)], ["2026-11-20", "2026-11-20T08:00:00+00:00"]),
+        (pd.Series(pd.to_datetime(["2026-11-20", "2026-11-21"]).date), ["2026-11-20", "2026-11-21"]),
+        ([{"at": pd.Timestamp("2026-11-20")}, {"at": time(8)}], [{"at": "2026-11-20T00:00:00"}, {"at": "08:00:00"}]),
     ],
 )
 def test_everything_else_becomes_something_json_knows(answer: Any, expected: list[Any]) -> None:
@@ -84,10 +91,24 @@ def test_finite_is_said_row_by_row() -> None:
 
 def test_plain_values() -> None:
     assert plain(np.array([[1, 2]])) == [[1, 2]]
-    assert plain((np.float32(0.5), pd.Timestamp("2026-11-20"))) == [0.5, "2026-11-20 00:00:00"]
+    assert plain((np.float32(0.5), pd.Timestamp("2026-11-20"))) == [0.5, "2026-11-20T00:00:00"]
     assert [type(plain(value)) for value in (np.bool_(1), np.int8(1), np.float32(1), np.str_("a"))] == [
         bool,
         int,
         float,
         str,
     ]
+
+
+def test_one_dict_for_one_row_is_that_row() -> None:
+    assert to_prediction({"label": "a", "scores": [1, 2]}, 1).by_row() == [{"label": "a", "scores": [1, 2]}]
+    assert to_prediction({"label": ["a"]}, 1).by_row() == [{"label": "a"}]
+
+
+def test_one_dict_for_several_rows_is_refused_unless_it_holds_columns() -> None:
+    with pytest.raises(ModelFailed, match="one dict for 2 rows, without 2 values under each of its keys"):
+        to_prediction({"label": "ab", "p": [1, 2]}, 2)
+
+
+def test_null_in_an_object_is_a_value_and_nan_is_none() -> None:
+    assert is_finite([{"a": None, "b": 1.0}, {"a": float("nan")}, {"a": [None]}]).tolist() == [True, False, False]

@@ -78,3 +78,10 @@ def test_the_tolerance_is_absolute_plus_relative() -> None:
     assert not compare(100.0, 101.0, rtol=0.01, atol=0.0).is_beyond
     assert compare(100.0, 101.1, rtol=0.01, atol=0.0).is_beyond
     assert not compare(0.0, 0.5, rtol=0.0, atol=0.5).is_beyond
+
+
+def test_objects_must_have_the_same_keys_and_values_within_the_tolerance() -> None:
+    assert not compare({"a": 1.0, "b": "x"}, {"b": "x", "a": 1.0 + 1e-9}, 1e-6, 0.0).is_beyond
+    assert compare({"a": 1.0}, {"a": 1.1}, 1e-6, 0.0).is_beyond
+    assert compare([{"a": 1.0}], [{"b": 1.0}], 1e-6, 0.0).reason == "keys a expected, b given"
+    assert compare({"a": 1.0}, 1.0, 1e-6, 0.0).is_beyond

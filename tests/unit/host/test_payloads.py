@@ -31,6 +31,7 @@ def through_the_wire(*tensors: Any) -> tuple[Any, ...]:
         (np.zeros((3, 0)),),
         (["setosa", None, "ü"],),
         ([["a", 1], ["b", 2.5], ["c", True]],),
+        ([{"label": "a", "p": [0.5, {"x": None}]}, {}, "c"],),
         (np.ones((3, 2)), np.ones((3, 4)), [["x"], ["y"], ["z"]]),
     ],
 )
@@ -43,7 +44,7 @@ def test_answers_arrive_as_they_were_given(tensors: tuple[Any, ...]) -> None:
             np.testing.assert_array_equal(received, sent)
 
 
-@pytest.mark.parametrize("tensor", [np.zeros(2), np.zeros((3, 2, 0)), [{}, 1, 2], np.zeros(()), [1]])
+@pytest.mark.parametrize("tensor", [np.zeros(2), np.zeros((3, 2, 0)), [{1: 2}, 1, 2], np.zeros(()), [1]])
 def test_a_host_does_not_send_what_the_server_would_not_take(tensor: Any) -> None:
     with pytest.raises(ModelFailed, match="the model gave"):
         encode_answer(Prediction((tensor,)), 3)
@@ -58,6 +59,14 @@ def test_an_answer_too_large_is_told_to_whoever_asked(monkeypatch: pytest.Monkey
     assert encode_answer(Prediction((["a"] * 400,)), 400)
     with pytest.raises(InvalidInput, match="1000 values that are no array: send fewer rows"):
         encode_answer(Prediction((["a"] * 1001,)), 1001)
+
+
+def test_keys_of_objects_count_as_values_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payloads, "MAX_JSON_VALUES", 700)
+    rows = [{"at": "2026-11-20T08:00:00"}] * 100  # a comma, a brace and three colons each
+    assert encode_answer(Prediction((rows,)), 100)
+    with pytest.raises(InvalidInput, match="700 values"):
+        encode_answer(Prediction((rows * 2,)), 200)
 
 
 def test_the_lists_of_all_outputs_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +101,7 @@ def forged(*tensors: Any) -> bytes:
         (forged({"dtype": "|O", "shape": [1]}), bytes(8), "not a tensor"),
         (forged({"dtype": "x" * 1000, "shape": [1]}), bytes(8), "not a tensor"),
         (forged({"dtype": "json", "nbytes": 8}), b'[{"a":1}]'[:8] + bytes(0), "JSON"),
-        (forged({"dtype": "json", "nbytes": 4}), b"[{}]" + bytes(4), "neither text"),
+        (forged({"dtype": "json", "nbytes": 18}), b"[" * 9 + b"]" * 9 + bytes(6), "neither text"),
         (forged({"dtype": "json", "nbytes": -8}), bytes(8), "does not fit"),
         (forged({"dtype": "<f8", "shape": [1]}), bytes(16), "describe 8 bytes"),
     ],
