@@ -39,11 +39,11 @@ def cells_problem(signature: Signature, rows: Sequence[Row]) -> str:
     count = len(signature.features)
     for index, row in enumerate(rows):
         if len(row) != count:
-            return width_problem(signature, index, len(row))
+            return width_problem(signature, index, len(row)) + _nesting_hint(row)
         for feature, cell in zip(signature.features, row, strict=True):
             problem = _cell_problem(feature, cell)
             if problem is not None:
-                return f"row {index}, feature {_quoted(feature.name)}: {problem}"
+                return f"row {index}, feature {_quoted(feature.name)}: {problem}{_nesting_hint(row)}"
     return "the rows do not fit the model's signature"
 
 
@@ -60,10 +60,23 @@ def kinds_problem(signature: Signature, rows: Sequence[Any]) -> str:
     wanted = "a string" if is_text else f"an array of {count} value{'s' * (count != 1)} or an object"
     for index, row in enumerate(rows):
         if type(row) not in ({str, list, dict} if is_text else {list, dict}):
-            hint = "; one row alone is [[...]], an array in an array" if index == 0 and count == len(rows) else ""
-            return f"row {index} is {shown(row)}: a row is {wanted}{hint}"
+            return f"row {index} is {shown(row)}: a row is {wanted}{_flat_hint(rows, count)}"
     index, other = next((index, row) for index, row in enumerate(rows) if type(row) is not type(rows[0]))
     return f"row {index} is {shown(other)}, row 0 is {shown(rows[0])}: send all rows in one form"
+
+
+def _nesting_hint(row: Row) -> str:
+    """Say that a row whose values are all rows themselves has been wrapped once too often."""
+    is_wrapped = bool(row) and set(map(type, row)) <= {list, dict}
+    return "; one pair of brackets is too many" if is_wrapped else ""
+
+
+def _flat_hint(rows: Sequence[Any], count: int) -> str:
+    """Say that brackets are missing where no row is one, but all are plain values."""
+    if not set(map(type, rows)) <= {int, float, bool, str}:
+        return ""
+    alone = "; one row alone is [[...]], an array in an array" if count == len(rows) else ""
+    return f"{alone}; one pair of brackets is missing"
 
 
 def names_problem(signature: Signature, rows: Sequence[dict[str, Any]]) -> str:
