@@ -331,7 +331,8 @@ def _why(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         if error.name.partition(".")[0] in boosters.EXTRAS:
             return boosters.how_to_install(error.name.partition(".")[0])
-        return f"the file needs the module '{one_line(error.name)}', which is not installed here"
+        name = one_line(error.name)
+        return f"the file needs the module '{name}', which is not installed here ({strangers.HOW_TO_FIND_MODULES})"
     if isinstance(error, AttributeError) and "__main__" in str(error):
         return one_line(
             f"the file names a class or function of the script that saved it ({error}): "

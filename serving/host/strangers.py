@@ -152,6 +152,10 @@ def advise_on_parts(parts: Iterable[object]) -> str:
     return "save the estimator itself"
 
 
+HOW_TO_FIND_MODULES = (
+    "the working directory is not searched: install the module into the server's environment, or start the server with "
+    "PYTHONPATH set to its directory"
+)
 PYTHON_2 = f"the file was saved by Python 2: {_SAVE_AGAIN}"
 OLD_LIGHTGBM = (
     "the file was pickled by LightGBM 2 or 3, whose estimators this version does not read: there, save it with "

@@ -6,6 +6,7 @@ What no list of names can let in comes first, because with it nothing else helps
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ from serving.host.restricted.allowed import Global, allowed
 from serving.host.restricted.opcodes import Survey
 from serving.host.restricted.unpickler import ALARMING
 from serving.host.restricted.unused import stand_in
+from serving.host.strangers import HOW_TO_FIND_MODULES
 
 MOST_CHARACTERS = 1500
 
@@ -74,11 +76,7 @@ def find_moved(names: Iterable[Global]) -> list[str]:
 
 def _explain_others(names: list[Global], trusted: Sequence[str], setting: str) -> str:
     full = [".".join(name) for name in names]
-    shown = _fit(full)
-    quoted = ", ".join(f'"{name}"' for name in (*trusted, *shown))
-    line = f"{setting} = [{quoted}]"
-    if len(shown) < len(full):
-        line += f" and {len(full) - len(shown)} more, which are named once these are trusted"
+    line = write_line(setting, trusted, full)
     alarming = [name for name in names if name[0].partition(".")[0] in ALARMING]
     if alarming:
         others = _join([name for name in names if name not in alarming])
@@ -94,6 +92,15 @@ def _explain_others(names: list[Global], trusted: Sequence[str], setting: str) -
     return text + _explain_absence(names)
 
 
+def write_line(setting: str, trusted: Sequence[str], names: list[str]) -> str:
+    """Return the line to paste that trusts these names beside those that are `trusted`, as far as there is room."""
+    shown = _fit(names)
+    quoted = ", ".join(map(json.dumps, (*trusted, *shown)))  # no quote in a name ends the text in settings.toml
+    hidden = len(names) - len(shown)
+    more = f" and {hidden} more, which are named once these are trusted" if hidden else ""
+    return f"{setting} = [{quoted}]{more}"
+
+
 def _explain_absence(names: list[Global]) -> str:
     """Say which modules cannot be imported here: trusting their names alone would not help."""
     packages = dict.fromkeys(module.partition(".")[0] for module, _ in names)
@@ -101,10 +108,7 @@ def _explain_absence(names: list[Global]) -> str:
     if not absent:
         return ""
     which = ", ".join(f"'{package[:100]}'" for package in absent[:5])
-    return (
-        f"; not installed here: {which} (the working directory is not searched: install the module into the server's "
-        "environment, or start the server with PYTHONPATH set to its directory)"
-    )
+    return f"; not installed here: {which} ({HOW_TO_FIND_MODULES})"
 
 
 def _carries_code(name: Global) -> bool:

@@ -45,6 +45,7 @@ from serving.host import loading
 from serving.host.loading import Trust, dump, library_versions, load
 from serving.host.model import LoadRefused, one_line
 from serving.host.parts import all_parts, compute_alone
+from serving.host.strangers import HOW_TO_FIND_MODULES
 
 RANDOM = np.random.default_rng(0)
 ROWS = RANDOM.normal(size=(60, 3))
@@ -185,7 +186,7 @@ def test_a_missing_module_is_named(line: Any, blob: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, module.__name__, module)
     joblib.dump(kind(), blob)
     monkeypatch.delitem(sys.modules, module.__name__)
-    missing = "the file needs the module 'lightgbm_of_theirs', which is not installed here"
+    missing = f"the file needs the module 'lightgbm_of_theirs', which is not installed here ({HOW_TO_FIND_MODULES})"
     assert refusal(blob, trust=ANY) == missing
     assert refusal(blob, trust=Trust(pickle_trusted=("lightgbm_of_theirs.Booster",))) == missing
     assert 'security.pickle_trusted = ["lightgbm_of_theirs.Booster"]' in refusal(blob)

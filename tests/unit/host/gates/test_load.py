@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
 import skops.io
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from serving.domain.report import Verdict
 from serving.domain.version import Format
+from serving.host import loading
 from tests.unit.host.candidates import ROWS, MakeCandidate
 
 
@@ -56,3 +58,13 @@ def test_trusting_any_file_loads_skops_files_with_a_warning(candidate: MakeCandi
     result = candidate(raw, "model.skops", Format.SKOPS).evaluate(trust="any")["load"]
     assert result.verdict is Verdict.WARNED
     assert "loaded without knowing what it runs, as security.trust is any" in result.evidence
+
+
+def test_under_any_trust_the_file_is_not_read_again_to_explain_what_is_loaded_anyway(
+    candidate: MakeCandidate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = candidate(FunctionTransformer(halve).fit(ROWS))
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "survey_file", lambda *_: pytest.fail("the file was read again"))
+        assert "halve, which nobody vouches for" in made.evaluate(trust="any")["load"].evidence
+    assert "security.pickle_trusted" in made.evaluate(trust="known")["load"].evidence

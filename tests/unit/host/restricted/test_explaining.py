@@ -17,6 +17,7 @@ import cloudpickle
 import joblib
 import numpy as np
 import pytest
+import skops.io
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -39,6 +40,22 @@ def halve(rows: Any) -> Any:
 
 def double(rows: Any) -> Any:
     return rows * 2
+
+
+def treble(rows: Any) -> Any:
+    return rows * 3
+
+
+def square(rows: Any) -> Any:
+    return rows**2
+
+
+def negate(rows: Any) -> Any:
+    return -rows
+
+
+def repeat(rows: Any) -> Any:
+    return rows
 
 
 def refusal(path: Path, raw: bytes, *trusted: str) -> str:
@@ -126,6 +143,19 @@ def test_more_names_than_a_line_has_room_for_are_counted(tmp_path: Path) -> None
     said = refusal(tmp_path / "model", raw)
     assert f"and {500 - len(line_in(said))} more, which are named once these are trusted" in said
     assert len(said) < 2000
+
+
+def test_a_skops_file_is_refused_with_one_line_too(tmp_path: Path) -> None:
+    steps = [FunctionTransformer(each) for each in (halve, double, treble, square, negate, repeat)]
+    skops.io.dump(make_pipeline(*steps).fit(ROWS), tmp_path / "model")
+    with pytest.raises(NotVouched) as caught:
+        load(str(tmp_path / "model"), Format.SKOPS, Trust(skops_trusted=("other.Thing",)))
+    line = re.search(r'security\.skops_trusted = \["[^\]]*"\]', str(caught.value))
+    assert line is not None
+    names = tomllib.loads(line.group())["security"]["skops_trusted"]
+    assert names[0] == "other.Thing"
+    assert len(names) == 7
+    assert load(str(tmp_path / "model"), Format.SKOPS, Trust(skops_trusted=names)).name == "Pipeline"
 
 
 # --- finding the names ------------------------------------------------------------------------------------------------
