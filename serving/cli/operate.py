@@ -61,7 +61,7 @@ def status(*, url: Url = None, token_file: ReadTokenFile = None, as_json: Json =
         active = sum(model.active is not None for model in models)
         show(f"{active} of {_counted(models)} active at {server.url}")
         _show_models(models)
-    else:
+    elif whole.store is None or whole.store.is_available:
         show(f"no models at {server.url}; 'serving publish' or 'serving demo' puts some into the store")
     _show_problems(whole)
     if models and whole.sandbox is not None:
@@ -195,6 +195,8 @@ def _show_models(models: Sequence[ModelSummary]) -> None:
 def _show_problems(whole: _Whole) -> None:
     if whole.store is not None and whole.store.reason and not whole.store.is_available:
         show(one_line(f"store: {whole.store.reason}"))
+    for problem in whole.store.problems if whole.store is not None else ():
+        show(one_line(f"store: {problem}"))
     if whole.state is not None and whole.state.problem:
         show(one_line(f"state: {whole.state.problem}"))
     if whole.state is not None and whole.state.is_held:

@@ -152,7 +152,7 @@ def test_version(serving: Any) -> None:
 
 def test_help_is_quick_to_import(environment: dict[str, str], tmp_path: Path) -> None:
     code = (
-        "import sys; from serving.cli import app; app(['--help'], standalone_mode=False);"
+        "import sys; from serving.cli.program import app; app(['--help'], standalone_mode=False);"
         "heavy = ['sklearn', 'fastapi', 'numpy', 'uvicorn', 'joblib', 'onnxruntime', 'rich'];"
         "sys.exit(', '.join(name for name in heavy if name in sys.modules) or 0)"
     )
@@ -260,6 +260,21 @@ def test_status_of_what_is_in_order_is_a_line_and_a_table(serving: Any, server: 
 def test_status_without_models_says_what_to_do(serving: Any, server: FakeServer) -> None:
     server.answers["GET", "/models/active"] = 200, {"models": []}
     assert serving("status", "--url", server.url).out.startswith(f"no models at {server.url}; 'serving publish'")
+
+
+def test_status_names_what_serves_nothing(serving: Any, server: FakeServer) -> None:
+    problems = ["'my model' is not a name; rename it", "'cat.cbm' serves nothing"]
+    server.answers["GET", "/models/active"] = 200, {"models": [IRIS]}
+    server.answers["GET", "/models"] = 200, {"models": [], "store": {"is_available": True, "problems": problems}}
+    lines = serving("status", "--url", server.url).out.splitlines()
+    assert lines[-2:] == [f"store: {problem}" for problem in problems]
+
+
+def test_status_of_a_store_that_is_not_there_does_not_say_that_it_is_empty(serving: Any, server: FakeServer) -> None:
+    reason = "there is no store at '/models'; 'mkdir -p /models' makes an empty one"
+    server.answers["GET", "/models/active"] = 200, {"models": []}
+    server.answers["GET", "/models"] = 200, {"models": [], "store": {"is_available": False, "reason": reason}}
+    assert serving("status", "--url", server.url).out == f"store: {reason}\n"
 
 
 def test_status_as_json_is_what_the_server_said(serving: Any, server: FakeServer) -> None:
@@ -575,3 +590,30 @@ def test_verifying_without_a_key_to_trust_is_a_usage_error(arguments: list[str],
     done = serving("verify", "s/m/1", *arguments)
     assert (done.status, done.out) == (2, "")
     assert "Invalid value for --key" in done.err
+
+
+# --- Ctrl-C while it starts -------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_while_the_commands_are_imported_ends_without_a_traceback(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Hold the import of one module with a pipe, so that the signal comes in the middle of it."""
+    held = tmp_path / "typer.py"
+    held.write_text("import sys\nprint('importing', flush=True)\nsys.stdin.read()\n")
+    path = f"{tmp_path}{os.pathsep}{environment['PYTHONPATH']}"
+    with subprocess.Popen(
+        [*PYTHON, "serve"],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == -signal.SIGINT
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
