@@ -60,7 +60,7 @@ class Watched:
         return self.directory / "temporary"
 
     @property
-    def environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, Any]:
         """The variables that lead to the watched directories; Python's own cache of its modules is left as it is."""
         return {"HOME": str(self.home), "TMPDIR": str(self.temporary), "PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -117,7 +117,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         for name in UNSET:
             patch.delenv(name, raising=False)
         entry = ("-c", EXEC, *seen.command(sys.executable, "-m", "serving"))
-        trusted = {"SERVING_SECURITY__TRUSTED_KEYS": str(key.public)}
+        trusted: dict[str, Any] = {"SERVING_SECURITY__TRUSTED_KEYS": str(key.public)}
         with serving(directory, entry=entry, **seen.environment, **trusted) as server:
             write_version(server.store / "compiled", 1, LogisticRegression().fit(ROWS, CLASSES))
             publish(server.store, Publication("graph", "model.onnx", _write_graph, version="1", sign=key.sign), NOW)
