@@ -16,7 +16,7 @@ import typer
 from serving.cli.client import CallFailed, Server, server_url, token_for
 from serving.cli.load import Tally, ask
 from serving.cli.operate import Name, Url
-from serving.cli.output import is_terminal, one_line, show
+from serving.cli.output import can_show, is_terminal, one_line, show
 from serving.domain.signature import Container, Dtype, Signature
 from serving.domain.status import ModelStatus
 from serving.settings import TokenScope, load_settings
@@ -137,8 +137,9 @@ def _show_tally(tally: Tally, elapsed: float, model: ModelStatus) -> None:
         texts = (f"{key} {_at(ordered, share) * 1000:.2f} ms" for key, share in named.items())
         show(f"latency      {', '.join(texts)}")
     show(f"failures     {tally.failures.total():,} of {tally.ended:,}")
+    times = "×" if can_show("×") else "x"
     for why, count in tally.failures.most_common(3):
-        show(f"             {count:,} × {why}")
+        show(f"             {count:,} {times} {why}")
     for line in histogram(ordered):
         show(line)
 
@@ -149,15 +150,19 @@ def _at(ordered: Sequence[float], share: float) -> float:
 
 
 def histogram(ordered: Sequence[float]) -> list[str]:
-    """Draw sorted latencies in seconds: a line for each of `BARS` classes, as wide as the one before times a factor."""
+    """Draw sorted latencies in seconds: a line for each of `BARS` classes, as wide as the one before times a factor.
+
+    Blocks are drawn as ``#`` where standard output has none.
+    """
     if not ordered or ordered[0] <= 0:
         return []
     factor = max((ordered[-1] / ordered[0]) ** (1 / BARS), 1.0001)
     counts = Counter(min(BARS - 1, int(math.log(one / ordered[0], factor))) for one in ordered)
     lines = []
+    has_blocks = can_show(f"≤{EIGHTHS}")
     for number in range(min(BARS, max(counts) + 1)):
         eighths = math.ceil(counts[number] / max(counts.values()) * BAR_WIDTH * 8)
-        bar = "█" * (eighths // 8) + EIGHTHS[eighths % 8].strip()
+        bar = "█" * (eighths // 8) + EIGHTHS[eighths % 8].strip() if has_blocks else "#" * math.ceil(eighths / 8)
         upper = ordered[0] * factor ** (number + 1) * 1000
-        lines.append(f"  ≤ {upper:9.2f} ms  {bar} {counts[number]:,}")
+        lines.append(f"  {'≤' if has_blocks else '<='} {upper:9.2f} ms  {bar} {counts[number]:,}")
     return lines

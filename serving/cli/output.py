@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,22 @@ _STYLES = {
 def is_terminal() -> bool:
     """Say whether a person is reading standard output."""
     return sys.stdout.isatty()
+
+
+def allow_any_text() -> None:
+    """Have standard output and error take characters that their encoding lacks; such a one is shown as ``?``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+
+
+def can_show(text: str) -> bool:
+    """Say whether standard output has all characters of a text."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def one_line(text: object) -> str:

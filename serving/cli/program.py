@@ -1,4 +1,4 @@
-"""The commands, and what runs one. Thin: reads options, calls, prints; nothing heavy is imported before it is needed."""
+"""The commands, and what runs one. Thin: they read options, call and print; what is heavy is imported when needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from serving import __version__
 from serving.cli import bench, keys, operate, serve, store, wait
 from serving.cli.options import SettingsCommand
-from serving.cli.output import one_line, show, show_error
+from serving.cli.output import allow_any_text, one_line, show, show_error
 from serving.domain.errors import ServingError
 from serving.settings import SettingsError
 
@@ -63,6 +63,7 @@ def options(
 
 def run() -> int:
     """Run one command and return its exit status. What goes wrong is told in lines; a traceback never is."""
+    allow_any_text()
     try:
         app()
     except SettingsError as error:

@@ -28,9 +28,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield started
 
 
-def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [*COMMAND, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    environment = {**os.environ, **variables}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
     assert "Traceback" not in done.stderr
     return done
 
@@ -48,6 +49,18 @@ def test_it_measures_and_says_who_answered(server: Server) -> None:
     assert lines[4] == f"failures     0 of {answered[1]}"
     drawn = [int(line.rpartition(" ")[2].replace(",", "")) for line in lines[5:]]
     assert sum(drawn) == int(answered[1].replace(",", "")), "every answer is in the histogram"
+
+
+@pytest.mark.parametrize("variables", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}])
+def test_it_draws_in_ascii_where_there_is_nothing_else(server: Server, variables: dict[str, str]) -> None:
+    done = bench("m", "--url", server.url, "--seconds", 0.2, **variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    drawn = done.stdout.splitlines()[5:]
+    assert drawn
+    if "LC_ALL" in variables:  # where Python writes UTF-8 all the same
+        return
+    assert all(re.fullmatch(r"  <= +[\d.]+ ms  #* [\d,]+", line) for line in drawn)
+    assert any("#" in line for line in drawn)
 
 
 def test_rows_come_from_golden_examples(server: Server, tmp_path: Path) -> None:

@@ -257,6 +257,14 @@ def test_status_of_what_is_in_order_is_a_line_and_a_table(serving: Any, server: 
     assert all("Authorization" not in headers for _, _, headers, _ in server.requests)
 
 
+def test_names_that_a_terminal_lacks_letters_for_do_not_end_a_table(serving: Any, server: FakeServer) -> None:
+    server.answers["GET", "/models/active"] = 200, {"models": [{**IRIS, "name": "übung"}]}
+    done = serving("status", "--url", server.url, PYTHONIOENCODING="ascii")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.splitlines()[2].startswith("?bung")
+    assert serving("status", "--url", server.url, LC_ALL="C").status == 0
+
+
 def test_status_without_models_says_what_to_do(serving: Any, server: FakeServer) -> None:
     server.answers["GET", "/models/active"] = 200, {"models": []}
     assert serving("status", "--url", server.url).out.startswith(f"no models at {server.url}; 'serving publish'")
