@@ -56,7 +56,8 @@ def explain_names(survey: Survey, trusted: Sequence[str] = (), setting: str = "s
             f"the file names a class or function of the script that saved it ({_join(own)}): put it into a module that "
             f"is installed here, save the model again, and name that in {setting}{rest}"
         )
-    return _explain_others(others, trusted, setting)
+    rest = "" if survey.is_whole else "; the file was not followed to its end and may name more"
+    return _explain_others(others, trusted, setting) + rest
 
 
 def find_unlisted(names: Iterable[Global], trusted: Sequence[str] = ()) -> list[Global]:

@@ -17,7 +17,7 @@ from serving.host.restricted.arrays import element_count
 from serving.host.restricted.calls import innermost
 
 # a look at a file that is refused in any case must not take longer than reading it
-MOST_OPCODES = 400_000
+MOST_OPCODES = 200_000
 MOST_NESTED = 64
 _MOST_KEPT_CHARACTERS = 1000
 _MOST_ITEMS = 64

@@ -158,6 +158,12 @@ def test_a_skops_file_is_refused_with_one_line_too(tmp_path: Path) -> None:
     assert load(str(tmp_path / "model"), Format.SKOPS, Trust(skops_trusted=names)).name == "Pipeline"
 
 
+def test_a_file_that_is_not_followed_to_its_end_may_name_more(tmp_path: Path) -> None:
+    raw = whole(named("decimal:Decimal") + b"N0" * MOST_OPCODES)
+    assert refusal(tmp_path / "model", raw).endswith("; the file was not followed to its end and may name more")
+    assert "may name more" not in refusal(tmp_path / "model", whole(named("decimal:Decimal")))
+
+
 # --- finding the names ------------------------------------------------------------------------------------------------
 
 
