@@ -18,7 +18,6 @@ FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     help="Put a model file into a directory and it serves; put a better one there and nobody notices.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
