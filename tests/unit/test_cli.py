@@ -183,13 +183,12 @@ def test_help_is_quick_to_import(environment: dict[str, str], tmp_path: Path) ->
     assert re.findall(r"^  ([a-z][a-z-]+) {2,}\S", done.stdout, re.MULTILINE) == commands
 
 
-def test_a_shell_completes_commands(serving: Any) -> None:
-    script = serving("--show-completion", "bash")
-    assert (script.status, script.err) == (0, "")
-    asked = {"COMP_WORDS": "serving unp", "COMP_CWORD": "1"}
-    variable = re.search(r"(\w+_COMPLETE)=complete_bash", script.out)
-    assert variable
-    assert serving(**{variable[1]: "complete_bash"}, **asked) == Done(0, "unpin\n", "")
+def test_a_shell_completes_commands(environment: dict[str, str], tmp_path: Path) -> None:
+    code = "import sys; sys.argv[0] = 'serving'; from serving.cli import main; sys.exit(main())"
+    asked = {"_SERVING_COMPLETE": "complete_bash", "COMP_WORDS": "serving unp", "COMP_CWORD": "1"}
+    command, variables = [sys.executable, "-W", "error", "-c", code], {**environment, **asked}
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["unpin"], "")
 
 
 def test_a_misspelt_command_is_a_usage_error(serving: Any) -> None:
