@@ -22,6 +22,11 @@ RUN /opt/build/bin/python -m hatchling build -t wheel -d /tmp/wheel \
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="serving" org.opencontainers.image.licenses="Apache-2.0"
 
+# LightGBM's library asks for the system's OpenMP, which the slim image lacks.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libgomp1 \
+    && rm -rf /var/lib/apt/lists/*
+
 # The root file system may be read-only: all that is written goes to /var/lib/serving (a volume) and /tmp (a tmpfs).
 RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/serving --shell /usr/sbin/nologin serving \
     && install -d -o serving -g serving -m 0700 /var/lib/serving \

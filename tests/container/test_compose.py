@@ -97,3 +97,8 @@ def test_prometheus_scrapes_the_serving_container(
     host, _, port = target.partition(":")
     assert host in compose["services"]
     assert port == settings_of_the_image["SERVING_SERVER__PORT"]
+
+
+def test_the_image_for_sagemaker_is_built_on_the_one_that_compose_builds(compose: dict[str, Any], root: Path) -> None:
+    page = (root / "docs" / "protocols.md").read_text()
+    assert f"FROM {compose['services']['serving']['image']}\n" in page

@@ -54,11 +54,11 @@ def here(code: str, server: Server) -> str:
     """Put this server's addresses in the place of those on the page."""
     address = urlsplit(server.url)
     code = code.replace("127.0.0.1:8000", address.netloc).replace('"127.0.0.1", 8000', f'"127.0.0.1", {address.port}')
-    if "127.0.0.1:8001" in code:
+    if "127.0.0.1:9000" in code:
         if not HAS_GRPC:
             pytest.skip("grpc is not installed")
         grpc = next(event["address"] for event in server.log() if event.get("event") == "listening_for_grpc")
-        code = code.replace("127.0.0.1:8001", grpc)
+        code = code.replace("127.0.0.1:9000", grpc)
     return code
 
 
