@@ -100,14 +100,16 @@ async def release(model: ModelName, version: VersionName, request: Request, acto
 async def refresh(request: Request, actor: Actor) -> ActiveModels:
     """Return when a look at the store has been acted upon; evaluations it started may still run."""
     with audited("refresh", actor):
-        return ActiveModels(models=await operator_of(request).refresh(actor))
+        models = await operator_of(request).refresh(actor)
+        return ActiveModels(models=models, store=request.app.state.status.store)
 
 
 @router.post("/accept-state-loss", summary="Go on after the state was lost", responses=problems_of(503))
 async def accept_state_loss(request: Request, actor: Actor) -> ActiveModels:
     """Let versions be activated again although pins and quarantines were lost with a damaged state database."""
     with audited("accept-state-loss", actor):
-        return ActiveModels(models=await operator_of(request).accept_state_loss(actor))
+        models = await operator_of(request).accept_state_loss(actor)
+        return ActiveModels(models=models, store=request.app.state.status.store)
 
 
 @contextmanager

@@ -49,7 +49,7 @@ async def list_models(request: Request) -> AllModels:
 async def list_active(request: Request) -> ActiveModels:
     """Say for every model which version answers, which one it is on its way to, and what failed last."""
     status: Status = request.app.state.status
-    return ActiveModels(models=tuple(model for _, model in sorted(status.models.items())))
+    return ActiveModels(models=tuple(model for _, model in sorted(status.models.items())), store=status.store)
 
 
 @router.get("/models/{model}", summary="One model with all its versions", responses=problems_of(404))

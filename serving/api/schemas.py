@@ -32,9 +32,10 @@ class Welcome(Answer):
 
 
 class ActiveModels(Answer):
-    """What answers right now, for every model."""
+    """What answers right now, for every model, and what is wrong with the store."""
 
     models: tuple[ModelSummary, ...]
+    store: StoreStatus
 
 
 class VersionSummary(Answer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -52,6 +53,13 @@ def why_not_a_name(text: str) -> str | None:
     if not _NAME.fullmatch(text):
         return f"{text[:120]!r} is not a name: use {NAME_RULE}"
     return None
+
+
+def usable_name(text: str) -> str:
+    """Return a name that looks like `text` and can be one; ``model`` where nothing is left of it."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", plain).strip("-._")[:100] or "model"
+    return f"{name}-1" if name.lower() in RESERVED else name
 
 
 def order_key(name: str) -> OrderKey:

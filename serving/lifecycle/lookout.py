@@ -20,6 +20,7 @@ from serving.telemetry.metrics import Metrics
 
 SUSPICION_SECONDS = 2.0
 MIN_PAUSE_SECONDS = 0.02
+LASTING_SECONDS = 2.0  # a problem that is still there after that is logged
 PAUSE_PER_LISTING = 5.0  # a storm of events costs at most a sixth of a core
 
 log = structlog.get_logger("serving.lookout")
@@ -47,6 +48,7 @@ class Lookout:
         self._not_before = 0.0
         self._next_root_check = 0.0
         self._suspicious_until: float | None = None
+        self._told: set[str] = set()
         self.status = StoreStatus()
 
     def wake(self) -> bool:
@@ -119,9 +121,20 @@ class Lookout:
             log.info("store_available", store=str(self._settings.path), watch=self._watcher.mode)
         elif is_changed and not self._was_woken and self._watcher.mode == "events":
             self._suspicious_until = time.monotonic() + SUSPICION_SECONDS
+        self._tell(listing.problems)
         self.status = StoreStatus(
             is_available=True, watch=self._watcher.mode, listed_at=now_utc(), problems=listing.problems
         )
+
+    def _tell(self, problems: tuple[str, ...]) -> None:
+        """Log what is wrong with names, once each; what was not there at the last look may still be on its way."""
+        self._told &= {*problems}
+        lasting = [one for one in problems if one in self.status.problems and one not in self._told]
+        for problem in lasting:
+            log.warning("store_problem", problem=problem, store=str(self._settings.path))
+        self._told.update(lasting)
+        if not self._told.issuperset(problems):
+            self._next_resync = min(self._next_resync, time.monotonic() + LASTING_SECONDS)
 
     def _lost(self, reason: str) -> None:
         self._watcher.forget()

@@ -12,6 +12,7 @@ from serving.domain.listing import Entry, FileStamp
 from serving.domain.manifest import MANIFEST_NAME
 from serving.store.links import BadLink, resolve
 from serving.store.names import Names, artefact_format, format_in_version
+from serving.store.other_files import describe_other_file
 
 MAX_FILES = 1000
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -103,7 +104,7 @@ def read_directory(rules: Rules, subject: Subject, directory_fd: int, directory:
     files = [(name, seen) for name, seen in looks if not seen.is_directory]
     artefacts = [name for name, _ in files if format_in_version(name)]
     if not artefacts:
-        return Reading(note=f"'{subject.path}' holds no artefact yet" if names else None)
+        return Reading(note=_why_empty(subject, [name for name, _ in files]) if names else None)
     problems = [problem for name, seen in files if (problem := _why_unusable(name, seen))]
     stamps = tuple(stamp_of(name, seen.found) for name, seen in files if seen.found and not _why_unusable(name, seen))
     if len(artefacts) > 1:
@@ -120,6 +121,11 @@ def read_directory(rules: Rules, subject: Subject, directory_fd: int, directory:
         problem="; ".join([*problems[:3], *([too_large] if too_large else [])]) or None,
     )
     return Reading(entry)
+
+
+def _why_empty(subject: Subject, files: Sequence[str]) -> str:
+    others = [f"{name!r}: {other}" for name in files if (other := describe_other_file(name))]
+    return "; ".join([f"'{subject.path}' holds no artefact yet", *others[:3]])
 
 
 def unusable(subject: Subject, problem: str) -> Entry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,13 +11,14 @@ from types import MappingProxyType
 
 from serving.domain.errors import StoreUnavailable
 from serving.domain.listing import Entry, Listing
-from serving.domain.version import why_not_a_name
+from serving.domain.version import usable_name, why_not_a_name
 from serving.failpoints import reach
 from serving.settings import StoreSettings
 from serving.store.entries import DIRECTORY, VANISHED, Rules, Subject, look, read_file
 from serving.store.links import BadLink, resolve
 from serving.store.models import ModelDirectory
 from serving.store.names import Names, artefact_format, artefact_stem
+from serving.store.other_files import describe_other_file
 
 MAX_PROBLEMS = 50
 _ATTEMPTS = 3
@@ -81,6 +83,10 @@ class Store:
                 if listing is not None:
                     return listing
         except OSError as error:
+            if not os.path.lexists(self._path):
+                raise StoreUnavailable(
+                    f"there is no store at '{self._path}'; 'mkdir -p {shlex.quote(self._path)}' makes an empty one"
+                ) from None
             where = f" ({error.filename})" if isinstance(error.filename, str) else ""
             raise StoreUnavailable(
                 f"the store '{self._settings.path}' cannot be listed: {error.strerror}{where}"
@@ -132,6 +138,8 @@ class Store:
                     lone_files.append(item.name)
                 elif item.is_dir(follow_symlinks=False) or item.is_symlink():
                     directories.append((item.name, item.is_symlink()))
+                elif other := describe_other_file(item.name):
+                    now.problems.append(f"{item.name!r} serves nothing: {other}")
         now.reserve([*(name for name, _ in directories), *map(artefact_stem, lone_files)])
         known, self._directories = self._directories, {}
         for name, is_link in sorted(directories):
@@ -185,6 +193,8 @@ class Store:
         taken = now.taken.get(model.lower(), None if reserved == model else reserved)
         if problem is None and taken is not None:
             problem = f"'{name}' is left out: '{taken}' is the same model; rename or remove one of them"
+        elif problem is not None:
+            problem = f"{problem}; rename {name[:120]!r}, for example to {usable_name(model)!r}"
         if problem is not None:
             now.problems.append(problem)
             return False

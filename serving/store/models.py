@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from serving.domain.listing import Entry
-from serving.domain.version import order_key, why_not_a_name
+from serving.domain.version import order_key, usable_name, why_not_a_name
 from serving.store.entries import (
     DIRECTORY,
     EXHAUSTED,
@@ -23,6 +23,7 @@ from serving.store.entries import (
 )
 from serving.store.links import BadLink, resolve
 from serving.store.names import artefact_format, artefact_stem
+from serving.store.other_files import describe_other_file
 
 # What changes twice within one tick of its file system's clock keeps its ctime. What was read less than this after a
 # change is read again next time.
@@ -125,12 +126,15 @@ class ModelDirectory:
                     continue
                 version = artefact_stem(item.name) if artefact_format(item.name) else item.name
                 if version == item.name and item.is_file(follow_symlinks=False):
+                    if other := describe_other_file(item.name):
+                        self._plan_notes.append(f"{self._model + '/' + item.name!r} serves nothing: {other}")
                     continue
                 problem = why_not_a_name(version)
                 if problem is None:
                     versions.append((item.name, version))
                 else:
-                    self._plan_notes.append(f"in '{self._model}': {problem}")
+                    better = f"rename {item.name[:120]!r}, for example to {usable_name(version)!r}"
+                    self._plan_notes.append(f"in '{self._model}': {problem}; {better}")
         versions.sort(key=lambda pair: (pair[1] != self._preferred, len(pair[1]), pair[1], pair[0]))
         versions.sort(key=lambda pair: order_key(pair[1]), reverse=True)
         return versions

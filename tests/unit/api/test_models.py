@@ -76,7 +76,7 @@ def test_all_models_are_told_without_what_is_long_and_with_the_state_of_the_stor
 
 def test_a_service_without_models_has_empty_lists() -> None:
     app = make_app(make_reference(), make_status())
-    assert call(app, "GET", "/models/active").json() == {"models": []}
+    assert call(app, "GET", "/models/active").json()["models"] == []
     assert call(app, "GET", "/models").json()["models"] == []
 
 

@@ -210,9 +210,9 @@ def test_a_bad_name_is_not_served_and_reported(root: Path, name: str) -> None:
     listing = store_at(root).list()
     assert list(listing.models) == ["iris"]
     assert [entry.version for entry in listing.models["iris"]] == ["1"]
-    assert len(listing.problems) == 2
-    assert listing.problems[0].startswith("'")
-    assert listing.problems[1].startswith("in 'iris': ")
+    assert len(listing.problems) == 4
+    assert all(f"; rename {each!r}, for example to " in str(listing.problems) for each in (name, f"{name}.joblib"))
+    assert sum(problem.startswith("in 'iris': ") for problem in listing.problems) == 2
 
 
 def test_problems_are_sorted_and_bounded(root: Path) -> None:
@@ -293,7 +293,9 @@ def test_only_the_first_models_are_seen_beyond_the_limit(root: Path) -> None:
 
 def test_a_missing_root_is_not_an_empty_store(root: Path) -> None:
     root.rmdir()
-    with pytest.raises(StoreUnavailable, match=r"store' cannot be listed: No such file or directory"):
+    with pytest.raises(
+        StoreUnavailable, match=r"there is no store at '.*store'; 'mkdir -p .*store' makes an empty one"
+    ):
         store_at(root).list()
 
 
@@ -461,4 +463,32 @@ def test_outside_version_directories_only_ubj_is_an_artefact(root: Path) -> None
     listing = store_at(root).list()
     assert sorted(listing.models) == ["churn", "iris"]
     assert [entry.path for entry in listing.models["iris"]] == ["iris/3.ubj"]
-    assert not listing.problems
+    assert listing.problems == tuple(
+        f"'{path}' serves nothing: read in a version directory only: MODEL/VERSION/{path.rpartition('/')[2]}"
+        for path in ("iris/model.json", "iris/model.txt", "model.json", "model.txt")
+    )
+
+
+def test_other_files_are_named_where_somebody_may_take_them_for_models(root: Path) -> None:
+    for path in (
+        "cat.cbm",
+        "iris/net.pt",
+        "iris/1/a.sav",
+        "README.md",
+        "iris/notes.md",
+        "iris/2/model.pkl",
+        "iris/2/x.csv",
+    ):
+        write(root / path)
+    assert list(store_at(root).list().models) == ["iris"]
+    cat, sav, net = store_at(root).list().problems
+    assert cat.startswith("'cat.cbm' serves nothing: CatBoost's own format is not read here; save the fitted estimator")
+    assert sav.startswith("'iris/1' holds no artefact yet; 'a.sav': no format is known by this ending; rename")
+    assert net.startswith("'iris/net.pt' serves nothing: PyTorch's files are not read here; export")
+
+
+def test_a_name_that_steers_a_terminal_is_escaped(root: Path) -> None:
+    write(root / "\x1b[31mred.cbm")
+    write(root / "iris" / "\x1b[31mred.cbm")
+    assert len(store_at(root).list().problems) == 2
+    assert all("\x1b" not in problem for problem in store_at(root).list().problems)

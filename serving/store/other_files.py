@@ -1,0 +1,45 @@
+"""Files that are no artefacts: what they are, judged by their names, and in which form they would serve."""
+
+from __future__ import annotations
+
+import os
+
+from serving.domain.version import FULL_NAMES, SUFFIXES
+
+_AS_JOBLIB = "save the fitted estimator with joblib.dump as 'model.joblib'"
+_AS_ONNX = "export the network to ONNX and save it as 'model.onnx'"
+_BY_SUFFIX = {
+    ".cbm": f"CatBoost's own format is not read here; {_AS_JOBLIB}",
+    ".sav": "no format is known by this ending; rename a file of joblib to '.joblib' and one of pickle to '.pkl'",
+    ".bst": "XGBoost's models are read from '.ubj' files: Booster.save_model('model.ubj')",
+    ".model": "XGBoost's models are read from '.ubj' files: Booster.save_model('model.ubj')",
+    ".xgb": "XGBoost's models are read from '.ubj' files: Booster.save_model('model.ubj')",
+    ".lgb": "LightGBM's models are read from 'model.txt' in a version directory: MODEL/VERSION/model.txt",
+    **dict.fromkeys((".pt", ".pth", ".bin", ".safetensors", ".ckpt"), f"PyTorch's files are not read here; {_AS_ONNX}"),
+    **dict.fromkeys((".h5", ".hdf5", ".keras", ".pb", ".tflite"), f"Keras' and TensorFlow's are not; {_AS_ONNX}"),
+    ".npy": "an array is no model",
+    ".npz": "arrays are no model",
+    **dict.fromkeys((".csv", ".parquet", ".tsv", ".xlsx"), "a table is no model"),
+    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz"), "archives are not opened; unpack it"),
+}
+_BESIDE = (".md", ".rst", ".yaml", ".yml", ".toml", ".lock", ".log", ".ini", ".cfg", ".py", ".ipynb")
+_ALSO_BESIDE = ("readme", "license", "licence", "makefile", "dockerfile", "requirements.txt", "manifest.json")
+_BY_NAME = {name: f"read in a version directory only: MODEL/VERSION/{name}" for name in FULL_NAMES}
+_GUESSES = ((".json", "model.json", "XGBoost"), (".txt", "model.txt", "LightGBM"))
+
+
+def describe_other_file(name: str) -> str | None:
+    """Say why a file with this bare name serves nothing where models and versions lie, and what would; None for one
+    that people keep beside models. Case is ignored. Pure.
+    """
+    lower = name.lower()
+    suffix = os.path.splitext(lower)[1]
+    if lower in _ALSO_BESIDE or suffix in _BESIDE:
+        return None
+    if lower in _BY_NAME:
+        return _BY_NAME[lower]
+    for ending, whole, library in _GUESSES:
+        if suffix == ending:
+            return f"a model of {library} is read as '{whole}' in a version directory: MODEL/VERSION/{whole}"
+    endings = ", ".join(f"'{one}'" for one in SUFFIXES)
+    return _BY_SUFFIX.get(suffix, f"no model is known by this name; models end in {endings}")
