@@ -145,6 +145,7 @@ def answer(tensors: list[Any], payload: bytes = b"", request_id: int | None = No
 
 
 ONE = {"dtype": "<f8", "shape": [1]}
+OBJECTS = (b"[" + b'{"a":' * 9 + b"1" + b"}" * 9 + b"]").ljust(64)  # deeper than answers are
 LISTS = b"[" + b"[]," * (5 << 20) + b"[]]"
 
 # each costs the host its life, and the one who asked a 503
@@ -160,7 +161,7 @@ WHILE_SERVING: dict[str, Callable[[], None]] = {
     "an answer that never ends": lambda: write(frame(20, {}, b"", 1, (2, 20 << 20))),
     "a large answer for a row": lambda: write(frame(20, {}, b"", 1, (2, 40 << 20))),
     "empty lists": lambda: write(answer([{"dtype": "json", "nbytes": len(LISTS)}], LISTS + bytes(-len(LISTS) % 8))),
-    "objects": lambda: write(answer([{"dtype": "json", "nbytes": 4}], b"[{}]    ")),
+    "objects in objects": lambda: write(answer([{"dtype": "json", "nbytes": 64}], OBJECTS)),
     "a steering dtype": lambda: write(answer([{"dtype": STEERING, "shape": [1]}])),
 }  # fmt: skip
 

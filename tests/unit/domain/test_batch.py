@@ -10,6 +10,7 @@ import pytest
 from serving.domain.batch import MAX_ANSWER_BYTES, MAX_ROW_BYTES, most_answer_bytes, why_not_an_answer
 
 DEEP: list[Any] = [[[[[[[[1.0]]]]]]]]
+DEEP_OBJECT: dict[str, Any] = {"a": {"a": {"a": DEEP}}}
 
 
 @pytest.mark.parametrize(
@@ -48,8 +49,9 @@ def test_several_outputs_are_of_two_dimensions_each() -> None:
         ((np.zeros((2, 5, 0)),), "shape"),
         ((np.zeros((2, 0, 5)),), "shape"),
         ((np.zeros((2, 1, 1, 1, 1, 1, 1, 1, 1)),), "shape"),
-        (([{}, {}],), "neither"),
-        (([[{"a": 1}], []],), "neither"),
+        (([{1: "a"}, {}],), "neither"),
+        (([[{"a": (1,)}], []],), "neither"),
+        (([DEEP_OBJECT, {}],), "neither"),
         (([b"a", b"b"],), "neither"),
         (([DEEP, DEEP],), "neither"),
         (([(1,), (2,)],), "neither"),

@@ -173,6 +173,7 @@ def forged(tensors: list[Any], payload: bytes = b"") -> tuple[Kind, bytes, bytes
     return Kind.PREDICTION, orjson.dumps({"tensors": tensors}), payload
 
 
+OBJECTS = b"[" + b'{"a":' * 9 + b"1" + b"}" * 9 + b"]"  # deeper than answers are
 VIOLATIONS = {
     "too few rows": forged([{"dtype": "<f8", "shape": [0]}]),
     "too many rows": forged([{"dtype": "<f8", "shape": [9]}], bytes(72)),
@@ -180,7 +181,7 @@ VIOLATIONS = {
     "a tensor without rows": forged([{"dtype": "<f8", "shape": []}], bytes(8)),
     "no end of empty lists": forged([{"dtype": "<f8", "shape": [1, 1 << 40, 0]}]),
     "a dtype that there is not": forged([{"dtype": "|O", "shape": [1]}], bytes(8)),
-    "objects": forged([{"dtype": "json", "nbytes": 4}], b"[{}]    "),
+    "objects in objects": forged([{"dtype": "json", "nbytes": len(OBJECTS)}], OBJECTS + bytes(-len(OBJECTS) % 8)),
     "more bytes than are described": forged([{"dtype": "<f8", "shape": [1]}], bytes(16)),
     "no list of tensors": (Kind.PREDICTION, b'{"tensors": 5}', b""),
     "no JSON": (Kind.PREDICTION, b"]", b""),

@@ -85,7 +85,7 @@ def test_the_examples_bring_their_own_tolerance(made: Candidate, expected: Any) 
             {"predict_proba": [[1.0]]},
             "row 0, predict_proba: 1 values expected, 2 given: expected [1.0], got",
         ),
-        (ASKED[:1], {"predict": [["no"]]}, "row 0, predict: one is a list, the other a single value"),
+        (ASKED[:1], {"predict": [["no"]]}, "row 0, predict: one is a list or an object, the other is not"),
     ],
 )
 def test_examples_for_another_model_are_refused(made: Candidate, instances: Any, answers: Any, words: str) -> None:
