@@ -202,7 +202,7 @@ def find_explained(state: AppState, model: str, version: str | Role | None = Non
 
 
 def explain(error: Exception, state: AppState, model: str | None) -> Exception:
-    """Tell a model nobody knows from one that is on its way, refused, or unloaded; `model` None is the default one."""
+    """Return an error that says whether a model is unknown, on its way, refused or unloaded; None: the default one."""
     if not isinstance(error, UnknownModel | NothingActive):
         return error
     is_any = isinstance(error, NothingActive)  # what is asked for is then the only model there is, if no name is given

@@ -198,13 +198,13 @@ def _refuse_long_row(fragment: bytes, row: int, width: int, max_depth: int) -> N
 def _cuts(raw: bytes, array: Array) -> list[tuple[int, int, int]]:
     if not _holds_elements(raw, array):
         return []
-    commas, edges = array.commas, (np.int32(array.start), np.int32(array.end))
+    commas = array.commas
     if not commas.size or array.end - array.start <= PIECE_BYTES:
         return [(array.start, array.end, len(commas) + 1)]
     wanted = np.arange(array.start + PIECE_BYTES, array.end, PIECE_BYTES, dtype=np.int32)
     holding = np.unique(np.searchsorted(commas, wanted))  # the elements these places are in: among them all long ones
-    begins = np.where(holding > 0, commas[holding - 1], edges[0])
-    ends = np.where(holding < len(commas), commas[np.minimum(holding, len(commas) - 1)], edges[1])
+    begins = np.where(holding > 0, commas[holding - 1], array.start)
+    ends = np.where(holding < len(commas), commas[np.minimum(holding, len(commas) - 1)], array.end)
     long = holding[ends - begins > PIECE_BYTES]  # each in a piece of its own
     chosen = np.unique(np.concatenate([holding, long - 1]))
     chosen = chosen[(chosen >= 0) & (chosen < len(commas))]

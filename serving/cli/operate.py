@@ -50,7 +50,7 @@ class _History(BaseModel):
 
 def status(*, url: Url = None, token_file: ReadTokenFile = None, as_json: Json = False) -> None:
     """Show what answers right now, for every model."""
-    server = _reader(url, token_file)
+    server = connect_reader(url, token_file)
     answer = server.get("models", "active")
     if as_json:
         show(json.dumps(answer, indent=2))
@@ -77,7 +77,7 @@ def history(
     as_json: Json = False,
 ) -> None:
     """Show what happened to a model, newest first."""
-    server = _reader(url, token_file)
+    server = connect_reader(url, token_file)
     answer = server.get("models", name, "history", query=f"?limit={limit}")
     if as_json:
         show(json.dumps(answer, indent=2))
@@ -167,7 +167,8 @@ def accept_state_loss(*, url: Url = None, token_file: TokenFile = None) -> None:
     show(f"{server.url} activates versions again: {_counted(models)}")
 
 
-def _reader(url: str | None, token_file: Path | None) -> Server:
+def connect_reader(url: str | None, token_file: Path | None) -> Server:
+    """Return the server to be asked what reading is for, with its token if there is one."""
     return _server(url, TokenScope.READ, token_file)
 
 

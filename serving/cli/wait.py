@@ -9,12 +9,11 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from serving.cli.client import CallFailed, Server, server_url, token_for
-from serving.cli.operate import TIMEOUT_SECONDS, Name, ReadTokenFile, Url, Version
+from serving.cli.client import CallFailed, Server
+from serving.cli.operate import Name, ReadTokenFile, Url, Version, connect_reader
 from serving.cli.output import one_line, show
 from serving.domain.state import State
 from serving.domain.status import ModelSummary
-from serving.settings import TokenScope, load_settings
 
 POLL_SECONDS = 0.2
 REFUSED = (State.REJECTED, State.QUARANTINED)
@@ -51,8 +50,7 @@ def wait(
 
     Exits with 0 when it is, and with 1 and the reason when it was refused, is not active in time, or no server answers.
     """
-    where = server_url(url, load_settings().server, is_for_operators=True)
-    server = Server(where, token_for(TokenScope.READ, token_file), TIMEOUT_SECONDS, TokenScope.READ)
+    server = connect_reader(url, token_file)
     model: _Model | None = None
     for model in _looks(server, name, timeout):
         found = None if model is None else model.find(version)

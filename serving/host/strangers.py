@@ -27,10 +27,8 @@ MAGICS: dict[bytes, str] = {
     b"PAR1": "a Parquet file: data, not a model",
     b"\x28\xb5\x2f\xfd": "compressed with zstd, which joblib does not read: compress it with zlib, gzip or lz4",
     b"CBM1": "a CatBoost model: save it with model.save_model('model.onnx', format='onnx') and serve that",
-    b"binf": _OLD_XGBOOST,
-    b"bs64": _OLD_XGBOOST,
-    b"CONFIG-offset:": _OLD_XGBOOST,
 }
+_OLD_XGBOOST_MAGICS = (b"binf", b"bs64", b"CONFIG-offset:")
 
 # what Python's pickle writes for objects, dicts and lists in protocols 0 and 1
 _OLD_PICKLE = re.compile(rb"c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n|\(i[A-Za-z_][\w.]*\n|\([dl]p\d+\n|[}\]]q\x00")
@@ -57,7 +55,7 @@ def describe_bytes(head: bytes) -> str | None:
 
 def is_old_xgboost(head: bytes) -> bool:
     """Say whether a model begins with `head` in the binary format that XGBoost wrote up to 3.0."""
-    if head.startswith((b"binf", b"bs64", b"CONFIG-offset:")):
+    if head.startswith(_OLD_XGBOOST_MAGICS):
         return True
     objective, place = _counted_text(head, _XGBOOST_PARAMETER_BYTES)
     booster, _ = _counted_text(head, place)

@@ -6,17 +6,15 @@ import os
 
 from serving.domain.version import FULL_NAMES, SUFFIXES
 
-_AS_JOBLIB = "save the fitted estimator with joblib.dump as 'model.joblib'"
+_XGBOOST = "XGBoost's models are read from '.ubj' files: Booster.save_model('model.ubj')"
 _AS_ONNX = "export the network to ONNX and save it as 'model.onnx'"
 _BY_SUFFIX = {
-    ".cbm": f"CatBoost's own format is not read here; {_AS_JOBLIB}",
+    ".cbm": "CatBoost's own format is not read here; save the model with model.save_model('model.onnx', format='onnx')",
     ".sav": "no format is known by this ending; rename a file of joblib to '.joblib' and one of pickle to '.pkl'",
-    ".bst": "XGBoost's models are read from '.ubj' files: Booster.save_model('model.ubj')",
-    ".model": "XGBoost's models are read from '.ubj' files: Booster.save_model('model.ubj')",
-    ".xgb": "XGBoost's models are read from '.ubj' files: Booster.save_model('model.ubj')",
+    **dict.fromkeys((".bst", ".model", ".xgb"), _XGBOOST),
     ".lgb": "LightGBM's models are read from 'model.txt' in a version directory: MODEL/VERSION/model.txt",
     **dict.fromkeys((".pt", ".pth", ".bin", ".safetensors", ".ckpt"), f"PyTorch's files are not read here; {_AS_ONNX}"),
-    **dict.fromkeys((".h5", ".hdf5", ".keras", ".pb", ".tflite"), f"Keras' and TensorFlow's are not; {_AS_ONNX}"),
+    **dict.fromkeys((".h5", ".hdf5", ".keras", ".pb", ".tflite"), f"Keras' files are not read here; {_AS_ONNX}"),
     ".npy": "an array is no model",
     ".npz": "arrays are no model",
     **dict.fromkeys((".csv", ".parquet", ".tsv", ".xlsx"), "a table is no model"),

@@ -34,7 +34,7 @@ from serving.domain.errors import InvalidInput, NotJson
 from serving.domain.row_problems import shown
 
 LEAST_BYTES = 4 << 10
-MOST_PLACES = 4096  # of the word: the data of inputs behind so many are found by the structure
+MOST_PLACES = 4096  # where the word is tried; inputs behind the last of these are found by the structure
 DATA_LEVEL = 4  # {"inputs": [{"data": [
 ADVICE = 'send {"inputs": [{"name", "shape", "datatype", "data"}]}'
 

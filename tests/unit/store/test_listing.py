@@ -482,7 +482,7 @@ def test_other_files_are_named_where_somebody_may_take_them_for_models(root: Pat
         write(root / path)
     assert list(store_at(root).list().models) == ["iris"]
     cat, sav, net = store_at(root).list().problems
-    assert cat.startswith("'cat.cbm' serves nothing: CatBoost's own format is not read here; save the fitted estimator")
+    assert cat.startswith("'cat.cbm' serves nothing: CatBoost's own format is not read here; save the model with")
     assert sav.startswith("'iris/1' holds no artefact yet; 'a.sav': no format is known by this ending; rename")
     assert net.startswith("'iris/net.pt' serves nothing: PyTorch's files are not read here; export")
 

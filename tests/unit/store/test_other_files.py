@@ -11,7 +11,7 @@ from serving.store.other_files import describe_other_file
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("model.cbm", "joblib.dump"),
+        ("model.cbm", "save_model('model.onnx', format='onnx')"),
         ("net.PT", "model.onnx"),
         ("net.h5", "model.onnx"),
         ("churn.sav", "'.pkl'"),
