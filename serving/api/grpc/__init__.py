@@ -3,3 +3,7 @@
 Nothing outside of this package imports gRPC, and nobody imports this package where `server.grpc_port` is not set: the
 libraries are an extra.
 """
+
+import os
+
+os.environ.setdefault("GRPC_DNS_RESOLVER", "native")  # before it is imported: its other one reads whom to ask for names
