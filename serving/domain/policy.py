@@ -65,13 +65,15 @@ class Desired:
     """Versions newest first, and what the operator has decided: a pin, or that none of them is to be loaded.
 
     `kept` is the version that answered before the server was restarted, as it is in the cache. It counts until
-    something is active; when it is excluded (in quarantine), only if nothing else can answer.
+    something is active; when it is excluded (in quarantine), only if nothing else can answer. `removed_at` is the
+    monotonic time from which the files of the active version count as removed; 0 while they are there.
     """
 
     versions: tuple[Wanted, ...]
     pin: str | None = None
     is_unloaded: bool = False
     kept: Wanted | None = None
+    removed_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +178,8 @@ def next_action(desired: Desired, observed: Observed, now: float) -> Action | No
 def wake_at(desired: Desired, now: float) -> float | None:
     """Return the next monotonic time at which waiting alone changes what `next_action` says."""
     everything = (*desired.versions, *([desired.kept] if desired.kept else []))
-    times = [wanted.not_before for wanted in everything if not wanted.is_excluded and wanted.not_before > now]
-    return min(times, default=None)
+    times = [wanted.not_before for wanted in everything if not wanted.is_excluded]
+    return min((time for time in [*times, desired.removed_at] if time > now), default=None)
 
 
 def _pinned(desired: Desired) -> Wanted | None:
@@ -190,7 +192,8 @@ def _newest(desired: Desired, observed: Observed, now: float) -> Wanted | None:
     """Return the newest version that is not excluded and can be had now, None when what is active should go on.
 
     An active version is never given up for an older one while its name is still in the store (its bytes may have been
-    replaced by worse ones) or while a newer one is about to settle.
+    replaced by worse ones), while a newer one is about to settle, or while the removal of its files is: the older one
+    may be the next to go.
     """
     active, keeps_active = observed.active, not observed.must_leave
     for wanted in desired.versions:
@@ -198,6 +201,8 @@ def _newest(desired: Desired, observed: Observed, now: float) -> Wanted | None:
         if not wanted.is_excluded:
             if active is not None and is_named_like_active and wanted.digest == active.digest:
                 return wanted
+            if keeps_active and now < desired.removed_at and not _is_newer(wanted.version, active):
+                return None
             if _can_be_had(observed, wanted, now):
                 return wanted
             if keeps_active:
@@ -205,6 +210,10 @@ def _newest(desired: Desired, observed: Observed, now: float) -> Wanted | None:
         elif keeps_active and is_named_like_active:
             return None
     return None
+
+
+def _is_newer(version: str, active: Loaded | None) -> bool:
+    return active is not None and order_key(version) > order_key(active.version)
 
 
 def _can_be_had(observed: Observed, wanted: Wanted, now: float) -> bool:
@@ -232,7 +241,7 @@ def _better_loaded(desired: Desired, observed: Observed, aspired: Wanted | None)
         loaded = None if wanted.is_excluded else _find(observed, wanted)
         if loaded is None or loaded == active:
             continue
-        if observed.must_leave or (active and order_key(loaded.version) > order_key(active.version)):
+        if observed.must_leave or _is_newer(loaded.version, active):
             return loaded
     return None
 

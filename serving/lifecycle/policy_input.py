@@ -31,7 +31,9 @@ class PolicyInput:
         if self._history.held is not None:  # decisions have been lost: nothing but what an operator names anew
             loaded = {(record.version, record.digest) for record in model.loaded}
             versions = [one for one in versions if one.version == pin or (one.version, one.digest) in loaded]
-        return Desired(tuple(versions), pin, model.name in self._history.unloaded, self._kept(model))
+        active = model.active
+        removed_at = model.settles_at if active is not None and active.version not in model.listed else 0.0
+        return Desired(tuple(versions), pin, model.name in self._history.unloaded, self._kept(model), removed_at)
 
     def observed(self, model: ModelRecord) -> Observed:
         """Return what is there."""

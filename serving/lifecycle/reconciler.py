@@ -197,7 +197,7 @@ class Reconciler:
         if listing is not None:
             self._lookout.took_in(listing, is_changed=self._road.update(listing.models, now))
         else:
-            self._road.knows_store = False
+            self._road.lose_store()
 
     def _restore(self, listing: Listing | None, now: float) -> None:
         """Start from what was active before, out of the cache, whatever the store holds now.

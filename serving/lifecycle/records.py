@@ -119,7 +119,8 @@ class ModelRecord:
 
     `listed` maps version names to records in the store's order (newest first). `standbys` are loaded but not active,
     most recently active first. `kept` is what was active before the server was restarted, as it is in the cache, until
-    something is active. `problem` says why the model does not do what an operator has decided.
+    something is active. `problem` says why the model does not do what an operator has decided. `settles_at` is the
+    monotonic time at which nothing in the model's directory has changed for the settle window.
     """
 
     name: str
@@ -136,6 +137,7 @@ class ModelRecord:
     last_failure: Failure | None = None
     is_settled: bool = False
     wake_at: float | None = None
+    settles_at: float = 0.0
 
     def is_due(self, now: float) -> bool:
         """Whether waiting alone has changed what is to be done."""

@@ -6,6 +6,7 @@ every state has one writer and nothing here needs a lock.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
@@ -70,9 +71,12 @@ class Road:
 
     def update(self, listed: Mapping[str, tuple[Entry, ...]], now: float) -> bool:
         """Take in a listing; returns whether anything differs from the one before."""
+        settles_at = now + self._settings.settle_seconds
         if not self.knows_store:
             self.knows_store = True
-            self._journal.dirty |= {name for name, model in self.models.items() if not model.listed}
+            self._journal.dirty.update(self.models)
+            for model in self.models.values():
+                model.settles_at = settles_at
         is_changed = False
         for name, entries in listed.items():
             model = self.models.get(name)
@@ -81,11 +85,18 @@ class Road:
                 self._activation.publish(model)
             if model.entries is not entries:
                 is_changed = True
+                model.settles_at = settles_at
                 self._take_in(model, entries, now)
         for name in [name for name, model in self.models.items() if model.listed and name not in listed]:
             is_changed = True
             self._take_in(self.models[name], (), now)
         return is_changed
+
+    def lose_store(self) -> None:
+        """Take in that the store cannot be listed: nothing in it counts as removed until it can be."""
+        self.knows_store = False
+        for model in self.models.values():
+            model.settles_at = math.inf
 
     def restore(self, artifact: Artifact, now: float) -> None:
         """Offer what was active before the server was restarted, from the cache."""

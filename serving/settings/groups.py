@@ -91,7 +91,9 @@ class StoreSettings(Group):
 
     path: Path = Field(Path("model_store"), description="the model directory")
     watch: Literal["auto", "events", "poll"] = Field("auto", description="how changes are noticed")
-    settle_seconds: NotNegative = Field(0.5, description="how long files without a manifest must be quiet")
+    settle_seconds: NotNegative = Field(
+        0.5, description="how long files without a manifest, and removals, must be quiet"
+    )
     resync_seconds: Positive = Field(30.0, description="how often the store is looked at without any event")
     poll_seconds: Positive = Field(1.0, description="how often it is looked at when events do not arrive")
     ignore: Names = Field((), description="glob patterns of names that do not exist")

@@ -73,8 +73,10 @@ class Store:
         Of names that stand for the same model, or the same version, one is taken: that in `preferred`, the active
         version by model, or else the first by the rules of ``docs/store.md``.
 
-        A model whose versions have not changed comes as the identical tuple of identical entries. Raises
-        StoreUnavailable when the root or a model directory cannot be read: unreadable is not empty.
+        A model whose versions have not changed comes as the identical tuple of identical entries. Where the preferred
+        version is missing, nothing else in the model's directory may have changed for that.
+
+        Raises StoreUnavailable when the root or a model directory cannot be read: unreadable is not empty.
         """
         try:
             reach("listing")

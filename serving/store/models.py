@@ -24,6 +24,7 @@ from serving.store.entries import (
 from serving.store.links import BadLink, resolve
 from serving.store.names import artefact_format, artefact_stem
 from serving.store.other_files import describe_other_file
+from serving.store.remains import Remains, read_remains
 
 # What changes twice within one tick of its file system's clock keeps its ctime. What was read less than this after a
 # change is read again next time.
@@ -54,7 +55,8 @@ class _Slot:
 class ModelDirectory:
     """The versions of one model. One thread; blocks on the disk.
 
-    `entries` is the same tuple, with the same Entry objects, until a version changes.
+    `entries` is the same tuple, with the same Entry objects, until a version changes. While the preferred version is
+    missing, anything that changes in the directory makes it another tuple.
     """
 
     def __init__(self, rules: Rules, model: str, max_versions: int, now_ns: Callable[[], int]) -> None:
@@ -65,6 +67,7 @@ class ModelDirectory:
         self._max_versions = max_versions
         self._now_ns = now_ns
         self._names: list[str] = []
+        self._remains: Remains = ()
         self._preferred: str | None = None
         self._ctime_ns = 0
         self._slots: list[_Slot] = []
@@ -93,10 +96,21 @@ class ModelDirectory:
             self._listings += 1
             for slot in _stale(directory_fd, self._slots, self._listings):
                 has_changed = self._reread(directory_fd, directory, slot) or has_changed
+            remains = self._read_remains(directory_fd, preferred)
         finally:
             os.close(directory_fd)
         if has_changed:
             self._assemble()
+        if self._remains != remains:
+            self._remains = remains
+            self.entries = (*self.entries,)  # equal, and not the same: it has changed
+
+    def _read_remains(self, directory_fd: int, preferred: str | None) -> Remains:
+        """Return what lies beside the versions, but only while the preferred one is missing: it costs system calls."""
+        versions = {slot.name: slot.version for slot in self._slots if slot.reading.entry is not None}
+        if preferred is None or preferred in versions.values():
+            return ()
+        return read_remains(directory_fd, [name for name in self._names if name not in versions])
 
     def _plan(self, directory_fd: int, preferred: str | None) -> bool:
         """Decide which names are read, newest version first; return whether that may differ from before."""

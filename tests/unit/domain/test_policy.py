@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 from hypothesis import given
@@ -112,6 +113,31 @@ CASES = {
         Desired((fresh("1"),)),
         Observed(active=loaded("2")),
         Stage(fresh("1")),
+    ),
+    "an active version whose removal settles is not left for a standby": (
+        Desired((want("1"),), removed_at=101.0),
+        Observed(active=loaded("2"), standbys=(loaded("1"),)),
+        None,
+    ),
+    "an active version whose removal settles is not left for one that compares equal": (
+        Desired((want("02"),), removed_at=101.0),
+        Observed(active=loaded("2"), standbys=(loaded("02"),)),
+        None,
+    ),
+    "nothing older is loaded while the removal of the active version settles": (
+        Desired((want("3", is_excluded=True), fresh("1")), removed_at=101.0),
+        Observed(active=loaded("2")),
+        None,
+    ),
+    "a newer version takes over while the removal of the active one settles": (
+        Desired((want("3"), want("1")), removed_at=101.0),
+        Observed(active=loaded("2"), standbys=(loaded("3"), loaded("1"))),
+        Activate(loaded("3")),
+    ),
+    "a quarantined version is left at once, whatever settles": (
+        Desired((want("1"),), removed_at=101.0),
+        Observed(active=loaded("2", quarantined=True), standbys=(loaded("1"),)),
+        Activate(loaded("1")),
     ),
     "an emptied store changes nothing": (Desired(()), Observed(active=loaded("2"), standbys=(loaded("1"),)), None),
     "a quarantined active version is left for its standby": (
@@ -354,6 +380,25 @@ def test_waiting_ends_at_the_first_moment_that_changes_anything() -> None:
     desired = Desired((fresh("3", not_before=105.0), fresh("2", not_before=103.0), fresh("1", not_before=99.0)))
     assert wake_at(desired, NOW) == 103.0
     assert wake_at(Desired((fresh("1", not_before=105.0, is_excluded=True),)), NOW) is None
+
+
+@pytest.mark.parametrize("order", [*permutations("123")], ids="".join)
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_no_order_of_removals_activates_an_older_version_before_they_settle(order: tuple[str, ...], count: int) -> None:
+    """Version 3 is active; `count` versions are removed, in any order, each just before the last one has settled."""
+    observed = Observed(active=loaded("3"), standbys=(loaded("2"), loaded("1")), keep_warm=2)
+    left = ["3", "2", "1"]
+    now = NOW
+    for version in order[:count]:
+        left.remove(version)
+        removed_at = now + 1.0 if "3" not in left else 0.0
+        desired = Desired(tuple(want(version) for version in left), removed_at=removed_at)
+        assert next_action(desired, observed, now) is None
+        now += 0.9
+        assert next_action(desired, observed, now) is None
+    assert wake_at(desired, now) == (removed_at or None)
+    expected = Activate(loaded(left[0])) if left and left[0] != "3" else None
+    assert next_action(desired, observed, now + 1.0) == expected
 
 
 versions = st.lists(st.integers(1, 9).map(str), unique=True, max_size=5)

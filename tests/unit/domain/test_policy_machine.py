@@ -44,6 +44,7 @@ class World:
     now: float = 0.0
     files: dict[str, int] = field(default_factory=dict)
     settled_at: dict[str, float] = field(default_factory=dict)
+    removed_at: float = 0.0
     contents: int = 0
     pin: str | None = None
     is_unloaded: bool = False
@@ -80,7 +81,11 @@ class World:
             until = self.failed.get(self.kept, 0.0)
             excluded = self.kept in self.quarantined
             kept = Wanted(version, (), self.kept, True, until, excluded, has_failed=until > 0)
-        return Desired(tuple(versions), self.pin, self.is_unloaded, kept)
+        return Desired(tuple(versions), self.pin, self.is_unloaded, kept, self._removed_at())
+
+    def _removed_at(self) -> float:
+        is_removed = self.active is not None and self.active.version not in self.files
+        return self.removed_at if is_removed else 0.0
 
     def _listed(self, version: str) -> Wanted:
         digest = self.digest(version)
@@ -140,6 +145,9 @@ class World:
 
     def _activate(self, chosen: Loaded) -> None:
         assert chosen.digest not in self.lost
+        if self.now < self._removed_at() and not self.must_leave() and self.pin is None:
+            assert self.active is not None
+            assert order_key(chosen.version) > order_key(self.active.version), "an older one came before that settled"
         if chosen.digest in self.quarantined:
             assert chosen.digest == self.kept, "a version in quarantine came back that had not answered before"
             assert not self.could_answer(), "a version in quarantine came back in place of one that may answer"
@@ -190,6 +198,10 @@ class World:
     def rest(self) -> None:
         """Let time pass and do what the policy says until it says nothing any more."""
         self.now += SETTLE_SECONDS
+        self.act()
+
+    def act(self) -> None:
+        """Do what the policy says until it says nothing any more; it takes no time."""
         for _ in range(MOST_STEPS):
             action = self.next_action()
             if action is not None:
@@ -276,11 +288,21 @@ class Life(RuleBasedStateMachine):
     @rule(version=VERSIONS)
     def delete(self, version: str) -> None:
         self.world.files.pop(version, None)
+        self.world.removed_at = self.world.now + SETTLE_SECONDS
+
+    @rule()
+    def delete_the_active_version(self) -> None:
+        """And let the server act before the removal has settled."""
+        self.rest()
+        if self.world.active is not None:
+            self.delete(self.world.active.version)
+            self.world.act()
 
     @rule()
     def delete_all(self) -> None:
         """The last files go, or the volume is not mounted."""
         self.world.files.clear()
+        self.world.removed_at = self.world.now + SETTLE_SECONDS
 
     @rule(version=VERSIONS)
     def pin(self, version: str) -> None:

@@ -32,6 +32,73 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return paths
 
 
+def remove_file_of_older(root: Path) -> None:
+    (root / "iris" / "1" / "golden.json").unlink()
+
+
+def empty_a_version(root: Path) -> None:
+    (root / "iris" / "0" / "left.txt").unlink()
+
+
+def remove_an_empty_version(root: Path) -> None:
+    (root / "iris" / "00").rmdir()
+
+
+def remove_what_is_beside(root: Path) -> None:
+    (root / "iris" / "README.md").unlink()
+
+
+def let_a_hidden_copy_grow(root: Path) -> None:
+    with (root / "iris" / ".3.joblib.x8Gh2").open("ab") as file:
+        file.write(b"more")
+
+
+def let_a_hidden_copy_in_a_version_grow(root: Path) -> None:
+    with (root / "iris" / "0" / ".model.joblib.x8Gh2").open("ab") as file:
+        file.write(b"more")
+
+
+STEPS = (
+    remove_file_of_older,
+    empty_a_version,
+    remove_an_empty_version,
+    remove_what_is_beside,
+    let_a_hidden_copy_grow,
+    let_a_hidden_copy_in_a_version_grow,
+)
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
+def test_every_step_of_a_removal_shows_while_the_active_version_is_missing(
+    populated: Path, step: Callable[[Path], None]
+) -> None:
+    """The same entries in another tuple: the removal of the active version has not settled yet."""
+    (populated / "iris" / "00").mkdir()
+    for name in ("0/left.txt", "0/.model.joblib.x8Gh2", ".3.joblib.x8Gh2", "README.md"):
+        write(populated / "iris" / name)
+    (populated / "iris" / "3.joblib").unlink()
+    store = store_at(populated)
+    active = {"iris": "3", "wine": "3"}
+    before = store.list(active)
+    for _ in range(2 * models.THOROUGH_EVERY):  # what lies beside the artefact of an older version is not always read
+        assert store.list(active).models["iris"] is before.models["iris"]
+    step(populated)
+    is_same = [store.list(active).models["iris"] is before.models["iris"] for _ in range(models.THOROUGH_EVERY)]
+    assert not all(is_same)
+    assert store.list(active).models["wine"] is before.models["wine"]
+
+
+def test_what_lies_beside_versions_is_not_looked_at_while_the_active_one_is_there(
+    populated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(populated / "iris" / ".3.joblib.x8Gh2")
+    store = store_at(populated)
+    monkeypatch.setattr(models, "read_remains", lambda *_: pytest.fail("system calls for nothing"))
+    before = store.list({"iris": "3"})
+    let_a_hidden_copy_grow(populated)
+    assert store.list({"iris": "3"}).models["iris"] is before.models["iris"]
+
+
 @pytest.fixture
 def populated(root: Path) -> Path:
     """Two models with two version directories and a single file each, and a lone file."""

@@ -1,0 +1,79 @@
+"""What the store holds, taken in: when the removal of the active version's files has settled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from serving.domain.listing import Entry, FileStamp
+from serving.domain.version import Format
+from serving.lifecycle.exclusion import Exclusion
+from serving.lifecycle.history import History
+from serving.lifecycle.journal import Journal
+from serving.lifecycle.policy_input import PolicyInput
+from serving.lifecycle.road import Road
+from serving.settings import Settings
+from serving.telemetry.metrics import Metrics
+
+SETTLE_SECONDS = Settings().store.settle_seconds
+
+
+class Scene:
+    """One model with version 2 active and 1 beside it, and the look at the store that the road is told of."""
+
+    def __init__(self, state: Path) -> None:
+        history = History(state, "basis", 100)
+        journal = Journal(history, Metrics("0"))
+        exclusion = Exclusion(journal)
+        activation = cast("Any", SimpleNamespace(publish=lambda *_, **__: None))
+        nothing = cast("Any", None)
+        self.road = Road(Settings(), journal, exclusion, activation, nothing, nothing, nothing, nothing)
+        self.input = PolicyInput(exclusion, history, keep_warm=1)
+        self.both = (entry("2"), entry("1"))
+        self.see(self.both, now=0.0)
+        self.model = self.road.models["m"]
+        self.model.active = self.model.listed["2"]
+
+    def see(self, entries: tuple[Entry, ...], now: float) -> None:
+        self.road.update({"m": entries} if entries else {}, now)
+
+    def removed_at(self) -> float:
+        return self.input.desired(self.model).removed_at
+
+
+def entry(version: str) -> Entry:
+    stamp = FileStamp("model.joblib", int(version), 1, 0, 0)
+    return Entry("m", version, f"m/{version}", "model.joblib", Format.JOBLIB, (stamp,))
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    return Scene(tmp_path)
+
+
+def test_nothing_settles_while_the_active_version_is_there(scene: Scene) -> None:
+    assert scene.removed_at() == 0.0
+
+
+def test_a_removal_settles_when_nothing_has_changed_for_the_settle_window(scene: Scene) -> None:
+    left = scene.both[1:]
+    scene.see(left, now=10.0)
+    assert scene.removed_at() == 10.0 + SETTLE_SECONDS
+    scene.see(left, now=10.2)
+    assert scene.removed_at() == 10.0 + SETTLE_SECONDS, "the same tuple: nothing has changed"
+    scene.see((*left,), now=10.3)
+    assert scene.removed_at() == 10.3 + SETTLE_SECONDS, "another tuple: something has"
+
+
+def test_nothing_counts_as_removed_while_the_store_cannot_be_listed(scene: Scene) -> None:
+    left = scene.both[1:]
+    scene.see(left, now=10.0)
+    scene.road.lose_store()
+    assert scene.removed_at() == math.inf
+    scene.see(left, now=100.0)
+    assert scene.removed_at() == 100.0 + SETTLE_SECONDS, "the window begins anew with the store's return"
