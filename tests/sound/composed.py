@@ -176,6 +176,14 @@ def _pipelines() -> Iterator[Fitted]:
     for output in ("pandas", "default"):
         scaled = preprocessing.StandardScaler().set_output(transform=output)
         yield _model(f"output {output}", pipeline.make_pipeline(scaled, logistic).fit(FRAME, Y), FRAME)
+        several = pipeline.make_pipeline(
+            compose.make_column_transformer((impute.SimpleImputer(), [FRAME.columns[0]]), remainder="passthrough"),
+            preprocessing.PolynomialFeatures(),
+            feature_selection.SelectKBest(k=4),
+            decomposition.PCA(2),
+            logistic,
+        )
+        yield _model(f"output {output} of all", several.set_output(transform=output).fit(FRAME, Y), FRAME)
     chosen = compose.make_column_transformer(
         (preprocessing.StandardScaler(), compose.make_column_selector(dtype_include=np.number)),
         (preprocessing.OneHotEncoder(), compose.make_column_selector("plan", dtype_include=object)),

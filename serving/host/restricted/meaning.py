@@ -20,7 +20,7 @@ from sklearn.base import BaseEstimator
 
 from serving.host.restricted.allowed import Allowed, Global
 from serving.host.restricted.distrust import ANY_TRUST, Distrusted
-from serving.host.restricted.schema import DATA, INERT, NATIVE, Kinds
+from serving.host.restricted.schema import DATA, EVERYWHERE, INERT, NATIVE, Kinds
 from serving.host.restricted.states import is_dunder
 from serving.host.restricted.unused import Unused
 
@@ -71,7 +71,7 @@ class _Walk:
             return
         attributes = _attributes_of(owner)
         is_trusted = name in self._trusted
-        known = {} if is_trusted else self._schema.classes[name]
+        known = {} if is_trusted else EVERYWHERE | self._schema.classes[name]
         for attribute, value in attributes.items():
             if type(attribute) is not str:
                 self._refuse(f"an attribute of {type(owner).__name__} that is named by no text")

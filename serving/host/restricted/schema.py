@@ -70,6 +70,11 @@ INERT = Kinds(frozenset({"array", "dtype"}), frozenset({"deprecated", "warn"}))
 LABELS = Kinds(INERT.plain | {"text"})
 # what no code looks at: an owner's own notes
 DATA = Kinds(PLAIN - {"dropped"})
+# what `set_output` leaves in any estimator that transforms: words that scikit-learn looks up, and names of columns
+EVERYWHERE = {
+    "_sklearn_output_config": Kinds(INERT.plain, frozenset({"transform", "default", "pandas", "polars"})),
+    "_transformers_feature_names_out": LABELS,
+}
 
 
 @dataclass(frozen=True, slots=True)
