@@ -75,8 +75,8 @@ class Road:
         if not self.knows_store:
             self.knows_store = True
             self._journal.dirty.update(self.models)
-            for model in self.models.values():
-                model.settles_at = settles_at
+            for known in self.models.values():
+                known.settles_at = settles_at
         is_changed = False
         for name, entries in listed.items():
             model = self.models.get(name)

@@ -51,28 +51,25 @@ log = structlog.get_logger("serving.watcher")
 
 
 class _Waker(FileSystemEventHandler):
-    """Calls `wake` for every event; the probe's file also answers the probe."""
+    """Calls `wake` for every event, and remembers that one has come."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self.probe_name: str | None = None
-        self.has_seen_probe = threading.Event()
+        self.has_seen_event = threading.Event()
 
-    def on_any_event(self, event: FileSystemEvent) -> None:
-        """Wake the reconciler, unless this is our own probe (called by watchdog's thread)."""
-        if self.probe_name is not None and os.fsdecode(event.src_path).endswith(self.probe_name):
-            self.has_seen_probe.set()
-        else:
-            reach("event")
-            self._wake()
+    def on_any_event(self, event: FileSystemEvent) -> None:  # noqa: ARG002  (watchdog calls it so)
+        """Wake the reconciler (called by watchdog's thread)."""
+        self.has_seen_event.set()
+        reach("event")
+        self._wake()
 
 
 class Watcher:
     """Owns watchdog's observer for one store. Called by the reconciler's thread only.
 
     `mode` says how changes are noticed now: ``events``, or ``poll`` when the reconciler has to look by itself. With
-    ``auto`` events are used only after a probe file has been seen to arrive: inotify says nothing on network file
-    systems, and nothing tells so.
+    ``auto`` events are used only after one has been seen to arrive: inotify says nothing on network file systems, and
+    nothing tells so.
     """
 
     def __init__(self, root: Path, watch: Literal["auto", "events", "poll"], wake: Callable[[], None]) -> None:
@@ -161,13 +158,13 @@ class Watcher:
         return True
 
     def _probe(self, waker: _Waker) -> bool:
-        """Touch a hidden file in the store and see whether its event arrives."""
-        waker.probe_name = f".serving-probe-{os.getpid()}-{id(waker):x}"
-        path = self._root / waker.probe_name
+        """Set the times of the store's directory to now and see whether an event arrives.
+
+        A file would do as well, but for a moment it would be in the way of whoever removes the directory.
+        """
         try:
-            path.touch()
-            path.unlink()
+            os.utime(self._root)
         except OSError as error:
             log.info("probe_impossible", reason=str(error), effect="the store is polled")
             return False
-        return waker.has_seen_probe.wait(PROBE_SECONDS)
+        return waker.has_seen_event.wait(PROBE_SECONDS)

@@ -1,0 +1,85 @@
+"""The watcher finds out whether events arrive, and leaves nothing behind in the store."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+from serving.lifecycle.watcher import Watcher
+
+WAIT_SECONDS = 30.0
+
+
+class Names(FileSystemEventHandler):
+    """The names that were made or removed in a directory, until `last` was made."""
+
+    def __init__(self, last: str) -> None:
+        self.last = last
+        self.seen: list[str] = []
+        self.has_ended = threading.Event()
+
+    def on_created(self, event: FileSystemEvent) -> None:
+        self.seen.append(Path(os.fsdecode(event.src_path)).name)
+        if self.seen[-1] == self.last:
+            self.has_ended.set()
+
+    def on_deleted(self, event: FileSystemEvent) -> None:
+        self.seen.append(f"{Path(os.fsdecode(event.src_path)).name} removed")
+
+
+@pytest.fixture
+def names(tmp_path: Path) -> Iterator[Names]:
+    handler = Names("last")
+    observer = Observer()
+    observer.schedule(handler, str(tmp_path))
+    observer.start()
+    yield handler
+    observer.stop()
+    observer.join()
+
+
+def test_the_watcher_makes_no_file_in_the_store(tmp_path: Path, names: Names) -> None:
+    """A file in the way of `rm -rf` or `rmdir` would make them fail."""
+    watcher = Watcher(tmp_path, "auto", lambda: None)
+    found = tmp_path.stat()
+    try:
+        assert watcher.ensure((found.st_dev, found.st_ino))
+        assert watcher.mode == "events"
+    finally:
+        watcher.stop()
+    (tmp_path / "last").mkdir()
+    assert names.has_ended.wait(WAIT_SECONDS)
+    assert names.seen == ["last"]
+
+
+def test_a_change_wakes(tmp_path: Path) -> None:
+    has_woken = threading.Event()
+    watcher = Watcher(tmp_path, "auto", has_woken.set)
+    found = tmp_path.stat()
+    try:
+        assert watcher.ensure((found.st_dev, found.st_ino))
+        assert has_woken.wait(WAIT_SECONDS)
+        has_woken.clear()
+        (tmp_path / "m").mkdir()
+        assert has_woken.wait(WAIT_SECONDS)
+    finally:
+        watcher.stop()
+
+
+def test_a_store_that_cannot_be_written_is_polled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a read-only mount: whether events arrive cannot be found out."""
+
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    watcher = Watcher(tmp_path, "auto", lambda: None)
+    found = tmp_path.stat()
+    assert not watcher.ensure((found.st_dev, found.st_ino))
+    assert watcher.mode == "poll"
