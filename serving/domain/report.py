@@ -23,11 +23,13 @@ GATE_NAMES = (
     "golden",
     "finite",
     "budget",
+    "batching",
     "compile",
     "warm-up",
 )
 LAST_GATE = GATE_NAMES[-1]
 LOAD_GATE = "load"  # the first that opens the candidate's file
+BATCHING_GATE = "batching"
 COMPILE_GATE = "compile"
 RESPAWN_GATES = (LOAD_GATE, LAST_GATE)  # of a version that has passed them all before
 MAX_EVIDENCE_CHARACTERS = 2000
@@ -77,6 +79,11 @@ class CandidateReport(BaseModel):
     def is_compiled(self) -> bool:
         """True when a proved compiled form answers and no host is needed."""
         return self.compilation is not None and self.compilation.engine is not None
+
+    @property
+    def may_batch(self) -> bool:
+        """True when it was shown that a row is answered alike whatever rows come with it."""
+        return any(result.gate == BATCHING_GATE and result.verdict is Verdict.PASSED for result in self.gates)
 
     @property
     def refusal(self) -> GateResult | None:

@@ -222,7 +222,8 @@ class CandidateRunner:
         report = evaluation.report
         if report.is_compiled:
             return self._compiled(artifact, evaluation)
-        engine = HostedEngine(report.engine or "unknown", on_lost, max_batch_rows=self._settings.engine.max_batch_rows)
+        max_batch_rows = self._settings.engine.max_batch_rows if report.may_batch else 1
+        engine = HostedEngine(report.engine or "unknown", on_lost, max_batch_rows=max_batch_rows)
         self._attach(engine, host)
         return Ready(Servable(artifact.id, report, engine), report)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 from skl2onnx import to_onnx
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
@@ -16,6 +18,7 @@ from serving.offline.keys import create_key, load_key
 from serving.store.publishing import Publication, publish
 from tests.e2e.harness import serving
 from tests.e2e.test_signed import NOW
+from tests.unit.host.gates.test_batching import graph_of
 
 X, Y = load_breast_cancer(return_X_y=True)
 
@@ -46,3 +49,18 @@ def test_a_signed_file_is_answered_without_a_host_and_as_the_file_says(tmp_path:
         too_large = server.predict("m", [[1e39, *rows[0][1:]]])
         assert too_large.status_code == 422
         assert "the model takes at most 3.40282e+38" in too_large.json()["detail"]
+
+
+def test_a_graph_that_looks_across_rows_gets_each_request_by_itself(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        for name, dtype in (("integers", onnx.TensorProto.INT64), ("floats", onnx.TensorProto.FLOAT)):
+            directory = server.store / name
+            directory.mkdir()
+            (directory / "1.onnx").write_bytes(graph_of(dtype, is_across=True))
+            server.wait_active(name, 1)
+            with ThreadPoolExecutor(48) as clients:
+                answers = list(clients.map(lambda row, name=name: server.predict(name, [[row]]).json(), range(600)))
+            assert [answer for answer in answers if answer["predictions"] not in ([0.0], [[0.0]])] == []
+            gates = {gate["gate"]: gate for gate in server.version(name, 1)["gates"]}
+            assert gates["batching"]["verdict"] == "warned"
+            assert "never merged: predict answers row 0 otherwise" in gates["batching"]["evidence"]

@@ -12,6 +12,7 @@ from serving.domain.report import MAX_EVIDENCE_CHARACTERS, GateResult, Verdict
 from serving.domain.signature import why_not_sound
 from serving.domain.text import one_line
 from serving.host.evaluation import Findings, Preparation
+from serving.host.gates.batching import Batching
 from serving.host.gates.budget import Budget
 from serving.host.gates.compile import Compile
 from serving.host.gates.contract import Contract
@@ -39,6 +40,7 @@ GATES: tuple[Gate, ...] = (
     GoldenExamples(),
     Finite(),
     Budget(),
+    Batching(),
     Compile(),
     WarmUp(),
 )

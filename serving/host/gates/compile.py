@@ -32,6 +32,9 @@ class Compile:
             context.compilation = Compilation(engine=None, reason=context.unanswerable)
         elif (reason := why_hosted(context.request, context.sandbox)) is not None:
             context.compilation = Compilation(engine=None, reason=reason, is_final=False)
+        elif context.one_by_one is not None:
+            reason = f"rows must not be answered apart from those they came with: {context.one_by_one}"
+            context.compilation = Compilation(engine=None, reason=reason)
         elif context.request.format is Format.ONNX and not _is_signed(context):
             context.compilation = Compilation(engine=None, reason=UNSIGNED_FILE)
         elif context.compiler is None:

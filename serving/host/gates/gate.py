@@ -55,7 +55,7 @@ class Context:
     `compiler` is the process to compile in. `watch` is called when a file has been read that ran nothing for that, and
     before anything of it is called: what it does from then on ends the process. `unwatched` says why it was not.
     `skew` names the versions that the model was trained with and that are here, after a warning of the environment
-    gate.
+    gate. `one_by_one` says why rows of several requests must not meet, where they must not.
     """
 
     request: EvaluationRequest
@@ -71,6 +71,7 @@ class Context:
     watch: Callable[[], None] = lambda: None
     unwatched: str | None = None
     skew: str | None = None
+    one_by_one: str | None = None
 
     def note_read(self, vouched: str | None) -> None:
         """Note that the file has been read, and whose word that took; nobody's for None."""
