@@ -18,6 +18,7 @@ from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 
 from serving.domain.signature import Dtype
 from serving.host.boosters import library_of
+from serving.host.categories import Categories, categories_of
 from serving.host.ranges import numbers_known_to
 
 MAX_VALUES = 1024
@@ -38,6 +39,7 @@ class Column:
     columns belong together. `low` and `high` enclose plausible numbers. `missing` stands for null among objects: NaN,
     or None where the model was fitted on None. `takes_null` is a guess from what treats it first: an imputer, or an
     encoder that has seen a missing value or ignores what it has not seen. Columns of one `branch` are treated alike.
+    `categories` are those of pandas that the column must have.
     """
 
     name: str | None = None
@@ -48,6 +50,7 @@ class Column:
     missing: float | None = math.nan
     takes_null: bool | None = None
     branch: int = 0
+    categories: Categories | None = None
 
 
 def learn(estimator: Any, names: Sequence[str] | None, columns: int) -> list[Column]:
@@ -191,6 +194,10 @@ def _visit_single(part: Any, columns: list[Column], branches: Iterator[int]) -> 
         note_values(column, values)
         if column.takes_null is None and hasattr(part, "categories_"):
             column.takes_null = ignores_unknown or any(map(_is_missing, values))
+    known = categories_of(part)
+    for place, categories in known.items():
+        columns[place].categories = categories
+        note_values(columns[place], categories.values.tolist())
     for column in columns if is_imputer else ():
         column.takes_null = True if column.takes_null is None else column.takes_null
         column.missing = None if getattr(part, "missing_values", math.nan) is None else column.missing
@@ -199,7 +206,7 @@ def _visit_single(part: Any, columns: list[Column], branches: Iterator[int]) -> 
         has_inner = True
         if getattr(inner, "n_features_in_", len(columns)) == len(columns):
             _visit(inner, columns, branches)
-    if not has_inner and _needs_numbers(part):
+    if known or (not has_inner and _needs_numbers(part)):
         _mark_numbers(columns)
     for column, numbers in zip(columns, numbers_known_to(part, len(columns)), strict=False):
         if column.dtype in (None, Dtype.NUMBER) and not column.values and column.low is None:

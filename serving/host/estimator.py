@@ -81,7 +81,7 @@ class EstimatorModel:
             matrix = np.array(batch.matrix)
             if container is not Container.DATAFRAME or self._goes_by_position:
                 return matrix
-            return pd.DataFrame(matrix, columns=self._index, copy=False)
+            return self._with_categories(pd.DataFrame(matrix, columns=self._index, copy=False))
         columns = batch.columns or ()
         if container is Container.TEXTS:
             return list(columns[0])
@@ -89,9 +89,15 @@ class EstimatorModel:
         if container is Container.DATAFRAME:
             frame = pd.DataFrame({place: pd.Series(array, dtype=array.dtype) for place, array in enumerate(arrays)})
             frame.columns = self._index
-            return frame
+            return self._with_categories(frame)
         dtype = object if any(array.dtype.kind == "O" for array in arrays) else np.float64
         return np.column_stack([array.astype(dtype) for array in arrays])
+
+    def _with_categories(self, frame: pd.DataFrame) -> pd.DataFrame:
+        for place, column in enumerate(self.columns):
+            if column.categories is not None:
+                frame.isetitem(place, column.categories.convert(frame.iloc[:, place].to_numpy()))
+        return frame
 
 
 def _is_foreign(part: Any) -> bool:

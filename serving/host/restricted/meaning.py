@@ -71,7 +71,7 @@ class _Walk:
             return
         attributes = _attributes_of(owner)
         is_trusted = name in self._trusted
-        known = {} if is_trusted else EVERYWHERE | self._schema.classes[name]
+        known = {} if is_trusted else {**EVERYWHERE, **self._schema.classes[name]}
         for attribute, value in attributes.items():
             if type(attribute) is not str:
                 self._refuse(f"an attribute of {type(owner).__name__} that is named by no text")
