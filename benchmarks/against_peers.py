@@ -124,7 +124,7 @@ def _ours(scratch: Path) -> Iterator[tuple[Urls, tuple[tuple[str, str, str], ...
     store = scratch / "store"
     store.mkdir()
     for model, kind in KIND_OF.items():
-        publish(KINDS[kind](), model, version="1", store=store, X=X, golden=X[:5])
+        publish(KINDS[kind](), model, version="1", store=store, X=X, golden=X[:5], check=False)
     urls, engines = {}, []
     with ExitStack() as stack:
         for name, how in ((COMPILED, "auto"), (HOSTED, "off")):

@@ -90,7 +90,7 @@ def _forests(cache: Path, nodes: int, versions: int) -> list[Path]:
     store.mkdir(parents=True)
     for path in paths:
         forest, rows = _grow(nodes, int(path.name))
-        publish(forest, "forest", version=path.name, store=store, X=rows, golden=rows[:GOLDEN_ROWS])
+        publish(forest, "forest", version=path.name, store=store, X=rows, golden=rows[:GOLDEN_ROWS], check=False)
     return paths
 
 

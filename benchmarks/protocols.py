@@ -103,7 +103,7 @@ def _rows(speeds: Mapping[tuple[str, int], Sequence[float]]) -> Iterator[tuple[s
 def _ours(run: Run) -> Iterator[Target]:
     store = run.scratch / "store"
     store.mkdir()
-    publish(logistic(), MODEL, version="1", store=store, X=X, golden=X[:5])
+    publish(logistic(), MODEL, version="1", store=store, X=X, golden=X[:5], check=False)
     with running(run.scratch / "ours", store=store, on=[SERVER_CORE], SERVING_SERVER__GRPC_PORT="0") as server:
         wait_settled(server, 1)
         event = next((one for one in server.log() if one.get("event") == "listening_for_grpc"), None)

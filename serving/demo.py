@@ -53,6 +53,7 @@ class DemoVersion:
             X=train_rows,
             golden=test_rows[:GOLDEN_ROWS],
             metrics=metrics,
+            check=False,  # the server that they are for asks its gates, and starts sooner
         )
         return metrics
 

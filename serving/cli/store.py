@@ -12,7 +12,7 @@ import typer
 from serving.cli.client import server_url
 from serving.cli.options import Store, settings_with
 from serving.cli.output import one_line, progress, show, show_error, show_table
-from serving.domain.errors import StoreUnavailable
+from serving.domain.errors import PublishRefused, StoreUnavailable
 from serving.domain.listing import Listing
 from serving.domain.report import CandidateReport, Verdict
 from serving.domain.version import order_key
@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from serving.offline.keys import SigningKey
 
 EXAMPLE_MODEL, EXAMPLE_ROW = "iris", [5.1, 3.5, 1.4, 0.2]
+
+_PUBLISH_FLAGS = {
+    "model": "--model NAME",
+    "version": "--version V",
+    "store": "--store DIR",
+    "golden": "--golden FILE",
+    "breaking": "--breaking",
+    "sign": "--sign KEYFILE",
+}
+"""The flag for each parameter of publishing that a refusal may name."""
 
 
 def demo(
@@ -71,28 +81,34 @@ def publish(
     metrics = dict(_metric(text) for text in metric or [])
     settings = settings_with(store=store)
     from serving.offline import publish_file  # noqa: PLC0415  (NumPy)
+    from serving.offline.gated import with_hint  # noqa: PLC0415
 
     signing = None if sign is None else _signing_key(sign)
 
-    with progress(f"checking {file}") as doing:
-        report, published = publish_file(
-            file,
-            model,
-            settings,
-            version=version,
-            golden=golden,
-            metrics=metrics,
-            breaking=breaking,
-            sign=signing,
-            started=doing,
-        )
-    if published is None:
-        _show_gates(report)
-        show(f"not published: {_verdict(report)}")
-        raise typer.Exit(1)
+    try:
+        with progress(f"checking {file}") as doing:
+            published = publish_file(
+                file,
+                model,
+                settings,
+                version=version,
+                golden=golden,
+                metrics=metrics,
+                breaking=breaking,
+                sign=signing,
+                started=doing,
+            )
+    except PublishRefused as error:
+        reason = one_line(with_hint(error, _PUBLISH_FLAGS))
+        if error.report is None:
+            raise PublishRefused(reason) from None
+        _show_gates(error.report)
+        show(f"not published: {reason}")
+        raise typer.Exit(1) from None
+    assert published.report is not None
     by = f", signed by {signing.public.fingerprint}" if signing else ""
-    show(f"published {model}/{published.version}: {published.path}{by}")
-    show(f"{_verdict(report)}; a running server takes it up by itself, see: serving status")
+    show(f"published {model}/{published.version}: {settings.store.path / model / published.version}{by}")
+    show(f"{_verdict(published.report)}; a running server takes it up by itself, see: serving status")
 
 
 def check(

@@ -33,6 +33,11 @@ ServingError
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from serving.domain.report import CandidateReport
+
 
 class ServingError(Exception):
     """Base of all errors raised by this package. ``str(error)`` is one line fit to show a user."""
@@ -59,7 +64,16 @@ class NotPublished(ServingError):
 
 
 class PublishRefused(ServingError):
-    """A version cannot be published under this name or with these files."""
+    """A version cannot be published under this name or with these files.
+
+    ``argument`` is the parameter of ``serving.publish`` that would change it, None where none would; the command and
+    the function each spell it in their own way. ``report`` is what the gates said, None where they were not asked.
+    """
+
+    def __init__(self, message: str, argument: str | None = None, report: CandidateReport | None = None) -> None:
+        super().__init__(message)
+        self.argument = argument
+        self.report = report
 
 
 class HostFailed(ServingError):

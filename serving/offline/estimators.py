@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from serving.domain.errors import InvalidInput, PublishRefused
+from serving.domain.artifact import StagedFile
+from serving.domain.errors import HostDied, InvalidInput, ModelFailed, PublishRefused
 from serving.domain.manifest import Golden
 from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Method
+from serving.domain.version import Format
+from serving.offline.evaluating import NoHost, workshop
+from serving.offline.gated import publish_gated, publish_unchecked, refuse_early, refuse_unsigned, with_hint
 from serving.offline.instances import plain_value, to_instances
-from serving.offline.keys import load_key
-from serving.store import publishing
+from serving.offline.keys import SigningKey, load_key
+from serving.settings import Settings, load_settings
+from serving.store.durable import CHUNK_BYTES, read_chunks, sha256_of
 from serving.store.publishing import Publication, Published
 
 if TYPE_CHECKING:
     from serving.host.model import LoadedModel
+
+_KEYWORDS = {
+    "model": "model=",
+    "version": "version=",
+    "store": "store=",
+    "golden": "golden=",
+    "breaking": "breaking=True",
+    "sign": 'sign="KEYFILE"',
+    "check": "check=False",
+}
+
+# `warnings.catch_warnings` sets filters of the whole process: two at once could leave them set
+_warning_filters_lock = threading.Lock()
 
 
 def publish(
@@ -26,58 +46,134 @@ def publish(
     model: str,
     *,
     version: str | None = None,
-    store: Path | str = "model_store",
+    store: Path | str | None = None,
     golden: Any = None,
     X: Any = None,
     metrics: Mapping[str, Any] | None = None,
     breaking: bool = False,
     sign: Path | str | None = None,
+    check: bool = True,
 ) -> Published:
-    """Publish a fitted estimator as the next version of `model` (or as `version`) and say where it went.
+    """Publish a fitted estimator as the next version of `model` (or as `version`) and return where it went.
 
-    `golden` are rows the model must answer alike wherever it is served: an array, a DataFrame, or a list of instances
-    as a client would send them; what it answers is found out here. `X` is a sample of the rows it was trained on, for
-    the dtypes and for what may be missing. `metrics` go to the manifest as they are. `breaking` says that clients of
-    the version before may not understand this one. `sign` is the file of the private key to sign with, which
-    ``serving keygen`` makes. A server that watches the store takes the version up by itself.
+    It passes the same gates as in a server first, by the settings of the working directory, in processes of their own:
+    nothing of the file is loaded in this one. `check=False` leaves the gates out; then only a server's decide. Where no
+    process can be started for them a warning says so, and ``report`` of what is returned is None. A server that watches
+    the store takes the version up by itself.
 
-    Blocks for the answers and the disk. Raises PublishRefused, LoadRefused for what cannot be served, KeyRefused for
-    the key; warns when others can read it.
+    `store` is the directory (setting ``store.path``, "model_store", where it is None). `golden` are rows the model must
+    answer alike wherever it is served: an array, a DataFrame, or a list of instances as a client would send them; what
+    it answers is found out here. `X` is a sample of the rows it was trained on, for the dtypes and for what may be
+    missing; where the estimator does not remember its features, for their names and number, too. `metrics` go to the
+    manifest as they are. It is compared with the version before, unless `breaking` says that clients of that may not
+    understand this one. `sign` is the file of the private key to sign with, which ``serving keygen`` makes.
+
+    Blocks for some seconds. Any thread, also under a running event loop; Ctrl-C leaves nothing behind. Raises
+    PublishRefused, with the ``report`` where a gate refuses, LoadRefused for what cannot be served, KeyRefused for the
+    key, SettingsError; warns when others can read the key.
     """
-    from serving.host.describe import examine  # noqa: PLC0415  (scikit-learn: not for those who only check a file)
-    from serving.host.loading import dump, library_versions  # noqa: PLC0415
-
     key = None if sign is None else load_key(Path(sign))
     if key is not None and key.exposure is not None:
         warnings.warn(key.exposure, stacklevel=2)
-    with warnings.catch_warnings(action="ignore"):
+    settings = load_settings({"store.path": store})
+    try:
+        if check:
+            refuse_unsigned(settings, key)
+        refuse_early(settings, model, version)
+        publication, own_modules = _prepare(estimator, model, X, golden)
+        publication = replace(
+            publication,
+            version=version,
+            metrics={name: plain_value(value) for name, value in (metrics or {}).items()},
+            breaking=breaking,
+            sign=None if key is None else key.sign,
+        )
+        published, warning = _publish(estimator, publication, settings, key, own_modules, check=check)
+    except PublishRefused as error:
+        raise PublishRefused(with_hint(error, _KEYWORDS), error.argument, error.report) from error.__cause__
+    if warning is not None:
+        warnings.warn(warning, stacklevel=2)
+    return published
+
+
+def _prepare(estimator: Any, model: str, X: Any, golden: Any) -> tuple[Publication, list[str]]:
+    """Return what can be said of an estimator, and the modules of the user's own that its file will name."""
+    from serving.host.describe import examine  # noqa: PLC0415  (scikit-learn: not for those who only check a file)
+    from serving.host.loading import library_versions  # noqa: PLC0415
+    from serving.host.pickled_names import check_names  # noqa: PLC0415
+
+    with _warning_filters_lock, warnings.catch_warnings(action="ignore"):
         described = examine(estimator, X=X)
+        examples = None if golden is None else _golden(described, golden)
+        own_modules = check_names(estimator)
     publication = Publication(
         model=model,
         artefact_name="model.joblib",
-        artefact=lambda file: dump(estimator, file),
-        version=version,
+        artefact=partial(_dump, estimator),
         libraries=library_versions(),
         signature=described.signature,
-        metrics={name: plain_value(value) for name, value in (metrics or {}).items()},
-        breaking=breaking,
-        golden=None if golden is None else _golden(described, golden),
-        sign=None if key is None else key.sign,
+        golden=examples,
     )
-    return publishing.publish(Path(store), publication, datetime.now(UTC))
+    return publication, own_modules
+
+
+def _publish(
+    estimator: Any,
+    publication: Publication,
+    settings: Settings,
+    key: SigningKey | None,
+    own_modules: list[str],
+    *,
+    check: bool,
+) -> tuple[Published, str | None]:
+    """Publish, through the gates where they are wanted and can run; and return what the user must be told besides."""
+    from serving.host.pickled_names import explain_own_modules  # noqa: PLC0415  (see above)
+
+    unchecked = None
+    if check:
+        try:
+            return _publish_checked(estimator, publication, settings, key), None
+        except NoHost as error:
+            unchecked = f"published without asking the gates, which cannot run here ({error}); a server's will decide"
+    published = publish_unchecked(settings.store.path, publication)
+    return published, "; ".join(filter(None, (unchecked, explain_own_modules(own_modules)))) or None
+
+
+def _publish_checked(estimator: Any, publication: Publication, settings: Settings, key: SigningKey | None) -> Published:
+    """Write the estimator into a temporary directory, and publish that file if no gate refuses."""
+    with workshop(settings) as shop:
+        path = shop.directory / publication.artefact_name
+        try:
+            with path.open("x+b") as file:
+                _dump(estimator, file)
+                file.flush()
+                sha256 = sha256_of(read_chunks(file.fileno(), memoryview(bytearray(CHUNK_BYTES))))
+            main = StagedFile(path.name, sha256, path.stat().st_size, path)
+            return publish_gated(shop, main, Format.JOBLIB, publication, settings, key)
+        except HostDied as error:
+            raise PublishRefused(f"the gates were not asked to the end: {error}; try again", "check") from None
+        except OSError as error:
+            reason = f"the model cannot be written into '{shop.directory.parent}' to be tried: {error.strerror}"
+            raise PublishRefused(f"{reason}; TMPDIR names another directory", "check") from error
+
+
+def _dump(estimator: Any, file: BinaryIO) -> None:
+    from serving.host.loading import dump  # noqa: PLC0415  (see above)
+
+    dump(estimator, file)
 
 
 def _golden(model: LoadedModel, rows: Any) -> Golden:
     """Return rows with the model's own answers, by its default method and as probabilities."""
     signature = model.signature
-    instances = to_instances(rows, signature)
     methods: list[Method] = [signature.default_method]
     if "predict_proba" in signature.methods and "predict_proba" not in methods:
         methods.append("predict_proba")
     try:
+        instances = to_instances(rows, signature)
         batch = rows_to_batch(signature, instances)
         first, second = ({method: model.answer(method, batch).by_row() for method in methods} for _ in range(2))
-    except InvalidInput as error:
-        raise PublishRefused(f"the golden rows cannot be answered: {error}") from None
+    except (InvalidInput, ModelFailed) as error:
+        raise PublishRefused(f"the golden rows cannot be answered: {error}", "golden") from None
     # a model that answers the same rows in two ways cannot be held to either
     return Golden(instances=instances, expected=first, deterministic=repr(first) == repr(second))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from serving.domain.artifact import Artifact
+from serving.domain.errors import HostFailed
 from serving.domain.listing import Entry
 from serving.domain.report import CandidateReport
 from serving.host import sandbox
@@ -23,6 +28,11 @@ from serving.settings import Settings, StateSettings
 from serving.store.staging import Cache
 
 Started = Callable[[str], None]
+Result = TypeVar("Result")
+
+
+class NoHost(HostFailed):
+    """No host process can be started here, so the gates cannot be asked."""
 
 
 def check(path: Path, settings: Settings, started: Started = lambda _: None) -> CandidateReport:
@@ -54,8 +64,12 @@ class Workshop:
     def evaluate(
         self, artifact: Artifact, comparison: Comparison, started: Started, publisher_key: str | None = None
     ) -> CandidateReport:
-        """Run the gates over a staged version in a fresh host, which ends with them; see `evaluation_request`."""
-        host = self._zygote.spawn()
+        """Run the gates over a staged version in a fresh host, which ends with them; see `evaluation_request`.
+
+        Raises NoHost when there is none, HostDied when it was killed meanwhile.
+        """
+        with _as_no_host():
+            host = self._zygote.spawn()
         try:
             request = evaluation_request(artifact, self._settings, comparison, publisher_key=publisher_key)
             return evaluate(host, request, self._settings.candidate.timeout_seconds, started).report
@@ -71,11 +85,52 @@ class Workshop:
 
 @contextmanager
 def workshop(settings: Settings) -> Iterator[Workshop]:
-    """Make a workshop in a temporary directory; its zygote imports while the caller goes on."""
-    with tempfile.TemporaryDirectory(prefix="serving-") as directory:
-        zygote = Zygote(sandbox.scrub(os.environ), Path(directory) / "scratch")
+    """Make a workshop in a temporary directory; its zygote imports while the caller goes on.
+
+    The zygote and the directory are gone afterwards, also when Ctrl-C comes, and comes again while they are removed.
+    Any thread, and as many at once as there is memory for: a zygote takes 250 MB. Raises NoHost.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="serving-"))
+    zygote = Zygote(sandbox.scrub(os.environ), directory / "scratch")
+
+    def clean_up() -> None:
+        zygote.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+    try:
+        with _as_no_host():
+            _finish(zygote.start)
+        yield Workshop(settings, directory, zygote)
+    finally:
+        _finish(clean_up)
+
+
+@contextmanager
+def _as_no_host() -> Iterator[None]:
+    try:
+        yield
+    except HostFailed as error:
+        raise NoHost(str(error)) from None
+
+
+def _finish(work: Callable[[], Result]) -> Result:
+    """Do `work` to its end in a thread of its own; a KeyboardInterrupt of this one is raised afterwards."""
+    done: Future[Result] = Future()
+
+    def run() -> None:
         try:
-            zygote.start()
-            yield Workshop(settings, Path(directory), zygote)
-        finally:
-            zygote.stop()
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001  (it belongs to the caller)
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="serving-workshop").start()
+    interrupt: KeyboardInterrupt | None = None
+    while not done.done():
+        try:
+            with contextlib.suppress(Exception):  # raised below
+                done.result()
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+    return done.result()

@@ -29,17 +29,17 @@ def check_model(root: str, model: str) -> None:
     """Raise PublishRefused unless `model` is a good name that nothing else in the store at `root` goes by."""
     problem = why_not_a_name(model)
     if problem is not None:
-        raise PublishRefused(f"this cannot be the name of a model: {problem}")
+        raise PublishRefused(f"this cannot be the name of a model: {problem}", "model")
     for name, other in existing_names(root):
         if other.lower() != model.lower():
             continue
         if name != other:
             raise PublishRefused(
-                f"'{name}' is a lone file of '{model}': move it to '{other}/1{name[len(other) :]}' first"
+                f"'{name}' is a lone file of '{model}': move it to '{other}/1{name[len(other) :]}' first", "model"
             )
         if other != model:
             raise PublishRefused(
-                f"'{model}' differs from the model '{other}' in upper and lower case only; use '{other}'"
+                f"'{model}' differs from the model '{other}' in upper and lower case only; use '{other}'", "model"
             )
 
 
@@ -47,13 +47,14 @@ def check_version(model: str, version: str, existing: Iterable[tuple[str, str]])
     """Raise PublishRefused unless `version` is a good name and no existing version is equal to it."""
     problem = why_not_a_name(version)
     if problem is not None:
-        raise PublishRefused(f"this cannot be the name of a version: {problem}")
+        raise PublishRefused(f"this cannot be the name of a version: {problem}", "version")
     key = order_key(version)
     for name, other in existing:
         if order_key(other) == key:
             raise PublishRefused(
                 f"version '{version}' of '{model}' exists already ('{model}/{name}') and versions are never changed; "
-                "give it a new name, or none to get the next number"
+                "give it a new name, or none to get the next number",
+                "version",
             )
 
 
@@ -65,6 +66,7 @@ def next_number(model: str, existing: Iterable[tuple[str, str]]) -> str:
     newest = max(versions, key=order_key, default=None)
     if newest is not None and order_key(newest) > order_key(number):
         raise PublishRefused(
-            f"the newest version of '{model}' is '{newest}', which '{number}' would not replace; name the version"
+            f"the newest version of '{model}' is '{newest}', which '{number}' would not replace; name the version",
+            "version",
         )
     return number

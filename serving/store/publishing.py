@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -9,7 +10,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from pydantic import JsonValue, ValidationError
 from serving.domain.errors import PublishRefused
 from serving.domain.manifest import GOLDEN_NAME, MANIFEST_NAME, Golden, Manifest, ManifestFile, parse_manifest
 from serving.domain.provenance import SIGNATURE_NAME
+from serving.domain.report import CandidateReport
 from serving.domain.signature import Signature
 from serving.domain.version import FULL_NAMES, SUFFIXES, digest_of
 from serving.store.durable import CHUNK_BYTES, create_file, read_chunks, sha256_of, sync_directory
@@ -57,60 +59,96 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Where the new version is, and what it is."""
+    """Where the new version is (an absolute path), and what it is.
+
+    `report` is what the gates said before it was published; None where they were not asked, and a server's will decide.
+    """
 
     path: Path
     version: str
     digest: str
+    report: CandidateReport | None = None
 
 
 def publish(root: Path, publication: Publication, now: datetime) -> Published:
     """Publish one version into the store at `root`, which is created when only the last directory is missing.
 
     Any thread or process; publishers that run at the same time never overwrite one another. Blocks on the disk. Raises
-    PublishRefused, and what `artefact` and `sign` raise. Whatever is raised, no part of the version is visible.
+    PublishRefused, and what `artefact` and `sign` raise. Whatever is raised, no part of the version is visible, and no
+    directory that was made for it is left behind.
     """
     model = publication.model
+    root = Path(os.path.abspath(root))
+    made: list[Path] = []
+    aside: Path | None = None
     try:
-        root.mkdir(exist_ok=True)
+        _make_directory(root, made)
         check_model(str(root), model)
         _check_artefact_name(publication.artefact_name)
-        directory = root / model
-        if not directory.is_dir():
-            directory.mkdir(exist_ok=True)
-            sync_directory(root)
-        _remove_abandoned(directory, now)
-        if publication.version is not None:
-            check_version(model, publication.version, existing_names(str(directory)))
-        return _publish_in(directory, publication, now)
+        aside = root / model / f"{ASIDE}{secrets.token_hex(8)}"
+        _make_aside(aside, made)
+        _remove_abandoned(aside.parent, now)
+        return _publish_from(aside, publication, now)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        raise PublishRefused(f"'{model}' cannot be published in '{root}': {error.strerror or error}{where}") from error
-
-
-def _publish_in(directory: Path, publication: Publication, now: datetime) -> Published:
-    aside = directory / f"{ASIDE}{secrets.token_hex(8)}"
-    aside.mkdir()
-    try:
-        hashes = {publication.artefact_name: _write_artefact(aside / publication.artefact_name, publication.artefact)}
-        if publication.golden is not None:
-            golden = _document(GOLDEN_NAME, publication.golden.model_dump(), indent=None)
-            hashes[GOLDEN_NAME] = create_file(aside / GOLDEN_NAME, [golden])
-        for _ in range(_ATTEMPTS):
-            existing = existing_names(str(directory))
-            version = publication.version or next_number(publication.model, existing)
-            check_version(publication.model, version, existing)
-            manifest = _manifest(aside, version, hashes, publication, now)
-            hashes[MANIFEST_NAME] = _replace(aside / MANIFEST_NAME, manifest)
-            if publication.sign is not None:
-                hashes[SIGNATURE_NAME] = _replace(aside / SIGNATURE_NAME, publication.sign(manifest))
-            sync_directory(aside)
-            if _rename(aside, directory / version):
-                sync_directory(directory)
-                return Published(directory / version, version, digest_of(hashes.items()))
-        raise PublishRefused(f"other publishers took every number for '{publication.model}'; try again")
+        reason = f"'{model}' cannot be published in '{root}': {error.strerror or error}{where}"
+        raise PublishRefused(reason, "store") from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+        for path in reversed(made):
+            with contextlib.suppress(OSError):  # not empty: the version is there, or that of another publisher
+                path.rmdir()
+
+
+def _make_directory(path: Path, made: list[Path]) -> None:
+    """Make a directory where there is none, and note that in `made`."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+    else:
+        made.append(path)
+
+
+def _make_aside(aside: Path, made: list[Path]) -> None:
+    """Make a directory of one's own beside the versions; another publisher that fails may remove the one around it."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            _make_directory(aside.parent.parent, made)
+            _make_directory(aside.parent, made)
+            aside.mkdir()
+            break
+        except FileNotFoundError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    for path in made:
+        sync_directory(path.parent)
+
+
+def _publish_from(aside: Path, publication: Publication, now: datetime) -> Published:
+    """Write the version into `aside`, then rename that."""
+    directory = aside.parent
+    if publication.version is not None:
+        check_version(publication.model, publication.version, existing_names(str(directory)))
+    hashes = {publication.artefact_name: _write_artefact(aside / publication.artefact_name, publication.artefact)}
+    if publication.golden is not None:
+        hashes[GOLDEN_NAME] = create_file(aside / GOLDEN_NAME, [golden_document(publication.golden)])
+    files = [ManifestFile(name=name, sha256=hashes[name], size=(aside / name).stat().st_size) for name in hashes]
+    for _ in range(_ATTEMPTS):
+        existing = existing_names(str(directory))
+        version = publication.version or next_number(publication.model, existing)
+        check_version(publication.model, version, existing)
+        manifest = manifest_document(publication, version, files, now)
+        hashes[MANIFEST_NAME] = _replace(aside / MANIFEST_NAME, manifest)
+        if publication.sign is not None:
+            hashes[SIGNATURE_NAME] = _replace(aside / SIGNATURE_NAME, publication.sign(manifest))
+        sync_directory(aside)
+        if _rename(aside, directory / version):
+            sync_directory(directory)
+            return Published(directory / version, version, digest_of(hashes.items()))
+    raise PublishRefused(f"other publishers took every number for '{publication.model}'; try again")
 
 
 def _rename(aside: Path, target: Path) -> bool:
@@ -152,17 +190,14 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a FIFO would wait for its writer
 
 
-def _manifest(aside: Path, version: str, hashes: Mapping[str, str], publication: Publication, now: datetime) -> bytes:
-    """Return the manifest of the files aside; of an earlier attempt's manifest and signature it says nothing."""
-    names = sorted(name for name in hashes if name not in (MANIFEST_NAME, SIGNATURE_NAME))
+def manifest_document(publication: Publication, version: str, files: Sequence[ManifestFile], now: datetime) -> bytes:
+    """Return the bytes of the manifest of these files; raises PublishRefused for what it cannot hold."""
     try:
         manifest = Manifest(
             model=publication.model,
             version=version,
             created_at=now.astimezone(UTC),
-            files=tuple(
-                ManifestFile(name=name, sha256=hashes[name], size=(aside / name).stat().st_size) for name in names
-            ),
+            files=tuple(sorted(files, key=lambda file: file.name)),
             libraries=dict(sorted(publication.libraries.items())),
             signature=publication.signature,
             breaking=publication.breaking,
@@ -175,6 +210,11 @@ def _manifest(aside: Path, version: str, hashes: Mapping[str, str], publication:
     raw = _document(MANIFEST_NAME, manifest.model_dump(mode="json"), indent=2)
     parse_manifest(raw)  # what cannot be read back must not be published
     return raw
+
+
+def golden_document(golden: Golden) -> bytes:
+    """Return the bytes of the file of golden examples; raises PublishRefused for what is no JSON."""
+    return _document(GOLDEN_NAME, golden.model_dump(), indent=None)
 
 
 def _replace(path: Path, raw: bytes) -> str:

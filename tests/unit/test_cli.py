@@ -25,6 +25,7 @@ from sklearn.linear_model import LogisticRegression
 
 from serving import __version__
 from serving.cli.client import Server, server_url
+from serving.offline import publish as publish_estimator
 from serving.offline.keys import create_key
 from serving.settings import ServerSettings, SettingsError
 from tests.e2e.harness import until
@@ -515,10 +516,23 @@ def test_publish_shows_the_gates_when_one_refuses(serving: Any, file: Path, tmp_
     head, *rows, last = done.out.splitlines()
     assert head.split() == ["GATE", "VERDICT", "MS", "EVIDENCE"]
     assert [row.split()[:2] for row in rows[-2:]] == [["contract", "skipped"], ["golden", "refused"]]
-    assert (
-        last == "not published: refused by golden: row 0, predict: expected 1, got 0 (largest difference 1, rtol 1e-06)"
+    assert last == (
+        "not published: refused by golden: row 0, predict: expected 1, got 0 (largest difference 1, rtol 1e-06); "
+        "the rows and answers are those of --golden FILE"
     )
     assert not (tmp_path / "s").exists()
+
+
+def test_refusals_of_publish_name_the_flag_that_would_change_them(serving: Any, file: Path, tmp_path: Path) -> None:
+    publish_estimator(LogisticRegression().fit(np.eye(2), [0, 1]), "m", store=tmp_path / "s", check=False)
+    taken = serving("publish", file, "--model", "m", "--version", "1", "--store", "s")
+    assert (taken.status, taken.out) == (1, "")
+    assert taken.err.endswith("or none to get the next number (--version V)\n")
+    other = serving("publish", file, "--model", "m", "--store", "s")
+    assert (other.status, other.err) == (1, "")
+    last = other.out.splitlines()[-1]
+    assert last.startswith("not published: refused by contract: not compatible with the active version 1: takes 1 feat")
+    assert last.endswith("; --breaking does that")
 
 
 def test_check_is_a_table_and_a_verdict(serving: Any, file: Path) -> None:
@@ -581,7 +595,7 @@ def test_a_key_signs_what_the_settings_line_it_prints_trusts(serving: Any, file:
 def test_where_only_signed_versions_count_nothing_else_is_published(serving: Any, file: Path, tmp_path: Path) -> None:
     done = serving("publish", file, "--model", "m", "--store", "s", SERVING_SECURITY__TRUST="signed")
     assert (done.status, done.out) == (1, "")
-    assert done.err == 'serving: security.trust is "signed", and this would not be: sign it, with --sign KEYFILE\n'
+    assert done.err == 'serving: security.trust is "signed", and this would not be: sign it (--sign KEYFILE)\n'
     assert not (tmp_path / "s").exists()
 
 

@@ -15,9 +15,8 @@ ALLOWED = {
     "lifecycle/lone.py": "names a lone file's content; never before an earlier name (test_lone.py)",
     "lifecycle/records.py": "dates a state, for people",
     "lifecycle/recovery.py": "names a damaged database that is kept aside",
-    "offline/estimators.py": "dates a manifest",
     "offline/evaluating.py": "a command that ends: how long files were quiet, by their own times",
-    "offline/files.py": "dates a manifest",
+    "offline/gated.py": "dates a manifest",
     "store/descriptors.py": "orders the cache by use; never before an earlier mark (test_staging.py)",
     "store/listing.py": "whether a change is too fresh to trust its time; if so it is read again (test_models.py)",
 }

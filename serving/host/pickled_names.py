@@ -1,0 +1,165 @@
+"""What a pickle of an estimator will name, found before anything is written: a file holds names, not code.
+
+pickle itself is asked, object by object, in a run whose bytes go nowhere; arrays are not copied. So nothing is guessed:
+what it would name is known, with the object behind the name, and what it cannot name is found all at once.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from serving.domain.errors import PublishRefused
+from serving.host import sandbox
+from serving.host.model import one_line, told
+
+_SHOWN = 5
+_LOOK_SECONDS = 60.0
+_MAIN = "__main__"
+_WRITTEN_OTHERWISE = (type(None), type(NotImplemented), type(...))
+_FIND = "import importlib.util as u, sys; sys.exit(any(u.find_spec(name) is None for name in sys.argv[1:]))"
+_LETS_IN = (
+    'the line security.pickle_trusted = ["{}"] in settings.toml lets it in then, as does signing the version, or '
+    'security.trust = "any"'
+)
+_NAMED = "define it by name, at the top level of a module that the server can import"
+_NUMPY = "FunctionTransformer can do with a function of NumPy, such as numpy.log1p"
+
+
+def check_names(estimator: Any) -> list[str]:
+    """Return the modules that a pickle of `estimator` names and that are files of the user's own; nothing is written.
+
+    These are in the working directory, or beside the script that runs. Blocks for about as long as pickling does.
+    Raises PublishRefused for what no other process can load: classes and functions of the script or notebook itself,
+    lambdas, what is defined inside functions, and what cannot be pickled.
+    """
+    collector = _Collector()
+    try:
+        collector.dump(estimator)
+    except Exception as error:  # noqa: BLE001  (an estimator may raise anything)
+        if not collector.unnameable:
+            raise PublishRefused(
+                f"the estimator cannot be written into a file: {told(error)}; "
+                "take out what holds it (an open file, a lock, a connection), or leave it out in __getstate__"
+            ) from None
+    if collector.unnameable:
+        raise PublishRefused(_explain_unnameable(collector.unnameable))
+    own = [each for each in collector.named if each.__module__ == _MAIN]
+    if own:
+        raise PublishRefused(_explain_main(own))
+    return sorted(set(_own_modules(collector.named)))
+
+
+def explain_own_modules(modules: list[str]) -> str | None:
+    """Return what is to be done about modules of the user's own that a server here would not find; None for none.
+
+    A process is started to find out, without the working directory on its path, as servers and hosts are.
+    """
+    if not modules:
+        return None
+    command = [sys.executable, "-P", "-c", _FIND, *modules]
+    try:
+        done = subprocess.run(
+            command,
+            env=sandbox.scrub(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            timeout=_LOOK_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if not done.returncode:
+        return None
+    files = ", ".join(f"{name} ({_path(name)})" for name in modules[:_SHOWN])
+    return (
+        f"the model needs modules of your own, which the server has to find too: {files}; install them there, "
+        f"or start it with PYTHONPATH set to their directory"
+    )
+
+
+class _Nowhere:
+    """A file that keeps nothing."""
+
+    def write(self, data: Any) -> int:
+        return memoryview(data).nbytes
+
+
+class _Collector(pickle.Pickler):
+    """Notes the classes and functions that would be named, and goes on where one cannot be."""
+
+    def __init__(self) -> None:
+        super().__init__(_Nowhere(), protocol=5, buffer_callback=lambda _: False)
+        self.named: list[Any] = []
+        self.unnameable: list[Any] = []
+
+    def reducer_override(self, found: Any) -> Any:
+        if not isinstance(found, (type, FunctionType)):
+            return NotImplemented
+        if _is_nameable(found):
+            self.named.append(found)
+            return NotImplemented
+        self.unnameable.append(found)
+        return int, ()  # anything that can be
+
+
+def _is_nameable(found: Any) -> bool:
+    """Say whether an import would find this very class or function, which is what pickle demands."""
+    place: Any = sys.modules.get(found.__module__ or "")
+    for name in found.__qualname__.split("."):
+        place = getattr(place, name, None)
+    return place is found or any(found is each for each in _WRITTEN_OTHERWISE)
+
+
+def _own_modules(named: list[Any]) -> Iterator[str]:
+    """Yield the top-level modules among these that lie in the working directory, or beside the script."""
+    script = getattr(sys.modules.get(_MAIN), "__file__", None)
+    places = {Path.cwd(), *([Path(script).resolve().parent] if script else [])}
+    for module in dict.fromkeys(each.__module__.partition(".")[0] for each in named):
+        path = _path(module)
+        if path is not None and path.parent in places:
+            yield module
+
+
+def _path(module: str) -> Path | None:
+    """Return the file of a module, or the directory of a package."""
+    found = sys.modules.get(module)
+    place = next(iter(getattr(found, "__path__", ())), None) or getattr(found, "__file__", None)
+    return Path(place).resolve() if place else None
+
+
+def _explain_unnameable(found: list[Any]) -> str:
+    kinds = [each for each in found if isinstance(each, type)]
+    what = "class" if len(kinds) == len(found) else "function"
+    advice = _NAMED if what == "class" else f"{_NAMED}; {_NUMPY}"
+    return f"the estimator holds {_list(found)}: no other process can import that {what}, so no server could; {advice}"
+
+
+def _explain_main(found: list[Any]) -> str:
+    name = found[0].__qualname__
+    functions = f"; {_NUMPY}" if any(isinstance(each, FunctionType) for each in found) else ""
+    return (
+        f"the estimator holds {_list(found)}, of this script or notebook itself, where no server could import it from: "
+        f"put it into a module that the server can import, such as features.py, import it from there, "
+        f"make the estimator again and publish that; {_LETS_IN.format(f'features.{name}')}{functions}"
+    )
+
+
+def _list(found: list[Any]) -> str:
+    """Name a few of these, a lambda by its line."""
+    shown = ", ".join(dict.fromkeys(one_line(_describe(each), 200) for each in found[:_SHOWN]))
+    return f"{shown} and {len(found) - _SHOWN} more" if len(found) > _SHOWN else shown
+
+
+def _describe(found: Any) -> str:
+    if isinstance(found, FunctionType) and found.__name__ == "<lambda>":
+        return f"a lambda ({Path(found.__code__.co_filename).name}, line {found.__code__.co_firstlineno})"
+    kind = "the function" if isinstance(found, FunctionType) else "the class"
+    return f"{kind} {found.__module__}.{found.__qualname__}"

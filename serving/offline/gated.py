@@ -1,0 +1,154 @@
+"""Publishing through the gates: the one road of the command and of `serving.publish`, from a file to a version.
+
+What is evaluated is the version as it will be, with its manifest and golden examples; the same bytes are published.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from serving.domain.artifact import Artifact, StagedFile
+from serving.domain.errors import PublishRefused, StoreUnavailable
+from serving.domain.manifest import GOLDEN_NAME, MANIFEST_NAME, InvalidDocument, ManifestFile, parse_manifest
+from serving.domain.report import CandidateReport
+from serving.domain.signature import incompatibilities
+from serving.domain.version import Format, VersionId, digest_of
+from serving.lifecycle.request import Comparison
+from serving.offline.evaluating import Started, Workshop
+from serving.offline.keys import SigningKey
+from serving.settings import Settings, StoreSettings
+from serving.store import publishing
+from serving.store.durable import create_file
+from serving.store.listing import Store
+from serving.store.numbering import check_model, check_version, existing_names
+from serving.store.publishing import Publication, Published
+
+_UNNAMED = "next"
+_HINTS = {
+    "breaking": "{} does that",
+    "golden": "the rows and answers are those of {}",
+    "check": "{} publishes it without asking the gates, and the server's decide",
+}
+
+
+def publish_gated(
+    shop: Workshop,
+    main: StagedFile,
+    format: Format,  # noqa: A002  (what it is called everywhere else)
+    publication: Publication,
+    settings: Settings,
+    sign: SigningKey | None = None,
+    started: Started = lambda _: None,
+) -> Published:
+    """Evaluate the file `main` as `publication` says, and publish that if no gate refuses.
+
+    It is compared with the newest version in the store that has a signature, unless it is breaking. Where the
+    publication names no signature and no libraries, those that the host found are published. Blocks. Raises
+    PublishRefused with the report where a gate refuses; NoHost, HostDied, and what `publishing.publish` raises.
+    """
+    comparison = Comparison() if publication.breaking else _newest_published(settings.store, publication.model)
+    artifact = _write_draft(shop.directory, main, format, publication)
+    report = shop.evaluate(artifact, comparison, started, None if sign is None else str(sign.public))
+    if report.refusal is not None:
+        reason = f"refused by {report.refusal.gate}: {report.refusal.evidence}"
+        raise PublishRefused(reason, _argument_of(report, comparison, publication), report)
+    complete = replace(
+        publication,
+        artefact=Path(main.path),
+        libraries=publication.libraries or report.libraries,
+        signature=report.signature,
+    )
+    return replace(publish_unchecked(settings.store.path, complete), report=report)
+
+
+def publish_unchecked(root: Path, publication: Publication) -> Published:
+    """Publish now, without asking the gates; see `publishing.publish`."""
+    return publishing.publish(root, publication, datetime.now(UTC))
+
+
+def refuse_early(settings: Settings, model: str, version: str | None) -> None:
+    """Say before an evaluation what publishing would say after it; raises PublishRefused."""
+    root = settings.store.path
+    try:
+        if root.is_dir():
+            check_model(str(root), model)
+        directory = root / model
+        if version is not None:
+            check_version(model, version, existing_names(str(directory)) if directory.is_dir() else [])
+    except OSError as error:
+        raise PublishRefused(f"the store '{root}' cannot be read: {error.strerror}", "store") from None
+    place = next((path for path in (directory, root, root.absolute().parent) if path.exists()), None)
+    if place is None or not place.is_dir():
+        wrong = f"there is no directory '{root.absolute().parent}'" if place is None else f"'{place}' is no directory"
+        raise PublishRefused(f"the store '{root}' cannot be made: {wrong}", "store")
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PublishRefused(f"the store '{root}' cannot be written: no permission for '{place}'", "store")
+
+
+def refuse_unsigned(settings: Settings, sign: SigningKey | None) -> None:
+    """Raise PublishRefused where only signed versions are served, and this would not be."""
+    if sign is None and settings.security.trust == "signed":
+        raise PublishRefused('security.trust is "signed", and this would not be: sign it', "sign")
+
+
+def with_hint(error: PublishRefused, spelling: Mapping[str, str]) -> str:
+    """Return the message with the argument that would change it, as `spelling` has it: a flag, or a keyword."""
+    argument = spelling.get(error.argument or "")
+    if argument is None:
+        return str(error)
+    hint = _HINTS.get(error.argument or "")
+    return f"{error} ({argument})" if hint is None else f"{error}; {hint.format(argument)}"
+
+
+def _argument_of(report: CandidateReport, comparison: Comparison, publication: Publication) -> str | None:
+    """Return which argument of publishing would change what a gate refused, None where none would."""
+    gate = None if report.refusal is None else report.refusal.gate
+    if gate == "golden" and publication.golden is not None:
+        return "golden"
+    before, now = comparison.active_signature, report.signature
+    is_change = gate == "contract" and before is not None and now is not None and incompatibilities(before, now)
+    return "breaking" if is_change else None
+
+
+def _write_draft(
+    directory: Path,
+    main: StagedFile,
+    format: Format,  # noqa: A002
+    publication: Publication,
+) -> Artifact:
+    """Return the version as it will be, but for its number: with its golden examples and its manifest."""
+    files = [replace(main, name=publication.artefact_name)]
+    if publication.golden is not None:
+        files.append(_write(directory / GOLDEN_NAME, publishing.golden_document(publication.golden)))
+    version = publication.version or _UNNAMED
+    listed = [ManifestFile(name=file.name, sha256=file.sha256, size=file.size) for file in files]
+    manifest = publishing.manifest_document(publication, version, listed, datetime.now(UTC))
+    files.append(_write(directory / MANIFEST_NAME, manifest))
+    digest = digest_of((file.name, file.sha256) for file in files)
+    return Artifact(VersionId(publication.model, version, digest), format, files[0], tuple(files))
+
+
+def _write(path: Path, raw: bytes) -> StagedFile:
+    return StagedFile(path.name, create_file(path, [raw]), len(raw), path)
+
+
+def _newest_published(settings: StoreSettings, model: str) -> Comparison:
+    """Return the newest version with a signature: no server is asked, so this stands for the active one."""
+    try:
+        entries = Store(settings).list().models.get(model, ())
+    except StoreUnavailable:
+        return Comparison()
+    for entry in entries:
+        if not entry.has_manifest or entry.problem is not None:
+            continue
+        try:
+            manifest = parse_manifest((settings.path / entry.path / MANIFEST_NAME).read_bytes())
+        except (OSError, InvalidDocument):
+            continue
+        if manifest.signature is not None:
+            return Comparison(active_version=entry.version, active_signature=manifest.signature)
+    return Comparison()

@@ -1,0 +1,272 @@
+"""Publishing an estimator through the gates: from a notebook, a script, a thread, and where it is interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pytest
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LinearRegression, LogisticRegression
+
+import serving
+from serving.domain.errors import PublishRefused
+from serving.domain.manifest import parse_manifest
+from serving.domain.version import digest_of
+from serving.host.zygote import Zygote
+from serving.offline import evaluating, publish
+from serving.offline.keys import create_key
+from serving.store.durable import sha256_of
+from tests.e2e.harness import until
+from tests.unit.test_offline import zygote  # noqa: F401  (one zygote for all tests of this file)
+
+ROWS, SPECIES = load_iris(return_X_y=True)
+ROOT = Path(__file__).parents[3]
+TRAINED = """
+import serving
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+X, y = load_iris(return_X_y=True)
+model = LogisticRegression(max_iter=500).fit(X, y)
+"""
+
+
+@pytest.fixture(scope="module")
+def iris() -> LogisticRegression:
+    return LogisticRegression(max_iter=500).fit(ROWS, SPECIES)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store that is not there yet, in a working directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a script of these lines in a directory of its own."""
+
+    def run_script(code: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "train.py").write_text(textwrap.dedent(code))
+        command = [sys.executable, "-W", "error", "train.py"]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=False
+        )
+
+    return run_script
+
+
+def environment(directory: Path) -> dict[str, str]:
+    (directory / "tmp").mkdir(exist_ok=True)
+    return {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(directory / "tmp")}
+
+
+def refuse_directly(*_: Any) -> None:
+    raise AssertionError("published past the gates")
+
+
+def names_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def files_in(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+
+
+# --- through the gates ------------------------------------------------------------------------------------------------
+
+
+def test_an_estimator_passes_the_gates_and_what_they_saw_is_published(iris: Any, store: Path) -> None:
+    published = serving.publish(iris, "iris", golden=ROWS[::50], X=ROWS, store="store")
+    assert published.path == store / "iris" / "1"
+    report = published.report
+    assert report is not None
+    assert report.is_ready
+    verdicts = {result.gate: result.verdict for result in report.gates}
+    assert [verdicts[gate] for gate in ("published", "integrity", "load", "golden")] == ["passed"] * 4
+    manifest = parse_manifest((published.path / "manifest.json").read_bytes())
+    assert manifest.signature == report.signature
+    assert files_in(store) == ["iris", "iris/1", *(f"iris/1/{file}" for file in names_in(published.path))]
+
+
+def test_the_bytes_that_are_published_are_those_that_were_evaluated(
+    iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, str] = {}
+    evaluate = evaluating.evaluate
+
+    def look(host: Any, request: Any, *others: Any) -> Any:
+        seen.update({file.name: file.sha256 for file in request.files})
+        return evaluate(host, request, *others)
+
+    monkeypatch.setattr(evaluating, "evaluate", look)
+    published = publish(iris, "iris", golden=ROWS[::50], store=store, version="7")
+    on_disk = {path.name: sha256_of([path.read_bytes()]) for path in published.path.iterdir()}
+    assert seen.keys() == on_disk.keys()
+    assert {seen[name] == on_disk[name] for name in ("model.joblib", "golden.json")} == {True}
+    assert published.digest == digest_of(on_disk.items())
+
+
+def test_what_a_gate_refuses_is_not_published_and_says_which_and_why(iris: Any, store: Path) -> None:
+    publish(iris, "m", store=store, check=False)
+    with pytest.raises(
+        PublishRefused, match=r"^refused by contract: .* takes 2 features.*; breaking=True does"
+    ) as caught:
+        publish(LinearRegression().fit(ROWS[:, :2], SPECIES), "m", store=store)
+    report = caught.value.report
+    assert report is not None
+    assert report.refusal is not None
+    assert (report.refusal.gate, caught.value.argument) == ("contract", "breaking")
+    assert names_in(store / "m") == ["1"]
+    assert publish(LinearRegression().fit(ROWS[:, :2], SPECIES), "m", store=store, breaking=True).version == "2"
+
+
+def test_a_refusal_leaves_no_store_where_there_was_none(store: Path) -> None:
+    (store.parent / "settings.toml").write_text("[gates]\nmax_latency_seconds = 1e-9\n")
+    with pytest.raises(PublishRefused, match=r"^refused by budget: "):
+        publish(LinearRegression().fit(ROWS, SPECIES), "m", store=store)
+    assert files_in(store.parent) == ["settings.toml"]
+
+
+def test_the_settings_of_the_working_directory_hold_and_the_store_goes_over_them(
+    iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVING_STORE__PATH", "elsewhere")
+    assert publish(iris, "iris", check=False).path == store.parent / "elsewhere" / "iris" / "1"
+    assert publish(iris, "iris", check=False, store="store").path == store / "iris" / "1"
+    monkeypatch.setenv("SERVING_SECURITY__TRUST", "signed")
+    with pytest.raises(PublishRefused, match=r'sign it \(sign="KEYFILE"\)$'):
+        publish(iris, "iris", store=store)
+    public = create_key(store.parent / "key")
+    monkeypatch.setenv("SERVING_SECURITY__TRUSTED_KEYS", str(public))
+    report = publish(iris, "iris", store=store, sign=store.parent / "key").report
+    assert report is not None
+    assert {result.gate: result.verdict for result in report.gates}["provenance"] == "passed"
+
+
+def test_refusals_name_the_keyword_that_would_change_them(iris: Any, store: Path) -> None:
+    publish(iris, "iris", store=store, version="1", check=False)
+    for arguments, ending in (
+        ({"model": "iris", "version": "01"}, r"\(version=\)"),
+        ({"model": "IRIS"}, r"\(model=\)"),
+        ({"model": "iris", "store": store / "no" / "such"}, r"there is no directory '.*/store/no' \(store=\)"),
+        ({"model": "iris", "golden": [[1, 2]]}, "the rows and answers are those of golden="),
+    ):
+        with pytest.raises(PublishRefused, match=f"{ending}$"):
+            publish(iris, **{"store": store, "check": False, **arguments})  # type: ignore[arg-type]
+    assert files_in(store) == ["iris", "iris/1", "iris/1/manifest.json", "iris/1/model.joblib"]
+
+
+# --- where the gates do not run ---------------------------------------------------------------------------------------
+
+
+def test_the_gates_are_left_out_where_that_is_asked_for(
+    iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluating, "Zygote", refuse_directly)
+    assert publish(iris, "iris", store=store, check=False).report is None
+
+
+@pytest.mark.parametrize("interpreter", ["/nonexistent/python", "/bin/false"])
+def test_gates_that_cannot_run_are_said_to_have_been_left_out(
+    interpreter: str, iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application that embeds Python has no interpreter to start; or there is one that has no `serving`."""
+    monkeypatch.setattr(evaluating, "Zygote", Zygote)
+    monkeypatch.setattr(sys, "executable", interpreter)
+    with pytest.warns(UserWarning, match=r"^published without asking the gates, which cannot run here \(") as warned:
+        published = publish(iris, "iris", store=store)
+    assert published.report is None
+    assert published.path.is_dir()
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+# --- wherever it is called from ---------------------------------------------------------------------------------------
+
+
+def test_a_notebook_has_no_guard_and_a_loop_that_runs_in_its_main_thread(
+    run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    done = run(
+        f"""{TRAINED}
+import asyncio, os, threading
+print("begin")
+async def cell():
+    return serving.publish(model, "iris", golden=X[:5])
+assert asyncio.run(cell()).report.is_ready
+assert [thread.name for thread in threading.enumerate()] == ["MainThread"]
+try:
+    os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    print("no children")
+"""
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "begin\nno children\n", "")
+    assert names_in(tmp_path / "tmp") == []
+    assert names_in(tmp_path / "model_store" / "iris") == ["1"]
+
+
+def test_two_publish_at_once_and_the_filters_of_warnings_stay(iris: Any, store: Path) -> None:
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(2) as pool:
+        published = list(pool.map(lambda _: publish(iris, "iris", store=store, golden=ROWS[:5]), range(2)))
+    assert sorted(each.version for each in published) == ["1", "2"]
+    assert warnings.filters == before
+
+
+def test_nothing_of_the_file_is_loaded_in_this_process(iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joblib, "load", refuse_directly)
+    monkeypatch.setattr("serving.host.loading.load", refuse_directly)
+    assert publish(iris, "iris", store=store).report is not None
+
+
+def test_ctrl_c_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+    """Also where it comes once more while they are removed."""
+    (tmp_path / "train.py").write_text(
+        f"""{TRAINED}
+import os, shutil, signal, threading
+handled = threading.Event()
+def interrupt(*_):
+    handled.set()
+    raise KeyboardInterrupt
+def remove_interrupted(*path, remove=shutil.rmtree, **options):
+    handled.clear()
+    os.kill(os.getpid(), signal.SIGINT)
+    handled.wait()
+    remove(*path, **options)
+signal.signal(signal.SIGINT, interrupt)
+shutil.rmtree = remove_interrupted
+try:
+    serving.publish(model, "iris")
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    threading.Event().wait()
+"""
+    )
+    command = [sys.executable, "train.py"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, text=True) as child:
+        try:
+            until(lambda: children_of(child.pid) or child.poll() is not None, "the zygote")
+            child.send_signal(signal.SIGINT)
+            assert child.stdout is not None
+            assert child.stdout.readline() == "interrupted\n"
+            assert children_of(child.pid) == []
+            assert names_in(tmp_path) == ["tmp", "train.py"]
+            assert names_in(tmp_path / "tmp") == []
+        finally:
+            child.kill()
+
+
+def children_of(pid: int) -> list[str]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return " ".join((task / "children").read_text() for task in tasks).split()
