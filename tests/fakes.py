@@ -23,9 +23,11 @@ from serving.domain.state import State
 from serving.domain.status import (
     ActiveStatus,
     Failure,
+    GateWarning,
     HistoryEntry,
     ModelStatus,
     ModelSummary,
+    Quarantine,
     Status,
     StoreStatus,
     TargetStatus,
@@ -141,6 +143,10 @@ def make_model_status(name: str = "iris", active: str | None = "3") -> ModelStat
         active=ActiveStatus(version=active, digest="sha256:33", engine="onnx", activated_at=NOON) if active else None,
         target=TargetStatus(version="4", state=State.VALIDATING),
         last_failure=Failure(version="2", gate="golden", reason="row 3: expected 1, got 2", at=NOON),
+        warnings=(
+            GateWarning(version="3", gate="environment", evidence="trained with scikit-learn 1.8.0, served by 1.9.1"),
+        ),
+        quarantined=(Quarantine(version="1", path="iris/1"),),
         signature=NUMBERS,
         versions=(
             VersionStatus(version="4", state=State.VALIDATING, since=NOON),

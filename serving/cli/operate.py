@@ -49,7 +49,10 @@ class _History(BaseModel):
 
 
 def status(*, url: Url = None, token_file: ReadTokenFile = None, as_json: Json = False) -> None:
-    """Show what answers right now, for every model."""
+    """Show what answers right now, for every model, and what an operator should know.
+
+    Gates that warned, versions in quarantine, what in the store serves nothing, and what is wrong with store or state.
+    """
     server = connect_reader(url, token_file)
     answer = server.get("models", "active")
     if as_json:
@@ -191,6 +194,12 @@ def _show_models(models: Sequence[ModelSummary]) -> None:
         notes = [model.active.note if model.active else None, model.problem]
         for note in dict.fromkeys(filter(None, notes)):
             show(one_line(f"{model.name}: {note}"))
+        for warning in model.warnings:
+            show(one_line(f"{model.name}/{warning.version}: gate {warning.gate} warned: {warning.evidence}"))
+        for one in model.quarantined:
+            what = f"'{one.path}' of the store" if one.path else "not in the store with these bytes"
+            release = f"until 'serving release {model.name} {one.version}'"
+            show(one_line(f"{model.name}/{one.version}: in quarantine since a rollback, {release} ({what})"))
 
 
 def _show_problems(whole: _Whole) -> None:

@@ -53,9 +53,28 @@ class Failure(Snapshot):
     at: datetime
 
 
+class GateWarning(Snapshot):
+    """A gate that let the active version pass with a warning, and what it saw."""
+
+    version: str
+    gate: str
+    evidence: str
+
+
+class Quarantine(Snapshot):
+    """A version that an operator has rolled back from, so that it is not served until it is released.
+
+    `path` is where it lies in the store, None when these bytes are not there.
+    """
+
+    version: str
+    path: str | None = None
+
+
 class ModelSummary(Snapshot):
     """One model in ``GET /models/active``. `unloaded`: an operator has unloaded it. `problem`: why the model does not
-    do what an operator has decided, such as a pin on a version that cannot be served.
+    do what an operator has decided, such as a pin on a version that cannot be served. `warnings` are those of the
+    active version.
     """
 
     name: str
@@ -65,6 +84,8 @@ class ModelSummary(Snapshot):
     unloaded: bool = False
     problem: str | None = None
     last_failure: Failure | None = None
+    warnings: tuple[GateWarning, ...] = ()
+    quarantined: tuple[Quarantine, ...] = ()
 
 
 class VersionStatus(Snapshot):

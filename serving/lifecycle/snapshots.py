@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from serving.domain.report import Verdict
 from serving.domain.state import State
-from serving.domain.status import ActiveStatus, ModelStatus, ModelSummary, TargetStatus
+from serving.domain.status import ActiveStatus, GateWarning, ModelStatus, ModelSummary, Quarantine, TargetStatus
 from serving.domain.version import order_key
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
@@ -27,6 +28,8 @@ def model_status(road: Road, exclusion: Exclusion, model: ModelRecord, history: 
         unloaded=model.name in history.unloaded,
         problem=model.problem,
         last_failure=model.last_failure,
+        warnings=_warnings(active),
+        quarantined=_quarantined(model, exclusion, history),
         signature=active.report.signature if active and active.report else None,
         versions=tuple(record.status(is_quarantined=exclusion.is_quarantined(record)) for record in records),
     )
@@ -34,15 +37,7 @@ def model_status(road: Road, exclusion: Exclusion, model: ModelRecord, history: 
 
 def summary(status: ModelStatus) -> ModelSummary:
     """Return the part of a model's snapshot that ``GET /models/active`` shows."""
-    return ModelSummary(
-        name=status.name,
-        active=status.active,
-        target=status.target,
-        pinned=status.pinned,
-        unloaded=status.unloaded,
-        problem=status.problem,
-        last_failure=status.last_failure,
-    )
+    return ModelSummary(**{name: getattr(status, name) for name in ModelSummary.model_fields})
 
 
 def _active_status(exclusion: Exclusion, model: ModelRecord) -> ActiveStatus | None:
@@ -57,6 +52,27 @@ def _active_status(exclusion: Exclusion, model: ModelRecord) -> ActiveStatus | N
         activated_at=model.activated_at,
         note=_note(exclusion, model),
     )
+
+
+def _warnings(active: VersionRecord | None) -> tuple[GateWarning, ...]:
+    if active is None or active.report is None:
+        return ()
+    return tuple(
+        GateWarning(version=active.version, gate=result.gate, evidence=result.evidence)
+        for result in active.report.gates
+        if result.verdict is Verdict.WARNED
+    )
+
+
+def _quarantined(model: ModelRecord, exclusion: Exclusion, history: History) -> tuple[Quarantine, ...]:
+    """Return the versions in quarantine, newest first, whether the store still has them or not."""
+    versions = {version for owner, version, _ in history.quarantine if owner == model.name}
+    found = []
+    for version in sorted(versions, key=order_key, reverse=True):
+        listed = model.listed.get(version)
+        entry = listed.entry if listed is not None and exclusion.is_quarantined(listed) else None
+        found.append(Quarantine(version=version, path=entry.path if entry is not None else None))
+    return tuple(found)
 
 
 def _target(road: Road, model: ModelRecord, now: float) -> TargetStatus | None:

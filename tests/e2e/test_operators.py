@@ -7,11 +7,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.linear_model import LinearRegression
 
 from tests.e2e.harness import Server, constant, serving, until, write_version
 from tests.e2e.record import check
 from tests.e2e.traffic import Traffic
+from tests.unit.store.files import write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +46,22 @@ def test_rollback_is_a_swap_and_newer_drops_still_activate(three: Server, m: str
         assert (again.status_code, again.json()["active"]["version"]) == (200, "2")
         assert three.operate("POST", f"/models/{m}/rollback", {"version": "1"}).status_code == 409
         three.wait_state(m, 3, "QUARANTINED")
+        assert three.get(f"/models/{m}/active")["quarantined"] == [{"version": "3", "path": f"{m}/3"}]
         three.drop(m, 4, constant(4))
         three.wait_active(m, 4)
     check(traffic.replies, may_go_back=True)
+
+
+def test_what_gates_warned_about_is_told(three: Server) -> None:
+    three.drop("warned", 1, constant(1))
+    three.wait_active("warned", 1)
+    made = write_version(three.directory / "warned", 2, LinearRegression().fit(np.eye(3), [1.0, 2.0, 3.0]))
+    write_manifest(made, breaking=True)
+    made.rename(three.store / "warned" / "2")
+    three.wait_active("warned", 2)
+    warned = {one["gate"]: one for one in three.get("/models/warned/active")["warnings"]}
+    assert warned["contract"]["version"] == "2"
+    assert "declared breaking" in warned["contract"]["evidence"]
 
 
 def test_rollback_to_nothing_is_refused(three: Server) -> None:

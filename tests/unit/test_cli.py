@@ -252,6 +252,20 @@ def test_status_is_a_line_a_table_and_what_an_operator_should_know(serving: Any,
     )
 
 
+def test_status_names_gates_that_warned_and_versions_in_quarantine(serving: Any, server: FakeServer) -> None:
+    known = {
+        "warnings": [{"version": "3", "gate": "environment", "evidence": "trained with scikit-learn 1.8.0"}],
+        "quarantined": [{"version": "2", "path": "iris/2"}, {"version": "1", "path": None}],
+    }
+    server.answers["GET", "/models/active"] = 200, {"models": [{**IRIS, **known}]}
+    lines = serving("status", "--url", server.url).out.splitlines()
+    assert lines[-3:] == [
+        "iris/3: gate environment warned: trained with scikit-learn 1.8.0",
+        "iris/2: in quarantine since a rollback, until 'serving release iris 2' ('iris/2' of the store)",
+        "iris/1: in quarantine since a rollback, until 'serving release iris 1' (not in the store with these bytes)",
+    ]
+
+
 def test_status_of_what_is_in_order_is_a_line_and_a_table(serving: Any, server: FakeServer) -> None:
     """No token is sent for reading, and a proxy is not asked about this machine."""
     server.answers["GET", "/models/active"] = 200, {"models": [IRIS]}

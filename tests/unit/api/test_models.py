@@ -23,6 +23,10 @@ SUMMARY = {
     "unloaded": False,
     "problem": None,
     "last_failure": {"version": "2", "gate": "golden", "reason": "row 3: expected 1, got 2", "at": NOON},
+    "warnings": [
+        {"version": "3", "gate": "environment", "evidence": "trained with scikit-learn 1.8.0, served by 1.9.1"}
+    ],
+    "quarantined": [{"version": "1", "path": "iris/1"}],
 }
 
 
