@@ -56,6 +56,9 @@ class _Walk:
         self._seen: dict[int, Any] = {}
         self._opened: dict[tuple[int, int], Any] = {}
         self._waiting: list[Any] = []
+        # by id: what only the code of trusted classes can have made, since no file may name its class
+        self._made_by_trusted: set[int] = set()
+        self._owner: Any = None
         self._place = ("", "")
 
     def check(self, model: Any) -> None:
@@ -70,7 +73,8 @@ class _Walk:
         if name in self._schema.made:
             return
         attributes = _attributes_of(owner)
-        is_trusted = name in self._trusted
+        self._owner = owner
+        is_trusted = self._is_trusted(owner)
         known = {} if is_trusted else {**EVERYWHERE, **self._schema.classes[name]}
         for attribute, value in attributes.items():
             if type(attribute) is not str:
@@ -81,6 +85,9 @@ class _Walk:
                 attributes[attribute] = None
             else:
                 self._look(value, kinds)
+
+    def _is_trusted(self, found: Any) -> bool:
+        return _full_name(type(found)) in self._trusted or id(found) in self._made_by_trusted
 
     def _unlisted(self, kind: type, attribute: str) -> Kinds:
         """Return what an attribute may hold that holds only numbers in known models, or is not in them at all."""
@@ -165,7 +172,9 @@ class _Walk:
 
     def _look_at_instance(self, found: Any, kinds: Kinds) -> None:
         name = _full_name(type(found))
-        is_trusted = name in self._trusted
+        if name not in self._schema.classes and self._owner is not None and self._is_trusted(self._owner):
+            self._made_by_trusted.add(id(found))
+        is_trusted = self._is_trusted(found)
         if not is_trusted and name not in self._schema.classes:
             self._refuse_value(found, kinds)
         is_here = "data" in kinds.plain or name in kinds.classes or is_trusted

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import pickle
 import re
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
 from sklearn.linear_model import LogisticRegression
@@ -141,6 +143,21 @@ def test_a_class_that_is_trusted_may_hold_anything() -> None:
     check_loaded(model, [MODEL])
     model.final_estimator_ = tampered(LogisticRegression().fit(X, Y), solver="fit")
     with pytest.raises(Distrusted, match=r"LogisticRegression\.solver"):
+        check_loaded(model, [MODEL])
+
+
+def test_what_the_code_of_a_trusted_class_made_is_let_in_there_only() -> None:
+    """No file may name a class that is neither listed nor trusted: its objects come from trusted code."""
+    made = types.SimpleNamespace(rows=pd.Series([1.0]))
+    model = make_pipeline(tampered(stacked(), note=made), LogisticRegression().fit(X, Y))
+    with pytest.raises(Distrusted, match=r"types\.SimpleNamespace in StackingClassifier\.note"):
+        check_loaded(model)
+    check_loaded(model, [MODEL])
+    made.model = tampered(LogisticRegression().fit(X, Y), solver="fit")
+    with pytest.raises(Distrusted, match=r"LogisticRegression\.solver"):
+        check_loaded(model, [MODEL])
+    model = make_pipeline(stacked(), tampered(LogisticRegression().fit(X, Y), note=types.SimpleNamespace()))
+    with pytest.raises(Distrusted, match=r"types\.SimpleNamespace in LogisticRegression\.note"):
         check_loaded(model, [MODEL])
 
 
