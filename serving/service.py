@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import hashlib
 import os
@@ -15,7 +16,7 @@ from typing import IO
 import structlog
 
 from serving import __version__
-from serving.domain.errors import StateUnavailable
+from serving.domain.errors import StagingFailed, StateUnavailable
 from serving.domain.status import Operator, Status
 from serving.host import sandbox
 from serving.host.zygote import Zygote
@@ -64,7 +65,9 @@ class Service:
         threads = max(LEAST_THREADS, _cores() + 1)  # one model may have all but one of them
         self._predictions = ThreadPoolExecutor(threads, "serving-predict")
         self._zygote = Zygote(sandbox.scrub(os.environ), settings.state.path / "scratch")
-        cache = Cache(settings.state, settings.store.path, int(settings.store.max_artifact_mb * (1 << 20)))
+        cache = self._cache = Cache(
+            settings.state, settings.store.path, int(settings.store.max_artifact_mb * (1 << 20))
+        )
         history = History(settings.state.path, _basis(settings), settings.state.history_rows, metrics.state_failed)
         journal = Journal(history, metrics)
         exclusion = Exclusion(journal)
@@ -86,10 +89,11 @@ class Service:
     def start(self) -> None:
         """Start every process and thread; returns at once.
 
-        Raises StateUnavailable if the state is another server's, or was written by a later release.
+        Raises StateUnavailable if the state is another server's, was written by a later release, or cannot be written
+        and has no copy of a model.
         """
-        self._lock = _lock(self._settings.state.path / LOCK_NAME)
         try:
+            self._take_state()
             self._history.start()
         except StateUnavailable:
             if self._lock is not None:
@@ -100,6 +104,31 @@ class Service:
         log.info("starting", version=__version__, store=str(self._settings.store.path))
         if self._settings.security.trust == "any":
             log.warning("trusting_any", effect="model files run whatever they hold, in the sandbox; see security.trust")
+
+    def _take_state(self) -> None:
+        """Take the state directory for this process, and see whether it can be written.
+
+        Raises StateUnavailable when it is another server's, and when nothing could ever become active.
+        """
+        directory = self._settings.state.path
+        try:
+            self._lock = _lock(directory / LOCK_NAME)
+            self._cache.check_writable()
+        except OSError as error:
+            problem = f"the state directory '{directory.absolute()}' cannot be written: {error.strerror}"
+            if not self._has_copies():
+                advice = f"{_advice(error)}, or set state.path to another directory"
+                effect = "and holds no copy of a model, so that nothing could become active"
+                raise StateUnavailable(f"{problem}, {effect}; {advice}") from None
+            effect = "only copies that are in it can answer; no other version is activated, nothing survives a restart"
+            log.error("state_not_writable", reason=problem, effect=effect)
+
+    def _has_copies(self) -> bool:
+        """Whether there are copies of models that may have been active before."""
+        try:
+            return any(self._cache.artifacts(model) for model in self._cache.models())
+        except StagingFailed:
+            return False
 
     def announce_stop(self) -> None:
         """Turn readiness false; everything else goes on. Any thread."""
@@ -156,14 +185,21 @@ def _version(distribution: str) -> str:
         return "none"
 
 
-def _lock(path: Path) -> IO[str] | None:
-    """Take the state directory for this process; None when it cannot be written (the service goes on without it)."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = path.open("a+")
-    except OSError as error:
-        log.error("state_unavailable", reason=str(error), effect="nothing survives a restart")
-        return None
+def _advice(error: OSError) -> str:
+    """Say what to do about a state directory that cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room there"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return "move away what is there in its place"
+    if error.errno == errno.EROFS:
+        return "mount it writable"
+    return f"let user {os.geteuid()} write there" if hasattr(os, "geteuid") else "let this user write there"
+
+
+def _lock(path: Path) -> IO[str]:
+    """Take the state directory for this process; raises OSError when it cannot be written, else StateUnavailable."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = path.open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -25,6 +25,8 @@ from serving.store.eviction import surplus
 from serving.store.lending import Lending
 from serving.store.sources import Source
 
+CHECK_BYTES = 4096
+
 
 class Cache:
     """Staged versions under ``<state>/cache``, by content. Any thread; every method blocks on the disk.
@@ -72,6 +74,14 @@ class Cache:
             source.check_unchanged()
             self._blobs.sync()
             return self._remember(entry, version, files, quiet_seconds, entry.format)
+
+    def check_writable(self) -> None:
+        """Write a file into the cache and remove it; raises OSError, as it is, when that cannot be done."""
+        self._make_directories()
+        with self._asides.new() as aside, open(aside, "xb") as file:
+            file.write(bytes(CHECK_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
 
     def artifacts(self, model: str) -> tuple[Artifact, ...]:
         """Return the staged versions of a model, last used first; what is damaged on sight is dropped."""
