@@ -16,7 +16,7 @@ from serving.host.answers import plain
 from serving.host.columns import Column, first_parts, learn, takes_texts
 from serving.host.contract import disagreements
 from serving.host.estimator import EstimatorModel
-from serving.host.examples import note_examples
+from serving.host.examples import columns_in, name_columns, note_examples
 from serving.host.model import LoadRefused, NotAnEstimator
 from serving.host.probing import count_outputs, probe
 from serving.host.strangers import advise_on_parts
@@ -51,11 +51,12 @@ def examine(
 
     `declared` is what the publisher said. Where it agrees with the estimator it is taken over, and what takes null is
     not tried; where it does not, the derived signature stands, and the contract gate will say so. `named` columns give
-    names to an estimator that was fitted without any, and dtypes where it does not know better.
+    names to an estimator that was fitted without any, and dtypes where it does not know better. An estimator that does
+    not remember its features, or says that it has none, has those of `declared`, else those of `X`.
     """
     methods = _methods(estimator)
     _require_fitted(estimator)
-    signature = _named(_derive(estimator, methods, declared), named)
+    signature = _named(_derive(estimator, methods, declared, X), named)
     names = [feature.name for feature in signature.features] if signature.is_named else None
     columns = _learn(estimator, names, len(signature.features))
     if X is not None:
@@ -111,10 +112,10 @@ def _require_fitted(estimator: Any) -> None:
 # --- what it takes and gives ------------------------------------------------------------------------------------------
 
 
-def _derive(estimator: Any, methods: tuple[Method, ...], declared: Signature | None) -> Signature:
+def _derive(estimator: Any, methods: tuple[Method, ...], declared: Signature | None, X: Any) -> Signature:
     kind = _kind(estimator, methods)
     classes = _classes(estimator) if kind is Kind.CLASSIFIER else None
-    container, names = _input(estimator, declared)
+    container, names = _input(estimator, declared, X)
     return Signature(
         features=tuple(Feature(name=name) for name in names),
         methods=methods,
@@ -145,25 +146,43 @@ def _complete(columns: Sequence[Column], signature: Signature, named: Sequence[N
             column.dtype = said
 
 
-def _input(estimator: Any, declared: Signature | None) -> tuple[Container, list[str]]:
+def _input(estimator: Any, declared: Signature | None, X: Any) -> tuple[Container, list[str]]:
     if takes_texts(estimator) is not None:
         return Container.TEXTS, ["text"]
-    names = _known(estimator, "feature_names_in_")
-    count = len(names) if names is not None else _known(estimator, "n_features_in_")
+    names, count = _known(estimator, "feature_names_in_"), _known(estimator, "n_features_in_")
+    if names is None:
+        names = _catboost_names(estimator)
+        if declared is not None and not count and declared.container is Container.ARRAY and names is not None:
+            names = names if len(names) != len(declared.features) else None  # it takes rows without names as well
+    count = len(names) if names is not None else count
     if count is None and hasattr(estimator, "X_thresholds_"):
         count = 1  # isotonic regression
-    if count is None and declared is not None:
+    if not count and declared is not None:
         return declared.container, [feature.name for feature in declared.features]
+    if not count and X is not None:
+        container, names = columns_in(X)
+        count = len(names)
+    elif names is not None:
+        container, names = Container.DATAFRAME, [str(name) for name in names]
+    else:
+        container, names = Container.ARRAY, name_columns(count or 0)
     if not count:
-        name = type(estimator).__name__
         raise LoadRefused(
-            f"{name} does not say how many features it takes (no n_features_in_): publish it with a signature"
+            f"{type(estimator).__name__} does not say how many features it takes (no n_features_in_): "
+            "publish it with serving.publish(..., X=rows), whose manifest.json says so"
         )
     if count > MAX_FEATURES:
         raise LoadRefused(f"{count} features, at most {MAX_FEATURES} can be served: save it with its vectorizer")
-    if names is not None:
-        return Container.DATAFRAME, [str(name) for name in names]
-    return Container.ARRAY, [f"x{index}" for index in range(count)]
+    return container, names
+
+
+def _catboost_names(estimator: Any) -> list[str] | None:
+    """Return the names that CatBoost keeps under an attribute of its own; it numbers the columns of arrays."""
+    if type(estimator).__module__.partition(".")[0] == "catboost":
+        names = getattr(estimator, "feature_names_", None)
+        if isinstance(names, list) and names and names != [str(place) for place in range(len(names))]:
+            return names
+    return next((found for part in first_parts(estimator) if (found := _catboost_names(part)) is not None), None)
 
 
 def _known(estimator: Any, attribute: str) -> Any:

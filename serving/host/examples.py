@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.sparse
+from numpy.typing import NDArray
 
+from serving.domain.signature import Container
 from serving.host.answers import plain
 from serving.host.columns import Column, dtype_of
 from serving.host.model import LoadRefused
@@ -17,17 +19,39 @@ MAX_TYPED_ROWS = 10_000
 MAX_KEPT_ROWS = 32
 
 
+def columns_in(rows: Any) -> tuple[Container, list[str]]:
+    """Return what a sample is, and the names of its columns: ``x0``, ``x1`` and so on where it has none.
+
+    Raises LoadRefused for what has no columns.
+    """
+    rows = _as_pandas(rows)
+    if isinstance(rows, pd.DataFrame):
+        return Container.DATAFRAME, [str(name) for name in rows.columns]
+    array = rows if scipy.sparse.issparse(rows) else _as_array(rows)
+    if array.ndim == 2:
+        return Container.ARRAY, name_columns(array.shape[1])
+    if array.ndim == 1 and len(array) and all(isinstance(cell, str) for cell in array[:MAX_TYPED_ROWS]):
+        return Container.TEXTS, ["text"]
+    raise LoadRefused(f"the sample has the shape {array.shape}; rows and features are expected, or texts")
+
+
+def name_columns(count: int) -> list[str]:
+    """Return the names of columns that have none."""
+    return [f"x{index}" for index in range(count)]
+
+
 def note_examples(columns: list[Column], rows: Any) -> None:
     """Note dtype and values of each column of `rows`: a DataFrame, an array, a sparse matrix, or a list of texts.
 
     Raises LoadRefused when the sample does not have the columns the estimator was fitted with.
     """
+    rows = _as_pandas(rows)
     if scipy.sparse.issparse(rows):
-        rows = rows[:MAX_KEPT_ROWS].toarray()
+        rows = rows.tocsr()[:MAX_KEPT_ROWS].toarray()
     if isinstance(rows, pd.DataFrame):
         _note_frame(columns, rows)
         return
-    array = rows if isinstance(rows, np.ndarray) else np.asarray(list(rows), dtype=object)
+    array = _as_array(rows)
     if array.ndim == 1 and len(columns) == 1:
         array = array.reshape(-1, 1)
     if array.ndim != 2 or array.shape[1] != len(columns):
@@ -35,6 +59,19 @@ def note_examples(columns: list[Column], rows: Any) -> None:
     for column, cells in zip(columns, array[:MAX_TYPED_ROWS].T, strict=True):
         # a bool array is one kind of number for scikit-learn; only a table knows columns of their own kind
         _note(column, cells.astype(float).tolist() if cells.dtype.kind == "b" else cells.tolist())
+
+
+def _as_pandas(rows: Any) -> Any:
+    """Return a table of Polars or PyArrow as one of pandas, as far as it is looked at, and everything else as it is."""
+    if isinstance(rows, (pd.DataFrame, np.ndarray)):
+        return rows
+    if hasattr(rows, "to_dicts"):
+        return pd.DataFrame(rows.head(MAX_TYPED_ROWS).to_dict(as_series=False))
+    return pd.DataFrame(rows.slice(0, MAX_TYPED_ROWS).to_pydict()) if hasattr(rows, "to_pydict") else rows
+
+
+def _as_array(rows: Any) -> NDArray[Any]:
+    return rows if isinstance(rows, np.ndarray) else np.asarray(list(rows), dtype=object)
 
 
 def _note_frame(columns: list[Column], frame: pd.DataFrame) -> None:

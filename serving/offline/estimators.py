@@ -37,6 +37,8 @@ _KEYWORDS = {
     "check": "check=False",
 }
 
+_HERE = "set os.environ['PYTHONPATH'] to it before publishing"
+
 # `warnings.catch_warnings` sets filters of the whole process: two at once could leave them set
 _warning_filters_lock = threading.Lock()
 
@@ -133,6 +135,11 @@ def _publish(
     if check:
         try:
             return _publish_checked(estimator, publication, settings, key), None
+        except PublishRefused as error:
+            absent = explain_own_modules(own_modules) if error.report is not None else None
+            if absent is None:
+                raise
+            raise PublishRefused(f"{error}; {absent}; for the gates here, {_HERE}", None, error.report) from None
         except NoHost as error:
             unchecked = f"published without asking the gates, which cannot run here ({error}); a server's will decide"
     published = publish_unchecked(settings.store.path, publication)

@@ -20,6 +20,9 @@ def to_instances(rows: Any, signature: Signature) -> list[Any]:
     if hasattr(rows, "columns") and hasattr(rows, "notna"):
         names = [str(name) for name in rows.columns]
         rows = rows.astype(object).where(rows.notna(), None).to_numpy()
+    if hasattr(rows, "to_dicts") or hasattr(rows, "to_pylist"):  # tables of Polars and PyArrow
+        rows = rows.to_dicts() if hasattr(rows, "to_dicts") else rows.to_pylist()
+        rows = rows if signature.is_named else [tuple(row.values()) for row in rows]
     if hasattr(rows, "tolist"):
         rows = rows.tolist()
     return [_instance(row, names if signature.is_named else None) for row in _listed(rows)]

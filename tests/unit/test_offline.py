@@ -15,6 +15,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 from scipy.sparse import csr_array
 from sklearn.datasets import load_iris
@@ -42,6 +43,7 @@ publish = partial(serving.publish, check=False)
 ROWS, SPECIES = load_iris(return_X_y=True)
 FRAME = pd.DataFrame({"colour": ["red", "blue", None, "red"], "size": [1.0, 2.0, 3.0, np.nan]})
 ROOT = Path(__file__).parents[2]
+MATERIAL = ROOT / "tests" / "e2e" / "material"
 
 
 class KeptZygote(Zygote):
@@ -54,7 +56,8 @@ class KeptZygote(Zygote):
 @pytest.fixture(scope="module", autouse=True)
 def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One zygote for all workshops of this process; commands have their own. It begins when the first one needs it."""
-    kept = KeptZygote(sandbox.scrub(os.environ), tmp_path_factory.mktemp("zygote") / "scratch")
+    environment = {**os.environ, "PYTHONPATH": str(MATERIAL)}
+    kept = KeptZygote(sandbox.scrub(environment), tmp_path_factory.mktemp("zygote") / "scratch")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluating, "Zygote", lambda *_: kept)
         yield
@@ -212,6 +215,8 @@ TEXTS = signature("text", container=Container.TEXTS)
          [{"b": 1, "a": "x"}, {"b": None, "a": None}]),
         (pd.DataFrame({"a": pd.Categorical(["u", None]), "b": [True, False]}), TABLE,
          [{"a": "u", "b": True}, {"a": None, "b": False}]),
+        (pyarrow.table({"b": [1, None], "a": ["x", "y"]}), TABLE, [{"b": 1, "a": "x"}, {"b": None, "a": "y"}]),
+        (pyarrow.table({"p": [1], "q": [2.0]}), ARRAY, [[1, 2.0]]),
         (["one", "two"], TEXTS, ["one", "two"]),
         (pd.Series(["one", "two"]), TEXTS, ["one", "two"]),
         (np.array(["one"]), TEXTS, ["one"]),

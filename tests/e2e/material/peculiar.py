@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
 from sklearn.linear_model import LinearRegression
 
 
@@ -31,6 +31,31 @@ class Constant(RegressorMixin, BaseEstimator):
 
 class Foreign(LinearRegression):
     """A linear regression, but not scikit-learn's own: nobody knows how it answers."""
+
+
+class Forgetful(BaseEstimator):
+    """Knows how many features it takes until it has been in a file, as CatBoost's do; sums them."""
+
+    def fit(self, X: Any, y: Any = None) -> Forgetful:
+        self.n_features_in_ = np.asarray(X).shape[1]
+        return self
+
+    def predict(self, X: Any) -> Any:
+        return np.asarray(X, dtype=float).sum(axis=1)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "n_features_in_": 0})
+
+
+class Doubled(TransformerMixin, BaseEstimator):
+    """A first step that remembers nothing of what it was fitted on."""
+
+    def fit(self, X: Any, y: Any = None) -> Doubled:
+        self.is_fitted_ = True
+        return self
+
+    def transform(self, X: Any) -> Any:
+        return np.asarray(X, dtype=float) * 2
 
 
 class Slow(Constant):

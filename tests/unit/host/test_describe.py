@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.sparse import csr_array
+from scipy.sparse import coo_array, csr_array
 from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
@@ -36,6 +36,7 @@ from sklearn.svm import SVC
 
 from serving.domain.mlmodel import NamedColumn
 from serving.domain.signature import Container, Dtype, Feature, Kind, Signature
+from serving.host.contract import disagreements
 from serving.host.describe import describe, examine
 from serving.host.estimator import EstimatorModel
 from serving.host.model import LoadRefused
@@ -403,6 +404,73 @@ def test_an_estimator_that_counts_no_features_takes_those_declared() -> None:
         describe(Uncounted().fit(ROWS))
     declared = Signature(features=(Feature(name="a"), Feature(name="b")), methods=("predict",))
     assert examine(Uncounted().fit(ROWS), declared=declared).signature == declared
+
+
+class Forgetful(Uncounted):
+    """Says that it has no features, as CatBoost's do once they have been in a file."""
+
+    n_features_in_ = 0
+
+
+TABLE = pd.DataFrame({"width": [1.0, 2.0], "height": [3.0, None]})
+
+
+@pytest.mark.parametrize("model", [Uncounted().fit(ROWS), make_pipeline(Uncounted().fit(ROWS)), Forgetful().fit(ROWS)])
+def test_an_estimator_that_counts_no_features_takes_those_of_the_sample(model: Any) -> None:
+    columns = {"width": ("number", False), "height": ("number", False)}
+    signature = describe(model, TABLE)
+    assert (columns_of(signature), signature.container, signature.is_named) == (columns, Container.DATAFRAME, True)
+    assert examine(model, declared=signature).signature == signature
+    for rows in (TABLE.to_numpy(), TABLE.to_numpy().tolist(), coo_array(TABLE.fillna(0.0).to_numpy())):
+        signature = describe(model, rows)
+        assert (list(columns_of(signature)), signature.container) == (["x0", "x1"], Container.ARRAY)
+        assert examine(model, declared=signature).signature == signature
+
+
+def test_a_sample_of_texts_is_one_feature() -> None:
+    class Lengths(Uncounted):
+        def predict(self, X: Any) -> Any:
+            return np.array([len(text) for text in X], dtype=float)
+
+    for texts in (["a", "bc"], pd.Series(["a", "bc"]), np.array(["a", "bc"])):
+        assert describe(Lengths().fit(ROWS), texts).container is Container.TEXTS
+
+
+def test_a_sample_without_columns_is_refused() -> None:
+    with pytest.raises(LoadRefused, match=r"the sample has the shape \(2,\); rows and features are expected, or texts"):
+        describe(Uncounted().fit(ROWS), [1.0, 2.0])
+
+
+@pytest.mark.parametrize(("library", "table"), [("pyarrow", "table"), ("polars", "DataFrame")])
+def test_tables_of_other_libraries_are_samples_too(library: str, table: str) -> None:
+    rows = getattr(pytest.importorskip(library), table)({"a": [1, None], "b": [1.5, 2.5]})
+    assert columns_of(describe(Uncounted().fit(ROWS), rows)) == {"a": ("number", False), "b": ("number", False)}
+
+
+class Cats(Forgetful):
+    """Keeps names under the attribute that CatBoost has for them."""
+
+    feature_names_: list[str]
+
+
+Cats.__module__ = "catboost.core"
+
+
+def test_catboost_remembers_names_in_its_own_way() -> None:
+    cats = Cats().fit(ROWS)
+    cats.feature_names_ = ["width", "height"]
+    signature = describe(cats)
+    assert (list(columns_of(signature)), signature.container) == (["width", "height"], Container.DATAFRAME)
+    assert examine(cats, declared=signature).signature == signature
+    of_arrays = Signature(features=(Feature(name="x0"), Feature(name="x1")), methods=("predict",))
+    assert examine(cats, declared=of_arrays).signature == of_arrays
+    narrow = of_arrays.model_copy(update={"features": of_arrays.features[:1]})
+    wrong = disagreements(narrow, examine(cats, declared=narrow).signature)
+    assert wrong[0] == "declares 1 features, the model takes 2"
+    cats.feature_names_ = ["0", "1"]  # fitted on an array
+    with pytest.raises(LoadRefused, match=r"no n_features_in_\): publish it with serving.publish\(\.\.\., X=rows\)"):
+        describe(cats)
+    assert examine(cats, declared=of_arrays).signature == of_arrays
 
 
 def test_too_many_features_are_refused() -> None:

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 import serving
 from serving.domain.errors import PublishRefused
 from serving.domain.manifest import parse_manifest
 from serving.domain.version import digest_of
+from serving.host.model import LoadRefused
 from serving.host.zygote import Zygote
-from serving.offline import evaluating, publish
+from serving.offline import check, evaluating, publish
 from serving.offline.keys import create_key
+from serving.settings import load_settings
 from serving.store.durable import sha256_of
-from tests.e2e.harness import until
+from tests.e2e.harness import peculiar, until
 from tests.unit.test_offline import zygote  # noqa: F401  (one zygote for all tests of this file)
 
 ROWS, SPECIES = load_iris(return_X_y=True)
@@ -270,3 +279,124 @@ except KeyboardInterrupt:
 def children_of(pid: int) -> list[str]:
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return " ".join((task / "children").read_text() for task in tasks).split()
+
+
+# --- features that only X knows ---------------------------------------------------------------------------------------
+
+
+def test_features_of_a_sample_are_declared_and_honoured_when_the_file_is_loaded(store: Path) -> None:
+    """The estimator that is published knows more than the one that comes out of the file."""
+    (store.parent / "settings.toml").write_text('[security]\ntrust = "any"\n')
+    frame = pd.DataFrame(ROWS[:, :2], columns=["length", "width"])
+    pipeline = make_pipeline(peculiar.Doubled(), LinearRegression()).fit(frame, SPECIES)
+    for estimator, X, names in (
+        (pipeline, frame, ["length", "width"]),
+        (pipeline, ROWS[:, :2], ["x0", "x1"]),
+        (peculiar.Forgetful().fit(ROWS[:, :2]), None, ["x0", "x1"]),
+    ):
+        published = publish(estimator, "m", store=store, X=X, golden=frame[:3], breaking=True)
+        report = published.report
+        assert report is not None
+        assert report.signature is not None
+        assert [feature.name for feature in report.signature.features] == names
+        assert check(published.path, load_settings()).signature == report.signature
+
+
+def test_a_declared_signature_that_contradicts_the_estimator_is_refused_and_both_are_said(
+    iris: Any, store: Path
+) -> None:
+    published = publish(iris, "m", store=store, check=False)
+    manifest = (published.path / "manifest.json").read_text()
+    manifest = manifest.replace('"name": "x3"', '"name": "x3"}, {"name": "x4"')
+    (published.path / "manifest.json").write_text(manifest)
+    refusal = check(published.path, load_settings()).refusal
+    assert refusal is not None
+    assert (refusal.gate, refusal.evidence.split(":")[0]) == (
+        "contract",
+        "manifest.json declares 5 features, the model takes 4",
+    )
+
+
+def test_a_sample_with_other_columns_is_refused_before_anything_is_written(store: Path) -> None:
+    frame = pd.DataFrame(ROWS, columns=list("abcd"))
+    model = LogisticRegression(max_iter=500).fit(frame, SPECIES)
+    with pytest.raises(LoadRefused, match=r"^the sample has no column 'd', which the estimator was fitted with"):
+        publish(model, "m", store=store, X=frame[["a", "b", "c"]])
+    assert files_in(store.parent) == []
+
+
+@pytest.mark.parametrize("library", ["catboost", "statsmodels"])
+def test_estimators_of_other_libraries_are_published_with_their_sample(library: str, store: Path) -> None:
+    (store.parent / "settings.toml").write_text('[security]\ntrust = "any"\n')
+    frame = pd.DataFrame(ROWS, columns=list("abcd"))
+    module = pytest.importorskip(library)
+    if library == "catboost":
+        model = module.CatBoostClassifier(iterations=5, verbose=0, allow_writing_files=False).fit(frame, SPECIES)
+    else:
+        model = pytest.importorskip("statsmodels.api").OLS(SPECIES, frame).fit()
+    published = publish(model, "m", store=store, X=frame, golden=frame[:3])
+    assert published.report is not None
+    assert published.report.signature is not None
+    assert [feature.name for feature in published.report.signature.features] == list("abcd")
+    assert check(published.path, load_settings()).is_ready
+
+
+# --- names that no server can import ----------------------------------------------------------------------------------
+
+
+def test_what_only_this_process_has_is_refused_before_anything_is_written(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def local(X: Any) -> Any:
+        return X
+
+    def own(X: Any) -> Any:
+        return X
+
+    own.__module__, own.__qualname__ = "__main__", "own"
+    monkeypatch.setattr(sys.modules["__main__"], "own", own, raising=False)
+    monkeypatch.setattr(evaluating, "Zygote", refuse_directly)
+    for function, words in (
+        (lambda X: X, r"^the estimator holds a lambda \(test_estimators.py, line \d+\): no other process can import "),
+        (
+            local,
+            r"^the estimator holds the function .*\.<locals>\.local: .*; FunctionTransformer can do with a function",
+        ),
+        (partial(own), r"^the estimator holds the function __main__\.own, of this script or notebook itself"),
+        (partial(np.add, threading.Lock()), r"^the estimator cannot be written into a file: TypeError: cannot pickle "),
+    ):
+        model = make_pipeline(FunctionTransformer(function), LinearRegression())
+        model[-1].fit(ROWS, SPECIES)
+        for check_first in (True, False):
+            with pytest.raises(PublishRefused, match=words):
+                publish(model, "m", store=store, X=ROWS, check=check_first)
+    assert files_in(store.parent) == []
+
+
+def test_a_function_of_numpy_passes_the_gates(store: Path) -> None:
+    model = make_pipeline(FunctionTransformer(np.log1p), LinearRegression()).fit(ROWS, SPECIES)
+    report = publish(model, "m", store=store, X=ROWS).report
+    assert report is not None
+    assert report.is_ready
+
+
+def test_modules_of_the_working_directory_are_named_with_what_finds_them(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store.parent / "own_features.py").write_text("def halve(X):\n    return X / 2\n")
+    monkeypatch.syspath_prepend(store.parent)
+    halve = importlib.import_module("own_features").halve
+    model = make_pipeline(FunctionTransformer(halve), LinearRegression()).fit(ROWS, SPECIES)
+    advice = (
+        rf"the server has to find too: own_features \({store.parent}/own_features.py\); install them there, or start"
+    )
+    with pytest.warns(UserWarning, match=advice):
+        publish(model, "m", store=store, X=ROWS, check=False)
+    names = "^refused by load: the file names own_features.halve, which nobody vouches for; if you do: "
+    with pytest.raises(
+        PublishRefused, match=rf"{names}.*{advice}.*set os.environ\['PYTHONPATH'\] to it before"
+    ) as caught:
+        publish(model, "m", store=store, X=ROWS)
+    assert caught.value.report is not None
+    monkeypatch.setenv("PYTHONPATH", str(store.parent))
+    publish(model, "m", store=store, X=ROWS, check=False)  # without a warning
