@@ -140,7 +140,7 @@ class Lookout:
         self._watcher.forget()
         self._metrics.store_failed()
         if self.status.is_available or self.status.reason != reason:
-            log.error("store_unavailable", reason=reason, effect="what is served goes on being served")
+            log.error("store_unavailable", reason=reason, effect="what is active goes on; it is looked for again")
         self.status = self.status.model_copy(update={"is_available": False, "reason": reason})
         self._next_resync = time.monotonic() + self._settings.poll_seconds
 

@@ -87,12 +87,14 @@ class Server:
         directory: Path,
         *,
         store: Path | None = None,
+        makes_store: bool = True,
         name: str = "server",
         entry: tuple[str | Path, ...] = ("-m", "serving"),
         **environment: str,
     ) -> None:
         self.store = store if store is not None else directory / "store"
-        self.store.mkdir(parents=True, exist_ok=True)
+        if makes_store:
+            self.store.mkdir(parents=True, exist_ok=True)
         self.state = directory / f"{name}-state"
         self.log_path = directory / f"{name}.log"
         self.directory = directory

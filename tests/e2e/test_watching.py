@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -170,22 +171,23 @@ def test_the_store_may_come_late_go_away_and_come_back(tmp_path: Path, watch: st
     """
     store = tmp_path / "store"
     settings = {"SERVING_STORE__WATCH": watch, "SERVING_STORE__POLL_SECONDS": "0.1"}
-    with serving(tmp_path, store=store, **settings) as server:
-        shutil.rmtree(store)
-        until(lambda: any(one.get("event") == "store_unavailable" for one in server.log()), "the store being missed")
+    with serving(tmp_path, store=store, makes_store=False, **settings) as server:
+        until(lambda: _store_is_missed(server) and not server.get("/health/ready")["reason"].startswith("starting"))
+        told = f"there is no store at '{store}'; 'mkdir -p {store}' makes an empty one"
+        assert server.get("/health/ready")["reason"] == f"no model is active, and the store cannot be listed: {told}"
+        assert server.get("/models/active")["store"]["reason"] == told
+        assert _status(server) == f"store: {told}\n"
+        _is_missed_again_and_again(server)
+        assert _store_events(server) == ["store_unavailable"], "it is told once"
         write_version(store / "m", 1, constant(1))
         server.wait_active("m", 1)
 
         store.rename(tmp_path / "elsewhere")
-        missed = sum(one.get("event") == "store_unavailable" for one in server.log())
-        until(
-            lambda: (
-                sum(one.get("event") == "store_unavailable" for one in server.log()) > missed - 1
-                and server.get("/health/ready") is not None
-                and _store_is_missed(server)
-            ),
-            "the store being missed again",
-        )
+        until(lambda: _store_is_missed(server), "the store being missed again")
+        _is_missed_again_and_again(server)
+        assert _store_events(server) == ["store_unavailable", "store_available", "store_unavailable"]
+        assert f"store: {told}\n" in _status(server)
+        assert server.get("/models/active")["store"]["reason"] == told
         assert server.predict("m").json()["predictions"] == [1.0]
         assert server.client.get(server.url + "/health/ready").status_code == 200
 
@@ -210,9 +212,28 @@ def test_the_store_may_come_late_go_away_and_come_back(tmp_path: Path, watch: st
         assert server.client.get(server.url + "/health/ready").status_code == 200
 
 
+def _store_events(server: Server) -> list[str]:
+    return [one["event"] for one in server.log() if one.get("event") in ("store_available", "store_unavailable")]
+
+
 def _store_is_missed(server: Server) -> bool:
-    events = [one["event"] for one in server.log() if one.get("event") in ("store_available", "store_unavailable")]
-    return events[-1:] == ["store_unavailable"]
+    return _store_events(server)[-1:] == ["store_unavailable"]
+
+
+def _is_missed_again_and_again(server: Server) -> None:
+    """Wait until the server has looked for its store a few more times."""
+
+    def looks() -> float:
+        text = server.client.get(server.url + "/metrics").text
+        return float(text.partition("\nserving_store_errors_total ")[2].split()[0])
+
+    before = looks()
+    until(lambda: looks() > before + 2, "more looks")
+
+
+def _status(server: Server) -> str:
+    line = [sys.executable, "-m", "serving", "status", "--url", server.url]
+    return subprocess.run(line, cwd=server.directory, check=True, capture_output=True, text=True).stdout
 
 
 def test_deleting_the_active_version_falls_back_and_deleting_everything_changes_nothing(
