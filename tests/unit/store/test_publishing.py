@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -264,6 +265,44 @@ def test_a_failing_writer_is_heard_and_leaves_nothing(root: Path) -> None:
     with pytest.raises(TypeError, match="cannot pickle"):
         publish(root, publication("1", artefact=fail), NOW)
     assert names(root) == []
+
+
+def test_a_failure_leaves_the_store_as_it_was(tmp_path: Path) -> None:
+    def fail(file: BinaryIO) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = tmp_path / "store"
+    for changes in ({"artefact": fail}, {"metrics": {"loss": math.nan}}, {"version": "active"}, {"model": "a/b"}):
+        with pytest.raises(PublishRefused):
+            publish(store, publication(**{"version": "1", **changes}), NOW)
+        assert names(tmp_path) == []
+    published = publish(store, publication("1"), NOW)
+    with pytest.raises(PublishRefused, match="No space left on device"):
+        publish(store, publication("2", artefact=fail), NOW)
+    assert names(published.path.parent) == ["1"]
+
+
+def test_a_publisher_that_fails_does_not_take_the_directory_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, removed = os.mkdir, []
+
+    def make_late(path: Any, *mode: Any) -> None:
+        if Path(path).name.startswith(".publishing-") and len(removed) < 2:
+            removed.append(Path(path).parent)
+            removed[-1].rmdir()
+            if len(removed) == 2:
+                (tmp_path / "store").rmdir()
+        make(path, *mode)
+
+    monkeypatch.setattr(os, "mkdir", make_late)
+    published = publish(tmp_path / "store", publication(), NOW)
+    assert (names(published.path), len(removed)) == (["manifest.json", "model.joblib"], 2)
+
+
+def test_the_path_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert publish(Path("store"), publication("1"), NOW).path == tmp_path / "store" / "iris" / "1"
 
 
 def test_the_root_is_created_below_an_existing_directory_only(tmp_path: Path) -> None:
