@@ -77,7 +77,7 @@ def publish(
     metric: Annotated[list[str] | None, typer.Option(metavar="K=V", help="For the manifest; repeat for more.")] = None,
     sign: Annotated[Path | None, typer.Option(metavar="KEYFILE", help="The private key to sign it with.")] = None,
 ) -> None:
-    """Check a model file with every gate and publish it."""
+    """Check a model file with every gate and publish it; a refusal names the gate and what would change it."""
     metrics = dict(_metric(text) for text in metric or [])
     settings = settings_with(store=store)
     from serving.offline import publish_file  # noqa: PLC0415  (NumPy)
