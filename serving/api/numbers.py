@@ -2,7 +2,7 @@
 
 Nothing else is read here. Whoever asks has another way for what is anything but plain numbers, and for the words of
 what is wrong with it. simdjson (https://simdjson.org) reads every number as Python and orjson do, to the last bit, and
-refuses what float64 cannot hold.
+refuses what float64 cannot hold. Numbers so large that it may have rounded an integer are for the other way.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.api.strict_json import has_minus_zero
 from serving.conversion import YIELD_SECONDS
+from serving.domain.integers import EXACT
 
 PIECE_BYTES = 128 << 10
 MOST_BLANKS = 64  # in front of the first value; who sends more is read more slowly
@@ -41,7 +43,7 @@ class NumberReader:
         # numbers of deeper arrays are among them, too, and may be as many as they should be
         if len(widths) != 1 or count_arrays(text) != 1 + len(array) or len(numbers) != len(array) * max(widths):
             return None
-        return numbers.reshape(len(array), max(widths))
+        return numbers.reshape(len(array), max(widths)) if _are_exact(numbers) else None
 
     def vector(self, text: bytes) -> NDArray[np.float64] | None:
         """Return an array of numbers, shape (values,); None for anything else."""
@@ -49,11 +51,11 @@ class NumberReader:
             _, numbers = self._parsed(text)
         except (AttributeError, TypeError, ValueError, RuntimeError):
             return None
-        return numbers if count_arrays(text) == 1 else None
+        return numbers if count_arrays(text) == 1 and _are_exact(numbers) else None
 
     def _parsed(self, text: bytes) -> tuple[Any, NDArray[np.float64]]:
         """Return an array as simdjson has it, and all numbers in it and in arrays in it."""
-        if self._parser is None or b'"' in text:  # seen at once: whoever sends texts should not pay for this
+        if self._parser is None or b'"' in text or has_minus_zero(text):  # seen at once, texts above all
             raise TypeError
         array = self._parser.parse(text)
         return array, np.frombuffer(array.as_buffer(of_type="d"))
@@ -85,6 +87,10 @@ def array_in(raw: bytes, start: int, end: int) -> NDArray[np.float64] | None:
 def is_nested(raw: bytes, start: int) -> bool:
     """Say whether the array that starts here begins with another one."""
     return raw[start + 1 : start + MOST_BLANKS].lstrip()[:1] == b"["
+
+
+def _are_exact(numbers: NDArray[np.float64]) -> bool:
+    return bool((np.abs(numbers) <= EXACT).all())
 
 
 def count_arrays(text: bytes, start: int = 0, end: int | None = None) -> int:

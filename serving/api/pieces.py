@@ -16,7 +16,7 @@ import orjson
 
 from serving.api.numbers import NumberReader, count_arrays
 from serving.api.predict_body import parse, rows_of, strings_in
-from serving.api.strict_json import MAX_DEPTH, count_strings, loads, refuse_repeats, with_repeats
+from serving.api.strict_json import MAX_DEPTH, count_strings, loads, parsed, refuse_repeats, with_repeats
 from serving.api.structure import MOST_VALUES, WINDOW_BYTES, Array, count_values, find_arrays, refuse_many_values
 from serving.conversion import Piece
 from serving.domain.errors import InvalidInput, NotJson
@@ -75,7 +75,7 @@ class RowPieces:
                 _refuse_long_row(fragment, first_row, self._width, self._max_depth)
             matrix = numbers.matrix(fragment)
             if matrix is not None and len(matrix) == count:
-                yield Piece(partial(orjson.loads, fragment), False, matrix)
+                yield Piece(partial(parsed, fragment), False, matrix)
                 first_row += count
                 continue
             rows = loads(fragment, start, self._max_depth)
@@ -93,11 +93,11 @@ class RowPieces:
             fragment = b"[" + self._raw[start:end] + b"]"
             matrix = numbers.matrix(fragment)
             if matrix is not None:
-                yield Piece(partial(orjson.loads, fragment), False, matrix)
+                yield Piece(partial(parsed, fragment), False, matrix)
                 done += count
                 continue
             try:
-                rows = orjson.loads(fragment)
+                rows = parsed(fragment)
             except orjson.JSONDecodeError:
                 break
             if not rows or len(rows) != count:  # none: a comma after the last row

@@ -1,7 +1,8 @@
 """JSON as the outside may send it: strict, bounded, and refused with a reason that helps.
 
-orjson does the work. It takes neither NaN, Infinity, 1e999 nor integers too large for a float; a body with one of them
-is read once more by a tolerant parser, so that the error can name the row and the feature instead of an offset.
+orjson does the work, but for the sign of ``-0``, which is lost in an integer. It takes neither NaN, Infinity, 1e999 nor
+integers too large for a float; a body with one of them is read once more by a tolerant parser, so that the error can
+name the row and the feature instead of an offset.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _STEPS = bytes(1 if byte in b"[{" else 255 if byte in b"]}" else 0 for byte in r
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _MAX_INTEGER_DIGITS = 19
 _GZIP = b"\x1f\x8b"
+_MINUS_ZERO = re.compile(rb"-0(?![0-9.eE])")
+_STRING_OR_MINUS_ZERO = re.compile(rb'"(?:[^"\\]++|\\.)*+"|-0(?![0-9.eE])', re.DOTALL)
 
 
 class Repeated(NamedTuple):
@@ -38,9 +41,27 @@ def loads(raw: bytes, offset: int = 0, max_depth: int = MAX_DEPTH) -> Any:
     Numbers no float can hold come back as NaN or infinity, for the caller to refuse by name. Raises NotJson.
     """
     try:
-        return orjson.loads(raw)
+        return parsed(raw)
     except orjson.JSONDecodeError as error:
         return _second_look(raw, error, offset, max_depth)
+
+
+def parsed(raw: bytes) -> Any:
+    """Parse one JSON document; a zero with a sign keeps it, as a float. Raises orjson.JSONDecodeError."""
+    document = orjson.loads(raw)
+    if has_minus_zero(raw):
+        return orjson.loads(_STRING_OR_MINUS_ZERO.sub(_with_fraction, raw))
+    return document
+
+
+def has_minus_zero(raw: bytes) -> bool:
+    """Say whether there is a zero with a sign and without a fraction, in a string perhaps."""
+    return b"-0" in raw and _MINUS_ZERO.search(raw) is not None
+
+
+def _with_fraction(found: re.Match[bytes]) -> bytes:
+    text = found.group()
+    return text if text.startswith(b'"') else b"-0.0"
 
 
 def refuse_depth(raw: bytes, max_depth: int = MAX_DEPTH) -> None:

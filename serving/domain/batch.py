@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Column = NDArray[np.float64] | NDArray[np.bool_] | list[Any]
+Column = NDArray[np.float64] | NDArray[np.int64] | NDArray[np.uint64] | NDArray[np.bool_] | list[Any]
 Tensor = NDArray[Any] | list[Any]
 
 MAX_ANSWER_BYTES = 256 << 20
@@ -23,8 +23,9 @@ class Batch(NamedTuple):
     """Validated rows in the order of the signature's features. A tuple: one is made per request, and it is cheaper.
 
     Exactly one of two layouts: `matrix`, C-contiguous float64 of shape (rows, features), when every feature is a
-    number (NaN = missing); otherwise `columns`, one per feature: float64 (NaN = missing) for numbers, bool for bools
-    without missing values, a list of str/float/bool/None for everything else.
+    number (NaN = missing); otherwise `columns`, one per feature: float64 (NaN = missing) for numbers, int64 or uint64
+    for numbers of which float64 would round one, bool for bools without missing values, a list of
+    str/int/float/bool/None for everything else. Numbers alone are columns only where one of them is such integers.
     """
 
     rows: int

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from serving.domain.integers import integer_column, is_rounded
 from serving.domain.signature import Container, Dtype, Feature, Signature
 
 Row = Sequence[Any]
@@ -44,7 +45,23 @@ def cells_problem(signature: Signature, rows: Sequence[Row]) -> str:
             problem = _cell_problem(feature, cell)
             if problem is not None:
                 return f"row {index}, feature {_quoted(feature.name)}: {problem}{_nesting_hint(row)}"
-    return "the rows do not fit the model's signature"
+    return _rounded_problem(signature, rows) or "the rows do not fit the model's signature"
+
+
+def _rounded_problem(signature: Signature, rows: Sequence[Row]) -> str | None:
+    """Name the first integer that float64 would round, in a column that is not one of 64-bit integers."""
+    for index, row in enumerate(rows):
+        for place, (feature, cell) in enumerate(zip(signature.features, row, strict=True)):
+            if feature.dtype is Dtype.NUMBER and is_rounded(cell):
+                others = (each[place] for each in rows)
+                if integer_column([*others]) is None:
+                    return f"row {index}, feature {_quoted(feature.name)}: {rounded(cell)}"
+    return None
+
+
+def rounded(integer: int) -> str:
+    """Say that an integer would be rounded."""
+    return f"{shown(integer)} would be rounded: beyond 2**53 send 64-bit integers only for this feature, or text"
 
 
 def width_problem(signature: Signature, index: int, width: int) -> str:

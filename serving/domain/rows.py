@@ -3,7 +3,8 @@
 Used wherever rows come in: by every HTTP protocol and by the golden gate, so that a stored example is read exactly as a
 request is. Rows count from 0, like the positions of the JSON array they came in.
 
-What each dtype takes: NUMBER an integer or a float, finite and within float64; STRING a string; BOOL ``true`` or
+What each dtype takes: NUMBER an integer or a float, finite and within float64 (a column with an integer that float64
+would round is one of integers, or refused: see `serving.domain.integers`); STRING a string; BOOL ``true`` or
 ``false`` (not 0 or 1: a number there is more often a shifted column than a flag); ANY any of the three, integers
 within 64 bits. ``null`` goes only where the feature is nullable. Nothing is ever converted from one kind to another.
 """
@@ -14,7 +15,6 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from math import isfinite
 from operator import itemgetter
 from types import NoneType
 from typing import Any
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from serving.domain.batch import Batch, Column
 from serving.domain.errors import InvalidInput
+from serving.domain.integers import EXACT, any_rounded, integer_column
 from serving.domain.row_problems import (
     NUMBERS,
     TYPES,
@@ -81,9 +82,8 @@ def rows_to_batch(signature: Signature, rows: list[Any], *, may_contain_bools: b
         raise InvalidInput(kinds_problem(signature, rows))
     if plan.is_numeric:
         matrix = _matrix(plan, arranged, may_contain_bools)
-        if matrix is None:
-            raise InvalidInput(cells_problem(signature, arranged))
-        return Batch(len(rows), matrix=matrix)
+        if matrix is not None:
+            return Batch(len(rows), matrix=matrix)
     columns = _columns(plan, arranged)
     if columns is None:
         raise InvalidInput(cells_problem(signature, arranged))
@@ -119,10 +119,10 @@ def _make_plan(signature: Signature) -> _Plan:
 
 
 def _single(plan: _Plan, row: list[Any]) -> Batch | None:
-    """Return one row of finite numbers as a batch; None for anything else, and for what only looks too large."""
+    """Return one row of finite numbers as a batch; None for anything else, and for numbers that need a closer look."""
     try:
         raw = plan.pack(*row)
-        if not isfinite(sum(row)):
+        if not sum(map(abs, row)) <= EXACT:  # true for NaN
             return None
     except (struct.error, OverflowError, TypeError):
         return None
@@ -130,7 +130,7 @@ def _single(plan: _Plan, row: list[Any]) -> Batch | None:
 
 
 def _matrix(plan: _Plan, rows: Sequence[Row], may_contain_bools: bool) -> NDArray[np.float64] | None:
-    """Return (rows, features) float64, or None when some cell is not right; `cells_problem` knows which."""
+    """Return (rows, features) float64; None when some cell is not right or would be rounded."""
     if may_contain_bools and bool in set(map(type, chain.from_iterable(rows))):
         return None
     pack = plan.pack
@@ -140,7 +140,9 @@ def _matrix(plan: _Plan, rows: Sequence[Row], may_contain_bools: bool) -> NDArra
     except (struct.error, OverflowError):
         return _matrix_with_nulls(plan, rows) if plan.is_nullable else None
     matrix = np.frombuffer(raw).reshape(len(rows), plan.count)
-    return matrix if np.isfinite(matrix).all() else None
+    if matrix.min() >= -EXACT and matrix.max() <= EXACT:  # not so with NaN
+        return matrix
+    return matrix if np.isfinite(matrix).all() and not any_rounded(chain.from_iterable(rows)) else None
 
 
 def _matrix_with_nulls(plan: _Plan, rows: Sequence[Row]) -> NDArray[np.float64] | None:
@@ -152,7 +154,11 @@ def _matrix_with_nulls(plan: _Plan, rows: Sequence[Row]) -> NDArray[np.float64] 
         return None
     matrix = flat.reshape(len(rows), plan.count)
     with_nulls = np.flatnonzero(np.isnan(matrix).any(axis=0))
-    return matrix if all(plan.signature.features[index].nullable for index in with_nulls) else None
+    return (
+        matrix
+        if not _may_be_rounded(matrix, cells) and all(plan.signature.features[index].nullable for index in with_nulls)
+        else None
+    )
 
 
 def _columns(plan: _Plan, rows: Sequence[Row]) -> tuple[Column, ...] | None:
@@ -173,7 +179,8 @@ def _column(feature: Feature, cells: tuple[Any, ...]) -> Column | None:
     if not types <= TYPES[feature.dtype] | {NoneType} or (has_null and not feature.nullable):
         return None
     if feature.dtype is Dtype.NUMBER:
-        return _floats(cells)
+        floats = _floats(cells)
+        return integer_column(cells) if floats is None or _may_be_rounded(floats, cells) else floats
     if feature.dtype is Dtype.BOOL and not has_null:
         return np.array(cells, dtype=np.bool_)
     if str in types and not is_unicode(cells):
@@ -193,6 +200,11 @@ def _floats(cells: Sequence[Any]) -> NDArray[np.float64] | None:
     if is_finite.all() or np.count_nonzero(~is_finite) == cells.count(None):
         return column
     return None
+
+
+def _may_be_rounded(floats: NDArray[np.float64], cells: Sequence[Any]) -> bool:
+    """Say whether a cell was an integer that has become another number."""
+    return bool((np.abs(floats) > EXACT).any()) and any_rounded(cells)
 
 
 def _arrange(plan: _Plan, rows: list[dict[str, Any]]) -> list[Row]:

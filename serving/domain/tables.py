@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from serving.domain.batch import Batch, Column
 from serving.domain.errors import InvalidInput
+from serving.domain.integers import rounded_places
 from serving.domain.row_problems import names_problem, shown, width_problem
 from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Container, Dtype, Feature, Signature
@@ -61,10 +62,12 @@ def table_to_batch(signature: Signature, table: Table) -> Batch:
     if arranged.width != len(features):
         raise InvalidInput(width_problem(signature, 0, arranged.width))
     is_numeric = all(feature.dtype is Dtype.NUMBER for feature in features)
-    if is_numeric and arranged.matrix is not None and arranged.matrix.dtype.kind in _NUMERIC:
-        return Batch(table.rows, matrix=_checked(signature, arranged.matrix))
+    matrix = arranged.matrix
+    if is_numeric and matrix is not None and matrix.dtype.kind in _NUMERIC and not rounded_places(matrix).any():
+        return Batch(table.rows, matrix=_checked(signature, matrix))
     columns = [_column_of(arranged, place) for place in range(arranged.width)]
-    if is_numeric and all(isinstance(column, np.ndarray) and column.dtype.kind in _NUMERIC for column in columns):
+    is_exact = not any(isinstance(column, np.ndarray) and rounded_places(column).any() for column in columns)
+    if is_numeric and is_exact and all(_is_numeric(column) for column in columns):
         return Batch(table.rows, matrix=_checked(signature, _side_by_side(columns)))
     if signature.container is not Container.TEXTS and _fit(features, columns):
         return Batch(table.rows, columns=tuple(map(_as_it_is, columns)))
@@ -150,9 +153,17 @@ def _fit(features: Sequence[Feature], columns: Sequence[NDArray[Any] | list[Any]
     return True
 
 
+def _is_numeric(column: NDArray[Any] | list[Any]) -> bool:
+    return isinstance(column, np.ndarray) and column.dtype.kind in _NUMERIC
+
+
 def _as_it_is(column: NDArray[Any] | list[Any]) -> Column:
     array = np.asarray(column)
-    return array if array.dtype.kind == "b" else array.astype(np.float64, copy=False)
+    if array.dtype.kind == "b":
+        return array
+    if rounded_places(array).any():
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array.astype(np.float64, copy=False)
 
 
 def _column_of(table: Table, place: int) -> NDArray[Any] | list[Any]:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from serving.domain.batch import Batch, Prediction
 from serving.domain.batch import Column as BatchColumn
 from serving.domain.errors import InvalidInput
+from serving.domain.integers import any_rounded, integer_column, is_rounded, joined_columns
+from serving.domain.row_problems import rounded
 from serving.domain.signature import Container, Signature
 from serving.host.answers import to_prediction
 from serving.host.boosters import library_of
@@ -65,6 +67,8 @@ class EstimatorModel:
         with warnings.catch_warnings(action="ignore"):
             try:
                 answer = getattr(self.estimator, method)(self._input(batch))
+            except InvalidInput:
+                raise
             except (Exception, SystemExit) as error:  # noqa: BLE001  (a model may raise anything, and call sys.exit)
                 raise refusal_or_failure(error, self._skew) from None
             return to_prediction(answer, batch.rows)
@@ -90,8 +94,21 @@ class EstimatorModel:
             frame = pd.DataFrame({place: pd.Series(array, dtype=array.dtype) for place, array in enumerate(arrays)})
             frame.columns = self._index
             return self._with_categories(frame)
-        dtype = object if any(array.dtype.kind == "O" for array in arrays) else np.float64
-        return np.column_stack([array.astype(dtype) for array in arrays])
+        return self._stacked(arrays)
+
+    def _stacked(self, arrays: list[NDArray[Any]]) -> NDArray[Any]:
+        """Put columns side by side: objects, float64, or integers where float64 would round one."""
+        if any(array.dtype.kind == "O" for array in arrays):
+            return np.column_stack([array.astype(object) for array in arrays])
+        place = next((place for place, array in enumerate(arrays) if array.dtype.kind in "iu"), None)
+        if place is None:
+            return np.column_stack([array.astype(np.float64) for array in arrays])
+        flat = joined_columns(arrays)
+        if flat is None:
+            name = self.signature.features[place].name
+            large = next(value for value in arrays[place].tolist() if is_rounded(value))
+            raise InvalidInput(f"feature '{name}': {rounded(large)}; all features are one array for this model")
+        return flat.reshape(len(arrays), -1).T.copy()
 
     def _with_categories(self, frame: pd.DataFrame) -> pd.DataFrame:
         for place, column in enumerate(self.columns):
@@ -117,7 +134,11 @@ def _array(cells: BatchColumn, missing: float | None) -> NDArray[Any]:
         cells = [missing if cell is None else cell for cell in cells]
     # numbers among features that take anything: code written for a number column fails on an object column
     kinds = set(map(type, present))
-    if kinds and kinds <= {int, float}:
+    if kinds and kinds <= {int, float} and any_rounded(present):
+        integers = integer_column(cells)
+        if integers is not None:
+            return integers
+    elif kinds and kinds <= {int, float}:
         return np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
     if kinds == {bool} and len(present) == len(cells):
         return np.array(cells, dtype=np.bool_)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from serving.domain.batch import Batch, Prediction
 from serving.domain.errors import InvalidInput, ModelFailed
+from serving.domain.integers import rounded_places
 from serving.domain.signature import Container, Dtype, Feature, Kind, Method, Signature
 from serving.host.answers import to_prediction
 from serving.host.columns import Column
@@ -224,6 +225,8 @@ def _cast(cells: Any, dtype: Any) -> NDArray[Any]:
     values = np.asarray(cells)
     with np.errstate(all="ignore"):
         made: NDArray[Any] = values.astype(dtype)
+    if values.dtype.kind in "iu" and (made.dtype.kind == "f" or (made != values).any()):
+        raise InvalidInput(f"the model takes {made.dtype}, which cannot hold {values[rounded_places(values)].flat[0]}")
     if values.dtype.kind == "f" and made.dtype.kind in "fi":
         is_lost = np.isfinite(values) & ~np.isfinite(made) if made.dtype.kind == "f" else made != values
         if is_lost.any():

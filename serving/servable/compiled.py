@@ -13,6 +13,7 @@ from serving.domain.batch import MAX_ANSWER_BYTES, Batch, Column, Prediction
 from serving.domain.compiled import PIECE_BYTES, Graph, Guard, RunBounds
 from serving.domain.errors import DeadlineExceeded, InvalidInput
 from serving.domain.guard import GuardCheck
+from serving.domain.integers import is_rounded
 from serving.domain.signature import Dtype, Feature, Method, Signature
 from serving.servable.turns import Turns
 
@@ -67,6 +68,8 @@ class CompiledEngine:
         """Answer a batch that is quick enough for the event loop, None when it is not; raises InvalidInput."""
         if batch.rows > self._inline_rows[method] or (self._has_texts and not _has_short_texts(batch)):
             return None
+        if batch.matrix is None:
+            _refuse_integers(batch, self._signature)
         if self._guard is not None:
             self._guard.check(batch)
         return self._sessions[method].answer(method, batch)
@@ -75,6 +78,7 @@ class CompiledEngine:
         """Answer one batch; see :class:`serving.servable.servable.Engine`. Raises InvalidInput for what is guarded, and
         for what takes more memory than one request may.
         """
+        _refuse_integers(batch, self._signature)
         answer = self.answer_now(method, batch)
         if answer is not None:
             return answer
@@ -138,6 +142,15 @@ def _require_room(rows: int, row_bytes: int) -> int:
         most = max(1, MAX_ANSWER_BYTES // row_bytes)
         raise InvalidInput(f"the answer to {rows} rows could take {size}: send at most {most} rows at once")
     return nbytes
+
+
+def _refuse_integers(batch: Batch, signature: Signature) -> None:
+    """Raise InvalidInput for integers that float64, in which a graph computes, would round."""
+    for place, column in enumerate(batch.columns or ()):
+        if isinstance(column, np.ndarray) and column.dtype.kind in "iu":
+            large = next(value for value in column.tolist() if is_rounded(value))
+            name = signature.features[place].name
+            raise InvalidInput(f"feature '{name}': {large} would be rounded: this model takes integers up to 2**53")
 
 
 def _has_short_texts(batch: Batch) -> bool:

@@ -13,9 +13,13 @@ from typing import Any
 
 import httpx
 import numpy as np
+import orjson
+import pandas as pd
 import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from tests.e2e.harness import Server, constant, serving, until, write_version
 from tests.e2e.record import Record, Reply
@@ -25,6 +29,7 @@ pa = pytest.importorskip("pyarrow")
 
 CSV, NPY, ARROW = "text/csv", "application/x-npy", "application/vnd.apache.arrow.stream"
 SWAPS = 6
+BEYOND = 2**53 + 1  # in float64 it is 2**53
 X, Y = load_iris(return_X_y=True)
 
 
@@ -60,6 +65,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     names = np.array(["setosa", "versicolor", "virginica"])
     write_version(directory / "store" / "iris", 1, LogisticRegression(max_iter=1000).fit(X, names[Y]))
     write_version(directory / "store" / "m", 1, constant(1))
+    ids = pd.DataFrame({"id": [2**53, BEYOND] * 50})
+    encoded = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression())
+    write_version(directory / "store" / "ids", 1, encoded.fit(ids, [0, 1] * 50))
     with serving(directory, wait_ready=True) as server:
         yield server
 
@@ -153,3 +161,58 @@ def test_large_bodies_use_the_memory_of_those_before(server: Server) -> None:
     before = page_faults()
     ask(20)
     assert (page_faults() - before) / 20 < 100, "its body alone has 586 pages"
+
+
+INTEGERS: dict[str, tuple[str, str, bytes | dict[str, Any]]] = {
+    "objects": ("/models/ids/predict", "application/json", {"instances": [{"id": BEYOND}]}),
+    "arrays": ("/models/ids/predict", "application/json", {"instances": [[BEYOND]]}),
+    "one": ("/models/ids/predict", "application/json", {"input": [BEYOND]}),
+    "csv": ("/models/ids/predict", CSV, f"id\n{BEYOND}\n".encode()),
+    "npy": ("/models/ids/predict", NPY, saved(np.array([[BEYOND]]))),
+    "arrow": ("/models/ids/predict", ARROW, stream_of(np.array([[BEYOND]])).replace(b"x0", b"id")),
+    "mlflow records": ("/models/ids/invocations", "application/json", {"dataframe_records": [{"id": BEYOND}]}),
+    "mlflow split": (
+        "/models/ids/invocations",
+        "application/json",
+        {"dataframe_split": {"columns": ["id"], "data": [[BEYOND]]}},
+    ),
+    "mlflow inputs": ("/models/ids/invocations", "application/json", {"inputs": {"id": [BEYOND]}}),
+    "mlflow csv": ("/models/ids/invocations", CSV, f"id\n{BEYOND}\n".encode()),
+    "tensorflow": ("/v1/models/ids:predict", "application/json", {"instances": [BEYOND]}),
+    "tensorflow columns": ("/v1/models/ids:predict", "application/json", {"inputs": {"id": [BEYOND]}}),
+    "open inference": (
+        "/v2/models/ids/infer",
+        "application/json",
+        {"inputs": [{"name": "id", "shape": [1, 1], "datatype": "INT64", "data": [BEYOND]}]},
+    ),
+}
+
+
+@pytest.mark.parametrize("form", INTEGERS)
+def test_integers_that_floats_would_round_reach_the_model_whole(server: Server, form: str) -> None:
+    path, media_type, body = INTEGERS[form]
+    content = body if isinstance(body, bytes) else orjson.dumps(body)
+    found = server.client.post(server.url + path, content=content, headers={"content-type": media_type})
+    answer = found.json()
+    given = answer["outputs"] if "outputs" in answer else answer.get("predictions", answer.get("prediction"))
+    given = given[0]["data"] if isinstance(given, list) and isinstance(given[0], dict) else given
+    assert given in (1, [1]), found.text
+
+
+def test_a_large_body_of_large_integers_is_read_whole(server: Server) -> None:
+    rows = [[BEYOND], [2**53]] * 20_000
+    found = server.client.post(server.url + "/models/ids/predict", json={"instances": rows})
+    assert found.json()["predictions"] == [1, 0] * 20_000
+
+
+def test_integers_that_cannot_be_whole_are_refused_by_name(server: Server) -> None:
+    mixed = server.client.post(server.url + "/models/ids/predict", json={"instances": [[0.5], [BEYOND]]})
+    assert mixed.status_code == 422
+    assert f"row 1, feature 'id': the number {BEYOND} would be rounded" in mixed.json()["detail"]
+    tensor = {"name": "id", "shape": [1, 1], "datatype": "FP64", "data": [BEYOND]}
+    typed = server.client.post(server.url + "/v2/models/ids/infer", json={"inputs": [tensor]})
+    assert typed.status_code == 400
+    assert f"FP64 would round the number {BEYOND}" in typed.text
+    compiled = server.client.post(server.url + "/models/iris/predict", json={"instances": [[1, 1, 1, BEYOND]]})
+    assert compiled.status_code == 422
+    assert f"feature 'x3': {BEYOND} would be rounded" in compiled.json()["detail"]

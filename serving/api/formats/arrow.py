@@ -23,6 +23,7 @@ from serving.api.formats.columns import columns_of
 from serving.conversion import YIELD_SECONDS
 from serving.domain.batch import Tensor
 from serving.domain.errors import BodyTooLarge, InvalidInput, Malformed, NotAcceptable
+from serving.domain.integers import rounded_places
 from serving.domain.row_problems import shown
 from serving.domain.signature import Dtype, Signature
 from serving.domain.tables import Table
@@ -170,7 +171,7 @@ def _values(kind: _Kind, column: Any, *, may_be_float: bool) -> Tensor:
 
     `may_be_float`: whole numbers with nulls may become floats.
     """
-    may_have_nulls = kind is _Kind.FLOAT or (kind is _Kind.WHOLE and may_be_float)
+    may_have_nulls = kind is _Kind.FLOAT or (kind is _Kind.WHOLE and may_be_float and not _would_round(column))
     if may_have_nulls or (kind in (_Kind.WHOLE, _Kind.BOOL) and not column.null_count):
         arrays = [chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks]
         return arrays[0] if len(arrays) == 1 else np.concatenate(arrays) if arrays else np.empty(0)
@@ -180,6 +181,12 @@ def _values(kind: _Kind, column: Any, *, may_be_float: bool) -> Tensor:
         if len(column) > PIECE_VALUES:
             time.sleep(YIELD_SECONDS)  # lets the event loop have the interpreter: see `serving.conversion`
     return values
+
+
+def _would_round(column: Any) -> bool:
+    """Say whether a column has nulls, and beside them an integer that is another number as a float."""
+    chunks = [chunk.fill_null(0).to_numpy(zero_copy_only=False) for chunk in column.chunks if column.null_count]
+    return any(bool(rounded_places(chunk).any()) for chunk in chunks)
 
 
 def _decoded(column: Any, most: int) -> tuple[list[Any], int]:

@@ -27,6 +27,7 @@ from serving.api.formats.columns import columns_of
 from serving.conversion import PIECE_ROWS, YIELD_SECONDS
 from serving.domain.batch import Tensor
 from serving.domain.errors import BodyTooLarge, InvalidInput, Malformed
+from serving.domain.integers import EXACT
 from serving.domain.row_problems import shown, width_problem
 from serving.domain.signature import Dtype, Feature, Signature
 from serving.domain.tables import Table
@@ -39,7 +40,7 @@ MOST_EMPTY_LINES = 100_000
 FEW_CELLS = 1000  # beyond the right number: so few are looked at, to say what is wrong with them
 
 _NUMBER = re.compile(r"[ \t]*[-+]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|nan|NaN|NAN)[ \t]*")
-_WHOLE = re.compile(r"[-+]?[0-9]{1,19}")
+_WHOLE = re.compile(r"[-+]?[0-9]{1,20}")
 _BOOLS = {"true": True, "false": False}
 
 
@@ -227,13 +228,20 @@ def _converter(feature: Feature | None, *, is_plain: bool) -> Callable[[tuple[st
 def _numbers(cells: tuple[str, ...]) -> Tensor:
     """Return float64, or a list when some cell is empty or no number. For plain text: Python also reads ``1_0``."""
     try:
-        return np.array(list(map(float, cells)))
+        numbers = np.array(list(map(float, cells)))
     except ValueError:
         return _checked_numbers(cells)
+    return _checked_numbers(cells) if (np.abs(numbers) > EXACT).any() else numbers
 
 
 def _checked_numbers(cells: tuple[str, ...]) -> Tensor:
-    return [None if not cell else float(cell) if _NUMBER.fullmatch(cell) else cell for cell in cells]
+    """Return a list: None for empty cells, text as it is, integers where float64 would round them."""
+    return [None if not cell else _number(cell) if _NUMBER.fullmatch(cell) else cell for cell in cells]
+
+
+def _number(cell: str) -> float | int:
+    is_large = abs(number := float(cell)) > EXACT
+    return int(cell) if is_large and _WHOLE.fullmatch(cell.strip()) else number
 
 
 def _bool(cell: str) -> bool | str:
@@ -242,7 +250,7 @@ def _bool(cell: str) -> bool | str:
 
 def _any(cell: str) -> Any:
     if _WHOLE.fullmatch(cell):
-        return int(cell)
+        return int(cell) or (-0.0 if cell[0] == "-" else 0)
     return float(cell) if _NUMBER.fullmatch(cell) else _bool(cell)
 
 

@@ -7,7 +7,6 @@ the inputs that have the parameter ``binary_data_size`` follow it in order. What
 from __future__ import annotations
 
 from array import array
-from math import isfinite
 from typing import Any, NamedTuple
 
 from serving.api.bodies import Headers
@@ -18,6 +17,7 @@ from serving.api.pieces import LARGE_BYTES
 from serving.api.strict_json import loads
 from serving.api.structure import refuse_many_values
 from serving.domain.errors import InvalidInput
+from serving.domain.integers import EXACT
 from serving.domain.row_problems import is_unicode, shown
 from serving.domain.signature import METHODS, Signature
 from serving.prediction import PredictRequest
@@ -83,7 +83,7 @@ def _plain(document: Any) -> Infer | None:
         return None
     if entry["datatype"] == "FP32":
         values = array("f", values).tolist()
-    return Infer(identity, [], rows=[values]) if isfinite(sum(values)) else None
+    return Infer(identity, [], rows=[values]) if sum(map(abs, values)) <= EXACT else None
 
 
 def _parts(given: bytes, raw: bytes, max_depth: int) -> tuple[Any, memoryview]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.domain.errors import InvalidInput
+from serving.domain.integers import is_rounded
 from serving.domain.row_problems import shown
 
 BYTES = "BYTES"
@@ -65,7 +66,7 @@ def from_values(name: str, datatype: str, shape: tuple[int, ...], values: list[A
     """Make a tensor of a list, flat or nested like the shape. Raises InvalidInput; computes only, any thread.
 
     Nothing is converted from one kind to another: integers are no bools, texts are no numbers, and numbers beyond an
-    integer's range are refused; so many values come `before` these, for
+    integer's range, and integers that FP64 would round, are refused; so many values come `before` these, for
     messages. None is a missing value where the datatype has one: NaN for FP16 to FP64, None for
     BYTES. Numbers of FP16 and FP32 have that precision, whatever digits were sent: as they do in a blob.
     """
@@ -82,6 +83,8 @@ def from_values(name: str, datatype: str, shape: tuple[int, ...], values: list[A
     try:
         if dtype.kind != "f":
             return Tensor(name, datatype, shape, np.array(flat, dtype))
+        if datatype == "FP64" and (large := next(filter(is_rounded, flat), None)) is not None:
+            raise InvalidInput(f"input {shown(name)}: FP64 would round {shown(large)}; send INT64 or UINT64")
         return from_numbers(name, datatype, shape, np.array(flat, np.float64))
     except OverflowError:
         raise InvalidInput(f"input {shown(name)}: a number is beyond the range of {datatype}") from None

@@ -12,6 +12,7 @@ import orjson
 from serving.domain.batch import Batch
 from serving.domain.compiled import Compilation, Graph
 from serving.domain.errors import ServingError
+from serving.domain.integers import EXACT, any_rounded
 from serving.host.compiling.apart import Apart, Unfinished
 from serving.host.compiling.drawing import NotCompilable
 from serving.host.compiling.provable import Provable
@@ -24,6 +25,7 @@ from serving.host.parts import all_parts
 # onnxruntime computes all of a graph whatever is asked of it, so the default method gets one of its own; a large model
 # is not held twice for that
 MOST_BYTES_TWICE = 4 << 20
+BEYOND_INTEGERS = 2.0**64  # what is known to be larger is no integer of 64 bits
 KNOWN_PACKAGES = ("sklearn.", "xgboost.", "lightgbm.")
 
 Draw = Callable[..., Graph]
@@ -53,9 +55,15 @@ def compile_apart(apart: Apart, model: LoadedModel, request: CompileRequest) -> 
 
 def why_foreign(model: LoadedModel) -> str | None:
     """Say early, before anything is imported, that code nobody knows cannot be converted; None where there is none."""
-    for part in all_parts(model.estimator) if isinstance(model, EstimatorModel) else ():
+    if not isinstance(model, EstimatorModel):
+        return None
+    for part in all_parts(model.estimator):
         if hasattr(part, "fit") and not type(part).__module__.startswith(KNOWN_PACKAGES):
             return f"{type(part).__name__} is no estimator of scikit-learn, XGBoost or LightGBM"
+    for column, feature in zip(model.columns, model.signature.features, strict=True):
+        bounds = [abs(bound) for bound in (column.low, column.high) if bound is not None]
+        if any_rounded(column.values) or any(EXACT < bound < BEYOND_INTEGERS for bound in bounds):
+            return f"feature '{feature.name}' may be integers beyond 2**53, which a graph in float64 would round"
     return None
 
 

@@ -141,3 +141,26 @@ def test_strings_and_depth_are_what_the_parser_sees(value: Any) -> None:
     refuse_depth(padded)
     with pytest.raises(NotJson):
         refuse_depth(b"[" * (MAX_DEPTH - depth_of(value) + 1) + raw.replace(b"[]", b"[1]"))
+
+
+@pytest.mark.parametrize(
+    ("raw", "wanted"),
+    [
+        (b"-0", "-0.0"),
+        (b"[1, -0 ]", "[1, -0.0]"),
+        (b"[[-0,-0.5]]", "[[-0.0, -0.5]]"),
+        (b'{"a-0": -0}', "{'a-0': -0.0}"),
+        (b'["\\"-0", -0, "-0"]', "['\"-0', -0.0, '-0']"),
+    ],
+)
+def test_a_zero_keeps_its_sign(raw: bytes, wanted: str) -> None:
+    assert repr(loads(raw)) == wanted
+
+
+def test_text_that_looks_like_a_zero_with_a_sign_stays_text() -> None:
+    assert loads(b'{"a": "x-0", "-0": "2024-01-01", "b": -0.5, "c": -0e3}') == {
+        "a": "x-0",
+        "-0": "2024-01-01",
+        "b": -0.5,
+        "c": -0.0,
+    }

@@ -75,10 +75,43 @@ def test_objects_with_one_feature_work_like_any_other() -> None:
     assert batch.matrix.tolist() == [[2], [3]]
 
 
-def test_integers_too_long_to_be_exact_are_rounded_as_floats_are() -> None:
-    batch = rows_to_batch(ONE, [[2**53 + 1], [2**70], [-(2**63)]])
+def test_large_integers_that_are_floats_as_well_are_floats() -> None:
+    batch = rows_to_batch(ONE, [[2**53], [2**70], [-(2**63)]])
     assert batch.matrix is not None
     assert batch.matrix.ravel().tolist() == [float(2**53), float(2**70), -float(2**63)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "dtype"),
+    [
+        ([2**53 + 1], np.int64),
+        ([2**53 + 1, 1, -5], np.int64),
+        ([-(2**53) - 1], np.int64),
+        ([2**63 + 1, 0], np.uint64),
+    ],
+)
+def test_integers_that_floats_would_round_stay_integers(cells: list[int], dtype: Any) -> None:
+    batch = rows_to_batch(ONE, [[cell] for cell in cells])
+    assert batch.columns is not None
+    assert isinstance(batch.columns[0], np.ndarray)
+    assert batch.columns[0].dtype == dtype
+    assert batch.columns[0].tolist() == cells
+    assert rows_to_batch(ONE, [{"size": cell} for cell in cells]).columns is not None
+
+
+@pytest.mark.parametrize("other", [0.5, 2**64, -1, None])
+def test_integers_that_fit_no_array_beside_their_neighbours_are_refused_by_name(other: Any) -> None:
+    signature = Signature(features=(Feature(name="x", nullable=True),), methods=("predict",))
+    large = 2**64 - 1 if other == -1 else 2**53 + 1
+    with pytest.raises(InvalidInput, match=rf"row 1, feature 'x': the number {large} would be rounded"):
+        rows_to_batch(signature, [[other], [large]])
+
+
+def test_one_feature_of_integers_leaves_the_others_as_they_are() -> None:
+    two = Signature(features=(Feature(name="id"), Feature(name="y")), methods=("predict",))
+    batch = rows_to_batch(two, [[2**53 + 1, 0.5], [3, 4]])
+    assert batch.columns is not None
+    assert [np.asarray(column).dtype.str for column in batch.columns] == ["<i8", "<f8"]
 
 
 def test_null_is_nan_among_numbers() -> None:

@@ -330,3 +330,21 @@ def test_failures_of_a_model_of_another_version_name_both_versions() -> None:
         with pytest.raises(InvalidInput, match=words) as caught:
             model.answer("predict", Batch(1, np.array([[np.nan, 1, 2]])))
         assert ("trained with" in str(caught.value)) is (version != here)
+
+
+# --- integers ---------------------------------------------------------------------------------------------------------
+
+
+def test_large_integers_reach_a_table_and_an_array_whole() -> None:
+    table = pd.DataFrame({"id": [2**53, 2**53 + 1], "size": [0.5, 1.5]})
+    model = examine(make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["id"]], [0, 1]))
+    assert_answers_like(model, table[["id"]], [[2**53], [2**53 + 1]])
+    array = examine(make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["id"]].to_numpy(), [0, 1]))
+    assert_answers_like(array, table[["id"]].to_numpy(), [[2**53], [2**53 + 1]])
+
+
+def test_an_array_that_would_round_an_integer_beside_a_fraction_is_refused() -> None:
+    model = examine(StandardScaler().fit(ROWS[:, :2]))
+    assert_answers_like(model, np.array([[2**53 + 1, 2]]), [[2**53 + 1, 2]])
+    with pytest.raises(InvalidInput, match="feature 'x0': the number 9007199254740993 would be rounded"):
+        model.answer("transform", rows_to_batch(model.signature, [[2**53 + 1, 0.5]]))
