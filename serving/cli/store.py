@@ -30,6 +30,7 @@ _PUBLISH_FLAGS = {
     "golden": "--golden FILE",
     "breaking": "--breaking",
     "sign": "--sign KEYFILE",
+    "metrics": "--metric K=V",
 }
 """The flag for each parameter of publishing that a refusal may name."""
 

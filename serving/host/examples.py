@@ -19,10 +19,14 @@ MAX_TYPED_ROWS = 10_000
 MAX_KEPT_ROWS = 32
 
 
+class SampleRefused(LoadRefused):
+    """A sample that is not of the rows that the estimator was trained on."""
+
+
 def columns_in(rows: Any) -> tuple[Container, list[str]]:
     """Return what a sample is, and the names of its columns: ``x0``, ``x1`` and so on where it has none.
 
-    Raises LoadRefused for what has no columns.
+    Raises SampleRefused for what has no columns.
     """
     rows = _as_pandas(rows)
     if isinstance(rows, pd.DataFrame):
@@ -32,7 +36,7 @@ def columns_in(rows: Any) -> tuple[Container, list[str]]:
         return Container.ARRAY, name_columns(array.shape[1])
     if array.ndim == 1 and len(array) and all(isinstance(cell, str) for cell in array[:MAX_TYPED_ROWS]):
         return Container.TEXTS, ["text"]
-    raise LoadRefused(f"the sample has the shape {array.shape}; rows and features are expected, or texts")
+    raise SampleRefused(f"the sample has the shape {array.shape}; rows and features are expected, or texts")
 
 
 def name_columns(count: int) -> list[str]:
@@ -43,7 +47,7 @@ def name_columns(count: int) -> list[str]:
 def note_examples(columns: list[Column], rows: Any) -> None:
     """Note dtype and values of each column of `rows`: a DataFrame, an array, a sparse matrix, or a list of texts.
 
-    Raises LoadRefused when the sample does not have the columns the estimator was fitted with.
+    Raises SampleRefused when the sample does not have the columns the estimator was fitted with.
     """
     rows = _as_pandas(rows)
     if scipy.sparse.issparse(rows):
@@ -55,7 +59,7 @@ def note_examples(columns: list[Column], rows: Any) -> None:
     if array.ndim == 1 and len(columns) == 1:
         array = array.reshape(-1, 1)
     if array.ndim != 2 or array.shape[1] != len(columns):
-        raise LoadRefused(f"the sample has the shape {array.shape}, the estimator takes {len(columns)} features")
+        raise SampleRefused(f"the sample has the shape {array.shape}, the estimator takes {len(columns)} features")
     for column, cells in zip(columns, array[:MAX_TYPED_ROWS].T, strict=True):
         # a bool array is one kind of number for scikit-learn; only a table knows columns of their own kind
         _note(column, cells.astype(float).tolist() if cells.dtype.kind == "b" else cells.tolist())
@@ -79,10 +83,10 @@ def _note_frame(columns: list[Column], frame: pd.DataFrame) -> None:
     if all(name is not None for name in names):
         lacking = [name for name in names if name not in frame.columns]
         if lacking:
-            raise LoadRefused(f"the sample has no column '{lacking[0]}', which the estimator was fitted with")
+            raise SampleRefused(f"the sample has no column '{lacking[0]}', which the estimator was fitted with")
         frame = frame[names]
     if frame.shape[1] != len(columns):
-        raise LoadRefused(f"the sample has {frame.shape[1]} columns, the estimator takes {len(columns)}")
+        raise SampleRefused(f"the sample has {frame.shape[1]} columns, the estimator takes {len(columns)}")
     for index, column in enumerate(columns):
         _note(column, frame.iloc[:MAX_TYPED_ROWS, index].tolist())
 

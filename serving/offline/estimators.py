@@ -15,6 +15,7 @@ from serving.domain.errors import HostDied, InvalidInput, ModelFailed, PublishRe
 from serving.domain.manifest import Golden
 from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Method
+from serving.domain.text import one_line
 from serving.domain.version import Format
 from serving.offline.evaluating import NoHost, workshop
 from serving.offline.gated import publish_gated, publish_unchecked, refuse_early, refuse_unsigned, with_hint
@@ -32,6 +33,8 @@ _KEYWORDS = {
     "version": "version=",
     "store": "store=",
     "golden": "golden=",
+    "X": "X=",
+    "metrics": "metrics=",
     "breaking": "breaking=True",
     "sign": 'sign="KEYFILE"',
     "check": "check=False",
@@ -47,7 +50,7 @@ def publish(
     estimator: Any,
     model: str,
     *,
-    version: str | None = None,
+    version: str | int | None = None,
     store: Path | str | None = None,
     golden: Any = None,
     X: Any = None,
@@ -81,12 +84,13 @@ def publish(
     try:
         if check:
             refuse_unsigned(settings, key)
-        refuse_early(settings, model, version)
+        name = None if version is None else str(version)
+        refuse_early(settings, _require_text(model), name)
         publication, own_modules = _prepare(estimator, model, X, golden)
         publication = replace(
             publication,
-            version=version,
-            metrics={name: plain_value(value) for name, value in (metrics or {}).items()},
+            version=name,
+            metrics=_plain_metrics(metrics),
             breaking=breaking,
             sign=None if key is None else key.sign,
         )
@@ -101,11 +105,15 @@ def publish(
 def _prepare(estimator: Any, model: str, X: Any, golden: Any) -> tuple[Publication, list[str]]:
     """Return what can be said of an estimator, and the modules of the user's own that its file will name."""
     from serving.host.describe import examine  # noqa: PLC0415  (scikit-learn: not for those who only check a file)
+    from serving.host.examples import SampleRefused  # noqa: PLC0415
     from serving.host.loading import library_versions  # noqa: PLC0415
     from serving.host.pickled_names import check_names  # noqa: PLC0415
 
     with _warning_filters_lock, warnings.catch_warnings(action="ignore"):
-        described = examine(estimator, X=X)
+        try:
+            described = examine(estimator, X=X)
+        except SampleRefused as error:
+            raise PublishRefused(str(error), "X") from None
         examples = None if golden is None else _golden(described, golden)
         own_modules = check_names(estimator)
     publication = Publication(
@@ -170,8 +178,25 @@ def _dump(estimator: Any, file: BinaryIO) -> None:
     dump(estimator, file)
 
 
+def _require_text(model: Any) -> str:
+    if not isinstance(model, str):
+        raise PublishRefused(f"the name of a model is a text, not {one_line(repr(model), 50)}", "model")
+    return model
+
+
+def _plain_metrics(metrics: Any) -> dict[str, Any]:
+    if metrics is None:
+        return {}
+    if not isinstance(metrics, Mapping):
+        raise PublishRefused('metrics are values by name, such as {"accuracy": 0.97}', "metrics")
+    return {name: plain_value(value) for name, value in metrics.items()}
+
+
 def _golden(model: LoadedModel, rows: Any) -> Golden:
     """Return rows with the model's own answers, by its default method and as probabilities."""
+    if isinstance(rows, (str, bytes, Path, Mapping)):
+        what = "a dict is one row: put it into a list" if isinstance(rows, Mapping) else f"not {str(rows)!r}"
+        raise PublishRefused(f"golden examples are rows, in a table, an array or a list; {what}", "golden")
     signature = model.signature
     methods: list[Method] = [signature.default_method]
     if "predict_proba" in signature.methods and "predict_proba" not in methods:
@@ -181,6 +206,6 @@ def _golden(model: LoadedModel, rows: Any) -> Golden:
         batch = rows_to_batch(signature, instances)
         first, second = ({method: model.answer(method, batch).by_row() for method in methods} for _ in range(2))
     except (InvalidInput, ModelFailed) as error:
-        raise PublishRefused(f"the golden rows cannot be answered: {error}", "golden") from None
+        raise PublishRefused(one_line(f"the golden rows cannot be answered: {error}"), "golden") from None
     # a model that answers the same rows in two ways cannot be held to either
     return Golden(instances=instances, expected=first, deterministic=repr(first) == repr(second))

@@ -31,7 +31,6 @@ _UNNAMED = "next"
 _HINTS = {
     "breaking": "{} does that",
     "golden": "the rows and answers are those of {}",
-    "check": "{} publishes it without asking the gates, and the server's decide",
 }
 
 
@@ -74,8 +73,7 @@ def refuse_early(settings: Settings, model: str, version: str | None) -> None:
     """Say before an evaluation what publishing would say after it; raises PublishRefused."""
     root = settings.store.path
     try:
-        if root.is_dir():
-            check_model(str(root), model)
+        check_model(str(root), model)
         directory = root / model
         if version is not None:
             check_version(model, version, existing_names(str(directory)) if directory.is_dir() else [])
@@ -100,7 +98,7 @@ def with_hint(error: PublishRefused, spelling: Mapping[str, str]) -> str:
     argument = spelling.get(error.argument or "")
     if argument is None:
         return str(error)
-    hint = _HINTS.get(error.argument or "")
+    hint = _HINTS.get(error.argument or "") if error.report is not None else None
     return f"{error} ({argument})" if hint is None else f"{error}; {hint.format(argument)}"
 
 

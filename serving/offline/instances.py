@@ -29,9 +29,11 @@ def to_instances(rows: Any, signature: Signature) -> list[Any]:
 
 
 def plain_value(value: Any) -> Any:
-    """Return one cell as JSON holds it: NumPy's scalars as Python's, NaN as None."""
-    if hasattr(value, "item"):
-        value = value.item()
+    """Return one cell as JSON holds it: NumPy's scalars and arrays as Python's, NaN as None, dates in ISO 8601."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
     return None if isinstance(value, float) and value != value else value  # noqa: PLR0124  (only NaN differs from itself)
 
 

@@ -26,11 +26,11 @@ def existing_names(directory: str) -> list[tuple[str, str]]:
 
 
 def check_model(root: str, model: str) -> None:
-    """Raise PublishRefused unless `model` is a good name that nothing else in the store at `root` goes by."""
+    """Raise PublishRefused unless `model` is a good name that nothing else in the store at `root` goes by, if any."""
     problem = why_not_a_name(model)
     if problem is not None:
         raise PublishRefused(f"this cannot be the name of a model: {problem}", "model")
-    for name, other in existing_names(root):
+    for name, other in existing_names(root) if os.path.isdir(root) else ():
         if other.lower() != model.lower():
             continue
         if name != other:

@@ -206,7 +206,7 @@ def manifest_document(publication: Publication, version: str, files: Sequence[Ma
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise PublishRefused(f"{MANIFEST_NAME} cannot hold {where}: {first['msg']}") from None
+        raise PublishRefused(f"{MANIFEST_NAME} cannot hold {where}: {first['msg']}", str(first["loc"][0])) from None
     raw = _document(MANIFEST_NAME, manifest.model_dump(mode="json"), indent=2)
     parse_manifest(raw)  # what cannot be read back must not be published
     return raw
@@ -227,7 +227,8 @@ def _document(name: str, content: dict[str, Any], indent: int | None) -> bytes:
     try:
         return f"{json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False)}\n".encode()
     except (TypeError, ValueError) as error:
-        raise PublishRefused(f"{name} cannot be written as JSON: {error}") from None
+        argument = "golden" if name == GOLDEN_NAME else "metrics"
+        raise PublishRefused(f"{name} cannot be written as JSON: {error}", argument) from None
 
 
 def _remove_abandoned(directory: Path, now: datetime) -> None:

@@ -112,11 +112,11 @@ def test_an_estimator_becomes_the_next_version(iris: Any, store: Path) -> None:
 
 
 def test_the_manifest_says_what_the_model_is(iris: Any, store: Path) -> None:
-    metrics = {"accuracy": np.float64(0.5), "rows": np.int64(3), "note": "fine"}
+    metrics = {"accuracy": np.float64(0.5), "rows": np.int64(3), "note": "fine", "confusion": np.eye(2, dtype=int)}
     published = publish(iris, "iris", version="2026-11", store=str(store), metrics=metrics, breaking=True)
     manifest = parse_manifest((published.path / "manifest.json").read_bytes())
     assert (manifest.model, manifest.version, manifest.breaking) == ("iris", "2026-11", True)
-    assert manifest.metrics == {"accuracy": 0.5, "rows": 3, "note": "fine"}
+    assert manifest.metrics == {"accuracy": 0.5, "rows": 3, "note": "fine", "confusion": [[1, 0], [0, 1]]}
     assert manifest.signature is not None
     assert manifest.signature.classes == ((0, 1, 2),)
     assert {"python", "scikit-learn", "numpy"} <= manifest.libraries.keys()
@@ -218,6 +218,7 @@ TEXTS = signature("text", container=Container.TEXTS)
         (pyarrow.table({"b": [1, None], "a": ["x", "y"]}), TABLE, [{"b": 1, "a": "x"}, {"b": None, "a": "y"}]),
         (pyarrow.table({"p": [1], "q": [2.0]}), ARRAY, [[1, 2.0]]),
         (["one", "two"], TEXTS, ["one", "two"]),
+        (pd.DataFrame({"a": [pd.Timestamp("2026-11-20")], "b": [1]}), TABLE, [{"a": "2026-11-20T00:00:00", "b": 1}]),
         (pd.Series(["one", "two"]), TEXTS, ["one", "two"]),
         (np.array(["one"]), TEXTS, ["one"]),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import signal
 import subprocess
@@ -29,7 +30,6 @@ import serving
 from serving.domain.errors import PublishRefused
 from serving.domain.manifest import parse_manifest
 from serving.domain.version import digest_of
-from serving.host.model import LoadRefused
 from serving.host.zygote import Zygote
 from serving.offline import check, evaluating, publish
 from serving.offline.keys import create_key
@@ -152,7 +152,7 @@ def test_the_settings_of_the_working_directory_hold_and_the_store_goes_over_them
 ) -> None:
     monkeypatch.setenv("SERVING_STORE__PATH", "elsewhere")
     assert publish(iris, "iris", check=False).path == store.parent / "elsewhere" / "iris" / "1"
-    assert publish(iris, "iris", check=False, store="store").path == store / "iris" / "1"
+    assert publish(iris, "iris", check=False, store="store", version=4).path == store / "iris" / "4"
     monkeypatch.setenv("SERVING_SECURITY__TRUST", "signed")
     with pytest.raises(PublishRefused, match=r'sign it \(sign="KEYFILE"\)$'):
         publish(iris, "iris", store=store)
@@ -169,7 +169,17 @@ def test_refusals_name_the_keyword_that_would_change_them(iris: Any, store: Path
         ({"model": "iris", "version": "01"}, r"\(version=\)"),
         ({"model": "IRIS"}, r"\(model=\)"),
         ({"model": "iris", "store": store / "no" / "such"}, r"there is no directory '.*/store/no' \(store=\)"),
-        ({"model": "iris", "golden": [[1, 2]]}, "the rows and answers are those of golden="),
+        ({"model": "iris", "golden": [[1, 2]]}, r"row 0 has 2 values, .*\(golden=\)"),
+        ({"model": "iris", "golden": "golden.json"}, r"golden examples are rows, .*; not 'golden.json' \(golden=\)"),
+        ({"model": "iris", "golden": {"x0": 1.0}}, r"a dict is one row: put it into a list \(golden=\)"),
+        ({"model": "iris", "X": ROWS[:, :2]}, r"the sample has the shape .* \(X=\)"),
+        ({"model": "iris", "metrics": 0.9}, r"metrics are values by name, .* \(metrics=\)"),
+        (
+            {"model": "iris", "metrics": {"all": [math.nan]}},
+            r"manifest.json cannot be written as JSON: .* \(metrics=\)",
+        ),
+        ({"model": None}, r"the name of a model is a text, not None \(model=\)"),
+        ({"model": "my model", "store": store / "new"}, r"'my model' is not a name: .* \(model=\)"),
     ):
         with pytest.raises(PublishRefused, match=f"{ending}$"):
             publish(iris, **{"store": store, "check": False, **arguments})  # type: ignore[arg-type]
@@ -320,7 +330,7 @@ def test_a_declared_signature_that_contradicts_the_estimator_is_refused_and_both
 def test_a_sample_with_other_columns_is_refused_before_anything_is_written(store: Path) -> None:
     frame = pd.DataFrame(ROWS, columns=list("abcd"))
     model = LogisticRegression(max_iter=500).fit(frame, SPECIES)
-    with pytest.raises(LoadRefused, match=r"^the sample has no column 'd', which the estimator was fitted with"):
+    with pytest.raises(PublishRefused, match=r"^the sample has no column 'd', .* was fitted with \(X=\)$"):
         publish(model, "m", store=store, X=frame[["a", "b", "c"]])
     assert files_in(store.parent) == []
 
