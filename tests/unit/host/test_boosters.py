@@ -1,10 +1,11 @@
-"""XGBoost and LightGBM: their estimators and their own files answer as the libraries do, in one thread."""
+"""XGBoost and LightGBM: estimators answer as estimators, boosters as ``Booster.predict``, in one thread."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from serving.domain.signature import Container, Dtype, Kind
 from serving.domain.version import Format
 from serving.host import boosters
 from serving.host.loading import library_versions, load
-from serving.host.model import LoadRefused
+from serving.host.model import LoadedModel, LoadRefused
+from tests.unit.host import booster_cases
 from tests.unit.host.candidates import MakeCandidate
 from tests.unit.host.gates.conftest import candidate  # noqa: F401  (a fixture)
 
@@ -38,7 +40,7 @@ NUMBERS = np.nan_to_num(ROWS[:, 0] * 2 + ROWS[:, 1])
 QUERIES = np.arange(120) // 10
 
 FEW = {"n_estimators": 4, "max_depth": 3}
-QUIET = {**FEW, "verbose": -1, "min_child_samples": 5}
+QUIET = {**FEW, "verbose": -1, "min_child_samples": 5, "n_jobs": 1}
 
 FITTED: dict[str, Any] = {
     "xgboost two classes": lambda X: xgboost.XGBClassifier(**FEW).fit(X, TWO),
@@ -66,18 +68,37 @@ FITTED: dict[str, Any] = {
 }
 
 
+# where estimators and boosters of one model answer otherwise, or forms of it might
+COMPARED = [
+    "XGBClassifier stopped",
+    "XGBClassifier multi:softmax",
+    "XGBRegressor missing -999",
+    "xgboost quantiles [0.1, 0.5, 0.9]",
+    "xgboost outputs at once",
+    "xgboost gblinear two classes",
+    "xgboost slice",
+    "xgboost binary:hinge",
+    "lightgbm binary stopped",
+    "LGBMClassifier three stopped",
+    "LGBMClassifier multiclass words",
+    "lightgbm rf three",
+    "lightgbm dart",
+    "lightgbm cross_entropy_lambda",
+    "LGBMRegressor linear",
+    "LGBMRegressor own objective",
+]
+
+
 def save(estimator: Any, path: Path, suffix: str) -> Format:
+    """Save as users do: an estimator of XGBoost's with what says that it is one."""
     if suffix == ".joblib":
         joblib.dump(estimator, path)
         return Format.JOBLIB
     if boosters.library_of(estimator) == "lightgbm":
         estimator.booster_.save_model(path)
         return Format.LIGHTGBM
-    raw = estimator.get_booster().save_raw(suffix.removeprefix("."))
-    if suffix == ".ubj":
-        estimator.save_model(path.with_suffix(".ubj"))  # as users do: with what scikit-learn's estimator adds
-        raw = path.with_suffix(".ubj").read_bytes()
-    path.write_bytes(raw)
+    estimator.save_model(path.with_suffix(suffix))
+    path.write_bytes(path.with_suffix(suffix).read_bytes())
     return Format.XGBOOST
 
 
@@ -97,6 +118,9 @@ def test_every_kind_answers_as_its_library_does(tmp_path: Path, name: str, suffi
         assert [feature.name for feature in signature.features] == list(TABLE)
     assert {feature.dtype for feature in signature.features} == {Dtype.NUMBER}
     assert all(feature.nullable for feature in signature.features)
+    if name.startswith("lightgbm") and suffix != ".joblib":
+        assert_answers_as_a_booster(model, estimator.booster_.predict(data))
+        return
     if hasattr(estimator, "classes_"):
         assert signature.kind is Kind.CLASSIFIER
         assert signature.classes == (tuple(estimator.classes_.tolist()),)
@@ -104,6 +128,16 @@ def test_every_kind_answers_as_its_library_does(tmp_path: Path, name: str, suffi
         answers = np.asarray(model.answer(method, Batch(120, ROWS)).by_row())
         np.testing.assert_array_equal(answers, getattr(estimator, method)(data))
     assert ("predict_proba" in signature.methods) == hasattr(estimator, "predict_proba")
+
+
+def assert_answers_as_a_booster(model: LoadedModel, predicted: Any) -> None:
+    """``predict`` gives what the booster gives; a share for each class, where it gives shares, is the same number."""
+    given = np.asarray(model.answer("predict", Batch(120, ROWS)).tensors[0])
+    np.testing.assert_array_equal(given, predicted)
+    assert (model.signature.kind is Kind.CLASSIFIER, model.signature.classes) == (False, None)
+    if "predict_proba" in model.signature.methods:
+        shares = np.asarray(model.answer("predict_proba", Batch(120, ROWS)).tensors[0])
+        np.testing.assert_array_equal(shares if predicted.ndim == 2 else shares[:, 1], predicted)
 
 
 def test_labels_that_are_words_are_answered_as_words(tmp_path: Path) -> None:
@@ -114,7 +148,9 @@ def test_labels_that_are_words_are_answered_as_words(tmp_path: Path) -> None:
     assert set(model.answer("predict", Batch(120, ROWS)).by_row()) == {"no", "yes"}
 
 
-@pytest.mark.parametrize("last", [xgboost.XGBClassifier(n_jobs=3, **FEW), lightgbm.LGBMClassifier(n_jobs=3, **QUIET)])
+@pytest.mark.parametrize(
+    "last", [xgboost.XGBClassifier(n_jobs=3, **FEW), lightgbm.LGBMClassifier(**{**QUIET, "n_jobs": 3})]
+)
 def test_a_pipeline_that_ends_in_one_is_scikit_learns(tmp_path: Path, last: Any) -> None:
     table = TABLE.assign(city=np.array(["Lima", "Oslo", "Rome"])[THREE])
     columns = [("city", OneHotEncoder(sparse_output=False), ["city"]), ("rest", StandardScaler(), list(TABLE))]
@@ -141,15 +177,25 @@ def test_labels_only_objectives_give_probabilities_too(tmp_path: Path) -> None:
     assert (shares.argmax(axis=1) == booster.predict(data)).all()
 
 
-def test_bare_boosters_in_a_joblib_file_are_put_into_estimators(tmp_path: Path) -> None:
-    first = xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(ROWS, TWO), 4)
-    second = lightgbm.train({"objective": "binary", "verbose": -1}, lightgbm.Dataset(ROWS, TWO), 4)
-    for booster, shares in ((first, first.predict(xgboost.DMatrix(ROWS))), (second, second.predict(ROWS))):
-        joblib.dump(booster, tmp_path / "blob")
-        model = load(str(tmp_path / "blob"), Format.JOBLIB)
-        assert model.signature.classes == ((0, 1),)
-        answers = np.asarray(model.answer("predict_proba", Batch(120, ROWS)).by_row())
-        np.testing.assert_array_equal(answers[:, 1], shares)
+@pytest.mark.parametrize("suffix", [".joblib", ".ubj", ".json"])
+@pytest.mark.parametrize("name", ["xgboost stopped", "xgboost stopped dart", "xgboost multi:softprob stopped"])
+def test_a_booster_of_xgboost_answers_with_all_its_rounds(tmp_path: Path, name: str, suffix: str) -> None:
+    booster = booster_cases.cases()[name]()
+    assert booster.best_iteration < booster.num_boosted_rounds() - 1
+    for form in booster_cases.forms(name, booster, tmp_path):
+        if form.path.suffix == suffix:
+            outcome = booster_cases.compare(form)
+            assert (outcome.differences, outcome.compared > 500) == ((), True)
+
+
+@pytest.mark.filterwarnings("ignore:The argument 'eval_set' is deprecated")
+@pytest.mark.parametrize("name", COMPARED)
+def test_every_form_of_a_model_answers_as_its_library_reads_it(tmp_path: Path, name: str) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        fitted = booster_cases.cases()[name]()
+    for form in booster_cases.forms(name, fitted, tmp_path):
+        outcome = booster_cases.compare(form)
+        assert (outcome.differences, outcome.compared > 500) == ((), True)
 
 
 # --- one thread, no files ---------------------------------------------------------------------------------------------
@@ -167,7 +213,7 @@ def test_xgboost_computes_in_one_thread(tmp_path: Path, parameter: str) -> None:
 
 @pytest.mark.parametrize("parameter", ["n_jobs", "nthread", "num_threads"])
 def test_lightgbm_computes_in_one_thread(tmp_path: Path, parameter: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    joblib.dump(lightgbm.LGBMClassifier(**QUIET, **{parameter: 3}).fit(ROWS, TWO), tmp_path / "blob")
+    joblib.dump(lightgbm.LGBMClassifier(**{**QUIET, parameter: 3}).fit(ROWS, TWO), tmp_path / "blob")
     model: Any = load(str(tmp_path / "blob"), Format.JOBLIB)
     asked: list[Any] = []
     predict = lightgbm.Booster.predict

@@ -29,6 +29,7 @@ _CATEGORICAL, _DEFAULT_LEFT, _ZERO, _NAN = 1, 2, 4, 8
 _ZERO_THRESHOLD = float(np.float32(1e-35))
 _IDENTITY = {"regression", "regression_l1", "huber", "fair", "quantile", "mape", "lambdarank", "rank_xendcg"}
 _LOGARITHMIC = {"poisson", "gamma", "tweedie"}
+_CLASSES = {"binary", "multiclass", "multiclassova"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,29 @@ def classifier(part: Any, rows: Rows, method: str) -> Any:
         return shares if method == "predict_proba" else by_largest(drawing, part.classes_, shares)
     if saved.objective[0] != "binary" or saved.outputs != 1:
         return _unknown(saved)
-    second = logistic(drawing, drawing.op("Mul", raw, drawing.constant(saved.sigmoid)) if saved.sigmoid != 1 else raw)
+    second = _second(saved, drawing, raw)
     if method == "predict_proba":
         return with_complement(drawing, second)
     is_second = drawing.op("Greater", second, drawing.op("Sub", drawing.constant(1.0), second))
     return by_truth(drawing, part.classes_, flat(drawing, is_second))
+
+
+@converts("LightgbmBooster")
+def booster(part: Any, rows: Rows, method: str) -> Any:
+    """Draw what ``Booster.predict`` gives: shares of classes where an estimator gives labels."""
+    saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
+    if method == "decision_function" or saved.objective[0] not in _CLASSES:
+        return (classifier if method == "decision_function" else regressor)(part, rows, method)
+    raw = _averaged(saved, rows.drawing, _raw(saved, rows))
+    if saved.objective[0] != "binary":
+        return _shares(saved, rows.drawing, raw)
+    second = _second(saved, rows.drawing, raw)
+    return with_complement(rows.drawing, second) if method == "predict_proba" else flat(rows.drawing, second)
+
+
+def _second(saved: _Saved, drawing: Drawing, raw: str) -> str:
+    """Draw the share of the second of two classes."""
+    return logistic(drawing, drawing.op("Mul", raw, drawing.constant(saved.sigmoid)) if saved.sigmoid != 1 else raw)
 
 
 def _shares(saved: _Saved, drawing: Drawing, raw: str) -> str:

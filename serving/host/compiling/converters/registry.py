@@ -20,7 +20,8 @@ Transform = Callable[[Any, Rows], Any]
 
 CONVERTERS: dict[str, Converter] = {}
 TRANSFORMS: dict[str, Transform] = {}
-_PACKAGES = ("sklearn.", "xgboost.", "lightgbm.", "skl2onnx.")
+_BOOSTERS = ("xgboost.", "lightgbm.", "serving.host.boosters.")
+_PACKAGES = ("sklearn.", "skl2onnx.", *_BOOSTERS)
 
 
 def converts(*names: str) -> Callable[[Converter], Converter]:
@@ -54,7 +55,7 @@ def _answers(part: Any, rows: Rows, method: str) -> tuple[str, ...]:
         return (transformed(part, rows).matrix(),)
     _require_known(part)
     converter = CONVERTERS.get(type(part).__name__)
-    if converter is None and type(part).__module__.startswith(("xgboost.", "lightgbm.")):
+    if converter is None and type(part).__module__.startswith(_BOOSTERS):
         raise NotCompilable(f"{type(part).__name__} has no compiled form")
     found = NotImplemented if converter is None else converter(part, rows, method)
     if found is NotImplemented and method == "predict_log_proba":

@@ -70,6 +70,18 @@ def classifier(part: Any, rows: Rows, method: str) -> Any:
     return drawing.op("Cast", is_second, to=TensorProto.INT64)
 
 
+@converts("XgboostBooster")
+def booster(part: Any, rows: Rows, method: str) -> Any:
+    """Draw what ``Booster.predict`` gives: shares of classes where an estimator gives labels."""
+    saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
+    if method == "predict" and saved.objective == "multi:softprob":
+        return classifier(part, rows, "predict_proba")
+    if method == "predict" and saved.objective in _LOGISTIC and saved.outputs == 1:
+        return flat(rows.drawing, _logistic(rows.drawing, _raw(saved, rows)))
+    is_label = saved.objective == "multi:softmax"
+    return classifier(part, rows, method) if is_label or method != "predict" else regressor(part, rows, method)
+
+
 def _unknown(objective: str) -> Any:
     raise NotCompilable(f"XGBoost's objective {objective} has no compiled form")
 
@@ -109,7 +121,8 @@ def _read(part: Any) -> _Saved:
     objective = str(learner["objective"]["name"])
     outputs = max(int(parameters["num_class"]), 1)
     groups = gbtree["model"]["tree_info"]
-    first, last = part._get_iteration_range(None)
+    is_bare = not hasattr(part, "_get_iteration_range")
+    first, last = (0, 0) if is_bare else part._get_iteration_range(None)  # a booster uses all rounds
     trees = gbtree["model"]["trees"]
     bounds = gbtree["model"]["iteration_indptr"]
     chosen = slice(bounds[first], bounds[last] if last else len(trees))

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from sklearn.datasets import make_classification
 
 from serving.domain.batch import Batch
+from serving.host.boosters import as_estimator
 from serving.host.compiling.convert import NotCompilable, convert
 from serving.host.describe import examine
+from tests.unit.host import booster_cases
 from tests.unit.host.compiling.test_convert import run
 from tests.unit.host.compiling.test_trees import edges
 
@@ -97,6 +99,22 @@ def test_lightgbm_takes_null_for_zero_where_it_saw_none_and_tiny_numbers_too() -
         )
         mixed = np.where(RANDOM.random((2000, 6)) < 0.5, odd[RANDOM.integers(0, len(odd), 2000)], 1.0)
         assert_alike(estimator, centered, odd, mixed, NULLS, tolerance=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "xgboost stopped", "xgboost multi:softprob stopped", "xgboost multi:softmax", "xgboost reg:tweedie",
+        "lightgbm binary stopped", "lightgbm multiclassova", "lightgbm rf two classes", "lightgbm poisson",
+    ],
+)  # fmt: skip
+def test_bare_boosters_agree_as_they_answer_themselves(name: str) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        booster = as_estimator(booster_cases.cases()[name]())
+        rows = booster_cases.queries()
+        rows = np.where(np.abs(rows) < 1e20, rows, 1.5)
+        model = examine(booster)
+        assert_alike(booster, rows, booster_cases.beside_splits(model, rows), tolerance=1e-6)
 
 
 def test_lightgbm_categories_go_the_same_way() -> None:

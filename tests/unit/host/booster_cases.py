@@ -1,0 +1,555 @@
+"""XGBoost and LightGBM in every objective and option, in every form they are saved in, with what the library answers.
+
+`cases` fits the models, `forms` saves each in all forms, `differences` compares a form with its library. A few of them
+run in the tests; all of them with ``python -m tests.unit.host.booster_cases``.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import lightgbm
+import numpy as np
+import pandas as pd
+import xgboost
+from numpy.typing import NDArray
+
+from serving.domain.batch import Batch
+from serving.domain.compiled import Guard
+from serving.domain.errors import InvalidInput, ServingError
+from serving.domain.guard import GuardCheck
+from serving.domain.signature import Container
+from serving.domain.version import Format
+from serving.graph import GraphSession
+from serving.host.compiling.convert import NotCompilable, convert
+from serving.host.compiling.prove import prove
+from serving.host.compiling.thresholds import thresholds_of
+from serving.host.estimator import EstimatorModel
+from serving.host.loading import Trust, load
+
+TOLERANCE = 1e-5  # engine.compile_tolerance
+RANDOM = np.random.default_rng(0)
+ROWS = RANDOM.normal(size=(300, 4))
+ROWS[::7, 1] = np.nan
+ROWS[:, 2] = RANDOM.integers(0, 6, 300)
+NUMBERS = np.nan_to_num(ROWS[:, 0] * 2 + ROWS[:, 1]) + RANDOM.normal(size=300) / 5
+POSITIVE = np.exp(NUMBERS / 3)
+TWO = (NUMBERS > 0).astype(int)
+THREE = np.digitize(NUMBERS, [-1, 1])
+SEVERAL = np.column_stack([NUMBERS, -NUMBERS, NUMBERS**2])
+NAMES = ["age, years", "price per m2", "k\u00f6ln", "x<y"]
+PLAIN_NAMES = ["age years", "price/m2", "k\u00f6ln", "naive_bayes"]
+GROUPS = np.arange(300) // 10
+
+Fit = Callable[[], Any]
+Answer = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One saved model: where it is, how it is read, and what its library gives for rows by each method."""
+
+    name: str
+    path: Path
+    format: Format
+    answers: dict[str, Answer]
+
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+
+def _xgboost(y: Any, rounds: int = 6, rows: Any = ROWS, label: dict[str, Any] | None = None, **params: Any) -> Fit:
+    def fit() -> Any:
+        data = xgboost.DMatrix(rows, y, **(label or {}), feature_types=params.pop("feature_types", None))
+        for name in ("label_lower_bound", "label_upper_bound"):
+            if name in params:
+                data.set_info(**{name: params.pop(name)})
+        return xgboost.train({"max_depth": 3, "nthread": 1, **params}, data, rounds)
+
+    return fit
+
+
+def _xgboost_stopped(objective: str, y: Any, **options: Any) -> Fit:
+    def fit() -> Any:
+        parts = [xgboost.DMatrix(ROWS[half], y[half]) for half in (slice(200), slice(200, 300))]
+        params = {"objective": objective, "eta": 0.9, "nthread": 1, **options}
+        booster = xgboost.train(
+            params, parts[0], 60, evals=[(parts[1], "v")], early_stopping_rounds=2, verbose_eval=False
+        )
+        assert booster.best_iteration < booster.num_boosted_rounds() - 1
+        return booster
+
+    return fit
+
+
+def _xgboost_saved_best() -> Any:
+    parts = [xgboost.DMatrix(ROWS[half], TWO[half]) for half in (slice(200), slice(200, 300))]
+    callback = xgboost.callback.EarlyStopping(2, save_best=True)
+    params = {"objective": "binary:logistic", "eta": 0.9}
+    return xgboost.train(params, parts[0], 60, evals=[(parts[1], "v")], callbacks=[callback], verbose_eval=False)
+
+
+def _xgb(name: str, y: Any, X: Any = ROWS, fit: dict[str, Any] | None = None, **params: Any) -> Fit:
+    params = {"n_estimators": 6, "max_depth": 3, "n_jobs": 1, **params}
+    if params.get("early_stopping_rounds"):
+        half = slice(200, 300)
+        more = {"eval_set": [(X[half], y[half])], "verbose": False}
+        return lambda: getattr(xgboost, name)(**params).fit(X[:200], y[:200], **more)
+    return lambda: getattr(xgboost, name)(**params).fit(X, y, **(fit or {}))
+
+
+def _custom(y: Any, predicted: Any) -> tuple[Any, Any]:
+    """Give the gradient of a squared error: an objective of the user's own."""
+    y = y if isinstance(y, np.ndarray) else y.get_label()
+    return 2 * (predicted - y), np.full(len(y), 2.0)
+
+
+def _xgboost_custom() -> Any:
+    return xgboost.train(
+        {"max_depth": 3}, xgboost.DMatrix(ROWS, NUMBERS), 5, obj=lambda predicted, data: _custom(data, predicted)
+    )
+
+
+def _lgb(name: str, y: Any, X: Any = ROWS, fit: dict[str, Any] | None = None, **params: Any) -> Fit:
+    params = {"n_estimators": 6, "num_leaves": 7, "min_child_samples": 5, "verbose": -1, "n_jobs": 1, **params}
+    return lambda: getattr(lightgbm, name)(**params).fit(X, y, **(fit or {}))
+
+
+def _lightgbm(y: Any, rounds: int = 6, rows: Any = ROWS, **params: Any) -> Fit:
+    params = {"num_leaves": 7, "min_data_in_leaf": 5, "verbose": -1, "num_threads": 1, **params}
+    return lambda: lightgbm.train(params, lightgbm.Dataset(rows, y), rounds)
+
+
+def _lightgbm_stopped(objective: str, y: Any, **params: Any) -> Fit:
+    def fit() -> Any:
+        parts = [lightgbm.Dataset(ROWS[half], y[half]) for half in (slice(200), slice(200, 300))]
+        stop = lightgbm.early_stopping(2, verbose=False)
+        params_ = {"objective": objective, "learning_rate": 0.9, "verbose": -1, "min_data_in_leaf": 5, **params}
+        booster = lightgbm.train(params_, parts[0], 60, valid_sets=[parts[1]], callbacks=[stop])
+        assert booster.best_iteration > 0
+        return booster
+
+    return fit
+
+
+def _lgb_stopped(name: str, y: Any) -> Fit:
+    more = {"eval_X": ROWS[200:], "eval_y": y[200:], "callbacks": [lightgbm.early_stopping(2, verbose=False)]}
+    return lambda: getattr(lightgbm, name)(n_estimators=60, learning_rate=0.9, verbose=-1).fit(
+        ROWS[:200], y[:200], **more
+    )
+
+
+def _linear_rows() -> NDArray[np.float64]:
+    return np.nan_to_num(ROWS)
+
+
+def _named(names: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame(ROWS, columns=names)
+
+
+def cases() -> dict[str, Fit]:
+    """Return every model by its name, to be fitted when it is asked for."""
+    words = np.array(["no", "yes"])[TWO]
+    grades = np.array(["good", "bad", "ugly"])[THREE]
+    rank = {"qid": GROUPS}
+    groups = {"group": [10] * 30}
+    stop = {"n_estimators": 60, "learning_rate": 0.9, "early_stopping_rounds": 2}
+    three, low, high = {"num_class": 3}, POSITIVE, np.where(TWO, POSITIVE, np.inf)
+    found: dict[str, Fit] = {}
+    for objective, y in {
+        "reg:squarederror": NUMBERS, "reg:squaredlogerror": POSITIVE, "reg:absoluteerror": NUMBERS,
+        "reg:pseudohubererror": NUMBERS, "reg:logistic": TWO, "binary:logistic": TWO, "binary:logitraw": TWO,
+        "binary:hinge": TWO, "count:poisson": THREE, "reg:gamma": POSITIVE, "reg:tweedie": POSITIVE,
+        "survival:cox": POSITIVE,
+    }.items():  # fmt: skip
+        found[f"xgboost {objective}"] = _xgboost(y, objective=objective)
+        if objective.startswith(("reg:", "count:", "survival:")):
+            found[f"XGBRegressor {objective}"] = _xgb("XGBRegressor", y, objective=objective)
+        else:
+            found[f"XGBClassifier {objective}"] = _xgb("XGBClassifier", y, objective=objective)
+    for distribution in ("normal", "logistic", "extreme"):
+        found[f"xgboost survival:aft {distribution}"] = _xgboost(
+            None, objective="survival:aft", aft_loss_distribution=distribution,
+            label_lower_bound=low, label_upper_bound=high,
+        )  # fmt: skip
+    for alphas in (0.3, [0.1, 0.5, 0.9]):
+        found[f"xgboost quantiles {alphas}"] = _xgboost(NUMBERS, objective="reg:quantileerror", quantile_alpha=alphas)
+        found[f"XGBRegressor quantiles {alphas}"] = _xgb(
+            "XGBRegressor", NUMBERS, objective="reg:quantileerror", quantile_alpha=alphas
+        )
+        found[f"xgboost expectiles {alphas}"] = _xgboost(
+            NUMBERS, objective="reg:expectileerror", expectile_alpha=alphas
+        )
+    for objective in ("multi:softprob", "multi:softmax"):
+        found[f"xgboost {objective}"] = _xgboost(THREE, objective=objective, **three)
+        found[f"xgboost {objective} stopped"] = _xgboost_stopped(objective, THREE, **three)
+        found[f"XGBClassifier {objective}"] = _xgb("XGBClassifier", THREE, objective=objective)
+    for objective in ("rank:ndcg", "rank:map", "rank:pairwise"):
+        found[f"XGBRanker {objective}"] = _xgb("XGBRanker", TWO, fit=rank, objective=objective)
+    for booster, options in {
+        "dart": {"booster": "dart", "rate_drop": 0.4, "one_drop": 1},
+        "gblinear": {"booster": "gblinear"},
+        "parallel": {"num_parallel_tree": 3, "subsample": 0.5},
+        "lossguide": {"grow_policy": "lossguide", "max_leaves": 9, "tree_method": "hist"},
+        "exact": {"tree_method": "exact"},
+        "base_score": {"base_score": 0.3},
+        "no depth": {"max_depth": 0, "grow_policy": "lossguide", "max_leaves": 1},
+        "deep": {"max_depth": 12, "min_child_weight": 0},
+    }.items():
+        rows = _linear_rows() if booster == "gblinear" else ROWS
+        found[f"xgboost {booster}"] = _xgboost(NUMBERS, rows=rows, **options)
+        found[f"xgboost {booster} two classes"] = _xgboost(TWO, rows=rows, objective="binary:logistic", **options)
+        found[f"XGBRegressor {booster}"] = _xgb("XGBRegressor", NUMBERS, rows, **options)
+        found[f"XGBClassifier {booster} three"] = _xgb("XGBClassifier", THREE, rows, **options)
+    found |= {
+        "XGBClassifier stopped": _xgb("XGBClassifier", TWO, **stop),
+        "XGBRegressor stopped": _xgb("XGBRegressor", NUMBERS, **stop),
+        "XGBRegressor dart stopped": _xgb(
+            "XGBRegressor", NUMBERS, **stop, booster="dart"
+        ),
+        "XGBClassifier parallel stopped": _xgb(
+            "XGBClassifier", THREE, **stop, num_parallel_tree=2
+        ),
+        "xgboost stopped": _xgboost_stopped("binary:logistic", TWO),
+        "xgboost stopped numbers": _xgboost_stopped("reg:squarederror", NUMBERS),
+        "xgboost stopped dart": _xgboost_stopped("binary:logistic", TWO, booster="dart", rate_drop=0.2),
+        "xgboost saved best": _xgboost_saved_best,
+        "xgboost slice": lambda: _xgboost(TWO, 10, objective="binary:logistic")()[2:7],
+        "xgboost slice by two": lambda: _xgboost(NUMBERS, 10)()[1:9:2],
+        "xgboost no rounds": _xgboost(NUMBERS, 0),
+        "xgboost base margin": _xgboost(TWO, objective="binary:logistic", label={"base_margin": NUMBERS}),
+        "xgboost own objective": _xgboost_custom,
+        "xgboost outputs": _xgboost(SEVERAL),
+        "xgboost outputs at once": _xgboost(SEVERAL, multi_strategy="multi_output_tree", tree_method="hist"),
+        "xgboost labels": _xgboost(SEVERAL > 0, objective="binary:logistic"),
+        "xgboost names": lambda: xgboost.train({}, xgboost.DMatrix(_named(PLAIN_NAMES), NUMBERS), 5),
+        "xgboost float32": lambda: xgboost.train({}, xgboost.DMatrix(ROWS.astype(np.float32), NUMBERS), 5),
+        "XGBRegressor outputs": _xgb("XGBRegressor", SEVERAL),
+        "XGBRegressor outputs at once": _xgb(
+            "XGBRegressor", SEVERAL, multi_strategy="multi_output_tree", tree_method="hist"
+        ),
+        "XGBClassifier labels": _xgb("XGBClassifier", (SEVERAL > 0).astype(int)),
+        "XGBClassifier two labels": _xgb("XGBClassifier", (SEVERAL[:, :2] > 0).astype(int)),
+        "XGBClassifier labels at once": _xgb(
+            "XGBClassifier", (SEVERAL > 0).astype(int), multi_strategy="multi_output_tree", tree_method="hist"
+        ),
+        "XGBRegressor missing 0": _xgb("XGBRegressor", NUMBERS, np.nan_to_num(ROWS), missing=0.0),
+        "XGBRegressor missing -999": _xgb("XGBRegressor", NUMBERS, np.nan_to_num(ROWS, nan=-999.0), missing=-999.0),
+        "XGBClassifier names": _xgb("XGBClassifier", TWO, _named(PLAIN_NAMES)),
+        "XGBClassifier weighted": _xgb("XGBClassifier", TWO, scale_pos_weight=3.0),
+        "XGBRFClassifier": _xgb("XGBRFClassifier", TWO),
+        "XGBRFClassifier three": _xgb("XGBRFClassifier", THREE),
+        "XGBRFRegressor": _xgb("XGBRFRegressor", NUMBERS),
+        "XGBRegressor monotone": _xgb("XGBRegressor", NUMBERS, monotone_constraints=(1, 0, 0, 0)),
+        "XGBRegressor constant": _xgb("XGBRegressor", np.ones(300)),
+    }  # fmt: skip
+    for objective, y in {
+        "regression": NUMBERS, "regression_l1": NUMBERS, "huber": NUMBERS, "fair": NUMBERS, "quantile": NUMBERS,
+        "mape": POSITIVE, "poisson": POSITIVE, "gamma": POSITIVE, "tweedie": POSITIVE, "cross_entropy": TWO,
+        "cross_entropy_lambda": TWO, "binary": TWO,
+    }.items():  # fmt: skip
+        found[f"lightgbm {objective}"] = _lightgbm(y, objective=objective)
+        found[f"lightgbm {objective} stopped"] = _lightgbm_stopped(objective, y)
+        found[f"LGBM {objective}"] = _lgb(
+            "LGBMClassifier" if objective == "binary" else "LGBMRegressor", y, objective=objective
+        )
+    for objective in ("multiclass", "multiclassova"):
+        found[f"lightgbm {objective}"] = _lightgbm(THREE, objective=objective, **three)
+        found[f"LGBMClassifier {objective}"] = _lgb("LGBMClassifier", THREE, objective=objective)
+        found[f"LGBMClassifier {objective} words"] = _lgb("LGBMClassifier", grades, objective=objective)
+    for objective in ("lambdarank", "rank_xendcg"):
+        found[f"LGBMRanker {objective}"] = _lgb("LGBMRanker", THREE, fit=groups, objective=objective)
+    for booster, options in {
+        "dart": {"boosting": "dart", "drop_rate": 0.5},
+        "rf": {"boosting": "rf", "bagging_fraction": 0.5, "bagging_freq": 1},
+        "goss": {"data_sample_strategy": "goss"},
+        "linear": {"linear_tree": True},
+        "extra": {"extra_trees": True},
+        "sqrt": {"reg_sqrt": True},
+        "zero": {"zero_as_missing": True},
+        "no missing": {"use_missing": False},
+        "no average": {"boost_from_average": False},
+        "few bins": {"max_bin": 7},
+        "sigmoid": {"sigmoid": 2.5},
+    }.items():
+        found[f"lightgbm {booster}"] = _lightgbm(NUMBERS, objective="regression", **options)
+        found[f"lightgbm {booster} two classes"] = _lightgbm(TWO, objective="binary", **options)
+        found[f"lightgbm {booster} three"] = _lightgbm(THREE, objective="multiclassova", **three, **options)
+        found[f"LGBMClassifier {booster}"] = _lgb("LGBMClassifier", TWO, **_as_sklearn(options))
+        found[f"LGBMRegressor {booster}"] = _lgb("LGBMRegressor", NUMBERS, **_as_sklearn(options))
+    found |= {
+        "LGBMClassifier stopped": _lgb_stopped("LGBMClassifier", TWO),
+        "LGBMClassifier three stopped": _lgb_stopped("LGBMClassifier", THREE),
+        "LGBMRegressor stopped": _lgb_stopped("LGBMRegressor", NUMBERS),
+        "LGBMClassifier words": _lgb("LGBMClassifier", words),
+        "LGBMClassifier bools": _lgb("LGBMClassifier", TWO.astype(bool)),
+        "LGBMClassifier labels 3 7": _lgb("LGBMClassifier", np.where(TWO, 7, 3)),
+        "LGBMClassifier weighted": _lgb("LGBMClassifier", words, class_weight="balanced"),
+        "LGBMClassifier unbalanced": _lgb("LGBMClassifier", TWO, is_unbalance=True),
+        "LGBMClassifier early exit": _lgb("LGBMClassifier", TWO, n_estimators=60, pred_early_stop=True),
+        "LGBMRegressor own objective": _lgb("LGBMRegressor", NUMBERS, objective=_custom),
+        "LGBMRegressor part of the rounds": _lgb("LGBMRegressor", NUMBERS, num_iteration_predict=3),
+        "LGBMRegressor raw": _lgb("LGBMRegressor", POSITIVE, objective="poisson", predict_raw_score=True),
+        "LGBMRegressor codes": _lgb("LGBMRegressor", NUMBERS, fit={"categorical_feature": [2]}, min_data_per_group=5),
+        "LGBMClassifier codes": _lgb("LGBMClassifier", TWO, fit={"categorical_feature": [2]}, min_data_per_group=5),
+        "LGBMClassifier names": _lgb("LGBMClassifier", TWO, _named(PLAIN_NAMES)),
+        "LGBMRegressor constant": _lgb("LGBMRegressor", np.ones(300)),
+        "lightgbm no rounds": _lightgbm(NUMBERS, 0),
+        "lightgbm one round": _lightgbm(NUMBERS, 1),
+        "lightgbm monotone": _lightgbm(NUMBERS, monotone_constraints=[1, 0, 0, 0]),
+    }
+    return found
+
+
+def _as_sklearn(options: dict[str, Any]) -> dict[str, Any]:
+    names = {"boosting": "boosting_type", "bagging_fraction": "subsample", "bagging_freq": "subsample_freq"}
+    return {names.get(name, name): value for name, value in options.items()}
+
+
+# --- forms ------------------------------------------------------------------------------------------------------------
+
+
+def forms(name: str, model: Any, directory: Path) -> Iterator[Form]:
+    """Save a fitted model in every form, and yield each with the answers of its library, which reads it itself."""
+    booster = model
+    if hasattr(model, "get_booster"):
+        booster = model.get_booster()
+    elif hasattr(model, "booster_"):
+        booster = model.booster_
+    if booster is not model:
+        path = directory / "estimator.joblib"
+        joblib.dump(model, path)
+        yield Form(f"{name}, joblib", path, Format.JOBLIB, _answers_of(joblib.load(path)))
+    path = directory / "booster.joblib"
+    joblib.dump(booster, path)
+    yield Form(f"{name}, joblib of the booster", path, Format.JOBLIB, _answers_of(joblib.load(path)))
+    if isinstance(booster, lightgbm.Booster):
+        yield from _text_forms(name, booster, directory)
+        return
+    for suffix in ("ubj", "json"):
+        path = directory / f"booster.{suffix}"
+        booster.save_model(path)
+        yield Form(
+            f"{name}, {suffix} of the booster", path, Format.XGBOOST, _answers_of(xgboost.Booster(model_file=path))
+        )
+        if booster is not model:
+            path = directory / f"estimator.{suffix}"
+            model.save_model(path)
+            loaded = type(model)(n_jobs=1)
+            loaded.load_model(path)
+            yield Form(f"{name}, {suffix}", path, Format.XGBOOST, _answers_of(loaded))
+
+
+def _text_forms(name: str, booster: Any, directory: Path) -> Iterator[Form]:
+    for more, options in {
+        "": {},
+        " of all rounds": {"num_iteration": -1},
+        " of 3 rounds": {"num_iteration": 3},
+    }.items():
+        path = directory / f"booster{len(more)}.txt"
+        booster.save_model(path, **options)
+        loaded = lightgbm.Booster(model_file=path)
+        yield Form(f"{name}, text{more}", path, Format.LIGHTGBM, _answers_of(loaded))
+
+
+def _answers_of(loaded: Any) -> dict[str, Answer]:
+    if isinstance(loaded, xgboost.Booster):
+        return {"predict": lambda X: loaded.predict(_dmatrix(loaded, X))}
+    if isinstance(loaded, lightgbm.Booster):
+        return {"predict": lambda X: loaded.predict(X, num_threads=1)}
+    methods = ("predict", "predict_proba", "decision_function")
+    return {method: getattr(loaded, method) for method in methods if hasattr(loaded, method)}
+
+
+def _dmatrix(booster: Any, X: Any) -> Any:
+    return xgboost.DMatrix(X, feature_types=booster.feature_types if isinstance(X, np.ndarray) else None, nthread=1)
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def queries() -> NDArray[np.float64]:
+    """Return 600 rows: like those of training, whole numbers, missing ones, tiny and large ones, both zeros."""
+    random = np.random.default_rng(1)
+    rows = random.normal(size=(600, 4))
+    rows[:, 2] = random.integers(-1, 8, 600)
+    rows[:100] = ROWS[:100]
+    rows[100:150] = random.integers(-3, 4, (50, 4))
+    odd = np.array([np.nan, 0.0, -0.0, 1e-40, -1e-40, 1e-35, -1e-35, 5e-324, 1e-300, 1e30, -1e30, 0.5, 2.5, -999.0])
+    where = random.random((450, 4)) < 0.3
+    rows[150:] = np.where(where, random.choice(odd, (450, 4)), rows[150:])
+    return rows
+
+
+def beside_splits(model: EstimatorModel, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the rows with numbers at, and just beside, those that the trees split at, as float64 and as float32."""
+    random = np.random.default_rng(2)
+    made = np.nan_to_num(rows.copy())
+    try:
+        found = thresholds_of(model.estimator, rows.shape[1])
+    except ValueError:  # XGBoost lists neither trees of several outputs nor linear ones
+        return made
+    for column, splits in found.items():
+        chosen = random.choice(splits, len(rows))
+        single = chosen.astype(np.float32)
+        ways = [chosen, np.nextafter(chosen, np.inf), np.nextafter(chosen, -np.inf), single.astype(float)]
+        ways.append(np.nextafter(single, np.float32(-np.inf)).astype(float))
+        made[:, column] = np.choose(random.integers(0, len(ways), len(rows)), ways)
+    return made
+
+
+# --- comparing --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of one form: answers compared, whether they were compiled, and what differed."""
+
+    compared: int = 0
+    is_compiled: bool = False
+    reason: str = ""
+    differences: tuple[str, ...] = ()
+
+
+def compare(form: Form, *, is_proven: bool = False) -> Outcome:
+    """Load a form as the server does and ask everything of it; with `is_proven`, its compiled form too."""
+    with warnings.catch_warnings(action="ignore"):
+        model = load(str(form.path), form.format, Trust(is_restricted=False))
+        assert isinstance(model, EstimatorModel)
+        outcome = Outcome()
+        rows = queries()
+        tables = [rows, beside_splits(model, rows)]
+        infinite = rows[:40].copy()
+        infinite[::3, 0], infinite[1::3, 1] = np.inf, -np.inf
+        found: list[str] = []
+        for matrix in (*tables, infinite):
+            found += _hosted(model, form, matrix, outcome)
+        if is_proven:
+            found += _compiled(model, tables, outcome)
+        outcome.differences = tuple(found)
+        return outcome
+
+
+def _hosted(model: EstimatorModel, form: Form, matrix: NDArray[np.float64], outcome: Outcome) -> Iterator[str]:
+    data: Any = matrix
+    if model.signature.container is Container.DATAFRAME:
+        data = pd.DataFrame(matrix, columns=[feature.name for feature in model.signature.features])
+    if "predict" not in model.signature.methods:
+        yield f"{form.name}: offers no predict"
+    for method in model.signature.methods:
+        try:
+            wanted = form.answers[method](data) if method in form.answers else None
+        except (ValueError, lightgbm.basic.LightGBMError) as error:  # XGBoost's own is a ValueError
+            wanted = error
+        try:
+            given: Any = model.answer(method, Batch(len(matrix), matrix=np.ascontiguousarray(matrix))).tensors[0]
+        except InvalidInput as error:
+            given = error
+        if method == "predict_proba" and wanted is None:
+            yield from _shares_differ(form, model, given, data)
+        elif isinstance(wanted, Exception) or isinstance(given, Exception):
+            if not (isinstance(wanted, Exception) and isinstance(given, Exception)):
+                yield f"{form.name}: {method}: {given!r:.200} for {wanted!r:.200}"
+        elif wanted is not None:
+            outcome.compared += len(matrix)
+            if not _is_same(np.asarray(wanted), np.asarray(given)):
+                yield f"{form.name}: {method}: {np.asarray(given)[:3]} for {np.asarray(wanted)[:3]}"
+
+
+def _shares_differ(form: Form, model: EstimatorModel, given: Any, data: Any) -> Iterator[str]:
+    """A booster has no such method: what it gives must be the numbers of ``predict``."""
+    del model
+    if isinstance(given, Exception):
+        return
+    wanted = np.asarray(form.answers["predict"](data))
+    if wanted.ndim == 1 and given.shape[1] == 2:
+        given = given[:, 1]
+    elif wanted.ndim == 1:
+        given = given.argmax(axis=1).astype(wanted.dtype)
+    if not _is_same(wanted, given):
+        yield f"{form.name}: predict_proba: {given[:3]} for {wanted[:3]}"
+
+
+def _is_same(wanted: NDArray[Any], given: NDArray[Any]) -> bool:
+    if wanted.shape != given.shape:
+        return False
+    if wanted.dtype.kind in "OUT" or given.dtype.kind in "OUT":
+        return bool(wanted.tolist() == given.tolist())
+    return wanted.dtype == given.dtype and wanted.tobytes() == given.tobytes()
+
+
+def _compiled(model: EstimatorModel, tables: Sequence[NDArray[np.float64]], outcome: Outcome) -> Iterator[str]:
+    try:
+        graph = convert(model)
+        compilation = prove(model, [graph], TOLERANCE, [])
+    except NotCompilable as error:
+        outcome.reason = str(error)
+        return
+    outcome.is_compiled = True
+    session = GraphSession(graph)
+    check = GuardCheck(compilation.guard or Guard(), model.signature)
+    for matrix in tables:
+        inside = matrix[[_passes(check, row) for row in matrix]]
+        batch = Batch(len(inside), matrix=np.ascontiguousarray(inside))
+        for method in model.signature.methods:
+            wanted, given = (which.answer(method, batch).tensors[0] for which in (model, session))
+            outcome.compared += len(inside)
+            if not _is_close(np.asarray(wanted), np.asarray(given)):
+                yield f"{model.name}: compiled {method} differs"
+
+
+def _passes(check: GuardCheck, row: NDArray[np.float64]) -> bool:
+    try:
+        check.check(Batch(1, matrix=row.reshape(1, -1)))
+    except ServingError:
+        return False
+    return True
+
+
+def _is_close(wanted: NDArray[Any], given: NDArray[Any]) -> bool:
+    if wanted.dtype.kind != "f":
+        return bool(wanted.tolist() == given.tolist())
+    scale = np.maximum(np.abs(wanted), min(1.0, float(np.abs(wanted).max(initial=0.0)) or 1.0))
+    is_same = (wanted == given) | (np.isnan(wanted) & np.isnan(given))
+    return wanted.shape == given.shape and bool((is_same | (np.abs(wanted - given) <= TOLERANCE * scale)).all())
+
+
+def main(names: Sequence[str]) -> int:
+    """Compare every form of every case whose name contains one of `names`, or of all; return how many differ."""
+    differing = compared = compiled = count = 0
+    for name, fit in cases().items():
+        if names and not any(each in name for each in names):
+            continue
+        with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings(action="ignore"):
+            try:
+                model = fit()
+            except Exception as error:  # noqa: BLE001
+                print(f"{name}: CANNOT BE FITTED {type(error).__name__}: {error!s:.200}")
+                continue
+            for form in forms(name, model, Path(directory)):
+                count += 1
+                try:
+                    outcome = compare(form, is_proven=True)
+                except Exception as error:  # noqa: BLE001
+                    differing += 1
+                    print(f"{form.name}: {type(error).__name__}: {error!s:.300}")
+                    continue
+                compared += outcome.compared
+                compiled += outcome.is_compiled
+                differing += bool(outcome.differences)
+                print(f"{form.name}: {'compiled' if outcome.is_compiled else outcome.reason[:160]}", flush=True)
+                for difference in outcome.differences:
+                    print("  DIFFERS", difference, flush=True)
+    print(f"{count} forms, {compared} answers compared, {compiled} compiled, {differing} forms differ")
+    return differing
+
+
+if __name__ == "__main__":
+    sys.exit(bool(main(sys.argv[1:])))
