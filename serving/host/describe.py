@@ -17,6 +17,7 @@ from serving.host.columns import Column, first_parts, learn, takes_texts
 from serving.host.contract import disagreements
 from serving.host.estimator import EstimatorModel
 from serving.host.examples import columns_in, name_columns, note_examples
+from serving.host.guessing import with_taken_values
 from serving.host.model import LoadRefused, NotAnEstimator
 from serving.host.probing import count_outputs, probe
 from serving.host.strangers import advise_on_parts
@@ -68,7 +69,7 @@ def examine(
         outputs = count_outputs(tried) if len(declared.features) == len(columns) else None
         own = model.signature.model_copy(update={"outputs": declared.outputs if outputs is None else outputs})
         if not disagreements(declared, own):
-            return model.under(declared)
+            return with_taken_values(tried).under(declared) if outputs is None else model.under(declared)
     return probe(model)
 
 

@@ -51,6 +51,7 @@ class EstimatorModel:
         self._index = pd.Index([feature.name for feature in signature.features])
         parts = list(all_parts(estimator))
         self.has_foreign_parts = any(map(_is_foreign, parts))
+        self._floats: type[np.float64] | type[np.float32] = np.float64
         self._goes_by_position = not self.has_foreign_parts and not any(map(_takes_tables, parts))
 
     def under(self, signature: Signature) -> EstimatorModel:
@@ -58,6 +59,18 @@ class EstimatorModel:
         other = copy(self)
         other.signature = signature
         other._index = pd.Index([feature.name for feature in signature.features])
+        return other
+
+    def knowing(self, columns: Sequence[Column]) -> EstimatorModel:
+        """Return the same model, of whose columns something else is known."""
+        other = copy(self)
+        other.columns = columns
+        return other
+
+    def in_float32(self) -> EstimatorModel:
+        """Return the same model, which is given its numbers as float32: some take nothing else."""
+        other = copy(self)
+        other._floats = np.float32
         return other
 
     def answer(self, method: str, batch: Batch) -> Prediction:
@@ -82,14 +95,17 @@ class EstimatorModel:
         """Build what the estimator was fitted on. Always a copy: some estimators work in place, some need to write."""
         container = self.signature.container
         if batch.matrix is not None:
-            matrix = np.array(batch.matrix)
+            matrix = _narrowed(np.array(batch.matrix), self._floats)
             if container is not Container.DATAFRAME or self._goes_by_position:
                 return matrix
             return self._with_categories(pd.DataFrame(matrix, columns=self._index, copy=False))
         columns = batch.columns or ()
         if container is Container.TEXTS:
             return list(columns[0])
-        arrays = [_array(cells, column.missing) for cells, column in zip(columns, self.columns, strict=True)]
+        arrays = [
+            _narrowed(_array(cells, column.missing), self._floats)
+            for cells, column in zip(columns, self.columns, strict=True)
+        ]
         if container is Container.DATAFRAME:
             frame = pd.DataFrame({place: pd.Series(array, dtype=array.dtype) for place, array in enumerate(arrays)})
             frame.columns = self._index
@@ -102,7 +118,7 @@ class EstimatorModel:
             return np.column_stack([array.astype(object) for array in arrays])
         place = next((place for place, array in enumerate(arrays) if array.dtype.kind in "iu"), None)
         if place is None:
-            return np.column_stack([array.astype(np.float64) for array in arrays])
+            return np.column_stack([array.astype(self._floats) for array in arrays])
         flat = joined_columns(arrays)
         if flat is None:
             name = self.signature.features[place].name
@@ -115,6 +131,18 @@ class EstimatorModel:
             if column.categories is not None:
                 frame.isetitem(place, column.categories.convert(frame.iloc[:, place].to_numpy()))
         return frame
+
+
+def _narrowed(array: NDArray[Any], floats: type[np.float64] | type[np.float32]) -> NDArray[Any]:
+    """Return float64 as `floats`; raises InvalidInput for numbers beyond these."""
+    if array.dtype != np.float64 or floats is np.float64:
+        return array
+    with np.errstate(over="ignore"):
+        narrow = array.astype(floats)
+    is_lost = np.isinf(narrow) & ~np.isinf(array)
+    if is_lost.any():
+        raise InvalidInput(f"the model takes numbers within float32, got {array[is_lost].flat[0]:g}")
+    return narrow
 
 
 def _is_foreign(part: Any) -> bool:

@@ -47,7 +47,8 @@ class EvaluationRequest(BaseModel):
     """One candidate, the settings of its gates and what it is compared with.
 
     `quiet_seconds` is None when a manifest vouched for completeness. `published_digest` is the digest under which this
-    version, with a manifest, was accepted before: it may not change. `active_signature` is what the candidate must be
+    version, with a manifest, was accepted before: it may not change. `was_accepted` says that these bytes were accepted
+    before. `active_signature` is what the candidate must be
     compatible with, None when there is nothing to be compatible with; `active_version` names it. `active_provenance`
     says who signed what it would take over from, and when. `publisher_key` is the public key that a file is about to be
     signed with, when it is evaluated to be published. `scratch` is a directory the host may write to. `trust`,
@@ -65,6 +66,7 @@ class EvaluationRequest(BaseModel):
     files: tuple[EvaluationFile, ...]
     quiet_seconds: float | None
     published_digest: str | None = None
+    was_accepted: bool = False
     active_signature: Signature | None = None
     active_version: str | None = None
     active_provenance: Provenance | None = None

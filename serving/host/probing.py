@@ -12,6 +12,7 @@ from serving.domain.signature import Container, Dtype, Method, Signature
 from serving.host.answers import is_finite
 from serving.host.columns import Column
 from serving.host.estimator import EstimatorModel
+from serving.host.guessing import with_taken_values
 from serving.host.synthetic import make_batch
 
 MAX_SINGLE_FEATURES = 64
@@ -28,8 +29,11 @@ def probe(model: EstimatorModel) -> EstimatorModel:
     """
     if any(column.dtype is None for column in model.columns):
         model = _settle_dtypes(model)
-    signature = model.signature
     outputs = count_outputs(model)
+    if outputs is None:
+        model = with_taken_values(model)
+        outputs = count_outputs(model)
+    signature = model.signature
     if outputs is not None:
         signature = signature.model_copy(update={"outputs": outputs, "methods": _working_methods(model)})
         if signature.container is not Container.TEXTS:

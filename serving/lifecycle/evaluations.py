@@ -122,9 +122,11 @@ class Evaluations:
         last = history.provenance.get(model.name)  # also after a restart, when a replay may be the first to be tried
         signed = rival(last, record.version, self._settings.security.trusted_keys)
         contract = contract_of(model, history)
+        version, digest = history.active.get(model.name, (None, None))
+        answered = digest if version == record.version else None
         if contract is None or order_key(record.version) < order_key(contract.version):
-            return Comparison(active_provenance=signed, accepted_digest=accepted)
-        return Comparison(contract.version, contract.signature, signed, accepted)
+            return Comparison(active_provenance=signed, accepted_digest=accepted, answered_digest=answered)
+        return Comparison(contract.version, contract.signature, signed, accepted, answered)
 
     def _start(self, model: ModelRecord, record: VersionRecord, work: Callable[[Candidate], Outcome]) -> None:
         candidate = Candidate(record.model, record.version)

@@ -18,12 +18,14 @@ class Comparison:
     """What a candidate is compared with: the active version, and the digest this version was accepted under before.
 
     `active_provenance` is that of the version which is active, or was before a restart, where it is signed.
+    `answered_digest` is the one under which this version was active last.
     """
 
     active_version: str | None = None
     active_signature: Signature | None = None
     active_provenance: Provenance | None = None
     accepted_digest: str | None = None
+    answered_digest: str | None = None
 
 
 def evaluation_request(
@@ -50,6 +52,7 @@ def evaluation_request(
         files=tuple(_describe(file) for file in artifact.files),
         quiet_seconds=artifact.quiet_seconds,
         published_digest=comparison.accepted_digest if artifact.file(MANIFEST_NAME) else None,
+        was_accepted=artifact.id.digest in (comparison.accepted_digest, comparison.answered_digest),
         active_signature=comparison.active_signature,
         active_version=comparison.active_version,
         active_provenance=comparison.active_provenance,

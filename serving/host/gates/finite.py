@@ -15,6 +15,7 @@ from serving.host.model import LoadedModel
 
 ROWS = 8
 MAX_GOLDEN_ROWS = 256
+ADVICE = f"publish it with rows that it takes ('golden' of serving.publish, or {GOLDEN_NAME})"
 
 _MAY_BE_MINUS_INFINITY = ("predict_log_proba", "score_samples")
 
@@ -22,8 +23,10 @@ _MAY_BE_MINUS_INFINITY = ("predict_log_proba", "score_samples")
 class Finite:
     """Golden rows, or else made-up ones, get finite answers from every method of the signature.
 
-    Made-up rows are only a guess at what the model takes. When it refuses all of them, or answers some with a number
-    that is not finite, that is a warning; when no answer at all is finite, the model is broken.
+    Made-up rows are only a guess at what the model takes. When it answers some with a number that is not finite, that
+    is a warning; when no answer at all is finite, the model is broken. When it refuses all of them nothing is known of
+    its answers, so it must not take over from a version that answers: it is refused, unless these bytes were accepted
+    before.
     """
 
     name = "finite"
@@ -43,6 +46,8 @@ class Finite:
             model.answer(model.signature.default_method, batch)
         except InvalidInput as error:
             context.unanswerable = f"made-up rows are not for this model ({error})"
+            if not context.request.was_accepted:
+                raise Refused(f"no row was answered: {context.unanswerable}; {ADVICE}") from None
             return Verdict.WARNED, f"{context.unanswerable}: add {GOLDEN_NAME} to have its answers checked"
         notes = [_look(model, method, batch, "made-up") for method in model.signature.methods]
         tried = f"{ROWS} made-up rows"

@@ -121,7 +121,7 @@ def test_what_goes_by_its_company_is_never_merged(candidate: MakeCandidate, esti
 
 
 def test_what_refuses_made_up_rows_was_not_shown(candidate: MakeCandidate) -> None:
-    outcome = candidate(Scripted("picky").fit(ROWS)).evaluate()
+    outcome = candidate(Scripted("picky").fit(ROWS)).evaluate(was_accepted=True)
     assert outcome["batching"].verdict is Verdict.WARNED
     assert "made-up rows are not for this model" in outcome["batching"].evidence
 

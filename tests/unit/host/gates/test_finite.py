@@ -88,19 +88,26 @@ def test_one_golden_row_without_one_is_a_refusal(candidate: MakeCandidate) -> No
     assert "predict is not finite for 1 of 4 golden rows, first for row 2" in result.evidence
 
 
-def test_a_model_that_refuses_made_up_rows_is_not_refused_for_that(candidate: MakeCandidate) -> None:
+def test_a_model_that_answers_no_row_is_refused(candidate: MakeCandidate) -> None:
     """It may check its input in a way nobody can guess; golden rows settle it."""
     made = candidate(Scripted("picky").fit(ROWS))
+    result = made.evaluate()["finite"]
+    assert result.verdict is Verdict.REFUSED
+    assert result.evidence.startswith("no row was answered: made-up rows are not for this model")
+    assert "numbers must add up to 100" in result.evidence
+    assert "publish it with rows that it takes ('golden' of serving.publish, or golden.json)" in result.evidence
+    made.write_golden(instances=[[50, 50, 1]], expected={"predict": [101.0]})
     outcome = made.evaluate()
+    assert {outcome[gate].verdict for gate in ("finite", "budget", "warm-up")} == {Verdict.PASSED}
+
+
+def test_what_was_accepted_before_stays(candidate: MakeCandidate) -> None:
+    outcome = candidate(Scripted("picky").fit(ROWS)).evaluate(was_accepted=True)
     assert outcome["finite"].verdict is Verdict.WARNED
-    assert "numbers must add up to 100" in outcome["finite"].evidence
     assert "add golden.json to have its answers checked" in outcome["finite"].evidence
     assert outcome["budget"].verdict is Verdict.WARNED
     assert outcome["warm-up"].verdict is Verdict.SKIPPED
     assert outcome.model is not None
-    made.write_golden(instances=[[50, 50, 1]], expected={"predict": [101.0]})
-    outcome = made.evaluate()
-    assert {outcome[gate].verdict for gate in ("finite", "budget", "warm-up")} == {Verdict.PASSED}
 
 
 def test_a_model_that_breaks_is_refused(candidate: MakeCandidate) -> None:
