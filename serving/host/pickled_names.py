@@ -160,6 +160,6 @@ def _list(found: list[Any]) -> str:
 
 def _describe(found: Any) -> str:
     if isinstance(found, FunctionType) and found.__name__ == "<lambda>":
-        return f"a lambda ({Path(found.__code__.co_filename).name}, line {found.__code__.co_firstlineno})"
+        return f"a lambda of {found.__module__} (line {found.__code__.co_firstlineno})"
     kind = "the function" if isinstance(found, FunctionType) else "the class"
     return f"{kind} {found.__module__}.{found.__qualname__}"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from serving.domain.artifact import StagedFile
@@ -37,7 +38,6 @@ _KEYWORDS = {
     "metrics": "metrics=",
     "breaking": "breaking=True",
     "sign": 'sign="KEYFILE"',
-    "check": "check=False",
 }
 
 _HERE = "set os.environ['PYTHONPATH'] to it before publishing"
@@ -156,20 +156,20 @@ def _publish(
 
 def _publish_checked(estimator: Any, publication: Publication, settings: Settings, key: SigningKey | None) -> Published:
     """Write the estimator into a temporary directory, and publish that file if no gate refuses."""
-    with workshop(settings) as shop:
-        path = shop.directory / publication.artefact_name
-        try:
+    try:
+        with workshop(settings) as shop:
+            path = shop.directory / publication.artefact_name
             with path.open("x+b") as file:
                 _dump(estimator, file)
                 file.flush()
                 sha256 = sha256_of(read_chunks(file.fileno(), memoryview(bytearray(CHUNK_BYTES))))
             main = StagedFile(path.name, sha256, path.stat().st_size, path)
             return publish_gated(shop, main, Format.JOBLIB, publication, settings, key)
-        except HostDied as error:
-            raise PublishRefused(f"the gates were not asked to the end: {error}; try again", "check") from None
-        except OSError as error:
-            reason = f"the model cannot be written into '{shop.directory.parent}' to be tried: {error.strerror}"
-            raise PublishRefused(f"{reason}; TMPDIR names another directory", "check") from error
+    except HostDied as error:
+        raise PublishRefused(f"the gates were not asked to the end: {error}; try again, or with check=False") from None
+    except OSError as error:
+        reason = f"the model cannot be tried in a directory in '{gettempdir()}': {error.strerror}"
+        raise PublishRefused(f"{reason}; TMPDIR names another, check=False needs none") from error
 
 
 def _dump(estimator: Any, file: BinaryIO) -> None:

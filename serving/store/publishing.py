@@ -67,7 +67,7 @@ class Published:
     path: Path
     version: str
     digest: str
-    report: CandidateReport | None = None
+    report: CandidateReport | None = field(default=None, repr=False)  # long, and the last line of a cell is shown
 
 
 def publish(root: Path, publication: Publication, now: datetime) -> Published:

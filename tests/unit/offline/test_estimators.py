@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import warnings
@@ -27,7 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 import serving
-from serving.domain.errors import PublishRefused
+from serving.domain.errors import HostDied, PublishRefused
 from serving.domain.manifest import parse_manifest
 from serving.domain.version import digest_of
 from serving.host.zygote import Zygote
@@ -210,6 +211,27 @@ def test_gates_that_cannot_run_are_said_to_have_been_left_out(
     assert [warning.filename for warning in warned] == [__file__]
 
 
+def test_a_full_disk_and_a_host_that_is_killed_are_said_and_leave_nothing(
+    iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(host: Any, *_: Any) -> Any:
+        host.kill()
+        raise HostDied("the process was killed by somebody else")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluating, "evaluate", kill)
+        with pytest.raises(
+            PublishRefused, match=r"not asked to the end: .* by somebody else; try again, or with check"
+        ):
+            publish(iris, "iris", store=store)
+    monkeypatch.setattr(tempfile, "tempdir", str(store.parent / "gone"))
+    with pytest.raises(
+        PublishRefused, match=r"in '.*/gone': No such file or directory; TMPDIR names another, check=Fa"
+    ):
+        publish(iris, "iris", store=store)
+    assert files_in(store.parent) == []
+
+
 # --- wherever it is called from ---------------------------------------------------------------------------------------
 
 
@@ -367,7 +389,10 @@ def test_what_only_this_process_has_is_refused_before_anything_is_written(
     monkeypatch.setattr(sys.modules["__main__"], "own", own, raising=False)
     monkeypatch.setattr(evaluating, "Zygote", refuse_directly)
     for function, words in (
-        (lambda X: X, r"^the estimator holds a lambda \(test_estimators.py, line \d+\): no other process can import "),
+        (
+            lambda X: X,
+            r"^the estimator holds a lambda of [\w.]+test_estimators \(line \d+\): no other process can import ",
+        ),
         (
             local,
             r"^the estimator holds the function .*\.<locals>\.local: .*; FunctionTransformer can do with a function",
