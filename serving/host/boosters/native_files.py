@@ -116,5 +116,17 @@ def _require_whole(content: bytes) -> None:
         if not (b"Tree=0\n" + trees)[at : at + 24].startswith(b"Tree=%d\n" % index):
             raise LoadRefused(f"the file is cut short or damaged (tree {index} is not where it should be)")
         at += size
-    if b"\nend of trees" not in content or not content.endswith(b"\n"):
+    if b"\nend of trees" not in content or not (content.endswith(b"\n") or _ends_whole(content)):
         raise LoadRefused("the file is cut short or damaged (it ends in the middle of a line, or of the trees)")
+
+
+def _ends_whole(content: bytes) -> bool:
+    """Say whether the last line is one that ends a model, and all of it: editors leave out the last line break."""
+    name, _, value = content[content.rfind(b"\n") + 1 :].partition(b":")
+    if name != b"pandas_categorical":
+        return name == b"end of parameters"
+    try:
+        json.loads(value)
+    except ValueError:
+        return False
+    return True

@@ -295,12 +295,26 @@ class Absent:
 def test_files_that_are_cut_short_are_refused(tmp_path: Path, suffix: str, share: float) -> None:
     estimator: Any = lightgbm.LGBMRegressor(**QUIET) if suffix == ".txt" else xgboost.XGBRegressor(**FEW)
     kind = save(estimator.fit(ROWS, NUMBERS), tmp_path / "blob", suffix)
-    whole = (tmp_path / "blob").read_bytes()
+    whole = (tmp_path / "blob").read_bytes().rstrip()
     (tmp_path / "blob").write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(LoadRefused, match="cut short or damaged") as caught:
         load(str(tmp_path / "blob"), kind)
     assert "\n" not in str(caught.value)
     assert "Stack trace" not in str(caught.value)
+
+
+@pytest.mark.parametrize("table", [TABLE, TABLE.assign(income=pd.Categorical(np.array(["a]", "\n", "\u00e9"])[THREE]))])
+def test_a_text_file_may_lack_its_last_line_break(tmp_path: Path, table: pd.DataFrame) -> None:
+    lightgbm.LGBMRegressor(**QUIET).fit(table, NUMBERS).booster_.save_model(tmp_path / "blob")
+    whole = (tmp_path / "blob").read_bytes()
+    assert whole.rpartition(b"\n\n")[2].startswith(b"pandas_categorical:")
+    for content in (whole.rstrip(b"\n"), whole.rpartition(b"\n\n")[0]):
+        (tmp_path / "blob").write_bytes(content)
+        load(str(tmp_path / "blob"), Format.LIGHTGBM).sample(3)
+    for content in (whole.rstrip(b"\n")[:-1], whole.rpartition(b"\n\n")[0][:-1]):
+        (tmp_path / "blob").write_bytes(content)
+        with pytest.raises(LoadRefused, match="cut short or damaged"):
+            load(str(tmp_path / "blob"), Format.LIGHTGBM)
 
 
 def test_the_first_bytes_tell_these_formats(
