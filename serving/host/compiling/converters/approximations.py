@@ -10,6 +10,7 @@ from onnx import TensorProto
 from scipy.interpolate import PPoly
 
 from serving.host.compiling.converters.blocks import Rows
+from serving.host.compiling.converters.elementary import without_negative_zeros
 from serving.host.compiling.converters.kernels import kernel
 from serving.host.compiling.converters.labels import logistic
 from serving.host.compiling.converters.projections import projected
@@ -41,7 +42,8 @@ def additive_chi2(part: Any, rows: Rows) -> Any:
     interval = {1: 0.8, 2: 0.5, 3: 0.4}.get(part.sample_steps) if part.sample_interval is None else part.sample_interval
     if interval is None:
         return NotImplemented
-    made = [drawing.op("Sqrt", drawing.op("Mul", matrix, drawing.constant(float(interval))))]
+    root = drawing.op("Sqrt", drawing.op("Mul", matrix, drawing.constant(float(interval))))
+    made = [without_negative_zeros(drawing, root)]
     logarithm = drawing.op("Mul", drawing.op("Log", number), drawing.constant(float(interval)))
     doubled = drawing.op("Mul", number, drawing.constant(2.0 * float(interval)))
     for step in range(1, part.sample_steps):

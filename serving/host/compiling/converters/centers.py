@@ -7,17 +7,11 @@ from typing import Any
 import numpy as np
 
 from serving.host.compiling.converters.blocks import Rows
-from serving.host.compiling.converters.kernels import squared_distances
+from serving.host.compiling.converters.kernels import nearest_of, squared_distances
 from serving.host.compiling.converters.labels import take
 from serving.host.compiling.converters.naive_bayes import discriminated
 from serving.host.compiling.converters.registry import converts, transforms
 from serving.host.compiling.drawing import NotCompilable
-
-
-def nearest(rows: Rows, centers: Any) -> str:
-    """Return the position of the nearest center, the first one among equals."""
-    found = squared_distances(rows, np.asarray(centers, dtype=np.float64))
-    return rows.drawing.op("ArgMin", found, axis=1, keepdims=0)
 
 
 @converts("AffinityPropagation", "MeanShift")
@@ -25,7 +19,7 @@ def cluster(part: Any, rows: Rows, method: str) -> Any:
     """Draw the position of the nearest center."""
     if method != "predict" or not len(getattr(part, "cluster_centers_", ())):
         return NotImplemented
-    return nearest(rows, part.cluster_centers_)
+    return nearest_of(rows, part.cluster_centers_)
 
 
 @converts("Birch")
@@ -33,7 +27,7 @@ def birch(part: Any, rows: Rows, method: str) -> Any:
     """Draw the label of the nearest subcluster."""
     if method != "predict":
         return NotImplemented
-    return take(rows.drawing, part.subcluster_labels_, nearest(rows, part.subcluster_centers_))
+    return take(rows.drawing, part.subcluster_labels_, nearest_of(rows, part.subcluster_centers_))
 
 
 @transforms("Birch")
@@ -49,7 +43,8 @@ def agglomeration(part: Any, rows: Rows) -> Rows:
     if part.pooling_func is not np.mean:
         raise NotCompilable("FeatureAgglomeration by another function than the mean has no compiled form")
     groups = np.eye(int(part.labels_.max()) + 1)[part.labels_]
-    made = rows.drawing.op("MatMul", rows.matrix(), rows.drawing.constant(groups / groups.sum(axis=0)))
+    total = rows.drawing.op("MatMul", rows.matrix(), rows.drawing.constant(groups))
+    made = rows.drawing.op("Div", total, rows.drawing.constant(groups.sum(axis=0)))
     return rows.with_matrix(made, groups.shape[1])
 
 
@@ -60,7 +55,7 @@ def centroid(part: Any, rows: Rows, method: str) -> Any:
         raise NotCompilable(f"NearestCentroid with the metric {part.metric!s:.40} has no compiled form")
     drawing = rows.drawing
     if method == "predict" and np.isclose(part.class_prior_, 1 / len(part.classes_)).all():
-        return take(drawing, part.classes_, nearest(rows, part.centroids_))
+        return take(drawing, part.classes_, nearest_of(rows, part.centroids_))
     deviation = np.where(part.within_class_std_dev_ != 0, part.within_class_std_dev_, 1.0)
     scaled = rows.with_matrix(drawing.op("Div", rows.matrix(), drawing.constant(deviation)), rows.width)
     distances = squared_distances(scaled, np.asarray(part.centroids_, dtype=np.float64) / deviation)

@@ -21,8 +21,6 @@ MEASURED = frozenset(
         "KNeighborsTransformer",
         "KernelCenterer",
         "KernelPCA",
-        "MLPClassifier",
-        "MLPRegressor",
         "NeighborhoodComponentsAnalysis",
         "QuantileTransformer",
     }

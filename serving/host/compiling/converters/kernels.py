@@ -51,6 +51,25 @@ def squared_distances(rows: Rows, others: NDArray[np.float64]) -> str:
     return drawing.op("Max", total, drawing.constant(0.0))
 
 
+def nearest_of(rows: Rows, others: Any, *, as_kmeans: bool = False) -> str:
+    """Return the position of the nearest of `others` (others, features), the first one among equals.
+
+    Distances are those of scikit-learn's ``pairwise_distances_argmin``, in its order; k-means leaves out the square of
+    the row, which is the same for all. That tells where an enormous number leaves no digits for anything else.
+    """
+    drawing = rows.drawing
+    known = np.asarray(others, dtype=np.float64)
+    found = drawing.op("MatMul", rows.matrix(), drawing.constant(-2 * known.T))
+    if not as_kmeans:
+        squares = drawing.op("Mul", rows.matrix(), rows.matrix())
+        own = drawing.op("ReduceSum", squares, drawing.constant(np.array([1], dtype=np.int64)))
+        found = drawing.op("Add", own, found)
+    found = drawing.op("Add", found, drawing.constant((known**2).sum(axis=1)))
+    if not as_kmeans:
+        found = drawing.op("Max", found, drawing.constant(0.0))
+    return drawing.op("ArgMin", found, axis=1, keepdims=0)
+
+
 def weighted(rows: Rows, made: str, weights: Any, intercept: Any) -> str:
     """Return the kernel times `weights` (remembered, outputs) plus `intercept`."""
     drawing = rows.drawing

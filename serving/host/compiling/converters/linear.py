@@ -91,7 +91,9 @@ def _probabilities(part: Any, drawing: Drawing, scores: str, *, is_binary: bool)
     if name == "SGDClassifier" and part.loss == "log_loss":
         shares = logistic(drawing, scores)
         total = drawing.op("ReduceSum", shares, drawing.constant(np.array([1])), keepdims=1)
-        return drawing.op("Div", shares, total)
+        is_none = drawing.op("Equal", total, drawing.constant(0.0))
+        equal = drawing.constant(1.0 / len(part.classes_))
+        return drawing.op("Where", is_none, equal, drawing.op("Div", shares, total))
     return NotImplemented
 
 
@@ -99,9 +101,9 @@ def _probabilities(part: Any, drawing: Drawing, scores: str, *, is_binary: bool)
 def one_class(part: Any, rows: Rows, method: str) -> Any:
     """Draw the linear one-class SVM: ``X @ coef_ - offset_``; at 0 and above is an inlier."""
     drawing = rows.drawing
-    if method == "score_samples":
-        return flat(drawing, product(rows, part.coef_, 0.0))
     scores = flat(drawing, product(rows, part.coef_, -np.asarray(part.offset_)))
+    if method == "score_samples":  # the offset goes and comes back, with what it costs
+        return drawing.op("Add", scores, drawing.constant(float(np.ravel(part.offset_)[0])))
     return scores if method == "decision_function" else inliers(drawing, scores)
 
 

@@ -9,8 +9,7 @@ import numpy as np
 from onnx import TensorProto
 
 from serving.host.compiling.converters.blocks import Rows
-from serving.host.compiling.converters.centers import nearest
-from serving.host.compiling.converters.kernels import ovr_scores
+from serving.host.compiling.converters.kernels import nearest_of, ovr_scores
 from serving.host.compiling.converters.labels import as_column, by_largest, by_truth, flat, take
 from serving.host.compiling.converters.registry import answer, converts, numbers
 from serving.host.compiling.drawing import Drawing, NotCompilable
@@ -65,7 +64,7 @@ def output_code(part: Any, rows: Rows, method: str) -> Any:
         return NotImplemented
     sure = [confidence(each, rows) for each in part.estimators_]
     joined = sure[0] if len(sure) == 1 else rows.drawing.op("Concat", *sure, axis=1)
-    return take(rows.drawing, part.classes_, nearest(rows.with_matrix(joined, len(sure)), part.code_book_))
+    return take(rows.drawing, part.classes_, nearest_of(rows.with_matrix(joined, len(sure)), part.code_book_))
 
 
 @converts("ClassifierChain")

@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from serving.host.compiling.converters.blocks import Rows
-from serving.host.compiling.converters.kernels import squared_distances
+from serving.host.compiling.converters.elementary import expm1, log1p
+from serving.host.compiling.converters.kernels import nearest_of
 from serving.host.compiling.converters.registry import converts, transforms
+from serving.host.compiling.drawing import Drawing
+
+# where scipy.special.boxcox takes other formulas
+LOGARITHM_ONLY, LARGEST_EXPONENT = 1e-19, 709.78
 
 
 def projected(rows: Rows, weights: Any, *, before: Any = None, after: Any = None) -> Rows:
@@ -107,23 +113,37 @@ def pls_regressor(part: Any, rows: Rows, method: str) -> Any:
 
 @transforms("PolynomialFeatures")
 def polynomial(part: Any, rows: Rows) -> Rows:
-    """Draw products of columns, one factor of all of them at a time; a column of ones stands in where factors end."""
+    """Draw products of columns as scikit-learn makes them: one column times a product of one factor less.
+
+    In another order another product would be the first to overflow, or to be lost next to 0.
+    """
     drawing = rows.drawing
-    powers = np.asarray(part.powers_, dtype=np.int64)
-    degree = max(int(powers.sum(axis=1).max()), 1)
-    factors = np.full((len(powers), degree), rows.width, dtype=np.int64)
-    for place, row in enumerate(powers):
-        used = np.repeat(np.arange(rows.width), row)
-        factors[place, : len(used)] = used
-    matrix = rows.matrix()
-    column = drawing.op("Gather", matrix, drawing.constant(np.array([0], dtype=np.int64)), axis=1)
-    ones = drawing.op("Cast", drawing.op("Equal", column, column), to=TensorProto.DOUBLE)
-    extended = drawing.op("Concat", matrix, ones, axis=1)
-    made = drawing.op("Gather", extended, drawing.constant(factors[:, 0].copy()), axis=1)
-    for place in range(1, degree):
-        factor = drawing.op("Gather", extended, drawing.constant(factors[:, place].copy()), axis=1)
-        made = drawing.op("Mul", made, factor)
-    return rows.with_matrix(made, len(powers))
+    wanted = [tuple(np.repeat(np.arange(rows.width), row).tolist()) for row in np.asarray(part.powers_, dtype=np.int64)]
+    degrees: dict[int, list[tuple[int, ...]]] = {}
+    for degree in range(max(map(len, wanted)), 0, -1):
+        shorter = {each[1:] for each in degrees.get(degree + 1, ())}
+        degrees[degree] = list(dict.fromkeys([each for each in wanted if len(each) == degree] + sorted(shorter)))
+    degrees[1] = [(column,) for column in range(rows.width)]
+    made = {1: rows.matrix()}
+    for degree in range(2, max(degrees) + 1):
+        place = {each: at for at, each in enumerate(degrees[degree - 1])}
+        first = _columns(drawing, made[1], [each[0] for each in degrees[degree]])
+        rest = _columns(drawing, made[degree - 1], [place[each[1:]] for each in degrees[degree]])
+        made[degree] = drawing.op("Mul", first, rest)
+    joined, known = list(made.values()), [each for degree in made for each in degrees[degree]]
+    if () in wanted:
+        column = _columns(drawing, made[1], [0])
+        joined.insert(0, drawing.op("Cast", drawing.op("Equal", column, column), to=TensorProto.DOUBLE))
+        known.insert(0, ())
+    whole = joined[0] if len(joined) == 1 else drawing.op("Concat", *joined, axis=1)
+    places = {each: at for at, each in enumerate(known)}
+    if known != wanted:
+        whole = _columns(drawing, whole, [places[each] for each in wanted])
+    return rows.with_matrix(whole, len(wanted))
+
+
+def _columns(drawing: Drawing, matrix: str, places: list[int]) -> str:
+    return drawing.op("Gather", matrix, drawing.constant(np.array(places, dtype=np.int64)), axis=1)
 
 
 @transforms("KMeans", "MiniBatchKMeans")
@@ -142,38 +162,49 @@ def nearest(part: Any, rows: Rows, method: str) -> Any:
     """Draw the position of the nearest center."""
     if method != "predict":
         return NotImplemented
-    found = squared_distances(rows, np.asarray(part.cluster_centers_, dtype=np.float64))
-    return rows.drawing.op("ArgMin", found, axis=1, keepdims=0)
+    return nearest_of(rows, part.cluster_centers_, as_kmeans=True)
 
 
 @transforms("PowerTransformer")
 def power(part: Any, rows: Rows) -> Rows:
-    """Draw Yeo-Johnson's or Box-Cox's transform column by column, then the scaler."""
+    """Draw Yeo-Johnson's or Box-Cox's transform of all columns at once, then the scaler."""
     drawing = rows.drawing
-    made = [_powered(part, rows.select([place]), float(lmbda)) for place, lmbda in enumerate(part.lambdas_)]
-    joined = made[0] if len(made) == 1 else drawing.op("Concat", *made, axis=1)
+    draw = _box_cox if part.method == "box-cox" else _yeo_johnson
+    made = draw(drawing, rows.matrix(), np.asarray(part.lambdas_, dtype=np.float64))
     if part.standardize:
         scaler = part._scaler
-        joined = drawing.op("Sub", joined, drawing.constant(np.asarray(scaler.mean_)))
-        joined = drawing.op("Div", joined, drawing.constant(np.asarray(scaler.scale_)))
-    return rows.with_matrix(joined, rows.width)
+        made = drawing.op("Sub", made, drawing.constant(np.asarray(scaler.mean_)))
+        made = drawing.op("Div", made, drawing.constant(np.asarray(scaler.scale_)))
+    return rows.with_matrix(made, rows.width)
 
 
-def _powered(part: Any, column: Rows, lmbda: float) -> str:
-    drawing = column.drawing
-    value = column.matrix()
-    one, zero = drawing.constant(1.0), drawing.constant(0.0)
-    if part.method == "box-cox":
-        return _box_cox(column, value, lmbda)
-    above = _box_cox(column, drawing.op("Add", drawing.op("Max", value, zero), one), lmbda)
-    mirrored = drawing.op("Sub", one, drawing.op("Min", value, zero))
-    below = drawing.op("Neg", _box_cox(column, mirrored, 2 - lmbda))
-    return drawing.op("Where", drawing.op("GreaterOrEqual", value, zero), above, below)
+def _yeo_johnson(drawing: Drawing, value: str, lambdas: NDArray[np.float64]) -> str:
+    """Draw what ``_yeojohnson_transform`` of scipy.stats computes; below 0 it is mirrored, with ``2 - lambda``."""
+    eps = np.finfo(np.float64).eps
+    is_above = drawing.op("GreaterOrEqual", value, drawing.constant(0.0))
+
+    def by_side(above: NDArray[np.float64], below: NDArray[np.float64]) -> str:
+        return drawing.op("Where", is_above, drawing.constant(above), drawing.constant(below))
+
+    logarithm = log1p(drawing, drawing.op("Where", is_above, value, drawing.op("Neg", value)))
+    has_no_power = np.abs(lambdas) < eps, np.abs(lambdas - 2) <= eps
+    power = by_side(*(np.where(no, 1.0, each) for no, each in zip(has_no_power, (lambdas, 2 - lambdas), strict=True)))
+    made = drawing.op("Div", expm1(drawing, drawing.op("Mul", power, logarithm)), power)
+    if np.any(has_no_power):
+        is_plain = drawing.op("Equal", by_side(*(no.astype(np.float64) for no in has_no_power)), drawing.constant(1.0))
+        made = drawing.op("Where", is_plain, logarithm, made)
+    return drawing.op("Where", is_above, made, drawing.op("Neg", made))
 
 
-def _box_cox(column: Rows, value: str, lmbda: float) -> str:
-    drawing = column.drawing
-    if abs(lmbda) < np.spacing(1.0):
-        return drawing.op("Log", value)
-    grown = drawing.op("Sub", drawing.op("Pow", value, drawing.constant(lmbda)), drawing.constant(1.0))
-    return drawing.op("Div", grown, drawing.constant(lmbda))
+def _box_cox(drawing: Drawing, value: str, lambdas: NDArray[np.float64]) -> str:
+    """Draw what ``boxcox`` of scipy.special computes."""
+    logarithm = drawing.op("Log", value)
+    has_no_power = np.abs(lambdas) < LOGARITHM_ONLY
+    powers = np.where(has_no_power, 1.0, lambdas)
+    power = drawing.op("Mul", logarithm, drawing.constant(powers))
+    made = drawing.op("Div", expm1(drawing, power), drawing.constant(powers))
+    large = drawing.op("Exp", drawing.op("Sub", power, drawing.constant(np.log(np.abs(powers)))))
+    large = drawing.op("Mul", large, drawing.constant(np.sign(powers)))
+    large = drawing.op("Sub", large, drawing.constant(1 / powers))
+    made = drawing.op("Where", drawing.op("Less", power, drawing.constant(LARGEST_EXPONENT)), made, large)
+    return drawing.op("Where", drawing.constant(has_no_power), logarithm, made) if has_no_power.any() else made

@@ -8,6 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from serving.host.compiling.converters.blocks import Rows
+from serving.host.compiling.converters.elementary import log1p, without_negative_zeros
 from serving.host.compiling.converters.registry import transforms
 
 
@@ -43,8 +44,8 @@ def min_max_scaler(part: Any, rows: Rows) -> Rows:
 
 @transforms("Normalizer")
 def normalizer(part: Any, rows: Rows) -> Rows:
-    """Draw each row divided by its norm; rows of zeros stay."""
-    return _normalized(rows, part.norm)
+    """Draw each row divided by its norm; rows next to nothing stay, as ``_handle_zeros_in_scale`` has it."""
+    return _normalized(rows, part.norm, 10 * np.finfo(np.float64).eps)
 
 
 @transforms("TfidfTransformer")
@@ -60,10 +61,12 @@ def tf_idf(part: Any, rows: Rows) -> Rows:
     if part.use_idf:
         made = drawing.op("Mul", made, drawing.constant(np.asarray(part.idf_, dtype=np.float64)))
     weighted = rows.with_matrix(made, rows.width)
-    return weighted if part.norm is None else _normalized(weighted, part.norm)
+    made = weighted.matrix() if part.norm is None else _normalized(weighted, part.norm).matrix()
+    return rows.with_matrix(without_negative_zeros(drawing, made), rows.width)  # scikit-learn's matrix is sparse
 
 
-def _normalized(rows: Rows, kind_of_norm: str) -> Rows:
+def _normalized(rows: Rows, kind_of_norm: str, least: float = 0.0) -> Rows:
+    """Divide each row by its norm, unless that is 0 or below `least`."""
     drawing = rows.drawing
     matrix = rows.matrix()
     axis = drawing.constant(np.array([1], dtype=np.int64))
@@ -74,7 +77,8 @@ def _normalized(rows: Rows, kind_of_norm: str) -> Rows:
         kind = "ReduceSum" if kind_of_norm == "l1" else "ReduceMax"
         norm = drawing.op(kind, drawing.op("Abs", matrix), axis)
     zero, one = drawing.constant(0.0), drawing.constant(1.0)
-    norm = drawing.op("Where", drawing.op("Equal", norm, zero), one, norm)
+    is_none = drawing.op("Less", norm, drawing.constant(least)) if least else drawing.op("Equal", norm, zero)
+    norm = drawing.op("Where", is_none, one, norm)
     return rows.with_matrix(drawing.op("Div", matrix, norm), rows.width)
 
 
@@ -105,7 +109,7 @@ def function(part: Any, rows: Rows) -> Any:
 
 _UFUNCS: dict[Any, str] = {
     np.log: "Log", np.exp: "Exp", np.sqrt: "Sqrt", np.abs: "Abs", np.tanh: "Tanh", np.floor: "Floor", np.ceil: "Ceil",
-    np.negative: "Neg", np.sign: "Sign", np.reciprocal: "Reciprocal", np.log1p: "Log", np.square: "Mul",
+    np.negative: "Neg", np.sign: "Sign", np.reciprocal: "Reciprocal", np.log1p: "", np.square: "",
 }  # fmt: skip
 
 
@@ -115,7 +119,7 @@ def _ufunc(part: Any, rows: Rows) -> Rows:
     if part.func is np.square:
         return rows.with_matrix(drawing.op("Mul", matrix, matrix), rows.width)
     if part.func is np.log1p:
-        matrix = drawing.op("Add", matrix, drawing.constant(1.0))
+        return rows.with_matrix(log1p(drawing, matrix), rows.width)
     return rows.with_matrix(drawing.op(_UFUNCS[part.func], matrix), rows.width)
 
 

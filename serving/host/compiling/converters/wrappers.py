@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from serving.host.compiling.converters.blocks import Rows
 from serving.host.compiling.converters.composition import inner
+from serving.host.compiling.converters.elementary import expm1
 from serving.host.compiling.converters.labels import as_column, by_truth, flat
 from serving.host.compiling.converters.registry import answer, answers, converts, numbers, transforms
 from serving.host.compiling.converters.scaling import selection
@@ -67,7 +68,7 @@ def _inverted(transformer: Any, drawing: Drawing, values: str) -> str:
         if transformer.inverse_func is np.exp:
             return drawing.op("Exp", values)
         if transformer.inverse_func is np.expm1:
-            return drawing.op("Sub", drawing.op("Exp", values), drawing.constant(1.0))
+            return expm1(drawing, values)
         if transformer.inverse_func is np.square:
             return drawing.op("Mul", values, values)
     if name == "StandardScaler" and len(np.atleast_1d(transformer.mean_)) == 1:
