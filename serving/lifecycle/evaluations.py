@@ -155,6 +155,7 @@ class Evaluations:
                 self._damaged(model, record, reason)
             case NotYet(reason):
                 record.postponements += 1
+                record.unfinished = reason
                 record.not_before = time.monotonic() + max(self._settings.store.settle_seconds, 0.05)
                 self._journal.move(record, State.DISCOVERED, f"not complete yet: {reason}")
             case Stopped():

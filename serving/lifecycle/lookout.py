@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 
 import structlog
 
@@ -115,19 +116,21 @@ class Lookout:
                 "its volume does not seem to be mounted"
             )
 
-    def took_in(self, listing: Listing, *, is_changed: bool) -> None:
-        """The listing has been taken in, and differed (or not) from the one before."""
+    def took_in(self, listing: Listing, unfinished: Iterable[str] = (), *, is_changed: bool) -> None:
+        """The listing has been taken in, and differed (or not) from the one before; `unfinished` are versions that do
+        not come to rest.
+        """
         if not self.status.is_available:
             log.info("store_available", store=str(self._settings.path), watch=self._watcher.mode)
         elif is_changed and not self._was_woken and self._watcher.mode == "events":
             self._suspicious_until = time.monotonic() + SUSPICION_SECONDS
-        self._tell(listing.problems)
-        self.status = StoreStatus(
-            is_available=True, watch=self._watcher.mode, listed_at=now_utc(), problems=listing.problems
-        )
+        watching = [self._watcher.problem] if self._watcher.problem is not None else []
+        problems = (*listing.problems, *unfinished, *watching)
+        self._tell(problems)
+        self.status = StoreStatus(is_available=True, watch=self._watcher.mode, listed_at=now_utc(), problems=problems)
 
     def _tell(self, problems: tuple[str, ...]) -> None:
-        """Log what is wrong with names, once each; what was not there at the last look may still be on its way."""
+        """Log each problem once; what was not there at the last look may still be on its way."""
         self._told &= {*problems}
         lasting = [one for one in problems if one in self.status.problems and one not in self._told]
         for problem in lasting:

@@ -25,6 +25,7 @@ from serving.lifecycle.journal import Journal
 from serving.lifecycle.lookout import Lookout
 from serving.lifecycle.road import Road
 from serving.lifecycle.snapshots import model_status
+from serving.lifecycle.unfinished import list_unfinished
 from serving.registry import HoldsActive
 from serving.store.staging import Cache
 
@@ -195,7 +196,9 @@ class Reconciler:
             if is_first:
                 self._restore(listing, now)
         if listing is not None:
-            self._lookout.took_in(listing, is_changed=self._road.update(listing.models, now))
+            is_changed = self._road.update(listing.models, now)
+            unfinished = list_unfinished(self._road.models.values(), now)
+            self._lookout.took_in(listing, unfinished, is_changed=is_changed)
         else:
             self._road.lose_store()
 

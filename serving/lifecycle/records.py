@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,7 +27,8 @@ class VersionRecord:
     """One content of one version: where it stands and what is known of it.
 
     `not_before` is monotonic: the end of the settle window or of a backoff. `seen_at` is when these bytes were first
-    seen. `postponements` counts how often its files were not complete when they were copied. `servable` is set from
+    seen, `begun_at` when the first change was of those that have not come to rest since. `postponements` counts how
+    often its files were not complete when they were copied, `unfinished` says why they are not. `servable` is set from
     READY until the teardown is done; `is_copy_lost` says that its host is gone and that there is no sound copy of its
     files to start another one from. `fruitless_hosts` are the times (monotonic) at which
     hosts of it ended lately that were of no use: see `Respawn`.
@@ -36,6 +38,8 @@ class VersionRecord:
     version: str
     fingerprint: Fingerprint
     seen_at: float
+    begun_at: float = math.inf
+    unfinished: str | None = None
     entry: Entry | None = None
     digest: str | None = None
     artifact: Artifact | None = None

@@ -29,6 +29,7 @@ from serving.lifecycle.model_problem import problem_of
 from serving.lifecycle.policy_input import PolicyInput
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.respawn import Respawn
+from serving.lifecycle.unfinished import was_unfinished
 from serving.settings import Settings
 
 MAX_ACTIONS_AT_ONCE = 16
@@ -147,9 +148,11 @@ class Road:
                 record.entry = entry
                 break
         else:
-            record = VersionRecord(model.name, entry.version, entry.fingerprint, now, entry=entry)
+            record = VersionRecord(model.name, entry.version, entry.fingerprint, now, begun_at=now, entry=entry)
             if not entry.has_manifest:
                 record.not_before = now + self._settings.settle_seconds
+            if present is not None and was_unfinished(present, self._settings.settle_seconds, now):
+                record.begun_at, record.unfinished = present.begun_at, "its files are still changing"
         if entry.problem is not None and record.state is State.DISCOVERED:
             self._journal.fail(model, record, State.REJECTED, "published", entry.problem)
         return record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -47,6 +48,11 @@ EVENTS: list[type[FileSystemEvent]] = [
     FileMovedEvent,
 ]
 
+_LIMITS = {
+    errno.ENOSPC: "raise fs.inotify.max_user_watches (sysctl)",
+    errno.EMFILE: "raise fs.inotify.max_user_instances (sysctl)",
+}
+
 log = structlog.get_logger("serving.watcher")
 
 
@@ -69,7 +75,7 @@ class Watcher:
 
     `mode` says how changes are noticed now: ``events``, or ``poll`` when the reconciler has to look by itself. With
     ``auto`` events are used only after one has been seen to arrive: inotify says nothing on network file systems, and
-    nothing tells so.
+    nothing tells so. `problem` says why there can be no events where that can be mended.
     """
 
     def __init__(self, root: Path, watch: Literal["auto", "events", "poll"], wake: Callable[[], None]) -> None:
@@ -80,6 +86,7 @@ class Watcher:
         self._identity: tuple[int, int] | None = None
         self._has_failed = False
         self.mode: Literal["events", "poll"] = "poll"
+        self.problem: str | None = None
 
     def ensure(self, identity: tuple[int, int]) -> bool:
         """See to it that the directory which has just been listed (device, inode) is the one being watched.
@@ -95,6 +102,7 @@ class Watcher:
         if identity == self._identity:
             log.warning("watcher_lost", reason="its thread has ended", effect="the store is watched anew")
         self.stop()
+        self.problem = None
         self._identity = identity
         self._has_failed = not self._start()
         mode: Literal["events", "poll"] = "poll" if self._has_failed else "events"
@@ -148,6 +156,8 @@ class Watcher:
             observer.start()
         except OSError as error:
             log.warning("watch_failed", reason=str(error), effect="the store is polled")
+            advice = _LIMITS.get(error.errno or 0, "see the log")
+            self.problem = f"changes are found by polling only: {error.strerror or error}; {advice}"
             self._observer = observer
             self.stop()
             return False

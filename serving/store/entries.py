@@ -12,7 +12,7 @@ from serving.domain.listing import Entry, FileStamp
 from serving.domain.manifest import MANIFEST_NAME
 from serving.store.links import BadLink, resolve
 from serving.store.names import Names, artefact_format, format_in_version
-from serving.store.other_files import describe_other_file
+from serving.store.other_files import describe_left_alone, describe_other_file
 
 MAX_FILES = 1000
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -97,14 +97,16 @@ def read_file(rules: Rules, subject: Subject, name: str, seen: Look) -> Entry:
 
 def read_directory(rules: Rules, subject: Subject, directory_fd: int, directory: str) -> Reading:
     """Read a version directory; raises OSError when it cannot be read. `directory` is its real path."""
-    names = sorted(name for name in os.listdir(directory_fd) if rules.names.exists(name))
+    everything = sorted(os.listdir(directory_fd))
+    names = [name for name in everything if rules.names.exists(name)]
     if len(names) > MAX_FILES:
         return Reading(unusable(subject, f"holds {len(names)} files; a version has at most {MAX_FILES}"))
     looks = list(_looks(rules, directory_fd, directory, names))
     files = [(name, seen) for name, seen in looks if not seen.is_directory]
     artefacts = [name for name, _ in files if format_in_version(name)]
     if not artefacts:
-        return Reading(note=_why_empty(subject, [name for name, _ in files]) if names else None)
+        is_told = any(not name.startswith(".") for name in everything)
+        return Reading(note=_why_empty(subject, everything, looks) if is_told else None)
     problems = [problem for name, seen in files if (problem := _why_unusable(name, seen))]
     stamps = tuple(stamp_of(name, seen.found) for name, seen in files if seen.found and not _why_unusable(name, seen))
     if len(artefacts) > 1:
@@ -123,9 +125,13 @@ def read_directory(rules: Rules, subject: Subject, directory_fd: int, directory:
     return Reading(entry)
 
 
-def _why_empty(subject: Subject, files: Sequence[str]) -> str:
+def _why_empty(subject: Subject, names: Sequence[str], looks: Sequence[tuple[str, Look]]) -> str:
+    """Say that a version directory holds no artefact, and what of the names in it somebody may take for one."""
+    files = [name for name, seen in looks if not seen.is_directory]
     others = [f"{name!r}: {other}" for name in files if (other := describe_other_file(name))]
-    return "; ".join([f"'{subject.path}' holds no artefact yet", *others[:3]])
+    others += [f"{name!r} is a directory; files lie at MODEL/VERSION/FILE" for name, seen in looks if seen.is_directory]
+    left_alone = describe_left_alone([name for name in names if name not in dict(looks)])
+    return "; ".join([f"'{subject.path}' holds no artefact yet", *others[:3], *([left_alone] if left_alone else [])])
 
 
 def unusable(subject: Subject, problem: str) -> Entry:

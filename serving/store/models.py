@@ -23,7 +23,7 @@ from serving.store.entries import (
 )
 from serving.store.links import BadLink, resolve
 from serving.store.names import artefact_format, artefact_stem
-from serving.store.other_files import describe_other_file
+from serving.store.other_files import describe_left_alone, describe_other_file
 from serving.store.remains import Remains, read_remains
 
 # What changes twice within one tick of its file system's clock keeps its ctime. What was read less than this after a
@@ -191,6 +191,8 @@ class ModelDirectory:
         try:
             found = os.fstat(version_fd)  # before its names: a change in between is then seen next time
             reading = read_directory(self._rules, subject, version_fd, real)
+            if reading == Reading() and not os.listdir(version_fd):
+                reading = Reading(note=f"'{subject.path}' is an empty directory")
         finally:
             os.close(version_fd)
         if reading.entry is None:
@@ -216,7 +218,12 @@ class ModelDirectory:
             entries.append(before if before == entry and before is not None else entry)
         if self.entries != tuple(entries):
             self.entries = tuple(entries)
-        self.notes = (*self._plan_notes, *(slot.reading.note for slot in self._slots if slot.reading.note))
+        notes = [*self._plan_notes, *(slot.reading.note for slot in self._slots if slot.reading.note)]
+        if not entries and not notes:
+            left_alone = describe_left_alone([name for name in self._names if not self._rules.names.exists(name)])
+            if left_alone or not self._names:
+                notes = ["; ".join(filter(None, [f"'{self._model}' holds no version yet", left_alone]))]
+        self.notes = tuple(notes)
 
 
 def _stale(directory_fd: int, slots: Iterable[_Slot], listing: int) -> Iterator[_Slot]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from serving.domain.version import FULL_NAMES, SUFFIXES
 
@@ -24,6 +25,17 @@ _BESIDE = (".md", ".rst", ".yaml", ".yml", ".toml", ".lock", ".log", ".ini", ".c
 _ALSO_BESIDE = ("readme", "license", "licence", "makefile", "dockerfile", "requirements.txt", "manifest.json")
 _BY_NAME = {name: f"read in a version directory only: MODEL/VERSION/{name}" for name in FULL_NAMES}
 _GUESSES = ((".json", "model.json", "XGBoost"), (".txt", "model.txt", "LightGBM"))
+
+
+def describe_left_alone(names: Sequence[str]) -> str | None:
+    """Say that files do not count because of their names, as unfinished or as store.ignore has it; None where all that
+    there are are hidden ones: these are hidden on purpose, or a publisher's. Pure.
+    """
+    shown = [name for name in names if not name.startswith(".")]
+    if not shown:
+        return None
+    more = f" and {len(shown) - 1} more do" if len(shown) > 1 else " does"
+    return f"{shown[0]!r}{more} not count because of the name, as unfinished or by store.ignore"
 
 
 def describe_other_file(name: str) -> str | None:

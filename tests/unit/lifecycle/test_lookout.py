@@ -17,7 +17,7 @@ from serving.settings import StoreSettings
 
 @pytest.fixture
 def looking(tmp_path: Path) -> Any:
-    watcher = Mock(mode="events")
+    watcher = Mock(mode="events", problem=None)
     made = Lookout(StoreSettings(path=tmp_path), Mock(), watcher, Mock(), Mock())
 
     def look(*problems: str) -> list[str]:
@@ -35,6 +35,12 @@ def test_a_problem_that_lasts_is_logged_once(looking: Any) -> None:
     assert looking("a", "b") == ["a"]
     assert looking("a", "b") == ["b"]
     assert looking("a", "b") == []
+
+
+def test_versions_on_their_way_and_why_the_store_is_polled_are_problems(looking: Any) -> None:
+    looking.made._watcher.problem = "changes are found by polling only: inotify watch limit reached"
+    looking.made.took_in(Listing({}, ("a",)), ["'m/1' is not complete yet"], is_changed=False)
+    assert looking.made.status.problems == ("a", "'m/1' is not complete yet", looking.made._watcher.problem)
 
 
 def test_one_that_was_mended_and_comes_back_is_logged_again(looking: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,6 +18,7 @@ from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.policy_input import PolicyInput
 from serving.lifecycle.road import Road
+from serving.lifecycle.unfinished import UNFINISHED_SECONDS, list_unfinished
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 
@@ -41,6 +43,9 @@ class Scene:
 
     def see(self, entries: tuple[Entry, ...], now: float) -> None:
         self.road.update({"m": entries} if entries else {}, now)
+
+    def unfinished(self, now: float) -> tuple[str, ...]:
+        return list_unfinished(self.road.models.values(), now)
 
     def removed_at(self) -> float:
         return self.input.desired(self.model).removed_at
@@ -68,6 +73,32 @@ def test_a_removal_settles_when_nothing_has_changed_for_the_settle_window(scene:
     assert scene.removed_at() == 10.0 + SETTLE_SECONDS, "the same tuple: nothing has changed"
     scene.see((*left,), now=10.3)
     assert scene.removed_at() == 10.3 + SETTLE_SECONDS, "another tuple: something has"
+
+
+def growing(size: int) -> tuple[Entry, ...]:
+    stamp = FileStamp("model.joblib", 3, size, size, size)
+    return (Entry("m", "3", "m/3", "model.joblib", Format.JOBLIB, (stamp,)), entry("2"), entry("1"))
+
+
+def test_a_version_that_does_not_come_to_rest_is_told_after_a_while(scene: Scene) -> None:
+    for tenths in range(110):
+        scene.see(growing(tenths), now=10.0 + tenths / 10)
+        assert not scene.unfinished(10.0 + tenths / 10) or tenths > 10 * UNFINISHED_SECONDS
+    told = ("'m/3' is not complete yet: its files are still changing",)
+    assert scene.unfinished(10.0 + 11) == told
+    scene.see(growing(200), now=22.0 + SETTLE_SECONDS)
+    assert scene.unfinished(22.0 + SETTLE_SECONDS) == told, "a look that comes late, as where the store is polled"
+    scene.model.listed["3"].digest = "sha256:33"  # it has been copied
+    assert scene.unfinished(99.0) == ()
+    scene.see(growing(201), now=100.0)
+    assert scene.unfinished(100.0) == (), "another change, long after"
+
+
+def test_a_version_that_is_overwritten_once_after_long_is_not_told(scene: Scene) -> None:
+    """It had never been copied: it is older than what is active."""
+    older = replace(entry("1"), fingerprint=(FileStamp("model.joblib", 1, 2, 0, 0),))
+    scene.see((entry("2"), older), now=100.0)
+    assert scene.unfinished(100.0) == ()
 
 
 def test_nothing_counts_as_removed_while_the_store_cannot_be_listed(scene: Scene) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from watchdog.events import FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
+from watchdog.observers.inotify import InotifyObserver
 
 from serving.lifecycle.watcher import Watcher
 
@@ -68,6 +70,33 @@ def test_a_change_wakes(tmp_path: Path) -> None:
         has_woken.clear()
         (tmp_path / "m").mkdir()
         assert has_woken.wait(WAIT_SECONDS)
+    finally:
+        watcher.stop()
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "fs.inotify.max_user_watches"), (errno.EMFILE, "fs.inotify.max_user_instances")],
+)
+def test_a_limit_of_inotify_is_told_and_the_store_is_polled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, "inotify limit reached")
+
+    watcher = Watcher(tmp_path, "auto", lambda: None)
+    found = tmp_path.stat()
+    with monkeypatch.context() as patch:
+        patch.setattr(InotifyObserver, "start", refuse)
+        assert not watcher.ensure((found.st_dev, found.st_ino))
+    assert watcher.mode == "poll"
+    assert watcher.problem is not None
+    assert watcher.problem.startswith("changes are found by polling only: inotify limit reached")
+    assert advice in watcher.problem
+    watcher.forget()
+    try:
+        assert watcher.ensure((found.st_dev, found.st_ino))
+        assert watcher.problem is None
     finally:
         watcher.stop()
 

@@ -78,6 +78,9 @@ def test_a_lone_file_is_a_model_whose_version_others_name(root: Path) -> None:
     assert entry.format is Format.ONNX
 
 
+UNCOUNTED = "not count because of the name, as unfinished or by store.ignore"
+
+
 def test_everything_else_is_left_alone(root: Path) -> None:
     write(root / "README.md")
     write(root / ".git" / "HEAD")
@@ -87,11 +90,37 @@ def test_everything_else_is_left_alone(root: Path) -> None:
     write(root / "iris" / "4.joblib.part")
     write(root / "iris" / "5.joblib~")
     write(root / "churn.joblib.tmp")
-    (root / "empty").mkdir()
-    (root / "iris" / "6").mkdir()
+    (root / "hidden" / "1").mkdir(parents=True)
+    write(root / "hidden" / "1" / ".model.joblib.x8Gh2")
     listing = store_at(root).list()
     assert dict(listing.models) == {}
-    assert listing.problems == ()
+    assert listing.problems == (f"'iris' holds no version yet; '4.joblib.part' and 1 more do {UNCOUNTED}",)
+
+
+def test_empty_and_unfinished_directories_are_told(root: Path) -> None:
+    (root / "empty").mkdir()
+    (root / "iris" / "1").mkdir(parents=True)
+    write(root / "wine" / "2" / "model.joblib.tmp")
+    write(root / "seen" / "1.joblib")
+    (root / "seen" / "2").mkdir()
+    assert store_at(root).list().problems == (
+        "'empty' holds no version yet",
+        "'iris/1' is an empty directory",
+        "'seen/2' is an empty directory",
+        f"'wine/2' holds no artefact yet; 'model.joblib.tmp' does {UNCOUNTED}",
+    )
+
+
+def test_a_problem_of_an_empty_directory_goes_when_it_is_filled(root: Path) -> None:
+    (root / "iris").mkdir()
+    store = store_at(root)
+    assert store.list().problems == ("'iris' holds no version yet",)
+    write_version(root, "iris", "1")
+    assert store.list().problems == ()
+    (root / "iris" / "1" / "model.joblib").unlink()
+    assert store.list().problems == ("'iris/1' is an empty directory",)
+    (root / "iris" / "1").rmdir()
+    assert store.list().problems == ("'iris' holds no version yet",)
 
 
 def test_ignored_patterns_do_not_exist_at_any_level(root: Path) -> None:
@@ -110,7 +139,10 @@ def test_a_directory_without_an_artefact_is_not_a_version_yet(root: Path) -> Non
     write(root / "iris" / "5" / "inner" / "model.joblib")
     listing = store_at(root).list()
     assert dict(listing.models) == {}
-    assert listing.problems == ("'iris/4' holds no artefact yet", "'iris/5' holds no artefact yet")
+    assert listing.problems == (
+        "'iris/4' holds no artefact yet",
+        "'iris/5' holds no artefact yet; 'inner' is a directory; files lie at MODEL/VERSION/FILE",
+    )
 
 
 def test_two_artefacts_in_a_version_are_a_problem_that_names_both(root: Path) -> None:
