@@ -28,6 +28,7 @@ from serving.lifecycle.journal import Journal
 from serving.lifecycle.lookout import Lookout
 from serving.lifecycle.operations import Operations
 from serving.lifecycle.operator import ReconcilerOperator
+from serving.lifecycle.proofs import digest_of_proving
 from serving.lifecycle.recall import Recall
 from serving.lifecycle.reconciler import HoldsStatus, Reconciler
 from serving.lifecycle.respawn import Respawn
@@ -174,7 +175,8 @@ def _basis(settings: Settings) -> str:
     security = settings.security
     trust = [security.trust, security.pickle_trusted, security.skops_trusted, security.trusted_keys]
     candidate = [settings.candidate.timeout_seconds, settings.candidate.memory_mb, settings.candidate.max_expansion]
-    text = repr([libraries, settings.gates, candidate, engine, trust, security.require_sandbox, __version__])
+    own = [__version__, digest_of_proving()]
+    text = repr([libraries, settings.gates, candidate, engine, trust, security.require_sandbox, own])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
