@@ -102,6 +102,8 @@ def _offers(estimator: Any, method: str) -> bool:
 
 
 def _require_fitted(estimator: Any) -> None:
+    if not hasattr(estimator, "fit"):
+        return  # scikit-learn would write its text into an error, and import more for that, which ends a host
     try:
         check_is_fitted(estimator)
     except NotFittedError:
