@@ -15,7 +15,7 @@ from benchmarks.result import Result
 
 USUAL = (
     *("footprint", "drop", "predict", "large_swap", "compiled_swap"),
-    *("swap_memory", "many_models", "many_compiled", "restart", "safety", "hostile_clients", "floods"),
+    *("swap_memory", "many_models", "many_compiled", "restart", "demo_start", "safety", "hostile_clients", "floods"),
 )
 ON_REQUEST = ("against_peers", "swap_peers", "protocols")  # they install other servers
 NAMES = (*USUAL, *ON_REQUEST)
