@@ -16,12 +16,14 @@ from serving.domain.signature import Container, Dtype, Feature, Signature
 Row = Sequence[Any]
 
 NUMBERS = frozenset({int, float})
-TYPES: dict[Dtype, frozenset[type]] = {
+FLAGS = frozenset({0, 1, None})  # equal to 0.0, False, 1.0 and True
+_TYPES: dict[Dtype, frozenset[type]] = {
     Dtype.NUMBER: NUMBERS,
     Dtype.STRING: frozenset({str}),
     Dtype.BOOL: frozenset({bool}),
     Dtype.ANY: frozenset({int, float, str, bool}),
 }
+_FLAGS_OR_NUMBERS = frozenset({int, float, bool})
 
 _EXPECTED = {
     Dtype.NUMBER: "a number",
@@ -35,6 +37,13 @@ _MAX_SUGGESTED_FROM = 1000
 _INTEGERS = range(-(1 << 63), 1 << 64)
 
 
+def taken_types(dtype: Dtype, is_table: bool) -> frozenset[type]:
+    """Return the types that cells of a feature may have; in a table numbers and bools stand for each other."""
+    if is_table and dtype in (Dtype.NUMBER, Dtype.BOOL):
+        return _FLAGS_OR_NUMBERS
+    return _TYPES[dtype]
+
+
 def cells_problem(signature: Signature, rows: Sequence[Row]) -> str:
     """Name the first row of the wrong length or the first cell its feature does not take."""
     count = len(signature.features)
@@ -42,7 +51,7 @@ def cells_problem(signature: Signature, rows: Sequence[Row]) -> str:
         if len(row) != count:
             return width_problem(signature, index, len(row)) + _nesting_hint(row)
         for feature, cell in zip(signature.features, row, strict=True):
-            problem = _cell_problem(feature, cell)
+            problem = _cell_problem(feature, cell, signature.container is Container.DATAFRAME)
             if problem is not None:
                 return f"row {index}, feature {_quoted(feature.name)}: {problem}{_nesting_hint(row)}"
     return _rounded_problem(signature, rows) or "the rows do not fit the model's signature"
@@ -148,10 +157,10 @@ def shown(value: Any) -> str:
     return f"an integer of {value.bit_length()} bits" if is_long else f"the number {value}"
 
 
-def _cell_problem(feature: Feature, cell: Any) -> str | None:
+def _cell_problem(feature: Feature, cell: Any, is_table: bool) -> str | None:
     if cell is None:
         return None if feature.nullable else f"does not take null, send {_EXPECTED[feature.dtype]}"
-    if type(cell) not in TYPES[feature.dtype]:
+    if type(cell) not in taken_types(feature.dtype, is_table) or (feature.dtype is Dtype.BOOL and cell not in FLAGS):
         hint = "; send it without quotes" if isinstance(cell, str) and _is_quoted(feature.dtype, cell) else ""
         return f"expected {_EXPECTED[feature.dtype]}, got {shown(cell)}{hint}"
     if isinstance(cell, str):

@@ -6,7 +6,8 @@ request is. Rows count from 0, like the positions of the JSON array they came in
 What each dtype takes: NUMBER an integer or a float, finite and within float64 (a column with an integer that float64
 would round is one of integers, or refused: see `serving.domain.integers`); STRING a string; BOOL ``true`` or
 ``false`` (not 0 or 1: a number there is more often a shifted column than a flag); ANY any of the three, integers
-within 64 bits. ``null`` goes only where the feature is nullable. Nothing is ever converted from one kind to another.
+within 64 bits. ``null`` goes only where the feature is nullable. Nothing is converted from one kind to another, but for
+what is the same in a table: where the model was fitted on one, ``true`` is 1 for a NUMBER, 1 is ``true`` for a BOOL.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from serving.domain.batch import Batch, Column
 from serving.domain.errors import InvalidInput
 from serving.domain.integers import EXACT, any_rounded, integer_column
 from serving.domain.row_problems import (
+    FLAGS,
     NUMBERS,
-    TYPES,
     Row,
     cells_problem,
     is_unicode,
@@ -35,6 +36,7 @@ from serving.domain.row_problems import (
     names_problem,
     number_problem,
     shown,
+    taken_types,
 )
 from serving.domain.signature import Container, Dtype, Feature, Signature
 
@@ -49,6 +51,7 @@ class _Plan:
     count: int
     is_numeric: bool
     is_nullable: bool
+    is_table: bool
     pack: Callable[..., bytes]
     pick: Callable[[Any], Row]
 
@@ -110,6 +113,7 @@ def _make_plan(signature: Signature) -> _Plan:
         count=len(names),
         is_numeric=all(feature.dtype is Dtype.NUMBER for feature in signature.features),
         is_nullable=any(feature.nullable for feature in signature.features),
+        is_table=signature.container is Container.DATAFRAME,
         pack=struct.Struct(f"{len(names)}d").pack,
         pick=getter if len(names) > 1 else lambda row: (getter(row),),
     )
@@ -131,7 +135,7 @@ def _single(plan: _Plan, row: list[Any]) -> Batch | None:
 
 def _matrix(plan: _Plan, rows: Sequence[Row], may_contain_bools: bool) -> NDArray[np.float64] | None:
     """Return (rows, features) float64; None when some cell is not right or would be rounded."""
-    if may_contain_bools and bool in set(map(type, chain.from_iterable(rows))):
+    if may_contain_bools and not plan.is_table and bool in set(map(type, chain.from_iterable(rows))):
         return None
     pack = plan.pack
     try:
@@ -147,7 +151,9 @@ def _matrix(plan: _Plan, rows: Sequence[Row], may_contain_bools: bool) -> NDArra
 
 def _matrix_with_nulls(plan: _Plan, rows: Sequence[Row]) -> NDArray[np.float64] | None:
     cells = list(chain.from_iterable(rows))
-    if set(map(len, rows)) != {plan.count} or not set(map(type, cells)) <= {int, float, NoneType}:
+    if set(map(len, rows)) != {plan.count} or not set(map(type, cells)) <= taken_types(Dtype.NUMBER, plan.is_table) | {
+        NoneType
+    }:
         return None
     flat = _floats(cells)
     if flat is None:
@@ -166,28 +172,34 @@ def _columns(plan: _Plan, rows: Sequence[Row]) -> tuple[Column, ...] | None:
         return None
     columns = []
     for feature, cells in zip(plan.signature.features, zip(*rows, strict=True), strict=True):
-        column = _column(feature, cells)
+        column = _column(feature, cells, plan.is_table)
         if column is None:
             return None
         columns.append(column)
     return tuple(columns)
 
 
-def _column(feature: Feature, cells: tuple[Any, ...]) -> Column | None:
+def _column(feature: Feature, cells: tuple[Any, ...], is_table: bool) -> Column | None:
     types = set(map(type, cells))
     has_null = NoneType in types
-    if not types <= TYPES[feature.dtype] | {NoneType} or (has_null and not feature.nullable):
+    if not types <= taken_types(feature.dtype, is_table) | {NoneType} or (has_null and not feature.nullable):
         return None
     if feature.dtype is Dtype.NUMBER:
         floats = _floats(cells)
         return integer_column(cells) if floats is None or _may_be_rounded(floats, cells) else floats
-    if feature.dtype is Dtype.BOOL and not has_null:
-        return np.array(cells, dtype=np.bool_)
-    if str in types and not is_unicode(cells):
-        return None
-    if types & NUMBERS and any(number_problem(cell, Dtype.ANY) for cell in cells if type(cell) in NUMBERS):
+    if feature.dtype is Dtype.BOOL:
+        return _flags(cells, has_null=has_null)
+    is_text = str not in types or is_unicode(cells)
+    if not is_text or any(number_problem(cell, Dtype.ANY) for cell in cells if type(cell) in NUMBERS):
         return None
     return list(cells)
+
+
+def _flags(cells: tuple[Any, ...], *, has_null: bool) -> Column | None:
+    """Return bools, which zeros and ones may stand for; None when there is another number."""
+    if not FLAGS.issuperset(cells):
+        return None
+    return [None if cell is None else bool(cell) for cell in cells] if has_null else np.array(cells, dtype=np.bool_)
 
 
 def _floats(cells: Sequence[Any]) -> NDArray[np.float64] | None:

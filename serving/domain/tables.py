@@ -62,10 +62,15 @@ def table_to_batch(signature: Signature, table: Table) -> Batch:
     if arranged.width != len(features):
         raise InvalidInput(width_problem(signature, 0, arranged.width))
     is_numeric = all(feature.dtype is Dtype.NUMBER for feature in features)
+    is_table = signature.container is Container.DATAFRAME
     matrix = arranged.matrix
+    if is_table and is_numeric and matrix is not None and matrix.dtype.kind == "b":
+        matrix = matrix.astype(np.float64)
     if is_numeric and matrix is not None and matrix.dtype.kind in _NUMERIC and not rounded_places(matrix).any():
         return Batch(table.rows, matrix=_checked(signature, matrix))
     columns = [_column_of(arranged, place) for place in range(arranged.width)]
+    if is_table:
+        columns = [_in_table(feature, column) for feature, column in zip(features, columns, strict=True)]
     is_exact = not any(isinstance(column, np.ndarray) and rounded_places(column).any() for column in columns)
     if is_numeric and is_exact and all(_is_numeric(column) for column in columns):
         return Batch(table.rows, matrix=_checked(signature, _side_by_side(columns)))
@@ -151,6 +156,17 @@ def _fit(features: Sequence[Feature], columns: Sequence[NDArray[Any] | list[Any]
         elif feature.dtype is not Dtype.BOOL or column.dtype.kind != "b":
             return False
     return True
+
+
+def _in_table(feature: Feature, column: NDArray[Any] | list[Any]) -> NDArray[Any] | list[Any]:
+    """Return bools as numbers and zeros and ones as bools, where the feature takes the other: see `rows`."""
+    if not isinstance(column, np.ndarray):
+        return column
+    if feature.dtype is Dtype.NUMBER and column.dtype.kind == "b":
+        return column.astype(np.float64)
+    if feature.dtype is Dtype.BOOL and column.dtype.kind in _NUMERIC and ((column == 0) | (column == 1)).all():
+        return column.astype(np.bool_)
+    return column
 
 
 def _is_numeric(column: NDArray[Any] | list[Any]) -> bool:

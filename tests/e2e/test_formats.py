@@ -20,6 +20,7 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
+from sklearn.tree import DecisionTreeClassifier
 
 from tests.e2e.harness import Server, constant, serving, until, write_version
 from tests.e2e.record import Record, Reply
@@ -40,7 +41,11 @@ def saved(array: Any) -> bytes:
 
 
 def stream_of(array: Any) -> bytes:
-    table = pa.table({f"x{place}": column for place, column in enumerate(np.asarray(array).T)})
+    return stream_of_columns(**{f"x{place}": column for place, column in enumerate(np.asarray(array).T)})
+
+
+def stream_of_columns(**columns: Any) -> bytes:
+    table = pa.table(columns)
     sink = io.BytesIO()
     with ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
@@ -68,6 +73,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ids = pd.DataFrame({"id": [2**53, BEYOND] * 50})
     encoded = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression())
     write_version(directory / "store" / "ids", 1, encoded.fit(ids, [0, 1] * 50))
+    flags = pd.DataFrame({"size": np.arange(60.0), "flag": np.arange(60) % 3 == 0})
+    write_version(directory / "store" / "flags", 1, DecisionTreeClassifier().fit(flags, flags.flag))
     with serving(directory, wait_ready=True) as server:
         yield server
 
@@ -188,15 +195,51 @@ INTEGERS: dict[str, tuple[str, str, bytes | dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("form", INTEGERS)
-def test_integers_that_floats_would_round_reach_the_model_whole(server: Server, form: str) -> None:
-    path, media_type, body = INTEGERS[form]
+def answered(server: Server, path: str, media_type: str, body: bytes | dict[str, Any]) -> Any:
+    """Return what one row is answered with, in whatever protocol."""
     content = body if isinstance(body, bytes) else orjson.dumps(body)
     found = server.client.post(server.url + path, content=content, headers={"content-type": media_type})
+    assert found.status_code == 200, found.text
     answer = found.json()
     given = answer["outputs"] if "outputs" in answer else answer.get("predictions", answer.get("prediction"))
-    given = given[0]["data"] if isinstance(given, list) and isinstance(given[0], dict) else given
-    assert given in (1, [1]), found.text
+    return given[0]["data"] if isinstance(given, list) and isinstance(given[0], dict) else given
+
+
+@pytest.mark.parametrize("form", INTEGERS)
+def test_integers_that_floats_would_round_reach_the_model_whole(server: Server, form: str) -> None:
+    assert answered(server, *INTEGERS[form]) in (1, [1])
+
+
+FLAGS: dict[str, tuple[str, str, bytes | dict[str, Any]]] = {
+    "true": ("/models/flags/predict", "application/json", {"instances": [{"size": 1, "flag": True}]}),
+    "one": ("/models/flags/predict", "application/json", {"instances": [[1, 1]]}),
+    "float": ("/models/flags/predict", "application/json", {"instances": [[1, 1.0]]}),
+    "csv": ("/models/flags/predict", CSV, b"size,flag\n1,True\n"),
+    "csv one": ("/models/flags/predict", CSV, b"size,flag\n1,1\n"),
+    "npy": ("/models/flags/predict", NPY, saved(np.array([(1.0, True)], dtype=[("size", "f8"), ("flag", "?")]))),
+    "arrow": ("/models/flags/predict", ARROW, stream_of_columns(size=[1.0], flag=[True])),
+    "mlflow": (
+        "/models/flags/invocations",
+        "application/json",
+        {"dataframe_split": {"columns": ["flag", "size"], "data": [[True, 1]]}},
+    ),
+    "tensorflow": ("/v1/models/flags:predict", "application/json", {"instances": [{"size": 1, "flag": True}]}),
+    "open inference": (
+        "/v2/models/flags/infer",
+        "application/json",
+        {
+            "inputs": [
+                {"name": "size", "shape": [1], "datatype": "INT32", "data": [1]},
+                {"name": "flag", "shape": [1], "datatype": "BOOL", "data": [True]},
+            ]
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FLAGS)
+def test_bools_of_a_table_are_taken_in_every_form(server: Server, form: str) -> None:
+    assert answered(server, *FLAGS[form]) in (True, [True])
 
 
 def test_a_large_body_of_large_integers_is_read_whole(server: Server) -> None:

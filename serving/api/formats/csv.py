@@ -18,6 +18,7 @@ import io
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -29,7 +30,7 @@ from serving.domain.batch import Tensor
 from serving.domain.errors import BodyTooLarge, InvalidInput, Malformed
 from serving.domain.integers import EXACT
 from serving.domain.row_problems import shown, width_problem
-from serving.domain.signature import Dtype, Feature, Signature
+from serving.domain.signature import Container, Dtype, Feature, Signature
 from serving.domain.tables import Table
 from serving.prediction import Answer
 
@@ -212,14 +213,18 @@ def _converters(
         features = [by_name.get(name) for name in names]
     else:
         features = [*signature.features[:width], *[None] * (width - len(signature.features))]
-    return [_converter(feature, is_plain=is_plain) for feature in features]
+    is_table = signature.container is Container.DATAFRAME
+    return [_converter(feature, is_plain=is_plain, is_table=is_table) for feature in features]
 
 
-def _converter(feature: Feature | None, *, is_plain: bool) -> Callable[[tuple[str, ...]], Tensor]:
+def _converter(feature: Feature | None, *, is_plain: bool, is_table: bool) -> Callable[[tuple[str, ...]], Tensor]:
     if feature is None:
         return list
     if feature.dtype is Dtype.NUMBER:
-        return _numbers if is_plain else _checked_numbers
+        numbers = _numbers if is_plain else _checked_numbers
+        return partial(_numbers_or_flags, numbers) if is_table else numbers
+    if feature.dtype is Dtype.BOOL and is_table:
+        return lambda cells: [(_any if _NUMBER.fullmatch(cell) else _bool)(cell) if cell else None for cell in cells]
     one = {Dtype.BOOL: _bool, Dtype.ANY: _any}.get(feature.dtype, str)
     has_empty = feature.dtype is Dtype.STRING and not feature.nullable
     return lambda cells: [one(cell) if cell or has_empty else None for cell in cells]
@@ -232,6 +237,12 @@ def _numbers(cells: tuple[str, ...]) -> Tensor:
     except ValueError:
         return _checked_numbers(cells)
     return _checked_numbers(cells) if (np.abs(numbers) > EXACT).any() else numbers
+
+
+def _numbers_or_flags(numbers: Callable[[tuple[str, ...]], Tensor], cells: tuple[str, ...]) -> Tensor:
+    """Return numbers; in a table ``true`` and ``false`` are numbers as well, for the table's own check."""
+    found = numbers(cells)
+    return found if isinstance(found, np.ndarray) else [_bool(one) if isinstance(one, str) else one for one in found]
 
 
 def _checked_numbers(cells: tuple[str, ...]) -> Tensor:

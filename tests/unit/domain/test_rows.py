@@ -141,6 +141,20 @@ def test_bools_with_nulls_are_a_list() -> None:
     assert rows_to_batch(contract, [[True], [None]]).columns == ([True, None],)
 
 
+@pytest.mark.parametrize("flag", [True, 1, 1.0])
+def test_in_a_table_bools_and_numbers_stand_for_each_other(flag: Any) -> None:
+    two = (Feature(name="size", nullable=True), Feature(name="new", dtype=Dtype.BOOL, nullable=True))
+    table = signature(*two, container=Container.DATAFRAME)
+    columns = rows_to_batch(table, [[flag, flag], [0, False], [None, None]]).columns
+    assert columns is not None
+    assert repr(np.asarray(columns[0]).tolist()) == "[1.0, 0.0, nan]"
+    assert columns[1] == [True, False, None]
+    numbers = signature(Feature(name="a"), Feature(name="b"), container=Container.DATAFRAME)
+    assert rows_to_batch(numbers, [{"a": flag, "b": 2.5}]).matrix is not None
+    assert "'new': expected true or false, got the number 2" in refusal(table, [[1, 2]])
+    assert "'size': expected a number, got the string" in refusal(table, [["true", 1]])
+
+
 @pytest.mark.parametrize("rows", [["a", "b"], [["a"], ["b"]], [{"text": "a"}, {"text": "b"}]])
 def test_texts_come_as_strings_arrays_or_objects(rows: list[Any]) -> None:
     assert rows_to_batch(TEXTS, rows).columns == (["a", "b"],)

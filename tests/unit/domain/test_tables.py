@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_refused_in_the_words_of_rows() -> None:
     assert "row 0 has 3 values, the model takes 2" in refusal(NUMBERS, Table(1, np.ones((1, 3))))
     assert refusal(NUMBERS, Table(0, np.ones((0, 2)))) == "no rows: send at least one"
     assert "feature 'kind'" in refusal(MIXED, Table(1, columns=([1.0], [2.0], [True])))
-    assert "feature 'new'" in refusal(MIXED, Table(1, columns=(np.array([1.0]), ["x"], np.array([1]))))
+    assert "feature 'new'" in refusal(MIXED, Table(1, columns=(np.array([1.0]), ["x"], np.array([2]))))
     assert "feature 'a'" in refusal(NUMBERS, Table(1, np.array([[True, False]])))
 
 
@@ -141,3 +141,14 @@ def test_names_that_do_not_fit_are_told() -> None:
     unknown = refusal(NUMBERS, Table(1, np.ones((1, 3)), names=("a", "b", "c")))
     assert "'c'" in unknown
     assert "there twice" in refusal(NUMBERS, Table(1, np.ones((1, 2)), names=("a", "a")))
+
+
+def test_bools_and_numbers_stand_for_each_other_where_the_model_was_fitted_on_a_table() -> None:
+    columns = (np.array([True, False]), ["x", None], np.array([1.0, 0.0]))
+    batch = table_to_batch(MIXED, Table(2, columns=columns))
+    assert batch.columns is not None
+    assert [np.asarray(batch.columns[place]).tolist() for place in (0, 2)] == [[1.0, 0.0], [True, False]]
+    numbers = NUMBERS.model_copy(update={"container": Container.DATAFRAME})
+    matrix = table_to_batch(numbers, Table(1, np.array([[True, False]]))).matrix
+    assert matrix is not None
+    assert matrix.tolist() == [[1.0, 0.0]]
