@@ -48,11 +48,17 @@ def check_names(estimator: Any) -> list[str]:
                 f"the estimator cannot be written into a file: {told(error)}; "
                 "take out what holds it (an open file, a lock, a connection), or leave it out in __getstate__"
             ) from None
-    if collector.unnameable:
-        raise PublishRefused(_explain_unnameable(collector.unnameable))
-    own = [each for each in collector.named if each.__module__ == _MAIN]
+    unnameable = [each for each in collector.unnameable if _find(each) is None]
+    if unnameable:
+        raise PublishRefused(_explain_unnameable(unnameable))
+    own = [each for each in (*collector.named, *collector.unnameable) if each.__module__ == _MAIN]
     if own:
         raise PublishRefused(_explain_main(own))
+    if collector.unnameable:
+        raise PublishRefused(
+            f"the estimator holds {_list(collector.unnameable)} as it was before its module was loaded again: "
+            "make the estimator again and publish that"
+        )
     return sorted(set(_own_modules(collector.named)))
 
 
@@ -103,19 +109,19 @@ class _Collector(pickle.Pickler):
     def reducer_override(self, found: Any) -> Any:
         if not isinstance(found, (type, FunctionType)):
             return NotImplemented
-        if _is_nameable(found):
+        if _find(found) is found or any(found is each for each in _WRITTEN_OTHERWISE):
             self.named.append(found)
             return NotImplemented
         self.unnameable.append(found)
         return int, ()  # anything that can be
 
 
-def _is_nameable(found: Any) -> bool:
-    """Say whether an import would find this very class or function, which is what pickle demands."""
-    place: Any = sys.modules.get(found.__module__ or "")
-    for name in found.__qualname__.split("."):
+def _find(named: Any) -> Any:
+    """Return what an import finds under the name of a class or function: pickle demands that it is this very one."""
+    place: Any = sys.modules.get(named.__module__ or "")
+    for name in named.__qualname__.split("."):
         place = getattr(place, name, None)
-    return place is found or any(found is each for each in _WRITTEN_OTHERWISE)
+    return place
 
 
 def _own_modules(named: list[Any]) -> Iterator[str]:

@@ -433,5 +433,11 @@ def test_modules_of_the_working_directory_are_named_with_what_finds_them(
     ) as caught:
         publish(model, "m", store=store, X=ROWS)
     assert caught.value.report is not None
+    monkeypatch.setattr("own_features.halve", lambda X: X / 2)
+    with pytest.raises(
+        PublishRefused, match=r"the function own_features.halve as it was before its module was loaded ag"
+    ):
+        publish(model, "m", store=store, X=ROWS)
+    monkeypatch.setattr("own_features.halve", halve)
     monkeypatch.setenv("PYTHONPATH", str(store.parent))
     publish(model, "m", store=store, X=ROWS, check=False)  # without a warning
