@@ -77,20 +77,20 @@ def lightgbm_categories(shelf: Shelf) -> None:
     shelf.answers(booster, LEVELS[:9], write=save_native, file="1/model.txt")
 
 
-def catboost_model() -> Any:
-    import catboost
-
-    return catboost.CatBoostClassifier(iterations=3, verbose=False, allow_writing_files=False).fit(X, Y)
-
-
 @case("CatBoost's .cbm", "catboost")
 def catboost_files(shelf: Shelf) -> None:
-    model = catboost_model()
+    from catboost import CatBoostClassifier
+
+    model = CatBoostClassifier(iterations=3, verbose=False, allow_writing_files=False).fit(X, Y)
     shelf.ignores(b"CBM1", "1.cbm")
-    shelf.run("catboost", model=model)
+    shelf.run("catboost-as-onnx", model=model)
     shelf.published("catboost", model, FEW, predict=model.predict(FEW).ravel(), predict_proba=model.predict_proba(FEW))
 
 
 @case("CatBoost, pickled", "catboost")
 def catboost_pickles(shelf: Shelf) -> None:
-    shelf.refuses(catboost_model())
+    from catboost import CatBoostClassifier
+
+    model = CatBoostClassifier(iterations=3, verbose=False, allow_writing_files=False, cat_features=["city"])
+    shelf.run("catboost-pickled", model=model.fit(PEOPLE, BOUGHT), X=PEOPLE)
+    shelf.published("boosted", model, PEOPLE[:9], *PROBABILITIES)

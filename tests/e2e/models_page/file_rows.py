@@ -91,7 +91,7 @@ def mlflow_python(shelf: Shelf) -> None:
     import mlflow.pyfunc
 
     class Mine(mlflow.pyfunc.PythonModel):
-        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+        def predict(self, model_input: list[str]) -> list[str]:
             return model_input
 
     def write(model: Any, path: Path) -> None:
