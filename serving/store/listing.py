@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import time
@@ -23,6 +24,10 @@ from serving.store.other_files import describe_other_file
 MAX_PROBLEMS = 50
 _ATTEMPTS = 3
 _DOUBTED_MODELS = 8
+_ADVICE = {
+    errno.EACCES: "; let user {user} read and enter that directory",
+    errno.ENOTDIR: "; a store is a directory",
+}
 
 
 @dataclass(slots=True)
@@ -90,8 +95,9 @@ class Store:
                     f"there is no store at '{self._path}'; 'mkdir -p {shlex.quote(self._path)}' makes an empty one"
                 ) from None
             where = f" ({error.filename})" if isinstance(error.filename, str) else ""
+            advice = _ADVICE.get(error.errno or 0, "").format(user=os.geteuid())
             raise StoreUnavailable(
-                f"the store '{self._settings.path}' cannot be listed: {error.strerror}{where}"
+                f"the store '{self._settings.path}' cannot be listed: {error.strerror}{where}{advice}"
             ) from None
         raise StoreUnavailable(f"the store '{self._settings.path}' was replaced again and again while it was listed")
 
