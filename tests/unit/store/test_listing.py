@@ -355,7 +355,10 @@ def test_an_unreadable_model_is_not_an_empty_model(shared_root: Path) -> None:
     write_version(shared_root, "iris", "1")
     write_version(shared_root, "wine", "1")
     (shared_root / "iris").chmod(0)
-    with without_privileges(), pytest.raises(StoreUnavailable, match=r"Permission denied \(.*/iris\); let user \d+ read"):
+    with (
+        without_privileges(),
+        pytest.raises(StoreUnavailable, match=r"Permission denied \(.*/iris\); let user \d+ read"),
+    ):
         store_at(shared_root).list()
 
 
