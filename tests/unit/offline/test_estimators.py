@@ -57,8 +57,9 @@ def iris() -> LogisticRegression:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store that is not there yet, in a working directory of its own."""
+    """A store that is not there yet, in a working directory of its own; compiling would take most of the time."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SERVING_ENGINE__COMPILE", "off")
     return tmp_path / "store"
 
 
@@ -78,7 +79,8 @@ def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 def environment(directory: Path) -> dict[str, str]:
     (directory / "tmp").mkdir(exist_ok=True)
-    return {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(directory / "tmp")}
+    own = {"PYTHONPATH": str(ROOT), "TMPDIR": str(directory / "tmp"), "SERVING_ENGINE__COMPILE": "off"}
+    return {**os.environ, **own}
 
 
 def refuse_directly(*_: Any) -> None:
