@@ -13,7 +13,9 @@ from collections.abc import Collection, Iterable
 # --- by the first bytes, the longest first where one begins like another ----------------------------------------------
 
 _EXPORT_TORCH = "export the model with torch.onnx.export and serve the .onnx file"
-_EXPORT_KERAS = "convert the model with tf2onnx and serve the .onnx file"
+_EXPORT_KERAS = (
+    "save it with model.export('model.onnx', format='onnx') of Keras 3, or with tf2onnx, and serve the .onnx file"
+)
 _OLD_XGBOOST = (
     "an XGBoost model in the old binary format, saved by XGBoost 3.0 or older: load it there and save it as .ubj"
 )

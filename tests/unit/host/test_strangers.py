@@ -68,8 +68,8 @@ TORCH_LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2)
         *[(raw, "saved by XGBoost 3.0 or older: load it there and save it as .ubj") for raw in OLD_XGBOOST],
         (TORCH, "a file of torch.save: export the model with torch.onnx.export"),
         (TORCH_LEGACY, "a file of torch.save: export the model with torch.onnx.export"),
-        (KERAS, "a Keras model: convert the model with tf2onnx"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(90), "an HDF5 file, as Keras writes it: convert the model with tf2onnx"),
+        (KERAS, "a Keras model: save it with model.export('model.onnx', format='onnx')"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(90), "an HDF5 file, as Keras writes it: save it with model.export("),
         (MATRIX, "a file of NumPy arrays (.npz), not a model"),
         (b"CBM1" + bytes(90), "a CatBoost model: save it with model.save_model('model.onnx', format='onnx')"),
         (
@@ -130,7 +130,7 @@ def test_text_models_of_lightgbm_2_and_3_are_served(tmp_path: Path, version: int
     model = lightgbm.LGBMRegressor(n_estimators=2, min_child_samples=5, verbose=-1).fit(ROWS, ROWS[:, 0])
     text = model.booster_.model_to_string().replace("version=v4", f"version=v{version}")
     (tmp_path / "model").write_text(text)
-    assert load(str(tmp_path / "model"), Format.LIGHTGBM).name == "LGBMRegressor"
+    assert load(str(tmp_path / "model"), Format.LIGHTGBM).name == "LightgbmBooster"
 
 
 # --- names in a pickle ------------------------------------------------------------------------------------------------
@@ -196,8 +196,8 @@ def test_texts_of_python_2_are_said_to_be_that(tmp_path: Path) -> None:
     ("name", "words"),
     [
         ("torch._utils:_rebuild_tensor_v2", "a model of PyTorch: export the model with torch.onnx.export"),
-        ("keras.src.saving.serialization_lib:x", "a model of Keras: convert the model with tf2onnx"),
-        ("tensorflow.python.keras:x", "a model of Keras: convert the model with tf2onnx"),
+        ("keras.src.saving.serialization_lib:x", "a model of Keras: save it with model.export("),
+        ("tensorflow.python.keras:x", "a model of Keras: save it with model.export("),
     ],
 )
 def test_other_libraries_in_a_pickle_are_named_with_what_to_do(tmp_path: Path, name: str, words: str) -> None:
