@@ -369,7 +369,8 @@ def _answers_of(loaded: Any) -> dict[str, Answer]:
 
 
 def _dmatrix(booster: Any, X: Any) -> Any:
-    return xgboost.DMatrix(X, feature_types=booster.feature_types if isinstance(X, np.ndarray) else None, nthread=1)
+    types = booster.feature_types if isinstance(X, np.ndarray) else None
+    return xgboost.DMatrix(X, feature_types=types, enable_categorical=True, nthread=1)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

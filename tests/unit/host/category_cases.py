@@ -1,0 +1,183 @@
+"""Boosters fitted on pandas categories of every kind, in every form they are saved in, with what the library answers.
+
+`tables` makes the tables, `models` what is fitted on them, and `compare` asks a form for rows as clients send them. All
+of them with ``python -m tests.unit.host.category_cases``.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import numpy as np
+import pandas as pd
+import xgboost
+
+from serving.domain.errors import ServingError
+from serving.domain.rows import rows_to_batch
+from serving.host.boosters import XGBOOST, library_of
+from serving.host.estimator import EstimatorModel
+from serving.host.loading import Trust, load
+from tests.unit.host.booster_cases import Form, forms
+
+ROWS = 600
+RANDOM = np.random.default_rng(0)
+NUMBERS = RANDOM.normal(size=ROWS) * 10
+FLAGS = RANDOM.integers(0, 2, ROWS)
+WORDS = RANDOM.choice(["vw", "kia", "bmw"], ROWS)
+
+
+def tables() -> dict[str, pd.DataFrame]:
+    """Return a table for each kind of categories; all have a column of numbers and one of zeros and ones, too."""
+    digits = pd.Series(RANDOM.choice([1, 3, 7], ROWS))
+    choices = pd.Index(["lo", "mid", "hi", "top"])
+    kinds: dict[str, Any] = {
+        "texts": pd.Categorical(WORDS),
+        "texts as objects": pd.Categorical(
+            WORDS.astype(object), categories=pd.Index(["vw", "kia", "bmw"], dtype=object)
+        ),
+        "texts not in order": pd.Categorical(WORDS, categories=["vw", "bmw", "kia"]),
+        "unused levels": pd.Categorical(WORDS, categories=["zz", "vw", "aa", "kia", "bmw"]),
+        "texts like numbers": pd.Categorical(digits.astype(str)),
+        "integers": pd.Categorical(digits),
+        "negative integers": pd.Categorical(digits - 5),
+        "large integers": pd.Categorical(digits + 2**53),
+        "int8": pd.Categorical(digits.astype("int8")),
+        "uint64": pd.Categorical(digits.astype("uint64")),
+        "Int64": pd.Categorical(digits.astype("Int64")),
+        "floats": pd.Categorical(digits / 4),
+        "bools": pd.Categorical(digits > 1),
+        "texts and integers": pd.Categorical(digits.astype(object).where(digits > 1, "a")),
+        "ordered texts": pd.Categorical(choices[RANDOM.integers(0, 4, ROWS)], categories=choices, ordered=True),
+        "ordered integers": pd.Categorical(digits + 20, ordered=True),
+        "other letters": pd.Categorical(RANDOM.choice(["k\u00f6ln", "\u6771\u4eac", "", " x"], ROWS)),
+        "with missing ones": pd.Categorical(np.where(RANDOM.random(ROWS) < 0.2, None, WORDS.astype(object))),
+        "many": pd.Categorical([f"c{number}" for number in RANDOM.integers(0, 150, ROWS)]),
+    }
+    found = {
+        kind: pd.DataFrame({"km": NUMBERS, "kind": column, "flag": FLAGS.astype(float)})
+        for kind, column in kinds.items()
+    }
+    found["several"] = pd.DataFrame(
+        {
+            name: kinds[kind]
+            for kind in ("texts", "integers", "unused levels", "many")
+            for name in [f"of_{kind}".replace(" ", "_")]
+        }
+    ).assign(km=NUMBERS)
+    found["ordered and not"] = found["texts"].assign(size=kinds["ordered texts"])
+    return found
+
+
+def models(table: pd.DataFrame) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Yield what is fitted on a table: both libraries, estimators and boosters of their own."""
+    codes = sum(table[name].cat.codes * 3.0 for name in table if isinstance(table[name].dtype, pd.CategoricalDtype))
+    numbers = np.asarray(codes + table["km"] / 10)
+    classes = (numbers > np.median(numbers)).astype(int)
+    few: dict[str, Any] = {"n_estimators": 8, "n_jobs": 1}
+    more = {**few, "min_child_samples": 5, "min_data_per_group": 5, "cat_smooth": 1, "verbose": -1}
+    yield "LGBMRegressor", lambda: lightgbm.LGBMRegressor(**more).fit(table, numbers)
+    yield "LGBMClassifier", lambda: lightgbm.LGBMClassifier(**more).fit(table, np.array(["no", "yes"])[classes])
+    yield "XGBRegressor", lambda: xgboost.XGBRegressor(enable_categorical=True, **few).fit(table, numbers)
+    yield (
+        "XGBClassifier one-hot",
+        lambda: xgboost.XGBClassifier(enable_categorical=True, max_cat_to_onehot=100, **few).fit(table, classes),
+    )
+    yield (
+        "xgboost dart",
+        lambda: xgboost.train({"booster": "dart"}, xgboost.DMatrix(table, numbers, enable_categorical=True), 8),
+    )
+
+
+def as_sent(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows as clients send them: by name, null for what is missing."""
+    columns = [
+        [None if pd.isna(cell) else cell for cell in table[name].astype(object).tolist()] for name in table.columns
+    ]
+    return [dict(zip(table.columns, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def asked(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with cells of every column missing in some rows."""
+    random = np.random.default_rng(3)
+    return table.mask(random.random(table.shape) < 0.1).astype(table.dtypes.to_dict())
+
+
+def compare(form: Form, table: pd.DataFrame) -> tuple[int, list[str]]:
+    """Load a form as the server does, ask for the rows of `table`; return how many answers, and what differs."""
+    with warnings.catch_warnings(action="ignore"):
+        model = load(str(form.path), form.format, Trust(is_restricted=False))
+        assert isinstance(model, EstimatorModel)
+        found: list[str] = []
+        compared = 0
+        for rows in (table, asked(table)):
+            batch = rows_to_batch(model.signature, as_sent(rows))
+            for method in model.signature.methods:
+                if method not in form.answers:
+                    continue
+                wanted = np.asarray(form.answers[method](rows))
+                given = np.asarray(model.answer(method, batch).tensors[0])
+                compared += len(rows)
+                if given.tolist() != wanted.tolist():
+                    found.append(f"{form.name}: {method}: {given[:3]} for {wanted[:3]}")
+        for batch in (model.sample(64), model.sample(64, with_nulls=True)):  # made-up rows are for the gates
+            model.answer("predict", batch)
+        found += _unknown(model, form, table)
+    return compared, found
+
+
+def _unknown(model: EstimatorModel, form: Form, table: pd.DataFrame) -> list[str]:
+    """LightGBM takes a value that it does not know for a missing one; for XGBoost it is refused."""
+    texts = [name for name in table if table[name].dtype == "category" and "a" < str(table[name].iloc[0]) < "z"]
+    if not texts:
+        return []
+    rows = table.head(9).copy()
+    rows[texts[0]] = rows[texts[0]].astype(object)
+    try:
+        given = model.answer("predict", rows_to_batch(model.signature, as_sent(rows.assign(**{texts[0]: "never"}))))
+    except ServingError as error:
+        is_refused = library_of(model.estimator) == XGBOOST and "'never' is not among the categories" in str(error)
+        return [] if is_refused else [f"{form.name}: refuses an unknown category: {error}"]
+    if library_of(model.estimator) == XGBOOST:
+        return [f"{form.name}: answers an unknown category"]
+    missing = rows.assign(**{texts[0]: pd.Categorical([None] * 9, categories=table[texts[0]].cat.categories)})
+    wanted = np.asarray(form.answers["predict"](missing))
+    return [] if np.asarray(given.tensors[0]).tolist() == wanted.tolist() else [f"{form.name}: an unknown category"]
+
+
+def main(names: Sequence[str]) -> int:
+    """Compare every form of every model on every table whose name contains one of `names`, or on all."""
+    differing = total = count = refused = 0
+    for kind, table in tables().items():
+        if names and not any(each in kind for each in names):
+            continue
+        for name, fit in models(table):
+            with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings(action="ignore"):
+                try:
+                    fitted = fit()
+                except Exception as error:  # noqa: BLE001
+                    print(f"{kind}, {name}: CANNOT BE FITTED {type(error).__name__}: {error!s:.100}")
+                    continue
+                for form in forms(f"{kind}, {name}", fitted, Path(directory)):
+                    count += 1
+                    try:
+                        compared, found = compare(form, table)
+                    except ServingError as error:
+                        refused += 1
+                        print(f"{form.name}: REFUSED {error!s:.160}", flush=True)
+                        continue
+                    total += compared
+                    differing += bool(found)
+                    for difference in found:
+                        print("  DIFFERS", difference, flush=True)
+    print(f"{count} forms, {refused} refused, {total} answers compared, {differing} forms differ")
+    return differing
+
+
+if __name__ == "__main__":
+    sys.exit(bool(main(sys.argv[1:])))
