@@ -77,9 +77,9 @@ def refuse_early(settings: Settings, model: str, version: str | None) -> None:
         directory = root / model
         if version is not None:
             check_version(model, version, existing_names(str(directory)) if directory.is_dir() else [])
+        place = next((path for path in (directory, root, root.absolute().parent) if path.exists()), None)
     except OSError as error:
         raise PublishRefused(f"the store '{root}' cannot be read: {error.strerror}", "store") from None
-    place = next((path for path in (directory, root, root.absolute().parent) if path.exists()), None)
     if place is None or not place.is_dir():
         wrong = f"there is no directory '{root.absolute().parent}'" if place is None else f"'{place}' is no directory"
         raise PublishRefused(f"the store '{root}' cannot be made: {wrong}", "store")

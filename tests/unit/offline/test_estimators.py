@@ -33,10 +33,12 @@ from serving.domain.manifest import parse_manifest
 from serving.domain.version import digest_of
 from serving.host.zygote import Zygote
 from serving.offline import check, evaluating, publish
+from serving.offline.gated import refuse_early
 from serving.offline.keys import create_key
-from serving.settings import load_settings
+from serving.settings import Settings, StoreSettings, load_settings
 from serving.store.durable import sha256_of
 from tests.e2e.harness import peculiar, until
+from tests.unit.store.files import without_privileges
 from tests.unit.test_offline import zygote  # noqa: F401  (one zygote for all tests of this file)
 
 ROWS, SPECIES = load_iris(return_X_y=True)
@@ -187,6 +189,20 @@ def test_refusals_name_the_keyword_that_would_change_them(iris: Any, store: Path
         with pytest.raises(PublishRefused, match=f"{ending}$"):
             publish(iris, **{"store": store, "check": False, **arguments})  # type: ignore[arg-type]
     assert files_in(store) == ["iris", "iris/1", "iris/1/manifest.json", "iris/1/model.joblib"]
+
+
+def test_a_store_that_cannot_be_written_is_said_before_anything_is_evaluated() -> None:
+    closed = Path(tempfile.mkdtemp())
+    try:
+        for mode, words in (
+            (0o555, f"cannot be written: no permission for '{closed}'"),
+            (0o000, "cannot be read: Perm"),
+        ):
+            closed.chmod(mode)
+            with without_privileges(), pytest.raises(PublishRefused, match=words):
+                refuse_early(Settings(store=StoreSettings(path=closed)), "iris", "1")
+    finally:
+        closed.rmdir()
 
 
 # --- where the gates do not run ---------------------------------------------------------------------------------------
