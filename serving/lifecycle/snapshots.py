@@ -22,7 +22,7 @@ def model_status(road: Road, exclusion: Exclusion, model: ModelRecord, history: 
     active = model.active
     return ModelStatus(
         name=model.name,
-        active=_active_status(exclusion, model),
+        active=_active_status(exclusion, model, history),
         target=_target(road, model, now),
         pinned=history.pins.get(model.name),
         unloaded=model.name in history.unloaded,
@@ -40,7 +40,7 @@ def summary(status: ModelStatus) -> ModelSummary:
     return ModelSummary(**{name: getattr(status, name) for name in ModelSummary.model_fields})
 
 
-def _active_status(exclusion: Exclusion, model: ModelRecord) -> ActiveStatus | None:
+def _active_status(exclusion: Exclusion, model: ModelRecord, history: History) -> ActiveStatus | None:
     active = model.active
     if active is None or model.activated_at is None or active.servable is None:
         return None
@@ -50,7 +50,7 @@ def _active_status(exclusion: Exclusion, model: ModelRecord) -> ActiveStatus | N
         engine=active.servable.engine.name,
         state=active.state,
         activated_at=model.activated_at,
-        note=_note(exclusion, model),
+        note=_note(exclusion, model, history),
     )
 
 
@@ -80,7 +80,7 @@ def _target(road: Road, model: ModelRecord, now: float) -> TargetStatus | None:
     return TargetStatus(version=record.version, state=record.state) if record else None
 
 
-def _note(exclusion: Exclusion, model: ModelRecord) -> str | None:
+def _note(exclusion: Exclusion, model: ModelRecord, history: History) -> str | None:
     """Say what an operator should know of the active version, if anything."""
     active = model.active
     assert active is not None
@@ -90,6 +90,11 @@ def _note(exclusion: Exclusion, model: ModelRecord) -> str | None:
         return "in quarantine, and goes on being served because no other version can be activated"
     listed = model.listed.get(active.version)
     if listed is None:
+        is_free = model.name not in history.pins and history.held is None
+        if is_free and any(not exclusion.is_excluded(model, record) for record in model.listed.values()):
+            return (
+                "its files are no longer in the store; another version takes over when nothing there changes any more"
+            )
         return "its files are no longer in the store; it goes on being served until the model is unloaded"
     if listed is not active and exclusion.is_excluded(model, listed):
         return "its files were replaced by ones that are refused; the old ones go on being served"

@@ -74,11 +74,14 @@ def test_a_directory_is_removed_file_by_file(patient: Server, model: Path, order
             look(patient)
         (model / version).rmdir()
         look(patient)
-        assert patient.active(model.name) == "3"
+        active = patient.get(f"/models/{model.name}/active")["active"]
+        assert active["version"] == "3"
+        left = {path.name for path in model.iterdir()}
+        told = "another version takes over" if left else "it goes on being served"
+        assert active["note"] is None if "3" in left else told in active["note"]
     model.rmdir()
     look(patient)
     assert patient.active(model.name) == "3"
-    assert "no longer in the store" in patient.get(f"/models/{model.name}/active")["active"]["note"]
 
 
 def by_rm(model: Path) -> None:
