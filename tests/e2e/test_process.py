@@ -119,6 +119,17 @@ def test_a_second_sigterm_hurries(tmp_path: Path) -> None:
         until(lambda: not any(child.is_running() for child in children), "the end of every child", 5)
 
 
+@pytest.fixture
+def heeded(sent: signal.Signals) -> Iterator[None]:
+    """Where the suite runs under nohup or in the background it ignores some signals, and so would the server."""
+    before = signal.getsignal(sent)
+    if before is signal.SIG_IGN:
+        signal.signal(sent, signal.SIG_DFL)
+    yield
+    signal.signal(sent, before)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_signals_that_end_a_program_stop_it_in_order(tmp_path: Path, sent: signal.Signals) -> None:
     """As SIGTERM does, and under traffic: no request that was sent before it stopped to listen is lost."""
