@@ -98,6 +98,8 @@ def _ubjson_numbers(text: bytes) -> list[int]:
 
 
 def _load_lightgbm(lightgbm: ModuleType, content: bytes) -> tuple[Any, dict[str, str]]:
+    if content.startswith(b"tree\r\n"):  # Git or an editor on Windows; the sizes of trees count one byte a line break
+        content = content.replace(b"\r\n", b"\n")
     _require_whole(content)
     _require_sound(check_lightgbm, content)
     try:

@@ -317,6 +317,32 @@ def test_a_text_file_may_lack_its_last_line_break(tmp_path: Path, table: pd.Data
             load(str(tmp_path / "blob"), Format.LIGHTGBM)
 
 
+def test_a_text_file_may_have_the_line_breaks_of_windows(tmp_path: Path) -> None:
+    lightgbm.LGBMRegressor(**QUIET).fit(ROWS, NUMBERS).booster_.save_model(tmp_path / "unix")
+    whole = (tmp_path / "unix").read_bytes()
+    answers = []
+    for content in (whole, whole.replace(b"\n", b"\r\n"), whole.rstrip(b"\n").replace(b"\n", b"\r\n")):
+        (tmp_path / "blob").write_bytes(content)
+        model = load(str(tmp_path / "blob"), Format.LIGHTGBM)
+        answers.append(model.answer("predict", model.sample(9)).by_row())
+    assert answers[0] == answers[1] == answers[2]
+    (tmp_path / "blob").write_bytes(whole.replace(b"\n", b"\r\n")[:-20])
+    with pytest.raises(LoadRefused, match="cut short or damaged"):
+        load(str(tmp_path / "blob"), Format.LIGHTGBM)
+
+
+@pytest.mark.parametrize("line_break", [b"\n", b"\r\n"])
+def test_a_text_file_of_lightgbm_3_is_read_with_its_categories(tmp_path: Path, line_break: bytes) -> None:
+    """Written by LightGBM 3.3.5, which gave these answers; its categories are by the numbers of the file's list."""
+    content = (Path(__file__).parent / "lightgbm_3_3.txt").read_bytes()
+    (tmp_path / "blob").write_bytes(content.replace(b"\n", line_break))
+    booster, _ = boosters.load_native(str(tmp_path / "blob"), Format.LIGHTGBM)
+    rows = np.array([[0.5, 3.0], [2.0, 1.0], [-1.0, 2.0], [0.0, np.nan]])
+    expected = [0.4295284139555563, 0.6182801228826056, 0.6182801228826055, 0.4295284139555563]
+    assert booster.library_booster.predict(rows).tolist() == expected
+    assert booster.library_booster.pandas_categorical == [["blue", "green", "gr\u00fcn", "red", "x y"]]
+
+
 def test_the_first_bytes_tell_these_formats(
     candidate: MakeCandidate,  # noqa: F811
     tmp_path: Path,
