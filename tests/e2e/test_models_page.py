@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ def server(shelves: dict[str, Any]) -> Iterator[Server]:
         "SERVING_SECURITY__PICKLE_TRUSTED": ",".join(PAGE.trusted_names()),
         "SERVING_ENGINE__COMPILE": "off",  # changes no answer, and takes longer than everything else here
         "SERVING_STORE__POLL_SECONDS": "0.2",
-        "PYTHONPATH": str(directory),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH")))),
     }
     with serving(directory, store=directory / "model_store", **settings) as server:
         yield server
