@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from types import FrameType
 
 from serving.domain.artifact import Artifact
 from serving.domain.errors import HostFailed
@@ -28,7 +28,6 @@ from serving.settings import Settings, StateSettings
 from serving.store.staging import Cache
 
 Started = Callable[[str], None]
-Result = TypeVar("Result")
 
 
 class NoHost(HostFailed):
@@ -90,19 +89,14 @@ def workshop(settings: Settings) -> Iterator[Workshop]:
     The zygote and the directory are gone afterwards, also when Ctrl-C comes, and comes again while they are removed.
     Any thread, and as many at once as there is memory for: a zygote takes 250 MB. Raises NoHost.
     """
-    directory = Path(tempfile.mkdtemp(prefix="serving-"))
-    zygote = Zygote(sandbox.scrub(os.environ), directory / "scratch")
-
-    def clean_up() -> None:
-        zygote.stop()
-        shutil.rmtree(directory, ignore_errors=True)
-
-    try:
+    with ExitStack() as stack:
+        directory = Path(tempfile.mkdtemp(prefix="serving-"))
+        stack.callback(_finish, partial(shutil.rmtree, directory, ignore_errors=True))
+        zygote = Zygote(sandbox.scrub(os.environ), directory / "scratch")
+        stack.callback(_finish, zygote.stop)
         with _as_no_host():
             _finish(zygote.start)
         yield Workshop(settings, directory, zygote)
-    finally:
-        _finish(clean_up)
 
 
 @contextmanager
@@ -113,24 +107,17 @@ def _as_no_host() -> Iterator[None]:
         raise NoHost(str(error)) from None
 
 
-def _finish(work: Callable[[], Result]) -> Result:
-    """Do `work` to its end in a thread of its own; a KeyboardInterrupt of this one is raised afterwards."""
-    done: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(work())
-        except BaseException as error:  # noqa: BLE001  (it belongs to the caller)
-            done.set_exception(error)
-
-    threading.Thread(target=run, name="serving-workshop").start()
-    interrupt: KeyboardInterrupt | None = None
-    while not done.done():
-        try:
-            with contextlib.suppress(Exception):  # raised below
-                done.result()
-        except KeyboardInterrupt as error:
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
-    return done.result()
+def _finish(work: Callable[[], object]) -> None:
+    """Do `work` to its end; Ctrl-C, which only the main thread hears, does what it does afterwards."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        work()
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    try:
+        work()
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if held:
+            handler(*held[-1])
