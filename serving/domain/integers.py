@@ -56,12 +56,14 @@ def integer_column(cells: Sequence[Any]) -> NDArray[np.int64] | NDArray[np.uint6
 
 
 def joined_columns(parts: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
-    """Return float64 and integer parts of one column as one array, None where that would round an integer.
+    """Return parts of one column, of floats, integers or bools, as one array; None where that would round an integer.
 
-    Floats that are whole join integers as such.
+    Where there is an integer that float64 would round, floats that are whole join it as integers.
     """
-    if all(part.dtype.kind == "f" for part in parts) or len({part.dtype for part in parts}) == 1:
+    if len({part.dtype for part in parts}) == 1:
         return np.concatenate(parts)
+    if not any(rounded_places(part).any() for part in parts):
+        return np.concatenate([part.astype(np.float64) for part in parts])
     cells: list[int] = []
     for part in parts:
         if part.dtype.kind == "f" and not (np.isfinite(part) & (part == np.trunc(part))).all():

@@ -111,7 +111,7 @@ def _make_plan(signature: Signature) -> _Plan:
     return _Plan(
         signature=signature,
         count=len(names),
-        is_numeric=all(feature.dtype is Dtype.NUMBER for feature in signature.features),
+        is_numeric=all(feature.dtype is Dtype.NUMBER for feature in signature.features) and not signature.is_typed,
         is_nullable=any(feature.nullable for feature in signature.features),
         is_table=signature.container is Container.DATAFRAME,
         pack=struct.Struct(f"{len(names)}d").pack,
@@ -172,7 +172,8 @@ def _columns(plan: _Plan, rows: Sequence[Row]) -> tuple[Column, ...] | None:
         return None
     columns = []
     for feature, cells in zip(plan.signature.features, zip(*rows, strict=True), strict=True):
-        column = _column(feature, cells, plan.is_table)
+        column = _typed(feature, cells) if plan.signature.is_typed else None
+        column = _column(feature, cells, plan.is_table) if column is None else column
         if column is None:
             return None
         columns.append(column)
@@ -193,6 +194,13 @@ def _column(feature: Feature, cells: tuple[Any, ...], is_table: bool) -> Column 
     if not is_text or any(number_problem(cell, Dtype.ANY) for cell in cells if type(cell) in NUMBERS):
         return None
     return list(cells)
+
+
+def _typed(feature: Feature, cells: tuple[Any, ...]) -> Column | None:
+    """Return integers and bools among numbers as what they are; None for all others."""
+    if feature.dtype is not Dtype.NUMBER:
+        return None
+    return np.array(cells, dtype=np.bool_) if set(map(type, cells)) == {bool} else integer_column(cells)
 
 
 def _flags(cells: tuple[Any, ...], *, has_null: bool) -> Column | None:

@@ -61,7 +61,8 @@ class Signature(BaseModel):
 
     `classes` holds one tuple of labels per output for classifiers (one output: one tuple), else None.
     `outputs` is the number of values ``predict`` gives per row.
-    `is_named` is True when the estimator was fitted with feature names; otherwise they are ``x0, x1, ...``.
+    `is_named` is True when the estimator was fitted with feature names; otherwise they are ``x0, x1, ...``. `is_typed`
+    is True when code of one's own gets tables: columns then have the dtypes that a request sent.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +72,7 @@ class Signature(BaseModel):
     container: Container = Container.ARRAY
     kind: Kind = Kind.OTHER
     is_named: bool = False
+    is_typed: bool = False
     outputs: int = 1
     classes: tuple[tuple[Label, ...], ...] | None = None
 

@@ -62,7 +62,8 @@ def table_to_batch(signature: Signature, table: Table) -> Batch:
     if arranged.width != len(features):
         raise InvalidInput(width_problem(signature, 0, arranged.width))
     is_numeric = all(feature.dtype is Dtype.NUMBER for feature in features)
-    is_table = signature.container is Container.DATAFRAME
+    is_numeric, is_typed = is_numeric and not signature.is_typed, signature.is_typed
+    is_table = signature.container is Container.DATAFRAME and not is_typed
     matrix = arranged.matrix
     if is_table and is_numeric and matrix is not None and matrix.dtype.kind == "b":
         matrix = matrix.astype(np.float64)
@@ -74,8 +75,8 @@ def table_to_batch(signature: Signature, table: Table) -> Batch:
     is_exact = not any(isinstance(column, np.ndarray) and rounded_places(column).any() for column in columns)
     if is_numeric and is_exact and all(_is_numeric(column) for column in columns):
         return Batch(table.rows, matrix=_checked(signature, _side_by_side(columns)))
-    if signature.container is not Container.TEXTS and _fit(features, columns):
-        return Batch(table.rows, columns=tuple(map(_as_it_is, columns)))
+    if signature.container is not Container.TEXTS and _fit(features, columns, is_typed=is_typed):
+        return Batch(table.rows, columns=tuple(_as_it_is(column, is_typed=is_typed) for column in columns))
     listed = [_listed(feature, column) for feature, column in zip(features, columns, strict=True)]
     return rows_to_batch(signature, [list(row) for row in zip(*listed, strict=True)])
 
@@ -145,12 +146,14 @@ def _as_matrix(columns: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
     return as_strided(first, (len(columns), len(first)), (step, *first.strides), writeable=False) if is_one else None
 
 
-def _fit(features: Sequence[Feature], columns: Sequence[NDArray[Any] | list[Any]]) -> bool:
+def _fit(features: Sequence[Feature], columns: Sequence[NDArray[Any] | list[Any]], *, is_typed: bool) -> bool:
     """Say whether arrays need no look at their cells: finite numbers and bools where these are wanted, and no lists."""
     for feature, column in zip(features, columns, strict=True):
         if isinstance(column, list):
             return False
-        if feature.dtype is Dtype.NUMBER:
+        if feature.dtype is Dtype.NUMBER or (is_typed and feature.dtype is Dtype.ANY):
+            if is_typed and column.dtype.kind == "b":
+                continue
             if column.dtype.kind not in _NUMERIC or not np.isfinite(column).all():
                 return False
         elif feature.dtype is not Dtype.BOOL or column.dtype.kind != "b":
@@ -173,11 +176,11 @@ def _is_numeric(column: NDArray[Any] | list[Any]) -> bool:
     return isinstance(column, np.ndarray) and column.dtype.kind in _NUMERIC
 
 
-def _as_it_is(column: NDArray[Any] | list[Any]) -> Column:
+def _as_it_is(column: NDArray[Any] | list[Any], *, is_typed: bool) -> Column:
     array = np.asarray(column)
     if array.dtype.kind == "b":
         return array
-    if rounded_places(array).any():
+    if is_typed or rounded_places(array).any():
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     return array.astype(np.float64, copy=False)
 

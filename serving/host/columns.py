@@ -19,6 +19,7 @@ from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 from serving.domain.signature import Dtype
 from serving.host.boosters import library_of
 from serving.host.categories import Categories, categories_of
+from serving.host.moments import kind_of, to_text
 from serving.host.ranges import numbers_known_to
 
 MAX_VALUES = 1024
@@ -39,7 +40,8 @@ class Column:
     columns belong together. `low` and `high` enclose plausible numbers. `missing` stands for null among objects: NaN,
     or None where the model was fitted on None. `takes_null` is a guess from what treats it first: an imputer, or an
     encoder that has seen a missing value or ignores what it has not seen. Columns of one `branch` are treated alike.
-    `categories` are those of pandas that the column must have.
+    `categories` are those of pandas that the column must have. `moments` is the kind of a column of dates or durations,
+    which come as text: see `serving.host.moments`.
     """
 
     name: str | None = None
@@ -51,6 +53,7 @@ class Column:
     takes_null: bool | None = None
     branch: int = 0
     categories: Categories | None = None
+    moments: str | None = None
 
 
 def learn(estimator: Any, names: Sequence[str] | None, columns: int) -> list[Column]:
@@ -191,7 +194,8 @@ def _visit_single(part: Any, columns: list[Column], branches: Iterator[int]) -> 
     is_imputer = type(part).__name__ in _IMPUTERS
     ignores_unknown = getattr(part, "handle_unknown", "ignore") != "error"
     for column, values in zip(columns, _values_known_to(part, len(columns)), strict=False):
-        note_values(column, values)
+        column.moments = kind_of(values) or column.moments
+        note_values(column, values if kind_of(values) is None else to_text(values))
         if column.takes_null is None and hasattr(part, "categories_"):
             column.takes_null = ignores_unknown or any(map(_is_missing, values))
     known = categories_of(part)
@@ -213,14 +217,17 @@ def _visit_single(part: Any, columns: list[Column], branches: Iterator[int]) -> 
             column.low, column.high, column.values = numbers.low, numbers.high, numbers.values
 
 
-def _values_known_to(part: Any, columns: int) -> list[list[Any]]:
+def _values_known_to(part: Any, columns: int) -> list[Any]:
     categories = getattr(part, "categories_", None)
     statistics = getattr(part, "statistics_", None)
     if isinstance(part, _VECTORIZERS):
         return [texts_for(part)] * columns
     if isinstance(categories, list) and len(categories) == columns:
         # sorted with missing values last, and there may be a million
-        return [known[:MAX_VALUES].tolist() + known[-2:].tolist() for known in categories]
+        return [
+            known[:MAX_VALUES] if kind_of(known) else known[:MAX_VALUES].tolist() + known[-2:].tolist()
+            for known in categories
+        ]
     if getattr(part, "strategy", None) == "most_frequent" and isinstance(statistics, np.ndarray):
         return [[value] for value in statistics.tolist()]  # a constant would say nothing of the column it fills
     return []

@@ -64,11 +64,14 @@ def examine(
         note_examples(columns, X)
     _complete(columns, signature, named)
     model = EstimatorModel(estimator, _with_dtypes(signature, columns), columns, trained_with)
+    is_typed = model.has_own_code and signature.container is Container.DATAFRAME
+    model = model.under(model.signature.model_copy(update={"is_typed": is_typed}))
     if declared is not None:
         tried = model.under(declared.model_copy(update={"methods": methods}))
         outputs = count_outputs(tried) if len(declared.features) == len(columns) else None
         own = model.signature.model_copy(update={"outputs": declared.outputs if outputs is None else outputs})
         if not disagreements(declared, own):
+            declared = declared.model_copy(update={"is_typed": is_typed})
             return with_taken_values(tried).under(declared) if outputs is None else model.under(declared)
     return probe(model)
 

@@ -22,6 +22,7 @@ from serving.host.answers import to_prediction
 from serving.host.boosters import library_of
 from serving.host.columns import Column
 from serving.host.model import describe_skew, refusal_or_failure
+from serving.host.moments import to_moments
 from serving.host.parts import all_parts, is_from_sklearn
 from serving.host.synthetic import make_batch
 
@@ -51,6 +52,7 @@ class EstimatorModel:
         self._index = pd.Index([feature.name for feature in signature.features])
         parts = list(all_parts(estimator))
         self.has_foreign_parts = any(map(_is_foreign, parts))
+        self.has_own_code = any(_is_foreign(part) and library_of(part) is None for part in parts)
         self._floats: type[np.float64] | type[np.float32] = np.float64
         self._goes_by_position = not self.has_foreign_parts and not any(map(_takes_tables, parts))
 
@@ -103,9 +105,12 @@ class EstimatorModel:
         if container is Container.TEXTS:
             return list(columns[0])
         arrays = [
-            _narrowed(_array(cells, column.missing), self._floats)
+            _narrowed(_array(cells, column.missing, is_typed=self.signature.is_typed), self._floats)
             for cells, column in zip(columns, self.columns, strict=True)
         ]
+        for place, column in enumerate(self.columns):
+            if column.moments is not None:
+                arrays[place] = to_moments(arrays[place], column.moments, self.signature.features[place].name)
         if container is Container.DATAFRAME:
             frame = pd.DataFrame({place: pd.Series(array, dtype=array.dtype) for place, array in enumerate(arrays)})
             frame.columns = self._index
@@ -153,8 +158,11 @@ def _takes_tables(part: Any) -> bool:
     return type(part).__name__ == "ColumnTransformer" or getattr(part, "_preprocessor", None) is not None
 
 
-def _array(cells: BatchColumn, missing: float | None) -> NDArray[Any]:
-    """Turn one column of a batch into an array of its own; `missing` takes the place of null among objects."""
+def _array(cells: BatchColumn, missing: float | None, *, is_typed: bool) -> NDArray[Any]:
+    """Turn one column of a batch into an array of its own; `missing` takes the place of null among objects.
+
+    Integers are integers where `is_typed` says so, or where float64 would round one.
+    """
     if isinstance(cells, np.ndarray):
         return np.array(cells)
     present = [cell for cell in cells if cell is not None]
@@ -162,11 +170,11 @@ def _array(cells: BatchColumn, missing: float | None) -> NDArray[Any]:
         cells = [missing if cell is None else cell for cell in cells]
     # numbers among features that take anything: code written for a number column fails on an object column
     kinds = set(map(type, present))
-    if kinds and kinds <= {int, float} and any_rounded(present):
+    if kinds and kinds <= {int, float} and (is_typed or any_rounded(present)):
         integers = integer_column(cells)
         if integers is not None:
             return integers
-    elif kinds and kinds <= {int, float}:
+    if kinds and kinds <= {int, float} and not any_rounded(present):
         return np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
     if kinds == {bool} and len(present) == len(cells):
         return np.array(cells, dtype=np.bool_)

@@ -14,6 +14,7 @@ from serving.domain.signature import Container
 from serving.host.answers import plain
 from serving.host.columns import Column, dtype_of
 from serving.host.model import LoadRefused
+from serving.host.moments import kind_of, to_text
 
 MAX_TYPED_ROWS = 10_000
 MAX_KEPT_ROWS = 32
@@ -88,7 +89,9 @@ def _note_frame(columns: list[Column], frame: pd.DataFrame) -> None:
     if frame.shape[1] != len(columns):
         raise SampleRefused(f"the sample has {frame.shape[1]} columns, the estimator takes {len(columns)}")
     for index, column in enumerate(columns):
-        _note(column, frame.iloc[:MAX_TYPED_ROWS, index].tolist())
+        cells = frame.iloc[:MAX_TYPED_ROWS, index]
+        column.moments = kind_of(cells)
+        _note(column, cells.tolist() if column.moments is None else to_text(cells))
 
 
 def _note(column: Column, cells: list[Any]) -> None:

@@ -6,6 +6,7 @@ is tried is what tables commonly hold: whole numbers, dates, numbers as text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -17,8 +18,12 @@ from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Container, Dtype
 from serving.host.columns import Column
 from serving.host.estimator import EstimatorModel
+from serving.host.moments import DATE, EXAMPLES
 
 ROWS = 2
+MOST_SINGLE = 64  # columns that are tried one by one
+
+_DATES = re.compile(r"date|time|day|when|month|(?:^|_)(?:at|on|ts|dt)$|stamp", re.IGNORECASE)
 
 _NUMBERS: tuple[tuple[float, ...], ...] = (
     (1, 0, 2, 3, 1, 4),
@@ -51,16 +56,38 @@ def with_taken_values(model: EstimatorModel) -> EstimatorModel:
         tried = model.knowing(_with_values(model, numbers, texts))
         if _answers(tried):
             return tried
+    return _with_dates(model) if model.signature.container is Container.DATAFRAME else model
+
+
+def _with_dates(model: EstimatorModel) -> EstimatorModel:
+    """Return `model` with dates in the columns that are called like dates, or in one; as it was if none helps."""
+    features = model.signature.features
+    unknown = [place for place, column in enumerate(model.columns) if not _is_known(column)]
+    called = [place for place in unknown if _DATES.search(features[place].name)]
+    for places in [called, *([place] for place in unknown[:MOST_SINGLE])]:
+        columns = list(model.columns)
+        for place in places:
+            columns[place] = replace(columns[place], dtype=Dtype.STRING, moments=DATE, values=list(EXAMPLES[DATE]))
+        named = [
+            feature.model_copy(update={"dtype": Dtype.STRING}) if place in places else feature
+            for place, feature in enumerate(features)
+        ]
+        tried = model.under(model.signature.model_copy(update={"features": tuple(named)})).knowing(columns)
+        if places and _answers(tried):
+            return tried
     return model
+
+
+def _is_known(column: Column) -> bool:
+    return bool(column.values) or column.low is not None or column.categories is not None
 
 
 def _with_values(model: EstimatorModel, numbers: Sequence[Any] | None, texts: Sequence[Any] | None) -> list[Column]:
     """Return the columns with `numbers` and `texts` where nothing is known of them, not alike in all of a row."""
     columns = []
     for place, (column, feature) in enumerate(zip(model.columns, model.signature.features, strict=True)):
-        is_known = bool(column.values) or column.low is not None or column.categories is not None
         takes = {Dtype.NUMBER: numbers, Dtype.STRING: texts, Dtype.ANY: texts or numbers}.get(feature.dtype)
-        if is_known or takes is None:
+        if _is_known(column) or takes is None:
             columns.append(column)
         else:
             turned = np.roll(np.array(takes, dtype=object), place).tolist()

@@ -61,6 +61,8 @@ def why_foreign(model: LoadedModel) -> str | None:
         if hasattr(part, "fit") and not type(part).__module__.startswith(KNOWN_PACKAGES):
             return f"{type(part).__name__} is no estimator of scikit-learn, XGBoost or LightGBM"
     for column, feature in zip(model.columns, model.signature.features, strict=True):
+        if column.moments is not None:
+            return f"feature '{feature.name}' is dates or durations, which no graph takes"
         bounds = [abs(bound) for bound in (column.low, column.high) if bound is not None]
         if any_rounded(column.values) or any(EXACT < bound < BEYOND_INTEGERS for bound in bounds):
             return f"feature '{feature.name}' may be integers beyond 2**53, which a graph in float64 would round"

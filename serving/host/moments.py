@@ -1,0 +1,51 @@
+"""Columns of dates and durations: text in the form of ISO 8601 on the wire, pandas' own dtypes in the table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+DATE, DURATION = "M", "m"  # kinds of NumPy's dtypes
+
+EXAMPLES = {
+    DATE: ("2024-01-15T10:30:00", "2023-07-01T00:00:00", "2024-02-29T23:59:59"),
+    DURATION: ("P1D", "PT36H", "PT90S"),
+}
+
+
+def to_moments(cells: NDArray[Any], kind: str, name: str) -> NDArray[Any]:
+    """Return text, or None for a missing value, as datetime64[ns] or timedelta64[ns].
+
+    Raises ValueError, which names the column, for what is not ISO 8601, and for dates of different time zones.
+    """
+    texts = [None if cell is None or cell != cell else cell for cell in cells.tolist()]  # noqa: PLR0124  (NaN)
+    wrong = next((cell for cell in texts if cell is not None and not isinstance(cell, str)), None)
+    try:
+        if wrong is not None:
+            raise ValueError(f"got {wrong!r}")
+        given: Any = texts  # pandas' stubs know of no None
+        found: Any = pd.to_datetime(given, format="ISO8601") if kind == DATE else pd.to_timedelta(given)
+        if kind == DATE and found.tz is not None:
+            found = found.tz_convert("UTC").tz_localize(None)
+    except (ValueError, TypeError, OverflowError) as error:
+        what = "a date such as 2024-01-15T10:30:00" if kind == DATE else "a duration such as P1DT12H"
+        reason = str(error).partition(".")[0][:120]
+        raise ValueError(f"'{name}' takes {what} (ISO 8601): {reason}") from None
+    return np.asarray(found.to_numpy(), dtype=f"{kind}8[ns]")
+
+
+def kind_of(values: Any) -> str | None:
+    """Return the kind of an array or Series of dates or durations, None for everything else."""
+    dtype = getattr(values, "dtype", None)
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return DATE
+    kind = getattr(dtype, "kind", None)
+    return kind if kind in (DATE, DURATION) else None
+
+
+def to_text(values: Any) -> list[str | None]:
+    """Return dates or durations in the form of ISO 8601, None for missing ones."""
+    return [None if value is pd.NaT else value.isoformat() for value in pd.Index(values)]
