@@ -22,7 +22,7 @@ INSTALL = $(PIP) install --compile-bytecode
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve clients test check format proto soak bench bench-peers bench-swap lock clean
+.PHONY: help install serve clients test models check format proto soak bench bench-peers bench-swap lock clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,12 @@ $(CLIENTS)/.installed: requirements-kserve.lock
 
 test: install ## run the whole test suite on all cores; ARGS="-k name" and the like reach pytest
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# Packages on top of those in .venv, whose versions decide: hence no resolving, and a directory of their own.
+models: install ## try docs/models.md with CatBoost, statsmodels and others, too, which are not in .venv
+	rm -rf $(VENV)/models
+	$(INSTALL) --no-deps --require-hashes --target $(abspath $(VENV))/models -r requirements-models.lock
+	PYTHONPATH=$(abspath $(VENV))/models $(BIN)/pytest $(ARGS) tests/e2e/test_models_page.py
 
 check: install ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -105,6 +111,7 @@ lock: ## write the requirements*.lock files from pyproject.toml
 	$(LOCK) --extra arrow --extra grpc --group boosters pyproject.toml -c requirements-dev.lock -o requirements.lock
 	$(LOCK) --group build -c requirements-dev.lock -o requirements-build.lock
 	$(LOCK) --group kserve -o requirements-kserve.lock
+	$(LOCK) --no-deps --group models -o requirements-models.lock
 
 clean: ## remove .venv, caches and build output; keeps model_store and .serving
 	rm -rf $(VENV) build dist .coverage htmlcov .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
