@@ -17,6 +17,7 @@ from serving.host.compiling.provable import Provable
 
 MAX_TRIED = 256
 UNKNOWN_TEXT = "\x01unknown"
+_SMALLEST = (0.0, 5e-324)  # what logarithms take begins with the second
 
 
 def guard_of(model: Provable) -> Guard:
@@ -55,12 +56,17 @@ def _smallest(model: Provable, known: Collection[int]) -> float | None:
     numeric = [at for at, feature in features if feature.dtype is Dtype.NUMBER and at not in known]
     if not numeric or not _refuses(model, dict.fromkeys(numeric, -1.0)):
         return None
-    if _refuses(model, dict.fromkeys(numeric, 0.0)) and _refuses(model, dict.fromkeys(numeric, 1.0)):
+    smallest = next((low for low in _SMALLEST if not _refuses(model, dict.fromkeys(numeric, low))), None)
+    if smallest is None:
         raise NotCompilable("refuses numbers by a rule that looking at one cell does not tell")
-    is_refused = [_refuses(model, {at: -1.0}) for at in numeric[:MAX_TRIED]]
+    is_refused = [_refuses(model, {at: refused}) for at in numeric[:MAX_TRIED] for refused in _refused(smallest)]
     if not all(is_refused):
-        raise NotCompilable("refuses negative numbers in some columns only")
-    return 0.0
+        raise NotCompilable("refuses negative numbers or 0 in some columns only")
+    return smallest
+
+
+def _refused(smallest: float) -> tuple[float, ...]:
+    return (-1.0, 0.0) if smallest else (-1.0,)
 
 
 def _refuses(model: Provable, cells: dict[int, Any]) -> bool:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.domain.batch import Batch, Column
+from serving.domain.batch import Batch
 from serving.domain.compiled import Guard
 from serving.domain.signature import Container, Dtype
 from serving.host.columns import dtype_of
+from serving.host.compiling import hard_numbers
+from serving.host.compiling.cells import batch_of, cells_of
+from serving.host.compiling.hard_numbers import Numbers
+from serving.host.compiling.landmarks import scale_of
 from serving.host.compiling.provable import Provable
 from serving.host.synthetic import SEED
 
@@ -28,6 +33,8 @@ HARD_TEXTS = (
     "\u0661\u0662\u0663 x\u00b2 \u216b",
 )
 _LOW, _HIGH = 0.25, 1.75
+LEAST_TINY_ROWS = 96
+TINY, EXTREMES = "tiny", "extremes"  # kinds of rows that are held to rules of their own
 
 Draw = Callable[[np.random.Generator, int], list[Any]]
 
@@ -36,15 +43,23 @@ class RowMaker:
     """Makes batches for one model within its guard. Deterministic: the same calls give the same rows."""
 
     def __init__(
-        self, model: Provable, guard: Guard, thresholds: dict[int, NDArray[np.float64]], examples: Sequence[Batch]
+        self,
+        model: Provable,
+        guard: Guard,
+        thresholds: dict[int, NDArray[np.float64]],
+        examples: Sequence[Batch],
+        landmarks: NDArray[np.float64] | None = None,
     ) -> None:
         self._signature = model.signature
         self._columns = model.columns
         self._guard = guard
         self._thresholds = thresholds
         self._examples = examples
+        self._landmarks = landmarks
         self._random = np.random.default_rng(SEED)
-        self._is_matrix = all(feature.dtype is Dtype.NUMBER for feature in model.signature.features)
+        features = enumerate(model.signature.features)
+        self._numeric = [at for at, feature in features if feature.dtype is Dtype.NUMBER and at not in guard.known]
+        self.has_numbers = bool(self._numeric)
 
     def kinds(self, rows: int) -> Iterator[tuple[str, Batch]]:
         """Yield batches of at most `rows` rows with the kind of their rows; where trees split, all of them."""
@@ -53,6 +68,12 @@ class RowMaker:
         yield "near examples", self._near(few)
         yield "random", self._made(few, self._plausible)
         yield "far", self._made(max(64, few // 4), self._far)
+        if self.has_numbers:
+            yield TINY, self._hard(max(LEAST_TINY_ROWS, few // 4), partial(hard_numbers.tiny, self._random))
+        known = self._known_numbers()
+        if known.size:
+            make = partial(hard_numbers.near_landmarks, self._random, known=known)
+            yield "landmarks", self._hard(hard_numbers.LANDMARK_WAYS * len(known), make)
         if self._thresholds:
             yield "thresholds", self._made(rows, self._at_thresholds)
             yield "thresholds", self._one_at_a_time(rows)
@@ -61,21 +82,19 @@ class RowMaker:
         if any(feature.nullable for feature in self._signature.features):
             yield "missing", self._with_nulls(max(64, few // 4))
 
-    def extremes(self, magnitude: float) -> Batch:
-        """Return rows in which one number, or all of them, are as large as `magnitude` or 0, of both signs."""
-        numeric = [at for at, feature in enumerate(self._signature.features) if feature.dtype is Dtype.NUMBER]
-        numeric = [at for at in numeric if at not in self._guard.known]
-        chosen = self._random.permutation(numeric)[:64].tolist()
-        values = [magnitude, -magnitude, 0.0, -0.0, 1 / magnitude]
-        if self._guard.smallest is not None:
-            values = [magnitude, 0.0]
-        cells = self._draw(len(values) * (len(chosen) + 1), self._plausible)
-        for place, value in enumerate(values):
-            for row, at in enumerate(chosen):
-                cells[at][place * (len(chosen) + 1) + row] = value
-            for at in numeric:
-                cells[at][place * (len(chosen) + 1) + len(chosen)] = value
-        return self._batch(cells)
+    def extremes(self, magnitudes: Sequence[float], few: int) -> tuple[Batch, int]:
+        """Return rows in which numbers are as large as each of `magnitudes`, and how many of them are there thrice.
+
+        The last rows are there as they are, then with all that is enormous changed slightly, then somewhat less so.
+        """
+        chosen = self._random.permutation(len(self._numeric))[:few].tolist()
+        thrice = few * len(magnitudes)
+        make = partial(hard_numbers.extremes, self._random, magnitudes=magnitudes, columns=chosen, few=few)
+        return self._hard(hard_numbers.count_extremes(magnitudes, chosen, few), make, thrice), thrice
+
+    def scale(self) -> float | None:
+        """Return the largest number that is known of any column, None where nothing is known of some column."""
+        return scale_of([self._columns[at] for at in self._numeric], self._known_numbers())
 
     def plausible(self, rows: int) -> Batch:
         """Return rows like those of training."""
@@ -144,7 +163,7 @@ class RowMaker:
 
     def _near(self, rows: int) -> Batch:
         """Return rows close to the examples, or to made-up ones where there are none."""
-        base = self._cells_of(self._examples[0]) if self._examples else self._draw(min(rows, 32), self._plausible)
+        base = cells_of(self._examples[0]) if self._examples else self._draw(min(rows, 32), self._plausible)
         cells = []
         for at, feature in enumerate(self._signature.features):
             own: list[Any] = list(np.resize(np.array(base[at], dtype=object), rows))
@@ -173,6 +192,19 @@ class RowMaker:
                     cells[at][row] = None
         return self._batch(cells)
 
+    def _hard(self, rows: int, make: Callable[[Numbers], Numbers], thrice: int = 0) -> Batch:
+        """Return rows whose numbers `make` makes of plausible ones; other columns repeat their last `thrice` cells."""
+        cells = self._draw(rows, self._plausible)
+        made = make(np.array([cells[at] for at in self._numeric], dtype=np.float64).T)
+        if self._guard.smallest is not None:
+            made = np.abs(made)
+        for at, column in enumerate(cells):
+            if at in self._numeric:
+                cells[at] = self._bounded(made[:, self._numeric.index(at)])
+            elif thrice:
+                cells[at] = column[: rows - 2 * thrice] + 2 * column[rows - 3 * thrice : rows - 2 * thrice]
+        return self._batch(cells)
+
     def _made(self, rows: int, draw: Callable[[int, int], list[Any]]) -> Batch:
         return self._batch(self._draw(rows, draw))
 
@@ -180,25 +212,7 @@ class RowMaker:
         return [draw(at, rows) for at in range(len(self._columns))]
 
     def _batch(self, cells: list[list[Any]]) -> Batch:
-        rows = len(cells[0])
-        if self._is_matrix:
-            made = [
-                np.array([np.nan if cell is None else cell for cell in column], dtype=np.float64) for column in cells
-            ]
-            return Batch(rows, matrix=np.ascontiguousarray(np.column_stack(made)))
-        columns: list[Column] = []
-        for (feature, _), column in zip(self._each(), cells, strict=True):
-            if feature.dtype is Dtype.NUMBER:
-                columns.append(np.array([np.nan if cell is None else cell for cell in column], dtype=np.float64))
-            elif feature.dtype is Dtype.BOOL and None not in column:
-                columns.append(np.array(column, dtype=np.bool_))
-            else:
-                columns.append(list(column))
-        return Batch(rows, columns=tuple(columns))
-
-    def _cells_of(self, batch: Batch) -> list[list[Any]]:
-        columns = batch.matrix.T if batch.matrix is not None else batch.columns or ()
-        return [list(cells.tolist() if isinstance(cells, np.ndarray) else cells) for cells in columns]
+        return batch_of(cells, self._signature)
 
     # --- what is known of a column -----------------------------------------------------------------------------------
 
@@ -212,6 +226,9 @@ class RowMaker:
         low = _LOW if column.low is None else column.low
         high = _HIGH if column.high is None else column.high
         return low, high
+
+    def _known_numbers(self) -> Numbers:
+        return np.empty((0, len(self._numeric))) if self._landmarks is None else self._landmarks[:, self._numeric]
 
     def _texts(self, at: int) -> list[Any]:
         if at in self._guard.known:
@@ -228,5 +245,5 @@ class RowMaker:
 
     def _bounded(self, numbers: NDArray[np.float64]) -> list[Any]:
         if self._guard.smallest is not None:
-            numbers = np.maximum(numbers, self._guard.smallest)
+            numbers = np.where(numbers < self._guard.smallest, self._guard.smallest, numbers)  # -0.0 stays
         return list(numbers.tolist())

@@ -8,94 +8,25 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
-import numpy as np
-
-from serving.domain.batch import Batch, Prediction, Tensor
+from serving.domain.batch import Batch
 from serving.domain.compiled import MOST_ROWS, Compilation, Graph, ProvenRows
 from serving.domain.errors import InvalidInput
-from serving.domain.signature import Kind, Method
-from serving.graph import GraphSession
 from serving.host.compiling.drawing import NotCompilable
 from serving.host.compiling.guard import guard_of
+from serving.host.compiling.landmarks import landmarks_of
 from serving.host.compiling.proof_rows import RowMaker
 from serving.host.compiling.provable import Provable
+from serving.host.compiling.prover import Prover
+from serving.host.compiling.reach import largest_of
 from serving.host.compiling.thresholds import thresholds_of
 from serving.host.estimator import EstimatorModel
 
-# what a number of the input may grow to: far beyond anything measured, float32's end, float64's
-MAGNITUDES = (1e9, 1e15, 1e30, 3.4028234663852886e38, 1.7e308)
 BATCH_ROWS = 256
 # many rows may take so much longer than the estimator takes: a host adds more by being another process
 BATCH_SLACK = 1.25
 LEAST_ROWS = 256
 PROOF_SECONDS = 1.0
 TIMED_SECONDS, MOST_TIMED = 0.005, 15
-_LABELLED = (Kind.CLASSIFIER, Kind.CLUSTERER, Kind.OUTLIER_DETECTOR)
-
-
-class _Prover:
-    """Compares answers, and remembers the largest difference."""
-
-    def __init__(self, model: Provable, graphs: Sequence[Graph], tolerance: float, most_rows: int) -> None:
-        self.model = model
-        sessions = [GraphSession(graph, most_rows) for graph in graphs]
-        self.sessions = {method: session for session in sessions for method in session.methods}
-        self.largest_difference = 0.0
-        self.largest_rows = 0
-        self._tolerance = tolerance
-        self._scales: dict[tuple[Method, int], float] = {}
-
-    def compare(self, kind: str, batch: Batch) -> None:
-        """Raise NotCompilable unless all methods answer `batch` alike."""
-        self.largest_rows = max(self.largest_rows, batch.rows)
-        for method in self.model.signature.methods:
-            try:
-                expected = self.model.answer(method, batch)
-            except InvalidInput as error:
-                raise NotCompilable(f"the estimator refuses some of the rows ({kind}): {error}") from None
-            self._compare(kind, method, expected, self.sessions[method].answer(method, batch))
-
-    def _compare(self, kind: str, method: Method, expected: Prediction, got: Prediction) -> None:
-        if len(expected.tensors) != len(got.tensors):
-            raise NotCompilable(f"{method} gives {len(got.tensors)} arrays, the estimator {len(expected.tensors)}")
-        for place, (wanted, given) in enumerate(zip(expected.tensors, got.tensors, strict=True)):
-            where = f"{method} on rows of kind '{kind}'"
-            if isinstance(wanted, list) or isinstance(given, list):
-                self._labels(where, wanted, given)
-                continue
-            if wanted.shape != given.shape or wanted.dtype != given.dtype:
-                mine, theirs = f"{given.dtype}{given.shape}", f"{wanted.dtype}{wanted.shape}"
-                raise NotCompilable(f"{method} gives {mine}, the estimator {theirs}")
-            is_label = method == "predict" and self.model.signature.kind in _LABELLED
-            if is_label or wanted.dtype.kind != "f":
-                self._labels(where, wanted, given)
-            else:
-                self._numbers(where, (method, place), wanted, given)
-
-    def _labels(self, where: str, wanted: Tensor, given: Tensor) -> None:
-        if type(wanted) is not type(given):
-            raise NotCompilable(f"{where}: labels of another type")
-        differ = [
-            (mine, theirs) for mine, theirs in zip(_listed(given), _listed(wanted), strict=True) if mine != theirs
-        ]
-        if differ:
-            mine, theirs = differ[0]
-            raise NotCompilable(f"{where}: {len(differ)} of {len(wanted)} labels differ, such as {mine} for {theirs}")
-
-    def _numbers(self, where: str, output: tuple[Method, int], wanted: Any, given: Any) -> None:
-        with np.errstate(all="ignore"):
-            is_same = (wanted == given) | (np.isnan(wanted) & np.isnan(given))
-            if is_same.all():
-                return
-            distance = np.where(is_same, 0.0, np.abs(wanted - given))
-            size = np.where(np.isfinite(wanted), np.abs(wanted), 0.0)
-            scale = self._scales.setdefault(output, min(1.0, float(size.max(initial=0.0)) or 1.0))
-            relative = distance / np.maximum(size, scale)
-        is_beyond = ~(relative <= self._tolerance)
-        if is_beyond.any():
-            at = np.unravel_index(int(np.argmax(is_beyond)), wanted.shape)
-            raise NotCompilable(f"{where}: {given[at]!r} for {wanted[at]!r}, beyond engine.compile_tolerance")
-        self.largest_difference = max(self.largest_difference, float(relative.max()))
 
 
 def prove(
@@ -112,16 +43,17 @@ def prove(
     when all are smaller. Raises NotCompilable with the first difference, or with the measured times when the graph is
     not faster.
     """
-    prover = _Prover(model, graphs, tolerance, most_rows)
+    prover = Prover(model, graphs, tolerance, most_rows)
     guard = guard_of(model)
-    maker = RowMaker(model, guard, _thresholds(model), examples)
+    thresholds, landmarks = _known_of(model)
+    maker = RowMaker(model, guard, thresholds, examples, landmarks)
     rows = _how_many(model, maker)
     times = _times(prover, maker)
     tried: Counter[str] = Counter()
     for kind, batch in maker.kinds(rows):
-        prover.compare(kind, batch)
+        prover.note_overflow(prover.compare(kind, batch))
         tried[kind] += batch.rows
-    guard = guard.model_copy(update={"largest": _largest(prover, maker, tried)})
+    guard = guard.model_copy(update={"largest": largest_of(prover, maker, rows, tried)})
     return Compilation(
         engine="onnx",
         reason=f"answers alike on {tried.total()} rows and {times[0][0] / times[0][1]:.3g} times as fast",
@@ -136,13 +68,15 @@ def prove(
     )
 
 
-def _thresholds(model: Provable) -> dict[int, Any]:
+def _known_of(model: Provable) -> tuple[dict[int, Any], Any]:
+    """Return where the model's answers may jump, by column, and the rows it remembers."""
     if not isinstance(model, EstimatorModel):
-        return {}  # a file's own nodes are not drawn anew
+        return {}, None  # a file's own nodes are not drawn anew
     try:
-        return thresholds_of(model.estimator, len(model.columns))
+        columns = len(model.columns)
+        return thresholds_of(model.estimator, columns), landmarks_of(model.estimator, columns)
     except Exception:  # noqa: BLE001  (attributes may be anything; the other kinds of rows remain)
-        return {}
+        return {}, None
 
 
 def _how_many(model: Provable, maker: RowMaker) -> int:
@@ -157,23 +91,7 @@ def _how_many(model: Provable, maker: RowMaker) -> int:
     return int(min(MOST_ROWS, max(LEAST_ROWS, PROOF_SECONDS / 4 / seconds)))
 
 
-def _largest(prover: _Prover, maker: RowMaker, tried: Counter[str]) -> float | None:
-    """Return up to which magnitude both answer, and alike; None when there is no end to it."""
-    proven = None
-    for magnitude in MAGNITUDES:
-        batch = maker.extremes(magnitude)
-        try:
-            prover.compare("extremes", batch)
-        except NotCompilable:
-            if proven is None:
-                raise
-            return proven
-        tried["extremes"] += batch.rows
-        proven = magnitude
-    return None
-
-
-def _times(prover: _Prover, maker: RowMaker) -> list[tuple[float, float]]:
+def _times(prover: Prover, maker: RowMaker) -> list[tuple[float, float]]:
     """Return how long the estimator and the graph take for one row and for many.
 
     Raises NotCompilable when the graph is not faster for one row, or clearly slower for many.
@@ -206,7 +124,3 @@ def _seconds(answer: Callable[[], Any]) -> float:
         answer()
         times.append(time.thread_time() - start)
     return median(times)
-
-
-def _listed(tensor: Tensor) -> list[Any]:
-    return tensor.ravel().tolist() if isinstance(tensor, np.ndarray) else tensor

@@ -1,0 +1,141 @@
+"""Numbers that tell formulas apart which are equal on paper: next to nothing, enormous, and both in one row.
+
+What is small is lost beside what is not, products vanish or overflow one before the other, and scikit-learn takes
+branches: a norm below 10 eps, for one, is taken for 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+
+EPS = float(np.finfo(np.float64).eps)
+# where scikit-learn, or the format of a number, takes another branch
+BRANCHES = (5e-324, float(np.finfo(np.float64).smallest_normal), 1e-162, 1e-154, EPS, 10 * EPS, 1e-8)
+# changes that leave no answer which means anything another one: a few ulp, and what many roundings come to
+SLIGHTLY, AS_ROUNDING = 2.0**-51, 2.0**-43
+LANDMARK_WAYS = 4
+_LEAST_POWER, _SMALL_POWER = -323.3, -8.0
+
+
+def beside(numbers: Sequence[float]) -> Numbers:
+    """Return each number and its two neighbours."""
+    made = np.asarray(numbers, dtype=np.float64)
+    return np.stack([np.nextafter(made, -np.inf), made, np.nextafter(made, np.inf)], axis=1).ravel()
+
+
+def tiny(random: np.random.Generator, plausible: Numbers) -> Numbers:
+    """Return as many rows as `plausible` has, of numbers next to nothing, alone and among plausible ones."""
+    ways = [_alike, _at_branches, _one_among_plausible, _of_any_size, _zeros, _scaled]
+    parts = np.array_split(plausible, len(ways))
+    return np.concatenate([way(random, part) for way, part in zip(ways, parts, strict=True)])
+
+
+def extremes(
+    random: np.random.Generator, plausible: Numbers, *, magnitudes: Sequence[float], columns: Sequence[int], few: int
+) -> Numbers:
+    """Return rows that hold each of `magnitudes`: alone in each of `columns`, everywhere, and mixed with any others.
+
+    The last ``3 * few * len(magnitudes)`` rows are one third as they are, and twice the same but for what is enormous:
+    that is changed `SLIGHTLY`, and by `AS_ROUNDING`. Takes as many plausible rows as `count_extremes` says.
+    """
+    width, single = plausible.shape[1], count_extremes(magnitudes, columns, 0)
+    made = plausible.copy()
+    sizes = random.uniform(0.1, 1, made.shape)
+    for row, (magnitude, way, column) in enumerate(product(magnitudes, range(5), [*columns, None])):
+        cells = slice(None) if column is None else column
+        near = magnitude * sizes[row, cells]
+        made[row, cells] = (magnitude, -magnitude, near, -near, 1 / magnitude)[way]
+    is_made = np.zeros((few * len(magnitudes), width), dtype=np.bool_)
+    for place, magnitude in enumerate(magnitudes):
+        rows = slice(place * few, place * few + few)
+        made[single:][rows], is_made[rows] = _enormous(random, plausible[single:][rows], magnitude)
+    whole = made[single : single + len(is_made)]
+    changed = [np.where(is_made, whole * (1 - share), whole) for share in (SLIGHTLY, AS_ROUNDING)]
+    return np.concatenate([made[: single + len(is_made)], *changed])
+
+
+def count_extremes(magnitudes: Sequence[float], columns: Sequence[int], few: int) -> int:
+    """Return how many rows `extremes` makes."""
+    return len(magnitudes) * (5 * (len(columns) + 1) + 3 * few)
+
+
+def near_landmarks(random: np.random.Generator, plausible: Numbers, *, known: Numbers) -> Numbers:
+    """Return `LANDMARK_WAYS` times as many rows as `known`: as they are, beside, half plausible, and nearly all 0."""
+    ways = random.integers(-1, 2, known.shape)
+    beside_known = np.where(ways, np.nextafter(known, np.where(ways > 0, np.inf, -np.inf)), known)
+    mixed = np.where(random.random(known.shape) < 0.5, known, plausible[: len(known)])
+    kept = np.arange(known.shape[1]) == random.integers(0, known.shape[1], (len(known), 1))
+    return np.concatenate([known, beside_known, mixed, np.where(kept, known, 0.0)])
+
+
+def _enormous(random: np.random.Generator, plausible: Numbers, magnitude: float) -> tuple[Numbers, NDArray[np.bool_]]:
+    """Return rows of numbers up to `magnitude`, and which cells are not plausible ones.
+
+    In turn: all cells about as large; one; one half of them, the others of any size; all of any size.
+    """
+    rows, width = plausible.shape
+    turn = (np.arange(rows) % 4)[:, None]
+    large = magnitude * random.uniform(0.5, 1, (rows, width))
+    any_size = np.maximum(magnitude * 10.0 ** random.uniform(-20 - np.log10(magnitude), 0, (rows, width)), 5e-324)
+    is_any = (turn == 3) | ((turn == 2) & (random.random((rows, width)) < 0.5))
+    is_made = (turn != 1) | (np.arange(width) == random.integers(0, width, (rows, 1)))
+    sizes = np.where(is_any, any_size, large) * _signs(random, (rows, width))
+    return np.where(is_made, sizes, plausible), is_made
+
+
+def _signs(random: np.random.Generator, shape: tuple[int, ...]) -> Numbers:
+    signs: Numbers = random.choice([1.0, -1.0], shape)
+    return signs
+
+
+def _small(random: np.random.Generator, shape: tuple[int, ...]) -> Numbers:
+    sizes: Numbers = 10.0 ** random.uniform(_LEAST_POWER, _SMALL_POWER, shape)
+    return sizes * _signs(random, shape)
+
+
+def _alike(random: np.random.Generator, plausible: Numbers) -> Numbers:
+    return (
+        _small(random, (len(plausible), 1)) * random.uniform(0.1, 1, plausible.shape) * _signs(random, plausible.shape)
+    )
+
+
+def _at_branches(random: np.random.Generator, plausible: Numbers) -> Numbers:
+    """Return rows whose largest number, or whose sum or norm, is beside a branch."""
+    rows, width = plausible.shape
+    sizes = np.resize(beside(BRANCHES), rows) * _signs(random, (rows,))
+    shares = np.zeros((rows, width))
+    shares[np.arange(rows), random.integers(0, width, rows)] = 1
+    turn = np.arange(rows) // (3 * len(BRANCHES)) % 3
+    shares[turn == 1] = 1 / np.sqrt(width)
+    shares[turn == 2] = 1 / width
+    return sizes[:, None] * shares
+
+
+def _one_among_plausible(random: np.random.Generator, plausible: Numbers) -> Numbers:
+    rows, width = plausible.shape
+    chosen = np.concatenate([_small(random, (rows,)), beside(BRANCHES), [0.0, -0.0]])
+    made = plausible.copy()
+    made[np.arange(rows), random.integers(0, width, rows)] = random.choice(chosen, rows)
+    return made
+
+
+def _of_any_size(random: np.random.Generator, plausible: Numbers) -> Numbers:
+    return np.where(random.random(plausible.shape) < 0.2, 0.0, _small(random, plausible.shape))
+
+
+def _zeros(random: np.random.Generator, plausible: Numbers) -> Numbers:
+    made = random.choice([0.0, -0.0], plausible.shape)
+    made[:1], made[1:2] = 0.0, -0.0
+    kept = random.random(plausible.shape) < np.where(np.arange(len(plausible)) % 2, 0.3, 0.0)[:, None]
+    return np.where(kept, plausible, made)
+
+
+def _scaled(random: np.random.Generator, plausible: Numbers) -> Numbers:
+    """Return plausible rows as though they were measured in other units: exponentials vanish, and overflow."""
+    return plausible * 10.0 ** random.uniform(-12, 4, (len(plausible), 1)) * _signs(random, (len(plausible), 1))

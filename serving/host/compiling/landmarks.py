@@ -1,0 +1,57 @@
+"""Rows that a model remembers: centers, means, support vectors, bounds. Differences from these are next to nothing.
+
+An estimator and a graph that are equal elsewhere need not be where one of them subtracts first and the other squares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.domain.signature import Dtype
+from serving.host.columns import Column, dtype_of, first_parts
+
+MOST_PARTS, MOST_ROWS_EACH = 16, 16
+
+
+def landmarks_of(estimator: Any, columns: int) -> NDArray[np.float64]:
+    """Return (rows, columns) of numbers that the parts which get the input as it is have learnt of its columns."""
+    found = [row for part in _first(estimator) for row in _remembered(part, columns)]
+    return np.array(found, dtype=np.float64).reshape(len(found), columns)
+
+
+def _first(estimator: Any) -> Iterator[Any]:
+    waiting, seen = [estimator], 0
+    while waiting and seen < MOST_PARTS:
+        part = waiting.pop(0)
+        seen += 1
+        yield part
+        waiting.extend(first_parts(part))
+
+
+def _remembered(part: Any, columns: int) -> Iterator[NDArray[np.float64]]:
+    if getattr(part, "n_features_in_", columns) != columns or not hasattr(part, "__dict__"):
+        return
+    for value in vars(part).values():
+        if not isinstance(value, np.ndarray) or value.dtype.kind != "f" or value.ndim not in (1, 2):
+            continue
+        rows = value[:, None] if columns == 1 and value.ndim == 1 else np.atleast_2d(value)
+        if rows.shape[1] == columns and np.isfinite(rows).all():
+            places = np.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS_EACH)).astype(int)
+            yield from rows[places].astype(np.float64)
+
+
+def scale_of(columns: Sequence[Column], landmarks: NDArray[np.float64]) -> float | None:
+    """Return the largest number that is known of any of `columns`, None where nothing is known of some column."""
+    sizes = []
+    for place, column in enumerate(columns):
+        known = [bound for bound in (column.low, column.high) if bound is not None] + landmarks[:, place].tolist()
+        if column.values and dtype_of(column.values) is Dtype.NUMBER:
+            known.extend(column.values)
+        if not known:
+            return None
+        sizes.append(max(map(abs, known)))
+    return max(sizes, default=None)
