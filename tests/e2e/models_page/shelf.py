@@ -183,9 +183,9 @@ def find_problem(server: Server, file: str) -> str | None:
 
 
 def to_rows(rows: Any) -> list[Any]:
-    """Return rows as a client sends them: objects for those of a DataFrame, null for what is missing."""
+    """Return rows as a client sends them: objects for those of a DataFrame, dates as text, null for what is missing."""
     if isinstance(rows, pd.DataFrame):
-        cells = rows.astype(object)
+        cells = rows.astype(dict.fromkeys(rows.select_dtypes("datetime").columns, str)).astype(object)
         found: list[Any] = cells.where(rows.notna(), None).to_dict("records")
         return found
     return list(rows.tolist() if isinstance(rows, np.ndarray) else rows)
