@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.host.categories import categories_of
 from serving.host.columns import positions_of
 
 MAX_TREES = 64
@@ -108,6 +109,7 @@ def _booster_splits(part: Any) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         names, splits, places = table["split_feature"].astype(str), table["threshold"], part.booster_.feature_name()
     known = {name: index for index, name in enumerate(places or [f"f{n}" for n in range(part.n_features_in_)])}
     features = names.map(known).fillna(-1).to_numpy(dtype=int)
+    features[np.isin(features, list(categories_of(part)))] = -1  # split at numbers of categories
     numbers = np.array([_number(split) for split in splits], dtype=np.float64)
     is_split = (features >= 0) & np.isfinite(numbers)
     yield features[is_split], numbers[is_split]

@@ -502,7 +502,7 @@ def _compiled(model: EstimatorModel, tables: Sequence[NDArray[np.float64]], outc
         for method in model.signature.methods:
             wanted, given = (which.answer(method, batch).tensors[0] for which in (model, session))
             outcome.compared += len(inside)
-            if not _is_close(np.asarray(wanted), np.asarray(given)):
+            if not is_close(np.asarray(wanted), np.asarray(given)):
                 yield f"{model.name}: compiled {method} differs"
 
 
@@ -514,7 +514,8 @@ def _passes(check: GuardCheck, row: NDArray[np.float64]) -> bool:
     return True
 
 
-def _is_close(wanted: NDArray[Any], given: NDArray[Any]) -> bool:
+def is_close(wanted: NDArray[Any], given: NDArray[Any]) -> bool:
+    """Say whether a compiled form answers like its estimator: labels alike, numbers within the tolerance of a proof."""
     if wanted.dtype.kind != "f":
         return bool(wanted.tolist() == given.tolist())
     scale = np.maximum(np.abs(wanted), min(1.0, float(np.abs(wanted).max(initial=0.0)) or 1.0))

@@ -18,12 +18,17 @@ import numpy as np
 import pandas as pd
 import xgboost
 
+from serving.domain.compiled import Guard
 from serving.domain.errors import ServingError
+from serving.domain.guard import GuardCheck
 from serving.domain.rows import rows_to_batch
+from serving.graph import GraphSession
 from serving.host.boosters import XGBOOST, library_of
+from serving.host.compiling.convert import NotCompilable, convert
+from serving.host.compiling.prove import prove
 from serving.host.estimator import EstimatorModel
 from serving.host.loading import Trust, load
-from tests.unit.host.booster_cases import Form, forms
+from tests.unit.host.booster_cases import TOLERANCE, Form, forms, is_close
 
 ROWS = 600
 RANDOM = np.random.default_rng(0)
@@ -108,8 +113,11 @@ def asked(table: pd.DataFrame) -> pd.DataFrame:
     return table.mask(random.random(table.shape) < 0.1).astype(table.dtypes.to_dict())
 
 
-def compare(form: Form, table: pd.DataFrame) -> tuple[int, list[str]]:
-    """Load a form as the server does, ask for the rows of `table`; return how many answers, and what differs."""
+def compare(form: Form, table: pd.DataFrame, *, is_proven: bool = False) -> tuple[int, list[str]]:
+    """Load a form as the server does, ask for the rows of `table`; return how many answers, and what differs.
+
+    With `is_proven`, ask its compiled form too, which has to be there.
+    """
     with warnings.catch_warnings(action="ignore"):
         model = load(str(form.path), form.format, Trust(is_restricted=False))
         assert isinstance(model, EstimatorModel)
@@ -128,7 +136,32 @@ def compare(form: Form, table: pd.DataFrame) -> tuple[int, list[str]]:
         for batch in (model.sample(64), model.sample(64, with_nulls=True)):  # made-up rows are for the gates
             model.answer("predict", batch)
         found += _unknown(model, form, table)
+        if is_proven:
+            found += [f"{form.name}: {difference}" for difference in _compiled(model, [table, asked(table)])]
     return compared, found
+
+
+# why a form may stay in its host
+_HOSTED = ("not faster", "takes values of any type", "categories beyond 2**53")
+
+
+def _compiled(model: EstimatorModel, asked_for: list[pd.DataFrame]) -> list[str]:
+    try:
+        graph = convert(model)
+        compilation = prove(model, [graph], TOLERANCE, [])
+    except NotCompilable as error:
+        return [] if any(reason in str(error) for reason in _HOSTED) else [f"is not compiled: {error}"]
+    session = GraphSession(graph)
+    check = GuardCheck(compilation.guard or Guard(), model.signature)
+    found = []
+    for rows in asked_for:
+        batch = rows_to_batch(model.signature, as_sent(rows))
+        check.check(batch)
+        for method in model.signature.methods:
+            wanted, given = (np.asarray(which.answer(method, batch).tensors[0]) for which in (model, session))
+            if not is_close(wanted, given):
+                found.append(f"compiled {method}: {given[:3]} for {wanted[:3]}")
+    return found
 
 
 def _unknown(model: EstimatorModel, form: Form, table: pd.DataFrame) -> list[str]:
@@ -166,7 +199,7 @@ def main(names: Sequence[str]) -> int:
                 for form in forms(f"{kind}, {name}", fitted, Path(directory)):
                     count += 1
                     try:
-                        compared, found = compare(form, table)
+                        compared, found = compare(form, table, is_proven=True)
                     except ServingError as error:
                         refused += 1
                         print(f"{form.name}: REFUSED {error!s:.160}", flush=True)

@@ -6,14 +6,15 @@ left, 4 and 8 what counts as missing (none, zero, NaN). Categories are the whole
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto
 
+from serving.host.categories import Categories, categories_of
 from serving.host.compiling.converters.blocks import Rows
+from serving.host.compiling.converters.booster_categories import SetSplit, numbered, with_turns
 from serving.host.compiling.converters.labels import (
     by_largest,
     by_truth,
@@ -22,8 +23,8 @@ from serving.host.compiling.converters.labels import (
     with_complement,
 )
 from serving.host.compiling.converters.registry import converts
-from serving.host.compiling.drawing import Drawing, NotCompilable, tensor
-from serving.host.compiling.trees import ML, TreeTable, joined, summed_in_turn
+from serving.host.compiling.drawing import Drawing, NotCompilable
+from serving.host.compiling.trees import TreeTable, joined, summed_in_turn
 
 _CATEGORICAL, _DEFAULT_LEFT, _ZERO, _NAN = 1, 2, 4, 8
 _ZERO_THRESHOLD = float(np.float32(1e-35))
@@ -38,6 +39,7 @@ class _Saved:
     outputs: int
     trees: list[dict[str, str]]
     is_average: bool
+    categories: dict[int, Categories]
 
     @property
     def sigmoid(self) -> float:
@@ -112,8 +114,10 @@ def _raw(saved: _Saved, rows: Rows) -> str:
 
 
 def _draw_raw(saved: _Saved, rows: Rows) -> str:
-    tables = [_table(tree) for tree in saved.trees]
-    table, rows = _with_turns(saved.trees, joined(tables), rows)
+    table = joined([_table(tree) for tree in saved.trees])
+    splits = _set_splits(saved.trees, table)
+    rows = numbered(rows, saved.categories)
+    table, rows = with_turns(table, rows, splits, is_left_inside=True, missing_is_outside=True)
     return summed_in_turn(rows.drawing, table, rows.matrix(), saved.outputs)
 
 
@@ -128,15 +132,17 @@ def _averaged(saved: _Saved, drawing: Drawing, raw: str) -> str:
 
 def _read(part: Any) -> _Saved:
     booster = part.booster_
-    if booster.pandas_categorical:
-        raise NotCompilable("LightGBM fitted on pandas categories has no compiled form")
+    categories = categories_of(part)
+    if booster.pandas_categorical and not categories:
+        raise NotCompilable("LightGBM that does not tell the columns of its categories has no compiled form")
     head, *blocks = booster.model_to_string().split("\nend of trees")[0].split("\nTree=")
     lines = head.splitlines()
     known = dict(line.split("=", 1) for line in lines if "=" in line)
     trees = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks]
     if "objective" not in known:
         raise NotCompilable("LightGBM with an objective of one's own has no compiled form")
-    return _Saved(known["objective"].split(), int(known["num_tree_per_iteration"]), trees, "average_output" in lines)
+    outputs, is_average = int(known["num_tree_per_iteration"]), "average_output" in lines
+    return _Saved(known["objective"].split(), outputs, trees, is_average, categories)
 
 
 def _numbers(tree: dict[str, str], key: str, dtype: Any) -> NDArray[Any]:
@@ -176,35 +182,13 @@ def _table(tree: dict[str, str]) -> TreeTable:
     )
 
 
-def _with_turns(trees: list[dict[str, str]], table: TreeTable, rows: Rows) -> tuple[TreeTable, Rows]:
-    """Add a column for each categorical split: 0 where the whole part of a number is in its set, else 1."""
-    sets: list[tuple[int, NDArray[np.int64]]] = []
+def _set_splits(trees: list[dict[str, str]], table: TreeTable) -> list[SetSplit]:
+    found = []
     for tree, root in zip(trees, table.roots.tolist(), strict=True):
         decisions = _numbers(tree, "decision_type", np.int64)
         bounds, words = _numbers(tree, "cat_boundaries", np.int64), _numbers(tree, "cat_threshold", np.int64)
         for node in np.flatnonzero(decisions & _CATEGORICAL).tolist():
             at = int(table.threshold[root + node])
             bits = (words[bounds[at] : bounds[at + 1], None] >> np.arange(32)) & 1
-            sets.append((root + node, np.flatnonzero(bits.ravel())))
-    if not sets:
-        return table, rows
-    drawing = rows.drawing
-    feature, threshold, missing_left = table.feature.copy(), table.threshold.copy(), table.missing_left.copy()
-    made, start = [], rows.width
-    for column in sorted({int(table.feature[node]) for node, _ in sets}):
-        own = [(node, members) for node, members in sets if table.feature[node] == column]
-        known = np.unique(np.concatenate([members for _, members in own]))
-        turns = np.array([~np.isin(np.append(known, -1), members) for _, members in own], dtype=np.float64).T
-        whole = drawing.op("Cast", rows.select([column]).matrix(), to=TensorProto.INT64)
-        index = drawing.op(
-            "LabelEncoder", whole, domain=ML, keys_tensor=tensor(known), values_tensor=tensor(np.arange(len(known))),
-            default_tensor=tensor(np.array([len(known)])),
-        )  # fmt: skip
-        index = drawing.op("Squeeze", index, drawing.constant(np.array([1], dtype=np.int64)))
-        made.append(rows.with_matrix(drawing.op("Gather", drawing.constant(turns), index, axis=0), len(own)))
-        nodes = [node for node, _ in own]
-        feature[nodes] = start + np.arange(len(own))
-        threshold[nodes], missing_left[nodes] = 0.5, False
-        start += len(own)
-    table = replace(table, feature=feature, threshold=threshold, missing_left=missing_left)
-    return table, rows.beside(made)
+            found.append(SetSplit(root + node, np.flatnonzero(bits.ravel())))
+    return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from serving.host.categories import Categories, categories_of
 from serving.host.compiling.converters.blocks import Rows
+from serving.host.compiling.converters.booster_categories import SetSplit, numbered, with_turns
 from serving.host.compiling.converters.labels import flat
 from serving.host.compiling.converters.registry import converts
 from serving.host.compiling.drawing import Drawing, NotCompilable
@@ -35,7 +38,9 @@ class _Saved:
     objective: str
     start: NDArray[np.float32]
     table: TreeTable
+    splits: list[SetSplit]
     outputs: int
+    categories: dict[int, Categories]
 
 
 @converts("XGBRegressor", "XGBRFRegressor", "XGBRanker")
@@ -98,9 +103,10 @@ def _raw(saved: _Saved, rows: Rows) -> str:
 
 
 def _draw_raw(saved: _Saved, rows: Rows) -> str:
+    rows = numbered(rows, saved.categories)
+    table, rows = with_turns(saved.table, rows, saved.splits, is_left_inside=False, missing_is_outside=False)
     narrow = rows.drawing.op("Cast", rows.matrix(), to=TensorProto.FLOAT)
-    table = saved.table.after(saved.start.tolist())
-    return summed_in_turn(rows.drawing, table, narrow, saved.outputs)
+    return summed_in_turn(rows.drawing, table.after(saved.start.tolist()), narrow, saved.outputs)
 
 
 # --- the saved booster ------------------------------------------------------------------------------------------------
@@ -126,25 +132,37 @@ def _read(part: Any) -> _Saved:
     trees = gbtree["model"]["trees"]
     bounds = gbtree["model"]["iteration_indptr"]
     chosen = slice(bounds[first], bounds[last] if last else len(trees))
-    tables = [_table(tree, 1.0 if weights is None else weights[at]) for at, tree in enumerate(trees)][chosen]
-    tables, groups = _in_turn(tables, groups[chosen], outputs)
+    trees, weights = trees[chosen], [1.0] * len(trees[chosen]) if weights is None else weights[chosen]
+    order = _in_turn(groups[chosen], outputs)
+    table = joined([_table(trees[at], weights[at]) for at in order])
+    roots = zip(order, table.roots.tolist(), strict=True)
+    splits = [SetSplit(root + node, members) for at, root in roots for node, members in _sets(trees[at])]
+    categories = categories_of(part)
+    if any(int(table.feature[split.node]) not in categories for split in splits):
+        raise NotCompilable("XGBoost with numbers of categories has no compiled form")
     start = _start(str(parameters["base_score"]), objective, outputs)
-    return _Saved(objective, start, joined(tables), outputs)
+    return _Saved(objective, start, table, splits, outputs, categories)
 
 
-def _in_turn(tables: list[TreeTable], groups: list[int], outputs: int) -> tuple[list[TreeTable], list[int]]:
-    """Put the trees so that those of each output come in turn, as parallel trees of one class follow each other."""
-    if groups == [place % outputs for place in range(len(groups))]:
-        return tables, groups
-    of_output = [[table for table, group in zip(tables, groups, strict=True) if group == k] for k in range(outputs)]
+def _in_turn(groups: list[int], outputs: int) -> list[int]:
+    """Return the trees so that those of each output come in turn; parallel trees of one class follow each other."""
+    of_output = [[at for at, group in enumerate(groups) if group == output] for output in range(outputs)]
     if len({len(own) for own in of_output}) != 1:
         raise NotCompilable("XGBoost with unequal numbers of trees for its classes has no compiled form")
-    return [table for turn in zip(*of_output, strict=True) for table in turn], list(range(outputs))
+    return [at for turn in zip(*of_output, strict=True) for at in turn]
+
+
+def _sets(tree: dict[str, Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield the nodes that go by a set of categories; members lead to the right."""
+    names = ("categories_nodes", "categories_segments", "categories_sizes")
+    categories = np.array(tree.get("categories", []), dtype=np.int64)
+    for node, begin, size in zip(*(tree.get(name, []) for name in names), strict=True):
+        yield node, categories[begin : begin + size]
 
 
 def _start(text: str, objective: str, outputs: int) -> NDArray[np.float32]:
     scores = np.array(json.loads(text) if text.startswith("[") else [float(text)], dtype=np.float32)
-    if objective in _LOGISTIC or objective == "binary:logitraw":
+    if objective in _LOGISTIC:
         scores = -np.log(np.float32(1) / scores - np.float32(1))
     elif objective in _LOGARITHMIC:
         scores = np.log(scores)
@@ -152,8 +170,6 @@ def _start(text: str, objective: str, outputs: int) -> NDArray[np.float32]:
 
 
 def _table(tree: dict[str, Any], weight: float) -> TreeTable:
-    if any(tree.get("split_type", ())):
-        raise NotCompilable("XGBoost with categorical features has no compiled form")
     if int(tree["tree_param"].get("size_leaf_vector", 1)) > 1:
         raise NotCompilable("XGBoost with several values at a leaf has no compiled form")
     left = np.array(tree["left_children"], dtype=np.int64)

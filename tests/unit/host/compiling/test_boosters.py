@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from serving.domain.batch import Batch
 from serving.host.boosters import as_estimator
 from serving.host.compiling.convert import NotCompilable, convert
 from serving.host.describe import examine
-from tests.unit.host import booster_cases
+from tests.unit.host import booster_cases, category_cases
 from tests.unit.host.compiling.test_convert import run
 from tests.unit.host.compiling.test_trees import edges
 
@@ -129,6 +130,28 @@ def test_lightgbm_categories_go_the_same_way() -> None:
         odd[:, 0] = RANDOM.integers(-3, 60, len(odd)) + RANDOM.choice([0.0, 0.5, 0.999, 1e12], len(odd))
         odd[::9, 0] = np.nan
         assert_alike(estimator, rows, odd, tolerance=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("unused levels", "LGBMClassifier"), ("bools", "LGBMRegressor"), ("ordered and not", "LGBMRegressor"),
+        ("with missing ones", "XGBClassifier one-hot"), ("many", "XGBRegressor"), ("several", "xgboost dart"),
+    ],
+)  # fmt: skip
+def test_pandas_categories_go_the_same_way(tmp_path: Path, kind: str, name: str) -> None:
+    table = category_cases.tables()[kind]
+    form = next(booster_cases.forms(kind, dict(category_cases.models(table))[name](), tmp_path))
+    compared, differences = category_cases.compare(form, table, is_proven=True)
+    assert (differences, compared >= 1200) == ([], True)
+
+
+def test_numbers_of_categories_stay_in_their_host() -> None:
+    rows = np.column_stack([ROWS[:, 0], CLASSES])
+    data = xgboost.DMatrix(rows, VALUES, feature_types=["q", "c"])
+    model = examine(as_estimator(xgboost.train({"max_cat_to_onehot": 9}, data, 5)))
+    with pytest.raises(NotCompilable, match="numbers of categories"):
+        convert(model)
 
 
 def test_what_is_not_understood_is_refused() -> None:
