@@ -1,27 +1,29 @@
 """An ONNX file as a loaded model, computed by onnxruntime on one thread of the CPU.
 
-Reads what skl2onnx and similar converters write: one input (rows, features) or one input for each column; a label, then
-probabilities as a tensor, as one map per row (ZipMap) or as one tensor for each output; or a single output. What takes
-null cannot be found out by trying, because a graph answers NaN with something: only the publisher can declare it.
+Reads what skl2onnx and similar converters write: one input (rows, features) or one input for each column. What the
+outputs are is found out by trying (`serving.host.onnx_outputs`). What takes null cannot be, because a graph answers NaN
+with something: only the publisher can declare it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from serving.domain.batch import Batch, Prediction
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.integers import rounded_places
-from serving.domain.signature import Container, Dtype, Feature, Kind, Method, Signature
+from serving.domain.signature import Container, Dtype, Feature, Kind, Signature
 from serving.host.answers import to_prediction
 from serving.host.columns import Column
 from serving.host.contract import disagreements
 from serving.host.model import LoadRefused, one_line, told
+from serving.host.onnx_outputs import Answer, Form, Output, Outputs, find_methods, predict_only
 from serving.host.synthetic import make_batch
 from serving.silence import load_onnxruntime
 
@@ -38,7 +40,12 @@ _DTYPES: dict[str, tuple[Any, Dtype]] = {
     "tensor(bool)": (np.bool_, Dtype.BOOL),
     "tensor(string)": (np.object_, Dtype.STRING),
 }
-_LABELS = ("tensor(int64)", "tensor(int32)", "tensor(string)", "tensor(bool)")
+
+# rows on which outputs are judged: made-up ones, and far from these, where labels and signs differ
+_PLAIN_ROWS, _FAR_ROWS = 8, 24
+_FARTHEST = 100.0
+_SEED = 20_261_129
+_CLASS_ATTRIBUTES = ("classlabels_int64s", "classlabels_ints", "classlabels_strings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,13 @@ class OnnxModel:
     name = "ONNX model"
     engine = "onnx"
 
-    def __init__(self, path: str, session: Any, inputs: Sequence[Input], signature: Signature) -> None:
+    def __init__(
+        self, path: str, session: Any, inputs: Sequence[Input], signature: Signature, found: Outputs | None = None
+    ) -> None:
+        self.outputs = [Output(each.name, each.type, each.shape) for each in session.get_outputs()]
+        found = found or predict_only(self.outputs)
+        self._answers = {str(method): answer for method, answer in found.answers.items()}
+        self.left_out = found.left_out
         self.trained_with: Mapping[str, str] = {}
         self.path = path
         self.signature = signature
@@ -71,20 +84,23 @@ class OnnxModel:
         """Answer one batch; see `LoadedModel.answer`."""
         if method not in self.signature.methods:
             raise InvalidInput(f"offers {', '.join(self.signature.methods)}; not {method}")
-        outputs = self.run(batch)
-        is_first = method in ("predict", "transform")
-        answer = _first(outputs[0], keep_width=method == "transform") if is_first else _scores(outputs[1:])
-        return to_prediction(answer, batch.rows)
+        how = self.find_answer(method)
+        return to_prediction(how.read(self.run(batch, how.places)), batch.rows)
+
+    def find_answer(self, method: str) -> Answer:
+        """Return how a method of the signature is answered: what is only declared to be transform, as predict is."""
+        return self._answers.get(method) or Answer(self._answers["predict"].places, Form.WHOLE)
 
     def sample(self, rows: int, *, with_nulls: bool = False) -> Batch:
         """Make up rows; see `LoadedModel.sample`."""
         nulls = [feature.nullable for feature in self.signature.features] if with_nulls else None
         return make_batch(self.signature, self.columns, rows, nulls)
 
-    def run(self, batch: Batch) -> list[Any]:
-        """Return all outputs of the graph for one batch; raises like `answer`."""
+    def run(self, batch: Batch, places: Sequence[int] = ()) -> list[Any]:
+        """Return the outputs at `places` for one batch, by default all of them; raises like `answer`."""
+        names = [self.outputs[place].name for place in places] or None
         try:
-            return list(self._session.run(None, self._feed(batch)))
+            return list(self._session.run(names, self._feed(batch)))
         except InvalidArgument as error:
             raise InvalidInput(one_line(f"the model refused the rows: {error}")) from None
         except InvalidInput:
@@ -120,14 +136,24 @@ def load_onnx(path: str, declared: Signature | None = None) -> OnnxModel:
     inputs = [_input(each, declared) for each in session.get_inputs()]
     features, container = _features(inputs)
     bare = Signature(features=features, methods=("predict",), container=container, is_named=len(inputs) > 1)
-    own = _with_outputs(OnnxModel(path, session, inputs, bare), session.get_outputs())
+    found = _find_outputs(OnnxModel(path, session, inputs, bare))
+    own = bare.model_copy(
+        update={
+            "methods": tuple(found.answers),
+            "outputs": found.width,
+            "kind": found.kind,
+            "classes": found.classes,
+        }
+    )
     if declared is not None:
-        open_to: dict[str, Any] = {"kind": declared.kind} if own.kind is Kind.OTHER else {}
+        open_to: dict[str, Any] = {"kind": declared.kind} if Kind.OTHER in (own.kind, declared.kind) else {}
+        if declared.classes is None:
+            open_to["classes"] = None
         if declared.methods == ("transform",) and own.methods == ("predict",):
             open_to["methods"] = declared.methods
         if not disagreements(declared, own.model_copy(update=open_to)):
             own = declared
-    return OnnxModel(path, session, inputs, own)
+    return OnnxModel(path, session, inputs, own, found)
 
 
 def _input(each: Any, declared: Signature | None) -> Input:
@@ -160,57 +186,48 @@ def _features(inputs: Sequence[Input]) -> tuple[tuple[Feature, ...], Container]:
     return tuple(Feature(name=f"x{index}", dtype=only.takes) for index in range(only.width)), Container.ARRAY
 
 
-def _with_outputs(model: OnnxModel, outputs: Sequence[Any]) -> Signature:
-    """Return the signature with what the graph's outputs are; its names do not always say, so one row is answered."""
-    signature = model.signature
-    try:
-        answers = model.run(model.sample(2))
-    except (InvalidInput, ModelFailed):
-        return signature
-    first = np.asarray(_first(answers[0]))
-    width = int(np.prod(first.shape[1:], dtype=int))
-    if outputs[0].type not in _LABELS:
-        kind = Kind.REGRESSOR if len(outputs) == 1 and width == 1 else Kind.OTHER
-        return signature.model_copy(update={"outputs": width, "kind": kind})
-    methods: tuple[Method, ...] = ("predict",)
-    kind, classes = Kind.OTHER, None
-    scores = _scores(answers[1:])
-    if _are_probabilities(scores):
-        methods, kind = ("predict", "predict_proba"), Kind.CLASSIFIER
-        is_mapped = isinstance(answers[1], list) and isinstance(answers[1][0], dict)
-        classes = (tuple(answers[1][0]),) if is_mapped else None
-    return signature.model_copy(update={"outputs": width, "methods": methods, "kind": kind, "classes": classes})
+def _find_outputs(model: OnnxModel) -> Outputs:
+    """Return what the graph's outputs are, by rows that it answers."""
+    for batch in (_with_far_rows(model.sample(_PLAIN_ROWS + _FAR_ROWS)), model.sample(_PLAIN_ROWS), model.sample(2)):
+        try:
+            values = model.run(batch)
+        except (InvalidInput, ModelFailed):
+            continue
+        found = find_methods(model.outputs, values, batch.rows)
+        if found.left_out and "decision_function" not in found.answers:
+            found = find_methods(model.outputs, values, batch.rows, _two_classes(model.path))
+        return found
+    return predict_only(model.outputs)
 
 
-def _first(output: Any, *, keep_width: bool = False) -> Any:
-    """Return labels or values with one column as a flat array, as scikit-learn gives them."""
-    is_column = isinstance(output, np.ndarray) and output.ndim == 2 and output.shape[1] == 1
-    return output[:, 0] if is_column and not keep_width else output
+def _two_classes(path: str) -> list[Any]:
+    """Return the labels of two classes that the operators of the file list, in order; none where they differ."""
+    graph = onnx.load_model(path, load_external_data=False).graph
+    listed: list[list[Any]] = [
+        [text.decode("utf-8", "replace") for text in attribute.strings] or list(attribute.ints)
+        for node in graph.node
+        for attribute in node.attribute
+        if attribute.name in _CLASS_ATTRIBUTES
+    ]
+    pairs = [sorted(labels) for labels in listed if labels]
+    return pairs[0] if pairs and len(pairs[0]) == 2 and all(pair == pairs[0] for pair in pairs) else []
 
 
-def _scores(outputs: Sequence[Any]) -> Any:
-    """Return what follows the label as (rows, classes), or one such array for each output; None when nothing does."""
-    if not outputs:
-        return None
-    first = outputs[0]
-    if isinstance(first, list) and first and isinstance(first[0], dict):
-        return np.array([list(row.values()) for row in first], dtype=np.float32)
-    if isinstance(first, np.ndarray) and first.ndim == 3:
-        return list(first)
-    if isinstance(first, np.ndarray) and first.ndim == 1:
-        return np.column_stack(cast(list[NDArray[Any]], outputs))
-    return first
+def _with_far_rows(batch: Batch) -> Batch:
+    """Return rows of which all but the first hold numbers of either sign, and up to a hundred times as far from 0."""
+    random = np.random.default_rng(_SEED)
+    factors = np.ones(batch.rows)
+    factors[_PLAIN_ROWS:] = np.rint(_FARTHEST ** random.random(batch.rows - _PLAIN_ROWS))
 
+    def spread(cells: Any) -> Any:
+        is_number = isinstance(cells, np.ndarray) and cells.dtype.kind == "f"
+        return (
+            cells * np.where(factors > 1, factors * random.choice((-1.0, 1.0), batch.rows), 1.0) if is_number else cells
+        )
 
-def _are_probabilities(scores: Any) -> bool:
-    parts = scores if isinstance(scores, list) else [scores]
-    return all(
-        isinstance(part, np.ndarray)
-        and part.ndim == 2
-        and bool((part >= 0).all())
-        and bool(np.allclose(part.sum(axis=1), 1, atol=1e-3))
-        for part in parts
-    )
+    if batch.matrix is not None:
+        return Batch(batch.rows, matrix=np.column_stack([spread(column) for column in batch.matrix.T]))
+    return Batch(batch.rows, columns=tuple(map(spread, batch.columns or ())))
 
 
 def _column(source: Input, place: int) -> Column:

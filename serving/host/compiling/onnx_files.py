@@ -7,7 +7,7 @@ values flat. What it refuses and the guard cannot tell (numbers that are no inte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -29,6 +29,7 @@ from serving.host.compiling.drawing import Drawing, NotCompilable
 from serving.host.compiling.layout import inputs_of
 from serving.host.model import told
 from serving.host.onnx_model import Input, OnnxModel
+from serving.host.onnx_outputs import ONE_COLUMN, Answer, Form
 
 PREFIX = "file/"
 LEAST_IR_VERSION = 4  # since then constants are no inputs
@@ -56,7 +57,7 @@ def convert_file(model: OnnxModel, methods: Sequence[Method] | None = None) -> G
     drawing = Drawing(opsets=opsets, ir_version=max(file.ir_version, LEAST_IR_VERSION))
     for name, source in _fed(model, inputs_of(model.signature, drawing)).items():
         drawing.nodes.append(helper.make_node("Identity", [source], [PREFIX + name]))
-    _place(drawing, file.graph, is_first_only="predict_proba" not in chosen)
+    _place(drawing, file.graph, {place for method in chosen for place in model.find_answer(method).places})
     batch = model.sample(SAMPLE_ROWS)
     try:
         wanted = {method: model.answer(method, batch).tensors for method in chosen}
@@ -64,7 +65,7 @@ def convert_file(model: OnnxModel, methods: Sequence[Method] | None = None) -> G
     except ServingError as error:
         raise NotCompilable(f"the model does not answer made-up rows ({error})") from None
     try:
-        drawn = {method: _answers(drawing, file.graph, method, raw) for method in chosen}
+        drawn = {method: _answers(drawing, file.graph, model.find_answer(method), raw) for method in chosen}
         return finished(drawing, drawn, wanted, batch)
     except ServingError:
         raise
@@ -108,9 +109,9 @@ def _texts(file: Any) -> list[Any]:
     return list(found)[: MAX_VALUES - 1]
 
 
-def _place(drawing: Drawing, graph: Any, *, is_first_only: bool) -> None:
-    """Put what the outputs need into the drawing: onnxruntime would compute the rest too."""
-    needed = {each.name for each in (graph.output[:1] if is_first_only else graph.output)}
+def _place(drawing: Drawing, graph: Any, places: Set[int]) -> None:
+    """Put what the outputs at `places` need into the drawing: onnxruntime would compute the rest too."""
+    needed = {graph.output[place].name for place in places}
     kept = []
     for node in reversed(graph.node):
         if needed & set(node.output):
@@ -150,21 +151,24 @@ def _cast(drawing: Drawing, each: Input, own: Rows) -> str:
     return drawing.op("Reshape", name, drawing.constant(np.array([-1], dtype=np.int64))) if each.is_flat else name
 
 
-def _answers(drawing: Drawing, graph: Any, method: Method, raw: Sequence[Any]) -> tuple[str, ...]:
-    """Return the tensors that `OnnxModel.answer` makes of the outputs, which look like `raw`."""
-    names = [each.name for each in graph.output]
-    if method in ("predict", "transform"):
-        return (names[0],)
-    first = raw[1]
+def _answers(drawing: Drawing, graph: Any, answer: Answer, raw: Sequence[Any]) -> tuple[str, ...]:
+    """Return the tensors that `Answer.read` makes of the outputs, which look like `raw`."""
+    names = [graph.output[place].name for place in answer.places]
+    first = raw[answer.places[0]]
     if isinstance(first, list):
-        return _without_sequence(drawing, graph, names[1])
+        names = list(_without_sequence(drawing, graph, names[0]))
+    if answer.form in ONE_COLUMN:
+        place = drawing.constant(np.array(ONE_COLUMN[answer.form], dtype=np.int64))
+        return (drawing.op("Gather", names[0], place, axis=1),)
+    if answer.form is not Form.SCORES or isinstance(first, list):
+        return tuple(names)
     if first.ndim == 3:
         places = [drawing.constant(np.array(place, dtype=np.int64)) for place in range(len(first))]
-        return tuple(drawing.op("Gather", names[1], place, axis=0) for place in places)
+        return tuple(drawing.op("Gather", names[0], place, axis=0) for place in places)
     if first.ndim == 1:
-        columns = [drawing.op("Cast", name, to=TensorProto.DOUBLE) for name in names[1:]]
+        columns = [drawing.op("Cast", name, to=TensorProto.DOUBLE) for name in names]
         return (drawing.op("Concat", *(as_column(drawing, column) for column in columns), axis=1),)
-    return (names[1],)
+    return tuple(names)
 
 
 def _without_sequence(drawing: Drawing, graph: Any, output: str) -> tuple[str, ...]:

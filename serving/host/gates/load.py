@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import monotonic
 
 from serving.domain.report import Verdict
@@ -9,9 +10,10 @@ from serving.domain.version import Format
 from serving.host.compiling.compile import why_foreign
 from serving.host.gates.gate import Context, Outcome
 from serving.host.loading import Trust, load
-from serving.host.model import LoadedModel, NotVouched
+from serving.host.model import LoadedModel, NotVouched, one_line
 
 _PYTHON = (Format.JOBLIB, Format.PICKLE, Format.SKOPS)
+_SHOWN, _NAME_CHARACTERS = 5, 60
 
 
 class Load:
@@ -26,11 +28,21 @@ class Load:
         if context.compiler is not None and context.unvouched is None and why_foreign(model) is None:
             context.compiler.prepare()
         took = f"loaded {model.name} in {monotonic() - begin:.3g} s"
+        left_out: Sequence[str] = getattr(model, "left_out", ())  # only a graph has outputs that are no method's
+        if left_out:
+            took = f"{took}; no method answers with {describe_outputs(left_out)}"
         if context.unwatched is not None:
             took = f"{took}; what it does is not watched: {context.unwatched}"
         if context.unvouched is not None:
             return Verdict.WARNED, f"{took}; {context.unvouched}"
         return Verdict.PASSED, took
+
+
+def describe_outputs(names: Sequence[str]) -> str:
+    """Return the first of some outputs' names, which come from a file, as part of a line."""
+    shown = ", ".join(repr(one_line(name, _NAME_CHARACTERS)) for name in names[:_SHOWN])
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"the output{'s' if len(names) > 1 else ''} {shown}{more}"
 
 
 def load_candidate(context: Context) -> LoadedModel:

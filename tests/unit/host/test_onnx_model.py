@@ -20,12 +20,22 @@ from skl2onnx.common.data_types import (
 )
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier, SGDClassifier, SGDOneClassSVM
+from sklearn.mixture import GaussianMixture
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
+from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from sklearn.svm import SVC
+from sklearn.svm import SVC, LinearSVC, OneClassSVM
 
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.rows import rows_to_batch
@@ -40,6 +50,7 @@ ROWS = RANDOM.normal(size=(90, 4)).astype(np.float32)
 LABELS = np.arange(90) % 3
 WORDS = np.array(["a", "b", "c"])[LABELS]
 FLOATS = [("X", FloatTensorType([None, 4]))]
+OPSETS = {"": 18, "ai.onnx.ml": 3}  # skl2onnx refuses some estimators in newer ones
 
 
 @pytest.fixture
@@ -48,7 +59,8 @@ def serve(tmp_path: Path) -> Any:
         estimator: Any, types: Any = FLOATS, declared: Signature | None = None, **options: Any
     ) -> LoadedModel:
         with warnings.catch_warnings(action="ignore"):  # skl2onnx is behind scikit-learn in attributes it reads
-            graph = convert_sklearn(estimator, initial_types=types, options=options or None)
+            chosen = {id(estimator): options} if options else None
+            graph = convert_sklearn(estimator, initial_types=types, options=chosen, target_opset=OPSETS)
         return write_and_load(tmp_path, graph, declared)
 
     return convert_and_load
@@ -107,9 +119,99 @@ def test_regressors_give_one_value_or_several(serve: Any) -> None:
     np.testing.assert_allclose(answers(model, "predict", ROWS[:5].tolist()), both.predict(ROWS[:5]), atol=1e-5)
 
 
+SIDES = (ROWS[:, 0] > 0).astype(int)
+SCORED = [
+    (LogisticRegression(), SIDES, {"raw_scores": True, "zipmap": False}),
+    (LogisticRegression(), LABELS, {"raw_scores": True, "zipmap": True}),
+    (SVC(), SIDES, {"raw_scores": False}),
+    (SVC(), WORDS, {}),
+    (RidgeClassifier(), SIDES, {}),
+    (SGDClassifier(random_state=0), SIDES, {"zipmap": False}),
+    (GradientBoostingClassifier(n_estimators=3), LABELS, {"raw_scores": True, "zipmap": False}),
+    (KMeans(2, n_init=1, random_state=0), None, {}),
+    (make_pipeline(StandardScaler(), KMeans(4, n_init=1, random_state=0)), None, {}),
+    (IsolationForest(n_estimators=5, random_state=0), None, {}),
+    (IsolationForest(n_estimators=5, random_state=0), None, {"score_samples": True}),
+    (LocalOutlierFactor(novelty=True), None, {}),
+    (OneClassSVM(), None, {}),
+    (SGDOneClassSVM(random_state=0), None, {}),
+    (GaussianMixture(2, random_state=0), None, {"score_samples": True}),
+    (QuadraticDiscriminantAnalysis(), SIDES, {"zipmap": False}),
+]
+
+
+@pytest.mark.parametrize(("estimator", "labels", "options"), SCORED, ids=lambda each: str(each)[:60].replace("\n", ""))
+def test_further_outputs_answer_the_method_of_the_estimator(
+    serve: Any, estimator: Any, labels: Any, options: dict[str, Any]
+) -> None:
+    estimator.fit(ROWS, labels)
+    model = serve(estimator, **options)
+    assert model.left_out == ()
+    assert len(model.signature.methods) == (3 if "score_samples" in options else 2)
+    for method in model.signature.methods:
+        expected = getattr(estimator, method)(ROWS)
+        (answered,) = model.answer(method, rows_to_batch(model.signature, ROWS.tolist())).tensors
+        if expected.dtype.kind in "iUO":
+            assert list(answered) == expected.tolist()
+        else:
+            np.testing.assert_allclose(answered, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_scores_that_are_no_probabilities_are_not_offered_as_such(serve: Any) -> None:
-    assert serve(SVC().fit(ROWS, LABELS)).signature.methods == ("predict",)
-    assert serve(KMeans(2, n_init=1).fit(ROWS)).signature.methods == ("predict",)
+    assert serve(SVC().fit(ROWS, LABELS)).signature.methods == ("predict", "decision_function")
+    assert serve(KMeans(2, n_init=1).fit(ROWS)).signature.methods == ("predict", "transform")
+
+
+@pytest.mark.parametrize(
+    ("takes", "zipmap"),
+    [(Int64TensorType, True), (Int64TensorType, False), (FloatTensorType, False), (DoubleTensorType, False)],
+)
+def test_numbers_of_all_types_keep_the_probabilities(serve: Any, takes: Any, zipmap: bool) -> None:
+    rows = RANDOM.integers(0, 9, (60, 3))
+    estimator = LogisticRegression().fit(rows, rows[:, 0] > 4)
+    model = serve(estimator, [("X", takes([None, 3]))], zipmap=zipmap)
+    assert model.signature.methods == ("predict", "predict_proba")
+    probabilities = answers(model, "predict_proba", rows[:9].tolist())
+    np.testing.assert_allclose(probabilities, estimator.predict_proba(rows[:9]), rtol=1e-4, atol=1e-6)
+
+
+def test_what_fits_no_method_is_left_out(serve: Any) -> None:
+    """Paths through trees, deviations, and scores that were scaled to norm one, unlike those of the estimator."""
+    tree = serve(RandomForestClassifier(2).fit(ROWS, LABELS), zipmap=False, decision_path=True, decision_leaf=True)
+    assert tree.signature.methods == ("predict", "predict_proba")
+    assert tree.left_out == ("decision_path", "decision_leaf")
+    process = serve(GaussianProcessRegressor(optimizer=None).fit(ROWS[:20], ROWS[:20, 0]), return_std=True)
+    assert (process.signature.methods, process.left_out) == (("predict",), ("GPcovstd",))
+    scaled = serve(OneVsRestClassifier(LinearSVC()).fit(ROWS, LABELS), zipmap=False)
+    assert (scaled.signature.methods, scaled.left_out) == (("predict",), ("probabilities",))
+
+
+@pytest.mark.parametrize("labels", [LABELS, WORDS], ids=["numbers", "words"])
+def test_an_output_of_class_labels_is_what_the_columns_stand_for(serve: Any, labels: Any) -> None:
+    estimator = LogisticRegression().fit(ROWS, labels)
+    model = serve(estimator, zipmap=False, output_class_labels=True)
+    assert model.signature.methods == ("predict", "predict_proba")
+    assert model.signature.classes == (tuple(estimator.classes_.tolist()),)
+    assert model.left_out == ()
+    declared = model.signature.model_copy(update={"classes": None, "kind": Kind.OTHER, "methods": ("predict",)})
+    assert serve(estimator, declared=declared, zipmap=False, output_class_labels=True).signature == declared
+
+
+def test_a_label_behind_its_probabilities_is_still_the_prediction(tmp_path: Path) -> None:
+    with warnings.catch_warnings(action="ignore"):
+        graph = convert_sklearn(LogisticRegression().fit(ROWS, LABELS), initial_types=FLOATS, options={"zipmap": False})
+    label, probabilities = graph.graph.output
+    del graph.graph.output[:]
+    graph.graph.output.extend([probabilities, label])
+    model = write_and_load(tmp_path, graph)
+    assert model.signature.methods == ("predict", "predict_proba")
+    assert all(isinstance(each, int) for each in answers(model, "predict", ROWS[:3].tolist()))
+    del graph.graph.output[:]
+    graph.graph.output.extend([probabilities])
+    alone = write_and_load(tmp_path, graph)
+    assert alone.signature.methods == ("predict", "predict_proba")
+    rows = ROWS[:3].tolist()
+    assert answers(alone, "predict", rows) == answers(alone, "predict_proba", rows)
 
 
 def test_a_transformer_is_one_when_the_publisher_says_so(serve: Any) -> None:

@@ -19,12 +19,14 @@ from skl2onnx.common.data_types import (
     Int64TensorType,
     StringTensorType,
 )
+from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import SVC, OneClassSVM
 
 from serving.domain.batch import Batch
 from serving.domain.compiled import Compilation, Graph
@@ -106,6 +108,31 @@ def test_maps_come_out_in_the_order_of_their_keys(tmp_path: Path) -> None:
     zip_map.attribute[0].strings[:] = [b"c", b"a", b"b"]
     model = written(tmp_path, file)
     assert model.signature.classes == (("a", "b", "c"),)
+    assert_proved(model)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "labels", "methods"),
+    [
+        (SVC(), WORDS == "a", ("predict", "decision_function")),
+        (SVC(), WORDS, ("predict", "decision_function")),
+        (KMeans(3, n_init=1), None, ("predict", "transform")),
+        (IsolationForest(n_estimators=3), None, ("predict", "decision_function", "score_samples")),
+        (OneClassSVM(), None, ("predict", "decision_function")),
+    ],
+    ids=["two classes", "three classes", "clusters", "outliers", "one class"],
+)
+def test_further_outputs_are_proved(tmp_path: Path, estimator: Any, labels: Any, methods: Any) -> None:
+    options = {"score_samples": True} if "score_samples" in methods else {}
+    with warnings.catch_warnings(action="ignore"):
+        graph = convert_sklearn(
+            estimator.fit(ROWS, labels),
+            initial_types=FLOATS,
+            options={id(estimator): options} if options else None,
+            target_opset={"": 18, "ai.onnx.ml": 3},
+        )
+    model = written(tmp_path, graph)
+    assert model.signature.methods == methods
     assert_proved(model)
 
 

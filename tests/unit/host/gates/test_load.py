@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import Any
 
 import pytest
 import skops.io
+from skl2onnx import convert_sklearn
+from skl2onnx.common.data_types import FloatTensorType
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from serving.domain.report import Verdict
 from serving.domain.version import Format
@@ -20,6 +24,18 @@ def test_it_says_what_was_loaded(candidate: MakeCandidate) -> None:
     result = candidate(make_pipeline(StandardScaler()).fit(ROWS)).evaluate()["load"]
     assert result.verdict is Verdict.PASSED
     assert re.fullmatch(r"loaded Pipeline in [\d.e-]+ s", result.evidence)
+
+
+def test_outputs_of_a_graph_that_are_no_methods_are_named(candidate: MakeCandidate) -> None:
+    tree = DecisionTreeClassifier(max_depth=2).fit(ROWS.astype("float32"), ROWS[:, 0] > 0)
+    types = [("X", FloatTensorType([None, ROWS.shape[1]]))]
+    options = {id(tree): {"zipmap": False, "decision_path": True}}
+    with warnings.catch_warnings(action="ignore"):  # skl2onnx is behind scikit-learn in attributes it reads
+        graph = convert_sklearn(tree, initial_types=types, options=options)
+    outcome = candidate(graph.SerializeToString(), "model.onnx", Format.ONNX).evaluate()
+    assert outcome["load"].evidence.endswith(" s; no method answers with the output 'decision_path'")
+    assert outcome["batching"].verdict is Verdict.PASSED
+    assert outcome.model is not None
 
 
 def test_what_cannot_be_served_is_refused_with_the_reason(candidate: MakeCandidate) -> None:

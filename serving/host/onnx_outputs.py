@@ -1,0 +1,270 @@
+"""Which methods the outputs of an ONNX graph answer, as far as the graph shows it on rows that were tried.
+
+Exporters call scores probabilities and leave names out, so a name alone makes no method: the numbers must be what the
+method's would be. `probabilities` and `scores` behind a label are shares that add up to one, distances of which the
+label is the nearest, or scores of which it is the best. What fits no method is left out, and said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import pairwise
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.domain.signature import Kind, Label, Method
+
+LABEL_TYPES = ("tensor(int64)", "tensor(int32)", "tensor(string)", "tensor(bool)")
+_LABEL_NAMES = ("label", "output_label")
+_PROBABILITY_NAMES = ("probabilities", "output_probability", "predict_proba")
+_CLASSES_NAME = "class_labels"  # skl2onnx's option output_class_labels
+_SCORES_NAME = "scores"  # of skl2onnx's clusterers and outlier detectors
+_OUTLIER, _INLIER = -1, 1
+_SHARE_TOLERANCE = 1e-3
+_MOST = 0.75
+
+
+class Form(Enum):
+    """How an answer is made of its outputs."""
+
+    VALUES = "one output, a single column flat"
+    WHOLE = "one output, a single column kept"
+    TURNED = "one output of shape (1, rows)"
+    SCORES = "a column for each class, or an array of these for each output"
+    FIRST_COLUMN = "the first of two columns"
+    SECOND_COLUMN = "the second of two columns"
+
+
+ONE_COLUMN = {Form.FIRST_COLUMN: 0, Form.SECOND_COLUMN: 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One method: the places of its outputs in the graph, and what is made of them."""
+
+    places: tuple[int, ...]
+    form: Form
+
+    def read(self, values: Sequence[Any]) -> Any:
+        """Return the answer from the values of its own outputs, in the order of `places`."""
+        first = values[0]
+        if self.form is Form.SCORES:
+            return _scores(values)
+        if self.form is Form.TURNED:
+            return first[0]
+        if self.form in ONE_COLUMN:
+            return _scores(values)[:, ONE_COLUMN[self.form]]
+        is_column = isinstance(first, np.ndarray) and first.ndim == 2 and first.shape[1] == 1
+        return first[:, 0] if is_column and self.form is Form.VALUES else first
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a graph says of one output."""
+
+    name: str
+    type: str
+    shape: Sequence[Any]
+
+    @property
+    def is_label(self) -> bool:
+        """True for what can hold labels."""
+        return self.type in LABEL_TYPES
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What was found: an answer for each method, the default one first, and the places of what answers none."""
+
+    answers: Mapping[Method, Answer]
+    width: int
+    kind: Kind
+    classes: tuple[tuple[Label, ...], ...] | None = None
+    left_out: tuple[str, ...] = ()
+
+
+def predict_only(outputs: Sequence[Output]) -> Outputs:
+    """Return what is known where no rows could be tried: the label, or else the first output, is the prediction."""
+    place = _place_of_prediction(outputs)
+    left_out = tuple(each.name for index, each in enumerate(outputs) if index != place)
+    return Outputs({"predict": Answer((place,), Form.VALUES)}, 1, Kind.OTHER, None, left_out)
+
+
+def find_methods(
+    outputs: Sequence[Output], values: Sequence[Any], rows: int, two_classes: Sequence[Label] = ()
+) -> Outputs:
+    """Return what the outputs are, by the `values` the graph gave for `rows` different rows. Pure.
+
+    `two_classes` are the labels of a classifier of two classes, in order, where the graph lists them.
+    """
+    place = _place_of_prediction(outputs)
+    is_turned = isinstance(values[place], np.ndarray) and values[place].shape == (1, rows) and rows > 1
+    prediction = Answer((place,), Form.TURNED if is_turned else Form.VALUES)
+    first = np.asarray(prediction.read([values[place]]))
+    width = int(np.prod(first.shape[1:], dtype=int))
+    labels = first if outputs[place].is_label and first.shape == (rows,) else None
+    answers: dict[Method, Answer] = {"predict": prediction}
+    classes = _constant_classes(outputs, values)
+    for group in _groups(outputs, values, rows):
+        if group == (place,) and outputs[place].is_label:
+            continue
+        own = [values[index] for index in group]
+        found = _method_of(outputs[group[0]], own, labels, two_classes, has_label=outputs[place].is_label)
+        if found is not None and found[0] not in answers:
+            answers[found[0]] = Answer(group, found[1])
+    used = {index for answer in answers.values() for index in answer.places}
+    known = used | {index for index, each in enumerate(outputs) if classes is not None and each.name == _CLASSES_NAME}
+    left_out = tuple(each.name for index, each in enumerate(outputs) if index not in known)
+    if outputs[place].is_label and "predict_proba" in answers:
+        return Outputs(answers, width, Kind.CLASSIFIER, _classes(answers["predict_proba"], values, classes), left_out)
+    is_regressor = len(outputs) == 1 and width == 1 and not outputs[place].is_label and first.dtype.kind == "f"
+    return Outputs(answers, width, Kind.REGRESSOR if is_regressor else Kind.OTHER, None, left_out)
+
+
+def _place_of_prediction(outputs: Sequence[Output]) -> int:
+    """Return the place of the first output, or of the only one that is a label by type and name."""
+    named = [index for index, each in enumerate(outputs) if each.is_label and each.name in _LABEL_NAMES]
+    return named[0] if len(named) == 1 and not outputs[0].is_label else 0
+
+
+def _groups(outputs: Sequence[Output], values: Sequence[Any], rows: int) -> list[tuple[int, ...]]:
+    """Return places of outputs that belong together: one, or several flat ones in a row, one for each class."""
+    groups: list[tuple[int, ...]] = []
+    for index, (output, value) in enumerate(zip(outputs, values, strict=True)):
+        is_flat = isinstance(value, np.ndarray) and value.shape == (rows,) and value.dtype.kind == "f" and index > 0
+        before = groups[-1] if groups else ()
+        is_after_flat = bool(before) and before[0] > 0 and np.shape(values[before[-1]]) == (rows,)
+        if is_flat and is_after_flat and not outputs[before[-1]].is_label and output.name != "score_samples":
+            groups[-1] = (*before, index)
+        else:
+            groups.append((index,))
+    return groups
+
+
+def _method_of(
+    output: Output, values: Sequence[Any], labels: Any, two_classes: Sequence[Label], *, has_label: bool
+) -> tuple[Method, Form] | None:
+    """Return the method that outputs answer, the first being `output`, and how; None for none that can be told."""
+    name = output.name
+    if output.is_label:
+        return None
+    scores = _scores(values)
+    if (has_label or name in _PROBABILITY_NAMES) and _are_probabilities(scores):
+        return "predict_proba", Form.SCORES
+    if len(values) > 1 or not isinstance(scores, np.ndarray) or scores.ndim > 2 or scores.dtype.kind != "f":
+        return None
+    if name == "score_samples" and scores.size == len(scores):
+        return "score_samples", Form.VALUES
+    if labels is None or len(labels) != len(scores):
+        return None
+    is_whole = np.isfinite(scores.reshape(len(scores), -1)).all(axis=1)
+    return _method_of_scores(name, scores[is_whole], labels[is_whole], two_classes) if is_whole.any() else None
+
+
+# --- what scores are, by the labels beside them -----------------------------------------------------------------------
+
+
+def _method_of_scores(
+    name: str, scores: NDArray[Any], labels: NDArray[Any], two_classes: Sequence[Label]
+) -> tuple[Method, Form] | None:
+    is_named = name in (*_PROBABILITY_NAMES, _SCORES_NAME)
+    if scores.size == len(scores):
+        two = two_classes or ((_OUTLIER, _INLIER) if is_named else ())
+        return ("decision_function", Form.VALUES) if _are_sides(scores.ravel(), labels, two) else None
+    if name == _SCORES_NAME and labels.dtype.kind == "i" and bool((scores >= 0).all()):
+        return ("transform", Form.WHOLE) if np.array_equal(scores.argmin(axis=1), labels) else None
+    if scores.shape[1] == 2:
+        form = _form_of_pair(scores, labels, two_classes)
+        return ("decision_function", form) if form is not None else None
+    return ("decision_function", Form.SCORES) if _are_best(scores, labels, is_named=is_named) else None
+
+
+def _form_of_pair(scores: NDArray[Any], labels: NDArray[Any], two_classes: Sequence[Label]) -> Form | None:
+    """Return which of two columns, one the mirror of the other, holds the scores of the second class."""
+    if not np.array_equal(scores[:, 0], -scores[:, 1]):
+        return None
+    forms = (form for form, column in ONE_COLUMN.items() if _are_sides(scores[:, column], labels, two_classes))
+    return next(forms, None)
+
+
+def _are_sides(scores: NDArray[Any], labels: NDArray[Any], two_classes: Sequence[Label]) -> bool:
+    """Say whether one label stands for negative scores, and a greater one for positive ones.
+
+    Where all rows are on one side, only the list of both labels can tell.
+    """
+    below, above = labels[scores < 0], labels[scores > 0]
+    if len(below) and len(above):
+        return bool((below == below[0]).all() and (above == above[0]).all() and below[0] < above[0])
+    side = below if len(below) else above
+    return len(two_classes) == 2 and len(side) > 0 and bool((side == two_classes[int(len(above) > 0)]).all())
+
+
+def _are_best(scores: NDArray[Any], labels: NDArray[Any], *, is_named: bool) -> bool:
+    """Say whether labels are those of the highest scores, of classes in order.
+
+    Under an exporter's own name most of them have to be: SVC counts votes. Scores of norm one were scaled, and are
+    not those that an estimator gives.
+    """
+    best = scores.argmax(axis=1)
+    if np.allclose(np.abs(scores).sum(axis=1), 1, atol=_SHARE_TOLERANCE):
+        return False
+    mains, agreeing = [], 0
+    for place in np.unique(best):
+        found, counts = np.unique(labels[best == place], return_counts=True)
+        mains.append(found[counts.argmax()])
+        agreeing += int(counts.max())
+    is_enough = agreeing >= _MOST * len(labels) if is_named else agreeing == len(labels) and len(mains) > 1
+    return is_enough and all(before < after for before, after in pairwise(mains))
+
+
+def _are_probabilities(scores: Any) -> bool:
+    parts = scores if isinstance(scores, list) else [scores]
+    return bool(parts) and all(map(_are_shares, parts))
+
+
+def _are_shares(part: Any) -> bool:
+    """Say whether each row adds up to one; rows without numbers, of what nothing was trained for, do not count."""
+    if not isinstance(part, np.ndarray) or part.ndim != 2 or part.dtype.kind != "f":
+        return False
+    whole = part[~np.isnan(part).any(axis=1)]
+    is_one = np.allclose(whole.sum(axis=1), 1, atol=_SHARE_TOLERANCE)
+    return bool(len(whole) and (whole >= 0).all() and is_one)
+
+
+# --- classes and forms ------------------------------------------------------------------------------------------------
+
+
+def _scores(outputs: Sequence[Any]) -> Any:
+    """Return (rows, classes), or one such array for each output, from a tensor, maps, or a tensor for each class."""
+    first = outputs[0]
+    if isinstance(first, list) and first and isinstance(first[0], dict):
+        return np.array([list(row.values()) for row in first], dtype=np.float32)
+    if isinstance(first, np.ndarray) and first.ndim == 3:
+        return list(first)
+    if len(outputs) > 1:
+        return np.column_stack(cast(list[NDArray[Any]], outputs))
+    return first
+
+
+def _constant_classes(outputs: Sequence[Output], values: Sequence[Any]) -> tuple[Label, ...] | None:
+    for output, value in zip(outputs, values, strict=True):
+        is_constant = len(output.shape) == 1 and isinstance(output.shape[0], int)
+        if output.name == _CLASSES_NAME and output.is_label and is_constant:
+            return tuple(value.tolist())
+    return None
+
+
+def _classes(
+    answer: Answer, values: Sequence[Any], constant: tuple[Label, ...] | None
+) -> tuple[tuple[Label, ...], ...] | None:
+    """Return the labels of the columns: the keys of maps, or what an output of its own lists."""
+    first = values[answer.places[0]]
+    if isinstance(first, list) and first and isinstance(first[0], dict):
+        return (tuple(first[0]),)
+    scores = _scores([values[place] for place in answer.places])
+    is_for_each = constant is not None and isinstance(scores, np.ndarray) and scores.shape[1] == len(constant)
+    return (constant,) if constant is not None and is_for_each else None
