@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -47,6 +48,10 @@ EVENTS: list[type[FileSystemEvent]] = [
     FileModifiedEvent,
     FileMovedEvent,
 ]
+
+# A directory that is made while the one above it is being added is added twice. watchdog warns of that on standard
+# error, which is the log, and does the right thing.
+warnings.filterwarnings("ignore", "Callback with id .* already exists for watch", RuntimeWarning)
 
 _LIMITS = {
     errno.ENOSPC: "raise fs.inotify.max_user_watches (sysctl)",

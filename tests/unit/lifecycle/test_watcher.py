@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +74,20 @@ def test_a_change_wakes(tmp_path: Path) -> None:
         assert has_woken.wait(WAIT_SECONDS)
     finally:
         watcher.stop()
+
+
+def test_a_directory_that_is_added_twice_prints_nothing_into_the_log(tmp_path: Path) -> None:
+    """watchdog warns of that where directories are made while they are being added."""
+    code = (
+        "import sys; import serving.lifecycle.watcher; from watchdog.observers.inotify_c import InotifyFD\n"
+        "class Heard:\n    def on_event(self, event): pass\n    def on_watch_deleted(self, wd): pass\n"
+        "fd = InotifyFD.get_instance()\n"
+        "for _ in range(2): fd.add_callback(sys.argv[1].encode(), 2, Heard(), 1)\n"
+        "import os; os._exit(0)"
+    )
+    line = [sys.executable, "-c", code, tmp_path]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
