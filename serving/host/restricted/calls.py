@@ -146,6 +146,6 @@ _CHECKS: dict[Global, Callable[..., bool]] = {
     ("_codecs", "encode"): _is_encoded,
     ("functools", "partial"): _is_function,
     ("sklearn.tree._tree", "Tree"): _is_tree,
-    **{("sklearn._loss._loss", name): _are_numbers for name in _LOSSES},
+    **{(module, name): _are_numbers for module in ("sklearn._loss._loss", "_loss") for name in _LOSSES},  # until 1.8
     **{("sklearn.linear_model._sgd_fast", name): _are_numbers for name in _SGD_LOSSES},
 }
