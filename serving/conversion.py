@@ -99,7 +99,9 @@ def _convert(signature: Signature, pieces: Iterable[Piece]) -> Batch:
     So would many short ones: a thread that lets go of the lock and takes it again at once (as numpy does) wins against
     one that waits for it, which never asks for its turn. Measured over 13 MiB: 90 ms without the sleep, 5 with it.
     """
-    width = len(signature.features) if all(feature.dtype is Dtype.NUMBER for feature in signature.features) else None
+    features = signature.features
+    is_plain = all(feature.dtype is Dtype.NUMBER for feature in features) and not signature.is_typed
+    width = len(signature.features) if is_plain else None
     batches: list[Batch] = []
     first: Any = None
     done = 0
@@ -147,7 +149,7 @@ def _joined_column(feature: Feature, parts: tuple[Column, ...]) -> Column:
     if len(arrays) < len(parts):
         # Bools are an array in a piece without missing values and a list in one with: then the whole is a list.
         return [value for part in parts for value in (part.tolist() if isinstance(part, np.ndarray) else part)]
-    if feature.dtype is not Dtype.NUMBER:
+    if not feature.is_number:
         return np.concatenate(arrays)
     joined = joined_columns(arrays)
     if joined is None:

@@ -105,6 +105,8 @@ def _golden_rows(file: Path) -> list[Any]:
 
 
 def _made_up(signature: Signature) -> Any:
+    if signature.container is Container.OBJECTS:
+        return {"a": 0.5}
     if signature.container is Container.TEXTS:
         return "a"
     return [MADE_UP[feature.dtype] for feature in signature.features]

@@ -23,6 +23,12 @@ _TYPES: dict[Dtype, frozenset[type]] = {
     Dtype.BOOL: frozenset({bool}),
     Dtype.ANY: frozenset({int, float, str, bool}),
 }
+_IN_OBJECTS = frozenset({int, float, str, bool, type(None), list})
+_ROWS = {
+    Container.TEXTS: frozenset({str, list, dict}),
+    Container.OBJECTS: frozenset({dict}),
+    Container.ARRAY: frozenset({list, dict}),
+}
 _FLAGS_OR_NUMBERS = frozenset({int, float, bool})
 
 _EXPECTED = {
@@ -47,6 +53,9 @@ def taken_types(dtype: Dtype, is_table: bool) -> frozenset[type]:
 def cells_problem(signature: Signature, rows: Sequence[Row]) -> str:
     """Name the first row of the wrong length or the first cell its feature does not take."""
     count = len(signature.features)
+    if signature.container is Container.OBJECTS:
+        index = next(index for index, (row,) in enumerate(rows) if not is_flat(row))
+        return f"row {index} has values that are no numbers, strings, true, false, null or arrays of strings"
     for index, row in enumerate(rows):
         if len(row) != count:
             return width_problem(signature, index, len(row)) + _nesting_hint(row)
@@ -83,9 +92,15 @@ def kinds_problem(signature: Signature, rows: Sequence[Any]) -> str:
     """Name the first row that is no row at all, or else the first that is of another kind than row 0."""
     count = len(signature.features)
     is_text = signature.container is Container.TEXTS
-    wanted = "a string" if is_text else f"an array of {count} value{'s' * (count != 1)} or an object"
+    wanted = (
+        "a string"
+        if is_text
+        else "an object"
+        if signature.container is Container.OBJECTS
+        else f"an array of {count} value{'s' * (count != 1)} or an object"
+    )
     for index, row in enumerate(rows):
-        if type(row) not in ({str, list, dict} if is_text else {list, dict}):
+        if type(row) not in _ROWS.get(signature.container, _ROWS[Container.ARRAY]):
             return f"row {index} is {shown(row)}: a row is {wanted}{_flat_hint(rows, count)}"
     index, other = next((index, row) for index, row in enumerate(rows) if type(row) is not type(rows[0]))
     return f"row {index} is {shown(other)}, row 0 is {shown(rows[0])}: send all rows in one form"
@@ -109,8 +124,9 @@ def names_problem(signature: Signature, rows: Sequence[dict[str, Any]]) -> str:
     """Name the first object whose keys are not the features, what it lacks and what nobody knows."""
     names = _names(signature)
     known = set(names)
+    needed = [feature.name for feature in signature.features if feature.is_used]
     for index, row in enumerate(rows):
-        missing = [name for name in names if name not in row]
+        missing = [name for name in needed if name not in row]
         unknown = [name for name in row if name not in known]
         if missing or unknown:
             parts = [f"missing {_listed(missing)}"] if missing else []
@@ -130,6 +146,18 @@ def number_problem(number: int | float, dtype: Dtype) -> str | None:
     except OverflowError:
         return f"{shown(number)} is beyond the range of a 64-bit float"
     return None if dtype is Dtype.NUMBER or number in _INTEGERS else f"{shown(number)} does not fit 64 bits"
+
+
+def is_flat(cell: dict[str, Any]) -> bool:
+    """Say whether an object holds numbers, strings, bools, null, and arrays of strings only; all of it in Unicode."""
+    listed = [value for values in cell.values() if type(values) is list for value in values]
+    numbers = [value for value in cell.values() if type(value) in NUMBERS]
+    is_known = set(map(type, cell.values())) <= _IN_OBJECTS and set(map(type, listed)) <= {str}
+    return (
+        is_known
+        and is_unicode([*cell, *cell.values(), *listed])
+        and not any(number_problem(number, Dtype.ANY) for number in numbers)
+    )
 
 
 def is_unicode(cells: Sequence[Any]) -> bool:

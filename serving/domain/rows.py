@@ -31,6 +31,7 @@ from serving.domain.row_problems import (
     NUMBERS,
     Row,
     cells_problem,
+    is_flat,
     is_unicode,
     kinds_problem,
     names_problem,
@@ -54,6 +55,7 @@ class _Plan:
     is_table: bool
     pack: Callable[..., bytes]
     pick: Callable[[Any], Row]
+    unused: tuple[int, ...]
 
 
 _plans: dict[int, _Plan] = {}
@@ -63,26 +65,30 @@ def rows_to_batch(signature: Signature, rows: list[Any], *, may_contain_bools: b
     """Check parsed JSON rows against `signature` and lay them out for the model.
 
     Rows are arrays in the order of the features, or objects keyed by feature name in any order; for texts also plain
-    strings. One batch holds one kind. `may_contain_bools=False` promises that no cell is a bool and saves looking for
-    them among numbers. Raises InvalidInput, naming the first row and the feature at fault. Does not block; any thread.
+    strings, for a model of objects these only. One batch holds one kind. `may_contain_bools=False` promises that no
+    cell is a bool and saves looking for them among numbers. Raises InvalidInput, naming the first row and the feature
+    at fault. Does not block; any thread.
     """
     plan = _plan_of(signature)
     if not isinstance(rows, list):
         raise InvalidInput(f"expected an array of rows, got {shown(rows)}")
     if not rows:
         raise InvalidInput("no rows: send at least one")
-    if len(rows) == 1 and plan.is_numeric and not may_contain_bools and type(rows[0]) is list:
+    if len(rows) == 1 and plan.is_numeric and not plan.unused and not may_contain_bools and type(rows[0]) is list:
         single = _single(plan, rows[0])
         if single is not None:
             return single
     kinds = set(map(type, rows))
     arranged: Sequence[Row] = rows
     if kinds == {dict}:
-        arranged = _arrange(plan, rows)
+        is_object = signature.container is Container.OBJECTS
+        arranged = [(row,) for row in rows] if is_object else _arrange(plan, rows)
     elif kinds == {str} and signature.container is Container.TEXTS:
         arranged = [(text,) for text in rows]
-    elif kinds != {list}:
+    elif kinds != {list} or signature.container is Container.OBJECTS:
         raise InvalidInput(kinds_problem(signature, rows))
+    if plan.unused:
+        arranged = _without_unused(plan, arranged)
     if plan.is_numeric:
         matrix = _matrix(plan, arranged, may_contain_bools)
         if matrix is not None:
@@ -111,11 +117,12 @@ def _make_plan(signature: Signature) -> _Plan:
     return _Plan(
         signature=signature,
         count=len(names),
-        is_numeric=all(feature.dtype is Dtype.NUMBER for feature in signature.features) and not signature.is_typed,
+        is_numeric=all(feature.is_number for feature in signature.features) and not signature.is_typed,
         is_nullable=any(feature.nullable for feature in signature.features),
         is_table=signature.container is Container.DATAFRAME,
         pack=struct.Struct(f"{len(names)}d").pack,
         pick=getter if len(names) > 1 else lambda row: (getter(row),),
+        unused=tuple(place for place, feature in enumerate(signature.features) if not feature.is_used),
     )
 
 
@@ -170,6 +177,9 @@ def _matrix_with_nulls(plan: _Plan, rows: Sequence[Row]) -> NDArray[np.float64] 
 def _columns(plan: _Plan, rows: Sequence[Row]) -> tuple[Column, ...] | None:
     if set(map(len, rows)) != {plan.count}:
         return None
+    if plan.signature.container is Container.OBJECTS:
+        objects = [row[0] for row in rows]
+        return (objects,) if all(map(is_flat, objects)) else None
     columns = []
     for feature, cells in zip(plan.signature.features, zip(*rows, strict=True), strict=True):
         column = _typed(feature, cells) if plan.signature.is_typed else None
@@ -185,7 +195,7 @@ def _column(feature: Feature, cells: tuple[Any, ...], is_table: bool) -> Column 
     has_null = NoneType in types
     if not types <= taken_types(feature.dtype, is_table) | {NoneType} or (has_null and not feature.nullable):
         return None
-    if feature.dtype is Dtype.NUMBER:
+    if feature.is_number:
         floats = _floats(cells)
         return integer_column(cells) if floats is None or _may_be_rounded(floats, cells) else floats
     if feature.dtype is Dtype.BOOL:
@@ -227,8 +237,17 @@ def _may_be_rounded(floats: NDArray[np.float64], cells: Sequence[Any]) -> bool:
     return bool((np.abs(floats) > EXACT).any()) and any_rounded(cells)
 
 
+def _without_unused(plan: _Plan, rows: Sequence[Row]) -> Sequence[Row]:
+    """Put null where the model looks at nothing."""
+    unused = frozenset(plan.unused)
+    return [[None if place in unused else cell for place, cell in enumerate(row)] for row in rows]
+
+
 def _arrange(plan: _Plan, rows: list[dict[str, Any]]) -> list[Row]:
     """Put the values of objects into the order of the features."""
+    if plan.unused:
+        unused = dict.fromkeys(plan.signature.features[place].name for place in plan.unused)
+        rows = [{**unused, **row} for row in rows]
     try:
         arranged = [plan.pick(row) for row in rows]
     except KeyError:

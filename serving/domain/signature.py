@@ -33,6 +33,7 @@ class Container(StrEnum):
     ARRAY = "array"
     DATAFRAME = "dataframe"
     TEXTS = "texts"
+    OBJECTS = "objects"
 
 
 class Kind(StrEnum):
@@ -47,13 +48,22 @@ class Kind(StrEnum):
 
 
 class Feature(BaseModel):
-    """One input column. `nullable` says that JSON ``null`` stands for a missing value."""
+    """One input column. `nullable` says that JSON ``null`` stands for a missing value.
+
+    `is_used` is False for what the model drops: it may be left out of an object, and whatever is sent is not looked at.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     dtype: Dtype = Dtype.NUMBER
     nullable: bool = False
+    is_used: bool = True
+
+    @property
+    def is_number(self) -> bool:
+        """True when a batch has float64 here: for numbers, and NaN for what is not used."""
+        return self.dtype is Dtype.NUMBER or not self.is_used
 
 
 class Signature(BaseModel):
@@ -116,6 +126,8 @@ def incompatibilities(old: Signature, new: Signature) -> list[str]:
         found.append(_feature_change(old_names, new_names))
     for before, after in zip(old.features, new.features, strict=False):
         if before.name != after.name:
+            continue
+        if not after.is_used:
             continue
         if after.dtype not in (before.dtype, Dtype.ANY):
             found.append(f"feature '{before.name}' was {before.dtype} and is {after.dtype}")

@@ -43,6 +43,10 @@ class Table:
         """How many rows there are, for whoever counts the rows of a request."""
         return self.rows
 
+    def column(self, place: int) -> NDArray[Any] | list[Any]:
+        """Return one column."""
+        return self.columns[place] if self.matrix is None else self.matrix[:, place]
+
     @property
     def width(self) -> int:
         """How many columns there are."""
@@ -57,19 +61,24 @@ def table_to_batch(signature: Signature, table: Table) -> Batch:
     """
     if not table.rows:
         raise InvalidInput("no rows: send at least one")
+    if signature.container is Container.OBJECTS:
+        return rows_to_batch(signature, _objects(table))
     arranged = table if table.names is None else _arranged(signature, table, table.names)
     features = signature.features
+    unused = [place for place, feature in enumerate(features) if not feature.is_used]
     if arranged.width != len(features):
         raise InvalidInput(width_problem(signature, 0, arranged.width))
-    is_numeric = all(feature.dtype is Dtype.NUMBER for feature in features)
+    is_numeric = all(feature.is_number for feature in features)
     is_numeric, is_typed = is_numeric and not signature.is_typed, signature.is_typed
+    if unused:
+        arranged = _without_unused(arranged, unused)
     is_table = signature.container is Container.DATAFRAME and not is_typed
     matrix = arranged.matrix
     if is_table and is_numeric and matrix is not None and matrix.dtype.kind == "b":
         matrix = matrix.astype(np.float64)
     if is_numeric and matrix is not None and matrix.dtype.kind in _NUMERIC and not rounded_places(matrix).any():
         return Batch(table.rows, matrix=_checked(signature, matrix))
-    columns = [_column_of(arranged, place) for place in range(arranged.width)]
+    columns = [arranged.column(place) for place in range(arranged.width)]
     if is_table:
         columns = [_in_table(feature, column) for feature, column in zip(features, columns, strict=True)]
     is_exact = not any(isinstance(column, np.ndarray) and rounded_places(column).any() for column in columns)
@@ -81,6 +90,25 @@ def table_to_batch(signature: Signature, table: Table) -> Batch:
     return rows_to_batch(signature, [list(row) for row in zip(*listed, strict=True)])
 
 
+def _objects(table: Table) -> list[Any]:
+    """Return rows as objects by the columns' names, without what is missing."""
+    if table.names is None:
+        raise InvalidInput("the model takes objects: send columns with names")
+    columns = [table.column(place) for place in range(table.width)]
+    listed = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns]
+    return [
+        {name: cell for name, cell in zip(table.names, row, strict=True) if cell is not None and cell == cell}  # noqa: PLR0124
+        for row in zip(*listed, strict=True)
+    ]
+
+
+def _without_unused(table: Table, unused: list[int]) -> Table:
+    """Put NaN where the model looks at nothing."""
+    nothing = np.full(table.rows, np.nan)
+    columns = (nothing if place in unused else table.column(place) for place in range(table.width))
+    return Table(table.rows, columns=tuple(columns))
+
+
 def _arranged(signature: Signature, table: Table, names: tuple[str, ...]) -> Table:
     """Put the columns into the order of the features; each must be there, once, and no other."""
     places = {name: place for place, name in enumerate(names)}
@@ -88,8 +116,13 @@ def _arranged(signature: Signature, table: Table, names: tuple[str, ...]) -> Tab
     if len(places) != len(names):
         repeated = next(name for name in names if names.count(name) > 1)
         raise InvalidInput(f"the column {shown(repeated)} is there twice")
-    if places.keys() != set(wanted):
+    unused = {feature.name for feature in signature.features if not feature.is_used}
+    if not set(wanted) - unused <= places.keys() <= set(wanted):
         raise InvalidInput(names_problem(signature, [dict.fromkeys(names)]).removeprefix("row 0 "))
+    if places.keys() != set(wanted):
+        nothing = np.full(table.rows, np.nan)
+        columns = tuple(table.column(places[name]) if name in places else nothing for name in wanted)
+        return Table(table.rows, columns=columns)
     order = [places[name] for name in wanted]
     if table.matrix is None:
         return Table(table.rows, columns=tuple(table.columns[place] for place in order))
@@ -151,7 +184,7 @@ def _fit(features: Sequence[Feature], columns: Sequence[NDArray[Any] | list[Any]
     for feature, column in zip(features, columns, strict=True):
         if isinstance(column, list):
             return False
-        if feature.dtype is Dtype.NUMBER or (is_typed and feature.dtype is Dtype.ANY):
+        if feature.is_number or (is_typed and feature.dtype is Dtype.ANY):
             if is_typed and column.dtype.kind == "b":
                 continue
             if column.dtype.kind not in _NUMERIC or not np.isfinite(column).all():
@@ -183,10 +216,6 @@ def _as_it_is(column: NDArray[Any] | list[Any], *, is_typed: bool) -> Column:
     if is_typed or rounded_places(array).any():
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     return array.astype(np.float64, copy=False)
-
-
-def _column_of(table: Table, place: int) -> NDArray[Any] | list[Any]:
-    return table.columns[place] if table.matrix is None else table.matrix[:, place]
 
 
 def _listed(feature: Feature, column: NDArray[Any] | list[Any]) -> list[Any]:

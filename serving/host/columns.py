@@ -14,18 +14,21 @@ from itertools import count, islice
 from typing import Any
 
 import numpy as np
+from sklearn.feature_extraction import DictVectorizer, FeatureHasher
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 
 from serving.domain.signature import Dtype
 from serving.host.boosters import library_of
 from serving.host.categories import Categories, categories_of
 from serving.host.moments import kind_of, to_text
+from serving.host.parts import is_from_sklearn
 from serving.host.ranges import numbers_known_to
 
 MAX_VALUES = 1024
 MAX_MEMBERS = 3
 
 _SAME_ROWS = ("best_estimator_", "estimator_", "regressor_", "_preprocessor")
+_ALONE = ("best_estimator_", "regressor_")  # in a search and around a target: nothing else gets the rows
 _SAME_ROWS_LISTS = ("estimators_", "calibrated_classifiers_")
 _TAKES_ANYTHING = frozenset({"DummyClassifier", "DummyRegressor", "MissingIndicator"})
 _IMPUTERS = frozenset({"SimpleImputer", "KNNImputer", "IterativeImputer"})
@@ -41,7 +44,7 @@ class Column:
     or None where the model was fitted on None. `takes_null` is a guess from what treats it first: an imputer, or an
     encoder that has seen a missing value or ignores what it has not seen. Columns of one `branch` are treated alike.
     `categories` are those of pandas that the column must have. `moments` is the kind of a column of dates or durations,
-    which come as text: see `serving.host.moments`.
+    which come as text: see `serving.host.moments`. `is_used` is False for what is dropped before anything looks at it.
     """
 
     name: str | None = None
@@ -54,12 +57,15 @@ class Column:
     branch: int = 0
     categories: Categories | None = None
     moments: str | None = None
+    is_used: bool = True
 
 
 def learn(estimator: Any, names: Sequence[str] | None, columns: int) -> list[Column]:
     """Return what `estimator` knows of each of its input columns; `names` are those it was fitted with, if any."""
     found = [Column(name) for name in names] if names is not None else [Column() for _ in range(columns)]
     _visit(estimator, found, count(1))
+    for position in _dropped(estimator, len(found)):
+        found[position].is_used = names is None  # an array has a place for it, and a number in it
     return found
 
 
@@ -96,6 +102,15 @@ def takes_texts(estimator: Any) -> Any | None:
     if isinstance(estimator, _VECTORIZERS):
         return estimator
     return next((found for part in first_parts(estimator) if (found := takes_texts(part)) is not None), None)
+
+
+def takes_objects(estimator: Any) -> Any | None:
+    """Return the vectorizer of objects that gets the rows first, or None when rows are no objects."""
+    if isinstance(estimator, DictVectorizer) or (
+        isinstance(estimator, FeatureHasher) and estimator.input_type == "dict"
+    ):
+        return estimator
+    return next((found for part in first_parts(estimator) if (found := takes_objects(part)) is not None), None)
 
 
 def same_rows(estimator: Any) -> Iterator[Any]:
@@ -173,6 +188,23 @@ def _visit_column_transformer(part: Any, columns: list[Column], branches: Iterat
         _visit(transformer, chosen, branches)
 
 
+def _dropped(part: Any, columns: int) -> set[int]:
+    """Return the positions of columns that nothing in an estimator looks at; none where that is not plain to see."""
+    if not is_from_sklearn(part):
+        return set()
+    if hasattr(part, "steps"):
+        steps = [step for _, step in part.steps if not _is_placeholder(step)]
+        return _dropped(steps[0], columns) if steps else set()
+    inner = next((found for name in _ALONE if (found := vars(part).get(name)) is not None), None)
+    if inner is not None:
+        return _dropped(inner, columns)
+    if type(part).__name__ != "ColumnTransformer":
+        return set()
+    names = list(getattr(part, "feature_names_in_", ()))
+    taken = [selected for _, transformer, selected in part.transformers_ if transformer != "drop"]
+    return set(range(columns)).difference(*(positions_of(selected, names, columns) for selected in taken))
+
+
 def positions_of(selected: Any, names: list[str], columns: int) -> list[int]:
     """Resolve a column selection of a ColumnTransformer: names, positions, a slice of either, or a mask."""
     if isinstance(selected, slice):
@@ -191,6 +223,10 @@ def positions_of(selected: Any, names: list[str], columns: int) -> list[int]:
 
 
 def _visit_single(part: Any, columns: list[Column], branches: Iterator[int]) -> None:
+    if takes_objects(part) is part:
+        for column in columns:
+            column.dtype, column.values = Dtype.ANY, objects_for(part)
+        return
     is_imputer = type(part).__name__ in _IMPUTERS
     ignores_unknown = getattr(part, "handle_unknown", "ignore") != "error"
     for column, values in zip(columns, _values_known_to(part, len(columns)), strict=False):
@@ -237,6 +273,15 @@ def texts_for(vectorizer: Any) -> list[str]:
     """Return a few texts made of words a fitted vectorizer knows."""
     words = list(islice(getattr(vectorizer, "vocabulary_", ()), 32)) or ["the", "quick", "brown", "fox"]
     return [" ".join(words[start : start + 4]) for start in range(0, len(words), 4)]
+
+
+def objects_for(vectorizer: Any) -> list[dict[str, Any]]:
+    """Return a few objects of names and values that a fitted vectorizer of objects knows."""
+    known: dict[str, list[Any]] = {}
+    for name in islice(getattr(vectorizer, "feature_names_", ("a", "b=c", "b=d")), MAX_VALUES):
+        key, is_text, value = name.partition(getattr(vectorizer, "separator", "="))
+        known.setdefault(key, []).append(value if is_text else 1.5)
+    return [{key: values[place % len(values)] for key, values in known.items()} for place in range(4)]
 
 
 def _needs_numbers(part: Any) -> bool:

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from serving.domain.mlmodel import NamedColumn
 from serving.domain.signature import MAX_FEATURES, METHODS, Container, Dtype, Feature, Kind, Method, Signature
 from serving.host.answers import plain
-from serving.host.columns import Column, first_parts, learn, takes_texts
+from serving.host.columns import Column, first_parts, learn, takes_objects, takes_texts
 from serving.host.contract import disagreements
 from serving.host.estimator import EstimatorModel
 from serving.host.examples import columns_in, name_columns, note_examples
@@ -155,6 +155,8 @@ def _complete(columns: Sequence[Column], signature: Signature, named: Sequence[N
 def _input(estimator: Any, declared: Signature | None, X: Any) -> tuple[Container, list[str]]:
     if takes_texts(estimator) is not None:
         return Container.TEXTS, ["text"]
+    if takes_objects(estimator) is not None:
+        return Container.OBJECTS, ["object"]
     names, count = _known(estimator, "feature_names_in_"), _known(estimator, "n_features_in_")
     if names is None:
         names = _catboost_names(estimator)
@@ -230,7 +232,9 @@ def _learn(estimator: Any, names: list[str] | None, count: int) -> list[Column]:
 
 def _with_dtypes(signature: Signature, columns: Sequence[Column]) -> Signature:
     features = tuple(
-        feature.model_copy(update={"dtype": column.dtype or Dtype.NUMBER})
+        feature.model_copy(
+            update={"dtype": column.dtype or Dtype.NUMBER, "is_used": column.is_used, "nullable": not column.is_used}
+        )
         for feature, column in zip(signature.features, columns, strict=True)
     )
     return signature.model_copy(update={"features": features})

@@ -102,7 +102,7 @@ class EstimatorModel:
                 return matrix
             return self._with_categories(pd.DataFrame(matrix, columns=self._index, copy=False))
         columns = batch.columns or ()
-        if container is Container.TEXTS:
+        if container in (Container.TEXTS, Container.OBJECTS):
             return list(columns[0])
         arrays = [
             _narrowed(_array(cells, column.missing, is_typed=self.signature.is_typed), self._floats)

@@ -48,7 +48,7 @@ def with_taken_values(model: EstimatorModel) -> EstimatorModel:
     narrow = model.in_float32()
     if _answers(narrow):
         return narrow
-    if model.signature.container is Container.TEXTS:
+    if model.signature.container in (Container.TEXTS, Container.OBJECTS):
         return model
     for numbers, texts in product((None, *_NUMBERS), (None, *_TEXTS)):
         if numbers is None and texts is None:

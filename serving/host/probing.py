@@ -36,7 +36,7 @@ def probe(model: EstimatorModel) -> EstimatorModel:
     signature = model.signature
     if outputs is not None:
         signature = signature.model_copy(update={"outputs": outputs, "methods": _working_methods(model)})
-        if signature.container is not Container.TEXTS:
+        if signature.container not in (Container.TEXTS, Container.OBJECTS):
             signature = _with_nulls(signature, _takes_null(model.under(signature)))
     return model.under(signature)
 
@@ -148,7 +148,7 @@ def _with_dtype(model: EstimatorModel, members: Sequence[int], dtype: Dtype) -> 
 
 def _with_nulls(signature: Signature, takes_null: Sequence[bool]) -> Signature:
     features = tuple(
-        feature.model_copy(update={"nullable": takes})
+        feature.model_copy(update={"nullable": takes or not feature.is_used})
         for feature, takes in zip(signature.features, takes_null, strict=True)
     )
     return signature.model_copy(update={"features": features})

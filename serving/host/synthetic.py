@@ -32,7 +32,7 @@ def make_batch(
     random = np.random.default_rng(SEED)
     places = random.random((rows, len(columns)))
     left_out = _left_out(rows, nulls or [False] * len(columns))
-    if all(feature.dtype is Dtype.NUMBER for feature in signature.features):
+    if all(feature.is_number for feature in signature.features):
         matrix = np.empty((rows, len(columns)))
         for index, column in enumerate(columns):
             matrix[:, index] = _numbers(column, places[:, index])
@@ -61,7 +61,7 @@ def _numbers(column: Column, places: NDArray[np.float64]) -> NDArray[np.float64]
 
 def _cells(feature: Feature, column: Column, places: NDArray[np.float64], left_out: NDArray[np.bool_]) -> BatchColumn:
     rows = len(places)
-    if feature.dtype is Dtype.NUMBER:
+    if feature.is_number:
         numbers = _numbers(column, places)
         numbers[left_out] = np.nan
         return numbers

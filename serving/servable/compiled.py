@@ -188,12 +188,12 @@ def _seconds(session: GraphSession, method: Method, signature: Signature, rows: 
 
 def _any_batch(signature: Signature, rows: int) -> Batch:
     """Return rows of the right types; what they hold does not matter."""
-    if all(feature.dtype is Dtype.NUMBER for feature in signature.features):
+    if all(feature.is_number for feature in signature.features):
         return Batch(rows, matrix=np.ones((rows, len(signature.features))))
     return Batch(rows, columns=tuple(_any_column(feature, rows) for feature in signature.features))
 
 
 def _any_column(feature: Feature, rows: int) -> Column:
-    if feature.dtype is Dtype.NUMBER:
+    if feature.is_number:
         return np.ones(rows)
     return np.zeros(rows, dtype=np.bool_) if feature.dtype is Dtype.BOOL else ["a"] * rows

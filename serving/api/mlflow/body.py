@@ -11,18 +11,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from serving.api.documents import Rows, changed, limit_width, load_object, plain_rows, rows_of_columns
 from serving.api.pieces import RowPieces
 from serving.api.structure import find_word
 from serving.domain.errors import InvalidInput
 from serving.domain.row_problems import shown
-from serving.domain.signature import Signature
+from serving.domain.signature import Container, Signature
 from serving.domain.tables import Table
 
 SPLIT, RECORDS, INSTANCES, INPUTS = FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 NAMES_SHOWN = 20
 MOST_COLUMNS = 100_000
 MOST_EXTRA_COLUMNS = 10_000  # beyond those the model takes, which are ignored
+
+Places = list[int | None]
 
 _WANTED = f"exactly one of {', '.join(FORMS)}"
 
@@ -60,6 +64,10 @@ def parse(raw: bytes, max_depth: int) -> Body:
 
 def rows_for(signature: Signature, body: Body) -> Rows:
     """Return the rows with the columns the model takes; raises InvalidInput for columns that are not there."""
+    if signature.container is Container.OBJECTS:
+        return (
+            body.rows if body.columns is None else changed(body.rows, lambda some: _objects(some, body.columns or ()))
+        )
     rows = limit_width(body.rows, len(signature.features) + MOST_EXTRA_COLUMNS)
     if body.columns is None:
         rows = changed(rows, lambda some: _aligned(signature, some))
@@ -71,18 +79,23 @@ def rows_for(signature: Signature, body: Body) -> Rows:
 
 def table_for(signature: Signature, table: Table) -> Table:
     """Return the columns the model takes, by position; raises InvalidInput for columns that are not there."""
-    if table.names is None:
+    if table.names is None or signature.container is Container.OBJECTS:
         return table
     places = places_of(signature, table.names)
     if places is None:
         places = list(range(table.width))
-    if table.matrix is not None:
-        return Table(table.rows, matrix=table.matrix[:, places])
-    return Table(table.rows, columns=tuple(table.columns[place] for place in places))
+    there = [place for place in places if place is not None]
+    if table.matrix is not None and len(there) == len(places):
+        return Table(table.rows, matrix=table.matrix[:, there])
+    nothing = np.full(table.rows, np.nan)
+    return Table(table.rows, columns=tuple(nothing if place is None else table.column(place) for place in places))
 
 
-def places_of(signature: Signature, columns: Sequence[str]) -> list[int] | None:
-    """Return where in `columns` each feature is; None when they count by position. Raises InvalidInput."""
+def places_of(signature: Signature, columns: Sequence[str]) -> Places | None:
+    """Return where in `columns` each feature is; None when they count by position. Raises InvalidInput.
+
+    A feature that the model looks not at may be nowhere: None.
+    """
     places = {name: place for place, name in enumerate(columns)}
     wanted = [feature.name for feature in signature.features]
     if len(places) != len(columns):
@@ -90,13 +103,13 @@ def places_of(signature: Signature, columns: Sequence[str]) -> list[int] | None:
         raise InvalidInput(f"the column {shown(repeated)} is there twice")
     if not signature.is_named and places.keys().isdisjoint(wanted):
         return None
-    missing = [name for name in wanted if name not in places]
+    missing = [feature.name for feature in signature.features if feature.is_used and feature.name not in places]
     if missing:
         known = set(wanted)
         extra = [name for name in columns if name not in known]
         note = f". Note that there were extra inputs: {_names(extra)}" if extra else ""
         raise InvalidInput(f"Model is missing inputs {_names(missing)}{note}")
-    return [places[name] for name in wanted]
+    return [places.get(name) for name in wanted]
 
 
 def _split(split: Any) -> tuple[Any, tuple[str, ...] | None]:
@@ -131,7 +144,7 @@ def _aligned(signature: Signature, rows: list[Any]) -> list[Any]:
     if dict not in set(map(type, rows)):
         return rows
     names: tuple[str, ...] | None = None
-    places: list[int] | None = None
+    places: Places | None = None
     aligned = []
     for row in rows:
         if not isinstance(row, dict):
@@ -141,16 +154,25 @@ def _aligned(signature: Signature, rows: list[Any]) -> list[Any]:
             names = tuple(row)
             places = places_of(signature, names)
         cells = list(row.values())
-        aligned.append(cells if places is None else [cells[place] for place in places])
+        aligned.append(cells if places is None else _chosen(cells, places))
     return aligned
 
 
-def _picked(rows: list[Any], width: int, places: list[int] | None) -> list[Any]:
+def _objects(rows: list[Any], columns: Sequence[str]) -> list[Any]:
+    """Return rows of cells as objects, for a model that takes these."""
+    return [dict(zip(columns, row, strict=True)) for row in _picked(rows, len(columns), None)]
+
+
+def _chosen(cells: list[Any], places: Places) -> list[Any]:
+    return [None if place is None else cells[place] for place in places]
+
+
+def _picked(rows: list[Any], width: int, places: Places | None) -> list[Any]:
     for index, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != width:
             seen = f"{len(row)} values" if isinstance(row, list) else shown(row)
             raise InvalidInput(f"row {index} of 'data' has {seen}, there are {width} columns")
-    return rows if places is None else [[row[place] for place in places] for row in rows]
+    return rows if places is None else [_chosen(row, places) for row in rows]
 
 
 def _names(names: Sequence[str]) -> str:

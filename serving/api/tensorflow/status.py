@@ -20,7 +20,12 @@ READING: dict[str, Any] = {"tags": ["tensorflow"], "responses": schemas.errors(4
 METHOD_NAME = "tensorflow/serving/predict"
 DEFAULT_SIGNATURE = "serving_default"
 
-_DTYPES = {Dtype.NUMBER: "DT_DOUBLE", Dtype.STRING: "DT_STRING", Dtype.BOOL: "DT_BOOL", Dtype.ANY: "DT_VARIANT"}
+_DTYPES = {
+    Dtype.NUMBER: "DT_DOUBLE",
+    Dtype.STRING: "DT_STRING",
+    Dtype.BOOL: "DT_BOOL",
+    Dtype.ANY: "DT_VARIANT",
+}
 _LOADING = ("LOADING", "OK")
 # The state a version has there, and the code of the error that brought it into it.
 _STATES = {

@@ -13,6 +13,8 @@ from serving.domain.batch import Batch
 from serving.domain.compiled import Compilation, Graph
 from serving.domain.errors import ServingError
 from serving.domain.integers import EXACT, any_rounded
+from serving.domain.signature import Dtype
+from serving.host.columns import Column
 from serving.host.compiling.apart import Apart, Unfinished
 from serving.host.compiling.drawing import NotCompilable
 from serving.host.compiling.provable import Provable
@@ -85,7 +87,7 @@ def compile_here(model: LoadedModel, request: CompileRequest, examples: Sequence
         from serving.host.compiling.prove import prove  # noqa: PLC0415  (imports onnxruntime, which starts a thread)
 
         subject, draw = _drawn(model, request)
-        bounded = bound(_convert(subject, draw, request), model.signature)
+        bounded = bound(_convert(subject, draw, request), subject.signature)
         graphs = list(bounded.graphs)
         compilation = prove(subject, graphs, request.tolerance, examples, bounded.bounds.rows)
     except ServingError as error:
@@ -98,6 +100,7 @@ def compile_here(model: LoadedModel, request: CompileRequest, examples: Sequence
 def _drawn(model: LoadedModel, request: CompileRequest) -> tuple[Provable, Draw]:
     """Return what is to be proved, and how graphs for some of its methods are made."""
     if isinstance(model, EstimatorModel):
+        model = _with_numbers(model)
         from serving.host.compiling.convert import convert  # noqa: PLC0415  (imports onnxruntime too)
 
         return model, partial(convert, model, max_nodes=request.nodes)
@@ -108,6 +111,19 @@ def _drawn(model: LoadedModel, request: CompileRequest) -> tuple[Provable, Draw]
         raise NotCompilable(f"{model.name} is answered by {model.engine} only")
     subject = provable(model)
     return subject, partial(convert_file, subject)
+
+
+def _with_numbers(model: EstimatorModel) -> EstimatorModel:
+    """Return the same model with numbers, as batches have them, in the columns that it does not use."""
+    features = model.signature.features
+    if all(feature.is_used for feature in features):
+        return model
+    plain = tuple(each if each.is_used else each.model_copy(update={"dtype": Dtype.NUMBER}) for each in features)
+    columns = [
+        column if feature.is_used else Column(column.name, Dtype.NUMBER, is_used=False)
+        for column, feature in zip(model.columns, features, strict=True)
+    ]
+    return model.under(model.signature.model_copy(update={"features": plain})).knowing(columns)
 
 
 def _convert(model: Provable, draw: Draw, request: CompileRequest) -> list[Graph]:

@@ -131,7 +131,7 @@ class _Maker:
         self._known = guard.known
         self._largest = np.finfo(np.float64).max if guard.largest is None else guard.largest
         self._smallest = -self._largest if guard.smallest is None else guard.smallest
-        self._is_matrix = all(feature.dtype is Dtype.NUMBER for feature in self._features)
+        self._is_matrix = all(feature.is_number for feature in self._features)
         self._base = np.random.default_rng(0).normal(size=(FEW_ROWS, len(self._features)))
 
     def rows(self, count: int, magnitude: float) -> Batch:
@@ -149,6 +149,8 @@ class _Maker:
         return Batch(count, columns=tuple(columns))
 
     def _column(self, place: int, feature: Feature, numbers: NDArray[np.float64]) -> Column:
+        if feature.is_number:
+            return np.ascontiguousarray(numbers)
         if feature.dtype is Dtype.STRING:
             texts = [each for each in self._known.get(place, ()) if isinstance(each, str)] or ["a", "b"]
             return [texts[row % len(texts)] for row in range(len(numbers))]

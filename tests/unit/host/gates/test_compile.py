@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from onnx import TensorProto, helper
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -14,8 +17,10 @@ from sklearn.preprocessing import StandardScaler
 
 from serving.domain.compiled import UNSIGNED_FILE, Compilation
 from serving.domain.report import Verdict
+from serving.domain.rows import rows_to_batch
 from serving.domain.sandbox import LAYERS, Sandbox
 from serving.domain.version import Format
+from serving.graph import GraphSession
 from serving.host.evaluation import CompileRequest
 from serving.host.gates.compile import start_compiler
 from tests.e2e.material.peculiar import Constant
@@ -194,3 +199,16 @@ def test_a_process_to_compile_in_is_forked_only_where_a_graph_may_come_of_it(fie
     if compiler is not None:
         compiler.dismiss()
     assert (compiler is not None) == may
+
+
+def test_a_column_that_is_dropped_is_not_in_the_way_of_compiling(candidate: MakeCandidate) -> None:
+    table = pd.DataFrame({"id": [f"row {place}" for place in range(12)], "size": np.arange(12.0)})
+    used = ColumnTransformer([("n", StandardScaler(), ["size"])])
+    fitted = make_pipeline(used, LogisticRegression()).fit(table, [0, 1] * 6)
+    outcome = candidate(fitted).evaluate(compile=CompileRequest(), trust="known")
+    assert outcome.report.is_compiled, outcome["compile"].evidence
+    assert outcome.report.signature is not None
+    assert outcome.report.compilation is not None
+    session = GraphSession(outcome.graphs[0])
+    batch = rows_to_batch(outcome.report.signature, table.drop(columns="id").to_dict("records"))
+    assert session.answer("predict", batch).by_row() == fitted.predict(table).tolist()
