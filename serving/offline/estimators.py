@@ -104,6 +104,7 @@ def publish(
 
 def _prepare(estimator: Any, model: str, X: Any, golden: Any) -> tuple[Publication, list[str]]:
     """Return what can be said of an estimator, and the modules of the user's own that its file will name."""
+    from serving.host.boosters import as_estimator  # noqa: PLC0415
     from serving.host.describe import examine  # noqa: PLC0415  (scikit-learn: not for those who only check a file)
     from serving.host.examples import SampleRefused  # noqa: PLC0415
     from serving.host.loading import library_versions  # noqa: PLC0415
@@ -111,7 +112,7 @@ def _prepare(estimator: Any, model: str, X: Any, golden: Any) -> tuple[Publicati
 
     with _warning_filters_lock, warnings.catch_warnings(action="ignore"):
         try:
-            described = examine(estimator, X=X)
+            described = examine(as_estimator(estimator), X=X)
         except SampleRefused as error:
             raise PublishRefused(str(error), "X") from None
         examples = None if golden is None else _golden(described, golden)

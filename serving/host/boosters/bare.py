@@ -98,7 +98,6 @@ class LightgbmBooster(BareBooster):
         is_named = names != [f"Column_{index}" for index in range(len(names))]
         super().__init__(library_booster, (known.get("objective", "").split() or [""])[0], names if is_named else None)
         self.n_features_in_ = int(library_booster.num_feature())
-        library_booster.params = {}  # names files of the training; nothing that predicts asks for it
 
     @property
     def booster_(self) -> Any:

@@ -65,8 +65,18 @@ def _load_xgboost(xgboost: ModuleType, content: bytes) -> tuple[Any, dict[str, s
         estimator = getattr(xgboost, _ESTIMATORS[kind])(n_jobs=1)
         estimator.load_model(bytearray(content))
     except (xgboost.core.XGBoostError, ValueError) as error:
-        raise _refused("XGBoost", error) from None
+        raise _newer(xgboost, version, error) or _refused("XGBoost", error) from None
     return estimator, {XGBOOST: version}
+
+
+def _newer(xgboost: ModuleType, version: str, error: Exception) -> LoadRefused | None:
+    """Return the refusal of a file that a newer XGBoost than the one here wrote; None for all others."""
+    written, here = (tuple(map(int, text.split(".")[:2])) for text in (version, xgboost.__version__))
+    if written <= here:
+        return None
+    reason = str(error).partition("\n")[0]
+    text = f"the file was saved by XGBoost {version}, and the one here, {xgboost.__version__}, cannot read it"
+    return LoadRefused(one_line(f"{text} ({_PLACE.sub('', reason)}): install a newer one"))
 
 
 def _xgboost_version(content: bytes) -> str | None:
@@ -106,6 +116,7 @@ def _load_lightgbm(lightgbm: ModuleType, content: bytes) -> tuple[Any, dict[str,
         booster = lightgbm.Booster(model_str=content.decode())
     except (lightgbm.basic.LightGBMError, ValueError) as error:
         raise _refused("LightGBM", error) from None
+    booster.params = {}  # names files of the training; nothing that predicts asks for it
     return LightgbmBooster(booster), {}
 
 

@@ -19,6 +19,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+import serving
 from serving.domain.batch import Batch
 from serving.domain.report import Verdict
 from serving.domain.signature import Container, Dtype, Kind
@@ -198,6 +199,20 @@ def test_every_form_of_a_model_answers_as_its_library_reads_it(tmp_path: Path, n
         assert (outcome.differences, outcome.compared > 500) == ((), True)
 
 
+def test_bare_boosters_are_published_as_they_are(tmp_path: Path) -> None:
+    first = xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(ROWS, TWO), 4)
+    second = lightgbm.train({"objective": "binary", "verbose": -1, "num_threads": 1}, lightgbm.Dataset(ROWS, TWO), 4)
+    parameters = dict(second.params)
+    for booster in (first, second):
+        published = serving.publish(booster, "model", store=tmp_path, golden=ROWS[:5], check=False)
+        manifest = json.loads((published.path / "manifest.json").read_text())
+        assert manifest["signature"]["methods"][:2] == ["predict", "predict_proba"]
+        model = load(str(published.path / "model.joblib"), Format.JOBLIB)
+        golden = json.loads((published.path / "golden.json").read_text())
+        assert model.answer("predict", Batch(5, ROWS[:5])).by_row() == golden["expected"]["predict"]
+    assert second.params == parameters  # they are the caller's
+
+
 # --- one thread, no files ---------------------------------------------------------------------------------------------
 
 
@@ -260,6 +275,18 @@ def test_the_version_an_xgboost_file_names_is_known(tmp_path: Path, suffix: str)
     assert load(str(tmp_path / "blob"), kind).trained_with == {"xgboost": xgboost.__version__}
     assert library_versions()["xgboost"] == xgboost.__version__
     assert library_versions()["lightgbm"] == lightgbm.__version__
+
+
+def test_what_only_a_newer_xgboost_reads_is_said_to_be_that(tmp_path: Path) -> None:
+    model = json.loads(bytes(xgboost.XGBRegressor(**FEW).fit(ROWS, NUMBERS).get_booster().save_raw("json")))
+    model["learner"]["objective"] = {"name": "reg:of_tomorrow"}
+    for version, said in (
+        ([99, 1, 0], "was saved by XGBoost 99.1.0, and the one here, .*, cannot read it .*: install a newer one"),
+        ([1, 7, 0], "is no XGBoost model, or it is cut short or damaged .*of_tomorrow"),
+    ):
+        (tmp_path / "blob").write_text(json.dumps(model | {"version": version}))
+        with pytest.raises(LoadRefused, match=said):
+            load(str(tmp_path / "blob"), Format.XGBOOST)
 
 
 @pytest.mark.parametrize(("library", "kind"), [("xgboost", Format.XGBOOST), ("lightgbm", Format.LIGHTGBM)])
