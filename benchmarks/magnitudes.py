@@ -1,0 +1,48 @@
+"""Compiled forms asked by a sceptic, with numbers of every size: ``python -m benchmarks.magnitudes [ROWS]``.
+
+Fits every estimator of scikit-learn that is served, and some 300 with other options, proves each one as a host does,
+and compares estimator and graph on adversarial rows that the proof has not seen. Blocks for some ten minutes.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+
+import threadpoolctl
+
+from tests.unit.host.compiling.sceptic import Finding, compare
+from tests.unit.host.compiling.sceptic_cases import cases
+
+ROWS = 2000
+
+
+def findings(rows: int = ROWS, seed: int = 0) -> Iterator[Finding]:
+    """Yield what came of each estimator, one after the other; see `Finding`. The whole takes minutes."""
+    threadpoolctl.threadpool_limits(1)  # as hosts do
+    for name, fit in cases():
+        yield compare(name, fit, rows, seed)
+
+
+def main() -> int:
+    """Tell each estimator that differs or has no graph, then the sums; returns 1 when any answer differs."""
+    warnings.simplefilter("ignore")
+    all_of_them = []
+    for finding in findings(int(sys.argv[1]) if len(sys.argv) > 1 else ROWS):
+        all_of_them.append(finding)
+        if finding.reason is not None:
+            print(f"{finding.name}: stays in its host: {finding.reason}", flush=True)
+        for difference in finding.differences[:3]:
+            print(f"{finding.name}: DIFFERS: {difference}", flush=True)
+    compiled = [finding for finding in all_of_them if finding.reason is None]
+    different = sum(len(finding.differences) for finding in compiled)
+    rows, answers = (sum(getattr(finding, what) for finding in compiled) for what in ("rows", "answers"))
+    print(
+        f"{len(all_of_them)} estimators, {len(compiled)} compiled: {rows} rows, {answers} numbers, {different} differ"
+    )
+    return int(different > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
