@@ -22,7 +22,7 @@ INSTALL = $(PIP) install --compile-bytecode
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve clients test models check format proto soak bench bench-peers bench-swap lock clean
+.PHONY: help install serve clients test models ends check format proto soak bench bench-peers bench-swap lock clean
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ $(CLIENTS)/.installed: requirements-kserve.lock
 
 test: install ## run the whole test suite on all cores; ARGS="-k name" and the like reach pytest
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+ends: install ## install the wheel with the oldest and the newest libraries allowed, and serve; asks the package registry
+	$(BIN)/pytest -m ends -o faulthandler_timeout=0 tests/ends $(ARGS)
 
 # Packages on top of those in .venv, whose versions decide: hence no resolving, and a directory of their own.
 models: install ## try docs/models.md with CatBoost, statsmodels and others, too, which are not in .venv

@@ -89,6 +89,7 @@ class Server:
         store: Path | None = None,
         makes_store: bool = True,
         name: str = "server",
+        python: str | Path = sys.executable,
         entry: tuple[str | Path, ...] = ("-m", "serving"),
         **environment: str,
     ) -> None:
@@ -107,6 +108,7 @@ class Server:
             "SERVING_LOG__LEVEL": "debug",
             **environment,
         }
+        self.python = python
         self.entry = entry
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -121,7 +123,7 @@ class Server:
         offset = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *self.entry, "serve", "--port", "0", "--store", self.store, "--state", self.state],
+                [self.python, *self.entry, "serve", "--port", "0", "--store", self.store, "--state", self.state],
                 env=environment,
                 cwd=self.directory,
                 stdout=log,
