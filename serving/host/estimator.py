@@ -52,7 +52,7 @@ class EstimatorModel:
         self._index = pd.Index([feature.name for feature in signature.features])
         parts = list(all_parts(estimator))
         self.has_foreign_parts = any(map(_is_foreign, parts))
-        self.has_own_code = any(_is_foreign(part) and library_of(part) is None for part in parts)
+        self.has_own_code = any(map(_is_own_code, parts))
         self._floats: type[np.float64] | type[np.float32] = np.float64
         self._goes_by_position = not self.has_foreign_parts and not any(map(_takes_tables, parts))
 
@@ -152,6 +152,12 @@ def _narrowed(array: NDArray[Any], floats: type[np.float64] | type[np.float32]) 
 
 def _is_foreign(part: Any) -> bool:
     return not is_from_sklearn(part) or (type(part).__name__ == "FunctionTransformer" and part.func is not None)
+
+
+def _is_own_code(part: Any) -> bool:
+    """Say whether a part may look at its rows with code of its author's, for which 5 and 5.0 may differ."""
+    is_ufunc = isinstance(getattr(part, "func", None), np.ufunc)
+    return _is_foreign(part) and library_of(part) is None and not is_ufunc
 
 
 def _takes_tables(part: Any) -> bool:

@@ -66,7 +66,7 @@ def is_from_sklearn(part: Any) -> bool:
 
 def _is_part(found: Any) -> bool:
     module = type(found).__module__
-    return hasattr(found, "__dict__") and not module.startswith(("numpy", "scipy", "pandas", "builtins"))
+    return hasattr(found, "__dict__") and not module.startswith(("numpy", "scipy", "pandas", "builtins", "ctypes"))
 
 
 def _worth_a_look(items: list[Any]) -> list[Any]:

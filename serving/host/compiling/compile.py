@@ -62,6 +62,8 @@ def why_foreign(model: LoadedModel) -> str | None:
     for part in all_parts(model.estimator):
         if hasattr(part, "fit") and not type(part).__module__.startswith(KNOWN_PACKAGES):
             return f"{type(part).__name__} is no estimator of scikit-learn, XGBoost or LightGBM"
+    if model.signature.is_typed:
+        return "code of its author's gets integers as they are sent, and a graph gets float64"
     for column, feature in zip(model.columns, model.signature.features, strict=True):
         if column.moments is not None:
             return f"feature '{feature.name}' is dates or durations, which no graph takes"

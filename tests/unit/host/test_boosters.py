@@ -16,15 +16,19 @@ import pandas as pd
 import pytest
 import xgboost
 from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 import serving
 from serving.domain.batch import Batch
 from serving.domain.report import Verdict
+from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Container, Dtype, Kind
 from serving.domain.version import Format
 from serving.host import boosters
+from serving.host.compiling.compile import why_foreign
+from serving.host.describe import examine
 from serving.host.loading import library_versions, load
 from serving.host.model import LoadedModel, LoadRefused
 from tests.unit.host import booster_cases
@@ -211,6 +215,26 @@ def test_bare_boosters_are_published_as_they_are(tmp_path: Path) -> None:
         golden = json.loads((published.path / "golden.json").read_text())
         assert model.answer("predict", Batch(5, ROWS[:5])).by_row() == golden["expected"]["predict"]
     assert second.params == parameters  # they are the caller's
+
+
+def test_libraries_are_not_code_of_their_users(tmp_path: Path) -> None:
+    """Whole numbers reach them as float64, as all others do: only so can a graph take their place."""
+    fitted = [
+        xgboost.XGBRegressor(**FEW).fit(TABLE, NUMBERS),
+        lightgbm.LGBMRegressor(**QUIET).fit(TABLE, NUMBERS),
+        make_pipeline(FunctionTransformer(np.expm1), LinearRegression()).fit(TABLE.fillna(0), NUMBERS),
+        xgboost.train({}, xgboost.DMatrix(TABLE, NUMBERS), 2),
+    ]
+    for estimator in fitted:
+        joblib.dump(estimator, tmp_path / "blob")
+        signature = load(str(tmp_path / "blob"), Format.JOBLIB).signature
+        assert rows_to_batch(signature, [{"age": 1, "income": 2, "height": 3}]).matrix is not None
+    own = make_pipeline(FunctionTransformer(len_of_rows), LinearRegression()).fit(TABLE.fillna(0), NUMBERS)
+    assert "gets integers as they are sent" in str(why_foreign(examine(own)))
+
+
+def len_of_rows(table: Any) -> Any:
+    return np.full((len(table), 1), len(table))
 
 
 # --- one thread, no files ---------------------------------------------------------------------------------------------
