@@ -165,7 +165,8 @@ def _visit_pipeline(pipeline: Any, columns: list[Column], branches: Iterator[int
         names = getattr(step, "feature_names_in_", None)
         if known is None and by_name and names is not None:
             # an earlier step may have changed them, but a column that kept its name most likely kept its kind
-            known = [by_name.get(name, Column(name)) for name in names]
+            # a ColumnTransformer puts the name of the transformer before it
+            known = [by_name.get(name) or by_name.get(name.partition("__")[2]) or Column(name) for name in names]
         if known is not None and not _is_placeholder(step):
             _visit(step, known, branches)
             known = known if _keeps_columns(step) else None

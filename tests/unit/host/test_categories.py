@@ -15,7 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import xgboost
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from serving.domain.batch import Batch
 from serving.domain.errors import InvalidInput
@@ -55,11 +59,20 @@ def reread(estimator: Any) -> Any:
     return joblib.load(file)
 
 
+def passed_through() -> ColumnTransformer:
+    """Columns in another order, under other names, as a table."""
+    scaled = ("scaled", StandardScaler(), ["age"])
+    return ColumnTransformer([("same", "passthrough", ["one", "level", "city"]), scaled]).set_output(transform="pandas")
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     "lightgbm": lightgbm_model,
     "xgboost": xgboost_model,
     "xgboost dart": lambda: xgboost_model(booster="dart"),
     "in a pipeline": lambda: make_pipeline(lightgbm_model()),
+    "behind a column transformer": lambda: make_pipeline(passed_through(), lightgbm_model()),
+    "in a search": lambda: GridSearchCV(xgboost_model(), {"max_depth": [2]}, cv=2),
+    "calibrated": lambda: CalibratedClassifierCV(lightgbm_model(), cv=2),
 }
 
 
