@@ -54,13 +54,20 @@ without a host and without scikit-learn. Parts are drawn by our own converters (
 which know what scikit-learn computes step by step, and a few by skl2onnx where it was measured to answer alike.
 
 No graph is believed. Estimator and graph answer the same rows by all methods: golden examples and rows near them, rows
-like those of training, rows far outside, rows at every kind of split of every tree (on the threshold, and one ulp of
-float64 and of float32 to each side), all categories and unknown ones, missing values in every pattern the signature
-allows, and numbers of 1e9, 1e15, 1e30 and the ends of float32 and float64. Labels must be equal on **all** of them,
-other numbers within `engine.compile_tolerance` (1e-5, relative), dtypes and shapes exactly; and the graph must be
-faster for one row, and not clearly slower for 256. The guard is what keeps that true in service: what the estimator
-refuses (categories it does not know, negative numbers) and numbers beyond the largest that were proved are refused by
-the server too.
+like those of training, rows far outside, rows that the model remembers and those beside them (centers, means, support
+vectors), rows at every kind of split of every tree (on the threshold, and one ulp of float64 and of float32 to each
+side), all categories and unknown ones, and missing values in every pattern the signature allows. Then numbers of every
+size: **next to nothing**, from 5e-324 on, zeros of both signs, and both sides of every branch that scikit-learn takes
+there (a norm below 10 eps is taken for 1); and **enormous**, from 1e9 to the ends of float32 and float64, alone and
+mixed in one row. Labels must be equal on **all** of them, other numbers within `engine.compile_tolerance` (1e-5,
+relative), ten times closer where they are enormous, dtypes and shapes exactly; and the graph must be faster for one
+row, and not clearly slower for 256.
+
+The guard is what keeps that true in service: what the estimator refuses (categories it does not know, negative numbers)
+and numbers beyond the largest that were proved are refused by the server too. It ends where the estimator's own answers
+hang on the last digits of what it is given (angles of 1e10, distances between neighbours at 1e14), or on the order of a
+sum that overflows. `python -m benchmarks.magnitudes` asks every estimator and option 2,000 adversarial rows within its
+guard, which no proof has seen: none is answered otherwise.
 
 Everything else **stays in its host** and is answered by the estimator itself, no less correctly: code that is not
 scikit-learn's, XGBoost's or LightGBM's; features that take values of any type; what iterates to find each answer

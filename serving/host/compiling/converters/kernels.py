@@ -65,8 +65,9 @@ def nearest_of(rows: Rows, others: Any, *, as_kmeans: bool = False) -> str:
         own = drawing.op("ReduceSum", squares, drawing.constant(np.array([1], dtype=np.int64)))
         found = drawing.op("Add", own, found)
     found = drawing.op("Add", found, drawing.constant((known**2).sum(axis=1)))
-    if not as_kmeans:
-        found = drawing.op("Max", found, drawing.constant(0.0))
+    if not as_kmeans:  # not the larger of the two: what has overflowed to NaN is 0 there, and the nearest
+        zero = drawing.constant(0.0)
+        found = drawing.op("Where", drawing.op("Greater", found, zero), found, zero)
     return drawing.op("ArgMin", found, axis=1, keepdims=0)
 
 
