@@ -141,9 +141,8 @@ def functions(shelf: Shelf) -> None:
 @case("DictVectorizer at the front")
 def dicts(shelf: Shelf) -> None:
     rows = [{"city": "Oslo", "age": 30.0}, {"city": "Voss", "age": 50.0}, {"city": "Oslo", "age": 70.0}]
-    shelf.refuses(make_pipeline(DictVectorizer(), LogisticRegression()).fit(rows, [0, 1, 1]))
-    model = shelf.run("dictvectorizer", estimator=LogisticRegression(), dicts=rows, y=[0, 1, 1])["model"]
-    shelf.published("from-dicts", model, pd.DataFrame(rows), *PROBABILITIES)
+    model = make_pipeline(DictVectorizer(), LogisticRegression()).fit(rows, [0, 1, 1])
+    shelf.answers(model, rows, *PROBABILITIES)
 
 
 # --- texts, dates, categories, images ---------------------------------------------------------------------------------
