@@ -181,9 +181,8 @@ def nullable(shelf: Shelf) -> None:
 def bools(shelf: Shelf) -> None:
     table = PEOPLE.assign(member=RANDOM.random(len(PEOPLE)) > 0.5)
     model = mixed().fit(table, BOUGHT)
-    shelf.answers(model, table[:9].astype({"member": int}), *PROBABILITIES)
-    shelf.run("bools", model=model, X=table)
-    shelf.published("members", model, table[:9], *PROBABILITIES)
+    for rows in (table[:9], table[:9].astype({"member": int})):
+        shelf.answers(model, rows, *PROBABILITIES)
 
 
 SALES = pd.DataFrame({"when": pd.date_range("2026-01-01", periods=60, freq="11D"), "price": np.arange(60.0)})
