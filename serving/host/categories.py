@@ -28,7 +28,7 @@ _NOT_TOLD = (
 )
 _NOT_KEPT = (
     "XGBoost kept no categories for the categorical columns of its table, which it does since 3.1 but not in slices: "
-    "train it again with XGBoost 3.1 or newer"
+    "train it again with XGBoost 3.1 or newer, or on an array if the columns held numbers of categories"
 )
 _CUT_OFF = (
     "XGBoost cuts off categories that are not plain ASCII when it keeps them, so the model does not tell them: "

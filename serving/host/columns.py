@@ -19,7 +19,7 @@ from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 
 from serving.domain.signature import Dtype
 from serving.host.boosters import library_of
-from serving.host.categories import Categories, categories_of
+from serving.host.categories import Categories, categories_of, why_not_known
 from serving.host.moments import kind_of, to_text
 from serving.host.parts import is_from_sklearn
 from serving.host.ranges import numbers_known_to
@@ -111,6 +111,12 @@ def takes_objects(estimator: Any) -> Any | None:
     ):
         return estimator
     return next((found for part in first_parts(estimator) if (found := takes_objects(part)) is not None), None)
+
+
+def why_categories_unknown(estimator: Any) -> str | None:
+    """Say why it cannot be told which categories the rows had in training, None where it can: see `categories`."""
+    reasons = (why_categories_unknown(part) for part in first_parts(estimator))
+    return why_not_known(estimator) or next(filter(None, reasons), None)
 
 
 def same_rows(estimator: Any) -> Iterator[Any]:

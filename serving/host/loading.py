@@ -36,7 +36,7 @@ from serving.domain.report import MAX_EVIDENCE_CHARACTERS
 from serving.domain.signature import Signature
 from serving.domain.version import Format
 from serving.host import boosters, strangers
-from serving.host.categories import why_not_known
+from serving.host.columns import why_categories_unknown
 from serving.host.describe import examine
 from serving.host.model import LoadedModel, LoadRefused, NotAnEstimator, NotVouched, one_line, told
 from serving.host.parts import all_parts, compute_alone, is_from_sklearn
@@ -119,13 +119,13 @@ def load(
     estimator, trained_with = _read(path, format, trust, on_read)
     if any(map(boosters.is_of_old_lightgbm, all_parts(estimator))):
         raise LoadRefused(strangers.OLD_LIGHTGBM)
-    if (unknown := why_not_known(estimator)) is not None:
-        raise LoadRefused(unknown)
     compute_alone(estimator)
     try:
         check_answers(estimator)
     except Distrusted as error:
         raise NotVouched(one_line(str(error))) from None
+    if (unknown := why_categories_unknown(estimator)) is not None:
+        raise LoadRefused(unknown)
     with warnings.catch_warnings(action="ignore"):
         try:
             return examine(estimator, declared=declared, named=named, trained_with=trained_with)

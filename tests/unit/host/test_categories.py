@@ -180,6 +180,19 @@ def test_models_that_do_not_tell_their_categories_are_refused_by_name(tmp_path: 
             load(str(tmp_path / name), kind)
 
 
+@pytest.mark.filterwarnings("ignore:.*scikit-learn")
+def test_categories_that_are_lost_are_noticed_inside_of_other_estimators(tmp_path: Path) -> None:
+    fitted = xgboost_model().fit(TABLE, BOUGHT)
+    model = json.loads(bytes(fitted.get_booster().save_raw("json")))
+    del model["learner"]["gradient_booster"]["model"]["cats"]
+    fitted.load_model(bytearray(json.dumps(model).encode()))
+    search = GridSearchCV(make_pipeline(fitted), {})
+    search.best_estimator_ = make_pipeline(fitted)
+    joblib.dump(search, tmp_path / "blob")
+    with pytest.raises(LoadRefused, match="kept no categories"):
+        load(str(tmp_path / "blob"), Format.JOBLIB)
+
+
 @pytest.mark.parametrize("make", [lightgbm_model, xgboost_model])
 def test_estimators_that_are_not_fitted_are_refused_for_that(tmp_path: Path, make: Callable[[], Any]) -> None:
     joblib.dump(make(), tmp_path / "blob")
