@@ -1,4 +1,4 @@
-"""Compiled forms asked by a sceptic, with numbers of every size: ``python -m benchmarks.magnitudes [ROWS]``.
+"""Compiled forms asked by a sceptic, with numbers of every size: ``python -m benchmarks.magnitudes [ROWS [SEED]]``.
 
 Fits every estimator of scikit-learn that is served, and some 300 with other options, proves each one as a host does,
 and compares estimator and graph on adversarial rows that the proof has not seen. Blocks for some ten minutes.
@@ -29,7 +29,7 @@ def main() -> int:
     """Tell each estimator that differs or has no graph, then the sums; returns 1 when any answer differs."""
     warnings.simplefilter("ignore")
     all_of_them = []
-    for finding in findings(int(sys.argv[1]) if len(sys.argv) > 1 else ROWS):
+    for finding in findings(*map(int, sys.argv[1:3])):
         all_of_them.append(finding)
         if finding.reason is not None:
             print(f"{finding.name}: stays in its host: {finding.reason}", flush=True)
@@ -37,10 +37,11 @@ def main() -> int:
             print(f"{finding.name}: DIFFERS: {difference}", flush=True)
     compiled = [finding for finding in all_of_them if finding.reason is None]
     different = sum(len(finding.differences) for finding in compiled)
-    rows, answers = (sum(getattr(finding, what) for finding in compiled) for what in ("rows", "answers"))
-    print(
-        f"{len(all_of_them)} estimators, {len(compiled)} compiled: {rows} rows, {answers} numbers, {different} differ"
+    rows, answers, unsteady = (
+        sum(getattr(each, what) for each in compiled) for what in ("rows", "answers", "unsteady")
     )
+    print(f"{len(all_of_them)} estimators, {len(compiled)} compiled: {rows} rows, {answers} numbers")
+    print(f"{different} rows differ; {unsteady} more, by no more than the estimator's own answers one ulp away")
     return int(different > 0)
 
 

