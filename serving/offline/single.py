@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from serving.domain.errors import NotPublished
@@ -11,8 +10,9 @@ from serving.domain.listing import Entry
 from serving.domain.manifest import MANIFEST_NAME, InvalidDocument, Manifest, parse_manifest
 from serving.domain.version import FULL_NAMES, SUFFIXES
 from serving.settings import StoreSettings
+from serving.store.contents import format_by_content
 from serving.store.entries import Rules, Subject, look, read_directory, read_file
-from serving.store.names import Names, format_in_version
+from serving.store.names import Names, format_in_version, is_looked_into
 
 
 def find_entry(path: Path, settings: StoreSettings) -> tuple[Path, Entry]:
@@ -29,7 +29,8 @@ def find_entry(path: Path, settings: StoreSettings) -> tuple[Path, Entry]:
         ) from None
     if entry.problem is None and entry.format is None:
         known = f"end in one of {', '.join(SUFFIXES)}, or be {' or '.join(FULL_NAMES)}"
-        raise NotPublished(f"'{path}' is not an artefact: its name must {known}")
+        looked = " and it does not begin as a model does" if is_looked_into(real.name) else ""
+        raise NotPublished(f"'{path}' is not an artefact{looked}: its name must {known}")
     if entry.problem is not None:
         raise NotPublished(f"'{path}': {entry.problem}")
     return entry_root, entry
@@ -43,8 +44,8 @@ def _find_file(real: Path, settings: StoreSettings) -> tuple[Path, Entry]:
         seen = look(str(root), descriptor, str(root), real.name)
     finally:
         os.close(descriptor)
-    entry = read_file(_rules(root, settings), subject, real.name, seen)
-    return root, replace(entry, format=format_in_version(real.name))  # named by a person, so it is meant
+    told = format_by_content(str(root), str(root), real.name, seen) if is_looked_into(real.name) else None
+    return root, read_file(_rules(root, settings), subject, real.name, seen, told or format_in_version(real.name))
 
 
 def _find_directory(real: Path, settings: StoreSettings) -> tuple[Path, Entry]:

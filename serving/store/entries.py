@@ -8,16 +8,18 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from serving.domain.first_bytes import format_of, is_other_json
 from serving.domain.listing import Entry, FileStamp
 from serving.domain.manifest import MANIFEST_NAME
+from serving.domain.version import Format
+from serving.store.contents import read_head
 from serving.store.links import BadLink, resolve
-from serving.store.names import Names, artefact_format, format_in_version
+from serving.store.names import Names, artefact_format, format_in_version, is_looked_into
 from serving.store.other_files import describe_left_alone, describe_other_file
 
 MAX_FILES = 1000
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})  # ELOOP: a link now, where there was none
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # says nothing of the version
 
 _SPECIAL = {
     stat.S_IFIFO: "a FIFO",
@@ -87,12 +89,12 @@ def stamp_of(name: str, found: os.stat_result) -> FileStamp:
     return FileStamp(name, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def read_file(rules: Rules, subject: Subject, name: str, seen: Look) -> Entry:
-    """Turn a single or lone file into an Entry."""
+def read_file(rules: Rules, subject: Subject, name: str, seen: Look, format: Format | None) -> Entry:  # noqa: A002
+    """Turn a single or lone file into an Entry; `format` is what its name or its content tells."""
     problem = _why_unusable(name, seen)
     stamps = (stamp_of(name, seen.found),) if seen.found is not None and problem is None else ()
     problem = problem or _why_too_large(rules, stamps)
-    return Entry(subject.model, subject.version, subject.path, name, artefact_format(name), stamps, problem=problem)
+    return Entry(subject.model, subject.version, subject.path, name, format, stamps, problem=problem)
 
 
 def read_directory(rules: Rules, subject: Subject, directory_fd: int, directory: str) -> Reading:
@@ -103,7 +105,8 @@ def read_directory(rules: Rules, subject: Subject, directory_fd: int, directory:
         return Reading(unusable(subject, f"holds {len(names)} files; a version has at most {MAX_FILES}"))
     looks = list(_looks(rules, directory_fd, directory, names))
     files = [(name, seen) for name, seen in looks if not seen.is_directory]
-    artefacts = [name for name, _ in files if format_in_version(name)]
+    formats = _formats(rules, directory, files)
+    artefacts = sorted(formats)
     if not artefacts:
         is_told = any(not name.startswith(".") for name in everything)
         return Reading(note=_why_empty(subject, everything, looks) if is_told else None)
@@ -117,12 +120,31 @@ def read_directory(rules: Rules, subject: Subject, directory_fd: int, directory:
         subject.version,
         subject.path,
         artefacts[0],
-        format_in_version(artefacts[0]),
+        formats[artefacts[0]],
         stamps,
         has_manifest=any(stamp.name == MANIFEST_NAME for stamp in stamps),
         problem="; ".join([*problems[:3], *([too_large] if too_large else [])]) or None,
     )
     return Reading(entry)
+
+
+def _formats(rules: Rules, directory: str, files: Sequence[tuple[str, Look]]) -> dict[str, Format]:
+    """Return the artefacts of a version directory: what each is by its name, or else by its first bytes.
+
+    JSON that holds no model is none beside another. A pickle under a name that does not tell may be a part of a model,
+    so it is an artefact only where nothing else is.
+    """
+    named = {name: kind for name, _ in files if (kind := artefact_format(name))}
+    heads = {
+        name: read_head(rules.root, directory, name, seen)
+        for name, seen in files
+        if name not in named and is_looked_into(name)
+    }
+    told = {name: kind for name, head in heads.items() if (kind := format_of(head))}
+    models = {name: kind for name, kind in told.items() if kind is not Format.PICKLE}
+    whole_names = {name: kind for name in heads.keys() - told.keys() if (kind := format_in_version(name))}
+    likely = {name: kind for name, kind in whole_names.items() if not is_other_json(heads[name])}
+    return named | models | likely or whole_names or told
 
 
 def _why_empty(subject: Subject, names: Sequence[str], looks: Sequence[tuple[str, Look]]) -> str:

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from serving.domain.errors import StoreUnavailable
-from serving.domain.listing import Entry, Listing
-from serving.domain.version import usable_name, why_not_a_name
+from serving.domain.listing import Entry, FileStamp, Listing
+from serving.domain.version import Format, usable_name, why_not_a_name
 from serving.failpoints import reach
 from serving.settings import StoreSettings
-from serving.store.entries import DIRECTORY, VANISHED, Rules, Subject, look, read_file
+from serving.store.contents import EXHAUSTED, format_by_content
+from serving.store.entries import DIRECTORY, VANISHED, Rules, Subject, look, read_file, stamp_of
 from serving.store.links import BadLink, resolve
-from serving.store.models import ModelDirectory
-from serving.store.names import Names, artefact_format, artefact_stem
+from serving.store.models import RACY_NS, ModelDirectory
+from serving.store.names import Names, artefact_format, artefact_stem, is_looked_into
 from serving.store.other_files import describe_other_file
 
 MAX_PROBLEMS = 50
@@ -70,6 +71,7 @@ class Store:
         self._identity = (0, 0)
         self._directories: dict[str, ModelDirectory] = {}
         self._lone: dict[str, tuple[Entry, ...]] = {}
+        self._contents: dict[str, tuple[FileStamp, Format | None]] = {}
         self._doubted = 0
 
     def list(self, preferred: Mapping[str, str] = MappingProxyType({})) -> Listing:
@@ -127,6 +129,7 @@ class Store:
             self._identity = identity
             self._directories.clear()
             self._lone.clear()
+            self._contents.clear()
 
     def _doubt_some(self) -> None:
         """Have one version of a few models read afresh, each model in its turn."""
@@ -135,15 +138,16 @@ class Store:
         for reader in (readers + readers)[self._doubted : self._doubted + min(_DOUBTED_MODELS, len(readers))]:
             reader.doubt_one()
 
-    def _read_models(self, now: _Pass) -> Iterable[str]:
-        """Read every model directory and return the names of the lone files."""
-        directories, lone_files = [], []
+    def _read_models(self, now: _Pass) -> Mapping[str, Format]:
+        """Read every model directory and return the lone files by name, and what they are."""
+        directories = []
+        lone_files: dict[str, Format] = {}
         with os.scandir(now.root_fd) as items:
             for item in items:
                 if not self._names.exists(item.name):
                     continue
-                if artefact_format(item.name):
-                    lone_files.append(item.name)
+                if found := artefact_format(item.name) or self._format_by_content(now, item):
+                    lone_files[item.name] = found
                 elif item.is_dir(follow_symlinks=False) or item.is_symlink():
                     directories.append((item.name, item.is_symlink()))
                 elif other := describe_other_file(item.name):
@@ -153,7 +157,27 @@ class Store:
         for name, is_link in sorted(directories):
             if self._may_be_read(now, name, name):
                 self._read_model(now, name, is_link, known.get(name))
-        return sorted(lone_files)
+        return dict(sorted(lone_files.items()))
+
+    def _format_by_content(self, now: _Pass, item: os.DirEntry[str]) -> Format | None:
+        """Return what a file is whose name does not tell. Unchanged ones are not read again."""
+        if not is_looked_into(item.name) or item.is_dir(follow_symlinks=False):
+            return None
+        before, format = self._contents.pop(item.name, (None, None))  # noqa: A001
+        try:
+            seen = look(self._rules.root, now.root_fd, self._rules.root, item.name)
+            if seen.found is None:
+                return None
+            stamp = stamp_of(item.name, seen.found)
+            if stamp != before:
+                format = format_by_content(self._rules.root, self._rules.root, item.name, seen)  # noqa: A001
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise
+            return format  # what cannot be read is what it was
+        if self._now_ns() - stamp.ctime_ns > RACY_NS:
+            self._contents[item.name] = (stamp, format)
+        return format
 
     def _read_model(self, now: _Pass, model: str, is_link: bool, known: ModelDirectory | None) -> None:
         directory = os.path.join(self._rules.root, model)
@@ -174,9 +198,9 @@ class Store:
         if reader.entries:
             now.add(model, model, reader.entries)
 
-    def _read_lone_files(self, now: _Pass, names: Iterable[str]) -> None:
+    def _read_lone_files(self, now: _Pass, files: Mapping[str, Format]) -> None:
         known, self._lone = self._lone, {}
-        for name in names:
+        for name, format in files.items():  # noqa: A001
             model = artefact_stem(name)
             if not self._may_be_read(now, model, name):
                 continue
@@ -186,7 +210,7 @@ class Store:
                 if error.errno in VANISHED:
                     continue
                 raise
-            entry = replace(read_file(self._rules, Subject(model, "", name), name, seen), is_lone=True)
+            entry = replace(read_file(self._rules, Subject(model, "", name), name, seen, format), is_lone=True)
             if entry.problem is not None:
                 now.problems.append(f"'{name}': {entry.problem}")
                 continue

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field, replace
 
 from serving.domain.listing import Entry
 from serving.domain.version import order_key, usable_name, why_not_a_name
+from serving.store.contents import EXHAUSTED, format_by_content, is_numbered
 from serving.store.entries import (
     DIRECTORY,
-    EXHAUSTED,
     VANISHED,
     Look,
     Reading,
@@ -22,8 +22,8 @@ from serving.store.entries import (
     unusable,
 )
 from serving.store.links import BadLink, resolve
-from serving.store.names import artefact_format, artefact_stem
-from serving.store.other_files import describe_left_alone, describe_other_file
+from serving.store.names import artefact_format, artefact_stem, is_looked_into
+from serving.store.other_files import describe_left_alone, describe_other_file, describe_unnumbered
 from serving.store.remains import Remains, read_remains
 
 # What changes twice within one tick of its file system's clock keeps its ctime. What was read less than this after a
@@ -72,6 +72,7 @@ class ModelDirectory:
         self._ctime_ns = 0
         self._slots: list[_Slot] = []
         self._plan_notes: list[str] = []
+        self._no_models: list[Stat] | None = []  # files that were looked into; None: look into them each time
         self._doubted = 0
         self._listings = 0
 
@@ -92,7 +93,7 @@ class ModelDirectory:
         """
         directory_fd = os.open(directory, DIRECTORY)
         try:
-            has_changed = self._plan(directory_fd, preferred)
+            has_changed = self._plan(directory_fd, directory, preferred)
             self._listings += 1
             for slot in _stale(directory_fd, self._slots, self._listings):
                 has_changed = self._reread(directory_fd, directory, slot) or has_changed
@@ -112,16 +113,17 @@ class ModelDirectory:
             return ()
         return read_remains(directory_fd, [name for name in self._names if name not in versions])
 
-    def _plan(self, directory_fd: int, preferred: str | None) -> bool:
+    def _plan(self, directory_fd: int, directory: str, preferred: str | None) -> bool:
         """Decide which names are read, newest version first; return whether that may differ from before."""
         found = os.fstat(directory_fd)
         names = os.listdir(directory_fd)
-        if names == self._names and found.st_ctime_ns == self._ctime_ns and preferred == self._preferred:
+        is_same = names == self._names and found.st_ctime_ns == self._ctime_ns and preferred == self._preferred
+        if is_same and self._no_models is not None and all(_is_unchanged(directory_fd, one) for one in self._no_models):
             return False
         self._preferred = preferred
         known = {slot.name: slot for slot in self._slots}
         self._plan_notes = []
-        versions = self._versions(directory_fd)
+        versions = self._versions(directory_fd, directory, known.keys())
         if len(versions) > self._max_versions:
             self._plan_notes.append(
                 f"'{self._model}' has {len(versions)} versions; only the newest {self._max_versions} are seen"
@@ -131,14 +133,24 @@ class ModelDirectory:
         self._ctime_ns = found.st_ctime_ns if self._is_settled(found.st_ctime_ns) else 0
         return True
 
-    def _versions(self, directory_fd: int) -> list[tuple[str, str]]:
-        """Return (name, version) pairs, newest first; of equal versions the one to keep comes first."""
+    def _versions(self, directory_fd: int, directory: str, known: Set[str]) -> list[tuple[str, str]]:
+        """Return (name, version) pairs, newest first; of equal versions the one to keep comes first.
+
+        `known` are the names that have been read as versions.
+        """
         versions = []
+        self._no_models = []
         with os.scandir(directory_fd) as items:
             for item in items:
                 if not self._rules.names.exists(item.name):
                     continue
-                version = artefact_stem(item.name) if artefact_format(item.name) else item.name
+                is_artefact = artefact_format(item.name) is not None
+                if is_looked_into(item.name) and not item.is_dir(follow_symlinks=False):
+                    is_artefact = self._is_told_by_content(directory_fd, directory, item.name, known)
+                    if is_artefact and not is_numbered(item.name):
+                        self._plan_notes.append(f"{self._model + '/' + item.name!r} {describe_unnumbered(item.name)}")
+                        continue
+                version = artefact_stem(item.name) if is_artefact else item.name
                 if version == item.name and item.is_file(follow_symlinks=False):
                     if other := describe_other_file(item.name):
                         self._plan_notes.append(f"{self._model + '/' + item.name!r} serves nothing: {other}")
@@ -152,6 +164,25 @@ class ModelDirectory:
         versions.sort(key=lambda pair: (pair[1] != self._preferred, len(pair[1]), pair[1], pair[0]))
         versions.sort(key=lambda pair: order_key(pair[1]), reverse=True)
         return versions
+
+    def _is_told_by_content(self, directory_fd: int, directory: str, name: str, known: Set[str]) -> bool:
+        """Say whether a file is a model by its first bytes; one that is none is looked into again when it changes."""
+        try:
+            seen = look(self._rules.root, directory_fd, directory, name)
+            if format_by_content(self._rules.root, directory, name, seen) is not None:
+                return True
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise
+            self._no_models = None
+            return name in known
+        is_settled = seen.found is not None and not seen.is_link and self._is_settled(seen.found.st_ctime_ns)
+        if seen.found is not None and is_settled and self._no_models is not None:
+            own = seen.found
+            self._no_models.append((os.fsencode(name), own.st_ino, own.st_size, own.st_ctime_ns))
+        else:
+            self._no_models = None  # to be looked into again the next time
+        return False
 
     def _reread(self, directory_fd: int, directory: str, slot: _Slot) -> bool:
         """Read one version afresh; return whether it differs from what was known."""
@@ -172,8 +203,12 @@ class ModelDirectory:
 
     def _read(self, directory_fd: int, directory: str, name: str, subject: Subject) -> tuple[Reading, tuple[Stat, ...]]:
         seen = look(self._rules.root, directory_fd, directory, name)
-        if artefact_format(name):
-            entry = read_file(self._rules, subject, name, seen)
+        is_told_by_content = is_looked_into(name) and seen.found is not None and not seen.is_directory
+        if artefact_format(name) or is_told_by_content:
+            format = artefact_format(name) or format_by_content(self._rules.root, directory, name, seen)  # noqa: A001
+            if format is None:
+                return Reading(), ()
+            entry = read_file(self._rules, subject, name, seen, format)
             return Reading(entry), _stats("", entry)
         if seen.problem:
             return Reading(unusable(subject, seen.problem)), ()
@@ -247,6 +282,15 @@ def _stale(directory_fd: int, slots: Iterable[_Slot], listing: int) -> Iterator[
                     yield slot
         except OSError:
             yield slot
+
+
+def _is_unchanged(directory_fd: int, known: Stat) -> bool:
+    path, inode, size, ctime_ns = known
+    try:
+        found = os.lstat(path, dir_fd=directory_fd)
+    except OSError:
+        return False
+    return found.st_ctime_ns == ctime_ns and found.st_ino == inode and found.st_size == size
 
 
 def _stats(prefix: str, entry: Entry) -> tuple[Stat, ...]:

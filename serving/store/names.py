@@ -7,9 +7,12 @@ import os
 import re
 from collections.abc import Iterable
 
+from serving.domain.manifest import GOLDEN_NAME, MANIFEST_NAME
 from serving.domain.version import FULL_NAMES, SUFFIXES, Format
 
 IGNORED_ENDINGS = ("~", ".tmp", ".part", ".partial", ".swp", ".filepart")
+LOOKED_INTO = frozenset({".json", ".txt", ".bst", ".model", ".xgb", ".lgb", ".sav", ".bin", ".dat", ".mdl"})
+_NEVER_LOOKED_INTO = frozenset({MANIFEST_NAME, GOLDEN_NAME, "requirements.txt"})
 LOST_AND_FOUND = "lost+found"  # at the root of an ext4 volume, hence of many a mounted store
 
 
@@ -41,6 +44,12 @@ def artefact_format(name: str) -> Format | None:
 def format_in_version(name: str) -> Format | None:
     """Return the format of a file in a version directory, where two more names are artefacts. Case is ignored."""
     return artefact_format(name) or FULL_NAMES.get(name.lower())
+
+
+def is_looked_into(name: str) -> bool:
+    """Say whether a file may be an artefact by its content alone: under these names there are models and others."""
+    lower = name.lower()
+    return os.path.splitext(lower)[1] in LOOKED_INTO and lower not in _NEVER_LOOKED_INTO
 
 
 def artefact_stem(name: str) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 from serving.domain.errors import PublishRefused
 from serving.domain.version import order_key, why_not_a_name
-from serving.store.names import Names, artefact_format, artefact_stem
+from serving.store.contents import format_by_content
+from serving.store.entries import Look
+from serving.store.names import Names, artefact_format, artefact_stem, is_looked_into
 
 
 def existing_names(directory: str) -> list[tuple[str, str]]:
@@ -18,11 +20,23 @@ def existing_names(directory: str) -> list[tuple[str, str]]:
         for item in items:
             if not names.exists(item.name):
                 continue
-            if artefact_format(item.name):
+            if artefact_format(item.name) or _is_model(directory, item.name):
                 found.append((item.name, artefact_stem(item.name)))
             elif not item.is_file(follow_symlinks=False):
                 found.append((item.name, item.name))
     return sorted(found)
+
+
+def _is_model(directory: str, name: str) -> bool:
+    """Say whether a file whose name does not tell is a model; to be sure, one that cannot be read is taken for one."""
+    if not is_looked_into(name):
+        return False
+    real = os.path.realpath(directory)
+    try:
+        seen = Look(os.lstat(os.path.join(real, name)))
+        return format_by_content(real, real, name, seen) is not None
+    except OSError:
+        return True
 
 
 def check_model(root: str, model: str) -> None:

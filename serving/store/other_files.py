@@ -7,14 +7,18 @@ from collections.abc import Sequence
 
 from serving.domain.version import FULL_NAMES, SUFFIXES
 
-_XGBOOST = "XGBoost's models are read from '.ubj' files: Booster.save_model('model.ubj')"
+_XGBOOST = (
+    "it does not begin as a model that is read here; XGBoost's old binary format is not: load it with the XGBoost that "
+    "wrote it, and Booster.save_model('model.ubj')"
+)
 _AS_ONNX = "export the network to ONNX and save it as 'model.onnx'"
 _BY_SUFFIX = {
     ".cbm": "CatBoost's own format is not read here; save the model with model.save_model('model.onnx', format='onnx')",
     ".sav": "no format is known by this ending; rename a file of joblib to '.joblib' and one of pickle to '.pkl'",
     **dict.fromkeys((".bst", ".model", ".xgb"), _XGBOOST),
-    ".lgb": "LightGBM's models are read from 'model.txt' in a version directory: MODEL/VERSION/model.txt",
-    **dict.fromkeys((".pt", ".pth", ".bin", ".safetensors", ".ckpt"), f"PyTorch's files are not read here; {_AS_ONNX}"),
+    ".lgb": "it does not begin as LightGBM's text: booster.save_model('model.txt')",
+    ".bin": f"it begins neither as a pickle nor as another model that is read here; if PyTorch wrote it, {_AS_ONNX}",
+    **dict.fromkeys((".pt", ".pth", ".safetensors", ".ckpt"), f"PyTorch's files are not read here; {_AS_ONNX}"),
     **dict.fromkeys((".h5", ".hdf5", ".keras", ".pb", ".tflite"), f"Keras' files are not read here; {_AS_ONNX}"),
     ".npy": "an array is no model",
     ".npz": "arrays are no model",
@@ -24,7 +28,7 @@ _BY_SUFFIX = {
 _BESIDE = (".md", ".rst", ".yaml", ".yml", ".toml", ".lock", ".log", ".ini", ".cfg", ".py", ".ipynb")
 _ALSO_BESIDE = ("readme", "license", "licence", "makefile", "dockerfile", "requirements.txt", "manifest.json")
 _BY_NAME = {name: f"read in a version directory only: MODEL/VERSION/{name}" for name in FULL_NAMES}
-_GUESSES = ((".json", "model.json", "XGBoost"), (".txt", "model.txt", "LightGBM"))
+_GUESSES = ((".json", "XGBoost"), (".txt", "LightGBM"))
 
 
 def describe_left_alone(names: Sequence[str]) -> str | None:
@@ -38,6 +42,12 @@ def describe_left_alone(names: Sequence[str]) -> str | None:
     return f"{shown[0]!r}{more} not count because of the name, as unfinished or by store.ignore"
 
 
+def describe_unnumbered(name: str) -> str:
+    """Say why a model whose name does not tell that it is one is no version under a word, and what would be. Pure."""
+    suffix = os.path.splitext(name)[1]
+    return f"serves nothing: as a version it is named by its number, '1{suffix}', or lies in a directory of its own"
+
+
 def describe_other_file(name: str) -> str | None:
     """Say why a file with this bare name serves nothing where models and versions lie, and what would; None for one
     that people keep beside models. Case is ignored. Pure.
@@ -48,8 +58,8 @@ def describe_other_file(name: str) -> str | None:
         return None
     if lower in _BY_NAME:
         return _BY_NAME[lower]
-    for ending, whole, library in _GUESSES:
+    for ending, library in _GUESSES:
         if suffix == ending:
-            return f"a model of {library} is read as '{whole}' in a version directory: MODEL/VERSION/{whole}"
+            return f"it does not begin as a model of {library} does, the only ones read under this ending"
     endings = ", ".join(f"'{one}'" for one in SUFFIXES)
     return _BY_SUFFIX.get(suffix, f"no model is known by this name; models end in {endings}")

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 
+from serving.domain.first_bytes import HEAD_BYTES, is_onnx, is_pickle, is_xgboost
 from serving.domain.report import Verdict
 from serving.domain.version import Format
 from serving.host.gates.gate import Context, Outcome, Refused
 from serving.host.strangers import describe_archive, describe_bytes
 
-_HEAD_BYTES = 512
 _ZIP = "a zip archive"
-_PICKLE = 0x80
-_PICKLE_PROTOCOLS = range(2, 6)
-_ONNX_IR_VERSION_FIELD = 0x08
-_ONNX_IR_VERSIONS = range(1, 64)
-_UBJSON_LENGTHS = (b"i", b"U", b"I", b"l", b"L")  # of the first name, after a brace
-_XGBOOST_JSON = re.compile(rb'\s*\{\s*"(?:learner"\s*:\s*\{|version"\s*:\s*\[)')
+_UBJSON_LENGTHS = b"iUIlL"  # of the first name, after a brace
 
 _COMPRESSIONS = {
     b"\x1f\x8b": "gzip",
@@ -30,8 +24,8 @@ _SUFFIX = {
     "a pickle": "name it .joblib or .pkl",
     "an ONNX graph": "name it .onnx",
     _ZIP: "a skops file is named .skops",
-    "an XGBoost model": "name it .ubj, or model.json in a version directory",
-    "a LightGBM model": "name it model.txt, in a version directory",
+    "an XGBoost model": "name it .ubj or .json",
+    "a LightGBM model": "name it model.txt, or another name that ends in .txt",
 }
 
 
@@ -47,7 +41,7 @@ class FormatGate:
         if main.size == 0:
             raise Refused(f"'{main.name}' is empty")
         with open(main.path, "rb") as file:
-            head = file.read(_HEAD_BYTES)
+            head = file.read(HEAD_BYTES)
         seen = _kind(head)
         if seen == _ZIP:
             seen = _kind_of_archive(main.path, main.name) or seen
@@ -69,7 +63,7 @@ def _kind(head: bytes) -> str:
     stranger = describe_bytes(head)
     if stranger is not None:
         return stranger
-    if head[0] == _PICKLE and len(head) > 1 and head[1] in _PICKLE_PROTOCOLS:
+    if is_pickle(head):
         return "a pickle"
     compression = next((name for magic, name in _COMPRESSIONS.items() if head.startswith(magic)), None)
     if compression is None and head[0] & 0x0F == 8 and len(head) > 1 and int.from_bytes(head[:2]) % 31 == 0:
@@ -78,16 +72,16 @@ def _kind(head: bytes) -> str:
         return f"a {compression} joblib file"
     if head.startswith(b"PK\x03\x04"):
         return _ZIP
-    if head[0] == _ONNX_IR_VERSION_FIELD and len(head) > 1 and head[1] in _ONNX_IR_VERSIONS:
+    if is_onnx(head):
         return "an ONNX graph"
     return _boosters_kind(head) or _text_or_unknown(head)
 
 
 def _boosters_kind(head: bytes) -> str | None:
-    if head[:1] == b"{" and head[1:2] in _UBJSON_LENGTHS:
-        return "an XGBoost model" if b"learner" in head or b"version" in head else "a UBJSON document"
-    if _XGBOOST_JSON.match(head):
+    if is_xgboost(head):
         return "an XGBoost model"
+    if head[:1] == b"{" and head[1:2] and head[1] in _UBJSON_LENGTHS:
+        return "a UBJSON document"
     return "a LightGBM model" if head.startswith((b"tree\n", b"tree\r\n")) else None
 
 

@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.domain.errors import StoreUnavailable
+from serving.domain.first_bytes import HEAD_BYTES
 from serving.domain.version import Format, order_key
+from serving.settings import StoreSettings
 from serving.store.listing import Store
 from tests.unit.store.files import (
     list_model,
@@ -22,6 +24,7 @@ from tests.unit.store.files import (
     versions,
     without_privileges,
     write,
+    write_in_place,
     write_manifest,
     write_version,
 )
@@ -520,6 +523,192 @@ def test_other_files_are_named_where_somebody_may_take_them_for_models(root: Pat
     assert cat.startswith("'cat.cbm' serves nothing: CatBoost's own format is not read here; save the model with")
     assert sav.startswith("'iris/1' holds no artefact yet; 'a.sav': no format is known by this ending; rename")
     assert net.startswith("'iris/net.pt' serves nothing: PyTorch's files are not read here; export")
+
+
+# --- files whose names do not tell, by what is in them ----------------------------------------------------------------
+
+XGBOOST_JSON = b'{"learner":{"attributes":{},"feature_names":[]},"version":[3,2,0]}'
+XGBOOST_UBJSON = b"{L\0\0\0\0\0\0\0\x07learner{L\0\0\0\0\0\0\0\x0aattributes{}"
+LIGHTGBM_TEXT = b"tree\nversion=v4\nnum_class=1\n"
+GRAPH = b"\x08\x09\x12\x07pytorch"
+PICKLED = b"\x80\x04\x95\0\0"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("xgb_model.json", XGBOOST_JSON, Format.XGBOOST),
+        ("booster.bst", XGBOOST_UBJSON, Format.XGBOOST),
+        ("model.xgb", XGBOOST_JSON, Format.XGBOOST),
+        ("LGBM_model.TXT", LIGHTGBM_TEXT, Format.LIGHTGBM),
+        ("model.lgb", LIGHTGBM_TEXT, Format.LIGHTGBM),
+        ("any.model", LIGHTGBM_TEXT, Format.LIGHTGBM),
+        ("any.model", GRAPH, Format.ONNX),
+        ("model.json", LIGHTGBM_TEXT, Format.LIGHTGBM),
+        ("final.sav", PICKLED, Format.PICKLE),
+        ("model.bin", PICKLED, Format.PICKLE),
+    ],
+)
+def test_in_a_version_directory_the_content_tells_what_the_name_does_not(
+    root: Path, name: str, content: bytes, expected: Format
+) -> None:
+    write(root / "iris" / "1" / name, content)
+    for beside in ("metrics.json", "config.json", "input_example.json", "manifest.json", "golden.json"):
+        write(root / "iris" / "1" / beside, b'{"learner": {"eta": 0.3}}')
+    write(root / "iris" / "1" / "notes.txt", b"tree of life")
+    (entry,) = list_model(root)
+    assert (entry.main, entry.format, entry.problem, entry.version) == (name, expected, None, "1")
+    assert len(entry.fingerprint) == 7
+
+
+@pytest.mark.parametrize("name", ["model.json", "metrics.json", "config.json", "booster.txt"])
+def test_json_that_is_no_model_makes_no_directory_ambiguous(root: Path, name: str) -> None:
+    write_version(root, "iris", "1", model_joblib=b"")
+    write(root / "iris" / "1" / name, b'{"format": "pickle", "learner": "gbtree"}')
+    (entry,) = list_model(root)
+    assert (entry.main, entry.format, entry.problem) == ("model.joblib", Format.JOBLIB, None)
+
+
+@pytest.mark.parametrize("other", ["model.joblib", "lgbm.txt", "model.json", "z.model"])
+def test_two_models_are_told_by_name_whatever_tells_them(root: Path, other: str) -> None:
+    write(root / "iris" / "1" / "xgb.json", XGBOOST_JSON)
+    write(root / "iris" / "1" / other, LIGHTGBM_TEXT)
+    both = ", ".join(repr(name) for name in sorted(("xgb.json", other)))
+    assert problem_of(root, "iris/1") == f"holds 2 artefacts, {both}; a version has exactly one"
+
+
+def test_a_pickle_whose_name_does_not_tell_is_a_part_of_the_model_beside_it(root: Path) -> None:
+    for version, model in (("1", "model.joblib"), ("2", "xgb.json")):
+        write(root / "iris" / version / model, XGBOOST_JSON)
+        write(root / "iris" / version / "encoder.sav", PICKLED)
+    assert [(entry.main, entry.problem) for entry in list_model(root)] == [("xgb.json", None), ("model.joblib", None)]
+    write(root / "iris" / "3" / "model.sav", PICKLED)
+    write(root / "iris" / "3" / "scaler.sav", PICKLED)
+    assert "holds 2 artefacts, 'model.sav', 'scaler.sav'" in problem_of(root, "iris/3")
+
+
+def test_single_and_lone_files_are_told_by_content(root: Path) -> None:
+    write(root / "iris" / "1.json", XGBOOST_JSON)
+    write(root / "iris" / "v2.txt", LIGHTGBM_TEXT)
+    write(root / "iris" / "2026-11-20.sav", PICKLED)
+    write(root / "churn.model", LIGHTGBM_TEXT)
+    write(root / "churn.json", b'{"accuracy": 1}')
+    write(root / "wine" / "1.json", b'{"accuracy": 1}')
+    listing = store_at(root).list()
+    assert [(entry.version, entry.path, entry.format) for entry in listing.models["iris"]] == [
+        ("2026-11-20", "iris/2026-11-20.sav", Format.PICKLE),
+        ("v2", "iris/v2.txt", Format.LIGHTGBM),
+        ("1", "iris/1.json", Format.XGBOOST),
+    ]
+    (lone,) = listing.models["churn"]
+    assert (lone.main, lone.format, lone.is_lone) == ("churn.model", Format.LIGHTGBM, True)
+    no_model = "serves nothing: it does not begin as a model of XGBoost does, the only ones read under this ending"
+    assert listing.problems == (f"'churn.json' {no_model}", f"'wine/1.json' {no_model}")
+
+
+def test_under_a_word_a_file_beside_versions_is_told_and_is_none(root: Path) -> None:
+    """It may be the preprocessor of the model beside it: what answered goes on answering."""
+    write(root / "iris" / "model.joblib")
+    write(root / "iris" / "xgb_model.json", XGBOOST_JSON)
+    listing = store_at(root).list()
+    assert [entry.path for entry in listing.models["iris"]] == ["iris/model.joblib"]
+    (problem,) = listing.problems
+    assert problem.startswith("'iris/xgb_model.json' serves nothing: as a version it is named by its number, '1.json'")
+
+
+@pytest.mark.parametrize("path", ["iris/1.json", "iris/1/xgb.json", "churn.json"])
+def test_what_is_still_being_written_is_told_when_it_is_there(root: Path, path: str) -> None:
+    """The directory itself does not change when a file in it grows."""
+    write(root / "iris" / "0.joblib")
+    write(root / path, b"")
+    store = Store(StoreSettings(path=root))
+    before = {entry.path for entries in store.list().models.values() for entry in entries}
+    with (root / path).open("ab") as file:
+        file.write(XGBOOST_JSON)
+    (found,) = [entry for entries in store.list().models.values() for entry in entries if entry.path not in before]
+    assert (found.format, found.problem) == (Format.XGBOOST, None)
+
+
+@pytest.mark.parametrize("path", ["iris/1.json", "iris/1/xgb.json", "churn.json"])
+def test_what_becomes_a_model_long_after_is_noticed(root: Path, path: str) -> None:
+    write(root / "iris" / "0.joblib")
+    write(root / path, b'{"accuracy": 1}')
+    store = store_at(root)
+    assert [entry.path for entry in store.list().models["iris"]] == ["iris/0.joblib"]
+    store.list()
+    write_in_place(root / path, XGBOOST_JSON)
+    listing = store.list()
+    assert [entry.format for entries in listing.models.values() for entry in entries].count(Format.XGBOOST) == 1
+
+
+def test_files_that_were_looked_into_are_not_read_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in ("iris/1/xgb.json", "iris/1/metrics.json", "iris/2.json", "iris/notes.txt", "churn.json", "notes.txt"):
+        write(root / path, XGBOOST_JSON if "notes" not in path and "metrics" not in path else b"{}")
+    store = store_at(root)
+    first = store.list()
+    monkeypatch.setattr("serving.store.contents.os.pread", lambda *_: pytest.fail("a file was read again"))
+    monkeypatch.setattr(Store, "_doubt_some", lambda _: None)  # reads versions afresh, each in its turn
+    for _ in range(5):
+        again = store.list()
+        assert all(again.models[name] is first.models[name] for name in first.models)
+
+
+def test_never_more_than_the_first_bytes_are_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(root / "iris" / "1" / "huge.json", b" " * (1 << 20) + XGBOOST_JSON)
+    asked: list[int] = []
+    read = os.pread
+
+    def note_and_read(file: int, size: int, at: int) -> bytes:
+        asked.append(size)
+        return read(file, size, at)
+
+    monkeypatch.setattr("serving.store.contents.os.pread", note_and_read)
+    assert dict(store_at(root).list().models) == {}
+    assert asked
+    assert max(asked) == HEAD_BYTES
+
+
+def test_a_link_that_leads_outside_is_not_looked_into(root: Path, tmp_path: Path) -> None:
+    outside = write(tmp_path / "outside.json", XGBOOST_JSON)
+    (root / "iris" / "1").mkdir(parents=True)
+    (root / "iris" / "1" / "xgb.json").symlink_to(outside)
+    (root / "iris" / "2.json").symlink_to(outside)
+    (root / "churn.json").symlink_to(outside)
+    assert not [
+        entry for entries in store_at(root).list().models.values() for entry in entries if entry.problem is None
+    ]
+
+
+def test_links_inside_are_looked_into(root: Path) -> None:
+    """As Kubernetes mounts a ConfigMap."""
+    write(root / "iris" / "1" / "..data" / "xgb.json", XGBOOST_JSON)
+    (root / "iris" / "1" / "xgb.json").symlink_to("..data/xgb.json")
+    (root / "iris" / "2.json").symlink_to("1/..data/xgb.json")
+    found = [(entry.path, entry.main, entry.format, entry.problem) for entry in list_model(root)]
+    assert found == [
+        ("iris/2.json", "2.json", Format.XGBOOST, None),
+        ("iris/1", "xgb.json", Format.XGBOOST, None),
+    ]
+
+
+def test_special_files_under_these_names_are_never_opened(root: Path) -> None:
+    (root / "iris" / "1").mkdir(parents=True)
+    for path in ("iris/1/a.json", "iris/2.json", "churn.json"):
+        os.mkfifo(root / path)
+    assert dict(store_at(root).list().models) == {}
+
+
+def test_an_unreadable_file_says_nothing_of_the_others(shared_root: Path) -> None:
+    for path in ("iris/1.joblib", "iris/notes.txt", "notes.txt", "wine/1/model.joblib", "wine/1/metrics.json"):
+        write(shared_root / path, b"{}")
+    for path in ("iris/notes.txt", "notes.txt", "wine/1/metrics.json"):
+        (shared_root / path).chmod(0)
+    with without_privileges():
+        listing = store_at(shared_root).list()
+    assert [entry.problem for entry in listing.models["iris"]] == [None]
+    (problem,) = [entry.problem for entry in listing.models["wine"]]
+    assert problem is not None
+    assert problem.startswith("cannot be read: ")
 
 
 def test_a_name_that_steers_a_terminal_is_escaped(root: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serving.domain.version import Format
-from serving.store.names import Names, artefact_format, artefact_stem, format_in_version
+from serving.store.names import Names, artefact_format, artefact_stem, format_in_version, is_looked_into
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,24 @@ def test_the_suffix_tells_the_format(name: str, expected: Format | None) -> None
 )
 def test_in_a_version_directory_two_whole_names_tell_it_too(name: str, expected: Format | None) -> None:
     assert format_in_version(name) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "is_read"),
+    [
+        ("xgb_model.json", True),
+        ("Model.TXT", True),
+        ("x.bst", True),
+        ("x.model", True),
+        ("manifest.json", False),
+        ("golden.json", False),
+        ("requirements.txt", False),
+        ("README.md", False),
+        ("model", False),
+    ],
+)
+def test_files_whose_names_do_not_tell_are_looked_into(name: str, is_read: bool) -> None:
+    assert is_looked_into(name) is is_read
 
 
 def test_only_the_last_suffix_is_dropped_from_a_version() -> None:
