@@ -13,7 +13,7 @@ from serving.domain.batch import MAX_ANSWER_BYTES, Batch, Column, Prediction
 from serving.domain.compiled import PIECE_BYTES, Graph, Guard, RunBounds
 from serving.domain.errors import DeadlineExceeded, InvalidInput
 from serving.domain.guard import GuardCheck
-from serving.domain.integers import is_rounded
+from serving.domain.integers import rounded_places
 from serving.domain.signature import Dtype, Feature, Method, Signature
 from serving.servable.turns import Turns
 
@@ -147,9 +147,8 @@ def _require_room(rows: int, row_bytes: int) -> int:
 def _refuse_integers(batch: Batch, signature: Signature) -> None:
     """Raise InvalidInput for integers that float64, in which a graph computes, would round."""
     for place, column in enumerate(batch.columns or ()):
-        if isinstance(column, np.ndarray) and column.dtype.kind in "iu":
-            large = next(value for value in column.tolist() if is_rounded(value))
-            name = signature.features[place].name
+        if isinstance(column, np.ndarray) and (is_large := rounded_places(column)).any():
+            name, large = signature.features[place].name, int(column[is_large][0])
             raise InvalidInput(f"feature '{name}': {large} would be rounded: this model takes integers up to 2**53")
 
 
