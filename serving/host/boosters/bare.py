@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.metaestimators import available_if
 
 _XGBOOST_CLASSES = ("binary:logistic", "binary:hinge", "multi:softprob", "multi:softmax")
+_PLACE = re.compile(r"^\[[\d:]+\] \S+ (?:Check failed: \w+: *)?")  # where in its code XGBoost noticed a fault
 _LIGHTGBM_CLASSES = ("binary", "multiclass", "multiclassova")
 _RANKS = ("rank:", "lambdarank", "rank_xendcg")
 
@@ -84,8 +86,11 @@ class XgboostBooster(BareBooster):
         is_table = hasattr(X, "columns")
         # a table of categories has types of its own; those of an array are only known from the training
         types = self.feature_types if not is_table or not _holds_categories(X) else None
-        rows = library.DMatrix(X, nthread=1, feature_types=types, enable_categorical=True)
-        return np.asarray(self.library_booster.predict(rows, **options))
+        try:
+            rows = library.DMatrix(X, nthread=1, feature_types=types, enable_categorical=True)
+            return np.asarray(self.library_booster.predict(rows, **options))
+        except library.core.XGBoostError as error:
+            raise ValueError(_PLACE.sub("", str(error).partition("\n")[0])) from None
 
 
 class LightgbmBooster(BareBooster):

@@ -22,6 +22,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 
 import serving
 from serving.domain.batch import Batch
+from serving.domain.errors import InvalidInput
 from serving.domain.report import Verdict
 from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Container, Dtype, Kind
@@ -201,6 +202,15 @@ def test_every_form_of_a_model_answers_as_its_library_reads_it(tmp_path: Path, n
     for form in booster_cases.forms(name, fitted, tmp_path):
         outcome = booster_cases.compare(form)
         assert (outcome.differences, outcome.compared > 500) == ((), True)
+
+
+def test_what_the_librarys_matrix_refuses_is_refused(tmp_path: Path) -> None:
+    xgboost.train({}, xgboost.DMatrix(ROWS, NUMBERS), 2).save_model(tmp_path / "m.ubj")
+    model = load(str(tmp_path / "m.ubj"), Format.XGBOOST)
+    with pytest.raises(
+        InvalidInput, match=r"^the model refused the rows: Input data contains `inf` or a value too large"
+    ):
+        model.answer("predict", Batch(1, np.full((1, 3), 1e39)))
 
 
 def test_bare_boosters_are_published_as_they_are(tmp_path: Path) -> None:
