@@ -24,13 +24,11 @@ from serving.host.columns import Column
 from serving.host.contract import disagreements
 from serving.host.model import LoadRefused, one_line, told
 from serving.host.onnx_outputs import Answer, Form, Output, Outputs, find_methods, predict_only
+from serving.host.onnx_session import onnxruntime, open_file
 from serving.host.synthetic import make_batch
-from serving.silence import load_onnxruntime
 
-onnxruntime = load_onnxruntime()
 InvalidArgument = onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument
 
-_FATAL_ONLY = 4
 _DTYPES: dict[str, tuple[Any, Dtype]] = {
     "tensor(float)": (np.float32, Dtype.NUMBER),
     "tensor(double)": (np.float64, Dtype.NUMBER),
@@ -125,14 +123,7 @@ def load_onnx(path: str, declared: Signature | None = None) -> OnnxModel:
 
     Raises LoadRefused when it is no graph, or one that does not take rows of features.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _FATAL_ONLY
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001  (onnxruntime has its own tree of errors)
-        raise LoadRefused(one_line(f"the graph cannot be loaded ({told(error)})")) from None
+    session = open_file(path)
     inputs = [_input(each, declared) for each in session.get_inputs()]
     features, container = _features(inputs)
     bare = Signature(features=features, methods=("predict",), container=container, is_named=len(inputs) > 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from skl2onnx import to_onnx
+from sklearn.cluster import KMeans
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 
@@ -19,6 +20,7 @@ from serving.store.publishing import Publication, publish
 from tests.e2e.harness import serving
 from tests.e2e.test_signed import NOW
 from tests.unit.host.gates.test_batching import graph_of
+from tests.unit.host.test_onnx_model import FILMS, text_graph
 
 X, Y = load_breast_cancer(return_X_y=True)
 
@@ -49,6 +51,22 @@ def test_a_signed_file_is_answered_without_a_host_and_as_the_file_says(tmp_path:
         too_large = server.predict("m", [[1e39, *rows[0][1:]]])
         assert too_large.status_code == 422
         assert "the model takes at most 3.40282e+38" in too_large.json()["detail"]
+
+
+def test_outputs_and_texts_are_answered_in_the_sandbox(tmp_path: Path) -> None:
+    """The locale by which texts are lowered is read there, and further outputs are methods."""
+    _, texts = text_graph()
+    with warnings.catch_warnings(action="ignore"):
+        clusters = to_onnx(KMeans(3, n_init=1, random_state=0).fit(X[:50]), X[:1].astype(np.float32))
+    with serving(tmp_path) as server:
+        for name, file, graph in (("texts", "1/graph.onnx", texts), ("clusters", "1/any.model", clusters)):
+            (server.store / name / "1").mkdir(parents=True)
+            (server.store / name / file).write_bytes(graph.SerializeToString())
+            server.wait_active(name, 1)
+        assert server.predict("texts", FILMS).json()["predictions"] == [1, 0, 1, 0]
+        url = f"{server.url}/models/clusters/predict"
+        answered = server.client.post(url, json={"instances": X[:1].tolist(), "method": "transform"}).json()
+        assert len(answered["predictions"][0]) == 3
 
 
 def test_a_graph_that_looks_across_rows_gets_each_request_by_itself(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier, SGDClassifier, SGDOneClassSVM
 from sklearn.mixture import GaussianMixture
@@ -260,6 +261,36 @@ def test_one_column_of_strings_is_texts(tmp_path: Path) -> None:
         model = write_and_load(tmp_path, identity(TensorProto.STRING, shape))
         assert model.signature.container is Container.TEXTS
         assert answers(model, "predict", ["a", "b"]) == ["a", "b"]
+
+
+FILMS = ["Good film", "bad FILM", "so Good it is", "terrible BAD film"]
+
+
+def text_graph(locale: str | None = None) -> tuple[Any, onnx.ModelProto]:
+    words = CountVectorizer(token_pattern="[a-zA-Z]+")
+    estimator = make_pipeline(words, LogisticRegression()).fit(FILMS, [1, 0, 1, 0])
+    with warnings.catch_warnings(action="ignore"):
+        graph = convert_sklearn(
+            estimator, initial_types=[("X", StringTensorType([None, 1]))], options={"zipmap": False}
+        )
+    (normalizer,) = [node for node in graph.graph.node if node.op_type == "StringNormalizer"]
+    if locale is not None:
+        normalizer.attribute.append(helper.make_attribute("locale", locale))
+    return estimator, graph
+
+
+@pytest.mark.parametrize("locale", [None, "en_US.UTF-8", "C.UTF-8"])
+def test_texts_are_lowered_whatever_locales_the_system_has(tmp_path: Path, locale: str | None) -> None:
+    """Images have C.UTF-8 and no other; exporters ask for en_US.UTF-8, which has the same cases."""
+    estimator, graph = text_graph(locale)
+    model = write_and_load(tmp_path, graph)
+    assert model.signature.methods == ("predict", "predict_proba")
+    np.testing.assert_allclose(answers(model, "predict_proba", FILMS), estimator.predict_proba(FILMS), atol=1e-6)
+
+
+def test_a_locale_of_other_rules_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LoadRefused, match=r"by the locale 'tlh_QO\.UTF-8', which this system lacks: install it"):
+        write_and_load(tmp_path, text_graph("tlh_QO.UTF-8")[1])
 
 
 def test_bools_and_integers_are_given_as_such(serve: Any, tmp_path: Path) -> None:
