@@ -13,6 +13,7 @@ from serving.offline.evaluating import Started, workshop
 from serving.offline.gated import publish_gated, refuse_early, refuse_unsigned
 from serving.offline.keys import SigningKey
 from serving.settings import Settings
+from serving.store.names import artefact_name
 from serving.store.publishing import Publication, Published
 
 
@@ -43,7 +44,7 @@ def publish_file(
         artifact = shop.stage(path, model, version or "next")
         publication = Publication(
             model=model,
-            artefact_name=f"model{path.suffix.lower()}",
+            artefact_name=artefact_name(path.suffix, artifact.format),
             artefact=path,
             version=version,
             metrics=metrics or {},

@@ -29,8 +29,8 @@ def find_entry(path: Path, settings: StoreSettings) -> tuple[Path, Entry]:
         ) from None
     if entry.problem is None and entry.format is None:
         known = f"end in one of {', '.join(SUFFIXES)}, or be {' or '.join(FULL_NAMES)}"
-        looked = " and it does not begin as a model does" if is_looked_into(real.name) else ""
-        raise NotPublished(f"'{path}' is not an artefact{looked}: its name must {known}")
+        looked = ", or it must begin as a model does" if is_looked_into(real.name) else ""
+        raise NotPublished(f"'{path}' is not an artefact: its name must {known}{looked}")
     if entry.problem is not None:
         raise NotPublished(f"'{path}': {entry.problem}")
     return entry_root, entry

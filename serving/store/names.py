@@ -46,6 +46,16 @@ def format_in_version(name: str) -> Format | None:
     return artefact_format(name) or FULL_NAMES.get(name.lower())
 
 
+def artefact_name(suffix: str, format: Format) -> str:  # noqa: A002  (what it is called everywhere else)
+    """Return what an artefact with this suffix is called in a version directory: one that tells its format by name."""
+    name = f"model{suffix.lower()}"
+    if format_in_version(name) is format:
+        return name
+    known = {kind: ending for ending, kind in reversed(SUFFIXES.items())}
+    whole = {kind: full for full, kind in FULL_NAMES.items()}
+    return f"model{known[format]}" if format in known else whole[format]
+
+
 def is_looked_into(name: str) -> bool:
     """Say whether a file may be an artefact by its content alone: under these names there are models and others."""
     lower = name.lower()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -250,6 +251,7 @@ def test_names_are_those_of_the_manifest_outside_of_a_store(iris: Any, store: Pa
     [
         ("gone", None, "'PATH' cannot be read: No such file or directory; give a model file or a version directory"),
         ("notes.txt", b"x", "'PATH' is not an artefact: its name must end in one of .joblib, "),
+        ("x.bst", b"x", "or be model.json or model.txt, or it must begin as a model does"),
         ("empty/.keep", b"", "'PATH' is empty; give a model file or a version directory"),
         ("half/manifest.json", b"{}", "holds no artefact yet"),
     ],
@@ -332,6 +334,16 @@ def test_a_file_is_published_with_what_the_host_found_out(
     assert manifest.signature == report.signature
     assert manifest.libraries == report.libraries
     assert manifest.metrics == {"accuracy": 0.9}
+
+
+def test_a_file_whose_name_does_not_tell_is_published_under_one_that_does(
+    iris: Any, settings: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "final.sav"
+    path.write_bytes(pickle.dumps(iris))
+    published = publish_file(path, "iris", settings)
+    assert visible(published.path) == ["manifest.json", "model.pkl"]
+    assert (published.path / "model.pkl").read_bytes() == path.read_bytes()
 
 
 def test_a_file_is_compared_with_the_newest_version_unless_it_is_breaking(

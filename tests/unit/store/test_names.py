@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serving.domain.version import Format
-from serving.store.names import Names, artefact_format, artefact_stem, format_in_version, is_looked_into
+from serving.store.names import Names, artefact_format, artefact_name, artefact_stem, format_in_version, is_looked_into
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,24 @@ def test_in_a_version_directory_two_whole_names_tell_it_too(name: str, expected:
 )
 def test_files_whose_names_do_not_tell_are_looked_into(name: str, is_read: bool) -> None:
     assert is_looked_into(name) is is_read
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind", "expected"),
+    [
+        (".JSON", Format.XGBOOST, "model.json"),
+        (".bst", Format.XGBOOST, "model.ubj"),
+        (".json", Format.LIGHTGBM, "model.txt"),
+        (".model", Format.LIGHTGBM, "model.txt"),
+        (".sav", Format.PICKLE, "model.pkl"),
+        (".pickle", Format.PICKLE, "model.pickle"),
+        (".bin", Format.ONNX, "model.onnx"),
+        (".joblib", Format.JOBLIB, "model.joblib"),
+    ],
+)
+def test_an_artefact_is_published_under_a_name_that_tells(suffix: str, kind: Format, expected: str) -> None:
+    assert artefact_name(suffix, kind) == expected
+    assert format_in_version(expected) is kind
 
 
 def test_only_the_last_suffix_is_dropped_from_a_version() -> None:

@@ -222,6 +222,15 @@ def test_a_model_that_is_a_lone_file_is_refused(root: Path) -> None:
         publish(root, publication("2"), NOW)
 
 
+def test_models_whose_names_do_not_tell_take_names_too(root: Path) -> None:
+    write(root / "iris" / "7.txt", b"tree\nversion=v4\n")
+    write(root / "iris" / "9.json", b'{"accuracy": 1}')
+    assert publish(root, publication(None), NOW).version == "8"
+    write(root / "wine.txt", b"tree\nversion=v4\n")
+    with pytest.raises(PublishRefused, match=r"'wine.txt' is a lone file of 'wine'"):
+        publish(root, publication("2", "wine"), NOW)
+
+
 @pytest.mark.parametrize(
     "name", ["model", "notes.txt", "a/model.joblib", "../m.joblib", ".m.joblib", "m é.pkl", "m.pkl~"]
 )
