@@ -195,14 +195,14 @@ class RowMaker:
     def _hard(self, rows: int, make: Callable[[Numbers], Numbers], thrice: int = 0) -> Batch:
         """Return rows whose numbers `make` makes of plausible ones; other columns repeat their last `thrice` cells."""
         cells = self._draw(rows, self._plausible)
+        others = set(range(len(cells))) - set(self._numeric)
         made = make(np.array([cells[at] for at in self._numeric], dtype=np.float64).T)
         if self._guard.smallest is not None:
             made = np.abs(made)
-        for at, column in enumerate(cells):
-            if at in self._numeric:
-                cells[at] = self._bounded(made[:, self._numeric.index(at)])
-            elif thrice:
-                cells[at] = column[: rows - 2 * thrice] + 2 * column[rows - 3 * thrice : rows - 2 * thrice]
+        for place, at in enumerate(self._numeric):
+            cells[at] = self._bounded(made[:, place])
+        for at in others if thrice else ():
+            cells[at] = cells[at][: rows - 2 * thrice] + 2 * cells[at][rows - 3 * thrice : rows - 2 * thrice]
         return self._batch(cells)
 
     def _made(self, rows: int, draw: Callable[[int, int], list[Any]]) -> Batch:

@@ -9,8 +9,9 @@ from statistics import median
 from typing import Any
 
 from serving.domain.batch import Batch
-from serving.domain.compiled import MOST_ROWS, Compilation, Graph, ProvenRows
+from serving.domain.compiled import MOST_ROWS, Compilation, Graph, Guard, ProvenRows
 from serving.domain.errors import InvalidInput
+from serving.domain.guard import GuardCheck
 from serving.host.compiling.drawing import NotCompilable
 from serving.host.compiling.guard import guard_of
 from serving.host.compiling.landmarks import landmarks_of
@@ -54,6 +55,7 @@ def prove(
         prover.note_overflow(prover.compare(kind, batch))
         tried[kind] += batch.rows
     guard = guard.model_copy(update={"largest": largest_of(prover, maker, rows, tried)})
+    _require_open_for(guard, model, examples)
     return Compilation(
         engine="onnx",
         reason=f"answers alike on {tried.total()} rows and {times[0][0] / times[0][1]:.3g} times as fast",
@@ -77,6 +79,15 @@ def _known_of(model: Provable) -> tuple[dict[int, Any], Any]:
         return thresholds_of(model.estimator, columns), landmarks_of(model.estimator, columns)
     except Exception:  # noqa: BLE001  (attributes may be anything; the other kinds of rows remain)
         return {}, None
+
+
+def _require_open_for(guard: Guard, model: Provable, examples: Sequence[Batch]) -> None:
+    check = GuardCheck(guard, model.signature)
+    for batch in examples:
+        try:
+            check.check(batch)
+        except InvalidInput as error:
+            raise NotCompilable(f"what is proved does not go as far as the golden examples: {error}") from None
 
 
 def _how_many(model: Provable, maker: RowMaker) -> int:

@@ -127,6 +127,13 @@ def test_angles_are_proved_as_far_as_they_have_digits() -> None:
         GuardCheck(proof.guard, model.signature).check(Batch(1, matrix=np.array([[0.1, 1e12, 0.2]])))
 
 
+def test_golden_examples_beyond_what_is_proved_keep_a_model_in_its_host() -> None:
+    model = model_of(RBFSampler(n_components=8, random_state=0))
+    golden = Batch(1, matrix=np.array([[0.5, 3e9, 0.5]]))
+    with pytest.raises(NotCompilable, match=r"does not go as far as the golden examples: row 0: .* is 3e\+09"):
+        prove(model, [convert(model)], TOLERANCE, [golden])
+
+
 def test_sums_are_proved_as_far_as_no_order_overflows() -> None:
     estimator = LinearRegression().fit(ROWS, ROWS @ [2.0, -3.0, 4.0])
     proof = proof_of(examine(estimator))
