@@ -188,7 +188,9 @@ def _table(
 ) -> Table:
     """Turn lines into columns piece by piece: as text, all of them would take ten times the room."""
     width = len(tuple(first))
-    converts = _converters(signature, names, width, is_plain=is_plain)
+    features = _features(signature, names, width)
+    is_table = signature.container is Container.DATAFRAME
+    converts = [_converter(feature, is_plain=is_plain, is_table=is_table) for feature in features]
     parts: list[list[Tensor]] = [[] for _ in range(width)]
     rows = 0
     while piece := list(islice(lines, PIECE_ROWS)):
@@ -200,21 +202,16 @@ def _table(
         if most_rows is not None and rows > most_rows:
             raise BodyTooLarge(f"more than {most_rows} rows in one request: send them in several requests")
         _let_others(rows)
-    return Table(rows, columns=tuple(map(_joined, parts)), names=names)
+    columns = tuple(_column(part, feature) for part, feature in zip(parts, features, strict=True))
+    return Table(rows, columns=columns, names=names)
 
 
-def _converters(
-    signature: Signature, names: tuple[str, ...] | None, width: int, *, is_plain: bool
-) -> list[Callable[[tuple[str, ...]], Tensor]]:
-    """Return what to do with each column; those nobody knows stay text, and the table's own check refuses them."""
+def _features(signature: Signature, names: tuple[str, ...] | None, width: int) -> list[Feature | None]:
+    """Return the feature of each column; None for unknown ones, which stay text for the table's own check to refuse."""
+    if names is None:
+        return [*signature.features[:width], *[None] * (width - len(signature.features))]
     by_name = {feature.name: feature for feature in signature.features}
-    features: list[Feature | None]
-    if names is not None:
-        features = [by_name.get(name) for name in names]
-    else:
-        features = [*signature.features[:width], *[None] * (width - len(signature.features))]
-    is_table = signature.container is Container.DATAFRAME
-    return [_converter(feature, is_plain=is_plain, is_table=is_table) for feature in features]
+    return [by_name.get(name) for name in names]
 
 
 def _converter(feature: Feature | None, *, is_plain: bool, is_table: bool) -> Callable[[tuple[str, ...]], Tensor]:
@@ -270,6 +267,20 @@ def _joined(parts: list[Tensor]) -> Tensor:
     if arrays and len(arrays) == len(parts):
         return np.concatenate(arrays)
     return [value for part in parts for value in (part.tolist() if isinstance(part, np.ndarray) else part)]
+
+
+def _column(parts: list[Tensor], feature: Feature | None) -> Tensor:
+    joined = _joined(parts)
+    is_number = feature is not None and feature.dtype is Dtype.NUMBER
+    return _as_integers(joined) if is_number and isinstance(joined, list) else joined
+
+
+def _as_integers(values: list[Any]) -> list[Any]:
+    """Return whole numbers as integers where one of them has to be: CSV does not tell ``5`` from ``5.0``."""
+    if set(map(type, values)) != {int, float}:
+        return values
+    is_whole = all(value.is_integer() for value in values if type(value) is float)
+    return list(map(int, values)) if is_whole else values
 
 
 def _refuse_ragged(piece: list[list[str]], before: int, width: int, what: str) -> None:

@@ -71,6 +71,23 @@ def test_many_rows_are_read_in_pieces() -> None:
     assert matrix[:, 0].tolist() == list(range(2500))
 
 
+@pytest.mark.parametrize("small", [3, 2500])
+def test_large_and_small_integers_of_a_column_are_integers(small: int) -> None:
+    """The small ones come as floats, in pieces of their own where they are many."""
+    wanted = [*range(small), 2**53 + 1, -1]
+    columns = batch_of(
+        "x\n" + "\n".join(map(str, wanted)), Signature(features=(Feature(name="x"),), methods=("predict",))
+    )
+    assert columns.columns is not None
+    column = np.asarray(columns.columns[0])
+    assert (column.dtype, column.tolist()) == (np.int64, wanted)
+
+
+def test_a_fraction_beside_a_large_integer_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="9007199254740993 would be rounded"):
+        batch_of("0.5\n9007199254740993", Signature(features=(Feature(name="x"),), methods=("predict",)))
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
