@@ -71,7 +71,8 @@ def examine(
         outputs = count_outputs(tried) if len(declared.features) == len(columns) else None
         own = model.signature.model_copy(update={"outputs": declared.outputs if outputs is None else outputs})
         if not disagreements(declared, own):
-            declared = declared.model_copy(update={"is_typed": is_typed})
+            if declared.is_typed != is_typed:
+                declared = declared.model_copy(update={"is_typed": is_typed})
             return with_taken_values(tried).under(declared) if outputs is None else model.under(declared)
     return probe(model)
 
