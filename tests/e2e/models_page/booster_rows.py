@@ -39,7 +39,8 @@ def xgboost_boosters(shelf: Shelf) -> None:
 @case("XGBoost's .json")
 def xgboost_json(shelf: Shelf) -> None:
     model = xgboost.XGBRegressor(n_estimators=3, n_jobs=1).fit(X, Y)
-    shelf.answers(model, FEW, write=save_native, file="1/model.json")
+    for file in ("1/model.json", "1/xgb_model.json", "1/x.bst", "1.json"):
+        shelf.answers(model, FEW, write=save_native, file=file)
     shelf.answers(model, FEW, write=save_native, file="1.ubj")
 
 
@@ -66,7 +67,8 @@ def lightgbm_estimators(shelf: Shelf) -> None:
 @case("LightGBM's .txt")
 def lightgbm_text(shelf: Shelf) -> None:
     model: Any = lightgbm.LGBMRegressor(n_estimators=3, n_jobs=1, verbose=-1).fit(X, Y)
-    shelf.answers(model.booster_, FEW, write=save_native, file="1/model.txt")
+    for file in ("1/model.txt", "1/lgbm_model.txt", "1/x.model", "1.txt"):
+        shelf.answers(model.booster_, FEW, write=save_native, file=file)
 
 
 @case("LightGBM on pandas categories")

@@ -48,7 +48,12 @@ def write_bytes(content: bytes, path: Path) -> None:
 @case(".joblib, .pkl")
 def pickles(shelf: Shelf) -> None:
     shelf.answers(MODEL, FEW, write=partial(joblib.dump, compress=3))
-    for file, write in (("1.pkl", write_pickle), ("1.pickle", write_pickle), ("1.pkl", write_gzip)):
+    for file, write in (
+        ("1.pkl", write_pickle),
+        ("1.pickle", write_pickle),
+        ("1/final.sav", write_pickle),
+        ("1.pkl", write_gzip),
+    ):
         shelf.answers(MODEL, FEW, write=write, file=file)
 
 
