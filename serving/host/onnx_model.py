@@ -154,7 +154,10 @@ def _input(each: Any, declared: Signature | None) -> Input:
     if len(shape) not in (1, 2):
         raise LoadRefused(f"input '{each.name}' has the shape {shape}; a row is a flat list of features")
     if isinstance(shape[0], int):
-        raise LoadRefused(f"input '{each.name}' is fixed at {shape[0]} rows: export it with an open first dimension")
+        raise LoadRefused(
+            f"input '{each.name}' is fixed at {shape[0]} rows: export it with an open first dimension "
+            f"(torch.onnx.export: dynamic_axes={{'{each.name}': {{0: 'rows'}}}})"
+        )
     width = shape[1] if len(shape) == 2 else 1
     if not isinstance(width, int):
         if declared is None:
