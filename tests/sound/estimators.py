@@ -73,11 +73,15 @@ def every_kind() -> Iterator[Fitted]:
             yield from _fit(name, base, _usual(name, base))
 
 
-def of_kind(name: str, kind: type) -> Iterator[Fitted]:
-    """Yield estimators of one class: as scikit-learn constructs them, with each option, and on each kind of data."""
+def of_kind(name: str, kind: type, is_wanted: Callable[[str], bool] = lambda label: True) -> Iterator[Fitted]:
+    """Yield estimators of one class: as scikit-learn constructs them, with each option, and on each kind of data.
+
+    What `is_wanted` says no to is not fitted; it is asked by the label.
+    """
     bases = _bases(name, kind)
     for number, base in enumerate(bases):
-        yield from _fit(f"{name}#{number}", base, _usual(name, base))
+        if is_wanted(f"{name}#{number}"):
+            yield from _fit(f"{name}#{number}", base, _usual(name, base))
     for base in bases[:1]:
         for parameter, value in options_of(kind):
             changed = clone(base)
@@ -86,10 +90,12 @@ def of_kind(name: str, kind: type) -> Iterator[Fitted]:
             except (ValueError, TypeError):
                 continue
             label = f"{name}({parameter}={_short(value)})"
-            yield from _fit(label, changed, _usual(name, changed))
+            if is_wanted(label):
+                yield from _fit(label, changed, _usual(name, changed))
         if name not in _OTHERS and name not in _SLOW:
             for data, rows, answers in _kinds_of_data(name, base):
-                yield from _fit(f"{name} on {data}", clone(base), (rows, answers))
+                if is_wanted(f"{name} on {data}"):
+                    yield from _fit(f"{name} on {data}", clone(base), (rows, answers))
 
 
 def _bases(name: str, kind: type) -> list[Any]:
