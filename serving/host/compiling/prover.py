@@ -86,6 +86,12 @@ class Prover:
             if not is_steady:
                 raise NotCompilable(f"{output[0]} depends on the last digits of the numbers")
 
+    def require_growth(self, answers: Answers, magnitude: float) -> None:
+        """Raise NotCompilable when no answer is nearly as large as `magnitude`: none would show an overflow inside."""
+        sizes = [np.abs(tensor).max(initial=0.0) for _, tensor in _tensors(answers) if not _is_label_like(tensor)]
+        if not any(size >= magnitude**0.8 for size in sizes):
+            raise NotCompilable("answers that do not grow with the numbers do not show where a sum overflows")
+
     def _compare(self, kind: str, method: Method, expected: Prediction, got: Prediction) -> None:
         if len(expected.tensors) != len(got.tensors):
             raise NotCompilable(f"{method} gives {len(got.tensors)} arrays, the estimator {len(expected.tensors)}")
@@ -105,7 +111,7 @@ class Prover:
             self.largest_difference = max(self.largest_difference, float(relative.max(initial=0.0)))
 
     def _is_label(self, method: Method, tensor: Tensor) -> bool:
-        if isinstance(tensor, list) or tensor.dtype.kind != "f":
+        if _is_label_like(tensor):
             return True
         return method == "predict" and self.model.signature.kind in _LABELLED
 
@@ -153,7 +159,11 @@ def _tensors(answers: Answers) -> list[tuple[Output, Tensor]]:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    return isinstance(tensor, list) or tensor.dtype.kind != "f" or bool(np.isfinite(tensor).all())
+    return _is_label_like(tensor) or bool(np.isfinite(tensor).all())
+
+
+def _is_label_like(tensor: Tensor) -> bool:
+    return isinstance(tensor, list) or tensor.dtype.kind != "f"
 
 
 def _listed(tensor: Tensor) -> list[Any]:

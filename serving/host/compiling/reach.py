@@ -87,4 +87,6 @@ def _try(prover: Prover, maker: RowMaker, tried: Counter[str], magnitudes: Seque
         prover.note_overflow(answers)
     if isinstance(prover.model, EstimatorModel):  # a file is the same graph either way, rounding included
         prover.require_steady(answers, thrice)
+        if LAST in magnitudes:
+            prover.require_growth(answers, LAST)
     tried[EXTREMES] += batch.rows

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.isotonic import IsotonicRegression
 from sklearn.kernel_approximation import RBFSampler
@@ -15,7 +16,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRe
 from sklearn.neighbors import KNeighborsRegressor, NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, PowerTransformer, StandardScaler
-from sklearn.svm import SVC
+from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from serving.domain.batch import Batch
@@ -144,7 +145,12 @@ def test_sums_are_proved_as_far_as_no_order_overflows() -> None:
 def test_what_overflows_for_ordinary_numbers_may_go_on() -> None:
     assert proof_of(model_of(PoissonRegressor(), answers=np.exp(ROWS[:, 0]))).guard.largest in (None, 1e300)
     nowhere = IsotonicRegression(out_of_bounds="nan").fit(ROWS[:, 0], ROWS[:, 1])  # NaN outside of its knots
-    assert proof_of(examine(nowhere)).guard.largest is None
+    assert proof_of(examine(nowhere)).guard.largest == 1e300
+
+
+def test_an_overflow_that_no_answer_shows_is_not_risked() -> None:
+    calibrated = CalibratedClassifierCV(LinearSVC(), cv=2)
+    assert proof_of(model_of(calibrated)).guard.largest == 1e300
 
 
 def test_neighbours_are_proved_as_far_as_distances_tell_them_apart() -> None:
