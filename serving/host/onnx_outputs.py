@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -209,16 +208,18 @@ def _are_best(scores: NDArray[Any], labels: NDArray[Any], *, is_named: bool) -> 
     Under an exporter's own name most of them have to be: SVC counts votes. Scores of norm one were scaled, and are
     not those that an estimator gives.
     """
-    best = scores.argmax(axis=1)
     if np.allclose(np.abs(scores).sum(axis=1), 1, atol=_SHARE_TOLERANCE):
         return False
-    mains, agreeing = [], 0
-    for place in np.unique(best):
-        found, counts = np.unique(labels[best == place], return_counts=True)
-        mains.append(found[counts.argmax()])
-        agreeing += int(counts.max())
-    is_enough = agreeing >= _MOST * len(labels) if is_named else agreeing == len(labels) and len(mains) > 1
-    return is_enough and all(before < after for before, after in pairwise(mains))
+    codes = np.unique(labels, return_inverse=True)[1].reshape(-1)
+    pairs, counts = np.unique(np.column_stack([scores.argmax(axis=1), codes]), axis=0, return_counts=True)
+    agreeing = 0
+    kept: list[tuple[int, int]] = []
+    for place in np.argsort(-counts, kind="stable"):  # the most frequent pairs of column and label say which is whose
+        column, code = pairs[place].tolist()
+        if all((column < other) == (code < one) and column != other and code != one for other, one in kept):
+            kept.append((column, code))
+            agreeing += int(counts[place])
+    return agreeing >= _MOST * len(labels) if is_named else agreeing == len(labels) and len(kept) > 1
 
 
 def _are_probabilities(scores: Any) -> bool:

@@ -20,6 +20,7 @@ from skl2onnx.common.data_types import (
 )
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_digits
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.ensemble import (
     GradientBoostingClassifier,
@@ -156,6 +157,15 @@ def test_further_outputs_answer_the_method_of_the_estimator(
             assert list(answered) == expected.tolist()
         else:
             np.testing.assert_allclose(answered, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_scores_are_known_although_some_labels_go_by_votes(serve: Any) -> None:
+    rows, digits = load_digits(return_X_y=True)
+    machine = SVC(kernel="linear").fit(rows[:300], digits[:300])
+    model = serve(machine, [("X", FloatTensorType([None, 64]))])
+    assert model.signature.methods == ("predict", "decision_function")
+    scores = answers(model, "decision_function", rows[:20].tolist())
+    np.testing.assert_allclose(scores, machine.decision_function(rows[:20]), atol=1e-3)
 
 
 def test_scores_that_are_no_probabilities_are_not_offered_as_such(serve: Any) -> None:
