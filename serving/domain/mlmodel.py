@@ -1,4 +1,4 @@
-"""What MLflow says of the columns of a model it saved: the file ``MLmodel``, as far as it is needed.
+"""What MLflow says of the rows of a model it saved: the file ``MLmodel`` as far as it is needed, and an input example.
 
 It is YAML as MLflow's ``Model.to_yaml`` writes it. Of all that, one value is read here: ``signature.inputs``, JSON in
 single quotes. What it says completes what an estimator tells of itself, and never contradicts it: a file that says
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from serving.domain.signature import Dtype
 
 MLMODEL_NAME = "MLmodel"
+EXAMPLE_NAMES = ("serving_input_example.json", "input_example.json")
 MAX_MLMODEL_BYTES = 1 << 20
+MAX_EXAMPLE_ROWS = 256
 
 # A top-level key, and in it a quoted scalar that may go on over lines; a quote inside of it is doubled.
 _INPUTS = re.compile(r"^signature:\n(?:  .*\n)*?  inputs: '((?:[^']|'')*)'", re.MULTILINE)
@@ -44,3 +46,23 @@ def columns_of(raw: bytes) -> tuple[NamedColumn, ...]:
     except (ValueError, TypeError, KeyError, RecursionError):
         return ()
     return columns if all(isinstance(column.name, str) for column in columns) else ()
+
+
+def rows_of_example(raw: bytes) -> list[Any]:
+    """Return the rows in the bytes of an input example, as a client would send them; none where there are none.
+
+    MLflow writes tables as ``{"columns", "data"}``, by itself or as ``dataframe_split``, arrays as ``inputs``.
+    """
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        return []
+    if isinstance(found, dict):
+        found = next((found[key] for key in ("dataframe_split", "inputs", "instances") if key in found), found)
+    if isinstance(found, dict) and isinstance(found.get("data"), list):
+        names = found.get("columns")
+        found = [
+            dict(zip(names, row, strict=False)) if isinstance(names, list) and isinstance(row, list) else row
+            for row in found["data"]
+        ]
+    return found[:MAX_EXAMPLE_ROWS] if isinstance(found, list) else []

@@ -99,6 +99,8 @@ def _tried_rows(context: Context, model: LoadedModel) -> list[Batch]:
     batches = [model.sample(ROWS)]
     if any(feature.nullable for feature in model.signature.features):
         batches.append(model.sample(ROWS, with_nulls=True))
+    if context.takes_example:
+        return [_rows(context.rows(len(context.example)), np.arange(min(ROWS, len(context.example))))]
     if context.golden is not None:
         try:
             model.answer(model.signature.default_method, batches[0])

@@ -45,6 +45,8 @@ class Finite:
         try:
             model.answer(model.signature.default_method, batch)
         except InvalidInput as error:
+            if _takes_example(context):
+                return _look_at_example(context)
             context.unanswerable = f"made-up rows are not for this model ({error})"
             if not context.request.was_accepted:
                 raise Refused(f"no row was answered: {context.unanswerable}; {ADVICE}") from None
@@ -59,6 +61,25 @@ class Finite:
         if any(notes):
             return Verdict.WARNED, "; ".join(filter(None, notes))
         return Verdict.PASSED, f"{', '.join(model.signature.methods)} finite on {tried}"
+
+
+def _takes_example(context: Context) -> bool:
+    """Say whether the model answers the rows of MLflow's input example, and note it."""
+    context.takes_example = bool(context.example)
+    try:
+        if context.example:
+            context.loaded.answer(context.loaded.signature.default_method, context.rows(len(context.example)))
+    except (InvalidInput, ModelFailed):
+        context.takes_example = False
+    return context.takes_example
+
+
+def _look_at_example(context: Context) -> Outcome:
+    model, batch = context.loaded, context.rows(len(context.example))
+    notes = [_look(model, method, batch, "example") for method in model.signature.methods]
+    if any(notes):
+        return Verdict.WARNED, "; ".join(filter(None, notes))
+    return Verdict.PASSED, f"{', '.join(model.signature.methods)} finite on {batch.rows} rows of MLflow's input example"
 
 
 def _look(model: LoadedModel, method: str, batch: Batch, source: str) -> str | None:

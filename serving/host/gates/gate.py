@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 from serving.domain.batch import Batch
 from serving.domain.compiled import Compilation, Graph
@@ -18,7 +18,14 @@ from serving.domain.manifest import (
     parse_golden,
     parse_manifest,
 )
-from serving.domain.mlmodel import MAX_MLMODEL_BYTES, MLMODEL_NAME, NamedColumn, columns_of
+from serving.domain.mlmodel import (
+    EXAMPLE_NAMES,
+    MAX_MLMODEL_BYTES,
+    MLMODEL_NAME,
+    NamedColumn,
+    columns_of,
+    rows_of_example,
+)
 from serving.domain.provenance import Provenance
 from serving.domain.report import Verdict
 from serving.domain.rows import rows_to_batch
@@ -55,7 +62,8 @@ class Context:
     `compiler` is the process to compile in. `watch` is called when a file has been read that ran nothing for that, and
     before anything of it is called: what it does from then on ends the process. `unwatched` says why it was not.
     `skew` names the versions that the model was trained with and that are here, after a warning of the environment
-    gate. `one_by_one` says why rows of several requests must not meet, where they must not.
+    gate. `one_by_one` says why rows of several requests must not meet, where they must not. `takes_example` says that the model
+    refuses made-up rows, and takes those that MLflow has as an example.
     """
 
     request: EvaluationRequest
@@ -72,6 +80,7 @@ class Context:
     unwatched: str | None = None
     skew: str | None = None
     one_by_one: str | None = None
+    takes_example: bool = False
 
     def note_read(self, vouched: str | None) -> None:
         """Note that the file has been read, and whose word that took; nobody's for None."""
@@ -104,11 +113,17 @@ class Context:
         raw = self.read(GOLDEN_NAME)
         return None if raw is None else parse_golden(raw)
 
+    @cached_property
+    def example(self) -> list[Any]:
+        """The rows of MLflow's input example; none where there is none."""
+        raw = next((raw for name in EXAMPLE_NAMES if (raw := self.read(name, MAX_MLMODEL_BYTES)) is not None), b"[]")
+        return rows_of_example(raw)
+
     def rows(self, count: int) -> Batch:
-        """Return `count` rows to try the model with: golden ones, over and over, or else made-up ones."""
-        if self.golden is None:
+        """Return `count` rows to try the model with: golden ones or an example's, over and over, or made-up ones."""
+        if self.golden is None and not self.takes_example:
             return self.loaded.sample(count)
-        instances = self.golden.instances
+        instances = self.example if self.golden is None else self.golden.instances
         return rows_to_batch(self.loaded.signature, [instances[row % len(instances)] for row in range(count)])
 
     def read(self, name: str, at_most: int = MAX_DOCUMENT_BYTES) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,35 @@ def test_a_model_that_answers_no_row_is_refused(candidate: MakeCandidate) -> Non
     made.write_golden(instances=[[50, 50, 1]], expected={"predict": [101.0]})
     outcome = made.evaluate()
     assert {outcome[gate].verdict for gate in ("finite", "budget", "warm-up")} == {Verdict.PASSED}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("input_example.json", {"columns": ["x0", "x1", "x2"], "data": [[50, 50, 1], [60, 60, 2]]}),
+        ("serving_input_example.json", {"dataframe_split": {"columns": ["x0", "x1", "x2"], "data": [[50, 50, 1]]}}),
+        ("serving_input_example.json", {"inputs": [[50, 50, 1], [50, 50, 2]]}),
+    ],
+)
+def test_the_input_example_of_mlflow_is_answered_where_made_up_rows_are_not(
+    candidate: MakeCandidate, name: str, content: Any
+) -> None:
+    made = candidate(Scripted("picky").fit(ROWS))
+    made.write(name, json.dumps(content).encode())
+    outcome = made.evaluate()
+    assert outcome["finite"].verdict is Verdict.PASSED
+    assert "rows of MLflow's input example" in outcome["finite"].evidence
+    assert outcome["warm-up"].verdict is Verdict.PASSED
+    assert outcome.model is not None
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b'{"inputs": 5}', b'{"columns": 1, "data": [1]}', b"[[1, 2]]", b"[[1, 2, 3]]"]
+)
+def test_an_input_example_that_is_none_changes_nothing(candidate: MakeCandidate, content: bytes) -> None:
+    made = candidate(Scripted("picky").fit(ROWS))
+    made.write("input_example.json", content)
+    assert made.evaluate()["finite"].evidence.startswith("no row was answered: made-up rows are not for this model")
 
 
 def test_what_was_accepted_before_stays(candidate: MakeCandidate) -> None:
