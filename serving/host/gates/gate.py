@@ -62,8 +62,8 @@ class Context:
     `compiler` is the process to compile in. `watch` is called when a file has been read that ran nothing for that, and
     before anything of it is called: what it does from then on ends the process. `unwatched` says why it was not.
     `skew` names the versions that the model was trained with and that are here, after a warning of the environment
-    gate. `one_by_one` says why rows of several requests must not meet, where they must not. `takes_example` says that the model
-    refuses made-up rows, and takes those that MLflow has as an example.
+    gate. `one_by_one` says why rows of several requests must not meet, where they must not. `takes_example` says that
+    the model refuses made-up rows, and takes those that MLflow has as an example.
     """
 
     request: EvaluationRequest
