@@ -25,13 +25,14 @@ from serving.host.columns import MAX_VALUES
 from serving.host.compiling.convert import SAMPLE_ROWS, finished
 from serving.host.compiling.converters.blocks import Rows
 from serving.host.compiling.converters.labels import as_column
-from serving.host.compiling.drawing import Drawing, NotCompilable
+from serving.host.compiling.drawing import OPSETS, Drawing, NotCompilable
 from serving.host.compiling.layout import inputs_of
 from serving.host.model import told
 from serving.host.onnx_model import Input, OnnxModel
 from serving.host.onnx_outputs import ONE_COLUMN, Answer, Form
 
 PREFIX = "file/"
+_PLAIN_DOMAINS = ("", "ai.onnx")
 LEAST_IR_VERSION = 4  # since then constants are no inputs
 
 
@@ -54,6 +55,8 @@ def convert_file(model: OnnxModel, methods: Sequence[Method] | None = None) -> G
     chosen = tuple(model.signature.methods if methods is None else methods)
     file = _read(model.path)
     opsets = {each.domain: each.version for each in file.opset_import}
+    if {node.op_type for node in file.graph.node if node.domain in _PLAIN_DOMAINS} <= {"Identity"}:
+        opsets[""] = OPSETS[""]  # exporters of trees name none, or an old one, and what is put around them needs one
     drawing = Drawing(opsets=opsets, ir_version=max(file.ir_version, LEAST_IR_VERSION))
     for name, source in _fed(model, inputs_of(model.signature, drawing)).items():
         drawing.nodes.append(helper.make_node("Identity", [source], [PREFIX + name]))

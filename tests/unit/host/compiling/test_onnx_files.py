@@ -136,6 +136,22 @@ def test_further_outputs_are_proved(tmp_path: Path, estimator: Any, labels: Any,
     assert_proved(model)
 
 
+@pytest.mark.parametrize("version", [None, 1, 8])
+def test_trees_whose_exporter_names_no_operators_but_its_own_are_proved(tmp_path: Path, version: int | None) -> None:
+    """As CatBoost and onnxmltools write them: nothing says which Identity and Cast are meant, since they have none."""
+    with warnings.catch_warnings(action="ignore"):
+        graph = convert_sklearn(RandomForestClassifier(3).fit(ROWS, LABELS), initial_types=FLOATS)
+    kept = [each for each in graph.opset_import if each.domain] + [helper.make_opsetid("", version or 1)]
+    assert {node.op_type for node in graph.graph.node} == {"TreeEnsembleClassifier", "Cast", "ZipMap"}
+    (cast,) = [node for node in graph.graph.node if node.op_type == "Cast"]
+    graph.graph.node.remove(cast)
+    (trees,) = [node for node in graph.graph.node if node.op_type == "TreeEnsembleClassifier"]
+    trees.output[0] = cast.output[0]
+    del graph.opset_import[:]
+    graph.opset_import.extend(kept if version else kept[:-1])
+    assert_proved(written(tmp_path, graph))
+
+
 def test_regressors_in_float64_and_with_flat_inputs_are_proved(tmp_path: Path) -> None:
     fitted = LinearRegression().fit(ROWS, ROWS[:, 0] * 3)
     assert_proved(converted(tmp_path, fitted, [("X", DoubleTensorType([None, 4]))]))
