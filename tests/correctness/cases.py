@@ -58,6 +58,9 @@ NO_ROWS = frozenset(
         "TSNE",
     }
 )
+# keep nothing of what they were fitted on, so that only numbers can be asked of them
+BLIND = frozenset({"DummyClassifier", "DummyRegressor", "FunctionTransformer"})
+NO_NUMBERS = ("objects", "texts", "of categories", "gaps")
 FORMS = ("joblib", "pickle 2", "pickle 3", "pickle 4", "pickle 5", "skops")
 
 
@@ -109,8 +112,8 @@ def estimators(share: int = 0, shares: int = 1) -> Iterator[Subject]:
         group = kind.__module__.split(".")[1]
         choice = _choice(name)
         for fitted in of_kind(name, kind, lambda label, mine=choice: mine(label) and next(place) % shares == share):
-            if name == "FunctionTransformer" and fitted.label.endswith(("objects", "texts", "of categories", "gaps")):
-                continue  # it keeps nothing of what it was fitted on, so that only numbers can be asked of it
+            if name in BLIND and fitted.label.endswith(NO_NUMBERS):
+                continue
             form = FORMS[next(turn) % len(FORMS)]
             found = subject(group, fitted, form) or subject(group, fitted)
             if found is not None:
