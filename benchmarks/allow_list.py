@@ -26,6 +26,8 @@ from sklearn.utils import all_estimators
 from benchmarks import run
 from benchmarks.attribute_list import AttributeRecorder
 from serving.host.restricted.allowed import current_name
+from serving.host.restricted.pandas_parts import Parts, find_part
+from serving.host.restricted.pandas_values import Named, Part
 from serving.host.restricted.unused import METHOD, is_unused_class, stand_in
 from tests.sound import every_model, own_attributes
 
@@ -54,12 +56,16 @@ class Recorder(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
         self.created: set[str] = set()
         self.called: dict[str, set[str]] = {}
         self.names: dict[int, str] = {}
+        self._parts = Parts()
 
     def find_class(self, module: str, name: str) -> Any:
         asked = current_name(module, name, self.proto)
         instead = stand_in(asked)
         if instead is not None:
             return instead
+        part = find_part(asked)
+        if part is not None:
+            return part
         found = super().find_class(module, name)
         full = ".".join(asked)
         self.values.add(full)
@@ -67,12 +73,20 @@ class Recorder(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
         return found
 
     def load_newobj(self) -> None:
+        if isinstance(self.stack[-2], Named):
+            arguments, kind = self.stack.pop(), self.stack.pop()
+            self.append(self._parts.start(kind, arguments, len(self.memo)))
+            return
         if not is_unused_class(self.stack[-2]):
             self.created.add(self.names[id(self.stack[-2])])
         super().load_newobj()
 
     def load_reduce(self) -> None:
         arguments, function = self.stack[-1], self.stack[-2]
+        if isinstance(function, Named):
+            self.stack.pop()
+            self.stack[-1] = self._parts.call(function, arguments, len(self.memo))
+            return
         if function is stand_in(METHOD):
             self.stack.pop()
             self.stack[-1] = arguments[0]
@@ -81,8 +95,17 @@ class Recorder(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
         self.called.setdefault(self.names[id(function)], set()).update(classes)
         super().load_reduce()
 
+    def load_build(self) -> None:
+        target = self.stack[-2]
+        if not isinstance(target, Part):
+            super().load_build()
+            return
+        self.stack[-2:] = [made := self._parts.finish(target, self.stack[-1])]
+        self._parts.replace(target, made, self.memo)
+
     dispatch[pickle.NEWOBJ[0]] = load_newobj
     dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.BUILD[0]] = load_build
 
 
 def main() -> int:

@@ -23,6 +23,7 @@ from sklearn import metrics
 from sklearn.base import BaseEstimator
 from sklearn.utils import _param_validation as constraints
 
+from serving.host.restricted.pandas_values import VALUES
 from serving.host.restricted.schema import INERT, NATIVE
 from serving.host.restricted.unused import Unused
 
@@ -36,6 +37,7 @@ NAMES = frozenset(
         "_classes",
         "_columns",
         "_evals_result",
+        "_kwargs",
         "_remainder",
         "_train_data_name",
         "_transformer_to_input_indices",
@@ -109,17 +111,6 @@ PATTERNS: Mapping[str, str] = {
 KEYWORDS = frozenset({"_kwargs", "kernel_params", "keywords", "kw_args", "inv_kw_args", "pairwise_kernels_kwargs"})
 # texts that models may have and the ones fitted here do not, by the name of the attribute
 MORE: Mapping[str, tuple[str, ...]] = {
-    "_kwargs": (
-        "labels",
-        "normalize",
-        "multioutput",
-        "zero_division",
-        "squared",
-        "force_finite",
-        "power",
-        "alpha",
-        "k",
-    ),
     "_response_method": ("predict_log_proba", "transform"),
     "effective_metric_params_": ("p", "w", "V", "VI"),
     "kernel_params": ("gamma", "degree", "coef0", "length_scale", "alpha", "metric"),
@@ -173,7 +164,12 @@ OLDER: Mapping[str, tuple[str, ...]] = {
     "solver": ("liblinear", "interior-point"),
 }
 # attributes that hold functions or classes for the same purpose
-ALIKE: Mapping[str, str] = {"inverse_func": "func", "effective_metric_": "metric", "pooling_func": "func"}
+ALIKE: Mapping[str, str] = {
+    "inverse_func": "func",
+    "effective_metric_": "metric",
+    "pooling_func": "func",
+    "_checked_cv_orig": "cv",
+}
 # what may be chosen by giving a class: how numbers are kept
 DTYPES = (
     *(f"numpy.{name}" for name in ("bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64")),
@@ -192,7 +188,7 @@ _BY_TEXT = frozenset({"getattr", "hasattr", "attrgetter", "check_is_fitted"})
 _CONTAINERS = (list, tuple, set, frozenset, dict, OrderedDict, defaultdict, slice, range)
 _WORDS: tuple[tuple[Any, str], ...] = (
     (type(None), "none"),
-    ((np.datetime64, np.timedelta64), "time"),
+    ((np.datetime64, np.timedelta64, *VALUES), "time"),
     ((bool, int, float, complex, np.generic), "number"),
     ((bytes, bytearray), "bytes"),
     (np.dtype, "dtype"),
@@ -207,7 +203,7 @@ def _functions() -> tuple[type, ...]:
     return (type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, *dispatchers)
 
 
-_INERT = (str, bytes, int, float, np.generic, np.dtype, Unused)
+_INERT = (str, bytes, int, float, np.generic, np.dtype, Unused, *VALUES)
 
 
 class AttributeRecorder:

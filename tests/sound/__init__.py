@@ -5,13 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.sound.composed import boosters, compositions, own_attributes
+from tests.sound.enumerated import enumerated
 from tests.sound.estimators import Fitted, every_kind, every_option
+from tests.sound.tables import tables
 
-__all__ = ["Fitted", "boosters", "compositions", "every_kind", "every_model", "every_option", "own_attributes"]
+__all__ = [
+    "Fitted",
+    "boosters",
+    "compositions",
+    "enumerated",
+    "every_kind",
+    "every_model",
+    "every_option",
+    "own_attributes",
+    "tables",
+]
 
 
 def every_model() -> Iterator[Fitted]:
     """Yield all of them. Blocks for minutes over all."""
     yield from every_option()
     yield from compositions()
+    yield from enumerated()
+    yield from tables()
     yield from boosters()

@@ -14,8 +14,9 @@ from itertools import accumulate
 
 import sklearn
 
-from serving.host.restricted.allowed import Global, allowed
+from serving.host.restricted.allowed import Allowed, Global, allowed
 from serving.host.restricted.opcodes import Survey
+from serving.host.restricted.pandas_parts import find_part
 from serving.host.restricted.unpickler import ALARMING
 from serving.host.restricted.unused import stand_in
 from serving.host.strangers import HOW_TO_FIND_MODULES
@@ -63,11 +64,12 @@ def explain_names(survey: Survey, trusted: Sequence[str] = (), setting: str = "s
 def find_unlisted(names: Iterable[Global], trusted: Sequence[str] = ()) -> list[Global]:
     """Return which of these names restricted loading refuses, in the same order."""
     known = allowed().trusting(tuple(trusted))
-    return [
-        name
-        for name in names
-        if "." in name[1] or (name not in known.values and name not in known.trusted and stand_in(name) is None)
-    ]
+    return [name for name in names if "." in name[1] or not _is_read(name, known)]
+
+
+def _is_read(name: Global, known: Allowed) -> bool:
+    is_listed = name in known.values or name in known.trusted
+    return is_listed or stand_in(name) is not None or find_part(name) is not None
 
 
 def find_moved(names: Iterable[Global]) -> list[str]:

@@ -20,6 +20,7 @@ from sklearn.base import BaseEstimator
 
 from serving.host.restricted.allowed import Allowed, Global
 from serving.host.restricted.distrust import ANY_TRUST, Distrusted
+from serving.host.restricted.pandas_values import VALUES
 from serving.host.restricted.schema import DATA, EVERYWHERE, INERT, NATIVE, Kinds
 from serving.host.restricted.states import is_dunder
 from serving.host.restricted.unused import Unused
@@ -134,7 +135,7 @@ class _Walk:
             yield from container
 
     def _look_at_object(self, found: Any, kinds: Kinds) -> None:
-        if isinstance(found, np.generic):
+        if isinstance(found, (np.generic, *VALUES)):
             return
         if type(found) in (bytes, bytearray):
             self._require("bytes", found, kinds)

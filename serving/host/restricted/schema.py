@@ -70,10 +70,12 @@ INERT = Kinds(frozenset({"array", "dtype"}), frozenset({"deprecated", "warn"}))
 LABELS = Kinds(INERT.plain | {"text"})
 # what no code looks at: an owner's own notes
 DATA = Kinds(PLAIN - {"dropped"})
-# what `set_output` leaves in any estimator that transforms: words that scikit-learn looks up, and names of columns
+# what any estimator may have: what `set_output` leaves, words that scikit-learn looks up and names of columns; and what
+# watched its fit, which is never made
 EVERYWHERE = {
     "_sklearn_output_config": Kinds(INERT.plain, frozenset({"transform", "default", "pandas", "polars"})),
     "_transformers_feature_names_out": LABELS,
+    "_skl_callbacks": DATA,
 }
 
 

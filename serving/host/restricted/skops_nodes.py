@@ -32,6 +32,8 @@ _LITERALS: dict[Global, Callable[[str], Any]] = {
     ("numpy", "bool"): lambda key: np.bool_(key == "true"),
 }
 _KEY_SCALARS = (np.integer, np.floating, np.str_)
+# the class of pandas.NA, of which there is one object
+_NOT_AVAILABLE = ("pandas.api.typing", "NAType")
 # what makes an object of a class that is its only argument
 _MAKERS = frozenset({"newObj", "__bit_generator_ctor"})
 
@@ -175,6 +177,9 @@ class Rewriter(ArrayRewriter):
     def write_object(self, node: Node) -> None:
         """An ObjectNode: made without its constructor, as pickles make it."""
         name = name_of(node)
+        if name == _NOT_AVAILABLE:
+            self._out.push_global(("pandas", "NA"))
+            return
         maker = self._makers.get(name)
         for each in (name,) if maker is None else (maker, name):
             self._out.push_global(each)

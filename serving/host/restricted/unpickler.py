@@ -16,6 +16,7 @@ The rules, each there because an allow-list of names alone can be got around:
 6. Arrays are checked before they are allocated; an object array inside is read by this same class.
 7. What XGBoost and LightGBM would read for themselves is read first (`sound.booster_states`).
 8. Tuples and arrays do not stand in each other at any depth: C code would run out of its stack (`nesting`).
+9. Nothing of pandas or pyarrow is made: a column comes to an array of its values (`pandas_parts`).
 
 joblib's reader is the base, because a joblib file holds array bytes between the opcodes.
 """
@@ -40,6 +41,8 @@ from serving.host.restricted.arrays import check_array_state, check_dtype, check
 from serving.host.restricted.calls import are_usual, innermost
 from serving.host.restricted.distrust import ANY_TRUST, Distrusted, Unlisted
 from serving.host.restricted.nesting import Nesting
+from serving.host.restricted.pandas_parts import Parts, find_part
+from serving.host.restricted.pandas_values import VALUES, Named, Part
 from serving.host.restricted.sound.booster_states import problem_of_state
 from serving.host.restricted.states import RANDOM, check_attributes, check_partial_state, check_random_state, is_dunder
 from serving.host.restricted.unused import (
@@ -65,7 +68,10 @@ _REFUSED_OPCODES = (
     *("INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"),
     *("PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER"),
 )
-_NO_STATE = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, np.ufunc)
+_NO_STATE = (
+    *(type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, np.ufunc),
+    *(Named, *VALUES),
+)
 _PLAIN_DICTS = (dict, OrderedDict, defaultdict)
 # what is made without its content, which its state brings: compiled code would read what is not there
 _HOLLOW = frozenset(
@@ -94,6 +100,7 @@ class RestrictedUnpickler(NumpyUnpickler):
         self._built: dict[int, Any] = {}
         self._sound: dict[int, np.dtype[Any]] = {}
         self._nesting = Nesting()
+        self._parts = Parts()
 
     def load(self) -> Any:
         """Return the object in the file."""
@@ -113,6 +120,8 @@ class RestrictedUnpickler(NumpyUnpickler):
             raise Unlisted(f"the file names {name[:200]} inside of {module[:200]}, which no model does; {ANY_TRUST}")
         if not is_known and (instead := stand_in(asked)) is not None:
             return instead
+        if not is_known and (part := find_part(asked)) is not None:
+            return part
         if not is_known:
             raise Unlisted(_stranger(module, name))
         __import__(asked[0])
@@ -126,6 +135,9 @@ class RestrictedUnpickler(NumpyUnpickler):
         """Call what is on the list of what may be called."""
         arguments = self.stack.pop()
         function = self.stack[-1]
+        if isinstance(function, Named):
+            self.stack[-1] = self._parts.call(function, arguments, len(self.memo))
+            return
         if function is stand_in(METHOD):
             if not is_method_of_unused(arguments):
                 raise Distrusted(_stranger(*METHOD))
@@ -158,6 +170,9 @@ class RestrictedUnpickler(NumpyUnpickler):
         """Instantiate a listed class."""
         arguments = self.stack.pop()
         kind = self.stack.pop()
+        if isinstance(kind, Named):
+            self.append(self._parts.start(kind, arguments, len(self.memo)))
+            return
         if not arguments and is_unused_class(kind):
             self.append(kind())
             return
@@ -177,6 +192,10 @@ class RestrictedUnpickler(NumpyUnpickler):
     def load_build(self) -> None:
         """Set the state of an object made here; array wrappers become their arrays."""
         state, target = self.stack[-1], self.stack[-2]
+        if isinstance(target, Part):
+            self.stack[-2:] = [made := self._parts.finish(target, state)]
+            self._parts.replace(target, made, self.memo)
+            return
         if isinstance(target, _NO_STATE) or id(target) in self._names:
             raise Distrusted(f"the file sets the state of a class, function or module; {ANY_TRUST}")
         if id(target) in self._built:
@@ -233,6 +252,7 @@ class RestrictedUnpickler(NumpyUnpickler):
         if self._depth >= MOST_NESTED:
             raise Distrusted(f"the file nests object arrays more than {MOST_NESTED} times")
         inner = type(self)(self.filename, self.file_handle, self._allowed, depth=self._depth + 1)
+        inner._parts = self._parts
         found = inner.load()
         if not isinstance(found, np.ndarray):
             raise Distrusted(f"the file holds something else where an object array should be; {ANY_TRUST}")

@@ -1,7 +1,7 @@
-"""What a search was told to draw from: distributions of SciPy. Reading them back runs code that is in the file.
+"""What only fitting needs, and what does something when it is read back: a stand-in takes the place of each object.
 
-Only fitting needs them, so nothing of them is made: a stand-in takes the place of each object. A distribution keeps
-functions of its own, too, which are stand-ins as well.
+Distributions of SciPy, which a search was told to draw from, run code that is in the file; they keep functions of their
+own, which are stand-ins as well. What watches a fit opens a socket, or keeps the address and the key of one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ _OTHERS = {
     ("scipy.stats._distn_infrastructure", "rv_continuous_frozen"),
     ("scipy.stats._distn_infrastructure", "rv_discrete_frozen"),
     ("numpy", "vectorize"),
+    ("uuid", "UUID"),  # by which a watcher tells runs apart
 }
+_WATCHERS = "sklearn.callback."
 # the code by which a distribution takes its arguments, as SciPy writes it for the names of its parameters
 _CODE = "_parse_arg_template"
 _CODE_OF_SCIPY = re.compile(
@@ -42,7 +44,8 @@ class Unused:
 def stand_in(name: Global) -> type[Unused] | None:
     """Return the class that takes the place of a global; None for one that is made, or refused."""
     is_distribution = name[0] in _DISTRIBUTIONS and name[1].endswith("_gen")
-    return _named(".".join(name)) if is_distribution or name in _OTHERS or name == METHOD else None
+    is_unused = is_distribution or name[0].startswith(_WATCHERS) or name in _OTHERS
+    return _named(".".join(name)) if is_unused or name == METHOD else None
 
 
 def check_unused_state(state: Any) -> None:

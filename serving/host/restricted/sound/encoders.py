@@ -33,6 +33,8 @@ def _check_one_hot(encoder: Any) -> None:
 def _are_found(categories: Any) -> bool:
     """Say whether each number among categories is found where it is: searched for by halves, as scikit-learn does."""
     values = np.asarray(categories)
+    if values.dtype.kind == "O" and all(type(each) is str for each in values.tolist()):
+        return True  # texts are looked up in a dict, in any order; numbers are never compared with them
     try:
         return bool((np.searchsorted(values, values) < len(values)).all())
     except TypeError:  # of several kinds: these are looked up

@@ -19,7 +19,7 @@ from sklearn.ensemble import (
 )
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
 from sklearn.neighbors import BallTree, KDTree
-from sklearn.preprocessing import SplineTransformer
+from sklearn.preprocessing import OneHotEncoder, SplineTransformer
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from serving.host.restricted import Distrusted, load_restricted
@@ -70,6 +70,9 @@ SOUND: dict[str, Callable[[], Any]] = {
     "histograms": lambda: HistGradientBoostingRegressor(max_iter=4).fit(ROWS, LABELS),
     "KD tree": lambda: KDTree(ROWS, leaf_size=5),
     "ball tree": lambda: BallTree(ROWS, leaf_size=5),
+    "texts in an order of the owner's": lambda: OneHotEncoder(categories=[["low", "high"]]).fit(
+        np.array([["high"], ["low"]], dtype=object)
+    ),
     "splines": lambda: SplineTransformer().fit(ROWS),
     "words": lambda: CountVectorizer().fit(["a text"]),
     "sparse": lambda: [getattr(sparse, f"{layout}_matrix")(ROWS[:3]) for layout in LAYOUTS],
@@ -213,6 +216,13 @@ def test_a_sparse_matrix_whose_indices_lie_is_refused(layout: str) -> None:
     else:
         matrix.indices[3] = 1 << 20
     problem({"a": matrix})
+
+
+@pytest.mark.parametrize("kind", [float, object])
+def test_numbers_out_of_order_are_refused(kind: type) -> None:
+    model = OneHotEncoder().fit(np.array([[1.0], [2.0], [3.0]], dtype=kind))
+    model.categories_ = [np.array([3.0, 1.0, 2.0], dtype=kind)]
+    assert "in an order in which some are not found" in problem(model)
 
 
 def test_a_spline_has_the_knots_its_degree_needs() -> None:

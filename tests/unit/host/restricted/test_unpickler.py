@@ -82,6 +82,14 @@ def test_a_name_with_a_dot_is_refused_even_where_it_is_trusted() -> None:
         read(whole(named("os:path.join")), allowed().trusting(("os.path.join",)))
 
 
+@pytest.mark.parametrize("name", ["_scoring_monitor:ScoringMonitor", "_transport:ListenerHandle", "_progressbar:Other"])
+def test_what_watched_a_fit_is_never_made(name: str) -> None:
+    """Its state opens a socket, or names the address and the key of one."""
+    watcher = built(instance(named(f"sklearn.callback.{name}")), {"address": "/tmp/x", "authkey": b"key"})
+    assert isinstance(read(whole(watcher)), Unused)
+    assert "calls something that is no listed function" in refusal(call(named(f"sklearn.callback.{name}"), 1))
+
+
 def test_the_operator_may_trust_a_name_in_every_way() -> None:
     names = allowed().trusting(("fractions.Fraction", "types.SimpleNamespace"))
     assert read(whole(call(named("fractions:Fraction"), 1, 2)), names) == 0.5
