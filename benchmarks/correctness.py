@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import re
 import sys
 import time
@@ -61,8 +62,9 @@ def measure(share: int, shares: int, only: str, until: float) -> list[Finding]:
 
 
 def _before(chosen: Iterable[Subject], until: float) -> Iterator[Subject]:
+    parent = os.getppid()
     for each in chosen:
-        if time.monotonic() > until:
+        if time.monotonic() > until or os.getppid() != parent:
             return
         yield each
 

@@ -59,7 +59,7 @@ NO_ROWS = frozenset(
     }
 )
 # keep nothing of what they were fitted on, so that only numbers can be asked of them
-BLIND = frozenset({"DummyClassifier", "DummyRegressor", "FunctionTransformer"})
+BLIND = frozenset({"DummyClassifier", "DummyRegressor", "FunctionTransformer", "MissingIndicator"})
 NO_NUMBERS = ("objects", "texts", "of categories", "gaps")
 FORMS = ("joblib", "pickle 2", "pickle 3", "pickle 4", "pickle 5", "skops")
 

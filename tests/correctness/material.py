@@ -86,7 +86,10 @@ def _array(rows: Any, random: np.random.Generator, count: int) -> Material:
         spread = np.nan_to_num(np.nanstd(rows, axis=0)) / 3
         moved = (mixed + random.normal(size=mixed.shape) * spread)[count // 2 :]
         mixed[count // 2 :] = np.abs(moved) if np.nanmin(rows) >= 0 else moved
-    return Material(mixed, tuple(_edges_of_array(mixed, random)))
+    edges = _edges_of_array(mixed, random)
+    if rows.dtype == np.float32:  # no array remembers that: the numbers are asked in double precision
+        return Material(mixed.astype(np.float64), tuple(edge.astype(np.float64) for edge in edges))
+    return Material(mixed, tuple(edges))
 
 
 def _edges_of_array(rows: Any, random: np.random.Generator) -> list[Any]:
@@ -99,7 +102,7 @@ def _edges_of_array(rows: Any, random: np.random.Generator) -> list[Any]:
     elif rows.dtype.kind == "b":
         values = (True, False)
     elif rows.dtype.kind == "O" and all(isinstance(each, (int, float)) for each in rows.flat):
-        values = (0, 3, 3.5, None)  # words are no numbers, and are not to be answered
+        values = (0, 3, 3.5)  # words are no numbers, and are not to be answered
     else:
         values = WORDS if rows.dtype.kind == "U" else (*WORDS, None, 3.5, 1, True)
     kept = object if rows.dtype.kind == "U" else rows.dtype
