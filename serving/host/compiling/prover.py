@@ -20,6 +20,8 @@ from serving.host.compiling.provable import Provable
 _LABELLED = (Kind.CLASSIFIER, Kind.CLUSTERER, Kind.OUTLIER_DETECTOR)
 # below that, numbers have too few digits to be compared by them
 _LEAST_SIZE = 1e-290
+# what is so much less than the numbers it was made of is what rounding left
+CANCELLED = 1e-10
 # differences grow with the numbers: where they end, there has to be room for what was not tried
 _ROOM = 10.0
 # what rounding may change where answers are smooth; where they jump, as those of neighbours do, they change by more
@@ -60,7 +62,8 @@ class Prover:
                 answers[method] = self.model.answer(method, batch)
             except InvalidInput as error:
                 raise RefusedRows(f"the estimator refuses some of the rows ({kind}): {error}") from None
-            self._compare(kind, method, answers[method], self.sessions[method].answer(method, batch))
+            least = _least_scales(batch) if kind == TINY and method == "transform" else None
+            self._compare(kind, method, answers[method], self.sessions[method].answer(method, batch), least)
         return answers
 
     def note_overflow(self, answers: Answers) -> None:
@@ -92,7 +95,9 @@ class Prover:
         if not any(size >= magnitude**0.8 for size in sizes):
             raise NotCompilable("answers that do not grow with the numbers do not show where a sum overflows")
 
-    def _compare(self, kind: str, method: Method, expected: Prediction, got: Prediction) -> None:
+    def _compare(
+        self, kind: str, method: Method, expected: Prediction, got: Prediction, least: NDArray[np.float64] | None
+    ) -> None:
         if len(expected.tensors) != len(got.tensors):
             raise NotCompilable(f"{method} gives {len(got.tensors)} arrays, the estimator {len(expected.tensors)}")
         for place, (wanted, given) in enumerate(zip(expected.tensors, got.tensors, strict=True)):
@@ -106,7 +111,7 @@ class Prover:
             if self._is_label(method, wanted):
                 self._labels(where, wanted, given)
                 continue
-            relative = self._relative((method, place), wanted, given, by_row=kind == TINY and method == "transform")
+            relative = self._relative((method, place), wanted, given, least)
             self._numbers(where, wanted, given, relative * (_ROOM if kind == EXTREMES else 1.0))
             self.largest_difference = max(self.largest_difference, float(relative.max(initial=0.0)))
 
@@ -131,10 +136,12 @@ class Prover:
             at = np.unravel_index(int(np.argmax(is_beyond)), wanted.shape)
             raise NotCompilable(f"{where}: {given[at]!r} for {wanted[at]!r}, beyond engine.compile_tolerance")
 
-    def _relative(self, output: Output, wanted: Any, given: Any, *, by_row: bool = False) -> NDArray[np.float64]:
+    def _relative(
+        self, output: Output, wanted: Any, given: Any, least: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
         """Return distances relative to the number, or where that is larger to a scale; infinite for NaN.
 
-        The scale is that of the output, or `by_row` the largest number of the row where that is less.
+        The scale is that of the output; or the largest number of the row where that is less, but not below `least`.
         """
         with np.errstate(all="ignore"):
             is_same = (wanted == given) | (np.isnan(wanted) & np.isnan(given))
@@ -143,11 +150,19 @@ class Prover:
             distance = np.where(is_same, 0.0, np.abs(wanted - given))
             size = np.where(np.isfinite(wanted), np.abs(wanted), 0.0)
             scale: Any = self._scales.setdefault(output, min(1.0, float(size.max(initial=0.0)) or 1.0))
-            if by_row:
+            if least is not None:
                 own = size.max(axis=tuple(range(1, wanted.ndim)), keepdims=True, initial=_LEAST_SIZE)
-                scale = np.minimum(scale, own)
+                scale = np.minimum(scale, np.maximum(own, least.reshape(own.shape)))
             relative: NDArray[np.float64] = distance / np.maximum(size, scale)
             return np.where(np.isnan(relative), np.inf, relative)
+
+
+def _least_scales(batch: Batch) -> NDArray[np.float64]:
+    """Return for each row what is nothing beside its own numbers: what is left of sums that cancel out."""
+    columns = [cells for cells in batch.columns or () if isinstance(cells, np.ndarray) and cells.dtype.kind == "f"]
+    numbers = np.column_stack(columns) if batch.matrix is None else batch.matrix
+    sizes: NDArray[np.float64] = np.nan_to_num(np.abs(numbers)).max(axis=1, initial=0.0)
+    return CANCELLED * sizes
 
 
 def _tensors(answers: Answers) -> list[tuple[Output, Tensor]]:

@@ -21,6 +21,7 @@ from serving.domain.signature import Dtype, Kind
 from serving.graph import GraphSession
 from serving.host.compiling.convert import convert
 from serving.host.compiling.prove import prove
+from serving.host.compiling.prover import CANCELLED
 from serving.host.describe import examine
 from serving.host.estimator import EstimatorModel
 from serving.host.graph_check.checking import bound
@@ -105,7 +106,8 @@ def hard_rows(model: EstimatorModel, guard: Guard, rows: int, seed: int) -> NDAr
 def _compared(finding: Finding, model: EstimatorModel, session: GraphSession, rows: NDArray[np.float64]) -> Finding:
     batch = Batch(len(rows), matrix=rows)
     ordinary = model.sample(64)
-    is_tiny = np.abs(rows).max(axis=1) <= 1e-8
+    sizes = np.abs(rows).max(axis=1)
+    least = np.where(sizes <= 1e-8, CANCELLED * sizes, np.inf)  # tiny rows are held to the scale of each
     for method in model.signature.methods:
         try:
             wanted = model.answer(method, batch).tensors
@@ -117,7 +119,7 @@ def _compared(finding: Finding, model: EstimatorModel, session: GraphSession, ro
             theirs, ours = np.asarray(its), np.asarray(mine)
             finding.answers += theirs.size
             is_label = theirs.dtype.kind != "f" or (method == "predict" and model.signature.kind in _LABELLED)
-            by_row = is_tiny if method == "transform" else None
+            by_row = least if method == "transform" else None
             is_wrong = theirs != ours if is_label else _is_beyond(theirs, ours, np.asarray(usual), by_row)
             for row in np.flatnonzero(is_wrong.reshape(len(rows), -1).any(axis=1)).tolist():
                 if np.abs(rows[row]).max() >= ENORMOUS:
@@ -152,5 +154,5 @@ def _is_beyond(wanted: Any, given: Any, usual: Any, by_row: Any) -> NDArray[np.b
         scale: Any = min(1.0, float(np.abs(usual[np.isfinite(usual)]).max(initial=0.0)) or 1.0)
         if by_row is not None and wanted.ndim == 2:
             own = size.max(axis=1, keepdims=True, initial=1e-290)
-            scale = np.where(by_row[:, None], np.minimum(scale, own), scale)
+            scale = np.minimum(scale, np.maximum(own, by_row[:, None]))
         return ~is_same & ~(np.abs(wanted - given) <= TOLERANCE * np.maximum(size, scale))

@@ -16,6 +16,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRe
 from sklearn.neighbors import KNeighborsRegressor, NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, PowerTransformer, StandardScaler
+from sklearn.random_projection import SparseRandomProjection
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
@@ -73,6 +74,15 @@ def test_a_graph_that_loses_the_digits_of_small_numbers_is_no_proof(monkeypatch:
     monkeypatch.setattr(projections, "log1p", plain)
     with pytest.raises(NotCompilable, match="transform on rows of kind 'tiny'"):
         proof_of(model_of(PowerTransformer(standardize=False)))
+
+
+def test_what_rounding_leaves_of_tiny_numbers_that_cancel_out_is_nothing() -> None:
+    """Sums of equal weights: one computation gives 0 where another gives a last digit of the numbers themselves."""
+    model = model_of(SparseRandomProjection(2, dense_output=True, random_state=0))
+    prover = Prover(model, [convert(model)], TOLERANCE, 4096)
+    wanted, given = np.zeros((1, 2)), np.full((1, 2), 1e-29)
+    assert prover._relative(("transform", 0), wanted, given, np.array([1e-10 * 1e-13])).max() <= TOLERANCE
+    assert prover._relative(("transform", 0), wanted, given, np.array([1e-10 * 1e-20])).max() > TOLERANCE
 
 
 def test_tiny_rows_are_on_both_sides_of_every_branch() -> None:
