@@ -77,7 +77,9 @@ class Recorder(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
             arguments, kind = self.stack.pop(), self.stack.pop()
             self.append(self._parts.start(kind, arguments, len(self.memo)))
             return
-        if not is_unused_class(self.stack[-2]):
+        if is_unused_class(self.stack[-2]):
+            self.stack[-1] = ()
+        else:
             self.created.add(self.names[id(self.stack[-2])])
         super().load_newobj()
 

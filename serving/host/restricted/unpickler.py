@@ -47,6 +47,7 @@ from serving.host.restricted.sound.booster_states import problem_of_state
 from serving.host.restricted.states import RANDOM, check_attributes, check_partial_state, check_random_state, is_dunder
 from serving.host.restricted.unused import (
     METHOD,
+    WATCHERS,
     Unused,
     check_unused_state,
     is_method_of_unused,
@@ -173,7 +174,7 @@ class RestrictedUnpickler(NumpyUnpickler):
         if isinstance(kind, Named):
             self.append(self._parts.start(kind, arguments, len(self.memo)))
             return
-        if not arguments and is_unused_class(kind):
+        if is_unused_class(kind) and (not arguments or kind.full_name.startswith(WATCHERS)):
             self.append(kind())
             return
         name = self._names.get(id(kind))

@@ -20,7 +20,8 @@ _OTHERS = {
     ("numpy", "vectorize"),
     ("uuid", "UUID"),  # by which a watcher tells runs apart
 }
-_WATCHERS = "sklearn.callback."
+# some of these are named tuples, which are made with arguments
+WATCHERS = "sklearn.callback."
 # the code by which a distribution takes its arguments, as SciPy writes it for the names of its parameters
 _CODE = "_parse_arg_template"
 _CODE_OF_SCIPY = re.compile(
@@ -44,7 +45,7 @@ class Unused:
 def stand_in(name: Global) -> type[Unused] | None:
     """Return the class that takes the place of a global; None for one that is made, or refused."""
     is_distribution = name[0] in _DISTRIBUTIONS and name[1].endswith("_gen")
-    is_unused = is_distribution or name[0].startswith(_WATCHERS) or name in _OTHERS
+    is_unused = is_distribution or name[0].startswith(WATCHERS) or name in _OTHERS
     return _named(".".join(name)) if is_unused or name == METHOD else None
 
 

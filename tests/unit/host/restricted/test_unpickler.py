@@ -87,6 +87,7 @@ def test_what_watched_a_fit_is_never_made(name: str) -> None:
     """Its state opens a socket, or names the address and the key of one."""
     watcher = built(instance(named(f"sklearn.callback.{name}")), {"address": "/tmp/x", "authkey": b"key"})
     assert isinstance(read(whole(watcher)), Unused)
+    assert isinstance(read(whole(instance(named(f"sklearn.callback.{name}"), "/tmp/x", b"key"))), Unused)
     assert "calls something that is no listed function" in refusal(call(named(f"sklearn.callback.{name}"), 1))
 
 
