@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from serving.domain.signature import METHODS
 from tests.correctness.answers import Comparison, Expected, ask_itself, compare
@@ -135,6 +136,7 @@ def _every_protocol(clients: Clients, asked: Asked, expected: Expected, finding:
         _refused(is_compiled, f"gRPC {asked.method}", asked.rows, 400, body, finding)
 
 
+_OTHER_TYPE = re.compile(r"expected (a number|a string|true or false), got (the string|the number|true|false)")
 GRPC = Wire("gRPC", lambda asked: None, lambda headers, body: [])
 
 
@@ -209,6 +211,9 @@ def _refused(
     is_guarded = is_compiled and re.search(r"the model takes at (most|least)|which the model does not know", reason)
     is_inexact = "rounded" in reason or "2**53" in reason
     is_silent = finding.kind == "ONNX files" and "does not take null" in reason
+    if status in (400, 422) and expected is not None and _OTHER_TYPE.search(reason):
+        finding.guarded["a cell of another type than the feature takes, which is never converted"] += 1
+        return
     is_passed_on = "does not take null" in reason and expected is not None and _has_nan(expected)
     if status in (400, 422) and is_passed_on:
         finding.guarded["null that the model would answer with NaN"] += 1
@@ -248,14 +253,24 @@ def _edges_in_every_protocol(
     whole = _together([own for _, own in taken])
     if whole is None:
         return
-    if all(isinstance(edge, np.ndarray) for edge in edges):
-        own = ask_itself(served.itself[method], np.vstack(edges), len(edges))
+    joined = _joined(edges)
+    if joined is not None:
+        own = ask_itself(served.itself[method], joined, len(edges))
         if isinstance(own, Exception):
             return
         if compare(whole, own.values.tolist()).wrong:  # it looks at other rows, too
             whole = replace(own, scale=whole.scale)
     asked = served.asked(method, [cells(edge)[0] for edge in edges])
     _every_protocol(clients, asked, whole, finding, is_compiled=served.is_compiled)
+
+
+def _joined(edges: list[Any]) -> Any:
+    """Return the rows in one container; None where that would change what they hold."""
+    if all(isinstance(edge, np.ndarray) for edge in edges):
+        return np.vstack(edges)
+    if all(isinstance(edge, pd.DataFrame) and edge.dtypes.equals(edges[0].dtypes) for edge in edges):
+        return pd.concat(edges, ignore_index=True)
+    return None
 
 
 def _together(parts: list[Expected]) -> Expected | None:
