@@ -39,6 +39,7 @@ NAMES = frozenset(
         "_evals_result",
         "_kwargs",
         "_remainder",
+        "_requests",
         "_train_data_name",
         "_transformer_to_input_indices",
         "_y",

@@ -45,7 +45,7 @@ _SPLITTERS_WITH_ARGUMENTS: dict[str, dict[str, Any]] = {
 # as many fits as there are rows
 _SLOW = frozenset({model_selection.LeaveOneOut, model_selection.LeavePOut})
 # metrics that take other things than answers and what was said of them
-_NO_SCORES = frozenset({"check_scoring", "get_scorer", "get_scorer_names", "make_scorer"})
+_NO_SCORES = frozenset({"check_scoring", "get_scorer", "get_scorer_names", "make_scorer", "metric_at_thresholds"})
 # functions of NumPy that are no ufuncs, compute of one array and change nothing
 _NUMPY = (
     *("angle", "argsort", "around", "asarray", "array", "atleast_1d", "atleast_2d", "average", "cumprod", "cumsum"),
@@ -179,7 +179,7 @@ _KEYWORDS: dict[str, tuple[Any, ...]] = {
     "beta": (2.0,),
     "force_finite": (False,),
     "k": (2,),
-    "labels": ([0, 1], ["a", "b"], np.array([0, 1])),
+    "labels": ([0, 1], ["a", "b"]),
     "max_fpr": (0.1,),
     "multi_class": ("ovr", "ovo"),
     "multioutput": ("raw_values", "uniform_average", "variance_weighted", [0.5, 0.5]),
@@ -298,9 +298,12 @@ def _requests() -> Iterator[Fitted]:
                 scoring=metrics.make_scorer(metrics.accuracy_score).set_score_request(sample_weight=asked),
             )
             yield _model(f"a search asks for weights, {asked}", search.fit(X, Y, groups=GROUPS))
-        split = model_selection.GroupKFold(2).set_split_request(groups="my_groups")
-        search = model_selection.GridSearchCV(linear_model.LogisticRegression(), {"C": [1.0]}, cv=split)
-        yield _model("asks for groups", search.fit(X, Y, my_groups=GROUPS))
+        search = model_selection.GridSearchCV(naive_bayes.GaussianNB(), {"var_smoothing": [1e-9]}, cv=2).fit(X, Y)
+        for split in splitters():
+            if hasattr(split, "set_split_request"):
+                other = copy.deepcopy(search)
+                other.cv = other._checked_cv_orig = split.set_split_request(groups="my_groups")
+                yield _model(f"asks for groups by {type(split).__name__}", other)
 
 
 def _callbacks() -> Iterator[Fitted]:

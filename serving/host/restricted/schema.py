@@ -70,12 +70,14 @@ INERT = Kinds(frozenset({"array", "dtype"}), frozenset({"deprecated", "warn"}))
 LABELS = Kinds(INERT.plain | {"text"})
 # what no code looks at: an owner's own notes
 DATA = Kinds(PLAIN - {"dropped"})
-# what any estimator may have: what `set_output` leaves, words that scikit-learn looks up and names of columns; and what
-# watched its fit, which is never made
+# what any estimator may have: what `set_output` leaves, words that scikit-learn looks up and names of columns; what
+# watched its fit, which is never made; what it asks for; and a source of random numbers
 EVERYWHERE = {
     "_sklearn_output_config": Kinds(INERT.plain, frozenset({"transform", "default", "pandas", "polars"})),
     "_transformers_feature_names_out": LABELS,
     "_skl_callbacks": DATA,
+    "_metadata_request": Kinds(classes=frozenset({"sklearn.utils._metadata_requests.MetadataRequest"})),
+    "random_state": Kinds(INERT.plain | {"random"}, INERT.texts),
 }
 
 
