@@ -6,9 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from serving.host.restricted.allowed import Allowed, Global, allowed, current_name
+from serving.host.restricted.allowed import Global, allowed, current_name
 from serving.host.restricted.distrust import Distrusted
-from serving.host.restricted.explaining import write_line
+from serving.host.restricted.explaining import find_unlisted, write_line
 from serving.host.restricted.reading import FREE_BYTES, Budgeted, check_loaded
 from serving.host.restricted.skops_archive import Archive, Budget
 from serving.host.restricted.skops_nodes import rewrite
@@ -29,17 +29,18 @@ def load_skops(path: str, trusted: Sequence[str] = (), max_expansion: float = 20
     budget = Budget(max(FREE_BYTES, int(os.path.getsize(path) * max_expansion)))
     with open(path, "rb") as file:
         written = rewrite(Archive(file, budget), names)
-    _require_known(written.names, names, trusted)
+    _require_known(written.names, trusted)
     whole = written.finish()
     found = RestrictedUnpickler(path, Budgeted(whole, whole.getbuffer().nbytes, is_compressed=False), names).load()
     check_loaded(found, trusted, SETTING)
     return found
 
 
-def _require_known(named: set[Global], names: Allowed, trusted: Sequence[str]) -> None:
+def _require_known(named: set[Global], trusted: Sequence[str]) -> None:
     """Raise Distrusted with all names that the operator would have to trust beside those that are `trusted`."""
-    known = names.values | names.trusted
-    unknown = sorted(".".join(each) for each in named if current_name(*each, _PROTOCOL) not in known)
+    unknown = sorted(
+        ".".join(each) for each in find_unlisted({current_name(*each, _PROTOCOL) for each in named}, trusted)
+    )
     if unknown:
         line = write_line(SETTING, trusted, unknown)
         raise Distrusted(f"the file names types nobody trusts; if you do: {line}")

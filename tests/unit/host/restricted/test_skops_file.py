@@ -15,15 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import skops.io
-from scipy import sparse
+from scipy import sparse, stats
+from sklearn.callback import ProgressBar
 from sklearn.ensemble import VotingClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, RandomizedSearchCV
 from sklearn.preprocessing import StandardScaler
 
 from serving.host.restricted import Distrusted, load_skops
 from serving.host.restricted.skops_nodes import MOST_NODES_DEEP
+from serving.host.restricted.unused import Unused
 from tests.hostile.skops_files import (
     Node,
     archive,
@@ -127,6 +132,17 @@ def comparable(part: Any) -> Any:
         return (part.shape, *map(comparable, sparse.find(part)))
     made = np.asarray(part)
     return made.dtype.str, made.shape, repr(made.tolist())
+
+
+def test_what_is_no_class_of_an_estimator_is_known_as_in_pickles(reread: Callable[[Any], Any]) -> None:
+    imputer = reread(SimpleImputer(missing_values=pd.NA, strategy="most_frequent"))
+    assert imputer.missing_values is pd.NA
+    search = RandomizedSearchCV(LogisticRegression(), {"C": stats.uniform(1, 2)}, cv=GroupKFold(3))
+    found = reread(search)
+    assert isinstance(found.param_distributions["C"], Unused)
+    assert found.cv.n_splits == 3
+    watched = reread(LogisticRegression().set_callbacks(ProgressBar()))
+    assert isinstance(watched._skl_callbacks[0], Unused)
 
 
 @pytest.mark.parametrize(
