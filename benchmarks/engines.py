@@ -67,7 +67,8 @@ The guard is what keeps that true in service: what the estimator refuses (catego
 and numbers beyond the largest that were proved are refused by the server too. It ends where the estimator's own answers
 hang on the last digits of what it is given (angles of 1e10, distances between neighbours at 1e14), or on the order of a
 sum that overflows. `python -m benchmarks.magnitudes` asks every estimator and option 2,000 adversarial rows within its
-guard, which no proof has seen: none is answered otherwise.
+guard, which no proof has seen: none is answered otherwise, but for a few in a million sums of enormous numbers that
+cancel out, where the estimator's own answers differ as much from one ulp to the next.
 
 Everything else **stays in its host** and is answered by the estimator itself, no less correctly: code that is not
 scikit-learn's, XGBoost's or LightGBM's; features that take values of any type; what iterates to find each answer
