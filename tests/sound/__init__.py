@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.sound.composed import boosters, compositions, own_attributes
-from tests.sound.enumerated import enumerated
+from tests.sound.enumerated import enumerated, members
 from tests.sound.estimators import Fitted, every_kind, every_option
 from tests.sound.tables import tables
 
@@ -17,6 +17,7 @@ __all__ = [
     "every_kind",
     "every_model",
     "every_option",
+    "members",
     "own_attributes",
     "tables",
 ]

@@ -56,10 +56,26 @@ _NUMPY = (
 
 
 def enumerated() -> Iterator[Fitted]:
-    """Yield everything here; what cannot be fitted raises. Blocks for some seconds."""
-    for make in (_splitters, _scorers, _functions, _kernels, _random_numbers, _distributions, _requests, _callbacks):
+    """Yield everything here; what cannot be fitted raises. Blocks for a minute."""
+    with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+        yield from _splitters()
+    yield from members()
+
+
+def members() -> Iterator[Fitted]:
+    """Yield a model for each member of each list, without fitting it with every splitter. Blocks for some seconds."""
+    for make in (_held, _scorers, _functions, _kernels, _random_numbers, _distributions, _requests, _callbacks):
         with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
             yield from make()
+
+
+def _held() -> Iterator[Fitted]:
+    """A search that holds each splitter, as one does that was fitted with it."""
+    search = model_selection.GridSearchCV(naive_bayes.GaussianNB(), {"var_smoothing": [1e-9]}, cv=2).fit(X, Y)
+    for splitter in splitters():
+        other = copy.deepcopy(search)
+        other.cv, other._checked_cv_orig = splitter, model_selection.check_cv(splitter)
+        yield _model(f"a search that holds {type(splitter).__name__}", other)
 
 
 def splitters() -> list[Any]:

@@ -1,0 +1,39 @@
+"""What scikit-learn has a closed list of is known whole: splitters, scorers, functions of one argument, kernels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import joblib
+import pytest
+
+from serving.host.restricted import Distrusted, check_loaded, load_restricted
+from tests.sound import Fitted, members
+
+SPLITTERS = 20
+
+
+def test_each_splitter_and_some_of_the_rest_are_known(tmp_path: Path) -> None:
+    held = itertools.islice(members(), SPLITTERS)
+    rest = itertools.islice(members(), SPLITTERS, None, 7)
+    assert refused(itertools.chain(held, rest), tmp_path / "model") == []
+
+
+@pytest.mark.soak
+def test_each_member_is_known(tmp_path: Path) -> None:
+    assert refused(members(), tmp_path / "model") == []
+
+
+def refused(models: Iterator[Fitted], path: Path) -> list[str]:
+    found, tried = [], 0
+    for fitted in models:
+        joblib.dump(fitted.estimator, path)
+        tried += 1
+        try:
+            check_loaded(load_restricted(str(path)))
+        except Distrusted as error:
+            found.append(f"{fitted}: {error}")
+    assert tried > SPLITTERS
+    return found
