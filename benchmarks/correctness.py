@@ -19,7 +19,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict
 from itertools import chain, islice
 
 from benchmarks import circumstances, run
@@ -98,9 +97,9 @@ def main() -> int:
             found += done.result()
             minutes = (time.monotonic() - began) / 60
             part = part_of(every, is_cut=minutes > options.seconds / 60)
-            kept = {"where": where, "part": part, "minutes": minutes, "found": [asdict(each) for each in found]}
+            kept = {"where": where, "part": part, "minutes": minutes, "found": list(map(vars, found))}
             LAST.parent.mkdir(exist_ok=True)
-            LAST.write_text(json.dumps(kept, default=str), encoding="utf-8")
+            LAST.write_text(json.dumps(kept), encoding="utf-8")
     sums = sums_of(found)
     print("\n".join([table_of(sums), *notes_of(sums, found)]))
     if not (options.only or options.fast):

@@ -75,7 +75,17 @@ def material_like(rows: Any, seed: int = 0, count: int = ROWS) -> Material | Non
     rows = np.asarray(rows)
     if rows.ndim != 2 or rows.dtype.kind not in "fiubOU":
         return None
-    return _array(rows, random, count)
+    if rows.dtype.kind == "O":  # true is no number in an array
+        rows = np.column_stack([_without_flags(column) for column in rows.T])
+    is_numbers = rows.dtype.kind == "O" and all(type(each) in (int, float) for each in rows.flat)
+    return _array(rows.astype(np.float64) if is_numbers else rows, random, count)
+
+
+def _without_flags(column: Any) -> Any:
+    kinds = {type(each) for each in column}
+    if bool not in kinds or not kinds & {int, float}:
+        return column
+    return np.array([int(each) if type(each) is bool else each for each in column], dtype=object)
 
 
 def _array(rows: Any, random: np.random.Generator, count: int) -> Material:
@@ -87,7 +97,7 @@ def _array(rows: Any, random: np.random.Generator, count: int) -> Material:
         moved = (mixed + random.normal(size=mixed.shape) * spread)[count // 2 :]
         mixed[count // 2 :] = np.abs(moved) if np.nanmin(rows) >= 0 else moved
     edges = _edges_of_array(mixed, random)
-    if rows.dtype == np.float32:  # no array remembers that: the numbers are asked in double precision
+    if rows.dtype == np.float32:  # no array remembers that, nor what its objects were: numbers go in double precision
         return Material(mixed.astype(np.float64), tuple(edge.astype(np.float64) for edge in edges))
     return Material(mixed, tuple(edges))
 
@@ -101,8 +111,6 @@ def _edges_of_array(rows: Any, random: np.random.Generator) -> list[Any]:
         values = [each for each in INTEGERS if np.iinfo(rows.dtype).min <= each <= np.iinfo(rows.dtype).max]
     elif rows.dtype.kind == "b":
         values = (True, False)
-    elif rows.dtype.kind == "O" and all(isinstance(each, (int, float)) for each in rows.flat):
-        values = (0, 3, 3.5)  # words are no numbers, and are not to be answered
     else:
         values = WORDS if rows.dtype.kind == "U" else (*WORDS, None, 3.5, 1, True)
     kept = object if rows.dtype.kind == "U" else rows.dtype
