@@ -75,16 +75,19 @@ def material_like(rows: Any, seed: int = 0, count: int = ROWS) -> Material | Non
     rows = np.asarray(rows)
     if rows.ndim != 2 or rows.dtype.kind not in "fiubOU":
         return None
-    if rows.dtype.kind == "O":  # true is no number in an array
-        rows = np.column_stack([_without_flags(column) for column in rows.T])
+    if rows.dtype.kind == "O":
+        rows = np.column_stack([_as_sent(column) for column in rows.T])
     is_numbers = rows.dtype.kind == "O" and all(type(each) in (int, float) for each in rows.flat)
     return _array(rows.astype(np.float64) if is_numbers else rows, random, count)
 
 
-def _without_flags(column: Any) -> Any:
+def _as_sent(column: Any) -> Any:
     kinds = {type(each) for each in column}
+    if type(None) in kinds:  # null is None where there are both
+        column = np.array([None if each != each else each for each in column], dtype=object)  # noqa: PLR0124  (NaN)
     if bool not in kinds or not kinds & {int, float}:
         return column
+    # true is no number in an array
     return np.array([int(each) if type(each) is bool else each for each in column], dtype=object)
 
 
