@@ -24,6 +24,7 @@ from serving.domain.signature import Container, Dtype, Feature, Signature
 BLOCK_ROWS = 2048
 
 _NUMERIC = "iuf"
+_BLOCK_BYTES = 4096  # below, columns are put together as quickly one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +174,11 @@ def _as_matrix(columns: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
     first = columns[0]
     places = [column.__array_interface__["data"][0] for column in columns]
     step = places[1] - places[0] if len(places) > 1 else first.nbytes
+    # A step much beyond a column may pass over any other memory. Copying from such a view, NumPy sees that it may share
+    # memory with what is copied to, copies it aside first, sees the same of that copy, and so on until the stack ends.
+    is_whole = first.flags.c_contiguous and first.nbytes >= _BLOCK_BYTES
+    if not is_whole or not first.nbytes <= step <= first.nbytes + first.nbytes // 4:
+        return None
     is_one = places == [places[0] + step * place for place in range(len(places))] and all(
         column.dtype == first.dtype and column.strides == first.strides for column in columns
     )

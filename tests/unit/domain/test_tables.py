@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving.domain import tables
 from serving.domain.errors import InvalidInput
 from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Container, Dtype, Feature, Signature
@@ -53,6 +54,7 @@ def test_float64_in_order_is_not_copied() -> None:
 BASE = np.arange(24.0).reshape(4, 6)
 LAYOUTS = {
     "rows of one matrix, as Arrow has them": list(BASE[1:4]),
+    "long rows of one matrix": list(np.arange(1800.0).reshape(3, 600)),
     "columns of one matrix": list(BASE.T[:3]),
     "backwards": list(BASE[3:0:-1]),
     "every second value": [row[::2] for row in BASE[:3]],
@@ -77,6 +79,13 @@ def test_columns_become_the_same_matrix_wherever_they_lie(layout: str) -> None:
     assert batch.matrix is not None
     assert batch.matrix.flags.c_contiguous
     assert batch.matrix.flags.writeable
+
+
+def test_columns_that_lie_far_apart_are_no_matrix() -> None:
+    """A view of both passes over other memory, such as what is copied to; copying from it ended the process."""
+    room = np.zeros(1 << 16)
+    for columns in ([room[:4], room[-4:]], [room[:600], room[-600:]], [room[-600:], room[:600]]):
+        assert tables._as_matrix(columns) is None
 
 
 def test_named_columns_are_put_in_order() -> None:
