@@ -207,9 +207,23 @@ def manifest_document(publication: Publication, version: str, files: Sequence[Ma
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise PublishRefused(f"{MANIFEST_NAME} cannot hold {where}: {first['msg']}", str(first["loc"][0])) from None
-    raw = _document(MANIFEST_NAME, manifest.model_dump(mode="json"), indent=2)
+    raw = _document(MANIFEST_NAME, _plain(manifest), indent=2)
     parse_manifest(raw)  # what cannot be read back must not be published
     return raw
+
+
+def _plain(manifest: Manifest) -> dict[str, Any]:
+    """Return what is written: without what says nothing, and what a release from before it would refuse."""
+    document = manifest.model_dump(mode="json")
+    signature = document["signature"]
+    if signature is not None:
+        if not signature["is_typed"]:
+            del signature["is_typed"]
+        signature["features"] = [
+            {key: value for key, value in feature.items() if key != "is_used" or not value}
+            for feature in signature["features"]
+        ]
+    return document
 
 
 def golden_document(golden: Golden) -> bytes:

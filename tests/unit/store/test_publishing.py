@@ -471,3 +471,13 @@ def test_a_number_taken_at_the_last_moment_is_followed_by_the_next(root: Path, m
     assert manifest.version == "3"
     assert [file.name for file in manifest.files] == ["model.joblib"]
     assert names(root / "iris") == ["1", "2", "3"]
+
+
+def test_a_manifest_says_nothing_that_only_newer_releases_know_unless_it_must(root: Path) -> None:
+    usual = Signature(features=(Feature(name="a"), Feature(name="b")), methods=("predict",))
+    odd = Signature(features=(Feature(name="a", is_used=False), Feature(name="b")), methods=("predict",), is_typed=True)
+    for version, signature in (("1", usual), ("2", odd)):
+        found = publish(root, publication(version, signature=signature), NOW)
+        raw = (Path(found.path) / "manifest.json").read_bytes()
+        assert ((b"is_used" in raw), (b"is_typed" in raw)) == (version == "2", version == "2")
+        assert parse_manifest(raw).signature == signature
