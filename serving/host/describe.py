@@ -156,7 +156,7 @@ def _complete(columns: Sequence[Column], signature: Signature, named: Sequence[N
 def _input(estimator: Any, declared: Signature | None, X: Any) -> tuple[Container, list[str]]:
     if takes_texts(estimator) is not None:
         return Container.TEXTS, ["text"]
-    if takes_objects(estimator) is not None:
+    if takes_objects(estimator) not in (None, estimator):  # one alone is no model yet
         return Container.OBJECTS, ["object"]
     names, count = _known(estimator, "feature_names_in_"), _known(estimator, "n_features_in_")
     if names is None:

@@ -283,7 +283,7 @@ def test_a_read_only_store_is_served(tmp_path: Path) -> None:
             if read_only != store:
                 write_version(store / "m", 2, constant(2))
                 server.wait_active("m", 2)
-            assert any(one.get("mode") == "poll" for one in server.log())
+                assert any(one.get("mode") == "poll" for one in server.log())
     finally:
         if read_only != store:
             subprocess.run(["umount", "-l", read_only], check=False)

@@ -22,7 +22,7 @@ def crashes_of(count: int, seed: int, which: str) -> list[str]:
 
 
 def test_a_changed_state_never_ends_the_process() -> None:
-    assert crashes_of(400, 11, "usual") == []
+    assert crashes_of(200, 11, "usual") == []
 
 
 @pytest.mark.soak

@@ -184,14 +184,14 @@ def boosted() -> list[Fitted]:
 
 @pytest.mark.filterwarnings("ignore")
 def test_no_sound_model_is_ended_while_it_answers(kinds: list[Fitted], boosted: list[Fitted], tmp_path: Path) -> None:
-    assert_none_was_ended(ended([*kinds[::2], *boosted[::2]], tmp_path, "answer"))
+    assert_none_was_ended(ended([*kinds[::4], *boosted[::4]], tmp_path, "answer"))
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_no_sound_model_is_ended_while_it_is_compiled(
     kinds: list[Fitted], boosted: list[Fitted], tmp_path: Path
 ) -> None:
-    assert_none_was_ended(ended([*kinds[1::16], *boosted[1::16]], tmp_path, "compile"))
+    assert_none_was_ended(ended([*kinds[1::32], *boosted[1::32]], tmp_path, "compile"))
 
 
 @pytest.mark.soak
