@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from serving.domain.batch import Batch, Prediction
 from serving.domain.batch import Column as BatchColumn
 from serving.domain.errors import InvalidInput
-from serving.domain.integers import any_rounded, integer_column, is_rounded, joined_columns
+from serving.domain.integers import EXACT, any_rounded, integer_column, is_rounded, joined_columns
 from serving.domain.row_problems import rounded
 from serving.domain.signature import Container, Signature
 from serving.host.answers import to_prediction
@@ -25,6 +25,8 @@ from serving.host.model import describe_skew, refusal_or_failure
 from serving.host.moments import to_moments
 from serving.host.parts import all_parts, is_from_sklearn
 from serving.host.synthetic import make_batch
+
+_END_OF_INT64 = 2.0**63
 
 
 class EstimatorModel:
@@ -46,6 +48,7 @@ class EstimatorModel:
         self.engine = library_of(estimator) or "sklearn"
         self.signature = signature
         self.columns = columns
+        self._large = [place for place, column in enumerate(columns) if _knows_large_integers(column)]
         self.trained_with = trained_with or {}
         written_by = self.trained_with.get("scikit-learn")
         self._skew = describe_skew(written_by, sklearn.__version__) if written_by else None
@@ -96,6 +99,8 @@ class EstimatorModel:
     def _input(self, batch: Batch) -> Any:
         """Build what the estimator was fitted on. Always a copy: some estimators work in place, some need to write."""
         container = self.signature.container
+        if batch.matrix is not None and self._large:
+            batch = Batch(batch.rows, columns=tuple(batch.matrix.T))
         if batch.matrix is not None:
             matrix = _narrowed(np.array(batch.matrix), self._floats)
             if container is not Container.DATAFRAME or self._goes_by_position:
@@ -108,6 +113,8 @@ class EstimatorModel:
             _narrowed(_array(cells, column.missing, is_typed=self.signature.is_typed), self._floats)
             for cells, column in zip(columns, self.columns, strict=True)
         ]
+        for place in self._large:
+            arrays[place] = _as_integers(arrays[place])
         for place, column in enumerate(self.columns):
             if column.moments is not None:
                 arrays[place] = to_moments(arrays[place], column.moments, self.signature.features[place].name)
@@ -148,6 +155,18 @@ def _narrowed(array: NDArray[Any], floats: type[np.float64] | type[np.float32]) 
     if is_lost.any():
         raise InvalidInput(f"the model takes numbers within float32, got {array[is_lost].flat[0]:g}")
     return narrow
+
+
+def _knows_large_integers(column: Column) -> bool:
+    """Say whether training had integers in a column that are their neighbours' equals as floats."""
+    return any(type(value) is int and abs(value) > EXACT for value in column.values)
+
+
+def _as_integers(array: NDArray[Any]) -> NDArray[Any]:
+    """Return whole numbers as int64, so that they are compared with integers as such; all others as they are."""
+    if array.dtype.kind != "f" or not (np.abs(array) < _END_OF_INT64).all() or (array != np.trunc(array)).any():
+        return array
+    return array.astype(np.int64)
 
 
 def _is_foreign(part: Any) -> bool:

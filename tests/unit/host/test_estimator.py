@@ -343,6 +343,14 @@ def test_large_integers_reach_a_table_and_an_array_whole() -> None:
     assert_answers_like(array, table[["id"]].to_numpy(), [[2**53], [2**53 + 1]])
 
 
+def test_a_float_that_is_the_neighbour_of_a_known_integer_is_not_it() -> None:
+    table = pd.DataFrame({"id": [2**53 + 1, 2**53 + 3], "size": [0.5, 1.5]})
+    model = examine(make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["id"]], [0, 1]))
+    assert_answers_like(model, table[["id"]], [[2**53 + 1], [2**53 + 3]])
+    with pytest.raises(InvalidInput, match="unknown categories"):
+        model.answer("predict", rows_to_batch(model.signature, [[2**53]]))
+
+
 def test_an_array_that_would_round_an_integer_beside_a_fraction_is_refused() -> None:
     model = examine(StandardScaler().fit(ROWS[:, :2]))
     assert_answers_like(model, np.array([[2**53 + 1, 2]]), [[2**53 + 1, 2]])
