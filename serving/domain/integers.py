@@ -32,14 +32,19 @@ def any_rounded(cells: Iterable[Any]) -> bool:
     return any(map(is_rounded, cells))
 
 
+def has_rounded(numbers: NDArray[Any]) -> bool:
+    """Say whether an array has an integer that becomes another number in float64; at once for other dtypes."""
+    return _is_wide(numbers) and bool(rounded_places(numbers).any())
+
+
 def rounded_places(integers: NDArray[Any]) -> NDArray[np.bool_]:
     """Say of each of an array's integers whether it becomes another number in float64. Shape as given."""
-    if integers.dtype.kind not in "iu" or integers.dtype.itemsize < np.dtype(np.int64).itemsize:
-        return np.zeros(integers.shape, dtype=np.bool_)
+    found = np.zeros(integers.shape, dtype=np.bool_)
+    if not _is_wide(integers):
+        return found
     large = integers > int(EXACT)
     if integers.dtype.kind == "i":
         large |= integers < -int(EXACT)
-    found = np.zeros(integers.shape, dtype=np.bool_)
     if large.any():
         found[large] = [is_rounded(value) for value in integers[large].tolist()]
     return found
@@ -62,7 +67,7 @@ def joined_columns(parts: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
     """
     if len({part.dtype for part in parts}) == 1:
         return np.concatenate(parts)
-    if not any(rounded_places(part).any() for part in parts):
+    if not any(map(has_rounded, parts)):
         return np.concatenate([part.astype(np.float64) for part in parts])
     cells: list[int] = []
     for part in parts:
@@ -70,3 +75,7 @@ def joined_columns(parts: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
             return None
         cells += map(int, part.tolist())
     return integer_column(cells)
+
+
+def _is_wide(numbers: NDArray[Any]) -> bool:
+    return numbers.dtype.kind in "iu" and numbers.dtype.itemsize >= np.dtype(np.int64).itemsize

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from serving.domain.batch import Batch, Column
 from serving.domain.errors import InvalidInput
-from serving.domain.integers import rounded_places
+from serving.domain.integers import has_rounded
 from serving.domain.row_problems import names_problem, shown, width_problem
 from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Container, Dtype, Feature, Signature
@@ -77,12 +77,12 @@ def table_to_batch(signature: Signature, table: Table) -> Batch:
     matrix = arranged.matrix
     if is_table and is_numeric and matrix is not None and matrix.dtype.kind == "b":
         matrix = matrix.astype(np.float64)
-    if is_numeric and matrix is not None and matrix.dtype.kind in _NUMERIC and not rounded_places(matrix).any():
+    if is_numeric and matrix is not None and matrix.dtype.kind in _NUMERIC and not has_rounded(matrix):
         return Batch(table.rows, matrix=_checked(signature, matrix))
     columns = [arranged.column(place) for place in range(arranged.width)]
     if is_table:
         columns = [_in_table(feature, column) for feature, column in zip(features, columns, strict=True)]
-    is_exact = not any(isinstance(column, np.ndarray) and rounded_places(column).any() for column in columns)
+    is_exact = not any(isinstance(column, np.ndarray) and has_rounded(column) for column in columns)
     if is_numeric and is_exact and all(_is_numeric(column) for column in columns):
         return Batch(table.rows, matrix=_checked(signature, _side_by_side(columns)))
     if signature.container is not Container.TEXTS and _fit(features, columns, is_typed=is_typed):
@@ -219,7 +219,7 @@ def _as_it_is(column: NDArray[Any] | list[Any], *, is_typed: bool) -> Column:
     array = np.asarray(column)
     if array.dtype.kind == "b":
         return array
-    if is_typed or rounded_places(array).any():
+    if is_typed or has_rounded(array):
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     return array.astype(np.float64, copy=False)
 

@@ -23,7 +23,7 @@ from serving.api.formats.columns import columns_of
 from serving.conversion import YIELD_SECONDS
 from serving.domain.batch import Tensor
 from serving.domain.errors import BodyTooLarge, InvalidInput, Malformed, NotAcceptable
-from serving.domain.integers import rounded_places
+from serving.domain.integers import has_rounded
 from serving.domain.row_problems import shown
 from serving.domain.signature import Dtype, Signature
 from serving.domain.tables import Table
@@ -186,7 +186,7 @@ def _values(kind: _Kind, column: Any, *, may_be_float: bool) -> Tensor:
 def _would_round(column: Any) -> bool:
     """Say whether a column has nulls, and beside them an integer that is another number as a float."""
     chunks = [chunk.fill_null(0).to_numpy(zero_copy_only=False) for chunk in column.chunks if column.null_count]
-    return any(bool(rounded_places(chunk).any()) for chunk in chunks)
+    return any(map(has_rounded, chunks))
 
 
 def _decoded(column: Any, most: int) -> tuple[list[Any], int]:
