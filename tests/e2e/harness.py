@@ -112,7 +112,10 @@ class Server:
         self.entry = entry
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
-        self.client = httpx.Client(timeout=60.0)
+        # No surplus: the pool closes surplus idle connections, and now and then one that a thread has just been given.
+        self.client = httpx.Client(
+            timeout=60.0, limits=httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        )
 
     # --- the process -------------------------------------------------------------------------------------------------
 
