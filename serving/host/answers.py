@@ -68,6 +68,19 @@ def is_finite(tensor: Tensor) -> NDArray[np.bool_]:
     return np.array([_is_finite_value(value) for value in tensor], dtype=np.bool_)
 
 
+def without_gaps(method: str, tensor: Tensor) -> Tensor:
+    """Return an answer to rows with nulls; where `method` may leave gaps too, with 0 in place of NaN and None.
+
+    ``transform`` may: scalers, for one, give NaN in the column where null was sent. What any other method gives is an
+    answer only if it is a number.
+    """
+    if method != "transform":
+        return tensor
+    if isinstance(tensor, np.ndarray):
+        return np.nan_to_num(tensor, nan=0.0, posinf=np.inf, neginf=-np.inf) if tensor.dtype.kind == "f" else tensor
+    return [_without_gap(value) for value in tensor]
+
+
 def _rows_of(answer: dict[Any, Any], rows: int) -> list[dict[Any, Any]]:
     """Return one dict for each row, of a dict of columns, or for one row of that row itself."""
     columns = {name: _column(value) for name, value in answer.items()}
@@ -130,6 +143,12 @@ def _dense(answer: Any, rows: int) -> NDArray[Any]:
     if rows > 1:
         raise InvalidInput(f"the answer for {rows} rows would take {size}: send fewer rows")
     raise ModelFailed(f"the answer for one row would take {size}")
+
+
+def _without_gap(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_gap(item) for item in value]
+    return 0 if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 
 def _is_finite_value(value: Any) -> bool:

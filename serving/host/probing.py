@@ -9,7 +9,7 @@ import numpy as np
 from serving.domain.batch import Batch
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Container, Dtype, Method, Signature
-from serving.host.answers import is_finite
+from serving.host.answers import is_finite, without_gaps
 from serving.host.columns import Column
 from serving.host.estimator import EstimatorModel
 from serving.host.guessing import with_taken_values
@@ -23,9 +23,9 @@ _SCORES = ("predict_proba", "decision_function")
 def probe(model: EstimatorModel) -> EstimatorModel:
     """Return `model` with a signature completed by trying it on made-up rows; it is asked a few times.
 
-    A feature takes null when rows with nulls are answered with finite numbers. All features that may are tried at once;
-    when that fails, those that the model treats alike together; when code that is not scikit-learn's is involved, at
-    last one by one. Nothing here looks at the clock: the same file has the same signature each time it is loaded.
+    A feature takes null when rows with nulls are answered with finite numbers, or by ``transform`` with gaps of its
+    own. All features that may are tried at once; when that fails, those that the model treats alike together; when code
+    that is not scikit-learn's is involved, at last one by one. Nothing here looks at the clock: the same file has the same signature each time it is loaded.
     """
     if any(column.dtype is None for column in model.columns):
         model = _settle_dtypes(model)
@@ -120,18 +120,21 @@ def _answers_nulls(model: EstimatorModel, members: Iterable[int]) -> bool:
     for index in members:
         nulls[index] = True
     return any(nulls) and all(
-        _answers(model, make_batch(model.signature, model.columns, rows, nulls)) for rows in (1, 3)
+        _answers(model, make_batch(model.signature, model.columns, rows, nulls), may_have_gaps=True) for rows in (1, 3)
     )
 
 
-def _answers(model: EstimatorModel, batch: Batch) -> bool:
+def _answers(model: EstimatorModel, batch: Batch, *, may_have_gaps: bool = False) -> bool:
     """Say whether the model answers with finite numbers; scores are looked at too, because a label always is one."""
     offered = model.signature.methods
     methods = [offered[0], *[method for method in _SCORES if method in offered and method != offered[0]][:1]]
     try:
-        return all(is_finite(tensor).all() for method in methods for tensor in model.answer(method, batch).tensors)
+        answers = [(method, tensor) for method in methods for tensor in model.answer(method, batch).tensors]
     except (InvalidInput, ModelFailed):
         return False
+    if may_have_gaps:
+        answers = [(method, without_gaps(method, tensor)) for method, tensor in answers]
+    return all(is_finite(tensor).all() for _, tensor in answers)
 
 
 def _answers_as(model: EstimatorModel, members: Sequence[int], dtype: Dtype) -> bool:

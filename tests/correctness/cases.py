@@ -172,6 +172,8 @@ def boosters(share: int = 0, shares: int = 1, only: Collection[str] = ()) -> Ite
 def _booster(kind: str, name: str, fit: Callable[[], Any], turn: int, material: Material) -> Iterator[Subject]:
     import tempfile
 
+    import xgboost
+
     from tests.unit.host.booster_cases import forms
 
     with warnings.catch_warnings(action="ignore"):
@@ -183,9 +185,11 @@ def _booster(kind: str, name: str, fit: Callable[[], Any], turn: int, material: 
         made = list(forms(name, model, directory))
     form = made[turn % len(made)]
     fitted_names = getattr(model, "feature_names_in_", None)
+    if fitted_names is None and isinstance(model, xgboost.Booster):
+        fitted_names = model.feature_names
     answers: Any = dict(form.answers)
     answers |= _further(answers, form.path)
-    if fitted_names is not None and form.format.value == "joblib" and hasattr(model, "get_params"):
+    if fitted_names is not None and form.path.suffix != ".txt":
         answers = {method: _named(answer, list(fitted_names)) for method, answer in answers.items()}
 
     def write(version: Path) -> None:

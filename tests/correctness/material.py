@@ -60,7 +60,7 @@ def _cell(value: Any) -> Any:
         return None if pd.isna(value) else pd.Timedelta(value).isoformat()
     if isinstance(value, np.generic):
         value = value.item()
-    return None if value is pd.NA or (isinstance(value, float) and np.isnan(value)) else value
+    return None if value is pd.NA or value is pd.NaT or (isinstance(value, float) and np.isnan(value)) else value
 
 
 def material_like(rows: Any, seed: int = 0, count: int = ROWS) -> Material | None:

@@ -9,7 +9,7 @@ from serving.domain.batch import Batch, Tensor
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.manifest import GOLDEN_NAME
 from serving.domain.report import Verdict
-from serving.host.answers import is_finite
+from serving.host.answers import is_finite, without_gaps
 from serving.host.gates.gate import Context, Outcome, Refused
 from serving.host.model import LoadedModel
 
@@ -82,12 +82,14 @@ def _look_at_example(context: Context) -> Outcome:
     return Verdict.PASSED, f"{', '.join(model.signature.methods)} finite on {batch.rows} rows of MLflow's input example"
 
 
-def _look(model: LoadedModel, method: str, batch: Batch, source: str) -> str | None:
+def _look(model: LoadedModel, method: str, batch: Batch, source: str, *, has_nulls: bool = False) -> str | None:
     """Return what is not finite in the answers, None when all is; raises Refused when nothing is finite."""
     try:
         tensors = model.answer(method, batch).tensors
     except (InvalidInput, ModelFailed) as error:
         raise Refused(f"{method} does not answer {source} rows: {error}") from None
+    if has_nulls:
+        tensors = tuple(without_gaps(method, tensor) for tensor in tensors)
     bad = ~np.logical_and.reduce([_is_right(tensor, method) for tensor in tensors])
     if not bad.any():
         return None
@@ -98,7 +100,7 @@ def _look(model: LoadedModel, method: str, batch: Batch, source: str) -> str | N
 
 def _look_at_nulls(model: LoadedModel, method: str, batch: Batch, nullable: list[str]) -> str | None:
     try:
-        return _look(model, method, batch, "null")
+        return _look(model, method, batch, "null", has_nulls=True)
     except Refused as error:
         names = ", ".join(f"'{name}'" for name in nullable[:3]) + (", ..." if len(nullable) > 3 else "")
         raise Refused(f"the signature says that {names} may be null, but {error}") from None

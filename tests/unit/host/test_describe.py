@@ -31,7 +31,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, OneHotEncoder, QuantileTransformer, StandardScaler
 from sklearn.svm import SVC
 
 from serving.domain.mlmodel import NamedColumn
@@ -207,11 +207,16 @@ def test_texts_are_one_feature(build: Any, people: pd.DataFrame, older: Any) -> 
         (RandomForestClassifier(2), True),
         (make_pipeline(SimpleImputer(), LogisticRegression()), True),
         (make_pipeline(StandardScaler(), LogisticRegression()), False),
-        (StandardScaler(), False),
         (SimpleImputer(), True),
+        (StandardScaler(), True),  # passes it on
+        (QuantileTransformer(n_quantiles=5), True),
+        (make_pipeline(StandardScaler(), MaxAbsScaler()), True),
+        (make_pipeline(StandardScaler(), PCA(2)), False),
+        (FunctionTransformer(), True),
+        (FunctionTransformer(np.isfinite), True),
     ],
 )
-def test_null_is_taken_where_rows_with_it_get_finite_answers(model: Any, takes_null: bool) -> None:
+def test_null_is_taken_where_rows_with_it_are_answered(model: Any, takes_null: bool) -> None:
     signature = describe(model.fit(ROWS, LABELS))
     assert {feature.nullable for feature in signature.features} == {takes_null}
 

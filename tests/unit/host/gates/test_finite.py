@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression
 from sklearn.neighbors import KernelDensity, RadiusNeighborsRegressor
+from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from serving.domain.report import Verdict
@@ -63,6 +64,15 @@ def test_finite_answers_pass(candidate: MakeCandidate, yes_or_no: Any) -> None:
 def test_nulls_are_tried_where_they_are_taken(candidate: MakeCandidate) -> None:
     made = candidate(HistGradientBoostingRegressor(max_iter=2).fit(ROWS, ROWS[:, 0]))
     assert made.evaluate()["finite"].evidence == "predict finite on 8 made-up rows and 8 with nulls"
+
+
+def test_a_gap_that_transform_passes_on_is_an_answer(candidate: MakeCandidate) -> None:
+    result = candidate(StandardScaler().fit(ROWS)).evaluate()["finite"]
+    assert result.verdict is Verdict.PASSED
+    assert result.evidence == "transform finite on 8 made-up rows and 8 with nulls"
+    scaler = StandardScaler().fit(ROWS)
+    scaler.mean_[1] = np.nan
+    assert candidate(scaler).evaluate()["finite"].verdict is Verdict.REFUSED
 
 
 def test_a_model_without_any_finite_answer_is_refused(candidate: MakeCandidate) -> None:
