@@ -25,7 +25,8 @@ def probe(model: EstimatorModel) -> EstimatorModel:
 
     A feature takes null when rows with nulls are answered with finite numbers, or by ``transform`` with gaps of its
     own. All features that may are tried at once; when that fails, those that the model treats alike together; when code
-    that is not scikit-learn's is involved, at last one by one. Nothing here looks at the clock: the same file has the same signature each time it is loaded.
+    that is not scikit-learn's is involved, at last one by one. Nothing here looks at the clock: the same file has the
+    same signature each time it is loaded.
     """
     if any(column.dtype is None for column in model.columns):
         model = _settle_dtypes(model)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from serving.api.formats.arrow_sizes import check_sizes, may_grow, most_bytes
 from serving.api.formats.columns import columns_of
+from serving.api.formats.iso_8601 import to_iso_texts
 from serving.conversion import YIELD_SECONDS
 from serving.domain.batch import Tensor
 from serving.domain.errors import BodyTooLarge, InvalidInput, Malformed, NotAcceptable
@@ -32,7 +33,7 @@ from serving.prediction import Answer
 INSTALL = "pyarrow is not installed on this server: pip install 'serving[arrow]'"
 INLINE_BYTES = 8 << 10  # a millisecond, if they are bools of which some are missing
 PIECE_VALUES = 10_000
-TAKEN = "numbers, bools, strings, or a dictionary of these"
+TAKEN = "numbers, bools, strings, dates, durations, or a dictionary of numbers, bools or strings"
 
 _FILE = b"ARROW1"
 
@@ -122,12 +123,13 @@ def _pyarrow() -> Any:
 
 
 class _Kind(Enum):
-    """What the cells of a column are. CODED: a dictionary, and places in it."""
+    """What the cells of a column are. MOMENT: a date or a duration. CODED: a dictionary, and places in it."""
 
     WHOLE = auto()
     FLOAT = auto()
     BOOL = auto()
     TEXT = auto()
+    MOMENT = auto()
     CODED = auto()
 
 
@@ -136,11 +138,14 @@ def _kinds_of(pa: Any, schema: Any) -> list[_Kind]:
     found = []
     for name, given in zip(schema.names, schema.types, strict=True):
         kind = _kinds(pa).get(given.id)
-        if kind is None or (kind is _Kind.CODED and _kinds(pa).get(given.value_type.id) in (None, _Kind.CODED)):
+        if kind is None or (kind is _Kind.CODED and _kinds(pa).get(given.value_type.id) in _NEVER_CODED):
             called = str(given).partition("\n")[0][:60]
             raise InvalidInput(f"column {shown(name)} is of the type {called}; send {TAKEN}")
         found.append(kind)
     return found
+
+
+_NEVER_CODED = (None, _Kind.MOMENT, _Kind.CODED)
 
 
 @cache
@@ -152,6 +157,7 @@ def _kinds(pa: Any) -> dict[int, _Kind]:
         **dict.fromkeys(whole, _Kind.WHOLE),
         **dict.fromkeys((ids.Type_HALF_FLOAT, ids.Type_FLOAT, ids.Type_DOUBLE), _Kind.FLOAT),
         **dict.fromkeys((ids.Type_STRING, ids.Type_LARGE_STRING), _Kind.TEXT),
+        **dict.fromkeys((ids.Type_TIMESTAMP, ids.Type_DATE32, ids.Type_DATE64, ids.Type_DURATION), _Kind.MOMENT),
         ids.Type_BOOL: _Kind.BOOL,
         ids.Type_DICTIONARY: _Kind.CODED,
     }
@@ -175,6 +181,8 @@ def _values(kind: _Kind, column: Any, *, may_be_float: bool) -> Tensor:
     if may_have_nulls or (kind in (_Kind.WHOLE, _Kind.BOOL) and not column.null_count):
         arrays = [chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks]
         return arrays[0] if len(arrays) == 1 else np.concatenate(arrays) if arrays else np.empty(0)
+    if kind is _Kind.MOMENT:  # those with a time zone are in UTC
+        return [text for chunk in column.chunks for text in to_iso_texts(chunk.to_numpy(zero_copy_only=False))]
     values: list[Any] = []
     for start in range(0, len(column), PIECE_VALUES):
         values += column.slice(start, PIECE_VALUES).to_pylist()

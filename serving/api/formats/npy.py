@@ -1,8 +1,8 @@
 """NumPy arrays as files have them (``numpy.lib.format``): a header in Python's notation and the values behind it.
 
 The header is read here and not by numpy: it is a stranger's, and only a few of the things it could say are wanted. No
-dtype is made but of numbers, bools and text, so nothing is ever unpickled, and nothing is allocated: arrays are views
-of the body.
+dtype is made but of numbers, bools, text and dates, so nothing is ever unpickled, and nothing is allocated: arrays are
+views of the body.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.api.formats.iso_8601 import to_iso_texts
 from serving.domain.errors import InvalidInput, Malformed, NotAcceptable
 from serving.domain.row_problems import width_problem
 from serving.domain.signature import Signature
@@ -26,10 +27,11 @@ from serving.prediction import Answer
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 32 << 10
 MAX_TEXT_BYTES = 64 << 20
-FEW_COLUMNS = 1000  # of text beyond the right number: so few are looked at
-TAKEN = "whole numbers and floats of up to 8 bytes, bools, text (U), or a structure of these with names"
+FEW_COLUMNS = 1000  # of text and dates beyond the right number: so few are looked at
+TAKEN = "whole numbers and floats of up to 8 bytes, bools, text (U), dates, or a structure of these with names"
 
-_SCALAR = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248]|U[1-9]\d{0,8})|\?")
+_UNIT = r"\[\d{0,3}(?:W|D|h|m|s|ms|us|ns)\]"
+_SCALAR = re.compile(rf"[<>|=]?(?:b1|[iu][1248]|f[248]|U[1-9]\d{{0,8}}|[mM]8{_UNIT}|M8\[[YM]\])|\?")
 _PADDING = re.compile(r"\|V\d{1,4}")
 _KEYS = {"descr", "fortran_order", "shape"}
 _ALIGNMENT = 64
@@ -64,7 +66,7 @@ def read(raw: bytes, signature: Signature) -> Table:
         matrix = array.reshape((-1, 1) if len(signature.features) == 1 else (1, -1))
     else:
         matrix = array.reshape(layout.shape, order="F" if layout.is_fortran else "C")
-    if matrix.dtype.kind == "U":
+    if matrix.dtype.kind in "UmM":
         if matrix.shape[1] > len(signature.features) + FEW_COLUMNS:  # before each cell is made a text
             raise InvalidInput(width_problem(signature, 0, matrix.shape[1]))
         return Table(len(matrix), columns=tuple(_values(column) for column in matrix.T))
@@ -148,7 +150,9 @@ def _dtype_of(descr: Any) -> np.dtype[Any]:
 
 
 def _values(column: NDArray[Any]) -> NDArray[Any] | list[Any]:
-    """Return a column as tables take it: text as a list."""
+    """Return a column as tables take it: text, dates and durations as a list of text."""
+    if column.dtype.kind in "mM":
+        return to_iso_texts(column)
     if column.dtype.kind != "U":
         return column
     whole = np.ascontiguousarray(column)

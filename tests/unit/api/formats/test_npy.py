@@ -97,7 +97,8 @@ def test_what_is_no_array_is_malformed(raw: bytes) -> None:
     "array",
     [
         np.array([1 + 2j]),
-        np.array(["2026-11-21"], "M8[D]"),
+        np.array([np.datetime64("NaT")]),
+        np.array([1], "m8[M]"),
         np.array([b"bytes"]),
         np.zeros((2, 2, 2)),
         np.zeros((1,), [("a", "f8", (3,))]),
