@@ -30,16 +30,16 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils import all_estimators
 
 from benchmarks import circumstances, run
+from serving.compiling import converters
+from serving.compiling.apart import Apart
+from serving.compiling.compile import compile_apart, compile_here
+from serving.compiling.converters.fallback import MEASURED
+from serving.compiling.converters.registry import CONVERTERS, TRANSFORMS
 from serving.domain.compiled import Compilation
 from serving.domain.errors import ServingError
-from serving.host.compiling import converters
-from serving.host.compiling.apart import Apart
-from serving.host.compiling.compile import compile_apart, compile_here
-from serving.host.compiling.converters.fallback import MEASURED
-from serving.host.compiling.converters.registry import CONVERTERS, TRANSFORMS
 from serving.host.describe import examine
-from serving.host.evaluation import CompileRequest
 from serving.host.parts import all_parts, compute_alone
+from serving.wire.evaluation import CompileRequest
 from tests.unit.host.test_every_estimator import LEFT_OUT, NO_FEATURES, NOTHING_TO_OFFER, fitted
 
 Made = tuple[str, str, Callable[[], Any]]
@@ -50,7 +50,7 @@ NO_TABLES = {"DictVectorizer", "LabelBinarizer", "LabelEncoder", "MultiLabelBina
 INTRODUCTION = """\
 When a version is evaluated, its host tries to **compile** it: to draw the fitted estimator, with everything inside it,
 as one ONNX graph in float64. A graph that is proved is handed to the server, which answers with it in its own process,
-without a host and without scikit-learn. Parts are drawn by our own converters (`serving/host/compiling/converters`),
+without a host and without scikit-learn. Parts are drawn by our own converters (`serving/compiling/converters`),
 which know what scikit-learn computes step by step, and a few by skl2onnx where it was measured to answer alike.
 
 No graph is believed. Estimator and graph answer the same rows by all methods: golden examples and rows near them, rows

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import threadpoolctl
 
-from tests.unit.host.compiling.sceptic import Finding, compare
-from tests.unit.host.compiling.sceptic_cases import cases
+from tests.unit.compiling.sceptic import Finding, compare
+from tests.unit.compiling.sceptic_cases import cases
 
 ROWS = 2000
 

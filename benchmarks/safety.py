@@ -18,7 +18,8 @@ from benchmarks.memory import MB
 from benchmarks.models import logistic
 from benchmarks.result import Figure, Result, Table, figure
 from benchmarks.run import Run
-from serving.host import preload, sandbox
+from serving import sandbox
+from serving.host import preload
 from serving.host.restricted import load_restricted
 
 METHOD = """The sandbox: a process with everything imported that a zygote has forks, and the child puts every layer on \

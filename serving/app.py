@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from serving import __version__, api
 from serving.domain.status import Status
-from serving.registry import ActiveReference
+from serving.plane.registry import ActiveReference
 from serving.service import Service
 from serving.settings import Settings, load_settings
 from serving.telemetry.metrics import Metrics

@@ -8,11 +8,11 @@ from typing import Any
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
-from serving import prediction, registry
 from serving.api.problems import kind_of
 from serving.domain.errors import ServingError, Unavailable
 from serving.domain.signature import Method, Signature
-from serving.servable.servable import Servable
+from serving.plane import prediction, registry
+from serving.plane.servable import Servable
 
 
 class Model:

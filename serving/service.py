@@ -15,11 +15,10 @@ from typing import IO
 
 import structlog
 
-from serving import __version__
+from serving import __version__, sandbox
 from serving.domain.errors import StagingFailed, StateUnavailable
 from serving.domain.status import Operator, Status
-from serving.host import sandbox
-from serving.host.zygote import Zygote
+from serving.hosting.zygote import Zygote
 from serving.lifecycle.activation import Activation
 from serving.lifecycle.candidate import CandidateRunner
 from serving.lifecycle.exclusion import Exclusion
@@ -34,7 +33,7 @@ from serving.lifecycle.reconciler import HoldsStatus, Reconciler
 from serving.lifecycle.respawn import Respawn
 from serving.lifecycle.road import Road
 from serving.lifecycle.watcher import Watcher
-from serving.servable.turns import LEAST_THREADS, Turns
+from serving.plane.turns import LEAST_THREADS, Turns
 from serving.settings import Settings
 from serving.store.listing import Store
 from serving.store.staging import Cache

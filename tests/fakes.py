@@ -15,7 +15,6 @@ import orjson
 from fastapi import FastAPI
 
 from serving import api
-from serving.domain.batch import Batch, Prediction, Tensor
 from serving.domain.errors import OperationRefused, UnknownModel, UnknownVersion
 from serving.domain.report import GATE_NAMES, CandidateReport, GateResult, Verdict
 from serving.domain.signature import Container, Dtype, Feature, Kind, Method, Signature
@@ -34,8 +33,9 @@ from serving.domain.status import (
     VersionStatus,
 )
 from serving.domain.version import VersionId
-from serving.registry import ActiveReference, ModelReference
-from serving.servable.servable import Servable
+from serving.plane.registry import ActiveReference, ModelReference
+from serving.plane.servable import Servable
+from serving.rows.batch import Batch, Prediction, Tensor
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 

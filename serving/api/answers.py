@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import orjson
 
-from serving.domain.batch import Prediction, Tensor
 from serving.domain.errors import ModelFailed
-from serving.prediction import Answer
+from serving.plane.prediction import Answer
+from serving.rows.batch import Prediction, Tensor
 
-# 20,000 numbers take about 1 ms: see `serving.conversion` for why more than that is done in pieces and in a thread.
+# 20,000 numbers take about 1 ms: see `serving.rows.conversion` for why more is done in pieces and in a thread.
 INLINE_VALUES = 20_000
 PIECE_VALUES = 10_000
 

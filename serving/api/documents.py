@@ -9,9 +9,9 @@ from typing import Any
 from serving.api.pieces import LARGE_BYTES, PIECE_BYTES, RowPieces, pieces_of
 from serving.api.strict_json import loads
 from serving.api.structure import find_arrays, refuse_many_values, without
-from serving.conversion import PIECE_ROWS, ManyRows, Piece
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Signature
+from serving.rows.conversion import PIECE_ROWS, ManyRows, Piece
 
 COLUMN_BYTES = 256  # the least of an array in an object in the body that is not parsed with the rest
 

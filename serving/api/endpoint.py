@@ -27,9 +27,9 @@ from serving.api.strict_json import refuse_depth
 from serving.domain.errors import InvalidInput, NothingActive, NotJson, UnknownModel
 from serving.domain.state import State
 from serving.domain.status import ModelStatus
-from serving.prediction import Answer, Limits, Prepared, compute, execute_now, hold, look, prepare, prepared
-from serving.registry import Role, find
-from serving.servable.servable import Servable
+from serving.plane.prediction import Answer, Limits, Prepared, compute, execute_now, hold, look, prepare, prepared
+from serving.plane.registry import Role, find
+from serving.plane.servable import Servable
 from serving.settings import Settings, TokenScope
 from serving.telemetry.metrics import Metrics
 
@@ -194,7 +194,7 @@ class _Seen:
 
 
 def find_explained(state: AppState, model: str, version: str | Role | None = None) -> Servable:
-    """Return what `serving.registry.find` returns; its errors say what `explain` makes of them."""
+    """Return what `serving.plane.registry.find` returns; its errors say what `explain` makes of them."""
     try:
         return find(state, model, version)
     except (UnknownModel, NothingActive) as error:

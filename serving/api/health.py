@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from serving.api.schemas import Live, Readiness
 from serving.domain.status import Status
-from serving.registry import ActiveReference
+from serving.plane.registry import ActiveReference
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.traffic import Loaded
 

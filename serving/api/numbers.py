@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.api.strict_json import has_minus_zero
-from serving.conversion import YIELD_SECONDS
-from serving.domain.integers import EXACT
+from serving.rows.conversion import YIELD_SECONDS
+from serving.rows.integers import EXACT
 
 PIECE_BYTES = 128 << 10
 MOST_BLANKS = 64  # in front of the first value; who sends more is read more slowly
@@ -64,7 +64,7 @@ class NumberReader:
 def array_in(raw: bytes, start: int, end: int) -> NDArray[np.float64] | None:
     """Return the array between two places of a body, of numbers or of arrays of equally many; None for anything else.
 
-    It is read piece by piece, so that other threads get their turn: see `serving.conversion`. Blocks; any thread.
+    It is read piece by piece, so that other threads get their turn: see `serving.rows.conversion`. Blocks; any thread.
     """
     reader = NumberReader()
     read, mark = (reader.matrix, b"],") if is_nested(raw, start) else (reader.vector, b",")

@@ -18,10 +18,10 @@ from serving.api.numbers import NumberReader, count_arrays
 from serving.api.predict_body import parse, rows_of, strings_in
 from serving.api.strict_json import MAX_DEPTH, count_strings, loads, parsed, refuse_repeats, with_repeats
 from serving.api.structure import MOST_VALUES, WINDOW_BYTES, Array, count_values, find_arrays, refuse_many_values
-from serving.conversion import Piece
 from serving.domain.errors import InvalidInput, NotJson
-from serving.domain.tables import Table
-from serving.prediction import PredictRequest
+from serving.plane.prediction import PredictRequest
+from serving.rows.conversion import Piece
+from serving.rows.tables import Table
 
 LARGE_BYTES = 128 << 10
 PIECE_BYTES = 64 << 10

@@ -20,7 +20,7 @@ from serving.api.predict_body import parse
 from serving.api.routes import add_prediction
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Signature
-from serving.prediction import Answer, PredictRequest
+from serving.plane.prediction import Answer, PredictRequest
 
 MOST_FIELDS = 16
 

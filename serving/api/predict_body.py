@@ -7,7 +7,7 @@ from typing import Any
 
 from serving.api.strict_json import MAX_DEPTH, count_strings, loads, refuse_repeats, with_repeats
 from serving.domain.errors import InvalidInput
-from serving.prediction import PredictRequest
+from serving.plane.prediction import PredictRequest
 
 KEYS = ("instances", "input", "method")
 

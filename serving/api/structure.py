@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.conversion import YIELD_SECONDS
 from serving.domain.errors import InvalidInput, NotJson
+from serving.rows.conversion import YIELD_SECONDS
 
 WINDOW_BYTES = 128 << 10  # looked at in one go: 1 ms
 SEARCH_BYTES = 512 << 10  # searched in one go: 0.3 ms

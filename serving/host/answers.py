@@ -10,8 +10,8 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from serving.domain.batch import Prediction, Tensor
 from serving.domain.errors import InvalidInput, ModelFailed
+from serving.rows.batch import Prediction, Tensor
 
 MAX_DENSE_BYTES = 256 << 20
 

@@ -9,20 +9,20 @@ from collections.abc import Sequence
 
 import orjson
 
+from serving import sandbox
 from serving.domain.errors import InvalidInput, ModelFailed, ProtocolError
 from serving.domain.last_words import write_last_words
 from serving.domain.report import LOAD_GATE, GateResult, Verdict
-from serving.host import sandbox
-from serving.host.evaluation import EvaluationRequest
 from serving.host.gates import Evaluated, preparation_of, run_gates
 from serving.host.gates.compile import start_compiler
 from serving.host.gates.gate import Context
 from serving.host.graph_check import checker_process
 from serving.host.model import LoadedModel, told
-from serving.host.payloads import decode_batch, encode_answer, encode_detail
-from serving.host.protocol import Frame, Kind
 from serving.host.replicas import await_replicas, channels_of, fork_replicas
-from serving.host.stream import FrameReader, receive_frame, send_frame
+from serving.wire.evaluation import EvaluationRequest
+from serving.wire.frames import Frame, Kind
+from serving.wire.payloads import decode_batch, encode_answer, encode_detail
+from serving.wire.stream import FrameReader, receive_frame, send_frame
 
 
 def main(fds: Sequence[int]) -> int:

@@ -14,13 +14,13 @@ from serving.domain.mlmodel import NamedColumn
 from serving.domain.signature import MAX_FEATURES, METHODS, Container, Dtype, Feature, Kind, Method, Signature
 from serving.host.answers import plain
 from serving.host.columns import Column, first_parts, learn, takes_objects, takes_texts
-from serving.host.contract import disagreements
 from serving.host.estimator import EstimatorModel
 from serving.host.examples import columns_in, name_columns, note_examples
 from serving.host.guessing import with_taken_values
 from serving.host.model import LoadRefused, NotAnEstimator
 from serving.host.probing import count_outputs, probe
 from serving.host.strangers import advise_on_parts
+from serving.wire.compatibility import disagreements
 
 _KINDS: tuple[tuple[Callable[[Any], bool], Kind], ...] = (
     (is_classifier, Kind.CLASSIFIER),

@@ -12,11 +12,7 @@ import pandas as pd
 import sklearn
 from numpy.typing import NDArray
 
-from serving.domain.batch import Batch, Prediction
-from serving.domain.batch import Column as BatchColumn
 from serving.domain.errors import InvalidInput
-from serving.domain.integers import EXACT, any_rounded, integer_column, is_rounded, joined_columns
-from serving.domain.row_problems import rounded
 from serving.domain.signature import Container, Signature
 from serving.host.answers import to_prediction
 from serving.host.boosters import library_of
@@ -25,6 +21,10 @@ from serving.host.model import describe_skew, refusal_or_failure
 from serving.host.moments import to_moments
 from serving.host.parts import all_parts, is_from_sklearn
 from serving.host.synthetic import make_batch
+from serving.rows.batch import Batch, Prediction
+from serving.rows.batch import Column as BatchColumn
+from serving.rows.integers import EXACT, any_rounded, integer_column, is_rounded, joined_columns
+from serving.rows.row_problems import rounded
 
 _END_OF_INT64 = 2.0**63
 

@@ -2,15 +2,7 @@
 
 Run as ``python -m serving.host.forkserver FD PID`` where FD is one end of a Unix stream socket, and PID the server's
 process. It stays single-threaded and never computes anything, because a process that has used OpenMP must not be
-forked. Messages are fixed structs:
-
-    to the zygote     op u8, host id u64                SPAWN (with descriptors: socket, arena, socket ...) or KILL
-    from the zygote   op u8, host id u64, value i64     THREAD (thread id): there is one besides the main thread
-                                                        READY
-                                                        STARTED (pid, with a descriptor of the process)
-                                                        STARTED_UNSEEN (pid, where there are no such descriptors)
-                                                        NOT_STARTED (errno)
-                                                        EXITED (return code, -n for signal n)
+forked. Messages are those of `serving.wire.zygote_messages`.
 
 When the control socket ends, the server is gone: every host is killed and the zygote exits. Hosts die with the zygote
 too, and the zygote with the server (PR_SET_PDEATHSIG), so nothing is orphaned whichever of the processes is killed
@@ -25,28 +17,10 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
-from enum import IntEnum
 
-from serving.host.sandbox.process import die_with_parent
-
-COMMAND = struct.Struct("<BQ")
-EVENT = struct.Struct("<BQq")
-MAX_REPLICAS = 64
-
-
-class Op(IntEnum):
-    """What a control message says."""
-
-    SPAWN = 1
-    KILL = 2
-    READY = 10
-    STARTED = 11
-    EXITED = 12
-    STARTED_UNSEEN = 13
-    NOT_STARTED = 14
-    THREAD = 15
+from serving.sandbox.process import die_with_parent
+from serving.wire.zygote_messages import COMMAND, EVENT, MAX_REPLICAS, Op
 
 
 def main() -> None:
@@ -161,7 +135,8 @@ def _fork(fds: list[int], private: list[int]) -> int:
         signal.set_wakeup_fd(-1)
         for fd in private:
             os.close(fd)
-        from serving.host import child, sandbox  # noqa: PLC0415  (preloaded)
+        from serving import sandbox  # noqa: PLC0415  (preloaded)
+        from serving.host import child  # noqa: PLC0415  (preloaded)
 
         sandbox.die_with_parent(parent)
         status = child.main(fds)

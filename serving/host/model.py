@@ -9,9 +9,9 @@ from typing import Protocol
 from sklearn.exceptions import NotFittedError
 
 from serving.domain import text
-from serving.domain.batch import Batch, Prediction
 from serving.domain.errors import InvalidInput, ModelFailed, ServingError
 from serving.domain.signature import Signature
+from serving.rows.batch import Batch, Prediction
 
 _PATH = re.compile(r"(?:file://)?(?:[A-Za-z]:)?(?:[\\/][\w.@+-]+){2,}[\\/]?")
 

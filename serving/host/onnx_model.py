@@ -15,17 +15,17 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from serving.domain.batch import Batch, Prediction
 from serving.domain.errors import InvalidInput, ModelFailed
-from serving.domain.integers import rounded_places
 from serving.domain.signature import Container, Dtype, Feature, Kind, Signature
 from serving.host.answers import to_prediction
 from serving.host.columns import Column
-from serving.host.contract import disagreements
 from serving.host.model import LoadRefused, one_line, told
 from serving.host.onnx_outputs import Answer, Form, Output, Outputs, find_methods, predict_only
 from serving.host.onnx_session import onnxruntime, open_file
 from serving.host.synthetic import make_batch
+from serving.rows.batch import Batch, Prediction
+from serving.rows.integers import rounded_places
+from serving.wire.compatibility import disagreements
 
 InvalidArgument = onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument
 

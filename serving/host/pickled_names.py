@@ -15,8 +15,8 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+from serving import sandbox
 from serving.domain.errors import PublishRefused
-from serving.host import sandbox
 from serving.host.model import one_line, told
 
 _SHOWN = 5

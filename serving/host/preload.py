@@ -30,12 +30,12 @@ import skl2onnx  # noqa: F401  (importing is the point)
 import sklearn
 import threadpoolctl
 
+from serving import sandbox
+from serving.compiling import converters, guard, proof_rows, thresholds  # noqa: F401  (importing is the point)
 from serving.host import (
     boosters,
     child,  # noqa: F401  (importing is the point)
-    sandbox,
 )
-from serving.host.compiling import converters, guard, proof_rows, thresholds  # noqa: F401  (importing is the point)
 from serving.host.restricted.allowed import allowed
 
 _SKIPPED = ("tests", "conftest", "experimental", "_build_utils", "externals", "setup")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from serving.domain.batch import Batch
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Container, Dtype, Method, Signature
 from serving.host.answers import is_finite, without_gaps
@@ -14,6 +13,7 @@ from serving.host.columns import Column
 from serving.host.estimator import EstimatorModel
 from serving.host.guessing import with_taken_values
 from serving.host.synthetic import make_batch
+from serving.rows.batch import Batch
 
 MAX_SINGLE_FEATURES = 64
 

@@ -10,8 +10,8 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from serving.host import sandbox
-from serving.host.protocol import ARENA_BYTES
+from serving import sandbox
+from serving.wire.frames import ARENA_BYTES
 
 _PR_SET_CHILD_SUBREAPER = 36
 

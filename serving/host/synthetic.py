@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.domain.batch import Batch
-from serving.domain.batch import Column as BatchColumn
 from serving.domain.signature import Dtype, Feature, Signature
 from serving.host.columns import Column, dtype_of
+from serving.rows.batch import Batch
+from serving.rows.batch import Column as BatchColumn
 
 SEED = 20_261_120
 

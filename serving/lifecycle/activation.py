@@ -14,8 +14,8 @@ from serving.domain.state import State
 from serving.failpoints import reach
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
-from serving.registry import HoldsActive, ModelReference, activate
-from serving.servable.servable import Servable
+from serving.plane.registry import HoldsActive, ModelReference, activate
+from serving.plane.servable import Servable
 
 log = structlog.get_logger("serving.activation")
 

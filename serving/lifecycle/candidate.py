@@ -19,18 +19,18 @@ from serving.domain.report import COMPILE_GATE, CandidateReport, Evaluation, Gat
 from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
 from serving.failpoints import reach
-from serving.host.client import evaluate
-from serving.host.evaluation import EvaluationRequest
-from serving.host.zygote import HostProcess, Zygote
+from serving.hosting.evaluating import evaluate
+from serving.hosting.zygote import HostProcess, Zygote
 from serving.lifecycle.checking import GraphCheck, stays_hosted
 from serving.lifecycle.recall import Recall
 from serving.lifecycle.request import Comparison, evaluation_request
-from serving.servable.compiled import CompiledEngine
-from serving.servable.hosted import HostedEngine
-from serving.servable.servable import Servable
-from serving.servable.turns import Turns
+from serving.plane.compiled import CompiledEngine
+from serving.plane.hosted import HostedEngine
+from serving.plane.servable import Servable
+from serving.plane.turns import Turns
 from serving.settings import Settings
 from serving.store.staging import Cache
+from serving.wire.evaluation import EvaluationRequest
 
 ATTACH_SECONDS = 10.0
 

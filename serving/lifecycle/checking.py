@@ -10,9 +10,9 @@ from serving.domain.compiled import UNSIGNED_FILE, Compilation
 from serving.domain.errors import GraphRefused, HostFailed
 from serving.domain.report import Evaluation
 from serving.domain.version import Format
-from serving.host.evaluation import EvaluationRequest
-from serving.host.graph_check.graph_checker import GraphChecker
-from serving.host.zygote import Zygote
+from serving.hosting.graph_checker import GraphChecker
+from serving.hosting.zygote import Zygote
+from serving.wire.evaluation import EvaluationRequest
 
 log = structlog.get_logger("serving.candidate")
 

@@ -26,7 +26,7 @@ from serving.lifecycle.lookout import Lookout
 from serving.lifecycle.road import Road
 from serving.lifecycle.snapshots import model_status
 from serving.lifecycle.unfinished import list_unfinished
-from serving.registry import HoldsActive
+from serving.plane.registry import HoldsActive
 from serving.store.staging import Cache
 
 JOIN_SECONDS = 10.0

@@ -14,7 +14,7 @@ from serving.domain.state import State, check_transition
 from serving.domain.status import Failure, VersionStatus
 from serving.domain.version import VersionId
 from serving.lifecycle.candidate import Candidate
-from serving.servable.servable import Servable
+from serving.plane.servable import Servable
 
 
 def now_utc() -> datetime:

@@ -9,8 +9,8 @@ from serving.domain.compiled import Compilation
 from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.provenance import Provenance
 from serving.domain.signature import Signature
-from serving.host.evaluation import CompileRequest, EvaluationFile, EvaluationRequest
 from serving.settings import Settings
+from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from serving.domain.errors import HostLost
 from serving.lifecycle.candidate import CandidateRunner, CopyLost
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord
-from serving.servable.hosted import HostedEngine
+from serving.plane.hosted import HostedEngine
 from serving.settings import CandidateSettings
 
 CALM_SECONDS = 60.0

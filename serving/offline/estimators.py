@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from serving.domain.artifact import StagedFile
 from serving.domain.errors import HostDied, InvalidInput, ModelFailed, PublishRefused
 from serving.domain.manifest import Golden
-from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Method
 from serving.domain.text import one_line
 from serving.domain.version import Format
@@ -22,6 +21,7 @@ from serving.offline.evaluating import NoHost, workshop
 from serving.offline.gated import publish_gated, publish_unchecked, refuse_early, refuse_unsigned, with_hint
 from serving.offline.instances import plain_value, to_instances
 from serving.offline.keys import SigningKey, load_key
+from serving.rows.parsing import rows_to_batch
 from serving.settings import Settings, load_settings
 from serving.store.durable import CHUNK_BYTES, read_chunks, sha256_of
 from serving.store.publishing import Publication, Published

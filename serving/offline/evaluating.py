@@ -15,13 +15,13 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from serving import sandbox
 from serving.domain.artifact import Artifact
 from serving.domain.errors import HostFailed
 from serving.domain.listing import Entry
 from serving.domain.report import CandidateReport
-from serving.host import sandbox
-from serving.host.client import evaluate
-from serving.host.zygote import Zygote
+from serving.hosting.evaluating import evaluate
+from serving.hosting.zygote import Zygote
 from serving.lifecycle.request import Comparison, evaluation_request
 from serving.offline.single import find_entry
 from serving.settings import Settings, StateSettings

@@ -13,9 +13,9 @@ from sklearn.cluster import KMeans
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 
-from serving.domain.rows import rows_to_batch
 from serving.host.onnx_model import load_onnx
 from serving.offline.keys import create_key, load_key
+from serving.rows.parsing import rows_to_batch
 from serving.store.publishing import Publication, publish
 from tests.e2e.harness import serving
 from tests.e2e.test_signed import NOW

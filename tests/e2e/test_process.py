@@ -17,7 +17,7 @@ import peculiar
 import psutil
 import pytest
 
-from serving.host.sandbox.process import LOADING_NICENESS
+from serving.sandbox.process import LOADING_NICENESS
 from tests.e2e.harness import MATERIAL, Server, constant, serving, until, write_version
 from tests.e2e.traffic import Traffic
 

@@ -12,7 +12,7 @@ import burglar
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from serving.host.sandbox import landlock
+from serving.sandbox import landlock
 from tests.e2e.harness import PECULIAR, TOKEN, Server, constant, serving, until
 from tests.e2e.traffic import Traffic
 

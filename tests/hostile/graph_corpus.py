@@ -18,10 +18,10 @@ from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 
+from serving.compiling.convert import convert
+from serving.compiling.onnx_files import convert_file, provable
 from serving.domain.compiled import Graph
 from serving.domain.signature import Signature
-from serving.host.compiling.convert import convert
-from serving.host.compiling.onnx_files import convert_file, provable
 from serving.host.describe import examine
 from serving.host.graph_check.analysis import RULES  # with every rule in it
 from serving.host.onnx_model import load_onnx

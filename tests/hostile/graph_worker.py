@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper
 
-from serving.domain.batch import Batch, Column
 from serving.domain.compiled import Graph, Guard, RunBounds
 from serving.domain.errors import GraphRefused, ModelFailed
 from serving.domain.signature import Dtype, Feature, Signature
-from serving.graph import GraphSession, feed_of, number_inputs, open_session
 from serving.host.graph_check.analysis import analyse
 from serving.host.graph_check.checking import check
 from serving.host.graph_check.declared import declared_inputs
 from serving.host.graph_check.normal_form import normal_form
+from serving.plane.graph import GraphSession, feed_of, number_inputs, open_session
+from serving.rows.batch import Batch, Column
 
 SLACK_BYTES = 48 << 20  # what the allocator keeps, and the rows themselves
 NUMBERS = (

@@ -26,12 +26,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 import serving
+from serving import sandbox
 from serving.domain.errors import NotPublished, PublishRefused, ServingError
 from serving.domain.manifest import parse_golden, parse_manifest
 from serving.domain.report import CandidateReport
 from serving.domain.signature import Container, Feature, Signature
-from serving.host import sandbox
-from serving.host.zygote import Zygote
+from serving.hosting.zygote import Zygote
 from serving.offline import check, evaluating, publish_file, verify
 from serving.offline.instances import to_instances
 from serving.offline.keys import KeyRefused, create_key

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from serving.host import sandbox
+from serving import sandbox
 from serving.silence import SILENCE
 
 # onnxruntime is silent in tests anyway, where one of these says so
 QUIETING = ("CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME")
 
 
-@pytest.mark.parametrize("module", ["serving.graph", "serving.host.onnx_model"])
+@pytest.mark.parametrize("module", ["serving.plane.graph", "serving.host.onnx_model"])
 def test_onnxruntime_keeps_no_record_of_the_models_it_opens(module: str, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in QUIETING}
     command = [sys.executable, "-c", f"import {module}"]

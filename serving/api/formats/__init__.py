@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from serving.api.formats import arrow, csv, npy
 from serving.domain.signature import Signature
-from serving.domain.tables import Table
-from serving.prediction import Answer
+from serving.plane.prediction import Answer
+from serving.rows.tables import Table
 
 __all__ = ["ARROW", "CSV", "FORMATS", "NPY", "Format", "pace", "reader_of"]
 

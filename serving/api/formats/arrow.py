@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from serving.api.formats.arrow_sizes import check_sizes, may_grow, most_bytes
 from serving.api.formats.columns import columns_of
 from serving.api.formats.iso_8601 import to_iso_texts
-from serving.conversion import YIELD_SECONDS
-from serving.domain.batch import Tensor
 from serving.domain.errors import BodyTooLarge, InvalidInput, Malformed, NotAcceptable
-from serving.domain.integers import has_rounded
-from serving.domain.row_problems import shown
 from serving.domain.signature import Dtype, Signature
-from serving.domain.tables import Table
-from serving.prediction import Answer
+from serving.plane.prediction import Answer
+from serving.rows.batch import Tensor
+from serving.rows.conversion import YIELD_SECONDS
+from serving.rows.integers import has_rounded
+from serving.rows.row_problems import shown
+from serving.rows.tables import Table
 
 INSTALL = "pyarrow is not installed on this server: pip install 'serving[arrow]'"
 INLINE_BYTES = 8 << 10  # a millisecond, if they are bools of which some are missing
@@ -187,7 +187,7 @@ def _values(kind: _Kind, column: Any, *, may_be_float: bool) -> Tensor:
     for start in range(0, len(column), PIECE_VALUES):
         values += column.slice(start, PIECE_VALUES).to_pylist()
         if len(column) > PIECE_VALUES:
-            time.sleep(YIELD_SECONDS)  # lets the event loop have the interpreter: see `serving.conversion`
+            time.sleep(YIELD_SECONDS)  # lets the event loop have the interpreter: see `serving.rows.conversion`
     return values
 
 

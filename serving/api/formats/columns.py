@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from serving.domain.batch import Tensor
 from serving.domain.errors import NotAcceptable
 from serving.domain.signature import Label, Signature
-from serving.prediction import Answer
+from serving.plane.prediction import Answer
+from serving.rows.batch import Tensor
 
 _BY_CLASS = frozenset({"predict_proba", "predict_log_proba", "decision_function"})
 

@@ -25,14 +25,14 @@ from typing import Any
 import numpy as np
 
 from serving.api.formats.columns import columns_of
-from serving.conversion import PIECE_ROWS, YIELD_SECONDS
-from serving.domain.batch import Tensor
 from serving.domain.errors import BodyTooLarge, InvalidInput, Malformed
-from serving.domain.integers import EXACT
-from serving.domain.row_problems import shown, width_problem
 from serving.domain.signature import Container, Dtype, Feature, Signature
-from serving.domain.tables import Table
-from serving.prediction import Answer
+from serving.plane.prediction import Answer
+from serving.rows.batch import Tensor
+from serving.rows.conversion import PIECE_ROWS, YIELD_SECONDS
+from serving.rows.integers import EXACT
+from serving.rows.row_problems import shown, width_problem
+from serving.rows.tables import Table
 
 UTF8_BOM = b"\xef\xbb\xbf"
 STRETCH_BYTES = 64 << 10
@@ -299,6 +299,6 @@ def _cells(column: Tensor) -> list[Any]:
 
 
 def _let_others(rows: int) -> None:
-    """Let other threads in between two pieces of many: see `serving.conversion`."""
+    """Let other threads in between two pieces of many: see `serving.rows.conversion`."""
     if rows > PIECE_ROWS:
         time.sleep(YIELD_SECONDS)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.conversion import YIELD_SECONDS
+from serving.rows.conversion import YIELD_SECONDS
 
 PIECE_VALUES = 10_000
 

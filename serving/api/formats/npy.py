@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from serving.api.formats.iso_8601 import to_iso_texts
 from serving.domain.errors import InvalidInput, Malformed, NotAcceptable
-from serving.domain.row_problems import width_problem
 from serving.domain.signature import Signature
-from serving.domain.tables import Table
-from serving.prediction import Answer
+from serving.plane.prediction import Answer
+from serving.rows.row_problems import width_problem
+from serving.rows.tables import Table
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 32 << 10

@@ -1,4 +1,4 @@
-"""``ModelInfer``: tensors in, tensors out, through the one use case of `serving.prediction`."""
+"""``ModelInfer``: tensors in, tensors out, through the one use case of `serving.plane.prediction`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from serving.api.grpc.tensors import put_tensors, tensors_in
 from serving.api.oip.specs import table_of, tensors_of
 from serving.api.pieces import LARGE_BYTES
 from serving.domain.errors import InvalidInput
-from serving.domain.row_problems import shown
 from serving.domain.signature import METHODS, Signature
-from serving.prediction import Answer, Limits, PredictRequest, Prepared, compute, execute, hold, prepare
-from serving.servable.servable import Servable
+from serving.plane.prediction import Answer, Limits, PredictRequest, Prepared, compute, execute, hold, prepare
+from serving.plane.servable import Servable
+from serving.rows.row_problems import shown
 from serving.telemetry.logging import REQUEST_ID
 
 

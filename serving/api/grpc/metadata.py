@@ -21,8 +21,8 @@ from serving.api.grpc.inference_pb2 import (
 )
 from serving.api.oip.specs import Spec, inputs_of, outputs_of
 from serving.domain.errors import UnknownModel, UnknownVersion
-from serving.prediction import Limits, look
-from serving.registry import ActiveReference, ModelReference
+from serving.plane.prediction import Limits, look
+from serving.plane.registry import ActiveReference, ModelReference
 
 EXTENSIONS = ("model_repository",)
 

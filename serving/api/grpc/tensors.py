@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from serving.api.grpc.inference_pb2 import InferTensorContents, ModelInferRequest, ModelInferResponse
 from serving.api.oip.tensors import BYTES, MAX_DIMENSIONS, Tensor, dtype_of, from_blob, from_texts, shape_of, to_blob
 from serving.domain.errors import InvalidInput, ModelFailed
-from serving.domain.row_problems import shown
+from serving.rows.row_problems import shown
 
 # Taking 20,000 numbers out of a message takes 1.5 ms, in one call that holds the interpreter lock.
 PIECE_VALUES = 20_000
@@ -85,7 +85,7 @@ def _of_contents(tensor: ModelInferRequest.InferInputTensor) -> Tensor:
 
 
 def _array_of(values: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Take numbers out of a message piece by piece, so that other threads get their turn; see `serving.conversion`."""
+    """Take numbers out of a message in pieces, so that other threads get their turn; see `serving.rows.conversion`."""
     array = np.empty(len(values), dtype)
     for start in range(0, len(values), PIECE_VALUES):
         array[start : start + PIECE_VALUES] = values[start : start + PIECE_VALUES]

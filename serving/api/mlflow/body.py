@@ -17,9 +17,9 @@ from serving.api.documents import Rows, changed, limit_width, load_object, plain
 from serving.api.pieces import RowPieces
 from serving.api.structure import find_word
 from serving.domain.errors import InvalidInput
-from serving.domain.row_problems import shown
 from serving.domain.signature import Container, Signature
-from serving.domain.tables import Table
+from serving.rows.row_problems import shown
+from serving.rows.tables import Table
 
 SPLIT, RECORDS, INSTANCES, INPUTS = FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 NAMES_SHOWN = 20

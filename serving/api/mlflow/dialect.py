@@ -15,7 +15,7 @@ from serving.api.mlflow import refusals
 from serving.api.mlflow.body import MOST_EXTRA_COLUMNS, parse, places_of, rows_for, table_for
 from serving.domain.errors import UnsupportedMedia
 from serving.domain.signature import Signature
-from serving.prediction import Answer, PredictRequest
+from serving.plane.prediction import Answer, PredictRequest
 
 _USUAL = (None, b"application/json", b"text/csv", b"application/x-npy")
 

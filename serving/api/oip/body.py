@@ -17,10 +17,10 @@ from serving.api.pieces import LARGE_BYTES
 from serving.api.strict_json import loads
 from serving.api.structure import refuse_many_values
 from serving.domain.errors import InvalidInput
-from serving.domain.integers import EXACT
-from serving.domain.row_problems import is_unicode, shown
 from serving.domain.signature import METHODS, Signature
-from serving.prediction import PredictRequest
+from serving.plane.prediction import PredictRequest
+from serving.rows.integers import EXACT
+from serving.rows.row_problems import is_unicode, shown
 
 HEADER_LENGTH = b"inference-header-content-length"
 MOST_PLAIN = 256  # values in a row; more of them are read faster as an array

@@ -29,9 +29,9 @@ from serving.api.oip.tensors import (
 from serving.api.pieces import pieces_of
 from serving.api.strict_json import loads
 from serving.api.structure import WINDOW_BYTES, Array, find_arrays, find_word, refuse_many_values, without
-from serving.conversion import YIELD_SECONDS
 from serving.domain.errors import InvalidInput, NotJson
-from serving.domain.row_problems import shown
+from serving.rows.conversion import YIELD_SECONDS
+from serving.rows.row_problems import shown
 
 LEAST_BYTES = 4 << 10
 MOST_PLACES = 4096  # where the word is tried; inputs behind the last of these are found by the structure

@@ -22,8 +22,8 @@ from serving.api.oip.schemas import (
 from serving.api.oip.specs import Spec, inputs_of, outputs_of
 from serving.domain.errors import UnknownVersion
 from serving.domain.status import Status
-from serving.registry import ActiveReference, ModelReference, find
-from serving.servable.servable import Servable
+from serving.plane.registry import ActiveReference, ModelReference, find
+from serving.plane.servable import Servable
 from serving.telemetry.metrics import Metrics
 
 EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics")

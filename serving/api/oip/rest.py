@@ -23,7 +23,7 @@ from serving.api.oip.tensors import Tensor, to_blob
 from serving.api.shortcut import RequestIds
 from serving.domain.errors import ModelFailed
 from serving.domain.signature import Signature
-from serving.prediction import Answer
+from serving.plane.prediction import Answer
 
 BINARY = b"application/octet-stream"
 

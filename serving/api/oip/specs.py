@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.api.oip.tensors import BYTES, DTYPES, Tensor
-from serving.domain.batch import Prediction
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Dtype, Kind, Method, Signature
-from serving.domain.tables import Table
-from serving.prediction import Answer
+from serving.plane.prediction import Answer
+from serving.rows.batch import Prediction
+from serving.rows.tables import Table
 
 MATRIX = "input"  # the name of the one tensor of models that take numbers only; a request may call it anything
 ANY_SIZE = -1

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.domain.errors import InvalidInput
-from serving.domain.integers import is_rounded
-from serving.domain.row_problems import shown
+from serving.rows.integers import is_rounded
+from serving.rows.row_problems import shown
 
 BYTES = "BYTES"
 DTYPES: dict[str, np.dtype[Any]] = {

@@ -12,11 +12,11 @@ from serving.api.bodies import Headers
 from serving.api.dialect import Call, Refusal, Written
 from serving.api.tensorflow import refusals
 from serving.api.tensorflow.body import Body, parse_examples, parse_predict, rows_for
-from serving.domain.batch import Prediction
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Kind, Method, Signature
-from serving.prediction import Answer, PredictRequest
-from serving.registry import Role
+from serving.plane.prediction import Answer, PredictRequest
+from serving.plane.registry import Role
+from serving.rows.batch import Prediction
 
 SCORES: tuple[Method, ...] = ("predict_proba", "predict_log_proba")
 

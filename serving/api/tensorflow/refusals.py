@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from serving.api.dialect import Refusal
 from serving.api.problems import line_of
-from serving.registry import Role
+from serving.plane.registry import Role
 
 STABLE = "stable"
 PREVIOUS = "previous"

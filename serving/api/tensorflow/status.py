@@ -14,7 +14,7 @@ from serving.domain.errors import UnknownVersion
 from serving.domain.signature import Dtype, Method, Signature
 from serving.domain.state import State
 from serving.domain.status import VersionStatus
-from serving.servable.servable import Servable
+from serving.plane.servable import Servable
 
 READING: dict[str, Any] = {"tags": ["tensorflow"], "responses": schemas.errors(400, 401, 403, 404, 503)}
 METHOD_NAME = "tensorflow/serving/predict"

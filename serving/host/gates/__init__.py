@@ -11,7 +11,6 @@ from serving.domain.errors import ServingError
 from serving.domain.report import MAX_EVIDENCE_CHARACTERS, GateResult, Verdict
 from serving.domain.signature import why_not_sound
 from serving.domain.text import one_line
-from serving.host.evaluation import Findings, Preparation
 from serving.host.gates.batching import Batching
 from serving.host.gates.budget import Budget
 from serving.host.gates.compile import Compile
@@ -28,6 +27,7 @@ from serving.host.gates.published import Published
 from serving.host.gates.warm_up import WarmUp
 from serving.host.loading import library_versions
 from serving.host.model import LoadedModel, add_skew, told
+from serving.wire.evaluation import Findings, Preparation
 
 GATES: tuple[Gate, ...] = (
     Published(),

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from serving.domain.batch import Batch, Prediction, Tensor
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.report import Verdict
 from serving.host.boosters import library_of
@@ -16,6 +15,7 @@ from serving.host.estimator import EstimatorModel
 from serving.host.gates.gate import Context, Outcome
 from serving.host.model import LoadedModel
 from serving.host.parts import all_parts, is_from_sklearn
+from serving.rows.batch import Batch, Prediction, Tensor
 
 ROWS = 12
 LEAST_ROWS = 2

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from serving.domain.batch import Batch
+from serving.compiling.apart import Apart
+from serving.compiling.compile import compile_apart, compile_here, import_compilers
 from serving.domain.compiled import UNSIGNED_FILE, Compilation
 from serving.domain.report import Verdict
 from serving.domain.sandbox import Sandbox
 from serving.domain.version import Format
-from serving.host.compiling.apart import Apart
-from serving.host.compiling.compile import compile_apart, compile_here, import_compilers
-from serving.host.evaluation import EvaluationRequest, why_hosted
 from serving.host.gates.gate import Context, Outcome, Refused
 from serving.host.gates.load import load_candidate
+from serving.rows.batch import Batch
+from serving.wire.evaluation import EvaluationRequest, why_hosted
 
 
 class Compile:

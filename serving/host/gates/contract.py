@@ -5,8 +5,8 @@ from __future__ import annotations
 from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.report import Verdict
 from serving.domain.signature import incompatibilities
-from serving.host.contract import list_some, name_active, why_not_kept
 from serving.host.gates.gate import Context, Outcome, Refused
+from serving.wire.compatibility import list_some, name_active, why_not_kept
 
 
 class Contract:

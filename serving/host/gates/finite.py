@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.domain.batch import Batch, Tensor
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.manifest import GOLDEN_NAME
 from serving.domain.report import Verdict
 from serving.host.answers import is_finite, without_gaps
 from serving.host.gates.gate import Context, Outcome, Refused
 from serving.host.model import LoadedModel
+from serving.rows.batch import Batch, Tensor
 
 ROWS = 8
 MAX_GOLDEN_ROWS = 256

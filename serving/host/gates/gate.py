@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-from serving.domain.batch import Batch
+from serving.compiling.apart import Apart
 from serving.domain.compiled import Compilation, Graph
 from serving.domain.manifest import (
     GOLDEN_NAME,
@@ -28,11 +28,11 @@ from serving.domain.mlmodel import (
 )
 from serving.domain.provenance import Provenance
 from serving.domain.report import Verdict
-from serving.domain.rows import rows_to_batch
 from serving.domain.sandbox import Sandbox
-from serving.host.compiling.apart import Apart
-from serving.host.evaluation import EvaluationRequest
 from serving.host.model import LoadedModel
+from serving.rows.batch import Batch
+from serving.rows.parsing import rows_to_batch
+from serving.wire.evaluation import EvaluationRequest
 
 Outcome = tuple[Verdict, str]
 

@@ -7,9 +7,9 @@ from typing import Any
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.manifest import GOLDEN_NAME, Golden
 from serving.domain.report import Verdict
-from serving.domain.rows import rows_to_batch
 from serving.host.comparison import Difference, compare
 from serving.host.gates.gate import Context, Outcome, Refused
+from serving.rows.parsing import rows_to_batch
 
 _SHOWN_CHARACTERS = 120
 

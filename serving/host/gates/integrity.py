@@ -7,8 +7,8 @@ from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.provenance import SIGNATURE_NAME
 from serving.domain.report import Verdict
 from serving.domain.version import digest_of
-from serving.host.evaluation import EvaluationRequest
 from serving.host.gates.gate import Context, Outcome, Refused
+from serving.wire.evaluation import EvaluationRequest
 
 
 class Integrity:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import monotonic
 
+from serving.compiling.compile import why_foreign
 from serving.domain.report import Verdict
 from serving.domain.version import Format
-from serving.host.compiling.compile import why_foreign
 from serving.host.gates.gate import Context, Outcome
 from serving.host.loading import Trust, load
 from serving.host.model import LoadedModel, NotVouched, one_line

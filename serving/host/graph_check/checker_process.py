@@ -11,13 +11,13 @@ import socket
 
 import orjson
 
+from serving import sandbox
 from serving.domain.compiled import Graph
 from serving.domain.errors import GraphRefused, ProtocolError
-from serving.host import sandbox
 from serving.host.graph_check.checking import Checked, check
-from serving.host.graph_check.requests import CheckerRequest, CheckRequest
-from serving.host.protocol import Frame, Kind
-from serving.host.stream import receive_frame, send_frame
+from serving.wire.frames import Frame, Kind
+from serving.wire.graph_requests import CheckerRequest, CheckRequest
+from serving.wire.stream import receive_frame, send_frame
 
 
 def main(sock: socket.socket, first: Frame) -> int:

@@ -8,10 +8,10 @@ from typing import Any
 
 from onnx import TensorProto, helper
 
+from serving.compiling.drawing import Drawing
+from serving.compiling.layout import inputs_of
 from serving.domain.errors import GraphRefused
 from serving.domain.signature import Method, Signature
-from serving.host.compiling.drawing import Drawing
-from serving.host.compiling.layout import inputs_of
 from serving.host.graph_check.analysis import Taken
 from serving.host.graph_check.operation import CELL_BYTES, AbstractTensor
 from serving.host.graph_check.sizes import ROWS, Size

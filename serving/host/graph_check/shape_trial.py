@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from serving.domain.batch import Batch
 from serving.domain.compiled import Graph
 from serving.domain.errors import GraphRefused
-from serving.graph import feed_of, number_inputs, open_session
 from serving.host.graph_check.operation import AbstractTensor
+from serving.plane.graph import feed_of, number_inputs, open_session
+from serving.rows.batch import Batch
 
 FEW_ROWS = (1, 3)
 

@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.domain.batch import Batch, Column
 from serving.domain.compiled import PIECE_SECONDS, Graph, Guard, RunBounds
 from serving.domain.errors import GraphRefused, ModelFailed
 from serving.domain.signature import Dtype, Feature, Method, Signature
-from serving.graph import GraphSession
 from serving.host.graph_check import shape_trial
 from serving.host.graph_check.operation import AbstractTensor
+from serving.plane.graph import GraphSession
+from serving.rows.batch import Batch, Column
 
 SLACK_BYTES = 32 << 20  # what allocators keep
 FEATURE_BYTES = 128  # a cell of the rows that are tried, as numbers or text, with the copies of making it

@@ -69,7 +69,7 @@ def frame(
     kind: int, header: Any, payload: bytes = b"", request_id: int = 0, sizes: tuple[int, int] | None = None
 ) -> bytes:
     """Return a frame; `sizes` are said instead of the true ones."""
-    from serving.host.protocol import PREFIX
+    from serving.wire.frames import PREFIX
 
     raw = header if isinstance(header, bytes) else orjson.dumps(header)
     said = sizes or (len(raw), len(payload))

@@ -37,7 +37,7 @@ def findings(content: bytes) -> dict[str, Any]:
 
 def is_asked_for_a_graph() -> bool:
     """Look for the server's request in the memory of this process, as arbitrary code can."""
-    from serving.host.evaluation import EvaluationRequest
+    from serving.wire.evaluation import EvaluationRequest
 
     requests = [each for each in gc.get_objects() if type(each) is EvaluationRequest]
     return any(each.compile.known is None and not each.is_respawn for each in requests)

@@ -24,10 +24,10 @@ from serving.api.oip.body import Infer
 from serving.api.oip.rest import _write as write_oip
 from serving.api.oip.specs import tensors_of
 from serving.api.tensorflow.dialect import _classes, _numbers, _plain
-from serving.domain.batch import Prediction, why_not_an_answer
 from serving.domain.errors import ServingError
 from serving.domain.signature import METHODS, Feature, Kind, Method, Signature
-from serving.prediction import Answer
+from serving.plane.prediction import Answer
+from serving.rows.batch import Prediction, why_not_an_answer
 
 BOUNDED = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from serving.api import numbers, pieces
 from serving.api.pieces import LARGE_BYTES, RowPieces, parse_large
 from serving.api.predict_body import parse
-from serving.conversion import Piece
 from serving.domain.errors import InvalidInput, NotJson, RequestRefused
 from serving.domain.signature import Dtype, Feature, Signature
-from serving.prediction import PredictRequest
+from serving.plane.prediction import PredictRequest
+from serving.rows.conversion import Piece
 from tests.fakes import MIXED, FakeEngine, echo, make_app, make_client, make_reference, make_servable, predict, run
 
 ROW = [5.1, 3.5, 1.4, 0.2]

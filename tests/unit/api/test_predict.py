@@ -13,8 +13,8 @@ from fastapi import FastAPI
 
 from serving.api.pieces import LARGE_BYTES
 from serving.domain.errors import DeadlineExceeded, HostLost, ModelFailed
-from serving.registry import ActiveReference, ModelReference
-from serving.servable.servable import Servable
+from serving.plane.registry import ActiveReference, ModelReference
+from serving.plane.servable import Servable
 from tests.fakes import (
     MIXED,
     TEXTS,

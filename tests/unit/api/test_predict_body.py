@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from serving.api.predict_body import parse
 from serving.domain.errors import InvalidInput
-from serving.prediction import PredictRequest
+from serving.plane.prediction import PredictRequest
 from tests.fakes import make_app, predict
 
 ROW = {"x0": 5.1, "x1": 3.5, "x2": 1.4, "x3": 0.2}

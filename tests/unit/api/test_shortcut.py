@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from serving.api import predict, shortcut
-from serving.domain.batch import Batch, Prediction
 from serving.domain.errors import ModelFailed
 from serving.domain.signature import Method
+from serving.rows.batch import Batch, Prediction
 from tests.fakes import FakeEngine, make_app, make_reference, make_servable
 
 ROW = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'

@@ -21,18 +21,18 @@ import pandas as pd
 import xgboost
 from numpy.typing import NDArray
 
-from serving.domain.batch import Batch
+from serving.compiling.convert import NotCompilable, convert
+from serving.compiling.prove import prove
+from serving.compiling.thresholds import thresholds_of
 from serving.domain.compiled import Guard
 from serving.domain.errors import InvalidInput, ServingError
-from serving.domain.guard import GuardCheck
 from serving.domain.signature import Container
 from serving.domain.version import Format
-from serving.graph import GraphSession
-from serving.host.compiling.convert import NotCompilable, convert
-from serving.host.compiling.prove import prove
-from serving.host.compiling.thresholds import thresholds_of
 from serving.host.estimator import EstimatorModel
 from serving.host.loading import Trust, load
+from serving.plane.graph import GraphSession
+from serving.rows.batch import Batch
+from serving.rows.guard import GuardCheck
 
 TOLERANCE = 1e-5  # engine.compile_tolerance
 RANDOM = np.random.default_rng(0)

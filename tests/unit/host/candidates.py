@@ -15,12 +15,12 @@ from serving.domain.compiled import Graph
 from serving.domain.report import CandidateReport, GateResult
 from serving.domain.sandbox import LAYERS, Sandbox
 from serving.domain.version import Format, digest_of
-from serving.host.evaluation import CompileRequest, EvaluationFile, EvaluationRequest
 from serving.host.gates import preparation_of, run_gates
 from serving.host.gates.compile import start_compiler
 from serving.host.gates.gate import Context
 from serving.host.model import LoadedModel
-from serving.host.verification import make_report
+from serving.hosting.verification import make_report
+from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest
 
 WHOLE = Sandbox(active=LAYERS)
 ROWS = np.random.default_rng(6).normal(size=(60, 3))

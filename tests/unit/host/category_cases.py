@@ -18,16 +18,16 @@ import numpy as np
 import pandas as pd
 import xgboost
 
+from serving.compiling.convert import NotCompilable, convert
+from serving.compiling.prove import prove
 from serving.domain.compiled import Guard
 from serving.domain.errors import ServingError
-from serving.domain.guard import GuardCheck
-from serving.domain.rows import rows_to_batch
-from serving.graph import GraphSession
 from serving.host.boosters import XGBOOST, library_of
-from serving.host.compiling.convert import NotCompilable, convert
-from serving.host.compiling.prove import prove
 from serving.host.estimator import EstimatorModel
 from serving.host.loading import Trust, load
+from serving.plane.graph import GraphSession
+from serving.rows.guard import GuardCheck
+from serving.rows.parsing import rows_to_batch
 from tests.unit.host.booster_cases import TOLERANCE, Form, forms, is_close
 
 ROWS = 600

@@ -18,8 +18,8 @@ from serving.domain.sandbox import LAYERS, Sandbox
 from serving.domain.signature import Feature, Signature
 from serving.domain.signature import Kind as ModelKind
 from serving.domain.version import Format
-from serving.host.evaluation import CompileRequest, EvaluationFile, EvaluationRequest, Findings, Preparation
-from serving.host.protocol import FLAG_ARENA, MAGIC, PREFIX, Kind
+from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest, Findings, Preparation
+from serving.wire.frames import FLAG_ARENA, MAGIC, PREFIX, Kind
 
 WHOLE = Sandbox(active=LAYERS)
 LACKING = Sandbox(active=LAYERS[:-1], missing={LAYERS[-1]: "Function not implemented"})

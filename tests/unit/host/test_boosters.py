@@ -21,17 +21,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 import serving
-from serving.domain.batch import Batch
+from serving.compiling.compile import why_foreign
 from serving.domain.errors import InvalidInput
 from serving.domain.report import Verdict
-from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Container, Dtype, Kind
 from serving.domain.version import Format
 from serving.host import boosters
-from serving.host.compiling.compile import why_foreign
 from serving.host.describe import examine
 from serving.host.loading import library_versions, load
 from serving.host.model import LoadedModel, LoadRefused
+from serving.rows.batch import Batch
+from serving.rows.parsing import rows_to_batch
 from tests.unit.host import booster_cases
 from tests.unit.host.candidates import MakeCandidate
 from tests.unit.host.gates.conftest import candidate  # noqa: F401  (a fixture)

@@ -21,9 +21,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from serving.domain.batch import Batch
 from serving.domain.errors import InvalidInput
-from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Dtype
 from serving.domain.version import Format
 from serving.host.categories import places_of
@@ -31,6 +29,8 @@ from serving.host.describe import examine
 from serving.host.estimator import EstimatorModel
 from serving.host.loading import load
 from serving.host.model import LoadRefused
+from serving.rows.batch import Batch
+from serving.rows.parsing import rows_to_batch
 from tests.unit.host import booster_cases, category_cases
 
 RANDOM = np.random.default_rng(0)

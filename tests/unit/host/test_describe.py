@@ -36,10 +36,10 @@ from sklearn.svm import SVC
 
 from serving.domain.mlmodel import NamedColumn
 from serving.domain.signature import Container, Dtype, Feature, Kind, Signature
-from serving.host.contract import disagreements
 from serving.host.describe import describe, examine
 from serving.host.estimator import EstimatorModel
 from serving.host.model import LoadRefused
+from serving.wire.compatibility import disagreements
 from tests.unit.host.tables import mixed
 
 RANDOM = np.random.default_rng(1)

@@ -24,13 +24,13 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
 from sklearn.svm import OneClassSVM
 
-from serving.domain.batch import Batch
 from serving.domain.errors import InvalidInput, ModelFailed
-from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Dtype, Feature
 from serving.host.answers import to_prediction
 from serving.host.describe import examine
 from serving.host.estimator import EstimatorModel
+from serving.rows.batch import Batch
+from serving.rows.parsing import rows_to_batch
 from tests.unit.host.tables import as_rows, mixed
 
 RANDOM = np.random.default_rng(2)

@@ -13,12 +13,12 @@ from sklearn.utils import all_estimators
 from sklearn.utils._test_common.instance_generator import _construct_instances
 from sklearn.utils.estimator_checks import _enforce_estimator_tags_X, _enforce_estimator_tags_y
 
-from serving.domain.rows import rows_to_batch
 from serving.domain.signature import METHODS, Container
 from serving.domain.version import Format
 from serving.host.answers import is_finite, to_prediction
 from serving.host.loading import load
 from serving.host.model import LoadRefused
+from serving.rows.parsing import rows_to_batch
 
 ROWS = 4
 

@@ -11,8 +11,8 @@ from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
 
 from serving.domain.errors import InvalidInput
-from serving.domain.rows import rows_to_batch
 from serving.host.describe import examine
+from serving.rows.parsing import rows_to_batch
 from tests.unit.host.candidates import ROWS
 
 

@@ -38,7 +38,6 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils import Bunch
 
-from serving.domain.batch import Batch
 from serving.domain.signature import Feature
 from serving.domain.version import Format
 from serving.host import loading
@@ -46,6 +45,7 @@ from serving.host.loading import Trust, dump, library_versions, load
 from serving.host.model import LoadRefused, one_line
 from serving.host.parts import all_parts, compute_alone
 from serving.host.strangers import HOW_TO_FIND_MODULES
+from serving.rows.batch import Batch
 
 RANDOM = np.random.default_rng(0)
 ROWS = RANDOM.normal(size=(60, 3))

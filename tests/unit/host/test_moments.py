@@ -12,12 +12,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 
+from serving.compiling.compile import why_foreign
 from serving.domain.errors import InvalidInput
-from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Dtype
-from serving.domain.tables import Table, table_to_batch
-from serving.host.compiling.compile import why_foreign
 from serving.host.describe import examine
+from serving.rows.parsing import rows_to_batch
+from serving.rows.tables import Table, table_to_batch
 from tests.unit.host.test_estimator import assert_answers_like
 
 DATES = pd.DataFrame({"when": pd.to_datetime(["2024-01-15T10:30:00", "2023-07-01"] * 4, format="ISO8601")})

@@ -16,10 +16,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from serving.domain.errors import InvalidInput
-from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Container
-from serving.domain.tables import Table, table_to_batch
 from serving.host.describe import examine
+from serving.rows.parsing import rows_to_batch
+from serving.rows.tables import Table, table_to_batch
 
 OBJECTS = [
     {"city": "Paris", "size": 2.0},

@@ -40,12 +40,12 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, LinearSVC, OneClassSVM
 
 from serving.domain.errors import InvalidInput, ModelFailed
-from serving.domain.rows import rows_to_batch
 from serving.domain.signature import Container, Dtype, Feature, Kind, Signature
 from serving.domain.version import Format
 from serving.host.answers import is_finite
 from serving.host.loading import library_versions, load
 from serving.host.model import LoadedModel, LoadRefused
+from serving.rows.parsing import rows_to_batch
 
 RANDOM = np.random.default_rng(5)
 ROWS = RANDOM.normal(size=(90, 4)).astype(np.float32)

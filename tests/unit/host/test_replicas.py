@@ -16,14 +16,14 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
+from serving import sandbox
 from serving.domain.artifact import Artifact, StagedFile
-from serving.domain.batch import Batch
 from serving.domain.version import Format, VersionId
-from serving.host import sandbox
-from serving.host.client import evaluate
-from serving.host.zygote import HostProcess, Zygote
+from serving.hosting.evaluating import evaluate
+from serving.hosting.zygote import HostProcess, Zygote
 from serving.lifecycle.request import evaluation_request
-from serving.servable.hosted import HostedEngine
+from serving.plane.hosted import HostedEngine
+from serving.rows.batch import Batch
 from serving.settings import Settings
 from tests.e2e.harness import MATERIAL, PECULIAR, constant, peculiar, until
 

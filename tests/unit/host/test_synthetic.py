@@ -23,11 +23,11 @@ from sklearn.preprocessing import (
 )
 from sklearn.tree import DecisionTreeRegressor
 
-from serving.domain.batch import Batch
 from serving.domain.signature import Container, Dtype, Feature, Signature
 from serving.host.columns import Column, learn, texts_for
 from serving.host.describe import examine
 from serving.host.synthetic import make_batch
+from serving.rows.batch import Batch
 
 RANDOM = np.random.default_rng(4)
 ROWS = RANDOM.uniform(1000, 2000, size=(200, 2))

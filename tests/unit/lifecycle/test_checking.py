@@ -12,10 +12,10 @@ from serving.domain.errors import GraphRefused, HostFailed
 from serving.domain.report import CandidateReport, Evaluation
 from serving.domain.sandbox import Sandbox
 from serving.domain.version import Format
-from serving.host.protocol import Kind
 from serving.lifecycle.checking import GraphCheck, stays_hosted
+from serving.wire.frames import Kind
 from tests.unit.host.forgery import SIGNATURE, request
-from tests.unit.host.graph_check.test_graph_checker import BOUNDS, READY, FakeZygote, checked
+from tests.unit.hosting.test_graph_checker import BOUNDS, READY, FakeZygote, checked
 
 PROOF = Compilation(engine="onnx", reason="alike", most_rows=512, graph_bytes=1)
 SIGNED = SIGNATURE.model_copy(update={"methods": ("predict",)})

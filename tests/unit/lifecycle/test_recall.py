@@ -16,7 +16,7 @@ from serving.domain.version import Format, VersionId
 from serving.lifecycle.recall import Recall
 from serving.settings import StateSettings
 from serving.store.staging import Cache
-from tests.unit.servable.test_servable import report
+from tests.unit.plane.test_servable import report
 
 DIGEST = "sha256:" + "a" * 64
 SIGNATURE = Signature(features=(Feature(name="x"),), methods=("predict",))

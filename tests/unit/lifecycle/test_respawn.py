@@ -17,11 +17,11 @@ from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import VersionRecord
 from serving.lifecycle.respawn import Respawn
-from serving.servable.hosted import HostedEngine
-from serving.servable.servable import Servable
+from serving.plane.hosted import HostedEngine
+from serving.plane.servable import Servable
 from serving.settings import CandidateSettings
 from serving.telemetry.metrics import Metrics
-from tests.unit.servable.test_servable import report
+from tests.unit.plane.test_servable import report
 
 
 class Executor:

@@ -32,7 +32,7 @@ import serving
 from serving.domain.errors import HostDied, PublishRefused
 from serving.domain.manifest import parse_manifest
 from serving.domain.version import digest_of
-from serving.host.zygote import Zygote
+from serving.hosting.zygote import Zygote
 from serving.offline import check, evaluating, publish
 from serving.offline.gated import refuse_early
 from serving.offline.keys import create_key

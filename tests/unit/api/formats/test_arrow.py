@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from serving.api.formats import ARROW, arrow, arrow_sizes, pace
 from serving.api.formats.negotiation import form_of_body
-from serving.domain.batch import Prediction, Tensor
 from serving.domain.errors import BodyTooLarge, InvalidInput, Malformed, NotAcceptable, UnsupportedMedia
 from serving.domain.signature import Dtype, Feature, Signature
-from serving.domain.tables import table_to_batch
-from serving.prediction import Answer
+from serving.plane.prediction import Answer
+from serving.rows.batch import Prediction, Tensor
+from serving.rows.tables import table_to_batch
 from tests.fakes import MIXED, NUMBERS
 
 pa = pytest.importorskip("pyarrow")

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.api.formats import csv
-from serving.domain.batch import Batch, Prediction, Tensor
 from serving.domain.errors import InvalidInput, Malformed, NotAcceptable
 from serving.domain.signature import Dtype, Feature, Signature
-from serving.domain.tables import table_to_batch
-from serving.prediction import Answer
+from serving.plane.prediction import Answer
+from serving.rows.batch import Batch, Prediction, Tensor
+from serving.rows.tables import table_to_batch
 from tests.fakes import MIXED, NUMBERS, TEXTS
 
 ANYTHING = Signature(features=(Feature(name="x", dtype=Dtype.ANY, nullable=True),), methods=("predict",))

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from serving.api.formats import npy
-from serving.domain.batch import Prediction, Tensor
 from serving.domain.errors import InvalidInput, Malformed, NotAcceptable
-from serving.domain.tables import table_to_batch
-from serving.prediction import Answer
+from serving.plane.prediction import Answer
+from serving.rows.batch import Prediction, Tensor
+from serving.rows.tables import table_to_batch
 from tests.fakes import MIXED, NUMBERS, TEXTS
 
 MATRIX = np.arange(12.0).reshape(3, 4)

@@ -11,8 +11,8 @@ import pytest
 
 from serving.api.paths import PREDICTION_ENDS
 from serving.api.pieces import LARGE_BYTES
-from serving.domain.batch import Batch
 from serving.domain.signature import Feature, Method, Signature
+from serving.rows.batch import Batch
 from tests.fakes import (
     MIXED,
     FakeEngine,

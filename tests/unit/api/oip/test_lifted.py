@@ -17,7 +17,7 @@ from serving.api.oip.body import read
 from serving.api.oip.lifted import Numbers, lift
 from serving.domain.errors import InvalidInput, NotJson, RequestRefused
 from serving.domain.signature import Feature, Signature
-from serving.domain.tables import Table
+from serving.rows.tables import Table
 
 SIGNATURE = Signature(features=tuple(Feature(name=name) for name in "abc"), methods=("predict",))
 

@@ -14,10 +14,10 @@ from httpx import Response
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.domain.batch import Batch
 from serving.domain.errors import ModelFailed, Overloaded
 from serving.domain.signature import Method
-from serving.registry import ActiveReference
+from serving.plane.registry import ActiveReference
+from serving.rows.batch import Batch
 from tests.fakes import MIXED, FakeEngine, call, echo, make_app, make_reference, make_servable, make_status
 
 ROWS = [5.1, 3.5, 1.4, 0.2, 6.2, 2.9, 4.3, 1.3]

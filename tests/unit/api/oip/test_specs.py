@@ -9,11 +9,11 @@ import pytest
 
 from serving.api.oip.specs import Spec, inputs_of, outputs_of, table_of, tensors_of
 from serving.api.oip.tensors import Tensor, from_values
-from serving.domain.batch import Prediction
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Kind, Signature
-from serving.domain.tables import table_to_batch
-from serving.prediction import Answer
+from serving.plane.prediction import Answer
+from serving.rows.batch import Prediction
+from serving.rows.tables import table_to_batch
 from tests.fakes import MIXED, NUMBERS, TEXTS
 
 

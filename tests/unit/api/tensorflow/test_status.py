@@ -9,7 +9,7 @@ import pytest
 
 from serving.api.tensorflow.status import _STATES
 from serving.domain.state import State
-from serving.registry import ActiveReference, ModelReference
+from serving.plane.registry import ActiveReference, ModelReference
 from tests.fakes import call, make_app, make_servable
 
 OK = {"error_code": "OK", "error_message": ""}

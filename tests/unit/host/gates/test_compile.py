@@ -17,12 +17,12 @@ from sklearn.preprocessing import StandardScaler
 
 from serving.domain.compiled import UNSIGNED_FILE, Compilation
 from serving.domain.report import Verdict
-from serving.domain.rows import rows_to_batch
 from serving.domain.sandbox import LAYERS, Sandbox
 from serving.domain.version import Format
-from serving.graph import GraphSession
-from serving.host.evaluation import CompileRequest
 from serving.host.gates.compile import start_compiler
+from serving.plane.graph import GraphSession
+from serving.rows.parsing import rows_to_batch
+from serving.wire.evaluation import CompileRequest
 from tests.e2e.material.peculiar import Constant
 from tests.unit.host.candidates import ROWS, WORDS, Candidate, MakeCandidate
 from tests.unit.host.forgery import FILE, request

@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 
 from serving.domain.report import Verdict
 from serving.domain.signature import Signature
-from serving.host.contract import disagreements
 from serving.host.describe import describe
+from serving.wire.compatibility import disagreements
 from tests.unit.host.candidates import ROWS, WORDS, Candidate, MakeCandidate
 
 

@@ -10,10 +10,10 @@ import pytest
 import sklearn
 from sklearn.linear_model import LogisticRegression
 
-from serving.domain.batch import Batch
 from serving.domain.report import GATE_NAMES, Verdict
 from serving.host import gates
 from serving.host.describe import describe
+from serving.rows.batch import Batch
 from tests.unit.host.candidates import ROWS, MakeCandidate
 
 

@@ -9,10 +9,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from serving.domain.errors import GraphRefused
-from serving.graph import open_session
 from serving.host.graph_check.analysis import analyse
 from serving.host.graph_check.declared import declared_inputs
 from serving.host.graph_check.normal_form import normal_form
+from serving.plane.graph import open_session
 from tests.unit.host.graph_check.graphs import constant, model, node, signature
 
 ML = "ai.onnx.ml"

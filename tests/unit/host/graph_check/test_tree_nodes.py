@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from serving.domain.errors import GraphRefused
-from serving.graph import open_session
 from serving.host.graph_check.checking import bound
 from serving.host.graph_check.tree_nodes import MOST_DEPTH
+from serving.plane.graph import open_session
 from tests.unit.host.graph_check.graphs import constant, graph_of, model, node, signature
 
 ML = "ai.onnx.ml"

@@ -1,0 +1,126 @@
+"""A process of its own for one piece of work: forked early, bounded in time, and gone with everything it took.
+
+Compiling imports onnxruntime, takes memory and may crash inside of a library; none of that may reach a process that
+goes on to serve. The fork happens before the file of a candidate is touched, because from then on a host cannot fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+
+from serving import sandbox
+from serving.domain.last_words import ENDED_ITSELF
+
+BLOCK_BYTES = 1 << 20
+_PREPARE, _WORK = b"?", b"!"
+
+
+class Unfinished(Exception):  # an outcome, not an error: caught by whoever asked for the work
+    """The work did not end well; the message says how in a few words."""
+
+
+class Apart:
+    """Forks when it is made. `enter` is run in the child at once, `prepare` when it is likely to be needed, `work` when
+    `run` asks for it.
+
+    Make it where no other thread holds a lock that the child needs: it has the forking thread only. It dies with that
+    thread's process.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], bytes],
+        enter: Callable[[], None] = lambda: None,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
+        asking, self._asking = os.pipe()
+        self._answers, answers = os.pipe()
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._asking)
+            os.close(self._answers)
+            _work_and_exit(enter, prepare, work, asking, answers, parent)
+        os.close(asking)
+        os.close(answers)
+        self._is_over = False
+
+    def prepare(self) -> None:
+        """Have the process prepare itself while this one goes on."""
+        self._ask(_PREPARE)
+
+    def run(self, seconds: float) -> bytes:
+        """Return what the work returns; raises Unfinished when the process dies or takes longer. Blocks; once."""
+        ends_at = time.monotonic() + seconds
+        try:
+            self._ask(_WORK)
+            received = _receive(self._answers, ends_at)
+            status = self._end(is_killed=False)
+        except TimeoutError:
+            self.dismiss()
+            raise Unfinished(f"not finished after {seconds:g} s (engine.compile_seconds)") from None
+        if status == ENDED_ITSELF:
+            os._exit(ENDED_ITSELF)  # so does this process, which has the same model; the words are in their place
+        if status != 0:
+            how = f"died with {signal.Signals(-status).name}" if status < 0 else "failed"
+            raise Unfinished(f"the process {how}")
+        return received
+
+    def dismiss(self) -> None:
+        """End the process, whatever it is doing; more than once is harmless."""
+        if not self._is_over:
+            self._end(is_killed=True)
+
+    def _ask(self, what: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has died: `run` says how
+            os.write(self._asking, what)
+
+    def _end(self, *, is_killed: bool) -> int:
+        self._is_over = True
+        if is_killed:
+            os.kill(self.pid, signal.SIGKILL)
+        os.close(self._asking)
+        os.close(self._answers)
+        _, status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(status)
+
+
+def _work_and_exit(
+    enter: Callable[[], None],
+    prepare: Callable[[], None],
+    work: Callable[[], bytes],
+    asking: int,
+    answers: int,
+    parent: int,
+) -> None:
+    status = 1
+    try:
+        sandbox.die_with_parent(parent)
+        sandbox.lower_priority_of_this_thread()
+        enter()
+        while (asked := os.read(asking, 1)) == _PREPARE:
+            prepare()
+        if asked == _WORK:
+            view = memoryview(work())
+            while view:
+                view = view[os.write(answers, view[:BLOCK_BYTES]) :]
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _receive(answers: int, ends_at: float) -> bytes:
+    parts: list[bytes] = []
+    while True:
+        left = ends_at - time.monotonic()
+        if left <= 0 or not select.select([answers], [], [], left)[0]:
+            raise TimeoutError
+        part = os.read(answers, BLOCK_BYTES)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)

@@ -1,0 +1,82 @@
+"""AdaBoost over decision trees: every tree votes with its weight (SAMME), or the weighted median is taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.forests import table_of
+from serving.compiling.converters.labels import as_column, by_largest, by_sign, flat
+from serving.compiling.converters.registry import converts, numbers
+from serving.compiling.trees import leaf_values, summed
+
+_TREES = {
+    "classifier": ("DecisionTreeClassifier", "ExtraTreeClassifier"),
+    "regressor": ("DecisionTreeRegressor", "ExtraTreeRegressor"),
+}
+
+
+@converts("AdaBoostClassifier")
+def classifier(part: Any, rows: Rows, method: str) -> Any:
+    """Draw the votes: ``w`` for the class a tree chooses, ``-w / (classes - 1)`` for the others."""
+    drawing = rows.drawing
+    if method == "predict_log_proba" or part.n_classes_ < 2:
+        return NotImplemented
+    if any(type(member).__name__ not in _TREES["classifier"] for member in part.estimators_):
+        return NotImplemented
+    votes = [
+        _votes(part, member, weight) for member, weight in zip(part.estimators_, part.estimator_weights_, strict=False)
+    ]
+    is_binary = part.n_classes_ == 2
+    if is_binary:
+        votes = [vote[:, 1] for vote in votes]
+    table = table_of([member.tree_ for member in part.estimators_], votes)
+    found = drawing.once(("raw", id(part), rows.blocks), lambda: summed(drawing, table, rows.matrix()))
+    scores = drawing.op("Div", str(found), drawing.constant(_total(part)))
+    if is_binary:
+        scores = drawing.op("Add", scores, scores)
+    if method == "predict_proba" and is_binary:
+        halved = drawing.op("Mul", scores, drawing.constant(np.array([-0.5, 0.5])))
+        return drawing.op("Softmax", halved, axis=1)
+    if method == "predict_proba":
+        return drawing.op("Softmax", drawing.op("Div", scores, drawing.constant(part.n_classes_ - 1.0)), axis=1)
+    if method == "predict" and not is_binary:
+        return by_largest(drawing, part.classes_, scores)
+    scores = flat(drawing, scores) if is_binary else scores
+    return scores if method == "decision_function" else by_sign(drawing, part.classes_, scores)
+
+
+def _votes(part: Any, member: Any, weight: float) -> NDArray[np.float64]:
+    chosen = member.classes_[np.argmax(member.tree_.value[:, 0, :], axis=1)]
+    return np.where(chosen[:, None] == part.classes_, weight, -1 / (part.n_classes_ - 1) * weight)
+
+
+def _total(part: Any) -> float:
+    return float(np.sum(part.estimator_weights_))
+
+
+@converts("AdaBoostRegressor")
+def regressor(part: Any, rows: Rows, method: str) -> Any:
+    """Draw the weighted median: the first of the sorted predictions where half of the weight is reached."""
+    if method != "predict":
+        return NotImplemented
+    drawing = rows.drawing
+    members = part.estimators_
+    if all(type(member).__name__ in _TREES["regressor"] for member in members):
+        values = [member.tree_.value[:, 0, 0] for member in members]
+        found = leaf_values(drawing, table_of([member.tree_ for member in members], values), rows.matrix())
+    else:
+        columns = [as_column(drawing, numbers(member, rows, "predict")) for member in members]
+        found = drawing.op("Concat", *columns, axis=1)
+    count = drawing.constant(np.array([len(members)], dtype=np.int64))
+    ordered, places = drawing.ops("TopK", found, count, outputs=2, axis=1, largest=0, sorted=1)
+    weights = drawing.constant(np.asarray(part.estimator_weights_[: len(members)], dtype=np.float64))
+    reached = drawing.op("CumSum", drawing.op("Gather", weights, places), drawing.constant(np.array(1)))
+    last = drawing.op("Gather", reached, drawing.constant(np.array([len(members) - 1])), axis=1)
+    is_half = drawing.op("GreaterOrEqual", reached, drawing.op("Mul", last, drawing.constant(0.5)))
+    middle = drawing.op("ArgMax", drawing.op("Cast", is_half, to=TensorProto.INT32), axis=1, keepdims=1)
+    return flat(drawing, drawing.op("GatherElements", ordered, middle, axis=1))

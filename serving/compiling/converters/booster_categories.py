@@ -1,0 +1,88 @@
+"""Categories in the trees of XGBoost and LightGBM: values become numbers, and splits by sets of these become splits.
+
+onnxruntime knows no sets among the splits of float64 trees, so each such split gets a column of its own, 0 where it
+leads to the left, else 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from serving.compiling.converters.blocks import Block, Rows
+from serving.compiling.converters.encoding import looked_up
+from serving.compiling.drawing import NotCompilable, tensor
+from serving.compiling.trees import ML, TreeTable
+from serving.host.categories import Categories
+
+_LARGEST_EXACT = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class SetSplit:
+    """A node of a table of trees that goes by a set of categories, given by their numbers."""
+
+    node: int
+    members: NDArray[np.int64]
+
+
+def numbered(rows: Rows, categories: Mapping[int, Categories]) -> Rows:
+    """Put the number of each category in its place; NaN for all other values, and for missing ones."""
+    if not categories:
+        return rows
+    columns = rows.columns()
+    for place, known in categories.items():
+        values = known.values.tolist()
+        if any(isinstance(value, int) and abs(value) > _LARGEST_EXACT for value in values):
+            raise NotCompilable("categories beyond 2**53 have no compiled form")
+        codes = np.arange(len(values), dtype=np.float64)
+        columns[place] = Block(looked_up(rows.drawing, columns[place], values, codes, np.nan), 1)
+    return Rows(rows.drawing, tuple(columns))
+
+
+def with_turns(
+    table: TreeTable, rows: Rows, splits: Sequence[SetSplit], *, is_left_inside: bool, missing_is_outside: bool
+) -> tuple[TreeTable, Rows]:
+    """Add a column for each split by a set: 0 where the whole part of a number is on the left side, else 1.
+
+    `is_left_inside` says which side members of a set are sent to. NaN is on the side of what is not in the set with
+    `missing_is_outside`, and goes where the node sends missing values otherwise.
+    """
+    feature, threshold, missing_left = table.feature.copy(), table.threshold.copy(), table.missing_left.copy()
+    made, start = [], rows.width
+    for column in sorted({int(table.feature[split.node]) for split in splits}):
+        own = [split for split in splits if table.feature[split.node] == column]
+        known = np.unique(np.concatenate([split.members for split in own]))
+        is_inside = np.array([np.isin(np.append(known, -1), split.members) for split in own]).T
+        turns = np.where(is_inside == is_left_inside, 0.0, 1.0)
+        if not missing_is_outside:
+            turns = np.vstack([turns, np.full(len(own), np.nan)])
+        made.append(rows.with_matrix(_turned(rows, column, known, turns), len(own)))
+        nodes = [split.node for split in own]
+        feature[nodes] = start + np.arange(len(own))
+        threshold[nodes] = 0.5
+        missing_left[nodes] &= not missing_is_outside
+        start += len(own)
+    if not splits:
+        return table, rows
+    return replace(table, feature=feature, threshold=threshold, missing_left=missing_left), rows.beside(made)
+
+
+def _turned(rows: Rows, column: int, known: NDArray[np.int64], turns: NDArray[np.float64]) -> str:
+    """Look up one row of `turns` for each number: those of `known`, then one for all others, then one for NaN."""
+    drawing = rows.drawing
+    matrix = rows.select([column]).matrix()
+    whole = drawing.op("Cast", matrix, to=TensorProto.INT64)
+    index = drawing.op(
+        "LabelEncoder", whole, domain=ML, keys_tensor=tensor(known), values_tensor=tensor(np.arange(len(known))),
+        default_tensor=tensor(np.array([len(known)])),
+    )  # fmt: skip
+    if len(turns) > len(known) + 1:
+        missing = drawing.constant(np.array(len(known) + 1, dtype=np.int64))
+        index = drawing.op("Where", drawing.op("IsNaN", matrix), missing, index)
+    index = drawing.op("Squeeze", index, drawing.constant(np.array([1], dtype=np.int64)))
+    return drawing.op("Gather", drawing.constant(turns), index, axis=0)

@@ -1,0 +1,139 @@
+"""Estimators made of estimators: pipelines, column transformers, searches, voting, stacking."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.labels import as_column, by_truth
+from serving.compiling.converters.registry import answer, answers, converts, numbers, transformed, transforms
+from serving.compiling.drawing import Drawing, NotCompilable
+from serving.host.columns import positions_of as positions
+
+_SEARCHES = ("GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV")
+
+
+@converts("Pipeline")
+def pipeline(part: Any, rows: Rows, method: str) -> Any:
+    """Draw the steps one after the other."""
+    for _, step in part.steps[:-1]:
+        rows = transformed(step, rows)
+    return answers(part.steps[-1][1], rows, method)
+
+
+@transforms("Pipeline")
+def pipeline_transform(part: Any, rows: Rows) -> Rows:
+    """Draw all steps as transformers."""
+    for _, step in part.steps:
+        rows = transformed(step, rows)
+    return rows
+
+
+@transforms("ColumnTransformer")
+def column_transformer(part: Any, rows: Rows) -> Rows:
+    """Draw each transformer on its columns; the order of the outputs is that of ``transformers_``."""
+    names = [str(name) for name in getattr(part, "feature_names_in_", ())]
+    made = []
+    for _, transformer, selected in part.transformers_:
+        if isinstance(transformer, str) and transformer == "drop":
+            continue
+        chosen = rows.select(positions(selected, names, rows.width))
+        if chosen.blocks:
+            made.append(transformed(transformer, chosen))
+    return Rows(rows.drawing, ()).beside(made)
+
+
+@transforms("FeatureUnion")
+def feature_union(part: Any, rows: Rows) -> Rows:
+    """Draw every transformer on all columns."""
+    if part.transformer_weights and any(weight != 1 for weight in part.transformer_weights.values()):
+        weights = part.transformer_weights
+        made = [
+            scaled(transformed(step, rows), weights.get(name, 1.0))
+            for name, step in part.transformer_list if step != "drop"
+        ]  # fmt: skip
+    else:
+        made = [
+            transformed(step, rows) for _, step in part.transformer_list if not isinstance(step, str) or step != "drop"
+        ]
+    return Rows(rows.drawing, ()).beside(made)
+
+
+def scaled(rows: Rows, weight: float) -> Rows:
+    """Return rows times a number."""
+    return rows.with_matrix(rows.drawing.op("Mul", rows.matrix(), rows.drawing.constant(float(weight))), rows.width)
+
+
+@converts(*_SEARCHES, "FrozenEstimator", "RANSACRegressor")
+def search(part: Any, rows: Rows, method: str) -> Any:
+    """Draw what was found best, or what is wrapped."""
+    return answers(inner(part), rows, method)
+
+
+@transforms(*_SEARCHES, "FrozenEstimator")
+def search_transform(part: Any, rows: Rows) -> Rows:
+    """Draw what was found best, as a transformer."""
+    return transformed(inner(part), rows)
+
+
+def inner(part: Any) -> Any:
+    """Return the fitted estimator inside one that hands its rows on."""
+    return getattr(part, "best_estimator_", None) or getattr(part, "estimator_", None) or part.estimator
+
+
+# --- several estimators on the same rows ------------------------------------------------------------------------------
+
+
+def total(drawing: Drawing, tensors: list[str]) -> str:
+    """Return the sum of tensors, one after the other."""
+    found = tensors[0]
+    for tensor in tensors[1:]:
+        found = drawing.op("Add", found, tensor)
+    return found
+
+
+@converts("StackingClassifier", "StackingRegressor")
+def stacking(part: Any, rows: Rows, method: str) -> Any:
+    """Draw the estimators, and the last one on what they give."""
+    return (
+        answers(part.final_estimator_, stacked(part, rows), method)
+        if method != "predict" or not hasattr(part, "_label_encoder")
+        else _stacked_label(part, rows)
+    )
+
+
+def _stacked_label(part: Any, rows: Rows) -> Any:
+    if isinstance(part._label_encoder, list):
+        raise NotCompilable("StackingClassifier of several outputs has no compiled form")
+    drawing = rows.drawing
+    index = answer(part.final_estimator_, stacked(part, rows), "predict")
+    encoded = drawing.op("Cast", index, to=TensorProto.INT64)
+    if len(part.classes_) == 2:
+        return by_truth(drawing, part.classes_, drawing.op("Cast", encoded, to=TensorProto.BOOL))
+    return drawing.op("Gather", drawing.constant(np.asarray(part.classes_)), encoded, axis=0)
+
+
+@transforms("StackingClassifier", "StackingRegressor")
+def stacked(part: Any, rows: Rows) -> Rows:
+    """Draw what the estimators give, side by side; of two probabilities only the second, and the rows if wanted."""
+    drawing = rows.drawing
+    made, width = [], 0
+    for each, method in zip((e for e in part.estimators_ if not isinstance(e, str)), part.stack_method_, strict=False):
+        found = numbers(each, rows, method)
+        classes = len(getattr(each, "classes_", ()))
+        if method == "predict_proba" and classes == 2:
+            second = drawing.constant(np.array([1], dtype=np.int64))
+            made.append(drawing.op("Gather", found, second, axis=1))
+            width += 1
+        elif method == "predict_proba" or (method == "decision_function" and classes > 2):
+            made.append(found)
+            width += classes
+        else:
+            made.append(as_column(drawing, found))
+            width += 1
+    joined = made[0] if len(made) == 1 else drawing.op("Concat", *made, axis=1)
+    answers_only = rows.with_matrix(joined, width)
+    return answers_only.beside([rows]) if part.passthrough else answers_only

@@ -1,0 +1,183 @@
+"""Encoders of categories and imputers: what has a finite table, looked up with LabelEncoder of ai.onnx.ml 4.
+
+Its keys may be NaN, which equals itself there. Null in text columns is NULL_TEXT. Categories that scikit-learn refuses
+(``handle_unknown="error"``) are answered like a category that is known to nobody.
+"""
+
+from __future__ import annotations
+
+import math
+from copy import copy
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from serving.compiling.converters.blocks import Block, Rows
+from serving.compiling.converters.registry import transformed, transforms
+from serving.compiling.drawing import Drawing, NotCompilable, tensor
+from serving.compiling.trees import ML
+from serving.domain.compiled import NULL_TEXT
+from serving.domain.signature import Dtype
+
+
+def is_missing(value: Any) -> bool:
+    """Say whether a category stands for a missing value."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def looked_up(drawing: Drawing, block: Block, categories: Any, values: NDArray[Any], default: Any) -> str:
+    """Return (rows, 1) of `values`, one for each category of the column `block`; `default` for all others."""
+    known: list[Any] = np.asarray(categories).tolist()
+    name = block.name
+    if block.dtype is Dtype.STRING:
+        keys = np.array([NULL_TEXT if is_missing(key) else key for key in known], dtype=object)
+        if not all(isinstance(key, str) for key in keys.tolist()):
+            raise NotCompilable("an encoder of text knows categories that are no text")
+    else:
+        if any(isinstance(key, str) for key in known):
+            raise NotCompilable("an encoder of numbers knows categories that are text")
+        keys = np.array([np.nan if is_missing(key) else key for key in known], dtype=np.float64)
+        name = drawing.op("Cast", name, to=TensorProto.DOUBLE) if block.dtype is Dtype.BOOL else name
+    if not len(keys):
+        raise NotCompilable("an encoder knows no categories")
+    return drawing.op(
+        "LabelEncoder", name, domain=ML, keys_tensor=tensor(keys), values_tensor=tensor(values),
+        default_tensor=tensor(np.array([default], dtype=values.dtype)),
+    )  # fmt: skip
+
+
+def turns(column: Rows, categories: Any, goes_left: NDArray[np.bool_]) -> tuple[Rows, NDArray[np.int64]]:
+    """Return a column for each distinct categorical split: 0 where a category goes to the left, 1 where to the right.
+
+    `goes_left` is (categories + 1, splits), the last row for categories not known. Also returns the column that each
+    split looks at: ``x <= 0.5`` decides it. (onnxruntime knows no sets among the splits of float64 trees.)
+    """
+    drawing = column.drawing
+    distinct, chosen = np.unique(goes_left, axis=1, return_inverse=True)
+    codes = np.arange(len(goes_left) - 1, dtype=np.int64)
+    index = looked_up(drawing, column.blocks[0], categories, codes, len(codes))
+    index = drawing.op("Squeeze", index, drawing.constant(np.array([1], dtype=np.int64)))
+    made = drawing.op("Gather", drawing.constant(1.0 - distinct), index, axis=0)
+    return column.with_matrix(made, distinct.shape[1]), chosen.ravel()
+
+
+@transforms("OneHotEncoder")
+def one_hot(part: Any, rows: Rows) -> Rows:
+    """Draw for each column the row of a table that its category selects; categories unknown or dropped are zeros."""
+    drawing = rows.drawing
+    made: list[Block] = []
+    for place, column in enumerate(rows.columns()):
+        table, codes, unknown = _one_hot_table(part, place)
+        index = looked_up(drawing, column, part.categories_[place], codes, unknown)
+        index = drawing.op("Squeeze", index, drawing.constant(np.array([1], dtype=np.int64)))
+        made.append(Block(drawing.op("Gather", drawing.constant(table), index, axis=0), table.shape[1]))
+    return Rows(drawing, tuple(block for block in made if block.width))
+
+
+def _one_hot_table(part: Any, place: int) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
+    """Return rows to put out, the row for each category, and the row for categories not known."""
+    count = len(part.categories_[place])
+    mappings = getattr(part, "_default_to_infrequent_mappings", None)
+    mapping = mappings[place] if mappings is not None and part._infrequent_enabled else None
+    codes = np.arange(count, dtype=np.int64) if mapping is None else np.asarray(mapping, dtype=np.int64)
+    width = int(codes.max()) + 1
+    table = np.vstack([np.eye(width), np.zeros((1, width))])
+    unknown = width
+    if mapping is not None and part.handle_unknown in ("infrequent_if_exist", "warn"):
+        unknown = int(codes.max())
+    dropped = part._drop_idx_after_grouping[place] if part._drop_idx_after_grouping is not None else None
+    if dropped is not None:
+        table = np.delete(table, int(dropped), axis=1)
+    return table, codes, unknown
+
+
+@transforms("OrdinalEncoder")
+def ordinal(part: Any, rows: Rows) -> Rows:
+    """Draw the position of each category, with the values set for unknown and missing ones."""
+    drawing = rows.drawing
+    made = []
+    for place, column in enumerate(rows.columns()):
+        categories = part.categories_[place]
+        mappings = getattr(part, "_default_to_infrequent_mappings", None)
+        mapping = mappings[place] if mappings is not None and part._infrequent_enabled else None
+        codes = np.arange(len(categories)) if mapping is None else np.asarray(mapping)
+        values = codes.astype(np.float64)
+        is_nan = [isinstance(key, float) and math.isnan(key) for key in categories.tolist()]
+        values[is_nan] = part.encoded_missing_value  # None is a category like any other here
+        unknown = part.unknown_value if part.handle_unknown == "use_encoded_value" else np.nan
+        made.append(Block(looked_up(drawing, column, categories, values, float(unknown)), 1))
+    return Rows(drawing, tuple(made))
+
+
+@transforms("TargetEncoder")
+def target(part: Any, rows: Rows) -> Any:
+    """Draw the mean of the target for each category, and the mean of all for unknown ones."""
+    drawing = rows.drawing
+    means = np.ravel(part.target_mean_)
+    classes = len(part.classes_) if part.target_type_ == "multiclass" else 1
+    made = []
+    for place, column in enumerate(rows.columns()):
+        for at in range(classes):
+            values = np.asarray(part.encodings_[place * classes + at], dtype=np.float64)
+            made.append(Block(looked_up(drawing, column, part.categories_[place], values, means[at]), 1))
+    return Rows(drawing, tuple(made))
+
+
+@transforms("SimpleImputer")
+def simple_imputer(part: Any, rows: Rows) -> Any:
+    """Draw ``statistics_`` in place of what is missing; columns that never had a value are left out."""
+    drawing = rows.drawing
+    statistics = np.asarray(part.statistics_)
+    if part.add_indicator:
+        return _with_indicator(part, rows)
+    if any(block.dtype is Dtype.STRING for block in rows.blocks):
+        return _filled_texts(part, rows)
+    if not is_missing(part.missing_values) and not isinstance(part.missing_values, (int, float)):
+        return NotImplemented
+    statistics = statistics.astype(np.float64)
+    matrix = rows.matrix()
+    is_left = np.isnan(statistics)
+    if is_left.any():
+        if part.keep_empty_features:
+            return NotImplemented
+        kept = rows.select(np.flatnonzero(~is_left).tolist())
+        matrix, statistics = kept.matrix(), statistics[~is_left]
+    fill = drawing.constant(statistics)
+    is_null = (
+        drawing.op("IsNaN", matrix)
+        if is_missing(part.missing_values)
+        else drawing.op("Equal", matrix, drawing.constant(float(part.missing_values)))
+    )
+    return rows.with_matrix(drawing.op("Where", is_null, fill, matrix), len(statistics))
+
+
+def _with_indicator(part: Any, rows: Rows) -> Rows:
+    """Draw the imputed columns, then a column for each that had missing values in training: 1 where it has now."""
+    alone = rows.drawing.once(("alone", id(part)), lambda: copy(part))  # kept: what was drawn is known by its id
+    alone.add_indicator = False
+    return transformed(alone, rows).beside([transformed(part.indicator_, rows)])
+
+
+@transforms("MissingIndicator")
+def missing_indicator(part: Any, rows: Rows) -> Any:
+    """Draw 1 where a number is missing; where the model refuses a missing one, the signature does."""
+    drawing = rows.drawing
+    if not is_missing(part.missing_values) or not len(part.features_):
+        return NotImplemented
+    is_null = drawing.op("IsNaN", rows.select(np.asarray(part.features_).tolist()).matrix())
+    return rows.with_matrix(drawing.op("Cast", is_null, to=TensorProto.DOUBLE), len(part.features_))
+
+
+def _filled_texts(part: Any, rows: Rows) -> Rows:
+    drawing = rows.drawing
+    made = []
+    missing = NULL_TEXT if is_missing(part.missing_values) else part.missing_values
+    for column, fill in zip(rows.columns(), part.statistics_, strict=True):
+        if column.dtype is not Dtype.STRING or not isinstance(fill, str):
+            raise NotCompilable("SimpleImputer of text and numbers together has no compiled form")
+        is_null = drawing.op("Equal", column.name, drawing.constant(np.array(missing, dtype=object)))
+        filled = drawing.op("Where", is_null, drawing.constant(np.array(fill, dtype=object)), column.name)
+        made.append(Block(filled, 1, Dtype.STRING))
+    return Rows(drawing, tuple(made))

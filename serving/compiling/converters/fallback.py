@@ -1,0 +1,146 @@
+"""Parts drawn by skl2onnx: converted alone, in float64, and copied into the graph under names of their own."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from serving.compiling.converters.blocks import Rows
+from serving.compiling.drawing import OPSETS, Drawing, NotCompilable
+from serving.host.model import told
+
+# those that were measured to answer alike in float64; others it knows are off by a float32, or fail
+MEASURED = frozenset(
+    {
+        "KNeighborsClassifier",
+        "KNeighborsRegressor",
+        "KNeighborsTransformer",
+        "KernelCenterer",
+        "KernelPCA",
+        "NeighborhoodComponentsAnalysis",
+        "QuantileTransformer",
+    }
+)
+_OF_DISTANCES = frozenset({"Identity", "Sub", "Abs", "Pow", "ReduceSum", "ReduceSumSquare"})
+_OUTPUT = {"predict": 0, "predict_proba": 1, "decision_function": 1, "score_samples": 1}
+
+
+def convert(part: Any, rows: Rows, method: str) -> str:
+    """Draw `method` of `part`; raises NotCompilable when skl2onnx cannot."""
+    name = type(part).__name__
+    options: dict[str, Any] = {}
+    is_classifier = hasattr(part, "classes_")
+    if is_classifier:
+        options = {"zipmap": False, "raw_scores": True} if method == "decision_function" else {"zipmap": False}
+    if method == "score_samples":
+        options = {"score_samples": True}
+    if method not in _OUTPUT or (method == "predict_proba" and not is_classifier):
+        raise NotCompilable(f"{method} of {name} has no compiled form")
+    graph = _converted(part, rows.width, options)
+    place = _OUTPUT[method]
+    if method == "score_samples":
+        place = len(graph.output) - 1
+    if place >= len(graph.output):
+        raise NotCompilable(f"{method} of {name} has no compiled form")
+    return _copied(rows.drawing, graph, rows.matrix(), graph.output[place].name)
+
+
+def convert_transform(part: Any, rows: Rows) -> Rows:
+    """Draw ``transform`` of `part`; raises NotCompilable when skl2onnx cannot."""
+    graph = _converted(part, rows.width, {})
+    place = 0
+    name = _copied(rows.drawing, graph, rows.matrix(), graph.output[place].name)
+    as_numbers = rows.drawing.op("Cast", name, to=TensorProto.DOUBLE)
+    dims = graph.output[place].type.tensor_type.shape.dim
+    return rows.with_matrix(as_numbers, _width(part, dims))
+
+
+def _width(part: Any, dims: Any) -> int:
+    if len(dims) == 2 and dims[1].dim_value:
+        return int(dims[1].dim_value)
+    try:
+        return len(part.get_feature_names_out())
+    except Exception:  # noqa: BLE001  (not every transformer knows)
+        raise NotCompilable(f"{type(part).__name__} does not say how many columns it makes") from None
+
+
+def _converted(part: Any, width: int, options: dict[str, Any]) -> Any:
+    if type(part).__name__ not in MEASURED:
+        raise NotCompilable(f"{type(part).__name__} has no compiled form")
+    from skl2onnx import convert_sklearn  # noqa: PLC0415  (takes a while to load)
+    from skl2onnx.common.data_types import DoubleTensorType  # noqa: PLC0415
+
+    logging.getLogger("skl2onnx").setLevel(logging.ERROR)
+    opsets = {"": OPSETS[""], "ai.onnx.ml": 3}
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            made = convert_sklearn(
+                part,
+                initial_types=[("X", DoubleTensorType([None, width]))],
+                target_opset=opsets,
+                options={id(part): options} if options else None,
+            )
+    except Exception as error:  # noqa: BLE001  (skl2onnx raises whatever it meets)
+        if "Unable to find" in str(error) or "No proper shape" in str(error) or "option" in str(error).lower():
+            raise NotCompilable(f"{type(part).__name__} has no compiled form") from None
+        raise NotCompilable(f"{type(part).__name__} cannot be converted ({told(error)})") from None
+    return made.graph
+
+
+def _copied(drawing: Drawing, graph: Any, matrix: str, output: str) -> str:
+    """Copy what `output` needs of `graph` into the drawing and return its new name."""
+    prefix = f"s{len(drawing.nodes)}_"
+    needed = {output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    names = {each.name: matrix for each in graph.input}
+
+    def renamed(name: str) -> str:
+        return names.get(name, prefix + name) if name else ""
+
+    for constant in graph.initializer:
+        if constant.name in needed:
+            constant.name = renamed(constant.name)
+            drawing.constants.append(constant)
+    for node in reversed(kept):
+        if node.op_type == "Scan":
+            _draw_distances(drawing, node, *map(renamed, (*node.input, node.output[1])))
+            continue
+        inputs, outputs = [renamed(name) for name in node.input], [renamed(name) for name in node.output]
+        del node.input[:], node.output[:]
+        node.input.extend(inputs)
+        node.output.extend(outputs)
+        node.name = ""
+        drawing.nodes.append(node)
+    return renamed(output)
+
+
+def _draw_distances(drawing: Drawing, scan: Any, rows: str, remembered: str, output: str) -> None:
+    """Draw what a Scan over the rows that a model remembers computes, for all of them at once: a graph has no loops.
+
+    `output` gets the distance of each remembered row to each row: (remembered, rows).
+    """
+    (body,) = (each.g for each in scan.attribute if each.name == "body")
+    axis = drawing.constant(np.array([1], dtype=np.int64))
+    last = drawing.constant(np.array([2], dtype=np.int64))
+    state, row = (each.name for each in body.input)
+    names = {state: drawing.op("Unsqueeze", rows, axis), row: remembered}
+    for constant in body.initializer:
+        names[constant.name] = drawing.constant(numpy_helper.to_array(constant))
+    for node in body.node:
+        inputs = [names[name] for name in node.input]
+        if node.op_type.startswith("Reduce"):
+            inputs[1] = last  # the columns, where the rows have an axis of their own
+        if node.op_type not in _OF_DISTANCES:
+            raise NotCompilable(f"distances by {node.op_type} have no compiled form")
+        attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        names[node.output[0]] = drawing.op(node.op_type, *inputs, **attributes)
+    made = names[body.output[1].name]
+    drawing.nodes.append(helper.make_node("Transpose", [made], [output], perm=[1, 0]))

@@ -1,0 +1,123 @@
+"""HistGradientBoosting of scikit-learn: ``_predictors`` (stages of TreePredictor), all in float64.
+
+Missing values, and categories unknown to the ordinal encoder in front, go where ``missing_go_to_left`` says; of known
+ones those in ``raw_left_cat_bitsets`` (8 uint32 for each categorical split) go to the left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.encoding import is_missing, turns
+from serving.compiling.converters.gradient_boosting import softmax
+from serving.compiling.converters.labels import (
+    by_largest,
+    by_sign,
+    flat,
+    logistic,
+    with_complement,
+)
+from serving.compiling.converters.registry import converts
+from serving.compiling.trees import TreeTable, joined, summed_in_turn
+
+
+@converts("HistGradientBoostingRegressor")
+def regressor(part: Any, rows: Rows, method: str) -> Any:
+    """Draw the sum of the stages, and the link of the loss."""
+    if method != "predict":
+        return NotImplemented
+    raw = flat(rows.drawing, _raw(part, rows))
+    link = type(part._loss.link).__name__
+    if link == "LogLink":
+        return rows.drawing.op("Exp", raw)
+    return raw if link == "IdentityLink" else NotImplemented
+
+
+@converts("HistGradientBoostingClassifier")
+def classifier(part: Any, rows: Rows, method: str) -> Any:
+    """Draw the sum of the stages, and probabilities or labels from it."""
+    drawing = rows.drawing
+    if method == "predict_log_proba":
+        return NotImplemented
+    raw = _raw(part, rows)
+    is_binary = part.n_trees_per_iteration_ == 1
+    if method == "decision_function":
+        return flat(drawing, raw) if is_binary else raw
+    if method == "predict":
+        if is_binary:
+            return by_sign(drawing, part.classes_, flat(drawing, raw))
+        return by_largest(drawing, part.classes_, raw)
+    return with_complement(drawing, logistic(drawing, raw)) if is_binary else softmax(drawing, raw)
+
+
+def _raw(part: Any, rows: Rows) -> str:
+    return str(rows.drawing.once(("raw", id(part), rows.blocks), lambda: _draw_raw(part, rows)))
+
+
+def _draw_raw(part: Any, rows: Rows) -> str:
+    predictors = [predictor for stage in part._predictors for predictor in stage]
+    table = joined([_table(predictor) for predictor in predictors])
+    if part._preprocessor is not None:
+        table, rows = _with_turns(part, predictors, table, rows)
+    table = table.after(np.ravel(part._baseline_prediction).tolist())
+    return summed_in_turn(rows.drawing, table, rows.matrix(), part.n_trees_per_iteration_)
+
+
+def _table(predictor: Any) -> TreeTable:
+    nodes = predictor.nodes
+    is_leaf = nodes["is_leaf"].astype(np.bool_)
+    return TreeTable(
+        roots=np.array([0]),
+        feature=np.where(is_leaf, 0, nodes["feature_idx"]).astype(np.int64),
+        threshold=np.where(is_leaf, 0.0, nodes["num_threshold"]),
+        left=np.where(is_leaf, -1, nodes["left"].astype(np.int64)),
+        right=np.where(is_leaf, -1, nodes["right"].astype(np.int64)),
+        missing_left=nodes["missing_go_to_left"].astype(np.bool_) & ~is_leaf,
+        values=nodes["value"].astype(np.float64),
+    )
+
+
+# --- categorical features ---------------------------------------------------------------------------------------------
+
+
+def _with_turns(part: Any, predictors: list[Any], table: TreeTable, rows: Rows) -> tuple[TreeTable, Rows]:
+    """Replace categorical features by their turns; ``_preprocessor`` puts them, as ordinals, before the others."""
+    is_categorical = np.asarray(part.is_categorical_)
+    columns = np.flatnonzero(is_categorical)
+    categories = part._preprocessor.named_transformers_["encoder"].categories_
+    is_turn, sets = _sets(predictors)
+    others = rows.select(np.flatnonzero(~is_categorical).tolist())
+    feature, threshold = np.where(is_turn, 0, table.feature - len(columns)), np.where(is_turn, 0.5, table.threshold)
+    made = []
+    start = others.width
+    for place, column in enumerate(columns.tolist()):
+        nodes = np.flatnonzero(is_turn & (table.feature == place))
+        if not len(nodes):
+            continue
+        goes_left = np.zeros((len(categories[place]) + 1, len(nodes)), dtype=np.bool_)
+        is_known = np.array([not is_missing(value) for value in categories[place].tolist()])
+        goes_left[:-1] = sets[nodes, : len(is_known)].T
+        goes_left[np.append(~is_known, True)] = table.missing_left[nodes]
+        turned, chosen = turns(rows.select([column]), categories[place], goes_left)
+        feature[nodes] = start + chosen
+        start += turned.width
+        made.append(turned)
+    return replace(table, feature=np.maximum(feature, 0), threshold=threshold), others.beside(made)
+
+
+def _sets(predictors: list[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which nodes are categorical splits, and for each node the ordinals (up to 256) that go to the left."""
+    flags, sets = [], []
+    for predictor in predictors:
+        nodes = predictor.nodes
+        is_turn = nodes["is_categorical"].astype(np.bool_) & ~nodes["is_leaf"].astype(np.bool_)
+        bits = np.zeros((len(nodes), 8), dtype=np.uint32)
+        bits[is_turn] = predictor.raw_left_cat_bitsets[nodes["bitset_idx"][is_turn]]
+        flags.append(is_turn)
+        sets.append(((bits[:, :, None] >> np.arange(32, dtype=np.uint32)) & 1).reshape(len(nodes), -1))
+    return np.concatenate(flags), np.concatenate(sets).astype(np.bool_)

@@ -1,0 +1,36 @@
+"""IsolationForest: the depth at which each tree ends, from ``_decision_path_lengths`` of sklearn.ensemble._iforest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.ensemble._iforest import _average_path_length
+
+from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.forests import table_of
+from serving.compiling.converters.labels import flat
+from serving.compiling.converters.linear import inliers
+from serving.compiling.converters.registry import answer, converts
+from serving.compiling.trees import summed
+
+
+@converts("IsolationForest")
+def isolation_forest(part: Any, rows: Rows, method: str) -> Any:
+    """Draw ``-2 ** (-depths / normal depth)``, less ``offset_`` for the decision."""
+    drawing = rows.drawing
+    if method != "score_samples":
+        decision = drawing.op("Sub", answer(part, rows, "score_samples"), drawing.constant(float(part.offset_)))
+        return decision if method == "decision_function" else inliers(drawing, decision)
+    trees = [member.tree_ for member in part.estimators_]
+    depths = [
+        part._decision_path_lengths[place] + part._average_path_length_per_tree[place] - 1.0
+        for place in range(len(trees))
+    ]
+    features = None if part._max_features == part.n_features_in_ else part.estimators_features_
+    total = flat(drawing, summed(drawing, table_of(trees, depths, features), rows.matrix()))
+    normal = float(len(trees) * _average_path_length([part._max_samples])[0])
+    share = drawing.op("Div", total, drawing.constant(-normal)) if normal else drawing.op("Sub", total, total)
+    if not normal:
+        share = drawing.op("Sub", share, drawing.constant(1.0))
+    return drawing.op("Neg", drawing.op("Pow", drawing.constant(np.array(2.0)), share))

@@ -1,0 +1,109 @@
+"""Naive Bayes and quadratic discriminants: log likelihoods of each class, normalized in log space.
+
+Formulas are those of ``_joint_log_likelihood`` in sklearn.naive_bayes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.labels import by_largest
+from serving.compiling.converters.registry import converts
+from serving.compiling.drawing import Drawing
+
+
+@converts("BernoulliNB", "ComplementNB", "GaussianNB", "MultinomialNB")
+def naive_bayes(part: Any, rows: Rows, method: str) -> Any:
+    """Draw the class of the largest likelihood, or all of them normalized."""
+    if method not in ("predict", "predict_proba", "predict_log_proba"):
+        return NotImplemented
+    joint = _JOINT[type(part).__name__](part, rows)
+    if method == "predict":
+        return by_largest(rows.drawing, part.classes_, joint)
+    logarithms = normalized(rows.drawing, joint)
+    return logarithms if method == "predict_log_proba" else rows.drawing.op("Exp", logarithms)
+
+
+@converts("QuadraticDiscriminantAnalysis")
+def quadratic(part: Any, rows: Rows, method: str) -> Any:
+    """Draw the log posterior of each class, as ``_decision_function`` of QuadraticDiscriminantAnalysis."""
+    drawing = rows.drawing
+    joint = str(drawing.once(("raw", id(part), rows.blocks), lambda: _posterior(part, rows)))
+    return discriminated(part, drawing, joint, method)
+
+
+def discriminated(part: Any, drawing: Drawing, joint: str, method: str) -> Any:
+    """Draw what a classifier answers whose decision is the log posterior `joint`, up to a constant, of each class."""
+    if method == "predict":
+        return by_largest(drawing, part.classes_, joint)
+    if method == "decision_function" and len(part.classes_) == 2:
+        first, second = (drawing.op("Gather", joint, drawing.constant(np.int64(at)), axis=1) for at in (0, 1))
+        return drawing.op("Sub", second, first)
+    if method == "decision_function":
+        return joint
+    logarithms = normalized(drawing, joint)
+    return logarithms if method == "predict_log_proba" else drawing.op("Exp", logarithms)
+
+
+def _posterior(part: Any, rows: Rows) -> str:
+    drawing = rows.drawing
+    axis = drawing.constant(np.array([1], dtype=np.int64))
+    norms = []
+    for mean, rotation, scaling in zip(part.means_, part.rotations_, part.scalings_, strict=True):
+        apart = drawing.op("Sub", rows.matrix(), drawing.constant(np.asarray(mean)))
+        turned = drawing.op("MatMul", apart, drawing.constant(rotation * scaling**-0.5))
+        norms.append(drawing.op("ReduceSum", drawing.op("Mul", turned, turned), axis))
+    sizes = np.array([np.sum(np.log(scaling)) for scaling in part.scalings_])
+    total = drawing.op("Add", drawing.op("Concat", *norms, axis=1), drawing.constant(sizes))
+    halved = drawing.op("Mul", total, drawing.constant(-0.5))
+    return drawing.op("Add", halved, drawing.constant(np.log(part.priors_)))
+
+
+def normalized(drawing: Drawing, joint: str) -> str:
+    """Return logarithms of probabilities for logarithms of weights, as scipy's logsumexp."""
+    axis = drawing.constant(np.array([1], dtype=np.int64))
+    shifted = drawing.op("Sub", joint, drawing.op("ReduceMax", joint, axis))
+    total = drawing.op("Log", drawing.op("ReduceSum", drawing.op("Exp", shifted), axis))
+    return drawing.op("Sub", shifted, total)
+
+
+def _multinomial(part: Any, rows: Rows) -> str:
+    drawing = rows.drawing
+    made = drawing.op("MatMul", rows.matrix(), drawing.constant(part.feature_log_prob_.T))
+    if type(part).__name__ == "ComplementNB":
+        return drawing.op("Add", made, drawing.constant(part.class_log_prior_)) if len(part.classes_) == 1 else made
+    return drawing.op("Add", made, drawing.constant(part.class_log_prior_))
+
+
+def _bernoulli(part: Any, rows: Rows) -> str:
+    drawing = rows.drawing
+    matrix = rows.matrix()
+    if part.binarize is not None:
+        above = drawing.op("Greater", matrix, drawing.constant(float(part.binarize)))
+        matrix = drawing.op("Cast", above, to=TensorProto.DOUBLE)
+    absent = np.log(1 - np.exp(part.feature_log_prob_))
+    made = drawing.op("MatMul", matrix, drawing.constant((part.feature_log_prob_ - absent).T))
+    return drawing.op("Add", made, drawing.constant(part.class_log_prior_ + absent.sum(axis=1)))
+
+
+def _gaussian(part: Any, rows: Rows) -> str:
+    """Sum squares over features of (rows, classes, features): a product would lose digits."""
+    drawing = rows.drawing
+    spread = drawing.op("Unsqueeze", rows.matrix(), drawing.constant(np.array([1], dtype=np.int64)))
+    apart = drawing.op("Sub", spread, drawing.constant(part.theta_))
+    squares = drawing.op("Div", drawing.op("Mul", apart, apart), drawing.constant(part.var_))
+    total = drawing.op("ReduceSum", squares, drawing.constant(np.array([2], dtype=np.int64)), keepdims=0)
+    start = np.log(part.class_prior_) - 0.5 * np.log(2.0 * np.pi * part.var_).sum(axis=1)
+    return drawing.op("Sub", drawing.constant(start), drawing.op("Mul", total, drawing.constant(0.5)))
+
+
+_JOINT = {
+    "BernoulliNB": _bernoulli,
+    "ComplementNB": _multinomial,
+    "GaussianNB": _gaussian,
+    "MultinomialNB": _multinomial,
+}

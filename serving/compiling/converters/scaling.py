@@ -1,0 +1,139 @@
+"""Transformers of numbers, column by column."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.elementary import log1p, without_negative_zeros
+from serving.compiling.converters.registry import transforms
+
+
+@transforms("StandardScaler")
+def standard_scaler(part: Any, rows: Rows) -> Rows:
+    """Draw ``(X - mean_) / scale_``."""
+    return _shifted_and_divided(rows, part.mean_ if part.with_mean else None, part.scale_ if part.with_std else None)
+
+
+@transforms("RobustScaler")
+def robust_scaler(part: Any, rows: Rows) -> Rows:
+    """Draw ``(X - center_) / scale_``."""
+    center = part.center_ if part.with_centering else None
+    return _shifted_and_divided(rows, center, part.scale_ if part.with_scaling else None)
+
+
+@transforms("MaxAbsScaler")
+def max_abs_scaler(part: Any, rows: Rows) -> Rows:
+    """Draw ``X / scale_``."""
+    made = _shifted_and_divided(rows, None, part.scale_)
+    return _clipped(made, (-1.0, 1.0)) if getattr(part, "clip", False) else made
+
+
+@transforms("MinMaxScaler")
+def min_max_scaler(part: Any, rows: Rows) -> Rows:
+    """Draw ``X * scale_ + min_``."""
+    drawing = rows.drawing
+    made = drawing.op("Mul", rows.matrix(), drawing.constant(np.asarray(part.scale_, dtype=np.float64)))
+    made = drawing.op("Add", made, drawing.constant(np.asarray(part.min_, dtype=np.float64)))
+    scaled = rows.with_matrix(made, rows.width)
+    return _clipped(scaled, part.feature_range) if part.clip else scaled
+
+
+@transforms("Normalizer")
+def normalizer(part: Any, rows: Rows) -> Rows:
+    """Draw each row divided by its norm; rows next to nothing stay, as ``_handle_zeros_in_scale`` has it."""
+    return _normalized(rows, part.norm, 10 * np.finfo(np.float64).eps)
+
+
+@transforms("TfidfTransformer")
+def tf_idf(part: Any, rows: Rows) -> Rows:
+    """Draw counts, or their logarithms where there are any, times ``idf_``, normalized."""
+    drawing = rows.drawing
+    made = rows.matrix()
+    if part.sublinear_tf:
+        zero, one = drawing.constant(0.0), drawing.constant(1.0)
+        is_zero = drawing.op("Equal", made, zero)
+        grown = drawing.op("Add", drawing.op("Log", drawing.op("Where", is_zero, one, made)), one)
+        made = drawing.op("Where", is_zero, zero, grown)
+    if part.use_idf:
+        made = drawing.op("Mul", made, drawing.constant(np.asarray(part.idf_, dtype=np.float64)))
+    weighted = rows.with_matrix(made, rows.width)
+    made = weighted.matrix() if part.norm is None else _normalized(weighted, part.norm).matrix()
+    return rows.with_matrix(without_negative_zeros(drawing, made), rows.width)  # scikit-learn's matrix is sparse
+
+
+def _normalized(rows: Rows, kind_of_norm: str, least: float = 0.0) -> Rows:
+    """Divide each row by its norm, unless that is 0 or below `least`."""
+    drawing = rows.drawing
+    matrix = rows.matrix()
+    axis = drawing.constant(np.array([1], dtype=np.int64))
+    if kind_of_norm == "l2":
+        squares = drawing.op("ReduceSum", drawing.op("Mul", matrix, matrix), axis)
+        norm = drawing.op("Sqrt", squares)
+    else:
+        kind = "ReduceSum" if kind_of_norm == "l1" else "ReduceMax"
+        norm = drawing.op(kind, drawing.op("Abs", matrix), axis)
+    zero, one = drawing.constant(0.0), drawing.constant(1.0)
+    is_none = drawing.op("Less", norm, drawing.constant(least)) if least else drawing.op("Equal", norm, zero)
+    norm = drawing.op("Where", is_none, one, norm)
+    return rows.with_matrix(drawing.op("Div", matrix, norm), rows.width)
+
+
+@transforms("Binarizer")
+def binarizer(part: Any, rows: Rows) -> Rows:
+    """Draw 1 where a number is above the threshold."""
+    drawing = rows.drawing
+    above = drawing.op("Greater", rows.matrix(), drawing.constant(float(part.threshold)))
+    return rows.with_matrix(drawing.op("Cast", above, to=TensorProto.DOUBLE), rows.width)
+
+
+@transforms(
+    "GenericUnivariateSelect", "RFE", "RFECV", "SelectFdr", "SelectFpr", "SelectFromModel", "SelectFwe", "SelectKBest",
+    "SelectPercentile", "SequentialFeatureSelector", "VarianceThreshold",
+)  # fmt: skip
+def selection(part: Any, rows: Rows) -> Rows:
+    """Draw the columns that were selected."""
+    return rows.select(np.flatnonzero(part.get_support()).tolist())
+
+
+@transforms("FunctionTransformer")
+def function(part: Any, rows: Rows) -> Any:
+    """Draw nothing when there is no function; see `_UFUNCS` for those that have a node."""
+    if part.func is None:
+        return rows
+    return NotImplemented if part.func not in _UFUNCS or part.kw_args else _ufunc(part, rows)
+
+
+_UFUNCS: dict[Any, str] = {
+    np.log: "Log", np.exp: "Exp", np.sqrt: "Sqrt", np.abs: "Abs", np.tanh: "Tanh", np.floor: "Floor", np.ceil: "Ceil",
+    np.negative: "Neg", np.sign: "Sign", np.reciprocal: "Reciprocal", np.log1p: "", np.square: "",
+}  # fmt: skip
+
+
+def _ufunc(part: Any, rows: Rows) -> Rows:
+    drawing = rows.drawing
+    matrix = rows.matrix()
+    if part.func is np.square:
+        return rows.with_matrix(drawing.op("Mul", matrix, matrix), rows.width)
+    if part.func is np.log1p:
+        return rows.with_matrix(log1p(drawing, matrix), rows.width)
+    return rows.with_matrix(drawing.op(_UFUNCS[part.func], matrix), rows.width)
+
+
+def _shifted_and_divided(rows: Rows, shift: Any, scale: Any) -> Rows:
+    drawing = rows.drawing
+    made = rows.matrix()
+    if shift is not None:
+        made = drawing.op("Sub", made, drawing.constant(np.asarray(shift, dtype=np.float64)))
+    if scale is not None:
+        made = drawing.op("Div", made, drawing.constant(np.asarray(scale, dtype=np.float64)))
+    return rows.with_matrix(made, rows.width)
+
+
+def _clipped(rows: Rows, limits: Any) -> Rows:
+    drawing = rows.drawing
+    low, high = (drawing.constant(float(limit)) for limit in limits)
+    return rows.with_matrix(drawing.op("Clip", rows.matrix(), low, high), rows.width)

@@ -1,0 +1,141 @@
+"""Estimators around one other: selected features, targets on another scale, thresholds of one's own, constants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.composition import inner
+from serving.compiling.converters.elementary import expm1
+from serving.compiling.converters.labels import as_column, by_truth, flat
+from serving.compiling.converters.registry import answer, answers, converts, numbers, transforms
+from serving.compiling.converters.scaling import selection
+from serving.compiling.drawing import Drawing, NotCompilable
+
+
+@converts("RFE", "RFECV")
+def eliminated(part: Any, rows: Rows, method: str) -> Any:
+    """Draw the estimator on the columns that are left."""
+    return answers(part.estimator_, selection(part, rows), method)
+
+
+@converts("SelfTrainingClassifier")
+def self_training(part: Any, rows: Rows, method: str) -> Any:
+    """Draw the estimator that was trained last."""
+    return answers(part.estimator_, rows, method)
+
+
+@converts("FixedThresholdClassifier", "TunedThresholdClassifierCV")
+def threshold(part: Any, rows: Rows, method: str) -> Any:
+    """Draw the second class where its score reaches the threshold."""
+    wrapped = inner(part)
+    if method != "predict":
+        return answers(wrapped, rows, method)
+    drawing = rows.drawing
+    asked = part._get_response_method()
+    offered = next(name for name in ([asked] if isinstance(asked, str) else asked) if hasattr(wrapped, name))
+    if getattr(part, "pos_label", None) not in (None, part.classes_[1]):
+        raise NotCompilable(f"{type(part).__name__} for the first class has no compiled form")
+    scores = answer(wrapped, rows, offered)
+    if offered == "predict_proba":
+        one = drawing.constant(np.array([1], dtype=np.int64))
+        scores = flat(drawing, drawing.op("Gather", scores, one, axis=1))
+    limit = getattr(part, "best_threshold_", None)
+    limit = part.threshold if limit is None else limit
+    if limit == "auto":
+        limit = 0.5 if offered == "predict_proba" else 0.0
+    reached = drawing.op("GreaterOrEqual", scores, drawing.constant(float(limit)))
+    return by_truth(drawing, part.classes_, reached)
+
+
+@converts("TransformedTargetRegressor")
+def transformed_target(part: Any, rows: Rows, method: str) -> Any:
+    """Draw the regressor, and the inverse of what its target went through."""
+    if method != "predict":
+        return NotImplemented
+    found = numbers(part.regressor_, rows, "predict")
+    return _inverted(part.transformer_, rows.drawing, found)
+
+
+def _inverted(transformer: Any, drawing: Drawing, values: str) -> str:
+    name = type(transformer).__name__
+    if name == "FunctionTransformer":
+        if transformer.inverse_func is None:
+            return values
+        if transformer.inverse_func is np.exp:
+            return drawing.op("Exp", values)
+        if transformer.inverse_func is np.expm1:
+            return expm1(drawing, values)
+        if transformer.inverse_func is np.square:
+            return drawing.op("Mul", values, values)
+    if name == "StandardScaler" and len(np.atleast_1d(transformer.mean_)) == 1:
+        grown = drawing.op("Mul", values, drawing.constant(float(transformer.scale_[0])))
+        return drawing.op("Add", grown, drawing.constant(float(transformer.mean_[0])))
+    if name == "MinMaxScaler" and len(transformer.scale_) == 1 and not transformer.clip:
+        moved = drawing.op("Sub", values, drawing.constant(float(transformer.min_[0])))
+        return drawing.op("Div", moved, drawing.constant(float(transformer.scale_[0])))
+    raise NotCompilable(f"a target transformed by {name} has no compiled form")
+
+
+@converts("DummyRegressor")
+def constant(part: Any, rows: Rows, method: str) -> Any:
+    """Draw the constant, for as many rows as there are."""
+    if method != "predict" or part.n_outputs_ != 1:
+        return NotImplemented
+    drawing = rows.drawing
+    count = drawing.op("Shape", rows.blocks[0].name, start=0, end=1)
+    return drawing.op("Expand", drawing.constant(np.ravel(part.constant_).astype(np.float64)), count)
+
+
+@converts("DummyClassifier")
+def constant_class(part: Any, rows: Rows, method: str) -> Any:
+    """Draw the prior, and the class it favours; random strategies have no graph."""
+    if part.strategy not in ("prior", "most_frequent") or part.n_outputs_ != 1:
+        raise NotCompilable(f"DummyClassifier with strategy {part.strategy} answers at random, or has no compiled form")
+    drawing = rows.drawing
+    count = drawing.op("Shape", rows.blocks[0].name, start=0, end=1)
+    winner = int(np.argmax(part.class_prior_))
+    if method == "predict":
+        return drawing.op("Expand", drawing.constant(np.asarray(part.classes_)[winner : winner + 1]), count)
+    prior = np.asarray(part.class_prior_, dtype=np.float64)
+    shares = prior if part.strategy == "prior" else np.eye(len(prior))[winner]
+    shape = drawing.op("Concat", count, drawing.constant(np.array([len(prior)])), axis=0)
+    return drawing.op("Expand", drawing.constant(shares), shape) if method == "predict_proba" else NotImplemented
+
+
+@transforms("KBinsDiscretizer")
+def bins(part: Any, rows: Rows) -> Rows:
+    """Draw the bin of each number: how many inner edges it reaches; as one column for each bin if so wanted."""
+    drawing = rows.drawing
+    axis = drawing.constant(np.array([1], dtype=np.int64))
+    made, width = [], 0
+    for place, edges in enumerate(part.bin_edges_):
+        column = rows.select([place]).matrix()
+        inner_edges = np.append(np.asarray(edges[1:-1], dtype=np.float64), np.inf)  # never empty
+        reached = drawing.op("GreaterOrEqual", column, drawing.constant(inner_edges))
+        index = drawing.op("ReduceSum", drawing.op("Cast", reached, to=TensorProto.DOUBLE), axis)
+        if part.encode == "ordinal":
+            made.append(index)
+            width += 1
+        else:
+            is_bin = drawing.op("Equal", index, drawing.constant(np.arange(len(edges) - 1, dtype=np.float64)))
+            made.append(drawing.op("Cast", is_bin, to=TensorProto.DOUBLE))
+            width += len(edges) - 1
+    return rows.with_matrix(made[0] if len(made) == 1 else drawing.op("Concat", *made, axis=1), width)
+
+
+@converts("RegressorChain")
+def chain(part: Any, rows: Rows, method: str) -> Any:
+    """Draw each regressor on the rows and what those before it said."""
+    if method != "predict":
+        return NotImplemented
+    drawing = rows.drawing
+    extended, columns = rows, []
+    for member in part.estimators_:
+        columns.append(as_column(drawing, numbers(member, extended, "predict")))
+        extended = extended.beside([rows.with_matrix(columns[-1], 1)])
+    order = [columns[place] for place in np.argsort(part.order_).tolist()]
+    return drawing.op("Concat", *order, axis=1)

@@ -1,0 +1,137 @@
+"""The proof: estimator and graph answer the same rows, and the graph is faster. Runs in the process of `apart`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+from serving.compiling.drawing import NotCompilable
+from serving.compiling.guard import guard_of
+from serving.compiling.landmarks import landmarks_of
+from serving.compiling.proof_rows import RowMaker
+from serving.compiling.provable import Provable
+from serving.compiling.prover import Prover
+from serving.compiling.reach import largest_of
+from serving.compiling.thresholds import thresholds_of
+from serving.domain.compiled import MOST_ROWS, Compilation, Graph, Guard, ProvenRows
+from serving.domain.errors import InvalidInput
+from serving.host.estimator import EstimatorModel
+from serving.rows.batch import Batch
+from serving.rows.guard import GuardCheck
+
+BATCH_ROWS = 256
+# many rows may take so much longer than the estimator takes: a host adds more by being another process
+BATCH_SLACK = 1.25
+LEAST_ROWS = 256
+PROOF_SECONDS = 1.0
+TIMED_SECONDS, MOST_TIMED = 0.005, 15
+
+
+def prove(
+    model: Provable,
+    graphs: Sequence[Graph],
+    tolerance: float,
+    examples: Sequence[Batch],
+    most_rows: int = MOST_ROWS,
+) -> Compilation:
+    """Return the proof that `graphs` together answer every method of `model` alike, and faster.
+
+    No run of a graph has more than `most_rows` rows, as in service. `examples` are golden rows. Labels must be equal on
+    all rows, other numbers within ``tolerance * max(|x|, s)`` where `s` is 1, or the largest of the first numbers seen
+    when all are smaller. Raises NotCompilable with the first difference, or with the measured times when the graph is
+    not faster.
+    """
+    prover = Prover(model, graphs, tolerance, most_rows)
+    guard = guard_of(model)
+    thresholds, landmarks = _known_of(model)
+    maker = RowMaker(model, guard, thresholds, examples, landmarks)
+    rows = _how_many(model, maker)
+    times = _times(prover, maker)
+    tried: Counter[str] = Counter()
+    for kind, batch in maker.kinds(rows):
+        prover.note_overflow(prover.compare(kind, batch))
+        tried[kind] += batch.rows
+    guard = guard.model_copy(update={"largest": largest_of(prover, maker, rows, tried)})
+    _require_open_for(guard, model, examples)
+    return Compilation(
+        engine="onnx",
+        reason=f"answers alike on {tried.total()} rows and {times[0][0] / times[0][1]:.3g} times as fast",
+        rows=tuple(ProvenRows(kind=kind, rows=rows) for kind, rows in tried.items()),
+        guard=guard,
+        largest_difference=prover.largest_difference,
+        row_seconds=times[0],
+        batch_seconds=times[1],
+        batch_rows=BATCH_ROWS,
+        most_rows=min(prover.largest_rows, most_rows),
+        graph_bytes=sum(len(graph.content) for graph in graphs),
+    )
+
+
+def _known_of(model: Provable) -> tuple[dict[int, Any], Any]:
+    """Return where the model's answers may jump, by column, and the rows it remembers."""
+    if not isinstance(model, EstimatorModel):
+        return {}, None  # a file's own nodes are not drawn anew
+    try:
+        columns = len(model.columns)
+        return thresholds_of(model.estimator, columns), landmarks_of(model.estimator, columns)
+    except Exception:  # noqa: BLE001  (attributes may be anything; the other kinds of rows remain)
+        return {}, None
+
+
+def _require_open_for(guard: Guard, model: Provable, examples: Sequence[Batch]) -> None:
+    check = GuardCheck(guard, model.signature)
+    for batch in examples:
+        try:
+            check.check(batch)
+        except InvalidInput as error:
+            raise NotCompilable(f"what is proved does not go as far as the golden examples: {error}") from None
+
+
+def _how_many(model: Provable, maker: RowMaker) -> int:
+    """Return how many rows of a kind to try: as many as a second or so is enough for."""
+    begin = time.thread_time()
+    for method in model.signature.methods:
+        try:
+            model.answer(method, maker.plausible(64))
+        except InvalidInput as error:
+            raise NotCompilable(f"the estimator refuses made-up rows: {error}") from None
+    seconds = (time.thread_time() - begin) / 64
+    return int(min(MOST_ROWS, max(LEAST_ROWS, PROOF_SECONDS / 4 / seconds)))
+
+
+def _times(prover: Prover, maker: RowMaker) -> list[tuple[float, float]]:
+    """Return how long the estimator and the graph take for one row and for many.
+
+    Raises NotCompilable when the graph is not faster for one row, or clearly slower for many.
+    """
+    model, method = prover.model, prover.model.signature.default_method
+    session = prover.sessions[method]
+    times = []
+    for count, slack in ((1, 1.0), (BATCH_ROWS, BATCH_SLACK)):
+        batch = maker.plausible(count)
+        own = _seconds(lambda: model.answer(method, batch))  # noqa: B023  (called before the next turn)
+        compiled = _seconds(lambda: session.answer(method, batch))  # noqa: B023
+        if compiled >= own * slack and isinstance(model, EstimatorModel):  # a file is the same graph either way
+            measured = f"{compiled * 1e6:.0f} us compiled, in {own * 1e6:.0f} us by the estimator"
+            raise NotCompilable(f"not faster: {count} row{'s' * (count > 1)} in {measured}")
+        times.append((own, compiled))
+    return times
+
+
+def _seconds(answer: Callable[[], Any]) -> float:
+    """Return the median time of an answer: at least three, more while they are quick.
+
+    The time of this thread, not of the clock: a host compiles at low priority, and on a busy machine what is measured
+    would be who was preempted.
+    """
+    times: list[float] = []
+    answer()
+    begin = time.thread_time()
+    while len(times) < 3 or (time.thread_time() - begin < TIMED_SECONDS and len(times) < MOST_TIMED):
+        start = time.thread_time()
+        answer()
+        times.append(time.thread_time() - start)
+    return median(times)

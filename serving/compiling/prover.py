@@ -1,0 +1,185 @@
+"""Estimator and graph side by side: what one answers to a batch, and whether the other answers the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.compiling.drawing import NotCompilable
+from serving.compiling.proof_rows import EXTREMES, TINY
+from serving.compiling.provable import Provable
+from serving.domain.compiled import Graph
+from serving.domain.errors import InvalidInput
+from serving.domain.signature import Kind, Method
+from serving.plane.graph import GraphSession
+from serving.rows.batch import Batch, Prediction, Tensor
+
+_LABELLED = (Kind.CLASSIFIER, Kind.CLUSTERER, Kind.OUTLIER_DETECTOR)
+# below that, numbers have too few digits to be compared by them
+_LEAST_SIZE = 1e-290
+# what is so much less than the numbers it was made of is what rounding left
+CANCELLED = 1e-10
+# differences grow with the numbers: where they end, there has to be room for what was not tried
+_ROOM = 10.0
+# what rounding may change where answers are smooth; where they jump, as those of neighbours do, they change by more
+_JUMP = 1000.0
+
+
+class RefusedRows(NotCompilable):
+    """The estimator refuses some of the rows, whatever the graph does."""
+
+
+Output = tuple[Method, int]
+Answers = dict[Method, Prediction]
+
+
+class Prover:
+    """Compares answers, and remembers the largest difference."""
+
+    def __init__(self, model: Provable, graphs: Sequence[Graph], tolerance: float, most_rows: int) -> None:
+        self.model = model
+        sessions = [GraphSession(graph, most_rows) for graph in graphs]
+        self.sessions = {method: session for session in sessions for method in session.methods}
+        self.largest_difference = 0.0
+        self.largest_rows = 0
+        self._tolerance = tolerance
+        self._scales: dict[Output, float] = {}
+        self._overflowing: set[Output] = set()
+
+    def compare(self, kind: str, batch: Batch) -> Answers:
+        """Raise NotCompilable unless all methods answer `batch` alike; returns the answers of the estimator.
+
+        What a transformer makes of rows of kind `TINY` is compared by the scale of each row: it is the input of
+        something else, to which it need not be tiny. Rows of kind `EXTREMES` have to be answered closer than others.
+        """
+        self.largest_rows = max(self.largest_rows, batch.rows)
+        answers: Answers = {}
+        for method in self.model.signature.methods:
+            try:
+                answers[method] = self.model.answer(method, batch)
+            except InvalidInput as error:
+                raise RefusedRows(f"the estimator refuses some of the rows ({kind}): {error}") from None
+            least = _least_scales(batch) if kind == TINY and method == "transform" else None
+            self._compare(kind, method, answers[method], self.sessions[method].answer(method, batch), least)
+        return answers
+
+    def note_overflow(self, answers: Answers) -> None:
+        """Remember which outputs hold NaN or infinity for rows of no enormous numbers: they do so by themselves."""
+        self._overflowing |= {output for output, tensor in _tensors(answers) if not _is_finite(tensor)}
+
+    def require_steady(self, answers: Answers, thrice: int) -> None:
+        """Raise NotCompilable where answers to enormous numbers are a matter of rounding, or of overflow.
+
+        Of the last rows, `thrice` are there as they are, then changed slightly, then as many roundings may change them;
+        see `hard_numbers.extremes`. Labels may not differ at all, numbers by no more than the tolerance, and the
+        last ones by no more than those of a smooth function do.
+        """
+        for output, tensor in _tensors(answers):
+            if output not in self._overflowing and not _is_finite(tensor):
+                raise NotCompilable(f"{output[0]} overflows")
+            as_is, slightly, as_rounding = (tensor[len(tensor) - n * thrice :][:thrice] for n in (3, 2, 1))
+            if self._is_label(output[0], as_is):
+                is_steady = _listed(as_is) == _listed(slightly) == _listed(as_rounding)
+            else:
+                change, jump = (self._relative(output, as_is, other) for other in (slightly, as_rounding))
+                is_steady = not ((change > self._tolerance) | (jump > self._tolerance * _JUMP)).any()
+            if not is_steady:
+                raise NotCompilable(f"{output[0]} depends on the last digits of the numbers")
+
+    def require_growth(self, answers: Answers, magnitude: float) -> None:
+        """Raise NotCompilable when no answer is nearly as large as `magnitude`: none would show an overflow inside."""
+        sizes = [np.abs(tensor).max(initial=0.0) for _, tensor in _tensors(answers) if not _is_label_like(tensor)]
+        if not any(size >= magnitude**0.8 for size in sizes):
+            raise NotCompilable("answers that do not grow with the numbers do not show where a sum overflows")
+
+    def _compare(
+        self, kind: str, method: Method, expected: Prediction, got: Prediction, least: NDArray[np.float64] | None
+    ) -> None:
+        if len(expected.tensors) != len(got.tensors):
+            raise NotCompilable(f"{method} gives {len(got.tensors)} arrays, the estimator {len(expected.tensors)}")
+        for place, (wanted, given) in enumerate(zip(expected.tensors, got.tensors, strict=True)):
+            where = f"{method} on rows of kind '{kind}'"
+            if isinstance(wanted, list) or isinstance(given, list):
+                self._labels(where, wanted, given)
+                continue
+            if wanted.shape != given.shape or wanted.dtype != given.dtype:
+                mine, theirs = f"{given.dtype}{given.shape}", f"{wanted.dtype}{wanted.shape}"
+                raise NotCompilable(f"{method} gives {mine}, the estimator {theirs}")
+            if self._is_label(method, wanted):
+                self._labels(where, wanted, given)
+                continue
+            relative = self._relative((method, place), wanted, given, least)
+            self._numbers(where, wanted, given, relative * (_ROOM if kind == EXTREMES else 1.0))
+            self.largest_difference = max(self.largest_difference, float(relative.max(initial=0.0)))
+
+    def _is_label(self, method: Method, tensor: Tensor) -> bool:
+        if _is_label_like(tensor):
+            return True
+        return method == "predict" and self.model.signature.kind in _LABELLED
+
+    def _labels(self, where: str, wanted: Tensor, given: Tensor) -> None:
+        if type(wanted) is not type(given):
+            raise NotCompilable(f"{where}: labels of another type")
+        differ = [
+            (mine, theirs) for mine, theirs in zip(_listed(given), _listed(wanted), strict=True) if mine != theirs
+        ]
+        if differ:
+            mine, theirs = differ[0]
+            raise NotCompilable(f"{where}: {len(differ)} of {len(wanted)} labels differ, such as {mine} for {theirs}")
+
+    def _numbers(self, where: str, wanted: Any, given: Any, relative: NDArray[np.float64]) -> None:
+        is_beyond = ~(relative <= self._tolerance)
+        if is_beyond.any():
+            at = np.unravel_index(int(np.argmax(is_beyond)), wanted.shape)
+            raise NotCompilable(f"{where}: {given[at]!r} for {wanted[at]!r}, beyond engine.compile_tolerance")
+
+    def _relative(
+        self, output: Output, wanted: Any, given: Any, least: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """Return distances relative to the number, or where that is larger to a scale; infinite for NaN.
+
+        The scale is that of the output; or the largest number of the row where that is less, but not below `least`.
+        """
+        with np.errstate(all="ignore"):
+            is_same = (wanted == given) | (np.isnan(wanted) & np.isnan(given))
+            if is_same.all():
+                return np.zeros(wanted.shape)
+            distance = np.where(is_same, 0.0, np.abs(wanted - given))
+            size = np.where(np.isfinite(wanted), np.abs(wanted), 0.0)
+            scale: Any = self._scales.setdefault(output, min(1.0, float(size.max(initial=0.0)) or 1.0))
+            if least is not None:
+                own = size.max(axis=tuple(range(1, wanted.ndim)), keepdims=True, initial=_LEAST_SIZE)
+                scale = np.minimum(scale, np.maximum(own, least.reshape(own.shape)))
+            relative: NDArray[np.float64] = distance / np.maximum(size, scale)
+            return np.where(np.isnan(relative), np.inf, relative)
+
+
+def _least_scales(batch: Batch) -> NDArray[np.float64]:
+    """Return for each row what is nothing beside its own numbers: what is left of sums that cancel out."""
+    columns = [cells for cells in batch.columns or () if isinstance(cells, np.ndarray) and cells.dtype.kind == "f"]
+    numbers = np.column_stack(columns) if batch.matrix is None else batch.matrix
+    sizes: NDArray[np.float64] = np.nan_to_num(np.abs(numbers)).max(axis=1, initial=0.0)
+    return CANCELLED * sizes
+
+
+def _tensors(answers: Answers) -> list[tuple[Output, Tensor]]:
+    return [
+        ((method, place), tensor)
+        for method, answer in answers.items()
+        for place, tensor in enumerate(answer.tensors)
+    ]  # fmt: skip
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return _is_label_like(tensor) or bool(np.isfinite(tensor).all())
+
+
+def _is_label_like(tensor: Tensor) -> bool:
+    return isinstance(tensor, list) or tensor.dtype.kind != "f"
+
+
+def _listed(tensor: Tensor) -> list[Any]:
+    return tensor.ravel().tolist() if isinstance(tensor, np.ndarray) else tensor

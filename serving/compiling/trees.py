@@ -1,0 +1,189 @@
+"""Decision trees of any library as one table of nodes, and that table as one node of a graph.
+
+The graph's node is TreeEnsemble of ai.onnx.ml 5: float64 in and out, one number and one target at each leaf. Where a
+leaf holds several numbers, every tree gives the position of the leaf it ends at, and a Gather looks the numbers up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from serving.compiling.drawing import Drawing, NotCompilable, tensor
+
+ML = "ai.onnx.ml"
+_LEQ = 0
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class TreeTable:
+    """All trees of a model, their nodes one after the other.
+
+    `left` and `right` are positions in the table, -1 at leaves; the left child is where ``x <= threshold`` leads. NaN
+    goes to the left where `missing_left` holds. `values` are looked at in leaves only: (nodes,) or (nodes, outputs).
+    """
+
+    roots: Integers
+    feature: Integers
+    threshold: NDArray[np.floating[Any]]
+    left: Integers
+    right: Integers
+    missing_left: NDArray[np.bool_]
+    values: NDArray[np.floating[Any]]
+
+    @property
+    def is_leaf(self) -> NDArray[np.bool_]:
+        """Which nodes are leaves."""
+        return np.asarray(self.left < 0)
+
+    @property
+    def tree(self) -> Integers:
+        """Which tree each node belongs to."""
+        return np.repeat(np.arange(len(self.roots)), np.diff(np.append(self.roots, len(self.feature))))
+
+    def after(self, values: Sequence[float]) -> TreeTable:
+        """Return the table with trees before all others that are single leaves: sums begin with their `values`."""
+        return joined([*(single_leaf(value, self.values.dtype) for value in values), self])
+
+
+def single_leaf(value: float, dtype: Any = np.float64) -> TreeTable:
+    """Return one tree that always gives `value`."""
+    none = np.array([-1])
+    return TreeTable(
+        np.array([0]), np.array([0]), np.zeros(1, dtype), none, none, np.array([False]), np.array([value], dtype)
+    )
+
+
+def joined(tables: Sequence[TreeTable]) -> TreeTable:
+    """Return the trees of several tables as one table."""
+    starts = np.cumsum([0] + [len(table.feature) for table in tables[:-1]])
+
+    def shifted(children: Integers, start: int) -> Integers:
+        return np.where(children < 0, -1, children + start)
+
+    return TreeTable(
+        roots=np.concatenate([table.roots + start for table, start in zip(tables, starts, strict=True)]),
+        feature=np.concatenate([table.feature for table in tables]),
+        threshold=np.concatenate([table.threshold for table in tables]),
+        left=np.concatenate([shifted(table.left, start) for table, start in zip(tables, starts, strict=True)]),
+        right=np.concatenate([shifted(table.right, start) for table, start in zip(tables, starts, strict=True)]),
+        missing_left=np.concatenate([table.missing_left for table in tables]),
+        values=np.concatenate([table.values for table in tables]),
+    )
+
+
+def for_float32(threshold: NDArray[np.floating[Any]], *, is_strict: bool = False) -> NDArray[np.float64]:
+    """Return float64 thresholds t so that ``x <= t`` says what ``float32(x) <= threshold`` says, for every float64 x.
+
+    That is half way between the largest float32 not above the threshold (with `is_strict`: below it, for
+    ``float32(x) < threshold``) and the next one; x just there is rounded to the one whose last bit is 0. Spares the
+    graph two Casts.
+    """
+    threshold = np.asarray(threshold, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        low = threshold.astype(np.float32)
+        is_above = low >= threshold if is_strict else low > threshold
+        low = np.where(is_above, np.nextafter(low, np.float32(-np.inf)), low)
+        high = np.nextafter(low, np.float32(np.inf))
+        # what rounds to infinity lies half way to the float32 that would come next, 2**128
+        middle = np.clip(low.astype(np.float64), -(2.0**128), 2.0**128) / 2
+        middle += np.clip(high.astype(np.float64), -(2.0**128), 2.0**128) / 2
+    is_even = (low.view(np.uint32) & 1) == 0
+    made = np.where(is_even, middle, np.nextafter(middle, -np.inf))
+    return np.where(np.isposinf(low), np.inf, made)
+
+
+def leaf_values(drawing: Drawing, table: TreeTable, matrix: str) -> str:
+    """Return for each row and tree the values at the leaf it ends at: (rows, trees) or (rows, trees, outputs)."""
+    if table.values.ndim == 1:
+        return ensemble(drawing, replace(table, values=table.values), matrix, table.tree, len(table.roots))
+    ordinal = np.cumsum(table.is_leaf) - 1
+    places = replace(table, values=ordinal.astype(np.float64))
+    found = ensemble(drawing, places, matrix, table.tree, len(table.roots))
+    known = drawing.constant(table.values[table.is_leaf])
+    return drawing.op("Gather", known, drawing.op("Cast", found, to=TensorProto.INT64), axis=0)
+
+
+def summed_in_turn(drawing: Drawing, table: TreeTable, matrix: str, outputs: int) -> str:
+    """Return (rows, outputs): the sum of every tree whose place, modulo `outputs`, is that of the output."""
+    return ensemble(drawing, table, matrix, table.tree % outputs, outputs)
+
+
+def summed(drawing: Drawing, table: TreeTable, matrix: str) -> str:
+    """Return the sum over all trees, in their order: (rows, 1), or (rows, outputs) where a leaf holds several."""
+    if table.values.ndim == 2 and table.values.shape[1] == 1:
+        table = replace(table, values=table.values[:, 0])
+    if table.values.ndim == 1:
+        return ensemble(drawing, table, matrix, np.zeros(len(table.feature), np.int64), 1)
+    # ReduceSum promises no order, and ties between classes are ties only in the order of the trees
+    sums = drawing.op("CumSum", leaf_values(drawing, table, matrix), drawing.constant(np.array(1, dtype=np.int64)))
+    return drawing.op("Gather", sums, drawing.constant(np.array(len(table.roots) - 1, dtype=np.int64)), axis=1)
+
+
+def ensemble(drawing: Drawing, table: TreeTable, matrix: str, targets: Integers, outputs: int) -> str:
+    """Return (rows, outputs): for each output the sum of the leaves whose `targets` (one for each node) is that.
+
+    The dtype of ``table.values``, float32 or float64, is that of the comparison, the sum and the result.
+    """
+    if len(table.feature) > drawing.max_tree_nodes:
+        raise too_many_nodes(len(table.feature), drawing.max_tree_nodes)
+    table, targets = _without_bare_leaves(table, targets)
+    is_leaf = table.is_leaf
+    inner = np.flatnonzero(~is_leaf)
+    place = np.where(is_leaf, np.cumsum(is_leaf) - 1, np.cumsum(~is_leaf) - 1)
+    left, right = table.left[inner], table.right[inner]
+    attributes: dict[str, Any] = {
+        "n_targets": outputs,
+        "aggregate_function": 1,
+        "post_transform": 0,
+        "tree_roots": place[table.roots].tolist(),
+        "nodes_featureids": table.feature[inner].tolist(),
+        "nodes_splits": tensor(table.threshold[inner].astype(table.values.dtype)),
+        "nodes_modes": tensor(np.full(len(inner), _LEQ, np.uint8)),
+        "nodes_truenodeids": place[left].tolist(),
+        "nodes_trueleafs": is_leaf[left].astype(np.int64).tolist(),
+        "nodes_falsenodeids": place[right].tolist(),
+        "nodes_falseleafs": is_leaf[right].astype(np.int64).tolist(),
+        "leaf_targetids": targets[is_leaf].tolist(),
+        "leaf_weights": tensor(table.values[is_leaf]),
+    }
+    if table.missing_left[inner].any():
+        attributes["nodes_missing_value_tracks_true"] = table.missing_left[inner].astype(np.int64).tolist()
+    return drawing.op("TreeEnsemble", matrix, domain=ML, **attributes)
+
+
+def too_many_nodes(nodes: int, limit: int) -> NotCompilable:
+    """Return the refusal of trees above the limit."""
+    return NotCompilable(f"the trees have {nodes} nodes, at most {limit} are compiled")
+
+
+def _without_bare_leaves(table: TreeTable, targets: Integers) -> tuple[TreeTable, Integers]:
+    """Give every tree that is a single leaf an inner node with that leaf on both sides: a root is no leaf."""
+    bare = np.flatnonzero(table.is_leaf[table.roots])
+    if not len(bare):
+        return table, targets
+    total = len(table.feature)
+    leaves = table.roots[bare]
+    roots = table.roots.copy()
+    roots[bare] = total + np.arange(len(bare))
+    zeros = np.zeros(len(bare), np.int64)
+
+    def more(array: NDArray[Any], extra: NDArray[Any]) -> NDArray[Any]:
+        return np.concatenate([array, extra.astype(array.dtype)])
+
+    return replace(
+        table,
+        roots=roots,
+        feature=more(table.feature, zeros),
+        threshold=more(table.threshold, zeros),
+        left=more(table.left, leaves),
+        right=more(table.right, leaves),
+        missing_left=more(table.missing_left, zeros),
+        values=more(table.values, np.zeros((len(bare), *table.values.shape[1:]))),
+    ), more(targets, zeros)

@@ -1,0 +1,231 @@
+"""The server's side of an evaluation: ask a host, follow its gates, and say what happened when it died.
+
+Which frame comes when is in :mod:`serving.wire.frames`; what is in one is checked by `headers` and `verification`.
+Whatever a host sends that it should not ends it, and its candidate is refused by the gate at work with one line.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from enum import Enum, auto
+
+from serving.domain.compiled import Graph
+from serving.domain.errors import HostDied, HostFailed, ProtocolError
+from serving.domain.manifest import MANIFEST_NAME, InvalidDocument, Manifest, parse_manifest
+from serving.domain.report import COMPILE_GATE, LOAD_GATE, Evaluation, GateResult, Verdict
+from serving.domain.text import one_line
+from serving.hosting.headers import read_findings, read_gate, read_outputs, read_preparation, read_result
+from serving.hosting.verification import NotBelieved, check_findings, check_preparation, make_report, why_no_graph
+from serving.hosting.zygote import HostProcess
+from serving.wire.evaluation import EvaluationRequest, Preparation
+from serving.wire.frames import BOUNDS, PREFIX, Frame, Kind, Prefix
+from serving.wire.stream import FrameReader, StreamCut, TimedSocket, send_frame
+
+
+class _Step(Enum):
+    """What an evaluation waits for."""
+
+    GATE = auto()
+    PREPARATION = auto()
+    RESULT = auto()
+    END = auto()
+
+
+_EXPECTED = {
+    _Step.GATE: (Kind.GATE_STARTED,),
+    _Step.PREPARATION: (Kind.PREPARED,),
+    _Step.RESULT: (Kind.GATE_RESULT,),
+    _Step.END: (Kind.GRAPH, Kind.REPORT),
+}
+
+
+class _Conversation:
+    """One evaluation as it goes on: what may come next, and what has been said. One thread only."""
+
+    def __init__(
+        self,
+        request: EvaluationRequest,
+        manifest: Manifest | None,
+        started: Callable[[str], None],
+        finished: Callable[[GateResult], None],
+    ) -> None:
+        self._request, self._manifest = request, manifest
+        self._on_started, self._on_finished = started, finished
+        self._began = self._gate_began = time.monotonic()
+        self._step = _Step.GATE
+        self._results: list[GateResult] = []
+        self._preparation: Preparation | None = None
+        self._graphs: list[Graph] = []
+        self.gate = request.gates[0]
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether a gate has refused the candidate."""
+        return bool(self._results) and self._results[-1].verdict is Verdict.REFUSED
+
+    def check(self, prefix: Prefix) -> None:
+        """Look at the prefix of a frame before anything else of it is read; raises ProtocolError, NotBelieved."""
+        expected = _EXPECTED[self._step]
+        if prefix.kind not in expected or prefix.request_id:
+            names = " or ".join(kind.name for kind in expected)
+            raise ProtocolError(f"{prefix.kind.name} of request {prefix.request_id}, where {names} of 0 was expected")
+        if prefix.kind is Kind.GRAPH:
+            self._check_graph(prefix.payload_bytes)
+
+    def _check_graph(self, size: int) -> None:
+        assert self._preparation is not None
+        if self.is_refused:
+            raise ProtocolError("GRAPH, though the candidate is refused")
+        unasked = why_no_graph(self._request, self._preparation.sandbox)
+        if unasked is not None:
+            raise NotBelieved(COMPILE_GATE, f"the process sent a graph nobody asked for: {unasked}")
+        most = self._request.compile.bytes
+        if size > most:
+            raise ProtocolError(f"GRAPH of {size} bytes, at most {most} are taken (engine.compile_mb)")
+        if len(self._graphs) == BOUNDS[Kind.GRAPH].times:
+            raise ProtocolError(f"more than {len(self._graphs)} graphs")
+
+    def take(self, frame: Frame) -> Evaluation | None:
+        """Take one frame into account; returns the evaluation after the last. Raises ProtocolError, NotBelieved."""
+        if frame.kind is Kind.GATE_STARTED:
+            self._start(read_gate(frame.header))
+        elif frame.kind is Kind.PREPARED:
+            self._preparation = read_preparation(frame.header)
+            self._step = _Step.END
+            if not self.is_refused:
+                check_preparation(self._request, self._preparation, self._results)
+                self._step = _Step.RESULT
+        elif frame.kind is Kind.GATE_RESULT:
+            self._finish(read_result(frame.header, time.monotonic() - self._began))
+        elif frame.kind is Kind.GRAPH:
+            self._graphs.append(Graph(frame.payload, read_outputs(frame.header)))
+        else:
+            return self._end(frame)
+        return None
+
+    def _start(self, gate: str) -> None:
+        expected = self._request.gates[len(self._results)]
+        if gate != expected:
+            raise ProtocolError(f"the gate '{one_line(gate, 50)}' was started, '{expected}' was expected")
+        self.gate, self._gate_began = gate, time.monotonic()
+        self._step = _Step.PREPARATION if gate == LOAD_GATE else _Step.RESULT
+        self._on_started(gate)
+
+    def _finish(self, result: GateResult) -> None:
+        if result.gate != self.gate:
+            raise ProtocolError(f"a result of '{one_line(result.gate, 50)}', '{self.gate}' was expected")
+        self._results.append(result)
+        if self.is_refused or len(self._results) == len(self._request.gates):
+            self._step = _Step.PREPARATION if self._preparation is None else _Step.END
+        else:
+            self._step = _Step.GATE
+        self._on_finished(result)
+
+    def _end(self, frame: Frame) -> Evaluation:
+        assert self._preparation is not None
+        findings = check_findings(
+            self._request,
+            self._manifest,
+            read_findings(frame.header),
+            self._graphs,
+            is_refused=self.is_refused,
+        )
+        return Evaluation(make_report(self._results, self._preparation, findings), tuple(self._graphs))
+
+    def refuse(self, reason: str, gate: str | None = None) -> Evaluation:
+        """Refuse the candidate: by the gate at work, or by one that should have, whatever was said of it."""
+        gates = self._request.gates
+        gate = self.gate if gate not in gates else gate
+        duration = time.monotonic() - self._gate_began
+        result = GateResult(gate=gate, verdict=Verdict.REFUSED, evidence=reason, duration_seconds=duration)
+        before = [each for each in self._results if gates.index(each.gate) < gates.index(gate)]
+        self._on_finished(result)
+        return Evaluation(make_report([*before, result], self._preparation))
+
+
+def evaluate(
+    host: HostProcess,
+    request: EvaluationRequest,
+    deadline_seconds: float,
+    started: Callable[[str], None] = lambda _: None,
+    finished: Callable[[GateResult], None] = lambda _: None,
+) -> Evaluation:
+    """Have `host` run the gates over one candidate; blocks until the verdict or the deadline, plus what compiling has.
+
+    A host that crashes, exits, breaks the protocol or outlives its deadline earns its candidate a refusal by the gate
+    that was at work. Raises HostDied when somebody else killed it (SIGKILL) or the zygote went away: that says nothing
+    about the candidate; HostFailed when the server has no memory for the graphs. When the report is ready and there are
+    no graphs the host is alive and waits for PREDICT frames; otherwise it is gone. What comes back has been checked
+    against `request`, and every text in it is fit to be shown, but for the names and labels of the signature.
+    """
+    conversation = _Conversation(request, _read_manifest(request), started, finished)
+    source = TimedSocket(host.socket, time.monotonic() + deadline_seconds)
+    try:
+        host.socket.settimeout(deadline_seconds)
+        placed = request.model_copy(update={"scratch": host.scratch})
+        send_frame(host.socket, Kind.EVALUATE, 0, placed.model_dump_json().encode())
+        evaluation = _follow(host, conversation, source, request.compile.seconds)
+    except TimeoutError:
+        host.close()
+        limit = f"{deadline_seconds:g} s (candidate.timeout_seconds)"
+        return conversation.refuse(f"not finished after {limit}; the process was killed")
+    except NotBelieved as error:
+        host.close()
+        return conversation.refuse(str(error), error.gate)
+    except (StreamCut, OSError):
+        evaluation = None
+    except ProtocolError as error:
+        host.close()
+        return conversation.refuse(f"the process broke the protocol: {one_line(str(error))}")
+    except MemoryError:
+        host.close()
+        raise HostFailed("the server has no memory left for what a process has to say") from None
+    if evaluation is None:
+        code = host.returncode()
+        words = host.last_words()
+        host.close()
+        if code is None or code == -signal.SIGKILL:
+            raise HostDied(f"the process was killed by somebody else during gate '{conversation.gate}'", code)
+        return conversation.refuse(words or describe_end(code))
+    if evaluation.report.refusal is not None or evaluation.report.is_compiled:
+        host.close()
+    return evaluation
+
+
+def _follow(
+    host: HostProcess, conversation: _Conversation, source: TimedSocket, compile_seconds: float
+) -> Evaluation | None:
+    # no byte is read beyond a frame: whoever reads on sees what a host sends that it was not asked for
+    reader = FrameReader(source, None, PREFIX.size, conversation.check)
+    while (frame := reader.receive()) is not None:
+        evaluation = conversation.take(frame)
+        if evaluation is not None:
+            return evaluation
+        if frame.kind is Kind.PREPARED and not conversation.is_refused:
+            send_frame(host.socket, Kind.LOAD, 0, b"{}")
+        elif frame.kind is Kind.GATE_STARTED and conversation.gate == COMPILE_GATE:
+            # the host keeps to this limit by itself, and compiling that takes longer is no verdict over the candidate
+            source.ends_at += compile_seconds
+    return None
+
+
+def _read_manifest(request: EvaluationRequest) -> Manifest | None:
+    """Return the candidate's manifest as it was staged; None for one that cannot be read, which the gates refuse."""
+    try:
+        raw = request.read(MANIFEST_NAME)
+        return None if raw is None else parse_manifest(raw)
+    except (InvalidDocument, OSError):
+        return None
+
+
+def describe_end(code: int) -> str:
+    """Say in words how a process ended."""
+    if code >= 0:
+        return f"the process exited with status {code} of its own accord"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"the process died with {name}"

@@ -1,0 +1,201 @@
+"""What a host says of a candidate, checked against what it was asked: the server's side, before anything is used.
+
+A host is believed until it opens the candidate's file: it is a fresh fork that has run nothing but this package. From
+then on the file may speak in its place. So what must be true before a file is opened (the sandbox that is required, the
+key that must have signed) is decided here, by the server, on what was said before; what comes afterwards is taken only
+as far as it fits the request. Nothing here waits or writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import metadata
+from math import isfinite
+
+from serving.domain.compiled import UNSIGNED_FILE, Compilation, Graph
+from serving.domain.manifest import Manifest
+from serving.domain.report import (
+    COMPILE_GATE,
+    LOAD_GATE,
+    MAX_EVIDENCE_CHARACTERS,
+    CandidateReport,
+    GateResult,
+    Verdict,
+)
+from serving.domain.sandbox import Sandbox
+from serving.domain.signature import Signature, why_not_sound
+from serving.domain.text import one_line
+from serving.domain.version import Format
+from serving.wire.compatibility import why_not_kept
+from serving.wire.evaluation import EvaluationRequest, Findings, Preparation, why_hosted
+
+ONNX = "onnx"
+ONNXRUNTIME = "onnxruntime"
+MAX_MEMORY_BYTES = 1 << 50
+MAX_KIND_CHARACTERS = 64
+
+_ESTIMATORS = frozenset({"sklearn", "xgboost", "lightgbm"})
+ENGINES = {
+    Format.JOBLIB: _ESTIMATORS,
+    Format.PICKLE: _ESTIMATORS,
+    Format.SKOPS: _ESTIMATORS,
+    Format.ONNX: frozenset({ONNX}),
+    Format.XGBOOST: frozenset({"xgboost"}),
+    Format.LIGHTGBM: frozenset({"lightgbm"}),
+}
+
+
+class NotBelieved(Exception):  # an outcome, not an error: caught by `client.evaluate` only
+    """What a host said is not taken; `gate` refuses its candidate with the message, which is one line."""
+
+    def __init__(self, gate: str, reason: str) -> None:
+        super().__init__(one_line(reason, MAX_EVIDENCE_CHARACTERS))
+        self.gate = gate
+
+
+def _require(is_so: bool, gate: str, otherwise: str) -> None:
+    if not is_so:
+        raise NotBelieved(gate, otherwise)
+
+
+# --- before the file is opened ----------------------------------------------------------------------------------------
+
+
+def check_preparation(request: EvaluationRequest, preparation: Preparation, results: Sequence[GateResult]) -> None:
+    """Decide whether the file of a candidate may be opened, after what the gates before have said.
+
+    Raises NotBelieved where it may not: the candidate is refused then.
+    """
+    sandbox = preparation.sandbox
+    is_held = sandbox.is_whole or not request.require_sandbox
+    _require(is_held, LOAD_GATE, f"this system lacks what security.require_sandbox asks for: {sandbox}")
+    if request.trust != "signed" or request.is_respawn or request.publisher_key is not None:
+        return  # a version that is brought back was verified before; one that is to be published is not signed yet
+    verdict = next((result.verdict for result in results if result.gate == "provenance"), None)
+    is_signed = verdict is Verdict.PASSED and preparation.provenance is not None
+    _require(is_signed, LOAD_GATE, 'security.trust is "signed", and no trusted key was found to have signed this')
+
+
+# --- at the end -------------------------------------------------------------------------------------------------------
+
+
+def why_no_graph(request: EvaluationRequest, sandbox: Sandbox) -> str | None:
+    """Say why no graph was asked for, None where one may come."""
+    if request.is_respawn:
+        return "only the model was to be loaded again"
+    if request.compile.mode == "off":
+        return "engine.compile is off"
+    if request.compile.known is not None:
+        return "it was found out before that there is none"
+    return why_hosted(request, sandbox) or (None if request.may_compile else UNSIGNED_FILE)
+
+
+def check_findings(
+    request: EvaluationRequest,
+    manifest: Manifest | None,
+    findings: Findings,
+    graphs: Sequence[Graph],
+    *,
+    is_refused: bool,
+) -> Findings:
+    """Check what a host has found out against what it was asked, and return it, fit to be shown.
+
+    `manifest` is the version's own, as the server has read it; `is_refused`: a gate has refused the candidate. Raises
+    NotBelieved, with the gate that should have said so.
+    """
+    signature, compilation, memory_bytes = findings.signature, findings.compilation, findings.memory_bytes
+    unsound = None if signature is None else why_not_sound(signature)
+    _require(unsound is None, LOAD_GATE, f"the process describes a model that cannot be served: {unsound}")
+    is_amount = memory_bytes is None or 0 <= memory_bytes <= MAX_MEMORY_BYTES
+    _require(is_amount, "budget", "the process says that it takes an amount of memory that is none")
+    if compilation is not None:
+        _check_compilation(compilation, signature)
+        reason = one_line(compilation.reason, MAX_EVIDENCE_CHARACTERS)
+        findings = findings.model_copy(update={"compilation": compilation.model_copy(update={"reason": reason})})
+    engines = ENGINES[request.format] | {ONNX, None} if is_refused else {ONNX} if graphs else ENGINES[request.format]
+    _require(findings.engine in engines, LOAD_GATE, "the process names an engine that does not read this format")
+    if is_refused:
+        return findings
+    if signature is None:
+        raise NotBelieved(LOAD_GATE, "the process passed every gate and describes no model")
+    broken = why_not_kept(request, manifest, signature)
+    _require(broken is None, "contract", broken or "")
+    _check_form(request, compilation, graphs, signature)
+    size = sum(len(graph.content) for graph in graphs) if graphs else memory_bytes
+    return findings.model_copy(update={"memory_bytes": size})
+
+
+def make_report(
+    results: Sequence[GateResult], preparation: Preparation | None = None, findings: Findings | None = None
+) -> CandidateReport:
+    """Put together what is known of a candidate: the gates as they were told, the rest as far as it was checked."""
+    preparation, findings = preparation or Preparation(sandbox=Sandbox()), findings or Findings()
+    libraries = dict(preparation.libraries)
+    if findings.engine == ONNX:
+        libraries[ONNXRUNTIME] = metadata.version(ONNXRUNTIME)
+    return CandidateReport(
+        gates=tuple(results),
+        signature=findings.signature,
+        engine=findings.engine,
+        libraries=libraries,
+        memory_bytes=findings.memory_bytes,
+        compilation=findings.compilation,
+        sandbox=preparation.sandbox,
+        provenance=preparation.provenance,
+    )
+
+
+def _check_form(
+    request: EvaluationRequest,
+    compilation: Compilation | None,
+    graphs: Sequence[Graph],
+    signature: Signature,
+) -> None:
+    """Check that graphs, which may come (see `why_no_graph`), what is said of them and what was asked for agree."""
+
+    def require(is_so: bool, otherwise: str) -> None:
+        _require(is_so, COMPILE_GATE, otherwise)
+
+    is_compiled = compilation is not None and compilation.engine is not None
+    asked = request.compile
+    if request.is_respawn or asked.mode == "off":
+        require(compilation is None, "the process speaks of compiling, which nobody asked for")
+        return
+    if compilation is None:
+        raise NotBelieved(COMPILE_GATE, "the process passed every gate and says nothing of compiling")
+    require(asked.known in (None, compilation), "the process says something else of compiling than is known")
+    require(is_compiled == bool(graphs), "a compiled form came without its graphs, or graphs of none")
+    is_as_required = is_compiled or asked.mode != "require"
+    require(is_as_required, f"no compiled form, and engine.compile = require: {compilation.reason}")
+    if is_compiled:
+        offered = [method for graph in graphs for method in graph.outputs]
+        is_complete = sorted(offered) == sorted(signature.methods)
+        require(
+            is_complete, f"a compiled form of {', '.join(offered)}; the model offers {', '.join(signature.methods)}"
+        )
+        size = sum(len(graph.content) for graph in graphs)
+        require(compilation.graph_bytes == size, "a compiled form is not as large as is said of it")
+
+
+def _check_compilation(compilation: Compilation, signature: Signature | None) -> None:
+    """Refuse numbers that none can be, texts that none should be, and a guard of features that there are not."""
+    guard, rows = compilation.guard, compilation.rows
+    known = [value for values in guard.known.values() for value in values if isinstance(value, float)]
+    amounts = [
+        *(compilation.largest_difference, compilation.graph_bytes, compilation.seconds),
+        *(compilation.batch_rows, compilation.most_rows),
+        *(compilation.row_seconds or ()),
+        *(compilation.batch_seconds or ()),
+        *(proven.rows for proven in rows),
+    ]
+    features = 0 if signature is None else len(signature.features)
+    is_sane = (
+        compilation.engine in (None, ONNX)
+        and compilation.bounds is None  # the checker of graphs finds them out, no host
+        and all(number is None or isfinite(number) for number in (guard.smallest, guard.largest, *known))
+        and all(amount is None or (isfinite(amount) and amount >= 0) for amount in amounts)
+        and all(0 <= place < features for place in guard.known)
+        and guard.why_too_large() is None
+        and all(proven.kind == one_line(proven.kind, MAX_KIND_CHARACTERS) for proven in rows)
+    )
+    _require(is_sane, COMPILE_GATE, "the process says of compiling what cannot be")

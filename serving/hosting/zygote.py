@@ -1,0 +1,90 @@
+"""The server's side of the zygotes: have hosts forked, and replace a zygote that died or does not answer."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from serving.domain.errors import HostFailed
+from serving.hosting.host_process import HostProcess
+from serving.hosting.removal import remove_tree
+from serving.hosting.zygote_process import ZygoteGone, ZygoteHung, ZygoteProcess
+
+ATTEMPTS = 3
+
+__all__ = ["HostProcess", "Zygote"]
+
+log = structlog.get_logger("serving.zygote")
+
+
+class Zygote:
+    """Starts hosts. One zygote process serves for the life of the server, unless it dies or hangs: then another does.
+
+    The hosts of one that hangs go on: they need it only to be killed with it. It is kept until they have gone. Each
+    host gets a directory of its own beneath `scratch`, a directory nobody else uses. All methods may be called from any
+    thread; `start` and `spawn` block.
+    """
+
+    def __init__(self, environment: Mapping[str, str], scratch: Path) -> None:
+        self._environment = dict(environment)
+        self._scratch = os.path.abspath(scratch)
+        self._process: ZygoteProcess | None = None
+        self._retired: list[ZygoteProcess] = []
+        self._process_lock = threading.Lock()
+        self._is_stopped = False
+
+    def start(self) -> None:
+        """Begin importing in the zygote; returns at once. `spawn` waits for the end of it."""
+        remove_tree(self._scratch)  # what killed servers left
+        self._running()
+
+    def spawn(self, replicas: int = 1) -> HostProcess:
+        """Fork a host and return it when its process exists; raises HostFailed. Blocks (about 20 ms when warm).
+
+        `replicas` (at most 64) is the number of processes that will answer once its candidate has passed the gates.
+        """
+        for _ in range(ATTEMPTS - 1):
+            process = self._running()
+            try:
+                return process.spawn(replicas)
+            except ZygoteGone:  # killed since its last host: that is nothing against this one
+                continue
+            except ZygoteHung as error:
+                self._replace(process, str(error))
+        process = self._running()
+        try:
+            return process.spawn(replicas)
+        except ZygoteHung as error:
+            self._replace(process, str(error))
+            raise
+
+    def stop(self) -> None:
+        """End every zygote and with them every host; joins with a deadline."""
+        with self._process_lock:
+            self._is_stopped = True
+            processes = [*self._retired, *([self._process] if self._process else [])]
+            self._process, self._retired = None, []
+        for process in processes:
+            process.stop()
+
+    def _running(self) -> ZygoteProcess:
+        with self._process_lock:
+            if self._is_stopped:
+                raise HostFailed("the service is stopping; no host is started any more")
+            if self._process is None or self._process.is_dead:
+                self._process = ZygoteProcess(self._environment, self._scratch)
+            return self._process
+
+    def _replace(self, process: ZygoteProcess, reason: str) -> None:
+        """Have the next host started by another zygote, and begin to import in that now."""
+        with self._process_lock:
+            if self._process is not process or self._is_stopped:
+                return
+            log.warning("zygote_replaced", reason=reason, hosts=process.hosts)
+            self._retired = [*(one for one in self._retired if not one.is_dead), process]
+            self._process = ZygoteProcess(self._environment, self._scratch)
+        process.retire()

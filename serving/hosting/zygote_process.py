@@ -1,0 +1,284 @@
+"""One zygote process, and the thread that starts it and reads what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from serving.domain.errors import HostFailed
+from serving.hosting.host_process import HostProcess, make_channel, make_scratch
+from serving.wire.zygote_messages import COMMAND, EVENT, Op
+
+START_SECONDS = 120.0
+SPAWN_SECONDS = 5.0  # a fork takes 20 ms
+LOOK_SECONDS = 0.5
+EXIT_SECONDS = 1.0
+STOP_SECONDS = 5.0
+
+Value = TypeVar("Value")
+
+log = structlog.get_logger("serving.zygote")
+
+
+class ZygoteGone(HostFailed):
+    """The zygote ended before it started the host it was asked for."""
+
+
+class ZygoteHung(HostFailed):
+    """The zygote is stopped, or does not answer: another one is needed."""
+
+
+class ZygoteProcess:
+    """One zygote. `spawn` blocks; any thread may call anything.
+
+    Its process is started by the thread that reads what it says: that thread lives as long as the process is needed,
+    and the kernel kills the process with it (PR_SET_PDEATHSIG): even a stopped zygote does not outlive the server. The
+    ends of hosts are seen by their descriptors too, in case the zygote does not say.
+    """
+
+    def __init__(self, environment: Mapping[str, str], scratch: str) -> None:
+        self._scratch = scratch
+        self._control, theirs = socket.socketpair()
+        self.is_dead = False
+        self._is_retired = False
+        self._ready: Future[None] = Future()
+        self._ids = itertools.count(1)
+        self._hosts: dict[int, HostProcess] = {}
+        self._started: dict[int, Future[None]] = {}
+        self._watched: dict[int, int] = {}  # host ids by descriptor; the reader's own, like the next three
+        self._ending: dict[int, float] = {}
+        self._descriptors: list[int] = []
+        self._poller = select.poll()
+        self._send_lock = threading.Lock()
+        self._popen: subprocess.Popen[bytes]
+        launched: Future[None] = Future()
+        self._reader = threading.Thread(
+            target=self._run, args=(environment, theirs, launched), name="serving-zygote", daemon=True
+        )
+        self._reader.start()
+        launched.result()
+
+    @property
+    def hosts(self) -> int:
+        """How many hosts it has."""
+        return len(self._hosts)
+
+    def spawn(self, replicas: int) -> HostProcess:
+        """Fork a host and return it when its process exists. Raises ZygoteGone, ZygoteHung, HostFailed."""
+        self._wait(self._ready, START_SECONDS)
+        host_id = next(self._ids)
+        pairs = [make_channel() for _ in range(replicas)]
+        channels = tuple((ours, arena) for ours, arena, _ in pairs)
+        host = HostProcess(channels, make_scratch(self._scratch), lambda: self._send(Op.KILL, host_id))
+        theirs = [fd for *_, fds in pairs for fd in fds]
+        started: Future[None] = Future()
+        self._hosts[host_id], self._started[host_id] = host, started
+        try:
+            self._send(Op.SPAWN, host_id, theirs)
+            self._wait(started, SPAWN_SECONDS)
+        except HostFailed:
+            if self._hosts.pop(host_id, None) is not None:
+                host.end(None)
+            host.close()
+            self._end_if_unused()
+            raise
+        finally:
+            self._started.pop(host_id, None)
+            for fd in theirs:
+                os.close(fd)
+        return host
+
+    def retire(self) -> None:
+        """Let its hosts go on for as long as they do, and end it when the last of them has gone."""
+        self._is_retired = True
+        self._end_if_unused()
+
+    def stop(self) -> None:
+        """End it and with it every host; joins with a deadline."""
+        # While it imports it has no hosts and listens to nobody; when it is stopped it never will again.
+        if not self._ready.done() or self._is_retired or self._is_stopped():
+            self._popen.kill()
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
+        self._reap()
+        self._reader.join(STOP_SECONDS)
+        self._control.close()
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _wait(self, future: Future[Value], seconds: float) -> Value:
+        ends_at = time.monotonic() + seconds
+        while True:
+            try:
+                return future.result(LOOK_SECONDS)
+            except FutureTimeout:
+                if self._is_stopped():
+                    raise ZygoteHung("no host could be started: the zygote is stopped") from None
+                if time.monotonic() > ends_at:
+                    raise ZygoteHung(
+                        f"no host could be started: the zygote did not answer in {seconds:.0f} s"
+                    ) from None
+
+    def _is_stopped(self) -> bool:
+        """Whether somebody has stopped the process (SIGSTOP). The system says so of a child, without reaping it."""
+        if not hasattr(os, "waitid"):
+            return False
+        try:
+            found = os.waitid(os.P_PID, self._popen.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        return found is not None
+
+    def _send(self, op: Op, host_id: int, fds: list[int] | None = None) -> None:
+        try:
+            with self._send_lock:
+                socket.send_fds(self._control, [COMMAND.pack(op, host_id)], fds or [])
+        except OSError as error:
+            if op is Op.SPAWN:
+                self.is_dead = True  # the thread that reads may not have seen it yet
+                raise ZygoteGone(f"no host could be started: the zygote is gone ({error.strerror})") from None
+
+    def _end_if_unused(self) -> None:
+        if self._is_retired and not self._hosts:
+            self._popen.kill()
+
+    def _reap(self) -> None:
+        """Wait for the end of the process: its socket ends a moment before it does. Any thread."""
+        try:
+            self._popen.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.warning("zygote_killed", reason=f"did not end within {STOP_SECONDS:.0f} s")
+            self._popen.kill()
+            self._popen.wait()
+
+    # --- the thread that reads ---------------------------------------------------------------------------------------
+
+    def _run(self, environment: Mapping[str, str], theirs: socket.socket, launched: Future[None]) -> None:
+        try:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-P", "-m", "serving.host.forkserver", str(theirs.fileno()), str(os.getpid())],
+                env=environment,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                process_group=0,  # a terminal's signals are not for it; a session of its own would make niceness void
+            )
+        except Exception as error:  # noqa: BLE001  (it belongs to whoever starts the zygote)
+            self._control.close()
+            launched.set_exception(HostFailed(f"the zygote cannot be started: {error}"))
+            return
+        finally:
+            theirs.close()
+        launched.set_result(None)
+        try:
+            self._read()
+        finally:
+            self._end()
+
+    def _read(self) -> None:
+        self._poller.register(self._control, select.POLLIN)
+        control = self._control.fileno()
+        pending = b""
+        while True:
+            ready = {descriptor for descriptor, _ in self._poller.poll(self._patience_ms())}
+            for pidfd in ready - {control}:  # first: what the zygote says may close them, and use their numbers again
+                self._note_end(pidfd)
+            if control in ready:
+                raw = self._receive()
+                if not raw:
+                    return
+                pending += raw
+                while len(pending) >= EVENT.size:
+                    self._take(*EVENT.unpack_from(pending))
+                    pending = pending[EVENT.size :]
+            self._stop_waiting_for_codes()
+
+    def _receive(self) -> bytes:
+        try:
+            raw, descriptors, _, _ = socket.recv_fds(self._control, 4096, 64)
+        except OSError:
+            return b""
+        self._descriptors += descriptors  # of the last STARTED in it; none when this process may have no more
+        return raw
+
+    def _take(self, op: int, host_id: int, value: int) -> None:
+        if op == Op.THREAD:
+            self._warn_of_thread(value)
+        elif op == Op.READY:
+            self._ready.set_result(None)
+        elif op in (Op.STARTED, Op.STARTED_UNSEEN):
+            self._begin(host_id, value, self._descriptors.pop(0) if self._descriptors else None)
+        elif op == Op.NOT_STARTED and host_id in self._started:
+            reason = f"no host could be started: {os.strerror(value)}"
+            self._started[host_id].set_exception(HostFailed(reason))
+        elif op == Op.EXITED and host_id in self._hosts:
+            self._end_host(host_id, value)
+
+    def _warn_of_thread(self, thread: int) -> None:
+        """A lock that another thread holds during a fork stays locked in the host for ever, which then hangs."""
+        try:
+            name = Path(f"/proc/{self._popen.pid}/task/{thread}/comm").read_text().strip()
+        except OSError:
+            name = "one that has ended"
+        log.warning("zygote_not_single_threaded", thread=name, id=thread, reason="hosts forked from it may hang")
+
+    def _begin(self, host_id: int, pid: int, pidfd: int | None) -> None:
+        host, started = self._hosts.get(host_id), self._started.get(host_id)
+        if host is None or started is None:  # it was given up; its socket has ended, and it ends by that
+            if pidfd is not None:
+                os.close(pidfd)
+            return
+        host.begin(pid, pidfd)
+        if pidfd is not None:
+            self._watched[pidfd] = host_id
+            self._poller.register(pidfd, select.POLLIN)
+        started.set_result(None)
+
+    def _note_end(self, pidfd: int) -> None:
+        """A host has ended; the zygote says how in a moment, if it can."""
+        self._poller.unregister(pidfd)
+        self._ending[self._watched.pop(pidfd)] = time.monotonic() + EXIT_SECONDS
+
+    def _stop_waiting_for_codes(self) -> None:
+        for host_id in [host_id for host_id, at in self._ending.items() if at <= time.monotonic()]:
+            self._end_host(host_id, None)
+
+    def _patience_ms(self) -> float | None:
+        return max(0.0, min(self._ending.values()) - time.monotonic()) * 1000 + 1 if self._ending else None
+
+    def _end_host(self, host_id: int, code: int | None) -> None:
+        self._ending.pop(host_id, None)
+        for pidfd in [pidfd for pidfd, watched in self._watched.items() if watched == host_id]:
+            del self._watched[pidfd]
+            self._poller.unregister(pidfd)
+        host = self._hosts.pop(host_id, None)
+        if host is not None:
+            host.end(code)
+        self._end_if_unused()
+
+    def _end(self) -> None:
+        """The zygote is gone and its hosts with it: say so to everyone who waits."""
+        self.is_dead = True
+        if not self._ready.done():
+            self._ready.set_exception(ZygoteGone("the zygote ended while it imported; see its error output above"))
+        for started in list(self._started.values()):
+            if not started.done():
+                started.set_exception(ZygoteGone("no host could be started: the zygote ended"))
+        for host_id in list(self._hosts):
+            self._end_host(host_id, None)
+        self._reap()
+        self._control.close()

@@ -1,0 +1,214 @@
+"""Requests that wait for a host, and which of them go to it together.
+
+What has queued while the host was busy goes as one frame, if it asks the same in the same layout. Nobody waits for
+company: there is no timer here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from serving.domain.errors import DeadlineExceeded, InvalidInput, ModelFailed, ServingError
+from serving.domain.signature import Method
+from serving.rows.batch import Batch, Column, Prediction, Tensor
+from serving.wire.frames import Buffer, Frame, Kind
+from serving.wire.payloads import decode_answer, decode_detail, encode_batch, encode_tensors
+
+MAX_JOINED_BYTES = 4 << 20
+
+_ALIGNMENT = 8
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One batch on its way: until when, who waits, and what became of earlier sends.
+
+    `is_alone` is set once it was part of something that went wrong: it is then sent by itself, so that a fault is told
+    to whoever has it. `deaths` counts the hosts that died while they answered this request and nothing else.
+    """
+
+    number: int
+    method: Method
+    batch: Batch
+    ends_at: float
+    limit_seconds: float
+    answer: asyncio.Future[Prediction]
+    is_alone: bool = False
+    deaths: int = 0
+    nbytes: int = 0
+    layout: tuple[Any, ...] | None = None
+
+    def settle(self, outcome: Prediction | ServingError) -> None:
+        """Tell whoever waits, unless they have gone."""
+        if self.answer.done():
+            return
+        if isinstance(outcome, Prediction):
+            self.answer.set_result(outcome)
+        else:
+            self.answer.set_exception(outcome)
+
+    def expire(self) -> None:
+        """Tell whoever waits that the deadline has passed."""
+        waited = f"no answer within {self.limit_seconds:g} s (server.predict_seconds)"
+        self.settle(DeadlineExceeded(f"{waited}; send fewer rows or raise the setting"))
+
+
+class Queue:
+    """Requests that have not been sent, oldest first. Event loop thread only."""
+
+    def __init__(self) -> None:
+        self._requests: dict[Request, None] = {}
+        self.nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def add(self, request: Request) -> None:
+        """Append a request."""
+        request.nbytes, request.layout = _measure(request.method, request.batch)
+        self.nbytes += request.nbytes
+        self._requests[request] = None
+
+    def put_back(self, requests: Iterable[Request]) -> None:
+        """Give requests that were sent in vain their old places again."""
+        for request in requests:
+            self.add(request)
+        self._requests = dict.fromkeys(sorted(self._requests, key=lambda request: request.number))
+
+    def discard(self, request: Request) -> None:
+        """Forget a request, if it is here."""
+        if request in self._requests:
+            del self._requests[request]
+            self.nbytes -= request.nbytes
+
+    def take(self, max_rows: int) -> list[Request]:
+        """Remove and return the oldest request, and with it the next ones like it as long as they fit together.
+
+        Others are skipped, and keep their places: the oldest is in the next batch, always. Empty when nothing waits.
+        """
+        oldest = next(iter(self._requests), None)
+        if oldest is None:
+            return []
+        taken, rows, nbytes = [oldest], oldest.batch.rows, oldest.nbytes
+        if not oldest.is_alone:
+            for request in self._requests:
+                if request is oldest or request.is_alone or request.layout != oldest.layout:
+                    continue
+                rows += request.batch.rows
+                nbytes += request.nbytes
+                if rows > max_rows or nbytes > MAX_JOINED_BYTES:
+                    break
+                taken.append(request)
+        for request in taken:
+            self.discard(request)
+        return taken
+
+    def clear(self) -> list[Request]:
+        """Remove and return everything."""
+        requests, self._requests, self.nbytes = list(self._requests), {}, 0
+        return requests
+
+    def expire(self, now: float) -> None:
+        """Answer and forget what is past its deadline."""
+        for request in [request for request in self._requests if request.ends_at <= now]:
+            self.discard(request)
+            request.expire()
+
+    @property
+    def first_deadline(self) -> float:
+        """The earliest deadline of all; infinity when nothing waits."""
+        return min((request.ends_at for request in self._requests), default=math.inf)
+
+
+def encode(requests: Sequence[Request]) -> tuple[bytes, list[Buffer]]:
+    """Return header and payload buffers of one PREDICT frame for requests of one layout; arrays are not copied.
+
+    Raises ProtocolError, or TypeError for values that JSON has no form for.
+    """
+    method, first = requests[0].method, requests[0].batch
+    if len(requests) == 1:
+        return encode_batch(method, first)
+    rows = sum(request.batch.rows for request in requests)
+    descriptions: list[dict[str, Any]] = []
+    buffers: list[Buffer] = []
+    for parts in zip(*(_columns(request.batch) for request in requests), strict=True):
+        _encode_joined(parts, rows, descriptions, buffers)
+    header = {"method": method, "rows": rows, "matrix": first.matrix is not None, "tensors": descriptions}
+    return orjson.dumps(header), buffers
+
+
+def decode(frame: Frame, rows: int) -> Prediction | ServingError:
+    """Return what a host answered to one PREDICT frame of so many rows; raises ProtocolError."""
+    if frame.kind is Kind.PREDICTION:
+        return decode_answer(frame.header, frame.payload, rows)
+    detail = decode_detail(frame.header)
+    return InvalidInput(detail) if frame.kind is Kind.REFUSAL else ModelFailed(detail)
+
+
+def split(prediction: Prediction, requests: Sequence[Request]) -> list[Prediction]:
+    """Cut one answer, which has all their rows, into one for each request, in order; arrays are views."""
+    if len(requests) == 1:
+        return [prediction]
+    answers = []
+    start = 0
+    for request in requests:
+        end = start + request.batch.rows
+        answers.append(Prediction(tuple(tensor[start:end] for tensor in prediction.tensors)))
+        start = end
+    return answers
+
+
+def _columns(batch: Batch) -> tuple[Column | Tensor, ...]:
+    return (batch.matrix,) if batch.matrix is not None else batch.columns or ()
+
+
+def _encode_joined(
+    parts: tuple[Any, ...], rows: int, descriptions: list[dict[str, Any]], buffers: list[Buffer]
+) -> None:
+    """Encode one column that comes in parts: the parts' buffers one after another are the buffer of the whole."""
+    first = parts[0]
+    if not isinstance(first, np.ndarray):
+        described, encoded = encode_tensors([[cell for part in parts for cell in part]])
+        descriptions += described
+        buffers += encoded
+        return
+    shape = (rows, *first.shape[1:])
+    nbytes = rows * first[:1].nbytes
+    descriptions.append({"dtype": first.dtype.str, "shape": shape})
+    if nbytes:
+        buffers += [np.ascontiguousarray(part).data.cast("B") for part in parts]
+    if nbytes % _ALIGNMENT:
+        buffers.append(bytes(-nbytes % _ALIGNMENT))
+
+
+def _measure(method: Method, batch: Batch) -> tuple[int, tuple[Any, ...]]:
+    """Return the size of a batch in bytes, roughly, and what another must be like to be joined with it."""
+    if batch.matrix is not None:
+        return batch.matrix.nbytes, (method, batch.matrix.shape[1])
+    columns = [_measure_column(column) for column in batch.columns or ()]
+    return sum(nbytes for nbytes, _ in columns), (method, *(kind for _, kind in columns))
+
+
+def _measure_column(column: Column) -> tuple[int, str]:
+    """Return the size and kind of a column. Joined columns of one kind are of that kind again.
+
+    A host makes numbers, bools and everything else of a list into different arrays, so they are kinds of their own:
+    what a request's neighbours sent must not change what its model gets to see.
+    """
+    if isinstance(column, np.ndarray):
+        return column.nbytes, column.dtype.str
+    kinds = set(map(type, column))
+    if kinds == {str}:
+        return sum(map(len, column)), "values"
+    nbytes = sum(len(cell) if type(cell) is str else _ALIGNMENT for cell in column)
+    if kinds == {bool}:
+        return nbytes, "bools"
+    present = kinds - {type(None)}
+    return nbytes, "numbers" if present and present <= {int, float} else "values"

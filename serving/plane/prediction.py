@@ -1,0 +1,222 @@
+"""The one use case: rows in, predictions out, computed by exactly one version. Knows no HTTP.
+
+    with hold(state, limits, "iris") as servable:
+        answer = await execute(servable, request, limits)
+
+The two steps are apart because a caller may hold its lease for longer than one call, and because whoever answers must
+be able to name the version that failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from serving.domain.errors import BodyTooLarge, InvalidInput, NothingActive, Overloaded, UnknownModel
+from serving.domain.signature import Method, Signature
+from serving.plane.registry import ActiveReference, HoldsActive, Role, find
+from serving.plane.servable import Lease, Servable
+from serving.rows.batch import Batch, Prediction
+from serving.rows.conversion import ManyRows, are_few, convert
+from serving.rows.tables import Table
+from serving.settings import ServerSettings, Settings
+
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may ask for. `max_queue` counts the requests that hold one servable."""
+
+    max_rows: int = 100_000
+    max_queue: int = 256
+    deadline_seconds: float = 30.0
+    default_model: str | None = None
+
+    @classmethod
+    def of(cls, settings: ServerSettings) -> Limits:
+        """Take the limits from the server's settings."""
+        return cls(settings.max_rows, settings.max_queue, settings.predict_seconds, settings.default_model)
+
+
+class PredictRequest(NamedTuple):
+    """Rows as they came out of JSON (lists or objects) or as a table, not yet checked against any signature.
+
+    `method` None means the model's default one; `also` are further ones to answer the same rows with. `is_single` says
+    the caller sent one row and expects one answer.
+    A named tuple: one is made per request, and a frozen dataclass costs three times as much.
+    """
+
+    rows: list[Any] | ManyRows | Table
+    method: str | None = None
+    is_single: bool = False
+    may_contain_bools: bool = True
+    also: tuple[str, ...] = ()
+
+
+class Prepared(NamedTuple):
+    """A request as the model takes it: methods that it offers, and rows that have been checked."""
+
+    method: Method
+    batch: Batch
+    is_single: bool
+    also: tuple[Method, ...]
+
+
+class Answer(NamedTuple):
+    """What was computed, and by which version. `also` has what further methods gave for the same rows, in order."""
+
+    model: str
+    version: str
+    method: Method
+    rows: int
+    prediction: Prediction
+    is_single: bool
+    also: tuple[tuple[Method, Prediction], ...] = ()
+
+    @property
+    def outputs(self) -> tuple[tuple[Method, Prediction], ...]:
+        """Every method that was asked for with what it gave, in the order they were asked for."""
+        return ((self.method, self.prediction), *self.also)
+
+
+class HoldsSettings(Protocol):
+    """``app.state``, as far as `predict_with` cares."""
+
+    settings: Settings
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The active reference as it was read, so that choosing a model and leasing it see the same one."""
+
+    active: ActiveReference
+
+
+def hold(state: HoldsActive, limits: Limits, model: str | None = None, version: str | Role | None = None) -> Lease:
+    """Take a lease on what answers for `model` (None: the default model). Event loop thread only; waits for nothing.
+
+    Reads the active reference once. Raises UnknownModel, UnknownVersion, NothingActive, or Overloaded when
+    `limits.max_queue` requests hold the servable already. The caller releases the lease.
+    """
+    held = look(state, limits, model, version).lease()
+    if held.servable.leases > limits.max_queue:
+        held.release()
+        name = held.servable.id.model
+        raise Overloaded(f"{limits.max_queue} requests are waiting for '{name}' already; try again later")
+    return held
+
+
+def look(state: HoldsActive, limits: Limits, model: str | None = None, version: str | Role | None = None) -> Servable:
+    """Return what `hold` would hold, without a hold on it: good until the event loop turns. Raises what `hold` raises,
+    except Overloaded. Event loop thread only.
+    """
+    if model is not None:
+        return find(state, model, version)
+    seen = _Seen(state.active)
+    return find(seen, limits.default_model or _only_model(seen.active), version)
+
+
+def prepare(servable: Servable, request: PredictRequest, limits: Limits) -> Prepared:
+    """Check a request against what the servable takes and lay its rows out for the model.
+
+    Computes only; any thread, but many rows take a while: see `prepared`. Raises InvalidInput and BodyTooLarge.
+    """
+    signature = servable.signature
+    method = _known_method(signature, request.method)
+    also = tuple(_known_method(signature, name) for name in request.also) if request.also else ()
+    count = len(request.rows)
+    if count > limits.max_rows:
+        raise BodyTooLarge(f"{count} rows in one request, at most {limits.max_rows}: send them in several requests")
+    batch = convert(signature, request.rows, may_contain_bools=request.may_contain_bools)
+    return Prepared(method, batch, request.is_single, also)
+
+
+async def prepared(servable: Servable, request: PredictRequest, limits: Limits) -> Prepared:
+    """Do what `prepare` does, in a worker thread where that takes a while."""
+    if are_few(request.rows):
+        return prepare(servable, request, limits)
+    return await asyncio.to_thread(prepare, servable, request, limits)
+
+
+def execute_now(servable: Servable, request: PredictRequest, limits: Limits) -> Answer | None:
+    """Do what `execute` does where nothing has to be waited for; None where something has.
+
+    Event loop thread only; takes no hold, because nothing else happens there until it returns. Raises what `execute`
+    raises.
+    """
+    if not are_few(request.rows):
+        return None
+    ready = prepare(servable, request, limits)
+    prediction = servable.engine.answer_now(ready.method, ready.batch)
+    if prediction is None:
+        return None
+    answer = _answer(servable, ready, prediction)
+    return _with_more_now(servable, ready, answer) if ready.also else answer
+
+
+async def execute(servable: Servable, request: PredictRequest, limits: Limits) -> Answer:
+    """Prepare a request and compute its answer; see `prepared` and `compute`."""
+    return await compute(servable, await prepared(servable, request, limits), limits)
+
+
+async def compute(servable: Servable, ready: Prepared, limits: Limits) -> Answer:
+    """Compute the answer to a prepared request; the caller holds a lease on `servable` from before it was prepared.
+
+    Raises what `Engine.predict` raises. Further methods are computed one after another, all within the deadline.
+    """
+    ends_at = time.monotonic() + limits.deadline_seconds if ready.also else 0.0
+    batch = ready.batch
+    prediction = await servable.engine.predict(ready.method, batch, limits.deadline_seconds)
+    answer = _answer(servable, ready, prediction)
+    if not ready.also:
+        return answer
+    also = []
+    for method in ready.also:
+        left = max(ends_at - time.monotonic(), 0.0)
+        also.append((method, await servable.engine.predict(method, batch, left)))
+    return answer._replace(also=tuple(also))
+
+
+def _with_more_now(servable: Servable, ready: Prepared, answer: Answer) -> Answer | None:
+    also = []
+    for method in ready.also:
+        prediction = servable.engine.answer_now(method, ready.batch)
+        if prediction is None:
+            return None
+        also.append((method, prediction))
+    return answer._replace(also=tuple(also))
+
+
+def _answer(servable: Servable, ready: Prepared, prediction: Prediction) -> Answer:
+    its = servable.id
+    return Answer(its.model, its.version, ready.method, ready.batch.rows, prediction, ready.is_single)
+
+
+async def predict_with(state: HoldsSettings, servable: Servable, rows: list[Any], method: str | None = None) -> Answer:
+    """Answer rows with a servable the caller holds, within the limits of the settings; raises what `execute` raises."""
+    return await execute(servable, PredictRequest(rows, method), Limits.of(state.settings.server))
+
+
+def _only_model(active: ActiveReference) -> str:
+    names = sorted(active.models)
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise NothingActive("no model is active yet; GET /models says what the store holds")
+    shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
+    raise UnknownModel(
+        f"there are {len(names)} models ({shown}) and no default: "
+        "ask POST /models/{name}/predict, or set server.default_model"
+    )
+
+
+def _known_method(signature: Signature, name: str | None) -> Method:
+    if name is None:
+        return signature.default_method
+    if name not in signature.methods:
+        shown = name if len(name) <= 50 else name[:47] + "..."
+        raise InvalidInput(f"method {shown!r} is not one this model offers: {', '.join(signature.methods)}")
+    return name

@@ -1,0 +1,108 @@
+"""A servable and the leases on it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from serving.domain.report import CandidateReport
+from serving.domain.signature import Method, Signature
+from serving.domain.version import VersionId
+from serving.rows.batch import Batch, Prediction
+
+
+class NotReady(AssertionError):
+    """An attempt to serve what has not passed the gates: a bug in this package, never a user's fault."""
+
+
+class Engine(Protocol):
+    """What a servable computes with. One engine belongs to one servable."""
+
+    @property
+    def name(self) -> str:
+        """What answers: ``sklearn`` or ``onnx``."""
+        ...
+
+    @property
+    def is_immediate(self) -> bool:
+        """Whether `answer_now` may ever give an answer."""
+        ...
+
+    def answer_now(self, method: Method, batch: Batch) -> Prediction | None:
+        """Answer one batch without waiting, None when that cannot be; raises InvalidInput or ModelFailed."""
+        ...
+
+    async def predict(self, method: Method, batch: Batch, deadline_seconds: float) -> Prediction:
+        """Answer one batch; raises InvalidInput, ModelFailed, DeadlineExceeded, HostLost or Overloaded."""
+        ...
+
+    async def close(self) -> None:
+        """Give everything back; the loop is not blocked. Called once, when no lease is left."""
+        ...
+
+
+class Servable:
+    """A validated, warmed version that can answer: the only thing that can be activated.
+
+    It cannot be made without a report in which every gate has passed.
+
+    Leases are counted on the event loop's thread only, in the same step that reads the active reference; `drain` is
+    posted to the same thread. So no request can hold a servable that nobody counts, and no lock is needed.
+    """
+
+    __slots__ = ("_drained", "_leases", "engine", "id", "signature")
+
+    def __init__(self, version_id: VersionId, report: CandidateReport, engine: Engine) -> None:
+        if not report.is_ready or report.signature is None:
+            raise NotReady(f"{version_id} has not passed every gate")
+        self.id = version_id
+        self.signature: Signature = report.signature
+        self.engine = engine
+        self._leases = 0
+        self._drained: asyncio.Event | None = None
+
+    @property
+    def leases(self) -> int:
+        """How many requests hold this servable now."""
+        return self._leases
+
+    def lease(self) -> Lease:
+        """Take a hold on this servable. Event loop thread only."""
+        return Lease(self)
+
+    async def drain(self) -> None:
+        """Wait until no lease is left. The caller has already taken this servable out of the active reference."""
+        if self._leases:
+            self._drained = asyncio.Event()
+            await self._drained.wait()
+
+    def _acquire(self) -> None:
+        self._leases += 1
+
+    def _release(self) -> None:
+        self._leases -= 1
+        if not self._leases and self._drained is not None:
+            self._drained.set()
+
+
+class Lease:
+    """One request's hold on a servable, from its creation to the end of the ``with`` block (or `release`)."""
+
+    __slots__ = ("_is_held", "servable")
+
+    def __init__(self, servable: Servable) -> None:
+        self.servable = servable
+        self._is_held = True
+        servable._acquire()
+
+    def release(self) -> None:
+        """Give the hold back; more than once is harmless."""
+        if self._is_held:
+            self._is_held = False
+            self.servable._release()
+
+    def __enter__(self) -> Servable:
+        return self.servable
+
+    def __exit__(self, *_: object) -> None:
+        self.release()

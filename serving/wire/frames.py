@@ -1,0 +1,192 @@
+"""The wire between the server and a host: typed frames of plain bytes over a Unix stream socket.
+
+A frame is a fixed prefix, a JSON header and a payload of raw buffers::
+
+    4 bytes  b"SVH1"
+    u8       kind (Kind)
+    u8       flags: 1 = the payload is not on the socket but at the start of the shared arena (PREDICT only)
+    u16      0
+    u32      length of the header in bytes
+    u64      request id; 0 outside of a prediction
+    u64      length of the payload in bytes
+
+all little-endian. The header is a JSON object decoded strictly for its kind; what payloads hold is in
+:mod:`serving.wire.payloads`. Nothing is ever unpickled, in either direction.
+
+A host that has opened its candidate's file is an enemy from then on, so `BOUNDS` says for each kind who sends it and
+how large it may be. That is checked on the prefix, before anything is allocated or read. An evaluation goes like this,
+and in no other order::
+
+    server                     host
+    EVALUATE        ------->
+                    <-------   GATE_STARTED, GATE_RESULT     for each gate that does not open the file
+                    <-------   GATE_STARTED (load), PREPARED
+    LOAD            ------->                                 only now is the file opened
+                    <-------   GATE_RESULT (load)
+                    <-------   GATE_STARTED, GATE_RESULT     for each other gate, up to the first that refuses
+                    <-------   GRAPH (none, one or two), REPORT
+
+When a gate refuses before the load gate, PREPARED comes before REPORT. Then, while the host serves, each PREDICT is
+answered by one PREDICTION, REFUSAL or FAILURE with its request id before the next is sent. Whatever else comes ends the
+host. The most memory that the frames of one host take in the server at a time is one frame, and what its JSON becomes:
+see `MAX_HEADER_SEPARATORS`.
+
+A child that is sent CHECKER first is no host but a checker of graphs, which opens no file: it answers CHECKER_READY,
+and CHECK by CHECKED or REFUSAL. See :mod:`serving.host.graph_check`.
+
+The arena is an anonymous shared mapping made by the server for one process that answers. A request of
+`ARENA_THRESHOLD_BYTES` or more that fits goes through it, which spares the copy through the socket (measured for 2.4
+MB: 523 us by socket, 227 us by arena). A process has one request at a time: the arena is free when the next is sent.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import Enum, IntEnum, auto
+from typing import Any, NamedTuple
+
+import orjson
+
+from serving.domain.errors import ProtocolError
+from serving.domain.report import GATE_NAMES
+from serving.rows.batch import MAX_ANSWER_BYTES
+
+MAGIC = b"SVH1"
+PREFIX = struct.Struct("<4sBBHIQQ")
+FLAG_ARENA = 1
+MAX_REQUEST_HEADER_BYTES = 256 << 20
+MAX_REQUEST_PAYLOAD_BYTES = 4 << 30
+MAX_GRAPH_BYTES = 2 << 30  # an ONNX file has no more; a request for an evaluation says less
+MAX_HEADER_SEPARATORS = 5 << 18  # 100,000 features have 700,000
+ARENA_BYTES = 64 << 20
+ARENA_THRESHOLD_BYTES = 256 << 10
+
+Buffer = bytes | bytearray | memoryview
+
+_FEW_BYTES = 64
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    EVALUATE = 1
+    PREDICT = 2
+    LOAD = 3
+    CHECKER = 4
+    CHECK = 5
+    GATE_STARTED = 10
+    GATE_RESULT = 11
+    REPORT = 12
+    GRAPH = 13
+    PREPARED = 14
+    CHECKER_READY = 15
+    CHECKED = 16
+    PREDICTION = 20
+    REFUSAL = 21
+    FAILURE = 22
+
+
+class Side(Enum):
+    """Who sends a frame."""
+
+    SERVER = auto()
+    HOST = auto()
+
+
+class Bounds(NamedTuple):
+    """What a frame of one kind may be: who sends it, and the most bytes of its header and of its payload.
+
+    `times` is how many of them one evaluation may bring; None for what is no part of an evaluation.
+    """
+
+    sender: Side
+    header_bytes: int
+    payload_bytes: int
+    times: int | None = None
+
+
+BOUNDS: dict[Kind, Bounds] = {
+    Kind.EVALUATE: Bounds(Side.SERVER, MAX_REQUEST_HEADER_BYTES, 0, 1),
+    Kind.LOAD: Bounds(Side.SERVER, 2, 0, 1),
+    Kind.PREDICT: Bounds(Side.SERVER, MAX_REQUEST_HEADER_BYTES, MAX_REQUEST_PAYLOAD_BYTES),
+    Kind.CHECKER: Bounds(Side.SERVER, 256, 0),
+    Kind.CHECK: Bounds(Side.SERVER, MAX_REQUEST_HEADER_BYTES, 2 * MAX_GRAPH_BYTES),
+    Kind.GATE_STARTED: Bounds(Side.HOST, 256, 0, len(GATE_NAMES)),
+    Kind.GATE_RESULT: Bounds(Side.HOST, 16 << 10, 0, len(GATE_NAMES)),
+    Kind.PREPARED: Bounds(Side.HOST, 64 << 10, 0, 1),
+    Kind.GRAPH: Bounds(Side.HOST, 1 << 20, MAX_GRAPH_BYTES, 2),
+    Kind.REPORT: Bounds(Side.HOST, 16 << 20, 0, 1),  # 100,000 features with names of 100 bytes
+    Kind.CHECKER_READY: Bounds(Side.HOST, 64 << 10, 0),
+    Kind.CHECKED: Bounds(Side.HOST, 64 << 10, 2 * MAX_GRAPH_BYTES),
+    Kind.PREDICTION: Bounds(Side.HOST, 1 << 20, MAX_ANSWER_BYTES),
+    Kind.REFUSAL: Bounds(Side.HOST, 16 << 10, 0),
+    Kind.FAILURE: Bounds(Side.HOST, 16 << 10, 0),
+}
+ANSWERS = frozenset({Kind.PREDICTION, Kind.REFUSAL, Kind.FAILURE})
+_KINDS = {int(kind): (kind, bounds.header_bytes, bounds.payload_bytes) for kind, bounds in BOUNDS.items()}
+
+
+class Prefix(NamedTuple):
+    """The decoded fixed part of a frame."""
+
+    kind: Kind
+    in_arena: bool
+    header_bytes: int
+    request_id: int
+    payload_bytes: int
+
+
+class Frame(NamedTuple):
+    """One whole frame; `payload` may be a view into the arena and is valid until the answer is sent."""
+
+    kind: Kind
+    request_id: int
+    header: Buffer
+    payload: memoryview
+
+
+def pack_prefix(kind: Kind, request_id: int, header_bytes: int, payload_bytes: int, *, in_arena: bool = False) -> bytes:
+    """Return the fixed part of a frame."""
+    flags = FLAG_ARENA if in_arena else 0
+    return PREFIX.pack(MAGIC, kind, flags, 0, header_bytes, request_id, payload_bytes)
+
+
+def unpack_prefix(raw: Buffer) -> Prefix:
+    """Decode the fixed part of a frame; raises ProtocolError for anything that is not one, or larger than its kind."""
+    magic, number, flags, zero, header_bytes, request_id, payload_bytes = PREFIX.unpack(raw)
+    if magic != MAGIC or zero != 0 or flags & ~FLAG_ARENA:
+        raise ProtocolError(f"not a frame: {bytes(raw)[:16].hex()}")
+    if number not in _KINDS:
+        raise ProtocolError(f"unknown frame kind {number}")
+    kind, most_header_bytes, most_payload_bytes = _KINDS[number]
+    if header_bytes > most_header_bytes or payload_bytes > most_payload_bytes:
+        seen = f"header {header_bytes}, payload {payload_bytes} bytes"
+        raise ProtocolError(f"{kind.name} too large: {seen}; at most {most_header_bytes} and {most_payload_bytes}")
+    if flags and kind is not Kind.PREDICT:
+        raise ProtocolError(f"{kind.name} in the arena, which is for requests only")
+    return Prefix(kind, bool(flags), header_bytes, request_id, payload_bytes)
+
+
+def decode_object(raw: Buffer) -> dict[str, Any]:
+    """Decode a JSON header that must be an object, of bounded structure; raises ProtocolError."""
+    if count_separators(raw, b",:[{") > MAX_HEADER_SEPARATORS:
+        raise ProtocolError(f"header of more than {MAX_HEADER_SEPARATORS} separators of values")
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise ProtocolError(f"header is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ProtocolError("header is not a JSON object")
+    return value
+
+
+def count_separators(raw: Buffer, separators: bytes = b",[{") -> int:
+    """Return a number that is no smaller than that of the values in a JSON document, in a time like that of a copy.
+
+    With colons among `separators` keys count too. A list of nothing takes 3 bytes in JSON and 80 in memory, a key 5 and
+    150, and other threads wait while it is parsed: a million took 0.1 to 0.5 s. So JSON of an enemy is counted first.
+    """
+    if len(raw) <= _FEW_BYTES:
+        return len(raw)
+    text = bytes(raw)
+    return sum(text.count(separator) for separator in separators)

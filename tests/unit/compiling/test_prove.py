@@ -1,0 +1,176 @@
+"""The proof: what passes, and what must not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.compose import make_column_transformer
+from sklearn.decomposition import NMF
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+from serving.compiling.convert import convert
+from serving.compiling.drawing import NotCompilable
+from serving.compiling.guard import guard_of
+from serving.compiling.proof_rows import RowMaker
+from serving.compiling.prove import prove
+from serving.compiling.thresholds import thresholds_of
+from serving.domain.compiled import Graph
+from serving.host.describe import examine
+from serving.host.estimator import EstimatorModel
+from serving.rows.batch import Batch
+
+TOLERANCE = 1e-5
+RANDOM = np.random.default_rng(5)
+ROWS = RANDOM.normal(size=(120, 3))
+LABELS = (ROWS[:, 0] - ROWS[:, 2] > 0).astype(int)
+
+
+def model_of(estimator: Any, rows: Any = ROWS, answers: Any = LABELS) -> EstimatorModel:
+    return examine(estimator.fit(rows, answers), X=rows)
+
+
+def altered(graph: Graph, change: Any) -> Graph:
+    """Return `graph` after `change` was called with its ONNX model."""
+    loaded = onnx.load_from_string(bytes(graph.content))
+    change(loaded)
+    return Graph(loaded.SerializeToString(), graph.outputs)
+
+
+def linear(weights: list[float], offset: float) -> Graph:
+    """Return a graph that answers ``predict`` with ``X @ weights + offset``."""
+    nodes = [
+        helper.make_node("MatMul", ["X", "w"], ["m"]),
+        helper.make_node("Add", ["m", "b"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info("X", TensorProto.DOUBLE, [None, len(weights)])],
+        [helper.make_tensor_value_info("y", TensorProto.DOUBLE, [None])],
+        [numpy_helper.from_array(np.array(weights), "w"), numpy_helper.from_array(np.array(offset), "b")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return Graph(model.SerializeToString(), {"predict": ("y",)})
+
+
+def test_a_true_graph_is_proved_on_all_kinds_of_rows() -> None:
+    model = model_of(DecisionTreeClassifier(random_state=0))
+    golden = Batch(5, matrix=ROWS[:5].copy())
+    proof = prove(model, [convert(model)], TOLERANCE, [golden])
+    tried = {one.kind: one.rows for one in proof.rows}
+    assert tried["examples"] == 5
+    assert {"near examples", "random", "far", "thresholds", "extremes"} <= tried.keys()
+    assert proof.engine == "onnx"
+    assert proof.largest_difference is not None
+    assert proof.largest_difference < 1e-12
+    assert proof.guard.largest is not None  # trees take float32
+    assert 1e30 <= proof.guard.largest < 1e39
+
+
+def test_a_model_of_float64_takes_all_of_it() -> None:
+    proof = prove(model := model_of(LinearRegression()), [convert(model)], TOLERANCE, [])
+    assert proof.guard.is_open
+
+
+def test_a_number_that_is_off_by_more_than_the_tolerance_is_no_proof() -> None:
+    model = model_of(LinearRegression(), answers=ROWS @ [1.0, 2.0, 3.0])
+    good = linear(model.estimator.coef_.tolist(), float(model.estimator.intercept_))
+    assert prove(model, [good], TOLERANCE, []).engine == "onnx"
+    slightly_off = linear((model.estimator.coef_ * 1.0001).tolist(), float(model.estimator.intercept_))
+    with pytest.raises(NotCompilable, match=r"beyond engine.compile_tolerance"):
+        prove(model, [slightly_off], TOLERANCE, [])
+    assert prove(model, [slightly_off], 1e-2, []).largest_difference > 0  # type: ignore[operator]
+
+
+def test_small_numbers_are_held_to_their_own_scale() -> None:
+    model = model_of(LinearRegression(), answers=ROWS @ [1e-9, 2e-9, 3e-9])
+    off = linear((model.estimator.coef_ * 1.01).tolist(), float(model.estimator.intercept_))
+    with pytest.raises(NotCompilable, match=r"beyond engine.compile_tolerance"):
+        prove(model, [off], TOLERANCE, [])
+
+
+def test_one_threshold_off_by_one_ulp_is_found() -> None:
+    """The reason for rows exactly at the splits: nothing else would tell the two apart. One ulp of what trees see."""
+    model = model_of(DecisionTreeClassifier(max_depth=2, random_state=0))
+
+    def nudge(loaded: Any) -> None:
+        for node in loaded.graph.node:
+            for attribute in node.attribute:
+                if attribute.name in ("nodes_splits", "nodes_values_as_tensor"):
+                    splits = numpy_helper.to_array(attribute.t).copy()
+                    lower = np.nextafter(splits.astype(np.float32), np.float32(-np.inf))
+                    changed = np.where(splits != 0, lower, splits)
+                    attribute.t.CopyFrom(numpy_helper.from_array(changed.astype(splits.dtype)))
+
+    graph = convert(model)
+    assert prove(model, [graph], TOLERANCE, []).engine == "onnx"
+    nudged = altered(graph, nudge)
+    assert nudged.content != graph.content
+    with pytest.raises(NotCompilable, match="thresholds"):
+        prove(model, [nudged], TOLERANCE, [])
+
+
+def test_answers_of_another_shape_or_dtype_are_no_proof() -> None:
+    model = model_of(LinearRegression(), answers=ROWS[:, :1])  # answers (n, 1)
+    flat = linear(model.estimator.coef_[0].tolist(), float(model.estimator.intercept_[0]))
+    with pytest.raises(NotCompilable, match=r"predict gives float64\(\d+,\), the estimator float64\(\d+, 1\)"):
+        prove(model, [flat], TOLERANCE, [])
+
+
+def test_a_graph_that_is_not_faster_is_not_used() -> None:
+    model = model_of(KNeighborsClassifier(), np.tile(ROWS, (20, 1)), np.tile(LABELS, 20))
+    with pytest.raises(NotCompilable, match=r"not faster: 256 rows in .* us compiled"):
+        prove(model, [convert(model)], TOLERANCE, [])
+
+
+def test_unknown_categories_the_estimator_refuses_are_guarded() -> None:
+    table = pd.DataFrame({"kind": np.resize(["a", "b", "c"], 120), "x": ROWS[:, 0]})
+    branches = make_column_transformer((OneHotEncoder(), ["kind"]), remainder=StandardScaler())
+    model = model_of(make_pipeline(branches, LogisticRegression()), table)
+    assert guard_of(model).known == {0: ("a", "b", "c")}
+    proof = prove(model, [convert(model)], TOLERANCE, [])
+    assert proof.guard.known == {0: ("a", "b", "c")}
+
+
+def test_unknown_categories_the_estimator_takes_are_tried() -> None:
+    table = pd.DataFrame({"kind": np.resize(["a", "b", "c"], 120), "x": ROWS[:, 0]})
+    branches = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["kind"]), remainder="passthrough")
+    model = model_of(make_pipeline(branches, LogisticRegression()), table)
+    assert guard_of(model).known == {}
+    assert {"categories"} <= {one.kind for one in prove(model, [convert(model)], TOLERANCE, []).rows}
+
+
+def test_negative_numbers_the_estimator_refuses_are_guarded() -> None:
+    assert guard_of(model_of(NMF(2, random_state=0, max_iter=500), np.abs(ROWS), None)).smallest == 0.0
+    assert guard_of(model_of(LogisticRegression())).smallest is None
+
+
+def test_missing_values_are_tried_where_the_model_takes_them() -> None:
+    rows = ROWS.copy()
+    rows[::7, 1] = np.nan
+    model = model_of(DecisionTreeRegressor(random_state=0), rows)
+    assert "missing" in {one.kind for one in prove(model, [convert(model)], TOLERANCE, []).rows}
+
+
+def test_rows_at_thresholds_are_exactly_there_and_one_ulp_to_each_side() -> None:
+    model = model_of(DecisionTreeClassifier(max_depth=1, random_state=0))
+    (feature, (split,)) = next(iter(thresholds_of(model.estimator, 3).items()))
+    maker = RowMaker(model, guard_of(model), {feature: np.array([split])}, [])
+    cells = {
+        cell
+        for kind, batch in maker.kinds(2048)
+        if kind == "thresholds" and batch.matrix is not None
+        for cell in batch.matrix[:, feature]
+    }
+    assert {split, np.nextafter(split, np.inf), np.nextafter(split, -np.inf)} <= cells
+    single = np.float32(split)
+    assert {float(np.nextafter(single, np.float32(side))) for side in (np.inf, -np.inf)} <= cells

@@ -1,0 +1,56 @@
+"""The fast part of what ``python -m benchmarks.magnitudes`` does for every estimator and option."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
+
+from serving.compiling.converters import scaling
+from serving.compiling.proof_rows import RowMaker
+from tests.unit.compiling.sceptic import compare
+from tests.unit.compiling.sceptic_cases import ROWS, TWO, cases
+
+# one for each formula that differs; a name that is not there any more is an error
+FAST = (
+    "Normalizer(norm='l1')", "TfidfTransformer(norm='l1')", "PowerTransformer()",
+    "PolynomialFeatures(include_bias=False", "RBFSampler(gamma='scale'", "SGDClassifier(loss='log_loss'",
+    "MLPClassifier(activation='logistic'", "AffinityPropagation(random_state=0)",
+    "OneVsOneClassifier(estimator=LogisticRegression())",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither how many rows are tried nor what is proved may hang on how busy this machine is."""
+    monkeypatch.setattr("serving.compiling.prove._how_many", lambda model, maker: 1024)
+    monkeypatch.setattr("serving.compiling.prove._times", lambda prover, maker: [(2.0, 1.0), (2.0, 1.0)])
+
+
+@pytest.mark.parametrize("start", FAST)
+def test_hard_rows_are_answered_alike(start: str) -> None:
+    name, fit = next((name, fit) for name, fit in cases() if name.split(" ", 1)[1].startswith(start))
+    finding = compare(name, fit, rows=400)
+    assert not finding.differences
+    assert finding.answers, finding.reason
+
+
+def test_the_sceptic_finds_what_a_proof_would_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph that divides by every norm is let through when the proof has no tiny rows; the sceptic sees it."""
+    divided, kinds = scaling._normalized, RowMaker.kinds
+    monkeypatch.setattr(scaling, "_normalized", lambda rows, kind, least: divided(rows, kind))
+
+    def without_tiny(maker: RowMaker, rows: int) -> Any:
+        return ((kind, batch) for kind, batch in kinds(maker, rows) if kind != "tiny")
+
+    monkeypatch.setattr(RowMaker, "kinds", without_tiny)
+    monkeypatch.setattr("serving.compiling.hard_numbers.SLIGHTLY", 0.0)
+    monkeypatch.setattr("serving.compiling.reach.GROUPS", ())
+    model = make_pipeline(Normalizer(), LogisticRegression())
+    finding = compare("a wrong graph", lambda: model.fit(ROWS, TWO), rows=400)
+    assert any(difference.startswith("predict_proba") for difference in finding.differences)
+    assert np.isfinite(model.predict_proba(ROWS)).all()

@@ -1,0 +1,683 @@
+"""An evaluation, played by hosts that are honest, confused or hostile: a verdict comes of each, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.domain.compiled import Compilation
+from serving.domain.errors import HostDied
+from serving.domain.provenance import Provenance
+from serving.domain.report import GATE_NAMES, CandidateReport, Evaluation, GateResult, Verdict
+from serving.domain.sandbox import Sandbox
+from serving.domain.signature import MAX_FEATURES, Feature, Signature
+from serving.domain.version import Format
+from serving.hosting.evaluating import evaluate
+from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest, Findings
+from serving.wire.frames import BOUNDS, Kind
+from tests.unit.host.forgery import (
+    COMPILED,
+    FILE,
+    GRAPH,
+    LACKING,
+    SIGNATURE,
+    STAYS,
+    WHOLE,
+    FakeHost,
+    Said,
+    forgeries,
+    found,
+    honest,
+    request,
+)
+
+DEADLINE_SECONDS = 30.0
+KEY = Provenance(version="1", key="ed25519:abc...", created_at=datetime(2026, 11, 20, tzinfo=UTC))
+Play = Callable[..., Evaluation]
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[FakeHost]]:
+    """Every host that was made, so that all of them end."""
+    made: list[FakeHost] = []
+    yield made
+    for host in made:
+        host.join()
+
+
+@pytest.fixture
+def play(hosts: list[FakeHost]) -> Play:
+    """Evaluate a request with a host that says what is given."""
+
+    def run(
+        asked: EvaluationRequest,
+        said: list[Said],
+        *,
+        code: int | None = 0,
+        seconds: float = DEADLINE_SECONDS,
+        **how: Any,
+    ) -> Evaluation:
+        hosts.append(FakeHost([each.pack() for each in said], code, how.pop("says", None)))
+        host: Any = hosts[-1]
+        return evaluate(host, asked, seconds, **how)
+
+    return run
+
+
+def refusal(evaluation: Evaluation) -> GateResult:
+    result = evaluation.report.refusal
+    assert result is not None
+    assert evaluation.report.gates[-1] is result
+    assert not evaluation.graphs
+    assert result.evidence.isprintable()
+    assert len(result.evidence) <= 2000
+    return result
+
+
+# --- what an honest host says -----------------------------------------------------------------------------------------
+
+
+def test_a_host_that_passes_every_gate_is_left_to_serve(play: Play, hosts: list[FakeHost]) -> None:
+    told: list[str] = []
+    asked = request()
+    evaluation = play(asked, honest(asked), started=told.append, finished=lambda result: told.append(result.gate))
+    report = evaluation.report
+    assert [result.gate for result in report.gates] == list(GATE_NAMES)
+    assert report.is_ready
+    assert report.signature == SIGNATURE
+    assert (report.engine, report.memory_bytes, report.compilation) == ("sklearn", 1 << 20, STAYS)
+    assert (report.sandbox, report.libraries) == (WHOLE, {"python": "3.11"})
+    assert told == [gate for gate in GATE_NAMES for _ in range(2)]
+    assert not hosts[0].was_closed.is_set()
+    assert hosts[0].join() == [Kind.EVALUATE, Kind.LOAD]
+
+
+@pytest.mark.parametrize("graphs", [1, 2])
+def test_graphs_come_with_the_report_and_the_host_is_gone(play: Play, hosts: list[FakeHost], graphs: int) -> None:
+    asked = request()
+    evaluation = play(asked, honest(asked, graphs=graphs))
+    assert evaluation.report.refusal is None
+    assert evaluation.report.is_compiled
+    assert evaluation.report.memory_bytes == graphs * len(GRAPH)
+    assert "onnxruntime" in evaluation.report.libraries
+    assert [bytes(graph.content) for graph in evaluation.graphs] == [GRAPH] * graphs
+    assert {method for graph in evaluation.graphs for method in graph.outputs} == set(SIGNATURE.methods)
+    assert hosts[0].was_closed.is_set()
+
+
+@pytest.mark.parametrize("gate", GATE_NAMES)
+def test_what_a_gate_refuses_is_refused_by_it(play: Play, hosts: list[FakeHost], gate: str) -> None:
+    asked = request()
+    nothing = Findings()
+    result = refusal(play(asked, honest(asked, findings=nothing, refused_by=gate)))
+    assert (result.gate, result.evidence) == (gate, f"{gate} was looked at")
+    is_opened = GATE_NAMES.index(gate) >= GATE_NAMES.index("load")
+    assert hosts[0].join() == [Kind.EVALUATE, *([Kind.LOAD] if is_opened else [])]
+
+
+def test_a_version_that_is_brought_back_is_loaded_and_warmed_up(play: Play) -> None:
+    asked = request(is_respawn=True)
+    report = play(asked, honest(asked)).report
+    assert [result.gate for result in report.gates] == ["load", "warm-up"]
+    assert report.is_ready
+
+
+# --- before the file is opened ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_respawn", [False, True])
+def test_a_file_is_not_opened_where_a_layer_is_missing_that_is_required(
+    play: Play, hosts: list[FakeHost], is_respawn: bool
+) -> None:
+    asked = request(require_sandbox=True, is_respawn=is_respawn)
+    result = refusal(play(asked, honest(asked, LACKING)))
+    assert result.gate == "load"
+    assert "security.require_sandbox" in result.evidence
+    assert "no seccomp (Function not implemented)" in result.evidence
+    assert Kind.LOAD not in hosts[0].join()
+
+
+def test_a_report_cannot_say_that_there_was_a_sandbox_after_all(play: Play) -> None:
+    asked = request()
+    said = honest(asked, LACKING)
+    said[-1] = Said(Kind.REPORT, {**said[-1].header, "sandbox": WHOLE.model_dump(mode="json")})
+    assert "sandbox" in refusal(play(asked, said)).evidence
+    report = play(asked, honest(asked, LACKING)).report
+    assert report.sandbox == LACKING
+
+
+@pytest.mark.parametrize("provenance", [None, KEY])
+def test_a_file_is_not_opened_that_nobody_has_signed_where_somebody_must(
+    play: Play, hosts: list[FakeHost], provenance: Provenance | None
+) -> None:
+    """Whatever the host says of its provenance: the gate has to have passed."""
+    asked = request(trust="signed")
+    said = honest(asked, provenance=provenance)
+    if provenance is not None:
+        place = next(i for i, each in enumerate(said) if each.header.get("gate") == "provenance") + 1
+        said[place] = said[place]._replace(header={**said[place].header, "verdict": "skipped"})
+    result = refusal(play(asked, said))
+    assert result.gate == "load"
+    assert "no trusted key" in result.evidence
+    assert Kind.LOAD not in hosts[0].join()
+
+
+def test_a_file_that_is_signed_is_opened(play: Play, hosts: list[FakeHost]) -> None:
+    asked = request(trust="signed")
+    assert play(asked, honest(asked, provenance=KEY)).report.provenance == KEY
+    assert Kind.LOAD in hosts[0].join()
+    unsigned = request(trust="signed", publisher_key="ed25519:...")
+    assert play(unsigned, honest(unsigned)).report.is_ready
+
+
+# --- frames -----------------------------------------------------------------------------------------------------------
+
+
+def sane(asked: EvaluationRequest, report: CandidateReport) -> None:
+    """Whatever was forged, this is so."""
+    gates = [result.gate for result in report.gates]
+    assert gates == list(asked.gates[: len(gates)])
+    for result in report.gates:
+        assert result.evidence.isprintable()
+        assert len(result.evidence) <= 2000
+        assert isfinite(result.duration_seconds)
+        assert 0 <= result.duration_seconds <= DEADLINE_SECONDS
+    assert [result.verdict for result in report.gates].count(Verdict.REFUSED) <= 1
+    if report.refusal is None:
+        assert report.is_ready
+        assert len(gates) == len(asked.gates)
+        assert report.engine in ("sklearn", "onnx", "xgboost", "lightgbm")
+    else:
+        assert report.gates[-1] is report.refusal
+    if report.compilation is not None:
+        assert report.compilation.reason.isprintable()
+        assert all(proven.kind.isprintable() for proven in report.compilation.rows)
+
+
+PLAYS = {
+    "hosted": (request(), 0),
+    "compiled": (request(), 2),
+    "brought back": (request(is_respawn=True), 0),
+    "compared": (request(active_signature=SIGNATURE, active_version="0"), 0),
+}
+
+
+@pytest.mark.parametrize("name", PLAYS)
+def test_every_forged_frame_is_refused_or_harmless(name: str) -> None:
+    """Every frame of an evaluation, with every part of it forged in turn: a verdict comes of it, and no traceback."""
+    asked, graphs = PLAYS[name]
+    said = honest(asked, graphs=graphs)
+    every = 1 if name == "compiled" else 4  # that one says the most; the others differ by little
+    count = tried = 0
+    for place, frame in enumerate(said):
+        if place > 4 and frame.kind in (Kind.GATE_STARTED, Kind.GATE_RESULT) and place < len(said) - 4:
+            continue  # the gates in the middle are like those at both ends
+        bounds = BOUNDS[Kind(frame.kind)]
+        for what, forged in forgeries(frame, (bounds.header_bytes, bounds.payload_bytes)):
+            count += 1
+            if count % every:
+                continue
+            tried += 1
+            raw = [each.pack() for each in [*said[:place], forged, *said[place + 1 :]]]
+            fake = FakeHost(raw)
+            host: Any = fake
+            try:
+                evaluation = evaluate(host, asked, DEADLINE_SECONDS)
+            except BaseException as error:
+                raise AssertionError(f"{Kind(frame.kind).name} {place}, {what}: {error!r}") from error
+            finally:
+                fake.join()
+            sane(asked, evaluation.report)
+            is_of_prefix = not what.startswith("header with") and not what.startswith("header b")
+            assert evaluation.report.refusal is not None or not is_of_prefix, what
+    assert tried > (500 if every == 1 else 150)
+
+
+@pytest.mark.parametrize("place", range(0, 31, 3))
+@pytest.mark.parametrize("kind", list(Kind))
+def test_a_frame_too_many_or_too_early_is_refused(play: Play, kind: Kind, place: int) -> None:
+    asked = request()
+    said = honest(asked, graphs=1)
+    header = next((each.header for each in said if each.kind == kind), {})
+    is_in_its_place = place < len(said) and said[place].kind == kind and said[place].header == header
+    is_after_gates = all(each.kind != Kind.GATE_RESULT for each in said[place:])
+    said.insert(place, Said(kind, header, GRAPH if kind is Kind.GRAPH else b""))
+    evaluation = play(asked, said)
+    if place >= len(said) - 1:
+        assert evaluation.report.refusal is None, "what comes after the report is whoever serves' to see"
+    else:
+        # a report without the graphs it speaks of comes in time, and is not believed
+        may_come = is_in_its_place or (kind is Kind.REPORT and is_after_gates)
+        assert may_come or "broke the protocol" in refusal(evaluation).evidence
+        assert evaluation.report.refusal is not None
+
+
+def test_no_byte_after_the_report_is_read(play: Play, hosts: list[FakeHost]) -> None:
+    asked = request()
+    play(asked, [*honest(asked), Said(Kind.REPORT, {})], code=None)
+    hosts[0].socket.settimeout(20)
+    assert hosts[0].socket.recv(4) == b"SVH1"
+
+
+def test_frames_of_a_host_that_claims_a_lot_cost_nothing(play: Play) -> None:
+    asked = request(compile=CompileRequest(bytes=1 << 30))
+    said = honest(asked, graphs=1)
+    said[-2] = said[-2]._replace(header_bytes=10, payload_bytes=(1 << 30) + 1)
+    tracemalloc.start()
+    try:
+        result = refusal(play(asked, said))
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    assert "engine.compile_mb" in result.evidence
+
+
+def test_a_report_of_more_values_than_any_costs_little(play: Play) -> None:
+    """15 MB of empty lists would be 400 MB of them, and nobody else's turn for a second."""
+    asked = request()
+    said = honest(asked)
+    header = b'{"signature":[' + b"[]," * (5 << 20) + b"[]]}"
+    said[-1] = Said(Kind.REPORT, header)
+    tracemalloc.start()
+    try:
+        result = refusal(play(asked, said))
+        assert tracemalloc.get_traced_memory()[1] < 6 * len(header)  # the test's own copies are three
+    finally:
+        tracemalloc.stop()
+    assert "separators of values" in result.evidence
+
+
+# --- graphs -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "sandbox", "reason"),
+    [
+        (request(trust="any"), WHOLE, "security.trust is any"),
+        (request(), LACKING, "a layer of the sandbox is missing"),
+        (request(), Sandbox(), "a layer of the sandbox is missing"),
+        (request(compile=CompileRequest(mode="off")), WHOLE, "engine.compile is off"),
+        (request(compile=CompileRequest(known=STAYS)), WHOLE, "found out before"),
+        (request(format=Format.ONNX), WHOLE, "has signed the version"),
+    ],
+)
+def test_a_graph_that_was_not_asked_for_is_refused_before_it_is_read(
+    play: Play, asked: EvaluationRequest, sandbox: Sandbox, reason: str
+) -> None:
+    said = honest(asked, sandbox, found(request(), 1), graphs=1)
+    claim = said[-2]._replace(header_bytes=10, payload_bytes=900)  # and then nothing: whoever reads it waits
+    result = refusal(play(asked, [*said[:-2], claim], code=None))
+    assert result.gate == "compile"
+    assert reason in result.evidence
+    engine = "onnx" if asked.format is Format.ONNX else "sklearn"
+    own = found(asked).model_copy(update={"engine": engine})
+    assert play(asked, honest(asked, sandbox, own)).report.is_ready
+
+
+def test_three_graphs_are_one_too_many(play: Play) -> None:
+    asked = request()
+    said = honest(asked, graphs=2)
+    said.insert(-1, said[-2])
+    assert "more than 2 graphs" in refusal(play(asked, said)).evidence
+
+
+COMPILATIONS = {
+    "without a graph": (0, {}, "without its graphs"),
+    "with another size": (1, {"graph_bytes": 4}, "not as large"),
+    "of another engine": (1, {"engine": "tensorflow"}, "cannot be"),
+    "that says it is none": (1, {"engine": None}, "without its graphs"),
+    "with a guard over no feature": (1, {"guard": {"known": {"2": ["x"]}}}, "cannot be"),
+    "with bounds of its own": (
+        1,
+        {
+            "bounds": {
+                **dict.fromkeys(("row_bytes", "fixed_bytes", "row_texts", "fixed_texts"), 0),
+                "rows": 1 << 40,
+                "answer_bytes": {"predict": 0},
+                "seconds": {"predict": [0.0, 0.0]},
+            }
+        },
+        "cannot be",
+    ),
+    "of negative rows at once": (1, {"most_rows": -1}, "cannot be"),
+    "of a negative time": (1, {"seconds": -1.0}, "cannot be"),
+    "of negative rows": (1, {"rows": [{"kind": "random", "rows": -1}]}, "cannot be"),
+    "of rows with a steering name": (1, {"rows": [{"kind": "\x1b[2J", "rows": 1}]}, "cannot be"),
+}
+
+
+@pytest.mark.parametrize("name", COMPILATIONS)
+def test_a_compiled_form_that_cannot_be_is_refused(play: Play, name: str) -> None:
+    graphs, changes, reason = COMPILATIONS[name]
+    asked = request()
+    said = honest(asked, graphs=graphs)
+    compilation = {**COMPILED.model_dump(mode="json"), **changes}
+    said[-1] = Said(
+        Kind.REPORT, {**said[-1].header, "engine": "onnx" if graphs else "sklearn", "compilation": compilation}
+    )
+    result = refusal(play(asked, said))
+    assert result.gate == "compile"
+    assert reason in result.evidence
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"predict": ["y"]},
+        {"predict": ["y"], "predict_proba": ["p"], "transform": ["t"]},
+        {"predict": ["y"], "explode": ["p"]},
+        {"predict": [], "predict_proba": ["p"]},
+        {"predict": ["y" * 301], "predict_proba": ["p"]},
+        {"predict": "y", "predict_proba": "p"},
+        {},
+        [],
+    ],
+)
+def test_a_graph_answers_what_the_model_offers_by_outputs_with_names(play: Play, outputs: Any) -> None:
+    asked = request()
+    said = honest(asked, graphs=1)
+    said[-2] = Said(Kind.GRAPH, {"outputs": outputs}, GRAPH)
+    refusal(play(asked, said))
+
+
+def test_a_verdict_on_compiling_that_is_known_cannot_change(play: Play) -> None:
+    asked = request(compile=CompileRequest(known=STAYS))
+    other = found(asked).model_copy(update={"compilation": Compilation(engine=None, reason="faster")})
+    result = refusal(play(asked, honest(asked, findings=other)))
+    assert (result.gate, "than is known" in result.evidence) == ("compile", True)
+
+
+def test_where_a_compiled_form_is_required_none_is_refused(play: Play) -> None:
+    asked = request(compile=CompileRequest(mode="require", bytes=1000))
+    result = refusal(play(asked, honest(asked)))
+    assert result.gate == "compile"
+    assert "engine.compile = require: slower" in result.evidence
+    assert play(asked, honest(asked, graphs=1)).report.is_compiled
+
+
+# --- reports ----------------------------------------------------------------------------------------------------------
+
+FINDINGS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "no signature": ({"signature": None}, "load", "describes no model"),
+    "an engine of another format": ({"engine": "onnx"}, "load", "does not read this format"),
+    "no engine": ({"engine": None}, "load", "does not read this format"),
+    "an engine that steers": ({"engine": "\x1b[2J"}, "load", "does not read this format"),
+    "negative memory": ({"memory_bytes": -1}, "budget", "none"),
+    "more memory than there is": ({"memory_bytes": 1 << 60}, "budget", "none"),
+    "nothing of compiling": ({"compilation": None}, "compile", "says nothing of compiling"),
+}
+
+
+@pytest.mark.parametrize("name", FINDINGS)
+def test_a_report_that_cannot_be_is_refused_by_the_gate_that_should_have(play: Play, name: str) -> None:
+    changes, gate, reason = FINDINGS[name]
+    asked = request()
+    said = honest(asked)
+    said[-1] = Said(Kind.REPORT, {**said[-1].header, **changes})
+    evaluation = play(asked, said)
+    result = refusal(evaluation)
+    assert result.gate == gate
+    assert reason in result.evidence
+    assert [each.gate for each in evaluation.report.gates] == list(GATE_NAMES[: GATE_NAMES.index(gate) + 1])
+
+
+SIGNATURES: dict[str, dict[str, Any]] = {
+    "too long a name": {"features": [{"name": "x" * 1001}]},
+    "a method twice": {"methods": ["predict", "predict"]},
+    "an unknown method": {"methods": ["predict", "explode"]},
+    "no methods": {"methods": []},
+    "negative outputs": {"outputs": -1},
+    "outputs beyond measure": {"outputs": 1 << 40},
+    "labels beyond measure": {"classes": [list(range(200_000))] * 2},
+    "labels that are lists": {"classes": [[[1]]]},
+    "a dtype that there is not": {"features": [{"name": "a", "dtype": "object"}]},
+}
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_a_signature_that_cannot_be_served_is_refused(play: Play, name: str) -> None:
+    asked = request()
+    said = honest(asked)
+    signature = {**said[-1].header["signature"], **SIGNATURES[name]}
+    said[-1] = Said(Kind.REPORT, {**said[-1].header, "signature": signature})
+    refusal(play(asked, said))
+    already = play(asked, [*honest(asked, refused_by="golden")[:-1], said[-1]])
+    assert refusal(already).gate in ("load", "golden")
+    assert already.report.signature is None, "nor is it shown of a version that is refused"
+
+
+MANY: dict[str, tuple[dict[str, Any], str]] = {
+    "too many features": ({"signature": {"features": [0] * 300_000}}, "300000 features, at most 100000 are taken"),
+    "features that are none": ({"signature": {"features": [0] * 100_000}}, "a feature that is none"),
+    "features without a name": ({"signature": {"features": [{}] * 100_000}}, "a feature that is none"),
+    "features of odd dtypes": ({"signature": {"features": [{"name": "a", "dtype": []}] * 50_000}}, "a feature that is"),
+    "no list of features": ({"signature": {"features": {}}}, "no list of features"),
+    "labels that are lists": ({"signature": {"classes": [[[]] * 200_000]}}, "class labels that are no plain values"),
+    "too many labels": ({"signature": {"classes": [[0] * 300_000]}}, "300000 class labels"),
+    "too many outputs": ({"signature": {"classes": [[]] * 300_000}}, "300000 outputs with classes"),
+    "outputs that are none": ({"signature": {"classes": [0] * 200_000}}, "no list of class labels"),
+    "known values that are lists": ({"compilation": {"guard": {"known": {"0": [[]] * 100_000}}}}, "no plain values"),
+    "too many known values": ({"compilation": {"guard": {"known": {"0": [0] * 300_000}}}}, "300000 known values"),
+    "known values of no feature": (
+        {"compilation": {"guard": {"known": {"-1": ["x"]}}}},
+        "something else than features",
+    ),
+    "known values without end": (
+        {"compilation": {"guard": {"known": {str(place): [] for place in range(100_001)}}}},
+        "something else than features",
+    ),
+    "too many kinds of rows": ({"compilation": {"rows": [{}] * 65}}, "65 kinds of rows"),
+    "fields without end": ({str(place): 0 for place in range(300_000)}, "not the fields of Findings: 0"),
+    "fields of a signature": ({"signature": {"\x1b[2J": 0}}, "not the fields of Signature: ?[2J"),
+    "fields of a guard": ({"compilation": {"guard": {"x": 0}}}, "not the fields of Guard: x"),
+    "a signature that is none": ({"signature": []}, "not the fields of Signature"),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_what_there_may_be_many_of_is_looked_at_before_errors_are_made_of_it(play: Play, name: str) -> None:
+    """Four million errors took 2.6 GB of the server's memory, and 9 seconds in which no other thread had its turn."""
+    changes, reason = MANY[name]
+    asked = request()
+    said = honest(asked)
+    header = said[-1].header
+    for key, value in changes.items():
+        header[key] = {**header[key], **value} if isinstance(value, dict) and key in header else value
+    result = refusal(play(asked, said))
+    assert "broke the protocol" in result.evidence
+    assert reason in result.evidence
+
+
+def test_names_and_labels_stay_what_they_are(play: Play) -> None:
+    """A table may have such columns: they are data, and only what is shown to people is cleaned."""
+    signature = SIGNATURE.model_copy(
+        update={"features": (Feature(name="Total\nSales"), Feature(name="\ufeffid")), "classes": (("a\tb", "\x1b[1m"),)}
+    )
+    asked = request()
+    findings = found(asked).model_copy(update={"signature": signature})
+    assert play(asked, honest(asked, findings=findings)).report.signature == signature
+
+
+def test_a_hundred_thousand_features_are_taken_and_one_more_is_not(play: Play) -> None:
+    asked = request()
+    for count in (MAX_FEATURES, MAX_FEATURES + 1):
+        features = tuple(Feature(name=f"the feature with the number {place}") for place in range(count))
+        wide = found(asked).model_copy(update={"signature": SIGNATURE.model_copy(update={"features": features})})
+        evaluation = play(asked, honest(asked, findings=wide))
+        if count == MAX_FEATURES:
+            assert evaluation.report.is_ready
+        else:
+            assert "100001 features" in refusal(evaluation).evidence
+
+
+@pytest.mark.parametrize("kind", [Format.ONNX, Format.XGBOOST, Format.LIGHTGBM])
+def test_each_format_has_its_engines(play: Play, kind: Format) -> None:
+    asked = request(format=kind)
+    assert refusal(play(asked, honest(asked))).gate == "load"
+    own = found(asked).model_copy(update={"engine": str(kind)})
+    assert play(asked, honest(asked, findings=own)).report.engine == str(kind)
+
+
+# --- the contract -----------------------------------------------------------------------------------------------------
+
+WIDER = SIGNATURE.model_copy(update={"features": (*SIGNATURE.features, Feature(name="c"))})
+
+
+def with_manifest(tmp_path: Path, **fields: Any) -> tuple[EvaluationFile, ...]:
+    listed = [{"name": FILE.name, "sha256": "0" * 64, "size": 1}]
+    document = {"model": "m", "version": "1", "created_at": "2026-11-20T08:00:00Z", "files": listed, **fields}
+    path = tmp_path / "manifest"
+    path.write_text(json.dumps(document))
+    return (FILE, EvaluationFile(name="manifest.json", sha256="00", size=path.stat().st_size, path=str(path)))
+
+
+def test_a_break_with_the_active_version_is_refused_whatever_the_gate_said(play: Play, tmp_path: Path) -> None:
+    asked = request(active_signature=WIDER, active_version="0")
+    result = refusal(play(asked, honest(asked)))
+    assert result.gate == "contract"
+    assert result.evidence.startswith("not compatible with the active version 0: takes 2 features")
+    quiet = asked.model_copy(update={"files": with_manifest(tmp_path)})
+    assert refusal(play(quiet, honest(quiet))).gate == "contract"
+
+
+def test_a_break_that_the_versions_own_manifest_declares_is_let_through(play: Play, tmp_path: Path) -> None:
+    asked = request(active_signature=WIDER, active_version="0", files=with_manifest(tmp_path, breaking=True))
+    assert play(asked, honest(asked)).report.is_ready
+
+
+def test_a_signature_that_the_manifest_does_not_declare_is_refused(play: Play, tmp_path: Path) -> None:
+    files = with_manifest(tmp_path, signature=WIDER.model_dump(mode="json"))
+    asked = request(files=files)
+    result = refusal(play(asked, honest(asked)))
+    assert result.gate == "contract"
+    assert result.evidence.startswith("manifest.json declares 3 features")
+
+
+def test_two_wide_signatures_are_compared_in_no_time(play: Play) -> None:
+    """By looking each name up among all others it took minutes."""
+
+    def wide(name: str) -> Signature:
+        features = tuple(Feature(name=f"{name}{place}") for place in range(MAX_FEATURES))
+        return SIGNATURE.model_copy(update={"features": features})
+
+    asked = request(active_signature=wide("a"))
+    findings = found(asked).model_copy(update={"signature": wide("b")})
+    assert "feature names differ" in refusal(play(asked, honest(asked, findings=findings))).evidence
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_a_host_says_steers_a_terminal(play: Play) -> None:
+    steering = "\x1b[2J\x1b]0;owned\x07\n2026 [error] forged\u202e"
+    asked = request()
+    said = honest(asked)
+    said = [
+        each._replace(header={**each.header, "evidence": steering}) if each.kind == Kind.GATE_RESULT else each
+        for each in said
+    ]
+    findings = found(asked).model_copy(update={"compilation": Compilation(engine=None, reason=steering)})
+    said[-1] = Said(Kind.REPORT, findings.model_dump(mode="json"))
+    told: list[str] = []
+    report = play(asked, said, finished=lambda result: told.append(result.evidence)).report
+    assert report.is_ready
+    assert report.compilation is not None
+    for text in [*told, *(result.evidence for result in report.gates), report.compilation.reason]:
+        assert text == "?[2J?]0;owned? 2026 [error] forged?"
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+def test_times_that_cannot_be_are_refused_or_cut(play: Play) -> None:
+    asked = request()
+    for seconds in (-1.0, "NaN", 1e308):
+        said = honest(asked)
+        said[1] = said[1]._replace(header={**said[1].header, "duration_seconds": seconds})
+        report = play(asked, said).report
+        if seconds == 1e308:
+            assert report.gates[0].duration_seconds < DEADLINE_SECONDS
+        else:
+            assert report.refusal is not None
+
+
+@pytest.mark.parametrize("place", [0, 1, 8, -1])
+def test_bytes_that_dribble_do_not_move_the_deadline(play: Play, hosts: list[FakeHost], place: int) -> None:
+    asked = request(compile=CompileRequest(seconds=0.01))
+    frames = [each.pack() for each in honest(asked)]
+
+    def dribble(sock: socket.socket) -> None:
+        sock.sendall(b"".join(frames[:place]))
+        for byte in frames[place] * 1000:
+            sock.sendall(bytes([byte]))
+            time.sleep(0.01)
+
+    result = refusal(play(asked, [], seconds=0.5, says=dribble))
+    assert "not finished after 0.5 s (candidate.timeout_seconds)" in result.evidence
+    assert hosts[0].was_closed.is_set()
+
+
+def test_compiling_has_its_own_time_once(play: Play) -> None:
+    """A host that never finishes gets the time for compiling on top, and no more of it."""
+    asked = request(compile=CompileRequest(seconds=0.5))
+    frames = honest(asked)
+    place = next(place for place, each in enumerate(frames) if each.header.get("gate") == "compile")
+    begin = time.monotonic()
+    result = refusal(play(asked, frames[: place + 1], code=None, seconds=0.5))
+    assert result.gate == "compile"
+    assert time.monotonic() - begin >= 1.0
+
+
+# --- ends -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", range(0, 27, 5))
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_host_that_is_killed_gets_its_candidate_no_verdict(play: Play, place: int, is_cut: bool) -> None:
+    asked = request()
+    said = honest(asked)
+
+    def say(sock: socket.socket) -> None:
+        sock.sendall(b"".join(each.pack() for each in said[:place]))
+        sock.sendall(said[place].pack()[:-3] if is_cut else b"")
+
+    for code in (-9, None):
+        with pytest.raises(HostDied, match="killed by somebody else"):
+            play(asked, [], code=code if code is not None else 0, says=say) if code else _without_a_code(
+                play, asked, say
+            )
+
+
+def _without_a_code(play: Play, asked: EvaluationRequest, say: Callable[[socket.socket], None]) -> None:
+    """The zygote has gone: nobody knows how the process ended."""
+
+    def say_and_end(sock: socket.socket) -> None:
+        say(sock)
+        sock.shutdown(socket.SHUT_RDWR)
+
+    play(asked, [], code=None, says=say_and_end)
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+@pytest.mark.parametrize(
+    ("code", "words"), [(3, "exited with status 3 of its own accord"), (-11, "died with SIGSEGV"), (-99, "signal 99")]
+)
+def test_a_host_that_ends_otherwise_is_refused_with_how(play: Play, code: int, words: str, is_cut: bool) -> None:
+    asked = request()
+    said = honest(asked)
+
+    def say(sock: socket.socket) -> None:
+        sock.sendall(b"".join(each.pack() for each in said[:9]))
+        sock.sendall(said[9].pack()[:5] if is_cut else b"")
+
+    result = refusal(play(asked, [], code=code, says=say))
+    assert (result.gate, words in result.evidence) == ("load", True)

@@ -1,0 +1,263 @@
+"""A checker: a real process that takes graphs apart, and a server that believes nothing else of it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import orjson
+import psutil
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from serving import sandbox
+from serving.compiling.convert import convert
+from serving.domain.compiled import MOST_ROWS, PIECE_BYTES, Compilation, Graph, Guard, RunBounds
+from serving.domain.errors import GraphRefused, HostDied
+from serving.host.describe import examine
+from serving.hosting import graph_checker
+from serving.hosting.graph_checker import GraphChecker
+from serving.hosting.zygote import Zygote
+from serving.plane.graph import GraphSession
+from serving.rows.batch import Batch
+from serving.wire.frames import Kind
+from tests.e2e.harness import until
+from tests.unit.host.forgery import LACKING, WHOLE, FakeHost, Said
+from tests.unit.host.graph_check.bombs import BOMBS
+from tests.unit.host.graph_check.graphs import constant, graph_of, model, node, signature
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a checker is held by a sandbox of Linux's")
+ROWS = np.random.default_rng(3).normal(size=(40, 3))
+MODEL = examine(LogisticRegression().fit(ROWS, np.where(ROWS[:, 0] > 0, "yes", "no")))
+MEMORY_BYTES = 1 << 30
+PROOF = Compilation(engine="onnx", reason="alike", most_rows=512)
+PLAIN = graph_of(model([node("Mul", "X factor", "y")], [constant("factor", [2.0])]))
+
+
+@pytest.fixture(scope="module")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    """Start a zygote for all tests of this file."""
+    zygote = Zygote(sandbox.scrub(os.environ), tmp_path_factory.mktemp("scratch"))
+    yield zygote
+    zygote.stop()
+
+
+@pytest.fixture
+def checker(zygote: Zygote) -> Iterator[GraphChecker]:
+    """Start a checker, which is good for one check."""
+    checker = GraphChecker(zygote, MEMORY_BYTES)
+    yield checker
+    checker.close()
+
+
+# --- a real one -------------------------------------------------------------------------------------------------------
+
+
+def test_a_sound_graph_comes_back_written_anew_with_its_bounds(checker: GraphChecker) -> None:
+    graph = convert(MODEL)
+    described = onnx.load_from_string(bytes(graph.content))
+    described.doc_string = "read me"
+    sent = Graph(described.SerializeToString(), graph.outputs)
+    (made,), bounds = checker.check([sent], MODEL.signature, PROOF, 60)
+    assert b"read me" not in bytes(made.content)
+    assert made.outputs == graph.outputs
+    assert bounds.rows == 512
+    assert bounds.bytes_of(bounds.rows) <= PIECE_BYTES
+    assert all(0 < each < one < 1 for one, each in bounds.seconds.values())
+    session = GraphSession(made, bounds.rows)
+    for method in MODEL.signature.methods:
+        wanted = getattr(MODEL.estimator, method)(ROWS)
+        got = session.answer(method, Batch(40, matrix=ROWS.copy())).tensors[0]
+        np.testing.assert_array_equal(got, wanted) if method == "predict" else np.testing.assert_allclose(got, wanted)
+
+
+def test_several_graphs_are_checked_together(checker: GraphChecker) -> None:
+    first, *others = MODEL.signature.methods
+    graphs = [convert(MODEL, (first,)), convert(MODEL, others)]
+    made, bounds = checker.check(graphs, MODEL.signature, PROOF, 60)
+    assert [graph.outputs for graph in made] == [graph.outputs for graph in graphs]
+    assert bounds.answer_bytes.keys() == set(MODEL.signature.methods)
+
+
+@pytest.mark.parametrize(
+    "name", ["equal", "filled_as_asked", "outer_product", "constant_shape", "doubled_again_and_again"]
+)
+def test_a_bomb_is_refused_with_the_reason(checker: GraphChecker, name: str) -> None:
+    with pytest.raises(GraphRefused, match=r"depends on values|n x n|of one row could take") as caught:
+        checker.check([graph_of(BOMBS[name]())], signature(), PROOF, 60)
+    assert caught.value.is_final
+
+
+def test_graphs_that_do_not_answer_every_method_are_refused(checker: GraphChecker) -> None:
+    with pytest.raises(GraphRefused, match="do not answer every method once"):
+        checker.check([convert(MODEL, ("predict",))], MODEL.signature, PROOF, 60)
+
+
+def slow() -> Graph:
+    """Return a graph that multiplies large matrices for each row, which takes little memory and 100 ms."""
+    nodes = [node("Expand", "one_ shape", "m0"), node("MatMul", "X row", "v0")]
+    nodes += [node("MatMul", f"v{place} m0", f"v{place + 1}") for place in range(400)]
+    nodes += [node("ReduceMax", "v400 axis", "y", keepdims=1)]
+    constants = [
+        constant("one_", [[1e-3]]),
+        constant("shape", [1000, 1000]),
+        constant("row", [[1.0] * 1000]),
+        constant("axis", [1]),
+    ]
+    return graph_of(model(nodes, constants))
+
+
+def test_what_takes_long_for_one_row_is_refused(checker: GraphChecker) -> None:
+    with pytest.raises(GraphRefused, match=r"one row takes .* s, at most 0\.05 s"):
+        checker.check([slow()], signature(), PROOF, 60)
+
+
+def test_a_checker_that_is_killed_says_nothing_of_the_graph(checker: GraphChecker) -> None:
+    os.kill(checker._process.pid, signal.SIGSTOP)  # or else it might be done before
+    checker.kill()
+    with pytest.raises(HostDied, match="killed by somebody else"):
+        checker.check([PLAIN], signature(), PROOF, 60)
+
+
+def test_a_checker_that_does_not_finish_refuses_the_graph_for_now(checker: GraphChecker) -> None:
+    until(lambda: select.select([checker._process.socket], [], [], 0)[0], "its being ready")
+    os.kill(checker._process.pid, signal.SIGSTOP)
+    with pytest.raises(GraphRefused, match=r"not finished after 0\.1 s \(engine\.compile_seconds\)") as caught:
+        checker.check([PLAIN], signature(), PROOF, 0.1)
+    assert not caught.value.is_final
+
+
+def test_it_is_a_process_of_its_own_that_ends_with_its_check(zygote: Zygote) -> None:
+    checker = GraphChecker(zygote, MEMORY_BYTES)
+    pid = checker._process.pid
+    assert psutil.Process(pid).ppid() != os.getpid()
+    checker.check([PLAIN], signature(), PROOF, 60)
+    assert checker._process.returncode() == 0
+    checker.close()
+    assert not psutil.pid_exists(pid)
+
+
+def test_what_a_graph_names_is_not_read(checker: GraphChecker, tmp_path_factory: pytest.TempPathFactory) -> None:
+    secret = tmp_path_factory.mktemp("secrets") / "settings.toml"
+    secret.write_bytes(np.array([42.0]).tobytes())
+    made = model([node("Mul", "X factor", "y")], [constant("factor", [2.0])])
+    tensor = made.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=str(secret))
+    with pytest.raises(GraphRefused, match="a constant is kept in another file"):
+        checker.check([graph_of(made)], signature(), PROOF, 60)
+
+
+# --- one that lies ----------------------------------------------------------------------------------------------------
+
+BOUNDS = RunBounds(
+    rows=100, row_bytes=80, fixed_bytes=8, row_texts=0, fixed_texts=0,
+    answer_bytes={"predict": 8}, seconds={"predict": (1e-5, 1e-7)},
+)  # fmt: skip
+READY = Said(Kind.CHECKER_READY, WHOLE.model_dump(mode="json"))
+
+
+def checked(payload: bytes = b"graph", sizes: list[Any] | None = None, **bounds: Any) -> Said:
+    header = {"bounds": {**BOUNDS.model_dump(mode="json"), **bounds}, "bytes": [5] if sizes is None else sizes}
+    return Said(Kind.CHECKED, header, payload)
+
+
+class FakeZygote:
+    """Gives out one fake checker that says what it is told to say."""
+
+    def __init__(self, *said: Said, code: int | None = 0) -> None:
+        self.host = FakeHost([each.pack() for each in said], code)
+        self.host.kill = self.host.close  # type: ignore[attr-defined]
+
+    def spawn(self) -> Any:
+        return self.host
+
+
+def asked(*said: Said, code: int | None = 0) -> tuple[tuple[Graph, ...], RunBounds]:
+    """Return what the server takes from a checker that says this."""
+    zygote: Any = FakeZygote(*said, code=code)
+    checker = GraphChecker(zygote, MEMORY_BYTES)
+    try:
+        return checker.check([PLAIN], signature(), PROOF, 5)
+    finally:
+        checker.close()
+        zygote.host.join()
+
+
+def test_what_it_says_is_taken_where_it_can_be() -> None:
+    (graph,), bounds = asked(READY, checked())
+    assert bytes(graph.content) == b"graph"
+    assert bounds == BOUNDS
+
+
+LIES: dict[str, Callable[[], list[Said]]] = {
+    "more rows than the proof": lambda: [READY, checked(rows=513)],
+    "no rows": lambda: [READY, checked(rows=0)],
+    "more memory than a run may take": lambda: [READY, checked(row_bytes=PIECE_BYTES)],
+    "negative memory": lambda: [READY, checked(fixed_bytes=-1)],
+    "no time": lambda: [READY, checked(seconds={})],
+    "times of another method": lambda: [READY, checked(seconds={"transform": [1.0, 1.0]})],
+    "a time that is none": lambda: [READY, checked(seconds={"predict": [float("nan"), 1.0]})],
+    "another size": lambda: [READY, checked(sizes=[4])],
+    "two graphs": lambda: [READY, checked(b"graphgraph", sizes=[5, 5])],
+    "a negative size": lambda: [READY, checked(sizes=[-5])],
+    "no graph": lambda: [READY, checked(b"", sizes=[0])],
+    "a graph of any size": lambda: [READY, checked()._replace(payload_bytes=1 << 40)],
+    "a larger graph than it got": lambda: [READY, checked(b"x" * (graph_checker.MORE_BYTES + 2000), sizes=[5])],
+    "another field": lambda: [READY, checked(more=1)],
+    "no JSON": lambda: [READY, Said(Kind.CHECKED, b"{", b"graph")],
+    "an answer of a host": lambda: [READY, Said(Kind.PREDICTION, {"tensors": []})],
+    "nothing of its sandbox": lambda: [checked()],
+    "no frame": lambda: [READY, Said(0, {}, magic=b"HTTP")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_what_cannot_be_is_no_check(name: str) -> None:
+    with pytest.raises(GraphRefused):
+        asked(*LIES[name]())
+
+
+def test_a_checker_that_nothing_holds_gets_no_graph() -> None:
+    lacking = Said(Kind.CHECKER_READY, LACKING.model_dump(mode="json"))
+    zygote: Any = FakeZygote(lacking, checked())
+    checker = GraphChecker(zygote, MEMORY_BYTES)
+    with pytest.raises(GraphRefused, match="a layer of the sandbox is missing"):
+        checker.check([PLAIN], signature(), PROOF, 5)
+    checker.close()
+    assert zygote.host.join() == [Kind.CHECKER]
+
+
+def test_a_reason_is_one_line_of_bounded_length() -> None:
+    refusal = Said(Kind.REFUSAL, {"detail": "first\nsecond\x1b[2J" + "x" * 5000})
+    with pytest.raises(GraphRefused) as caught:
+        asked(READY, refusal)
+    said = str(caught.value)
+    assert len(said) <= graph_checker.MOST_REASON_CHARACTERS + 3
+    assert "\n" not in said
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize(("code", "reason"), [(-signal.SIGFPE, "died with SIGFPE"), (1, "exited with status 1")])
+def test_a_checker_that_dies_of_a_graph_refuses_it_for_now(code: int, reason: str) -> None:
+    with pytest.raises(GraphRefused, match=reason) as caught:
+        asked(READY, code=code)
+    assert not caught.value.is_final
+
+
+def test_what_it_is_asked_is_what_a_checker_reads() -> None:
+    from serving.wire.graph_requests import CheckRequest
+
+    guard = Guard(largest=1e9, known={0: ("a", 1.5, True)})
+    request = CheckRequest(
+        signature=signature(2), guard=guard, most_rows=MOST_ROWS, graphs=(({"predict": ("y", "z")}, 5),)
+    )
+    raw = orjson.dumps(request.model_dump(mode="json"), option=orjson.OPT_NON_STR_KEYS)
+    assert CheckRequest.model_validate_json(raw) == request

@@ -1,0 +1,244 @@
+"""The server's side of a zygote: what is left when it dies, and of its hosts' scratch directories."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from structlog.testing import capture_logs
+
+from serving import sandbox
+from serving.domain.errors import HostFailed
+from serving.host import forkserver
+from serving.hosting.zygote import HostProcess, Zygote
+from serving.wire.zygote_messages import EVENT, Op
+from tests.e2e.harness import is_alive, until
+
+ROUNDS = 8
+
+
+def children() -> set[psutil.Process]:
+    """This process's children, zombies included; by their command lines nobody knows them until they have executed."""
+    return set(psutil.Process().children())
+
+
+def test_a_killed_zygote_leaves_no_zombie(tmp_path: Path) -> None:
+    """Its socket ends before the process does: whoever looks too early never looks again."""
+    zygote = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
+    before = children()
+    for _ in range(ROUNDS):
+        zygote.start()
+        (process,) = children() - before
+        process.kill()
+        until(lambda: children() <= before, "the end of the zygote")
+    zygote.stop()
+
+
+def test_a_zygote_killed_before_it_starts_a_host_costs_nothing(tmp_path: Path) -> None:
+    """A host that dies with its zygote is noticed first: whoever replaces it asks a zygote that is about to end."""
+    zygote = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
+    before = children()
+    zygote.start()
+    first = zygote.spawn()
+    (process,) = children() - before
+    process.suspend()
+    with ThreadPoolExecutor(1) as pool:
+        spawning = pool.submit(zygote.spawn)
+        until(lambda: len(list((tmp_path / "scratch").iterdir())) == 2, "its being asked")
+        process.kill()
+        second = spawning.result()
+    assert psutil.pid_exists(second.pid)
+    zygote.stop()
+    first.close()
+    second.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    running = Zygote(sandbox.scrub(os.environ), tmp_path_factory.mktemp("shared") / "scratch")
+    before = children()
+    running.start()
+    yield running
+    running.stop()
+    assert children() <= before, "a zygote is left"
+
+
+@pytest.fixture
+def zygote(shared: Zygote) -> Iterator[Zygote]:
+    """One that earlier tests have used, too: the first host that a test starts may replace a process they stopped."""
+    before = children()
+    yield shared
+    until(lambda: len(children()) <= len(before), "the end of every process but the one that starts hosts now")
+
+
+def zygote_of(host: HostProcess) -> psutil.Process:
+    parent = psutil.Process(host.pid).parent()
+    assert parent is not None
+    return parent
+
+
+def threads_of(process: psutil.Process) -> list[str]:
+    return [(task / "comm").read_text().strip() for task in Path(f"/proc/{process.pid}/task").iterdir()]
+
+
+def test_a_zygote_and_what_it_forks_have_one_thread(zygote: Zygote) -> None:
+    """Libraries start some when they are imported: a lock that one of these holds stays locked in a host."""
+    host = zygote.spawn()
+    assert len(threads_of(zygote_of(host))) == 1, threads_of(zygote_of(host))
+    host.close()
+
+
+ANOTHER_THREAD = """
+import ctypes, threading
+
+def wait() -> None:
+    ctypes.CDLL(None).prctl(15, b"stranger", 0, 0, 0)  # PR_SET_NAME
+    named.set()
+    threading.Event().wait()
+
+named = threading.Event()
+threading.Thread(target=wait, daemon=True).start()
+named.wait()
+"""
+
+
+def test_a_zygote_says_which_thread_it_has_besides_the_main_one(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(ANOTHER_THREAD)
+    environment = sandbox.scrub({**os.environ, "PYTHONPATH": str(tmp_path)})
+    zygote = Zygote(environment, tmp_path / "scratch")
+    with capture_logs() as logs:
+        host = zygote.spawn()
+    assert "stranger" in threads_of(zygote_of(host))
+    host.close()
+    zygote.stop()
+    (warned,) = [one for one in logs if one["event"] == "zygote_not_single_threaded"]
+    assert warned["thread"] == "stranger"
+
+
+def test_a_stopped_zygote_is_replaced_and_its_hosts_go_on(zygote: Zygote) -> None:
+    """Nobody needs it any more but to die with it: the next host has another parent."""
+    first = zygote.spawn()
+    stopped = zygote_of(first)
+    stopped.suspend()
+    second = zygote.spawn()
+    assert zygote_of(second) != stopped
+    assert not first.exited.done()
+    assert is_alive(psutil.Process(first.pid))
+    first.close()
+    assert first.exited.result(10) is None, "the one that could say how it ended is stopped"
+    until(lambda: not is_alive(stopped), "the end of a zygote without hosts")
+    assert not second.exited.done()
+    third = zygote.spawn()
+    assert zygote_of(third) == zygote_of(second)
+    for host in (second, third):
+        host.close()
+        assert host.exited.result(10) == -signal.SIGKILL
+
+
+def test_a_zygote_that_goes_on_after_it_was_replaced_starts_nothing_nobody_asked_for(zygote: Zygote) -> None:
+    first = zygote.spawn()
+    stopped = zygote_of(first)
+    stopped.suspend()
+    second = zygote.spawn()
+    stopped.resume()
+    until(lambda: [child.pid for child in stopped.children()] == [first.pid], "the end of what it was asked for first")
+    first.close()
+    assert first.exited.result(10) == -signal.SIGKILL
+    until(lambda: not is_alive(stopped), "the end of a zygote without hosts")
+    second.close()
+
+
+def test_a_zygote_that_is_stopped_while_it_imports_is_replaced(tmp_path: Path) -> None:
+    zygote = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
+    before = children()
+    zygote.start()
+    (process,) = children() - before
+    process.suspend()
+    host = zygote.spawn()
+    assert zygote_of(host) != process
+    assert not is_alive(process)
+    host.close()
+    zygote.stop()
+    assert children() <= before, "a zygote is left"
+
+
+def test_the_end_of_a_host_is_seen_when_its_zygote_is_stopped(zygote: Zygote) -> None:
+    host = zygote.spawn()
+    zygote_of(host).suspend()
+    psutil.Process(host.pid).kill()
+    assert host.exited.result(10) is None
+    host.close()
+
+
+def test_a_host_that_is_given_up_is_killed_whatever_its_zygote_does(zygote: Zygote) -> None:
+    host = zygote.spawn()
+    process = psutil.Process(host.pid)
+    zygote_of(host).suspend()
+    process.suspend()
+    host.close()
+    until(lambda: not is_alive(process), "its end", 5)
+
+
+def test_a_system_that_cannot_fork_now_costs_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    arena, other = os.pipe()
+
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, "no more processes")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    hosts: dict[int, int] = {}
+    forkserver._spawn(theirs, 7, [arena, other], [], hosts)
+    assert EVENT.unpack(ours.recv(100)) == (Op.NOT_STARTED, 7, errno.EAGAIN)
+    assert hosts == {}
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(arena)
+    ours.close()
+    theirs.close()
+
+
+def test_what_killed_servers_left_is_removed_at_the_start(tmp_path: Path) -> None:
+    left = tmp_path / "scratch" / "host-abandoned"
+    left.mkdir(parents=True)
+    (left / "file").write_text("left")
+    zygote = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
+    zygote.start()
+    assert not left.exists()
+    zygote.stop()
+
+
+def test_no_scratch_directory_is_too_deep_to_be_removed(tmp_path: Path) -> None:
+    """A host that has left one must not keep the server from starting, nor its disk."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "file").touch()
+    host = tmp_path / "scratch" / "host-abandoned"
+    host.mkdir(parents=True)
+    (host / "link").symlink_to(elsewhere)
+    (host / "empty").mkdir()
+    inside = os.open(host, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("deeper", dir_fd=inside)
+        inside, above = os.open("deeper", os.O_RDONLY, dir_fd=inside), inside
+        os.close(above)
+    os.close(os.open("file", os.O_CREAT, dir_fd=inside))
+    os.close(inside)
+    zygote = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
+    zygote.start()
+    assert not host.exists()
+    assert (elsewhere / "file").exists()
+    zygote.stop()
+
+
+def test_a_stopped_zygote_starts_nothing(tmp_path: Path) -> None:
+    zygote = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
+    zygote.stop()
+    with pytest.raises(HostFailed, match="stopping"):
+        zygote.spawn()

@@ -1,0 +1,87 @@
+"""Integers beyond 2**53: whole in whatever form they come, or refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.domain.errors import InvalidInput
+from serving.domain.signature import Feature, Signature
+from serving.rows.conversion import Piece, convert
+from serving.rows.integers import integer_column, is_rounded, joined_columns, rounded_places
+from serving.rows.tables import Table, table_to_batch
+
+BEYOND = 2**53 + 1
+ONE = Signature(features=(Feature(name="id"),), methods=("predict",))
+TWO = Signature(features=(Feature(name="id"), Feature(name="size")), methods=("predict",))
+
+
+@pytest.mark.parametrize("cell", [BEYOND, -BEYOND, 2**63 - 1, 2**64 - 1, 10**400])
+def test_what_floats_would_round(cell: int) -> None:
+    assert is_rounded(cell)
+
+
+@pytest.mark.parametrize("cell", [0, True, None, "9007199254740993", 2**53, 2**54, -(2**63), 2.0**60, 1e300])
+def test_what_floats_hold(cell: Any) -> None:
+    assert not is_rounded(cell)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, ">i8"])
+def test_places_in_arrays(dtype: Any) -> None:
+    integers = np.array([[1, BEYOND], [2**53, 2**62 + 1]], dtype)
+    assert rounded_places(integers).tolist() == [[False, True], [False, True]]
+    assert not rounded_places(np.array([2**31 - 1], np.int32)).any()
+    assert not rounded_places(np.array([1e300])).any()
+
+
+def test_columns_of_integers() -> None:
+    assert integer_column([1, 2]) is not None
+    assert integer_column([2**64 - 1, -1]) is None
+    assert integer_column([1, 2.0]) is None
+
+
+def test_parts_are_joined_whole_or_not_at_all() -> None:
+    joined = joined_columns([np.array([1.0, 2.0]), np.array([BEYOND])])
+    assert joined is not None
+    assert joined.tolist() == [1, 2, BEYOND]
+    assert joined_columns([np.array([0.5]), np.array([BEYOND])]) is None
+    assert joined_columns([np.array([np.nan]), np.array([BEYOND])]) is None
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_a_matrix_of_integers_becomes_columns_where_one_would_be_rounded(dtype: Any) -> None:
+    batch = table_to_batch(TWO, Table(2, matrix=np.array([[BEYOND, 1], [2, 3]], dtype)))
+    assert batch.columns is not None
+    assert [np.asarray(column).dtype for column in batch.columns] == [dtype, np.float64]
+    assert np.asarray(batch.columns[0]).tolist() == [BEYOND, 2]
+    assert table_to_batch(TWO, Table(2, matrix=np.array([[2**53, 1], [2, 3]], dtype))).matrix is not None
+
+
+def test_a_column_of_integers_beside_one_of_floats_is_not_rounded() -> None:
+    columns = (np.array([BEYOND, 2]), np.array([0.5, 1.5]))
+    batch = table_to_batch(TWO, Table(2, columns=columns, names=("id", "size")))
+    assert batch.columns is not None
+    assert np.asarray(batch.columns[0]).tolist() == [BEYOND, 2]
+
+
+def test_pieces_that_have_large_integers_and_pieces_that_have_none_are_one_column() -> None:
+    batch = convert(ONE, Pieces([[1], [2.0]], [[BEYOND]]))
+    assert batch.columns is not None
+    assert np.asarray(batch.columns[0]).tolist() == [1, 2, BEYOND]
+    with pytest.raises(InvalidInput, match=f"feature 'id': the number {BEYOND} would be rounded"):
+        convert(ONE, Pieces([[1.5]], [[BEYOND]]))
+
+
+class Pieces:
+    """Rows in pieces."""
+
+    def __init__(self, *pieces: list[Any]) -> None:
+        self._pieces = pieces
+
+    def __len__(self) -> int:
+        return sum(map(len, self._pieces))
+
+    def __iter__(self) -> Any:
+        return (Piece(rows, may_contain_bools=False) for rows in self._pieces)
