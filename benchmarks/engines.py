@@ -31,10 +31,10 @@ from sklearn.utils import all_estimators
 
 from benchmarks import circumstances, run
 from serving.compiling import converters
-from serving.compiling.apart import Apart
 from serving.compiling.compile import compile_apart, compile_here
 from serving.compiling.converters.fallback import MEASURED
 from serving.compiling.converters.registry import CONVERTERS, TRANSFORMS
+from serving.compiling.forked_worker import ForkedWorker
 from serving.domain.compiled import Compilation
 from serving.domain.errors import ServingError
 from serving.host.describe import examine
@@ -192,7 +192,7 @@ def _try(group: str, name: str, estimator: Any) -> Tried:
     compute_alone(estimator)
     model = examine(estimator)
     request = CompileRequest()
-    verdict, _ = compile_apart(Apart(lambda: compile_here(model, request, [])), model, request)
+    verdict, _ = compile_apart(ForkedWorker(lambda: compile_here(model, request, [])), model, request)
     return Tried(group, name, model.signature.methods, _drawn_by(estimator) if verdict.engine else "", verdict)
 
 

@@ -46,7 +46,7 @@ class CannotListen(ServingError):
     """The admin port or the one for gRPC cannot be opened."""
 
 
-class Server(uvicorn.Server):
+class DrainingServer(uvicorn.Server):
     """uvicorn, with a stop that is announced first.
 
     The first SIGTERM, SIGINT, SIGHUP or SIGQUIT turns readiness false, waits `lame_duck_seconds` while requests are
@@ -225,7 +225,7 @@ def run(settings: Settings) -> int:
         timeout_keep_alive=settings.server.idle_seconds,  # type: ignore[arg-type]  # any number works
         timeout_graceful_shutdown=settings.server.drain_seconds,  # type: ignore[arg-type]  # any number works
     )
-    server = Server(config, app, settings)
+    server = DrainingServer(config, app, settings)
     try:
         server.run()
     except SystemExit:  # uvicorn could not listen, and has said why

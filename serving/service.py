@@ -21,17 +21,17 @@ from serving.domain.status import Operator, Status
 from serving.hosting.zygote import Zygote
 from serving.lifecycle.activation import Activation
 from serving.lifecycle.candidate import CandidateRunner
+from serving.lifecycle.evaluation_cache import EvaluationCache
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
-from serving.lifecycle.lookout import Lookout
+from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.operations import Operations
 from serving.lifecycle.operator import ReconcilerOperator
 from serving.lifecycle.proofs import digest_of_proving
-from serving.lifecycle.recall import Recall
 from serving.lifecycle.reconciler import HoldsStatus, Reconciler
 from serving.lifecycle.respawn import Respawn
-from serving.lifecycle.road import Road
+from serving.lifecycle.store_poller import StorePoller
 from serving.lifecycle.watcher import Watcher
 from serving.plane.turns import LEAST_THREADS, Turns
 from serving.settings import Settings
@@ -71,18 +71,20 @@ class Service:
         history = History(settings.state.path, _basis(settings), settings.state.history_rows, metrics.state_failed)
         journal = Journal(history, metrics)
         exclusion = Exclusion(journal)
-        recall = Recall(cache, _basis(settings))
+        evaluation_cache = EvaluationCache(cache, _basis(settings))
         turns = Turns(self._predictions, threads)
-        runner = CandidateRunner(self._zygote, cache, recall, settings, loop, turns)
+        runner = CandidateRunner(self._zygote, cache, evaluation_cache, settings, loop, turns)
         activation = Activation(state, journal, self._post, loop)
         respawn = Respawn(runner, journal, self._respawns, self._post, loop, settings.candidate)
-        road = Road(settings, journal, exclusion, activation, respawn, runner, self._candidates, self._post)
+        model_table = ModelTable(
+            settings, journal, exclusion, activation, respawn, runner, self._candidates, self._post
+        )
         self._history = history
         self._watcher = Watcher(settings.store.path, settings.store.watch, self._wake)
-        lookout = Lookout(settings.store, Store(settings.store), self._watcher, history, metrics)
-        self._reconciler = Reconciler(state, lookout, cache, road, exclusion, journal, self._on_started)
+        store_poller = StorePoller(settings.store, Store(settings.store), self._watcher, history, metrics)
+        self._reconciler = Reconciler(state, store_poller, cache, model_table, exclusion, journal, self._on_started)
         self.operator: Operator = ReconcilerOperator(
-            state, self._reconciler, lookout, road, Operations(road, exclusion, journal), history
+            state, self._reconciler, store_poller, model_table, Operations(model_table, exclusion, journal), history
         )
         self.on_started: Callable[[Status], None] = lambda _: None
 

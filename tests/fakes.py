@@ -17,7 +17,7 @@ from fastapi import FastAPI
 from serving import api
 from serving.domain.errors import OperationRefused, UnknownModel, UnknownVersion
 from serving.domain.report import GATE_NAMES, CandidateReport, GateResult, Verdict
-from serving.domain.signature import Container, Dtype, Feature, Kind, Method, Signature
+from serving.domain.signature import Container, Dtype, Feature, Method, ModelKind, Signature
 from serving.domain.state import State
 from serving.domain.status import (
     ActiveStatus,
@@ -45,7 +45,7 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 NUMBERS = Signature(
     features=tuple(Feature(name=f"x{index}") for index in range(4)),
     methods=("predict", "predict_proba"),
-    kind=Kind.CLASSIFIER,
+    kind=ModelKind.CLASSIFIER,
     classes=((0, 1, 2),),
 )
 MIXED = Signature(

@@ -20,7 +20,7 @@ from serving.api import (
     welcome,
 )
 from serving.api.dialect import Dialect
-from serving.api.edge import Edge, Front
+from serving.api.edge import Edge, PredictionRouter
 from serving.api.endpoint import Endpoint
 from serving.api.inflight import Inflight
 from serving.api.oip import infer_docs, metadata, repository, rest
@@ -61,8 +61,8 @@ def install(app: FastAPI) -> None:
     app.router.redirect_slashes = False  # `Edge` takes a slash at the end away: a redirect would lose bodies
     ids = RequestIds()
     app.state.shortcut = Shortcut(app.state, endpoints, ids)
-    app.state.front = Front(app, endpoints, ids)
-    app.state.admin_front = Front(app, endpoints, ids, is_for_operators=True)
+    app.state.front = PredictionRouter(app, endpoints, ids)
+    app.state.admin_front = PredictionRouter(app, endpoints, ids, is_for_operators=True)
     app.add_middleware(Edge, endpoints=endpoints, ids=ids)
 
 

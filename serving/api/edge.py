@@ -148,7 +148,7 @@ class Edge:
         state.admin_bodies = admin.bodies(state.settings.server)
 
 
-class Front:
+class PredictionRouter:
     """An application as its own server runs it: predictions go to their endpoint before the framework sees them.
 
     ASGI; everything else, and what is not HTTP, is the framework's. `state` is the application's. One that

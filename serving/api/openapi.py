@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from serving.api import problems
 from serving.api.bodies import BodyTooSlow
 from serving.api.paths import is_for_operators, is_read, prediction_of
-from serving.api.problems import INTERNAL, KINDS, MEDIA_TYPE, TYPE_PREFIX, Kind, Problem
+from serving.api.problems import INTERNAL, KINDS, MEDIA_TYPE, TYPE_PREFIX, ErrorKind, Problem
 from serving.domain import errors
 
 TEXT: dict[str, Any] = {"schema": {"type": "string"}}
@@ -31,7 +31,7 @@ _TOKENS = {
     "readToken": "One of `security.read_token`; not needed where there is none.",
     "adminToken": "One of `security.admin_token`, which opens everything.",
 }
-_EXAMPLES: dict[int, tuple[str, Kind, str]] = {
+_EXAMPLES: dict[int, tuple[str, ErrorKind, str]] = {
     400: (
         "The body is not JSON or is nested too deep, or what was sent is not HTTP.",
         KINDS[errors.NotJson],

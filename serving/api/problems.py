@@ -32,7 +32,7 @@ log = structlog.get_logger("serving.api")
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ErrorKind:
     """What one sort of error is over HTTP. `slug` ends the problem's ``type`` and never changes."""
 
     status: int
@@ -42,35 +42,35 @@ class Kind:
 
 NOTHING_HERE = "there is nothing under this path"
 BUG = "this is a bug in the server; its log has the reason under this request id"
-INTERNAL = Kind(500, "internal", "The server failed")
-ADMIN_REFUSED = Kind(401, "admin-refused", "Not allowed without the admin token")
-ACCESS_REFUSED = Kind(401, "access-refused", "Not allowed without a token for it")
-INVALID_REQUEST = Kind(422, "invalid-request", "The request does not fit this route")
+INTERNAL = ErrorKind(500, "internal", "The server failed")
+ADMIN_REFUSED = ErrorKind(401, "admin-refused", "Not allowed without the admin token")
+ACCESS_REFUSED = ErrorKind(401, "access-refused", "Not allowed without a token for it")
+INVALID_REQUEST = ErrorKind(422, "invalid-request", "The request does not fit this route")
 # What the connection itself answers, before there is a request: see `serving.http1`.
-BAD_REQUEST = Kind(400, "bad-request", "What was sent is not HTTP")
-HEAD_TOO_SLOW = Kind(408, "head-too-slow", "The request did not arrive in time")
-HEAD_TOO_LARGE = Kind(431, "head-too-large", "The request line and headers are too large")
-TOO_MANY_CONNECTIONS = Kind(503, "too-many-connections", "Too many connections are open")
-KINDS: dict[type[Exception], Kind] = {
-    errors.Misdirected: Kind(421, "misdirected", "Not addressed to this server"),
-    errors.CrossSite: Kind(403, "cross-site", "Sent for a page of another site"),
-    errors.NotJson: Kind(400, "not-json", "The body is not JSON"),
-    errors.Malformed: Kind(400, "malformed", "The body is not what its content type says"),
-    errors.UnknownModel: Kind(404, "unknown-model", "No such model"),
-    errors.UnknownVersion: Kind(404, "unknown-version", "No such version"),
-    errors.NotAcceptable: Kind(406, "not-acceptable", "No answer has the form that is asked for"),
-    BodyTooSlow: Kind(408, "body-too-slow", "The body did not arrive in time"),
-    errors.OperationRefused: Kind(409, "operation-refused", "Not possible in the present state"),
-    errors.BodyTooLarge: Kind(413, "body-too-large", "The request is too large"),
-    errors.UnsupportedMedia: Kind(415, "unsupported-media", "Content type or encoding not read here"),
-    errors.InvalidInput: Kind(422, "invalid-input", "Not rows this model takes"),
-    errors.ModelFailed: Kind(500, "model-failed", "The model failed"),
-    errors.NothingActive: Kind(503, "nothing-active", "No active version"),
-    errors.Overloaded: Kind(503, "overloaded", "Too many requests are waiting"),
-    errors.Unavailable: Kind(503, "unavailable", "Nothing can answer right now"),
-    errors.StateUnavailable: Kind(503, "state-unavailable", "The decision cannot be made durable"),
-    errors.StoreUnavailable: Kind(503, "store-unavailable", "The store cannot be listed"),
-    errors.DeadlineExceeded: Kind(504, "deadline-exceeded", "The model did not answer in time"),
+BAD_REQUEST = ErrorKind(400, "bad-request", "What was sent is not HTTP")
+HEAD_TOO_SLOW = ErrorKind(408, "head-too-slow", "The request did not arrive in time")
+HEAD_TOO_LARGE = ErrorKind(431, "head-too-large", "The request line and headers are too large")
+TOO_MANY_CONNECTIONS = ErrorKind(503, "too-many-connections", "Too many connections are open")
+KINDS: dict[type[Exception], ErrorKind] = {
+    errors.Misdirected: ErrorKind(421, "misdirected", "Not addressed to this server"),
+    errors.CrossSite: ErrorKind(403, "cross-site", "Sent for a page of another site"),
+    errors.NotJson: ErrorKind(400, "not-json", "The body is not JSON"),
+    errors.Malformed: ErrorKind(400, "malformed", "The body is not what its content type says"),
+    errors.UnknownModel: ErrorKind(404, "unknown-model", "No such model"),
+    errors.UnknownVersion: ErrorKind(404, "unknown-version", "No such version"),
+    errors.NotAcceptable: ErrorKind(406, "not-acceptable", "No answer has the form that is asked for"),
+    BodyTooSlow: ErrorKind(408, "body-too-slow", "The body did not arrive in time"),
+    errors.OperationRefused: ErrorKind(409, "operation-refused", "Not possible in the present state"),
+    errors.BodyTooLarge: ErrorKind(413, "body-too-large", "The request is too large"),
+    errors.UnsupportedMedia: ErrorKind(415, "unsupported-media", "Content type or encoding not read here"),
+    errors.InvalidInput: ErrorKind(422, "invalid-input", "Not rows this model takes"),
+    errors.ModelFailed: ErrorKind(500, "model-failed", "The model failed"),
+    errors.NothingActive: ErrorKind(503, "nothing-active", "No active version"),
+    errors.Overloaded: ErrorKind(503, "overloaded", "Too many requests are waiting"),
+    errors.Unavailable: ErrorKind(503, "unavailable", "Nothing can answer right now"),
+    errors.StateUnavailable: ErrorKind(503, "state-unavailable", "The decision cannot be made durable"),
+    errors.StoreUnavailable: ErrorKind(503, "store-unavailable", "The store cannot be listed"),
+    errors.DeadlineExceeded: ErrorKind(504, "deadline-exceeded", "The model did not answer in time"),
 }
 
 
@@ -134,7 +134,7 @@ def refusal_of(error: Exception, model: str | None = None, version: str | None =
     return Refusal(error, kind.status, str(error), headers, model, version)
 
 
-def kind_of(error: Exception) -> Kind:
+def kind_of(error: Exception) -> ErrorKind:
     """Find the nearest class of `error` that has a kind; everything else is the server's own failure."""
     if isinstance(error, AccessRefused):
         return replace(ADMIN_REFUSED if error.scope is TokenScope.ADMIN else ACCESS_REFUSED, status=error.status)
@@ -142,12 +142,12 @@ def kind_of(error: Exception) -> Kind:
         return INVALID_REQUEST
     if isinstance(error, HTTPException):
         phrase = client.responses.get(error.status_code, "Error")
-        return Kind(error.status_code, phrase.lower().replace(" ", "-"), phrase)
+        return ErrorKind(error.status_code, phrase.lower().replace(" ", "-"), phrase)
     return next((KINDS[base] for base in type(error).__mro__ if base in KINDS), INTERNAL)
 
 
 def problem(
-    kind: Kind, detail: str, headers: dict[str, str], model: str | None = None, version: str | None = None
+    kind: ErrorKind, detail: str, headers: dict[str, str], model: str | None = None, version: str | None = None
 ) -> Response:
     """Build the response: one line of detail and, whatever a text holds, valid JSON in valid UTF-8."""
     members: dict[str, Any] = {

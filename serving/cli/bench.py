@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from serving.cli.client import CallFailed, Server, server_url, token_for
+from serving.cli.client import CallFailed, ServerClient, server_url, token_for
 from serving.cli.load import Tally, ask
 from serving.cli.operate import Name, Url
 from serving.cli.output import can_show, is_terminal, one_line, show
@@ -61,7 +61,7 @@ def bench(
     if body and (golden or rows):
         raise typer.BadParameter("a body is sent as it is: no --golden or --rows with it", param_hint="--body")
     token = token_for(TokenScope.READ, token_file)
-    server = Server(server_url(url, load_settings().server), token, TIMEOUT_SECONDS, TokenScope.READ)
+    server = ServerClient(server_url(url, load_settings().server), token, TIMEOUT_SECONDS, TokenScope.READ)
     predict_token = token_for(TokenScope.PREDICT, token_file)
     model = server.understand(ModelStatus, server.get("models", name))
     content, about = _body(model, rows or 1, golden, body)

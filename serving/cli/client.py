@@ -36,7 +36,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerClient:
     """Where a server is and how to speak to it. Every call blocks, `timeout_seconds` at most between two bytes."""
 
     url: str

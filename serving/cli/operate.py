@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from serving.cli.client import Server, server_url, token_for
+from serving.cli.client import ServerClient, server_url, token_for
 from serving.cli.output import one_line, show, show_table
 from serving.domain.sandbox import Sandbox
 from serving.domain.status import HistoryEntry, ModelSummary, StateStatus, StoreStatus
@@ -170,18 +170,18 @@ def accept_state_loss(*, url: Url = None, token_file: TokenFile = None) -> None:
     show(f"{server.url} activates versions again: {_counted(models)}")
 
 
-def connect_reader(url: str | None, token_file: Path | None) -> Server:
+def connect_reader(url: str | None, token_file: Path | None) -> ServerClient:
     """Return the server to be asked what reading is for, with its token if there is one."""
     return _server(url, TokenScope.READ, token_file)
 
 
-def _operator(url: str | None, token_file: Path | None) -> Server:
+def _operator(url: str | None, token_file: Path | None) -> ServerClient:
     return _server(url, TokenScope.ADMIN, token_file)
 
 
-def _server(url: str | None, scope: TokenScope, token_file: Path | None) -> Server:
+def _server(url: str | None, scope: TokenScope, token_file: Path | None) -> ServerClient:
     where = server_url(url, load_settings().server, is_for_operators=True)
-    return Server(where, token_for(scope, token_file), TIMEOUT_SECONDS, scope)
+    return ServerClient(where, token_for(scope, token_file), TIMEOUT_SECONDS, scope)
 
 
 def _counted(models: Sequence[ModelSummary]) -> str:

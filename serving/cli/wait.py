@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from serving.cli.client import CallFailed, Server
+from serving.cli.client import CallFailed, ServerClient
 from serving.cli.operate import Name, ReadTokenFile, Url, Version, connect_reader
 from serving.cli.output import one_line, show
 from serving.domain.state import State
@@ -63,7 +63,7 @@ def wait(
     raise CallFailed(f"{name}/{version} is not active after {timeout:g} s: {_standing(model, name, version)}")
 
 
-def _looks(server: Server, name: str, timeout_seconds: float) -> Iterator[_Model | None]:
+def _looks(server: ServerClient, name: str, timeout_seconds: float) -> Iterator[_Model | None]:
     """Yield what the server says of a model, again and again until the time is over; at least once."""
     ends_at = time.monotonic() + timeout_seconds
     while True:

@@ -9,8 +9,8 @@ from functools import partial
 
 import orjson
 
-from serving.compiling.apart import Apart, Unfinished
 from serving.compiling.drawing import NotCompilable
+from serving.compiling.forked_worker import ForkedWorker, Unfinished
 from serving.compiling.provable import Provable
 from serving.domain.compiled import Compilation, Graph
 from serving.domain.errors import ServingError
@@ -35,7 +35,9 @@ Draw = Callable[..., Graph]
 _HEAD = struct.Struct("<Q")
 
 
-def compile_apart(apart: Apart, model: LoadedModel, request: CompileRequest) -> tuple[Compilation, tuple[Graph, ...]]:
+def compile_apart(
+    apart: ForkedWorker, model: LoadedModel, request: CompileRequest
+) -> tuple[Compilation, tuple[Graph, ...]]:
     """Return the verdict over a compiled form of `model`, and its graphs when it is to be used. Blocks; never raises.
 
     `apart` is a process that returns what `compile_here` does for the same model; it is over afterwards.

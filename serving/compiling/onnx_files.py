@@ -29,7 +29,7 @@ from serving.domain.signature import Dtype, Method
 from serving.host.columns import MAX_VALUES
 from serving.host.model import told
 from serving.host.onnx_model import Input, OnnxModel
-from serving.host.onnx_outputs import ONE_COLUMN, Answer, Form
+from serving.host.onnx_outputs import ONE_COLUMN, Form, MethodOutput
 
 PREFIX = "file/"
 _PLAIN_DOMAINS = ("", "ai.onnx")
@@ -154,7 +154,7 @@ def _cast(drawing: Drawing, each: Input, own: Rows) -> str:
     return drawing.op("Reshape", name, drawing.constant(np.array([-1], dtype=np.int64))) if each.is_flat else name
 
 
-def _answers(drawing: Drawing, graph: Any, answer: Answer, raw: Sequence[Any]) -> tuple[str, ...]:
+def _answers(drawing: Drawing, graph: Any, answer: MethodOutput, raw: Sequence[Any]) -> tuple[str, ...]:
     """Return the tensors that `Answer.read` makes of the outputs, which look like `raw`."""
     names = [graph.output[place].name for place in answer.places]
     first = raw[answer.places[0]]

@@ -13,11 +13,11 @@ from serving.compiling.proof_rows import EXTREMES, TINY
 from serving.compiling.provable import Provable
 from serving.domain.compiled import Graph
 from serving.domain.errors import InvalidInput
-from serving.domain.signature import Kind, Method
+from serving.domain.signature import Method, ModelKind
 from serving.plane.graph import GraphSession
 from serving.rows.batch import Batch, Prediction, Tensor
 
-_LABELLED = (Kind.CLASSIFIER, Kind.CLUSTERER, Kind.OUTLIER_DETECTOR)
+_LABELLED = (ModelKind.CLASSIFIER, ModelKind.CLUSTERER, ModelKind.OUTLIER_DETECTOR)
 # below that, numbers have too few digits to be compared by them
 _LEAST_SIZE = 1e-290
 # what is so much less than the numbers it was made of is what rounding left

@@ -36,7 +36,7 @@ class Container(StrEnum):
     OBJECTS = "objects"
 
 
-class Kind(StrEnum):
+class ModelKind(StrEnum):
     """What sort of estimator answers."""
 
     CLASSIFIER = "classifier"
@@ -80,7 +80,7 @@ class Signature(BaseModel):
     features: tuple[Feature, ...]
     methods: tuple[Method, ...] = Field(min_length=1)
     container: Container = Container.ARRAY
-    kind: Kind = Kind.OTHER
+    kind: ModelKind = ModelKind.OTHER
     is_named: bool = False
     is_typed: bool = False
     outputs: int = 1

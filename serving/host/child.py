@@ -20,7 +20,7 @@ from serving.host.graph_check import checker_process
 from serving.host.model import LoadedModel, told
 from serving.host.replicas import await_replicas, channels_of, fork_replicas
 from serving.wire.evaluation import EvaluationRequest
-from serving.wire.frames import Frame, Kind
+from serving.wire.frames import Frame, FrameKind
 from serving.wire.payloads import decode_batch, encode_answer, encode_detail
 from serving.wire.stream import FrameReader, receive_frame, send_frame
 
@@ -40,7 +40,7 @@ def main(fds: Sequence[int]) -> int:
     first = receive_frame(sock)
     if first is None:
         return 0
-    if first.kind is Kind.CHECKER:
+    if first.kind is FrameKind.CHECKER:
         return checker_process.main(sock, first)
     request = EvaluationRequest.model_validate_json(bytes(first.header))
     sandbox.live_in(request.scratch)
@@ -71,8 +71,8 @@ def main(fds: Sequence[int]) -> int:
         sandbox.forbid_processes(held)
     if own is channels[0]:
         for graph in graphs:
-            send_frame(sock, Kind.GRAPH, 0, orjson.dumps({"outputs": graph.outputs}), [graph.content])
-        send_frame(sock, Kind.REPORT, 0, findings.model_dump_json().encode())
+            send_frame(sock, FrameKind.GRAPH, 0, orjson.dumps({"outputs": graph.outputs}), [graph.content])
+        send_frame(sock, FrameKind.REPORT, 0, findings.model_dump_json().encode())
     if model is not None:
         serve(own.socket, model, memoryview(own.arena))
     await_replicas(replicas)
@@ -103,22 +103,22 @@ class _Reporter:
 
     def start(self, gate: str) -> None:
         """Tell that a gate starts; raises SystemExit when the server does not want the file to be opened."""
-        send_frame(self._socket, Kind.GATE_STARTED, 0, orjson.dumps({"gate": gate}))
+        send_frame(self._socket, FrameKind.GATE_STARTED, 0, orjson.dumps({"gate": gate}))
         if gate == LOAD_GATE:
             self._prepare()
             permission = receive_frame(self._socket)
-            if permission is None or permission.kind is not Kind.LOAD:
+            if permission is None or permission.kind is not FrameKind.LOAD:
                 raise SystemExit
 
     def finish(self, result: GateResult) -> None:
         """Tell what a gate has said."""
-        send_frame(self._socket, Kind.GATE_RESULT, 0, result.model_dump_json().encode())
+        send_frame(self._socket, FrameKind.GATE_RESULT, 0, result.model_dump_json().encode())
         if result.verdict is Verdict.REFUSED and not self._is_prepared:
             self._prepare()
 
     def _prepare(self) -> None:
         self._is_prepared = True
-        send_frame(self._socket, Kind.PREPARED, 0, preparation_of(self._context).model_dump_json().encode())
+        send_frame(self._socket, FrameKind.PREPARED, 0, preparation_of(self._context).model_dump_json().encode())
 
 
 def serve(sock: socket.socket, model: LoadedModel, arena: memoryview | None = None) -> None:
@@ -128,7 +128,7 @@ def serve(sock: socket.socket, model: LoadedModel, arena: memoryview | None = No
         frame = reader.receive()
         if frame is None:
             return
-        if frame.kind is not Kind.PREDICT:
+        if frame.kind is not FrameKind.PREDICT:
             raise ProtocolError(f"a serving host does not take {frame.kind.name}")
         _answer(sock, model, frame)
 
@@ -138,9 +138,9 @@ def _answer(sock: socket.socket, model: LoadedModel, frame: Frame) -> None:
         method, batch = decode_batch(frame.header, frame.payload)
         header, buffers = encode_answer(model.answer(method, batch), batch.rows)
     except InvalidInput as error:
-        send_frame(sock, Kind.REFUSAL, frame.request_id, encode_detail(str(error)))
+        send_frame(sock, FrameKind.REFUSAL, frame.request_id, encode_detail(str(error)))
     except (ModelFailed, MemoryError, TypeError) as error:
         detail = str(error) if isinstance(error, ModelFailed) else told(error)
-        send_frame(sock, Kind.FAILURE, frame.request_id, encode_detail(detail))
+        send_frame(sock, FrameKind.FAILURE, frame.request_id, encode_detail(detail))
     else:
-        send_frame(sock, Kind.PREDICTION, frame.request_id, header, buffers)
+        send_frame(sock, FrameKind.PREDICTION, frame.request_id, header, buffers)

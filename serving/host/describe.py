@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from serving.domain.mlmodel import NamedColumn
-from serving.domain.signature import MAX_FEATURES, METHODS, Container, Dtype, Feature, Kind, Method, Signature
+from serving.domain.signature import MAX_FEATURES, METHODS, Container, Dtype, Feature, Method, ModelKind, Signature
 from serving.host.answers import plain
 from serving.host.columns import Column, first_parts, learn, takes_objects, takes_texts
 from serving.host.estimator import EstimatorModel
@@ -22,11 +22,11 @@ from serving.host.probing import count_outputs, probe
 from serving.host.strangers import advise_on_parts
 from serving.wire.compatibility import disagreements
 
-_KINDS: tuple[tuple[Callable[[Any], bool], Kind], ...] = (
-    (is_classifier, Kind.CLASSIFIER),
-    (is_regressor, Kind.REGRESSOR),
-    (is_clusterer, Kind.CLUSTERER),
-    (is_outlier_detector, Kind.OUTLIER_DETECTOR),
+_KINDS: tuple[tuple[Callable[[Any], bool], ModelKind], ...] = (
+    (is_classifier, ModelKind.CLASSIFIER),
+    (is_regressor, ModelKind.REGRESSOR),
+    (is_clusterer, ModelKind.CLUSTERER),
+    (is_outlier_detector, ModelKind.OUTLIER_DETECTOR),
 )
 
 
@@ -121,7 +121,7 @@ def _require_fitted(estimator: Any) -> None:
 
 def _derive(estimator: Any, methods: tuple[Method, ...], declared: Signature | None, X: Any) -> Signature:
     kind = _kind(estimator, methods)
-    classes = _classes(estimator) if kind is Kind.CLASSIFIER else None
+    classes = _classes(estimator) if kind is ModelKind.CLASSIFIER else None
     container, names = _input(estimator, declared, X)
     return Signature(
         features=tuple(Feature(name=name) for name in names),
@@ -202,7 +202,7 @@ def _known(estimator: Any, attribute: str) -> Any:
     return next((found for part in first_parts(estimator) if (found := _known(part, attribute)) is not None), None)
 
 
-def _kind(estimator: Any, methods: Sequence[str]) -> Kind:
+def _kind(estimator: Any, methods: Sequence[str]) -> ModelKind:
     for is_kind, kind in _KINDS:
         try:
             if is_kind(estimator):
@@ -210,8 +210,8 @@ def _kind(estimator: Any, methods: Sequence[str]) -> Kind:
         except Exception:  # noqa: BLE001  (an estimator without scikit-learn's tags)
             break
     if hasattr(estimator, "classes_"):
-        return Kind.CLASSIFIER
-    return Kind.TRANSFORMER if methods[0] == "transform" else Kind.OTHER
+        return ModelKind.CLASSIFIER
+    return ModelKind.TRANSFORMER if methods[0] == "transform" else ModelKind.OTHER
 
 
 def _classes(estimator: Any) -> tuple[tuple[Any, ...], ...] | None:

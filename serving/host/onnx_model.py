@@ -16,11 +16,11 @@ import onnx
 from numpy.typing import NDArray
 
 from serving.domain.errors import InvalidInput, ModelFailed
-from serving.domain.signature import Container, Dtype, Feature, Kind, Signature
+from serving.domain.signature import Container, Dtype, Feature, ModelKind, Signature
 from serving.host.answers import to_prediction
 from serving.host.columns import Column
 from serving.host.model import LoadRefused, one_line, told
-from serving.host.onnx_outputs import Answer, Form, Output, Outputs, find_methods, predict_only
+from serving.host.onnx_outputs import Form, MethodOutput, Output, Outputs, find_methods, predict_only
 from serving.host.onnx_session import onnxruntime, open_file
 from serving.host.synthetic import make_batch
 from serving.rows.batch import Batch, Prediction
@@ -85,9 +85,9 @@ class OnnxModel:
         how = self.find_answer(method)
         return to_prediction(how.read(self.run(batch, how.places)), batch.rows)
 
-    def find_answer(self, method: str) -> Answer:
+    def find_answer(self, method: str) -> MethodOutput:
         """Return how a method of the signature is answered: what is only declared to be transform, as predict is."""
-        return self._answers.get(method) or Answer(self._answers["predict"].places, Form.WHOLE)
+        return self._answers.get(method) or MethodOutput(self._answers["predict"].places, Form.WHOLE)
 
     def sample(self, rows: int, *, with_nulls: bool = False) -> Batch:
         """Make up rows; see `LoadedModel.sample`."""
@@ -137,7 +137,7 @@ def load_onnx(path: str, declared: Signature | None = None) -> OnnxModel:
         }
     )
     if declared is not None:
-        open_to: dict[str, Any] = {"kind": declared.kind} if Kind.OTHER in (own.kind, declared.kind) else {}
+        open_to: dict[str, Any] = {"kind": declared.kind} if ModelKind.OTHER in (own.kind, declared.kind) else {}
         if declared.classes is None:
             open_to["classes"] = None
         if declared.methods == ("transform",) and own.methods == ("predict",):

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.domain.signature import Kind, Label, Method
+from serving.domain.signature import Label, Method, ModelKind
 
 LABEL_TYPES = ("tensor(int64)", "tensor(int32)", "tensor(string)", "tensor(bool)")
 _LABEL_NAMES = ("label", "output_label")
@@ -42,7 +42,7 @@ ONE_COLUMN = {Form.FIRST_COLUMN: 0, Form.SECOND_COLUMN: 1}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class MethodOutput:
     """One method: the places of its outputs in the graph, and what is made of them."""
 
     places: tuple[int, ...]
@@ -79,9 +79,9 @@ class Output:
 class Outputs:
     """What was found: an answer for each method, the default one first, and the places of what answers none."""
 
-    answers: Mapping[Method, Answer]
+    answers: Mapping[Method, MethodOutput]
     width: int
-    kind: Kind
+    kind: ModelKind
     classes: tuple[tuple[Label, ...], ...] | None = None
     left_out: tuple[str, ...] = ()
 
@@ -90,7 +90,7 @@ def predict_only(outputs: Sequence[Output]) -> Outputs:
     """Return what is known where no rows could be tried: the label, or else the first output, is the prediction."""
     place = _place_of_prediction(outputs)
     left_out = tuple(each.name for index, each in enumerate(outputs) if index != place)
-    return Outputs({"predict": Answer((place,), Form.VALUES)}, 1, Kind.OTHER, None, left_out)
+    return Outputs({"predict": MethodOutput((place,), Form.VALUES)}, 1, ModelKind.OTHER, None, left_out)
 
 
 def find_methods(
@@ -102,11 +102,11 @@ def find_methods(
     """
     place = _place_of_prediction(outputs)
     is_turned = isinstance(values[place], np.ndarray) and values[place].shape == (1, rows) and rows > 1
-    prediction = Answer((place,), Form.TURNED if is_turned else Form.VALUES)
+    prediction = MethodOutput((place,), Form.TURNED if is_turned else Form.VALUES)
     first = np.asarray(prediction.read([values[place]]))
     width = int(np.prod(first.shape[1:], dtype=int))
     labels = first if outputs[place].is_label and first.shape == (rows,) else None
-    answers: dict[Method, Answer] = {"predict": prediction}
+    answers: dict[Method, MethodOutput] = {"predict": prediction}
     classes = _constant_classes(outputs, values)
     for group in _groups(outputs, values, rows):
         if group == (place,) and outputs[place].is_label:
@@ -114,14 +114,16 @@ def find_methods(
         own = [values[index] for index in group]
         found = _method_of(outputs[group[0]], own, labels, two_classes, has_label=outputs[place].is_label)
         if found is not None and found[0] not in answers:
-            answers[found[0]] = Answer(group, found[1])
+            answers[found[0]] = MethodOutput(group, found[1])
     used = {index for answer in answers.values() for index in answer.places}
     known = used | {index for index, each in enumerate(outputs) if classes is not None and each.name == _CLASSES_NAME}
     left_out = tuple(each.name for index, each in enumerate(outputs) if index not in known)
     if outputs[place].is_label and "predict_proba" in answers:
-        return Outputs(answers, width, Kind.CLASSIFIER, _classes(answers["predict_proba"], values, classes), left_out)
+        return Outputs(
+            answers, width, ModelKind.CLASSIFIER, _classes(answers["predict_proba"], values, classes), left_out
+        )
     is_regressor = len(outputs) == 1 and width == 1 and not outputs[place].is_label and first.dtype.kind == "f"
-    return Outputs(answers, width, Kind.REGRESSOR if is_regressor else Kind.OTHER, None, left_out)
+    return Outputs(answers, width, ModelKind.REGRESSOR if is_regressor else ModelKind.OTHER, None, left_out)
 
 
 def _place_of_prediction(outputs: Sequence[Output]) -> int:
@@ -260,7 +262,7 @@ def _constant_classes(outputs: Sequence[Output], values: Sequence[Any]) -> tuple
 
 
 def _classes(
-    answer: Answer, values: Sequence[Any], constant: tuple[Label, ...] | None
+    answer: MethodOutput, values: Sequence[Any], constant: tuple[Label, ...] | None
 ) -> tuple[tuple[Label, ...], ...] | None:
     """Return the labels of the columns: the keys of maps, or what an output of its own lists."""
     first = values[answer.places[0]]

@@ -20,7 +20,7 @@ from serving.hosting.headers import read_findings, read_gate, read_outputs, read
 from serving.hosting.verification import NotBelieved, check_findings, check_preparation, make_report, why_no_graph
 from serving.hosting.zygote import HostProcess
 from serving.wire.evaluation import EvaluationRequest, Preparation
-from serving.wire.frames import BOUNDS, PREFIX, Frame, Kind, Prefix
+from serving.wire.frames import BOUNDS, PREFIX, Frame, FrameKind, Prefix
 from serving.wire.stream import FrameReader, StreamCut, TimedSocket, send_frame
 
 
@@ -34,10 +34,10 @@ class _Step(Enum):
 
 
 _EXPECTED = {
-    _Step.GATE: (Kind.GATE_STARTED,),
-    _Step.PREPARATION: (Kind.PREPARED,),
-    _Step.RESULT: (Kind.GATE_RESULT,),
-    _Step.END: (Kind.GRAPH, Kind.REPORT),
+    _Step.GATE: (FrameKind.GATE_STARTED,),
+    _Step.PREPARATION: (FrameKind.PREPARED,),
+    _Step.RESULT: (FrameKind.GATE_RESULT,),
+    _Step.END: (FrameKind.GRAPH, FrameKind.REPORT),
 }
 
 
@@ -71,7 +71,7 @@ class _Conversation:
         if prefix.kind not in expected or prefix.request_id:
             names = " or ".join(kind.name for kind in expected)
             raise ProtocolError(f"{prefix.kind.name} of request {prefix.request_id}, where {names} of 0 was expected")
-        if prefix.kind is Kind.GRAPH:
+        if prefix.kind is FrameKind.GRAPH:
             self._check_graph(prefix.payload_bytes)
 
     def _check_graph(self, size: int) -> None:
@@ -84,22 +84,22 @@ class _Conversation:
         most = self._request.compile.bytes
         if size > most:
             raise ProtocolError(f"GRAPH of {size} bytes, at most {most} are taken (engine.compile_mb)")
-        if len(self._graphs) == BOUNDS[Kind.GRAPH].times:
+        if len(self._graphs) == BOUNDS[FrameKind.GRAPH].times:
             raise ProtocolError(f"more than {len(self._graphs)} graphs")
 
     def take(self, frame: Frame) -> Evaluation | None:
         """Take one frame into account; returns the evaluation after the last. Raises ProtocolError, NotBelieved."""
-        if frame.kind is Kind.GATE_STARTED:
+        if frame.kind is FrameKind.GATE_STARTED:
             self._start(read_gate(frame.header))
-        elif frame.kind is Kind.PREPARED:
+        elif frame.kind is FrameKind.PREPARED:
             self._preparation = read_preparation(frame.header)
             self._step = _Step.END
             if not self.is_refused:
                 check_preparation(self._request, self._preparation, self._results)
                 self._step = _Step.RESULT
-        elif frame.kind is Kind.GATE_RESULT:
+        elif frame.kind is FrameKind.GATE_RESULT:
             self._finish(read_result(frame.header, time.monotonic() - self._began))
-        elif frame.kind is Kind.GRAPH:
+        elif frame.kind is FrameKind.GRAPH:
             self._graphs.append(Graph(frame.payload, read_outputs(frame.header)))
         else:
             return self._end(frame)
@@ -165,7 +165,7 @@ def evaluate(
     try:
         host.socket.settimeout(deadline_seconds)
         placed = request.model_copy(update={"scratch": host.scratch})
-        send_frame(host.socket, Kind.EVALUATE, 0, placed.model_dump_json().encode())
+        send_frame(host.socket, FrameKind.EVALUATE, 0, placed.model_dump_json().encode())
         evaluation = _follow(host, conversation, source, request.compile.seconds)
     except TimeoutError:
         host.close()
@@ -203,9 +203,9 @@ def _follow(
         evaluation = conversation.take(frame)
         if evaluation is not None:
             return evaluation
-        if frame.kind is Kind.PREPARED and not conversation.is_refused:
-            send_frame(host.socket, Kind.LOAD, 0, b"{}")
-        elif frame.kind is Kind.GATE_STARTED and conversation.gate == COMPILE_GATE:
+        if frame.kind is FrameKind.PREPARED and not conversation.is_refused:
+            send_frame(host.socket, FrameKind.LOAD, 0, b"{}")
+        elif frame.kind is FrameKind.GATE_STARTED and conversation.gate == COMPILE_GATE:
             # the host keeps to this limit by itself, and compiling that takes longer is no verdict over the candidate
             source.ends_at += compile_seconds
     return None

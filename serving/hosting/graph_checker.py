@@ -16,7 +16,7 @@ from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature
 from serving.domain.text import one_line
 from serving.hosting.zygote import HostProcess, Zygote
-from serving.wire.frames import PREFIX, Frame, Kind, Prefix, decode_object
+from serving.wire.frames import PREFIX, Frame, FrameKind, Prefix, decode_object
 from serving.wire.graph_requests import CheckerRequest, CheckRequest
 from serving.wire.stream import FrameReader, StreamCut, TimedSocket, send_frame
 
@@ -46,7 +46,7 @@ class GraphChecker:
         self._memory_bytes = memory_bytes
         try:
             self._process.socket.settimeout(START_SECONDS)
-            send_frame(self._process.socket, Kind.CHECKER, 0, request.model_dump_json().encode())
+            send_frame(self._process.socket, FrameKind.CHECKER, 0, request.model_dump_json().encode())
         except OSError as error:
             self._process.close()
             raise HostFailed(f"no checker of graphs could be started: {error.strerror or error}") from None
@@ -92,7 +92,7 @@ class GraphChecker:
     def _require_sandbox(self, source: TimedSocket) -> None:
         """Refuse to work with a process that is not held: it has not seen a graph yet, so what it says is so."""
         frame = _receive(source, 0)
-        if frame.kind is not Kind.CHECKER_READY:
+        if frame.kind is not FrameKind.CHECKER_READY:
             raise ProtocolError(f"{frame.kind.name} of a checker that was to say it is ready")
         held = Sandbox.model_validate_json(bytes(frame.header))
         if not held.is_whole:
@@ -107,7 +107,7 @@ class GraphChecker:
         )
         self._process.socket.settimeout(seconds)
         header = orjson.dumps(request.model_dump(mode="json"), option=orjson.OPT_NON_STR_KEYS)
-        send_frame(self._process.socket, Kind.CHECK, 0, header, [graph.content for graph in graphs])
+        send_frame(self._process.socket, FrameKind.CHECK, 0, header, [graph.content for graph in graphs])
 
     def _raise_end(self) -> NoReturn:
         code = self._process.returncode()
@@ -119,7 +119,10 @@ class GraphChecker:
 
 def _receive(source: TimedSocket, most_bytes: int) -> Frame:
     def check(prefix: Prefix) -> None:
-        if prefix.kind not in (Kind.CHECKER_READY, Kind.CHECKED, Kind.REFUSAL) or prefix.payload_bytes > most_bytes:
+        if (
+            prefix.kind not in (FrameKind.CHECKER_READY, FrameKind.CHECKED, FrameKind.REFUSAL)
+            or prefix.payload_bytes > most_bytes
+        ):
             raise ProtocolError(f"{prefix.kind.name} with {prefix.payload_bytes} bytes from a checker")
 
     frame = FrameReader(source, None, PREFIX.size, check).receive()
@@ -134,14 +137,14 @@ def _most_bytes(graphs: Sequence[Graph]) -> int:
 
 
 def _decode(frame: Frame, graphs: Sequence[Graph], compilation: Compilation) -> tuple[tuple[Graph, ...], RunBounds]:
-    if frame.kind is Kind.REFUSAL:
+    if frame.kind is FrameKind.REFUSAL:
         detail = str(decode_object(frame.header).get("detail"))
         raise GraphRefused(one_line(detail, MOST_REASON_CHARACTERS))
     header = _Header.model_validate_json(bytes(frame.header))
     methods = {method for graph in graphs for method in graph.outputs}
     bounds = header.bounds
     is_sound = (
-        frame.kind is Kind.CHECKED
+        frame.kind is FrameKind.CHECKED
         and len(header.bytes) == len(graphs)
         and min(header.bytes) > 0
         and sum(header.bytes) == len(frame.payload)

@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from serving.http1.bounds import bounds_of, head_bytes
 from serving.http1.places import BETWEEN, BODY, BROKEN, DROPPED, HEAD, HELD, LINGERING, OVER
 from serving.http1.reading import Reading
-from serving.http1.writes import JoinedWrites
+from serving.http1.write_queue import JoinedWrites
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -42,7 +42,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Remember the transport (called by the loop); one connection too many may only ask how the server is."""
         super().connection_made(transport)
         self.flow = self._reading = Reading(transport, self._bounds.stalled)
-        self._joined = JoinedWrites(transport, self._bounds.outbox, self._end)
+        self._joined = JoinedWrites(transport, self._bounds.write_queue, self._end)
         self._bounds.heads.begin(self)
         if self._bounds.connections is not None and len(self.connections) > self._bounds.connections:
             self._is_crowded = True

@@ -10,11 +10,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from serving.api import problems
 from serving.api.bodies import DROPPED_BYTES
-from serving.api.problems import Kind
+from serving.api.problems import ErrorKind
 from serving.http1.crowd import Crowd
 from serving.http1.deadlines import Deadlines
 from serving.http1.heads import NOT_HTTP
-from serving.http1.writes import Outbox
+from serving.http1.write_queue import WriteQueue
 from serving.settings import ServerSettings
 
 LINGER_SECONDS = 5.0
@@ -30,7 +30,7 @@ class Bounds:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, settings: ServerSettings) -> None:
-        self.outbox = Outbox(loop)
+        self.write_queue = WriteQueue(loop)
         self.heads = Deadlines(loop, settings.header_seconds)
         self.dropped = Deadlines(loop, settings.body_seconds)
         self.lingering = Deadlines(loop, min(LINGER_SECONDS, settings.body_seconds))
@@ -68,7 +68,7 @@ def head_bytes(url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> int:
     return len(url) + sum(len(name) + len(value) + 4 for name, value in headers)
 
 
-def _answer(kind: Kind, detail: str, headers: dict[str, str] | None = None) -> tuple[bytes, bytes]:
+def _answer(kind: ErrorKind, detail: str, headers: dict[str, str] | None = None) -> tuple[bytes, bytes]:
     """Return a whole answer in two parts, between which the headers belong that a server adds to every one."""
     response = problems.problem(kind, detail, {"Connection": "close", **(headers or {})})
     lines = [

@@ -22,7 +22,7 @@ from serving.failpoints import reach
 from serving.hosting.evaluating import evaluate
 from serving.hosting.zygote import HostProcess, Zygote
 from serving.lifecycle.checking import GraphCheck, stays_hosted
-from serving.lifecycle.recall import Recall
+from serving.lifecycle.evaluation_cache import EvaluationCache
 from serving.lifecycle.request import Comparison, evaluation_request
 from serving.plane.compiled import CompiledEngine
 from serving.plane.hosted import HostedEngine
@@ -121,14 +121,14 @@ class CandidateRunner:
         self,
         zygote: Zygote,
         cache: Cache,
-        recall: Recall,
+        evaluation_cache: EvaluationCache,
         settings: Settings,
         loop: asyncio.AbstractEventLoop,
         turns: Turns,
     ) -> None:
         self._zygote = zygote
         self._cache = cache
-        self._recall = recall
+        self._evaluation_cache = evaluation_cache
         self._settings = settings
         self._loop = loop
         self._turns = turns
@@ -157,7 +157,7 @@ class CandidateRunner:
         on_lost: Callable[[HostedEngine], None],
     ) -> Outcome:
         """Bring a version to where it can answer: as its last evaluation said, or else through a fresh host."""
-        kept = self._recall.find(
+        kept = self._evaluation_cache.find(
             artifact, comparison.active_signature, comparison.accepted_digest, comparison.active_provenance
         )
         try:
@@ -217,7 +217,7 @@ class CandidateRunner:
         finally:
             check.close()
         if is_new:
-            evaluation = self._recall.keep(artifact, evaluation)
+            evaluation = self._evaluation_cache.keep(artifact, evaluation)
         reach("evaluation-kept")
         report = evaluation.report
         if report.is_compiled:

@@ -39,7 +39,7 @@ _FINAL = frozenset({State.REJECTED, State.QUARANTINED})
 log = structlog.get_logger("serving.candidate")
 
 
-class Evaluations:
+class EvaluationRuns:
     """Runs at most `candidate.concurrency` candidates at once, one per model. Reconciler thread only.
 
     `on_staged` is told when the digest of a version has become known.

@@ -8,7 +8,7 @@ from serving.domain.state import State
 from serving.lifecycle.contract import contract_of
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord
-from serving.lifecycle.remembered import Refusal
+from serving.lifecycle.remembered import RememberedRefusal
 
 PUBLISHED_GATE = "published"
 
@@ -106,6 +106,6 @@ class Exclusion:
                 return Obstacle(result.evidence, result.gate) if result else Obstacle("refused before")
         return None
 
-    def _is_against_contract(self, model: ModelRecord, refusal: Refusal) -> bool:
+    def _is_against_contract(self, model: ModelRecord, refusal: RememberedRefusal) -> bool:
         contract = contract_of(model, self._history)
         return contract is not None and refusal.against == contract.digest

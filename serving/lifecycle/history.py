@@ -25,7 +25,7 @@ from serving.domain.version import VersionId
 from serving.lifecycle.active_names import has_active, read_active, write_active
 from serving.lifecycle.database import Database, StateDamaged, Statement, StateTooNew
 from serving.lifecycle.recovery import Found, may_hold_decisions, open_best, refresh_copy
-from serving.lifecycle.remembered import Contract, KnownStore, Refusal, Remembered
+from serving.lifecycle.remembered import KnownStore, Remembered, RememberedContract, RememberedRefusal
 from serving.lifecycle.story import insert_entry, read_entries, trim_entries
 
 DATABASE_NAME = "state.sqlite"
@@ -122,7 +122,7 @@ class History(Remembered):
 
     def note_refusal(self, id: VersionId, report: CandidateReport, against: str | None) -> None:
         """Remember that these bytes were refused."""
-        refusal = Refusal(datetime.now(UTC), self._basis, against, report)
+        refusal = RememberedRefusal(datetime.now(UTC), self._basis, against, report)
         self.refusals[id] = refusal
         self._later(
             "INSERT OR REPLACE INTO refusals VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -148,7 +148,7 @@ class History(Remembered):
         self._has_new_active = True
         self._later("INSERT OR REPLACE INTO active VALUES (?, ?, ?)", id.model, id.version, id.digest)
         if signature is not None:
-            self.contracts[id.model] = Contract(id.version, id.digest, signature)
+            self.contracts[id.model] = RememberedContract(id.version, id.digest, signature)
             values = (id.model, id.version, id.digest, signature.model_dump_json())
             self._later("INSERT OR REPLACE INTO contracts VALUES (?, ?, ?, ?)", *values)
         if provenance is not None:

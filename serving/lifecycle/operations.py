@@ -6,15 +6,15 @@ from serving.domain.errors import OperationRefused, UnknownModel, UnknownVersion
 from serving.domain.state import State
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.journal import Journal
+from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.records import ModelRecord, VersionRecord
-from serving.lifecycle.road import Road
 
 
 class Operations:
     """Each call makes its decision durable or raises; the next turn of the reconciler carries it out."""
 
-    def __init__(self, road: Road, exclusion: Exclusion, journal: Journal) -> None:
-        self._road = road
+    def __init__(self, model_table: ModelTable, exclusion: Exclusion, journal: Journal) -> None:
+        self._model_table = model_table
         self._exclusion = exclusion
         self._journal = journal
         self._history = journal.history
@@ -101,11 +101,11 @@ class Operations:
         lost = self._history.held
         if lost is not None:
             self._history.accept_loss()
-            for model in self._road.models.values():
+            for model in self._model_table.models.values():
                 self._journal.operator(model, "accept-state-loss", actor, None, lost)
 
     def _model(self, name: str) -> ModelRecord:
-        model = self._road.models.get(name)
+        model = self._model_table.models.get(name)
         if model is None:
             raise UnknownModel(f"no model named '{name}'; GET /models lists the ones there are")
         return model

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from serving.domain.errors import UnknownModel
 from serving.domain.status import HistoryEntry, ModelSummary
 from serving.lifecycle.history import History
-from serving.lifecycle.lookout import Lookout
+from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.operations import Operations
 from serving.lifecycle.reconciler import HoldsStatus, Reconciler
-from serving.lifecycle.road import Road
 from serving.lifecycle.snapshots import summary
+from serving.lifecycle.store_poller import StorePoller
 
 
 class ReconcilerOperator:
@@ -23,15 +23,15 @@ class ReconcilerOperator:
         self,
         state: HoldsStatus,
         reconciler: Reconciler,
-        lookout: Lookout,
-        road: Road,
+        store_poller: StorePoller,
+        model_table: ModelTable,
         operations: Operations,
         history: History,
     ) -> None:
         self._state = state
         self._reconciler = reconciler
-        self._lookout = lookout
-        self._road = road
+        self._store_poller = store_poller
+        self._model_table = model_table
         self._operations = operations
         self._history = history
 
@@ -65,7 +65,7 @@ class ReconcilerOperator:
 
     async def refresh(self, actor: str) -> tuple[ModelSummary, ...]:  # noqa: ARG002  (the edge has written it down)
         """Look at the store now."""
-        return await self._reconciler.call(self._lookout.hurry, self._summaries)
+        return await self._reconciler.call(self._store_poller.hurry, self._summaries)
 
     async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
         """Read the history, newest first."""
@@ -79,7 +79,7 @@ class ReconcilerOperator:
     async def _decide(self, model: str, decide: Callable[[], None]) -> ModelSummary:
         def decide_and_carry_out() -> None:
             decide()
-            self._road.advance(self._road.models[model], time.monotonic())
+            self._model_table.advance(self._model_table.models[model], time.monotonic())
 
         return await self._reconciler.call(decide_and_carry_out, lambda: self._summary(model))
 

@@ -22,9 +22,9 @@ from serving.domain.listing import Listing
 from serving.domain.status import StateStatus, Status
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.journal import Journal
-from serving.lifecycle.lookout import Lookout
-from serving.lifecycle.road import Road
+from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.snapshots import model_status
+from serving.lifecycle.store_poller import StorePoller
 from serving.lifecycle.unfinished import list_unfinished
 from serving.plane.registry import HoldsActive
 from serving.store.staging import Cache
@@ -50,17 +50,17 @@ class Reconciler:
     def __init__(
         self,
         state: HoldsStatus,
-        lookout: Lookout,
+        store_poller: StorePoller,
         cache: Cache,
-        road: Road,
+        model_table: ModelTable,
         exclusion: Exclusion,
         journal: Journal,
         on_started: Callable[[Status], None] = lambda _: None,
     ) -> None:
         self._state = state
-        self._lookout = lookout
+        self._store_poller = store_poller
         self._cache = cache
-        self._road = road
+        self._model_table = model_table
         self._exclusion = exclusion
         self._journal = journal
         self._history = journal.history
@@ -105,8 +105,8 @@ class Reconciler:
 
     def wake(self) -> None:
         """Something may have changed in the store."""
-        if self._lookout.wake():
-            self.post(self._lookout.trust)
+        if self._store_poller.wake():
+            self.post(self._store_poller.trust)
 
     async def call(self, work: Callable[[], None], result: Callable[[], Result]) -> Result:
         """Run `work` on the thread and return `result` as it is when that turn has ended. Event loop only."""
@@ -137,7 +137,7 @@ class Reconciler:
                 self._turn()
             except Exception:
                 log.exception("turn_failed", effect="serving goes on; the store is looked at again")
-                self._lookout.hurry()
+                self._store_poller.hurry()
                 time.sleep(CRASH_PAUSE_SECONDS)
         self._history.close()
 
@@ -145,9 +145,9 @@ class Reconciler:
         if self._has_looked:  # what operators ask for before that would be about models nobody knows yet
             self._receive()
         now = time.monotonic()
-        if self._lookout.is_due(now) or any(model.is_due(now) for model in self._road.models.values()):
+        if self._store_poller.is_due(now) or any(model.is_due(now) for model in self._model_table.models.values()):
             self._look()
-        self._road.advance_due(time.monotonic())
+        self._model_table.advance_due(time.monotonic())
         self._publish(time.monotonic())
         self._keep_history()
         self._clean_cache()
@@ -160,14 +160,14 @@ class Reconciler:
         self._history.flush()
         was_loaded, self._was_state_loaded = self._was_state_loaded, self._history.is_loaded
         if self._was_state_loaded and not was_loaded:
-            self.post(lambda: self._journal.dirty.update(self._road.models))
+            self.post(lambda: self._journal.dirty.update(self._model_table.models))
 
     def _clean_cache(self) -> None:
-        if not self._road.has_changed_cache:
+        if not self._model_table.has_changed_cache:
             return
-        self._road.has_changed_cache = False
+        self._model_table.has_changed_cache = False
         try:
-            self._cache.evict(self._road.digests_in_use())
+            self._cache.evict(self._model_table.digests_in_use())
         except StagingFailed as error:
             log.warning("cache_not_cleaned", reason=str(error))
 
@@ -182,25 +182,25 @@ class Reconciler:
             pass
 
     def _next_due(self) -> float:
-        times = [at for model in self._road.models.values() if (at := model.wake_at) is not None]
-        return min([self._lookout.next_due(), *times])
+        times = [at for model in self._model_table.models.values() if (at := model.wake_at) is not None]
+        return min([self._store_poller.next_due(), *times])
 
     def _look(self) -> None:
         """List the store and take in what is there. What cannot be listed is not empty."""
         is_first, self._has_looked = not self._has_looked, True
         listing = None
         try:
-            listing = self._lookout.look()
+            listing = self._store_poller.look()
         finally:
             now = time.monotonic()
             if is_first:
                 self._restore(listing, now)
         if listing is not None:
-            is_changed = self._road.update(listing.models, now)
-            unfinished = list_unfinished(self._road.models.values(), now)
-            self._lookout.took_in(listing, unfinished, is_changed=is_changed)
+            is_changed = self._model_table.update(listing.models, now)
+            unfinished = list_unfinished(self._model_table.models.values(), now)
+            self._store_poller.took_in(listing, unfinished, is_changed=is_changed)
         else:
-            self._road.lose_store()
+            self._model_table.lose_store()
 
     def _restore(self, listing: Listing | None, now: float) -> None:
         """Start from what was active before, out of the cache, whatever the store holds now.
@@ -208,7 +208,7 @@ class Reconciler:
         Unless that was another store, or it is not known which: then only what this one still has, if it can be listed.
         """
         store = self._history.store
-        if store is not None and store.path != self._lookout.path:
+        if store is not None and store.path != self._store_poller.path:
             return
         for model, (version, digest) in self._history.active.items():
             if store is None and listing is not None and model not in listing.models:
@@ -221,7 +221,7 @@ class Reconciler:
             artifact = next((one for one in cached if (one.id.version, one.id.digest) == (version, digest)), None)
             if artifact is not None:
                 log.info("restored_from_cache", model=model, version=version, digest=digest)
-                self._road.restore(artifact, now)
+                self._model_table.restore(artifact, now)
             elif listing is None or model not in listing.models:
                 log.error("not_restored", model=model, version=version, reason="the cache has no sound copy of it")
 
@@ -231,16 +231,16 @@ class Reconciler:
         dirty, self._journal.dirty = self._journal.dirty, set()
         models = status.models
         if dirty:
-            known = self._road.models
+            known = self._model_table.models
             kept = {name: model for name, model in models.items() if name in known}
             for name in dirty & known.keys():
-                kept[name] = model_status(self._road, self._exclusion, known[name], self._history, now)
+                kept[name] = model_status(self._model_table, self._exclusion, known[name], self._history, now)
             models = MappingProxyType(dict(sorted(kept.items())))
-        has_started = self._has_started or all(model.is_settled for model in self._road.models.values())
+        has_started = self._has_started or all(model.is_settled for model in self._model_table.models.values())
         after = replace(
             status,
             models=models,
-            store=self._lookout.status,
+            store=self._store_poller.status,
             has_started=has_started,
             is_stopping=self._is_stop_announced,
             state=StateStatus(problem=self._history.problem, is_held=self._history.held is not None),

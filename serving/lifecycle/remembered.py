@@ -17,7 +17,7 @@ from serving.lifecycle.database import Database, Statement
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RememberedRefusal:
     """A verdict that stands until the bytes, or what they were judged by, change.
 
     `basis` names the library versions and settings it was reached under. `against` is the digest of the active version
@@ -31,7 +31,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Contract:
+class RememberedContract:
     """What clients of a model rely on: the signature of the version that was active last."""
 
     version: str
@@ -60,12 +60,14 @@ class Remembered:
     quarantine: set[tuple[str, str, str]] = field(default_factory=set)
     held: str | None = None
     store: KnownStore | None = None
-    refusals: dict[VersionId, Refusal] = field(default_factory=dict)  # a copy may be refused for its name alone
+    refusals: dict[VersionId, RememberedRefusal] = field(
+        default_factory=dict
+    )  # a copy may be refused for its name alone
     accepted: dict[tuple[str, str], str] = field(default_factory=dict)
     lone: dict[tuple[str, str], str] = field(default_factory=dict)
     active: dict[str, tuple[str, str]] = field(default_factory=dict)
     provenance: dict[str, Provenance] = field(default_factory=dict)
-    contracts: dict[str, Contract] = field(default_factory=dict)
+    contracts: dict[str, RememberedContract] = field(default_factory=dict)
 
     def is_quarantined(self, model: str, version: str, digest: str | None) -> bool:
         """Whether these bytes are in quarantine; where they are not known yet, whether any are under this name."""
@@ -102,14 +104,14 @@ class Remembered:
                 self.provenance.setdefault(model, Provenance.model_validate_json(provenance))
         for model, version, digest, signature in read("SELECT model, version, digest, signature FROM contracts"):
             with suppress(ValidationError):
-                contract = Contract(version, digest, Signature.model_validate_json(signature))
+                contract = RememberedContract(version, digest, Signature.model_validate_json(signature))
                 self.contracts.setdefault(model, contract)
         for model, version, digest, at, reached_on, against, report in read("SELECT * FROM refusals"):
             if reached_on != basis:
                 continue  # other libraries or settings: it deserves another look
             with suppress(ValidationError, ValueError, TypeError):
                 parsed = CandidateReport.model_validate_json(report)
-                refusal = Refusal(datetime.fromisoformat(at), reached_on, against, parsed)
+                refusal = RememberedRefusal(datetime.fromisoformat(at), reached_on, against, parsed)
                 self.refusals.setdefault(VersionId(model, version, digest), refusal)
 
     def rows(self) -> list[Statement]:

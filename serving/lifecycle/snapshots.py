@@ -8,11 +8,13 @@ from serving.domain.status import ActiveStatus, GateWarning, ModelStatus, ModelS
 from serving.domain.version import order_key
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
+from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.records import ModelRecord, VersionRecord
-from serving.lifecycle.road import Road
 
 
-def model_status(road: Road, exclusion: Exclusion, model: ModelRecord, history: History, now: float) -> ModelStatus:
+def model_status(
+    model_table: ModelTable, exclusion: Exclusion, model: ModelRecord, history: History, now: float
+) -> ModelStatus:
     """Return the snapshot of one model. Reconciler thread only."""
     records = [record for record in model.listed.values() if not _is_shown_loaded(model, record)]
     records += [record for record in [*model.loaded, *model.leaving] if record not in records]
@@ -23,7 +25,7 @@ def model_status(road: Road, exclusion: Exclusion, model: ModelRecord, history: 
     return ModelStatus(
         name=model.name,
         active=_active_status(exclusion, model, history),
-        target=_target(road, model, now),
+        target=_target(model_table, model, now),
         pinned=history.pins.get(model.name),
         unloaded=model.name in history.unloaded,
         problem=model.problem,
@@ -75,8 +77,8 @@ def _quarantined(model: ModelRecord, exclusion: Exclusion, history: History) -> 
     return tuple(found)
 
 
-def _target(road: Road, model: ModelRecord, now: float) -> TargetStatus | None:
-    record = road.aspired(model, now) or model.running
+def _target(model_table: ModelTable, model: ModelRecord, now: float) -> TargetStatus | None:
+    record = model_table.aspired(model, now) or model.running
     return TargetStatus(version=record.version, state=record.state) if record else None
 
 

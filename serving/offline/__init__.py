@@ -1,8 +1,8 @@
 """The uses without a server: publish a fitted estimator or a file, check a file or a version, verify a signed one."""
 
 from serving.offline.estimators import publish
-from serving.offline.evaluating import check
 from serving.offline.files import publish_file
+from serving.offline.offline_evaluator import check
 from serving.offline.verifying import verify
 from serving.store.publishing import Published
 

@@ -17,10 +17,10 @@ from serving.domain.manifest import Golden
 from serving.domain.signature import Method
 from serving.domain.text import one_line
 from serving.domain.version import Format
-from serving.offline.evaluating import NoHost, workshop
 from serving.offline.gated import publish_gated, publish_unchecked, refuse_early, refuse_unsigned, with_hint
 from serving.offline.instances import plain_value, to_instances
 from serving.offline.keys import SigningKey, load_key
+from serving.offline.offline_evaluator import NoHost, offline_evaluator
 from serving.rows.parsing import rows_to_batch
 from serving.settings import Settings, load_settings
 from serving.store.durable import CHUNK_BYTES, read_chunks, sha256_of
@@ -158,7 +158,7 @@ def _publish(
 def _publish_checked(estimator: Any, publication: Publication, settings: Settings, key: SigningKey | None) -> Published:
     """Write the estimator into a temporary directory, and publish that file if no gate refuses."""
     try:
-        with workshop(settings) as shop:
+        with offline_evaluator(settings) as shop:
             path = shop.directory / publication.artefact_name
             with path.open("x+b") as file:
                 _dump(estimator, file)

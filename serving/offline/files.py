@@ -9,9 +9,9 @@ from pydantic import JsonValue
 
 from serving.domain.errors import PublishRefused
 from serving.domain.manifest import Golden, InvalidDocument, parse_golden
-from serving.offline.evaluating import Started, workshop
 from serving.offline.gated import publish_gated, refuse_early, refuse_unsigned
 from serving.offline.keys import SigningKey
+from serving.offline.offline_evaluator import Started, offline_evaluator
 from serving.settings import Settings
 from serving.store.names import artefact_name
 from serving.store.publishing import Publication, Published
@@ -40,7 +40,7 @@ def publish_file(
     refuse_early(settings, model, version)
     if path.is_dir():
         raise PublishRefused(f"'{path}' is a directory; name the model file in it")
-    with workshop(settings) as shop:
+    with offline_evaluator(settings) as shop:
         artifact = shop.stage(path, model, version or "next")
         publication = Publication(
             model=model,

@@ -18,8 +18,8 @@ from serving.domain.report import CandidateReport
 from serving.domain.signature import incompatibilities
 from serving.domain.version import Format, VersionId, digest_of
 from serving.lifecycle.request import Comparison
-from serving.offline.evaluating import Started, Workshop
 from serving.offline.keys import SigningKey
+from serving.offline.offline_evaluator import OfflineEvaluator, Started
 from serving.settings import Settings, StoreSettings
 from serving.store import publishing
 from serving.store.durable import create_file
@@ -35,7 +35,7 @@ _HINTS = {
 
 
 def publish_gated(
-    shop: Workshop,
+    shop: OfflineEvaluator,
     main: StagedFile,
     format: Format,  # noqa: A002  (what it is called everywhere else)
     publication: Publication,

@@ -18,7 +18,7 @@ import orjson
 from serving.domain.errors import DeadlineExceeded, InvalidInput, ModelFailed, ServingError
 from serving.domain.signature import Method
 from serving.rows.batch import Batch, Column, Prediction, Tensor
-from serving.wire.frames import Buffer, Frame, Kind
+from serving.wire.frames import Buffer, Frame, FrameKind
 from serving.wire.payloads import decode_answer, decode_detail, encode_batch, encode_tensors
 
 MAX_JOINED_BYTES = 4 << 20
@@ -146,10 +146,10 @@ def encode(requests: Sequence[Request]) -> tuple[bytes, list[Buffer]]:
 
 def decode(frame: Frame, rows: int) -> Prediction | ServingError:
     """Return what a host answered to one PREDICT frame of so many rows; raises ProtocolError."""
-    if frame.kind is Kind.PREDICTION:
+    if frame.kind is FrameKind.PREDICTION:
         return decode_answer(frame.header, frame.payload, rows)
     detail = decode_detail(frame.header)
-    return InvalidInput(detail) if frame.kind is Kind.REFUSAL else ModelFailed(detail)
+    return InvalidInput(detail) if frame.kind is FrameKind.REFUSAL else ModelFailed(detail)
 
 
 def split(prediction: Prediction, requests: Sequence[Request]) -> list[Prediction]:

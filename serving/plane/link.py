@@ -22,7 +22,7 @@ from serving.wire.frames import (
     PREFIX,
     Buffer,
     Frame,
-    Kind,
+    FrameKind,
     Prefix,
     pack_prefix,
     unpack_prefix,
@@ -82,7 +82,7 @@ class HostLink(asyncio.BufferedProtocol):
         self._request_id, self._most_bytes = request_id, most_bytes
         size = sum(len(buffer) for buffer in buffers)
         in_arena = ARENA_THRESHOLD_BYTES <= size <= len(self._arena) - RESERVED_BYTES
-        head = pack_prefix(Kind.PREDICT, request_id, len(header), size, in_arena=in_arena) + header
+        head = pack_prefix(FrameKind.PREDICT, request_id, len(header), size, in_arena=in_arena) + header
         if in_arena:
             offset = 0
             for buffer in buffers:

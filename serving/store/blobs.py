@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 from serving.domain.errors import Cancelled
-from serving.store.asides import Asides
 from serving.store.durable import CHUNK_BYTES, create_file, read_chunks, sha256_of, sync_directory
+from serving.store.temporary_files import TemporaryFiles
 
 
 class Blobs:
@@ -20,9 +20,9 @@ class Blobs:
     to it. The lock guards the sets below and the one rename that takes a blob away, never a copy.
     """
 
-    def __init__(self, directory: str, asides: Asides) -> None:
+    def __init__(self, directory: str, temporary_files: TemporaryFiles) -> None:
         self._directory = directory
-        self._asides = asides
+        self._temporary_files = temporary_files
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
         self._spared: set[str] | None = None
@@ -58,7 +58,7 @@ class Blobs:
 
     def add(self, chunks: Iterable[memoryview], mine: set[str]) -> str:
         """Copy `chunks` and return their sha256 (hex); the name is durable after `sync`."""
-        with self._asides.new() as aside:
+        with self._temporary_files.new() as aside:
             sha256 = create_file(aside, chunks, 0o600)
             if not self.has(sha256, os.stat(aside).st_size, mine):
                 os.rename(aside, self.path(sha256))
@@ -116,7 +116,7 @@ class Blobs:
         """Remove the copies that are neither `kept` nor spared."""
         for sha256 in os.listdir(self._directory):
             if sha256 not in kept:
-                with self._asides.new() as aside:
+                with self._temporary_files.new() as aside:
                     self._take_away(sha256, aside)
 
     def _take_away(self, sha256: str, aside: str) -> None:

@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from serving.domain.artifact import Artifact, StagedFile
 from serving.domain.manifest import Sha256
 from serving.domain.version import Format, VersionId, digest_of
-from serving.store.asides import Asides
 from serving.store.blobs import Blobs
 from serving.store.durable import create_file, sync_directory
+from serving.store.temporary_files import TemporaryFiles
 
 
 class _File(BaseModel):
@@ -55,10 +55,10 @@ class Descriptors:
     The lock keeps a look at a descriptor and its removal together, so that one written in between stays.
     """
 
-    def __init__(self, directory: str, blobs: Blobs, asides: Asides) -> None:
+    def __init__(self, directory: str, blobs: Blobs, temporary_files: TemporaryFiles) -> None:
         self._directory = directory
         self._blobs = blobs
-        self._asides = asides
+        self._temporary_files = temporary_files
         self._lock = threading.Lock()
 
     def models(self) -> tuple[str, ...]:
@@ -98,7 +98,7 @@ class Descriptors:
             files=tuple(_File(name=file.name, sha256=file.sha256, size=file.size) for file in artifact.files),
             quiet_seconds=artifact.quiet_seconds,
         )
-        with self._asides.new() as aside:
+        with self._temporary_files.new() as aside:
             create_file(aside, [document.model_dump_json(indent=2).encode()], 0o600)
             self._mark_used(aside, artifact.id.model)
             with self._lock:

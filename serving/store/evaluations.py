@@ -20,8 +20,8 @@ from pydantic import ValidationError
 
 from serving.domain.compiled import Graph
 from serving.domain.report import CandidateReport, Evaluation
-from serving.store.asides import Asides
 from serving.store.durable import create_file, sync_directory
+from serving.store.temporary_files import TemporaryFiles
 
 _MAGIC = b"SVEVAL02"
 _PREFIX = struct.Struct("<8s32sQ")
@@ -29,12 +29,12 @@ _MOST_HEAD_BYTES = 64 << 20
 _BASIS_CHARACTERS = 16
 
 
-class Evaluations:
+class EvaluationFiles:
     """The directory of these files. Any thread; blocks on the disk; raises OSError."""
 
-    def __init__(self, directory: str, asides: Asides) -> None:
+    def __init__(self, directory: str, temporary_files: TemporaryFiles) -> None:
         self._directory = directory
-        self._asides = asides
+        self._temporary_files = temporary_files
 
     def read(self, digest: str, basis: str) -> Evaluation | None:
         """Return what was written, None when there is nothing or nothing that can be used (then it is removed)."""
@@ -55,7 +55,7 @@ class Evaluations:
     def write(self, digest: str, basis: str, evaluation: Evaluation) -> None:
         """Write durably; what was known on another basis is given up."""
         path = self._path(digest, basis)
-        with self._asides.new() as aside:
+        with self._temporary_files.new() as aside:
             create_file(aside, _encode(evaluation), 0o600)
             os.rename(aside, path)
         sync_directory(self._directory)

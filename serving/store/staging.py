@@ -16,14 +16,14 @@ from serving.domain.report import Evaluation
 from serving.domain.version import Format, VersionId, digest_of
 from serving.failpoints import reach
 from serving.settings import StateSettings
-from serving.store.asides import Asides
+from serving.store.artifact_leases import ArtifactLeases
 from serving.store.blobs import Blobs
 from serving.store.copying import copy_version
 from serving.store.descriptors import Descriptors
-from serving.store.evaluations import Evaluations
+from serving.store.evaluations import EvaluationFiles
 from serving.store.eviction import surplus
-from serving.store.lending import Lending
 from serving.store.sources import Source
+from serving.store.temporary_files import TemporaryFiles
 
 CHECK_BYTES = 4096
 
@@ -43,11 +43,11 @@ class Cache:
         self._max_artifact_bytes = max_artifact_bytes
         self._max_versions = state.cache_versions
         self._max_bytes = int(state.cache_mb * (1 << 20))
-        self._asides = Asides(os.path.join(self._directory, "tmp"))
-        self._blobs = Blobs(os.path.join(self._directory, "sha256"), self._asides)
-        self._descriptors = Descriptors(os.path.join(self._directory, "versions"), self._blobs, self._asides)
-        self._evaluations = Evaluations(os.path.join(self._directory, "evaluations"), self._asides)
-        self._lending = Lending()
+        self._temporary_files = TemporaryFiles(os.path.join(self._directory, "tmp"))
+        self._blobs = Blobs(os.path.join(self._directory, "sha256"), self._temporary_files)
+        self._descriptors = Descriptors(os.path.join(self._directory, "versions"), self._blobs, self._temporary_files)
+        self._evaluations = EvaluationFiles(os.path.join(self._directory, "evaluations"), self._temporary_files)
+        self._artifact_leases = ArtifactLeases()
 
     def stage(self, entry: Entry, version: str, quiet_seconds: float | None, cancel: threading.Event) -> Artifact:
         """Copy one version and return the copy.
@@ -78,7 +78,7 @@ class Cache:
     def check_writable(self) -> None:
         """Write a file into the cache and remove it; raises OSError, as it is, when that cannot be done."""
         self._make_directories()
-        with self._asides.new() as aside, open(aside, "xb") as file:
+        with self._temporary_files.new() as aside, open(aside, "xb") as file:
             file.write(bytes(CHECK_BYTES))
             file.flush()
             os.fsync(file.fileno())
@@ -86,7 +86,7 @@ class Cache:
     def artifacts(self, model: str) -> tuple[Artifact, ...]:
         """Return the staged versions of a model, last used first; what is damaged on sight is dropped."""
         with _explained("the cache cannot be read"):
-            return tuple(self._lending.hand_out(one.artifact) for one in self._descriptors.read(model))
+            return tuple(self._artifact_leases.hand_out(one.artifact) for one in self._descriptors.read(model))
 
     def models(self) -> tuple[str, ...]:
         """Return the models with staged versions."""
@@ -107,7 +107,7 @@ class Cache:
                 if not self._blobs.verify(file.sha256, cancel):
                     raise StagingFailed(f"the cached copy of '{file.name}' of {artifact.id} is damaged or gone")
 
-    def recall(self, digest: str, basis: str) -> Evaluation | None:
+    def evaluation_cache(self, digest: str, basis: str) -> Evaluation | None:
         """Return what `remember` was given for these bytes on the same `basis`, None when that is gone or damaged."""
         with _explained("the cache cannot be read"):
             return self._evaluations.read(digest, basis)
@@ -128,7 +128,7 @@ class Cache:
             if not os.path.isdir(self._directory):
                 return
             self._make_directories()
-            lent = self._lending.current()
+            lent = self._artifact_leases.current()
             digests = {*in_use, *(artifact.id.digest for artifact in lent)}
             cached = [one for model in self._descriptors.models() for one in self._descriptors.read(model)]
             given_up = surplus(
@@ -143,7 +143,7 @@ class Cache:
             kept = [*lent, *(one.artifact for one in cached if one not in given_up)]
             self._blobs.remove_all_but({file.sha256 for artifact in kept for file in artifact.files})
             self._evaluations.remove_all_but({artifact.id.digest for artifact in kept})
-            self._asides.remove_leftovers()
+            self._temporary_files.remove_leftovers()
 
     def _make_directories(self) -> None:
         os.makedirs(self._directory, 0o700, exist_ok=True)
@@ -157,7 +157,7 @@ class Cache:
         main = next(file for file in files if file.name == entry.main)
         artifact = Artifact(VersionId(entry.model, version, digest), kind, main, files, quiet_seconds)
         self._descriptors.write(artifact)
-        return self._lending.hand_out(artifact)
+        return self._artifact_leases.hand_out(artifact)
 
 
 @contextmanager

@@ -66,7 +66,7 @@ Buffer = bytes | bytearray | memoryview
 _FEW_BYTES = 64
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """What a frame is."""
 
     EVALUATE = 1
@@ -105,31 +105,31 @@ class Bounds(NamedTuple):
     times: int | None = None
 
 
-BOUNDS: dict[Kind, Bounds] = {
-    Kind.EVALUATE: Bounds(Side.SERVER, MAX_REQUEST_HEADER_BYTES, 0, 1),
-    Kind.LOAD: Bounds(Side.SERVER, 2, 0, 1),
-    Kind.PREDICT: Bounds(Side.SERVER, MAX_REQUEST_HEADER_BYTES, MAX_REQUEST_PAYLOAD_BYTES),
-    Kind.CHECKER: Bounds(Side.SERVER, 256, 0),
-    Kind.CHECK: Bounds(Side.SERVER, MAX_REQUEST_HEADER_BYTES, 2 * MAX_GRAPH_BYTES),
-    Kind.GATE_STARTED: Bounds(Side.HOST, 256, 0, len(GATE_NAMES)),
-    Kind.GATE_RESULT: Bounds(Side.HOST, 16 << 10, 0, len(GATE_NAMES)),
-    Kind.PREPARED: Bounds(Side.HOST, 64 << 10, 0, 1),
-    Kind.GRAPH: Bounds(Side.HOST, 1 << 20, MAX_GRAPH_BYTES, 2),
-    Kind.REPORT: Bounds(Side.HOST, 16 << 20, 0, 1),  # 100,000 features with names of 100 bytes
-    Kind.CHECKER_READY: Bounds(Side.HOST, 64 << 10, 0),
-    Kind.CHECKED: Bounds(Side.HOST, 64 << 10, 2 * MAX_GRAPH_BYTES),
-    Kind.PREDICTION: Bounds(Side.HOST, 1 << 20, MAX_ANSWER_BYTES),
-    Kind.REFUSAL: Bounds(Side.HOST, 16 << 10, 0),
-    Kind.FAILURE: Bounds(Side.HOST, 16 << 10, 0),
+BOUNDS: dict[FrameKind, Bounds] = {
+    FrameKind.EVALUATE: Bounds(Side.SERVER, MAX_REQUEST_HEADER_BYTES, 0, 1),
+    FrameKind.LOAD: Bounds(Side.SERVER, 2, 0, 1),
+    FrameKind.PREDICT: Bounds(Side.SERVER, MAX_REQUEST_HEADER_BYTES, MAX_REQUEST_PAYLOAD_BYTES),
+    FrameKind.CHECKER: Bounds(Side.SERVER, 256, 0),
+    FrameKind.CHECK: Bounds(Side.SERVER, MAX_REQUEST_HEADER_BYTES, 2 * MAX_GRAPH_BYTES),
+    FrameKind.GATE_STARTED: Bounds(Side.HOST, 256, 0, len(GATE_NAMES)),
+    FrameKind.GATE_RESULT: Bounds(Side.HOST, 16 << 10, 0, len(GATE_NAMES)),
+    FrameKind.PREPARED: Bounds(Side.HOST, 64 << 10, 0, 1),
+    FrameKind.GRAPH: Bounds(Side.HOST, 1 << 20, MAX_GRAPH_BYTES, 2),
+    FrameKind.REPORT: Bounds(Side.HOST, 16 << 20, 0, 1),  # 100,000 features with names of 100 bytes
+    FrameKind.CHECKER_READY: Bounds(Side.HOST, 64 << 10, 0),
+    FrameKind.CHECKED: Bounds(Side.HOST, 64 << 10, 2 * MAX_GRAPH_BYTES),
+    FrameKind.PREDICTION: Bounds(Side.HOST, 1 << 20, MAX_ANSWER_BYTES),
+    FrameKind.REFUSAL: Bounds(Side.HOST, 16 << 10, 0),
+    FrameKind.FAILURE: Bounds(Side.HOST, 16 << 10, 0),
 }
-ANSWERS = frozenset({Kind.PREDICTION, Kind.REFUSAL, Kind.FAILURE})
+ANSWERS = frozenset({FrameKind.PREDICTION, FrameKind.REFUSAL, FrameKind.FAILURE})
 _KINDS = {int(kind): (kind, bounds.header_bytes, bounds.payload_bytes) for kind, bounds in BOUNDS.items()}
 
 
 class Prefix(NamedTuple):
     """The decoded fixed part of a frame."""
 
-    kind: Kind
+    kind: FrameKind
     in_arena: bool
     header_bytes: int
     request_id: int
@@ -139,13 +139,15 @@ class Prefix(NamedTuple):
 class Frame(NamedTuple):
     """One whole frame; `payload` may be a view into the arena and is valid until the answer is sent."""
 
-    kind: Kind
+    kind: FrameKind
     request_id: int
     header: Buffer
     payload: memoryview
 
 
-def pack_prefix(kind: Kind, request_id: int, header_bytes: int, payload_bytes: int, *, in_arena: bool = False) -> bytes:
+def pack_prefix(
+    kind: FrameKind, request_id: int, header_bytes: int, payload_bytes: int, *, in_arena: bool = False
+) -> bytes:
     """Return the fixed part of a frame."""
     flags = FLAG_ARENA if in_arena else 0
     return PREFIX.pack(MAGIC, kind, flags, 0, header_bytes, request_id, payload_bytes)
@@ -162,7 +164,7 @@ def unpack_prefix(raw: Buffer) -> Prefix:
     if header_bytes > most_header_bytes or payload_bytes > most_payload_bytes:
         seen = f"header {header_bytes}, payload {payload_bytes} bytes"
         raise ProtocolError(f"{kind.name} too large: {seen}; at most {most_header_bytes} and {most_payload_bytes}")
-    if flags and kind is not Kind.PREDICT:
+    if flags and kind is not FrameKind.PREDICT:
         raise ProtocolError(f"{kind.name} in the arena, which is for requests only")
     return Prefix(kind, bool(flags), header_bytes, request_id, payload_bytes)
 

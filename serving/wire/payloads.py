@@ -26,7 +26,7 @@ from serving.rows.batch import (
     most_answer_bytes,
     why_not_an_answer,
 )
-from serving.wire.frames import BOUNDS, Buffer, Kind, count_separators, decode_object
+from serving.wire.frames import BOUNDS, Buffer, FrameKind, count_separators, decode_object
 
 MAX_JSON_BYTES = 16 << 20
 MAX_JSON_VALUES = 1 << 20
@@ -227,7 +227,7 @@ class _JsonBudget:
 
 def _check_size(header: Buffer, payload_bytes: int, rows: int) -> None:
     most_bytes = most_answer_bytes(rows)
-    if payload_bytes > most_bytes or len(header) > BOUNDS[Kind.PREDICTION].header_bytes:
+    if payload_bytes > most_bytes or len(header) > BOUNDS[FrameKind.PREDICTION].header_bytes:
         raise ProtocolError(
             f"the answer takes {payload_bytes >> 20} MB, at most {most_bytes >> 20} MB can be given for {rows} rows"
         )

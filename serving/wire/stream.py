@@ -15,7 +15,7 @@ from serving.wire.frames import (
     PREFIX,
     Buffer,
     Frame,
-    Kind,
+    FrameKind,
     Prefix,
     pack_prefix,
     unpack_prefix,
@@ -55,7 +55,9 @@ class TimedSocket:
         return self._socket.recv_into(buffer)
 
 
-def send_frame(sock: socket.socket, kind: Kind, request_id: int, header: bytes, buffers: Sequence[Buffer] = ()) -> None:
+def send_frame(
+    sock: socket.socket, kind: FrameKind, request_id: int, header: bytes, buffers: Sequence[Buffer] = ()
+) -> None:
     """Write one frame to a blocking socket."""
     payload_bytes = sum(len(buffer) for buffer in buffers)
     head = pack_prefix(kind, request_id, len(header), payload_bytes) + header

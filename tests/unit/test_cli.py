@@ -24,7 +24,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from serving import __version__
-from serving.cli.client import Server, server_url
+from serving.cli.client import ServerClient, server_url
 from serving.offline import publish as publish_estimator
 from serving.offline.keys import create_key
 from serving.settings import ServerSettings, SettingsError
@@ -326,7 +326,7 @@ def test_the_server_is_where_the_settings_say(serving: Any, server: FakeServer) 
     port = server.url.rpartition(":")[2]
     assert serving("status", SERVING_SERVER__PORT=port, SERVING_SERVER__HOST="0.0.0.0").status == 0
     for host in ("127.0.0.1", "0.0.0.0", "::", "localhost"):
-        found = Server(server_url(None, ServerSettings(host=host, port=int(port))), None, 60)
+        found = ServerClient(server_url(None, ServerSettings(host=host, port=int(port))), None, 60)
         assert found.get("models", "active") == {"models": [IRIS]}
 
 

@@ -29,7 +29,7 @@ log = structlog.get_logger("serving.access")
 
 
 @dataclass(slots=True)
-class Call:
+class GrpcCall:
     """One call under way. What it asks for and what answers is filled in as soon as it is known.
 
     `seconds_left` says how much of the client's own deadline is left now, None when it has none.
@@ -53,7 +53,7 @@ class Call:
         return f"admin@{self.peer}"
 
 
-Behaviour = Callable[[bytes, Call], Awaitable[bytes]]
+Behaviour = Callable[[bytes, GrpcCall], Awaitable[bytes]]
 """Takes and returns a serialized message. Raises what `serving.api.problems` knows; anything else is a bug."""
 
 
@@ -77,7 +77,7 @@ class Calls:
             headers = headers_of(context)
             request_id = self._ids.of(headers).decode()
             token = REQUEST_ID.set(request_id)
-            call = Call(_address_of(context.peer()), context.time_remaining)
+            call = GrpcCall(_address_of(context.peer()), context.time_remaining)
             status, body, refusal = CLIENT_GONE, b"", None
             try:
                 if scope is not None:
@@ -105,7 +105,7 @@ class Calls:
 
         return grpc.stream_unary_rpc_method_handler(answer)  # so that it begins before its message is read
 
-    def _refusal(self, error: Exception, call: Call) -> Refusal:
+    def _refusal(self, error: Exception, call: GrpcCall) -> Refusal:
         if call.model:
             return problems.refusal_of(error, call.model, call.version)
         return problems.refusal_of(explain(error, self._state, call.asked[0]))
@@ -125,10 +125,10 @@ def _address_of(peer: str) -> str:
     return address.replace("%5B", "").replace("%5D", "").strip("[]") or "unknown"
 
 
-def _version_of(call: Call) -> statuses.Metadata:
+def _version_of(call: GrpcCall) -> statuses.Metadata:
     return (("x-model-name", call.model), ("x-model-version", call.version)) if call.model else ()
 
 
-def _write(path: str, status: int, seconds: float, call: Call) -> None:
+def _write(path: str, status: int, seconds: float, call: GrpcCall) -> None:
     write = log.error if status >= 500 else log.info
     write("request", method="GRPC", path=path, status=status, duration_ms=round(seconds * 1000, 2), client=call.peer)

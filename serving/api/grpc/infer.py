@@ -10,7 +10,7 @@ from starlette.datastructures import State
 
 from serving.api.answers import is_small
 from serving.api.grpc import wire
-from serving.api.grpc.calls import Call
+from serving.api.grpc.calls import GrpcCall
 from serving.api.grpc.inference_pb2 import ModelInferRequest, ModelInferResponse
 from serving.api.grpc.tensors import put_tensors, tensors_in
 from serving.api.oip.specs import table_of, tensors_of
@@ -30,7 +30,7 @@ class Inference:
         self._state = state
         self._limits = Limits.of(state.settings.server)
 
-    async def infer(self, raw: bytes, call: Call) -> bytes:
+    async def infer(self, raw: bytes, call: GrpcCall) -> bytes:
         """Answer a ModelInferRequest with a ModelInferResponse, both serialized.
 
         Large ones are read and written in a worker thread. The deadline is the client's, if that is the shorter one.
@@ -52,7 +52,7 @@ class Inference:
     def _prepare(self, servable: Servable, request: ModelInferRequest) -> Prepared:
         return prepare(servable, _read(request, servable.signature), self._limits)
 
-    def _limits_of(self, call: Call) -> Limits:
+    def _limits_of(self, call: GrpcCall) -> Limits:
         left = call.seconds_left()
         if left is None or left >= self._limits.deadline_seconds:
             return self._limits

@@ -6,7 +6,7 @@ from starlette.datastructures import State
 
 from serving import __version__
 from serving.api.grpc import wire
-from serving.api.grpc.calls import Call
+from serving.api.grpc.calls import GrpcCall
 from serving.api.grpc.inference_pb2 import (
     ModelMetadataRequest,
     ModelMetadataResponse,
@@ -37,23 +37,23 @@ class Metadata:
         self._state = state
         self._limits = Limits.of(state.settings.server)
 
-    async def server_live(self, raw: bytes, call: Call) -> bytes:  # noqa: ARG002  (a behaviour's signature)
+    async def server_live(self, raw: bytes, call: GrpcCall) -> bytes:  # noqa: ARG002  (a behaviour's signature)
         """Say yes for as long as the process can answer at all."""
         await wire.read(ServerLiveRequest, raw)
         return ServerLiveResponse(live=True).SerializeToString()
 
-    async def server_ready(self, raw: bytes, call: Call) -> bytes:  # noqa: ARG002
+    async def server_ready(self, raw: bytes, call: GrpcCall) -> bytes:  # noqa: ARG002
         """Say what ``GET /health/ready`` says."""
         await wire.read(ServerReadyRequest, raw)
         return ServerReadyResponse(ready=self._state.status.is_ready).SerializeToString()
 
-    async def server_metadata(self, raw: bytes, call: Call) -> bytes:  # noqa: ARG002
+    async def server_metadata(self, raw: bytes, call: GrpcCall) -> bytes:  # noqa: ARG002
         """Name the server and its version."""
         await wire.read(ServerMetadataRequest, raw)
         found = ServerMetadataResponse(name="serving", version=__version__, extensions=EXTENSIONS)
         return found.SerializeToString()
 
-    async def model_ready(self, raw: bytes, call: Call) -> bytes:
+    async def model_ready(self, raw: bytes, call: GrpcCall) -> bytes:
         """Say whether a model has an active version, or whether the version asked for is loaded.
 
         Raises UnknownModel and UnknownVersion for what is not in the store either.
@@ -71,7 +71,7 @@ class Metadata:
             raise UnknownVersion(f"'{name}' has no version {version[:120]!r}")
         return ModelReadyResponse(ready=servable is not None).SerializeToString()
 
-    async def model_metadata(self, raw: bytes, call: Call) -> bytes:
+    async def model_metadata(self, raw: bytes, call: GrpcCall) -> bytes:
         """Describe what the active version, or the one asked for, takes and gives; raises what `look` raises."""
         request = await wire.read(ModelMetadataRequest, raw)
         servable = look(self._state, self._limits, *call.ask(request.name, request.version))

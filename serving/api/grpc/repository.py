@@ -6,7 +6,7 @@ from starlette.datastructures import State
 
 from serving.api.admin import audited
 from serving.api.grpc import wire
-from serving.api.grpc.calls import Call
+from serving.api.grpc.calls import GrpcCall
 from serving.api.grpc.inference_pb2 import (
     RepositoryIndexRequest,
     RepositoryIndexResponse,
@@ -25,7 +25,7 @@ class Repository:
     def __init__(self, state: State) -> None:
         self._state = state
 
-    async def index(self, raw: bytes, call: Call) -> bytes:  # noqa: ARG002  (a behaviour's signature)
+    async def index(self, raw: bytes, call: GrpcCall) -> bytes:  # noqa: ARG002  (a behaviour's signature)
         """List every version of every model, or those that are ready."""
         request = await wire.read(RepositoryIndexRequest, raw)
         response = RepositoryIndexResponse()
@@ -33,7 +33,7 @@ class Repository:
             response.models.add(name=entry.name, version=entry.version, state=entry.state, reason=entry.reason)
         return response.SerializeToString()
 
-    async def load(self, raw: bytes, call: Call) -> bytes:
+    async def load(self, raw: bytes, call: GrpcCall) -> bytes:
         """Look at the store now and return when the newest version is active; raises InvalidInput when it is refused.
 
         Waits for as long as a candidate may take.
@@ -46,7 +46,7 @@ class Repository:
             await load_newest(self._state, request.model_name, call.actor)
         return RepositoryModelLoadResponse().SerializeToString()
 
-    async def unload(self, raw: bytes, call: Call) -> bytes:
+    async def unload(self, raw: bytes, call: GrpcCall) -> bytes:
         """Load no version of the model until `load`; raises UnknownModel or StateUnavailable."""
         request = await wire.read(RepositoryModelUnloadRequest, raw)
         call.ask(request.model_name, "")

@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.api.grpc.inference_pb2 import InferTensorContents, ModelInferRequest, ModelInferResponse
-from serving.api.oip.tensors import BYTES, MAX_DIMENSIONS, Tensor, dtype_of, from_blob, from_texts, shape_of, to_blob
+from serving.api.oip.tensors import (
+    BYTES,
+    MAX_DIMENSIONS,
+    InputTensor,
+    dtype_of,
+    from_blob,
+    from_texts,
+    shape_of,
+    to_blob,
+)
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.rows.row_problems import shown
 
@@ -34,7 +43,7 @@ _FIELDS: dict[str, tuple[str, np.dtype[Any]]] = {
 }
 
 
-def tensors_in(request: ModelInferRequest) -> list[Tensor]:
+def tensors_in(request: ModelInferRequest) -> list[InputTensor]:
     """Return the inputs of a request; raises InvalidInput. Blocks for as long as there are many values; any thread."""
     raw = request.raw_input_contents
     if not raw:
@@ -50,7 +59,7 @@ def tensors_in(request: ModelInferRequest) -> list[Tensor]:
     return found
 
 
-def put_tensors(response: ModelInferResponse, tensors: Iterable[Tensor], *, is_raw: bool) -> None:
+def put_tensors(response: ModelInferResponse, tensors: Iterable[InputTensor], *, is_raw: bool) -> None:
     """Add the outputs, raw or in typed fields. Blocks for as long as there are many values; any thread."""
     for tensor in tensors:
         output = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
@@ -64,7 +73,7 @@ def _shape_of(tensor: ModelInferRequest.InferInputTensor) -> tuple[int, ...]:
     return shape_of(tensor.name, tensor.shape[: MAX_DIMENSIONS + 1])  # there may be millions
 
 
-def _of_contents(tensor: ModelInferRequest.InferInputTensor) -> Tensor:
+def _of_contents(tensor: ModelInferRequest.InferInputTensor) -> InputTensor:
     name, datatype, contents = tensor.name, tensor.datatype, tensor.contents
     shape = _shape_of(tensor)
     if datatype == BYTES:
@@ -81,7 +90,7 @@ def _of_contents(tensor: ModelInferRequest.InferInputTensor) -> Tensor:
     narrow = array.astype(wanted, copy=False)
     if wanted.itemsize < dtype.itemsize and not np.array_equal(narrow, array):
         raise InvalidInput(f"input {shown(name)}: a number is beyond the range of {datatype}")
-    return Tensor(name, datatype, shape, narrow)
+    return InputTensor(name, datatype, shape, narrow)
 
 
 def _array_of(values: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -94,7 +103,7 @@ def _array_of(values: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return array
 
 
-def _fill(contents: InferTensorContents, tensor: Tensor) -> None:
+def _fill(contents: InferTensorContents, tensor: InputTensor) -> None:
     values = tensor.values
     if isinstance(values, list):
         contents.bytes_contents.extend((text or "").encode("utf-8", "backslashreplace") for text in values)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from serving.api.bodies import Headers
 from serving.api.oip.lifted import ADVICE, Elements, Numbers, load_large
 from serving.api.oip.specs import table_of
-from serving.api.oip.tensors import Tensor, from_blob, from_values, shape_of
+from serving.api.oip.tensors import InputTensor, from_blob, from_values, shape_of
 from serving.api.pieces import LARGE_BYTES
 from serving.api.strict_json import loads
 from serving.api.structure import refuse_many_values
@@ -36,7 +36,7 @@ class Infer(NamedTuple):
     """
 
     id: str
-    inputs: list[Tensor]
+    inputs: list[InputTensor]
     methods: tuple[str, ...] = ()
     binary: frozenset[str] = frozenset()
     is_binary: bool = False
@@ -122,7 +122,7 @@ def _infer(document: Any, blobs: memoryview) -> Infer:
     return Infer(identity, tensors, methods, binary, is_binary)
 
 
-def _input(entry: dict[str, Any], blobs: memoryview) -> tuple[Tensor, int]:
+def _input(entry: dict[str, Any], blobs: memoryview) -> tuple[InputTensor, int]:
     """Return an input, and how many of the blobs' bytes are its own."""
     name, datatype, shape = entry.get("name"), entry.get("datatype"), entry.get("shape")
     if not isinstance(name, str) or not isinstance(datatype, str) or not isinstance(shape, list):

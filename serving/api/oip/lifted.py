@@ -18,7 +18,7 @@ from typing import Any
 from serving.api.numbers import MOST_BLANKS, array_in, is_nested
 from serving.api.oip.tensors import (
     DTYPES,
-    Tensor,
+    InputTensor,
     check_shape,
     from_numbers,
     from_values,
@@ -53,7 +53,7 @@ class Numbers:
     end: int
     max_depth: int
 
-    def tensor(self, name: str, datatype: str, shape: tuple[int, ...]) -> Tensor:
+    def tensor(self, name: str, datatype: str, shape: tuple[int, ...]) -> InputTensor:
         """Make a tensor of it; raises InvalidInput or NotJson. Blocks for as long as there is text."""
         if datatype in DTYPES and DTYPES[datatype].kind == "f":
             array = array_in(self.raw, self.start, self.end)
@@ -75,7 +75,7 @@ class Elements:
     array: Array
     max_depth: int
 
-    def tensor(self, name: str, datatype: str, shape: tuple[int, ...]) -> Tensor:
+    def tensor(self, name: str, datatype: str, shape: tuple[int, ...]) -> InputTensor:
         """Make a tensor of it, piece by piece; raises InvalidInput or NotJson. Blocks for as long as there is text."""
         rows = pieces_of(self.raw, self.array, self.max_depth)
         if not len(rows):
@@ -92,7 +92,7 @@ class Elements:
             parts.append(from_values(name, datatype, some, values, before=done))
             done += len(values)
             time.sleep(YIELD_SECONDS)
-        return Tensor(name, datatype, shape, joined([part.values for part in parts]))
+        return InputTensor(name, datatype, shape, joined([part.values for part in parts]))
 
 
 def load_large(raw: bytes, max_depth: int) -> Any:

@@ -19,7 +19,7 @@ from serving.api.dialect import Call, NamedInPath, Refusal, Written
 from serving.api.oip.body import HEADER_LENGTH, Infer, read
 from serving.api.oip.refusals import error_of
 from serving.api.oip.specs import tensors_of
-from serving.api.oip.tensors import Tensor, to_blob
+from serving.api.oip.tensors import InputTensor, to_blob
 from serving.api.shortcut import RequestIds
 from serving.domain.errors import ModelFailed
 from serving.domain.signature import Signature
@@ -79,7 +79,7 @@ def _write(infer: Infer, identity: str, answer: Answer, signature: Signature) ->
     return Written(b"".join([head, *blobs]), BINARY, ((HEADER_LENGTH, b"%d" % len(head)),))
 
 
-def _values(tensor: Tensor) -> Any:
+def _values(tensor: InputTensor) -> Any:
     """Return what orjson writes as an array: many in pieces, so that others get the lock. Not finite: null."""
     values = tensor.values
     if len(values) <= PIECE_VALUES:

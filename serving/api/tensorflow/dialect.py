@@ -13,7 +13,7 @@ from serving.api.dialect import Call, Refusal, Written
 from serving.api.tensorflow import refusals
 from serving.api.tensorflow.body import Body, parse_examples, parse_predict, rows_for
 from serving.domain.errors import InvalidInput, ModelFailed
-from serving.domain.signature import Kind, Method, Signature
+from serving.domain.signature import Method, ModelKind, Signature
 from serving.plane.prediction import Answer, PredictRequest
 from serving.plane.registry import Role
 from serving.rows.batch import Prediction
@@ -88,7 +88,7 @@ def _scoring_method(signature: Signature, body: Body) -> str:
 def _number_method(signature: Signature, body: Body) -> str | None:
     """Choose what gives one number for each row; raises InvalidInput where it is something else."""
     method = body.method or signature.default_method
-    is_number = method in ("predict", "score_samples") and signature.kind is not Kind.CLASSIFIER
+    is_number = method in ("predict", "score_samples") and signature.kind is not ModelKind.CLASSIFIER
     if not is_number or signature.outputs != 1:
         raise InvalidInput("this model does not answer one number for each row: ask for :predict or :classify")
     return method

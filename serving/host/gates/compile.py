@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from serving.compiling.apart import Apart
 from serving.compiling.compile import compile_apart, compile_here, import_compilers
+from serving.compiling.forked_worker import ForkedWorker
 from serving.domain.compiled import UNSIGNED_FILE, Compilation
 from serving.domain.report import Verdict
 from serving.domain.sandbox import Sandbox
@@ -53,7 +53,7 @@ class Compile:
 
 def start_compiler(
     request: EvaluationRequest, sandbox: Sandbox, enter: Callable[[], None], watch: Callable[[], None] = lambda: None
-) -> Apart | None:
+) -> ForkedWorker | None:
     """Fork the process that is to compile this candidate, should the gates ask for it; None where they will not.
 
     `sandbox` is what holds this process. The fork runs `enter` at once. When the load gate has seen that there may be
@@ -62,7 +62,7 @@ def start_compiler(
     """
     if not request.may_compile or why_hosted(request, sandbox) is not None:
         return None
-    return Apart(lambda: _compile(request, watch), enter, import_compilers)
+    return ForkedWorker(lambda: _compile(request, watch), enter, import_compilers)
 
 
 def _is_signed(context: Context) -> bool:

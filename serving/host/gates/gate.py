@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-from serving.compiling.apart import Apart
+from serving.compiling.forked_worker import ForkedWorker
 from serving.domain.compiled import Compilation, Graph
 from serving.domain.manifest import (
     GOLDEN_NAME,
@@ -68,7 +68,7 @@ class Context:
 
     request: EvaluationRequest
     sandbox: Sandbox = field(default_factory=Sandbox)
-    compiler: Apart | None = None
+    compiler: ForkedWorker | None = None
     model: LoadedModel | None = None
     memory_bytes: int | None = None
     unanswerable: str | None = None

@@ -15,7 +15,7 @@ from serving import sandbox
 from serving.domain.compiled import Graph
 from serving.domain.errors import GraphRefused, ProtocolError
 from serving.host.graph_check.checking import Checked, check
-from serving.wire.frames import Frame, Kind
+from serving.wire.frames import Frame, FrameKind
 from serving.wire.graph_requests import CheckerRequest, CheckRequest
 from serving.wire.stream import receive_frame, send_frame
 
@@ -28,24 +28,24 @@ def main(sock: socket.socket, first: Frame) -> int:
     held = sandbox.enter([], request.scratch, request.memory_bytes, parent)
     sandbox.forbid_processes(held)
     sandbox.lower_priority_of_this_thread()
-    send_frame(sock, Kind.CHECKER_READY, 0, held.model_dump_json().encode())
+    send_frame(sock, FrameKind.CHECKER_READY, 0, held.model_dump_json().encode())
     from serving.host.graph_check import trial  # noqa: F401, PLC0415  (onnxruntime starts a thread)
 
     frame = receive_frame(sock)
     if frame is None:
         return 0
-    if frame.kind is not Kind.CHECK:
+    if frame.kind is not FrameKind.CHECK:
         raise ProtocolError(f"a checker does not take {frame.kind.name}")
     try:
         checked = _check(frame)
     except GraphRefused as error:
-        send_frame(sock, Kind.REFUSAL, 0, orjson.dumps({"detail": str(error)}))
+        send_frame(sock, FrameKind.REFUSAL, 0, orjson.dumps({"detail": str(error)}))
     else:
         header = {
             "bounds": checked.bounds.model_dump(mode="json"),
             "bytes": [len(graph.content) for graph in checked.graphs],
         }
-        send_frame(sock, Kind.CHECKED, 0, orjson.dumps(header), [graph.content for graph in checked.graphs])
+        send_frame(sock, FrameKind.CHECKED, 0, orjson.dumps(header), [graph.content for graph in checked.graphs])
     return 0
 
 

@@ -25,7 +25,7 @@ from serving.api.oip.rest import _write as write_oip
 from serving.api.oip.specs import tensors_of
 from serving.api.tensorflow.dialect import _classes, _numbers, _plain
 from serving.domain.errors import ServingError
-from serving.domain.signature import METHODS, Feature, Kind, Method, Signature
+from serving.domain.signature import METHODS, Feature, Method, ModelKind, Signature
 from serving.plane.prediction import Answer
 from serving.rows.batch import Prediction, why_not_an_answer
 
@@ -43,7 +43,7 @@ signatures = st.builds(
     Signature,
     features=st.just((Feature(name="a"),)),
     methods=st.just(METHODS),
-    kind=st.sampled_from(Kind),
+    kind=st.sampled_from(ModelKind),
     outputs=st.integers(0, 3),
     classes=st.none()
     | st.lists(st.lists(st.integers(0, 9) | st.text(max_size=2), max_size=3).map(tuple), max_size=3).map(tuple),

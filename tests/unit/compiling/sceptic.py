@@ -19,7 +19,7 @@ from serving.compiling.prove import prove
 from serving.compiling.prover import CANCELLED
 from serving.domain.compiled import Guard
 from serving.domain.errors import InvalidInput, ServingError
-from serving.domain.signature import Dtype, Kind
+from serving.domain.signature import Dtype, ModelKind
 from serving.host.describe import examine
 from serving.host.estimator import EstimatorModel
 from serving.host.graph_check.checking import bound
@@ -35,7 +35,7 @@ SIZES = np.array(
     + [10.0**power for power in range(-20, 21)]
     + [10.0**power for power in (25, 30, 38, 50, 100, 150, 154, 155, 200, 300)]
 )
-_LABELLED = (Kind.CLASSIFIER, Kind.CLUSTERER, Kind.OUTLIER_DETECTOR)
+_LABELLED = (ModelKind.CLASSIFIER, ModelKind.CLUSTERER, ModelKind.OUTLIER_DETECTOR)
 
 
 @dataclass

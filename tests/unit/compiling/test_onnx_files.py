@@ -28,16 +28,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
-from serving.compiling.apart import Apart
 from serving.compiling.compile import compile_apart, compile_here
 from serving.compiling.drawing import NotCompilable
+from serving.compiling.forked_worker import ForkedWorker
 from serving.compiling.guard import guard_of
 from serving.compiling.onnx_files import convert_file, provable
 from serving.compiling.proof_rows import RowMaker
 from serving.compiling.prove import prove
 from serving.domain.compiled import Compilation, Graph
 from serving.domain.errors import InvalidInput
-from serving.domain.signature import Kind, Signature
+from serving.domain.signature import ModelKind, Signature
 from serving.host.graph_check.checking import bound
 from serving.host.onnx_model import OnnxModel, load_onnx
 from serving.plane.graph import GraphSession
@@ -192,7 +192,7 @@ def test_texts_of_the_file_are_among_the_rows_of_the_proof(tmp_path: Path) -> No
 def test_transformers_are_proved(tmp_path: Path) -> None:
     graph = convert_sklearn(StandardScaler().fit(ROWS), initial_types=FLOATS)
     own = written(tmp_path, graph).signature
-    model = written(tmp_path, graph, own.model_copy(update={"methods": ("transform",), "kind": Kind.TRANSFORMER}))
+    model = written(tmp_path, graph, own.model_copy(update={"methods": ("transform",), "kind": ModelKind.TRANSFORMER}))
     assert model.signature.methods == ("transform",)
     assert_proved(model)
 
@@ -214,7 +214,7 @@ def test_the_default_method_has_a_graph_without_the_rest(tmp_path: Path) -> None
 
 def compiled(model: OnnxModel, examples: list[Batch]) -> tuple[Compilation, tuple[Graph, ...]]:
     request = CompileRequest()
-    return compile_apart(Apart(lambda: compile_here(model, request, examples)), model, request)
+    return compile_apart(ForkedWorker(lambda: compile_here(model, request, examples)), model, request)
 
 
 def test_a_file_is_compiled_where_onnxruntime_has_threads_already(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from serving.domain.signature import METHODS, Container, Dtype, Feature, Kind, Signature, incompatibilities
+from serving.domain.signature import METHODS, Container, Dtype, Feature, ModelKind, Signature, incompatibilities
 
 BASE = Signature(
     features=(Feature(name="age"), Feature(name="city", dtype=Dtype.STRING, nullable=True)),
     methods=("predict", "predict_proba"),
     container=Container.DATAFRAME,
-    kind=Kind.CLASSIFIER,
+    kind=ModelKind.CLASSIFIER,
     is_named=True,
     classes=(("no", "yes"),),
 )
@@ -96,7 +96,7 @@ BREAKING: dict[str, tuple[Signature, str]] = {
         changed(methods=("predict_proba", "predict")),
         "default method was predict and is predict_proba",
     ),
-    "another kind": (changed(kind=Kind.REGRESSOR), "was a classifier and is a regressor"),
+    "another kind": (changed(kind=ModelKind.REGRESSOR), "was a classifier and is a regressor"),
     "more outputs": (changed(outputs=2), "gave 1 outputs per row and gives 2"),
     "other classes": (changed(classes=(("no", "maybe"),)), "the class labels or their order differ"),
     "classes in another order": (changed(classes=(("yes", "no"),)), "the class labels or their order differ"),

@@ -16,10 +16,10 @@ from serving.domain.provenance import Provenance
 from serving.domain.report import LOAD_GATE, GateResult, Verdict
 from serving.domain.sandbox import LAYERS, Sandbox
 from serving.domain.signature import Feature, Signature
-from serving.domain.signature import Kind as ModelKind
+from serving.domain.signature import FrameKind as ModelKind
 from serving.domain.version import Format
 from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest, Findings, Preparation
-from serving.wire.frames import FLAG_ARENA, MAGIC, PREFIX, Kind
+from serving.wire.frames import FLAG_ARENA, MAGIC, PREFIX, FrameKind
 
 WHOLE = Sandbox(active=LAYERS)
 LACKING = Sandbox(active=LAYERS[:-1], missing={LAYERS[-1]: "Function not implemented"})
@@ -102,16 +102,16 @@ def honest(
     """Return what a host says that has nothing to hide, from the first frame to the last."""
     said = []
     preparation = Preparation(sandbox=sandbox, libraries={"python": "3.11"}, provenance=provenance)
-    prepared = Said(Kind.PREPARED, preparation.model_dump(mode="json"))
+    prepared = Said(FrameKind.PREPARED, preparation.model_dump(mode="json"))
     is_prepared = False
     for gate in asked.gates:
-        said.append(Said(Kind.GATE_STARTED, {"gate": gate}))
+        said.append(Said(FrameKind.GATE_STARTED, {"gate": gate}))
         if gate == LOAD_GATE:
             said.append(prepared)
             is_prepared = True
         verdict = Verdict.REFUSED if gate == refused_by else Verdict.PASSED
         result = GateResult(gate=gate, verdict=verdict, evidence=f"{gate} was looked at")
-        said.append(Said(Kind.GATE_RESULT, result.model_dump(mode="json")))
+        said.append(Said(FrameKind.GATE_RESULT, result.model_dump(mode="json")))
         if gate == refused_by:
             break
     if not is_prepared:
@@ -119,8 +119,8 @@ def honest(
     methods = [SIGNATURE.methods] if graphs == 1 else [(method,) for method in SIGNATURE.methods]
     for offered in methods[:graphs]:
         outputs = {method: [method] for method in offered}
-        said.append(Said(Kind.GRAPH, {"outputs": outputs}, GRAPH))
-    return [*said, Said(Kind.REPORT, (findings or found(asked, graphs)).model_dump(mode="json"))]
+        said.append(Said(FrameKind.GRAPH, {"outputs": outputs}, GRAPH))
+    return [*said, Said(FrameKind.REPORT, (findings or found(asked, graphs)).model_dump(mode="json"))]
 
 
 def found(asked: EvaluationRequest, graphs: int = 0) -> Findings:
@@ -208,7 +208,7 @@ RAW_HEADERS = (b"", b"{", b"\xff", b"null", b"[]", b'"x"', b"{}", b'{"a":NaN}', 
 
 def forgeries(said: Said, bounds: tuple[int, int]) -> Iterator[tuple[str, Said]]:
     """Yield every way to forge one frame: each part of its prefix, its header as bytes, each value in its header."""
-    for kind in [*Kind, 0, 9, 255]:
+    for kind in [*FrameKind, 0, 9, 255]:
         if kind != said.kind:
             yield f"kind {kind}", said._replace(kind=int(kind))
     yield "magic", said._replace(magic=b"SVH2")

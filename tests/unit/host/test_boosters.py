@@ -24,7 +24,7 @@ import serving
 from serving.compiling.compile import why_foreign
 from serving.domain.errors import InvalidInput
 from serving.domain.report import Verdict
-from serving.domain.signature import Container, Dtype, Kind
+from serving.domain.signature import Container, Dtype, ModelKind
 from serving.domain.version import Format
 from serving.host import boosters
 from serving.host.describe import examine
@@ -128,7 +128,7 @@ def test_every_kind_answers_as_its_library_does(tmp_path: Path, name: str, suffi
         assert_answers_as_a_booster(model, estimator.booster_.predict(data))
         return
     if hasattr(estimator, "classes_"):
-        assert signature.kind is Kind.CLASSIFIER
+        assert signature.kind is ModelKind.CLASSIFIER
         assert signature.classes == (tuple(estimator.classes_.tolist()),)
     for method in signature.methods:
         answers = np.asarray(model.answer(method, Batch(120, ROWS)).by_row())
@@ -140,7 +140,7 @@ def assert_answers_as_a_booster(model: LoadedModel, predicted: Any) -> None:
     """``predict`` gives what the booster gives; a share for each class, where it gives shares, is the same number."""
     given = np.asarray(model.answer("predict", Batch(120, ROWS)).tensors[0])
     np.testing.assert_array_equal(given, predicted)
-    assert (model.signature.kind is Kind.CLASSIFIER, model.signature.classes) == (False, None)
+    assert (model.signature.kind is ModelKind.CLASSIFIER, model.signature.classes) == (False, None)
     if "predict_proba" in model.signature.methods:
         shares = np.asarray(model.answer("predict_proba", Batch(120, ROWS)).tensors[0])
         np.testing.assert_array_equal(shares if predicted.ndim == 2 else shares[:, 1], predicted)

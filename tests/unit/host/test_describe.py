@@ -35,7 +35,7 @@ from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, OneHotEncod
 from sklearn.svm import SVC
 
 from serving.domain.mlmodel import NamedColumn
-from serving.domain.signature import Container, Dtype, Feature, Kind, Signature
+from serving.domain.signature import Container, Dtype, Feature, ModelKind, Signature
 from serving.host.describe import describe, examine
 from serving.host.estimator import EstimatorModel
 from serving.host.model import LoadRefused
@@ -240,7 +240,7 @@ class Argmax(BaseEstimator):
 def test_a_label_made_of_nan_scores_does_not_count_as_an_answer() -> None:
     signature = describe(Argmax().fit(ROWS, LABELS))
     assert {feature.nullable for feature in signature.features} == {False}
-    assert signature.kind is Kind.CLASSIFIER
+    assert signature.kind is ModelKind.CLASSIFIER
     assert signature.classes == ((0, 1),)
 
 
@@ -280,18 +280,18 @@ def test_the_signature_does_not_depend_on_how_busy_the_machine_is(
 @pytest.mark.parametrize(
     ("model", "kind"),
     [
-        (LogisticRegression(), Kind.CLASSIFIER),
-        (make_pipeline(StandardScaler(), LinearRegression()), Kind.REGRESSOR),
-        (KMeans(2, n_init=1), Kind.CLUSTERER),
-        (IsolationForest(n_estimators=2), Kind.OUTLIER_DETECTOR),
-        (PCA(2), Kind.TRANSFORMER),
-        (GaussianMixture(2), Kind.OTHER),
+        (LogisticRegression(), ModelKind.CLASSIFIER),
+        (make_pipeline(StandardScaler(), LinearRegression()), ModelKind.REGRESSOR),
+        (KMeans(2, n_init=1), ModelKind.CLUSTERER),
+        (IsolationForest(n_estimators=2), ModelKind.OUTLIER_DETECTOR),
+        (PCA(2), ModelKind.TRANSFORMER),
+        (GaussianMixture(2), ModelKind.OTHER),
     ],
 )
-def test_kinds(model: Any, kind: Kind) -> None:
+def test_kinds(model: Any, kind: ModelKind) -> None:
     signature = describe(model.fit(ROWS, LABELS))
     assert signature.kind is kind
-    assert (signature.classes is not None) == (kind is Kind.CLASSIFIER)
+    assert (signature.classes is not None) == (kind is ModelKind.CLASSIFIER)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, LinearSVC, OneClassSVM
 
 from serving.domain.errors import InvalidInput, ModelFailed
-from serving.domain.signature import Container, Dtype, Feature, Kind, Signature
+from serving.domain.signature import Container, Dtype, Feature, ModelKind, Signature
 from serving.domain.version import Format
 from serving.host.answers import is_finite
 from serving.host.loading import library_versions, load
@@ -86,7 +86,7 @@ def test_classifiers_give_labels_and_probabilities(serve: Any, zipmap: Any, labe
     estimator = LogisticRegression().fit(ROWS, labels)
     model = serve(estimator, zipmap=zipmap)
     assert (model.name, model.engine, model.trained_with) == ("ONNX model", "onnx", {})
-    assert model.signature.kind is Kind.CLASSIFIER
+    assert model.signature.kind is ModelKind.CLASSIFIER
     assert model.signature.methods == ("predict", "predict_proba")
     assert model.signature.classes == ((tuple(estimator.classes_.tolist()),) if zipmap is True else None)
     assert answers(model, "predict", ROWS[:9].tolist()) == estimator.predict(ROWS[:9]).tolist()
@@ -113,11 +113,11 @@ def test_several_outputs_have_probabilities_each(serve: Any, estimator: Any) -> 
 def test_regressors_give_one_value_or_several(serve: Any) -> None:
     forest = RandomForestRegressor(3).fit(ROWS, ROWS[:, 0])
     model = serve(forest)
-    assert (model.signature.kind, model.signature.outputs) == (Kind.REGRESSOR, 1)
+    assert (model.signature.kind, model.signature.outputs) == (ModelKind.REGRESSOR, 1)
     assert answers(model, "predict", ROWS[:5].tolist()) == pytest.approx(forest.predict(ROWS[:5]).tolist(), rel=1e-5)
     both = LinearRegression().fit(ROWS, ROWS[:, :2])
     model = serve(both)
-    assert (model.signature.kind, model.signature.outputs) == (Kind.OTHER, 2)
+    assert (model.signature.kind, model.signature.outputs) == (ModelKind.OTHER, 2)
     np.testing.assert_allclose(answers(model, "predict", ROWS[:5].tolist()), both.predict(ROWS[:5]), atol=1e-5)
 
 
@@ -204,7 +204,7 @@ def test_an_output_of_class_labels_is_what_the_columns_stand_for(serve: Any, lab
     assert model.signature.methods == ("predict", "predict_proba")
     assert model.signature.classes == (tuple(estimator.classes_.tolist()),)
     assert model.left_out == ()
-    declared = model.signature.model_copy(update={"classes": None, "kind": Kind.OTHER, "methods": ("predict",)})
+    declared = model.signature.model_copy(update={"classes": None, "kind": ModelKind.OTHER, "methods": ("predict",)})
     assert serve(estimator, declared=declared, zipmap=False, output_class_labels=True).signature == declared
 
 
@@ -229,7 +229,7 @@ def test_a_transformer_is_one_when_the_publisher_says_so(serve: Any) -> None:
     scaler = StandardScaler().fit(ROWS)
     assert serve(scaler).signature.methods == ("predict",)
     own = serve(scaler).signature
-    declared = own.model_copy(update={"methods": ("transform",), "kind": Kind.TRANSFORMER})
+    declared = own.model_copy(update={"methods": ("transform",), "kind": ModelKind.TRANSFORMER})
     model = serve(scaler, declared=declared)
     assert model.signature == declared
     np.testing.assert_allclose(answers(model, "transform", ROWS[:3].tolist()), scaler.transform(ROWS[:3]), atol=1e-5)

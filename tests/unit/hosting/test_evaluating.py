@@ -23,7 +23,7 @@ from serving.domain.signature import MAX_FEATURES, Feature, Signature
 from serving.domain.version import Format
 from serving.hosting.evaluating import evaluate
 from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest, Findings
-from serving.wire.frames import BOUNDS, Kind
+from serving.wire.frames import BOUNDS, FrameKind
 from tests.unit.host.forgery import (
     COMPILED,
     FILE,
@@ -98,7 +98,7 @@ def test_a_host_that_passes_every_gate_is_left_to_serve(play: Play, hosts: list[
     assert (report.sandbox, report.libraries) == (WHOLE, {"python": "3.11"})
     assert told == [gate for gate in GATE_NAMES for _ in range(2)]
     assert not hosts[0].was_closed.is_set()
-    assert hosts[0].join() == [Kind.EVALUATE, Kind.LOAD]
+    assert hosts[0].join() == [FrameKind.EVALUATE, FrameKind.LOAD]
 
 
 @pytest.mark.parametrize("graphs", [1, 2])
@@ -121,7 +121,7 @@ def test_what_a_gate_refuses_is_refused_by_it(play: Play, hosts: list[FakeHost],
     result = refusal(play(asked, honest(asked, findings=nothing, refused_by=gate)))
     assert (result.gate, result.evidence) == (gate, f"{gate} was looked at")
     is_opened = GATE_NAMES.index(gate) >= GATE_NAMES.index("load")
-    assert hosts[0].join() == [Kind.EVALUATE, *([Kind.LOAD] if is_opened else [])]
+    assert hosts[0].join() == [FrameKind.EVALUATE, *([FrameKind.LOAD] if is_opened else [])]
 
 
 def test_a_version_that_is_brought_back_is_loaded_and_warmed_up(play: Play) -> None:
@@ -143,13 +143,13 @@ def test_a_file_is_not_opened_where_a_layer_is_missing_that_is_required(
     assert result.gate == "load"
     assert "security.require_sandbox" in result.evidence
     assert "no seccomp (Function not implemented)" in result.evidence
-    assert Kind.LOAD not in hosts[0].join()
+    assert FrameKind.LOAD not in hosts[0].join()
 
 
 def test_a_report_cannot_say_that_there_was_a_sandbox_after_all(play: Play) -> None:
     asked = request()
     said = honest(asked, LACKING)
-    said[-1] = Said(Kind.REPORT, {**said[-1].header, "sandbox": WHOLE.model_dump(mode="json")})
+    said[-1] = Said(FrameKind.REPORT, {**said[-1].header, "sandbox": WHOLE.model_dump(mode="json")})
     assert "sandbox" in refusal(play(asked, said)).evidence
     report = play(asked, honest(asked, LACKING)).report
     assert report.sandbox == LACKING
@@ -168,13 +168,13 @@ def test_a_file_is_not_opened_that_nobody_has_signed_where_somebody_must(
     result = refusal(play(asked, said))
     assert result.gate == "load"
     assert "no trusted key" in result.evidence
-    assert Kind.LOAD not in hosts[0].join()
+    assert FrameKind.LOAD not in hosts[0].join()
 
 
 def test_a_file_that_is_signed_is_opened(play: Play, hosts: list[FakeHost]) -> None:
     asked = request(trust="signed")
     assert play(asked, honest(asked, provenance=KEY)).report.provenance == KEY
-    assert Kind.LOAD in hosts[0].join()
+    assert FrameKind.LOAD in hosts[0].join()
     unsigned = request(trust="signed", publisher_key="ed25519:...")
     assert play(unsigned, honest(unsigned)).report.is_ready
 
@@ -219,9 +219,9 @@ def test_every_forged_frame_is_refused_or_harmless(name: str) -> None:
     every = 1 if name == "compiled" else 4  # that one says the most; the others differ by little
     count = tried = 0
     for place, frame in enumerate(said):
-        if place > 4 and frame.kind in (Kind.GATE_STARTED, Kind.GATE_RESULT) and place < len(said) - 4:
+        if place > 4 and frame.kind in (FrameKind.GATE_STARTED, FrameKind.GATE_RESULT) and place < len(said) - 4:
             continue  # the gates in the middle are like those at both ends
-        bounds = BOUNDS[Kind(frame.kind)]
+        bounds = BOUNDS[FrameKind(frame.kind)]
         for what, forged in forgeries(frame, (bounds.header_bytes, bounds.payload_bytes)):
             count += 1
             if count % every:
@@ -233,7 +233,7 @@ def test_every_forged_frame_is_refused_or_harmless(name: str) -> None:
             try:
                 evaluation = evaluate(host, asked, DEADLINE_SECONDS)
             except BaseException as error:
-                raise AssertionError(f"{Kind(frame.kind).name} {place}, {what}: {error!r}") from error
+                raise AssertionError(f"{FrameKind(frame.kind).name} {place}, {what}: {error!r}") from error
             finally:
                 fake.join()
             sane(asked, evaluation.report)
@@ -243,27 +243,27 @@ def test_every_forged_frame_is_refused_or_harmless(name: str) -> None:
 
 
 @pytest.mark.parametrize("place", range(0, 31, 3))
-@pytest.mark.parametrize("kind", list(Kind))
-def test_a_frame_too_many_or_too_early_is_refused(play: Play, kind: Kind, place: int) -> None:
+@pytest.mark.parametrize("kind", list(FrameKind))
+def test_a_frame_too_many_or_too_early_is_refused(play: Play, kind: FrameKind, place: int) -> None:
     asked = request()
     said = honest(asked, graphs=1)
     header = next((each.header for each in said if each.kind == kind), {})
     is_in_its_place = place < len(said) and said[place].kind == kind and said[place].header == header
-    is_after_gates = all(each.kind != Kind.GATE_RESULT for each in said[place:])
-    said.insert(place, Said(kind, header, GRAPH if kind is Kind.GRAPH else b""))
+    is_after_gates = all(each.kind != FrameKind.GATE_RESULT for each in said[place:])
+    said.insert(place, Said(kind, header, GRAPH if kind is FrameKind.GRAPH else b""))
     evaluation = play(asked, said)
     if place >= len(said) - 1:
         assert evaluation.report.refusal is None, "what comes after the report is whoever serves' to see"
     else:
         # a report without the graphs it speaks of comes in time, and is not believed
-        may_come = is_in_its_place or (kind is Kind.REPORT and is_after_gates)
+        may_come = is_in_its_place or (kind is FrameKind.REPORT and is_after_gates)
         assert may_come or "broke the protocol" in refusal(evaluation).evidence
         assert evaluation.report.refusal is not None
 
 
 def test_no_byte_after_the_report_is_read(play: Play, hosts: list[FakeHost]) -> None:
     asked = request()
-    play(asked, [*honest(asked), Said(Kind.REPORT, {})], code=None)
+    play(asked, [*honest(asked), Said(FrameKind.REPORT, {})], code=None)
     hosts[0].socket.settimeout(20)
     assert hosts[0].socket.recv(4) == b"SVH1"
 
@@ -286,7 +286,7 @@ def test_a_report_of_more_values_than_any_costs_little(play: Play) -> None:
     asked = request()
     said = honest(asked)
     header = b'{"signature":[' + b"[]," * (5 << 20) + b"[]]}"
-    said[-1] = Said(Kind.REPORT, header)
+    said[-1] = Said(FrameKind.REPORT, header)
     tracemalloc.start()
     try:
         result = refusal(play(asked, said))
@@ -362,7 +362,7 @@ def test_a_compiled_form_that_cannot_be_is_refused(play: Play, name: str) -> Non
     said = honest(asked, graphs=graphs)
     compilation = {**COMPILED.model_dump(mode="json"), **changes}
     said[-1] = Said(
-        Kind.REPORT, {**said[-1].header, "engine": "onnx" if graphs else "sklearn", "compilation": compilation}
+        FrameKind.REPORT, {**said[-1].header, "engine": "onnx" if graphs else "sklearn", "compilation": compilation}
     )
     result = refusal(play(asked, said))
     assert result.gate == "compile"
@@ -385,7 +385,7 @@ def test_a_compiled_form_that_cannot_be_is_refused(play: Play, name: str) -> Non
 def test_a_graph_answers_what_the_model_offers_by_outputs_with_names(play: Play, outputs: Any) -> None:
     asked = request()
     said = honest(asked, graphs=1)
-    said[-2] = Said(Kind.GRAPH, {"outputs": outputs}, GRAPH)
+    said[-2] = Said(FrameKind.GRAPH, {"outputs": outputs}, GRAPH)
     refusal(play(asked, said))
 
 
@@ -422,7 +422,7 @@ def test_a_report_that_cannot_be_is_refused_by_the_gate_that_should_have(play: P
     changes, gate, reason = FINDINGS[name]
     asked = request()
     said = honest(asked)
-    said[-1] = Said(Kind.REPORT, {**said[-1].header, **changes})
+    said[-1] = Said(FrameKind.REPORT, {**said[-1].header, **changes})
     evaluation = play(asked, said)
     result = refusal(evaluation)
     assert result.gate == gate
@@ -448,7 +448,7 @@ def test_a_signature_that_cannot_be_served_is_refused(play: Play, name: str) -> 
     asked = request()
     said = honest(asked)
     signature = {**said[-1].header["signature"], **SIGNATURES[name]}
-    said[-1] = Said(Kind.REPORT, {**said[-1].header, "signature": signature})
+    said[-1] = Said(FrameKind.REPORT, {**said[-1].header, "signature": signature})
     refusal(play(asked, said))
     already = play(asked, [*honest(asked, refused_by="golden")[:-1], said[-1]])
     assert refusal(already).gate in ("load", "golden")
@@ -582,11 +582,11 @@ def test_nothing_a_host_says_steers_a_terminal(play: Play) -> None:
     asked = request()
     said = honest(asked)
     said = [
-        each._replace(header={**each.header, "evidence": steering}) if each.kind == Kind.GATE_RESULT else each
+        each._replace(header={**each.header, "evidence": steering}) if each.kind == FrameKind.GATE_RESULT else each
         for each in said
     ]
     findings = found(asked).model_copy(update={"compilation": Compilation(engine=None, reason=steering)})
-    said[-1] = Said(Kind.REPORT, findings.model_dump(mode="json"))
+    said[-1] = Said(FrameKind.REPORT, findings.model_dump(mode="json"))
     told: list[str] = []
     report = play(asked, said, finished=lambda result: told.append(result.evidence)).report
     assert report.is_ready

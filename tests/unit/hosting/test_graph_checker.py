@@ -26,7 +26,7 @@ from serving.hosting.graph_checker import GraphChecker
 from serving.hosting.zygote import Zygote
 from serving.plane.graph import GraphSession
 from serving.rows.batch import Batch
-from serving.wire.frames import Kind
+from serving.wire.frames import FrameKind
 from tests.e2e.harness import until
 from tests.unit.host.forgery import LACKING, WHOLE, FakeHost, Said
 from tests.unit.host.graph_check.bombs import BOMBS
@@ -161,12 +161,12 @@ BOUNDS = RunBounds(
     rows=100, row_bytes=80, fixed_bytes=8, row_texts=0, fixed_texts=0,
     answer_bytes={"predict": 8}, seconds={"predict": (1e-5, 1e-7)},
 )  # fmt: skip
-READY = Said(Kind.CHECKER_READY, WHOLE.model_dump(mode="json"))
+READY = Said(FrameKind.CHECKER_READY, WHOLE.model_dump(mode="json"))
 
 
 def checked(payload: bytes = b"graph", sizes: list[Any] | None = None, **bounds: Any) -> Said:
     header = {"bounds": {**BOUNDS.model_dump(mode="json"), **bounds}, "bytes": [5] if sizes is None else sizes}
-    return Said(Kind.CHECKED, header, payload)
+    return Said(FrameKind.CHECKED, header, payload)
 
 
 class FakeZygote:
@@ -212,8 +212,8 @@ LIES: dict[str, Callable[[], list[Said]]] = {
     "a graph of any size": lambda: [READY, checked()._replace(payload_bytes=1 << 40)],
     "a larger graph than it got": lambda: [READY, checked(b"x" * (graph_checker.MORE_BYTES + 2000), sizes=[5])],
     "another field": lambda: [READY, checked(more=1)],
-    "no JSON": lambda: [READY, Said(Kind.CHECKED, b"{", b"graph")],
-    "an answer of a host": lambda: [READY, Said(Kind.PREDICTION, {"tensors": []})],
+    "no JSON": lambda: [READY, Said(FrameKind.CHECKED, b"{", b"graph")],
+    "an answer of a host": lambda: [READY, Said(FrameKind.PREDICTION, {"tensors": []})],
     "nothing of its sandbox": lambda: [checked()],
     "no frame": lambda: [READY, Said(0, {}, magic=b"HTTP")],
 }  # fmt: skip
@@ -226,17 +226,17 @@ def test_what_cannot_be_is_no_check(name: str) -> None:
 
 
 def test_a_checker_that_nothing_holds_gets_no_graph() -> None:
-    lacking = Said(Kind.CHECKER_READY, LACKING.model_dump(mode="json"))
+    lacking = Said(FrameKind.CHECKER_READY, LACKING.model_dump(mode="json"))
     zygote: Any = FakeZygote(lacking, checked())
     checker = GraphChecker(zygote, MEMORY_BYTES)
     with pytest.raises(GraphRefused, match="a layer of the sandbox is missing"):
         checker.check([PLAIN], signature(), PROOF, 5)
     checker.close()
-    assert zygote.host.join() == [Kind.CHECKER]
+    assert zygote.host.join() == [FrameKind.CHECKER]
 
 
 def test_a_reason_is_one_line_of_bounded_length() -> None:
-    refusal = Said(Kind.REFUSAL, {"detail": "first\nsecond\x1b[2J" + "x" * 5000})
+    refusal = Said(FrameKind.REFUSAL, {"detail": "first\nsecond\x1b[2J" + "x" * 5000})
     with pytest.raises(GraphRefused) as caught:
         asked(READY, refusal)
     said = str(caught.value)

@@ -13,7 +13,7 @@ from serving.domain.report import CandidateReport, Evaluation
 from serving.domain.sandbox import Sandbox
 from serving.domain.version import Format
 from serving.lifecycle.checking import GraphCheck, stays_hosted
-from serving.wire.frames import Kind
+from serving.wire.frames import FrameKind
 from tests.unit.host.forgery import SIGNATURE, request
 from tests.unit.hosting.test_graph_checker import BOUNDS, READY, FakeZygote, checked
 
@@ -42,7 +42,7 @@ def test_the_server_gets_what_the_checker_wrote_with_its_bounds_and_size() -> No
     check.start()
     report, graphs = check.check(EVALUATION)
     check.close()
-    assert zygote.host.join()[0] == Kind.CHECKER
+    assert zygote.host.join()[0] == FrameKind.CHECKER
     assert [bytes(graph.content) for graph in graphs] == [b"written"]
     assert report.compilation is not None
     assert (report.compilation.bounds, report.compilation.graph_bytes, report.memory_bytes) == (BOUNDS, 7, 7)

@@ -16,7 +16,7 @@ import orjson
 
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.rows.batch import Batch
-from serving.wire.frames import ARENA_BYTES, Kind
+from serving.wire.frames import ARENA_BYTES, FrameKind
 from serving.wire.payloads import decode_batch, encode_detail, encode_tensors
 from serving.wire.stream import receive_frame, send_frame
 
@@ -78,11 +78,11 @@ class StubProcess:
                 try:
                     descriptions, buffers = encode_tensors([self._answer(batch)])
                 except (InvalidInput, ModelFailed) as error:
-                    kind = Kind.REFUSAL if isinstance(error, InvalidInput) else Kind.FAILURE
+                    kind = FrameKind.REFUSAL if isinstance(error, InvalidInput) else FrameKind.FAILURE
                     send_frame(sock, kind, frame.request_id, encode_detail(str(error)))
                 else:
                     header = orjson.dumps({"tensors": descriptions})
-                    send_frame(sock, Kind.PREDICTION, frame.request_id, header, buffers)
+                    send_frame(sock, FrameKind.PREDICTION, frame.request_id, header, buffers)
         except (SystemExit, OSError):
             pass
         finally:

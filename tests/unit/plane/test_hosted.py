@@ -16,7 +16,7 @@ from serving.domain.errors import DeadlineExceeded, HostLost, ModelFailed, Overl
 from serving.plane import hosted
 from serving.plane.hosted import HostedEngine
 from serving.rows.batch import Batch
-from serving.wire.frames import Kind, pack_prefix
+from serving.wire.frames import FrameKind, pack_prefix
 from serving.wire.stream import send_frame
 from tests.fakes import run
 from tests.unit.plane.host_stub import Gate, Hosts, doubled, rows, until
@@ -169,8 +169,8 @@ def test_an_answer_that_cannot_be_read_costs_the_host_its_life(hosts: Hosts) -> 
     assert host.was_killed
 
 
-def forged(tensors: list[Any], payload: bytes = b"") -> tuple[Kind, bytes, bytes]:
-    return Kind.PREDICTION, orjson.dumps({"tensors": tensors}), payload
+def forged(tensors: list[Any], payload: bytes = b"") -> tuple[FrameKind, bytes, bytes]:
+    return FrameKind.PREDICTION, orjson.dumps({"tensors": tensors}), payload
 
 
 OBJECTS = b"[" + b'{"a":' * 9 + b"1" + b"}" * 9 + b"]"  # deeper than answers are
@@ -183,13 +183,13 @@ VIOLATIONS = {
     "a dtype that there is not": forged([{"dtype": "|O", "shape": [1]}], bytes(8)),
     "objects in objects": forged([{"dtype": "json", "nbytes": len(OBJECTS)}], OBJECTS + bytes(-len(OBJECTS) % 8)),
     "more bytes than are described": forged([{"dtype": "<f8", "shape": [1]}], bytes(16)),
-    "no list of tensors": (Kind.PREDICTION, b'{"tensors": 5}', b""),
-    "no JSON": (Kind.PREDICTION, b"]", b""),
-    "a refusal that says nothing": (Kind.REFUSAL, b"{}", b""),
-    "a failure of numbers": (Kind.FAILURE, b'{"detail": 5}', b""),
-    "a gate": (Kind.GATE_STARTED, b'{"gate": "load"}', b""),
-    "a report": (Kind.REPORT, b"{}", b""),
-    "a request": (Kind.PREDICT, b"{}", b""),
+    "no list of tensors": (FrameKind.PREDICTION, b'{"tensors": 5}', b""),
+    "no JSON": (FrameKind.PREDICTION, b"]", b""),
+    "a refusal that says nothing": (FrameKind.REFUSAL, b"{}", b""),
+    "a failure of numbers": (FrameKind.FAILURE, b'{"detail": 5}', b""),
+    "a gate": (FrameKind.GATE_STARTED, b'{"gate": "load"}', b""),
+    "a report": (FrameKind.REPORT, b"{}", b""),
+    "a request": (FrameKind.PREDICT, b"{}", b""),
 }
 
 
@@ -292,7 +292,7 @@ def test_an_answer_that_dribbles_ends_at_the_deadline(hosts: Hosts) -> None:
 
     def dribble() -> None:
         with contextlib.suppress(OSError):
-            host.theirs[0].sendall(pack_prefix(Kind.PREDICTION, 1, 2, 1 << 20))
+            host.theirs[0].sendall(pack_prefix(FrameKind.PREDICTION, 1, 2, 1 << 20))
             while not over.wait(0.005):
                 host.theirs[0].sendall(b" ")
 
@@ -326,7 +326,7 @@ def test_one_replica_that_breaks_the_protocol_ends_them_all(hosts: Hosts) -> Non
         await engine.attach(host)
         requests = [asyncio.ensure_future(engine.predict("predict", rows(value), 10)) for value in (1, 2)]
         await until(lambda: host.rows == [1, 1])
-        send_frame(host.theirs[1], Kind.REPORT, 1, b"{}")
+        send_frame(host.theirs[1], FrameKind.REPORT, 1, b"{}")
         await until(lambda: lost)
         assert not engine.is_connected
         await engine.attach(successor)

@@ -16,7 +16,7 @@ import uvloop
 
 from serving.domain.last_words import RESERVED_BYTES
 from serving.plane.link import READ_BYTES, HostLink
-from serving.wire.frames import ARENA_THRESHOLD_BYTES, BOUNDS, FLAG_ARENA, MAGIC, PREFIX, Frame, Kind, pack_prefix
+from serving.wire.frames import ARENA_THRESHOLD_BYTES, BOUNDS, FLAG_ARENA, MAGIC, PREFIX, Frame, FrameKind, pack_prefix
 from serving.wire.stream import receive_frame
 
 SIZES = [0, 1, 8, 999, READ_BYTES - 40, READ_BYTES - 28, READ_BYTES, READ_BYTES + 1, 3 * READ_BYTES, 5]
@@ -67,7 +67,7 @@ class Link(HostLink):
 
 def frame(number: int, size: int) -> bytes:
     header = b"{" + b" " * (number % 9) + b"}"
-    return pack_prefix(Kind.PREDICTION, number, len(header), size) + header + random.Random(number).randbytes(size)
+    return pack_prefix(FrameKind.PREDICTION, number, len(header), size) + header + random.Random(number).randbytes(size)
 
 
 @pytest.mark.parametrize("step", [1, 27, 28, 29, 1000, READ_BYTES - 1, 1 << 30])
@@ -97,15 +97,15 @@ FORGED = {
     "an answer larger than the request may have": (1, frame(1, MOST_BYTES + 1)[: PREFIX.size], "at most 1048576"),
     "no frame": (1, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "not a frame"),
     "a kind that there is not": (1, PREFIX.pack(MAGIC, 99, 0, 0, 0, 1, 0), "unknown frame kind 99"),
-    "an answer in the arena": (1, PREFIX.pack(MAGIC, Kind.PREDICTION, FLAG_ARENA, 0, 2, 1, 0), "arena"),
-    "unknown flags": (1, PREFIX.pack(MAGIC, Kind.PREDICTION, 2, 0, 2, 1, 0), "not a frame"),
+    "an answer in the arena": (1, PREFIX.pack(MAGIC, FrameKind.PREDICTION, FLAG_ARENA, 0, 2, 1, 0), "arena"),
+    "unknown flags": (1, PREFIX.pack(MAGIC, FrameKind.PREDICTION, 2, 0, 2, 1, 0), "not a frame"),
     **{
         f"{kind.name} as an answer": (1, pack_prefix(kind, 1, 2, 0) + b"{}", "answer to 1 was expected")
-        for kind in set(Kind) - {Kind.PREDICTION, Kind.REFUSAL, Kind.FAILURE}
+        for kind in set(FrameKind) - {FrameKind.PREDICTION, FrameKind.REFUSAL, FrameKind.FAILURE}
     },
     **{
         f"{kind.name} with too long a {part}": (1, pack_prefix(kind, 1, *sizes), f"{kind.name} too large")
-        for kind in (Kind.PREDICTION, Kind.REFUSAL, Kind.FAILURE)
+        for kind in (FrameKind.PREDICTION, FrameKind.REFUSAL, FrameKind.FAILURE)
         for part, sizes in {
             "header": (BOUNDS[kind].header_bytes + 1, 0),
             "payload": (2, BOUNDS[kind].payload_bytes + 1),
@@ -136,7 +136,7 @@ def test_an_answer_that_is_too_large_takes_no_memory() -> None:
     link.ask(most_bytes=1 << 40)
     tracemalloc.start()
     try:
-        link.feed(pack_prefix(Kind.PREDICTION, 1, 2, 1 << 39))
+        link.feed(pack_prefix(FrameKind.PREDICTION, 1, 2, 1 << 39))
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
@@ -168,7 +168,7 @@ def test_frames_pass_both_ways_under_either_loop(run: Any) -> None:
             while (received := receive_frame(theirs, view)) is not None:
                 in_arena.append(received.payload.obj is view.obj)
                 size = len(received.payload)
-                head = pack_prefix(Kind.PREDICTION, received.request_id, len(received.header), size)
+                head = pack_prefix(FrameKind.PREDICTION, received.request_id, len(received.header), size)
                 theirs.sendall(head + received.header + received.payload)
 
     async def scenario() -> None:

@@ -9,8 +9,8 @@ import pytest
 from serving.domain.compiled import Compilation, Graph
 from serving.domain.report import CandidateReport, Evaluation, GateResult, Verdict
 from serving.domain.signature import Feature, Signature
-from serving.store.asides import Asides
-from serving.store.evaluations import Evaluations
+from serving.store.evaluations import EvaluationFiles
+from serving.store.temporary_files import TemporaryFiles
 
 DIGEST, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 REPORT = CandidateReport(
@@ -26,10 +26,10 @@ GRAPHS = (
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Evaluations:
+def kept(tmp_path: Path) -> EvaluationFiles:
     (tmp_path / "kept").mkdir()
     (tmp_path / "tmp").mkdir()
-    return Evaluations(str(tmp_path / "kept"), Asides(str(tmp_path / "tmp")))
+    return EvaluationFiles(str(tmp_path / "kept"), TemporaryFiles(str(tmp_path / "tmp")))
 
 
 def only_file(tmp_path: Path) -> Path:
@@ -37,12 +37,12 @@ def only_file(tmp_path: Path) -> Path:
     return found
 
 
-def test_what_is_written_is_read(kept: Evaluations) -> None:
+def test_what_is_written_is_read(kept: EvaluationFiles) -> None:
     kept.write(DIGEST, "basis", Evaluation(REPORT, GRAPHS))
     assert kept.read(DIGEST, "basis") == Evaluation(REPORT, GRAPHS)
 
 
-def test_a_verdict_holds_for_its_digest_and_basis_only(kept: Evaluations, tmp_path: Path) -> None:
+def test_a_verdict_holds_for_its_digest_and_basis_only(kept: EvaluationFiles, tmp_path: Path) -> None:
     kept.write(DIGEST, "basis", Evaluation(REPORT))
     assert kept.read(OTHER, "basis") is None
     assert kept.read(DIGEST, "another") is None
@@ -52,7 +52,9 @@ def test_a_verdict_holds_for_its_digest_and_basis_only(kept: Evaluations, tmp_pa
 
 
 @pytest.mark.parametrize("place", [0, 33, 60, -3, -10])
-def test_a_flipped_bit_anywhere_is_noticed_and_the_file_removed(kept: Evaluations, tmp_path: Path, place: int) -> None:
+def test_a_flipped_bit_anywhere_is_noticed_and_the_file_removed(
+    kept: EvaluationFiles, tmp_path: Path, place: int
+) -> None:
     kept.write(DIGEST, "basis", Evaluation(REPORT, GRAPHS))
     path = only_file(tmp_path)
     raw = bytearray(path.read_bytes())
@@ -63,14 +65,14 @@ def test_a_flipped_bit_anywhere_is_noticed_and_the_file_removed(kept: Evaluation
 
 
 @pytest.mark.parametrize("size", [0, 10, 100, -1])
-def test_a_file_cut_short_is_noticed(kept: Evaluations, tmp_path: Path, size: int) -> None:
+def test_a_file_cut_short_is_noticed(kept: EvaluationFiles, tmp_path: Path, size: int) -> None:
     kept.write(DIGEST, "basis", Evaluation(REPORT, GRAPHS))
     path = only_file(tmp_path)
     path.write_bytes(path.read_bytes()[:size])
     assert kept.read(DIGEST, "basis") is None
 
 
-def test_a_link_in_its_place_is_not_followed(kept: Evaluations, tmp_path: Path) -> None:
+def test_a_link_in_its_place_is_not_followed(kept: EvaluationFiles, tmp_path: Path) -> None:
     kept.write(DIGEST, "basis", Evaluation(REPORT))
     path = only_file(tmp_path)
     path.rename(tmp_path / "elsewhere")
@@ -79,7 +81,7 @@ def test_a_link_in_its_place_is_not_followed(kept: Evaluations, tmp_path: Path) 
         kept.read(DIGEST, "basis")
 
 
-def test_what_no_version_needs_is_removed(kept: Evaluations, tmp_path: Path) -> None:
+def test_what_no_version_needs_is_removed(kept: EvaluationFiles, tmp_path: Path) -> None:
     kept.write(DIGEST, "basis", Evaluation(REPORT))
     kept.write(OTHER, "basis", Evaluation(REPORT))
     kept.remove_all_but({OTHER})
@@ -87,7 +89,7 @@ def test_what_no_version_needs_is_removed(kept: Evaluations, tmp_path: Path) -> 
 
 
 def test_files_of_the_first_format_whose_graphs_nothing_had_checked_are_given_up(
-    kept: Evaluations, tmp_path: Path
+    kept: EvaluationFiles, tmp_path: Path
 ) -> None:
     kept.write(DIGEST, "basis", Evaluation(REPORT, GRAPHS))
     path = only_file(tmp_path)

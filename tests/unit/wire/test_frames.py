@@ -19,7 +19,7 @@ from serving.rows.batch import Batch
 from serving.wire.frames import (
     ARENA_THRESHOLD_BYTES,
     PREFIX,
-    Kind,
+    FrameKind,
     decode_object,
     pack_prefix,
     unpack_prefix,
@@ -126,7 +126,9 @@ def test_frames_of_any_size_pass_through_a_socket() -> None:
     ours, theirs = socket.socketpair()
     sizes = [0, 1, 4096, ARENA_THRESHOLD_BYTES * 3]
     sender = threading.Thread(
-        target=lambda: [send_frame(ours, Kind.PREDICT, size, b"{}", [bytes(size)]) for size in sizes] and ours.close()
+        target=lambda: (
+            [send_frame(ours, FrameKind.PREDICT, size, b"{}", [bytes(size)]) for size in sizes] and ours.close()
+        )
     )
     sender.start()
     with theirs:
@@ -141,7 +143,7 @@ def test_frames_of_any_size_pass_through_a_socket() -> None:
 def test_a_stream_that_ends_inside_a_frame_is_an_error() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
-        ours.sendall(pack_prefix(Kind.PREDICT, 1, 100, 0) + b"{")
+        ours.sendall(pack_prefix(FrameKind.PREDICT, 1, 100, 0) + b"{")
         ours.close()
         with pytest.raises(ProtocolError, match="inside a frame"):
             receive_frame(theirs)
@@ -151,11 +153,11 @@ def test_a_payload_may_lie_in_the_arena() -> None:
     ours, theirs = socket.socketpair()
     arena = memoryview(bytearray(b"abcdefgh"))
     with ours, theirs:
-        ours.sendall(pack_prefix(Kind.PREDICT, 1, 2, 3, in_arena=True) + b"{}")
+        ours.sendall(pack_prefix(FrameKind.PREDICT, 1, 2, 3, in_arena=True) + b"{}")
         frame = receive_frame(theirs, arena)
         assert frame is not None
         assert bytes(frame.payload) == b"abc"
-        ours.sendall(pack_prefix(Kind.PREDICT, 1, 2, 9, in_arena=True) + b"{}")
+        ours.sendall(pack_prefix(FrameKind.PREDICT, 1, 2, 9, in_arena=True) + b"{}")
         with pytest.raises(ProtocolError, match="arena"):
             receive_frame(theirs, arena)
 
@@ -178,7 +180,7 @@ def test_a_small_frame_is_read_with_one_call() -> None:
     reader = FrameReader(counting)
     with ours, theirs:
         for number in (1, 2, 3):
-            send_frame(ours, Kind.PREDICT, number, b"{}", [bytes(1000)])
+            send_frame(ours, FrameKind.PREDICT, number, b"{}", [bytes(1000)])
             frame = reader.receive()
             assert frame is not None
             assert (frame.request_id, len(frame.payload), counting.calls) == (number, 1000, number)
@@ -192,7 +194,7 @@ def test_frames_read_ahead_come_out_as_they_went_in(read_ahead_bytes: int) -> No
         sender = threading.Thread(
             target=lambda: ours.sendall(
                 b"".join(
-                    pack_prefix(Kind.PREDICT, size, 2, size) + b"{}" + bytes([size % 251]) * size for size in sizes
+                    pack_prefix(FrameKind.PREDICT, size, 2, size) + b"{}" + bytes([size % 251]) * size for size in sizes
                 )
             )
         )
@@ -204,7 +206,7 @@ def test_frames_read_ahead_come_out_as_they_went_in(read_ahead_bytes: int) -> No
             assert (frame.request_id, bytes(frame.header)) == (size, b"{}")
             assert bytes(frame.payload) == bytes([size % 251]) * size
         sender.join()
-        ours.sendall(PREFIX.pack(b"SVH1", Kind.PREDICT, 0, 0, 2, 1, 0)[:9])
+        ours.sendall(PREFIX.pack(b"SVH1", FrameKind.PREDICT, 0, 0, 2, 1, 0)[:9])
         ours.shutdown(socket.SHUT_WR)
         with pytest.raises(ProtocolError, match="inside a frame"):
             reader.receive()
@@ -213,7 +215,7 @@ def test_frames_read_ahead_come_out_as_they_went_in(read_ahead_bytes: int) -> No
 def test_receiving_one_frame_leaves_the_next_to_whoever_reads_on() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        send_frame(ours, Kind.REPORT, 1, b"{}")
+        send_frame(ours, FrameKind.REPORT, 1, b"{}")
         ours.sendall(b"next")
         assert receive_frame(theirs) is not None
         assert theirs.recv(100) == b"next"

@@ -21,7 +21,7 @@ from serving.wire.frames import (
     MAX_HEADER_SEPARATORS,
     PREFIX,
     Bounds,
-    Kind,
+    FrameKind,
     decode_object,
     pack_prefix,
 )
@@ -38,7 +38,7 @@ payload_sizes = small | st.sampled_from([1 << 63, (1 << 64) - 1])
 prefixes = st.builds(
     PREFIX.pack,
     st.just(MAGIC) | st.binary(min_size=4, max_size=4),
-    st.sampled_from(list(map(int, Kind))) | st.integers(0, 255),
+    st.sampled_from(list(map(int, FrameKind))) | st.integers(0, 255),
     st.sampled_from([0, FLAG_ARENA, 2, 255]),
     st.sampled_from([0, 0, 1]),
     sizes,
@@ -47,7 +47,7 @@ prefixes = st.builds(
 )
 whole_frames = st.builds(
     lambda kind, header, payload: pack_prefix(kind, 1, len(header), len(payload)) + header + payload,
-    st.sampled_from(list(Kind)),
+    st.sampled_from(list(FrameKind)),
     st.binary(max_size=40),
     st.binary(max_size=40),
 )
@@ -89,7 +89,7 @@ def test_many_streams_are_frames_or_a_protocol_error() -> None:
 
 
 @pytest.mark.parametrize(("kind", "bounds"), BOUNDS.items())
-def test_a_frame_larger_than_its_kind_costs_nothing(kind: Kind, bounds: Bounds) -> None:
+def test_a_frame_larger_than_its_kind_costs_nothing(kind: FrameKind, bounds: Bounds) -> None:
     """Each kind, each size, one byte beyond what it may have and the most that a prefix can say."""
     tracemalloc.start()
     try:
@@ -104,14 +104,14 @@ def test_a_frame_larger_than_its_kind_costs_nothing(kind: Kind, bounds: Bounds) 
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("kind", set(Kind) - {Kind.PREDICT})
-def test_only_requests_may_lie_in_the_arena(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", set(FrameKind) - {FrameKind.PREDICT})
+def test_only_requests_may_lie_in_the_arena(kind: FrameKind) -> None:
     with pytest.raises(ProtocolError, match="in the arena"):
         frames_of(PREFIX.pack(MAGIC, kind, FLAG_ARENA, 0, 2, 0, 0) + b"{}", memoryview(bytearray(32)))
 
 
 def test_every_kind_has_bounds() -> None:
-    assert BOUNDS.keys() == set(Kind)
+    assert BOUNDS.keys() == set(FrameKind)
 
 
 def test_a_header_of_more_values_than_any_is_not_parsed() -> None:

@@ -12,7 +12,7 @@ import pytest
 from serving.domain.errors import InvalidInput, ModelFailed, ProtocolError
 from serving.rows.batch import Prediction
 from serving.wire import payloads
-from serving.wire.frames import BOUNDS, Kind
+from serving.wire.frames import BOUNDS, FrameKind
 from serving.wire.payloads import decode_answer, decode_detail, encode_answer, encode_detail
 
 
@@ -135,7 +135,7 @@ def test_the_answer_to_few_rows_is_small() -> None:
 def test_a_detail_arrives_as_one_printable_line() -> None:
     assert decode_detail(encode_detail("row 3\n\x1b[31mis wrong")) == "row 3 ?[31mis wrong"
     assert decode_detail(orjson.dumps({"detail": "a\x1b]0;b\x07"})) == "a?]0;b?"
-    assert len(encode_detail("\U0001f600" * 10_000)) < BOUNDS[Kind.FAILURE].header_bytes
+    assert len(encode_detail("\U0001f600" * 10_000)) < BOUNDS[FrameKind.FAILURE].header_bytes
     for header in (b"{}", b'{"detail":5}', b'{"detail":"a","more":1}', b"[]", b"x"):
         with pytest.raises(ProtocolError):
             decode_detail(header)

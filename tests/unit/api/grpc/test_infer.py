@@ -14,7 +14,7 @@ from tests.fakes import MIXED, FakeEngine, echo, make_app, make_reference, make_
 
 pytest.importorskip("grpc", reason="the extra grpc is not installed")
 
-from serving.api.grpc.calls import Call
+from serving.api.grpc.calls import GrpcCall
 from serving.api.grpc.infer import Inference
 from serving.api.grpc.inference_pb2 import InferTensorContents, ModelInferRequest, ModelInferResponse
 
@@ -55,7 +55,7 @@ def test_nothing_else_is_raised(raw: bytes) -> None:
     state = make_app(make_reference(iris=make_servable("iris", "1"), mixed=mixed)).state
 
     async def scenario() -> None:
-        call = Call("127.0.0.1", lambda: None)
+        call = GrpcCall("127.0.0.1", lambda: None)
         with contextlib.suppress(RequestRefused):
             response = ModelInferResponse.FromString(await Inference(state).infer(raw, call))
             assert (response.model_name, response.model_version) == (call.model, call.version)

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from serving.domain import errors
-from serving.server import CannotListen, Server
+from serving.server import CannotListen, DrainingServer
 from tests.fakes import (
     MIXED,
     TOKEN,
@@ -253,8 +253,8 @@ def test_operators_calls_are_told_in_the_history_under_their_address() -> None:
     assert app.state.operator.calls == [("refresh", "admin@127.0.0.1"), ("load", "iris", "admin@127.0.0.1")]
 
 
-def _server(app: FastAPI) -> Server:
-    server = Server(uvicorn.Config(app.state.front, lifespan="off", log_config=None), app, app.state.settings)
+def _server(app: FastAPI) -> DrainingServer:
+    server = DrainingServer(uvicorn.Config(app.state.front, lifespan="off", log_config=None), app, app.state.settings)
     server.servers = []
     return server
 
@@ -280,7 +280,7 @@ def test_without_the_extra_the_start_says_what_to_install(monkeypatch: pytest.Mo
         run(_server(make_app())._listen_for_grpc(0))
 
 
-def _with_server(app: FastAPI, scenario: Callable[[Server, Any], Awaitable[None]]) -> None:
+def _with_server(app: FastAPI, scenario: Callable[[DrainingServer, Any], Awaitable[None]]) -> None:
     """Run a scenario with a server that listens for gRPC, and a channel to it."""
 
     async def listened() -> None:
@@ -303,7 +303,7 @@ def test_a_stop_is_told_to_whoever_watches_and_waits_for_calls_under_way() -> No
     engine.gate = gate = asyncio.Event()
     servable = make_servable("iris", "3", engine)
 
-    async def scenario(server: Server, channel: Any) -> None:
+    async def scenario(server: DrainingServer, channel: Any) -> None:
         watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
         assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
         asking = asyncio.ensure_future(_asking(channel)("ModelInfer", _infer()))
@@ -325,7 +325,7 @@ def test_a_second_signal_cuts_off_what_is_under_way() -> None:
     engine.gate = asyncio.Event()
     servable = make_servable("iris", "3", engine)
 
-    async def scenario(server: Server, channel: Any) -> None:
+    async def scenario(server: DrainingServer, channel: Any) -> None:
         asking = asyncio.ensure_future(_asking(channel)("ModelInfer", _infer()))
         while not servable.leases:
             await asyncio.sleep(0)

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from serving.api.oip.specs import Spec, inputs_of, outputs_of, table_of, tensors_of
-from serving.api.oip.tensors import Tensor, from_values
+from serving.api.oip.tensors import InputTensor, from_values
 from serving.domain.errors import InvalidInput, ModelFailed
-from serving.domain.signature import Kind, Signature
+from serving.domain.signature import ModelKind, Signature
 from serving.plane.prediction import Answer
 from serving.rows.batch import Prediction
 from serving.rows.tables import table_to_batch
 from tests.fakes import MIXED, NUMBERS, TEXTS
 
 
-def tensor(name: str, shape: tuple[int, ...], values: list[Any], datatype: str = "FP64") -> Tensor:
+def tensor(name: str, shape: tuple[int, ...], values: list[Any], datatype: str = "FP64") -> InputTensor:
     return from_values(name, datatype, shape, values)
 
 
-def answered(*tensors: Any, signature: Signature = NUMBERS) -> Tensor:
+def answered(*tensors: Any, signature: Signature = NUMBERS) -> InputTensor:
     answer = Answer("m", "1", "predict", len(tensors[0]), Prediction(tensors), False)
     (found,) = tensors_of(answer, signature)
     return found
@@ -43,7 +43,7 @@ def test_outputs_are_methods() -> None:
     uneven = NUMBERS.model_copy(update={"classes": ((True, False), (True,)), "outputs": 2})
     assert outputs_of(uneven) == (Spec("predict", "BOOL", (-1, 2)), Spec("predict_proba", "FP64", (-1, 3)))
     outliers = Signature(
-        features=(), methods=("predict", "decision_function", "score_samples"), kind=Kind.OUTLIER_DETECTOR
+        features=(), methods=("predict", "decision_function", "score_samples"), kind=ModelKind.OUTLIER_DETECTOR
     )
     assert [spec.datatype for spec in outputs_of(outliers)] == ["INT64", "FP64", "FP64"]
     assert [spec.shape for spec in outputs_of(outliers)] == [(-1,), (-1,), (-1,)]
@@ -95,7 +95,7 @@ def test_texts_are_a_column() -> None:
         ([tensor("a", (1, 4), [1, 2, 3, 1e39], "FP32")], "feature 'x3': is an infinity"),
     ],
 )
-def test_what_are_no_rows_is_refused(tensors: list[Tensor], message: str) -> None:
+def test_what_are_no_rows_is_refused(tensors: list[InputTensor], message: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         table_to_batch(NUMBERS, table_of(tensors, NUMBERS))
     assert message in str(refused.value)

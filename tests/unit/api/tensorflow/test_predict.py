@@ -10,7 +10,7 @@ import pytest
 
 from serving.api.paths import PREDICTION_ENDS, prediction_of
 from serving.api.pieces import LARGE_BYTES
-from serving.domain.signature import Feature, Kind, Signature
+from serving.domain.signature import Feature, ModelKind, Signature
 from tests.fakes import (
     MIXED,
     TEXTS,
@@ -28,7 +28,7 @@ from tests.unit.api.test_shortcut import Immediate, app_with
 
 ROW = [5.1, 3.5, 1.4, 0.2]
 NAMED = {"x3": 0.2, "x0": 5.1, "x1": 3.5, "x2": 1.4}
-ONE = Signature(features=(Feature(name="x", nullable=True),), methods=("predict",), kind=Kind.REGRESSOR)
+ONE = Signature(features=(Feature(name="x", nullable=True),), methods=("predict",), kind=ModelKind.REGRESSOR)
 
 
 def app_of(signature: Signature, rule: Rule = echo) -> Any:

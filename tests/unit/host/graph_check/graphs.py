@@ -9,7 +9,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from serving.domain.compiled import Graph
-from serving.domain.signature import Dtype, Feature, Kind, Signature
+from serving.domain.signature import Dtype, Feature, ModelKind, Signature
 
 OPSETS = {"": 21, "ai.onnx.ml": 5}
 Node = tuple[Any, ...]
@@ -19,7 +19,7 @@ def signature(width: int = 1, *, texts: bool = False, outputs: int = 1, **fields
     """Return a signature of some columns that offers ``predict``."""
     kind = Dtype.STRING if texts else Dtype.NUMBER
     features = tuple(Feature(name=f"x{place}", dtype=kind) for place in range(width))
-    given = {"features": features, "methods": ("predict",), "kind": Kind.OTHER, "outputs": outputs, **fields}
+    given = {"features": features, "methods": ("predict",), "kind": ModelKind.OTHER, "outputs": outputs, **fields}
     return Signature(**given)
 
 

@@ -24,7 +24,7 @@ class Unfinished(Exception):  # an outcome, not an error: caught by whoever aske
     """The work did not end well; the message says how in a few words."""
 
 
-class Apart:
+class ForkedWorker:
     """Forks when it is made. `enter` is run in the child at once, `prepare` when it is likely to be needed, `work` when
     `run` asks for it.
 

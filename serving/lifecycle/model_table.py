@@ -21,7 +21,7 @@ from serving.domain.state import State
 from serving.domain.version import order_key
 from serving.lifecycle.activation import Activation
 from serving.lifecycle.candidate import CandidateRunner, Staged
-from serving.lifecycle.evaluations import Evaluations
+from serving.lifecycle.evaluations import EvaluationRuns
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.lone import LoneNames
@@ -37,7 +37,7 @@ MAX_ACTIONS_AT_ONCE = 16
 log = structlog.get_logger("serving.road")
 
 
-class Road:
+class ModelTable:
     """All models. `update` takes in what the store holds, `advance` does what the policy says.
 
     `knows_store` says whether what the store holds now is known: the last look at it was taken in.
@@ -64,7 +64,7 @@ class Road:
         self._activation = activation
         self._respawn = respawn
         self._lone = LoneNames(journal.history)
-        self._evaluations = Evaluations(runner, journal, respawn, executor, post, settings, self._staged)
+        self._evaluations = EvaluationRuns(runner, journal, respawn, executor, post, settings, self._staged)
         self._exclusion = exclusion
         self._blocked: dict[str, ModelRecord] = {}
 

@@ -27,7 +27,7 @@ PAUSE_PER_LISTING = 5.0  # a storm of events costs at most a sixth of a core
 log = structlog.get_logger("serving.lookout")
 
 
-class Lookout:
+class StorePoller:
     """Reconciler thread only, except `wake`. `status` is what the outside is told of the store, `path` where it is.
 
     A look is due when something woke us, when the last one is long ago, and when another directory has taken the

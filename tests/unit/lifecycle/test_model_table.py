@@ -16,8 +16,8 @@ from serving.domain.version import Format
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
+from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.policy_input import PolicyInput
-from serving.lifecycle.road import Road
 from serving.lifecycle.unfinished import UNFINISHED_SECONDS, list_unfinished
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
@@ -34,18 +34,18 @@ class Scene:
         exclusion = Exclusion(journal)
         activation = cast("Any", SimpleNamespace(publish=lambda *_, **__: None))
         nothing = cast("Any", None)
-        self.road = Road(Settings(), journal, exclusion, activation, nothing, nothing, nothing, nothing)
+        self.model_table = ModelTable(Settings(), journal, exclusion, activation, nothing, nothing, nothing, nothing)
         self.input = PolicyInput(exclusion, history, keep_warm=1)
         self.both = (entry("2"), entry("1"))
         self.see(self.both, now=0.0)
-        self.model = self.road.models["m"]
+        self.model = self.model_table.models["m"]
         self.model.active = self.model.listed["2"]
 
     def see(self, entries: tuple[Entry, ...], now: float) -> None:
-        self.road.update({"m": entries} if entries else {}, now)
+        self.model_table.update({"m": entries} if entries else {}, now)
 
     def unfinished(self, now: float) -> tuple[str, ...]:
-        return list_unfinished(self.road.models.values(), now)
+        return list_unfinished(self.model_table.models.values(), now)
 
     def removed_at(self) -> float:
         return self.input.desired(self.model).removed_at
@@ -104,7 +104,7 @@ def test_a_version_that_is_overwritten_once_after_long_is_not_told(scene: Scene)
 def test_nothing_counts_as_removed_while_the_store_cannot_be_listed(scene: Scene) -> None:
     left = scene.both[1:]
     scene.see(left, now=10.0)
-    scene.road.lose_store()
+    scene.model_table.lose_store()
     assert scene.removed_at() == math.inf
     scene.see(left, now=100.0)
     assert scene.removed_at() == 100.0 + SETTLE_SECONDS, "the window begins anew with the store's return"

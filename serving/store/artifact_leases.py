@@ -8,7 +8,7 @@ import weakref
 from serving.domain.artifact import Artifact
 
 
-class Lending:
+class ArtifactLeases:
     """Artifacts that were handed out and that something in this process still refers to. Any thread.
 
     It closes the gap between the end of a copy and the moment its new owner can say that it is in use.

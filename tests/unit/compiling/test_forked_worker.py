@@ -11,18 +11,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serving.compiling.apart import Apart, Unfinished
+from serving.compiling.forked_worker import ForkedWorker, Unfinished
 from tests.e2e.harness import until
 
 
 def test_what_the_work_returns_comes_back_whatever_its_size() -> None:
     content = os.urandom(5 << 20)
-    assert Apart(lambda: content).run(30.0) == content
-    assert Apart(lambda: b"").run(30.0) == b""
+    assert ForkedWorker(lambda: content).run(30.0) == content
+    assert ForkedWorker(lambda: b"").run(30.0) == b""
 
 
 def test_the_work_happens_in_another_process() -> None:
-    assert int(Apart(lambda: str(os.getpid()).encode()).run(30.0)) != os.getpid()
+    assert int(ForkedWorker(lambda: str(os.getpid()).encode()).run(30.0)) != os.getpid()
 
 
 def test_work_that_takes_too_long_is_killed(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_work_that_takes_too_long_is_killed(tmp_path: Path) -> None:
         return b""
 
     with pytest.raises(Unfinished, match=r"not finished after 0\.5 s"):
-        Apart(work).run(0.5)
+        ForkedWorker(work).run(0.5)
     pid = int((tmp_path / "pid").read_text())
     until(lambda: not psutil.pid_exists(pid), "the end of the process")
 
@@ -44,7 +44,7 @@ def test_work_that_dies_is_told_by_its_signal() -> None:
         return b""
 
     with pytest.raises(Unfinished, match="died with SIGSEGV"):
-        Apart(work).run(30.0)
+        ForkedWorker(work).run(30.0)
 
 
 def test_work_that_raises_has_failed(capfd: pytest.CaptureFixture[str]) -> None:
@@ -52,11 +52,11 @@ def test_work_that_raises_has_failed(capfd: pytest.CaptureFixture[str]) -> None:
         raise RuntimeError("no")
 
     with pytest.raises(Unfinished, match="the process failed"):
-        Apart(work).run(30.0)
+        ForkedWorker(work).run(30.0)
 
 
 def test_what_was_not_asked_for_ends_with_its_dismissal(tmp_path: Path) -> None:
-    apart = Apart(lambda: b"never", (tmp_path / "entered").touch, (tmp_path / "ready").touch)
+    apart = ForkedWorker(lambda: b"never", (tmp_path / "entered").touch, (tmp_path / "ready").touch)
     until((tmp_path / "entered").exists, "its beginning")
     assert not (tmp_path / "ready").exists()
     apart.prepare()
@@ -68,6 +68,6 @@ def test_what_was_not_asked_for_ends_with_its_dismissal(tmp_path: Path) -> None:
 
 def test_the_work_sees_what_was_when_it_was_forked() -> None:
     seen = [b"before"]
-    apart = Apart(lambda: seen[0])
+    apart = ForkedWorker(lambda: seen[0])
     seen[0] = b"after"
     assert apart.run(30.0) == b"before"

@@ -40,11 +40,11 @@ def check(path: Path, settings: Settings, started: Started = lambda _: None) -> 
     `started` is told the name of each gate. Blocks for as long as that takes. Raises NotPublished or StagingFailed
     when the files cannot be taken, HostFailed when no host could do it.
     """
-    with workshop(settings) as shop:
+    with offline_evaluator(settings) as shop:
         return shop.evaluate(shop.stage(path), Comparison(), started)
 
 
-class Workshop:
+class OfflineEvaluator:
     """A cache and a zygote for a short while."""
 
     def __init__(self, settings: Settings, directory: Path, zygote: Zygote) -> None:
@@ -83,7 +83,7 @@ class Workshop:
 
 
 @contextmanager
-def workshop(settings: Settings) -> Iterator[Workshop]:
+def offline_evaluator(settings: Settings) -> Iterator[OfflineEvaluator]:
     """Make a workshop in a temporary directory; its zygote imports while the caller goes on.
 
     The zygote and the directory are gone afterwards, also when Ctrl-C comes, and comes again while they are removed.
@@ -96,7 +96,7 @@ def workshop(settings: Settings) -> Iterator[Workshop]:
         stack.callback(_finish, zygote.stop)
         with _as_no_host():
             _finish(zygote.start)
-        yield Workshop(settings, directory, zygote)
+        yield OfflineEvaluator(settings, directory, zygote)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from serving.store.staging import Cache
 log = structlog.get_logger("serving.candidate")
 
 
-class Recall:
+class EvaluationCache:
     """Evaluations kept in the cache. Any thread; blocks on the disk.
 
     `basis` names what a verdict depends on besides the bytes: libraries and settings. What depends on the active
@@ -39,7 +39,7 @@ class Recall:
         if accepted_digest not in (None, artifact.id.digest):
             return None
         try:
-            kept = self._cache.recall(artifact.id.digest, self._basis_of(artifact))
+            kept = self._cache.evaluation_cache(artifact.id.digest, self._basis_of(artifact))
         except StagingFailed as error:
             log.warning("evaluation_not_recalled", model=artifact.id.model, reason=str(error))
             return None
@@ -62,7 +62,7 @@ class Recall:
         digest, basis = artifact.id.digest, self._basis_of(artifact)
         try:
             self._cache.remember(digest, basis, evaluation)
-            return self._cache.recall(digest, basis) or evaluation
+            return self._cache.evaluation_cache(digest, basis) or evaluation
         except StagingFailed as error:
             log.warning("evaluation_not_kept", model=artifact.id.model, reason=str(error))
             return evaluation

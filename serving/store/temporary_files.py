@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 
-class Asides:
+class TemporaryFiles:
     """A directory of unfinished files. Any thread; raises OSError."""
 
     def __init__(self, directory: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 
-class Outbox:
+class WriteQueue:
     """What is to be sent at the end of this turn of the event loop. Event loop thread only.
 
     Writes of a turn follow each other directly: the first wakes a client that waits in another process, which takes
@@ -35,16 +35,16 @@ class JoinedWrites:
     `end` is called for a close, after everything written before has been sent.
     """
 
-    def __init__(self, transport: asyncio.Transport, outbox: Outbox, end: Callable[[], None]) -> None:
+    def __init__(self, transport: asyncio.Transport, write_queue: WriteQueue, end: Callable[[], None]) -> None:
         self._transport = transport
-        self._outbox = outbox
+        self._write_queue = write_queue
         self._end = end
         self._parts: list[bytes] = []
 
     def write(self, data: bytes) -> None:
         """Keep `data` until the end of this turn."""
         if not self._parts:
-            self._outbox.add(self)
+            self._write_queue.add(self)
         self._parts.append(data)
 
     def flush(self) -> None:

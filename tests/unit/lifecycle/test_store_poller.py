@@ -10,15 +10,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from serving.domain.listing import Listing
-from serving.lifecycle import lookout
-from serving.lifecycle.lookout import Lookout
+from serving.lifecycle import store_poller
+from serving.lifecycle.store_poller import StorePoller
 from serving.settings import StoreSettings
 
 
 @pytest.fixture
 def looking(tmp_path: Path) -> Any:
     watcher = Mock(mode="events", problem=None)
-    made = Lookout(StoreSettings(path=tmp_path), Mock(), watcher, Mock(), Mock())
+    made = StorePoller(StoreSettings(path=tmp_path), Mock(), watcher, Mock(), Mock())
 
     def look(*problems: str) -> list[str]:
         made._next_resync = 1e12
@@ -49,7 +49,7 @@ def test_one_that_was_mended_and_comes_back_is_logged_again(looking: Any) -> Non
 
 
 def test_a_new_problem_is_looked_at_again_soon(looking: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookout.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(store_poller.time, "monotonic", lambda: 100.0)
     looking("a")
     assert looking.made._next_resync == 102.0
     looking("a")
