@@ -32,7 +32,7 @@ from serving.domain.manifest import parse_golden, parse_manifest
 from serving.domain.report import CandidateReport
 from serving.domain.signature import Container, Feature, Signature
 from serving.hosting.zygote import Zygote
-from serving.offline import check, evaluating, publish_file, verify
+from serving.offline import check, offline_evaluator, publish_file, verify
 from serving.offline.instances import to_instances
 from serving.offline.keys import KeyRefused, create_key
 from serving.offline.single import find_entry
@@ -60,7 +60,7 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     environment = {**os.environ, "PYTHONPATH": str(MATERIAL)}
     kept = KeptZygote(sandbox.scrub(environment), tmp_path_factory.mktemp("zygote") / "scratch")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluating, "Zygote", lambda *_: kept)
+        patch.setattr(offline_evaluator, "Zygote", lambda *_: kept)
         yield
     Zygote.stop(kept)
 

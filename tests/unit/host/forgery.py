@@ -15,8 +15,7 @@ from serving.domain.compiled import Compilation, Guard, ProvenRows
 from serving.domain.provenance import Provenance
 from serving.domain.report import LOAD_GATE, GateResult, Verdict
 from serving.domain.sandbox import LAYERS, Sandbox
-from serving.domain.signature import Feature, Signature
-from serving.domain.signature import FrameKind as ModelKind
+from serving.domain.signature import Feature, ModelKind, Signature
 from serving.domain.version import Format
 from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest, Findings, Preparation
 from serving.wire.frames import FLAG_ARENA, MAGIC, PREFIX, FrameKind

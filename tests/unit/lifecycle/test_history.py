@@ -18,7 +18,7 @@ from serving.domain.state import State
 from serving.domain.status import HistoryEntry
 from serving.domain.version import VersionId
 from serving.lifecycle import database
-from serving.lifecycle.history import DATABASE_NAME, Contract, History
+from serving.lifecycle.history import DATABASE_NAME, History, RememberedContract
 
 ID = VersionId("m", "1", "sha256:aa")
 REFUSED = CandidateReport(gates=(GateResult(gate="load", verdict=Verdict.REFUSED, evidence="broken"),))
@@ -69,7 +69,7 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     assert second.lone == {("m", ID.digest): "1"}
     assert second.active == {"m": ("1", ID.digest)}
     assert second.provenance == {"m": SIGNED}
-    assert second.contracts == {"m": Contract("1", ID.digest, SIGNATURE)}
+    assert second.contracts == {"m": RememberedContract("1", ID.digest, SIGNATURE)}
     assert second.unloaded == {"m"}
     (told,) = second.entries("m", 10, None)
     assert told.model_copy(update={"id": None}) == entry("why").model_copy(update={"id": None})

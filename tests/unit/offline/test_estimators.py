@@ -33,7 +33,7 @@ from serving.domain.errors import HostDied, PublishRefused
 from serving.domain.manifest import parse_manifest
 from serving.domain.version import digest_of
 from serving.hosting.zygote import Zygote
-from serving.offline import check, evaluating, publish
+from serving.offline import check, offline_evaluator, publish
 from serving.offline.gated import refuse_early
 from serving.offline.keys import create_key
 from serving.settings import Settings, StoreSettings, load_settings
@@ -118,13 +118,13 @@ def test_the_bytes_that_are_published_are_those_that_were_evaluated(
     iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, str] = {}
-    evaluate = evaluating.evaluate
+    evaluate = offline_evaluator.evaluate
 
     def look(host: Any, request: Any, *others: Any) -> Any:
         seen.update({file.name: file.sha256 for file in request.files})
         return evaluate(host, request, *others)
 
-    monkeypatch.setattr(evaluating, "evaluate", look)
+    monkeypatch.setattr(offline_evaluator, "evaluate", look)
     published = publish(iris, "iris", golden=ROWS[::50], store=store, version="7")
     on_disk = {path.name: sha256_of([path.read_bytes()]) for path in published.path.iterdir()}
     assert seen.keys() == on_disk.keys()
@@ -212,7 +212,7 @@ def test_a_store_that_cannot_be_written_is_said_before_anything_is_evaluated() -
 def test_the_gates_are_left_out_where_that_is_asked_for(
     iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluating, "Zygote", refuse_directly)
+    monkeypatch.setattr(offline_evaluator, "Zygote", refuse_directly)
     assert publish(iris, "iris", store=store, check=False).report is None
 
 
@@ -221,7 +221,7 @@ def test_gates_that_cannot_run_are_said_to_have_been_left_out(
     interpreter: str, iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An application that embeds Python has no interpreter to start; or there is one that has no `serving`."""
-    monkeypatch.setattr(evaluating, "Zygote", Zygote)
+    monkeypatch.setattr(offline_evaluator, "Zygote", Zygote)
     monkeypatch.setattr(sys, "executable", interpreter)
     with pytest.warns(UserWarning, match=r"^published without asking the gates, which cannot run here \(") as warned:
         published = publish(iris, "iris", store=store)
@@ -238,7 +238,7 @@ def test_a_full_disk_and_a_host_that_is_killed_are_said_and_leave_nothing(
         raise HostDied("the process was killed by somebody else")
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluating, "evaluate", kill)
+        patch.setattr(offline_evaluator, "evaluate", kill)
         with pytest.raises(
             PublishRefused, match=r"not asked to the end: .* by somebody else; try again, or with check"
         ):
@@ -403,7 +403,7 @@ def test_what_only_this_process_has_is_refused_before_anything_is_written(
 
     own.__module__, own.__qualname__ = "__main__", "own"
     monkeypatch.setattr(sys.modules["__main__"], "own", own, raising=False)
-    monkeypatch.setattr(evaluating, "Zygote", refuse_directly)
+    monkeypatch.setattr(offline_evaluator, "Zygote", refuse_directly)
     for function, words in (
         (
             lambda X: X,
