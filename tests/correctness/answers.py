@@ -30,6 +30,8 @@ def expect(answered: Any, rows: int) -> Expected:
     if hasattr(answered, "toarray"):
         answered = answered.toarray()
     parts = answered if isinstance(answered, list) else [answered]
+    if any(len(part) != rows for part in parts):
+        raise ValueError(f"an answer to {rows} rows that has none for each row")
     arrays = [np.asarray(each).reshape(rows, -1) for each in parts]
     kinds = {each.dtype.kind for each in arrays}
     if kinds == {"f"}:

@@ -13,7 +13,7 @@ from onnx import TensorProto
 from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.labels import by_largest
 from serving.compiling.converters.registry import converts
-from serving.compiling.drawing import Drawing
+from serving.compiling.drawing import Drawing, NotCompilable
 
 
 @converts("BernoulliNB", "ComplementNB", "GaussianNB", "MultinomialNB")
@@ -75,6 +75,8 @@ def _multinomial(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
     made = drawing.op("MatMul", rows.matrix(), drawing.constant(part.feature_log_prob_.T))
     if type(part).__name__ == "ComplementNB":
+        if part.norm:  # weights of each class add up to 1, so its answer to a row of equal numbers is that number
+            raise NotCompilable("ComplementNB(norm=True) ties on rows of equal numbers, where rounding decides")
         return drawing.op("Add", made, drawing.constant(part.class_log_prior_)) if len(part.classes_) == 1 else made
     return drawing.op("Add", made, drawing.constant(part.class_log_prior_))
 

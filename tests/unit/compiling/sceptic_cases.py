@@ -154,7 +154,7 @@ def _classifiers() -> Iterator[tuple[Any, ...]]:
             neighbors.NearestCentroid(), neighbors.NearestCentroid(priors="empirical", shrink_threshold=0.5),
         ):  # fmt: skip
             yield made, ROWS, labels
-        for kind in (naive_bayes.MultinomialNB(), naive_bayes.ComplementNB(norm=True)):
+        for kind in (naive_bayes.MultinomialNB(), naive_bayes.ComplementNB()):
             yield kind, POSITIVE, labels
     for activation in ("identity", "logistic", "tanh", "relu"):
         for labels in (CLASSES, TWO, SEVERAL):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, SGDClassifier
 from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import ComplementNB
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -293,6 +295,14 @@ def test_classes_that_are_not_scikit_learns_are_refused_however_deep() -> None:
 
     with pytest.raises(NotCompilable, match=r"Doubled .* is not scikit-learn's own"):
         convert(examine(estimator))
+
+
+def test_naive_bayes_that_ties_by_its_nature_is_refused() -> None:
+    rows = np.abs(np.random.default_rng(0).normal(size=(30, 3)))
+    for norm in (True, False):
+        model = examine(ComplementNB(norm=norm).fit(rows, np.arange(30) % 3))
+        with pytest.raises(NotCompilable, match="ties on rows of equal numbers") if norm else nullcontext():
+            convert(model)
 
 
 def test_texts_are_refused() -> None:
