@@ -17,22 +17,40 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 # A worker takes file after file in this order; what takes longest comes first, so that none is left with it at the end.
 LONGEST = (
-    "e2e/test_faults_killed.py",
     "e2e/test_process.py",
-    "unit/test_cli.py",
-    "unit/host/sandbox/test_audit.py",
+    "e2e/test_edge_framing.py",
+    "e2e/test_faults_killed.py",
     "e2e/test_restarts.py",
+    "e2e/test_faults_state.py",
+    "unit/sandbox/test_audit.py",
+    "unit/test_cli.py",
     "e2e/test_forged_frames.py",
+    "e2e/test_no_word.py",
+    "e2e/test_compiled.py",
     "e2e/test_watching.py",
-    "e2e/test_graph_checks.py",
-    "e2e/test_faults_stopped.py",
-    "e2e/test_fuzz_http.py",
     "e2e/test_swaps.py",
-    "unit/host/restricted/test_states.py",
+    "e2e/test_edge.py",
+    "e2e/test_graph_checks.py",
+    "e2e/test_models_page.py",
     "unit/host/restricted/test_meaning.py",
-    "unit/host/test_zygote.py",
-    "unit/host/test_sandbox.py",
-    "unit/host/test_client.py",
+    "e2e/test_kills.py",
+    "e2e/test_operators.py",
+    "e2e/test_faults_stopped.py",
+    "e2e/test_candidates.py",
+    "e2e/test_edge_crowd.py",
+    "e2e/test_edge_names.py",
+    "e2e/test_faults_copies.py",
+    "e2e/test_hosts.py",
+    "unit/host/restricted/test_reading.py",
+    "unit/sandbox/test_sandbox.py",
+    "unit/hosting/test_zygote.py",
+    "unit/hosting/test_evaluating.py",
+    "e2e/test_unload.py",
+    "e2e/test_correctness.py",
+    "e2e/test_fuzz_http.py",
+    "unit/host/restricted/test_states.py",
+    "e2e/test_first_minute.py",
+    "unit/host/graph_check/test_fuzz.py",
 )
 
 
@@ -40,7 +58,8 @@ gc.disable()  # nothing of what is collected is garbage: to look for it takes tw
 
 
 def pytest_collection_finish() -> None:
-    """Look for garbage again."""
+    """Look for garbage again, but never among what was collected and imported: each search would take half a second."""
+    gc.freeze()
     gc.enable()
 
 
@@ -48,6 +67,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files; the order within a file stays."""
     tests = Path(__file__).parent
     places = {tests / file: place for place, file in enumerate(LONGEST)}
+    if missing := [str(path) for path in places if not path.exists()]:
+        raise pytest.UsageError(f"LONGEST in tests/conftest.py names files that do not exist: {', '.join(missing)}")
     items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
 
 

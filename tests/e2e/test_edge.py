@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from tests.e2e.harness import TOKEN, Server, serving, until, write_version
+from tests.e2e.harness import NO_TLS, TOKEN, Server, serving, until, write_version
 from tests.e2e.traffic import Traffic
 
 JSON = b"Content-Type: application/json\r\n"
@@ -261,7 +261,7 @@ def test_one_connection_too_many_is_told_so(server: Server) -> None:
 
 def predicted(server: Server) -> bool:
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.post(f"{server.url}/models/m/predict", content=ROW).status_code == 200
+        return httpx.post(f"{server.url}/models/m/predict", content=ROW, verify=NO_TLS).status_code == 200
     return False
 
 
@@ -312,7 +312,7 @@ def test_a_name_that_is_none_is_a_problem_and_nothing_else(server: Server, name:
 
 def ask(server: Server, method: str, path: str, token: str | None, url: str = "") -> httpx.Response:
     headers = {} if token is None else {"Authorization": f"Bearer {token}".encode("latin-1")}
-    return httpx.request(method, (url or server.url) + path, content=ROW, headers=headers)
+    return httpx.request(method, (url or server.url) + path, content=ROW, headers=headers, verify=NO_TLS)
 
 
 def admin_url(server: Server) -> str:

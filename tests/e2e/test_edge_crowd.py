@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.harness import Server, constant, serving, until, write_version
+from tests.e2e.harness import NO_TLS, Server, constant, serving, until, write_version
 
 DESCRIPTORS = 256
 CLIENTS = 600
@@ -41,7 +41,7 @@ def connect(server: Server) -> socket.socket:
 
 def get(server: Server, path: str) -> httpx.Response:
     """Ask over a connection of its own."""
-    return httpx.get(server.url + path, timeout=20)
+    return httpx.get(server.url + path, timeout=20, verify=NO_TLS)
 
 
 @pytest.mark.parametrize("start", [b"", b"GET /models HT", b"GET /models HTTP/1.1\r\nHost: localhost\r\n\r\n"])

@@ -20,7 +20,7 @@ from sklearn.linear_model import LinearRegression
 
 from serving.offline.keys import SigningKey, create_key, load_key
 from serving.store.publishing import Publication, publish
-from tests.e2e.harness import PECULIAR, Server, constant, serving, until
+from tests.e2e.harness import NO_TLS, PECULIAR, Server, constant, serving, until
 from tests.e2e.test_signed import NOW
 from tests.unit.host.graph_check.bombs import BOMBS
 from tests.unit.host.graph_check.graphs import constant as tensor
@@ -211,7 +211,7 @@ def npy(rows: np.ndarray[Any, Any]) -> bytes:
 
 def post(server: Server, name: str, body: bytes) -> httpx.Response:
     headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
-    return httpx.post(f"{server.url}/models/{name}/predict", content=body, headers=headers, timeout=300)
+    return httpx.post(f"{server.url}/models/{name}/predict", content=body, headers=headers, timeout=300, verify=NO_TLS)
 
 
 @pytest.fixture(scope="module")
