@@ -11,12 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import structlog
 
 from serving import __version__, sandbox
 from serving.domain.errors import StagingFailed, StateUnavailable
+from serving.domain.plan import Fact
 from serving.domain.status import Operator, Status
 from serving.hosting.zygote import Zygote
 from serving.lifecycle.activation import Activation
@@ -33,6 +34,8 @@ from serving.lifecycle.reconciler import HoldsStatus, Reconciler
 from serving.lifecycle.respawn import Respawn
 from serving.lifecycle.store_poller import StorePoller
 from serving.lifecycle.watcher import Watcher
+from serving.plane.plane import Plane
+from serving.plane.registry import HoldsActive
 from serving.plane.turns import LEAST_THREADS, Turns
 from serving.settings import Settings
 from serving.store.listing import Store
@@ -49,13 +52,17 @@ JUDGED_BY = (
 log = structlog.get_logger("serving.service")
 
 
+class HoldsPublished(HoldsActive, HoldsStatus, Protocol):
+    """``app.state``, as far as this module cares: the plane publishes `active`, the reconciler `status`."""
+
+
 class Service:
     """The store's watcher, the reconciler, the zygote and the worker threads of one server.
 
     `state` is the application's ``app.state``: the active reference and the status are published there.
     """
 
-    def __init__(self, state: HoldsStatus, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, state: HoldsPublished, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._lock: IO[str] | None = None
         loop = asyncio.get_running_loop()
@@ -73,9 +80,10 @@ class Service:
         exclusion = Exclusion(journal)
         evaluation_cache = EvaluationCache(cache, _basis(settings))
         turns = Turns(self._predictions, threads)
-        runner = CandidateRunner(self._zygote, cache, evaluation_cache, settings, loop, turns)
-        activation = Activation(state, journal, self._post, loop)
-        respawn = Respawn(runner, journal, self._respawns, self._post, loop, settings.candidate)
+        plane = Plane(state, loop, turns, self._tell)
+        runner = CandidateRunner(self._zygote, cache, evaluation_cache, settings, plane)
+        activation = Activation(plane, journal)
+        respawn = Respawn(runner, journal, self._respawns, self._post, plane, settings.candidate)
         model_table = ModelTable(
             settings, journal, exclusion, activation, respawn, runner, self._candidates, self._post
         )
@@ -152,6 +160,9 @@ class Service:
 
     def _post(self, message: Callable[[], None]) -> None:
         self._reconciler.post(message)
+
+    def _tell(self, fact: Fact) -> None:
+        self._reconciler.tell(fact)
 
     def _wake(self) -> None:
         self._reconciler.wake()

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from serving import api
 from serving.domain.errors import OperationRefused, UnknownModel, UnknownVersion
-from serving.domain.report import GATE_NAMES, CandidateReport, GateResult, Verdict
+from serving.domain.report import GateResult, Verdict
 from serving.domain.signature import Container, Dtype, Feature, Method, ModelKind, Signature
 from serving.domain.state import State
 from serving.domain.status import (
@@ -118,9 +118,7 @@ def make_servable(
     model: str, version: str, engine: FakeEngine | None = None, signature: Signature = NUMBERS
 ) -> Servable:
     """Return a servable that has passed every gate."""
-    gates = tuple(GateResult(gate=name, verdict=Verdict.PASSED, evidence="seen") for name in GATE_NAMES)
-    report = CandidateReport(gates=gates, signature=signature, engine="sklearn")
-    return Servable(VersionId(model, version, f"sha256:{version * 64}"[:71]), report, engine or FakeEngine())
+    return Servable(VersionId(model, version, f"sha256:{version * 64}"[:71]), signature, engine or FakeEngine())
 
 
 def make_reference(**active: Servable | None) -> ActiveReference:

@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
-from types import MappingProxyType
 
 import structlog
 
+from serving.domain.plan import Commit, Drained, Plan, Prepare, Route, Unload
 from serving.domain.state import State
 from serving.failpoints import reach
 from serving.lifecycle.journal import Journal
+from serving.lifecycle.plane_port import PlanePort
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
-from serving.plane.registry import HoldsActive, ModelReference, activate
-from serving.plane.servable import Servable
 
 log = structlog.get_logger("serving.activation")
 
 
 class Activation:
-    """Puts versions into the active reference and takes them out. Reconciler thread only."""
+    """Says by plans what answers, and takes versions out of them. Reconciler thread only."""
 
-    def __init__(
-        self,
-        state: HoldsActive,
-        journal: Journal,
-        post: Callable[[Callable[[], None]], None],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        self._state = state
+    def __init__(self, plane: PlanePort, journal: Journal) -> None:
+        self._plane = plane
         self._journal = journal
-        self._post = post
-        self._loop = loop
+        self._plan = Plan()
 
     def publish(self, model: ModelRecord, *, is_known: bool = True) -> None:
-        """Make the active reference say what `model` has loaded; a model that is not known any more leaves it."""
-        reference = None
+        """Let a plan say what `model` has loaded; a model that is not known any more leaves it."""
+        route = None
         if is_known:
-            loaded = {record.version: record.servable for record in reversed(model.loaded) if record.servable}
-            reference = ModelReference(model.active.servable if model.active else None, MappingProxyType(loaded))
-        activate(self._state, self._state.active.with_model(model.name, reference))
+            route = Route(model.active.id if model.active else None, tuple(record.id for record in model.loaded))
+        self._plan = self._plan.with_route(model.name, route)
+        self._plane.prepare(Prepare(self._plan))
+        self._plane.commit(Commit(self._plan.generation))
 
     def activate(self, model: ModelRecord, record: VersionRecord) -> None:
         """Let `record` answer from now on; what answered before becomes a standby.
@@ -69,7 +59,7 @@ class Activation:
         self._journal.metrics.swapped(model.name)
 
     def retire(self, model: ModelRecord, record: VersionRecord) -> None:
-        """Take a version out of the reference, wait for its leases on the loop, then tear it down."""
+        """Take a version out of the plan, and have it unloaded when its last request has been answered."""
         if record is model.active:
             model.active = model.activated_at = None
         else:
@@ -77,22 +67,19 @@ class Activation:
         model.leaving.append(record)
         self.publish(model)
         reach("draining")
-        servable = record.servable
-        assert servable is not None
-        self._journal.move(record, State.DRAINING, f"{servable.leases} requests in flight")
-        began = time.monotonic()
-        future = asyncio.run_coroutine_threadsafe(_drain_and_close(servable), self._loop)
-        future.add_done_callback(lambda done: self._post(lambda: self._retired(model, record, began, done)))
+        draining = self._plane.unload(Unload(record.id))
+        self._journal.move(record, State.DRAINING, f"{draining.requests} requests in flight")
 
-    def _retired(self, model: ModelRecord, record: VersionRecord, began: float, done: Future[None]) -> None:
-        error = None if done.cancelled() else done.exception()
-        if error is not None:
-            log.error("teardown_failed", model=model.name, version=record.version, reason=repr(error))
+    def finish_retirement(self, model: ModelRecord, fact: Drained) -> None:
+        """Take in that a version of `model` is freed: of two of the same bytes, the one that has left first."""
+        record = next(record for record in model.leaving if record.id == fact.key)
+        if fact.failure is not None:
+            log.error("teardown_failed", model=model.name, version=record.version, reason=fact.failure)
         reach("retired")
-        duration = time.monotonic() - began
+        duration = time.monotonic() - record.entered_at
         model.leaving.remove(record)
         self._keep_unlisted(model, record)
-        record.servable = None
+        record.placement = None
         record.artifact = None
         is_quarantined = self._journal.history.is_quarantined(record.model, record.version, record.digest)
         after = State.QUARANTINED if is_quarantined else State.RETIRED
@@ -108,8 +95,3 @@ class Activation:
             model.kept = VersionRecord(
                 *(model.name, record.version, (), record.seen_at), digest=record.digest, artifact=record.artifact
             )
-
-
-async def _drain_and_close(servable: Servable) -> None:
-    await servable.drain()
-    await servable.engine.close()

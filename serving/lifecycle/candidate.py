@@ -5,7 +5,7 @@ Everything here runs in a worker thread and may block; the reconciler is told th
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ import structlog
 from serving.domain.artifact import Artifact
 from serving.domain.errors import Cancelled, GraphRefused, HostFailed, NotPublished, ServingError, StagingFailed
 from serving.domain.listing import Entry
+from serving.domain.plan import Hosted, Load, LoadFailed, NotReady, Placement, place
 from serving.domain.report import COMPILE_GATE, CandidateReport, Evaluation, GateResult
 from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
@@ -23,16 +24,11 @@ from serving.hosting.evaluating import evaluate
 from serving.hosting.zygote import HostProcess, Zygote
 from serving.lifecycle.checking import GraphCheck, stays_hosted
 from serving.lifecycle.evaluation_cache import EvaluationCache
+from serving.lifecycle.plane_port import PlanePort
 from serving.lifecycle.request import Comparison, evaluation_request
-from serving.plane.compiled import CompiledEngine
-from serving.plane.hosted import HostedEngine
-from serving.plane.servable import Servable
-from serving.plane.turns import Turns
 from serving.settings import Settings
 from serving.store.staging import Cache
 from serving.wire.evaluation import EvaluationRequest
-
-ATTACH_SECONDS = 10.0
 
 log = structlog.get_logger("serving.candidate")
 
@@ -69,10 +65,11 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The only outcome that can be activated."""
+    """The only outcome that can be activated: it is loaded, as `placement` says, by host number `host` if hosted."""
 
-    servable: Servable
+    placement: Placement
     report: CandidateReport
+    host: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +120,14 @@ class CandidateRunner:
         cache: Cache,
         evaluation_cache: EvaluationCache,
         settings: Settings,
-        loop: asyncio.AbstractEventLoop,
-        turns: Turns,
+        plane: PlanePort,
     ) -> None:
         self._zygote = zygote
         self._cache = cache
         self._evaluation_cache = evaluation_cache
         self._settings = settings
-        self._loop = loop
-        self._turns = turns
+        self._plane = plane
+        self._host_numbers = itertools.count(1)
         self._told: Sandbox | None = None
 
     def stage(self, candidate: Candidate, entry: Entry, quiet_seconds: float | None) -> Outcome:
@@ -154,7 +150,6 @@ class CandidateRunner:
         comparison: Comparison,
         on_state: Callable[[State], None],
         on_gate: Callable[[GateResult], None],
-        on_lost: Callable[[HostedEngine], None],
     ) -> Outcome:
         """Bring a version to where it can answer: as its last evaluation said, or else through a fresh host."""
         kept = self._evaluation_cache.find(
@@ -163,16 +158,16 @@ class CandidateRunner:
         try:
             if kept is not None and kept.report.is_compiled:
                 log.info("evaluation_recalled", model=artifact.id.model, version=artifact.id.version)
-                return self._compiled(artifact, kept)
+                return self._load(artifact, kept)
             self._cache.verify(artifact, candidate.cancelled)
             known = kept.report.compilation if kept is not None else None
             request = evaluation_request(artifact, self._settings, comparison, known)
             try:
-                return self._evaluate(candidate, artifact, request, on_state, on_gate, on_lost, is_new=known is None)
+                return self._evaluate(candidate, artifact, request, on_state, on_gate, is_new=known is None)
             except GraphRefused as error:
                 log.warning("graph_refused", model=artifact.id.model, version=artifact.id.version, reason=str(error))
                 request = evaluation_request(artifact, self._settings, comparison, stays_hosted(error))
-                return self._evaluate(candidate, artifact, request, lambda _: None, on_gate, on_lost, is_new=True)
+                return self._evaluate(candidate, artifact, request, lambda _: None, on_gate, is_new=True)
         except Cancelled:
             return Stopped()
         except StagingFailed as error:
@@ -187,7 +182,6 @@ class CandidateRunner:
         request: EvaluationRequest,
         on_state: Callable[[State], None],
         on_gate: Callable[[GateResult], None],
-        on_lost: Callable[[HostedEngine], None],
         *,
         is_new: bool,
     ) -> Outcome:
@@ -219,13 +213,7 @@ class CandidateRunner:
         if is_new:
             evaluation = self._evaluation_cache.keep(artifact, evaluation)
         reach("evaluation-kept")
-        report = evaluation.report
-        if report.is_compiled:
-            return self._compiled(artifact, evaluation)
-        max_batch_rows = self._settings.engine.max_batch_rows if report.may_batch else 1
-        engine = HostedEngine(report.engine or "unknown", on_lost, max_batch_rows=max_batch_rows)
-        self._attach(engine, host)
-        return Ready(Servable(artifact.id, report, engine), report)
+        return self._load(artifact, evaluation, host)
 
     def _tell(self, sandbox: Sandbox) -> None:
         """Write into the log what holds the hosts, once, and again should it change."""
@@ -234,22 +222,28 @@ class CandidateRunner:
             write = log.info if sandbox.is_whole else log.warning
             write("sandbox", active=list(sandbox.active), missing=sandbox.missing)
 
-    def _compiled(self, artifact: Artifact, evaluation: Evaluation) -> Outcome:
-        report = evaluation.report
-        compilation = report.compilation
-        if report.signature is None or compilation is None or compilation.bounds is None:
-            return Failed("a compiled form came without a signature, a proof or bounds")
+    def _load(self, artifact: Artifact, evaluation: Evaluation, host: HostProcess | None = None) -> Outcome:
+        """Have the plane load what has passed; raises HostFailed when its host cannot be connected."""
         try:
-            engine = CompiledEngine(
-                evaluation.graphs, report.signature, compilation.guard, compilation.bounds, self._turns
-            )
-            engine.warm_up()
-        except ServingError as error:
+            placement = place(evaluation, self._settings.engine.max_batch_rows)
+        except NotReady as error:
             return Failed(str(error))
-        return Ready(Servable(artifact.id, report, engine), report)
+        number = self.next_host()
+        if isinstance(placement, Hosted):
+            assert host is not None
+            self._attach(Load(artifact.id, placement, number), host)
+        else:
+            loaded = self._plane.load(Load(artifact.id, placement))
+            if isinstance(loaded, LoadFailed):
+                return Failed(loaded.reason)
+        return Ready(placement, evaluation.report, number)
 
-    def respawn(self, engine: HostedEngine, artifact: Artifact, entry: Entry | None) -> str | None:
-        """Bring another host for a servable whose host died; returns why it did not work, or None.
+    def next_host(self) -> int:
+        """Return the number of the next host that is loaded. Any thread."""
+        return next(self._host_numbers)
+
+    def respawn(self, load: Load, artifact: Artifact, entry: Entry | None) -> str | None:
+        """Bring another host for a version whose host died, as `load` says; returns why it did not work, or None.
 
         The cached copy is hashed first, and renewed from the store (`entry`) when it is damaged. Raises CopyLost when
         it cannot be.
@@ -262,7 +256,7 @@ class CandidateRunner:
             host, (report, _) = self._run(candidate, request, lambda _: None, lambda _: None)
             if report.refusal is not None:
                 return f"{report.refusal.gate}: {report.refusal.evidence}"
-            self._attach(engine, host)
+            self._attach(load, host)
         except HostFailed as error:
             return str(error)
         return None
@@ -295,10 +289,9 @@ class CandidateRunner:
             host.kill()
         return host, evaluate(host, request, self._settings.candidate.timeout_seconds, started, finished)
 
-    def _attach(self, engine: HostedEngine, host: HostProcess) -> None:
-        try:
-            asyncio.run_coroutine_threadsafe(engine.attach(host), self._loop).result(ATTACH_SECONDS)
-        except (TimeoutError, RuntimeError, OSError) as error:
+    def _attach(self, load: Load, host: HostProcess) -> None:
+        """Give the plane a host; raises HostFailed, and ends the host, when it does not take it."""
+        loaded = self._plane.load(load, host)
+        if isinstance(loaded, LoadFailed):
             host.close()
-            reason = str(error) or "the event loop does not answer"
-            raise HostFailed(f"the host could not be connected: {reason}") from None
+            raise HostFailed(loaded.reason)

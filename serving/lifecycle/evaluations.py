@@ -30,7 +30,6 @@ from serving.lifecycle.contract import contract_of
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
 from serving.lifecycle.request import Comparison
-from serving.lifecycle.respawn import Respawn
 from serving.settings import Settings
 
 MAX_HOST_DEATHS = 2
@@ -49,7 +48,6 @@ class EvaluationRuns:
         self,
         runner: CandidateRunner,
         journal: Journal,
-        respawn: Respawn,
         executor: Executor,
         post: Callable[[Callable[[], None]], None],
         settings: Settings,
@@ -57,7 +55,6 @@ class EvaluationRuns:
     ) -> None:
         self._runner = runner
         self._journal = journal
-        self._respawn = respawn
         self._executor = executor
         self._post = post
         self._settings = settings
@@ -92,11 +89,10 @@ class EvaluationRuns:
         def on_gate(result: GateResult) -> None:
             self._journal.metrics.gate_finished(result.gate, result.duration_seconds)
 
-        on_lost = self._respawn.on_lost(model)
         self._start(
             model,
             record,
-            lambda candidate: self._runner.evaluate(candidate, artifact, comparison, on_state, on_gate, on_lost),
+            lambda candidate: self._runner.evaluate(candidate, artifact, comparison, on_state, on_gate),
         )
 
     def cancel(self, model: ModelRecord, reason: str) -> None:
@@ -201,7 +197,7 @@ class EvaluationRuns:
         for state in (State.VALIDATING, State.WARMING):  # progress that has not been told yet
             if record.state in (State.LOADING, State.VALIDATING) and record.state is not state:
                 self._journal.move(record, state)
-        record.servable, record.report = outcome.servable, outcome.report
+        record.placement, record.host, record.report = outcome.placement, outcome.host, outcome.report
         record.failures = record.host_deaths = record.postponements = 0
         model.standbys.append(record)
         if record.artifact is not None and record.artifact.file(MANIFEST_NAME) is not None:

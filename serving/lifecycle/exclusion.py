@@ -70,7 +70,7 @@ class Exclusion:
     def mark(self, model: ModelRecord) -> None:
         """Let the states of versions that are not loaded say what holds them back, or that nothing does."""
         for record in model.listed.values():
-            if record is model.running or record.servable is not None:
+            if record is model.running or record.placement is not None:
                 continue
             is_quarantined = self.is_quarantined(record)
             obstacle = self.why_excluded(model, record) or (_IN_QUARANTINE if is_quarantined else None)

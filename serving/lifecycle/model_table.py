@@ -16,6 +16,7 @@ import structlog
 
 from serving.domain.artifact import Artifact
 from serving.domain.listing import Entry
+from serving.domain.plan import Drained, Fact
 from serving.domain.policy import Activate, Cancel, Evaluate, Retire, Stage, Wanted, next_action, wake_at
 from serving.domain.state import State
 from serving.domain.version import order_key
@@ -64,7 +65,7 @@ class ModelTable:
         self._activation = activation
         self._respawn = respawn
         self._lone = LoneNames(journal.history)
-        self._evaluations = EvaluationRuns(runner, journal, respawn, executor, post, settings, self._staged)
+        self._evaluations = EvaluationRuns(runner, journal, executor, post, settings, self._staged)
         self._exclusion = exclusion
         self._blocked: dict[str, ModelRecord] = {}
 
@@ -156,6 +157,14 @@ class ModelTable:
         if entry.problem is not None and record.state is State.DISCOVERED:
             self._journal.fail(model, record, State.REJECTED, "published", entry.problem)
         return record
+
+    def learn(self, fact: Fact) -> None:
+        """Take in what the plane has told."""
+        self._respawn.learn(fact)
+        model = self.models.get(fact.key.model)
+        if model is not None and isinstance(fact, Drained):
+            self._activation.finish_retirement(model, fact)
+        self._journal.dirty.add(fact.key.model)
 
     # --- what to do about it -----------------------------------------------------------------------------------------
 

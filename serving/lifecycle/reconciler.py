@@ -19,6 +19,7 @@ import structlog
 
 from serving.domain.errors import StagingFailed
 from serving.domain.listing import Listing
+from serving.domain.plan import Fact
 from serving.domain.status import StateStatus, Status
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.journal import Journal
@@ -26,7 +27,6 @@ from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.snapshots import model_status
 from serving.lifecycle.store_poller import StorePoller
 from serving.lifecycle.unfinished import list_unfinished
-from serving.plane.registry import HoldsActive
 from serving.store.staging import Cache
 
 JOIN_SECONDS = 10.0
@@ -38,7 +38,7 @@ log = structlog.get_logger("serving.reconciler")
 Result = TypeVar("Result")
 
 
-class HoldsStatus(HoldsActive, Protocol):
+class HoldsStatus(Protocol):
     """``app.state``, as far as this module cares."""
 
     status: Status
@@ -102,6 +102,10 @@ class Reconciler:
     def post(self, message: Callable[[], None]) -> None:
         """Have `message` run on the reconciler's thread soon."""
         self._inbox.put(message)
+
+    def tell(self, fact: Fact) -> None:
+        """Have the reconciler take in what the plane has told, soon."""
+        self.post(lambda: self._model_table.learn(fact))
 
     def wake(self) -> None:
         """Something may have changed in the store."""

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 
 from serving.domain.artifact import Artifact
 from serving.domain.listing import Entry, Fingerprint
+from serving.domain.plan import Placement
 from serving.domain.report import CandidateReport
 from serving.domain.state import State, check_transition
 from serving.domain.status import Failure, VersionStatus
 from serving.domain.version import VersionId
 from serving.lifecycle.candidate import Candidate
-from serving.plane.servable import Servable
 
 
 def now_utc() -> datetime:
@@ -28,10 +28,10 @@ class VersionRecord:
 
     `not_before` is monotonic: the end of the settle window or of a backoff. `seen_at` is when these bytes were first
     seen, `begun_at` when the first change was of those that have not come to rest since. `postponements` counts how
-    often its files were not complete when they were copied, `unfinished` says why they are not. `servable` is set from
-    READY until the teardown is done; `is_copy_lost` says that its host is gone and that there is no sound copy of its
-    files to start another one from. `fruitless_hosts` are the times (monotonic) at which
-    hosts of it ended lately that were of no use: see `Respawn`.
+    often its files were not complete when they were copied, `unfinished` says why they are not. `placement` says where
+    it is answered, from READY until it is unloaded, by host number `host` where it is hosted; `is_copy_lost` says that
+    its host is gone and that there is no sound copy of its files to start another one from. `fruitless_hosts` are the
+    times (monotonic) at which hosts of it ended lately that were of no use: see `Respawn`.
     """
 
     model: str
@@ -53,7 +53,8 @@ class VersionRecord:
     failures: int = 0
     host_deaths: int = 0
     postponements: int = 0
-    servable: Servable | None = None
+    placement: Placement | None = None
+    host: int = 0
     respawn_at: float = 0.0
     is_respawning: bool = False
     respawn_failures: int = 0
@@ -103,7 +104,7 @@ class VersionRecord:
                 since=self.since,
                 reason=self.reason,
                 retry_at=self.retry_at,
-                is_loaded=self.servable is not None and self.state in (State.READY, State.ACTIVE),
+                is_loaded=self.placement is not None and self.state in (State.READY, State.ACTIVE),
                 is_quarantined=is_quarantined,
                 engine=report.engine if report else None,
                 memory_bytes=report.memory_bytes if report else None,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 
 import structlog
 
-from serving.domain.errors import HostLost
+from serving.domain.plan import Drained, Hosted, HostGone, Load, ReportOutage
+from serving.domain.version import VersionId
 from serving.lifecycle.candidate import CandidateRunner, CopyLost
 from serving.lifecycle.journal import Journal
-from serving.lifecycle.records import ModelRecord, VersionRecord
-from serving.plane.hosted import HostedEngine
+from serving.lifecycle.plane_port import PlanePort
+from serving.lifecycle.records import VersionRecord
 from serving.settings import CandidateSettings
 
 CALM_SECONDS = 60.0
@@ -23,7 +23,7 @@ log = structlog.get_logger("serving.respawn")
 
 
 class Respawn:
-    """Reconciler thread only, except `on_lost`."""
+    """Reconciler thread only."""
 
     def __init__(
         self,
@@ -31,52 +31,58 @@ class Respawn:
         journal: Journal,
         executor: Executor,
         post: Callable[[Callable[[], None]], None],
-        loop: asyncio.AbstractEventLoop,
+        plane: PlanePort,
         settings: CandidateSettings,
     ) -> None:
         self._runner = runner
         self._journal = journal
         self._executor = executor
         self._post = post
-        self._loop = loop
+        self._plane = plane
         self._settings = settings
+        self._gone: dict[VersionId, HostGone] = {}
 
-    def on_lost(self, model: ModelRecord) -> Callable[[HostedEngine], None]:
-        """Return what a servable's engine calls, on the loop's thread, when its host is gone: it only wakes."""
-        return lambda _: self._post(lambda: self._journal.dirty.add(model.name))
+    def learn(self, fact: HostGone | Drained) -> None:
+        """Take in that a host is gone, whether its version is READY already or not, or that a version is freed."""
+        present = self._gone.get(fact.key)
+        if isinstance(fact, Drained):
+            self._gone.pop(fact.key, None)
+        elif present is None or present.host <= fact.host:
+            self._gone[fact.key] = fact
 
     def advance(self, record: VersionRecord, now: float) -> None:
-        """Bring a host for a servable that lacks one, unless one is on its way or the last failure is too recent.
+        """Bring a host for a version that lacks one, unless one is on its way or the last failure is too recent.
 
-        What counts is whether it is whole now, not that an end was told: a host may die before its version is READY,
-        or before its own respawn has been told. While only replicas of it are missing, the others go on answering.
+        Hosts have numbers: the end of one may be told before its version is READY, or before its own respawn is known
+        to have worked. While only replicas of it are missing, the others go on answering.
         """
-        servable = record.servable
-        if servable is None or record.artifact is None or record.is_respawning or record.respawn_at > now:
+        placement, artifact = record.placement, record.artifact
+        if artifact is None or record.is_respawning or record.respawn_at > now or not isinstance(placement, Hosted):
             return
-        engine, artifact = servable.engine, record.artifact
-        if not isinstance(engine, HostedEngine) or engine.is_whole:
+        gone = self._gone.get(record.id)
+        if gone is None or gone.host < record.host:
             return
         if not record.is_host_lost:
-            self._note_loss(record, engine, now)
+            self._note_loss(record, gone, now)
             if record.respawn_at > now:
                 return
         record.is_respawning = True
-        future = self._executor.submit(self._runner.respawn, engine, artifact, record.entry)
-        future.add_done_callback(lambda done: self._post(lambda: self._finished(record, engine, done)))
+        load = Load(record.id, placement, self._runner.next_host())
+        future = self._executor.submit(self._runner.respawn, load, artifact, record.entry)
+        future.add_done_callback(lambda done: self._post(lambda: self._finished(record, load, done)))
 
-    def _note_loss(self, record: VersionRecord, engine: HostedEngine, now: float) -> None:
+    def _note_loss(self, record: VersionRecord, gone: HostGone, now: float) -> None:
         """Say that a host is gone, and wait before the next one when the last ones were of no use.
 
         Of no use is a host that broke the protocol, ended itself or ended before it had answered anything: bringing the
         next one at once, each time, would keep a core busy for nothing.
         """
         record.is_host_lost = True
-        how = engine.violation or "died"
+        how = gone.violation or "died"
         log.warning("host_lost", model=record.model, version=record.version, digest=record.digest, reason=f"it {how}")
         self._journal.metrics.host_restarted(record.model)
         wait = 0.0
-        if engine.violation is not None or not engine.has_answered:
+        if gone.violation is not None or not gone.has_answered:
             lately = tuple(at for at in record.fruitless_hosts if at > now - CALM_SECONDS)
             record.fruitless_hosts = (*lately, now)
             wait = self._settings.wait_seconds(max(0, len(record.fruitless_hosts) - FREE_FRUITLESS_HOSTS))
@@ -86,15 +92,16 @@ class Respawn:
         record.respawn_at = now + wait
         problem = f"its last {len(record.fruitless_hosts)} hosts were of no use, the last one {how}"
         self._note(record, f"{problem}; another one is started in {wait:.0f} s")
-        self._tell_outage(engine, problem, wait)
+        self._tell_outage(record.id, problem, wait)
 
-    def _finished(self, record: VersionRecord, engine: HostedEngine, done: Future[str | None]) -> None:
+    def _finished(self, record: VersionRecord, load: Load, done: Future[str | None]) -> None:
         record.is_respawning = False
         error = done.exception()
         record.is_copy_lost = isinstance(error, CopyLost)
         problem = str(error) if record.is_copy_lost else repr(error) if error else done.result()
         if problem is None:
             log.info("host_respawned", model=record.model, version=record.version, digest=record.digest)
+            record.host = load.host
             record.respawn_failures = 0
             record.respawn_at = 0.0
             record.is_host_lost = False
@@ -106,10 +113,10 @@ class Respawn:
         reason = f"its host died and no other could be started: {problem}; next try in {wait:.0f} s"
         log.error("respawn_failed", model=record.model, version=record.version, reason=problem, wait_seconds=wait)
         self._note(record, reason)
-        self._tell_outage(engine, f"the process that holds the model cannot be started: {problem}", wait)
+        self._tell_outage(load.key, f"the process that holds the model cannot be started: {problem}", wait)
 
-    def _tell_outage(self, engine: HostedEngine, problem: str, wait: float) -> None:
-        self._loop.call_soon_threadsafe(engine.report_outage, HostLost(problem, max(1, round(wait))))
+    def _tell_outage(self, key: VersionId, problem: str, wait: float) -> None:
+        self._plane.report_outage(ReportOutage(key, problem, max(1, round(wait))))
 
     def _note(self, record: VersionRecord, problem: str | None) -> None:
         record.host_problem = problem

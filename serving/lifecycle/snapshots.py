@@ -44,12 +44,12 @@ def summary(status: ModelStatus) -> ModelSummary:
 
 def _active_status(exclusion: Exclusion, model: ModelRecord, history: History) -> ActiveStatus | None:
     active = model.active
-    if active is None or model.activated_at is None or active.servable is None:
+    if active is None or model.activated_at is None or active.placement is None:
         return None
     return ActiveStatus(
         version=active.version,
         digest=active.digest or "",
-        engine=active.servable.engine.name,
+        engine=active.placement.engine,
         state=active.state,
         activated_at=model.activated_at,
         note=_note(exclusion, model, history),

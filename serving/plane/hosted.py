@@ -30,8 +30,8 @@ class HostedEngine:
 
     When a process is gone or stuck, `on_lost` is called and the others go on; without any, requests wait for `attach`
     to bring another host. A process that breaks the protocol counts as dead, and ends the whole host: `violation` says
-    how the last one did, None when it ended otherwise. `has_answered` says whether the host has answered anything yet;
-    both may be read from any thread.
+    how the last one did, None when it ended otherwise. `host` is the number of the host that was attached last,
+    `has_answered` says whether it has answered anything yet.
     """
 
     is_immediate = False
@@ -49,6 +49,7 @@ class HostedEngine:
         self._outage: ServingError | None = None
         self._is_closed = False
         self.violation: str | None = None
+        self.host = 0
         self.has_answered = False
 
     @property
@@ -61,9 +62,10 @@ class HostedEngine:
         """True while every process is there and none is stuck: otherwise the host should be replaced."""
         return self._group is not None and self._group.is_whole
 
-    async def attach(self, process: Process) -> None:
+    async def attach(self, process: Process, host: int = 0) -> None:
         """Answer through `process`, which has a warm model and waits for requests. What was waiting is sent now.
 
+        `host` is the number by which its end is told.
         It takes the place of the host before, which ends when it has answered what it is answering.
         """
         group = HostGroup(process, self._take, self._lost)
@@ -73,7 +75,7 @@ class HostedEngine:
             return
         if self._group is not None:
             self._leaving.append(self._group)
-        self._group, self._outage, self.has_answered = group, None, False
+        self._group, self.host, self._outage, self.has_answered = group, host, None, False
         self._end_leaving()
         if group.is_whole:
             self._dispatch()

@@ -5,14 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from serving.domain.report import CandidateReport
 from serving.domain.signature import Method, Signature
 from serving.domain.version import VersionId
 from serving.rows.batch import Batch, Prediction
-
-
-class NotReady(AssertionError):
-    """An attempt to serve what has not passed the gates: a bug in this package, never a user's fault."""
 
 
 class Engine(Protocol):
@@ -44,7 +39,8 @@ class Engine(Protocol):
 class Servable:
     """A validated, warmed version that can answer: the only thing that can be activated.
 
-    It cannot be made without a report in which every gate has passed.
+    The plane makes it of a placement, which cannot be had without a report in which every gate has passed: see
+    `serving.domain.plan.place`.
 
     Leases are counted on the event loop's thread only, in the same step that reads the active reference; `drain` is
     posted to the same thread. So no request can hold a servable that nobody counts, and no lock is needed.
@@ -52,11 +48,9 @@ class Servable:
 
     __slots__ = ("_drained", "_leases", "engine", "id", "signature")
 
-    def __init__(self, version_id: VersionId, report: CandidateReport, engine: Engine) -> None:
-        if not report.is_ready or report.signature is None:
-            raise NotReady(f"{version_id} has not passed every gate")
+    def __init__(self, version_id: VersionId, signature: Signature, engine: Engine) -> None:
         self.id = version_id
-        self.signature: Signature = report.signature
+        self.signature = signature
         self.engine = engine
         self._leases = 0
         self._drained: asyncio.Event | None = None

@@ -6,6 +6,7 @@ XGBoost and LightGBM. A subject is fitted when it comes out of a generator, and 
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 from collections.abc import Callable, Collection, Iterator
@@ -19,6 +20,7 @@ import numpy as np
 import skops.io
 from sklearn.utils import all_estimators
 
+from tests.correctness.answers import ask_itself
 from tests.correctness.asking import Methods, methods_of
 from tests.correctness.material import Material, material_like
 from tests.sound.estimators import Fitted, of_kind
@@ -98,9 +100,20 @@ def subject(kind: str, fitted: Fitted, form: str = "joblib") -> Subject | None:
     kept = pickle.dumps(fitted.estimator)  # the lists fit one estimator again and again
     own = pickle.loads(kept)
     label = fitted.label if form == "joblib" else f"{fitted.label}, {form}"
-    return Subject(
-        kind, label, lambda directory: write_as(form, own, directory), methods_of(pickle.loads(kept)), material
-    )
+    itself = _with_its_floats(methods_of(pickle.loads(kept)), material.rows)
+    return Subject(kind, label, lambda directory: write_as(form, own, directory), itself, material)
+
+
+def _with_its_floats(itself: Methods, rows: Any) -> Methods:
+    """Return methods that are asked in float32, all of them, where one of them takes nothing else."""
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.float64:
+        return itself
+    refusals = [
+        str(found) for method in itself.values() if isinstance(found := ask_itself(method, rows, len(rows)), Exception)
+    ]
+    if not any("dtype mismatch" in refusal or "same dtype" in refusal for refusal in refusals):
+        return itself
+    return {name: lambda rows, method=method: method(rows.astype(np.float32)) for name, method in itself.items()}
 
 
 def estimators(share: int = 0, shares: int = 1) -> Iterator[Subject]:
@@ -204,23 +217,33 @@ def _booster(kind: str, name: str, fit: Callable[[], Any], turn: int, material: 
 def _further(answers: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return what the server calls methods and a booster has as options: both shares of two classes, raw scores."""
     import lightgbm
+    import scipy.special
+    import xgboost
 
     if "predict_proba" in answers:
         return {}
     predict = answers["predict"]
 
     def shares(rows: Any) -> Any:
+        if isinstance(loaded, xgboost.Booster) and _objective(loaded) == "multi:softmax":
+            margins = loaded.predict(xgboost.DMatrix(rows, nthread=1), output_margin=True)
+            return scipy.special.softmax(margins, axis=1)
         second = np.asarray(predict(rows))
         return second if second.ndim == 2 else np.column_stack([1 - second, second])
 
     loaded = joblib.load(path) if path.suffix == ".joblib" else None
     loaded = lightgbm.Booster(model_file=path) if path.suffix == ".txt" else loaded
+    loaded = xgboost.Booster(model_file=path) if path.suffix in (".ubj", ".json") else loaded
     if not isinstance(loaded, lightgbm.Booster):
         return {"predict_proba": shares}
     return {
         "predict_proba": shares,
         "decision_function": lambda rows: loaded.predict(rows, raw_score=True, num_threads=1),
     }
+
+
+def _objective(booster: Any) -> str:
+    return str(json.loads(booster.save_config())["learner"]["objective"]["name"])
 
 
 def _named(answer: Callable[[Any], Any], names: list[str]) -> Callable[[Any], Any]:

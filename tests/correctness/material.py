@@ -140,11 +140,11 @@ def _table(table: pd.DataFrame, random: np.random.Generator, count: int) -> Mate
         moved = mixed[name] + random.normal(size=count) * np.nan_to_num(table[name].std()) / 3
         is_moved = np.arange(count) >= count // 2
         mixed[name] = mixed[name].mask(is_moved, moved.abs() if table[name].min() >= 0 else moved)
-    edges = [edge for name in table.columns for edge in _edges_of_column(mixed.iloc[:1], name)]
+    edges = [edge for name in table.columns for edge in _edges_of_column(mixed.iloc[:1], name, table[name])]
     return Material(mixed, tuple(edges), tuple(map(str, table.columns)))
 
 
-def _edges_of_column(usual: pd.DataFrame, name: str) -> list[pd.DataFrame]:
+def _edges_of_column(usual: pd.DataFrame, name: str, column: Any) -> list[pd.DataFrame]:
     dtype = usual[name].dtype
     values: Sequence[Any]
     if isinstance(dtype, pd.CategoricalDtype):
@@ -161,8 +161,8 @@ def _edges_of_column(usual: pd.DataFrame, name: str) -> list[pd.DataFrame]:
         values = (True, False)
     elif dtype.kind in "Mm":
         values = (usual[name].iloc[0], pd.NaT)
-    else:
-        values = (*WORDS, None)
+    else:  # what is missing is NaN, but where there has been None
+        values = (*WORDS, None if any(each is None for each in column) else np.nan)
     found = [usual.assign(**{name: pd.Series([value], index=usual.index, dtype=dtype)}) for value in values]
     if dtype.kind in "iu":
         found.append(usual.assign(**{name: pd.Series([np.nan], index=usual.index)}))

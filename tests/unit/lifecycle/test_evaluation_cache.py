@@ -16,7 +16,7 @@ from serving.domain.version import Format, VersionId
 from serving.lifecycle.evaluation_cache import EvaluationCache
 from serving.settings import StateSettings
 from serving.store.staging import Cache
-from tests.unit.plane.test_servable import report
+from tests.unit.domain.test_plan import report
 
 DIGEST = "sha256:" + "a" * 64
 SIGNATURE = Signature(features=(Feature(name="x"),), methods=("predict",))

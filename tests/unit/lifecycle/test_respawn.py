@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path, PurePath
@@ -11,17 +12,16 @@ from typing import Any
 import pytest
 
 from serving.domain.artifact import Artifact, StagedFile
-from serving.domain.errors import ServingError
+from serving.domain.plan import Hosted, HostGone, ReportOutage
 from serving.domain.version import Format, VersionId
 from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import VersionRecord
 from serving.lifecycle.respawn import Respawn
-from serving.plane.hosted import HostedEngine
-from serving.plane.servable import Servable
 from serving.settings import CandidateSettings
 from serving.telemetry.metrics import Metrics
-from tests.unit.plane.test_servable import report
+from tests.fakes import NUMBERS
+from tests.unit.lifecycle.fake_plane import FakePlane
 
 
 class Executor:
@@ -35,34 +35,35 @@ class Executor:
         return self.submitted[-1]
 
 
-class Engine(HostedEngine):
-    """Has lost a host, or only a replica of it, until told otherwise."""
-
-    is_whole = False  # type: ignore[assignment]
-
-
 class Scene:
-    """A version whose host is gone, and what brings another; `outages` has what requests are told meanwhile."""
+    """A hosted version, and what brings another host; `outages` has what those who wait are told meanwhile."""
 
     def __init__(self, directory: Path, **settings: float) -> None:
         identity = VersionId("m", "1", "sha256:00")
         file = StagedFile("model.joblib", "00", 1, PurePath("/nowhere"))
-        self.engine = Engine("sklearn", lambda _: None)
-        self.outages: list[ServingError] = []
-        self.engine.report_outage = self.outages.append  # type: ignore[method-assign]
+        self.plane = FakePlane()
         self.record = VersionRecord("m", "1", (), 0.0, digest=identity.digest)
         self.record.artifact = Artifact(identity, Format.JOBLIB, file, (file,))
-        self.record.servable = Servable(identity, report(), self.engine)
+        self.record.placement, self.record.host = Hosted(NUMBERS, "sklearn", 1), 1
         self.executor = Executor()
         journal = Journal(History(directory, "b", 10), Metrics("test"))
-        loop: Any = SimpleNamespace(call_soon_threadsafe=lambda call, *arguments: call(*arguments))
-        runner: Any = SimpleNamespace(respawn=None)
+        numbers = itertools.count(2)
+        runner: Any = SimpleNamespace(respawn=None, next_host=lambda: next(numbers))
         executor: Any = self.executor
 
         def post(message: Callable[[], None]) -> None:
             message()
 
-        self._respawn = Respawn(runner, journal, executor, post, loop, CandidateSettings(**settings))
+        self._respawn = Respawn(runner, journal, executor, post, self.plane, CandidateSettings(**settings))
+
+    @property
+    def outages(self) -> list[ReportOutage]:
+        return self.plane.outages
+
+    def tell_gone(self, host: int | None = None, violation: str | None = None, *, has_answered: bool = False) -> None:
+        """A host is gone: the last one that is known of, or another."""
+        number = self.record.host if host is None else host
+        self._respawn.learn(HostGone(self.record.id, number, violation, has_answered))
 
     @property
     def started(self) -> int:
@@ -77,32 +78,55 @@ class Scene:
         self.executor.submitted[-1].set_result(problem)
 
 
-def test_a_missing_host_is_noticed_without_being_told_and_brought_once(tmp_path: Path) -> None:
-    """The host may have died before anybody could be told that it was there."""
+def test_a_host_that_is_gone_is_brought_once(tmp_path: Path) -> None:
     scene = Scene(tmp_path, retry_seconds=1000, retry_max_seconds=2000)
     record = scene.record
     scene.advance(0.0)
+    assert scene.started == 0
+    scene.tell_gone()
+    scene.advance(0.0)
     scene.advance(0.0)
     assert scene.started == 1, "one is on its way: no second one"
-    scene.finish()
-    scene.advance(0.0)
-    assert scene.started == 2, "it died before its respawn was told"
     scene.finish("no memory")
     assert "no memory" in (record.host_problem or "")
     scene.advance(record.respawn_at - 1)
-    assert scene.started == 2, "not before the wait is over"
+    assert scene.started == 1, "not before the wait is over"
     scene.advance(record.respawn_at)
-    assert scene.started == 3
-    scene.engine.is_whole = True  # type: ignore[misc]
+    assert scene.started == 2
     scene.finish()
     scene.advance(record.respawn_at)
-    assert scene.started == 3
+    assert scene.started == 2
     assert record.host_problem is None
+
+
+def test_an_end_that_is_told_before_its_host_is_known_counts(tmp_path: Path) -> None:
+    """A host may die before its version is READY, or before its own respawn is known to have worked."""
+    scene = Scene(tmp_path)
+    scene.record.placement, placement = None, scene.record.placement
+    scene.tell_gone(host=1)
+    scene.advance(0.0)
+    assert scene.started == 0, "not READY yet"
+    scene.record.placement = placement
+    scene.advance(0.0)
+    assert scene.started == 1
+    scene.tell_gone(host=2)
+    scene.finish()
+    assert scene.record.host == 2
+    scene.advance(0.0)
+    assert scene.started == 2
+
+
+def test_the_end_of_a_host_that_was_replaced_counts_no_more(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.record.host = 2
+    scene.tell_gone(host=1)
+    scene.advance(0.0)
+    assert scene.started == 0
 
 
 def lose(scene: Scene, now: float, violation: str | None = None, *, has_answered: bool = False) -> None:
     """The host is gone; another one is brought where that may be now."""
-    scene.engine.violation, scene.engine.has_answered = violation, has_answered
+    scene.tell_gone(None, violation, has_answered=has_answered)
     before = scene.started
     scene.advance(now)
     if scene.started > before:
@@ -122,7 +146,7 @@ def test_hosts_of_no_use_are_brought_less_and_less_often(tmp_path: Path, violati
         lose(scene, now, violation)
         assert scene.started == before
         assert scene.record.respawn_at == now + waited
-        assert "of no use" in str(scene.outages[-1])
+        assert "of no use" in scene.outages[-1].reason
         assert (violation or "died") in (scene.record.host_problem or "")
         scene.advance(now + waited / 2)
         assert scene.started == before

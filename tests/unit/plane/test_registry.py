@@ -13,11 +13,11 @@ from serving.domain.version import VersionId
 from serving.plane import registry
 from serving.plane.registry import ActiveReference, ModelReference, activate, lease
 from serving.plane.servable import Servable
-from tests.unit.plane.test_servable import report
+from tests.unit.plane.test_servable import SIGNATURE
 
 
 def servable(version: str) -> Servable:
-    return Servable(VersionId("m", version, f"sha256:{version}"), report(), engine=None)  # type: ignore[arg-type]
+    return Servable(VersionId("m", version, f"sha256:{version}"), SIGNATURE, engine=None)  # type: ignore[arg-type]
 
 
 def reference(active: Servable | None, *others: Servable) -> ActiveReference:

@@ -1,0 +1,32 @@
+"""What control sees of the plane: commands go in, and what becomes of them comes back as facts."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from serving.domain.plan import Commit, Draining, Load, Loaded, LoadFailed, Prepare, ReportOutage, Unload
+from serving.hosting.host_process import HostProcess
+
+
+class PlanePort(Protocol):
+    """A plane, or what stands for it. `load` blocks, in worker threads; the others wait for nothing."""
+
+    def load(self, command: Load, process: HostProcess | None = None) -> Loaded | LoadFailed:
+        """Make a version ready to answer; `process` is the host of a hosted one, the caller's until it is loaded."""
+        ...
+
+    def prepare(self, command: Prepare) -> None:
+        """Keep a plan beside the one that answers."""
+        ...
+
+    def commit(self, command: Commit) -> None:
+        """Let the plan that was prepared answer."""
+        ...
+
+    def unload(self, command: Unload) -> Draining:
+        """Free a version that no plan names, when its last request has been answered."""
+        ...
+
+    def report_outage(self, command: ReportOutage) -> None:
+        """Answer those who wait for a host that cannot be started now."""
+        ...

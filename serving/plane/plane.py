@@ -1,0 +1,157 @@
+"""The plane: carries out what control decides. The only owner of engines, of leases, and of ``app.state.active``.
+
+It builds and warms engines off the event loop, keeps a plan that is being prepared beside the one that answers, puts it
+in place by one assignment, and frees what no plan names when its last request has been answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import MappingProxyType
+
+from serving.domain.errors import HostLost, ServingError
+from serving.domain.plan import (
+    Commit,
+    Compiled,
+    Drained,
+    Draining,
+    Fact,
+    HostGone,
+    Load,
+    Loaded,
+    LoadFailed,
+    Plan,
+    Prepare,
+    ReportOutage,
+    Route,
+    Unload,
+)
+from serving.domain.version import VersionId
+from serving.plane.compiled import CompiledEngine
+from serving.plane.group import Process
+from serving.plane.hosted import HostedEngine
+from serving.plane.registry import ActiveReference, HoldsActive, ModelReference, activate
+from serving.plane.servable import Servable
+from serving.plane.turns import Turns
+
+ATTACH_SECONDS = 10.0
+
+
+class Plane:
+    """One plane, for one event loop. Facts are told by `tell`, from the loop's thread.
+
+    `load` may be called from any thread but the loop's. The other commands come from one thread, control's, and wait
+    for nothing.
+    """
+
+    def __init__(
+        self, state: HoldsActive, loop: asyncio.AbstractEventLoop, turns: Turns, tell: Callable[[Fact], None]
+    ) -> None:
+        self._state = state
+        self._loop = loop
+        self._turns = turns
+        self._tell = tell
+        self._servables: dict[VersionId, Servable] = {}
+        self._servables_lock = threading.Lock()
+        self._plan = Plan()
+        self._prepared: tuple[Plan, ActiveReference] = (self._plan, ActiveReference())
+
+    def load(self, command: Load, process: Process | None = None) -> Loaded | LoadFailed:
+        """Build and warm the engine of a version, or give it another host. Blocks; not on the event loop.
+
+        `process` is the host of a hosted one; it stays the caller's until this has returned Loaded.
+        """
+        placement = command.placement
+        try:
+            if isinstance(placement, Compiled):
+                compiled = CompiledEngine(
+                    placement.graphs, placement.signature, placement.guard, placement.bounds, self._turns
+                )
+                compiled.warm_up()
+                servable = Servable(command.key, placement.signature, compiled)
+            else:
+                assert process is not None
+                present = self._find(command.key)
+                servable = present or Servable(
+                    command.key,
+                    placement.signature,
+                    HostedEngine(
+                        placement.engine,
+                        lambda engine: self._tell_loss(command.key, engine),
+                        max_batch_rows=placement.max_batch_rows,
+                    ),
+                )
+                self._attach(servable, process, command.host)
+        except ServingError as error:
+            return LoadFailed(command.key, str(error))
+        with self._servables_lock:
+            self._servables[command.key] = servable
+        return Loaded(command.key)
+
+    def prepare(self, command: Prepare) -> None:
+        """Keep a plan beside the one that answers; raises KeyError for one that names what is not loaded."""
+        plan = command.plan
+        before, models = self._plan.routes, self._state.active.models
+        with self._servables_lock:
+            references = {
+                name: models[name] if before.get(name) is route else self._reference(route)
+                for name, route in plan.routes.items()
+            }
+        self._prepared = (plan, ActiveReference(MappingProxyType(references)))
+
+    def commit(self, command: Commit) -> None:
+        """Let the prepared plan answer: one assignment."""
+        plan, reference = self._prepared
+        assert plan.generation == command.generation
+        activate(self._state, reference)
+        self._plan = plan
+
+    def unload(self, command: Unload) -> Draining:
+        """Free a version when its last request has been answered; `Drained` follows. The plan does not name it."""
+        with self._servables_lock:
+            servable = self._servables.pop(command.key)
+        requests = servable.leases
+        drained = asyncio.run_coroutine_threadsafe(_drain_and_close(servable), self._loop)
+        drained.add_done_callback(lambda done: self._tell(Drained(command.key, _failure_of(done))))
+        return Draining(command.key, requests)
+
+    def report_outage(self, command: ReportOutage) -> None:
+        """Answer those who wait for a host that it cannot be started now."""
+        servable = self._find(command.key)
+        if servable is not None and isinstance(servable.engine, HostedEngine):
+            error = HostLost(command.reason, command.retry_seconds)
+            self._loop.call_soon_threadsafe(servable.engine.report_outage, error)
+
+    def _find(self, key: VersionId) -> Servable | None:
+        with self._servables_lock:
+            return self._servables.get(key)
+
+    def _reference(self, route: Route) -> ModelReference:
+        loaded = {key.version: self._servables[key] for key in reversed(route.loaded)}
+        active = self._servables[route.active] if route.active is not None else None
+        return ModelReference(active, MappingProxyType(loaded))
+
+    def _attach(self, servable: Servable, process: Process, host: int) -> None:
+        engine = servable.engine
+        assert isinstance(engine, HostedEngine)
+        try:
+            asyncio.run_coroutine_threadsafe(engine.attach(process, host), self._loop).result(ATTACH_SECONDS)
+        except (TimeoutError, RuntimeError, OSError) as error:
+            reason = str(error) or "the event loop does not answer"
+            raise HostLost(f"the host could not be connected: {reason}") from None
+
+    def _tell_loss(self, key: VersionId, engine: HostedEngine) -> None:
+        self._tell(HostGone(key, engine.host, engine.violation, engine.has_answered))
+
+
+async def _drain_and_close(servable: Servable) -> None:
+    await servable.drain()
+    await servable.engine.close()
+
+
+def _failure_of(done: Future[None]) -> str | None:
+    error = None if done.cancelled() else done.exception()
+    return None if error is None else repr(error)

@@ -1,0 +1,66 @@
+"""A plane that builds nothing: it remembers what control has said, and the test says what it tells."""
+
+from __future__ import annotations
+
+from serving.domain.plan import (
+    Commit,
+    Draining,
+    Load,
+    Loaded,
+    LoadFailed,
+    Plan,
+    Prepare,
+    ReportOutage,
+    Route,
+    Unload,
+)
+from serving.domain.version import VersionId
+from serving.hosting.host_process import HostProcess
+
+
+class FakePlane:
+    """Stands for `serving.plane.plane.Plane`. Like it, it takes no plan that names what is not loaded."""
+
+    def __init__(self) -> None:
+        self.loaded: set[VersionId] = set()
+        self.unloaded: list[VersionId] = []
+        self.outages: list[ReportOutage] = []
+        self.plan = Plan()
+        self.failure: str | None = None
+        self._prepared = Plan()
+
+    def load(self, command: Load, process: HostProcess | None = None) -> Loaded | LoadFailed:
+        """Have a version loaded at once, or not when there is a `failure`."""
+        if self.failure is not None:
+            return LoadFailed(command.key, self.failure)
+        self.loaded.add(command.key)
+        return Loaded(command.key)
+
+    def prepare(self, command: Prepare) -> None:
+        """Keep a plan."""
+        for route in command.plan.routes.values():
+            missing = {*route.loaded, *([route.active] if route.active else [])} - self.loaded
+            assert not missing, f"the plan names what is not loaded: {missing}"
+        assert command.plan.generation > self.plan.generation
+        self._prepared = command.plan
+
+    def commit(self, command: Commit) -> None:
+        """Put the prepared plan in place."""
+        assert command.generation == self._prepared.generation
+        self.plan = self._prepared
+
+    def unload(self, command: Unload) -> Draining:
+        """Have a version drain; the test tells when it has."""
+        named = [key for route in self.plan.routes.values() for key in (route.active, *route.loaded)]
+        assert command.key not in named, "the plan still names it"
+        self.loaded.remove(command.key)
+        self.unloaded.append(command.key)
+        return Draining(command.key, 0)
+
+    def report_outage(self, command: ReportOutage) -> None:
+        """Remember what those who wait are told."""
+        self.outages.append(command)
+
+    def route(self, model: str) -> Route | None:
+        """Return what answers for a model."""
+        return self.plan.routes.get(model)
