@@ -16,9 +16,10 @@ from typing import IO, Protocol
 import structlog
 
 from serving import __version__, sandbox
+from serving.domain.decision import Operator
 from serving.domain.errors import StagingFailed, StateUnavailable
 from serving.domain.plan import Fact
-from serving.domain.status import Operator, Status
+from serving.domain.status import Status
 from serving.hosting.zygote import Zygote
 from serving.lifecycle.activation import Activation
 from serving.lifecycle.candidate import CandidateRunner
@@ -90,10 +91,11 @@ class Service:
         self._history = history
         self._watcher = Watcher(settings.store.path, settings.store.watch, self._wake)
         store_poller = StorePoller(settings.store, Store(settings.store), self._watcher, history, metrics)
-        self._reconciler = Reconciler(state, store_poller, cache, model_table, exclusion, journal, self._on_started)
-        self.operator: Operator = ReconcilerOperator(
-            state, self._reconciler, store_poller, model_table, Operations(model_table, exclusion, journal), history
+        operations = Operations(store_poller, model_table, exclusion, history, journal)
+        self._reconciler = Reconciler(
+            state, store_poller, cache, model_table, exclusion, journal, operations, self._on_started
         )
+        self.operator: Operator = ReconcilerOperator(state, self._reconciler, history)
         self.on_started: Callable[[Status], None] = lambda _: None
 
     def start(self) -> None:

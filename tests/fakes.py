@@ -15,6 +15,7 @@ import orjson
 from fastapi import FastAPI
 
 from serving import api
+from serving.domain.decision import AcceptStateLoss, Decision, PinVersion, RefreshStore, RollBackModel, UnloadModel
 from serving.domain.errors import OperationRefused, UnknownModel, UnknownVersion
 from serving.domain.report import GateResult, Verdict
 from serving.domain.signature import Container, Dtype, Feature, Method, ModelKind, Signature
@@ -185,59 +186,34 @@ class FakeOperator:
             for number in range(250, 0, -1)
         )
 
-    async def pin(self, model: str, version: str, actor: str) -> ModelSummary:
-        """Pin a version that exists."""
-        found = self._ask("pin", model, version, actor)
-        if version not in {one.version for one in found.versions}:
-            raise UnknownVersion(f"'{model}' has no version '{version}'")
-        return found.model_copy(update={"pinned": version})
-
-    async def unpin(self, model: str, actor: str) -> ModelSummary:
-        """Lift a pin."""
-        return self._ask("unpin", model, actor)
-
-    async def unload(self, model: str, actor: str) -> ModelSummary:
-        """Unload a model."""
-        return self._ask("unload", model, actor).model_copy(update={"unloaded": True})
-
-    async def load(self, model: str, actor: str) -> ModelSummary:
-        """Lift an unload."""
-        return self._ask("load", model, actor)
-
-    async def rollback(self, model: str, actor: str, expected: str | None = None) -> ModelSummary:
-        """Leave the active version."""
-        found = self._ask("rollback", model, actor, expected)
-        if expected is not None and found.active is not None and expected != found.active.version:
-            raise OperationRefused(f"version '{expected}' is not active, '{found.active.version}' is")
-        return found
-
-    async def release(self, model: str, version: str, actor: str) -> ModelSummary:
-        """Lift a quarantine."""
-        return self._ask("release", model, version, actor)
-
-    async def accept_state_loss(self, actor: str) -> tuple[ModelSummary, ...]:
-        """Go on."""
-        self.calls.append(("accept_state_loss", actor))
+    async def decide(self, decision: Decision, actor: str) -> tuple[ModelSummary, ...]:
+        """Answer as if it had been carried out; of what may be refused, as far as `status` says so."""
+        self.calls.append((decision, actor))
         if self.error is not None:
             raise self.error
-        return tuple(self.status.models.values())
-
-    async def refresh(self, actor: str) -> tuple[ModelSummary, ...]:
-        """Look at the store."""
-        self.calls.append(("refresh", actor))
-        if self.error is not None:
-            raise self.error
-        return tuple(self.status.models.values())
+        if isinstance(decision, RefreshStore | AcceptStateLoss):
+            return tuple(self.status.models.values())
+        found = self._find(decision.model)
+        match decision:
+            case PinVersion(model, version):
+                if version not in {one.version for one in found.versions}:
+                    raise UnknownVersion(f"'{model}' has no version '{version}'")
+                return (found.model_copy(update={"pinned": version}),)
+            case RollBackModel(_, str(version)) if found.active is not None and version != found.active.version:
+                raise OperationRefused(f"version '{version}' is not active, '{found.active.version}' is")
+            case UnloadModel():
+                return (found.model_copy(update={"unloaded": True}),)
+        return (found,)
 
     async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
         """Return a page."""
-        self._ask("history", model, limit, before_id)
-        return tuple(entry for entry in self.entries if before_id is None or entry.id < before_id)[:limit]
-
-    def _ask(self, call: str, model: str, *rest: Any) -> ModelStatus:
-        self.calls.append((call, model, *rest))
+        self.calls.append(("history", model, limit, before_id))
         if self.error is not None:
             raise self.error
+        self._find(model)
+        return tuple(entry for entry in self.entries if before_id is None or entry.id < before_id)[:limit]
+
+    def _find(self, model: str) -> ModelStatus:
         if model not in self.status.models:
             raise UnknownModel(f"no model named '{model}'")
         return self.status.models[model]

@@ -1,4 +1,4 @@
-"""Operator calls: pin, unpin, rollback, release, refresh, accept-state-loss. Closed unless a token is configured."""
+"""Operators' calls over HTTP: each becomes a decision and a line in the log. Closed unless a token is configured."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 import structlog
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import State
 
 from serving.api.access import Access, AccessRefused
 from serving.api.bodies import BodyReader, refuse_encoding, refuse_media
@@ -16,8 +17,19 @@ from serving.api.models import ModelName, VersionName
 from serving.api.openapi import body_of, problems_of
 from serving.api.schemas import ActiveModels, Pin, Rollback
 from serving.api.strict_json import loads, refuse_depth, refuse_repeats, with_repeats
+from serving.domain.decision import (
+    AcceptStateLoss,
+    Decision,
+    ModelDecision,
+    Operator,
+    PinVersion,
+    RefreshStore,
+    ReleaseVersion,
+    RollBackModel,
+    UnpinModel,
+)
 from serving.domain.errors import InvalidInput, ServingError
-from serving.domain.status import ModelSummary, Operator
+from serving.domain.status import ModelSummary
 from serving.settings import ServerSettings, TokenScope
 
 MAX_BODY_BYTES = 64 << 10
@@ -59,8 +71,7 @@ router = APIRouter(tags=["operate"])
 async def pin(model: ModelName, request: Request, actor: Actor) -> ModelSummary:
     """Load the version if need be, serve it, and stay with it whatever arrives, also after a restart."""
     wanted = await read_body(request, Pin)
-    with audited("pin", actor, model=model, version=wanted.version):
-        return await operator_of(request).pin(model, wanted.version, actor)
+    return await _decide(request, PinVersion(model, wanted.version), actor)
 
 
 @router.delete(
@@ -68,8 +79,7 @@ async def pin(model: ModelName, request: Request, actor: Actor) -> ModelSummary:
 )
 async def unpin(model: ModelName, request: Request, actor: Actor) -> ModelSummary:
     """Take the pin away; none to take away is fine too."""
-    with audited("unpin", actor, model=model):
-        return await operator_of(request).unpin(model, actor)
+    return await _decide(request, UnpinModel(model), actor)
 
 
 @router.post(
@@ -81,8 +91,7 @@ async def unpin(model: ModelName, request: Request, actor: Actor) -> ModelSummar
 async def rollback(model: ModelName, request: Request, actor: Actor) -> ModelSummary:
     """Quarantine the active version and activate the next best; with a version in the body, leave only that one."""
     wanted = await read_body(request, Rollback)
-    with audited("rollback", actor, model=model, version=wanted.version):
-        return await operator_of(request).rollback(model, actor, wanted.version)
+    return await _decide(request, RollBackModel(model, wanted.version), actor)
 
 
 @router.post(
@@ -92,30 +101,38 @@ async def rollback(model: ModelName, request: Request, actor: Actor) -> ModelSum
 )
 async def release(model: ModelName, version: VersionName, request: Request, actor: Actor) -> ModelSummary:
     """Forget a version's quarantine and verdict, so that it is evaluated anew."""
-    with audited("release", actor, model=model, version=version):
-        return await operator_of(request).release(model, version, actor)
+    return await _decide(request, ReleaseVersion(model, version), actor)
 
 
 @router.post("/refresh", summary="Look at the store now")
 async def refresh(request: Request, actor: Actor) -> ActiveModels:
     """Return when a look at the store has been acted upon; evaluations it started may still run."""
-    with audited("refresh", actor):
-        models = await operator_of(request).refresh(actor)
-        return ActiveModels(models=models, store=request.app.state.status.store)
+    return await _decide_for_all(request, RefreshStore(), actor)
 
 
 @router.post("/accept-state-loss", summary="Go on after the state was lost", responses=problems_of(503))
 async def accept_state_loss(request: Request, actor: Actor) -> ActiveModels:
     """Let versions be activated again although pins and quarantines were lost with a damaged state database."""
-    with audited("accept-state-loss", actor):
-        models = await operator_of(request).accept_state_loss(actor)
+    return await _decide_for_all(request, AcceptStateLoss(), actor)
+
+
+async def _decide(request: Request, decision: ModelDecision, actor: str) -> ModelSummary:
+    with audited(decision, actor):
+        (model,) = await operator_of(request.app.state).decide(decision, actor)
+        return model
+
+
+async def _decide_for_all(request: Request, decision: RefreshStore | AcceptStateLoss, actor: str) -> ActiveModels:
+    with audited(decision, actor):
+        models = await operator_of(request.app.state).decide(decision, actor)
         return ActiveModels(models=models, store=request.app.state.status.store)
 
 
 @contextmanager
-def audited(call: str, actor: str, **names: str | None) -> Iterator[None]:
+def audited(decision: Decision, actor: str) -> Iterator[None]:
     """Write one line for an operator's call, whatever came of it."""
-    fields: dict[str, Any] = {"call": call, "actor": actor}
+    names = {name: getattr(decision, name, None) for name in ("model", "version")}
+    fields: dict[str, Any] = {"call": decision.kind, "actor": actor}
     fields |= {key: name[:120] for key, name in names.items() if name is not None}
     try:
         yield
@@ -126,8 +143,9 @@ def audited(call: str, actor: str, **names: str | None) -> Iterator[None]:
     log.info("admin", **fields, outcome="done")
 
 
-def operator_of(request: Request) -> Operator:
-    operator: Operator = request.app.state.operator
+def operator_of(state: State) -> Operator:
+    """Return who carries out operators' calls; `state` is ``app.state``."""
+    operator: Operator = state.operator
     return operator
 
 

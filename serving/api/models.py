@@ -10,9 +10,10 @@ from pydantic import AfterValidator
 
 from serving.api.openapi import problems_of
 from serving.api.schemas import ActiveModels, AllModels, History, ModelVersions, VersionSummary
+from serving.domain.decision import Operator
 from serving.domain.errors import UnknownModel, UnknownVersion
 from serving.domain.sandbox import Sandbox
-from serving.domain.status import ModelStatus, ModelSummary, Operator, Status, VersionStatus
+from serving.domain.status import ModelStatus, ModelSummary, Status, VersionStatus
 from serving.domain.version import why_not_a_name
 
 MAX_PAGE = 10_000

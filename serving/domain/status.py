@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -170,57 +169,3 @@ class HistoryEntry(Snapshot):
     event: str
     reason: str | None = None
     duration_seconds: float | None = None
-
-
-class Operator(Protocol):
-    """Operator calls. Awaited on the event loop, carried out by the reconciler one after another.
-
-    All raise UnknownModel or UnknownVersion for names nobody knows, OperationRefused for what cannot be,
-    StateUnavailable when the decision cannot be made durable (nothing has changed then). `actor` goes to the history.
-    """
-
-    async def pin(self, model: str, version: str, actor: str) -> ModelSummary:
-        """Serve exactly this version from now on; it is loaded first if it has to be."""
-        ...
-
-    async def unpin(self, model: str, actor: str) -> ModelSummary:
-        """Follow the newest valid version again."""
-        ...
-
-    async def unload(self, model: str, actor: str) -> ModelSummary:
-        """Have nothing answer for the model from now on, and load no version of it until `load`.
-
-        Requests in flight are answered; hosts end when theirs are.
-        """
-        ...
-
-    async def load(self, model: str, actor: str) -> ModelSummary:
-        """Lift `unload`: follow the newest valid version, or the pin, again."""
-        ...
-
-    async def rollback(self, model: str, actor: str, expected: str | None = None) -> ModelSummary:
-        """Quarantine the active version and activate the next best.
-
-        `expected`, when given, is the version the caller means to leave: already left is success, another one active
-        is OperationRefused, so that the call can be repeated safely.
-        """
-        ...
-
-    async def release(self, model: str, version: str, actor: str) -> ModelSummary:
-        """Lift the quarantine of a version and forget its verdict, so that it is evaluated anew."""
-        ...
-
-    async def accept_state_loss(self, actor: str) -> tuple[ModelSummary, ...]:
-        """Go on although operators' decisions have been lost with the state: versions are activated again.
-
-        Where nothing has been lost it changes nothing.
-        """
-        ...
-
-    async def refresh(self, actor: str) -> tuple[ModelSummary, ...]:
-        """Look at the store now and return when that look has been acted upon (evaluations may still run)."""
-        ...
-
-    async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
-        """Return the newest transitions of a model first; it does not wait for the reconciler."""
-        ...

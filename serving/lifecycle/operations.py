@@ -1,68 +1,164 @@
-"""What operators may ask for, decided on the reconciler's thread between two turns: never beside a candidate."""
+"""Carries out operators' decisions on the reconciler's thread, between two turns: never beside a candidate.
+
+What a decision needs, what it does and what it answers is written here and nowhere else. A decision is durable before
+it counts; what follows from it is done by the policy.
+"""
 
 from __future__ import annotations
 
-from serving.domain.errors import OperationRefused, UnknownModel, UnknownVersion
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import assert_never
+
+from serving.domain.decision import (
+    AcceptStateLoss,
+    Decision,
+    DecisionDone,
+    DecisionRefused,
+    LoadModel,
+    ModelDecision,
+    Outcome,
+    PinVersion,
+    RefreshStore,
+    ReleaseVersion,
+    RollBackModel,
+    UnloadModel,
+    UnpinModel,
+)
+from serving.domain.errors import OperationRefused, StateUnavailable, UnknownModel, UnknownVersion
 from serving.domain.state import State
+from serving.domain.status import ModelSummary, Status
 from serving.lifecycle.exclusion import Exclusion
+from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.records import ModelRecord, VersionRecord
+from serving.lifecycle.snapshots import summary
+from serving.lifecycle.store_poller import StorePoller
+
+
+@dataclass(frozen=True, slots=True)
+class PendingDecision:
+    """A decision on its way to the reconciler's thread, and where its outcome is awaited."""
+
+    decision: Decision
+    actor: str
+    outcome: Future[Outcome]
 
 
 class Operations:
-    """Each call makes its decision durable or raises; the next turn of the reconciler carries it out."""
+    """Reconciler thread only. Each decision is carried out in the turn that takes it, and answered when that ends."""
 
-    def __init__(self, model_table: ModelTable, exclusion: Exclusion, journal: Journal) -> None:
+    def __init__(
+        self,
+        store_poller: StorePoller,
+        model_table: ModelTable,
+        exclusion: Exclusion,
+        history: History,
+        journal: Journal,
+    ) -> None:
+        self._store_poller = store_poller
         self._model_table = model_table
         self._exclusion = exclusion
+        self._history = history
         self._journal = journal
-        self._history = journal.history
+        self._unanswered: list[PendingDecision] = []
 
-    def pin(self, name: str, version: str, actor: str) -> None:
-        """Serve exactly `version` from now on."""
-        model = self._model(name)
-        if self._history.pins.get(name) == version:
+    # --- taking and answering ----------------------------------------------------------------------------------------
+
+    def take(self, pending: PendingDecision) -> None:
+        """Carry out a decision, unless its caller has gone. A refusal is answered at once."""
+        if not pending.outcome.set_running_or_notify_cancel():
+            return
+        try:
+            refusal = self.decide(pending.decision, pending.actor)
+        except Exception as error:  # noqa: BLE001  (a bug, and no outcome: the caller logs it)
+            pending.outcome.set_exception(error)
+            return
+        if refusal is None:
+            self._unanswered.append(pending)
+        else:
+            pending.outcome.set_result(refusal)
+
+    def answer(self, status: Status) -> None:
+        """Answer what has been carried out with `status`, as it is after the turn."""
+        unanswered, self._unanswered = self._unanswered, []
+        for pending in unanswered:
+            pending.outcome.set_result(DecisionDone(self._models_of(pending.decision, status)))
+
+    def decide(self, decision: Decision, actor: str) -> DecisionRefused | None:
+        """Make a decision durable and take the first steps that follow from it, or say why not."""
+        try:
+            self._carry_out(decision, actor)
+        except (UnknownModel, UnknownVersion, OperationRefused, StateUnavailable) as error:
+            return DecisionRefused.from_error(error)
+        return None
+
+    def _carry_out(self, decision: Decision, actor: str) -> None:
+        match decision:
+            case RefreshStore():
+                self._store_poller.hurry()
+            case AcceptStateLoss():
+                self._accept_state_loss(decision, actor)
+            case _:
+                model = self._find_model(decision.model)
+                self._carry_out_for(model, decision, actor)
+                self._model_table.advance(model, time.monotonic())
+
+    def _carry_out_for(self, model: ModelRecord, decision: ModelDecision, actor: str) -> None:
+        match decision:
+            case PinVersion():
+                self._pin(model, decision, actor)
+            case UnpinModel():
+                self._unpin(model, decision, actor)
+            case RollBackModel():
+                self._roll_back(model, decision, actor)
+            case ReleaseVersion():
+                self._release(model, decision, actor)
+            case UnloadModel():
+                self._unload(model, decision, actor)
+            case LoadModel():
+                self._load(model, decision, actor)
+            case _:
+                assert_never(decision)
+
+    def _models_of(self, decision: Decision, status: Status) -> tuple[ModelSummary, ...]:
+        if isinstance(decision, RefreshStore | AcceptStateLoss):
+            return tuple(summary(model) for model in status.models.values())
+        known = status.models.get(decision.model)
+        if known is not None:
+            return (summary(known),)
+        is_unloaded = decision.model in self._history.unloaded
+        return (ModelSummary(name=decision.model, active=None, unloaded=is_unloaded),)  # it is gone now
+
+    # --- the decisions -----------------------------------------------------------------------------------------------
+
+    def _pin(self, model: ModelRecord, decision: PinVersion, actor: str) -> None:
+        version = decision.version
+        if self._history.pins.get(model.name) == version:
             return
         record = model.find(version)
         if record is None:
             self._refuse_unread(model, version)
-            raise UnknownVersion(f"'{name}' has no version '{version}' (it has {_names(model)})")
+            raise UnknownVersion(f"'{model.name}' has no version '{version}' (it has {_list_versions(model)})")
         obstacle = self._exclusion.why_not_chosen(model, record)
         if obstacle is not None:
-            advice = f"POST /models/{name}/versions/{version}/release lets it be tried again"
+            advice = f"POST /models/{model.name}/versions/{version}/release lets it be tried again"
             raise OperationRefused(f"version '{version}' cannot be pinned: {obstacle}; {advice}")
         if record.is_copy_lost:
             raise OperationRefused(f"version '{version}' cannot be pinned: {record.host_problem}")
-        self._history.pin(name, version)
-        self._journal.operator(model, "pin", actor, version, None)
+        self._history.pin(model.name, version)
+        self._journal.operator(model, decision.kind, actor, version, None)
 
-    def unpin(self, name: str, actor: str) -> None:
-        """Follow the newest valid version again."""
-        model = self._model(name)
-        pinned = self._history.pins.get(name)
+    def _unpin(self, model: ModelRecord, decision: UnpinModel, actor: str) -> None:
+        pinned = self._history.pins.get(model.name)
         if pinned is not None:
-            self._history.pin(name, None)
-            self._journal.operator(model, "unpin", actor, pinned, None)
+            self._history.pin(model.name, None)
+            self._journal.operator(model, decision.kind, actor, pinned, None)
 
-    def unload(self, name: str, actor: str) -> None:
-        """Load no version of the model, and let go of those that are loaded, until `load`."""
-        model = self._model(name)
-        if name not in self._history.unloaded:
-            self._history.unload(name)
-            self._journal.operator(model, "unload", actor, model.active.version if model.active else None, None)
-
-    def load(self, name: str, actor: str) -> None:
-        """Lift `unload`."""
-        model = self._model(name)
-        if name in self._history.unloaded:
-            self._history.load(name)
-            self._journal.operator(model, "load", actor, None, None)
-
-    def rollback(self, name: str, actor: str, expected: str | None) -> None:
-        """Put the active version in quarantine; the policy activates the next best."""
-        model = self._model(name)
-        active = model.active
+    def _roll_back(self, model: ModelRecord, decision: RollBackModel, actor: str) -> None:
+        name, active, expected = model.name, model.active, decision.version
         if active is None:
             raise OperationRefused(f"'{name}' has no active version to leave")
         if expected is not None and expected != active.version:
@@ -76,17 +172,15 @@ class Operations:
         if not self._has_alternative(model, active):
             raise OperationRefused(f"'{name}' has no other valid version than '{active.version}' to go back to")
         self._history.quarantine_version(active.id)
-        self._journal.operator(model, "rollback", actor, active.version, "put in quarantine")
+        self._journal.operator(model, decision.kind, actor, active.version, "put in quarantine")
 
-    def release(self, name: str, version: str, actor: str) -> None:
-        """Lift the quarantine of a version and forget its verdict."""
-        model = self._model(name)
-        record = model.find(version)
+    def _release(self, model: ModelRecord, decision: ReleaseVersion, actor: str) -> None:
+        name, version, record = model.name, decision.version, model.find(decision.version)
         is_known = self._history.is_quarantined(name, version, None) or self._history.refusals_of(name, version, None)
         if record is None and not is_known:
-            raise UnknownVersion(f"'{name}' has no version '{version}' (it has {_names(model)})")
+            raise UnknownVersion(f"'{name}' has no version '{version}' (it has {_list_versions(model)})")
         self._history.release(name, version, record.digest if record else None)
-        self._journal.operator(model, "release", actor, version, None)
+        self._journal.operator(model, decision.kind, actor, version, None)
         if record is None:
             return
         record.failures = record.host_deaths = 0
@@ -96,15 +190,27 @@ class Operations:
             record.report = None
             self._journal.move(record, State.DISCOVERED, "released", actor=actor)
 
-    def accept_state_loss(self, actor: str) -> None:
-        """Activate versions again although operators' decisions have been lost."""
+    def _unload(self, model: ModelRecord, decision: UnloadModel, actor: str) -> None:
+        if model.name not in self._history.unloaded:
+            self._history.unload(model.name)
+            active = model.active.version if model.active else None
+            self._journal.operator(model, decision.kind, actor, active, None)
+
+    def _load(self, model: ModelRecord, decision: LoadModel, actor: str) -> None:
+        if model.name in self._history.unloaded:
+            self._history.load(model.name)
+            self._journal.operator(model, decision.kind, actor, None, None)
+
+    def _accept_state_loss(self, decision: AcceptStateLoss, actor: str) -> None:
         lost = self._history.held
         if lost is not None:
             self._history.accept_loss()
             for model in self._model_table.models.values():
-                self._journal.operator(model, "accept-state-loss", actor, None, lost)
+                self._journal.operator(model, decision.kind, actor, None, lost)
 
-    def _model(self, name: str) -> ModelRecord:
+    # --- what they ask -----------------------------------------------------------------------------------------------
+
+    def _find_model(self, name: str) -> ModelRecord:
         model = self._model_table.models.get(name)
         if model is None:
             raise UnknownModel(f"no model named '{name}'; GET /models lists the ones there are")
@@ -130,6 +236,6 @@ class Operations:
         )
 
 
-def _names(model: ModelRecord) -> str:
+def _list_versions(model: ModelRecord) -> str:
     names = list(model.listed)
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "") or "none"

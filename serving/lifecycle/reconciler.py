@@ -5,7 +5,6 @@ Everything reaches it through one inbox: wakes from the watcher, outcomes from w
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import threading
 import time
@@ -13,10 +12,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 
+from serving.domain.decision import Decision, Outcome
 from serving.domain.errors import StagingFailed
 from serving.domain.listing import Listing
 from serving.domain.plan import Fact
@@ -24,6 +24,7 @@ from serving.domain.status import StateStatus, Status
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.model_table import ModelTable
+from serving.lifecycle.operations import Operations, PendingDecision
 from serving.lifecycle.snapshots import model_status
 from serving.lifecycle.store_poller import StorePoller
 from serving.lifecycle.unfinished import list_unfinished
@@ -35,9 +36,6 @@ CRASH_PAUSE_SECONDS = 1.0
 log = structlog.get_logger("serving.reconciler")
 
 
-Result = TypeVar("Result")
-
-
 class HoldsStatus(Protocol):
     """``app.state``, as far as this module cares."""
 
@@ -45,7 +43,7 @@ class HoldsStatus(Protocol):
 
 
 class Reconciler:
-    """Owns the reconciler thread. `wake` and `post` may be called from any thread."""
+    """Owns the reconciler thread. `wake`, `post` and `decide` may be called from any thread."""
 
     def __init__(
         self,
@@ -55,6 +53,7 @@ class Reconciler:
         model_table: ModelTable,
         exclusion: Exclusion,
         journal: Journal,
+        operations: Operations,
         on_started: Callable[[Status], None] = lambda _: None,
     ) -> None:
         self._state = state
@@ -64,14 +63,14 @@ class Reconciler:
         self._exclusion = exclusion
         self._journal = journal
         self._history = journal.history
+        self._operations = operations
         self._on_started = on_started
-        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Callable[[], None] | PendingDecision] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="serving-reconciler", daemon=True)
         self._is_stopping = False
         self._is_stop_announced = False
         self._has_looked = False
         self._was_state_loaded = False
-        self._after_turn: list[Callable[[], None]] = []
         self._has_started = False
 
     # --- any thread --------------------------------------------------------------------------------------------------
@@ -112,26 +111,11 @@ class Reconciler:
         if self._store_poller.wake():
             self.post(self._store_poller.trust)
 
-    async def call(self, work: Callable[[], None], result: Callable[[], Result]) -> Result:
-        """Run `work` on the thread and return `result` as it is when that turn has ended. Event loop only."""
-        future: Future[Result] = Future()
-
-        def settle(step: Callable[[], None]) -> None:
-            try:
-                step()
-            except Exception as error:  # noqa: BLE001  (it belongs to the caller)
-                future.set_exception(error)
-
-        def run() -> None:
-            if future.set_running_or_notify_cancel():
-                settle(work_and_answer_later)
-
-        def work_and_answer_later() -> None:
-            work()
-            self._after_turn.append(lambda: settle(lambda: future.set_result(result())))
-
-        self.post(run)
-        return await asyncio.wrap_future(future)
+    def decide(self, decision: Decision, actor: str) -> Future[Outcome]:
+        """Have a decision carried out on the thread; the future gets its outcome when that turn has ended."""
+        pending = PendingDecision(decision, actor, Future())
+        self._inbox.put(pending)
+        return pending.outcome
 
     # --- the thread --------------------------------------------------------------------------------------------------
 
@@ -155,9 +139,7 @@ class Reconciler:
         self._publish(time.monotonic())
         self._keep_history()
         self._clean_cache()
-        calls, self._after_turn = self._after_turn, []
-        for call in calls:
-            call()
+        self._operations.answer(self._state.status)
 
     def _keep_history(self) -> None:
         """Write down what has happened. Decisions that could not be read before may change what every model does."""
@@ -180,7 +162,10 @@ class Reconciler:
         try:
             message = self._inbox.get(timeout=max(0.0, self._next_due() - time.monotonic()))
             while True:
-                message()
+                if isinstance(message, PendingDecision):
+                    self._operations.take(message)
+                else:
+                    message()
                 message = self._inbox.get_nowait()
         except queue.Empty:
             pass

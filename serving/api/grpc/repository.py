@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.datastructures import State
 
-from serving.api.admin import audited
+from serving.api.admin import audited, operator_of
 from serving.api.grpc import wire
 from serving.api.grpc.calls import GrpcCall
 from serving.api.grpc.inference_pb2 import (
@@ -15,7 +15,8 @@ from serving.api.grpc.inference_pb2 import (
     RepositoryModelUnloadRequest,
     RepositoryModelUnloadResponse,
 )
-from serving.api.oip.repository import entries_of, load_newest, operator_of
+from serving.api.oip.repository import entries_of, load_newest
+from serving.domain.decision import LoadModel, UnloadModel
 from serving.domain.errors import InvalidInput
 
 
@@ -40,16 +41,18 @@ class Repository:
         """
         request = await wire.read(RepositoryModelLoadRequest, raw)
         call.ask(request.model_name, "")
-        with audited("load", call.actor, model=request.model_name):
+        decision = LoadModel(request.model_name)
+        with audited(decision, call.actor):
             if request.parameters:
                 raise InvalidInput("parameters of a load are not taken: a model's files come from the store only")
-            await load_newest(self._state, request.model_name, call.actor)
+            await load_newest(self._state, decision, call.actor)
         return RepositoryModelLoadResponse().SerializeToString()
 
     async def unload(self, raw: bytes, call: GrpcCall) -> bytes:
         """Load no version of the model until `load`; raises UnknownModel or StateUnavailable."""
         request = await wire.read(RepositoryModelUnloadRequest, raw)
         call.ask(request.model_name, "")
-        with audited("unload", call.actor, model=request.model_name):
-            await operator_of(self._state).unload(request.model_name, call.actor)
+        decision = UnloadModel(request.model_name)
+        with audited(decision, call.actor):
+            await operator_of(self._state).decide(decision, call.actor)
         return RepositoryModelUnloadResponse().SerializeToString()

@@ -13,14 +13,15 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from starlette.datastructures import State as AppState
 
-from serving.api.admin import Actor, audited, read_body
+from serving.api.admin import Actor, audited, operator_of, read_body
 from serving.api.models import ModelName, known_in
 from serving.api.oip.refusals import errors_of
 from serving.api.oip.schemas import IndexEntry, IndexRequest, LoadRequest
 from serving.api.openapi import body_of
+from serving.domain.decision import LoadModel, RefreshStore, UnloadModel
 from serving.domain.errors import DeadlineExceeded, InvalidInput
 from serving.domain.state import State
-from serving.domain.status import ModelStatus, Operator, Status, VersionStatus
+from serving.domain.status import ModelStatus, Status, VersionStatus
 
 LOOK_SECONDS = 0.02
 
@@ -59,13 +60,14 @@ async def index(request: Request, actor: Actor) -> list[IndexEntry]:  # noqa: AR
 )
 async def load(model: ModelName, request: Request, actor: Actor) -> Response:
     """Return when the newest version of the model is active, or when it is known why not."""
-    with audited("load", actor, model=model):
+    decision = LoadModel(model)
+    with audited(decision, actor):
         wanted = await read_body(request, LoadRequest)
         if wanted.parameters:
             raise InvalidInput(
                 "'parameters' of a load are not taken: a model's files come from the store, nowhere else"
             )
-        await load_newest(request.app.state, model, actor)
+        await load_newest(request.app.state, decision, actor)
     return Response()
 
 
@@ -81,9 +83,10 @@ async def load(model: ModelName, request: Request, actor: Actor) -> Response:
 )
 async def unload(model: ModelName, request: Request, actor: Actor) -> Response:
     """Take the model's versions out of service until ``load``, over restarts too; their files stay."""
-    with audited("unload", actor, model=model):
+    decision = UnloadModel(model)
+    with audited(decision, actor):
         await read_body(request, LoadRequest)  # 'unload_dependents' is all it may hold, and nothing depends on a model
-        await operator_of(request.app.state).unload(model, actor)
+        await operator_of(request.app.state).decide(decision, actor)
     return Response()
 
 
@@ -93,23 +96,17 @@ def entries_of(status: Status, *, only_ready: bool = False) -> list[IndexEntry]:
     return [entry for entry in entries if entry.state == "READY" or not only_ready]
 
 
-async def load_newest(state: AppState, model: str, actor: str) -> None:
-    """Look at the store now and wait until the newest version of `model` has its verdict; `state` is ``app.state``.
+async def load_newest(state: AppState, decision: LoadModel, actor: str) -> None:
+    """Look at the store now and wait until the model's newest version has its verdict; `state` is ``app.state``.
 
     Raises InvalidInput when it is refused, UnknownModel, DeadlineExceeded, and what an operator's call raises.
     """
     operator = operator_of(state)
-    await operator.refresh(actor)
-    await operator.load(model, actor)
-    known = await _settled(state, model)
+    await operator.decide(RefreshStore(), actor)
+    await operator.decide(decision, actor)
+    known = await _settled(state, decision.model)
     if why := _why_refused(known):
-        raise InvalidInput(f"failed to load '{model}', {why}")
-
-
-def operator_of(state: AppState) -> Operator:
-    """Return who carries out operators' calls."""
-    operator: Operator = state.operator
-    return operator
+        raise InvalidInput(f"failed to load '{decision.model}', {why}")
 
 
 async def _settled(state: AppState, model: str) -> ModelStatus:

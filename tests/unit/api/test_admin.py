@@ -7,6 +7,14 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from serving.domain.decision import (
+    AcceptStateLoss,
+    PinVersion,
+    RefreshStore,
+    ReleaseVersion,
+    RollBackModel,
+    UnpinModel,
+)
 from serving.domain.errors import OperationRefused, StateUnavailable, UnknownVersion
 from tests.fakes import ADMIN, TOKEN, call, exchange, make_app, part, run
 
@@ -75,12 +83,12 @@ def test_every_call_reaches_the_operator_with_the_actor_and_answers_the_models_n
         assert answer["pinned"] == ("2" if body else None)
         assert "versions" not in answer
     assert app.state.operator.calls == [
-        ("pin", "iris", "2", ACTOR),
-        ("unpin", "iris", ACTOR),
-        ("rollback", "iris", ACTOR, None),
-        ("release", "iris", "2", ACTOR),
-        ("refresh", ACTOR),
-        ("accept_state_loss", ACTOR),
+        (PinVersion("iris", "2"), ACTOR),
+        (UnpinModel("iris"), ACTOR),
+        (RollBackModel("iris"), ACTOR),
+        (ReleaseVersion("iris", "2"), ACTOR),
+        (RefreshStore(), ACTOR),
+        (AcceptStateLoss(), ACTOR),
     ]
 
 
@@ -88,7 +96,7 @@ def test_every_call_reaches_the_operator_with_the_actor_and_answers_the_models_n
 def test_a_rollback_without_a_version_leaves_whatever_is_active(body: bytes) -> None:
     app = make_app()
     assert call(app, "POST", "/models/iris/rollback", content=body, headers=ADMIN).status_code == 200
-    assert app.state.operator.calls == [("rollback", "iris", ACTOR, None)]
+    assert app.state.operator.calls == [(RollBackModel("iris"), ACTOR)]
 
 
 def test_a_rollback_with_a_version_leaves_only_that_one() -> None:

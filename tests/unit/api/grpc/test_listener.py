@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from serving.domain import errors
+from serving.domain.decision import LoadModel, RefreshStore
 from serving.server import CannotListen, DrainingServer
 from tests.fakes import (
     MIXED,
@@ -250,7 +251,7 @@ def test_operators_calls_are_told_in_the_history_under_their_address() -> None:
         assert "parameters of a load are not taken" in details
 
     _with_client(app, scenario)
-    assert app.state.operator.calls == [("refresh", "admin@127.0.0.1"), ("load", "iris", "admin@127.0.0.1")]
+    assert app.state.operator.calls == [(RefreshStore(), "admin@127.0.0.1"), (LoadModel("iris"), "admin@127.0.0.1")]
 
 
 def _server(app: FastAPI) -> DrainingServer:

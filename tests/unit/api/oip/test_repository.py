@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from httpx import Response
 
+from serving.domain.decision import LoadModel, RefreshStore, UnloadModel
 from serving.domain.errors import StateUnavailable
 from serving.domain.state import State
 from serving.domain.status import ModelStatus, TargetStatus
@@ -54,7 +55,7 @@ def test_a_load_looks_at_the_store_and_waits_for_the_verdict() -> None:
             return (await asked).status_code
 
     assert run(scenario()) == 200
-    assert app.state.operator.calls == [("refresh", "admin@127.0.0.1"), ("load", "iris", "admin@127.0.0.1")]
+    assert app.state.operator.calls == [(RefreshStore(), "admin@127.0.0.1"), (LoadModel("iris"), "admin@127.0.0.1")]
 
 
 @pytest.mark.parametrize("state", [State.REJECTED, State.FAILED, State.QUARANTINED])
@@ -93,7 +94,7 @@ def test_an_unload_is_the_operators_decision(body: dict[str, Any]) -> None:
     app = make_app()
     response = post("/v2/repository/models/iris/unload", app, json=body)
     assert (response.status_code, response.content) == (200, b"")
-    assert app.state.operator.calls == [("unload", "iris", "admin@127.0.0.1")]
+    assert app.state.operator.calls == [(UnloadModel("iris"), "admin@127.0.0.1")]
     assert post("/v2/repository/models/irsi/unload").status_code == 404
     assert post("/v2/repository/models/iris/unload", content=b"{").status_code == 400
 

@@ -1,0 +1,167 @@
+"""Operators' calls and what comes of them: values only, so that they can cross a thread or a socket.
+
+Each call is a frozen dataclass; its `kind` is the word for it in JSON, in log lines and in the history. Every caller
+gives a `Decision` to `Operator.decide`, whatever the protocol. The reconciler validates it, carries it out and answers
+with an `Outcome`. `pydantic.TypeAdapter` reads and writes both as JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Literal, Protocol
+
+from pydantic import Field
+
+from serving.domain.errors import OperationRefused, ServingError, StateUnavailable, UnknownModel, UnknownVersion
+from serving.domain.status import HistoryEntry, ModelSummary
+
+# --- about one model --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PinVersion:
+    """Serve exactly this version from now on; it is loaded first if it has to be."""
+
+    model: str
+    version: str
+    kind: Literal["pin"] = "pin"
+
+
+@dataclass(frozen=True, slots=True)
+class UnpinModel:
+    """Follow the newest valid version again."""
+
+    model: str
+    kind: Literal["unpin"] = "unpin"
+
+
+@dataclass(frozen=True, slots=True)
+class RollBackModel:
+    """Quarantine the active version and activate the next best.
+
+    `version`, when given, is the one the caller means to leave: already left is success, another one active is refused,
+    so that the call can be repeated safely.
+    """
+
+    model: str
+    version: str | None = None
+    kind: Literal["rollback"] = "rollback"
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseVersion:
+    """Lift the quarantine of a version and forget its verdict, so that it is evaluated anew."""
+
+    model: str
+    version: str
+    kind: Literal["release"] = "release"
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadModel:
+    """Let nothing answer for the model, and load no version of it until `LoadModel`.
+
+    Requests in flight are answered; hosts end when theirs are.
+    """
+
+    model: str
+    kind: Literal["unload"] = "unload"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadModel:
+    """Lift `UnloadModel`: follow the newest valid version, or the pin, again."""
+
+    model: str
+    kind: Literal["load"] = "load"
+
+
+# --- about all models -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshStore:
+    """Look at the store now; done when that look has been acted upon (evaluations may still run)."""
+
+    kind: Literal["refresh"] = "refresh"
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptStateLoss:
+    """Activate versions again although decisions were lost with the state. Without a loss it changes nothing."""
+
+    kind: Literal["accept-state-loss"] = "accept-state-loss"
+
+
+ModelDecision = Annotated[
+    PinVersion | UnpinModel | RollBackModel | ReleaseVersion | UnloadModel | LoadModel, Field(discriminator="kind")
+]
+Decision = Annotated[ModelDecision | RefreshStore | AcceptStateLoss, Field(discriminator="kind")]
+
+
+# --- what comes of them -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionDone:
+    """The decision is durable. `models` are those it is about, as they were when it had been carried out."""
+
+    models: tuple[ModelSummary, ...]
+    kind: Literal["done"] = "done"
+
+
+class RefusalCause(StrEnum):
+    """Why a decision is refused: each stands for one class of error."""
+
+    UNKNOWN_MODEL = "unknown-model"
+    UNKNOWN_VERSION = "unknown-version"
+    NOT_POSSIBLE = "operation-refused"
+    NOT_DURABLE = "state-unavailable"
+
+
+_ERRORS: dict[RefusalCause, type[ServingError]] = {
+    RefusalCause.UNKNOWN_MODEL: UnknownModel,
+    RefusalCause.UNKNOWN_VERSION: UnknownVersion,
+    RefusalCause.NOT_POSSIBLE: OperationRefused,
+    RefusalCause.NOT_DURABLE: StateUnavailable,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRefused:
+    """Nothing has changed; `reason` is one line fit to show a user."""
+
+    cause: RefusalCause
+    reason: str
+    kind: Literal["refused"] = "refused"
+
+    @classmethod
+    def from_error(cls, error: UnknownModel | UnknownVersion | OperationRefused | StateUnavailable) -> DecisionRefused:
+        """Return the refusal that stands for an error."""
+        cause = next(cause for cause, kind in _ERRORS.items() if isinstance(error, kind))
+        return cls(cause, str(error))
+
+    def to_error(self) -> ServingError:
+        """Return the error that callers are to see."""
+        return _ERRORS[self.cause](self.reason)
+
+
+Outcome = Annotated[DecisionDone | DecisionRefused, Field(discriminator="kind")]
+
+
+class Operator(Protocol):
+    """Where operators' calls go. Awaited on the event loop."""
+
+    async def decide(self, decision: Decision, actor: str) -> tuple[ModelSummary, ...]:
+        """Have a decision carried out, one after another, and return the models it is about: one, or all of them.
+
+        `actor` goes to the history. Raises UnknownModel or UnknownVersion for unknown names, OperationRefused for what
+        is not possible in the present state, StateUnavailable when the decision cannot be made durable. Nothing has
+        changed then.
+        """
+        ...
+
+    async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
+        """Return the newest transitions of a model first; it does not wait for the reconciler."""
+        ...
