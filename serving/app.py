@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fastapi import FastAPI
 
 from serving import __version__, api
+from serving.api.access import Access
 from serving.domain.status import Status
 from serving.plane.registry import ActiveReference
 from serving.service import Service
@@ -18,24 +19,24 @@ from serving.telemetry.metrics import Metrics
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def lifespan(settings: Settings | None = None) -> Lifespan:
+def lifespan(settings: Settings | None = None, *, access: Access | None = None) -> Lifespan:
     """Return a lifespan that serves a store behind any FastAPI application.
 
     ``FastAPI(lifespan=serving.lifespan(settings))`` starts the watcher, the reconciler and the zygote, and puts into
-    ``app.state``: `active` (the active reference), `status` (what the outside may know), `operator`, `settings`,
-    `metrics` and `service`. Without settings they are loaded as the command line does. Handlers get a leased model
-    with :func:`serving.model`.
+    ``app.state``: `active` (the active reference), `status` (what the outside may know) and `services` (everything
+    that stays as it is). Without settings they are loaded as the command line does; without `access` the tokens are
+    read at the start. Handlers get a leased model with :func:`serving.model`.
     """
 
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncIterator[None]:
         state = app.state
-        state.settings = settings if settings is not None else load_settings()
+        found = settings if settings is not None else load_settings()
         state.active = ActiveReference()
         state.status = Status()
-        state.metrics = Metrics(__version__)
-        service = Service(state, state.settings, state.metrics)
-        state.service, state.operator = service, service.operator
+        metrics = Metrics(__version__)
+        service = Service(state, found, metrics)
+        state.services = api.make_services(state, found, metrics, service.operator, service, access)
         service.start()
         try:
             yield
@@ -45,8 +46,8 @@ def lifespan(settings: Settings | None = None) -> Lifespan:
     return run
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, *, access: Access | None = None) -> FastAPI:
     """Return the whole service as an application: the lifespan above and the HTTP interface of ``docs/http.md``."""
-    app = FastAPI(title="serving", version=__version__, lifespan=lifespan(settings))
+    app = FastAPI(title="serving", version=__version__, lifespan=lifespan(settings, access=access))
     api.install(app)
     return app

@@ -8,18 +8,20 @@ from typing import Any
 from fastapi import HTTPException
 from starlette.requests import HTTPConnection
 
+from serving.api.predictor import Predictor
 from serving.api.problems import kind_of
+from serving.api.services import AppState
 from serving.domain.errors import ServingError, Unavailable
 from serving.domain.signature import Method, Signature
-from serving.plane import prediction, registry
+from serving.plane import registry
 from serving.plane.servable import Servable
 
 
 class Model:
     """One model for the length of one request: the version does not change under it, whatever is swapped meanwhile."""
 
-    def __init__(self, state: Any, servable: Servable) -> None:
-        self._state = state
+    def __init__(self, predictor: Predictor, servable: Servable) -> None:
+        self._predictor = predictor
         self._servable = servable
 
     @property
@@ -44,7 +46,7 @@ class Model:
         interface would answer, so a handler need not catch anything.
         """
         try:
-            answer = await prediction.predict_with(self._state, self._servable, rows, method)
+            answer = await self._predictor.answer_held(self._servable, rows, method)
         except ServingError as error:
             raise _http(error) from error
         return answer.prediction.by_row()
@@ -58,13 +60,13 @@ def model(name: str) -> Callable[[HTTPConnection], AsyncIterator[Model]]:
     """
 
     async def leased(connection: HTTPConnection) -> AsyncIterator[Model]:
-        state = connection.app.state
+        state: AppState = connection.app.state
         try:
             lease = registry.lease(state, name)
         except ServingError as error:
             raise _http(error) from error
         with lease as servable:
-            yield Model(state, servable)
+            yield Model(state.services.predictor, servable)
 
     return leased
 

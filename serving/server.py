@@ -18,6 +18,9 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from serving.api.access import Access
+from serving.api.edge import PredictionRouter
+from serving.api.services import Services, services_of
 from serving.app import create_app
 from serving.domain.errors import ServingError
 from serving.domain.status import Status
@@ -103,14 +106,14 @@ class DrainingServer(uvicorn.Server):
             gc.freeze()  # a search for cycles among all that was imported stops every request for 80 ms
             log.info("listening", url=_url_of(self.servers[0]))
         if self._settings.server.fail_fast:
-            self._app.state.service.on_started = self._check_start
+            services_of(self._app).background.on_started = self._check_start
             if self._app.state.status.has_started:
                 self._check_start(self._app.state.status)
 
     async def _listen_for_operators(self, port: int) -> None:
         """Open the admin port beside the other one; uvicorn closes both. Raises CannotListen."""
         config = copy(self.config)
-        config.app, config.loaded = self._app.state.admin_front, False
+        config.app, config.loaded = PredictionRouter(self._app, is_for_operators=True), False
         config.load()
 
         def protocol() -> asyncio.Protocol:
@@ -171,9 +174,9 @@ class DrainingServer(uvicorn.Server):
         self._has_been_asked = True
         wait = self._settings.server.lame_duck_seconds
         log.info("stopping", signal=name, lame_duck_seconds=wait)
-        service = getattr(self._app.state, "service", None)
-        if service is not None:
-            service.announce_stop()
+        services: Services | None = getattr(self._app.state, "services", None)
+        if services is not None:
+            services.background.announce_stop()
         if wait and self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.call_later, wait, self._stop)
         else:
@@ -211,10 +214,10 @@ def run(settings: Settings) -> int:
     logging.configure(settings.log)
     settings = _fit_connections(settings, _allow_many_descriptors())
     _keep_freed_memory()
-    app = create_app(settings)
-    app.state.access.load(settings)  # a token that cannot be read is told now, not at the first call
+    access = Access.read(settings.security)  # a token that cannot be read is told now, not at the first call
+    app = create_app(settings, access=access)
     config = uvicorn.Config(
-        app.state.front,
+        PredictionRouter(app),
         http=PredictionProtocol,
         host=settings.server.host,
         port=settings.server.port,

@@ -15,6 +15,7 @@ import orjson
 from fastapi import FastAPI
 
 from serving import api
+from serving.api.services import Services
 from serving.domain.decision import AcceptStateLoss, Decision, PinVersion, RefreshStore, RollBackModel, UnloadModel
 from serving.domain.errors import OperationRefused, UnknownModel, UnknownVersion
 from serving.domain.report import GateResult, Verdict
@@ -219,6 +220,18 @@ class FakeOperator:
         return self.status.models[model]
 
 
+class FakeBackground:
+    """Stands for what runs behind the HTTP side: nothing does."""
+
+    def __init__(self) -> None:
+        self.on_started: Callable[[Status], None] = lambda _: None
+        self.is_stop_announced = False
+
+    def announce_stop(self) -> None:
+        """Remember it."""
+        self.is_stop_announced = True
+
+
 def make_app(
     reference: ActiveReference | None = None, status: Status | None = None, **settings: dict[str, Any]
 ) -> FastAPI:
@@ -226,12 +239,17 @@ def make_app(
     app = FastAPI(title="serving", version="0")
     api.install(app)
     state = app.state
-    state.settings = Settings.model_validate({"security": {"admin_token": TOKEN}, **settings})
-    state.metrics = Metrics("0")
     state.active = make_reference(iris=make_servable("iris", "3")) if reference is None else reference
     state.status = make_status(make_model_status()) if status is None else status
-    state.operator = FakeOperator(state.status)
+    found = Settings.model_validate({"security": {"admin_token": TOKEN}, **settings})
+    state.services = make_services(app, found, FakeOperator(state.status))
     return app
+
+
+def make_services(app: FastAPI, settings: Settings, operator: FakeOperator | None = None) -> Services:
+    """Return services over fakes."""
+    operator = FakeOperator(make_status()) if operator is None else operator
+    return api.make_services(app.state, settings, Metrics("0"), operator, FakeBackground())
 
 
 def make_client(app: FastAPI) -> httpx.AsyncClient:

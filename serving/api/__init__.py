@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fastapi import FastAPI, Request
+from starlette.responses import Response
 
 from serving.api import (
-    access,
     admin,
     documentation,
     health,
@@ -19,52 +19,88 @@ from serving.api import (
     tensorflow,
     welcome,
 )
-from serving.api.dialect import Dialect
-from serving.api.edge import Edge, PredictionRouter
+from serving.api.access import Access
+from serving.api.dialect import Dialect, Refusal
+from serving.api.edge import Edge
 from serving.api.endpoint import Endpoint
 from serving.api.inflight import Inflight
 from serving.api.oip import infer_docs, metadata, repository, rest
 from serving.api.oip import schemas as oip_schemas
 from serving.api.paths import MLFLOW, NATIVE, OPEN_INFERENCE, TENSORFLOW, path_of, protocol_of
-from serving.api.shortcut import RequestIds, Shortcut
+from serving.api.predictor import Predictor
+from serving.api.request_log import RequestIds, RequestLog
+from serving.api.services import AppState, Background, Services, services_of
+from serving.api.shortcut import Shortcut
+from serving.domain.decision import Operator
+from serving.settings import ServerSettings, Settings
+from serving.telemetry.metrics import Metrics
 
-__all__ = ["install"]
+__all__ = ["install", "make_services"]
 
 
 def install(app: FastAPI) -> None:
     """Add every route, the error handlers and the middleware to `app`, before it takes its first request.
 
-    From the first request on, ``app.state`` holds `settings`, `metrics`, `active`, `status` and `operator`.
-    `access`, `inflight`, `shortcut`, `front` and `admin_front` are there from now on, for a server that can use them.
+    When that comes, ``app.state`` is an `AppState`: its services are those of `make_services`.
     """
-    app.state.access = access.Access()
-    app.state.inflight = Inflight()
-    dialects: dict[str, Dialect] = {
-        NATIVE: predict.Native(),
-        OPEN_INFERENCE: rest.OpenInference(),
-        MLFLOW: mlflow.Scoring(),
-        **{TENSORFLOW[verb]: kind() for verb, kind in tensorflow.VERBS.items()},
-    }
-    endpoints = {name: Endpoint(app.state.access, dialect, app.state.inflight) for name, dialect in dialects.items()}
-    predict.add_routes(app, endpoints[NATIVE])
-    infer_docs.add_routes(app, endpoints[OPEN_INFERENCE])
-    mlflow.add_routes(app, endpoints[MLFLOW])
-    tensorflow.add_routes(app, {verb: endpoints[TENSORFLOW[verb]] for verb in tensorflow.VERBS})
+    for prediction_routes in (predict, infer_docs, mlflow, tensorflow):
+        prediction_routes.add_routes(app)
     for router in (welcome.router, models.router, admin.router, health.router, metadata.router, repository.router):
         app.include_router(router)
     for router in (mlflow.router, tensorflow.router):
         app.include_router(router)
-    problems.install(app, lambda request, refusal: dialects[_protocol_of(request)].refuse(refusal))
+    problems.install(app, _write_refusal)
     bodies = (*infer_docs.COMPONENTS, oip_schemas.IndexRequest, oip_schemas.LoadRequest, schemas.Pin, schemas.Rollback)
     openapi.install(app, *predict_docs.COMPONENTS, *bodies, *mlflow.COMPONENTS, *tensorflow.COMPONENTS)
     documentation.add_routes(app)
     app.router.redirect_slashes = False  # `Edge` takes a slash at the end away: a redirect would lose bodies
-    ids = RequestIds()
-    app.state.shortcut = Shortcut(app.state, endpoints, ids)
-    app.state.front = PredictionRouter(app, endpoints, ids)
-    app.state.admin_front = PredictionRouter(app, endpoints, ids, is_for_operators=True)
-    app.add_middleware(Edge, endpoints=endpoints, ids=ids)
+    app.add_middleware(Edge)
 
 
-def _protocol_of(request: Request) -> str:
-    return protocol_of(path_of(request.scope["path"], request.scope.get("root_path", "")))
+def make_services(
+    state: AppState,
+    settings: Settings,
+    metrics: Metrics,
+    operator: Operator,
+    background: Background,
+    access: Access | None = None,
+) -> Services:
+    """Return what requests need, complete. `state` is ``app.state``, in which the caller puts it.
+
+    Without `access` the tokens are read now: one that cannot be read closes what may need one. Blocks.
+    """
+    access = access if access is not None else Access.read_or_close(settings.security)
+    inflight = Inflight(settings.server.max_inflight_mb)
+    requests = RequestLog(settings.log.access_sample)
+    predictor = Predictor(state, settings.server, access, inflight, metrics)
+    dialects = _make_dialects(settings.server, requests.ids)
+    endpoints = {name: Endpoint(dialect, settings.server, predictor) for name, dialect in dialects.items()}
+    return Services(
+        settings=settings,
+        metrics=metrics,
+        operator=operator,
+        background=background,
+        access=access,
+        inflight=inflight,
+        requests=requests,
+        predictor=predictor,
+        endpoints=endpoints,
+        shortcut=Shortcut(endpoints, requests, metrics),
+        operator_bodies=admin.bodies(settings.server),
+    )
+
+
+def _make_dialects(settings: ServerSettings, ids: RequestIds) -> dict[str, Dialect]:
+    max_rows, max_depth = settings.max_rows, settings.max_json_depth
+    return {
+        NATIVE: predict.Native(max_rows, max_depth),
+        OPEN_INFERENCE: rest.OpenInference(ids, max_depth),
+        MLFLOW: mlflow.Scoring(max_rows, max_depth),
+        **{TENSORFLOW[verb]: make(max_depth) for verb, make in tensorflow.VERBS.items()},
+    }
+
+
+def _write_refusal(request: Request, refusal: Refusal) -> Response:
+    """Return a refusal in the shape that clients of the request's path read."""
+    protocol = protocol_of(path_of(request.scope["path"], request.scope.get("root_path", "")))
+    return services_of(request.app).endpoints[protocol].write_refusal(refusal)

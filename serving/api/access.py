@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterable, Mapping
 
 import structlog
 
-from serving.settings import Settings, SettingsError, TokenScope, read_digests
+from serving.settings import SecuritySettings, SettingsError, TokenScope, read_digests
 
 CLOSED = (
     "operator calls are closed: start the server with SERVING_SECURITY__ADMIN_TOKEN set, or with admin_token or "
@@ -29,31 +30,31 @@ class AccessRefused(Exception):
 
 
 class Access:
-    """Lets calls through. Only digests of the tokens are here; their files are read once, by `load` or `adopt`.
+    """Lets calls through. Only digests of the tokens are here; their files are read once, before it is made.
 
     An admin's token opens everything, the others what they say. Without any token of a scope, predict and read are open
-    and admin is closed. Any thread may ask; `load` and `adopt` come before that.
+    and admin is closed; without digests (None: a token could not be read) everything is that may need a token. Any
+    thread may ask.
     """
 
-    def __init__(self) -> None:
-        self._settings: Settings | None = None
+    def __init__(self, digests: Mapping[TokenScope, Iterable[bytes]] | None) -> None:
         self._digests: tuple[tuple[TokenScope, bytes], ...] | None = None
+        if digests is not None:
+            self._digests = tuple((scope, digest) for scope, found in digests.items() for digest in found)
 
-    def load(self, settings: Settings) -> None:
+    @classmethod
+    def read(cls, settings: SecuritySettings) -> Access:
         """Read the tokens; raises SettingsError. For a start that should fail when one cannot be read. Blocks."""
-        found = read_digests(settings.security)
-        self._digests = tuple((scope, digest) for scope, digests in found.items() for digest in digests)
-        self._settings = settings
+        return cls(read_digests(settings))
 
-    def adopt(self, settings: Settings) -> None:
-        """Do what `load` does, once for the same settings; when a token cannot be read, close whatever needs one."""
-        if settings is self._settings:
-            return
+    @classmethod
+    def read_or_close(cls, settings: SecuritySettings) -> Access:
+        """Do what `read` does; when a token cannot be read, close what may need one, and log the reason."""
         try:
-            self.load(settings)
+            return cls.read(settings)
         except SettingsError as error:
             log.error("tokens_unreadable", reason=str(error))
-            self._settings, self._digests = settings, None
+            return cls(None)
 
     def is_open(self, scope: TokenScope) -> bool:
         """Say whether anybody may, without a token."""

@@ -9,13 +9,13 @@ from typing import Annotated, Any, TypeVar
 import structlog
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import State
 
-from serving.api.access import Access, AccessRefused
+from serving.api.access import AccessRefused
 from serving.api.bodies import BodyReader, refuse_encoding, refuse_media
 from serving.api.models import ModelName, VersionName
 from serving.api.openapi import body_of, problems_of
 from serving.api.schemas import ActiveModels, Pin, Rollback
+from serving.api.services import AppState, services_of
 from serving.api.strict_json import loads, refuse_depth, refuse_repeats, with_repeats
 from serving.domain.decision import (
     AcceptStateLoss,
@@ -47,9 +47,8 @@ def bodies(settings: ServerSettings) -> BodyReader:
 async def _actor(request: Request) -> str:
     """Let the call through and name who makes it, for the history; raises AccessRefused."""
     actor = f"admin@{request.client.host if request.client else 'unknown'}"
-    access: Access = request.app.state.access
     try:
-        access.check(TokenScope.ADMIN, request.scope["serving.headers"].get(b"authorization"))
+        services_of(request.app).access.check(TokenScope.ADMIN, request.scope["serving.headers"].get(b"authorization"))
     except AccessRefused as refused:
         call = f"{request.method} {request.url.path[:200]}"
         log.warning("admin", call=call, actor=actor, outcome="refused", reason=str(refused))
@@ -143,10 +142,9 @@ def audited(decision: Decision, actor: str) -> Iterator[None]:
     log.info("admin", **fields, outcome="done")
 
 
-def operator_of(state: State) -> Operator:
+def operator_of(state: AppState) -> Operator:
     """Return who carries out operators' calls; `state` is ``app.state``."""
-    operator: Operator = state.operator
-    return operator
+    return state.services.operator
 
 
 async def read_body(request: Request, kind: type[Document]) -> Document:
@@ -154,11 +152,11 @@ async def read_body(request: Request, kind: type[Document]) -> Document:
     headers = request.scope["serving.headers"]
     refuse_media(headers)
     refuse_encoding(headers)
-    reader: BodyReader = request.app.state.admin_bodies
-    raw = await reader.read(request.receive, headers)
+    services = services_of(request.app)
+    raw = await services.operator_bodies.read(request.receive, headers)
     if not raw.strip():
         raw = b"{}"
-    max_depth = request.app.state.settings.server.max_json_depth
+    max_depth = services.settings.server.max_json_depth
     document = loads(raw, max_depth=max_depth)
     refuse_repeats(with_repeats(raw, max_depth))
     try:

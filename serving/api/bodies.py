@@ -113,7 +113,7 @@ class BodyReader:
         Raises BodyTooLarge, TooManyBytes, BodyTooSlow, or ClientDisconnect when the client has gone. A declared length
         beyond what one body may have, or beyond the room there is for all, is refused before anything is read.
         """
-        share = share if share is not None else Inflight().share()
+        share = share if share is not None else Inflight(0).share()
         length = headers.get(b"content-length")
         if length is not None and length.isdigit():
             if len(length) > MAX_DIGITS or int(length) > self._max_bytes:

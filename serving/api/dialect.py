@@ -59,21 +59,15 @@ class Refusal(NamedTuple):
 class NamedInPath:
     """Base of dialects whose paths name the model and the version as they are."""
 
-    max_rows = 100_000
-
     def target(self, params: Mapping[str, str]) -> tuple[str | None, str | Role | None]:
         """Return what the path names."""
         return params.get("model"), params.get("version")
 
 
 class Dialect(Protocol):
-    """One protocol. `takes_compressed`: bodies may come with the content encodings gzip and deflate.
-
-    `max_rows` is set once, to the limit of the settings: what is read row by row need not be read any further.
-    """
+    """One protocol. `takes_compressed`: bodies may come with the content encodings gzip and deflate."""
 
     takes_compressed: bool
-    max_rows: int
 
     def check_head(self, headers: Headers) -> None:
         """Raise UnsupportedMedia for a body nobody here reads, before any of it is read."""
@@ -83,7 +77,7 @@ class Dialect(Protocol):
         """Return the model (None: the default one) and the version (None: the active one) that a path asks."""
         ...
 
-    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:
+    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes) -> Call:
         """Read a whole body; `params` are those of the path and, under QUERY, the query string where there is one.
 
         Raises NotJson, InvalidInput, UnsupportedMedia or another RequestRefused.

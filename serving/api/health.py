@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from serving.api.schemas import Live, Readiness
+from serving.api.services import services_of
 from serving.domain.status import Status
 from serving.plane.registry import ActiveReference
-from serving.telemetry.metrics import Metrics
 from serving.telemetry.traffic import Loaded
 
 router = APIRouter(tags=["health"])
@@ -48,7 +48,7 @@ async def ready(request: Request) -> Response:
 )
 async def metrics(request: Request) -> Response:
     """Return all metrics, as OpenMetrics where the caller asks for it."""
-    found: Metrics = request.app.state.metrics
+    found = services_of(request.app).metrics
     body, content_type = found.render(_loaded(request.app.state.active), request.headers.get("accept", ""))
     return Response(body, headers={"content-type": content_type})
 

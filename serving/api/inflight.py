@@ -22,15 +22,11 @@ class TooManyBytes(Overloaded):
 
 
 class Inflight:
-    """The bytes of all bodies. Event loop thread only; `limit` sets how many there may be."""
+    """The bytes of all bodies, and how many there may be. Event loop thread only."""
 
-    def __init__(self) -> None:
-        self.max_bytes = 0
-        self.used_bytes = 0
-
-    def limit(self, max_mb: float) -> None:
-        """Take the limit; before the first body."""
+    def __init__(self, max_mb: float) -> None:
         self.max_bytes = int(max_mb * (1 << 20))
+        self.used_bytes = 0
 
     def share(self) -> Share:
         """Return an account for one request, to be closed with it."""

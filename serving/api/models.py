@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 
 from serving.api.openapi import problems_of
 from serving.api.schemas import ActiveModels, AllModels, History, ModelVersions, VersionSummary
-from serving.domain.decision import Operator
+from serving.api.services import services_of
 from serving.domain.errors import UnknownModel, UnknownVersion
 from serving.domain.sandbox import Sandbox
 from serving.domain.status import ModelStatus, ModelSummary, Status, VersionStatus
@@ -82,8 +82,7 @@ async def show_history(
     before: Annotated[int | None, Query(ge=1, le=2**63 - 1, description="only entries with a smaller id")] = None,
 ) -> History:
     """Return transitions and operator calls, newest first; they survive restarts."""
-    operator: Operator = request.app.state.operator
-    entries = await operator.history(model, limit, before)
+    entries = await services_of(request.app).operator.history(model, limit, before)
     return History(model=model, history=entries, before=entries[-1].id if len(entries) == limit else None)
 
 

@@ -12,9 +12,9 @@ from serving.api import predict_docs, problems
 from serving.api.answers import encode
 from serving.api.bodies import Headers
 from serving.api.dialect import QUERY, Call, NamedInPath, Refusal, Written
-from serving.api.endpoint import Endpoint
 from serving.api.formats import Format, pace, reader_of
 from serving.api.formats.negotiation import form_of_answer, form_of_body
+from serving.api.paths import NATIVE
 from serving.api.pieces import LARGE_BYTES, RowPieces, parse_large
 from serving.api.predict_body import parse
 from serving.api.routes import add_prediction
@@ -26,25 +26,29 @@ MOST_FIELDS = 16
 
 
 class Native(NamedInPath):
-    """The dialect of ``docs/http.md``."""
+    """The dialect of ``docs/http.md``. What is read row by row is read no further than `max_rows`."""
 
     takes_compressed = False
+
+    def __init__(self, max_rows: int, max_depth: int) -> None:
+        self._max_rows = max_rows
+        self._max_depth = max_depth
 
     def check_head(self, headers: Headers) -> None:
         """Take JSON and what there is a format for, in the body and in the answer."""
         form_of_body(headers)
         form_of_answer(headers)
 
-    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:
+    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes) -> Call:
         """Read a body of JSON, a large one piece by piece; one in a format is read when the signature is known."""
         source, target = form_of_body(headers), form_of_answer(headers)
         method = _method_of(params[QUERY]) if QUERY in params else None
         write = _write if target is None else lambda answer, signature: _written(target, answer, signature)
         reads_slowly, writes_slowly = pace(raw, source, target)
         if source is not None:
-            read = reader_of(source, self.max_rows)
+            read = reader_of(source, self._max_rows)
             return Call(lambda its: PredictRequest(read(raw, its), method), write, reads_slowly, writes_slowly)
-        request = parse(raw, max_depth) if len(raw) <= LARGE_BYTES else parse_large(raw, max_depth)
+        request = parse(raw, self._max_depth) if len(raw) <= LARGE_BYTES else parse_large(raw, self._max_depth)
         if method is not None:
             request = request._replace(method=_only(method, request.method))
         return Call(lambda its: _of_width(request, its), write, reads_slowly, writes_slowly)
@@ -85,12 +89,12 @@ def _only(asked: str, in_body: str | None) -> str:
     return asked
 
 
-def add_routes(app: FastAPI, endpoint: Endpoint) -> None:
+def add_routes(app: FastAPI) -> None:
     """Add the prediction routes, with their documentation."""
     for operation in predict_docs.OPERATIONS:
         add_prediction(
             app,
-            endpoint,
+            NATIVE,
             operation.path,
             operation.name,
             summary=operation.summary,

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from serving.api.access import AccessRefused
 from serving.api.bodies import BodyTooSlow
 from serving.api.dialect import Refusal
+from serving.api.services import services_of
 from serving.domain import errors
 from serving.domain.version import why_not_a_name
 from serving.settings import TokenScope
@@ -184,7 +185,8 @@ def _explained(request: Request, error: HTTPException) -> str:
     """Return what the framework says, and of what there is not what there is."""
     detail = str(error.detail)
     if error.status_code == 404 and detail == client.responses[404]:
-        return NOTHING_HERE + ("; GET /docs lists what there is" if request.app.state.settings.server.docs else "")
+        has_docs = services_of(request.app).settings.server.docs
+        return NOTHING_HERE + ("; GET /docs lists what there is" if has_docs else "")
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         return f"{request.method[:20]} is not possible here" + (f"; allowed: {allowed}" if allowed else "")

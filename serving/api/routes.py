@@ -1,4 +1,4 @@
-"""Routes of predictions: they go straight to an ASGI application."""
+"""Routes of predictions: they go straight to the endpoint of their protocol, which is among the services."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from serving.api.endpoint import Endpoint
+from serving.api.services import services_of
 
 
 class PredictRoute(APIRoute):
-    """A route whose endpoint is an ASGI application."""
+    """A route that is answered by an ASGI application, past FastAPI's handling of parameters and bodies."""
 
     def __init__(self, path: str, endpoint: Any, **options: Any) -> None:
         super().__init__(path, _documented, **options)
         self.app = endpoint
 
 
-def add_prediction(app: FastAPI, endpoint: Endpoint, path: str, name: str, **documentation: Any) -> None:
-    """Add a route for predictions; `documentation` is what FastAPI's ``add_api_route`` takes."""
+def add_prediction(app: FastAPI, protocol: str, path: str, name: str, **documentation: Any) -> None:
+    """Add a route for predictions of one protocol; `documentation` is what FastAPI's ``add_api_route`` takes."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await services_of(scope["app"]).endpoints[protocol].answer(scope, receive, send)
+
     app.router.add_api_route(
         path,
-        endpoint,
+        answer,
         methods=["POST"],
         route_class_override=PredictRoute,
         response_model=None,

@@ -2,68 +2,48 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from itertools import count
-from secrets import token_hex
-
-from starlette.datastructures import State
 
 from serving.api.bodies import Headers
 from serving.api.endpoint import Endpoint
 from serving.api.origins import ORIGIN, SITE
 from serving.api.paths import prediction_of
+from serving.api.predictor import Target
+from serving.api.problems import kind_of
+from serving.api.request_log import RequestLog
+from serving.telemetry.metrics import Metrics
 
 MOST_PATHS = 4096
 # a path is as long as a client likes, and kept: two names of 100 and what is around them fit
 MOST_PATH_CHARACTERS = 512
 
-_ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-
-
-class RequestIds:
-    """Gives every request an id: the client's own where it sent a sensible one."""
-
-    def __init__(self) -> None:
-        self._prefix = token_hex(6).encode()
-        self._numbers = count(1)
-
-    def of(self, headers: Headers) -> bytes:
-        """Return the id of a request with these headers."""
-        given = headers.get(b"x-request-id")
-        if given is not None and _ACCEPTED_ID.fullmatch(given):
-            return given
-        return b"%b-%x" % (self._prefix, next(self._numbers))
-
 
 class Shortcut:
     """Answers what needs no waiting and succeeds; everything else is left to the long way, which begins anew.
 
-    Event loop thread only. `state` is ``app.state``; it has settings and metrics when the first request comes.
+    Event loop thread only. Where requests that succeed are logged all of them go the long way: it writes the log.
     """
 
-    def __init__(self, state: State, endpoints: Mapping[str, Endpoint], ids: RequestIds) -> None:
-        self._state = state
+    def __init__(self, endpoints: Mapping[str, Endpoint], requests: RequestLog, metrics: Metrics) -> None:
         self._endpoints = endpoints
-        self._ids = ids
-        self._is_ready = False
-        self._is_open = False
-        self._calls: dict[str, tuple[Endpoint, dict[str, str]] | None] = {}
+        self._ids = requests.ids
+        self._metrics = metrics
+        self._is_open = not requests.sample
+        self._calls: dict[str, tuple[Endpoint, Target, dict[str, str]] | None] = {}
 
     def respond(self, path: str, headers: Headers, raw: bytes) -> tuple[bytes, bytes] | None:
         """Return header lines (each with its end) and body of a 200, or None when there is none to be had now."""
-        if not self._is_ready:
-            self._adopt()
         try:
             call = self._calls[path]
         except KeyError:
             call = self._remember(path)
         if call is None or not self._is_open or ORIGIN in headers or SITE in headers:
             return None
-        endpoint, params = call
+        endpoint, target, params = call
         try:
-            found = endpoint.answer_now(self._state, params, headers, raw)
-        except Exception:  # noqa: BLE001 - it happens again on the long way, and is answered there
+            found = endpoint.answer_now(target, params, headers, raw)
+        except Exception as error:  # noqa: BLE001 - it happens again on the long way, and is answered there
+            self._metrics.shortcut_fell_back(kind_of(error).slug)
             return None
         if found is None:
             return None
@@ -77,18 +57,15 @@ class Shortcut:
         body = written.body
         return head % (written.media_type, len(body), *names, more, self._ids.of(headers)), body
 
-    def _remember(self, path: str) -> tuple[Endpoint, dict[str, str]] | None:
+    def _remember(self, path: str) -> tuple[Endpoint, Target, dict[str, str]] | None:
         found = prediction_of(path)
-        call = None if found is None else (self._endpoints[found[0]], found[1])
+        call = None
+        if found is not None:
+            protocol, params = found
+            endpoint = self._endpoints[protocol]
+            call = (endpoint, endpoint.dialect.target(params), params)
         if len(path) <= MOST_PATH_CHARACTERS:
             if len(self._calls) >= MOST_PATHS:
                 self._calls.clear()
             self._calls[path] = call
         return call
-
-    def _adopt(self) -> None:
-        settings = self._state.settings
-        for endpoint in self._endpoints.values():
-            endpoint.adopt(settings, self._state.metrics)
-        self._is_open = not settings.log.access_sample  # the access log is written on the long way
-        self._is_ready = True

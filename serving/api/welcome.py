@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 
 from serving.api.edge import OPERATORS
 from serving.api.schemas import Welcome
+from serving.api.services import services_of
 
 router = APIRouter(tags=["health"])
 
@@ -14,7 +15,7 @@ router = APIRouter(tags=["health"])
 async def show_welcome(request: Request) -> Welcome:
     """Name the service and its first paths. `docs` and `openapi` are null where this port has no documentation."""
     root = request.scope.get("root_path", "")
-    server = request.app.state.settings.server
+    server = services_of(request.app).settings.server
     has_docs = server.docs and (server.admin_port is None or OPERATORS in request.scope)
     return Welcome(
         version=request.app.version,

@@ -27,7 +27,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._bounds = bounds_of(self.loop, self.config.app.state.settings.server)  # type: ignore[union-attr]
+        self._bounds = bounds_of(self.loop, self.config.app.state.services.settings.server)  # type: ignore[union-attr]
         self._joined: JoinedWrites | None = None
         self._place = BETWEEN
         self._is_crowded = False

@@ -35,7 +35,7 @@ class PredictionProtocol(SequentialProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._shortcut = self.config.app.state.shortcut  # type: ignore[union-attr]
+        self._shortcut = self.config.app.state.services.shortcut  # type: ignore[union-attr]
         self._names = self.config.app.names  # type: ignore[union-attr]
         self._fields: dict[bytes, bytes] = {}
         self._version = "1.1"

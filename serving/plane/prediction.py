@@ -1,4 +1,4 @@
-"""The one use case: rows in, predictions out, computed by exactly one version. Knows no HTTP.
+"""The steps of one prediction: rows in, an answer out, computed by exactly one version. Knows no protocol.
 
     with hold(state, limits, "iris") as servable:
         answer = await execute(servable, request, limits)
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from serving.domain.errors import BodyTooLarge, InvalidInput, NothingActive, Overloaded, UnknownModel
 from serving.domain.signature import Method, Signature
@@ -21,7 +21,7 @@ from serving.plane.servable import Lease, Servable
 from serving.rows.batch import Batch, Prediction
 from serving.rows.conversion import ManyRows, are_few, convert
 from serving.rows.tables import Table
-from serving.settings import ServerSettings, Settings
+from serving.settings import ServerSettings
 
 NAMES_SHOWN = 5
 
@@ -82,12 +82,6 @@ class Answer(NamedTuple):
         return ((self.method, self.prediction), *self.also)
 
 
-class HoldsSettings(Protocol):
-    """``app.state``, as far as `predict_with` cares."""
-
-    settings: Settings
-
-
 @dataclass(slots=True)
 class _Seen:
     """The active reference as it was read, so that choosing a model and leasing it see the same one."""
@@ -122,7 +116,7 @@ def look(state: HoldsActive, limits: Limits, model: str | None = None, version: 
 def prepare(servable: Servable, request: PredictRequest, limits: Limits) -> Prepared:
     """Check a request against what the servable takes and lay its rows out for the model.
 
-    Computes only; any thread, but many rows take a while: see `prepared`. Raises InvalidInput and BodyTooLarge.
+    Computes only; any thread, but many rows take a while: see `prepare_off_loop`. Raises InvalidInput and BodyTooLarge.
     """
     signature = servable.signature
     method = _known_method(signature, request.method)
@@ -134,7 +128,7 @@ def prepare(servable: Servable, request: PredictRequest, limits: Limits) -> Prep
     return Prepared(method, batch, request.is_single, also)
 
 
-async def prepared(servable: Servable, request: PredictRequest, limits: Limits) -> Prepared:
+async def prepare_off_loop(servable: Servable, request: PredictRequest, limits: Limits) -> Prepared:
     """Do what `prepare` does, in a worker thread where that takes a while."""
     if are_few(request.rows):
         return prepare(servable, request, limits)
@@ -158,18 +152,18 @@ def execute_now(servable: Servable, request: PredictRequest, limits: Limits) -> 
 
 
 async def execute(servable: Servable, request: PredictRequest, limits: Limits) -> Answer:
-    """Prepare a request and compute its answer; see `prepared` and `compute`."""
-    return await compute(servable, await prepared(servable, request, limits), limits)
+    """Prepare a request and compute its answer; see `prepare_off_loop` and `compute`."""
+    return await compute(servable, await prepare_off_loop(servable, request, limits), limits.deadline_seconds)
 
 
-async def compute(servable: Servable, ready: Prepared, limits: Limits) -> Answer:
+async def compute(servable: Servable, ready: Prepared, deadline_seconds: float) -> Answer:
     """Compute the answer to a prepared request; the caller holds a lease on `servable` from before it was prepared.
 
     Raises what `Engine.predict` raises. Further methods are computed one after another, all within the deadline.
     """
-    ends_at = time.monotonic() + limits.deadline_seconds if ready.also else 0.0
+    ends_at = time.monotonic() + deadline_seconds if ready.also else 0.0
     batch = ready.batch
-    prediction = await servable.engine.predict(ready.method, batch, limits.deadline_seconds)
+    prediction = await servable.engine.predict(ready.method, batch, deadline_seconds)
     answer = _answer(servable, ready, prediction)
     if not ready.also:
         return answer
@@ -193,11 +187,6 @@ def _with_more_now(servable: Servable, ready: Prepared, answer: Answer) -> Answe
 def _answer(servable: Servable, ready: Prepared, prediction: Prediction) -> Answer:
     its = servable.id
     return Answer(its.model, its.version, ready.method, ready.batch.rows, prediction, ready.is_single)
-
-
-async def predict_with(state: HoldsSettings, servable: Servable, rows: list[Any], method: str | None = None) -> Answer:
-    """Answer rows with a servable the caller holds, within the limits of the settings; raises what `execute` raises."""
-    return await execute(servable, PredictRequest(rows, method), Limits.of(state.settings.server))
 
 
 def _only_model(active: ActiveReference) -> str:

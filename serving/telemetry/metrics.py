@@ -33,6 +33,9 @@ class Metrics:
         self._store_errors = self._counter("serving_store_errors", "Failed attempts to list the store.")
         self._resync_seconds = self._histogram("serving_resync_duration_seconds", "Time one look at the store took.")
         self._state_errors = self._counter("serving_state_errors", "Failed writes of pins, quarantine or history.")
+        self._fallbacks = self._counter(
+            "serving_shortcut_fallbacks", "Errors on the short way in, which the long way answered.", ["problem"]
+        )
         build = Gauge("serving_build_info", "Constant 1.", ["version", "python"], registry=self.registry)
         build.labels(service_version, platform.python_version()).set(1)
         ProcessCollector(namespace="serving", registry=self.registry)
@@ -87,6 +90,10 @@ class Metrics:
     def state_failed(self) -> None:
         """Count a write of the state that failed."""
         self._state_errors.inc()
+
+    def shortcut_fell_back(self, problem: str) -> None:
+        """Count a prediction that the short way could not answer for an error of this kind, by its stable name."""
+        self._fallbacks.labels(problem).inc()
 
     def render(self, loaded: Iterable[Loaded], accept: str = "") -> tuple[bytes, str]:
         """Return the exposition and its content type, for the caller's ``Accept``. Event loop thread only.

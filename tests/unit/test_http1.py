@@ -10,6 +10,7 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
+from serving.api.edge import PredictionRouter
 from serving.http1 import PredictionProtocol
 from serving.http1.deadlines import Deadlines
 from serving.http1.places import DROPPED
@@ -92,7 +93,7 @@ def test_no_timer_is_left_when_there_is_nobody_to_look_after() -> None:
 def test_a_body_that_is_not_read_leaves_other_connections_their_turn() -> None:
     """libuv reads a connection up to 32 times in a row, 8 MB, for as long as there is something to be read."""
     app = make_app()
-    config = uvicorn.Config(app.state.front, lifespan="off", log_config=None)
+    config = uvicorn.Config(PredictionRouter(app), lifespan="off", log_config=None)
     config.load()
     turns: list[int] = []  # bytes that were dropped in each turn of the loop
 

@@ -13,6 +13,7 @@ import pytest
 import typer
 import uvicorn
 
+from serving.api.edge import PredictionRouter
 from serving.cli.serve import serve
 from serving.server import CannotListen, DrainingServer, most_connections
 from serving.settings import Settings
@@ -21,8 +22,8 @@ from tests.fakes import make_app, run
 
 def test_an_admin_port_that_is_taken_is_named_and_the_other_port_is_given_back() -> None:
     app = make_app()
-    config = uvicorn.Config(app.state.front, port=0, lifespan="off", log_config=None)
-    server = DrainingServer(config, app, app.state.settings)
+    config = uvicorn.Config(PredictionRouter(app), port=0, lifespan="off", log_config=None)
+    server = DrainingServer(config, app, app.state.services.settings)
 
     async def scenario() -> None:
         config.load()
@@ -74,8 +75,8 @@ def test_connections_leave_descriptors_for_everything_else(
 
 def test_what_a_server_is_made_of_is_not_searched_for_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
     app = make_app()
-    config = uvicorn.Config(app.state.front, port=0, lifespan="off", log_config=None)
-    server = DrainingServer(config, app, app.state.settings)
+    config = uvicorn.Config(PredictionRouter(app), port=0, lifespan="off", log_config=None)
+    server = DrainingServer(config, app, app.state.services.settings)
     frozen: list[str] = []
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append(f"{len(server.servers)} listening"))
 

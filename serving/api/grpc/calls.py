@@ -10,16 +10,13 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import structlog
-from starlette.datastructures import State
 
 from serving.api import problems
-from serving.api.access import Access
+from serving.api.absence import explain
 from serving.api.dialect import Refusal
-from serving.api.endpoint import explain
 from serving.api.grpc import statuses
 from serving.api.grpc.messages import MessageReader
-from serving.api.inflight import Inflight
-from serving.api.shortcut import RequestIds
+from serving.api.services import AppState
 from serving.settings import TokenScope
 from serving.telemetry.logging import REQUEST_ID
 
@@ -60,12 +57,10 @@ Behaviour = Callable[[bytes, GrpcCall], Awaitable[bytes]]
 class Calls:
     """Makes behaviours into handlers of gRPC. Event loop thread only; `state` is ``app.state``."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: AppState) -> None:
         self._state = state
-        self._access: Access = state.access
-        self._inflight: Inflight = state.inflight
-        self._messages = MessageReader(state.settings.server)
-        self._ids = RequestIds()
+        self._services = services = state.services
+        self._messages = MessageReader(services.settings.server)
 
     def handler(
         self, path: str, behaviour: Behaviour, scope: TokenScope | None, *, is_prediction: bool = False
@@ -75,14 +70,14 @@ class Calls:
         async def answer(messages: AsyncIterator[bytes], context: Any) -> bytes:
             started = perf_counter()
             headers = headers_of(context)
-            request_id = self._ids.of(headers).decode()
+            request_id = self._services.requests.ids.of(headers).decode()
             token = REQUEST_ID.set(request_id)
             call = GrpcCall(_address_of(context.peer()), context.time_remaining)
             status, body, refusal = CLIENT_GONE, b"", None
             try:
                 if scope is not None:
-                    self._access.check(scope, headers.get(b"authorization"))
-                with self._inflight.share() as share:
+                    self._services.access.check(scope, headers.get(b"authorization"))
+                with self._services.inflight.share() as share:
                     body = await behaviour(await self._messages.read(messages, share), call)
                 status = 200
             except Exception as error:  # noqa: BLE001 - every failure is answered, and known here by its version
@@ -91,8 +86,8 @@ class Calls:
             finally:
                 seconds = perf_counter() - started
                 if is_prediction and status != CLIENT_GONE:
-                    self._state.metrics.traffic(call.model, call.version).record(status, call.rows, seconds)
-                sample = self._state.settings.log.access_sample
+                    self._services.metrics.traffic(call.model, call.version).record(status, call.rows, seconds)
+                sample = self._services.settings.log.access_sample
                 if status >= 400 or (sample and random() < sample):  # noqa: S311 - a sample, not a secret
                     _write(path, status, seconds, call)
                 REQUEST_ID.reset(token)

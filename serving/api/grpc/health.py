@@ -11,9 +11,9 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 from grpc_health.v1 import health_pb2  # type: ignore[import-untyped]
-from starlette.datastructures import State
 
 from serving.api.grpc.inference_pb2 import DESCRIPTOR
+from serving.api.services import AppState
 
 SERVICE = "grpc.health.v1.Health"
 WATCH_SECONDS = 0.25  # the status is a value that is replaced: nobody is told, so whoever watches looks
@@ -25,7 +25,7 @@ _Response = health_pb2.HealthCheckResponse
 class Health:
     """Says SERVING while ``/health/ready`` says 200, of the server and of each service. Event loop thread only."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: AppState) -> None:
         self._state = state
         self._stopping = asyncio.Event()
 

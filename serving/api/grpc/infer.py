@@ -6,8 +6,6 @@ import asyncio
 from dataclasses import replace
 from functools import partial
 
-from starlette.datastructures import State
-
 from serving.api.answers import is_small
 from serving.api.grpc import wire
 from serving.api.grpc.calls import GrpcCall
@@ -15,6 +13,7 @@ from serving.api.grpc.inference_pb2 import ModelInferRequest, ModelInferResponse
 from serving.api.grpc.tensors import put_tensors, tensors_in
 from serving.api.oip.specs import table_of, tensors_of
 from serving.api.pieces import LARGE_BYTES
+from serving.api.services import AppState
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import METHODS, Signature
 from serving.plane.prediction import Answer, Limits, PredictRequest, Prepared, compute, execute, hold, prepare
@@ -26,9 +25,9 @@ from serving.telemetry.logging import REQUEST_ID
 class Inference:
     """Answers predictions. Event loop thread only; `state` is ``app.state``."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: AppState) -> None:
         self._state = state
-        self._limits = Limits.of(state.settings.server)
+        self._limits = Limits.of(state.services.settings.server)
 
     async def infer(self, raw: bytes, call: GrpcCall) -> bytes:
         """Answer a ModelInferRequest with a ModelInferResponse, both serialized.
@@ -42,7 +41,7 @@ class Inference:
             signature = servable.signature
             if len(raw) > LARGE_BYTES:
                 prepared = await asyncio.to_thread(self._prepare, servable, request)
-                answer = await compute(servable, prepared, self._limits_of(call))
+                answer = await compute(servable, prepared, self._limits_of(call).deadline_seconds)
             else:
                 answer = await execute(servable, _read(request, signature), self._limits_of(call))
         call.rows = answer.rows

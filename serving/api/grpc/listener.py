@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import grpc  # type: ignore[import-untyped]
-from starlette.datastructures import State
 
 from serving.api.grpc import definitions, health
 from serving.api.grpc.calls import Behaviour, Calls
@@ -13,6 +12,7 @@ from serving.api.grpc.infer import Inference
 from serving.api.grpc.inference_pb2 import DESCRIPTOR
 from serving.api.grpc.metadata import Metadata
 from serving.api.grpc.repository import Repository
+from serving.api.services import AppState
 from serving.settings import ServerSettings, TokenScope
 
 SERVICE = DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -25,10 +25,8 @@ class Listener:
     one: the repository's calls, and reflection, which is the documentation.
     """
 
-    def __init__(self, state: State) -> None:
-        settings: ServerSettings = state.settings.server
-        state.access.adopt(state.settings)
-        state.inflight.limit(settings.max_inflight_mb)
+    def __init__(self, state: AppState) -> None:
+        settings = state.services.settings.server
         self._settings = settings
         self._health = Health(state)
         self._server = grpc.aio.server(
@@ -36,7 +34,8 @@ class Listener:
         )
         handlers = {SERVICE: _inference(state), health.SERVICE: self._health.handlers()}
         if settings.docs and settings.admin_port is None:
-            handlers[definitions.SERVICE] = Definitions(state.access, tuple(handlers), DESCRIPTOR.pool).handlers()
+            reflection = Definitions(state.services.access, tuple(handlers), DESCRIPTOR.pool)
+            handlers[definitions.SERVICE] = reflection.handlers()
         for name, methods in handlers.items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
 
@@ -67,7 +66,7 @@ def _options_of(settings: ServerSettings) -> list[tuple[str, int]]:
     ]
 
 
-def _inference(state: State) -> dict[str, grpc.RpcMethodHandler]:
+def _inference(state: AppState) -> dict[str, grpc.RpcMethodHandler]:
     """Return the handlers of the inference service, by name."""
     calls = Calls(state)
     metadata, repository = Metadata(state), Repository(state)
@@ -82,7 +81,7 @@ def _inference(state: State) -> dict[str, grpc.RpcMethodHandler]:
         "RepositoryModelLoad": repository.load,
         "RepositoryModelUnload": repository.unload,
     }
-    if state.settings.server.admin_port is not None:
+    if state.services.settings.server.admin_port is not None:
         for_operators = {}
     scopes = ((None, open_to_all), (TokenScope.READ, for_readers), (TokenScope.ADMIN, for_operators))
     handlers = {

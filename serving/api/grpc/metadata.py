@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import State
-
 from serving import __version__
 from serving.api.grpc import wire
 from serving.api.grpc.calls import GrpcCall
@@ -20,6 +18,7 @@ from serving.api.grpc.inference_pb2 import (
     ServerReadyResponse,
 )
 from serving.api.oip.specs import Spec, inputs_of, outputs_of
+from serving.api.services import AppState
 from serving.domain.errors import UnknownModel, UnknownVersion
 from serving.plane.prediction import Limits, look
 from serving.plane.registry import ActiveReference, ModelReference
@@ -33,9 +32,9 @@ class Metadata:
     Event loop thread only; nothing is waited for.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: AppState) -> None:
         self._state = state
-        self._limits = Limits.of(state.settings.server)
+        self._limits = Limits.of(state.services.settings.server)
 
     async def server_live(self, raw: bytes, call: GrpcCall) -> bytes:  # noqa: ARG002  (a behaviour's signature)
         """Say yes for as long as the process can answer at all."""
@@ -60,7 +59,7 @@ class Metadata:
         """
         request = await wire.read(ModelReadyRequest, raw)
         name, version = call.ask(request.name, request.version)
-        known = self._state.status.models.get(name)
+        known = self._state.status.models.get(request.name)
         reference = self._reference(request.name)
         if known is None and not reference.loaded:
             raise UnknownModel(f"no model named {request.name[:120]!r}; RepositoryIndex lists the ones there are")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import State
-
 from serving.api.admin import audited, operator_of
 from serving.api.grpc import wire
 from serving.api.grpc.calls import GrpcCall
@@ -16,6 +14,7 @@ from serving.api.grpc.inference_pb2 import (
     RepositoryModelUnloadResponse,
 )
 from serving.api.oip.repository import entries_of, load_newest
+from serving.api.services import AppState
 from serving.domain.decision import LoadModel, UnloadModel
 from serving.domain.errors import InvalidInput
 
@@ -23,7 +22,7 @@ from serving.domain.errors import InvalidInput
 class Repository:
     """Answers operators; each call takes and returns a serialized message. Event loop thread only."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: AppState) -> None:
         self._state = state
 
     async def index(self, raw: bytes, call: GrpcCall) -> bytes:  # noqa: ARG002  (a behaviour's signature)

@@ -21,9 +21,16 @@ _USUAL = (None, b"application/json", b"text/csv", b"application/x-npy")
 
 
 class Scoring(NamedInPath):
-    """The dialect of MLflow's scoring server; also with rows and answers as CSV, NumPy arrays and Arrow streams."""
+    """The dialect of MLflow's scoring server; also with rows and answers as CSV, NumPy arrays and Arrow streams.
+
+    What is read row by row is read no further than `max_rows`.
+    """
 
     takes_compressed = True
+
+    def __init__(self, max_rows: int, max_depth: int) -> None:
+        self._max_rows = max_rows
+        self._max_depth = max_depth
 
     def check_head(self, headers: Headers) -> None:
         """Take the content types there are, with no parameter but ``charset=utf-8``."""
@@ -33,7 +40,7 @@ class Scoring(NamedInPath):
         form_of_body(headers)
         form_of_answer(headers)
 
-    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:  # noqa: ARG002
+    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes) -> Call:  # noqa: ARG002
         """Read a body; JSON here, other forms when the signature is known."""
         form = form_of_body(headers)
         wanted = form_of_answer(headers)
@@ -44,9 +51,9 @@ class Scoring(NamedInPath):
         reads_slowly, writes_slowly = pace(raw, form, wanted)
         if form is not None:
             return Call(
-                lambda signature: _rows_in(form, raw, signature, self.max_rows), write, reads_slowly, writes_slowly
+                lambda signature: _rows_in(form, raw, signature, self._max_rows), write, reads_slowly, writes_slowly
             )
-        body = parse(raw, max_depth)
+        body = parse(raw, self._max_depth)
         return Call(
             lambda signature: PredictRequest(rows_for(signature, body), body.method, False, body.may_contain_bools),
             write,

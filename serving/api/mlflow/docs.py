@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from serving.api.endpoint import Endpoint
 from serving.api.mlflow.body import FORMS
 from serving.api.mlflow.refusals import BAD_REQUEST, CODES
 from serving.api.openapi import BINARY, REF, TEXT, answered, errors_of, parameters_of
+from serving.api.paths import MLFLOW
 from serving.api.routes import add_prediction
 
 
@@ -56,12 +56,12 @@ _OPERATIONS = (
 _EXAMPLE = {"dataframe_split": {"columns": ["x0", "x1", "x2", "x3"], "data": [[5.1, 3.5, 1.4, 0.2]]}}
 
 
-def add_routes(app: FastAPI, endpoint: Endpoint) -> None:
+def add_routes(app: FastAPI) -> None:
     """Add the routes of scoring."""
     for path, name, summary in _OPERATIONS:
         add_prediction(
             app,
-            endpoint,
+            MLFLOW,
             path,
             name,
             summary=summary,

@@ -6,10 +6,10 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from serving.api.endpoint import Endpoint
 from serving.api.oip.refusals import errors_of
 from serving.api.oip.schemas import InferRequest, InferResponse
 from serving.api.openapi import BINARY, REF, answered, parameters_of
+from serving.api.paths import OPEN_INFERENCE
 from serving.api.routes import add_prediction
 
 COMPONENTS = (InferRequest, InferResponse)
@@ -37,12 +37,12 @@ _ANSWER = {
 }
 
 
-def add_routes(app: FastAPI, endpoint: Endpoint) -> None:
+def add_routes(app: FastAPI) -> None:
     """Add the routes that answer predictions of this protocol, with their documentation."""
     for path, name, summary in _PATHS:
         add_prediction(
             app,
-            endpoint,
+            OPEN_INFERENCE,
             path,
             name,
             summary=summary,

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from serving.api.endpoint import find_explained
+from serving.api.absence import find_explained
 from serving.api.models import ModelName, VersionName, known_model
 from serving.api.oip.refusals import errors_of
 from serving.api.oip.schemas import (
@@ -20,11 +20,11 @@ from serving.api.oip.schemas import (
     TensorMetadata,
 )
 from serving.api.oip.specs import Spec, inputs_of, outputs_of
+from serving.api.services import services_of
 from serving.domain.errors import UnknownVersion
 from serving.domain.status import Status
 from serving.plane.registry import ActiveReference, ModelReference, find
 from serving.plane.servable import Servable
-from serving.telemetry.metrics import Metrics
 
 EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics")
 NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": ModelReady, "description": "Known, and not ready."}}
@@ -141,7 +141,7 @@ def _name(response: Response, servable: Servable) -> None:
 
 
 def _statistics(request: Request, servables: list[Servable]) -> Statistics:
-    metrics: Metrics = request.app.state.metrics
+    metrics = services_of(request.app).metrics
     return Statistics(
         model_stats=tuple(
             ModelStatistics.of(one.id.model, one.id.version, metrics.traffic(one.id.model, one.id.version))

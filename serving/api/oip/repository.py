@@ -11,13 +11,13 @@ import time
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from starlette.datastructures import State as AppState
 
 from serving.api.admin import Actor, audited, operator_of, read_body
 from serving.api.models import ModelName, known_in
 from serving.api.oip.refusals import errors_of
 from serving.api.oip.schemas import IndexEntry, IndexRequest, LoadRequest
 from serving.api.openapi import body_of
+from serving.api.services import AppState
 from serving.domain.decision import LoadModel, RefreshStore, UnloadModel
 from serving.domain.errors import DeadlineExceeded, InvalidInput
 from serving.domain.state import State
@@ -111,7 +111,7 @@ async def load_newest(state: AppState, decision: LoadModel, actor: str) -> None:
 
 async def _settled(state: AppState, model: str) -> ModelStatus:
     """Wait until nothing is under way for the model; raises UnknownModel, or DeadlineExceeded."""
-    seconds = state.settings.candidate.timeout_seconds
+    seconds = state.services.settings.candidate.timeout_seconds
     ends_at = time.monotonic() + seconds
     while True:
         known = known_in(state.status, model)

@@ -20,7 +20,7 @@ from serving.api.oip.body import HEADER_LENGTH, Infer, read
 from serving.api.oip.refusals import error_of
 from serving.api.oip.specs import tensors_of
 from serving.api.oip.tensors import InputTensor, to_blob
-from serving.api.shortcut import RequestIds
+from serving.api.request_log import RequestIds
 from serving.domain.errors import ModelFailed
 from serving.domain.signature import Signature
 from serving.plane.prediction import Answer
@@ -37,17 +37,18 @@ class OpenInference(NamedInPath):
 
     takes_compressed = True
 
-    def __init__(self) -> None:
-        self._ids = RequestIds()
+    def __init__(self, ids: RequestIds, max_depth: int) -> None:
+        self._ids = ids
+        self._max_depth = max_depth
 
     def check_head(self, headers: Headers) -> None:
         """Take JSON by whatever name clients give it: some speak of bytes, and curl of a form where nobody tells it."""
         if headers.get(b"content-type") not in _ALSO_TAKEN:
             refuse_media(headers)
 
-    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:  # noqa: ARG002
+    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes) -> Call:  # noqa: ARG002
         """Read a body; raises NotJson or InvalidInput."""
-        infer = read(headers, raw, max_depth)
+        infer = read(headers, raw, self._max_depth)
         write = partial(_write, infer, infer.id or self._ids.of(_NO_HEADERS).decode())
         return Call(infer.request, write)
 

@@ -7,6 +7,8 @@ was active before it and is still loaded) and the names of versions, so also of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from serving.api.dialect import Dialect
 from serving.api.tensorflow.dialect import Classify, Predict, Regress
 from serving.api.tensorflow.docs import COMPONENTS, add_routes
@@ -14,4 +16,4 @@ from serving.api.tensorflow.status import router
 
 __all__ = ["COMPONENTS", "VERBS", "add_routes", "router"]
 
-VERBS: dict[str, type[Dialect]] = {"predict": Predict, "classify": Classify, "regress": Regress}
+VERBS: dict[str, Callable[[int], Dialect]] = {"predict": Predict, "classify": Classify, "regress": Regress}

@@ -25,7 +25,9 @@ class _Dialect:
     """What the three have in common."""
 
     takes_compressed = True
-    max_rows = 100_000
+
+    def __init__(self, max_depth: int) -> None:
+        self._max_depth = max_depth
 
     def check_head(self, headers: Headers) -> None:
         """Take any content type: there is only JSON, and curl says that it is a form."""
@@ -42,9 +44,9 @@ class _Dialect:
 class Predict(_Dialect):
     """``:predict``, by rows (``instances`` -> ``predictions``) or by columns (``inputs`` -> ``outputs``)."""
 
-    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:  # noqa: ARG002
+    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes) -> Call:  # noqa: ARG002
         """Read a body; raises NotJson or InvalidInput."""
-        body = parse_predict(raw, max_depth)
+        body = parse_predict(raw, self._max_depth)
         key = "outputs" if body.is_columnar else "predictions"
         return Call(lambda signature: _request(signature, body, body.method), lambda answer, _: _plain(key, answer))
 
@@ -52,18 +54,18 @@ class Predict(_Dialect):
 class Classify(_Dialect):
     """``:classify``: a label and a score for each class of each example."""
 
-    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:  # noqa: ARG002
+    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes) -> Call:  # noqa: ARG002
         """Read a body; raises NotJson or InvalidInput."""
-        body = parse_examples(raw, max_depth)
+        body = parse_examples(raw, self._max_depth)
         return Call(lambda signature: _request(signature, body, _scoring_method(signature, body)), _classes)
 
 
 class Regress(_Dialect):
     """``:regress``: a number for each example."""
 
-    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes, max_depth: int) -> Call:  # noqa: ARG002
+    def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes) -> Call:  # noqa: ARG002
         """Read a body; raises NotJson or InvalidInput."""
-        body = parse_examples(raw, max_depth)
+        body = parse_examples(raw, self._max_depth)
         return Call(lambda signature: _request(signature, body, _number_method(signature, body)), _numbers)
 
 

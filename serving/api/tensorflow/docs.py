@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from serving.api.endpoint import Endpoint
 from serving.api.openapi import REF, answered, parameters_of
+from serving.api.paths import TENSORFLOW
 from serving.api.routes import add_prediction
 from serving.api.tensorflow.schemas import TensorflowAnswer, TensorflowExamples, TensorflowPredict, errors
 
@@ -29,15 +29,15 @@ _SUMMARIES = {
 _PLACES = (("", "model"), ("/versions/{version}", "version"), ("/labels/{label}", "label"))
 
 
-def add_routes(app: FastAPI, endpoints: dict[str, Endpoint]) -> None:
-    """Add the routes of each verb in `endpoints`: for the active version, for a version and for a label."""
-    for verb, endpoint in endpoints.items():
+def add_routes(app: FastAPI) -> None:
+    """Add the routes of each verb: for the active version, for a version and for a label."""
+    for verb, protocol in TENSORFLOW.items():
         for place, what in _PLACES:
             path = "/v1/models/{model}" + place + ":" + verb
             name = f"tensorflow_{verb}" + ("" if what == "model" else f"_{what}")
             add_prediction(
                 app,
-                endpoint,
+                protocol,
                 path,
                 name,
                 summary=_SUMMARIES[verb],

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from serving.api.endpoint import find_explained
+from serving.api.absence import find_explained
 from serving.api.models import ModelName, VersionName, known_model
 from serving.api.tensorflow import schemas
 from serving.api.tensorflow.refusals import version_of

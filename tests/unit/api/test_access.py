@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from serving.api.access import Access, AccessRefused, bearer
-from serving.settings import SecuritySettings, Settings, SettingsError, TokenScope
+from serving.settings import SecuritySettings, SettingsError, TokenScope
 from tests.fakes import ADMIN, TOKEN, call, exchange, make_app, part, predict, run
 from tests.unit.api.test_shortcut import JSON, PATH, ROW, Immediate, app_with
 
@@ -99,7 +99,7 @@ def test_a_stranger_is_turned_away_before_a_body_is_read() -> None:
 
 def test_the_short_way_asks_for_the_token_too() -> None:
     app = app_with(Immediate(), security=ALL)
-    respond = app.state.shortcut.respond
+    respond = app.state.services.shortcut.respond
     assert respond(PATH, JSON, ROW) is None
     for token, is_answered in ((b"reads", False), (b"unknown", False), (b"predicts", True), (TOKEN.encode(), True)):
         assert (respond(PATH, {**JSON, b"authorization": b"Bearer " + token}, ROW) is not None) is is_answered
@@ -108,8 +108,7 @@ def test_the_short_way_asks_for_the_token_too() -> None:
 def test_any_token_of_a_file_will_do_and_all_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "tokens"
     file.write_text("# rotation\nold\nnew\n")
-    access = Access()
-    access.load(Settings(security=SecuritySettings(predict_token_file=file, admin_token=TOKEN)))  # type: ignore[arg-type]
+    access = Access.read(SecuritySettings(predict_token_file=file, admin_token=TOKEN))  # type: ignore[arg-type]
     compared = []
     monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((a, b)) or a == b)
     for token in (b"old", b"new"):
@@ -135,8 +134,7 @@ def test_any_token_of_a_file_will_do_and_all_are_compared(tmp_path: Path, monkey
 )
 def test_a_header_is_read_whatever_is_in_it(header: bytes | None, token: bytes | None) -> None:
     assert bearer(header) == token
-    access = Access()
-    access.load(Settings(security=SecuritySettings(admin_token=TOKEN)))  # type: ignore[arg-type]
+    access = Access.read(SecuritySettings(admin_token=TOKEN))  # type: ignore[arg-type]
     with pytest.raises(AccessRefused):
         access.check(TokenScope.ADMIN, header)
 
@@ -151,11 +149,10 @@ def test_the_file_is_read_once(tmp_path: Path) -> None:
 
 
 def test_tokens_that_cannot_be_read_fail_the_start_or_else_close_everything(tmp_path: Path) -> None:
-    settings = Settings(security=SecuritySettings(predict_token_file=tmp_path / "none"))
     with pytest.raises(SettingsError, match="predict_token_file"):
-        Access().load(settings)
-    app = make_app(security={"predict_token_file": tmp_path / "none"})
+        Access.read(SecuritySettings(predict_token_file=tmp_path / "none"))
     with capture_logs() as logs:
+        app = make_app(security={"predict_token_file": tmp_path / "none"})
         answers = [predict(app, ROW), call(app, "GET", "/models"), call(app, "POST", "/refresh", headers=ADMIN)]
     assert [answer.status_code for answer in answers] == [403, 403, 403]
     assert all(str(tmp_path) not in answer.text for answer in answers)
@@ -166,5 +163,5 @@ def test_tokens_that_cannot_be_read_fail_the_start_or_else_close_everything(tmp_
 def test_only_digests_of_tokens_are_kept() -> None:
     app = make_app(security=ALL)
     predict(app, ROW)
-    kept = repr((vars(app.state.access), app.state.settings.model_dump()))
+    kept = repr((vars(app.state.services.access), app.state.services.settings.model_dump()))
     assert not re.search("correct-horse|'reads'|'predicts'", kept)

@@ -39,7 +39,7 @@ def test_without_a_configured_token_every_call_is_403_and_says_how_to_set_one(
         response = call(app, method, path, json=body, headers=headers)
         assert response.status_code == 403
         assert "SERVING_SECURITY__ADMIN_TOKEN" in response.json()["detail"]
-    assert app.state.operator.calls == []
+    assert app.state.services.operator.calls == []
 
 
 @pytest.mark.parametrize(("method", "path", "body"), CALLS)
@@ -50,7 +50,7 @@ def test_without_the_token_every_call_is_401_with_a_challenge(method: str, path:
     assert missing.headers["content-type"] == "application/problem+json"
     wrong = call(app, method, path, json=body, headers={"authorization": "Bearer wrong"})
     assert (wrong.status_code, wrong.headers["www-authenticate"]) == (401, 'Bearer error="invalid_token"')
-    assert app.state.operator.calls == []
+    assert app.state.services.operator.calls == []
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_every_call_reaches_the_operator_with_the_actor_and_answers_the_models_n
         assert answer["name"] == "iris"
         assert answer["pinned"] == ("2" if body else None)
         assert "versions" not in answer
-    assert app.state.operator.calls == [
+    assert app.state.services.operator.calls == [
         (PinVersion("iris", "2"), ACTOR),
         (UnpinModel("iris"), ACTOR),
         (RollBackModel("iris"), ACTOR),
@@ -96,7 +96,7 @@ def test_every_call_reaches_the_operator_with_the_actor_and_answers_the_models_n
 def test_a_rollback_without_a_version_leaves_whatever_is_active(body: bytes) -> None:
     app = make_app()
     assert call(app, "POST", "/models/iris/rollback", content=body, headers=ADMIN).status_code == 200
-    assert app.state.operator.calls == [(RollBackModel("iris"), ACTOR)]
+    assert app.state.services.operator.calls == [(RollBackModel("iris"), ACTOR)]
 
 
 def test_a_rollback_with_a_version_leaves_only_that_one() -> None:
@@ -129,7 +129,7 @@ def test_a_body_that_does_not_fit_says_why(body: bytes, status: int, said: str) 
     response = call(app, "POST", "/models/iris/pin", content=body, headers=ADMIN)
     assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
     assert said in response.json()["detail"]
-    assert app.state.operator.calls == []
+    assert app.state.services.operator.calls == []
 
 
 def test_a_body_of_another_kind_is_415() -> None:
@@ -148,7 +148,7 @@ def test_a_body_of_another_kind_is_415() -> None:
 )
 def test_what_the_operator_refuses_is_answered_and_audited(error: Exception, status: int) -> None:
     app = make_app()
-    app.state.operator.error = error
+    app.state.services.operator.error = error
     with capture_logs() as logs:
         response = call(app, "POST", "/models/iris/pin", json={"version": "2"}, headers=ADMIN)
     assert response.status_code == status
@@ -185,7 +185,7 @@ def test_a_known_token_of_another_scope_is_403_and_audited_without_the_token() -
         (line,) = [line for line in logs if line["event"] == "admin"]
         assert (line["outcome"], line["actor"], line["call"]) == ("refused", ACTOR, "POST /refresh")
         assert token not in str(logs)
-    assert app.state.operator.calls == []
+    assert app.state.services.operator.calls == []
 
 
 @pytest.mark.parametrize("name", ["%2e%2e", "..", "a%00b", "x" * 300, "a%2Fb", "%F0%9F%98%80", "active", "a b", "-a"])
@@ -206,4 +206,4 @@ def test_a_name_that_no_model_can_have_reaches_nobody(name: str) -> None:
         assert response.status_code in (200, 404, 405, 422), (method, path)
         if response.status_code != 200:  # "/models/active" and "/models/.." are paths of their own
             assert response.headers["content-type"] == "application/problem+json"
-    assert app.state.operator.calls == []
+    assert app.state.services.operator.calls == []

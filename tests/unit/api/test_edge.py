@@ -11,11 +11,23 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
+from serving.api.edge import PredictionRouter
 from serving.domain.errors import ModelFailed
 from serving.settings import Settings
 from serving.telemetry.logging import REQUEST_ID
-from serving.telemetry.metrics import Metrics
-from tests.fakes import ADMIN, FakeEngine, call, exchange, make_app, make_reference, make_servable, part, predict, run
+from tests.fakes import (
+    ADMIN,
+    FakeEngine,
+    call,
+    exchange,
+    make_app,
+    make_reference,
+    make_servable,
+    make_services,
+    part,
+    predict,
+    run,
+)
 
 ROW = {"input": [5.1, 3.5, 1.4, 0.2]}
 PATHS = ["/models/iris/predict", "/models", "/nope"]
@@ -118,8 +130,7 @@ def test_settings_made_by_the_lifespan_count_and_so_do_those_of_the_next_one() -
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> Any:
-        state.settings = Settings.model_validate({"server": next(generations)})
-        state.metrics = Metrics("0")
+        state.services = make_services(app, Settings.model_validate({"server": next(generations)}))
         yield
 
     app.router.lifespan_context = lifespan
@@ -181,6 +192,7 @@ def test_the_documentation_can_be_turned_off() -> None:
 
 def test_an_admin_port_takes_the_operators_part_away_from_the_other_one() -> None:
     app = make_app(server={"admin_port": 8001})
+    front, admin_front = PredictionRouter(app), PredictionRouter(app, is_for_operators=True)
     theirs = [
         *(("POST", "/refresh"), ("POST", "/models/iris/pin"), ("DELETE", "/models/iris/pin"), ("GET", "/metrics")),
         *(("POST", "/models/iris/rollback"), ("POST", "/models/iris/versions/2/release"), ("GET", "/docs")),
@@ -188,16 +200,16 @@ def test_an_admin_port_takes_the_operators_part_away_from_the_other_one() -> Non
     ]
     for method, path in theirs:
         body = {"version": "2"} if path.endswith("/pin") else None
-        for front in (app, app.state.front):
-            assert call(front, method, path, json=body, headers=ADMIN).status_code == 404, path
+        for one in (app, front):
+            assert call(one, method, path, json=body, headers=ADMIN).status_code == 404, path
         expected = 405 if path == "/models/x/pin" else 200
-        assert call(app.state.admin_front, method, path, json=body, headers=ADMIN).status_code == expected, path
+        assert call(admin_front, method, path, json=body, headers=ADMIN).status_code == expected, path
     hidden = call(app, "POST", "/v2/repository/index", headers=ADMIN)
     assert (hidden.status_code, hidden.json()) == (404, {"error": "there is nothing under this path"})
-    for front in (app.state.front, app.state.admin_front):
+    for one in (front, admin_front):
         for path in ("/health/live", "/health/ready", "/models", "/models/iris"):
-            assert call(front, "GET", path).status_code == 200
-        assert predict(front, ROW).status_code == 200
+            assert call(one, "GET", path).status_code == 200
+        assert predict(one, ROW).status_code == 200
 
 
 def test_the_depth_of_a_body_is_a_setting() -> None:

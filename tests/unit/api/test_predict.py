@@ -28,6 +28,7 @@ from tests.fakes import (
     make_model_status,
     make_reference,
     make_servable,
+    make_services,
     make_status,
     part,
     predict,
@@ -204,7 +205,9 @@ class CountingState:
 @pytest.mark.parametrize("path", ["/models/iris/predict", "/models/iris/versions/3/predict", "/predict"])
 def test_a_request_reads_the_active_reference_exactly_once(path: str) -> None:
     app = make_app()
+    settings = app.state.services.settings
     app.state = counting = CountingState(app.state)  # type: ignore[assignment]
+    counting.services = make_services(app, settings)
     assert predict(app, {"input": ROW}, path).status_code == 200
     assert counting.reads == 1
 

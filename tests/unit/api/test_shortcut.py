@@ -37,14 +37,14 @@ def app_with(engine: Any, **settings: dict[str, Any]) -> Any:
 
 def test_a_prediction_that_needs_no_waiting_is_answered_whole() -> None:
     app = app_with(Immediate())
-    found = app.state.shortcut.respond(PATH, JSON, ROW)
+    found = app.state.services.shortcut.respond(PATH, JSON, ROW)
     assert found is not None
     head, body = found
     lines = dict(line.split(b": ") for line in head.splitlines())
     assert lines[b"content-length"] == b"%d" % len(body)
     assert (lines[b"x-model-name"], lines[b"x-model-version"]) == (b"iris", b"3")
     assert orjson.loads(body)["version"] == "3"
-    assert app.state.metrics.traffic("iris", "3").statuses == {200: 1}
+    assert app.state.services.metrics.traffic("iris", "3").statuses == {200: 1}
 
 
 def test_an_engine_that_always_waits_costs_no_look_at_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +53,7 @@ def test_an_engine_that_always_waits_costs_no_look_at_the_body(monkeypatch: pyte
     monkeypatch.setattr(predict, "parse", lambda raw, _: looked.append(raw))
     engine = Immediate()
     engine.is_immediate = False
-    assert app_with(engine).state.shortcut.respond(PATH, JSON, b"no JSON") is None
+    assert app_with(engine).state.services.shortcut.respond(PATH, JSON, b"no JSON") is None
     assert not engine.batches
     assert not looked
 
@@ -72,21 +72,21 @@ def test_an_engine_that_always_waits_costs_no_look_at_the_body(monkeypatch: pyte
 )
 def test_what_is_not_answered_with_200_is_left_to_the_long_way(path: str, headers: Any, raw: bytes) -> None:
     app = app_with(Immediate())
-    assert app.state.shortcut.respond(path, headers, raw) is None
-    assert app.state.metrics.traffic("iris", "3").statuses == {}
+    assert app.state.services.shortcut.respond(path, headers, raw) is None
+    assert app.state.services.metrics.traffic("iris", "3").statuses == {}
 
 
 def test_a_model_that_fails_or_cannot_now_is_left_to_the_long_way() -> None:
     engine = Immediate()
     app = app_with(engine)
     engine.can = False
-    assert app.state.shortcut.respond(PATH, JSON, ROW) is None
+    assert app.state.services.shortcut.respond(PATH, JSON, ROW) is None
     engine.can, engine.error = True, ModelFailed("no")
-    assert app.state.shortcut.respond(PATH, JSON, ROW) is None
+    assert app.state.services.shortcut.respond(PATH, JSON, ROW) is None
 
 
 def test_what_is_slow_to_read_or_to_write_goes_the_long_way() -> None:
-    respond = app_with(Immediate()).state.shortcut.respond
+    respond = app_with(Immediate()).state.services.shortcut.respond
     csv = {b"content-type": b"text/csv"}
     assert respond(PATH, csv, b"5.1,3.5,1.4,0.2\n" * 10) is not None
     assert respond(PATH, csv, b"5.1,3.5,1.4,0.2\n" * 600) is None
@@ -97,19 +97,19 @@ def test_what_is_slow_to_read_or_to_write_goes_the_long_way() -> None:
 
 def test_a_body_beyond_the_limit_does_not_slip_in() -> None:
     large = b'{"instances": [' + b",".join([b"[5.1, 3.5, 1.4, 0.2]"] * 200) + b"]}"
-    assert app_with(Immediate()).state.shortcut.respond(PATH, JSON, large) is not None
+    assert app_with(Immediate()).state.services.shortcut.respond(PATH, JSON, large) is not None
     small = app_with(Immediate(), server={"max_body_mb": 0.001})
-    assert small.state.shortcut.respond(PATH, JSON, large) is None
-    assert small.state.shortcut.respond(PATH, JSON, ROW) is not None
+    assert small.state.services.shortcut.respond(PATH, JSON, large) is None
+    assert small.state.services.shortcut.respond(PATH, JSON, ROW) is not None
 
 
 def test_where_requests_are_logged_all_of_them_go_the_long_way() -> None:
-    assert app_with(Immediate(), log={"access_sample": 0.5}).state.shortcut.respond(PATH, JSON, ROW) is None
+    assert app_with(Immediate(), log={"access_sample": 0.5}).state.services.shortcut.respond(PATH, JSON, ROW) is None
 
 
 def test_clients_cannot_make_it_remember_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shortcut, "MOST_PATHS", 3)
-    respond = app_with(Immediate()).state.shortcut
+    respond = app_with(Immediate()).state.services.shortcut
     for number in range(20):
         respond.respond(f"/models/m{number}/predict", JSON, ROW)
     assert len(respond._calls) <= 3

@@ -6,6 +6,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from serving.api.edge import PredictionRouter
 from serving.api.paths import is_probe
 from tests.fakes import ADMIN, call, make_app
 
@@ -31,7 +32,7 @@ def test_the_root_names_no_documentation_where_there_is_none() -> None:
 
 def test_the_root_of_the_admin_port_names_the_documentation() -> None:
     app = make_app(server={"admin_port": 8001})
-    assert call(app.state.admin_front, "GET", "/").json()["docs"] == "/docs"
+    assert call(PredictionRouter(app, is_for_operators=True), "GET", "/").json()["docs"] == "/docs"
 
 
 def test_the_root_needs_the_token_that_reading_needs() -> None:

@@ -16,7 +16,6 @@ from serving.plane.prediction import (
     execute,
     execute_now,
     hold,
-    predict_with,
 )
 from serving.plane.registry import ActiveReference
 from serving.rows.batch import Batch, Prediction
@@ -29,7 +28,7 @@ LIMITS = Limits(max_rows=10_000, max_queue=2)
 
 
 def state_with(**active: Any) -> Any:
-    return SimpleNamespace(active=make_reference(**active), settings=Settings())
+    return SimpleNamespace(active=make_reference(**active))
 
 
 def test_rows_are_answered_with_a_servable_somebody_holds() -> None:
@@ -39,9 +38,9 @@ def test_rows_are_answered_with_a_servable_somebody_holds() -> None:
     async def scenario() -> None:
         with hold(state, LIMITS, "iris") as held:
             assert held is servable
-            first = await predict_with(state, held, [ROW])
+            first = await execute(held, PredictRequest([ROW]), LIMITS)
             state.active = make_reference(iris=make_servable("iris", "4"))
-            second = await predict_with(state, held, [ROW], "predict_proba")
+            second = await execute(held, PredictRequest([ROW], "predict_proba"), LIMITS)
             assert held.leases == 1
         assert (first.model, first.version, first.method, first.rows) == ("iris", "3", "predict", 1)
         assert (second.version, second.method) == ("3", "predict_proba")
@@ -130,10 +129,10 @@ def test_limits_come_from_the_settings() -> None:
     settings = Settings.model_validate(
         {"server": {"max_rows": 1, "max_queue": 2, "predict_seconds": 3, "default_model": "m"}}
     )
-    assert Limits.of(settings.server) == Limits(1, 2, 3.0, "m")
-    state = SimpleNamespace(settings=settings)
+    limits = Limits.of(settings.server)
+    assert limits == Limits(1, 2, 3.0, "m")
     with pytest.raises(BodyTooLarge, match="2 rows"):
-        run(predict_with(state, make_servable("m", "1"), [ROW, ROW]))
+        run(execute(make_servable("m", "1"), PredictRequest([ROW, ROW]), limits))
 
 
 def test_a_hold_is_refused_when_the_queue_is_full_and_leaves_no_lease_behind() -> None:

@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from serving.api.edge import PredictionRouter
 from serving.domain import errors
 from serving.domain.decision import LoadModel, RefreshStore
 from serving.server import CannotListen, DrainingServer
@@ -114,7 +115,7 @@ def test_every_error_has_its_code_and_names_the_version_that_failed(error: Excep
             assert (metadata["retry-after"], metadata["grpc-retry-pushback-ms"]) == ("7", "7000")
 
     _with_client(app, scenario)
-    assert sum(app.state.metrics.traffic("iris", "3").statuses.values()) == 1
+    assert sum(app.state.services.metrics.traffic("iris", "3").statuses.values()) == 1
 
 
 def test_each_scope_has_its_calls() -> None:
@@ -213,7 +214,7 @@ def test_the_shorter_deadline_is_the_one_that_counts() -> None:
 
     async def scenario(ask: Ask) -> None:
         await ask("ModelInfer", _infer())
-        assert engine.deadline_seconds == app.state.settings.server.predict_seconds
+        assert engine.deadline_seconds == app.state.services.settings.server.predict_seconds
         await ask("ModelInfer", _infer(), timeout=9.0)
         assert engine.deadline_seconds is not None
         assert 0 < engine.deadline_seconds < 10.0
@@ -239,7 +240,7 @@ def test_a_client_that_gives_up_gives_its_hold_back() -> None:
 
 def test_operators_calls_are_told_in_the_history_under_their_address() -> None:
     app = make_app()
-    app.state.status = app.state.operator.status = make_status()
+    app.state.status = app.state.services.operator.status = make_status()
     admin = (("authorization", f"Bearer {TOKEN}"),)
 
     async def scenario(ask: Ask) -> None:
@@ -251,11 +252,16 @@ def test_operators_calls_are_told_in_the_history_under_their_address() -> None:
         assert "parameters of a load are not taken" in details
 
     _with_client(app, scenario)
-    assert app.state.operator.calls == [(RefreshStore(), "admin@127.0.0.1"), (LoadModel("iris"), "admin@127.0.0.1")]
+    assert app.state.services.operator.calls == [
+        (RefreshStore(), "admin@127.0.0.1"),
+        (LoadModel("iris"), "admin@127.0.0.1"),
+    ]
 
 
 def _server(app: FastAPI) -> DrainingServer:
-    server = DrainingServer(uvicorn.Config(app.state.front, lifespan="off", log_config=None), app, app.state.settings)
+    server = DrainingServer(
+        uvicorn.Config(PredictionRouter(app), lifespan="off", log_config=None), app, app.state.services.settings
+    )
     server.servers = []
     return server
 
@@ -443,7 +449,7 @@ def test_messages_that_never_come_take_their_room_and_no_more() -> None:
                 assert (await ask("ModelInfer", _infer())).model_version == "3"
                 rest = [await one for one in codes]
                 assert rest.count(CODES.DEADLINE_EXCEEDED) == 3
-                assert app.state.inflight.used_bytes == 0
+                assert app.state.services.inflight.used_bytes == 0
         finally:
             await listener.stop(0)
 

@@ -245,6 +245,6 @@ def test_scoring_takes_the_short_way_in_every_form(path: str) -> None:
         (b"application/json", orjson.dumps({"inputs": [ROW]})),
         (b"text/csv", b"5.1,3.5,1.4,0.2\n"),
     ):
-        found = app.state.shortcut.respond(path, {b"content-type": media_type}, body)
+        found = app.state.services.shortcut.respond(path, {b"content-type": media_type}, body)
         assert found is not None
         assert orjson.loads(found[1]) == {"predictions": [0]}

@@ -48,14 +48,17 @@ def test_a_load_looks_at_the_store_and_waits_for_the_verdict() -> None:
     async def scenario() -> int:
         async with make_client(app) as client:
             asked = asyncio.create_task(client.post(LOAD, headers=ADMIN))
-            while not app.state.operator.calls:
+            while not app.state.services.operator.calls:
                 await asyncio.sleep(0)
             assert not asked.done()
             app.state.status = make_status(settled(State.ACTIVE))
             return (await asked).status_code
 
     assert run(scenario()) == 200
-    assert app.state.operator.calls == [(RefreshStore(), "admin@127.0.0.1"), (LoadModel("iris"), "admin@127.0.0.1")]
+    assert app.state.services.operator.calls == [
+        (RefreshStore(), "admin@127.0.0.1"),
+        (LoadModel("iris"), "admin@127.0.0.1"),
+    ]
 
 
 @pytest.mark.parametrize("state", [State.REJECTED, State.FAILED, State.QUARANTINED])
@@ -81,11 +84,11 @@ def test_a_load_that_cannot_be_is_refused() -> None:
     assert post("/v2/repository/models/..%2e/load").status_code == 404
     assert post(LOAD, known, json={"parameters": {"config": "{}"}}).status_code == 400
     assert post(LOAD, known, content=b"{").status_code == 400
-    known.state.operator.error = StateUnavailable("the disk is full")
+    known.state.services.operator.error = StateUnavailable("the disk is full")
     response = post(LOAD, known)
     assert (response.status_code, response.json()) == (503, {"error": "the disk is full"})
     known.state.status = make_status(models=MappingProxyType({}))
-    known.state.operator.error = None
+    known.state.services.operator.error = None
     assert post(LOAD, known).status_code == 404
 
 
@@ -94,7 +97,7 @@ def test_an_unload_is_the_operators_decision(body: dict[str, Any]) -> None:
     app = make_app()
     response = post("/v2/repository/models/iris/unload", app, json=body)
     assert (response.status_code, response.content) == (200, b"")
-    assert app.state.operator.calls == [(UnloadModel("iris"), "admin@127.0.0.1")]
+    assert app.state.services.operator.calls == [(UnloadModel("iris"), "admin@127.0.0.1")]
     assert post("/v2/repository/models/irsi/unload").status_code == 404
     assert post("/v2/repository/models/iris/unload", content=b"{").status_code == 400
 

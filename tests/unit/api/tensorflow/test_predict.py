@@ -162,7 +162,9 @@ def test_large_bodies_are_read_in_pieces(key: str, extra: dict[str, str]) -> Non
 def test_predictions_take_the_short_way(where: str) -> None:
     app = app_with(Immediate())
     assert f"/v1/models/iris{where}:predict".endswith(PREDICTION_ENDS)
-    found = app.state.shortcut.respond(f"/v1/models/iris{where}:predict", {}, orjson.dumps({"instances": [ROW]}))
+    found = app.state.services.shortcut.respond(
+        f"/v1/models/iris{where}:predict", {}, orjson.dumps({"instances": [ROW]})
+    )
     assert found is not None
     assert (orjson.loads(found[1]), b"x-model-version: 3" in found[0]) == ({"predictions": [0]}, True)
 

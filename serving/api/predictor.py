@@ -1,0 +1,217 @@
+"""The one way in for predictions, whatever the protocol: who asks is checked, one version answers, and it is counted.
+
+Protocols only read requests and write answers. HTTP and gRPC come in by `answer`; HTTP also by `answer_now`, for what
+needs no waiting; an application that holds a model itself by `answer_held`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from starlette.requests import ClientDisconnect
+
+from serving.api import problems
+from serving.api.absence import explain
+from serving.api.access import Access
+from serving.api.answers import is_small
+from serving.api.bodies import Headers
+from serving.api.dialect import Call, Dialect, Refusal, Written
+from serving.api.inflight import Inflight, Share
+from serving.api.pieces import LARGE_BYTES
+from serving.api.services import AppState
+from serving.plane.prediction import (
+    Answer,
+    Limits,
+    PredictRequest,
+    Prepared,
+    compute,
+    execute,
+    execute_now,
+    hold,
+    look,
+    prepare,
+    prepare_off_loop,
+)
+from serving.plane.registry import Role
+from serving.plane.servable import Servable
+from serving.settings import ServerSettings, TokenScope
+from serving.telemetry.metrics import Metrics
+
+Reply = TypeVar("Reply", covariant=True)
+Target = tuple[str | None, str | Role | None]
+"""The model (None: the default one) and the version (None: the active one) that are asked for."""
+
+
+class Incoming(Protocol[Reply]):
+    """One request that a protocol has taken in. Event loop thread only, except `parse`.
+
+    `names` has what is asked for under `model` and `version`, as far as that is known, for texts of errors.
+    """
+
+    @property
+    def authorization(self) -> bytes | None:
+        """The value of the header ``Authorization``."""
+        ...
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """See above."""
+        ...
+
+    async def receive(self, share: Share) -> int:
+        """Read the whole body, counted in `share`; return how many bytes it has. What its head is refused for is
+        raised before anything is read.
+        """
+        ...
+
+    def target(self) -> Target:
+        """Return what is asked for; after `receive`."""
+        ...
+
+    def parse(self) -> Call:
+        """Parse the body; any thread, because a large one takes a while. Raises RequestRefused."""
+        ...
+
+    def seconds_left(self) -> float | None:
+        """Return how much of the client's own deadline is left, None where it has none."""
+        ...
+
+    def sharpen(self, error: Exception) -> Exception:
+        """Return the error to tell: the body may have a fault that says more than `error`."""
+        ...
+
+    def refuse(self, refusal: Refusal) -> tuple[int, Reply]:
+        """Return the status of a refusal, and the refusal in the protocol's own shape."""
+        ...
+
+
+class Answered(NamedTuple):
+    """An answer as it is to be sent, and the version that gave it."""
+
+    written: Written
+    model: str
+    version: str
+
+
+class Refused(NamedTuple, Generic[Reply]):
+    """A refusal as it is to be sent; `model` and `version` are what would have answered, empty when that is unknown."""
+
+    reply: Reply
+    status: int
+    model: str
+    version: str
+
+
+class _Seen:
+    """What would answer a request, as soon as that is known."""
+
+    __slots__ = ("model", "version")
+
+    def __init__(self) -> None:
+        self.model, self.version = "", ""
+
+
+class Predictor:
+    """Answers predictions. Event loop thread only; `state` is ``app.state``."""
+
+    def __init__(
+        self, state: AppState, settings: ServerSettings, access: Access, inflight: Inflight, metrics: Metrics
+    ) -> None:
+        self._state = state
+        self._access = access
+        self._is_open = access.is_open(TokenScope.PREDICT)
+        self._inflight = inflight
+        self._metrics = metrics
+        self._limits = Limits.of(settings)
+
+    def answer_now(
+        self, dialect: Dialect, target: Target, params: Mapping[str, str], headers: Headers, raw: bytes
+    ) -> tuple[Answer, Written] | None:
+        """Return an answer and its body where nothing has to be waited for, None where something has.
+
+        Raises what `answer` would answer with a refusal, and counts nothing then.
+        """
+        if not self._is_open:
+            self._access.check(TokenScope.PREDICT, headers.get(b"authorization"))
+        started = perf_counter()
+        servable = look(self._state, self._limits, *target)
+        if not servable.engine.is_immediate:
+            return None
+        dialect.check_head(headers)
+        call = dialect.parse(params, headers, raw)
+        if call.reads_slowly or call.writes_slowly:
+            return None
+        answer = execute_now(servable, call.read(servable.signature), self._limits)
+        if answer is None or not is_small(answer):
+            return None
+        written = call.write(answer, servable.signature)
+        self._metrics.traffic(answer.model, answer.version).record(200, answer.rows, perf_counter() - started)
+        return answer, written
+
+    async def answer(self, incoming: Incoming[Reply]) -> Answered | Refused[Reply]:
+        """Answer or refuse a request. Raises ClientDisconnect when no client is there to read either."""
+        started = perf_counter()
+        seen = _Seen()
+        try:
+            self._access.check(TokenScope.PREDICT, incoming.authorization)
+            with self._inflight.share() as share:
+                answer, written = await self._compute(incoming, share, seen)
+        except ClientDisconnect:
+            raise
+        except Exception as error:  # noqa: BLE001 - every failure is answered, and known here by its version
+            status, reply = incoming.refuse(self._refusal_of(incoming.sharpen(error), incoming.names, seen))
+            self._metrics.traffic(seen.model, seen.version).record(status, 0, perf_counter() - started)
+            return Refused(reply, status, seen.model, seen.version)
+        self._metrics.traffic(seen.model, seen.version).record(200, answer.rows, perf_counter() - started)
+        return Answered(written, seen.model, seen.version)
+
+    async def answer_held(self, servable: Servable, rows: list[Any], method: str | None) -> Answer:
+        """Answer rows with a servable that the caller holds; raises what `execute` raises. Counted as a request."""
+        started = perf_counter()
+        traffic = self._metrics.traffic(servable.id.model, servable.id.version)
+        try:
+            answer = await execute(servable, PredictRequest(rows, method), self._limits)
+        except Exception as error:
+            traffic.record(problems.kind_of(error).status, 0, perf_counter() - started)
+            raise
+        traffic.record(200, answer.rows, perf_counter() - started)
+        return answer
+
+    async def _compute(self, incoming: Incoming[Reply], share: Share, seen: _Seen) -> tuple[Answer, Written]:
+        size = await incoming.receive(share)
+        with hold(self._state, self._limits, *incoming.target()) as servable:
+            seen.model, seen.version = servable.id.model, servable.id.version
+            signature = servable.signature
+            call, ready = await self._prepare(servable, incoming, size)
+            answer = await compute(servable, ready, self._deadline_seconds(incoming))
+        if is_small(answer) and not call.writes_slowly:
+            return answer, call.write(answer, signature)
+        return answer, await asyncio.to_thread(call.write, answer, signature)
+
+    async def _prepare(self, servable: Servable, incoming: Incoming[Reply], size: int) -> tuple[Call, Prepared]:
+        """Take a body as far as the model; what takes a while all in one thread, as each hop costs 0.1 ms."""
+        if size > LARGE_BYTES:
+            return await asyncio.to_thread(self._prepare_here, servable, incoming.parse)
+        call = incoming.parse()
+        if call.reads_slowly:
+            return await asyncio.to_thread(self._prepare_here, servable, lambda: call)
+        return call, await prepare_off_loop(servable, call.read(servable.signature), self._limits)
+
+    def _prepare_here(self, servable: Servable, parse: Callable[[], Call]) -> tuple[Call, Prepared]:
+        call = parse()
+        return call, prepare(servable, call.read(servable.signature), self._limits)
+
+    def _deadline_seconds(self, incoming: Incoming[Reply]) -> float:
+        """Return the shorter one of the server's deadline and the client's."""
+        left = incoming.seconds_left()
+        most = self._limits.deadline_seconds
+        return most if left is None else max(min(left, most), 0.0)
+
+    def _refusal_of(self, error: Exception, names: Mapping[str, str], seen: _Seen) -> Refusal:
+        error = explain(error, self._state, names.get("model"))
+        if seen.model:
+            return problems.refusal_of(error, seen.model, seen.version)
+        return problems.refusal_of(error, *problems.names_of(names))

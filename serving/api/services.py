@@ -1,0 +1,71 @@
+"""What a request may need and never changes while the application runs: one value in ``app.state``.
+
+Everything in it is complete when it is made (`serving.api.make_services`), so nothing has to be filled in later. Beside
+it ``app.state`` has two values that are replaced as the models change: the active reference and the status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from starlette.applications import Starlette
+
+if TYPE_CHECKING:
+    from serving.api.access import Access
+    from serving.api.bodies import BodyReader
+    from serving.api.endpoint import Endpoint
+    from serving.api.inflight import Inflight
+    from serving.api.predictor import Predictor
+    from serving.api.request_log import RequestLog
+    from serving.api.shortcut import Shortcut
+    from serving.domain.decision import Operator
+    from serving.domain.status import Status
+    from serving.plane.registry import ActiveReference
+    from serving.settings import Settings
+    from serving.telemetry.metrics import Metrics
+
+
+class Background(Protocol):
+    """What runs behind the HTTP side, as far as a server that starts and stops it cares: `serving.service.Service`.
+
+    `on_started` is called on the reconciler's thread when the first look at the store has ended.
+    """
+
+    on_started: Callable[[Status], None]
+
+    def announce_stop(self) -> None:
+        """Turn readiness false; everything else goes on. Any thread."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all requests share. `endpoints` are HTTP's, by the names of their protocols (`serving.api.paths`)."""
+
+    settings: Settings
+    metrics: Metrics
+    operator: Operator
+    background: Background
+    access: Access
+    inflight: Inflight
+    requests: RequestLog
+    predictor: Predictor
+    endpoints: Mapping[str, Endpoint]
+    shortcut: Shortcut
+    operator_bodies: BodyReader
+
+
+class AppState(Protocol):
+    """``app.state`` while the lifespan runs. Control replaces `status`, the plane `active`; `services` stays."""
+
+    active: ActiveReference
+    status: Status
+    services: Services
+
+
+def services_of(app: Starlette) -> Services:
+    """Return the services of an application whose lifespan has begun."""
+    found: Services = app.state.services
+    return found
