@@ -39,7 +39,7 @@ class EvaluationCache:
         if accepted_digest not in (None, artifact.id.digest):
             return None
         try:
-            kept = self._cache.evaluation_cache(artifact.id.digest, self._basis_of(artifact))
+            kept = self._cache.read_evaluation(artifact.id.digest, self._basis_of(artifact))
         except StagingFailed as error:
             log.warning("evaluation_not_recalled", model=artifact.id.model, reason=str(error))
             return None
@@ -61,8 +61,8 @@ class EvaluationCache:
             return evaluation
         digest, basis = artifact.id.digest, self._basis_of(artifact)
         try:
-            self._cache.remember(digest, basis, evaluation)
-            return self._cache.evaluation_cache(digest, basis) or evaluation
+            self._cache.keep_evaluation(digest, basis, evaluation)
+            return self._cache.read_evaluation(digest, basis) or evaluation
         except StagingFailed as error:
             log.warning("evaluation_not_kept", model=artifact.id.model, reason=str(error))
             return evaluation

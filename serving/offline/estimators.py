@@ -20,7 +20,7 @@ from serving.domain.version import Format
 from serving.offline.gated import publish_gated, publish_unchecked, refuse_early, refuse_unsigned, with_hint
 from serving.offline.instances import plain_value, to_instances
 from serving.offline.keys import SigningKey, load_key
-from serving.offline.offline_evaluator import NoHost, offline_evaluator
+from serving.offline.offline_evaluator import NoHost, open_evaluator
 from serving.rows.parsing import rows_to_batch
 from serving.settings import Settings, load_settings
 from serving.store.durable import CHUNK_BYTES, read_chunks, sha256_of
@@ -158,14 +158,14 @@ def _publish(
 def _publish_checked(estimator: Any, publication: Publication, settings: Settings, key: SigningKey | None) -> Published:
     """Write the estimator into a temporary directory, and publish that file if no gate refuses."""
     try:
-        with offline_evaluator(settings) as shop:
-            path = shop.directory / publication.artefact_name
+        with open_evaluator(settings) as evaluator:
+            path = evaluator.directory / publication.artefact_name
             with path.open("x+b") as file:
                 _dump(estimator, file)
                 file.flush()
                 sha256 = sha256_of(read_chunks(file.fileno(), memoryview(bytearray(CHUNK_BYTES))))
             main = StagedFile(path.name, sha256, path.stat().st_size, path)
-            return publish_gated(shop, main, Format.JOBLIB, publication, settings, key)
+            return publish_gated(evaluator, main, Format.JOBLIB, publication, settings, key)
     except HostDied as error:
         raise PublishRefused(f"the gates were not asked to the end: {error}; try again, or with check=False") from None
     except OSError as error:

@@ -11,7 +11,7 @@ from serving.domain.errors import PublishRefused
 from serving.domain.manifest import Golden, InvalidDocument, parse_golden
 from serving.offline.gated import publish_gated, refuse_early, refuse_unsigned
 from serving.offline.keys import SigningKey
-from serving.offline.offline_evaluator import Started, offline_evaluator
+from serving.offline.offline_evaluator import Started, open_evaluator
 from serving.settings import Settings
 from serving.store.names import artefact_name
 from serving.store.publishing import Publication, Published
@@ -40,8 +40,8 @@ def publish_file(
     refuse_early(settings, model, version)
     if path.is_dir():
         raise PublishRefused(f"'{path}' is a directory; name the model file in it")
-    with offline_evaluator(settings) as shop:
-        artifact = shop.stage(path, model, version or "next")
+    with open_evaluator(settings) as evaluator:
+        artifact = evaluator.stage(path, model, version or "next")
         publication = Publication(
             model=model,
             artefact_name=artefact_name(path.suffix, artifact.format),
@@ -52,7 +52,7 @@ def publish_file(
             golden=examples,
             sign=None if sign is None else sign.sign,
         )
-        return publish_gated(shop, artifact.main, artifact.format, publication, settings, sign, started)
+        return publish_gated(evaluator, artifact.main, artifact.format, publication, settings, sign, started)
 
 
 def _read(golden: Path) -> Golden:

@@ -14,7 +14,7 @@ from pathlib import Path
 from serving.domain.artifact import Artifact, StagedFile
 from serving.domain.errors import PublishRefused, StoreUnavailable
 from serving.domain.manifest import GOLDEN_NAME, MANIFEST_NAME, InvalidDocument, ManifestFile, parse_manifest
-from serving.domain.report import CandidateReport
+from serving.domain.report import CandidateReport, GateName
 from serving.domain.signature import incompatibilities
 from serving.domain.version import Format, VersionId, digest_of
 from serving.lifecycle.request import Comparison
@@ -35,7 +35,7 @@ _HINTS = {
 
 
 def publish_gated(
-    shop: OfflineEvaluator,
+    evaluator: OfflineEvaluator,
     main: StagedFile,
     format: Format,  # noqa: A002  (what it is called everywhere else)
     publication: Publication,
@@ -50,8 +50,8 @@ def publish_gated(
     PublishRefused with the report where a gate refuses; NoHost, HostDied, and what `publishing.publish` raises.
     """
     comparison = Comparison() if publication.breaking else _newest_published(settings.store, publication.model)
-    artifact = _write_draft(shop.directory, main, format, publication)
-    report = shop.evaluate(artifact, comparison, started, None if sign is None else str(sign.public))
+    artifact = _write_draft(evaluator.directory, main, format, publication)
+    report = evaluator.evaluate(artifact, comparison, started, None if sign is None else str(sign.public))
     if report.refusal is not None:
         reason = f"refused by {report.refusal.gate}: {report.refusal.evidence}"
         raise PublishRefused(reason, _argument_of(report, comparison, publication), report)
@@ -105,10 +105,10 @@ def with_hint(error: PublishRefused, spelling: Mapping[str, str]) -> str:
 def _argument_of(report: CandidateReport, comparison: Comparison, publication: Publication) -> str | None:
     """Return which argument of publishing would change what a gate refused, None where none would."""
     gate = None if report.refusal is None else report.refusal.gate
-    if gate == "golden" and publication.golden is not None:
+    if gate == GateName.GOLDEN and publication.golden is not None:
         return "golden"
     before, now = comparison.active_signature, report.signature
-    is_change = gate == "contract" and before is not None and now is not None and incompatibilities(before, now)
+    is_change = gate == GateName.CONTRACT and before is not None and now is not None and incompatibilities(before, now)
     return "breaking" if is_change else None
 
 

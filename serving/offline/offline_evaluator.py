@@ -40,8 +40,8 @@ def check(path: Path, settings: Settings, started: Started = lambda _: None) -> 
     `started` is told the name of each gate. Blocks for as long as that takes. Raises NotPublished or StagingFailed
     when the files cannot be taken, HostFailed when no host could do it.
     """
-    with offline_evaluator(settings) as shop:
-        return shop.evaluate(shop.stage(path), Comparison(), started)
+    with open_evaluator(settings) as evaluator:
+        return evaluator.evaluate(evaluator.stage(path), Comparison(), started)
 
 
 class OfflineEvaluator:
@@ -83,8 +83,8 @@ class OfflineEvaluator:
 
 
 @contextmanager
-def offline_evaluator(settings: Settings) -> Iterator[OfflineEvaluator]:
-    """Make a workshop in a temporary directory; its zygote imports while the caller goes on.
+def open_evaluator(settings: Settings) -> Iterator[OfflineEvaluator]:
+    """Make an evaluator with a temporary directory of its own; its zygote imports while the caller goes on.
 
     The zygote and the directory are gone afterwards, also when Ctrl-C comes, and comes again while they are removed.
     Any thread, and as many at once as there is memory for: a zygote takes 250 MB. Raises NoHost.

@@ -107,12 +107,12 @@ class Cache:
                 if not self._blobs.verify(file.sha256, cancel):
                     raise StagingFailed(f"the cached copy of '{file.name}' of {artifact.id} is damaged or gone")
 
-    def evaluation_cache(self, digest: str, basis: str) -> Evaluation | None:
+    def read_evaluation(self, digest: str, basis: str) -> Evaluation | None:
         """Return what `remember` was given for these bytes on the same `basis`, None when that is gone or damaged."""
         with _explained("the cache cannot be read"):
             return self._evaluations.read(digest, basis)
 
-    def remember(self, digest: str, basis: str, evaluation: Evaluation) -> None:
+    def keep_evaluation(self, digest: str, basis: str, evaluation: Evaluation) -> None:
         """Keep what the evaluation of these bytes came to, durably. `basis` names what it depends on besides them."""
         with _explained("the cache cannot be written"):
             self._make_directories()

@@ -30,7 +30,7 @@ from serving.domain.plan import (
     Unload,
     place,
 )
-from serving.domain.report import GATE_NAMES, CandidateReport, Evaluation, GateResult, Verdict
+from serving.domain.report import CandidateReport, Evaluation, GateName, GateResult, Verdict
 from serving.domain.signature import Signature
 from serving.domain.version import VersionId
 
@@ -44,10 +44,10 @@ COMPILED = Compilation(engine="onnx", reason="proved", bounds=BOUNDS)
 
 
 def report(
-    *, refused: str | None = None, upto: str = GATE_NAMES[-1], signature: Any = SIGNATURE, **more: Any
+    *, refused: str | None = None, upto: GateName = GateName.WARM_UP, signature: Any = SIGNATURE, **more: Any
 ) -> CandidateReport:
     """Return the report of a candidate that has passed the gates up to `upto`, or that `refused` has refused."""
-    names = GATE_NAMES[: GATE_NAMES.index(upto) + 1]
+    names = list(GateName)[: list(GateName).index(upto) + 1]
     gates = tuple(
         GateResult(gate=name, verdict=Verdict.REFUSED if name == refused else Verdict.PASSED, evidence="seen")
         for name in names
@@ -57,7 +57,7 @@ def report(
 
 @pytest.mark.parametrize(
     "bad",
-    [report(refused="golden"), report(upto="budget"), report(signature=None), CandidateReport(gates=())],
+    [report(refused="golden"), report(upto=GateName.BUDGET), report(signature=None), CandidateReport(gates=())],
     ids=["refused", "not warm", "never loaded", "nothing asked"],
 )
 def test_only_a_validated_warm_version_has_a_placement(bad: CandidateReport) -> None:

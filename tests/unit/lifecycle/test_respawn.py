@@ -122,6 +122,10 @@ def test_the_end_of_a_host_that_was_replaced_counts_no_more(tmp_path: Path) -> N
     scene.tell_gone(host=1)
     scene.advance(0.0)
     assert scene.started == 0
+    scene.tell_gone(host=2)
+    scene.tell_gone(host=1)
+    scene.advance(0.0)
+    assert scene.started == 1, "told late, of the one before"
 
 
 def lose(scene: Scene, now: float, violation: str | None = None, *, has_answered: bool = False) -> None:

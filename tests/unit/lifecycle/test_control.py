@@ -1,0 +1,215 @@
+"""The state machine of control with a plane that builds nothing: races and orders that processes show only by luck."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serving.domain.plan import Drained, HostGone
+from serving.domain.state import State
+from serving.lifecycle.candidate import Damaged, Failed, NotYet, Staged, Stopped
+from tests.unit.lifecycle.control import Control, artifact, identity
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[Control]:
+    made = Control(tmp_path)
+    yield made
+    made.history.close()
+
+
+def test_a_version_answers_when_it_is_staged_evaluated_and_loaded(control: Control) -> None:
+    control.drop("1")
+    assert control.work == ["stage 1"]
+    control.stage("1")
+    assert control.work == ["evaluate 1"]
+    assert control.active is None
+    control.pass_gates("1")
+    assert (control.active, control.state("1")) == ("1", State.ACTIVE)
+
+
+def test_the_version_before_stays_loaded_and_the_one_before_that_is_unloaded(control: Control) -> None:
+    control.drop("1")
+    control.serve("1")
+    control.drop("2", "1")
+    control.serve("2")
+    assert (control.active, control.loaded) == ("2", ["2", "1"])
+    control.drop("3", "2", "1")
+    control.serve("3")
+    assert (control.active, control.loaded) == ("3", ["3", "2"])
+    assert control.plane.unloaded == [identity("1")]
+    assert control.state("1") is State.DRAINING
+    control.tell(Drained(identity("1")))
+    assert control.state("1") is State.RETIRED
+
+
+def test_a_refusal_changes_nothing_that_answers(control: Control) -> None:
+    control.drop("1")
+    control.serve("1")
+    control.drop("2", "1")
+    control.stage("2")
+    control.refuse("2")
+    assert (control.active, control.loaded) == ("1", ["1"])
+    assert control.state("2") is State.REJECTED
+    assert control.work == []
+    assert control.model.last_failure is not None
+
+
+def test_a_newer_version_stops_the_one_under_way(control: Control) -> None:
+    control.drop("1")
+    control.stage("1")
+    (work,) = control.threads.waiting
+    candidate = work.arguments[0]
+    assert not candidate.cancelled.is_set()
+    control.drop("2", "1")
+    assert candidate.cancelled.is_set()
+    assert control.work == ["evaluate 1"], "one at a time: the next one starts when this one has ended"
+    control.finish(Stopped())
+    assert control.work == ["stage 2"]
+
+
+def test_what_passed_although_it_was_stopped_is_superseded_at_once(control: Control) -> None:
+    """The stop came when the evaluation had ended already."""
+    control.drop("1")
+    control.stage("1")
+    control.drop("2", "1")
+    control.pass_gates("1")
+    assert control.active == "1", "better than nothing"
+    control.serve("2")
+    assert control.active == "2"
+
+
+def test_a_version_whose_files_go_while_it_is_evaluated_does_not_answer(control: Control) -> None:
+    control.drop("1")
+    control.serve("1")
+    control.drop("2", "1")
+    control.stage("2")
+    control.drop("1")
+    control.finish(Stopped())
+    assert (control.active, control.work) == ("1", [])
+
+
+def test_files_that_change_while_they_are_copied_are_copied_again(control: Control) -> None:
+    control.drop("1")
+    control.finish(NotYet("changed while it was read"))
+    assert control.work == []
+    control.now = control.record("1").not_before
+    control.turn()
+    assert control.work == ["stage 1"]
+
+
+def test_a_failure_from_outside_is_tried_again_later_and_less_and_less_often(control: Control) -> None:
+    control.drop("1")
+    control.finish(Failed("no space left"))
+    assert control.state("1") is State.FAILED
+    first = control.record("1").not_before
+    control.now = first
+    control.mark()
+    assert control.work == ["stage 1"]
+    control.finish(Failed("no space left"))
+    assert control.record("1").failures == 2
+    control.mark()
+    assert control.work == []
+
+
+def test_a_worker_that_crashes_is_a_failure_and_not_the_end(control: Control) -> None:
+    control.drop("1")
+    control.finish(RuntimeError("a defect"))
+    assert control.state("1") is State.FAILED
+    assert control.record("1").reason is not None
+    assert "RuntimeError: a defect" in control.record("1").reason
+
+
+def test_a_host_that_dies_twice_while_it_is_evaluated_is_a_verdict(control: Control) -> None:
+    control.drop("1")
+    control.stage("1")
+    control.finish(Failed("the host died", is_host_death=True))
+    assert control.state("1") is State.FAILED
+    control.now = control.record("1").not_before
+    control.mark()
+    assert control.work == ["evaluate 1"], "once more"
+    control.finish(Failed("the host died", is_host_death=True))
+    assert control.state("1") is State.REJECTED
+
+
+def test_a_damaged_copy_is_made_again(control: Control) -> None:
+    control.drop("1")
+    control.stage("1")
+    control.finish(Damaged("other bytes than were hashed"))
+    control.now = control.record("1").not_before
+    control.mark()
+    assert control.work == ["stage 1"]
+
+
+def test_a_host_that_dies_before_its_version_is_ready_is_replaced_as_soon_as_it_is(control: Control) -> None:
+    control.drop("1")
+    control.stage("1")
+    control.tell(HostGone(identity("1"), 1, None, has_answered=False))
+    assert control.work == ["evaluate 1"], "its evaluation has not ended"
+    control.pass_gates("1")
+    assert control.active == "1", "it is there, and requests wait for its host"
+    assert control.work == ["respawn 1 as 2"]
+    control.finish(None)
+    assert control.work == []
+
+
+def test_a_host_that_dies_before_its_own_respawn_is_told_is_replaced_again(control: Control) -> None:
+    control.drop("1")
+    control.serve("1")
+    control.tell(HostGone(identity("1"), 1, None, has_answered=True))
+    assert control.work == ["respawn 1 as 2"]
+    control.tell(HostGone(identity("1"), 2, None, has_answered=True))
+    assert control.work == ["respawn 1 as 2"], "one at a time"
+    control.finish(None)
+    control.mark()
+    assert control.work == ["respawn 1 as 3"]
+
+
+def test_the_host_of_a_version_that_leaves_is_not_replaced(control: Control) -> None:
+    for versions in (("1",), ("2", "1"), ("3", "2", "1")):
+        control.drop(*versions)
+        control.serve(versions[0])
+    assert control.state("1") is State.DRAINING
+    control.tell(HostGone(identity("1"), 1, None, has_answered=True))
+    assert control.work == []
+    control.tell(Drained(identity("1")))
+    assert control.state("1") is State.RETIRED
+
+
+def test_a_version_that_is_pinned_while_it_drains_is_loaded_when_it_is_free(control: Control) -> None:
+    for versions in (("1",), ("2", "1"), ("3", "2", "1")):
+        control.drop(*versions)
+        control.serve(versions[0])
+    control.history.pins["m"] = "1"
+    control.mark()
+    assert control.work == []
+    control.tell(Drained(identity("1")))
+    assert control.work == ["stage 1"]
+    control.serve("1")
+    assert (control.active, control.loaded) == ("1", ["1", "3"])
+
+
+def test_the_same_bytes_under_new_times_are_not_loaded_again(control: Control) -> None:
+    control.drop("1")
+    control.serve("1")
+    control.model.listed.clear()
+    control.model.active.entry = None  # type: ignore[union-attr]
+    control.drop("1")
+    assert control.work == ["stage 1"]
+    control.finish(Staged(artifact("1")))
+    assert (control.active, control.work) == ("1", [])
+
+
+def test_what_goes_wrong_with_one_model_leaves_the_turn_whole(control: Control) -> None:
+    control.drop("1")
+    control.stage("1")
+    control.plane.loaded.clear()
+    with pytest.raises(AssertionError, match="names what is not loaded"):
+        control.table._activation.publish(_with_active(control))
+
+
+def _with_active(control: Control) -> object:
+    control.model.active = control.record("1")
+    return control.model
