@@ -12,27 +12,28 @@ from serving.domain.provenance import Provenance
 from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature
 
-GATE_NAMES = (
-    "published",
-    "integrity",
-    "provenance",
-    "format",
-    "load",
-    "environment",
-    "contract",
-    "golden",
-    "finite",
-    "budget",
-    "batching",
-    "compile",
-    "warm-up",
-)
-LAST_GATE = GATE_NAMES[-1]
-LOAD_GATE = "load"  # the first that opens the candidate's file
-BATCHING_GATE = "batching"
-COMPILE_GATE = "compile"
-RESPAWN_GATES = (LOAD_GATE, LAST_GATE)  # of a version that has passed them all before
 MAX_EVIDENCE_CHARACTERS = 2000
+
+
+class GateName(StrEnum):
+    """Every gate, in the order in which a candidate passes them."""
+
+    PUBLISHED = "published"
+    INTEGRITY = "integrity"
+    PROVENANCE = "provenance"
+    FORMAT = "format"
+    LOAD = "load"  # the first that opens the candidate's file
+    ENVIRONMENT = "environment"
+    CONTRACT = "contract"
+    GOLDEN = "golden"
+    FINITE = "finite"
+    BUDGET = "budget"
+    BATCHING = "batching"
+    COMPILE = "compile"
+    WARM_UP = "warm-up"
+
+
+RESPAWN_GATES = (GateName.LOAD, GateName.WARM_UP)  # of a version that has passed them all before
 
 
 class Verdict(StrEnum):
@@ -83,7 +84,7 @@ class CandidateReport(BaseModel):
     @property
     def may_batch(self) -> bool:
         """True when it was shown that a row is answered alike whatever rows come with it."""
-        return any(result.gate == BATCHING_GATE and result.verdict is Verdict.PASSED for result in self.gates)
+        return any(result.gate == GateName.BATCHING and result.verdict is Verdict.PASSED for result in self.gates)
 
     @property
     def refusal(self) -> GateResult | None:
@@ -94,7 +95,7 @@ class CandidateReport(BaseModel):
     def is_ready(self) -> bool:
         """True when every gate was asked, none refused and the model is warm."""
         asked = {result.gate for result in self.gates}
-        return self.refusal is None and self.signature is not None and LOAD_GATE in asked and LAST_GATE in asked
+        return self.refusal is None and self.signature is not None and {GateName.LOAD, GateName.WARM_UP} <= asked
 
 
 class Evaluation(NamedTuple):

@@ -12,7 +12,7 @@ import orjson
 from serving import sandbox
 from serving.domain.errors import InvalidInput, ModelFailed, ProtocolError
 from serving.domain.last_words import write_last_words
-from serving.domain.report import LOAD_GATE, GateResult, Verdict
+from serving.domain.report import GateName, GateResult, Verdict
 from serving.host.gates import Evaluated, preparation_of, run_gates
 from serving.host.gates.compile import start_compiler
 from serving.host.gates.gate import Context
@@ -104,7 +104,7 @@ class _Reporter:
     def start(self, gate: str) -> None:
         """Tell that a gate starts; raises SystemExit when the server does not want the file to be opened."""
         send_frame(self._socket, FrameKind.GATE_STARTED, 0, orjson.dumps({"gate": gate}))
-        if gate == LOAD_GATE:
+        if gate == GateName.LOAD:
             self._prepare()
             permission = receive_frame(self._socket)
             if permission is None or permission.kind is not FrameKind.LOAD:

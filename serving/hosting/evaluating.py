@@ -14,7 +14,7 @@ from enum import Enum, auto
 from serving.domain.compiled import Graph
 from serving.domain.errors import HostDied, HostFailed, ProtocolError
 from serving.domain.manifest import MANIFEST_NAME, InvalidDocument, Manifest, parse_manifest
-from serving.domain.report import COMPILE_GATE, LOAD_GATE, Evaluation, GateResult, Verdict
+from serving.domain.report import Evaluation, GateName, GateResult, Verdict
 from serving.domain.text import one_line
 from serving.hosting.headers import read_findings, read_gate, read_outputs, read_preparation, read_result
 from serving.hosting.verification import NotBelieved, check_findings, check_preparation, make_report, why_no_graph
@@ -80,7 +80,7 @@ class _Conversation:
             raise ProtocolError("GRAPH, though the candidate is refused")
         unasked = why_no_graph(self._request, self._preparation.sandbox)
         if unasked is not None:
-            raise NotBelieved(COMPILE_GATE, f"the process sent a graph nobody asked for: {unasked}")
+            raise NotBelieved(GateName.COMPILE, f"the process sent a graph nobody asked for: {unasked}")
         most = self._request.compile.bytes
         if size > most:
             raise ProtocolError(f"GRAPH of {size} bytes, at most {most} are taken (engine.compile_mb)")
@@ -110,7 +110,7 @@ class _Conversation:
         if gate != expected:
             raise ProtocolError(f"the gate '{one_line(gate, 50)}' was started, '{expected}' was expected")
         self.gate, self._gate_began = gate, time.monotonic()
-        self._step = _Step.PREPARATION if gate == LOAD_GATE else _Step.RESULT
+        self._step = _Step.PREPARATION if gate == GateName.LOAD else _Step.RESULT
         self._on_started(gate)
 
     def _finish(self, result: GateResult) -> None:
@@ -205,7 +205,7 @@ def _follow(
             return evaluation
         if frame.kind is FrameKind.PREPARED and not conversation.is_refused:
             send_frame(host.socket, FrameKind.LOAD, 0, b"{}")
-        elif frame.kind is FrameKind.GATE_STARTED and conversation.gate == COMPILE_GATE:
+        elif frame.kind is FrameKind.GATE_STARTED and conversation.gate == GateName.COMPILE:
             # the host keeps to this limit by itself, and compiling that takes longer is no verdict over the candidate
             source.ends_at += compile_seconds
     return None

@@ -15,10 +15,9 @@ from math import isfinite
 from serving.domain.compiled import UNSIGNED_FILE, Compilation, Graph
 from serving.domain.manifest import Manifest
 from serving.domain.report import (
-    COMPILE_GATE,
-    LOAD_GATE,
     MAX_EVIDENCE_CHARACTERS,
     CandidateReport,
+    GateName,
     GateResult,
     Verdict,
 )
@@ -48,12 +47,12 @@ ENGINES = {
 class NotBelieved(Exception):  # an outcome, not an error: caught by `client.evaluate` only
     """What a host said is not taken; `gate` refuses its candidate with the message, which is one line."""
 
-    def __init__(self, gate: str, reason: str) -> None:
+    def __init__(self, gate: GateName, reason: str) -> None:
         super().__init__(one_line(reason, MAX_EVIDENCE_CHARACTERS))
         self.gate = gate
 
 
-def _require(is_so: bool, gate: str, otherwise: str) -> None:
+def _require(is_so: bool, gate: GateName, otherwise: str) -> None:
     if not is_so:
         raise NotBelieved(gate, otherwise)
 
@@ -68,12 +67,12 @@ def check_preparation(request: EvaluationRequest, preparation: Preparation, resu
     """
     sandbox = preparation.sandbox
     is_held = sandbox.is_whole or not request.require_sandbox
-    _require(is_held, LOAD_GATE, f"this system lacks what security.require_sandbox asks for: {sandbox}")
+    _require(is_held, GateName.LOAD, f"this system lacks what security.require_sandbox asks for: {sandbox}")
     if request.trust != "signed" or request.is_respawn or request.publisher_key is not None:
         return  # a version that is brought back was verified before; one that is to be published is not signed yet
-    verdict = next((result.verdict for result in results if result.gate == "provenance"), None)
+    verdict = next((result.verdict for result in results if result.gate == GateName.PROVENANCE), None)
     is_signed = verdict is Verdict.PASSED and preparation.provenance is not None
-    _require(is_signed, LOAD_GATE, 'security.trust is "signed", and no trusted key was found to have signed this')
+    _require(is_signed, GateName.LOAD, 'security.trust is "signed", and no trusted key was found to have signed this')
 
 
 # --- at the end -------------------------------------------------------------------------------------------------------
@@ -105,21 +104,21 @@ def check_findings(
     """
     signature, compilation, memory_bytes = findings.signature, findings.compilation, findings.memory_bytes
     unsound = None if signature is None else why_not_sound(signature)
-    _require(unsound is None, LOAD_GATE, f"the process describes a model that cannot be served: {unsound}")
+    _require(unsound is None, GateName.LOAD, f"the process describes a model that cannot be served: {unsound}")
     is_amount = memory_bytes is None or 0 <= memory_bytes <= MAX_MEMORY_BYTES
-    _require(is_amount, "budget", "the process says that it takes an amount of memory that is none")
+    _require(is_amount, GateName.BUDGET, "the process says that it takes an amount of memory that is none")
     if compilation is not None:
         _check_compilation(compilation, signature)
         reason = one_line(compilation.reason, MAX_EVIDENCE_CHARACTERS)
         findings = findings.model_copy(update={"compilation": compilation.model_copy(update={"reason": reason})})
     engines = ENGINES[request.format] | {ONNX, None} if is_refused else {ONNX} if graphs else ENGINES[request.format]
-    _require(findings.engine in engines, LOAD_GATE, "the process names an engine that does not read this format")
+    _require(findings.engine in engines, GateName.LOAD, "the process names an engine that does not read this format")
     if is_refused:
         return findings
     if signature is None:
-        raise NotBelieved(LOAD_GATE, "the process passed every gate and describes no model")
+        raise NotBelieved(GateName.LOAD, "the process passed every gate and describes no model")
     broken = why_not_kept(request, manifest, signature)
-    _require(broken is None, "contract", broken or "")
+    _require(broken is None, GateName.CONTRACT, broken or "")
     _check_form(request, compilation, graphs, signature)
     size = sum(len(graph.content) for graph in graphs) if graphs else memory_bytes
     return findings.model_copy(update={"memory_bytes": size})
@@ -154,7 +153,7 @@ def _check_form(
     """Check that graphs, which may come (see `why_no_graph`), what is said of them and what was asked for agree."""
 
     def require(is_so: bool, otherwise: str) -> None:
-        _require(is_so, COMPILE_GATE, otherwise)
+        _require(is_so, GateName.COMPILE, otherwise)
 
     is_compiled = compilation is not None and compilation.engine is not None
     asked = request.compile
@@ -162,7 +161,7 @@ def _check_form(
         require(compilation is None, "the process speaks of compiling, which nobody asked for")
         return
     if compilation is None:
-        raise NotBelieved(COMPILE_GATE, "the process passed every gate and says nothing of compiling")
+        raise NotBelieved(GateName.COMPILE, "the process passed every gate and says nothing of compiling")
     require(asked.known in (None, compilation), "the process says something else of compiling than is known")
     require(is_compiled == bool(graphs), "a compiled form came without its graphs, or graphs of none")
     is_as_required = is_compiled or asked.mode != "require"
@@ -198,4 +197,4 @@ def _check_compilation(compilation: Compilation, signature: Signature | None) ->
         and guard.why_too_large() is None
         and all(proven.kind == one_line(proven.kind, MAX_KIND_CHARACTERS) for proven in rows)
     )
-    _require(is_sane, COMPILE_GATE, "the process says of compiling what cannot be")
+    _require(is_sane, GateName.COMPILE, "the process says of compiling what cannot be")

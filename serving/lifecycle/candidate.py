@@ -16,7 +16,7 @@ from serving.domain.artifact import Artifact
 from serving.domain.errors import Cancelled, GraphRefused, HostFailed, NotPublished, ServingError, StagingFailed
 from serving.domain.listing import Entry
 from serving.domain.plan import Hosted, Load, LoadFailed, NotReady, Placement, place
-from serving.domain.report import COMPILE_GATE, CandidateReport, Evaluation, GateResult
+from serving.domain.report import CandidateReport, Evaluation, GateName, GateResult
 from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
 from serving.failpoints import reach
@@ -32,7 +32,7 @@ from serving.wire.evaluation import EvaluationRequest
 
 log = structlog.get_logger("serving.candidate")
 
-_STATE_OF_GATE = {"environment": State.VALIDATING, "warm-up": State.WARMING}
+_STATE_OF_GATE: dict[str, State] = {GateName.ENVIRONMENT: State.VALIDATING, GateName.WARM_UP: State.WARMING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ class CandidateRunner:
         def started(gate: str) -> None:
             if gate in _STATE_OF_GATE:
                 on_state(_STATE_OF_GATE[gate])
-            if gate == COMPILE_GATE and request.may_compile:
+            if gate == GateName.COMPILE and request.may_compile:
                 check.start()
 
         try:

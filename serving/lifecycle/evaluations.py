@@ -11,7 +11,7 @@ import structlog
 
 from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.provenance import rival
-from serving.domain.report import CandidateReport, GateResult, Verdict
+from serving.domain.report import CandidateReport, GateName, GateResult, Verdict
 from serving.domain.state import State
 from serving.domain.version import order_key
 from serving.lifecycle.candidate import (
@@ -158,8 +158,9 @@ class EvaluationRuns:
                 self._journal.move(record, State.DISCOVERED, f"cancelled: {candidate.reason if candidate else ''}")
             case Refused(report):
                 refusal = report.refusal
-                is_replay = report.provenance is not None and refusal is not None and refusal.gate == "provenance"
-                is_relative = is_replay or (refusal is not None and refusal.gate == "contract")
+                gate = None if refusal is None else refusal.gate
+                is_replay = report.provenance is not None and gate == GateName.PROVENANCE
+                is_relative = is_replay or gate == GateName.CONTRACT
                 contract = contract_of(model, self._journal.history) if is_relative else None
                 self._journal.refuse(model, record, report, contract.digest if contract else None)
             case Failed():
@@ -183,7 +184,7 @@ class EvaluationRuns:
             record.host_deaths += 1
             if record.host_deaths >= MAX_HOST_DEATHS:
                 reason = f"{outcome.reason}, {record.host_deaths} times"
-                result = GateResult(gate="load", verdict=Verdict.REFUSED, evidence=reason)
+                result = GateResult(gate=GateName.LOAD, verdict=Verdict.REFUSED, evidence=reason)
                 self._journal.refuse(model, record, CandidateReport(gates=(result,)), None)
                 return
         else:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from serving.domain.report import GateName
 from serving.domain.state import State
 from serving.lifecycle.contract import contract_of
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.remembered import RememberedRefusal
-
-PUBLISHED_GATE = "published"
 
 _NOT_LOADED = frozenset({State.DISCOVERED, State.REJECTED, State.FAILED, State.RETIRED, State.STAGING})
 _HELD = "operators' decisions have been lost; it waits until that is accepted"
@@ -54,7 +53,7 @@ class Exclusion:
         if record.digest is not None and self.is_quarantined(record):
             return _IN_QUARANTINE
         if record.entry is not None and record.entry.problem is not None:
-            return Obstacle(record.entry.problem, PUBLISHED_GATE)
+            return Obstacle(record.entry.problem, GateName.PUBLISHED)
         return None if record.digest is None else self._verdict(model, record)
 
     def is_excluded(self, model: ModelRecord, record: VersionRecord) -> bool:
@@ -95,7 +94,7 @@ class Exclusion:
         """These bytes were refused before, perhaps by an earlier run of the server: the verdict stands."""
         refusal = None if record.digest is None else self._history.refusals.get(record.id)
         record.report = refusal.report if refusal else None
-        self._journal.fail(model, record, State.REJECTED, obstacle.gate or PUBLISHED_GATE, obstacle.evidence)
+        self._journal.fail(model, record, State.REJECTED, obstacle.gate or GateName.PUBLISHED, obstacle.evidence)
 
     def _verdict(self, model: ModelRecord, record: VersionRecord) -> Obstacle | None:
         """Return the verdict that stands over these bytes; over any of this name when they are not known yet."""

@@ -18,6 +18,7 @@ from serving.domain.artifact import Artifact
 from serving.domain.listing import Entry
 from serving.domain.plan import Drained, Fact
 from serving.domain.policy import Activate, Cancel, Evaluate, Retire, Stage, Wanted, next_action, wake_at
+from serving.domain.report import GateName
 from serving.domain.state import State
 from serving.domain.version import order_key
 from serving.lifecycle.activation import Activation
@@ -155,7 +156,7 @@ class ModelTable:
             if present is not None and was_unfinished(present, self._settings.settle_seconds, now):
                 record.begun_at, record.unfinished = present.begun_at, "its files are still changing"
         if entry.problem is not None and record.state is State.DISCOVERED:
-            self._journal.fail(model, record, State.REJECTED, "published", entry.problem)
+            self._journal.fail(model, record, State.REJECTED, GateName.PUBLISHED, entry.problem)
         return record
 
     def learn(self, fact: Fact) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from serving.domain.compiled import Compilation
 from serving.domain.manifest import MAX_DOCUMENT_BYTES, InvalidDocument
 from serving.domain.provenance import SIGNATURE_NAME, Provenance
-from serving.domain.report import GATE_NAMES, RESPAWN_GATES
+from serving.domain.report import RESPAWN_GATES, GateName
 from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature
 from serving.domain.version import Format
@@ -88,7 +88,7 @@ class EvaluationRequest(BaseModel):
     @property
     def gates(self) -> tuple[str, ...]:
         """The gates that are asked, in order."""
-        return RESPAWN_GATES if self.is_respawn else GATE_NAMES
+        return RESPAWN_GATES if self.is_respawn else tuple(GateName)
 
     @property
     def may_compile(self) -> bool:

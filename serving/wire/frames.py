@@ -48,7 +48,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from serving.domain.errors import ProtocolError
-from serving.domain.report import GATE_NAMES
+from serving.domain.report import GateName
 from serving.rows.batch import MAX_ANSWER_BYTES
 
 MAGIC = b"SVH1"
@@ -111,8 +111,8 @@ BOUNDS: dict[FrameKind, Bounds] = {
     FrameKind.PREDICT: Bounds(Side.SERVER, MAX_REQUEST_HEADER_BYTES, MAX_REQUEST_PAYLOAD_BYTES),
     FrameKind.CHECKER: Bounds(Side.SERVER, 256, 0),
     FrameKind.CHECK: Bounds(Side.SERVER, MAX_REQUEST_HEADER_BYTES, 2 * MAX_GRAPH_BYTES),
-    FrameKind.GATE_STARTED: Bounds(Side.HOST, 256, 0, len(GATE_NAMES)),
-    FrameKind.GATE_RESULT: Bounds(Side.HOST, 16 << 10, 0, len(GATE_NAMES)),
+    FrameKind.GATE_STARTED: Bounds(Side.HOST, 256, 0, len(GateName)),
+    FrameKind.GATE_RESULT: Bounds(Side.HOST, 16 << 10, 0, len(GateName)),
     FrameKind.PREPARED: Bounds(Side.HOST, 64 << 10, 0, 1),
     FrameKind.GRAPH: Bounds(Side.HOST, 1 << 20, MAX_GRAPH_BYTES, 2),
     FrameKind.REPORT: Bounds(Side.HOST, 16 << 20, 0, 1),  # 100,000 features with names of 100 bytes

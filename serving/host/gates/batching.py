@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from serving.domain.errors import InvalidInput, ModelFailed
-from serving.domain.report import Verdict
+from serving.domain.report import GateName, Verdict
 from serving.host.boosters import library_of
 from serving.host.estimator import EstimatorModel
 from serving.host.gates.gate import Context, Outcome
@@ -32,7 +32,7 @@ class Batching:
     own and ONNX graphs, is asked. What was not shown is never done: each request then goes to the model by itself.
     """
 
-    name = "batching"
+    name = GateName.BATCHING
 
     def check(self, context: Context) -> Outcome:
         """Look at the parts of the model, or ask for rows one by one and together, for at most a second or so."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from time import perf_counter
 
-from serving.domain.report import Verdict
+from serving.domain.report import GateName, Verdict
 from serving.host.gates.gate import Context, Outcome, Refused
 from serving.host.memory import private_bytes
 
@@ -18,7 +18,7 @@ SLOW_SECONDS = 0.5
 class Budget:
     """The median one-row answer and the private memory of this process are within the settings."""
 
-    name = "budget"
+    name = GateName.BUDGET
 
     def check(self, context: Context) -> Outcome:
         """Time 20 one-row answers of the default method, fewer of a slow model; read the memory."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from serving.compiling.compile import compile_apart, compile_here, import_compilers
 from serving.compiling.forked_worker import ForkedWorker
 from serving.domain.compiled import UNSIGNED_FILE, Compilation
-from serving.domain.report import Verdict
+from serving.domain.report import GateName, Verdict
 from serving.domain.sandbox import Sandbox
 from serving.domain.version import Format
 from serving.host.gates.gate import Context, Outcome, Refused
@@ -19,7 +19,7 @@ from serving.wire.evaluation import EvaluationRequest, why_hosted
 class Compile:
     """A compiled form answers like the model on every row tried, and faster; or else the model stays in its host."""
 
-    name = "compile"
+    name = GateName.COMPILE
 
     def check(self, context: Context) -> Outcome:
         """Compile and prove, unless the settings or an earlier verdict over the same bytes spare it."""

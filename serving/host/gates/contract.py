@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from serving.domain.manifest import MANIFEST_NAME
-from serving.domain.report import Verdict
+from serving.domain.report import GateName, Verdict
 from serving.domain.signature import incompatibilities
 from serving.host.gates.gate import Context, Outcome, Refused
 from serving.wire.compatibility import list_some, name_active, why_not_kept
@@ -12,7 +12,7 @@ from serving.wire.compatibility import list_some, name_active, why_not_kept
 class Contract:
     """A declared signature agrees with the model; a client of the active version will not notice the change."""
 
-    name = "contract"
+    name = GateName.CONTRACT
 
     def check(self, context: Context) -> Outcome:
         """Compare with the manifest's signature, then with the active version's unless the manifest says breaking."""

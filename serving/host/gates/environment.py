@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from serving.domain.manifest import MANIFEST_NAME
-from serving.domain.report import Verdict
+from serving.domain.report import GateName, Verdict
 from serving.host.gates.gate import Context, Outcome, Refused
 from serving.host.loading import SKLEARN, library_versions
 from serving.host.model import describe_skew
@@ -17,7 +17,7 @@ class Environment:
     The manifest may have been written elsewhere than the file, so both are asked.
     """
 
-    name = "environment"
+    name = GateName.ENVIRONMENT
 
     def check(self, context: Context) -> Outcome:
         """Compare versions; another major.minor of scikit-learn is refused unless settings say warn.

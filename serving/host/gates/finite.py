@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.manifest import GOLDEN_NAME
-from serving.domain.report import Verdict
+from serving.domain.report import GateName, Verdict
 from serving.host.answers import is_finite, without_gaps
 from serving.host.gates.gate import Context, Outcome, Refused
 from serving.host.model import LoadedModel
@@ -29,7 +29,7 @@ class Finite:
     before.
     """
 
-    name = "finite"
+    name = GateName.FINITE
 
     def check(self, context: Context) -> Outcome:
         """Answer the rows with every method; on made-up ones also with every nullable value left out."""

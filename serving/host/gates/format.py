@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 
 from serving.domain.first_bytes import HEAD_BYTES, is_onnx, is_pickle, is_xgboost
-from serving.domain.report import Verdict
+from serving.domain.report import GateName, Verdict
 from serving.domain.version import Format
 from serving.host.gates.gate import Context, Outcome, Refused
 from serving.host.strangers import describe_archive, describe_bytes
@@ -32,7 +32,7 @@ _SUFFIX = {
 class FormatGate:
     """The first bytes fit the suffix, and what else they are is named."""
 
-    name = "format"
+    name = GateName.FORMAT
 
     def check(self, context: Context) -> Outcome:
         """Look at the first bytes of the artefact; nothing in it is run."""

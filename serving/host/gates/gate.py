@@ -27,7 +27,7 @@ from serving.domain.mlmodel import (
     rows_of_example,
 )
 from serving.domain.provenance import Provenance
-from serving.domain.report import Verdict
+from serving.domain.report import GateName, Verdict
 from serving.domain.sandbox import Sandbox
 from serving.host.model import LoadedModel
 from serving.rows.batch import Batch
@@ -42,9 +42,9 @@ class Refused(Exception):  # an outcome, not an error: caught by run_gates only
 
 
 class Gate(Protocol):
-    """One check. `name` is one of `report.GATE_NAMES`."""
+    """One check."""
 
-    name: str
+    name: GateName
 
     def check(self, context: Context) -> Outcome:
         """Return the verdict and a sentence of evidence; raises Refused, or any other exception, to refuse."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.manifest import GOLDEN_NAME, Golden
-from serving.domain.report import Verdict
+from serving.domain.report import GateName, Verdict
 from serving.host.comparison import Difference, compare
 from serving.host.gates.gate import Context, Outcome, Refused
 from serving.rows.parsing import rows_to_batch
@@ -17,7 +17,7 @@ _SHOWN_CHARACTERS = 120
 class GoldenExamples:
     """Every stored row, read as a request is, gives the stored answer within the tolerance."""
 
-    name = "golden"
+    name = GateName.GOLDEN
 
     def check(self, context: Context) -> Outcome:
         """Answer the stored rows with every method that has expected answers and compare."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from serving.domain.contents import why_not_listed, why_not_named
 from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.provenance import SIGNATURE_NAME
-from serving.domain.report import Verdict
+from serving.domain.report import GateName, Verdict
 from serving.domain.version import digest_of
 from serving.host.gates.gate import Context, Outcome, Refused
 from serving.wire.evaluation import EvaluationRequest
@@ -14,7 +14,7 @@ from serving.wire.evaluation import EvaluationRequest
 class Integrity:
     """The manifest lists exactly the staged files, names this model and version, and has not changed its bytes."""
 
-    name = "integrity"
+    name = GateName.INTEGRITY
 
     def check(self, context: Context) -> Outcome:
         """Compare names, sizes and sha256 with the manifest; without one the digest is all there is to say."""

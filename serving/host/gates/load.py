@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from serving.compiling.compile import why_foreign
-from serving.domain.report import Verdict
+from serving.domain.report import GateName, Verdict
 from serving.domain.version import Format
 from serving.host.gates.gate import Context, Outcome
 from serving.host.loading import Trust, load
@@ -19,7 +19,7 @@ _SHOWN, _NAME_CHARACTERS = 5, 60
 class Load:
     """Loading survives and gives a fitted estimator; deadline and memory limit are the process's."""
 
-    name = "load"
+    name = GateName.LOAD
 
     def check(self, context: Context) -> Outcome:
         """Load the artefact and find out its signature; LoadRefused says why it cannot be."""

@@ -10,7 +10,7 @@ from serving.domain.provenance import (
     parse_public_key,
     provenance_of,
 )
-from serving.domain.report import Verdict
+from serving.domain.report import GateName, Verdict
 from serving.host.ed25519 import signers
 from serving.host.gates.gate import Context, Outcome, Refused
 
@@ -24,7 +24,7 @@ class ProvenanceGate:
     Integrity has shown by now that the files are those of the manifest, so that a signature over it is one over them.
     """
 
-    name = "provenance"
+    name = GateName.PROVENANCE
 
     def check(self, context: Context) -> Outcome:
         """Verify ``manifest.sig``, whatever the trust; InvalidSignature says which line is not over this manifest."""

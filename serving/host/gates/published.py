@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from serving.domain.manifest import MANIFEST_NAME
-from serving.domain.report import Verdict
+from serving.domain.report import GateName, Verdict
 from serving.host.gates.gate import Context, Outcome, Refused
 
 
 class Published:
     """The files had been quiet for the settle window when they were taken, or a manifest vouches for them."""
 
-    name = "published"
+    name = GateName.PUBLISHED
 
     def check(self, context: Context) -> Outcome:
         """Report why the files were taken; refuses files nobody vouches for."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic
 
 from serving.domain.errors import InvalidInput
-from serving.domain.report import Verdict
+from serving.domain.report import GateName, Verdict
 from serving.host.gates.gate import Context, Outcome
 from serving.host.memory import private_bytes, resident_bytes
 
@@ -16,7 +16,7 @@ BATCH_SECONDS = 0.5
 class WarmUp:
     """Every method has answered a row and, unless the model is slow, a batch."""
 
-    name = "warm-up"
+    name = GateName.WARM_UP
 
     def check(self, context: Context) -> Outcome:
         """Run each method for one row and for 64; no batch any more after half a second."""

@@ -83,10 +83,11 @@ def result(gate: str, evidence: str = "fine", verdict: str = "passed") -> bytes:
 
 def gates(evidence: str = "fine", upto: str | None = None) -> bytes:
     """Return what follows the start of the load gate, every gate passed, up to one that is not asked any more."""
-    from serving.domain.report import GATE_NAMES
+    from serving.domain.report import GateName
 
     said = [result("load", evidence)]
-    for gate in GATE_NAMES[GATE_NAMES.index("load") + 1 :]:
+    names = list(GateName)
+    for gate in names[names.index(GateName.LOAD) + 1 :]:
         if gate == upto:
             break
         said += [frame(10, {"gate": gate}), result(gate, evidence)]

@@ -13,7 +13,7 @@ import orjson
 
 from serving.domain.compiled import Compilation, Guard, ProvenRows
 from serving.domain.provenance import Provenance
-from serving.domain.report import LOAD_GATE, GateResult, Verdict
+from serving.domain.report import GateName, GateResult, Verdict
 from serving.domain.sandbox import LAYERS, Sandbox
 from serving.domain.signature import Feature, ModelKind, Signature
 from serving.domain.version import Format
@@ -105,7 +105,7 @@ def honest(
     is_prepared = False
     for gate in asked.gates:
         said.append(Said(FrameKind.GATE_STARTED, {"gate": gate}))
-        if gate == LOAD_GATE:
+        if gate == GateName.LOAD:
             said.append(prepared)
             is_prepared = True
         verdict = Verdict.REFUSED if gate == refused_by else Verdict.PASSED

@@ -17,7 +17,7 @@ import pytest
 from serving.domain.compiled import Compilation
 from serving.domain.errors import HostDied
 from serving.domain.provenance import Provenance
-from serving.domain.report import GATE_NAMES, CandidateReport, Evaluation, GateResult, Verdict
+from serving.domain.report import CandidateReport, Evaluation, GateName, GateResult, Verdict
 from serving.domain.sandbox import Sandbox
 from serving.domain.signature import MAX_FEATURES, Feature, Signature
 from serving.domain.version import Format
@@ -40,6 +40,7 @@ from tests.unit.host.forgery import (
     request,
 )
 
+GATES: list[str] = list(GateName)
 DEADLINE_SECONDS = 30.0
 KEY = Provenance(version="1", key="ed25519:abc...", created_at=datetime(2026, 11, 20, tzinfo=UTC))
 Play = Callable[..., Evaluation]
@@ -91,12 +92,12 @@ def test_a_host_that_passes_every_gate_is_left_to_serve(play: Play, hosts: list[
     asked = request()
     evaluation = play(asked, honest(asked), started=told.append, finished=lambda result: told.append(result.gate))
     report = evaluation.report
-    assert [result.gate for result in report.gates] == list(GATE_NAMES)
+    assert [result.gate for result in report.gates] == GATES
     assert report.is_ready
     assert report.signature == SIGNATURE
     assert (report.engine, report.memory_bytes, report.compilation) == ("sklearn", 1 << 20, STAYS)
     assert (report.sandbox, report.libraries) == (WHOLE, {"python": "3.11"})
-    assert told == [gate for gate in GATE_NAMES for _ in range(2)]
+    assert told == [gate for gate in GATES for _ in range(2)]
     assert not hosts[0].was_closed.is_set()
     assert hosts[0].join() == [FrameKind.EVALUATE, FrameKind.LOAD]
 
@@ -114,13 +115,13 @@ def test_graphs_come_with_the_report_and_the_host_is_gone(play: Play, hosts: lis
     assert hosts[0].was_closed.is_set()
 
 
-@pytest.mark.parametrize("gate", GATE_NAMES)
+@pytest.mark.parametrize("gate", GATES)
 def test_what_a_gate_refuses_is_refused_by_it(play: Play, hosts: list[FakeHost], gate: str) -> None:
     asked = request()
     nothing = Findings()
     result = refusal(play(asked, honest(asked, findings=nothing, refused_by=gate)))
     assert (result.gate, result.evidence) == (gate, f"{gate} was looked at")
-    is_opened = GATE_NAMES.index(gate) >= GATE_NAMES.index("load")
+    is_opened = GATES.index(gate) >= GATES.index(GateName.LOAD)
     assert hosts[0].join() == [FrameKind.EVALUATE, *([FrameKind.LOAD] if is_opened else [])]
 
 
@@ -427,7 +428,7 @@ def test_a_report_that_cannot_be_is_refused_by_the_gate_that_should_have(play: P
     result = refusal(evaluation)
     assert result.gate == gate
     assert reason in result.evidence
-    assert [each.gate for each in evaluation.report.gates] == list(GATE_NAMES[: GATE_NAMES.index(gate) + 1])
+    assert [each.gate for each in evaluation.report.gates] == GATES[: GATES.index(gate) + 1]
 
 
 SIGNATURES: dict[str, dict[str, Any]] = {

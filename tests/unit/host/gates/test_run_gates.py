@@ -10,7 +10,7 @@ import pytest
 import sklearn
 from sklearn.linear_model import LogisticRegression
 
-from serving.domain.report import GATE_NAMES, Verdict
+from serving.domain.report import GateName, Verdict
 from serving.host import gates
 from serving.host.describe import describe
 from serving.rows.batch import Batch
@@ -18,12 +18,12 @@ from tests.unit.host.candidates import ROWS, MakeCandidate
 
 
 def test_every_gate_has_its_place() -> None:
-    assert tuple(gate.name for gate in gates.GATES) == GATE_NAMES
+    assert tuple(gate.name for gate in gates.GATES) == tuple(GateName)
 
 
 def test_a_good_candidate_passes_them_all_and_can_answer(candidate: MakeCandidate, yes_or_no: Any) -> None:
     outcome = candidate(yes_or_no).evaluate()
-    assert [result.gate for result in outcome.report.gates] == list(GATE_NAMES)
+    assert [result.gate for result in outcome.report.gates] == list(GateName)
     assert {result.verdict for result in outcome.report.gates} == {Verdict.PASSED, Verdict.SKIPPED}
     assert outcome.report.refusal is None
     assert outcome.report.signature == describe(yes_or_no)
@@ -37,8 +37,8 @@ def test_a_good_candidate_passes_them_all_and_can_answer(candidate: MakeCandidat
 
 def test_each_gate_is_told_when_it_starts_and_when_it_has_finished(candidate: MakeCandidate, yes_or_no: Any) -> None:
     told = candidate(yes_or_no).evaluate().told
-    assert told[0::2] == [f"{name} started" for name in GATE_NAMES]
-    assert [line.split()[0] for line in told[1::2]] == list(GATE_NAMES)
+    assert told[0::2] == [f"{name} started" for name in GateName]
+    assert [line.split()[0] for line in told[1::2]] == list(GateName)
 
 
 def test_the_first_refusal_is_the_last_gate(candidate: MakeCandidate) -> None:
