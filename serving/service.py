@@ -77,23 +77,24 @@ class Service:
             settings.state, settings.store.path, int(settings.store.max_artifact_mb * (1 << 20))
         )
         history = History(settings.state.path, _basis(settings), settings.state.history_rows, metrics.state_failed)
-        journal = Journal(history, metrics)
-        exclusion = Exclusion(journal)
+        journal = Journal(history.events, history.verdicts, metrics)
+        exclusion = Exclusion(journal, history.decisions, history.verdicts, history.served)
         evaluation_cache = EvaluationCache(cache, _basis(settings))
         turns = Turns(self._predictions, threads)
         plane = Plane(state, loop, turns, self._tell)
         runner = CandidateRunner(self._zygote, cache, evaluation_cache, settings, plane)
-        activation = Activation(plane, journal)
-        respawn = Respawn(runner, journal, self._respawns, self._post, plane, settings.candidate)
+        activation = Activation(plane, journal, history.decisions, history.served, metrics)
+        respawn = Respawn(runner, journal, metrics, self._respawns, self._post, plane, settings.candidate)
         model_table = ModelTable(
-            settings, journal, exclusion, activation, respawn, runner, self._candidates, self._post
+            *(settings, history, journal, metrics, exclusion, activation, respawn, runner),
+            *(self._candidates, self._post),
         )
         self._history = history
         self._watcher = Watcher(settings.store.path, settings.store.watch, self._wake)
-        store_poller = StorePoller(settings.store, Store(settings.store), self._watcher, history, metrics)
+        store_poller = StorePoller(settings.store, Store(settings.store), self._watcher, history.served, metrics)
         operations = Operations(store_poller, model_table, exclusion, history, journal)
         self._reconciler = Reconciler(
-            state, store_poller, cache, model_table, exclusion, journal, operations, self._on_started
+            state, store_poller, cache, model_table, exclusion, history, journal, operations, self._on_started
         )
         self.operator: Operator = ReconcilerOperator(state, self._reconciler, history)
         self.on_started: Callable[[Status], None] = lambda _: None

@@ -12,6 +12,9 @@ from serving.failpoints import reach
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.plane_port import PlanePort
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
+from serving.lifecycle.served_versions import ServedVersions
+from serving.lifecycle.standing_decisions import StandingDecisions
+from serving.telemetry.metrics import Metrics
 
 log = structlog.get_logger("serving.activation")
 
@@ -19,9 +22,19 @@ log = structlog.get_logger("serving.activation")
 class Activation:
     """Says by plans what answers, and takes versions out of them. Reconciler thread only."""
 
-    def __init__(self, plane: PlanePort, journal: Journal) -> None:
+    def __init__(
+        self,
+        plane: PlanePort,
+        journal: Journal,
+        decisions: StandingDecisions,
+        served: ServedVersions,
+        metrics: Metrics,
+    ) -> None:
         self._plane = plane
         self._journal = journal
+        self._decisions = decisions
+        self._served = served
+        self._metrics = metrics
         self._plan = Plan()
 
     def publish(self, model: ModelRecord, *, is_known: bool = True) -> None:
@@ -41,9 +54,7 @@ class Activation:
         """
         reach("before-activation")
         report = record.report
-        self._journal.history.note_active(
-            record.id, report.signature if report else None, report.provenance if report else None
-        )
+        self._served.note_active(record.id, report.signature if report else None, report.provenance if report else None)
         previous = model.active
         if record in model.standbys:
             model.standbys.remove(record)
@@ -56,7 +67,7 @@ class Activation:
         self._journal.move(record, State.ACTIVE, reason)
         if previous is not None:
             self._journal.move(previous, State.READY, f"standby; version '{record.version}' took over")
-        self._journal.metrics.swapped(model.name)
+        self._metrics.swapped(model.name)
 
     def retire(self, model: ModelRecord, record: VersionRecord) -> None:
         """Take a version out of the plan, and have it unloaded when its last request has been answered."""
@@ -81,16 +92,16 @@ class Activation:
         self._keep_unlisted(model, record)
         record.placement = None
         record.artifact = None
-        is_quarantined = self._journal.history.is_quarantined(record.model, record.version, record.digest)
+        is_quarantined = self._decisions.is_quarantined(record.model, record.version, record.digest)
         after = State.QUARANTINED if is_quarantined else State.RETIRED
         self._journal.move(record, after, "drained and unloaded")
-        self._journal.metrics.drained(model.name, duration)
+        self._metrics.drained(model.name, duration)
         if record.version not in {one.version for one in model.loaded}:
-            self._journal.metrics.forget(model.name, record.version)
+            self._metrics.forget(model.name, record.version)
 
     def _keep_unlisted(self, model: ModelRecord, record: VersionRecord) -> None:
         """Let a model be loaded again that is unloaded and of which the store, as far as is known, has nothing."""
-        was_active = self._journal.history.active.get(model.name) == (record.version, record.digest)
+        was_active = self._served.active.get(model.name) == (record.version, record.digest)
         if was_active and model.active is None and not model.listed:
             model.kept = VersionRecord(
                 *(model.name, record.version, (), record.seen_at), digest=record.digest, artifact=record.artifact

@@ -18,31 +18,38 @@ log = structlog.get_logger("serving.history")
 Active = Mapping[str, tuple[str, str]]  # model: version, digest
 
 
-def write_active(directory: Path, active: Active) -> None:
-    """Replace the file in one step, durably; raises OSError. Blocks."""
-    path = directory / FILE_NAME
-    new = directory / f"{FILE_NAME}.new"
-    with new.open("w") as file:
-        json.dump({"active": active}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    sync_directory(directory)
+class ActiveNames:
+    """The file in one state directory. For one thread. `is_stale` says that it has to be written anew."""
 
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.is_stale = False
 
-def has_active(directory: Path) -> bool:
-    """Whether anything has ever been written, readable or not."""
-    return os.path.lexists(directory / FILE_NAME)
+    @property
+    def exists(self) -> bool:
+        """Whether anything has ever been written, readable or not."""
+        return os.path.lexists(self._directory / FILE_NAME)
 
+    def write(self, active: Active) -> None:
+        """Replace the file in one step, durably; raises OSError. Blocks."""
+        path = self._directory / FILE_NAME
+        new = self._directory / f"{FILE_NAME}.new"
+        with new.open("w") as file:
+            json.dump({"active": active}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+        sync_directory(self._directory)
+        self.is_stale = False
 
-def read_active(directory: Path) -> dict[str, tuple[str, str]]:
-    """Return what was written last; nothing when the file is gone or is none of ours. Blocks."""
-    try:
-        document = json.loads((directory / FILE_NAME).read_bytes())
-        found = {str(model): (str(version), str(digest)) for model, (version, digest) in document["active"].items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        log.warning("active_names_unusable", reason=f"{FILE_NAME}: {error}")
-        return {}
-    return found
+    def read(self) -> dict[str, tuple[str, str]]:
+        """Return what was written last; nothing when the file is gone or is none of ours. Blocks."""
+        try:
+            document = json.loads((self._directory / FILE_NAME).read_bytes())
+            active = document["active"].items()
+            return {str(model): (str(version), str(digest)) for model, (version, digest) in active}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            log.warning("active_names_unusable", reason=f"{FILE_NAME}: {error}")
+            return {}

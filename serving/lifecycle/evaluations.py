@@ -29,8 +29,11 @@ from serving.lifecycle.candidate import (
 from serving.lifecycle.contract import contract_of
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
+from serving.lifecycle.remembered_verdicts import RememberedVerdicts
 from serving.lifecycle.request import Comparison
+from serving.lifecycle.served_versions import ServedVersions
 from serving.settings import Settings
+from serving.telemetry.metrics import Metrics
 
 MAX_HOST_DEATHS = 2
 _FINAL = frozenset({State.REJECTED, State.QUARANTINED})
@@ -48,6 +51,9 @@ class EvaluationRuns:
         self,
         runner: CandidateRunner,
         journal: Journal,
+        verdicts: RememberedVerdicts,
+        served: ServedVersions,
+        metrics: Metrics,
         executor: Executor,
         post: Callable[[Callable[[], None]], None],
         settings: Settings,
@@ -55,6 +61,9 @@ class EvaluationRuns:
     ) -> None:
         self._runner = runner
         self._journal = journal
+        self._verdicts = verdicts
+        self._served = served
+        self._metrics = metrics
         self._executor = executor
         self._post = post
         self._settings = settings
@@ -87,7 +96,7 @@ class EvaluationRuns:
             self._post(lambda: self._progress(model, record, state))
 
         def on_gate(result: GateResult) -> None:
-            self._journal.metrics.gate_finished(result.gate, result.duration_seconds)
+            self._metrics.gate_finished(result.gate, result.duration_seconds)
 
         self._start(
             model,
@@ -113,12 +122,13 @@ class EvaluationRuns:
 
     def _comparison(self, model: ModelRecord, record: VersionRecord) -> Comparison:
         """A version older than the active one is a way back, chosen by an operator: only newer ones are compared."""
-        history = self._journal.history
-        accepted = history.accepted.get((model.name, record.version))
-        last = history.provenance.get(model.name)  # also after a restart, when a replay may be the first to be tried
+        accepted = self._verdicts.accepted.get((model.name, record.version))
+        last = self._served.provenance.get(
+            model.name
+        )  # also after a restart, when a replay may be the first to be tried
         signed = rival(last, record.version, self._settings.security.trusted_keys)
-        contract = contract_of(model, history)
-        version, digest = history.active.get(model.name, (None, None))
+        contract = contract_of(model, self._served)
+        version, digest = self._served.active.get(model.name, (None, None))
         answered = digest if version == record.version else None
         if contract is None or order_key(record.version) < order_key(contract.version):
             return Comparison(active_provenance=signed, accepted_digest=accepted, answered_digest=answered)
@@ -161,7 +171,7 @@ class EvaluationRuns:
                 gate = None if refusal is None else refusal.gate
                 is_replay = report.provenance is not None and gate == GateName.PROVENANCE
                 is_relative = is_replay or gate == GateName.CONTRACT
-                contract = contract_of(model, self._journal.history) if is_relative else None
+                contract = contract_of(model, self._served) if is_relative else None
                 self._journal.refuse(model, record, report, contract.digest if contract else None)
             case Failed():
                 self._failed(model, record, outcome)
@@ -202,5 +212,5 @@ class EvaluationRuns:
         record.failures = record.host_deaths = record.postponements = 0
         model.standbys.append(record)
         if record.artifact is not None and record.artifact.file(MANIFEST_NAME) is not None:
-            self._journal.history.note_accepted(record.id)
+            self._verdicts.note_accepted(record.id)
         self._journal.move(record, State.READY, "every gate passed")

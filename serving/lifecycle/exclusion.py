@@ -9,7 +9,9 @@ from serving.domain.state import State
 from serving.lifecycle.contract import contract_of
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord
-from serving.lifecycle.remembered import RememberedRefusal
+from serving.lifecycle.remembered_verdicts import RememberedRefusal, RememberedVerdicts
+from serving.lifecycle.served_versions import ServedVersions
+from serving.lifecycle.standing_decisions import StandingDecisions
 
 _NOT_LOADED = frozenset({State.DISCOVERED, State.REJECTED, State.FAILED, State.RETIRED, State.STAGING})
 _HELD = "operators' decisions have been lost; it waits until that is accepted"
@@ -36,13 +38,17 @@ class Exclusion:
     operators' calls go by what is known of that name, while the policy has the bytes read.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(
+        self, journal: Journal, decisions: StandingDecisions, verdicts: RememberedVerdicts, served: ServedVersions
+    ) -> None:
         self._journal = journal
-        self._history = journal.history
+        self._decisions = decisions
+        self._verdicts = verdicts
+        self._served = served
 
     def is_quarantined(self, record: VersionRecord) -> bool:
         """Whether an operator has put these bytes in quarantine, or some of this name when they are not known yet."""
-        return self._history.is_quarantined(record.model, record.version, record.digest)
+        return self._decisions.is_quarantined(record.model, record.version, record.digest)
 
     def is_refused(self, model: ModelRecord, record: VersionRecord) -> bool:
         """Whether there is a verdict over these bytes that stands."""
@@ -85,26 +91,26 @@ class Exclusion:
                 self._remember(model, record, obstacle)
 
     def _mark_held(self, record: VersionRecord) -> None:
-        before, after = (None, _HELD) if self._history.held is not None else (_HELD, None)
+        before, after = (None, _HELD) if self._decisions.held is not None else (_HELD, None)
         if record.state is State.DISCOVERED and record.reason == before:
             record.reason = after
             record.touch()
 
     def _remember(self, model: ModelRecord, record: VersionRecord, obstacle: Obstacle) -> None:
         """These bytes were refused before, perhaps by an earlier run of the server: the verdict stands."""
-        refusal = None if record.digest is None else self._history.refusals.get(record.id)
+        refusal = None if record.digest is None else self._verdicts.refusals.get(record.id)
         record.report = refusal.report if refusal else None
         self._journal.fail(model, record, State.REJECTED, obstacle.gate or GateName.PUBLISHED, obstacle.evidence)
 
     def _verdict(self, model: ModelRecord, record: VersionRecord) -> Obstacle | None:
         """Return the verdict that stands over these bytes; over any of this name when they are not known yet."""
-        for one in self._history.refusals_of(record.model, record.version, record.digest):
-            refusal = self._history.refusals[one]
+        for one in self._verdicts.find_refusals(record.model, record.version, record.digest):
+            refusal = self._verdicts.refusals[one]
             if refusal.against is None or self._is_against_contract(model, refusal):
                 result = refusal.report.refusal
                 return Obstacle(result.evidence, result.gate) if result else Obstacle("refused before")
         return None
 
     def _is_against_contract(self, model: ModelRecord, refusal: RememberedRefusal) -> bool:
-        contract = contract_of(model, self._history)
+        contract = contract_of(model, self._served)
         return contract is not None and refusal.against == contract.digest

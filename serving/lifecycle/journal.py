@@ -7,8 +7,9 @@ import structlog
 from serving.domain.report import CandidateReport
 from serving.domain.state import State
 from serving.domain.status import Failure, HistoryEntry
-from serving.lifecycle.history import History
+from serving.lifecycle.event_log import EventLog
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
+from serving.lifecycle.remembered_verdicts import RememberedVerdicts
 from serving.telemetry.metrics import Metrics
 
 SYSTEM = "system"
@@ -20,9 +21,10 @@ log = structlog.get_logger("serving.lifecycle")
 class Journal:
     """Reconciler thread only. `dirty` names the models whose snapshot is out of date."""
 
-    def __init__(self, history: History, metrics: Metrics) -> None:
-        self.history = history
-        self.metrics = metrics
+    def __init__(self, events: EventLog, verdicts: RememberedVerdicts, metrics: Metrics) -> None:
+        self._events = events
+        self._verdicts = verdicts
+        self._metrics = metrics
         self.dirty: set[str] = set()
 
     def move(
@@ -48,7 +50,7 @@ class Journal:
             reason=reason,
             duration_seconds=duration_seconds,
         )
-        self.history.note(entry, record.model)
+        self._events.note(entry, record.model)
         write = log.warning if after in _ALARMING else log.info
         write(
             "transition",
@@ -67,18 +69,18 @@ class Journal:
         if record.state is not after:
             self.move(record, after, f"{gate}: {reason}")
         if after is State.REJECTED:
-            self.metrics.candidate_rejected(record.model, gate)
+            self._metrics.candidate_rejected(record.model, gate)
 
     def refuse(self, model: ModelRecord, record: VersionRecord, report: CandidateReport, against: str | None) -> None:
         """A gate refused these bytes: reject the version and remember the verdict."""
         refusal = report.refusal
         assert refusal is not None
         record.report = report
-        self.history.note_refusal(record.id, report, against)
+        self._verdicts.note_refusal(record.id, report, against)
         self.fail(model, record, State.REJECTED, refusal.gate, refusal.evidence)
 
     def operator(self, model: ModelRecord, event: str, actor: str, version: str | None, reason: str | None) -> None:
         """Remember an operator's call."""
         entry = HistoryEntry(at=now_utc(), version=version, actor=actor, event=event, reason=reason)
-        self.history.note(entry, model.name)
+        self._events.note(entry, model.name)
         self.dirty.add(model.name)

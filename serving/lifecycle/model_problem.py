@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from serving.domain.state import State
 from serving.lifecycle.exclusion import Exclusion
-from serving.lifecycle.history import History
 from serving.lifecycle.records import ModelRecord
+from serving.lifecycle.standing_decisions import StandingDecisions
 
 
-def problem_of(model: ModelRecord, exclusion: Exclusion, history: History) -> str | None:
+def problem_of(model: ModelRecord, exclusion: Exclusion, decisions: StandingDecisions) -> str | None:
     """Return what an operator should know: a pin that cannot be served, or that nothing may be activated."""
-    if model.name in history.unloaded:
+    if model.name in decisions.unloaded:
         return None
-    active, pin = model.active, history.pins.get(model.name)
-    if active is None and history.held is not None and model.kept is None and pin is None:
-        return f"nothing is activated: {history.problem}"
+    active, pin = model.active, decisions.pins.get(model.name)
+    if active is None and decisions.held is not None and model.kept is None and pin is None:
+        return f"nothing is activated: {decisions.held_problem}"
     if pin is None or (active is not None and active.version == pin and not active.is_copy_lost):
         return None
     why = _why_not_served(model, pin, exclusion)

@@ -25,14 +25,15 @@ from serving.lifecycle.activation import Activation
 from serving.lifecycle.candidate import CandidateRunner, Staged
 from serving.lifecycle.evaluations import EvaluationRuns
 from serving.lifecycle.exclusion import Exclusion
+from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
-from serving.lifecycle.lone import LoneNames
 from serving.lifecycle.model_problem import problem_of
 from serving.lifecycle.policy_input import PolicyInput
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.respawn import Respawn
 from serving.lifecycle.unfinished import was_unfinished
 from serving.settings import Settings
+from serving.telemetry.metrics import Metrics
 
 MAX_ACTIONS_AT_ONCE = 16
 
@@ -48,7 +49,9 @@ class ModelTable:
     def __init__(
         self,
         settings: Settings,
+        history: History,
         journal: Journal,
+        metrics: Metrics,
         exclusion: Exclusion,
         activation: Activation,
         respawn: Respawn,
@@ -61,12 +64,17 @@ class ModelTable:
         self.knows_store = False
         self._settings = settings.store
         self._journal = journal
-        self._history = journal.history
-        self._input = PolicyInput(exclusion, journal.history, settings.store.keep_warm)
+        self._metrics = metrics
+        self._decisions = history.decisions
+        self._served = history.served
+        self._lone = history.lone_names
+        self._input = PolicyInput(exclusion, history.decisions, settings.store.keep_warm)
         self._activation = activation
         self._respawn = respawn
-        self._lone = LoneNames(journal.history)
-        self._evaluations = EvaluationRuns(runner, journal, executor, post, settings, self._staged)
+        self._evaluations = EvaluationRuns(
+            *(runner, journal, history.verdicts, history.served, metrics, executor, post, settings),
+            self._staged,
+        )
         self._exclusion = exclusion
         self._blocked: dict[str, ModelRecord] = {}
 
@@ -221,19 +229,19 @@ class ModelTable:
 
         Unless an operator has unloaded it, what the cache has of it is there to answer again.
         """
-        is_unloaded = model.name in self._history.unloaded and self.knows_store
+        is_unloaded = model.name in self._decisions.unloaded and self.knows_store
         if model.kept is not None and not is_unloaded:
             return
         if is_unloaded:
-            self._history.forget_active(model.name)
+            self._served.forget_active(model.name)
             self.has_changed_cache = True
         del self.models[model.name]
         self._activation.publish(model, is_known=False)
-        self._journal.metrics.forget_model(model.name)
+        self._metrics.forget_model(model.name)
         self._journal.dirty.add(model.name)
 
     def _tell_problem(self, model: ModelRecord) -> None:
-        problem = problem_of(model, self._exclusion, self._history)
+        problem = problem_of(model, self._exclusion, self._decisions)
         if problem != model.problem:
             model.problem = problem
             self._journal.dirty.add(model.name)
@@ -248,7 +256,7 @@ class ModelTable:
             one for model in self.models.values() for one in [*model.listed.values(), *model.loaded, *model.leaving]
         ]
         digests = {record.digest for record in records if record.artifact is not None and record.digest is not None}
-        return digests | {digest for _, digest in self._history.active.values()}
+        return digests | {digest for _, digest in self._served.active.values()}
 
     def aspired(self, model: ModelRecord, now: float) -> VersionRecord | None:
         """Return what the policy wants active for `model`, None for what is active already."""
@@ -281,7 +289,7 @@ class ModelTable:
     def _has_come_to_rest(self, model: ModelRecord, now: float) -> bool:
         if model.running is not None or self._input.aspired(model, now) is not None:
             return False
-        return self._history.held is not None or all(
+        return self._decisions.held is not None or all(
             record.not_before <= now or record.failures > 0 or self._exclusion.is_excluded(model, record)
             for record in model.listed.values()
             if model.active is None or order_key(record.version) > order_key(model.active.version)

@@ -61,7 +61,9 @@ class Operations:
         self._store_poller = store_poller
         self._model_table = model_table
         self._exclusion = exclusion
-        self._history = history
+        self._decisions = history.decisions
+        self._verdicts = history.verdicts
+        self._lone_names = history.lone_names
         self._journal = journal
         self._unanswered: list[PendingDecision] = []
 
@@ -129,14 +131,14 @@ class Operations:
         known = status.models.get(decision.model)
         if known is not None:
             return (summary(known),)
-        is_unloaded = decision.model in self._history.unloaded
+        is_unloaded = decision.model in self._decisions.unloaded
         return (ModelSummary(name=decision.model, active=None, unloaded=is_unloaded),)  # it is gone now
 
     # --- the decisions -----------------------------------------------------------------------------------------------
 
     def _pin(self, model: ModelRecord, decision: PinVersion, actor: str) -> None:
         version = decision.version
-        if self._history.pins.get(model.name) == version:
+        if self._decisions.pins.get(model.name) == version:
             return
         record = model.find(version)
         if record is None:
@@ -148,13 +150,13 @@ class Operations:
             raise OperationRefused(f"version '{version}' cannot be pinned: {obstacle}; {advice}")
         if record.is_copy_lost:
             raise OperationRefused(f"version '{version}' cannot be pinned: {record.host_problem}")
-        self._history.pin(model.name, version)
+        self._decisions.pin(model.name, version)
         self._journal.operator(model, decision.kind, actor, version, None)
 
     def _unpin(self, model: ModelRecord, decision: UnpinModel, actor: str) -> None:
-        pinned = self._history.pins.get(model.name)
+        pinned = self._decisions.pins.get(model.name)
         if pinned is not None:
-            self._history.pin(model.name, None)
+            self._decisions.unpin(model.name)
             self._journal.operator(model, decision.kind, actor, pinned, None)
 
     def _roll_back(self, model: ModelRecord, decision: RollBackModel, actor: str) -> None:
@@ -162,24 +164,24 @@ class Operations:
         if active is None:
             raise OperationRefused(f"'{name}' has no active version to leave")
         if expected is not None and expected != active.version:
-            if self._history.is_quarantined(name, expected, None):
+            if self._decisions.is_quarantined(name, expected, None):
                 return
             raise OperationRefused(f"version '{expected}' is not active, '{active.version}' is; nothing was changed")
         if self._exclusion.is_quarantined(active):
             return
-        if name in self._history.pins:
+        if name in self._decisions.pins:
             raise OperationRefused(f"'{name}' is pinned to '{active.version}'; unpin it first")
         if not self._has_alternative(model, active):
             raise OperationRefused(f"'{name}' has no other valid version than '{active.version}' to go back to")
-        self._history.quarantine_version(active.id)
+        self._decisions.quarantine_version(active.id)
         self._journal.operator(model, decision.kind, actor, active.version, "put in quarantine")
 
     def _release(self, model: ModelRecord, decision: ReleaseVersion, actor: str) -> None:
         name, version, record = model.name, decision.version, model.find(decision.version)
-        is_known = self._history.is_quarantined(name, version, None) or self._history.refusals_of(name, version, None)
-        if record is None and not is_known:
+        is_quarantined = self._decisions.is_quarantined(name, version, None)
+        if record is None and not is_quarantined and not self._verdicts.find_refusals(name, version, None):
             raise UnknownVersion(f"'{name}' has no version '{version}' (it has {_list_versions(model)})")
-        self._history.release(name, version, record.digest if record else None)
+        self._decisions.release(name, version, record.digest if record else None)
         self._journal.operator(model, decision.kind, actor, version, None)
         if record is None:
             return
@@ -191,20 +193,20 @@ class Operations:
             self._journal.move(record, State.DISCOVERED, "released", actor=actor)
 
     def _unload(self, model: ModelRecord, decision: UnloadModel, actor: str) -> None:
-        if model.name not in self._history.unloaded:
-            self._history.unload(model.name)
+        if model.name not in self._decisions.unloaded:
+            self._decisions.unload(model.name)
             active = model.active.version if model.active else None
             self._journal.operator(model, decision.kind, actor, active, None)
 
     def _load(self, model: ModelRecord, decision: LoadModel, actor: str) -> None:
-        if model.name in self._history.unloaded:
-            self._history.load(model.name)
+        if model.name in self._decisions.unloaded:
+            self._decisions.load(model.name)
             self._journal.operator(model, decision.kind, actor, None, None)
 
     def _accept_state_loss(self, decision: AcceptStateLoss, actor: str) -> None:
-        lost = self._history.held
+        lost = self._decisions.held
         if lost is not None:
-            self._history.accept_loss()
+            self._decisions.accept_loss()
             for model in self._model_table.models.values():
                 self._journal.operator(model, decision.kind, actor, None, lost)
 
@@ -218,8 +220,8 @@ class Operations:
 
     def _refuse_unread(self, model: ModelRecord, version: str) -> None:
         """Raise OperationRefused when `version` may be what a lone file holds that has not been read yet."""
-        names = {name for (owner, _), name in self._history.lone.items() if owner == model.name}
-        if version in names and any(record.is_nameless for record in model.listed.values()):
+        was_named = self._lone_names.has_named(model.name, version)
+        if was_named and any(record.is_nameless for record in model.listed.values()):
             raise OperationRefused(
                 f"it is not known yet whether the file of '{model.name}' is version '{version}': it is being read; "
                 "try again shortly"
@@ -227,7 +229,7 @@ class Operations:
 
     def _has_alternative(self, model: ModelRecord, active: VersionRecord) -> bool:
         """Whether another version may answer, as far as is known; while decisions are lost, one that is loaded."""
-        listed = [] if self._history.held is not None else [*model.listed.values()]
+        listed = [] if self._decisions.held is not None else [*model.listed.values()]
         return any(
             record.version != active.version
             and not record.is_copy_lost

@@ -8,32 +8,32 @@ from serving.domain.policy import Desired, Loaded, Observed, Running, Wanted, as
 from serving.domain.state import State
 from serving.domain.version import order_key
 from serving.lifecycle.exclusion import Exclusion
-from serving.lifecycle.history import History
 from serving.lifecycle.records import ModelRecord, VersionRecord
+from serving.lifecycle.standing_decisions import StandingDecisions
 
 
 class PolicyInput:
     """Makes the values that the policy decides from. `keep_warm` is the setting."""
 
-    def __init__(self, exclusion: Exclusion, history: History, keep_warm: int) -> None:
+    def __init__(self, exclusion: Exclusion, decisions: StandingDecisions, keep_warm: int) -> None:
         self._exclusion = exclusion
-        self._history = history
+        self._decisions = decisions
         self._keep_warm = keep_warm
 
     def desired(self, model: ModelRecord) -> Desired:
         """Return what is wanted: what the store lists, then what is loaded and is not what the store has."""
-        pin = self._history.pins.get(model.name)
+        pin = self._decisions.pins.get(model.name)
         versions = [self._wanted(model, record) for record in model.listed.values()]
         for record in self._unlisted(model):
             if record.version == pin or (self._must_leave(model) and record is not model.active):
                 is_excluded = self._exclusion.is_quarantined(record) or record.is_copy_lost
                 versions.append(_describe(record, is_excluded=is_excluded))
-        if self._history.held is not None:  # decisions have been lost: nothing but what an operator names anew
+        if self._decisions.held is not None:  # decisions have been lost: nothing but what an operator names anew
             loaded = {(record.version, record.digest) for record in model.loaded}
             versions = [one for one in versions if one.version == pin or (one.version, one.digest) in loaded]
         active = model.active
         removed_at = model.settles_at if active is not None and active.version not in model.listed else 0.0
-        return Desired(tuple(versions), pin, model.name in self._history.unloaded, self._kept(model), removed_at)
+        return Desired(tuple(versions), pin, model.name in self._decisions.unloaded, self._kept(model), removed_at)
 
     def observed(self, model: ModelRecord) -> Observed:
         """Return what is there."""

@@ -22,6 +22,7 @@ from serving.domain.listing import Listing
 from serving.domain.plan import Fact
 from serving.domain.status import StateStatus, Status
 from serving.lifecycle.exclusion import Exclusion
+from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.operations import Operations, PendingDecision
@@ -52,6 +53,7 @@ class Reconciler:
         cache: Cache,
         model_table: ModelTable,
         exclusion: Exclusion,
+        history: History,
         journal: Journal,
         operations: Operations,
         on_started: Callable[[Status], None] = lambda _: None,
@@ -62,7 +64,7 @@ class Reconciler:
         self._model_table = model_table
         self._exclusion = exclusion
         self._journal = journal
-        self._history = journal.history
+        self._history = history
         self._operations = operations
         self._on_started = on_started
         self._inbox: queue.SimpleQueue[Callable[[], None] | PendingDecision] = queue.SimpleQueue()
@@ -196,10 +198,10 @@ class Reconciler:
 
         Unless that was another store, or it is not known which: then only what this one still has, if it can be listed.
         """
-        store = self._history.store
+        store = self._history.served.store
         if store is not None and store.path != self._store_poller.path:
             return
-        for model, (version, digest) in self._history.active.items():
+        for model, (version, digest) in self._history.served.active.items():
             if store is None and listing is not None and model not in listing.models:
                 continue
             try:
@@ -216,14 +218,14 @@ class Reconciler:
 
     def _publish(self, now: float) -> None:
         """Replace the snapshot in ``app.state`` when anything in it has changed."""
-        status = self._state.status
+        status, decisions = self._state.status, self._history.decisions
         dirty, self._journal.dirty = self._journal.dirty, set()
         models = status.models
         if dirty:
             known = self._model_table.models
             kept = {name: model for name, model in models.items() if name in known}
             for name in dirty & known.keys():
-                kept[name] = model_status(self._model_table, self._exclusion, known[name], self._history, now)
+                kept[name] = model_status(self._model_table, self._exclusion, known[name], decisions, now)
             models = MappingProxyType(dict(sorted(kept.items())))
         has_started = self._has_started or all(model.is_settled for model in self._model_table.models.values())
         after = replace(
@@ -232,7 +234,7 @@ class Reconciler:
             store=self._store_poller.status,
             has_started=has_started,
             is_stopping=self._is_stop_announced,
-            state=StateStatus(problem=self._history.problem, is_held=self._history.held is not None),
+            state=StateStatus(problem=self._history.problem, is_held=decisions.held is not None),
         )
         self._state.status = after
         if has_started and not self._has_started:

@@ -15,6 +15,7 @@ from serving.lifecycle.journal import Journal
 from serving.lifecycle.plane_port import PlanePort
 from serving.lifecycle.records import VersionRecord
 from serving.settings import CandidateSettings
+from serving.telemetry.metrics import Metrics
 
 CALM_SECONDS = 60.0
 FREE_FRUITLESS_HOSTS = 3
@@ -29,6 +30,7 @@ class Respawn:
         self,
         runner: CandidateRunner,
         journal: Journal,
+        metrics: Metrics,
         executor: Executor,
         post: Callable[[Callable[[], None]], None],
         plane: PlanePort,
@@ -36,6 +38,7 @@ class Respawn:
     ) -> None:
         self._runner = runner
         self._journal = journal
+        self._metrics = metrics
         self._executor = executor
         self._post = post
         self._plane = plane
@@ -80,7 +83,7 @@ class Respawn:
         record.is_host_lost = True
         how = gone.violation or "died"
         log.warning("host_lost", model=record.model, version=record.version, digest=record.digest, reason=f"it {how}")
-        self._journal.metrics.host_restarted(record.model)
+        self._metrics.host_restarted(record.model)
         wait = 0.0
         if gone.violation is not None or not gone.has_answered:
             lately = tuple(at for at in record.fruitless_hosts if at > now - CALM_SECONDS)

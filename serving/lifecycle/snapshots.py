@@ -7,13 +7,13 @@ from serving.domain.state import State
 from serving.domain.status import ActiveStatus, GateWarning, ModelStatus, ModelSummary, Quarantine, TargetStatus
 from serving.domain.version import order_key
 from serving.lifecycle.exclusion import Exclusion
-from serving.lifecycle.history import History
 from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.records import ModelRecord, VersionRecord
+from serving.lifecycle.standing_decisions import StandingDecisions
 
 
 def model_status(
-    model_table: ModelTable, exclusion: Exclusion, model: ModelRecord, history: History, now: float
+    model_table: ModelTable, exclusion: Exclusion, model: ModelRecord, decisions: StandingDecisions, now: float
 ) -> ModelStatus:
     """Return the snapshot of one model. Reconciler thread only."""
     records = [record for record in model.listed.values() if not _is_shown_loaded(model, record)]
@@ -24,14 +24,14 @@ def model_status(
     active = model.active
     return ModelStatus(
         name=model.name,
-        active=_active_status(exclusion, model, history),
+        active=_active_status(exclusion, model, decisions),
         target=_target(model_table, model, now),
-        pinned=history.pins.get(model.name),
-        unloaded=model.name in history.unloaded,
+        pinned=decisions.pins.get(model.name),
+        unloaded=model.name in decisions.unloaded,
         problem=model.problem,
         last_failure=model.last_failure,
         warnings=_warnings(active),
-        quarantined=_quarantined(model, exclusion, history),
+        quarantined=_quarantined(model, exclusion, decisions),
         signature=active.report.signature if active and active.report else None,
         versions=tuple(record.status(is_quarantined=exclusion.is_quarantined(record)) for record in records),
     )
@@ -42,7 +42,7 @@ def summary(status: ModelStatus) -> ModelSummary:
     return ModelSummary(**{name: getattr(status, name) for name in ModelSummary.model_fields})
 
 
-def _active_status(exclusion: Exclusion, model: ModelRecord, history: History) -> ActiveStatus | None:
+def _active_status(exclusion: Exclusion, model: ModelRecord, decisions: StandingDecisions) -> ActiveStatus | None:
     active = model.active
     if active is None or model.activated_at is None or active.placement is None:
         return None
@@ -52,7 +52,7 @@ def _active_status(exclusion: Exclusion, model: ModelRecord, history: History) -
         engine=active.placement.engine,
         state=active.state,
         activated_at=model.activated_at,
-        note=_note(exclusion, model, history),
+        note=_note(exclusion, model, decisions),
     )
 
 
@@ -66,9 +66,9 @@ def _warnings(active: VersionRecord | None) -> tuple[GateWarning, ...]:
     )
 
 
-def _quarantined(model: ModelRecord, exclusion: Exclusion, history: History) -> tuple[Quarantine, ...]:
+def _quarantined(model: ModelRecord, exclusion: Exclusion, decisions: StandingDecisions) -> tuple[Quarantine, ...]:
     """Return the versions in quarantine, newest first, whether the store still has them or not."""
-    versions = {version for owner, version, _ in history.quarantine if owner == model.name}
+    versions = {version for owner, version, _ in decisions.quarantine if owner == model.name}
     found = []
     for version in sorted(versions, key=order_key, reverse=True):
         listed = model.listed.get(version)
@@ -82,7 +82,7 @@ def _target(model_table: ModelTable, model: ModelRecord, now: float) -> TargetSt
     return TargetStatus(version=record.version, state=record.state) if record else None
 
 
-def _note(exclusion: Exclusion, model: ModelRecord, history: History) -> str | None:
+def _note(exclusion: Exclusion, model: ModelRecord, decisions: StandingDecisions) -> str | None:
     """Say what an operator should know of the active version, if anything."""
     active = model.active
     assert active is not None
@@ -92,7 +92,7 @@ def _note(exclusion: Exclusion, model: ModelRecord, history: History) -> str | N
         return "in quarantine, and goes on being served because no other version can be activated"
     listed = model.listed.get(active.version)
     if listed is None:
-        is_free = model.name not in history.pins and history.held is None
+        is_free = model.name not in decisions.pins and decisions.held is None
         if is_free and any(not exclusion.is_excluded(model, record) for record in model.listed.values()):
             return (
                 "its files are no longer in the store; another version takes over when nothing there changes any more"

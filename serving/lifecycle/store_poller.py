@@ -11,9 +11,8 @@ import structlog
 from serving.domain.errors import StoreUnavailable
 from serving.domain.listing import Listing
 from serving.domain.status import StoreStatus
-from serving.lifecycle.history import History
 from serving.lifecycle.records import now_utc
-from serving.lifecycle.remembered import KnownStore
+from serving.lifecycle.served_versions import KnownStore, ServedVersions
 from serving.lifecycle.watcher import Watcher
 from serving.settings import StoreSettings
 from serving.store.listing import Store
@@ -35,10 +34,10 @@ class StorePoller:
     """
 
     def __init__(
-        self, settings: StoreSettings, store: Store, watcher: Watcher, history: History, metrics: Metrics
+        self, settings: StoreSettings, store: Store, watcher: Watcher, served: ServedVersions, metrics: Metrics
     ) -> None:
         self.path = os.path.abspath(settings.path)  # noqa: PTH100  (Path.absolute leaves '..' in it)
-        self._history = history
+        self._served = served
         self._settings = settings
         self._store = store
         self._watcher = watcher
@@ -86,7 +85,7 @@ class StorePoller:
         began = time.monotonic()
         self._was_woken, self._is_woken = self._is_woken, False
         try:
-            listing = self._store.list({model: version for model, (version, _) in self._history.active.items()})
+            listing = self._store.list({model: version for model, (version, _) in self._served.active.items()})
             self._refuse_unmounted(listing)
         except StoreUnavailable as error:
             self._lost(str(error))
@@ -107,9 +106,9 @@ class StorePoller:
         there when a volume is not mounted. One with models in it is a store, wherever it is.
         """
         here = KnownStore(self.path, listing.root[0])
-        known = self._history.store
+        known = self._served.store
         if listing.models:
-            self._history.note_store(here)
+            self._served.note_store(here)
         elif known is not None and known.path == here.path and known.device != here.device:
             raise StoreUnavailable(
                 f"the store '{self._settings.path}' is empty and on another device than the models were: "

@@ -233,7 +233,7 @@ def uncached(refilled: Server) -> tuple[Server, str]:
     assert server.stop() == 0
     history = History(server.state, "any", 1000)
     history.start()
-    history.pin("hopeless", "2")
+    history.decisions.pin("hopeless", "2")
     history.close()
     shutil.rmtree(server.state / "cache")
     return server.start(wait_ready=True), version

@@ -81,14 +81,17 @@ class Control:
         settings = settings.model_copy(update={"store": settings.store.model_copy(update=store)})
         self.history = History(directory, "basis", 100)
         self.history.start()
-        journal = Journal(self.history, Metrics("0"))
-        exclusion = Exclusion(journal)
+        metrics, decisions, served = Metrics("0"), self.history.decisions, self.history.served
+        journal = Journal(self.history.events, self.history.verdicts, metrics)
+        exclusion = Exclusion(journal, decisions, self.history.verdicts, served)
         self.plane, self.runner, self.threads = FakePlane(), Runner(), Threads()
         runner: Any = self.runner
         executor: Any = self.threads
-        activation = Activation(self.plane, journal)
-        respawn = Respawn(runner, journal, executor, self._post, self.plane, settings.candidate)
-        self.table = ModelTable(settings, journal, exclusion, activation, respawn, runner, executor, self._post)
+        activation = Activation(self.plane, journal, decisions, served, metrics)
+        respawn = Respawn(runner, journal, metrics, executor, self._post, self.plane, settings.candidate)
+        self.table = ModelTable(
+            *(settings, self.history, journal, metrics, exclusion, activation, respawn, runner, executor, self._post)
+        )
         self.journal = journal
         self.now = time.monotonic()
         self._posted: list[Callable[[], None]] = []

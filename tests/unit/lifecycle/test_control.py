@@ -182,7 +182,7 @@ def test_a_version_that_is_pinned_while_it_drains_is_loaded_when_it_is_free(cont
     for versions in (("1",), ("2", "1"), ("3", "2", "1")):
         control.drop(*versions)
         control.serve(versions[0])
-    control.history.pins["m"] = "1"
+    control.history.decisions.pins["m"] = "1"
     control.mark()
     assert control.work == []
     control.tell(Drained(identity("1")))

@@ -18,7 +18,9 @@ from serving.domain.state import State
 from serving.domain.status import HistoryEntry
 from serving.domain.version import VersionId
 from serving.lifecycle import database
-from serving.lifecycle.history import DATABASE_NAME, History, RememberedContract
+from serving.lifecycle.history import History
+from serving.lifecycle.served_versions import RememberedContract
+from serving.lifecycle.state_file import DATABASE_NAME
 
 ID = VersionId("m", "1", "sha256:aa")
 REFUSED = CandidateReport(gates=(GateResult(gate="load", verdict=Verdict.REFUSED, evidence="broken"),))
@@ -49,29 +51,29 @@ def entry(reason: str) -> HistoryEntry:
 def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     """Invariant 11: pins, quarantine, verdicts, names and the story."""
     first = opened(tmp_path)
-    first.pin("m", "1")
-    first.quarantine_version(ID)
-    first.note_refusal(ID, REFUSED, against="sha256:bb")
-    first.note_accepted(ID)
-    first.note_lone(ID)
-    first.note_active(ID, SIGNATURE, SIGNED)
-    first.unload("m")
-    first.unload("n")
-    first.load("n")
-    first.note(entry("why"), "m")
+    first.decisions.pin("m", "1")
+    first.decisions.quarantine_version(ID)
+    first.verdicts.note_refusal(ID, REFUSED, against="sha256:bb")
+    first.verdicts.note_accepted(ID)
+    first.lone_names.recognise(ID, ())
+    first.served.note_active(ID, SIGNATURE, SIGNED)
+    first.decisions.unload("m")
+    first.decisions.unload("n")
+    first.decisions.load("n")
+    first.events.note(entry("why"), "m")
     first.close()
     second = opened(tmp_path)
-    assert second.pins == {"m": "1"}
-    assert second.quarantine == {("m", "1", ID.digest)}
-    assert second.refusals[ID].report == REFUSED
-    assert second.refusals[ID].against == "sha256:bb"
-    assert second.accepted == {("m", "1"): ID.digest}
-    assert second.lone == {("m", ID.digest): "1"}
-    assert second.active == {"m": ("1", ID.digest)}
-    assert second.provenance == {"m": SIGNED}
-    assert second.contracts == {"m": RememberedContract("1", ID.digest, SIGNATURE)}
-    assert second.unloaded == {"m"}
-    (told,) = second.entries("m", 10, None)
+    assert second.decisions.pins == {"m": "1"}
+    assert second.decisions.quarantine == {("m", "1", ID.digest)}
+    assert second.verdicts.refusals[ID].report == REFUSED
+    assert second.verdicts.refusals[ID].against == "sha256:bb"
+    assert second.verdicts.accepted == {("m", "1"): ID.digest}
+    assert second.lone_names.known == {("m", ID.digest): "1"}
+    assert second.served.active == {"m": ("1", ID.digest)}
+    assert second.served.provenance == {"m": SIGNED}
+    assert second.served.contracts == {"m": RememberedContract("1", ID.digest, SIGNATURE)}
+    assert second.decisions.unloaded == {"m"}
+    (told,) = second.events.entries("m", 10, None)
     assert told.model_copy(update={"id": None}) == entry("why").model_copy(update={"id": None})
     second.close()
 
@@ -80,33 +82,33 @@ def test_a_refusal_is_of_a_version_and_not_of_its_bytes_under_every_name(tmp_pat
     """A copy under another name is refused for its name: the genuine version must not fall with it."""
     history = opened(tmp_path)
     copy = VersionId("m", "7", ID.digest)
-    history.note_refusal(copy, REFUSED, against=None)
-    assert history.refusals.keys() == {copy}
-    history.note_refusal(ID, REFUSED, against=None)
-    history.release("m", "7", ID.digest)
+    history.verdicts.note_refusal(copy, REFUSED, against=None)
+    assert history.verdicts.refusals.keys() == {copy}
+    history.verdicts.note_refusal(ID, REFUSED, against=None)
+    history.decisions.release("m", "7", ID.digest)
     history.close()
     again = opened(tmp_path)
-    assert again.refusals.keys() == {ID}
+    assert again.verdicts.refusals.keys() == {ID}
     again.close()
 
 
 def test_who_signed_what_is_active_is_forgotten_when_an_unsigned_version_takes_over(tmp_path: Path) -> None:
     history = opened(tmp_path)
-    history.note_active(ID, SIGNATURE, SIGNED)
-    history.note_active(VersionId("m", "2", "sha256:bb"), SIGNATURE, None)
-    assert history.provenance == {}
+    history.served.note_active(ID, SIGNATURE, SIGNED)
+    history.served.note_active(VersionId("m", "2", "sha256:bb"), SIGNATURE, None)
+    assert history.served.provenance == {}
     history.close()
     again = opened(tmp_path)
-    assert again.provenance == {}
+    assert again.served.provenance == {}
     again.close()
 
 
 def test_a_verdict_reached_with_other_libraries_or_settings_does_not_count(tmp_path: Path) -> None:
     first = opened(tmp_path, basis="scikit-learn 1.9.1")
-    first.note_refusal(ID, REFUSED, against=None)
+    first.verdicts.note_refusal(ID, REFUSED, against=None)
     first.close()
     second = opened(tmp_path, basis="scikit-learn 1.9.2")
-    assert second.refusals == {}
+    assert second.verdicts.refusals == {}
     second.close()
 
 
@@ -114,11 +116,11 @@ def test_a_decision_is_on_disk_before_the_call_returns(tmp_path: Path) -> None:
     """A process that dies right after the call, without closing anything, has kept it."""
     script = (
         "import os, sys; from pathlib import Path; from serving.lifecycle.history import History\n"
-        "history = History(Path(sys.argv[1]), 'b', 10); history.open(); history.pin('m', '7'); os._exit(0)"
+        "history = History(Path(sys.argv[1]), 'b', 10); history.open(); history.decisions.pin('m', '7'); os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", script, tmp_path], check=True)
     history = opened(tmp_path)
-    assert history.pins == {"m": "7"}
+    assert history.decisions.pins == {"m": "7"}
     history.close()
 
 
@@ -129,31 +131,31 @@ def test_a_decision_that_cannot_be_kept_is_refused_and_changes_nothing(tmp_path:
     history.open()
     assert history.problem is not None
     with pytest.raises(StateUnavailable):
-        history.pin("m", "1")
+        history.decisions.pin("m", "1")
     with pytest.raises(StateUnavailable):
-        history.quarantine_version(ID)
-    assert history.pins == {}
-    assert history.quarantine == set()
+        history.decisions.quarantine_version(ID)
+    assert history.decisions.pins == {}
+    assert history.decisions.quarantine == set()
     assert failures
 
 
 def test_what_could_not_be_read_at_the_start_is_read_when_it_can(tmp_path: Path) -> None:
     """A pin must not be forgotten because the disk was late."""
     before = opened(tmp_path)
-    before.pin("m", "1")
+    before.decisions.pin("m", "1")
     before.close()
     real = tmp_path / DATABASE_NAME
     real.rename(tmp_path / "elsewhere")
     real.mkdir()
     late = opened(tmp_path)
-    late.note_lone(ID)
+    late.lone_names.recognise(ID, ())
     late.flush()
-    assert late.pins == {}
+    assert late.decisions.pins == {}
     real.rmdir()
     (tmp_path / "elsewhere").rename(real)
     late.flush()
-    assert late.pins == {"m": "1"}
-    assert late.lone == {("m", ID.digest): "1"}
+    assert late.decisions.pins == {"m": "1"}
+    assert late.lone_names.known == {("m", ID.digest): "1"}
     late.close()
 
 
@@ -161,13 +163,13 @@ def test_what_could_not_be_written_is_written_when_it_can(tmp_path: Path) -> Non
     blocked = tmp_path / DATABASE_NAME
     blocked.mkdir()
     history = opened(tmp_path)
-    history.note(entry("while blocked"), "m")
+    history.events.note(entry("while blocked"), "m")
     history.flush()
     assert history.problem is not None
     blocked.rmdir()
     history.flush()
     assert history.problem is None
-    assert [one.reason for one in history.entries("m", 10, None)] == ["while blocked"]
+    assert [one.reason for one in history.events.entries("m", 10, None)] == ["while blocked"]
     history.close()
 
 
@@ -179,32 +181,32 @@ def test_another_process_holding_the_database_makes_a_call_fail_and_not_hang_for
     other = sqlite3.connect(tmp_path / DATABASE_NAME, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(StateUnavailable, match="locked"):
-        history.pin("m", "1")
+        history.decisions.pin("m", "1")
     other.execute("ROLLBACK")
     other.close()
-    history.pin("m", "1")
+    history.decisions.pin("m", "1")
     history.close()
 
 
 def test_the_story_is_bounded_and_can_be_paged(tmp_path: Path) -> None:
     history = opened(tmp_path, max_rows=5)
     for number in range(12):
-        history.note(entry(str(number)), "m")
+        history.events.note(entry(str(number)), "m")
         history.flush()
-    newest = history.entries("m", 3, None)
+    newest = history.events.entries("m", 3, None)
     assert [one.reason for one in newest] == ["11", "10", "9"]
-    assert [one.reason for one in history.entries("m", 3, newest[-1].id)] == ["8", "7"]
-    assert history.entries("other", 3, None) == ()
+    assert [one.reason for one in history.events.entries("m", 3, newest[-1].id)] == ["8", "7"]
+    assert history.events.entries("other", 3, None) == ()
     history.close()
 
 
 def test_release_forgets_quarantine_and_verdict(tmp_path: Path) -> None:
     history = opened(tmp_path)
-    history.quarantine_version(ID)
-    history.note_refusal(ID, REFUSED, None)
-    history.release("m", "1", ID.digest)
+    history.decisions.quarantine_version(ID)
+    history.verdicts.note_refusal(ID, REFUSED, None)
+    history.decisions.release("m", "1", ID.digest)
     history.close()
     again = opened(tmp_path)
-    assert again.quarantine == set()
-    assert again.refusals == {}
+    assert again.decisions.quarantine == set()
+    assert again.verdicts.refusals == {}
     again.close()

@@ -12,7 +12,6 @@ from serving.domain.listing import Entry, FileStamp
 from serving.domain.version import Format, VersionId, order_key
 from serving.lifecycle import lone
 from serving.lifecycle.history import History
-from serving.lifecycle.lone import LoneNames
 
 
 def entry(content: int) -> Entry:
@@ -34,7 +33,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
 
 
 def test_a_content_is_named_by_the_second_it_was_first_seen(tmp_path: Path, clock: list[datetime]) -> None:
-    names = LoneNames(History(tmp_path, "b", 10))
+    names = History(tmp_path, "b", 10).lone_names
     assert names.name(entry(1)) == "20261120T080000Z"
     clock[0] = datetime(2026, 11, 20, 9, 0, 0, tzinfo=UTC)
     assert names.name(entry(1)) == "20261120T080000Z", "the same content keeps its name"
@@ -42,7 +41,7 @@ def test_a_content_is_named_by_the_second_it_was_first_seen(tmp_path: Path, cloc
 
 
 def test_a_later_content_has_a_later_name_even_when_the_clock_goes_back(tmp_path: Path, clock: list[datetime]) -> None:
-    names = LoneNames(History(tmp_path, "b", 10))
+    names = History(tmp_path, "b", 10).lone_names
     first = names.name(entry(1))
     second = names.name(entry(2))
     clock[0] = datetime(2026, 11, 19, 8, 0, 0, tzinfo=UTC)
@@ -52,8 +51,7 @@ def test_a_later_content_has_a_later_name_even_when_the_clock_goes_back(tmp_path
 
 
 def test_bytes_that_were_here_before_get_their_old_name_back(tmp_path: Path, clock: list[datetime]) -> None:
-    history = History(tmp_path, "b", 10)
-    names = LoneNames(history)
+    names = History(tmp_path, "b", 10).lone_names
     old = names.name(entry(1))
     assert names.recognise(VersionId("churn", old, "sha256:aa"), entry(1).fingerprint) == old
     clock[0] = datetime(2026, 11, 21, tzinfo=UTC)

@@ -30,12 +30,15 @@ class Scene:
 
     def __init__(self, state: Path) -> None:
         history = History(state, "basis", 100)
-        journal = Journal(history, Metrics("0"))
-        exclusion = Exclusion(journal)
+        metrics = Metrics("0")
+        journal = Journal(history.events, history.verdicts, metrics)
+        exclusion = Exclusion(journal, history.decisions, history.verdicts, history.served)
         activation = cast("Any", SimpleNamespace(publish=lambda *_, **__: None))
         nothing = cast("Any", None)
-        self.model_table = ModelTable(Settings(), journal, exclusion, activation, nothing, nothing, nothing, nothing)
-        self.input = PolicyInput(exclusion, history, keep_warm=1)
+        self.model_table = ModelTable(
+            *(Settings(), history, journal, metrics, exclusion, activation, nothing, nothing, nothing, nothing)
+        )
+        self.input = PolicyInput(exclusion, history.decisions, keep_warm=1)
         self.both = (entry("2"), entry("1"))
         self.see(self.both, now=0.0)
         self.model = self.model_table.models["m"]

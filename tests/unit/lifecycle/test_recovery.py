@@ -19,11 +19,12 @@ import pytest
 from serving.domain.errors import StateUnavailable
 from serving.domain.version import VersionId
 from serving.failpoints import arm
-from serving.lifecycle import database, history
+from serving.lifecycle import database, state_file
 from serving.lifecycle.database import SCHEMA_VERSION, Database, StateTooNew
-from serving.lifecycle.history import DATABASE_NAME, History
+from serving.lifecycle.history import History
 from serving.lifecycle.recovery import MAX_SET_ASIDE, Found, open_best
-from serving.lifecycle.remembered import KnownStore
+from serving.lifecycle.served_versions import KnownStore
+from serving.lifecycle.state_file import DATABASE_NAME
 
 BAD = VersionId("m", "2", "sha256:bad")
 GOOD = VersionId("m", "1", "sha256:good")
@@ -39,10 +40,10 @@ def started(directory: Path) -> History:
 def state(tmp_path: Path) -> Path:
     """A state in which m/2 is in quarantine, m is pinned to 1, which was active, and n is unloaded; closed in order."""
     made = started(tmp_path)
-    made.note_active(GOOD, None, None)
-    made.quarantine_version(BAD)
-    made.pin("m", "1")
-    made.unload("n")
+    made.served.note_active(GOOD, None, None)
+    made.decisions.quarantine_version(BAD)
+    made.decisions.pin("m", "1")
+    made.decisions.unload("n")
     made.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["active.json", DATABASE_NAME, f"{DATABASE_NAME}.copy"]
     return tmp_path
@@ -62,10 +63,10 @@ def damaged(state: Path) -> list[Path]:
 
 def has_every_decision(found: History) -> bool:
     return (
-        found.quarantine == {("m", "2", "sha256:bad")}
-        and found.pins == {"m": "1"}
-        and found.unloaded == {"n"}
-        and found.active == {"m": ("1", "sha256:good")}
+        found.decisions.quarantine == {("m", "2", "sha256:bad")}
+        and found.decisions.pins == {"m": "1"}
+        and found.decisions.unloaded == {"n"}
+        and found.served.active == {"m": ("1", "sha256:good")}
     )
 
 
@@ -142,13 +143,13 @@ def test_a_damaged_database_is_replaced_by_its_copy(state: Path, damage: Callabl
     damage(main(state))
     found = started(state)
     assert has_every_decision(found)
-    assert found.held is None
+    assert found.decisions.held is None
     assert found.problem is not None
     assert "it was replaced by its copy of " in found.problem
-    found.pin("m", "3")
+    found.decisions.pin("m", "3")
     found.close()
     again = started(state)
-    assert (again.pins, again.problem) == ({"m": "3"}, None)
+    assert (again.decisions.pins, again.problem) == ({"m": "3"}, None)
     again.close()
 
 
@@ -175,17 +176,17 @@ def test_without_a_good_copy_nothing_is_activated_until_an_operator_says_so(
     damage(main(state))
     for _ in range(2):
         found = started(state)
-        assert found.held is not None
-        assert (found.problem or "").startswith(found.held)
-        assert found.active == {"m": ("1", "sha256:good")}
-        assert (found.pins, found.quarantine) == ({}, set())
+        assert found.decisions.held is not None
+        assert (found.problem or "").startswith(found.decisions.held)
+        assert found.served.active == {"m": ("1", "sha256:good")}
+        assert (found.decisions.pins, found.decisions.quarantine) == ({}, set())
         found.close()
     found = started(state)
-    found.accept_loss()
-    assert (found.held, found.problem) == (None, None)
+    found.decisions.accept_loss()
+    assert (found.decisions.held, found.problem) == (None, None)
     found.close()
     again = started(state)
-    assert again.held is None
+    assert again.decisions.held is None
     again.close()
 
 
@@ -193,18 +194,18 @@ def test_what_an_operator_has_unloaded_does_not_count_as_active_when_that_decisi
     """Until it is loaded again, and active again."""
     made = started(tmp_path)
     for id in (GOOD, VersionId("n", "1", "sha256:n"), VersionId("o", "1", "sha256:o")):
-        made.note_active(id, None, None)
-    made.unload("n")
-    made.unload("o")
+        made.served.note_active(id, None, None)
+    made.decisions.unload("n")
+    made.decisions.unload("o")
     made.flush()
-    made.load("o")
-    made.note_active(VersionId("o", "1", "sha256:o"), None, None)
+    made.decisions.load("o")
+    made.served.note_active(VersionId("o", "1", "sha256:o"), None, None)
     made.close()
     copy(tmp_path).unlink()
     overwrite(main(tmp_path))
     found = started(tmp_path)
-    assert found.held is not None
-    assert found.active == {"m": ("1", "sha256:good"), "o": ("1", "sha256:o")}
+    assert found.decisions.held is not None
+    assert found.served.active == {"m": ("1", "sha256:good"), "o": ("1", "sha256:o")}
     found.close()
 
 
@@ -212,7 +213,7 @@ def test_a_state_that_is_taken_away_whole_is_a_first_one(state: Path) -> None:
     """As it is documented: that is how an operator begins anew."""
     shutil.rmtree(state)
     found = started(state)
-    assert (found.held, found.problem, found.pins) == (None, None, {})
+    assert (found.decisions.held, found.problem, found.decisions.pins) == (None, None, {})
     found.close()
 
 
@@ -220,7 +221,7 @@ def test_a_database_that_is_taken_away_with_its_copy_is_a_first_one_too(state: P
     main(state).unlink()
     copy(state).unlink()
     found = started(state)
-    assert (found.held, found.problem) == (None, None)
+    assert (found.decisions.held, found.problem) == (None, None)
     found.close()
 
 
@@ -244,11 +245,11 @@ def spoil(path: Path, randomness: random.Random) -> None:
 def test_random_damage_loses_no_decision_silently(tmp_path: Path, kind: str) -> None:
     """After any: every decision is known, or nothing but what was active may be activated. It never raises."""
     made = started(tmp_path / "made")
-    made.note_active(GOOD, None, None)
+    made.served.note_active(GOOD, None, None)
     made.flush()
-    made.quarantine_version(BAD)
-    made.pin("m", "1")
-    made.unload("n")
+    made.decisions.quarantine_version(BAD)
+    made.decisions.pin("m", "1")
+    made.decisions.unload("n")
     for path in (tmp_path / "made").iterdir():  # as kill -9 leaves it: all decisions are in the log
         (tmp_path / "kept").mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / "kept")
@@ -273,10 +274,12 @@ def test_random_damage_loses_no_decision_silently(tmp_path: Path, kind: str) -> 
         except StateTooNew:  # the damage made its version greater: it does not start, and has touched nothing
             shutil.rmtree(directory)
             continue
-        has_lost = found.held is not None
-        assert has_lost or has_every_decision(found), f"seed {seed}: {found.pins} {found.quarantine} {found.problem}"
+        has_lost = found.decisions.held is not None
+        assert has_lost or has_every_decision(found), (
+            f"seed {seed}: {found.decisions.pins} {found.decisions.quarantine} {found.problem}"
+        )
         if "active.json" not in files:
-            assert found.active == {"m": ("1", "sha256:good")}, f"seed {seed}"
+            assert found.served.active == {"m": ("1", "sha256:good")}, f"seed {seed}"
         found.close()
         lost += has_lost
         shutil.rmtree(directory)
@@ -286,15 +289,15 @@ def test_random_damage_loses_no_decision_silently(tmp_path: Path, kind: str) -> 
 def test_a_log_that_is_gone_is_noticed(tmp_path: Path) -> None:
     """SQLite takes the database without it for whole: an older one."""
     made = started(tmp_path / "made")
-    made.pin("n", "1")
+    made.decisions.pin("n", "1")
     made.close()
     made = started(tmp_path / "made")
-    made.quarantine_version(BAD)
+    made.decisions.quarantine_version(BAD)
     shutil.copytree(tmp_path / "made", tmp_path / "kept")
     made.close()
     (tmp_path / "kept" / f"{DATABASE_NAME}-wal").unlink()
     found = started(tmp_path / "kept")
-    assert found.quarantine == {("m", "2", "sha256:bad")}
+    assert found.decisions.quarantine == {("m", "2", "sha256:bad")}
     assert "lacks decisions" in (found.problem or "")
     found.close()
 
@@ -322,17 +325,17 @@ def blocked(state: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Mon
 def test_what_is_no_file_is_left_alone_and_nothing_is_activated_meanwhile(blocked: Path) -> None:
     """Whoever put it there may take it away; the decisions count again at once."""
     found = started(blocked)
-    assert found.held is not None
-    assert found.active == {"m": ("1", "sha256:good")}
+    assert found.decisions.held is not None
+    assert found.served.active == {"m": ("1", "sha256:good")}
     with pytest.raises(StateUnavailable, match="not a file"):
-        found.accept_loss()
-    assert found.held is not None
+        found.decisions.accept_loss()
+    assert found.decisions.held is not None
     path = main(blocked)
     path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
     (blocked / "elsewhere").rename(path)
     found.flush()
     assert has_every_decision(found)
-    assert (found.held, found.problem) == (None, None)
+    assert (found.decisions.held, found.problem) == (None, None)
     found.close()
 
 
@@ -342,7 +345,7 @@ def test_a_file_that_cannot_be_read_is_not_an_empty_one(state: Path, monkeypatch
 
     monkeypatch.setattr(database, "_check_header", refuse)
     found = started(state)
-    assert found.held is not None
+    assert found.decisions.held is not None
     monkeypatch.undo()
     found.flush()
     assert has_every_decision(found)
@@ -355,12 +358,12 @@ def test_a_state_directory_that_cannot_be_entered_is_not_an_empty_one(state: Pat
     shutil.copytree(state, real)
     directory.symlink_to("mounted")  # to itself: not even the superuser gets in
     found = started(directory)
-    assert "pins and quarantines are not known" in (found.held or "")
+    assert "pins and quarantines are not known" in (found.decisions.held or "")
     directory.unlink()
     real.rename(directory)
     found.flush()
     assert has_every_decision(found)
-    assert found.held is None
+    assert found.decisions.held is None
     found.close()
 
 
@@ -368,7 +371,7 @@ def test_a_state_directory_that_cannot_be_made_holds_nothing(tmp_path: Path) -> 
     """There are no decisions in it, and there will be none."""
     (tmp_path / "file").touch()
     found = started(tmp_path / "file" / "state")
-    assert found.held is None
+    assert found.decisions.held is None
     assert found.problem is not None
     found.close()
 
@@ -387,11 +390,11 @@ def test_a_copy_that_cannot_be_put_in_place_is_not_forgotten(state: Path, damage
         found.flush()
     finally:
         arm("state-replaced", None)
-    assert "pins and quarantines are not known" in (found.held or "")
-    assert found.active == {"m": ("1", "sha256:good")}
+    assert "pins and quarantines are not known" in (found.decisions.held or "")
+    assert found.served.active == {"m": ("1", "sha256:good")}
     found.flush()
     assert has_every_decision(found)
-    assert found.held is None
+    assert found.decisions.held is None
     found.close()
 
 
@@ -401,7 +404,7 @@ def test_a_copy_that_cannot_be_used_is_kept_aside_too(state: Path) -> None:
     raw = copy(state).read_bytes()[:-5000]
     copy(state).write_bytes(raw)
     found = started(state)
-    assert found.held is not None
+    assert found.decisions.held is not None
     found.close()
     (aside,) = state.glob(f"{DATABASE_NAME}.copy.damaged-*")
     assert aside.read_bytes() == raw
@@ -449,7 +452,7 @@ def test_the_state_of_an_earlier_release_is_brought_up_to_date(tmp_path: Path) -
     )
     connection.close()
     found = started(tmp_path)
-    assert (found.pins, found.active, found.problem) == ({"m": "1"}, {"m": ("1", "sha256:good")}, None)
+    assert (found.decisions.pins, found.served.active, found.problem) == ({"m": "1"}, {"m": ("1", "sha256:good")}, None)
     found.flush()
     assert copy(tmp_path).exists()
     found.close()
@@ -460,13 +463,13 @@ def test_the_state_of_an_earlier_release_is_brought_up_to_date(tmp_path: Path) -
 
 def test_a_decision_is_in_the_copy_before_it_is_answered(state: Path) -> None:
     found = started(state)
-    found.quarantine_version(VersionId("m", "3", "sha256:worse"))
+    found.decisions.quarantine_version(VersionId("m", "3", "sha256:worse"))
     aside = state / "aside"
     aside.mkdir()
     shutil.copy(copy(state), aside)
     found.close()
     again = started(aside)
-    assert ("m", "3", "sha256:worse") in again.quarantine
+    assert ("m", "3", "sha256:worse") in again.decisions.quarantine
     again.close()
 
 
@@ -480,7 +483,7 @@ def test_a_copy_that_cannot_be_renewed_is_removed_rather_than_left_behind(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", refuse)
-    found.pin("m", "4")
+    found.decisions.pin("m", "4")
     assert not copy(state).exists()
     assert found.problem == f"{DATABASE_NAME}.copy cannot be written: No space left on device"
     monkeypatch.undo()
@@ -494,8 +497,8 @@ def test_a_damaged_page_never_gets_into_the_copy(state: Path, monkeypatch: pytes
     raw = bytearray(main(state).read_bytes())
     raw[4096:8192] = bytes(4096)
     main(state).write_bytes(raw)
-    found.note_store(KnownStore("/store", 1))
-    monkeypatch.setattr(history, "COPY_SECONDS", 0.0)
+    found.served.note_store(KnownStore("/store", 1))
+    monkeypatch.setattr(state_file, "COPY_SECONDS", 0.0)
     found.flush()
     found.flush()
     assert has_every_decision(found)
@@ -511,21 +514,21 @@ def test_a_file_that_is_damaged_while_the_server_runs_is_replaced_without_losing
 ) -> None:
     """What is in memory is known: nothing is held."""
     found = started(state)
-    found.note_lone(GOOD)
+    found.lone_names.recognise(GOOD, ())
     found.flush()
     if not has_copy:
         copy(state).unlink()
     overwrite(main(state))
-    for _ in range(3):
-        found.note_lone(VersionId("m", "4", "sha256:more"))
+    for number in range(3):
+        found.lone_names.recognise(VersionId("m", "4", f"sha256:more{number}"), ())
         found.flush()
-    assert found.held is None
+    assert found.decisions.held is None
     assert has_every_decision(found)
-    found.pin("m", "5")
+    found.decisions.pin("m", "5")
     found.close()
     again = started(state)
-    assert (again.pins, again.held) == ({"m": "5"}, None)
-    assert again.quarantine == {("m", "2", "sha256:bad")}
+    assert (again.decisions.pins, again.decisions.held) == ({"m": "5"}, None)
+    assert again.decisions.quarantine == {("m", "2", "sha256:bad")}
     again.close()
 
 
@@ -537,17 +540,21 @@ def test_a_file_that_is_cut_while_the_server_runs_is_replaced_with_the_next_flus
         copy(state).unlink()
     with main(state).open("r+b") as file:
         file.truncate(4096)
-    found.note_lone(VersionId("m", "4", "sha256:more"))
+    found.lone_names.recognise(VersionId("m", "4", "sha256:more"), ())
     found.flush()
     assert "is damaged" in (found.problem or "")
     found.flush()
     assert has_every_decision(found)
-    assert found.held is None
-    found.pin("m", "5")
+    assert found.decisions.held is None
+    found.decisions.pin("m", "5")
     found.close()
     again = started(state)
-    assert (again.pins, again.quarantine, again.held) == ({"m": "5"}, {("m", "2", "sha256:bad")}, None)
-    assert ("m", "sha256:more") in again.lone
+    assert (again.decisions.pins, again.decisions.quarantine, again.decisions.held) == (
+        {"m": "5"},
+        {("m", "2", "sha256:bad")},
+        None,
+    )
+    assert ("m", "sha256:more") in again.lone_names.known
     again.close()
 
 
@@ -603,7 +610,7 @@ arm(sys.argv[2], strike)
 history = History(Path(sys.argv[1]), "basis", 1000)
 history.start()
 history.flush()
-history.pin("m", "1")
+history.decisions.pin("m", "1")
 history.close()
 """
 
@@ -623,8 +630,12 @@ def test_kill_9_in_the_middle_of_a_recovery_loses_nothing(
     for _ in range(2):
         found = started(state)
         is_first = not has_copy and damage is Path.unlink
-        assert (has_every_decision(found) and found.held is None) if has_copy else (found.held is not None) or is_first
-        assert found.active == {"m": ("1", "sha256:good")} or is_first
+        assert (
+            (has_every_decision(found) and found.decisions.held is None)
+            if has_copy
+            else (found.decisions.held is not None) or is_first
+        )
+        assert found.served.active == {"m": ("1", "sha256:good")} or is_first
         found.close()
     assert not [path for path in state.iterdir() if ".new" in path.name], "leftovers"
 
@@ -635,6 +646,6 @@ def test_the_names_of_what_is_active_that_are_damaged_are_none(state: Path) -> N
     for raw in (b"", b"[]", b'{"active": {"m": 3}}', b'{"active": {"m": ["1"]}}', b"\xff"):
         (state / "active.json").write_bytes(raw)
         found = started(state)
-        assert found.held is not None
-        assert found.active == {}
+        assert found.decisions.held is not None
+        assert found.served.active == {}
         found.close()

@@ -46,7 +46,8 @@ class Scene:
         self.record.artifact = Artifact(identity, Format.JOBLIB, file, (file,))
         self.record.placement, self.record.host = Hosted(NUMBERS, "sklearn", 1), 1
         self.executor = Executor()
-        journal = Journal(History(directory, "b", 10), Metrics("test"))
+        history, metrics = History(directory, "b", 10), Metrics("test")
+        journal = Journal(history.events, history.verdicts, metrics)
         numbers = itertools.count(2)
         runner: Any = SimpleNamespace(respawn=None, next_host=lambda: next(numbers))
         executor: Any = self.executor
@@ -54,7 +55,7 @@ class Scene:
         def post(message: Callable[[], None]) -> None:
             message()
 
-        self._respawn = Respawn(runner, journal, executor, post, self.plane, CandidateSettings(**settings))
+        self._respawn = Respawn(runner, journal, metrics, executor, post, self.plane, CandidateSettings(**settings))
 
     @property
     def outages(self) -> list[ReportOutage]:

@@ -1,0 +1,99 @@
+"""Verdicts over bytes that outlive a restart: what the gates refused, and what they accepted under a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from serving.domain.report import CandidateReport
+from serving.domain.version import VersionId
+from serving.lifecycle.database import Database, Statement
+from serving.lifecycle.state_file import StateFile
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedRefusal:
+    """A verdict that stands until the bytes, or what they were judged by, change.
+
+    `basis` names the library versions and settings it was reached under. `against` is the digest of the active version
+    it was compared with, for refusals by the contract gate and of replays; None when it depends on nothing else.
+    """
+
+    at: datetime
+    basis: str
+    against: str | None
+    report: CandidateReport
+
+
+class RememberedVerdicts:
+    """What became of versions. For one thread; `basis` names what verdicts depend on besides the bytes.
+
+    `refusals` are by version and not by bytes: a copy may be refused for its name alone. `accepted` maps (model,
+    version) to the digest that was accepted: a version with a manifest may not change any more.
+    """
+
+    def __init__(self, file: StateFile, basis: str) -> None:
+        self.refusals: dict[VersionId, RememberedRefusal] = {}
+        self.accepted: dict[tuple[str, str], str] = {}
+        self._file = file
+        self._basis = basis
+
+    def find_refusals(self, model: str, version: str, digest: str | None) -> list[VersionId]:
+        """Return the refusals of these bytes; where they are not known yet, of any that had this name."""
+        if digest is None:
+            return [one for one in self.refusals if (one.model, one.version) == (model, version)]
+        known = VersionId(model, version, digest)
+        return [known] if known in self.refusals else []
+
+    def note_refusal(self, id: VersionId, report: CandidateReport, against: str | None) -> None:
+        """Remember that these bytes were refused."""
+        refusal = RememberedRefusal(datetime.now(UTC), self._basis, against, report)
+        self.refusals[id] = refusal
+        self._file.write_later(
+            "INSERT OR REPLACE INTO refusals VALUES (?, ?, ?, ?, ?, ?, ?)",
+            *(id.model, id.version, id.digest, refusal.at.isoformat(), self._basis, against, report.model_dump_json()),
+        )
+
+    def note_accepted(self, id: VersionId) -> None:
+        """Remember under which digest a version with a manifest was accepted."""
+        if self.accepted.get((id.model, id.version)) != id.digest:
+            self.accepted[id.model, id.version] = id.digest
+            self._file.write_later(
+                "INSERT OR REPLACE INTO accepted VALUES (?, ?, ?)", *(id.model, id.version, id.digest)
+            )
+
+    def forget_refusals(self, ids: Iterable[VersionId]) -> None:
+        """Let go of refusals that the database does not hold any more (see `delete_refusal`)."""
+        for id in ids:
+            del self.refusals[id]
+
+    def read_from(self, database: Database) -> None:
+        """Take in what the database holds; raises StateUnavailable.
+
+        What has been learnt while it could not be read counts for more than what is in it. Refusals on another basis do
+        not count, nor does what this release cannot read.
+        """
+        accepted = database.read("SELECT model, version, digest FROM accepted")
+        self.accepted = {(model, version): digest for model, version, digest in accepted} | self.accepted
+        refusals = database.read("SELECT model, version, digest, at, basis, against, report FROM refusals")
+        for model, version, digest, at, basis, against, report in refusals:
+            if basis != self._basis:
+                continue  # other libraries or settings: it deserves another look
+            with suppress(ValidationError, ValueError, TypeError):
+                parsed = CandidateReport.model_validate_json(report)
+                refusal = RememberedRefusal(datetime.fromisoformat(at), basis, against, parsed)
+                self.refusals.setdefault(VersionId(model, version, digest), refusal)
+
+    def rows(self) -> list[Statement]:
+        """Return what puts this into an empty database, but for the refusals, which can be reached again."""
+        insert = "INSERT INTO accepted VALUES (?, ?, ?)"
+        return [(insert, (*version, digest)) for version, digest in self.accepted.items()]
+
+
+def delete_refusal(id: VersionId) -> Statement:
+    """Return what removes one refusal from the database."""
+    return "DELETE FROM refusals WHERE model = ? AND version = ? AND digest = ?", (id.model, id.version, id.digest)

@@ -1,0 +1,129 @@
+"""What answered last for each model: the same answers after a restart, and what comes then is compared with it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from serving.domain.provenance import Provenance
+from serving.domain.signature import Signature
+from serving.domain.version import VersionId
+from serving.lifecycle.active_names import ActiveNames
+from serving.lifecycle.database import Database, Statement
+from serving.lifecycle.state_file import StateFile
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedContract:
+    """What clients of a model rely on: the signature of the version that was active last."""
+
+    version: str
+    digest: str
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class KnownStore:
+    """The store that held models last: its path, as it is set, and the number of its device."""
+
+    path: str
+    device: int
+
+    def to_json(self) -> str:
+        """Return what the database holds of it."""
+        return json.dumps([self.path, self.device])
+
+
+class ServedVersions:
+    """By model: the version and digest that was active last, its contract, and who signed it. For one thread.
+
+    `store` is the store they came from.
+    """
+
+    def __init__(self, file: StateFile, names: ActiveNames) -> None:
+        self.active: dict[str, tuple[str, str]] = {}
+        self.contracts: dict[str, RememberedContract] = {}
+        self.provenance: dict[str, Provenance] = {}
+        self.store: KnownStore | None = None
+        self._file = file
+        self._names = names
+
+    def note_active(self, id: VersionId, signature: Signature | None, provenance: Provenance | None) -> None:
+        """Write down what is about to be active, so that the same answers after a restart; its signature, for what
+        comes then; and who signed it, for replays. Blocks.
+        """
+        self.active[id.model] = (id.version, id.digest)
+        self._names.is_stale = True
+        self._file.write_later("INSERT OR REPLACE INTO active VALUES (?, ?, ?)", id.model, id.version, id.digest)
+        if signature is not None:
+            self.contracts[id.model] = RememberedContract(id.version, id.digest, signature)
+            values = (id.model, id.version, id.digest, signature.model_dump_json())
+            self._file.write_later("INSERT OR REPLACE INTO contracts VALUES (?, ?, ?, ?)", *values)
+        if provenance is not None:
+            self.provenance[id.model] = provenance
+            signed = (id.model, provenance.model_dump_json())
+            self._file.write_later("INSERT OR REPLACE INTO signed VALUES (?, ?)", *signed)
+        elif self.provenance.pop(id.model, None) is not None:
+            self._file.write_later("DELETE FROM signed WHERE model = ?", id.model)
+        self._file.write()
+
+    def forget_active(self, model: str) -> None:
+        """Remember no longer what was active: the model's files are gone, and an operator has unloaded it."""
+        if self.active.pop(model, None) is not None:
+            self._names.is_stale = True
+            self._file.write_later("DELETE FROM active WHERE model = ?", model)
+
+    def note_store(self, store: KnownStore) -> None:
+        """Remember which store holds models. What was active in one at another path is no concern of this one."""
+        if self.store is not None and store.path != self.store.path:
+            for model in [*self.active]:
+                self.forget_active(model)
+        if store != self.store:
+            self.store = store
+            self._file.write_later("INSERT OR REPLACE INTO facts VALUES ('store', ?)", store.to_json())
+
+    def take_names(self) -> None:
+        """Take what was active from the file of names, where it is not known from elsewhere. Blocks."""
+        self.active = self._names.read() | self.active
+
+    def keep_active(self) -> None:
+        """Write down what was active wherever the database lacks it."""
+        for model, (version, digest) in self.active.items():
+            self._file.write_later("INSERT OR IGNORE INTO active VALUES (?, ?, ?)", model, version, digest)
+
+    def read_from(self, database: Database) -> None:
+        """Take in what the database holds; raises StateUnavailable.
+
+        What has been learnt while it could not be read counts for more than what is in it; what this release cannot
+        read does not count.
+        """
+        for (store,) in database.read("SELECT value FROM facts WHERE name = 'store'"):
+            with suppress(ValueError, TypeError):
+                self.store = self.store or KnownStore(*json.loads(store))
+        active = database.read("SELECT model, version, digest FROM active")
+        self.active = {model: (version, digest) for model, version, digest in active} | self.active
+        for model, provenance in database.read("SELECT model, provenance FROM signed"):
+            with suppress(ValidationError):
+                self.provenance.setdefault(model, Provenance.model_validate_json(provenance))
+        for model, version, digest, signature in database.read(
+            "SELECT model, version, digest, signature FROM contracts"
+        ):
+            with suppress(ValidationError):
+                contract = RememberedContract(version, digest, Signature.model_validate_json(signature))
+                self.contracts.setdefault(model, contract)
+
+    def rows(self) -> list[Statement]:
+        """Return what puts all of this into an empty database."""
+        insert = "INSERT INTO active VALUES (?, ?, ?)"
+        rows: list[Statement] = [(insert, (model, *version)) for model, version in self.active.items()]
+        for model, one in self.contracts.items():
+            values = (model, one.version, one.digest, one.signature.model_dump_json())
+            rows.append(("INSERT INTO contracts VALUES (?, ?, ?, ?)", values))
+        for model, provenance in self.provenance.items():
+            rows.append(("INSERT INTO signed VALUES (?, ?)", (model, provenance.model_dump_json())))
+        if self.store is not None:
+            rows.append(("INSERT INTO facts VALUES ('store', ?)", (self.store.to_json(),)))
+        return rows
