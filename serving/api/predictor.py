@@ -40,12 +40,12 @@ from serving.plane.servable import Servable
 from serving.settings import ServerSettings, TokenScope
 from serving.telemetry.metrics import Metrics
 
-Reply = TypeVar("Reply", covariant=True)
+Reply_co = TypeVar("Reply_co", covariant=True)
 Target = tuple[str | None, str | Role | None]
 """The model (None: the default one) and the version (None: the active one) that are asked for."""
 
 
-class Incoming(Protocol[Reply]):
+class Incoming(Protocol[Reply_co]):
     """One request that a protocol has taken in. Event loop thread only, except `parse`.
 
     `names` has what is asked for under `model` and `version`, as far as that is known, for texts of errors.
@@ -83,7 +83,7 @@ class Incoming(Protocol[Reply]):
         """Return the error to tell: the body may have a fault that says more than `error`."""
         ...
 
-    def refuse(self, refusal: Refusal) -> tuple[int, Reply]:
+    def refuse(self, refusal: Refusal) -> tuple[int, Reply_co]:
         """Return the status of a refusal, and the refusal in the protocol's own shape."""
         ...
 
@@ -96,10 +96,10 @@ class Answered(NamedTuple):
     version: str
 
 
-class Refused(NamedTuple, Generic[Reply]):
+class Refused(NamedTuple, Generic[Reply_co]):
     """A refusal as it is to be sent; `model` and `version` are what would have answered, empty when that is unknown."""
 
-    reply: Reply
+    reply: Reply_co
     status: int
     model: str
     version: str
@@ -151,7 +151,7 @@ class Predictor:
         self._metrics.traffic(answer.model, answer.version).record(200, answer.rows, perf_counter() - started)
         return answer, written
 
-    async def answer(self, incoming: Incoming[Reply]) -> Answered | Refused[Reply]:
+    async def answer(self, incoming: Incoming[Reply_co]) -> Answered | Refused[Reply_co]:
         """Answer or refuse a request. Raises ClientDisconnect when no client is there to read either."""
         started = perf_counter()
         seen = _Seen()
@@ -180,7 +180,7 @@ class Predictor:
         traffic.record(200, answer.rows, perf_counter() - started)
         return answer
 
-    async def _compute(self, incoming: Incoming[Reply], share: Share, seen: _Seen) -> tuple[Answer, Written]:
+    async def _compute(self, incoming: Incoming[Reply_co], share: Share, seen: _Seen) -> tuple[Answer, Written]:
         size = await incoming.receive(share)
         with hold(self._state, self._limits, *incoming.target()) as servable:
             seen.model, seen.version = servable.id.model, servable.id.version
@@ -191,7 +191,7 @@ class Predictor:
             return answer, call.write(answer, signature)
         return answer, await asyncio.to_thread(call.write, answer, signature)
 
-    async def _prepare(self, servable: Servable, incoming: Incoming[Reply], size: int) -> tuple[Call, Prepared]:
+    async def _prepare(self, servable: Servable, incoming: Incoming[Reply_co], size: int) -> tuple[Call, Prepared]:
         """Take a body as far as the model; what takes a while all in one thread, as each hop costs 0.1 ms."""
         if size > LARGE_BYTES:
             return await asyncio.to_thread(self._prepare_here, servable, incoming.parse)
@@ -204,7 +204,7 @@ class Predictor:
         call = parse()
         return call, prepare(servable, call.read(servable.signature), self._limits)
 
-    def _deadline_seconds(self, incoming: Incoming[Reply]) -> float:
+    def _deadline_seconds(self, incoming: Incoming[Reply_co]) -> float:
         """Return the shorter one of the server's deadline and the client's."""
         left = incoming.seconds_left()
         most = self._limits.deadline_seconds

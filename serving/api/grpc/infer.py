@@ -1,61 +1,82 @@
-"""``ModelInfer``: tensors in, tensors out, through the one use case of `serving.plane.prediction`."""
+"""``ModelInfer``: tensors in, tensors out, through the one way in of predictions, `serving.api.predictor`."""
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import replace
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 
-from serving.api.answers import is_small
+from serving.api.bodies import Headers
+from serving.api.dialect import Call, Refusal, Written
 from serving.api.grpc import wire
 from serving.api.grpc.calls import GrpcCall
 from serving.api.grpc.inference_pb2 import ModelInferRequest, ModelInferResponse
+from serving.api.grpc.messages import MessageReader
 from serving.api.grpc.tensors import put_tensors, tensors_in
+from serving.api.inflight import Share
 from serving.api.oip.specs import table_of, tensors_of
-from serving.api.pieces import LARGE_BYTES
-from serving.api.services import AppState
+from serving.api.predictor import Refused, Target
+from serving.api.services import Services
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import METHODS, Signature
-from serving.plane.prediction import Answer, Limits, PredictRequest, Prepared, compute, execute, hold, prepare
-from serving.plane.servable import Servable
+from serving.plane.prediction import Answer, PredictRequest
 from serving.rows.row_problems import shown
 from serving.telemetry.logging import REQUEST_ID
 
 
 class Inference:
-    """Answers predictions. Event loop thread only; `state` is ``app.state``."""
+    """Answers predictions. Event loop thread only."""
 
-    def __init__(self, state: AppState) -> None:
-        self._state = state
-        self._limits = Limits.of(state.services.settings.server)
+    def __init__(self, services: Services) -> None:
+        self._predictor = services.predictor
+        self._messages = MessageReader(services.settings.server)
 
-    async def infer(self, raw: bytes, call: GrpcCall) -> bytes:
-        """Answer a ModelInferRequest with a ModelInferResponse, both serialized.
+    async def serve(self, messages: AsyncIterator[bytes], headers: Headers, call: GrpcCall) -> bytes | Refusal:
+        """Answer a ModelInferRequest with a ModelInferResponse, both serialized; note in `call` what answered."""
+        outcome = await self._predictor.answer(GrpcRequest(self._messages, messages, headers, call))
+        call.model, call.version = outcome.model, outcome.version
+        return outcome.reply if isinstance(outcome, Refused) else outcome.written.body
 
-        Large ones are read and written in a worker thread. The deadline is the client's, if that is the shorter one.
-        """
-        request = await wire.read(ModelInferRequest, raw)
-        asked = call.ask(request.model_name, request.model_version)
-        with hold(self._state, self._limits, *asked) as servable:
-            call.model, call.version = servable.id.model, servable.id.version
-            signature = servable.signature
-            if len(raw) > LARGE_BYTES:
-                prepared = await asyncio.to_thread(self._prepare, servable, request)
-                answer = await compute(servable, prepared, self._limits_of(call).deadline_seconds)
-            else:
-                answer = await execute(servable, _read(request, signature), self._limits_of(call))
-        call.rows = answer.rows
-        write = partial(_write, request, answer, signature)
-        return write() if is_small(answer) else await asyncio.to_thread(write)
 
-    def _prepare(self, servable: Servable, request: ModelInferRequest) -> Prepared:
-        return prepare(servable, _read(request, servable.signature), self._limits)
+class GrpcRequest:
+    """One ModelInferRequest, as `Predictor` takes it."""
 
-    def _limits_of(self, call: GrpcCall) -> Limits:
-        left = call.seconds_left()
-        if left is None or left >= self._limits.deadline_seconds:
-            return self._limits
-        return replace(self._limits, deadline_seconds=max(left, 0.0))
+    __slots__ = ("_call", "_message", "_messages", "_reader", "authorization", "names")
+
+    def __init__(self, reader: MessageReader, messages: AsyncIterator[bytes], headers: Headers, call: GrpcCall) -> None:
+        self._reader = reader
+        self._messages = messages
+        self._call = call
+        self._message = ModelInferRequest()
+        self.authorization = headers.get(b"authorization")
+        self.names: Mapping[str, str] = {}
+
+    async def receive(self, share: Share) -> int:
+        """Read the message; a large one is looked through in a worker thread first."""
+        raw = await self._reader.read(self._messages, share)
+        message = self._message = await wire.read(ModelInferRequest, raw)
+        asked = {"model": message.model_name, "version": message.model_version}
+        self.names = {key: name for key, name in asked.items() if name}
+        return len(raw)
+
+    def target(self) -> Target:
+        """Return what is asked for; empty names stand for the default model and the active version."""
+        return self.names.get("model"), self.names.get("version")
+
+    def parse(self) -> Call:
+        """Return how tensors become rows, and an answer a message."""
+        return Call(partial(_read, self._message), partial(_write, self._message))
+
+    def seconds_left(self) -> float | None:
+        """Return how much of the client's own deadline is left, None where it has none."""
+        return self._call.seconds_left()
+
+    def sharpen(self, error: Exception) -> Exception:
+        """Return the error: a message has no faults beside it."""
+        return error
+
+    def refuse(self, refusal: Refusal) -> tuple[int, Refusal]:
+        """Return the refusal, which becomes a status of gRPC's with every other one."""
+        return refusal.status, refusal
 
 
 def _read(request: ModelInferRequest, signature: Signature) -> PredictRequest:
@@ -70,8 +91,8 @@ def _read(request: ModelInferRequest, signature: Signature) -> PredictRequest:
     return PredictRequest(rows, names[0], also=tuple(names[1:])) if names else PredictRequest(rows)
 
 
-def _write(request: ModelInferRequest, answer: Answer, signature: Signature) -> bytes:
+def _write(request: ModelInferRequest, answer: Answer, signature: Signature) -> Written:
     identity = request.id or REQUEST_ID.get()
     response = ModelInferResponse(model_name=answer.model, model_version=answer.version, id=identity)
     put_tensors(response, tensors_of(answer, signature), is_raw=bool(request.raw_input_contents))
-    return response.SerializeToString()
+    return Written(response.SerializeToString())

@@ -85,10 +85,9 @@ def _inference(state: AppState) -> dict[str, grpc.RpcMethodHandler]:
         for_operators = {}
     scopes = ((None, open_to_all), (TokenScope.READ, for_readers), (TokenScope.ADMIN, for_operators))
     handlers = {
-        name: calls.handler(f"/{SERVICE}/{name}", behaviour, scope)
+        name: calls.handler(f"/{SERVICE}/{name}", calls.guard(behaviour, scope))
         for scope, behaviours in scopes
         for name, behaviour in behaviours.items()
     }
-    infer = Inference(state).infer
-    handlers["ModelInfer"] = calls.handler(f"/{SERVICE}/ModelInfer", infer, TokenScope.PREDICT, is_prediction=True)
+    handlers["ModelInfer"] = calls.handler(f"/{SERVICE}/ModelInfer", Inference(state.services).serve)
     return handlers

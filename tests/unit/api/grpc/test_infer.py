@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.api.dialect import Refusal
 from serving.api.oip.tensors import DTYPES
 from serving.domain.errors import RequestRefused
 from tests.fakes import MIXED, FakeEngine, echo, make_app, make_reference, make_servable, run
@@ -52,14 +53,22 @@ REQUESTS = st.builds(
 @given(REQUESTS.map(lambda request: request.SerializeToString()) | st.binary(max_size=60))
 def test_nothing_else_is_raised(raw: bytes) -> None:
     mixed = make_servable("mixed", "1", FakeEngine(echo), MIXED)
-    state = make_app(make_reference(iris=make_servable("iris", "1"), mixed=mixed)).state
+    services = make_app(make_reference(iris=make_servable("iris", "1"), mixed=mixed)).state.services
+
+    async def messages() -> AsyncIterator[bytes]:
+        yield raw
 
     async def scenario() -> None:
         call = GrpcCall("127.0.0.1", lambda: None)
-        with contextlib.suppress(RequestRefused):
-            response = ModelInferResponse.FromString(await Inference(state).infer(raw, call))
+        outcome = await Inference(services).serve(messages(), {}, call)
+        traffic = services.metrics.traffic(call.model, call.version)
+        if isinstance(outcome, Refusal):
+            assert isinstance(outcome.error, RequestRefused)
+            assert traffic.statuses == {outcome.status: 1}
+        else:
+            response = ModelInferResponse.FromString(outcome)
             assert (response.model_name, response.model_version) == (call.model, call.version)
-            assert response.outputs[0].shape[0] == call.rows
+            assert (traffic.statuses, traffic.rows) == ({200: 1}, response.outputs[0].shape[0])
         assert not mixed.leases
 
     run(scenario())
