@@ -50,8 +50,9 @@ class Scene:
     def __init__(self, path: Path) -> None:
         self.history = History(path, "basis", 100)
         self.history.open()
-        self.journal = Journal(self.history, Metrics("0"))
-        self.exclusion = Exclusion(self.journal)
+        decisions, verdicts = self.history.decisions, self.history.verdicts
+        self.journal = Journal(self.history.events, verdicts, Metrics("0"))
+        self.exclusion = Exclusion(self.journal, decisions, verdicts, self.history.served)
         self.model = ModelRecord("m")
         for version, state in (("3", State.ACTIVE), ("2", State.READY), ("1", State.DISCOVERED)):
             self.model.listed[version] = make_record(version, state)
@@ -79,17 +80,18 @@ class Scene:
         return refusal
 
     def decisions(self) -> tuple[Any, ...]:
-        return ({**self.history.pins}, {*self.history.unloaded}, {*self.history.quarantine}, {*self.history.refusals})
+        decided = self.history.decisions
+        return {**decided.pins}, {*decided.unloaded}, {*decided.quarantine}, {*self.history.verdicts.refusals}
 
     def entries(self) -> list[tuple[str | None, str, str, str | None]]:
         """Return what the history says, oldest first."""
         self.history.flush()
-        read = self.history.entries("m", 100, None)
+        read = self.history.events.entries("m", 100, None)
         return [(one.version, one.event, one.actor, one.reason) for one in reversed(read)]
 
     def refuse_bytes(self, record: VersionRecord) -> None:
         """A gate has refused these bytes."""
-        self.history.note_refusal(record.id, REFUSED, None)
+        self.history.verdicts.note_refusal(record.id, REFUSED, None)
         record.report, record.state = REFUSED, State.REJECTED
 
     def _hurry(self) -> None:
@@ -139,8 +141,8 @@ def test_a_decision_that_cannot_be_kept_is_refused(
     scene: Scene, decision: Decision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if isinstance(decision, UnpinModel):
-        scene.history.pin("m", "2")
-    monkeypatch.setattr(scene.history._database, "write", _fail)
+        scene.history.decisions.pin("m", "2")
+    monkeypatch.setattr(scene.history._file._database, "write", _fail)
     before = scene.decisions()
     assert scene.decide(decision) == DecisionRefused(RefusalCause.NOT_DURABLE, "the disk is full")
     assert scene.decisions() == before
@@ -156,7 +158,7 @@ def _fail(*_: Any, **__: Any) -> None:
 
 def test_a_pin_is_kept_told_and_carried_out(scene: Scene) -> None:
     assert scene.decide(PinVersion("m", "1")) is None
-    assert scene.history.pins == {"m": "1"}
+    assert scene.history.decisions.pins == {"m": "1"}
     assert scene.entries() == [("1", "pin", ACTOR, None)]
     assert scene.advanced == ["m"]
     assert scene.decide(PinVersion("m", "1")) is None
@@ -180,7 +182,7 @@ def test_a_pin_of_what_is_loaded_or_kept_needs_no_file(scene: Scene) -> None:
 
 
 def test_a_pin_of_what_may_not_answer_is_refused(scene: Scene) -> None:
-    scene.history.quarantine_version(scene.listed.id)
+    scene.history.decisions.quarantine_version(scene.listed.id)
     scene.refuse_bytes(scene.standby)
     scene.model.standbys = []
     advice = "POST /models/m/versions/{}/release lets it be tried again"
@@ -198,7 +200,7 @@ def test_a_pin_of_a_version_whose_copy_is_lost_is_refused(scene: Scene) -> None:
 
 def test_a_pin_of_what_a_lone_file_may_hold_is_refused_until_it_is_read(scene: Scene) -> None:
     name = "20261120T120000Z"
-    scene.history.lone["m", "sha256:9"] = name
+    scene.history.lone_names.known["m", "sha256:9"] = name
     assert scene.refuse(PinVersion("m", name)).cause is RefusalCause.UNKNOWN_VERSION, "every file has been read"
     assert scene.listed.entry is not None
     scene.listed.entry, scene.listed.digest = replace(scene.listed.entry, is_lone=True), None
@@ -210,9 +212,9 @@ def test_a_pin_of_what_a_lone_file_may_hold_is_refused_until_it_is_read(scene: S
 def test_an_unpin_lifts_the_pin_and_says_which(scene: Scene) -> None:
     assert scene.decide(UnpinModel("m")) is None
     assert scene.entries() == [], "there was none"
-    scene.history.pin("m", "2")
+    scene.history.decisions.pin("m", "2")
     assert scene.decide(UnpinModel("m")) is None
-    assert scene.history.pins == {}
+    assert scene.history.decisions.pins == {}
     assert scene.entries() == [("2", "unpin", ACTOR, None)]
     assert scene.advanced == ["m", "m"]
 
@@ -223,7 +225,7 @@ def test_an_unpin_lifts_the_pin_and_says_which(scene: Scene) -> None:
 @pytest.mark.parametrize("expected", [None, "3"])
 def test_a_rollback_puts_the_active_version_in_quarantine(scene: Scene, expected: str | None) -> None:
     assert scene.decide(RollBackModel("m", expected)) is None
-    assert scene.history.quarantine == {("m", "3", "sha256:3")}
+    assert scene.history.decisions.quarantine == {("m", "3", "sha256:3")}
     assert scene.entries() == [("3", "rollback", ACTOR, "put in quarantine")]
     assert scene.advanced == ["m"]
     assert scene.decide(RollBackModel("m", expected)) is None
@@ -231,9 +233,9 @@ def test_a_rollback_puts_the_active_version_in_quarantine(scene: Scene, expected
 
 
 def test_a_rollback_of_a_version_that_has_been_left_changes_nothing(scene: Scene) -> None:
-    scene.history.quarantine_version(scene.listed.id)
+    scene.history.decisions.quarantine_version(scene.listed.id)
     assert scene.decide(RollBackModel("m", "1")) is None
-    assert scene.history.quarantine == {("m", "1", "sha256:1")}
+    assert scene.history.decisions.quarantine == {("m", "1", "sha256:1")}
     assert scene.entries() == []
 
 
@@ -249,7 +251,7 @@ def test_a_rollback_without_an_active_version_is_refused(scene: Scene) -> None:
 
 
 def test_a_rollback_of_a_pinned_model_is_refused(scene: Scene) -> None:
-    scene.history.pin("m", "3")
+    scene.history.decisions.pin("m", "3")
     reason = "'m' is pinned to '3'; unpin it first"
     assert scene.refuse(RollBackModel("m")) == DecisionRefused(RefusalCause.NOT_POSSIBLE, reason)
 
@@ -264,7 +266,7 @@ def test_a_rollback_needs_another_version_that_may_answer(scene: Scene) -> None:
 
 
 def test_while_decisions_are_lost_only_a_loaded_version_is_one_to_go_back_to(scene: Scene) -> None:
-    scene.history.held, scene.model.standbys = "lost", []
+    scene.history.decisions.held, scene.model.standbys = "lost", []
     assert "no other valid version" in scene.refuse(RollBackModel("m")).reason
     scene.model.standbys = [scene.standby]
     assert scene.decide(RollBackModel("m")) is None
@@ -272,12 +274,12 @@ def test_while_decisions_are_lost_only_a_loaded_version_is_one_to_go_back_to(sce
 
 def test_a_release_lifts_the_quarantine_and_forgets_the_verdict(scene: Scene) -> None:
     record = scene.listed
-    scene.history.quarantine_version(record.id)
+    scene.history.decisions.quarantine_version(record.id)
     scene.refuse_bytes(record)
     record.failures = record.host_deaths = 2
     record.not_before = 99.0
     assert scene.decide(ReleaseVersion("m", "1")) is None
-    assert (scene.history.quarantine, scene.history.refusals) == (set(), {})
+    assert (scene.history.decisions.quarantine, scene.history.verdicts.refusals) == (set(), {})
     assert (record.failures, record.host_deaths, record.not_before) == (0, 0, 0.0)
     assert (record.state, record.report) == (State.DISCOVERED, None)
     assert scene.entries() == [("1", "release", ACTOR, None), ("1", "transition", ACTOR, "released")]
@@ -293,16 +295,16 @@ def test_a_release_of_a_version_with_a_problem_in_the_store_leaves_it_rejected(s
 
 
 def test_a_release_of_a_loaded_version_leaves_its_state(scene: Scene) -> None:
-    scene.history.quarantine_version(scene.active.id)
+    scene.history.decisions.quarantine_version(scene.active.id)
     assert scene.decide(ReleaseVersion("m", "3")) is None
-    assert (scene.history.quarantine, scene.active.state) == (set(), State.ACTIVE)
+    assert (scene.history.decisions.quarantine, scene.active.state) == (set(), State.ACTIVE)
 
 
 def test_a_release_of_a_version_that_is_gone_needs_only_its_name(scene: Scene) -> None:
-    scene.history.quarantine_version(scene.listed.id)
+    scene.history.decisions.quarantine_version(scene.listed.id)
     del scene.model.listed["1"]
     assert scene.decide(ReleaseVersion("m", "1")) is None
-    assert scene.history.quarantine == set()
+    assert scene.history.decisions.quarantine == set()
     assert scene.entries() == [("1", "release", ACTOR, None)]
 
 
@@ -319,11 +321,11 @@ def test_an_unload_is_kept_until_a_load(scene: Scene) -> None:
     assert scene.entries() == [], "it was not unloaded"
     for _ in range(2):
         assert scene.decide(UnloadModel("m")) is None
-        assert scene.history.unloaded == {"m"}
+        assert scene.history.decisions.unloaded == {"m"}
     scene.model.active = None
     for _ in range(2):
         assert scene.decide(LoadModel("m")) is None
-        assert scene.history.unloaded == set()
+        assert scene.history.decisions.unloaded == set()
     assert scene.entries() == [("3", "unload", ACTOR, None), (None, "load", ACTOR, None)]
     assert scene.advanced == ["m"] * 5
 
@@ -346,9 +348,9 @@ def test_a_refresh_makes_a_look_at_the_store_due(scene: Scene) -> None:
 def test_a_loss_of_decisions_is_accepted_once(scene: Scene) -> None:
     assert scene.decide(AcceptStateLoss()) is None
     assert scene.entries() == [], "nothing has been lost"
-    scene.history.held = "the database was damaged"
+    scene.history.decisions.held = "the database was damaged"
     assert scene.decide(AcceptStateLoss()) is None
-    assert scene.history.held is None
+    assert scene.history.decisions.held is None
     assert scene.entries() == [(None, "accept-state-loss", ACTOR, "the database was damaged")]
     assert scene.journal.dirty == {"m"}, "the turn looks at every model again"
 
@@ -370,7 +372,7 @@ def names_and_pins(answered: Future[Outcome]) -> list[tuple[str, str | None]]:
 
 def test_what_has_been_carried_out_is_answered_when_the_turn_has_ended(scene: Scene) -> None:
     first, second = take(scene, PinVersion("m", "1")), take(scene, RefreshStore())
-    assert scene.history.pins == {"m": "1"}
+    assert scene.history.decisions.pins == {"m": "1"}
     assert not first.done()
     assert not second.done()
     known = [make_model_status(name).model_copy(update={"pinned": "1"}) for name in ("a", "m")]
@@ -405,7 +407,7 @@ def test_a_decision_whose_caller_has_gone_is_not_carried_out(scene: Scene) -> No
     assert pending.outcome.cancel()
     scene.operations.take(pending)
     scene.operations.answer(make_status())
-    assert scene.history.pins == {}
+    assert scene.history.decisions.pins == {}
     assert scene.advanced == []
 
 
