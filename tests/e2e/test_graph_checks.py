@@ -31,13 +31,6 @@ FORGER = "graph_forger.GraphForger"
 
 
 @pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
-    path = tmp_path_factory.mktemp("keys") / "key"
-    create_key(path)
-    return load_key(path)
-
-
-@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, key: SigningKey) -> Iterator[Server]:
     """A server that trusts a key, and one class that turns on it."""
     settings = {

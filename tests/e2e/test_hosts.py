@@ -140,6 +140,17 @@ def test_a_request_past_its_deadline_is_told_so_and_the_stuck_host_replaced(limi
     assert until(lambda: limited.predict("stuck").status_code == 200, "another host")
 
 
+def test_a_host_that_is_stopped_while_it_answers_is_replaced(limited: Server) -> None:
+    others = limited.hosts()
+    limited.drop("stopped", 1, constant(1))
+    limited.wait_active("stopped", 1)
+    host = until(lambda: _only_host(limited, others), "its host, and nothing that is about to end")
+    host.suspend()
+    assert limited.predict("stopped").status_code == 504
+    assert until(lambda: limited.predict("stopped").status_code == 200, "another host")
+    until(lambda: not is_alive(host), "the end of the stopped one")
+
+
 def test_a_full_queue_sheds_with_retry_after(limited: Server) -> None:
     limited.drop("full", 1, constant(1, peculiar.Slow))
     limited.wait_active("full", 1)

@@ -6,6 +6,7 @@ strace saw: without it, or where a process may not trace its children, these tes
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -33,6 +34,7 @@ from tests.e2e.test_signed import NOW
 
 ROWS = np.random.default_rng(0).normal(size=(60, 3))
 CLASSES = (ROWS[:, 0] > 0).astype(int)
+FILES = ("model.joblib", "model.onnx")  # that are checked
 # -D: the traced process keeps its number and its parent; -ff: a file for each thread, so that no call is in two pieces
 STRACE = ("strace", "-D", "-ff", "-y", "-q", "-s", "256", "-e")
 CALLS = (
@@ -106,8 +108,38 @@ class Life:
         return self.watched.calls(self.server.process.pid)
 
 
+@dataclass(frozen=True)
+class Check:
+    """A ``serving check`` of one file, begun."""
+
+    watched: Watched
+    process: subprocess.Popen[bytes]
+
+
 @pytest.fixture(scope="module")
-def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
+def checks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Check]]:
+    """A check of each file: they run beside the server's life, most of which is waiting."""
+    with contextlib.ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        for variable in UNSET:
+            patch.delenv(variable, raising=False)
+        yield {name: stack.enter_context(_checking(tmp_path_factory.mktemp("check"), name)) for name in FILES}
+
+
+@contextlib.contextmanager
+def _checking(directory: Path, name: str) -> Iterator[Check]:
+    seen = watched(directory)
+    with (directory / name).open("wb") as file:
+        _write_graph(file) if name.endswith("onnx") else joblib.dump(LogisticRegression().fit(ROWS, CLASSES), file)
+    command = seen.command(sys.executable, "-m", "serving", "check", directory / name)
+    environment = {**os.environ, **seen.environment}
+    process = subprocess.Popen(command, env=environment, cwd=directory, stdout=subprocess.DEVNULL)
+    yield Check(seen, process)
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def life(tmp_path_factory: pytest.TempPathFactory, checks: dict[str, Check]) -> Iterator[Life]:
     """Start, compile a model, take a signed ONNX file and a booster, answer, swap, answer, stop."""
     directory = tmp_path_factory.mktemp("life")
     seen = watched(directory)
@@ -185,19 +217,13 @@ def test_it_writes_into_its_own_directories_only(life: Life) -> None:
 
 
 @needs_strace
-@pytest.mark.parametrize("name", ["model.joblib", "model.onnx"])
-def test_a_check_of_one_file_tells_nobody(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = watched(tmp_path)
-    for variable in UNSET:
-        monkeypatch.delenv(variable, raising=False)
-    with (tmp_path / name).open("wb") as file:
-        _write_graph(file) if name.endswith("onnx") else joblib.dump(LogisticRegression().fit(ROWS, CLASSES), file)
-    command = seen.command(sys.executable, "-m", "serving", "check", tmp_path / name)
-    process = subprocess.Popen(command, env={**os.environ, **seen.environment}, cwd=tmp_path, stdout=subprocess.DEVNULL)
+@pytest.mark.parametrize("name", FILES)
+def test_a_check_of_one_file_tells_nobody(checks: dict[str, Check], name: str) -> None:
+    seen, process = checks[name].watched, checks[name].process
     assert process.wait(120) == 0
     calls = seen.calls(process.pid)
     assert [call for call in calls if is_network_socket(call) or is_sent_away(call)] == []
-    paths = written(calls, tmp_path)
+    paths = written(calls, seen.directory)
     assert [path for path in paths if not path.is_relative_to(seen.temporary) or is_by_a_host(path)] == []
     assert [*seen.home.iterdir(), *seen.temporary.iterdir()] == []
 

@@ -18,13 +18,6 @@ from tests.e2e.harness import Server, constant, serving
 NOW = datetime(2026, 11, 20, 8, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
-    path = tmp_path_factory.mktemp("keys") / "key"
-    create_key(path)
-    return load_key(path)
-
-
 def settings(key: SigningKey) -> dict[str, str]:
     return {
         "SERVING_SECURITY__TRUST": "signed",
