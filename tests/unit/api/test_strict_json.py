@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import orjson
@@ -65,15 +64,13 @@ def test_a_number_that_is_small_is_not_out_of_range() -> None:
 
 @pytest.mark.parametrize("opening", ["[", '{"a":', '[{"a":'])
 @pytest.mark.parametrize("is_closed", [True, False], ids=["closed", "open"])
-def test_a_hundred_thousand_levels_are_400_and_quick(opening: str, is_closed: bool) -> None:
+def test_a_hundred_thousand_levels_are_400(opening: str, is_closed: bool) -> None:
     closing = "".join({"[": "]", "{": "}"}[one] for one in reversed(opening) if one in "[{")
     body = opening * 100_000 + ("1" + closing * 100_000 if is_closed else "")
     app = make_app()
-    begun = time.perf_counter()
     for wrapped in (body, f'{{"instances": [{body}]}}', f'{{"input": {body}, "method": NaN}}'):
         response = predict(app, wrapped)
         assert (response.status_code, "nested deeper than 16" in response.json()["detail"]) == (400, True)
-    assert time.perf_counter() - begun < 2
 
 
 def test_levels_between_what_the_two_parsers_take_are_400_too() -> None:
@@ -100,10 +97,9 @@ def test_brackets_in_strings_are_not_levels() -> None:
 
 
 def test_a_string_that_never_ends_is_searched_once() -> None:
-    begun = time.perf_counter()
-    for body in (b'"' + b'\\"' * 500_000, b'"\\' * 500_000, b'"' * 999_999):
+    """Searched again from each quote it would take hours."""
+    for body in (b'"' + b'\\"' * 5_000_000, b'"\\' * 5_000_000, b'"' * 9_999_999):
         refuse_depth(body)
-    assert time.perf_counter() - begun < 2
 
 
 json_values = st.recursive(

@@ -21,9 +21,11 @@ from serving.domain.report import CandidateReport, Evaluation, GateName, GateRes
 from serving.domain.sandbox import Sandbox
 from serving.domain.signature import MAX_FEATURES, Feature, Signature
 from serving.domain.version import Format
+from serving.hosting import evaluating
 from serving.hosting.evaluating import evaluate
 from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest, Findings
 from serving.wire.frames import BOUNDS, FrameKind
+from serving.wire.stream import TimedSocket
 from tests.unit.host.forgery import (
     COMPILED,
     FILE,
@@ -627,15 +629,22 @@ def test_bytes_that_dribble_do_not_move_the_deadline(play: Play, hosts: list[Fak
     assert hosts[0].was_closed.is_set()
 
 
-def test_compiling_has_its_own_time_once(play: Play) -> None:
+def test_compiling_has_its_own_time_once(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that never finishes gets the time for compiling on top, and no more of it."""
     asked = request(compile=CompileRequest(seconds=0.5))
     frames = honest(asked)
     place = next(place for place, each in enumerate(frames) if each.header.get("gate") == "compile")
-    begin = time.monotonic()
+    made: list[tuple[TimedSocket, float]] = []
+
+    def make(sock: socket.socket, ends_at: float) -> TimedSocket:
+        made.append((TimedSocket(sock, ends_at), ends_at))
+        return made[-1][0]
+
+    monkeypatch.setattr(evaluating, "TimedSocket", make)
     result = refusal(play(asked, frames[: place + 1], code=None, seconds=0.5))
     assert result.gate == "compile"
-    assert time.monotonic() - begin >= 1.0
+    ((source, ends_at),) = made
+    assert source.ends_at == ends_at + 0.5
 
 
 # --- ends -------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import time
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from serving.domain.errors import InvalidInput
 from serving.domain.signature import Container, Dtype, Feature, Signature
 from serving.rows.batch import Batch
 from serving.rows.parsing import rows_to_batch
+from tests.steps import count_calls
 
 IRIS = ("sepal_length", "sepal_width", "petal_length", "petal_width")
 
@@ -276,16 +277,19 @@ def test_one_long_string_among_many_numbers_costs_no_memory() -> None:
     """numpy would give every cell the width of the longest string: 40 GB here."""
     rows: list[Any] = [[1.0] * 4 for _ in range(5_000)]
     rows[-1] = [1.0, 2.0, "x" * 500_000, 3.0]
-    begin = time.monotonic()
-    assert refusal(NUMBERS, rows).startswith("row 4999, feature 'petal_length'")
-    assert time.monotonic() - begin < 1
+    tracemalloc.start()
+    try:
+        assert refusal(NUMBERS, rows).startswith("row 4999, feature 'petal_length'")
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < 64 << 20
 
 
-def test_long_names_and_many_features_are_refused_in_bounded_time() -> None:
+def test_long_names_and_many_features_are_refused_in_a_few_words() -> None:
     wide = signature(*(Feature(name=f"feature_{index}") for index in range(20_000)))
-    begin = time.monotonic()
     message = refusal(wide, [{"x" * 1_000_000: 1, "feature_x": 2}])
-    assert time.monotonic() - begin < 2
+    assert len(message) < 1000
     assert "and 19997 more" in message
 
 
@@ -366,18 +370,9 @@ def test_what_the_standard_parser_gives_is_read_like_what_the_fast_one_gives() -
     assert first.matrix.tolist() == second.matrix.tolist()
 
 
-def test_reading_rows_is_no_slower_than_making_an_array_of_them() -> None:
-    """10,000 rows of 30 numbers; the best of several, in the processor's time, because other processes run too."""
+def test_reading_rows_takes_no_step_of_python_for_each_cell() -> None:
     rows = np.random.default_rng(0).normal(size=(10_000, 30)).tolist()
     contract = signature(*(Feature(name=f"x{index}") for index in range(30)))
-
-    def best(function: Any) -> float:
-        def once() -> float:
-            begin = time.process_time()
-            function()
-            return time.process_time() - begin
-
-        return min(once() for _ in range(10))
-
-    plain = best(lambda: np.array(rows, dtype=np.float64))
-    assert best(lambda: rows_to_batch(contract, rows, may_contain_bools=False)) < 1.3 * plain
+    batch, calls = count_calls(lambda: rows_to_batch(contract, rows, may_contain_bools=False))
+    assert batch.matrix is not None
+    assert calls < 2 * len(rows)

@@ -107,25 +107,32 @@ def test_whatever_a_gate_raises_refuses_in_one_line(
 def test_durations_are_measured(candidate: MakeCandidate, yes_or_no: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(Explosive):
         def check(self, context: Any) -> Any:
-            time.sleep(0.02)
+            clock[0] += 0.25
             return Verdict.PASSED, "slept"
 
+    clock = [10.0]
+    monkeypatch.setattr(gates, "monotonic", lambda: clock[0])
     monkeypatch.setattr(gates, "GATES", (Slow(ValueError()),))
-    assert 0.02 <= candidate(yes_or_no).evaluate().report.gates[0].duration_seconds < 1
+    assert candidate(yes_or_no).evaluate().report.gates[0].duration_seconds == 0.25
 
 
-def test_a_small_model_is_through_before_anybody_notices(candidate: MakeCandidate, yes_or_no: Any) -> None:
-    """Drop to answer takes 300 ms at most; the gates' share for a small model is 40 ms, of the processor's time."""
-    made = candidate(yes_or_no)
-    made.write_golden(instances=ROWS[:5].tolist(), expected={"predict": yes_or_no.predict(ROWS[:5]).tolist()})
-    made.write_manifest(signature=describe(yes_or_no).model_dump(mode="json"))
-    seconds = []
-    for _ in range(6):
-        begin = time.process_time()
-        outcome = made.evaluate()
-        seconds.append(time.process_time() - begin)
-        assert outcome.report.refusal is None
-    assert min(seconds) < 0.04
+class Counts(LogisticRegression):
+    calls = 0
+
+    def predict(self, X: Any) -> Any:
+        type(self).calls += 1
+        return super().predict(X)
+
+
+def test_a_small_model_is_through_after_a_few_answers(candidate: MakeCandidate) -> None:
+    """How long that takes: benchmarks/drop.py."""
+    Counts.calls = 0
+    model = Counts().fit(ROWS, ROWS[:, 0] > 0)
+    made = candidate(model)
+    made.write_golden(instances=ROWS[:5].tolist(), expected={"predict": model.predict(ROWS[:5]).tolist()})
+    made.write_manifest(signature=describe(model).model_dump(mode="json"))
+    assert made.evaluate().report.refusal is None
+    assert Counts.calls < 60
 
 
 class SleepsToAnswer(LogisticRegression):
