@@ -382,8 +382,9 @@ def test_what_has_been_carried_out_is_answered_when_the_turn_has_ended(scene: Sc
     scene.operations.answer(make_status())  # each is answered once
 
 
-def test_an_answer_holds_summaries_only(scene: Scene) -> None:
-    taken = take(scene, AcceptStateLoss())
+@pytest.mark.parametrize("decision", [AcceptStateLoss(), UnpinModel("m")])
+def test_an_answer_holds_summaries_only(scene: Scene, decision: Decision) -> None:
+    taken = take(scene, decision)
     scene.operations.answer(make_status(make_model_status("m")))
     outcome = taken.result(0)
     assert isinstance(outcome, DecisionDone)
