@@ -15,10 +15,10 @@ from serving.domain.decision import (
     AcceptStateLoss,
     Decision,
     DecisionDone,
+    DecisionOutcome,
     DecisionRefused,
     LoadModel,
     ModelDecision,
-    Outcome,
     PinVersion,
     RefreshStore,
     ReleaseVersion,
@@ -44,7 +44,7 @@ class PendingDecision:
 
     decision: Decision
     actor: str
-    outcome: Future[Outcome]
+    outcome: Future[DecisionOutcome]
 
 
 class Operations:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import structlog
 
-from serving.domain.decision import Decision, Outcome
+from serving.domain.decision import Decision, DecisionOutcome
 from serving.domain.errors import StagingFailed
 from serving.domain.listing import Listing
 from serving.domain.plan import Fact
@@ -113,7 +113,7 @@ class Reconciler:
         if self._store_poller.wake():
             self.post(self._store_poller.trust)
 
-    def decide(self, decision: Decision, actor: str) -> Future[Outcome]:
+    def decide(self, decision: Decision, actor: str) -> Future[DecisionOutcome]:
         """Have a decision carried out on the thread; the future gets its outcome when that turn has ended."""
         pending = PendingDecision(decision, actor, Future())
         self._inbox.put(pending)

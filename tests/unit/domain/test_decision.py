@@ -12,9 +12,9 @@ from serving.domain.decision import (
     AcceptStateLoss,
     Decision,
     DecisionDone,
+    DecisionOutcome,
     DecisionRefused,
     LoadModel,
-    Outcome,
     PinVersion,
     RefreshStore,
     RefusalCause,
@@ -79,8 +79,8 @@ def test_decisions_and_outcomes_cannot_be_changed(value: Any) -> None:
         *(DecisionRefused(cause, "version '2' is not active") for cause in RefusalCause),
     ],
 )
-def test_an_outcome_is_the_same_after_a_way_through_json(outcome: Outcome) -> None:
-    adapter: TypeAdapter[Outcome] = TypeAdapter(Outcome)
+def test_an_outcome_is_the_same_after_a_way_through_json(outcome: DecisionOutcome) -> None:
+    adapter: TypeAdapter[DecisionOutcome] = TypeAdapter(DecisionOutcome)
     read = adapter.validate_json(adapter.dump_json(outcome))
     assert (type(read), read) == (type(outcome), outcome)
 

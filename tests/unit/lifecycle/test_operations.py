@@ -15,9 +15,9 @@ from serving.domain.decision import (
     AcceptStateLoss,
     Decision,
     DecisionDone,
+    DecisionOutcome,
     DecisionRefused,
     LoadModel,
-    Outcome,
     PinVersion,
     RefreshStore,
     RefusalCause,
@@ -358,13 +358,13 @@ def test_a_loss_of_decisions_is_accepted_once(scene: Scene) -> None:
 # --- taking and answering ---------------------------------------------------------------------------------------------
 
 
-def take(scene: Scene, decision: Decision) -> Future[Outcome]:
+def take(scene: Scene, decision: Decision) -> Future[DecisionOutcome]:
     pending = PendingDecision(decision, ACTOR, Future())
     scene.operations.take(pending)
     return pending.outcome
 
 
-def names_and_pins(answered: Future[Outcome]) -> list[tuple[str, str | None]]:
+def names_and_pins(answered: Future[DecisionOutcome]) -> list[tuple[str, str | None]]:
     outcome = answered.result(0)
     assert isinstance(outcome, DecisionDone)
     return [(model.name, model.pinned) for model in outcome.models]
