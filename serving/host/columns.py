@@ -44,7 +44,8 @@ class Column:
     or None where the model was fitted on None. `takes_null` is a guess from what treats it first: an imputer, or an
     encoder that has seen a missing value or ignores what it has not seen. Columns of one `branch` are treated alike.
     `categories` are those of pandas that the column must have. `moments` is the kind of a column of dates or durations,
-    which come as text: see `serving.host.moments`. `is_used` is False for what is dropped before anything looks at it.
+    which come as text: see `serving.host.moments`. `is_object` says that its numbers must come as objects: an encoder
+    has learned them as such. `is_used` is False for what is dropped before anything looks at it.
     """
 
     name: str | None = None
@@ -57,6 +58,7 @@ class Column:
     branch: int = 0
     categories: Categories | None = None
     moments: str | None = None
+    is_object: bool = False
     is_used: bool = True
 
 
@@ -241,6 +243,7 @@ def _visit_single(part: Any, columns: list[Column], branches: Iterator[int]) -> 
         note_values(column, values if kind_of(values) is None else to_text(values))
         if column.takes_null is None and hasattr(part, "categories_"):
             column.takes_null = ignores_unknown or any(map(_is_missing, values))
+    _note_objects(part, columns)
     known = categories_of(part)
     for place, categories in known.items():
         columns[place].categories = categories
@@ -258,6 +261,13 @@ def _visit_single(part: Any, columns: list[Column], branches: Iterator[int]) -> 
     for column, numbers in zip(columns, numbers_known_to(part, len(columns)), strict=False):
         if column.dtype in (None, Dtype.NUMBER) and not column.values and column.low is None:
             column.low, column.high, column.values = numbers.low, numbers.high, numbers.values
+
+
+def _note_objects(part: Any, columns: list[Column]) -> None:
+    """Note in which columns an encoder has learned numbers that were objects."""
+    for column, known in zip(columns, getattr(part, "categories_", ()), strict=False):
+        if getattr(known, "dtype", None) == np.dtype(object) and dtype_of(column.values) is Dtype.NUMBER:
+            column.is_object = True
 
 
 def _values_known_to(part: Any, columns: int) -> list[Any]:

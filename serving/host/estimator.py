@@ -49,6 +49,7 @@ class EstimatorModel:
         self.signature = signature
         self.columns = columns
         self._large = [place for place, column in enumerate(columns) if _knows_large_integers(column)]
+        self._objects = [place for place, column in enumerate(columns) if column.is_object]
         self.trained_with = trained_with or {}
         written_by = self.trained_with.get("scikit-learn")
         self._skew = describe_skew(written_by, sklearn.__version__) if written_by else None
@@ -99,7 +100,7 @@ class EstimatorModel:
     def _input(self, batch: Batch) -> Any:
         """Build what the estimator was fitted on. Always a copy: some estimators work in place, some need to write."""
         container = self.signature.container
-        if batch.matrix is not None and self._large:
+        if batch.matrix is not None and (self._large or self._objects):
             batch = Batch(batch.rows, columns=tuple(batch.matrix.T))
         if batch.matrix is not None:
             matrix = _narrowed(np.array(batch.matrix), self._floats)
@@ -115,6 +116,8 @@ class EstimatorModel:
         ]
         for place in self._large:
             arrays[place] = _as_integers(arrays[place])
+        for place in self._objects:
+            arrays[place] = _as_objects(arrays[place], self.columns[place].missing)
         for place, column in enumerate(self.columns):
             if column.moments is not None:
                 arrays[place] = to_moments(arrays[place], column.moments, self.signature.features[place].name)
@@ -160,6 +163,14 @@ def _narrowed(array: NDArray[Any], floats: type[np.float64] | type[np.float32]) 
 def _knows_large_integers(column: Column) -> bool:
     """Say whether training had integers in a column that are their neighbours' equals as floats."""
     return any(type(value) is int and abs(value) > EXACT for value in column.values)
+
+
+def _as_objects(array: NDArray[Any], missing: float | None) -> NDArray[Any]:
+    """Return numbers as objects, with `missing` in place of NaN."""
+    objects = array.astype(object)
+    if array.dtype.kind == "f":
+        objects[np.isnan(array)] = missing
+    return objects
 
 
 def _as_integers(array: NDArray[Any]) -> NDArray[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.manifest import GOLDEN_NAME, Golden
 from serving.domain.report import GateName, Verdict
+from serving.domain.text import shorten
 from serving.host.comparison import Difference, compare
 from serving.host.gates.gate import Context, Outcome, Refused
 from serving.rows.parsing import rows_to_batch
@@ -63,5 +64,4 @@ def _refuse_difference(golden: Golden, method: str, expected: list[Any], got: li
 
 
 def _cut(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+    return shorten(repr(value), _SHOWN_CHARACTERS)

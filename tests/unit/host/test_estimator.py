@@ -53,6 +53,16 @@ def assert_answers_like(model: EstimatorModel, rows: Any, instances: list[Any]) 
                 np.testing.assert_allclose(mine, its, rtol=1e-12)
 
 
+@pytest.mark.parametrize("encoder", [OneHotEncoder(), OrdinalEncoder()])
+def test_numbers_that_were_learned_as_objects_come_as_objects(encoder: Any) -> None:
+    numbers = np.array([[1], [2.5], [None]] * 5, dtype=object)
+    model = examine(encoder.fit(numbers))
+    assert_answers_like(model, numbers[:3], [[1], [2.5], [None]])
+    table = pd.DataFrame({"rank": numbers[:2, 0]})
+    model = examine(encoder.fit(table))
+    assert_answers_like(model, table, [[1.0], [2.5]])
+
+
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from sklearn.preprocessing import (
     KBinsDiscretizer,
     MaxAbsScaler,
     MinMaxScaler,
+    OneHotEncoder,
     QuantileTransformer,
     RobustScaler,
     StandardScaler,
@@ -82,6 +83,15 @@ def test_counts_stay_counts() -> None:
     batch = model.sample(9)
     assert batch.matrix is not None
     assert set(batch.matrix.ravel().tolist()) <= {0.0, 1.0, 2.0, 3.0}
+
+
+def test_large_integers_stay_those_that_were_seen() -> None:
+    ids = np.array([[2**53 + 1, 3], [2**53 + 3, 4]] * 5)
+    model = examine(make_pipeline(OneHotEncoder(), LinearRegression()).fit(ids, np.arange(10.0)))
+    columns = model.sample(4).columns
+    assert columns is not None
+    assert np.asarray(columns[0]).tolist() == [2**53 + 1, 2**53 + 3] * 2
+    assert len(model.answer("predict", model.sample(4)).tensors[0]) == 4
 
 
 def test_the_same_rows_come_each_time() -> None:
