@@ -24,8 +24,8 @@ from serving.api.services import Services, services_of
 from serving.app import create_app
 from serving.domain.errors import ServingError
 from serving.domain.status import Status
-from serving.http1 import PredictionProtocol
-from serving.http1.crowd import MOST as MOST_CROWDED
+from serving.http1 import HttpConnection
+from serving.http1.limits import MOST_CROWDED
 from serving.settings import Settings
 from serving.telemetry import logging
 
@@ -117,7 +117,7 @@ class DrainingServer(uvicorn.Server):
         config.load()
 
         def protocol() -> asyncio.Protocol:
-            return PredictionProtocol(config, self.server_state, self.lifespan.state)
+            return HttpConnection(config, self.server_state, self.lifespan.state)
 
         host = self._settings.server.admin_host
         try:
@@ -218,7 +218,7 @@ def run(settings: Settings) -> int:
     app = create_app(settings, access=access)
     config = uvicorn.Config(
         PredictionRouter(app),
-        http=PredictionProtocol,
+        http=HttpConnection,
         host=settings.server.host,
         port=settings.server.port,
         lifespan="off",

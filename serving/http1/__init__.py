@@ -1,9 +1,9 @@
-"""HTTP/1.1 between a socket and the application: uvicorn's protocol with a short way for predictions, and with bounds.
+"""HTTP/1.1 between a socket and the application: uvicorn's protocol with a short way for predictions, within limits.
 
-`protocol` is one connection; `bounded` what it may take, within the limits of `bounds`; `deadlines` says when it has
-had its time; `writes` sends.
+`connection` is one connection, `connection_state` its state; `heads` says what a request's head must be; `limits` what
+connections may take together, `deadlines` how long, `flow` when they are read.
 """
 
-from serving.http1.protocol import PredictionProtocol
+from serving.http1.connection import HttpConnection
 
-__all__ = ["PredictionProtocol"]
+__all__ = ["HttpConnection"]

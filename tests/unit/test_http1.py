@@ -11,9 +11,9 @@ import uvloop
 from uvicorn.server import ServerState
 
 from serving.api.edge import PredictionRouter
-from serving.http1 import PredictionProtocol
+from serving.http1 import HttpConnection
+from serving.http1.connection_state import DROPPING
 from serving.http1.deadlines import Deadlines
-from serving.http1.places import DROPPED
 from tests.fakes import make_app, run
 
 READ_BYTES = 256_000  # what uvloop reads in one go
@@ -97,9 +97,9 @@ def test_a_body_that_is_not_read_leaves_other_connections_their_turn() -> None:
     config.load()
     turns: list[int] = []  # bytes that were dropped in each turn of the loop
 
-    class Counting(PredictionProtocol):
+    class Counting(HttpConnection):
         def data_received(self, data: bytes) -> None:
-            if self._place is DROPPED:
+            if self._state is DROPPING:
                 turns[-1] += len(data)
             super().data_received(data)
 

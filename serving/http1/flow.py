@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from serving.http1.deadlines import Deadlines
 
 
-class Reading(FlowControl):
-    """uvicorn's flow control, which does not read on while it is held, nor wait for ever for a client that never reads.
+class ConnectionFlow(FlowControl):
+    """uvicorn's flow control, which asks `may_read` before it reads on, and gives a client up that takes nothing.
 
     Event loop thread only. `stalled` are those whose client takes nothing of what is waiting to be sent.
     """
 
-    def __init__(self, transport: asyncio.Transport, stalled: Deadlines) -> None:
+    def __init__(self, transport: asyncio.Transport, stalled: Deadlines, may_read: Callable[[], bool]) -> None:
         super().__init__(transport)
         self._stalled = stalled
-        self._is_held = False
+        self._may_read = may_read
         self._loop = asyncio.get_running_loop()
 
-    def hold(self) -> None:
-        """Read nothing until `release`, whoever wants to."""
-        self._is_held = True
-        self.pause_reading()
-
-    def release(self) -> None:
-        """Read again."""
-        if self._is_held:
-            self._is_held = False
-            self.resume_reading()
-
-    def rest(self) -> None:
+    def pause_for_a_turn(self) -> None:
         """Read on in the next turn of the loop, after every other connection. libuv would read 8 MB of one connection
         before it looks at another, for 12 ms.
         """
@@ -41,8 +31,8 @@ class Reading(FlowControl):
             self._loop.call_soon(self.resume_reading)
 
     def resume_reading(self) -> None:
-        """Read again (called by uvicorn), unless that is held."""
-        if not self._is_held and not self._transport.is_closing():
+        """Read again (called by uvicorn), unless something has to be answered first."""
+        if self._may_read() and not self._transport.is_closing():
             super().resume_reading()
 
     def pause_writing(self) -> None:
