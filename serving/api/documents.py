@@ -11,6 +11,7 @@ from serving.api.strict_json import loads
 from serving.api.structure import find_arrays, refuse_many_values, without
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Signature
+from serving.domain.text import shorten
 from serving.rows.conversion import PIECE_ROWS, ManyRows, Piece
 
 COLUMN_BYTES = 256  # the least of an array in an object in the body that is not parsed with the rest
@@ -169,4 +170,4 @@ def _is_nan(value: Any) -> bool:
 
 
 def _shown(name: str) -> str:
-    return repr(name if len(name) <= 60 else name[:57] + "...")
+    return repr(shorten(name, 60))

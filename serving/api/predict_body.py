@@ -7,6 +7,7 @@ from typing import Any
 
 from serving.api.strict_json import MAX_DEPTH, count_strings, loads, refuse_repeats, with_repeats
 from serving.domain.errors import InvalidInput
+from serving.domain.text import shorten
 from serving.plane.prediction import PredictRequest
 
 KEYS = ("instances", "input", "method")
@@ -67,7 +68,7 @@ def strings_in(rows: list[Any]) -> int:
 def _wrong_keys(document: dict[str, Any]) -> str:
     unknown = [key for key in document if key not in KEYS]
     if unknown:
-        key = unknown[0] if len(unknown[0]) <= 60 else unknown[0][:57] + "..."
+        key = shorten(unknown[0], 60)
         close = get_close_matches(key, KEYS, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"the body takes {', '.join(KEYS)}"
         return f"unknown key {key!r} in the body; {hint}"

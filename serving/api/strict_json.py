@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 
 from serving.domain.errors import InvalidInput, NotJson
+from serving.domain.text import shorten
 
 MAX_DEPTH = 16
 
@@ -169,4 +170,4 @@ def refuse_repeats(document: Any, first_row: int = 0) -> None:
 
 
 def _shown(name: str) -> str:
-    return repr(name if len(name) <= 60 else name[:57] + "...")
+    return repr(shorten(name, 60))

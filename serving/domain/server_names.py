@@ -11,6 +11,7 @@ import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from serving.domain.errors import Misdirected
+from serving.domain.text import shorten
 
 ANY = "*"
 LOCALHOST = "localhost"
@@ -39,7 +40,7 @@ class ServerNames:
             return
         name = parse_host(header) or ""
         if not (self._is_any or name in self._names or is_loopback(name)):
-            shown = name if len(name) <= 100 else name[:97] + "..."
+            shown = shorten(name, 100)
             raise Misdirected(
                 f"this server does not answer to '{shown}'; if it should, add \"{shown}\" to server.hosts"
             )

@@ -26,3 +26,8 @@ def one_line(text: str, most_characters: int | None = MAX_LINE_CHARACTERS) -> st
     if most_characters is None or len(line) <= most_characters:
         return line
     return line[: most_characters - len(_CUT)].rstrip() + _CUT
+
+
+def shorten(text: str, most_characters: int) -> str:
+    """Return `text` with at most `most_characters`, the last three of them dots where something was cut off."""
+    return text if len(text) <= most_characters else text[: most_characters - len(_CUT)] + _CUT

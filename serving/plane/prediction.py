@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from serving.domain.errors import BodyTooLarge, InvalidInput, NothingActive, Overloaded, UnknownModel
 from serving.domain.signature import Method, Signature
+from serving.domain.text import shorten
 from serving.plane.registry import ActiveReference, HoldsActive, Role, find
 from serving.plane.servable import Lease, Servable
 from serving.rows.batch import Batch, Prediction
@@ -206,6 +207,6 @@ def _known_method(signature: Signature, name: str | None) -> Method:
     if name is None:
         return signature.default_method
     if name not in signature.methods:
-        shown = name if len(name) <= 50 else name[:47] + "..."
+        shown = shorten(name, 50)
         raise InvalidInput(f"method {shown!r} is not one this model offers: {', '.join(signature.methods)}")
     return name

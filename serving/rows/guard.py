@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from serving.domain.compiled import Guard
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Signature
+from serving.domain.text import shorten
 from serving.rows.batch import Batch
 
 
@@ -58,7 +59,7 @@ class GuardCheck:
         known = self._known[column]
         for row, cell in enumerate(cells):
             if cell not in known and cell is not None and cell == cell:  # noqa: PLR0124  (NaN is null)
-                shown = repr(cell if len(str(cell)) <= 40 else str(cell)[:37] + "...")
+                shown = repr(cell if len(str(cell)) <= 40 else shorten(str(cell), 40))
                 raise InvalidInput(f"row {row}: '{self._names[column]}' is {shown}, which the model does not know")
 
     def _refuse_number(self, row: int, column: int, number: float) -> None:

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from serving.domain.signature import Container, Dtype, Feature, Signature
+from serving.domain.text import shorten
 from serving.rows.integers import integer_column, is_rounded
 
 Row = Sequence[Any]
@@ -176,7 +177,7 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return f'the string "{repr(_cut(value))[1:-1]}"'
+        return f'the string "{repr(shorten(value, _SHOWN_CHARACTERS))[1:-1]}"'
     if isinstance(value, list):
         return "an array"
     if isinstance(value, dict):
@@ -228,8 +229,4 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _quoted(name: str) -> str:
-    return repr(_cut(name))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+    return repr(shorten(name, _SHOWN_CHARACTERS))

@@ -18,6 +18,7 @@ from serving.api.pieces import RowPieces
 from serving.api.structure import find_word
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Container, Signature
+from serving.domain.text import shorten
 from serving.rows.row_problems import shown
 from serving.rows.tables import Table
 
@@ -176,5 +177,5 @@ def _picked(rows: list[Any], width: int, places: Places | None) -> list[Any]:
 
 
 def _names(names: Sequence[str]) -> str:
-    few = [name if len(name) <= 60 else name[:57] + "..." for name in names[:NAMES_SHOWN]]
+    few = [shorten(name, 60) for name in names[:NAMES_SHOWN]]
     return str(few) if len(names) <= NAMES_SHOWN else f"{str(few)[:-1]}, ...]"

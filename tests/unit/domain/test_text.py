@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.domain.text import MAX_LINE_CHARACTERS, one_line
+from serving.domain.text import MAX_LINE_CHARACTERS, one_line, shorten
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,12 @@ def test_a_line_is_cut_at_its_length_unless_none_is_given() -> None:
     assert one_line("x" * 301) == "x" * 297 + "..."
     assert one_line("word " * 1000, 12) == "word word..."
     assert one_line("x" * 1000, None) == "x" * 1000
+
+
+def test_a_text_is_shortened_to_its_length_and_no_more() -> None:
+    assert shorten("x" * 60, 60) == "x" * 60
+    assert shorten("x" * 61, 60) == "x" * 57 + "..."
+    assert shorten("a\nb", 3) == "a\nb"
 
 
 def test_no_character_that_python_cannot_print_is_left() -> None:
