@@ -33,9 +33,10 @@ number, or to what is usual for the model where that is less than 1).
   were never seen, empty text. Some of the 500 one by one, and {CROWDED[0]} requests of one row from 48 clients at
   once by the default method ({CROWDED[1]} by each other), so that they are merged where they may be.
 - **Refusals.** What the model refuses has to be refused. What it answers has to be answered, unless the guard of a
-  compiled form says why not, an integer would be rounded, or null would only be answered with NaN; the reasons are
+  compiled form says why not, an integer would be rounded, or null would only be predicted with NaN; the reasons are
   counted below.
-- Models that answer differently each time they are asked (random imputation) are asked, and not compared."""
+- Answers of objects hold what was sent: 1 and 1.0 are the same in them. Models that answer differently each time they
+  are asked (random imputation) are asked, and not compared."""
 
 
 @dataclass

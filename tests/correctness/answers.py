@@ -106,4 +106,6 @@ def _is_same(given: Any, wanted: Any, *, is_strict: bool) -> bool:
         return isinstance(given, (int, float)) and float(given) == wanted
     if isinstance(wanted, np.generic):
         wanted = wanted.item()
+    if type(wanted) is int and type(given) is float:  # passed on among fractions
+        return given == wanted
     return bool(given == wanted) and (not is_strict or type(given) is type(wanted))
