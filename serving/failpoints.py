@@ -17,6 +17,7 @@ activated           it has, and nothing durable says so yet
 draining            a version is out of the active reference, its leases may last
 retired             its host or graphs are gone
 state-write         a transaction is about to be committed; sqlite3.Error
+state-migrated      one step to another schema has been taken, others and the commit may be left; sqlite3.Error
 state-copy          a copy of the state is written and checked, and has no name yet; OSError
 state-replaced      what is damaged of the state is kept aside, what takes its place has no name yet; OSError
 respawn             a servable's host is about to be replaced
@@ -41,6 +42,7 @@ Point = Literal[
     "draining",
     "retired",
     "state-write",
+    "state-migrated",
     "state-copy",
     "state-replaced",
     "respawn",

@@ -1,13 +1,11 @@
-"""The SQLite file behind the history: opening it, its tables, whether it is whole, and a copy of it.
+"""The SQLite file behind the history: opening it, whether it is whole and of the present schema, and a copy of it.
 
-SQLite finds torn pages, not a changed byte in a value. So the tables with operators' decisions are sealed: with each
-decision a sum over their rows is written, and counted. A file whose seal does not fit, or with a smaller count than its
-copy, has lost decisions.
+What is damaged, what cannot be used at present and what a later release has written are told apart: only the first may
+be replaced.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
 import stat
@@ -19,37 +17,16 @@ from typing import Any
 
 from serving.domain.errors import StateUnavailable
 from serving.failpoints import reach
+from serving.lifecycle.migrations import SCHEMA_VERSION, list_tables, migrate, read_tables, read_version
+from serving.lifecycle.seal import count_sealed, seal_decision
 
 BUSY_SECONDS = 5.0
-SCHEMA_VERSION = 1
 
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
+_UNSEALED = 0  # the version of files from before there were versions and seals
 _VERSION_AT = 60  # of user_version in the header: https://sqlite.org/fileformat2.html
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_TABLES = {
-    "transitions": "id INTEGER PRIMARY KEY, at TEXT NOT NULL, model TEXT NOT NULL, version TEXT, digest TEXT,"
-    " before TEXT, after TEXT, actor TEXT NOT NULL, event TEXT NOT NULL, reason TEXT, duration_seconds REAL",
-    "pins": "model TEXT PRIMARY KEY, version TEXT NOT NULL",
-    "unloaded": "model TEXT PRIMARY KEY",
-    "quarantine": "model TEXT NOT NULL, version TEXT NOT NULL, digest TEXT NOT NULL,"
-    " PRIMARY KEY (model, version, digest)",
-    "refusals": "model TEXT NOT NULL, version TEXT NOT NULL, digest TEXT NOT NULL, at TEXT NOT NULL,"
-    " basis TEXT NOT NULL, against TEXT, report TEXT NOT NULL, PRIMARY KEY (model, version, digest)",
-    "accepted": "model TEXT NOT NULL, version TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (model, version)",
-    "lone": "model TEXT NOT NULL, digest TEXT NOT NULL, version TEXT NOT NULL, PRIMARY KEY (model, digest)",
-    "active": "model TEXT PRIMARY KEY, version TEXT NOT NULL, digest TEXT NOT NULL",
-    "contracts": "model TEXT PRIMARY KEY, version TEXT NOT NULL, digest TEXT NOT NULL, signature TEXT NOT NULL",
-    "signed": "model TEXT PRIMARY KEY, provenance TEXT NOT NULL",
-    "facts": "name TEXT PRIMARY KEY, value TEXT NOT NULL",
-}
-_INDEX = "CREATE INDEX IF NOT EXISTS transitions_by_model ON transitions (model, id)"
-_SEALED = (
-    "SELECT model, version FROM pins ORDER BY 1, 2",
-    "SELECT model FROM unloaded ORDER BY 1",
-    "SELECT model, version, digest FROM quarantine ORDER BY 1, 2, 3",
-    "SELECT name, value FROM facts WHERE name IN ('decisions', 'held') ORDER BY 1",
-)
 
 Statement = tuple[str, Sequence[Any]]
 
@@ -78,17 +55,17 @@ class Database:
         """Whether anything is there, or may be; a file without a byte is nothing."""
         return may_exist(self.path) and not (_is_empty(self.path) and _is_empty(wal_of(self.path)))
 
-    def open(self, *, may_be_older: bool = True) -> None:
-        """Open or create the file in WAL mode and look whether it is whole. Blocks.
+    def open(self, *, may_be_unsealed: bool = True) -> None:
+        """Open or create the file in WAL mode, look whether it is whole, and bring its schema up to date. Blocks.
 
-        `may_be_older` allows a file of a release from before there were seals, which is sealed then. Raises StateTooNew
-        before anything is written, StateDamaged, or StateUnavailable when it cannot be told.
+        `may_be_unsealed` allows a file of a release from before there were seals, which is sealed then. Raises
+        StateTooNew before anything is written, StateDamaged, or StateUnavailable when it cannot be told.
         """
         if self.exists:
             _check_header(self.path)
             with _explained(self.path, "read"), closing(_connect_to_read(self.path)) as connection:
                 version = _refuse_newer(self.path, connection)
-            if version != SCHEMA_VERSION and not may_be_older:
+            if version == _UNSEALED and not may_be_unsealed:
                 raise StateDamaged(f"{self.path.name} holds nothing of what was written")
         try:
             with _explained(self.path, "used"):
@@ -127,7 +104,7 @@ class Database:
             try:
                 for statement, values in statements:
                     connection.execute(statement, values)
-                decisions = _seal(connection) if is_decision else self.decisions
+                decisions = seal_decision(connection) if is_decision else self.decisions
                 reach("state-write")
                 connection.execute("COMMIT")
             except sqlite3.Error:
@@ -192,21 +169,22 @@ def read_once(path: Path, query: str, values: Sequence[Any]) -> list[tuple[Any, 
 
 
 def _check(path: Path, connection: sqlite3.Connection) -> int:
-    """Return how many decisions a whole file holds; raises StateDamaged or sqlite3.Error for any other."""
+    """Return how many decisions a whole file of any known version holds.
+
+    Raises StateDamaged or sqlite3.Error for any other file.
+    """
     (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if said != "ok":
         raise StateDamaged(f"{path.name} is damaged: {' '.join(said.split())}")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version != SCHEMA_VERSION:
+    version = read_version(connection)
+    if version <= _UNSEALED:
         raise StateDamaged(f"{path.name} is damaged: its version is gone")
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if missing := sorted(_TABLES.keys() - tables):
+    if missing := sorted(list_tables(version) - read_tables(connection)):
         raise StateDamaged(f"{path.name} is damaged: its table {missing[0]} is gone")
-    facts = dict(connection.execute("SELECT name, value FROM facts"))
-    decisions = str(facts.get("decisions"))
-    if facts.get("seal") != _sum(connection) or not decisions.isdecimal():
+    decisions = count_sealed(connection)
+    if decisions is None:
         raise StateDamaged(f"{path.name} is damaged: it does not hold the decisions that were written")
-    return int(decisions)
+    return decisions
 
 
 def _check_header(path: Path) -> None:
@@ -227,7 +205,7 @@ def _check_header(path: Path) -> None:
 
 
 def _refuse_newer(path: Path, connection: sqlite3.Connection) -> int:
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    version = read_version(connection)
     _refuse_version(path, version)
     return version
 
@@ -241,34 +219,23 @@ def _refuse_version(path: Path, version: int) -> None:
 
 
 def _bring_up_to_date(path: Path, connection: sqlite3.Connection, held: str | None = None) -> None:
-    """Make the tables of a new file, or of one from before there were seals, in one transaction."""
-    if connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
+    """Make the tables of a new file, or take the steps that an older one lacks: in one transaction, all or none.
+
+    An older file is sealed anew by that, so it has to be whole before.
+    """
+    version = read_version(connection)
+    if version == SCHEMA_VERSION:
         return
-    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
+    if version > _UNSEALED:
+        _check(path, connection)
+    elif version < _UNSEALED or "facts" in read_tables(connection):
         raise StateDamaged(f"{path.name} is damaged: its version is gone")
     connection.execute("BEGIN IMMEDIATE")
-    for name, columns in _TABLES.items():
-        connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
-    connection.execute(_INDEX)
+    migrate(connection)
     if held is not None:
         connection.execute("INSERT INTO facts VALUES ('held', ?)", (held,))
-    _seal(connection)
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    seal_decision(connection)
     connection.execute("COMMIT")
-
-
-def _seal(connection: sqlite3.Connection) -> int:
-    """Count a decision and write the sum over all of them; returns the count."""
-    row = connection.execute("SELECT value FROM facts WHERE name = 'decisions'").fetchone()
-    decisions = int(row[0]) + 1 if row else 1
-    connection.execute("INSERT OR REPLACE INTO facts VALUES ('decisions', ?)", (str(decisions),))
-    connection.execute("INSERT OR REPLACE INTO facts VALUES ('seal', ?)", (_sum(connection),))
-    return decisions
-
-
-def _sum(connection: sqlite3.Connection) -> str:
-    rows = [connection.execute(query).fetchall() for query in _SEALED]
-    return hashlib.sha256(repr(rows).encode()).hexdigest()
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -58,7 +58,7 @@ def open_best(database: Database, *, was_used: bool, is_remembered: bool = False
         was_used = was_used or copied is not None
         if was_used and not database.exists:
             raise StateDamaged(f"{database.path.name} is gone")
-        database.open(may_be_older=not was_used)
+        database.open(may_be_unsealed=not was_used)
         if copied is not None and database.decisions < copied:
             raise StateDamaged(f"{database.path.name} lacks decisions that its copy has")
         return Opened(Found.WHOLE, copied == database.decisions)

@@ -20,8 +20,9 @@ from serving.domain.errors import StateUnavailable
 from serving.domain.version import VersionId
 from serving.failpoints import arm
 from serving.lifecycle import database, state_file
-from serving.lifecycle.database import SCHEMA_VERSION, Database, StateTooNew
+from serving.lifecycle.database import Database, StateTooNew
 from serving.lifecycle.history import History
+from serving.lifecycle.migrations import SCHEMA_VERSION
 from serving.lifecycle.recovery import MAX_SET_ASIDE, Found, open_best
 from serving.lifecycle.served_versions import KnownStore
 from serving.lifecycle.state_file import DATABASE_NAME
