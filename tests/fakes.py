@@ -216,7 +216,7 @@ class FakeOperator:
 
     def _find(self, model: str) -> ModelStatus:
         if model not in self.status.models:
-            raise UnknownModel(f"no model named '{model}'")
+            raise UnknownModel.named(model)
         return self.status.models[model]
 
 

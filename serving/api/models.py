@@ -95,7 +95,7 @@ def known_in(status: Status, name: str) -> ModelStatus:
     """Return the status of a model; raises UnknownModel."""
     model = status.models.get(name)
     if model is None:
-        raise UnknownModel(f"no model named {name[:120]!r}; GET /models lists the ones there are")
+        raise UnknownModel.named(name)
     return model
 
 

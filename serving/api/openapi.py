@@ -50,7 +50,7 @@ _EXAMPLES: dict[int, tuple[str, ErrorKind, str]] = {
     404: (
         "No such model or version, or it is not loaded.",
         KINDS[errors.UnknownModel],
-        "no model named 'irsi'; GET /models lists the ones there are",
+        str(errors.UnknownModel.named("irsi")),
     ),
     406: (
         "No answer has a form that is accepted.",

@@ -145,6 +145,11 @@ class InvalidInput(RequestRefused):
 class UnknownModel(RequestRefused):
     """The store has no model of this name and none is loaded."""
 
+    @classmethod
+    def named(cls, model: str, listed_by: str = "GET /models") -> UnknownModel:
+        """Return the error about this name; `listed_by` is the call that lists the models there are."""
+        return cls(f"no model named {model[:120]!r}; {listed_by} lists the ones there are")
+
 
 class UnknownVersion(RequestRefused):
     """The model has no such version, or it is not loaded."""

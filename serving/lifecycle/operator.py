@@ -29,5 +29,5 @@ class ReconcilerOperator:
     async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
         """Read the history, newest first."""
         if model not in self._state.status.models:
-            raise UnknownModel(f"no model named '{model}'; GET /models lists the ones there are")
+            raise UnknownModel.named(model)
         return await asyncio.to_thread(self._history.events.entries, model, limit, before_id)
