@@ -11,7 +11,7 @@ from serving.api import predict, shortcut
 from serving.domain.errors import ModelFailed
 from serving.domain.signature import Method
 from serving.rows.batch import Batch, Prediction
-from tests.fakes import FakeEngine, make_app, make_reference, make_servable
+from tests.fakes import FakeEngine, call, make_app, make_reference, make_servable
 
 ROW = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
 PATH = "/models/iris/predict"
@@ -83,6 +83,34 @@ def test_a_model_that_fails_or_cannot_now_is_left_to_the_long_way() -> None:
     assert app.state.services.shortcut.respond(PATH, JSON, ROW) is None
     engine.can, engine.error = True, ModelFailed("no")
     assert app.state.services.shortcut.respond(PATH, JSON, ROW) is None
+
+
+def test_errors_it_leaves_to_the_long_way_are_counted_by_their_kind() -> None:
+    """Also a bug of the short way alone, which no answer would show."""
+    engine = Immediate()
+    app = app_with(engine)
+    respond = app.state.services.shortcut.respond
+    assert respond(PATH, JSON, ROW) is not None
+    engine.can = False
+    assert respond(PATH, JSON, ROW) is None
+    assert _fallbacks(app) == {}
+    engine.error = ZeroDivisionError("a bug")
+    for raw in (ROW, b"no JSON", b'{"instances": [[1]]}', b'{"instances": [[2]]}'):
+        assert respond(PATH, JSON, raw) is None
+    assert _fallbacks(app) == {"internal": 1, "not-json": 1, "invalid-input": 2}
+    page = call(app, "GET", "/metrics").text
+    assert 'serving_shortcut_fallbacks_total{problem="internal"} 1.0' in page
+
+
+def _fallbacks(app: Any) -> dict[str, float]:
+    registry = app.state.services.metrics.registry
+    families = [family for family in registry.collect() if family.name == "serving_shortcut_fallbacks"]
+    return {
+        sample.labels["problem"]: sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    }
 
 
 def test_what_is_slow_to_read_or_to_write_goes_the_long_way() -> None:

@@ -57,6 +57,7 @@ EVENTS: list[tuple[str, tuple[Any, ...], str, dict[str, str]]] = [
     ("drained", ("iris", 1.5), "serving_drain_duration_seconds_count", {"model": "iris"}),
     ("host_restarted", ("iris",), "serving_host_restarts_total", {"model": "iris"}),
     ("store_failed", (), "serving_store_errors_total", {}),
+    ("shortcut_fell_back", ("internal",), "serving_shortcut_fallbacks_total", {"problem": "internal"}),
     ("resynced", (0.01,), "serving_resync_duration_seconds_count", {}),
     ("state_failed", (), "serving_state_errors_total", {}),
 ]

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 from serving.api.edge import PredictionRouter
 from serving.domain import errors
 from serving.domain.decision import LoadModel, RefreshStore
 from serving.server import CannotListen, DrainingServer
+from serving.telemetry.logging import REQUEST_ID
 from tests.fakes import (
     MIXED,
     TOKEN,
@@ -116,6 +118,44 @@ def test_every_error_has_its_code_and_names_the_version_that_failed(error: Excep
 
     _with_client(app, scenario)
     assert sum(app.state.services.metrics.traffic("iris", "3").statuses.values()) == 1
+
+
+def _log_lines(app: FastAPI, scenario: Callable[[Ask], Awaitable[None]]) -> list[tuple[Any, ...]]:
+    with capture_logs() as logs:
+        _with_client(app, scenario)
+    keys = ("method", "path", "status", "client", "log_level")
+    return [tuple(line[key] for key in keys) for line in logs if line["event"] == "request"]
+
+
+def test_calls_are_logged_as_requests_over_http_are() -> None:
+    async def scenario(ask: Ask) -> None:
+        await ask("ModelInfer", _infer())
+        await ask("ServerLive")
+        await _refusal(ask("ModelInfer", _infer("other")))
+        await _refusal(ask("RepositoryIndex"))
+
+    service = "/inference.GRPCInferenceService"
+    refused = [
+        ("GRPC", f"{service}/ModelInfer", 404, "127.0.0.1", "info"),
+        ("GRPC", f"{service}/RepositoryIndex", 401, "127.0.0.1", "info"),
+    ]
+    assert _log_lines(make_app(), scenario) == refused
+    answered = [("GRPC", f"{service}/{name}", 200, "127.0.0.1", "info") for name in ("ModelInfer", "ServerLive")]
+    assert _log_lines(make_app(log={"access_sample": 1.0}), scenario) == [*answered, *refused]
+
+
+def test_a_call_has_one_id_in_the_log_and_in_its_metadata() -> None:
+    seen: list[str | None] = []
+    engine = FakeEngine(lambda *_: seen.append(REQUEST_ID.get()) or [0])  # type: ignore[func-returns-value]
+    app = make_app(make_reference(iris=make_servable("iris", "3", engine)))
+
+    async def scenario(ask: Ask) -> None:
+        assert (await ask("ModelInfer", _infer(), metadata=(("x-request-id", "mine"),))).id == "mine"
+        _, _, metadata = await _refusal(ask("ModelInfer", _infer("other")))
+        assert "-" in metadata["x-request-id"]
+
+    _with_client(app, scenario)
+    assert seen == ["mine"]
 
 
 def test_each_scope_has_its_calls() -> None:

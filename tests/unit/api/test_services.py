@@ -1,0 +1,36 @@
+"""The services of an application: complete when they are made, and never changed."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+import serving
+from serving.api.services import Services, services_of
+from tests.fakes import make_app
+
+
+def test_no_service_is_replaced_or_added() -> None:
+    services: Any = services_of(make_app())
+    for field in dataclasses.fields(Services):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(services, field.name, None)
+    with pytest.raises((AttributeError, TypeError)):
+        services.another = 1
+
+
+def test_an_application_holds_what_answers_the_status_and_its_services_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    settings = serving.Settings.model_validate(
+        {"store": {"path": tmp_path / "store"}, "state": {"path": tmp_path / "state"}}
+    )
+    app = serving.create_app(settings)
+    assert app.state._state == {}
+    with TestClient(app) as client:
+        assert set(app.state._state) == {"active", "status", "services"}
+        assert services_of(app).settings is settings
+        assert client.get("/health/live").status_code == 200
