@@ -14,6 +14,7 @@ from serving.compiling.provable import Provable
 from serving.domain.compiled import Graph
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Method, ModelKind
+from serving.host.comparison import relative_distances, scale_of
 from serving.plane.graph import GraphSession
 from serving.rows.batch import Batch, Prediction, Tensor
 
@@ -139,22 +140,19 @@ class Prover:
     def _relative(
         self, output: Output, wanted: Any, given: Any, least: NDArray[np.float64] | None = None
     ) -> NDArray[np.float64]:
-        """Return distances relative to the number, or where that is larger to a scale; infinite for NaN.
+        """Return distances relative to the number, or where that is larger to a scale.
 
         The scale is that of the output; or the largest number of the row where that is less, but not below `least`.
         """
-        with np.errstate(all="ignore"):
-            is_same = (wanted == given) | (np.isnan(wanted) & np.isnan(given))
-            if is_same.all():
-                return np.zeros(wanted.shape)
-            distance = np.where(is_same, 0.0, np.abs(wanted - given))
-            size = np.where(np.isfinite(wanted), np.abs(wanted), 0.0)
-            scale: Any = self._scales.setdefault(output, min(1.0, float(size.max(initial=0.0)) or 1.0))
-            if least is not None:
-                own = size.max(axis=tuple(range(1, wanted.ndim)), keepdims=True, initial=_LEAST_SIZE)
-                scale = np.minimum(scale, np.maximum(own, least.reshape(own.shape)))
-            relative: NDArray[np.float64] = distance / np.maximum(size, scale)
-            return np.where(np.isnan(relative), np.inf, relative)
+
+        def scale(sizes: NDArray[np.float64]) -> Any:
+            usual = self._scales.setdefault(output, scale_of(sizes))
+            if least is None:
+                return usual
+            own = sizes.max(axis=tuple(range(1, sizes.ndim)), keepdims=True, initial=_LEAST_SIZE)
+            return np.minimum(usual, np.maximum(own, least.reshape(own.shape)))
+
+        return relative_distances(wanted, given, scale)
 
 
 def _least_scales(batch: Batch) -> NDArray[np.float64]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,6 +42,29 @@ def compare(expected: Any, got: Any, rtol: float, atol: float, *, is_shape_only:
         return _NONE
     distance = float(abs(expected - got)) if _is_number(expected) and _is_number(got) else 0.0
     return Difference(True, distance)
+
+
+def scale_of(sizes: NDArray[Any]) -> float:
+    """Return the number beside which smaller differences are nothing: the largest of these, and never more than 1."""
+    return min(1.0, float(sizes.max(initial=0.0)) or 1.0)
+
+
+def relative_distances(
+    wanted: NDArray[Any], given: NDArray[Any], scale: Callable[[NDArray[Any]], Any] = scale_of
+) -> NDArray[Any]:
+    """Return for two arrays of floats the distances relative to the number wanted, or to a scale where that is larger.
+
+    `scale` is called with the sizes of the numbers wanted, 0 for those that are not finite, if anything differs at all.
+    NaN is like NaN; next to anything else, and next to infinity, it is infinitely far, as is infinity from a number.
+    """
+    with np.errstate(all="ignore"):
+        is_same = (wanted == given) | (np.isnan(wanted) & np.isnan(given))
+        if is_same.all():
+            return np.zeros(wanted.shape)
+        distances = np.where(is_same, 0.0, np.abs(wanted - given))
+        sizes = np.where(np.isfinite(wanted), np.abs(wanted), 0.0)
+        relative = distances / np.maximum(sizes, scale(sizes))
+        return np.where(np.isnan(relative), np.inf, relative)
 
 
 def _compare_lists(expected: Any, got: Any, rtol: float, atol: float, is_shape_only: bool) -> Difference:

@@ -11,6 +11,7 @@ import numpy as np
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.report import GateName, Verdict
 from serving.host.boosters import library_of
+from serving.host.comparison import relative_distances
 from serving.host.estimator import EstimatorModel
 from serving.host.gates.gate import Context, Outcome
 from serving.host.model import LoadedModel
@@ -170,11 +171,5 @@ def _differ(wanted: Tensor, given: Tensor, tolerance: float) -> Any:
         return np.array([repr(mine) != repr(theirs) for mine, theirs in zip(wanted, given, strict=True)])
     if wanted.shape != given.shape or wanted.dtype != given.dtype:
         return np.ones(len(wanted), dtype=np.bool_)
-    flat, other = wanted.reshape(len(wanted), -1), given.reshape(len(wanted), -1)
-    if flat.dtype.kind != "f":
-        return (flat != other).any(axis=1)
-    with np.errstate(all="ignore"):
-        is_same = (flat == other) | (np.isnan(flat) & np.isnan(other))
-        scale = min(1.0, float(np.abs(flat[np.isfinite(flat)]).max(initial=0.0)) or 1.0)
-        is_close = np.abs(flat - other) <= tolerance * np.maximum(np.abs(flat), scale)
-    return ~(is_same | is_close).all(axis=1)
+    differ = wanted != given if wanted.dtype.kind != "f" else relative_distances(wanted, given) > tolerance
+    return differ.reshape(len(wanted), -1).any(axis=1)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
-from serving.host.comparison import compare
+from serving.host.comparison import compare, relative_distances
 
 NAN = math.nan
 
@@ -85,3 +86,30 @@ def test_objects_must_have_the_same_keys_and_values_within_the_tolerance() -> No
     assert compare({"a": 1.0}, {"a": 1.1}, 1e-6, 0.0).is_beyond
     assert compare([{"a": 1.0}], [{"b": 1.0}], 1e-6, 0.0).reason == "keys a expected, b given"
     assert compare({"a": 1.0}, 1.0, 1e-6, 0.0).is_beyond
+
+
+def test_arrays_are_compared_by_the_number_or_by_the_scale() -> None:
+    wanted = np.array([[2.0, 1e-9], [np.nan, np.inf], [-4.0, 0.0]])
+    given = np.array([[2.5, 2e-9], [np.nan, np.inf], [-4.0, 0.5]])
+    np.testing.assert_allclose(relative_distances(wanted, given), [[0.25, 1e-9], [0, 0], [0, 0.5]])
+    small = np.array([1e-3, 2e-3])
+    np.testing.assert_allclose(relative_distances(small, small + 1e-3), [0.5, 0.5])
+
+
+@pytest.mark.parametrize(("wanted", "given"), [(np.nan, 1.0), (1.0, np.nan), (np.inf, 1.0), (1.0, -np.inf)])
+def test_what_is_not_finite_is_far_from_everything_else(wanted: float, given: float) -> None:
+    assert relative_distances(np.array([wanted, 1.0]), np.array([given, 1.0])).tolist() == [np.inf, 0.0]
+
+
+def test_a_scale_is_asked_for_only_where_something_differs() -> None:
+    asked: list[Any] = []
+
+    def scale(sizes: Any) -> float:
+        asked.append(sizes.tolist())
+        return 10.0
+
+    same = np.array([1.0, np.inf])
+    assert relative_distances(same, same, scale).tolist() == [0.0, 0.0]
+    assert asked == []
+    assert relative_distances(same, np.array([2.0, np.inf]), scale).tolist() == [0.1, 0.0]
+    assert asked == [[1.0, 0.0]]
