@@ -47,14 +47,27 @@ class BareBooster(BaseEstimator):
     def _has_classes(self) -> bool:
         return self.objective in (*_XGBOOST_CLASSES, *_LIGHTGBM_CLASSES)
 
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Return what ``Booster.predict`` gives for `X`: (rows,) or (rows, outputs), of the library's own dtype."""
+        return self._answer(X)
 
-def _columns_of(shares: NDArray[Any]) -> NDArray[Any]:
-    """Return one column for each class; of two classes a booster gives the second's."""
-    return shares if shares.ndim == 2 else np.vstack((1.0 - shares, shares)).T
+    @available_if(_has_classes)  # type: ignore[untyped-decorator]
+    def predict_proba(self, X: Any) -> NDArray[Any]:
+        """Return a share for each class: (rows, classes), of the library's own dtype."""
+        shares = self._shares(X)
+        # of two classes a booster gives the second's
+        return shares if shares.ndim == 2 else np.vstack((1.0 - shares, shares)).T
+
+    def _shares(self, X: Any) -> NDArray[Any]:
+        return self._answer(X)
+
+    def _answer(self, X: Any, **options: Any) -> NDArray[Any]:
+        """Ask the library's ``Booster.predict``."""
+        raise NotImplementedError
 
 
 class XgboostBooster(BareBooster):
-    """XGBoost's: all rounds that are in the file, even where training noted a better number of them."""
+    """XGBoost's, in float32: all rounds in the file, even where training noted a better number of them."""
 
     missing = np.nan
 
@@ -70,16 +83,10 @@ class XgboostBooster(BareBooster):
         """Return XGBoost's own object, as its estimators do."""
         return self.library_booster
 
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return what ``Booster.predict`` gives for a DMatrix of `X`: (rows,) or (rows, outputs), float32."""
-        return self._answer(X)
-
-    @available_if(BareBooster._has_classes)  # type: ignore[untyped-decorator]
-    def predict_proba(self, X: Any) -> NDArray[Any]:
-        """Return a share for each class: (rows, classes), float32."""
+    def _shares(self, X: Any) -> NDArray[Any]:
         if self.objective == "multi:softmax":  # gives labels only; XGBoost's classifier does the same
             return np.asarray(softmax(self._answer(X, output_margin=True), axis=1))
-        return _columns_of(self._answer(X))
+        return self._answer(X)
 
     def _answer(self, X: Any, **options: Any) -> NDArray[Any]:
         library = importlib.import_module("xgboost")
@@ -94,7 +101,7 @@ class XgboostBooster(BareBooster):
 
 
 class LightgbmBooster(BareBooster):
-    """LightGBM's: the best number of rounds where the booster knows one, all that are in a file."""
+    """LightGBM's, in float64: the best number of rounds where the booster knows one, all that are in a file."""
 
     def __init__(self, library_booster: Any) -> None:
         head = library_booster.model_to_string(num_iteration=1).partition("\n\n")[0]
@@ -108,15 +115,6 @@ class LightgbmBooster(BareBooster):
     def booster_(self) -> Any:
         """LightGBM's own object, as its estimators call it."""
         return self.library_booster
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Return what ``Booster.predict`` gives: (rows,) or (rows, outputs), float64."""
-        return self._answer(X)
-
-    @available_if(BareBooster._has_classes)  # type: ignore[untyped-decorator]
-    def predict_proba(self, X: Any) -> NDArray[Any]:
-        """Return a share for each class: (rows, classes), float64."""
-        return _columns_of(self._answer(X))
 
     @available_if(BareBooster._has_classes)  # type: ignore[untyped-decorator]
     def decision_function(self, X: Any) -> NDArray[Any]:
