@@ -36,7 +36,7 @@ class ChangedRows:
     def __iter__(self) -> Iterator[Piece]:
         """Yield the changed pieces; raises what reading and changing them raises."""
         for piece in self._rows:
-            yield Piece(self._change(piece.rows), piece.may_contain_bools)
+            yield Piece(self._change(piece.rows))
 
 
 def changed(rows: Rows, change: Callable[[list[Any]], list[Any]]) -> Rows:

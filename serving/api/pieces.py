@@ -75,7 +75,7 @@ class RowPieces:
                 _refuse_long_row(fragment, first_row, self._width, self._max_depth)
             matrix = numbers.matrix(fragment)
             if matrix is not None and len(matrix) == count:
-                yield Piece(partial(parsed, fragment), False, matrix)
+                yield Piece(partial(parsed, fragment), matrix)
                 first_row += count
                 continue
             rows = loads(fragment, start, self._max_depth)
@@ -83,7 +83,7 @@ class RowPieces:
                 raise NotJson(f"the body is not JSON: a row is missing between two commas near byte {start}")
             if fragment.count(b'"') and count_strings(fragment) != strings_in(rows):
                 refuse_repeats(with_repeats(fragment, self._max_depth), first_row)
-            yield Piece(rows, b"true" in fragment or b"false" in fragment)
+            yield Piece(rows)
             first_row += count
 
     def _guessed(self, numbers: NumberReader) -> Iterator[Piece]:
@@ -93,7 +93,7 @@ class RowPieces:
             fragment = b"[" + self._raw[start:end] + b"]"
             matrix = numbers.matrix(fragment)
             if matrix is not None:
-                yield Piece(partial(parsed, fragment), False, matrix)
+                yield Piece(partial(parsed, fragment), matrix)
                 done += count
                 continue
             try:
@@ -102,7 +102,7 @@ class RowPieces:
                 break
             if not rows or len(rows) != count:  # none: a comma after the last row
                 break
-            yield Piece(rows, b"e" in fragment)
+            yield Piece(rows)
             done += count
         else:
             return
@@ -114,7 +114,7 @@ class RowPieces:
             rows = piece.rows[max(0, done) :]
             done -= len(piece.rows)
             if rows:
-                yield Piece(rows, piece.may_contain_bools)
+                yield Piece(rows)
 
 
 def parse_large(raw: bytes, max_depth: int = MAX_DEPTH) -> PredictRequest:

@@ -19,10 +19,10 @@ def parse(raw: bytes, max_depth: int = MAX_DEPTH) -> PredictRequest:
     """Read a whole body; raises NotJson or InvalidInput. Blocks for 20 ms per MiB: `pieces` is for large ones."""
     document = loads(raw, max_depth=max_depth)
     if raw.startswith(_USUAL) and raw.count(b'"') == 2:
-        # One key and no string but that: what nearly every request looks like. Bools and few numbers have an "e".
+        # One key and no string but that: what nearly every request looks like.
         rows = document["instances"]
         if isinstance(rows, list):
-            return PredictRequest(rows, None, False, raw.count(b"e", len(_USUAL)) > 0)
+            return PredictRequest(rows)
     rows, is_single = rows_of(document)
     method = document.get("method")
     # Every string of a JSON text has two quotes. One that is not accounted for is either part of a row or a key that
@@ -30,7 +30,7 @@ def parse(raw: bytes, max_depth: int = MAX_DEPTH) -> PredictRequest:
     strings = len(document) + (method is not None)
     if raw.count(b'"') != 2 * strings and count_strings(raw) != strings + strings_in(rows):
         refuse_repeats(with_repeats(raw, max_depth))
-    return PredictRequest(rows, method, is_single, b"true" in raw or b"false" in raw)
+    return PredictRequest(rows, method, is_single)
 
 
 def rows_of(document: Any) -> tuple[list[Any], bool]:

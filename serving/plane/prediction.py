@@ -53,7 +53,6 @@ class PredictRequest(NamedTuple):
     rows: list[Any] | ManyRows | Table
     method: str | None = None
     is_single: bool = False
-    may_contain_bools: bool = True
     also: tuple[str, ...] = ()
 
 
@@ -125,7 +124,7 @@ def prepare(servable: Servable, request: PredictRequest, limits: Limits) -> Prep
     count = len(request.rows)
     if count > limits.max_rows:
         raise BodyTooLarge(f"{count} rows in one request, at most {limits.max_rows}: send them in several requests")
-    batch = convert(signature, request.rows, may_contain_bools=request.may_contain_bools)
+    batch = convert(signature, request.rows)
     return Prepared(method, batch, request.is_single, also)
 
 

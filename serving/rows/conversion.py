@@ -28,25 +28,18 @@ YIELD_EVERY_SECONDS = 5e-4
 class Piece:
     """A run of rows out of many.
 
-    `may_contain_bools` is False only when no row of it can hold a bool. `matrix`: the same rows where they are
-    arrays of equally many finite numbers, None where that is not known; then `rows` are made when they are asked for.
+    `matrix`: the same rows where they are arrays of equally many finite numbers, None where that is not known.
     """
 
-    __slots__ = ("_rows", "matrix", "may_contain_bools")
+    __slots__ = ("_rows", "matrix")
 
-    def __init__(
-        self,
-        rows: list[Any] | Callable[[], list[Any]],
-        may_contain_bools: bool = True,
-        matrix: NDArray[np.float64] | None = None,
-    ) -> None:
+    def __init__(self, rows: list[Any] | Callable[[], list[Any]], matrix: NDArray[np.float64] | None = None) -> None:
         self._rows = rows
-        self.may_contain_bools = may_contain_bools
         self.matrix = matrix
 
     @property
     def rows(self) -> list[Any]:
-        """The rows as JSON has them."""
+        """The rows as JSON has them; made when they are asked for first."""
         if not isinstance(self._rows, list):
             self._rows = self._rows()
         return self._rows
@@ -74,23 +67,23 @@ def are_few(rows: list[Any] | ManyRows | Table) -> bool:
     return isinstance(rows, list) and len(rows) <= INLINE_ROWS
 
 
-def convert(signature: Signature, rows: list[Any] | ManyRows | Table, *, may_contain_bools: bool = True) -> Batch:
+def convert(signature: Signature, rows: list[Any] | ManyRows | Table) -> Batch:
     """Check rows against the signature and convert them; any thread, but many rows (see `are_few`) take a while.
 
-    Raises InvalidInput. `may_contain_bools` is False only when no row can hold a bool.
+    Raises InvalidInput.
     """
     if isinstance(rows, Table):
         return table_to_batch(signature, rows)
     if not isinstance(rows, list):
         return _convert(signature, rows)
     if len(rows) <= INLINE_ROWS:
-        return rows_to_batch(signature, rows, may_contain_bools=may_contain_bools)
-    return _convert(signature, _pieces(rows, may_contain_bools))
+        return rows_to_batch(signature, rows)
+    return _convert(signature, _pieces(rows))
 
 
-def _pieces(rows: list[Any], may_contain_bools: bool) -> Iterator[Piece]:
+def _pieces(rows: list[Any]) -> Iterator[Piece]:
     for start in range(0, len(rows), PIECE_ROWS):
-        yield Piece(rows[start : start + PIECE_ROWS], may_contain_bools)
+        yield Piece(rows[start : start + PIECE_ROWS])
 
 
 def _convert(signature: Signature, pieces: Iterable[Piece]) -> Batch:
@@ -129,7 +122,7 @@ def _converted(signature: Signature, piece: Piece, first: Any, before: int) -> B
     if before and type(rows[0]) is not type(first):
         rows_to_batch(signature, [first, *rows])
     try:
-        return rows_to_batch(signature, rows, may_contain_bools=piece.may_contain_bools)
+        return rows_to_batch(signature, rows)
     except InvalidInput:
         # Messages count rows from the start of what is given: put as many good ones in front as came before.
         return rows_to_batch(signature, [first] * before + rows)

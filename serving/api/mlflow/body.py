@@ -38,7 +38,6 @@ class Body(NamedTuple):
     rows: Rows
     columns: tuple[str, ...] | None = None
     method: str | None = None
-    may_contain_bools: bool = True
     has_nan: bool = False
 
 
@@ -59,8 +58,7 @@ def parse(raw: bytes, max_depth: int) -> Body:
         raise InvalidInput(f"{form!r} is not an array of rows")
     if form == RECORDS and isinstance(rows, list) and not all(isinstance(row, dict) for row in rows):
         raise InvalidInput(f"{form!r} is not an array of objects, one for each row")
-    has_bools = max(find_word(raw, b"true"), find_word(raw, b"false")) >= 0
-    return Body(rows, columns, _method(document), has_bools, find_word(raw, b"NaN") >= 0)
+    return Body(rows, columns, _method(document), find_word(raw, b"NaN") >= 0)
 
 
 def rows_for(signature: Signature, body: Body) -> Rows:

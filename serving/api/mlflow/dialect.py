@@ -55,7 +55,7 @@ class Scoring(NamedInPath):
             )
         body = parse(raw, self._max_depth)
         return Call(
-            lambda signature: PredictRequest(rows_for(signature, body), body.method, False, body.may_contain_bools),
+            lambda signature: PredictRequest(rows_for(signature, body), body.method),
             write,
             reads_slowly,
             writes_slowly,

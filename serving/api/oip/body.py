@@ -45,7 +45,7 @@ class Infer(NamedTuple):
     def request(self, signature: Signature) -> PredictRequest:
         """Return what to ask the model; raises InvalidInput."""
         if self.rows is not None:
-            return PredictRequest(self.rows, None, False, False)
+            return PredictRequest(self.rows)
         first, *more = self.methods or (None,)
         return PredictRequest(table_of(self.inputs, signature), first, also=tuple(filter(None, more)))
 

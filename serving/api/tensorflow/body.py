@@ -27,7 +27,6 @@ class Body(NamedTuple):
     rows: Rows
     method: str | None
     is_columnar: bool = False
-    may_contain_bools: bool = True
     has_nan: bool = False
 
 
@@ -42,7 +41,7 @@ def parse_predict(raw: bytes, max_depth: int) -> Body:
     rows = document[key]
     if is_columnar and isinstance(rows, dict):
         rows = rows_of_columns(rows)
-    return Body(_rows(rows, key), _method(document), is_columnar, *_flags(raw))
+    return Body(_rows(rows, key), _method(document), is_columnar, _has_nan(raw))
 
 
 def parse_examples(raw: bytes, max_depth: int) -> Body:
@@ -53,7 +52,7 @@ def parse_examples(raw: bytes, max_depth: int) -> Body:
     rows, context = _rows(document["examples"], "examples"), document.get("context", {})
     if not isinstance(context, dict):
         raise InvalidInput("'context' is not an object of the features all examples share")
-    return Body(changed(rows, lambda some: _with_context(some, context)), _method(document), False, *_flags(raw))
+    return Body(changed(rows, lambda some: _with_context(some, context)), _method(document), False, _has_nan(raw))
 
 
 def rows_for(signature: Signature, body: Body) -> Rows:
@@ -82,8 +81,8 @@ def _method(document: dict[str, Any]) -> str | None:
     return None if name in DEFAULT_NAMES else name
 
 
-def _flags(raw: bytes) -> tuple[bool, bool]:
-    return max(find_word(raw, b"true"), find_word(raw, b"false")) >= 0, find_word(raw, b"NaN") >= 0
+def _has_nan(raw: bytes) -> bool:
+    return find_word(raw, b"NaN") >= 0
 
 
 def _with_context(rows: list[Any], context: dict[str, Any]) -> list[Any]:

@@ -70,7 +70,7 @@ class Regress(_Dialect):
 
 
 def _request(signature: Signature, body: Body, method: str | None) -> PredictRequest:
-    return PredictRequest(rows_for(signature, body), method, False, body.may_contain_bools)
+    return PredictRequest(rows_for(signature, body), method)
 
 
 def _plain(key: str, answer: Answer) -> Written:

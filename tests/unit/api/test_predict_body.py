@@ -80,23 +80,6 @@ def test_quotes_and_backslashes_in_strings_are_not_keys_that_come_twice() -> Non
         assert parse(json.dumps({"instances": [[text], [text]]}).encode()).rows == [[text], [text]]
 
 
-@pytest.mark.parametrize(
-    ("body", "may"),
-    [
-        (b'{"instances":[[1,2]]}', False),
-        (b'{"instances":[[true,2]]}', True),
-        (b'{"instances": [[false]]}', True),
-        (b'{"instanc\\u0065s":[[true]]}', True),
-        (b'{"method":"predict","instances":[[1,true]]}', True),
-        (b'{"method":"predict","instances":[[1]]}', False),
-        (b'{"input":[1]}', False),
-        (b'{"input":[false]}', True),
-    ],
-)
-def test_a_body_that_may_hold_bools_is_looked_at_for_them(body: bytes, may: bool) -> None:
-    assert parse(body).may_contain_bools is may
-
-
 cells = st.none() | st.booleans() | st.integers(-1000, 1000) | st.floats(-1e9, 1e9) | st.text(max_size=5)
 rows = (
     st.lists(st.lists(cells, max_size=4), max_size=4)
@@ -109,9 +92,7 @@ rows = (
 def test_every_valid_body_is_read_as_it_is(rows: list[Any], method: str | None, is_ascii: bool) -> None:
     body = {"instances": rows} | ({} if method is None else {"method": method})
     request = parse(json.dumps(body, ensure_ascii=is_ascii).encode())
-    has_bools = any(isinstance(cell, bool) for row in rows for cell in (row.values() if isinstance(row, dict) else row))
-    assert request == PredictRequest(rows, method, False, request.may_contain_bools)
-    assert request.may_contain_bools or not has_bools
+    assert request == PredictRequest(rows, method, False)
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=3), cells, min_size=1, max_size=4), min_size=1, max_size=4), st.data())

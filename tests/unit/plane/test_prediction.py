@@ -105,11 +105,11 @@ def test_a_row_of_another_kind_is_named_also_where_a_piece_begins() -> None:
 
 def test_a_piece_that_is_a_matrix_is_of_arrays_and_asks_for_rows_only_where_it_must() -> None:
     servable = make_servable("iris", "3")
-    numbers = Piece(lambda: pytest.fail("made rows"), False, np.array([ROW, ROW]))
+    numbers = Piece(lambda: pytest.fail("made rows"), np.array([ROW, ROW]))
     assert run(execute(servable, PredictRequest((numbers, Piece([ROW]), numbers)), LIMITS)).rows == 5
     named = Piece([{"x0": 1, "x1": 2, "x2": 3, "x3": 4}])
     with pytest.raises(InvalidInput, match="row 1 is an array, row 0 is an object"):
-        run(execute(servable, PredictRequest((named, Piece(lambda: [ROW], False, np.array([ROW])))), LIMITS))
+        run(execute(servable, PredictRequest((named, Piece(lambda: [ROW], np.array([ROW])))), LIMITS))
 
 
 def test_pieces_without_a_row_are_not_rows() -> None:

@@ -84,4 +84,4 @@ class Pieces:
         return sum(map(len, self._pieces))
 
     def __iter__(self) -> Any:
-        return (Piece(rows, may_contain_bools=False) for rows in self._pieces)
+        return (Piece(rows) for rows in self._pieces)

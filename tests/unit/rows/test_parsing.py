@@ -252,11 +252,20 @@ def test_a_refusal_names_the_row_and_the_feature_and_says_what_to_do(name: str) 
     message.encode()
 
 
-@pytest.mark.parametrize("rows", [[ROW, [1, True, 3, 4]], [dict(zip(IRIS, [1, 2, True, 4], strict=True))]])
-def test_a_bool_among_numbers_is_looked_for_unless_the_caller_promises_there_is_none(rows: list[Any]) -> None:
-    refusal(NUMBERS, rows)
-    promised = rows_to_batch(NUMBERS, rows, may_contain_bools=False)
-    assert promised.matrix is not None
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[1, True, 3, 4]],
+        [[2.5, 3.5, 4.5, True], ROW],
+        [ROW, [1, True, 3, 4]],
+        [[1e-9, True, 3, 4], ROW],
+        [[2**64, True, 3, 4], ROW],
+        [dict(zip(IRIS, [1, 2, True, 4], strict=True))],
+        [dict(zip(IRIS, [1, 2, True, 4], strict=True))] * 2,
+    ],
+)
+def test_a_bool_among_numbers_is_refused(rows: list[Any]) -> None:
+    assert "got true" in refusal(NUMBERS, rows)
 
 
 def test_hints_are_not_given_where_they_would_mislead() -> None:
@@ -373,6 +382,6 @@ def test_what_the_standard_parser_gives_is_read_like_what_the_fast_one_gives() -
 def test_reading_rows_takes_no_step_of_python_for_each_cell() -> None:
     rows = np.random.default_rng(0).normal(size=(10_000, 30)).tolist()
     contract = signature(*(Feature(name=f"x{index}") for index in range(30)))
-    batch, calls = count_calls(lambda: rows_to_batch(contract, rows, may_contain_bools=False))
+    batch, calls = count_calls(lambda: rows_to_batch(contract, rows))
     assert batch.matrix is not None
     assert calls < 2 * len(rows)
