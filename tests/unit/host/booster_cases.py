@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -523,12 +523,13 @@ def is_close(wanted: NDArray[Any], given: NDArray[Any]) -> bool:
     return wanted.shape == given.shape and bool((is_same | (np.abs(wanted - given) <= TOLERANCE * scale)).all())
 
 
-def main(names: Sequence[str]) -> int:
-    """Compare every form of every case whose name contains one of `names`, or of all; return how many differ."""
-    differing = compared = compiled = count = 0
-    for name, fit in cases().items():
-        if names and not any(each in name for each in names):
-            continue
+def compare_all(fits: Iterable[tuple[str, Fit]], compare_form: Callable[[Form], tuple[int, str, list[str]]]) -> int:
+    """Fit models, compare every form of each, print what became of them, and return how many forms differ.
+
+    `compare_form` returns how many answers were compared, what is to be said of the form, and what differs.
+    """
+    differing = compared = count = 0
+    for name, fit in fits:
         with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings(action="ignore"):
             try:
                 model = fit()
@@ -538,19 +539,31 @@ def main(names: Sequence[str]) -> int:
             for form in forms(name, model, Path(directory)):
                 count += 1
                 try:
-                    outcome = compare(form, is_proven=True)
+                    answers, remark, differences = compare_form(form)
                 except Exception as error:  # noqa: BLE001
-                    differing += 1
-                    print(f"{form.name}: {type(error).__name__}: {error!s:.300}")
-                    continue
-                compared += outcome.compared
-                compiled += outcome.is_compiled
-                differing += bool(outcome.differences)
-                print(f"{form.name}: {'compiled' if outcome.is_compiled else outcome.reason[:160]}", flush=True)
-                for difference in outcome.differences:
+                    answers, remark, differences = 0, "FAILED", [f"{type(error).__name__}: {error!s:.300}"]
+                compared += answers
+                differing += bool(differences)
+                print(f"{form.name}: {remark}", flush=True)
+                for difference in differences:
                     print("  DIFFERS", difference, flush=True)
-    print(f"{count} forms, {compared} answers compared, {compiled} compiled, {differing} forms differ")
+    print(f"{count} forms, {compared} answers compared, {differing} forms differ")
     return differing
+
+
+def is_named(name: str, parts: Sequence[str]) -> bool:
+    """Say whether a name contains one of `parts`, or there are none."""
+    return not parts or any(part in name for part in parts)
+
+
+def main(names: Sequence[str]) -> int:
+    """Compare every form of every case whose name contains one of `names`, or of all; return how many differ."""
+
+    def compare_form(form: Form) -> tuple[int, str, list[str]]:
+        outcome = compare(form, is_proven=True)
+        return outcome.compared, "compiled" if outcome.is_compiled else outcome.reason[:160], outcome.differences
+
+    return compare_all(((name, fit) for name, fit in cases().items() if is_named(name, names)), compare_form)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@ of them with ``python -m tests.unit.host.category_cases``.
 from __future__ import annotations
 
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import lightgbm
@@ -28,7 +26,7 @@ from serving.host.loading import Trust, load
 from serving.plane.graph import GraphSession
 from serving.rows.guard import GuardCheck
 from serving.rows.parsing import rows_to_batch
-from tests.unit.host.booster_cases import TOLERANCE, Form, forms, is_close
+from tests.unit.host.booster_cases import TOLERANCE, Form, compare_all, is_close, is_named
 
 ROWS = 600
 RANDOM = np.random.default_rng(0)
@@ -185,31 +183,18 @@ def _unknown(model: EstimatorModel, form: Form, table: pd.DataFrame) -> list[str
 
 def main(names: Sequence[str]) -> int:
     """Compare every form of every model on every table whose name contains one of `names`, or on all."""
-    differing = total = count = refused = 0
-    for kind, table in tables().items():
-        if names and not any(each in kind for each in names):
-            continue
-        for name, fit in models(table):
-            with tempfile.TemporaryDirectory() as directory, warnings.catch_warnings(action="ignore"):
-                try:
-                    fitted = fit()
-                except Exception as error:  # noqa: BLE001
-                    print(f"{kind}, {name}: CANNOT BE FITTED {type(error).__name__}: {error!s:.100}")
-                    continue
-                for form in forms(f"{kind}, {name}", fitted, Path(directory)):
-                    count += 1
-                    try:
-                        compared, found = compare(form, table, is_proven=True)
-                    except ServingError as error:
-                        refused += 1
-                        print(f"{form.name}: REFUSED {error!s:.160}", flush=True)
-                        continue
-                    total += compared
-                    differing += bool(found)
-                    for difference in found:
-                        print("  DIFFERS", difference, flush=True)
-    print(f"{count} forms, {refused} refused, {total} answers compared, {differing} forms differ")
-    return differing
+
+    def compare_all_on(kind: str, table: pd.DataFrame) -> int:
+        def compare_form(form: Form) -> tuple[int, str, list[str]]:
+            try:
+                compared, found = compare(form, table, is_proven=True)
+            except ServingError as error:
+                return 0, f"REFUSED {error!s:.160}", []
+            return compared, "alike" if not found else "not alike", found
+
+        return compare_all(((f"{kind}, {name}", fit) for name, fit in models(table)), compare_form)
+
+    return sum(compare_all_on(kind, table) for kind, table in tables().items() if is_named(kind, names))
 
 
 if __name__ == "__main__":
