@@ -86,7 +86,7 @@ def make_services(
         predictor=predictor,
         endpoints=endpoints,
         shortcut=Shortcut(endpoints, requests, metrics),
-        operator_bodies=admin.bodies(settings.server),
+        operator_bodies=admin.make_body_reader(settings.server),
     )
 
 

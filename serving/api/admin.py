@@ -39,7 +39,7 @@ Document = TypeVar("Document", bound=BaseModel)
 log = structlog.get_logger("serving.admin")
 
 
-def bodies(settings: ServerSettings) -> BodyReader:
+def make_body_reader(settings: ServerSettings) -> BodyReader:
     """Return what reads the small bodies of operators' calls."""
     return BodyReader(MAX_BODY_BYTES, seconds=settings.body_seconds)
 
@@ -116,19 +116,19 @@ async def accept_state_loss(request: Request, actor: Actor) -> ActiveModels:
 
 
 async def _decide(request: Request, decision: ModelDecision, actor: str) -> ModelSummary:
-    with audited(decision, actor):
+    with audit_decision(decision, actor):
         (model,) = await operator_of(request.app.state).decide(decision, actor)
         return model
 
 
 async def _decide_for_all(request: Request, decision: RefreshStore | AcceptStateLoss, actor: str) -> ActiveModels:
-    with audited(decision, actor):
+    with audit_decision(decision, actor):
         models = await operator_of(request.app.state).decide(decision, actor)
         return ActiveModels(models=models, store=request.app.state.status.store)
 
 
 @contextmanager
-def audited(decision: Decision, actor: str) -> Iterator[None]:
+def audit_decision(decision: Decision, actor: str) -> Iterator[None]:
     """Write one line for an operator's call, whatever came of it."""
     names = {name: getattr(decision, name, None) for name in ("model", "version")}
     fields: dict[str, Any] = {"call": decision.kind, "actor": actor}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serving.api.admin import audited, operator_of
+from serving.api.admin import audit_decision, operator_of
 from serving.api.grpc import wire
 from serving.api.grpc.calls import GrpcCall
 from serving.api.grpc.inference_pb2 import (
@@ -41,7 +41,7 @@ class Repository:
         request = await wire.read(RepositoryModelLoadRequest, raw)
         call.ask(request.model_name, "")
         decision = LoadModel(request.model_name)
-        with audited(decision, call.actor):
+        with audit_decision(decision, call.actor):
             if request.parameters:
                 raise InvalidInput("parameters of a load are not taken: a model's files come from the store only")
             await load_newest(self._state, decision, call.actor)
@@ -52,6 +52,6 @@ class Repository:
         request = await wire.read(RepositoryModelUnloadRequest, raw)
         call.ask(request.model_name, "")
         decision = UnloadModel(request.model_name)
-        with audited(decision, call.actor):
+        with audit_decision(decision, call.actor):
             await operator_of(self._state).decide(decision, call.actor)
         return RepositoryModelUnloadResponse().SerializeToString()

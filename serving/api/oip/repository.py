@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from serving.api.admin import Actor, audited, operator_of, read_body
+from serving.api.admin import Actor, audit_decision, operator_of, read_body
 from serving.api.models import ModelName, known_in
 from serving.api.oip.refusals import errors_of
 from serving.api.oip.schemas import IndexEntry, IndexRequest, LoadRequest
@@ -61,7 +61,7 @@ async def index(request: Request, actor: Actor) -> list[IndexEntry]:  # noqa: AR
 async def load(model: ModelName, request: Request, actor: Actor) -> Response:
     """Return when the newest version of the model is active, or when it is known why not."""
     decision = LoadModel(model)
-    with audited(decision, actor):
+    with audit_decision(decision, actor):
         wanted = await read_body(request, LoadRequest)
         if wanted.parameters:
             raise InvalidInput(
@@ -84,7 +84,7 @@ async def load(model: ModelName, request: Request, actor: Actor) -> Response:
 async def unload(model: ModelName, request: Request, actor: Actor) -> Response:
     """Take the model's versions out of service until ``load``, over restarts too; their files stay."""
     decision = UnloadModel(model)
-    with audited(decision, actor):
+    with audit_decision(decision, actor):
         await read_body(request, LoadRequest)  # 'unload_dependents' is all it may hold, and nothing depends on a model
         await operator_of(request.app.state).decide(decision, actor)
     return Response()

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from serving.api.edge import PredictionRouter
 from serving.domain import errors
-from serving.domain.decision import LoadModel, RefreshStore
+from serving.domain.decision import LoadModel, RefreshStore, UnloadModel
 from serving.server import CannotListen, DrainingServer
 from serving.telemetry.logging import REQUEST_ID
 from tests.fakes import (
@@ -290,11 +290,14 @@ def test_operators_calls_are_told_in_the_history_under_their_address() -> None:
         code, details, _ = await _refusal(ask("RepositoryModelLoad", request, metadata=admin))
         assert code is CODES.INVALID_ARGUMENT
         assert "parameters of a load are not taken" in details
+        unload = messages.RepositoryModelUnloadRequest(model_name="iris")
+        assert (await _refusal(ask("RepositoryModelUnload", unload, metadata=admin)))[0] is CODES.NOT_FOUND
 
     _with_client(app, scenario)
     assert app.state.services.operator.calls == [
         (RefreshStore(), "admin@127.0.0.1"),
         (LoadModel("iris"), "admin@127.0.0.1"),
+        (UnloadModel("iris"), "admin@127.0.0.1"),
     ]
 
 
