@@ -2,7 +2,7 @@
 
 Each call is a frozen dataclass; its `kind` is the word for it in JSON, in log lines and in the history. Every caller
 gives a `Decision` to `Operator.decide`, whatever the protocol. The reconciler validates it, carries it out and answers
-with an `DecisionOutcome`. `pydantic.TypeAdapter` reads and writes both as JSON.
+with a `DecisionOutcome`. `pydantic.TypeAdapter` reads and writes both as JSON.
 """
 
 from __future__ import annotations
