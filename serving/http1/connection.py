@@ -18,7 +18,6 @@ Its state is `serving.http1.connection_state`. Four things differ from uvicorn:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -52,6 +51,7 @@ from serving.http1.connection_state import (
 from serving.http1.flow import ConnectionFlow
 from serving.http1.heads import END_OF_HEAD, KnownHeads, find_fault, split_target, with_host, without_upgrade
 from serving.http1.limits import MOST_AHEAD_BYTES, Refusal, count_head_bytes, limits_of, refuse_head
+from serving.http1.write_queue import AnswerTransport
 
 SLICE_BYTES = 1024  # at most 40 requests
 MOST_SHORT_BYTES = HIGH_WATER_LIMIT
@@ -67,15 +67,6 @@ class HeadRefused(httptools.HttpParserError):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__("refused")
         self.refusal = refusal
-
-
-class AnswerTransport:
-    """What uvicorn writes an answer to: the transport, but what closes it is the connection's `end`."""
-
-    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
-        self.write = transport.write
-        self.is_closing = transport.is_closing
-        self.close = end
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -118,7 +109,7 @@ class HttpConnection(HttpToolsProtocol):
         super().connection_made(transport)
         limits = self._limits
         self.flow = ConnectionFlow(transport, limits.stalled, self._may_read)
-        self._answers = AnswerTransport(transport, self._end)
+        self._answers = AnswerTransport(transport, limits.write_queue, self._end)
         limits.heads.begin(self)
         if limits.connections is not None and len(self.connections) > limits.connections:
             self._known_heads, self._known_hosts = KnownHeads(), frozenset()  # each head is looked at in full
@@ -407,7 +398,7 @@ class HttpConnection(HttpToolsProtocol):
             self._default_headers = self.server_state.default_headers
             self._first_lines = _OK + self._write_default_headers()
         lines, body = found
-        self.transport.write(b"".join((self._first_lines, more, lines, b"\r\n", body)))
+        self._answers.write(b"".join((self._first_lines, more, lines, b"\r\n", body)))
         self.server_state.total_requests += 1
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
@@ -494,7 +485,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def _write_refusal(self, refusal: Refusal) -> None:
         first, rest = refusal
-        self.transport.write(b"".join((first, self._write_default_headers(), rest)))
+        self._answers.write(b"".join((first, self._write_default_headers(), rest)))
 
     def _write_default_headers(self) -> bytes:
         return b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
@@ -513,6 +504,7 @@ class HttpConnection(HttpToolsProtocol):
         self._dropped_bytes = 0
         self._limits.heads.end(self)
         self._limits.dropped.end(self)
+        self._limits.write_queue.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()
@@ -528,6 +520,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def _close(self) -> None:
         self._state = self._state.after_close
+        self._limits.write_queue.flush()
         self.transport.close()
 
     def _abort(self) -> None:

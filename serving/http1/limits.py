@@ -17,6 +17,7 @@ from serving.api.bodies import DROPPED_BYTES
 from serving.api.problems import ErrorKind
 from serving.http1.deadlines import Deadlines, Overdue
 from serving.http1.heads import NOT_HTTP, KnownHeads
+from serving.http1.write_queue import WriteQueue
 from serving.settings import ServerSettings
 
 LINGER_SECONDS = 5.0
@@ -43,6 +44,7 @@ class Limits:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, settings: ServerSettings) -> None:
+        self.write_queue = WriteQueue(loop)
         self.heads = Deadlines(loop, settings.header_seconds)
         self.dropped = Deadlines(loop, settings.body_seconds)
         self.lingering = Deadlines(loop, min(LINGER_SECONDS, settings.body_seconds))

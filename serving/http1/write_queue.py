@@ -1,0 +1,48 @@
+"""What is sent: the parts of an answer together, and the answers of a turn of the event loop after each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+
+class WriteQueue:
+    """What is to be sent at the end of this turn of the event loop. Event loop thread only.
+
+    Writes of a turn follow each other directly: the first wakes a client that waits in another process, which takes
+    longer than the write itself, and by the next one that client is awake. uvloop would write at once, between reads.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[list[Any]] = []  # a transport and what it has to send
+
+    def write(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Have `data` sent before the loop looks for new events; what is added in a row for one transport, together."""
+        waiting = self._waiting
+        if not waiting:
+            self._loop.call_soon(self.flush)
+        elif waiting[-1][0] is transport:
+            waiting[-1].append(data)
+            return
+        waiting.append([transport, data])
+
+    def flush(self) -> None:
+        """Send everything now."""
+        waiting, self._waiting = self._waiting, []
+        for entry in waiting:
+            if len(entry) == 2:
+                entry[0].write(entry[1])
+            else:
+                entry[0].writelines(entry[1:])
+
+
+class AnswerTransport:
+    """What an answer is written to: a transport whose writes are queued, and which `end` closes."""
+
+    def __init__(self, transport: asyncio.Transport, write_queue: WriteQueue, end: Callable[[], None]) -> None:
+        self.write: Callable[[bytes], None] = partial(write_queue.write, transport)
+        self.is_closing = transport.is_closing
+        self.close = end
