@@ -9,10 +9,10 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect
 
+from serving.api.deadlines import Deadlines
 from serving.api.inflight import Inflight, Share, TooManyBytes
 from serving.domain.errors import BodyTooLarge, NotJson, RequestRefused, UnsupportedMedia
 
-SWEEP_SECONDS = 1.0
 # Many clients read no answer before they have sent everything. So much is let in (and dropped) for their sake.
 DROPPED_BYTES = 256 << 20
 MAX_DIGITS = 18
@@ -92,6 +92,21 @@ def _inflated(raw: bytes, windows: int, max_bytes: int) -> bytes:
     return body
 
 
+class _Reading:
+    """A task that reads a body; it is cancelled when that takes too long."""
+
+    __slots__ = ("_task", "is_overdue")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+        self.is_overdue = False
+
+    def on_overdue(self) -> None:
+        """End it (called by `Deadlines`)."""
+        self.is_overdue = True
+        self._task.cancel()
+
+
 class BodyReader:
     """Reads bodies of at most `max_bytes` that arrive within `seconds`, to the second. Event loop thread only.
 
@@ -102,10 +117,7 @@ class BodyReader:
         self._max_bytes = max_bytes
         self._advice = advice
         self._seconds = seconds
-        self._begun: dict[asyncio.Task[Any], int] = {}
-        self._overdue: set[asyncio.Task[Any]] = set()
-        self._watching: asyncio.AbstractEventLoop | None = None
-        self._sweeps = 0
+        self._deadlines: Deadlines | None = None
 
     async def read(self, receive: Receive, headers: Headers, share: Share | None = None) -> bytes:
         """Return the whole body, its bytes counted in `share`, if there is one.
@@ -119,19 +131,20 @@ class BodyReader:
             if len(length) > MAX_DIGITS or int(length) > self._max_bytes:
                 raise self._too_large(length)
             share.expect(int(length))
-        task = (self._watching and asyncio.current_task(self._watching)) or self._watch()
-        self._begun[task] = self._sweeps
+        deadlines, task = self._deadlines_here(), asyncio.current_task()
+        assert task is not None
+        reading = _Reading(task)
+        deadlines.begin(reading)
         try:
             message = await receive()
             if message.get("more_body", False) or message["type"] != "http.request":
                 return await self._rest(receive, message, share, is_declared=length is not None)
         except asyncio.CancelledError:
-            if task not in self._overdue or task.uncancel():
+            if not reading.is_overdue or task.uncancel():
                 raise
             raise BodyTooSlow(f"the body did not arrive within {self._seconds:g} seconds") from None
         finally:
-            del self._begun[task]
-            self._overdue.discard(task)
+            deadlines.end(reading)
         body: bytes = message.get("body", b"")
         if len(body) > self._max_bytes:
             raise self._too_large(b"0")
@@ -163,24 +176,12 @@ class BodyReader:
         message = f"the body is larger than {self._max_bytes} bytes" + self._advice
         return BodyNotRead(message, closes_connection=not is_bounded)
 
-    def _watch(self) -> asyncio.Task[Any]:
-        """Have the bodies that are read on the running loop looked after; returns the running task."""
-        self._watching = asyncio.get_running_loop()
-        self._watching.call_later(SWEEP_SECONDS, self._sweep, self._watching)
-        task = asyncio.current_task()
-        assert task is not None
-        return task
-
-    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._sweeps += 1
-        for task, begun in self._begun.items():
-            if (self._sweeps - begun) * SWEEP_SECONDS > self._seconds and task not in self._overdue:
-                self._overdue.add(task)
-                task.cancel()
-        if self._begun:
-            loop.call_later(SWEEP_SECONDS, self._sweep, loop)
-        else:
-            self._watching = None
+    def _deadlines_here(self) -> Deadlines:
+        """Return those of the running loop."""
+        loop = asyncio.get_running_loop()
+        if self._deadlines is None or self._deadlines.loop is not loop:
+            self._deadlines = Deadlines(loop, self._seconds)
+        return self._deadlines
 
 
 def _is_json(content_type: bytes) -> bool:

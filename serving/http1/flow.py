@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from serving.http1.deadlines import Deadlines
+from serving.api.deadlines import Deadlines
 
 
 class ConnectionFlow(FlowControl):

@@ -14,8 +14,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from serving.api import problems
 from serving.api.bodies import DROPPED_BYTES
+from serving.api.deadlines import Deadlines, Overdue
 from serving.api.problems import ErrorKind
-from serving.http1.deadlines import Deadlines, Overdue
 from serving.http1.heads import NOT_HTTP, KnownHeads
 from serving.http1.write_queue import WriteQueue
 from serving.settings import ServerSettings

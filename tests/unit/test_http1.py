@@ -10,10 +10,10 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
+from serving.api.deadlines import Deadlines
 from serving.api.edge import PredictionRouter
 from serving.http1 import HttpConnection
 from serving.http1.connection_state import DROPPING
-from serving.http1.deadlines import Deadlines
 from tests.fakes import make_app, run
 
 READ_BYTES = 256_000  # what uvloop reads in one go

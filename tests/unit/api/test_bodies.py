@@ -9,7 +9,6 @@ import orjson
 import pytest
 from starlette.requests import ClientDisconnect
 
-from serving.api import bodies
 from serving.api.bodies import BodyReader, BodyTooSlow, Message
 from serving.domain.errors import BodyTooLarge
 from tests.fakes import ADMIN, exchange, make_app, make_servable, part, predict, run
@@ -107,8 +106,7 @@ def test_nobody_is_answered_when_the_client_has_gone(messages: tuple[Message, ..
     assert servable.leases == 0
 
 
-def test_a_body_that_dawdles_is_given_up_and_the_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "SWEEP_SECONDS", 0.01)
+def test_a_body_that_dawdles_is_given_up_and_the_others_are_not() -> None:
     reader = BodyReader(100, seconds=0.05)
 
     async def read(*messages: Message) -> bytes:
@@ -144,8 +142,7 @@ def test_a_body_that_dawdles_is_given_up_and_the_others_are_not(monkeypatch: pyt
         run(scenario())
 
 
-def test_a_slow_body_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "SWEEP_SECONDS", 0.01)
+def test_a_slow_body_is_408() -> None:
     app = make_app(server={"body_seconds": 0.02})
     for path in ("/models/iris/predict", "/models/iris/pin"):
         answer = run(exchange(app, part(b"{"), path=path, **ADMIN))

@@ -1,4 +1,4 @@
-"""Connections that have been at something for too long: one timer looks after all of them."""
+"""What takes too long, such as a connection or a body: one timer looks after all of a kind."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ class Overdue(Protocol):
 class Deadlines:
     """Tells those that have been here for `seconds`, to the next sweep: a second, or a quarter of a shorter deadline.
 
-    Entering and leaving cost a dictionary's operation each: no timer for a request. Event loop thread only.
+    Entering and leaving cost a dictionary's operation each: no timer for a request. Event loop thread only, that of
+    `loop`.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-        self._loop = loop
+        self.loop = loop
         self._seconds = seconds
         self._every = min(SWEEP_SECONDS, seconds / SWEEPS)
         self._since: dict[Overdue, float] = {}  # the longest first: everybody has the same time
@@ -35,17 +36,17 @@ class Deadlines:
     def begin(self, one: Overdue) -> None:
         """Count its time from now."""
         self._since.pop(one, None)
-        self._since[one] = self._loop.time()
+        self._since[one] = self.loop.time()
         if not self._is_ticking:
             self._is_ticking = True
-            self._loop.call_later(self._every, self._sweep)
+            self.loop.call_later(self._every, self._sweep)
 
     def end(self, one: Overdue) -> None:
         """Look after it no more; nothing happens when nobody does."""
         self._since.pop(one, None)
 
     def _sweep(self) -> None:
-        until = self._loop.time() - self._seconds
+        until = self.loop.time() - self._seconds
         overdue = []
         for one, since in self._since.items():
             if since > until:
@@ -56,4 +57,4 @@ class Deadlines:
             one.on_overdue()
         self._is_ticking = bool(self._since)
         if self._is_ticking:
-            self._loop.call_later(self._every, self._sweep)
+            self.loop.call_later(self._every, self._sweep)
