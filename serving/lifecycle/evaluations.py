@@ -26,7 +26,6 @@ from serving.lifecycle.candidate import (
     Staged,
     Stopped,
 )
-from serving.lifecycle.contract import contract_of
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
 from serving.lifecycle.remembered_verdicts import RememberedVerdicts
@@ -127,7 +126,7 @@ class EvaluationRuns:
             model.name
         )  # also after a restart, when a replay may be the first to be tried
         signed = rival(last, record.version, self._settings.security.trusted_keys)
-        contract = contract_of(model, self._served)
+        contract = self._served.find_contract(model)
         version, digest = self._served.active.get(model.name, (None, None))
         answered = digest if version == record.version else None
         if contract is None or order_key(record.version) < order_key(contract.version):
@@ -171,7 +170,7 @@ class EvaluationRuns:
                 gate = None if refusal is None else refusal.gate
                 is_replay = report.provenance is not None and gate == GateName.PROVENANCE
                 is_relative = is_replay or gate == GateName.CONTRACT
-                contract = contract_of(model, self._served) if is_relative else None
+                contract = self._served.find_contract(model) if is_relative else None
                 self._journal.refuse(model, record, report, contract.digest if contract else None)
             case Failed():
                 self._failed(model, record, outcome)

@@ -1,4 +1,4 @@
-"""Which versions may not be candidates, and why: quarantine, problems on disk, verdicts on record."""
+"""Which versions may not be candidates, and why: quarantine, problems on disk, remembered verdicts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from serving.domain.report import GateName
 from serving.domain.state import State
-from serving.lifecycle.contract import contract_of
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.remembered_verdicts import RememberedRefusal, RememberedVerdicts
@@ -14,12 +13,14 @@ from serving.lifecycle.served_versions import ServedVersions
 from serving.lifecycle.standing_decisions import StandingDecisions
 
 _NOT_LOADED = frozenset({State.DISCOVERED, State.REJECTED, State.FAILED, State.RETIRED, State.STAGING})
-_HELD = "operators' decisions have been lost; it waits until that is accepted"
 
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """What keeps a version from being a candidate: the gate that refused it, if one did, and why."""
+    """What keeps a version from being a candidate: the gate that refused it, if one did, and why.
+
+    Its text is for people only.
+    """
 
     evidence: str
     gate: str | None = None
@@ -32,7 +33,7 @@ _IN_QUARANTINE = Obstacle("in quarantine")
 
 
 class Exclusion:
-    """Reconciler thread only.
+    """Says which versions are excluded, and lets their states tell so. Reconciler thread only.
 
     Decisions and verdicts are about bytes. Before these have been read since a start there is only a name: then
     operators' calls go by what is known of that name, while the policy has the bytes read.
@@ -90,10 +91,38 @@ class Exclusion:
             elif record.state in _NOT_LOADED and record.state is not after:
                 self._remember(model, record, obstacle)
 
+    def find_problem(self, model: ModelRecord) -> str | None:
+        """Say, in one line, why a model does not do what an operator has decided: its pin cannot be served, or nothing
+        may be activated. None when it does.
+        """
+        if model.name in self._decisions.unloaded:
+            return None
+        active, pin = model.active, self._decisions.pins.get(model.name)
+        if active is None and self._decisions.held is not None and model.kept is None and pin is None:
+            return f"nothing is activated: {self._decisions.held_problem}"
+        if pin is None or (active is not None and active.version == pin and not active.is_copy_lost):
+            return None
+        why = self._why_pin_not_served(model, pin)
+        if why is None:
+            return None
+        effect = f"'{active.version}' goes on" if active else "nothing is active yet"
+        return f"pinned to '{pin}', which {why}; {effect}"
+
+    def _why_pin_not_served(self, model: ModelRecord, pin: str) -> str | None:
+        record = model.find(pin)
+        if record is None:
+            return "is not in the store"
+        obstacle = self.why_not_chosen(model, record)
+        if obstacle is not None:
+            return f"cannot be served: {obstacle}"
+        if record.is_copy_lost:
+            return f"cannot be loaded again: {record.host_problem}"
+        return f"has failed: {record.reason}" if record.state is State.FAILED else None
+
     def _mark_held(self, record: VersionRecord) -> None:
-        before, after = (None, _HELD) if self._decisions.held is not None else (_HELD, None)
-        if record.state is State.DISCOVERED and record.reason == before:
-            record.reason = after
+        is_held = self._decisions.held is not None and record.state is State.DISCOVERED and record.reason is None
+        if record.is_held != is_held:
+            record.is_held = is_held
             record.touch()
 
     def _remember(self, model: ModelRecord, record: VersionRecord, obstacle: Obstacle) -> None:
@@ -112,5 +141,5 @@ class Exclusion:
         return None
 
     def _is_against_contract(self, model: ModelRecord, refusal: RememberedRefusal) -> bool:
-        contract = contract_of(model, self._served)
+        contract = self._served.find_contract(model)
         return contract is not None and refusal.against == contract.digest

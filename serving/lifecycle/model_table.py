@@ -27,7 +27,6 @@ from serving.lifecycle.evaluations import EvaluationRuns
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
-from serving.lifecycle.model_problem import problem_of
 from serving.lifecycle.policy_input import PolicyInput
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.respawn import Respawn
@@ -241,7 +240,7 @@ class ModelTable:
         self._journal.dirty.add(model.name)
 
     def _tell_problem(self, model: ModelRecord) -> None:
-        problem = problem_of(model, self._exclusion, self._decisions)
+        problem = self._exclusion.find_problem(model)
         if problem != model.problem:
             model.problem = problem
             self._journal.dirty.add(model.name)

@@ -16,6 +16,8 @@ from serving.domain.status import Failure, VersionStatus
 from serving.domain.version import VersionId
 from serving.lifecycle.candidate import Candidate
 
+HELD = "operators' decisions have been lost; it waits until that is accepted"
+
 
 def now_utc() -> datetime:
     """Return the wall clock's time, for people; decisions use the monotonic clock."""
@@ -26,12 +28,13 @@ def now_utc() -> datetime:
 class VersionRecord:
     """One content of one version: where it stands and what is known of it.
 
-    `not_before` is monotonic: the end of the settle window or of a backoff. `seen_at` is when these bytes were first
-    seen, `begun_at` when the first change was of those that have not come to rest since. `postponements` counts how
-    often its files were not complete when they were copied, `unfinished` says why they are not. `placement` says where
-    it is answered, from READY until it is unloaded, by host number `host` where it is hosted; `is_copy_lost` says that
-    its host is gone and that there is no sound copy of its files to start another one from. `fruitless_hosts` are the
-    times (monotonic) at which hosts of it ended lately that were of no use: see `Respawn`.
+    `is_held` says that it waits until an operator accepts that decisions have been lost. `not_before` is monotonic: the
+    end of the settle window or of a backoff. `seen_at` is when these bytes were first seen, `begun_at` when the first
+    change was of those that have not come to rest since. `postponements` counts how often its files were not complete
+    when they were copied, `unfinished` says why they are not. `placement` says where it is answered, from READY until
+    it is unloaded, by host number `host` where it is hosted; `is_copy_lost` says that its host is gone and that there
+    is no sound copy of its files to start another one from. `fruitless_hosts` are the times (monotonic) at which hosts
+    of it ended lately that were of no use: see `Respawn`.
     """
 
     model: str
@@ -47,6 +50,7 @@ class VersionRecord:
     since: datetime = field(default_factory=now_utc)
     entered_at: float = field(default_factory=time.monotonic)
     reason: str | None = None
+    is_held: bool = False
     report: CandidateReport | None = None
     not_before: float = 0.0
     retry_at: datetime | None = None
@@ -82,7 +86,7 @@ class VersionRecord:
         """
         check_transition(self.state, after)
         left_at, self.entered_at = self.entered_at, time.monotonic()
-        self.state, self.reason, self.since = after, reason, now_utc()
+        self.state, self.reason, self.since, self.is_held = after, reason, now_utc(), False
         if after is not State.FAILED:
             self.retry_at = None
         self._status = None
@@ -102,7 +106,7 @@ class VersionRecord:
                 digest=self.digest,
                 state=self.state,
                 since=self.since,
-                reason=self.reason,
+                reason=HELD if self.is_held else self.reason,
                 retry_at=self.retry_at,
                 is_loaded=self.placement is not None and self.state in (State.READY, State.ACTIVE),
                 is_quarantined=is_quarantined,

@@ -1,7 +1,7 @@
 """Opening the state, or the best there is in its place: the database, its last good copy, or an empty one.
 
-A file that is damaged is kept aside, under another name, for whoever wants to look at it. A file that cannot be read at
-all is neither replaced nor kept aside: that may change.
+A damaged file is kept aside under another name, so that people can look at it. A file that cannot be read at all, or
+that a later release has written, is neither replaced nor kept aside.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from serving.domain.signature import Signature
 from serving.domain.version import VersionId
 from serving.lifecycle.active_names import ActiveNames
 from serving.lifecycle.database import Database, Statement
+from serving.lifecycle.records import ModelRecord
 from serving.lifecycle.state_file import StateFile
 
 
@@ -50,6 +51,18 @@ class ServedVersions:
         self.store: KnownStore | None = None
         self._file = file
         self._names = names
+
+    def find_contract(self, model: ModelRecord) -> RememberedContract | None:
+        """Return what newer versions of a model have to be compatible with: the contract of the active version, or of
+        the one that was active last while the store still has it.
+
+        Otherwise a version its clients cannot use would get in by a restart, when nothing is active yet.
+        """
+        active = model.active
+        if active is not None and active.report is not None and active.report.signature is not None:
+            return RememberedContract(active.version, active.id.digest, active.report.signature)
+        last = self.contracts.get(model.name)
+        return last if active is None and last is not None and last.version in model.listed else None
 
     def note_active(self, id: VersionId, signature: Signature | None, provenance: Provenance | None) -> None:
         """Write down what is about to be active, so that the same answers after a restart; its signature, for what

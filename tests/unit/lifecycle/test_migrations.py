@@ -122,7 +122,7 @@ def test_lost_decisions_are_still_lost_after_an_update(tmp_path: Path) -> None:
 
 
 def test_a_released_step_makes_what_it_made_when_it_was_released(tmp_path: Path) -> None:
-    """Whoever changes one has two schemas of one version out there."""
+    """If it were changed, there would be two schemas of one version."""
     names = "SELECT type, name, tbl_name FROM sqlite_master ORDER BY 1, 2"
     (tmp_path / "old").mkdir()
     path = restore("version_1", tmp_path / "old")

@@ -536,6 +536,9 @@ def test_a_file_that_is_damaged_while_the_server_runs_is_replaced_without_losing
 @pytest.mark.parametrize("has_copy", [True, False])
 def test_a_file_that_is_cut_while_the_server_runs_is_replaced_with_the_next_flush(state: Path, has_copy: bool) -> None:
     """SQLite notices at the next write, and would at every one after it."""
+    before = started(state)
+    before.served.note_store(KnownStore("/store", 1))
+    before.close()
     found = started(state)
     if not has_copy:
         copy(state).unlink()
@@ -556,6 +559,7 @@ def test_a_file_that_is_cut_while_the_server_runs_is_replaced_with_the_next_flus
         None,
     )
     assert ("m", "sha256:more") in again.lone_names.known
+    assert again.served.store == KnownStore("/store", 1)
     again.close()
 
 
