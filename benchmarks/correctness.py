@@ -22,7 +22,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from itertools import chain, islice
 
 from benchmarks import circumstances, run
-from benchmarks.correctness_page import differing, notes_of, part_of, render, sums_of, table_of
+from benchmarks.correctness_page import differing, is_remarkable, notes_of, part_of, render, sums_of, table_of
 from tests.correctness.asking import Finding
 from tests.correctness.cases import Subject, boosters, categories, compositions, estimators
 from tests.correctness.running import run as ask_all
@@ -80,12 +80,22 @@ def main() -> int:
     parser.add_argument(
         "--seconds", type=float, default=36_000.0, help="begin no further group of models after this long"
     )
+    parser.add_argument(
+        "--again", action="store_true", help="ask those again of which the last run has something to say"
+    )
     parser.add_argument("--page", action="store_true", help="ask nothing: write the page from the last run")
     options = parser.parse_args()
     if options.page:
         return _write_page()
     every = FAST_EVERY if options.fast else max(1, options.every)
     where, began = circumstances.describe(), time.monotonic()
+    earlier = _read_last() if options.again else []
+    names = {_name_of(one) for one in earlier if is_remarkable(one)}
+    kept_before = [one for one in earlier if _name_of(one) not in names]
+    again = len(earlier) - len(kept_before)
+    if options.again:
+        options.only = f"^(?:{'|'.join(map(re.escape, sorted(names)))})$"
+    minutes_before = json.loads(LAST.read_text(encoding="utf-8"))["minutes"] if options.again else 0.0
     found: list[Finding] = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs, mp_context=context, max_tasks_per_child=1) as pool:
@@ -96,22 +106,33 @@ def main() -> int:
         for done in as_completed(work):
             found += done.result()
             minutes = (time.monotonic() - began) / 60
-            part = part_of(every, is_cut=minutes > options.seconds / 60)
-            kept = {"where": where, "part": part, "minutes": minutes, "found": list(map(vars, found))}
+            part = part_of(every, is_cut=minutes > options.seconds / 60, again=again)
+            if options.again and len(found) < again:
+                continue  # the last run stays what it was until all have been asked again
+            kept = {"where": where, "part": part, "minutes": minutes_before + minutes}
+            kept["found"] = list(map(vars, [*kept_before, *found]))
             LAST.parent.mkdir(exist_ok=True)
             LAST.write_text(json.dumps(kept), encoding="utf-8")
     sums = sums_of(found)
     print("\n".join([table_of(sums), *notes_of(sums, found)]))
-    if not (options.only or options.fast):
+    if options.again or not (options.only or options.fast):
         _write_page()
     return int(any(one.differences or one.refused for one in sums.values()))
 
 
-def _write_page() -> int:
+def _name_of(finding: Finding) -> str:
+    return f"{finding.kind} / {finding.name}"
+
+
+def _read_last() -> list[Finding]:
     kept = json.loads(LAST.read_text(encoding="utf-8"))
     counts = ("guarded", "wires")
-    found = [Finding(**{**each, **{name: Counter(each[name]) for name in counts}}) for each in kept["found"]]
-    PAGE.write_text(render(found, kept["where"], kept["part"], kept["minutes"]), encoding="utf-8")
+    return [Finding(**{**each, **{name: Counter(each[name]) for name in counts}}) for each in kept["found"]]
+
+
+def _write_page() -> int:
+    kept = json.loads(LAST.read_text(encoding="utf-8"))
+    PAGE.write_text(render(_read_last(), kept["where"], kept["part"], kept["minutes"]), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(run.ROOT)}")
     return 0
 

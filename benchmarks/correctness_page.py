@@ -131,9 +131,15 @@ def notes_of(sums: dict[str, Sum], found: Iterable[Finding]) -> list[str]:
     return lines + (["", "What differs:", "", *(f"- {line}" for line in wrong)] if wrong else [])
 
 
-def part_of(every: int, *, is_cut: bool) -> str:
-    """Say how many of all models were asked."""
+def is_remarkable(finding: Finding) -> bool:
+    """Say whether something differs, or a file is refused that should not be."""
+    return bool(finding.differences) or (bool(finding.refused) and not why_expected(finding))
+
+
+def part_of(every: int, *, is_cut: bool, again: int = 0) -> str:
+    """Say how many of all models were asked, and how many of them again."""
     which = "every model" if every == 1 else f"one in {every} of the models, evenly spread"
+    which += f", {again} of them again after what they had shown was mended" if again else ""
     return f"{which}, as far as the time went" if is_cut else which
 
 

@@ -9,6 +9,11 @@ _EXPECTED = (
     ("offers none of predict", "no method that answers new rows"),
     ("does not say how many features", "does not say how many features it takes, and has no manifest that does"),
     ("answers nothing itself", "the model itself answers none of the rows either"),
+    ("XGBoost cuts off categories", "its library cuts its categories off when it writes them"),
+    (
+        "does not tell which columns its pandas categories",
+        "its library does not write which column its categories are of",
+    ),
     ("cannot be written", "cannot be written in this form by its own library"),
 )
 
