@@ -23,7 +23,7 @@ from serving.domain.state import State
 from serving.domain.version import order_key
 from serving.lifecycle.activation import Activation
 from serving.lifecycle.candidate import CandidateRunner, Staged
-from serving.lifecycle.evaluations import EvaluationRuns
+from serving.lifecycle.evaluation_runs import EvaluationRuns
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
