@@ -145,7 +145,7 @@ def _encode(compilation: Compilation, graphs: Sequence[Graph]) -> bytes:
     head = orjson.dumps(
         {
             "compilation": compilation.model_dump(mode="json"),
-            "graphs": [{"outputs": graph.outputs, "bytes": len(graph.content)} for graph in graphs],
+            "graphs": [graph.describe() for graph in graphs],
         },
         option=orjson.OPT_NON_STR_KEYS,
     )
@@ -158,7 +158,6 @@ def _decode(raw: bytes) -> tuple[Compilation, tuple[Graph, ...]]:
     head = orjson.loads(raw[_HEAD.size : start])
     graphs = []
     for each in head["graphs"]:
-        outputs = {method: tuple(names) for method, names in each["outputs"].items()}
-        graphs.append(Graph(raw[start : start + each["bytes"]], outputs))
+        graphs.append(Graph.of(each, raw[start : start + each["bytes"]]))
         start += each["bytes"]
     return Compilation.model_validate(head["compilation"]), tuple(graphs)

@@ -9,7 +9,9 @@ strings.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -36,6 +38,15 @@ class Graph:
 
     content: bytes | memoryview
     outputs: dict[Method, tuple[str, ...]]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is written ahead of the content, as JSON has it."""
+        return {"outputs": self.outputs, "bytes": len(self.content)}
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any], content: bytes | memoryview) -> Graph:
+        """Return the graph that was described so; raises KeyError or AttributeError where that is damaged."""
+        return cls(content, {method: tuple(names) for method, names in described["outputs"].items()})
 
 
 class Guard(BaseModel):

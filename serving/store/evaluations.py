@@ -81,8 +81,7 @@ def _bare(digest: str) -> str:
 
 def _encode(evaluation: Evaluation) -> Iterator[bytes | memoryview]:
     described = [
-        {"outputs": graph.outputs, "bytes": len(graph.content), "sha256": hashlib.sha256(graph.content).hexdigest()}
-        for graph in evaluation.graphs
+        {**graph.describe(), "sha256": hashlib.sha256(graph.content).hexdigest()} for graph in evaluation.graphs
     ]
     head = orjson.dumps({"report": evaluation.report.model_dump(mode="json"), "graphs": described})
     yield _PREFIX.pack(_MAGIC, hashlib.sha256(head).digest(), len(head))
@@ -104,6 +103,6 @@ def _decode(descriptor: int) -> Evaluation:
         content = os.pread(descriptor, each["bytes"], start)
         if hashlib.sha256(content).hexdigest() != each["sha256"]:
             raise ValueError("damaged")
-        graphs.append(Graph(content, {method: tuple(names) for method, names in each["outputs"].items()}))
+        graphs.append(Graph.of(each, content))
         start += len(content)
     return Evaluation(CandidateReport.model_validate(head["report"]), tuple(graphs))
