@@ -12,11 +12,11 @@ from pydantic import BaseModel, ValidationError
 
 from serving.api.access import AccessRefused
 from serving.api.bodies import BodyReader, refuse_encoding, refuse_media
+from serving.api.json_bodies.strict_json import loads, refuse_depth, refuse_repeats, with_repeats
 from serving.api.models import ModelName, VersionName
 from serving.api.openapi import body_of, problems_of
 from serving.api.schemas import ActiveModels, Pin, Rollback
 from serving.api.services import AppState, services_of
-from serving.api.strict_json import loads, refuse_depth, refuse_repeats, with_repeats
 from serving.domain.decision import (
     AcceptStateLoss,
     Decision,

@@ -15,9 +15,9 @@ from serving.api import problems
 from serving.api.bodies import BodyReader, Headers, decoded, refuse_encoding
 from serving.api.dialect import QUERY, Call, Dialect, Refusal, Written
 from serving.api.inflight import Share
-from serving.api.pieces import LARGE_BYTES
+from serving.api.json_bodies.cutter import LARGE_BYTES
+from serving.api.json_bodies.strict_json import refuse_depth
 from serving.api.predictor import Predictor, Refused, Target
-from serving.api.strict_json import refuse_depth
 from serving.domain.errors import InvalidInput, NotJson
 from serving.plane.prediction import Answer
 from serving.settings import ServerSettings
@@ -86,7 +86,7 @@ class Endpoint:
 class HttpRequest:
     """One request over HTTP, as `Predictor` takes it."""
 
-    __slots__ = ("_endpoint", "_headers", "_query", "_raw", "_receive", "names")
+    __slots__ = ("_endpoint", "_headers", "_query", "_raw", "_receive", "authorization", "names")
 
     def __init__(self, endpoint: Endpoint, scope: Scope, receive: Receive) -> None:
         self._endpoint = endpoint
@@ -95,11 +95,7 @@ class HttpRequest:
         self._receive = receive
         self._raw = b""
         self.names: Mapping[str, str] = scope["path_params"]
-
-    @property
-    def authorization(self) -> bytes | None:
-        """The value of the header ``Authorization``."""
-        return self._headers.get(b"authorization")
+        self.authorization = self._headers.get(b"authorization")
 
     async def receive(self, share: Share) -> int:
         """Read the body and take its content encoding away."""

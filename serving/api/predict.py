@@ -14,8 +14,8 @@ from serving.api.bodies import Headers
 from serving.api.dialect import QUERY, Call, NamedInPath, Refusal, Written
 from serving.api.formats import Format, pace, reader_of
 from serving.api.formats.negotiation import form_of_answer, form_of_body
+from serving.api.json_bodies.long_array import LongArray
 from serving.api.paths import NATIVE
-from serving.api.pieces import LARGE_BYTES, RowPieces, parse_large
 from serving.api.predict_body import parse
 from serving.api.routes import add_prediction
 from serving.domain.errors import InvalidInput
@@ -48,7 +48,7 @@ class Native(NamedInPath):
         if source is not None:
             read = reader_of(source, self._max_rows)
             return Call(lambda its: PredictRequest(read(raw, its), method), write, reads_slowly, writes_slowly)
-        request = parse(raw, self._max_depth) if len(raw) <= LARGE_BYTES else parse_large(raw, self._max_depth)
+        request = parse(raw, self._max_depth)
         if method is not None:
             request = request._replace(method=_only(method, request.method))
         return Call(lambda its: _of_width(request, its), write, reads_slowly, writes_slowly)
@@ -60,7 +60,7 @@ class Native(NamedInPath):
 
 def _of_width(request: PredictRequest, signature: Signature) -> PredictRequest:
     rows = request.rows
-    return request._replace(rows=rows.of_width(len(signature.features))) if isinstance(rows, RowPieces) else request
+    return request._replace(rows=rows.of_width(len(signature.features))) if isinstance(rows, LongArray) else request
 
 
 def _write(answer: Answer, _: Signature) -> Written:

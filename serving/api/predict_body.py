@@ -5,35 +5,47 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Any
 
-from serving.api.strict_json import MAX_DEPTH, count_strings, loads, refuse_repeats, with_repeats
+from serving.api.json_bodies.brackets import MOST_VALUES, count_values
+from serving.api.json_bodies.cutter import LARGE_BYTES, Layout, read_json
+from serving.api.json_bodies.long_array import PIECE_BYTES, LongArray
+from serving.api.json_bodies.strict_json import (
+    MAX_DEPTH,
+    count_strings,
+    loads,
+    refuse_repeats,
+    strings_in,
+    with_repeats,
+)
 from serving.domain.errors import InvalidInput
 from serving.domain.text import shorten
 from serving.plane.prediction import PredictRequest
 
 KEYS = ("instances", "input", "method")
 
-_USUAL = b'{"instances":'
+_LAYOUT = Layout(("instances",), ((2, PIECE_BYTES),), 'send rows as {"instances": [row, ...]}', only_keys=True)
 
 
 def parse(raw: bytes, max_depth: int = MAX_DEPTH) -> PredictRequest:
-    """Read a whole body; raises NotJson or InvalidInput. Blocks for 20 ms per MiB: `pieces` is for large ones."""
-    document = loads(raw, max_depth=max_depth)
-    if raw.startswith(_USUAL) and raw.count(b'"') == 2:
-        # One key and no string but that: what nearly every request looks like.
-        rows = document["instances"]
-        if isinstance(rows, list):
-            return PredictRequest(rows)
-    rows, is_single = rows_of(document)
-    method = document.get("method")
-    # Every string of a JSON text has two quotes. One that is not accounted for is either part of a row or a key that
-    # came twice, which no parser of JSON reports.
-    strings = len(document) + (method is not None)
-    if raw.count(b'"') != 2 * strings and count_strings(raw) != strings + strings_in(rows):
-        refuse_repeats(with_repeats(raw, max_depth))
+    """Read a whole body; raises NotJson or InvalidInput. Blocks as `read_json` does; so do the rows of a large one."""
+    document, text = read_json(raw, _LAYOUT, max_depth)
+    try:
+        rows, is_single = rows_of(document)
+        method = document.get("method")
+        # Every string of a JSON text has two quotes. One that is not accounted for is either part of a row or a key
+        # that came twice, which no parser of JSON reports. A long array is one string in the text.
+        strings = len(document) + (method is not None)
+        if text.count(b'"') != 2 * strings:
+            in_rows = strings_in(rows) if isinstance(rows, list) else 1
+            if count_strings(text) != strings + in_rows:
+                refuse_repeats(with_repeats(text, max_depth))
+    except InvalidInput:
+        if len(raw) > LARGE_BYTES and count_values(raw, max_depth).cost <= MOST_VALUES:
+            loads(raw, max_depth)  # it may be no JSON either, which is said first
+        raise
     return PredictRequest(rows, method, is_single)
 
 
-def rows_of(document: Any) -> tuple[list[Any], bool]:
+def rows_of(document: Any) -> tuple[list[Any] | LongArray, bool]:
     """Return the rows of a parsed body and whether it was a single one; raises InvalidInput."""
     if not isinstance(document, dict):
         kind = "an array" if isinstance(document, list) else "a single value"
@@ -47,22 +59,9 @@ def rows_of(document: Any) -> tuple[list[Any], bool]:
     if has_input:
         return [document["input"]], True
     rows = document["instances"]
-    if not isinstance(rows, list):
+    if not isinstance(rows, list | LongArray):
         raise InvalidInput("'instances' is not an array of rows; for one row send 'input'")
     return rows, False
-
-
-def strings_in(rows: list[Any]) -> int:
-    """Count the strings in rows, keys included, but not what is nested inside of a row: no row is taken with it."""
-    count = 0
-    for row in rows:
-        if isinstance(row, dict):
-            count += len(row) + list(map(type, row.values())).count(str)
-        elif isinstance(row, list):
-            count += list(map(type, row)).count(str)
-        elif isinstance(row, str):
-            count += 1
-    return count
 
 
 def _wrong_keys(document: dict[str, Any]) -> str:

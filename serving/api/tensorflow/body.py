@@ -12,8 +12,19 @@ import base64
 import binascii
 from typing import Any, NamedTuple
 
-from serving.api.documents import Rows, changed, limit_width, load_object, plain_rows, rows_of_columns
-from serving.api.structure import find_word
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.api.json_bodies.cutter import Layout
+from serving.api.json_bodies.long_array import COLUMN_BYTES, PIECE_BYTES
+from serving.api.json_bodies.row_changes import (
+    Rows,
+    change_rows,
+    limit_width,
+    plain_rows,
+    read_object,
+    rows_of_columns,
+)
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Signature
 
@@ -21,18 +32,24 @@ from serving.domain.signature import Signature
 DEFAULT_NAMES = ("", "serving_default", *(f"tensorflow/serving/{verb}" for verb in ("predict", "classify", "regress")))
 
 
+_WANTED_ROWS = '{"instances": [row, ...]} or {"inputs": ...}'
+_WANTED_EXAMPLES = '{"examples": [{feature: value}, ...]}'
+_ROWS = Layout(("instances", "inputs"), ((2, PIECE_BYTES), (3, COLUMN_BYTES)), f"send {_WANTED_ROWS}")
+_EXAMPLES = Layout(("examples",), _ROWS.levels, f"send {_WANTED_EXAMPLES}")
+
+
 class Body(NamedTuple):
-    """A body as it was sent. `method` None is the default one; `is_columnar`: it is answered with ``outputs``."""
+    """A body, sent as `raw`. `method` None is the default one; `is_columnar`: it is answered with ``outputs``."""
 
     rows: Rows
     method: str | None
     is_columnar: bool = False
-    has_nan: bool = False
+    raw: bytes = b""
 
 
 def parse_predict(raw: bytes, max_depth: int) -> Body:
     """Read the body of predict; raises NotJson or InvalidInput. Blocks; any thread."""
-    document = load_object(raw, max_depth, '{"instances": [row, ...]} or {"inputs": ...}')
+    document = read_object(raw, _ROWS, max_depth, _WANTED_ROWS)
     if ("instances" in document) == ("inputs" in document):
         both = "both 'instances' and 'inputs' are given" if "inputs" in document else "the body has no rows"
         raise InvalidInput(f"{both}: send either 'instances' (an array of rows) or 'inputs' (rows, or columns by name)")
@@ -41,18 +58,19 @@ def parse_predict(raw: bytes, max_depth: int) -> Body:
     rows = document[key]
     if is_columnar and isinstance(rows, dict):
         rows = rows_of_columns(rows)
-    return Body(_rows(rows, key), _method(document), is_columnar, _has_nan(raw))
+    return Body(_rows(rows, key), _method(document), is_columnar, raw)
 
 
 def parse_examples(raw: bytes, max_depth: int) -> Body:
     """Read the body of classify or regress; raises NotJson or InvalidInput. Blocks; any thread."""
-    document = load_object(raw, max_depth, '{"examples": [{feature: value}, ...]}')
+    document = read_object(raw, _EXAMPLES, max_depth, _WANTED_EXAMPLES)
     if "examples" not in document:
         raise InvalidInput("the body has no rows: send 'examples', an array of objects by feature name")
     rows, context = _rows(document["examples"], "examples"), document.get("context", {})
     if not isinstance(context, dict):
         raise InvalidInput("'context' is not an object of the features all examples share")
-    return Body(changed(rows, lambda some: _with_context(some, context)), _method(document), False, _has_nan(raw))
+    rows = change_rows(rows, lambda some: _with_context(some, context), _refuse_numbers)
+    return Body(rows, _method(document), False, raw)
 
 
 def rows_for(signature: Signature, body: Body) -> Rows:
@@ -64,7 +82,7 @@ def rows_for(signature: Signature, body: Body) -> Rows:
         return [_unwrapped(row) if isinstance(row, dict) else row for row in rows]
 
     rows = limit_width(body.rows, len(signature.features))
-    return plain_rows(signature, changed(rows, unwrapped), has_nan=body.has_nan)
+    return plain_rows(signature, change_rows(rows, unwrapped), body.raw)
 
 
 def _rows(rows: Any, key: str) -> Rows:
@@ -81,8 +99,8 @@ def _method(document: dict[str, Any]) -> str | None:
     return None if name in DEFAULT_NAMES else name
 
 
-def _has_nan(raw: bytes) -> bool:
-    return find_word(raw, b"NaN") >= 0
+def _refuse_numbers(_: NDArray[np.float64]) -> None:
+    """Say that numbers alone are no examples."""
 
 
 def _with_context(rows: list[Any], context: dict[str, Any]) -> list[Any]:

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from fastapi import FastAPI
 
-from serving.api.pieces import LARGE_BYTES
+from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.domain.errors import DeadlineExceeded, HostLost, ModelFailed
 from serving.plane.registry import ActiveReference, ModelReference
 from serving.plane.servable import Servable

@@ -14,7 +14,7 @@ pytest.importorskip("grpc", reason="the extra grpc is not installed")
 
 from serving.api.grpc import wire
 from serving.api.grpc.inference_pb2 import ModelInferRequest
-from serving.api.pieces import LARGE_BYTES
+from serving.api.json_bodies.cutter import LARGE_BYTES
 
 EMPTY_INPUT, EMPTY_PARAMETER = b"\x2a\x00", b"\x22\x00"
 

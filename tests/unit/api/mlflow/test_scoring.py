@@ -9,8 +9,8 @@ import numpy as np
 import orjson
 import pytest
 
+from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.api.paths import PREDICTION_ENDS
-from serving.api.pieces import LARGE_BYTES
 from serving.domain.signature import Feature, Method, Signature
 from serving.rows.batch import Batch
 from tests.fakes import (

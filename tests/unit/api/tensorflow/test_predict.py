@@ -8,8 +8,8 @@ import numpy as np
 import orjson
 import pytest
 
+from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.api.paths import PREDICTION_ENDS, prediction_of
-from serving.api.pieces import LARGE_BYTES
 from serving.domain.signature import Feature, ModelKind, Signature
 from tests.fakes import (
     MIXED,

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import pytest
 
-from serving.api import structure
-from serving.api.structure import find_word
+from serving.api.json_bodies import brackets
+from serving.api.json_bodies.brackets import find_word
 
 
 @pytest.mark.parametrize("search_bytes", [1, 3, 5, 1000])
 def test_a_word_is_found_wherever_it_is(monkeypatch: pytest.MonkeyPatch, search_bytes: int) -> None:
-    monkeypatch.setattr(structure, "SEARCH_BYTES", search_bytes)
+    monkeypatch.setattr(brackets, "SEARCH_BYTES", search_bytes)
     for place in range(20):
         text = b"." * place + b"true" + b"." * (20 - place) + b"true"
         assert find_word(text, b"true") == place

@@ -11,7 +11,7 @@ Texts that are no JSON have some structure, too; what is made of them fails when
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -55,17 +55,16 @@ class _Window(NamedTuple):
     is_outside: NDArray[np.bool_]
 
 
-def find_arrays(
-    raw: bytes, level: int, least_bytes: int, max_depth: int, window_bytes: int = WINDOW_BYTES
-) -> list[Array]:
+def find_arrays(raw: bytes, level: int, least_bytes: int, max_depth: int, depth_before: int = 0) -> list[Array]:
     """Return the arrays at depth `level` (1: the outermost) that have so many bytes; raises NotJson for a deep text.
 
-    Computes for 10 ms per MB, and lets other threads have their turn after each window. Any thread but the loop's.
+    `depth_before` counts the arrays and objects of the body that the text is in. Computes for 10 ms per MB, and lets
+    other threads have their turn after each window. Any thread but the loop's.
     """
     opened: list[NDArray[np.int32]] = []
     closed: list[NDArray[np.int32]] = []
     commas: list[NDArray[np.int32]] = []
-    for window in _windows(raw, max_depth, window_bytes):
+    for window in _windows(raw, max_depth, depth_before):
         is_level = window.depths == level
         opened.append(_places(window, is_level & (window.steps == 1)))
         closed.append(_places(window, (window.depths == level - 1) & (window.steps == -1)))
@@ -79,16 +78,6 @@ def find_arrays(
     firsts, lasts = (np.searchsorted(between, places).tolist() for places in (begins, ends))  # all of int32: no copies
     spans = zip(begins.tolist(), ends.tolist(), firsts, lasts, strict=True)
     return [Array(begin + 1, end, between[first:last]) for begin, end, first, last in spans]
-
-
-def without(raw: bytes, arrays: Sequence[Array], names: Iterable[str]) -> bytes:
-    """Return a text in which a string stands for each of some arrays, in their order."""
-    parts = []
-    done = 0
-    for array, name in zip(arrays, names, strict=True):
-        parts += [raw[done : array.start - 1], b'"%b"' % name.encode()]
-        done = array.end + 1
-    return b"".join([*parts, raw[done:]])
 
 
 class Count(NamedTuple):
@@ -133,11 +122,11 @@ def _places(window: _Window, which: NDArray[np.bool_]) -> NDArray[np.int32]:
     return (np.flatnonzero(which) + window.start).astype(np.int32)
 
 
-def _windows(raw: bytes, max_depth: int, window_bytes: int = WINDOW_BYTES) -> Iterator[_Window]:
-    is_inside, depth = np.bool_(False), np.int32(0)
+def _windows(raw: bytes, max_depth: int, depth_before: int = 0) -> Iterator[_Window]:
+    is_inside, depth = np.bool_(False), np.int32(depth_before)
     is_escaped = False
-    for start in range(0, len(raw), window_bytes):
-        text = raw[start : start + window_bytes]
+    for start in range(0, len(raw), WINDOW_BYTES):
+        text = raw[start : start + WINDOW_BYTES]
         if is_escaped:
             text = b"_" + text[1:]
         is_escaped = False

@@ -21,6 +21,9 @@ from serving.domain.text import shorten
 
 MAX_DEPTH = 16
 
+PlaceOf = Callable[[int], int]
+"""What tells where in a body a place of a part of it is."""
+
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _STEPS = bytes(1 if byte in b"[{" else 255 if byte in b"]}" else 0 for byte in range(256))
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
@@ -36,21 +39,21 @@ class Repeated(NamedTuple):
     key: str
 
 
-def loads(raw: bytes, offset: int = 0, max_depth: int = MAX_DEPTH) -> Any:
-    """Parse one JSON document; `offset` is where it starts in the body, for messages.
+def loads(raw: bytes, max_depth: int = MAX_DEPTH, place_of: PlaceOf | None = None) -> Any:
+    """Parse one JSON document; `place_of` tells where in the body a place of it is, for messages: None where it is all.
 
     Numbers no float can hold come back as NaN or infinity, for the caller to refuse by name. Raises NotJson.
     """
     try:
         return parsed(raw)
     except orjson.JSONDecodeError as error:
-        return _second_look(raw, error, offset, max_depth)
+        return _second_look(raw, error, max_depth, place_of)
 
 
 def parsed(raw: bytes) -> Any:
     """Parse one JSON document; a zero with a sign keeps it, as a float. Raises orjson.JSONDecodeError."""
     document = orjson.loads(raw)
-    if has_minus_zero(raw):
+    if b"-0" in raw and has_minus_zero(raw):  # nearly always the first says no
         return orjson.loads(_STRING_OR_MINUS_ZERO.sub(_with_fraction, raw))
     return document
 
@@ -83,6 +86,19 @@ def count_strings(raw: bytes) -> int:
     return quotes // 2
 
 
+def strings_in(rows: list[Any]) -> int:
+    """Count the strings in rows, keys included, but not what is nested inside of a row: no row is taken with it."""
+    count = 0
+    for row in rows:
+        if isinstance(row, dict):
+            count += len(row) + list(map(type, row.values())).count(str)
+        elif isinstance(row, list):
+            count += list(map(type, row)).count(str)
+        elif isinstance(row, str):
+            count += 1
+    return count
+
+
 def with_repeats(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
     """Parse a valid document once more, slowly, with `Repeated` in place of every object that repeats a key."""
     refuse_depth(raw, max_depth)
@@ -98,13 +114,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Repeated:
     return found
 
 
-def _second_look(raw: bytes, error: orjson.JSONDecodeError, offset: int, max_depth: int) -> Any:
+def _second_look(raw: bytes, error: orjson.JSONDecodeError, max_depth: int, place_of: PlaceOf | None) -> Any:
     refuse_depth(raw, max_depth)
     try:
         text = raw.decode()
     except UnicodeDecodeError as wrong:
         hint = "; it looks compressed, send it as it is" if raw.startswith(_GZIP) else ""
-        raise NotJson(f"the body is not UTF-8 text at byte {offset + wrong.start}{hint}") from None
+        raise NotJson(
+            f"the body is not UTF-8 text at byte {place_of(wrong.start) if place_of else wrong.start}{hint}"
+        ) from None
     is_out_of_range = False
 
     def checked(read: Callable[[str], float]) -> Callable[[str], float]:
@@ -123,7 +141,7 @@ def _second_look(raw: bytes, error: orjson.JSONDecodeError, offset: int, max_dep
     except (ValueError, RecursionError):
         document = None
     if not is_out_of_range or document is None:
-        raise NotJson(_why_not(text, error, offset))
+        raise NotJson(_why_not(text, error, place_of))
     return document
 
 
@@ -132,10 +150,10 @@ def _integer(digits: str) -> float:
     return int(digits) if len(digits) <= _MAX_INTEGER_DIGITS else float(digits)
 
 
-def _why_not(text: str, error: orjson.JSONDecodeError, offset: int) -> str:
+def _why_not(text: str, error: orjson.JSONDecodeError, place_of: PlaceOf | None) -> str:
     if not text.strip():
         return 'the body is empty; send a JSON object such as {"instances": [[...]]}'
-    where = f"near byte {offset + error.pos}" if offset else f"at line {error.lineno}, column {error.colno}"
+    where = f"near byte {place_of(error.pos)}" if place_of else f"at line {error.lineno}, column {error.colno}"
     hint = _hint(text, error.pos)
     return f"the body is not JSON: {error.msg} {where}" + (f"; {hint}" if hint else "")
 

@@ -12,10 +12,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from serving.api import numbers
-from serving.api.numbers import NumberReader, array_in, count_arrays
+from serving.api.json_bodies import long_array, number_reader
+from serving.api.json_bodies.long_array import LongArray
+from serving.api.json_bodies.number_reader import NumberReader, count_byte
 
-needs_simdjson = pytest.mark.skipif(numbers._parser_type() is None, reason="simdjson has no wheel for this Python")
+needs_simdjson = pytest.mark.skipif(
+    number_reader._parser_type() is None, reason="simdjson has no wheel for this Python"
+)
 plain = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0, -0.0])
 cells = plain | st.none() | st.booleans() | st.text(max_size=2) | st.just({}) | st.just([]) | st.just([1])
 arrays = st.lists(plain, max_size=5) | st.lists(cells, max_size=5)
@@ -43,6 +46,11 @@ def is_alike(got: Any, wanted: Any) -> bool:
     return got.shape == wanted.shape and got.tobytes() == wanted.tobytes()
 
 
+def numbers_in(raw: bytes, start: int, end: int) -> Any:
+    """Read the array between two places, brackets included."""
+    return LongArray(raw, 16, start + 1, end - 1, 1).read_numbers()
+
+
 @given(arrays | tables | st.lists(arrays, max_size=3), st.data())
 @settings(max_examples=300)
 @example([[1, [2]]], None)
@@ -54,7 +62,7 @@ def test_what_is_read_is_what_the_parser_reads(value: Any, data: st.DataObject |
         at = data.draw(st.integers(0, len(text) - 1))
         text = text[:at] + data.draw(st.sampled_from([b"", b",", b"]", b"[", b"0", b"e9", b"NaN", b"\xff"])) + text[at:]
     reader = NumberReader()
-    for read, depth in ((reader.matrix, 2), (reader.vector, 1)):
+    for read, depth in ((reader.read_matrix, 2), (reader.read_vector, 1)):
         got, wanted = read(text), plainly(text, depth)
         assert got is None or (wanted is not None and is_alike(got, wanted)), text
 
@@ -69,7 +77,7 @@ def test_what_is_read_is_what_the_parser_reads(value: Any, data: st.DataObject |
     ],
 )
 def test_numbers_of_every_kind_are_read(text: bytes, wanted: list[list[float]]) -> None:
-    found = NumberReader().matrix(text)
+    found = NumberReader().read_matrix(text)
     assert found is not None
     assert found.tolist() == wanted
 
@@ -79,20 +87,20 @@ def test_numbers_of_every_kind_are_read(text: bytes, wanted: list[list[float]]) 
     "number", [b"9007199254740993", b"-9007199254740993", b"18446744073709551615", b"1e300", b"-0"]
 )
 def test_what_may_be_rounded_or_loses_its_sign_is_left_to_the_other_way(number: bytes) -> None:
-    assert NumberReader().matrix(b"[[1, " + number + b"]]") is None
-    assert NumberReader().vector(b"[1, " + number + b"]") is None
+    assert NumberReader().read_matrix(b"[[1, " + number + b"]]") is None
+    assert NumberReader().read_vector(b"[1, " + number + b"]") is None
 
 
 @pytest.mark.parametrize("text", [b"", b"1", b"{}", b'"[[1]]"', b"[[1]] 2", b"[" * 3000, b"[[1e999]]", b"[[1],[]]"])
 def test_nothing_else_is_read(text: bytes) -> None:
-    assert NumberReader().matrix(text) is None
-    assert NumberReader().vector(text) is None
+    assert NumberReader().read_matrix(text) is None
+    assert NumberReader().read_vector(text) is None
 
 
 @pytest.fixture
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numbers, "PIECE_BYTES", 4)
-    monkeypatch.setattr(numbers.time, "sleep", lambda _: None)
+    monkeypatch.setattr(long_array, "PIECE_BYTES", 4)
+    monkeypatch.setattr(long_array.time, "sleep", lambda _: None)
 
 
 @pytest.mark.usefixtures("_tiny")
@@ -104,7 +112,7 @@ def test_an_array_in_pieces_is_the_array_as_a_whole(value: Any, before: str, dat
         at = data.draw(st.integers(1, len(text) - 1))
         text = text[:at] + data.draw(st.sampled_from([b",", b"]", b"[", b"0", b" ", b"],", b"],["])) + text[at:]
     raw = before.encode() + text + b", 9]"
-    got = array_in(raw, len(before), len(before) + len(text))
+    got = numbers_in(raw, len(before), len(before) + len(text))
     wanted = plainly(text, 1) if plainly(text, 2) is None else plainly(text, 2)
     assert got is None or (wanted is not None and is_alike(got, wanted)), text
 
@@ -114,17 +122,17 @@ def test_an_array_in_pieces_is_the_array_as_a_whole(value: Any, before: str, dat
 @pytest.mark.parametrize("value", [[0.5] * 100, [1], [[1, 2]] * 50, [[1.5, -2]], list(range(1000))])
 def test_an_array_of_numbers_is_read_in_pieces(value: Any) -> None:
     text = json.dumps(value).encode()
-    found = array_in(text, 0, len(text))
+    found = numbers_in(text, 0, len(text))
     assert found is not None
     assert found.tolist() == value
 
 
-def test_arrays_are_counted_between_two_places() -> None:
-    assert [count_arrays(b"[[1],[2]]", *places) for places in ((), (1,), (0, 5), (5, 9))] == [3, 2, 2, 1]
+def test_bytes_are_counted_between_two_places() -> None:
+    assert [count_byte(b"[[1],[2]]", b"[", *places) for places in ((), (1,), (0, 5), (5, 9))] == [3, 2, 2, 1]
 
 
 def test_without_simdjson_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numbers, "_parser_type", lambda: None)
-    assert NumberReader().matrix(b"[[1]]") is None
-    assert NumberReader().vector(b"[1]") is None
-    assert array_in(b"[1]", 0, 3) is None
+    monkeypatch.setattr(number_reader, "_parser_type", lambda: None)
+    assert NumberReader().read_matrix(b"[[1]]") is None
+    assert NumberReader().read_vector(b"[1]") is None
+    assert numbers_in(b"[1]", 0, 3) is None

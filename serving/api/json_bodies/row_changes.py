@@ -1,53 +1,69 @@
-"""Bodies that are a JSON object with rows under one of its keys, of any size: what several protocols have in common."""
+"""What protocols do with rows before a model takes them: they come in pieces, by columns, as scalars, with NaN."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-from serving.api.pieces import LARGE_BYTES, PIECE_BYTES, RowPieces, pieces_of
-from serving.api.strict_json import loads
-from serving.api.structure import find_arrays, refuse_many_values, without
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.api.json_bodies.brackets import find_word
+from serving.api.json_bodies.cutter import Layout, read_json
+from serving.api.json_bodies.long_array import LongArray
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Signature
 from serving.domain.text import shorten
 from serving.rows.conversion import PIECE_ROWS, ManyRows, Piece
 
-COLUMN_BYTES = 256  # the least of an array in an object in the body that is not parsed with the rest
-
 Rows = list[Any] | ManyRows
+Change = Callable[[list[Any]], list[Any]]
+ChangeMatrix = Callable[[NDArray[np.float64]], NDArray[np.float64] | None]
 
 
 class ChangedRows:
-    """Rows in pieces, each changed when it is its turn. `change` gives as many rows as it takes."""
+    """Rows in pieces, each changed when it is its turn. `change` gives as many rows as it takes.
 
-    def __init__(self, rows: ManyRows, change: Callable[[list[Any]], list[Any]]) -> None:
+    `change_matrix` does the same to rows that are plain numbers, shape (rows, columns); None where it cannot.
+    """
+
+    def __init__(self, rows: ManyRows, change: Change, change_matrix: ChangeMatrix) -> None:
         self._rows = rows
         self._change = change
+        self._change_matrix = change_matrix
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def of_width(self, width: int) -> ChangedRows:
         """Return the same rows, limited as `limit_width` says."""
-        return ChangedRows(limit_width(self._rows, width), self._change)
+        return ChangedRows(limit_width(self._rows, width), self._change, self._change_matrix)
 
     def __iter__(self) -> Iterator[Piece]:
         """Yield the changed pieces; raises what reading and changing them raises."""
         for piece in self._rows:
-            yield Piece(self._change(piece.rows))
+            matrix = None if piece.matrix is None else self._change_matrix(piece.matrix)
+            yield Piece(self._change(piece.rows) if matrix is None else partial(self._changed, piece), matrix)
+
+    def _changed(self, piece: Piece) -> list[Any]:
+        return self._change(piece.rows)
 
 
-def changed(rows: Rows, change: Callable[[list[Any]], list[Any]]) -> Rows:
-    """Apply `change` to a list of rows now, to rows in pieces later."""
-    return change(rows) if isinstance(rows, list) else ChangedRows(rows, change)
+def keep(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return plain numbers as they are: for changes that change only other things."""
+    return matrix
+
+
+def change_rows(rows: Rows, change: Change, change_matrix: ChangeMatrix = keep) -> Rows:
+    """Apply `change` to a list of rows now, to rows in pieces later; see `ChangedRows`."""
+    return change(rows) if isinstance(rows, list) else ChangedRows(rows, change, change_matrix)
 
 
 class ColumnRows:
     """Rows that came as columns by name, as long arrays. One piece of each at a time is parsed."""
 
-    def __init__(self, columns: dict[str, RowPieces | list[Any]]) -> None:
+    def __init__(self, columns: dict[str, LongArray | list[Any]]) -> None:
         self._columns = columns
         self._count = len(next(iter(columns.values())))
 
@@ -61,40 +77,16 @@ class ColumnRows:
             yield Piece([dict(zip(self._columns, row, strict=True)) for row in zip(*cells, strict=True)])
 
 
-def load_object(raw: bytes, max_depth: int, wanted: str) -> dict[str, Any]:
-    """Parse a body that must be an object; `wanted` says which, for the message. Raises NotJson or InvalidInput.
-
-    In a large body the long arrays that are values of the object, or else of objects in it, are not lists but
-    RowPieces, which hold the interpreter lock for no longer than a piece takes; what is left may not have many values.
-    Blocks; any thread.
-    """
-    document = loads(raw, max_depth=max_depth) if len(raw) <= LARGE_BYTES else _load_large(raw, max_depth, wanted)
+def read_object(raw: bytes, layout: Layout, max_depth: int, wanted: str) -> dict[str, Any]:
+    """Read a body, as `read_json` does, that must be an object; `wanted` says which, for the message."""
+    document, _ = read_json(raw, layout, max_depth)
     if not isinstance(document, dict):
         kind = "an array" if isinstance(document, list) else "a single value"
         raise InvalidInput(f"the body is {kind}; send an object: {wanted}")
     return document
 
 
-def _load_large(raw: bytes, max_depth: int, wanted: str) -> Any:
-    """Parse a body with RowPieces in place of its long arrays: first a text that cannot be guessed stands for each."""
-    arrays = find_arrays(raw, 2, PIECE_BYTES, max_depth) or find_arrays(raw, 3, COLUMN_BYTES, max_depth)
-    mark = secrets.token_hex(16)
-    found = {f"{mark}{place}": pieces_of(raw, array, max_depth) for place, array in enumerate(arrays)}
-    envelope = without(raw, arrays, found)
-    refuse_many_values(envelope, max_depth, f"send {wanted}")
-    document = loads(envelope, max_depth=max_depth)
-    return _put_back(document, found) if found else document
-
-
-def _put_back(value: Any, found: dict[str, RowPieces], level: int = 1) -> Any:
-    if isinstance(value, str):
-        return found.get(value, value)
-    if isinstance(value, dict) and level <= 2:
-        return {key: _put_back(one, found, level + 1) for key, one in value.items()}
-    return value
-
-
-def _runs(column: RowPieces | list[Any]) -> Iterator[list[Any]]:
+def _runs(column: LongArray | list[Any]) -> Iterator[list[Any]]:
     """Yield a column in runs of as many values as any other's."""
     waiting: list[Any] = []
     for some in (column,) if isinstance(column, list) else (piece.rows for piece in column):
@@ -108,13 +100,13 @@ def _runs(column: RowPieces | list[Any]) -> Iterator[list[Any]]:
         yield waiting
 
 
-def plain_rows(signature: Signature, rows: Rows, *, has_nan: bool) -> Rows:
-    """Return rows as the native interface takes them; what is wrong with them is found out there.
+def plain_rows(signature: Signature, rows: Rows, raw: bytes) -> Rows:
+    """Return the rows of a body as the native interface takes them; what is wrong with them is found out there.
 
-    Scalars become rows where the model has one feature. NaN, which `has_nan` says may be there, becomes null where a
-    feature may be missing.
+    Scalars become rows where the model has one feature. NaN becomes null where a feature may be missing.
     """
     is_alone = len(signature.features) == 1
+    has_nan = find_word(raw, b"NaN") >= 0
     if not (is_alone or has_nan):
         return rows
     nullable = {feature.name: feature.nullable for feature in signature.features}
@@ -125,7 +117,7 @@ def plain_rows(signature: Signature, rows: Rows, *, has_nan: bool) -> Rows:
             some = [[value] for value in some]
         return [_without_nan(row, nullable) for row in some] if may_miss else some
 
-    return changed(rows, plain)
+    return change_rows(rows, plain)
 
 
 def rows_of_columns(columns: dict[str, Any]) -> Rows:
@@ -133,7 +125,7 @@ def rows_of_columns(columns: dict[str, Any]) -> Rows:
     if not columns:
         raise InvalidInput("no columns: send an array of values for each feature")
     for name, column in columns.items():
-        if not isinstance(column, list | RowPieces):
+        if not isinstance(column, list | LongArray):
             raise InvalidInput(f"column {_shown(name)} is not an array: send one value for each row")
     lengths = {name: len(column) for name, column in columns.items()}
     first, count = next(iter(lengths.items()))
@@ -141,20 +133,20 @@ def rows_of_columns(columns: dict[str, Any]) -> Rows:
     if other is not None:
         seen = f"column {_shown(first)} has {count} values, column {_shown(other)} has {lengths[other]}"
         raise InvalidInput(f"{seen}: send one for each row")
-    if count > PIECE_ROWS and any(isinstance(column, RowPieces) for column in columns.values()):
+    if count > PIECE_ROWS and any(isinstance(column, LongArray) for column in columns.values()):
         return ColumnRows({name: limit_width(column, 1) for name, column in columns.items()})
     plain = [[*_all_of(column)] for column in columns.values()]
     return [dict(zip(columns, row, strict=True)) for row in zip(*plain, strict=True)]
 
 
-def _all_of(column: RowPieces | list[Any]) -> Iterator[Any]:
+def _all_of(column: LongArray | list[Any]) -> Iterator[Any]:
     for some in _runs(column):
         yield from some
 
 
 def limit_width(rows: Any, width: int) -> Any:
     """Return rows of which none is parsed that has far more values than `width`, where they are not parsed yet."""
-    return rows.of_width(width) if isinstance(rows, RowPieces | ChangedRows) else rows
+    return rows.of_width(width) if isinstance(rows, LongArray | ChangedRows) else rows
 
 
 def _without_nan(row: Any, nullable: dict[str, bool]) -> Any:

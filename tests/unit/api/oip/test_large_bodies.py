@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serving.api import numbers
-from serving.api.oip import body, lifted
+from serving.api.json_bodies import cutter, long_array, number_reader
+from serving.api.json_bodies.long_array import LongArray
+from serving.api.oip import body
 from serving.api.oip.body import read
-from serving.api.oip.lifted import Numbers, lift
 from serving.domain.errors import InvalidInput, NotJson, RequestRefused
 from serving.domain.signature import Feature, Signature
 from serving.rows.tables import Table
@@ -78,10 +78,16 @@ def outcome(raw: bytes) -> Outcome:
 
 @pytest.fixture(params=["simdjson", "no simdjson"])
 def _tiny(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numbers, "PIECE_BYTES", 4)
-    monkeypatch.setattr(lifted, "LEAST_BYTES", 1)
+    monkeypatch.setattr(long_array, "PIECE_BYTES", 4)
+    monkeypatch.setattr(body._LAYOUT, "levels", ((body.DATA_LEVEL, 1),))
     if request.param == "no simdjson":
-        monkeypatch.setattr(numbers, "_parser_type", lambda: None)
+        monkeypatch.setattr(number_reader, "_parser_type", lambda: None)
+
+
+def lift(raw: bytes) -> Any | None:
+    """Return a body with its long arrays of numbers cut out, None where that is not what they are."""
+    found = cutter._read_guessing(raw, body._LAYOUT, 16)
+    return None if found is None else found[0]
 
 
 @pytest.mark.usefixtures("_tiny")
@@ -96,10 +102,10 @@ def test_a_body_is_read_as_if_nothing_had_been_taken_out(
         raw = raw[:at] + data.draw(st.sampled_from([b"", b",", b"]", b"[", b'"', b"}", b"\\", b"1", b"NaN"])) + raw[at:]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(body, "_plain", lambda _: None)  # that is for small ones
-        patch.setattr(body, "LARGE_BYTES", -1)
-        patch.setattr(lifted, "MOST_PLACES", data.draw(st.sampled_from([1, 4096])))
+        patch.setattr(cutter, "LARGE_BYTES", -1)
+        patch.setattr(cutter, "MOST_ARRAYS", data.draw(st.sampled_from([1, 4096])))
         found = outcome(raw)
-        patch.setattr(body, "LARGE_BYTES", 1 << 40)
+        patch.setattr(cutter, "LARGE_BYTES", 1 << 40)
         wanted = outcome(raw)
     if wanted.tensors[0] is NotJson:  # what else is wrong with such a body may be found first
         assert found.tensors[0] in (NotJson, InvalidInput), raw
@@ -114,7 +120,7 @@ BODIES = {
 }
 
 
-@pytest.mark.skipif(numbers._parser_type() is None, reason="simdjson has no wheel for this Python")
+@pytest.mark.skipif(number_reader._parser_type() is None, reason="simdjson has no wheel for this Python")
 @pytest.mark.parametrize("case", BODIES)
 @pytest.mark.parametrize("indent", [None, 1])
 def test_large_numbers_never_become_python_objects(
@@ -122,13 +128,13 @@ def test_large_numbers_never_become_python_objects(
 ) -> None:
     entry = {"name": "input", "datatype": "FP64"} | BODIES[case]
     raw = json.dumps({"inputs": [entry, {"name": "few", "datatype": "FP64", "shape": [1], "data": [1]}]}, indent=indent)
-    document = lift(raw.encode(), 16)
+    document = lift(raw.encode())
     assert document is not None
     large, few = (each["data"] for each in document["inputs"])
-    assert isinstance(large, Numbers)
+    assert isinstance(large, LongArray)
     assert few == [1]
-    monkeypatch.setattr(lifted, "loads", None)
-    tensor = large.tensor("input", str(entry["datatype"]), tuple(entry["shape"]))
+    monkeypatch.setattr(long_array, "loads", None)
+    tensor = body._tensor_of(large, "input", str(entry["datatype"]), tuple(entry["shape"]))
     assert isinstance(tensor.values, np.ndarray)
     assert tensor.values.dtype == {"FP64": np.float64, "FP32": np.float32}[tensor.datatype]
     np.testing.assert_array_equal(tensor.values, np.ravel(BODIES[case]["data"]))
@@ -138,7 +144,7 @@ def test_large_numbers_never_become_python_objects(
 @pytest.mark.parametrize("data", ["[0}.0]", "[[0}.0]]", "[0, 1}]", '["a", 1}]'])
 def test_an_array_ends_with_its_own_bracket(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body, "_plain", lambda _: None)
-    monkeypatch.setattr(body, "LARGE_BYTES", -1)
+    monkeypatch.setattr(cutter, "LARGE_BYTES", -1)
     raw = f'{{"inputs": [{{"name": "a", "datatype": "FP64", "shape": [1], "data": {data}}}]}}'
     assert outcome(raw.encode()).tensors[0] is NotJson
 
@@ -148,7 +154,7 @@ def test_rows_that_are_as_many_as_all_numbers_should_be_are_still_rows(monkeypat
     entry = {"name": "a", "shape": [1, 3], "datatype": "FP64", "data": [[0.0, 0.0]] * 3}
     raw = json.dumps({"inputs": [entry], "data": [0.0]}).encode()  # too much beside it for the quick way
     monkeypatch.setattr(body, "_plain", lambda _: None)
-    monkeypatch.setattr(body, "LARGE_BYTES", -1)
+    monkeypatch.setattr(cutter, "LARGE_BYTES", -1)
     assert "the nested data are not 1 arrays of 3" in str(outcome(raw).tensors[1])
 
 
@@ -164,19 +170,19 @@ def test_rows_that_are_as_many_as_all_numbers_should_be_are_still_rows(monkeypat
 )
 def test_what_is_wrong_with_many_numbers_is_said_as_for_few(data: Any, shape: Any, said: str) -> None:
     raw = json.dumps({"inputs": [{"name": "a", "datatype": "FP64", "shape": shape, "data": data}]}).encode()
-    document = lift(raw, 16)
+    document = lift(raw)
     assert document is not None
     large = document["inputs"][0]["data"]
     with pytest.raises(InvalidInput) as caught:
-        large.tensor("a", "FP64", tuple(shape))
+        body._tensor_of(large, "a", "FP64", tuple(shape))
     assert said in str(caught.value)
 
 
 def test_numbers_that_are_missing_or_too_large_are_so_in_many_too() -> None:
     data = ", ".join(["1.5"] * 9000 + ["null", "1e999", f"1{'0' * 400}"])
-    document = lift(b'{"inputs": [{"data": [%b]}]}' % data.encode(), 16)
+    document = lift(b'{"inputs": [{"data": [%b]}]}' % data.encode())
     assert document is not None
-    numbers = document["inputs"][0]["data"].tensor("a", "FP64", (9003,)).values
+    numbers = body._tensor_of(document["inputs"][0]["data"], "a", "FP64", (9003,)).values
     np.testing.assert_array_equal(numbers[-4:], [1.5, np.nan, np.inf, np.inf])
 
 
@@ -190,10 +196,10 @@ def test_numbers_that_are_no_data_of_an_input_are_left_where_they_are() -> None:
         f'{{"data": [{many}',
         f'{{"data": [[[{many}]]]}}',
     ):
-        assert lift(raw.encode(), 16) is None, raw[:40]
+        assert lift(raw.encode()) is None, raw[:40]
 
 
 @pytest.mark.parametrize("opening", [b'"data":[1,', b'"data":[[1],', b'"data":[' + b" " * 60])
 def test_many_arrays_without_an_end_take_no_longer_than_one(opening: bytes) -> None:
     """Whoever looks for the end of each reads 4 MB half a million times."""
-    assert lift(opening * ((4 << 20) // len(opening)), 16) is None
+    assert lift(opening * ((4 << 20) // len(opening))) is None

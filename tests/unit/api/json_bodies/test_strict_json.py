@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from serving.api.strict_json import MAX_DEPTH, count_strings, loads, refuse_depth
+from serving.api.json_bodies.strict_json import MAX_DEPTH, count_strings, loads, refuse_depth
 from serving.domain.errors import NotJson
 from tests.fakes import make_app, predict
 

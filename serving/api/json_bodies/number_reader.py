@@ -1,0 +1,70 @@
+"""Numbers in JSON text as an array, with no Python object for each: by simdjson, where it is installed.
+
+Nothing else is read here: for all else, and for the words of what is wrong with it, there is `strict_json`. simdjson
+(https://simdjson.org) reads every number as Python and orjson do, to the last bit, and refuses what float64 cannot
+hold. Numbers so large that it may have rounded an integer are refused here.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.api.json_bodies.strict_json import has_minus_zero
+from serving.rows.integers import EXACT
+
+
+class NumberReader:
+    """Reads the pieces of one body, one after another. Holds the interpreter lock for 2 ms per MB. One thread."""
+
+    def __init__(self) -> None:
+        make = _parser_type()
+        self._parser = None if make is None else make()
+
+    def read_matrix(self, text: bytes) -> NDArray[np.float64] | None:
+        """Return an array of arrays of equally many numbers, shape (rows, columns); None for anything else."""
+        try:
+            array, numbers = self._parse(text)
+            widths = {len(row) for row in array}
+        except (AttributeError, TypeError, ValueError, RuntimeError):  # no JSON, too deep, or not only numbers
+            return None
+        # numbers of deeper arrays are among them, too, and may be as many as they should be
+        if len(widths) != 1 or count_byte(text, b"[") != 1 + len(array) or len(numbers) != len(array) * max(widths):
+            return None
+        return numbers.reshape(len(array), max(widths)) if _are_exact(numbers) else None
+
+    def read_vector(self, text: bytes) -> NDArray[np.float64] | None:
+        """Return an array of numbers, shape (values,); None for anything else."""
+        try:
+            _, numbers = self._parse(text)
+        except (AttributeError, TypeError, ValueError, RuntimeError):
+            return None
+        return numbers if count_byte(text, b"[") == 1 and _are_exact(numbers) else None
+
+    def _parse(self, text: bytes) -> tuple[Any, NDArray[np.float64]]:
+        """Return an array as simdjson has it, and all numbers in it and in arrays in it."""
+        if self._parser is None or b'"' in text or has_minus_zero(text):  # seen at once, texts above all
+            raise TypeError
+        array = self._parser.parse(text)
+        return array, np.frombuffer(array.as_buffer(of_type="d"))
+
+
+def _are_exact(numbers: NDArray[np.float64]) -> bool:
+    return bool((np.abs(numbers) <= EXACT).all())
+
+
+def count_byte(text: bytes, byte: bytes, start: int = 0, end: int | None = None) -> int:
+    """Count a byte between two places, without the interpreter lock."""
+    codes = np.frombuffer(text, np.uint8, -1 if end is None else end - start, start)
+    return int(np.count_nonzero(codes == ord(byte)))
+
+
+@cache
+def _parser_type() -> Any:
+    """Import it with the first large body, for 20 ms; None where it is not installed."""
+    return import_module("simdjson").Parser if find_spec("simdjson") is not None else None
