@@ -1,4 +1,4 @@
-"""The wheel serves with the oldest libraries that pyproject.toml allows, and with the newest there are: `make ends`.
+"""The wheel serves with the oldest and with the newest libraries that pyproject.toml allows: `make ends`.
 
 It is installed into environments of its own, from a registry, which takes minutes: so only by name. Each lower bound is
 tried as the exact version; one that is not true fails here, be it that it cannot be installed with the others.
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.ends
 ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+PRIVATE = ("tests/unit/http1", "tests/unit/test_private_names.py")
 COMMANDS = ("serve", "demo", "check", "publish", "status", "wait", "bench", "rollback", "keygen")
 
 # models of both libraries, in the form that Python writes and in the libraries' own
@@ -55,8 +56,8 @@ def lower_bounds() -> list[str]:
     found = []
     for text in [*PROJECT["dependencies"], *(each for extra in EXTRAS.values() for each in extra)]:
         requirement = Requirement(text)
-        (bound,) = requirement.specifier
-        assert bound.operator == ">=", f"{text} has no lower bound alone"
+        assert {each.operator for each in requirement.specifier} in ({">="}, {">=", "<"}), f"{text} has no lower bound"
+        bound = next(each for each in requirement.specifier if each.operator == ">=")
         found.append(
             f"{requirement.name}=={bound.version}" + (f" ; {requirement.marker}" if requirement.marker else "")
         )
@@ -92,18 +93,19 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.fixture(params=["lowest", "newest"])
-def environment(request: pytest.FixtureRequest, wheel: Path, tmp_path: Path) -> Path:
-    """A virtual environment with the wheel and all its extras."""
-    made = tmp_path / "environment"
-    run(python_of(request.param), "-m", "venv", made, cwd=tmp_path)
-    constraints = tmp_path / "constraints.txt"
+@pytest.fixture(scope="module", params=["lowest", "newest"])
+def environment(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with the wheel, all its extras, and what the tests of private names are run with."""
+    directory = tmp_path_factory.mktemp(request.param)
+    made = directory / "environment"
+    run(python_of(request.param), "-m", "venv", made, cwd=directory)
+    constraints = directory / "constraints.txt"
     constraints.write_text("\n".join(lower_bounds() if request.param == "lowest" else ()))
-    wanted = (f"{wheel}[{','.join(EXTRAS)}]", "-c", constraints)
+    wanted = (f"{wheel}[{','.join(EXTRAS)}]", "httpx", "hypothesis", "packaging", "pytest", "-c", constraints)
     if uv := shutil.which("uv"):
-        run(uv, "pip", "install", "--quiet", "--python", made / "bin" / "python", *wanted, cwd=tmp_path)
+        run(uv, "pip", "install", "--quiet", "--python", made / "bin" / "python", *wanted, cwd=directory)
     else:
-        run(made / "bin" / "python", "-m", "pip", "install", "--quiet", *wanted, cwd=tmp_path)
+        run(made / "bin" / "python", "-m", "pip", "install", "--quiet", *wanted, cwd=directory)
     return made
 
 
@@ -138,6 +140,18 @@ def test_the_wheel_serves_the_demo_and_models_of_every_library(environment: Path
         assert _spoken_over_grpc(server.log())
         _ask_with_arrow(server.client, server.url)
         assert server.stop() == 0
+
+
+def test_private_names_of_libraries_mean_what_they_are_used_for(environment: Path, tmp_path: Path) -> None:
+    """A connection, bytes in and bytes out, and the names of decision 35, with these versions: from a copy."""
+    for each in (*PRIVATE, "tests/fakes.py", "pyproject.toml", "docs/decisions"):
+        copy = shutil.copytree if (ROOT / each).is_dir() else shutil.copy
+        (tmp_path / each).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / each, tmp_path / each)
+    (tmp_path / "empty.ini").write_text("[pytest]\n")
+    options = ("-q", "-c", "empty.ini", "--rootdir", tmp_path, "--import-mode=importlib", "-p", "no:cacheprovider")
+    said = run(environment / "bin" / "python", "-m", "pytest", *options, *PRIVATE, cwd=tmp_path)
+    assert re.search(r"^\d{3} passed in", said, re.MULTILINE), said
 
 
 def _spoken_over_grpc(log: list[dict[str, Any]]) -> bool:
