@@ -44,21 +44,24 @@ class Edge:
         """Pass one request on; never raises for what happens inside of it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)  # a websocket, or the lifespan
-            return
+        else:
+            _drop_last_slash(scope)
+            await self.answer(scope, receive, send, _recognise(scope))
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, protocol: str | None) -> None:
+        """Answer a request: a prediction of this protocol, or (None) whatever the application has for it."""
         services = services_of(scope["app"])
         headers = scope["serving.headers"] = dict(scope["headers"])
-        _drop_last_slash(scope)
         client = scope.get("client")
         address = client[0] if client else None
         with services.requests.begin(scope["method"], scope["path"], address, headers) as request:
             header = (b"x-request-id", request.id)
-            dialect = _dialect_of(scope)
             error = _error_of_sender(scope)
             try:
-                if dialect is None or error is not None:
+                if protocol is None or error is not None:
                     request.status = await self._pass_on(scope, receive, send, header, error)
                 else:
-                    request.status = await services.endpoints[dialect].answer(scope, receive, send, header)
+                    request.status = await services.endpoints[protocol].answer(scope, receive, send, header)
             except ClientDisconnect:
                 pass
 
@@ -138,11 +141,12 @@ class PredictionRouter:
         """Pass one request on."""
         if self._is_for_operators:
             scope[OPERATORS] = True
-        if scope["type"] == "http" and _dialect_of(scope) is not None:
-            scope["app"] = self._app
-            await self._edge(scope, receive, send)
-        else:
+        protocol = _recognise(scope) if scope["type"] == "http" else None
+        if protocol is None:
             await self._app(scope, receive, send)
+        else:
+            scope["app"] = self._app
+            await self._edge.answer(scope, receive, send, protocol)
 
 
 def _error_of_sender(scope: Scope) -> RequestRefused | None:
@@ -166,12 +170,12 @@ def _drop_last_slash(scope: Scope) -> None:
         scope["path"] = path.rstrip("/")
 
 
-def _dialect_of(scope: Scope) -> str | None:
-    """Recognise a prediction request by its path and fill in the path's parameters, as the router would."""
+def _recognise(scope: Scope) -> str | None:
+    """Return the protocol of a prediction by its path, and fill in the path's parameters as the router would."""
     if scope["method"] != "POST" or scope.get("root_path") or "fastapi.telemetry" in scope:
         return None
     found = prediction_of(scope["path"])
     if found is None:
         return None
-    dialect, scope["path_params"] = found
-    return dialect
+    protocol, scope["path_params"] = found
+    return protocol
