@@ -24,7 +24,7 @@ from serving.settings import Settings, StoreSettings
 from serving.store import publishing
 from serving.store.durable import create_file
 from serving.store.listing import Store
-from serving.store.numbering import check_model, check_version, existing_names
+from serving.store.numbering import list_names, require_free_model, require_free_version
 from serving.store.publishing import Publication, Published
 
 _UNNAMED = "next"
@@ -73,10 +73,10 @@ def refuse_early(settings: Settings, model: str, version: str | None) -> None:
     """Say before an evaluation what publishing would say after it; raises PublishRefused."""
     root = settings.store.path
     try:
-        check_model(str(root), model)
+        require_free_model(str(root), model)
         directory = root / model
         if version is not None:
-            check_version(model, version, existing_names(str(directory)) if directory.is_dir() else [])
+            require_free_version(model, version, list_names(str(directory)) if directory.is_dir() else [])
         place = next((path for path in (directory, root, root.absolute().parent) if path.exists()), None)
     except OSError as error:
         raise PublishRefused(f"the store '{root}' cannot be read: {error.strerror}", "store") from None
@@ -121,10 +121,10 @@ def _write_draft(
     """Return the version as it will be, but for its number: with its golden examples and its manifest."""
     files = [replace(main, name=publication.artefact_name)]
     if publication.golden is not None:
-        files.append(_write(directory / GOLDEN_NAME, publishing.golden_document(publication.golden)))
+        files.append(_write(directory / GOLDEN_NAME, publishing.encode_golden(publication.golden)))
     version = publication.version or _UNNAMED
     listed = [ManifestFile(name=file.name, sha256=file.sha256, size=file.size) for file in files]
-    manifest = publishing.manifest_document(publication, version, listed, datetime.now(UTC))
+    manifest = publishing.encode_manifest(publication, version, listed, datetime.now(UTC))
     files.append(_write(directory / MANIFEST_NAME, manifest))
     digest = digest_of((file.name, file.sha256) for file in files)
     return Artifact(VersionId(publication.model, version, digest), format, files[0], tuple(files))

@@ -11,7 +11,7 @@ from serving.domain.manifest import MANIFEST_NAME, InvalidDocument, Manifest, pa
 from serving.domain.version import FULL_NAMES, SUFFIXES
 from serving.settings import StoreSettings
 from serving.store.contents import format_by_content
-from serving.store.entries import Rules, Subject, look, read_directory, read_file
+from serving.store.entries import Rules, Subject, look_up_name, read_directory, read_file
 from serving.store.names import Names, format_in_version, is_looked_into
 
 
@@ -41,7 +41,7 @@ def _find_file(real: Path, settings: StoreSettings) -> tuple[Path, Entry]:
     subject = Subject(real.stem, "file", real.name)
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        seen = look(str(root), descriptor, str(root), real.name)
+        seen = look_up_name(str(root), descriptor, str(root), real.name)
     finally:
         os.close(descriptor)
     told = format_by_content(str(root), str(root), real.name, seen) if is_looked_into(real.name) else None

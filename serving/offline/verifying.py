@@ -98,13 +98,13 @@ def _read(source: Source, entry: Entry, name: str, at_most: int) -> bytes:
     if stamp.size > at_most:
         raise _Refused(check, f"{name} has {stamp.size} bytes, at most {at_most} are read")
     with source.open(stamp) as descriptor:
-        return b"".join(map(bytes, source.chunks(descriptor, stamp)))
+        return b"".join(map(bytes, source.read_chunks(descriptor, stamp)))
 
 
 def _hashed(source: Source, entry: Entry) -> Iterator[StagedFile]:
     for stamp in entry.fingerprint:
         with source.open(stamp) as descriptor:
-            yield StagedFile(stamp.name, sha256_of(source.chunks(descriptor, stamp)), stamp.size, PurePath())
+            yield StagedFile(stamp.name, sha256_of(source.read_chunks(descriptor, stamp)), stamp.size, PurePath())
 
 
 def _refuse(check: str, reason: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Which Artifacts are in somebody's hands."""
+"""Tracks which Artifacts the process still uses, so that eviction spares them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from serving.domain.artifact import Artifact
 
 
 class ArtifactLeases:
-    """Artifacts that were handed out and that something in this process still refers to. Any thread.
+    """The Artifacts that were handed out and that this process still refers to. Any thread.
 
-    It closes the gap between the end of a copy and the moment its new owner can say that it is in use.
+    It covers the time between the end of a copy and the moment its new owner can report it as in use.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Copied files by content: ``sha256/<hex>``. Two versions that share a file share its copy."""
+"""Stores copied files by content, as ``sha256/<hex>``. Two versions that share a file share its copy."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from serving.store.temporary_files import TemporaryFiles
 class Blobs:
     """The copies in the cache. Any thread; blocks on the disk; raises OSError.
 
-    Nothing held is removed: a hold spans the time from the moment a file's hash is known to the moment somebody refers
-    to it. The lock guards the sets below and the one rename that takes a blob away, never a copy.
+    A held copy is never removed. A hold lasts from the moment a file's hash is known until a descriptor refers to the
+    file. The lock guards the sets below and the rename that removes a copy; it is never held while files are copied.
     """
 
     def __init__(self, directory: str, temporary_files: TemporaryFiles) -> None:
@@ -40,7 +40,7 @@ class Blobs:
             return None
 
     def bytes_on_disk(self, sha256: str) -> int:
-        """Return what a copy takes on the disk, which is less than its size when it has holes; 0 when there is none."""
+        """Return how many bytes of disk a copy takes: less than its size when it has holes, 0 when there is no copy."""
         try:
             return os.stat(self.path(sha256), follow_symlinks=False).st_blocks * 512
         except FileNotFoundError:
@@ -48,7 +48,7 @@ class Blobs:
 
     @contextmanager
     def hold(self) -> Iterator[set[str]]:
-        """Yield a set to hand to `add` and `has`: what they find or make is not removed before the block ends."""
+        """Yield a set to pass to `add` and `has`. The copies they find or make are kept until the block ends."""
         mine: set[str] = set()
         try:
             yield mine
@@ -57,11 +57,11 @@ class Blobs:
                 self._held -= Counter(mine)
 
     def add(self, chunks: Iterable[memoryview], mine: set[str]) -> str:
-        """Copy `chunks` and return their sha256 (hex); the name is durable after `sync`."""
-        with self._temporary_files.new() as aside:
-            sha256 = create_file(aside, chunks, 0o600)
-            if not self.has(sha256, os.stat(aside).st_size, mine):
-                os.rename(aside, self.path(sha256))
+        """Copy `read_chunks` and return their sha256 (hex); the name is durable after `sync`."""
+        with self._temporary_files.make_path() as temporary:
+            sha256 = create_file(temporary, chunks, 0o600)
+            if not self.has(sha256, os.stat(temporary).st_size, mine):
+                os.rename(temporary, self.path(sha256))
                 with self._lock:
                     self._verified.add(sha256)
         return sha256
@@ -83,7 +83,7 @@ class Blobs:
         return is_verified or self.verify(sha256, cancel)
 
     def verify(self, sha256: str, cancel: threading.Event | None = None) -> bool:
-        """Hash a copy and say whether it is what its name says. Raises Cancelled soon after `cancel` was set."""
+        """Hash a copy and say whether it matches its name. Raises Cancelled soon after `cancel` was set."""
         try:
             descriptor = os.open(self.path(sha256), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -103,7 +103,7 @@ class Blobs:
 
     @contextmanager
     def sweep(self) -> Iterator[None]:
-        """Spare, in `remove_all_but`, whatever is held at any time from here on; one sweep at a time."""
+        """Make `remove_all_but` spare every copy that is held at any time within the block. One sweep at a time."""
         with self._lock:
             self._spared = set(self._held)
         try:
@@ -116,14 +116,14 @@ class Blobs:
         """Remove the copies that are neither `kept` nor spared."""
         for sha256 in os.listdir(self._directory):
             if sha256 not in kept:
-                with self._temporary_files.new() as aside:
-                    self._take_away(sha256, aside)
+                with self._temporary_files.make_path() as temporary:
+                    self._remove_unspared(sha256, temporary)
 
-    def _take_away(self, sha256: str, aside: str) -> None:
-        """Rename a copy so that nobody finds it any more; freeing its blocks may take long, and needs no lock."""
+    def _remove_unspared(self, sha256: str, temporary: str) -> None:
+        """Rename an unspared copy, so that it cannot be found. Freeing its blocks may take long; that needs no lock."""
         with self._lock:
             if self._spared is not None and sha256 not in self._spared:
-                os.rename(self.path(sha256), aside)
+                os.rename(self.path(sha256), temporary)
                 self._verified.discard(sha256)
 
 

@@ -1,4 +1,4 @@
-"""What files with names that do not tell are, by their first bytes: never more of them is read, nothing is executed."""
+"""Recognises model files by their first bytes where the name does not tell. Nothing else is read, nothing executed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serving.domain.version import Format
 from serving.store.links import BadLink, resolve
 from serving.store.names import artefact_stem
 
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # says nothing of the version
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # says nothing about the version
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
@@ -35,8 +35,8 @@ class Seen(Protocol):
 def read_head(root: str, directory: str, name: str, seen: Seen) -> bytes:
     """Return the first `HEAD_BYTES` of the file called `name` in a directory, a real path inside the real path `root`.
 
-    Empty for what is no regular file, or is not the file behind `seen` any more: a link may lead out of the store by
-    now. Blocks on the disk; raises OSError when it cannot be read.
+    Returns no bytes when the name is no regular file, or no longer the file behind `seen`: a link may lead out of the
+    store by now. Blocks on the disk; raises OSError when the file cannot be read.
     """
     if seen.found is None or not stat.S_ISREG(seen.found.st_mode) or seen.found.st_size == 0:
         return b""
@@ -57,10 +57,10 @@ def read_head(root: str, directory: str, name: str, seen: Seen) -> bytes:
 
 
 def format_by_content(root: str, directory: str, name: str, seen: Seen) -> Format | None:
-    """Return what the file is by its first bytes, None for what cannot be told; see `read_head`."""
+    """Return the format that the first bytes of a file show, None when they show none; see `read_head`."""
     return format_of(read_head(root, directory, name, seen))
 
 
 def is_numbered(name: str) -> bool:
-    """Say whether a file is named by the number of a version: under a word it may be a part of another version."""
+    """Say whether a file is named by a version number. A file named by a word may be a part of another version."""
     return artefact_stem(name).lower().removeprefix("v")[:1].isdigit()

@@ -1,4 +1,4 @@
-"""What is in the cache: one small file ``<model>/<version>@<digest>.json`` for each staged version."""
+"""Lists what the cache holds: one small file ``<model>/<version>@<digest>.json`` for each staged version."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Cached:
 class Descriptors:
     """The staged versions. Any thread; blocks on the disk; raises OSError.
 
-    The lock keeps a look at a descriptor and its removal together, so that one written in between stays.
+    The lock makes reading and removing a descriptor one step, so that a descriptor written in between stays.
     """
 
     def __init__(self, directory: str, blobs: Blobs, temporary_files: TemporaryFiles) -> None:
@@ -70,7 +70,7 @@ class Descriptors:
             return ()
 
     def read(self, model: str) -> tuple[Cached, ...]:
-        """Return the staged versions of a model, last used first. What cannot be used any more is removed."""
+        """Return the staged versions of a model, last used first. Removes descriptors that can no longer be used."""
         try:
             names = os.listdir(os.path.join(self._directory, model))
         except FileNotFoundError:
@@ -98,11 +98,11 @@ class Descriptors:
             files=tuple(_File(name=file.name, sha256=file.sha256, size=file.size) for file in artifact.files),
             quiet_seconds=artifact.quiet_seconds,
         )
-        with self._temporary_files.new() as aside:
-            create_file(aside, [document.model_dump_json(indent=2).encode()], 0o600)
-            self._mark_used(aside, artifact.id.model)
+        with self._temporary_files.make_path() as temporary:
+            create_file(temporary, [document.model_dump_json(indent=2).encode()], 0o600)
+            self._mark_used(temporary, artifact.id.model)
             with self._lock:
-                os.rename(aside, path)
+                os.rename(temporary, path)
         sync_directory(os.path.dirname(path))
 
     def touch(self, artifact: Artifact) -> None:
@@ -129,7 +129,7 @@ class Descriptors:
         return os.path.join(self._directory, version_id.model, name)
 
     def _read_one(self, path: str) -> Cached | None:
-        """Return what a descriptor says, or None when it is damaged or its copies are not all there."""
+        """Return the version of a descriptor, or None when it is damaged or one of its copies is missing."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             with open(descriptor, "rb") as file:

@@ -1,4 +1,4 @@
-"""Bytes that are still there after a power cut. Holes in files stay holes."""
+"""Reads files, and writes them so that they survive a power cut. Holes in files stay holes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from serving.failpoints import reach
 
 CHUNK_BYTES = 1 << 20
-HOLE = bytes(CHUNK_BYTES)  # what a hole reads as: a view of this very object takes no space when it is written
+HOLE = bytes(CHUNK_BYTES)  # stands for a hole: writing a view of this object takes no disk space
 
 _NO_HOLES = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
@@ -28,8 +28,7 @@ def create_file(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryvie
     """Write a new file, make it durable and return its sha256 (hex); the umask applies to `mode`.
 
     Views of HOLE become holes in the file. The name itself is durable only after `sync_directory`. Blocks; raises
-    OSError (FileExistsError when it exists) and whatever `chunks` raises, and then leaves what was written so far to
-    the caller.
+    OSError (FileExistsError when it exists) and every error of `chunks`. The caller removes a half-written file.
     """
     sha256 = hashlib.sha256()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
@@ -55,7 +54,7 @@ def create_file(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryvie
 def read_chunks(descriptor: int, buffer: memoryview) -> Iterator[memoryview]:
     """Yield everything from an open file through `buffer`, which the next step overwrites; raises OSError.
 
-    Holes are not read: they come as views of HOLE, where the file system can tell them from zeros.
+    Holes are not read: they are yielded as views of HOLE where the file system can tell holes from zeros.
     """
     position, data_ends_at = 0, 0
     while True:
@@ -73,9 +72,9 @@ def read_chunks(descriptor: int, buffer: memoryview) -> Iterator[memoryview]:
 
 
 def _next_data(descriptor: int, position: int) -> tuple[int, int]:
-    """Return where the next data at or after `position` begins and ends; both are the file's end where there is none.
+    """Return where the next data at or after `position` begins and ends. Without further data, both are the file's end.
 
-    Where holes cannot be told, everything is data, to an end that is never reached.
+    Where the system cannot report holes, the whole file counts as data.
     """
     try:
         begins_at = os.lseek(descriptor, position, os.SEEK_DATA)

@@ -1,4 +1,4 @@
-"""Reading one version from disk: a version directory or a single file becomes an Entry."""
+"""Reads one version from disk: turns a version directory or a single file into an Entry."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SPECIAL = {
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for a whole store: its real path, the names that exist, the size of the largest version."""
+    """What is the same for a whole store: its real path, the names that count, the most bytes of a version."""
 
     root: str
     names: Names
@@ -50,7 +50,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one name stands for: `found` is of the file itself, behind links; None when the link is bad."""
+    """What one name stands for: `found` describes the file itself, behind links; None when the link is bad."""
 
     found: os.stat_result | None
     is_link: bool = False
@@ -64,14 +64,14 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A version as read: no entry when there is nothing yet, then perhaps a note for the operator."""
+    """A version as read. Without an entry there is no version yet; `note` may then tell the operator why."""
 
     entry: Entry | None = None
     note: str | None = None
 
 
-def look(root: str, directory_fd: int, directory: str, name: str) -> Look:
-    """Find out what `name` in a directory stands for without opening it; raises OSError when it is gone.
+def look_up_name(root: str, directory_fd: int, directory: str, name: str) -> Look:
+    """Return what `name` in a directory stands for, without opening the file; raises OSError when it is gone.
 
     `directory` is the real path of `directory_fd`.
     """
@@ -84,15 +84,15 @@ def look(root: str, directory_fd: int, directory: str, name: str) -> Look:
         return Look(None, is_link=True, problem=f"{name!r} {error}")
 
 
-def stamp_of(name: str, found: os.stat_result) -> FileStamp:
+def make_stamp(name: str, found: os.stat_result) -> FileStamp:
     """Return the stamp of the file called `name` in its version."""
     return FileStamp(name, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def read_file(rules: Rules, subject: Subject, name: str, seen: Look, format: Format | None) -> Entry:  # noqa: A002
-    """Turn a single or lone file into an Entry; `format` is what its name or its content tells."""
+    """Return the Entry of a single or lone file; `format` is what its name or its content shows."""
     problem = _why_unusable(name, seen)
-    stamps = (stamp_of(name, seen.found),) if seen.found is not None and problem is None else ()
+    stamps = (make_stamp(name, seen.found),) if seen.found is not None and problem is None else ()
     problem = problem or _why_too_large(rules, stamps)
     return Entry(subject.model, subject.version, subject.path, name, format, stamps, problem=problem)
 
@@ -102,18 +102,18 @@ def read_directory(rules: Rules, subject: Subject, directory_fd: int, directory:
     everything = sorted(os.listdir(directory_fd))
     names = [name for name in everything if rules.names.exists(name)]
     if len(names) > MAX_FILES:
-        return Reading(unusable(subject, f"holds {len(names)} files; a version has at most {MAX_FILES}"))
-    looks = list(_looks(rules, directory_fd, directory, names))
+        return Reading(make_unusable_entry(subject, f"holds {len(names)} files; a version has at most {MAX_FILES}"))
+    looks = list(_look_up_names(rules, directory_fd, directory, names))
     files = [(name, seen) for name, seen in looks if not seen.is_directory]
-    formats = _formats(rules, directory, files)
+    formats = _find_artefacts(rules, directory, files)
     artefacts = sorted(formats)
     if not artefacts:
         is_told = any(not name.startswith(".") for name in everything)
         return Reading(note=_why_empty(subject, everything, looks) if is_told else None)
     problems = [problem for name, seen in files if (problem := _why_unusable(name, seen))]
-    stamps = tuple(stamp_of(name, seen.found) for name, seen in files if seen.found and not _why_unusable(name, seen))
+    stamps = tuple(make_stamp(name, seen.found) for name, seen in files if seen.found and not _why_unusable(name, seen))
     if len(artefacts) > 1:
-        problems.insert(0, f"holds {len(artefacts)} artefacts, {_listed(artefacts)}; a version has exactly one")
+        problems.insert(0, f"holds {len(artefacts)} artefacts, {_join_names(artefacts)}; a version has exactly one")
     too_large = _why_too_large(rules, stamps)
     entry = Entry(
         subject.model,
@@ -128,11 +128,11 @@ def read_directory(rules: Rules, subject: Subject, directory_fd: int, directory:
     return Reading(entry)
 
 
-def _formats(rules: Rules, directory: str, files: Sequence[tuple[str, Look]]) -> dict[str, Format]:
-    """Return the artefacts of a version directory: what each is by its name, or else by its first bytes.
+def _find_artefacts(rules: Rules, directory: str, files: Sequence[tuple[str, Look]]) -> dict[str, Format]:
+    """Return the artefacts of a version directory with their formats, known by the name or by the first bytes.
 
-    JSON that holds no model is none beside another. A pickle under a name that does not tell may be a part of a model,
-    so it is an artefact only where nothing else is.
+    JSON without a model is no artefact when the directory holds another one. A pickle whose name does not show that it
+    is a model may be a part of one, so it is an artefact only when the directory holds no other.
     """
     named = {name: kind for name, _ in files if (kind := artefact_format(name))}
     heads = {
@@ -148,7 +148,7 @@ def _formats(rules: Rules, directory: str, files: Sequence[tuple[str, Look]]) ->
 
 
 def _why_empty(subject: Subject, names: Sequence[str], looks: Sequence[tuple[str, Look]]) -> str:
-    """Say that a version directory holds no artefact, and what of the names in it somebody may take for one."""
+    """Say that a version directory holds no artefact, and describe the names in it that look like one."""
     files = [name for name, seen in looks if not seen.is_directory]
     others = [f"{name!r}: {other}" for name in files if (other := describe_other_file(name))]
     others += [f"{name!r} is a directory; files lie at MODEL/VERSION/FILE" for name, seen in looks if seen.is_directory]
@@ -156,15 +156,15 @@ def _why_empty(subject: Subject, names: Sequence[str], looks: Sequence[tuple[str
     return "; ".join([f"'{subject.path}' holds no artefact yet", *others[:3], *([left_alone] if left_alone else [])])
 
 
-def unusable(subject: Subject, problem: str) -> Entry:
-    """Return an Entry of which nothing is known but why it cannot be used."""
+def make_unusable_entry(subject: Subject, problem: str) -> Entry:
+    """Return an Entry that says only why the version cannot be used."""
     return Entry(subject.model, subject.version, subject.path, "", None, (), problem=problem)
 
 
-def _looks(rules: Rules, directory_fd: int, directory: str, names: Iterable[str]) -> Iterator[tuple[str, Look]]:
+def _look_up_names(rules: Rules, directory_fd: int, directory: str, names: Iterable[str]) -> Iterator[tuple[str, Look]]:
     for name in names:
         try:
-            yield name, look(rules.root, directory_fd, directory, name)
+            yield name, look_up_name(rules.root, directory_fd, directory, name)
         except OSError as error:
             if error.errno not in VANISHED:
                 raise
@@ -186,6 +186,6 @@ def _why_too_large(rules: Rules, stamps: Sequence[FileStamp]) -> str | None:
     return f"is {size / (1 << 20):,.1f} MB; store.max_artifact_mb allows {rules.max_bytes / (1 << 20):,.1f}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     head = ", ".join(repr(name) for name in names[:3])
     return head + (f" and {len(names) - 3} more" if len(names) > 3 else "")

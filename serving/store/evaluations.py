@@ -1,10 +1,10 @@
-"""What evaluating a version came to, kept by digest: one file each, which holds the report and the compiled form.
+"""Keeps evaluations by digest: one file each, with the report and the compiled form.
 
 A file is ``b"SVEVAL02" | sha256 of the head (32 bytes) | length of the head (u64, little-endian) | head (JSON) |
 graphs``; the head has the sha256 of each graph. Its name is ``<digest>@<basis>``: a verdict holds for the same bytes
-under the same libraries and settings only. What is kept are graphs that a checker has written, with their bounds; files
-of the first format, whose graphs nothing had checked, are removed when they are found. Graphs may have hundreds of
-megabytes: nothing here copies one while it holds the interpreter lock.
+under the same libraries and settings only. The graphs are those that a checker has written, with their bounds. Files of
+the first format hold unchecked graphs; they are removed when they are found. A graph may have hundreds of megabytes:
+this module never copies one while it holds the interpreter lock.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class EvaluationFiles:
         self._temporary_files = temporary_files
 
     def read(self, digest: str, basis: str) -> Evaluation | None:
-        """Return what was written, None when there is nothing or nothing that can be used (then it is removed)."""
+        """Return the evaluation, None when there is none. Removes a file that cannot be used."""
         path = self._path(digest, basis)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -53,17 +53,17 @@ class EvaluationFiles:
             os.close(descriptor)
 
     def write(self, digest: str, basis: str, evaluation: Evaluation) -> None:
-        """Write durably; what was known on another basis is given up."""
+        """Write an evaluation durably, and remove those of the same digest on another basis."""
         path = self._path(digest, basis)
-        with self._temporary_files.new() as aside:
-            create_file(aside, _encode(evaluation), 0o600)
-            os.rename(aside, path)
+        with self._temporary_files.make_path() as temporary:
+            create_file(temporary, _encode(evaluation), 0o600)
+            os.rename(temporary, path)
         sync_directory(self._directory)
-        self._remove(lambda name: name.startswith(f"{_bare(digest)}@") and name != os.path.basename(path))
+        self._remove(lambda name: name.startswith(f"{_strip_algorithm(digest)}@") and name != os.path.basename(path))
 
     def remove_all_but(self, digests: Collection[str]) -> None:
-        """Remove what belongs to none of `digests`."""
-        kept = {_bare(digest) for digest in digests}
+        """Remove all evaluations except those of `digests`."""
+        kept = {_strip_algorithm(digest) for digest in digests}
         self._remove(lambda name: name.partition("@")[0] not in kept)
 
     def _remove(self, is_meant: Callable[[str], bool]) -> None:
@@ -72,10 +72,10 @@ class EvaluationFiles:
                 os.unlink(os.path.join(self._directory, name))
 
     def _path(self, digest: str, basis: str) -> str:
-        return os.path.join(self._directory, f"{_bare(digest)}@{basis[:_BASIS_CHARACTERS]}")
+        return os.path.join(self._directory, f"{_strip_algorithm(digest)}@{basis[:_BASIS_CHARACTERS]}")
 
 
-def _bare(digest: str) -> str:
+def _strip_algorithm(digest: str) -> str:
     return digest.removeprefix("sha256:")
 
 
@@ -92,17 +92,17 @@ def _encode(evaluation: Evaluation) -> Iterator[bytes | memoryview]:
 def _decode(descriptor: int) -> Evaluation:
     magic, sha256, size = _PREFIX.unpack(os.pread(descriptor, _PREFIX.size, 0))
     if magic != _MAGIC or size > _MOST_HEAD_BYTES:
-        raise ValueError("damaged")
+        raise ValueError("the head is damaged or of another format")
     raw = os.pread(descriptor, size, _PREFIX.size)
     if hashlib.sha256(raw).digest() != sha256:
-        raise ValueError("damaged")
+        raise ValueError("the head does not have the sha256 in the prefix")
     head = orjson.loads(raw)
     start = _PREFIX.size + size
     graphs = []
     for each in head["graphs"]:
         content = os.pread(descriptor, each["bytes"], start)
         if hashlib.sha256(content).hexdigest() != each["sha256"]:
-            raise ValueError("damaged")
+            raise ValueError("a graph does not have the sha256 in the head")
         graphs.append(Graph.of(each, content))
         start += len(content)
     return Evaluation(CandidateReport.model_validate(head["report"]), tuple(graphs))

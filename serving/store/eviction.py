@@ -1,4 +1,4 @@
-"""Which staged versions are too many: a pure decision."""
+"""Decides which staged versions the cache gives up. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from serving.domain.artifact import StagedFile
 from serving.store.descriptors import Cached
 
 
-def surplus(
+def choose_surplus(
     cached: Sequence[Cached],
     in_use: Collection[str],
     max_versions: int,
@@ -18,8 +18,8 @@ def surplus(
 ) -> tuple[Cached, ...]:
     """Return the staged versions to give up, so that at most `max_versions` per model and `max_bytes` in all remain.
 
-    Versions used last stay. Those whose digest is `in_use` always stay, even beyond the limits, and count. A file that
-    several versions share counts once; `bytes_of` says what a file takes on the disk.
+    Least recently used versions go first. Versions whose digest is `in_use` count, and stay even beyond the limits. A
+    file that several versions share counts once; `bytes_of` returns how many bytes of disk a file takes.
     """
     newest_first = sorted(cached, key=lambda one: one.used_ns, reverse=True)
     spared = [one for one in newest_first if one.artifact.id.digest in in_use]
@@ -31,18 +31,18 @@ def surplus(
             continue
         counts[one.artifact.id.model] += 1
         (kept if counts[one.artifact.id.model] <= max_versions else given_up).append(one)
-    references = Counter(file.sha256 for one in [*spared, *kept] for file in _files(one))
-    taken = {file.sha256: bytes_of(file) for one in [*spared, *kept] for file in _files(one)}
+    references = Counter(file.sha256 for one in [*spared, *kept] for file in _list_contents(one))
+    taken = {file.sha256: bytes_of(file) for one in [*spared, *kept] for file in _list_contents(one)}
     total = sum(taken.values())
     while total > max_bytes and kept:
         oldest = kept.pop()
         given_up.append(oldest)
-        for file in _files(oldest):
+        for file in _list_contents(oldest):
             references[file.sha256] -= 1
             total -= taken[file.sha256] if not references[file.sha256] else 0
     return tuple(given_up)
 
 
-def _files(cached: Cached) -> list[StagedFile]:
+def _list_contents(cached: Cached) -> list[StagedFile]:
     """Return the files of a version, each content once."""
     return list({file.sha256: file for file in cached.artifact.files}.values())

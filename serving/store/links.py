@@ -1,4 +1,4 @@
-"""Symbolic links: followed only while they stay inside the store."""
+"""Resolves symbolic links, and refuses those that leave the store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def is_inside(root: str, real_path: str) -> bool:
 def resolve(root: str, path: str) -> str:
     """Return the real path of the link at `path`, which is below the real path `root`.
 
-    Raises BadLink, and OSError when it cannot be told where the link leads.
+    Raises BadLink for a link that must not be followed, and OSError when the link cannot be resolved.
     """
     try:
         real = os.path.realpath(path, strict=True)

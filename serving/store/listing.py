@@ -1,4 +1,4 @@
-"""The store as one immutable value: every model, every version, everything that is wrong with a name."""
+"""Lists the store as one immutable value: every model, every version, every problem with a name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serving.domain.version import Format, usable_name, why_not_a_name
 from serving.failpoints import reach
 from serving.settings import StoreSettings
 from serving.store.contents import EXHAUSTED, format_by_content
-from serving.store.entries import DIRECTORY, VANISHED, Rules, Subject, look, read_file, stamp_of
+from serving.store.entries import DIRECTORY, VANISHED, Rules, Subject, look_up_name, make_stamp, read_file
 from serving.store.links import BadLink, resolve
 from serving.store.models import RACY_NS, ModelDirectory
 from serving.store.names import Names, artefact_format, artefact_stem, is_looked_into
@@ -33,7 +33,7 @@ _ADVICE = {
 
 @dataclass(slots=True)
 class _Pass:
-    """One look at the store while it is being taken."""
+    """One listing of the store while it is being made."""
 
     root_fd: int
     preferred: Mapping[str, str]
@@ -44,13 +44,13 @@ class _Pass:
     left_out: int = 0
 
     def reserve(self, models: Iterable[str]) -> None:
-        """Of the spellings of a name that are there, let only the preferred one be taken."""
+        """Reserve each name for its preferred spelling where the store holds several spellings."""
         for model in sorted(models):
             if model in self.preferred:
                 self.reserved.setdefault(model.lower(), model)
 
     def add(self, model: str, name: str, entries: tuple[Entry, ...]) -> None:
-        """Take in a model; no other spelling of its name is taken after that."""
+        """Add a model; later spellings of its name are refused."""
         self.models[model] = entries
         self.taken[model.lower()] = name
 
@@ -58,8 +58,8 @@ class _Pass:
 class Store:
     """The model directory, read-only. Made for one thread, the reconciler's; blocks on the disk.
 
-    What it remembers only saves work: a new Store lists the same. `now_ns` is the wall clock, which decides nothing
-    but whether a directory was changed too recently for its ctime to be trusted.
+    Its memory only saves work: a new Store lists the same. `now_ns` is the wall clock; it only decides whether a
+    directory changed too recently to trust its ctime.
     """
 
     def __init__(self, settings: StoreSettings, now_ns: Callable[[], int] = time.time_ns) -> None:
@@ -77,11 +77,11 @@ class Store:
     def list(self, preferred: Mapping[str, str] = MappingProxyType({})) -> Listing:
         """Return everything in the store.
 
-        Of names that stand for the same model, or the same version, one is taken: that in `preferred`, the active
-        version by model, or else the first by the rules of ``docs/store.md``.
+        `preferred` maps a model to its active version. Where several names stand for one model, or for one version,
+        the preferred name is taken, else the first by the rules of ``docs/store.md``.
 
-        A model whose versions have not changed comes as the identical tuple of identical entries. Where the preferred
-        version is missing, nothing else in the model's directory may have changed for that.
+        A model whose versions have not changed is returned as the identical tuple of identical entries; while its
+        preferred version is missing, only if nothing else in its directory has changed either.
 
         Raises StoreUnavailable when the root or a model directory cannot be read: unreadable is not empty.
         """
@@ -104,26 +104,26 @@ class Store:
         raise StoreUnavailable(f"the store '{self._settings.path}' was replaced again and again while it was listed")
 
     def _list_once(self, preferred: Mapping[str, str]) -> Listing | None:
-        """Return a listing, or None when the root was replaced meanwhile: half of it may be of another directory."""
+        """Return a listing, or None when the root was replaced meanwhile: a part may come from another directory."""
         root = os.path.realpath(self._path, strict=True)
         root_fd = os.open(root, DIRECTORY)
         try:
-            self._meet(root, _identity(os.fstat(root_fd)))
-            self._doubt_some()
+            self._enter_root(root, _identity_of(os.fstat(root_fd)))
+            self._doubt_some_models()
             now = _Pass(root_fd, preferred)
             lone_files = self._read_models(now)
             self._read_lone_files(now, lone_files)
         finally:
             os.close(root_fd)
-        if _identity(os.stat(self._path)) != self._identity:
+        if _identity_of(os.stat(self._path)) != self._identity:
             return None
         if now.left_out:
             now.problems.append(f"{now.left_out} models left out: store.max_models is {self._settings.max_models}")
         models = MappingProxyType(dict(sorted(now.models.items())))
-        return Listing(models, _bounded(now.problems), self._identity)
+        return Listing(models, _limit_problems(now.problems), self._identity)
 
-    def _meet(self, root: str, identity: tuple[int, int]) -> None:
-        """Forget everything that was known of another root."""
+    def _enter_root(self, root: str, identity: tuple[int, int]) -> None:
+        """Remember the root, and forget everything about another one."""
         if root != self._rules.root or identity != self._identity:
             self._rules = Rules(root, self._names, int(self._settings.max_artifact_mb * (1 << 20)))
             self._identity = identity
@@ -131,15 +131,15 @@ class Store:
             self._lone.clear()
             self._contents.clear()
 
-    def _doubt_some(self) -> None:
-        """Have one version of a few models read afresh, each model in its turn."""
+    def _doubt_some_models(self) -> None:
+        """Mark one version of a few models to be read again, each model in its turn."""
         readers = [*self._directories.values()]
         self._doubted = (self._doubted + _DOUBTED_MODELS) % max(1, len(readers))
         for reader in (readers + readers)[self._doubted : self._doubted + min(_DOUBTED_MODELS, len(readers))]:
             reader.doubt_one()
 
     def _read_models(self, now: _Pass) -> Mapping[str, Format]:
-        """Read every model directory and return the lone files by name, and what they are."""
+        """Read every model directory, and return the format of each lone file by its name."""
         directories = []
         lone_files: dict[str, Format] = {}
         with os.scandir(now.root_fd) as items:
@@ -160,21 +160,21 @@ class Store:
         return dict(sorted(lone_files.items()))
 
     def _format_by_content(self, now: _Pass, item: os.DirEntry[str]) -> Format | None:
-        """Return what a file is whose name does not tell. Unchanged ones are not read again."""
+        """Return the format of a file whose name does not show it. Unchanged files are not read again."""
         if not is_looked_into(item.name) or item.is_dir(follow_symlinks=False):
             return None
         before, format = self._contents.pop(item.name, (None, None))  # noqa: A001
         try:
-            seen = look(self._rules.root, now.root_fd, self._rules.root, item.name)
+            seen = look_up_name(self._rules.root, now.root_fd, self._rules.root, item.name)
             if seen.found is None:
                 return None
-            stamp = stamp_of(item.name, seen.found)
+            stamp = make_stamp(item.name, seen.found)
             if stamp != before:
                 format = format_by_content(self._rules.root, self._rules.root, item.name, seen)  # noqa: A001
         except OSError as error:
             if error.errno in EXHAUSTED:
                 raise
-            return format  # what cannot be read is what it was
+            return format  # an unreadable file keeps its last known format
         if self._now_ns() - stamp.ctime_ns > RACY_NS:
             self._contents[item.name] = (stamp, format)
         return format
@@ -205,7 +205,7 @@ class Store:
             if not self._may_be_read(now, model, name):
                 continue
             try:
-                seen = look(self._rules.root, now.root_fd, self._rules.root, name)
+                seen = look_up_name(self._rules.root, now.root_fd, self._rules.root, name)
             except OSError as error:
                 if error.errno in VANISHED:
                     continue
@@ -219,7 +219,7 @@ class Store:
             now.add(model, name, self._lone[model])
 
     def _may_be_read(self, now: _Pass, model: str, name: str) -> bool:
-        """Say whether `model` is a good name that nobody has taken, and note why when it is not."""
+        """Say whether `model` is a valid name that is still free; note the problem when it is not."""
         problem = why_not_a_name(model)
         reserved = now.reserved.get(model.lower(), model)
         taken = now.taken.get(model.lower(), None if reserved == model else reserved)
@@ -236,11 +236,11 @@ class Store:
         return True
 
 
-def _identity(found: os.stat_result) -> tuple[int, int]:
+def _identity_of(found: os.stat_result) -> tuple[int, int]:
     return (found.st_dev, found.st_ino)
 
 
-def _bounded(problems: Iterable[str]) -> tuple[str, ...]:
+def _limit_problems(problems: Iterable[str]) -> tuple[str, ...]:
     lines = sorted(set(problems))
     if len(lines) > MAX_PROBLEMS:
         lines[MAX_PROBLEMS:] = [f"and {len(lines) - MAX_PROBLEMS} more"]

@@ -1,4 +1,4 @@
-"""Which names exist in the store, and which of them are artefacts."""
+"""Decides which names count in the store, and which of them are artefacts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LOST_AND_FOUND = "lost+found"  # at the root of an ext4 volume, hence of many a 
 
 
 class Names:
-    """The names that exist: neither hidden, nor of a file that is still being written, nor ignored by a setting.
+    """The names that count: not hidden, not of an unfinished file, not ignored by a setting.
 
-    `ignore` holds glob patterns for bare names; case counts. Immutable, so any thread may use it.
+    `ignore` holds glob patterns for bare names; case matters. Immutable, so any thread may use it.
     """
 
     def __init__(self, ignore: Iterable[str] = ()) -> None:
@@ -27,7 +27,7 @@ class Names:
         self._ignored = re.compile("|".join(patterns)) if patterns else None
 
     def exists(self, name: str) -> bool:
-        """Say whether the bare `name` takes part at all."""
+        """Say whether the bare `name` counts."""
         if name.startswith(".") or name.endswith(IGNORED_ENDINGS) or name == LOST_AND_FOUND:
             return False
         return self._ignored is None or self._ignored.match(name) is None
@@ -36,7 +36,7 @@ class Names:
 def artefact_format(name: str) -> Format | None:
     """Return the format that the suffix of `name` stands for, or None when it is not an artefact. Case is ignored.
 
-    For lone files and single files; what lies in a version directory is told by `format_in_version`.
+    For lone files and single files. For files in a version directory use `format_in_version`.
     """
     return SUFFIXES.get(os.path.splitext(name)[1].lower())
 
@@ -47,7 +47,7 @@ def format_in_version(name: str) -> Format | None:
 
 
 def artefact_name(suffix: str, format: Format) -> str:  # noqa: A002  (what it is called everywhere else)
-    """Return what an artefact with this suffix is called in a version directory: one that tells its format by name."""
+    """Return the name of an artefact with this suffix in a version directory; the name shows its format."""
     name = f"model{suffix.lower()}"
     if format_in_version(name) is format:
         return name
@@ -57,7 +57,7 @@ def artefact_name(suffix: str, format: Format) -> str:  # noqa: A002  (what it i
 
 
 def is_looked_into(name: str) -> bool:
-    """Say whether a file may be an artefact by its content alone: under these names there are models and others."""
+    """Say whether only the content of a file shows if it is an artefact: other files have such names, too."""
     lower = name.lower()
     return os.path.splitext(lower)[1] in LOOKED_INTO and lower not in _NEVER_LOOKED_INTO
 

@@ -1,4 +1,4 @@
-"""Which versions and models are there already, and which number comes next."""
+"""Checks names before a version is published, and chooses the next version number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serving.store.entries import Look
 from serving.store.names import Names, artefact_format, artefact_stem, is_looked_into
 
 
-def existing_names(directory: str) -> list[tuple[str, str]]:
+def list_names(directory: str) -> list[tuple[str, str]]:
     """Return (name on disk, model or version it stands for) for every directory, artefact and link; raises OSError."""
     found = []
     names = Names()
@@ -28,7 +28,7 @@ def existing_names(directory: str) -> list[tuple[str, str]]:
 
 
 def _is_model(directory: str, name: str) -> bool:
-    """Say whether a file whose name does not tell is a model; to be sure, one that cannot be read is taken for one."""
+    """Say whether the content of a file is a model. To be safe, an unreadable file counts as one."""
     if not is_looked_into(name):
         return False
     real = os.path.realpath(directory)
@@ -39,12 +39,12 @@ def _is_model(directory: str, name: str) -> bool:
         return True
 
 
-def check_model(root: str, model: str) -> None:
-    """Raise PublishRefused unless `model` is a good name that nothing else in the store at `root` goes by, if any."""
+def require_free_model(root: str, model: str) -> None:
+    """Raise PublishRefused unless `model` is a valid name and nothing else in the store at `root` has it."""
     problem = why_not_a_name(model)
     if problem is not None:
         raise PublishRefused(f"this cannot be the name of a model: {problem}", "model")
-    for name, other in existing_names(root) if os.path.isdir(root) else ():
+    for name, other in list_names(root) if os.path.isdir(root) else ():
         if other.lower() != model.lower():
             continue
         if name != other:
@@ -57,8 +57,8 @@ def check_model(root: str, model: str) -> None:
             )
 
 
-def check_version(model: str, version: str, existing: Iterable[tuple[str, str]]) -> None:
-    """Raise PublishRefused unless `version` is a good name and no existing version is equal to it."""
+def require_free_version(model: str, version: str, existing: Iterable[tuple[str, str]]) -> None:
+    """Raise PublishRefused unless `version` is a valid name and no existing version is equal to it."""
     problem = why_not_a_name(version)
     if problem is not None:
         raise PublishRefused(f"this cannot be the name of a version: {problem}", "version")
@@ -72,11 +72,11 @@ def check_version(model: str, version: str, existing: Iterable[tuple[str, str]])
             )
 
 
-def next_number(model: str, existing: Iterable[tuple[str, str]]) -> str:
+def choose_next_number(model: str, existing: Iterable[tuple[str, str]]) -> str:
     """Return the number after the newest numeric version; raises PublishRefused when that would not be the newest."""
     versions = [version for _, version in existing if why_not_a_name(version) is None]
     keys = [order_key(version) for version in versions]
-    number = str(1 + max((key[0][1] for key in keys if len(key) == 1), default=0))  # of a word the number is 0
+    number = str(1 + max((key[0][1] for key in keys if len(key) == 1), default=0))  # a word has the number 0
     newest = max(versions, key=order_key, default=None)
     if newest is not None and order_key(newest) > order_key(number):
         raise PublishRefused(

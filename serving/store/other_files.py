@@ -1,4 +1,4 @@
-"""Files that are no artefacts: what they are, judged by their names, and in which form they would serve."""
+"""Describes files that are no artefacts, by their names: what they are, and which form would serve."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ _GUESSES = ((".json", "XGBoost"), (".txt", "LightGBM"))
 
 
 def describe_left_alone(names: Sequence[str]) -> str | None:
-    """Say that files do not count because of their names, as unfinished or as store.ignore has it; None where all that
-    there are are hidden ones: these are hidden on purpose, or a publisher's. Pure.
+    """Say which files do not count because of their names: unfinished ones, and those that store.ignore names.
+
+    None when all of them are hidden: on purpose, or by a publisher that is still writing. Pure.
     """
     shown = [name for name in names if not name.startswith(".")]
     if not shown:
@@ -43,14 +44,15 @@ def describe_left_alone(names: Sequence[str]) -> str | None:
 
 
 def describe_unnumbered(name: str) -> str:
-    """Say why a model whose name does not tell that it is one is no version under a word, and what would be. Pure."""
+    """Say why a model file with a word as its name is no version, and which name would make it one. Pure."""
     suffix = os.path.splitext(name)[1]
     return f"serves nothing: as a version it is named by its number, '1{suffix}', or lies in a directory of its own"
 
 
 def describe_other_file(name: str) -> str | None:
-    """Say why a file with this bare name serves nothing where models and versions lie, and what would; None for one
-    that people keep beside models. Case is ignored. Pure.
+    """Say why a file with this bare name serves nothing among models and versions, and what would serve.
+
+    None for files that people keep beside models, such as a README. Case is ignored. Pure.
     """
     lower = name.lower()
     suffix = os.path.splitext(lower)[1]

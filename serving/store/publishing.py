@@ -1,4 +1,7 @@
-"""Publishing: write aside in the same file system, fsync, rename. A version is there completely or not at all."""
+"""Publishes versions: writes a hidden directory beside them, syncs it and renames it.
+
+So a version is visible completely or not at all.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from serving.domain.signature import Signature
 from serving.domain.version import FULL_NAMES, SUFFIXES, digest_of
 from serving.store.durable import CHUNK_BYTES, create_file, read_chunks, sha256_of, sync_directory
 from serving.store.names import Names, format_in_version
-from serving.store.numbering import check_model, check_version, existing_names, next_number
+from serving.store.numbering import choose_next_number, list_names, require_free_model, require_free_version
 
 ASIDE = ".publishing-"
 ABANDONED_SECONDS = 3600.0
@@ -38,11 +41,11 @@ _ATTEMPTS = 100
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What is to be published.
+    """A version to publish.
 
-    `artefact` is a file to copy, or what writes the artefact into an open file. `version` None is the next number.
-    `sign` returns the content of ``manifest.sig`` for the bytes of a manifest; None leaves the version unsigned. The
-    other fields go to the manifest as they are.
+    `artefact` is a file to copy, or a function that writes the artefact into an open file. `version` None asks for the
+    next number. `sign` returns the content of ``manifest.sig`` for the bytes of a manifest; None leaves the version
+    unsigned. The manifest takes the other fields as they are.
     """
 
     model: str
@@ -59,50 +62,52 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Where the new version is (an absolute path), and what it is.
+    """Where the new version is (an absolute path), its name and its digest.
 
-    `report` is what the gates said before it was published; None where they were not asked, and a server's will decide.
+    `report` is what the gates found before the version was published; None when only the server's gates will decide.
     """
 
     path: Path
     version: str
     digest: str
-    report: CandidateReport | None = field(default=None, repr=False)  # long, and the last line of a cell is shown
+    report: CandidateReport | None = field(
+        default=None, repr=False
+    )  # too long for a notebook, which shows the last value
 
 
 def publish(root: Path, publication: Publication, now: datetime) -> Published:
     """Publish one version into the store at `root`, which is created when only the last directory is missing.
 
     Any thread or process; publishers that run at the same time never overwrite one another. Blocks on the disk. Raises
-    PublishRefused, and what `artefact` and `sign` raise. Whatever is raised, no part of the version is visible, and no
-    directory that was made for it is left behind.
+    PublishRefused, and what `artefact` and `sign` raise. After an error no part of the version is visible, and every
+    directory that was made for it is removed.
     """
     model = publication.model
     root = Path(os.path.abspath(root))
     made: list[Path] = []
-    aside: Path | None = None
+    hidden: Path | None = None
     try:
         _make_directory(root, made)
-        check_model(str(root), model)
-        _check_artefact_name(publication.artefact_name)
-        aside = root / model / f"{ASIDE}{secrets.token_hex(8)}"
-        _make_aside(aside, made)
-        _remove_abandoned(aside.parent, now)
-        return _publish_from(aside, publication, now)
+        require_free_model(str(root), model)
+        _require_artefact_name(publication.artefact_name)
+        hidden = root / model / f"{ASIDE}{secrets.token_hex(8)}"
+        _make_hidden_directory(hidden, made)
+        _remove_abandoned(hidden.parent, now)
+        return _publish_from(hidden, publication, now)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         reason = f"'{model}' cannot be published in '{root}': {error.strerror or error}{where}"
         raise PublishRefused(reason, "store") from error
     finally:
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
+        if hidden is not None:
+            shutil.rmtree(hidden, ignore_errors=True)
         for path in reversed(made):
             with contextlib.suppress(OSError):  # not empty: the version is there, or that of another publisher
                 path.rmdir()
 
 
 def _make_directory(path: Path, made: list[Path]) -> None:
-    """Make a directory where there is none, and note that in `made`."""
+    """Make a directory unless it exists, and add a new one to `made`."""
     try:
         path.mkdir()
     except FileExistsError:
@@ -112,13 +117,13 @@ def _make_directory(path: Path, made: list[Path]) -> None:
         made.append(path)
 
 
-def _make_aside(aside: Path, made: list[Path]) -> None:
-    """Make a directory of one's own beside the versions; another publisher that fails may remove the one around it."""
+def _make_hidden_directory(hidden: Path, made: list[Path]) -> None:
+    """Make the hidden directory beside the versions. Tries again when a failing publisher removes its parent."""
     for attempt in range(_ATTEMPTS):
         try:
-            _make_directory(aside.parent.parent, made)
-            _make_directory(aside.parent, made)
-            aside.mkdir()
+            _make_directory(hidden.parent.parent, made)
+            _make_directory(hidden.parent, made)
+            hidden.mkdir()
             break
         except FileNotFoundError:
             if attempt == _ATTEMPTS - 1:
@@ -127,34 +132,34 @@ def _make_aside(aside: Path, made: list[Path]) -> None:
         sync_directory(path.parent)
 
 
-def _publish_from(aside: Path, publication: Publication, now: datetime) -> Published:
-    """Write the version into `aside`, then rename that."""
-    directory = aside.parent
+def _publish_from(hidden: Path, publication: Publication, now: datetime) -> Published:
+    """Write the version into the directory `hidden`, then rename that directory."""
+    directory = hidden.parent
     if publication.version is not None:
-        check_version(publication.model, publication.version, existing_names(str(directory)))
-    hashes = {publication.artefact_name: _write_artefact(aside / publication.artefact_name, publication.artefact)}
+        require_free_version(publication.model, publication.version, list_names(str(directory)))
+    hashes = {publication.artefact_name: _write_artefact(hidden / publication.artefact_name, publication.artefact)}
     if publication.golden is not None:
-        hashes[GOLDEN_NAME] = create_file(aside / GOLDEN_NAME, [golden_document(publication.golden)])
-    files = [ManifestFile(name=name, sha256=hashes[name], size=(aside / name).stat().st_size) for name in hashes]
+        hashes[GOLDEN_NAME] = create_file(hidden / GOLDEN_NAME, [encode_golden(publication.golden)])
+    files = [ManifestFile(name=name, sha256=hashes[name], size=(hidden / name).stat().st_size) for name in hashes]
     for _ in range(_ATTEMPTS):
-        existing = existing_names(str(directory))
-        version = publication.version or next_number(publication.model, existing)
-        check_version(publication.model, version, existing)
-        manifest = manifest_document(publication, version, files, now)
-        hashes[MANIFEST_NAME] = _replace(aside / MANIFEST_NAME, manifest)
+        existing = list_names(str(directory))
+        version = publication.version or choose_next_number(publication.model, existing)
+        require_free_version(publication.model, version, existing)
+        manifest = encode_manifest(publication, version, files, now)
+        hashes[MANIFEST_NAME] = _replace_file(hidden / MANIFEST_NAME, manifest)
         if publication.sign is not None:
-            hashes[SIGNATURE_NAME] = _replace(aside / SIGNATURE_NAME, publication.sign(manifest))
-        sync_directory(aside)
-        if _rename(aside, directory / version):
+            hashes[SIGNATURE_NAME] = _replace_file(hidden / SIGNATURE_NAME, publication.sign(manifest))
+        sync_directory(hidden)
+        if _try_rename(hidden, directory / version):
             sync_directory(directory)
             return Published(directory / version, version, digest_of(hashes.items()))
     raise PublishRefused(f"other publishers took every number for '{publication.model}'; try again")
 
 
-def _rename(aside: Path, target: Path) -> bool:
-    """Make the version visible; False when somebody else has published the same name meanwhile."""
+def _try_rename(hidden: Path, target: Path) -> bool:
+    """Make the version visible; return False when another publisher has taken the name meanwhile."""
     try:
-        os.rename(aside, target)
+        os.rename(hidden, target)
     except OSError as error:
         if error.errno in _TAKEN:
             return False
@@ -162,7 +167,7 @@ def _rename(aside: Path, target: Path) -> bool:
     return True
 
 
-def _check_artefact_name(name: str) -> None:
+def _require_artefact_name(name: str) -> None:
     if format_in_version(name) is None:
         known = f"end in one of {', '.join(SUFFIXES)}, or be {' or '.join(FULL_NAMES)}"
         raise PublishRefused(f"{name!r} is not an artefact: its name must {known}")
@@ -190,8 +195,8 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a FIFO would wait for its writer
 
 
-def manifest_document(publication: Publication, version: str, files: Sequence[ManifestFile], now: datetime) -> bytes:
-    """Return the bytes of the manifest of these files; raises PublishRefused for what it cannot hold."""
+def encode_manifest(publication: Publication, version: str, files: Sequence[ManifestFile], now: datetime) -> bytes:
+    """Return the manifest of these files as bytes; raises PublishRefused for values it cannot hold."""
     try:
         manifest = Manifest(
             model=publication.model,
@@ -207,13 +212,13 @@ def manifest_document(publication: Publication, version: str, files: Sequence[Ma
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise PublishRefused(f"{MANIFEST_NAME} cannot hold {where}: {first['msg']}", str(first["loc"][0])) from None
-    raw = _document(MANIFEST_NAME, _plain(manifest), indent=2)
-    parse_manifest(raw)  # what cannot be read back must not be published
+    raw = _encode_document(MANIFEST_NAME, _strip_defaults(manifest), indent=2)
+    parse_manifest(raw)  # refuse a manifest that cannot be read back
     return raw
 
 
-def _plain(manifest: Manifest) -> dict[str, Any]:
-    """Return what is written: without what says nothing, and what a release from before it would refuse."""
+def _strip_defaults(manifest: Manifest) -> dict[str, Any]:
+    """Return the manifest without default values, which an older release would refuse as unknown fields."""
     document = manifest.model_dump(mode="json")
     signature = document["signature"]
     if signature is not None:
@@ -226,18 +231,18 @@ def _plain(manifest: Manifest) -> dict[str, Any]:
     return document
 
 
-def golden_document(golden: Golden) -> bytes:
-    """Return the bytes of the file of golden examples; raises PublishRefused for what is no JSON."""
-    return _document(GOLDEN_NAME, golden.model_dump(), indent=None)
+def encode_golden(golden: Golden) -> bytes:
+    """Return golden examples as bytes of JSON; raises PublishRefused for values that JSON cannot hold."""
+    return _encode_document(GOLDEN_NAME, golden.model_dump(), indent=None)
 
 
-def _replace(path: Path, raw: bytes) -> str:
-    """Write a file, durably, in place of an earlier attempt's, and return its sha256 (hex)."""
+def _replace_file(path: Path, raw: bytes) -> str:
+    """Write a file durably, replace that of an earlier attempt, and return the sha256 (hex)."""
     path.unlink(missing_ok=True)
     return create_file(path, [raw])
 
 
-def _document(name: str, content: dict[str, Any], indent: int | None) -> bytes:
+def _encode_document(name: str, content: dict[str, Any], indent: int | None) -> bytes:
     try:
         return f"{json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=False)}\n".encode()
     except (TypeError, ValueError) as error:
@@ -246,14 +251,14 @@ def _document(name: str, content: dict[str, Any], indent: int | None) -> bytes:
 
 
 def _remove_abandoned(directory: Path, now: datetime) -> None:
-    """Remove what dead publishers left: directories aside in which nothing has been written for an hour."""
+    """Remove what dead publishers left: hidden directories in which nothing was written for an hour."""
     for name in os.listdir(directory):
         path = directory / name
-        if name.startswith(ASIDE) and now.timestamp() - _newest_write(path) > ABANDONED_SECONDS:
+        if name.startswith(ASIDE) and now.timestamp() - _find_newest_write(path) > ABANDONED_SECONDS:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _newest_write(path: Path) -> float:
+def _find_newest_write(path: Path) -> float:
     try:
         return max(entry.stat().st_mtime for entry in (path, *path.iterdir()))
     except OSError:

@@ -1,4 +1,4 @@
-"""The files of one version, opened so that nothing outside the store can be read and no change goes unnoticed."""
+"""Opens the files of one version. Never reads outside the store, and notices every change since the listing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from serving.domain.errors import Cancelled, NotPublished, StagingFailed
 from serving.domain.listing import Entry, FileStamp
 from serving.store.durable import CHUNK_BYTES, read_chunks
-from serving.store.entries import DIRECTORY, VANISHED, stamp_of
+from serving.store.entries import DIRECTORY, VANISHED, make_stamp
 from serving.store.links import is_inside
 from serving.store.writers import is_open_for_writing
 
@@ -36,45 +36,47 @@ class Source:
         self._buffer = memoryview(bytearray(CHUNK_BYTES))
         self._is_directory = os.path.isdir(os.path.join(self._root, entry.path))
 
-    def check_unchanged(self) -> None:
-        """Raise NotPublished, saying what changed, unless every file is as listed and nobody writes it."""
+    def require_unchanged(self) -> None:
+        """Raise NotPublished, saying what changed, unless every file is as listed and not open for writing."""
         for stamp in self._entry.fingerprint:
-            self._stop_if_cancelled()
-            with self._reading(stamp.name):
+            self._require_not_cancelled()
+            with self._translate_os_errors(stamp.name):
                 real = self._real_path(stamp.name)
                 found = os.stat(real, follow_symlinks=False)
-            self._compare(stamp, found)
+            self._require_same_file(stamp, found)
             if is_open_for_writing(real):
-                raise NotPublished(f"'{self._shown(stamp.name)}' is still open for writing")
+                raise NotPublished(f"'{self._describe_path(stamp.name)}' is still open for writing")
 
     @contextmanager
     def open(self, stamp: FileStamp) -> Iterator[int]:
         """Open one file and yield its descriptor."""
-        with self._reading(stamp.name):
+        with self._translate_os_errors(stamp.name):
             descriptor = self._open_beneath(self._real_path(stamp.name))
         try:
-            self._compare(stamp, os.fstat(descriptor))
+            self._require_same_file(stamp, os.fstat(descriptor))
             yield descriptor
         finally:
             os.close(descriptor)
 
-    def chunks(self, descriptor: int, stamp: FileStamp) -> Iterator[memoryview]:
-        """Yield the bytes of an open file from its beginning, never more than were listed.
+    def read_chunks(self, descriptor: int, stamp: FileStamp) -> Iterator[memoryview]:
+        """Yield the bytes of an open file from its beginning, never more than the listed size.
 
         Each view is valid until the next one is asked for. Raises Cancelled.
         """
         left = stamp.size
-        with self._reading(stamp.name):
+        with self._translate_os_errors(stamp.name):
             for chunk in read_chunks(descriptor, self._buffer):
-                self._stop_if_cancelled()
+                self._require_not_cancelled()
                 left -= len(chunk)
                 if left < 0:
                     break
                 yield chunk
         if left:
-            raise NotPublished(f"'{self._shown(stamp.name)}' {'grew' if left < 0 else 'shrank'} while it was copied")
+            raise NotPublished(
+                f"'{self._describe_path(stamp.name)}' {'grew' if left < 0 else 'shrank'} while it was copied"
+            )
 
-    def _stop_if_cancelled(self) -> None:
+    def _require_not_cancelled(self) -> None:
         if self.cancel.is_set():
             raise Cancelled(f"the copy of '{self._entry.path}' was cancelled")
 
@@ -82,11 +84,11 @@ class Source:
         path = os.path.join(self._root, self._entry.path, *([name] if self._is_directory else []))
         real = os.path.realpath(path, strict=True)
         if not is_inside(self._root, real):
-            raise NotPublished(f"'{self._shown(name)}' leads outside the store")
+            raise NotPublished(f"'{self._describe_path(name)}' leads outside the store")
         return real
 
     def _open_beneath(self, real: str) -> int:
-        """Open a real path without following any link: what it was resolved to cannot be swapped for one meanwhile."""
+        """Open a real path without following links: a directory on the way may have become a link meanwhile."""
         *parents, name = os.path.relpath(real, self._root).split(os.sep)
         directory = os.open(self._root, DIRECTORY)
         try:
@@ -98,18 +100,18 @@ class Source:
         finally:
             os.close(directory)
 
-    def _compare(self, stamp: FileStamp, found: os.stat_result) -> None:
-        if not stat.S_ISREG(found.st_mode) or stamp_of(stamp.name, found) != stamp:
-            raise NotPublished(f"'{self._shown(stamp.name)}' has changed since it was listed")
+    def _require_same_file(self, stamp: FileStamp, found: os.stat_result) -> None:
+        if not stat.S_ISREG(found.st_mode) or make_stamp(stamp.name, found) != stamp:
+            raise NotPublished(f"'{self._describe_path(stamp.name)}' has changed since it was listed")
 
     @contextmanager
-    def _reading(self, name: str) -> Iterator[None]:
+    def _translate_os_errors(self, name: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             if error.errno in VANISHED:
-                raise NotPublished(f"'{self._shown(name)}' is gone") from None
-            raise StagingFailed(f"'{self._shown(name)}' cannot be read: {error.strerror}") from None
+                raise NotPublished(f"'{self._describe_path(name)}' is gone") from None
+            raise StagingFailed(f"'{self._describe_path(name)}' cannot be read: {error.strerror}") from None
 
-    def _shown(self, name: str) -> str:
+    def _describe_path(self, name: str) -> str:
         return f"{self._entry.path}/{name}" if self._is_directory else self._entry.path

@@ -1,4 +1,4 @@
-"""The cache: private, verified copies of versions, hashed while they were copied."""
+"""The cache: keeps private, verified copies of versions, hashed while they are copied."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from serving.store.blobs import Blobs
 from serving.store.copying import copy_version
 from serving.store.descriptors import Descriptors
 from serving.store.evaluations import EvaluationFiles
-from serving.store.eviction import surplus
+from serving.store.eviction import choose_surplus
 from serving.store.sources import Source
 from serving.store.temporary_files import TemporaryFiles
 
@@ -31,10 +31,9 @@ CHECK_BYTES = 4096
 class Cache:
     """Staged versions under ``<state>/cache``, by content. Any thread; every method blocks on the disk.
 
-    ``sha256/<hex>`` holds the copies, ``versions/`` says which of them make a version, ``evaluations/`` what evaluating
-    them came to, compiled forms included, ``tmp/`` what is unfinished.
-    Whatever goes wrong with the state directory is raised as StagingFailed. An Artifact that is still referred to
-    anywhere in this process is never evicted, so that nobody has to announce one before using it.
+    ``sha256/<hex>`` holds the copies, ``versions/`` lists the copies of each version, ``evaluations/`` keeps reports
+    and compiled forms, ``tmp/`` holds unfinished files. Every error of the state directory is raised as StagingFailed.
+    The cache never evicts an Artifact that this process still refers to, so a caller may use one without announcing it.
     """
 
     def __init__(self, state: StateSettings, store_root: Path, max_artifact_bytes: int) -> None:
@@ -53,9 +52,9 @@ class Cache:
         """Copy one version and return the copy.
 
         `version` names it (a lone file's Entry has no version). `quiet_seconds` is how long its files have not
-        changed, None when nothing was waited for: then only a manifest can say that they are complete, and it must
-        match. Raises NotPublished when the files are incomplete or not what was listed, StagingFailed when they cannot
-        be copied, Cancelled soon after `cancel` was set.
+        changed. None means that the caller has not waited: then a manifest must be there and match. Raises
+        NotPublished when the files are incomplete or not as listed, StagingFailed when they cannot be copied,
+        Cancelled soon after `cancel` was set.
         """
         if entry.problem is not None or entry.format is None:
             raise NotPublished(f"'{entry.path}': {entry.problem or 'holds no artefact'}")
@@ -65,73 +64,74 @@ class Cache:
         if size > self._max_artifact_bytes:
             raise StagingFailed(f"'{entry.path}' has {size} bytes, more than the {self._max_artifact_bytes} allowed")
         source = Source(self._root, entry, cancel)
-        with _explained(f"'{entry.path}' cannot be copied into the cache"), self._blobs.hold() as held:
+        with _translate_os_errors(f"'{entry.path}' cannot be copied into the cache"), self._blobs.hold() as held:
             reach("before-staging")
-            source.check_unchanged()
+            source.require_unchanged()
             self._make_directories()
             known_sizes = {file.size for one in self._descriptors.read(entry.model) for file in one.artifact.files}
             files = copy_version(source, entry, self._blobs, held, known_sizes, is_strict=quiet_seconds is None)
-            source.check_unchanged()
+            source.require_unchanged()
             self._blobs.sync()
-            return self._remember(entry, version, files, quiet_seconds, entry.format)
+            return self._register_version(entry, version, files, quiet_seconds, entry.format)
 
     def check_writable(self) -> None:
         """Write a file into the cache and remove it; raises OSError, as it is, when that cannot be done."""
         self._make_directories()
-        with self._temporary_files.new() as aside, open(aside, "xb") as file:
+        with self._temporary_files.make_path() as temporary, open(temporary, "xb") as file:
             file.write(bytes(CHECK_BYTES))
             file.flush()
             os.fsync(file.fileno())
 
     def artifacts(self, model: str) -> tuple[Artifact, ...]:
-        """Return the staged versions of a model, last used first; what is damaged on sight is dropped."""
-        with _explained("the cache cannot be read"):
+        """Return the staged versions of a model, last used first. Drops versions that are obviously damaged."""
+        with _translate_os_errors("the cache cannot be read"):
             return tuple(self._artifact_leases.hand_out(one.artifact) for one in self._descriptors.read(model))
 
     def models(self) -> tuple[str, ...]:
         """Return the models with staged versions."""
-        with _explained("the cache cannot be read"):
+        with _translate_os_errors("the cache cannot be read"):
             return self._descriptors.models()
 
     def touch(self, artifact: Artifact) -> None:
         """Mark a staged version as the one of its model that was used last."""
-        with _explained("the cache cannot be written"):
+        with _translate_os_errors("the cache cannot be written"):
             self._descriptors.touch(artifact)
 
     def verify(self, artifact: Artifact, cancel: threading.Event | None = None) -> None:
-        """Hash the copies again; raises StagingFailed when one is not what it was, Cancelled soon after `cancel` was
-        set.
+        """Hash the copies again; raises StagingFailed when one has changed.
+
+        Raises Cancelled soon after `cancel` was set.
         """
-        with _explained("the cache cannot be read"):
+        with _translate_os_errors("the cache cannot be read"):
             for file in artifact.files:
                 if not self._blobs.verify(file.sha256, cancel):
                     raise StagingFailed(f"the cached copy of '{file.name}' of {artifact.id} is damaged or gone")
 
     def read_evaluation(self, digest: str, basis: str) -> Evaluation | None:
-        """Return what `remember` was given for these bytes on the same `basis`, None when that is gone or damaged."""
-        with _explained("the cache cannot be read"):
+        """Return the evaluation kept for these bytes on the same `basis`, None when it is gone or damaged."""
+        with _translate_os_errors("the cache cannot be read"):
             return self._evaluations.read(digest, basis)
 
     def keep_evaluation(self, digest: str, basis: str, evaluation: Evaluation) -> None:
-        """Keep what the evaluation of these bytes came to, durably. `basis` names what it depends on besides them."""
-        with _explained("the cache cannot be written"):
+        """Keep the evaluation of these bytes durably. `basis` names what it depends on besides the bytes."""
+        with _translate_os_errors("the cache cannot be written"):
             self._make_directories()
             self._evaluations.write(digest, basis, evaluation)
 
     def evict(self, in_use: Collection[str]) -> None:
         """Evict least recently used versions beyond the limits, and files that no version refers to.
 
-        `in_use` are digests to keep in any case; so are versions being staged and Artifacts somebody holds. One caller
-        at a time.
+        Always keeps the digests `in_use`, versions being staged, and Artifacts that this process still refers to. One
+        caller at a time.
         """
-        with _explained("the cache cannot be cleaned up"), self._blobs.sweep():
+        with _translate_os_errors("the cache cannot be cleaned up"), self._blobs.sweep():
             if not os.path.isdir(self._directory):
                 return
             self._make_directories()
             lent = self._artifact_leases.current()
             digests = {*in_use, *(artifact.id.digest for artifact in lent)}
             cached = [one for model in self._descriptors.models() for one in self._descriptors.read(model)]
-            given_up = surplus(
+            given_up = choose_surplus(
                 cached,
                 digests,
                 self._max_versions,
@@ -150,7 +150,7 @@ class Cache:
         for name in ("sha256", "versions", "evaluations", "tmp"):
             os.makedirs(os.path.join(self._directory, name), 0o700, exist_ok=True)
 
-    def _remember(
+    def _register_version(
         self, entry: Entry, version: str, files: tuple[StagedFile, ...], quiet_seconds: float | None, kind: Format
     ) -> Artifact:
         digest = digest_of((file.name, file.sha256) for file in files)
@@ -161,7 +161,7 @@ class Cache:
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
+def _translate_os_errors(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:

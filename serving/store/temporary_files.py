@@ -1,4 +1,4 @@
-"""Files that are not what they will be yet: written aside, then renamed."""
+"""Temporary files: written under a name of their own, renamed when they are complete."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class TemporaryFiles:
         self._in_use: set[str] = set()
 
     @contextmanager
-    def new(self) -> Iterator[str]:
-        """Yield a path nobody else uses; whatever is still there at the end of the block is removed."""
+    def make_path(self) -> Iterator[str]:
+        """Yield an unused path, and remove the file at the end of the block if it is still there."""
         name = secrets.token_hex(8)
         path = os.path.join(self._directory, name)
         with self._lock:
@@ -35,7 +35,7 @@ class TemporaryFiles:
                     self._in_use.discard(name)
 
     def remove_leftovers(self) -> None:
-        """Remove what a process that is gone left behind."""
+        """Remove the files that a dead process has left."""
         names = os.listdir(self._directory)  # before the set: what begins after this is in neither
         with self._lock:
             leftovers = [name for name in names if name not in self._in_use]

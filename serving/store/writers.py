@@ -1,4 +1,4 @@
-"""Is somebody still writing a file? Asked of the kernel, not guessed from times."""
+"""Asks the kernel whether a process is still writing a file: times would only be a guess."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def is_open_for_writing(path: str | os.PathLike[str]) -> bool:
     """Say whether any process has the regular file at `path` open for writing (or mapped writable).
 
     Asks for a read lease, which the kernel refuses with EAGAIN exactly then, and gives it back at once: ``F_SETLEASE``
-    in fcntl(2). Linux only, and only for the file's owner or with CAP_LEASE; wherever it cannot be told, including
-    network file systems and writers on other machines, the answer is False. Does not block; any thread.
+    in fcntl(2). Linux only, and only for the file's owner or with CAP_LEASE. Returns False where the kernel cannot
+    know, as on network file systems with writers on other machines. Does not block; any thread.
     """
     if not hasattr(fcntl, "F_SETLEASE"):
         return False
@@ -24,7 +24,7 @@ def is_open_for_writing(path: str | os.PathLike[str]) -> bool:
         return False
     try:
         # A writer that opens the file while the lease is held breaks it with a signal. The usual one, SIGIO, would end
-        # this process; SIGURG is ignored unless somebody asks for it.
+        # this process; SIGURG is ignored by default.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)

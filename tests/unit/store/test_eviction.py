@@ -15,7 +15,7 @@ from serving.domain.listing import Entry
 from serving.domain.version import Format, VersionId
 from serving.settings import StateSettings
 from serving.store.descriptors import Cached, Descriptors
-from serving.store.eviction import surplus
+from serving.store.eviction import choose_surplus
 from serving.store.staging import Cache
 from tests.unit.store.files import list_model, without_privileges, write, write_version
 
@@ -30,7 +30,7 @@ def cached(name: str, used: int, **files: int) -> Cached:
 
 
 def given_up(versions: list[Cached], in_use: set[str], max_versions: int = 99, max_bytes: int = 10**9) -> list[str]:
-    return [one.path for one in surplus(versions, in_use, max_versions, max_bytes)]
+    return [one.path for one in choose_surplus(versions, in_use, max_versions, max_bytes)]
 
 
 def test_versions_used_last_stay() -> None:

@@ -647,7 +647,7 @@ def test_files_that_were_looked_into_are_not_read_again(root: Path, monkeypatch:
     store = store_at(root)
     first = store.list()
     monkeypatch.setattr("serving.store.contents.os.pread", lambda *_: pytest.fail("a file was read again"))
-    monkeypatch.setattr(Store, "_doubt_some", lambda _: None)  # reads versions afresh, each in its turn
+    monkeypatch.setattr(Store, "_doubt_some_models", lambda _: None)  # reads versions again, each in its turn
     for _ in range(5):
         again = store.list()
         assert all(again.models[name] is first.models[name] for name in first.models)
