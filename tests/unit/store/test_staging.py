@@ -323,7 +323,7 @@ def test_a_link_made_between_the_check_and_the_opening_is_never_followed(
 def test_a_fifo_in_place_of_a_file_does_not_block(root: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = write_version(root, "iris", "1")
     (entry,) = list_model(root)
-    monkeypatch.setattr(sources.Source, "check_unchanged", lambda self: None)
+    monkeypatch.setattr(sources.Source, "require_unchanged", lambda self: None)
     (directory / "model.joblib").unlink()
     os.mkfifo(directory / "model.joblib")
     with pytest.raises(NotPublished, match="has changed"):
