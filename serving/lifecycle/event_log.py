@@ -11,7 +11,7 @@ from serving.lifecycle.state_file import StateFile
 
 
 class EventLog:
-    """The newest `max_rows` entries. For one thread, except for `entries`."""
+    """The newest `max_rows` entries. For one thread, except for `read_entries`."""
 
     def __init__(self, file: StateFile, max_rows: int) -> None:
         self._file = file
@@ -27,11 +27,11 @@ class EventLog:
             *(entry.actor, entry.event, entry.reason, entry.duration_seconds),
         )
 
-    def trim(self) -> Statement:
+    def make_trim_statement(self) -> Statement:
         """Return what removes the oldest entries beyond the bound."""
         return "DELETE FROM transitions WHERE id <= (SELECT MAX(id) FROM transitions) - ?", (self._max_rows,)
 
-    def entries(self, model: str, limit: int, before_id: int | None) -> tuple[HistoryEntry, ...]:
+    def read_entries(self, model: str, limit: int, before_id: int | None) -> tuple[HistoryEntry, ...]:
         """Return the newest entries of a model first. Any thread; blocks on the disk; raises StateUnavailable."""
         rows = read_once(
             self._file.path,

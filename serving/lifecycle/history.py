@@ -30,7 +30,7 @@ log = structlog.get_logger("serving.history")
 
 
 class History:
-    """Everything durable. `start` is called first; then one thread, the reconciler's, except for `events.entries`.
+    """Everything durable. `start` is called first; then one thread, the reconciler's, except for `events.read_entries`.
 
     `basis` names what verdicts depend on besides the bytes. `max_rows` bounds the events. `on_failure` is told of every
     failure of the database.
@@ -86,9 +86,14 @@ class History:
             effect = "what was active goes on, nothing else is activated"
             log.error("state_held", reason=self.decisions.held, effect=effect)
 
-    def rows(self) -> list[Statement]:
+    def list_inserts(self) -> list[Statement]:
         """Return what puts all of this into an empty database, but for refusals and events."""
-        return [*self.decisions.rows(), *self.verdicts.rows(), *self.served.rows(), *self.lone_names.rows()]
+        return [
+            *self.decisions.list_inserts(),
+            *self.verdicts.list_inserts(),
+            *self.served.list_inserts(),
+            *self.lone_names.list_inserts(),
+        ]
 
     def hold(self, reason: str) -> None:
         """Go on with what was active, and activate nothing else: decisions may be there, and cannot be read."""
@@ -99,7 +104,7 @@ class History:
 
     def _flush(self, *, is_last: bool) -> None:
         self._file.open()
-        self._file.write(self.events.trim())
+        self._file.write(self.events.make_trim_statement())
         if self._names.is_stale:
             self._write_names()
         self._file.copy_if_due(is_last=is_last)

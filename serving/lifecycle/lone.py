@@ -50,7 +50,7 @@ class LoneNames:
         known = database.read("SELECT model, digest, version FROM lone")
         self.known = {(model, digest): version for model, digest, version in known} | self.known
 
-    def rows(self) -> list[Statement]:
+    def list_inserts(self) -> list[Statement]:
         """Return what puts all of this into an empty database."""
         return [("INSERT INTO lone VALUES (?, ?, ?)", (*content, version)) for content, version in self.known.items()]
 

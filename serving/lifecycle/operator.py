@@ -30,4 +30,4 @@ class ReconcilerOperator:
         """Read the history, newest first."""
         if model not in self._state.status.models:
             raise UnknownModel.named(model)
-        return await asyncio.to_thread(self._history.events.entries, model, limit, before_id)
+        return await asyncio.to_thread(self._history.events.read_entries, model, limit, before_id)

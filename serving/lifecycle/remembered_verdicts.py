@@ -67,7 +67,7 @@ class RememberedVerdicts:
             )
 
     def forget_refusals(self, ids: Iterable[VersionId]) -> None:
-        """Let go of refusals that the database does not hold any more (see `delete_refusal`)."""
+        """Let go of refusals that the database does not hold any more (see `make_delete_statement`)."""
         for id in ids:
             del self.refusals[id]
 
@@ -88,12 +88,12 @@ class RememberedVerdicts:
                 refusal = RememberedRefusal(datetime.fromisoformat(at), basis, against, parsed)
                 self.refusals.setdefault(VersionId(model, version, digest), refusal)
 
-    def rows(self) -> list[Statement]:
+    def list_inserts(self) -> list[Statement]:
         """Return what puts this into an empty database, but for the refusals, which can be reached again."""
         insert = "INSERT INTO accepted VALUES (?, ?, ?)"
         return [(insert, (*version, digest)) for version, digest in self.accepted.items()]
 
 
-def delete_refusal(id: VersionId) -> Statement:
+def make_delete_statement(id: VersionId) -> Statement:
     """Return what removes one refusal from the database."""
     return "DELETE FROM refusals WHERE model = ? AND version = ? AND digest = ?", (id.model, id.version, id.digest)

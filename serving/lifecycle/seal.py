@@ -22,7 +22,7 @@ def seal_decision(connection: sqlite3.Connection) -> int:
     row = connection.execute("SELECT value FROM facts WHERE name = 'decisions'").fetchone()
     decisions = int(row[0]) + 1 if row else 1
     connection.execute("INSERT OR REPLACE INTO facts VALUES ('decisions', ?)", (str(decisions),))
-    connection.execute("INSERT OR REPLACE INTO facts VALUES ('seal', ?)", (_sum(connection),))
+    connection.execute("INSERT OR REPLACE INTO facts VALUES ('seal', ?)", (_compute_sum(connection),))
     return decisions
 
 
@@ -30,9 +30,9 @@ def count_sealed(connection: sqlite3.Connection) -> int | None:
     """Return how many decisions have been sealed; None when the seal does not fit what is there."""
     facts = dict(connection.execute("SELECT name, value FROM facts"))
     decisions = str(facts.get("decisions"))
-    return int(decisions) if facts.get("seal") == _sum(connection) and decisions.isdecimal() else None
+    return int(decisions) if facts.get("seal") == _compute_sum(connection) and decisions.isdecimal() else None
 
 
-def _sum(connection: sqlite3.Connection) -> str:
+def _compute_sum(connection: sqlite3.Connection) -> str:
     rows = [connection.execute(query).fetchall() for query in _SEALED]
     return hashlib.sha256(repr(rows).encode()).hexdigest()

@@ -128,7 +128,7 @@ class ServedVersions:
                 contract = RememberedContract(version, digest, Signature.model_validate_json(signature))
                 self.contracts.setdefault(model, contract)
 
-    def rows(self) -> list[Statement]:
+    def list_inserts(self) -> list[Statement]:
         """Return what puts all of this into an empty database."""
         insert = "INSERT INTO active VALUES (?, ?, ?)"
         rows: list[Statement] = [(insert, (model, *version)) for model, version in self.active.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from serving.domain.version import VersionId
 from serving.lifecycle.active_names import ActiveNames
 from serving.lifecycle.database import Database, Statement
-from serving.lifecycle.remembered_verdicts import RememberedVerdicts, delete_refusal
+from serving.lifecycle.remembered_verdicts import RememberedVerdicts, make_delete_statement
 from serving.lifecycle.state_file import StateFile
 
 
@@ -72,7 +72,7 @@ class StandingDecisions:
         """
         lift = ("DELETE FROM quarantine WHERE model = ? AND version = ?", (model, version))
         refusals = self._verdicts.find_refusals(model, version, digest)
-        self._file.write_decision([lift, *(delete_refusal(one) for one in refusals)])
+        self._file.write_decision([lift, *(make_delete_statement(one) for one in refusals)])
         self.quarantine = {key for key in self.quarantine if key[:2] != (model, version)}
         self._verdicts.forget_refusals(refusals)
 
@@ -89,7 +89,7 @@ class StandingDecisions:
         held = database.read("SELECT value FROM facts WHERE name = 'held'")
         self.held = held[0][0] if held else None
 
-    def rows(self) -> list[Statement]:
+    def list_inserts(self) -> list[Statement]:
         """Return what puts all of this into an empty database."""
         return [
             *(("INSERT INTO pins VALUES (?, ?)", row) for row in self.pins.items()),

@@ -42,7 +42,7 @@ class Contents(Protocol):
         """Take in what the database holds; raises StateUnavailable."""
         ...
 
-    def rows(self) -> list[Statement]:
+    def list_inserts(self) -> list[Statement]:
         """Return what puts all of this into an empty database."""
         ...
 
@@ -156,7 +156,7 @@ class StateFile:
         try:
             opened = open_best(self._database, was_used=was_read or is_known, is_remembered=was_read)
             if opened.found is Found.LOST and was_read:
-                self._database.write(self._contents.rows(), is_decision=True)
+                self._database.write(self._contents.list_inserts(), is_decision=True)
             self._contents.read_from(self._database)
         except StateUnavailable as error:
             if not was_read and may_hold_decisions(self.path):

@@ -73,7 +73,7 @@ def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     assert second.served.provenance == {"m": SIGNED}
     assert second.served.contracts == {"m": RememberedContract("1", ID.digest, SIGNATURE)}
     assert second.decisions.unloaded == {"m"}
-    (told,) = second.events.entries("m", 10, None)
+    (told,) = second.events.read_entries("m", 10, None)
     assert told.model_copy(update={"id": None}) == entry("why").model_copy(update={"id": None})
     second.close()
 
@@ -169,7 +169,7 @@ def test_what_could_not_be_written_is_written_when_it_can(tmp_path: Path) -> Non
     blocked.rmdir()
     history.flush()
     assert history.problem is None
-    assert [one.reason for one in history.events.entries("m", 10, None)] == ["while blocked"]
+    assert [one.reason for one in history.events.read_entries("m", 10, None)] == ["while blocked"]
     history.close()
 
 
@@ -193,10 +193,10 @@ def test_the_story_is_bounded_and_can_be_paged(tmp_path: Path) -> None:
     for number in range(12):
         history.events.note(entry(str(number)), "m")
         history.flush()
-    newest = history.events.entries("m", 3, None)
+    newest = history.events.read_entries("m", 3, None)
     assert [one.reason for one in newest] == ["11", "10", "9"]
-    assert [one.reason for one in history.events.entries("m", 3, newest[-1].id)] == ["8", "7"]
-    assert history.events.entries("other", 3, None) == ()
+    assert [one.reason for one in history.events.read_entries("m", 3, newest[-1].id)] == ["8", "7"]
+    assert history.events.read_entries("other", 3, None) == ()
     history.close()
 
 

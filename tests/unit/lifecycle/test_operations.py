@@ -86,7 +86,7 @@ class Scene:
     def entries(self) -> list[tuple[str | None, str, str, str | None]]:
         """Return what the history says, oldest first."""
         self.history.flush()
-        read = self.history.events.entries("m", 100, None)
+        read = self.history.events.read_entries("m", 100, None)
         return [(one.version, one.event, one.actor, one.reason) for one in reversed(read)]
 
     def refuse_bytes(self, record: VersionRecord) -> None:
