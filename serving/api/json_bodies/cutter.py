@@ -133,10 +133,10 @@ def _guess_arrays(raw: bytes, layout: Layout) -> Iterator[GuessedArray]:
 
 def _end_of(raw: bytes, start: int) -> int:
     """Return where an array of numbers, or of arrays of numbers, ends; -1 where it does not look like one."""
-    if not begins_with_array(raw, start):
-        return raw.find(b"]", start)
     quote = raw.find(b'"', start)
     stop = quote if quote >= 0 else len(raw)
+    if not begins_with_array(raw, start):
+        return raw.find(b"]", start, stop)
     match = _END_OF_ARRAYS.search(raw, max(start, stop - TAIL_BYTES), stop)
     return match.end() - 1 if match else -1
 

@@ -12,7 +12,7 @@ from serving.api.dialect import Call, NamedInPath, Refusal, Written
 from serving.api.formats import CSV, Format, pace, reader_of
 from serving.api.formats.negotiation import form_of_answer, form_of_body
 from serving.api.mlflow import refusals
-from serving.api.mlflow.body import MOST_EXTRA_COLUMNS, parse, places_of, rows_for, table_for
+from serving.api.mlflow.scoring_body import MOST_EXTRA_COLUMNS, parse, places_of, rows_for, table_for
 from serving.domain.errors import UnsupportedMedia
 from serving.domain.signature import Signature
 from serving.plane.prediction import Answer, PredictRequest

@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from serving.api.mlflow.body import FORMS
 from serving.api.mlflow.refusals import BAD_REQUEST, CODES
+from serving.api.mlflow.scoring_body import FORMS
 from serving.api.openapi import BINARY, REF, TEXT, answered, errors_of, parameters_of
 from serving.api.paths import MLFLOW
 from serving.api.routes import add_prediction

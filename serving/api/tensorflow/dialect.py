@@ -11,7 +11,7 @@ from serving.api.answers import encode_under
 from serving.api.bodies import Headers
 from serving.api.dialect import Call, Refusal, Written
 from serving.api.tensorflow import refusals
-from serving.api.tensorflow.body import Body, parse_examples, parse_predict, rows_for
+from serving.api.tensorflow.rows_body import Body, parse_examples, parse_predict, rows_for
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Method, ModelKind, Signature
 from serving.plane.prediction import Answer, PredictRequest

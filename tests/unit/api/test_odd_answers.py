@@ -20,7 +20,7 @@ from serving.api.answers import encode, encode_under, is_small
 from serving.api.formats import arrow, csv, npy
 from serving.api.grpc.infer import _write as write_grpc
 from serving.api.grpc.inference_pb2 import ModelInferRequest
-from serving.api.oip.body import Infer
+from serving.api.oip.infer_body import Infer
 from serving.api.oip.rest import _write as write_oip
 from serving.api.oip.specs import tensors_of
 from serving.api.tensorflow.dialect import _classes, _numbers, _plain

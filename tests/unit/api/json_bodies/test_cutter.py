@@ -17,9 +17,9 @@ from serving.api import predict_body
 from serving.api.json_bodies import brackets, cutter, long_array, number_reader
 from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.api.json_bodies.long_array import PIECE_BYTES, LongArray
-from serving.api.mlflow import body as scoring
+from serving.api.mlflow import scoring_body as scoring
 from serving.api.predict_body import parse
-from serving.api.tensorflow import body as rest
+from serving.api.tensorflow import rows_body as rest
 from serving.domain.errors import InvalidInput, NotJson, RequestRefused
 from serving.domain.signature import Dtype, Feature, Signature
 from serving.plane.prediction import PredictRequest

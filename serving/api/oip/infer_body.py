@@ -175,10 +175,11 @@ def _tensor_of(array: LongArray, name: str, datatype: str, shape: tuple[int, ...
             return from_numbers(name, datatype, shape, numbers.reshape(-1))
     is_nested = len(shape) > 1 and array.is_nested
     columns = shape[1] if len(shape) > 1 else 1
-    rows = array.cut_exactly().of_width(columns if is_nested else 1)
-    if not len(rows):
+    rows = (array.cut_exactly() if array.is_nested else array).of_width(columns if is_nested else 1)
+    if not len(rows):  # blanks between brackets
         return from_values(name, datatype, shape, [])
     if len(rows) != (shape[0] if is_nested else math.prod(shape)):
+        array.cut_exactly()  # raises NotJson for what is no array, which is told first
         raise wrong_nesting(name, shape) if is_nested else wrong_count(name, shape, len(rows))
     parts = []
     done = 0
