@@ -216,7 +216,7 @@ class FakeOperator:
 
     def _find(self, model: str) -> ModelStatus:
         if model not in self.status.models:
-            raise UnknownModel.named(model)
+            raise UnknownModel.for_name(model)
         return self.status.models[model]
 
 

@@ -95,7 +95,7 @@ def known_in(status: Status, name: str) -> ModelStatus:
     """Return the status of a model; raises UnknownModel."""
     model = status.models.get(name)
     if model is None:
-        raise UnknownModel.named(name)
+        raise UnknownModel.for_name(name)
     return model
 
 
@@ -106,7 +106,7 @@ def _sandbox(status: Status) -> Sandbox | None:
         for version in model.versions
         if version.is_loaded and version.sandbox is not None
     ]
-    return reduce(Sandbox.weaker, held) if held else None
+    return reduce(Sandbox.intersect, held) if held else None
 
 
 def _with_versions(model: ModelStatus) -> ModelVersions:

@@ -50,7 +50,7 @@ _EXAMPLES: dict[int, tuple[str, ErrorKind, str]] = {
     404: (
         "No such model or version, or it is not loaded.",
         KINDS[errors.UnknownModel],
-        str(errors.UnknownModel.named("irsi")),
+        str(errors.UnknownModel.for_name("irsi")),
     ),
     406: (
         "No answer has a form that is accepted.",

@@ -10,7 +10,7 @@ from serving.domain.version import Format, VersionId
 
 @dataclass(frozen=True, slots=True)
 class StagedFile:
-    """One file of a version: its name in the store, what was hashed while it was copied, and where the copy is."""
+    """One file of a version: its name in the store, the hash and size of the copy, and where the copy is."""
 
     name: str
     sha256: str
@@ -20,10 +20,10 @@ class StagedFile:
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Artifact:
-    """One version as it was copied; later edits in the store cannot touch it.
+    """One version as it was copied; later edits in the store cannot change it.
 
-    `files` holds every file of the version; `main` is the one the model is loaded from. `quiet_seconds` is how long
-    the files had not changed when they were taken, None when the manifest matched and nothing had to be waited for.
+    `files` holds every file of the version; the model is loaded from `main`. `quiet_seconds` is how long the files had
+    not changed when they were copied, None when the manifest matched, so that there was no need to wait.
     """
 
     id: VersionId

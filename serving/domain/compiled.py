@@ -1,4 +1,4 @@
-"""The compiled form of a model and the proof that it answers alike: plain data for the wire, the cache and people.
+"""The compiled form of a model and the proof that it gives the same answers: data for the wire, the cache and people.
 
 Inputs of a graph follow from the signature. When every feature is a number: one input ``X``, float64 of shape (rows,
 features), NaN for null. Otherwise one input for each feature, ``c0, c1, ...`` of shape (rows, 1): float64 (NaN for
@@ -20,7 +20,7 @@ from serving.domain.signature import Method
 MATRIX_INPUT = "X"
 COLUMN_PREFIX = "c"
 NULL_TEXT = "\x00null"
-# what one run of a graph in the server may take, whatever the rows: it is given up for nobody, and others wait for it
+# limits of one run of a graph in the server: a run cannot be interrupted, and other requests wait for it
 MOST_ROWS = 4096
 PIECE_BYTES = 64 << 20
 PIECE_SECONDS = 0.05
@@ -40,20 +40,20 @@ class Graph:
     outputs: dict[Method, tuple[str, ...]]
 
     def describe(self) -> dict[str, Any]:
-        """Return what is written ahead of the content, as JSON has it."""
+        """Return the description that is written before the content, as JSON data."""
         return {"outputs": self.outputs, "bytes": len(self.content)}
 
     @classmethod
     def of(cls, described: Mapping[str, Any], content: bytes | memoryview) -> Graph:
-        """Return the graph that was described so; raises KeyError or AttributeError where that is damaged."""
+        """Return the graph with this description; raises KeyError or AttributeError when the description is damaged."""
         return cls(content, {method: tuple(names) for method, names in described["outputs"].items()})
 
 
 class Guard(BaseModel):
-    """Rows that the compiled form must refuse, because the estimator refuses them or nothing was proved of them.
+    """Rows that the compiled form must refuse: the estimator refuses them, too, or they were not part of the proof.
 
     Numbers above `largest` or below `smallest` (None: no bound). `known` gives, by the position of a feature, the only
-    values it may have (null is always let through: the signature says where it may stand).
+    values it may have (null always passes: the signature says where it is allowed).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,7 +68,7 @@ class Guard(BaseModel):
         return self.largest is None and self.smallest is None and not self.known
 
     def why_too_large(self) -> str | None:
-        """Say why this is more than the server looks up for each row, None when it is not."""
+        """Say why this guard holds more values than the server looks up for each row, None when it does not."""
         values = sum(map(len, self.known.values()))
         characters = sum(len(value) for each in self.known.values() for value in each if isinstance(value, str))
         if values <= MAX_KNOWN_VALUES and characters <= MAX_KNOWN_CHARACTERS:
@@ -78,7 +78,7 @@ class Guard(BaseModel):
 
 
 class ProvenRows(BaseModel):
-    """How many rows of one kind (``golden``, ``random``, ``threshold``, ...) were answered alike."""
+    """How many rows of one kind (``golden``, ``random``, ``threshold``, ...) had the same answers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -87,11 +87,11 @@ class ProvenRows(BaseModel):
 
 
 class RunBounds(BaseModel):
-    """What a run of a compiled form takes at most, found out where no model had run: see `serving.host.graph_check`.
+    """The limits of a run of a compiled form, measured in a process without any model: see `serving.host.graph_check`.
 
-    A run answers `rows` rows at most: so many were tried. It takes ``rows * row_bytes + fixed_bytes`` bytes, and the
-    longest text of a request ``rows * row_texts + fixed_texts`` times. `answer_bytes` is what the answer to one row
-    takes by each method, `seconds` the time of one row and of each further one, with the slowest values tried.
+    A run answers `rows` rows at most, as many as were tried. It takes ``rows * row_bytes + fixed_bytes`` bytes, and
+    holds the longest text of a request ``rows * row_texts + fixed_texts`` times. For each method, `answer_bytes` is
+    the size of the answer to one row, and `seconds` the time of one row and of each further row, at the slowest values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -105,25 +105,26 @@ class RunBounds(BaseModel):
     seconds: dict[Method, tuple[float, float]]
 
     def bytes_of(self, rows: int, longest_text: int = 0) -> int:
-        """Return the most bytes a run takes for so many rows, whose longest text has so many bytes."""
+        """Return the most bytes that a run takes for `rows` rows, when the longest text has `longest_text` bytes."""
         texts = rows * self.row_texts + self.fixed_texts
         return rows * self.row_bytes + self.fixed_bytes + texts * longest_text
 
     def rows_within(self, most_bytes: int, longest_text: int = 0) -> int:
-        """Return how many rows one run may have to take no more than that: at most `rows`; 0 when not even one."""
+        """Return how many rows one run may have within `most_bytes`: at most `rows`, 0 when one row is too many."""
         left = most_bytes - self.bytes_of(0, longest_text)
         row_bytes = self.row_bytes + self.row_texts * longest_text
         return max(0, min(self.rows, left // row_bytes if row_bytes else self.rows))
 
 
 class Compilation(BaseModel):
-    """Whether a model is served compiled, and on what evidence. `is_final` says that asking again would be in vain.
+    """Whether a model is served compiled, and the evidence. `is_final`: another attempt would have the same result.
 
-    `engine` is ``onnx`` when it is, else None; `reason` says in a sentence why or why not. `guard` says what is
-    refused. `largest_difference` is the largest distance between two numbers over all rows and methods, relative to the
-    number or to 1 (less where all are smaller), like the tolerance; labels were equal on all rows. `row_seconds` and
-    `batch_seconds` are medians for 1 and for `batch_rows` rows of the default method: as the estimator answers, and as
-    the graph does. `most_rows` is how many rows the proof ran at once; `bounds` is what the checker of graphs found.
+    `engine` is ``onnx`` when the model is served compiled, else None; `reason` says in a sentence why or why not.
+    `guard` holds what is refused. `largest_difference` is the largest distance between two numbers over all rows and
+    methods, relative to the number or to 1 (less where all are smaller), like the tolerance; labels were equal on all
+    rows. `row_seconds` and `batch_seconds` are medians for 1 and for `batch_rows` rows of the default method: of the
+    estimator, then of the graph. `most_rows` is how many rows the proof ran at once; `bounds` is what the checker of
+    graphs found.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,4 +1,4 @@
-"""Whether a version is the one its manifest describes: its name, and exactly the files that are listed."""
+"""Compares a version with its manifest: its name, and exactly the listed files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Protocol
 from serving.domain.manifest import MANIFEST_NAME, Manifest
 from serving.domain.provenance import SIGNATURE_NAME
 
-# What cannot list itself, or what comes after it.
+# The manifest cannot list itself, and its signatures are made after it.
 _UNLISTED = frozenset({MANIFEST_NAME, SIGNATURE_NAME})
 
 
 class HashedFile(Protocol):
-    """A file that is there: its bare name, sha256 (hex) and size in bytes."""
+    """A file of the version: its bare name, sha256 (hex) and size in bytes."""
 
     @property
     def name(self) -> str: ...
@@ -24,7 +24,7 @@ class HashedFile(Protocol):
 
 
 def why_not_named(manifest: Manifest, model: str, version: str) -> str | None:
-    """Say that `manifest` is another version's, or None when it is for this one."""
+    """Say that `manifest` belongs to another version; None when it belongs to this one."""
     if (manifest.model, manifest.version) == (model, version):
         return None
     said, real = f"{manifest.model}/{manifest.version}", f"{model}/{version}"
@@ -32,7 +32,7 @@ def why_not_named(manifest: Manifest, model: str, version: str) -> str | None:
 
 
 def why_not_listed(manifest: Manifest, files: Iterable[HashedFile]) -> str | None:
-    """Say where `files`, which are all there are, differ from the listed ones; None when nowhere.
+    """Say how `files`, which are all files of the version, differ from the listed files; None when they match.
 
     The manifest and its signatures need not be listed; everything else must be.
     """

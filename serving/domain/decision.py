@@ -1,4 +1,4 @@
-"""Operators' calls and what comes of them: values only, so that they can cross a thread or a socket.
+"""Operators' calls and their outcomes: values only, so that they can cross a thread or a socket.
 
 Each call is a frozen dataclass; its `kind` is the word for it in JSON, in log lines and in the history. Every caller
 gives a `Decision` to `Operator.decide`, whatever the protocol. The reconciler validates it, carries it out and answers
@@ -60,9 +60,9 @@ class ReleaseVersion:
 
 @dataclass(frozen=True, slots=True)
 class UnloadModel:
-    """Let nothing answer for the model, and load no version of it until `LoadModel`.
+    """Unload the model, and load no version of it until `LoadModel`.
 
-    Requests in flight are answered; hosts end when theirs are.
+    Requests in flight are still answered; a host ends after its last one.
     """
 
     model: str
@@ -82,7 +82,7 @@ class LoadModel:
 
 @dataclass(frozen=True, slots=True)
 class RefreshStore:
-    """Look at the store now; done when that look has been acted upon (evaluations may still run)."""
+    """Read the store now. Done when the result has been acted upon (evaluations may still run)."""
 
     kind: Literal["refresh"] = "refresh"
 
@@ -100,12 +100,12 @@ ModelDecision = Annotated[
 Decision = Annotated[ModelDecision | RefreshStore | AcceptStateLoss, Field(discriminator="kind")]
 
 
-# --- what comes of them -----------------------------------------------------------------------------------------------
+# --- outcomes ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionDone:
-    """The decision is durable. `models` are those it is about, as they were when it had been carried out."""
+    """The decision is durable. `models` are the models it is about, as they were after it was carried out."""
 
     models: tuple[ModelSummary, ...]
     kind: Literal["done"] = "done"
@@ -143,7 +143,7 @@ class DecisionRefused:
         return cls(cause, str(error))
 
     def to_error(self) -> ServingError:
-        """Return the error that callers are to see."""
+        """Return the error for the caller."""
         return _ERRORS[self.cause](self.reason)
 
 
@@ -154,7 +154,7 @@ class Operator(Protocol):
     """Where operators' calls go. Awaited on the event loop."""
 
     async def decide(self, decision: Decision, actor: str) -> tuple[ModelSummary, ...]:
-        """Have a decision carried out, one after another, and return the models it is about: one, or all of them.
+        """Carry out a decision and return the models it is about: one, or all of them. Decisions run one after another.
 
         `actor` goes to the history. Raises UnknownModel or UnknownVersion for unknown names, OperationRefused for what
         is not possible in the present state, StateUnavailable when the decision cannot be made durable. Nothing has
@@ -163,5 +163,5 @@ class Operator(Protocol):
         ...
 
     async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
-        """Return the newest transitions of a model first; it does not wait for the reconciler."""
+        """Return the transitions of a model, newest first. Does not wait for the reconciler."""
         ...

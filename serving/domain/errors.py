@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as a small tree. None of it knows HTTP.
+"""All errors of this package, as a small tree. They know nothing of HTTP.
 
 ServingError
 ├── StoreUnavailable        the store cannot be listed; the desired state stands
@@ -10,16 +10,16 @@ ServingError
 ├── HostFailed              a host process died, was killed or broke the protocol
 │   └── HostDied            ... with the signal or exit status
 ├── ProtocolError           bytes on the wire that are not a frame
-├── GraphRefused            a graph that is not bounded in memory and time, or does not give what it should
+├── GraphRefused            a graph without bounds in memory and time, or with wrong outputs
 ├── RequestRefused          the caller's fault; the detail says what to change
 │   ├── Misdirected         the request is addressed to a name that is not this server's
 │   ├── CrossSite           a page of another site sent the request
 │   ├── NotJson             the body is not JSON
 │   ├── Malformed           the body is not what its content type says
 │   ├── BodyTooLarge        more bytes or rows than allowed
-│   ├── UnsupportedMedia    a content type nobody here reads
+│   ├── UnsupportedMedia    a content type that the route does not read
 │   ├── NotAcceptable       no answer has the form that is asked for
-│   ├── InvalidInput        JSON, but not rows this model takes
+│   ├── InvalidInput        JSON, but its rows do not fit this model
 │   ├── UnknownModel        no such model
 │   └── UnknownVersion      no such version, or not loaded
 ├── OperationRefused        an operator's call that cannot be carried out in this state
@@ -52,7 +52,7 @@ class StateUnavailable(ServingError):
 
 
 class Cancelled(ServingError):
-    """A long operation was told to stop, and did. Nobody has to be told of it."""
+    """A long operation was told to stop, and did. This is no failure, so it needs no message."""
 
 
 class StagingFailed(ServingError):
@@ -66,8 +66,8 @@ class NotPublished(ServingError):
 class PublishRefused(ServingError):
     """A version cannot be published under this name or with these files.
 
-    ``argument`` is the parameter of ``serving.publish`` that would change it, None where none would; the command and
-    the function each spell it in their own way. ``report`` is what the gates said, None where they were not asked.
+    ``argument`` is the parameter of ``serving.publish`` that would change this, None when no parameter would; the
+    command and the function each spell it in their own way. ``report`` is what the gates found, None when none ran.
     """
 
     def __init__(self, message: str, argument: str | None = None, report: CandidateReport | None = None) -> None:
@@ -81,9 +81,9 @@ class HostFailed(ServingError):
 
 
 class HostDied(HostFailed):
-    """A host process ended on its own or was killed by somebody else.
+    """A host process ended by itself or was killed by another process.
 
-    ``returncode`` is negative for a signal, as in :mod:`subprocess`; None when it could not be learnt.
+    ``returncode`` is negative for a signal, as in :mod:`subprocess`; None when it is unknown.
     """
 
     def __init__(self, message: str, returncode: int | None = None) -> None:
@@ -96,9 +96,9 @@ class ProtocolError(ServingError):
 
 
 class GraphRefused(ServingError):
-    """A compiled form that must not run in the server; the message says what of it cannot be bounded or believed.
+    """A compiled form that must not run in the server; the message says which part has no bounds or is wrong.
 
-    `is_final` is False when the same graph may pass another time: what checked it was too slow, or died.
+    `is_final` is False when the same graph may pass another time: the checker was too slow, or died.
     """
 
     def __init__(self, message: str, *, is_final: bool = True) -> None:
@@ -131,7 +131,7 @@ class BodyTooLarge(RequestRefused):
 
 
 class UnsupportedMedia(RequestRefused):
-    """The body's content type is not one this route reads."""
+    """This route does not read the body's content type."""
 
 
 class NotAcceptable(RequestRefused):
@@ -139,15 +139,15 @@ class NotAcceptable(RequestRefused):
 
 
 class InvalidInput(RequestRefused):
-    """The body is JSON but not rows this model takes."""
+    """The body is JSON, but its rows do not fit this model."""
 
 
 class UnknownModel(RequestRefused):
     """The store has no model of this name and none is loaded."""
 
     @classmethod
-    def named(cls, model: str, listed_by: str = "GET /models") -> UnknownModel:
-        """Return the error about this name; `listed_by` is the call that lists the models there are."""
+    def for_name(cls, model: str, listed_by: str = "GET /models") -> UnknownModel:
+        """Return the error for this name; `listed_by` is the call that lists the known models."""
         return cls(f"no model named {model[:120]!r}; {listed_by} lists the ones there are")
 
 

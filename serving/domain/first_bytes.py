@@ -1,7 +1,7 @@
-"""What a model file is by its first bytes, whatever its name. Pure: no file is opened here.
+"""Recognises the format of a model file by its first bytes, whatever its name. Pure: opens no file.
 
-Only what can hardly be anything else is told. JSON and text that are no models, such as metrics, configurations and
-lists of requirements, lie beside models under the same suffixes.
+It recognises only what can hardly be anything else: JSON and text that are no models, such as metrics, configurations
+and lists of requirements, lie beside models under the same suffixes.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _LIGHTGBM = re.compile(rb"tree\r?\nversion=v\d")
 
 
 def format_of(head: bytes) -> Format | None:
-    """Return what a file is that begins with `head`, its first `HEAD_BYTES`; None for what cannot be told.
+    """Return the format of a file that begins with `head`, its first `HEAD_BYTES`; None when it is unknown.
 
-    A pickle may hold anything: only its name, or that it is alone, can say that it is meant to be a model.
+    A pickle may hold anything: it is meant to be a model only if its name says so, or if it is the only file.
     """
     if is_xgboost(head):
         return Format.XGBOOST

@@ -1,7 +1,7 @@
-"""The last words of a host: why it ended itself, at the end of the memory that it shares with the server.
+"""The last words of a host: a text at the end of the shared memory that says why the host ended itself.
 
-A process that must not run another line of Python has no time for a frame, and may be in the middle of one. What lies
-there is believed to be no more than text for people.
+A host that must not run another line of Python cannot send a frame, and may be in the middle of one. The server does
+not trust this text: it only shows it to people.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Protocol
 
 from serving.domain.text import one_line
 
-# what a host exits with then; any other status says nothing of that kind
+# the exit status of a host that ended itself; with any other status there are no last words
 ENDED_ITSELF = 86
-# no request's bytes lie there
+# requests do not use these bytes
 RESERVED_BYTES = 1024
 MOST_CHARACTERS = 200
 
@@ -23,7 +23,7 @@ _MAX_BYTES = RESERVED_BYTES - _HEAD.size
 
 
 class Memory(Protocol):
-    """What is written to and read from: a mapping."""
+    """The shared memory: a mapping that is written to and read from."""
 
     def __len__(self) -> int: ...
 
@@ -40,7 +40,7 @@ def write_last_words(memory: Memory, text: str) -> None:
 
 
 def read_last_words(memory: Memory) -> str | None:
-    """Return what was left at the end of `memory`, in one printable line; None where there is nothing."""
+    """Return the text at the end of `memory` as one printable line; None when there is none."""
     reserved = memory[len(memory) - RESERVED_BYTES :]
     magic, size = _HEAD.unpack_from(reserved)
     if magic != _MAGIC or size > _MAX_BYTES:

@@ -1,4 +1,4 @@
-"""What the store holds, as one immutable value."""
+"""The content of the store as one immutable value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from serving.domain.version import Format
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """What the file system says of one file: enough to notice any change, never an identity.
+    """The file system's data about one file: enough to notice any change, never an identity.
 
     `ctime_ns` moves on every write and cannot be set back, so a copy with an old mtime is still noticed.
     """

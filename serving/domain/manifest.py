@@ -1,4 +1,4 @@
-"""``manifest.json`` and ``golden.json``: what a publisher says of a version.
+"""``manifest.json`` and ``golden.json``: the documents in which a publisher describes a version.
 
 Both are plain JSON documents described in ``docs/store.md``. Parsing is strict: an unknown key is an error, so that a
 misspelt field is never silently ignored.

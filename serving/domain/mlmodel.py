@@ -1,8 +1,8 @@
-"""What MLflow says of the rows of a model it saved: the file ``MLmodel`` as far as it is needed, and an input example.
+"""Reads MLflow's description of a model's rows: the signature in the file ``MLmodel``, and an input example.
 
-It is YAML as MLflow's ``Model.to_yaml`` writes it. Of all that, one value is read here: ``signature.inputs``, JSON in
-single quotes. What it says completes what an estimator tells of itself, and never contradicts it: a file that says
-nothing of columns, or is written otherwise, says nothing.
+``MLmodel`` is YAML as MLflow's ``Model.to_yaml`` writes it. This module reads one value of it: ``signature.inputs``,
+JSON in single quotes. That value completes what an estimator knows of itself, and never contradicts it. A file without
+columns, or in another layout, is ignored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EXAMPLE_NAMES = ("serving_input_example.json", "input_example.json")
 MAX_MLMODEL_BYTES = 1 << 20
 MAX_EXAMPLE_ROWS = 256
 
-# A top-level key, and in it a quoted scalar that may go on over lines; a quote inside of it is doubled.
+# A top-level key, and in it a quoted scalar that may span lines; a quote inside of it is doubled.
 _INPUTS = re.compile(r"^signature:\n(?:  .*\n)*?  inputs: '((?:[^']|'')*)'", re.MULTILINE)
 _FOLD = re.compile(r"\s*\n\s*")
 _NUMBERS = ("double", "float", "integer", "long")
@@ -33,9 +33,9 @@ class NamedColumn(NamedTuple):
 
 
 def columns_of(raw: bytes) -> tuple[NamedColumn, ...]:
-    """Return the columns of the signature in the bytes of an ``MLmodel``; none where there are none to be read.
+    """Return the columns of the signature in the bytes of an ``MLmodel``; an empty tuple when there are none.
 
-    Tensors have no columns; a column of a type no feature has (a date, bytes, an array) makes the others useless too.
+    Tensors have no columns. A column of an unknown type (a date, bytes, an array) makes the others useless, too.
     """
     found = _INPUTS.search(raw.decode("utf-8", "replace"))
     if found is None:
@@ -49,7 +49,7 @@ def columns_of(raw: bytes) -> tuple[NamedColumn, ...]:
 
 
 def rows_of_example(raw: bytes) -> list[Any]:
-    """Return the rows in the bytes of an input example, as a client would send them; none where there are none.
+    """Return the rows in the bytes of an input example, as a client would send them; an empty list without rows.
 
     MLflow writes tables as ``{"columns", "data"}``, by itself or as ``dataframe_split``, arrays as ``inputs``.
     """

@@ -1,6 +1,6 @@
-"""What to do next for one model: a pure function of what is wanted, what is there and the time.
+"""Decides what to do next for one model: a pure function of desired state, observed state and time.
 
-Same idea as TensorFlow Serving's availability-preserving policy: everything known goes in, at most one action comes
+The idea is that of TensorFlow Serving's availability-preserving policy: all known facts go in, at most one action comes
 out, and races become rows of a table in the tests.
 """
 
@@ -14,14 +14,14 @@ from serving.domain.version import order_key
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """One version the store holds, or one that only the cache holds any more.
+class WantedVersion:
+    """One version in the store, or one that only the cache still holds.
 
-    `digest` is None until it has been staged; `is_staged` says that a verified copy is at hand. `not_before` is the
-    monotonic time before which nothing may be tried: the end of the settle window or of a backoff. `is_excluded` says
-    that it cannot be a candidate as it is: a problem on disk, a refusal on record, a quarantine. `has_failed` says that
-    it was tried and could not be had; another try may work. `is_nameless` marks a lone file that has not been read yet:
-    its version name is known when it has been staged.
+    `digest` is None until the version has been staged; `is_staged`: the cache holds a verified copy. `not_before` is
+    the monotonic time of the first try: the end of the settle window or of a backoff. `is_excluded`: the version cannot
+    be a candidate as it is, for a problem on disk, a refusal on record or a quarantine. `has_failed`: the last try
+    failed, another may work. `is_nameless` marks a lone file that has not been read yet: its version gets a name when
+    it is staged.
     """
 
     version: str
@@ -35,9 +35,10 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """One version that can answer right now, except that `is_lost` says that it cannot any more: its host is gone, and
-    there is no sound copy of its files to start another one from.
+class LoadedVersion:
+    """One version that can answer right now.
+
+    Unless it `is_lost`: its host is gone, and the cache has no sound copy of its files to start another host from.
     """
 
     version: str
@@ -47,13 +48,13 @@ class Loaded:
 
     @property
     def must_leave(self) -> bool:
-        """Whether anything else that can answer is better than this."""
+        """True when any other version that can answer is better than this."""
         return self.is_quarantined or self.is_lost
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """The candidate under way, as it was when it started."""
+class RunningCandidate:
+    """The candidate under evaluation, as it was when the evaluation started."""
 
     version: str
     fingerprint: Fingerprint
@@ -62,32 +63,32 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """Versions newest first, and what the operator has decided: a pin, or that none of them is to be loaded.
+    """Versions, newest first, and the operator's decisions: a pin, or that the model is unloaded.
 
-    `kept` is the version that answered before the server was restarted, as it is in the cache. It counts until
-    something is active; when it is excluded (in quarantine), only if nothing else can answer. `removed_at` is the
-    monotonic time from which the files of the active version count as removed; 0 while they are there.
+    `kept` is the version in the cache that answered before a restart. It counts until a version is active; when it is
+    excluded (in quarantine), only if no other version can answer. `removed_at` is the monotonic time from which the
+    files of the active version count as removed; 0 while they are there.
     """
 
-    versions: tuple[Wanted, ...]
+    versions: tuple[WantedVersion, ...]
     pin: str | None = None
     is_unloaded: bool = False
-    kept: Wanted | None = None
+    kept: WantedVersion | None = None
     removed_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What is there. `standbys` are loaded but not active, most recently active first."""
+    """The present state of a model. `standbys` are loaded but not active, most recently active first."""
 
-    active: Loaded | None = None
-    standbys: tuple[Loaded, ...] = ()
-    running: Running | None = None
+    active: LoadedVersion | None = None
+    standbys: tuple[LoadedVersion, ...] = ()
+    running: RunningCandidate | None = None
     keep_warm: int = 1
 
     @property
     def must_leave(self) -> bool:
-        """Whether anything that can answer is better than what is active."""
+        """True when any version that can answer is better than the active one."""
         return self.active is None or self.active.must_leave
 
 
@@ -95,35 +96,35 @@ class Observed:
 class Stage:
     """Copy this version into the cache and learn its digest."""
 
-    wanted: Wanted
+    wanted: WantedVersion
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluate:
-    """Load the staged copy in a host and ask the gates."""
+    """Load the staged copy in a host and run the gates."""
 
-    wanted: Wanted
+    wanted: WantedVersion
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Stop the candidate under way: it is no longer wanted."""
+    """Stop the candidate under evaluation: it is no longer wanted."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Activate:
-    """Let this loaded version answer from now on."""
+    """Make this loaded version the active one."""
 
-    loaded: Loaded
+    loaded: LoadedVersion
 
 
 @dataclass(frozen=True, slots=True)
 class Retire:
     """Drain and unload this version: a standby, or the active one of a model that is to be unloaded."""
 
-    loaded: Loaded
+    loaded: LoadedVersion
 
 
 Action = Stage | Evaluate | Cancel | Activate | Retire
@@ -131,12 +132,12 @@ Action = Stage | Evaluate | Cancel | Activate | Retire
 _CANCELLABLE = frozenset({State.STAGING, State.LOADING, State.VALIDATING})
 
 
-def aspired_version(desired: Desired, observed: Observed, now: float) -> Wanted | None:
-    """Return the version that should answer, or None when what is active should go on, or the model is unloaded.
+def choose_aspired_version(desired: Desired, observed: Observed, now: float) -> WantedVersion | None:
+    """Return the version that should answer, or None to keep the active version, or when the model is unloaded.
 
-    What answered before a restart comes first: a restart changes nothing. Then the pinned version wins; while it cannot
-    be served, what is active goes on, or else the best version that can answer does. Without a pin the newest version
-    that is not excluded wins.
+    The version that answered before a restart comes first: a restart changes nothing. Then the pinned version wins.
+    While it cannot be served, the active version stays, else the best version that can answer becomes active. Without a
+    pin the newest version wins that is not excluded.
     """
     if desired.is_unloaded:
         return None
@@ -144,25 +145,25 @@ def aspired_version(desired: Desired, observed: Observed, now: float) -> Wanted 
     if kept is not None and not kept.is_excluded and _can_be_had(observed, kept, now):
         return kept
     if desired.pin is not None:
-        pinned = _pinned(desired)
+        pinned = _find_pinned(desired)
         if pinned is not None and not pinned.is_excluded:
             if _can_be_had(observed, pinned, now):
                 return pinned
             if not pinned.has_failed:
-                return None  # it is about to settle
+                return None  # it may still settle
         if not observed.must_leave:
             return None
-    found = _newest(desired, observed, now)
+    found = _find_newest(desired, observed, now)
     is_last = found is None and all(wanted.is_excluded or wanted.has_failed for wanted in desired.versions)
     return kept if is_last and kept is not None and _can_be_had(observed, kept, now) else found
 
 
-def next_action(desired: Desired, observed: Observed, now: float) -> Action | None:
+def choose_action(desired: Desired, observed: Observed, now: float) -> Action | None:
     """Return the next thing to do for one model, or None."""
     if desired.is_unloaded and observed.active is not None:
         return Retire(observed.active)
-    aspired = aspired_version(desired, observed, now)
-    better = _better_loaded(desired, observed, aspired)
+    aspired = choose_aspired_version(desired, observed, now)
+    better = _find_better_loaded(desired, observed, aspired)
     if better is not None:
         return Activate(better)
     running = observed.running
@@ -172,28 +173,28 @@ def next_action(desired: Desired, observed: Observed, now: float) -> Action | No
             return Cancel(reason)
     elif aspired is not None and _find(observed, aspired) is None:
         return Evaluate(aspired) if aspired.is_staged and aspired.digest is not None else Stage(aspired)
-    return _surplus(observed, 0 if desired.is_unloaded else observed.keep_warm)
+    return _choose_surplus(observed, 0 if desired.is_unloaded else observed.keep_warm)
 
 
-def wake_at(desired: Desired, now: float) -> float | None:
-    """Return the next monotonic time at which waiting alone changes what `next_action` says."""
+def find_wake_time(desired: Desired, now: float) -> float | None:
+    """Return the next monotonic time at which `choose_action` may return something else without any event."""
     everything = (*desired.versions, *([desired.kept] if desired.kept else []))
     times = [wanted.not_before for wanted in everything if not wanted.is_excluded]
     return min((time for time in [*times, desired.removed_at] if time > now), default=None)
 
 
-def _pinned(desired: Desired) -> Wanted | None:
+def _find_pinned(desired: Desired) -> WantedVersion | None:
     """Return the pinned version, or the lone file that may turn out to be it."""
     named = next((wanted for wanted in desired.versions if wanted.version == desired.pin), None)
     return named or next((wanted for wanted in desired.versions if wanted.is_nameless), None)
 
 
-def _newest(desired: Desired, observed: Observed, now: float) -> Wanted | None:
-    """Return the newest version that is not excluded and can be had now, None when what is active should go on.
+def _find_newest(desired: Desired, observed: Observed, now: float) -> WantedVersion | None:
+    """Return the newest version that is not excluded and can be had now, None to keep the active version.
 
-    An active version is never given up for an older one while its name is still in the store (its bytes may have been
-    replaced by worse ones), while a newer one is about to settle, or while the removal of its files is: the older one
-    may be the next to go.
+    An older version never replaces the active one while the active name is still in the store (worse bytes may have
+    replaced its own), while a newer version may still settle, or while the removal of the active files may still
+    settle: the older version may be removed next.
     """
     active, keeps_active = observed.active, not observed.must_leave
     for wanted in desired.versions:
@@ -212,23 +213,23 @@ def _newest(desired: Desired, observed: Observed, now: float) -> Wanted | None:
     return None
 
 
-def _is_newer(version: str, active: Loaded | None) -> bool:
+def _is_newer(version: str, active: LoadedVersion | None) -> bool:
     return active is not None and order_key(version) > order_key(active.version)
 
 
-def _can_be_had(observed: Observed, wanted: Wanted, now: float) -> bool:
+def _can_be_had(observed: Observed, wanted: WantedVersion, now: float) -> bool:
     return wanted.not_before <= now or _find(observed, wanted) is not None
 
 
-def _find(observed: Observed, wanted: Wanted) -> Loaded | None:
+def _find(observed: Observed, wanted: WantedVersion) -> LoadedVersion | None:
     everything = (observed.active, *observed.standbys)
     return next(
         (one for one in everything if one and (one.version, one.digest) == (wanted.version, wanted.digest)), None
     )
 
 
-def _better_loaded(desired: Desired, observed: Observed, aspired: Wanted | None) -> Loaded | None:
-    """Return the loaded version to activate now: the aspired one, or one on the way to it that beats the active."""
+def _find_better_loaded(desired: Desired, observed: Observed, aspired: WantedVersion | None) -> LoadedVersion | None:
+    """Return the loaded version to activate now: the aspired one, or until then one better than the active."""
     active = observed.active
     if aspired is None:
         return None
@@ -246,10 +247,12 @@ def _better_loaded(desired: Desired, observed: Observed, aspired: Wanted | None)
     return None
 
 
-def _why_stale(desired: Desired, running: Running, aspired: Wanted | None, observed: Observed) -> str | None:
+def _why_stale(
+    desired: Desired, running: RunningCandidate, aspired: WantedVersion | None, observed: Observed
+) -> str | None:
     kept = desired.kept
     if kept is not None and (kept.version, kept.fingerprint) == (running.version, running.fingerprint):
-        return None  # nothing is active: whatever else has come, this answers first
+        return None  # no version is active: the kept version answers first, whatever else has arrived
     why_gone = _why_gone(desired, running)
     if why_gone is not None:
         return why_gone
@@ -265,8 +268,8 @@ def _why_stale(desired: Desired, running: Running, aspired: Wanted | None, obser
     return f"version '{aspired.version}' is {'active' if is_loaded else 'wanted'} instead"
 
 
-def _why_gone(desired: Desired, running: Running) -> str | None:
-    """Say why the candidate under way is not what the store has any more, or may not become active."""
+def _why_gone(desired: Desired, running: RunningCandidate) -> str | None:
+    """Say why the running candidate is no longer in the store as it was, or may not become active."""
     current = next((wanted for wanted in desired.versions if wanted.version == running.version), None)
     if current is None:
         return "its files are no longer in the store"
@@ -275,7 +278,7 @@ def _why_gone(desired: Desired, running: Running) -> str | None:
     return "it may not be activated any more" if current.is_excluded else None
 
 
-def _surplus(observed: Observed, keep_warm: int) -> Retire | None:
+def _choose_surplus(observed: Observed, keep_warm: int) -> Retire | None:
     active = observed.active
     for position, loaded in enumerate(observed.standbys):
         is_replaced = active is not None and loaded.version == active.version

@@ -1,7 +1,7 @@
-"""Who signed a version: public keys, the lines of ``manifest.sig``, and what is signed. Text and bytes, no arithmetic.
+"""Reads who signed a version: public keys and the lines of ``manifest.sig``. Text and bytes, no cryptography.
 
-``manifest.sig`` lies beside ``manifest.json``; each line is ``ed25519:<public key> <signature>``, both in base64. What
-is signed is `signed_bytes`. ``docs/store.md`` describes the format for people.
+``manifest.sig`` lies beside ``manifest.json``; each line is ``ed25519:<public key> <signature>``, both in base64. A
+signature covers `bytes_to_sign`. ``docs/store.md`` describes the format for people.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ MAX_SIGNATURES = 16
 _ALGORITHM = "ed25519:"
 _KEY_BYTES, _SIGNATURE_BYTES = 32, 64
 _SHOWN = 12
-_PREFIX = (
-    b"serving manifest v1\n"  # so that what is signed here is never mistaken for what the same key signs elsewhere
-)
+_PREFIX = b"serving manifest v1\n"  # separates these signatures from others that the same key makes elsewhere
 
 
 class InvalidSignature(ServingError):
@@ -42,7 +40,7 @@ class PublicKey:
 
     @property
     def fingerprint(self) -> str:
-        """The beginning of its line: enough for people to tell keys apart, never what a key is recognised by."""
+        """The beginning of its line: for people to tell keys apart, never to recognise a key."""
         return f"{str(self)[: len(_ALGORITHM) + _SHOWN]}..."
 
     def __str__(self) -> str:
@@ -52,7 +50,7 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class ManifestSignature:
-    """One line of ``manifest.sig``: 64 bytes that `key` made, or is said to have made."""
+    """One line of ``manifest.sig``: 64 bytes that `key` is said to have made, not verified yet."""
 
     key: PublicKey
     value: bytes
@@ -72,8 +70,8 @@ class Provenance(BaseModel):
     created_at: datetime
 
 
-def signed_bytes(manifest: bytes) -> bytes:
-    """Return what is signed for the exact bytes of a ``manifest.json``."""
+def bytes_to_sign(manifest: bytes) -> bytes:
+    """Return the bytes to sign for the exact bytes of a ``manifest.json``."""
     return _PREFIX + manifest
 
 
@@ -81,7 +79,7 @@ def parse_public_key(text: str) -> PublicKey:
     """Read ``ed25519:<base64>``; raises InvalidSignature, which says what is wrong with it."""
     if not text.startswith(_ALGORITHM):
         raise InvalidSignature(f"{text[:24]!r} does not begin with {_ALGORITHM!r}")
-    return PublicKey(_decoded(text.removeprefix(_ALGORITHM), _KEY_BYTES, "public key"))
+    return PublicKey(_decode_base64(text.removeprefix(_ALGORITHM), _KEY_BYTES, "public key"))
 
 
 def parse_signatures(raw: bytes) -> tuple[ManifestSignature, ...]:
@@ -96,20 +94,20 @@ def parse_signatures(raw: bytes) -> tuple[ManifestSignature, ...]:
 
 def provenance_of(manifest: Manifest, key: PublicKey) -> Provenance:
     """Return the provenance of a version that `key` has signed."""
-    return Provenance(version=manifest.version, key=key.fingerprint, created_at=made_at(manifest))
+    return Provenance(version=manifest.version, key=key.fingerprint, created_at=creation_time_of(manifest))
 
 
-def made_at(manifest: Manifest) -> datetime:
-    """Return when a version was made by its manifest, in UTC; a time without a zone counts as such."""
+def creation_time_of(manifest: Manifest) -> datetime:
+    """Return when the manifest says that the version was made, in UTC; a time without a zone counts as UTC."""
     made = manifest.created_at
     return made.replace(tzinfo=UTC) if made.tzinfo is None else made.astimezone(UTC)
 
 
-def rival(last: Provenance | None, version: str, trusted_keys: Iterable[str]) -> Provenance | None:
-    """Return what a candidate called `version` must not have been made before, None when there is nothing.
+def find_rival(last: Provenance | None, version: str, trusted_keys: Iterable[str]) -> Provenance | None:
+    """Return the provenance that a candidate called `version` must not be older than, None when there is none.
 
-    `last` is the provenance of what is active, or was before a restart. A version that is older by name is a way back,
-    chosen by an operator; what was signed by a key that is not trusted any more must not hold anything up.
+    `last` is the provenance of the active version, or of the one before a restart. A version with an older name is an
+    operator's way back, so it has no rival; nor does a key that is no longer trusted keep a candidate out.
     """
     if last is None or order_key(version) < order_key(last.version):
         return None
@@ -117,7 +115,7 @@ def rival(last: Provenance | None, version: str, trusted_keys: Iterable[str]) ->
 
 
 def is_replay(candidate: Provenance | None, active: Provenance | None) -> bool:
-    """Whether a signed candidate was made before the signed version that it would take over from."""
+    """Say whether a signed candidate was made before the signed version that it would replace."""
     return candidate is not None and active is not None and candidate.created_at < active.created_at
 
 
@@ -126,13 +124,13 @@ def _parse_line(number: int, line: str) -> ManifestSignature:
     try:
         if not is_given:
             raise InvalidSignature(f"{line[:24]!r} should be '{_ALGORITHM}<public key> <signature>'")
-        return ManifestSignature(parse_public_key(key), _decoded(value, _SIGNATURE_BYTES, "signature"))
+        return ManifestSignature(parse_public_key(key), _decode_base64(value, _SIGNATURE_BYTES, "signature"))
     except InvalidSignature as error:
         raise InvalidSignature(f"{SIGNATURE_NAME}, line {number}: {error}") from None
 
 
-def _decoded(text: str, size: int, what: str) -> bytes:
-    """Decode base64 in its one canonical spelling."""
+def _decode_base64(text: str, size: int, what: str) -> bytes:
+    """Decode base64, in its canonical spelling only; raises InvalidSignature."""
     try:
         raw = b64decode(text, validate=True)
     except (binascii.Error, ValueError):

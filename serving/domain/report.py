@@ -1,4 +1,4 @@
-"""What the gates found out about a candidate: plain data, fit for the wire, the log, HTTP and the history."""
+"""What the gates found out about a candidate: plain data for the wire, the log, HTTP and the history."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class GateName(StrEnum):
     WARM_UP = "warm-up"
 
 
-RESPAWN_GATES = (GateName.LOAD, GateName.WARM_UP)  # of a version that has passed them all before
+RESPAWN_GATES = (GateName.LOAD, GateName.WARM_UP)  # for a version that has passed every gate before
 
 
 class Verdict(StrEnum):
@@ -57,12 +57,12 @@ class GateResult(BaseModel):
 
 
 class CandidateReport(BaseModel):
-    """All that is known of a candidate after its evaluation. `signature` is None when it never loaded.
+    """All that is known about a candidate after its evaluation. `signature` is None when it never loaded.
 
     `engine` names what computes the answers: ``sklearn`` or ``onnx``. `libraries` are the versions it ran under.
     `memory_bytes` is the host's private memory after warm-up, for a compiled form the size of its graphs.
     `compilation` says whether it is served compiled and why, `sandbox` which layers held the host it was evaluated in.
-    `provenance` says who signed it, None when nobody did whose key is trusted.
+    `provenance` says which trusted key signed it, None when no trusted key did.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,7 +83,7 @@ class CandidateReport(BaseModel):
 
     @property
     def may_batch(self) -> bool:
-        """True when it was shown that a row is answered alike whatever rows come with it."""
+        """True when a test has shown that other rows in a batch do not change the answer to a row."""
         return any(result.gate == GateName.BATCHING and result.verdict is Verdict.PASSED for result in self.gates)
 
     @property
@@ -93,13 +93,13 @@ class CandidateReport(BaseModel):
 
     @property
     def is_ready(self) -> bool:
-        """True when every gate was asked, none refused and the model is warm."""
+        """True when every gate ran, none refused and the model is warm."""
         asked = {result.gate for result in self.gates}
         return self.refusal is None and self.signature is not None and {GateName.LOAD, GateName.WARM_UP} <= asked
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation came to: the report, and the graphs that answer in the host's place where there are any."""
+    """The result of an evaluation: the report, and the graphs that answer instead of the host, if any."""
 
     report: CandidateReport
     graphs: tuple[Graph, ...] = ()

@@ -1,10 +1,10 @@
-"""Which layers hold a host: plain data for the wire, the log and people."""
+"""Names the layers of the sandbox around a host: plain data for the wire, the log and people."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-# in the order they are put on
+# in the order in which they are applied
 LAYERS = (
     "environment",
     "descriptors",
@@ -16,12 +16,12 @@ LAYERS = (
     "landlock",
     "seccomp",
 )
-# had where the system lets an ordinary process make one; without it seccomp refuses sockets all the same
+# some systems do not let an ordinary process make one; seccomp refuses sockets even without it
 OPTIONAL = frozenset({"network_namespace"})
 
 
 class Sandbox(BaseModel):
-    """The layers around one host: `active` ones by name, and for each `missing` one why it could not be had."""
+    """The layers around one host: `active` ones by name, and for each `missing` one the reason."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,8 +33,8 @@ class Sandbox(BaseModel):
         """True when no layer is missing that is not optional."""
         return not self.missing.keys() - OPTIONAL and bool(self.active)
 
-    def weaker(self, other: Sandbox) -> Sandbox:
-        """Return what both have, and what either lacks."""
+    def intersect(self, other: Sandbox) -> Sandbox:
+        """Return the layers that both have, and those that either lacks."""
         active = tuple(name for name in self.active if name in other.active)
         return Sandbox(active=active, missing={**self.missing, **other.missing})
 

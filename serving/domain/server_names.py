@@ -1,8 +1,8 @@
-"""Which names a request may be addressed to: what a header ``Host`` may say, by ``server.hosts``.
+"""Decides which names a request may be addressed to: the header ``Host``, by ``server.hosts``.
 
-A web page can have its own name resolve to this machine and then read this server as if it were its own ("DNS
-rebinding"). It cannot choose the ``Host`` of its requests: that is the page's name. So a server that listens on a
-loopback address, which is usually somebody's own machine, answers to loopback names only.
+A web page can make its own name resolve to this machine, and then read this server as if it were the page's own ("DNS
+rebinding"). The page cannot choose the ``Host`` of its requests: that is the page's name. So a server that listens on a
+loopback address, usually on a personal machine, answers to loopback names only.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ class ServerNames:
     """The names one listener answers to. Event loop thread only.
 
     `names` are those of ``server.hosts``; `bound_to` is the address the listener is bound to. `seen` holds headers that
-    have been found right: for most requests a look in there is all that is needed.
+    have passed before: for most requests this lookup is all that is needed.
     """
 
     def __init__(self, names: tuple[str, ...], bound_to: str) -> None:
-        own = _without_spelling(bound_to)
+        own = _normalize_name(bound_to)
         self._is_any = ANY in names or not (names or is_loopback(own))
-        self._names = frozenset((own, *map(_without_spelling, names)))
+        self._names = frozenset((own, *map(_normalize_name, names)))
         self.seen: set[bytes | None] = set()
 
-    def check(self, header: bytes | None) -> None:
-        """Raise Misdirected unless a request with this header ``Host`` is for this server; None: it has none."""
+    def require_own_name(self, header: bytes | None) -> None:
+        """Raise Misdirected unless the header ``Host`` names this server; None: the request has no such header."""
         if header is None or header in self.seen:
             return
         name = parse_host(header) or ""
@@ -58,7 +58,7 @@ def parse_host(header: bytes) -> str | None:
         return None
     address, name = found.groups()
     if address is None:
-        return _without_spelling(name.decode("ascii")) or None
+        return _normalize_name(name.decode("ascii")) or None
     try:
         return str(IPv6Address(address.decode("ascii")))
     except ValueError:
@@ -80,7 +80,7 @@ def is_loopback(name: str) -> bool:
 
 def why_not_a_server_name(text: str) -> str | None:
     """Say why a text cannot stand in ``server.hosts``; None: it can."""
-    name = _without_spelling(text)
+    name = _normalize_name(text)
     if text == ANY or (":" in name and is_address(name)):
         return None
     found = parse_host(text.encode("utf-8", "replace"))
@@ -98,7 +98,7 @@ def is_address(name: str) -> bool:
     return True
 
 
-def _without_spelling(name: str) -> str:
+def _normalize_name(name: str) -> str:
     plain = name.lower().removesuffix(".")
     try:
         return str(ip_address(plain.removeprefix("[").removesuffix("]")))

@@ -19,7 +19,7 @@ MAX_OUTPUTS = 1 << 25
 
 
 class Dtype(StrEnum):
-    """What one feature takes in JSON."""
+    """The type of one feature in JSON."""
 
     NUMBER = "number"
     STRING = "string"
@@ -28,7 +28,7 @@ class Dtype(StrEnum):
 
 
 class Container(StrEnum):
-    """What the estimator was fitted on, hence what a batch is turned into for it."""
+    """What the estimator was fitted on, and so what a batch is converted to."""
 
     ARRAY = "array"
     DATAFRAME = "dataframe"
@@ -50,7 +50,7 @@ class ModelKind(StrEnum):
 class Feature(BaseModel):
     """One input column. `nullable` says that JSON ``null`` stands for a missing value.
 
-    `is_used` is False for what the model drops: it may be left out of an object, and whatever is sent is not looked at.
+    `is_used` is False for a feature that the model drops: an object may leave it out, and its value is ignored.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,17 +62,17 @@ class Feature(BaseModel):
 
     @property
     def is_number(self) -> bool:
-        """True when a batch has float64 here: for numbers, and NaN for what is not used."""
+        """True when a batch has float64 here: for numbers, and NaN for unused features."""
         return self.dtype is Dtype.NUMBER or not self.is_used
 
 
 class Signature(BaseModel):
-    """Features in the order of array rows, methods with the default one first, and what comes out.
+    """Features in the order of array rows, methods with the default one first, and the outputs.
 
     `classes` holds one tuple of labels per output for classifiers (one output: one tuple), else None.
     `outputs` is the number of values ``predict`` gives per row.
     `is_named` is True when the estimator was fitted with feature names; otherwise they are ``x0, x1, ...``. `is_typed`
-    is True when code of one's own gets tables: columns then have the dtypes that a request sent.
+    is True when the user's own code gets tables: columns then have the dtypes that a request sent.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,8 +95,8 @@ class Signature(BaseModel):
 def why_not_sound(signature: Signature) -> str | None:
     """Say why no version can be served under `signature`, None when one can.
 
-    A host asks before it describes a candidate, the server of every description that comes from a host. Names and
-    labels may hold any characters and occur more than once: tables do have such columns.
+    A host asks before it describes a candidate, and the server asks for every description that a host sends. Names and
+    labels may hold any characters and occur more than once: some tables have such columns.
     """
     classes, methods = signature.classes or (), signature.methods
     features, labels = len(signature.features), sum(map(len, classes)) + len(classes)
@@ -115,15 +115,15 @@ def why_not_sound(signature: Signature) -> str | None:
 
 
 def incompatibilities(old: Signature, new: Signature) -> list[str]:
-    """Say, one sentence each, why a client of `old` could break on `new`; an empty list means it cannot.
+    """Return the reasons, one sentence each, why a client of `old` could break on `new`; empty when it cannot.
 
-    The new version may take more (nulls, any dtype, further methods); it must not ask for more nor answer otherwise.
+    The new version may accept more (nulls, any dtype, further methods). It must not require more or answer differently.
     """
     found = []
     old_names = [feature.name for feature in old.features]
     new_names = [feature.name for feature in new.features]
     if old_names != new_names:
-        found.append(_feature_change(old_names, new_names))
+        found.append(_describe_feature_change(old_names, new_names))
     for before, after in zip(old.features, new.features, strict=False):
         if before.name != after.name:
             continue
@@ -147,7 +147,7 @@ def incompatibilities(old: Signature, new: Signature) -> list[str]:
     return found
 
 
-def _feature_change(old: list[str], new: list[str]) -> str:
+def _describe_feature_change(old: list[str], new: list[str]) -> str:
     if len(old) != len(new):
         head = f"takes {len(new)} features, the active version takes {len(old)}"
     elif sorted(old) == sorted(new):

@@ -45,7 +45,7 @@ class IllegalTransition(AssertionError):
     """A state change that the table does not know: a bug in this package, never a user's fault."""
 
 
-def check_transition(before: State, after: State) -> None:
+def require_transition(before: State, after: State) -> None:
     """Raise IllegalTransition unless `before` -> `after` is in the table."""
     if after not in TRANSITIONS[before]:
         raise IllegalTransition(f"{before} -> {after} is not a transition")

@@ -1,4 +1,4 @@
-"""What the outside may know: immutable snapshots, published by the reconciler, read by everyone.
+"""The public status: immutable snapshots that the reconciler publishes and every thread may read.
 
 The field names are the JSON of the HTTP interface.
 """
@@ -61,9 +61,9 @@ class GateWarning(Snapshot):
 
 
 class Quarantine(Snapshot):
-    """A version that an operator has rolled back from, so that it is not served until it is released.
+    """A version that an operator has rolled back from. It is not served until it is released.
 
-    `path` is where it lies in the store, None when these bytes are not there.
+    `path` is its place in the store, None when the store does not hold these bytes.
     """
 
     version: str
@@ -71,9 +71,10 @@ class Quarantine(Snapshot):
 
 
 class ModelSummary(Snapshot):
-    """One model in ``GET /models/active``. `unloaded`: an operator has unloaded it. `problem`: why the model does not
-    do what an operator has decided, such as a pin on a version that cannot be served. `warnings` are those of the
-    active version.
+    """One model in ``GET /models/active``.
+
+    `unloaded`: an operator has unloaded it. `problem` says why the model does not follow an operator's decision, such
+    as a pin on a version that cannot be served. `warnings` are those of the active version.
     """
 
     name: str
@@ -88,9 +89,9 @@ class ModelSummary(Snapshot):
 
 
 class VersionStatus(Snapshot):
-    """One version of a model: where it stands, since when and why, what the gates said, which sandbox held the host
-    it was evaluated in, and whether it answers in compiled form, with the proof.
+    """One version of a model: its state, since when and why, and the results of its evaluation.
 
+    `gates`, `sandbox` and `compilation` are the verdicts, the layers around the host that evaluated it, and the proof.
     `retry_at` is set while the state is FAILED. `is_loaded` says whether a request may name this version.
     """
 
@@ -119,7 +120,7 @@ class ModelStatus(ModelSummary):
 
 
 class StoreStatus(Snapshot):
-    """Whether the store can be listed and how changes are noticed (``events`` or ``poll``)."""
+    """Whether the store can be listed, and how changes are noticed (``events`` or ``poll``)."""
 
     is_available: bool = False
     reason: str | None = None
@@ -129,8 +130,10 @@ class StoreStatus(Snapshot):
 
 
 class StateStatus(Snapshot):
-    """What is wrong with the state database, if anything. `is_held`: operators' decisions have been lost, so that
-    nothing is activated but what was active, until an operator accepts the loss.
+    """The state database: its `problem`, if it has one.
+
+    `is_held`: operators' decisions have been lost, so only versions that were active before are activated until an
+    operator accepts the loss.
     """
 
     problem: str | None = None
@@ -139,7 +142,7 @@ class StateStatus(Snapshot):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything the reconciler publishes. `has_started` turns true when the start-up pass has ended."""
+    """Everything the reconciler publishes. `has_started` becomes true when the start-up pass has ended."""
 
     models: Mapping[str, ModelStatus] = field(default_factory=lambda: MappingProxyType({}))
     store: StoreStatus = field(default_factory=StoreStatus)
@@ -149,14 +152,14 @@ class Status:
 
     @property
     def is_ready(self) -> bool:
-        """True when the start-up pass has ended, something is active and no stop has been announced."""
+        """True when the start-up pass has ended, a version is active and no stop has been announced."""
         return self.has_started and not self.is_stopping and any(model.active for model in self.models.values())
 
 
 class HistoryEntry(Snapshot):
     """One transition of one version, or one operator's call (`before` and `after` are then None).
 
-    `id` grows with time and is what pages of the history are asked for by; 0 while the entry has not been written.
+    `id` grows with time, and pages of the history begin at one; 0 until the entry has been written.
     """
 
     id: int = 0

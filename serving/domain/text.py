@@ -1,8 +1,8 @@
-"""Text from elsewhere, made fit to be shown: one printable line of bounded length.
+"""Makes foreign text safe to show: one printable line of bounded length.
 
-Whatever a host, a model file or a server says goes through here before it reaches a log, an answer or a terminal:
-escape sequences, line breaks and marks that turn the direction of writing never do. Names of features and labels of
-classes are data and stay as they are in JSON; only where they are part of a sentence they go through here too.
+Every text from a host, a model file or another server passes through here before it reaches a log, an answer or a
+terminal, so that escape sequences, line breaks and marks that change the writing direction never do. Names of features
+and labels of classes are data and stay as they are in JSON; in a sentence they pass through here, too.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ _CUT = "..."
 
 
 def one_line(text: str, most_characters: int | None = MAX_LINE_CHARACTERS) -> str:
-    """Return `text` as one printable line of at most `most_characters` (None: as many as it has).
+    """Return `text` as one printable line of at most `most_characters` (None: without a limit).
 
-    White space becomes single spaces, and what cannot be printed question marks.
+    White space becomes single spaces, and unprintable characters become question marks.
     """
     if most_characters is not None:
-        text = text[: 4 * most_characters]  # a line is cut anyway; nobody has to go through megabytes for that
+        text = text[: 4 * most_characters]  # the line is cut anyway: do not search megabytes for that
     line = " ".join(text.split())
     if not line.isprintable():
         line = "".join(character if character.isprintable() else _PLACEHOLDER for character in line)
@@ -29,5 +29,5 @@ def one_line(text: str, most_characters: int | None = MAX_LINE_CHARACTERS) -> st
 
 
 def shorten(text: str, most_characters: int) -> str:
-    """Return `text` with at most `most_characters`, the last three of them dots where something was cut off."""
+    """Return `text` with at most `most_characters`; a text that was cut ends in three dots."""
     return text if len(text) <= most_characters else text[: most_characters - len(_CUT)] + _CUT

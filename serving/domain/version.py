@@ -39,7 +39,7 @@ SUFFIXES: dict[str, Format] = {
     ".ubj": Format.XGBOOST,
 }
 
-# Artefacts in version directories only, where other files commonly have these suffixes: whole names, not suffixes.
+# Whole names that are artefacts in version directories only: other files commonly have these suffixes.
 FULL_NAMES: dict[str, Format] = {
     "model.json": Format.XGBOOST,
     "model.txt": Format.LIGHTGBM,
@@ -56,7 +56,7 @@ def why_not_a_name(text: str) -> str | None:
 
 
 def usable_name(text: str) -> str:
-    """Return a name that looks like `text` and can be one; ``model`` where nothing is left of it."""
+    """Return a valid name that resembles `text`; ``model`` when no usable character is left."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9._]+", "-", plain).strip("-._")[:100] or "model"
     return f"{name}-1" if name.lower() in RESERVED else name
@@ -77,7 +77,7 @@ def order_key(name: str) -> OrderKey:
 
 
 def digest_of(files: Iterable[tuple[str, str]]) -> str:
-    """Return ``sha256:<hex>`` over (file name, sha256 hex) pairs, whatever their order: the digest of a version."""
+    """Return the digest of a version: ``sha256:<hex>`` over (file name, sha256 hex) pairs, in any order."""
     lines = sorted(f"{sha256}  {name}\n" for name, sha256 in files)
     return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 

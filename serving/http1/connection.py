@@ -313,7 +313,7 @@ class HttpConnection(HttpToolsProtocol):
             self.headers = with_host(self.headers, target.authority)
             self._fields = dict(self.headers)
         try:
-            self._names.check(self._fields.get(b"host"))
+            self._names.require_own_name(self._fields.get(b"host"))
         except Misdirected as error:
             self._misdirected = error
         if self in self._limits.crowd and not is_probe(self.parser.get_method(), self.url):

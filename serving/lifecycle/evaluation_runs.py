@@ -10,7 +10,7 @@ from datetime import timedelta
 import structlog
 
 from serving.domain.manifest import MANIFEST_NAME
-from serving.domain.provenance import rival
+from serving.domain.provenance import find_rival
 from serving.domain.report import CandidateReport, GateName, GateResult, Verdict
 from serving.domain.state import State
 from serving.domain.version import order_key
@@ -125,7 +125,7 @@ class EvaluationRuns:
         last = self._served.provenance.get(
             model.name
         )  # also after a restart, when a replay may be the first to be tried
-        signed = rival(last, record.version, self._settings.security.trusted_keys)
+        signed = find_rival(last, record.version, self._settings.security.trusted_keys)
         contract = self._served.find_contract(model)
         version, digest = self._served.active.get(model.name, (None, None))
         answered = digest if version == record.version else None

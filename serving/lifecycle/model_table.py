@@ -17,7 +17,16 @@ import structlog
 from serving.domain.artifact import Artifact
 from serving.domain.listing import Entry
 from serving.domain.plan import Drained, Fact
-from serving.domain.policy import Activate, Cancel, Evaluate, Retire, Stage, Wanted, next_action, wake_at
+from serving.domain.policy import (
+    Activate,
+    Cancel,
+    Evaluate,
+    Retire,
+    Stage,
+    WantedVersion,
+    choose_action,
+    find_wake_time,
+)
 from serving.domain.report import GateName
 from serving.domain.state import State
 from serving.domain.version import order_key
@@ -196,7 +205,7 @@ class ModelTable:
         for record in model.loaded:
             self._respawn.advance(record, now)
         for _ in range(MAX_ACTIONS_AT_ONCE):
-            action = next_action(self._input.desired(model), self._input.observed(model), now)
+            action = choose_action(self._input.desired(model), self._input.observed(model), now)
             if action is None:
                 break
             match action:
@@ -265,12 +274,12 @@ class ModelTable:
     def _wake_at(self, model: ModelRecord, now: float) -> float | None:
         """Return when this model has to be looked at again without any event, if ever."""
         times = [record.respawn_at for record in model.loaded if record.respawn_at > now]
-        settling = wake_at(self._input.desired(model), now)
+        settling = find_wake_time(self._input.desired(model), now)
         return min([*times, *([settling] if settling is not None else [])], default=None)
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    def _record_of(self, model: ModelRecord, wanted: Wanted) -> VersionRecord:
+    def _record_of(self, model: ModelRecord, wanted: WantedVersion) -> VersionRecord:
         """Return the record that the policy means: as it was kept, as it is listed, or as it is loaded."""
         kept = model.kept
         if kept is not None and (kept.version, kept.fingerprint) == (wanted.version, wanted.fingerprint):

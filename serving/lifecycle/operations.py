@@ -215,7 +215,7 @@ class Operations:
     def _find_model(self, name: str) -> ModelRecord:
         model = self._model_table.models.get(name)
         if model is None:
-            raise UnknownModel.named(name)
+            raise UnknownModel.for_name(name)
         return model
 
     def _refuse_unread(self, model: ModelRecord, version: str) -> None:

@@ -29,5 +29,5 @@ class ReconcilerOperator:
     async def history(self, model: str, limit: int = 100, before_id: int | None = None) -> tuple[HistoryEntry, ...]:
         """Read the history, newest first."""
         if model not in self._state.status.models:
-            raise UnknownModel.named(model)
+            raise UnknownModel.for_name(model)
         return await asyncio.to_thread(self._history.events.read_entries, model, limit, before_id)

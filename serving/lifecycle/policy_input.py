@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import math
 
-from serving.domain.policy import Desired, Loaded, Observed, Running, Wanted, aspired_version
+from serving.domain.policy import (
+    Desired,
+    LoadedVersion,
+    Observed,
+    RunningCandidate,
+    WantedVersion,
+    choose_aspired_version,
+)
 from serving.domain.state import State
 from serving.domain.version import order_key
 from serving.lifecycle.exclusion import Exclusion
@@ -41,25 +48,25 @@ class PolicyInput:
         return Observed(
             active=self._loaded(model.active) if model.active else None,
             standbys=tuple(self._loaded(record) for record in model.standbys),
-            running=Running(running.version, running.fingerprint, running.state) if running else None,
+            running=RunningCandidate(running.version, running.fingerprint, running.state) if running else None,
             keep_warm=self._keep_warm,
         )
 
-    def aspired(self, model: ModelRecord, now: float) -> Wanted | None:
+    def aspired(self, model: ModelRecord, now: float) -> WantedVersion | None:
         """Return what the policy wants active for `model`, None for what is active already."""
-        found = aspired_version(self.desired(model), self.observed(model), now)
+        found = choose_aspired_version(self.desired(model), self.observed(model), now)
         active = model.active
         if found is None or (active and (found.version, found.digest) == (active.version, active.digest)):
             return None
         return found
 
-    def _kept(self, model: ModelRecord) -> Wanted | None:
+    def _kept(self, model: ModelRecord) -> WantedVersion | None:
         kept = model.kept
         if kept is None or model.active is not None or self._exclusion.is_refused(model, kept):
             return None
         return _describe(kept, is_excluded=self._exclusion.is_quarantined(kept))
 
-    def _wanted(self, model: ModelRecord, record: VersionRecord) -> Wanted:
+    def _wanted(self, model: ModelRecord, record: VersionRecord) -> WantedVersion:
         return _describe(record, is_excluded=self._exclusion.is_excluded(model, record))
 
     def _unlisted(self, model: ModelRecord) -> list[VersionRecord]:
@@ -70,13 +77,13 @@ class PolicyInput:
     def _must_leave(self, model: ModelRecord) -> bool:
         return model.active is None or self._loaded(model.active).must_leave
 
-    def _loaded(self, record: VersionRecord) -> Loaded:
+    def _loaded(self, record: VersionRecord) -> LoadedVersion:
         is_quarantined = self._exclusion.is_quarantined(record)
-        return Loaded(record.version, record.digest or "", is_quarantined, record.is_copy_lost)
+        return LoadedVersion(record.version, record.digest or "", is_quarantined, record.is_copy_lost)
 
 
-def _describe(record: VersionRecord, *, is_excluded: bool) -> Wanted:
-    return Wanted(
+def _describe(record: VersionRecord, *, is_excluded: bool) -> WantedVersion:
+    return WantedVersion(
         version=record.version,
         fingerprint=record.fingerprint,
         digest=record.digest,

@@ -11,7 +11,7 @@ from serving.domain.artifact import Artifact
 from serving.domain.listing import Entry, Fingerprint
 from serving.domain.plan import Placement
 from serving.domain.report import CandidateReport
-from serving.domain.state import State, check_transition
+from serving.domain.state import State, require_transition
 from serving.domain.status import Failure, VersionStatus
 from serving.domain.version import VersionId
 from serving.lifecycle.candidate import Candidate
@@ -84,7 +84,7 @@ class VersionRecord:
 
         Raises IllegalTransition for a change that the table does not know.
         """
-        check_transition(self.state, after)
+        require_transition(self.state, after)
         left_at, self.entered_at = self.entered_at, time.monotonic()
         self.state, self.reason, self.since, self.is_held = after, reason, now_utc(), False
         if after is not State.FAILED:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serving.domain.errors import ServingError
-from serving.domain.provenance import ManifestSignature, PublicKey, signed_bytes
+from serving.domain.provenance import ManifestSignature, PublicKey, bytes_to_sign
 from serving.store.durable import create_file, sync_directory
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def load_key(path: Path) -> SigningKey:
     public = PublicKey(private.public_key().public_bytes_raw())
 
     def sign(manifest: bytes) -> bytes:
-        return f"{ManifestSignature(public, private.sign(signed_bytes(manifest)))}\n".encode()
+        return f"{ManifestSignature(public, private.sign(bytes_to_sign(manifest)))}\n".encode()
 
     exposure = None
     if mode & 0o077:

@@ -12,7 +12,7 @@ from serving.domain.contents import why_not_listed, why_not_named
 from serving.domain.errors import ServingError
 from serving.domain.listing import Entry
 from serving.domain.manifest import MANIFEST_NAME, MAX_DOCUMENT_BYTES, InvalidDocument, Manifest, parse_manifest
-from serving.domain.provenance import MAX_SIGNATURE_BYTES, SIGNATURE_NAME, PublicKey, made_at
+from serving.domain.provenance import MAX_SIGNATURE_BYTES, SIGNATURE_NAME, PublicKey, creation_time_of
 from serving.domain.report import Verdict
 from serving.host.ed25519 import signers
 from serving.offline.single import find_entry
@@ -62,7 +62,7 @@ def _evidence(
     if real.parent.parent == settings.path.resolve():
         model, version = real.parent.name, real.name
     _refuse("manifest", why_not_named(manifest, model, version))
-    yield "manifest", f"{model}/{version}, made at {made_at(manifest):%Y-%m-%dT%H:%M:%SZ}"
+    yield "manifest", f"{model}/{version}, made at {creation_time_of(manifest):%Y-%m-%dT%H:%M:%SZ}"
     _refuse("files", why_not_listed(manifest, _hashed(source, entry)))
     yield "files", f"{len(manifest.files)} as listed in {MANIFEST_NAME}"
     raw = _read(source, entry, SIGNATURE_NAME, MAX_SIGNATURE_BYTES)

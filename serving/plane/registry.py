@@ -63,7 +63,7 @@ def find(state: HoldsActive, model: str, version: str | Role | None = None) -> S
     """
     reference = state.active.models.get(model)
     if reference is None:
-        raise UnknownModel.named(model)
+        raise UnknownModel.for_name(model)
     if version is Role.PREVIOUS:
         standbys = [one for one in reference.loaded.values() if one is not reference.active]
         if not standbys:

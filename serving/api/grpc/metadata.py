@@ -62,7 +62,7 @@ class Metadata:
         known = self._state.status.models.get(request.name)
         reference = self._reference(request.name)
         if known is None and not reference.loaded:
-            raise UnknownModel.named(request.name, "RepositoryIndex")
+            raise UnknownModel.for_name(request.name, "RepositoryIndex")
         servable = reference.active if version is None else reference.loaded.get(version)
         if servable is not None:
             call.model, call.version = servable.id.model, servable.id.version

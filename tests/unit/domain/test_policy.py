@@ -15,14 +15,14 @@ from serving.domain.policy import (
     Cancel,
     Desired,
     Evaluate,
-    Loaded,
+    LoadedVersion,
     Observed,
     Retire,
-    Running,
+    RunningCandidate,
     Stage,
-    Wanted,
-    next_action,
-    wake_at,
+    WantedVersion,
+    choose_action,
+    find_wake_time,
 )
 from serving.domain.state import State
 from serving.domain.version import order_key
@@ -32,25 +32,25 @@ def stamp(version: str, content: int = 0) -> tuple[FileStamp, ...]:
     return (FileStamp("model.joblib", 1, content, 0, 0),)
 
 
-def want(version: str, *, digest: str | None = "same", content: int = 0, **kwargs: object) -> Wanted:
+def want(version: str, *, digest: str | None = "same", content: int = 0, **kwargs: object) -> WantedVersion:
     known = f"d{version}" if digest == "same" else digest
-    return Wanted(version, stamp(version, content), digest=known, **kwargs)  # type: ignore[arg-type]
+    return WantedVersion(version, stamp(version, content), digest=known, **kwargs)  # type: ignore[arg-type]
 
 
-def fresh(version: str, **kwargs: object) -> Wanted:
+def fresh(version: str, **kwargs: object) -> WantedVersion:
     return want(version, digest=None, **kwargs)
 
 
-def kept(version: str, **kwargs: object) -> Wanted:
-    return Wanted(version, (), digest=f"d{version}", is_staged=True, **kwargs)  # type: ignore[arg-type]
+def kept(version: str, **kwargs: object) -> WantedVersion:
+    return WantedVersion(version, (), digest=f"d{version}", is_staged=True, **kwargs)  # type: ignore[arg-type]
 
 
-def loaded(version: str, digest: str | None = None, *, quarantined: bool = False, lost: bool = False) -> Loaded:
-    return Loaded(version, digest or f"d{version}", quarantined, lost)
+def loaded(version: str, digest: str | None = None, *, quarantined: bool = False, lost: bool = False) -> LoadedVersion:
+    return LoadedVersion(version, digest or f"d{version}", quarantined, lost)
 
 
-def running(version: str, state: State = State.LOADING, content: int = 0) -> Running:
-    return Running(version, stamp(version, content), state)
+def running(version: str, state: State = State.LOADING, content: int = 0) -> RunningCandidate:
+    return RunningCandidate(version, stamp(version, content), state)
 
 
 NOW = 100.0
@@ -253,7 +253,7 @@ CASES = {
     ),
     "nothing that has come meanwhile stops it": (
         Desired((fresh("4"), fresh("3")), pin="4", kept=kept("3")),
-        Observed(running=Running("3", (), State.LOADING)),
+        Observed(running=RunningCandidate("3", (), State.LOADING)),
         None,
     ),
     "it does not count any more when something is active": (
@@ -373,13 +373,13 @@ CASES = {
 def test_policy(name: str) -> None:
     """Each case is a sentence and its three values."""
     desired, observed, expected = CASES[name]
-    assert next_action(desired, observed, NOW) == expected
+    assert choose_action(desired, observed, NOW) == expected
 
 
 def test_waiting_ends_at_the_first_moment_that_changes_anything() -> None:
     desired = Desired((fresh("3", not_before=105.0), fresh("2", not_before=103.0), fresh("1", not_before=99.0)))
-    assert wake_at(desired, NOW) == 103.0
-    assert wake_at(Desired((fresh("1", not_before=105.0, is_excluded=True),)), NOW) is None
+    assert find_wake_time(desired, NOW) == 103.0
+    assert find_wake_time(Desired((fresh("1", not_before=105.0, is_excluded=True),)), NOW) is None
 
 
 @pytest.mark.parametrize("order", [*permutations("123")], ids="".join)
@@ -393,12 +393,12 @@ def test_no_order_of_removals_activates_an_older_version_before_they_settle(orde
         left.remove(version)
         removed_at = now + 1.0 if "3" not in left else 0.0
         desired = Desired(tuple(want(version) for version in left), removed_at=removed_at)
-        assert next_action(desired, observed, now) is None
+        assert choose_action(desired, observed, now) is None
         now += 0.9
-        assert next_action(desired, observed, now) is None
-    assert wake_at(desired, now) == (removed_at or None)
+        assert choose_action(desired, observed, now) is None
+    assert find_wake_time(desired, now) == (removed_at or None)
     expected = Activate(loaded(left[0])) if left and left[0] != "3" else None
-    assert next_action(desired, observed, now + 1.0) == expected
+    assert choose_action(desired, observed, now + 1.0) == expected
 
 
 versions = st.lists(st.integers(1, 9).map(str), unique=True, max_size=5)
@@ -416,11 +416,11 @@ def test_applying_the_policy_ends_in_the_newest_version_that_may_be_served(
     """Whatever the store holds, following the actions comes to rest, and at the right version."""
     listed.sort(key=order_key, reverse=True)
     known = {version: fresh(version, is_excluded=version in excluded) for version in listed}
-    active: Loaded | None = None
-    standbys: list[Loaded] = []
+    active: LoadedVersion | None = None
+    standbys: list[LoadedVersion] = []
     for _ in range(100):
         desired = Desired(tuple(known[version] for version in listed), pin)
-        action = next_action(desired, Observed(active, tuple(standbys), keep_warm=keep_warm), NOW)
+        action = choose_action(desired, Observed(active, tuple(standbys), keep_warm=keep_warm), NOW)
         match action:
             case None:
                 break

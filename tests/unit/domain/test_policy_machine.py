@@ -16,13 +16,13 @@ from serving.domain.policy import (
     Cancel,
     Desired,
     Evaluate,
-    Loaded,
+    LoadedVersion,
     Observed,
     Retire,
-    Running,
+    RunningCandidate,
     Stage,
-    Wanted,
-    next_action,
+    WantedVersion,
+    choose_action,
 )
 from serving.domain.state import State
 from serving.domain.version import order_key
@@ -56,42 +56,42 @@ class World:
     lost: set[str] = field(default_factory=set)
     remembered: str | None = None
     kept: str | None = None
-    active: Loaded | None = None
-    standbys: list[Loaded] = field(default_factory=list)
-    running: Running | None = None
+    active: LoadedVersion | None = None
+    standbys: list[LoadedVersion] = field(default_factory=list)
+    running: RunningCandidate | None = None
     keep_warm: int = 1
 
     # --- what the policy sees ----------------------------------------------------------------------------------------
 
-    def next_action(self) -> Action | None:
+    def choose_action(self) -> Action | None:
         standbys = tuple(map(self._seen, self.standbys))
         active = self._seen(self.active) if self.active else None
         observed = Observed(active, standbys, self.running, self.keep_warm)
-        return next_action(self.desired(), observed, self.now)
+        return choose_action(self.desired(), observed, self.now)
 
     def desired(self) -> Desired:
         versions = [self._listed(version) for version in sorted(self.files, key=order_key, reverse=True)]
         for one in self.unlisted():
             if one.version == self.pin or (self.must_leave() and one != self.active):
                 seen = self._seen(one)
-                versions.append(Wanted(one.version, (), one.digest, True, is_excluded=seen.must_leave))
+                versions.append(WantedVersion(one.version, (), one.digest, True, is_excluded=seen.must_leave))
         kept = None
         if self.kept is not None:
             version = version_of(self.kept)
             until = self.failed.get(self.kept, 0.0)
             excluded = self.kept in self.quarantined
-            kept = Wanted(version, (), self.kept, True, until, excluded, has_failed=until > 0)
+            kept = WantedVersion(version, (), self.kept, True, until, excluded, has_failed=until > 0)
         return Desired(tuple(versions), self.pin, self.is_unloaded, kept, self._removed_at())
 
     def _removed_at(self) -> float:
         is_removed = self.active is not None and self.active.version not in self.files
         return self.removed_at if is_removed else 0.0
 
-    def _listed(self, version: str) -> Wanted:
+    def _listed(self, version: str) -> WantedVersion:
         digest = self.digest(version)
         is_staged = digest in self.staged
         until = self.failed.get(digest, 0.0)
-        return Wanted(
+        return WantedVersion(
             version,
             self.fingerprint(version),
             digest if is_staged else None,
@@ -101,7 +101,7 @@ class World:
             has_failed=until > 0,
         )
 
-    def unlisted(self) -> list[Loaded]:
+    def unlisted(self) -> list[LoadedVersion]:
         """Return what is loaded and is not what the store has under its name, newest first."""
         everything = [*([self.active] if self.active else []), *self.standbys]
         unlisted = [
@@ -118,8 +118,8 @@ class World:
     def fingerprint(self, version: str) -> tuple[FileStamp, ...]:
         return (FileStamp("model.joblib", 1, self.files[version], 0, 0),)
 
-    def _seen(self, one: Loaded) -> Loaded:
-        return Loaded(one.version, one.digest, one.digest in self.quarantined, one.digest in self.lost)
+    def _seen(self, one: LoadedVersion) -> LoadedVersion:
+        return LoadedVersion(one.version, one.digest, one.digest in self.quarantined, one.digest in self.lost)
 
     # --- what is done about it ---------------------------------------------------------------------------------------
 
@@ -127,11 +127,11 @@ class World:
         match action:
             case Stage(wanted):
                 assert self.running is None
-                self.running = Running(wanted.version, wanted.fingerprint, State.STAGING)
+                self.running = RunningCandidate(wanted.version, wanted.fingerprint, State.STAGING)
             case Evaluate(wanted):
                 assert self.running is None
                 assert wanted.digest not in self.refused
-                self.running = Running(wanted.version, wanted.fingerprint, State.LOADING)
+                self.running = RunningCandidate(wanted.version, wanted.fingerprint, State.LOADING)
             case Cancel():
                 assert self.running is not None
                 self.running = None
@@ -143,7 +143,7 @@ class World:
                     self.active = None
                 self.standbys = [each for each in self.standbys if each.digest != one.digest]
 
-    def _activate(self, chosen: Loaded) -> None:
+    def _activate(self, chosen: LoadedVersion) -> None:
         assert chosen.digest not in self.lost
         if self.now < self._removed_at() and not self.must_leave() and self.pin is None:
             assert self.active is not None
@@ -184,7 +184,7 @@ class World:
         elif int(digest.partition(":")[2]) % 2:
             self.refused.add(digest)
         else:
-            self.standbys.append(Loaded(version, digest))
+            self.standbys.append(LoadedVersion(version, digest))
             self.failed.pop(digest, None)
 
     def restart(self) -> None:
@@ -203,7 +203,7 @@ class World:
     def act(self) -> None:
         """Do what the policy says until it says nothing any more; it takes no time."""
         for _ in range(MOST_STEPS):
-            action = self.next_action()
+            action = self.choose_action()
             if action is not None:
                 self.apply(action)
             elif self.running is not None:
@@ -372,7 +372,7 @@ class Life(RuleBasedStateMachine):
         kept = world.kept
         is_to_come = kept is not None and version_of(kept) not in world.broken and not world.is_unloaded
         while is_to_come and kept not in world.quarantined and world.active is None:
-            action = world.next_action()
+            action = world.choose_action()
             if action is None:
                 assert world.running is not None
                 world.finish()
@@ -395,7 +395,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def step(self) -> None:
-        action = self.world.next_action()
+        action = self.world.choose_action()
         if action is not None:
             self.world.apply(action)
 

@@ -15,12 +15,12 @@ from serving.domain.provenance import (
     ManifestSignature,
     Provenance,
     PublicKey,
+    bytes_to_sign,
+    find_rival,
     is_replay,
     parse_public_key,
     parse_signatures,
     provenance_of,
-    rival,
-    signed_bytes,
 )
 
 KEY = PublicKey(bytes(range(32)))
@@ -97,7 +97,7 @@ def test_anything_else_is_refused_and_never_crashes(raw: bytes) -> None:
 
 
 def test_what_is_signed_says_what_it_is() -> None:
-    assert signed_bytes(b"{}") == b"serving manifest v1\n{}"
+    assert bytes_to_sign(b"{}") == b"serving manifest v1\n{}"
 
 
 def manifest(created_at: str) -> Manifest:
@@ -114,15 +114,15 @@ def test_times_are_comparable_whatever_their_zone(text: str) -> None:
 @pytest.mark.parametrize("version", ["2", "v2", "3", "10"])
 def test_what_is_newer_by_name_is_compared_with_what_was_signed_last(version: str) -> None:
     last = provenance_of(manifest("2026-11-20T08:00:00Z"), KEY)
-    assert rival(last, version, [str(PublicKey(bytes(32))), str(KEY)]) == last
-    assert rival(None, version, [str(KEY)]) is None
+    assert find_rival(last, version, [str(PublicKey(bytes(32))), str(KEY)]) == last
+    assert find_rival(None, version, [str(KEY)]) is None
 
 
 def test_a_way_back_and_a_key_nobody_trusts_any_more_hold_nothing_up() -> None:
     last = provenance_of(manifest("2099-11-20T08:00:00Z"), KEY)
-    assert rival(last, "1", [str(KEY)]) is None
-    assert rival(last, "3", [str(PublicKey(bytes(32)))]) is None
-    assert rival(last, "3", []) is None
+    assert find_rival(last, "1", [str(KEY)]) is None
+    assert find_rival(last, "3", [str(PublicKey(bytes(32)))]) is None
+    assert find_rival(last, "3", []) is None
 
 
 def test_a_replay_was_made_before_what_it_would_take_over_from() -> None:

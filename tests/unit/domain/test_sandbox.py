@@ -21,9 +21,9 @@ def test_nothing_known_is_not_whole() -> None:
 def test_of_two_the_weaker_is_what_both_have() -> None:
     one = Sandbox(active=("limits", "seccomp"), missing={"landlock": "no such call"})
     other = Sandbox(active=("limits", "landlock"), missing={"seccomp": "not on arm"})
-    assert one.weaker(other).active == ("limits",)
-    assert one.weaker(other).missing == {"landlock": "no such call", "seccomp": "not on arm"}
-    assert WHOLE.weaker(WHOLE) == WHOLE
+    assert one.intersect(other).active == ("limits",)
+    assert one.intersect(other).missing == {"landlock": "no such call", "seccomp": "not on arm"}
+    assert WHOLE.intersect(WHOLE) == WHOLE
 
 
 def test_it_is_told_in_one_line() -> None:

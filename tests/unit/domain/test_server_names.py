@@ -54,38 +54,38 @@ def test_names_of_other_machines(name: str) -> None:
 def test_on_a_loopback_address_only_loopback_names_are_answered(bound_to: str) -> None:
     names = ServerNames((), bound_to)
     for good in (b"localhost:1", b"[::1]", b"127.0.0.1"):
-        names.check(good)
+        names.require_own_name(good)
     with pytest.raises(Misdirected, match=r"add \"evil.example\" to server.hosts"):
-        names.check(b"evil.example")
+        names.require_own_name(b"evil.example")
 
 
 @pytest.mark.parametrize(
     ("hosts", "bound_to"), [((), "0.0.0.0"), ((), "::"), ((), "10.0.0.1"), ((), "box"), (("*",), "127.0.0.1")]
 )
 def test_elsewhere_every_name_is_answered(hosts: tuple[str, ...], bound_to: str) -> None:
-    ServerNames(hosts, bound_to).check(b"anything.example")
+    ServerNames(hosts, bound_to).require_own_name(b"anything.example")
 
 
 def test_names_that_are_given_are_answered_in_any_spelling() -> None:
     names = ServerNames(("Models.Example.com", "[2001:db8::1]"), "10.0.0.1")
     for good in (b"models.example.com", b"MODELS.example.com.:80", b"[2001:DB8:0::1]", b"10.0.0.1:8000", b"localhost"):
-        names.check(good)
+        names.require_own_name(good)
     for bad in (b"example.com", b"a.models.example.com", b"10.0.0.2"):
         with pytest.raises(Misdirected):
-            names.check(bad)
+            names.require_own_name(bad)
 
 
 def test_what_is_remembered_is_bounded_and_only_what_was_right() -> None:
     names = ServerNames(("*",), "::")
     for number in range(3 * MAX_SEEN):
-        names.check(b"name%d" % number)
+        names.require_own_name(b"name%d" % number)
     assert 0 < len(names.seen) <= MAX_SEEN
     names.seen.clear()
-    names.check(b"a" * 30_000)
+    names.require_own_name(b"a" * 30_000)
     assert not names.seen
     strict = ServerNames((), "127.0.0.1")
     with pytest.raises(Misdirected):
-        strict.check(b"evil.example")
+        strict.require_own_name(b"evil.example")
     assert not strict.seen
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serving.domain.state import TRANSITIONS, IllegalTransition, State, check_transition
+from serving.domain.state import TRANSITIONS, IllegalTransition, State, require_transition
 
 
 def test_every_state_has_a_row_and_can_be_left_again() -> None:
@@ -25,4 +25,4 @@ def test_a_loaded_version_is_drained_before_it_is_gone() -> None:
 
 def test_an_illegal_transition_is_loud() -> None:
     with pytest.raises(IllegalTransition, match="DISCOVERED -> ACTIVE"):
-        check_transition(State.DISCOVERED, State.ACTIVE)
+        require_transition(State.DISCOVERED, State.ACTIVE)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from serving.domain.provenance import ManifestSignature, Provenance, PublicKey, signed_bytes
+from serving.domain.provenance import ManifestSignature, Provenance, PublicKey, bytes_to_sign
 from serving.domain.report import Verdict
 from tests.unit.host.candidates import Candidate, MakeCandidate
 
@@ -32,7 +32,7 @@ def made(candidate: MakeCandidate, yes_or_no: Any) -> Candidate:
 
 def signature(made: Candidate, *keys: Ed25519PrivateKey) -> bytes:
     raw = Path(made.files["manifest.json"].path).read_bytes()
-    return "".join(f"{ManifestSignature(public(key), key.sign(signed_bytes(raw)))}\n" for key in keys).encode()
+    return "".join(f"{ManifestSignature(public(key), key.sign(bytes_to_sign(raw)))}\n" for key in keys).encode()
 
 
 def sign(made: Candidate, *keys: Ed25519PrivateKey, **fields: Any) -> None:
@@ -61,8 +61,8 @@ def test_a_version_signed_by_a_trusted_key_passes(made: Candidate, trust: str) -
     assert outcome["provenance"].verdict is Verdict.PASSED
     fingerprint = public(OURS).fingerprint
     assert outcome["provenance"].evidence == f"signed by {fingerprint}, a trusted key; made at 2026-11-20T08:00:00Z"
-    made_at = datetime(2026, 11, 20, 8, tzinfo=UTC)
-    assert outcome.report.provenance == Provenance(version="1", key=fingerprint, created_at=made_at)
+    creation_time_of = datetime(2026, 11, 20, 8, tzinfo=UTC)
+    assert outcome.report.provenance == Provenance(version="1", key=fingerprint, created_at=creation_time_of)
     assert outcome.report.is_ready
 
 
