@@ -21,7 +21,7 @@ from serving.host.graph_check.checking import bound
 from serving.host.model import LoadedModel, one_line, told
 from serving.host.parts import all_parts
 from serving.rows.batch import Batch
-from serving.rows.integers import EXACT, any_rounded
+from serving.rows.integers import EXACT, has_rounded_cell
 from serving.wire.evaluation import CompileRequest
 
 # onnxruntime computes all of a graph whatever is asked of it, so the default method gets one of its own; a large model
@@ -70,7 +70,7 @@ def why_foreign(model: LoadedModel) -> str | None:
         if column.moments is not None:
             return f"feature '{feature.name}' is dates or durations, which no graph takes"
         bounds = [abs(bound) for bound in (column.low, column.high) if bound is not None]
-        if any_rounded(column.values) or any(EXACT < bound < BEYOND_INTEGERS for bound in bounds):
+        if has_rounded_cell(column.values) or any(EXACT < bound < BEYOND_INTEGERS for bound in bounds):
             return f"feature '{feature.name}' may be integers beyond 2**53, which a graph in float64 would round"
     return None
 

@@ -25,7 +25,7 @@ from serving.domain.signature import Method
 from serving.host.estimator import EstimatorModel
 from serving.host.model import told
 from serving.host.parts import is_from_sklearn
-from serving.plane.graph import feed_of, number_inputs, open_session
+from serving.plane.graph import list_number_inputs, make_feed, open_session
 from serving.rows.batch import Batch, Tensor
 
 __all__ = ["MAX_NODES", "NotCompilable", "convert", "count_tree_nodes", "finished"]
@@ -114,6 +114,6 @@ def finished(
 def _run(drawing: Drawing, names: list[str], batch: Batch) -> list[NDArray[Any]]:
     infos = [helper.make_empty_tensor_value_info(name) for name in dict.fromkeys(names)]
     session = open_session(drawing.serialized(infos), is_optimized=False)
-    values = session.run(None, feed_of(batch, number_inputs(session)))
+    values = session.run(None, make_feed(batch, list_number_inputs(session)))
     found = dict(zip([info.name for info in infos], values, strict=True))
     return [np.asarray(found[name]) for name in names]

@@ -43,7 +43,7 @@ def main(fds: Sequence[int]) -> int:
     if first.kind is FrameKind.CHECKER:
         return checker_process.main(sock, first)
     request = EvaluationRequest.model_validate_json(bytes(first.header))
-    sandbox.live_in(request.scratch)
+    sandbox.move_into(request.scratch)
     held = sandbox.enter([file.path for file in request.files], request.scratch, request.memory_bytes, parent)
 
     place = [channels[0].end]

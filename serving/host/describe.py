@@ -20,7 +20,7 @@ from serving.host.guessing import with_taken_values
 from serving.host.model import LoadRefused, NotAnEstimator
 from serving.host.probing import count_outputs, probe
 from serving.host.strangers import advise_on_parts
-from serving.wire.compatibility import disagreements
+from serving.wire.compatibility import find_disagreements
 
 _KINDS: tuple[tuple[Callable[[Any], bool], ModelKind], ...] = (
     (is_classifier, ModelKind.CLASSIFIER),
@@ -70,7 +70,7 @@ def examine(
         tried = model.under(declared.model_copy(update={"methods": methods}))
         outputs = count_outputs(tried) if len(declared.features) == len(columns) else None
         own = model.signature.model_copy(update={"outputs": declared.outputs if outputs is None else outputs})
-        if not disagreements(declared, own):
+        if not find_disagreements(declared, own):
             if declared.is_typed != is_typed:
                 declared = declared.model_copy(update={"is_typed": is_typed})
             return with_taken_values(tried).under(declared) if outputs is None else model.under(declared)

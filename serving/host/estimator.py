@@ -23,8 +23,8 @@ from serving.host.parts import all_parts, is_from_sklearn
 from serving.host.synthetic import make_batch
 from serving.rows.batch import Batch, Prediction
 from serving.rows.batch import Column as BatchColumn
-from serving.rows.integers import EXACT, any_rounded, integer_column, is_rounded, joined_columns
-from serving.rows.row_problems import rounded
+from serving.rows.integers import EXACT, has_rounded_cell, is_rounded, join_columns, make_integer_column
+from serving.rows.row_problems import describe_rounded
 
 _END_OF_INT64 = 2.0**63
 
@@ -134,11 +134,13 @@ class EstimatorModel:
         place = next((place for place, array in enumerate(arrays) if array.dtype.kind in "iu"), None)
         if place is None:
             return np.column_stack([array.astype(self._floats) for array in arrays])
-        flat = joined_columns(arrays)
+        flat = join_columns(arrays)
         if flat is None:
             name = self.signature.features[place].name
             large = next(value for value in arrays[place].tolist() if is_rounded(value))
-            raise InvalidInput(f"feature '{name}': {rounded(large)}; all features are one array for this model")
+            raise InvalidInput(
+                f"feature '{name}': {describe_rounded(large)}; all features are one array for this model"
+            )
         return flat.reshape(len(arrays), -1).T.copy()
 
     def _with_categories(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -206,11 +208,11 @@ def _array(cells: BatchColumn, missing: float | None, *, is_typed: bool) -> NDAr
         cells = [missing if cell is None else cell for cell in cells]
     # numbers among features that take anything: code written for a number column fails on an object column
     kinds = set(map(type, present))
-    if kinds and kinds <= {int, float} and (is_typed or any_rounded(present)):
-        integers = integer_column(cells)
+    if kinds and kinds <= {int, float} and (is_typed or has_rounded_cell(present)):
+        integers = make_integer_column(cells)
         if integers is not None:
             return integers
-    if kinds and kinds <= {int, float} and not any_rounded(present):
+    if kinds and kinds <= {int, float} and not has_rounded_cell(present):
         return np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
     if kinds == {bool} and len(present) == len(cells):
         return np.array(cells, dtype=np.bool_)

@@ -24,8 +24,8 @@ from serving.host.onnx_outputs import Form, MethodOutput, Output, Outputs, find_
 from serving.host.onnx_session import onnxruntime, open_file
 from serving.host.synthetic import make_batch
 from serving.rows.batch import Batch, Prediction
-from serving.rows.integers import rounded_places
-from serving.wire.compatibility import disagreements
+from serving.rows.integers import find_rounded
+from serving.wire.compatibility import find_disagreements
 
 InvalidArgument = onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument
 
@@ -142,7 +142,7 @@ def load_onnx(path: str, declared: Signature | None = None) -> OnnxModel:
             open_to["classes"] = None
         if declared.methods == ("transform",) and own.methods == ("predict",):
             open_to["methods"] = declared.methods
-        if not disagreements(declared, own.model_copy(update=open_to)):
+        if not find_disagreements(declared, own.model_copy(update=open_to)):
             own = declared
     return OnnxModel(path, session, inputs, own, found)
 
@@ -237,7 +237,7 @@ def _cast(cells: Any, dtype: Any) -> NDArray[Any]:
     with np.errstate(all="ignore"):
         made: NDArray[Any] = values.astype(dtype)
     if values.dtype.kind in "iu" and (made.dtype.kind == "f" or (made != values).any()):
-        raise InvalidInput(f"the model takes {made.dtype}, which cannot hold {values[rounded_places(values)].flat[0]}")
+        raise InvalidInput(f"the model takes {made.dtype}, which cannot hold {values[find_rounded(values)].flat[0]}")
     if values.dtype.kind == "f" and made.dtype.kind in "fi":
         is_lost = np.isfinite(values) & ~np.isfinite(made) if made.dtype.kind == "f" else made != values
         if is_lost.any():

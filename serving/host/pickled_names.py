@@ -73,7 +73,7 @@ def explain_own_modules(modules: list[str]) -> str | None:
     try:
         done = subprocess.run(
             command,
-            env=sandbox.scrub(os.environ),
+            env=sandbox.scrub_environment(os.environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -12,7 +12,7 @@ from serving.domain.signature import Dtype, Feature, Signature
 from serving.host.columns import Column, dtype_of
 from serving.rows.batch import Batch
 from serving.rows.batch import Column as BatchColumn
-from serving.rows.integers import any_rounded, integer_column
+from serving.rows.integers import has_rounded_cell, make_integer_column
 
 SEED = 20_261_120
 
@@ -62,13 +62,13 @@ def _numbers(column: Column, places: NDArray[np.float64]) -> NDArray[np.float64]
 
 def _has_large_integers(column: Column) -> bool:
     """Say whether a column's values are integers that float64 would round, and that 64 bits hold."""
-    return any_rounded(column.values) and integer_column(column.values) is not None
+    return has_rounded_cell(column.values) and make_integer_column(column.values) is not None
 
 
 def _cells(feature: Feature, column: Column, places: NDArray[np.float64], left_out: NDArray[np.bool_]) -> BatchColumn:
     rows = len(places)
     if feature.is_number and _has_large_integers(column) and not left_out.any():
-        return np.resize(np.array(integer_column(column.values)), rows)
+        return np.resize(np.array(make_integer_column(column.values)), rows)
     if feature.is_number:
         numbers = _numbers(column, places)
         numbers[left_out] = np.nan

@@ -1,7 +1,7 @@
-"""The server's side of an evaluation: ask a host, follow its gates, and say what happened when it died.
+"""The server's side of an evaluation: ask a host, follow its gates, and explain its death.
 
-Which frame comes when is in :mod:`serving.wire.frames`; what is in one is checked by `headers` and `verification`.
-Whatever a host sends that it should not ends it, and its candidate is refused by the gate at work with one line.
+:mod:`serving.wire.frames` says which frame comes when; `headers` and `verification` check their contents. When a host
+sends anything else, the server ends it, and the running gate refuses its candidate with one line.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _EXPECTED = {
 
 
 class _Conversation:
-    """One evaluation as it goes on: what may come next, and what has been said. One thread only."""
+    """The state of one evaluation: which frames may come next, and what the host has said. One thread only."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class _Conversation:
         return bool(self._results) and self._results[-1].verdict is Verdict.REFUSED
 
     def check(self, prefix: Prefix) -> None:
-        """Look at the prefix of a frame before anything else of it is read; raises ProtocolError, NotBelieved."""
+        """Check the prefix of a frame before more of it is read; raises ProtocolError, NotBelieved."""
         expected = _EXPECTED[self._step]
         if prefix.kind not in expected or prefix.request_id:
             names = " or ".join(kind.name for kind in expected)
@@ -88,9 +88,9 @@ class _Conversation:
             raise ProtocolError(f"more than {len(self._graphs)} graphs")
 
     def take(self, frame: Frame) -> Evaluation | None:
-        """Take one frame into account; returns the evaluation after the last. Raises ProtocolError, NotBelieved."""
+        """Process one frame; returns the evaluation after the last one. Raises ProtocolError, NotBelieved."""
         if frame.kind is FrameKind.GATE_STARTED:
-            self._start(read_gate(frame.header))
+            self._start_gate(read_gate(frame.header))
         elif frame.kind is FrameKind.PREPARED:
             self._preparation = read_preparation(frame.header)
             self._step = _Step.END
@@ -98,14 +98,14 @@ class _Conversation:
                 check_preparation(self._request, self._preparation, self._results)
                 self._step = _Step.RESULT
         elif frame.kind is FrameKind.GATE_RESULT:
-            self._finish(read_result(frame.header, time.monotonic() - self._began))
+            self._take_result(read_result(frame.header, time.monotonic() - self._began))
         elif frame.kind is FrameKind.GRAPH:
             self._graphs.append(Graph(frame.payload, read_outputs(frame.header)))
         else:
-            return self._end(frame)
+            return self._make_evaluation(frame)
         return None
 
-    def _start(self, gate: str) -> None:
+    def _start_gate(self, gate: str) -> None:
         expected = self._request.gates[len(self._results)]
         if gate != expected:
             raise ProtocolError(f"the gate '{one_line(gate, 50)}' was started, '{expected}' was expected")
@@ -113,7 +113,7 @@ class _Conversation:
         self._step = _Step.PREPARATION if gate == GateName.LOAD else _Step.RESULT
         self._on_started(gate)
 
-    def _finish(self, result: GateResult) -> None:
+    def _take_result(self, result: GateResult) -> None:
         if result.gate != self.gate:
             raise ProtocolError(f"a result of '{one_line(result.gate, 50)}', '{self.gate}' was expected")
         self._results.append(result)
@@ -123,7 +123,7 @@ class _Conversation:
             self._step = _Step.GATE
         self._on_finished(result)
 
-    def _end(self, frame: Frame) -> Evaluation:
+    def _make_evaluation(self, frame: Frame) -> Evaluation:
         assert self._preparation is not None
         findings = check_findings(
             self._request,
@@ -135,7 +135,7 @@ class _Conversation:
         return Evaluation(make_report(self._results, self._preparation, findings), tuple(self._graphs))
 
     def refuse(self, reason: str, gate: str | None = None) -> Evaluation:
-        """Refuse the candidate: by the gate at work, or by one that should have, whatever was said of it."""
+        """Refuse the candidate: by the running gate, or by `gate`, which replaces what the host said about it."""
         gates = self._request.gates
         gate = self.gate if gate not in gates else gate
         duration = time.monotonic() - self._gate_began
@@ -152,13 +152,13 @@ def evaluate(
     started: Callable[[str], None] = lambda _: None,
     finished: Callable[[GateResult], None] = lambda _: None,
 ) -> Evaluation:
-    """Have `host` run the gates over one candidate; blocks until the verdict or the deadline, plus what compiling has.
+    """Have `host` run the gates over one candidate; blocks until the verdict or the deadline, plus time to compile.
 
-    A host that crashes, exits, breaks the protocol or outlives its deadline earns its candidate a refusal by the gate
-    that was at work. Raises HostDied when somebody else killed it (SIGKILL) or the zygote went away: that says nothing
-    about the candidate; HostFailed when the server has no memory for the graphs. When the report is ready and there are
-    no graphs the host is alive and waits for PREDICT frames; otherwise it is gone. What comes back has been checked
-    against `request`, and every text in it is fit to be shown, but for the names and labels of the signature.
+    When a host crashes, exits, breaks the protocol or misses its deadline, the running gate refuses its candidate.
+    Raises HostDied when another process killed it (SIGKILL) or the zygote is gone, which says nothing about the
+    candidate; HostFailed when the server has no memory for the graphs. When the report is ready and there are no
+    graphs, the host is alive and waits for PREDICT frames; otherwise it is gone. The result has been checked against
+    `request`, and every text in it is printable, except for the names and labels of the signature.
     """
     conversation = _Conversation(request, _read_manifest(request), started, finished)
     source = TimedSocket(host.socket, time.monotonic() + deadline_seconds)
@@ -184,7 +184,7 @@ def evaluate(
         raise HostFailed("the server has no memory left for what a process has to say") from None
     if evaluation is None:
         code = host.returncode()
-        words = host.last_words()
+        words = host.read_last_words()
         host.close()
         if code is None or code == -signal.SIGKILL:
             raise HostDied(f"the process was killed by somebody else during gate '{conversation.gate}'", code)
@@ -197,7 +197,7 @@ def evaluate(
 def _follow(
     host: HostProcess, conversation: _Conversation, source: TimedSocket, compile_seconds: float
 ) -> Evaluation | None:
-    # no byte is read beyond a frame: whoever reads on sees what a host sends that it was not asked for
+    # read no byte beyond a frame: the next reader must see everything that a host sends unasked
     reader = FrameReader(source, None, PREFIX.size, conversation.check)
     while (frame := reader.receive()) is not None:
         evaluation = conversation.take(frame)
@@ -206,13 +206,13 @@ def _follow(
         if frame.kind is FrameKind.PREPARED and not conversation.is_refused:
             send_frame(host.socket, FrameKind.LOAD, 0, b"{}")
         elif frame.kind is FrameKind.GATE_STARTED and conversation.gate == GateName.COMPILE:
-            # the host keeps to this limit by itself, and compiling that takes longer is no verdict over the candidate
+            # The host enforces the compile deadline itself; add it to ours once.
             source.ends_at += compile_seconds
     return None
 
 
 def _read_manifest(request: EvaluationRequest) -> Manifest | None:
-    """Return the candidate's manifest as it was staged; None for one that cannot be read, which the gates refuse."""
+    """Return the candidate's manifest as it was staged; None for an unreadable one, which the gates refuse."""
     try:
         raw = request.read(MANIFEST_NAME)
         return None if raw is None else parse_manifest(raw)

@@ -1,4 +1,4 @@
-"""The server's side of a checker: start it, give it graphs, and take what it has written instead of them."""
+"""The server's side of a checker: start it, send it graphs, and receive the graphs that it has written anew."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Header(BaseModel):
 class GraphChecker:
     """One process that checks the graphs of one version. Worker threads only; making one blocks for the fork (20 ms).
 
-    It imports what it needs while the caller goes on. `close` it in any case.
+    The process imports its libraries while the caller goes on. Always `close` it.
     """
 
     def __init__(self, zygote: Zygote, memory_bytes: int) -> None:
@@ -52,11 +52,11 @@ class GraphChecker:
             raise HostFailed(f"no checker of graphs could be started: {error.strerror or error}") from None
 
     def kill(self) -> None:
-        """End the process; what is waiting for it fails. Any thread."""
+        """End the process; calls that wait for it fail. Any thread."""
         self._process.kill()
 
     def close(self) -> None:
-        """End the process, and give everything back."""
+        """End the process, and free its sockets and memory."""
         self._process.close()
 
     def check(
@@ -68,16 +68,15 @@ class GraphChecker:
     ) -> tuple[tuple[Graph, ...], RunBounds]:
         """Return graphs written anew by the process, and their bounds. Blocks.
 
-        Raises GraphRefused when they must not run in the server: for a reason the process gives, or because it died of
-        them, took longer than the deadline, or answered with something else. HostDied and HostFailed say nothing of the
-        graphs.
+        Raises GraphRefused when they must not run in the server: the process gives a reason, or it died while it
+        checked them, missed the deadline, or broke the protocol. HostDied and HostFailed say nothing about the graphs.
         """
         source = TimedSocket(self._process.socket, time.monotonic() + START_SECONDS)
         try:
             self._require_sandbox(source)
             source.ends_at = time.monotonic() + deadline_seconds
             self._send(graphs, signature, compilation, deadline_seconds)
-            frame = _receive(source, _most_bytes(graphs))
+            frame = _receive(source, _bound_rewritten_bytes(graphs))
             return _decode(frame, graphs, compilation)
         except TimeoutError:
             limit = f"{deadline_seconds:g} s (engine.compile_seconds)"
@@ -90,7 +89,7 @@ class GraphChecker:
             raise HostFailed("the server has no memory left for a graph") from None
 
     def _require_sandbox(self, source: TimedSocket) -> None:
-        """Refuse to work with a process that is not held: it has not seen a graph yet, so what it says is so."""
+        """Refuse a process outside of a whole sandbox. It has not seen a graph yet, so its answer can be trusted."""
         frame = _receive(source, 0)
         if frame.kind is not FrameKind.CHECKER_READY:
             raise ProtocolError(f"{frame.kind.name} of a checker that was to say it is ready")
@@ -131,8 +130,8 @@ def _receive(source: TimedSocket, most_bytes: int) -> Frame:
     return frame
 
 
-def _most_bytes(graphs: Sequence[Graph]) -> int:
-    """Return how many bytes graphs may have that were written anew: hardly more than before."""
+def _bound_rewritten_bytes(graphs: Sequence[Graph]) -> int:
+    """Return the most bytes that rewritten graphs may have: hardly more than the originals."""
     return sum(len(graph.content) for graph in graphs) + MORE_BYTES
 
 

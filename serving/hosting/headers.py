@@ -1,6 +1,6 @@
-"""The headers of an evaluation's frames, read strictly: the server's side.
+"""Read the headers of an evaluation's frames strictly: the server's side.
 
-Anything that is not what its kind of frame should hold is a ProtocolError with one printable line, whatever it is.
+A header that does not fit its kind of frame is a ProtocolError with one printable line.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def read_gate(raw: Buffer) -> str:
 
 
 def read_result(raw: Buffer, most_seconds: float) -> GateResult:
-    """Return the result in a GATE_RESULT frame, fit to be shown. The gate has not taken longer than `most_seconds`."""
-    result = _validate(GateResult, decode_object(raw))
+    """Return the result in a GATE_RESULT frame, with printable texts and a duration of at most `most_seconds`."""
+    result = _read_fields(GateResult, decode_object(raw))
     seconds = result.duration_seconds
     if not isfinite(seconds) or seconds < 0:
         raise ProtocolError("a gate took a time that is none")
@@ -50,8 +50,8 @@ def read_result(raw: Buffer, most_seconds: float) -> GateResult:
 
 
 def read_preparation(raw: Buffer) -> Preparation:
-    """Return what a PREPARED frame holds."""
-    return _validate(Preparation, decode_object(raw))
+    """Return the content of a PREPARED frame."""
+    return _read_fields(Preparation, decode_object(raw))
 
 
 def read_outputs(raw: Buffer) -> dict[Method, tuple[str, ...]]:
@@ -73,10 +73,10 @@ def read_outputs(raw: Buffer) -> dict[Method, tuple[str, ...]]:
 
 
 def read_findings(raw: Buffer) -> Findings:
-    """Return what a REPORT frame holds.
+    """Return the content of a REPORT frame.
 
-    What there may be many of is looked at first: each that is wrong would be an error of 650 bytes, and all of them are
-    made in one go while other threads wait.
+    Long lists are checked first: Pydantic would make an error of 650 bytes for each wrong entry, all in one go, while
+    other threads wait.
     """
     fields = decode_object(raw)
     _require_fields(fields, Findings)
@@ -98,7 +98,7 @@ def read_findings(raw: Buffer) -> Findings:
             raise ProtocolError("known values of something else than features")
         for values in known.values():
             _require_plain(values, MAX_KNOWN_VALUES, "known values")
-    return _validate(Findings, fields)
+    return _read_fields(Findings, fields)
 
 
 def _require_fields(value: Any, kind: type[BaseModel]) -> None:
@@ -131,7 +131,7 @@ def _is_feature(value: Any) -> bool:
     )
 
 
-def _validate(kind: type[Header], fields: dict[str, Any]) -> Header:
+def _read_fields(kind: type[Header], fields: dict[str, Any]) -> Header:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:

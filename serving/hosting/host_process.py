@@ -29,9 +29,9 @@ class HostProcess:
     """One host: its process id and the server's ends of its channels (a socket and an arena for each replica).
 
     The first channel is the host's own; the others belong to the replicas it forks when its candidate has passed.
-    `scratch` is a directory of its own that is removed with it. `exited` is resolved with the return code (negative for
-    a signal; None when the zygote died with it, or could not say). `ask_zygote_to_kill` is for systems where a process
-    has no descriptor.
+    `scratch` is its own directory, which is removed when the host is gone. `exited` is resolved with the return code
+    (negative for a signal; None when the zygote died too, or could not say). `ask_zygote_to_kill` is for systems where
+    a process has no descriptor.
     """
 
     def __init__(self, channels: Channels, scratch: str | None, ask_zygote_to_kill: Callable[[], None]) -> None:
@@ -47,7 +47,7 @@ class HostProcess:
     def kill(self) -> None:
         """Kill this host, and with it its replicas, if it still runs. Never blocks for long; any thread.
 
-        Where the process has a descriptor the zygote is not asked: it may be stopped itself.
+        Where the process has a descriptor the zygote is not needed, which may itself be stopped.
         """
         if self.exited.done():
             return
@@ -66,25 +66,25 @@ class HostProcess:
             with contextlib.suppress(BufferError):  # a request may still be written into it; the collector closes it
                 arena.close()
 
-    def last_words(self) -> str | None:
-        """Return why it ended itself, once it has; None for any other end. Before `close`."""
+    def read_last_words(self) -> str | None:
+        """Return why the host ended itself; None when it still runs or ended otherwise. Call it before `close`."""
         has_ended_itself = self.exited.done() and self.exited.result() == ENDED_ITSELF
         return read_last_words(self.arena) if has_ended_itself else None
 
     def returncode(self, wait_seconds: float = 2.0) -> int | None:
-        """Wait for the end and return how it came; None when it is not known. Blocks."""
+        """Wait for the end and return the return code; None when it is not known. Blocks."""
         try:
             return self.exited.result(wait_seconds)
         except FutureTimeout:
             return None
 
-    def begin(self, pid: int, pidfd: int | None) -> None:
-        """The process exists; its descriptor is closed with it. Called by the zygote's reader, once."""
+    def note_start(self, pid: int, pidfd: int | None) -> None:
+        """Note that the process exists. `end` closes its descriptor. The zygote's reader calls this once."""
         with self._pidfd_lock:
             self.pid, self._pidfd = pid, pidfd
 
     def end(self, code: int | None) -> None:
-        """The process is gone, or was never there. Called once."""
+        """Note that the process is gone, or never started. Called once."""
         with self._pidfd_lock:
             pidfd, self._pidfd = self._pidfd, None
             if pidfd is not None:
@@ -94,7 +94,7 @@ class HostProcess:
 
 
 def make_scratch(root: str) -> str | None:
-    """Make a directory for one host; None, and the host has to do without, when the disk does not let us."""
+    """Make a directory for one host; None when that fails, and then the host has none."""
     try:
         os.makedirs(root, 0o700, exist_ok=True)
         return tempfile.mkdtemp(prefix="host-", dir=root)
@@ -104,7 +104,7 @@ def make_scratch(root: str) -> str | None:
 
 
 def remove_scratch(path: str | None) -> None:
-    """Remove the directory of a host that is gone; does not wait for what a model has written there."""
+    """Remove the directory of a host that is gone; does not wait until everything in it is removed."""
     if path is None:
         return
     try:
@@ -115,16 +115,16 @@ def remove_scratch(path: str | None) -> None:
 
 def make_channel() -> tuple[socket.socket, mmap.mmap, tuple[int, int]]:
     """Make a socket pair and an arena: the server's ends, then the descriptors for the host."""
-    arena_fd = _shared_memory()
+    arena_fd = _make_shared_memory()
     ours, theirs = socket.socketpair()
     return ours, mmap.mmap(arena_fd, ARENA_BYTES), (theirs.detach(), arena_fd)
 
 
-def _shared_memory() -> int:
+def _make_shared_memory() -> int:
     """Return a descriptor of `ARENA_BYTES` of anonymous shared memory; pages are taken only when touched.
 
-    Its size is sealed where the system can do that: a host that made it smaller would end the server, which touches
-    what is not there any more.
+    Its size is sealed where the system can do that: if a host made it smaller, the server would touch memory that is
+    not there, and crash.
     """
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("serving-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

@@ -1,4 +1,4 @@
-"""Directories that a model has written into, removed whatever is in them."""
+"""Remove directories that a model has written into, however deep or strange their content is."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import stat
 
 
 def remove_tree(root: str) -> None:
-    """Remove a directory with all there is in it; what cannot be removed stays. Blocks; follows no links.
+    """Remove a directory with everything in it; what cannot be removed stays. Blocks; follows no links.
 
-    A model may have made directories as deep as it liked, and a recursion has an end. So those in a directory are moved
-    to `root` before it is removed, one level after another. Nothing else may write there any more.
+    A model may have nested directories deeper than a recursion can go. So the directories in a directory are moved to
+    `root` before it is removed, one level after another. Nothing else may write there any more.
     """
     names = (
         os.path.join(root, f"{prefix}-{number}") for prefix in [secrets.token_hex(8)] for number in itertools.count()
@@ -21,11 +21,11 @@ def remove_tree(root: str) -> None:
     left = [root]
     while left:
         directory = left.pop()
-        for entry in _entries(directory):
+        for entry in _list_entries(directory):
             with contextlib.suppress(OSError):
                 if entry.is_dir(follow_symlinks=False):
                     name = next(names)
-                    os.chmod(entry.path, stat.S_IRWXU)  # it may have been made so that nothing can be moved or listed
+                    os.chmod(entry.path, stat.S_IRWXU)  # the model may have taken away the right to list and move
                     os.rename(entry.path, name)
                     left.append(name)
                 else:
@@ -35,7 +35,7 @@ def remove_tree(root: str) -> None:
     _remove(root)
 
 
-def _entries(directory: str) -> list[os.DirEntry[str]]:
+def _list_entries(directory: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(directory) as found:
             return list(found)

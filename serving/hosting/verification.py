@@ -1,9 +1,9 @@
-"""What a host says of a candidate, checked against what it was asked: the server's side, before anything is used.
+"""Check what a host says about a candidate against what the server asked, before the server uses any of it.
 
-A host is believed until it opens the candidate's file: it is a fresh fork that has run nothing but this package. From
-then on the file may speak in its place. So what must be true before a file is opened (the sandbox that is required, the
-key that must have signed) is decided here, by the server, on what was said before; what comes afterwards is taken only
-as far as it fits the request. Nothing here waits or writes.
+The server trusts a host until it opens the candidate's file: it is a fresh fork that has run only this package. From
+then on the file may control what the host says. So the server decides here what must be true before a file is opened
+(the required sandbox, the key that must have signed), from what the host said before. What the host says later is
+accepted only as far as it fits the request. Nothing here waits or writes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature, why_not_sound
 from serving.domain.text import one_line
 from serving.domain.version import Format
-from serving.wire.compatibility import why_not_kept
+from serving.wire.compatibility import explain_contract_break
 from serving.wire.evaluation import EvaluationRequest, Findings, Preparation, why_hosted
 
 ONNX = "onnx"
@@ -44,8 +44,8 @@ ENGINES = {
 }
 
 
-class NotBelieved(Exception):  # an outcome, not an error: caught by `client.evaluate` only
-    """What a host said is not taken; `gate` refuses its candidate with the message, which is one line."""
+class NotBelieved(Exception):  # an outcome, not an error: only `evaluating.evaluate` catches it
+    """The server does not accept what a host said; `gate` refuses its candidate with the message, which is one line."""
 
     def __init__(self, gate: GateName, reason: str) -> None:
         super().__init__(one_line(reason, MAX_EVIDENCE_CHARACTERS))
@@ -61,9 +61,9 @@ def _require(is_so: bool, gate: GateName, otherwise: str) -> None:
 
 
 def check_preparation(request: EvaluationRequest, preparation: Preparation, results: Sequence[GateResult]) -> None:
-    """Decide whether the file of a candidate may be opened, after what the gates before have said.
+    """Decide whether a host may open the file of its candidate, by the results of the gates before.
 
-    Raises NotBelieved where it may not: the candidate is refused then.
+    Raises NotBelieved when it may not; then the candidate is refused.
     """
     sandbox = preparation.sandbox
     is_held = sandbox.is_whole or not request.require_sandbox
@@ -79,7 +79,7 @@ def check_preparation(request: EvaluationRequest, preparation: Preparation, resu
 
 
 def why_no_graph(request: EvaluationRequest, sandbox: Sandbox) -> str | None:
-    """Say why no graph was asked for, None where one may come."""
+    """Say why the server asked for no graph; None when the host may send one."""
     if request.is_respawn:
         return "only the model was to be loaded again"
     if request.compile.mode == "off":
@@ -97,10 +97,10 @@ def check_findings(
     *,
     is_refused: bool,
 ) -> Findings:
-    """Check what a host has found out against what it was asked, and return it, fit to be shown.
+    """Check the findings of a host against the request, and return them with printable texts.
 
-    `manifest` is the version's own, as the server has read it; `is_refused`: a gate has refused the candidate. Raises
-    NotBelieved, with the gate that should have said so.
+    `manifest` is the version's own, as the server has read it; `is_refused` says that a gate has refused the candidate.
+    Raises NotBelieved with the gate that should have refused.
     """
     signature, compilation, memory_bytes = findings.signature, findings.compilation, findings.memory_bytes
     unsound = None if signature is None else why_not_sound(signature)
@@ -117,7 +117,7 @@ def check_findings(
         return findings
     if signature is None:
         raise NotBelieved(GateName.LOAD, "the process passed every gate and describes no model")
-    broken = why_not_kept(request, manifest, signature)
+    broken = explain_contract_break(request, manifest, signature)
     _require(broken is None, GateName.CONTRACT, broken or "")
     _check_form(request, compilation, graphs, signature)
     size = sum(len(graph.content) for graph in graphs) if graphs else memory_bytes
@@ -127,7 +127,7 @@ def check_findings(
 def make_report(
     results: Sequence[GateResult], preparation: Preparation | None = None, findings: Findings | None = None
 ) -> CandidateReport:
-    """Put together what is known of a candidate: the gates as they were told, the rest as far as it was checked."""
+    """Make the report of a candidate from the results of its gates and from the findings that were checked."""
     preparation, findings = preparation or Preparation(sandbox=Sandbox()), findings or Findings()
     libraries = dict(preparation.libraries)
     if findings.engine == ONNX:
@@ -150,7 +150,7 @@ def _check_form(
     graphs: Sequence[Graph],
     signature: Signature,
 ) -> None:
-    """Check that graphs, which may come (see `why_no_graph`), what is said of them and what was asked for agree."""
+    """Check that the graphs, what the host says about them, and the request agree. `why_no_graph` was asked before."""
 
     def require(is_so: bool, otherwise: str) -> None:
         _require(is_so, GateName.COMPILE, otherwise)
@@ -177,7 +177,7 @@ def _check_form(
 
 
 def _check_compilation(compilation: Compilation, signature: Signature | None) -> None:
-    """Refuse numbers that none can be, texts that none should be, and a guard of features that there are not."""
+    """Refuse impossible numbers, texts that are not printable, and a guard of unknown features."""
     guard, rows = compilation.guard, compilation.rows
     known = [value for values in guard.known.values() for value in values if isinstance(value, float)]
     amounts = [

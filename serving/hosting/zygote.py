@@ -1,4 +1,4 @@
-"""The server's side of the zygotes: have hosts forked, and replace a zygote that died or does not answer."""
+"""Starts hosts through a zygote, and replaces a zygote that died or does not answer: the server's side."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ log = structlog.get_logger("serving.zygote")
 
 
 class Zygote:
-    """Starts hosts. One zygote process serves for the life of the server, unless it dies or hangs: then another does.
+    """Starts hosts. One zygote process serves for the life of the server; when it dies or hangs, another replaces it.
 
-    The hosts of one that hangs go on: they need it only to be killed with it. It is kept until they have gone. Each
-    host gets a directory of its own beneath `scratch`, a directory nobody else uses. All methods may be called from any
-    thread; `start` and `spawn` block.
+    The hosts of a hanging zygote go on: they need it only to be killed with it. It stays until they have gone. Each
+    host gets its own directory beneath `scratch`, which belongs to this object alone. Any thread may call any method;
+    `start` and `spawn` block.
     """
 
     def __init__(self, environment: Mapping[str, str], scratch: Path) -> None:
@@ -38,9 +38,9 @@ class Zygote:
         self._is_stopped = False
 
     def start(self) -> None:
-        """Begin importing in the zygote; returns at once. `spawn` waits for the end of it."""
+        """Start the imports in the zygote; returns at once. `spawn` waits until they are done."""
         remove_tree(self._scratch)  # what killed servers left
-        self._running()
+        self._require_running()
 
     def spawn(self, replicas: int = 1) -> HostProcess:
         """Fork a host and return it when its process exists; raises HostFailed. Blocks (about 20 ms when warm).
@@ -48,14 +48,14 @@ class Zygote:
         `replicas` (at most 64) is the number of processes that will answer once its candidate has passed the gates.
         """
         for _ in range(ATTEMPTS - 1):
-            process = self._running()
+            process = self._require_running()
             try:
                 return process.spawn(replicas)
-            except ZygoteGone:  # killed since its last host: that is nothing against this one
+            except ZygoteGone:  # killed since its last host, which is not the fault of this one
                 continue
             except ZygoteHung as error:
                 self._replace(process, str(error))
-        process = self._running()
+        process = self._require_running()
         try:
             return process.spawn(replicas)
         except ZygoteHung as error:
@@ -71,7 +71,7 @@ class Zygote:
         for process in processes:
             process.stop()
 
-    def _running(self) -> ZygoteProcess:
+    def _require_running(self) -> ZygoteProcess:
         with self._process_lock:
             if self._is_stopped:
                 raise HostFailed("the service is stopping; no host is started any more")
@@ -80,7 +80,7 @@ class Zygote:
             return self._process
 
     def _replace(self, process: ZygoteProcess, reason: str) -> None:
-        """Have the next host started by another zygote, and begin to import in that now."""
+        """Start another zygote for the next hosts; its imports begin now."""
         with self._process_lock:
             if self._process is not process or self._is_stopped:
                 return

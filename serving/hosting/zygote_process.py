@@ -1,4 +1,4 @@
-"""One zygote process, and the thread that starts it and reads what it says."""
+"""One zygote process, and the thread that starts it and reads its messages."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class ZygoteHung(HostFailed):
 class ZygoteProcess:
     """One zygote. `spawn` blocks; any thread may call anything.
 
-    Its process is started by the thread that reads what it says: that thread lives as long as the process is needed,
-    and the kernel kills the process with it (PR_SET_PDEATHSIG): even a stopped zygote does not outlive the server. The
-    ends of hosts are seen by their descriptors too, in case the zygote does not say.
+    The thread that reads its messages also starts its process: the thread lives as long as the process is needed, and
+    the kernel kills the process when the thread ends (PR_SET_PDEATHSIG), so even a stopped zygote does not outlive the
+    server. The descriptors of hosts show their ends too, in case the zygote does not report them.
     """
 
     def __init__(self, environment: Mapping[str, str], scratch: str) -> None:
@@ -74,7 +74,7 @@ class ZygoteProcess:
 
     @property
     def hosts(self) -> int:
-        """How many hosts it has."""
+        """The number of its hosts."""
         return len(self._hosts)
 
     def spawn(self, replicas: int) -> HostProcess:
@@ -103,13 +103,13 @@ class ZygoteProcess:
         return host
 
     def retire(self) -> None:
-        """Let its hosts go on for as long as they do, and end it when the last of them has gone."""
+        """Let its hosts go on, and end the zygote when the last of them has gone."""
         self._is_retired = True
         self._end_if_unused()
 
     def stop(self) -> None:
         """End it and with it every host; joins with a deadline."""
-        # While it imports it has no hosts and listens to nobody; when it is stopped it never will again.
+        # While it imports it has no hosts and reads no message; when it is stopped it will never read one again.
         if not self._ready.done() or self._is_retired or self._is_stopped():
             self._popen.kill()
         with contextlib.suppress(OSError):
@@ -134,7 +134,7 @@ class ZygoteProcess:
                     ) from None
 
     def _is_stopped(self) -> bool:
-        """Whether somebody has stopped the process (SIGSTOP). The system says so of a child, without reaping it."""
+        """Whether the process was stopped (SIGSTOP). The system reports this for a child, without reaping it."""
         if not hasattr(os, "waitid"):
             return False
         try:
@@ -177,7 +177,7 @@ class ZygoteProcess:
                 stdout=subprocess.DEVNULL,
                 process_group=0,  # a terminal's signals are not for it; a session of its own would make niceness void
             )
-        except Exception as error:  # noqa: BLE001  (it belongs to whoever starts the zygote)
+        except Exception as error:  # noqa: BLE001  (raised in the thread that starts the zygote)
             self._control.close()
             launched.set_exception(HostFailed(f"the zygote cannot be started: {error}"))
             return
@@ -187,14 +187,14 @@ class ZygoteProcess:
         try:
             self._read()
         finally:
-            self._end()
+            self._end_all()
 
     def _read(self) -> None:
         self._poller.register(self._control, select.POLLIN)
         control = self._control.fileno()
         pending = b""
         while True:
-            ready = {descriptor for descriptor, _ in self._poller.poll(self._patience_ms())}
+            ready = {descriptor for descriptor, _ in self._poller.poll(self._compute_poll_ms())}
             for pidfd in ready - {control}:  # first: what the zygote says may close them, and use their numbers again
                 self._note_end(pidfd)
             if control in ready:
@@ -217,39 +217,42 @@ class ZygoteProcess:
 
     def _take(self, op: int, host_id: int, value: int) -> None:
         if op == Op.THREAD:
-            self._warn_of_thread(value)
+            self._warn_about_thread(value)
         elif op == Op.READY:
             self._ready.set_result(None)
         elif op in (Op.STARTED, Op.STARTED_UNSEEN):
-            self._begin(host_id, value, self._descriptors.pop(0) if self._descriptors else None)
+            self._note_start(host_id, value, self._descriptors.pop(0) if self._descriptors else None)
         elif op == Op.NOT_STARTED and host_id in self._started:
             reason = f"no host could be started: {os.strerror(value)}"
             self._started[host_id].set_exception(HostFailed(reason))
         elif op == Op.EXITED and host_id in self._hosts:
             self._end_host(host_id, value)
 
-    def _warn_of_thread(self, thread: int) -> None:
-        """A lock that another thread holds during a fork stays locked in the host for ever, which then hangs."""
+    def _warn_about_thread(self, thread: int) -> None:
+        """Warn that the zygote has a second thread.
+
+        A lock that this thread holds during a fork stays locked in the host for ever, and the host hangs.
+        """
         try:
             name = Path(f"/proc/{self._popen.pid}/task/{thread}/comm").read_text().strip()
         except OSError:
             name = "one that has ended"
         log.warning("zygote_not_single_threaded", thread=name, id=thread, reason="hosts forked from it may hang")
 
-    def _begin(self, host_id: int, pid: int, pidfd: int | None) -> None:
+    def _note_start(self, host_id: int, pid: int, pidfd: int | None) -> None:
         host, started = self._hosts.get(host_id), self._started.get(host_id)
-        if host is None or started is None:  # it was given up; its socket has ended, and it ends by that
+        if host is None or started is None:  # it was given up: its socket is closed, and that ends it
             if pidfd is not None:
                 os.close(pidfd)
             return
-        host.begin(pid, pidfd)
+        host.note_start(pid, pidfd)
         if pidfd is not None:
             self._watched[pidfd] = host_id
             self._poller.register(pidfd, select.POLLIN)
         started.set_result(None)
 
     def _note_end(self, pidfd: int) -> None:
-        """A host has ended; the zygote says how in a moment, if it can."""
+        """Note that a host has ended; the zygote reports the return code in a moment, if it can."""
         self._poller.unregister(pidfd)
         self._ending[self._watched.pop(pidfd)] = time.monotonic() + EXIT_SECONDS
 
@@ -257,7 +260,7 @@ class ZygoteProcess:
         for host_id in [host_id for host_id, at in self._ending.items() if at <= time.monotonic()]:
             self._end_host(host_id, None)
 
-    def _patience_ms(self) -> float | None:
+    def _compute_poll_ms(self) -> float | None:
         return max(0.0, min(self._ending.values()) - time.monotonic()) * 1000 + 1 if self._ending else None
 
     def _end_host(self, host_id: int, code: int | None) -> None:
@@ -270,8 +273,8 @@ class ZygoteProcess:
             host.end(code)
         self._end_if_unused()
 
-    def _end(self) -> None:
-        """The zygote is gone and its hosts with it: say so to everyone who waits."""
+    def _end_all(self) -> None:
+        """Tell all that wait for the zygote or its hosts that these are gone."""
         self.is_dead = True
         if not self._ready.done():
             self._ready.set_exception(ZygoteGone("the zygote ended while it imported; see its error output above"))

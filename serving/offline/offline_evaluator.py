@@ -92,7 +92,7 @@ def open_evaluator(settings: Settings) -> Iterator[OfflineEvaluator]:
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="serving-"))
         stack.callback(_finish, partial(shutil.rmtree, directory, ignore_errors=True))
-        zygote = Zygote(sandbox.scrub(os.environ), directory / "scratch")
+        zygote = Zygote(sandbox.scrub_environment(os.environ), directory / "scratch")
         stack.callback(_finish, zygote.stop)
         with _as_no_host():
             _finish(zygote.start)

@@ -138,7 +138,7 @@ def encode(requests: Sequence[Request]) -> tuple[bytes, list[Buffer]]:
     rows = sum(request.batch.rows for request in requests)
     descriptions: list[dict[str, Any]] = []
     buffers: list[Buffer] = []
-    for parts in zip(*(_columns(request.batch) for request in requests), strict=True):
+    for parts in zip(*(_list_columns(request.batch) for request in requests), strict=True):
         _encode_joined(parts, rows, descriptions, buffers)
     header = {"method": method, "rows": rows, "matrix": first.matrix is not None, "tensors": descriptions}
     return orjson.dumps(header), buffers
@@ -165,7 +165,7 @@ def split(prediction: Prediction, requests: Sequence[Request]) -> list[Predictio
     return answers
 
 
-def _columns(batch: Batch) -> tuple[Column | Tensor, ...]:
+def _list_columns(batch: Batch) -> tuple[Column | Tensor, ...]:
     return (batch.matrix,) if batch.matrix is not None else batch.columns or ()
 
 

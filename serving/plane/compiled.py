@@ -15,7 +15,7 @@ from serving.domain.signature import Dtype, Feature, Method, Signature
 from serving.plane.turns import Turns
 from serving.rows.batch import MAX_ANSWER_BYTES, Batch, Column, Prediction
 from serving.rows.guard import GuardCheck
-from serving.rows.integers import rounded_places
+from serving.rows.integers import find_rounded
 
 if TYPE_CHECKING:
     from serving.plane.graph import GraphSession, PiecewiseAnswer
@@ -57,7 +57,7 @@ class CompiledEngine:
         """Answer with every method, and learn how many rows are few enough for the event loop."""
         for method in self._signature.methods:
             session = self._sessions[method]
-            one, many = (_seconds(session, method, self._signature, rows) for rows in MEASURED_ROWS)
+            one, many = (_measure_seconds(session, method, self._signature, rows) for rows in MEASURED_ROWS)
             slowest_one, slowest_each = self._bounds.seconds[method]
             each = max(1e-8, (many - one) / (MEASURED_ROWS[1] - MEASURED_ROWS[0]), slowest_each)
             one = max(one, slowest_one)
@@ -85,7 +85,7 @@ class CompiledEngine:
         nbytes = _require_room(batch.rows, self._bounds.answer_bytes[method])
         work = _Answering(self._guard, self._bounds, self._sessions[method], method, batch)
         try:
-            await self._turns.run(self, work, nbytes + _bytes_of(batch), deadline_seconds)
+            await self._turns.run(self, work, nbytes + _estimate_bytes(batch), deadline_seconds)
         except TimeoutError:
             waited = f"no answer within {deadline_seconds:g} s (server.predict_seconds)"
             raise DeadlineExceeded(f"{waited}; send fewer rows or raise the setting") from None
@@ -117,13 +117,13 @@ class _Answering:
     def step(self) -> bool:
         """Do the next piece; returns whether it was the last. Blocks; raises InvalidInput, ModelFailed."""
         if self._answer is None:
-            self._answer = self._begin()
+            self._answer = self._begin_answer()
         return self._answer.step()
 
-    def _begin(self) -> PiecewiseAnswer:
+    def _begin_answer(self) -> PiecewiseAnswer:
         if self._guard is not None:
             self._guard.check(self._batch)
-        characters = _longest_text(self._batch)
+        characters = _find_longest_text(self._batch)
         text_bytes = characters * CHARACTER_BYTES
         rows = self._bounds.rows_within(PIECE_BYTES, text_bytes)
         if not rows:
@@ -147,7 +147,7 @@ def _require_room(rows: int, row_bytes: int) -> int:
 def _refuse_integers(batch: Batch, signature: Signature) -> None:
     """Raise InvalidInput for integers that float64, in which a graph computes, would round."""
     for place, column in enumerate(batch.columns or ()):
-        if isinstance(column, np.ndarray) and (is_large := rounded_places(column)).any():
+        if isinstance(column, np.ndarray) and (is_large := find_rounded(column)).any():
             name, large = signature.features[place].name, int(column[is_large][0])
             raise InvalidInput(f"feature '{name}': {large} would be rounded: this model takes integers up to 2**53")
 
@@ -160,13 +160,13 @@ def _has_short_texts(batch: Batch) -> bool:
     return left >= 0
 
 
-def _longest_text(batch: Batch) -> int:
+def _find_longest_text(batch: Batch) -> int:
     """Return how many characters the longest text of a batch has."""
     columns = [column for column in batch.columns or () if not isinstance(column, np.ndarray)]
     return max((len(cell) for column in columns for cell in column if isinstance(cell, str)), default=0)
 
 
-def _bytes_of(batch: Batch) -> int:
+def _estimate_bytes(batch: Batch) -> int:
     """Return how many bytes the rows of a batch take, roughly."""
     if batch.matrix is not None:
         return batch.matrix.nbytes
@@ -174,9 +174,9 @@ def _bytes_of(batch: Batch) -> int:
     return sum(column.nbytes if isinstance(column, np.ndarray) else 64 * len(column) for column in columns)
 
 
-def _seconds(session: GraphSession, method: Method, signature: Signature, rows: int) -> float:
+def _measure_seconds(session: GraphSession, method: Method, signature: Signature, rows: int) -> float:
     """Return the least time of an answer: this thread's own, as others wait for the lock while the loop is busy."""
-    batch = _any_batch(signature, rows)
+    batch = _make_any_batch(signature, rows)
     times = []
     for _ in range(REPEATS):
         begin = time.thread_time()
@@ -185,14 +185,14 @@ def _seconds(session: GraphSession, method: Method, signature: Signature, rows: 
     return min(times)
 
 
-def _any_batch(signature: Signature, rows: int) -> Batch:
+def _make_any_batch(signature: Signature, rows: int) -> Batch:
     """Return rows of the right types; what they hold does not matter."""
     if all(feature.is_number for feature in signature.features):
         return Batch(rows, matrix=np.ones((rows, len(signature.features))))
-    return Batch(rows, columns=tuple(_any_column(feature, rows) for feature in signature.features))
+    return Batch(rows, columns=tuple(_make_any_column(feature, rows) for feature in signature.features))
 
 
-def _any_column(feature: Feature, rows: int) -> Column:
+def _make_any_column(feature: Feature, rows: int) -> Column:
     if feature.is_number:
         return np.ones(rows)
     return np.zeros(rows, dtype=np.bool_) if feature.dtype is Dtype.BOOL else ["a"] * rows

@@ -36,7 +36,7 @@ class GraphSession:
             raise ModelFailed(f"onnxruntime does not take the graph: {type(error).__name__}") from None
         self.methods: tuple[Method, ...] = tuple(graph.outputs)
         self._outputs = {method: list(names) for method, names in graph.outputs.items()}
-        self._numbers = number_inputs(session)
+        self._numbers = list_number_inputs(session)
         self._most_rows = most_rows
         self._session = session
         self._run = session._sess.run  # what session.run calls after looking at names that are known here
@@ -47,12 +47,12 @@ class GraphSession:
         if batch.rows > self._most_rows:
             return self.answer_pieces(method, batch, self._most_rows).finish()
         matrix = batch.matrix
-        feed = {MATRIX_INPUT: matrix} if matrix is not None else feed_of(batch, self._numbers)
+        feed = {MATRIX_INPUT: matrix} if matrix is not None else make_feed(batch, self._numbers)
         try:
             outputs = self._run(self._outputs[method], feed, self._options)
         except Exception as error:  # noqa: BLE001
             raise ModelFailed(f"the compiled form failed: {type(error).__name__}") from None
-        return Prediction(tuple([_tensor(output) for output in outputs]))
+        return Prediction(tuple([_make_tensor(output) for output in outputs]))
 
     def answer_pieces(self, method: Method, batch: Batch, rows: int) -> PiecewiseAnswer:
         """Return the answer to one batch as work that is done in runs of `rows` rows, of which none is done yet."""
@@ -75,10 +75,10 @@ class PiecewiseAnswer:
     def step(self) -> bool:
         """Run the next piece; returns whether it was the last. Blocks; raises ModelFailed."""
         start, end = self._done, min(self._done + self._rows, self._batch.rows)
-        part = self._session.answer(self._method, _slice(self._batch, start, end)).tensors
+        part = self._session.answer(self._method, _cut_rows(self._batch, start, end)).tensors
         if start == 0:
             is_whole = end == self._batch.rows
-            self._tensors = list(part) if is_whole else [_with_room(tensor, self._batch.rows) for tensor in part]
+            self._tensors = list(part) if is_whole else [_allocate_like(tensor, self._batch.rows) for tensor in part]
         if not (start == 0 and end == self._batch.rows):
             for whole, tensor in zip(self._tensors, part, strict=True):
                 whole[start:end] = tensor
@@ -104,12 +104,12 @@ def open_session(content: bytes, *, is_optimized: bool = True) -> Any:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def number_inputs(session: Any) -> frozenset[str]:
+def list_number_inputs(session: Any) -> frozenset[str]:
     """Return the names of the inputs that take float64."""
     return frozenset(each.name for each in session.get_inputs() if each.type == "tensor(double)")
 
 
-def _slice(batch: Batch, start: int, end: int) -> Batch:
+def _cut_rows(batch: Batch, start: int, end: int) -> Batch:
     """Return the rows from `start` to `end`; arrays are views."""
     if start == 0 and end == batch.rows:
         return batch
@@ -118,14 +118,14 @@ def _slice(batch: Batch, start: int, end: int) -> Batch:
     return Batch(end - start, columns=tuple(column[start:end] for column in batch.columns or ()))
 
 
-def _with_room(tensor: Tensor, rows: int) -> Tensor:
+def _allocate_like(tensor: Tensor, rows: int) -> Tensor:
     """Return a tensor like the first piece of an answer, for all its rows; what it holds does not matter."""
     if isinstance(tensor, np.ndarray):
         return np.empty((rows, *tensor.shape[1:]), tensor.dtype)
     return [None] * rows
 
 
-def feed_of(batch: Batch, numbers: Container[str]) -> dict[str, Any]:
+def make_feed(batch: Batch, numbers: Container[str]) -> dict[str, Any]:
     """Return a batch as the inputs of a graph whose `numbers` take float64; see `serving.domain.compiled`."""
     if batch.matrix is not None:
         return {MATRIX_INPUT: batch.matrix}
@@ -143,5 +143,5 @@ def feed_of(batch: Batch, numbers: Container[str]) -> dict[str, Any]:
     return feed
 
 
-def _tensor(output: Any) -> Tensor:
+def _make_tensor(output: Any) -> Tensor:
     return output.tolist() if output.dtype.kind in "OU" else output  # type: ignore[no-any-return]

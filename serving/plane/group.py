@@ -12,7 +12,7 @@ from typing import Protocol
 
 from serving.plane.batching import Request, encode
 from serving.plane.link import HostLink
-from serving.rows.batch import most_answer_bytes
+from serving.rows.batch import bound_answer_bytes
 from serving.wire.frames import Frame
 
 
@@ -58,7 +58,7 @@ class Replica:
         header, buffers = encode(members)
         self.members = members
         self.rows = rows = sum([member.batch.rows for member in members])
-        self.link.send(header, buffers, most_answer_bytes(rows))
+        self.link.send(header, buffers, bound_answer_bytes(rows))
 
     def take(self) -> list[Request]:
         """Return what was under way; nothing is, then."""
@@ -90,7 +90,7 @@ class HostGroup:
         loop = asyncio.get_running_loop()
         for replica, (sock, _) in zip(self.replicas, self.process.channels, strict=True):
             sock.setblocking(False)
-            await loop.create_connection(partial(_same, replica.link), sock=sock)
+            await loop.create_connection(partial(_return_link, replica.link), sock=sock)
 
     @property
     def can_answer(self) -> bool:
@@ -113,7 +113,7 @@ class HostGroup:
         """True while an answer is under way that somebody still waits for."""
         return any(replica.members and not replica.is_stuck for replica in self.replicas)
 
-    def idle(self) -> Replica | None:
+    def find_idle(self) -> Replica | None:
         """Return a process that could answer something now."""
         for replica in self.replicas:
             if replica.is_idle:
@@ -127,5 +127,5 @@ class HostGroup:
         self.process.close()
 
 
-def _same(link: HostLink) -> HostLink:
+def _return_link(link: HostLink) -> HostLink:
     return link

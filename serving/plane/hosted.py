@@ -68,7 +68,7 @@ class HostedEngine:
         `host` is the number by which its end is told.
         It takes the place of the host before, which ends when it has answered what it is answering.
         """
-        group = HostGroup(process, self._take, self._lost)
+        group = HostGroup(process, self._take, self._take_loss)
         await group.connect()
         if self._is_closed:
             group.end()
@@ -78,9 +78,9 @@ class HostedEngine:
         self._group, self.host, self._outage, self.has_answered = group, host, None, False
         self._end_leaving()
         if group.is_whole:
-            self._dispatch()
+            self._dispatch_requests()
         else:
-            self._react(group)
+            self._replace_if_lost(group)
 
     def answer_now(self, method: Method, batch: Batch) -> Prediction | None:  # noqa: ARG002  (Engine's signature)
         """Return None: the answer always comes from another process."""
@@ -95,13 +95,13 @@ class HostedEngine:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + deadline_seconds
         request = Request(next(self._numbers), method, batch, ends_at, deadline_seconds, loop.create_future())
-        replica = None if self._group is None or self._queue else self._group.idle()
+        replica = None if self._group is None or self._queue else self._group.find_idle()
         if replica is None:
             self._queue.add(request)
         else:
             self._send(replica, [request])
         if ends_at < self._watch_at:
-            self._arm(ends_at)
+            self._arm_timer(ends_at)
         try:
             return await request.answer
         except asyncio.CancelledError:
@@ -139,22 +139,22 @@ class HostedEngine:
 
     # --- out ---------------------------------------------------------------------------------------------------------
 
-    def _dispatch(self) -> None:
+    def _dispatch_requests(self) -> None:
         """Give every idle process the oldest request, and what can go with it."""
         group = self._group
         if group is None or not self._queue:
             return
         self._queue.expire(asyncio.get_running_loop().time())
-        while self._queue and (replica := group.idle()) is not None:
+        while self._queue and (replica := group.find_idle()) is not None:
             self._send(replica, self._queue.take(self._max_batch_rows))
 
     def _send(self, replica: Replica, members: list[Request]) -> None:
         try:
             replica.send(members)
         except (ProtocolError, TypeError, ValueError, MemoryError) as error:  # values that have no form on the wire
-            self._tell_apart(members, InvalidInput(f"these rows cannot be given to a model: {error}"))
+            self._tell_one_by_one(members, InvalidInput(f"these rows cannot be given to a model: {error}"))
 
-    def _tell_apart(self, members: list[Request], outcome: ServingError) -> None:
+    def _tell_one_by_one(self, members: list[Request], outcome: ServingError) -> None:
         """Tell the one member what happened; of several, nobody knows whose fault it was: send each by itself."""
         if len(members) == 1:
             members[0].settle(outcome)
@@ -178,13 +178,13 @@ class HostedEngine:
         members, self.has_answered = replica.take(), True
         answers = split(outcome, members) if isinstance(outcome, Prediction) else []
         if isinstance(outcome, ServingError):
-            self._tell_apart(members, outcome)
-        self._dispatch()
+            self._tell_one_by_one(members, outcome)
+        self._dispatch_requests()
         for member, answer in zip(members, answers, strict=False):
             member.settle(answer)
         self._end_leaving()
 
-    def _lost(self, replica: Replica) -> None:
+    def _take_loss(self, replica: Replica) -> None:
         group = replica.group
         if group is not self._group and group not in self._leaving:
             return  # it was ended by this side
@@ -195,9 +195,9 @@ class HostedEngine:
                 reason = "the process that holds the model died twice while it answered; try again shortly"
                 members[0].settle(HostLost(reason))
         self._put_back(members)
-        self._react(group)
+        self._replace_if_lost(group)
 
-    def _react(self, group: HostGroup) -> None:
+    def _replace_if_lost(self, group: HostGroup) -> None:
         """Go on without a process that has gone or got stuck, and say so.
 
         A group that cannot answer any more is ended, and one of which a process broke the protocol: all of it has run
@@ -210,7 +210,7 @@ class HostedEngine:
             self._drop(group)
         if is_current and not self._is_closed:
             self._on_lost(self)
-        self._dispatch()
+        self._dispatch_requests()
         self._end_leaving()
 
     def _drop(self, group: HostGroup) -> None:
@@ -230,13 +230,13 @@ class HostedEngine:
 
     # --- deadlines ---------------------------------------------------------------------------------------------------
 
-    def _arm(self, ends_at: float) -> None:
+    def _arm_timer(self, ends_at: float) -> None:
         if self._watch is not None:
             self._watch.cancel()
         self._watch_at = ends_at
-        self._watch = asyncio.get_running_loop().call_at(ends_at, self._expire)
+        self._watch = asyncio.get_running_loop().call_at(ends_at, self._expire_requests)
 
-    def _expire(self) -> None:
+    def _expire_requests(self) -> None:
         """Give up what is past its deadline; end a host that is stuck on nothing else."""
         self._watch, self._watch_at = None, math.inf
         now = asyncio.get_running_loop().time()
@@ -245,8 +245,8 @@ class HostedEngine:
         for group in groups:
             stuck = [replica for replica in group.replicas if replica.expire(now)]
             if stuck:
-                self._react(group)
+                self._replace_if_lost(group)
         under_way = [member.ends_at for group in groups for replica in group.replicas for member in replica.members]
         ends_at = min((each for each in [*under_way, self._queue.first_deadline] if each > now), default=math.inf)
         if ends_at < math.inf:
-            self._arm(ends_at)
+            self._arm_timer(ends_at)

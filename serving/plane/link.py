@@ -143,7 +143,7 @@ class HostLink(asyncio.BufferedProtocol):
         size = prefix.header_bytes + prefix.payload_bytes
         body = PREFIX.size
         if body + size > READ_BYTES:
-            self._begin_large(prefix, size, self._small[body:end])
+            self._begin_large_frame(prefix, size, self._small[body:end])
         elif body + size <= end:
             if body + size < end:
                 raise ProtocolError("bytes after an answer")
@@ -160,7 +160,7 @@ class HostLink(asyncio.BufferedProtocol):
         if prefix.payload_bytes > self._most_bytes:
             raise ProtocolError(f"an answer of {prefix.payload_bytes} bytes, at most {self._most_bytes} are taken")
 
-    def _begin_large(self, prefix: Prefix, size: int, beginning: memoryview) -> None:
+    def _begin_large_frame(self, prefix: Prefix, size: int, beginning: memoryview) -> None:
         before = -prefix.header_bytes % 8  # so that the payload's numbers are aligned
         if len(beginning) > size:
             raise ProtocolError("bytes after an answer")

@@ -70,10 +70,10 @@ class Servable:
             self._drained = asyncio.Event()
             await self._drained.wait()
 
-    def _acquire(self) -> None:
+    def _count_lease(self) -> None:
         self._leases += 1
 
-    def _release(self) -> None:
+    def _discount_lease(self) -> None:
         self._leases -= 1
         if not self._leases and self._drained is not None:
             self._drained.set()
@@ -87,13 +87,13 @@ class Lease:
     def __init__(self, servable: Servable) -> None:
         self.servable = servable
         self._is_held = True
-        servable._acquire()
+        servable._count_lease()
 
     def release(self) -> None:
         """Give the hold back; more than once is harmless."""
         if self._is_held:
             self._is_held = False
-            self.servable._release()
+            self.servable._discount_lease()
 
     def __enter__(self) -> Servable:
         return self.servable

@@ -59,7 +59,7 @@ class Turns:
         job = _Job(owner, work, nbytes, asyncio.get_running_loop().create_future())
         self._bytes[owner] = self._bytes.get(owner, 0) + nbytes
         self._waiting.setdefault(owner, deque()).append(job)
-        self._dispatch()
+        self._dispatch_jobs()
         try:
             await asyncio.wait_for(job.done, deadline_seconds)
         finally:
@@ -70,7 +70,7 @@ class Turns:
         if owner in self._running:
             await self._idle.setdefault(owner, asyncio.Event()).wait()
 
-    def waiting(self, owner: Hashable) -> int:
+    def count_waiting(self, owner: Hashable) -> int:
         """Return how many requests of this owner wait for a thread."""
         return len(self._waiting.get(owner, ()))
 
@@ -80,23 +80,23 @@ class Turns:
         if is_full and nbytes > SMALL_BYTES:
             raise Overloaded("the server is still busy with earlier, larger requests; try again shortly")
 
-    def _dispatch(self) -> None:
+    def _dispatch_jobs(self) -> None:
         """Give free threads to the owners in turn, each to its oldest work."""
-        while (owner := self._next_owner()) is not None:
+        while (owner := self._choose_owner()) is not None:
             queue = self._waiting.pop(owner)
             job = queue.popleft()
             if queue:
                 self._waiting[owner] = queue  # behind all others
             self._start(job)
 
-    def _next_owner(self) -> Hashable | None:
+    def _choose_owner(self) -> Hashable | None:
         if sum(self._running.values()) >= self._threads:
             return None
         return next((owner for owner in self._waiting if self._running.get(owner, 0) < self._threads - 1), None)
 
     def _start(self, job: _Job) -> None:
         try:
-            self.executor.submit(_step, job, self, asyncio.get_running_loop())
+            self.executor.submit(_run_step, job, self, asyncio.get_running_loop())
         except RuntimeError:
             job.done.set_exception(Overloaded("the server is stopping; ask another one"))
             return
@@ -117,7 +117,7 @@ class Turns:
                 job.done.set_result(None)
             else:
                 self._waiting.setdefault(owner, deque()).append(job)
-        self._dispatch()
+        self._dispatch_jobs()
 
     def _end(self, job: _Job) -> None:
         """Forget work that is done, or that nothing waits for any more."""
@@ -131,7 +131,7 @@ class Turns:
             self._bytes[job.owner] = left
 
 
-def _step(job: _Job, turns: Turns, loop: asyncio.AbstractEventLoop) -> None:
+def _run_step(job: _Job, turns: Turns, loop: asyncio.AbstractEventLoop) -> None:
     """Do one piece in a thread, and have the loop go on."""
     is_over, error = True, None
     try:

@@ -1,4 +1,4 @@
-"""Rows on their way to a model, and answers on their way back."""
+"""The two values between a request and a model: a batch of rows, and the prediction for it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ _SCALARS = frozenset({str, int, float, bool, NoneType})
 
 
 class Batch(NamedTuple):
-    """Validated rows in the order of the signature's features. A tuple: one is made per request, and it is cheaper.
+    """Validated rows in the order of the signature's features. A tuple, because each request makes one: it is cheaper.
 
     Exactly one of two layouts: `matrix`, C-contiguous float64 of shape (rows, features), when every feature is a
     number (NaN = missing); otherwise `columns`, one per feature: float64 (NaN = missing) for numbers, int64 or uint64
-    for numbers of which float64 would round one, bool for bools without missing values, a list of
-    str/int/float/bool/None for everything else. Numbers alone are columns only where one of them is such integers.
+    for integers if float64 would round one of them, bool for bools without missing values, a list of
+    str/int/float/bool/None for everything else. If all features are numbers, there are `columns` only when one of them
+    is int64 or uint64.
     """
 
     rows: int
@@ -34,7 +35,7 @@ class Batch(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What one method gave for one batch.
+    """The answer of one method to one batch.
 
     One tensor whose first axis is the row; or, for methods that give one array per output (``predict_proba`` of a
     multi-output classifier), several. Arrays are numeric or bool; lists hold what arrays cannot (labels as text,
@@ -51,17 +52,17 @@ class Prediction(NamedTuple):
         return [list(row) for row in zip(*plain, strict=True)]
 
 
-def most_answer_bytes(rows: int) -> int:
-    """Return how many bytes the answer to so many rows may take."""
+def bound_answer_bytes(rows: int) -> int:
+    """Return the most bytes that the answer to `rows` rows may take."""
     return min(MAX_ANSWER_BYTES, rows * MAX_ROW_BYTES)
 
 
 def why_not_an_answer(tensors: tuple[Tensor, ...], rows: int) -> str | None:
-    """Say why `tensors` cannot be what a method gave for `rows` rows, None when they can.
+    """Say why `tensors` cannot be the answer of a method to `rows` rows; None when they can.
 
-    Both sides ask: a host before it sends an answer, the server of every answer that comes. What the columns of an
-    answer are is the model's own business; how many rows it has, and that it is numbers and plain values in bounded
-    nesting, is what everything that writes answers relies on.
+    Both sides check this: a host before it sends an answer, the server for every answer it receives. The model decides
+    what the columns of an answer are. But all code that writes answers relies on the number of rows, and on numbers and
+    plain values in bounded nesting.
     """
     if not tensors:
         return f"no values at all for {rows} rows"
@@ -74,13 +75,13 @@ def why_not_an_answer(tensors: tuple[Tensor, ...], rows: int) -> str | None:
             if not _is_plain(tensor):
                 return "values that are neither text, numbers, bools and null nor lists and objects of these"
         elif tensor.ndim > MAX_DIMENSIONS or (tensor.ndim != 2 and (len(tensors) > 1 or not tensor.size)):
-            # without a value in it, an array of three dimensions could have any number of empty lists in each row
+            # an array of three dimensions without a value could have any number of empty lists in each row
             return f"an array of shape {tensor.shape} where (rows, values) was expected"
     return None
 
 
 def _is_plain(values: list[Any]) -> bool:
-    """Say whether there are plain values only, in lists and objects of text keys nested up to `MAX_DIMENSIONS` deep."""
+    """Say whether all values are plain: scalars, lists and objects with text keys, nested at most `MAX_DIMENSIONS`."""
     for _ in range(MAX_DIMENSIONS):
         kinds = set(map(type, values))
         if kinds <= _SCALARS:

@@ -1,4 +1,4 @@
-"""Rows to a batch: few of them at once, many piece by piece, in a worker thread."""
+"""Convert rows to a batch: a few rows at once, many rows piece by piece in a worker thread."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Dtype, Feature, Signature
 from serving.rows.batch import Batch, Column
-from serving.rows.integers import is_rounded, joined_columns
+from serving.rows.integers import is_rounded, join_columns
 from serving.rows.parsing import rows_to_batch
-from serving.rows.row_problems import rounded
+from serving.rows.row_problems import describe_rounded
 from serving.rows.tables import Table, table_to_batch
 
 # Converting 2,000 rows of 30 numbers takes about 2 ms: more would be felt by the requests that wait behind it.
@@ -26,9 +26,9 @@ YIELD_EVERY_SECONDS = 5e-4
 
 
 class Piece:
-    """A run of rows out of many.
+    """Some consecutive rows of many.
 
-    `matrix`: the same rows where they are arrays of equally many finite numbers, None where that is not known.
+    `matrix` holds the same rows if they are known to be arrays of finite numbers, all of one length; else it is None.
     """
 
     __slots__ = ("_rows", "matrix")
@@ -39,7 +39,7 @@ class Piece:
 
     @property
     def rows(self) -> list[Any]:
-        """The rows as JSON has them; made when they are asked for first."""
+        """The rows as JSON has them; made at the first access."""
         if not isinstance(self._rows, list):
             self._rows = self._rows()
         return self._rows
@@ -48,11 +48,11 @@ class Piece:
 class ManyRows(Protocol):
     """Rows that come in pieces, so that they need not all exist as Python values at once. Iterated in a worker thread.
 
-    Iterating may raise RequestRefused when a piece turns out not to be rows.
+    Iterating may raise RequestRefused when a piece does not hold rows.
     """
 
     def __len__(self) -> int:
-        """How many rows there are in all pieces together."""
+        """Return the number of rows in all pieces."""
         ...
 
     def __iter__(self) -> Iterator[Piece]:
@@ -61,36 +61,37 @@ class ManyRows(Protocol):
 
 
 def are_few(rows: list[Any] | ManyRows | Table) -> bool:
-    """Say whether rows are so few that `convert` is for the event loop."""
+    """Say whether rows are so few that the event loop may call `convert`."""
     if isinstance(rows, Table):
         return rows.rows * rows.width <= INLINE_CELLS
     return isinstance(rows, list) and len(rows) <= INLINE_ROWS
 
 
 def convert(signature: Signature, rows: list[Any] | ManyRows | Table) -> Batch:
-    """Check rows against the signature and convert them; any thread, but many rows (see `are_few`) take a while.
+    """Check rows against the signature and convert them. Any thread; many rows (see `are_few`) take a while.
 
     Raises InvalidInput.
     """
     if isinstance(rows, Table):
         return table_to_batch(signature, rows)
     if not isinstance(rows, list):
-        return _convert(signature, rows)
+        return _convert_in_turn(signature, rows)
     if len(rows) <= INLINE_ROWS:
         return rows_to_batch(signature, rows)
-    return _convert(signature, _pieces(rows))
+    return _convert_in_turn(signature, _cut_pieces(rows))
 
 
-def _pieces(rows: list[Any]) -> Iterator[Piece]:
+def _cut_pieces(rows: list[Any]) -> Iterator[Piece]:
     for start in range(0, len(rows), PIECE_ROWS):
         yield Piece(rows[start : start + PIECE_ROWS])
 
 
-def _convert(signature: Signature, pieces: Iterable[Piece]) -> Batch:
+def _convert_in_turn(signature: Signature, pieces: Iterable[Piece]) -> Batch:
     """Convert in a worker thread, piece by piece: one long call would keep the interpreter lock from the event loop.
 
-    So would many short ones: a thread that lets go of the lock and takes it again at once (as numpy does) wins against
-    one that waits for it, which never asks for its turn. Measured over 13 MiB: 90 ms without the sleep, 5 with it.
+    Many short calls would do the same: a thread that releases the lock and takes it again at once (as numpy does) wins
+    against a thread that waits for it, which never gets its turn. Measured over 13 MiB: 90 ms without the sleep, 5 with
+    it.
     """
     features = signature.features
     is_plain = all(feature.dtype is Dtype.NUMBER for feature in features) and not signature.is_typed
@@ -105,49 +106,49 @@ def _convert(signature: Signature, pieces: Iterable[Piece]) -> Batch:
             batches.append(Batch(len(matrix), matrix=matrix))
             first = matrix[0].tolist() if first is None else first
         else:
-            batches.append(_converted(signature, piece, first, done))
+            batches.append(_convert_piece(signature, piece, first, done))
             first = piece.rows[0] if first is None else first
         done += batches[-1].rows
         if time.perf_counter() - began > YIELD_EVERY_SECONDS:
             time.sleep(YIELD_SECONDS)
             began = time.perf_counter()
     if len(batches) > 1:
-        return _joined(signature, batches, done)
+        return _join_batches(signature, batches, done)
     return batches[0] if batches else rows_to_batch(signature, [])
 
 
-def _converted(signature: Signature, piece: Piece, first: Any, before: int) -> Batch:
-    """Convert a piece that has so many rows before it, all of the kind of the first one."""
+def _convert_piece(signature: Signature, piece: Piece, first: Any, before: int) -> Batch:
+    """Convert a piece with `before` rows in front of it, all of the same kind as the row `first`."""
     rows = piece.rows
     if before and type(rows[0]) is not type(first):
         rows_to_batch(signature, [first, *rows])
     try:
         return rows_to_batch(signature, rows)
     except InvalidInput:
-        # Messages count rows from the start of what is given: put as many good ones in front as came before.
+        # Messages count rows from the first one given, so put as many good rows in front as came before this piece.
         return rows_to_batch(signature, [first] * before + rows)
 
 
-def _joined(signature: Signature, batches: list[Batch], rows: int) -> Batch:
+def _join_batches(signature: Signature, batches: list[Batch], rows: int) -> Batch:
     matrices = [batch.matrix for batch in batches if batch.matrix is not None]
     if len(matrices) == len(batches):
         return Batch(rows, matrix=np.concatenate(matrices))
     columns = zip(*(batch.columns if batch.matrix is None else batch.matrix.T for batch in batches), strict=True)
     named = zip(signature.features, columns, strict=True)
-    return Batch(rows, columns=tuple(_joined_column(feature, parts) for feature, parts in named))
+    return Batch(rows, columns=tuple(_join_column(feature, parts) for feature, parts in named))
 
 
-def _joined_column(feature: Feature, parts: tuple[Column, ...]) -> Column:
+def _join_column(feature: Feature, parts: tuple[Column, ...]) -> Column:
     arrays: list[NDArray[Any]] = [part for part in parts if isinstance(part, np.ndarray)]
     if len(arrays) < len(parts):
         # Bools are an array in a piece without missing values and a list in one with: then the whole is a list.
         return [value for part in parts for value in (part.tolist() if isinstance(part, np.ndarray) else part)]
     if not feature.is_number:
         return np.concatenate(arrays)
-    joined = joined_columns(arrays)
+    joined = join_columns(arrays)
     if joined is None:
         large = next(
             value for part in arrays if part.dtype.kind in "iu" for value in part.tolist() if is_rounded(value)
         )
-        raise InvalidInput(f"feature '{feature.name}': {rounded(large)}")
+        raise InvalidInput(f"feature '{feature.name}': {describe_rounded(large)}")
     return joined

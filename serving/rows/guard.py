@@ -1,4 +1,4 @@
-"""A guard at work: rows that a compiled form must refuse are refused by name."""
+"""Apply a guard: refuse the rows that a compiled form must refuse, and name the row and the feature."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serving.rows.batch import Batch
 
 
 class GuardCheck:
-    """A guard made ready for one signature. Any thread."""
+    """A guard, prepared for one signature. Any thread."""
 
     def __init__(self, guard: Guard, signature: Signature) -> None:
         self._largest = np.inf if guard.largest is None else guard.largest
@@ -25,11 +25,11 @@ class GuardCheck:
         self._names = [feature.name for feature in signature.features]
 
     def check(self, batch: Batch) -> None:
-        """Raise InvalidInput, naming the first row and feature at fault, for a batch the guard refuses."""
+        """Raise InvalidInput with the first wrong row and feature, for a batch that the guard refuses."""
         if batch.matrix is not None:
             if batch.rows == 1 and not self._known:
-                # The same for one row in half the time. Comparisons with NaN are false: in first place it makes both
-                # tests below fail, anywhere else it is passed over.
+                # The same for one row in half the time. Comparisons with NaN are false: a NaN in first place makes both
+                # tests below fail, anywhere else min and max skip it.
                 cells = batch.matrix[0].tolist()
                 if max(cells) <= self._largest and min(cells) >= self._smallest:
                     return
@@ -49,7 +49,7 @@ class GuardCheck:
     def _check_numbers(self, matrix: NDArray[np.float64]) -> None:
         if matrix.size and matrix.max() <= self._largest and matrix.min() >= self._smallest:
             return
-        # NaN is null, which is not this guard's business: the extremes are NaN then, and comparisons with NaN are false
+        # NaN is null, which this guard does not check: the extremes are NaN then, and comparisons with NaN are false
         outside = (matrix > self._largest) | (matrix < self._smallest)
         if outside.any():
             row, column = np.argwhere(outside)[0].tolist()

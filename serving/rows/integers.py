@@ -1,7 +1,7 @@
-"""Integers that float64 cannot hold are kept as integers or refused by name; they are never rounded.
+"""Find integers that float64 cannot hold, and keep them as integers. They are never rounded.
 
-Numbers travel as float64, in which every integer up to 2**53 is itself. Of larger ones only some are. A column that has
-another one travels as int64 or uint64: whole, or it is refused.
+Numbers travel as float64, which holds every integer up to 2**53, but only some larger ones. A column with an integer
+that float64 would round travels as int64 or uint64; if it does not fit there either, it is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-EXACT = 2.0**53 - 1  # up to here; 2**53 may be what 2**53 + 1 was rounded to
+EXACT = 2.0**53 - 1  # the largest integer that is surely exact: 2**53 may be a rounded 2**53 + 1
 
 _INT64, _UINT64 = range(-(1 << 63), 1 << 63), range(1 << 64)
 
@@ -27,18 +27,18 @@ def is_rounded(cell: Any) -> bool:
         return True
 
 
-def any_rounded(cells: Iterable[Any]) -> bool:
+def has_rounded_cell(cells: Iterable[Any]) -> bool:
     """Say whether one of the values is an integer that becomes another number in float64."""
     return any(map(is_rounded, cells))
 
 
 def has_rounded(numbers: NDArray[Any]) -> bool:
     """Say whether an array has an integer that becomes another number in float64; at once for other dtypes."""
-    return _is_wide(numbers) and bool(rounded_places(numbers).any())
+    return _is_wide(numbers) and bool(find_rounded(numbers).any())
 
 
-def rounded_places(integers: NDArray[Any]) -> NDArray[np.bool_]:
-    """Say of each of an array's integers whether it becomes another number in float64. Shape as given."""
+def find_rounded(integers: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return for each integer of an array whether it becomes another number in float64. Same shape."""
     found = np.zeros(integers.shape, dtype=np.bool_)
     if not _is_wide(integers):
         return found
@@ -50,8 +50,8 @@ def rounded_places(integers: NDArray[Any]) -> NDArray[np.bool_]:
     return found
 
 
-def integer_column(cells: Sequence[Any]) -> NDArray[np.int64] | NDArray[np.uint64] | None:
-    """Return integers as int64, or as uint64 where one needs that; None when a value is none or they fit neither."""
+def make_integer_column(cells: Sequence[Any]) -> NDArray[np.int64] | NDArray[np.uint64] | None:
+    """Return integers as int64, or as uint64 if one needs that; None when a value is no integer or fits neither."""
     if set(map(type, cells)) != {int}:
         return None
     low, high = min(cells), max(cells)
@@ -60,10 +60,10 @@ def integer_column(cells: Sequence[Any]) -> NDArray[np.int64] | NDArray[np.uint6
     return np.array(cells, dtype=np.uint64) if low in _UINT64 and high in _UINT64 else None
 
 
-def joined_columns(parts: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
-    """Return parts of one column, of floats, integers or bools, as one array; None where that would round an integer.
+def join_columns(parts: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
+    """Join parts of one column (floats, integers or bools) to one array; None where that would round an integer.
 
-    Where there is an integer that float64 would round, floats that are whole join it as integers.
+    If an integer would be rounded by float64, whole floats become integers too.
     """
     if len({part.dtype for part in parts}) == 1:
         return np.concatenate(parts)
@@ -74,7 +74,7 @@ def joined_columns(parts: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
         if part.dtype.kind == "f" and not (np.isfinite(part) & (part == np.trunc(part))).all():
             return None
         cells += map(int, part.tolist())
-    return integer_column(cells)
+    return make_integer_column(cells)
 
 
 def _is_wide(numbers: NDArray[Any]) -> bool:

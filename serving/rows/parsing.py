@@ -1,13 +1,13 @@
-"""Rows as clients send them, turned into a Batch.
+"""Turn rows, as clients send them, into a Batch.
 
-Used wherever rows come in: by every HTTP protocol and by the golden gate, so that a stored example is read exactly as a
-request is. Rows count from 0, like the positions of the JSON array they came in.
+Every HTTP protocol and the golden gate use this module, so that a stored example is read exactly as a request is. Rows
+count from 0, like the positions of the JSON array they came in.
 
 What each dtype takes: NUMBER an integer or a float, finite and within float64 (a column with an integer that float64
 would round is one of integers, or refused: see `serving.rows.integers`); STRING a string; BOOL ``true`` or
 ``false`` (not 0 or 1: a number there is more often a shifted column than a flag); ANY any of the three, integers
-within 64 bits. ``null`` goes only where the feature is nullable. Nothing is converted from one kind to another, but for
-what is the same in a table: where the model was fitted on one, ``true`` is 1 for a NUMBER, 1 is ``true`` for a BOOL.
+within 64 bits. ``null`` is accepted only where the feature is nullable. Values are not converted to another kind, with
+one exception: if the model was fitted on a table, ``true`` is 1 for a NUMBER, and 1 is ``true`` for a BOOL.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from numpy.typing import NDArray
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Container, Dtype, Feature, Signature
 from serving.rows.batch import Batch, Column
-from serving.rows.integers import EXACT, any_rounded, integer_column
+from serving.rows.integers import EXACT, has_rounded_cell, make_integer_column
 from serving.rows.row_problems import (
     FLAGS,
     NUMBERS,
     Row,
-    cells_problem,
+    describe_wrong_cell,
+    describe_wrong_kind,
+    describe_wrong_names,
+    explain_number,
     is_flat,
     is_unicode,
-    kinds_problem,
-    names_problem,
-    number_problem,
+    list_taken_types,
     shown,
-    taken_types,
 )
 
 _MAX_PLANS = 256
-_PLAINLY_EXACT = EXACT / 2  # a length that says of each of its coordinates that it is exact, however it is rounded
+_PLAINLY_EXACT = EXACT / 2  # if a row's norm is at most this, each of its numbers is exact
 _ZERO, _ONE = struct.pack("d", 0.0), struct.pack("d", 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What one signature asks of every request, worked out once."""
+    """What one signature requires of every request, computed once."""
 
     signature: Signature
     count: int
@@ -72,13 +72,13 @@ def rows_to_batch(signature: Signature, rows: list[Any]) -> Batch:
     strings, for a model of objects these only. One batch holds one kind. Raises InvalidInput, naming the first row and
     the feature at fault. Does not block; any thread.
     """
-    plan = _plan_of(signature)
+    plan = _get_plan(signature)
     if not isinstance(rows, list):
         raise InvalidInput(f"expected an array of rows, got {shown(rows)}")
     if not rows:
         raise InvalidInput("no rows: send at least one")
     if len(rows) == 1 and plan.is_numeric and not plan.unused:
-        single = _single(plan, rows)
+        single = _read_single_row(plan, rows)
         if single is not None:
             return single
     kinds = set(map(type, rows))
@@ -89,21 +89,21 @@ def rows_to_batch(signature: Signature, rows: list[Any]) -> Batch:
     elif kinds == {str} and signature.container is Container.TEXTS:
         arranged = [(text,) for text in rows]
     elif kinds != {list} or signature.container is Container.OBJECTS:
-        raise InvalidInput(kinds_problem(signature, rows))
+        raise InvalidInput(describe_wrong_kind(signature, rows))
     if plan.unused:
-        arranged = _without_unused(plan, arranged)
+        arranged = _blank_unused(plan, arranged)
     if plan.is_numeric:
-        matrix = _matrix(plan, arranged)
+        matrix = _read_matrix(plan, arranged)
         if matrix is not None:
             return Batch(len(rows), matrix=matrix)
-    columns = _columns(plan, arranged)
+    columns = _read_columns(plan, arranged)
     if columns is None:
-        raise InvalidInput(cells_problem(signature, arranged))
+        raise InvalidInput(describe_wrong_cell(signature, arranged))
     return Batch(len(rows), columns=columns)
 
 
-def _plan_of(signature: Signature) -> _Plan:
-    # by identity: hashing a signature costs more than reading a row. The plan keeps it alive, so no other has its id.
+def _get_plan(signature: Signature) -> _Plan:
+    # By identity: hashing a signature costs more than reading a row. The plan keeps it alive, so its id stays unique.
     plan = _plans.get(id(signature))
     if plan is None:
         if len(_plans) >= _MAX_PLANS:
@@ -132,8 +132,8 @@ def _make_plan(signature: Signature) -> _Plan:
 # --- layouts ----------------------------------------------------------------------------------------------------------
 
 
-def _single(plan: _Plan, rows: list[Any]) -> Batch | None:
-    """Return one row of finite numbers as a batch; None for anything else, and for numbers that need a closer look."""
+def _read_single_row(plan: _Plan, rows: list[Any]) -> Batch | None:
+    """Return one row of finite numbers as a batch; None for anything else, and for numbers that need more checks."""
     row = rows[0]
     if type(row) is dict:
         row = _arrange(plan, rows)[0]
@@ -141,7 +141,7 @@ def _single(plan: _Plan, rows: list[Any]) -> Batch | None:
         return None
     try:
         raw = plan.pack(*row)
-        if not hypot(*row) <= _PLAINLY_EXACT:  # true for NaN; faster than to look at each
+        if not hypot(*row) <= _PLAINLY_EXACT:  # true for NaN; faster than checking each number
             return None
     except (struct.error, OverflowError):
         return None
@@ -150,41 +150,41 @@ def _single(plan: _Plan, rows: list[Any]) -> Batch | None:
     return Batch(1, np.ndarray((1, plan.count), np.float64, raw))
 
 
-def _matrix(plan: _Plan, rows: Sequence[Row]) -> NDArray[np.float64] | None:
-    """Return (rows, features) float64; None when some cell is not right or would be rounded."""
+def _read_matrix(plan: _Plan, rows: Sequence[Row]) -> NDArray[np.float64] | None:
+    """Return (rows, features) float64; None when a cell is wrong or would be rounded."""
     pack = plan.pack
     try:
-        # faster than np.array, refuses strings, nulls and ragged rows, and never allocates by the longest string
+        # faster than np.array; it refuses strings, nulls and ragged rows, and allocates nothing for long strings
         raw = b"".join([pack(*row) for row in rows])
     except (struct.error, OverflowError):
-        return _matrix_with_nulls(plan, rows) if plan.is_nullable else None
+        return _read_matrix_with_nulls(plan, rows) if plan.is_nullable else None
     matrix = np.frombuffer(raw).reshape(len(rows), plan.count)
     if not plan.is_table and _has_bools(rows, matrix):
         return None
-    if matrix.min() >= -EXACT and matrix.max() <= EXACT:  # not so with NaN
+    if matrix.min() >= -EXACT and matrix.max() <= EXACT:  # false with NaN
         return matrix
-    return matrix if np.isfinite(matrix).all() and not any_rounded(chain.from_iterable(rows)) else None
+    return matrix if np.isfinite(matrix).all() and not has_rounded_cell(chain.from_iterable(rows)) else None
 
 
 def _has_bools(rows: Sequence[Row], matrix: NDArray[np.float64]) -> bool:
-    """Say whether a bool is among numbers, which became the 0s and 1s of a matrix; few have any of these."""
+    """Say whether a bool is among numbers. A matrix holds it as 0 or 1, and few matrices have any of these."""
     if not ((matrix == 0) | (matrix == 1)).any():
         return False
     try:
-        if b"e" not in orjson.dumps(rows):  # true, false, and few numbers: a quarter of the time of asking for types
+        if b"e" not in orjson.dumps(rows):  # in true, false and few numbers; four times as fast as asking for types
             return False
     except TypeError:
         pass
     return bool in set(map(type, chain.from_iterable(rows)))
 
 
-def _matrix_with_nulls(plan: _Plan, rows: Sequence[Row]) -> NDArray[np.float64] | None:
+def _read_matrix_with_nulls(plan: _Plan, rows: Sequence[Row]) -> NDArray[np.float64] | None:
     cells = list(chain.from_iterable(rows))
-    if set(map(len, rows)) != {plan.count} or not set(map(type, cells)) <= taken_types(Dtype.NUMBER, plan.is_table) | {
-        NoneType
-    }:
+    if set(map(len, rows)) != {plan.count} or not set(map(type, cells)) <= list_taken_types(
+        Dtype.NUMBER, plan.is_table
+    ) | {NoneType}:
         return None
-    flat = _floats(cells)
+    flat = _read_floats(cells)
     if flat is None:
         return None
     matrix = flat.reshape(len(rows), plan.count)
@@ -196,7 +196,7 @@ def _matrix_with_nulls(plan: _Plan, rows: Sequence[Row]) -> NDArray[np.float64] 
     )
 
 
-def _columns(plan: _Plan, rows: Sequence[Row]) -> tuple[Column, ...] | None:
+def _read_columns(plan: _Plan, rows: Sequence[Row]) -> tuple[Column, ...] | None:
     if set(map(len, rows)) != {plan.count}:
         return None
     if plan.signature.container is Container.OBJECTS:
@@ -204,45 +204,45 @@ def _columns(plan: _Plan, rows: Sequence[Row]) -> tuple[Column, ...] | None:
         return (objects,) if all(map(is_flat, objects)) else None
     columns = []
     for feature, cells in zip(plan.signature.features, zip(*rows, strict=True), strict=True):
-        column = _typed(feature, cells) if plan.signature.is_typed else None
-        column = _column(feature, cells, plan.is_table) if column is None else column
+        column = _read_typed_cells(feature, cells) if plan.signature.is_typed else None
+        column = _read_column(feature, cells, plan.is_table) if column is None else column
         if column is None:
             return None
         columns.append(column)
     return tuple(columns)
 
 
-def _column(feature: Feature, cells: tuple[Any, ...], is_table: bool) -> Column | None:
+def _read_column(feature: Feature, cells: tuple[Any, ...], is_table: bool) -> Column | None:
     types = set(map(type, cells))
     has_null = NoneType in types
-    if not types <= taken_types(feature.dtype, is_table) | {NoneType} or (has_null and not feature.nullable):
+    if not types <= list_taken_types(feature.dtype, is_table) | {NoneType} or (has_null and not feature.nullable):
         return None
     if feature.is_number:
-        floats = _floats(cells)
-        return integer_column(cells) if floats is None or _may_be_rounded(floats, cells) else floats
+        floats = _read_floats(cells)
+        return make_integer_column(cells) if floats is None or _may_be_rounded(floats, cells) else floats
     if feature.dtype is Dtype.BOOL:
-        return _flags(cells, has_null=has_null)
+        return _read_flags(cells, has_null=has_null)
     is_text = str not in types or is_unicode(cells)
-    if not is_text or any(number_problem(cell, Dtype.ANY) for cell in cells if type(cell) in NUMBERS):
+    if not is_text or any(explain_number(cell, Dtype.ANY) for cell in cells if type(cell) in NUMBERS):
         return None
     return list(cells)
 
 
-def _typed(feature: Feature, cells: tuple[Any, ...]) -> Column | None:
-    """Return integers and bools among numbers as what they are; None for all others."""
+def _read_typed_cells(feature: Feature, cells: tuple[Any, ...]) -> Column | None:
+    """Return a column of only integers or only bools in its own dtype; None for all others."""
     if feature.dtype is not Dtype.NUMBER:
         return None
-    return np.array(cells, dtype=np.bool_) if set(map(type, cells)) == {bool} else integer_column(cells)
+    return np.array(cells, dtype=np.bool_) if set(map(type, cells)) == {bool} else make_integer_column(cells)
 
 
-def _flags(cells: tuple[Any, ...], *, has_null: bool) -> Column | None:
-    """Return bools, which zeros and ones may stand for; None when there is another number."""
+def _read_flags(cells: tuple[Any, ...], *, has_null: bool) -> Column | None:
+    """Return bools; zeros and ones count as bools. None when there is another number."""
     if not FLAGS.issuperset(cells):
         return None
     return [None if cell is None else bool(cell) for cell in cells] if has_null else np.array(cells, dtype=np.bool_)
 
 
-def _floats(cells: Sequence[Any]) -> NDArray[np.float64] | None:
+def _read_floats(cells: Sequence[Any]) -> NDArray[np.float64] | None:
     """Return numbers and nulls as float64 with NaN for null; None when a number is not finite in float64."""
     try:
         column = np.array(cells, dtype=np.float64)
@@ -255,12 +255,12 @@ def _floats(cells: Sequence[Any]) -> NDArray[np.float64] | None:
 
 
 def _may_be_rounded(floats: NDArray[np.float64], cells: Sequence[Any]) -> bool:
-    """Say whether a cell was an integer that has become another number."""
-    return bool((np.abs(floats) > EXACT).any()) and any_rounded(cells)
+    """Say whether a cell was an integer that float64 has rounded."""
+    return bool((np.abs(floats) > EXACT).any()) and has_rounded_cell(cells)
 
 
-def _without_unused(plan: _Plan, rows: Sequence[Row]) -> Sequence[Row]:
-    """Put null where the model looks at nothing."""
+def _blank_unused(plan: _Plan, rows: Sequence[Row]) -> Sequence[Row]:
+    """Put null into features that the model does not use."""
     unused = frozenset(plan.unused)
     return [[None if place in unused else cell for place, cell in enumerate(row)] for row in rows]
 
@@ -273,7 +273,7 @@ def _arrange(plan: _Plan, rows: list[dict[str, Any]]) -> list[Row]:
     try:
         arranged = [plan.pick(row) for row in rows]
     except KeyError:
-        raise InvalidInput(names_problem(plan.signature, rows)) from None
+        raise InvalidInput(describe_wrong_names(plan.signature, rows)) from None
     if set(map(len, rows)) != {plan.count}:
-        raise InvalidInput(names_problem(plan.signature, rows))
+        raise InvalidInput(describe_wrong_names(plan.signature, rows))
     return arranged

@@ -1,6 +1,6 @@
-"""What is wrong with rows, said so that the caller can put it right.
+"""Error texts for wrong rows: what is wrong, where, and what the caller should send instead.
 
-These run only after the fast way in `rows` has failed. They look cell by cell for the first one at fault.
+These functions run only after the fast way in `rows` has failed. They look for the first wrong cell, one by one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from serving.domain.signature import Container, Dtype, Feature, Signature
 from serving.domain.text import shorten
-from serving.rows.integers import integer_column, is_rounded
+from serving.rows.integers import is_rounded, make_integer_column
 
 Row = Sequence[Any]
 
@@ -44,14 +44,14 @@ _MAX_SUGGESTED_FROM = 1000
 _INTEGERS = range(-(1 << 63), 1 << 64)
 
 
-def taken_types(dtype: Dtype, is_table: bool) -> frozenset[type]:
+def list_taken_types(dtype: Dtype, is_table: bool) -> frozenset[type]:
     """Return the types that cells of a feature may have; in a table numbers and bools stand for each other."""
     if is_table and dtype in (Dtype.NUMBER, Dtype.BOOL):
         return _FLAGS_OR_NUMBERS
     return _TYPES[dtype]
 
 
-def cells_problem(signature: Signature, rows: Sequence[Row]) -> str:
+def describe_wrong_cell(signature: Signature, rows: Sequence[Row]) -> str:
     """Name the first row of the wrong length or the first cell its feature does not take."""
     count = len(signature.features)
     if signature.container is Container.OBJECTS:
@@ -59,38 +59,39 @@ def cells_problem(signature: Signature, rows: Sequence[Row]) -> str:
         return f"row {index} has values that are no numbers, strings, true, false, null or arrays of strings"
     for index, row in enumerate(rows):
         if len(row) != count:
-            return width_problem(signature, index, len(row)) + _nesting_hint(row)
+            return describe_wrong_width(signature, index, len(row)) + _hint_at_nesting(row)
         for feature, cell in zip(signature.features, row, strict=True):
-            problem = _cell_problem(feature, cell, signature.container is Container.DATAFRAME)
+            problem = _explain_cell(feature, cell, signature.container is Container.DATAFRAME)
             if problem is not None:
-                return f"row {index}, feature {_quoted(feature.name)}: {problem}{_nesting_hint(row)}"
-    return _rounded_problem(signature, rows) or "the rows do not fit the model's signature"
+                return f"row {index}, feature {_quote(feature.name)}: {problem}{_hint_at_nesting(row)}"
+    return _find_rounded(signature, rows) or "the rows do not fit the model's signature"
 
 
-def _rounded_problem(signature: Signature, rows: Sequence[Row]) -> str | None:
+def _find_rounded(signature: Signature, rows: Sequence[Row]) -> str | None:
     """Name the first integer that float64 would round, in a column that is not one of 64-bit integers."""
     for index, row in enumerate(rows):
         for place, (feature, cell) in enumerate(zip(signature.features, row, strict=True)):
             if feature.dtype is Dtype.NUMBER and is_rounded(cell):
                 others = (each[place] for each in rows)
-                if integer_column([*others]) is None:
-                    return f"row {index}, feature {_quoted(feature.name)}: {rounded(cell)}"
+                if make_integer_column([*others]) is None:
+                    return f"row {index}, feature {_quote(feature.name)}: {describe_rounded(cell)}"
     return None
 
 
-def rounded(integer: int) -> str:
+def describe_rounded(integer: int) -> str:
     """Say that an integer would be rounded."""
     return f"{shown(integer)} would be rounded: beyond 2**53 send 64-bit integers only for this feature, or text"
 
 
-def width_problem(signature: Signature, index: int, width: int) -> str:
-    """Say that a row has so many values, and how many the model takes."""
+def describe_wrong_width(signature: Signature, index: int, width: int) -> str:
+    """Say how many values a row has, and how many the model takes."""
     values = "1 value" if width == 1 else f"{width} values"
-    return f"row {index} has {values}, the model takes {len(signature.features)}: {_listed(_names(signature))}"
+    names = _get_feature_names(signature)
+    return f"row {index} has {values}, the model takes {len(names)}: {_list_names(names)}"
 
 
-def kinds_problem(signature: Signature, rows: Sequence[Any]) -> str:
-    """Name the first row that is no row at all, or else the first that is of another kind than row 0."""
+def describe_wrong_kind(signature: Signature, rows: Sequence[Any]) -> str:
+    """Name the first value that is not a row, or else the first row of another kind than row 0."""
     count = len(signature.features)
     is_text = signature.container is Container.TEXTS
     wanted = (
@@ -102,18 +103,18 @@ def kinds_problem(signature: Signature, rows: Sequence[Any]) -> str:
     )
     for index, row in enumerate(rows):
         if type(row) not in _ROWS.get(signature.container, _ROWS[Container.ARRAY]):
-            return f"row {index} is {shown(row)}: a row is {wanted}{_flat_hint(rows, count)}"
+            return f"row {index} is {shown(row)}: a row is {wanted}{_hint_at_brackets(rows, count)}"
     index, other = next((index, row) for index, row in enumerate(rows) if type(row) is not type(rows[0]))
     return f"row {index} is {shown(other)}, row 0 is {shown(rows[0])}: send all rows in one form"
 
 
-def _nesting_hint(row: Row) -> str:
+def _hint_at_nesting(row: Row) -> str:
     """Say that a row whose values are all rows themselves has been wrapped once too often."""
     is_wrapped = bool(row) and set(map(type, row)) <= {list, dict}
     return "; one pair of brackets is too many" if is_wrapped else ""
 
 
-def _flat_hint(rows: Sequence[Any], count: int) -> str:
+def _hint_at_brackets(rows: Sequence[Any], count: int) -> str:
     """Say that brackets are missing where no row is one, but all are plain values."""
     if not set(map(type, rows)) <= {int, float, bool, str}:
         return ""
@@ -121,22 +122,22 @@ def _flat_hint(rows: Sequence[Any], count: int) -> str:
     return f"{alone}; one pair of brackets is missing"
 
 
-def names_problem(signature: Signature, rows: Sequence[dict[str, Any]]) -> str:
-    """Name the first object whose keys are not the features, what it lacks and what nobody knows."""
-    names = _names(signature)
+def describe_wrong_names(signature: Signature, rows: Sequence[dict[str, Any]]) -> str:
+    """Name the first object whose keys are not the features: which ones are missing, and which are unknown."""
+    names = _get_feature_names(signature)
     known = set(names)
     needed = [feature.name for feature in signature.features if feature.is_used]
     for index, row in enumerate(rows):
         missing = [name for name in needed if name not in row]
         unknown = [name for name in row if name not in known]
         if missing or unknown:
-            parts = [f"missing {_listed(missing)}"] if missing else []
-            parts += [f"unknown {_listed(unknown)}{_suggestion(names, unknown)}"] if unknown else []
+            parts = [f"missing {_list_names(missing)}"] if missing else []
+            parts += [f"unknown {_list_names(unknown)}{_suggest_names(names, unknown)}"] if unknown else []
             return f"row {index}: {'; '.join(parts)}"
-    return f"the model takes {len(names)} features: {_listed(names)}"
+    return f"the model takes {len(names)} features: {_list_names(names)}"
 
 
-def number_problem(number: int | float, dtype: Dtype) -> str | None:
+def explain_number(number: int | float, dtype: Dtype) -> str | None:
     """Say why a number is not taken: not finite, beyond float64, or an integer an ANY feature cannot carry."""
     if isinstance(number, float):
         if math.isfinite(number):
@@ -157,7 +158,7 @@ def is_flat(cell: dict[str, Any]) -> bool:
     return (
         is_known
         and is_unicode([*cell, *cell.values(), *listed])
-        and not any(number_problem(number, Dtype.ANY) for number in numbers)
+        and not any(explain_number(number, Dtype.ANY) for number in numbers)
     )
 
 
@@ -171,7 +172,7 @@ def is_unicode(cells: Sequence[Any]) -> bool:
 
 
 def shown(value: Any) -> str:
-    """Describe a JSON value in a few printable words, whatever its size."""
+    """Describe a JSON value of any size in a few printable words."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -186,17 +187,19 @@ def shown(value: Any) -> str:
     return f"an integer of {value.bit_length()} bits" if is_long else f"the number {value}"
 
 
-def _cell_problem(feature: Feature, cell: Any, is_table: bool) -> str | None:
+def _explain_cell(feature: Feature, cell: Any, is_table: bool) -> str | None:
     if cell is None:
         return None if feature.nullable else f"does not take null, send {_EXPECTED[feature.dtype]}"
-    if type(cell) not in taken_types(feature.dtype, is_table) or (feature.dtype is Dtype.BOOL and cell not in FLAGS):
+    if type(cell) not in list_taken_types(feature.dtype, is_table) or (
+        feature.dtype is Dtype.BOOL and cell not in FLAGS
+    ):
         hint = "; send it without quotes" if isinstance(cell, str) and _is_quoted(feature.dtype, cell) else ""
         return f"expected {_EXPECTED[feature.dtype]}, got {shown(cell)}{hint}"
     if isinstance(cell, str):
         return None if is_unicode((cell,)) else f"{shown(cell)} holds half a surrogate pair, which is not text"
     if isinstance(cell, bool):
         return None
-    problem = number_problem(cell, feature.dtype)
+    problem = explain_number(cell, feature.dtype)
     is_missing = problem is not None and feature.nullable and isinstance(cell, float)
     return f"{problem}; send null for a missing value" if is_missing else problem
 
@@ -210,23 +213,23 @@ def _is_quoted(dtype: Dtype, text: str) -> bool:
         return False
 
 
-def _suggestion(names: Sequence[str], unknown: Sequence[str]) -> str:
+def _suggest_names(names: Sequence[str], unknown: Sequence[str]) -> str:
     if len(names) > _MAX_SUGGESTED_FROM:
         return ""
     short = [name for name in unknown[:_SHOWN_NAMES] if len(name) <= _SHOWN_CHARACTERS]
     close = [get_close_matches(name, names, n=1) for name in short]
-    found = [_quoted(match[0]) for match in close if match]
+    found = [_quote(match[0]) for match in close if match]
     return f" (did you mean {', '.join(found)}?)" if found else ""
 
 
-def _names(signature: Signature) -> list[str]:
+def _get_feature_names(signature: Signature) -> list[str]:
     return [feature.name for feature in signature.features]
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list_names(names: Sequence[str]) -> str:
     more = len(names) - _SHOWN_NAMES
-    return ", ".join(map(_quoted, names[:_SHOWN_NAMES])) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(_quote, names[:_SHOWN_NAMES])) + (f" and {more} more" if more > 0 else "")
 
 
-def _quoted(name: str) -> str:
+def _quote(name: str) -> str:
     return repr(shorten(name, _SHOWN_CHARACTERS))

@@ -1,7 +1,7 @@
-"""Rows that come as columns: binary tensors, NumPy arrays, CSV, Arrow, data frames. Turned into a Batch.
+"""Turn rows that come as columns into a Batch: binary tensors, NumPy arrays, CSV, Arrow, data frames.
 
-The rules are those of `serving.rows.parsing`, whose messages count rows and name features too. What differs: numbers
-may come in any numeric dtype, NaN stands for a missing value, and nothing is copied that is float64 already.
+The rules and messages are those of `serving.rows.parsing`. The differences: numbers may have any numeric dtype, NaN
+stands for a missing value, and float64 is not copied.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from serving.domain.signature import Container, Dtype, Feature, Signature
 from serving.rows.batch import Batch, Column
 from serving.rows.integers import has_rounded
 from serving.rows.parsing import rows_to_batch
-from serving.rows.row_problems import names_problem, shown, width_problem
+from serving.rows.row_problems import describe_wrong_names, describe_wrong_width, shown
 
 BLOCK_ROWS = 2048
 
 _NUMERIC = "iuf"
-_BLOCK_BYTES = 4096  # below, columns are put together as quickly one by one
+_BLOCK_BYTES = 4096  # smaller columns are put together one by one as quickly
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Table:
     names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
-        """How many rows there are, for whoever counts the rows of a request."""
+        """Return the number of rows, as for other rows of a request."""
         return self.rows
 
     def column(self, place: int) -> NDArray[Any] | list[Any]:
@@ -50,7 +50,7 @@ class Table:
 
     @property
     def width(self) -> int:
-        """How many columns there are."""
+        """The number of columns."""
         return len(self.columns) if self.matrix is None else int(self.matrix.shape[1])
 
 
@@ -63,36 +63,36 @@ def table_to_batch(signature: Signature, table: Table) -> Batch:
     if not table.rows:
         raise InvalidInput("no rows: send at least one")
     if signature.container is Container.OBJECTS:
-        return rows_to_batch(signature, _objects(table))
-    arranged = table if table.names is None else _arranged(signature, table, table.names)
+        return rows_to_batch(signature, _make_objects(table))
+    arranged = table if table.names is None else _arrange(signature, table, table.names)
     features = signature.features
     unused = [place for place, feature in enumerate(features) if not feature.is_used]
     if arranged.width != len(features):
-        raise InvalidInput(width_problem(signature, 0, arranged.width))
+        raise InvalidInput(describe_wrong_width(signature, 0, arranged.width))
     is_numeric = all(feature.is_number for feature in features)
     is_numeric, is_typed = is_numeric and not signature.is_typed, signature.is_typed
     if unused:
-        arranged = _without_unused(arranged, unused)
+        arranged = _blank_unused(arranged, unused)
     is_table = signature.container is Container.DATAFRAME and not is_typed
     matrix = arranged.matrix
     if is_table and is_numeric and matrix is not None and matrix.dtype.kind == "b":
         matrix = matrix.astype(np.float64)
     if is_numeric and matrix is not None and matrix.dtype.kind in _NUMERIC and not has_rounded(matrix):
-        return Batch(table.rows, matrix=_checked(signature, matrix))
+        return Batch(table.rows, matrix=_require_finite(signature, matrix))
     columns = [arranged.column(place) for place in range(arranged.width)]
     if is_table:
-        columns = [_in_table(feature, column) for feature, column in zip(features, columns, strict=True)]
+        columns = [_convert_flags(feature, column) for feature, column in zip(features, columns, strict=True)]
     is_exact = not any(isinstance(column, np.ndarray) and has_rounded(column) for column in columns)
     if is_numeric and is_exact and all(_is_numeric(column) for column in columns):
-        return Batch(table.rows, matrix=_checked(signature, _side_by_side(columns)))
-    if signature.container is not Container.TEXTS and _fit(features, columns, is_typed=is_typed):
-        return Batch(table.rows, columns=tuple(_as_it_is(column, is_typed=is_typed) for column in columns))
-    listed = [_listed(feature, column) for feature, column in zip(features, columns, strict=True)]
+        return Batch(table.rows, matrix=_require_finite(signature, _stack_columns(columns)))
+    if signature.container is not Container.TEXTS and _need_no_look(features, columns, is_typed=is_typed):
+        return Batch(table.rows, columns=tuple(_keep_dtype(column, is_typed=is_typed) for column in columns))
+    listed = [_list_values(feature, column) for feature, column in zip(features, columns, strict=True)]
     return rows_to_batch(signature, [list(row) for row in zip(*listed, strict=True)])
 
 
-def _objects(table: Table) -> list[Any]:
-    """Return rows as objects by the columns' names, without what is missing."""
+def _make_objects(table: Table) -> list[Any]:
+    """Return rows as objects: values by the names of their columns, without missing ones."""
     if table.names is None:
         raise InvalidInput("the model takes objects: send columns with names")
     columns = [table.column(place) for place in range(table.width)]
@@ -103,15 +103,15 @@ def _objects(table: Table) -> list[Any]:
     ]
 
 
-def _without_unused(table: Table, unused: list[int]) -> Table:
-    """Put NaN where the model looks at nothing."""
+def _blank_unused(table: Table, unused: list[int]) -> Table:
+    """Put NaN into columns that the model does not use."""
     nothing = np.full(table.rows, np.nan)
     columns = (nothing if place in unused else table.column(place) for place in range(table.width))
     return Table(table.rows, columns=tuple(columns))
 
 
-def _arranged(signature: Signature, table: Table, names: tuple[str, ...]) -> Table:
-    """Put the columns into the order of the features; each must be there, once, and no other."""
+def _arrange(signature: Signature, table: Table, names: tuple[str, ...]) -> Table:
+    """Put the columns into the order of the features. Each feature must be there once, and no other column."""
     places = {name: place for place, name in enumerate(names)}
     wanted = [feature.name for feature in signature.features]
     if len(places) != len(names):
@@ -119,7 +119,7 @@ def _arranged(signature: Signature, table: Table, names: tuple[str, ...]) -> Tab
         raise InvalidInput(f"the column {shown(repeated)} is there twice")
     unused = {feature.name for feature in signature.features if not feature.is_used}
     if not set(wanted) - unused <= places.keys() <= set(wanted):
-        raise InvalidInput(names_problem(signature, [dict.fromkeys(names)]).removeprefix("row 0 "))
+        raise InvalidInput(describe_wrong_names(signature, [dict.fromkeys(names)]).removeprefix("row 0 "))
     if places.keys() != set(wanted):
         nothing = np.full(table.rows, np.nan)
         columns = tuple(table.column(places[name]) if name in places else nothing for name in wanted)
@@ -131,8 +131,8 @@ def _arranged(signature: Signature, table: Table, names: tuple[str, ...]) -> Tab
     return Table(table.rows, matrix=table.matrix if is_ordered else table.matrix[:, order])
 
 
-def _checked(signature: Signature, matrix: NDArray[Any]) -> NDArray[np.float64]:
-    """Return numbers as C-contiguous float64, finite but for NaN where the feature is nullable."""
+def _require_finite(signature: Signature, matrix: NDArray[Any]) -> NDArray[np.float64]:
+    """Return numbers as C-contiguous float64. They must be finite; NaN is accepted where the feature is nullable."""
     numbers: NDArray[np.float64] = np.ascontiguousarray(matrix, dtype=np.float64)
     is_finite = np.isfinite(numbers)
     if is_finite.all():
@@ -148,15 +148,15 @@ def _checked(signature: Signature, matrix: NDArray[Any]) -> NDArray[np.float64]:
     return numbers
 
 
-def _side_by_side(columns: Sequence[Any]) -> NDArray[Any]:
-    """Return ``np.column_stack(columns)``, many rows in a third to two thirds of its time.
+def _stack_columns(columns: Sequence[Any]) -> NDArray[Any]:
+    """Return ``np.column_stack(columns)``, for many rows in a third to two thirds of its time.
 
-    Columns that lie in memory at equal distances, as those of an Arrow record batch do, are a matrix already, of shape
-    (columns, rows). Others are put together block by block: what is turned is in the cache.
+    Columns that lie in memory at equal distances (as in an Arrow record batch) are a matrix of shape (columns, rows)
+    already. Other columns are put together block by block, so that each block is transposed in the cache.
     """
     rows = len(columns[0])
     matrix = np.empty((rows, len(columns)), np.result_type(*columns))
-    rowwise = _as_matrix(columns)
+    rowwise = _view_as_matrix(columns)
     if rowwise is not None:
         matrix[:] = rowwise.T
         return matrix
@@ -166,16 +166,17 @@ def _side_by_side(columns: Sequence[Any]) -> NDArray[Any]:
     return matrix
 
 
-def _as_matrix(columns: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
-    """Return a view of columns as the rows of one matrix, None where they do not lie like that.
+def _view_as_matrix(columns: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
+    """Return a view of columns as the rows of one matrix; None where they do not lie at equal distances.
 
-    It reaches no byte that is not a column's, and is good for as long as all of them are.
+    The view reaches only bytes of the columns. It is valid as long as all columns are.
     """
     first = columns[0]
     places = [column.__array_interface__["data"][0] for column in columns]
     step = places[1] - places[0] if len(places) > 1 else first.nbytes
-    # A step much beyond a column may pass over any other memory. Copying from such a view, NumPy sees that it may share
-    # memory with what is copied to, copies it aside first, sees the same of that copy, and so on until the stack ends.
+    # A step much larger than a column may pass over other memory. When NumPy copies from such a view, it finds that the
+    # view may share memory with the target and makes a copy first, finds the same of that copy, and so on until the
+    # stack overflows.
     is_whole = first.flags.c_contiguous and first.nbytes >= _BLOCK_BYTES
     if not is_whole or not first.nbytes <= step <= first.nbytes + first.nbytes // 4:
         return None
@@ -185,8 +186,8 @@ def _as_matrix(columns: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
     return as_strided(first, (len(columns), len(first)), (step, *first.strides), writeable=False) if is_one else None
 
 
-def _fit(features: Sequence[Feature], columns: Sequence[NDArray[Any] | list[Any]], *, is_typed: bool) -> bool:
-    """Say whether arrays need no look at their cells: finite numbers and bools where these are wanted, and no lists."""
+def _need_no_look(features: Sequence[Feature], columns: Sequence[NDArray[Any] | list[Any]], *, is_typed: bool) -> bool:
+    """Say whether no cell needs a check: all columns are arrays, of finite numbers or of bools as the features ask."""
     for feature, column in zip(features, columns, strict=True):
         if isinstance(column, list):
             return False
@@ -200,8 +201,8 @@ def _fit(features: Sequence[Feature], columns: Sequence[NDArray[Any] | list[Any]
     return True
 
 
-def _in_table(feature: Feature, column: NDArray[Any] | list[Any]) -> NDArray[Any] | list[Any]:
-    """Return bools as numbers and zeros and ones as bools, where the feature takes the other: see `rows`."""
+def _convert_flags(feature: Feature, column: NDArray[Any] | list[Any]) -> NDArray[Any] | list[Any]:
+    """Convert bools to numbers, and zeros and ones to bools, where the feature takes the other kind."""
     if not isinstance(column, np.ndarray):
         return column
     if feature.dtype is Dtype.NUMBER and column.dtype.kind == "b":
@@ -215,7 +216,7 @@ def _is_numeric(column: NDArray[Any] | list[Any]) -> bool:
     return isinstance(column, np.ndarray) and column.dtype.kind in _NUMERIC
 
 
-def _as_it_is(column: NDArray[Any] | list[Any], *, is_typed: bool) -> Column:
+def _keep_dtype(column: NDArray[Any] | list[Any], *, is_typed: bool) -> Column:
     array = np.asarray(column)
     if array.dtype.kind == "b":
         return array
@@ -224,8 +225,8 @@ def _as_it_is(column: NDArray[Any] | list[Any], *, is_typed: bool) -> Column:
     return array.astype(np.float64, copy=False)
 
 
-def _listed(feature: Feature, column: NDArray[Any] | list[Any]) -> list[Any]:
-    """Return plain values; NaN becomes None where the feature may be missing, so that the rules for rows apply."""
+def _list_values(feature: Feature, column: NDArray[Any] | list[Any]) -> list[Any]:
+    """Return plain values. NaN becomes None where the feature may be missing, so that the rules for rows apply."""
     values = column.tolist() if isinstance(column, np.ndarray) else column
     if not feature.nullable:
         return values

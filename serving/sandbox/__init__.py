@@ -1,17 +1,17 @@
-"""The sandbox of a host: what it starts with, and the layers put around it before it touches a file.
+"""The sandbox of a host: a clean start, and layers of protection that are put on before it opens a file.
 
-Each layer is tried, and what cannot be had is said: `Sandbox` goes with the report of every candidate.
+Every layer is tried, and missing ones are reported: `Sandbox` is part of the report of every candidate.
 """
 
 from serving.sandbox.audit import watch
-from serving.sandbox.layers import enter, forbid_processes, libraries
+from serving.sandbox.layers import enter, find_library_paths, forbid_processes
 from serving.sandbox.process import (
     close_all_but,
     die_with_parent,
     give_back_memory,
-    live_in,
     lower_priority_of_this_thread,
-    scrub,
+    move_into,
+    scrub_environment,
     silence_output,
 )
 
@@ -19,12 +19,12 @@ __all__ = [
     "close_all_but",
     "die_with_parent",
     "enter",
+    "find_library_paths",
     "forbid_processes",
     "give_back_memory",
-    "libraries",
-    "live_in",
     "lower_priority_of_this_thread",
-    "scrub",
+    "move_into",
+    "scrub_environment",
     "silence_output",
     "watch",
 ]

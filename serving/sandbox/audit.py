@@ -1,11 +1,11 @@
-"""The second wall: what was loaded without running anything runs nothing later either, or ends its process.
+"""Watch a loaded model with an audit hook, and end its process when it does what no sound model does.
 
-Restricted loading looks at a file; the methods of known classes then call what its attributes name. No sound model has
-Python compile, import, unpickle, open for writing, connect or start anything while it answers, so an audit hook (PEP
-578) ends the process on any of that. Nothing in Python can take a hook off again, and what this one needs is out of
-reach: it is called by the interpreter only, and looks nothing up by name.
+Restricted loading checks a file, but later the methods of known classes call what its attributes name. While a sound
+model answers, Python does not compile, import, unpickle, open a file for writing, connect or start anything. So an
+audit hook (PEP 578) ends the process on any of these. Nothing in Python can remove a hook, and a model cannot reach
+what this one needs: only the interpreter calls it, and it looks nothing up by name.
 
-Only Python is watched. What reaches native code otherwise is held by the layers around the process.
+The hook sees only what Python does. The layers around the process hold what native code does.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from serving.domain.last_words import ENDED_ITSELF
 Rule = Callable[[tuple[Any, ...]], str | None]
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-# functions by which libraries for numbers are asked and told how many threads they use, and by which boosters answer
+# functions that get and set the number of threads of numeric libraries, and that boosters answer with
 _LIBRARY_FUNCTIONS = ("XG", "LGBM_", "openblas_", "scipy_openblas_", "omp_", "bli_", "MKL_", "mkl_", "flexiblas_")
 _FUNCTION_PARTS = ("__code__", "__defaults__", "__kwdefaults__", "__closure__")
 
-# events by what they are for the one who reads about them; see the audit events table of Python's documentation
+# events by what the reader of a message should hear about them; see the audit events table of Python's documentation
 _RUN_CODE = ("compile", "exec", "marshal.load", "marshal.loads", "code.__new__", "function.__new__")
 _INSPECT = (
     *("sys.addaudithook", "sys.setprofile", "sys.settrace", "sys._current_frames", "sys._current_exceptions"),
@@ -47,23 +47,23 @@ _FAMILIES = {
 
 
 def watch(tell: Callable[[str], None], *, may_fork: bool = False) -> None:
-    """From now on end this process, for good and in all its threads, when Python does what no sound model does.
+    """From now on end this process, with all its threads, when Python does what no sound model does.
 
-    `tell` is given the reason in a few words first. Exits with status `ENDED_ITSELF`. What is not imported by now
-    cannot be imported any more. Costs 0.1 us for an event, most of which are calls of ``id``.
+    First `tell` gets the reason in a few words. The process exits with status `ENDED_ITSELF`. Modules that are not
+    imported by now cannot be imported any more. An event costs 0.1 us; most events are calls of ``id``.
     """
-    sys.addaudithook(_hook(_rules(may_fork=may_fork), tell))
+    sys.addaudithook(_make_hook(_make_rules(may_fork=may_fork), tell))
 
 
-def _unseen(_: tuple[Any, ...]) -> str | None:
-    """Stand for an event that nothing is known of."""
+def _ignore_unknown_event(_: tuple[Any, ...]) -> str | None:
+    """Return None, for an event that has no rule."""
     return None
 
 
-def _hook(rules: dict[str, Rule | None], tell: Callable[[str], None]) -> Callable[[str, tuple[Any, ...]], None]:
-    end, status, always = os._exit, ENDED_ITSELF, _always
+def _make_hook(rules: dict[str, Rule | None], tell: Callable[[str], None]) -> Callable[[str, tuple[Any, ...]], None]:
+    end, status, always = os._exit, ENDED_ITSELF, _forbid_always
     families = {name: what for what, names in _FAMILIES.items() for name in names}
-    find, find_family, unseen = rules.get, families.get, _unseen
+    find, find_family, unseen = rules.get, families.get, _ignore_unknown_event
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         rule = find(event, unseen)
@@ -88,38 +88,38 @@ def _hook(rules: dict[str, Rule | None], tell: Callable[[str], None]) -> Callabl
     return hook
 
 
-def _rules(*, may_fork: bool) -> dict[str, Rule | None]:
-    """Return what to do about each event: nothing for None, or what a function of its arguments says."""
+def _make_rules(*, may_fork: bool) -> dict[str, Rule | None]:
+    """Return a rule for each event: None to ignore it, or a function of its arguments that returns a reason."""
     always = {
         **dict.fromkeys(_RUN_CODE, "run code"),
         **dict.fromkeys(_INSPECT, "look into the interpreter"),
         **dict.fromkeys(_START, "start a process or call a library"),
         **dict.fromkeys(_CHANGE_FILES, "change files"),
     }
-    rules: dict[str, Rule | None] = {event: _always(f"{what} ({event})") for event, what in always.items()}
+    rules: dict[str, Rule | None] = {event: _forbid_always(f"{what} ({event})") for event, what in always.items()}
     return {
         **rules,
         "import": _forbid_imports(sys.modules),
         "open": _forbid_writing,
         "pickle.find_class": lambda arguments: f"unpickle {arguments[0]}.{arguments[1]}",
         "object.__setattr__": _forbid_changed_functions,
-        "ctypes.dlopen": lambda arguments: f"load the library {_name(arguments[0])!r}",
+        "ctypes.dlopen": lambda arguments: f"load the library {_name_file(arguments[0])!r}",
         "ctypes.dlsym": _forbid_functions_of_libraries,
-        "os.fork": None if may_fork else _always("start a process (os.fork)"),
+        "os.fork": None if may_fork else _forbid_always("start a process (os.fork)"),
     }
 
 
-def _name(path: Any) -> str:
-    """Return the last part of a path; the rest says more of this machine than of a model."""
+def _name_file(path: Any) -> str:
+    """Return the last part of a path; the rest is about this machine and not about the model."""
     return str(path).rpartition("/")[2]
 
 
-def _always(what: str) -> Rule:
+def _forbid_always(what: str) -> Rule:
     return lambda _: what
 
 
 def _forbid_imports(modules: dict[str, Any]) -> Rule:
-    """Let only what is there already be imported; libraries of extension modules come with a file name."""
+    """Allow imports only of modules that are loaded already; libraries of extension modules come with a file name."""
 
     def rule(arguments: tuple[Any, ...]) -> str | None:
         name, place = arguments[0], arguments[1]
@@ -129,7 +129,10 @@ def _forbid_imports(modules: dict[str, Any]) -> Rule:
 
 
 def _forbid_writing(
-    arguments: tuple[Any, ...], writing: int = _WRITING, null: str = os.devnull, last_part: Callable[[str], str] = _name
+    arguments: tuple[Any, ...],
+    writing: int = _WRITING,
+    null: str = os.devnull,
+    last_part: Callable[[str], str] = _name_file,
 ) -> str | None:
     path, flags = arguments[0], arguments[2]
     if not (flags and flags & writing) or path == null:
@@ -144,5 +147,5 @@ def _forbid_changed_functions(arguments: tuple[Any, ...], parts: tuple[str, ...]
 def _forbid_functions_of_libraries(
     arguments: tuple[Any, ...], known: tuple[str, ...] = _LIBRARY_FUNCTIONS
 ) -> str | None:
-    """A library finds the functions of those it is linked with too, ``system`` among them."""
+    """Refuse functions that a library takes from the libraries it is linked with; ``system`` is among them."""
     return None if arguments[1].startswith(known) else f"call the function {arguments[1]!r} of a library"

@@ -1,8 +1,8 @@
-"""Landlock: this process and its children may read what they are given, write where they are told, and nothing else.
+"""Landlock: limit this process and its children to the files they may read and the directories they may write.
 
-Follows linux/landlock.h, ABI 1 (Linux 5.13) to 7; every right the running kernel knows is handled, so what is not
-granted below is refused. Older versions refuse less (`LATER`). What they leave is refused by `seccomp` too, so together
-they keep the promise from ABI 1 on; without seccomp only ABI 6 does.
+Follows linux/landlock.h, ABI 1 (Linux 5.13) to 7; every right that the running kernel knows is handled, so a right that
+is not granted below is refused. Older versions refuse less (`LATER`). `seccomp` refuses the rest, so both together keep
+the promise from ABI 1 on; without seccomp only ABI 6 does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAKE_DIR, _MAKE_REG = 1 << 7, 1 << 8
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 _RIGHTS_OF_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
-# what older versions do not refuse: since which ABI it is, and what it is
+# what older versions do not refuse: the first ABI that does, and what it refuses
 LATER = ((3, "the truncation of files"), (4, "TCP"), (5, "requests to devices"), (6, "signals and abstract sockets"))
 _NET_RIGHTS = 0b11  # bind and connect, TCP
 _SCOPES = 0b11  # abstract Unix sockets, signals
@@ -33,26 +33,26 @@ _SCOPES = 0b11  # abstract Unix sockets, signals
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def abi() -> int:
+def read_abi() -> int:
     """Return the version of Landlock this kernel has; raises OSError when there is none."""
-    if sys.platform != "linux":  # where these numbers are other calls
+    if sys.platform != "linux":  # elsewhere these numbers are other calls
         raise OSError(errno.ENOSYS, f"not on {sys.platform}")
     return _call(_CREATE_RULESET, None, 0, _ASK_VERSION)
 
 
 def why_not_enough(version: int) -> str | None:
-    """Say what Landlock of this version leaves to others to refuse; None when that is nothing."""
+    """Say what Landlock of this version does not refuse; None when it refuses everything."""
     lacking = [f"{what} (ABI {since})" for since, what in LATER if version < since]
     return f"Landlock of this kernel has ABI {version} and does not refuse {', '.join(lacking)}" if lacking else None
 
 
 def restrict(readable: Iterable[str], writable: Iterable[str]) -> int:
-    """Take everything away from this thread, and those it starts, but these files and directories.
+    """Limit this thread, and the threads and processes it starts, to these files and directories.
 
-    Directories count with all that is beneath them. Paths that do not exist are left out. Nothing may be executed.
-    Needs no_new_privs. Returns the ABI that was used. Raises OSError where the kernel has no Landlock or refuses.
+    A directory includes everything beneath it. Paths that do not exist are left out. Nothing may be executed. Needs
+    no_new_privs. Returns the ABI that was used. Raises OSError where the kernel has no Landlock or refuses.
     """
-    version = abi()
+    version = read_abi()
     rights = _RIGHTS_OF_ABI[min(version, 5)]
     attributes = [rights] + [_NET_RIGHTS] * (version >= 4) + [_SCOPES] * (version >= 6)
     packed = struct.pack(f"={len(attributes)}Q", *attributes)

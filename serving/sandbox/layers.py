@@ -1,4 +1,4 @@
-"""Putting the layers on: before the file of a candidate is touched, and for as long as the host lives."""
+"""Enter the sandbox: put on its layers before the candidate's file is opened, for as long as the host lives."""
 
 from __future__ import annotations
 
@@ -28,17 +28,16 @@ _NULL = "/dev/null"
 
 
 def enter(files: Sequence[str], scratch: str | None, memory_bytes: int, parent: int) -> Sandbox:
-    """Put on every layer there is and say which: from here on this process reads `files` and libraries only.
+    """Put on every layer that this system has and return which: now this process reads only `files` and libraries.
 
-    `scratch` is a directory of its own, where it may write. `parent` is the process it is to die with. For a process
-    with one thread; what it may still do is fork, until `forbid_processes`. Raises nothing for a layer that cannot be
-    had.
+    `scratch` is its own directory, where it may write. When `parent` ends, this process dies too. For a process with
+    one thread; it may still fork until `forbid_processes`. A layer that the system lacks raises nothing.
     """
     tasks.leave_count_of_root()
     layers: dict[str, Callable[[], int | None]] = {
         "environment": _check_environment,
         "descriptors": _check_descriptors,
-        "limits": lambda: _limit(memory_bytes),
+        "limits": lambda: _limit_resources(memory_bytes),
         "no_new_privs": namespaces.forbid_new_privileges,
         "network_namespace": namespaces.leave_the_network,
         "capabilities": namespaces.drop_capabilities,
@@ -62,18 +61,19 @@ def enter(files: Sequence[str], scratch: str | None, memory_bytes: int, parent: 
 
 
 def forbid_processes(sandbox: Sandbox, children: Collection[int] = (), *, may_fork: bool = False) -> None:
-    """Take away signals to any process but this one and `children`, and forking unless `may_fork`; where there is
-    seccomp. A process that may still fork has it taken away by a second call.
+    """Forbid signals to all processes but this one and `children`, and forks unless `may_fork`.
+
+    Does nothing without seccomp. A process that may still fork loses that by a second call.
     """
     if "seccomp" in sandbox.active:
         seccomp.refuse_processes(children, may_fork=may_fork)
 
 
 @lru_cache
-def libraries() -> tuple[str, ...]:
-    """Return where the interpreter and everything importable lie; asked once in the zygote, known to all its hosts.
+def find_library_paths() -> tuple[str, ...]:
+    """Return the paths of the interpreter and of everything importable. The zygote finds them once for all its hosts.
 
-    The directory this package is imported from is not among them when it holds more than packages: in a checkout the
+    The directory that this package is imported from is left out when it holds more than packages: in a checkout the
     store and the settings are beside it.
     """
     prefixes = {os.path.realpath(sysconfig.get_config_var(name) or "/") for name in ("base", "installed_base")}
@@ -87,24 +87,24 @@ def libraries() -> tuple[str, ...]:
 
 
 def _restrict(files: Sequence[str], scratch: str | None, parent: int) -> int:
-    die_with_parent(parent)  # changed credentials made the kernel forget it
-    return landlock.restrict([*libraries(), *_HARMLESS, *files], [_NULL, *([scratch] if scratch else [])])
+    die_with_parent(parent)  # the kernel forgot it when the credentials changed
+    return landlock.restrict([*find_library_paths(), *_HARMLESS, *files], [_NULL, *([scratch] if scratch else [])])
 
 
 def _check_environment() -> None:
-    """It was scrubbed when the zygote was started; look that it was."""
+    """Check that the environment was scrubbed when the zygote was started."""
     for name in os.environ:
         if name.startswith("SERVING_"):
             raise OSError(0, f"{name} is set")
 
 
 def _check_descriptors() -> None:
-    """What was open in the zygote has been closed by `process.close_all_but`; make sure that little can be opened."""
+    """Check that `process.close_all_but` has closed the zygote's descriptors, and that only few more may be opened."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _limit(memory_bytes: int) -> None:
+def _limit_resources(memory_bytes: int) -> None:
     limit_memory(memory_bytes)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_SCRATCH_FILE, LARGEST_SCRATCH_FILE))

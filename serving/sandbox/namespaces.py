@@ -1,4 +1,4 @@
-"""A network of its own with nothing on it, and no privileges over anything."""
+"""Take the network and all privileges away from this process."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def forbid_new_privileges() -> None:
-    """Make sure that nothing executed later gains anything; what Landlock and seccomp ask for. Raises OSError."""
-    _linux_only()
-    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    """Make sure that no program executed later gains privileges; Landlock and seccomp need this. Raises OSError."""
+    _require_linux()
+    _require_success(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
 def leave_the_network() -> None:
-    """Move into an empty network namespace, where an ordinary user may make one. For a process with one thread.
+    """Move into a new, empty network namespace. For a process with one thread.
 
-    Raises OSError where the system does not let us.
+    Raises OSError where the system does not allow this to an ordinary user.
     """
-    _linux_only()
+    _require_linux()
     if _libc.unshare(_CLONE_NEWNET) != 0:
-        _check(_libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET))
+        _require_success(_libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET))
 
 
 def drop_capabilities() -> None:
-    """Give up every capability, also those of root and of a user namespace just made. Raises OSError.
+    """Give up every capability, also those of root and of a new user namespace. Raises OSError.
 
-    What remains, where there was one, is to read files whatever their mode: as root under `sudo` that is how the
-    interpreter and the artefact in somebody's home are read. Which files these are is Landlock's to say.
+    One capability stays if the process had it: to read files of any mode. As root under `sudo`, the process needs it to
+    read the interpreter and the artefact in a user's home. Landlock decides which files these are.
     """
-    _linux_only()
+    _require_linux()
     machine = platform.machine()
     if machine not in _CAPGET_CAPSET:
         raise OSError(0, f"not known how on {machine}")
     capget, capset = _CAPGET_CAPSET[machine]
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    current = ctypes.create_string_buffer(24)  # twice effective, permitted, inheritable
-    _check(_libc.syscall(capget, header, current))
+    current = ctypes.create_string_buffer(24)  # effective, permitted, inheritable, twice
+    _require_success(_libc.syscall(capget, header, current))
     kept = struct.unpack("=6I", current.raw)[1] & _DAC_READ_SEARCH
-    _check(_libc.syscall(capset, header, struct.pack("=6I", kept, kept, 0, 0, 0, 0)))
+    _require_success(_libc.syscall(capset, header, struct.pack("=6I", kept, kept, 0, 0, 0, 0)))
 
 
-def _linux_only() -> None:
+def _require_linux() -> None:
     if sys.platform != "linux":
         raise OSError(0, f"not on {sys.platform}")
 
 
-def _check(result: int) -> None:
+def _require_success(result: int) -> None:
     if result != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

@@ -1,4 +1,4 @@
-"""What a host starts with: its environment, descriptors, priority, memory, and that it dies with its parent."""
+"""Prepare the process of a host: environment, descriptors, priority, memory, and that it dies with its parent."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ ONE_THREAD = {
 
 _PR_SET_PDEATHSIG = 1
 
-# looked up once: what has been loaded may not have a library opened any more
+# looked up once: a process in the sandbox may not open a library any more
 _libc = ctypes.CDLL(None, use_errno=True)
 _prctl = _libc.prctl if sys.platform == "linux" else None
 _trim = getattr(_libc, "malloc_trim", None)
 
 
-def scrub(environment: Mapping[str, str]) -> dict[str, str]:
+def scrub_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a zygote: a few harmless variables of `environment`, and one thread for every library.
 
-    Settings and tokens of the server are not among them. Given to ``exec``, so ``/proc/<pid>/environ`` is clean too.
+    It has no settings and tokens of the server. ``exec`` gets it, so ``/proc/<pid>/environ`` is clean too.
     """
     kept = {name: value for name, value in environment.items() if name in ENVIRONMENT_KEPT}
     return {**kept, **ONE_THREAD, **SILENCE, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends (Linux; elsewhere the end of the socket has to do)."""
+    """Have the kernel kill this process when its parent ends (Linux; elsewhere the end of the socket tells it)."""
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -71,15 +71,17 @@ def limit_memory(budget_bytes: int) -> None:
 
 
 def lower_priority_of_this_thread() -> None:
-    """Let everything else go first. On Linux niceness belongs to a thread and cannot be taken back without privilege,
-    so a host loads in a thread of its own and serves in another; elsewhere nothing is changed.
+    """Let all other threads of the machine go first. Changes nothing on other systems than Linux.
+
+    On Linux niceness belongs to a thread and cannot be taken back without privilege, so a host loads in one thread and
+    serves in another.
     """
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, 0, LOADING_NICENESS)
 
 
 def silence_output() -> None:
-    """Send what a model prints to nowhere: the log belongs to the server."""
+    """Discard what a model prints: the log belongs to the server."""
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -87,7 +89,7 @@ def silence_output() -> None:
 
 
 def close_all_but(fds: Collection[int]) -> None:
-    """Close every descriptor but the standard ones and `fds`, whatever this process has inherited."""
+    """Close every descriptor of this process but the standard ones and `fds`, inherited ones too."""
     start = 3
     for fd in sorted(fds):
         os.closerange(start, fd)
@@ -95,16 +97,16 @@ def close_all_but(fds: Collection[int]) -> None:
     os.closerange(start, os.sysconf("SC_OPEN_MAX"))
 
 
-def live_in(scratch: str | None) -> None:
-    """Make `scratch` the working directory, the home and the place of temporary files; without one, the root."""
+def move_into(scratch: str | None) -> None:
+    """Make `scratch` the working directory, the home and the place of temporary files; without one use the root."""
     os.chdir(scratch or "/")
     if scratch is not None:
         os.environ["HOME"] = os.environ["TMPDIR"] = scratch
 
 
 def give_back_memory() -> None:
-    """Return freed memory to the system after loading, and leave the model's objects out of later collections."""
+    """Return freed memory to the system after loading, and exclude the model's objects from later collections."""
     gc.collect()
     gc.freeze()
-    if _trim is not None:  # glibc's
+    if _trim is not None:  # only glibc has it
         _trim(0)

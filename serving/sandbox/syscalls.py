@@ -1,8 +1,8 @@
-"""The system calls of a host, by name and number: what it may ask of the kernel. Data for `seccomp`.
+"""The system calls that a host may make, by name and number. Data for `seccomp`.
 
-Found by tracing hosts that load, check, compile and serve every kind of model (42 calls), plus the calls by which other
-versions of the C library do the same: ``stat`` for ``newfstatat``, ``open`` for ``openat``, ``poll`` for ``select``.
-Whatever is not named here is refused, so this list is all there is to review.
+They were found by tracing hosts that load, check, compile and serve every kind of model (42 calls), plus the calls that
+other versions of the C library use instead: ``stat`` for ``newfstatat``, ``open`` for ``openat``, ``poll`` for
+``select``. Every other call is refused, so a reviewer needs only this list.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ALLOWED: dict[str, Numbers] = {
     "fdatasync": (75, 83), "ftruncate": (77, 46), "copy_file_range": (326, 285), "sendfile": (40, 71),
     "fadvise64": (221, 223), "getsockname": (51, 204), "getpeername": (52, 205), "getsockopt": (55, 209),
     "shutdown": (48, 210),
-    # files by name: which ones is Landlock's to say
+    # files by name: Landlock decides which ones
     "stat": (4, None), "lstat": (6, None), "fstat": (5, 80), "newfstatat": (262, 79), "statx": (332, 291),
     "access": (21, None), "faccessat": (269, 48), "faccessat2": (439, 439), "readlink": (89, None),
     "readlinkat": (267, 78), "getdents64": (217, 61), "getcwd": (79, 17), "chdir": (80, 49), "umask": (95, 166),
@@ -42,7 +42,7 @@ ALLOWED: dict[str, Numbers] = {
     "sysinfo": (99, 179), "getrandom": (318, 278), "getrlimit": (97, 163),
 }  # fmt: skip
 
-# allowed with some arguments only; which ones is written in `seccomp`
+# allowed with some arguments only: see `seccomp`
 OPEN: Numbers = (2, None)
 OPENAT: Numbers = (257, 56)
 FCNTL: Numbers = (72, 25)
@@ -58,8 +58,8 @@ SECCOMP: Numbers = (317, 277)
 
 FORK, KILL, TGKILL = ALLOWED["fork"], ALLOWED["kill"], ALLOWED["tgkill"]
 
-# From this number on (Linux 5.1) calls have one number everywhere, and libraries know what to do without them when they
-# hear that there is no such call. Older ones are answered with EPERM, and so are these, where asking is an attack.
+# From this number on (Linux 5.1) calls have the same number everywhere, and libraries have a fallback when they hear
+# that there is no such call. Older calls are answered with EPERM, and so are these, which only an attack would make.
 FIRST_OPTIONAL = 424
 REFUSED_OPTIONAL: dict[str, int] = {
     "pidfd_send_signal": 424, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,

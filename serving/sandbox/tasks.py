@@ -1,9 +1,9 @@
-"""A bound on the threads and processes of one host, for ordinary users and for root.
+"""Bound the number of threads and processes of one host, for ordinary users and for root.
 
-The kernel counts tasks per real user, and within a user namespace of a process's own for itself; it never counts those
-of root. So root's hosts get a real user of their own, of a number nobody has: files are still opened as root, whatever
-Landlock leaves of them, but the tasks are counted, and are the host's alone. Whether a count is kept, and whether it is
-the host's alone, is tried and not assumed.
+The kernel counts tasks per real user, and separately within a process's own user namespace; it never counts those of
+root. So each host of root gets its own real user, with a number that no user has. It still opens files as root, as far
+as Landlock allows, but its tasks are counted, and counted alone. Both are tested here and not assumed: that tasks are
+counted, and that the count is the host's alone.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pathlib import Path
 
 MOST_TASKS = 128
 
-_FIRST_FREE_USER = 0x70000000  # above what systemd, containers and directories give to anybody
+_FIRST_FREE_USER = 0x70000000  # above the numbers that systemd, containers and directories give to users
 _SECONDS_TO_END = 1.0
 
 
 def leave_count_of_root() -> None:
-    """Give this process a real user of its own when it is root's, so that its tasks are counted; else do nothing.
+    """Give a process of root its own real user, so that its tasks are counted; else do nothing.
 
-    Before its capabilities are dropped, and before it enters a user namespace, which knows no other users.
+    Call it before capabilities are dropped, and before the process enters a user namespace, which has no other users.
     """
     if sys.platform == "linux" and os.getuid() == 0:
         with contextlib.suppress(OSError):
@@ -33,9 +33,9 @@ def leave_count_of_root() -> None:
 
 
 def bound_tasks() -> None:
-    """Let this process, what it forks and the threads of all these be `MOST_TASKS` at most. For one thread.
+    """Allow at most `MOST_TASKS` threads of this process and the processes it forks. For a process with one thread.
 
-    Where others share its count, as those of the same user without a namespace do, the bound lies by `MOST_TASKS` above
+    Where other processes share its count (those of the same user, without a namespace), the bound is `MOST_TASKS` above
     the number of all tasks there are now. Raises OSError where tasks are not counted.
     """
     if sys.platform != "linux":

@@ -1,4 +1,4 @@
-"""What the server and its hosts say to each other: frames of plain bytes, and the values in them.
+"""The protocol between the server and its hosts: frames of plain bytes, and the values in them.
 
-Both sides import this package and neither imports the other.
+Both sides import this package, and neither side imports the other.
 """

@@ -1,7 +1,7 @@
-"""Whether the signature of a candidate is sound, what its publisher declared, and no break for clients.
+"""Check the signature of a candidate: is it sound, does it match the manifest, and can present clients go on using it.
 
-The contract gate asks in the host, where a refusal spares the gates behind it. The server asks again when the report is
-there, because a host may have been told by its model what to say.
+The contract gate checks this in the host, where a refusal saves the time of later gates. The server checks it again
+when it has the report, because the model may have changed what its host says.
 """
 
 from __future__ import annotations
@@ -13,37 +13,39 @@ from serving.wire.evaluation import EvaluationRequest
 _SHOWN = 3
 
 
-def why_not_kept(request: EvaluationRequest, manifest: Manifest | None, own: Signature) -> str | None:
-    """Say why a candidate with the signature `own` must not be served, None when nothing speaks against it."""
+def explain_contract_break(request: EvaluationRequest, manifest: Manifest | None, own: Signature) -> str | None:
+    """Say why a candidate with the signature `own` must not be served; None when it may be."""
     unsound = why_not_sound(own)
     if unsound is not None:
         return unsound
-    wrong = disagreements(manifest.signature, own) if manifest is not None and manifest.signature is not None else []
+    wrong = (
+        find_disagreements(manifest.signature, own) if manifest is not None and manifest.signature is not None else []
+    )
     if wrong:
-        return f"{MANIFEST_NAME} {list_some(wrong)}: correct its signature or leave it out"
+        return f"{MANIFEST_NAME} {join_first_sentences(wrong)}: correct its signature or leave it out"
     broken = incompatibilities(request.active_signature, own) if request.active_signature is not None else []
     if broken and not (manifest is not None and manifest.breaking):
         hint = f'to allow it, publish it with "breaking": true in {MANIFEST_NAME}'
-        return f"not compatible with {name_active(request)}: {list_some(broken)}; {hint}"
+        return f"not compatible with {name_active_version(request)}: {join_first_sentences(broken)}; {hint}"
     return None
 
 
-def name_active(request: EvaluationRequest) -> str:
-    """Return what the version is called that a candidate is compared with."""
+def name_active_version(request: EvaluationRequest) -> str:
+    """Return a name for the version that a candidate is compared with."""
     return f"the active version {request.active_version}" if request.active_version else "the active version"
 
 
-def list_some(sentences: list[str]) -> str:
+def join_first_sentences(sentences: list[str]) -> str:
     """Join the first sentences and count the others."""
     more = len(sentences) - _SHOWN
     return "; ".join(sentences[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
-def disagreements(declared: Signature, own: Signature) -> list[str]:
-    """Say, one sentence each, where `declared` contradicts the model; an empty list means it can be taken over.
+def find_disagreements(declared: Signature, own: Signature) -> list[str]:
+    """List where `declared` contradicts the model, one sentence each; empty when `declared` can be used.
 
-    Dtypes and what takes null are the publisher's to say. Names and their order are the model's where it was fitted
-    with names, else only their number is. The methods must be among those the model offers.
+    The publisher decides the dtypes and which features take null. If the model was fitted with names, it decides the
+    names and their order, otherwise only their number. The methods must be among those that the model offers.
     """
     found = []
     declared_names = [feature.name for feature in declared.features]

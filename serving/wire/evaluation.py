@@ -1,4 +1,4 @@
-"""What the server asks a host to evaluate, and what the host says of it: the headers of an evaluation's frames."""
+"""The headers of an evaluation's frames: what the server asks a host to evaluate, and what the host reports."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class EvaluationFile(BaseModel):
 
 
 class CompileRequest(BaseModel):
-    """What compiling may take and what it must prove: see the settings of `engine` with the same names.
+    """The limits of compiling and what it must prove: see the settings of `engine` with the same names.
 
-    `known` is the verdict of an earlier evaluation of the same digest under the same libraries, when there is one.
+    `known` is the verdict of an earlier evaluation of the same digest under the same libraries, if there is one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,14 +46,14 @@ class CompileRequest(BaseModel):
 class EvaluationRequest(BaseModel):
     """One candidate, the settings of its gates and what it is compared with.
 
-    `quiet_seconds` is None when a manifest vouched for completeness. `published_digest` is the digest under which this
-    version, with a manifest, was accepted before: it may not change. `was_accepted` says that these bytes were accepted
-    before. `active_signature` is what the candidate must be
-    compatible with, None when there is nothing to be compatible with; `active_version` names it. `active_provenance`
-    says who signed what it would take over from, and when. `publisher_key` is the public key that a file is about to be
-    signed with, when it is evaluated to be published. `scratch` is a directory the host may write to. `trust`,
-    `pickle_trusted`, `skops_trusted`, `trusted_keys` and `require_sandbox` are settings of `security`. `is_respawn`
-    asks for load and warm-up only: the same digest has passed every gate.
+    `quiet_seconds` is None when a manifest proved that the files are complete. `published_digest` is the digest under
+    which this version, with a manifest, was accepted before: it may not change. `was_accepted` says that these bytes
+    were accepted before. The candidate must be compatible with `active_signature` (None: there is nothing to be
+    compatible with); `active_version` names that version, and `active_provenance` says who signed it, and when.
+    `publisher_key` is set when a file is evaluated before it is published: the public key that will sign it. The host
+    may write to the directory `scratch`. `trust`, `pickle_trusted`, `skops_trusted`, `trusted_keys` and
+    `require_sandbox` are settings of `security`. `is_respawn` asks for load and warm-up only: the same digest has
+    passed every gate.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,18 +87,18 @@ class EvaluationRequest(BaseModel):
 
     @property
     def gates(self) -> tuple[str, ...]:
-        """The gates that are asked, in order."""
+        """The gates that run, in order."""
         return RESPAWN_GATES if self.is_respawn else tuple(GateName)
 
     @property
     def may_compile(self) -> bool:
-        """Whether a graph may come of this, as far as can be said before the gates."""
+        """Whether this evaluation may make a graph, as far as is known before the gates run."""
         is_asked = self.compile.mode != "off" and self.compile.known is None and not self.is_respawn
         is_signed = self.publisher_key is not None or any(file.name == SIGNATURE_NAME for file in self.files)
         return is_asked and self.trust != "any" and (self.format is not Format.ONNX or is_signed)
 
     def read(self, name: str, at_most: int = MAX_DOCUMENT_BYTES) -> bytes | None:
-        """Return the bytes of a small staged file, None when there is none of this name.
+        """Return the bytes of a small staged file; None when no file has this name.
 
         Blocks on the disk; raises InvalidDocument beyond `at_most`, and OSError.
         """
@@ -111,10 +111,10 @@ class EvaluationRequest(BaseModel):
 
 
 class Preparation(BaseModel):
-    """What a host says before it opens the candidate's file, which is when it can still be believed.
+    """What a host says before it opens the candidate's file. Until then the server can trust the host.
 
-    `sandbox` are the layers that hold it, `libraries` the versions it runs, `provenance` says who signed the candidate,
-    None when nobody did whose key is trusted.
+    `sandbox` lists the layers around the host, `libraries` its versions. `provenance` says who signed the candidate;
+    None when no trusted key signed it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -125,10 +125,10 @@ class Preparation(BaseModel):
 
 
 class Findings(BaseModel):
-    """What a host says of a candidate at the end, when it has run whatever the file holds: nothing to be believed.
+    """What a host says of a candidate at the end. By then it has run the candidate's code, so it is not trusted.
 
     `signature` is None when the candidate never loaded. `engine` names what computes the answers. `memory_bytes` is the
-    host's private memory after warm-up, for a compiled form the size of its graphs.
+    host's private memory after warm-up; for a compiled form it is the size of its graphs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -140,10 +140,10 @@ class Findings(BaseModel):
 
 
 def why_hosted(request: EvaluationRequest, sandbox: Sandbox) -> str | None:
-    """Say why no graph may leave the host of a candidate, whatever it is; None where one may.
+    """Say why the server takes no graph from the host of this candidate; None when it may take one.
 
-    A graph comes from a process that has opened the candidate's file. Where that file may have run anything, and where
-    nothing held what it ran, a graph is not taken, however it looks.
+    A graph comes from a process that has opened the candidate's file. If that file could run any code, or if a layer of
+    the sandbox was missing while it ran, the server takes no graph at all.
     """
     if request.trust == "any":
         return "security.trust is any, so its file may have run anything in the process that would compile it"

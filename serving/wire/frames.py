@@ -3,7 +3,7 @@
 A frame is a fixed prefix, a JSON header and a payload of raw buffers::
 
     4 bytes  b"SVH1"
-    u8       kind (Kind)
+    u8       kind (FrameKind)
     u8       flags: 1 = the payload is not on the socket but at the start of the shared arena (PREDICT only)
     u16      0
     u32      length of the header in bytes
@@ -14,8 +14,8 @@ all little-endian. The header is a JSON object decoded strictly for its kind; wh
 :mod:`serving.wire.payloads`. Nothing is ever unpickled, in either direction.
 
 A host that has opened its candidate's file is an enemy from then on, so `BOUNDS` says for each kind who sends it and
-how large it may be. That is checked on the prefix, before anything is allocated or read. An evaluation goes like this,
-and in no other order::
+how large it may be. The prefix is checked against it before memory is allocated or more is read. An evaluation always
+has this order::
 
     server                     host
     EVALUATE        ------->
@@ -26,17 +26,17 @@ and in no other order::
                     <-------   GATE_STARTED, GATE_RESULT     for each other gate, up to the first that refuses
                     <-------   GRAPH (none, one or two), REPORT
 
-When a gate refuses before the load gate, PREPARED comes before REPORT. Then, while the host serves, each PREDICT is
-answered by one PREDICTION, REFUSAL or FAILURE with its request id before the next is sent. Whatever else comes ends the
-host. The most memory that the frames of one host take in the server at a time is one frame, and what its JSON becomes:
-see `MAX_HEADER_SEPARATORS`.
+When a gate refuses before the load gate, PREPARED comes before REPORT. Then, while the host serves, it answers each
+PREDICT by one PREDICTION, REFUSAL or FAILURE with the same request id before the next is sent. Any other frame ends the
+host. The frames of one host take at most this much memory in the server at a time: one frame, and the values parsed
+from its JSON (see `MAX_HEADER_SEPARATORS`).
 
-A child that is sent CHECKER first is no host but a checker of graphs, which opens no file: it answers CHECKER_READY,
-and CHECK by CHECKED or REFUSAL. See :mod:`serving.host.graph_check`.
+A child whose first frame is CHECKER is not a host but a checker of graphs, which opens no file: it answers
+CHECKER_READY, and answers CHECK by CHECKED or REFUSAL. See :mod:`serving.host.graph_check`.
 
 The arena is an anonymous shared mapping made by the server for one process that answers. A request of
 `ARENA_THRESHOLD_BYTES` or more that fits goes through it, which spares the copy through the socket (measured for 2.4
-MB: 523 us by socket, 227 us by arena). A process has one request at a time: the arena is free when the next is sent.
+MB: 523 us by socket, 227 us by arena). A process has one request at a time, so the arena is free for the next one.
 """
 
 from __future__ import annotations
@@ -183,9 +183,9 @@ def decode_object(raw: Buffer) -> dict[str, Any]:
 
 
 def count_separators(raw: Buffer, separators: bytes = b",[{") -> int:
-    """Return a number that is no smaller than that of the values in a JSON document, in a time like that of a copy.
+    """Return an upper bound on the number of values in a JSON document, about as fast as a copy of it.
 
-    With colons among `separators` keys count too. A list of nothing takes 3 bytes in JSON and 80 in memory, a key 5 and
+    With colons among `separators` keys count too. An empty list takes 3 bytes in JSON and 80 in memory, a key 5 and
     150, and other threads wait while it is parsed: a million took 0.1 to 0.5 s. So JSON of an enemy is counted first.
     """
     if len(raw) <= _FEW_BYTES:

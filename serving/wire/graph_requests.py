@@ -1,4 +1,7 @@
-"""What a checker is told: headers of its frames. Imports no library that reads graphs, as the server sends these."""
+"""The headers of the frames that the server sends to a checker of graphs.
+
+The server imports this module, so it imports no library that reads graphs.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from serving.domain.signature import Method, Signature
 
 
 class CheckerRequest(BaseModel):
-    """What comes first: how much memory the process may map beyond its imports, and a directory of its own."""
+    """The first request: how much memory the process may map beyond its imports, and its own directory."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -20,7 +23,7 @@ class CheckerRequest(BaseModel):
 class CheckRequest(BaseModel):
     """What graphs are checked against: signature and guard of their model, and how many rows the proof ran at once.
 
-    `graphs` says of each graph, in order, which outputs answer each method, and how many bytes it has.
+    `graphs` has an entry for each graph, in order: which outputs answer each method, and the size in bytes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

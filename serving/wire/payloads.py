@@ -1,8 +1,8 @@
-"""What the payloads of predictions hold: tensors, the rows of a request, and what a model answers.
+"""Encode and decode the payloads of predictions: tensors, the rows of a request, and the answers of a model.
 
-Buffers lie one after another, each aligned to 8 bytes; the header describes them. Arrays come out as views into the
-payload. What a host answers is read as what an enemy says: `decode_answer` bounds what it may become before it is
-parsed, and `encode_answer` in the host refuses politely what the server would not take.
+Buffers lie one after another, each aligned to 8 bytes; the header describes them. Decoded arrays are views into the
+payload. An answer of a host is data from an enemy: `decode_answer` bounds the memory it may take before it parses it.
+`encode_answer`, in the host, refuses what the server would not accept, with an error that the caller can use.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from serving.rows.batch import (
     Column,
     Prediction,
     Tensor,
-    most_answer_bytes,
+    bound_answer_bytes,
     why_not_an_answer,
 )
 from serving.wire.frames import BOUNDS, Buffer, FrameKind, count_separators, decode_object
@@ -44,7 +44,7 @@ _JSON = "json"
 
 
 def encode_tensors(tensors: Iterable[Tensor | Column]) -> tuple[list[dict[str, Any]], list[Buffer]]:
-    """Turn arrays and lists into descriptions for a header and buffers for a payload, without copying arrays."""
+    """Return descriptions of arrays and lists for a header, and buffers for a payload; arrays are not copied."""
     descriptions: list[dict[str, Any]] = []
     buffers: list[Buffer] = []
     for tensor in tensors:
@@ -110,7 +110,7 @@ def _decode_list(nbytes: Any, payload: memoryview, budget: _JsonBudget | None) -
         raise ProtocolError("a JSON tensor does not fit its payload")
     raw = payload[:nbytes]
     if budget is not None:
-        budget.spend(raw)
+        budget.charge(raw)
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -162,8 +162,8 @@ def decode_batch(header: Buffer, payload: memoryview) -> tuple[str, Batch]:
 def encode_answer(prediction: Prediction, rows: int) -> tuple[bytes, list[Buffer]]:
     """Return header and payload buffers of a PREDICTION frame for a request of `rows` rows.
 
-    Where the server would not take the answer, raises what the caller is to be told: InvalidInput when fewer rows would
-    do, else ModelFailed.
+    Where the server would not accept the answer, raises the error for the caller: InvalidInput when fewer rows would
+    help, else ModelFailed.
     """
     wrong = why_not_an_answer(prediction.tensors, rows)
     if wrong is not None:
@@ -173,9 +173,9 @@ def encode_answer(prediction: Prediction, rows: int) -> tuple[bytes, list[Buffer
     try:
         _check_size(header, sum(map(len, buffers)), rows)
         budget = _JsonBudget()
-        for description, buffer in zip(descriptions, _without_padding(buffers), strict=True):
+        for description, buffer in zip(descriptions, _strip_padding(buffers), strict=True):
             if description["dtype"] == _JSON:
-                budget.spend(buffer)
+                budget.charge(buffer)
     except ProtocolError as error:
         raise InvalidInput(f"{error}: send fewer rows") if rows > 1 else ModelFailed(str(error)) from None
     return header, buffers
@@ -210,13 +210,13 @@ def decode_detail(header: Buffer) -> str:
 
 
 class _JsonBudget:
-    """What the JSON of one answer may still take. What it becomes is up to 20 times as large."""
+    """How much JSON one answer may still have. Parsed values take up to 20 times the memory of their JSON."""
 
     def __init__(self) -> None:
         self._bytes, self._values = MAX_JSON_BYTES, MAX_JSON_VALUES
 
-    def spend(self, raw: Buffer) -> None:
-        """Take a document into account before it is parsed; raises ProtocolError when it is too much."""
+    def charge(self, raw: Buffer) -> None:
+        """Count a document before it is parsed; raises ProtocolError when the budget is used up."""
         self._bytes -= len(raw)
         self._values -= count_separators(raw, b",:[{" if b"{" in bytes(raw) else b",[{")
         if self._bytes < 0 or self._values < 0:
@@ -226,15 +226,15 @@ class _JsonBudget:
 
 
 def _check_size(header: Buffer, payload_bytes: int, rows: int) -> None:
-    most_bytes = most_answer_bytes(rows)
+    most_bytes = bound_answer_bytes(rows)
     if payload_bytes > most_bytes or len(header) > BOUNDS[FrameKind.PREDICTION].header_bytes:
         raise ProtocolError(
             f"the answer takes {payload_bytes >> 20} MB, at most {most_bytes >> 20} MB can be given for {rows} rows"
         )
 
 
-def _without_padding(buffers: Iterable[Buffer]) -> Iterable[Buffer]:
-    """Yield the buffers that `encode_tensors` made of tensors."""
+def _strip_padding(buffers: Iterable[Buffer]) -> Iterable[Buffer]:
+    """Yield the buffers of tensors without the padding that `encode_tensors` puts between them."""
     them = iter(buffers)
     for buffer in them:
         yield buffer

@@ -1,4 +1,4 @@
-"""The wire's two blocking ends: one frame out, one frame in. The event loop's end is :mod:`serving.plane.link`."""
+"""Send and receive one frame over a blocking socket. The event loop does the same in :mod:`serving.plane.link`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ READ_AHEAD_BYTES = 64 << 10
 
 
 class StreamCut(ProtocolError):
-    """The stream ended inside a frame: whoever wrote it is gone."""
+    """The stream ended inside a frame: the process that wrote it is gone."""
 
 
 class Source(Protocol):
@@ -37,9 +37,9 @@ class Source(Protocol):
 
 
 class TimedSocket:
-    """A socket that is read until `ends_at` (monotonic), however few bytes come at a time.
+    """A socket with one deadline for all reads: `ends_at` (monotonic).
 
-    A timeout of the socket's own would begin anew with each byte.
+    The socket's own timeout would start again with each byte.
     """
 
     def __init__(self, sock: socket.socket, ends_at: float) -> None:
@@ -47,7 +47,7 @@ class TimedSocket:
         self.ends_at = ends_at
 
     def recv_into(self, buffer: memoryview, /) -> int:
-        """Read as a socket does; raises TimeoutError when the time is over."""
+        """Read as a socket does; raises TimeoutError after the deadline."""
         left = self.ends_at - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -70,19 +70,19 @@ def send_frame(
 
 
 def receive_frame(sock: socket.socket, arena: memoryview | None = None) -> Frame | None:
-    """Read one frame from a blocking socket and not a byte beyond it; None at a clean end of the stream.
+    """Read one frame from a blocking socket and no byte beyond it; None at a clean end of the stream.
 
     Raises ProtocolError for bytes that are no frame, StreamCut for a stream that ends inside one, and what the socket
-    raises: TimeoutError when it has a timeout and nothing came for so long.
+    raises: TimeoutError when it has a timeout and nothing came in that time.
     """
     return FrameReader(sock, arena, PREFIX.size).receive()
 
 
 class FrameReader:
-    """Reads the frames of a blocking socket, ahead where it can: a small frame costs one call of the system.
+    """Reads the frames of a blocking socket. It reads ahead, so a small frame costs one system call.
 
-    Unless it reads no more than a prefix ahead, nothing else may read from the socket afterwards. `check` is asked
-    about each prefix before anything is allocated or read for its frame, and raises what it likes. One thread only.
+    A reader that reads more than a prefix ahead must be the last reader of its socket. `check` is called with each
+    prefix before memory is allocated or more is read for its frame; it may raise any exception. One thread only.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class FrameReader:
         return True
 
     def _read(self, size: int) -> memoryview:
-        """Return the next bytes in memory of their own, where numbers are aligned."""
+        """Return the next bytes in new memory, in which numbers are aligned."""
         wanted = np.empty(size, np.uint8).data  # not filled with zeros first, as a bytearray would be
         ahead = min(size, self._end - self._start)
         wanted[:ahead] = self._ahead[self._start : self._start + ahead]

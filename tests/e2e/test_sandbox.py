@@ -22,7 +22,7 @@ LOADING = ("read", "write", "change modes", "fork", "run a program", "kill its p
 
 def lacks_landlock() -> str | None:
     try:
-        landlock.abi()
+        landlock.read_abi()
     except OSError as error:
         return f"this kernel has no Landlock: {error.strerror}"
     return None

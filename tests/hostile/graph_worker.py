@@ -22,7 +22,7 @@ from serving.host.graph_check.analysis import analyse
 from serving.host.graph_check.checking import check
 from serving.host.graph_check.declared import declared_inputs
 from serving.host.graph_check.normal_form import normal_form
-from serving.plane.graph import GraphSession, feed_of, number_inputs, open_session
+from serving.plane.graph import GraphSession, make_feed, list_number_inputs, open_session
 from serving.rows.batch import Batch, Column
 
 SLACK_BYTES = 48 << 20  # what the allocator keeps, and the rows themselves
@@ -111,7 +111,7 @@ def wrong_shape(graph: Graph, signature: Signature) -> str | None:
     for rows in (1, 2, 5):
         batch = rows_of(signature, rows, np.random.default_rng(0), is_hostile=False)
         try:
-            values = session.run(names, feed_of(batch, number_inputs(session)))
+            values = session.run(names, make_feed(batch, list_number_inputs(session)))
         except Exception:  # noqa: BLE001  (the graph refuses these rows)
             continue
         for name, value in zip(names, values, strict=True):

@@ -58,7 +58,7 @@ class KeptZygote(Zygote):
 def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One zygote for all workshops of this process; commands have their own. It begins when the first one needs it."""
     environment = {**os.environ, "PYTHONPATH": str(MATERIAL)}
-    kept = KeptZygote(sandbox.scrub(environment), tmp_path_factory.mktemp("zygote") / "scratch")
+    kept = KeptZygote(sandbox.scrub_environment(environment), tmp_path_factory.mktemp("zygote") / "scratch")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(offline_evaluator, "Zygote", lambda *_: kept)
         yield

@@ -31,7 +31,7 @@ from serving.plane.prediction import Answer
 from serving.rows.batch import Tensor
 from serving.rows.conversion import PIECE_ROWS, YIELD_SECONDS
 from serving.rows.integers import EXACT
-from serving.rows.row_problems import shown, width_problem
+from serving.rows.row_problems import describe_wrong_width, shown
 from serving.rows.tables import Table
 
 UTF8_BOM = b"\xef\xbb\xbf"
@@ -60,7 +60,7 @@ def read(raw: bytes, signature: Signature, most_rows: int | None = None, extra_c
         lines.check_width(first)
         names = _header(first, signature)
         if names is None and len(first) != len(signature.features):
-            raise InvalidInput(width_problem(signature, 0, len(first)))
+            raise InvalidInput(describe_wrong_width(signature, 0, len(first)))
         is_plain = b"_" not in raw and raw.isascii()
         rows = lines if names is not None else chain([first], lines)
         return _table(rows, names or first, names, is_plain, signature, most_rows)
@@ -114,7 +114,7 @@ class _Lines:
     def check_width(self, row: list[str]) -> None:
         """Raise InvalidInput for a row of more cells than there may be."""
         if len(row) > self._most:
-            raise InvalidInput(width_problem(self._signature, self._count - 1, len(row)))
+            raise InvalidInput(describe_wrong_width(self._signature, self._count - 1, len(row)))
 
     def _physical_lines(self) -> Iterator[str]:
         """Yield lines with their ends; a row has several where an end is in quotes."""
@@ -152,7 +152,7 @@ class _Lines:
     def _too_wide_or_long(self, start: int, end: int) -> InvalidInput:
         cells = self._raw.count(b",", start, end) + 1
         if cells > self._most:
-            return InvalidInput(width_problem(self._signature, self._count, cells))
+            return InvalidInput(describe_wrong_width(self._signature, self._count, cells))
         return self._too_long()
 
     def _too_long(self) -> InvalidInput:

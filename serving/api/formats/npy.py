@@ -21,7 +21,7 @@ from serving.api.formats.iso_8601 import to_iso_texts
 from serving.domain.errors import InvalidInput, Malformed, NotAcceptable
 from serving.domain.signature import Signature
 from serving.plane.prediction import Answer
-from serving.rows.row_problems import width_problem
+from serving.rows.row_problems import describe_wrong_width
 from serving.rows.tables import Table
 
 MAGIC = b"\x93NUMPY"
@@ -68,7 +68,7 @@ def read(raw: bytes, signature: Signature) -> Table:
         matrix = array.reshape(layout.shape, order="F" if layout.is_fortran else "C")
     if matrix.dtype.kind in "UmM":
         if matrix.shape[1] > len(signature.features) + FEW_COLUMNS:  # before each cell is made a text
-            raise InvalidInput(width_problem(signature, 0, matrix.shape[1]))
+            raise InvalidInput(describe_wrong_width(signature, 0, matrix.shape[1]))
         return Table(len(matrix), columns=tuple(_values(column) for column in matrix.T))
     return Table(len(matrix), matrix=matrix)
 

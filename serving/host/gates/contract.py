@@ -6,7 +6,7 @@ from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.report import GateName, Verdict
 from serving.domain.signature import incompatibilities
 from serving.host.gates.gate import Context, Outcome, Refused
-from serving.wire.compatibility import list_some, name_active, why_not_kept
+from serving.wire.compatibility import explain_contract_break, join_first_sentences, name_active_version
 
 
 class Contract:
@@ -18,7 +18,7 @@ class Contract:
         """Compare with the manifest's signature, then with the active version's unless the manifest says breaking."""
         manifest, request = context.manifest, context.request
         own = context.loaded.signature
-        reason = why_not_kept(request, manifest, own)
+        reason = explain_contract_break(request, manifest, own)
         if reason is not None:
             raise Refused(reason)
         agreed = []
@@ -27,8 +27,11 @@ class Contract:
         if request.active_signature is not None:
             broken = incompatibilities(request.active_signature, own)
             if broken:
-                return Verdict.WARNED, f"declared breaking, differs from {name_active(request)}: {list_some(broken)}"
-            agreed.append(f"compatible with {name_active(request)}")
+                return (
+                    Verdict.WARNED,
+                    f"declared breaking, differs from {name_active_version(request)}: {join_first_sentences(broken)}",
+                )
+            agreed.append(f"compatible with {name_active_version(request)}")
         features = f"{len(own.features)} feature{'s' * (len(own.features) != 1)}, {', '.join(own.methods)}"
         if not agreed:
             return Verdict.SKIPPED, f"{features}; nothing declared and no active version to compare with"

@@ -24,7 +24,7 @@ def main(sock: socket.socket, first: Frame) -> int:
     """Run in a freshly forked process whose first frame was CHECKER; returns its exit status."""
     request = CheckerRequest.model_validate_json(bytes(first.header))
     parent = os.getppid()
-    sandbox.live_in(request.scratch)
+    sandbox.move_into(request.scratch)
     held = sandbox.enter([], request.scratch, request.memory_bytes, parent)
     sandbox.forbid_processes(held)
     sandbox.lower_priority_of_this_thread()

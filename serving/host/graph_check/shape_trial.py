@@ -17,7 +17,7 @@ from onnx import helper
 from serving.domain.compiled import Graph
 from serving.domain.errors import GraphRefused
 from serving.host.graph_check.operation import AbstractTensor
-from serving.plane.graph import feed_of, number_inputs, open_session
+from serving.plane.graph import list_number_inputs, make_feed, open_session
 from serving.rows.batch import Batch
 
 FEW_ROWS = (1, 3)
@@ -44,8 +44,8 @@ def compare_shapes(graph: Graph, known: Mapping[str, AbstractTensor], batches: S
 def _runs(content: bytes, names: list[str], batches: Sequence[Batch]) -> list[tuple[Batch, list[Any]]]:
     try:
         session = open_session(content, is_optimized=False)
-        numbers = number_inputs(session)
-        return [(batch, session.run(names, feed_of(batch, numbers))) for batch in batches]
+        numbers = list_number_inputs(session)
+        return [(batch, session.run(names, make_feed(batch, numbers))) for batch in batches]
     except Exception as error:  # noqa: BLE001  (onnxruntime has its own tree of errors)
         raise GraphRefused(f"its tensors cannot be looked at one by one: {type(error).__name__}") from None
 

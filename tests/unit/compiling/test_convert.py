@@ -48,7 +48,7 @@ from serving.domain.signature import Dtype, Method
 from serving.host.describe import examine
 from serving.host.estimator import EstimatorModel
 from serving.host.graph_check.checking import bound
-from serving.plane.graph import feed_of, number_inputs
+from serving.plane.graph import list_number_inputs, make_feed
 from serving.rows.batch import Batch
 from tests.unit.host.test_every_estimator import SERVED, fitted
 
@@ -95,7 +95,7 @@ def run(graph: Graph, model: EstimatorModel, method: Method, batch: Batch) -> li
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(graph.content, options, providers=["CPUExecutionProvider"])
-    answers: list[Any] = session.run(list(graph.outputs[method]), feed_of(batch, number_inputs(session)))
+    answers: list[Any] = session.run(list(graph.outputs[method]), make_feed(batch, list_number_inputs(session)))
     return answers
 
 

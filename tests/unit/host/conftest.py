@@ -1,8 +1,8 @@
-"""Fixtures of the host's tests: data, files, and numeric libraries on one thread, as in a host."""
+"""Fixtures of the host's tests: data and files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-import threadpoolctl
 
 from serving.domain.signature import Signature
 from serving.domain.version import Format
@@ -18,12 +17,6 @@ from serving.host.loading import load
 from serving.host.model import LoadedModel
 
 Load = Callable[..., LoadedModel]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    with threadpoolctl.threadpool_limits(1):
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -161,7 +161,7 @@ class FakeHost:
     def returncode(self) -> int | None:
         return self._code
 
-    def last_words(self) -> str | None:
+    def read_last_words(self) -> str | None:
         return None
 
     def join(self) -> list[int]:

@@ -39,7 +39,7 @@ from serving.domain.signature import Container, Dtype, Feature, ModelKind, Signa
 from serving.host.describe import describe, examine
 from serving.host.estimator import EstimatorModel
 from serving.host.model import LoadRefused
-from serving.wire.compatibility import disagreements
+from serving.wire.compatibility import find_disagreements
 from tests.unit.host.tables import mixed
 
 RANDOM = np.random.default_rng(1)
@@ -470,7 +470,7 @@ def test_catboost_remembers_names_in_its_own_way() -> None:
     of_arrays = Signature(features=(Feature(name="x0"), Feature(name="x1")), methods=("predict",))
     assert examine(cats, declared=of_arrays).signature == of_arrays
     narrow = of_arrays.model_copy(update={"features": of_arrays.features[:1]})
-    wrong = disagreements(narrow, examine(cats, declared=narrow).signature)
+    wrong = find_disagreements(narrow, examine(cats, declared=narrow).signature)
     assert wrong[0] == "declares 1 features, the model takes 2"
     cats.feature_names_ = ["0", "1"]  # fitted on an array
     with pytest.raises(LoadRefused, match=r"no n_features_in_\): publish it with serving.publish\(\.\.\., X=rows\)"):

@@ -35,7 +35,7 @@ Start = Callable[..., HostProcess]
 def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     """Start a zygote for all tests of this file."""
     path = os.pathsep.join([str(MATERIAL), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    zygote = Zygote(sandbox.scrub({**os.environ, "PYTHONPATH": path}), tmp_path_factory.mktemp("scratch"))
+    zygote = Zygote(sandbox.scrub_environment({**os.environ, "PYTHONPATH": path}), tmp_path_factory.mktemp("scratch"))
     yield zygote
     zygote.stop()
 

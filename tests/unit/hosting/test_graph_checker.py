@@ -43,7 +43,7 @@ PLAIN = graph_of(model([node("Mul", "X factor", "y")], [constant("factor", [2.0]
 @pytest.fixture(scope="module")
 def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     """Start a zygote for all tests of this file."""
-    zygote = Zygote(sandbox.scrub(os.environ), tmp_path_factory.mktemp("scratch"))
+    zygote = Zygote(sandbox.scrub_environment(os.environ), tmp_path_factory.mktemp("scratch"))
     yield zygote
     zygote.stop()
 

@@ -31,7 +31,7 @@ def children() -> set[psutil.Process]:
 
 def test_a_killed_zygote_leaves_no_zombie(tmp_path: Path) -> None:
     """Its socket ends before the process does: whoever looks too early never looks again."""
-    zygote = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
+    zygote = Zygote(sandbox.scrub_environment(os.environ), tmp_path / "scratch")
     before = children()
     for _ in range(ROUNDS):
         zygote.start()
@@ -43,7 +43,7 @@ def test_a_killed_zygote_leaves_no_zombie(tmp_path: Path) -> None:
 
 def test_a_zygote_killed_before_it_starts_a_host_costs_nothing(tmp_path: Path) -> None:
     """A host that dies with its zygote is noticed first: whoever replaces it asks a zygote that is about to end."""
-    zygote = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
+    zygote = Zygote(sandbox.scrub_environment(os.environ), tmp_path / "scratch")
     before = children()
     zygote.start()
     first = zygote.spawn()
@@ -62,7 +62,7 @@ def test_a_zygote_killed_before_it_starts_a_host_costs_nothing(tmp_path: Path) -
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
-    running = Zygote(sandbox.scrub(os.environ), tmp_path_factory.mktemp("shared") / "scratch")
+    running = Zygote(sandbox.scrub_environment(os.environ), tmp_path_factory.mktemp("shared") / "scratch")
     before = children()
     running.start()
     yield running
@@ -111,7 +111,7 @@ named.wait()
 
 def test_a_zygote_says_which_thread_it_has_besides_the_main_one(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(ANOTHER_THREAD)
-    environment = sandbox.scrub({**os.environ, "PYTHONPATH": str(tmp_path)})
+    environment = sandbox.scrub_environment({**os.environ, "PYTHONPATH": str(tmp_path)})
     zygote = Zygote(environment, tmp_path / "scratch")
     with capture_logs() as logs:
         host = zygote.spawn()
@@ -156,7 +156,7 @@ def test_a_zygote_that_goes_on_after_it_was_replaced_starts_nothing_nobody_asked
 
 
 def test_a_zygote_that_is_stopped_while_it_imports_is_replaced(tmp_path: Path) -> None:
-    zygote = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
+    zygote = Zygote(sandbox.scrub_environment(os.environ), tmp_path / "scratch")
     before = children()
     zygote.start()
     (process,) = children() - before
@@ -208,7 +208,7 @@ def test_what_killed_servers_left_is_removed_at_the_start(tmp_path: Path) -> Non
     left = tmp_path / "scratch" / "host-abandoned"
     left.mkdir(parents=True)
     (left / "file").write_text("left")
-    zygote = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
+    zygote = Zygote(sandbox.scrub_environment(os.environ), tmp_path / "scratch")
     zygote.start()
     assert not left.exists()
     zygote.stop()
@@ -230,7 +230,7 @@ def test_no_scratch_directory_is_too_deep_to_be_removed(tmp_path: Path) -> None:
         os.close(above)
     os.close(os.open("file", os.O_CREAT, dir_fd=inside))
     os.close(inside)
-    zygote = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
+    zygote = Zygote(sandbox.scrub_environment(os.environ), tmp_path / "scratch")
     zygote.start()
     assert not host.exists()
     assert (elsewhere / "file").exists()
@@ -238,7 +238,7 @@ def test_no_scratch_directory_is_too_deep_to_be_removed(tmp_path: Path) -> None:
 
 
 def test_a_stopped_zygote_starts_nothing(tmp_path: Path) -> None:
-    zygote = Zygote(sandbox.scrub(os.environ), tmp_path / "scratch")
+    zygote = Zygote(sandbox.scrub_environment(os.environ), tmp_path / "scratch")
     zygote.stop()
     with pytest.raises(HostFailed, match="stopping"):
         zygote.spawn()

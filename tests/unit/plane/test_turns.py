@@ -56,10 +56,10 @@ def test_a_model_never_has_all_threads_and_another_is_answered_meanwhile(pool: T
         turns = Turns(pool, 3)
         heavy = [Pieces("heavy", 1, is_held=True) for _ in range(16)]
         tasks = [asyncio.create_task(turns.run("heavy", work, 0, 30)) for work in heavy]
-        await until(lambda: turns.waiting("heavy") == 14)
+        await until(lambda: turns.count_waiting("heavy") == 14)
         await turns.run("light", Pieces("light", 3), 0, 30)
         assert not any(task.done() for task in tasks)
-        assert turns.waiting("heavy") == 14
+        assert turns.count_waiting("heavy") == 14
         for work in heavy:
             work.may_go.set()
         await asyncio.gather(*tasks)
@@ -78,9 +78,9 @@ def test_models_take_turns_whatever_the_length_of_their_queues(pool: ThreadPoolE
         ]
         await until(lambda: len(turns._running) == 2)
         tasks = [asyncio.create_task(turns.run("many", Pieces("many", 2, log), 0, 30)) for _ in range(10)]
-        await until(lambda: turns.waiting("many") == 10)
+        await until(lambda: turns.count_waiting("many") == 10)
         few = asyncio.create_task(turns.run("few", Pieces("few", 2, log), 0, 30))
-        await until(lambda: turns.waiting("few") == 1)
+        await until(lambda: turns.count_waiting("few") == 1)
         blocker.may_go.set()  # one thread is free from here on
         await asyncio.gather(few, *tasks)
         other.may_go.set()
@@ -99,7 +99,7 @@ def test_requests_of_one_model_take_turns_too(pool: ThreadPoolExecutor) -> None:
         long = asyncio.create_task(turns.run("model", first, 0, 30))
         await until(lambda: first.begun.acquire(blocking=False))
         short = asyncio.create_task(turns.run("model", Pieces("short", 1, log), 0, 30))
-        await until(lambda: turns.waiting("model") == 1)
+        await until(lambda: turns.count_waiting("model") == 1)
         first.may_go.set()
         await asyncio.gather(long, short)
         return log
@@ -115,7 +115,7 @@ def test_pieces_that_nobody_waits_for_are_not_done(pool: ThreadPoolExecutor) -> 
         gone_task = asyncio.create_task(turns.run("b", gone, 0, 30))
         await until(lambda: len(turns._running) == 2)
         queued_task = asyncio.create_task(turns.run("a", queued, 0, 30))
-        await until(lambda: turns.waiting("a") == 1)
+        await until(lambda: turns.count_waiting("a") == 1)
         with pytest.raises(TimeoutError):
             await late_task
         for task in (gone_task, queued_task):
@@ -163,7 +163,7 @@ def test_requests_that_would_take_too_much_memory_together_are_turned_away(pool:
         with pytest.raises(Overloaded):  # of all together
             await turns.run("e", Pieces("e", 1), SMALL_BYTES + 1, 30)
         small = asyncio.create_task(turns.run("e", held[4], SMALL_BYTES, 30))
-        await until(lambda: turns.waiting("e") == 1)
+        await until(lambda: turns.count_waiting("e") == 1)
         for work in held:
             work.may_go.set()
         await asyncio.gather(small, *tasks)

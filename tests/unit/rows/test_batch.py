@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.rows.batch import MAX_ANSWER_BYTES, MAX_ROW_BYTES, most_answer_bytes, why_not_an_answer
+from serving.rows.batch import MAX_ANSWER_BYTES, MAX_ROW_BYTES, bound_answer_bytes, why_not_an_answer
 
 DEEP: list[Any] = [[[[[[[[1.0]]]]]]]]
 DEEP_OBJECT: dict[str, Any] = {"a": {"a": {"a": DEEP}}}
@@ -62,6 +62,6 @@ def test_what_no_answer_is_made_of_is_named(tensors: Any, reason: str) -> None:
 
 
 def test_few_rows_have_small_answers() -> None:
-    assert most_answer_bytes(1) == MAX_ROW_BYTES
-    assert most_answer_bytes(2) == 2 * MAX_ROW_BYTES
-    assert most_answer_bytes(100_000) == MAX_ANSWER_BYTES
+    assert bound_answer_bytes(1) == MAX_ROW_BYTES
+    assert bound_answer_bytes(2) == 2 * MAX_ROW_BYTES
+    assert bound_answer_bytes(100_000) == MAX_ANSWER_BYTES

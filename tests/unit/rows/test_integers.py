@@ -10,7 +10,7 @@ import pytest
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Feature, Signature
 from serving.rows.conversion import Piece, convert
-from serving.rows.integers import integer_column, is_rounded, joined_columns, rounded_places
+from serving.rows.integers import find_rounded, is_rounded, join_columns, make_integer_column
 from serving.rows.tables import Table, table_to_batch
 
 BEYOND = 2**53 + 1
@@ -31,23 +31,23 @@ def test_what_floats_hold(cell: Any) -> None:
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64, ">i8"])
 def test_places_in_arrays(dtype: Any) -> None:
     integers = np.array([[1, BEYOND], [2**53, 2**62 + 1]], dtype)
-    assert rounded_places(integers).tolist() == [[False, True], [False, True]]
-    assert not rounded_places(np.array([2**31 - 1], np.int32)).any()
-    assert not rounded_places(np.array([1e300])).any()
+    assert find_rounded(integers).tolist() == [[False, True], [False, True]]
+    assert not find_rounded(np.array([2**31 - 1], np.int32)).any()
+    assert not find_rounded(np.array([1e300])).any()
 
 
 def test_columns_of_integers() -> None:
-    assert integer_column([1, 2]) is not None
-    assert integer_column([2**64 - 1, -1]) is None
-    assert integer_column([1, 2.0]) is None
+    assert make_integer_column([1, 2]) is not None
+    assert make_integer_column([2**64 - 1, -1]) is None
+    assert make_integer_column([1, 2.0]) is None
 
 
 def test_parts_are_joined_whole_or_not_at_all() -> None:
-    joined = joined_columns([np.array([1.0, 2.0]), np.array([BEYOND])])
+    joined = join_columns([np.array([1.0, 2.0]), np.array([BEYOND])])
     assert joined is not None
     assert joined.tolist() == [1, 2, BEYOND]
-    assert joined_columns([np.array([0.5]), np.array([BEYOND])]) is None
-    assert joined_columns([np.array([np.nan]), np.array([BEYOND])]) is None
+    assert join_columns([np.array([0.5]), np.array([BEYOND])]) is None
+    assert join_columns([np.array([np.nan]), np.array([BEYOND])]) is None
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64])

@@ -85,7 +85,7 @@ def test_columns_that_lie_far_apart_are_no_matrix() -> None:
     """A view of both passes over other memory, such as what is copied to; copying from it ended the process."""
     room = np.zeros(1 << 16)
     for columns in ([room[:4], room[-4:]], [room[:600], room[-600:]], [room[-600:], room[:600]]):
-        assert tables._as_matrix(columns) is None
+        assert tables._view_as_matrix(columns) is None
 
 
 def test_named_columns_are_put_in_order() -> None:

@@ -160,7 +160,8 @@ def ended(models: Iterable[Fitted], directory: Path, task: str) -> dict[str, tup
 def run_watched(directory: Path, task: str) -> dict[str, tuple[int, str]]:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.unit.sandbox.watched", str(directory), task],
-        check=True, capture_output=True, text=True, cwd=Path(__file__).parents[3], env=sandbox.scrub(os.environ),
+        check=True, capture_output=True, text=True, cwd=Path(__file__).parents[3],
+        env=sandbox.scrub_environment(os.environ),
     )  # fmt: skip
     return {name: tuple(ending) for name, ending in json.loads(done.stdout).items()}
 

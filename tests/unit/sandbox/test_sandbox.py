@@ -36,7 +36,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 def has_landlock() -> bool:
     try:
-        return landlock.abi() >= 1
+        return landlock.read_abi() >= 1
     except OSError:
         return False
 
@@ -77,7 +77,7 @@ class Cell:
                     os.setgroups([])
                     os.setresgid(NOBODY, NOBODY, NOBODY)
                     os.setresuid(NOBODY, NOBODY, NOBODY)
-                sandbox.live_in(str(self.scratch))
+                sandbox.move_into(str(self.scratch))
                 held = sandbox.enter([str(self.artefact)], str(self.scratch), BUDGET, parent)
                 if not may_fork:
                     sandbox.forbid_processes(held)
@@ -249,9 +249,9 @@ def test_each_deed_of_a_burglar_is_refused_in_every_way(cell: Cell, deed: str) -
 def test_landlock_of_every_age_and_seccomp_keep_the_promise_together(
     cell: Cell, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
-    if version > landlock.abi():
+    if version > landlock.read_abi():
         pytest.skip("newer than this kernel")
-    monkeypatch.setattr(landlock, "abi", lambda: version)
+    monkeypatch.setattr(landlock, "read_abi", lambda: version)
     before = cell.picture()
     refused = ("EPERM", "EACCES", "ENOSYS")
     for deed in (*burglar.BY_LANDLOCK, "signal others", "open sockets", "have signals sent"):
@@ -269,9 +269,9 @@ def test_without_seccomp_an_old_landlock_counts_as_missing(
     def refuse() -> None:
         raise OSError(errno.ENOSYS, "no filter for linux on riscv64")
 
-    if version > landlock.abi():
+    if version > landlock.read_abi():
         pytest.skip("newer than this kernel")
-    monkeypatch.setattr(landlock, "abi", lambda: version)
+    monkeypatch.setattr(landlock, "read_abi", lambda: version)
     monkeypatch.setattr(seccomp, "allow_needed_calls", refuse)
     said, held = cell.enter(cell.secret.read_text)
     assert said == "EACCES", "it is put on all the same"
@@ -404,7 +404,9 @@ def test_descriptors_that_were_inherited_are_closed(tmp_path: Path) -> None:
 
 
 def test_the_environment_of_a_zygote_holds_no_setting_of_the_server() -> None:
-    scrubbed = sandbox.scrub({"SERVING_SECURITY__ADMIN_TOKEN": "x", "PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "y"})
+    scrubbed = sandbox.scrub_environment(
+        {"SERVING_SECURITY__ADMIN_TOKEN": "x", "PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "y"}
+    )
     assert scrubbed["PATH"] == "/bin"
     assert not {"SERVING_SECURITY__ADMIN_TOKEN", "AWS_SECRET_ACCESS_KEY"} & scrubbed.keys()
 

@@ -10,7 +10,7 @@ import pytest
 
 from serving.sandbox import syscalls
 from serving.sandbox.bpf import ALLOW, KILL_PROCESS, NO_SUCH_CALL, REFUSE
-from serving.sandbox.seccomp import first_filter, second_filter
+from serving.sandbox.seccomp import make_first_filter, make_second_filter
 
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 OTHERS = {"x86_64": 0x40000003, "aarch64": 0x40000028}  # i386 and arm, whose calls these processors know too
@@ -47,7 +47,7 @@ def machine(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def answer(machine: str) -> Answer:
     """Ask the first filter about a call, by its numbers on both architectures."""
-    code = first_filter(machine)
+    code = make_first_filter(machine)
 
     def ask(numbers: syscalls.Numbers, *arguments: int) -> int:
         number = numbers[list(ARCHITECTURES).index(machine)]
@@ -58,7 +58,7 @@ def answer(machine: str) -> Answer:
 
 def second(machine: str, *, may_fork: bool = False) -> Answer:
     """Ask the second filter likewise."""
-    code = second_filter(machine, PID, [CHILD], may_fork=may_fork)
+    code = make_second_filter(machine, PID, [CHILD], may_fork=may_fork)
 
     def ask(numbers: syscalls.Numbers, *arguments: int) -> int:
         number = numbers[list(ARCHITECTURES).index(machine)]
@@ -79,7 +79,7 @@ ALIASES = ("FORK", "KILL", "TGKILL")
 
 
 def test_what_is_on_the_list_is_allowed_and_all_else_is_not(machine: str) -> None:
-    code, column = first_filter(machine), list(ARCHITECTURES).index(machine)
+    code, column = make_first_filter(machine), list(ARCHITECTURES).index(machine)
     allowed = {numbers[column] for numbers in syscalls.ALLOWED.values()}
     conditional = {each[column] for each in vars(syscalls).values() if isinstance(each, tuple) and len(each) == 2}
     for number in range(1024):
@@ -113,7 +113,7 @@ NEVER = {
 @pytest.mark.parametrize("name", NEVER)
 def test_what_changes_files_others_and_what_holds_it_is_refused_by_name(machine: str, name: str) -> None:
     number = NEVER[name][list(ARCHITECTURES).index(machine)]
-    assert number is None or run(first_filter(machine), ARCHITECTURES[machine], number, []) == REFUSE
+    assert number is None or run(make_first_filter(machine), ARCHITECTURES[machine], number, []) == REFUSE
 
 
 def test_libraries_are_told_to_do_without_what_is_new(answer: Answer) -> None:
@@ -124,7 +124,7 @@ def test_libraries_are_told_to_do_without_what_is_new(answer: Answer) -> None:
 
 
 def test_other_architectures_and_x32_are_not_let_past(machine: str) -> None:
-    for code in (first_filter(machine), second_filter(machine, PID, [], may_fork=False)):
+    for code in (make_first_filter(machine), make_second_filter(machine, PID, [], may_fork=False)):
         assert run(code, OTHERS[machine], 20, []) == KILL_PROCESS
         assert run(code, ARCHITECTURES[machine], 0x40000000, []) == REFUSE
         assert run(code, ARCHITECTURES[machine], 0xFFFFFFFF, []) == REFUSE

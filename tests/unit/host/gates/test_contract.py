@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from serving.domain.report import Verdict
 from serving.domain.signature import Signature
 from serving.host.describe import describe
-from serving.wire.compatibility import disagreements
+from serving.wire.compatibility import find_disagreements
 from tests.unit.host.candidates import ROWS, WORDS, Candidate, MakeCandidate
 
 
@@ -69,7 +69,7 @@ def test_a_declaration_that_contradicts_the_model_is_refused(
 def test_names_and_their_order_are_the_models_where_it_was_fitted_with_names(people: Any, older: Any) -> None:
     own = describe(LogisticRegression().fit(people[["age", "level"]], older))
     swapped = own.model_copy(update={"features": own.features[::-1]})
-    assert disagreements(swapped, own) == ["declares feature 0 as 'level', the model was fitted with 'age' there"]
+    assert find_disagreements(swapped, own) == ["declares feature 0 as 'level', the model was fitted with 'age' there"]
 
 
 def test_the_active_version_must_not_be_broken(made: Candidate, own: Signature) -> None:
