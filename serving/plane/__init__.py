@@ -1,1 +1,1 @@
-"""What answers: engines and the leases on them, the registry of what is active, and the use case of a prediction."""
+"""The plane, which answers requests: engines, leases on them, the active reference, the use case of a prediction."""

@@ -1,7 +1,7 @@
-"""Requests that wait for a host, and which of them go to it together.
+"""The queue of requests that wait for a host, and the choice of requests that go to it together.
 
-What has queued while the host was busy goes as one frame, if it asks the same in the same layout. Nobody waits for
-company: there is no timer here.
+Requests that queued while the host was busy go as one frame, if they ask the same method in the same layout. No request
+waits for others: there is no timer here.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _ALIGNMENT = 8
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One batch on its way: until when, who waits, and what became of earlier sends.
+    """One batch on its way: its deadline, the future that waits for it, and the result of earlier sends.
 
-    `is_alone` is set once it was part of something that went wrong: it is then sent by itself, so that a fault is told
-    to whoever has it. `deaths` counts the hosts that died while they answered this request and nothing else.
+    `is_alone` is set after a frame with this request failed: then it is sent by itself, so that only the request at
+    fault gets the error. `deaths` counts the hosts that died while they answered only this request.
     """
 
     number: int
@@ -46,7 +46,7 @@ class Request:
     layout: tuple[Any, ...] | None = None
 
     def settle(self, outcome: Prediction | ServingError) -> None:
-        """Tell whoever waits, unless they have gone."""
+        """Give the outcome to the caller, if it still waits."""
         if self.answer.done():
             return
         if isinstance(outcome, Prediction):
@@ -55,7 +55,7 @@ class Request:
             self.answer.set_exception(outcome)
 
     def expire(self) -> None:
-        """Tell whoever waits that the deadline has passed."""
+        """Tell the caller that the deadline has passed."""
         waited = f"no answer within {self.limit_seconds:g} s (server.predict_seconds)"
         self.settle(DeadlineExceeded(f"{waited}; send fewer rows or raise the setting"))
 
@@ -77,7 +77,7 @@ class Queue:
         self._requests[request] = None
 
     def put_back(self, requests: Iterable[Request]) -> None:
-        """Give requests that were sent in vain their old places again."""
+        """Put requests that were sent without success back into their old places."""
         for request in requests:
             self.add(request)
         self._requests = dict.fromkeys(sorted(self._requests, key=lambda request: request.number))
@@ -116,7 +116,7 @@ class Queue:
         return requests
 
     def expire(self, now: float) -> None:
-        """Answer and forget what is past its deadline."""
+        """Answer and remove the requests that are past their deadline."""
         for request in [request for request in self._requests if request.ends_at <= now]:
             self.discard(request)
             request.expire()
@@ -145,7 +145,7 @@ def encode(requests: Sequence[Request]) -> tuple[bytes, list[Buffer]]:
 
 
 def decode(frame: Frame, rows: int) -> Prediction | ServingError:
-    """Return what a host answered to one PREDICT frame of so many rows; raises ProtocolError."""
+    """Return the answer of a host to one PREDICT frame of `rows` rows; raises ProtocolError."""
     if frame.kind is FrameKind.PREDICTION:
         return decode_answer(frame.header, frame.payload, rows)
     detail = decode_detail(frame.header)
@@ -189,7 +189,7 @@ def _encode_joined(
 
 
 def _measure(method: Method, batch: Batch) -> tuple[int, tuple[Any, ...]]:
-    """Return the size of a batch in bytes, roughly, and what another must be like to be joined with it."""
+    """Return the size of a batch in bytes, roughly, and its layout: only batches of one layout can be joined."""
     if batch.matrix is not None:
         return batch.matrix.nbytes, (method, batch.matrix.shape[1])
     columns = [_measure_column(column) for column in batch.columns or ()]
@@ -197,10 +197,10 @@ def _measure(method: Method, batch: Batch) -> tuple[int, tuple[Any, ...]]:
 
 
 def _measure_column(column: Column) -> tuple[int, str]:
-    """Return the size and kind of a column. Joined columns of one kind are of that kind again.
+    """Return the size and kind of a column. Joined columns of one kind have that kind again.
 
-    A host makes numbers, bools and everything else of a list into different arrays, so they are kinds of their own:
-    what a request's neighbours sent must not change what its model gets to see.
+    A host turns lists of numbers, of bools and of other values into different arrays, so each is a kind. Otherwise the
+    rows of one request could change what the model sees of another.
     """
     if isinstance(column, np.ndarray):
         return column.nbytes, column.dtype.str

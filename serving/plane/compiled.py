@@ -1,4 +1,4 @@
-"""A servable whose model is a checked graph in this process."""
+"""The engine of a compiled servable: its model is a checked graph in this process."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from serving.rows.integers import find_rounded
 if TYPE_CHECKING:
     from serving.plane.graph import GraphSession, PiecewiseAnswer
 
-# A hop to a thread and back costs 58 us of waiting and more of CPU; what takes less than this is done where it is.
+# A hop to a thread and back costs 58 us of waiting and more of CPU; an answer that takes less is computed on the loop.
 INLINE_SECONDS = 250e-6
-INLINE_CHARACTERS = 16 << 10  # of text, which takes longer the longer it is
+INLINE_CHARACTERS = 16 << 10  # longer texts take longer
 MEASURED_ROWS = (1, 64)
 REPEATS = 15
 CHARACTER_BYTES = 4  # as UTF-8, at most
@@ -31,9 +31,9 @@ CHARACTER_BYTES = 4  # as UTF-8, at most
 class CompiledEngine:
     """Answers on the event loop when that is quick enough, else piece by piece in the threads of `turns`.
 
-    What is quick enough is measured at `warm_up`, for each method, and held against the slowest values that the checker
-    of graphs tried. No run takes more rows or memory than `bounds` says. `warm_up` blocks and belongs to a worker
-    thread; `predict` and `close` to the event loop.
+    `warm_up` measures for each method how many rows are quick enough, and compares that with the slowest values that
+    the checker of graphs tried. No run takes more rows or memory than `bounds` says. `warm_up` blocks: call it in a
+    worker thread. Call `predict` and `close` on the event loop.
     """
 
     name = "onnx"
@@ -54,7 +54,7 @@ class CompiledEngine:
         self._inline_rows: dict[Method, int] = {}
 
     def warm_up(self) -> None:
-        """Answer with every method, and learn how many rows are few enough for the event loop."""
+        """Answer with every method, and measure how many rows are few enough for the event loop."""
         for method in self._signature.methods:
             session = self._sessions[method]
             one, many = (_measure_seconds(session, method, self._signature, rows) for rows in MEASURED_ROWS)
@@ -65,7 +65,7 @@ class CompiledEngine:
             self._inline_rows[method] = min(rows, self._bounds.rows)
 
     def answer_now(self, method: Method, batch: Batch) -> Prediction | None:
-        """Answer a batch that is quick enough for the event loop, None when it is not; raises InvalidInput."""
+        """Answer a batch that is quick enough for the event loop; None when it is not. Raises InvalidInput."""
         if batch.rows > self._inline_rows[method] or (self._has_texts and not _has_short_texts(batch)):
             return None
         if batch.matrix is None:
@@ -75,8 +75,9 @@ class CompiledEngine:
         return self._sessions[method].answer(method, batch)
 
     async def predict(self, method: Method, batch: Batch, deadline_seconds: float) -> Prediction:
-        """Answer one batch; see :class:`serving.plane.servable.Engine`. Raises InvalidInput for what is guarded, and
-        for what takes more memory than one request may.
+        """Answer one batch; see :class:`serving.plane.servable.Engine`.
+
+        Raises InvalidInput for rows that the guard refuses, and for rows that take more memory than one request may.
         """
         _refuse_integers(batch, self._signature)
         answer = self.answer_now(method, batch)
@@ -99,7 +100,7 @@ class CompiledEngine:
 
 
 class _Answering:
-    """One answer as work for threads. Before the first piece it looks at all rows, which takes a while too."""
+    """One answer as work for threads. The first step also checks all rows, which takes a while too."""
 
     def __init__(
         self, guard: GuardCheck | None, bounds: RunBounds, session: GraphSession, method: Method, batch: Batch
@@ -135,7 +136,7 @@ class _Answering:
 
 
 def _require_room(rows: int, row_bytes: int) -> int:
-    """Return how many bytes an answer takes at most; raises InvalidInput for more than any answer may."""
+    """Return the most bytes that an answer may take; raises InvalidInput when that is more than the limit."""
     nbytes = rows * row_bytes
     if nbytes > MAX_ANSWER_BYTES:
         size = f"{nbytes >> 20} MB, at most {MAX_ANSWER_BYTES >> 20} MB can be answered"
@@ -175,7 +176,7 @@ def _estimate_bytes(batch: Batch) -> int:
 
 
 def _measure_seconds(session: GraphSession, method: Method, signature: Signature, rows: int) -> float:
-    """Return the least time of an answer: this thread's own, as others wait for the lock while the loop is busy."""
+    """Return the least CPU time of this thread for an answer: the clock would include waiting for the busy loop."""
     batch = _make_any_batch(signature, rows)
     times = []
     for _ in range(REPEATS):
@@ -186,7 +187,7 @@ def _measure_seconds(session: GraphSession, method: Method, signature: Signature
 
 
 def _make_any_batch(signature: Signature, rows: int) -> Batch:
-    """Return rows of the right types; what they hold does not matter."""
+    """Return rows of the right types with arbitrary values."""
     if all(feature.is_number for feature in signature.features):
         return Batch(rows, matrix=np.ones((rows, len(signature.features))))
     return Batch(rows, columns=tuple(_make_any_column(feature, rows) for feature in signature.features))

@@ -1,7 +1,7 @@
-"""A compiled graph in this process: rows in, answers out, computed by onnxruntime on one thread.
+"""Run a compiled graph in this process: rows in, answers out, computed by onnxruntime on one thread.
 
-The host proves a graph with exactly this code and the server serves it with exactly this code. Importing this module
-imports onnxruntime, which starts a thread: never in the zygote.
+The host proves a graph with exactly this code, and the server serves it with exactly this code. Importing this module
+imports onnxruntime, which starts a thread, so the zygote must never import it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _FATAL_ONLY = 4
 class GraphSession:
     """One graph, ready to answer the methods in `methods`. Any thread, several at once; `answer` releases the GIL.
 
-    No run has more than `most_rows` rows. Making one blocks (0.3 s for a million tree nodes) and releases the GIL while
-    it does. Raises ModelFailed when onnxruntime does not take the graph.
+    No run has more than `most_rows` rows. The constructor blocks (0.3 s for a million tree nodes) and releases the GIL
+    meanwhile. It raises ModelFailed when onnxruntime does not accept the graph.
     """
 
     def __init__(self, graph: Graph, most_rows: int = MOST_ROWS) -> None:
@@ -39,11 +39,11 @@ class GraphSession:
         self._numbers = list_number_inputs(session)
         self._most_rows = most_rows
         self._session = session
-        self._run = session._sess.run  # what session.run calls after looking at names that are known here
+        self._run = session._sess.run  # session.run calls this after it has checked names that are known here
         self._options = onnxruntime.RunOptions()  # without one, each run makes its own: 0.7 us
 
     def answer(self, method: Method, batch: Batch) -> Prediction:
-        """Answer one batch laid out by the signature; blocks for as long as the computation takes."""
+        """Answer one batch in the layout of the signature; blocks during the computation."""
         if batch.rows > self._most_rows:
             return self.answer_pieces(method, batch, self._most_rows).finish()
         matrix = batch.matrix
@@ -55,12 +55,12 @@ class GraphSession:
         return Prediction(tuple([_make_tensor(output) for output in outputs]))
 
     def answer_pieces(self, method: Method, batch: Batch, rows: int) -> PiecewiseAnswer:
-        """Return the answer to one batch as work that is done in runs of `rows` rows, of which none is done yet."""
+        """Return the answer to one batch as work in runs of `rows` rows; none of them has run yet."""
         return PiecewiseAnswer(self, method, batch, min(rows, self._most_rows))
 
 
 class PiecewiseAnswer:
-    """The answer to one batch on its way: each `step` runs one piece. One thread at a time."""
+    """The unfinished answer to one batch: each `step` runs one piece. One thread at a time."""
 
     def __init__(self, session: GraphSession, method: Method, batch: Batch, rows: int) -> None:
         self._session, self._method, self._batch, self._rows = session, method, batch, rows
@@ -86,7 +86,7 @@ class PiecewiseAnswer:
         return end == self._batch.rows
 
     def finish(self) -> Prediction:
-        """Run all that is left and return the whole answer."""
+        """Run all pieces that are left and return the whole answer."""
         while not self.step():
             pass
         return self.prediction
@@ -98,7 +98,7 @@ def open_session(content: bytes, *, is_optimized: bool = True) -> Any:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL_ONLY
-    options.enable_cpu_mem_arena = False  # of no use to small inputs, and 1,000 sessions would have 1,000 arenas
+    options.enable_cpu_mem_arena = False  # small inputs do not need it, and 1,000 sessions would have 1,000 arenas
     if not is_optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -119,7 +119,7 @@ def _cut_rows(batch: Batch, start: int, end: int) -> Batch:
 
 
 def _allocate_like(tensor: Tensor, rows: int) -> Tensor:
-    """Return a tensor like the first piece of an answer, for all its rows; what it holds does not matter."""
+    """Return an uninitialised tensor like the first piece of an answer, with room for `rows` rows."""
     if isinstance(tensor, np.ndarray):
         return np.empty((rows, *tensor.shape[1:]), tensor.dtype)
     return [None] * rows

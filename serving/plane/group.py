@@ -1,4 +1,4 @@
-"""The processes that answer for one version: a host and the replicas it has forked."""
+"""The group of processes that answer for one version: a host and the replicas it has forked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from serving.wire.frames import Frame
 
 
 class Process(Protocol):
-    """A host process, as far as this package cares. The first channel is its own, the others are its replicas'."""
+    """The part of a host process that this package uses. The first channel is the host's, the others its replicas'."""
 
     @property
     def channels(self) -> Sequence[tuple[socket.socket, mmap.mmap]]:
@@ -34,12 +34,12 @@ class Process(Protocol):
         ...
 
     def close(self) -> None:
-        """Kill it and give its sockets and arenas back."""
+        """Kill it and close its sockets and arenas."""
         ...
 
 
 class Replica:
-    """One process that answers, and the requests it is answering now: one frame at a time, of `rows` rows."""
+    """One process that answers, and the requests that it answers now: one frame at a time, of `rows` rows."""
 
     def __init__(self, group: HostGroup, arena: mmap.mmap, on_frame: OnFrame, on_lost: OnLost) -> None:
         self.group = group
@@ -54,19 +54,19 @@ class Replica:
         return not self.members and self.link.is_connected
 
     def send(self, members: list[Request]) -> None:
-        """Put requests of one layout under way; raises what `encode` raises, and then nothing is under way."""
+        """Send requests of one layout; raises what `encode` raises, and then nothing was sent."""
         header, buffers = encode(members)
         self.members = members
         self.rows = rows = sum([member.batch.rows for member in members])
         self.link.send(header, buffers, bound_answer_bytes(rows))
 
     def take(self) -> list[Request]:
-        """Return what was under way; nothing is, then."""
+        """Return the requests under way and forget them."""
         members, self.members, self.is_stuck = self.members, [], False
         return members
 
     def expire(self, now: float) -> bool:
-        """Answer members that are past their deadline; returns whether it has just become stuck on nothing else."""
+        """Answer members that are past their deadline; returns whether the process is now stuck, with none left."""
         expired = [member for member in self.members if member.ends_at <= now]
         for member in expired:
             member.expire()
@@ -86,7 +86,7 @@ class HostGroup:
         self.replicas = [Replica(self, arena, on_frame, on_lost) for _, arena in process.channels]
 
     async def connect(self) -> None:
-        """Take the sockets over. From now on `on_frame` gets each answer, and `on_lost` the end of each link, once."""
+        """Take over the sockets. From now on `on_frame` gets each answer, and `on_lost` the end of each link, once."""
         loop = asyncio.get_running_loop()
         for replica, (sock, _) in zip(self.replicas, self.process.channels, strict=True):
             sock.setblocking(False)
@@ -100,17 +100,17 @@ class HostGroup:
 
     @property
     def violation(self) -> str | None:
-        """How one of the processes broke the protocol or ended itself, None while none has."""
+        """How one of the processes broke the protocol or ended itself; None if none has."""
         return next((replica.link.violation for replica in self.replicas if replica.link.violation is not None), None)
 
     @property
     def is_whole(self) -> bool:
-        """True while everybody is there and nobody is stuck."""
+        """True while every process is connected and none is stuck."""
         return all(replica.link.is_connected and not replica.is_stuck for replica in self.replicas)
 
     @property
     def is_answering(self) -> bool:
-        """True while an answer is under way that somebody still waits for."""
+        """True while a caller still waits for an answer that is under way."""
         return any(replica.members and not replica.is_stuck for replica in self.replicas)
 
     def find_idle(self) -> Replica | None:
@@ -121,7 +121,7 @@ class HostGroup:
         return None
 
     def end(self) -> None:
-        """Kill every process and give everything back, whatever was under way."""
+        """Kill every process and close everything, also with answers under way."""
         for replica in self.replicas:
             replica.link.abort()
         self.process.close()

@@ -1,4 +1,4 @@
-"""A servable whose model lives in its host process, and in the replicas of it."""
+"""The engine of a hosted servable: its model lives in a host process and in the replicas of it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ CLOSE_SECONDS = 5.0
 class HostedEngine:
     """Sends batches to a host and survives its death. Event loop thread only, except where said.
 
-    Each process that answers has one frame under way. What comes while all are busy waits, and goes together with
-    others like it when one is free; an idle process gets a request at once. When what went together is refused, fails
-    or costs a process its life, its members are sent again one by one: a fault is told only to whoever has it.
+    Each process that answers has one frame under way. An idle process gets a request at once. While all are busy,
+    requests wait, and go together with others like them when a process is free. When requests that went together are
+    refused, fail or kill a process, they are sent again one by one, so that only the request at fault gets the error.
 
-    When a process is gone or stuck, `on_lost` is called and the others go on; without any, requests wait for `attach`
-    to bring another host. A process that breaks the protocol counts as dead, and ends the whole host: `violation` says
-    how the last one did, None when it ended otherwise. `host` is the number of the host that was attached last,
-    `has_answered` says whether it has answered anything yet.
+    When a process is gone or stuck, `on_lost` is called and the others go on; when none is left, requests wait until
+    `attach` brings another host. A process that breaks the protocol counts as dead, and ends the whole host:
+    `violation` says how the last one broke it, None when it ended otherwise. `host` is the number of the host that was
+    attached last, `has_answered` says whether it has answered a request yet.
     """
 
     is_immediate = False
@@ -63,10 +63,10 @@ class HostedEngine:
         return self._group is not None and self._group.is_whole
 
     async def attach(self, process: Process, host: int = 0) -> None:
-        """Answer through `process`, which has a warm model and waits for requests. What was waiting is sent now.
+        """Answer through `process`, which has a warm model and waits for requests. Waiting requests are sent now.
 
-        `host` is the number by which its end is told.
-        It takes the place of the host before, which ends when it has answered what it is answering.
+        `host` is the number that its end is reported with. The process replaces the present host, which ends when it
+        has answered the requests under way.
         """
         group = HostGroup(process, self._take, self._take_loss)
         await group.connect()
@@ -109,7 +109,7 @@ class HostedEngine:
             raise
 
     def report_outage(self, error: ServingError) -> None:
-        """No host could be started for now: answer everyone with `error`, at once, until one is attached."""
+        """Note that no host could be started: answer every request with `error` at once until one is attached."""
         if self._group is None:
             self._outage = error
             for request in self._queue.clear():
@@ -140,7 +140,7 @@ class HostedEngine:
     # --- out ---------------------------------------------------------------------------------------------------------
 
     def _dispatch_requests(self) -> None:
-        """Give every idle process the oldest request, and what can go with it."""
+        """Send every idle process the oldest request, together with the requests that can go with it."""
         group = self._group
         if group is None or not self._queue:
             return
@@ -155,7 +155,7 @@ class HostedEngine:
             self._tell_one_by_one(members, InvalidInput(f"these rows cannot be given to a model: {error}"))
 
     def _tell_one_by_one(self, members: list[Request], outcome: ServingError) -> None:
-        """Tell the one member what happened; of several, nobody knows whose fault it was: send each by itself."""
+        """Give one member the outcome. If there are several, the fault may be in any of them: send each by itself."""
         if len(members) == 1:
             members[0].settle(outcome)
         else:
@@ -187,7 +187,7 @@ class HostedEngine:
     def _take_loss(self, replica: Replica) -> None:
         group = replica.group
         if group is not self._group and group not in self._leaving:
-            return  # it was ended by this side
+            return  # this side has ended it
         members = replica.take()
         if len(members) == 1:
             members[0].deaths += 1
@@ -198,10 +198,10 @@ class HostedEngine:
         self._replace_if_lost(group)
 
     def _replace_if_lost(self, group: HostGroup) -> None:
-        """Go on without a process that has gone or got stuck, and say so.
+        """Go on without a process that is gone or stuck, and report it.
 
-        A group that cannot answer any more is ended, and one of which a process broke the protocol: all of it has run
-        the same code.
+        The group is ended when it cannot answer any more, or when one of its processes broke the protocol: all of them
+        have run the same code.
         """
         is_current = group is self._group
         if is_current:
@@ -214,7 +214,7 @@ class HostedEngine:
         self._end_leaving()
 
     def _drop(self, group: HostGroup) -> None:
-        """End a group. Its replicas end with their host and had no part in its death: no member of theirs is blamed."""
+        """End a group. Its replicas end with their host but did not cause its death: their members are not blamed."""
         for replica in group.replicas:
             self._put_back(replica.take())
         if group is self._group:
@@ -224,7 +224,7 @@ class HostedEngine:
         group.end()
 
     def _end_leaving(self) -> None:
-        """End the groups that have been replaced and have answered what they were answering."""
+        """End the groups that were replaced and have answered their last requests."""
         for group in [group for group in self._leaving if not group.is_answering]:
             self._drop(group)
 
@@ -237,7 +237,7 @@ class HostedEngine:
         self._watch = asyncio.get_running_loop().call_at(ends_at, self._expire_requests)
 
     def _expire_requests(self) -> None:
-        """Give up what is past its deadline; end a host that is stuck on nothing else."""
+        """Give up requests past their deadline; end a host that is stuck on requests that were all given up."""
         self._watch, self._watch_at = None, math.inf
         now = asyncio.get_running_loop().time()
         self._queue.expire(now)

@@ -1,7 +1,7 @@
-"""One connection to one host process: a frame out, its answer in, and nothing else.
+"""One connection to one host process: it sends a frame and receives its answer.
 
-The host is an enemy: it may send anything at any time. Only the answer to the request under way is taken, and it is
-bounded by what that request may be answered with before memory is taken for it. Anything else ends the link.
+The host is an enemy: it may send anything at any time. The link accepts only the answer to the request under way, and
+checks the size of the answer before it allocates memory for it. Anything else ends the link.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class HostLink(asyncio.BufferedProtocol):
     """The event loop's end of a host's socket. All methods on the loop's thread.
 
     `on_frame` gets every answer; `on_lost` is called once, when the host is gone: `violation` says how it broke the
-    protocol, or why it ended itself, where it did. One request may be under way at a time: its payload may lie in the
+    protocol, or why it ended itself, if it did. One request may be under way at a time: its payload may lie in the
     arena until its answer is here.
     """
 
@@ -60,7 +60,7 @@ class HostLink(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (asyncio's signature)
         """Tell the owner (called by the loop)."""
-        if self._transport is not None:  # not ended by this side
+        if self._transport is not None:  # this side has not ended it
             words = read_last_words(self._arena)
             self.violation = None if words is None else f"ended itself ({words})"
         self._transport = None
@@ -72,7 +72,7 @@ class HostLink(asyncio.BufferedProtocol):
         return self._transport is not None
 
     def send(self, header: bytes, buffers: Sequence[Buffer], most_bytes: int) -> None:
-        """Send one PREDICT frame, whose answer has a payload of at most `most_bytes`. The one before is answered.
+        """Send one PREDICT frame; its answer has at most `most_bytes` of payload. The frame before must be answered.
 
         A large payload goes through the arena, if it fits.
         """
@@ -100,7 +100,7 @@ class HostLink(asyncio.BufferedProtocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """End the connection without sending what has not been sent."""
+        """End the connection and discard what has not been sent."""
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()
@@ -111,7 +111,7 @@ class HostLink(asyncio.BufferedProtocol):
         return target[self._filled :]
 
     def break_off(self, violation: str) -> None:
-        """End the connection because the host broke the protocol; the owner is told by `on_lost`."""
+        """End the connection because the host broke the protocol; `on_lost` tells the owner."""
         self.violation = f"broke the protocol ({violation})"
         self.abort()
 
@@ -132,7 +132,7 @@ class HostLink(asyncio.BufferedProtocol):
             self.break_off("more than there is memory for")
 
     def _cut(self) -> None:
-        """Take an answer that is whole, begin a large one, or keep the start of a small one."""
+        """Take a whole answer, begin a large one, or keep the start of a small one."""
         if not self._request_id:
             raise ProtocolError("bytes that nobody asked for")
         end = self._filled
@@ -152,7 +152,7 @@ class HostLink(asyncio.BufferedProtocol):
             self._take(prefix, bytes(self._small[body:payload]), memoryview(bytes(self._small[payload:end])))
 
     def _check(self, prefix: Prefix) -> None:
-        """Raise ProtocolError unless this may be the answer to what is under way."""
+        """Raise ProtocolError unless this may be the answer to the request under way."""
         if prefix.kind not in ANSWERS or prefix.request_id != self._request_id:
             raise ProtocolError(
                 f"{prefix.kind.name} of request {prefix.request_id}, where an answer to {self._request_id} was expected"

@@ -13,15 +13,16 @@ from serving.plane.servable import Lease, Servable
 
 
 class Role(Enum):
-    """A version by its part in the reference, for whoever does not know its name."""
+    """A version by its part in the reference, for callers that do not know its name."""
 
     PREVIOUS = "previous"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelReference:
-    """What answers for one model: the active servable, and every loaded one by version (the active one included), in
-    the order in which they were last active.
+    """What answers for one model: the active servable, and every loaded one by version (the active one included).
+
+    The loaded ones are in the order of their last activation.
     """
 
     active: Servable | None = None
@@ -43,13 +44,13 @@ class ActiveReference:
 
 
 class HoldsActive(Protocol):
-    """``app.state``, as far as this module cares."""
+    """The part of ``app.state`` that this module uses."""
 
     active: ActiveReference
 
 
 def activate(state: HoldsActive, reference: ActiveReference) -> None:
-    """Make `reference` the one that answers from now on. Called by the reconciler only; waits for nothing."""
+    """Make `reference` the one that answers from now on. Only the plane calls it; it waits for nothing."""
     state.active = reference
 
 
@@ -58,8 +59,8 @@ def find(state: HoldsActive, model: str, version: str | Role | None = None) -> S
 
     PREVIOUS is the loaded version that was active last before the one that is now.
 
-    Event loop thread only. It may be torn down as soon as the loop turns: whoever waits takes a `lease` instead. Raises
-    UnknownModel, UnknownVersion or NothingActive.
+    Event loop thread only. The servable may be freed as soon as the loop turns, so a caller that waits takes a `lease`
+    instead. Raises UnknownModel, UnknownVersion or NothingActive.
     """
     reference = state.active.models.get(model)
     if reference is None:
@@ -83,6 +84,6 @@ def find(state: HoldsActive, model: str, version: str | Role | None = None) -> S
 def lease(state: HoldsActive, model: str, version: str | None = None) -> Lease:
     """Take a lease on what `find` returns, and raise what it raises. Event loop thread only.
 
-    Finding and leasing are one step there, so a servable is never torn down in between.
+    Finding and leasing are one step on that thread, so a servable is never freed in between.
     """
     return find(state, model, version).lease()

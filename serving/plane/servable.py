@@ -20,11 +20,11 @@ class Engine(Protocol):
 
     @property
     def is_immediate(self) -> bool:
-        """Whether `answer_now` may ever give an answer."""
+        """Whether `answer_now` can give answers at all."""
         ...
 
     def answer_now(self, method: Method, batch: Batch) -> Prediction | None:
-        """Answer one batch without waiting, None when that cannot be; raises InvalidInput or ModelFailed."""
+        """Answer one batch without waiting; None when that is not possible. Raises InvalidInput or ModelFailed."""
         ...
 
     async def predict(self, method: Method, batch: Batch, deadline_seconds: float) -> Prediction:
@@ -32,18 +32,18 @@ class Engine(Protocol):
         ...
 
     async def close(self) -> None:
-        """Give everything back; the loop is not blocked. Called once, when no lease is left."""
+        """Free everything without blocking the loop. Called once, when no lease is left."""
         ...
 
 
 class Servable:
     """A validated, warmed version that can answer: the only thing that can be activated.
 
-    The plane makes it of a placement, which cannot be had without a report in which every gate has passed: see
+    The plane makes it from a placement, and a placement needs a report in which every gate has passed: see
     `serving.domain.plan.place`.
 
-    Leases are counted on the event loop's thread only, in the same step that reads the active reference; `drain` is
-    posted to the same thread. So no request can hold a servable that nobody counts, and no lock is needed.
+    Leases are counted on the event loop's thread only, in the same step that reads the active reference; `drain` runs
+    on the same thread. So every request that holds a servable is counted, and no lock is needed.
     """
 
     __slots__ = ("_drained", "_leases", "engine", "id", "signature")
@@ -90,7 +90,7 @@ class Lease:
         servable._count_lease()
 
     def release(self) -> None:
-        """Give the hold back; more than once is harmless."""
+        """End the hold; more than once is harmless."""
         if self._is_held:
             self._is_held = False
             self.servable._discount_lease()

@@ -1,8 +1,8 @@
-"""Who may use the threads that compute predictions, and when: models take turns, piece by piece.
+"""Share the threads that compute predictions between models, which take turns piece by piece.
 
-A piece is short and is never interrupted. When it is done its work goes to the back of its model's queue, and its model
-to the back of all models: a model with a thousand pieces waiting delays another by one piece at most. No model has all
-threads at a time.
+A piece is short and is never interrupted. When it is done, its work goes to the back of its model's queue, and its
+model to the back of all models: a model with a thousand pieces delays another one by one piece at most. No model uses
+all threads at the same time.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Protocol
 from serving.domain.errors import Overloaded
 
 LEAST_THREADS = 2
-# what requests that wait or are computed may take for rows and answers: those of one model, and of all together
+# bytes for rows and answers of the requests that wait or are computed: of one model, and of all models together
 MODEL_BYTES = 256 << 20
 ALL_BYTES = 1 << 30
-SMALL_BYTES = 1 << 20  # a request as small as this waits whatever the others take
+SMALL_BYTES = 1 << 20  # a request as small as this may always wait, even when others take all the bytes
 
 
 class Work(Protocol):
@@ -32,7 +32,7 @@ class Work(Protocol):
 
 
 class _Job:
-    """One piece of work on its way, and whoever waits for it."""
+    """One piece of work on its way, and the future that its caller waits for."""
 
     def __init__(self, owner: Hashable, work: Work, nbytes: int, done: asyncio.Future[None]) -> None:
         self.owner, self.work, self.nbytes, self.done = owner, work, nbytes, done
@@ -52,8 +52,8 @@ class Turns:
     async def run(self, owner: Hashable, work: Work, nbytes: int, deadline_seconds: float) -> None:
         """Do all of `work`, which takes `nbytes` of memory until then; raises what its steps raise.
 
-        Raises Overloaded when what waits takes too much memory already, TimeoutError at the deadline. Then, and when
-        the caller is cancelled, the pieces that are left are not done.
+        Raises Overloaded when waiting work takes too much memory already, TimeoutError at the deadline. Then, and when
+        the caller is cancelled, the remaining pieces are not done.
         """
         self._require_room(owner, nbytes)
         job = _Job(owner, work, nbytes, asyncio.get_running_loop().create_future())
@@ -81,7 +81,7 @@ class Turns:
             raise Overloaded("the server is still busy with earlier, larger requests; try again shortly")
 
     def _dispatch_jobs(self) -> None:
-        """Give free threads to the owners in turn, each to its oldest work."""
+        """Give free threads to the owners in turn, each for its oldest work."""
         while (owner := self._choose_owner()) is not None:
             queue = self._waiting.pop(owner)
             job = queue.popleft()
@@ -120,7 +120,7 @@ class Turns:
         self._dispatch_jobs()
 
     def _end(self, job: _Job) -> None:
-        """Forget work that is done, or that nothing waits for any more."""
+        """Forget work that is done, or that no caller waits for."""
         queue = self._waiting.get(job.owner)
         if queue is not None and job in queue:
             queue.remove(job)
@@ -136,7 +136,7 @@ def _run_step(job: _Job, turns: Turns, loop: asyncio.AbstractEventLoop) -> None:
     is_over, error = True, None
     try:
         is_over = job.work.step()
-    except Exception as caught:  # noqa: BLE001  (told to whoever waits)
+    except Exception as caught:  # noqa: BLE001  (the caller that waits gets it)
         error = caught
     with suppress(RuntimeError):  # the loop is closed: nothing waits any more
         loop.call_soon_threadsafe(turns.take_back, job, is_over, error)
