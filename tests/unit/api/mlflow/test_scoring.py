@@ -201,6 +201,25 @@ def test_large_bodies_are_read(form: str) -> None:
     assert ask(padded).json()["predictions"] == [10.0 * index + index % 10 for index in range(8_000)]
 
 
+@pytest.mark.parametrize("names", [["b", "a"], ["b", "c", "a"], ["a", "b"]])
+def test_large_bodies_of_numbers_are_read_by_the_names_of_columns(names: list[str]) -> None:
+    rows = [{"a": index, "b": index % 10, "c": 0.5} for index in range(30_000)]
+    split = {"columns": names, "data": [[row[name] for name in names] for row in rows]}
+    raw = orjson.dumps({"dataframe_split": split})
+    assert len(raw) > LARGE_BYTES
+    assert ask(raw).json()["predictions"] == [10.0 * index + index % 10 for index in range(30_000)]
+    short = {"columns": [*names, "z"], "data": split["data"]}
+    message = ask(orjson.dumps({"dataframe_split": short})).json()["message"]
+    assert f"has {len(names)} values, there are {len(names) + 1} columns" in message
+
+
+def test_large_records_are_objects_like_small_ones() -> None:
+    raw = orjson.dumps({"dataframe_records": [[1, 2]] * 30_000})
+    assert len(raw) > LARGE_BYTES
+    for body in (raw, b'{"dataframe_records": [[1, 2]]}'):
+        assert "'dataframe_records' is not an array of objects" in ask(body).json()["message"]
+
+
 def test_columns_of_several_kinds() -> None:
     app = make_app(
         make_reference(iris=make_servable("iris", "3", FakeEngine(lambda _, batch: batch.columns[1]), MIXED))

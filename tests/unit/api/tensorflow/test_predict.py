@@ -158,6 +158,13 @@ def test_large_bodies_are_read_in_pieces(key: str, extra: dict[str, str]) -> Non
     assert next(iter(answer.json().values())) == [index % 2 * 2 for index in range(20_000)]
 
 
+def test_large_examples_are_objects_like_small_ones() -> None:
+    raw = orjson.dumps({"examples": [ROW] * 20_000})
+    assert len(raw) > LARGE_BYTES
+    for body in (raw, {"examples": [ROW]}):
+        assert "row 0 is not an object" in ask(body, "classify").json()["error"]
+
+
 @pytest.mark.parametrize("where", ["", "/versions/3", "/labels/stable", "/labels/3"])
 def test_predictions_take_the_short_way(where: str) -> None:
     app = app_with(Immediate())
