@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 import structlog
 
-from tests.e2e.harness import Server, constant, serving, write_version
-
+# Libraries read this when they are loaded. With several threads each, workers wait for each other's, and busily so:
+# fitting boosters took three times as much of the processors. Servers that tests start do not inherit it.
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
 # Tests fork; gRPC's own code would run in each child, start threads and end it where it may not.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+from tests.e2e.harness import Server, constant, serving, write_version  # noqa: E402  (loads those libraries)
 
 # A worker takes file after file in this order; what takes longest comes first, so that none is left with it at the end.
 LONGEST = (

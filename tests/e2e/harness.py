@@ -35,6 +35,7 @@ PECULIAR = tuple(
 
 TOKEN = "test-token"
 START_SECONDS = 60.0
+NOT_INHERITED = ("SERVING_", "OMP_", "OPENBLAS_")  # by servers, from whoever runs the tests
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # httpx would read all certificates for each client: 20 ms
 Result = TypeVar("Result")
 
@@ -123,7 +124,7 @@ class Server:
 
     def start(self, *, wait_ready: bool = False) -> Server:
         """Start the process and wait until it listens (and, if asked, is ready)."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("SERVING_")}
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
         environment = {**clean, "PYTHONPATH": str(MATERIAL), **self.environment}
         offset = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:

@@ -48,13 +48,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def mixture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose tests bring a model each, not all of them compiled."""
-    with serving(tmp_path_factory.mktemp("mixture")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def demanding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that compiles or refuses, and keeps nothing warm; when it ran before, compiling was turned off."""
     directory = tmp_path_factory.mktemp("demanding")
@@ -111,13 +104,13 @@ def test_metrics_count_compiled_answers(server: Server) -> None:
     assert 'serving_requests_total{model="forest",status="200",version="1"}' in metrics
 
 
-def test_compiled_and_hosted_versions_take_turns_under_load(mixture: Server) -> None:
+def test_compiled_and_hosted_versions_take_turns_under_load(server: Server) -> None:
     """Invariants 1 and 4 where the kind of servable changes with the version."""
-    mixture.drop("turns", 1, line(1.0))
-    mixture.wait_active("turns", 1)
-    with Traffic(mixture.url, "turns") as traffic:
+    server.drop("turns", 1, line(1.0))
+    server.wait_active("turns", 1)
+    with Traffic(server.url, "turns") as traffic:
         for version in range(2, 10):
-            mixture.drop("turns", version, line(version, LinearRegression if version % 2 else peculiar.Foreign))
+            server.drop("turns", version, line(version, LinearRegression if version % 2 else peculiar.Foreign))
             until(lambda version=version: traffic.record.last_versions() == {str(version)}, f"answers of {version}")
     for reply in traffic.replies:
         assert reply.status == 200, reply
@@ -158,23 +151,23 @@ def test_compiling_can_be_turned_off_and_required(demanding: Server) -> None:
     assert demanding.active("m") == "1"
 
 
-def test_a_compiler_that_is_killed_leaves_the_model_in_its_host(mixture: Server) -> None:
+def test_a_compiler_that_is_killed_leaves_the_model_in_its_host(server: Server) -> None:
     """It is not the model's fault, so it is not remembered either."""
     slow = RandomForestClassifier(60, random_state=0).fit(
         np.tile(X, (4, 1)), np.random.default_rng(0).random(2276) > 0.5
     )
-    write_version(mixture.store / "slow", 1, slow)
+    write_version(server.store / "slow", 1, slow)
 
     def compiler() -> Any:
-        return [child for host in mixture.hosts() for child in host.children()]
+        return [child for host in server.hosts() for child in host.children()]
 
     until(compiler, "compiling")[0].send_signal(signal.SIGKILL)
-    mixture.wait_active("slow", 1)
-    compilation = mixture.version("slow", 1)["compilation"]
+    server.wait_active("slow", 1)
+    compilation = server.version("slow", 1)["compilation"]
     assert compilation["engine"] is None
     assert compilation["reason"] == "the process died with SIGKILL"
     assert not compilation["is_final"]
-    assert mixture.predict("slow", X[:1].tolist()).status_code == 200
+    assert server.predict("slow", X[:1].tolist()).status_code == 200
 
 
 def test_retired_graphs_are_given_back(demanding: Server) -> None:
