@@ -1,4 +1,4 @@
-"""The command line. Its entry point imports the commands only when it is called, so that Ctrl-C may come meanwhile."""
+"""The command line. Its entry point imports the commands only when it is called, so that Ctrl-C works meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``serving bench``: how fast a running server answers for one model."""
+"""``serving bench``: measures how fast a running server answers for one model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from serving.cli.client import CallFailed, ServerClient, server_url, token_for
-from serving.cli.load import Tally, ask
+from serving.cli.client import CallFailed, ServerClient, choose_server_url, choose_token
+from serving.cli.load import Tally, generate_load
 from serving.cli.operate import Name, Url
 from serving.cli.output import can_show, is_terminal, one_line, show
 from serving.domain.signature import Container, Dtype, Signature
@@ -22,7 +22,7 @@ from serving.domain.status import ModelStatus
 from serving.settings import TokenScope, load_settings
 
 TIMEOUT_SECONDS = 60.0
-MADE_UP = {Dtype.NUMBER: 0.5, Dtype.STRING: "a", Dtype.BOOL: True, Dtype.ANY: 0.5}
+SAMPLE_VALUES = {Dtype.NUMBER: 0.5, Dtype.STRING: "a", Dtype.BOOL: True, Dtype.ANY: 0.5}
 BARS, BAR_WIDTH = 12, 40
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 
@@ -33,9 +33,11 @@ def bench(
     url: Url = None,
     rows: Annotated[int | None, typer.Option(metavar="N", min=1, help="Rows in each request.  [default: 1]")] = None,
     connections: Annotated[
-        int, typer.Option(metavar="N", min=1, max=1000, help="How many ask at the same time.", show_default=True)
+        int, typer.Option(metavar="N", min=1, max=1000, help="How many connections send requests.", show_default=True)
     ] = 16,
-    seconds: Annotated[float, typer.Option(metavar="S", min=0.1, help="For how long.", show_default=True)] = 5.0,
+    seconds: Annotated[
+        float, typer.Option(metavar="S", min=0.1, help="How long to send requests.", show_default=True)
+    ] = 5.0,
     golden: Annotated[
         Path | None,
         typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Take the rows from golden examples."),
@@ -52,47 +54,49 @@ def bench(
 ) -> None:
     """Measure how fast a running server answers.
 
-    Sends one prediction again and again over kept connections. The rows are made up from the model's signature (0.5
-    for a number, "a" for a string) unless --golden or --body has better ones.
+    Sends the same prediction again and again over open connections. The rows are made up from the model's signature
+    (0.5 for a number, "a" for a string) unless --golden or --body gives better ones.
 
-    The load generator shares the machine with a server on it, and takes up to a core from it: read the figures as a
-    lower bound then.
+    With a server on the same machine, the load generator takes up to one core from it: the figures are a lower bound
+    then.
     """
     if body and (golden or rows):
         raise typer.BadParameter("a body is sent as it is: no --golden or --rows with it", param_hint="--body")
-    token = token_for(TokenScope.READ, token_file)
-    server = ServerClient(server_url(url, load_settings().server), token, TIMEOUT_SECONDS, TokenScope.READ)
-    predict_token = token_for(TokenScope.PREDICT, token_file)
-    model = server.understand(ModelStatus, server.get("models", name))
-    content, about = _body(model, rows or 1, golden, body)
+    token = choose_token(TokenScope.READ, token_file)
+    server = ServerClient(choose_server_url(url, load_settings().server), token, TIMEOUT_SECONDS, TokenScope.READ)
+    predict_token = choose_token(TokenScope.PREDICT, token_file)
+    model = server.parse_answer(ModelStatus, server.get("models", name))
+    content, about = _build_body(model, rows or 1, golden, body)
     show(one_line(f"{name} at {server.url}: {about}, {connections} connections, {seconds:g} s"))
     tally = Tally()
-    with _progress(tally, seconds) as tick:
-        elapsed = asyncio.run(ask(tally, server.url, name, content, connections, seconds, tick, token=predict_token))
-    _show_tally(tally, elapsed, server.understand(ModelStatus, server.get("models", name)))
+    with _show_progress(tally, seconds) as tick:
+        elapsed = asyncio.run(
+            generate_load(tally, server.url, name, content, connections, seconds, tick, token=predict_token)
+        )
+    _show_tally(tally, elapsed, server.parse_answer(ModelStatus, server.get("models", name)))
     if tally.failures or not tally.seconds:
         raise typer.Exit(1)
 
 
-# --- what is sent ----------------------------------------------------------------------------------------------------
+# --- the request -----------------------------------------------------------------------------------------------------
 
 
-def _body(model: ModelStatus, rows: int, golden: Path | None, body: Path | None) -> tuple[bytes, str]:
-    """Return the body of every request and a description; raises CallFailed when there is none to send."""
+def _build_body(model: ModelStatus, rows: int, golden: Path | None, body: Path | None) -> tuple[bytes, str]:
+    """Return the body of every request and its description; raises CallFailed when there are no rows to send."""
     if body is not None:
         content = body.read_bytes()
         return content, f"{body}, {len(content):,} bytes"
     if golden is not None:
-        instances, source = _golden_rows(golden), f"from {golden}"
+        instances, source = _read_golden_rows(golden), f"from {golden}"
     elif model.signature is not None:
-        instances, source = [_made_up(model.signature)], "made up from the signature"
+        instances, source = [_make_row(model.signature)], "made up from the signature"
     else:
         raise CallFailed(f"'{model.name}' has no active version; 'serving status' says why")
     chosen = [instances[number % len(instances)] for number in range(rows)]
     return json.dumps({"instances": chosen}).encode(), f"{rows} row{'s' * (rows != 1)} {source}"
 
 
-def _golden_rows(file: Path) -> list[Any]:
+def _read_golden_rows(file: Path) -> list[Any]:
     try:
         instances = json.loads(file.read_bytes())["instances"]
     except (ValueError, KeyError, TypeError):
@@ -104,20 +108,20 @@ def _golden_rows(file: Path) -> list[Any]:
     return instances
 
 
-def _made_up(signature: Signature) -> Any:
+def _make_row(signature: Signature) -> Any:
     if signature.container is Container.OBJECTS:
         return {"a": 0.5}
     if signature.container is Container.TEXTS:
         return "a"
-    return [MADE_UP[feature.dtype] for feature in signature.features]
+    return [SAMPLE_VALUES[feature.dtype] for feature in signature.features]
 
 
-# --- what is shown ---------------------------------------------------------------------------------------------------
+# --- the output -----------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _progress(tally: Tally, seconds: float) -> Iterator[Callable[[float], None]]:
-    """Yield what draws a bar on a terminal; elsewhere nothing is shown."""
+def _show_progress(tally: Tally, seconds: float) -> Iterator[Callable[[float], None]]:
+    """Yield a function that draws a bar on a terminal; elsewhere it does nothing."""
     if not is_terminal():
         yield lambda _: None
         return
@@ -136,25 +140,25 @@ def _show_tally(tally: Tally, elapsed: float, model: ModelStatus) -> None:
     show(f"requests/s   {len(ordered) / elapsed:,.0f}")
     if ordered:
         named = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
-        texts = (f"{key} {_at(ordered, share) * 1000:.2f} ms" for key, share in named.items())
+        texts = (f"{key} {_find_quantile(ordered, share) * 1000:.2f} ms" for key, share in named.items())
         show(f"latency      {', '.join(texts)}")
     show(f"failures     {tally.failures.total():,} of {tally.ended:,}")
     times = "×" if can_show("×") else "x"
     for why, count in tally.failures.most_common(3):
         show(f"             {count:,} {times} {why}")
-    for line in histogram(ordered):
+    for line in draw_histogram(ordered):
         show(line)
 
 
-def _at(ordered: Sequence[float], share: float) -> float:
+def _find_quantile(ordered: Sequence[float], share: float) -> float:
     """Return the smallest value that at least `share` of all values do not exceed."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def histogram(ordered: Sequence[float]) -> list[str]:
-    """Draw sorted latencies in seconds: a line for each of `BARS` classes, as wide as the one before times a factor.
+def draw_histogram(ordered: Sequence[float]) -> list[str]:
+    """Return the lines of a histogram of sorted latencies in seconds, with `BARS` classes of growing width.
 
-    Blocks are drawn as ``#`` where standard output has none.
+    Bars are made of ``#`` when standard output cannot show blocks.
     """
     if not ordered or ordered[0] <= 0:
         return []

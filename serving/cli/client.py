@@ -1,4 +1,4 @@
-"""The command line's side of the HTTP interface: one call, one answer or one line that says why not."""
+"""The HTTP client of the command line: each call returns an answer, or fails with one line that says why."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CallFailed(ServingError):
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the admin token to somewhere nobody named."""
+    """Refuses redirects: one would carry the admin token to an address that the user has not named."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -56,7 +56,7 @@ class ServerClient:
         """DELETE the path and return the decoded answer; raises CallFailed."""
         return self._call("DELETE", parts, None)
 
-    def understand(self, kind: type[Answer], answer: Any) -> Answer:
+    def parse_answer(self, kind: type[Answer], answer: Any) -> Answer:
         """Return an answer as the type it should have; raises CallFailed."""
         try:
             return TypeAdapter(kind).validate_python(answer)
@@ -70,31 +70,31 @@ class ServerClient:
         path = "/".join(quote(part, safe="") for part in parts)
         url = f"{self.url}/{path}{query}"
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, self._headers(), method=method)  # noqa: S310  (see server_url)
+        request = urllib.request.Request(url, data, self._build_headers(), method=method)  # noqa: S310  (see server_url)
         try:
-            with _opener(self.url).open(request, timeout=self.timeout_seconds) as answer:
+            with _build_opener(self.url).open(request, timeout=self.timeout_seconds) as answer:
                 return json.loads(answer.read(_MAX_ANSWER_BYTES) or b"null")
         except urllib.error.HTTPError as error:
-            raise CallFailed(self._refusal(error)) from None
+            raise CallFailed(self._explain_refusal(error)) from None
         except ValueError:
             raise CallFailed(f"{url} did not answer in JSON; is it a serving server?") from None
         except (OSError, http.client.HTTPException) as error:
-            raise CallFailed(one_line(self._silence(error))) from None
+            raise CallFailed(one_line(self._explain_no_answer(error))) from None
 
-    def _headers(self) -> dict[str, str]:
+    def _build_headers(self) -> dict[str, str]:
         headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "serving-cli"}
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
         return headers
 
-    def _silence(self, error: Exception) -> str:
+    def _explain_no_answer(self, error: Exception) -> str:
         reason = getattr(error, "reason", None) or error
         if isinstance(reason, TimeoutError):
             return f"{self.url} did not answer within {self.timeout_seconds:g} s"
         why = getattr(reason, "strerror", None) or reason
         return f"no server answers at {self.url} ({why}); start one with 'serving serve' or name another with --url"
 
-    def _refusal(self, error: urllib.error.HTTPError) -> str:
+    def _explain_refusal(self, error: urllib.error.HTTPError) -> str:
         with error:
             raw = error.read(_MAX_ANSWER_BYTES)
         try:
@@ -108,10 +108,10 @@ class ServerClient:
         return one_line(f"{detail}{hint}")
 
 
-def server_url(url: str | None, settings: ServerSettings, *, is_for_operators: bool = False) -> str:
-    """Return the base URL: as named, or where a server with these settings listens. Raises SettingsError.
+def choose_server_url(url: str | None, settings: ServerSettings, *, is_for_operators: bool = False) -> str:
+    """Return `url`, or the base URL of a server with these settings. Raises SettingsError.
 
-    `is_for_operators` asks for the admin port where there is one.
+    `is_for_operators` chooses the admin port when there is one.
     """
     if url is None:
         host, port, name = settings.host, settings.port, "port"
@@ -119,7 +119,7 @@ def server_url(url: str | None, settings: ServerSettings, *, is_for_operators: b
             host, port, name = settings.admin_host, settings.admin_port, "admin_port"
         if port == 0:
             raise SettingsError(f"server.{name} is 0, which is a free port chosen at the start: name it with --url")
-        return f"http://{_reachable(host)}:{port}"
+        return f"http://{_make_reachable(host)}:{port}"
     try:
         parts = urlsplit(url)
         is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -130,13 +130,13 @@ def server_url(url: str | None, settings: ServerSettings, *, is_for_operators: b
     return url.rstrip("/")
 
 
-def token_for(scope: TokenScope, file: Path | None) -> str | None:
-    """Return the token to send: of the file named on the command line, else of the settings. Raises SettingsError."""
+def choose_token(scope: TokenScope, file: Path | None) -> str | None:
+    """Return the token to send: from the file of the command line, else from the settings. Raises SettingsError."""
     return load_token(scope) if file is None else read_token_file(file, scope)[0]
 
 
-def _reachable(host: str) -> str:
-    """Return a host to connect to for a host to listen on."""
+def _make_reachable(host: str) -> str:
+    """Return the address to connect to for an address that a server listens on."""
     try:
         address = ip_address(host)
     except ValueError:
@@ -146,8 +146,8 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if address.version == 6 else host
 
 
-def _opener(url: str) -> urllib.request.OpenerDirector:
-    """A proxy from the environment is for the world outside, never for this machine."""
+def _build_opener(url: str) -> urllib.request.OpenerDirector:
+    """Return what opens URLs. A proxy from the environment serves other machines only, never this one."""
     handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
     host = urlsplit(url).hostname or ""
     if host == "localhost" or host.startswith("127.") or host == "::1":

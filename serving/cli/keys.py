@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from serving.cli.options import Store, settings_with
-from serving.cli.output import one_line, progress, show, show_table
+from serving.cli.options import Store, load_settings_with
+from serving.cli.output import one_line, show, show_progress, show_table
 from serving.domain.provenance import InvalidSignature, parse_public_key
 from serving.domain.report import Verdict
 
@@ -36,7 +36,7 @@ def verify(
     store: Store = None,
 ) -> None:
     """Check who signed a version, and that nothing of it has changed."""
-    settings = settings_with(store=store)
+    settings = load_settings_with(store=store)
     try:
         keys = {parse_public_key(text) for text in key or settings.security.trusted_keys}
     except InvalidSignature as error:
@@ -47,7 +47,7 @@ def verify(
         )
     from serving.offline.verifying import verify as check  # noqa: PLC0415  (not for --help)
 
-    with progress(f"verifying {path}"):
+    with show_progress(f"verifying {path}"):
         checks = check(path, keys, settings.store)
     show_table(["CHECK", "VERDICT", "EVIDENCE"], [[one.check, one.verdict, one.evidence] for one in checks])
     last = checks[-1]

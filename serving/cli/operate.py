@@ -1,4 +1,4 @@
-"""Commands that ask a running server: status, history, and the operator's calls."""
+"""Commands that call a running server: status, history, and the operator's calls."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 
-from serving.cli.client import ServerClient, server_url, token_for
+from serving.cli.client import ServerClient, choose_server_url, choose_token
 from serving.cli.output import one_line, show, show_table
 from serving.domain.sandbox import Sandbox
 from serving.domain.status import HistoryEntry, ModelSummary, StateStatus, StoreStatus
@@ -38,7 +38,7 @@ class _Models(BaseModel):
     models: tuple[ModelSummary, ...]
 
 
-class _Whole(BaseModel):
+class _ServerStatus(BaseModel):
     sandbox: Sandbox | None = None
     store: StoreStatus | None = None
     state: StateStatus | None = None
@@ -51,18 +51,18 @@ class _History(BaseModel):
 def status(*, url: Url = None, token_file: ReadTokenFile = None, as_json: Json = False) -> None:
     """Show what answers right now, for every model, and what an operator should know.
 
-    Gates that warned, versions in quarantine, what in the store serves nothing, and what is wrong with store or state.
+    That is: gates that warned, versions in quarantine, files that serve nothing, problems of the store and the state.
     """
     server = connect_reader(url, token_file)
     answer = server.get("models", "active")
     if as_json:
         show(json.dumps(answer, indent=2))
         return
-    models = server.understand(_Models, answer).models
-    whole = server.understand(_Whole, server.get("models"))
+    models = server.parse_answer(_Models, answer).models
+    whole = server.parse_answer(_ServerStatus, server.get("models"))
     if models:
         active = sum(model.active is not None for model in models)
-        show(f"{active} of {_counted(models)} active at {server.url}")
+        show(f"{active} of {_count_models(models)} active at {server.url}")
         _show_models(models)
     elif whole.store is None or whole.store.is_available:
         show(f"no models at {server.url}; 'serving publish' or 'serving demo' puts some into the store")
@@ -85,25 +85,25 @@ def history(
     if as_json:
         show(json.dumps(answer, indent=2))
         return
-    entries = server.understand(_History, answer).history
+    entries = server.parse_answer(_History, answer).history
     if not entries:
         show(f"nothing has happened to {one_line(name)} yet")
         return
-    show_table(["AT", "VERSION", "STATE", "EVENT", "BY", "REASON"], [_history_row(entry) for entry in entries])
+    show_table(["AT", "VERSION", "STATE", "EVENT", "BY", "REASON"], [_format_entry(entry) for entry in entries])
 
 
 def pin(name: Name, version: Version, *, url: Url = None, token_file: TokenFile = None) -> None:
     """Serve exactly this version of a model until it is unpinned."""
-    server = _operator(url, token_file)
+    server = _connect_operator(url, token_file)
     answer = server.post("models", name, "pin", body={"version": version})
-    show(f"{name} is pinned to {version}; {_now(server.understand(ModelSummary, answer))}")
+    show(f"{name} is pinned to {version}; {_describe_active(server.parse_answer(ModelSummary, answer))}")
 
 
 def unpin(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None:
     """Follow the newest valid version of a model again."""
-    server = _operator(url, token_file)
+    server = _connect_operator(url, token_file)
     answer = server.delete("models", name, "pin")
-    show(f"{name} is not pinned any more; {_now(server.understand(ModelSummary, answer))}")
+    show(f"{name} is not pinned any more; {_describe_active(server.parse_answer(ModelSummary, answer))}")
 
 
 def rollback(
@@ -116,46 +116,48 @@ def rollback(
     url: Url = None,
     token_file: TokenFile = None,
 ) -> None:
-    """Leave the active version for the next best.
+    """Replace the active version by the next best.
 
-    It is in quarantine until it is released.
+    The version that was active is in quarantine until it is released.
     """
-    server = _operator(url, token_file)
+    server = _connect_operator(url, token_file)
     answer = server.post("models", name, "rollback", body={"version": left} if left is not None else None)
-    show(f"{name} is rolled back; {_now(server.understand(ModelSummary, answer))}")
+    show(f"{name} is rolled back; {_describe_active(server.parse_answer(ModelSummary, answer))}")
 
 
 def release(name: Name, version: Version, *, url: Url = None, token_file: TokenFile = None) -> None:
     """Lift the quarantine of a version.
 
-    It is evaluated anew.
+    The server evaluates it again.
     """
-    server = _operator(url, token_file)
+    server = _connect_operator(url, token_file)
     answer = server.post("models", name, "versions", version, "release")
-    show(f"{name}/{version} is released; {_now(server.understand(ModelSummary, answer))}")
+    show(f"{name}/{version} is released; {_describe_active(server.parse_answer(ModelSummary, answer))}")
 
 
 def unload(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None:
-    """Have nothing answer for a model, until it is loaded again.
+    """Unload all versions of a model until it is loaded again.
 
-    A model whose files are no longer in the store is gone then.
+    A model without files in the store is gone then.
     """
-    _operator(url, token_file).post("v2", "repository", "models", name, "unload")
+    _connect_operator(url, token_file).post("v2", "repository", "models", name, "unload")
     show(f"{name} is unloaded; 'serving load {name}' loads it again")
 
 
 def load(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None:
     """Load a model again, and wait for the verdict on its newest version."""
-    server = _operator(url, token_file)
+    server = _connect_operator(url, token_file)
     server.post("v2", "repository", "models", name, "load")
-    show(f"{name} is loaded; {_now(server.understand(ModelSummary, server.get('models', name, 'active')))}")
+    show(
+        f"{name} is loaded; {_describe_active(server.parse_answer(ModelSummary, server.get('models', name, 'active')))}"
+    )
 
 
 def refresh(*, url: Url = None, token_file: TokenFile = None) -> None:
-    """Have the server look at its store now."""
-    server = _operator(url, token_file)
-    models = server.understand(_Models, server.post("refresh")).models
-    show(f"{server.url} has looked at its store: {_counted(models)}")
+    """Make the server read its store now."""
+    server = _connect_operator(url, token_file)
+    models = server.parse_answer(_Models, server.post("refresh")).models
+    show(f"{server.url} has looked at its store: {_count_models(models)}")
     if models:
         _show_models(models)
 
@@ -165,31 +167,33 @@ def accept_state_loss(*, url: Url = None, token_file: TokenFile = None) -> None:
 
     Pins and quarantines were lost with it: set them anew where they are needed.
     """
-    server = _operator(url, token_file)
-    models = server.understand(_Models, server.post("accept-state-loss")).models
-    show(f"{server.url} activates versions again: {_counted(models)}")
+    server = _connect_operator(url, token_file)
+    models = server.parse_answer(_Models, server.post("accept-state-loss")).models
+    show(f"{server.url} activates versions again: {_count_models(models)}")
 
 
 def connect_reader(url: str | None, token_file: Path | None) -> ServerClient:
-    """Return the server to be asked what reading is for, with its token if there is one."""
-    return _server(url, TokenScope.READ, token_file)
+    """Return a client that may read, with its token if there is one."""
+    return _connect(url, TokenScope.READ, token_file)
 
 
-def _operator(url: str | None, token_file: Path | None) -> ServerClient:
-    return _server(url, TokenScope.ADMIN, token_file)
+def _connect_operator(url: str | None, token_file: Path | None) -> ServerClient:
+    return _connect(url, TokenScope.ADMIN, token_file)
 
 
-def _server(url: str | None, scope: TokenScope, token_file: Path | None) -> ServerClient:
-    where = server_url(url, load_settings().server, is_for_operators=True)
-    return ServerClient(where, token_for(scope, token_file), TIMEOUT_SECONDS, scope)
+def _connect(url: str | None, scope: TokenScope, token_file: Path | None) -> ServerClient:
+    where = choose_server_url(url, load_settings().server, is_for_operators=True)
+    return ServerClient(where, choose_token(scope, token_file), TIMEOUT_SECONDS, scope)
 
 
-def _counted(models: Sequence[ModelSummary]) -> str:
+def _count_models(models: Sequence[ModelSummary]) -> str:
     return f"{len(models)} model" + "s" * (len(models) != 1)
 
 
 def _show_models(models: Sequence[ModelSummary]) -> None:
-    show_table(["MODEL", "ACTIVE", "ENGINE", "TARGET", "PINNED", "LAST FAILURE"], [_row(model) for model in models])
+    show_table(
+        ["MODEL", "ACTIVE", "ENGINE", "TARGET", "PINNED", "LAST FAILURE"], [_format_model(model) for model in models]
+    )
     for model in models:
         notes = [model.active.note if model.active else None, model.problem]
         for note in dict.fromkeys(filter(None, notes)):
@@ -202,7 +206,7 @@ def _show_models(models: Sequence[ModelSummary]) -> None:
             show(one_line(f"{model.name}/{one.version}: in quarantine since a rollback, {release} ({what})"))
 
 
-def _show_problems(whole: _Whole) -> None:
+def _show_problems(whole: _ServerStatus) -> None:
     if whole.store is not None and whole.store.reason and not whole.store.is_available:
         show(one_line(f"store: {whole.store.reason}"))
     for problem in whole.store.problems if whole.store is not None else ():
@@ -213,7 +217,7 @@ def _show_problems(whole: _Whole) -> None:
         show("only what was active before answers")
 
 
-def _row(model: ModelSummary) -> list[str]:
+def _format_model(model: ModelSummary) -> list[str]:
     active, target, failure = model.active, model.target, model.last_failure
     return [
         model.name,
@@ -221,16 +225,16 @@ def _row(model: ModelSummary) -> list[str]:
         active.engine if active else NOTHING,
         f"{target.version} {target.state}" if target else NOTHING,
         model.pinned or NOTHING,
-        f"{failure.version} {_when(failure.at)} {failure.gate}: {failure.reason}" if failure else NOTHING,
+        f"{failure.version} {_format_time(failure.at)} {failure.gate}: {failure.reason}" if failure else NOTHING,
     ]
 
 
-def _history_row(entry: HistoryEntry) -> list[str]:
+def _format_entry(entry: HistoryEntry) -> list[str]:
     state = entry.after or NOTHING
-    return [_when(entry.at), entry.version or NOTHING, state, entry.event, entry.actor, entry.reason or NOTHING]
+    return [_format_time(entry.at), entry.version or NOTHING, state, entry.event, entry.actor, entry.reason or NOTHING]
 
 
-def _now(model: ModelSummary) -> str:
+def _describe_active(model: ModelSummary) -> str:
     active, target = model.active, model.target
     text = f"active: {active.version} ({active.engine})" if active else "nothing is active"
     if target and (active is None or target.version != active.version):
@@ -238,5 +242,5 @@ def _now(model: ModelSummary) -> str:
     return one_line(text)
 
 
-def _when(at: datetime) -> str:
+def _format_time(at: datetime) -> str:
     return at.astimezone().isoformat(" ", "seconds")

@@ -1,4 +1,4 @@
-"""The options that stand for settings, and a command whose help shows what they are right now."""
+"""Options that stand for settings, and a command whose help shows their present values."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ FLAGS = {
 Store = Annotated[Path | None, typer.Option("--store", metavar="DIR", help="The model directory.")]
 
 
-def settings_with(file: Path | None = None, **flags: Any) -> Settings:
-    """Load the settings with the values of flags by their parameter's name; raises SettingsError."""
+def load_settings_with(file: Path | None = None, **flags: Any) -> Settings:
+    """Load the settings, with the values of flags by parameter name; raises SettingsError."""
     return load_settings({FLAGS[name]: value for name, value in flags.items()}, file)
 
 
 class SettingsCommand(TyperCommand):
-    """A command whose ``--help`` names the value each setting has when its flag is not given."""
+    """A command whose ``--help`` shows the value that each setting has without its flag."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help page. Settings that cannot be read are said so in place of their values."""
+        """Write the help page. If the settings cannot be read, it shows why instead of their values."""
         try:
             settings = load_settings(file=ctx.params.get("settings"))
         except SettingsError as error:
@@ -43,9 +43,11 @@ class SettingsCommand(TyperCommand):
             for parameter in self.params:
                 if (key := FLAGS.get(str(parameter.name))) and isinstance(parameter, typer.core.TyperOption):
                     group, _, name = key.partition(".")
-                    parameter.help = f"{parameter.help}  [default: {_shown(getattr(getattr(settings, group), name))}]"
+                    parameter.help = (
+                        f"{parameter.help}  [default: {_format_value(getattr(getattr(settings, group), name))}]"
+                    )
         super().format_help(ctx, formatter)
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return ("no", "yes")[value] if isinstance(value, bool) else str(value)

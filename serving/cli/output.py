@@ -1,4 +1,4 @@
-"""Text for people: tables and colour on a terminal, plain aligned lines everywhere else."""
+"""Prints text for people: tables and colour on a terminal, plain aligned lines elsewhere."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _STYLES = {
 
 
 def is_terminal() -> bool:
-    """Say whether a person is reading standard output."""
+    """Say whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
 def allow_any_text() -> None:
-    """Have standard output and error take characters that their encoding lacks; such a one is shown as ``?``."""
+    """Let standard output and error show characters that their encoding lacks as ``?`` instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
@@ -45,12 +45,12 @@ def can_show(text: str) -> bool:
 
 
 def one_line(text: object) -> str:
-    """Return text from elsewhere (a server, a model file) as one printable line: it must not steer a terminal."""
+    """Return foreign text (of a server, of a model file) as one printable line: it must not control the terminal."""
     return texts.one_line(str(text), None)
 
 
 def show(text: object = "") -> None:
-    """Print one line now. `typer.echo` would go past `progress`, which has to move its own line out of the way."""
+    """Print one line now. `typer.echo` would write over the line of `show_progress`."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -61,7 +61,7 @@ def show_error(text: object) -> None:
 
 
 def show_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under their heads; the last column may be long and is wrapped on a terminal."""
+    """Print rows under their headings; a terminal wraps the last column, which may be long."""
     cells = [[one_line(cell) for cell in row] for row in rows]
     if is_terminal():
         _show_rich(head, cells)
@@ -72,8 +72,8 @@ def show_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 @contextmanager
-def progress(text: str) -> Iterator[Callable[[str], None]]:
-    """Say on a terminal what is being done right now; yields what tells the step. Elsewhere nothing is shown."""
+def show_progress(text: str) -> Iterator[Callable[[str], None]]:
+    """Show the present work on a terminal; yields a function that shows the step. Elsewhere both do nothing."""
     if not is_terminal():
         yield lambda _: None
         return

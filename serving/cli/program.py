@@ -1,4 +1,4 @@
-"""The commands, and what runs one. Thin: they read options, call and print; what is heavy is imported when needed."""
+"""Registers the commands and runs one. Commands are thin: they read options, call and print, and import late."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from serving.settings import SettingsError
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
-    help="Put a model file into a directory and it serves; put a better one there and nobody notices.",
+    help="Put a model file into a directory and it serves; put a better one there and it takes over.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -57,11 +57,11 @@ def options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Take what stands before the command; the version is shown by its callback."""
+    """Accept the options before the command; a callback shows the version."""
 
 
 def run() -> int:
-    """Run one command and return its exit status. What goes wrong is told in lines; a traceback never is."""
+    """Run one command and return its exit status. Errors are shown as lines, never as a traceback."""
     allow_any_text()
     try:
         app()
@@ -75,11 +75,11 @@ def run() -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001  (the last line of defence of a program for people)
-        show_error(f"serving: {one_line(repr(error))} in {_place(error)}; this is a bug, please report it")
+        show_error(f"serving: {one_line(repr(error))} in {_find_place(error)}; this is a bug, please report it")
     return FAILED
 
 
-def _place(error: BaseException) -> str:
+def _find_place(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from serving.cli.client import server_url
-from serving.cli.options import Store, settings_with
-from serving.cli.output import one_line, progress, show, show_error, show_table
+from serving.cli.client import choose_server_url
+from serving.cli.options import Store, load_settings_with
+from serving.cli.output import one_line, show, show_error, show_progress, show_table
 from serving.domain.errors import PublishRefused, StoreUnavailable
 from serving.domain.listing import Listing
 from serving.domain.report import CandidateReport, Verdict
@@ -32,7 +32,7 @@ _PUBLISH_FLAGS = {
     "sign": "--sign KEYFILE",
     "metrics": "--metric K=V",
 }
-"""The flag for each parameter of publishing that a refusal may name."""
+"""The flag for each parameter of publishing that a refusal may mention."""
 
 
 def demo(
@@ -41,14 +41,14 @@ def demo(
     if_empty: Annotated[bool, typer.Option("--if-empty", help="Do nothing when the store holds any model.")] = False,
 ) -> None:
     """Train models on bundled data sets and publish them."""
-    settings = settings_with(store=store)
+    settings = load_settings_with(store=store)
     root = settings.store.path
-    listing = _listing(settings)
+    listing = _list_store(settings)
     if if_empty and listing.models:
-        show(f"'{root}' holds models already ({_some(sorted(listing.models))}); nothing to do")
+        show(f"'{root}' holds models already ({_join_names(sorted(listing.models))}); nothing to do")
         return
     published = left_alone = 0
-    with progress("demo models") as doing:
+    with show_progress("demo models") as doing:
         from serving.demo import demo_versions  # noqa: PLC0415  (scikit-learn)
 
         for each in demo_versions():
@@ -62,7 +62,7 @@ def demo(
             show(f"{name}: {each.about}, {', '.join(f'{key} {value}' for key, value in metrics.items())}")
             published += 1
     show(f"{published} versions published in '{root}', {left_alone} left alone; 'serving serve' serves them, then try:")
-    show(_example_call(settings))
+    show(_make_example_call(settings))
 
 
 def publish(
@@ -78,16 +78,16 @@ def publish(
     metric: Annotated[list[str] | None, typer.Option(metavar="K=V", help="For the manifest; repeat for more.")] = None,
     sign: Annotated[Path | None, typer.Option(metavar="KEYFILE", help="The private key to sign it with.")] = None,
 ) -> None:
-    """Check a model file with every gate and publish it; a refusal names the gate and what would change it."""
-    metrics = dict(_metric(text) for text in metric or [])
-    settings = settings_with(store=store)
+    """Check a model file with every gate and publish it; a refusal names the gate and the remedy."""
+    metrics = dict(_parse_metric(text) for text in metric or [])
+    settings = load_settings_with(store=store)
     from serving.offline import publish_file  # noqa: PLC0415  (NumPy)
     from serving.offline.gated import with_hint  # noqa: PLC0415
 
-    signing = None if sign is None else _signing_key(sign)
+    signing = None if sign is None else _load_signing_key(sign)
 
     try:
-        with progress(f"checking {file}") as doing:
+        with show_progress(f"checking {file}") as doing:
             published = publish_file(
                 file,
                 model,
@@ -109,27 +109,27 @@ def publish(
     assert published.report is not None
     by = f", signed by {signing.public.fingerprint}" if signing else ""
     show(f"published {model}/{published.version}: {settings.store.path / model / published.version}{by}")
-    show(f"{_verdict(published.report)}; a running server takes it up by itself, see: serving status")
+    show(f"{_describe_verdict(published.report)}; a running server takes it up by itself, see: serving status")
 
 
 def check(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A model file or a version directory.")],
 ) -> None:
     """Check a file or a version as a server would."""
-    settings = settings_with()
+    settings = load_settings_with()
     from serving import offline  # noqa: PLC0415  (NumPy)
 
-    with progress(f"checking {path}") as doing:
+    with show_progress(f"checking {path}") as doing:
         report = offline.check(path, settings, doing)
     _show_gates(report)
     _show_proof(report)
     show(one_line(f"sandbox: {report.sandbox}"))
-    show(_verdict(report))
+    show(_describe_verdict(report))
     if not report.is_ready:
         raise typer.Exit(1)
 
 
-def _signing_key(path: Path) -> SigningKey:
+def _load_signing_key(path: Path) -> SigningKey:
     """Load a private key, and say on standard error when others can read it."""
     from serving.offline.keys import load_key  # noqa: PLC0415  (cryptography)
 
@@ -139,8 +139,8 @@ def _signing_key(path: Path) -> SigningKey:
     return key
 
 
-def _listing(settings: Settings) -> Listing:
-    """List the store; one that is not there yet is empty, one that cannot be read is an error."""
+def _list_store(settings: Settings) -> Listing:
+    """List the store. A store that does not exist yet is empty; one that cannot be read is an error."""
     from serving.store.listing import Store as Directory  # noqa: PLC0415  (only two of the commands list)
 
     try:
@@ -155,20 +155,20 @@ def _is_present(listing: Listing, model: str, version: str) -> bool:
     return any(order_key(entry.version) == order_key(version) for entry in listing.models.get(model, ()))
 
 
-def _some(names: list[str]) -> str:
+def _join_names(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _example_call(settings: Settings) -> str:
+def _make_example_call(settings: Settings) -> str:
     try:
-        url = server_url(None, settings.server)
+        url = choose_server_url(None, settings.server)
     except SettingsError:  # no fixed port
         url = "http://127.0.0.1:8000"
     body = shlex.quote(json.dumps({"input": EXAMPLE_ROW}))
     return f"curl -s {url}/models/{EXAMPLE_MODEL}/predict -H 'Content-Type: application/json' -d {body}"
 
 
-def _metric(text: str) -> tuple[str, Any]:
+def _parse_metric(text: str) -> tuple[str, Any]:
     name, is_given, value = text.partition("=")
     if not name or not is_given:
         raise typer.BadParameter(f"{text!r} should be K=V, such as accuracy=0.97", param_hint="--metric")
@@ -187,7 +187,7 @@ def _show_gates(report: CandidateReport) -> None:
 
 
 def _show_proof(report: CandidateReport) -> None:
-    """Say what the compiled form was tried with, when there is one."""
+    """Show the proof of the compiled form, if there is one."""
     proof = report.compilation
     if proof is None or proof.engine is None:
         return
@@ -205,7 +205,7 @@ def _show_proof(report: CandidateReport) -> None:
         show(f"compiled: refuses {', '.join(refused)}")
 
 
-def _verdict(report: CandidateReport) -> str:
+def _describe_verdict(report: CandidateReport) -> str:
     if report.refusal is not None:
         return one_line(f"refused by {report.refusal.gate}: {report.refusal.evidence}")
     if not report.is_ready:

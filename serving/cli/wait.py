@@ -1,4 +1,4 @@
-"""``serving wait``: for scripts that have copied a version into the store and need to know how that ended."""
+"""``serving wait``: tells a script whether the version that it has copied into the store became active."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def wait(
     version: Version,
     *,
     timeout: Annotated[
-        float, typer.Option(metavar="S", min=0.0, help="Give up after so many seconds.", show_default=True)
+        float, typer.Option(metavar="S", min=0.0, help="Seconds to wait at most.", show_default=True)
     ] = 60.0,
     url: Url = None,
     token_file: ReadTokenFile = None,
 ) -> None:
     """Wait until a version is active.
 
-    Exits with 0 when it is, and with 1 and the reason when it was refused, is not active in time, or no server answers.
+    Exits with 0 when it is. Exits with 1 and the reason when it was refused, is late, or no server answers.
     """
     server = connect_reader(url, token_file)
     model: _Model | None = None
-    for model in _looks(server, name, timeout):
+    for model in _poll_model(server, name, timeout):
         found = None if model is None else model.find(version)
         if found is not None and found.state is State.ACTIVE:
             show(one_line(f"{name}/{version} is active"))
@@ -60,14 +60,14 @@ def wait(
         if found is not None and found.state in REFUSED:
             how = "in quarantine" if found.state is State.QUARANTINED else "refused"
             raise CallFailed(f"{name}/{version} is {how}: {found.reason or 'no reason was given'}")
-    raise CallFailed(f"{name}/{version} is not active after {timeout:g} s: {_standing(model, name, version)}")
+    raise CallFailed(f"{name}/{version} is not active after {timeout:g} s: {_describe_standing(model, name, version)}")
 
 
-def _looks(server: ServerClient, name: str, timeout_seconds: float) -> Iterator[_Model | None]:
-    """Yield what the server says of a model, again and again until the time is over; at least once."""
+def _poll_model(server: ServerClient, name: str, timeout_seconds: float) -> Iterator[_Model | None]:
+    """Yield the server's status of a model again and again until the time is over; at least once."""
     ends_at = time.monotonic() + timeout_seconds
     while True:
-        models = server.understand(_Models, server.get("models")).models
+        models = server.parse_answer(_Models, server.get("models")).models
         yield next((model for model in models if model.name == name), None)
         left = ends_at - time.monotonic()
         if left <= 0:
@@ -75,8 +75,8 @@ def _looks(server: ServerClient, name: str, timeout_seconds: float) -> Iterator[
         time.sleep(min(POLL_SECONDS, left))
 
 
-def _standing(model: _Model | None, name: str, version: str) -> str:
-    """Say where a version stands that is neither active nor refused."""
+def _describe_standing(model: _Model | None, name: str, version: str) -> str:
+    """Describe the state of a version that is neither active nor refused."""
     if model is None:
         return f"the server knows no model '{name}'"
     found = model.find(version)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.cli.bench import histogram
+from serving.cli.bench import draw_histogram
 from tests.e2e.harness import Server, constant, serving, write_version
 
 COMMAND = [sys.executable, "-W", "error", "-m", "serving", "bench"]
@@ -132,9 +132,9 @@ def test_a_body_excludes_what_would_make_one(server: Server, tmp_path: Path) -> 
 
 
 def test_a_histogram_has_a_line_for_each_class() -> None:
-    lines = histogram([0.001, 0.001, 0.002, 0.004])
+    lines = draw_histogram([0.001, 0.001, 0.002, 0.004])
     assert len(lines) == 12
     assert lines[0].split()[-1] == "2"
     assert lines[-1].startswith("  ≤      4.00 ms")
-    assert histogram([]) == []
-    assert len(histogram([0.001])) == 1
+    assert draw_histogram([]) == []
+    assert len(draw_histogram([0.001])) == 1

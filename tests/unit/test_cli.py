@@ -24,7 +24,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from serving import __version__
-from serving.cli.client import ServerClient, server_url
+from serving.cli.client import ServerClient, choose_server_url
 from serving.offline import publish as publish_estimator
 from serving.offline.keys import create_key
 from serving.settings import ServerSettings, SettingsError
@@ -326,7 +326,7 @@ def test_the_server_is_where_the_settings_say(serving: Any, server: FakeServer) 
     port = server.url.rpartition(":")[2]
     assert serving("status", SERVING_SERVER__PORT=port, SERVING_SERVER__HOST="0.0.0.0").status == 0
     for host in ("127.0.0.1", "0.0.0.0", "::", "localhost"):
-        found = ServerClient(server_url(None, ServerSettings(host=host, port=int(port))), None, 60)
+        found = ServerClient(choose_server_url(None, ServerSettings(host=host, port=int(port))), None, 60)
         assert found.get("models", "active") == {"models": [IRIS]}
 
 
@@ -443,7 +443,7 @@ def test_a_server_that_hangs_up_is_one_line(serving: Any) -> None:
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "http://", "http://x:99999", "http://a b", "file:///etc/passwd"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match=f"--url: {re.escape(repr(url))} should be an http:// or https:// address"):
-        server_url(url, ServerSettings())
+        choose_server_url(url, ServerSettings())
 
 
 def test_an_address_that_is_none_is_a_usage_error(serving: Any) -> None:
