@@ -1,10 +1,10 @@
-"""Settings: the only reader of ``settings.toml`` and of the environment.
+"""Settings: reads ``settings.toml`` and the environment, which no other package reads.
 
 Precedence, highest first, field by field: command-line flags, environment ``SERVING_<GROUP>__<FIELD>``,
-``settings.toml`` (another path by ``SERVING_SETTINGS``), the defaults. Every module receives its own group, never the
-whole. Relative paths are relative to the working directory, wherever the file is.
+``settings.toml`` (``SERVING_SETTINGS`` names another path), the defaults. Every module receives its own group, never
+the whole. Relative paths are relative to the working directory, wherever the file is.
 
-In the environment an empty variable is one that is not set, and a list is JSON or separated by commas
+In the environment an empty variable counts as not set, and a list is JSON or separated by commas
 (``SERVING_STORE__IGNORE='*.bak, old-*'``).
 """
 

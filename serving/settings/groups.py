@@ -1,4 +1,4 @@
-"""The settings, group by group, with their defaults and limits. Field names are the keys of ``settings.toml``."""
+"""Defines the settings by group, with defaults and limits. Field names are the keys of ``settings.toml``."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from serving.domain.provenance import InvalidSignature, parse_public_key
 from serving.domain.server_names import why_not_a_server_name
-from serving.settings.public_keys import PublicKeyText
 from serving.settings.token_digest import TokenDigest
 
 
-def _split(value: Any) -> Any:
-    """Let a list in the environment be JSON or separated by commas; anything else is pydantic's to judge."""
+def _split_list(value: Any) -> Any:
+    """Split a text that is a JSON list or separated by commas; pydantic judges every other value."""
     if not isinstance(value, str):
         return value
     if not value.lstrip().startswith("["):
@@ -27,7 +27,7 @@ def _split(value: Any) -> Any:
         return value
 
 
-def _check_server_name(text: str) -> str:
+def _require_server_name(text: str) -> str:
     why = why_not_a_server_name(text)
     if why is not None:
         raise PydanticCustomError(
@@ -36,14 +36,26 @@ def _check_server_name(text: str) -> str:
     return text
 
 
+def _require_public_key(text: str) -> str:
+    """Return `text` if it is a public key: so a wrong key stops the start, not the first version that needs it."""
+    try:
+        parse_public_key(text)
+    except InvalidSignature as error:
+        expected = "should hold public keys as 'serving keygen' prints them: {reason}"
+        raise PydanticCustomError("public_key", expected, {"reason": str(error)}) from None
+    return text
+
+
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
 ServerNameTexts = Annotated[
-    tuple[Annotated[str, AfterValidator(_check_server_name)], ...], NoDecode, BeforeValidator(_split)
+    tuple[Annotated[str, AfterValidator(_require_server_name)], ...], NoDecode, BeforeValidator(_split_list)
 ]
-PublicKeys = Annotated[tuple[PublicKeyText, ...], NoDecode, BeforeValidator(_split)]
+PublicKeys = Annotated[
+    tuple[Annotated[str, AfterValidator(_require_public_key)], ...], NoDecode, BeforeValidator(_split_list)
+]
 
 
 class Group(BaseModel):
@@ -125,14 +137,14 @@ class CandidateSettings(Group):
     retry_max_seconds: Positive = Field(300.0, description="longest such wait")
 
     def wait_seconds(self, failures: int) -> float:
-        """Return how long to wait after so many failures in a row: doubling, bounded, none after none."""
+        """Return how long to wait after this many failures in a row: it doubles up to a limit; 0 after none."""
         if failures == 0:
             return 0.0
         return min(self.retry_max_seconds, self.retry_seconds * 2.0 ** min(failures - 1, 32))
 
 
 class GateSettings(Group):
-    """What the gates ask of a candidate."""
+    """What the gates require of a candidate."""
 
     environment: Literal["refuse", "warn"] = Field(
         "refuse", description="a model trained with another major.minor of scikit-learn"
@@ -185,7 +197,7 @@ class LogSettings(Group):
 
 
 class Settings(BaseSettings):
-    """All groups, as given; only :func:`load_settings` looks at the file and at the environment."""
+    """All groups, as given; only :func:`load_settings` reads the file and the environment."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", env_prefix="SERVING_", env_nested_delimiter="__", env_ignore_empty=True
@@ -209,7 +221,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what is given and nothing else; `load_settings` asks the other sources, to know who said what."""
+        """Use the given values only; `load_settings` reads the other sources itself, to know the source of each."""
         return (init_settings,)
 
 

@@ -1,4 +1,4 @@
-"""Where settings come from: file, environment, a platform's own variables and command line, merged field by field."""
+"""Loads settings from file, environment, a platform's own variables and command line, merged field by field."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
 from serving.settings.groups import GROUPS, KEYS, Settings
-from serving.settings.problems import PREFIX, Given, SettingsError, Source, problem_lines, variable
+from serving.settings.problems import PREFIX, GivenValue, SettingsError, Source, describe_problems, variable_name
 from serving.settings.token_files import TokenScope, read_token_file, refuse_both
 
 FILE_VARIABLE = "SERVING_SETTINGS"
@@ -28,10 +28,10 @@ _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 def load_settings(flags: Mapping[str, Any] = {}, file: Path | None = None) -> Settings:
     """Merge flags, environment, file and defaults, in this order; blocks on reading the file.
 
-    `flags` maps ``"group.field"`` to a value, None meaning that the flag was not given. `file` is the settings file
-    named on the command line. Raises SettingsError with one line for each thing that is wrong, all of them at once.
+    `flags` maps ``"group.field"`` to a value; None means that the flag was not given. `file` is the settings file
+    named on the command line. Raises SettingsError with one line for each problem, all of them at once.
     """
-    given = _gather(flags, file)
+    given = _gather_values(flags, file)
     groups: dict[str, Any] = {}
     for each in given.values():
         group, _, name = each.key.partition(".")
@@ -42,15 +42,15 @@ def load_settings(flags: Mapping[str, Any] = {}, file: Path | None = None) -> Se
     try:
         return Settings(**groups)
     except ValidationError as error:
-        raise SettingsError("\n".join(problem_lines(given, error))) from None
+        raise SettingsError("\n".join(describe_problems(given, error))) from None
 
 
 def load_token(scope: TokenScope) -> str | None:
-    """Return the token a client of this scope sends, None when there is none; of a file with several the first.
+    """Return the token that a client of this scope sends, None when there is none; the first one of a file.
 
-    Settings keep digests, which nobody can send; so this asks their sources again. Blocks; raises SettingsError.
+    Settings keep digests, which cannot be sent, so this reads their sources again. Blocks; raises SettingsError.
     """
-    given = _gather({}, None)
+    given = _gather_values({}, None)
     setting, file = (given.get(f"security.{scope}_token{suffix}") for suffix in ("", "_file"))
     refuse_both(scope, setting, file)
     if file is not None:
@@ -59,22 +59,22 @@ def load_token(scope: TokenScope) -> str | None:
 
 
 def forget_tokens() -> None:
-    """Take every token out of this process's environment: for a server, which keeps their digests only."""
-    names = {variable(f"security.{scope}_token") for scope in TokenScope}
+    """Remove every token from this process's environment: a server keeps their digests only."""
+    names = {variable_name(f"security.{scope}_token") for scope in TokenScope}
     for spelling in [name for name in os.environ if name.upper() in names]:
         del os.environ[spelling]
 
 
-def _gather(flags: Mapping[str, Any], file: Path | None) -> dict[str, Given]:
-    given: dict[str, Given] = {}
-    layers = (_from_file(file), _from_environment(os.environ), _from_platform(os.environ), _from_flags(flags))
+def _gather_values(flags: Mapping[str, Any], file: Path | None) -> dict[str, GivenValue]:
+    given: dict[str, GivenValue] = {}
+    layers = (_read_file(file), _read_environment(os.environ), _read_platform(os.environ), _read_flags(flags))
     for layer in layers:
         given.update({each.key: each for each in layer})
     return given
 
 
-def _from_file(named: Path | None) -> Iterator[Given]:
-    path, named_by = _settings_file(named)
+def _read_file(named: Path | None) -> Iterator[GivenValue]:
+    path, named_by = _choose_file(named)
     if named_by is None and not path.exists():
         return
     text = ""
@@ -90,12 +90,12 @@ def _from_file(named: Path | None) -> Iterator[Given]:
     except tomllib.TOMLDecodeError as error:
         where = str(error).replace("end of document", f"line {len(text.splitlines())}, the last one")
         raise SettingsError(f"{path}: is not TOML: {where}") from None
-    for key, value in _flat(document):
-        yield Given(key, value, str(path), key)
+    for key, value in _flatten(document):
+        yield GivenValue(key, value, str(path), key)
 
 
-def _settings_file(named: Path | None) -> tuple[Path, str | None]:
-    """Return the path of the settings file and who named it; None: nobody, then it may be absent."""
+def _choose_file(named: Path | None) -> tuple[Path, str | None]:
+    """Return the path of the settings file and what named it; None: the default file, which may be absent."""
     if named is not None:
         return named, "--settings"
     if from_environment := os.environ.get(FILE_VARIABLE):
@@ -103,51 +103,51 @@ def _settings_file(named: Path | None) -> tuple[Path, str | None]:
     return DEFAULT_FILE, None
 
 
-def _from_environment(environment: Mapping[str, str]) -> Iterator[Given]:
+def _read_environment(environment: Mapping[str, str]) -> Iterator[GivenValue]:
     spellings = {spelling.upper(): spelling for spelling in environment}
     source = EnvSettingsSource(Settings)
     source.env_vars = {
         name: value for name, value in source.env_vars.items() if "__" in name
     }  # no whole groups as JSON
-    for key, value in _flat(source()):
-        spelling = spellings.get(variable(key))
+    for key, value in _flatten(source()):
+        spelling = spellings.get(variable_name(key))
         if spelling is not None:
-            yield Given(key, value, Source.ENVIRONMENT, spelling)
-    yield from _strangers(environment)
+            yield GivenValue(key, value, Source.ENVIRONMENT, spelling)
+    yield from _find_near_misses(environment)
 
 
-def _from_platform(environment: Mapping[str, str]) -> Iterator[Given]:
-    """Yield what a SageMaker endpoint asks of its container, where it says that this is one.
+def _read_platform(environment: Mapping[str, str]) -> Iterator[GivenValue]:
+    """Yield the values that SageMaker requires of a container, when a variable of SageMaker is set.
 
-    That goes before the environment, in which images have defaults of their own: SageMaker connects from outside of the
-    container, to the port it names, and unpacks the model to one place.
+    They override the environment, where images have defaults of their own: SageMaker connects from outside of the
+    container, to the port it names, and unpacks the model to one fixed place.
     """
     port = environment.get(SAGEMAKER_PORT)
     if port:
-        yield Given("server.port", port, Source.ENVIRONMENT, SAGEMAKER_PORT)
-        yield Given("server.host", "0.0.0.0", Source.ENVIRONMENT, SAGEMAKER_PORT)  # noqa: S104
-        yield Given("store.path", SAGEMAKER_STORE, Source.ENVIRONMENT, SAGEMAKER_PORT)
+        yield GivenValue("server.port", port, Source.ENVIRONMENT, SAGEMAKER_PORT)
+        yield GivenValue("server.host", "0.0.0.0", Source.ENVIRONMENT, SAGEMAKER_PORT)  # noqa: S104
+        yield GivenValue("store.path", SAGEMAKER_STORE, Source.ENVIRONMENT, SAGEMAKER_PORT)
 
 
-def _strangers(environment: Mapping[str, str]) -> Iterator[Given]:
-    """Yield what is no variable of ours by the rule, but so near to it that ignoring it would ignore somebody's wish.
+def _find_near_misses(environment: Mapping[str, str]) -> Iterator[GivenValue]:
+    """Yield variables that are no setting, but so similar to one that they were probably meant as one.
 
-    Others are left alone: SERVING_ is what many a deployment calls its own variables.
+    Other variables are ignored: many deployments use the prefix SERVING_ for their own.
     """
-    near_misses = {variable(key).replace("__", "_") for key in KEYS}
+    near_misses = {variable_name(key).replace("__", "_") for key in KEYS}
     for spelling, value in environment.items():
         name = spelling.upper()
         if not name.startswith(PREFIX) or name == FILE_VARIABLE or not value:
             continue
         group, delimiter, field = name.removeprefix(PREFIX).lower().partition("__")
         if delimiter and group not in GROUPS:
-            yield Given(f"{group}.{field}", value, Source.ENVIRONMENT, spelling)
+            yield GivenValue(f"{group}.{field}", value, Source.ENVIRONMENT, spelling)
         elif not delimiter and (group in GROUPS or (name in near_misses and not _SERVICE_LINK.match(value))):
-            yield Given(group, value, Source.ENVIRONMENT, spelling)
+            yield GivenValue(group, value, Source.ENVIRONMENT, spelling)
 
 
-def _flat(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield ``group.field`` and value for what is in a known group, the bare key for everything else."""
+def _flatten(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield ``group.field`` and value for fields of a known group, the bare key for everything else."""
     for group, content in document.items():
         if isinstance(content, dict) and group in GROUPS:
             yield from ((f"{group}.{name}", value) for name, value in content.items())
@@ -155,5 +155,5 @@ def _flat(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield group, content
 
 
-def _from_flags(flags: Mapping[str, Any]) -> Iterator[Given]:
-    return (Given(key, value, Source.COMMAND_LINE, key) for key, value in flags.items() if value is not None)
+def _read_flags(flags: Mapping[str, Any]) -> Iterator[GivenValue]:
+    return (GivenValue(key, value, Source.COMMAND_LINE, key) for key, value in flags.items() if value is not None)

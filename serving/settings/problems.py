@@ -1,4 +1,4 @@
-"""One clear line for each setting that cannot be used."""
+"""Describes each setting that cannot be used in one clear line."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ class SettingsError(Exception):
 
 
 class Source(StrEnum):
-    """Who gave a value, when it was not the file, which is called by its path."""
+    """Where a value was found, except in a file: a file is named by its path."""
 
     ENVIRONMENT = "environment"
     COMMAND_LINE = "command line"
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """One value as somebody gave it. `key` is ``group.field`` (or what stands in its place when it is no setting);
-    `source` says where it was found, `spelling` how the key is written there.
+class GivenValue:
+    """One value as it was given.
+
+    `key` is ``group.field`` (or what stands in its place when it is no setting); `source` says where the value was
+    found, `spelling` how the key is written there.
     """
 
     key: str
@@ -39,35 +41,35 @@ class Given:
     spelling: str
 
 
-def variable(key: str) -> str:
+def variable_name(key: str) -> str:
     """Return the name of the environment variable for a ``group.field``."""
     return PREFIX + key.replace(".", "__").upper()
 
 
-def problem_lines(given: Mapping[str, Given], error: ValidationError) -> list[str]:
+def describe_problems(given: Mapping[str, GivenValue], error: ValidationError) -> list[str]:
     """Return one line for each error, with the source of the value; secret values are left out."""
     lines: dict[str, None] = {}
     for detail in error.errors(include_url=False, include_context=False):
         key = ".".join(str(part) for part in detail["loc"][:2])
-        for each in _behind(key, given):
-            lines[f"{each.source}: {each.spelling}: {_what(each, detail['type'], detail['msg'])}"] = None
+        for each in _find_given(key, given):
+            lines[f"{each.source}: {each.spelling}: {_describe_problem(each, detail['type'], detail['msg'])}"] = None
     return list(lines)
 
 
-def _behind(key: str, given: Mapping[str, Given]) -> Iterator[Given]:
-    """Everything given under a key: an error about an unknown group is one about each of its fields."""
+def _find_given(key: str, given: Mapping[str, GivenValue]) -> Iterator[GivenValue]:
+    """Return every value given under a key: an unknown group is an error for each of its fields."""
     if key in given:
         return iter([given[key]])
     return (each for each in given.values() if each.key.startswith(f"{key}."))
 
 
-def _what(each: Given, kind: str, message: str) -> str:
+def _describe_problem(each: GivenValue, kind: str, message: str) -> str:
     if kind == "extra_forbidden":
-        return f"no such setting; {_suggestion(each)}"
+        return f"no such setting; {_suggest_key(each)}"
     group, _, name = each.key.partition(".")
     if not name:
         example = f"{group}.{next(iter(GROUPS[group].model_fields))}"
-        return f"a group is set field by field, such as {_spelt(example, each)}"
+        return f"a group is set field by field, such as {_spell_key(example, each)}"
     field = GROUPS[group].model_fields[name]
     seen = "the value" if TokenDigest in get_args(field.annotation) else repr(each.value)[:80]
     # pydantic says: Input should be a valid integer, unable to parse string as an integer
@@ -75,7 +77,7 @@ def _what(each: Given, kind: str, message: str) -> str:
     return f"{seen} {expected} ({field.description})"
 
 
-def _suggestion(each: Given) -> str:
+def _suggest_key(each: GivenValue) -> str:
     group, _, name = each.key.partition(".")
     in_group = [known for known in KEYS if known.startswith(f"{group}.")]
     close = (
@@ -85,12 +87,12 @@ def _suggestion(each: Given) -> str:
         or difflib.get_close_matches(each.key, KEYS, n=1, cutoff=0.75)
     )
     if close:
-        return "did you mean " + " or ".join(_spelt(known, each) for known in close) + "?"
+        return "did you mean " + " or ".join(_spell_key(known, each) for known in close) + "?"
     if in_group:
         return f"{group} has {', '.join(GROUPS[group].model_fields)}"
     similar = difflib.get_close_matches(group, GROUPS, n=1)
-    return f"did you mean {_spelt(similar[0], each)}?" if similar else f"the groups are {', '.join(GROUPS)}"
+    return f"did you mean {_spell_key(similar[0], each)}?" if similar else f"the groups are {', '.join(GROUPS)}"
 
 
-def _spelt(key: str, like: Given) -> str:
-    return variable(key) if like.source == Source.ENVIRONMENT else key
+def _spell_key(key: str, like: GivenValue) -> str:
+    return variable_name(key) if like.source == Source.ENVIRONMENT else key

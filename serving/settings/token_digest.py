@@ -1,4 +1,4 @@
-"""A token as the settings keep it: its SHA-256, from the moment it is read."""
+"""Keeps a token as its SHA-256 from the moment it is read, so that no part of the settings holds the text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RULE = "one line of ASCII without spaces"
 
 
 def why_not_a_token(text: str) -> str | None:
-    """Say what `text` should be to be a token an HTTP header can carry, None when it is one. Never repeats it."""
+    """Say what `text` should be as a token that an HTTP header can carry, None when it is one. Never repeats it."""
     if not text:
         return "not be empty; put a token there or remove the setting"
     if not all("!" <= character <= "~" for character in text):
@@ -24,7 +24,7 @@ def why_not_a_token(text: str) -> str | None:
 class TokenDigest:
     """SHA-256 of one token, the 32 bytes in `digest`; as a field of settings it takes the token as text.
 
-    The text itself is not kept, so that no dump of the settings, and no look into the process, gives it away.
+    The text itself is not kept, so that no dump of the settings or of the process can reveal it.
     """
 
     __slots__ = ("digest",)
@@ -43,12 +43,14 @@ class TokenDigest:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Take text, or what was made of it before (pydantic's protocol)."""
-        shown = core_schema.to_string_ser_schema()
-        return core_schema.no_info_wrap_validator_function(cls._take, core_schema.str_schema(), serialization=shown)
+        """Accept text, or a TokenDigest (pydantic's protocol)."""
+        serialization = core_schema.to_string_ser_schema()
+        return core_schema.no_info_wrap_validator_function(
+            cls._from_value, core_schema.str_schema(), serialization=serialization
+        )
 
     @classmethod
-    def _take(cls, value: Any, as_text: Callable[[Any], str]) -> TokenDigest:
+    def _from_value(cls, value: Any, as_text: Callable[[Any], str]) -> TokenDigest:
         if isinstance(value, cls):
             return value
         token = as_text(value).strip()

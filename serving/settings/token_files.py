@@ -1,4 +1,4 @@
-"""Who may do what: the tokens of each scope, from the settings or from files."""
+"""Reads the tokens of each scope, which say who may do what, from the settings or from files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_BYTES = 64 << 10
 
 
 class TokenScope(StrEnum):
-    """What a token lets its bearer do. An admin's may do everything; the other two only what they say."""
+    """What a token allows. ADMIN allows everything, the others only what their names say."""
 
     PREDICT = "predict"
     READ = "read"
@@ -23,15 +23,15 @@ class TokenScope(StrEnum):
 
 
 def read_digests(security: SecuritySettings) -> Mapping[TokenScope, tuple[bytes, ...]]:
-    """Return the SHA-256 of every token of each scope, none where none is configured. Blocks on the files.
+    """Return the SHA-256 of every token of each scope, an empty tuple without any. Blocks on the files.
 
     Raises SettingsError when a setting and its file are both given, when a file cannot be read, and for a token that
-    no HTTP header could carry. No token is ever part of a message.
+    no HTTP header can carry. No message ever contains a token.
     """
-    return {scope: _of(security, scope) for scope in TokenScope}
+    return {scope: _read_scope(security, scope) for scope in TokenScope}
 
 
-def _of(security: SecuritySettings, scope: TokenScope) -> tuple[bytes, ...]:
+def _read_scope(security: SecuritySettings, scope: TokenScope) -> tuple[bytes, ...]:
     setting: TokenDigest | None = getattr(security, f"{scope}_token")
     file: Path | None = getattr(security, f"{scope}_token_file")
     refuse_both(scope, setting, file)
@@ -41,15 +41,15 @@ def _of(security: SecuritySettings, scope: TokenScope) -> tuple[bytes, ...]:
 
 
 def refuse_both(scope: TokenScope, setting: object, file: object) -> None:
-    """Raise SettingsError when there are two answers to the same question."""
+    """Raise SettingsError when a token and a file of tokens are both given."""
     if setting is not None and file is not None:
         raise SettingsError(f"security: {scope}_token and {scope}_token_file are both set; keep one of them")
 
 
 def read_token_file(file: Path, scope: TokenScope) -> tuple[str, ...]:
-    """Return the tokens of a file, one on each line, at least one; empty lines and those with ``#`` first do not count.
+    """Return the tokens of a file, one on each line, at least one.
 
-    Blocks. Raises SettingsError.
+    Ignores empty lines and lines that begin with ``#``. Blocks. Raises SettingsError.
     """
     where = f"security.{scope}_token_file: "
     try:
