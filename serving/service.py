@@ -72,11 +72,13 @@ class Service:
         self._respawns = ThreadPoolExecutor(RESPAWN_THREADS, "serving-respawn")
         threads = max(LEAST_THREADS, _cores() + 1)  # one model may have all but one of them
         self._predictions = ThreadPoolExecutor(threads, "serving-predict")
-        self._zygote = Zygote(sandbox.scrub(os.environ), settings.state.path / "scratch")
+        self._zygote = Zygote(sandbox.scrub_environment(os.environ), settings.state.path / "scratch")
         cache = self._cache = Cache(
             settings.state, settings.store.path, int(settings.store.max_artifact_mb * (1 << 20))
         )
-        history = History(settings.state.path, _basis(settings), settings.state.history_rows, metrics.state_failed)
+        history = History(
+            settings.state.path, _basis(settings), settings.state.history_rows, metrics.count_state_failure
+        )
         journal = Journal(history.events, history.verdicts, metrics)
         exclusion = Exclusion(journal, history.decisions, history.verdicts, history.served)
         evaluation_cache = EvaluationCache(cache, _basis(settings))

@@ -9,7 +9,7 @@ from serving.api.schemas import Live, Readiness
 from serving.api.services import services_of
 from serving.domain.status import Status
 from serving.plane.registry import ActiveReference
-from serving.telemetry.traffic import Loaded
+from serving.telemetry.traffic import VersionLeases
 
 router = APIRouter(tags=["health"])
 
@@ -65,9 +65,9 @@ def _why_not_ready(status: Status) -> str | None:
     return "no model is active; GET /models says why"
 
 
-def _loaded(active: ActiveReference) -> list[Loaded]:
+def _loaded(active: ActiveReference) -> list[VersionLeases]:
     return [
-        Loaded(name, version, servable.leases, servable is model.active)
+        VersionLeases(name, version, servable.leases, servable is model.active)
         for name, model in active.models.items()
         for version, servable in model.loaded.items()
     ]

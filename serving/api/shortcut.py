@@ -43,7 +43,7 @@ class Shortcut:
         try:
             found = endpoint.answer_now(target, params, headers, raw)
         except Exception as error:  # noqa: BLE001 - it happens again on the long way, and is answered there
-            self._metrics.shortcut_fell_back(kind_of(error).slug)
+            self._metrics.count_fallback(kind_of(error).slug)
             return None
         if found is None:
             return None

@@ -67,7 +67,7 @@ class Activation:
         self._journal.move(record, State.ACTIVE, reason)
         if previous is not None:
             self._journal.move(previous, State.READY, f"standby; version '{record.version}' took over")
-        self._metrics.swapped(model.name)
+        self._metrics.record_swap(model.name)
 
     def retire(self, model: ModelRecord, record: VersionRecord) -> None:
         """Take a version out of the plan, and have it unloaded when its last request has been answered."""
@@ -95,7 +95,7 @@ class Activation:
         is_quarantined = self._decisions.is_quarantined(record.model, record.version, record.digest)
         after = State.QUARANTINED if is_quarantined else State.RETIRED
         self._journal.move(record, after, "drained and unloaded")
-        self._metrics.drained(model.name, duration)
+        self._metrics.record_drain(model.name, duration)
         if record.version not in {one.version for one in model.loaded}:
             self._metrics.forget(model.name, record.version)
 

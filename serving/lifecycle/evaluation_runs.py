@@ -95,7 +95,7 @@ class EvaluationRuns:
             self._post(lambda: self._progress(model, record, state))
 
         def on_gate(result: GateResult) -> None:
-            self._metrics.gate_finished(result.gate, result.duration_seconds)
+            self._metrics.record_gate(result.gate, result.duration_seconds)
 
         self._start(
             model,

@@ -69,7 +69,7 @@ class Journal:
         if record.state is not after:
             self.move(record, after, f"{gate}: {reason}")
         if after is State.REJECTED:
-            self._metrics.candidate_rejected(record.model, gate)
+            self._metrics.count_rejection(record.model, gate)
 
     def refuse(self, model: ModelRecord, record: VersionRecord, report: CandidateReport, against: str | None) -> None:
         """A gate refused these bytes: reject the version and remember the verdict."""

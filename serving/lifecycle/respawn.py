@@ -83,7 +83,7 @@ class Respawn:
         record.is_host_lost = True
         how = gone.violation or "died"
         log.warning("host_lost", model=record.model, version=record.version, digest=record.digest, reason=f"it {how}")
-        self._metrics.host_restarted(record.model)
+        self._metrics.count_host_restart(record.model)
         wait = 0.0
         if gone.violation is not None or not gone.has_answered:
             lately = tuple(at for at in record.fruitless_hosts if at > now - CALM_SECONDS)

@@ -93,7 +93,7 @@ class StorePoller:
         finally:
             duration = time.monotonic() - began
             self._not_before = began + duration + max(MIN_PAUSE_SECONDS, PAUSE_PER_LISTING * duration)
-            self._metrics.resynced(duration)
+            self._metrics.record_resync(duration)
         if self._watcher.ensure(listing.root):
             self._is_woken = True  # something may have changed between the listing and the watch
         is_polling = self._watcher.mode == "poll"
@@ -140,7 +140,7 @@ class StorePoller:
 
     def _lost(self, reason: str) -> None:
         self._watcher.forget()
-        self._metrics.store_failed()
+        self._metrics.count_store_failure()
         if self.status.is_available or self.status.reason != reason:
             log.error("store_unavailable", reason=reason, effect="what is active goes on; it is looked for again")
         self.status = self.status.model_copy(update={"is_available": False, "reason": reason})

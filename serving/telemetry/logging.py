@@ -1,7 +1,7 @@
-"""One way for everything that is logged, by this package through structlog and by others through :mod:`logging`.
+"""Formats all log lines: those of this package through structlog, those of others through :mod:`logging`.
 
-Console lines for people on a terminal, one JSON object per line for machines. Nothing here ever sees a request body,
-a header or a token: what is logged is named by the caller, key by key.
+People on a terminal get console lines, machines one JSON object per line. No request body, header or token ever gets
+here: the caller names what is logged, key by key.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REQUEST_ID: ContextVar[str | None] = ContextVar("serving_request_id", default=No
 
 FIRST_KEYS = ("timestamp", "level", "logger", "event")
 
-# what ends a line, steers a terminal, turns the direction of writing or cannot be seen
+# characters that end a line, control a terminal, change the writing direction or cannot be seen
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 _Event = MutableMapping[str, Any]
 
@@ -45,7 +45,7 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
         structlog.stdlib.add_logger_name,
         _add_request_id,
     ]
-    last = _console_processors(has_colors=is_terminal) if is_console else _json_processors()
+    last = _make_console_processors(has_colors=is_terminal) if is_console else _make_json_processors()
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -59,12 +59,12 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
-    _take_over(handler, level)
-    threading.excepthook = _on_thread_end
+    _replace_handlers(handler, level)
+    threading.excepthook = _log_thread_end
 
 
-def _on_thread_end(what: threading.ExceptHookArgs) -> None:
-    """Write a line for a thread that ends by an exception: Python would print a traceback between the lines."""
+def _log_thread_end(what: threading.ExceptHookArgs) -> None:
+    """Log a thread that an exception has ended: Python would print a traceback between the lines."""
     name = what.thread.name if what.thread is not None else "unknown"
     if what.exc_value is not None:
         structlog.get_logger("serving").error("thread_ended", thread=name, exc_info=what.exc_value)
@@ -78,17 +78,17 @@ class _Logger(structlog.WriteLogger):
         self.name = name
 
 
-def _console_processors(*, has_colors: bool) -> list[Processor]:
+def _make_console_processors(*, has_colors: bool) -> list[Processor]:
     renderer = structlog.dev.ConsoleRenderer(
         colors=has_colors,
         pad_event_to=0,
         # The prettier one prints local variables, which may be anything.
         exception_formatter=structlog.dev.plain_traceback,
     )
-    return [_on_one_line, renderer]
+    return [_escape_values, renderer]
 
 
-def _json_processors() -> list[Processor]:
+def _make_json_processors() -> list[Processor]:
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_to_json)]
 
 
@@ -96,9 +96,9 @@ def _to_json(event: Any, **_: Any) -> str:
     event = {key: event[key] for key in FIRST_KEYS if key in event} | event
     try:
         text = orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
-        return _CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text)  # the same text to whoever parses it
-    except orjson.JSONEncodeError:  # a lone surrogate, or an integer beyond 64 bits: a log line is never lost for that
-        return orjson.dumps({key: _on_one_line_text(repr(value)) for key, value in event.items()}).decode()
+        return _CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text)  # a parser reads the same text
+    except orjson.JSONEncodeError:  # a lone surrogate, or an integer beyond 64 bits: still write the line
+        return orjson.dumps({key: _escape_text(repr(value)) for key, value in event.items()}).decode()
 
 
 def _add_request_id(_logger: Any, _method: str, event: _Event) -> _Event:
@@ -108,19 +108,19 @@ def _add_request_id(_logger: Any, _method: str, event: _Event) -> _Event:
     return event
 
 
-def _on_one_line(_logger: Any, _method: str, event: _Event) -> _Event:
+def _escape_values(_logger: Any, _method: str, event: _Event) -> _Event:
     """Escape control characters, so that no name from outside can forge a line or recolour a terminal."""
     for key, value in event.items():
         if isinstance(value, str) and _CONTROL.search(value):
-            event[key] = _on_one_line_text(value)
+            event[key] = _escape_text(value)
     return event
 
 
-def _on_one_line_text(text: str) -> str:
+def _escape_text(text: str) -> str:
     return _CONTROL.sub(lambda match: ascii(match.group())[1:-1], text).encode("utf-8", "backslashreplace").decode()
 
 
-def _take_over(handler: logging.Handler, level: int) -> None:
+def _replace_handlers(handler: logging.Handler, level: int) -> None:
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)

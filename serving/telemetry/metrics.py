@@ -1,4 +1,4 @@
-"""Everything the service counts, in one closed Prometheus registry per app; ``GET /metrics`` renders it."""
+"""Counts and measures the service, in one Prometheus registry per app that ``GET /metrics`` renders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from serving.telemetry.traffic import Loaded, Traffic, TrafficCollector
+from serving.telemetry.traffic import Traffic, TrafficCollector, VersionLeases
 
 WORK_BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
 
@@ -20,20 +20,24 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._traffic = TrafficCollector()
         self.registry.register(self._traffic)
-        self._gate_seconds = self._histogram("serving_gate_duration_seconds", "Time one gate took.", ["gate"])
-        self._rejects = self._counter("serving_candidate_rejects", "Candidates refused.", ["model", "gate"])
-        self._swaps = self._counter("serving_swaps", "Activations of another version.", ["model"])
+        self._gate_seconds = self._make_histogram("serving_gate_duration_seconds", "Time one gate took.", ["gate"])
+        self._rejects = self._make_counter("serving_candidate_rejects", "Candidates refused.", ["model", "gate"])
+        self._swaps = self._make_counter("serving_swaps", "Activations of another version.", ["model"])
         self._last_swap = Gauge(
             "serving_last_swap_timestamp_seconds", "When the last swap was done.", ["model"], registry=self.registry
         )
-        self._drain_seconds = self._histogram(
+        self._drain_seconds = self._make_histogram(
             "serving_drain_duration_seconds", "Time until the last lease ended.", ["model"]
         )
-        self._host_restarts = self._counter("serving_host_restarts", "Hosts that died and were replaced.", ["model"])
-        self._store_errors = self._counter("serving_store_errors", "Failed attempts to list the store.")
-        self._resync_seconds = self._histogram("serving_resync_duration_seconds", "Time one look at the store took.")
-        self._state_errors = self._counter("serving_state_errors", "Failed writes of pins, quarantine or history.")
-        self._fallbacks = self._counter(
+        self._host_restarts = self._make_counter(
+            "serving_host_restarts", "Hosts that died and were replaced.", ["model"]
+        )
+        self._store_errors = self._make_counter("serving_store_errors", "Failed attempts to list the store.")
+        self._resync_seconds = self._make_histogram(
+            "serving_resync_duration_seconds", "Time one look at the store took."
+        )
+        self._state_errors = self._make_counter("serving_state_errors", "Failed writes of pins, quarantine or history.")
+        self._fallbacks = self._make_counter(
             "serving_shortcut_fallbacks", "Errors on the short way in, which the long way answered.", ["problem"]
         )
         build = Gauge("serving_build_info", "Constant 1.", ["version", "python"], registry=self.registry)
@@ -58,54 +62,54 @@ class Metrics:
             metric.remove(model)
         self._rejects.remove_by_labels({"model": model})
 
-    def gate_finished(self, gate: str, seconds: float) -> None:
+    def record_gate(self, gate: str, seconds: float) -> None:
         """Record how long one gate took, whatever its verdict."""
         self._gate_seconds.labels(gate).observe(seconds)
 
-    def candidate_rejected(self, model: str, gate: str) -> None:
+    def count_rejection(self, model: str, gate: str) -> None:
         """Count a candidate of `model` that `gate` refused."""
         self._rejects.labels(model, gate).inc()
 
-    def swapped(self, model: str) -> None:
+    def record_swap(self, model: str) -> None:
         """Count an activation and note its time."""
         self._swaps.labels(model).inc()
         self._last_swap.labels(model).set_to_current_time()
 
-    def drained(self, model: str, seconds: float) -> None:
-        """Record how long a version that was replaced still answered."""
+    def record_drain(self, model: str, seconds: float) -> None:
+        """Record how long a replaced version still answered."""
         self._drain_seconds.labels(model).observe(seconds)
 
-    def host_restarted(self, model: str) -> None:
+    def count_host_restart(self, model: str) -> None:
         """Count a host that died and was replaced."""
         self._host_restarts.labels(model).inc()
 
-    def store_failed(self) -> None:
+    def count_store_failure(self) -> None:
         """Count a listing of the store that failed."""
         self._store_errors.inc()
 
-    def resynced(self, seconds: float) -> None:
+    def record_resync(self, seconds: float) -> None:
         """Record how long one look at the store took."""
         self._resync_seconds.observe(seconds)
 
-    def state_failed(self) -> None:
+    def count_state_failure(self) -> None:
         """Count a write of the state that failed."""
         self._state_errors.inc()
 
-    def shortcut_fell_back(self, problem: str) -> None:
-        """Count a prediction that the short way could not answer for an error of this kind, by its stable name."""
+    def count_fallback(self, problem: str) -> None:
+        """Count a prediction that the short way left to the long way after an error, by the error's stable name."""
         self._fallbacks.labels(problem).inc()
 
-    def render(self, loaded: Iterable[Loaded], accept: str = "") -> tuple[bytes, str]:
-        """Return the exposition and its content type, for the caller's ``Accept``. Event loop thread only.
+    def render(self, loaded: Iterable[VersionLeases], accept: str = "") -> tuple[bytes, str]:
+        """Return the metrics as text and its content type, for the caller's ``Accept``. Event loop thread only.
 
-        `loaded` is the active reference as it is now: leases are read where they are counted, not counted twice.
+        `loaded` holds the leases of every loaded version, read where they are counted.
         """
         self._traffic.loaded = tuple(loaded)
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
-    def _counter(self, name: str, documentation: str, labels: Iterable[str] = ()) -> Counter:
+    def _make_counter(self, name: str, documentation: str, labels: Iterable[str] = ()) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)
 
-    def _histogram(self, name: str, documentation: str, labels: Iterable[str] = ()) -> Histogram:
+    def _make_histogram(self, name: str, documentation: str, labels: Iterable[str] = ()) -> Histogram:
         return Histogram(name, documentation, labels, registry=self.registry, buckets=WORK_BOUNDS)

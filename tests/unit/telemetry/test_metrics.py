@@ -9,10 +9,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.telemetry.metrics import Metrics
-from serving.telemetry.traffic import LATENCY_BOUNDS, Loaded, Traffic
+from serving.telemetry.traffic import LATENCY_BOUNDS, Traffic, VersionLeases
 
 
-def samples(metrics: Metrics, *loaded: Loaded) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def samples(metrics: Metrics, *loaded: VersionLeases) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     text = metrics.render(loaded)[0].decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -21,7 +21,7 @@ def samples(metrics: Metrics, *loaded: Loaded) -> dict[tuple[str, tuple[tuple[st
     }
 
 
-def value(metrics: Metrics, name: str, *loaded: Loaded, **labels: str) -> float | None:
+def value(metrics: Metrics, name: str, *loaded: VersionLeases, **labels: str) -> float | None:
     return samples(metrics, *loaded).get((name, tuple(sorted(labels.items()))))
 
 
@@ -51,15 +51,15 @@ def test_a_time_on_a_bound_belongs_to_the_bucket_below() -> None:
 
 
 EVENTS: list[tuple[str, tuple[Any, ...], str, dict[str, str]]] = [
-    ("gate_finished", ("load", 0.2), "serving_gate_duration_seconds_count", {"gate": "load"}),
-    ("candidate_rejected", ("iris", "golden"), "serving_candidate_rejects_total", {"model": "iris", "gate": "golden"}),
-    ("swapped", ("iris",), "serving_swaps_total", {"model": "iris"}),
-    ("drained", ("iris", 1.5), "serving_drain_duration_seconds_count", {"model": "iris"}),
-    ("host_restarted", ("iris",), "serving_host_restarts_total", {"model": "iris"}),
-    ("store_failed", (), "serving_store_errors_total", {}),
-    ("shortcut_fell_back", ("internal",), "serving_shortcut_fallbacks_total", {"problem": "internal"}),
-    ("resynced", (0.01,), "serving_resync_duration_seconds_count", {}),
-    ("state_failed", (), "serving_state_errors_total", {}),
+    ("record_gate", ("load", 0.2), "serving_gate_duration_seconds_count", {"gate": "load"}),
+    ("count_rejection", ("iris", "golden"), "serving_candidate_rejects_total", {"model": "iris", "gate": "golden"}),
+    ("record_swap", ("iris",), "serving_swaps_total", {"model": "iris"}),
+    ("record_drain", ("iris", 1.5), "serving_drain_duration_seconds_count", {"model": "iris"}),
+    ("count_host_restart", ("iris",), "serving_host_restarts_total", {"model": "iris"}),
+    ("count_store_failure", (), "serving_store_errors_total", {}),
+    ("count_fallback", ("internal",), "serving_shortcut_fallbacks_total", {"problem": "internal"}),
+    ("record_resync", (0.01,), "serving_resync_duration_seconds_count", {}),
+    ("count_state_failure", (), "serving_state_errors_total", {}),
 ]
 
 
@@ -75,14 +75,14 @@ def test_every_event_is_counted_under_its_name(
 
 def test_the_last_swap_has_a_time_and_the_build_a_version() -> None:
     metrics = Metrics("1.2.3")
-    metrics.swapped("iris")
+    metrics.record_swap("iris")
     assert (value(metrics, "serving_last_swap_timestamp_seconds", model="iris") or 0) > 1.7e9
     assert any(name == "serving_build_info" and ("version", "1.2.3") in labels for name, labels in samples(metrics))
 
 
 def test_what_is_loaded_is_told_as_it_is_at_the_scrape() -> None:
     metrics = Metrics("0")
-    loaded = (Loaded("iris", "3", 7, True), Loaded("iris", "2", 0, False))
+    loaded = (VersionLeases("iris", "3", 7, True), VersionLeases("iris", "2", 0, False))
     assert value(metrics, "serving_leases", *loaded, model="iris", version="3") == 7
     assert value(metrics, "serving_leases", *loaded, model="iris", version="2") == 0
     assert value(metrics, "serving_active", *loaded, model="iris", version="3") == 1
@@ -105,8 +105,8 @@ def test_a_model_that_is_gone_leaves_nothing() -> None:
     metrics = Metrics("0")
     nothing = set(samples(metrics))
     metrics.traffic("iris", "1").record(200, 1, 0.1)
-    metrics.swapped("iris")
-    metrics.host_restarted("iris")
+    metrics.record_swap("iris")
+    metrics.count_host_restart("iris")
     assert set(samples(metrics)) > nothing
     metrics.forget_model("iris")
     metrics.forget_model("never seen")
@@ -115,7 +115,7 @@ def test_a_model_that_is_gone_leaves_nothing() -> None:
 
 def test_names_and_label_values_survive_whatever_they_are() -> None:
     metrics = Metrics("0")
-    metrics.candidate_rejected("iris", 'a"b\\c\nd')
+    metrics.count_rejection("iris", 'a"b\\c\nd')
     assert value(metrics, "serving_candidate_rejects_total", model="iris", gate='a"b\\c\nd') == 1
 
 
