@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -13,11 +14,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 import joblib
 import numpy as np
 import psutil
+from sklearn.linear_model import LinearRegression
 
 from tests.e2e.armed import Faults
 
@@ -69,6 +72,20 @@ def is_alive(process: psutil.Process) -> bool:
 def constant(value: float, kind: type[peculiar.Constant] = peculiar.Constant, **parameters: Any) -> peculiar.Constant:
     """Return a fitted model of two features that answers `value`."""
     return kind(value, **parameters).fit(np.zeros((2, 2)))
+
+
+def linear() -> LinearRegression:
+    """Return a fitted model of two features that answers ``x + 2 * y``; scikit-learn's own, so it is compiled."""
+    rows = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [3.0, 1.0]])
+    return LinearRegression().fit(rows, rows @ [1.0, 2.0])
+
+
+def connect(url: str, seconds: float = 20.0) -> socket.socket:
+    """Connect to a server; each operation on the socket may take so long, and what is sent goes at once."""
+    address = urlsplit(url)
+    sock = socket.create_connection((address.hostname or "", address.port or 0), seconds)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
 
 
 def write_version(directory: Path, version: str | int, estimator: Any) -> Path:

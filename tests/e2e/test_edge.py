@@ -11,14 +11,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
-import numpy as np
 import pytest
-from sklearn.linear_model import LinearRegression
 
-from tests.e2e.harness import NO_TLS, TOKEN, Server, serving, until, write_version
+from tests.e2e.harness import NO_TLS, TOKEN, Server, connect, linear, serving, until, write_version
 from tests.e2e.traffic import Traffic
 
 JSON = b"Content-Type: application/json\r\n"
@@ -45,8 +42,7 @@ NAMES = [
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("edge")
-    rows = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [3.0, 1.0]])
-    write_version(directory / "store" / "m", 1, LinearRegression().fit(rows, [0.0, 1.0, 2.0, 5.0]))
+    write_version(directory / "store" / "m", 1, linear())
     return directory / "store"
 
 
@@ -77,11 +73,6 @@ def guarded(store: Path) -> Iterator[Server]:
     with serving(store.parent, store=store, name="guarded", wait_ready=True, **limits) as found:
         until(lambda: ask(found, "GET", "/models/m/active", READS).json()["active"], "an active version")
         yield found
-
-
-def connect(server: Server) -> socket.socket:
-    address = urlsplit(server.url)
-    return socket.create_connection((address.hostname or "", address.port or 0), 20)
 
 
 def post(path: bytes = b"/models/m/predict", headers: bytes = JSON, body: bytes = ROW) -> bytes:
@@ -116,7 +107,7 @@ def problem(answer: bytes, status: int, slug: str) -> dict[str, str]:
 def test_heads_that_trickle_in_are_closed_at_the_deadline_and_others_are_served(server: Server) -> None:
     request = post(headers=JSON + b"X-Slow: " + b"x" * 500 + b"\r\n")
     with contextlib.ExitStack() as stack, Traffic(server.url, "m", rate=100) as traffic:
-        waiting = {stack.enter_context(connect(server)) for _ in range(SLOW)}
+        waiting = {stack.enter_context(connect(server.url)) for _ in range(SLOW)}
         answers = []
         sent = 0
         while waiting:  # for ever, if they are not closed; the suite's limit on time says so then
@@ -137,7 +128,7 @@ def test_heads_that_trickle_in_are_closed_at_the_deadline_and_others_are_served(
 
 
 def test_a_connection_that_says_nothing_is_closed_without_a_word(server: Server) -> None:
-    with connect(server) as silent, connect(server) as empty:
+    with connect(server.url) as silent, connect(server.url) as empty:
         empty.sendall(b"\r\n\r\n")
         assert rest_of(silent) == b""
         assert rest_of(empty) == b""
@@ -145,7 +136,7 @@ def test_a_connection_that_says_nothing_is_closed_without_a_word(server: Server)
 
 @pytest.mark.parametrize("start", [b'{"inst', b""])
 def test_a_body_that_trickles_in_is_408_at_its_deadline(server: Server, start: bytes) -> None:
-    with connect(server) as sock:
+    with connect(server.url) as sock:
         sock.sendall(post(body=b"x" * 100)[:-100] + start)
         answer = rest_of(sock)
     assert "within 1 seconds" in problem(answer, 408, "body-too-slow")["detail"]
@@ -153,13 +144,13 @@ def test_a_body_that_trickles_in_is_408_at_its_deadline(server: Server, start: b
 
 
 def test_an_answered_request_whose_body_never_ends_does_not_keep_its_connection(server: Server) -> None:
-    with connect(server) as sock:
+    with connect(server.url) as sock:
         sock.sendall(post(b"/nope", body=b"x" * 100)[:-50])
         assert rest_of(sock).startswith(b"HTTP/1.1 404 ")
 
 
 def test_an_answered_request_whose_body_ends_late_is_followed_by_the_next(server: Server) -> None:
-    with connect(server) as sock:
+    with connect(server.url) as sock:
         whole = post(b"/nope", body=b"x" * 100)
         sock.sendall(whole[:-50])
         assert sock.recv(65536).startswith(b"HTTP/1.1 404 ")
@@ -181,7 +172,7 @@ LARGE = {
 @pytest.mark.parametrize("is_in_pieces", [False, True])
 @pytest.mark.parametrize("what", list(LARGE))
 def test_a_head_that_is_too_large_is_431(server: Server, what: str, is_in_pieces: bool) -> None:
-    with connect(server) as sock:
+    with connect(server.url) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.sendall(post())
         assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
@@ -195,7 +186,7 @@ def test_a_head_that_is_too_large_is_431(server: Server, what: str, is_in_pieces
 
 
 def test_a_head_that_is_nearly_too_large_is_read(server: Server) -> None:
-    with connect(server) as sock:
+    with connect(server.url) as sock:
         sock.sendall(post(headers=JSON + b"X-Large: " + b"x" * 3800 + b"\r\n") * 2)
         assert until_two(sock).count(b"HTTP/1.1 200 ") == 2
 
@@ -209,7 +200,7 @@ def until_two(sock: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("tail", [b"0\r\nX-Trailer: ", b"1;extension="], ids=["a trailer", "an extension"])
 def test_what_comes_with_chunks_and_never_ends_is_not_kept(server: Server, tail: bytes) -> None:
-    with connect(server) as sock:
+    with connect(server.url) as sock:
         sock.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + tail)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for _ in range(1000):
@@ -223,7 +214,7 @@ def test_what_comes_with_chunks_and_never_ends_is_not_kept(server: Server, tail:
 @pytest.mark.parametrize("close", [b"Connection: close\r\n", b""])
 def test_a_client_that_sends_too_much_reads_why(server: Server, how: str, close: bytes) -> None:
     size, part = 8 << 20, b"x" * 65536
-    with connect(server) as sock:
+    with connect(server.url) as sock:
         if how == "in chunks":
             sock.sendall(
                 b"POST /predict HTTP/1.1\r\nHost: localhost\r\n" + close + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -248,7 +239,7 @@ def test_one_connection_too_many_is_told_so(server: Server) -> None:
         kept: list[socket.socket] = []
         answer = b""
         while answer.startswith(b"HTTP/1.1 200 ") or not kept:
-            kept.append(stack.enter_context(connect(server)))
+            kept.append(stack.enter_context(connect(server.url)))
             kept[-1].sendall(post())
             answer = kept[-1].recv(65536)
         assert SLOW < len(kept) <= SLOW + 51  # the harness has some too
@@ -270,13 +261,13 @@ def predicted(server: Server) -> bool:
 
 @pytest.mark.parametrize("raw", [b"\x16\x03\x01\x02\x00\x01", b"HELO x\r\n\r\n", b"GET / HTTP/1.1\r\nA b\r\n\r\n"])
 def test_what_is_not_http_is_400(server: Server, raw: bytes) -> None:
-    with connect(server) as sock:
+    with connect(server.url) as sock:
         sock.sendall(raw)
         problem(rest_of(sock), 400, "bad-request")
 
 
 def test_what_is_not_http_behind_a_request_leaves_its_answer_alone(server: Server) -> None:
-    with connect(server) as sock:
+    with connect(server.url) as sock:
         sock.sendall(b"GET /models HTTP/1.1\r\nHost: localhost\r\n\r\nHELO x\r\n\r\n")
         answer = rest_of(sock)
     assert answer.startswith(b"HTTP/1.1 200 ")
@@ -295,7 +286,7 @@ def test_a_name_that_is_none_is_a_problem_and_nothing_else(server: Server, name:
         ("POST", f"/models/m/versions/{name}/release"),
     ]:
         body = ROW if method == "POST" else b""
-        with connect(server) as sock:  # a client library would tidy the path up
+        with connect(server.url) as sock:  # a client library would tidy the path up
             head = (
                 f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n"
             )

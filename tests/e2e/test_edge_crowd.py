@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import resource
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import psutil
 import pytest
 
-from tests.e2e.harness import NO_TLS, Server, constant, serving, until, write_version
+from tests.e2e.harness import NO_TLS, Server, connect, constant, serving, until, write_version
 
 DESCRIPTORS = 256
 CLIENTS = 600
@@ -34,11 +32,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield found
 
 
-def connect(server: Server) -> socket.socket:
-    address = urlsplit(server.url)
-    return socket.create_connection((address.hostname or "", address.port or 0), 20)
-
-
 def get(server: Server, path: str) -> httpx.Response:
     """Ask over a connection of its own."""
     return httpx.get(server.url + path, timeout=20, verify=NO_TLS)
@@ -55,7 +48,7 @@ def test_health_is_answered_whoever_else_is_connected(server: Server, start: byt
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         for _ in range(CLIENTS):
-            sock = stack.enter_context(connect(server))
+            sock = stack.enter_context(connect(server.url))
             with contextlib.suppress(ConnectionResetError, BrokenPipeError):
                 sock.sendall(start)
         for _ in range(20):
@@ -75,7 +68,7 @@ def test_health_is_answered_whoever_else_is_connected(server: Server, start: byt
 def test_candidates_are_evaluated_whoever_else_is_connected(server: Server) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(CLIENTS // 2):
-            stack.enter_context(connect(server))
+            stack.enter_context(connect(server.url))
         server.drop("m", 2, constant(2))
         done = {"event": "transition", "model": "m", "version": "2", "after": "ACTIVE"}
         until(lambda: any(done.items() <= one.items() for one in server.log()), "version 2 becoming active")

@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import numpy as np
 import psutil
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from tests.e2e.harness import TOKEN, Server, serving, until, write_version
+from tests.e2e.harness import TOKEN, Server, connect, linear, serving, until, write_version
 
 HOST = b"Host: localhost\r\n"
 JSON = b"Content-Type: application/json\r\n"
@@ -40,21 +39,13 @@ CALLS = {
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
     """One that takes the short way for predictions, and one that cannot: it writes every request into its log."""
     directory = tmp_path_factory.mktemp("framing")
-    rows = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [3.0, 1.0]])
-    write_version(directory / "store" / "m", 1, LinearRegression().fit(rows, [0.0, 1.0, 2.0, 5.0]))
+    write_version(directory / "store" / "m", 1, linear())
     store = directory / "store"
     with (
         serving(directory, store=store, name="short", wait_ready=True) as short,
         serving(directory, store=store, name="long", wait_ready=True, SERVING_LOG__ACCESS_SAMPLE="1") as long,
     ):
         yield {"short": short, "long": long}
-
-
-def connect(server: Server) -> socket.socket:
-    address = urlsplit(server.url)
-    sock = socket.create_connection((address.hostname or "", address.port or 0), 20)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
 
 
 def request(path: bytes, headers: bytes, body: bytes = b"", *, first: bytes = b"") -> bytes:
@@ -107,7 +98,7 @@ def test_an_upgrade_is_ignored_and_the_body_is_the_requests_own(
     path, body = CALLS[name]
     expected = 404 if name == "nothing" else 200
     for framing, sent in ((length_of(body), body), (b"Transfer-Encoding: chunked\r\n", chunks_of(body))):
-        with connect(servers[way]) as sock:
+        with connect(servers[way].url) as sock:
             raw = request(path, offer + framing, sent)
             sock.sendall(raw)
             assert receive(sock) == [expected]
@@ -119,7 +110,7 @@ def test_an_upgrade_is_ignored_and_the_body_is_the_requests_own(
 @pytest.mark.parametrize("way", ["short", "long"])
 def test_a_request_in_the_body_behind_an_upgrade_is_a_body(servers: dict[str, Server], way: str) -> None:
     for cut in (0, 1, len(INNER)):
-        with connect(servers[way]) as sock:
+        with connect(servers[way].url) as sock:
             sock.sendall(request(b"/models/m/predict", OFFER + length_of(INNER), INNER[:cut]))
             if cut < len(INNER):
                 assert not select.select([sock], [], [], 0.1)[0], "answered before the body was there"
@@ -130,7 +121,7 @@ def test_a_request_in_the_body_behind_an_upgrade_is_a_body(servers: dict[str, Se
 
 def test_an_upgrade_is_ignored_wherever_it_is_cut(servers: dict[str, Server]) -> None:
     raw = request(b"/models/m/predict", OFFER + length_of(ROW), ROW)
-    with connect(servers["short"]) as sock:
+    with connect(servers["short"].url) as sock:
         for place in range(1, len(raw), 7):
             sock.sendall(raw[:place])
             select.select([sock], [], [], 0.001)
@@ -139,14 +130,14 @@ def test_an_upgrade_is_ignored_wherever_it_is_cut(servers: dict[str, Server]) ->
 
 
 def test_a_get_that_offers_a_websocket_is_answered(servers: dict[str, Server]) -> None:
-    with connect(servers["short"]) as sock:
+    with connect(servers["short"].url) as sock:
         sock.sendall(INNER[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n")
         assert receive(sock) == [200]
         assert is_open(sock)
 
 
 def test_an_upgrade_keeps_the_wish_to_close(servers: dict[str, Server]) -> None:
-    with connect(servers["short"]) as sock:
+    with connect(servers["short"].url) as sock:
         sock.sendall(request(b"/predict", b"Connection: close, upgrade\r\nUpgrade: x\r\n" + length_of(ROW), ROW))
         assert receive(sock, 2) == [200]
 
@@ -291,7 +282,7 @@ def test_bytes_that_two_servers_could_read_differently_are_refused_once(
 ) -> None:
     """What is refused ends its connection, so that nothing behind it is answered; what is not, goes on."""
     raw, expected = FRAMES[name]
-    with connect(servers[way]) as sock:
+    with connect(servers[way].url) as sock:
         sock.sendall(raw + INNER)
         if expected == BAD:
             assert receive(sock, 2) == [BAD]
@@ -301,7 +292,7 @@ def test_bytes_that_two_servers_could_read_differently_are_refused_once(
 
 
 def test_http_1_0_needs_no_host(servers: dict[str, Server]) -> None:
-    with connect(servers["short"]) as sock:
+    with connect(servers["short"].url) as sock:
         sock.sendall(b"POST /predict HTTP/1.0\r\n" + JSON + LENGTH + b"\r\n" + ROW + INNER)
         assert receive(sock, 2) == [200]
 
@@ -321,7 +312,7 @@ def test_a_flood_of_requests_on_one_connection_takes_no_memory(servers: dict[str
     before = memory_mb(server)
     block = raw * (1 + (64 << 10) // len(raw))
     sent, peak = 0, before
-    with connect(server) as sock:
+    with connect(server.url) as sock:
         sock.setblocking(False)
         quiet = 0
         while quiet < 20 and sent < 64 << 20:  # until the system's buffers are full and stay so
@@ -341,7 +332,7 @@ def test_many_requests_sent_ahead_are_answered_each_in_order(servers: dict[str, 
     paths = [b"/health/live", b"/nope", b"/models/active"]
     raws = [INNER.replace(b"/models/active", path) for path in paths] + [head(LENGTH)]
     count = 3000
-    with connect(servers["short"]) as sock:
+    with connect(servers["short"].url) as sock:
         sender = threading.Thread(target=lambda: sock.sendall(b"".join(raws) * count))
         sender.start()
         assert receive(sock, 4 * count) == [200, 404, 200, 200] * count
@@ -353,7 +344,7 @@ def test_large_bodies_sent_ahead_are_answered_in_order(servers: dict[str, Server
     body = b'{"instances": [' + b",".join([b"[1.0, 2.0]"] * 40_000) + b"]}"
     large = head(length_of(body), body)
     cut = head(CHUNKED, chunks_of(b"\r\n\r\n" * 50_000 + body))
-    with connect(servers["short"]) as sock:
+    with connect(servers["short"].url) as sock:
         sender = threading.Thread(target=lambda: sock.sendall((large + cut + INNER) * 3))
         sender.start()
         assert receive(sock, 9) == [200] * 9
@@ -361,27 +352,40 @@ def test_large_bodies_sent_ahead_are_answered_in_order(servers: dict[str, Server
         assert is_open(sock)
 
 
-def test_a_client_that_sends_ahead_and_never_reads_is_let_go(tmp_path: Path) -> None:
-    """Its second request waits for room that never comes."""
-    with serving(tmp_path, SERVING_SERVER__IDLE_SECONDS="0.5") as server:
+# --- clients that never read ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that lets clients go soon; its model answers with more than the system keeps for a socket."""
+    with serving(tmp_path_factory.mktemp("impatient"), SERVING_SERVER__IDLE_SECONDS="0.5") as server:
         server.drop("m", 1, LinearRegression().fit([[0.0], [1.0]], [[0.1] * 8, [0.7] * 8]))
         server.wait_active("m", 1)
-        assert server.process is not None
-        process = psutil.Process(server.process.pid)
-        body = b'{"instances": [' + b",".join([b"[0.123]"] * 100_000) + b"]}"
-        with socket.socket() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            address = urlsplit(server.url)
-            client.connect((address.hostname, address.port))
-            own = client.getsockname()[1]
-            sender = threading.Thread(target=lambda: _send(client, head(length_of(body), body) * 2), daemon=True)
-            sender.start()
-            assert client.recv(1, socket.MSG_PEEK) == b"H", "the answer began"
-            until(
-                lambda: not any(one.raddr and one.raddr.port == own for one in process.net_connections("tcp")),
-                "the end of the connection",
-            )
-            sender.join(20)
+        yield server
+
+
+MANY = b'{"instances": [' + b",".join([b"[0.123]"] * 100_000) + b"]}"
+
+
+@pytest.mark.parametrize("requests", [1, 2])
+def test_a_client_that_never_reads_its_answer_is_let_go(impatient: Server, requests: int) -> None:
+    """A second request that was sent ahead waits for room that never comes."""
+    assert impatient.process is not None
+    process = psutil.Process(impatient.process.pid)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        address = urlsplit(impatient.url)
+        client.connect((address.hostname, address.port))
+        own = client.getsockname()[1]
+        sender = threading.Thread(target=lambda: _send(client, head(length_of(MANY), MANY) * requests), daemon=True)
+        sender.start()
+        assert client.recv(1, socket.MSG_PEEK) == b"H", "the answer began"
+        until(
+            lambda: not any(one.raddr and one.raddr.port == own for one in process.net_connections("tcp")),
+            "the end of the connection",
+        )
+        sender.join(20)
+    assert impatient.predict("m", [[1.0]]).status_code == 200
 
 
 def _send(sock: socket.socket, data: bytes) -> None:

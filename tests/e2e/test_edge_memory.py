@@ -7,15 +7,13 @@ import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
-import numpy as np
 import psutil
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from tests.e2e.harness import TOKEN, Server, serving, until, write_version
+from tests.e2e.harness import TOKEN, Server, connect, linear, serving, until, write_version
 
 PREDICTS = "token-that-predicts"
 BODY_MB, INFLIGHT_MB = 4, 16
@@ -27,8 +25,7 @@ PATHS = ["/models/m/predict", "/v2/models/m/infer", "/v1/models/m:predict", "/in
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("memory")
-    rows = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [3.0, 1.0]])
-    write_version(directory / "store" / "m", 1, LinearRegression().fit(rows, [0.0, 1.0, 2.0, 5.0]))
+    write_version(directory / "store" / "m", 1, linear())
     limits = {
         "SERVING_SERVER__MAX_BODY_MB": str(BODY_MB),
         "SERVING_SERVER__MAX_INFLIGHT_MB": str(INFLIGHT_MB),
@@ -41,8 +38,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def begin(server: Server, path: str, size: int, token: str, *, is_chunked: bool = False) -> socket.socket:
     """Connect and send a head that announces a body of so many bytes."""
-    address = urlsplit(server.url)
-    sock = socket.create_connection((address.hostname or "", address.port or 0), 20)
+    sock = connect(server.url)
     framing = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {size}"
     token = f"Authorization: Bearer {token}\r\n" if token else ""
     sock.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{token}{framing}\r\n\r\n".encode())

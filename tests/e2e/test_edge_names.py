@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import numpy as np
 import pytest
-from sklearn.linear_model import LinearRegression
 
-from tests.e2e.harness import TOKEN, Server, serving, write_version
+from tests.e2e.harness import TOKEN, Server, connect, linear, serving, write_version
 
 ROW = '{"instances": [[1.0, 2.0]]}'
 TENSOR = '{"inputs": [{"name": "input", "shape": [1, 2], "datatype": "FP64", "data": [1.0, 2.0]}]}'
@@ -38,8 +35,7 @@ OTHERS = ["/health/live", "/health/ready", "/ping", "/models", "/metrics", "/doc
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("names")
-    rows = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [3.0, 1.0]])
-    write_version(directory / "store" / "m", 1, LinearRegression().fit(rows, [0.0, 1.0, 2.0, 5.0]))
+    write_version(directory / "store" / "m", 1, linear())
     return directory / "store"
 
 
@@ -66,10 +62,9 @@ def ask(
     server: Server | str, method: str, path: str, body: str = "", host: str = "localhost", **headers: str
 ) -> tuple[int, dict[str, str], str]:
     """Send one request with exactly these headers and return its status, headers and body."""
-    address = urlsplit(server if isinstance(server, str) else server.url)
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", "Connection: close", f"Content-Length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    with socket.create_connection((address.hostname or "", address.port or 0), 20) as sock:
+    with connect(server if isinstance(server, str) else server.url) as sock:
         sock.sendall("\r\n".join([*lines, "", body]).encode())
         received = b""
         while part := sock.recv(65536):
@@ -120,8 +115,7 @@ def test_no_other_name_does_whatever_is_asked(own: Server, host: str, path: str)
 
 def test_the_name_is_looked_at_again_after_one_that_was_right(own: Server) -> None:
     """On one connection, on the short way of predictions too."""
-    address = urlsplit(own.url)
-    with socket.create_connection((address.hostname or "", address.port or 0), 20) as sock:
+    with connect(own.url) as sock:
         for host, expected in (("localhost", b"200"), ("rebound.example", b"421")) * 3:
             head = f"POST /models/m/predict HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(ROW)}\r\n\r\n"
             sock.sendall((head + ROW).encode())
@@ -129,8 +123,7 @@ def test_the_name_is_looked_at_again_after_one_that_was_right(own: Server) -> No
 
 
 def test_a_misdirected_request_is_logged_and_its_body_not_read(own: Server) -> None:
-    address = urlsplit(own.url)
-    with socket.create_connection((address.hostname or "", address.port or 0), 20) as sock:
+    with connect(own.url) as sock:
         sock.sendall(b"POST /models/m/predict HTTP/1.1\r\nHost: rebound.example\r\nContent-Length: 1000000\r\n\r\n{")
         assert sock.recv(65536).startswith(b"HTTP/1.1 421 ")
     assert any(one.get("event") == "request" and one.get("status") == 421 for one in own.log())

@@ -10,13 +10,10 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import numpy as np
 import pytest
-from sklearn.linear_model import LinearRegression
 
-from tests.e2e.harness import Server, serving, until, write_version
+from tests.e2e.harness import Server, connect, linear, serving, until, write_version
 
 JSON = b"Content-Type: application/json\r\n"
 ROW = b'{"instances": [[1.0, 2.0]]}'
@@ -26,8 +23,7 @@ ROW = b'{"instances": [[1.0, 2.0]]}'
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Server]]:
     """One that takes the short way, and one that cannot: it writes every request into its log."""
     directory = tmp_path_factory.mktemp("ways")
-    rows = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [3.0, 1.0]])
-    write_version(directory / "store" / "m", 1, LinearRegression().fit(rows, [0.0, 1.0, 2.0, 5.0]))
+    write_version(directory / "store" / "m", 1, linear())
     store = directory / "store"
     with (
         serving(directory, store=store, name="short", wait_ready=True, SERVING_SERVER__IDLE_SECONDS="1.5") as short,
@@ -46,8 +42,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
 
 def exchange(server: Server, *pieces: bytes, until_closed: bool = False, responses: int = 1) -> bytes:
     """Send pieces, each in a segment of its own, and return what comes back, without dates and ids."""
-    address = urlsplit(server.url)
-    with socket.create_connection((address.hostname or "", address.port or 0), 10) as sock:
+    with connect(server.url, 10) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for piece in pieces:
             sock.sendall(piece)
@@ -213,15 +208,14 @@ def _counted(server: Server) -> float:
 
 def test_an_idle_connection_is_closed_and_a_busy_one_is_not(servers: tuple[Server, Server]) -> None:
     """`server.idle_seconds` after its last answer, however many there were; not while a request is half there."""
-    address = urlsplit(servers[0].url)
-    with socket.create_connection((address.hostname or "", address.port or 0), 30) as sock:
+    with connect(servers[0].url, 30) as sock:
         for _ in range(3):
             sock.sendall(REQUESTS["one row"])
             assert sock.recv(65536).startswith(b"HTTP/1.1 200")
         answered_at = time.monotonic()
         assert sock.recv(1) == b""
         assert time.monotonic() - answered_at > 1.4  # a bound from below only: it was kept open
-    with socket.create_connection((address.hostname or "", address.port or 0), 30) as sock:
+    with connect(servers[0].url, 30) as sock:
         sock.sendall(REQUESTS["one row"])
         assert sock.recv(65536).startswith(b"HTTP/1.1 200")
         sock.sendall(REQUESTS["one row"][:-5])
@@ -231,8 +225,7 @@ def test_an_idle_connection_is_closed_and_a_busy_one_is_not(servers: tuple[Serve
 
 
 def test_a_connection_is_idle_after_the_late_end_of_a_body_nobody_wanted(servers: tuple[Server, Server]) -> None:
-    address = urlsplit(servers[0].url)
-    with socket.create_connection((address.hostname or "", address.port or 0), 30) as sock:
+    with connect(servers[0].url, 30) as sock:
         whole = post(ROW, b"/nope")
         sock.sendall(whole[:-5])
         assert sock.recv(65536).startswith(b"HTTP/1.1 404 ")
