@@ -85,7 +85,7 @@ def make_services(
         requests=requests,
         predictor=predictor,
         endpoints=endpoints,
-        shortcut=Shortcut(endpoints, requests, metrics),
+        shortcut=Shortcut(dialects, settings.server, predictor, requests, metrics),
         operator_bodies=admin.make_body_reader(settings.server),
     )
 

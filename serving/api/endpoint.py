@@ -13,13 +13,12 @@ from starlette.types import Receive, Scope, Send
 
 from serving.api import problems
 from serving.api.bodies import BodyReader, Headers, decoded, refuse_encoding
-from serving.api.dialect import QUERY, Call, Dialect, Refusal, Written
+from serving.api.dialect import QUERY, Call, Dialect, Refusal
 from serving.api.inflight import Share
 from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.api.json_bodies.strict_json import refuse_depth
 from serving.api.predictor import Predictor, Refused, Target
 from serving.domain.errors import InvalidInput, NotJson
-from serving.plane.prediction import Answer
 from serving.settings import ServerSettings
 
 NOSNIFF = (b"x-content-type-options", b"nosniff")
@@ -35,7 +34,6 @@ class Endpoint:
         advice = "; send fewer rows at a time, or raise server.max_body_mb"
         self.bodies = BodyReader(self.max_bytes, advice, seconds=settings.body_seconds)
         self._predictor = predictor
-        self._most_now = min(self.max_bytes, LARGE_BYTES)
 
     def refuse(self, error: Exception) -> Response:
         """Return the answer to a request that has not come as far as `answer`, in the dialect's shape."""
@@ -44,17 +42,6 @@ class Endpoint:
     def write_refusal(self, refusal: Refusal) -> Response:
         """Return a refusal in the dialect's shape."""
         return self.dialect.refuse(refusal)
-
-    def answer_now(
-        self, target: Target, params: Mapping[str, str], headers: Headers, raw: bytes
-    ) -> tuple[Answer, Written] | None:
-        """Return an answer and its body where nothing has to be waited for, None where something has; see `Predictor`.
-
-        `target` is what the dialect finds in `params`, those of the path.
-        """
-        if len(raw) > self._most_now or b"content-encoding" in headers:
-            return None
-        return self._predictor.answer_now(self.dialect, target, params, headers, raw)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send, *extra: tuple[bytes, bytes]) -> int:
         """Send an answer or a refusal, with `extra` headers, and return its status.

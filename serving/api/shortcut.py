@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from serving.api.bodies import Headers
-from serving.api.endpoint import Endpoint
+from serving.api.dialect import Dialect
+from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.api.origins import ORIGIN, SITE
 from serving.api.paths import prediction_of
-from serving.api.predictor import Target
+from serving.api.predictor import Predictor, Target
 from serving.api.problems import kind_of
 from serving.api.request_log import RequestLog
+from serving.settings import ServerSettings
 from serving.telemetry.metrics import Metrics
 
 MOST_PATHS = 4096
@@ -24,12 +26,21 @@ class Shortcut:
     Event loop thread only. Where requests that succeed are logged all of them go the long way: it writes the log.
     """
 
-    def __init__(self, endpoints: Mapping[str, Endpoint], requests: RequestLog, metrics: Metrics) -> None:
-        self._endpoints = endpoints
+    def __init__(
+        self,
+        dialects: Mapping[str, Dialect],
+        settings: ServerSettings,
+        predictor: Predictor,
+        requests: RequestLog,
+        metrics: Metrics,
+    ) -> None:
+        self._dialects = dialects
+        self._most_bytes = min(int(settings.max_body_mb * (1 << 20)), LARGE_BYTES)
+        self._answer_now = predictor.answer_now
         self._ids = requests.ids
         self._metrics = metrics
         self._is_open = not requests.sample
-        self._calls: dict[str, tuple[Endpoint, Target, dict[str, str]] | None] = {}
+        self._calls: dict[str, tuple[Dialect, Target, dict[str, str]] | None] = {}
 
     def respond(self, path: str, headers: Headers, raw: bytes) -> tuple[bytes, bytes] | None:
         """Return header lines (each with its end) and body of a 200, or None when there is none to be had now."""
@@ -39,9 +50,11 @@ class Shortcut:
             call = self._remember(path)
         if call is None or not self._is_open or ORIGIN in headers or SITE in headers:
             return None
-        endpoint, target, params = call
+        if len(raw) > self._most_bytes or b"content-encoding" in headers:
+            return None
+        dialect, target, params = call
         try:
-            found = endpoint.answer_now(target, params, headers, raw)
+            found = self._answer_now(dialect, target, params, headers, raw)
         except Exception as error:  # noqa: BLE001 - it happens again on the long way, and is answered there
             self._metrics.count_fallback(kind_of(error).slug)
             return None
@@ -57,13 +70,13 @@ class Shortcut:
         body = written.body
         return head % (written.media_type, len(body), *names, more, self._ids.of(headers)), body
 
-    def _remember(self, path: str) -> tuple[Endpoint, Target, dict[str, str]] | None:
+    def _remember(self, path: str) -> tuple[Dialect, Target, dict[str, str]] | None:
         found = prediction_of(path)
         call = None
         if found is not None:
             protocol, params = found
-            endpoint = self._endpoints[protocol]
-            call = (endpoint, endpoint.dialect.target(params), params)
+            dialect = self._dialects[protocol]
+            call = (dialect, dialect.target(params), params)
         if len(path) <= MOST_PATH_CHARACTERS:
             if len(self._calls) >= MOST_PATHS:
                 self._calls.clear()
