@@ -82,7 +82,7 @@ def publish(
     metrics = dict(_parse_metric(text) for text in metric or [])
     settings = load_settings_with(store=store)
     from serving.offline import publish_file  # noqa: PLC0415  (NumPy)
-    from serving.offline.gated import with_hint  # noqa: PLC0415
+    from serving.offline.gated import add_hint  # noqa: PLC0415
 
     signing = None if sign is None else _load_signing_key(sign)
 
@@ -100,7 +100,7 @@ def publish(
                 started=doing,
             )
     except PublishRefused as error:
-        reason = one_line(with_hint(error, _PUBLISH_FLAGS))
+        reason = one_line(add_hint(error, _PUBLISH_FLAGS))
         if error.report is None:
             raise PublishRefused(reason) from None
         _show_gates(error.report)

@@ -1,4 +1,4 @@
-"""The uses without a server: publish a fitted estimator or a file, check a file or a version, verify a signed one."""
+"""Works without a server: publishes an estimator or a file, checks a file or a version, verifies a signed version."""
 
 from serving.offline.estimators import publish
 from serving.offline.files import publish_file

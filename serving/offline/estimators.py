@@ -1,4 +1,4 @@
-"""Publishing a fitted estimator from the process that trained it."""
+"""Publishes a fitted estimator from the process that trained it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from serving.domain.manifest import Golden
 from serving.domain.signature import Method
 from serving.domain.text import one_line
 from serving.domain.version import Format
-from serving.offline.gated import publish_gated, publish_unchecked, refuse_early, refuse_unsigned, with_hint
-from serving.offline.instances import plain_value, to_instances
+from serving.offline.gated import add_hint, publish_gated, publish_unchecked, refuse_early, refuse_unsigned
+from serving.offline.instances import to_instances, to_plain_value
 from serving.offline.keys import SigningKey, load_key
 from serving.offline.offline_evaluator import NoHost, open_evaluator
 from serving.rows.parsing import rows_to_batch
@@ -59,23 +59,24 @@ def publish(
     sign: Path | str | None = None,
     check: bool = True,
 ) -> Published:
-    """Publish a fitted estimator as the next version of `model` (or as `version`) and return where it went.
+    """Publish a fitted estimator as the next version of `model` (or as `version`) and return its place.
 
-    It passes the same gates as in a server first, by the settings of the working directory, in processes of their own:
-    nothing of the file is loaded in this one. `check=False` leaves the gates out; then only a server's decide. Where no
-    process can be started for them a warning says so, and ``report`` of what is returned is None. A server that watches
-    the store takes the version up by itself.
+    First it passes the same gates as in a server, with the settings of the working directory, in separate processes:
+    this process does not load the file. `check=False` skips the gates; then only the gates of a server decide. When no
+    process can be started for them, a warning says so, and ``report`` of the result is None. A server that watches the
+    store activates the version by itself.
 
-    `store` is the directory (setting ``store.path``, "model_store", where it is None). `golden` are rows the model must
-    answer alike wherever it is served: an array, a DataFrame, or a list of instances as a client would send them; what
-    it answers is found out here. `X` is a sample of the rows it was trained on, for the dtypes and for what may be
-    missing; where the estimator does not remember its features, for their names and number, too. `metrics` go to the
-    manifest as they are. It is compared with the version before, unless `breaking` says that clients of that may not
-    understand this one. `sign` is the file of the private key to sign with, which ``serving keygen`` makes.
+    `store` is the directory; None takes the setting ``store.path``, "model_store" by default. `golden` are rows that
+    the model must answer in the same way wherever it is served: an array, a DataFrame, or a list of instances as a
+    client would send them; the expected answers are computed here. `X` is a sample of the training rows: it shows the
+    dtypes and which values may be missing, and names and number of features when the estimator does not remember them.
+    `metrics` go to the manifest as they are. The version is compared with the one before; `breaking` skips that,
+    because clients of the earlier version may not understand this one. `sign` is the file of the private key to sign
+    with, which ``serving keygen`` makes.
 
     Blocks for some seconds. Any thread, also under a running event loop; Ctrl-C leaves nothing behind. Raises
-    PublishRefused, with the ``report`` where a gate refuses, LoadRefused for what cannot be served, KeyRefused for the
-    key, SettingsError; warns when others can read the key.
+    PublishRefused, with the ``report`` when a gate refuses, LoadRefused for an estimator that cannot be served,
+    KeyRefused for the key, SettingsError; warns when others can read the key.
     """
     key = None if sign is None else load_key(Path(sign))
     if key is not None and key.exposure is not None:
@@ -86,24 +87,24 @@ def publish(
             refuse_unsigned(settings, key)
         name = None if version is None else str(version)
         refuse_early(settings, _require_text(model), name)
-        publication, own_modules = _prepare(estimator, model, X, golden)
+        publication, own_modules = _describe_estimator(estimator, model, X, golden)
         publication = replace(
             publication,
             version=name,
-            metrics=_plain_metrics(metrics),
+            metrics=_convert_metrics(metrics),
             breaking=breaking,
             sign=None if key is None else key.sign,
         )
-        published, warning = _publish(estimator, publication, settings, key, own_modules, check=check)
+        published, warning = _publish_described(estimator, publication, settings, key, own_modules, check=check)
     except PublishRefused as error:
-        raise PublishRefused(with_hint(error, _KEYWORDS), error.argument, error.report) from error.__cause__
+        raise PublishRefused(add_hint(error, _KEYWORDS), error.argument, error.report) from error.__cause__
     if warning is not None:
         warnings.warn(warning, stacklevel=2)
     return published
 
 
-def _prepare(estimator: Any, model: str, X: Any, golden: Any) -> tuple[Publication, list[str]]:
-    """Return what can be said of an estimator, and the modules of the user's own that its file will name."""
+def _describe_estimator(estimator: Any, model: str, X: Any, golden: Any) -> tuple[Publication, list[str]]:
+    """Return the publication of an estimator, and the user's own modules that its file will name."""
     from serving.host.boosters import as_estimator  # noqa: PLC0415
     from serving.host.describe import examine  # noqa: PLC0415  (scikit-learn: not for those who only check a file)
     from serving.host.examples import SampleRefused  # noqa: PLC0415
@@ -115,7 +116,7 @@ def _prepare(estimator: Any, model: str, X: Any, golden: Any) -> tuple[Publicati
             described = examine(as_estimator(estimator), X=X)
         except SampleRefused as error:
             raise PublishRefused(str(error), "X") from None
-        examples = None if golden is None else _golden(described, golden)
+        examples = None if golden is None else _make_golden(described, golden)
         own_modules = check_names(estimator)
     publication = Publication(
         model=model,
@@ -128,7 +129,7 @@ def _prepare(estimator: Any, model: str, X: Any, golden: Any) -> tuple[Publicati
     return publication, own_modules
 
 
-def _publish(
+def _publish_described(
     estimator: Any,
     publication: Publication,
     settings: Settings,
@@ -137,7 +138,7 @@ def _publish(
     *,
     check: bool,
 ) -> tuple[Published, str | None]:
-    """Publish, through the gates where they are wanted and can run; and return what the user must be told besides."""
+    """Publish, through the gates if they are wanted and can run. Also returns a warning for the user, or None."""
     from serving.host.pickled_names import explain_own_modules  # noqa: PLC0415  (see above)
 
     unchecked = None
@@ -156,7 +157,7 @@ def _publish(
 
 
 def _publish_checked(estimator: Any, publication: Publication, settings: Settings, key: SigningKey | None) -> Published:
-    """Write the estimator into a temporary directory, and publish that file if no gate refuses."""
+    """Write the estimator into a temporary directory and publish that file if no gate refuses."""
     try:
         with open_evaluator(settings) as evaluator:
             path = evaluator.directory / publication.artefact_name
@@ -185,16 +186,16 @@ def _require_text(model: Any) -> str:
     return model
 
 
-def _plain_metrics(metrics: Any) -> dict[str, Any]:
+def _convert_metrics(metrics: Any) -> dict[str, Any]:
     if metrics is None:
         return {}
     if not isinstance(metrics, Mapping):
         raise PublishRefused('metrics are values by name, such as {"accuracy": 0.97}', "metrics")
-    return {name: plain_value(value) for name, value in metrics.items()}
+    return {name: to_plain_value(value) for name, value in metrics.items()}
 
 
-def _golden(model: LoadedModel, rows: Any) -> Golden:
-    """Return rows with the model's own answers, by its default method and as probabilities."""
+def _make_golden(model: LoadedModel, rows: Any) -> Golden:
+    """Return golden examples: rows with the model's own answers, by its default method and as probabilities."""
     if isinstance(rows, (str, bytes, Path, Mapping)):
         what = "a dict is one row: put it into a list" if isinstance(rows, Mapping) else f"not {str(rows)!r}"
         raise PublishRefused(f"golden examples are rows, in a table, an array or a list; {what}", "golden")
@@ -208,5 +209,5 @@ def _golden(model: LoadedModel, rows: Any) -> Golden:
         first, second = ({method: model.answer(method, batch).by_row() for method in methods} for _ in range(2))
     except (InvalidInput, ModelFailed) as error:
         raise PublishRefused(one_line(f"the golden rows cannot be answered: {error}"), "golden") from None
-    # a model that answers the same rows in two ways cannot be held to either
+    # a model that answers the same rows in two ways need not repeat either answer
     return Golden(instances=instances, expected=first, deterministic=repr(first) == repr(second))

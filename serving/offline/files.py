@@ -1,4 +1,4 @@
-"""Publishing a model file that was made elsewhere. It is never loaded in this process."""
+"""Publishes a model file that was made elsewhere. This process never loads the file."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def publish_file(
 ) -> Published:
     """Evaluate a model file as the next version of `model` (or as `version`) and publish it if no gate refuses.
 
-    It is compared with the newest version in the store that says what it takes, unless `breaking`. The bytes that are
-    published are those that were evaluated; `sign` signs them. `started` is told the name of each gate.
-    Blocks. Raises what `check` raises, and PublishRefused, with the report where a gate refuses.
+    It is compared with the newest version in the store that has a signature, unless `breaking`. The published bytes
+    are those that were evaluated; `sign` signs them. `started` is called with the name of each gate.
+    Blocks. Raises what `check` raises, and PublishRefused, with the report when a gate refuses.
     """
     refuse_unsigned(settings, sign)
-    examples = None if golden is None else _read(golden)
+    examples = None if golden is None else _read_golden(golden)
     refuse_early(settings, model, version)
     if path.is_dir():
         raise PublishRefused(f"'{path}' is a directory; name the model file in it")
@@ -55,7 +55,7 @@ def publish_file(
         return publish_gated(evaluator, artifact.main, artifact.format, publication, settings, sign, started)
 
 
-def _read(golden: Path) -> Golden:
+def _read_golden(golden: Path) -> Golden:
     try:
         return parse_golden(golden.read_bytes())
     except OSError as error:

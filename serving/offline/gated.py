@@ -1,6 +1,6 @@
-"""Publishing through the gates: the one road of the command and of `serving.publish`, from a file to a version.
+"""Publishes a file through the gates, for the command and for `serving.publish`.
 
-What is evaluated is the version as it will be, with its manifest and golden examples; the same bytes are published.
+The gates evaluate the version as it will be, with its manifest and golden examples; the same bytes are published.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def publish_gated(
     sign: SigningKey | None = None,
     started: Started = lambda _: None,
 ) -> Published:
-    """Evaluate the file `main` as `publication` says, and publish that if no gate refuses.
+    """Evaluate the file `main` as the version that `publication` describes, and publish it if no gate refuses.
 
-    It is compared with the newest version in the store that has a signature, unless it is breaking. Where the
-    publication names no signature and no libraries, those that the host found are published. Blocks. Raises
-    PublishRefused with the report where a gate refuses; NoHost, HostDied, and what `publishing.publish` raises.
+    It is compared with the newest version in the store that has a signature, unless it is breaking. A publication
+    without signature or libraries gets those that the host found. Blocks. Raises PublishRefused with the report when a
+    gate refuses; NoHost, HostDied, and what `publishing.publish` raises.
     """
-    comparison = Comparison() if publication.breaking else _newest_published(settings.store, publication.model)
+    comparison = Comparison() if publication.breaking else _find_newest_signature(settings.store, publication.model)
     artifact = _write_draft(evaluator.directory, main, format, publication)
     report = evaluator.evaluate(artifact, comparison, started, None if sign is None else str(sign.public))
     if report.refusal is not None:
@@ -65,12 +65,12 @@ def publish_gated(
 
 
 def publish_unchecked(root: Path, publication: Publication) -> Published:
-    """Publish now, without asking the gates; see `publishing.publish`."""
+    """Publish now, without the gates; see `publishing.publish`."""
     return publishing.publish(root, publication, datetime.now(UTC))
 
 
 def refuse_early(settings: Settings, model: str, version: str | None) -> None:
-    """Say before an evaluation what publishing would say after it; raises PublishRefused."""
+    """Raise PublishRefused before the evaluation for problems that publishing would find after it."""
     root = settings.store.path
     try:
         require_free_model(str(root), model)
@@ -88,13 +88,13 @@ def refuse_early(settings: Settings, model: str, version: str | None) -> None:
 
 
 def refuse_unsigned(settings: Settings, sign: SigningKey | None) -> None:
-    """Raise PublishRefused where only signed versions are served, and this would not be."""
+    """Raise PublishRefused when only signed versions are served and this one would not be signed."""
     if sign is None and settings.security.trust == "signed":
         raise PublishRefused('security.trust is "signed", and this would not be: sign it', "sign")
 
 
-def with_hint(error: PublishRefused, spelling: Mapping[str, str]) -> str:
-    """Return the message with the argument that would change it, as `spelling` has it: a flag, or a keyword."""
+def add_hint(error: PublishRefused, spelling: Mapping[str, str]) -> str:
+    """Return the message with the argument that would help, spelled as a flag or a keyword by `spelling`."""
     argument = spelling.get(error.argument or "")
     if argument is None:
         return str(error)
@@ -103,7 +103,7 @@ def with_hint(error: PublishRefused, spelling: Mapping[str, str]) -> str:
 
 
 def _argument_of(report: CandidateReport, comparison: Comparison, publication: Publication) -> str | None:
-    """Return which argument of publishing would change what a gate refused, None where none would."""
+    """Return the argument of publishing that would change a refusal, None when no argument would."""
     gate = None if report.refusal is None else report.refusal.gate
     if gate == GateName.GOLDEN and publication.golden is not None:
         return "golden"
@@ -118,24 +118,24 @@ def _write_draft(
     format: Format,  # noqa: A002
     publication: Publication,
 ) -> Artifact:
-    """Return the version as it will be, but for its number: with its golden examples and its manifest."""
+    """Return the version as it will be, with its golden examples and its manifest; only its number may differ."""
     files = [replace(main, name=publication.artefact_name)]
     if publication.golden is not None:
-        files.append(_write(directory / GOLDEN_NAME, publishing.encode_golden(publication.golden)))
+        files.append(_write_file(directory / GOLDEN_NAME, publishing.encode_golden(publication.golden)))
     version = publication.version or _UNNAMED
     listed = [ManifestFile(name=file.name, sha256=file.sha256, size=file.size) for file in files]
     manifest = publishing.encode_manifest(publication, version, listed, datetime.now(UTC))
-    files.append(_write(directory / MANIFEST_NAME, manifest))
+    files.append(_write_file(directory / MANIFEST_NAME, manifest))
     digest = digest_of((file.name, file.sha256) for file in files)
     return Artifact(VersionId(publication.model, version, digest), format, files[0], tuple(files))
 
 
-def _write(path: Path, raw: bytes) -> StagedFile:
+def _write_file(path: Path, raw: bytes) -> StagedFile:
     return StagedFile(path.name, create_file(path, [raw]), len(raw), path)
 
 
-def _newest_published(settings: StoreSettings, model: str) -> Comparison:
-    """Return the newest version with a signature: no server is asked, so this stands for the active one."""
+def _find_newest_signature(settings: StoreSettings, model: str) -> Comparison:
+    """Return the newest version with a signature: it stands for the active one, which only a server knows."""
     try:
         entries = Store(settings).list().models.get(model, ())
     except StoreUnavailable:

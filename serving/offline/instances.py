@@ -1,4 +1,4 @@
-"""Rows as data scientists hold them, turned into rows as clients send them."""
+"""Converts rows as data scientists hold them into rows as clients send them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from serving.domain.signature import Signature
 def to_instances(rows: Any, signature: Signature) -> list[Any]:
     """Return an array, a DataFrame, a sparse matrix or any iterable of rows as a list of JSON rows.
 
-    Rows are objects keyed by feature name where the model was fitted with names, else arrays; NaN becomes null. Told by
-    what they can do and not by their class, because this package does not import the libraries they come from.
+    Rows are objects keyed by feature name when the model was fitted with names, else arrays; NaN becomes null. It looks
+    at methods instead of classes, because this package does not import the libraries of these classes.
     """
     names = [feature.name for feature in signature.features]
     if hasattr(rows, "toarray"):
@@ -25,11 +25,11 @@ def to_instances(rows: Any, signature: Signature) -> list[Any]:
         rows = rows if signature.is_named else [tuple(row.values()) for row in rows]
     if hasattr(rows, "tolist"):
         rows = rows.tolist()
-    return [_instance(row, names if signature.is_named else None) for row in _listed(rows)]
+    return [_make_instance(row, names if signature.is_named else None) for row in _list_rows(rows)]
 
 
-def plain_value(value: Any) -> Any:
-    """Return one cell as JSON holds it: NumPy's scalars and arrays as Python's, NaN as None, dates in ISO 8601."""
+def to_plain_value(value: Any) -> Any:
+    """Return one cell as JSON data: NumPy's scalars and arrays as Python's, NaN as None, dates in ISO 8601."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if hasattr(value, "isoformat"):
@@ -37,18 +37,18 @@ def plain_value(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value  # noqa: PLR0124  (only NaN differs from itself)
 
 
-def _listed(rows: Any) -> list[Any]:
+def _list_rows(rows: Any) -> list[Any]:
     return list(rows) if isinstance(rows, Iterable) else [rows]
 
 
-def _instance(row: Any, names: list[str] | None) -> Any:
+def _make_instance(row: Any, names: list[str] | None) -> Any:
     if isinstance(row, Mapping):
-        return {str(name): plain_value(value) for name, value in row.items()}
+        return {str(name): to_plain_value(value) for name, value in row.items()}
     if hasattr(row, "tolist"):
         row = row.tolist()
     if not isinstance(row, (list, tuple)):
-        return plain_value(row)
-    cells = [plain_value(value) for value in row]
+        return to_plain_value(row)
+    cells = [to_plain_value(value) for value in row]
     if names is None or len(names) != len(cells):
         return cells
     return dict(zip(names, cells, strict=True))

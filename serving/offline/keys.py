@@ -1,4 +1,4 @@
-"""Keys that sign manifests: making a pair, and signing with the private half."""
+"""Makes pairs of keys, and signs manifests with the private key."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _MAX_BYTES = 16 << 10
 
 
 class KeyRefused(ServingError):
-    """A file that is no key to sign with, or that a key cannot be written to."""
+    """A file that holds no key to sign with, or cannot take a new key."""
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
     """A private key, ready to sign. `sign` returns the content of ``manifest.sig`` for the bytes of a manifest.
 
-    `exposure` says that others can read its file, None when nobody can. The key itself is in no text of this object.
+    `exposure` warns that others can read its file; None when only the owner can. No text of this object shows the key.
     """
 
     public: PublicKey
@@ -40,8 +40,8 @@ class SigningKey:
 def create_key(path: Path) -> PublicKey:
     """Write a new private key to `path`, readable by its owner only, and its public half to ``<path>.pub``.
 
-    Neither is ever overwritten, and where one cannot be written the other is not left behind. Blocks on the disk;
-    raises KeyRefused.
+    Never overwrites a file. When one of the two cannot be written, the other is removed. Blocks on the disk; raises
+    KeyRefused.
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415  (50 ms)
     from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
@@ -54,21 +54,21 @@ def create_key(path: Path) -> PublicKey:
     public = PublicKey(private.public_key().public_bytes_raw())
     beside = path.with_name(path.name + PUBLIC_SUFFIX)
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    _create(path, pem, 0o600)
+    _create_file(path, pem, 0o600)
     try:
-        _create(beside, f"{public}\n".encode(), 0o644)
+        _create_file(beside, f"{public}\n".encode(), 0o644)
     except KeyRefused:
         path.unlink()
         raise
-    with suppress(OSError):  # the files are there; some file systems cannot promise more
+    with suppress(OSError):  # the files exist; some file systems cannot promise more
         sync_directory(path.parent)
     return public
 
 
 def load_key(path: Path) -> SigningKey:
     """Read a private key that `create_key` wrote, or any other Ed25519 key in PEM. Blocks; raises KeyRefused."""
-    raw, mode = _read(path)
-    private = _parse(raw, path)
+    raw, mode = _read_key_file(path)
+    private = _parse_private_key(raw, path)
     public = PublicKey(private.public_key().public_bytes_raw())
 
     def sign(manifest: bytes) -> bytes:
@@ -80,7 +80,7 @@ def load_key(path: Path) -> SigningKey:
     return SigningKey(public, sign, exposure)
 
 
-def _create(path: Path, raw: bytes, mode: int) -> None:
+def _create_file(path: Path, raw: bytes, mode: int) -> None:
     try:
         create_file(path, [raw], mode)
     except FileExistsError:
@@ -89,8 +89,8 @@ def _create(path: Path, raw: bytes, mode: int) -> None:
         raise KeyRefused(f"'{path}' cannot be written: {error.strerror}") from None
 
 
-def _read(path: Path) -> tuple[bytes, int]:
-    """Return what is in the file and its permission bits."""
+def _read_key_file(path: Path) -> tuple[bytes, int]:
+    """Return the content of the file and its permission bits."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would wait for its writer
         with os.fdopen(descriptor, "rb") as file:
@@ -102,7 +102,7 @@ def _read(path: Path) -> tuple[bytes, int]:
         raise KeyRefused(f"the key '{path}' cannot be read: {error.strerror}") from None
 
 
-def _parse(raw: bytes, path: Path) -> Ed25519PrivateKey:
+def _parse_private_key(raw: bytes, path: Path) -> Ed25519PrivateKey:
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  (see above)
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415

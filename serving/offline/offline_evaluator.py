@@ -1,4 +1,4 @@
-"""The same staging, host and gates as in a server, for one version and once."""
+"""Evaluates one version once, with the same staging, host and gates as in a server."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ Started = Callable[[str], None]
 
 
 class NoHost(HostFailed):
-    """No host process can be started here, so the gates cannot be asked."""
+    """No host process can be started here, so the gates cannot run."""
 
 
 def check(path: Path, settings: Settings, started: Started = lambda _: None) -> CandidateReport:
-    """Evaluate a model file or a version directory as a server would, and return what the gates said.
+    """Evaluate a model file or a version directory as a server would, and return the report.
 
-    `started` is told the name of each gate. Blocks for as long as that takes. Raises NotPublished or StagingFailed
-    when the files cannot be taken, HostFailed when no host could do it.
+    `started` is called with the name of each gate. Blocks until the evaluation ends. Raises NotPublished or
+    StagingFailed when the files cannot be copied, HostFailed when no host could evaluate them.
     """
     with open_evaluator(settings) as evaluator:
         return evaluator.evaluate(evaluator.stage(path), Comparison(), started)
 
 
 class OfflineEvaluator:
-    """A cache and a zygote for a short while."""
+    """A temporary cache and zygote that evaluate versions."""
 
     def __init__(self, settings: Settings, directory: Path, zygote: Zygote) -> None:
         self.directory = directory
@@ -53,21 +53,21 @@ class OfflineEvaluator:
         self._zygote = zygote
 
     def stage(self, path: Path, model: str | None = None, version: str | None = None) -> Artifact:
-        """Copy the version at `path` into the cache, under these names instead of its own if they are given."""
+        """Copy the version at `path` into the cache, under its own names or the given ones."""
         root, entry = find_entry(path, self._settings.store)
         max_bytes = int(self._settings.store.max_artifact_mb * (1 << 20))
         cache = Cache(StateSettings(path=self.directory), root, max_bytes)
         named = replace(entry, model=model or entry.model, version=version or entry.version)
-        return cache.stage(named, named.version, self._quiet_seconds(entry), threading.Event())
+        return cache.stage(named, named.version, self._count_quiet_seconds(entry), threading.Event())
 
     def evaluate(
         self, artifact: Artifact, comparison: Comparison, started: Started, publisher_key: str | None = None
     ) -> CandidateReport:
-        """Run the gates over a staged version in a fresh host, which ends with them; see `evaluation_request`.
+        """Run the gates over a staged version in a new host, which ends afterwards; see `evaluation_request`.
 
-        Raises NoHost when there is none, HostDied when it was killed meanwhile.
+        Raises NoHost when no host can be started, HostDied when it was killed meanwhile.
         """
-        with _as_no_host():
+        with _translate_host_errors():
             host = self._zygote.spawn()
         try:
             request = evaluation_request(artifact, self._settings, comparison, publisher_key=publisher_key)
@@ -75,8 +75,8 @@ class OfflineEvaluator:
         finally:
             host.close()
 
-    def _quiet_seconds(self, entry: Entry) -> float | None:
-        """How long nothing has changed; None where a server would rely on the manifest instead."""
+    def _count_quiet_seconds(self, entry: Entry) -> float | None:
+        """Return how long the files have not changed; None when a server would rely on the manifest instead."""
         changed_at = max(stamp.ctime_ns for stamp in entry.fingerprint) / 1e9
         quiet = max(0.0, time.time() - changed_at)
         return None if entry.has_manifest and quiet < self._settings.store.settle_seconds else quiet
@@ -84,31 +84,31 @@ class OfflineEvaluator:
 
 @contextmanager
 def open_evaluator(settings: Settings) -> Iterator[OfflineEvaluator]:
-    """Make an evaluator with a temporary directory of its own; its zygote imports while the caller goes on.
+    """Yield an evaluator with its own temporary directory; its zygote imports while the caller goes on.
 
-    The zygote and the directory are gone afterwards, also when Ctrl-C comes, and comes again while they are removed.
-    Any thread, and as many at once as there is memory for: a zygote takes 250 MB. Raises NoHost.
+    The zygote and the directory are removed afterwards, even when Ctrl-C is pressed, also during the removal. Any
+    thread; several at once if the memory suffices: a zygote takes 250 MB. Raises NoHost.
     """
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="serving-"))
-        stack.callback(_finish, partial(shutil.rmtree, directory, ignore_errors=True))
+        stack.callback(_run_to_end, partial(shutil.rmtree, directory, ignore_errors=True))
         zygote = Zygote(sandbox.scrub_environment(os.environ), directory / "scratch")
-        stack.callback(_finish, zygote.stop)
-        with _as_no_host():
-            _finish(zygote.start)
+        stack.callback(_run_to_end, zygote.stop)
+        with _translate_host_errors():
+            _run_to_end(zygote.start)
         yield OfflineEvaluator(settings, directory, zygote)
 
 
 @contextmanager
-def _as_no_host() -> Iterator[None]:
+def _translate_host_errors() -> Iterator[None]:
     try:
         yield
     except HostFailed as error:
         raise NoHost(str(error)) from None
 
 
-def _finish(work: Callable[[], object]) -> None:
-    """Do `work` to its end; Ctrl-C, which only the main thread hears, does what it does afterwards."""
+def _run_to_end(work: Callable[[], object]) -> None:
+    """Run `work` to its end; Ctrl-C, which only the main thread receives, takes effect afterwards."""
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         work()

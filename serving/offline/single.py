@@ -1,4 +1,4 @@
-"""One version wherever it lies: a model file or a version directory, in a store or not."""
+"""Finds one version anywhere: a model file or a version directory, inside or outside a store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from serving.store.names import Names, format_in_version, is_looked_into
 def find_entry(path: Path, settings: StoreSettings) -> tuple[Path, Entry]:
     """Return the version at `path` as a store would list it, and the root it is in; raises NotPublished.
 
-    Files stay inside the root: for a directory its grandparent, where the store would be, for a file its directory.
+    The root of a directory is its grandparent, where the store would be; the root of a file is its directory. Links
+    that leave the root are refused.
     """
     try:
         real = path.resolve(strict=True)
@@ -45,16 +46,16 @@ def _find_file(real: Path, settings: StoreSettings) -> tuple[Path, Entry]:
     finally:
         os.close(descriptor)
     told = format_by_content(str(root), str(root), real.name, seen) if is_looked_into(real.name) else None
-    return root, read_file(_rules(root, settings), subject, real.name, seen, told or format_in_version(real.name))
+    return root, read_file(_make_rules(root, settings), subject, real.name, seen, told or format_in_version(real.name))
 
 
 def _find_directory(real: Path, settings: StoreSettings) -> tuple[Path, Entry]:
     root = real.parent.parent
-    model, version = _names(real)
+    model, version = _find_names(real)
     subject = Subject(model, version, str(real.relative_to(root)))
     descriptor = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        reading = read_directory(_rules(root, settings), subject, descriptor, str(real))
+        reading = read_directory(_make_rules(root, settings), subject, descriptor, str(real))
     finally:
         os.close(descriptor)
     if reading.entry is None:
@@ -62,20 +63,20 @@ def _find_directory(real: Path, settings: StoreSettings) -> tuple[Path, Entry]:
     return root, reading.entry
 
 
-def _names(real: Path) -> tuple[str, str]:
-    """Return model and version: by place, as in a store; by manifest where the place says nothing."""
-    manifest = _manifest(real)
+def _find_names(real: Path) -> tuple[str, str]:
+    """Return model and version: by place, as in a store; by the manifest outside of a store."""
+    manifest = _read_manifest(real)
     if manifest is None or manifest.model == real.parent.name:
         return real.parent.name, real.name
     return manifest.model, manifest.version
 
 
-def _manifest(real: Path) -> Manifest | None:
+def _read_manifest(real: Path) -> Manifest | None:
     try:
         return parse_manifest((real / MANIFEST_NAME).read_bytes())
     except (OSError, InvalidDocument):
         return None
 
 
-def _rules(root: Path, settings: StoreSettings) -> Rules:
+def _make_rules(root: Path, settings: StoreSettings) -> Rules:
     return Rules(str(root), Names(settings.ignore), int(settings.max_artifact_mb * (1 << 20)))

@@ -1,4 +1,4 @@
-"""Who signed a version directory, and whether it is what they signed. Nothing of it is loaded."""
+"""Verifies who signed a version directory, and that it is what they signed. Loads no part of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from serving.store.sources import Source
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """One thing that was looked at: `verdict` is passed or refused."""
+    """The result of one check: `verdict` is passed or refused."""
 
     check: str
     verdict: Verdict
@@ -31,16 +31,18 @@ class Verified:
 
 
 def verify(path: Path, keys: Collection[PublicKey], settings: StoreSettings) -> tuple[Verified, ...]:
-    """Check manifest, files and signatures of the version directory at `path`; up to the first that is refused.
+    """Check manifest, files and signatures of the version directory at `path`; stop at the first refusal.
 
-    One of `keys` must have signed. In the store of `settings` the directories must have the names in the manifest; what
-    they are elsewhere is for `find_entry` to say. Blocks on reading every file; raises NotPublished for what is no
-    version, or changes meanwhile, and StagingFailed for what cannot be read.
+    One of `keys` must have signed. In the store of `settings` the directories must have the names in the manifest;
+    elsewhere `find_entry` decides the names. Blocks on reading every file; raises NotPublished for a path that is no
+    version, or changes meanwhile, and StagingFailed for a file that cannot be read.
     """
     root, entry = find_entry(path, settings)
     checks: list[Verified] = []
     try:
-        for name, evidence in _evidence(path.resolve(), entry, Source(root, entry, threading.Event()), keys, settings):
+        for name, evidence in _gather_evidence(
+            path.resolve(), entry, Source(root, entry, threading.Event()), keys, settings
+        ):
             checks.append(Verified(name, Verdict.PASSED, evidence))
     except _Refused as refusal:
         checks.append(Verified(refusal.check, Verdict.REFUSED, str(refusal)))
@@ -53,23 +55,23 @@ class _Refused(Exception):  # an outcome, not an error: caught by `verify` only
         self.check = check
 
 
-def _evidence(
+def _gather_evidence(
     real: Path, entry: Entry, source: Source, keys: Collection[PublicKey], settings: StoreSettings
 ) -> Iterator[tuple[str, str]]:
-    document = _read(source, entry, MANIFEST_NAME, MAX_DOCUMENT_BYTES)
-    manifest = _parsed(document)
+    document = _read_file(source, entry, MANIFEST_NAME, MAX_DOCUMENT_BYTES)
+    manifest = _parse_manifest(document)
     model, version = entry.model, entry.version
     if real.parent.parent == settings.path.resolve():
         model, version = real.parent.name, real.name
-    _refuse("manifest", why_not_named(manifest, model, version))
+    _refuse_problem("manifest", why_not_named(manifest, model, version))
     yield "manifest", f"{model}/{version}, made at {creation_time_of(manifest):%Y-%m-%dT%H:%M:%SZ}"
-    _refuse("files", why_not_listed(manifest, _hashed(source, entry)))
+    _refuse_problem("files", why_not_listed(manifest, _hash_files(source, entry)))
     yield "files", f"{len(manifest.files)} as listed in {MANIFEST_NAME}"
-    raw = _read(source, entry, SIGNATURE_NAME, MAX_SIGNATURE_BYTES)
-    yield "signature", _signed(raw, document, keys)
+    raw = _read_file(source, entry, SIGNATURE_NAME, MAX_SIGNATURE_BYTES)
+    yield "signature", _find_trusted_signer(raw, document, keys)
 
 
-def _signed(signatures: bytes, document: bytes, keys: Collection[PublicKey]) -> str:
+def _find_trusted_signer(signatures: bytes, document: bytes, keys: Collection[PublicKey]) -> str:
     try:
         found = signers(signatures, document)
     except ServingError as error:
@@ -83,14 +85,14 @@ def _signed(signatures: bytes, document: bytes, keys: Collection[PublicKey]) -> 
     return f"by {by}"
 
 
-def _parsed(document: bytes) -> Manifest:
+def _parse_manifest(document: bytes) -> Manifest:
     try:
         return parse_manifest(document)
     except InvalidDocument as error:
         raise _Refused("manifest", str(error)) from None
 
 
-def _read(source: Source, entry: Entry, name: str, at_most: int) -> bytes:
+def _read_file(source: Source, entry: Entry, name: str, at_most: int) -> bytes:
     stamp = next((stamp for stamp in entry.fingerprint if stamp.name == name), None)
     check = "signature" if name == SIGNATURE_NAME else "manifest"
     if stamp is None:
@@ -101,12 +103,12 @@ def _read(source: Source, entry: Entry, name: str, at_most: int) -> bytes:
         return b"".join(map(bytes, source.read_chunks(descriptor, stamp)))
 
 
-def _hashed(source: Source, entry: Entry) -> Iterator[StagedFile]:
+def _hash_files(source: Source, entry: Entry) -> Iterator[StagedFile]:
     for stamp in entry.fingerprint:
         with source.open(stamp) as descriptor:
             yield StagedFile(stamp.name, sha256_of(source.read_chunks(descriptor, stamp)), stamp.size, PurePath())
 
 
-def _refuse(check: str, reason: str | None) -> None:
+def _refuse_problem(check: str, reason: str | None) -> None:
     if reason is not None:
         raise _Refused(check, reason)
