@@ -247,7 +247,6 @@ class HttpConnection(HttpToolsProtocol):
         if size <= SLICE_BYTES or data.count(END_OF_HEAD) <= 1:
             self._parse(data)
         else:
-            self._whole = b""
             self._read_in_slices(data)
         if self._state is not READY:
             self._look_after_rest(size)

@@ -229,6 +229,7 @@ def test_a_known_head_changes_no_answer(name: str) -> None:
         (b"POST /predict HTTP/1.1\r\nX: ", b"POST /other HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nnow"),
         (request(b"/other", body=predict())[: -len(predict())], predict()),
         (WAIT, predict(), Wire.answer),
+        (request(b"/wait", body=b"now"), predict(), Wire.answer),
     ],
 )
 def test_what_is_no_whole_prediction_by_itself_is_not_remembered(steps: tuple[Step, ...]) -> None:
@@ -245,11 +246,23 @@ def test_a_known_head_with_more_or_less_of_a_body_is_parsed() -> None:
     assert trace_of(predict(), predict() + OTHER) == [200] * 3
     assert trace_of(predict(), predict()[:-1], predict()[-1:]) == [200] * 2
     assert trace_of(predict(), predict()[:-3], b"now") == [200] * 2
+    assert bytes_for(predict(), predict() + b"\r\n") == bytes_for(predict()) * 2
 
 
 def test_a_known_head_is_answered_by_the_application_where_it_has_to_wait() -> None:
     later = predict(b"new")
     assert bytes_for(predict(), later) == bytes_for(predict()) + bytes_for(later)
+
+
+def test_a_connection_whose_first_head_is_known_has_begun() -> None:
+    async def scenario() -> None:
+        wire = Wire()
+        assert wire.connection in wire.limits.heads
+        assert await wire.play(Wire.recognise, predict()) == [200]
+        assert wire.connection not in wire.limits.heads
+        assert wire.connection.timeout_keep_alive_task is not None
+
+    run(scenario())
 
 
 def test_known_heads_are_bounded() -> None:
@@ -285,6 +298,15 @@ def test_what_is_sent_ahead_is_read_when_it_is_its_turn() -> None:
 def test_what_cannot_be_read_leaves_the_answers_before_it_alone(rest: bytes) -> None:
     """Two that are being answered, one after the other, and then the end; nothing else, and nothing in between."""
     assert trace_of(WAIT + OTHER + rest, Wire.answer) == [200, 200, "eof"]
+
+
+def test_headers_behind_a_body_are_none() -> None:
+    async def scenario() -> None:
+        wire = Wire()
+        await wire.play(request(b"/other", CHUNKED) + CHUNKS[:-2] + b"X: y\r\n\r\n")
+        assert [name for name, _ in wire.application.headers] == [b"host", b"transfer-encoding"]
+
+    run(scenario())
 
 
 @pytest.mark.parametrize("last", [predict(headers=CLOSE), request(b"/other", CLOSE), predict(version=b"1.0")])

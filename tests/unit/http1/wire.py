@@ -58,7 +58,8 @@ class Application:
     """Answers with its target and body: `/wait` and what begins with it when it is told to, all others at once.
 
     `/wait-closing` ends its connection; `/wait-begun` has sent the head of its answer before; `/early` answers before
-    the body is there. What ends in `-failing` raises after its answer. `began` are the targets of what it was given.
+    the body is there. What ends in `-failing` raises after its answer. `began` are the targets of what it was given,
+    `headers` the headers of what it was given last.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -67,12 +68,14 @@ class Application:
         self.state = SimpleNamespace(services=services)
         self.names = ServerNames((), "127.0.0.1")
         self.began: list[str] = []
+        self.headers: list[tuple[bytes, bytes]] = []
         self.waiting: list[asyncio.Event] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
         path = scope["path"]
         self.began.append(path)
+        self.headers = scope["headers"]
         is_begun = path == "/wait-begun"
         if is_begun:
             await send(_start_of(path, b""))
