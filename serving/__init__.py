@@ -1,4 +1,4 @@
-"""A model directory that serves itself: drop a model file, it answers over HTTP; drop a better one, nobody notices."""
+"""Serves the models in a directory over HTTP: drop a model file and it answers; drop a better one and it takes over."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public names on first use: a host process imports this package and must not pay for FastAPI."""
+    """Import the public names on first use: a host process imports this package, too, and does not need FastAPI."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'serving' has no attribute '{name}'")

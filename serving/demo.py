@@ -1,4 +1,4 @@
-"""Six small models trained on scikit-learn's bundled data sets, published as any other model would be."""
+"""Trains six small models on scikit-learn's bundled data sets and publishes them like any other model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SEED = 7
 
 @dataclass(frozen=True, slots=True)
 class DemoVersion:
-    """One version of one demo model: what it is, the data it learns from, and an estimator that is not fitted yet."""
+    """One version of one demo model: a description, the data to learn from, and an estimator to fit."""
 
     model: str
     version: str
@@ -37,14 +37,14 @@ class DemoVersion:
     build: Callable[[], Any]
 
     def publish(self, store: Path) -> dict[str, Any]:
-        """Train on three quarters of the rows, publish with golden examples, return the metrics. Blocks for the fit.
+        """Train on three quarters of the rows, publish with golden examples, return the metrics. Blocks while it fits.
 
-        Golden examples and metrics are of the rows that were held out.
+        Golden examples and metrics use the other rows.
         """
         rows, answers = self.load()
         train_rows, test_rows, train_answers, test_answers = train_test_split(rows, answers, random_state=SEED)
         estimator = self.build().fit(train_rows, train_answers)
-        metrics = _metrics(estimator, test_rows, test_answers)
+        metrics = _measure(estimator, test_rows, test_answers)
         publish(
             estimator,
             self.model,
@@ -53,26 +53,30 @@ class DemoVersion:
             X=train_rows,
             golden=test_rows[:GOLDEN_ROWS],
             metrics=metrics,
-            check=False,  # the server that they are for asks its gates, and starts sooner
+            check=False,  # the gates of the server check them, and the server starts sooner
         )
         return metrics
 
 
 def demo_versions() -> tuple[DemoVersion, ...]:
-    """Return what the demo publishes, older versions first."""
+    """Return the versions that the demo publishes, older ones first."""
     return (
-        DemoVersion("iris", "1", "too strongly regularised", _iris, lambda: LogisticRegression(C=0.001)),
-        DemoVersion("iris", "2", "scaled logistic regression", _iris, lambda: _scaled(LogisticRegression())),
-        DemoVersion("wine", "1", "fitted on columns with names", _wine, lambda: _scaled(LogisticRegression())),
-        DemoVersion("breast_cancer", "1", "random forest of 100 trees", _breast_cancer, _forest),
-        DemoVersion("digits", "1", "neural network on 8x8 images", _digits, _network),
-        DemoVersion("diabetes", "1", "10 boosted trees", _diabetes, lambda: _boosted(10)),
-        DemoVersion("diabetes", "2", "100 boosted trees", _diabetes, lambda: _boosted(100)),
-        DemoVersion("diabetes_mixed", "1", "numbers, texts and bools with missing values", _mixed, _mixed_pipeline),
+        DemoVersion("iris", "1", "too strongly regularised", _load_iris, lambda: LogisticRegression(C=0.001)),
+        DemoVersion("iris", "2", "scaled logistic regression", _load_iris, lambda: _build_scaled(LogisticRegression())),
+        DemoVersion(
+            "wine", "1", "fitted on columns with names", _load_wine, lambda: _build_scaled(LogisticRegression())
+        ),
+        DemoVersion("breast_cancer", "1", "random forest of 100 trees", _load_breast_cancer, _build_forest),
+        DemoVersion("digits", "1", "neural network on 8x8 images", _load_digits, _build_network),
+        DemoVersion("diabetes", "1", "10 boosted trees", _load_diabetes, lambda: _build_boosted(10)),
+        DemoVersion("diabetes", "2", "100 boosted trees", _load_diabetes, lambda: _build_boosted(100)),
+        DemoVersion(
+            "diabetes_mixed", "1", "numbers, texts and bools with missing values", _load_mixed, _build_mixed_pipeline
+        ),
     )
 
 
-def _metrics(estimator: Any, rows: Any, answers: Any) -> dict[str, Any]:
+def _measure(estimator: Any, rows: Any, answers: Any) -> dict[str, Any]:
     name = "accuracy" if hasattr(estimator, "classes_") else "r2"
     metrics: dict[str, Any] = {name: round(float(estimator.score(rows, answers)), 4)}
     if name == "r2":
@@ -83,33 +87,33 @@ def _metrics(estimator: Any, rows: Any, answers: Any) -> dict[str, Any]:
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-def _iris() -> tuple[Any, Any]:
+def _load_iris() -> tuple[Any, Any]:
     rows, answers = datasets.load_iris(return_X_y=True)
     return rows, answers
 
 
-def _breast_cancer() -> tuple[Any, Any]:
+def _load_breast_cancer() -> tuple[Any, Any]:
     rows, answers = datasets.load_breast_cancer(return_X_y=True)
     return rows, answers
 
 
-def _digits() -> tuple[Any, Any]:
+def _load_digits() -> tuple[Any, Any]:
     rows, answers = datasets.load_digits(return_X_y=True)
     return rows, answers
 
 
-def _diabetes() -> tuple[Any, Any]:
+def _load_diabetes() -> tuple[Any, Any]:
     rows, answers = datasets.load_diabetes(return_X_y=True)
     return rows, answers
 
 
-def _wine() -> tuple[Any, Any]:
+def _load_wine() -> tuple[Any, Any]:
     bundle = datasets.load_wine(as_frame=True)
     return bundle.data, bundle.target_names[bundle.target]
 
 
-def _mixed() -> tuple[Any, Any]:
-    """The diabetes data in the units they were measured in, some numbers as groups, every tenth cell left out.
+def _load_mixed() -> tuple[Any, Any]:
+    """Return the diabetes data in their original units, with some numbers as groups and every tenth cell missing.
 
     The groups are the World Health Organization's classes of the body mass index; the data set does not say which sex
     is coded 1 and which 2. The answer is whether the disease progressed more than it did for half of the patients.
@@ -136,23 +140,23 @@ def _mixed() -> tuple[Any, Any]:
 # --- estimators -------------------------------------------------------------------------------------------------------
 
 
-def _scaled(estimator: Any) -> Any:
+def _build_scaled(estimator: Any) -> Any:
     return make_pipeline(StandardScaler(), estimator)
 
 
-def _forest() -> Any:
+def _build_forest() -> Any:
     return RandomForestClassifier(n_estimators=100, n_jobs=2, random_state=SEED)
 
 
-def _network() -> Any:
-    return _scaled(MLPClassifier((48,), tol=1e-3, random_state=SEED))
+def _build_network() -> Any:
+    return _build_scaled(MLPClassifier((48,), tol=1e-3, random_state=SEED))
 
 
-def _boosted(trees: int) -> Any:
+def _build_boosted(trees: int) -> Any:
     return GradientBoostingRegressor(n_estimators=trees, max_depth=2, random_state=SEED)
 
 
-def _mixed_pipeline() -> Any:
+def _build_mixed_pipeline() -> Any:
     numbers = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
     groups = OneHotEncoder(handle_unknown="ignore")  # a missing value is a group of its own
     columns = make_column_transformer(

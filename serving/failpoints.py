@@ -1,25 +1,25 @@
-"""Named points along the road at which the test suite may make something go wrong.
+"""Names the points along the road at which the test suite may cause a failure.
 
-Nothing in this package arms one, and no setting or environment variable can: the tests start servers through an entry
-point of their own, which does. Where no error is named, the code has no failure of its own to imitate: kill the process
-there, or make it wait.
+Nothing in this package arms a point, and no setting or environment variable can: the tests start servers through an
+entry point of their own, which can. A point without an error has no failure of its own to imitate: there a test kills
+the process or makes it wait.
 
 listing             the store is about to be listed; OSError
-event               the watcher's thread was told of a change; anything raised ends that thread
+event               the watcher's thread was told of a change; every error ends that thread
 before-staging      a version is about to be copied; OSError
 cache-write         a file in the cache is written but not yet durable, and has no name yet; OSError
 staged              a verified copy is in the cache, the reconciler has not heard of it
-host-spawned        a host exists and has not been asked anything
+host-spawned        a host exists and has no request yet
 evaluated           a host has said what it found
-evaluation-kept     ... and the cache has been told
+evaluation-kept     ... and the cache holds it
 before-activation   the policy has chosen a version, the active reference has not changed
-activated           it has, and nothing durable says so yet
+activated           it has changed, and nothing durable says so yet
 draining            a version is out of the active reference, its leases may last
 retired             its host or graphs are gone
 state-write         a transaction is about to be committed; sqlite3.Error
-state-migrated      one step to another schema has been taken, others and the commit may be left; sqlite3.Error
+state-migrated      one step to another schema is done, other steps and the commit may follow; sqlite3.Error
 state-copy          a copy of the state is written and checked, and has no name yet; OSError
-state-replaced      what is damaged of the state is kept aside, what takes its place has no name yet; OSError
+state-replaced      a damaged state is kept aside, the file that replaces it has no name yet; OSError
 respawn             a servable's host is about to be replaced
 """
 
@@ -53,14 +53,14 @@ _actions: dict[Point, Callable[[], None]] = {}
 
 
 def reach(point: Point) -> None:
-    """Do what `point` is armed with, in the thread that has come there; one look into a dict when it is not armed."""
+    """Run the action of an armed `point`, in the thread that has reached it; else this is one lookup in a dict."""
     action = _actions.get(point)
     if action is not None:
         action()
 
 
 def arm(point: Point, action: Callable[[], None] | None) -> None:
-    """Have `action` run whenever `point` is reached, or (None) nothing again. For tests only; any thread."""
+    """Run `action` whenever `point` is reached; None disarms the point. For tests only; any thread."""
     if action is None:
         _actions.pop(point, None)
     else:

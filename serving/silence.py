@@ -1,8 +1,8 @@
-"""The one place where onnxruntime is loaded, after it has been told to keep what it sees to itself.
+"""Loads onnxruntime with its telemetry turned off. This is the only module that imports it.
 
-Its official builds from 1.29 on write an identifier of the machine and a database of what is done with models below the
-home directory, and send them to its makers. Only the environment turns all of that off, and only before the import.
-`SILENCE` is in the environment of every zygote too: code that comes with a model may import onnxruntime by itself.
+Its official builds from 1.29 on write an identifier of the machine and a database of model use below the home
+directory, and send them to its makers. Only the environment turns all of that off, and only before the import. Every
+zygote has `SILENCE` in its environment, too: code that comes with a model may import onnxruntime by itself.
 """
 
 from __future__ import annotations
