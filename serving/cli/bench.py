@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from serving.cli.client import CallFailed, ServerClient, choose_server_url, choose_token
-from serving.cli.load import Tally, generate_load
+from serving.cli.load_generator import Tally, generate_load
 from serving.cli.operate import Name, Url
 from serving.cli.output import can_show, is_terminal, one_line, show
 from serving.domain.signature import Container, Dtype, Signature

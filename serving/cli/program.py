@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from serving import __version__
-from serving.cli import bench, keys, operate, serve, store, wait
+from serving.cli import bench, operate, serve, signing, store, wait
 from serving.cli.options import SettingsCommand
 from serving.cli.output import allow_any_text, one_line, show, show_error
 from serving.domain.errors import ServingError
@@ -22,11 +22,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-of_files: tuple[Callable[..., None], ...] = (serve.serve, store.demo, store.publish, store.check, keys.verify)
+of_files: tuple[Callable[..., None], ...] = (serve.serve, store.demo, store.publish, store.check, signing.verify)
 for command in of_files:
     app.command(cls=SettingsCommand)(command)
 others: tuple[Callable[..., None], ...] = (
-    keys.keygen,
+    signing.keygen,
     operate.status,
     wait.wait,
     operate.history,

@@ -10,8 +10,8 @@ from serving.domain.listing import Entry
 from serving.domain.manifest import MANIFEST_NAME, InvalidDocument, Manifest, parse_manifest
 from serving.domain.version import FULL_NAMES, SUFFIXES
 from serving.settings import StoreSettings
-from serving.store.contents import format_by_content
 from serving.store.entries import Rules, Subject, look_up_name, read_directory, read_file
+from serving.store.file_heads import format_by_content
 from serving.store.names import Names, format_in_version, is_looked_into
 
 

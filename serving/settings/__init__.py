@@ -19,8 +19,8 @@ from serving.settings.groups import (
     StateSettings,
     StoreSettings,
 )
-from serving.settings.loading import forget_tokens, load_settings, load_token
-from serving.settings.problems import SettingsError
+from serving.settings.merging import forget_tokens, load_settings, load_token
+from serving.settings.setting_problems import SettingsError
 from serving.settings.token_files import TokenScope, read_digests, read_token_file
 
 __all__ = [

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from serving.settings.groups import SecuritySettings
-from serving.settings.problems import SettingsError
+from serving.settings.setting_problems import SettingsError
 from serving.settings.token_digest import RULE, TokenDigest, why_not_a_token
 
 MAX_TOKENS = 100

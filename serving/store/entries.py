@@ -12,7 +12,7 @@ from serving.domain.first_bytes import format_of, is_other_json
 from serving.domain.listing import Entry, FileStamp
 from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.version import Format
-from serving.store.contents import read_head
+from serving.store.file_heads import read_head
 from serving.store.links import BadLink, resolve
 from serving.store.names import Names, artefact_format, format_in_version, is_looked_into
 from serving.store.other_files import describe_left_alone, describe_other_file

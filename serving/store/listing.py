@@ -15,10 +15,10 @@ from serving.domain.listing import Entry, FileStamp, Listing
 from serving.domain.version import Format, usable_name, why_not_a_name
 from serving.failpoints import reach
 from serving.settings import StoreSettings
-from serving.store.contents import EXHAUSTED, format_by_content
 from serving.store.entries import DIRECTORY, VANISHED, Rules, Subject, look_up_name, make_stamp, read_file
+from serving.store.file_heads import EXHAUSTED, format_by_content
 from serving.store.links import BadLink, resolve
-from serving.store.models import RACY_NS, ModelDirectory
+from serving.store.model_directory import RACY_NS, ModelDirectory
 from serving.store.names import Names, artefact_format, artefact_stem, is_looked_into
 from serving.store.other_files import describe_other_file
 

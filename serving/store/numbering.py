@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from serving.domain.errors import PublishRefused
 from serving.domain.version import order_key, why_not_a_name
-from serving.store.contents import format_by_content
 from serving.store.entries import Look
+from serving.store.file_heads import format_by_content
 from serving.store.names import Names, artefact_format, artefact_stem, is_looked_into
 
 

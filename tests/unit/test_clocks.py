@@ -18,7 +18,7 @@ ALLOWED = {
     "offline/gated.py": "dates a manifest",
     "offline/offline_evaluator.py": "a command that ends: how long files were quiet, by their own times",
     "store/descriptors.py": "orders the cache by use; never before an earlier mark (test_staging.py)",
-    "store/listing.py": "whether a change is too fresh to trust its time; if so it is read again (test_models.py)",
+    "store/listing.py": "whether a change is too fresh to trust its time; then read again (test_model_directory.py)",
 }
 
 

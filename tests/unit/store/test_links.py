@@ -145,7 +145,7 @@ def test_a_version_whose_link_moves_while_it_is_read_is_a_problem(root: Path, mo
     def fail(*_: str) -> str:
         raise BadLink("is a link that leads outside the store")
 
-    monkeypatch.setattr("serving.store.models.resolve", fail)
+    monkeypatch.setattr("serving.store.model_directory.resolve", fail)
     assert problem_of(root, "iris/2") == "'2' is a link that leads outside the store"
 
 

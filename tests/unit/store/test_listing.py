@@ -388,7 +388,7 @@ def test_an_error_in_the_middle_of_a_model_directory_is_not_an_empty_model(
     def fail(*_: Any) -> list[str]:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("serving.store.models.os.listdir", fail)
+    monkeypatch.setattr("serving.store.model_directory.os.listdir", fail)
     with pytest.raises(StoreUnavailable, match=os.strerror(code)):
         store_at(root).list()
 
@@ -399,7 +399,7 @@ def test_running_out_of_descriptors_says_nothing_of_a_version(root: Path, monkey
     def fail(*_: Any) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr("serving.store.models.read_directory", fail)
+    monkeypatch.setattr("serving.store.model_directory.read_directory", fail)
     with pytest.raises(StoreUnavailable, match="Too many open files"):
         store_at(root).list()
 
@@ -646,7 +646,7 @@ def test_files_that_were_looked_into_are_not_read_again(root: Path, monkeypatch:
         write(root / path, XGBOOST_JSON if "notes" not in path and "metrics" not in path else b"{}")
     store = store_at(root)
     first = store.list()
-    monkeypatch.setattr("serving.store.contents.os.pread", lambda *_: pytest.fail("a file was read again"))
+    monkeypatch.setattr("serving.store.file_heads.os.pread", lambda *_: pytest.fail("a file was read again"))
     monkeypatch.setattr(Store, "_doubt_some_models", lambda _: None)  # reads versions again, each in its turn
     for _ in range(5):
         again = store.list()
@@ -662,7 +662,7 @@ def test_never_more_than_the_first_bytes_are_read(root: Path, monkeypatch: pytes
         asked.append(size)
         return read(file, size, at)
 
-    monkeypatch.setattr("serving.store.contents.os.pread", note_and_read)
+    monkeypatch.setattr("serving.store.file_heads.os.pread", note_and_read)
     assert dict(store_at(root).list().models) == {}
     assert asked
     assert max(asked) == HEAD_BYTES

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 from serving.domain.listing import Entry
 from serving.domain.version import order_key, usable_name, why_not_a_name
-from serving.store.contents import EXHAUSTED, format_by_content, is_numbered
 from serving.store.entries import (
     DIRECTORY,
     VANISHED,
@@ -21,6 +20,7 @@ from serving.store.entries import (
     read_directory,
     read_file,
 )
+from serving.store.file_heads import EXHAUSTED, format_by_content, is_numbered
 from serving.store.links import BadLink, resolve
 from serving.store.names import artefact_format, artefact_stem, is_looked_into
 from serving.store.other_files import describe_left_alone, describe_other_file, describe_unnumbered

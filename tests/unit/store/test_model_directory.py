@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from serving.settings import StoreSettings
-from serving.store import models
+from serving.store import model_directory
 from serving.store.entries import read_directory
 from serving.store.listing import Store
 from tests.unit.store.files import list_model, store_at, write, write_in_place, write_version
@@ -27,8 +27,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         paths.append(subject.path)
         return read_directory(rules, subject, *rest)
 
-    monkeypatch.setattr(models, "read_directory", record)
-    monkeypatch.setattr(models.ModelDirectory, "doubt_one", lambda self: None)
+    monkeypatch.setattr(model_directory, "read_directory", record)
+    monkeypatch.setattr(model_directory.ModelDirectory, "doubt_one", lambda self: None)
     return paths
 
 
@@ -80,10 +80,14 @@ def test_every_step_of_a_removal_shows_while_the_active_version_is_missing(
     store = store_at(populated)
     active = {"iris": "3", "wine": "3"}
     before = store.list(active)
-    for _ in range(2 * models.THOROUGH_EVERY):  # what lies beside the artefact of an older version is not always read
+    for _ in range(
+        2 * model_directory.THOROUGH_EVERY
+    ):  # what lies beside the artefact of an older version is not always read
         assert store.list(active).models["iris"] is before.models["iris"]
     step(populated)
-    is_same = [store.list(active).models["iris"] is before.models["iris"] for _ in range(models.THOROUGH_EVERY)]
+    is_same = [
+        store.list(active).models["iris"] is before.models["iris"] for _ in range(model_directory.THOROUGH_EVERY)
+    ]
     assert not all(is_same)
     assert store.list(active).models["wine"] is before.models["wine"]
 
@@ -93,7 +97,7 @@ def test_what_lies_beside_versions_is_not_looked_at_while_the_active_one_is_ther
 ) -> None:
     write(populated / "iris" / ".3.joblib.x8Gh2")
     store = store_at(populated)
-    monkeypatch.setattr(models, "read_remains", lambda *_: pytest.fail("system calls for nothing"))
+    monkeypatch.setattr(model_directory, "read_remains", lambda *_: pytest.fail("system calls for nothing"))
     before = store.list({"iris": "3"})
     let_a_hidden_copy_grow(populated)
     assert store.list({"iris": "3"}).models["iris"] is before.models["iris"]
@@ -149,7 +153,7 @@ def test_what_lies_beside_an_artefact_is_watched_closely_only_for_the_newest_ver
     store.list()
     assert reads == ["iris/2"]
     write_in_place(root / "iris" / "1" / "golden.json", b"[]")
-    for _ in range(models.THOROUGH_EVERY):
+    for _ in range(model_directory.THOROUGH_EVERY):
         store.list()
     assert "iris/1" in reads
     reads.clear()
@@ -187,7 +191,7 @@ def test_a_version_that_vanishes_while_it_is_read_is_gone(root: Path, monkeypatc
             raise FileNotFoundError(2, "No such file or directory")
         return read_directory(rules, subject, *rest)
 
-    monkeypatch.setattr(models, "read_directory", remove_then_read)
+    monkeypatch.setattr(model_directory, "read_directory", remove_then_read)
     assert [entry.version for entry in list_model(root)] == ["1"]
 
 
@@ -323,7 +327,9 @@ def test_a_name_that_turns_into_a_version_within_one_tick_is_noticed(
 ) -> None:
     write(root / "iris" / "4")
     fstat, model = os.fstat, (root / "iris").stat()
-    monkeypatch.setattr(models.os, "fstat", lambda fd: model if fstat(fd).st_ino == model.st_ino else fstat(fd))
+    monkeypatch.setattr(
+        model_directory.os, "fstat", lambda fd: model if fstat(fd).st_ino == model.st_ino else fstat(fd)
+    )
     store = Store(StoreSettings(path=root), now_ns=lambda: model.st_ctime_ns)
     assert "iris" not in store.list().models
     (root / "iris" / "4").unlink()
@@ -367,7 +373,7 @@ def test_a_file_that_changed_just_now_is_read_again(
     write_in_place(directory / "model.joblib", b"again")
     assert directory.stat().st_ctime_ns < (directory / "model.joblib").stat().st_ctime_ns
     clock = [(directory / "model.joblib").stat().st_ctime_ns]
-    monkeypatch.setattr(models, "RACY_NS", 0)
+    monkeypatch.setattr(model_directory, "RACY_NS", 0)
     store = Store(StoreSettings(path=root), now_ns=lambda: clock[0])
     for _ in range(2):
         store.list()
@@ -395,7 +401,7 @@ def test_a_file_system_that_keeps_directory_times_is_seen_through_in_time(
     store.list()
     lstat = os.lstat
     frozen = {f"{number}".encode(): lstat(root / "iris" / f"{number}") for number in range(1, 4)}
-    monkeypatch.setattr(models.os, "lstat", lambda path, **given: frozen.get(path) or lstat(path, **given))
+    monkeypatch.setattr(model_directory.os, "lstat", lambda path, **given: frozen.get(path) or lstat(path, **given))
     for number in range(1, 4):
         write(root / "iris" / f"{number}" / "golden.json")
     for _ in range(3):
@@ -416,7 +422,7 @@ def test_every_version_of_every_model_is_doubted_in_its_turn(root: Path, monkeyp
         read.add(subject.path)
         return read_directory(rules, subject, *rest)
 
-    monkeypatch.setattr(models, "read_directory", record)
+    monkeypatch.setattr(model_directory, "read_directory", record)
     store.list()
     assert len(read) == 8
     for _ in range(3):

@@ -13,7 +13,14 @@ from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
 from serving.settings.groups import GROUPS, KEYS, Settings
-from serving.settings.problems import PREFIX, GivenValue, SettingsError, Source, describe_problems, variable_name
+from serving.settings.setting_problems import (
+    PREFIX,
+    GivenValue,
+    SettingsError,
+    Source,
+    describe_problems,
+    variable_name,
+)
 from serving.settings.token_files import TokenScope, read_token_file, refuse_both
 
 FILE_VARIABLE = "SERVING_SETTINGS"
