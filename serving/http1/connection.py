@@ -84,7 +84,7 @@ class HttpConnection(HttpToolsProtocol):
         self._shortcut = services.shortcut
         self._names: ServerNames = front.names
         self._limits = limits_of(self.loop, services.settings.server)
-        self._known_heads = self._limits.known_heads_of(self._names)
+        self._known_heads: KnownHeads | None = self._limits.known_heads_of(self._names)
         self._known_hosts: AbstractSet[bytes | None] = self._names.seen
         self._state: State = OPENED
         self._whole = b""  # the bytes being read, if they may be one whole request
@@ -112,14 +112,15 @@ class HttpConnection(HttpToolsProtocol):
         self._answers = AnswerTransport(transport, limits.write_queue, self._end)
         limits.heads.begin(self)
         if limits.connections is not None and len(self.connections) > limits.connections:
-            self._known_heads, self._known_hosts = KnownHeads(), frozenset()  # each head is looked at in full
+            self._known_heads, self._known_hosts = None, frozenset()  # each head is looked at in full
             limits.crowd.admit(self)
 
     def data_received(self, data: bytes) -> None:
         """Read (called by the loop), unless an earlier request has to be answered first."""
         state = self._state
         if (state is READY or state is OPENED) and not self._ahead:
-            if not self._answer_known(data):
+            known_heads = self._known_heads
+            if known_heads is None or not self._answer_known(known_heads, data):
                 self._whole = data
                 self._read(data)
                 self._whole = b""
@@ -353,10 +354,10 @@ class HttpConnection(HttpToolsProtocol):
 
     # --- answering ----------------------------------------------------------------------------------------------------
 
-    def _answer_known(self, data: bytes) -> bool:
+    def _answer_known(self, known_heads: KnownHeads, data: bytes) -> bool:
         """Answer a prediction that is whole, and whose head has been parsed before, if that needs no waiting."""
         end = data.find(END_OF_HEAD) + 4
-        known = self._known_heads.find(data[:end])
+        known = known_heads.find(data[:end])
         if known is None or len(data) != end + known.body_bytes or self.flow.write_paused:
             return False
         found = self._shortcut.respond(known.path, known.fields, data[end:])
@@ -384,8 +385,10 @@ class HttpConnection(HttpToolsProtocol):
         self._state = HELD.after_end
         if self._version != "1.0" and self.parser.should_keep_alive():
             self._write_short(found, b"")
-            if self._whole:
-                self._known_heads.remember(self._whole, path, fields, len(body))
+            known_heads = self._known_heads
+            if self._whole and known_heads is not None:
+                is_worth_it = known_heads.remember(self._whole, path, fields, len(body))
+                self._known_heads = known_heads if is_worth_it else None
         else:
             self._write_short(found, b"connection: close\r\n")
             self._close()

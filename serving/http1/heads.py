@@ -105,14 +105,17 @@ class KnownHeads:
         self._heads: dict[bytes, KnownHead] = {}
         self.find = self._heads.get
 
-    def remember(self, request: bytes, path: str, fields: Mapping[bytes, bytes], body_bytes: int) -> None:
-        """Remember the head of a whole request with nothing before it; not for what ends in chunks or in a close."""
+    def remember(self, request: bytes, path: str, fields: Mapping[bytes, bytes], body_bytes: int) -> bool:
+        """Remember the head of a request that may be whole, with nothing before it, and that ends in no close.
+
+        Return False for a head that will not come again: there is no point in looking for others of its connection.
+        """
+        if not _NEVER_KNOWN.isdisjoint(fields):
+            return False
         end = len(request) - body_bytes
-        if end > MOST_KNOWN_BYTES or not _NEVER_KNOWN.isdisjoint(fields):
-            return
         head = request[:end]
-        if head.find(END_OF_HEAD) != end - len(END_OF_HEAD):
-            return
-        if len(self._heads) >= MOST_KNOWN_HEADS:
-            self._heads.clear()
-        self._heads[head] = KnownHead(path, fields, body_bytes)
+        if end <= MOST_KNOWN_BYTES and head.find(END_OF_HEAD) == end - len(END_OF_HEAD):  # else there is more than one
+            if len(self._heads) >= MOST_KNOWN_HEADS:
+                self._heads.clear()
+            self._heads[head] = KnownHead(path, fields, body_bytes)
+        return True

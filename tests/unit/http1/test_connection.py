@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from serving.http1.connection_state import State
-from serving.http1.heads import MOST_KNOWN_BYTES, MOST_KNOWN_HEADS
+from serving.http1.heads import MOST_KNOWN_BYTES, MOST_KNOWN_HEADS, KnownHead
 from tests.fakes import run
 from tests.unit.http1.wire import CHUNKED, HOST, LATER, OFFER, Application, Step, Trace, Wire, predict, request
 
@@ -183,6 +183,10 @@ def test_whatever_comes_the_connection_stays_in_its_table_and_leaves_nothing(ste
 # --- heads that are known ---------------------------------------------------------------------------------------------
 
 
+def heads_known_to(wire: Wire) -> dict[bytes, KnownHead]:
+    return wire.limits.known_heads_of(wire.application.names)._heads
+
+
 def test_a_known_head_is_not_parsed_again_and_answered_alike() -> None:
     async def scenario() -> None:
         first = Wire()
@@ -237,7 +241,7 @@ def test_what_is_no_whole_prediction_by_itself_is_not_remembered(steps: tuple[St
         wire = Wire()
         await wire.play(*steps)
         assert 200 in wire.trace
-        assert wire.connection._known_heads._heads == {}
+        assert heads_known_to(wire) == {}
 
     run(scenario())
 
@@ -252,6 +256,17 @@ def test_a_known_head_with_more_or_less_of_a_body_is_parsed() -> None:
 def test_a_known_head_is_answered_by_the_application_where_it_has_to_wait() -> None:
     later = predict(b"new")
     assert bytes_for(predict(), later) == bytes_for(predict()) + bytes_for(later)
+
+
+def test_a_connection_whose_heads_have_ids_is_not_looked_up() -> None:
+    async def scenario() -> None:
+        wire = Wire()
+        await wire.play(predict(headers=b"X-Request-Id: 1\r\n"))
+        assert wire.connection._known_heads is None
+        assert await wire.play(predict(), predict()) == [200] * 3
+        assert heads_known_to(wire) == {}
+
+    run(scenario())
 
 
 def test_a_connection_whose_first_head_is_known_has_begun() -> None:
@@ -270,7 +285,7 @@ def test_known_heads_are_bounded() -> None:
         wire = Wire()
         for number in range(MOST_KNOWN_HEADS + 10):
             await wire.play(predict(headers=b"X: %d\r\n" % number))
-        assert len(wire.connection._known_heads._heads) == 10
+        assert len(heads_known_to(wire)) == 10
 
     run(scenario())
 
