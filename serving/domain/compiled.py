@@ -73,8 +73,8 @@ class Guard(BaseModel):
         characters = sum(len(value) for each in self.known.values() for value in each if isinstance(value, str))
         if values <= MAX_KNOWN_VALUES and characters <= MAX_KNOWN_CHARACTERS:
             return None
-        most = f"{MAX_KNOWN_VALUES} of {MAX_KNOWN_CHARACTERS}"
-        return f"its features have {values} known values of {characters} characters, at most {most} are looked up"
+        most = f"{MAX_KNOWN_VALUES} of {MAX_KNOWN_CHARACTERS} characters"
+        return f"its features have {values} known values of {characters} characters; the server looks up at most {most}"
 
 
 class ProvenRows(BaseModel):

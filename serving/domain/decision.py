@@ -1,7 +1,7 @@
 """Operators' calls and their outcomes: values only, so that they can cross a thread or a socket.
 
-Each call is a frozen dataclass; its `kind` is the word for it in JSON, in log lines and in the history. Every caller
-gives a `Decision` to `Operator.decide`, whatever the protocol. The reconciler validates it, carries it out and answers
+Each call is a frozen dataclass; its `kind` is the word for it in JSON, in log lines and in the history. Callers of
+every protocol give a `Decision` to `Operator.decide`. The reconciler validates it, carries it out and answers
 with a `DecisionOutcome`. `pydantic.TypeAdapter` reads and writes both as JSON.
 """
 

@@ -1,4 +1,4 @@
-"""Recognises the format of a model file by its first bytes, whatever its name. Pure: opens no file.
+"""Recognises the format of a model file by its first bytes, not by its name. Pure: opens no file.
 
 It recognises only what can hardly be anything else: JSON and text that are no models, such as metrics, configurations
 and lists of requirements, lie beside models under the same suffixes.

@@ -138,5 +138,5 @@ def _decode_base64(text: str, size: int, what: str) -> bytes:
     if len(raw) != size:
         raise InvalidSignature(f"the {what} has {len(raw)} bytes, not {size}")
     if b64encode(raw).decode() != text:
-        raise InvalidSignature(f"{text[:24]!r}... is not how base64 spells these bytes")
+        raise InvalidSignature(f"{text[:24]!r}... is not the canonical base64 of its bytes")
     return raw

@@ -86,7 +86,7 @@ def why_not_a_server_name(text: str) -> str | None:
     found = parse_host(text.encode("utf-8", "replace"))
     if found is None:
         return "is no name of a server; expected one like models.example.com, or * for any"
-    return None if found == name else "has a port; a name is meant here, whatever the port"
+    return None if found == name else "has a port; expected a name without a port"
 
 
 def is_address(name: str) -> bool:

@@ -151,7 +151,7 @@ def _publish_described(
                 raise
             raise PublishRefused(f"{error}; {absent}; for the gates here, {_HERE}", None, error.report) from None
         except NoHost as error:
-            unchecked = f"published without asking the gates, which cannot run here ({error}); a server's will decide"
+            unchecked = f"published without the gates, which cannot run here ({error}); those of a server will decide"
     published = publish_unchecked(settings.store.path, publication)
     return published, "; ".join(filter(None, (unchecked, explain_own_modules(own_modules)))) or None
 
@@ -168,9 +168,9 @@ def _publish_checked(estimator: Any, publication: Publication, settings: Setting
             main = StagedFile(path.name, sha256, path.stat().st_size, path)
             return publish_gated(evaluator, main, Format.JOBLIB, publication, settings, key)
     except HostDied as error:
-        raise PublishRefused(f"the gates were not asked to the end: {error}; try again, or with check=False") from None
+        raise PublishRefused(f"the gates did not finish: {error}; try again, or with check=False") from None
     except OSError as error:
-        reason = f"the model cannot be tried in a directory in '{gettempdir()}': {error.strerror}"
+        reason = f"the gates need a directory in '{gettempdir()}': {error.strerror}"
         raise PublishRefused(f"{reason}; TMPDIR names another, check=False needs none") from error
 
 

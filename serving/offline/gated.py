@@ -90,7 +90,7 @@ def refuse_early(settings: Settings, model: str, version: str | None) -> None:
 def refuse_unsigned(settings: Settings, sign: SigningKey | None) -> None:
     """Raise PublishRefused when only signed versions are served and this one would not be signed."""
     if sign is None and settings.security.trust == "signed":
-        raise PublishRefused('security.trust is "signed", and this would not be: sign it', "sign")
+        raise PublishRefused('security.trust is "signed", and this version is not signed: sign it', "sign")
 
 
 def add_hint(error: PublishRefused, spelling: Mapping[str, str]) -> str:

@@ -76,7 +76,7 @@ def load_key(path: Path) -> SigningKey:
 
     exposure = None
     if mode & 0o077:
-        exposure = f"'{path}' can be read by others (mode {mode:04o}): whoever has it signs in your name; chmod 600 it"
+        exposure = f"'{path}' can be read by others (mode {mode:04o}), who could sign in your name; chmod 600 it"
     return SigningKey(public, sign, exposure)
 
 

@@ -46,7 +46,7 @@ def describe_left_alone(names: Sequence[str]) -> str | None:
 def describe_unnumbered(name: str) -> str:
     """Say why a model file with a word as its name is no version, and which name would make it one. Pure."""
     suffix = os.path.splitext(name)[1]
-    return f"serves nothing: as a version it is named by its number, '1{suffix}', or lies in a directory of its own"
+    return f"serves nothing: name it by its version number, '1{suffix}', or put it into a version directory"
 
 
 def describe_other_file(name: str) -> str | None:

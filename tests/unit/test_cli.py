@@ -609,7 +609,7 @@ def test_a_key_signs_what_the_settings_line_it_prints_trusts(serving: Any, file:
 def test_where_only_signed_versions_count_nothing_else_is_published(serving: Any, file: Path, tmp_path: Path) -> None:
     done = serving("publish", file, "--model", "m", "--store", "s", SERVING_SECURITY__TRUST="signed")
     assert (done.status, done.out) == (1, "")
-    assert done.err == 'serving: security.trust is "signed", and this would not be: sign it (--sign KEYFILE)\n'
+    assert done.err == 'serving: security.trust is "signed", and this version is not signed: sign it (--sign KEYFILE)\n'
     assert not (tmp_path / "s").exists()
 
 

@@ -44,7 +44,7 @@ def test_a_key_and_its_line_are_the_same() -> None:
         ("ed25519:AAAA", "the public key has 3 bytes, not 32"),
         (f"ed25519:{b64encode(bytes(33)).decode()}", "the public key has 33 bytes, not 32"),
         (f"{KEY}\n", "is not base64"),
-        (str(KEY).replace("Hh8=", "Hh9="), "is not how base64 spells these bytes"),
+        (str(KEY).replace("Hh8=", "Hh9="), "is not the canonical base64 of its bytes"),
     ],
 )
 def test_what_is_no_key_is_refused(text: str, reason: str) -> None:

@@ -223,7 +223,7 @@ def test_gates_that_cannot_run_are_said_to_have_been_left_out(
     """An application that embeds Python has no interpreter to start; or there is one that has no `serving`."""
     monkeypatch.setattr(offline_evaluator, "Zygote", Zygote)
     monkeypatch.setattr(sys, "executable", interpreter)
-    with pytest.warns(UserWarning, match=r"^published without asking the gates, which cannot run here \(") as warned:
+    with pytest.warns(UserWarning, match=r"^published without the gates, which cannot run here \(") as warned:
         published = publish(iris, "iris", store=store)
     assert published.report is None
     assert published.path.is_dir()
@@ -240,7 +240,7 @@ def test_a_full_disk_and_a_host_that_is_killed_are_said_and_leave_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(offline_evaluator, "evaluate", kill)
         with pytest.raises(
-            PublishRefused, match=r"not asked to the end: .* by somebody else; try again, or with check"
+            PublishRefused, match=r"the gates did not finish: .* by somebody else; try again, or with check"
         ):
             publish(iris, "iris", store=store)
     monkeypatch.setattr(tempfile, "tempdir", str(store.parent / "gone"))

@@ -613,7 +613,7 @@ def test_under_a_word_a_file_beside_versions_is_told_and_is_none(root: Path) -> 
     listing = store_at(root).list()
     assert [entry.path for entry in listing.models["iris"]] == ["iris/model.joblib"]
     (problem,) = listing.problems
-    assert problem.startswith("'iris/xgb_model.json' serves nothing: as a version it is named by its number, '1.json'")
+    assert problem.startswith("'iris/xgb_model.json' serves nothing: name it by its version number, '1.json'")
 
 
 @pytest.mark.parametrize("path", ["iris/1.json", "iris/1/xgb.json", "churn.json"])
