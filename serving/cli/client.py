@@ -70,7 +70,7 @@ class ServerClient:
         path = "/".join(quote(part, safe="") for part in parts)
         url = f"{self.url}/{path}{query}"
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, self._build_headers(), method=method)  # noqa: S310  (see server_url)
+        request = urllib.request.Request(url, data, self._build_headers(), method=method)  # noqa: S310  (see choose_server_url)
         try:
             with _build_opener(self.url).open(request, timeout=self.timeout_seconds) as answer:
                 return json.loads(answer.read(_MAX_ANSWER_BYTES) or b"null")
