@@ -46,15 +46,15 @@ class ServerClient:
 
     def get(self, *parts: str, query: str = "") -> Any:
         """GET the path made of `parts` and return the decoded JSON; raises CallFailed."""
-        return self._call("GET", parts, None, query)
+        return self._send_request("GET", parts, None, query)
 
     def post(self, *parts: str, body: dict[str, Any] | None = None) -> Any:
         """POST `body` as JSON and return the decoded answer; raises CallFailed."""
-        return self._call("POST", parts, body or {})
+        return self._send_request("POST", parts, body or {})
 
     def delete(self, *parts: str) -> Any:
         """DELETE the path and return the decoded answer; raises CallFailed."""
-        return self._call("DELETE", parts, None)
+        return self._send_request("DELETE", parts, None)
 
     def parse_answer(self, kind: type[Answer], answer: Any) -> Answer:
         """Return an answer as the type it should have; raises CallFailed."""
@@ -66,7 +66,7 @@ class ServerClient:
             reason = f"{where}: {first['msg']}"
             raise CallFailed(one_line(f"{self.url} answered something else than expected ({reason})")) from None
 
-    def _call(self, method: str, parts: tuple[str, ...], body: dict[str, Any] | None, query: str = "") -> Any:
+    def _send_request(self, method: str, parts: tuple[str, ...], body: dict[str, Any] | None, query: str = "") -> Any:
         path = "/".join(quote(part, safe="") for part in parts)
         url = f"{self.url}/{path}{query}"
         data = None if body is None else json.dumps(body).encode()

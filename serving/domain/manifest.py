@@ -73,15 +73,15 @@ class Golden(BaseModel):
 
 def parse_manifest(raw: bytes) -> Manifest:
     """Parse ``manifest.json``; raises InvalidDocument with one line that names the field."""
-    return _parse(Manifest, MANIFEST_NAME, raw)
+    return _parse_document(Manifest, MANIFEST_NAME, raw)
 
 
 def parse_golden(raw: bytes) -> Golden:
     """Parse ``golden.json``; raises InvalidDocument with one line that names the field."""
-    return _parse(Golden, GOLDEN_NAME, raw)
+    return _parse_document(Golden, GOLDEN_NAME, raw)
 
 
-def _parse(kind: type[Document], name: str, raw: bytes) -> Document:
+def _parse_document(kind: type[Document], name: str, raw: bytes) -> Document:
     try:
         return kind.model_validate_json(raw)
     except ValidationError as error:

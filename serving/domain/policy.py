@@ -171,7 +171,7 @@ def choose_action(desired: Desired, observed: Observed, now: float) -> Action | 
         reason = "it is unloaded" if desired.is_unloaded else _why_stale(desired, running, aspired, observed)
         if reason is not None:
             return Cancel(reason)
-    elif aspired is not None and _find(observed, aspired) is None:
+    elif aspired is not None and _find_loaded(observed, aspired) is None:
         return Evaluate(aspired) if aspired.is_staged and aspired.digest is not None else Stage(aspired)
     return _choose_surplus(observed, 0 if desired.is_unloaded else observed.keep_warm)
 
@@ -218,10 +218,10 @@ def _is_newer(version: str, active: LoadedVersion | None) -> bool:
 
 
 def _can_be_had(observed: Observed, wanted: WantedVersion, now: float) -> bool:
-    return wanted.not_before <= now or _find(observed, wanted) is not None
+    return wanted.not_before <= now or _find_loaded(observed, wanted) is not None
 
 
-def _find(observed: Observed, wanted: WantedVersion) -> LoadedVersion | None:
+def _find_loaded(observed: Observed, wanted: WantedVersion) -> LoadedVersion | None:
     everything = (observed.active, *observed.standbys)
     return next(
         (one for one in everything if one and (one.version, one.digest) == (wanted.version, wanted.digest)), None
@@ -233,13 +233,13 @@ def _find_better_loaded(desired: Desired, observed: Observed, aspired: WantedVer
     active = observed.active
     if aspired is None:
         return None
-    target = _find(observed, aspired)
+    target = _find_loaded(observed, aspired)
     if target is not None:
         return None if target == active or target.is_lost else target
     if desired.pin is not None and not observed.must_leave:
         return None
     for wanted in desired.versions:
-        loaded = None if wanted.is_excluded else _find(observed, wanted)
+        loaded = None if wanted.is_excluded else _find_loaded(observed, wanted)
         if loaded is None or loaded == active:
             continue
         if observed.must_leave or _is_newer(loaded.version, active):
@@ -264,7 +264,7 @@ def _why_stale(
         return f"version '{desired.pin}' is pinned"
     if aspired is None or running.state not in _CANCELLABLE:
         return None
-    is_loaded = _find(observed, aspired) is not None
+    is_loaded = _find_loaded(observed, aspired) is not None
     return f"version '{aspired.version}' is {'active' if is_loaded else 'wanted'} instead"
 
 

@@ -121,7 +121,7 @@ def _describe_estimator(estimator: Any, model: str, X: Any, golden: Any) -> tupl
     publication = Publication(
         model=model,
         artefact_name="model.joblib",
-        artefact=partial(_dump, estimator),
+        artefact=partial(_write_estimator, estimator),
         libraries=library_versions(),
         signature=described.signature,
         golden=examples,
@@ -162,7 +162,7 @@ def _publish_checked(estimator: Any, publication: Publication, settings: Setting
         with open_evaluator(settings) as evaluator:
             path = evaluator.directory / publication.artefact_name
             with path.open("x+b") as file:
-                _dump(estimator, file)
+                _write_estimator(estimator, file)
                 file.flush()
                 sha256 = sha256_of(read_chunks(file.fileno(), memoryview(bytearray(CHUNK_BYTES))))
             main = StagedFile(path.name, sha256, path.stat().st_size, path)
@@ -174,7 +174,7 @@ def _publish_checked(estimator: Any, publication: Publication, settings: Setting
         raise PublishRefused(f"{reason}; TMPDIR names another, check=False needs none") from error
 
 
-def _dump(estimator: Any, file: BinaryIO) -> None:
+def _write_estimator(estimator: Any, file: BinaryIO) -> None:
     from serving.host.loading import dump  # noqa: PLC0415  (see above)
 
     dump(estimator, file)

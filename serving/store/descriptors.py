@@ -79,15 +79,15 @@ class Descriptors:
         for name in names:
             path = os.path.join(self._directory, model, name)
             cached = self._read_one(path)
-            if cached is not None and self._path(cached.artifact.id) == path:
+            if cached is not None and self._path_of(cached.artifact.id) == path:
                 found.append(cached)
             else:
-                _remove(path)
+                _remove_file(path)
         return tuple(sorted(found, key=lambda cached: (cached.used_ns, cached.path), reverse=True))
 
     def write(self, artifact: Artifact) -> None:
         """Remember a staged version, durably, as the one used last."""
-        path = self._path(artifact.id)
+        path = self._path_of(artifact.id)
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         document = _Descriptor(
             model=artifact.id.model,
@@ -108,7 +108,7 @@ class Descriptors:
     def touch(self, artifact: Artifact) -> None:
         """Mark a staged version as the one of its model that was used last."""
         try:
-            self._mark_used(self._path(artifact.id), artifact.id.model)
+            self._mark_used(self._path_of(artifact.id), artifact.id.model)
         except FileNotFoundError:
             self.write(artifact)
 
@@ -124,7 +124,7 @@ class Descriptors:
         used_ns = max(time.time_ns(), newest + 1)
         os.utime(path, ns=(used_ns, used_ns))
 
-    def _path(self, version_id: VersionId) -> str:
+    def _path_of(self, version_id: VersionId) -> str:
         name = f"{version_id.version}@{version_id.digest.removeprefix('sha256:')}.json"
         return os.path.join(self._directory, version_id.model, name)
 
@@ -152,6 +152,6 @@ class Descriptors:
         return Cached(artifact, path, used_ns)
 
 
-def _remove(path: str) -> None:
+def _remove_file(path: str) -> None:
     with suppress(FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError):
         os.unlink(path)

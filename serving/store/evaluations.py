@@ -38,13 +38,13 @@ class EvaluationFiles:
 
     def read(self, digest: str, basis: str) -> Evaluation | None:
         """Return the evaluation, None when there is none. Removes a file that cannot be used."""
-        path = self._path(digest, basis)
+        path = self._path_of(digest, basis)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
-            return _decode(descriptor)
+            return _decode_evaluation(descriptor)
         except (ValueError, KeyError, TypeError, AttributeError, struct.error, ValidationError):
             with suppress(FileNotFoundError):
                 os.unlink(path)
@@ -54,24 +54,26 @@ class EvaluationFiles:
 
     def write(self, digest: str, basis: str, evaluation: Evaluation) -> None:
         """Write an evaluation durably, and remove those of the same digest on another basis."""
-        path = self._path(digest, basis)
+        path = self._path_of(digest, basis)
         with self._temporary_files.make_path() as temporary:
-            create_file(temporary, _encode(evaluation), 0o600)
+            create_file(temporary, _encode_evaluation(evaluation), 0o600)
             os.rename(temporary, path)
         sync_directory(self._directory)
-        self._remove(lambda name: name.startswith(f"{_strip_algorithm(digest)}@") and name != os.path.basename(path))
+        self._remove_matching(
+            lambda name: name.startswith(f"{_strip_algorithm(digest)}@") and name != os.path.basename(path)
+        )
 
     def remove_all_but(self, digests: Collection[str]) -> None:
         """Remove all evaluations except those of `digests`."""
         kept = {_strip_algorithm(digest) for digest in digests}
-        self._remove(lambda name: name.partition("@")[0] not in kept)
+        self._remove_matching(lambda name: name.partition("@")[0] not in kept)
 
-    def _remove(self, is_meant: Callable[[str], bool]) -> None:
+    def _remove_matching(self, is_meant: Callable[[str], bool]) -> None:
         for name in filter(is_meant, os.listdir(self._directory)):
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(self._directory, name))
 
-    def _path(self, digest: str, basis: str) -> str:
+    def _path_of(self, digest: str, basis: str) -> str:
         return os.path.join(self._directory, f"{_strip_algorithm(digest)}@{basis[:_BASIS_CHARACTERS]}")
 
 
@@ -79,7 +81,7 @@ def _strip_algorithm(digest: str) -> str:
     return digest.removeprefix("sha256:")
 
 
-def _encode(evaluation: Evaluation) -> Iterator[bytes | memoryview]:
+def _encode_evaluation(evaluation: Evaluation) -> Iterator[bytes | memoryview]:
     described = [
         {**graph.describe(), "sha256": hashlib.sha256(graph.content).hexdigest()} for graph in evaluation.graphs
     ]
@@ -89,7 +91,7 @@ def _encode(evaluation: Evaluation) -> Iterator[bytes | memoryview]:
     yield from (graph.content for graph in evaluation.graphs)
 
 
-def _decode(descriptor: int) -> Evaluation:
+def _decode_evaluation(descriptor: int) -> Evaluation:
     magic, sha256, size = _PREFIX.unpack(os.pread(descriptor, _PREFIX.size, 0))
     if magic != _MAGIC or size > _MOST_HEAD_BYTES:
         raise ValueError("the head is damaged or of another format")
