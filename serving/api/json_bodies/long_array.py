@@ -73,7 +73,8 @@ class LongArray:
     def cut_exactly(self) -> LongArray:
         """Return the same elements, counted and cut by the structure of the text. Raises NotJson."""
         same = self._copy()
-        same._cuts = self._cuts_from(self._start)
+        if same._cuts is None:
+            same._cuts = self._cuts_from(self._start)
         return same
 
     def read_numbers(self) -> NDArray[np.float64] | None:

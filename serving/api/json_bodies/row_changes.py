@@ -127,6 +127,7 @@ def rows_of_columns(columns: dict[str, Any]) -> Rows:
     for name, column in columns.items():
         if not isinstance(column, list | LongArray):
             raise InvalidInput(f"column {_shown(name)} is not an array: send one value for each row")
+    columns = {name: each.cut_exactly() if isinstance(each, LongArray) else each for name, each in columns.items()}
     lengths = {name: len(column) for name, column in columns.items()}
     first, count = next(iter(lengths.items()))
     other = next((name for name, length in lengths.items() if length != count), None)

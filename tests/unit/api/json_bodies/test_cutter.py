@@ -337,6 +337,13 @@ readers = st.sampled_from(
 )
 
 
+@pytest.mark.usefixtures("_tiny")
+def test_columns_are_counted_exactly_whatever_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutter, "LARGE_BYTES", -1)
+    with pytest.raises(InvalidInput, match="column 'data' has 3"):
+        scoring.parse(b'{"inputs": {"x": [1, 2], "data": [[null], {}, []]}}', 16)
+
+
 @pytest.mark.usefixtures("_tiny", "_both_ways")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400)
 @given(foreign, readers, signatures, st.data())
