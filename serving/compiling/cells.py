@@ -10,16 +10,16 @@ from serving.domain.signature import Dtype, Signature
 from serving.rows.batch import Batch, Column
 
 
-def batch_of(cells: list[list[Any]], signature: Signature) -> Batch:
+def make_batch(cells: list[list[Any]], signature: Signature) -> Batch:
     """Return columns of plain values, None for null, laid out for `signature`."""
     rows = len(cells[0])
     if all(feature.dtype is Dtype.NUMBER for feature in signature.features):
-        matrix = np.column_stack([_numbers(column) for column in cells])
+        matrix = np.column_stack([_make_numbers(column) for column in cells])
         return Batch(rows, matrix=np.ascontiguousarray(matrix))
     columns: list[Column] = []
     for feature, column in zip(signature.features, cells, strict=True):
         if feature.dtype is Dtype.NUMBER:
-            columns.append(_numbers(column))
+            columns.append(_make_numbers(column))
         elif feature.dtype is Dtype.BOOL and None not in column:
             columns.append(np.array(column, dtype=np.bool_))
         else:
@@ -27,11 +27,11 @@ def batch_of(cells: list[list[Any]], signature: Signature) -> Batch:
     return Batch(rows, columns=tuple(columns))
 
 
-def cells_of(batch: Batch) -> list[list[Any]]:
+def list_cells(batch: Batch) -> list[list[Any]]:
     """Return the columns of a batch as plain values."""
     columns = batch.matrix.T if batch.matrix is not None else batch.columns or ()
     return [list(cells.tolist() if isinstance(cells, np.ndarray) else cells) for cells in columns]
 
 
-def _numbers(column: list[Any]) -> Any:
+def _make_numbers(column: list[Any]) -> Any:
     return np.array([np.nan if cell is None else cell for cell in column], dtype=np.float64)

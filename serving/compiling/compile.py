@@ -90,7 +90,7 @@ def compile_here(model: LoadedModel, request: CompileRequest, examples: Sequence
     try:
         from serving.compiling.prove import prove  # noqa: PLC0415  (imports onnxruntime, which starts a thread)
 
-        subject, draw = _drawn(model, request)
+        subject, draw = _choose_draw(model, request)
         bounded = bound(_convert(subject, draw, request), subject.signature)
         graphs = list(bounded.graphs)
         compilation = prove(subject, graphs, request.tolerance, examples, bounded.bounds.rows)
@@ -101,23 +101,23 @@ def compile_here(model: LoadedModel, request: CompileRequest, examples: Sequence
     return _encode(compilation, graphs)
 
 
-def _drawn(model: LoadedModel, request: CompileRequest) -> tuple[Provable, Draw]:
+def _choose_draw(model: LoadedModel, request: CompileRequest) -> tuple[Provable, Draw]:
     """Return what is to be proved, and how graphs for some of its methods are made."""
     if isinstance(model, EstimatorModel):
-        model = _with_numbers(model)
+        model = _number_unused(model)
         from serving.compiling.convert import convert  # noqa: PLC0415  (imports onnxruntime too)
 
         return model, partial(convert, model, max_nodes=request.nodes)
-    from serving.compiling.onnx_files import convert_file, provable  # noqa: PLC0415
+    from serving.compiling.onnx_files import add_known_texts, convert_file  # noqa: PLC0415
     from serving.host.onnx_model import OnnxModel  # noqa: PLC0415
 
     if not isinstance(model, OnnxModel):
         raise NotCompilable(f"{model.name} is answered by {model.engine} only")
-    subject = provable(model)
+    subject = add_known_texts(model)
     return subject, partial(convert_file, subject)
 
 
-def _with_numbers(model: EstimatorModel) -> EstimatorModel:
+def _number_unused(model: EstimatorModel) -> EstimatorModel:
     """Return the same model with numbers, as batches have them, in the columns that it does not use."""
     features = model.signature.features
     if all(feature.is_used for feature in features):

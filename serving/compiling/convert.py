@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from serving.compiling import converters
-from serving.compiling.converters.registry import answers
-from serving.compiling.drawing import Drawing, NotCompilable, value_info
-from serving.compiling.layout import fitted_to, inputs_of
-from serving.compiling.trees import too_many_nodes
+from serving.compiling.converters.registry import draw_answers
+from serving.compiling.drawing import Drawing, NotCompilable, make_value_info
+from serving.compiling.layout import declare_inputs, fit_output
+from serving.compiling.trees import refuse_nodes
 from serving.domain.compiled import Graph
 from serving.domain.errors import ServingError
 from serving.domain.signature import Method
@@ -28,7 +28,7 @@ from serving.host.parts import is_from_sklearn
 from serving.plane.graph import list_number_inputs, make_feed, open_session
 from serving.rows.batch import Batch, Tensor
 
-__all__ = ["MAX_NODES", "NotCompilable", "convert", "count_tree_nodes", "finished"]
+__all__ = ["MAX_NODES", "NotCompilable", "convert", "count_tree_nodes", "finish_graph"]
 
 MAX_NODES = 2_000_000
 SAMPLE_ROWS = 3
@@ -42,7 +42,7 @@ def convert(model: EstimatorModel, methods: Sequence[Method] | None = None, max_
     """
     nodes = count_tree_nodes(model.estimator)
     if nodes > max_nodes:
-        raise too_many_nodes(nodes, max_nodes)
+        raise refuse_nodes(nodes, max_nodes)
     chosen = tuple(model.signature.methods if methods is None else methods)
     batch = model.sample(SAMPLE_ROWS)
     try:
@@ -51,11 +51,11 @@ def convert(model: EstimatorModel, methods: Sequence[Method] | None = None, max_
         raise NotCompilable(f"the model does not answer made-up rows ({error})") from None
     assert converters.__all__  # importing the package registered them
     drawing = Drawing(max_tree_nodes=max_nodes)
-    rows = inputs_of(model.signature, drawing)
+    rows = declare_inputs(model.signature, drawing)
     try:
         with warnings.catch_warnings(action="ignore"):
-            drawn = {method: answers(model.estimator, rows, method) for method in chosen}
-            return finished(drawing, drawn, wanted, batch)
+            drawn = {method: draw_answers(model.estimator, rows, method) for method in chosen}
+            return finish_graph(drawing, drawn, wanted, batch)
     except ServingError:
         raise
     except Exception as error:  # noqa: BLE001  (parts of another version may lack anything)
@@ -85,7 +85,7 @@ def count_tree_nodes(estimator: Any) -> int:
     return total
 
 
-def finished(
+def finish_graph(
     drawing: Drawing,
     drawn: dict[Method, tuple[str, ...]],
     wanted: dict[Method, tuple[Tensor, ...]],
@@ -104,16 +104,16 @@ def finished(
     infos = []
     for place, ((method, name, tensor), array) in enumerate(zip(pairs, got, strict=True)):
         final = f"y{place}"
-        drawing.nodes.append(helper.make_node("Identity", [fitted_to(drawing, name, array, tensor)], [final]))
+        drawing.nodes.append(helper.make_node("Identity", [fit_output(drawing, name, array, tensor)], [final]))
         like = np.asarray(tensor)
-        infos.append(value_info(final, like.dtype, (None, *like.shape[1:])))
+        infos.append(make_value_info(final, like.dtype, (None, *like.shape[1:])))
         outputs[method].append(final)
-    return Graph(drawing.serialized(infos), {method: tuple(names) for method, names in outputs.items()})
+    return Graph(drawing.serialize(infos), {method: tuple(names) for method, names in outputs.items()})
 
 
 def _run(drawing: Drawing, names: list[str], batch: Batch) -> list[NDArray[Any]]:
     infos = [helper.make_empty_tensor_value_info(name) for name in dict.fromkeys(names)]
-    session = open_session(drawing.serialized(infos), is_optimized=False)
+    session = open_session(drawing.serialize(infos), is_optimized=False)
     values = session.run(None, make_feed(batch, list_number_inputs(session)))
     found = dict(zip([info.name for info in infos], values, strict=True))
     return [np.asarray(found[name]) for name in names]

@@ -67,12 +67,12 @@ class Drawing:
         if key in self.known:
             return str(self.known[key][0])
         name = f"k{len(self.constants)}"
-        self.constants.append(tensor(array, name))
+        self.constants.append(make_tensor(array, name))
         if key is not None:
             self.known[key] = (name,)
         return name
 
-    def serialized(self, outputs: list[Any]) -> bytes:
+    def serialize(self, outputs: list[Any]) -> bytes:
         """Return the bytes of a model with `outputs` (value infos)."""
         graph = helper.make_graph(self.nodes, "compiled", self.inputs, outputs)
         graph.initializer.extend(self.constants)
@@ -82,7 +82,7 @@ class Drawing:
         return content
 
 
-def tensor(values: NDArray[Any], name: str = "") -> Any:
+def make_tensor(values: NDArray[Any], name: str = "") -> Any:
     """Return an array as a TensorProto; object and text arrays become strings."""
     if values.dtype.kind in "OU":
         texts: Any = [str(value).encode() for value in values.ravel().tolist()]
@@ -90,7 +90,7 @@ def tensor(values: NDArray[Any], name: str = "") -> Any:
     return numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name)
 
 
-def value_info(name: str, dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> Any:
+def make_value_info(name: str, dtype: np.dtype[Any], shape: tuple[int | None, ...]) -> Any:
     """Describe an input or output; objects are strings."""
     kind = TensorProto.STRING if dtype.kind in "OU" else onnx.helper.np_dtype_to_tensor_dtype(dtype)
     return helper.make_tensor_value_info(name, kind, shape)

@@ -20,18 +20,18 @@ UNKNOWN_TEXT = "\x01unknown"
 _SMALLEST = (0.0, 5e-324)  # what logarithms take begins with the second
 
 
-def guard_of(model: Provable) -> Guard:
+def find_guard(model: Provable) -> Guard:
     """Return what must be refused of unknown categories and of negative numbers. Answers a few made-up rows.
 
     Raises NotCompilable when what is refused cannot be told by looking at one cell.
     """
     if model.signature.container is Container.TEXTS:
         return Guard()
-    known = _known(model)
-    return Guard(known=known, smallest=_smallest(model, known))
+    known = _find_known_values(model)
+    return Guard(known=known, smallest=_find_smallest(model, known))
 
 
-def _known(model: Provable) -> dict[int, tuple[Any, ...]]:
+def _find_known_values(model: Provable) -> dict[int, tuple[Any, ...]]:
     unknown: dict[int, Any] = {}
     for at, (feature, column) in enumerate(zip(model.signature.features, model.columns, strict=True)):
         if column.values and feature.dtype is Dtype.STRING:
@@ -40,44 +40,46 @@ def _known(model: Provable) -> dict[int, tuple[Any, ...]]:
             column.values and feature.dtype is Dtype.NUMBER and all(isinstance(v, (int, float)) for v in column.values)
         ):
             unknown[at] = float(max(column.values)) + 1.375
-    if not unknown or not _refuses(model, unknown):
+    if not unknown or not _is_refused(model, unknown):
         return {}
     if len(unknown) > MAX_TRIED:
         raise NotCompilable(f"refuses unknown values in some of {len(unknown)} columns, too many to tell which")
-    refused = {at: model.columns[at].values for at, value in unknown.items() if _refuses(model, {at: value})}
+    refused = {at: model.columns[at].values for at, value in unknown.items() if _is_refused(model, {at: value})}
     for values in refused.values():
         if len(values) >= MAX_VALUES:
             raise NotCompilable(f"refuses values it does not know of {len(values)} or more in one column")
     return {at: tuple(dict.fromkeys(values)) for at, values in refused.items()}
 
 
-def _smallest(model: Provable, known: Collection[int]) -> float | None:
+def _find_smallest(model: Provable, known: Collection[int]) -> float | None:
     features = enumerate(model.signature.features)
     numeric = [at for at, feature in features if feature.dtype is Dtype.NUMBER and at not in known]
-    if not numeric or not _refuses(model, dict.fromkeys(numeric, -1.0)):
+    if not numeric or not _is_refused(model, dict.fromkeys(numeric, -1.0)):
         return None
-    smallest = next((low for low in _SMALLEST if not _refuses(model, dict.fromkeys(numeric, low))), None)
+    smallest = next((low for low in _SMALLEST if not _is_refused(model, dict.fromkeys(numeric, low))), None)
     if smallest is None:
         raise NotCompilable("refuses numbers by a rule that looking at one cell does not tell")
-    is_refused = [_refuses(model, {at: refused}) for at in numeric[:MAX_TRIED] for refused in _refused(smallest)]
+    is_refused = [
+        _is_refused(model, {at: refused}) for at in numeric[:MAX_TRIED] for refused in _list_refused(smallest)
+    ]
     if not all(is_refused):
         raise NotCompilable("refuses negative numbers or 0 in some columns only")
     return smallest
 
 
-def _refused(smallest: float) -> tuple[float, ...]:
+def _list_refused(smallest: float) -> tuple[float, ...]:
     return (-1.0, 0.0) if smallest else (-1.0,)
 
 
-def _refuses(model: Provable, cells: dict[int, Any]) -> bool:
+def _is_refused(model: Provable, cells: dict[int, Any]) -> bool:
     try:
-        model.answer(model.signature.default_method, _with_cells(model.sample(1), cells))
+        model.answer(model.signature.default_method, _replace_cells(model.sample(1), cells))
     except InvalidInput:
         return True
     return False
 
 
-def _with_cells(batch: Batch, cells: dict[int, Any]) -> Batch:
+def _replace_cells(batch: Batch, cells: dict[int, Any]) -> Batch:
     """Return a batch of one row with other values in some places."""
     if batch.matrix is not None:
         matrix = np.array(batch.matrix)

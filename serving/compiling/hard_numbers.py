@@ -23,20 +23,20 @@ LANDMARK_WAYS = 4
 _LEAST_POWER, _SMALL_POWER = -323.3, -8.0
 
 
-def beside(numbers: Sequence[float]) -> Numbers:
+def add_neighbours(numbers: Sequence[float]) -> Numbers:
     """Return each number and its two neighbours."""
     made = np.asarray(numbers, dtype=np.float64)
     return np.stack([np.nextafter(made, -np.inf), made, np.nextafter(made, np.inf)], axis=1).ravel()
 
 
-def tiny(random: np.random.Generator, plausible: Numbers) -> Numbers:
+def make_tiny(random: np.random.Generator, plausible: Numbers) -> Numbers:
     """Return as many rows as `plausible` has, of numbers next to nothing, alone and among plausible ones."""
-    ways = [_alike, _at_branches, _one_among_plausible, _of_any_size, _zeros, _scaled]
+    ways = [_make_alike, _make_at_branches, _put_one_among_plausible, _make_any_size, _make_zeros, _scale_units]
     parts = np.array_split(plausible, len(ways))
     return np.concatenate([way(random, part) for way, part in zip(ways, parts, strict=True)])
 
 
-def extremes(
+def make_extremes(
     random: np.random.Generator, plausible: Numbers, *, magnitudes: Sequence[float], columns: Sequence[int], few: int
 ) -> Numbers:
     """Return rows that hold each of `magnitudes`: alone in each of `columns`, everywhere, and mixed with any others.
@@ -54,18 +54,18 @@ def extremes(
     is_made = np.zeros((few * len(magnitudes), width), dtype=np.bool_)
     for place, magnitude in enumerate(magnitudes):
         rows = slice(place * few, place * few + few)
-        made[single:][rows], is_made[rows] = _enormous(random, plausible[single:][rows], magnitude)
+        made[single:][rows], is_made[rows] = _make_enormous(random, plausible[single:][rows], magnitude)
     whole = made[single : single + len(is_made)]
     changed = [np.where(is_made, whole * (1 - share), whole) for share in (SLIGHTLY, AS_ROUNDING)]
     return np.concatenate([made[: single + len(is_made)], *changed])
 
 
 def count_extremes(magnitudes: Sequence[float], columns: Sequence[int], few: int) -> int:
-    """Return how many rows `extremes` makes."""
+    """Return how many rows `make_extremes` makes."""
     return len(magnitudes) * (5 * (len(columns) + 1) + 3 * few)
 
 
-def near_landmarks(random: np.random.Generator, plausible: Numbers, *, known: Numbers) -> Numbers:
+def make_near_landmarks(random: np.random.Generator, plausible: Numbers, *, known: Numbers) -> Numbers:
     """Return `LANDMARK_WAYS` times as many rows as `known`: as they are, beside, half plausible, and nearly all 0."""
     ways = random.integers(-1, 2, known.shape)
     beside_known = np.where(ways, np.nextafter(known, np.where(ways > 0, np.inf, -np.inf)), known)
@@ -74,7 +74,9 @@ def near_landmarks(random: np.random.Generator, plausible: Numbers, *, known: Nu
     return np.concatenate([known, beside_known, mixed, np.where(kept, known, 0.0)])
 
 
-def _enormous(random: np.random.Generator, plausible: Numbers, magnitude: float) -> tuple[Numbers, NDArray[np.bool_]]:
+def _make_enormous(
+    random: np.random.Generator, plausible: Numbers, magnitude: float
+) -> tuple[Numbers, NDArray[np.bool_]]:
     """Return rows of numbers up to `magnitude`, and which cells are not plausible ones.
 
     In turn: all cells about as large; one; one half of them, the others of any size; all of any size.
@@ -85,30 +87,32 @@ def _enormous(random: np.random.Generator, plausible: Numbers, magnitude: float)
     any_size = np.maximum(magnitude * 10.0 ** random.uniform(-20 - np.log10(magnitude), 0, (rows, width)), 5e-324)
     is_any = (turn == 3) | ((turn == 2) & (random.random((rows, width)) < 0.5))
     is_made = (turn != 1) | (np.arange(width) == random.integers(0, width, (rows, 1)))
-    sizes = np.where(is_any, any_size, large) * _signs(random, (rows, width))
+    sizes = np.where(is_any, any_size, large) * _make_signs(random, (rows, width))
     return np.where(is_made, sizes, plausible), is_made
 
 
-def _signs(random: np.random.Generator, shape: tuple[int, ...]) -> Numbers:
+def _make_signs(random: np.random.Generator, shape: tuple[int, ...]) -> Numbers:
     signs: Numbers = random.choice([1.0, -1.0], shape)
     return signs
 
 
-def _small(random: np.random.Generator, shape: tuple[int, ...]) -> Numbers:
+def _make_small(random: np.random.Generator, shape: tuple[int, ...]) -> Numbers:
     sizes: Numbers = 10.0 ** random.uniform(_LEAST_POWER, _SMALL_POWER, shape)
-    return sizes * _signs(random, shape)
+    return sizes * _make_signs(random, shape)
 
 
-def _alike(random: np.random.Generator, plausible: Numbers) -> Numbers:
+def _make_alike(random: np.random.Generator, plausible: Numbers) -> Numbers:
     return (
-        _small(random, (len(plausible), 1)) * random.uniform(0.1, 1, plausible.shape) * _signs(random, plausible.shape)
+        _make_small(random, (len(plausible), 1))
+        * random.uniform(0.1, 1, plausible.shape)
+        * _make_signs(random, plausible.shape)
     )
 
 
-def _at_branches(random: np.random.Generator, plausible: Numbers) -> Numbers:
+def _make_at_branches(random: np.random.Generator, plausible: Numbers) -> Numbers:
     """Return rows whose largest number, or whose sum or norm, is beside a branch."""
     rows, width = plausible.shape
-    sizes = np.resize(beside(BRANCHES), rows) * _signs(random, (rows,))
+    sizes = np.resize(add_neighbours(BRANCHES), rows) * _make_signs(random, (rows,))
     shares = np.zeros((rows, width))
     shares[np.arange(rows), random.integers(0, width, rows)] = 1
     turn = np.arange(rows) // (3 * len(BRANCHES)) % 3
@@ -117,25 +121,25 @@ def _at_branches(random: np.random.Generator, plausible: Numbers) -> Numbers:
     return sizes[:, None] * shares
 
 
-def _one_among_plausible(random: np.random.Generator, plausible: Numbers) -> Numbers:
+def _put_one_among_plausible(random: np.random.Generator, plausible: Numbers) -> Numbers:
     rows, width = plausible.shape
-    chosen = np.concatenate([_small(random, (rows,)), beside(BRANCHES), [0.0, -0.0]])
+    chosen = np.concatenate([_make_small(random, (rows,)), add_neighbours(BRANCHES), [0.0, -0.0]])
     made = plausible.copy()
     made[np.arange(rows), random.integers(0, width, rows)] = random.choice(chosen, rows)
     return made
 
 
-def _of_any_size(random: np.random.Generator, plausible: Numbers) -> Numbers:
-    return np.where(random.random(plausible.shape) < 0.2, 0.0, _small(random, plausible.shape))
+def _make_any_size(random: np.random.Generator, plausible: Numbers) -> Numbers:
+    return np.where(random.random(plausible.shape) < 0.2, 0.0, _make_small(random, plausible.shape))
 
 
-def _zeros(random: np.random.Generator, plausible: Numbers) -> Numbers:
+def _make_zeros(random: np.random.Generator, plausible: Numbers) -> Numbers:
     made = random.choice([0.0, -0.0], plausible.shape)
     made[:1], made[1:2] = 0.0, -0.0
     kept = random.random(plausible.shape) < np.where(np.arange(len(plausible)) % 2, 0.3, 0.0)[:, None]
     return np.where(kept, plausible, made)
 
 
-def _scaled(random: np.random.Generator, plausible: Numbers) -> Numbers:
+def _scale_units(random: np.random.Generator, plausible: Numbers) -> Numbers:
     """Return plausible rows as though they were measured in other units: exponentials vanish, and overflow."""
-    return plausible * 10.0 ** random.uniform(-12, 4, (len(plausible), 1)) * _signs(random, (len(plausible), 1))
+    return plausible * 10.0 ** random.uniform(-12, 4, (len(plausible), 1)) * _make_signs(random, (len(plausible), 1))

@@ -17,13 +17,13 @@ from serving.host.columns import Column, dtype_of, first_parts
 MOST_PARTS, MOST_ROWS_EACH = 16, 16
 
 
-def landmarks_of(estimator: Any, columns: int) -> NDArray[np.float64]:
+def find_landmarks(estimator: Any, columns: int) -> NDArray[np.float64]:
     """Return (rows, columns) of numbers that the parts which get the input as it is have learnt of its columns."""
-    found = [row for part in _first(estimator) for row in _remembered(part, columns)]
+    found = [row for part in _find_first_parts(estimator) for row in _find_remembered(part, columns)]
     return np.array(found, dtype=np.float64).reshape(len(found), columns)
 
 
-def _first(estimator: Any) -> Iterator[Any]:
+def _find_first_parts(estimator: Any) -> Iterator[Any]:
     waiting, seen = [estimator], 0
     while waiting and seen < MOST_PARTS:
         part = waiting.pop(0)
@@ -32,7 +32,7 @@ def _first(estimator: Any) -> Iterator[Any]:
         waiting.extend(first_parts(part))
 
 
-def _remembered(part: Any, columns: int) -> Iterator[NDArray[np.float64]]:
+def _find_remembered(part: Any, columns: int) -> Iterator[NDArray[np.float64]]:
     if getattr(part, "n_features_in_", columns) != columns or not hasattr(part, "__dict__"):
         return
     for value in vars(part).values():
@@ -44,7 +44,7 @@ def _remembered(part: Any, columns: int) -> Iterator[NDArray[np.float64]]:
             yield from rows[places].astype(np.float64)
 
 
-def scale_of(columns: Sequence[Column], landmarks: NDArray[np.float64]) -> float | None:
+def find_scale(columns: Sequence[Column], landmarks: NDArray[np.float64]) -> float | None:
     """Return the largest number that is known of any of `columns`, None where nothing is known of some column."""
     sizes = []
     for place, column in enumerate(columns):

@@ -18,11 +18,11 @@ from onnx import TensorProto, helper
 from onnx.compose import add_prefix
 from onnx.external_data_helper import uses_external_data
 
-from serving.compiling.convert import SAMPLE_ROWS, finished
+from serving.compiling.convert import SAMPLE_ROWS, finish_graph
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.labels import as_column
+from serving.compiling.converters.labels import reshape_to_column
 from serving.compiling.drawing import OPSETS, Drawing, NotCompilable
-from serving.compiling.layout import inputs_of
+from serving.compiling.layout import declare_inputs
 from serving.domain.compiled import Graph
 from serving.domain.errors import ServingError
 from serving.domain.signature import Dtype, Method
@@ -36,9 +36,9 @@ _PLAIN_DOMAINS = ("", "ai.onnx")
 LEAST_IR_VERSION = 4  # since then constants are no inputs
 
 
-def provable(model: OnnxModel) -> OnnxModel:
+def add_known_texts(model: OnnxModel) -> OnnxModel:
     """Return `model` with texts of its own known to its columns: a proof with words it never saw would prove little."""
-    texts = _texts(_read(model.path))
+    texts = _find_texts(_read(model.path))
     other = copy(model)
     other.columns = [
         replace(column, values=texts) if column.dtype is Dtype.STRING else column for column in model.columns
@@ -58,9 +58,9 @@ def convert_file(model: OnnxModel, methods: Sequence[Method] | None = None) -> G
     if {node.op_type for node in file.graph.node if node.domain in _PLAIN_DOMAINS} <= {"Identity"}:
         opsets[""] = OPSETS[""]  # exporters of trees name none, or an old one, and what is put around them needs one
     drawing = Drawing(opsets=opsets, ir_version=max(file.ir_version, LEAST_IR_VERSION))
-    for name, source in _fed(model, inputs_of(model.signature, drawing)).items():
+    for name, source in _feed_inputs(model, declare_inputs(model.signature, drawing)).items():
         drawing.nodes.append(helper.make_node("Identity", [source], [PREFIX + name]))
-    _place(drawing, file.graph, {place for method in chosen for place in model.find_answer(method).places})
+    _place_nodes(drawing, file.graph, {place for method in chosen for place in model.find_answer(method).places})
     batch = model.sample(SAMPLE_ROWS)
     try:
         wanted = {method: model.answer(method, batch).tensors for method in chosen}
@@ -68,8 +68,8 @@ def convert_file(model: OnnxModel, methods: Sequence[Method] | None = None) -> G
     except ServingError as error:
         raise NotCompilable(f"the model does not answer made-up rows ({error})") from None
     try:
-        drawn = {method: _answers(drawing, file.graph, model.find_answer(method), raw) for method in chosen}
-        return finished(drawing, drawn, wanted, batch)
+        drawn = {method: _draw_answers(drawing, file.graph, model.find_answer(method), raw) for method in chosen}
+        return finish_graph(drawing, drawn, wanted, batch)
     except ServingError:
         raise
     except Exception as error:  # noqa: BLE001  (two libraries, and whatever the file holds)
@@ -89,12 +89,12 @@ def _read(path: str) -> Any:
             raise NotCompilable(f"the operator {node.op_type} branches or loops, which may take any time")
     if file.functions or file.graph.sparse_initializer:
         raise NotCompilable("the file holds functions or sparse constants of its own")
-    if any(map(uses_external_data, _tensors(file.graph))):
+    if any(map(uses_external_data, _find_tensors(file.graph))):
         raise NotCompilable("the file keeps its constants in other files")
     return add_prefix(file, PREFIX, rename_functions=False, inplace=True)
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
+def _find_tensors(graph: Any) -> Iterator[Any]:
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
@@ -103,7 +103,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
             yield from attribute.tensors
 
 
-def _texts(file: Any) -> list[Any]:
+def _find_texts(file: Any) -> list[Any]:
     """Return texts among the attributes of what looks categories up: what requests hold, mostly."""
     found: dict[str, None] = {}
     for node in file.graph.node:
@@ -112,7 +112,7 @@ def _texts(file: Any) -> list[Any]:
     return list(found)[: MAX_VALUES - 1]
 
 
-def _place(drawing: Drawing, graph: Any, places: Set[int]) -> None:
+def _place_nodes(drawing: Drawing, graph: Any, places: Set[int]) -> None:
     """Put what the outputs at `places` need into the drawing: onnxruntime would compute the rest too."""
     needed = {graph.output[place].name for place in places}
     kept = []
@@ -128,7 +128,7 @@ def _place(drawing: Drawing, graph: Any, places: Set[int]) -> None:
 # --- between the file and the conventions -----------------------------------------------------------------------------
 
 
-def _fed(model: OnnxModel, rows: Rows) -> dict[str, str]:
+def _feed_inputs(model: OnnxModel, rows: Rows) -> dict[str, str]:
     """Return for each input of the file what to feed it."""
     fed, start = {}, 0
     for each in model.inputs:
@@ -137,12 +137,12 @@ def _fed(model: OnnxModel, rows: Rows) -> dict[str, str]:
             raise NotCompilable(f"the signature does not say what the input '{each.name}' takes")
         if each.takes is not Dtype.NUMBER and any(feature.nullable for feature in features):
             raise NotCompilable(f"the input '{each.name}' takes null, for which its type has no value")
-        fed[each.name] = _cast(rows.drawing, each, rows.select(range(start, start + each.width)))
+        fed[each.name] = _cast_input(rows.drawing, each, rows.select(range(start, start + each.width)))
         start += each.width
     return fed
 
 
-def _cast(drawing: Drawing, each: Input, own: Rows) -> str:
+def _cast_input(drawing: Drawing, each: Input, own: Rows) -> str:
     if each.takes is Dtype.NUMBER:
         if each.dtype not in (np.float32, np.float64):  # others refuse, or round, in ways a graph does not
             raise NotCompilable(f"the input '{each.name}' takes {np.dtype(each.dtype)}, and JSON knows only numbers")
@@ -154,12 +154,12 @@ def _cast(drawing: Drawing, each: Input, own: Rows) -> str:
     return drawing.op("Reshape", name, drawing.constant(np.array([-1], dtype=np.int64))) if each.is_flat else name
 
 
-def _answers(drawing: Drawing, graph: Any, answer: MethodOutput, raw: Sequence[Any]) -> tuple[str, ...]:
+def _draw_answers(drawing: Drawing, graph: Any, answer: MethodOutput, raw: Sequence[Any]) -> tuple[str, ...]:
     """Return the tensors that `Answer.read` makes of the outputs, which look like `raw`."""
     names = [graph.output[place].name for place in answer.places]
     first = raw[answer.places[0]]
     if isinstance(first, list):
-        names = list(_without_sequence(drawing, graph, names[0]))
+        names = list(_unpack_sequence(drawing, graph, names[0]))
     if answer.form in ONE_COLUMN:
         place = drawing.constant(np.array(ONE_COLUMN[answer.form], dtype=np.int64))
         return (drawing.op("Gather", names[0], place, axis=1),)
@@ -170,11 +170,11 @@ def _answers(drawing: Drawing, graph: Any, answer: MethodOutput, raw: Sequence[A
         return tuple(drawing.op("Gather", names[0], place, axis=0) for place in places)
     if first.ndim == 1:
         columns = [drawing.op("Cast", name, to=TensorProto.DOUBLE) for name in names]
-        return (drawing.op("Concat", *(as_column(drawing, column) for column in columns), axis=1),)
+        return (drawing.op("Concat", *(reshape_to_column(drawing, column) for column in columns), axis=1),)
     return tuple(names)
 
 
-def _without_sequence(drawing: Drawing, graph: Any, output: str) -> tuple[str, ...]:
+def _unpack_sequence(drawing: Drawing, graph: Any, output: str) -> tuple[str, ...]:
     """Return the tensors in a sequence, or the one behind its maps: by their keys in order, as maps come out."""
     node = next((node for node in graph.node if output in node.output), None)
     if node is not None and node.op_type == "SequenceConstruct":

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.compiling import hard_numbers
-from serving.compiling.cells import batch_of, cells_of
+from serving.compiling.cells import list_cells, make_batch
 from serving.compiling.hard_numbers import Numbers
-from serving.compiling.landmarks import scale_of
+from serving.compiling.landmarks import find_scale
 from serving.compiling.provable import Provable
 from serving.domain.compiled import Guard
 from serving.domain.signature import Container, Dtype
@@ -61,90 +61,90 @@ class RowMaker:
         self._numeric = [at for at, feature in features if feature.dtype is Dtype.NUMBER and at not in guard.known]
         self.has_numbers = bool(self._numeric)
 
-    def kinds(self, rows: int) -> Iterator[tuple[str, Batch]]:
+    def make_batches(self, rows: int) -> Iterator[tuple[str, Batch]]:
         """Yield batches of at most `rows` rows with the kind of their rows; where trees split, all of them."""
         yield from (("examples", batch) for batch in self._examples)
         few = min(rows, PLAIN_ROWS)
-        yield "near examples", self._near(few)
-        yield "random", self._made(few, self._plausible)
-        yield "far", self._made(max(64, few // 4), self._far)
+        yield "near examples", self._make_near(few)
+        yield "random", self._make(few, self._draw_plausible)
+        yield "far", self._make(max(64, few // 4), self._draw_far)
         if self.has_numbers:
-            yield TINY, self._hard(max(LEAST_TINY_ROWS, few // 4), partial(hard_numbers.tiny, self._random))
-        known = self._known_numbers()
+            yield TINY, self._make_hard(max(LEAST_TINY_ROWS, few // 4), partial(hard_numbers.make_tiny, self._random))
+        known = self._list_known_numbers()
         if known.size:
-            make = partial(hard_numbers.near_landmarks, self._random, known=known)
-            yield "landmarks", self._hard(hard_numbers.LANDMARK_WAYS * len(known), make)
+            make = partial(hard_numbers.make_near_landmarks, self._random, known=known)
+            yield "landmarks", self._make_hard(hard_numbers.LANDMARK_WAYS * len(known), make)
         if self._thresholds:
-            yield "thresholds", self._made(rows, self._at_thresholds)
-            yield "thresholds", self._one_at_a_time(rows)
-        if any(feature.dtype is not Dtype.NUMBER or column.values for feature, column in self._each()):
-            yield "categories", self._made(max(64, few // 4), self._categories)
+            yield "thresholds", self._make(rows, self._draw_at_thresholds)
+            yield "thresholds", self._change_one_at_a_time(rows)
+        if any(feature.dtype is not Dtype.NUMBER or column.values for feature, column in self._list_columns()):
+            yield "categories", self._make(max(64, few // 4), self._draw_categories)
         if any(feature.nullable for feature in self._signature.features):
-            yield "missing", self._with_nulls(max(64, few // 4))
+            yield "missing", self._make_with_nulls(max(64, few // 4))
 
-    def extremes(self, magnitudes: Sequence[float], few: int) -> tuple[Batch, int]:
+    def make_extremes(self, magnitudes: Sequence[float], few: int) -> tuple[Batch, int]:
         """Return rows in which numbers are as large as each of `magnitudes`, and how many of them are there thrice.
 
         The last rows are there as they are, then with all that is enormous changed slightly, then somewhat less so.
         """
         chosen = self._random.permutation(len(self._numeric))[:few].tolist()
         thrice = few * len(magnitudes)
-        make = partial(hard_numbers.extremes, self._random, magnitudes=magnitudes, columns=chosen, few=few)
-        return self._hard(hard_numbers.count_extremes(magnitudes, chosen, few), make, thrice), thrice
+        make = partial(hard_numbers.make_extremes, self._random, magnitudes=magnitudes, columns=chosen, few=few)
+        return self._make_hard(hard_numbers.count_extremes(magnitudes, chosen, few), make, thrice), thrice
 
     def scale(self) -> float | None:
         """Return the largest number that is known of any column, None where nothing is known of some column."""
-        return scale_of([self._columns[at] for at in self._numeric], self._known_numbers())
+        return find_scale([self._columns[at] for at in self._numeric], self._list_known_numbers())
 
-    def plausible(self, rows: int) -> Batch:
+    def make_plausible(self, rows: int) -> Batch:
         """Return rows like those of training."""
-        return self._made(rows, self._plausible)
+        return self._make(rows, self._draw_plausible)
 
     # --- kinds of cells ----------------------------------------------------------------------------------------------
 
-    def _plausible(self, at: int, rows: int) -> list[Any]:
+    def _draw_plausible(self, at: int, rows: int) -> list[Any]:
         column, dtype = self._columns[at], self._signature.features[at].dtype
         if dtype is Dtype.BOOL:
             return self._random.integers(0, 2, rows).astype(bool).tolist()  # type: ignore[no-any-return]
         if dtype is not Dtype.NUMBER:
-            return self._pick(self._texts(at), rows)
+            return self._pick(self._list_texts(at), rows)
         if at in self._guard.known:
             return self._pick(list(self._guard.known[at]), rows)
-        low, high = self._range(at)
+        low, high = self._find_range(at)
         numbers = self._random.uniform(low - 0.25 * (high - low), high + 0.25 * (high - low), rows)
         is_round = self._random.random(rows) < 0.2
         numbers[is_round] = np.round(numbers[is_round])
         if column.values and dtype_of(column.values) is Dtype.NUMBER:
             is_kept = self._random.random(rows) < 0.4
             numbers[is_kept] = self._random.choice(np.asarray(column.values, dtype=float), int(is_kept.sum()))
-        return self._bounded(numbers)
+        return self._keep_in_bounds(numbers)
 
-    def _far(self, at: int, rows: int) -> list[Any]:
+    def _draw_far(self, at: int, rows: int) -> list[Any]:
         if self._signature.features[at].dtype is not Dtype.NUMBER or at in self._guard.known:
-            return self._plausible(at, rows)
-        low, high = self._range(at)
-        return self._bounded(self._random.normal((low + high) / 2, 20 * max(high - low, abs(high), 1e-3), rows))
+            return self._draw_plausible(at, rows)
+        low, high = self._find_range(at)
+        return self._keep_in_bounds(self._random.normal((low + high) / 2, 20 * max(high - low, abs(high), 1e-3), rows))
 
-    def _at_thresholds(self, at: int, rows: int) -> list[Any]:
+    def _draw_at_thresholds(self, at: int, rows: int) -> list[Any]:
         numbers = self._thresholds.get(at)
-        cells = self._plausible(at, rows)
+        cells = self._draw_plausible(at, rows)
         if numbers is None or at in self._guard.known:
             return cells
-        chosen = self._beside(self._random.choice(numbers, rows))
+        chosen = self._step_aside(self._random.choice(numbers, rows))
         is_plain = self._random.random(rows) < 0.3
-        return self._bounded(np.where(is_plain, np.asarray(cells, dtype=float), chosen))
+        return self._keep_in_bounds(np.where(is_plain, np.asarray(cells, dtype=float), chosen))
 
-    def _categories(self, at: int, rows: int) -> list[Any]:
+    def _draw_categories(self, at: int, rows: int) -> list[Any]:
         column, dtype = self._columns[at], self._signature.features[at].dtype
         if at in self._guard.known:
             return list(np.resize(np.array(self._guard.known[at], dtype=object), rows))
         if dtype is Dtype.NUMBER and column.values and dtype_of(column.values) is Dtype.NUMBER:
             edges = np.asarray(column.values, dtype=float)
             edges = np.concatenate([edges, edges + 0.5, edges[:1] - 1, edges[-1:] + 1, np.nextafter(edges, np.inf)])
-            return self._bounded(self._random.choice(edges, rows))
-        return self._plausible(at, rows)
+            return self._keep_in_bounds(self._random.choice(edges, rows))
+        return self._draw_plausible(at, rows)
 
-    def _beside(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _step_aside(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return each number as it is, one ulp to a side, or rounded to float32 and one ulp of that to a side."""
         with np.errstate(over="ignore"):
             single = numbers.astype(np.float32)
@@ -161,65 +161,65 @@ class RowMaker:
 
     # --- batches -----------------------------------------------------------------------------------------------------
 
-    def _near(self, rows: int) -> Batch:
+    def _make_near(self, rows: int) -> Batch:
         """Return rows close to the examples, or to made-up ones where there are none."""
-        base = cells_of(self._examples[0]) if self._examples else self._draw(min(rows, 32), self._plausible)
+        base = list_cells(self._examples[0]) if self._examples else self._draw(min(rows, 32), self._draw_plausible)
         cells = []
         for at, feature in enumerate(self._signature.features):
             own: list[Any] = list(np.resize(np.array(base[at], dtype=object), rows))
             if feature.dtype is Dtype.NUMBER and at not in self._guard.known:
                 numbers = np.array([np.nan if cell is None else cell for cell in own], dtype=np.float64)
-                low, high = self._range(at)
+                low, high = self._find_range(at)
                 shift = self._random.normal(0, 0.02 * max(high - low, 1e-9), rows)
-                own = self._bounded(numbers + np.where(self._random.random(rows) < 0.5, shift, 0.0))
+                own = self._keep_in_bounds(numbers + np.where(self._random.random(rows) < 0.5, shift, 0.0))
             cells.append(own)
-        return self._batch(cells)
+        return self._make_batch(cells)
 
-    def _one_at_a_time(self, rows: int) -> Batch:
-        cells = self._draw(rows, self._plausible)
+    def _change_one_at_a_time(self, rows: int) -> Batch:
+        cells = self._draw(rows, self._draw_plausible)
         places = np.array([at for at in self._thresholds if at not in self._guard.known], dtype=int)
         if len(places):
             for row, at in enumerate(self._random.choice(places, rows).tolist()):
-                cells[at][row] = self._bounded(self._beside(self._random.choice(self._thresholds[at], 1)))[0]
-        return self._batch(cells)
+                cells[at][row] = self._keep_in_bounds(self._step_aside(self._random.choice(self._thresholds[at], 1)))[0]
+        return self._make_batch(cells)
 
-    def _with_nulls(self, rows: int) -> Batch:
-        cells = self._draw(rows, self._plausible)
+    def _make_with_nulls(self, rows: int) -> Batch:
+        cells = self._draw(rows, self._draw_plausible)
         for at, feature in enumerate(self._signature.features):
             if feature.nullable:
                 share = (0.1, 0.5, 1.0)[at % 3]
                 for row in np.flatnonzero(self._random.random(rows) < share).tolist():
                     cells[at][row] = None
-        return self._batch(cells)
+        return self._make_batch(cells)
 
-    def _hard(self, rows: int, make: Callable[[Numbers], Numbers], thrice: int = 0) -> Batch:
+    def _make_hard(self, rows: int, make: Callable[[Numbers], Numbers], thrice: int = 0) -> Batch:
         """Return rows whose numbers `make` makes of plausible ones; other columns repeat their last `thrice` cells."""
-        cells = self._draw(rows, self._plausible)
+        cells = self._draw(rows, self._draw_plausible)
         others = set(range(len(cells))) - set(self._numeric)
         made = make(np.array([cells[at] for at in self._numeric], dtype=np.float64).T)
         if self._guard.smallest is not None:
             made = np.abs(made)
         for place, at in enumerate(self._numeric):
-            cells[at] = self._bounded(made[:, place])
+            cells[at] = self._keep_in_bounds(made[:, place])
         for at in others if thrice else ():
             cells[at] = cells[at][: rows - 2 * thrice] + 2 * cells[at][rows - 3 * thrice : rows - 2 * thrice]
-        return self._batch(cells)
+        return self._make_batch(cells)
 
-    def _made(self, rows: int, draw: Callable[[int, int], list[Any]]) -> Batch:
-        return self._batch(self._draw(rows, draw))
+    def _make(self, rows: int, draw: Callable[[int, int], list[Any]]) -> Batch:
+        return self._make_batch(self._draw(rows, draw))
 
     def _draw(self, rows: int, draw: Callable[[int, int], list[Any]]) -> list[list[Any]]:
         return [draw(at, rows) for at in range(len(self._columns))]
 
-    def _batch(self, cells: list[list[Any]]) -> Batch:
-        return batch_of(cells, self._signature)
+    def _make_batch(self, cells: list[list[Any]]) -> Batch:
+        return make_batch(cells, self._signature)
 
     # --- what is known of a column -----------------------------------------------------------------------------------
 
-    def _each(self) -> Iterator[tuple[Any, Any]]:
+    def _list_columns(self) -> Iterator[tuple[Any, Any]]:
         return zip(self._signature.features, self._columns, strict=True)
 
-    def _range(self, at: int) -> tuple[float, float]:
+    def _find_range(self, at: int) -> tuple[float, float]:
         column = self._columns[at]
         if column.values and dtype_of(column.values) is Dtype.NUMBER:
             return float(min(column.values)), float(max(column.values))
@@ -227,10 +227,10 @@ class RowMaker:
         high = _HIGH if column.high is None else column.high
         return low, high
 
-    def _known_numbers(self) -> Numbers:
+    def _list_known_numbers(self) -> Numbers:
         return np.empty((0, len(self._numeric))) if self._landmarks is None else self._landmarks[:, self._numeric]
 
-    def _texts(self, at: int) -> list[Any]:
+    def _list_texts(self, at: int) -> list[Any]:
         if at in self._guard.known:
             return list(self._guard.known[at])
         values: list[Any] = [value for value in self._columns[at].values if isinstance(value, str)]
@@ -243,7 +243,7 @@ class RowMaker:
     def _pick(self, values: list[Any], rows: int) -> list[Any]:
         return [values[place] for place in self._random.integers(0, len(values), rows).tolist()]
 
-    def _bounded(self, numbers: NDArray[np.float64]) -> list[Any]:
+    def _keep_in_bounds(self, numbers: NDArray[np.float64]) -> list[Any]:
         if self._guard.smallest is not None:
             numbers = np.where(numbers < self._guard.smallest, self._guard.smallest, numbers)  # -0.0 stays
         return list(numbers.tolist())

@@ -9,13 +9,13 @@ from statistics import median
 from typing import Any
 
 from serving.compiling.drawing import NotCompilable
-from serving.compiling.guard import guard_of
-from serving.compiling.landmarks import landmarks_of
+from serving.compiling.guard import find_guard
+from serving.compiling.landmarks import find_landmarks
 from serving.compiling.proof_rows import RowMaker
 from serving.compiling.provable import Provable
 from serving.compiling.prover import Prover
-from serving.compiling.reach import largest_of
-from serving.compiling.thresholds import thresholds_of
+from serving.compiling.reach import find_reach
+from serving.compiling.thresholds import find_thresholds
 from serving.domain.compiled import MOST_ROWS, Compilation, Graph, Guard, ProvenRows
 from serving.domain.errors import InvalidInput
 from serving.host.estimator import EstimatorModel
@@ -45,16 +45,16 @@ def prove(
     not faster.
     """
     prover = Prover(model, graphs, tolerance, most_rows)
-    guard = guard_of(model)
-    thresholds, landmarks = _known_of(model)
+    guard = find_guard(model)
+    thresholds, landmarks = _find_jumps_and_landmarks(model)
     maker = RowMaker(model, guard, thresholds, examples, landmarks)
-    rows = _how_many(model, maker)
-    times = _times(prover, maker)
+    rows = _choose_row_count(model, maker)
+    times = _measure_both(prover, maker)
     tried: Counter[str] = Counter()
-    for kind, batch in maker.kinds(rows):
+    for kind, batch in maker.make_batches(rows):
         prover.note_overflow(prover.compare(kind, batch))
         tried[kind] += batch.rows
-    guard = guard.model_copy(update={"largest": largest_of(prover, maker, rows, tried)})
+    guard = guard.model_copy(update={"largest": find_reach(prover, maker, rows, tried)})
     _require_open_for(guard, model, examples)
     return Compilation(
         engine="onnx",
@@ -70,13 +70,13 @@ def prove(
     )
 
 
-def _known_of(model: Provable) -> tuple[dict[int, Any], Any]:
+def _find_jumps_and_landmarks(model: Provable) -> tuple[dict[int, Any], Any]:
     """Return where the model's answers may jump, by column, and the rows it remembers."""
     if not isinstance(model, EstimatorModel):
         return {}, None  # a file's own nodes are not drawn anew
     try:
         columns = len(model.columns)
-        return thresholds_of(model.estimator, columns), landmarks_of(model.estimator, columns)
+        return find_thresholds(model.estimator, columns), find_landmarks(model.estimator, columns)
     except Exception:  # noqa: BLE001  (attributes may be anything; the other kinds of rows remain)
         return {}, None
 
@@ -90,19 +90,19 @@ def _require_open_for(guard: Guard, model: Provable, examples: Sequence[Batch]) 
             raise NotCompilable(f"what is proved does not go as far as the golden examples: {error}") from None
 
 
-def _how_many(model: Provable, maker: RowMaker) -> int:
+def _choose_row_count(model: Provable, maker: RowMaker) -> int:
     """Return how many rows of a kind to try: as many as a second or so is enough for."""
     begin = time.thread_time()
     for method in model.signature.methods:
         try:
-            model.answer(method, maker.plausible(64))
+            model.answer(method, maker.make_plausible(64))
         except InvalidInput as error:
             raise NotCompilable(f"the estimator refuses made-up rows: {error}") from None
     seconds = (time.thread_time() - begin) / 64
     return int(min(MOST_ROWS, max(LEAST_ROWS, PROOF_SECONDS / 4 / seconds)))
 
 
-def _times(prover: Prover, maker: RowMaker) -> list[tuple[float, float]]:
+def _measure_both(prover: Prover, maker: RowMaker) -> list[tuple[float, float]]:
     """Return how long the estimator and the graph take for one row and for many.
 
     Raises NotCompilable when the graph is not faster for one row, or clearly slower for many.
@@ -111,9 +111,9 @@ def _times(prover: Prover, maker: RowMaker) -> list[tuple[float, float]]:
     session = prover.sessions[method]
     times = []
     for count, slack in ((1, 1.0), (BATCH_ROWS, BATCH_SLACK)):
-        batch = maker.plausible(count)
-        own = _seconds(lambda: model.answer(method, batch))  # noqa: B023  (called before the next turn)
-        compiled = _seconds(lambda: session.answer(method, batch))  # noqa: B023
+        batch = maker.make_plausible(count)
+        own = _measure_median_seconds(lambda: model.answer(method, batch))  # noqa: B023  (called before the next turn)
+        compiled = _measure_median_seconds(lambda: session.answer(method, batch))  # noqa: B023
         if compiled >= own * slack and isinstance(model, EstimatorModel):  # a file is the same graph either way
             measured = f"{compiled * 1e6:.0f} us compiled, in {own * 1e6:.0f} us by the estimator"
             raise NotCompilable(f"not faster: {count} row{'s' * (count > 1)} in {measured}")
@@ -121,7 +121,7 @@ def _times(prover: Prover, maker: RowMaker) -> list[tuple[float, float]]:
     return times
 
 
-def _seconds(answer: Callable[[], Any]) -> float:
+def _measure_median_seconds(answer: Callable[[], Any]) -> float:
     """Return the median time of an answer: at least three, more while they are quick.
 
     The time of this thread, not of the clock: a host compiles at low priority, and on a busy machine what is measured

@@ -63,36 +63,38 @@ class Prover:
                 answers[method] = self.model.answer(method, batch)
             except InvalidInput as error:
                 raise RefusedRows(f"the estimator refuses some of the rows ({kind}): {error}") from None
-            least = _least_scales(batch) if kind == TINY and method == "transform" else None
+            least = _compute_least_scales(batch) if kind == TINY and method == "transform" else None
             self._compare(kind, method, answers[method], self.sessions[method].answer(method, batch), least)
         return answers
 
     def note_overflow(self, answers: Answers) -> None:
         """Remember which outputs hold NaN or infinity for rows of no enormous numbers: they do so by themselves."""
-        self._overflowing |= {output for output, tensor in _tensors(answers) if not _is_finite(tensor)}
+        self._overflowing |= {output for output, tensor in _list_tensors(answers) if not _is_finite(tensor)}
 
     def require_steady(self, answers: Answers, thrice: int) -> None:
         """Raise NotCompilable where answers to enormous numbers are a matter of rounding, or of overflow.
 
         Of the last rows, `thrice` are there as they are, then changed slightly, then as many roundings may change them;
-        see `hard_numbers.extremes`. Labels may not differ at all, numbers by no more than the tolerance, and the
+        see `hard_numbers.make_extremes`. Labels may not differ at all, numbers by no more than the tolerance, and the
         last ones by no more than those of a smooth function do.
         """
-        for output, tensor in _tensors(answers):
+        for output, tensor in _list_tensors(answers):
             if output not in self._overflowing and not _is_finite(tensor):
                 raise NotCompilable(f"{output[0]} overflows")
             as_is, slightly, as_rounding = (tensor[len(tensor) - n * thrice :][:thrice] for n in (3, 2, 1))
             if self._is_label(output[0], as_is):
-                is_steady = _listed(as_is) == _listed(slightly) == _listed(as_rounding)
+                is_steady = _list_values(as_is) == _list_values(slightly) == _list_values(as_rounding)
             else:
-                change, jump = (self._relative(output, as_is, other) for other in (slightly, as_rounding))
+                change, jump = (
+                    self._compute_relative_distances(output, as_is, other) for other in (slightly, as_rounding)
+                )
                 is_steady = not ((change > self._tolerance) | (jump > self._tolerance * _JUMP)).any()
             if not is_steady:
                 raise NotCompilable(f"{output[0]} depends on the last digits of the numbers")
 
     def require_growth(self, answers: Answers, magnitude: float) -> None:
         """Raise NotCompilable when no answer is nearly as large as `magnitude`: none would show an overflow inside."""
-        sizes = [np.abs(tensor).max(initial=0.0) for _, tensor in _tensors(answers) if not _is_label_like(tensor)]
+        sizes = [np.abs(tensor).max(initial=0.0) for _, tensor in _list_tensors(answers) if not _is_label_like(tensor)]
         if not any(size >= magnitude**0.8 for size in sizes):
             raise NotCompilable("answers that do not grow with the numbers do not show where a sum overflows")
 
@@ -104,16 +106,16 @@ class Prover:
         for place, (wanted, given) in enumerate(zip(expected.tensors, got.tensors, strict=True)):
             where = f"{method} on rows of kind '{kind}'"
             if isinstance(wanted, list) or isinstance(given, list):
-                self._labels(where, wanted, given)
+                self._require_equal_labels(where, wanted, given)
                 continue
             if wanted.shape != given.shape or wanted.dtype != given.dtype:
                 mine, theirs = f"{given.dtype}{given.shape}", f"{wanted.dtype}{wanted.shape}"
                 raise NotCompilable(f"{method} gives {mine}, the estimator {theirs}")
             if self._is_label(method, wanted):
-                self._labels(where, wanted, given)
+                self._require_equal_labels(where, wanted, given)
                 continue
-            relative = self._relative((method, place), wanted, given, least)
-            self._numbers(where, wanted, given, relative * (_ROOM if kind == EXTREMES else 1.0))
+            relative = self._compute_relative_distances((method, place), wanted, given, least)
+            self._require_close_numbers(where, wanted, given, relative * (_ROOM if kind == EXTREMES else 1.0))
             self.largest_difference = max(self.largest_difference, float(relative.max(initial=0.0)))
 
     def _is_label(self, method: Method, tensor: Tensor) -> bool:
@@ -121,23 +123,25 @@ class Prover:
             return True
         return method == "predict" and self.model.signature.kind in _LABELLED
 
-    def _labels(self, where: str, wanted: Tensor, given: Tensor) -> None:
+    def _require_equal_labels(self, where: str, wanted: Tensor, given: Tensor) -> None:
         if type(wanted) is not type(given):
             raise NotCompilable(f"{where}: labels of another type")
         differ = [
-            (mine, theirs) for mine, theirs in zip(_listed(given), _listed(wanted), strict=True) if mine != theirs
+            (mine, theirs)
+            for mine, theirs in zip(_list_values(given), _list_values(wanted), strict=True)
+            if mine != theirs
         ]
         if differ:
             mine, theirs = differ[0]
             raise NotCompilable(f"{where}: {len(differ)} of {len(wanted)} labels differ, such as {mine} for {theirs}")
 
-    def _numbers(self, where: str, wanted: Any, given: Any, relative: NDArray[np.float64]) -> None:
+    def _require_close_numbers(self, where: str, wanted: Any, given: Any, relative: NDArray[np.float64]) -> None:
         is_beyond = ~(relative <= self._tolerance)
         if is_beyond.any():
             at = np.unravel_index(int(np.argmax(is_beyond)), wanted.shape)
             raise NotCompilable(f"{where}: {given[at]!r} for {wanted[at]!r}, beyond engine.compile_tolerance")
 
-    def _relative(
+    def _compute_relative_distances(
         self, output: Output, wanted: Any, given: Any, least: NDArray[np.float64] | None = None
     ) -> NDArray[np.float64]:
         """Return distances relative to the number, or where that is larger to a scale.
@@ -155,7 +159,7 @@ class Prover:
         return relative_distances(wanted, given, scale)
 
 
-def _least_scales(batch: Batch) -> NDArray[np.float64]:
+def _compute_least_scales(batch: Batch) -> NDArray[np.float64]:
     """Return for each row what is nothing beside its own numbers: what is left of sums that cancel out."""
     columns = [cells for cells in batch.columns or () if isinstance(cells, np.ndarray) and cells.dtype.kind == "f"]
     numbers = np.column_stack(columns) if batch.matrix is None else batch.matrix
@@ -163,7 +167,7 @@ def _least_scales(batch: Batch) -> NDArray[np.float64]:
     return CANCELLED * sizes
 
 
-def _tensors(answers: Answers) -> list[tuple[Output, Tensor]]:
+def _list_tensors(answers: Answers) -> list[tuple[Output, Tensor]]:
     return [
         ((method, place), tensor)
         for method, answer in answers.items()
@@ -179,5 +183,5 @@ def _is_label_like(tensor: Tensor) -> bool:
     return isinstance(tensor, list) or tensor.dtype.kind != "f"
 
 
-def _listed(tensor: Tensor) -> list[Any]:
+def _list_values(tensor: Tensor) -> list[Any]:
     return tensor.ravel().tolist() if isinstance(tensor, np.ndarray) else tensor

@@ -33,7 +33,7 @@ TIMES_MANY, TIMES_LAST = 8, 4
 Attempt = Callable[[Sequence[float], int], None]
 
 
-def largest_of(prover: Prover, maker: RowMaker, rows: int, tried: Counter[str]) -> float | None:
+def find_reach(prover: Prover, maker: RowMaker, rows: int, tried: Counter[str]) -> float | None:
     """Return up to which magnitude both answer alike, None when there is no end to it; counts the rows as `tried`.
 
     `rows` says how many there is time for. Raises NotCompilable when there is no beginning either. Blocks.
@@ -42,7 +42,7 @@ def largest_of(prover: Prover, maker: RowMaker, rows: int, tried: Counter[str]) 
         return None
     few = next(few for least, few in FEW if rows >= least)
     attempt = partial(_try, prover, maker, tried)
-    proven, end = _climb(attempt, few)
+    proven, end = _climb_magnitudes(attempt, few)
     if end is None:
         return None
     if isinstance(end, RefusedRows):  # the estimator says itself where it ends
@@ -60,7 +60,7 @@ def largest_of(prover: Prover, maker: RowMaker, rows: int, tried: Counter[str]) 
     raise end
 
 
-def _climb(attempt: Attempt, few: int) -> tuple[list[float], NotCompilable | None]:
+def _climb_magnitudes(attempt: Attempt, few: int) -> tuple[list[float], NotCompilable | None]:
     """Return the magnitudes that are answered, and what is wrong with the next one."""
     proven: list[float] = []
     for group in ((FIRST,), *GROUPS):
@@ -81,7 +81,7 @@ def _climb(attempt: Attempt, few: int) -> tuple[list[float], NotCompilable | Non
 
 
 def _try(prover: Prover, maker: RowMaker, tried: Counter[str], magnitudes: Sequence[float], few: int) -> None:
-    batch, thrice = maker.extremes(magnitudes, few)
+    batch, thrice = maker.make_extremes(magnitudes, few)
     answers = prover.compare(EXTREMES, batch)
     if magnitudes == (FIRST,):
         prover.note_overflow(answers)

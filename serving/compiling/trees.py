@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from serving.compiling.drawing import Drawing, NotCompilable, tensor
+from serving.compiling.drawing import Drawing, NotCompilable, make_tensor
 
 ML = "ai.onnx.ml"
 _LEQ = 0
@@ -49,10 +49,10 @@ class TreeTable:
 
     def after(self, values: Sequence[float]) -> TreeTable:
         """Return the table with trees before all others that are single leaves: sums begin with their `values`."""
-        return joined([*(single_leaf(value, self.values.dtype) for value in values), self])
+        return join_tables([*(make_single_leaf(value, self.values.dtype) for value in values), self])
 
 
-def single_leaf(value: float, dtype: Any = np.float64) -> TreeTable:
+def make_single_leaf(value: float, dtype: Any = np.float64) -> TreeTable:
     """Return one tree that always gives `value`."""
     none = np.array([-1])
     return TreeTable(
@@ -60,7 +60,7 @@ def single_leaf(value: float, dtype: Any = np.float64) -> TreeTable:
     )
 
 
-def joined(tables: Sequence[TreeTable]) -> TreeTable:
+def join_tables(tables: Sequence[TreeTable]) -> TreeTable:
     """Return the trees of several tables as one table."""
     starts = np.cumsum([0] + [len(table.feature) for table in tables[:-1]])
 
@@ -78,7 +78,7 @@ def joined(tables: Sequence[TreeTable]) -> TreeTable:
     )
 
 
-def for_float32(threshold: NDArray[np.floating[Any]], *, is_strict: bool = False) -> NDArray[np.float64]:
+def round_for_float32(threshold: NDArray[np.floating[Any]], *, is_strict: bool = False) -> NDArray[np.float64]:
     """Return float64 thresholds t so that ``x <= t`` says what ``float32(x) <= threshold`` says, for every float64 x.
 
     That is half way between the largest float32 not above the threshold (with `is_strict`: below it, for
@@ -99,41 +99,41 @@ def for_float32(threshold: NDArray[np.floating[Any]], *, is_strict: bool = False
     return np.where(np.isposinf(low), np.inf, made)
 
 
-def leaf_values(drawing: Drawing, table: TreeTable, matrix: str) -> str:
+def draw_leaf_values(drawing: Drawing, table: TreeTable, matrix: str) -> str:
     """Return for each row and tree the values at the leaf it ends at: (rows, trees) or (rows, trees, outputs)."""
     if table.values.ndim == 1:
-        return ensemble(drawing, replace(table, values=table.values), matrix, table.tree, len(table.roots))
+        return draw_ensemble(drawing, replace(table, values=table.values), matrix, table.tree, len(table.roots))
     ordinal = np.cumsum(table.is_leaf) - 1
     places = replace(table, values=ordinal.astype(np.float64))
-    found = ensemble(drawing, places, matrix, table.tree, len(table.roots))
+    found = draw_ensemble(drawing, places, matrix, table.tree, len(table.roots))
     known = drawing.constant(table.values[table.is_leaf])
     return drawing.op("Gather", known, drawing.op("Cast", found, to=TensorProto.INT64), axis=0)
 
 
-def summed_in_turn(drawing: Drawing, table: TreeTable, matrix: str, outputs: int) -> str:
+def draw_sums_in_turn(drawing: Drawing, table: TreeTable, matrix: str, outputs: int) -> str:
     """Return (rows, outputs): the sum of every tree whose place, modulo `outputs`, is that of the output."""
-    return ensemble(drawing, table, matrix, table.tree % outputs, outputs)
+    return draw_ensemble(drawing, table, matrix, table.tree % outputs, outputs)
 
 
-def summed(drawing: Drawing, table: TreeTable, matrix: str) -> str:
+def draw_sum(drawing: Drawing, table: TreeTable, matrix: str) -> str:
     """Return the sum over all trees, in their order: (rows, 1), or (rows, outputs) where a leaf holds several."""
     if table.values.ndim == 2 and table.values.shape[1] == 1:
         table = replace(table, values=table.values[:, 0])
     if table.values.ndim == 1:
-        return ensemble(drawing, table, matrix, np.zeros(len(table.feature), np.int64), 1)
+        return draw_ensemble(drawing, table, matrix, np.zeros(len(table.feature), np.int64), 1)
     # ReduceSum promises no order, and ties between classes are ties only in the order of the trees
-    sums = drawing.op("CumSum", leaf_values(drawing, table, matrix), drawing.constant(np.array(1, dtype=np.int64)))
+    sums = drawing.op("CumSum", draw_leaf_values(drawing, table, matrix), drawing.constant(np.array(1, dtype=np.int64)))
     return drawing.op("Gather", sums, drawing.constant(np.array(len(table.roots) - 1, dtype=np.int64)), axis=1)
 
 
-def ensemble(drawing: Drawing, table: TreeTable, matrix: str, targets: Integers, outputs: int) -> str:
+def draw_ensemble(drawing: Drawing, table: TreeTable, matrix: str, targets: Integers, outputs: int) -> str:
     """Return (rows, outputs): for each output the sum of the leaves whose `targets` (one for each node) is that.
 
     The dtype of ``table.values``, float32 or float64, is that of the comparison, the sum and the result.
     """
     if len(table.feature) > drawing.max_tree_nodes:
-        raise too_many_nodes(len(table.feature), drawing.max_tree_nodes)
-    table, targets = _without_bare_leaves(table, targets)
+        raise refuse_nodes(len(table.feature), drawing.max_tree_nodes)
+    table, targets = _add_roots(table, targets)
     is_leaf = table.is_leaf
     inner = np.flatnonzero(~is_leaf)
     place = np.where(is_leaf, np.cumsum(is_leaf) - 1, np.cumsum(~is_leaf) - 1)
@@ -144,26 +144,26 @@ def ensemble(drawing: Drawing, table: TreeTable, matrix: str, targets: Integers,
         "post_transform": 0,
         "tree_roots": place[table.roots].tolist(),
         "nodes_featureids": table.feature[inner].tolist(),
-        "nodes_splits": tensor(table.threshold[inner].astype(table.values.dtype)),
-        "nodes_modes": tensor(np.full(len(inner), _LEQ, np.uint8)),
+        "nodes_splits": make_tensor(table.threshold[inner].astype(table.values.dtype)),
+        "nodes_modes": make_tensor(np.full(len(inner), _LEQ, np.uint8)),
         "nodes_truenodeids": place[left].tolist(),
         "nodes_trueleafs": is_leaf[left].astype(np.int64).tolist(),
         "nodes_falsenodeids": place[right].tolist(),
         "nodes_falseleafs": is_leaf[right].astype(np.int64).tolist(),
         "leaf_targetids": targets[is_leaf].tolist(),
-        "leaf_weights": tensor(table.values[is_leaf]),
+        "leaf_weights": make_tensor(table.values[is_leaf]),
     }
     if table.missing_left[inner].any():
         attributes["nodes_missing_value_tracks_true"] = table.missing_left[inner].astype(np.int64).tolist()
     return drawing.op("TreeEnsemble", matrix, domain=ML, **attributes)
 
 
-def too_many_nodes(nodes: int, limit: int) -> NotCompilable:
+def refuse_nodes(nodes: int, limit: int) -> NotCompilable:
     """Return the refusal of trees above the limit."""
     return NotCompilable(f"the trees have {nodes} nodes, at most {limit} are compiled")
 
 
-def _without_bare_leaves(table: TreeTable, targets: Integers) -> tuple[TreeTable, Integers]:
+def _add_roots(table: TreeTable, targets: Integers) -> tuple[TreeTable, Integers]:
     """Give every tree that is a single leaf an inner node with that leaf on both sides: a root is no leaf."""
     bare = np.flatnonzero(table.is_leaf[table.roots])
     if not len(bare):

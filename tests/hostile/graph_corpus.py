@@ -19,7 +19,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 
 from serving.compiling.convert import convert
-from serving.compiling.onnx_files import convert_file, provable
+from serving.compiling.onnx_files import add_known_texts, convert_file
 from serving.domain.compiled import Graph
 from serving.domain.signature import Signature
 from serving.host.describe import examine
@@ -131,7 +131,7 @@ def _of_files() -> Iterator[Sound]:
             made = convert_sklearn(estimator, initial_types=[("X", FloatTensorType([None, 5]))])
             path = Path(directory, "model.onnx")
             path.write_bytes(made.SerializeToString())
-            model = provable(load_onnx(str(path)))
+            model = add_known_texts(load_onnx(str(path)))
             yield Sound(name, model.signature, convert_file(model))
 
 

@@ -22,7 +22,7 @@ from serving.host.graph_check.analysis import analyse
 from serving.host.graph_check.checking import check
 from serving.host.graph_check.declared import declared_inputs
 from serving.host.graph_check.normal_form import normal_form
-from serving.plane.graph import GraphSession, make_feed, list_number_inputs, open_session
+from serving.plane.graph import GraphSession, list_number_inputs, make_feed, open_session
 from serving.rows.batch import Batch, Column
 
 SLACK_BYTES = 48 << 20  # what the allocator keeps, and the rows themselves

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.forests import table_of
-from serving.compiling.converters.labels import as_column, by_largest, by_sign, flat
-from serving.compiling.converters.registry import converts, numbers
-from serving.compiling.trees import leaf_values, summed
+from serving.compiling.converters.forests import make_table
+from serving.compiling.converters.labels import draw_label_by_largest, draw_label_by_sign, flatten, reshape_to_column
+from serving.compiling.converters.registry import draw_numbers, register_converter
+from serving.compiling.trees import draw_leaf_values, draw_sum
 
 _TREES = {
     "classifier": ("DecisionTreeClassifier", "ExtraTreeClassifier"),
@@ -20,8 +20,8 @@ _TREES = {
 }
 
 
-@converts("AdaBoostClassifier")
-def classifier(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("AdaBoostClassifier")
+def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw the votes: ``w`` for the class a tree chooses, ``-w / (classes - 1)`` for the others."""
     drawing = rows.drawing
     if method == "predict_log_proba" or part.n_classes_ < 2:
@@ -29,14 +29,15 @@ def classifier(part: Any, rows: Rows, method: str) -> Any:
     if any(type(member).__name__ not in _TREES["classifier"] for member in part.estimators_):
         return NotImplemented
     votes = [
-        _votes(part, member, weight) for member, weight in zip(part.estimators_, part.estimator_weights_, strict=False)
+        _compute_votes(part, member, weight)
+        for member, weight in zip(part.estimators_, part.estimator_weights_, strict=False)
     ]
     is_binary = part.n_classes_ == 2
     if is_binary:
         votes = [vote[:, 1] for vote in votes]
-    table = table_of([member.tree_ for member in part.estimators_], votes)
-    found = drawing.once(("raw", id(part), rows.blocks), lambda: summed(drawing, table, rows.matrix()))
-    scores = drawing.op("Div", str(found), drawing.constant(_total(part)))
+    table = make_table([member.tree_ for member in part.estimators_], votes)
+    found = drawing.once(("raw", id(part), rows.blocks), lambda: draw_sum(drawing, table, rows.matrix()))
+    scores = drawing.op("Div", str(found), drawing.constant(_sum_weights(part)))
     if is_binary:
         scores = drawing.op("Add", scores, scores)
     if method == "predict_proba" and is_binary:
@@ -45,22 +46,22 @@ def classifier(part: Any, rows: Rows, method: str) -> Any:
     if method == "predict_proba":
         return drawing.op("Softmax", drawing.op("Div", scores, drawing.constant(part.n_classes_ - 1.0)), axis=1)
     if method == "predict" and not is_binary:
-        return by_largest(drawing, part.classes_, scores)
-    scores = flat(drawing, scores) if is_binary else scores
-    return scores if method == "decision_function" else by_sign(drawing, part.classes_, scores)
+        return draw_label_by_largest(drawing, part.classes_, scores)
+    scores = flatten(drawing, scores) if is_binary else scores
+    return scores if method == "decision_function" else draw_label_by_sign(drawing, part.classes_, scores)
 
 
-def _votes(part: Any, member: Any, weight: float) -> NDArray[np.float64]:
+def _compute_votes(part: Any, member: Any, weight: float) -> NDArray[np.float64]:
     chosen = member.classes_[np.argmax(member.tree_.value[:, 0, :], axis=1)]
     return np.where(chosen[:, None] == part.classes_, weight, -1 / (part.n_classes_ - 1) * weight)
 
 
-def _total(part: Any) -> float:
+def _sum_weights(part: Any) -> float:
     return float(np.sum(part.estimator_weights_))
 
 
-@converts("AdaBoostRegressor")
-def regressor(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("AdaBoostRegressor")
+def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the weighted median: the first of the sorted predictions where half of the weight is reached."""
     if method != "predict":
         return NotImplemented
@@ -68,9 +69,9 @@ def regressor(part: Any, rows: Rows, method: str) -> Any:
     members = part.estimators_
     if all(type(member).__name__ in _TREES["regressor"] for member in members):
         values = [member.tree_.value[:, 0, 0] for member in members]
-        found = leaf_values(drawing, table_of([member.tree_ for member in members], values), rows.matrix())
+        found = draw_leaf_values(drawing, make_table([member.tree_ for member in members], values), rows.matrix())
     else:
-        columns = [as_column(drawing, numbers(member, rows, "predict")) for member in members]
+        columns = [reshape_to_column(drawing, draw_numbers(member, rows, "predict")) for member in members]
         found = drawing.op("Concat", *columns, axis=1)
     count = drawing.constant(np.array([len(members)], dtype=np.int64))
     ordered, places = drawing.ops("TopK", found, count, outputs=2, axis=1, largest=0, sorted=1)
@@ -79,4 +80,4 @@ def regressor(part: Any, rows: Rows, method: str) -> Any:
     last = drawing.op("Gather", reached, drawing.constant(np.array([len(members) - 1])), axis=1)
     is_half = drawing.op("GreaterOrEqual", reached, drawing.op("Mul", last, drawing.constant(0.5)))
     middle = drawing.op("ArgMax", drawing.op("Cast", is_half, to=TensorProto.INT32), axis=1, keepdims=1)
-    return flat(drawing, drawing.op("GatherElements", ordered, middle, axis=1))
+    return flatten(drawing, drawing.op("GatherElements", ordered, middle, axis=1))

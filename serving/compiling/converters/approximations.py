@@ -10,29 +10,29 @@ from onnx import TensorProto
 from scipy.interpolate import PPoly
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.elementary import without_negative_zeros
-from serving.compiling.converters.kernels import kernel
-from serving.compiling.converters.labels import logistic
-from serving.compiling.converters.projections import projected
-from serving.compiling.converters.registry import transforms
+from serving.compiling.converters.elementary import remove_negative_zeros
+from serving.compiling.converters.kernels import draw_kernel
+from serving.compiling.converters.labels import draw_logistic
+from serving.compiling.converters.projections import draw_projection
+from serving.compiling.converters.registry import register_transform
 from serving.compiling.drawing import NotCompilable
 
 
-@transforms("RBFSampler", "SkewedChi2Sampler")
-def random_waves(part: Any, rows: Rows) -> Rows:
+@register_transform("RBFSampler", "SkewedChi2Sampler")
+def draw_random_waves(part: Any, rows: Rows) -> Rows:
     """Draw cosines of random projections."""
     drawing = rows.drawing
     if type(part).__name__ == "SkewedChi2Sampler":
         shifted = drawing.op("Add", rows.matrix(), drawing.constant(float(part.skewedness)))
         rows = rows.with_matrix(drawing.op("Log", shifted), rows.width)
-    made = projected(rows, part.random_weights_, after=part.random_offset_)
+    made = draw_projection(rows, part.random_weights_, after=part.random_offset_)
     waves = drawing.op("Cos", made.matrix())
     size = drawing.constant(float((2.0 / made.width) ** 0.5))
     return rows.with_matrix(drawing.op("Mul", waves, size), made.width)
 
 
-@transforms("AdditiveChi2Sampler")
-def additive_chi2(part: Any, rows: Rows) -> Any:
+@register_transform("AdditiveChi2Sampler")
+def draw_additive_chi2(part: Any, rows: Rows) -> Any:
     """Draw square roots, times cosines and sines of logarithms; zeros stay."""
     drawing = rows.drawing
     matrix = rows.matrix()
@@ -43,7 +43,7 @@ def additive_chi2(part: Any, rows: Rows) -> Any:
     if interval is None:
         return NotImplemented
     root = drawing.op("Sqrt", drawing.op("Mul", matrix, drawing.constant(float(interval))))
-    made = [without_negative_zeros(drawing, root)]
+    made = [remove_negative_zeros(drawing, root)]
     logarithm = drawing.op("Mul", drawing.op("Log", number), drawing.constant(float(interval)))
     doubled = drawing.op("Mul", number, drawing.constant(2.0 * float(interval)))
     for step in range(1, part.sample_steps):
@@ -56,8 +56,8 @@ def additive_chi2(part: Any, rows: Rows) -> Any:
     return rows.with_matrix(joined, rows.width * len(made))
 
 
-@transforms("Nystroem")
-def nystroem(part: Any, rows: Rows) -> Any:
+@register_transform("Nystroem")
+def draw_nystroem(part: Any, rows: Rows) -> Any:
     """Draw the kernel with the remembered rows, normalized."""
     if part.kernel_params:
         return NotImplemented
@@ -66,20 +66,20 @@ def nystroem(part: Any, rows: Rows) -> Any:
         coef0=1.0 if part.coef0 is None else part.coef0,
         degree=3.0 if part.degree is None else part.degree,
     )
-    made = kernel(rows, like, part.components_, part.gamma)
+    made = draw_kernel(rows, like, part.components_, part.gamma)
     weights = np.asarray(part.normalization_, dtype=np.float64).T
     return rows.with_matrix(rows.drawing.op("MatMul", made, rows.drawing.constant(weights)), weights.shape[1])
 
 
-@transforms("BernoulliRBM")
-def hidden_units(part: Any, rows: Rows) -> Rows:
+@register_transform("BernoulliRBM")
+def draw_hidden_units(part: Any, rows: Rows) -> Rows:
     """Draw how likely each hidden unit is on."""
-    made = projected(rows, part.components_.T, after=part.intercept_hidden_)
-    return rows.with_matrix(logistic(rows.drawing, made.matrix()), made.width)
+    made = draw_projection(rows, part.components_.T, after=part.intercept_hidden_)
+    return rows.with_matrix(draw_logistic(rows.drawing, made.matrix()), made.width)
 
 
-@transforms("SplineTransformer")
-def splines(part: Any, rows: Rows) -> Rows:
+@register_transform("SplineTransformer")
+def draw_splines(part: Any, rows: Rows) -> Rows:
     """Draw each column's B-splines as polynomials between knots, and what continues them outside."""
     # scikit-learn 1.9 continues splines of degree 1 linearly between other knots from its second column on
     least = {"constant": 1, "linear": 2}.get(part.extrapolation)
@@ -90,12 +90,12 @@ def splines(part: Any, rows: Rows) -> Rows:
     made, width = [], 0
     for place, spline in enumerate(part.bsplines_):
         count = spline.c.shape[1] - (not part.include_bias)
-        made.append(_spline(part, spline, rows.select([place]), count))
+        made.append(_draw_spline(part, spline, rows.select([place]), count))
         width += count
     return rows.with_matrix(made[0] if len(made) == 1 else rows.drawing.op("Concat", *made, axis=1), width)
 
 
-def _spline(part: Any, spline: Any, column: Rows, count: int) -> str:
+def _draw_spline(part: Any, spline: Any, column: Rows, count: int) -> str:
     drawing = column.drawing
     value, degree = column.matrix(), spline.k
     knots = spline.t[degree : len(spline.t) - degree]

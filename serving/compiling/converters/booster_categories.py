@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Block, Rows
-from serving.compiling.converters.encoding import looked_up
-from serving.compiling.drawing import NotCompilable, tensor
+from serving.compiling.converters.encoding import draw_lookup
+from serving.compiling.drawing import NotCompilable, make_tensor
 from serving.compiling.trees import ML, TreeTable
 from serving.host.categories import Categories
 
@@ -30,7 +30,7 @@ class SetSplit:
     members: NDArray[np.int64]
 
 
-def numbered(rows: Rows, categories: Mapping[int, Categories]) -> Rows:
+def number_categories(rows: Rows, categories: Mapping[int, Categories]) -> Rows:
     """Put the number of each category in its place; NaN for all other values, and for missing ones."""
     if not categories:
         return rows
@@ -40,11 +40,11 @@ def numbered(rows: Rows, categories: Mapping[int, Categories]) -> Rows:
         if any(isinstance(value, int) and abs(value) > _LARGEST_EXACT for value in values):
             raise NotCompilable("categories beyond 2**53 have no compiled form")
         codes = np.arange(len(values), dtype=np.float64)
-        columns[place] = Block(looked_up(rows.drawing, columns[place], values, codes, np.nan), 1)
+        columns[place] = Block(draw_lookup(rows.drawing, columns[place], values, codes, np.nan), 1)
     return Rows(rows.drawing, tuple(columns))
 
 
-def with_turns(
+def add_turns(
     table: TreeTable, rows: Rows, splits: Sequence[SetSplit], *, is_left_inside: bool, missing_is_outside: bool
 ) -> tuple[TreeTable, Rows]:
     """Add a column for each split by a set: 0 where the whole part of a number is on the left side, else 1.
@@ -61,7 +61,7 @@ def with_turns(
         turns = np.where(is_inside == is_left_inside, 0.0, 1.0)
         if not missing_is_outside:
             turns = np.vstack([turns, np.full(len(own), np.nan)])
-        made.append(rows.with_matrix(_turned(rows, column, known, turns), len(own)))
+        made.append(rows.with_matrix(_look_up_turns(rows, column, known, turns), len(own)))
         nodes = [split.node for split in own]
         feature[nodes] = start + np.arange(len(own))
         threshold[nodes] = 0.5
@@ -72,14 +72,15 @@ def with_turns(
     return replace(table, feature=feature, threshold=threshold, missing_left=missing_left), rows.beside(made)
 
 
-def _turned(rows: Rows, column: int, known: NDArray[np.int64], turns: NDArray[np.float64]) -> str:
+def _look_up_turns(rows: Rows, column: int, known: NDArray[np.int64], turns: NDArray[np.float64]) -> str:
     """Look up one row of `turns` for each number: those of `known`, then one for all others, then one for NaN."""
     drawing = rows.drawing
     matrix = rows.select([column]).matrix()
     whole = drawing.op("Cast", matrix, to=TensorProto.INT64)
     index = drawing.op(
-        "LabelEncoder", whole, domain=ML, keys_tensor=tensor(known), values_tensor=tensor(np.arange(len(known))),
-        default_tensor=tensor(np.array([len(known)])),
+        "LabelEncoder", whole, domain=ML,
+        keys_tensor=make_tensor(known), values_tensor=make_tensor(np.arange(len(known))),
+        default_tensor=make_tensor(np.array([len(known)])),
     )  # fmt: skip
     if len(turns) > len(known) + 1:
         missing = drawing.constant(np.array(len(known) + 1, dtype=np.int64))

@@ -7,38 +7,38 @@ from typing import Any
 import numpy as np
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.kernels import nearest_of, squared_distances
+from serving.compiling.converters.kernels import draw_nearest, draw_squared_distances
 from serving.compiling.converters.labels import take
-from serving.compiling.converters.naive_bayes import discriminated
-from serving.compiling.converters.registry import converts, transforms
+from serving.compiling.converters.naive_bayes import draw_discriminated
+from serving.compiling.converters.registry import register_converter, register_transform
 from serving.compiling.drawing import NotCompilable
 
 
-@converts("AffinityPropagation", "MeanShift")
-def cluster(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("AffinityPropagation", "MeanShift")
+def draw_cluster(part: Any, rows: Rows, method: str) -> Any:
     """Draw the position of the nearest center."""
     if method != "predict" or not len(getattr(part, "cluster_centers_", ())):
         return NotImplemented
-    return nearest_of(rows, part.cluster_centers_)
+    return draw_nearest(rows, part.cluster_centers_)
 
 
-@converts("Birch")
-def birch(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("Birch")
+def draw_birch(part: Any, rows: Rows, method: str) -> Any:
     """Draw the label of the nearest subcluster."""
     if method != "predict":
         return NotImplemented
-    return take(rows.drawing, part.subcluster_labels_, nearest_of(rows, part.subcluster_centers_))
+    return take(rows.drawing, part.subcluster_labels_, draw_nearest(rows, part.subcluster_centers_))
 
 
-@transforms("Birch")
-def subclusters(part: Any, rows: Rows) -> Rows:
+@register_transform("Birch")
+def draw_subclusters(part: Any, rows: Rows) -> Rows:
     """Draw the distance to each subcluster."""
     centers = np.asarray(part.subcluster_centers_, dtype=np.float64)
-    return rows.with_matrix(rows.drawing.op("Sqrt", squared_distances(rows, centers)), len(centers))
+    return rows.with_matrix(rows.drawing.op("Sqrt", draw_squared_distances(rows, centers)), len(centers))
 
 
-@transforms("FeatureAgglomeration")
-def agglomeration(part: Any, rows: Rows) -> Rows:
+@register_transform("FeatureAgglomeration")
+def draw_agglomeration(part: Any, rows: Rows) -> Rows:
     """Draw the mean of each group of features."""
     if part.pooling_func is not np.mean:
         raise NotCompilable("FeatureAgglomeration by another function than the mean has no compiled form")
@@ -48,16 +48,16 @@ def agglomeration(part: Any, rows: Rows) -> Rows:
     return rows.with_matrix(made, groups.shape[1])
 
 
-@converts("NearestCentroid")
-def centroid(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("NearestCentroid")
+def draw_centroid(part: Any, rows: Rows, method: str) -> Any:
     """Draw the class of the nearest centroid, or scores from distances scaled within classes."""
     if part.metric != "euclidean":
         raise NotCompilable(f"NearestCentroid with the metric {part.metric!s:.40} has no compiled form")
     drawing = rows.drawing
     if method == "predict" and np.isclose(part.class_prior_, 1 / len(part.classes_)).all():
-        return take(drawing, part.classes_, nearest_of(rows, part.centroids_))
+        return take(drawing, part.classes_, draw_nearest(rows, part.centroids_))
     deviation = np.where(part.within_class_std_dev_ != 0, part.within_class_std_dev_, 1.0)
     scaled = rows.with_matrix(drawing.op("Div", rows.matrix(), drawing.constant(deviation)), rows.width)
-    distances = squared_distances(scaled, np.asarray(part.centroids_, dtype=np.float64) / deviation)
+    distances = draw_squared_distances(scaled, np.asarray(part.centroids_, dtype=np.float64) / deviation)
     scores = drawing.op("Sub", drawing.constant(2.0 * np.log(part.class_prior_)), distances)
-    return discriminated(part, drawing, scores, method)
+    return draw_discriminated(part, drawing, scores, method)

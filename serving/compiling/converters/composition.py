@@ -8,32 +8,39 @@ import numpy as np
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.labels import as_column, by_truth
-from serving.compiling.converters.registry import answer, answers, converts, numbers, transformed, transforms
+from serving.compiling.converters.labels import draw_label_by_truth, reshape_to_column
+from serving.compiling.converters.registry import (
+    draw_answer,
+    draw_answers,
+    draw_numbers,
+    draw_transformed,
+    register_converter,
+    register_transform,
+)
 from serving.compiling.drawing import Drawing, NotCompilable
 from serving.host.columns import positions_of as positions
 
 _SEARCHES = ("GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV")
 
 
-@converts("Pipeline")
-def pipeline(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("Pipeline")
+def draw_pipeline(part: Any, rows: Rows, method: str) -> Any:
     """Draw the steps one after the other."""
     for _, step in part.steps[:-1]:
-        rows = transformed(step, rows)
-    return answers(part.steps[-1][1], rows, method)
+        rows = draw_transformed(step, rows)
+    return draw_answers(part.steps[-1][1], rows, method)
 
 
-@transforms("Pipeline")
-def pipeline_transform(part: Any, rows: Rows) -> Rows:
+@register_transform("Pipeline")
+def draw_pipeline_transform(part: Any, rows: Rows) -> Rows:
     """Draw all steps as transformers."""
     for _, step in part.steps:
-        rows = transformed(step, rows)
+        rows = draw_transformed(step, rows)
     return rows
 
 
-@transforms("ColumnTransformer")
-def column_transformer(part: Any, rows: Rows) -> Rows:
+@register_transform("ColumnTransformer")
+def draw_column_transformer(part: Any, rows: Rows) -> Rows:
     """Draw each transformer on its columns; the order of the outputs is that of ``transformers_``."""
     names = [str(name) for name in getattr(part, "feature_names_in_", ())]
     made = []
@@ -42,44 +49,46 @@ def column_transformer(part: Any, rows: Rows) -> Rows:
             continue
         chosen = rows.select(positions(selected, names, rows.width))
         if chosen.blocks:
-            made.append(transformed(transformer, chosen))
+            made.append(draw_transformed(transformer, chosen))
     return Rows(rows.drawing, ()).beside(made)
 
 
-@transforms("FeatureUnion")
-def feature_union(part: Any, rows: Rows) -> Rows:
+@register_transform("FeatureUnion")
+def draw_feature_union(part: Any, rows: Rows) -> Rows:
     """Draw every transformer on all columns."""
     if part.transformer_weights and any(weight != 1 for weight in part.transformer_weights.values()):
         weights = part.transformer_weights
         made = [
-            scaled(transformed(step, rows), weights.get(name, 1.0))
+            scale_rows(draw_transformed(step, rows), weights.get(name, 1.0))
             for name, step in part.transformer_list if step != "drop"
         ]  # fmt: skip
     else:
         made = [
-            transformed(step, rows) for _, step in part.transformer_list if not isinstance(step, str) or step != "drop"
+            draw_transformed(step, rows)
+            for _, step in part.transformer_list
+            if not isinstance(step, str) or step != "drop"
         ]
     return Rows(rows.drawing, ()).beside(made)
 
 
-def scaled(rows: Rows, weight: float) -> Rows:
+def scale_rows(rows: Rows, weight: float) -> Rows:
     """Return rows times a number."""
     return rows.with_matrix(rows.drawing.op("Mul", rows.matrix(), rows.drawing.constant(float(weight))), rows.width)
 
 
-@converts(*_SEARCHES, "FrozenEstimator", "RANSACRegressor")
-def search(part: Any, rows: Rows, method: str) -> Any:
+@register_converter(*_SEARCHES, "FrozenEstimator", "RANSACRegressor")
+def draw_search(part: Any, rows: Rows, method: str) -> Any:
     """Draw what was found best, or what is wrapped."""
-    return answers(inner(part), rows, method)
+    return draw_answers(get_inner(part), rows, method)
 
 
-@transforms(*_SEARCHES, "FrozenEstimator")
-def search_transform(part: Any, rows: Rows) -> Rows:
+@register_transform(*_SEARCHES, "FrozenEstimator")
+def draw_search_transform(part: Any, rows: Rows) -> Rows:
     """Draw what was found best, as a transformer."""
-    return transformed(inner(part), rows)
+    return draw_transformed(get_inner(part), rows)
 
 
-def inner(part: Any) -> Any:
+def get_inner(part: Any) -> Any:
     """Return the fitted estimator inside one that hands its rows on."""
     return getattr(part, "best_estimator_", None) or getattr(part, "estimator_", None) or part.estimator
 
@@ -87,7 +96,7 @@ def inner(part: Any) -> Any:
 # --- several estimators on the same rows ------------------------------------------------------------------------------
 
 
-def total(drawing: Drawing, tensors: list[str]) -> str:
+def draw_total(drawing: Drawing, tensors: list[str]) -> str:
     """Return the sum of tensors, one after the other."""
     found = tensors[0]
     for tensor in tensors[1:]:
@@ -95,34 +104,34 @@ def total(drawing: Drawing, tensors: list[str]) -> str:
     return found
 
 
-@converts("StackingClassifier", "StackingRegressor")
-def stacking(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("StackingClassifier", "StackingRegressor")
+def draw_stacking(part: Any, rows: Rows, method: str) -> Any:
     """Draw the estimators, and the last one on what they give."""
     return (
-        answers(part.final_estimator_, stacked(part, rows), method)
+        draw_answers(part.final_estimator_, draw_stacked(part, rows), method)
         if method != "predict" or not hasattr(part, "_label_encoder")
-        else _stacked_label(part, rows)
+        else _draw_stacked_label(part, rows)
     )
 
 
-def _stacked_label(part: Any, rows: Rows) -> Any:
+def _draw_stacked_label(part: Any, rows: Rows) -> Any:
     if isinstance(part._label_encoder, list):
         raise NotCompilable("StackingClassifier of several outputs has no compiled form")
     drawing = rows.drawing
-    index = answer(part.final_estimator_, stacked(part, rows), "predict")
+    index = draw_answer(part.final_estimator_, draw_stacked(part, rows), "predict")
     encoded = drawing.op("Cast", index, to=TensorProto.INT64)
     if len(part.classes_) == 2:
-        return by_truth(drawing, part.classes_, drawing.op("Cast", encoded, to=TensorProto.BOOL))
+        return draw_label_by_truth(drawing, part.classes_, drawing.op("Cast", encoded, to=TensorProto.BOOL))
     return drawing.op("Gather", drawing.constant(np.asarray(part.classes_)), encoded, axis=0)
 
 
-@transforms("StackingClassifier", "StackingRegressor")
-def stacked(part: Any, rows: Rows) -> Rows:
+@register_transform("StackingClassifier", "StackingRegressor")
+def draw_stacked(part: Any, rows: Rows) -> Rows:
     """Draw what the estimators give, side by side; of two probabilities only the second, and the rows if wanted."""
     drawing = rows.drawing
     made, width = [], 0
     for each, method in zip((e for e in part.estimators_ if not isinstance(e, str)), part.stack_method_, strict=False):
-        found = numbers(each, rows, method)
+        found = draw_numbers(each, rows, method)
         classes = len(getattr(each, "classes_", ()))
         if method == "predict_proba" and classes == 2:
             second = drawing.constant(np.array([1], dtype=np.int64))
@@ -132,7 +141,7 @@ def stacked(part: Any, rows: Rows) -> Rows:
             made.append(found)
             width += classes
         else:
-            made.append(as_column(drawing, found))
+            made.append(reshape_to_column(drawing, found))
             width += 1
     joined = made[0] if len(made) == 1 else drawing.op("Concat", *made, axis=1)
     answers_only = rows.with_matrix(joined, width)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from serving.compiling.drawing import Drawing
 
 
-def log1p(drawing: Drawing, values: str) -> str:
+def draw_log1p(drawing: Drawing, values: str) -> str:
     """Return numpy's log1p of a float64 tensor, signed zeros included."""
     one, zero = drawing.constant(1.0), drawing.constant(0.0)
     grown = drawing.op("Add", values, one)
@@ -18,7 +18,7 @@ def log1p(drawing: Drawing, values: str) -> str:
     return drawing.op("Where", is_lost, values, drawing.op("Mul", drawing.op("Log", grown), share))
 
 
-def expm1(drawing: Drawing, values: str) -> str:
+def draw_expm1(drawing: Drawing, values: str) -> str:
     """Return numpy's expm1 of a float64 tensor, signed zeros included."""
     one = drawing.constant(1.0)
     grown = drawing.op("Exp", values)
@@ -30,7 +30,7 @@ def expm1(drawing: Drawing, values: str) -> str:
     return drawing.op("Where", is_near, near, less_one)
 
 
-def without_negative_zeros(drawing: Drawing, values: str) -> str:
+def remove_negative_zeros(drawing: Drawing, values: str) -> str:
     """Return a float64 tensor with every zero positive, as sparse matrices give it, which keep no zeros."""
     zero = drawing.constant(0.0)
     return drawing.op("Where", drawing.op("Equal", values, zero), zero, values)

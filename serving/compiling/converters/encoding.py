@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Block, Rows
-from serving.compiling.converters.registry import transformed, transforms
-from serving.compiling.drawing import Drawing, NotCompilable, tensor
+from serving.compiling.converters.registry import draw_transformed, register_transform
+from serving.compiling.drawing import Drawing, NotCompilable, make_tensor
 from serving.compiling.trees import ML
 from serving.domain.compiled import NULL_TEXT
 from serving.domain.signature import Dtype
@@ -27,7 +27,7 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def looked_up(drawing: Drawing, block: Block, categories: Any, values: NDArray[Any], default: Any) -> str:
+def draw_lookup(drawing: Drawing, block: Block, categories: Any, values: NDArray[Any], default: Any) -> str:
     """Return (rows, 1) of `values`, one for each category of the column `block`; `default` for all others."""
     known: list[Any] = np.asarray(categories).tolist()
     name = block.name
@@ -43,12 +43,12 @@ def looked_up(drawing: Drawing, block: Block, categories: Any, values: NDArray[A
     if not len(keys):
         raise NotCompilable("an encoder knows no categories")
     return drawing.op(
-        "LabelEncoder", name, domain=ML, keys_tensor=tensor(keys), values_tensor=tensor(values),
-        default_tensor=tensor(np.array([default], dtype=values.dtype)),
+        "LabelEncoder", name, domain=ML, keys_tensor=make_tensor(keys), values_tensor=make_tensor(values),
+        default_tensor=make_tensor(np.array([default], dtype=values.dtype)),
     )  # fmt: skip
 
 
-def turns(column: Rows, categories: Any, goes_left: NDArray[np.bool_]) -> tuple[Rows, NDArray[np.int64]]:
+def draw_turns(column: Rows, categories: Any, goes_left: NDArray[np.bool_]) -> tuple[Rows, NDArray[np.int64]]:
     """Return a column for each distinct categorical split: 0 where a category goes to the left, 1 where to the right.
 
     `goes_left` is (categories + 1, splits), the last row for categories not known. Also returns the column that each
@@ -57,26 +57,26 @@ def turns(column: Rows, categories: Any, goes_left: NDArray[np.bool_]) -> tuple[
     drawing = column.drawing
     distinct, chosen = np.unique(goes_left, axis=1, return_inverse=True)
     codes = np.arange(len(goes_left) - 1, dtype=np.int64)
-    index = looked_up(drawing, column.blocks[0], categories, codes, len(codes))
+    index = draw_lookup(drawing, column.blocks[0], categories, codes, len(codes))
     index = drawing.op("Squeeze", index, drawing.constant(np.array([1], dtype=np.int64)))
     made = drawing.op("Gather", drawing.constant(1.0 - distinct), index, axis=0)
     return column.with_matrix(made, distinct.shape[1]), chosen.ravel()
 
 
-@transforms("OneHotEncoder")
-def one_hot(part: Any, rows: Rows) -> Rows:
+@register_transform("OneHotEncoder")
+def draw_one_hot(part: Any, rows: Rows) -> Rows:
     """Draw for each column the row of a table that its category selects; categories unknown or dropped are zeros."""
     drawing = rows.drawing
     made: list[Block] = []
     for place, column in enumerate(rows.columns()):
-        table, codes, unknown = _one_hot_table(part, place)
-        index = looked_up(drawing, column, part.categories_[place], codes, unknown)
+        table, codes, unknown = _make_one_hot_table(part, place)
+        index = draw_lookup(drawing, column, part.categories_[place], codes, unknown)
         index = drawing.op("Squeeze", index, drawing.constant(np.array([1], dtype=np.int64)))
         made.append(Block(drawing.op("Gather", drawing.constant(table), index, axis=0), table.shape[1]))
     return Rows(drawing, tuple(block for block in made if block.width))
 
 
-def _one_hot_table(part: Any, place: int) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
+def _make_one_hot_table(part: Any, place: int) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
     """Return rows to put out, the row for each category, and the row for categories not known."""
     count = len(part.categories_[place])
     mappings = getattr(part, "_default_to_infrequent_mappings", None)
@@ -93,8 +93,8 @@ def _one_hot_table(part: Any, place: int) -> tuple[NDArray[np.float64], NDArray[
     return table, codes, unknown
 
 
-@transforms("OrdinalEncoder")
-def ordinal(part: Any, rows: Rows) -> Rows:
+@register_transform("OrdinalEncoder")
+def draw_ordinal(part: Any, rows: Rows) -> Rows:
     """Draw the position of each category, with the values set for unknown and missing ones."""
     drawing = rows.drawing
     made = []
@@ -107,12 +107,12 @@ def ordinal(part: Any, rows: Rows) -> Rows:
         is_nan = [isinstance(key, float) and math.isnan(key) for key in categories.tolist()]
         values[is_nan] = part.encoded_missing_value  # None is a category like any other here
         unknown = part.unknown_value if part.handle_unknown == "use_encoded_value" else np.nan
-        made.append(Block(looked_up(drawing, column, categories, values, float(unknown)), 1))
+        made.append(Block(draw_lookup(drawing, column, categories, values, float(unknown)), 1))
     return Rows(drawing, tuple(made))
 
 
-@transforms("TargetEncoder")
-def target(part: Any, rows: Rows) -> Any:
+@register_transform("TargetEncoder")
+def draw_target(part: Any, rows: Rows) -> Any:
     """Draw the mean of the target for each category, and the mean of all for unknown ones."""
     drawing = rows.drawing
     means = np.ravel(part.target_mean_)
@@ -121,19 +121,19 @@ def target(part: Any, rows: Rows) -> Any:
     for place, column in enumerate(rows.columns()):
         for at in range(classes):
             values = np.asarray(part.encodings_[place * classes + at], dtype=np.float64)
-            made.append(Block(looked_up(drawing, column, part.categories_[place], values, means[at]), 1))
+            made.append(Block(draw_lookup(drawing, column, part.categories_[place], values, means[at]), 1))
     return Rows(drawing, tuple(made))
 
 
-@transforms("SimpleImputer")
-def simple_imputer(part: Any, rows: Rows) -> Any:
+@register_transform("SimpleImputer")
+def draw_simple_imputer(part: Any, rows: Rows) -> Any:
     """Draw ``statistics_`` in place of what is missing; columns that never had a value are left out."""
     drawing = rows.drawing
     statistics = np.asarray(part.statistics_)
     if part.add_indicator:
-        return _with_indicator(part, rows)
+        return _add_indicator(part, rows)
     if any(block.dtype is Dtype.STRING for block in rows.blocks):
-        return _filled_texts(part, rows)
+        return _fill_texts(part, rows)
     if not is_missing(part.missing_values) and not isinstance(part.missing_values, (int, float)):
         return NotImplemented
     statistics = statistics.astype(np.float64)
@@ -153,15 +153,15 @@ def simple_imputer(part: Any, rows: Rows) -> Any:
     return rows.with_matrix(drawing.op("Where", is_null, fill, matrix), len(statistics))
 
 
-def _with_indicator(part: Any, rows: Rows) -> Rows:
+def _add_indicator(part: Any, rows: Rows) -> Rows:
     """Draw the imputed columns, then a column for each that had missing values in training: 1 where it has now."""
     alone = rows.drawing.once(("alone", id(part)), lambda: copy(part))  # kept: what was drawn is known by its id
     alone.add_indicator = False
-    return transformed(alone, rows).beside([transformed(part.indicator_, rows)])
+    return draw_transformed(alone, rows).beside([draw_transformed(part.indicator_, rows)])
 
 
-@transforms("MissingIndicator")
-def missing_indicator(part: Any, rows: Rows) -> Any:
+@register_transform("MissingIndicator")
+def draw_missing_indicator(part: Any, rows: Rows) -> Any:
     """Draw 1 where a number is missing; where the model refuses a missing one, the signature does."""
     drawing = rows.drawing
     if not is_missing(part.missing_values) or not len(part.features_):
@@ -170,7 +170,7 @@ def missing_indicator(part: Any, rows: Rows) -> Any:
     return rows.with_matrix(drawing.op("Cast", is_null, to=TensorProto.DOUBLE), len(part.features_))
 
 
-def _filled_texts(part: Any, rows: Rows) -> Rows:
+def _fill_texts(part: Any, rows: Rows) -> Rows:
     drawing = rows.drawing
     made = []
     missing = NULL_TEXT if is_missing(part.missing_values) else part.missing_values

@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.composition import total
-from serving.compiling.converters.forests import table_of
-from serving.compiling.converters.isotonic import interpolated
+from serving.compiling.converters.composition import draw_total
+from serving.compiling.converters.forests import make_table
+from serving.compiling.converters.isotonic import draw_interpolation
 from serving.compiling.converters.labels import (
-    as_column,
-    by_largest,
-    by_truth,
-    flat,
-    logistic,
-    with_complement,
+    draw_both_probabilities,
+    draw_label_by_largest,
+    draw_label_by_truth,
+    draw_logistic,
+    flatten,
+    reshape_to_column,
 )
-from serving.compiling.converters.registry import answer, converts, numbers
+from serving.compiling.converters.registry import draw_answer, draw_numbers, register_converter
 from serving.compiling.drawing import Drawing, NotCompilable
-from serving.compiling.trees import summed
+from serving.compiling.trees import draw_sum
 
 _CLASSIFIER_TREES = ("DecisionTreeClassifier", "ExtraTreeClassifier")
 _REGRESSOR_TREES = ("DecisionTreeRegressor", "ExtraTreeRegressor")
@@ -30,12 +30,12 @@ def _all_are(members: Any, names: tuple[str, ...]) -> bool:
     return all(type(member).__name__ in names for member in members)
 
 
-def _chosen(part: Any, place: int, rows: Rows) -> Rows:
+def _choose_columns(part: Any, place: int, rows: Rows) -> Rows:
     return rows.select(np.asarray(part.estimators_features_[place]).tolist())
 
 
-@converts("BaggingRegressor")
-def bagging_regressor(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("BaggingRegressor")
+def draw_bagging_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the mean of the predictions; trees become one node."""
     if method != "predict":
         return NotImplemented
@@ -43,32 +43,33 @@ def bagging_regressor(part: Any, rows: Rows, method: str) -> Any:
     members = part.estimators_
     if _all_are(members, _REGRESSOR_TREES) and members[0].n_outputs_ == 1:
         trees = [member.tree_ for member in members]
-        table = table_of(trees, [tree.value[:, 0, 0] for tree in trees], part.estimators_features_)
-        found = flat(drawing, summed(drawing, table, rows.matrix()))
+        table = make_table(trees, [tree.value[:, 0, 0] for tree in trees], part.estimators_features_)
+        found = flatten(drawing, draw_sum(drawing, table, rows.matrix()))
     else:
-        found = total(
-            drawing, [numbers(member, _chosen(part, at, rows), "predict") for at, member in enumerate(members)]
+        found = draw_total(
+            drawing,
+            [draw_numbers(member, _choose_columns(part, at, rows), "predict") for at, member in enumerate(members)],
         )
     return drawing.op("Div", found, drawing.constant(float(len(members))))
 
 
-@converts("BaggingClassifier")
-def bagging_classifier(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("BaggingClassifier")
+def draw_bagging_classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw the mean of the probabilities, and the label where it is largest."""
     drawing = rows.drawing
     if method not in ("predict", "predict_proba", "decision_function"):
         return NotImplemented
     if method == "decision_function":
-        found = total(
+        found = draw_total(
             drawing,
-            [answer(each, _chosen(part, at, rows), method) for at, each in enumerate(part.estimators_)],
+            [draw_answer(each, _choose_columns(part, at, rows), method) for at, each in enumerate(part.estimators_)],
         )
         return drawing.op("Div", found, drawing.constant(float(len(part.estimators_))))
-    shares = drawing.op("Div", _shares(part, rows), drawing.constant(float(len(part.estimators_))))
-    return shares if method == "predict_proba" else by_largest(drawing, part.classes_, shares)
+    shares = drawing.op("Div", _draw_shares(part, rows), drawing.constant(float(len(part.estimators_))))
+    return shares if method == "predict_proba" else draw_label_by_largest(drawing, part.classes_, shares)
 
 
-def _shares(part: Any, rows: Rows) -> str:
+def _draw_shares(part: Any, rows: Rows) -> str:
     members = part.estimators_
     if _all_are(members, _CLASSIFIER_TREES):
         values = []
@@ -76,121 +77,123 @@ def _shares(part: Any, rows: Rows) -> str:
             value = np.zeros((member.tree_.node_count, part.n_classes_))
             value[:, np.asarray(member.classes_, dtype=np.int64)] = member.tree_.value[:, 0, :]
             values.append(value)
-        table = table_of([member.tree_ for member in members], values, part.estimators_features_)
-        return summed(rows.drawing, table, rows.matrix())
+        table = make_table([member.tree_ for member in members], values, part.estimators_features_)
+        return draw_sum(rows.drawing, table, rows.matrix())
     if any(not hasattr(member, "predict_proba") or len(member.classes_) != part.n_classes_ for member in members):
         raise NotCompilable("BaggingClassifier of members without probabilities of all classes has no compiled form")
-    shares = [answer(member, _chosen(part, at, rows), "predict_proba") for at, member in enumerate(members)]
-    return total(rows.drawing, shares)
+    shares = [
+        draw_answer(member, _choose_columns(part, at, rows), "predict_proba") for at, member in enumerate(members)
+    ]
+    return draw_total(rows.drawing, shares)
 
 
 # --- calibration ------------------------------------------------------------------------------------------------------
 
 
-@converts("CalibratedClassifierCV")
-def calibrated(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("CalibratedClassifierCV")
+def draw_calibrated(part: Any, rows: Rows, method: str) -> Any:
     """Draw the mean of the calibrated probabilities."""
     drawing = rows.drawing
     if method not in ("predict", "predict_proba"):
         return NotImplemented
-    found = total(drawing, [_calibrated(each, rows) for each in part.calibrated_classifiers_])
+    found = draw_total(drawing, [_draw_calibrated(each, rows) for each in part.calibrated_classifiers_])
     shares = drawing.op("Div", found, drawing.constant(float(len(part.calibrated_classifiers_))))
-    return shares if method == "predict_proba" else by_largest(drawing, part.classes_, shares)
+    return shares if method == "predict_proba" else draw_label_by_largest(drawing, part.classes_, shares)
 
 
-def _calibrated(part: Any, rows: Rows) -> str:
+def _draw_calibrated(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
     classes = len(part.classes)
     if part.method not in ("sigmoid", "isotonic") or not np.array_equal(part.classes, part.estimator.classes_):
         raise NotCompilable(f"CalibratedClassifierCV with method {part.method} has no compiled form")
     method = "decision_function" if hasattr(part.estimator, "decision_function") else "predict_proba"
-    scores = answer(part.estimator, rows, method)
+    scores = draw_answer(part.estimator, rows, method)
     if classes == 2:
         one = np.array([1], dtype=np.int64)
         column = (
-            as_column(drawing, scores)
+            reshape_to_column(drawing, scores)
             if method == "decision_function"
             else drawing.op("Gather", scores, drawing.constant(one), axis=1)
         )
-        return with_complement(drawing, _calibrate(part.calibrators[0], drawing, column))
+        return draw_both_probabilities(drawing, _draw_calibration(part.calibrators[0], drawing, column))
     made = []
     for place, calibrator in enumerate(part.calibrators):
         column = drawing.op("Gather", scores, drawing.constant(np.array([place])), axis=1)
-        made.append(_calibrate(calibrator, drawing, column))
+        made.append(_draw_calibration(calibrator, drawing, column))
     shares = drawing.op("Concat", *made, axis=1)
     whole = drawing.op("ReduceSum", shares, drawing.constant(np.array([1], dtype=np.int64)))
     is_none = drawing.op("Equal", whole, drawing.constant(0.0))
     return drawing.op("Where", is_none, drawing.constant(1 / classes), drawing.op("Div", shares, whole))
 
 
-def _calibrate(calibrator: Any, drawing: Drawing, column: str) -> str:
+def _draw_calibration(calibrator: Any, drawing: Drawing, column: str) -> str:
     if type(calibrator).__name__ == "IsotonicRegression":
-        return interpolated(calibrator, drawing, column)
+        return draw_interpolation(calibrator, drawing, column)
     turned = drawing.op("Mul", column, drawing.constant(float(calibrator.a_)))
     moved = drawing.op("Neg", drawing.op("Add", turned, drawing.constant(float(calibrator.b_))))
-    return logistic(drawing, moved)
+    return draw_logistic(drawing, moved)
 
 
 # --- one estimator for each output or class ---------------------------------------------------------------------------
 
 
-@converts("MultiOutputClassifier", "MultiOutputRegressor")
-def multi_output(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("MultiOutputClassifier", "MultiOutputRegressor")
+def draw_multi_output(part: Any, rows: Rows, method: str) -> Any:
     """Draw an estimator for each output."""
     drawing = rows.drawing
     if method == "predict_proba":
-        return [answer(each, rows, method) for each in part.estimators_]
+        return [draw_answer(each, rows, method) for each in part.estimators_]
     if method != "predict":
         return NotImplemented
-    columns = [as_column(drawing, answer(each, rows, method)) for each in part.estimators_]
+    columns = [reshape_to_column(drawing, draw_answer(each, rows, method)) for each in part.estimators_]
     return drawing.op("Concat", *columns, axis=1)
 
 
-@converts("OneVsRestClassifier")
-def one_versus_rest(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("OneVsRestClassifier")
+def draw_one_versus_rest(part: Any, rows: Rows, method: str) -> Any:
     """Draw an estimator for each class. Among equal scores the first class wins, as scikit-learn goes backwards."""
     drawing = rows.drawing
     members = part.estimators_
     if part.multilabel_ or any(type(each).__name__ == "_ConstantPredictor" for each in members):
         raise NotCompilable("OneVsRestClassifier of several labels or of constant classes has no compiled form")
     if method == "decision_function":
-        scores = [answer(each, rows, method) for each in members]
-        return scores[0] if len(scores) == 1 else _side_by_side(drawing, scores)
+        scores = [draw_answer(each, rows, method) for each in members]
+        return scores[0] if len(scores) == 1 else _join_columns(drawing, scores)
     if method == "predict_proba":
-        second = _seconds(part, rows)
+        second = _take_second_columns(part, rows)
         if len(members) == 1:
-            return with_complement(drawing, second)
+            return draw_both_probabilities(drawing, second)
         whole = drawing.op("ReduceSum", second, drawing.constant(np.array([1], dtype=np.int64)))
         is_none = drawing.op("Equal", whole, drawing.constant(0.0))
         return drawing.op("Div", second, drawing.op("Where", is_none, drawing.constant(1.0), whole))
     if method != "predict":
         return NotImplemented
-    return _label_of_rest(part, rows)
+    return _draw_label_of_rest(part, rows)
 
 
-def _label_of_rest(part: Any, rows: Rows) -> str:
+def _draw_label_of_rest(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
     members = part.estimators_
     is_decision = hasattr(members[0], "decision_function")
     if len(members) == 1:
         if is_decision:
-            score = answer(members[0], rows, "decision_function")
-            return by_truth(drawing, part.classes_, drawing.op("Greater", score, drawing.constant(0.0)))
-        above = drawing.op("Greater", flat(drawing, _seconds(part, rows)), drawing.constant(0.5))
-        return by_truth(drawing, part.classes_, above)
+            score = draw_answer(members[0], rows, "decision_function")
+            return draw_label_by_truth(drawing, part.classes_, drawing.op("Greater", score, drawing.constant(0.0)))
+        above = drawing.op("Greater", flatten(drawing, _take_second_columns(part, rows)), drawing.constant(0.5))
+        return draw_label_by_truth(drawing, part.classes_, above)
     if is_decision:
-        scores = _side_by_side(drawing, [answer(each, rows, "decision_function") for each in members])
+        scores = _join_columns(drawing, [draw_answer(each, rows, "decision_function") for each in members])
     else:
-        scores = _seconds(part, rows)
-    return by_largest(drawing, part.classes_, scores)
+        scores = _take_second_columns(part, rows)
+    return draw_label_by_largest(drawing, part.classes_, scores)
 
 
-def _side_by_side(drawing: Drawing, columns: list[str]) -> str:
-    return drawing.op("Concat", *(as_column(drawing, column) for column in columns), axis=1)
+def _join_columns(drawing: Drawing, columns: list[str]) -> str:
+    return drawing.op("Concat", *(reshape_to_column(drawing, column) for column in columns), axis=1)
 
 
-def _seconds(part: Any, rows: Rows) -> str:
+def _take_second_columns(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
     one = drawing.constant(np.array([1], dtype=np.int64))
-    found = [drawing.op("Gather", answer(each, rows, "predict_proba"), one, axis=1) for each in part.estimators_]
+    found = [drawing.op("Gather", draw_answer(each, rows, "predict_proba"), one, axis=1) for each in part.estimators_]
     return found[0] if len(found) == 1 else drawing.op("Concat", *found, axis=1)

@@ -40,26 +40,26 @@ def convert(part: Any, rows: Rows, method: str) -> str:
         options = {"score_samples": True}
     if method not in _OUTPUT or (method == "predict_proba" and not is_classifier):
         raise NotCompilable(f"{method} of {name} has no compiled form")
-    graph = _converted(part, rows.width, options)
+    graph = _convert_alone(part, rows.width, options)
     place = _OUTPUT[method]
     if method == "score_samples":
         place = len(graph.output) - 1
     if place >= len(graph.output):
         raise NotCompilable(f"{method} of {name} has no compiled form")
-    return _copied(rows.drawing, graph, rows.matrix(), graph.output[place].name)
+    return _copy_output(rows.drawing, graph, rows.matrix(), graph.output[place].name)
 
 
 def convert_transform(part: Any, rows: Rows) -> Rows:
     """Draw ``transform`` of `part`; raises NotCompilable when skl2onnx cannot."""
-    graph = _converted(part, rows.width, {})
+    graph = _convert_alone(part, rows.width, {})
     place = 0
-    name = _copied(rows.drawing, graph, rows.matrix(), graph.output[place].name)
+    name = _copy_output(rows.drawing, graph, rows.matrix(), graph.output[place].name)
     as_numbers = rows.drawing.op("Cast", name, to=TensorProto.DOUBLE)
     dims = graph.output[place].type.tensor_type.shape.dim
-    return rows.with_matrix(as_numbers, _width(part, dims))
+    return rows.with_matrix(as_numbers, _measure_width(part, dims))
 
 
-def _width(part: Any, dims: Any) -> int:
+def _measure_width(part: Any, dims: Any) -> int:
     if len(dims) == 2 and dims[1].dim_value:
         return int(dims[1].dim_value)
     try:
@@ -68,7 +68,7 @@ def _width(part: Any, dims: Any) -> int:
         raise NotCompilable(f"{type(part).__name__} does not say how many columns it makes") from None
 
 
-def _converted(part: Any, width: int, options: dict[str, Any]) -> Any:
+def _convert_alone(part: Any, width: int, options: dict[str, Any]) -> Any:
     if type(part).__name__ not in MEASURED:
         raise NotCompilable(f"{type(part).__name__} has no compiled form")
     from skl2onnx import convert_sklearn  # noqa: PLC0415  (takes a while to load)
@@ -91,7 +91,7 @@ def _converted(part: Any, width: int, options: dict[str, Any]) -> Any:
     return made.graph
 
 
-def _copied(drawing: Drawing, graph: Any, matrix: str, output: str) -> str:
+def _copy_output(drawing: Drawing, graph: Any, matrix: str, output: str) -> str:
     """Copy what `output` needs of `graph` into the drawing and return its new name."""
     prefix = f"s{len(drawing.nodes)}_"
     needed = {output}

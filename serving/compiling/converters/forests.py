@@ -1,7 +1,7 @@
 """Decision trees, extra trees and forests of scikit-learn, from ``tree_`` (sklearn.tree._tree.Tree).
 
 They cast rows to float32 and compare with float64 thresholds; the graph compares the float64 itself with thresholds
-that decide alike (`for_float32`). ``tree_.value`` is (nodes, outputs, classes).
+that decide alike (`round_for_float32`). ``tree_.value`` is (nodes, outputs, classes).
 """
 
 from __future__ import annotations
@@ -14,28 +14,34 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.labels import by_largest, flat, take
-from serving.compiling.converters.registry import answer, answers, converts, transformed, transforms
-from serving.compiling.trees import TreeTable, for_float32, joined, leaf_values, summed
+from serving.compiling.converters.labels import draw_label_by_largest, flatten, take
+from serving.compiling.converters.registry import (
+    draw_answer,
+    draw_answers,
+    draw_transformed,
+    register_converter,
+    register_transform,
+)
+from serving.compiling.trees import TreeTable, draw_leaf_values, draw_sum, join_tables, round_for_float32
 
 
-def table_of(trees: Sequence[Any], values: Sequence[Any], features: Sequence[Any] | None = None) -> TreeTable:
+def make_table(trees: Sequence[Any], values: Sequence[Any], features: Sequence[Any] | None = None) -> TreeTable:
     """Return sklearn ``tree_`` objects as one table with `values`, one array for each; `features` as with bagging."""
-    return joined(
+    return join_tables(
         [
-            _table(tree, value, None if features is None else features[place])
+            _read_table(tree, value, None if features is None else features[place])
             for place, (tree, value) in enumerate(zip(trees, values, strict=True))
         ]
     )
 
 
-def _table(tree: Any, values: NDArray[np.float64], features: Any) -> TreeTable:
+def _read_table(tree: Any, values: NDArray[np.float64], features: Any) -> TreeTable:
     nodes = tree.__getstate__()["nodes"]
     feature = np.maximum(nodes["feature"].astype(np.int64), 0)
     return TreeTable(
         roots=np.array([0]),
         feature=feature if features is None else np.asarray(features, dtype=np.int64)[feature],
-        threshold=for_float32(nodes["threshold"]),
+        threshold=round_for_float32(nodes["threshold"]),
         left=nodes["left_child"].astype(np.int64),
         right=nodes["right_child"].astype(np.int64),
         missing_left=nodes["missing_go_to_left"].astype(np.bool_),
@@ -43,52 +49,52 @@ def _table(tree: Any, values: NDArray[np.float64], features: Any) -> TreeTable:
     )
 
 
-def trees_of(part: Any) -> list[Any]:
+def list_trees(part: Any) -> list[Any]:
     """Return the ``tree_`` of a tree, or those of a forest."""
     members = getattr(part, "estimators_", None)
     return [part.tree_] if members is None else [member.tree_ for member in np.ravel(members)]
 
 
-@transforms("RandomTreesEmbedding")
-def embedding(part: Any, rows: Rows) -> Rows:
+@register_transform("RandomTreesEmbedding")
+def draw_embedding(part: Any, rows: Rows) -> Rows:
     """Draw a column for each leaf of each tree: 1 where a row ends there."""
-    trees = trees_of(part)
-    table = table_of(trees, [np.arange(tree.node_count) for tree in trees])
-    leaves = rows.with_matrix(leaf_values(rows.drawing, table, rows.matrix()), len(trees))
-    return transformed(part.one_hot_encoder_, leaves)
+    trees = list_trees(part)
+    table = make_table(trees, [np.arange(tree.node_count) for tree in trees])
+    leaves = rows.with_matrix(draw_leaf_values(rows.drawing, table, rows.matrix()), len(trees))
+    return draw_transformed(part.one_hot_encoder_, leaves)
 
 
-@converts("DecisionTreeRegressor", "ExtraTreeRegressor", "ExtraTreesRegressor", "RandomForestRegressor")
-def regressor(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("DecisionTreeRegressor", "ExtraTreeRegressor", "ExtraTreesRegressor", "RandomForestRegressor")
+def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the mean of the trees."""
     if method != "predict":
         return NotImplemented
     drawing = rows.drawing
-    trees = trees_of(part)
-    total = summed(drawing, table_of(trees, [tree.value[:, :, 0] for tree in trees]), rows.matrix())
-    total = flat(drawing, total) if part.n_outputs_ == 1 else total
+    trees = list_trees(part)
+    total = draw_sum(drawing, make_table(trees, [tree.value[:, :, 0] for tree in trees]), rows.matrix())
+    total = flatten(drawing, total) if part.n_outputs_ == 1 else total
     return total if len(trees) == 1 else drawing.op("Div", total, drawing.constant(float(len(trees))))
 
 
-@converts("DecisionTreeClassifier", "ExtraTreeClassifier", "ExtraTreesClassifier", "RandomForestClassifier")
-def classifier(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("DecisionTreeClassifier", "ExtraTreeClassifier", "ExtraTreesClassifier", "RandomForestClassifier")
+def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw the mean of the probabilities at the leaves, or the label where it is largest."""
     if method == "predict" and part.n_outputs_ == 1:
-        return _label(part, rows)
+        return _draw_label(part, rows)
     if method == "predict":
-        return _labels(part, rows)
+        return _draw_labels(part, rows)
     if method != "predict_proba":
         return NotImplemented
     if part.n_outputs_ == 1:
-        return _probabilities(part, rows, 0, part.n_classes_)
-    return [_probabilities(part, rows, output, count) for output, count in enumerate(part.n_classes_)]
+        return _draw_probabilities(part, rows, 0, part.n_classes_)
+    return [_draw_probabilities(part, rows, output, count) for output, count in enumerate(part.n_classes_)]
 
 
-def _labels(part: Any, rows: Rows) -> str:
+def _draw_labels(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
     found = []
     dtype = np.result_type(*part.classes_) if np.asarray(part.classes_[0]).dtype.kind in "OU" else np.float64
-    shares = answers(part, rows, "predict_proba")
+    shares = draw_answers(part, rows, "predict_proba")
     for output, classes in enumerate(part.classes_):
         labels = np.asarray(classes).astype(dtype)  # several outputs: scikit-learn gives numbers as float64
         index = drawing.op("ArgMax", shares[output], axis=1, keepdims=1)
@@ -96,19 +102,19 @@ def _labels(part: Any, rows: Rows) -> str:
     return drawing.op("Concat", *found, axis=1)
 
 
-def _probabilities(part: Any, rows: Rows, output: int, classes: int) -> str:
+def _draw_probabilities(part: Any, rows: Rows, output: int, classes: int) -> str:
     drawing = rows.drawing
-    trees = trees_of(part)
+    trees = list_trees(part)
     values = [tree.value[:, output, :classes] for tree in trees]
-    total = summed(drawing, table_of(trees, values), rows.matrix())
+    total = draw_sum(drawing, make_table(trees, values), rows.matrix())
     return total if len(trees) == 1 else drawing.op("Div", total, drawing.constant(float(len(trees))))
 
 
-def _label(part: Any, rows: Rows) -> str:
+def _draw_label(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
-    trees = trees_of(part)
+    trees = list_trees(part)
     if len(trees) > 1:
-        return by_largest(drawing, part.classes_, answer(part, rows, "predict_proba"))
+        return draw_label_by_largest(drawing, part.classes_, draw_answer(part, rows, "predict_proba"))
     winners = np.argmax(trees[0].value[:, 0, :], axis=1)
-    index = flat(drawing, summed(drawing, table_of(trees, [winners]), rows.matrix()))
+    index = flatten(drawing, draw_sum(drawing, make_table(trees, [winners]), rows.matrix()))
     return take(drawing, part.classes_, drawing.op("Cast", index, to=TensorProto.INT64))

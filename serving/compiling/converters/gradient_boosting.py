@@ -8,60 +8,60 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.forests import table_of
+from serving.compiling.converters.forests import make_table
 from serving.compiling.converters.labels import (
-    by_largest,
-    by_truth,
-    flat,
-    logistic,
-    with_complement,
+    draw_both_probabilities,
+    draw_label_by_largest,
+    draw_label_by_truth,
+    draw_logistic,
+    flatten,
 )
-from serving.compiling.converters.registry import converts
+from serving.compiling.converters.registry import register_converter
 from serving.compiling.drawing import Drawing, NotCompilable
-from serving.compiling.trees import summed_in_turn
+from serving.compiling.trees import draw_sums_in_turn
 
 
-@converts("GradientBoostingRegressor")
-def regressor(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("GradientBoostingRegressor")
+def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the sum of the stages."""
-    return flat(rows.drawing, _raw(part, rows)) if method == "predict" else NotImplemented
+    return flatten(rows.drawing, _draw_raw(part, rows)) if method == "predict" else NotImplemented
 
 
-@converts("GradientBoostingClassifier")
-def classifier(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("GradientBoostingClassifier")
+def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw the sum of the stages, and what the loss makes of it."""
     drawing = rows.drawing
-    raw = _raw(part, rows)
+    raw = _draw_raw(part, rows)
     is_binary = part.estimators_.shape[1] == 1
     if method == "decision_function":
-        return flat(drawing, raw) if is_binary else raw
+        return flatten(drawing, raw) if is_binary else raw
     if method == "predict" and is_binary:
-        is_second = drawing.op("GreaterOrEqual", flat(drawing, raw), drawing.constant(0.0))
-        return by_truth(drawing, part.classes_, is_second)
+        is_second = drawing.op("GreaterOrEqual", flatten(drawing, raw), drawing.constant(0.0))
+        return draw_label_by_truth(drawing, part.classes_, is_second)
     if method == "predict":
-        return by_largest(drawing, part.classes_, raw)
+        return draw_label_by_largest(drawing, part.classes_, raw)
     if method != "predict_proba":
         return NotImplemented
     if not is_binary:
-        return softmax(drawing, raw)
+        return draw_softmax(drawing, raw)
     doubled = drawing.op("Mul", raw, drawing.constant(2.0)) if part.loss == "exponential" else raw
-    return with_complement(drawing, logistic(drawing, doubled))
+    return draw_both_probabilities(drawing, draw_logistic(drawing, doubled))
 
 
-def softmax(drawing: Drawing, raw: str) -> str:
+def draw_softmax(drawing: Drawing, raw: str) -> str:
     """Return the probabilities of several classes."""
     return drawing.op("Softmax", raw, axis=1)
 
 
-def _raw(part: Any, rows: Rows) -> str:
-    return str(rows.drawing.once(("raw", id(part), rows.blocks), lambda: _draw_raw(part, rows)))
-
-
 def _draw_raw(part: Any, rows: Rows) -> str:
+    return str(rows.drawing.once(("raw", id(part), rows.blocks), lambda: _draw_trees(part, rows)))
+
+
+def _draw_trees(part: Any, rows: Rows) -> str:
     trees = [member.tree_ for member in part.estimators_.ravel()]
     values = [tree.value[:, 0, 0] * part.learning_rate for tree in trees]
-    table = table_of(trees, values).after(_start(part).tolist())
-    return summed_in_turn(rows.drawing, table, rows.matrix(), part.estimators_.shape[1])
+    table = make_table(trees, values).after(_start(part).tolist())
+    return draw_sums_in_turn(rows.drawing, table, rows.matrix(), part.estimators_.shape[1])
 
 
 def _start(part: Any) -> NDArray[np.float64]:

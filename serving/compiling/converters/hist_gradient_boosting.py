@@ -13,62 +13,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.encoding import is_missing, turns
-from serving.compiling.converters.gradient_boosting import softmax
+from serving.compiling.converters.encoding import draw_turns, is_missing
+from serving.compiling.converters.gradient_boosting import draw_softmax
 from serving.compiling.converters.labels import (
-    by_largest,
-    by_sign,
-    flat,
-    logistic,
-    with_complement,
+    draw_both_probabilities,
+    draw_label_by_largest,
+    draw_label_by_sign,
+    draw_logistic,
+    flatten,
 )
-from serving.compiling.converters.registry import converts
-from serving.compiling.trees import TreeTable, joined, summed_in_turn
+from serving.compiling.converters.registry import register_converter
+from serving.compiling.trees import TreeTable, draw_sums_in_turn, join_tables
 
 
-@converts("HistGradientBoostingRegressor")
-def regressor(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("HistGradientBoostingRegressor")
+def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the sum of the stages, and the link of the loss."""
     if method != "predict":
         return NotImplemented
-    raw = flat(rows.drawing, _raw(part, rows))
+    raw = flatten(rows.drawing, _draw_raw(part, rows))
     link = type(part._loss.link).__name__
     if link == "LogLink":
         return rows.drawing.op("Exp", raw)
     return raw if link == "IdentityLink" else NotImplemented
 
 
-@converts("HistGradientBoostingClassifier")
-def classifier(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("HistGradientBoostingClassifier")
+def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw the sum of the stages, and probabilities or labels from it."""
     drawing = rows.drawing
     if method == "predict_log_proba":
         return NotImplemented
-    raw = _raw(part, rows)
+    raw = _draw_raw(part, rows)
     is_binary = part.n_trees_per_iteration_ == 1
     if method == "decision_function":
-        return flat(drawing, raw) if is_binary else raw
+        return flatten(drawing, raw) if is_binary else raw
     if method == "predict":
         if is_binary:
-            return by_sign(drawing, part.classes_, flat(drawing, raw))
-        return by_largest(drawing, part.classes_, raw)
-    return with_complement(drawing, logistic(drawing, raw)) if is_binary else softmax(drawing, raw)
-
-
-def _raw(part: Any, rows: Rows) -> str:
-    return str(rows.drawing.once(("raw", id(part), rows.blocks), lambda: _draw_raw(part, rows)))
+            return draw_label_by_sign(drawing, part.classes_, flatten(drawing, raw))
+        return draw_label_by_largest(drawing, part.classes_, raw)
+    return draw_both_probabilities(drawing, draw_logistic(drawing, raw)) if is_binary else draw_softmax(drawing, raw)
 
 
 def _draw_raw(part: Any, rows: Rows) -> str:
+    return str(rows.drawing.once(("raw", id(part), rows.blocks), lambda: _draw_trees(part, rows)))
+
+
+def _draw_trees(part: Any, rows: Rows) -> str:
     predictors = [predictor for stage in part._predictors for predictor in stage]
-    table = joined([_table(predictor) for predictor in predictors])
+    table = join_tables([_read_table(predictor) for predictor in predictors])
     if part._preprocessor is not None:
-        table, rows = _with_turns(part, predictors, table, rows)
+        table, rows = _add_turns(part, predictors, table, rows)
     table = table.after(np.ravel(part._baseline_prediction).tolist())
-    return summed_in_turn(rows.drawing, table, rows.matrix(), part.n_trees_per_iteration_)
+    return draw_sums_in_turn(rows.drawing, table, rows.matrix(), part.n_trees_per_iteration_)
 
 
-def _table(predictor: Any) -> TreeTable:
+def _read_table(predictor: Any) -> TreeTable:
     nodes = predictor.nodes
     is_leaf = nodes["is_leaf"].astype(np.bool_)
     return TreeTable(
@@ -85,12 +85,12 @@ def _table(predictor: Any) -> TreeTable:
 # --- categorical features ---------------------------------------------------------------------------------------------
 
 
-def _with_turns(part: Any, predictors: list[Any], table: TreeTable, rows: Rows) -> tuple[TreeTable, Rows]:
+def _add_turns(part: Any, predictors: list[Any], table: TreeTable, rows: Rows) -> tuple[TreeTable, Rows]:
     """Replace categorical features by their turns; ``_preprocessor`` puts them, as ordinals, before the others."""
     is_categorical = np.asarray(part.is_categorical_)
     columns = np.flatnonzero(is_categorical)
     categories = part._preprocessor.named_transformers_["encoder"].categories_
-    is_turn, sets = _sets(predictors)
+    is_turn, sets = _find_sets(predictors)
     others = rows.select(np.flatnonzero(~is_categorical).tolist())
     feature, threshold = np.where(is_turn, 0, table.feature - len(columns)), np.where(is_turn, 0.5, table.threshold)
     made = []
@@ -103,14 +103,14 @@ def _with_turns(part: Any, predictors: list[Any], table: TreeTable, rows: Rows) 
         is_known = np.array([not is_missing(value) for value in categories[place].tolist()])
         goes_left[:-1] = sets[nodes, : len(is_known)].T
         goes_left[np.append(~is_known, True)] = table.missing_left[nodes]
-        turned, chosen = turns(rows.select([column]), categories[place], goes_left)
+        turned, chosen = draw_turns(rows.select([column]), categories[place], goes_left)
         feature[nodes] = start + chosen
         start += turned.width
         made.append(turned)
     return replace(table, feature=np.maximum(feature, 0), threshold=threshold), others.beside(made)
 
 
-def _sets(predictors: list[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _find_sets(predictors: list[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which nodes are categorical splits, and for each node the ordinals (up to 256) that go to the left."""
     flags, sets = [], []
     for predictor in predictors:

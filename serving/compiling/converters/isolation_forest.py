@@ -8,27 +8,27 @@ import numpy as np
 from sklearn.ensemble._iforest import _average_path_length
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.forests import table_of
-from serving.compiling.converters.labels import flat
-from serving.compiling.converters.linear import inliers
-from serving.compiling.converters.registry import answer, converts
-from serving.compiling.trees import summed
+from serving.compiling.converters.forests import make_table
+from serving.compiling.converters.labels import flatten
+from serving.compiling.converters.linear import draw_inliers
+from serving.compiling.converters.registry import draw_answer, register_converter
+from serving.compiling.trees import draw_sum
 
 
-@converts("IsolationForest")
-def isolation_forest(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("IsolationForest")
+def draw_isolation_forest(part: Any, rows: Rows, method: str) -> Any:
     """Draw ``-2 ** (-depths / normal depth)``, less ``offset_`` for the decision."""
     drawing = rows.drawing
     if method != "score_samples":
-        decision = drawing.op("Sub", answer(part, rows, "score_samples"), drawing.constant(float(part.offset_)))
-        return decision if method == "decision_function" else inliers(drawing, decision)
+        decision = drawing.op("Sub", draw_answer(part, rows, "score_samples"), drawing.constant(float(part.offset_)))
+        return decision if method == "decision_function" else draw_inliers(drawing, decision)
     trees = [member.tree_ for member in part.estimators_]
     depths = [
         part._decision_path_lengths[place] + part._average_path_length_per_tree[place] - 1.0
         for place in range(len(trees))
     ]
     features = None if part._max_features == part.n_features_in_ else part.estimators_features_
-    total = flat(drawing, summed(drawing, table_of(trees, depths, features), rows.matrix()))
+    total = flatten(drawing, draw_sum(drawing, make_table(trees, depths, features), rows.matrix()))
     normal = float(len(trees) * _average_path_length([part._max_samples])[0])
     share = drawing.op("Div", total, drawing.constant(-normal)) if normal else drawing.op("Sub", total, total)
     if not normal:

@@ -8,26 +8,28 @@ import numpy as np
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.labels import flat
-from serving.compiling.converters.registry import converts, transforms
+from serving.compiling.converters.labels import flatten
+from serving.compiling.converters.registry import register_converter, register_transform
 from serving.compiling.drawing import Drawing, NotCompilable
 
 
-@transforms("IsotonicRegression")
-def isotonic_transform(part: Any, rows: Rows) -> Rows:
+@register_transform("IsotonicRegression")
+def draw_isotonic_transform(part: Any, rows: Rows) -> Rows:
     """Draw the regression of the one feature, as a column."""
-    return rows.with_matrix(interpolated(part, rows.drawing, rows.matrix()), 1)
+    return rows.with_matrix(draw_interpolation(part, rows.drawing, rows.matrix()), 1)
 
 
-@converts("IsotonicRegression")
-def isotonic(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("IsotonicRegression")
+def draw_isotonic(part: Any, rows: Rows, method: str) -> Any:
     """Draw the regression of the one feature."""
     return (
-        flat(rows.drawing, interpolated(part, rows.drawing, rows.matrix())) if method == "predict" else NotImplemented
+        flatten(rows.drawing, draw_interpolation(part, rows.drawing, rows.matrix()))
+        if method == "predict"
+        else NotImplemented
     )
 
 
-def interpolated(part: Any, drawing: Drawing, column: str) -> str:
+def draw_interpolation(part: Any, drawing: Drawing, column: str) -> str:
     """Return the regression of a column (rows, 1), in the same shape."""
     known = np.asarray(part.X_thresholds_, dtype=np.float64)
     values = np.asarray(part.y_thresholds_, dtype=np.float64)

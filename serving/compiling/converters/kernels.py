@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.labels import by_largest, by_truth, flat
-from serving.compiling.converters.registry import converts
+from serving.compiling.converters.labels import draw_label_by_largest, draw_label_by_truth, flatten
+from serving.compiling.converters.registry import register_converter
 from serving.compiling.drawing import Drawing, NotCompilable
 
 
-def kernel(rows: Rows, part: Any, remembered: Any, gamma: float | None) -> str:
-    """Return (rows, remembered): the kernel of each pair, by ``kernel``, ``degree`` and ``coef0`` of `part`."""
+def draw_kernel(rows: Rows, part: Any, remembered: Any, gamma: float | None) -> str:
+    """Return (rows, remembered): the kernel of each pair, by ``draw_kernel``, ``degree`` and ``coef0`` of `part`."""
     drawing = rows.drawing
     matrix = rows.matrix()
     others = np.asarray(remembered.toarray() if hasattr(remembered, "toarray") else remembered, dtype=np.float64)
     scale = 1.0 / others.shape[1] if gamma is None else float(gamma)
     if part.kernel == "rbf":
-        return drawing.op("Exp", drawing.op("Mul", squared_distances(rows, others), drawing.constant(-scale)))
+        return drawing.op("Exp", drawing.op("Mul", draw_squared_distances(rows, others), drawing.constant(-scale)))
     made = drawing.op("MatMul", matrix, drawing.constant(others.T))
     if part.kernel == "linear":
         return made
@@ -38,7 +38,7 @@ def kernel(rows: Rows, part: Any, remembered: Any, gamma: float | None) -> str:
     raise NotCompilable(f"{type(part).__name__} with the kernel {part.kernel!s:.40} has no compiled form")
 
 
-def squared_distances(rows: Rows, others: NDArray[np.float64]) -> str:
+def draw_squared_distances(rows: Rows, others: NDArray[np.float64]) -> str:
     """Return (rows, others) of squared Euclidean distances, around the mean of the others to lose few digits."""
     drawing = rows.drawing
     center = others.mean(axis=0)
@@ -51,7 +51,7 @@ def squared_distances(rows: Rows, others: NDArray[np.float64]) -> str:
     return drawing.op("Max", total, drawing.constant(0.0))
 
 
-def nearest_of(rows: Rows, others: Any, *, as_kmeans: bool = False) -> str:
+def draw_nearest(rows: Rows, others: Any, *, as_kmeans: bool = False) -> str:
     """Return the position of the nearest of `others` (others, features), the first one among equals.
 
     Distances are those of scikit-learn's ``pairwise_distances_argmin``, in its order; k-means leaves out the square of
@@ -71,23 +71,23 @@ def nearest_of(rows: Rows, others: Any, *, as_kmeans: bool = False) -> str:
     return drawing.op("ArgMin", found, axis=1, keepdims=0)
 
 
-def weighted(rows: Rows, made: str, weights: Any, intercept: Any) -> str:
+def weight_kernel(rows: Rows, made: str, weights: Any, intercept: Any) -> str:
     """Return the kernel times `weights` (remembered, outputs) plus `intercept`."""
     drawing = rows.drawing
     total = drawing.op("MatMul", made, drawing.constant(np.asarray(weights, dtype=np.float64)))
     return drawing.op("Add", total, drawing.constant(np.asarray(intercept, dtype=np.float64)))
 
 
-def _dense(array: Any) -> NDArray[np.float64]:
+def _make_dense(array: Any) -> NDArray[np.float64]:
     return np.asarray(array.toarray() if hasattr(array, "toarray") else array, dtype=np.float64)
 
 
-@converts("NuSVR", "OneClassSVM", "SVR")
-def one_sum(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("NuSVR", "OneClassSVM", "SVR")
+def draw_one_sum(part: Any, rows: Rows, method: str) -> Any:
     """Draw one sum of kernels: a value, or how far inside a row lies."""
     drawing = rows.drawing
-    made = kernel(rows, part, part.support_vectors_, part._gamma)
-    total = flat(drawing, weighted(rows, made, _dense(part._dual_coef_).T, part._intercept_))
+    made = draw_kernel(rows, part, part.support_vectors_, part._gamma)
+    total = flatten(drawing, weight_kernel(rows, made, _make_dense(part._dual_coef_).T, part._intercept_))
     if type(part).__name__ != "OneClassSVM":
         return total if method == "predict" else NotImplemented
     if method == "score_samples":
@@ -98,42 +98,42 @@ def one_sum(part: Any, rows: Rows, method: str) -> Any:
     return drawing.op("Where", is_inside, drawing.constant(np.int64(1)), drawing.constant(np.int64(-1)))
 
 
-@converts("KernelRidge")
-def kernel_ridge(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("KernelRidge")
+def draw_kernel_ridge(part: Any, rows: Rows, method: str) -> Any:
     """Draw kernel ridge regression."""
     if method != "predict":
         return NotImplemented
     weights = np.asarray(part.dual_coef_)
-    made = kernel(rows, part, part.X_fit_, part.gamma)
+    made = draw_kernel(rows, part, part.X_fit_, part.gamma)
     if weights.ndim == 2:
         return rows.drawing.op("MatMul", made, rows.drawing.constant(weights))
-    return flat(rows.drawing, rows.drawing.op("MatMul", made, rows.drawing.constant(weights[:, None])))
+    return flatten(rows.drawing, rows.drawing.op("MatMul", made, rows.drawing.constant(weights[:, None])))
 
 
-@converts("NuSVC", "SVC")
-def classifier(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("NuSVC", "SVC")
+def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw the decisions between pairs, and votes over them."""
     drawing = rows.drawing
     if method not in ("predict", "decision_function"):
         raise NotCompilable(f"{type(part).__name__} iterates to find probabilities, which has no compiled form")
     pairs = list(combinations(range(len(part.classes_)), 2))
-    made = kernel(rows, part, part.support_vectors_, part._gamma)
-    between = weighted(rows, made, _pair_weights(part, pairs), part._intercept_)
+    made = draw_kernel(rows, part, part.support_vectors_, part._gamma)
+    between = weight_kernel(rows, made, _compute_pair_weights(part, pairs), part._intercept_)
     if len(pairs) == 1:
-        scores = drawing.op("Neg", flat(drawing, between))
+        scores = drawing.op("Neg", flatten(drawing, between))
         if method == "decision_function":
             return scores
-        return by_truth(drawing, part.classes_, drawing.op("GreaterOrEqual", scores, drawing.constant(0.0)))
+        return draw_label_by_truth(drawing, part.classes_, drawing.op("GreaterOrEqual", scores, drawing.constant(0.0)))
     if method == "decision_function":
-        return between if part.decision_function_shape == "ovo" else _scores(drawing, between, pairs)
+        return between if part.decision_function_shape == "ovo" else _draw_scores(drawing, between, pairs)
     if part.break_ties and part.decision_function_shape == "ovr":
-        return by_largest(drawing, part.classes_, _scores(drawing, between, pairs))
+        return draw_label_by_largest(drawing, part.classes_, _draw_scores(drawing, between, pairs))
     is_first = drawing.op("Greater", between, drawing.constant(0.0))
-    return by_largest(drawing, part.classes_, _votes(drawing, is_first, pairs, first=True))
+    return draw_label_by_largest(drawing, part.classes_, _draw_votes(drawing, is_first, pairs, first=True))
 
 
-def _pair_weights(part: Any, pairs: list[tuple[int, int]]) -> NDArray[np.float64]:
-    coefficients = _dense(part._dual_coef_)
+def _compute_pair_weights(part: Any, pairs: list[tuple[int, int]]) -> NDArray[np.float64]:
+    coefficients = _make_dense(part._dual_coef_)
     bounds = np.cumsum([0, *part._n_support])
     weights = np.zeros((coefficients.shape[1], len(pairs)))
     for place, (one, other) in enumerate(pairs):
@@ -143,7 +143,7 @@ def _pair_weights(part: Any, pairs: list[tuple[int, int]]) -> NDArray[np.float64
     return weights
 
 
-def _votes(drawing: Drawing, decided: str, pairs: list[tuple[int, int]], *, first: bool) -> str:
+def _draw_votes(drawing: Drawing, decided: str, pairs: list[tuple[int, int]], *, first: bool) -> str:
     """Count votes: a pair's first class gets one where `decided` is `first`, its second class otherwise."""
     classes = max(other for _, other in pairs) + 1
     change, start = np.zeros((len(pairs), classes)), np.zeros(classes)
@@ -155,17 +155,17 @@ def _votes(drawing: Drawing, decided: str, pairs: list[tuple[int, int]], *, firs
     return drawing.op("Add", drawing.op("MatMul", counted, drawing.constant(change)), drawing.constant(start))
 
 
-def _scores(drawing: Drawing, between: str, pairs: list[tuple[int, int]]) -> str:
-    return ovr_scores(drawing, drawing.op("Less", between, drawing.constant(0.0)), between, pairs)
+def _draw_scores(drawing: Drawing, between: str, pairs: list[tuple[int, int]]) -> str:
+    return draw_ovr_scores(drawing, drawing.op("Less", between, drawing.constant(0.0)), between, pairs)
 
 
-def ovr_scores(drawing: Drawing, is_second: str, between: str, pairs: list[tuple[int, int]]) -> str:
+def draw_ovr_scores(drawing: Drawing, is_second: str, between: str, pairs: list[tuple[int, int]]) -> str:
     """Return (rows, classes): votes, where a pair chose its second class or not, and its confidence in the first."""
     classes = max(other for _, other in pairs) + 1
     signs = np.zeros((len(pairs), classes))
     for place, (one, other) in enumerate(pairs):
         signs[place, one], signs[place, other] = 1, -1
-    votes = _votes(drawing, is_second, pairs, first=False)
+    votes = _draw_votes(drawing, is_second, pairs, first=False)
     confidence = drawing.op("MatMul", between, drawing.constant(signs))
     size = drawing.op("Add", drawing.op("Abs", confidence), drawing.constant(1.0))
     share = drawing.op("Div", confidence, drawing.op("Mul", size, drawing.constant(3.0)))

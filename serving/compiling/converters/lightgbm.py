@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.booster_categories import SetSplit, numbered, with_turns
+from serving.compiling.converters.booster_categories import SetSplit, add_turns, number_categories
 from serving.compiling.converters.labels import (
-    by_largest,
-    by_truth,
-    flat,
-    logistic,
-    with_complement,
+    draw_both_probabilities,
+    draw_label_by_largest,
+    draw_label_by_truth,
+    draw_logistic,
+    flatten,
 )
-from serving.compiling.converters.registry import converts
+from serving.compiling.converters.registry import register_converter
 from serving.compiling.drawing import Drawing, NotCompilable
-from serving.compiling.trees import TreeTable, joined, summed_in_turn
+from serving.compiling.trees import TreeTable, draw_sums_in_turn, join_tables
 from serving.host.categories import Categories, categories_of
 
 _CATEGORICAL, _DEFAULT_LEFT, _ZERO, _NAN = 1, 2, 4, 8
@@ -46,82 +46,84 @@ class _Saved:
         return next((float(word.partition(":")[2]) for word in self.objective if word.startswith("sigmoid:")), 1.0)
 
 
-@converts("LGBMRegressor", "LGBMRanker")
-def regressor(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("LGBMRegressor", "LGBMRanker")
+def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the sum of the trees, and the inverse link of the objective."""
     saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
     if method != "predict" or saved.outputs != 1:
         return NotImplemented
-    raw = flat(rows.drawing, _averaged(saved, rows.drawing, _raw(saved, rows)))
+    raw = flatten(rows.drawing, _draw_average(saved, rows.drawing, _draw_raw(saved, rows)))
     if saved.objective[0] in _LOGARITHMIC:
         return rows.drawing.op("Exp", raw)
     return raw if saved.objective[0] in _IDENTITY and "sqrt" not in saved.objective else _unknown(saved)
 
 
-@converts("LGBMClassifier")
-def classifier(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("LGBMClassifier")
+def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw probabilities, and the label where they are largest."""
     saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
     drawing = rows.drawing
     if method not in ("predict", "predict_proba", "decision_function"):
         return NotImplemented
-    raw = _raw(saved, rows)
+    raw = _draw_raw(saved, rows)
     if method == "decision_function":  # LightGBM leaves out the division of random forests here
-        return flat(drawing, raw) if saved.outputs == 1 else raw
-    raw = _averaged(saved, drawing, raw)
+        return flatten(drawing, raw) if saved.outputs == 1 else raw
+    raw = _draw_average(saved, drawing, raw)
     if saved.objective[0] in ("multiclass", "multiclassova"):
-        shares = _shares(saved, drawing, raw)
-        return shares if method == "predict_proba" else by_largest(drawing, part.classes_, shares)
+        shares = _draw_shares(saved, drawing, raw)
+        return shares if method == "predict_proba" else draw_label_by_largest(drawing, part.classes_, shares)
     if saved.objective[0] != "binary" or saved.outputs != 1:
         return _unknown(saved)
-    second = _second(saved, drawing, raw)
+    second = _draw_second_share(saved, drawing, raw)
     if method == "predict_proba":
-        return with_complement(drawing, second)
+        return draw_both_probabilities(drawing, second)
     is_second = drawing.op("Greater", second, drawing.op("Sub", drawing.constant(1.0), second))
-    return by_truth(drawing, part.classes_, flat(drawing, is_second))
+    return draw_label_by_truth(drawing, part.classes_, flatten(drawing, is_second))
 
 
-@converts("LightgbmBooster")
-def booster(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("LightgbmBooster")
+def draw_booster(part: Any, rows: Rows, method: str) -> Any:
     """Draw what ``Booster.predict`` gives: shares of classes where an estimator gives labels."""
     saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
     if method == "decision_function" or saved.objective[0] not in _CLASSES:
-        return (classifier if method == "decision_function" else regressor)(part, rows, method)
-    raw = _averaged(saved, rows.drawing, _raw(saved, rows))
+        return (draw_classifier if method == "decision_function" else draw_regressor)(part, rows, method)
+    raw = _draw_average(saved, rows.drawing, _draw_raw(saved, rows))
     if saved.objective[0] != "binary":
-        return _shares(saved, rows.drawing, raw)
-    second = _second(saved, rows.drawing, raw)
-    return with_complement(rows.drawing, second) if method == "predict_proba" else flat(rows.drawing, second)
+        return _draw_shares(saved, rows.drawing, raw)
+    second = _draw_second_share(saved, rows.drawing, raw)
+    return draw_both_probabilities(rows.drawing, second) if method == "predict_proba" else flatten(rows.drawing, second)
 
 
-def _second(saved: _Saved, drawing: Drawing, raw: str) -> str:
+def _draw_second_share(saved: _Saved, drawing: Drawing, raw: str) -> str:
     """Draw the share of the second of two classes."""
-    return logistic(drawing, drawing.op("Mul", raw, drawing.constant(saved.sigmoid)) if saved.sigmoid != 1 else raw)
+    return draw_logistic(
+        drawing, drawing.op("Mul", raw, drawing.constant(saved.sigmoid)) if saved.sigmoid != 1 else raw
+    )
 
 
-def _shares(saved: _Saved, drawing: Drawing, raw: str) -> str:
+def _draw_shares(saved: _Saved, drawing: Drawing, raw: str) -> str:
     if saved.objective[0] == "multiclass":
         return drawing.op("Softmax", raw, axis=1)
-    return logistic(drawing, drawing.op("Mul", raw, drawing.constant(saved.sigmoid)))
+    return draw_logistic(drawing, drawing.op("Mul", raw, drawing.constant(saved.sigmoid)))
 
 
 def _unknown(saved: _Saved) -> Any:
     raise NotCompilable(f"LightGBM's objective {' '.join(saved.objective)} has no compiled form")
 
 
-def _raw(saved: _Saved, rows: Rows) -> str:
-    return str(rows.drawing.once(("raw", id(saved), rows.blocks), lambda: _draw_raw(saved, rows)))
-
-
 def _draw_raw(saved: _Saved, rows: Rows) -> str:
-    table = joined([_table(tree) for tree in saved.trees])
+    return str(rows.drawing.once(("raw", id(saved), rows.blocks), lambda: _draw_trees(saved, rows)))
+
+
+def _draw_trees(saved: _Saved, rows: Rows) -> str:
+    table = join_tables([_read_table(tree) for tree in saved.trees])
     splits = _set_splits(saved.trees, table)
-    rows = numbered(rows, saved.categories)
-    table, rows = with_turns(table, rows, splits, is_left_inside=True, missing_is_outside=True)
-    return summed_in_turn(rows.drawing, table, rows.matrix(), saved.outputs)
+    rows = number_categories(rows, saved.categories)
+    table, rows = add_turns(table, rows, splits, is_left_inside=True, missing_is_outside=True)
+    return draw_sums_in_turn(rows.drawing, table, rows.matrix(), saved.outputs)
 
 
-def _averaged(saved: _Saved, drawing: Drawing, raw: str) -> str:
+def _draw_average(saved: _Saved, drawing: Drawing, raw: str) -> str:
     if not saved.is_average:
         return raw
     return drawing.op("Div", raw, drawing.constant(float(len(saved.trees) // saved.outputs)))
@@ -145,16 +147,16 @@ def _read(part: Any) -> _Saved:
     return _Saved(known["objective"].split(), outputs, trees, is_average, categories)
 
 
-def _numbers(tree: dict[str, str], key: str, dtype: Any) -> NDArray[Any]:
+def _read_numbers(tree: dict[str, str], key: str, dtype: Any) -> NDArray[Any]:
     return np.array(tree.get(key, "").split(), dtype=np.float64 if dtype is np.float64 else np.int64).astype(dtype)
 
 
-def _table(tree: dict[str, str]) -> TreeTable:
+def _read_table(tree: dict[str, str]) -> TreeTable:
     if tree.get("is_linear", "0") != "0":
         raise NotCompilable("LightGBM with linear trees has no compiled form")
-    leaves = _numbers(tree, "leaf_value", np.float64)
-    decisions = _numbers(tree, "decision_type", np.int64)
-    thresholds = _numbers(tree, "threshold", np.float64)
+    leaves = _read_numbers(tree, "leaf_value", np.float64)
+    decisions = _read_numbers(tree, "decision_type", np.int64)
+    thresholds = _read_numbers(tree, "threshold", np.float64)
     inner = len(leaves) - 1
     is_number = (decisions & _CATEGORICAL) == 0
     # rows enter with everything up to the zero threshold made 0 (RowPairFunctionFromDenseMatric in c_api.cpp)
@@ -173,10 +175,10 @@ def _table(tree: dict[str, str]) -> TreeTable:
     zeros = np.zeros(len(leaves))
     return TreeTable(
         roots=np.array([0]),
-        feature=np.concatenate([_numbers(tree, "split_feature", np.int64)[:inner], zeros.astype(np.int64)]),
+        feature=np.concatenate([_read_numbers(tree, "split_feature", np.int64)[:inner], zeros.astype(np.int64)]),
         threshold=np.concatenate([thresholds[:inner], zeros]),
-        left=places(_numbers(tree, "left_child", np.int64)[:inner]),
-        right=places(_numbers(tree, "right_child", np.int64)[:inner]),
+        left=places(_read_numbers(tree, "left_child", np.int64)[:inner]),
+        right=places(_read_numbers(tree, "right_child", np.int64)[:inner]),
         missing_left=np.concatenate([missing_left[:inner], zeros]).astype(np.bool_),
         values=np.concatenate([np.zeros(inner), leaves]),
     )
@@ -185,8 +187,8 @@ def _table(tree: dict[str, str]) -> TreeTable:
 def _set_splits(trees: list[dict[str, str]], table: TreeTable) -> list[SetSplit]:
     found = []
     for tree, root in zip(trees, table.roots.tolist(), strict=True):
-        decisions = _numbers(tree, "decision_type", np.int64)
-        bounds, words = _numbers(tree, "cat_boundaries", np.int64), _numbers(tree, "cat_threshold", np.int64)
+        decisions = _read_numbers(tree, "decision_type", np.int64)
+        bounds, words = _read_numbers(tree, "cat_boundaries", np.int64), _read_numbers(tree, "cat_threshold", np.int64)
         for node in np.flatnonzero(decisions & _CATEGORICAL).tolist():
             at = int(table.threshold[root + node])
             bits = (words[bounds[at] : bounds[at + 1], None] >> np.arange(32)) & 1

@@ -8,20 +8,20 @@ import numpy as np
 
 from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.labels import (
-    by_largest,
-    by_sign,
-    flat,
-    logistic,
-    with_complement,
+    draw_both_probabilities,
+    draw_label_by_largest,
+    draw_label_by_sign,
+    draw_logistic,
+    flatten,
 )
-from serving.compiling.converters.registry import answer, converts
+from serving.compiling.converters.registry import draw_answer, register_converter
 from serving.compiling.drawing import Drawing
 
 _SOFTMAX = {"LogisticRegression", "LogisticRegressionCV", "LinearDiscriminantAnalysis"}
 _LOGARITHMIC_LINKS = {"PoissonRegressor", "GammaRegressor"}
 
 
-def product(rows: Rows, coefficients: Any, intercept: Any) -> str:
+def draw_product(rows: Rows, coefficients: Any, intercept: Any) -> str:
     """Return ``X @ coefficients.T + intercept`` of shape (rows, outputs); coefficients (outputs, features)."""
     drawing = rows.drawing
     weights = np.atleast_2d(np.asarray(coefficients, dtype=np.float64)).T
@@ -30,20 +30,20 @@ def product(rows: Rows, coefficients: Any, intercept: Any) -> str:
     return made if not bias.any() else drawing.op("Add", made, drawing.constant(bias))
 
 
-@converts(
+@register_converter(
     "ARDRegression", "BayesianRidge", "ElasticNet", "ElasticNetCV", "GammaRegressor", "HuberRegressor", "Lars",
     "LarsCV", "Lasso", "LassoCV", "LassoLars", "LassoLarsCV", "LassoLarsIC", "LinearRegression", "LinearSVR",
     "MultiTaskElasticNet", "MultiTaskElasticNetCV", "MultiTaskLasso", "MultiTaskLassoCV", "OrthogonalMatchingPursuit",
     "OrthogonalMatchingPursuitCV", "PassiveAggressiveRegressor", "PoissonRegressor", "QuantileRegressor", "Ridge",
     "RidgeCV", "SGDRegressor", "TheilSenRegressor", "TweedieRegressor",
 )  # fmt: skip
-def regressor(part: Any, rows: Rows, method: str) -> Any:
+def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw a linear regressor, or one of the generalized ones with their links."""
     if method != "predict":
         return NotImplemented
     drawing = rows.drawing
-    values = product(rows, part.coef_, part.intercept_)
-    values = flat(drawing, values) if np.ndim(part.coef_) == 1 else values
+    values = draw_product(rows, part.coef_, part.intercept_)
+    values = flatten(drawing, values) if np.ndim(part.coef_) == 1 else values
     is_logarithmic = type(part).__name__ in _LOGARITHMIC_LINKS or _has_logarithmic_link(part)
     return drawing.op("Exp", values) if is_logarithmic else values
 
@@ -54,11 +54,11 @@ def _has_logarithmic_link(part: Any) -> bool:
     return bool(part.link == "log" or (part.link == "auto" and part.power > 0))
 
 
-@converts(
+@register_converter(
     "LinearDiscriminantAnalysis", "LinearSVC", "LogisticRegression", "LogisticRegressionCV",
     "PassiveAggressiveClassifier", "Perceptron", "RidgeClassifier", "RidgeClassifierCV", "SGDClassifier",
 )  # fmt: skip
-def classifier(part: Any, rows: Rows, method: str) -> Any:
+def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw a linear classifier: the sign of one score, or the largest of several."""
     drawing = rows.drawing
     is_multilabel = getattr(part, "_label_binarizer", None) is not None and part._label_binarizer.y_type_.startswith(
@@ -67,29 +67,29 @@ def classifier(part: Any, rows: Rows, method: str) -> Any:
     if is_multilabel or (method == "predict_log_proba" and type(part).__name__ != "LinearDiscriminantAnalysis"):
         return NotImplemented
     if method == "predict_log_proba":  # zeros become the smallest normal number before the logarithm
-        shares = answer(part, rows, "predict_proba")
+        shares = draw_answer(part, rows, "predict_proba")
         smallest = drawing.constant(np.finfo(np.float64).smallest_normal)
         is_none = drawing.op("Equal", shares, drawing.constant(0.0))
         return drawing.op("Log", drawing.op("Where", is_none, smallest, shares))
-    scores = product(rows, part.coef_, part.intercept_)
+    scores = draw_product(rows, part.coef_, part.intercept_)
     is_binary = np.atleast_2d(part.coef_).shape[0] == 1
     if method == "decision_function":
-        return flat(drawing, scores) if is_binary else scores
+        return flatten(drawing, scores) if is_binary else scores
     if method == "predict":
         if is_binary:
-            return by_sign(drawing, part.classes_, flat(drawing, scores))
-        return by_largest(drawing, part.classes_, scores)
-    return _probabilities(part, drawing, scores, is_binary=is_binary)
+            return draw_label_by_sign(drawing, part.classes_, flatten(drawing, scores))
+        return draw_label_by_largest(drawing, part.classes_, scores)
+    return _draw_probabilities(part, drawing, scores, is_binary=is_binary)
 
 
-def _probabilities(part: Any, drawing: Drawing, scores: str, *, is_binary: bool) -> Any:
+def _draw_probabilities(part: Any, drawing: Drawing, scores: str, *, is_binary: bool) -> Any:
     name = type(part).__name__
     if name in _SOFTMAX and not is_binary:
         return drawing.op("Softmax", scores, axis=1)
     if name in _SOFTMAX or (name == "SGDClassifier" and part.loss == "log_loss" and is_binary):
-        return with_complement(drawing, logistic(drawing, scores))
+        return draw_both_probabilities(drawing, draw_logistic(drawing, scores))
     if name == "SGDClassifier" and part.loss == "log_loss":
-        shares = logistic(drawing, scores)
+        shares = draw_logistic(drawing, scores)
         total = drawing.op("ReduceSum", shares, drawing.constant(np.array([1])), keepdims=1)
         is_none = drawing.op("Equal", total, drawing.constant(0.0))
         equal = drawing.constant(1.0 / len(part.classes_))
@@ -97,17 +97,17 @@ def _probabilities(part: Any, drawing: Drawing, scores: str, *, is_binary: bool)
     return NotImplemented
 
 
-@converts("SGDOneClassSVM")
-def one_class(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("SGDOneClassSVM")
+def draw_one_class(part: Any, rows: Rows, method: str) -> Any:
     """Draw the linear one-class SVM: ``X @ coef_ - offset_``; at 0 and above is an inlier."""
     drawing = rows.drawing
-    scores = flat(drawing, product(rows, part.coef_, -np.asarray(part.offset_)))
+    scores = flatten(drawing, draw_product(rows, part.coef_, -np.asarray(part.offset_)))
     if method == "score_samples":  # the offset goes and comes back, with what it costs
         return drawing.op("Add", scores, drawing.constant(float(np.ravel(part.offset_)[0])))
-    return scores if method == "decision_function" else inliers(drawing, scores)
+    return scores if method == "decision_function" else draw_inliers(drawing, scores)
 
 
-def inliers(drawing: Drawing, scores: str) -> str:
+def draw_inliers(drawing: Drawing, scores: str) -> str:
     """Return 1 where a score is not below 0, else -1."""
     is_outlier = drawing.op("Less", scores, drawing.constant(0.0))
     return drawing.op("Where", is_outlier, drawing.constant(np.int64(-1)), drawing.constant(np.int64(1)))

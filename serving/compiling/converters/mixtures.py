@@ -9,41 +9,41 @@ from numpy.typing import NDArray
 from scipy.special import digamma
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.labels import flat
-from serving.compiling.converters.linear import inliers
-from serving.compiling.converters.naive_bayes import normalized
-from serving.compiling.converters.registry import answer, converts
+from serving.compiling.converters.labels import flatten
+from serving.compiling.converters.linear import draw_inliers
+from serving.compiling.converters.naive_bayes import normalize_logarithms
+from serving.compiling.converters.registry import draw_answer, register_converter
 from serving.compiling.drawing import Drawing
 
 
-@converts("BayesianGaussianMixture", "GaussianMixture")
-def mixture(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("BayesianGaussianMixture", "GaussianMixture")
+def draw_mixture(part: Any, rows: Rows, method: str) -> Any:
     """Draw the likeliest component, the shares of all of them, or the log likelihood of a row."""
     drawing = rows.drawing
-    joint = str(drawing.once(("raw", id(part), rows.blocks), lambda: _joint(part, rows)))
+    joint = str(drawing.once(("raw", id(part), rows.blocks), lambda: _draw_joint(part, rows)))
     if method == "predict":
         return drawing.op("ArgMax", joint, axis=1, keepdims=0)
     if method == "predict_proba":
-        return drawing.op("Exp", normalized(drawing, joint))
-    return _summed_logarithms(drawing, joint) if method == "score_samples" else NotImplemented
+        return drawing.op("Exp", normalize_logarithms(drawing, joint))
+    return _sum_logarithms(drawing, joint) if method == "score_samples" else NotImplemented
 
 
-def _summed_logarithms(drawing: Drawing, joint: str) -> str:
+def _sum_logarithms(drawing: Drawing, joint: str) -> str:
     """Return the logarithm of the sum of exponentials of each row, as scipy's logsumexp."""
     axis = drawing.constant(np.array([1], dtype=np.int64))
     largest = drawing.op("ReduceMax", joint, axis)
     total = drawing.op("ReduceSum", drawing.op("Exp", drawing.op("Sub", joint, largest)), axis)
-    return flat(drawing, drawing.op("Add", drawing.op("Log", total), largest))
+    return flatten(drawing, drawing.op("Add", drawing.op("Log", total), largest))
 
 
-def _joint(part: Any, rows: Rows) -> str:
+def _draw_joint(part: Any, rows: Rows) -> str:
     """Draw the weighted log likelihood under each component, by the formulas of ``_estimate_log_gaussian_prob``."""
     drawing = rows.drawing
     cholesky = np.asarray(part.precisions_cholesky_, dtype=np.float64)
     means = np.asarray(part.means_, dtype=np.float64)
     if part.covariance_type in ("full", "tied"):
         each = cholesky if part.covariance_type == "full" else [cholesky] * len(means)
-        squares = _turned_squares(rows, means, each)
+        squares = _draw_turned_squares(rows, means, each)
         diagonals = [np.log(np.diagonal(one)).sum() for one in each]
     else:
         wide = cholesky if part.covariance_type == "diag" else np.repeat(cholesky[:, None], rows.width, axis=1)
@@ -56,11 +56,11 @@ def _joint(part: Any, rows: Rows) -> str:
         diagonals = np.log(wide).sum(axis=1)
     offset = np.asarray(diagonals) - 0.5 * rows.width * np.log(2 * np.pi) + part._estimate_log_weights()
     if type(part).__name__ == "BayesianGaussianMixture":
-        offset = offset + _uncertainty(part, rows.width)
+        offset = offset + _describe_uncertainty(part, rows.width)
     return drawing.op("Add", drawing.op("Mul", squares, drawing.constant(-0.5)), drawing.constant(offset))
 
 
-def _turned_squares(rows: Rows, means: NDArray[np.float64], cholesky: Any) -> str:
+def _draw_turned_squares(rows: Rows, means: NDArray[np.float64], cholesky: Any) -> str:
     drawing = rows.drawing
     axis = drawing.constant(np.array([1], dtype=np.int64))
     made = []
@@ -71,15 +71,15 @@ def _turned_squares(rows: Rows, means: NDArray[np.float64], cholesky: Any) -> st
     return made[0] if len(made) == 1 else drawing.op("Concat", *made, axis=1)
 
 
-def _uncertainty(part: Any, features: int) -> Any:
+def _describe_uncertainty(part: Any, features: int) -> Any:
     freedom = part.degrees_of_freedom_
     spread = digamma(0.5 * (freedom - np.arange(features)[:, np.newaxis])).sum(axis=0)
     scaled = features * np.log(2.0) + spread - features / part.mean_precision_
     return 0.5 * scaled - 0.5 * features * np.log(freedom)
 
 
-@converts("EllipticEnvelope")
-def envelope(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("EllipticEnvelope")
+def draw_envelope(part: Any, rows: Rows, method: str) -> Any:
     """Draw the squared Mahalanobis distance, negative: at ``offset_`` and above is an inlier."""
     drawing = rows.drawing
     if method == "score_samples":
@@ -88,7 +88,7 @@ def envelope(part: Any, rows: Rows, method: str) -> Any:
         axis = drawing.constant(np.array([1], dtype=np.int64))
         total = drawing.op("ReduceSum", drawing.op("Mul", products, centered), axis, keepdims=0)
         return drawing.op("Neg", total)
-    scores = drawing.op("Sub", answer(part, rows, "score_samples"), drawing.constant(float(part.offset_)))
+    scores = drawing.op("Sub", draw_answer(part, rows, "score_samples"), drawing.constant(float(part.offset_)))
     if method == "decision_function":
         return scores
-    return inliers(drawing, scores) if method == "predict" else NotImplemented
+    return draw_inliers(drawing, scores) if method == "predict" else NotImplemented

@@ -11,45 +11,45 @@ import numpy as np
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.labels import by_largest
-from serving.compiling.converters.registry import converts
+from serving.compiling.converters.labels import draw_label_by_largest
+from serving.compiling.converters.registry import register_converter
 from serving.compiling.drawing import Drawing, NotCompilable
 
 
-@converts("BernoulliNB", "ComplementNB", "GaussianNB", "MultinomialNB")
-def naive_bayes(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("BernoulliNB", "ComplementNB", "GaussianNB", "MultinomialNB")
+def draw_naive_bayes(part: Any, rows: Rows, method: str) -> Any:
     """Draw the class of the largest likelihood, or all of them normalized."""
     if method not in ("predict", "predict_proba", "predict_log_proba"):
         return NotImplemented
     joint = _JOINT[type(part).__name__](part, rows)
     if method == "predict":
-        return by_largest(rows.drawing, part.classes_, joint)
-    logarithms = normalized(rows.drawing, joint)
+        return draw_label_by_largest(rows.drawing, part.classes_, joint)
+    logarithms = normalize_logarithms(rows.drawing, joint)
     return logarithms if method == "predict_log_proba" else rows.drawing.op("Exp", logarithms)
 
 
-@converts("QuadraticDiscriminantAnalysis")
-def quadratic(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("QuadraticDiscriminantAnalysis")
+def draw_quadratic(part: Any, rows: Rows, method: str) -> Any:
     """Draw the log posterior of each class, as ``_decision_function`` of QuadraticDiscriminantAnalysis."""
     drawing = rows.drawing
-    joint = str(drawing.once(("raw", id(part), rows.blocks), lambda: _posterior(part, rows)))
-    return discriminated(part, drawing, joint, method)
+    joint = str(drawing.once(("raw", id(part), rows.blocks), lambda: _draw_posterior(part, rows)))
+    return draw_discriminated(part, drawing, joint, method)
 
 
-def discriminated(part: Any, drawing: Drawing, joint: str, method: str) -> Any:
+def draw_discriminated(part: Any, drawing: Drawing, joint: str, method: str) -> Any:
     """Draw what a classifier answers whose decision is the log posterior `joint`, up to a constant, of each class."""
     if method == "predict":
-        return by_largest(drawing, part.classes_, joint)
+        return draw_label_by_largest(drawing, part.classes_, joint)
     if method == "decision_function" and len(part.classes_) == 2:
         first, second = (drawing.op("Gather", joint, drawing.constant(np.int64(at)), axis=1) for at in (0, 1))
         return drawing.op("Sub", second, first)
     if method == "decision_function":
         return joint
-    logarithms = normalized(drawing, joint)
+    logarithms = normalize_logarithms(drawing, joint)
     return logarithms if method == "predict_log_proba" else drawing.op("Exp", logarithms)
 
 
-def _posterior(part: Any, rows: Rows) -> str:
+def _draw_posterior(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
     axis = drawing.constant(np.array([1], dtype=np.int64))
     norms = []
@@ -63,7 +63,7 @@ def _posterior(part: Any, rows: Rows) -> str:
     return drawing.op("Add", halved, drawing.constant(np.log(part.priors_)))
 
 
-def normalized(drawing: Drawing, joint: str) -> str:
+def normalize_logarithms(drawing: Drawing, joint: str) -> str:
     """Return logarithms of probabilities for logarithms of weights, as scipy's logsumexp."""
     axis = drawing.constant(np.array([1], dtype=np.int64))
     shifted = drawing.op("Sub", joint, drawing.op("ReduceMax", joint, axis))
@@ -71,7 +71,7 @@ def normalized(drawing: Drawing, joint: str) -> str:
     return drawing.op("Sub", shifted, total)
 
 
-def _multinomial(part: Any, rows: Rows) -> str:
+def _draw_multinomial(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
     made = drawing.op("MatMul", rows.matrix(), drawing.constant(part.feature_log_prob_.T))
     if type(part).__name__ == "ComplementNB":
@@ -81,7 +81,7 @@ def _multinomial(part: Any, rows: Rows) -> str:
     return drawing.op("Add", made, drawing.constant(part.class_log_prior_))
 
 
-def _bernoulli(part: Any, rows: Rows) -> str:
+def _draw_bernoulli(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
     matrix = rows.matrix()
     if part.binarize is not None:
@@ -92,7 +92,7 @@ def _bernoulli(part: Any, rows: Rows) -> str:
     return drawing.op("Add", made, drawing.constant(part.class_log_prior_ + absent.sum(axis=1)))
 
 
-def _gaussian(part: Any, rows: Rows) -> str:
+def _draw_gaussian(part: Any, rows: Rows) -> str:
     """Sum squares over features of (rows, classes, features): a product would lose digits."""
     drawing = rows.drawing
     spread = drawing.op("Unsqueeze", rows.matrix(), drawing.constant(np.array([1], dtype=np.int64)))
@@ -104,8 +104,8 @@ def _gaussian(part: Any, rows: Rows) -> str:
 
 
 _JOINT = {
-    "BernoulliNB": _bernoulli,
-    "ComplementNB": _multinomial,
-    "GaussianNB": _gaussian,
-    "MultinomialNB": _multinomial,
+    "BernoulliNB": _draw_bernoulli,
+    "ComplementNB": _draw_multinomial,
+    "GaussianNB": _draw_gaussian,
+    "MultinomialNB": _draw_multinomial,
 }

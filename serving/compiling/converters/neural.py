@@ -8,40 +8,46 @@ import numpy as np
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.labels import by_largest, by_truth, flat, logistic, with_complement
-from serving.compiling.converters.registry import converts
+from serving.compiling.converters.labels import (
+    draw_both_probabilities,
+    draw_label_by_largest,
+    draw_label_by_truth,
+    draw_logistic,
+    flatten,
+)
+from serving.compiling.converters.registry import register_converter
 from serving.compiling.drawing import Drawing, NotCompilable
 
 
-@converts("MLPRegressor")
-def regressor(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("MLPRegressor")
+def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the last layer, which of one output is flat."""
     if method != "predict":
         return NotImplemented
-    made = _forward(part, rows)
-    return flat(rows.drawing, made) if part.n_outputs_ == 1 else made
+    made = _draw_layers(part, rows)
+    return flatten(rows.drawing, made) if part.n_outputs_ == 1 else made
 
 
-@converts("MLPClassifier")
-def classifier(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("MLPClassifier")
+def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw the last layer as probabilities, or the label they choose: above one half, or the largest."""
     if method not in ("predict", "predict_proba"):
         return NotImplemented
     drawing = rows.drawing
-    shares = _forward(part, rows)
+    shares = _draw_layers(part, rows)
     kind = part._label_binarizer.y_type_
     half = drawing.constant(0.5)
     if kind == "multilabel-indicator":
         is_on = drawing.op("Greater", shares, half)
         return shares if method == "predict_proba" else drawing.op("Cast", is_on, to=TensorProto.INT64)
     if part.n_outputs_ > 1:
-        return shares if method == "predict_proba" else by_largest(drawing, part.classes_, shares)
+        return shares if method == "predict_proba" else draw_label_by_largest(drawing, part.classes_, shares)
     if method == "predict_proba":
-        return with_complement(drawing, shares)
-    return by_truth(drawing, part.classes_, drawing.op("Greater", flat(drawing, shares), half))
+        return draw_both_probabilities(drawing, shares)
+    return draw_label_by_truth(drawing, part.classes_, drawing.op("Greater", flatten(drawing, shares), half))
 
 
-def _forward(part: Any, rows: Rows) -> str:
+def _draw_layers(part: Any, rows: Rows) -> str:
     return str(rows.drawing.once(("raw", id(part), rows.blocks), lambda: _draw_forward(part, rows)))
 
 
@@ -52,15 +58,15 @@ def _draw_forward(part: Any, rows: Rows) -> str:
     for place, (weights, bias) in enumerate(zip(part.coefs_, part.intercepts_, strict=True)):
         made = drawing.op("MatMul", made, drawing.constant(np.asarray(weights, dtype=np.float64)))
         made = drawing.op("Add", made, drawing.constant(np.asarray(bias, dtype=np.float64)))
-        made = _activated(drawing, made, part.out_activation_ if place == last else part.activation)
+        made = _draw_activation(drawing, made, part.out_activation_ if place == last else part.activation)
     return made
 
 
-def _activated(drawing: Drawing, made: str, activation: str) -> str:
+def _draw_activation(drawing: Drawing, made: str, activation: str) -> str:
     if activation == "identity":
         return made
     if activation == "logistic":
-        return logistic(drawing, made)
+        return draw_logistic(drawing, made)
     if activation == "softmax":
         return drawing.op("Softmax", made, axis=1)
     kinds = {"tanh": "Tanh", "relu": "Relu", "exp": "Exp"}

@@ -9,13 +9,19 @@ import numpy as np
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.kernels import nearest_of, ovr_scores
-from serving.compiling.converters.labels import as_column, by_largest, by_truth, flat, take
-from serving.compiling.converters.registry import answer, converts, numbers
+from serving.compiling.converters.kernels import draw_nearest, draw_ovr_scores
+from serving.compiling.converters.labels import (
+    draw_label_by_largest,
+    draw_label_by_truth,
+    flatten,
+    reshape_to_column,
+    take,
+)
+from serving.compiling.converters.registry import draw_answer, draw_numbers, register_converter
 from serving.compiling.drawing import Drawing, NotCompilable
 
 
-def confidence(part: Any, rows: Rows) -> str:
+def draw_confidence(part: Any, rows: Rows) -> str:
     """Return (rows, 1): the score of a binary classifier, its probability where it has no score, or a value."""
     drawing = rows.drawing
     if type(part).__name__ == "_ConstantPredictor":  # of a code that all classes share
@@ -24,65 +30,65 @@ def confidence(part: Any, rows: Rows) -> str:
         one = drawing.op("Cast", is_any, to=TensorProto.DOUBLE)
         return drawing.op("Mul", one, drawing.constant(float(part.y_[0])))
     if not hasattr(part, "classes_"):
-        return as_column(drawing, numbers(part, rows, "predict"))
+        return reshape_to_column(drawing, draw_numbers(part, rows, "predict"))
     if len(part.classes_) != 2:
         raise NotCompilable(f"{type(part).__name__} of one class inside another has no compiled form")
     if hasattr(part, "decision_function"):
-        return as_column(drawing, answer(part, rows, "decision_function"))
-    return _second(drawing, answer(part, rows, "predict_proba"))
+        return reshape_to_column(drawing, draw_answer(part, rows, "decision_function"))
+    return _take_second(drawing, draw_answer(part, rows, "predict_proba"))
 
 
-def _second(drawing: Drawing, shares: str) -> str:
+def _take_second(drawing: Drawing, shares: str) -> str:
     return drawing.op("Gather", shares, drawing.constant(np.array([1], dtype=np.int64)), axis=1)
 
 
-@converts("OneVsOneClassifier")
-def one_vs_one(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("OneVsOneClassifier")
+def draw_one_vs_one(part: Any, rows: Rows, method: str) -> Any:
     """Draw the votes of all pairs, and how confident they are where votes are equal."""
     if part.pairwise_indices_ is not None or method not in ("predict", "decision_function"):
         return NotImplemented
     drawing = rows.drawing
-    said = [as_column(drawing, numbers(each, rows, "predict")) for each in part.estimators_]
-    sure = [confidence(each, rows) for each in part.estimators_]
+    said = [reshape_to_column(drawing, draw_numbers(each, rows, "predict")) for each in part.estimators_]
+    sure = [draw_confidence(each, rows) for each in part.estimators_]
     is_second, between = ((drawing.op("Concat", *all_, axis=1) if len(all_) > 1 else all_[0]) for all_ in (said, sure))
     places = list(combinations(range(len(part.classes_)), 2))
     is_second = drawing.op("Cast", is_second, to=TensorProto.BOOL)
-    scores = ovr_scores(drawing, is_second, drawing.op("Neg", between), places)
+    scores = draw_ovr_scores(drawing, is_second, drawing.op("Neg", between), places)
     if len(part.classes_) > 2:
-        return by_largest(drawing, part.classes_, scores) if method == "predict" else scores
-    score = flat(drawing, _second(drawing, scores))
+        return draw_label_by_largest(drawing, part.classes_, scores) if method == "predict" else scores
+    score = flatten(drawing, _take_second(drawing, scores))
     if method == "decision_function":
         return score
     limit = 0.0 if hasattr(part.estimators_[0], "decision_function") else 0.5
-    return by_truth(drawing, part.classes_, drawing.op("Greater", score, drawing.constant(limit)))
+    return draw_label_by_truth(drawing, part.classes_, drawing.op("Greater", score, drawing.constant(limit)))
 
 
-@converts("OutputCodeClassifier")
-def output_code(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("OutputCodeClassifier")
+def draw_output_code(part: Any, rows: Rows, method: str) -> Any:
     """Draw the class whose code is nearest to what the classifiers say."""
     if method != "predict":
         return NotImplemented
-    sure = [confidence(each, rows) for each in part.estimators_]
+    sure = [draw_confidence(each, rows) for each in part.estimators_]
     joined = sure[0] if len(sure) == 1 else rows.drawing.op("Concat", *sure, axis=1)
-    return take(rows.drawing, part.classes_, nearest_of(rows.with_matrix(joined, len(sure)), part.code_book_))
+    return take(rows.drawing, part.classes_, draw_nearest(rows.with_matrix(joined, len(sure)), part.code_book_))
 
 
-@converts("ClassifierChain")
-def classifier_chain(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("ClassifierChain")
+def draw_classifier_chain(part: Any, rows: Rows, method: str) -> Any:
     """Draw each classifier on the rows and what those before it said; ``predict_log_proba`` is left to the registry."""
     if method not in ("predict", "predict_proba", "decision_function"):
         return NotImplemented
     extended, columns = rows, []
     for member in part.estimators_:
-        columns.append(_said(member, extended, method))
-        extended = extended.beside([rows.with_matrix(_said(member, extended, part.chain_method_), 1)])
+        columns.append(_draw_said(member, extended, method))
+        extended = extended.beside([rows.with_matrix(_draw_said(member, extended, part.chain_method_), 1)])
     order = [columns[place] for place in np.argsort(part.order_).tolist()]
     return order[0] if len(order) == 1 else rows.drawing.op("Concat", *order, axis=1)
 
 
-def _said(member: Any, rows: Rows, method: str) -> str:
+def _draw_said(member: Any, rows: Rows, method: str) -> str:
     if len(member.classes_) != 2:
         raise NotCompilable("ClassifierChain of other than two classes each has no compiled form")
     if method == "predict_proba":
-        return _second(rows.drawing, answer(member, rows, method))
-    return as_column(rows.drawing, numbers(member, rows, method))
+        return _take_second(rows.drawing, draw_answer(member, rows, method))
+    return reshape_to_column(rows.drawing, draw_numbers(member, rows, method))

@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.elementary import expm1, log1p
-from serving.compiling.converters.kernels import nearest_of
-from serving.compiling.converters.registry import converts, transforms
+from serving.compiling.converters.elementary import draw_expm1, draw_log1p
+from serving.compiling.converters.kernels import draw_nearest
+from serving.compiling.converters.registry import register_converter, register_transform
 from serving.compiling.drawing import Drawing
 
 # where scipy.special.boxcox takes other formulas
 LOGARITHM_ONLY, LARGEST_EXPONENT = 1e-19, 709.78
 
 
-def projected(rows: Rows, weights: Any, *, before: Any = None, after: Any = None) -> Rows:
+def draw_projection(rows: Rows, weights: Any, *, before: Any = None, after: Any = None) -> Rows:
     """Return ``(X - before) @ weights + after``; weights (features, outputs)."""
     drawing = rows.drawing
     made = rows.matrix()
@@ -31,18 +31,18 @@ def projected(rows: Rows, weights: Any, *, before: Any = None, after: Any = None
     return rows.with_matrix(made, table.shape[1])
 
 
-@transforms("IncrementalPCA", "PCA")
-def pca(part: Any, rows: Rows) -> Rows:
+@register_transform("IncrementalPCA", "PCA")
+def draw_pca(part: Any, rows: Rows) -> Rows:
     """Draw the components of centered rows, as ``_transform`` of sklearn.decomposition._base."""
-    made = projected(rows, part.components_.T, before=part.mean_)
+    made = draw_projection(rows, part.components_.T, before=part.mean_)
     if not part.whiten:
         return made
     scale = np.maximum(np.sqrt(part.explained_variance_), np.finfo(np.float64).eps)
     return made.with_matrix(rows.drawing.op("Div", made.matrix(), rows.drawing.constant(scale)), made.width)
 
 
-@converts("FactorAnalysis", "PCA")
-def likelihood(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("FactorAnalysis", "PCA")
+def draw_likelihood(part: Any, rows: Rows, method: str) -> Any:
     """Draw the log likelihood of rows, as ``score_samples`` of PCA and FactorAnalysis."""
     if method != "score_samples":
         return NotImplemented
@@ -55,64 +55,64 @@ def likelihood(part: Any, rows: Rows, method: str) -> Any:
     return drawing.op("Sub", drawing.op("Mul", total, drawing.constant(-0.5)), drawing.constant(float(size)))
 
 
-@transforms("TruncatedSVD", "GaussianRandomProjection", "SparseRandomProjection")
-def components(part: Any, rows: Rows) -> Rows:
+@register_transform("TruncatedSVD", "GaussianRandomProjection", "SparseRandomProjection")
+def draw_components(part: Any, rows: Rows) -> Rows:
     """Draw the product with ``components_``."""
-    return projected(rows, part.components_.T)
+    return draw_projection(rows, part.components_.T)
 
 
-@transforms("FastICA")
-def fast_ica(part: Any, rows: Rows) -> Rows:
+@register_transform("FastICA")
+def draw_fast_ica(part: Any, rows: Rows) -> Rows:
     """Draw the independent components."""
-    return projected(rows, part.components_.T, before=part.mean_ if part.whiten else None)
+    return draw_projection(rows, part.components_.T, before=part.mean_ if part.whiten else None)
 
 
-@transforms("FactorAnalysis")
-def factor_analysis(part: Any, rows: Rows) -> Rows:
+@register_transform("FactorAnalysis")
+def draw_factor_analysis(part: Any, rows: Rows) -> Rows:
     """Draw the expected factors, as ``transform`` of FactorAnalysis."""
     weighted = part.components_ / part.noise_variance_
     covariance = np.linalg.inv(np.eye(len(part.components_)) + weighted @ part.components_.T)
-    return projected(rows, weighted.T @ covariance, before=part.mean_)
+    return draw_projection(rows, weighted.T @ covariance, before=part.mean_)
 
 
-@transforms("LinearDiscriminantAnalysis")
-def discriminants(part: Any, rows: Rows) -> Rows:
+@register_transform("LinearDiscriminantAnalysis")
+def draw_discriminants(part: Any, rows: Rows) -> Rows:
     """Draw the discriminants."""
     width = part._max_components
     if part.solver == "svd":
-        return projected(rows, part.scalings_[:, :width], before=part.xbar_)
-    return projected(rows, part.scalings_[:, :width])
+        return draw_projection(rows, part.scalings_[:, :width], before=part.xbar_)
+    return draw_projection(rows, part.scalings_[:, :width])
 
 
-@transforms("CCA", "PLSCanonical", "PLSRegression")
-def pls(part: Any, rows: Rows) -> Rows:
+@register_transform("CCA", "PLSCanonical", "PLSRegression")
+def draw_pls(part: Any, rows: Rows) -> Rows:
     """Draw the scores of standardized rows."""
     drawing = rows.drawing
     centered = drawing.op("Sub", rows.matrix(), drawing.constant(np.asarray(part._x_mean, dtype=np.float64)))
     scaled = drawing.op("Div", centered, drawing.constant(np.asarray(part._x_std, dtype=np.float64)))
-    return projected(rows.with_matrix(scaled, rows.width), part.x_rotations_)
+    return draw_projection(rows.with_matrix(scaled, rows.width), part.x_rotations_)
 
 
-@transforms("PLSSVD")
-def pls_svd(part: Any, rows: Rows) -> Rows:
+@register_transform("PLSSVD")
+def draw_pls_svd(part: Any, rows: Rows) -> Rows:
     """Draw the scores of standardized rows, of the weights themselves."""
     drawing = rows.drawing
     centered = drawing.op("Sub", rows.matrix(), drawing.constant(np.asarray(part._x_mean, dtype=np.float64)))
     scaled = drawing.op("Div", centered, drawing.constant(np.asarray(part._x_std, dtype=np.float64)))
-    return projected(rows.with_matrix(scaled, rows.width), part.x_weights_)
+    return draw_projection(rows.with_matrix(scaled, rows.width), part.x_weights_)
 
 
-@converts("CCA", "PLSCanonical", "PLSRegression")
-def pls_regressor(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("CCA", "PLSCanonical", "PLSRegression")
+def draw_pls_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the regression on the scores."""
     if method != "predict":
         return NotImplemented
-    made = projected(rows, part.coef_.T, before=part._x_mean, after=part.intercept_).matrix()
+    made = draw_projection(rows, part.coef_.T, before=part._x_mean, after=part.intercept_).matrix()
     return made if not part._predict_1d else rows.drawing.op("Reshape", made, rows.drawing.constant(np.array([-1])))
 
 
-@transforms("PolynomialFeatures")
-def polynomial(part: Any, rows: Rows) -> Rows:
+@register_transform("PolynomialFeatures")
+def draw_polynomial(part: Any, rows: Rows) -> Rows:
     """Draw products of columns as scikit-learn makes them: one column times a product of one factor less.
 
     In another order another product would be the first to overflow, or to be lost next to 0.
@@ -127,27 +127,27 @@ def polynomial(part: Any, rows: Rows) -> Rows:
     made = {1: rows.matrix()}
     for degree in range(2, max(degrees) + 1):
         place = {each: at for at, each in enumerate(degrees[degree - 1])}
-        first = _columns(drawing, made[1], [each[0] for each in degrees[degree]])
-        rest = _columns(drawing, made[degree - 1], [place[each[1:]] for each in degrees[degree]])
+        first = _take_columns(drawing, made[1], [each[0] for each in degrees[degree]])
+        rest = _take_columns(drawing, made[degree - 1], [place[each[1:]] for each in degrees[degree]])
         made[degree] = drawing.op("Mul", first, rest)
     joined, known = list(made.values()), [each for degree in made for each in degrees[degree]]
     if () in wanted:
-        column = _columns(drawing, made[1], [0])
+        column = _take_columns(drawing, made[1], [0])
         joined.insert(0, drawing.op("Cast", drawing.op("Equal", column, column), to=TensorProto.DOUBLE))
         known.insert(0, ())
     whole = joined[0] if len(joined) == 1 else drawing.op("Concat", *joined, axis=1)
     places = {each: at for at, each in enumerate(known)}
     if known != wanted:
-        whole = _columns(drawing, whole, [places[each] for each in wanted])
+        whole = _take_columns(drawing, whole, [places[each] for each in wanted])
     return rows.with_matrix(whole, len(wanted))
 
 
-def _columns(drawing: Drawing, matrix: str, places: list[int]) -> str:
+def _take_columns(drawing: Drawing, matrix: str, places: list[int]) -> str:
     return drawing.op("Gather", matrix, drawing.constant(np.array(places, dtype=np.int64)), axis=1)
 
 
-@transforms("KMeans", "MiniBatchKMeans")
-def distances(part: Any, rows: Rows) -> Rows:
+@register_transform("KMeans", "MiniBatchKMeans")
+def draw_distances(part: Any, rows: Rows) -> Rows:
     """Draw the distance to each center, by differences: a product would lose digits close to a center."""
     drawing = rows.drawing
     spread = drawing.op("Unsqueeze", rows.matrix(), drawing.constant(np.array([1], dtype=np.int64)))
@@ -157,19 +157,19 @@ def distances(part: Any, rows: Rows) -> Rows:
     return rows.with_matrix(drawing.op("Sqrt", total), len(part.cluster_centers_))
 
 
-@converts("KMeans", "MiniBatchKMeans")
-def nearest(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("KMeans", "MiniBatchKMeans")
+def draw_nearest_center(part: Any, rows: Rows, method: str) -> Any:
     """Draw the position of the nearest center."""
     if method != "predict":
         return NotImplemented
-    return nearest_of(rows, part.cluster_centers_, as_kmeans=True)
+    return draw_nearest(rows, part.cluster_centers_, as_kmeans=True)
 
 
-@transforms("PowerTransformer")
-def power(part: Any, rows: Rows) -> Rows:
+@register_transform("PowerTransformer")
+def draw_power(part: Any, rows: Rows) -> Rows:
     """Draw Yeo-Johnson's or Box-Cox's transform of all columns at once, then the scaler."""
     drawing = rows.drawing
-    draw = _box_cox if part.method == "box-cox" else _yeo_johnson
+    draw = _draw_box_cox if part.method == "box-cox" else _draw_yeo_johnson
     made = draw(drawing, rows.matrix(), np.asarray(part.lambdas_, dtype=np.float64))
     if part.standardize:
         scaler = part._scaler
@@ -178,7 +178,7 @@ def power(part: Any, rows: Rows) -> Rows:
     return rows.with_matrix(made, rows.width)
 
 
-def _yeo_johnson(drawing: Drawing, value: str, lambdas: NDArray[np.float64]) -> str:
+def _draw_yeo_johnson(drawing: Drawing, value: str, lambdas: NDArray[np.float64]) -> str:
     """Draw what ``_yeojohnson_transform`` of scipy.stats computes; below 0 it is mirrored, with ``2 - lambda``."""
     eps = np.finfo(np.float64).eps
     is_above = drawing.op("GreaterOrEqual", value, drawing.constant(0.0))
@@ -186,23 +186,23 @@ def _yeo_johnson(drawing: Drawing, value: str, lambdas: NDArray[np.float64]) -> 
     def by_side(above: NDArray[np.float64], below: NDArray[np.float64]) -> str:
         return drawing.op("Where", is_above, drawing.constant(above), drawing.constant(below))
 
-    logarithm = log1p(drawing, drawing.op("Where", is_above, value, drawing.op("Neg", value)))
+    logarithm = draw_log1p(drawing, drawing.op("Where", is_above, value, drawing.op("Neg", value)))
     has_no_power = np.abs(lambdas) < eps, np.abs(lambdas - 2) <= eps
     power = by_side(*(np.where(no, 1.0, each) for no, each in zip(has_no_power, (lambdas, 2 - lambdas), strict=True)))
-    made = drawing.op("Div", expm1(drawing, drawing.op("Mul", power, logarithm)), power)
+    made = drawing.op("Div", draw_expm1(drawing, drawing.op("Mul", power, logarithm)), power)
     if np.any(has_no_power):
         is_plain = drawing.op("Equal", by_side(*(no.astype(np.float64) for no in has_no_power)), drawing.constant(1.0))
         made = drawing.op("Where", is_plain, logarithm, made)
     return drawing.op("Where", is_above, made, drawing.op("Neg", made))
 
 
-def _box_cox(drawing: Drawing, value: str, lambdas: NDArray[np.float64]) -> str:
+def _draw_box_cox(drawing: Drawing, value: str, lambdas: NDArray[np.float64]) -> str:
     """Draw what ``boxcox`` of scipy.special computes."""
     logarithm = drawing.op("Log", value)
     has_no_power = np.abs(lambdas) < LOGARITHM_ONLY
     powers = np.where(has_no_power, 1.0, lambdas)
     power = drawing.op("Mul", logarithm, drawing.constant(powers))
-    made = drawing.op("Div", expm1(drawing, power), drawing.constant(powers))
+    made = drawing.op("Div", draw_expm1(drawing, power), drawing.constant(powers))
     large = drawing.op("Exp", drawing.op("Sub", power, drawing.constant(np.log(np.abs(powers)))))
     large = drawing.op("Mul", large, drawing.constant(np.sign(powers)))
     large = drawing.op("Sub", large, drawing.constant(1 / powers))

@@ -24,7 +24,7 @@ _BOOSTERS = ("xgboost.", "lightgbm.", "serving.host.boosters.")
 _PACKAGES = ("sklearn.", "skl2onnx.", *_BOOSTERS)
 
 
-def converts(*names: str) -> Callable[[Converter], Converter]:
+def register_converter(*names: str) -> Callable[[Converter], Converter]:
     """Register a converter for all methods but ``transform`` of the classes called `names`."""
 
     def register(converter: Converter) -> Converter:
@@ -34,7 +34,7 @@ def converts(*names: str) -> Callable[[Converter], Converter]:
     return register
 
 
-def transforms(*names: str) -> Callable[[Transform], Transform]:
+def register_transform(*names: str) -> Callable[[Transform], Transform]:
     """Register a converter for ``transform`` of the classes called `names`."""
 
     def register(converter: Transform) -> Transform:
@@ -44,22 +44,22 @@ def transforms(*names: str) -> Callable[[Transform], Transform]:
     return register
 
 
-def answers(part: Any, rows: Rows, method: str) -> tuple[str, ...]:
+def draw_answers(part: Any, rows: Rows, method: str) -> tuple[str, ...]:
     """Draw `method` of `part`, once, and return the names of its tensors; raises NotCompilable."""
     key = ("answers", id(part), method, rows.blocks)
-    return tuple(rows.drawing.once(key, lambda: _answers(part, rows, method)))
+    return tuple(rows.drawing.once(key, lambda: _draw_answers(part, rows, method)))
 
 
-def _answers(part: Any, rows: Rows, method: str) -> tuple[str, ...]:
+def _draw_answers(part: Any, rows: Rows, method: str) -> tuple[str, ...]:
     if method == "transform":
-        return (transformed(part, rows).matrix(),)
+        return (draw_transformed(part, rows).matrix(),)
     _require_known(part)
     converter = CONVERTERS.get(type(part).__name__)
     if converter is None and type(part).__module__.startswith(_BOOSTERS):
         raise NotCompilable(f"{type(part).__name__} has no compiled form")
     found = NotImplemented if converter is None else converter(part, rows, method)
     if found is NotImplemented and method == "predict_log_proba":
-        found = tuple(rows.drawing.op("Log", name) for name in answers(part, rows, "predict_proba"))
+        found = tuple(rows.drawing.op("Log", name) for name in draw_answers(part, rows, "predict_proba"))
     if found is NotImplemented:
         from serving.compiling.converters import fallback  # noqa: PLC0415  (loads skl2onnx: only when needed)
 
@@ -67,27 +67,27 @@ def _answers(part: Any, rows: Rows, method: str) -> tuple[str, ...]:
     return (found,) if isinstance(found, str) else tuple(found)
 
 
-def answer(part: Any, rows: Rows, method: str) -> str:
+def draw_answer(part: Any, rows: Rows, method: str) -> str:
     """Draw `method` of `part` where it gives one tensor."""
-    found = answers(part, rows, method)
+    found = draw_answers(part, rows, method)
     if len(found) != 1:
         raise NotCompilable(f"{type(part).__name__} gives several arrays inside another estimator")
     return found[0]
 
 
-def numbers(part: Any, rows: Rows, method: str) -> str:
+def draw_numbers(part: Any, rows: Rows, method: str) -> str:
     """Draw `method` of `part` as one float64 tensor, labels included."""
-    return rows.drawing.op("Cast", answer(part, rows, method), to=TensorProto.DOUBLE)
+    return rows.drawing.op("Cast", draw_answer(part, rows, method), to=TensorProto.DOUBLE)
 
 
-def transformed(part: Any, rows: Rows) -> Rows:
+def draw_transformed(part: Any, rows: Rows) -> Rows:
     """Draw what a transformer makes of `rows`, once; raises NotCompilable."""
-    found = rows.drawing.once(("transformed", id(part), rows.blocks), lambda: _transformed(part, rows))
+    found = rows.drawing.once(("transformed", id(part), rows.blocks), lambda: _draw_transformed(part, rows))
     assert isinstance(found, Rows)
     return found
 
 
-def _transformed(part: Any, rows: Rows) -> Rows:
+def _draw_transformed(part: Any, rows: Rows) -> Rows:
     if isinstance(part, str) or part is None:
         return rows if part != "drop" else Rows(rows.drawing, ())
     _require_known(part)

@@ -8,48 +8,48 @@ import numpy as np
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.elementary import log1p, without_negative_zeros
-from serving.compiling.converters.registry import transforms
+from serving.compiling.converters.elementary import draw_log1p, remove_negative_zeros
+from serving.compiling.converters.registry import register_transform
 
 
-@transforms("StandardScaler")
-def standard_scaler(part: Any, rows: Rows) -> Rows:
+@register_transform("StandardScaler")
+def draw_standard_scaler(part: Any, rows: Rows) -> Rows:
     """Draw ``(X - mean_) / scale_``."""
-    return _shifted_and_divided(rows, part.mean_ if part.with_mean else None, part.scale_ if part.with_std else None)
+    return _shift_and_divide(rows, part.mean_ if part.with_mean else None, part.scale_ if part.with_std else None)
 
 
-@transforms("RobustScaler")
-def robust_scaler(part: Any, rows: Rows) -> Rows:
+@register_transform("RobustScaler")
+def draw_robust_scaler(part: Any, rows: Rows) -> Rows:
     """Draw ``(X - center_) / scale_``."""
     center = part.center_ if part.with_centering else None
-    return _shifted_and_divided(rows, center, part.scale_ if part.with_scaling else None)
+    return _shift_and_divide(rows, center, part.scale_ if part.with_scaling else None)
 
 
-@transforms("MaxAbsScaler")
-def max_abs_scaler(part: Any, rows: Rows) -> Rows:
+@register_transform("MaxAbsScaler")
+def draw_max_abs_scaler(part: Any, rows: Rows) -> Rows:
     """Draw ``X / scale_``."""
-    made = _shifted_and_divided(rows, None, part.scale_)
-    return _clipped(made, (-1.0, 1.0)) if getattr(part, "clip", False) else made
+    made = _shift_and_divide(rows, None, part.scale_)
+    return _clip_rows(made, (-1.0, 1.0)) if getattr(part, "clip", False) else made
 
 
-@transforms("MinMaxScaler")
-def min_max_scaler(part: Any, rows: Rows) -> Rows:
+@register_transform("MinMaxScaler")
+def draw_min_max_scaler(part: Any, rows: Rows) -> Rows:
     """Draw ``X * scale_ + min_``."""
     drawing = rows.drawing
     made = drawing.op("Mul", rows.matrix(), drawing.constant(np.asarray(part.scale_, dtype=np.float64)))
     made = drawing.op("Add", made, drawing.constant(np.asarray(part.min_, dtype=np.float64)))
     scaled = rows.with_matrix(made, rows.width)
-    return _clipped(scaled, part.feature_range) if part.clip else scaled
+    return _clip_rows(scaled, part.feature_range) if part.clip else scaled
 
 
-@transforms("Normalizer")
-def normalizer(part: Any, rows: Rows) -> Rows:
+@register_transform("Normalizer")
+def draw_normalizer(part: Any, rows: Rows) -> Rows:
     """Draw each row divided by its norm; rows next to nothing stay, as ``_handle_zeros_in_scale`` has it."""
-    return _normalized(rows, part.norm, 10 * np.finfo(np.float64).eps)
+    return _draw_normalized(rows, part.norm, 10 * np.finfo(np.float64).eps)
 
 
-@transforms("TfidfTransformer")
-def tf_idf(part: Any, rows: Rows) -> Rows:
+@register_transform("TfidfTransformer")
+def draw_tf_idf(part: Any, rows: Rows) -> Rows:
     """Draw counts, or their logarithms where there are any, times ``idf_``, normalized."""
     drawing = rows.drawing
     made = rows.matrix()
@@ -61,11 +61,11 @@ def tf_idf(part: Any, rows: Rows) -> Rows:
     if part.use_idf:
         made = drawing.op("Mul", made, drawing.constant(np.asarray(part.idf_, dtype=np.float64)))
     weighted = rows.with_matrix(made, rows.width)
-    made = weighted.matrix() if part.norm is None else _normalized(weighted, part.norm).matrix()
-    return rows.with_matrix(without_negative_zeros(drawing, made), rows.width)  # scikit-learn's matrix is sparse
+    made = weighted.matrix() if part.norm is None else _draw_normalized(weighted, part.norm).matrix()
+    return rows.with_matrix(remove_negative_zeros(drawing, made), rows.width)  # scikit-learn's matrix is sparse
 
 
-def _normalized(rows: Rows, kind_of_norm: str, least: float = 0.0) -> Rows:
+def _draw_normalized(rows: Rows, kind_of_norm: str, least: float = 0.0) -> Rows:
     """Divide each row by its norm, unless that is 0 or below `least`."""
     drawing = rows.drawing
     matrix = rows.matrix()
@@ -82,29 +82,29 @@ def _normalized(rows: Rows, kind_of_norm: str, least: float = 0.0) -> Rows:
     return rows.with_matrix(drawing.op("Div", matrix, norm), rows.width)
 
 
-@transforms("Binarizer")
-def binarizer(part: Any, rows: Rows) -> Rows:
+@register_transform("Binarizer")
+def draw_binarizer(part: Any, rows: Rows) -> Rows:
     """Draw 1 where a number is above the threshold."""
     drawing = rows.drawing
     above = drawing.op("Greater", rows.matrix(), drawing.constant(float(part.threshold)))
     return rows.with_matrix(drawing.op("Cast", above, to=TensorProto.DOUBLE), rows.width)
 
 
-@transforms(
+@register_transform(
     "GenericUnivariateSelect", "RFE", "RFECV", "SelectFdr", "SelectFpr", "SelectFromModel", "SelectFwe", "SelectKBest",
     "SelectPercentile", "SequentialFeatureSelector", "VarianceThreshold",
 )  # fmt: skip
-def selection(part: Any, rows: Rows) -> Rows:
+def draw_selection(part: Any, rows: Rows) -> Rows:
     """Draw the columns that were selected."""
     return rows.select(np.flatnonzero(part.get_support()).tolist())
 
 
-@transforms("FunctionTransformer")
-def function(part: Any, rows: Rows) -> Any:
+@register_transform("FunctionTransformer")
+def draw_function(part: Any, rows: Rows) -> Any:
     """Draw nothing when there is no function; see `_UFUNCS` for those that have a node."""
     if part.func is None:
         return rows
-    return NotImplemented if part.func not in _UFUNCS or part.kw_args else _ufunc(part, rows)
+    return NotImplemented if part.func not in _UFUNCS or part.kw_args else _draw_ufunc(part, rows)
 
 
 _UFUNCS: dict[Any, str] = {
@@ -113,17 +113,17 @@ _UFUNCS: dict[Any, str] = {
 }  # fmt: skip
 
 
-def _ufunc(part: Any, rows: Rows) -> Rows:
+def _draw_ufunc(part: Any, rows: Rows) -> Rows:
     drawing = rows.drawing
     matrix = rows.matrix()
     if part.func is np.square:
         return rows.with_matrix(drawing.op("Mul", matrix, matrix), rows.width)
     if part.func is np.log1p:
-        return rows.with_matrix(log1p(drawing, matrix), rows.width)
+        return rows.with_matrix(draw_log1p(drawing, matrix), rows.width)
     return rows.with_matrix(drawing.op(_UFUNCS[part.func], matrix), rows.width)
 
 
-def _shifted_and_divided(rows: Rows, shift: Any, scale: Any) -> Rows:
+def _shift_and_divide(rows: Rows, shift: Any, scale: Any) -> Rows:
     drawing = rows.drawing
     made = rows.matrix()
     if shift is not None:
@@ -133,7 +133,7 @@ def _shifted_and_divided(rows: Rows, shift: Any, scale: Any) -> Rows:
     return rows.with_matrix(made, rows.width)
 
 
-def _clipped(rows: Rows, limits: Any) -> Rows:
+def _clip_rows(rows: Rows, limits: Any) -> Rows:
     drawing = rows.drawing
     low, high = (drawing.constant(float(limit)) for limit in limits)
     return rows.with_matrix(drawing.op("Clip", rows.matrix(), low, high), rows.width)

@@ -8,59 +8,65 @@ import numpy as np
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.composition import inner
-from serving.compiling.converters.elementary import expm1
-from serving.compiling.converters.labels import as_column, by_truth, flat
-from serving.compiling.converters.registry import answer, answers, converts, numbers, transforms
-from serving.compiling.converters.scaling import selection
+from serving.compiling.converters.composition import get_inner
+from serving.compiling.converters.elementary import draw_expm1
+from serving.compiling.converters.labels import draw_label_by_truth, flatten, reshape_to_column
+from serving.compiling.converters.registry import (
+    draw_answer,
+    draw_answers,
+    draw_numbers,
+    register_converter,
+    register_transform,
+)
+from serving.compiling.converters.scaling import draw_selection
 from serving.compiling.drawing import Drawing, NotCompilable
 
 
-@converts("RFE", "RFECV")
-def eliminated(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("RFE", "RFECV")
+def draw_eliminated(part: Any, rows: Rows, method: str) -> Any:
     """Draw the estimator on the columns that are left."""
-    return answers(part.estimator_, selection(part, rows), method)
+    return draw_answers(part.estimator_, draw_selection(part, rows), method)
 
 
-@converts("SelfTrainingClassifier")
-def self_training(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("SelfTrainingClassifier")
+def draw_self_training(part: Any, rows: Rows, method: str) -> Any:
     """Draw the estimator that was trained last."""
-    return answers(part.estimator_, rows, method)
+    return draw_answers(part.estimator_, rows, method)
 
 
-@converts("FixedThresholdClassifier", "TunedThresholdClassifierCV")
-def threshold(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("FixedThresholdClassifier", "TunedThresholdClassifierCV")
+def draw_threshold(part: Any, rows: Rows, method: str) -> Any:
     """Draw the second class where its score reaches the threshold."""
-    wrapped = inner(part)
+    wrapped = get_inner(part)
     if method != "predict":
-        return answers(wrapped, rows, method)
+        return draw_answers(wrapped, rows, method)
     drawing = rows.drawing
     asked = part._get_response_method()
     offered = next(name for name in ([asked] if isinstance(asked, str) else asked) if hasattr(wrapped, name))
     if getattr(part, "pos_label", None) not in (None, part.classes_[1]):
         raise NotCompilable(f"{type(part).__name__} for the first class has no compiled form")
-    scores = answer(wrapped, rows, offered)
+    scores = draw_answer(wrapped, rows, offered)
     if offered == "predict_proba":
         one = drawing.constant(np.array([1], dtype=np.int64))
-        scores = flat(drawing, drawing.op("Gather", scores, one, axis=1))
+        scores = flatten(drawing, drawing.op("Gather", scores, one, axis=1))
     limit = getattr(part, "best_threshold_", None)
     limit = part.threshold if limit is None else limit
     if limit == "auto":
         limit = 0.5 if offered == "predict_proba" else 0.0
     reached = drawing.op("GreaterOrEqual", scores, drawing.constant(float(limit)))
-    return by_truth(drawing, part.classes_, reached)
+    return draw_label_by_truth(drawing, part.classes_, reached)
 
 
-@converts("TransformedTargetRegressor")
-def transformed_target(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("TransformedTargetRegressor")
+def draw_transformed_target(part: Any, rows: Rows, method: str) -> Any:
     """Draw the regressor, and the inverse of what its target went through."""
     if method != "predict":
         return NotImplemented
-    found = numbers(part.regressor_, rows, "predict")
-    return _inverted(part.transformer_, rows.drawing, found)
+    found = draw_numbers(part.regressor_, rows, "predict")
+    return _draw_inverse(part.transformer_, rows.drawing, found)
 
 
-def _inverted(transformer: Any, drawing: Drawing, values: str) -> str:
+def _draw_inverse(transformer: Any, drawing: Drawing, values: str) -> str:
     name = type(transformer).__name__
     if name == "FunctionTransformer":
         if transformer.inverse_func is None:
@@ -68,7 +74,7 @@ def _inverted(transformer: Any, drawing: Drawing, values: str) -> str:
         if transformer.inverse_func is np.exp:
             return drawing.op("Exp", values)
         if transformer.inverse_func is np.expm1:
-            return expm1(drawing, values)
+            return draw_expm1(drawing, values)
         if transformer.inverse_func is np.square:
             return drawing.op("Mul", values, values)
     if name == "StandardScaler" and len(np.atleast_1d(transformer.mean_)) == 1:
@@ -80,8 +86,8 @@ def _inverted(transformer: Any, drawing: Drawing, values: str) -> str:
     raise NotCompilable(f"a target transformed by {name} has no compiled form")
 
 
-@converts("DummyRegressor")
-def constant(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("DummyRegressor")
+def draw_constant(part: Any, rows: Rows, method: str) -> Any:
     """Draw the constant, for as many rows as there are."""
     if method != "predict" or part.n_outputs_ != 1:
         return NotImplemented
@@ -90,8 +96,8 @@ def constant(part: Any, rows: Rows, method: str) -> Any:
     return drawing.op("Expand", drawing.constant(np.ravel(part.constant_).astype(np.float64)), count)
 
 
-@converts("DummyClassifier")
-def constant_class(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("DummyClassifier")
+def draw_constant_class(part: Any, rows: Rows, method: str) -> Any:
     """Draw the prior, and the class it favours; random strategies have no graph."""
     if part.strategy not in ("prior", "most_frequent") or part.n_outputs_ != 1:
         raise NotCompilable(f"DummyClassifier with strategy {part.strategy} answers at random, or has no compiled form")
@@ -106,8 +112,8 @@ def constant_class(part: Any, rows: Rows, method: str) -> Any:
     return drawing.op("Expand", drawing.constant(shares), shape) if method == "predict_proba" else NotImplemented
 
 
-@transforms("KBinsDiscretizer")
-def bins(part: Any, rows: Rows) -> Rows:
+@register_transform("KBinsDiscretizer")
+def draw_bins(part: Any, rows: Rows) -> Rows:
     """Draw the bin of each number: how many inner edges it reaches; as one column for each bin if so wanted."""
     drawing = rows.drawing
     axis = drawing.constant(np.array([1], dtype=np.int64))
@@ -127,15 +133,15 @@ def bins(part: Any, rows: Rows) -> Rows:
     return rows.with_matrix(made[0] if len(made) == 1 else drawing.op("Concat", *made, axis=1), width)
 
 
-@converts("RegressorChain")
-def chain(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("RegressorChain")
+def draw_chain(part: Any, rows: Rows, method: str) -> Any:
     """Draw each regressor on the rows and what those before it said."""
     if method != "predict":
         return NotImplemented
     drawing = rows.drawing
     extended, columns = rows, []
     for member in part.estimators_:
-        columns.append(as_column(drawing, numbers(member, extended, "predict")))
+        columns.append(reshape_to_column(drawing, draw_numbers(member, extended, "predict")))
         extended = extended.beside([rows.with_matrix(columns[-1], 1)])
     order = [columns[place] for place in np.argsort(part.order_).tolist()]
     return drawing.op("Concat", *order, axis=1)

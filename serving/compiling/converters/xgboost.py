@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.booster_categories import SetSplit, numbered, with_turns
-from serving.compiling.converters.labels import flat
-from serving.compiling.converters.registry import converts
+from serving.compiling.converters.booster_categories import SetSplit, add_turns, number_categories
+from serving.compiling.converters.labels import flatten
+from serving.compiling.converters.registry import register_converter
 from serving.compiling.drawing import Drawing, NotCompilable
-from serving.compiling.trees import TreeTable, joined, summed_in_turn
+from serving.compiling.trees import TreeTable, draw_sums_in_turn, join_tables
 from serving.host.categories import Categories, categories_of
 
 _IDENTITY = {
@@ -43,70 +43,72 @@ class _Saved:
     categories: dict[int, Categories]
 
 
-@converts("XGBRegressor", "XGBRFRegressor", "XGBRanker")
-def regressor(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("XGBRegressor", "XGBRFRegressor", "XGBRanker")
+def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the sum of the trees, and the inverse link of the objective."""
     saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
     drawing = rows.drawing
     if method != "predict" or saved.outputs != 1:
         return NotImplemented
-    raw = flat(drawing, _raw(saved, rows))
+    raw = flatten(drawing, _draw_raw(saved, rows))
     if saved.objective in _LOGARITHMIC:
         return drawing.op("Exp", raw)
     if saved.objective in _LOGISTIC:
-        return _logistic(drawing, raw)
+        return _draw_logistic(drawing, raw)
     return raw if saved.objective in _IDENTITY else _unknown(saved.objective)
 
 
-@converts("XGBClassifier", "XGBRFClassifier")
-def classifier(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("XGBClassifier", "XGBRFClassifier")
+def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw probabilities, and the label where they are largest; of two classes above one half."""
     saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
     drawing = rows.drawing
     if saved.objective in _SOFTMAX:
-        shares = drawing.op("Softmax", _raw(saved, rows), axis=1)
+        shares = drawing.op("Softmax", _draw_raw(saved, rows), axis=1)
         return shares if method == "predict_proba" else drawing.op("ArgMax", shares, axis=1, keepdims=0)
     if saved.objective not in _LOGISTIC or saved.outputs != 1:
         return _unknown(saved.objective)
-    second = _logistic(drawing, _raw(saved, rows))
+    second = _draw_logistic(drawing, _draw_raw(saved, rows))
     if method == "predict_proba":
         return drawing.op("Concat", drawing.op("Sub", drawing.constant(np.float32(1)), second), second, axis=1)
-    is_second = drawing.op("Greater", flat(drawing, second), drawing.constant(np.float32(0.5)))
+    is_second = drawing.op("Greater", flatten(drawing, second), drawing.constant(np.float32(0.5)))
     return drawing.op("Cast", is_second, to=TensorProto.INT64)
 
 
-@converts("XgboostBooster")
-def booster(part: Any, rows: Rows, method: str) -> Any:
+@register_converter("XgboostBooster")
+def draw_booster(part: Any, rows: Rows, method: str) -> Any:
     """Draw what ``Booster.predict`` gives: shares of classes where an estimator gives labels."""
     saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
     if method == "predict" and saved.objective == "multi:softprob":
-        return classifier(part, rows, "predict_proba")
+        return draw_classifier(part, rows, "predict_proba")
     if method == "predict" and saved.objective in _LOGISTIC and saved.outputs == 1:
-        return flat(rows.drawing, _logistic(rows.drawing, _raw(saved, rows)))
+        return flatten(rows.drawing, _draw_logistic(rows.drawing, _draw_raw(saved, rows)))
     is_label = saved.objective == "multi:softmax"
-    return classifier(part, rows, method) if is_label or method != "predict" else regressor(part, rows, method)
+    return (
+        draw_classifier(part, rows, method) if is_label or method != "predict" else draw_regressor(part, rows, method)
+    )
 
 
 def _unknown(objective: str) -> Any:
     raise NotCompilable(f"XGBoost's objective {objective} has no compiled form")
 
 
-def _logistic(drawing: Drawing, raw: str) -> str:
+def _draw_logistic(drawing: Drawing, raw: str) -> str:
     # onnxruntime's float32 Exp is off by an ulp or two, which 1 - p would make large
     grown = drawing.op("Exp", drawing.op("Cast", drawing.op("Neg", raw), to=TensorProto.DOUBLE))
     grown = drawing.op("Cast", grown, to=TensorProto.FLOAT)
     return drawing.op("Reciprocal", drawing.op("Add", grown, drawing.constant(np.float32(1))))
 
 
-def _raw(saved: _Saved, rows: Rows) -> str:
-    return str(rows.drawing.once(("raw", id(saved), rows.blocks), lambda: _draw_raw(saved, rows)))
-
-
 def _draw_raw(saved: _Saved, rows: Rows) -> str:
-    rows = numbered(rows, saved.categories)
-    table, rows = with_turns(saved.table, rows, saved.splits, is_left_inside=False, missing_is_outside=False)
+    return str(rows.drawing.once(("raw", id(saved), rows.blocks), lambda: _draw_trees(saved, rows)))
+
+
+def _draw_trees(saved: _Saved, rows: Rows) -> str:
+    rows = number_categories(rows, saved.categories)
+    table, rows = add_turns(saved.table, rows, saved.splits, is_left_inside=False, missing_is_outside=False)
     narrow = rows.drawing.op("Cast", rows.matrix(), to=TensorProto.FLOAT)
-    return summed_in_turn(rows.drawing, table.after(saved.start.tolist()), narrow, saved.outputs)
+    return draw_sums_in_turn(rows.drawing, table.after(saved.start.tolist()), narrow, saved.outputs)
 
 
 # --- the saved booster ------------------------------------------------------------------------------------------------
@@ -133,10 +135,10 @@ def _read(part: Any) -> _Saved:
     bounds = gbtree["model"]["iteration_indptr"]
     chosen = slice(bounds[first], bounds[last] if last else len(trees))
     trees, weights = trees[chosen], [1.0] * len(trees[chosen]) if weights is None else weights[chosen]
-    order = _in_turn(groups[chosen], outputs)
-    table = joined([_table(trees[at], weights[at]) for at in order])
+    order = _order_trees(groups[chosen], outputs)
+    table = join_tables([_read_table(trees[at], weights[at]) for at in order])
     roots = zip(order, table.roots.tolist(), strict=True)
-    splits = [SetSplit(root + node, members) for at, root in roots for node, members in _sets(trees[at])]
+    splits = [SetSplit(root + node, members) for at, root in roots for node, members in _find_sets(trees[at])]
     categories = categories_of(part)
     if any(int(table.feature[split.node]) not in categories for split in splits):
         raise NotCompilable("XGBoost with numbers of categories has no compiled form")
@@ -144,7 +146,7 @@ def _read(part: Any) -> _Saved:
     return _Saved(objective, start, table, splits, outputs, categories)
 
 
-def _in_turn(groups: list[int], outputs: int) -> list[int]:
+def _order_trees(groups: list[int], outputs: int) -> list[int]:
     """Return the trees so that those of each output come in turn; parallel trees of one class follow each other."""
     of_output = [[at for at, group in enumerate(groups) if group == output] for output in range(outputs)]
     if len({len(own) for own in of_output}) != 1:
@@ -152,7 +154,7 @@ def _in_turn(groups: list[int], outputs: int) -> list[int]:
     return [at for turn in zip(*of_output, strict=True) for at in turn]
 
 
-def _sets(tree: dict[str, Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+def _find_sets(tree: dict[str, Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield the nodes that go by a set of categories; members lead to the right."""
     names = ("categories_nodes", "categories_segments", "categories_sizes")
     categories = np.array(tree.get("categories", []), dtype=np.int64)
@@ -169,7 +171,7 @@ def _start(text: str, objective: str, outputs: int) -> NDArray[np.float32]:
     return np.broadcast_to(scores.astype(np.float32), (outputs,))
 
 
-def _table(tree: dict[str, Any], weight: float) -> TreeTable:
+def _read_table(tree: dict[str, Any], weight: float) -> TreeTable:
     if int(tree["tree_param"].get("size_leaf_vector", 1)) > 1:
         raise NotCompilable("XGBoost with several values at a leaf has no compiled form")
     left = np.array(tree["left_children"], dtype=np.int64)

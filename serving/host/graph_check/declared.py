@@ -9,7 +9,7 @@ from typing import Any
 from onnx import TensorProto, helper
 
 from serving.compiling.drawing import Drawing
-from serving.compiling.layout import inputs_of
+from serving.compiling.layout import declare_inputs
 from serving.domain.errors import GraphRefused
 from serving.domain.signature import Method, Signature
 from serving.host.graph_check.analysis import Taken
@@ -25,7 +25,7 @@ _BY_CLASS = ("predict_proba", "predict_log_proba")
 def declared_inputs(signature: Signature, model: Any) -> dict[str, AbstractTensor]:
     """Return the inputs that a signature asks for; raises GraphRefused unless the model declares exactly these."""
     drawing = Drawing()
-    inputs_of(signature, drawing)
+    declare_inputs(signature, drawing)
     wanted = [(each.name, _tensor(each)) for each in drawing.inputs]
     found = [(each.name, _tensor(each)) for each in model.graph.input]
     if sorted(found, key=str) != sorted(wanted, key=str):

@@ -31,8 +31,8 @@ from sklearn.svm import SVC, OneClassSVM
 from serving.compiling.compile import compile_apart, compile_here
 from serving.compiling.drawing import NotCompilable
 from serving.compiling.forked_worker import ForkedWorker
-from serving.compiling.guard import guard_of
-from serving.compiling.onnx_files import convert_file, provable
+from serving.compiling.guard import find_guard
+from serving.compiling.onnx_files import add_known_texts, convert_file
 from serving.compiling.proof_rows import RowMaker
 from serving.compiling.prove import prove
 from serving.domain.compiled import Compilation, Graph
@@ -72,7 +72,7 @@ def table_model(directory: Path, unknown: str) -> OnnxModel:
 
 def assert_proved(model: OnnxModel) -> dict[str, int]:
     """Every method is answered exactly alike, together and apart, on all kinds of rows; returns how many rows."""
-    subject = provable(model)
+    subject = add_known_texts(model)
     first, *others = model.signature.methods
     for graphs in ([convert_file(subject)], [convert_file(subject, each) for each in ((first,), others) if each]):
         proof = prove(subject, bound(graphs, model.signature).graphs, 1e-5, [])
@@ -183,9 +183,13 @@ def test_several_outputs_and_several_inputs_are_proved(tmp_path: Path) -> None:
 
 
 def test_texts_of_the_file_are_among_the_rows_of_the_proof(tmp_path: Path) -> None:
-    subject = provable(table_model(tmp_path, "ignore"))
+    subject = add_known_texts(table_model(tmp_path, "ignore"))
     assert_proved(subject)
-    cells = {cell for _, batch in RowMaker(subject, guard_of(subject), {}, []).kinds(256) for cell in batch.columns[0]}
+    cells = {
+        cell
+        for _, batch in RowMaker(subject, find_guard(subject), {}, []).make_batches(256)
+        for cell in batch.columns[0]
+    }
     assert {"red", "green", "blue", "no such value"} <= cells
 
 

@@ -19,10 +19,10 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from serving.compiling.convert import convert
 from serving.compiling.drawing import NotCompilable
-from serving.compiling.guard import guard_of
+from serving.compiling.guard import find_guard
 from serving.compiling.proof_rows import RowMaker
 from serving.compiling.prove import prove
-from serving.compiling.thresholds import thresholds_of
+from serving.compiling.thresholds import find_thresholds
 from serving.domain.compiled import Graph
 from serving.host.describe import examine
 from serving.host.estimator import EstimatorModel
@@ -136,7 +136,7 @@ def test_unknown_categories_the_estimator_refuses_are_guarded() -> None:
     table = pd.DataFrame({"kind": np.resize(["a", "b", "c"], 120), "x": ROWS[:, 0]})
     branches = make_column_transformer((OneHotEncoder(), ["kind"]), remainder=StandardScaler())
     model = model_of(make_pipeline(branches, LogisticRegression()), table)
-    assert guard_of(model).known == {0: ("a", "b", "c")}
+    assert find_guard(model).known == {0: ("a", "b", "c")}
     proof = prove(model, [convert(model)], TOLERANCE, [])
     assert proof.guard.known == {0: ("a", "b", "c")}
 
@@ -145,13 +145,13 @@ def test_unknown_categories_the_estimator_takes_are_tried() -> None:
     table = pd.DataFrame({"kind": np.resize(["a", "b", "c"], 120), "x": ROWS[:, 0]})
     branches = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["kind"]), remainder="passthrough")
     model = model_of(make_pipeline(branches, LogisticRegression()), table)
-    assert guard_of(model).known == {}
+    assert find_guard(model).known == {}
     assert {"categories"} <= {one.kind for one in prove(model, [convert(model)], TOLERANCE, []).rows}
 
 
 def test_negative_numbers_the_estimator_refuses_are_guarded() -> None:
-    assert guard_of(model_of(NMF(2, random_state=0, max_iter=500), np.abs(ROWS), None)).smallest == 0.0
-    assert guard_of(model_of(LogisticRegression())).smallest is None
+    assert find_guard(model_of(NMF(2, random_state=0, max_iter=500), np.abs(ROWS), None)).smallest == 0.0
+    assert find_guard(model_of(LogisticRegression())).smallest is None
 
 
 def test_missing_values_are_tried_where_the_model_takes_them() -> None:
@@ -163,11 +163,11 @@ def test_missing_values_are_tried_where_the_model_takes_them() -> None:
 
 def test_rows_at_thresholds_are_exactly_there_and_one_ulp_to_each_side() -> None:
     model = model_of(DecisionTreeClassifier(max_depth=1, random_state=0))
-    (feature, (split,)) = next(iter(thresholds_of(model.estimator, 3).items()))
-    maker = RowMaker(model, guard_of(model), {feature: np.array([split])}, [])
+    (feature, (split,)) = next(iter(find_thresholds(model.estimator, 3).items()))
+    maker = RowMaker(model, find_guard(model), {feature: np.array([split])}, [])
     cells = {
         cell
-        for kind, batch in maker.kinds(2048)
+        for kind, batch in maker.make_batches(2048)
         if kind == "thresholds" and batch.matrix is not None
         for cell in batch.matrix[:, feature]
     }

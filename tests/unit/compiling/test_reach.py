@@ -24,8 +24,8 @@ from serving.compiling import hard_numbers, reach
 from serving.compiling.convert import convert
 from serving.compiling.converters import projections, scaling
 from serving.compiling.drawing import Drawing, NotCompilable
-from serving.compiling.guard import guard_of
-from serving.compiling.landmarks import landmarks_of, scale_of
+from serving.compiling.guard import find_guard
+from serving.compiling.landmarks import find_landmarks, find_scale
 from serving.compiling.proof_rows import RowMaker
 from serving.compiling.prove import prove
 from serving.compiling.prover import Prover
@@ -60,8 +60,8 @@ def proof_of(model: EstimatorModel) -> Compilation:
 def test_a_graph_that_divides_by_a_norm_next_to_nothing_is_no_proof(
     norm: str, inside: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    divided = scaling._normalized
-    monkeypatch.setattr(scaling, "_normalized", lambda rows, kind, least: divided(rows, kind))
+    divided = scaling._draw_normalized
+    monkeypatch.setattr(scaling, "_draw_normalized", lambda rows, kind, least: divided(rows, kind))
     model = model_of(make_pipeline(Normalizer(norm), inside or "passthrough"))
     with pytest.raises(NotCompilable, match="'tiny'"):
         proof_of(model)
@@ -71,7 +71,7 @@ def test_a_graph_that_loses_the_digits_of_small_numbers_is_no_proof(monkeypatch:
     def plain(drawing: Drawing, values: str) -> str:
         return drawing.op("Log", drawing.op("Add", values, drawing.constant(1.0)))
 
-    monkeypatch.setattr(projections, "log1p", plain)
+    monkeypatch.setattr(projections, "draw_log1p", plain)
     with pytest.raises(NotCompilable, match="transform on rows of kind 'tiny'"):
         proof_of(model_of(PowerTransformer(standardize=False)))
 
@@ -81,13 +81,18 @@ def test_what_rounding_leaves_of_tiny_numbers_that_cancel_out_is_nothing() -> No
     model = model_of(SparseRandomProjection(2, dense_output=True, random_state=0))
     prover = Prover(model, [convert(model)], TOLERANCE, 4096)
     wanted, given = np.zeros((1, 2)), np.full((1, 2), 1e-29)
-    assert prover._relative(("transform", 0), wanted, given, np.array([1e-10 * 1e-13])).max() <= TOLERANCE
-    assert prover._relative(("transform", 0), wanted, given, np.array([1e-10 * 1e-20])).max() > TOLERANCE
+    assert (
+        prover._compute_relative_distances(("transform", 0), wanted, given, np.array([1e-10 * 1e-13])).max()
+        <= TOLERANCE
+    )
+    assert (
+        prover._compute_relative_distances(("transform", 0), wanted, given, np.array([1e-10 * 1e-20])).max() > TOLERANCE
+    )
 
 
 def test_tiny_rows_are_on_both_sides_of_every_branch() -> None:
     plausible = np.random.default_rng(1).uniform(0.5, 2, (256, 4))
-    rows = hard_numbers.tiny(np.random.default_rng(0), plausible)
+    rows = hard_numbers.make_tiny(np.random.default_rng(0), plausible)
     norms = np.sqrt((rows**2).sum(axis=1))
     assert rows.shape == plausible.shape
     for branch in (10 * EPS, EPS, 1e-8):
@@ -107,8 +112,8 @@ def test_tiny_rows_are_on_both_sides_of_every_branch() -> None:
 def test_rows_a_model_remembers_are_tried_and_those_beside_them() -> None:
     model = model_of(make_pipeline(KMeans(4, n_init=1, random_state=0)))
     centers = model.estimator[-1].cluster_centers_
-    maker = RowMaker(model, guard_of(model), {}, [], landmarks_of(model.estimator, 3))
-    (batch,) = (batch for kind, batch in maker.kinds(1024) if kind == "landmarks")
+    maker = RowMaker(model, find_guard(model), {}, [], find_landmarks(model.estimator, 3))
+    (batch,) = (batch for kind, batch in maker.make_batches(1024) if kind == "landmarks")
     assert batch.matrix is not None
     rows = batch.matrix
     for center in centers:
@@ -119,13 +124,13 @@ def test_rows_a_model_remembers_are_tried_and_those_beside_them() -> None:
 
 def test_landmarks_are_of_the_columns_of_the_input() -> None:
     estimator = make_pipeline(StandardScaler(), SVC()).fit(ROWS, LABELS)
-    found = landmarks_of(estimator, 3).tolist()
+    found = find_landmarks(estimator, 3).tolist()
     assert estimator[0].mean_.tolist() in found
     assert estimator[1].support_vectors_[0].tolist() not in found  # those are scaled
-    assert landmarks_of(SVC().fit(ROWS, LABELS), 3).shape[1] == 3
+    assert find_landmarks(SVC().fit(ROWS, LABELS), 3).shape[1] == 3
     knots = IsotonicRegression().fit(ROWS[:, 0], ROWS[:, 1])
-    assert np.isin(landmarks_of(knots, 1), knots.X_thresholds_).any()
-    assert scale_of(model_of(estimator).columns, landmarks_of(estimator, 3)) is not None
+    assert np.isin(find_landmarks(knots, 1), knots.X_thresholds_).any()
+    assert find_scale(model_of(estimator).columns, find_landmarks(estimator, 3)) is not None
 
 
 # --- enormous ---------------------------------------------------------------------------------------------------------
@@ -169,7 +174,7 @@ def test_neighbours_are_proved_as_far_as_distances_tell_them_apart() -> None:
     assert proof.guard.largest < 1e9
     model = model_of(KNeighborsRegressor(3), answers=ROWS[:, 0])
     prover = Prover(model, [convert(model)], TOLERANCE, 4096)
-    found = reach.largest_of(prover, RowMaker(model, guard_of(model), {}, []), 1024, tried := Counter())
+    found = reach.find_reach(prover, RowMaker(model, find_guard(model), {}, []), 1024, tried := Counter())
     assert found is not None
     assert found <= 1e15
     assert tried["extremes"] > 0
@@ -181,7 +186,9 @@ def test_trees_go_as_far_as_float32() -> None:
 
 def test_enormous_rows_are_there_thrice_with_only_the_enormous_changed() -> None:
     plausible = np.full((reach_rows := hard_numbers.count_extremes((1e9, 1e12), (0, 2), 8), 4), 0.5)
-    rows = hard_numbers.extremes(np.random.default_rng(0), plausible, magnitudes=(1e9, 1e12), columns=(0, 2), few=8)
+    rows = hard_numbers.make_extremes(
+        np.random.default_rng(0), plausible, magnitudes=(1e9, 1e12), columns=(0, 2), few=8
+    )
     assert len(rows) == reach_rows
     as_is, slightly, as_rounding = rows[-48:-32], rows[-32:-16], rows[-16:]
     assert (np.abs(as_is) <= 1e12).all()
@@ -199,4 +206,4 @@ def test_enormous_rows_are_there_thrice_with_only_the_enormous_changed() -> None
 
 def test_numbers_that_have_to_be_above_0_are_guarded() -> None:
     model = model_of(PowerTransformer("box-cox", standardize=False), np.abs(ROWS) + 0.1)
-    assert guard_of(model).smallest == 5e-324
+    assert find_guard(model).smallest == 5e-324

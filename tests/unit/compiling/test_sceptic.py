@@ -27,8 +27,8 @@ FAST = (
 @pytest.fixture(autouse=True)
 def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither how many rows are tried nor what is proved may hang on how busy this machine is."""
-    monkeypatch.setattr("serving.compiling.prove._how_many", lambda model, maker: 1024)
-    monkeypatch.setattr("serving.compiling.prove._times", lambda prover, maker: [(2.0, 1.0), (2.0, 1.0)])
+    monkeypatch.setattr("serving.compiling.prove._choose_row_count", lambda model, maker: 1024)
+    monkeypatch.setattr("serving.compiling.prove._measure_both", lambda prover, maker: [(2.0, 1.0), (2.0, 1.0)])
 
 
 @pytest.mark.parametrize("start", FAST)
@@ -41,13 +41,13 @@ def test_hard_rows_are_answered_alike(start: str) -> None:
 
 def test_the_sceptic_finds_what_a_proof_would_miss(monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph that divides by every norm is let through when the proof has no tiny rows; the sceptic sees it."""
-    divided, kinds = scaling._normalized, RowMaker.kinds
-    monkeypatch.setattr(scaling, "_normalized", lambda rows, kind, least: divided(rows, kind))
+    divided, kinds = scaling._draw_normalized, RowMaker.make_batches
+    monkeypatch.setattr(scaling, "_draw_normalized", lambda rows, kind, least: divided(rows, kind))
 
     def without_tiny(maker: RowMaker, rows: int) -> Any:
         return ((kind, batch) for kind, batch in kinds(maker, rows) if kind != "tiny")
 
-    monkeypatch.setattr(RowMaker, "kinds", without_tiny)
+    monkeypatch.setattr(RowMaker, "make_batches", without_tiny)
     monkeypatch.setattr("serving.compiling.hard_numbers.SLIGHTLY", 0.0)
     monkeypatch.setattr("serving.compiling.reach.GROUPS", ())
     model = make_pipeline(Normalizer(), LogisticRegression())

@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import KBinsDiscretizer, MinMaxScaler, OneHotEncoder, RobustScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from serving.compiling.thresholds import thresholds_of
+from serving.compiling.thresholds import find_thresholds
 
 RANDOM = np.random.default_rng(3)
 ROWS = RANDOM.normal(5, 3, size=(200, 3))
@@ -35,7 +35,7 @@ def splits(tree: Any, feature: int) -> np.ndarray[Any, Any]:
 
 def test_a_tree_tells_where_it_splits() -> None:
     tree = DecisionTreeClassifier(random_state=0).fit(ROWS, LABELS)
-    found = thresholds_of(tree, 3)
+    found = find_thresholds(tree, 3)
     for feature in range(3):
         np.testing.assert_array_equal(found.get(feature, []), splits(tree, feature))
 
@@ -43,7 +43,7 @@ def test_a_tree_tells_where_it_splits() -> None:
 @pytest.mark.parametrize("scaler", [StandardScaler(), MinMaxScaler(), RobustScaler()])
 def test_a_scaler_in_front_is_followed_backwards(scaler: Any) -> None:
     model = make_pipeline(scaler, DecisionTreeClassifier(random_state=0)).fit(ROWS, LABELS)
-    found = thresholds_of(model, 3)
+    found = find_thresholds(model, 3)
     probe = np.zeros((len(found[1]), 3))
     probe[:, 1] = found[1]
     np.testing.assert_allclose(model[0].transform(probe)[:, 1], splits(model[1], 1), rtol=1e-12)
@@ -64,7 +64,7 @@ def test_a_scaler_in_front_is_followed_backwards(scaler: Any) -> None:
 def test_ensembles_tell_the_splits_of_their_trees_by_the_right_columns(ensemble: Any) -> None:
     """A column that carries nothing but one value is never split on, and each threshold lies within its column."""
     rows = np.column_stack([ROWS[:, 1], np.full(len(ROWS), 7.0), ROWS[:, 2] + 100])
-    found = thresholds_of(ensemble.fit(rows, LABELS), 3)
+    found = find_thresholds(ensemble.fit(rows, LABELS), 3)
     assert {0, 2} == set(found)
     for column in found:
         assert rows[:, column].min() <= found[column].min() <= found[column].max() <= rows[:, column].max()
@@ -74,7 +74,7 @@ def test_a_column_transformer_is_followed_through_its_branches() -> None:
     table = pd.DataFrame({"kind": RANDOM.choice(["a", "b"], 200), "x": ROWS[:, 1], "y": ROWS[:, 2]})
     branches = ColumnTransformer([("kinds", OneHotEncoder(), ["kind"]), ("numbers", StandardScaler(), ["y", "x"])])
     model = make_pipeline(branches, DecisionTreeClassifier(random_state=0)).fit(table, LABELS)
-    found = thresholds_of(model, 3)
+    found = find_thresholds(model, 3)
     assert {1, 2} == set(found)
     assert ROWS[:, 2].min() <= found[2].min() <= found[2].max() <= ROWS[:, 2].max()
     assert len(found[2]) == len(splits(model[1], 2))
@@ -82,9 +82,9 @@ def test_a_column_transformer_is_followed_through_its_branches() -> None:
 
 def test_the_edges_of_bins_count_too() -> None:
     model = make_pipeline(KBinsDiscretizer(4, quantile_method="averaged_inverted_cdf"), LogisticRegression())
-    found = thresholds_of(model.fit(ROWS, LABELS), 3)
+    found = find_thresholds(model.fit(ROWS, LABELS), 3)
     np.testing.assert_allclose(found[0], model[0].bin_edges_[0])
 
 
 def test_what_has_no_splits_has_none() -> None:
-    assert thresholds_of(LogisticRegression().fit(ROWS, LABELS), 3) == {}
+    assert find_thresholds(LogisticRegression().fit(ROWS, LABELS), 3) == {}

@@ -23,7 +23,7 @@ from sklearn.ensemble import (
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from serving.compiling.convert import convert
-from serving.compiling.trees import for_float32
+from serving.compiling.trees import round_for_float32
 from serving.host.describe import examine
 from serving.rows.batch import Batch
 from tests.steps import count_calls
@@ -64,7 +64,7 @@ def test_a_float64_threshold_decides_as_the_float32_one_did() -> None:
     with np.errstate(over="ignore"):
         narrow = thresholds.astype(np.float32)
         for strict in (False, True):
-            wide = for_float32(thresholds, is_strict=strict)
+            wide = round_for_float32(thresholds, is_strict=strict)
             for start in (thresholds, narrow.astype(np.float64), wide):
                 for x in (start, np.nextafter(start, np.inf), np.nextafter(start, -np.inf)):
                     wanted = x.astype(np.float32) < thresholds if strict else x.astype(np.float32) <= thresholds

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from serving.compiling.convert import NotCompilable, convert
 from serving.compiling.prove import prove
-from serving.compiling.thresholds import thresholds_of
+from serving.compiling.thresholds import find_thresholds
 from serving.domain.compiled import Guard
 from serving.domain.errors import InvalidInput, ServingError
 from serving.domain.signature import Container
@@ -394,7 +394,7 @@ def beside_splits(model: EstimatorModel, rows: NDArray[np.float64]) -> NDArray[n
     random = np.random.default_rng(2)
     made = np.nan_to_num(rows.copy())
     try:
-        found = thresholds_of(model.estimator, rows.shape[1])
+        found = find_thresholds(model.estimator, rows.shape[1])
     except ValueError:  # XGBoost lists neither trees of several outputs nor linear ones
         return made
     for column, splits in found.items():

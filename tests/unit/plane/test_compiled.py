@@ -92,10 +92,10 @@ def test_few_rows_are_answered_on_the_loop_and_many_in_a_thread(turns: Turns, mo
 def test_the_bound_follows_from_what_was_measured(turns: Turns, monkeypatch: pytest.MonkeyPatch) -> None:
     """One row in 50 us and 64 in 50 + 63 * 4 us leave room for 51 rows within 250 us; a slow graph gets none."""
     engine = engine_of(turns, seconds=dict.fromkeys(MODEL.signature.methods, (0.0, 0.0)))
-    monkeypatch.setattr(compiled, "_seconds", lambda *arguments: 50e-6 + (arguments[-1] - 1) * 4e-6)
+    monkeypatch.setattr(compiled, "_measure_seconds", lambda *arguments: 50e-6 + (arguments[-1] - 1) * 4e-6)
     engine.warm_up()
     assert engine._inline_rows["predict"] == 51
-    monkeypatch.setattr(compiled, "_seconds", lambda *arguments: 300e-6 * arguments[-1])
+    monkeypatch.setattr(compiled, "_measure_seconds", lambda *arguments: 300e-6 * arguments[-1])
     engine.warm_up()
     assert engine._inline_rows["predict"] == 0
 
