@@ -1,1 +1,1 @@
-"""From an estimator to an ONNX graph, and the proof that both answer alike."""
+"""Compile an estimator to an ONNX graph, and prove that both give the same answers."""

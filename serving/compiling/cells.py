@@ -1,4 +1,4 @@
-"""Columns of plain values, as rows are made up, and batches, as models get them."""
+"""Convert between columns of plain values, which rows are made up from, and batches, which models take."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One ONNX graph that answers as an estimator does.
+"""Convert an estimator to one ONNX graph that gives the same answers.
 
-Parts are drawn by the converters of `serving.compiling.converters`, or by skl2onnx where there is none. What no
-converter knows is refused: a graph that answers otherwise must not come out of here silently.
+The converters of `serving.compiling.converters` draw its parts; skl2onnx draws the others. A part without a converter
+is refused: this module must never return a graph with other answers.
 """
 
 from __future__ import annotations

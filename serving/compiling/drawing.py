@@ -1,4 +1,4 @@
-"""An ONNX graph under construction: nodes and constants get names, and what was drawn once is not drawn again."""
+"""Build an ONNX graph: nodes and constants get names, and the same node is not drawn twice."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class Drawing:
         return names
 
     def once(self, key: tuple[Any, ...], draw: Callable[[], Any]) -> Any:
-        """Return what `draw` gave when it was first asked for under `key`: trees are large, and methods share them."""
+        """Return the result of the first `draw` under `key`: trees are large, and methods share them."""
         if key not in self.known:
             self.known[key] = draw()
         return self.known[key]
 
     def constant(self, values: Any) -> str:
-        """Keep an array, or a scalar; objects are strings. Floats stay what they are, Python's are float64."""
+        """Keep an array or a scalar. Objects become strings, arrays keep their dtype, Python floats become float64."""
         array = np.asarray(values)
         key = None
         if array.nbytes <= MAX_REMEMBERED_BYTES:

@@ -1,7 +1,7 @@
-"""A process of its own for one piece of work: forked early, bounded in time, and gone with everything it took.
+"""Run one piece of work in a separate process: forked early, bounded in time, and ended with all its memory.
 
-Compiling imports onnxruntime, takes memory and may crash inside of a library; none of that may reach a process that
-goes on to serve. The fork happens before the file of a candidate is touched, because from then on a host cannot fork.
+Compiling imports onnxruntime, takes memory and may crash inside a library, and a process that later serves must not
+suffer from that. The fork happens before the candidate's file is opened, because after that a host cannot fork.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ BLOCK_BYTES = 1 << 20
 _PREPARE, _WORK = b"?", b"!"
 
 
-class Unfinished(Exception):  # an outcome, not an error: caught by whoever asked for the work
-    """The work did not end well; the message says how in a few words."""
+class Unfinished(Exception):  # an outcome, not an error: the caller of `run` catches it
+    """The work failed; the message says how in a few words."""
 
 
 class ForkedWorker:
@@ -72,7 +72,7 @@ class ForkedWorker:
         return received
 
     def dismiss(self) -> None:
-        """End the process, whatever it is doing; more than once is harmless."""
+        """End the process at once; more than once is harmless."""
         if not self._is_over:
             self._end(is_killed=True)
 

@@ -1,4 +1,4 @@
-"""What an estimator refuses and a graph would answer: found out by trying, so that the compiled form refuses it too."""
+"""Find the values that an estimator refuses and its graph would answer, so that the compiled form refuses them too."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Numbers that tell formulas apart which are equal on paper: next to nothing, enormous, and both in one row.
+"""Make numbers that show a difference between formulas that are equal on paper: tiny, enormous, and both in one row.
 
-What is small is lost beside what is not, products vanish or overflow one before the other, and scikit-learn takes
-branches: a norm below 10 eps, for one, is taken for 0.
+Small numbers are lost beside large ones, products vanish or overflow in one formula earlier than in the other, and
+scikit-learn takes branches: for example, it treats a norm below 10 eps as 0.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Rows that a model remembers: centers, means, support vectors, bounds. Differences from these are next to nothing.
+"""Find the rows that a model remembers: centers, means, support vectors, bounds. Rows near them give tiny differences.
 
-An estimator and a graph that are equal elsewhere need not be where one of them subtracts first and the other squares.
+There an estimator and a graph may differ although they agree elsewhere, if one subtracts first and the other squares.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a graph begins and ends: inputs as a signature asks for them, outputs as the estimator gives them."""
+"""Draw the ends of a graph: inputs as the signature asks for them, outputs as the estimator gives them."""
 
 from __future__ import annotations
 

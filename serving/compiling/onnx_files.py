@@ -1,8 +1,8 @@
-"""An ``.onnx`` file as a graph the server can answer with: the file's own nodes between inputs and outputs like ours.
+"""Turn an ``.onnx`` file into a graph for the server: the file's own nodes between inputs and outputs like ours.
 
-In front comes what `OnnxModel` does to each request, behind what it does to the answers: no ZipMap, labels and single
-values flat. What it refuses and the guard cannot tell (numbers that are no integers), and what has no bounds
-(`serving.host.graph_check`), stays in its host.
+The nodes in front do what `OnnxModel` does to each request, the nodes behind what it does to the answers: no ZipMap,
+labels and single values flat. A model stays in its host if it refuses values that the guard cannot see (numbers that
+are no integers), or if it has no bounds (`serving.host.graph_check`).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def add_known_texts(model: OnnxModel) -> OnnxModel:
 def convert_file(model: OnnxModel, methods: Sequence[Method] | None = None) -> Graph:
     """Return one graph answering `methods`, by default all that `model` offers; see `serving.domain.compiled`. Blocks.
 
-    Raises NotCompilable when the file needs other files, or operators that nobody knows or that branch and loop, or
-    takes other than float32, float64, bools and text.
+    Raises NotCompilable when the file needs other files, has unknown operators or operators that branch or loop, or
+    takes other types than float32, float64, bools and text.
     """
     chosen = tuple(model.signature.methods if methods is None else methods)
     file = _read(model.path)

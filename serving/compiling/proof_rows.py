@@ -1,4 +1,4 @@
-"""Rows to prove a compiled form with: like those of training, wide of them, and the hard ones."""
+"""Make the rows that a compiled form is proved with: like those of training, far from them, and hard ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a proof asks of a model: its answers, and what is known of its columns."""
+"""The interface that a proof needs of a model: its answers, and what is known about its columns."""
 
 from __future__ import annotations
 

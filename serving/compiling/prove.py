@@ -1,4 +1,4 @@
-"""The proof: estimator and graph answer the same rows, and the graph is faster. Runs in the process of `apart`."""
+"""Prove that a graph gives the estimator's answers and is faster. Runs in the process of a `ForkedWorker`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from serving.rows.batch import Batch
 from serving.rows.guard import GuardCheck
 
 BATCH_ROWS = 256
-# many rows may take so much longer than the estimator takes: a host adds more by being another process
+# for many rows the graph may be this much slower than the estimator: another process costs a host more
 BATCH_SLACK = 1.25
 LEAST_ROWS = 256
 PROOF_SECONDS = 1.0
@@ -91,7 +91,7 @@ def _require_open_for(guard: Guard, model: Provable, examples: Sequence[Batch]) 
 
 
 def _choose_row_count(model: Provable, maker: RowMaker) -> int:
-    """Return how many rows of a kind to try: as many as a second or so is enough for."""
+    """Return how many rows of a kind to try: about as many as the estimator answers in a second."""
     begin = time.thread_time()
     for method in model.signature.methods:
         try:

@@ -1,4 +1,4 @@
-"""Estimator and graph side by side: what one answers to a batch, and whether the other answers the same."""
+"""Compare an estimator and its graph: both answer the same batch, and the answers must be alike."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from serving.plane.graph import GraphSession
 from serving.rows.batch import Batch, Prediction, Tensor
 
 _LABELLED = (ModelKind.CLASSIFIER, ModelKind.CLUSTERER, ModelKind.OUTLIER_DETECTOR)
-# below that, numbers have too few digits to be compared by them
+# smaller numbers have too few digits to compare
 _LEAST_SIZE = 1e-290
-# what is so much less than the numbers it was made of is what rounding left
+# a result smaller than this, relative to the numbers it was computed from, is only rounding
 CANCELLED = 1e-10
 # differences grow with the numbers: where they end, there has to be room for what was not tried
 _ROOM = 10.0
@@ -30,7 +30,7 @@ _JUMP = 1000.0
 
 
 class RefusedRows(NotCompilable):
-    """The estimator refuses some of the rows, whatever the graph does."""
+    """The estimator refuses some of the rows, so the graph cannot be compared on them."""
 
 
 Output = tuple[Method, int]

@@ -1,4 +1,4 @@
-"""Decision trees of any library as one table of nodes, and that table as one node of a graph.
+"""Keep decision trees of any library as one table of nodes, and draw that table as one node of a graph.
 
 The graph's node is TreeEnsemble of ai.onnx.ml 5: float64 in and out, one number and one target at each leaf. Where a
 leaf holds several numbers, every tree gives the position of the leaf it ends at, and a Gather looks the numbers up.

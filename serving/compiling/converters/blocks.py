@@ -1,4 +1,4 @@
-"""Rows as they flow from part to part of a model: blocks of columns side by side, each one tensor of the graph."""
+"""The rows that flow from part to part of a model: blocks of columns side by side, each one tensor of the graph."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Encoders of categories and imputers: what has a finite table, looked up with LabelEncoder of ai.onnx.ml 4.
 
 Its keys may be NaN, which equals itself there. Null in text columns is NULL_TEXT. Categories that scikit-learn refuses
-(``handle_unknown="error"``) are answered like a category that is known to nobody.
+(``handle_unknown="error"``) get the answer of an unknown category.
 """
 
 from __future__ import annotations

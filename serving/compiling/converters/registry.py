@@ -1,4 +1,4 @@
-"""Which function draws which estimator: by exact class, because a subclass may answer otherwise.
+"""Register which function draws which estimator: by exact class, because a subclass may give other answers.
 
 A converter takes the fitted part, the rows it gets and the method, and returns names of float64 tensors in the shape
 scikit-learn gives (labels in the dtype of ``classes_``), or NotImplemented where it leaves the part to skl2onnx.
