@@ -66,7 +66,7 @@ def learn(estimator: Any, names: Sequence[str] | None, columns: int) -> list[Col
     """Return what `estimator` knows of each of its input columns; `names` are those it was fitted with, if any."""
     found = [Column(name) for name in names] if names is not None else [Column() for _ in range(columns)]
     _visit(estimator, found, count(1))
-    for position in _dropped(estimator, len(found)):
+    for position in _find_dropped(estimator, len(found)):
         found[position].is_used = names is None  # an array has a place for it, and a number in it
     return found
 
@@ -197,16 +197,16 @@ def _visit_column_transformer(part: Any, columns: list[Column], branches: Iterat
         _visit(transformer, chosen, branches)
 
 
-def _dropped(part: Any, columns: int) -> set[int]:
+def _find_dropped(part: Any, columns: int) -> set[int]:
     """Return the positions of columns that nothing in an estimator looks at; none where that is not plain to see."""
     if not is_from_sklearn(part):
         return set()
     if hasattr(part, "steps"):
         steps = [step for _, step in part.steps if not _is_placeholder(step)]
-        return _dropped(steps[0], columns) if steps else set()
+        return _find_dropped(steps[0], columns) if steps else set()
     inner = next((found for name in _ALONE if (found := vars(part).get(name)) is not None), None)
     if inner is not None:
-        return _dropped(inner, columns)
+        return _find_dropped(inner, columns)
     if type(part).__name__ != "ColumnTransformer":
         return set()
     names = list(getattr(part, "feature_names_in_", ()))

@@ -70,7 +70,7 @@ def relative_distances(
 def _compare_lists(expected: Any, got: Any, rtol: float, atol: float, is_shape_only: bool) -> Difference:
     if isinstance(expected, dict) and isinstance(got, dict):
         if expected.keys() != got.keys():
-            return Difference(True, reason=f"keys {_listed(expected)} expected, {_listed(got)} given")
+            return Difference(True, reason=f"keys {_list_values(expected)} expected, {_list_values(got)} given")
         expected, got = list(expected.values()), [got[key] for key in expected]
     if not isinstance(expected, list) or not isinstance(got, list):
         return Difference(True, reason="one is a list or an object, the other is not")
@@ -82,7 +82,7 @@ def _compare_lists(expected: Any, got: Any, rtol: float, atol: float, is_shape_o
     return max(compare(wanted, given, rtol, atol, is_shape_only=is_shape_only) for wanted, given in pairs)
 
 
-def _listed(keys: dict[str, Any]) -> str:
+def _list_values(keys: dict[str, Any]) -> str:
     return ", ".join(sorted(keys)[:10]) or "none"
 
 

@@ -55,15 +55,15 @@ def examine(
     names to an estimator that was fitted without any, and dtypes where it does not know better. An estimator that does
     not remember its features, or says that it has none, has those of `declared`, else those of `X`.
     """
-    methods = _methods(estimator)
+    methods = _list_methods(estimator)
     _require_fitted(estimator)
-    signature = _named(_derive(estimator, methods, declared, X), named)
+    signature = _take_names(_derive(estimator, methods, declared, X), named)
     names = [feature.name for feature in signature.features] if signature.is_named else None
     columns = _learn(estimator, names, len(signature.features))
     if X is not None:
         note_examples(columns, X)
-    _complete(columns, signature, named)
-    model = EstimatorModel(estimator, _with_dtypes(signature, columns), columns, trained_with)
+    _complete_dtypes(columns, signature, named)
+    model = EstimatorModel(estimator, _set_dtypes(signature, columns), columns, trained_with)
     is_typed = model.has_own_code and signature.container is Container.DATAFRAME
     model = model.under(model.signature.model_copy(update={"is_typed": is_typed}))
     if declared is not None:
@@ -80,7 +80,7 @@ def examine(
 # --- is it one --------------------------------------------------------------------------------------------------------
 
 
-def _methods(estimator: Any) -> tuple[Method, ...]:
+def _list_methods(estimator: Any) -> tuple[Method, ...]:
     if isinstance(estimator, type):
         raise NotAnEstimator(f"the class {estimator.__name__} itself, not a fitted estimator")
     if isinstance(estimator, dict):  # also one that gives its items as attributes, which could be any function
@@ -134,7 +134,7 @@ def _derive(estimator: Any, methods: tuple[Method, ...], declared: Signature | N
     )
 
 
-def _named(signature: Signature, named: Sequence[NamedColumn]) -> Signature:
+def _take_names(signature: Signature, named: Sequence[NamedColumn]) -> Signature:
     """Take over the names of columns, all of them or none, where the estimator has none of its own."""
     names = dict.fromkeys(column.name for column in named)
     if signature.container is not Container.ARRAY or len(names) != len(signature.features):
@@ -142,7 +142,7 @@ def _named(signature: Signature, named: Sequence[NamedColumn]) -> Signature:
     return signature.model_copy(update={"features": tuple(Feature(name=name) for name in names)})
 
 
-def _complete(columns: Sequence[Column], signature: Signature, named: Sequence[NamedColumn]) -> None:
+def _complete_dtypes(columns: Sequence[Column], signature: Signature, named: Sequence[NamedColumn]) -> None:
     """Note dtypes in columns of a data frame: where nothing is known, and bools, which look like numbers."""
     if signature.container is not Container.DATAFRAME:
         return
@@ -158,7 +158,7 @@ def _input(estimator: Any, declared: Signature | None, X: Any) -> tuple[Containe
         return Container.TEXTS, ["text"]
     if takes_objects(estimator) not in (None, estimator):  # one alone is no model yet
         return Container.OBJECTS, ["object"]
-    names, count = _known(estimator, "feature_names_in_"), _known(estimator, "n_features_in_")
+    names, count = _find_known(estimator, "feature_names_in_"), _find_known(estimator, "n_features_in_")
     if names is None:
         names = _catboost_names(estimator)
         if declared is not None and not count and declared.container is Container.ARRAY and names is not None:
@@ -194,12 +194,12 @@ def _catboost_names(estimator: Any) -> list[str] | None:
     return next((found for part in first_parts(estimator) if (found := _catboost_names(part)) is not None), None)
 
 
-def _known(estimator: Any, attribute: str) -> Any:
+def _find_known(estimator: Any, attribute: str) -> Any:
     """Return a fitted attribute of `estimator` or of the first part inside it that gets the same rows."""
     value = getattr(estimator, attribute, None)
     if value is not None:
         return value
-    return next((found for part in first_parts(estimator) if (found := _known(part, attribute)) is not None), None)
+    return next((found for part in first_parts(estimator) if (found := _find_known(part, attribute)) is not None), None)
 
 
 def _kind(estimator: Any, methods: Sequence[str]) -> ModelKind:
@@ -231,7 +231,7 @@ def _learn(estimator: Any, names: list[str] | None, count: int) -> list[Column]:
         return [Column(name) for name in names] if names else [Column() for _ in range(count)]
 
 
-def _with_dtypes(signature: Signature, columns: Sequence[Column]) -> Signature:
+def _set_dtypes(signature: Signature, columns: Sequence[Column]) -> Signature:
     features = tuple(
         feature.model_copy(
             update={"dtype": column.dtype or Dtype.NUMBER, "is_used": column.is_used, "nullable": not column.is_used}

@@ -103,15 +103,15 @@ class EstimatorModel:
         if batch.matrix is not None and (self._large or self._objects):
             batch = Batch(batch.rows, columns=tuple(batch.matrix.T))
         if batch.matrix is not None:
-            matrix = _narrowed(np.array(batch.matrix), self._floats)
+            matrix = _narrow_floats(np.array(batch.matrix), self._floats)
             if container is not Container.DATAFRAME or self._goes_by_position:
                 return matrix
-            return self._with_categories(pd.DataFrame(matrix, columns=self._index, copy=False))
+            return self._make_categories(pd.DataFrame(matrix, columns=self._index, copy=False))
         columns = batch.columns or ()
         if container in (Container.TEXTS, Container.OBJECTS):
             return list(columns[0])
         arrays = [
-            _narrowed(_array(cells, column.missing, is_typed=self.signature.is_typed), self._floats)
+            _narrow_floats(_array(cells, column.missing, is_typed=self.signature.is_typed), self._floats)
             for cells, column in zip(columns, self.columns, strict=True)
         ]
         for place in self._large:
@@ -124,10 +124,10 @@ class EstimatorModel:
         if container is Container.DATAFRAME:
             frame = pd.DataFrame({place: pd.Series(array, dtype=array.dtype) for place, array in enumerate(arrays)})
             frame.columns = self._index
-            return self._with_categories(frame)
-        return self._stacked(arrays)
+            return self._make_categories(frame)
+        return self._stack_columns(arrays)
 
-    def _stacked(self, arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    def _stack_columns(self, arrays: list[NDArray[Any]]) -> NDArray[Any]:
         """Put columns side by side: objects, float64, or integers where float64 would round one."""
         if any(array.dtype.kind == "O" for array in arrays):
             return np.column_stack([array.astype(object) for array in arrays])
@@ -143,14 +143,14 @@ class EstimatorModel:
             )
         return flat.reshape(len(arrays), -1).T.copy()
 
-    def _with_categories(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def _make_categories(self, frame: pd.DataFrame) -> pd.DataFrame:
         for place, column in enumerate(self.columns):
             if column.categories is not None:
                 frame.isetitem(place, column.categories.convert(frame.iloc[:, place].to_numpy()))
         return frame
 
 
-def _narrowed(array: NDArray[Any], floats: type[np.float64] | type[np.float32]) -> NDArray[Any]:
+def _narrow_floats(array: NDArray[Any], floats: type[np.float64] | type[np.float32]) -> NDArray[Any]:
     """Return float64 as `floats`; raises InvalidInput for numbers beyond these."""
     if array.dtype != np.float64 or floats is np.float64:
         return array

@@ -172,17 +172,17 @@ def _read(
             raise
         except Distrusted as error:
             text = _explain_distrust(error, path, format, trust)
-            raise NotVouched(_line(_skew(caught, "the file was saved by {}: ") + text)) from None
+            raise NotVouched(_make_line(_add_skew(caught, "the file was saved by {}: ") + text)) from None
         except Exception as error:  # noqa: BLE001  (a file may raise anything)
             raise LoadRefused(_explain_failure(error, path, format, trust, caught)) from None
     on_read(vouched)
-    written_by = _warned_of(caught)
+    written_by = _collect_warnings(caught)
     if written_by is None and any(map(is_from_sklearn, all_parts(estimator))):
         written_by = sklearn.__version__  # scikit-learn warns of every other version
     return boosters.as_estimator(estimator), {SKLEARN: written_by} if written_by else {}
 
 
-def _warned_of(caught: Sequence[warnings.WarningMessage]) -> str | None:
+def _collect_warnings(caught: Sequence[warnings.WarningMessage]) -> str | None:
     messages = (entry.message for entry in caught)
     skewed = (message for message in messages if isinstance(message, InconsistentVersionWarning))
     return next((str(message.original_sklearn_version) for message in skewed), None)
@@ -210,7 +210,7 @@ def _read_vouched(path: str, format: Format, trust: Trust) -> tuple[Any, str | N
     return read(trusted), f"{setting} vouches for what it names" if trusted else None
 
 
-def _survey(path: str, format: Format, trust: Trust) -> Survey:  # noqa: A002
+def _survey_refused(path: str, format: Format, trust: Trust) -> Survey:  # noqa: A002
     """Return what a pickle that was refused names, or nothing for files of other kinds."""
     is_pickle = format in (Format.JOBLIB, Format.PICKLE)
     return survey_file(path, trust.max_expansion) if is_pickle and trust.is_final else Survey()
@@ -218,7 +218,7 @@ def _survey(path: str, format: Format, trust: Trust) -> Survey:  # noqa: A002
 
 def _explain_distrust(error: Distrusted, path: str, format: Format, trust: Trust) -> str:  # noqa: A002
     """Return why restricted loading refuses a file: with all names, where names are the reason."""
-    survey = _survey(path, format, trust)
+    survey = _survey_refused(path, format, trust)
     text = _explain_stranger(survey)
     if text is None and isinstance(error, Unlisted):
         text = explain_names(survey, trust.pickle_trusted)
@@ -235,16 +235,16 @@ def _explain_failure(
     """Return why loading a file raised `error`."""
     if isinstance(error, MemoryError):
         return _why(error)
-    survey = _survey(path, format, trust)
+    survey = _survey_refused(path, format, trust)
     text = _explain_stranger(survey) or strangers.describe_error(str(error))
     if text is None and survey.has_bytes_of_python_2 and isinstance(error, (*_DAMAGE, TypeError, ValueError)):
         text = strangers.PYTHON_2
     if text is None:
         text = _why(error)
-    skew = _skew(caught, "; it was saved by {}")
+    skew = _add_skew(caught, "; it was saved by {}")
     if not skew and survey.sklearn_version not in (None, sklearn.__version__):
         skew = f"; it was saved by {SKLEARN} {one_line(str(survey.sklearn_version))}, this is {sklearn.__version__}"
-    return _line(text if "saved by" in text else text + skew)
+    return _make_line(text if "saved by" in text else text + skew)
 
 
 def _explain_stranger(survey: Survey) -> str | None:
@@ -256,14 +256,14 @@ def _explain_stranger(survey: Survey) -> str | None:
     return strangers.OLD_XGBOOST_INSIDE if any(map(strangers.is_old_xgboost, survey.handles)) else text
 
 
-def _line(message: str) -> str:
+def _make_line(message: str) -> str:
     """Return a refusal as one line: longer than others, since it may list many names."""
     return one_line(message, MAX_EVIDENCE_CHARACTERS)
 
 
-def _skew(caught: Sequence[warnings.WarningMessage], text: str) -> str:
+def _add_skew(caught: Sequence[warnings.WarningMessage], text: str) -> str:
     """Return `text` with the version of scikit-learn that wrote the file and the one here; nothing where both agree."""
-    written_by = _warned_of(caught)
+    written_by = _collect_warnings(caught)
     return text.format(f"{SKLEARN} {written_by}, this is {sklearn.__version__}") if written_by else ""
 
 
@@ -275,7 +275,7 @@ def _unpickle(path: str, trust: Trust) -> Any:
     """
     if os.path.getsize(path) < LEAST_BYTES_MAPPED or _is_compressed(path):
         return _unpickle_as(path, trust, None)
-    with _one_mapping(path):
+    with _share_one_mapping(path):
         return _unpickle_as(path, trust, "c")
 
 
@@ -293,7 +293,7 @@ def _is_compressed(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def _one_mapping(path: str) -> Iterator[None]:
+def _share_one_mapping(path: str) -> Iterator[None]:
     """Let joblib take arrays from one mapping of the file instead of making one for each.
 
     A mapping costs a descriptor, and a boosted model has ten thousand arrays. Copy on write, so that arrays can be

@@ -1,4 +1,4 @@
-"""What a loaded model can do, whatever it was loaded from, and how its failures are told."""
+"""The interface of a loaded model, the same for every file format, and the errors it raises."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LoadRefused(ServingError):
 
 
 class NotVouched(LoadRefused):
-    """A file that does more than known models do: nothing is wrong with it but that nobody vouches for it."""
+    """A file that does more than known models do. It may be sound, but no trusted key or setting vouches for it."""
 
 
 class NotAnEstimator(LoadRefused):

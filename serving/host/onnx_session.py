@@ -1,4 +1,4 @@
-"""An inference session for a file of ONNX, also where the system lacks the locale by which its texts are lowered.
+"""Open an inference session for an ONNX file, also where the system lacks the locale that lowers its texts.
 
 Exporters have StringNormalizer lower texts, by ``en_US.UTF-8`` where they do not say otherwise, and small images have
 no locale but ``C.UTF-8``. The C library takes the cases of letters from one table for both (``locales/i18n_ctype`` of
@@ -37,7 +37,7 @@ def open_file(path: str) -> Any:
     except Exception as error:  # noqa: BLE001  (onnxruntime has its own tree of errors)
         missing = _NO_LOCALE.search(str(error))
         if missing is None:
-            raise _refused(error) from None
+            raise _make_refusal(error) from None
     content = _with_locale_that_is_there(path)
     if content is None:
         name = one_line(missing.group(1))
@@ -48,7 +48,7 @@ def open_file(path: str) -> Any:
     try:
         return _open(content)
     except Exception as error:  # noqa: BLE001
-        raise _refused(error) from None
+        raise _make_refusal(error) from None
 
 
 def _open(source: str | bytes) -> Any:
@@ -59,14 +59,14 @@ def _open(source: str | bytes) -> Any:
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def _refused(error: Exception) -> LoadRefused:
+def _make_refusal(error: Exception) -> LoadRefused:
     return LoadRefused(one_line(f"the graph cannot be loaded ({told(error)})"))
 
 
 def _with_locale_that_is_there(path: str) -> bytes | None:
     """Return the file with `ALWAYS_THERE` in place of locales that lower alike; None where it needs another one."""
     file = onnx.load_model(path, load_external_data=False)
-    for node in _nodes(file.graph):
+    for node in _walk_nodes(file.graph):
         if node.op_type != "StringNormalizer":
             continue
         others = [attribute for attribute in node.attribute if attribute.name != _LOCALE]
@@ -78,9 +78,9 @@ def _with_locale_that_is_there(path: str) -> bytes | None:
     return file.SerializeToString()
 
 
-def _nodes(graph: Any) -> Iterator[Any]:
+def _walk_nodes(graph: Any) -> Iterator[Any]:
     for node in graph.node:
         yield node
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
+                yield from _walk_nodes(inner)

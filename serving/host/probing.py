@@ -1,4 +1,4 @@
-"""What can only be found out by trying: dtypes nobody remembers, the number of outputs, which features take null."""
+"""Find out by trying what a model does not remember: dtypes, the number of outputs, which features take null."""
 
 from __future__ import annotations
 

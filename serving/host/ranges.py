@@ -40,7 +40,7 @@ class Numbers:
 
 def numbers_known_to(part: Any, columns: int) -> Iterator[Numbers]:
     """Yield what one estimator knows of the numbers in each of its `columns`; nothing when it knows nothing."""
-    rows = _kept_rows(part, columns)
+    rows = _find_kept_rows(part, columns)
     if rows is not None:
         yield from (Numbers(values=column) for column in rows.T.tolist())
         return
@@ -54,7 +54,7 @@ def numbers_known_to(part: Any, columns: int) -> Iterator[Numbers]:
         return
 
 
-def _kept_rows(part: Any, columns: int) -> Any:
+def _find_kept_rows(part: Any, columns: int) -> Any:
     for name in _ROWS:
         rows: Any = getattr(part, name, None)
         if scipy.sparse.issparse(rows):

@@ -32,27 +32,27 @@ def make_batch(
     """
     random = np.random.default_rng(SEED)
     places = random.random((rows, len(columns)))
-    left_out = _left_out(rows, nulls or [False] * len(columns))
+    left_out = _choose_left_out(rows, nulls or [False] * len(columns))
     if all(feature.is_number for feature in signature.features) and not any(map(_has_large_integers, columns)):
         matrix = np.empty((rows, len(columns)))
         for index, column in enumerate(columns):
-            matrix[:, index] = _numbers(column, places[:, index])
+            matrix[:, index] = _make_numbers(column, places[:, index])
         matrix[left_out] = np.nan
         return Batch(rows, matrix=matrix)
     made = [
-        _cells(feature, column, places[:, index], left_out[:, index])
+        _make_cells(feature, column, places[:, index], left_out[:, index])
         for index, (feature, column) in enumerate(zip(signature.features, columns, strict=True))
     ]
     return Batch(rows, columns=tuple(made))
 
 
-def _left_out(rows: int, nulls: Sequence[bool]) -> NDArray[np.bool_]:
+def _choose_left_out(rows: int, nulls: Sequence[bool]) -> NDArray[np.bool_]:
     row, column = np.ogrid[:rows, : len(nulls)]
     pattern: NDArray[np.bool_] = ((row + column) % 3 == 0) | (row == 0)
     return pattern & np.asarray(nulls, dtype=np.bool_)
 
 
-def _numbers(column: Column, places: NDArray[np.float64]) -> NDArray[np.float64]:
+def _make_numbers(column: Column, places: NDArray[np.float64]) -> NDArray[np.float64]:
     if column.values and dtype_of(column.values) is Dtype.NUMBER:
         return np.resize(np.asarray(column.values, dtype=np.float64), len(places))
     low = _LOW if column.low is None else column.low
@@ -65,12 +65,14 @@ def _has_large_integers(column: Column) -> bool:
     return has_rounded_cell(column.values) and make_integer_column(column.values) is not None
 
 
-def _cells(feature: Feature, column: Column, places: NDArray[np.float64], left_out: NDArray[np.bool_]) -> BatchColumn:
+def _make_cells(
+    feature: Feature, column: Column, places: NDArray[np.float64], left_out: NDArray[np.bool_]
+) -> BatchColumn:
     rows = len(places)
     if feature.is_number and _has_large_integers(column) and not left_out.any():
         return np.resize(np.array(make_integer_column(column.values)), rows)
     if feature.is_number:
-        numbers = _numbers(column, places)
+        numbers = _make_numbers(column, places)
         numbers[left_out] = np.nan
         return numbers
     values: Sequence[Any] = column.values
@@ -79,6 +81,6 @@ def _cells(feature: Feature, column: Column, places: NDArray[np.float64], left_o
     elif feature.dtype is Dtype.BOOL and dtype_of(values) is not Dtype.BOOL:
         values = (False, True)
     elif not values:
-        values = _numbers(column, places).tolist()
+        values = _make_numbers(column, places).tolist()
     cells = [None if is_null else values[row % len(values)] for row, is_null in enumerate(left_out.tolist())]
     return np.array(cells, dtype=np.bool_) if feature.dtype is Dtype.BOOL and not left_out.any() else cells[:rows]

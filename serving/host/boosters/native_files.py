@@ -42,7 +42,7 @@ def _require_sound(check: Callable[[bytes], None], content: bytes) -> None:
         raise LoadRefused(one_line(f"the file holds a model that is not sound: {what}; write it anew"))
 
 
-def _refused(library: str, error: Exception) -> LoadRefused:
+def _make_refusal(library: str, error: Exception) -> LoadRefused:
     reason = _PLACE.sub("", str(error).partition("Stack trace:")[0].strip())
     return LoadRefused(one_line(f"the file is no {library} model, or it is cut short or damaged ({reason})"))
 
@@ -65,11 +65,11 @@ def _load_xgboost(xgboost: ModuleType, content: bytes) -> tuple[Any, dict[str, s
         estimator = getattr(xgboost, _ESTIMATORS[kind])(n_jobs=1)
         estimator.load_model(bytearray(content))
     except (xgboost.core.XGBoostError, ValueError) as error:
-        raise _newer(xgboost, version, error) or _refused("XGBoost", error) from None
+        raise _find_newer(xgboost, version, error) or _make_refusal("XGBoost", error) from None
     return estimator, {XGBOOST: version}
 
 
-def _newer(xgboost: ModuleType, version: str, error: Exception) -> LoadRefused | None:
+def _find_newer(xgboost: ModuleType, version: str, error: Exception) -> LoadRefused | None:
     """Return the refusal of a file that a newer XGBoost than the one here wrote; None for all others."""
     written, here = (tuple(map(int, text.split(".")[:2])) for text in (version, xgboost.__version__))
     if written <= here:
@@ -115,7 +115,7 @@ def _load_lightgbm(lightgbm: ModuleType, content: bytes) -> tuple[Any, dict[str,
     try:
         booster = lightgbm.Booster(model_str=content.decode())
     except (lightgbm.basic.LightGBMError, ValueError) as error:
-        raise _refused("LightGBM", error) from None
+        raise _make_refusal("LightGBM", error) from None
     booster.params = {}  # names files of the training; nothing that predicts asks for it
     return LightgbmBooster(booster), {}
 

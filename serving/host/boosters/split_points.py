@@ -20,19 +20,19 @@ def thresholds_in(part: Any) -> tuple[list[float], list[float]] | None:
     Infinities, the wrong way round, stand for columns that are not asked for. None when `part` is something else.
     """
     library = library_of(part)
-    read = {XGBOOST: _xgboost_splits, LIGHTGBM: _lightgbm_splits}.get(library or "")
+    read = {XGBOOST: _read_xgboost_splits, LIGHTGBM: _read_lightgbm_splits}.get(library or "")
     if read is None or not hasattr(part, "n_features_in_"):
         return None
     low, high = [math.inf] * part.n_features_in_, [-math.inf] * part.n_features_in_
-    read(part, lambda column, value: _widen(low, high, column, value))
+    read(part, lambda column, value: _widen_range(low, high, column, value))
     return low, high
 
 
-def _widen(low: list[float], high: list[float], column: int, value: float) -> None:
+def _widen_range(low: list[float], high: list[float], column: int, value: float) -> None:
     low[column], high[column] = min(low[column], value), max(high[column], value)
 
 
-def _xgboost_splits(part: Any, note: Callable[[int, float], None]) -> None:
+def _read_xgboost_splits(part: Any, note: Callable[[int, float], None]) -> None:
     booster = part.get_booster()
     if part.booster == "gblinear":
         return
@@ -47,7 +47,7 @@ def _xgboost_splits(part: Any, note: Callable[[int, float], None]) -> None:
                 note(column, value)
 
 
-def _lightgbm_splits(part: Any, note: Callable[[int, float], None]) -> None:
+def _read_lightgbm_splits(part: Any, note: Callable[[int, float], None]) -> None:
     text = part.booster_.model_to_string(num_iteration=ROUNDS_READ)
     for tree in text.partition("\nend of trees")[0].split("\nTree=")[1:]:
         known = dict(line.split("=", 1) for line in tree.splitlines() if "=" in line)

@@ -1,4 +1,4 @@
-"""Gate: whether rows of several requests may be given to the model together. It refuses nobody."""
+"""Gate: whether rows of several requests may be given to the model together. It refuses no candidate."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _why_not_alike(context: Context, model: LoadedModel) -> str | None:
     """Say which answer depends on the company of its row, None when none did."""
     if context.unanswerable is not None:
         return context.unanswerable
-    for batch in _tried_rows(context, model):
+    for batch in _make_tried_rows(context, model):
         if not _has_different_rows(batch):
             return "there are not two different rows to try"
         for method in model.signature.methods:
@@ -95,19 +95,19 @@ def _why_not_alike(context: Context, model: LoadedModel) -> str | None:
     return None
 
 
-def _tried_rows(context: Context, model: LoadedModel) -> list[Batch]:
+def _make_tried_rows(context: Context, model: LoadedModel) -> list[Batch]:
     """Return made-up rows, also with nulls where the model takes them; golden ones when it refuses the made-up."""
     batches = [model.sample(ROWS)]
     if any(feature.nullable for feature in model.signature.features):
         batches.append(model.sample(ROWS, with_nulls=True))
     if context.takes_example:
-        return [_rows(context.rows(len(context.example)), np.arange(min(ROWS, len(context.example))))]
+        return [_pick_rows(context.rows(len(context.example)), np.arange(min(ROWS, len(context.example))))]
     if context.golden is not None:
         try:
             model.answer(model.signature.default_method, batches[0])
         except (InvalidInput, ModelFailed):
             golden = context.rows(len(context.golden.instances))
-            return [_rows(golden, np.arange(min(ROWS, golden.rows)))]
+            return [_pick_rows(golden, np.arange(min(ROWS, golden.rows)))]
     return batches
 
 
@@ -117,11 +117,11 @@ def _why_method_differs(model: LoadedModel, method: str, batch: Batch, tolerance
     seconds = SECONDS / len(model.signature.methods)
     together = model.answer(method, batch)
     if monotonic() - begin < seconds:
-        turned = model.answer(method, _rows(batch, order[::-1]))
+        turned = model.answer(method, _pick_rows(batch, order[::-1]))
         if (row := _first_difference(together, _answers(turned, order[::-1]), tolerance)) is not None:
             return f"{method} answers row {row} otherwise when the rows are in another order"
     for row in order.tolist():
-        alone = model.answer(method, _rows(batch, order[row : row + 1]))
+        alone = model.answer(method, _pick_rows(batch, order[row : row + 1]))
         if _first_difference(_answers(together, order[row : row + 1]), alone, tolerance) is not None:
             return f"{method} answers row {row} otherwise when it is alone"
         if row + 1 >= LEAST_ROWS and monotonic() - begin > seconds:
@@ -129,7 +129,7 @@ def _why_method_differs(model: LoadedModel, method: str, batch: Batch, tolerance
     return None
 
 
-def _rows(batch: Batch, places: Any) -> Batch:
+def _pick_rows(batch: Batch, places: Any) -> Batch:
     """Return some rows of a batch, in the order of `places`."""
     if batch.matrix is not None:
         return Batch(len(places), matrix=np.ascontiguousarray(batch.matrix[places]))

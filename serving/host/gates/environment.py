@@ -40,8 +40,8 @@ class Environment:
             return Verdict.SKIPPED, f"neither the file nor a manifest says with which {SKLEARN} it was trained"
         now = here[SKLEARN]
         for source, version in known.items():
-            if _minor(version) != _minor(now):
-                return _skewed(context, source, version, now)
+            if _cut_to_minor(version) != _cut_to_minor(now):
+                return _judge_skew(context, source, version, now)
         notes = [
             f"trained with {SKLEARN} {version}, served by {now}: patch difference"
             for version in known.values()
@@ -63,16 +63,16 @@ def _other_library(name: str, version: str | None, now: str) -> Outcome:
         return Verdict.SKIPPED, f"the file does not say with which {name} it was trained; served by {now}"
     if version == now:
         return Verdict.PASSED, f"trained with {name} {now}, as here"
-    is_newer = [int(part) for part in _minor(version)] > [int(part) for part in _minor(now)]
+    is_newer = [int(part) for part in _cut_to_minor(version)] > [int(part) for part in _cut_to_minor(now)]
     return (Verdict.WARNED if is_newer else Verdict.PASSED), f"trained with {name} {version}, served by {now}"
 
 
-def _minor(version: str) -> list[str]:
+def _cut_to_minor(version: str) -> list[str]:
     return version.split(".")[:2]
 
 
-def _skewed(context: Context, source: str, version: str, now: str) -> Outcome:
-    was, is_now = ".".join(_minor(version)), ".".join(_minor(now))
+def _judge_skew(context: Context, source: str, version: str, now: str) -> Outcome:
+    was, is_now = ".".join(_cut_to_minor(version)), ".".join(_cut_to_minor(now))
     text = f"trained with {SKLEARN} {version}, {source}; served by {now}: its answers may be silently wrong"
     if context.request.environment == "warn":
         context.skew = describe_skew(version, now)

@@ -1,4 +1,4 @@
-"""Gate: the version was signed by somebody who is trusted, where that is asked for."""
+"""Gate: a trusted key has signed the version, where the settings ask for that."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ProvenanceGate:
         """Verify ``manifest.sig``, whatever the trust; InvalidSignature says which line is not over this manifest."""
         raw = context.read(SIGNATURE_NAME, MAX_SIGNATURE_BYTES)
         if raw is None:
-            return _unsigned(context)
+            return _judge_unsigned(context)
         document, manifest = context.read(MANIFEST_NAME), context.manifest
         if document is None or manifest is None:
             raise Refused(f"{SIGNATURE_NAME} is there and the {MANIFEST_NAME} it signs is not: {_SIGN}")
@@ -53,7 +53,7 @@ class ProvenanceGate:
         return Verdict.PASSED, f"signed by {by.fingerprint}, a trusted key; made at {own.created_at:{_TIME}}"
 
 
-def _unsigned(context: Context) -> Outcome:
+def _judge_unsigned(context: Context) -> Outcome:
     request = context.request
     if request.publisher_key is not None:
         by = f"about to be signed by {parse_public_key(request.publisher_key).fingerprint}"

@@ -13,7 +13,7 @@ class Published:
     name = GateName.PUBLISHED
 
     def check(self, context: Context) -> Outcome:
-        """Report why the files were taken; refuses files nobody vouches for."""
+        """Report why the files count as complete; refuses files that neither a manifest nor quiet time vouches for."""
         request = context.request
         if request.quiet_seconds is not None:
             return Verdict.PASSED, f"unchanged for {request.quiet_seconds:.3g} s when it was taken"

@@ -1,4 +1,4 @@
-"""Gate: whatever the model builds on first use is built."""
+"""Gate: the model answers once, so that everything it builds on first use is built."""
 
 from __future__ import annotations
 

@@ -98,10 +98,10 @@ def arithmetic(operation: Operation) -> Outputs:
     first, second = operation.tensor(0), operation.tensor(1)
     shape = operation.broadcast(first.shape, second.shape)
     operation.scratch = _bytes(operation, AbstractTensor(first.dtype, shape))
-    return [AbstractTensor(first.dtype, shape, sizes=_computed(operation, first, second))]
+    return [AbstractTensor(first.dtype, shape, sizes=_compute_known(operation, first, second))]
 
 
-def _computed(operation: Operation, first: AbstractTensor, second: AbstractTensor) -> tuple[Size, ...] | None:
+def _compute_known(operation: Operation, first: AbstractTensor, second: AbstractTensor) -> tuple[Size, ...] | None:
     if first.dtype != TensorProto.INT64 or (first.sizes is None and second.sizes is None):
         return None
     if any(tensor.sizes is None and tensor.constant is None for tensor in (first, second)):

@@ -24,7 +24,7 @@ def reduce(operation: Operation) -> Outputs:
         if operation.flag("noop_with_empty_axes", default=False):
             return [AbstractTensor(first.dtype, first.shape)]
         axes = list(range(first.rank))
-    return [_reduced(operation, first, axes, first.dtype)]
+    return [_reduce_axes(operation, first, axes, first.dtype)]
 
 
 @rule("ArgMax", "ArgMin")
@@ -32,10 +32,10 @@ def place_of(operation: Operation) -> Outputs:
     """The place of the largest or smallest cell along one axis."""
     first = operation.tensor(0)
     axis = operation.axis(operation.number("axis", 0), first.rank)
-    return [_reduced(operation, first, [axis], TensorProto.INT64)]
+    return [_reduce_axes(operation, first, [axis], TensorProto.INT64)]
 
 
-def _reduced(operation: Operation, first: AbstractTensor, axes: Sequence[int], dtype: int) -> AbstractTensor:
+def _reduce_axes(operation: Operation, first: AbstractTensor, axes: Sequence[int], dtype: int) -> AbstractTensor:
     operation.require(all(_is_never_empty(first.shape[axis]) for axis in axes), "an axis could be empty")
     operation.scratch = operation.cells(first.shape).scaled(2 * CELL_BYTES[first.dtype])
     keeps = operation.flag("keepdims", default=True)
@@ -97,7 +97,7 @@ def _require_within(operation: Operation, places: AbstractTensor, length: Size) 
 @rule("MatMul")
 def matrix_product(operation: Operation) -> Outputs:
     """Products of matrices, or of stacks of them."""
-    return [_product(operation, operation.tensor(0), operation.tensor(1))]
+    return [_multiply(operation, operation.tensor(0), operation.tensor(1))]
 
 
 @rule("FusedMatMul", domain=MICROSOFT)
@@ -106,10 +106,10 @@ def fused_product(operation: Operation) -> Outputs:
     tensors = [operation.tensor(0), operation.tensor(1)]
     operation.require(not any(operation.flag(f"transBatch{side}", default=False) for side in "AB"), "it swaps stacks")
     made = [
-        _transposed(tensor, operation.flag(f"trans{side}", default=False))
+        _swap_axes(tensor, operation.flag(f"trans{side}", default=False))
         for tensor, side in zip(tensors, "AB", strict=True)
     ]
-    return [_product(operation, *made)]
+    return [_multiply(operation, *made)]
 
 
 @rule("Gemm")
@@ -118,10 +118,10 @@ def product_and_sum(operation: Operation) -> Outputs:
     tensors = [operation.tensor(0), operation.tensor(1)]
     operation.require(all(tensor.rank == 2 for tensor in tensors), "it takes matrices")
     made = [
-        _transposed(tensor, operation.flag(f"trans{side}", default=False))
+        _swap_axes(tensor, operation.flag(f"trans{side}", default=False))
         for tensor, side in zip(tensors, "AB", strict=True)
     ]
-    result, added = _product(operation, *made), operation.optional(2)
+    result, added = _multiply(operation, *made), operation.optional(2)
     if added is not None:
         operation.require(operation.broadcast(result.shape, added.shape) == result.shape, "what it adds is too large")
     return [result]
@@ -139,12 +139,12 @@ def distances(operation: Operation) -> Outputs:
     return [made]
 
 
-def _transposed(tensor: AbstractTensor, is_wanted: bool) -> AbstractTensor:
+def _swap_axes(tensor: AbstractTensor, is_wanted: bool) -> AbstractTensor:
     shape = tensor.shape
     return AbstractTensor(tensor.dtype, (*shape[:-2], shape[-1], shape[-2])) if is_wanted and len(shape) > 1 else tensor
 
 
-def _product(operation: Operation, first: AbstractTensor, second: AbstractTensor) -> AbstractTensor:
+def _multiply(operation: Operation, first: AbstractTensor, second: AbstractTensor) -> AbstractTensor:
     operation.require(first.rank >= 1 and second.rank >= 1, "it multiplies a single number")
     left = first.shape if first.rank > 1 else (ONE, *first.shape)
     right = second.shape if second.rank > 1 else (*second.shape, ONE)

@@ -46,7 +46,7 @@ def ensemble(operation: Operation) -> Outputs:
     _require_within(operation, targets, outputs, "a leaf adds to an output that is not there")
     _require_tensors(operation, first.dtype, count, leaves)
     inner = [np.where(leaf, -1, child) for child, leaf in zip(children, is_leaf, strict=True)]
-    return _sums(operation, inner, roots, rows, outputs, first.dtype)
+    return _describe_sums(operation, inner, roots, rows, outputs, first.dtype)
 
 
 def _require_tensors(operation: Operation, dtype: int, count: int, leaves: int) -> None:
@@ -72,7 +72,7 @@ def old_regressor(operation: Operation) -> Outputs:
     _, rows, _ = matrix(operation)
     outputs = operation.number("n_targets", 1)
     inner, roots = _old_nodes(operation, "target", outputs)
-    return _sums(operation, inner, roots, rows, outputs, TensorProto.FLOAT)
+    return _describe_sums(operation, inner, roots, rows, outputs, TensorProto.FLOAT)
 
 
 @rule("TreeEnsembleClassifier", domain=ML)
@@ -81,7 +81,7 @@ def old_classifier(operation: Operation) -> Outputs:
     _, rows, _ = matrix(operation)
     dtype, count = labels(operation)
     inner, roots = _old_nodes(operation, "class", count)
-    scores = _sums(operation, inner, roots, rows, count, TensorProto.FLOAT)
+    scores = _describe_sums(operation, inner, roots, rows, count, TensorProto.FLOAT)
     return [AbstractTensor(dtype, (rows,)), *scores][: operation.outputs]
 
 
@@ -105,7 +105,9 @@ def _old_nodes(operation: Operation, kind: str, outputs: int) -> tuple[list[Inte
     order = np.argsort(keys, kind="stable")
     operation.require(len(np.unique(keys)) == count, "two nodes have one number")
     inner = [
-        np.where(is_leaf, -1, _places(operation, keys[order], order, trees, _integers(operation, name, count), is_leaf))
+        np.where(
+            is_leaf, -1, _find_places(operation, keys[order], order, trees, _integers(operation, name, count), is_leaf)
+        )
         for name in ("nodes_truenodeids", "nodes_falsenodeids")
     ]
     starts = np.flatnonzero(np.append(True, trees[1:] != trees[:-1])) if count else np.empty(0, np.int64)
@@ -114,7 +116,7 @@ def _old_nodes(operation: Operation, kind: str, outputs: int) -> tuple[list[Inte
     return inner, starts
 
 
-def _places(
+def _find_places(
     operation: Operation,
     keys: Integers,
     order: Integers,
@@ -152,17 +154,17 @@ def _require_floats(operation: Operation, name: str, length: int, *, is_needed: 
     operation.require(is_right, f"{name} has not {length} numbers")
 
 
-def _sums(
+def _describe_sums(
     operation: Operation, inner: Sequence[Integers], roots: Integers, rows: Size, outputs: int, dtype: int
 ) -> Outputs:
     """Return what comes out of trees; `inner` are the children on both sides that are no leaves, -1 elsewhere."""
     operation.require(len(roots) >= 1 and outputs >= 1, "it has no trees")
-    operation.steps = _steps(operation, inner, roots)
+    operation.steps = _count_steps(operation, inner, roots)
     operation.scratch = (rows + Size(0, 1)).scaled(SCORE_BYTES * (len(roots) + outputs))
     return [AbstractTensor(dtype, (rows, Size(0, outputs)))]
 
 
-def _steps(operation: Operation, inner: Sequence[Integers], roots: Integers) -> int:
+def _count_steps(operation: Operation, inner: Sequence[Integers], roots: Integers) -> int:
     """Return how many nodes one row visits at most, over all trees; refuses what are no trees."""
     count = len(inner[0])
     parents = np.bincount(roots, minlength=count)

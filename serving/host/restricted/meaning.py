@@ -199,8 +199,8 @@ class _Walk:
             self._refuse_value(found, kinds)
 
     def _refuse_value(self, found: Any, kinds: Kinds) -> None:
-        usual = "" if kinds is DATA else f", where known models have {_descriptions(kinds)}"
-        self._refuse(_description(found, self._names), usual)
+        usual = "" if kinds is DATA else f", where known models have {_describe_kinds(kinds)}"
+        self._refuse(_describe_kind(found, self._names), usual)
 
     def _refuse(self, what: str, usual: str = "") -> None:
         owner, attribute = self._place
@@ -254,11 +254,11 @@ def names_read_by(kind: type) -> frozenset[str]:
 
 def _names_by_id(allowed: Allowed) -> dict[int, frozenset[str]]:
     """Return the full names of the listed and trusted functions and classes there are, by id."""
-    return _found(allowed.values | allowed.trusted, len(sys.modules))
+    return _find_names(allowed.values | allowed.trusted, len(sys.modules))
 
 
 @lru_cache(maxsize=2)
-def _found(names: frozenset[Global], module_count: int) -> dict[int, frozenset[str]]:
+def _find_names(names: frozenset[Global], module_count: int) -> dict[int, frozenset[str]]:
     """Look among what has been imported: a model cannot hold anything else."""
     assert module_count  # the result holds for as long as nothing more has been imported
     by_id: dict[int, set[str]] = {}
@@ -269,7 +269,7 @@ def _found(names: frozenset[Global], module_count: int) -> dict[int, frozenset[s
     return {place: frozenset(full) for place, full in by_id.items()}
 
 
-def _description(found: Any, names: dict[int, frozenset[str]]) -> str:
+def _describe_kind(found: Any, names: dict[int, frozenset[str]]) -> str:
     if type(found) in (str, np.str_):
         return f"the text {found[:40]!r}"
     if id(found) in names:
@@ -280,7 +280,7 @@ def _description(found: Any, names: dict[int, frozenset[str]]) -> str:
     return "an array" if kind is np.ndarray else f"an object of {_full_name(kind)[:100]}"
 
 
-def _descriptions(kinds: Kinds) -> str:
+def _describe_kinds(kinds: Kinds) -> str:
     """Return in a few words what may stand in an attribute."""
     words = [*sorted(kinds.plain - {"array"}), *map(repr, sorted(kinds.texts - INERT.texts))]
     words += sorted(name.rpartition(".")[2] for name in kinds.classes | kinds.globals)

@@ -46,7 +46,7 @@ class Parts:
         make = CALLS.get(function.full_name)
         if make is None:
             raise _refusal(function.full_name)
-        made = self._checked(function.full_name, lambda: make(*arguments))
+        made = self._require_checked(function.full_name, lambda: make(*arguments))
         if isinstance(made, Part):
             made.place = place
         return made
@@ -59,7 +59,7 @@ class Parts:
 
     def finish(self, part: Part, state: Any) -> Any:
         """Return the values that a state says. Raises Distrusted for a state that pandas never writes."""
-        return self._checked(part.name, lambda: STATES[part.name](state))
+        return self._require_checked(part.name, lambda: STATES[part.name](state))
 
     def replace(self, part: Part, made: Any, memo: dict[int, Any]) -> None:
         """Put the values into the place of the part where the file keeps it."""
@@ -71,7 +71,7 @@ class Parts:
             if found is part:
                 memo[place] = made
 
-    def _checked(self, name: str, make: Callable[[], Any]) -> Any:
+    def _require_checked(self, name: str, make: Callable[[], Any]) -> Any:
         try:
             made = make()
         except Exception:  # noqa: BLE001  (whatever does not fit is of another make)

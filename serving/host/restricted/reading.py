@@ -88,7 +88,7 @@ class Budgeted:
         """Return up to `count` bytes."""
         if count > self._left + 1:
             self._refuse()
-        return self._taken(self._file.read(count))
+        return self._count_taken(self._file.read(count))
 
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer` as far as there are bytes."""
@@ -99,7 +99,7 @@ class Budgeted:
 
     def readline(self) -> bytes:
         """Return a line; the opcodes of old protocols are lines."""
-        return self._taken(self._file.readline(self._left + 1))
+        return self._count_taken(self._file.readline(self._left + 1))
 
     def tell(self) -> int:
         """Return the place in the file."""
@@ -112,7 +112,7 @@ class Budgeted:
         self._left -= after - before
         return after
 
-    def _taken(self, data: bytes) -> bytes:
+    def _count_taken(self, data: bytes) -> bytes:
         self._left -= len(data)
         if self._left < 0:
             self._refuse()

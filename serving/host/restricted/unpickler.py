@@ -235,7 +235,7 @@ class RestrictedUnpickler(NumpyUnpickler):
         """Return the array whose bytes follow in the file, when there are as many as its wrapper, `parts`, says."""
         size = check_wrapper(parts, self._sound)
         if parts["dtype"].hasobject:
-            return self._nested()
+            return self._read_nested()
         self.file_handle.expect(size)
         alignment = parts.get("numpy_array_alignment_bytes")
         if self.mmap_mode is None or parts.get("allow_mmap") is not True:
@@ -248,7 +248,7 @@ class RestrictedUnpickler(NumpyUnpickler):
         found: NDArray[Any] = wrapper.read(self, self.ensure_native_byte_order)
         return found
 
-    def _nested(self) -> NDArray[Any]:
+    def _read_nested(self) -> NDArray[Any]:
         """Read an object array: a pickle inside the pickle."""
         if self._depth >= MOST_NESTED:
             raise Distrusted(f"the file nests object arrays more than {MOST_NESTED} times")

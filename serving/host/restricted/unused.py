@@ -46,7 +46,7 @@ def stand_in(name: Global) -> type[Unused] | None:
     """Return the class that takes the place of a global; None for one that is made, or refused."""
     is_distribution = name[0] in _DISTRIBUTIONS and name[1].endswith("_gen")
     is_unused = is_distribution or name[0].startswith(WATCHERS) or name in _OTHERS
-    return _named(".".join(name)) if is_unused or name == METHOD else None
+    return _make_unused(".".join(name)) if is_unused or name == METHOD else None
 
 
 def check_unused_state(state: Any) -> None:
@@ -67,5 +67,5 @@ def is_unused_class(found: object) -> bool:
 
 
 @cache
-def _named(full_name: str) -> type[Unused]:
+def _make_unused(full_name: str) -> type[Unused]:
     return type("Unused", (Unused,), {"__slots__": (), "full_name": full_name})

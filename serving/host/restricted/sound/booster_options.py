@@ -1,4 +1,4 @@
-"""Options with which LightGBM does not look at how wide the rows are."""
+"""Refuse options that make LightGBM skip its check of the width of rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words in which checks are written."""
+"""The small functions that checks of model files are written with."""
 
 from __future__ import annotations
 
