@@ -107,7 +107,7 @@ def main() -> int:
         for done in as_completed(work):
             found += done.result()
             minutes = (time.monotonic() - began) / 60
-            part = part_of(every, is_cut=minutes > options.seconds / 60, again=again)
+            part = part_of(every, is_cut=minutes > options.seconds / 60, has_asked_again=options.again)
             if options.again and len(found) < again:
                 continue  # the last run stays what it was until all have been asked again
             kept = {"where": where, "part": part, "minutes": minutes_before + minutes}

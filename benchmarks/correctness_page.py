@@ -136,10 +136,10 @@ def is_remarkable(finding: Finding) -> bool:
     return bool(finding.differences) or (bool(finding.refused) and not why_expected(finding))
 
 
-def part_of(every: int, *, is_cut: bool, again: int = 0) -> str:
-    """Say how many of all models were asked, and how many of them again."""
+def part_of(every: int, *, is_cut: bool, has_asked_again: bool = False) -> str:
+    """Say how many of all models were asked, and whether some of them again."""
     which = "every model" if every == 1 else f"one in {every} of the models, evenly spread"
-    which += f", {again} of them again after what they had shown was mended" if again else ""
+    which += ", those that had shown something once more after it was mended" if has_asked_again else ""
     return f"{which}, as far as the time went" if is_cut else which
 
 
