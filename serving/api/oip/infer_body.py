@@ -185,7 +185,9 @@ def _tensor_of(array: LongArray, name: str, datatype: str, shape: tuple[int, ...
     done = 0
     for piece in rows:
         values = piece.rows
-        some = (len(values), columns) if len(shape) > 1 and type(values[0]) is list else (len(values),)
+        if is_nested and any(type(row) is not list or len(row) != columns for row in values):
+            raise wrong_nesting(name, shape)
+        some = (len(values), columns) if is_nested else (len(values),)
         parts.append(from_values(name, datatype, some, values, before=done).values)
         done += len(values)
         time.sleep(YIELD_SECONDS)

@@ -158,6 +158,19 @@ def test_rows_that_are_as_many_as_all_numbers_should_be_are_still_rows(monkeypat
     assert "the nested data are not 1 arrays of 3" in str(outcome(raw).tensors[1])
 
 
+@pytest.mark.usefixtures("_tiny")
+@pytest.mark.parametrize(
+    ("data", "shape"), [([[0, 0, 0]] * 4, [4, 0]), ([[1, 2], [3, 4], 5, 6], [4, 2]), ([[1, 2]] * 3 + [[1]], [4, 2])]
+)
+def test_nesting_is_told_by_the_whole_shape_whichever_piece_is_wrong(
+    data: Any, shape: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {"name": "a", "shape": shape, "datatype": "INT64", "data": data}
+    monkeypatch.setattr(cutter, "LARGE_BYTES", -1)
+    said = f"the nested data are not {shape[0]} arrays of {shape[1]}"
+    assert said in str(outcome(json.dumps({"inputs": [entry]}).encode()).tensors[1])
+
+
 @pytest.mark.parametrize(
     ("data", "shape", "said"),
     [
