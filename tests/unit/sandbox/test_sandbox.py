@@ -11,9 +11,10 @@ import resource
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -112,11 +113,10 @@ def _inode(path: Path) -> tuple[object, ...]:
 
 
 @pytest.fixture(params=IDENTITIES)
-def cell(tmp_path: Path, request: pytest.FixtureRequest) -> Cell:
-    for path in (tmp_path, *tmp_path.parents[:-2]):  # not /tmp and not the root
-        if path.stat().st_uid == os.getuid():
-            path.chmod(path.stat().st_mode | 0o055)  # an ordinary user must get there
-    return Cell(tmp_path, request.param)
+def cell(request: pytest.FixtureRequest) -> Iterator[Cell]:
+    """A cell where an ordinary user gets to: pytest's own directories are closed again by every run that begins."""
+    with tempfile.TemporaryDirectory(prefix="cell-") as directory:
+        yield Cell(Path(directory), request.param)
 
 
 @needs_landlock
