@@ -110,6 +110,7 @@ def test_whatever_it_tries_loading_or_serving_it_changes_nothing_outside_of_its_
     kept = [path for path in house.state.iterdir() if path.name != "scratch" and not path.name.startswith("state.")]
     assert kept
     seen = picture(place, *kept)
+    until(lambda: len({host.pid for host in house.hosts()} - before) == 1, "the end of what checked graphs beside it")
     [host] = [host for host in house.hosts() if host.pid not in before]
     for when in (burglar.REMEMBERED, burglar.ASKED):
         rows = [[when, float(number)] for number in range(len(burglar.DEEDS))]
