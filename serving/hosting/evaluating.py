@@ -155,10 +155,11 @@ def evaluate(
     """Have `host` run the gates over one candidate; blocks until the verdict or the deadline, plus time to compile.
 
     When a host crashes, exits, breaks the protocol or misses its deadline, the running gate refuses its candidate.
-    Raises HostDied when another process killed it (SIGKILL) or the zygote is gone, which says nothing about the
-    candidate; HostFailed when the server has no memory for the graphs. When the report is ready and there are no
-    graphs, the host is alive and waits for PREDICT frames; otherwise it is gone. The result has been checked against
-    `request`, and every text in it is printable, except for the names and labels of the signature.
+    Raises HostDied when another process killed it (SIGKILL), the zygote is gone, or it ended before the gate that opens
+    the file, which says nothing about the candidate; HostFailed when the server has no memory for the graphs. When the
+    report is ready and there are no graphs, the host is alive and waits for PREDICT frames; otherwise it is gone. The
+    result has been checked against `request`, and every text in it is printable, except for the names and labels of the
+    signature.
     """
     conversation = _Conversation(request, _read_manifest(request), started, finished)
     source = TimedSocket(host.socket, time.monotonic() + deadline_seconds)
@@ -188,6 +189,8 @@ def evaluate(
         host.close()
         if code is None or code == -signal.SIGKILL:
             raise HostDied(f"the process was killed by somebody else during gate '{conversation.gate}'", code)
+        if words is None and _comes_before_load(request, conversation.gate):
+            raise HostDied(f"{describe_end(code)} during gate '{conversation.gate}', before it opened the file", code)
         return conversation.refuse(words or describe_end(code))
     if evaluation.report.refusal is not None or evaluation.report.is_compiled:
         host.close()
@@ -209,6 +212,11 @@ def _follow(
             # The host enforces the compile deadline itself; add it to ours once.
             source.ends_at += compile_seconds
     return None
+
+
+def _comes_before_load(request: EvaluationRequest, gate: str) -> bool:
+    """Say whether a gate comes before the one that opens the file: how a host ends there is not the file's doing."""
+    return GateName.LOAD in request.gates and gate in request.gates[: request.gates.index(GateName.LOAD)]
 
 
 def _read_manifest(request: EvaluationRequest) -> Manifest | None:

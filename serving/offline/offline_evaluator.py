@@ -17,7 +17,7 @@ from types import FrameType
 
 from serving import sandbox
 from serving.domain.artifact import Artifact
-from serving.domain.errors import HostFailed
+from serving.domain.errors import HostDied, HostFailed
 from serving.domain.listing import Entry
 from serving.domain.report import CandidateReport
 from serving.hosting.evaluating import evaluate
@@ -65,8 +65,17 @@ class OfflineEvaluator:
     ) -> CandidateReport:
         """Run the gates over a staged version in a new host, which ends afterwards; see `evaluation_request`.
 
-        Raises NoHost when no host can be started, HostDied when it was killed meanwhile.
+        A host that ends before it has said anything about the file is tried once more. Raises NoHost when no host can
+        be started, HostDied when it was killed meanwhile.
         """
+        try:
+            return self._evaluate_once(artifact, comparison, started, publisher_key)
+        except HostDied:
+            return self._evaluate_once(artifact, comparison, started, publisher_key)
+
+    def _evaluate_once(
+        self, artifact: Artifact, comparison: Comparison, started: Started, publisher_key: str | None
+    ) -> CandidateReport:
         with _translate_host_errors():
             host = self._zygote.spawn()
         try:

@@ -677,6 +677,15 @@ def _without_a_code(play: Play, asked: EvaluationRequest, say: Callable[[socket.
     play(asked, [], code=None, says=say_and_end)
 
 
+@pytest.mark.parametrize("code", [1, -11])
+def test_a_host_that_ends_before_it_may_open_the_file_gets_its_candidate_no_verdict(play: Play, code: int) -> None:
+    asked = request()
+    first = honest(asked)[0].pack()
+    for said in (b"", first):
+        with pytest.raises(HostDied, match="during gate 'published', before it opened the file"):
+            play(asked, [], code=code, says=lambda sock, said=said: sock.sendall(said))
+
+
 @pytest.mark.parametrize("is_cut", [False, True])
 @pytest.mark.parametrize(
     ("code", "words"), [(3, "exited with status 3 of its own accord"), (-11, "died with SIGSEGV"), (-99, "signal 99")]

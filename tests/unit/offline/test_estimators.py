@@ -230,6 +230,22 @@ def test_gates_that_cannot_run_are_said_to_have_been_left_out(
     assert [warning.filename for warning in warned] == [__file__]
 
 
+def test_a_host_that_ends_before_the_file_is_opened_is_no_refusal(
+    iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, asked = offline_evaluator.evaluate, []
+
+    def end_first(host: Any, *rest: Any) -> Any:
+        asked.append(host)
+        if len(asked) == 1:
+            raise HostDied("the process exited with status 1 of its own accord")
+        return evaluate(host, *rest)
+
+    monkeypatch.setattr(offline_evaluator, "evaluate", end_first)
+    assert publish(iris, "iris", store=store).report is not None
+    assert len(asked) == 2
+
+
 def test_a_full_disk_and_a_host_that_is_killed_are_said_and_leave_nothing(
     iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
