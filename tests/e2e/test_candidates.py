@@ -52,7 +52,8 @@ def test_a_harmful_version_is_refused_and_nothing_else_changes(strict: Server, n
     assert strict.active("m") == "1"
     assert strict.predict("m").json()["predictions"] == [1.0]
     assert strict.client.get(strict.url + "/health/ready").status_code == 200
-    until(lambda: {host.pid for host in strict.hosts()} == hosts, "its host being gone")
+    # what checked the graphs of the version before may have been about to end
+    until(lambda: {host.pid for host in strict.hosts()} <= hosts, "its host being gone")
 
 
 def test_a_version_whose_answers_are_not_numbers_is_refused(strict: Server) -> None:
