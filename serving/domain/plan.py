@@ -5,12 +5,13 @@ engines, holds leases and answers. Neither imports the other, both import this.
 
     control                                              plane
     Load(key, placement, host)  ----------------------->  build the engine and warm it up
+    ReplaceHost(key, host)      ----------------------->  let another host answer, in place of one that is gone
                                 <-----------------------  Loaded(key) or LoadFailed(key, reason)
     Prepare(plan)               ----------------------->  keep what the plan names beside what answers now
     Commit(generation)          ----------------------->  one assignment: the prepared plan answers
     Unload(key)                 ----------------------->  Draining(key, requests); wait for its requests, then free it
                                 <-----------------------  Drained(key, failure), HostGone(key, host, ...)
-    ReportOutage(key, reason)   ----------------------->  answer those who wait for a host that cannot be started
+    ReportOutage(key, reason)   ----------------------->  tell it to requests that wait for a host
 
 All of them are frozen, and no more than what they say: they can be written down and sent elsewhere. The descriptors of
 a host travel beside its `Load`.
@@ -105,14 +106,19 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Make a version ready to answer. `host` numbers the hosts of a server: each one that is loaded has another number.
-
-    A key that is loaded already gets another host in place of the one it has or had.
-    """
+    """Make a version ready to answer. `host` is the number of its host, if it has one: each has its own in a server."""
 
     key: VersionId
     placement: Placement
     host: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceHost:
+    """Give a loaded version another host, which has number `host`; LoadFailed when it is not loaded any more."""
+
+    key: VersionId
+    host: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +144,7 @@ class Unload:
 
 @dataclass(frozen=True, slots=True)
 class ReportOutage:
-    """No host can be started now: whoever waits for one is answered so, and told when to come back."""
+    """No host can be started now: tell this to the requests that wait for one, and when to come back."""
 
     key: VersionId
     reason: str
@@ -165,7 +171,7 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """So many requests still hold a version that is to be unloaded."""
+    """A version is to be unloaded, and `requests` still hold it."""
 
     key: VersionId
     requests: int

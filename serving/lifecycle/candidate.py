@@ -15,7 +15,7 @@ import structlog
 from serving.domain.artifact import Artifact
 from serving.domain.errors import Cancelled, GraphRefused, HostFailed, NotPublished, ServingError, StagingFailed
 from serving.domain.listing import Entry
-from serving.domain.plan import Hosted, Load, LoadFailed, NotReady, Placement, place
+from serving.domain.plan import Hosted, Load, Loaded, LoadFailed, NotReady, Placement, ReplaceHost, place
 from serving.domain.report import CandidateReport, Evaluation, GateName, GateResult
 from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
@@ -231,7 +231,7 @@ class CandidateRunner:
         number = self.next_host()
         if isinstance(placement, Hosted):
             assert host is not None
-            self._attach(Load(artifact.id, placement, number), host)
+            _require_loaded(self._plane.load(Load(artifact.id, placement, number), host), host)
         else:
             loaded = self._plane.load(Load(artifact.id, placement))
             if isinstance(loaded, LoadFailed):
@@ -242,8 +242,8 @@ class CandidateRunner:
         """Return the number of the next host that is loaded. Any thread."""
         return next(self._host_numbers)
 
-    def respawn(self, load: Load, artifact: Artifact, entry: Entry | None) -> str | None:
-        """Bring another host for a version whose host died, as `load` says; returns why it did not work, or None.
+    def respawn(self, command: ReplaceHost, artifact: Artifact, entry: Entry | None) -> str | None:
+        """Bring another host for a version whose host died, as `command` says; returns why it did not work, or None.
 
         The cached copy is hashed first, and renewed from the store (`entry`) when it is damaged. Raises CopyLost when
         it cannot be.
@@ -256,7 +256,7 @@ class CandidateRunner:
             host, (report, _) = self._run(candidate, request, lambda _: None, lambda _: None)
             if report.refusal is not None:
                 return f"{report.refusal.gate}: {report.refusal.evidence}"
-            self._attach(load, host)
+            _require_loaded(self._plane.replace_host(command, host), host)
         except HostFailed as error:
             return str(error)
         return None
@@ -289,9 +289,9 @@ class CandidateRunner:
             host.kill()
         return host, evaluate(host, request, self._settings.candidate.timeout_seconds, started, finished)
 
-    def _attach(self, load: Load, host: HostProcess) -> None:
-        """Give the plane a host; raises HostFailed, and ends the host, when it does not take it."""
-        loaded = self._plane.load(load, host)
-        if isinstance(loaded, LoadFailed):
-            host.close()
-            raise HostFailed(loaded.reason)
+
+def _require_loaded(outcome: Loaded | LoadFailed, host: HostProcess) -> None:
+    """Raise HostFailed, and end the host, when the plane did not take it."""
+    if isinstance(outcome, LoadFailed):
+        host.close()
+        raise HostFailed(outcome.reason)

@@ -16,7 +16,7 @@ import structlog
 
 from serving.domain.artifact import Artifact
 from serving.domain.listing import Entry
-from serving.domain.plan import Drained, Fact
+from serving.domain.plan import Drained, Fact, HostGone
 from serving.domain.policy import (
     Activate,
     Cancel,
@@ -177,10 +177,11 @@ class ModelTable:
 
     def learn(self, fact: Fact) -> None:
         """Take in what the plane has told."""
-        self._respawn.learn(fact)
-        model = self.models.get(fact.key.model)
-        if model is not None and isinstance(fact, Drained):
-            self._activation.finish_retirement(model, fact)
+        match fact:
+            case HostGone():
+                self._respawn.learn(fact)
+            case Drained():
+                self._activation.finish_retirement(self.models[fact.key.model], fact)
         self._journal.dirty.add(fact.key.model)
 
     # --- what to do about it -----------------------------------------------------------------------------------------

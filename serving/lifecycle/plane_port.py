@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from serving.domain.plan import Commit, Draining, Load, Loaded, LoadFailed, Prepare, ReportOutage, Unload
+from serving.domain.plan import Commit, Draining, Load, Loaded, LoadFailed, Prepare, ReplaceHost, ReportOutage, Unload
 from serving.hosting.host_process import HostProcess
 
 
 class PlanePort(Protocol):
-    """A plane, or what stands for it. `load` blocks, in worker threads; the others wait for nothing."""
+    """A plane, or what stands for it. `load` and `replace_host` block, in worker threads; the others do not wait."""
 
     def load(self, command: Load, process: HostProcess | None = None) -> Loaded | LoadFailed:
         """Make a version ready to answer; `process` is the host of a hosted one, the caller's until it is loaded."""
+        ...
+
+    def replace_host(self, command: ReplaceHost, process: HostProcess) -> Loaded | LoadFailed:
+        """Let `process` answer for a loaded version; it is the caller's until that has worked."""
         ...
 
     def prepare(self, command: Prepare) -> None:
@@ -28,5 +32,5 @@ class PlanePort(Protocol):
         ...
 
     def report_outage(self, command: ReportOutage) -> None:
-        """Answer those who wait for a host that cannot be started now."""
+        """Tell requests that wait for a host that none can be started now."""
         ...

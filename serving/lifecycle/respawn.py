@@ -8,7 +8,8 @@ from concurrent.futures import Executor, Future
 
 import structlog
 
-from serving.domain.plan import Drained, Hosted, HostGone, Load, ReportOutage
+from serving.domain.plan import Hosted, HostGone, ReplaceHost, ReportOutage
+from serving.domain.state import State
 from serving.domain.version import VersionId
 from serving.lifecycle.candidate import CandidateRunner, CopyLost
 from serving.lifecycle.journal import Journal
@@ -45,12 +46,13 @@ class Respawn:
         self._settings = settings
         self._gone: dict[VersionId, HostGone] = {}
 
-    def learn(self, fact: HostGone | Drained) -> None:
-        """Take in that a host is gone, whether its version is READY already or not, or that a version is freed."""
+    def learn(self, fact: HostGone) -> None:
+        """Take in that a host is gone, whether its version is READY already or not.
+
+        It is kept when the version is unloaded: the next host of the same bytes has a higher number.
+        """
         present = self._gone.get(fact.key)
-        if isinstance(fact, Drained):
-            self._gone.pop(fact.key, None)
-        elif present is None or present.host <= fact.host:
+        if present is None or present.host <= fact.host:
             self._gone[fact.key] = fact
 
     def advance(self, record: VersionRecord, now: float) -> None:
@@ -70,9 +72,9 @@ class Respawn:
             if record.respawn_at > now:
                 return
         record.is_respawning = True
-        load = Load(record.id, placement, self._runner.next_host())
-        future = self._executor.submit(self._runner.respawn, load, artifact, record.entry)
-        future.add_done_callback(lambda done: self._post(lambda: self._finished(record, load, done)))
+        command = ReplaceHost(record.id, self._runner.next_host())
+        future = self._executor.submit(self._runner.respawn, command, artifact, record.entry)
+        future.add_done_callback(lambda done: self._post(lambda: self._finished(record, command, done)))
 
     def _note_loss(self, record: VersionRecord, gone: HostGone, now: float) -> None:
         """Say that a host is gone, and wait before the next one when the last ones were of no use.
@@ -97,14 +99,16 @@ class Respawn:
         self._note(record, f"{problem}; another one is started in {wait:.0f} s")
         self._tell_outage(record.id, problem, wait)
 
-    def _finished(self, record: VersionRecord, load: Load, done: Future[str | None]) -> None:
+    def _finished(self, record: VersionRecord, command: ReplaceHost, done: Future[str | None]) -> None:
         record.is_respawning = False
+        if record.state not in (State.READY, State.ACTIVE):
+            return  # it has been unloaded meanwhile
         error = done.exception()
         record.is_copy_lost = isinstance(error, CopyLost)
         problem = str(error) if record.is_copy_lost else repr(error) if error else done.result()
         if problem is None:
             log.info("host_respawned", model=record.model, version=record.version, digest=record.digest)
-            record.host = load.host
+            record.host = command.host
             record.respawn_failures = 0
             record.respawn_at = 0.0
             record.is_host_lost = False
@@ -116,7 +120,7 @@ class Respawn:
         reason = f"its host died and no other could be started: {problem}; next try in {wait:.0f} s"
         log.error("respawn_failed", model=record.model, version=record.version, reason=problem, wait_seconds=wait)
         self._note(record, reason)
-        self._tell_outage(load.key, f"the process that holds the model cannot be started: {problem}", wait)
+        self._tell_outage(command.key, f"the process that holds the model cannot be started: {problem}", wait)
 
     def _tell_outage(self, key: VersionId, problem: str, wait: float) -> None:
         self._plane.report_outage(ReportOutage(key, problem, max(1, round(wait))))

@@ -65,7 +65,7 @@ class OfflineEvaluator:
     ) -> CandidateReport:
         """Run the gates over a staged version in a new host, which ends afterwards; see `evaluation_request`.
 
-        A host that ends before it has said anything about the file is tried once more. Raises NoHost when no host can
+        When a host dies without a verdict over the file, another one is tried. Raises NoHost when no host can
         be started, HostDied when it was killed meanwhile.
         """
         try:

@@ -25,6 +25,7 @@ from serving.domain.plan import (
     LoadFailed,
     Plan,
     Prepare,
+    ReplaceHost,
     ReportOutage,
     Route,
     Unload,
@@ -43,8 +44,8 @@ ATTACH_SECONDS = 10.0
 class Plane:
     """One plane, for one event loop. Facts are told by `tell`, from the loop's thread.
 
-    `load` may be called from any thread but the loop's. The other commands come from one thread, control's, and wait
-    for nothing.
+    `load` and `replace_host` may be called from any thread but the loop's. The other commands come from one thread,
+    control's, and wait for nothing.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Plane:
         self._prepared: tuple[Plan, ActiveReference] = (self._plan, ActiveReference())
 
     def load(self, command: Load, process: Process | None = None) -> Loaded | LoadFailed:
-        """Build and warm the engine of a version, or give it another host. Blocks; not on the event loop.
+        """Build and warm the engine of a version that is not loaded. Blocks; not on the event loop.
 
         `process` is the host of a hosted one; it stays the caller's until this has returned Loaded.
         """
@@ -74,21 +75,31 @@ class Plane:
                 servable = Servable(command.key, placement.signature, compiled)
             else:
                 assert process is not None
-                present = self._find(command.key)
-                servable = present or Servable(
-                    command.key,
-                    placement.signature,
-                    HostedEngine(
-                        placement.engine,
-                        lambda engine: self._tell_loss(command.key, engine),
-                        max_batch_rows=placement.max_batch_rows,
-                    ),
+                hosted = HostedEngine(
+                    placement.engine,
+                    lambda engine: self._tell_loss(command.key, engine),
+                    max_batch_rows=placement.max_batch_rows,
                 )
-                self._attach(servable, process, command.host)
+                self._attach(hosted, process, command.host)
+                servable = Servable(command.key, placement.signature, hosted)
         except ServingError as error:
             return LoadFailed(command.key, str(error))
         with self._servables_lock:
             self._servables[command.key] = servable
+        return Loaded(command.key)
+
+    def replace_host(self, command: ReplaceHost, process: Process) -> Loaded | LoadFailed:
+        """Let `process` answer for a loaded version. Blocks; not on the event loop.
+
+        It stays the caller's until this has returned Loaded. A version that is unloaded meanwhile ends it.
+        """
+        servable = self._find(command.key)
+        if servable is None or not isinstance(servable.engine, HostedEngine):
+            return LoadFailed(command.key, "the version is not loaded any more")
+        try:
+            self._attach(servable.engine, process, command.host)
+        except ServingError as error:
+            return LoadFailed(command.key, str(error))
         return Loaded(command.key)
 
     def prepare(self, command: Prepare) -> None:
@@ -119,7 +130,7 @@ class Plane:
         return Draining(command.key, requests)
 
     def report_outage(self, command: ReportOutage) -> None:
-        """Answer those who wait for a host that it cannot be started now."""
+        """Tell requests that wait for a host that none can be started now."""
         servable = self._find(command.key)
         if servable is not None and isinstance(servable.engine, HostedEngine):
             error = HostLost(command.reason, command.retry_seconds)
@@ -134,9 +145,7 @@ class Plane:
         active = self._servables[route.active] if route.active is not None else None
         return ModelReference(active, MappingProxyType(loaded))
 
-    def _attach(self, servable: Servable, process: Process, host: int) -> None:
-        engine = servable.engine
-        assert isinstance(engine, HostedEngine)
+    def _attach(self, engine: HostedEngine, process: Process, host: int) -> None:
         try:
             asyncio.run_coroutine_threadsafe(engine.attach(process, host), self._loop).result(ATTACH_SECONDS)
         except (TimeoutError, RuntimeError, OSError) as error:

@@ -25,6 +25,7 @@ from serving.domain.plan import (
     NotReady,
     Plan,
     Prepare,
+    ReplaceHost,
     ReportOutage,
     Route,
     Unload,
@@ -101,6 +102,7 @@ def test_a_plan_grows_and_the_one_before_stays_as_it_is() -> None:
 
 MESSAGES = (
     Load(ONE, Hosted(SIGNATURE, "sklearn", 5), 3),
+    ReplaceHost(ONE, 4),
     Prepare(Plan().with_route("m", Route(TWO, (TWO, ONE)))),
     Commit(7),
     Unload(ONE),

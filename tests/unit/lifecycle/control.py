@@ -12,7 +12,7 @@ from typing import Any
 
 from serving.domain.artifact import Artifact, StagedFile
 from serving.domain.listing import Entry, FileStamp
-from serving.domain.plan import Drained, Hosted, HostGone, Load
+from serving.domain.plan import Drained, Hosted, HostGone, Load, ReplaceHost
 from serving.domain.report import CandidateReport, GateName, GateResult, Verdict
 from serving.domain.state import State
 from serving.domain.version import Format, VersionId
@@ -65,8 +65,8 @@ class Runner:
     def evaluate(self, candidate: Candidate, *_: Any) -> str:
         return f"evaluate {candidate.version}"
 
-    def respawn(self, load: Load, *_: Any) -> str:
-        return f"respawn {load.key.version} as {load.host}"
+    def respawn(self, command: ReplaceHost, *_: Any) -> str:
+        return f"respawn {command.key.version} as {command.host}"
 
     def next_host(self) -> int:
         self.hosts += 1

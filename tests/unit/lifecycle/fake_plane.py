@@ -10,6 +10,7 @@ from serving.domain.plan import (
     LoadFailed,
     Plan,
     Prepare,
+    ReplaceHost,
     ReportOutage,
     Route,
     Unload,
@@ -35,6 +36,10 @@ class FakePlane:
             return LoadFailed(command.key, self.failure)
         self.loaded.add(command.key)
         return Loaded(command.key)
+
+    def replace_host(self, command: ReplaceHost, process: HostProcess) -> Loaded | LoadFailed:
+        """Take another host for a version that is loaded."""
+        return Loaded(command.key) if command.key in self.loaded else LoadFailed(command.key, "not loaded")
 
     def prepare(self, command: Prepare) -> None:
         """Keep a plan."""

@@ -178,6 +178,24 @@ def test_the_host_of_a_version_that_leaves_is_not_replaced(control: Control) -> 
     assert control.state("1") is State.RETIRED
 
 
+def test_a_respawn_that_ends_when_its_version_is_unloaded_changes_nothing(control: Control) -> None:
+    control.drop("1")
+    control.serve("1")
+    control.drop("2", "1")
+    control.serve("2")
+    control.tell(HostGone(identity("1"), 1, None, has_answered=True))
+    assert control.work == ["respawn 1 as 3"]
+    respawn = control.threads.waiting.pop()
+    control.drop("3", "2", "1")
+    control.serve("3")
+    control.threads.waiting.append(respawn)  # it took longer than the next version
+    assert control.state("1") is State.DRAINING
+    control.finish("the version is not loaded any more")
+    assert control.plane.outages == []
+    control.tell(Drained(identity("1")))
+    assert (control.state("1"), control.work) == (State.RETIRED, [])
+
+
 def test_a_version_that_is_pinned_while_it_drains_is_loaded_when_it_is_free(control: Control) -> None:
     for versions in (("1",), ("2", "1"), ("3", "2", "1")):
         control.drop(*versions)

@@ -13,6 +13,7 @@ import pytest
 
 from serving.domain.artifact import Artifact, StagedFile
 from serving.domain.plan import Hosted, HostGone, ReportOutage
+from serving.domain.state import State
 from serving.domain.version import Format, VersionId
 from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
@@ -44,6 +45,7 @@ class Scene:
         self.plane = FakePlane()
         self.record = VersionRecord("m", "1", (), 0.0, digest=identity.digest)
         self.record.artifact = Artifact(identity, Format.JOBLIB, file, (file,))
+        self.record.state = State.ACTIVE
         self.record.placement, self.record.host = Hosted(NUMBERS, "sklearn", 1), 1
         self.executor = Executor()
         history, metrics = History(directory, "b", 10), Metrics("test")

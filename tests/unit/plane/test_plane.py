@@ -24,6 +24,7 @@ from serving.domain.plan import (
     LoadFailed,
     Plan,
     Prepare,
+    ReplaceHost,
     ReportOutage,
     Route,
     Unload,
@@ -74,6 +75,9 @@ class Scene:
 
     async def load(self, key: VersionId, process: Any = "a host", host: int = 1) -> Loaded | LoadFailed:
         return await asyncio.to_thread(self.plane.load, Load(key, HOSTED, host), process)
+
+    async def replace_host(self, key: VersionId, process: Any, host: int) -> Loaded | LoadFailed:
+        return await asyncio.to_thread(self.plane.replace_host, ReplaceHost(key, host), process)
 
     def commit(self, active: VersionId | None, *loaded: VersionId) -> None:
         self._plan = self._plan.with_route("m", Route(active, loaded))
@@ -190,11 +194,41 @@ def test_another_host_takes_the_place_of_the_one_there_was(monkeypatch: pytest.M
         engine.violation = "broke the protocol"
         engine.on_lost(engine)
         assert scene.facts == [HostGone(ONE, 1, "broke the protocol", has_answered=False)]
-        await scene.load(ONE, "second", 2)
+        assert await scene.replace_host(ONE, "second", 2) == Loaded(ONE)
         assert scene.engine("1") is engine
         assert engine.processes == ["first", "second"]
         engine.on_lost(engine)
         assert scene.facts[-1].host == 2  # type: ignore[union-attr]
+
+    run(scenario, monkeypatch)
+
+
+def test_a_host_that_comes_when_its_version_is_unloaded_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is loaded of the same bytes later must not be answered by the engine that was closed."""
+
+    async def scenario(scene: Scene) -> None:
+        await scene.load(ONE)
+        scene.commit(ONE, ONE)
+        old = scene.engine("1")
+        scene.commit(None)
+        async with told(scene):
+            scene.plane.unload(Unload(ONE))
+        assert await scene.replace_host(ONE, "late", 2) == LoadFailed(ONE, "the version is not loaded any more")
+        await scene.load(ONE, "new", 3)
+        scene.commit(ONE, ONE)
+        assert scene.engine("1") is not old
+        assert (old.processes, scene.engine("1").processes) == (["a host"], ["new"])
+
+    run(scenario, monkeypatch)
+
+
+def test_a_host_that_cannot_be_connected_leaves_the_version_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(scene: Scene) -> None:
+        await scene.load(ONE)
+        failed = await scene.replace_host(ONE, OSError("no socket"), 2)
+        assert failed == LoadFailed(ONE, "the host could not be connected: no socket")
+        scene.commit(ONE, ONE)
+        assert find(scene.state, "m").id == ONE
 
     run(scenario, monkeypatch)
 
