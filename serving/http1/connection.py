@@ -253,7 +253,7 @@ class HttpConnection(HttpToolsProtocol):
             self._look_after_rest(size)
 
     def _look_after_rest(self, size: int) -> None:
-        """Look after a request of which more must follow. So many bytes have just been read."""
+        """Watch a request that is not complete yet, after `size` more bytes of it have been read."""
         if self._state is HELD:
             self._start_held()
         elif self._state is HEAD:
@@ -478,7 +478,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def _break(self) -> None:
         """Read no more, and end with the answers to earlier requests."""
-        if self._state is BODY_AHEAD:  # half of a request, of which the application knows nothing yet
+        if self._state is BODY_AHEAD:  # half of a request; the application has not been told of it
             self.pipeline.popleft()
             self.cycle = self._earlier
         self._state = self._state.after_break

@@ -47,7 +47,7 @@ class Layout:
 
 
 class GuessedArray(NamedTuple):
-    """An array in a text, as `Array` is one, of which is not known where its elements end."""
+    """An array in a text, like `Array`, whose elements have no known ends."""
 
     start: int
     end: int

@@ -26,7 +26,7 @@ from serving.rows.conversion import YIELD_EVERY_SECONDS, YIELD_SECONDS, Piece
 PIECE_BYTES = 64 << 10
 COLUMN_BYTES = 256  # the least of an array in an object in the body that is not parsed with the rest
 MOST_BLANKS = 64  # in front of the first value; an array with more is read more slowly
-# A row of which no cell costs more than this, and has no more cells than there are features and a few, is parsed.
+# A row is parsed when no cell costs more than this, and it has at most a few more cells than there are features.
 FEW_VALUES, LONG_ROW_COST = 1000, 6
 
 Cuts = list[tuple[int, int, int]]
@@ -65,7 +65,7 @@ class LongArray:
         return begins_with_array(self._raw, self._start)
 
     def of_width(self, width: int) -> LongArray:
-        """Return the same elements, of which none is parsed that is long and has far more values than `width`."""
+        """Return the same elements, but do not parse a long one that has far more values than `width`."""
         same = self._copy()
         same._width = width
         return same
@@ -161,7 +161,7 @@ class LongArray:
         return cuts
 
     def _parse_exactly(self, begin: int, end: int, count: int, before: int) -> list[Any]:
-        """Parse a piece that has so many elements, and so many before it."""
+        """Parse a piece of `count` elements, with `before` elements in front of it."""
         fragment = b"[" + self._raw[begin:end] + b"]"
         if self._width is not None and count == 1 and len(fragment) > PIECE_BYTES:
             self._refuse_long_row(fragment, before, self._width)

@@ -146,7 +146,7 @@ def _all_of(column: LongArray | list[Any]) -> Iterator[Any]:
 
 
 def limit_width(rows: Any, width: int) -> Any:
-    """Return rows of which none is parsed that has far more values than `width`, where they are not parsed yet."""
+    """Return the rows; of those not parsed yet, do not parse any that has far more values than `width`."""
     return rows.of_width(width) if isinstance(rows, LongArray | ChangedRows) else rows
 
 
