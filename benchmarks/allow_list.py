@@ -25,10 +25,10 @@ from sklearn.utils import all_estimators
 
 from benchmarks import run
 from benchmarks.attribute_list import AttributeRecorder
-from serving.host.restricted.allowed import current_name
+from serving.host.restricted.allow_list import current_name
+from serving.host.restricted.fitting_only import METHOD, is_unused_class, stand_in
 from serving.host.restricted.pandas_parts import Parts, find_part
 from serving.host.restricted.pandas_values import Named, Part
-from serving.host.restricted.unused import METHOD, is_unused_class, stand_in
 from tests.sound import every_model, own_attributes
 
 PROTOCOLS = (2, 3, 4, 5)

@@ -23,9 +23,9 @@ from sklearn import metrics
 from sklearn.base import BaseEstimator
 from sklearn.utils import _param_validation as constraints
 
+from serving.host.restricted.attribute_schema import INERT, NATIVE
+from serving.host.restricted.fitting_only import Unused
 from serving.host.restricted.pandas_values import VALUES
-from serving.host.restricted.schema import INERT, NATIVE
-from serving.host.restricted.unused import Unused
 
 # attributes whose texts are names of the owner's: of features, classes, categories, steps, words
 NAMES = frozenset(

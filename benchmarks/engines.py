@@ -31,14 +31,14 @@ from sklearn.utils import all_estimators
 
 from benchmarks import circumstances, run
 from serving.compiling import converters
-from serving.compiling.compile import compile_apart, compile_here
+from serving.compiling.compile_model import compile_apart, compile_here
+from serving.compiling.converters.converter_registry import CONVERTERS, TRANSFORMS
 from serving.compiling.converters.fallback import MEASURED
-from serving.compiling.converters.registry import CONVERTERS, TRANSFORMS
 from serving.compiling.forked_worker import ForkedWorker
-from serving.domain.compiled import Compilation
+from serving.domain.compiled_form import Compilation
 from serving.domain.errors import ServingError
-from serving.host.describe import examine
-from serving.host.parts import all_parts, compute_alone
+from serving.host.nested_estimators import all_parts, compute_alone
+from serving.host.signature_of_estimator import examine
 from serving.wire.evaluation import CompileRequest
 from tests.unit.host.test_every_estimator import LEFT_OUT, NO_FEATURES, NOTHING_TO_OFFER, fitted
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from serving import __version__, api
 from serving.api.access import Access
 from serving.domain.status import Status
-from serving.plane.registry import ActiveReference
+from serving.plane.active_reference import ActiveReference
 from serving.service import Service
 from serving.settings import Settings, load_settings
 from serving.telemetry.metrics import Metrics

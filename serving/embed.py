@@ -13,7 +13,7 @@ from serving.api.problems import kind_of
 from serving.api.services import AppState
 from serving.domain.errors import ServingError, Unavailable
 from serving.domain.signature import Method, Signature
-from serving.plane import registry
+from serving.plane import active_reference
 from serving.plane.servable import Servable
 
 
@@ -62,7 +62,7 @@ def model(name: str) -> Callable[[HTTPConnection], AsyncIterator[Model]]:
     async def leased(connection: HTTPConnection) -> AsyncIterator[Model]:
         state: AppState = connection.app.state
         try:
-            lease = registry.lease(state, name)
+            lease = active_reference.lease(state, name)
         except ServingError as error:
             raise _http(error) from error
         with lease as servable:

@@ -35,11 +35,11 @@ from serving.lifecycle.reconciler import HoldsStatus, Reconciler
 from serving.lifecycle.respawn import Respawn
 from serving.lifecycle.store_poller import StorePoller
 from serving.lifecycle.watcher import Watcher
+from serving.plane.active_reference import HoldsActive
+from serving.plane.fair_turns import LEAST_THREADS, Turns
 from serving.plane.plane import Plane
-from serving.plane.registry import HoldsActive
-from serving.plane.turns import LEAST_THREADS, Turns
 from serving.settings import Settings
-from serving.store.listing import Store
+from serving.store.list_store import Store
 from serving.store.staging import Cache
 from serving.telemetry.metrics import Metrics
 

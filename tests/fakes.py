@@ -35,7 +35,7 @@ from serving.domain.status import (
     VersionStatus,
 )
 from serving.domain.version import VersionId
-from serving.plane.registry import ActiveReference, ModelReference
+from serving.plane.active_reference import ActiveReference, ModelReference
 from serving.plane.servable import Servable
 from serving.rows.batch import Batch, Prediction, Tensor
 from serving.settings import Settings

@@ -24,8 +24,7 @@ from serving.api.dialect import Dialect, Refusal
 from serving.api.edge import Edge
 from serving.api.endpoint import Endpoint
 from serving.api.inflight import Inflight
-from serving.api.oip import infer_docs, metadata, repository, rest
-from serving.api.oip import schemas as oip_schemas
+from serving.api.oip import infer_docs, oip_metadata, oip_repository, oip_schemas, rest
 from serving.api.paths import MLFLOW, NATIVE, OPEN_INFERENCE, TENSORFLOW, path_of, protocol_of
 from serving.api.predictor import Predictor
 from serving.api.request_log import RequestIds, RequestLog
@@ -45,10 +44,8 @@ def install(app: FastAPI) -> None:
     """
     for prediction_routes in (predict, infer_docs, mlflow, tensorflow):
         prediction_routes.add_routes(app)
-    for router in (welcome.router, models.router, admin.router, health.router, metadata.router, repository.router):
-        app.include_router(router)
-    for router in (mlflow.router, tensorflow.router):
-        app.include_router(router)
+    for routes in (welcome, models, admin, health, oip_metadata, oip_repository, mlflow, tensorflow):
+        app.include_router(routes.router)
     problems.install(app, _write_refusal)
     bodies = (*infer_docs.COMPONENTS, oip_schemas.IndexRequest, oip_schemas.LoadRequest, schemas.Pin, schemas.Rollback)
     openapi.install(app, *predict_docs.COMPONENTS, *bodies, *mlflow.COMPONENTS, *tensorflow.COMPONENTS)

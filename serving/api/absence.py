@@ -6,7 +6,7 @@ from serving.api.services import AppState
 from serving.domain.errors import NothingActive, UnknownModel
 from serving.domain.state import State
 from serving.domain.status import ModelStatus
-from serving.plane.registry import Role, find
+from serving.plane.active_reference import Role, find
 from serving.plane.servable import Servable
 from serving.settings import TokenScope
 
@@ -14,7 +14,7 @@ _REFUSED = {State.REJECTED, State.QUARANTINED}
 
 
 def find_explained(state: AppState, model: str, version: str | Role | None = None) -> Servable:
-    """Return what `serving.plane.registry.find` returns; its errors say what `explain` makes of them."""
+    """Return what `serving.plane.active_reference.find` returns; its errors say what `explain` makes of them."""
     try:
         return find(state, model, version)
     except (UnknownModel, NothingActive) as error:

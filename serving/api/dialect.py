@@ -13,8 +13,8 @@ from starlette.responses import Response
 
 from serving.api.bodies import Headers
 from serving.domain.signature import Signature
+from serving.plane.active_reference import Role
 from serving.plane.prediction import Answer, PredictRequest
-from serving.plane.registry import Role
 
 JSON = b"application/json"
 QUERY = "?"

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from serving.api.schemas import Live, Readiness
 from serving.api.services import services_of
 from serving.domain.status import Status
-from serving.plane.registry import ActiveReference
+from serving.plane.active_reference import ActiveReference
 from serving.telemetry.traffic import VersionLeases
 
 router = APIRouter(tags=["health"])

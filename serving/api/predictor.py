@@ -22,6 +22,7 @@ from serving.api.dialect import Call, Dialect, Refusal, Written
 from serving.api.inflight import Inflight, Share
 from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.api.services import AppState
+from serving.plane.active_reference import Role
 from serving.plane.prediction import (
     Answer,
     Limits,
@@ -35,7 +36,6 @@ from serving.plane.prediction import (
     prepare,
     prepare_off_loop,
 )
-from serving.plane.registry import Role
 from serving.plane.servable import Servable
 from serving.settings import ServerSettings, TokenScope
 from serving.telemetry.metrics import Metrics

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from serving.api.shortcut import Shortcut
     from serving.domain.decision import Operator
     from serving.domain.status import Status
-    from serving.plane.registry import ActiveReference
+    from serving.plane.active_reference import ActiveReference
     from serving.settings import Settings
     from serving.telemetry.metrics import Metrics
 

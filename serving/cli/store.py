@@ -82,7 +82,7 @@ def publish(
     metrics = dict(_parse_metric(text) for text in metric or [])
     settings = load_settings_with(store=store)
     from serving.offline import publish_file  # noqa: PLC0415  (NumPy)
-    from serving.offline.gated import add_hint  # noqa: PLC0415
+    from serving.offline.gated_publishing import add_hint  # noqa: PLC0415
 
     signing = None if sign is None else _load_signing_key(sign)
 
@@ -141,7 +141,7 @@ def _load_signing_key(path: Path) -> SigningKey:
 
 def _list_store(settings: Settings) -> Listing:
     """List the store. A store that does not exist yet is empty; one that cannot be read is an error."""
-    from serving.store.listing import Store as Directory  # noqa: PLC0415  (only two of the commands list)
+    from serving.store.list_store import Store as Directory  # noqa: PLC0415  (only two of the commands list)
 
     try:
         return Directory(settings.store).list()

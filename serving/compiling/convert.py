@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from serving.compiling import converters
-from serving.compiling.converters.registry import draw_answers
+from serving.compiling.converters.converter_registry import draw_answers
 from serving.compiling.drawing import Drawing, NotCompilable, make_value_info
-from serving.compiling.layout import declare_inputs, fit_output
-from serving.compiling.trees import refuse_nodes
-from serving.domain.compiled import Graph
+from serving.compiling.graph_ends import declare_inputs, fit_output
+from serving.compiling.tree_table import refuse_nodes
+from serving.domain.compiled_form import Graph
 from serving.domain.errors import ServingError
 from serving.domain.signature import Method
-from serving.host.estimator import EstimatorModel
+from serving.host.estimator_model import EstimatorModel
 from serving.host.model import told
-from serving.host.parts import is_from_sklearn
+from serving.host.nested_estimators import is_from_sklearn
 from serving.plane.graph import list_number_inputs, make_feed, open_session
 from serving.rows.batch import Batch, Tensor
 
@@ -35,7 +35,7 @@ SAMPLE_ROWS = 3
 
 
 def convert(model: EstimatorModel, methods: Sequence[Method] | None = None, max_nodes: int = MAX_NODES) -> Graph:
-    """Return one graph answering `methods`, by default all that `model` offers; see `serving.domain.compiled`.
+    """Return one graph answering `methods`, by default all that `model` offers; see `serving.domain.compiled_form`.
 
     Blocks, for seconds with a million tree nodes. Raises NotCompilable when a part has no compiled form or the trees
     have more than `max_nodes` nodes. Rows that the estimator refuses are answered with something by the graph.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.domain.signature import Dtype
-from serving.host.columns import Column, dtype_of, first_parts
+from serving.host.input_columns import Column, dtype_of, first_parts
 
 MOST_PARTS, MOST_ROWS_EACH = 16, 16
 

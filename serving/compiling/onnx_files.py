@@ -22,11 +22,11 @@ from serving.compiling.convert import SAMPLE_ROWS, finish_graph
 from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.labels import reshape_to_column
 from serving.compiling.drawing import OPSETS, Drawing, NotCompilable
-from serving.compiling.layout import declare_inputs
-from serving.domain.compiled import Graph
+from serving.compiling.graph_ends import declare_inputs
+from serving.domain.compiled_form import Graph
 from serving.domain.errors import ServingError
 from serving.domain.signature import Dtype, Method
-from serving.host.columns import MAX_VALUES
+from serving.host.input_columns import MAX_VALUES
 from serving.host.model import told
 from serving.host.onnx_model import Input, OnnxModel
 from serving.host.onnx_outputs import ONE_COLUMN, Form, MethodOutput
@@ -47,7 +47,7 @@ def add_known_texts(model: OnnxModel) -> OnnxModel:
 
 
 def convert_file(model: OnnxModel, methods: Sequence[Method] | None = None) -> Graph:
-    """Return one graph answering `methods`, by default all that `model` offers; see `serving.domain.compiled`. Blocks.
+    """Return one graph answering `methods`, by default all it offers. Blocks. See `serving.domain.compiled_form`.
 
     Raises NotCompilable when the file needs other files, has unknown operators or operators that branch or loop, or
     takes other types than float32, float64, bools and text.

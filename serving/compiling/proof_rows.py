@@ -14,10 +14,10 @@ from serving.compiling.cells import list_cells, make_batch
 from serving.compiling.hard_numbers import Numbers
 from serving.compiling.landmarks import find_scale
 from serving.compiling.provable import Provable
-from serving.domain.compiled import Guard
+from serving.domain.compiled_form import Guard
 from serving.domain.signature import Container, Dtype
-from serving.host.columns import dtype_of
-from serving.host.synthetic import SEED
+from serving.host.input_columns import dtype_of
+from serving.host.synthetic_rows import SEED
 from serving.rows.batch import Batch
 
 PLAIN_ROWS = 1024  # between the splits of trees one row is like another

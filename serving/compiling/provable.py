@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from serving.host.columns import Column
+from serving.host.input_columns import Column
 from serving.host.model import LoadedModel
 
 

@@ -9,18 +9,18 @@ from statistics import median
 from typing import Any
 
 from serving.compiling.drawing import NotCompilable
-from serving.compiling.guard import find_guard
+from serving.compiling.find_guard import find_guard
 from serving.compiling.landmarks import find_landmarks
+from serving.compiling.number_limits import find_reach
 from serving.compiling.proof_rows import RowMaker
 from serving.compiling.provable import Provable
 from serving.compiling.prover import Prover
-from serving.compiling.reach import find_reach
 from serving.compiling.thresholds import find_thresholds
-from serving.domain.compiled import MOST_ROWS, Compilation, Graph, Guard, ProvenRows
+from serving.domain.compiled_form import MOST_ROWS, Compilation, Graph, Guard, ProvenRows
 from serving.domain.errors import InvalidInput
-from serving.host.estimator import EstimatorModel
+from serving.host.estimator_model import EstimatorModel
+from serving.rows.apply_guard import GuardCheck
 from serving.rows.batch import Batch
-from serving.rows.guard import GuardCheck
 
 BATCH_ROWS = 256
 # for many rows the graph may be this much slower than the estimator: another process costs a host more

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from serving.compiling.drawing import NotCompilable
 from serving.compiling.proof_rows import EXTREMES, TINY
 from serving.compiling.provable import Provable
-from serving.domain.compiled import Graph
+from serving.domain.compiled_form import Graph
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Method, ModelKind
 from serving.host.comparison import relative_distances, scale_of

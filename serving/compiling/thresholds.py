@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.host.categories import categories_of
-from serving.host.columns import positions_of
+from serving.host.input_columns import positions_of
+from serving.host.pandas_categories import categories_of
 
 MAX_TREES = 64
 

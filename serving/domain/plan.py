@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from serving.domain.compiled import Graph, Guard, RunBounds
+from serving.domain.compiled_form import Graph, Guard, RunBounds
 from serving.domain.report import Evaluation
 from serving.domain.signature import Signature
 from serving.domain.version import VersionId

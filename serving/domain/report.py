@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from serving.domain.compiled import Compilation, Graph
+from serving.domain.compiled_form import Compilation, Graph
 from serving.domain.provenance import Provenance
 from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict
 
-from serving.domain.compiled import Compilation
+from serving.domain.compiled_form import Compilation
 from serving.domain.report import GateResult
 from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature

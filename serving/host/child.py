@@ -14,7 +14,7 @@ from serving.domain.errors import InvalidInput, ModelFailed, ProtocolError
 from serving.domain.last_words import write_last_words
 from serving.domain.report import GateName, GateResult, Verdict
 from serving.host.gates import Evaluated, preparation_of, run_gates
-from serving.host.gates.compile import start_compiler
+from serving.host.gates.compile_gate import start_compiler
 from serving.host.gates.gate import Context
 from serving.host.graph_check import checker_process
 from serving.host.model import LoadedModel, told

@@ -35,11 +35,10 @@ from serving.domain.mlmodel import NamedColumn
 from serving.domain.report import MAX_EVIDENCE_CHARACTERS
 from serving.domain.signature import Signature
 from serving.domain.version import Format
-from serving.host import boosters, strangers
-from serving.host.columns import why_categories_unknown
-from serving.host.describe import examine
+from serving.host import boosters, foreign_files
+from serving.host.input_columns import why_categories_unknown
 from serving.host.model import LoadedModel, LoadRefused, NotAnEstimator, NotVouched, one_line, told
-from serving.host.parts import all_parts, compute_alone, is_from_sklearn
+from serving.host.nested_estimators import all_parts, compute_alone, is_from_sklearn
 from serving.host.restricted import (
     Distrusted,
     Survey,
@@ -52,6 +51,7 @@ from serving.host.restricted import (
     load_skops,
     survey_file,
 )
+from serving.host.signature_of_estimator import examine
 
 SKLEARN = "scikit-learn"
 
@@ -107,7 +107,7 @@ def load(
 ) -> LoadedModel:
     """Load the file at `path` as what `format` says, whatever its name, and find out its signature.
 
-    `declared` is the publisher's signature, `named` what MLflow says of the columns: see `describe.examine`. `on_read`
+    `declared` is the publisher's signature, `named` what MLflow says of the columns: see `signature_of_estimator`. `on_read`
     is called between reading and everything else. All parts are told to compute in one thread. Blocks; a few rows are
     answered on the way. Raises LoadRefused with one line that says why, NotVouched where trust is all that is missing.
     """
@@ -118,7 +118,7 @@ def load(
         return load_onnx(path, declared)
     estimator, trained_with = _read(path, format, trust, on_read)
     if any(map(boosters.is_of_old_lightgbm, all_parts(estimator))):
-        raise LoadRefused(strangers.OLD_LIGHTGBM)
+        raise LoadRefused(foreign_files.OLD_LIGHTGBM)
     compute_alone(estimator)
     try:
         check_answers(estimator)
@@ -236,9 +236,9 @@ def _explain_failure(
     if isinstance(error, MemoryError):
         return _why(error)
     survey = _survey_refused(path, format, trust)
-    text = _explain_stranger(survey) or strangers.describe_error(str(error))
+    text = _explain_stranger(survey) or foreign_files.describe_error(str(error))
     if text is None and survey.has_bytes_of_python_2 and isinstance(error, (*_DAMAGE, TypeError, ValueError)):
-        text = strangers.PYTHON_2
+        text = foreign_files.PYTHON_2
     if text is None:
         text = _why(error)
     skew = _add_skew(caught, "; it was saved by {}")
@@ -251,9 +251,9 @@ def _explain_stranger(survey: Survey) -> str | None:
     """Return what to do with a pickle of another library, or of another time; None for all others."""
     moved = find_moved(survey.names)
     if moved:
-        return strangers.describe_moved(moved, survey.sklearn_version, sklearn.__version__)
-    text = strangers.describe_library(module for module, _ in survey.names)
-    return strangers.OLD_XGBOOST_INSIDE if any(map(strangers.is_old_xgboost, survey.handles)) else text
+        return foreign_files.describe_moved(moved, survey.sklearn_version, sklearn.__version__)
+    text = foreign_files.describe_library(module for module, _ in survey.names)
+    return foreign_files.OLD_XGBOOST_INSIDE if any(map(foreign_files.is_old_xgboost, survey.handles)) else text
 
 
 def _make_line(message: str) -> str:
@@ -335,7 +335,7 @@ def _why(error: Exception) -> str:
         if error.name.partition(".")[0] in boosters.EXTRAS:
             return boosters.how_to_install(error.name.partition(".")[0])
         name = one_line(error.name)
-        return f"the file needs the module '{name}', which is not installed here ({strangers.HOW_TO_FIND_MODULES})"
+        return f"the file needs the module '{name}', which is not installed here ({foreign_files.HOW_TO_FIND_MODULES})"
     if isinstance(error, AttributeError) and "__main__" in str(error):
         return one_line(
             f"the file names a class or function of the script that saved it ({error}): "

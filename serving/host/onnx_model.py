@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Container, Dtype, Feature, ModelKind, Signature
-from serving.host.answers import to_prediction
-from serving.host.columns import Column
+from serving.host.input_columns import Column
 from serving.host.model import LoadRefused, one_line, told
 from serving.host.onnx_outputs import Form, MethodOutput, Output, Outputs, find_methods, predict_only
 from serving.host.onnx_session import onnxruntime, open_file
-from serving.host.synthetic import make_batch
+from serving.host.output_tensors import to_prediction
+from serving.host.synthetic_rows import make_batch
 from serving.rows.batch import Batch, Prediction
 from serving.rows.integers import find_rounded
 from serving.wire.compatibility import find_disagreements

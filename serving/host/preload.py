@@ -31,12 +31,12 @@ import sklearn
 import threadpoolctl
 
 from serving import sandbox
-from serving.compiling import converters, guard, proof_rows, thresholds  # noqa: F401  (importing is the point)
+from serving.compiling import converters, find_guard, proof_rows, thresholds  # noqa: F401  (importing is the point)
 from serving.host import (
     boosters,
     child,  # noqa: F401  (importing is the point)
 )
-from serving.host.restricted.allowed import allowed
+from serving.host.restricted.allow_list import allowed
 
 _SKIPPED = ("tests", "conftest", "experimental", "_build_utils", "externals", "setup")
 

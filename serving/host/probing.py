@@ -8,11 +8,11 @@ import numpy as np
 
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Container, Dtype, Method, Signature
-from serving.host.answers import is_finite, without_gaps
-from serving.host.columns import Column
-from serving.host.estimator import EstimatorModel
-from serving.host.guessing import with_taken_values
-from serving.host.synthetic import make_batch
+from serving.host.estimator_model import EstimatorModel
+from serving.host.input_columns import Column
+from serving.host.input_guessing import with_taken_values
+from serving.host.output_tensors import is_finite, without_gaps
+from serving.host.synthetic_rows import make_batch
 from serving.rows.batch import Batch
 
 MAX_SINGLE_FEATURES = 64

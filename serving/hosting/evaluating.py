@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from enum import Enum, auto
 
-from serving.domain.compiled import Graph
+from serving.domain.compiled_form import Graph
 from serving.domain.errors import HostDied, HostFailed, ProtocolError
 from serving.domain.manifest import MANIFEST_NAME, InvalidDocument, Manifest, parse_manifest
 from serving.domain.report import Evaluation, GateName, GateResult, Verdict

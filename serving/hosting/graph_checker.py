@@ -10,7 +10,7 @@ from typing import NoReturn
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from serving.domain.compiled import PIECE_BYTES, Compilation, Graph, RunBounds
+from serving.domain.compiled_form import PIECE_BYTES, Compilation, Graph, RunBounds
 from serving.domain.errors import GraphRefused, HostDied, HostFailed, ProtocolError
 from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from serving.domain.compiled import MAX_KNOWN_VALUES, Compilation, Guard
+from serving.domain.compiled_form import MAX_KNOWN_VALUES, Compilation, Guard
 from serving.domain.errors import ProtocolError
 from serving.domain.report import MAX_EVIDENCE_CHARACTERS, GateResult
 from serving.domain.signature import MAX_FEATURES, MAX_LABELS, Dtype, Feature, Method, Signature

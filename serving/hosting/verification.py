@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from math import isfinite
 
-from serving.domain.compiled import UNSIGNED_FILE, Compilation, Graph
+from serving.domain.compiled_form import UNSIGNED_FILE, Compilation, Graph
 from serving.domain.manifest import Manifest
 from serving.domain.report import (
     MAX_EVIDENCE_CHARACTERS,

@@ -22,10 +22,10 @@ from serving.domain.state import State
 from serving.failpoints import reach
 from serving.hosting.evaluating import evaluate
 from serving.hosting.zygote import HostProcess, Zygote
-from serving.lifecycle.checking import GraphCheck, stays_hosted
 from serving.lifecycle.evaluation_cache import EvaluationCache
+from serving.lifecycle.evaluation_request import Comparison, evaluation_request
+from serving.lifecycle.graph_checks import GraphCheck, stays_hosted
 from serving.lifecycle.plane_port import PlanePort
-from serving.lifecycle.request import Comparison, evaluation_request
 from serving.settings import Settings
 from serving.store.staging import Cache
 from serving.wire.evaluation import EvaluationRequest

@@ -26,10 +26,10 @@ from serving.lifecycle.candidate import (
     Staged,
     Stopped,
 )
+from serving.lifecycle.evaluation_request import Comparison
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
 from serving.lifecycle.remembered_verdicts import RememberedVerdicts
-from serving.lifecycle.request import Comparison
 from serving.lifecycle.served_versions import ServedVersions
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics

@@ -20,7 +20,7 @@ from serving.domain.errors import StateUnavailable
 from serving.lifecycle.active_names import ActiveNames
 from serving.lifecycle.database import Database, Statement
 from serving.lifecycle.event_log import EventLog
-from serving.lifecycle.lone import LoneNames
+from serving.lifecycle.lone_files import LoneNames
 from serving.lifecycle.remembered_verdicts import RememberedVerdicts
 from serving.lifecycle.served_versions import ServedVersions
 from serving.lifecycle.standing_decisions import StandingDecisions

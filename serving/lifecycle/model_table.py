@@ -39,7 +39,7 @@ from serving.lifecycle.journal import Journal
 from serving.lifecycle.policy_input import PolicyInput
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.respawn import Respawn
-from serving.lifecycle.unfinished import was_unfinished
+from serving.lifecycle.unfinished_copies import was_unfinished
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import serving
 
 # the package's own files that decide what a graph is and whether it is one
-PROVING = ("plane/graph.py", "domain/compiled.py", "rows/guard.py", "compiling", "host/graph_check")
+PROVING = ("plane/graph.py", "domain/compiled_form.py", "rows/apply_guard.py", "compiling", "host/graph_check")
 
 
 @cache

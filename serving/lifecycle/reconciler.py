@@ -28,7 +28,7 @@ from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.operations import Operations, PendingDecision
 from serving.lifecycle.snapshots import model_status
 from serving.lifecycle.store_poller import StorePoller
-from serving.lifecycle.unfinished import list_unfinished
+from serving.lifecycle.unfinished_copies import list_unfinished
 from serving.store.staging import Cache
 
 JOIN_SECONDS = 10.0

@@ -15,7 +15,7 @@ from serving.lifecycle.records import now_utc
 from serving.lifecycle.served_versions import KnownStore, ServedVersions
 from serving.lifecycle.watcher import Watcher
 from serving.settings import StoreSettings
-from serving.store.listing import Store
+from serving.store.list_store import Store
 from serving.telemetry.metrics import Metrics
 
 SUSPICION_SECONDS = 2.0

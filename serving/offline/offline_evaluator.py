@@ -22,8 +22,8 @@ from serving.domain.listing import Entry
 from serving.domain.report import CandidateReport
 from serving.hosting.evaluating import evaluate
 from serving.hosting.zygote import Zygote
-from serving.lifecycle.request import Comparison, evaluation_request
-from serving.offline.single import find_entry
+from serving.lifecycle.evaluation_request import Comparison, evaluation_request
+from serving.offline.find_version import find_entry
 from serving.settings import Settings, StateSettings
 from serving.store.staging import Cache
 

@@ -15,7 +15,7 @@ from serving.domain.manifest import MANIFEST_NAME, MAX_DOCUMENT_BYTES, InvalidDo
 from serving.domain.provenance import MAX_SIGNATURE_BYTES, SIGNATURE_NAME, PublicKey, creation_time_of
 from serving.domain.report import Verdict
 from serving.host.ed25519 import signers
-from serving.offline.single import find_entry
+from serving.offline.find_version import find_entry
 from serving.settings import StoreSettings
 from serving.store.durable import sha256_of
 from serving.store.sources import Source

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.domain.compiled import COLUMN_PREFIX, MATRIX_INPUT, MOST_ROWS, NULL_TEXT, Graph
+from serving.domain.compiled_form import COLUMN_PREFIX, MATRIX_INPUT, MOST_ROWS, NULL_TEXT, Graph
 from serving.domain.errors import ModelFailed
 from serving.domain.signature import Method
 from serving.rows.batch import Batch, Prediction, Tensor
@@ -126,7 +126,7 @@ def _allocate_like(tensor: Tensor, rows: int) -> Tensor:
 
 
 def make_feed(batch: Batch, numbers: Container[str]) -> dict[str, Any]:
-    """Return a batch as the inputs of a graph whose `numbers` take float64; see `serving.domain.compiled`."""
+    """Return a batch as the inputs of a graph whose `numbers` take float64; see `serving.domain.compiled_form`."""
     if batch.matrix is not None:
         return {MATRIX_INPUT: batch.matrix}
     feed = {}

@@ -31,12 +31,12 @@ from serving.domain.plan import (
     Unload,
 )
 from serving.domain.version import VersionId
-from serving.plane.compiled import CompiledEngine
-from serving.plane.group import Process
-from serving.plane.hosted import HostedEngine
-from serving.plane.registry import ActiveReference, HoldsActive, ModelReference, activate
+from serving.plane.active_reference import ActiveReference, HoldsActive, ModelReference, activate
+from serving.plane.compiled_engine import CompiledEngine
+from serving.plane.fair_turns import Turns
+from serving.plane.host_group import Process
+from serving.plane.hosted_engine import HostedEngine
 from serving.plane.servable import Servable
-from serving.plane.turns import Turns
 
 ATTACH_SECONDS = 10.0
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from serving.domain.errors import BodyTooLarge, InvalidInput, NothingActive, Overloaded, UnknownModel
 from serving.domain.signature import Method, Signature
 from serving.domain.text import shorten
-from serving.plane.registry import ActiveReference, HoldsActive, Role, find
+from serving.plane.active_reference import ActiveReference, HoldsActive, Role, find
 from serving.plane.servable import Lease, Servable
 from serving.rows.batch import Batch, Prediction
 from serving.rows.conversion import ManyRows, are_few, convert

@@ -18,7 +18,7 @@ from contextlib import suppress
 import orjson
 from pydantic import ValidationError
 
-from serving.domain.compiled import Graph
+from serving.domain.compiled_form import Graph
 from serving.domain.report import CandidateReport, Evaluation
 from serving.store.durable import create_file, sync_directory
 from serving.store.temporary_files import TemporaryFiles

@@ -24,7 +24,7 @@ from serving.store.file_heads import EXHAUSTED, format_by_content, is_numbered
 from serving.store.links import BadLink, resolve
 from serving.store.names import artefact_format, artefact_stem, is_looked_into
 from serving.store.other_files import describe_left_alone, describe_other_file, describe_unnumbered
-from serving.store.remains import Remains, read_remains
+from serving.store.removal_traces import Remains, read_remains
 
 # A file that changes twice within one tick of its file system's clock keeps its ctime. So a file that was read less
 # than this after a change is read again next time.

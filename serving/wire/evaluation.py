@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from serving.domain.compiled import Compilation
+from serving.domain.compiled_form import Compilation
 from serving.domain.manifest import MAX_DOCUMENT_BYTES, InvalidDocument
 from serving.domain.provenance import SIGNATURE_NAME, Provenance
 from serving.domain.report import RESPAWN_GATES, GateName

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from serving.domain.compiled import Guard
+from serving.domain.compiled_form import Guard
 from serving.domain.signature import Method, Signature
 
 

@@ -1,4 +1,4 @@
-"""Send and receive one frame over a blocking socket. The event loop does the same in :mod:`serving.plane.link`."""
+"""Send and receive one frame over a blocking socket. The event loop does the same in :mod:`serving.plane.host_link`."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from serving.rows.parsing import rows_to_batch
 from serving.store.publishing import Publication, publish
 from tests.e2e.harness import Server, serving
 from tests.e2e.test_signed import NOW
-from tests.unit.host.gates.test_batching import graph_of
+from tests.unit.host.gates.test_batching_gate import graph_of
 from tests.unit.host.test_onnx_model import FILMS, text_graph
 
 X, Y = load_breast_cancer(return_X_y=True)

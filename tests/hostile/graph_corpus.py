@@ -20,11 +20,11 @@ from sklearn.pipeline import make_pipeline
 
 from serving.compiling.convert import convert
 from serving.compiling.onnx_files import add_known_texts, convert_file
-from serving.domain.compiled import Graph
+from serving.domain.compiled_form import Graph
 from serving.domain.signature import Signature
-from serving.host.describe import examine
-from serving.host.graph_check.analysis import RULES  # with every rule in it
+from serving.host.graph_check.memory_analysis import RULES  # with every rule in it
 from serving.host.onnx_model import load_onnx
+from serving.host.signature_of_estimator import examine
 
 RANDOM = np.random.default_rng(11)
 ROWS = RANDOM.normal(size=(80, 5))

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper
 
-from serving.domain.compiled import Graph, Guard, RunBounds
+from serving.domain.compiled_form import Graph, Guard, RunBounds
 from serving.domain.errors import GraphRefused, ModelFailed
 from serving.domain.signature import Dtype, Feature, Signature
-from serving.host.graph_check.analysis import analyse
-from serving.host.graph_check.checking import check
-from serving.host.graph_check.declared import declared_inputs
+from serving.host.graph_check.graph_check import check
+from serving.host.graph_check.inputs_and_outputs import declared_inputs
+from serving.host.graph_check.memory_analysis import analyse
 from serving.host.graph_check.normal_form import normal_form
 from serving.plane.graph import GraphSession, list_number_inputs, make_feed, open_session
 from serving.rows.batch import Batch, Column

@@ -25,7 +25,7 @@ import joblib
 import numpy as np
 from scipy import sparse
 
-from serving.host.parts import compute_alone
+from serving.host.nested_estimators import compute_alone
 from serving.host.restricted import Distrusted, check_answers, check_loaded
 from tests.hostile.apart import Verdict, judged
 

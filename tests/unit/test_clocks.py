@@ -11,14 +11,14 @@ PACKAGE = Path(serving.__file__).parent
 WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 # Where it may be read, and what holds when it jumps.
 ALLOWED = {
-    "lifecycle/lone.py": "names a lone file's content; never before an earlier name (test_lone.py)",
+    "lifecycle/lone_files.py": "names a lone file's content; never before an earlier name (test_lone.py)",
     "lifecycle/records.py": "dates a state, for people",
     "lifecycle/recovery.py": "names a damaged database that is kept aside",
     "lifecycle/remembered_verdicts.py": "dates a verdict, for people",
-    "offline/gated.py": "dates a manifest",
+    "offline/gated_publishing.py": "dates a manifest",
     "offline/offline_evaluator.py": "a command that ends: how long files were quiet, by their own times",
     "store/descriptors.py": "orders the cache by use; never before an earlier mark (test_staging.py)",
-    "store/listing.py": "whether a change is too fresh to trust its time; then read again (test_model_directory.py)",
+    "store/list_store.py": "whether a change is too fresh to trust its time; then read again (test_model_directory.py)",
 }
 
 

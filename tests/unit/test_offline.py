@@ -33,9 +33,9 @@ from serving.domain.report import CandidateReport
 from serving.domain.signature import Container, Feature, Signature
 from serving.hosting.zygote import Zygote
 from serving.offline import check, offline_evaluator, publish_file, verify
+from serving.offline.find_version import find_entry
 from serving.offline.instances import to_instances
 from serving.offline.keys import KeyRefused, create_key
-from serving.offline.single import find_entry
 from serving.settings import Settings, StoreSettings
 
 # the gates' road is tested in offline/test_estimators.py; here they would take a second each

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.api.formats.answer_columns import columns_of
 from serving.api.formats.arrow_sizes import check_sizes, may_grow, most_bytes
-from serving.api.formats.columns import columns_of
 from serving.api.formats.iso_8601 import to_iso_texts
 from serving.domain.errors import BodyTooLarge, InvalidInput, Malformed, NotAcceptable
 from serving.domain.signature import Dtype, Signature

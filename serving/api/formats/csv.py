@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.api.formats.columns import columns_of
+from serving.api.formats.answer_columns import columns_of
 from serving.domain.errors import BodyTooLarge, InvalidInput, Malformed
 from serving.domain.signature import Container, Dtype, Feature, Signature
 from serving.plane.prediction import Answer

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2  # type: ignore[i
 from serving.api import problems
 from serving.api.access import Access, AccessRefused
 from serving.api.grpc import statuses
-from serving.api.grpc.calls import headers_of
+from serving.api.grpc.call_wrapper import headers_of
 from serving.settings import TokenScope
 
 SERVICE: str = reflection.SERVICE_NAME

@@ -7,11 +7,11 @@ from functools import partial
 
 from serving.api.bodies import Headers
 from serving.api.dialect import Call, Refusal, Written
-from serving.api.grpc import wire
-from serving.api.grpc.calls import GrpcCall
+from serving.api.grpc import message_limits
+from serving.api.grpc.call_wrapper import GrpcCall
 from serving.api.grpc.inference_pb2 import ModelInferRequest, ModelInferResponse
+from serving.api.grpc.message_tensors import put_tensors, tensors_in
 from serving.api.grpc.messages import MessageReader
-from serving.api.grpc.tensors import put_tensors, tensors_in
 from serving.api.inflight import Share
 from serving.api.oip.specs import table_of, tensors_of
 from serving.api.predictor import Refused, Target
@@ -53,7 +53,7 @@ class GrpcRequest:
     async def receive(self, share: Share) -> int:
         """Read the message; a large one is looked through in a worker thread first."""
         raw = await self._reader.read(self._messages, share)
-        message = self._message = await wire.read(ModelInferRequest, raw)
+        message = self._message = await message_limits.read(ModelInferRequest, raw)
         asked = {"model": message.model_name, "version": message.model_version}
         self.names = {key: name for key, name in asked.items() if name}
         return len(raw)

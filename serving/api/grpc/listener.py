@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import grpc  # type: ignore[import-untyped]
 
-from serving.api.grpc import definitions, health
-from serving.api.grpc.calls import Behaviour, Calls
+from serving.api.grpc import definitions, grpc_health
+from serving.api.grpc.call_wrapper import Behaviour, Calls
 from serving.api.grpc.definitions import Definitions
-from serving.api.grpc.health import Health
+from serving.api.grpc.grpc_health import Health
+from serving.api.grpc.grpc_metadata import Metadata
+from serving.api.grpc.grpc_repository import Repository
 from serving.api.grpc.infer import Inference
 from serving.api.grpc.inference_pb2 import DESCRIPTOR
-from serving.api.grpc.metadata import Metadata
-from serving.api.grpc.repository import Repository
 from serving.api.services import AppState
 from serving.settings import ServerSettings, TokenScope
 
@@ -32,7 +32,7 @@ class Listener:
         self._server = grpc.aio.server(
             options=_options_of(settings), maximum_concurrent_rpcs=settings.max_connections or None
         )
-        handlers = {SERVICE: _inference(state), health.SERVICE: self._health.handlers()}
+        handlers = {SERVICE: _inference(state), grpc_health.SERVICE: self._health.handlers()}
         if settings.docs and settings.admin_port is None:
             reflection = Definitions(state.services.access, tuple(handlers), DESCRIPTOR.pool)
             handlers[definitions.SERVICE] = reflection.handlers()

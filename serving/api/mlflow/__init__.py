@@ -6,8 +6,8 @@ is that a body which does not fit the model is 400 and not 500, and that no trac
 
 from __future__ import annotations
 
-from serving.api.mlflow.dialect import Scoring
-from serving.api.mlflow.docs import COMPONENTS, add_routes
+from serving.api.mlflow.mlflow_dialect import Scoring
+from serving.api.mlflow.mlflow_docs import COMPONENTS, add_routes
 from serving.api.mlflow.probes import router
 
 __all__ = ["COMPONENTS", "Scoring", "add_routes", "router"]

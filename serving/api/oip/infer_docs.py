@@ -6,8 +6,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from serving.api.oip.refusals import errors_of
-from serving.api.oip.schemas import InferRequest, InferResponse
+from serving.api.oip.oip_refusals import errors_of
+from serving.api.oip.oip_schemas import InferRequest, InferResponse
 from serving.api.openapi import BINARY, REF, answered, parameters_of
 from serving.api.paths import OPEN_INFERENCE
 from serving.api.routes import add_prediction

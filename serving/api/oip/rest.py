@@ -17,7 +17,7 @@ from serving.api.answers import PIECE_VALUES
 from serving.api.bodies import CURL_DEFAULT, Headers, refuse_media
 from serving.api.dialect import Call, NamedInPath, Refusal, Written
 from serving.api.oip.infer_body import HEADER_LENGTH, Infer, read
-from serving.api.oip.refusals import error_of
+from serving.api.oip.oip_refusals import error_of
 from serving.api.oip.specs import tensors_of
 from serving.api.oip.tensors import InputTensor, to_blob
 from serving.api.request_log import RequestIds

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from serving.api.dialect import Dialect
-from serving.api.tensorflow.dialect import Classify, Predict, Regress
-from serving.api.tensorflow.docs import COMPONENTS, add_routes
-from serving.api.tensorflow.status import router
+from serving.api.tensorflow.model_status import router
+from serving.api.tensorflow.tensorflow_dialects import Classify, Predict, Regress
+from serving.api.tensorflow.tensorflow_docs import COMPONENTS, add_routes
 
 __all__ = ["COMPONENTS", "VERBS", "add_routes", "router"]
 

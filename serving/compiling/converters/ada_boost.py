@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.converter_registry import draw_numbers, register_converter
 from serving.compiling.converters.forests import make_table
 from serving.compiling.converters.labels import draw_label_by_largest, draw_label_by_sign, flatten, reshape_to_column
-from serving.compiling.converters.registry import draw_numbers, register_converter
-from serving.compiling.trees import draw_leaf_values, draw_sum
+from serving.compiling.tree_table import draw_leaf_values, draw_sum
 
 _TREES = {
     "classifier": ("DecisionTreeClassifier", "ExtraTreeClassifier"),

@@ -10,11 +10,11 @@ from onnx import TensorProto
 from scipy.interpolate import PPoly
 
 from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.converter_registry import register_transform
 from serving.compiling.converters.elementary import remove_negative_zeros
 from serving.compiling.converters.kernels import draw_kernel
 from serving.compiling.converters.labels import draw_logistic
 from serving.compiling.converters.projections import draw_projection
-from serving.compiling.converters.registry import register_transform
 from serving.compiling.drawing import NotCompilable
 
 

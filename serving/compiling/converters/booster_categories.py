@@ -16,8 +16,8 @@ from onnx import TensorProto
 from serving.compiling.converters.blocks import Block, Rows
 from serving.compiling.converters.encoding import draw_lookup
 from serving.compiling.drawing import NotCompilable, make_tensor
-from serving.compiling.trees import ML, TreeTable
-from serving.host.categories import Categories
+from serving.compiling.tree_table import ML, TreeTable
+from serving.host.pandas_categories import Categories
 
 _LARGEST_EXACT = 2**53
 

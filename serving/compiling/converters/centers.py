@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.converter_registry import register_converter, register_transform
 from serving.compiling.converters.kernels import draw_nearest, draw_squared_distances
 from serving.compiling.converters.labels import take
 from serving.compiling.converters.naive_bayes import draw_discriminated
-from serving.compiling.converters.registry import register_converter, register_transform
 from serving.compiling.drawing import NotCompilable
 
 

@@ -8,8 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.labels import draw_label_by_truth, reshape_to_column
-from serving.compiling.converters.registry import (
+from serving.compiling.converters.converter_registry import (
     draw_answer,
     draw_answers,
     draw_numbers,
@@ -17,8 +16,9 @@ from serving.compiling.converters.registry import (
     register_converter,
     register_transform,
 )
+from serving.compiling.converters.labels import draw_label_by_truth, reshape_to_column
 from serving.compiling.drawing import Drawing, NotCompilable
-from serving.host.columns import positions_of as positions
+from serving.host.input_columns import positions_of as positions
 
 _SEARCHES = ("GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV")
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Block, Rows
-from serving.compiling.converters.registry import draw_transformed, register_transform
+from serving.compiling.converters.converter_registry import draw_transformed, register_transform
 from serving.compiling.drawing import Drawing, NotCompilable, make_tensor
-from serving.compiling.trees import ML
-from serving.domain.compiled import NULL_TEXT
+from serving.compiling.tree_table import ML
+from serving.domain.compiled_form import NULL_TEXT
 from serving.domain.signature import Dtype
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.composition import draw_total
+from serving.compiling.converters.converter_registry import draw_answer, draw_numbers, register_converter
 from serving.compiling.converters.forests import make_table
 from serving.compiling.converters.isotonic import draw_interpolation
 from serving.compiling.converters.labels import (
@@ -18,9 +19,8 @@ from serving.compiling.converters.labels import (
     flatten,
     reshape_to_column,
 )
-from serving.compiling.converters.registry import draw_answer, draw_numbers, register_converter
 from serving.compiling.drawing import Drawing, NotCompilable
-from serving.compiling.trees import draw_sum
+from serving.compiling.tree_table import draw_sum
 
 _CLASSIFIER_TREES = ("DecisionTreeClassifier", "ExtraTreeClassifier")
 _REGRESSOR_TREES = ("DecisionTreeRegressor", "ExtraTreeRegressor")

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.labels import draw_label_by_largest, flatten, take
-from serving.compiling.converters.registry import (
+from serving.compiling.converters.converter_registry import (
     draw_answer,
     draw_answers,
     draw_transformed,
     register_converter,
     register_transform,
 )
-from serving.compiling.trees import TreeTable, draw_leaf_values, draw_sum, join_tables, round_for_float32
+from serving.compiling.converters.labels import draw_label_by_largest, flatten, take
+from serving.compiling.tree_table import TreeTable, draw_leaf_values, draw_sum, join_tables, round_for_float32
 
 
 def make_table(trees: Sequence[Any], values: Sequence[Any], features: Sequence[Any] | None = None) -> TreeTable:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.converter_registry import register_converter
 from serving.compiling.converters.forests import make_table
 from serving.compiling.converters.labels import (
     draw_both_probabilities,
@@ -16,9 +17,8 @@ from serving.compiling.converters.labels import (
     draw_logistic,
     flatten,
 )
-from serving.compiling.converters.registry import register_converter
 from serving.compiling.drawing import Drawing, NotCompilable
-from serving.compiling.trees import draw_sums_in_turn
+from serving.compiling.tree_table import draw_sums_in_turn
 
 
 @register_converter("GradientBoostingRegressor")

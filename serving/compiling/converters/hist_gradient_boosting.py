@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.converter_registry import register_converter
 from serving.compiling.converters.encoding import draw_turns, is_missing
 from serving.compiling.converters.gradient_boosting import draw_softmax
 from serving.compiling.converters.labels import (
@@ -22,8 +23,7 @@ from serving.compiling.converters.labels import (
     draw_logistic,
     flatten,
 )
-from serving.compiling.converters.registry import register_converter
-from serving.compiling.trees import TreeTable, draw_sums_in_turn, join_tables
+from serving.compiling.tree_table import TreeTable, draw_sums_in_turn, join_tables
 
 
 @register_converter("HistGradientBoostingRegressor")

@@ -8,11 +8,11 @@ import numpy as np
 from sklearn.ensemble._iforest import _average_path_length
 
 from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.converter_registry import draw_answer, register_converter
 from serving.compiling.converters.forests import make_table
 from serving.compiling.converters.labels import flatten
 from serving.compiling.converters.linear import draw_inliers
-from serving.compiling.converters.registry import draw_answer, register_converter
-from serving.compiling.trees import draw_sum
+from serving.compiling.tree_table import draw_sum
 
 
 @register_converter("IsolationForest")

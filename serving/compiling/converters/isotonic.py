@@ -8,8 +8,8 @@ import numpy as np
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.converter_registry import register_converter, register_transform
 from serving.compiling.converters.labels import flatten
-from serving.compiling.converters.registry import register_converter, register_transform
 from serving.compiling.drawing import Drawing, NotCompilable
 
 

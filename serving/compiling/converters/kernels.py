@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.converter_registry import register_converter
 from serving.compiling.converters.labels import draw_label_by_largest, draw_label_by_truth, flatten
-from serving.compiling.converters.registry import register_converter
 from serving.compiling.drawing import Drawing, NotCompilable
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.booster_categories import SetSplit, add_turns, number_categories
+from serving.compiling.converters.converter_registry import register_converter
 from serving.compiling.converters.labels import (
     draw_both_probabilities,
     draw_label_by_largest,
@@ -21,10 +22,9 @@ from serving.compiling.converters.labels import (
     draw_logistic,
     flatten,
 )
-from serving.compiling.converters.registry import register_converter
 from serving.compiling.drawing import Drawing, NotCompilable
-from serving.compiling.trees import TreeTable, draw_sums_in_turn, join_tables
-from serving.host.categories import Categories, categories_of
+from serving.compiling.tree_table import TreeTable, draw_sums_in_turn, join_tables
+from serving.host.pandas_categories import Categories, categories_of
 
 _CATEGORICAL, _DEFAULT_LEFT, _ZERO, _NAN = 1, 2, 4, 8
 _ZERO_THRESHOLD = float(np.float32(1e-35))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.converter_registry import draw_answer, register_converter
 from serving.compiling.converters.labels import (
     draw_both_probabilities,
     draw_label_by_largest,
@@ -14,7 +15,6 @@ from serving.compiling.converters.labels import (
     draw_logistic,
     flatten,
 )
-from serving.compiling.converters.registry import draw_answer, register_converter
 from serving.compiling.drawing import Drawing
 
 _SOFTMAX = {"LogisticRegression", "LogisticRegressionCV", "LinearDiscriminantAnalysis"}

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from scipy.special import digamma
 
 from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.converter_registry import draw_answer, register_converter
 from serving.compiling.converters.labels import flatten
 from serving.compiling.converters.linear import draw_inliers
 from serving.compiling.converters.naive_bayes import normalize_logarithms
-from serving.compiling.converters.registry import draw_answer, register_converter
 from serving.compiling.drawing import Drawing
 
 

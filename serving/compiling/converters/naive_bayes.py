@@ -11,8 +11,8 @@ import numpy as np
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.converter_registry import register_converter
 from serving.compiling.converters.labels import draw_label_by_largest
-from serving.compiling.converters.registry import register_converter
 from serving.compiling.drawing import Drawing, NotCompilable
 
 

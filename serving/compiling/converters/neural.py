@@ -8,6 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.converter_registry import register_converter
 from serving.compiling.converters.labels import (
     draw_both_probabilities,
     draw_label_by_largest,
@@ -15,7 +16,6 @@ from serving.compiling.converters.labels import (
     draw_logistic,
     flatten,
 )
-from serving.compiling.converters.registry import register_converter
 from serving.compiling.drawing import Drawing, NotCompilable
 
 

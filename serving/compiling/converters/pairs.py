@@ -9,6 +9,7 @@ import numpy as np
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.converter_registry import draw_answer, draw_numbers, register_converter
 from serving.compiling.converters.kernels import draw_nearest, draw_ovr_scores
 from serving.compiling.converters.labels import (
     draw_label_by_largest,
@@ -17,7 +18,6 @@ from serving.compiling.converters.labels import (
     reshape_to_column,
     take,
 )
-from serving.compiling.converters.registry import draw_answer, draw_numbers, register_converter
 from serving.compiling.drawing import Drawing, NotCompilable
 
 

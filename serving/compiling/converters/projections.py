@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.converter_registry import register_converter, register_transform
 from serving.compiling.converters.elementary import draw_expm1, draw_log1p
 from serving.compiling.converters.kernels import draw_nearest
-from serving.compiling.converters.registry import register_converter, register_transform
 from serving.compiling.drawing import Drawing
 
 # where scipy.special.boxcox takes other formulas

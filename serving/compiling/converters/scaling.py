@@ -8,8 +8,8 @@ import numpy as np
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
+from serving.compiling.converters.converter_registry import register_transform
 from serving.compiling.converters.elementary import draw_log1p, remove_negative_zeros
-from serving.compiling.converters.registry import register_transform
 
 
 @register_transform("StandardScaler")

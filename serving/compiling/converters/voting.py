@@ -9,8 +9,13 @@ from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.composition import draw_total
+from serving.compiling.converters.converter_registry import (
+    draw_answer,
+    draw_numbers,
+    register_converter,
+    register_transform,
+)
 from serving.compiling.converters.labels import draw_label_by_largest, reshape_to_column
-from serving.compiling.converters.registry import draw_answer, draw_numbers, register_converter, register_transform
 from serving.compiling.drawing import Drawing, NotCompilable
 
 

@@ -9,15 +9,15 @@ from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.composition import get_inner
-from serving.compiling.converters.elementary import draw_expm1
-from serving.compiling.converters.labels import draw_label_by_truth, flatten, reshape_to_column
-from serving.compiling.converters.registry import (
+from serving.compiling.converters.converter_registry import (
     draw_answer,
     draw_answers,
     draw_numbers,
     register_converter,
     register_transform,
 )
+from serving.compiling.converters.elementary import draw_expm1
+from serving.compiling.converters.labels import draw_label_by_truth, flatten, reshape_to_column
 from serving.compiling.converters.scaling import draw_selection
 from serving.compiling.drawing import Drawing, NotCompilable
 

@@ -18,11 +18,11 @@ from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.booster_categories import SetSplit, add_turns, number_categories
+from serving.compiling.converters.converter_registry import register_converter
 from serving.compiling.converters.labels import flatten
-from serving.compiling.converters.registry import register_converter
 from serving.compiling.drawing import Drawing, NotCompilable
-from serving.compiling.trees import TreeTable, draw_sums_in_turn, join_tables
-from serving.host.categories import Categories, categories_of
+from serving.compiling.tree_table import TreeTable, draw_sums_in_turn, join_tables
+from serving.host.pandas_categories import Categories, categories_of
 
 _IDENTITY = {
     "reg:squarederror", "reg:linear", "reg:squaredlogerror", "reg:absoluteerror", "reg:pseudohubererror",

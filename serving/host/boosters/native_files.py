@@ -14,11 +14,11 @@ from typing import Any
 from serving.domain.version import Format
 from serving.host.boosters.bare import LightgbmBooster, XgboostBooster
 from serving.host.boosters.libraries import LIGHTGBM, XGBOOST, import_library
+from serving.host.foreign_files import OLD_XGBOOST_INSIDE, is_old_xgboost
 from serving.host.model import LoadRefused, one_line
 from serving.host.restricted.sound.booster_states import problem_of_content
 from serving.host.restricted.sound.lightgbm_trees import check_lightgbm
 from serving.host.restricted.sound.xgboost_trees import check_xgboost
-from serving.host.strangers import OLD_XGBOOST_INSIDE, is_old_xgboost
 
 _PLACE = re.compile(r"^(?:\[[\d:]+\]\s*)?(?:\S+:\d+:\s*)?")
 _ESTIMATORS = {"classifier": "XGBClassifier", "regressor": "XGBRegressor", "ranker": "XGBRanker"}

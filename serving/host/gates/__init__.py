@@ -6,25 +6,25 @@ from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
 
-from serving.domain.compiled import Graph
+from serving.domain.compiled_form import Graph
 from serving.domain.errors import ServingError
 from serving.domain.report import MAX_EVIDENCE_CHARACTERS, GateResult, Verdict
 from serving.domain.signature import why_not_sound
 from serving.domain.text import one_line
-from serving.host.gates.batching import Batching
-from serving.host.gates.budget import Budget
-from serving.host.gates.compile import Compile
-from serving.host.gates.contract import Contract
-from serving.host.gates.environment import Environment
-from serving.host.gates.finite import Finite
-from serving.host.gates.format import FormatGate
+from serving.host.gates.batching_gate import Batching
+from serving.host.gates.budget_gate import Budget
+from serving.host.gates.compile_gate import Compile
+from serving.host.gates.contract_gate import Contract
+from serving.host.gates.environment_gate import Environment
+from serving.host.gates.finite_gate import Finite
+from serving.host.gates.format_gate import FormatGate
 from serving.host.gates.gate import Context, Gate, Outcome, Refused
-from serving.host.gates.golden import GoldenExamples
-from serving.host.gates.integrity import Integrity
-from serving.host.gates.load import Load
-from serving.host.gates.provenance import ProvenanceGate
-from serving.host.gates.published import Published
-from serving.host.gates.warm_up import WarmUp
+from serving.host.gates.golden_gate import GoldenExamples
+from serving.host.gates.integrity_gate import Integrity
+from serving.host.gates.load_gate import Load
+from serving.host.gates.provenance_gate import ProvenanceGate
+from serving.host.gates.published_gate import Published
+from serving.host.gates.warm_up_gate import WarmUp
 from serving.host.loading import library_versions
 from serving.host.model import LoadedModel, add_skew, told
 from serving.wire.evaluation import Findings, Preparation

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from serving.compiling.forked_worker import ForkedWorker
-from serving.domain.compiled import Compilation, Graph
+from serving.domain.compiled_form import Compilation, Graph
 from serving.domain.manifest import (
     GOLDEN_NAME,
     MANIFEST_NAME,

@@ -12,9 +12,9 @@ import socket
 import orjson
 
 from serving import sandbox
-from serving.domain.compiled import Graph
+from serving.domain.compiled_form import Graph
 from serving.domain.errors import GraphRefused, ProtocolError
-from serving.host.graph_check.checking import Checked, check
+from serving.host.graph_check.graph_check import Checked, check
 from serving.wire.frames import Frame, FrameKind
 from serving.wire.graph_requests import CheckerRequest, CheckRequest
 from serving.wire.stream import receive_frame, send_frame
@@ -29,7 +29,7 @@ def main(sock: socket.socket, first: Frame) -> int:
     sandbox.forbid_processes(held)
     sandbox.lower_priority_of_this_thread()
     send_frame(sock, FrameKind.CHECKER_READY, 0, held.model_dump_json().encode())
-    from serving.host.graph_check import trial  # noqa: F401, PLC0415  (onnxruntime starts a thread)
+    from serving.host.graph_check import largest_run  # noqa: F401, PLC0415  (onnxruntime starts a thread)
 
     frame = receive_frame(sock)
     if frame is None:

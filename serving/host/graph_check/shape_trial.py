@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from serving.domain.compiled import Graph
+from serving.domain.compiled_form import Graph
 from serving.domain.errors import GraphRefused
 from serving.host.graph_check.operation import AbstractTensor
 from serving.plane.graph import list_number_inputs, make_feed, open_session

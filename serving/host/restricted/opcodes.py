@@ -12,9 +12,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.host.restricted.allowed import Global, current_name
-from serving.host.restricted.arrays import element_count
-from serving.host.restricted.calls import innermost
+from serving.host.restricted.allow_list import Global, current_name
+from serving.host.restricted.array_rules import element_count
+from serving.host.restricted.call_rules import innermost
 
 # a look at a file that is refused in any case must not take longer than reading it
 MOST_OPCODES = 200_000

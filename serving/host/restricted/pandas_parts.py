@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from serving.host.restricted.allowed import Global
+from serving.host.restricted.allow_list import Global
 from serving.host.restricted.distrust import ANY_TRUST, Distrusted
 from serving.host.restricted.pandas_values import CALLS, OF_ARROW, OF_PANDAS, STATES, Named, Part
 

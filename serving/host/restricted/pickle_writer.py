@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from joblib.numpy_pickle import NumpyArrayWrapper
 
-from serving.host.restricted.allowed import Global
+from serving.host.restricted.allow_list import Global
 
 _PROTOCOL = 4
 _PROTOCOL_WITHOUT_FRAMES = 3

@@ -10,11 +10,11 @@ from typing import Any
 
 from joblib.numpy_pickle_utils import _validate_fileobject_and_memmap
 
-from serving.host.restricted.allowed import allowed
+from serving.host.restricted.allow_list import allowed
+from serving.host.restricted.attribute_check import check_meaning
 from serving.host.restricted.distrust import Distrusted
-from serving.host.restricted.meaning import check_meaning
 from serving.host.restricted.opcodes import Survey, survey_opcodes
-from serving.host.restricted.structure import check_structure
+from serving.host.restricted.soundness import check_structure
 from serving.host.restricted.unpickler import RestrictedUnpickler
 
 # what a compressed file may become whatever its size; beyond, `candidate.max_expansion` decides

@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.host.restricted.arrays import element_count
+from serving.host.restricted.array_rules import element_count
 from serving.host.restricted.distrust import ANY_TRUST, Distrusted
 
 SCHEMA = "schema.json"

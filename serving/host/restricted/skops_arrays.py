@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from serving.host.restricted.allowed import Global
-from serving.host.restricted.arrays import element_count
+from serving.host.restricted.allow_list import Global
+from serving.host.restricted.array_rules import element_count
 from serving.host.restricted.distrust import ANY_TRUST, Distrusted
 from serving.host.restricted.pickle_writer import PickleWriter
 from serving.host.restricted.skops_archive import Archive, ArrayFile

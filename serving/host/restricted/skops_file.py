@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from serving.host.restricted.allowed import Global, allowed, current_name
+from serving.host.restricted.allow_list import Global, allowed, current_name
 from serving.host.restricted.distrust import Distrusted
-from serving.host.restricted.explaining import find_unlisted, write_line
 from serving.host.restricted.reading import FREE_BYTES, Budgeted, check_loaded
+from serving.host.restricted.refused_names import find_unlisted, write_line
 from serving.host.restricted.skops_archive import Archive, Budget
 from serving.host.restricted.skops_nodes import rewrite
 from serving.host.restricted.unpickler import RestrictedUnpickler

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn._loss._loss import CyHalfMultinomialLoss
 
-from serving.host.restricted.allowed import Allowed, Global
+from serving.host.restricted.allow_list import Allowed, Global
 from serving.host.restricted.distrust import ANY_TRUST, Distrusted
 from serving.host.restricted.pickle_writer import PickleWriter
 from serving.host.restricted.skops_archive import Archive, parse_json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.host.restricted.allowed import Global
+from serving.host.restricted.allow_list import Global
 from serving.host.restricted.distrust import Distrusted
 from serving.host.restricted.skops_archive import parse_json
 

@@ -36,16 +36,24 @@ import numpy as np
 from joblib.numpy_pickle import NumpyArrayWrapper, NumpyUnpickler
 from numpy.typing import NDArray
 
-from serving.host.restricted.allowed import Allowed, Global, current_name
-from serving.host.restricted.arrays import check_array_state, check_dtype, check_dtype_state, check_wrapper, read_array
-from serving.host.restricted.calls import are_usual, innermost
+from serving.host.restricted.allow_list import Allowed, Global, current_name
+from serving.host.restricted.array_rules import (
+    check_array_state,
+    check_dtype,
+    check_dtype_state,
+    check_wrapper,
+    read_array,
+)
+from serving.host.restricted.attribute_names import (
+    RANDOM,
+    check_attributes,
+    check_partial_state,
+    check_random_state,
+    is_dunder,
+)
+from serving.host.restricted.call_rules import are_usual, innermost
 from serving.host.restricted.distrust import ANY_TRUST, Distrusted, Unlisted
-from serving.host.restricted.nesting import Nesting
-from serving.host.restricted.pandas_parts import Parts, find_part
-from serving.host.restricted.pandas_values import VALUES, Named, Part
-from serving.host.restricted.sound.booster_states import problem_of_state
-from serving.host.restricted.states import RANDOM, check_attributes, check_partial_state, check_random_state, is_dunder
-from serving.host.restricted.unused import (
+from serving.host.restricted.fitting_only import (
     METHOD,
     WATCHERS,
     Unused,
@@ -54,6 +62,10 @@ from serving.host.restricted.unused import (
     is_unused_class,
     stand_in,
 )
+from serving.host.restricted.nesting import Nesting
+from serving.host.restricted.pandas_parts import Parts, find_part
+from serving.host.restricted.pandas_values import VALUES, Named, Part
+from serving.host.restricted.sound.booster_states import problem_of_state
 
 MOST_NESTED = 64
 # what runs programs, opens files and connections, or loads more code

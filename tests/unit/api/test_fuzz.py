@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.plane.registry import ActiveReference
+from serving.plane.active_reference import ActiveReference
 from tests.fakes import (
     ADMIN,
     MIXED,

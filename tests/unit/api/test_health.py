@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.domain.status import StoreStatus
-from serving.plane.registry import ActiveReference, ModelReference
+from serving.plane.active_reference import ActiveReference, ModelReference
 from tests.fakes import (
     FakeEngine,
     call,

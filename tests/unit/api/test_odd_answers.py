@@ -23,7 +23,7 @@ from serving.api.grpc.inference_pb2 import ModelInferRequest
 from serving.api.oip.infer_body import Infer
 from serving.api.oip.rest import _write as write_oip
 from serving.api.oip.specs import tensors_of
-from serving.api.tensorflow.dialect import _classes, _numbers, _plain
+from serving.api.tensorflow.tensorflow_dialects import _classes, _numbers, _plain
 from serving.domain.errors import ServingError
 from serving.domain.signature import METHODS, Feature, Method, ModelKind, Signature
 from serving.plane.prediction import Answer

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.domain.errors import DeadlineExceeded, HostLost, ModelFailed
-from serving.plane.registry import ActiveReference, ModelReference
+from serving.plane.active_reference import ActiveReference, ModelReference
 from serving.plane.servable import Servable
 from tests.fakes import (
     MIXED,

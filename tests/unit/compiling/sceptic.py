@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from serving.compiling.convert import convert
 from serving.compiling.prove import prove
 from serving.compiling.prover import CANCELLED
-from serving.domain.compiled import Guard
+from serving.domain.compiled_form import Guard
 from serving.domain.errors import InvalidInput, ServingError
 from serving.domain.signature import Dtype, ModelKind
-from serving.host.describe import examine
-from serving.host.estimator import EstimatorModel
-from serving.host.graph_check.checking import bound
+from serving.host.estimator_model import EstimatorModel
+from serving.host.graph_check.graph_check import bound
+from serving.host.signature_of_estimator import examine
 from serving.plane.graph import GraphSession
 from serving.rows.batch import Batch
 

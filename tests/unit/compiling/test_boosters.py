@@ -13,10 +13,10 @@ from sklearn.datasets import make_classification
 
 from serving.compiling.convert import NotCompilable, convert
 from serving.host.boosters import as_estimator
-from serving.host.describe import examine
+from serving.host.signature_of_estimator import examine
 from serving.rows.batch import Batch
 from tests.unit.compiling.test_convert import run
-from tests.unit.compiling.test_trees import edges
+from tests.unit.compiling.test_tree_table import edges
 from tests.unit.host import booster_cases, category_cases
 
 xgboost = pytest.importorskip("xgboost")

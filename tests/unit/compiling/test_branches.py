@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, PolynomialFeatures, PowerTransformer
 
 from serving.compiling.convert import convert
-from serving.host.describe import examine
+from serving.host.signature_of_estimator import examine
 from serving.plane.graph import GraphSession
 from serving.rows.batch import Batch
 

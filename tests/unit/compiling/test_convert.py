@@ -42,12 +42,12 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from serving.compiling.convert import NotCompilable, convert, count_tree_nodes
-from serving.domain.compiled import Graph
+from serving.domain.compiled_form import Graph
 from serving.domain.errors import ModelFailed
 from serving.domain.signature import Dtype, Method
-from serving.host.describe import examine
-from serving.host.estimator import EstimatorModel
-from serving.host.graph_check.checking import bound
+from serving.host.estimator_model import EstimatorModel
+from serving.host.graph_check.graph_check import bound
+from serving.host.signature_of_estimator import examine
 from serving.plane.graph import list_number_inputs, make_feed
 from serving.rows.batch import Batch
 from tests.unit.host.test_every_estimator import SERVED, fitted

@@ -24,9 +24,9 @@ from sklearn.tree import DecisionTreeClassifier
 
 from serving.compiling.convert import NotCompilable, convert
 from serving.compiling.prove import prove
-from serving.domain.compiled import Compilation
-from serving.host.describe import examine
-from serving.host.graph_check.checking import bound
+from serving.domain.compiled_form import Compilation
+from serving.host.graph_check.graph_check import bound
+from serving.host.signature_of_estimator import examine
 from serving.rows.batch import Batch
 
 ROWS, CLASSES = make_classification(200, 5, n_informative=4, n_redundant=0, n_classes=3, random_state=0)

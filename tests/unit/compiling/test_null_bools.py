@@ -19,8 +19,8 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 from serving.compiling.convert import convert
 from serving.compiling.prove import prove
 from serving.domain.signature import Dtype
-from serving.host.describe import examine
-from serving.host.estimator import EstimatorModel
+from serving.host.estimator_model import EstimatorModel
+from serving.host.signature_of_estimator import examine
 from serving.plane.graph import GraphSession
 from serving.rows.parsing import rows_to_batch
 

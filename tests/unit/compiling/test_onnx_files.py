@@ -28,17 +28,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
-from serving.compiling.compile import compile_apart, compile_here
+from serving.compiling.compile_model import compile_apart, compile_here
 from serving.compiling.drawing import NotCompilable
+from serving.compiling.find_guard import find_guard
 from serving.compiling.forked_worker import ForkedWorker
-from serving.compiling.guard import find_guard
 from serving.compiling.onnx_files import add_known_texts, convert_file
 from serving.compiling.proof_rows import RowMaker
 from serving.compiling.prove import prove
-from serving.domain.compiled import Compilation, Graph
+from serving.domain.compiled_form import Compilation, Graph
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import ModelKind, Signature
-from serving.host.graph_check.checking import bound
+from serving.host.graph_check.graph_check import bound
 from serving.host.onnx_model import OnnxModel, load_onnx
 from serving.plane.graph import GraphSession
 from serving.rows.batch import Batch

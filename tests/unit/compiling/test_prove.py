@@ -19,13 +19,13 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from serving.compiling.convert import convert
 from serving.compiling.drawing import NotCompilable
-from serving.compiling.guard import find_guard
+from serving.compiling.find_guard import find_guard
 from serving.compiling.proof_rows import RowMaker
 from serving.compiling.prove import prove
 from serving.compiling.thresholds import find_thresholds
-from serving.domain.compiled import Graph
-from serving.host.describe import examine
-from serving.host.estimator import EstimatorModel
+from serving.domain.compiled_form import Graph
+from serving.host.estimator_model import EstimatorModel
+from serving.host.signature_of_estimator import examine
 from serving.rows.batch import Batch
 
 TOLERANCE = 1e-5

@@ -49,7 +49,7 @@ def test_the_sceptic_finds_what_a_proof_would_miss(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(RowMaker, "make_batches", without_tiny)
     monkeypatch.setattr("serving.compiling.hard_numbers.SLIGHTLY", 0.0)
-    monkeypatch.setattr("serving.compiling.reach.GROUPS", ())
+    monkeypatch.setattr("serving.compiling.number_limits.GROUPS", ())
     model = make_pipeline(Normalizer(), LogisticRegression())
     finding = compare("a wrong graph", lambda: model.fit(ROWS, TWO), rows=400)
     assert any(difference.startswith("predict_proba") for difference in finding.differences)

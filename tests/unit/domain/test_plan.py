@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from serving.domain import plan as plans
-from serving.domain.compiled import Compilation, Graph, Guard, RunBounds
+from serving.domain.compiled_form import Compilation, Graph, Guard, RunBounds
 from serving.domain.plan import (
     Commit,
     Compiled,

@@ -24,15 +24,15 @@ from numpy.typing import NDArray
 from serving.compiling.convert import NotCompilable, convert
 from serving.compiling.prove import prove
 from serving.compiling.thresholds import find_thresholds
-from serving.domain.compiled import Guard
+from serving.domain.compiled_form import Guard
 from serving.domain.errors import InvalidInput, ServingError
 from serving.domain.signature import Container
 from serving.domain.version import Format
-from serving.host.estimator import EstimatorModel
+from serving.host.estimator_model import EstimatorModel
 from serving.host.loading import Trust, load
 from serving.plane.graph import GraphSession
+from serving.rows.apply_guard import GuardCheck
 from serving.rows.batch import Batch
-from serving.rows.guard import GuardCheck
 
 TOLERANCE = 1e-5  # engine.compile_tolerance
 RANDOM = np.random.default_rng(0)

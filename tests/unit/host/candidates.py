@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from serving.domain.compiled import Graph
+from serving.domain.compiled_form import Graph
 from serving.domain.report import CandidateReport, GateResult
 from serving.domain.sandbox import LAYERS, Sandbox
 from serving.domain.version import Format, digest_of
 from serving.host.gates import preparation_of, run_gates
-from serving.host.gates.compile import start_compiler
+from serving.host.gates.compile_gate import start_compiler
 from serving.host.gates.gate import Context
 from serving.host.model import LoadedModel
 from serving.hosting.verification import make_report

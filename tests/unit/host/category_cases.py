@@ -18,13 +18,13 @@ import xgboost
 
 from serving.compiling.convert import NotCompilable, convert
 from serving.compiling.prove import prove
-from serving.domain.compiled import Guard
+from serving.domain.compiled_form import Guard
 from serving.domain.errors import ServingError
 from serving.host.boosters import XGBOOST, library_of
-from serving.host.estimator import EstimatorModel
+from serving.host.estimator_model import EstimatorModel
 from serving.host.loading import Trust, load
 from serving.plane.graph import GraphSession
-from serving.rows.guard import GuardCheck
+from serving.rows.apply_guard import GuardCheck
 from serving.rows.parsing import rows_to_batch
 from tests.unit.host.booster_cases import TOLERANCE, Form, compare_all, is_close, is_named
 

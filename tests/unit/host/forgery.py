@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from serving.domain.compiled import Compilation, Guard, ProvenRows
+from serving.domain.compiled_form import Compilation, Guard, ProvenRows
 from serving.domain.provenance import Provenance
 from serving.domain.report import GateName, GateResult, Verdict
 from serving.domain.sandbox import LAYERS, Sandbox

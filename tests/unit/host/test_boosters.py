@@ -21,15 +21,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 import serving
-from serving.compiling.compile import why_foreign
+from serving.compiling.compile_model import why_foreign
 from serving.domain.errors import InvalidInput
 from serving.domain.report import Verdict
 from serving.domain.signature import Container, Dtype, ModelKind
 from serving.domain.version import Format
 from serving.host import boosters
-from serving.host.describe import examine
 from serving.host.loading import library_versions, load
 from serving.host.model import LoadedModel, LoadRefused
+from serving.host.signature_of_estimator import examine
 from serving.rows.batch import Batch
 from serving.rows.parsing import rows_to_batch
 from tests.unit.host import booster_cases

@@ -15,9 +15,9 @@ from sklearn.utils.estimator_checks import _enforce_estimator_tags_X, _enforce_e
 
 from serving.domain.signature import METHODS, Container
 from serving.domain.version import Format
-from serving.host.answers import is_finite, to_prediction
 from serving.host.loading import load
 from serving.host.model import LoadRefused
+from serving.host.output_tensors import is_finite, to_prediction
 from serving.rows.parsing import rows_to_batch
 
 ROWS = 4

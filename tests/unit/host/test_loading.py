@@ -41,10 +41,10 @@ from sklearn.utils import Bunch
 from serving.domain.signature import Feature
 from serving.domain.version import Format
 from serving.host import loading
+from serving.host.foreign_files import HOW_TO_FIND_MODULES
 from serving.host.loading import Trust, dump, library_versions, load
 from serving.host.model import LoadRefused, one_line
-from serving.host.parts import all_parts, compute_alone
-from serving.host.strangers import HOW_TO_FIND_MODULES
+from serving.host.nested_estimators import all_parts, compute_alone
 from serving.rows.batch import Batch
 
 RANDOM = np.random.default_rng(0)

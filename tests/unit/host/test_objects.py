@@ -17,7 +17,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Container
-from serving.host.describe import examine
+from serving.host.signature_of_estimator import examine
 from serving.rows.parsing import rows_to_batch
 from serving.rows.tables import Table, table_to_batch
 

@@ -42,9 +42,9 @@ from sklearn.svm import SVC, LinearSVC, OneClassSVM
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Container, Dtype, Feature, ModelKind, Signature
 from serving.domain.version import Format
-from serving.host.answers import is_finite
 from serving.host.loading import library_versions, load
 from serving.host.model import LoadedModel, LoadRefused
+from serving.host.output_tensors import is_finite
 from serving.rows.parsing import rows_to_batch
 
 RANDOM = np.random.default_rng(5)

@@ -21,8 +21,8 @@ from serving.domain.artifact import Artifact, StagedFile
 from serving.domain.version import Format, VersionId
 from serving.hosting.evaluating import evaluate
 from serving.hosting.zygote import HostProcess, Zygote
-from serving.lifecycle.request import evaluation_request
-from serving.plane.hosted import HostedEngine
+from serving.lifecycle.evaluation_request import evaluation_request
+from serving.plane.hosted_engine import HostedEngine
 from serving.rows.batch import Batch
 from serving.settings import Settings
 from tests.e2e.harness import MATERIAL, PECULIAR, constant, peculiar, until

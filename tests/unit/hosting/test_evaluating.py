@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from serving.domain.compiled import Compilation
+from serving.domain.compiled_form import Compilation
 from serving.domain.errors import HostDied
 from serving.domain.provenance import Provenance
 from serving.domain.report import CandidateReport, Evaluation, GateName, GateResult, Verdict

@@ -18,9 +18,9 @@ from sklearn.linear_model import LogisticRegression
 
 from serving import sandbox
 from serving.compiling.convert import convert
-from serving.domain.compiled import MOST_ROWS, PIECE_BYTES, PIECE_SECONDS, Compilation, Graph, Guard, RunBounds
+from serving.domain.compiled_form import MOST_ROWS, PIECE_BYTES, PIECE_SECONDS, Compilation, Graph, Guard, RunBounds
 from serving.domain.errors import GraphRefused, HostDied
-from serving.host.describe import examine
+from serving.host.signature_of_estimator import examine
 from serving.hosting import graph_checker
 from serving.hosting.graph_checker import GraphChecker
 from serving.hosting.zygote import Zygote

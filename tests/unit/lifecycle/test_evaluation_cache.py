@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 import pytest
 
 from serving.domain.artifact import Artifact, StagedFile
-from serving.domain.compiled import Compilation, Graph
+from serving.domain.compiled_form import Compilation, Graph
 from serving.domain.provenance import Provenance
 from serving.domain.report import Evaluation
 from serving.domain.signature import Feature, Signature

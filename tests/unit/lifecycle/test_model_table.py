@@ -18,7 +18,7 @@ from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.policy_input import PolicyInput
-from serving.lifecycle.unfinished import UNFINISHED_SECONDS, list_unfinished
+from serving.lifecycle.unfinished_copies import UNFINISHED_SECONDS, list_unfinished
 from serving.settings import Settings
 from serving.telemetry.metrics import Metrics
 

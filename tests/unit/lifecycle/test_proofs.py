@@ -16,7 +16,7 @@ PACKAGE = Path(serving.__file__).parent
 
 
 @pytest.mark.parametrize(
-    "name", ["compiling/prove.py", "compiling/converters/scaling.py", "plane/graph.py", "rows/guard.py"]
+    "name", ["compiling/prove.py", "compiling/converters/scaling.py", "plane/graph.py", "rows/apply_guard.py"]
 )
 def test_a_change_of_what_proves_is_another_digest(name: str, tmp_path: Path) -> None:
     for source in proofs.PROVING:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from serving.domain.errors import HostLost, InvalidInput, ModelFailed
-from serving.plane.hosted import HostedEngine
+from serving.plane.hosted_engine import HostedEngine
 from serving.rows.batch import Batch
 from tests.fakes import run
 from tests.unit.plane.host_stub import Answer, Gate, Hosts, StubProcess, doubled, rows, until

@@ -31,8 +31,8 @@ from serving.domain.plan import (
 )
 from serving.domain.version import VersionId
 from serving.plane import plane as planes
+from serving.plane.active_reference import ActiveReference, find, lease
 from serving.plane.plane import Plane
-from serving.plane.registry import ActiveReference, find, lease
 from tests.fakes import NUMBERS, FakeEngine
 from tests.unit.domain.test_plan import BOUNDS
 

@@ -10,6 +10,7 @@ import pytest
 
 from serving.domain.errors import BodyTooLarge, InvalidInput, ModelFailed, NothingActive, Overloaded, UnknownModel
 from serving.domain.signature import Method
+from serving.plane.active_reference import ActiveReference
 from serving.plane.prediction import (
     Limits,
     PredictRequest,
@@ -17,7 +18,6 @@ from serving.plane.prediction import (
     execute_now,
     hold,
 )
-from serving.plane.registry import ActiveReference
 from serving.rows.batch import Batch, Prediction
 from serving.rows.conversion import INLINE_ROWS, PIECE_ROWS, Piece
 from serving.settings import Settings

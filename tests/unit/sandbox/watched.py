@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from serving import sandbox
-from serving.compiling.compile import compile_here, import_compilers
+from serving.compiling.compile_model import compile_here, import_compilers
 from serving.domain.errors import InvalidInput
 from serving.domain.last_words import ENDED_ITSELF
 from serving.domain.version import Format

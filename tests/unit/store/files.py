@@ -13,7 +13,7 @@ from typing import Any
 
 from serving.domain.listing import Entry
 from serving.settings import StoreSettings
-from serving.store.listing import Store
+from serving.store.list_store import Store
 
 NOBODY = 65534
 HOUR_NS = 3600 * 10**9

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.domain.compiled import Compilation, Graph
+from serving.domain.compiled_form import Compilation, Graph
 from serving.domain.report import CandidateReport, Evaluation, GateResult, Verdict
 from serving.domain.signature import Feature, Signature
 from serving.store.evaluations import EvaluationFiles

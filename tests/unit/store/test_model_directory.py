@@ -14,7 +14,7 @@ import pytest
 from serving.settings import StoreSettings
 from serving.store import model_directory
 from serving.store.entries import read_directory
-from serving.store.listing import Store
+from serving.store.list_store import Store
 from tests.unit.store.files import list_model, store_at, write, write_in_place, write_version
 
 

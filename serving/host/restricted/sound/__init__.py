@@ -16,12 +16,12 @@ from serving.host.restricted.sound import (
     neighbour_search,
     output_columns,
     random_numbers,
+    sklearn_trees,
     sparse_layouts,
     support_vectors,
-    tree_nodes,
     vocabularies,
 )
-from serving.host.restricted.sound.needs import Check, checks_of, outcome_of
+from serving.host.restricted.sound.requirements import Check, checks_of, outcome_of
 
 _CHECKS: dict[str, Check] = {
     **booster_options.CHECKS,
@@ -32,7 +32,7 @@ _CHECKS: dict[str, Check] = {
     **random_numbers.CHECKS,
     **sparse_layouts.CHECKS,
     **support_vectors.CHECKS,
-    **tree_nodes.CHECKS,
+    **sklearn_trees.CHECKS,
     **vocabularies.CHECKS,
 }
 
@@ -44,4 +44,4 @@ def problem_of(part: Any) -> str | None:
 
 def problem_in_use(part: Any) -> str | None:
     """Return what is wrong with the answers of one object. Only where `problem_of` found nothing in all of a model."""
-    return outcome_of(checks_of(type(part), tree_nodes.TRIALS), part)
+    return outcome_of(checks_of(type(part), sklearn_trees.TRIALS), part)

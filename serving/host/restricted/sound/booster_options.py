@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.host.restricted.sound.needs import Check, need, parts_of
+from serving.host.restricted.sound.requirements import Check, need, parts_of
 
 _UNCHECKED = "predict_disable_shape_check"
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from serving.host.restricted.sound.lightgbm_trees import check_lightgbm
-from serving.host.restricted.sound.needs import Check, checks_of, need, outcome_of
+from serving.host.restricted.sound.requirements import Check, checks_of, need, outcome_of
 from serving.host.restricted.sound.xgboost_trees import check_xgboost
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving.host.restricted.sound.needs import Check, need, numbers, parts_of, whole_number
+from serving.host.restricted.sound.requirements import Check, need, numbers, parts_of, whole_number
 
 _MOST_THREADS = 1024
 _OTHER_WIDTH = "its centers are of another width"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.host.restricted.sound.needs import Check, need, parts_of
+from serving.host.restricted.sound.requirements import Check, need, parts_of
 
 
 def _check_one_hot(encoder: Any) -> None:

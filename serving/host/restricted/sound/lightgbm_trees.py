@@ -12,8 +12,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.host.restricted.sound.needs import need
 from serving.host.restricted.sound.number_texts import integers_in, need_numbers
+from serving.host.restricted.sound.requirements import need
 from serving.host.restricted.sound.tree_walks import Places, count_reached, first_places
 
 Tree = dict[bytes, bytes]

@@ -14,7 +14,7 @@ from sklearn.metrics._dist_metrics import DistanceMetric
 from sklearn.neighbors._ball_tree import BallTree
 from sklearn.neighbors._kd_tree import KDTree
 
-from serving.host.restricted.sound.needs import Check, indices, need, numbers, parts_of, whole_number
+from serving.host.restricted.sound.requirements import Check, indices, need, numbers, parts_of, whole_number
 
 _TREES = {"kd_tree": KDTree, "ball_tree": BallTree}
 # the parameters of distances, by how many dimensions of the rows' width each has

@@ -7,7 +7,7 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.host.restricted.sound.needs import need
+from serving.host.restricted.sound.requirements import need
 
 _SPACE, _MINUS, _ZERO = b" -0"
 _MOST_DIGITS = 10

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.host.restricted.sound.needs import Check, indices, need, parts_of, whole_number
+from serving.host.restricted.sound.requirements import Check, indices, need, parts_of, whole_number
 
 _OTHER_COLUMNS = "it counts other columns than it fills"
 _MOST_DEGREE = 1000

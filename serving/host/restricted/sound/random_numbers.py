@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from serving.host.restricted.sound.needs import Check, need, whole_number
+from serving.host.restricted.sound.requirements import Check, need, whole_number
 
 _WORDS_OF_MT19937, _WORDS_OF_PHILOX = 624, 4
 

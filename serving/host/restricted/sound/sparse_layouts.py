@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.host.restricted.sound.needs import Check, need, parts_of
+from serving.host.restricted.sound.requirements import Check, need, parts_of
 
 _NO_ROWS = "it points to rows it does not have"
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.svm._base import BaseSVC
 
-from serving.host.restricted.sound.needs import Check, indices, need, numbers, parts_of, whole_number
+from serving.host.restricted.sound.requirements import Check, indices, need, numbers, parts_of, whole_number
 
 _OTHER_COUNT = "it has another number of {} than of support vectors"
 

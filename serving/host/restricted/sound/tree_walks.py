@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.host.restricted.sound.needs import need
+from serving.host.restricted.sound.requirements import need
 
 # compiled code that goes down a tree by calling itself has a stack of some megabytes
 MOST_DEPTH = 10_000

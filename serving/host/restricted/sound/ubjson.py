@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from serving.host.restricted.sound.needs import Unsound, need
+from serving.host.restricted.sound.requirements import Unsound, need
 
 # marker of the type, place of the first byte, count
 Numbers = tuple[int, int, int]

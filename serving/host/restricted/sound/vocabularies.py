@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.host.restricted.sound.needs import Check, need, parts_of, whole_number
+from serving.host.restricted.sound.requirements import Check, need, parts_of, whole_number
 
 _MOST_COLUMNS = (1 << 31) - 1
 

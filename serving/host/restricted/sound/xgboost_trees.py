@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.host.restricted.sound.needs import need
+from serving.host.restricted.sound.requirements import need
 from serving.host.restricted.sound.tree_walks import Places, count_reached, first_places
 from serving.host.restricted.sound.ubjson import DTYPES, UbjsonReader
 

@@ -15,7 +15,7 @@ from tests.fakes import MIXED, FakeEngine, echo, make_app, make_reference, make_
 
 pytest.importorskip("grpc", reason="the extra grpc is not installed")
 
-from serving.api.grpc.calls import GrpcCall
+from serving.api.grpc.call_wrapper import GrpcCall
 from serving.api.grpc.infer import Inference
 from serving.api.grpc.inference_pb2 import InferTensorContents, ModelInferRequest, ModelInferResponse
 

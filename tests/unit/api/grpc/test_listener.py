@@ -325,7 +325,7 @@ def test_a_port_that_is_taken_is_named_even_by_another_of_its_kind() -> None:
 def test_without_the_extra_the_start_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "serving.api.grpc.listener")
     monkeypatch.setitem(sys.modules, "grpc_health.v1", None)
-    monkeypatch.delitem(sys.modules, "serving.api.grpc.health", raising=False)
+    monkeypatch.delitem(sys.modules, "serving.api.grpc.grpc_health", raising=False)
     with pytest.raises(CannotListen, match="is not installed; install this package with its extra grpc"):
         run(_server(make_app())._listen_for_grpc(0))
 

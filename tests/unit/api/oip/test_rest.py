@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from serving.domain.errors import ModelFailed, Overloaded
 from serving.domain.signature import Method
-from serving.plane.registry import ActiveReference
+from serving.plane.active_reference import ActiveReference
 from serving.rows.batch import Batch
 from tests.fakes import MIXED, FakeEngine, call, echo, make_app, make_reference, make_servable, make_status
 

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from serving.domain.report import GateName, Verdict
 from serving.host import gates
-from serving.host.describe import describe
+from serving.host.signature_of_estimator import describe
 from serving.rows.batch import Batch
 from tests.unit.host.candidates import ROWS, MakeCandidate
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serving.domain.errors import GraphRefused
-from serving.host.graph_check.checking import bound
+from serving.host.graph_check.graph_check import bound
 from tests.unit.host.graph_check.bombs import BOMBS
 from tests.unit.host.graph_check.graphs import graph_of, signature
 

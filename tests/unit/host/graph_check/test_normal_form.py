@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from serving.domain.compiled import Graph
+from serving.domain.compiled_form import Graph
 from serving.domain.errors import GraphRefused
-from serving.host.graph_check.checking import bound
+from serving.host.graph_check.graph_check import bound
 from tests.unit.host.graph_check.graphs import constant, graph_of, model, node, signature
 
 Change = Callable[[Any], None]

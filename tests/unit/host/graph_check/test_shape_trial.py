@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from serving.domain.compiled import Guard
+from serving.domain.compiled_form import Guard
 from serving.domain.errors import GraphRefused
-from serving.host.graph_check.checking import bound, check
+from serving.host.graph_check.graph_check import bound, check
 from serving.host.graph_check.operation import RULES, AbstractTensor, Operation, known_sizes
 from serving.host.graph_check.sizes import ONE
 from tests.unit.host.graph_check.graphs import graph_of, model, node, signature

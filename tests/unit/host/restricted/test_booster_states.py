@@ -26,7 +26,7 @@ from serving.host.boosters import load_native
 from serving.host.model import LoadRefused
 from serving.host.restricted import Distrusted, load_restricted
 from serving.host.restricted.sound.booster_states import problem_of_state
-from serving.host.restricted.sound.needs import Unsound
+from serving.host.restricted.sound.requirements import Unsound
 from serving.host.restricted.sound.tree_walks import count_reached
 from tests.hostile.boosters import resized
 from tests.sound.composed import boosters

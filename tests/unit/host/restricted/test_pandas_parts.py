@@ -18,7 +18,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from serving.host.restricted import Distrusted, check_loaded, explain_names, load_restricted
-from serving.host.restricted.allowed import allowed
+from serving.host.restricted.allow_list import allowed
 from serving.host.restricted.opcodes import survey_opcodes
 from serving.host.restricted.reading import Budgeted
 from serving.host.restricted.unpickler import RestrictedUnpickler

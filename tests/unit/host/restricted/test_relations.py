@@ -27,7 +27,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import Bunch
 
 from serving.host.restricted import Distrusted
-from serving.host.restricted.structure import check_answers, check_structure
+from serving.host.restricted.soundness import check_answers, check_structure
 from tests.hostile.states import made_anew
 
 ROWS = np.random.default_rng(0).normal(size=(90, 4))

@@ -27,8 +27,8 @@ from sklearn.model_selection import GroupKFold, RandomizedSearchCV
 from sklearn.preprocessing import StandardScaler
 
 from serving.host.restricted import Distrusted, load_skops
+from serving.host.restricted.fitting_only import Unused
 from serving.host.restricted.skops_nodes import MOST_NODES_DEEP
-from serving.host.restricted.unused import Unused
 from tests.hostile.skops_files import (
     Node,
     archive,

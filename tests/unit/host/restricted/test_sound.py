@@ -23,7 +23,7 @@ from sklearn.preprocessing import OneHotEncoder, SplineTransformer
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from serving.host.restricted import Distrusted, load_restricted
-from serving.host.restricted.structure import check_structure
+from serving.host.restricted.soundness import check_structure
 
 ROWS = np.random.default_rng(0).normal(size=(200, 4))
 LABELS = np.arange(200) % 3

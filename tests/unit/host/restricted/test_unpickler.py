@@ -18,11 +18,11 @@ from scipy import stats
 from sklearn.linear_model import LinearRegression
 
 from serving.host.restricted import Distrusted
-from serving.host.restricted.allowed import Allowed, allowed, current_name
+from serving.host.restricted.allow_list import Allowed, allowed, current_name
+from serving.host.restricted.fitting_only import Unused
 from serving.host.restricted.nesting import MOST_LEVELS
 from serving.host.restricted.reading import Budgeted
 from serving.host.restricted.unpickler import MOST_NESTED, RestrictedUnpickler
-from serving.host.restricted.unused import Unused
 from tests.hostile.opcodes import (
     Fragment,
     again,

@@ -1,0 +1,163 @@
+"""Compiling one model: convert, prove, measure, in a process that is gone afterwards."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import orjson
+
+from serving.compiling.drawing import NotCompilable
+from serving.compiling.forked_worker import ForkedWorker, Unfinished
+from serving.compiling.provable import Provable
+from serving.domain.compiled_form import Compilation, Graph
+from serving.domain.errors import ServingError
+from serving.domain.signature import Dtype
+from serving.host.estimator_model import EstimatorModel
+from serving.host.graph_check.graph_check import bound
+from serving.host.input_columns import Column
+from serving.host.model import LoadedModel, one_line, told
+from serving.host.nested_estimators import all_parts
+from serving.rows.batch import Batch
+from serving.rows.integers import EXACT, has_rounded_cell
+from serving.wire.evaluation import CompileRequest
+
+# onnxruntime computes all of a graph whatever is asked of it, so the default method gets one of its own; a large model
+# is not held twice for that
+MOST_BYTES_TWICE = 4 << 20
+BEYOND_INTEGERS = 2.0**64  # what is known to be larger is no integer of 64 bits
+KNOWN_PACKAGES = ("sklearn.", "xgboost.", "lightgbm.")
+
+Draw = Callable[..., Graph]
+
+_HEAD = struct.Struct("<Q")
+
+
+def compile_apart(
+    apart: ForkedWorker, model: LoadedModel, request: CompileRequest
+) -> tuple[Compilation, tuple[Graph, ...]]:
+    """Return the verdict over a compiled form of `model`, and its graphs when it is to be used. Blocks; never raises.
+
+    `apart` is a process that returns what `compile_here` does for the same model; it is over afterwards.
+    """
+    begin = time.monotonic()
+    foreign = why_foreign(model)
+    graphs: tuple[Graph, ...] = ()
+    try:
+        if foreign is not None:
+            compilation = Compilation(engine=None, reason=foreign)
+        else:
+            compilation, graphs = _decode(apart.run(request.seconds))
+    except Unfinished as error:
+        compilation = Compilation(engine=None, reason=str(error), is_final=False)
+    finally:
+        apart.dismiss()
+    return compilation.model_copy(update={"seconds": time.monotonic() - begin}), graphs
+
+
+def why_foreign(model: LoadedModel) -> str | None:
+    """Say early, before anything is imported, that code nobody knows cannot be converted; None where there is none."""
+    if not isinstance(model, EstimatorModel):
+        return None
+    for part in all_parts(model.estimator):
+        if hasattr(part, "fit") and not type(part).__module__.startswith(KNOWN_PACKAGES):
+            return f"{type(part).__name__} is no estimator of scikit-learn, XGBoost or LightGBM"
+    if model.signature.is_typed:
+        return "code of its author's gets integers as they are sent, and a graph gets float64"
+    for column, feature in zip(model.columns, model.signature.features, strict=True):
+        if column.moments is not None:
+            return f"feature '{feature.name}' is dates or durations, which no graph takes"
+        bounds = [abs(bound) for bound in (column.low, column.high) if bound is not None]
+        if has_rounded_cell(column.values) or any(EXACT < bound < BEYOND_INTEGERS for bound in bounds):
+            return f"feature '{feature.name}' may be integers beyond 2**53, which a graph in float64 would round"
+    return None
+
+
+def import_compilers() -> None:
+    """Import all that compiling needs, which a zygote must not have: onnxruntime starts a thread."""
+    from serving.compiling import convert, onnx_files, prove  # noqa: F401, PLC0415
+    from serving.compiling.converters import fallback  # noqa: F401, PLC0415
+
+
+def compile_here(model: LoadedModel, request: CompileRequest, examples: Sequence[Batch]) -> bytes:
+    """Convert, prove and measure `model` in this process; returns verdict and graphs in one piece. Blocks.
+
+    `examples` are golden rows.
+    """
+    graphs: list[Graph] = []
+    try:
+        from serving.compiling.prove import prove  # noqa: PLC0415  (imports onnxruntime, which starts a thread)
+
+        subject, draw = _choose_draw(model, request)
+        bounded = bound(_convert(subject, draw, request), subject.signature)
+        graphs = list(bounded.graphs)
+        compilation = prove(subject, graphs, request.tolerance, examples, bounded.bounds.rows)
+    except ServingError as error:
+        compilation, graphs = Compilation(engine=None, reason=one_line(str(error))), []
+    except Exception as error:  # noqa: BLE001  (the model's own code, and three libraries)
+        compilation, graphs = Compilation(engine=None, reason=f"compiling failed: {told(error)}"), []
+    return _encode(compilation, graphs)
+
+
+def _choose_draw(model: LoadedModel, request: CompileRequest) -> tuple[Provable, Draw]:
+    """Return what is to be proved, and how graphs for some of its methods are made."""
+    if isinstance(model, EstimatorModel):
+        model = _number_unused(model)
+        from serving.compiling.convert import convert  # noqa: PLC0415  (imports onnxruntime too)
+
+        return model, partial(convert, model, max_nodes=request.nodes)
+    from serving.compiling.onnx_files import add_known_texts, convert_file  # noqa: PLC0415
+    from serving.host.onnx_model import OnnxModel  # noqa: PLC0415
+
+    if not isinstance(model, OnnxModel):
+        raise NotCompilable(f"{model.name} is answered by {model.engine} only")
+    subject = add_known_texts(model)
+    return subject, partial(convert_file, subject)
+
+
+def _number_unused(model: EstimatorModel) -> EstimatorModel:
+    """Return the same model with numbers, as batches have them, in the columns that it does not use."""
+    features = model.signature.features
+    if all(feature.is_used for feature in features):
+        return model
+    plain = tuple(each if each.is_used else each.model_copy(update={"dtype": Dtype.NUMBER}) for each in features)
+    columns = [
+        column if feature.is_used else Column(column.name, Dtype.NUMBER, is_used=False)
+        for column, feature in zip(model.columns, features, strict=True)
+    ]
+    return model.under(model.signature.model_copy(update={"features": plain})).knowing(columns)
+
+
+def _convert(model: Provable, draw: Draw, request: CompileRequest) -> list[Graph]:
+    first, *others = model.signature.methods
+    whole = draw()
+    if len(whole.content) > request.bytes:
+        size = f"{len(whole.content) >> 20} MB"
+        raise NotCompilable(f"the graph takes {size}, allowed are {request.bytes >> 20} MB (engine.compile_mb)")
+    if not others or len(whole.content) > MOST_BYTES_TWICE:
+        return [whole]
+    return [draw((first,)), draw(others)]
+
+
+def _encode(compilation: Compilation, graphs: Sequence[Graph]) -> bytes:
+    head = orjson.dumps(
+        {
+            "compilation": compilation.model_dump(mode="json"),
+            "graphs": [graph.describe() for graph in graphs],
+        },
+        option=orjson.OPT_NON_STR_KEYS,
+    )
+    return b"".join([_HEAD.pack(len(head)), head, *(graph.content for graph in graphs)])
+
+
+def _decode(raw: bytes) -> tuple[Compilation, tuple[Graph, ...]]:
+    (size,) = _HEAD.unpack_from(raw)
+    start = _HEAD.size + size
+    head = orjson.loads(raw[_HEAD.size : start])
+    graphs = []
+    for each in head["graphs"]:
+        graphs.append(Graph.of(each, raw[start : start + each["bytes"]]))
+        start += each["bytes"]
+    return Compilation.model_validate(head["compilation"]), tuple(graphs)

@@ -1,0 +1,221 @@
+"""A scikit-learn estimator, or one that behaves like it, as a loaded model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import sklearn
+from numpy.typing import NDArray
+
+from serving.domain.errors import InvalidInput
+from serving.domain.signature import Container, Signature
+from serving.host.boosters import library_of
+from serving.host.date_columns import to_moments
+from serving.host.input_columns import Column
+from serving.host.model import describe_skew, refusal_or_failure
+from serving.host.nested_estimators import all_parts, is_from_sklearn
+from serving.host.output_tensors import to_prediction
+from serving.host.synthetic_rows import make_batch
+from serving.rows.batch import Batch, Prediction
+from serving.rows.batch import Column as BatchColumn
+from serving.rows.integers import EXACT, has_rounded_cell, is_rounded, join_columns, make_integer_column
+from serving.rows.row_problems import describe_rounded
+
+_END_OF_INT64 = 2.0**63
+
+
+class EstimatorModel:
+    """Answers with a fitted estimator, which is used but never changed.
+
+    Where it was fitted on a DataFrame of numbers but only scikit-learn's own code, which goes by position, gets to see
+    the rows, they are given as an array: checking a DataFrame takes four times as long as a small model's answer.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        signature: Signature,
+        columns: Sequence[Column],
+        trained_with: Mapping[str, str] | None = None,
+    ) -> None:
+        self.estimator = estimator
+        self.name = type(estimator).__name__
+        self.engine = library_of(estimator) or "sklearn"
+        self.signature = signature
+        self.columns = columns
+        self._large = [place for place, column in enumerate(columns) if _knows_large_integers(column)]
+        self._objects = [place for place, column in enumerate(columns) if column.is_object]
+        self.trained_with = trained_with or {}
+        written_by = self.trained_with.get("scikit-learn")
+        self._skew = describe_skew(written_by, sklearn.__version__) if written_by else None
+        self._index = pd.Index([feature.name for feature in signature.features])
+        parts = list(all_parts(estimator))
+        self.has_foreign_parts = any(map(_is_foreign, parts))
+        self.has_own_code = any(map(_is_own_code, parts))
+        self._floats: type[np.float64] | type[np.float32] = np.float64
+        self._goes_by_position = not self.has_foreign_parts and not any(map(_takes_tables, parts))
+
+    def under(self, signature: Signature) -> EstimatorModel:
+        """Return the same model under another signature, with as many features."""
+        other = copy(self)
+        other.signature = signature
+        other._index = pd.Index([feature.name for feature in signature.features])
+        return other
+
+    def knowing(self, columns: Sequence[Column]) -> EstimatorModel:
+        """Return the same model, of whose columns something else is known."""
+        other = copy(self)
+        other.columns = columns
+        return other
+
+    def in_float32(self) -> EstimatorModel:
+        """Return the same model, which is given its numbers as float32: some take nothing else."""
+        other = copy(self)
+        other._floats = np.float32
+        return other
+
+    def answer(self, method: str, batch: Batch) -> Prediction:
+        """Answer one batch; see `LoadedModel.answer`. Warnings of the model are dropped."""
+        if method not in self.signature.methods:
+            raise InvalidInput(f"offers {', '.join(self.signature.methods)}; not {method}")
+        with warnings.catch_warnings(action="ignore"):
+            try:
+                answer = getattr(self.estimator, method)(self._input(batch))
+            except InvalidInput:
+                raise
+            except (Exception, SystemExit) as error:  # noqa: BLE001  (a model may raise anything, and call sys.exit)
+                raise refusal_or_failure(error, self._skew) from None
+            return to_prediction(answer, batch.rows)
+
+    def sample(self, rows: int, *, with_nulls: bool = False) -> Batch:
+        """Make up rows; see `LoadedModel.sample`."""
+        nulls = [feature.nullable for feature in self.signature.features] if with_nulls else None
+        return make_batch(self.signature, self.columns, rows, nulls)
+
+    def _input(self, batch: Batch) -> Any:
+        """Build what the estimator was fitted on. Always a copy: some estimators work in place, some need to write."""
+        container = self.signature.container
+        if batch.matrix is not None and (self._large or self._objects):
+            batch = Batch(batch.rows, columns=tuple(batch.matrix.T))
+        if batch.matrix is not None:
+            matrix = _narrow_floats(np.array(batch.matrix), self._floats)
+            if container is not Container.DATAFRAME or self._goes_by_position:
+                return matrix
+            return self._make_categories(pd.DataFrame(matrix, columns=self._index, copy=False))
+        columns = batch.columns or ()
+        if container in (Container.TEXTS, Container.OBJECTS):
+            return list(columns[0])
+        arrays = [
+            _narrow_floats(_array(cells, column.missing, is_typed=self.signature.is_typed), self._floats)
+            for cells, column in zip(columns, self.columns, strict=True)
+        ]
+        for place in self._large:
+            arrays[place] = _as_integers(arrays[place])
+        for place in self._objects:
+            arrays[place] = _as_objects(arrays[place], self.columns[place].missing)
+        for place, column in enumerate(self.columns):
+            if column.moments is not None:
+                arrays[place] = to_moments(arrays[place], column.moments, self.signature.features[place].name)
+        if container is Container.DATAFRAME:
+            frame = pd.DataFrame({place: pd.Series(array, dtype=array.dtype) for place, array in enumerate(arrays)})
+            frame.columns = self._index
+            return self._make_categories(frame)
+        return self._stack_columns(arrays)
+
+    def _stack_columns(self, arrays: list[NDArray[Any]]) -> NDArray[Any]:
+        """Put columns side by side: objects, float64, or integers where float64 would round one."""
+        if any(array.dtype.kind == "O" for array in arrays):
+            return np.column_stack([array.astype(object) for array in arrays])
+        place = next((place for place, array in enumerate(arrays) if array.dtype.kind in "iu"), None)
+        if place is None:
+            return np.column_stack([array.astype(self._floats) for array in arrays])
+        flat = join_columns(arrays)
+        if flat is None:
+            name = self.signature.features[place].name
+            large = next(value for value in arrays[place].tolist() if is_rounded(value))
+            raise InvalidInput(
+                f"feature '{name}': {describe_rounded(large)}; all features are one array for this model"
+            )
+        return flat.reshape(len(arrays), -1).T.copy()
+
+    def _make_categories(self, frame: pd.DataFrame) -> pd.DataFrame:
+        for place, column in enumerate(self.columns):
+            if column.categories is not None:
+                frame.isetitem(place, column.categories.convert(frame.iloc[:, place].to_numpy()))
+        return frame
+
+
+def _narrow_floats(array: NDArray[Any], floats: type[np.float64] | type[np.float32]) -> NDArray[Any]:
+    """Return float64 as `floats`; raises InvalidInput for numbers beyond these."""
+    if array.dtype != np.float64 or floats is np.float64:
+        return array
+    with np.errstate(over="ignore"):
+        narrow = array.astype(floats)
+    is_lost = np.isinf(narrow) & ~np.isinf(array)
+    if is_lost.any():
+        raise InvalidInput(f"the model takes numbers within float32, got {array[is_lost].flat[0]:g}")
+    return narrow
+
+
+def _knows_large_integers(column: Column) -> bool:
+    """Say whether training had integers in a column that are their neighbours' equals as floats."""
+    return any(type(value) is int and abs(value) > EXACT for value in column.values)
+
+
+def _as_objects(array: NDArray[Any], missing: float | None) -> NDArray[Any]:
+    """Return numbers as objects, with `missing` in place of NaN."""
+    objects = array.astype(object)
+    if array.dtype.kind == "f":
+        objects[np.isnan(array)] = missing
+    return objects
+
+
+def _as_integers(array: NDArray[Any]) -> NDArray[Any]:
+    """Return whole numbers as int64, so that they are compared with integers as such; all others as they are."""
+    if array.dtype.kind != "f" or not (np.abs(array) < _END_OF_INT64).all() or (array != np.trunc(array)).any():
+        return array
+    return array.astype(np.int64)
+
+
+def _is_foreign(part: Any) -> bool:
+    return not is_from_sklearn(part) or (type(part).__name__ == "FunctionTransformer" and part.func is not None)
+
+
+def _is_own_code(part: Any) -> bool:
+    """Say whether a part may look at its rows with code of its author's, for which 5 and 5.0 may differ."""
+    is_ufunc = isinstance(getattr(part, "func", None), np.ufunc)
+    return _is_foreign(part) and library_of(part) is None and not is_ufunc
+
+
+def _takes_tables(part: Any) -> bool:
+    return type(part).__name__ == "ColumnTransformer" or getattr(part, "_preprocessor", None) is not None
+
+
+def _array(cells: BatchColumn, missing: float | None, *, is_typed: bool) -> NDArray[Any]:
+    """Turn one column of a batch into an array of its own; `missing` takes the place of null among objects.
+
+    Integers are integers where `is_typed` says so, or where float64 would round one.
+    """
+    if isinstance(cells, np.ndarray):
+        return np.array(cells)
+    present = [cell for cell in cells if cell is not None]
+    if len(present) < len(cells):
+        cells = [missing if cell is None else cell for cell in cells]
+    # numbers among features that take anything: code written for a number column fails on an object column
+    kinds = set(map(type, present))
+    if kinds and kinds <= {int, float} and (is_typed or has_rounded_cell(present)):
+        integers = make_integer_column(cells)
+        if integers is not None:
+            return integers
+    if kinds and kinds <= {int, float} and not has_rounded_cell(present):
+        return np.array([np.nan if cell is None else cell for cell in cells], dtype=np.float64)
+    if kinds == {bool} and len(present) == len(cells):
+        return np.array(cells, dtype=np.bool_)
+    array = np.empty(len(cells), dtype=object)
+    array[:] = cells
+    return array

@@ -1,0 +1,113 @@
+"""What a sample of the training rows tells about the input columns."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+from numpy.typing import NDArray
+
+from serving.domain.signature import Container
+from serving.host.date_columns import kind_of, to_text
+from serving.host.input_columns import Column, dtype_of
+from serving.host.model import LoadRefused
+from serving.host.output_tensors import plain
+
+MAX_TYPED_ROWS = 10_000
+MAX_KEPT_ROWS = 32
+
+
+class SampleRefused(LoadRefused):
+    """A sample that is not of the rows that the estimator was trained on."""
+
+
+def columns_in(rows: Any) -> tuple[Container, list[str]]:
+    """Return what a sample is, and the names of its columns: ``x0``, ``x1`` and so on where it has none.
+
+    Raises SampleRefused for what has no columns.
+    """
+    rows = _as_pandas(rows)
+    if isinstance(rows, pd.DataFrame):
+        return Container.DATAFRAME, [str(name) for name in rows.columns]
+    array = rows if scipy.sparse.issparse(rows) else _as_array(rows)
+    if array.ndim == 2:
+        return Container.ARRAY, name_columns(array.shape[1])
+    if array.ndim == 1 and len(array) and all(isinstance(cell, str) for cell in array[:MAX_TYPED_ROWS]):
+        return Container.TEXTS, ["text"]
+    raise SampleRefused(f"the sample has the shape {array.shape}; rows and features are expected, or texts")
+
+
+def name_columns(count: int) -> list[str]:
+    """Return the names of columns that have none."""
+    return [f"x{index}" for index in range(count)]
+
+
+def note_examples(columns: list[Column], rows: Any) -> None:
+    """Note dtype and values of each column of `rows`: a DataFrame, an array, a sparse matrix, or a list of texts.
+
+    Raises SampleRefused when the sample does not have the columns the estimator was fitted with.
+    """
+    rows = _as_pandas(rows)
+    if scipy.sparse.issparse(rows):
+        rows = rows.tocsr()[:MAX_KEPT_ROWS].toarray()
+    if isinstance(rows, pd.DataFrame):
+        _note_frame(columns, rows)
+        return
+    array = _as_array(rows)
+    if array.ndim == 1 and len(columns) == 1:
+        array = array.reshape(-1, 1)
+    if array.ndim != 2 or array.shape[1] != len(columns):
+        raise SampleRefused(f"the sample has the shape {array.shape}, the estimator takes {len(columns)} features")
+    for column, cells in zip(columns, array[:MAX_TYPED_ROWS].T, strict=True):
+        # a bool array is one kind of number for scikit-learn; only a table knows columns of their own kind
+        _note(column, cells.astype(float).tolist() if cells.dtype.kind == "b" else cells.tolist())
+
+
+def _as_pandas(rows: Any) -> Any:
+    """Return a table of Polars or PyArrow as one of pandas, as far as it is looked at, and everything else as it is."""
+    if isinstance(rows, (pd.DataFrame, np.ndarray)):
+        return rows
+    if hasattr(rows, "to_dicts"):
+        return pd.DataFrame(rows.head(MAX_TYPED_ROWS).to_dict(as_series=False))
+    return pd.DataFrame(rows.slice(0, MAX_TYPED_ROWS).to_pydict()) if hasattr(rows, "to_pydict") else rows
+
+
+def _as_array(rows: Any) -> NDArray[Any]:
+    return rows if isinstance(rows, np.ndarray) else np.asarray(list(rows), dtype=object)
+
+
+def _note_frame(columns: list[Column], frame: pd.DataFrame) -> None:
+    names = [column.name for column in columns]
+    if all(name is not None for name in names):
+        lacking = [name for name in names if name not in frame.columns]
+        if lacking:
+            raise SampleRefused(f"the sample has no column '{lacking[0]}', which the estimator was fitted with")
+        frame = frame[names]
+    if frame.shape[1] != len(columns):
+        raise SampleRefused(f"the sample has {frame.shape[1]} columns, the estimator takes {len(columns)}")
+    for index, column in enumerate(columns):
+        cells = frame.iloc[:MAX_TYPED_ROWS, index]
+        column.moments = kind_of(cells)
+        _note(column, cells.tolist() if column.moments is None else to_text(cells))
+
+
+def _note(column: Column, cells: list[Any]) -> None:
+    values = [None if _is_missing(cell) else plain(cell) for cell in cells]
+    present = [value for value in values if value is not None]
+    dtype = dtype_of(present)
+    if dtype is None:
+        return
+    column.dtype = dtype
+    # a missing cell takes the next present value, so that values of one row stay together in all columns
+    kept, fill = [], present[0]
+    for value in reversed(values[:MAX_KEPT_ROWS]):
+        fill = fill if value is None else value
+        kept.append(fill)
+    column.values = kept[::-1]
+
+
+def _is_missing(cell: Any) -> bool:
+    return cell is None or cell is pd.NA or cell is pd.NaT or (isinstance(cell, float) and math.isnan(cell))

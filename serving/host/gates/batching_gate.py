@@ -1,0 +1,175 @@
+"""Gate: whether rows of several requests may be given to the model together. It refuses no candidate."""
+
+from __future__ import annotations
+
+from time import monotonic
+from types import FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+
+from serving.domain.errors import InvalidInput, ModelFailed
+from serving.domain.report import GateName, Verdict
+from serving.host.boosters import library_of
+from serving.host.comparison import relative_distances
+from serving.host.estimator_model import EstimatorModel
+from serving.host.gates.gate import Context, Outcome
+from serving.host.model import LoadedModel
+from serving.host.nested_estimators import all_parts, is_from_sklearn
+from serving.rows.batch import Batch, Prediction, Tensor
+
+ROWS = 12
+LEAST_ROWS = 2
+SECONDS = 0.5
+
+# of scikit-learn's own, those whose answer to a row goes by the other rows too, or by chance
+_LOOKS_ACROSS = frozenset({"NMF", "MiniBatchNMF", "BernoulliRBM", "PatchExtractor"})
+
+
+class Batching:
+    """A row is answered alike alone, in company, and in another order: by what the model is, or as it was tried.
+
+    Estimators of scikit-learn and of the boosters compute row by row, but for a few. Everything else, code of one's
+    own and ONNX graphs, is asked. What was not shown is never done: each request then goes to the model by itself.
+    """
+
+    name = GateName.BATCHING
+
+    def check(self, context: Context) -> Outcome:
+        """Look at the parts of the model, or ask for rows one by one and together, for at most a second or so."""
+        model = context.loaded
+        unknown = what_may_look_across(model)
+        if unknown is None:
+            return Verdict.PASSED, "requests may be merged: every part is known to answer row by row"
+        reason = what_looks_across(model) or _why_not_alike(context, model)
+        if reason is not None:
+            context.one_by_one = reason
+            return Verdict.WARNED, f"requests are answered one by one, never merged: {reason}"
+        asked = f"{', '.join(model.signature.methods)} answered rows alike alone, together and in another order"
+        return Verdict.PASSED, f"requests may be merged: {unknown}, but {asked}"
+
+
+def what_looks_across(model: LoadedModel) -> str | None:
+    """Name a part of scikit-learn's that does look at more than one row for an answer, None when there is none."""
+    parts = all_parts(model.estimator) if isinstance(model, EstimatorModel) else ()
+    names = (type(part).__name__ for part in parts if is_from_sklearn(part))
+    return next((f"{name} answers a row by its company or by chance" for name in names if name in _LOOKS_ACROSS), None)
+
+
+def what_may_look_across(model: LoadedModel) -> str | None:
+    """Name a part of the model that might look at more than one row for an answer, None when there is none."""
+    if not isinstance(model, EstimatorModel):
+        return "a graph may look across rows"
+    for part in all_parts(model.estimator):
+        name = type(part).__name__
+        is_known = is_from_sklearn(part) or library_of(part) is not None
+        if not is_known or name in _LOOKS_ACROSS or getattr(part, "sample_posterior", False) is True:
+            return f"{name} may look across rows"
+        for parameter, value in vars(part).items():
+            if _is_foreign_function(value, parameter):
+                return f"{name}.{parameter} is a function that may look across rows"
+    return None
+
+
+def _is_foreign_function(value: Any, parameter: str) -> bool:
+    if parameter == "func" and value is not None:  # FunctionTransformer's
+        return not (isinstance(value, np.ufunc) and value.nin == 1 and value.signature is None)
+    is_function = isinstance(value, (FunctionType, MethodType)) or type(value).__name__ == "partial"
+    return is_function and not str(getattr(value, "__module__", "")).startswith("sklearn.")
+
+
+def _why_not_alike(context: Context, model: LoadedModel) -> str | None:
+    """Say which answer depends on the company of its row, None when none did."""
+    if context.unanswerable is not None:
+        return context.unanswerable
+    for batch in _make_tried_rows(context, model):
+        if not _has_different_rows(batch):
+            return "there are not two different rows to try"
+        for method in model.signature.methods:
+            try:
+                reason = _why_method_differs(model, method, batch, context.request.compile.tolerance)
+            except (InvalidInput, ModelFailed) as error:
+                return f"{method} does not answer the rows it was tried with: {error}"
+            if reason is not None:
+                return reason
+    return None
+
+
+def _make_tried_rows(context: Context, model: LoadedModel) -> list[Batch]:
+    """Return made-up rows, also with nulls where the model takes them; golden ones when it refuses the made-up."""
+    batches = [model.sample(ROWS)]
+    if any(feature.nullable for feature in model.signature.features):
+        batches.append(model.sample(ROWS, with_nulls=True))
+    if context.takes_example:
+        return [_pick_rows(context.rows(len(context.example)), np.arange(min(ROWS, len(context.example))))]
+    if context.golden is not None:
+        try:
+            model.answer(model.signature.default_method, batches[0])
+        except (InvalidInput, ModelFailed):
+            golden = context.rows(len(context.golden.instances))
+            return [_pick_rows(golden, np.arange(min(ROWS, golden.rows)))]
+    return batches
+
+
+def _why_method_differs(model: LoadedModel, method: str, batch: Batch, tolerance: float) -> str | None:
+    order = np.arange(batch.rows)
+    begin = monotonic()
+    seconds = SECONDS / len(model.signature.methods)
+    together = model.answer(method, batch)
+    if monotonic() - begin < seconds:
+        turned = model.answer(method, _pick_rows(batch, order[::-1]))
+        if (row := _first_difference(together, _answers(turned, order[::-1]), tolerance)) is not None:
+            return f"{method} answers row {row} otherwise when the rows are in another order"
+    for row in order.tolist():
+        alone = model.answer(method, _pick_rows(batch, order[row : row + 1]))
+        if _first_difference(_answers(together, order[row : row + 1]), alone, tolerance) is not None:
+            return f"{method} answers row {row} otherwise when it is alone"
+        if row + 1 >= LEAST_ROWS and monotonic() - begin > seconds:
+            break
+    return None
+
+
+def _pick_rows(batch: Batch, places: Any) -> Batch:
+    """Return some rows of a batch, in the order of `places`."""
+    if batch.matrix is not None:
+        return Batch(len(places), matrix=np.ascontiguousarray(batch.matrix[places]))
+    columns = batch.columns or ()
+    taken = [
+        column[places] if isinstance(column, np.ndarray) else [column[place] for place in places] for column in columns
+    ]
+    return Batch(len(places), columns=tuple(taken))
+
+
+def _answers(prediction: Prediction, places: Any) -> Prediction:
+    parts = [
+        part[places] if isinstance(part, np.ndarray) else [part[place] for place in places]
+        for part in prediction.tensors
+    ]
+    return Prediction(tuple(parts))
+
+
+def _has_different_rows(batch: Batch) -> bool:
+    if batch.matrix is not None:
+        return any(not np.array_equal(batch.matrix[0], row, equal_nan=True) for row in batch.matrix[1:])
+    columns = batch.columns or ()
+    return any(repr(column[0]) != repr(cell) for column in columns for cell in column[1:])  # NaN is like NaN
+
+
+def _first_difference(wanted: Prediction, given: Prediction, tolerance: float) -> int | None:
+    """Return the first row whose answers differ by more than the proof of a compiled form allows, None for none."""
+    if len(wanted.tensors) != len(given.tensors):
+        return 0
+    for mine, theirs in zip(wanted.tensors, given.tensors, strict=True):
+        differ = _differ(mine, theirs, tolerance)
+        if differ.any():
+            return int(differ.argmax())
+    return None
+
+
+def _differ(wanted: Tensor, given: Tensor, tolerance: float) -> Any:
+    if not isinstance(wanted, np.ndarray) or not isinstance(given, np.ndarray):
+        return np.array([repr(mine) != repr(theirs) for mine, theirs in zip(wanted, given, strict=True)])
+    if wanted.shape != given.shape or wanted.dtype != given.dtype:
+        return np.ones(len(wanted), dtype=np.bool_)
+    differ = wanted != given if wanted.dtype.kind != "f" else relative_distances(wanted, given) > tolerance
+    return differ.reshape(len(wanted), -1).any(axis=1)

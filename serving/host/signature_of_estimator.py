@@ -1,0 +1,241 @@
+"""The signature of an estimator, derived from what it remembers of its training and from trying it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
+from serving.domain.mlmodel import NamedColumn
+from serving.domain.signature import MAX_FEATURES, METHODS, Container, Dtype, Feature, Method, ModelKind, Signature
+from serving.host.estimator_model import EstimatorModel
+from serving.host.example_rows import columns_in, name_columns, note_examples
+from serving.host.foreign_files import advise_on_parts
+from serving.host.input_columns import Column, first_parts, learn, takes_objects, takes_texts
+from serving.host.input_guessing import with_taken_values
+from serving.host.model import LoadRefused, NotAnEstimator
+from serving.host.output_tensors import plain
+from serving.host.probing import count_outputs, probe
+from serving.wire.compatibility import find_disagreements
+
+_KINDS: tuple[tuple[Callable[[Any], bool], ModelKind], ...] = (
+    (is_classifier, ModelKind.CLASSIFIER),
+    (is_regressor, ModelKind.REGRESSOR),
+    (is_clusterer, ModelKind.CLUSTERER),
+    (is_outlier_detector, ModelKind.OUTLIER_DETECTOR),
+)
+
+
+def describe(estimator: Any, X: Any = None) -> Signature:
+    """Return the signature of a fitted estimator.
+
+    `X` is a sample of rows as given to ``fit`` (DataFrame, array, sparse matrix, list of texts): with it, dtypes are
+    read from the data and not guessed. Which features take null is found out by trying. Answers a few made-up rows;
+    blocks for as long as that takes. Raises LoadRefused when the object is no fitted estimator or cannot be served.
+    """
+    return examine(estimator, X=X).signature
+
+
+def examine(
+    estimator: Any,
+    *,
+    declared: Signature | None = None,
+    named: Sequence[NamedColumn] = (),
+    X: Any = None,
+    trained_with: Mapping[str, str] | None = None,
+) -> EstimatorModel:
+    """Return `estimator` as a model with its signature; see `describe`.
+
+    `declared` is what the publisher said. Where it agrees with the estimator it is taken over, and what takes null is
+    not tried; where it does not, the derived signature stands, and the contract gate will say so. `named` columns give
+    names to an estimator that was fitted without any, and dtypes where it does not know better. An estimator that does
+    not remember its features, or says that it has none, has those of `declared`, else those of `X`.
+    """
+    methods = _list_methods(estimator)
+    _require_fitted(estimator)
+    signature = _take_names(_derive(estimator, methods, declared, X), named)
+    names = [feature.name for feature in signature.features] if signature.is_named else None
+    columns = _learn(estimator, names, len(signature.features))
+    if X is not None:
+        note_examples(columns, X)
+    _complete_dtypes(columns, signature, named)
+    model = EstimatorModel(estimator, _set_dtypes(signature, columns), columns, trained_with)
+    is_typed = model.has_own_code and signature.container is Container.DATAFRAME
+    model = model.under(model.signature.model_copy(update={"is_typed": is_typed}))
+    if declared is not None:
+        tried = model.under(declared.model_copy(update={"methods": methods}))
+        outputs = count_outputs(tried) if len(declared.features) == len(columns) else None
+        own = model.signature.model_copy(update={"outputs": declared.outputs if outputs is None else outputs})
+        if not find_disagreements(declared, own):
+            if declared.is_typed != is_typed:
+                declared = declared.model_copy(update={"is_typed": is_typed})
+            return with_taken_values(tried).under(declared) if outputs is None else model.under(declared)
+    return probe(model)
+
+
+# --- is it one --------------------------------------------------------------------------------------------------------
+
+
+def _list_methods(estimator: Any) -> tuple[Method, ...]:
+    if isinstance(estimator, type):
+        raise NotAnEstimator(f"the class {estimator.__name__} itself, not a fitted estimator")
+    if isinstance(estimator, dict):  # also one that gives its items as attributes, which could be any function
+        keys = ", ".join(repr(key) for key in list(estimator)[:3])
+        raise NotAnEstimator(f"a dict (keys {keys}), not an estimator: {advise_on_parts(dict.values(estimator))}")
+    found = cast(tuple[Method, ...], tuple(method for method in METHODS if _offers(estimator, method)))
+    if hasattr(estimator, "predict") or (found and hasattr(estimator, "fit")):
+        return found
+    name = type(estimator).__name__
+    if isinstance(estimator, (list, tuple)) and any(hasattr(part, "predict") for part in estimator):
+        raise NotAnEstimator(f"a {name}, not an estimator: {advise_on_parts(estimator)}")
+    if hasattr(estimator, "fit"):
+        hint = "; it can only label the rows it was fitted on" if hasattr(estimator, "fit_predict") else ""
+        raise LoadRefused(f"{name} offers none of {', '.join(METHODS)}{hint}")
+    raise NotAnEstimator(f"an object of type {name}, not an estimator")
+
+
+def _offers(estimator: Any, method: str) -> bool:
+    try:
+        return callable(getattr(estimator, method, None))
+    except Exception:  # noqa: BLE001  (a property may raise anything)
+        return False
+
+
+def _require_fitted(estimator: Any) -> None:
+    if not hasattr(estimator, "fit"):
+        return  # scikit-learn would write its text into an error, and import more for that, which ends a host
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        raise LoadRefused(f"{type(estimator).__name__} is not fitted: call fit before saving it") from None
+    except Exception:  # noqa: BLE001  (no estimator of scikit-learn's: it will show when it answers)
+        return
+
+
+# --- what it takes and gives ------------------------------------------------------------------------------------------
+
+
+def _derive(estimator: Any, methods: tuple[Method, ...], declared: Signature | None, X: Any) -> Signature:
+    kind = _kind(estimator, methods)
+    classes = _classes(estimator) if kind is ModelKind.CLASSIFIER else None
+    container, names = _input(estimator, declared, X)
+    return Signature(
+        features=tuple(Feature(name=name) for name in names),
+        methods=methods,
+        container=container,
+        kind=kind,
+        is_named=container is Container.DATAFRAME,
+        outputs=len(classes) if classes else 1,
+        classes=classes,
+    )
+
+
+def _take_names(signature: Signature, named: Sequence[NamedColumn]) -> Signature:
+    """Take over the names of columns, all of them or none, where the estimator has none of its own."""
+    names = dict.fromkeys(column.name for column in named)
+    if signature.container is not Container.ARRAY or len(names) != len(signature.features):
+        return signature
+    return signature.model_copy(update={"features": tuple(Feature(name=name) for name in names)})
+
+
+def _complete_dtypes(columns: Sequence[Column], signature: Signature, named: Sequence[NamedColumn]) -> None:
+    """Note dtypes in columns of a data frame: where nothing is known, and bools, which look like numbers."""
+    if signature.container is not Container.DATAFRAME:
+        return
+    dtypes = {column.name: column.dtype for column in named}
+    for column, feature in zip(columns, signature.features, strict=True):
+        said = dtypes.get(feature.name)
+        if column.dtype is None or (column.dtype is Dtype.NUMBER and said is Dtype.BOOL):
+            column.dtype = said
+
+
+def _input(estimator: Any, declared: Signature | None, X: Any) -> tuple[Container, list[str]]:
+    if takes_texts(estimator) is not None:
+        return Container.TEXTS, ["text"]
+    if takes_objects(estimator) not in (None, estimator):  # one alone is no model yet
+        return Container.OBJECTS, ["object"]
+    names, count = _find_known(estimator, "feature_names_in_"), _find_known(estimator, "n_features_in_")
+    if names is None:
+        names = _catboost_names(estimator)
+        if declared is not None and not count and declared.container is Container.ARRAY and names is not None:
+            names = names if len(names) != len(declared.features) else None  # it takes rows without names as well
+    count = len(names) if names is not None else count
+    if count is None and hasattr(estimator, "X_thresholds_"):
+        count = 1  # isotonic regression
+    if not count and declared is not None:
+        return declared.container, [feature.name for feature in declared.features]
+    if not count and X is not None:
+        container, names = columns_in(X)
+        count = len(names)
+    elif names is not None:
+        container, names = Container.DATAFRAME, [str(name) for name in names]
+    else:
+        container, names = Container.ARRAY, name_columns(count or 0)
+    if not count:
+        raise LoadRefused(
+            f"{type(estimator).__name__} does not say how many features it takes (no n_features_in_): "
+            "publish it with serving.publish(..., X=rows), whose manifest.json says so"
+        )
+    if count > MAX_FEATURES:
+        raise LoadRefused(f"{count} features, at most {MAX_FEATURES} can be served: save it with its vectorizer")
+    return container, names
+
+
+def _catboost_names(estimator: Any) -> list[str] | None:
+    """Return the names that CatBoost keeps under an attribute of its own; it numbers the columns of arrays."""
+    if type(estimator).__module__.partition(".")[0] == "catboost":
+        names = getattr(estimator, "feature_names_", None)
+        if isinstance(names, list) and names and names != [str(place) for place in range(len(names))]:
+            return names
+    return next((found for part in first_parts(estimator) if (found := _catboost_names(part)) is not None), None)
+
+
+def _find_known(estimator: Any, attribute: str) -> Any:
+    """Return a fitted attribute of `estimator` or of the first part inside it that gets the same rows."""
+    value = getattr(estimator, attribute, None)
+    if value is not None:
+        return value
+    return next((found for part in first_parts(estimator) if (found := _find_known(part, attribute)) is not None), None)
+
+
+def _kind(estimator: Any, methods: Sequence[str]) -> ModelKind:
+    for is_kind, kind in _KINDS:
+        try:
+            if is_kind(estimator):
+                return kind
+        except Exception:  # noqa: BLE001  (an estimator without scikit-learn's tags)
+            break
+    if hasattr(estimator, "classes_"):
+        return ModelKind.CLASSIFIER
+    return ModelKind.TRANSFORMER if methods[0] == "transform" else ModelKind.OTHER
+
+
+def _classes(estimator: Any) -> tuple[tuple[Any, ...], ...] | None:
+    classes = getattr(estimator, "classes_", None)
+    if isinstance(classes, np.ndarray):
+        return (tuple(plain(classes)),)
+    if isinstance(classes, (list, tuple)) and classes:
+        is_several = all(isinstance(labels, np.ndarray) for labels in classes)
+        return tuple(tuple(plain(labels)) for labels in classes) if is_several else (tuple(plain(classes)),)
+    return None
+
+
+def _learn(estimator: Any, names: list[str] | None, count: int) -> list[Column]:
+    try:
+        return learn(estimator, names, count)
+    except Exception:  # noqa: BLE001  (attributes of a foreign estimator may be anything; then nothing is known)
+        return [Column(name) for name in names] if names else [Column() for _ in range(count)]
+
+
+def _set_dtypes(signature: Signature, columns: Sequence[Column]) -> Signature:
+    features = tuple(
+        feature.model_copy(
+            update={"dtype": column.dtype or Dtype.NUMBER, "is_used": column.is_used, "nullable": not column.is_used}
+        )
+        for feature, column in zip(signature.features, columns, strict=True)
+    )
+    return signature.model_copy(update={"features": features})

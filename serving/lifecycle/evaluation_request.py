@@ -1,0 +1,83 @@
+"""What a host is asked about a candidate: its files, the settings of the gates, and what it is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from serving.domain.artifact import Artifact, StagedFile
+from serving.domain.compiled_form import Compilation
+from serving.domain.manifest import MANIFEST_NAME
+from serving.domain.provenance import Provenance
+from serving.domain.signature import Signature
+from serving.settings import Settings
+from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a candidate is compared with: the active version, and the digest this version was accepted under before.
+
+    `active_provenance` is that of the version which is active, or was before a restart, where it is signed.
+    `answered_digest` is the one under which this version was active last.
+    """
+
+    active_version: str | None = None
+    active_signature: Signature | None = None
+    active_provenance: Provenance | None = None
+    accepted_digest: str | None = None
+    answered_digest: str | None = None
+
+
+def evaluation_request(
+    artifact: Artifact,
+    settings: Settings,
+    comparison: Comparison | None = None,
+    known: Compilation | None = None,
+    *,
+    publisher_key: str | None = None,
+    is_respawn: bool = False,
+) -> EvaluationRequest:
+    """Return what a host is asked about `artifact`; `known` is an earlier verdict over its compiled form.
+
+    `publisher_key` is the public key it is about to be signed with, when it is evaluated to be published.
+    """
+    comparison = comparison or Comparison()
+    engine = settings.engine
+    return EvaluationRequest(
+        model=artifact.id.model,
+        version=artifact.id.version,
+        digest=artifact.id.digest,
+        format=artifact.format,
+        main=_describe(artifact.main),
+        files=tuple(_describe(file) for file in artifact.files),
+        quiet_seconds=artifact.quiet_seconds,
+        published_digest=comparison.accepted_digest if artifact.file(MANIFEST_NAME) else None,
+        was_accepted=artifact.id.digest in (comparison.accepted_digest, comparison.answered_digest),
+        active_signature=comparison.active_signature,
+        active_version=comparison.active_version,
+        active_provenance=comparison.active_provenance,
+        publisher_key=publisher_key,
+        environment=settings.gates.environment,
+        max_latency_seconds=settings.gates.max_latency_seconds,
+        memory_bytes=int(settings.candidate.memory_mb * (1 << 20)),
+        max_rows=settings.server.max_rows,
+        skops_trusted=settings.security.skops_trusted,
+        pickle_trusted=settings.security.pickle_trusted,
+        trusted_keys=settings.security.trusted_keys,
+        trust=settings.security.trust,
+        require_sandbox=settings.security.require_sandbox,
+        max_expansion=settings.candidate.max_expansion,
+        compile=CompileRequest(
+            mode=engine.compile,
+            seconds=engine.compile_seconds,
+            nodes=engine.compile_nodes,
+            bytes=int(engine.compile_mb * (1 << 20)),
+            tolerance=engine.compile_tolerance,
+            known=known,
+        ),
+        is_respawn=is_respawn,
+    )
+
+
+def _describe(file: StagedFile) -> EvaluationFile:
+    return EvaluationFile(name=file.name, sha256=file.sha256, size=file.size, path=str(file.path))

@@ -1,0 +1,158 @@
+"""The batching gate: what may be asked together, and what never is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.decomposition import NMF
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.neural_network import BernoulliRBM
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from serving.domain.report import Verdict
+from serving.domain.version import Format
+from serving.host.gates.batching_gate import what_may_look_across
+from serving.host.signature_of_estimator import examine
+from tests.unit.host.candidates import ROWS, WORDS, MakeCandidate
+from tests.unit.host.gates.test_finite_gate import Scripted
+
+LABELS = [word == "yes" for word in WORDS]
+
+
+class Centred(RegressorMixin, BaseEstimator):
+    """Takes the mean of the rows it is asked for from each."""
+
+    def fit(self, X: Any, y: Any = None) -> Centred:
+        self.n_features_in_ = np.shape(X)[1]
+        return self
+
+    def predict(self, X: Any) -> Any:
+        return (X - X.mean(axis=0)).sum(axis=1)
+
+
+class Ranked(Centred):
+    """Answers with the place of a row."""
+
+    def predict(self, X: Any) -> Any:
+        return np.arange(len(X)) if len(X) > 1 else np.array([0])
+
+
+class ByRow(Centred):
+    """Looks at one row only."""
+
+    def predict(self, X: Any) -> Any:
+        return X[:, 0] * 2
+
+
+class ByChance(Centred):
+    """Answers otherwise each time."""
+
+    def predict(self, X: Any) -> Any:
+        return np.random.default_rng().normal(size=len(X))
+
+
+def distance(left: Any, right: Any) -> float:
+    return float(np.abs(left - right).sum())
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        LogisticRegression().fit(ROWS, WORDS),
+        make_pipeline(StandardScaler(), Ridge()).fit(ROWS, LABELS),
+        make_pipeline(FunctionTransformer(np.exp), Ridge()).fit(ROWS, LABELS),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_known_kinds_are_merged_and_not_asked(candidate: MakeCandidate, estimator: Any) -> None:
+    report = candidate(estimator).evaluate()
+    assert report["batching"].verdict is Verdict.PASSED
+    assert report["batching"].evidence == "requests may be merged: every part is known to answer row by row"
+    assert report.report.may_batch
+
+
+@pytest.mark.parametrize(
+    ("estimator", "named"),
+    [
+        (NMF(2, init="nndsvda", max_iter=5000), "NMF"),
+        (BernoulliRBM(2, n_iter=1), "BernoulliRBM"),
+        (make_pipeline(FunctionTransformer(np.cumsum, kw_args={"axis": 0}), Ridge()), "FunctionTransformer.func"),
+        (KNeighborsRegressor(2, metric=distance), "KNeighborsRegressor.metric"),
+    ],
+    ids=["NMF", "BernoulliRBM", "cumsum", "metric"],
+)
+def test_parts_that_may_look_across_rows_are_named(estimator: Any, named: str) -> None:
+    assert named in str(what_may_look_across(examine(estimator.fit(np.abs(ROWS), LABELS))))
+
+
+def test_what_is_known_to_look_across_is_not_asked(candidate: MakeCandidate) -> None:
+    outcome = candidate(BernoulliRBM(2, n_iter=1).fit(np.abs(ROWS))).evaluate()
+    assert outcome["batching"].evidence.endswith("never merged: BernoulliRBM answers a row by its company or by chance")
+    assert not outcome.report.may_batch
+
+
+def test_code_of_ones_own_is_asked_and_merged_when_it_answers_alike(candidate: MakeCandidate) -> None:
+    report = candidate(ByRow().fit(ROWS)).evaluate()
+    assert report["batching"].verdict is Verdict.PASSED
+    assert "predict answered rows alike alone, together and in another order" in report["batching"].evidence
+
+
+@pytest.mark.parametrize(
+    ("estimator", "why"),
+    [
+        (Centred(), "predict answers row 0 otherwise when it is alone"),
+        (Ranked(), "predict answers row 0 otherwise when the rows are in another order"),
+        (ByChance(), "predict answers row 0 otherwise when the rows are in another order"),
+    ],
+    ids=["Centred", "Ranked", "ByChance"],
+)
+def test_what_goes_by_its_company_is_never_merged(candidate: MakeCandidate, estimator: Any, why: str) -> None:
+    outcome = candidate(estimator.fit(ROWS)).evaluate()
+    assert outcome["batching"].verdict is Verdict.WARNED
+    assert outcome["batching"].evidence.startswith(f"requests are answered one by one, never merged: {why}")
+    assert not outcome.report.may_batch
+
+
+def test_what_refuses_made_up_rows_was_not_shown(candidate: MakeCandidate) -> None:
+    outcome = candidate(Scripted("picky").fit(ROWS)).evaluate(was_accepted=True)
+    assert outcome["batching"].verdict is Verdict.WARNED
+    assert "made-up rows are not for this model" in outcome["batching"].evidence
+
+
+def test_golden_rows_show_it_where_made_up_ones_are_refused(candidate: MakeCandidate) -> None:
+    made = candidate(Scripted("picky").fit(ROWS))
+    made.write_golden(instances=[[100, 1, 2], [100, 3, 4]], expected={"predict": [103.0, 107.0]})
+    assert made.evaluate()["batching"].verdict is Verdict.PASSED
+    made = candidate(Scripted("picky").fit(ROWS))
+    made.write_golden(instances=[[100, 1, 2], [100, 1, 2]], expected={"predict": [103.0, 103.0]})
+    assert "not two different rows" in made.evaluate()["batching"].evidence
+
+
+@pytest.mark.parametrize("dtype", [onnx.TensorProto.INT64, onnx.TensorProto.FLOAT], ids=["integers", "floats"])
+@pytest.mark.parametrize("is_across", [True, False])
+def test_a_graph_is_asked_in_what_it_takes(candidate: MakeCandidate, dtype: int, is_across: bool) -> None:
+    outcome = candidate(graph_of(dtype, is_across), "model.onnx", Format.ONNX).evaluate()
+    assert outcome["batching"].verdict is (Verdict.WARNED if is_across else Verdict.PASSED)
+    assert ("predict answers row 0 otherwise" in outcome["batching"].evidence) is is_across
+
+
+def graph_of(dtype: int, is_across: bool) -> bytes:
+    """Return a graph of one feature that answers the feature, less the mean of all rows if so asked."""
+    nodes = [helper.make_node("Cast", ["X"], ["f"], to=onnx.TensorProto.FLOAT)]
+    if is_across:
+        nodes += [helper.make_node("ReduceMean", ["f"], ["mean"], axes=[0], keepdims=1)]
+        nodes += [helper.make_node("Sub", ["f", "mean"], ["Y"])]
+    else:
+        nodes += [helper.make_node("Identity", ["f"], ["Y"])]
+    given = helper.make_tensor_value_info("X", dtype, ["N", 1])
+    answer = helper.make_tensor_value_info("Y", onnx.TensorProto.FLOAT, ["N", 1])
+    graph = helper.make_graph(nodes, "g", [given], [answer])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())

@@ -1,0 +1,138 @@
+"""Graphs run where they may do harm: as many rows as fit in memory and time, with values of all sizes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.domain.compiled_form import MOST_ROWS, PIECE_SECONDS, Graph, Guard, RunBounds
+from serving.domain.errors import GraphRefused
+from serving.domain.signature import Dtype, Feature, Signature
+from serving.host.graph_check import largest_run
+from serving.host.graph_check.graph_check import bound, check
+from serving.host.graph_check.largest_run import Trial
+from tests.unit.host.graph_check.graphs import constant, graph_of, model, node, signature
+
+DOUBLED = graph_of(model([node("Mul", "X factor", "y")], [constant("factor", [2.0])]))
+
+
+def tried(graph: Graph = DOUBLED, guard: Guard | None = None, **bounds: Any) -> RunBounds:
+    """Return the bounds of a graph as its trial leaves them; `bounds` are said before."""
+    bounded = bound([graph], signature())
+    return Trial([graph], signature(), guard or Guard()).measure(
+        bounded.bounds.model_copy(update=bounds), bounded.steps
+    )
+
+
+def test_as_many_rows_are_run_at_once_as_the_proof_ran() -> None:
+    assert check([DOUBLED], signature(), Guard(), most_rows=100).bounds.rows == 100
+    assert check([DOUBLED], signature(), Guard(), most_rows=1 << 40).bounds.rows == MOST_ROWS
+
+
+def test_rows_are_fewer_when_a_piece_would_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row in 10 us and each further one in 100 us leave room for 500 rows within 50 ms."""
+    monkeypatch.setattr(Trial, "_times", lambda *_: (1e-5, 1e-4))
+    assert tried().rows == 500
+
+
+def test_steps_through_trees_count_whatever_was_measured() -> None:
+    bounded = bound([DOUBLED], signature())
+    found = Trial([DOUBLED], signature(), Guard()).measure(bounded.bounds, steps=1_000_000)
+    _, each = found.seconds["predict"]
+    assert each == pytest.approx(1_000_000 * largest_run.STEP_SECONDS)
+    assert found.rows == 1 + int((PIECE_SECONDS - found.seconds["predict"][0]) / each)
+
+
+def test_the_slowest_of_all_magnitudes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+
+    def seconds(self: Any, session: Any, method: Any, batch: Any) -> float:
+        largest = float(np.abs(batch.matrix).max())
+        seen.append(largest)
+        return 7e-6 if 0 < largest < 1e-300 else 2e-6
+
+    monkeypatch.setattr(Trial, "_seconds", seconds)
+    assert tried().seconds["predict"][0] == 7e-6
+    assert min(filter(None, seen)) < 1e-310
+    assert max(seen) > 1e300
+
+
+def test_rows_are_within_what_the_guard_lets_through() -> None:
+    features = (
+        Feature(name="a"),
+        Feature(name="b"),
+        Feature(name="c", dtype=Dtype.STRING),
+        Feature(name="d", dtype=Dtype.BOOL),
+    )
+    maker = largest_run._Maker(
+        Signature(features=features, methods=("predict",)),
+        Guard(smallest=0.0, largest=5.0, known={1: (1.0, 2.0), 2: ("x",)}),
+    )
+    for magnitude in (1.0, 1e-320, 1e308):
+        numbers, known, texts, truths = maker.rows(70, magnitude).columns or ()
+        assert 0 <= min(numbers) <= max(numbers) <= 5
+        assert set(known) == {1.0, 2.0}
+        assert set(texts) == {"x"}
+        assert np.asarray(truths).dtype == np.bool_
+
+
+def test_a_graph_that_refuses_rows_that_it_should_answer_is_refused() -> None:
+    places = graph_of(
+        model(
+            [node("Cast", "X", "i", to=7), node("Gather", "table i", "g"), node("Squeeze", "g axis", "y")],
+            [constant("table", [1.0]), constant("axis", [-1])],
+        )
+    )
+    with pytest.raises(GraphRefused, match="does not answer 1 made-up rows"):
+        tried(places)
+
+
+def test_bytes_that_onnxruntime_does_not_take_are_refused() -> None:
+    with pytest.raises(GraphRefused, match="onnxruntime does not take the graph"):
+        Trial([Graph(b"no graph", {"predict": ("y",)})], signature(), Guard())
+
+
+LIMITED = """
+import resource, sys
+import numpy as np
+from serving.host.graph_check.largest_run import SLACK_BYTES, _memory_limited
+mapped = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (mapped + (1 << 30), mapped + (1 << 30)))
+with _memory_limited(8 << 20):
+    np.ones(1 << 20)  # 8 MB
+    try:
+        np.ones(SLACK_BYTES >> 2)
+    except MemoryError:
+        print("refused", end=" ")
+np.ones(SLACK_BYTES >> 2)
+print("and given back")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")
+def test_no_more_memory_is_had_while_a_graph_is_tried_than_its_shapes_say() -> None:
+    said = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True).stdout
+    assert said == "refused and given back\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")
+def test_a_graph_that_takes_more_than_is_said_of_it_is_refused() -> None:
+    """Let the analysis be wrong: of 1.6 MB a row it says nothing."""
+    code = """
+import resource
+from tests.unit.host.graph_check.test_largest_run import GraphRefused, constant, graph_of, model, node, np, tried
+constants = [constant("row", np.ones((1, 200_000))), constant("axis", [1])]
+wide = model([node("MatMul", "X row", "w"), node("ReduceMax", "w axis", "y")], constants)
+mapped = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (mapped + (2 << 30), mapped + (2 << 30)))
+try:
+    print(tried(graph_of(wide), rows=200, row_bytes=0, fixed_bytes=0))
+except GraphRefused as error:
+    print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "in the memory that its shapes say" in said

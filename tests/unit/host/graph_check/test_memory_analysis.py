@@ -1,0 +1,352 @@
+"""What each kind of operator makes of shapes: held to what onnxruntime makes of them, for several numbers of rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from serving.domain.errors import GraphRefused
+from serving.host.graph_check.inputs_and_outputs import declared_inputs
+from serving.host.graph_check.memory_analysis import analyse
+from serving.host.graph_check.normal_form import normal_form
+from serving.plane.graph import open_session
+from tests.unit.host.graph_check.graphs import constant, model, node, signature
+
+ML = "ai.onnx.ml"
+WIDTH = 3
+Case = tuple[list[Any], list[Any]]
+
+
+def case(*nodes: Any, **constants: Any) -> Case:
+    return list(nodes), [constant(name, values) for name, values in constants.items()]
+
+
+SOUND: dict[str, Case] = {
+    "one operand": case(node("Exp", "X", "a"), node("Softmax", "a", "y", axis=1)),
+    "a parameter": case(node("Clip", "X low high", "y"), low=0.0, high=1.0),
+    "a row beside rows": case(node("Add", "X row", "y"), row=[1.0, 2.0, 3.0]),
+    "a column beside rows": case(node("ReduceMax", "X axis", "c", keepdims=1), node("Sub", "X c", "y"), axis=[1]),
+    "all axes": case(node("ReduceSum", "X", "s", keepdims=0), node("Mul", "X s", "y")),
+    "no axes": case(node("ReduceSum", "X none", "y", keepdims=0, noop_with_empty_axes=1), none=np.empty(0, np.int64)),
+    "places": case(node("ArgMax", "X", "y", axis=1, keepdims=0)),
+    "where": case(node("Greater", "X zero", "c"), node("Where", "c X zero", "y"), zero=0.0),
+    "matrices": case(node("MatMul", "X weights", "y"), weights=np.ones((3, 5))),
+    "a matrix and a list": case(node("MatMul", "X weights", "y"), weights=np.ones(3)),
+    "stacks of matrices": case(node("MatMul", "X weights", "y"), weights=np.ones((4, 3, 2))),
+    "Gemm": case(node("Gemm", "X weights bias", "y", transB=1), weights=np.ones((5, 3)), bias=np.ones(5)),
+    "flat": case(node("Reshape", "X shape", "y"), shape=[-1]),
+    "as many as before": case(node("Reshape", "X shape", "y"), shape=[0, 3, 1]),
+    "by its own shape": case(node("Shape", "X", "s"), node("Flatten", "X", "f", axis=0), node("Reshape", "f s", "y")),
+    "two axes": case(node("Flatten", "X", "y", axis=0)),
+    "fewer axes": case(node("Unsqueeze", "X places", "u"), node("Squeeze", "u places", "y"), places=[0, 2]),
+    "turned": case(node("Transpose", "X", "y", perm=[1, 0])),
+    "beside": case(node("Concat", "X X X", "y", axis=1)),
+    "below": case(node("Concat", "X X", "y", axis=0)),
+    "split": case(node("Split", "X", "y z", axis=1, num_outputs=2)),
+    "split in parts": case(node("Split", "X parts", "y z", axis=1), parts=[1, 2]),
+    "cut": case(node("Slice", "X start end axis", "y"), start=[1], end=[1 << 62], axis=[1]),
+    "backwards": case(node("Slice", "X start end axis step", "y"), start=[-1], end=[-(1 << 62)], axis=[1], step=[-1]),
+    "looked up": case(
+        node("ArgMin", "X", "p", axis=1, keepdims=1), node("Gather", "table p", "y", axis=0), table=np.ones((3, 4))
+    ),
+    "columns": case(node("Gather", "X places", "y", axis=1), places=[[0, -1], [2, 2]]),
+    "cells": case(node("ArgMin", "X", "p", axis=1, keepdims=1), node("GatherElements", "X p", "y", axis=1)),
+    "some": case(node("TopK", "X k", "y z", axis=1), k=[2]),
+    "sums": case(node("CumSum", "X axis", "y"), axis=1),
+    "as many rows": case(
+        node("Shape", "X", "n", start=0, end=1),
+        node("Concat", "n width", "s", axis=0),
+        node("Expand", "value s", "y"),
+        width=[2],
+        value=[7.0],
+    ),
+    "twice as many rows": case(
+        node("Shape", "X", "n", start=0, end=1), node("Mul", "n two", "m"), node("ConstantOfShape", "m", "y"), two=[2]
+    ),
+    "over and over": case(node("Tile", "X times", "y"), times=[1, 4]),
+    "a count": case(
+        node("Shape", "X", "n", start=0, end=1),
+        node("Squeeze", "n axis", "m"),
+        node("Range", "zero m one", "y"),
+        axis=[0],
+        zero=0,
+        one=1,
+    ),
+    "all cells": case(
+        node("Size", "X", "n"), node("Div", "n three", "m"), node("Range", "zero m one", "y"), three=3, zero=0, one=1
+    ),
+    "a margin": case(node("Pad", "X pads", "y"), pads=[0, 1, 0, 2]),
+    "one-hot": case(
+        node("ArgMax", "X", "p", axis=1, keepdims=0),
+        node("OneHot", "p depth values", "y"),
+        depth=4,
+        values=np.array([0, 1], np.float32),
+    ),
+    "another type": case(node("Cast", "X", "y", to=TensorProto.FLOAT)),
+    "text of numbers": case(node("Cast", "X", "y", to=TensorProto.STRING)),
+    "columns of ml": case(node("ArrayFeatureExtractor", "X places", "y", domain=ML), places=[2, 0]),
+    "labels at places": case(
+        node("ArgMax", "X", "p", axis=1, keepdims=0),
+        node("ArrayFeatureExtractor", "labels p", "y", domain=ML),
+        labels=[5, 6, 7],
+    ),
+    "Scaler": case(node("Scaler", "X", "y", domain=ML, offset=[1.0, 2.0, 3.0], scale=[1.0, 1.0, 1.0])),
+    "Normalizer": case(node("Normalizer", "X", "y", domain=ML, norm="L2")),
+    "Binarizer": case(
+        node("Cast", "X", "f", to=TensorProto.FLOAT), node("Binarizer", "f", "y", domain=ML, threshold=0.5)
+    ),
+    "Imputer": case(
+        node("Cast", "X", "f", to=TensorProto.FLOAT), node("Imputer", "f", "y", domain=ML, imputed_value_floats=[1.0])
+    ),
+    "FeatureVectorizer": case(node("FeatureVectorizer", "X X", "y", domain=ML, inputdimensions=[3, 3])),
+    "OneHotEncoder": case(
+        node("Cast", "X", "i", to=TensorProto.INT64),
+        node("OneHotEncoder", "i", "y", domain=ML, cats_int64s=[0, 1], zeros=1),
+    ),
+    "LabelEncoder": case(
+        node("Cast", "X", "i", to=TensorProto.INT64),
+        node("LabelEncoder", "i", "y", domain=ML, keys_int64s=[0], values_strings=["a"]),
+    ),
+    "CategoryMapper": case(
+        node("Cast", "X", "i", to=TensorProto.INT64),
+        node("CategoryMapper", "i", "y", domain=ML, cats_int64s=[0], cats_strings=["a"]),
+    ),
+    "LinearRegressor": case(
+        node("LinearRegressor", "f", "y", domain=ML, targets=2, coefficients=[1.0] * 6, intercepts=[0.0, 1.0])
+    ),
+    "LinearClassifier": case(
+        node(
+            "LinearClassifier",
+            "f",
+            "y z",
+            domain=ML,
+            coefficients=[1.0] * 9,
+            intercepts=[0.0] * 3,
+            classlabels_ints=[1, 2, 3],
+        )
+    ),
+    "LinearClassifier of one score": case(
+        node(
+            "LinearClassifier",
+            "f",
+            "y z",
+            domain=ML,
+            coefficients=[1.0] * 3,
+            intercepts=[0.0],
+            classlabels_strings=["a", "b"],
+        )
+    ),
+    "SVMRegressor": case(
+        node(
+            "SVMRegressor",
+            "f",
+            "y",
+            domain=ML,
+            n_supports=2,
+            support_vectors=[1.0] * 6,
+            coefficients=[1.0] * 2,
+            rho=[0.0],
+            kernel_type="RBF",
+            kernel_params=[1.0, 0.0, 3.0],
+        )
+    ),
+    "SVMClassifier": case(
+        node(
+            "SVMClassifier",
+            "f",
+            "y z",
+            domain=ML,
+            vectors_per_class=[1, 1],
+            support_vectors=[1.0] * 6,
+            coefficients=[1.0] * 2,
+            rho=[0.0],
+            classlabels_ints=[0, 1],
+            kernel_type="RBF",
+            kernel_params=[1.0, 0.0, 3.0],
+        )
+    ),
+    "SVMClassifier of three": case(
+        node(
+            "SVMClassifier",
+            "f",
+            "y z",
+            domain=ML,
+            vectors_per_class=[1, 1, 1],
+            support_vectors=[1.0] * 9,
+            coefficients=[1.0] * 6,
+            rho=[0.0] * 3,
+            classlabels_ints=[0, 1, 2],
+            kernel_type="POLY",
+            kernel_params=[1.0, 0.0, 3.0],
+        )
+    ),
+    "SVMClassifier with shares": case(
+        node(
+            "SVMClassifier",
+            "f",
+            "y z",
+            domain=ML,
+            vectors_per_class=[1, 1, 1],
+            support_vectors=[1.0] * 9,
+            coefficients=[1.0] * 6,
+            rho=[0.0] * 3,
+            prob_a=[1.0] * 3,
+            prob_b=[0.0] * 3,
+            kernel_type="RBF",
+            kernel_params=[1.0, 0.0, 3.0],
+            classlabels_ints=[0, 1, 2],
+        )
+    ),
+}
+
+
+def test_a_text_that_is_made_of_a_number_is_counted() -> None:
+    """Beyond 15 characters it has memory of its own."""
+    made = normal_form(model(*SOUND["text of numbers"], width=WIDTH, outputs=["y"]).SerializeToString())
+    taken = analyse(made, declared_inputs(signature(WIDTH), made))
+    assert taken.memory.per_row >= WIDTH * (8 + 32 + len("-1.7976931348623157e+308"))
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_shapes_are_what_onnxruntime_makes_of_them(name: str) -> None:
+    nodes, constants = SOUND[name]
+    if "f" in nodes[0].input:
+        nodes = [node("Cast", "X", "f", to=TensorProto.FLOAT), *nodes]
+    outputs = [each for made in nodes for each in made.output]
+    made = normal_form(model(nodes, constants, width=WIDTH, outputs=outputs).SerializeToString())
+    known = analyse(made, declared_inputs(signature(WIDTH), made)).outputs
+    session = open_session(made.SerializeToString(), is_optimized=False)
+    for rows in (1, 2, 7):
+        values = session.run(outputs, {"X": np.zeros((rows, WIDTH))})
+        for output, value in zip(outputs, values, strict=True):
+            tensor = known[output]
+            assert tuple(size.for_rows(rows) for size in tensor.shape) == np.shape(value), output
+            if value.dtype != object:
+                assert helper.tensor_dtype_to_np_dtype(tensor.dtype) == value.dtype, output
+            if tensor.sizes is not None:
+                assert [size.for_rows(rows) for size in tensor.sizes] == np.ravel(value).tolist(), output
+
+
+def test_axes_are_attributes_in_older_versions() -> None:
+    """One axis 0 is as much of a list as any other."""
+    nodes = [node("Unsqueeze", "X", "u", axes=[0]), node("Shape", "u", "y")]
+    made = normal_form(model(nodes, width=WIDTH, outputs=("u", "y"), opsets={"": 11}).SerializeToString())
+    known = analyse(made, declared_inputs(signature(WIDTH), made)).outputs
+    shape, sizes = open_session(made.SerializeToString()).run(["u", "y"], {"X": np.zeros((5, WIDTH))})
+    assert tuple(size.for_rows(5) for size in known["u"].shape) == np.shape(shape)
+    assert [size.for_rows(5) for size in known["y"].sizes or ()] == sizes.tolist()
+
+
+REFUSED: dict[str, Case] = {
+    "rows that are a constant number": case(node("Add", "X row", "y"), row=[[1.0], [2.0]]),
+    "cells that do not divide": case(node("Reshape", "X shape", "y"), shape=[-1, 2]),
+    "a reshape to other cells": case(node("Reshape", "X shape", "y"), shape=[3, 3]),
+    "two open axes": case(node("Reshape", "X shape", "y"), shape=[-1, -1]),
+    "an axis that is not there": case(node("ArgMax", "X", "y", axis=2)),
+    "an axis twice": case(node("Unsqueeze", "X places", "y"), places=[0, 0]),
+    "squeezed without a name": case(node("Squeeze", "X", "y")),
+    "squeezed where it is longer": case(node("Squeeze", "X axis", "y"), axis=[1]),
+    "a place beyond its columns": case(node("Gather", "X places", "y", axis=1), places=[3]),
+    "a row that may not be there": case(node("Gather", "X places", "y", axis=0), places=[1]),
+    "a column of ml that is not there": case(node("ArrayFeatureExtractor", "X places", "y", domain=ML), places=[3]),
+    "more than there are": case(node("TopK", "X k", "y z", axis=1), k=[4]),
+    "the largest of all rows": case(node("TopK", "X k", "y z", axis=0), k=[1]),
+    "a part that depends on the rows": case(node("Slice", "X start end axis", "y"), start=[0], end=[5], axis=[0]),
+    "nothing at all": case(node("Slice", "X start end axis", "y"), start=[2], end=[2], axis=[1]),
+    "parts that it does not name": case(node("Split", "X", "y", axis=1, num_outputs=2)),
+    "no rows of one row": case(node("Slice", "X start end axis", "y"), start=[1], end=[1 << 62], axis=[0]),
+    "a negative margin": case(node("Pad", "X pads", "y"), pads=[0, -1, 0, 0]),
+    "a mirrored margin": case(node("Pad", "X pads", "y", mode="reflect"), pads=[0, 1, 0, 1]),
+    "integers divided by what could be 0": case(node("Cast", "X", "i", to=TensorProto.INT64), node("Div", "i i", "y")),
+    "integers divided by 0": case(node("Cast", "X", "i", to=TensorProto.INT64), node("Div", "i zero", "y"), zero=[0]),
+    "integers divided by -1": case(
+        node("Cast", "X", "i", to=TensorProto.INT64), node("Mod", "i minus", "y"), minus=[-1]
+    ),
+    "a flag that is none": case(node("ReduceSum", "X axis", "y", keepdims=2), axis=[1]),
+    "matrices that do not meet": case(node("MatMul", "X weights", "y"), weights=np.ones((4, 3))),
+    "columns not as wide": case(node("Concat", "X other", "y", axis=0), other=np.ones((2, 4))),
+    "a scale for other columns": case(node("Scaler", "X", "y", domain=ML, offset=[1.0, 2.0], scale=[1.0, 1.0])),
+    "one scale too few": case(node("Scaler", "X", "y", domain=ML, offset=[1.0] * 3, scale=[1.0])),
+    "widths that are not so": case(node("FeatureVectorizer", "X X", "y", domain=ML, inputdimensions=[3, 300])),
+    "a table with more keys": case(
+        node("Cast", "X", "i", to=TensorProto.INT64),
+        node("LabelEncoder", "i", "y", domain=ML, keys_int64s=[0, 1], values_strings=["a"]),
+    ),
+    "keys of another type": case(node("LabelEncoder", "X", "y", domain=ML, keys_int64s=[0], values_strings=["a"])),
+    "too few coefficients": case(node("LinearRegressor", "f", "y", domain=ML, targets=2, coefficients=[1.0] * 5)),
+    "no coefficients": case(node("LinearRegressor", "f", "y", domain=ML)),
+    "no intercepts": case(
+        node("LinearClassifier", "f", "y z", domain=ML, coefficients=[1.0] * 9, classlabels_ints=[1, 2, 3])
+    ),
+    "fewer labels than scores": case(
+        node(
+            "LinearClassifier",
+            "f",
+            "y z",
+            domain=ML,
+            coefficients=[1.0] * 9,
+            intercepts=[0.0] * 3,
+            classlabels_ints=[1],
+        )
+    ),
+    "vectors that are missing": case(
+        node(
+            "SVMRegressor",
+            "f",
+            "y",
+            domain=ML,
+            n_supports=3,
+            support_vectors=[1.0] * 6,
+            coefficients=[1.0] * 3,
+            rho=[0.0],
+        )
+    ),
+    "classes without vectors": case(
+        node(
+            "SVMClassifier",
+            "f",
+            "y z",
+            domain=ML,
+            vectors_per_class=[5, -4],
+            support_vectors=[1.0] * 3,
+            coefficients=[1.0],
+            rho=[0.0],
+            classlabels_ints=[0, 1],
+        )
+    ),
+    "pairs without rho": case(
+        node(
+            "SVMClassifier",
+            "f",
+            "y z",
+            domain=ML,
+            vectors_per_class=[1, 1, 1],
+            support_vectors=[1.0] * 9,
+            coefficients=[1.0] * 6,
+            rho=[0.0],
+            classlabels_ints=[0, 1, 2],
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_has_no_shape_for_every_number_of_rows_is_refused(name: str) -> None:
+    nodes, constants = REFUSED[name]
+    if "f" in nodes[0].input:
+        nodes = [node("Cast", "X", "f", to=TensorProto.FLOAT), *nodes]
+    made = normal_form(model(nodes, constants, width=WIDTH).SerializeToString())
+    with pytest.raises(GraphRefused):
+        analyse(made, declared_inputs(signature(WIDTH), made))
+
+
+def test_memory_is_the_sum_of_all_tensors_and_of_what_a_kernel_takes() -> None:
+    made = normal_form(
+        model([node("MatMul", "X weights", "y")], [constant("weights", np.ones((3, 5)))], width=3).SerializeToString()
+    )
+    taken = analyse(made, declared_inputs(signature(3), made))
+    # rows of 3 and of 5 numbers, and a copy of both matrices that the kernel may make
+    assert (taken.memory.per_row, taken.memory.fixed) == (8 * 3 + 8 * 5 + 8 * 3, 8 * 15)

@@ -1,0 +1,52 @@
+"""Every scikit-learn that may be installed beside the server has a list of its own: others name other things."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from serving.host.restricted.call_rules import are_usual
+
+ROOT = Path(__file__).parents[4]
+MINORS = ("1.6", "1.7", "1.8", "1.9")
+
+
+def test_the_oldest_scikit_learn_that_is_allowed_has_a_list() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = next(each for each in map(Requirement, project["dependencies"]) if each.name == "scikit-learn")
+    (bound,) = wanted.specifier
+    assert ".".join(map(str, Version(bound.version).release[:2])) == MINORS[0]
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_a_list_is_in_the_package(minor: str) -> None:
+    lists = resources.files("serving.host.restricted").joinpath("lists")
+    assert lists.joinpath(f"scikit-learn-{minor}.json").is_file()
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_a_loss_takes_numbers_only_by_each_of_its_names(minor: str) -> None:
+    """Until 1.8 the compiled losses call their module `_loss`."""
+    place = resources.files("serving.host.restricted").joinpath("lists", f"scikit-learn-{minor}.json")
+    called = json.loads(place.read_text())["called"]
+    module = "_loss" if minor in ("1.6", "1.7", "1.8") else "sklearn._loss._loss"
+    assert f"{module}.CyHalfSquaredError" in called
+    for name in ("CyHuberLoss", "CyPinballLoss", "CyHalfTweedieLoss"):
+        assert f"{module}.{name}" in called
+        assert are_usual((module, name), (0.5,))
+        assert not are_usual((module, name), ("0.5",))
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_names_of_ones_own_classes_may_be_any(minor: str) -> None:
+    """Where scikit-learn keeps them as the keys of a dict, up to 1.7."""
+    place = resources.files("serving.host.restricted").joinpath("lists", f"scikit-learn-{minor}.json")
+    listed = json.loads(place.read_text())["schema"]["classes"]["sklearn.linear_model._logistic.LogisticRegressionCV"]
+    for attribute in ("coefs_paths_", "scores_"):
+        assert attribute not in listed or "text" in listed[attribute]

@@ -1,0 +1,71 @@
+"""Made-up rows for models that do not say what they take: values are tried until they answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator
+from sklearn.cluster import KMeans
+
+from serving.domain.errors import InvalidInput
+from serving.host.signature_of_estimator import examine
+from serving.rows.parsing import rows_to_batch
+from tests.unit.host.candidates import ROWS
+
+
+class Taking(BaseEstimator):
+    """Refuses rows of a table that are not as `what` says."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def fit(self, X: Any, y: Any = None) -> Taking:
+        self.n_features_in_ = X.shape[1]
+        if isinstance(X, pd.DataFrame):
+            self.feature_names_in_ = np.array(X.columns, dtype=object)
+        return self
+
+    def predict(self, X: Any) -> Any:
+        first = X.iloc[:, 0] if isinstance(X, pd.DataFrame) else pd.Series(X[:, 0])
+        if self.what == "dates":
+            return pd.to_datetime(first, format="ISO8601").dt.year.to_numpy()
+        if self.what == "numbers as text":
+            return first.map({"1": 1, "2": 2, "30": 30}).astype(int).to_numpy()
+        if self.what == "whole numbers" and (first % 1 != 0).any():
+            raise ValueError("whole numbers only")
+        if self.what == "years of life" and not first.between(18, 99).all():
+            raise ValueError("nobody is that old")
+        return np.ones(len(X))
+
+
+@pytest.mark.parametrize("what", ["dates", "numbers as text", "whole numbers", "years of life"])
+def test_a_table_is_guessed_until_it_is_answered(what: str) -> None:
+    table = pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0]})
+    model = examine(Taking(what).fit(table))
+    assert len(model.answer("predict", model.sample(8)).by_row()) == 8
+
+
+@pytest.mark.parametrize("what", ["whole numbers", "years of life"])
+def test_an_array_is_guessed_until_it_is_answered(what: str) -> None:
+    model = examine(Taking(what).fit(ROWS))
+    assert len(model.answer("predict", model.sample(8)).by_row()) == 8
+
+
+def test_rows_that_are_guessed_differ() -> None:
+    columns = examine(Taking("whole numbers").fit(ROWS)).sample(4).columns
+    assert columns is not None
+    assert len(set(columns[0])) > 1
+    assert columns[0] != columns[1]
+
+
+def test_what_takes_float32_only_gets_float32() -> None:
+    rows = ROWS.astype(np.float32)
+    model = examine(KMeans(3, n_init=1, random_state=0).fit(rows))
+    batch = rows_to_batch(model.signature, rows.tolist())
+    for method in ("predict", "transform"):
+        np.testing.assert_array_equal(model.answer(method, batch).tensors[0], getattr(model.estimator, method)(rows))
+    with pytest.raises(InvalidInput, match=r"the model takes numbers within float32, got 1e\+39"):
+        model.answer("predict", rows_to_batch(model.signature, [[1e39] * rows.shape[1]]))

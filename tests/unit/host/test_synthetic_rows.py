@@ -1,0 +1,147 @@
+"""Made-up rows: always the same, within what was seen in training, nulls where they are allowed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression
+from sklearn.naive_bayes import CategoricalNB, GaussianNB
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import (
+    KBinsDiscretizer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    OneHotEncoder,
+    QuantileTransformer,
+    RobustScaler,
+    StandardScaler,
+)
+from sklearn.tree import DecisionTreeRegressor
+
+from serving.domain.signature import Container, Dtype, Feature, Signature
+from serving.host.input_columns import Column, learn, texts_for
+from serving.host.signature_of_estimator import examine
+from serving.host.synthetic_rows import make_batch
+from serving.rows.batch import Batch
+
+RANDOM = np.random.default_rng(4)
+ROWS = RANDOM.uniform(1000, 2000, size=(200, 2))
+TARGET = ROWS.sum(axis=1) + 0.0
+
+
+def signature(*features: Feature) -> Signature:
+    return Signature(features=features, methods=("predict",))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        make_pipeline(StandardScaler(), LinearRegression()),
+        make_pipeline(MinMaxScaler(), LinearRegression()),
+        make_pipeline(RobustScaler(), LinearRegression()),
+        make_pipeline(MaxAbsScaler(), LinearRegression()),
+        make_pipeline(QuantileTransformer(n_quantiles=50), LinearRegression()),
+        make_pipeline(KBinsDiscretizer(quantile_method="averaged_inverted_cdf"), LinearRegression()),
+        make_pipeline(SimpleImputer(), LinearRegression()),
+        KNeighborsRegressor(),
+        RandomForestRegressor(5),
+        GradientBoostingRegressor(n_estimators=5),
+        DecisionTreeRegressor(),
+        make_pipeline(GaussianNB()),
+    ],
+    ids=str,
+)
+def test_numbers_lie_where_the_training_rows_lay(model: Any) -> None:
+    target = (TARGET > 3000).astype(float)
+    batch = examine(model.fit(ROWS, target)).sample(50)
+    assert batch.matrix is not None
+    assert batch.matrix.min() >= 100
+    assert batch.matrix.max() <= 2400
+    assert len(np.unique(batch.matrix)) > 1
+
+
+def test_whole_training_rows_are_used_where_the_estimator_keeps_them() -> None:
+    batch = examine(KNeighborsRegressor().fit(ROWS, TARGET)).sample(5)
+    assert batch.matrix is not None
+    assert batch.matrix.tolist() == ROWS[:5].tolist()
+
+
+def test_numbers_nobody_knows_are_positive_and_away_from_zero() -> None:
+    batch = examine(LinearRegression().fit(ROWS, TARGET)).sample(100)
+    assert batch.matrix is not None
+    assert 0.2 < batch.matrix.min() < batch.matrix.max() < 1.8
+
+
+def test_counts_stay_counts() -> None:
+    model = examine(CategoricalNB().fit(RANDOM.integers(0, 4, (50, 2)), np.arange(50) % 2))
+    batch = model.sample(9)
+    assert batch.matrix is not None
+    assert set(batch.matrix.ravel().tolist()) <= {0.0, 1.0, 2.0, 3.0}
+
+
+def test_large_integers_stay_those_that_were_seen() -> None:
+    ids = np.array([[2**53 + 1, 3], [2**53 + 3, 4]] * 5)
+    model = examine(make_pipeline(OneHotEncoder(), LinearRegression()).fit(ids, np.arange(10.0)))
+    columns = model.sample(4).columns
+    assert columns is not None
+    assert np.asarray(columns[0]).tolist() == [2**53 + 1, 2**53 + 3] * 2
+    assert len(model.answer("predict", model.sample(4)).tensors[0]) == 4
+
+
+def test_the_same_rows_come_each_time() -> None:
+    model = examine(make_pipeline(StandardScaler(), LinearRegression()).fit(ROWS, TARGET))
+    first, second = model.sample(7), model.sample(7)
+    assert first.matrix is not None
+    assert second.matrix is not None
+    assert first.matrix.tolist() == second.matrix.tolist()
+
+
+def columns_of(batch: Batch) -> list[list[Any]]:
+    return [list(column) for column in batch.columns or ()]
+
+
+def test_strings_bools_and_anything_come_from_what_was_seen() -> None:
+    contract = signature(
+        Feature(name="city", dtype=Dtype.STRING),
+        Feature(name="flag", dtype=Dtype.BOOL),
+        Feature(name="thing", dtype=Dtype.ANY),
+        Feature(name="word", dtype=Dtype.STRING),
+    )
+    known = [Column(values=["Rome", "Oslo"]), Column(), Column(values=["x", 1]), Column(values=[1.0])]
+    city, flag, thing, word = columns_of(make_batch(contract, known, 3))
+    assert city == ["Rome", "Oslo", "Rome"]
+    assert flag == [False, True, False]
+    assert thing == ["x", 1, "x"]
+    assert word == ["a", "b", "c"]  # declared a string, whatever was seen
+
+
+def test_nulls_fill_the_first_row_and_some_of_the_others_where_they_are_allowed() -> None:
+    contract = signature(Feature(name="a"), Feature(name="b"), Feature(name="c"))
+    batch = make_batch(contract, [Column(), Column(), Column()], 6, [True, False, True])
+    assert batch.matrix is not None
+    missing = np.isnan(batch.matrix)
+    assert missing[0].tolist() == [True, False, True]
+    assert not missing[:, 1].any()
+    assert 0 < missing[1:].sum() < 10
+    mixed = signature(Feature(name="a"), Feature(name="b", dtype=Dtype.BOOL), Feature(name="c", dtype=Dtype.STRING))
+    size, flag, word = columns_of(make_batch(mixed, [Column(), Column(), Column()], 2, [True] * 3))
+    assert np.isnan(size[0])
+    assert (flag[0], word[0]) == (None, None)
+
+
+def test_texts_are_made_of_known_words() -> None:
+    vectorizer = TfidfVectorizer().fit(["good morning", "bad evening"])
+    words = {word for text in texts_for(vectorizer) for word in text.split()}
+    assert words == {"good", "morning", "bad", "evening"}
+    assert texts_for(TfidfVectorizer()) != []
+    contract = Signature(
+        features=(Feature(name="text", dtype=Dtype.STRING),), methods=("predict",), container=Container.TEXTS
+    )
+    [texts] = columns_of(make_batch(contract, learn(vectorizer, None, 1), 3))
+    assert len(texts) == 3
