@@ -116,7 +116,7 @@ def takes_objects(estimator: Any) -> Any | None:
 
 
 def why_categories_unknown(estimator: Any) -> str | None:
-    """Say why it cannot be told which categories the rows had in training, None where it can: see `pandas_categories`."""
+    """Say why it cannot be told which categories the rows had in training, None where it can: `pandas_categories`."""
     reasons = (why_categories_unknown(part) for part in first_parts(estimator))
     return why_not_known(estimator) or next(filter(None, reasons), None)
 

@@ -107,9 +107,9 @@ def load(
 ) -> LoadedModel:
     """Load the file at `path` as what `format` says, whatever its name, and find out its signature.
 
-    `declared` is the publisher's signature, `named` what MLflow says of the columns: see `signature_of_estimator`. `on_read`
-    is called between reading and everything else. All parts are told to compute in one thread. Blocks; a few rows are
-    answered on the way. Raises LoadRefused with one line that says why, NotVouched where trust is all that is missing.
+    `declared` is the publisher's signature, `named` what MLflow says of the columns: see `signature_of_estimator`.
+    `on_read` is called between reading and everything else. All parts are told to compute in one thread. Blocks; a few
+    rows are answered on the way. Raises LoadRefused with one line that says why, NotVouched where trust is all that is missing.
     """
     if format is Format.ONNX:
         from serving.host.onnx_model import load_onnx  # noqa: PLC0415  (importing onnxruntime starts a thread)
