@@ -36,7 +36,7 @@ LONGEST = (
     "e2e/test_edge.py",
     "e2e/test_graph_checks.py",
     "e2e/test_models_page.py",
-    "unit/host/restricted/test_meaning.py",
+    "unit/host/restricted/test_attribute_check.py",
     "e2e/test_kills.py",
     "e2e/test_operators.py",
     "e2e/test_faults_stopped.py",
@@ -52,7 +52,7 @@ LONGEST = (
     "e2e/test_unload.py",
     "e2e/test_correctness.py",
     "e2e/test_fuzz_http.py",
-    "unit/host/restricted/test_states.py",
+    "unit/host/restricted/test_attribute_names.py",
     "e2e/test_first_minute.py",
     "unit/host/graph_check/test_fuzz.py",
 )

@@ -125,11 +125,13 @@ def make_servable(
 
 def make_reference(**active: Servable | None) -> ActiveReference:
     """Return a reference in which each model is answered by the servable given, or known and answered by none."""
-    reference = ActiveReference()
-    for name, servable in active.items():
-        loaded = {} if servable is None else {servable.id.version: servable}
-        reference = reference.with_model(name, ModelReference(servable, MappingProxyType(loaded)))
-    return reference
+    return ActiveReference(MappingProxyType({name: make_model_reference(one) for name, one in active.items()}))
+
+
+def make_model_reference(active: Servable | None, *standbys: Servable) -> ModelReference:
+    """Return what answers for one model: the active servable, and those on standby, the last of them active before."""
+    loaded = [*standbys, *([active] if active else [])]
+    return ModelReference(active, MappingProxyType({one.id.version: one for one in loaded}))
 
 
 def make_model_status(name: str = "iris", active: str | None = "3") -> ModelStatus:

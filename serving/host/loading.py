@@ -38,7 +38,7 @@ from serving.domain.version import Format
 from serving.host import boosters, foreign_files
 from serving.host.input_columns import why_categories_unknown
 from serving.host.model import LoadedModel, LoadRefused, NotAnEstimator, NotVouched, one_line, told
-from serving.host.nested_estimators import all_parts, compute_alone, is_from_sklearn
+from serving.host.nested_estimators import walk_nested_estimators, limit_to_one_thread, is_from_sklearn
 from serving.host.restricted import (
     Distrusted,
     Survey,
@@ -109,7 +109,7 @@ def load(
 
     `declared` is the publisher's signature, `named` what MLflow says of the columns: see `signature_of_estimator`.
     `on_read` is called between reading and everything else. All parts are told to compute in one thread. Blocks; a few
-    rows are answered on the way. Raises LoadRefused with one line that says why, NotVouched where trust is all that is missing.
+    rows are answered on the way. Raises LoadRefused with one line that says why, NotVouched where only trust lacks.
     """
     if format is Format.ONNX:
         from serving.host.onnx_model import load_onnx  # noqa: PLC0415  (importing onnxruntime starts a thread)
@@ -117,9 +117,9 @@ def load(
         on_read(None)
         return load_onnx(path, declared)
     estimator, trained_with = _read(path, format, trust, on_read)
-    if any(map(boosters.is_of_old_lightgbm, all_parts(estimator))):
+    if any(map(boosters.is_of_old_lightgbm, walk_nested_estimators(estimator))):
         raise LoadRefused(foreign_files.OLD_LIGHTGBM)
-    compute_alone(estimator)
+    limit_to_one_thread(estimator)
     try:
         check_answers(estimator)
     except Distrusted as error:
@@ -177,7 +177,7 @@ def _read(
             raise LoadRefused(_explain_failure(error, path, format, trust, caught)) from None
     on_read(vouched)
     written_by = _collect_warnings(caught)
-    if written_by is None and any(map(is_from_sklearn, all_parts(estimator))):
+    if written_by is None and any(map(is_from_sklearn, walk_nested_estimators(estimator))):
         written_by = sklearn.__version__  # scikit-learn warns of every other version
     return boosters.as_estimator(estimator), {SKLEARN: written_by} if written_by else {}
 

@@ -35,13 +35,6 @@ class ActiveReference:
 
     models: Mapping[str, ModelReference] = field(default_factory=lambda: MappingProxyType({}))
 
-    def with_model(self, name: str, model: ModelReference | None) -> ActiveReference:
-        """Return a reference in which `name` is answered by `model` (None: the model is gone)."""
-        models = {key: value for key, value in self.models.items() if key != name}
-        if model is not None:
-            models[name] = model
-        return ActiveReference(MappingProxyType(models))
-
 
 class HoldsActive(Protocol):
     """The part of ``app.state`` that this module uses."""

@@ -11,7 +11,7 @@ PACKAGE = Path(serving.__file__).parent
 WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 # Where it may be read, and what holds when it jumps.
 ALLOWED = {
-    "lifecycle/lone_files.py": "names a lone file's content; never before an earlier name (test_lone.py)",
+    "lifecycle/lone_files.py": "names a lone file's content; never before an earlier name (test_lone_files.py)",
     "lifecycle/records.py": "dates a state, for people",
     "lifecycle/recovery.py": "names a damaged database that is kept aside",
     "lifecycle/remembered_verdicts.py": "dates a verdict, for people",

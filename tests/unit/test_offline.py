@@ -38,7 +38,7 @@ from serving.offline.instances import to_instances
 from serving.offline.keys import KeyRefused, create_key
 from serving.settings import Settings, StoreSettings
 
-# the gates' road is tested in offline/test_estimators.py; here they would take a second each
+# the gates' road is tested in offline/test_publish_estimator.py; here they would take a second each
 publish = partial(serving.publish, check=False)
 
 ROWS, SPECIES = load_iris(return_X_y=True)

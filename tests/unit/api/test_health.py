@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -11,12 +10,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.domain.status import StoreStatus
-from serving.plane.active_reference import ActiveReference, ModelReference
+from serving.plane.active_reference import ActiveReference
 from tests.fakes import (
     FakeEngine,
     call,
     make_app,
     make_client,
+    make_model_reference,
     make_model_status,
     make_reference,
     make_servable,
@@ -90,8 +90,7 @@ def test_leases_are_read_from_the_active_reference_when_somebody_looks() -> None
 
 def test_a_version_on_standby_is_loaded_and_not_active() -> None:
     old, new = make_servable("iris", "2"), make_servable("iris", "3")
-    loaded = MappingProxyType({"2": old, "3": new})
-    app = make_app(ActiveReference().with_model("iris", ModelReference(new, loaded)))
+    app = make_app(ActiveReference({"iris": make_model_reference(new, old)}))
     text = call(app, "GET", "/metrics").text
     assert 'serving_leases{model="iris",version="2"} 0.0' in text
     assert 'serving_active{model="iris",version="3"} 1.0' in text

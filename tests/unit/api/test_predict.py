@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from fastapi import FastAPI
 
 from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.domain.errors import DeadlineExceeded, HostLost, ModelFailed
-from serving.plane.active_reference import ActiveReference, ModelReference
+from serving.plane.active_reference import ActiveReference
 from serving.plane.servable import Servable
 from tests.fakes import (
     MIXED,
@@ -25,6 +24,7 @@ from tests.fakes import (
     exchange,
     make_app,
     make_client,
+    make_model_reference,
     make_model_status,
     make_reference,
     make_servable,
@@ -128,8 +128,7 @@ def test_texts_and_mixed_rows_reach_the_model_as_they_are() -> None:
 
 def two_versions() -> tuple[FastAPI, Servable, Servable]:
     old, new = make_servable("iris", "2"), make_servable("iris", "3")
-    loaded = MappingProxyType({"2": old, "3": new})
-    return make_app(ActiveReference().with_model("iris", ModelReference(new, loaded))), old, new
+    return make_app(ActiveReference({"iris": make_model_reference(new, old)})), old, new
 
 
 def test_a_version_that_is_loaded_can_be_asked_by_name() -> None:

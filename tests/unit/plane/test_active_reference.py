@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ast
 import inspect
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
 from serving.domain.errors import NothingActive, UnknownModel, UnknownVersion
 from serving.domain.version import VersionId
 from serving.plane import active_reference
-from serving.plane.active_reference import ActiveReference, ModelReference, activate, lease
+from serving.plane.active_reference import ActiveReference, activate, lease
 from serving.plane.servable import Servable
+from tests.fakes import make_model_reference
 from tests.unit.plane.test_servable import SIGNATURE
 
 
@@ -21,9 +22,7 @@ def servable(version: str) -> Servable:
 
 
 def reference(active: Servable | None, *others: Servable) -> ActiveReference:
-    everything = [*others, *([active] if active else [])]
-    loaded = MappingProxyType({one.id.version: one for one in everything})
-    return ActiveReference().with_model("m", ModelReference(active, loaded))
+    return ActiveReference({"m": make_model_reference(active, *others)})
 
 
 def test_a_lease_is_on_the_active_version_or_on_the_one_that_is_named() -> None:
@@ -55,16 +54,6 @@ def test_a_lease_outlives_a_swap() -> None:
     assert held.servable.id.version == "1"
     with lease(state, "m") as other:
         assert other.id.version == "2"
-
-
-def test_the_reference_is_replaced_and_never_changed() -> None:
-    before = reference(servable("1"))
-    after = before.with_model("n", ModelReference())
-    assert set(before.models) == {"m"}
-    assert set(after.models) == {"m", "n"}
-    assert set(after.with_model("m", None).models) == {"n"}
-    with pytest.raises(TypeError):
-        after.models["x"] = ModelReference()  # type: ignore[index]
 
 
 def test_activation_is_one_assignment() -> None:

@@ -135,16 +135,20 @@ def test_a_plan_that_names_what_is_not_loaded_is_never_prepared(monkeypatch: pyt
     run(scenario, monkeypatch)
 
 
-def test_a_model_whose_route_stays_keeps_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_whose_route_stays_keeps_its_part_of_the_next_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(scene: Scene) -> None:
         await scene.load(ONE)
         scene.commit(ONE, ONE)
-        before = scene.state.active.models["m"]
+        before = scene.state.active
         plan = scene._plan.with_route("n", Route())
         scene.plane.prepare(Prepare(plan))
         scene.plane.commit(Commit(plan.generation))
-        assert scene.state.active.models["m"] is before
-        assert scene.state.active.models["n"].active is None
+        after = scene.state.active
+        assert set(before.models) == {"m"}, "the reference is replaced and never changed"
+        assert after.models["m"] is before.models["m"]
+        assert after.models["n"].active is None
+        with pytest.raises(TypeError):
+            after.models["x"] = after.models["m"]
 
     run(scenario, monkeypatch)
 

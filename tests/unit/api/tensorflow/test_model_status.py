@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from serving.api.tensorflow.model_status import _STATES
 from serving.domain.state import State
-from serving.plane.active_reference import ActiveReference, ModelReference
-from tests.fakes import call, make_app, make_servable
+from serving.plane.active_reference import ActiveReference
+from tests.fakes import call, make_app, make_model_reference, make_servable
 
 OK = {"error_code": "OK", "error_message": ""}
 
 
 def two_versions() -> Any:
-    loaded = {version: make_servable("iris", version) for version in ("1", "2", "3")}
-    return make_app(ActiveReference().with_model("iris", ModelReference(loaded["3"], MappingProxyType(loaded))))
+    one, two, three = (make_servable("iris", version) for version in ("1", "2", "3"))
+    return make_app(ActiveReference({"iris": make_model_reference(three, one, two)}))
 
 
 def test_a_model_has_the_state_of_each_of_its_versions() -> None:
