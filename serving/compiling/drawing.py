@@ -35,11 +35,13 @@ class Drawing:
     opsets: Mapping[str, int] = field(default_factory=lambda: OPSETS)
     ir_version: int = IR_VERSION
 
-    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+    def draw_node(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Draw a node with one output."""
-        return self.ops(kind, *inputs, outputs=1, domain=domain, **attributes)[0]
+        return self.draw_node_with_outputs(kind, *inputs, outputs=1, domain=domain, **attributes)[0]
 
-    def ops(self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any) -> tuple[str, ...]:
+    def draw_node_with_outputs(
+        self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any
+    ) -> tuple[str, ...]:
         """Draw a node with several outputs; the same node with the same inputs is drawn only once."""
         is_small = all(isinstance(value, (int, float, str)) for value in attributes.values())
         key = (kind, domain, inputs, outputs, tuple(sorted(attributes.items()))) if is_small else None
@@ -51,13 +53,13 @@ class Drawing:
             self.known[key] = names
         return names
 
-    def once(self, key: tuple[Any, ...], draw: Callable[[], Any]) -> Any:
+    def compute_once(self, key: tuple[Any, ...], draw: Callable[[], Any]) -> Any:
         """Return the result of the first `draw` under `key`: trees are large, and methods share them."""
         if key not in self.known:
             self.known[key] = draw()
         return self.known[key]
 
-    def constant(self, values: Any) -> str:
+    def add_constant(self, values: Any) -> str:
         """Keep an array or a scalar. Objects become strings, arrays keep their dtype, Python floats become float64."""
         array = np.asarray(values)
         key = None

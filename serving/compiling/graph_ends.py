@@ -54,8 +54,8 @@ def fit_output(drawing: Drawing, name: str, got: NDArray[Any], wanted: Tensor) -
     if is_text != (got.dtype.kind in "OU"):
         raise NotCompilable("the graph gives numbers where the model gives text, or the other way round")
     if got.shape[1:] != like.shape[1:]:
-        shape = drawing.constant(np.array([-1, *like.shape[1:]], dtype=np.int64))
-        name = drawing.op("Reshape", name, shape)
+        shape = drawing.add_constant(np.array([-1, *like.shape[1:]], dtype=np.int64))
+        name = drawing.draw_node("Reshape", name, shape)
     if not is_text and got.dtype != like.dtype:
-        name = drawing.op("Cast", name, to=make_value_info("", like.dtype, ()).type.tensor_type.elem_type)
+        name = drawing.draw_node("Cast", name, to=make_value_info("", like.dtype, ()).type.tensor_type.elem_type)
     return name

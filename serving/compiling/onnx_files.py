@@ -137,7 +137,7 @@ def _feed_inputs(model: OnnxModel, rows: Rows) -> dict[str, str]:
             raise NotCompilable(f"the signature does not say what the input '{each.name}' takes")
         if each.takes is not Dtype.NUMBER and any(feature.nullable for feature in features):
             raise NotCompilable(f"the input '{each.name}' takes null, for which its type has no value")
-        fed[each.name] = _cast_input(rows.drawing, each, rows.select(range(start, start + each.width)))
+        fed[each.name] = _cast_input(rows.drawing, each, rows.select_columns(range(start, start + each.width)))
         start += each.width
     return fed
 
@@ -146,12 +146,16 @@ def _cast_input(drawing: Drawing, each: Input, own: Rows) -> str:
     if each.takes is Dtype.NUMBER:
         if each.dtype not in (np.float32, np.float64):  # others refuse, or round, in ways a graph does not
             raise NotCompilable(f"the input '{each.name}' takes {np.dtype(each.dtype)}, and JSON knows only numbers")
-        name = own.matrix()
-        name = drawing.op("Cast", name, to=TensorProto.FLOAT) if each.dtype is np.float32 else name
+        name = own.draw_matrix()
+        name = drawing.draw_node("Cast", name, to=TensorProto.FLOAT) if each.dtype is np.float32 else name
     else:
         names = [block.name for block in own.blocks]
-        name = names[0] if len(names) == 1 else drawing.op("Concat", *names, axis=1)
-    return drawing.op("Reshape", name, drawing.constant(np.array([-1], dtype=np.int64))) if each.is_flat else name
+        name = names[0] if len(names) == 1 else drawing.draw_node("Concat", *names, axis=1)
+    return (
+        drawing.draw_node("Reshape", name, drawing.add_constant(np.array([-1], dtype=np.int64)))
+        if each.is_flat
+        else name
+    )
 
 
 def _draw_answers(drawing: Drawing, graph: Any, answer: MethodOutput, raw: Sequence[Any]) -> tuple[str, ...]:
@@ -161,16 +165,16 @@ def _draw_answers(drawing: Drawing, graph: Any, answer: MethodOutput, raw: Seque
     if isinstance(first, list):
         names = list(_unpack_sequence(drawing, graph, names[0]))
     if answer.form in ONE_COLUMN:
-        place = drawing.constant(np.array(ONE_COLUMN[answer.form], dtype=np.int64))
-        return (drawing.op("Gather", names[0], place, axis=1),)
+        place = drawing.add_constant(np.array(ONE_COLUMN[answer.form], dtype=np.int64))
+        return (drawing.draw_node("Gather", names[0], place, axis=1),)
     if answer.form is not Form.SCORES or isinstance(first, list):
         return tuple(names)
     if first.ndim == 3:
-        places = [drawing.constant(np.array(place, dtype=np.int64)) for place in range(len(first))]
-        return tuple(drawing.op("Gather", names[0], place, axis=0) for place in places)
+        places = [drawing.add_constant(np.array(place, dtype=np.int64)) for place in range(len(first))]
+        return tuple(drawing.draw_node("Gather", names[0], place, axis=0) for place in places)
     if first.ndim == 1:
-        columns = [drawing.op("Cast", name, to=TensorProto.DOUBLE) for name in names]
-        return (drawing.op("Concat", *(reshape_to_column(drawing, column) for column in columns), axis=1),)
+        columns = [drawing.draw_node("Cast", name, to=TensorProto.DOUBLE) for name in names]
+        return (drawing.draw_node("Concat", *(reshape_to_column(drawing, column) for column in columns), axis=1),)
     return tuple(names)
 
 
@@ -185,4 +189,4 @@ def _unpack_sequence(drawing: Drawing, graph: Any, output: str) -> tuple[str, ..
     order = sorted(range(len(keys)), key=keys.__getitem__)
     if order == list(range(len(keys))):
         return (str(node.input[0]),)
-    return (drawing.op("Gather", node.input[0], drawing.constant(np.array(order, dtype=np.int64)), axis=1),)
+    return (drawing.draw_node("Gather", node.input[0], drawing.add_constant(np.array(order, dtype=np.int64)), axis=1),)

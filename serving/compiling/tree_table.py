@@ -47,7 +47,7 @@ class TreeTable:
         """Which tree each node belongs to."""
         return np.repeat(np.arange(len(self.roots)), np.diff(np.append(self.roots, len(self.feature))))
 
-    def after(self, values: Sequence[float]) -> TreeTable:
+    def prepend_leaves(self, values: Sequence[float]) -> TreeTable:
         """Return the table with trees before all others that are single leaves: sums begin with their `values`."""
         return join_tables([*(make_single_leaf(value, self.values.dtype) for value in values), self])
 
@@ -106,8 +106,8 @@ def draw_leaf_values(drawing: Drawing, table: TreeTable, matrix: str) -> str:
     ordinal = np.cumsum(table.is_leaf) - 1
     places = replace(table, values=ordinal.astype(np.float64))
     found = draw_ensemble(drawing, places, matrix, table.tree, len(table.roots))
-    known = drawing.constant(table.values[table.is_leaf])
-    return drawing.op("Gather", known, drawing.op("Cast", found, to=TensorProto.INT64), axis=0)
+    known = drawing.add_constant(table.values[table.is_leaf])
+    return drawing.draw_node("Gather", known, drawing.draw_node("Cast", found, to=TensorProto.INT64), axis=0)
 
 
 def draw_sums_in_turn(drawing: Drawing, table: TreeTable, matrix: str, outputs: int) -> str:
@@ -122,8 +122,12 @@ def draw_sum(drawing: Drawing, table: TreeTable, matrix: str) -> str:
     if table.values.ndim == 1:
         return draw_ensemble(drawing, table, matrix, np.zeros(len(table.feature), np.int64), 1)
     # ReduceSum promises no order, and ties between classes are ties only in the order of the trees
-    sums = drawing.op("CumSum", draw_leaf_values(drawing, table, matrix), drawing.constant(np.array(1, dtype=np.int64)))
-    return drawing.op("Gather", sums, drawing.constant(np.array(len(table.roots) - 1, dtype=np.int64)), axis=1)
+    sums = drawing.draw_node(
+        "CumSum", draw_leaf_values(drawing, table, matrix), drawing.add_constant(np.array(1, dtype=np.int64))
+    )
+    return drawing.draw_node(
+        "Gather", sums, drawing.add_constant(np.array(len(table.roots) - 1, dtype=np.int64)), axis=1
+    )
 
 
 def draw_ensemble(drawing: Drawing, table: TreeTable, matrix: str, targets: Integers, outputs: int) -> str:
@@ -155,7 +159,7 @@ def draw_ensemble(drawing: Drawing, table: TreeTable, matrix: str, targets: Inte
     }
     if table.missing_left[inner].any():
         attributes["nodes_missing_value_tracks_true"] = table.missing_left[inner].astype(np.int64).tolist()
-    return drawing.op("TreeEnsemble", matrix, domain=ML, **attributes)
+    return drawing.draw_node("TreeEnsemble", matrix, domain=ML, **attributes)
 
 
 def refuse_nodes(nodes: int, limit: int) -> NotCompilable:

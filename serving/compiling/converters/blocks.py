@@ -34,14 +34,14 @@ class Rows:
         """How many columns there are."""
         return sum(block.width for block in self.blocks)
 
-    def matrix(self) -> str:
+    def draw_matrix(self) -> str:
         """Return one float64 tensor (rows, width); bools count as 0 and 1. Raises NotCompilable for strings."""
         parts = [self._as_numbers(block) for block in self.blocks if block.width]
         if not parts:
             raise NotCompilable("a part of the model gets no columns at all")
-        return parts[0] if len(parts) == 1 else self.drawing.op("Concat", *parts, axis=1)
+        return parts[0] if len(parts) == 1 else self.drawing.draw_node("Concat", *parts, axis=1)
 
-    def select(self, places: Sequence[int]) -> Rows:
+    def select_columns(self, places: Sequence[int]) -> Rows:
         """Return the columns at `places`, in that order."""
         owners = [(index, within) for index, block in enumerate(self.blocks) for within in range(block.width)]
         chosen = [owners[place] for place in places]
@@ -51,27 +51,27 @@ class Rows:
         ]
         return Rows(self.drawing, tuple(blocks))
 
-    def columns(self) -> list[Block]:
+    def split_columns(self) -> list[Block]:
         """Return each column as a block of its own."""
-        return [self.select([place]).blocks[0] for place in range(self.width)]
+        return [self.select_columns([place]).blocks[0] for place in range(self.width)]
 
     def with_matrix(self, name: str, width: int) -> Rows:
         """Return rows made of one float64 tensor."""
         return Rows(self.drawing, (Block(name, width),))
 
-    def beside(self, others: Sequence[Rows]) -> Rows:
+    def append_columns(self, others: Sequence[Rows]) -> Rows:
         """Return these columns and those of `others`, side by side."""
         return Rows(self.drawing, self.blocks + tuple(block for other in others for block in other.blocks))
 
     def _cut(self, block: Block, within: list[int]) -> Block:
         if within == list(range(block.width)):
             return block
-        places = self.drawing.constant(np.array(within, dtype=np.int64))
-        return Block(self.drawing.op("Gather", block.name, places, axis=1), len(within), block.dtype)
+        places = self.drawing.add_constant(np.array(within, dtype=np.int64))
+        return Block(self.drawing.draw_node("Gather", block.name, places, axis=1), len(within), block.dtype)
 
     def _as_numbers(self, block: Block) -> str:
         if block.dtype is Dtype.BOOL:
-            return self.drawing.op("Cast", block.name, to=TensorProto.DOUBLE)
+            return self.drawing.draw_node("Cast", block.name, to=TensorProto.DOUBLE)
         if block.dtype is not Dtype.NUMBER:
             raise NotCompilable("text reaches a part of the model that computes with numbers")
         return block.name

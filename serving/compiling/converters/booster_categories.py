@@ -34,7 +34,7 @@ def number_categories(rows: Rows, categories: Mapping[int, Categories]) -> Rows:
     """Put the number of each category in its place; NaN for all other values, and for missing ones."""
     if not categories:
         return rows
-    columns = rows.columns()
+    columns = rows.split_columns()
     for place, known in categories.items():
         values = known.values.tolist()
         if any(isinstance(value, int) and abs(value) > _LARGEST_EXACT for value in values):
@@ -69,21 +69,21 @@ def add_turns(
         start += len(own)
     if not splits:
         return table, rows
-    return replace(table, feature=feature, threshold=threshold, missing_left=missing_left), rows.beside(made)
+    return replace(table, feature=feature, threshold=threshold, missing_left=missing_left), rows.append_columns(made)
 
 
 def _look_up_turns(rows: Rows, column: int, known: NDArray[np.int64], turns: NDArray[np.float64]) -> str:
     """Look up one row of `turns` for each number: those of `known`, then one for all others, then one for NaN."""
     drawing = rows.drawing
-    matrix = rows.select([column]).matrix()
-    whole = drawing.op("Cast", matrix, to=TensorProto.INT64)
-    index = drawing.op(
+    matrix = rows.select_columns([column]).draw_matrix()
+    whole = drawing.draw_node("Cast", matrix, to=TensorProto.INT64)
+    index = drawing.draw_node(
         "LabelEncoder", whole, domain=ML,
         keys_tensor=make_tensor(known), values_tensor=make_tensor(np.arange(len(known))),
         default_tensor=make_tensor(np.array([len(known)])),
     )  # fmt: skip
     if len(turns) > len(known) + 1:
-        missing = drawing.constant(np.array(len(known) + 1, dtype=np.int64))
-        index = drawing.op("Where", drawing.op("IsNaN", matrix), missing, index)
-    index = drawing.op("Squeeze", index, drawing.constant(np.array([1], dtype=np.int64)))
-    return drawing.op("Gather", drawing.constant(turns), index, axis=0)
+        missing = drawing.add_constant(np.array(len(known) + 1, dtype=np.int64))
+        index = drawing.draw_node("Where", drawing.draw_node("IsNaN", matrix), missing, index)
+    index = drawing.draw_node("Squeeze", index, drawing.add_constant(np.array([1], dtype=np.int64)))
+    return drawing.draw_node("Gather", drawing.add_constant(turns), index, axis=0)

@@ -9,7 +9,7 @@ import numpy as np
 from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.converter_registry import register_converter, register_transform
 from serving.compiling.converters.kernels import draw_nearest, draw_squared_distances
-from serving.compiling.converters.labels import take
+from serving.compiling.converters.labels import take_labels
 from serving.compiling.converters.naive_bayes import draw_discriminated
 from serving.compiling.drawing import NotCompilable
 
@@ -27,14 +27,14 @@ def draw_birch(part: Any, rows: Rows, method: str) -> Any:
     """Draw the label of the nearest subcluster."""
     if method != "predict":
         return NotImplemented
-    return take(rows.drawing, part.subcluster_labels_, draw_nearest(rows, part.subcluster_centers_))
+    return take_labels(rows.drawing, part.subcluster_labels_, draw_nearest(rows, part.subcluster_centers_))
 
 
 @register_transform("Birch")
 def draw_subclusters(part: Any, rows: Rows) -> Rows:
     """Draw the distance to each subcluster."""
     centers = np.asarray(part.subcluster_centers_, dtype=np.float64)
-    return rows.with_matrix(rows.drawing.op("Sqrt", draw_squared_distances(rows, centers)), len(centers))
+    return rows.with_matrix(rows.drawing.draw_node("Sqrt", draw_squared_distances(rows, centers)), len(centers))
 
 
 @register_transform("FeatureAgglomeration")
@@ -43,8 +43,8 @@ def draw_agglomeration(part: Any, rows: Rows) -> Rows:
     if part.pooling_func is not np.mean:
         raise NotCompilable("FeatureAgglomeration by another function than the mean has no compiled form")
     groups = np.eye(int(part.labels_.max()) + 1)[part.labels_]
-    total = rows.drawing.op("MatMul", rows.matrix(), rows.drawing.constant(groups))
-    made = rows.drawing.op("Div", total, rows.drawing.constant(groups.sum(axis=0)))
+    total = rows.drawing.draw_node("MatMul", rows.draw_matrix(), rows.drawing.add_constant(groups))
+    made = rows.drawing.draw_node("Div", total, rows.drawing.add_constant(groups.sum(axis=0)))
     return rows.with_matrix(made, groups.shape[1])
 
 
@@ -55,9 +55,9 @@ def draw_centroid(part: Any, rows: Rows, method: str) -> Any:
         raise NotCompilable(f"NearestCentroid with the metric {part.metric!s:.40} has no compiled form")
     drawing = rows.drawing
     if method == "predict" and np.isclose(part.class_prior_, 1 / len(part.classes_)).all():
-        return take(drawing, part.classes_, draw_nearest(rows, part.centroids_))
+        return take_labels(drawing, part.classes_, draw_nearest(rows, part.centroids_))
     deviation = np.where(part.within_class_std_dev_ != 0, part.within_class_std_dev_, 1.0)
-    scaled = rows.with_matrix(drawing.op("Div", rows.matrix(), drawing.constant(deviation)), rows.width)
+    scaled = rows.with_matrix(drawing.draw_node("Div", rows.draw_matrix(), drawing.add_constant(deviation)), rows.width)
     distances = draw_squared_distances(scaled, np.asarray(part.centroids_, dtype=np.float64) / deviation)
-    scores = drawing.op("Sub", drawing.constant(2.0 * np.log(part.class_prior_)), distances)
+    scores = drawing.draw_node("Sub", drawing.add_constant(2.0 * np.log(part.class_prior_)), distances)
     return draw_discriminated(part, drawing, scores, method)

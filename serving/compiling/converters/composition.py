@@ -47,10 +47,10 @@ def draw_column_transformer(part: Any, rows: Rows) -> Rows:
     for _, transformer, selected in part.transformers_:
         if isinstance(transformer, str) and transformer == "drop":
             continue
-        chosen = rows.select(positions(selected, names, rows.width))
+        chosen = rows.select_columns(positions(selected, names, rows.width))
         if chosen.blocks:
             made.append(draw_transformed(transformer, chosen))
-    return Rows(rows.drawing, ()).beside(made)
+    return Rows(rows.drawing, ()).append_columns(made)
 
 
 @register_transform("FeatureUnion")
@@ -68,12 +68,14 @@ def draw_feature_union(part: Any, rows: Rows) -> Rows:
             for _, step in part.transformer_list
             if not isinstance(step, str) or step != "drop"
         ]
-    return Rows(rows.drawing, ()).beside(made)
+    return Rows(rows.drawing, ()).append_columns(made)
 
 
 def scale_rows(rows: Rows, weight: float) -> Rows:
     """Return rows times a number."""
-    return rows.with_matrix(rows.drawing.op("Mul", rows.matrix(), rows.drawing.constant(float(weight))), rows.width)
+    return rows.with_matrix(
+        rows.drawing.draw_node("Mul", rows.draw_matrix(), rows.drawing.add_constant(float(weight))), rows.width
+    )
 
 
 @register_converter(*_SEARCHES, "FrozenEstimator", "RANSACRegressor")
@@ -100,7 +102,7 @@ def draw_total(drawing: Drawing, tensors: list[str]) -> str:
     """Return the sum of tensors, one after the other."""
     found = tensors[0]
     for tensor in tensors[1:]:
-        found = drawing.op("Add", found, tensor)
+        found = drawing.draw_node("Add", found, tensor)
     return found
 
 
@@ -119,10 +121,10 @@ def _draw_stacked_label(part: Any, rows: Rows) -> Any:
         raise NotCompilable("StackingClassifier of several outputs has no compiled form")
     drawing = rows.drawing
     index = draw_answer(part.final_estimator_, draw_stacked(part, rows), "predict")
-    encoded = drawing.op("Cast", index, to=TensorProto.INT64)
+    encoded = drawing.draw_node("Cast", index, to=TensorProto.INT64)
     if len(part.classes_) == 2:
-        return draw_label_by_truth(drawing, part.classes_, drawing.op("Cast", encoded, to=TensorProto.BOOL))
-    return drawing.op("Gather", drawing.constant(np.asarray(part.classes_)), encoded, axis=0)
+        return draw_label_by_truth(drawing, part.classes_, drawing.draw_node("Cast", encoded, to=TensorProto.BOOL))
+    return drawing.draw_node("Gather", drawing.add_constant(np.asarray(part.classes_)), encoded, axis=0)
 
 
 @register_transform("StackingClassifier", "StackingRegressor")
@@ -134,8 +136,8 @@ def draw_stacked(part: Any, rows: Rows) -> Rows:
         found = draw_numbers(each, rows, method)
         classes = len(getattr(each, "classes_", ()))
         if method == "predict_proba" and classes == 2:
-            second = drawing.constant(np.array([1], dtype=np.int64))
-            made.append(drawing.op("Gather", found, second, axis=1))
+            second = drawing.add_constant(np.array([1], dtype=np.int64))
+            made.append(drawing.draw_node("Gather", found, second, axis=1))
             width += 1
         elif method == "predict_proba" or (method == "decision_function" and classes > 2):
             made.append(found)
@@ -143,6 +145,6 @@ def draw_stacked(part: Any, rows: Rows) -> Rows:
         else:
             made.append(reshape_to_column(drawing, found))
             width += 1
-    joined = made[0] if len(made) == 1 else drawing.op("Concat", *made, axis=1)
+    joined = made[0] if len(made) == 1 else drawing.draw_node("Concat", *made, axis=1)
     answers_only = rows.with_matrix(joined, width)
-    return answers_only.beside([rows]) if part.passthrough else answers_only
+    return answers_only.append_columns([rows]) if part.passthrough else answers_only

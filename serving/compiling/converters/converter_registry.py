@@ -47,19 +47,19 @@ def register_transform(*names: str) -> Callable[[Transform], Transform]:
 def draw_answers(part: Any, rows: Rows, method: str) -> tuple[str, ...]:
     """Draw `method` of `part`, once, and return the names of its tensors; raises NotCompilable."""
     key = ("answers", id(part), method, rows.blocks)
-    return tuple(rows.drawing.once(key, lambda: _draw_answers(part, rows, method)))
+    return tuple(rows.drawing.compute_once(key, lambda: _draw_answers(part, rows, method)))
 
 
 def _draw_answers(part: Any, rows: Rows, method: str) -> tuple[str, ...]:
     if method == "transform":
-        return (draw_transformed(part, rows).matrix(),)
+        return (draw_transformed(part, rows).draw_matrix(),)
     _require_known(part)
     converter = CONVERTERS.get(type(part).__name__)
     if converter is None and type(part).__module__.startswith(_BOOSTERS):
         raise NotCompilable(f"{type(part).__name__} has no compiled form")
     found = NotImplemented if converter is None else converter(part, rows, method)
     if found is NotImplemented and method == "predict_log_proba":
-        found = tuple(rows.drawing.op("Log", name) for name in draw_answers(part, rows, "predict_proba"))
+        found = tuple(rows.drawing.draw_node("Log", name) for name in draw_answers(part, rows, "predict_proba"))
     if found is NotImplemented:
         from serving.compiling.converters import fallback  # noqa: PLC0415  (loads skl2onnx: only when needed)
 
@@ -77,12 +77,12 @@ def draw_answer(part: Any, rows: Rows, method: str) -> str:
 
 def draw_numbers(part: Any, rows: Rows, method: str) -> str:
     """Draw `method` of `part` as one float64 tensor, labels included."""
-    return rows.drawing.op("Cast", draw_answer(part, rows, method), to=TensorProto.DOUBLE)
+    return rows.drawing.draw_node("Cast", draw_answer(part, rows, method), to=TensorProto.DOUBLE)
 
 
 def draw_transformed(part: Any, rows: Rows) -> Rows:
     """Draw what a transformer makes of `rows`, once; raises NotCompilable."""
-    found = rows.drawing.once(("transformed", id(part), rows.blocks), lambda: _draw_transformed(part, rows))
+    found = rows.drawing.compute_once(("transformed", id(part), rows.blocks), lambda: _draw_transformed(part, rows))
     assert isinstance(found, Rows)
     return found
 

@@ -10,27 +10,29 @@ from serving.compiling.drawing import Drawing
 
 def draw_log1p(drawing: Drawing, values: str) -> str:
     """Return numpy's log1p of a float64 tensor, signed zeros included."""
-    one, zero = drawing.constant(1.0), drawing.constant(0.0)
-    grown = drawing.op("Add", values, one)
-    kept = drawing.op("Sub", grown, one)  # what of the number is left in 1 + x
-    is_lost = drawing.op("Equal", kept, zero)
-    share = drawing.op("Div", values, drawing.op("Where", is_lost, one, kept))
-    return drawing.op("Where", is_lost, values, drawing.op("Mul", drawing.op("Log", grown), share))
+    one, zero = drawing.add_constant(1.0), drawing.add_constant(0.0)
+    grown = drawing.draw_node("Add", values, one)
+    kept = drawing.draw_node("Sub", grown, one)  # what of the number is left in 1 + x
+    is_lost = drawing.draw_node("Equal", kept, zero)
+    share = drawing.draw_node("Div", values, drawing.draw_node("Where", is_lost, one, kept))
+    return drawing.draw_node("Where", is_lost, values, drawing.draw_node("Mul", drawing.draw_node("Log", grown), share))
 
 
 def draw_expm1(drawing: Drawing, values: str) -> str:
     """Return numpy's expm1 of a float64 tensor, signed zeros included."""
-    one = drawing.constant(1.0)
-    grown = drawing.op("Exp", values)
-    less_one = drawing.op("Sub", grown, one)
-    is_lost = drawing.op("Equal", grown, one)
-    logarithm = drawing.op("Where", is_lost, one, drawing.op("Log", grown))
-    near = drawing.op("Where", is_lost, values, drawing.op("Mul", less_one, drawing.op("Div", values, logarithm)))
-    is_near = drawing.op("Less", drawing.op("Abs", values), one)
-    return drawing.op("Where", is_near, near, less_one)
+    one = drawing.add_constant(1.0)
+    grown = drawing.draw_node("Exp", values)
+    less_one = drawing.draw_node("Sub", grown, one)
+    is_lost = drawing.draw_node("Equal", grown, one)
+    logarithm = drawing.draw_node("Where", is_lost, one, drawing.draw_node("Log", grown))
+    near = drawing.draw_node(
+        "Where", is_lost, values, drawing.draw_node("Mul", less_one, drawing.draw_node("Div", values, logarithm))
+    )
+    is_near = drawing.draw_node("Less", drawing.draw_node("Abs", values), one)
+    return drawing.draw_node("Where", is_near, near, less_one)
 
 
 def remove_negative_zeros(drawing: Drawing, values: str) -> str:
     """Return a float64 tensor with every zero positive, as sparse matrices give it, which keep no zeros."""
-    zero = drawing.constant(0.0)
-    return drawing.op("Where", drawing.op("Equal", values, zero), zero, values)
+    zero = drawing.add_constant(0.0)
+    return drawing.draw_node("Where", drawing.draw_node("Equal", values, zero), zero, values)

@@ -39,10 +39,10 @@ def draw_lookup(drawing: Drawing, block: Block, categories: Any, values: NDArray
         if any(isinstance(key, str) for key in known):
             raise NotCompilable("an encoder of numbers knows categories that are text")
         keys = np.array([np.nan if is_missing(key) else key for key in known], dtype=np.float64)
-        name = drawing.op("Cast", name, to=TensorProto.DOUBLE) if block.dtype is Dtype.BOOL else name
+        name = drawing.draw_node("Cast", name, to=TensorProto.DOUBLE) if block.dtype is Dtype.BOOL else name
     if not len(keys):
         raise NotCompilable("an encoder knows no categories")
-    return drawing.op(
+    return drawing.draw_node(
         "LabelEncoder", name, domain=ML, keys_tensor=make_tensor(keys), values_tensor=make_tensor(values),
         default_tensor=make_tensor(np.array([default], dtype=values.dtype)),
     )  # fmt: skip
@@ -58,8 +58,8 @@ def draw_turns(column: Rows, categories: Any, goes_left: NDArray[np.bool_]) -> t
     distinct, chosen = np.unique(goes_left, axis=1, return_inverse=True)
     codes = np.arange(len(goes_left) - 1, dtype=np.int64)
     index = draw_lookup(drawing, column.blocks[0], categories, codes, len(codes))
-    index = drawing.op("Squeeze", index, drawing.constant(np.array([1], dtype=np.int64)))
-    made = drawing.op("Gather", drawing.constant(1.0 - distinct), index, axis=0)
+    index = drawing.draw_node("Squeeze", index, drawing.add_constant(np.array([1], dtype=np.int64)))
+    made = drawing.draw_node("Gather", drawing.add_constant(1.0 - distinct), index, axis=0)
     return column.with_matrix(made, distinct.shape[1]), chosen.ravel()
 
 
@@ -68,11 +68,11 @@ def draw_one_hot(part: Any, rows: Rows) -> Rows:
     """Draw for each column the row of a table that its category selects; categories unknown or dropped are zeros."""
     drawing = rows.drawing
     made: list[Block] = []
-    for place, column in enumerate(rows.columns()):
+    for place, column in enumerate(rows.split_columns()):
         table, codes, unknown = _make_one_hot_table(part, place)
         index = draw_lookup(drawing, column, part.categories_[place], codes, unknown)
-        index = drawing.op("Squeeze", index, drawing.constant(np.array([1], dtype=np.int64)))
-        made.append(Block(drawing.op("Gather", drawing.constant(table), index, axis=0), table.shape[1]))
+        index = drawing.draw_node("Squeeze", index, drawing.add_constant(np.array([1], dtype=np.int64)))
+        made.append(Block(drawing.draw_node("Gather", drawing.add_constant(table), index, axis=0), table.shape[1]))
     return Rows(drawing, tuple(block for block in made if block.width))
 
 
@@ -98,7 +98,7 @@ def draw_ordinal(part: Any, rows: Rows) -> Rows:
     """Draw the position of each category, with the values set for unknown and missing ones."""
     drawing = rows.drawing
     made = []
-    for place, column in enumerate(rows.columns()):
+    for place, column in enumerate(rows.split_columns()):
         categories = part.categories_[place]
         mappings = getattr(part, "_default_to_infrequent_mappings", None)
         mapping = mappings[place] if mappings is not None and part._infrequent_enabled else None
@@ -118,7 +118,7 @@ def draw_target(part: Any, rows: Rows) -> Any:
     means = np.ravel(part.target_mean_)
     classes = len(part.classes_) if part.target_type_ == "multiclass" else 1
     made = []
-    for place, column in enumerate(rows.columns()):
+    for place, column in enumerate(rows.split_columns()):
         for at in range(classes):
             values = np.asarray(part.encodings_[place * classes + at], dtype=np.float64)
             made.append(Block(draw_lookup(drawing, column, part.categories_[place], values, means[at]), 1))
@@ -137,27 +137,29 @@ def draw_simple_imputer(part: Any, rows: Rows) -> Any:
     if not is_missing(part.missing_values) and not isinstance(part.missing_values, (int, float)):
         return NotImplemented
     statistics = statistics.astype(np.float64)
-    matrix = rows.matrix()
+    matrix = rows.draw_matrix()
     is_left = np.isnan(statistics)
     if is_left.any():
         if part.keep_empty_features:
             return NotImplemented
-        kept = rows.select(np.flatnonzero(~is_left).tolist())
-        matrix, statistics = kept.matrix(), statistics[~is_left]
-    fill = drawing.constant(statistics)
+        kept = rows.select_columns(np.flatnonzero(~is_left).tolist())
+        matrix, statistics = kept.draw_matrix(), statistics[~is_left]
+    fill = drawing.add_constant(statistics)
     is_null = (
-        drawing.op("IsNaN", matrix)
+        drawing.draw_node("IsNaN", matrix)
         if is_missing(part.missing_values)
-        else drawing.op("Equal", matrix, drawing.constant(float(part.missing_values)))
+        else drawing.draw_node("Equal", matrix, drawing.add_constant(float(part.missing_values)))
     )
-    return rows.with_matrix(drawing.op("Where", is_null, fill, matrix), len(statistics))
+    return rows.with_matrix(drawing.draw_node("Where", is_null, fill, matrix), len(statistics))
 
 
 def _add_indicator(part: Any, rows: Rows) -> Rows:
     """Draw the imputed columns, then a column for each that had missing values in training: 1 where it has now."""
-    alone = rows.drawing.once(("alone", id(part)), lambda: copy(part))  # kept: what was drawn is known by its id
+    alone = rows.drawing.compute_once(
+        ("alone", id(part)), lambda: copy(part)
+    )  # kept: what was drawn is known by its id
     alone.add_indicator = False
-    return draw_transformed(alone, rows).beside([draw_transformed(part.indicator_, rows)])
+    return draw_transformed(alone, rows).append_columns([draw_transformed(part.indicator_, rows)])
 
 
 @register_transform("MissingIndicator")
@@ -166,18 +168,18 @@ def draw_missing_indicator(part: Any, rows: Rows) -> Any:
     drawing = rows.drawing
     if not is_missing(part.missing_values) or not len(part.features_):
         return NotImplemented
-    is_null = drawing.op("IsNaN", rows.select(np.asarray(part.features_).tolist()).matrix())
-    return rows.with_matrix(drawing.op("Cast", is_null, to=TensorProto.DOUBLE), len(part.features_))
+    is_null = drawing.draw_node("IsNaN", rows.select_columns(np.asarray(part.features_).tolist()).draw_matrix())
+    return rows.with_matrix(drawing.draw_node("Cast", is_null, to=TensorProto.DOUBLE), len(part.features_))
 
 
 def _fill_texts(part: Any, rows: Rows) -> Rows:
     drawing = rows.drawing
     made = []
     missing = NULL_TEXT if is_missing(part.missing_values) else part.missing_values
-    for column, fill in zip(rows.columns(), part.statistics_, strict=True):
+    for column, fill in zip(rows.split_columns(), part.statistics_, strict=True):
         if column.dtype is not Dtype.STRING or not isinstance(fill, str):
             raise NotCompilable("SimpleImputer of text and numbers together has no compiled form")
-        is_null = drawing.op("Equal", column.name, drawing.constant(np.array(missing, dtype=object)))
-        filled = drawing.op("Where", is_null, drawing.constant(np.array(fill, dtype=object)), column.name)
+        is_null = drawing.draw_node("Equal", column.name, drawing.add_constant(np.array(missing, dtype=object)))
+        filled = drawing.draw_node("Where", is_null, drawing.add_constant(np.array(fill, dtype=object)), column.name)
         made.append(Block(filled, 1, Dtype.STRING))
     return Rows(drawing, tuple(made))

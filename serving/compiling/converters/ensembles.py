@@ -16,7 +16,7 @@ from serving.compiling.converters.labels import (
     draw_label_by_largest,
     draw_label_by_truth,
     draw_logistic,
-    flatten,
+    flatten_column,
     reshape_to_column,
 )
 from serving.compiling.drawing import Drawing, NotCompilable
@@ -31,7 +31,7 @@ def _all_are(members: Any, names: tuple[str, ...]) -> bool:
 
 
 def _choose_columns(part: Any, place: int, rows: Rows) -> Rows:
-    return rows.select(np.asarray(part.estimators_features_[place]).tolist())
+    return rows.select_columns(np.asarray(part.estimators_features_[place]).tolist())
 
 
 @register_converter("BaggingRegressor")
@@ -44,13 +44,13 @@ def draw_bagging_regressor(part: Any, rows: Rows, method: str) -> Any:
     if _all_are(members, _REGRESSOR_TREES) and members[0].n_outputs_ == 1:
         trees = [member.tree_ for member in members]
         table = make_table(trees, [tree.value[:, 0, 0] for tree in trees], part.estimators_features_)
-        found = flatten(drawing, draw_sum(drawing, table, rows.matrix()))
+        found = flatten_column(drawing, draw_sum(drawing, table, rows.draw_matrix()))
     else:
         found = draw_total(
             drawing,
             [draw_numbers(member, _choose_columns(part, at, rows), "predict") for at, member in enumerate(members)],
         )
-    return drawing.op("Div", found, drawing.constant(float(len(members))))
+    return drawing.draw_node("Div", found, drawing.add_constant(float(len(members))))
 
 
 @register_converter("BaggingClassifier")
@@ -64,8 +64,8 @@ def draw_bagging_classifier(part: Any, rows: Rows, method: str) -> Any:
             drawing,
             [draw_answer(each, _choose_columns(part, at, rows), method) for at, each in enumerate(part.estimators_)],
         )
-        return drawing.op("Div", found, drawing.constant(float(len(part.estimators_))))
-    shares = drawing.op("Div", _draw_shares(part, rows), drawing.constant(float(len(part.estimators_))))
+        return drawing.draw_node("Div", found, drawing.add_constant(float(len(part.estimators_))))
+    shares = drawing.draw_node("Div", _draw_shares(part, rows), drawing.add_constant(float(len(part.estimators_))))
     return shares if method == "predict_proba" else draw_label_by_largest(drawing, part.classes_, shares)
 
 
@@ -78,7 +78,7 @@ def _draw_shares(part: Any, rows: Rows) -> str:
             value[:, np.asarray(member.classes_, dtype=np.int64)] = member.tree_.value[:, 0, :]
             values.append(value)
         table = make_table([member.tree_ for member in members], values, part.estimators_features_)
-        return draw_sum(rows.drawing, table, rows.matrix())
+        return draw_sum(rows.drawing, table, rows.draw_matrix())
     if any(not hasattr(member, "predict_proba") or len(member.classes_) != part.n_classes_ for member in members):
         raise NotCompilable("BaggingClassifier of members without probabilities of all classes has no compiled form")
     shares = [
@@ -97,7 +97,7 @@ def draw_calibrated(part: Any, rows: Rows, method: str) -> Any:
     if method not in ("predict", "predict_proba"):
         return NotImplemented
     found = draw_total(drawing, [_draw_calibrated(each, rows) for each in part.calibrated_classifiers_])
-    shares = drawing.op("Div", found, drawing.constant(float(len(part.calibrated_classifiers_))))
+    shares = drawing.draw_node("Div", found, drawing.add_constant(float(len(part.calibrated_classifiers_))))
     return shares if method == "predict_proba" else draw_label_by_largest(drawing, part.classes_, shares)
 
 
@@ -113,24 +113,26 @@ def _draw_calibrated(part: Any, rows: Rows) -> str:
         column = (
             reshape_to_column(drawing, scores)
             if method == "decision_function"
-            else drawing.op("Gather", scores, drawing.constant(one), axis=1)
+            else drawing.draw_node("Gather", scores, drawing.add_constant(one), axis=1)
         )
         return draw_both_probabilities(drawing, _draw_calibration(part.calibrators[0], drawing, column))
     made = []
     for place, calibrator in enumerate(part.calibrators):
-        column = drawing.op("Gather", scores, drawing.constant(np.array([place])), axis=1)
+        column = drawing.draw_node("Gather", scores, drawing.add_constant(np.array([place])), axis=1)
         made.append(_draw_calibration(calibrator, drawing, column))
-    shares = drawing.op("Concat", *made, axis=1)
-    whole = drawing.op("ReduceSum", shares, drawing.constant(np.array([1], dtype=np.int64)))
-    is_none = drawing.op("Equal", whole, drawing.constant(0.0))
-    return drawing.op("Where", is_none, drawing.constant(1 / classes), drawing.op("Div", shares, whole))
+    shares = drawing.draw_node("Concat", *made, axis=1)
+    whole = drawing.draw_node("ReduceSum", shares, drawing.add_constant(np.array([1], dtype=np.int64)))
+    is_none = drawing.draw_node("Equal", whole, drawing.add_constant(0.0))
+    return drawing.draw_node(
+        "Where", is_none, drawing.add_constant(1 / classes), drawing.draw_node("Div", shares, whole)
+    )
 
 
 def _draw_calibration(calibrator: Any, drawing: Drawing, column: str) -> str:
     if type(calibrator).__name__ == "IsotonicRegression":
         return draw_interpolation(calibrator, drawing, column)
-    turned = drawing.op("Mul", column, drawing.constant(float(calibrator.a_)))
-    moved = drawing.op("Neg", drawing.op("Add", turned, drawing.constant(float(calibrator.b_))))
+    turned = drawing.draw_node("Mul", column, drawing.add_constant(float(calibrator.a_)))
+    moved = drawing.draw_node("Neg", drawing.draw_node("Add", turned, drawing.add_constant(float(calibrator.b_))))
     return draw_logistic(drawing, moved)
 
 
@@ -146,7 +148,7 @@ def draw_multi_output(part: Any, rows: Rows, method: str) -> Any:
     if method != "predict":
         return NotImplemented
     columns = [reshape_to_column(drawing, draw_answer(each, rows, method)) for each in part.estimators_]
-    return drawing.op("Concat", *columns, axis=1)
+    return drawing.draw_node("Concat", *columns, axis=1)
 
 
 @register_converter("OneVsRestClassifier")
@@ -163,9 +165,9 @@ def draw_one_versus_rest(part: Any, rows: Rows, method: str) -> Any:
         second = _take_second_columns(part, rows)
         if len(members) == 1:
             return draw_both_probabilities(drawing, second)
-        whole = drawing.op("ReduceSum", second, drawing.constant(np.array([1], dtype=np.int64)))
-        is_none = drawing.op("Equal", whole, drawing.constant(0.0))
-        return drawing.op("Div", second, drawing.op("Where", is_none, drawing.constant(1.0), whole))
+        whole = drawing.draw_node("ReduceSum", second, drawing.add_constant(np.array([1], dtype=np.int64)))
+        is_none = drawing.draw_node("Equal", whole, drawing.add_constant(0.0))
+        return drawing.draw_node("Div", second, drawing.draw_node("Where", is_none, drawing.add_constant(1.0), whole))
     if method != "predict":
         return NotImplemented
     return _draw_label_of_rest(part, rows)
@@ -178,8 +180,12 @@ def _draw_label_of_rest(part: Any, rows: Rows) -> str:
     if len(members) == 1:
         if is_decision:
             score = draw_answer(members[0], rows, "decision_function")
-            return draw_label_by_truth(drawing, part.classes_, drawing.op("Greater", score, drawing.constant(0.0)))
-        above = drawing.op("Greater", flatten(drawing, _take_second_columns(part, rows)), drawing.constant(0.5))
+            return draw_label_by_truth(
+                drawing, part.classes_, drawing.draw_node("Greater", score, drawing.add_constant(0.0))
+            )
+        above = drawing.draw_node(
+            "Greater", flatten_column(drawing, _take_second_columns(part, rows)), drawing.add_constant(0.5)
+        )
         return draw_label_by_truth(drawing, part.classes_, above)
     if is_decision:
         scores = _join_columns(drawing, [draw_answer(each, rows, "decision_function") for each in members])
@@ -189,11 +195,13 @@ def _draw_label_of_rest(part: Any, rows: Rows) -> str:
 
 
 def _join_columns(drawing: Drawing, columns: list[str]) -> str:
-    return drawing.op("Concat", *(reshape_to_column(drawing, column) for column in columns), axis=1)
+    return drawing.draw_node("Concat", *(reshape_to_column(drawing, column) for column in columns), axis=1)
 
 
 def _take_second_columns(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
-    one = drawing.constant(np.array([1], dtype=np.int64))
-    found = [drawing.op("Gather", draw_answer(each, rows, "predict_proba"), one, axis=1) for each in part.estimators_]
-    return found[0] if len(found) == 1 else drawing.op("Concat", *found, axis=1)
+    one = drawing.add_constant(np.array([1], dtype=np.int64))
+    found = [
+        drawing.draw_node("Gather", draw_answer(each, rows, "predict_proba"), one, axis=1) for each in part.estimators_
+    ]
+    return found[0] if len(found) == 1 else drawing.draw_node("Concat", *found, axis=1)

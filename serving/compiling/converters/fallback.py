@@ -46,15 +46,15 @@ def convert(part: Any, rows: Rows, method: str) -> str:
         place = len(graph.output) - 1
     if place >= len(graph.output):
         raise NotCompilable(f"{method} of {name} has no compiled form")
-    return _copy_output(rows.drawing, graph, rows.matrix(), graph.output[place].name)
+    return _copy_output(rows.drawing, graph, rows.draw_matrix(), graph.output[place].name)
 
 
 def convert_transform(part: Any, rows: Rows) -> Rows:
     """Draw ``transform`` of `part`; raises NotCompilable when skl2onnx cannot."""
     graph = _convert_alone(part, rows.width, {})
     place = 0
-    name = _copy_output(rows.drawing, graph, rows.matrix(), graph.output[place].name)
-    as_numbers = rows.drawing.op("Cast", name, to=TensorProto.DOUBLE)
+    name = _copy_output(rows.drawing, graph, rows.draw_matrix(), graph.output[place].name)
+    as_numbers = rows.drawing.draw_node("Cast", name, to=TensorProto.DOUBLE)
     dims = graph.output[place].type.tensor_type.shape.dim
     return rows.with_matrix(as_numbers, _measure_width(part, dims))
 
@@ -128,12 +128,12 @@ def _draw_distances(drawing: Drawing, scan: Any, rows: str, remembered: str, out
     `output` gets the distance of each remembered row to each row: (remembered, rows).
     """
     (body,) = (each.g for each in scan.attribute if each.name == "body")
-    axis = drawing.constant(np.array([1], dtype=np.int64))
-    last = drawing.constant(np.array([2], dtype=np.int64))
+    axis = drawing.add_constant(np.array([1], dtype=np.int64))
+    last = drawing.add_constant(np.array([2], dtype=np.int64))
     state, row = (each.name for each in body.input)
-    names = {state: drawing.op("Unsqueeze", rows, axis), row: remembered}
+    names = {state: drawing.draw_node("Unsqueeze", rows, axis), row: remembered}
     for constant in body.initializer:
-        names[constant.name] = drawing.constant(numpy_helper.to_array(constant))
+        names[constant.name] = drawing.add_constant(numpy_helper.to_array(constant))
     for node in body.node:
         inputs = [names[name] for name in node.input]
         if node.op_type.startswith("Reduce"):
@@ -141,6 +141,6 @@ def _draw_distances(drawing: Drawing, scan: Any, rows: str, remembered: str, out
         if node.op_type not in _OF_DISTANCES:
             raise NotCompilable(f"distances by {node.op_type} have no compiled form")
         attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-        names[node.output[0]] = drawing.op(node.op_type, *inputs, **attributes)
+        names[node.output[0]] = drawing.draw_node(node.op_type, *inputs, **attributes)
     made = names[body.output[1].name]
     drawing.nodes.append(helper.make_node("Transpose", [made], [output], perm=[1, 0]))

@@ -21,7 +21,7 @@ from serving.compiling.converters.converter_registry import (
     register_converter,
     register_transform,
 )
-from serving.compiling.converters.labels import draw_label_by_largest, flatten, take
+from serving.compiling.converters.labels import draw_label_by_largest, flatten_column, take_labels
 from serving.compiling.tree_table import TreeTable, draw_leaf_values, draw_sum, join_tables, round_for_float32
 
 
@@ -60,7 +60,7 @@ def draw_embedding(part: Any, rows: Rows) -> Rows:
     """Draw a column for each leaf of each tree: 1 where a row ends there."""
     trees = list_trees(part)
     table = make_table(trees, [np.arange(tree.node_count) for tree in trees])
-    leaves = rows.with_matrix(draw_leaf_values(rows.drawing, table, rows.matrix()), len(trees))
+    leaves = rows.with_matrix(draw_leaf_values(rows.drawing, table, rows.draw_matrix()), len(trees))
     return draw_transformed(part.one_hot_encoder_, leaves)
 
 
@@ -71,9 +71,9 @@ def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
         return NotImplemented
     drawing = rows.drawing
     trees = list_trees(part)
-    total = draw_sum(drawing, make_table(trees, [tree.value[:, :, 0] for tree in trees]), rows.matrix())
-    total = flatten(drawing, total) if part.n_outputs_ == 1 else total
-    return total if len(trees) == 1 else drawing.op("Div", total, drawing.constant(float(len(trees))))
+    total = draw_sum(drawing, make_table(trees, [tree.value[:, :, 0] for tree in trees]), rows.draw_matrix())
+    total = flatten_column(drawing, total) if part.n_outputs_ == 1 else total
+    return total if len(trees) == 1 else drawing.draw_node("Div", total, drawing.add_constant(float(len(trees))))
 
 
 @register_converter("DecisionTreeClassifier", "ExtraTreeClassifier", "ExtraTreesClassifier", "RandomForestClassifier")
@@ -97,17 +97,17 @@ def _draw_labels(part: Any, rows: Rows) -> str:
     shares = draw_answers(part, rows, "predict_proba")
     for output, classes in enumerate(part.classes_):
         labels = np.asarray(classes).astype(dtype)  # several outputs: scikit-learn gives numbers as float64
-        index = drawing.op("ArgMax", shares[output], axis=1, keepdims=1)
-        found.append(drawing.op("Gather", drawing.constant(labels), index, axis=0))
-    return drawing.op("Concat", *found, axis=1)
+        index = drawing.draw_node("ArgMax", shares[output], axis=1, keepdims=1)
+        found.append(drawing.draw_node("Gather", drawing.add_constant(labels), index, axis=0))
+    return drawing.draw_node("Concat", *found, axis=1)
 
 
 def _draw_probabilities(part: Any, rows: Rows, output: int, classes: int) -> str:
     drawing = rows.drawing
     trees = list_trees(part)
     values = [tree.value[:, output, :classes] for tree in trees]
-    total = draw_sum(drawing, make_table(trees, values), rows.matrix())
-    return total if len(trees) == 1 else drawing.op("Div", total, drawing.constant(float(len(trees))))
+    total = draw_sum(drawing, make_table(trees, values), rows.draw_matrix())
+    return total if len(trees) == 1 else drawing.draw_node("Div", total, drawing.add_constant(float(len(trees))))
 
 
 def _draw_label(part: Any, rows: Rows) -> str:
@@ -116,5 +116,5 @@ def _draw_label(part: Any, rows: Rows) -> str:
     if len(trees) > 1:
         return draw_label_by_largest(drawing, part.classes_, draw_answer(part, rows, "predict_proba"))
     winners = np.argmax(trees[0].value[:, 0, :], axis=1)
-    index = flatten(drawing, draw_sum(drawing, make_table(trees, [winners]), rows.matrix()))
-    return take(drawing, part.classes_, drawing.op("Cast", index, to=TensorProto.INT64))
+    index = flatten_column(drawing, draw_sum(drawing, make_table(trees, [winners]), rows.draw_matrix()))
+    return take_labels(drawing, part.classes_, drawing.draw_node("Cast", index, to=TensorProto.INT64))

@@ -15,7 +15,7 @@ from serving.compiling.converters.labels import (
     draw_label_by_largest,
     draw_label_by_truth,
     draw_logistic,
-    flatten,
+    flatten_column,
 )
 from serving.compiling.drawing import Drawing, NotCompilable
 from serving.compiling.tree_table import draw_sums_in_turn
@@ -24,7 +24,7 @@ from serving.compiling.tree_table import draw_sums_in_turn
 @register_converter("GradientBoostingRegressor")
 def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the sum of the stages."""
-    return flatten(rows.drawing, _draw_raw(part, rows)) if method == "predict" else NotImplemented
+    return flatten_column(rows.drawing, _draw_raw(part, rows)) if method == "predict" else NotImplemented
 
 
 @register_converter("GradientBoostingClassifier")
@@ -34,9 +34,9 @@ def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     raw = _draw_raw(part, rows)
     is_binary = part.estimators_.shape[1] == 1
     if method == "decision_function":
-        return flatten(drawing, raw) if is_binary else raw
+        return flatten_column(drawing, raw) if is_binary else raw
     if method == "predict" and is_binary:
-        is_second = drawing.op("GreaterOrEqual", flatten(drawing, raw), drawing.constant(0.0))
+        is_second = drawing.draw_node("GreaterOrEqual", flatten_column(drawing, raw), drawing.add_constant(0.0))
         return draw_label_by_truth(drawing, part.classes_, is_second)
     if method == "predict":
         return draw_label_by_largest(drawing, part.classes_, raw)
@@ -44,24 +44,24 @@ def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
         return NotImplemented
     if not is_binary:
         return draw_softmax(drawing, raw)
-    doubled = drawing.op("Mul", raw, drawing.constant(2.0)) if part.loss == "exponential" else raw
+    doubled = drawing.draw_node("Mul", raw, drawing.add_constant(2.0)) if part.loss == "exponential" else raw
     return draw_both_probabilities(drawing, draw_logistic(drawing, doubled))
 
 
 def draw_softmax(drawing: Drawing, raw: str) -> str:
     """Return the probabilities of several classes."""
-    return drawing.op("Softmax", raw, axis=1)
+    return drawing.draw_node("Softmax", raw, axis=1)
 
 
 def _draw_raw(part: Any, rows: Rows) -> str:
-    return str(rows.drawing.once(("raw", id(part), rows.blocks), lambda: _draw_trees(part, rows)))
+    return str(rows.drawing.compute_once(("raw", id(part), rows.blocks), lambda: _draw_trees(part, rows)))
 
 
 def _draw_trees(part: Any, rows: Rows) -> str:
     trees = [member.tree_ for member in part.estimators_.ravel()]
     values = [tree.value[:, 0, 0] * part.learning_rate for tree in trees]
-    table = make_table(trees, values).after(_start(part).tolist())
-    return draw_sums_in_turn(rows.drawing, table, rows.matrix(), part.estimators_.shape[1])
+    table = make_table(trees, values).prepend_leaves(_start(part).tolist())
+    return draw_sums_in_turn(rows.drawing, table, rows.draw_matrix(), part.estimators_.shape[1])
 
 
 def _start(part: Any) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ from serving.compiling.converters.labels import (
     draw_label_by_largest,
     draw_label_by_sign,
     draw_logistic,
-    flatten,
+    flatten_column,
 )
 from serving.compiling.tree_table import TreeTable, draw_sums_in_turn, join_tables
 
@@ -31,10 +31,10 @@ def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the sum of the stages, and the link of the loss."""
     if method != "predict":
         return NotImplemented
-    raw = flatten(rows.drawing, _draw_raw(part, rows))
+    raw = flatten_column(rows.drawing, _draw_raw(part, rows))
     link = type(part._loss.link).__name__
     if link == "LogLink":
-        return rows.drawing.op("Exp", raw)
+        return rows.drawing.draw_node("Exp", raw)
     return raw if link == "IdentityLink" else NotImplemented
 
 
@@ -47,16 +47,16 @@ def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     raw = _draw_raw(part, rows)
     is_binary = part.n_trees_per_iteration_ == 1
     if method == "decision_function":
-        return flatten(drawing, raw) if is_binary else raw
+        return flatten_column(drawing, raw) if is_binary else raw
     if method == "predict":
         if is_binary:
-            return draw_label_by_sign(drawing, part.classes_, flatten(drawing, raw))
+            return draw_label_by_sign(drawing, part.classes_, flatten_column(drawing, raw))
         return draw_label_by_largest(drawing, part.classes_, raw)
     return draw_both_probabilities(drawing, draw_logistic(drawing, raw)) if is_binary else draw_softmax(drawing, raw)
 
 
 def _draw_raw(part: Any, rows: Rows) -> str:
-    return str(rows.drawing.once(("raw", id(part), rows.blocks), lambda: _draw_trees(part, rows)))
+    return str(rows.drawing.compute_once(("raw", id(part), rows.blocks), lambda: _draw_trees(part, rows)))
 
 
 def _draw_trees(part: Any, rows: Rows) -> str:
@@ -64,8 +64,8 @@ def _draw_trees(part: Any, rows: Rows) -> str:
     table = join_tables([_read_table(predictor) for predictor in predictors])
     if part._preprocessor is not None:
         table, rows = _add_turns(part, predictors, table, rows)
-    table = table.after(np.ravel(part._baseline_prediction).tolist())
-    return draw_sums_in_turn(rows.drawing, table, rows.matrix(), part.n_trees_per_iteration_)
+    table = table.prepend_leaves(np.ravel(part._baseline_prediction).tolist())
+    return draw_sums_in_turn(rows.drawing, table, rows.draw_matrix(), part.n_trees_per_iteration_)
 
 
 def _read_table(predictor: Any) -> TreeTable:
@@ -91,7 +91,7 @@ def _add_turns(part: Any, predictors: list[Any], table: TreeTable, rows: Rows) -
     columns = np.flatnonzero(is_categorical)
     categories = part._preprocessor.named_transformers_["encoder"].categories_
     is_turn, sets = _find_sets(predictors)
-    others = rows.select(np.flatnonzero(~is_categorical).tolist())
+    others = rows.select_columns(np.flatnonzero(~is_categorical).tolist())
     feature, threshold = np.where(is_turn, 0, table.feature - len(columns)), np.where(is_turn, 0.5, table.threshold)
     made = []
     start = others.width
@@ -103,11 +103,11 @@ def _add_turns(part: Any, predictors: list[Any], table: TreeTable, rows: Rows) -
         is_known = np.array([not is_missing(value) for value in categories[place].tolist()])
         goes_left[:-1] = sets[nodes, : len(is_known)].T
         goes_left[np.append(~is_known, True)] = table.missing_left[nodes]
-        turned, chosen = draw_turns(rows.select([column]), categories[place], goes_left)
+        turned, chosen = draw_turns(rows.select_columns([column]), categories[place], goes_left)
         feature[nodes] = start + chosen
         start += turned.width
         made.append(turned)
-    return replace(table, feature=np.maximum(feature, 0), threshold=threshold), others.beside(made)
+    return replace(table, feature=np.maximum(feature, 0), threshold=threshold), others.append_columns(made)
 
 
 def _find_sets(predictors: list[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -9,21 +9,21 @@ from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.converter_registry import register_converter, register_transform
-from serving.compiling.converters.labels import flatten
+from serving.compiling.converters.labels import flatten_column
 from serving.compiling.drawing import Drawing, NotCompilable
 
 
 @register_transform("IsotonicRegression")
 def draw_isotonic_transform(part: Any, rows: Rows) -> Rows:
     """Draw the regression of the one feature, as a column."""
-    return rows.with_matrix(draw_interpolation(part, rows.drawing, rows.matrix()), 1)
+    return rows.with_matrix(draw_interpolation(part, rows.drawing, rows.draw_matrix()), 1)
 
 
 @register_converter("IsotonicRegression")
 def draw_isotonic(part: Any, rows: Rows, method: str) -> Any:
     """Draw the regression of the one feature."""
     return (
-        flatten(rows.drawing, draw_interpolation(part, rows.drawing, rows.matrix()))
+        flatten_column(rows.drawing, draw_interpolation(part, rows.drawing, rows.draw_matrix()))
         if method == "predict"
         else NotImplemented
     )
@@ -35,22 +35,26 @@ def draw_interpolation(part: Any, drawing: Drawing, column: str) -> str:
     values = np.asarray(part.y_thresholds_, dtype=np.float64)
     if part.out_of_bounds not in ("clip", "nan"):
         raise NotCompilable("IsotonicRegression that refuses numbers out of bounds has no compiled form")
-    low, high = drawing.constant(known[0]), drawing.constant(known[-1])
-    inside = drawing.op("Clip", column, low, high)
+    low, high = drawing.add_constant(known[0]), drawing.add_constant(known[-1])
+    inside = drawing.draw_node("Clip", column, low, high)
     if len(known) == 1:
-        zero = drawing.op("Sub", inside, drawing.constant(known[0]))
-        return drawing.op("Add", zero, drawing.constant(values[0]))
-    is_reached = drawing.op("GreaterOrEqual", inside, drawing.constant(known[1:-1])) if len(known) > 2 else None
+        zero = drawing.draw_node("Sub", inside, drawing.add_constant(known[0]))
+        return drawing.draw_node("Add", zero, drawing.add_constant(values[0]))
+    is_reached = (
+        drawing.draw_node("GreaterOrEqual", inside, drawing.add_constant(known[1:-1])) if len(known) > 2 else None
+    )
     if is_reached is None:
-        index = drawing.op("Cast", drawing.op("Mul", inside, drawing.constant(0.0)), to=TensorProto.INT64)
+        index = drawing.draw_node(
+            "Cast", drawing.draw_node("Mul", inside, drawing.add_constant(0.0)), to=TensorProto.INT64
+        )
     else:
-        reached = drawing.op("Cast", is_reached, to=TensorProto.INT64)
-        index = drawing.op("ReduceSum", reached, drawing.constant(np.array([1], dtype=np.int64)))
+        reached = drawing.draw_node("Cast", is_reached, to=TensorProto.INT64)
+        index = drawing.draw_node("ReduceSum", reached, drawing.add_constant(np.array([1], dtype=np.int64)))
     slopes = np.diff(values) / np.diff(known)
-    slope = drawing.op("Gather", drawing.constant(slopes), index, axis=0)
-    start = drawing.op("Gather", drawing.constant(known[:-1]), index, axis=0)
-    base = drawing.op("Gather", drawing.constant(values[:-1]), index, axis=0)
-    made = drawing.op("Add", drawing.op("Mul", drawing.op("Sub", inside, start), slope), base)
+    slope = drawing.draw_node("Gather", drawing.add_constant(slopes), index, axis=0)
+    start = drawing.draw_node("Gather", drawing.add_constant(known[:-1]), index, axis=0)
+    base = drawing.draw_node("Gather", drawing.add_constant(values[:-1]), index, axis=0)
+    made = drawing.draw_node("Add", drawing.draw_node("Mul", drawing.draw_node("Sub", inside, start), slope), base)
     if part.out_of_bounds == "clip":
         return made
-    return drawing.op("Where", drawing.op("Equal", inside, column), made, drawing.constant(np.nan))
+    return drawing.draw_node("Where", drawing.draw_node("Equal", inside, column), made, drawing.add_constant(np.nan))

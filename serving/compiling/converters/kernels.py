@@ -15,26 +15,30 @@ from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.converter_registry import register_converter
-from serving.compiling.converters.labels import draw_label_by_largest, draw_label_by_truth, flatten
+from serving.compiling.converters.labels import draw_label_by_largest, draw_label_by_truth, flatten_column
 from serving.compiling.drawing import Drawing, NotCompilable
 
 
 def draw_kernel(rows: Rows, part: Any, remembered: Any, gamma: float | None) -> str:
     """Return (rows, remembered): the kernel of each pair, by ``draw_kernel``, ``degree`` and ``coef0`` of `part`."""
     drawing = rows.drawing
-    matrix = rows.matrix()
+    matrix = rows.draw_matrix()
     others = np.asarray(remembered.toarray() if hasattr(remembered, "toarray") else remembered, dtype=np.float64)
     scale = 1.0 / others.shape[1] if gamma is None else float(gamma)
     if part.kernel == "rbf":
-        return drawing.op("Exp", drawing.op("Mul", draw_squared_distances(rows, others), drawing.constant(-scale)))
-    made = drawing.op("MatMul", matrix, drawing.constant(others.T))
+        return drawing.draw_node(
+            "Exp", drawing.draw_node("Mul", draw_squared_distances(rows, others), drawing.add_constant(-scale))
+        )
+    made = drawing.draw_node("MatMul", matrix, drawing.add_constant(others.T))
     if part.kernel == "linear":
         return made
-    made = drawing.op("Add", drawing.op("Mul", made, drawing.constant(scale)), drawing.constant(float(part.coef0)))
+    made = drawing.draw_node(
+        "Add", drawing.draw_node("Mul", made, drawing.add_constant(scale)), drawing.add_constant(float(part.coef0))
+    )
     if part.kernel in ("poly", "polynomial"):
-        return drawing.op("Pow", made, drawing.constant(float(part.degree)))
+        return drawing.draw_node("Pow", made, drawing.add_constant(float(part.degree)))
     if part.kernel == "sigmoid":
-        return drawing.op("Tanh", made)
+        return drawing.draw_node("Tanh", made)
     raise NotCompilable(f"{type(part).__name__} with the kernel {part.kernel!s:.40} has no compiled form")
 
 
@@ -42,13 +46,15 @@ def draw_squared_distances(rows: Rows, others: NDArray[np.float64]) -> str:
     """Return (rows, others) of squared Euclidean distances, around the mean of the others to lose few digits."""
     drawing = rows.drawing
     center = others.mean(axis=0)
-    shifted = drawing.op("Sub", rows.matrix(), drawing.constant(center))
+    shifted = drawing.draw_node("Sub", rows.draw_matrix(), drawing.add_constant(center))
     around = others - center
-    axis = drawing.constant(np.array([1], dtype=np.int64))
-    own = drawing.op("ReduceSum", drawing.op("Mul", shifted, shifted), axis)
-    cross = drawing.op("MatMul", shifted, drawing.constant(-2 * around.T))
-    total = drawing.op("Add", drawing.op("Add", cross, own), drawing.constant((around**2).sum(axis=1)))
-    return drawing.op("Max", total, drawing.constant(0.0))
+    axis = drawing.add_constant(np.array([1], dtype=np.int64))
+    own = drawing.draw_node("ReduceSum", drawing.draw_node("Mul", shifted, shifted), axis)
+    cross = drawing.draw_node("MatMul", shifted, drawing.add_constant(-2 * around.T))
+    total = drawing.draw_node(
+        "Add", drawing.draw_node("Add", cross, own), drawing.add_constant((around**2).sum(axis=1))
+    )
+    return drawing.draw_node("Max", total, drawing.add_constant(0.0))
 
 
 def draw_nearest(rows: Rows, others: Any, *, as_kmeans: bool = False) -> str:
@@ -59,23 +65,23 @@ def draw_nearest(rows: Rows, others: Any, *, as_kmeans: bool = False) -> str:
     """
     drawing = rows.drawing
     known = np.asarray(others, dtype=np.float64)
-    found = drawing.op("MatMul", rows.matrix(), drawing.constant(-2 * known.T))
+    found = drawing.draw_node("MatMul", rows.draw_matrix(), drawing.add_constant(-2 * known.T))
     if not as_kmeans:
-        squares = drawing.op("Mul", rows.matrix(), rows.matrix())
-        own = drawing.op("ReduceSum", squares, drawing.constant(np.array([1], dtype=np.int64)))
-        found = drawing.op("Add", own, found)
-    found = drawing.op("Add", found, drawing.constant((known**2).sum(axis=1)))
+        squares = drawing.draw_node("Mul", rows.draw_matrix(), rows.draw_matrix())
+        own = drawing.draw_node("ReduceSum", squares, drawing.add_constant(np.array([1], dtype=np.int64)))
+        found = drawing.draw_node("Add", own, found)
+    found = drawing.draw_node("Add", found, drawing.add_constant((known**2).sum(axis=1)))
     if not as_kmeans:  # not the larger of the two: what has overflowed to NaN is 0 there, and the nearest
-        zero = drawing.constant(0.0)
-        found = drawing.op("Where", drawing.op("Greater", found, zero), found, zero)
-    return drawing.op("ArgMin", found, axis=1, keepdims=0)
+        zero = drawing.add_constant(0.0)
+        found = drawing.draw_node("Where", drawing.draw_node("Greater", found, zero), found, zero)
+    return drawing.draw_node("ArgMin", found, axis=1, keepdims=0)
 
 
 def weight_kernel(rows: Rows, made: str, weights: Any, intercept: Any) -> str:
     """Return the kernel times `weights` (remembered, outputs) plus `intercept`."""
     drawing = rows.drawing
-    total = drawing.op("MatMul", made, drawing.constant(np.asarray(weights, dtype=np.float64)))
-    return drawing.op("Add", total, drawing.constant(np.asarray(intercept, dtype=np.float64)))
+    total = drawing.draw_node("MatMul", made, drawing.add_constant(np.asarray(weights, dtype=np.float64)))
+    return drawing.draw_node("Add", total, drawing.add_constant(np.asarray(intercept, dtype=np.float64)))
 
 
 def _make_dense(array: Any) -> NDArray[np.float64]:
@@ -87,15 +93,15 @@ def draw_one_sum(part: Any, rows: Rows, method: str) -> Any:
     """Draw one sum of kernels: a value, or how far inside a row lies."""
     drawing = rows.drawing
     made = draw_kernel(rows, part, part.support_vectors_, part._gamma)
-    total = flatten(drawing, weight_kernel(rows, made, _make_dense(part._dual_coef_).T, part._intercept_))
+    total = flatten_column(drawing, weight_kernel(rows, made, _make_dense(part._dual_coef_).T, part._intercept_))
     if type(part).__name__ != "OneClassSVM":
         return total if method == "predict" else NotImplemented
     if method == "score_samples":
-        return drawing.op("Add", total, drawing.constant(float(np.ravel(part.offset_)[0])))
+        return drawing.draw_node("Add", total, drawing.add_constant(float(np.ravel(part.offset_)[0])))
     if method == "decision_function":
         return total
-    is_inside = drawing.op("Greater", total, drawing.constant(0.0))
-    return drawing.op("Where", is_inside, drawing.constant(np.int64(1)), drawing.constant(np.int64(-1)))
+    is_inside = drawing.draw_node("Greater", total, drawing.add_constant(0.0))
+    return drawing.draw_node("Where", is_inside, drawing.add_constant(np.int64(1)), drawing.add_constant(np.int64(-1)))
 
 
 @register_converter("KernelRidge")
@@ -106,8 +112,10 @@ def draw_kernel_ridge(part: Any, rows: Rows, method: str) -> Any:
     weights = np.asarray(part.dual_coef_)
     made = draw_kernel(rows, part, part.X_fit_, part.gamma)
     if weights.ndim == 2:
-        return rows.drawing.op("MatMul", made, rows.drawing.constant(weights))
-    return flatten(rows.drawing, rows.drawing.op("MatMul", made, rows.drawing.constant(weights[:, None])))
+        return rows.drawing.draw_node("MatMul", made, rows.drawing.add_constant(weights))
+    return flatten_column(
+        rows.drawing, rows.drawing.draw_node("MatMul", made, rows.drawing.add_constant(weights[:, None]))
+    )
 
 
 @register_converter("NuSVC", "SVC")
@@ -120,15 +128,17 @@ def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     made = draw_kernel(rows, part, part.support_vectors_, part._gamma)
     between = weight_kernel(rows, made, _compute_pair_weights(part, pairs), part._intercept_)
     if len(pairs) == 1:
-        scores = drawing.op("Neg", flatten(drawing, between))
+        scores = drawing.draw_node("Neg", flatten_column(drawing, between))
         if method == "decision_function":
             return scores
-        return draw_label_by_truth(drawing, part.classes_, drawing.op("GreaterOrEqual", scores, drawing.constant(0.0)))
+        return draw_label_by_truth(
+            drawing, part.classes_, drawing.draw_node("GreaterOrEqual", scores, drawing.add_constant(0.0))
+        )
     if method == "decision_function":
         return between if part.decision_function_shape == "ovo" else _draw_scores(drawing, between, pairs)
     if part.break_ties and part.decision_function_shape == "ovr":
         return draw_label_by_largest(drawing, part.classes_, _draw_scores(drawing, between, pairs))
-    is_first = drawing.op("Greater", between, drawing.constant(0.0))
+    is_first = drawing.draw_node("Greater", between, drawing.add_constant(0.0))
     return draw_label_by_largest(drawing, part.classes_, _draw_votes(drawing, is_first, pairs, first=True))
 
 
@@ -151,12 +161,14 @@ def _draw_votes(drawing: Drawing, decided: str, pairs: list[tuple[int, int]], *,
         winner, loser = (one, other) if first else (other, one)
         change[place, winner], change[place, loser] = 1, -1
         start[loser] += 1
-    counted = drawing.op("Cast", decided, to=TensorProto.DOUBLE)
-    return drawing.op("Add", drawing.op("MatMul", counted, drawing.constant(change)), drawing.constant(start))
+    counted = drawing.draw_node("Cast", decided, to=TensorProto.DOUBLE)
+    return drawing.draw_node(
+        "Add", drawing.draw_node("MatMul", counted, drawing.add_constant(change)), drawing.add_constant(start)
+    )
 
 
 def _draw_scores(drawing: Drawing, between: str, pairs: list[tuple[int, int]]) -> str:
-    return draw_ovr_scores(drawing, drawing.op("Less", between, drawing.constant(0.0)), between, pairs)
+    return draw_ovr_scores(drawing, drawing.draw_node("Less", between, drawing.add_constant(0.0)), between, pairs)
 
 
 def draw_ovr_scores(drawing: Drawing, is_second: str, between: str, pairs: list[tuple[int, int]]) -> str:
@@ -166,7 +178,7 @@ def draw_ovr_scores(drawing: Drawing, is_second: str, between: str, pairs: list[
     for place, (one, other) in enumerate(pairs):
         signs[place, one], signs[place, other] = 1, -1
     votes = _draw_votes(drawing, is_second, pairs, first=False)
-    confidence = drawing.op("MatMul", between, drawing.constant(signs))
-    size = drawing.op("Add", drawing.op("Abs", confidence), drawing.constant(1.0))
-    share = drawing.op("Div", confidence, drawing.op("Mul", size, drawing.constant(3.0)))
-    return drawing.op("Add", votes, share)
+    confidence = drawing.draw_node("MatMul", between, drawing.add_constant(signs))
+    size = drawing.draw_node("Add", drawing.draw_node("Abs", confidence), drawing.add_constant(1.0))
+    share = drawing.draw_node("Div", confidence, drawing.draw_node("Mul", size, drawing.add_constant(3.0)))
+    return drawing.draw_node("Add", votes, share)

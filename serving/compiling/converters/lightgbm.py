@@ -20,7 +20,7 @@ from serving.compiling.converters.labels import (
     draw_label_by_largest,
     draw_label_by_truth,
     draw_logistic,
-    flatten,
+    flatten_column,
 )
 from serving.compiling.drawing import Drawing, NotCompilable
 from serving.compiling.tree_table import TreeTable, draw_sums_in_turn, join_tables
@@ -49,25 +49,25 @@ class _Saved:
 @register_converter("LGBMRegressor", "LGBMRanker")
 def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the sum of the trees, and the inverse link of the objective."""
-    saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
+    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read(part))
     if method != "predict" or saved.outputs != 1:
         return NotImplemented
-    raw = flatten(rows.drawing, _draw_average(saved, rows.drawing, _draw_raw(saved, rows)))
+    raw = flatten_column(rows.drawing, _draw_average(saved, rows.drawing, _draw_raw(saved, rows)))
     if saved.objective[0] in _LOGARITHMIC:
-        return rows.drawing.op("Exp", raw)
+        return rows.drawing.draw_node("Exp", raw)
     return raw if saved.objective[0] in _IDENTITY and "sqrt" not in saved.objective else _unknown(saved)
 
 
 @register_converter("LGBMClassifier")
 def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw probabilities, and the label where they are largest."""
-    saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
+    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read(part))
     drawing = rows.drawing
     if method not in ("predict", "predict_proba", "decision_function"):
         return NotImplemented
     raw = _draw_raw(saved, rows)
     if method == "decision_function":  # LightGBM leaves out the division of random forests here
-        return flatten(drawing, raw) if saved.outputs == 1 else raw
+        return flatten_column(drawing, raw) if saved.outputs == 1 else raw
     raw = _draw_average(saved, drawing, raw)
     if saved.objective[0] in ("multiclass", "multiclassova"):
         shares = _draw_shares(saved, drawing, raw)
@@ -77,34 +77,38 @@ def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     second = _draw_second_share(saved, drawing, raw)
     if method == "predict_proba":
         return draw_both_probabilities(drawing, second)
-    is_second = drawing.op("Greater", second, drawing.op("Sub", drawing.constant(1.0), second))
-    return draw_label_by_truth(drawing, part.classes_, flatten(drawing, is_second))
+    is_second = drawing.draw_node("Greater", second, drawing.draw_node("Sub", drawing.add_constant(1.0), second))
+    return draw_label_by_truth(drawing, part.classes_, flatten_column(drawing, is_second))
 
 
 @register_converter("LightgbmBooster")
 def draw_booster(part: Any, rows: Rows, method: str) -> Any:
     """Draw what ``Booster.predict`` gives: shares of classes where an estimator gives labels."""
-    saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
+    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read(part))
     if method == "decision_function" or saved.objective[0] not in _CLASSES:
         return (draw_classifier if method == "decision_function" else draw_regressor)(part, rows, method)
     raw = _draw_average(saved, rows.drawing, _draw_raw(saved, rows))
     if saved.objective[0] != "binary":
         return _draw_shares(saved, rows.drawing, raw)
     second = _draw_second_share(saved, rows.drawing, raw)
-    return draw_both_probabilities(rows.drawing, second) if method == "predict_proba" else flatten(rows.drawing, second)
+    return (
+        draw_both_probabilities(rows.drawing, second)
+        if method == "predict_proba"
+        else flatten_column(rows.drawing, second)
+    )
 
 
 def _draw_second_share(saved: _Saved, drawing: Drawing, raw: str) -> str:
     """Draw the share of the second of two classes."""
     return draw_logistic(
-        drawing, drawing.op("Mul", raw, drawing.constant(saved.sigmoid)) if saved.sigmoid != 1 else raw
+        drawing, drawing.draw_node("Mul", raw, drawing.add_constant(saved.sigmoid)) if saved.sigmoid != 1 else raw
     )
 
 
 def _draw_shares(saved: _Saved, drawing: Drawing, raw: str) -> str:
     if saved.objective[0] == "multiclass":
-        return drawing.op("Softmax", raw, axis=1)
-    return draw_logistic(drawing, drawing.op("Mul", raw, drawing.constant(saved.sigmoid)))
+        return drawing.draw_node("Softmax", raw, axis=1)
+    return draw_logistic(drawing, drawing.draw_node("Mul", raw, drawing.add_constant(saved.sigmoid)))
 
 
 def _unknown(saved: _Saved) -> Any:
@@ -112,7 +116,7 @@ def _unknown(saved: _Saved) -> Any:
 
 
 def _draw_raw(saved: _Saved, rows: Rows) -> str:
-    return str(rows.drawing.once(("raw", id(saved), rows.blocks), lambda: _draw_trees(saved, rows)))
+    return str(rows.drawing.compute_once(("raw", id(saved), rows.blocks), lambda: _draw_trees(saved, rows)))
 
 
 def _draw_trees(saved: _Saved, rows: Rows) -> str:
@@ -120,13 +124,13 @@ def _draw_trees(saved: _Saved, rows: Rows) -> str:
     splits = _set_splits(saved.trees, table)
     rows = number_categories(rows, saved.categories)
     table, rows = add_turns(table, rows, splits, is_left_inside=True, missing_is_outside=True)
-    return draw_sums_in_turn(rows.drawing, table, rows.matrix(), saved.outputs)
+    return draw_sums_in_turn(rows.drawing, table, rows.draw_matrix(), saved.outputs)
 
 
 def _draw_average(saved: _Saved, drawing: Drawing, raw: str) -> str:
     if not saved.is_average:
         return raw
-    return drawing.op("Div", raw, drawing.constant(float(len(saved.trees) // saved.outputs)))
+    return drawing.draw_node("Div", raw, drawing.add_constant(float(len(saved.trees) // saved.outputs)))
 
 
 # --- the saved booster ------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from serving.compiling.converters.labels import (
     draw_label_by_largest,
     draw_label_by_sign,
     draw_logistic,
-    flatten,
+    flatten_column,
 )
 from serving.compiling.drawing import Drawing
 
@@ -26,8 +26,8 @@ def draw_product(rows: Rows, coefficients: Any, intercept: Any) -> str:
     drawing = rows.drawing
     weights = np.atleast_2d(np.asarray(coefficients, dtype=np.float64)).T
     bias = np.atleast_1d(np.asarray(intercept, dtype=np.float64))
-    made = drawing.op("MatMul", rows.matrix(), drawing.constant(weights))
-    return made if not bias.any() else drawing.op("Add", made, drawing.constant(bias))
+    made = drawing.draw_node("MatMul", rows.draw_matrix(), drawing.add_constant(weights))
+    return made if not bias.any() else drawing.draw_node("Add", made, drawing.add_constant(bias))
 
 
 @register_converter(
@@ -43,9 +43,9 @@ def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
         return NotImplemented
     drawing = rows.drawing
     values = draw_product(rows, part.coef_, part.intercept_)
-    values = flatten(drawing, values) if np.ndim(part.coef_) == 1 else values
+    values = flatten_column(drawing, values) if np.ndim(part.coef_) == 1 else values
     is_logarithmic = type(part).__name__ in _LOGARITHMIC_LINKS or _has_logarithmic_link(part)
-    return drawing.op("Exp", values) if is_logarithmic else values
+    return drawing.draw_node("Exp", values) if is_logarithmic else values
 
 
 def _has_logarithmic_link(part: Any) -> bool:
@@ -68,16 +68,16 @@ def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
         return NotImplemented
     if method == "predict_log_proba":  # zeros become the smallest normal number before the logarithm
         shares = draw_answer(part, rows, "predict_proba")
-        smallest = drawing.constant(np.finfo(np.float64).smallest_normal)
-        is_none = drawing.op("Equal", shares, drawing.constant(0.0))
-        return drawing.op("Log", drawing.op("Where", is_none, smallest, shares))
+        smallest = drawing.add_constant(np.finfo(np.float64).smallest_normal)
+        is_none = drawing.draw_node("Equal", shares, drawing.add_constant(0.0))
+        return drawing.draw_node("Log", drawing.draw_node("Where", is_none, smallest, shares))
     scores = draw_product(rows, part.coef_, part.intercept_)
     is_binary = np.atleast_2d(part.coef_).shape[0] == 1
     if method == "decision_function":
-        return flatten(drawing, scores) if is_binary else scores
+        return flatten_column(drawing, scores) if is_binary else scores
     if method == "predict":
         if is_binary:
-            return draw_label_by_sign(drawing, part.classes_, flatten(drawing, scores))
+            return draw_label_by_sign(drawing, part.classes_, flatten_column(drawing, scores))
         return draw_label_by_largest(drawing, part.classes_, scores)
     return _draw_probabilities(part, drawing, scores, is_binary=is_binary)
 
@@ -85,15 +85,15 @@ def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
 def _draw_probabilities(part: Any, drawing: Drawing, scores: str, *, is_binary: bool) -> Any:
     name = type(part).__name__
     if name in _SOFTMAX and not is_binary:
-        return drawing.op("Softmax", scores, axis=1)
+        return drawing.draw_node("Softmax", scores, axis=1)
     if name in _SOFTMAX or (name == "SGDClassifier" and part.loss == "log_loss" and is_binary):
         return draw_both_probabilities(drawing, draw_logistic(drawing, scores))
     if name == "SGDClassifier" and part.loss == "log_loss":
         shares = draw_logistic(drawing, scores)
-        total = drawing.op("ReduceSum", shares, drawing.constant(np.array([1])), keepdims=1)
-        is_none = drawing.op("Equal", total, drawing.constant(0.0))
-        equal = drawing.constant(1.0 / len(part.classes_))
-        return drawing.op("Where", is_none, equal, drawing.op("Div", shares, total))
+        total = drawing.draw_node("ReduceSum", shares, drawing.add_constant(np.array([1])), keepdims=1)
+        is_none = drawing.draw_node("Equal", total, drawing.add_constant(0.0))
+        equal = drawing.add_constant(1.0 / len(part.classes_))
+        return drawing.draw_node("Where", is_none, equal, drawing.draw_node("Div", shares, total))
     return NotImplemented
 
 
@@ -101,13 +101,13 @@ def _draw_probabilities(part: Any, drawing: Drawing, scores: str, *, is_binary: 
 def draw_one_class(part: Any, rows: Rows, method: str) -> Any:
     """Draw the linear one-class SVM: ``X @ coef_ - offset_``; at 0 and above is an inlier."""
     drawing = rows.drawing
-    scores = flatten(drawing, draw_product(rows, part.coef_, -np.asarray(part.offset_)))
+    scores = flatten_column(drawing, draw_product(rows, part.coef_, -np.asarray(part.offset_)))
     if method == "score_samples":  # the offset goes and comes back, with what it costs
-        return drawing.op("Add", scores, drawing.constant(float(np.ravel(part.offset_)[0])))
+        return drawing.draw_node("Add", scores, drawing.add_constant(float(np.ravel(part.offset_)[0])))
     return scores if method == "decision_function" else draw_inliers(drawing, scores)
 
 
 def draw_inliers(drawing: Drawing, scores: str) -> str:
     """Return 1 where a score is not below 0, else -1."""
-    is_outlier = drawing.op("Less", scores, drawing.constant(0.0))
-    return drawing.op("Where", is_outlier, drawing.constant(np.int64(-1)), drawing.constant(np.int64(1)))
+    is_outlier = drawing.draw_node("Less", scores, drawing.add_constant(0.0))
+    return drawing.draw_node("Where", is_outlier, drawing.add_constant(np.int64(-1)), drawing.add_constant(np.int64(1)))

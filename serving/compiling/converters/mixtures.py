@@ -10,7 +10,7 @@ from scipy.special import digamma
 
 from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.converter_registry import draw_answer, register_converter
-from serving.compiling.converters.labels import flatten
+from serving.compiling.converters.labels import flatten_column
 from serving.compiling.converters.linear import draw_inliers
 from serving.compiling.converters.naive_bayes import normalize_logarithms
 from serving.compiling.drawing import Drawing
@@ -20,20 +20,20 @@ from serving.compiling.drawing import Drawing
 def draw_mixture(part: Any, rows: Rows, method: str) -> Any:
     """Draw the likeliest component, the shares of all of them, or the log likelihood of a row."""
     drawing = rows.drawing
-    joint = str(drawing.once(("raw", id(part), rows.blocks), lambda: _draw_joint(part, rows)))
+    joint = str(drawing.compute_once(("raw", id(part), rows.blocks), lambda: _draw_joint(part, rows)))
     if method == "predict":
-        return drawing.op("ArgMax", joint, axis=1, keepdims=0)
+        return drawing.draw_node("ArgMax", joint, axis=1, keepdims=0)
     if method == "predict_proba":
-        return drawing.op("Exp", normalize_logarithms(drawing, joint))
+        return drawing.draw_node("Exp", normalize_logarithms(drawing, joint))
     return _sum_logarithms(drawing, joint) if method == "score_samples" else NotImplemented
 
 
 def _sum_logarithms(drawing: Drawing, joint: str) -> str:
     """Return the logarithm of the sum of exponentials of each row, as scipy's logsumexp."""
-    axis = drawing.constant(np.array([1], dtype=np.int64))
-    largest = drawing.op("ReduceMax", joint, axis)
-    total = drawing.op("ReduceSum", drawing.op("Exp", drawing.op("Sub", joint, largest)), axis)
-    return flatten(drawing, drawing.op("Add", drawing.op("Log", total), largest))
+    axis = drawing.add_constant(np.array([1], dtype=np.int64))
+    largest = drawing.draw_node("ReduceMax", joint, axis)
+    total = drawing.draw_node("ReduceSum", drawing.draw_node("Exp", drawing.draw_node("Sub", joint, largest)), axis)
+    return flatten_column(drawing, drawing.draw_node("Add", drawing.draw_node("Log", total), largest))
 
 
 def _draw_joint(part: Any, rows: Rows) -> str:
@@ -48,27 +48,31 @@ def _draw_joint(part: Any, rows: Rows) -> str:
     else:
         wide = cholesky if part.covariance_type == "diag" else np.repeat(cholesky[:, None], rows.width, axis=1)
         precisions = wide**2
-        matrix = rows.matrix()
-        cross = drawing.op("MatMul", matrix, drawing.constant(-2.0 * (means * precisions).T))
-        own = drawing.op("MatMul", drawing.op("Mul", matrix, matrix), drawing.constant(precisions.T))
+        matrix = rows.draw_matrix()
+        cross = drawing.draw_node("MatMul", matrix, drawing.add_constant(-2.0 * (means * precisions).T))
+        own = drawing.draw_node("MatMul", drawing.draw_node("Mul", matrix, matrix), drawing.add_constant(precisions.T))
         start = (means**2 * precisions).sum(axis=1)
-        squares = drawing.op("Add", drawing.op("Add", cross, own), drawing.constant(start))
+        squares = drawing.draw_node("Add", drawing.draw_node("Add", cross, own), drawing.add_constant(start))
         diagonals = np.log(wide).sum(axis=1)
     offset = np.asarray(diagonals) - 0.5 * rows.width * np.log(2 * np.pi) + part._estimate_log_weights()
     if type(part).__name__ == "BayesianGaussianMixture":
         offset = offset + _describe_uncertainty(part, rows.width)
-    return drawing.op("Add", drawing.op("Mul", squares, drawing.constant(-0.5)), drawing.constant(offset))
+    return drawing.draw_node(
+        "Add", drawing.draw_node("Mul", squares, drawing.add_constant(-0.5)), drawing.add_constant(offset)
+    )
 
 
 def _draw_turned_squares(rows: Rows, means: NDArray[np.float64], cholesky: Any) -> str:
     drawing = rows.drawing
-    axis = drawing.constant(np.array([1], dtype=np.int64))
+    axis = drawing.add_constant(np.array([1], dtype=np.int64))
     made = []
     for mean, one in zip(means, cholesky, strict=True):
-        turned = drawing.op("MatMul", rows.matrix(), drawing.constant(np.asarray(one, dtype=np.float64)))
-        apart = drawing.op("Sub", turned, drawing.constant(mean @ one))
-        made.append(drawing.op("ReduceSum", drawing.op("Mul", apart, apart), axis))
-    return made[0] if len(made) == 1 else drawing.op("Concat", *made, axis=1)
+        turned = drawing.draw_node(
+            "MatMul", rows.draw_matrix(), drawing.add_constant(np.asarray(one, dtype=np.float64))
+        )
+        apart = drawing.draw_node("Sub", turned, drawing.add_constant(mean @ one))
+        made.append(drawing.draw_node("ReduceSum", drawing.draw_node("Mul", apart, apart), axis))
+    return made[0] if len(made) == 1 else drawing.draw_node("Concat", *made, axis=1)
 
 
 def _describe_uncertainty(part: Any, features: int) -> Any:
@@ -83,12 +87,18 @@ def draw_envelope(part: Any, rows: Rows, method: str) -> Any:
     """Draw the squared Mahalanobis distance, negative: at ``offset_`` and above is an inlier."""
     drawing = rows.drawing
     if method == "score_samples":
-        centered = drawing.op("Sub", rows.matrix(), drawing.constant(np.asarray(part.location_, dtype=np.float64)))
-        products = drawing.op("MatMul", centered, drawing.constant(np.asarray(part.get_precision(), dtype=np.float64)))
-        axis = drawing.constant(np.array([1], dtype=np.int64))
-        total = drawing.op("ReduceSum", drawing.op("Mul", products, centered), axis, keepdims=0)
-        return drawing.op("Neg", total)
-    scores = drawing.op("Sub", draw_answer(part, rows, "score_samples"), drawing.constant(float(part.offset_)))
+        centered = drawing.draw_node(
+            "Sub", rows.draw_matrix(), drawing.add_constant(np.asarray(part.location_, dtype=np.float64))
+        )
+        products = drawing.draw_node(
+            "MatMul", centered, drawing.add_constant(np.asarray(part.get_precision(), dtype=np.float64))
+        )
+        axis = drawing.add_constant(np.array([1], dtype=np.int64))
+        total = drawing.draw_node("ReduceSum", drawing.draw_node("Mul", products, centered), axis, keepdims=0)
+        return drawing.draw_node("Neg", total)
+    scores = drawing.draw_node(
+        "Sub", draw_answer(part, rows, "score_samples"), drawing.add_constant(float(part.offset_))
+    )
     if method == "decision_function":
         return scores
     return draw_inliers(drawing, scores) if method == "predict" else NotImplemented

@@ -25,14 +25,14 @@ def draw_naive_bayes(part: Any, rows: Rows, method: str) -> Any:
     if method == "predict":
         return draw_label_by_largest(rows.drawing, part.classes_, joint)
     logarithms = normalize_logarithms(rows.drawing, joint)
-    return logarithms if method == "predict_log_proba" else rows.drawing.op("Exp", logarithms)
+    return logarithms if method == "predict_log_proba" else rows.drawing.draw_node("Exp", logarithms)
 
 
 @register_converter("QuadraticDiscriminantAnalysis")
 def draw_quadratic(part: Any, rows: Rows, method: str) -> Any:
     """Draw the log posterior of each class, as ``_decision_function`` of QuadraticDiscriminantAnalysis."""
     drawing = rows.drawing
-    joint = str(drawing.once(("raw", id(part), rows.blocks), lambda: _draw_posterior(part, rows)))
+    joint = str(drawing.compute_once(("raw", id(part), rows.blocks), lambda: _draw_posterior(part, rows)))
     return draw_discriminated(part, drawing, joint, method)
 
 
@@ -41,66 +41,74 @@ def draw_discriminated(part: Any, drawing: Drawing, joint: str, method: str) -> 
     if method == "predict":
         return draw_label_by_largest(drawing, part.classes_, joint)
     if method == "decision_function" and len(part.classes_) == 2:
-        first, second = (drawing.op("Gather", joint, drawing.constant(np.int64(at)), axis=1) for at in (0, 1))
-        return drawing.op("Sub", second, first)
+        first, second = (
+            drawing.draw_node("Gather", joint, drawing.add_constant(np.int64(at)), axis=1) for at in (0, 1)
+        )
+        return drawing.draw_node("Sub", second, first)
     if method == "decision_function":
         return joint
     logarithms = normalize_logarithms(drawing, joint)
-    return logarithms if method == "predict_log_proba" else drawing.op("Exp", logarithms)
+    return logarithms if method == "predict_log_proba" else drawing.draw_node("Exp", logarithms)
 
 
 def _draw_posterior(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
-    axis = drawing.constant(np.array([1], dtype=np.int64))
+    axis = drawing.add_constant(np.array([1], dtype=np.int64))
     norms = []
     for mean, rotation, scaling in zip(part.means_, part.rotations_, part.scalings_, strict=True):
-        apart = drawing.op("Sub", rows.matrix(), drawing.constant(np.asarray(mean)))
-        turned = drawing.op("MatMul", apart, drawing.constant(rotation * scaling**-0.5))
-        norms.append(drawing.op("ReduceSum", drawing.op("Mul", turned, turned), axis))
+        apart = drawing.draw_node("Sub", rows.draw_matrix(), drawing.add_constant(np.asarray(mean)))
+        turned = drawing.draw_node("MatMul", apart, drawing.add_constant(rotation * scaling**-0.5))
+        norms.append(drawing.draw_node("ReduceSum", drawing.draw_node("Mul", turned, turned), axis))
     sizes = np.array([np.sum(np.log(scaling)) for scaling in part.scalings_])
-    total = drawing.op("Add", drawing.op("Concat", *norms, axis=1), drawing.constant(sizes))
-    halved = drawing.op("Mul", total, drawing.constant(-0.5))
-    return drawing.op("Add", halved, drawing.constant(np.log(part.priors_)))
+    total = drawing.draw_node("Add", drawing.draw_node("Concat", *norms, axis=1), drawing.add_constant(sizes))
+    halved = drawing.draw_node("Mul", total, drawing.add_constant(-0.5))
+    return drawing.draw_node("Add", halved, drawing.add_constant(np.log(part.priors_)))
 
 
 def normalize_logarithms(drawing: Drawing, joint: str) -> str:
     """Return logarithms of probabilities for logarithms of weights, as scipy's logsumexp."""
-    axis = drawing.constant(np.array([1], dtype=np.int64))
-    shifted = drawing.op("Sub", joint, drawing.op("ReduceMax", joint, axis))
-    total = drawing.op("Log", drawing.op("ReduceSum", drawing.op("Exp", shifted), axis))
-    return drawing.op("Sub", shifted, total)
+    axis = drawing.add_constant(np.array([1], dtype=np.int64))
+    shifted = drawing.draw_node("Sub", joint, drawing.draw_node("ReduceMax", joint, axis))
+    total = drawing.draw_node("Log", drawing.draw_node("ReduceSum", drawing.draw_node("Exp", shifted), axis))
+    return drawing.draw_node("Sub", shifted, total)
 
 
 def _draw_multinomial(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
-    made = drawing.op("MatMul", rows.matrix(), drawing.constant(part.feature_log_prob_.T))
+    made = drawing.draw_node("MatMul", rows.draw_matrix(), drawing.add_constant(part.feature_log_prob_.T))
     if type(part).__name__ == "ComplementNB":
         if part.norm:  # weights of each class add up to 1, so its answer to a row of equal numbers is that number
             raise NotCompilable("ComplementNB(norm=True) ties on rows of equal numbers, where rounding decides")
-        return drawing.op("Add", made, drawing.constant(part.class_log_prior_)) if len(part.classes_) == 1 else made
-    return drawing.op("Add", made, drawing.constant(part.class_log_prior_))
+        return (
+            drawing.draw_node("Add", made, drawing.add_constant(part.class_log_prior_))
+            if len(part.classes_) == 1
+            else made
+        )
+    return drawing.draw_node("Add", made, drawing.add_constant(part.class_log_prior_))
 
 
 def _draw_bernoulli(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
-    matrix = rows.matrix()
+    matrix = rows.draw_matrix()
     if part.binarize is not None:
-        above = drawing.op("Greater", matrix, drawing.constant(float(part.binarize)))
-        matrix = drawing.op("Cast", above, to=TensorProto.DOUBLE)
+        above = drawing.draw_node("Greater", matrix, drawing.add_constant(float(part.binarize)))
+        matrix = drawing.draw_node("Cast", above, to=TensorProto.DOUBLE)
     absent = np.log(1 - np.exp(part.feature_log_prob_))
-    made = drawing.op("MatMul", matrix, drawing.constant((part.feature_log_prob_ - absent).T))
-    return drawing.op("Add", made, drawing.constant(part.class_log_prior_ + absent.sum(axis=1)))
+    made = drawing.draw_node("MatMul", matrix, drawing.add_constant((part.feature_log_prob_ - absent).T))
+    return drawing.draw_node("Add", made, drawing.add_constant(part.class_log_prior_ + absent.sum(axis=1)))
 
 
 def _draw_gaussian(part: Any, rows: Rows) -> str:
     """Sum squares over features of (rows, classes, features): a product would lose digits."""
     drawing = rows.drawing
-    spread = drawing.op("Unsqueeze", rows.matrix(), drawing.constant(np.array([1], dtype=np.int64)))
-    apart = drawing.op("Sub", spread, drawing.constant(part.theta_))
-    squares = drawing.op("Div", drawing.op("Mul", apart, apart), drawing.constant(part.var_))
-    total = drawing.op("ReduceSum", squares, drawing.constant(np.array([2], dtype=np.int64)), keepdims=0)
+    spread = drawing.draw_node("Unsqueeze", rows.draw_matrix(), drawing.add_constant(np.array([1], dtype=np.int64)))
+    apart = drawing.draw_node("Sub", spread, drawing.add_constant(part.theta_))
+    squares = drawing.draw_node("Div", drawing.draw_node("Mul", apart, apart), drawing.add_constant(part.var_))
+    total = drawing.draw_node("ReduceSum", squares, drawing.add_constant(np.array([2], dtype=np.int64)), keepdims=0)
     start = np.log(part.class_prior_) - 0.5 * np.log(2.0 * np.pi * part.var_).sum(axis=1)
-    return drawing.op("Sub", drawing.constant(start), drawing.op("Mul", total, drawing.constant(0.5)))
+    return drawing.draw_node(
+        "Sub", drawing.add_constant(start), drawing.draw_node("Mul", total, drawing.add_constant(0.5))
+    )
 
 
 _JOINT = {

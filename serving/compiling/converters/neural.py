@@ -14,7 +14,7 @@ from serving.compiling.converters.labels import (
     draw_label_by_largest,
     draw_label_by_truth,
     draw_logistic,
-    flatten,
+    flatten_column,
 )
 from serving.compiling.drawing import Drawing, NotCompilable
 
@@ -25,7 +25,7 @@ def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
     if method != "predict":
         return NotImplemented
     made = _draw_layers(part, rows)
-    return flatten(rows.drawing, made) if part.n_outputs_ == 1 else made
+    return flatten_column(rows.drawing, made) if part.n_outputs_ == 1 else made
 
 
 @register_converter("MLPClassifier")
@@ -36,28 +36,30 @@ def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     drawing = rows.drawing
     shares = _draw_layers(part, rows)
     kind = part._label_binarizer.y_type_
-    half = drawing.constant(0.5)
+    half = drawing.add_constant(0.5)
     if kind == "multilabel-indicator":
-        is_on = drawing.op("Greater", shares, half)
-        return shares if method == "predict_proba" else drawing.op("Cast", is_on, to=TensorProto.INT64)
+        is_on = drawing.draw_node("Greater", shares, half)
+        return shares if method == "predict_proba" else drawing.draw_node("Cast", is_on, to=TensorProto.INT64)
     if part.n_outputs_ > 1:
         return shares if method == "predict_proba" else draw_label_by_largest(drawing, part.classes_, shares)
     if method == "predict_proba":
         return draw_both_probabilities(drawing, shares)
-    return draw_label_by_truth(drawing, part.classes_, drawing.op("Greater", flatten(drawing, shares), half))
+    return draw_label_by_truth(
+        drawing, part.classes_, drawing.draw_node("Greater", flatten_column(drawing, shares), half)
+    )
 
 
 def _draw_layers(part: Any, rows: Rows) -> str:
-    return str(rows.drawing.once(("raw", id(part), rows.blocks), lambda: _draw_forward(part, rows)))
+    return str(rows.drawing.compute_once(("raw", id(part), rows.blocks), lambda: _draw_forward(part, rows)))
 
 
 def _draw_forward(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
-    made = rows.matrix()
+    made = rows.draw_matrix()
     last = len(part.coefs_) - 1
     for place, (weights, bias) in enumerate(zip(part.coefs_, part.intercepts_, strict=True)):
-        made = drawing.op("MatMul", made, drawing.constant(np.asarray(weights, dtype=np.float64)))
-        made = drawing.op("Add", made, drawing.constant(np.asarray(bias, dtype=np.float64)))
+        made = drawing.draw_node("MatMul", made, drawing.add_constant(np.asarray(weights, dtype=np.float64)))
+        made = drawing.draw_node("Add", made, drawing.add_constant(np.asarray(bias, dtype=np.float64)))
         made = _draw_activation(drawing, made, part.out_activation_ if place == last else part.activation)
     return made
 
@@ -68,8 +70,8 @@ def _draw_activation(drawing: Drawing, made: str, activation: str) -> str:
     if activation == "logistic":
         return draw_logistic(drawing, made)
     if activation == "softmax":
-        return drawing.op("Softmax", made, axis=1)
+        return drawing.draw_node("Softmax", made, axis=1)
     kinds = {"tanh": "Tanh", "relu": "Relu", "exp": "Exp"}
     if activation not in kinds:
         raise NotCompilable(f"a perceptron with the activation {activation!s:.40} has no compiled form")
-    return drawing.op(kinds[activation], made)
+    return drawing.draw_node(kinds[activation], made)

@@ -14,9 +14,9 @@ from serving.compiling.converters.kernels import draw_nearest, draw_ovr_scores
 from serving.compiling.converters.labels import (
     draw_label_by_largest,
     draw_label_by_truth,
-    flatten,
+    flatten_column,
     reshape_to_column,
-    take,
+    take_labels,
 )
 from serving.compiling.drawing import Drawing, NotCompilable
 
@@ -25,10 +25,10 @@ def draw_confidence(part: Any, rows: Rows) -> str:
     """Return (rows, 1): the score of a binary classifier, its probability where it has no score, or a value."""
     drawing = rows.drawing
     if type(part).__name__ == "_ConstantPredictor":  # of a code that all classes share
-        matrix = rows.select([0]).matrix()
-        is_any = drawing.op("Or", drawing.op("Equal", matrix, matrix), drawing.op("IsNaN", matrix))
-        one = drawing.op("Cast", is_any, to=TensorProto.DOUBLE)
-        return drawing.op("Mul", one, drawing.constant(float(part.y_[0])))
+        matrix = rows.select_columns([0]).draw_matrix()
+        is_any = drawing.draw_node("Or", drawing.draw_node("Equal", matrix, matrix), drawing.draw_node("IsNaN", matrix))
+        one = drawing.draw_node("Cast", is_any, to=TensorProto.DOUBLE)
+        return drawing.draw_node("Mul", one, drawing.add_constant(float(part.y_[0])))
     if not hasattr(part, "classes_"):
         return reshape_to_column(drawing, draw_numbers(part, rows, "predict"))
     if len(part.classes_) != 2:
@@ -39,7 +39,7 @@ def draw_confidence(part: Any, rows: Rows) -> str:
 
 
 def _take_second(drawing: Drawing, shares: str) -> str:
-    return drawing.op("Gather", shares, drawing.constant(np.array([1], dtype=np.int64)), axis=1)
+    return drawing.draw_node("Gather", shares, drawing.add_constant(np.array([1], dtype=np.int64)), axis=1)
 
 
 @register_converter("OneVsOneClassifier")
@@ -50,17 +50,19 @@ def draw_one_vs_one(part: Any, rows: Rows, method: str) -> Any:
     drawing = rows.drawing
     said = [reshape_to_column(drawing, draw_numbers(each, rows, "predict")) for each in part.estimators_]
     sure = [draw_confidence(each, rows) for each in part.estimators_]
-    is_second, between = ((drawing.op("Concat", *all_, axis=1) if len(all_) > 1 else all_[0]) for all_ in (said, sure))
+    is_second, between = (
+        (drawing.draw_node("Concat", *all_, axis=1) if len(all_) > 1 else all_[0]) for all_ in (said, sure)
+    )
     places = list(combinations(range(len(part.classes_)), 2))
-    is_second = drawing.op("Cast", is_second, to=TensorProto.BOOL)
-    scores = draw_ovr_scores(drawing, is_second, drawing.op("Neg", between), places)
+    is_second = drawing.draw_node("Cast", is_second, to=TensorProto.BOOL)
+    scores = draw_ovr_scores(drawing, is_second, drawing.draw_node("Neg", between), places)
     if len(part.classes_) > 2:
         return draw_label_by_largest(drawing, part.classes_, scores) if method == "predict" else scores
-    score = flatten(drawing, _take_second(drawing, scores))
+    score = flatten_column(drawing, _take_second(drawing, scores))
     if method == "decision_function":
         return score
     limit = 0.0 if hasattr(part.estimators_[0], "decision_function") else 0.5
-    return draw_label_by_truth(drawing, part.classes_, drawing.op("Greater", score, drawing.constant(limit)))
+    return draw_label_by_truth(drawing, part.classes_, drawing.draw_node("Greater", score, drawing.add_constant(limit)))
 
 
 @register_converter("OutputCodeClassifier")
@@ -69,8 +71,8 @@ def draw_output_code(part: Any, rows: Rows, method: str) -> Any:
     if method != "predict":
         return NotImplemented
     sure = [draw_confidence(each, rows) for each in part.estimators_]
-    joined = sure[0] if len(sure) == 1 else rows.drawing.op("Concat", *sure, axis=1)
-    return take(rows.drawing, part.classes_, draw_nearest(rows.with_matrix(joined, len(sure)), part.code_book_))
+    joined = sure[0] if len(sure) == 1 else rows.drawing.draw_node("Concat", *sure, axis=1)
+    return take_labels(rows.drawing, part.classes_, draw_nearest(rows.with_matrix(joined, len(sure)), part.code_book_))
 
 
 @register_converter("ClassifierChain")
@@ -81,9 +83,9 @@ def draw_classifier_chain(part: Any, rows: Rows, method: str) -> Any:
     extended, columns = rows, []
     for member in part.estimators_:
         columns.append(_draw_said(member, extended, method))
-        extended = extended.beside([rows.with_matrix(_draw_said(member, extended, part.chain_method_), 1)])
+        extended = extended.append_columns([rows.with_matrix(_draw_said(member, extended, part.chain_method_), 1)])
     order = [columns[place] for place in np.argsort(part.order_).tolist()]
-    return order[0] if len(order) == 1 else rows.drawing.op("Concat", *order, axis=1)
+    return order[0] if len(order) == 1 else rows.drawing.draw_node("Concat", *order, axis=1)
 
 
 def _draw_said(member: Any, rows: Rows, method: str) -> str:

@@ -36,8 +36,8 @@ def draw_max_abs_scaler(part: Any, rows: Rows) -> Rows:
 def draw_min_max_scaler(part: Any, rows: Rows) -> Rows:
     """Draw ``X * scale_ + min_``."""
     drawing = rows.drawing
-    made = drawing.op("Mul", rows.matrix(), drawing.constant(np.asarray(part.scale_, dtype=np.float64)))
-    made = drawing.op("Add", made, drawing.constant(np.asarray(part.min_, dtype=np.float64)))
+    made = drawing.draw_node("Mul", rows.draw_matrix(), drawing.add_constant(np.asarray(part.scale_, dtype=np.float64)))
+    made = drawing.draw_node("Add", made, drawing.add_constant(np.asarray(part.min_, dtype=np.float64)))
     scaled = rows.with_matrix(made, rows.width)
     return _clip_rows(scaled, part.feature_range) if part.clip else scaled
 
@@ -52,42 +52,46 @@ def draw_normalizer(part: Any, rows: Rows) -> Rows:
 def draw_tf_idf(part: Any, rows: Rows) -> Rows:
     """Draw counts, or their logarithms where there are any, times ``idf_``, normalized."""
     drawing = rows.drawing
-    made = rows.matrix()
+    made = rows.draw_matrix()
     if part.sublinear_tf:
-        zero, one = drawing.constant(0.0), drawing.constant(1.0)
-        is_zero = drawing.op("Equal", made, zero)
-        grown = drawing.op("Add", drawing.op("Log", drawing.op("Where", is_zero, one, made)), one)
-        made = drawing.op("Where", is_zero, zero, grown)
+        zero, one = drawing.add_constant(0.0), drawing.add_constant(1.0)
+        is_zero = drawing.draw_node("Equal", made, zero)
+        grown = drawing.draw_node("Add", drawing.draw_node("Log", drawing.draw_node("Where", is_zero, one, made)), one)
+        made = drawing.draw_node("Where", is_zero, zero, grown)
     if part.use_idf:
-        made = drawing.op("Mul", made, drawing.constant(np.asarray(part.idf_, dtype=np.float64)))
+        made = drawing.draw_node("Mul", made, drawing.add_constant(np.asarray(part.idf_, dtype=np.float64)))
     weighted = rows.with_matrix(made, rows.width)
-    made = weighted.matrix() if part.norm is None else _draw_normalized(weighted, part.norm).matrix()
+    made = weighted.draw_matrix() if part.norm is None else _draw_normalized(weighted, part.norm).draw_matrix()
     return rows.with_matrix(remove_negative_zeros(drawing, made), rows.width)  # scikit-learn's matrix is sparse
 
 
 def _draw_normalized(rows: Rows, kind_of_norm: str, least: float = 0.0) -> Rows:
     """Divide each row by its norm, unless that is 0 or below `least`."""
     drawing = rows.drawing
-    matrix = rows.matrix()
-    axis = drawing.constant(np.array([1], dtype=np.int64))
+    matrix = rows.draw_matrix()
+    axis = drawing.add_constant(np.array([1], dtype=np.int64))
     if kind_of_norm == "l2":
-        squares = drawing.op("ReduceSum", drawing.op("Mul", matrix, matrix), axis)
-        norm = drawing.op("Sqrt", squares)
+        squares = drawing.draw_node("ReduceSum", drawing.draw_node("Mul", matrix, matrix), axis)
+        norm = drawing.draw_node("Sqrt", squares)
     else:
         kind = "ReduceSum" if kind_of_norm == "l1" else "ReduceMax"
-        norm = drawing.op(kind, drawing.op("Abs", matrix), axis)
-    zero, one = drawing.constant(0.0), drawing.constant(1.0)
-    is_none = drawing.op("Less", norm, drawing.constant(least)) if least else drawing.op("Equal", norm, zero)
-    norm = drawing.op("Where", is_none, one, norm)
-    return rows.with_matrix(drawing.op("Div", matrix, norm), rows.width)
+        norm = drawing.draw_node(kind, drawing.draw_node("Abs", matrix), axis)
+    zero, one = drawing.add_constant(0.0), drawing.add_constant(1.0)
+    is_none = (
+        drawing.draw_node("Less", norm, drawing.add_constant(least))
+        if least
+        else drawing.draw_node("Equal", norm, zero)
+    )
+    norm = drawing.draw_node("Where", is_none, one, norm)
+    return rows.with_matrix(drawing.draw_node("Div", matrix, norm), rows.width)
 
 
 @register_transform("Binarizer")
 def draw_binarizer(part: Any, rows: Rows) -> Rows:
     """Draw 1 where a number is above the threshold."""
     drawing = rows.drawing
-    above = drawing.op("Greater", rows.matrix(), drawing.constant(float(part.threshold)))
-    return rows.with_matrix(drawing.op("Cast", above, to=TensorProto.DOUBLE), rows.width)
+    above = drawing.draw_node("Greater", rows.draw_matrix(), drawing.add_constant(float(part.threshold)))
+    return rows.with_matrix(drawing.draw_node("Cast", above, to=TensorProto.DOUBLE), rows.width)
 
 
 @register_transform(
@@ -96,7 +100,7 @@ def draw_binarizer(part: Any, rows: Rows) -> Rows:
 )  # fmt: skip
 def draw_selection(part: Any, rows: Rows) -> Rows:
     """Draw the columns that were selected."""
-    return rows.select(np.flatnonzero(part.get_support()).tolist())
+    return rows.select_columns(np.flatnonzero(part.get_support()).tolist())
 
 
 @register_transform("FunctionTransformer")
@@ -115,25 +119,25 @@ _UFUNCS: dict[Any, str] = {
 
 def _draw_ufunc(part: Any, rows: Rows) -> Rows:
     drawing = rows.drawing
-    matrix = rows.matrix()
+    matrix = rows.draw_matrix()
     if part.func is np.square:
-        return rows.with_matrix(drawing.op("Mul", matrix, matrix), rows.width)
+        return rows.with_matrix(drawing.draw_node("Mul", matrix, matrix), rows.width)
     if part.func is np.log1p:
         return rows.with_matrix(draw_log1p(drawing, matrix), rows.width)
-    return rows.with_matrix(drawing.op(_UFUNCS[part.func], matrix), rows.width)
+    return rows.with_matrix(drawing.draw_node(_UFUNCS[part.func], matrix), rows.width)
 
 
 def _shift_and_divide(rows: Rows, shift: Any, scale: Any) -> Rows:
     drawing = rows.drawing
-    made = rows.matrix()
+    made = rows.draw_matrix()
     if shift is not None:
-        made = drawing.op("Sub", made, drawing.constant(np.asarray(shift, dtype=np.float64)))
+        made = drawing.draw_node("Sub", made, drawing.add_constant(np.asarray(shift, dtype=np.float64)))
     if scale is not None:
-        made = drawing.op("Div", made, drawing.constant(np.asarray(scale, dtype=np.float64)))
+        made = drawing.draw_node("Div", made, drawing.add_constant(np.asarray(scale, dtype=np.float64)))
     return rows.with_matrix(made, rows.width)
 
 
 def _clip_rows(rows: Rows, limits: Any) -> Rows:
     drawing = rows.drawing
-    low, high = (drawing.constant(float(limit)) for limit in limits)
-    return rows.with_matrix(drawing.op("Clip", rows.matrix(), low, high), rows.width)
+    low, high = (drawing.add_constant(float(limit)) for limit in limits)
+    return rows.with_matrix(drawing.draw_node("Clip", rows.draw_matrix(), low, high), rows.width)

@@ -41,24 +41,28 @@ def draw_voting_classifier(part: Any, rows: Rows, method: str) -> Any:
         return mean if method == "predict_proba" else draw_label_by_largest(drawing, part.classes_, mean)
     if part.voting != "hard" or method != "predict":
         return NotImplemented
-    places = drawing.constant(np.arange(len(part.classes_)))
+    places = drawing.add_constant(np.arange(len(part.classes_)))
     votes = []
     for place, each in enumerate(part.estimators_):
-        label = drawing.op("Cast", draw_answer(each, rows, "predict"), to=TensorProto.INT64)
-        vote = drawing.op("Cast", drawing.op("Equal", reshape_to_column(drawing, label), places), to=TensorProto.DOUBLE)
-        votes.append(vote if weights is None else drawing.op("Mul", vote, drawing.constant(float(weights[place]))))
+        label = drawing.draw_node("Cast", draw_answer(each, rows, "predict"), to=TensorProto.INT64)
+        vote = drawing.draw_node(
+            "Cast", drawing.draw_node("Equal", reshape_to_column(drawing, label), places), to=TensorProto.DOUBLE
+        )
+        votes.append(
+            vote if weights is None else drawing.draw_node("Mul", vote, drawing.add_constant(float(weights[place])))
+        )
     return draw_label_by_largest(drawing, part.classes_, draw_total(drawing, votes))
 
 
 def draw_weighted_mean(drawing: Drawing, tensors: list[str], weights: Any) -> str:
     """Return the weighted mean of tensors, as numpy's average: sum, then one division."""
     if weights is None:
-        return drawing.op("Div", draw_total(drawing, tensors), drawing.constant(float(len(tensors))))
+        return drawing.draw_node("Div", draw_total(drawing, tensors), drawing.add_constant(float(len(tensors))))
     parts = [
-        drawing.op("Mul", tensor, drawing.constant(float(weight)))
+        drawing.draw_node("Mul", tensor, drawing.add_constant(float(weight)))
         for tensor, weight in zip(tensors, weights, strict=True)
     ]
-    return drawing.op("Div", draw_total(drawing, parts), drawing.constant(float(np.sum(weights))))
+    return drawing.draw_node("Div", draw_total(drawing, parts), drawing.add_constant(float(np.sum(weights))))
 
 
 @register_transform("VotingClassifier", "VotingRegressor")
@@ -73,4 +77,4 @@ def draw_opinions(part: Any, rows: Rows) -> Rows:
     else:
         said = [reshape_to_column(drawing, draw_numbers(each, rows, "predict")) for each in part.estimators_]
     width = len(said) * (len(part.classes_) if is_soft else 1)
-    return rows.with_matrix(drawing.op("Concat", *said, axis=1), width)
+    return rows.with_matrix(drawing.draw_node("Concat", *said, axis=1), width)

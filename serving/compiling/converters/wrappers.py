@@ -17,7 +17,7 @@ from serving.compiling.converters.converter_registry import (
     register_transform,
 )
 from serving.compiling.converters.elementary import draw_expm1
-from serving.compiling.converters.labels import draw_label_by_truth, flatten, reshape_to_column
+from serving.compiling.converters.labels import draw_label_by_truth, flatten_column, reshape_to_column
 from serving.compiling.converters.scaling import draw_selection
 from serving.compiling.drawing import Drawing, NotCompilable
 
@@ -47,13 +47,13 @@ def draw_threshold(part: Any, rows: Rows, method: str) -> Any:
         raise NotCompilable(f"{type(part).__name__} for the first class has no compiled form")
     scores = draw_answer(wrapped, rows, offered)
     if offered == "predict_proba":
-        one = drawing.constant(np.array([1], dtype=np.int64))
-        scores = flatten(drawing, drawing.op("Gather", scores, one, axis=1))
+        one = drawing.add_constant(np.array([1], dtype=np.int64))
+        scores = flatten_column(drawing, drawing.draw_node("Gather", scores, one, axis=1))
     limit = getattr(part, "best_threshold_", None)
     limit = part.threshold if limit is None else limit
     if limit == "auto":
         limit = 0.5 if offered == "predict_proba" else 0.0
-    reached = drawing.op("GreaterOrEqual", scores, drawing.constant(float(limit)))
+    reached = drawing.draw_node("GreaterOrEqual", scores, drawing.add_constant(float(limit)))
     return draw_label_by_truth(drawing, part.classes_, reached)
 
 
@@ -72,17 +72,17 @@ def _draw_inverse(transformer: Any, drawing: Drawing, values: str) -> str:
         if transformer.inverse_func is None:
             return values
         if transformer.inverse_func is np.exp:
-            return drawing.op("Exp", values)
+            return drawing.draw_node("Exp", values)
         if transformer.inverse_func is np.expm1:
             return draw_expm1(drawing, values)
         if transformer.inverse_func is np.square:
-            return drawing.op("Mul", values, values)
+            return drawing.draw_node("Mul", values, values)
     if name == "StandardScaler" and len(np.atleast_1d(transformer.mean_)) == 1:
-        grown = drawing.op("Mul", values, drawing.constant(float(transformer.scale_[0])))
-        return drawing.op("Add", grown, drawing.constant(float(transformer.mean_[0])))
+        grown = drawing.draw_node("Mul", values, drawing.add_constant(float(transformer.scale_[0])))
+        return drawing.draw_node("Add", grown, drawing.add_constant(float(transformer.mean_[0])))
     if name == "MinMaxScaler" and len(transformer.scale_) == 1 and not transformer.clip:
-        moved = drawing.op("Sub", values, drawing.constant(float(transformer.min_[0])))
-        return drawing.op("Div", moved, drawing.constant(float(transformer.scale_[0])))
+        moved = drawing.draw_node("Sub", values, drawing.add_constant(float(transformer.min_[0])))
+        return drawing.draw_node("Div", moved, drawing.add_constant(float(transformer.scale_[0])))
     raise NotCompilable(f"a target transformed by {name} has no compiled form")
 
 
@@ -92,8 +92,8 @@ def draw_constant(part: Any, rows: Rows, method: str) -> Any:
     if method != "predict" or part.n_outputs_ != 1:
         return NotImplemented
     drawing = rows.drawing
-    count = drawing.op("Shape", rows.blocks[0].name, start=0, end=1)
-    return drawing.op("Expand", drawing.constant(np.ravel(part.constant_).astype(np.float64)), count)
+    count = drawing.draw_node("Shape", rows.blocks[0].name, start=0, end=1)
+    return drawing.draw_node("Expand", drawing.add_constant(np.ravel(part.constant_).astype(np.float64)), count)
 
 
 @register_converter("DummyClassifier")
@@ -102,35 +102,41 @@ def draw_constant_class(part: Any, rows: Rows, method: str) -> Any:
     if part.strategy not in ("prior", "most_frequent") or part.n_outputs_ != 1:
         raise NotCompilable(f"DummyClassifier with strategy {part.strategy} answers at random, or has no compiled form")
     drawing = rows.drawing
-    count = drawing.op("Shape", rows.blocks[0].name, start=0, end=1)
+    count = drawing.draw_node("Shape", rows.blocks[0].name, start=0, end=1)
     winner = int(np.argmax(part.class_prior_))
     if method == "predict":
-        return drawing.op("Expand", drawing.constant(np.asarray(part.classes_)[winner : winner + 1]), count)
+        return drawing.draw_node("Expand", drawing.add_constant(np.asarray(part.classes_)[winner : winner + 1]), count)
     prior = np.asarray(part.class_prior_, dtype=np.float64)
     shares = prior if part.strategy == "prior" else np.eye(len(prior))[winner]
-    shape = drawing.op("Concat", count, drawing.constant(np.array([len(prior)])), axis=0)
-    return drawing.op("Expand", drawing.constant(shares), shape) if method == "predict_proba" else NotImplemented
+    shape = drawing.draw_node("Concat", count, drawing.add_constant(np.array([len(prior)])), axis=0)
+    return (
+        drawing.draw_node("Expand", drawing.add_constant(shares), shape)
+        if method == "predict_proba"
+        else NotImplemented
+    )
 
 
 @register_transform("KBinsDiscretizer")
 def draw_bins(part: Any, rows: Rows) -> Rows:
     """Draw the bin of each number: how many inner edges it reaches; as one column for each bin if so wanted."""
     drawing = rows.drawing
-    axis = drawing.constant(np.array([1], dtype=np.int64))
+    axis = drawing.add_constant(np.array([1], dtype=np.int64))
     made, width = [], 0
     for place, edges in enumerate(part.bin_edges_):
-        column = rows.select([place]).matrix()
+        column = rows.select_columns([place]).draw_matrix()
         inner_edges = np.append(np.asarray(edges[1:-1], dtype=np.float64), np.inf)  # never empty
-        reached = drawing.op("GreaterOrEqual", column, drawing.constant(inner_edges))
-        index = drawing.op("ReduceSum", drawing.op("Cast", reached, to=TensorProto.DOUBLE), axis)
+        reached = drawing.draw_node("GreaterOrEqual", column, drawing.add_constant(inner_edges))
+        index = drawing.draw_node("ReduceSum", drawing.draw_node("Cast", reached, to=TensorProto.DOUBLE), axis)
         if part.encode == "ordinal":
             made.append(index)
             width += 1
         else:
-            is_bin = drawing.op("Equal", index, drawing.constant(np.arange(len(edges) - 1, dtype=np.float64)))
-            made.append(drawing.op("Cast", is_bin, to=TensorProto.DOUBLE))
+            is_bin = drawing.draw_node(
+                "Equal", index, drawing.add_constant(np.arange(len(edges) - 1, dtype=np.float64))
+            )
+            made.append(drawing.draw_node("Cast", is_bin, to=TensorProto.DOUBLE))
             width += len(edges) - 1
-    return rows.with_matrix(made[0] if len(made) == 1 else drawing.op("Concat", *made, axis=1), width)
+    return rows.with_matrix(made[0] if len(made) == 1 else drawing.draw_node("Concat", *made, axis=1), width)
 
 
 @register_converter("RegressorChain")
@@ -142,6 +148,6 @@ def draw_chain(part: Any, rows: Rows, method: str) -> Any:
     extended, columns = rows, []
     for member in part.estimators_:
         columns.append(reshape_to_column(drawing, draw_numbers(member, extended, "predict")))
-        extended = extended.beside([rows.with_matrix(columns[-1], 1)])
+        extended = extended.append_columns([rows.with_matrix(columns[-1], 1)])
     order = [columns[place] for place in np.argsort(part.order_).tolist()]
-    return drawing.op("Concat", *order, axis=1)
+    return drawing.draw_node("Concat", *order, axis=1)

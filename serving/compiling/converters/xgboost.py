@@ -19,7 +19,7 @@ from onnx import TensorProto
 from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.booster_categories import SetSplit, add_turns, number_categories
 from serving.compiling.converters.converter_registry import register_converter
-from serving.compiling.converters.labels import flatten
+from serving.compiling.converters.labels import flatten_column
 from serving.compiling.drawing import Drawing, NotCompilable
 from serving.compiling.tree_table import TreeTable, draw_sums_in_turn, join_tables
 from serving.host.pandas_categories import Categories, categories_of
@@ -46,13 +46,13 @@ class _Saved:
 @register_converter("XGBRegressor", "XGBRFRegressor", "XGBRanker")
 def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the sum of the trees, and the inverse link of the objective."""
-    saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
+    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read(part))
     drawing = rows.drawing
     if method != "predict" or saved.outputs != 1:
         return NotImplemented
-    raw = flatten(drawing, _draw_raw(saved, rows))
+    raw = flatten_column(drawing, _draw_raw(saved, rows))
     if saved.objective in _LOGARITHMIC:
-        return drawing.op("Exp", raw)
+        return drawing.draw_node("Exp", raw)
     if saved.objective in _LOGISTIC:
         return _draw_logistic(drawing, raw)
     return raw if saved.objective in _IDENTITY else _unknown(saved.objective)
@@ -61,28 +61,30 @@ def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
 @register_converter("XGBClassifier", "XGBRFClassifier")
 def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw probabilities, and the label where they are largest; of two classes above one half."""
-    saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
+    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read(part))
     drawing = rows.drawing
     if saved.objective in _SOFTMAX:
-        shares = drawing.op("Softmax", _draw_raw(saved, rows), axis=1)
-        return shares if method == "predict_proba" else drawing.op("ArgMax", shares, axis=1, keepdims=0)
+        shares = drawing.draw_node("Softmax", _draw_raw(saved, rows), axis=1)
+        return shares if method == "predict_proba" else drawing.draw_node("ArgMax", shares, axis=1, keepdims=0)
     if saved.objective not in _LOGISTIC or saved.outputs != 1:
         return _unknown(saved.objective)
     second = _draw_logistic(drawing, _draw_raw(saved, rows))
     if method == "predict_proba":
-        return drawing.op("Concat", drawing.op("Sub", drawing.constant(np.float32(1)), second), second, axis=1)
-    is_second = drawing.op("Greater", flatten(drawing, second), drawing.constant(np.float32(0.5)))
-    return drawing.op("Cast", is_second, to=TensorProto.INT64)
+        return drawing.draw_node(
+            "Concat", drawing.draw_node("Sub", drawing.add_constant(np.float32(1)), second), second, axis=1
+        )
+    is_second = drawing.draw_node("Greater", flatten_column(drawing, second), drawing.add_constant(np.float32(0.5)))
+    return drawing.draw_node("Cast", is_second, to=TensorProto.INT64)
 
 
 @register_converter("XgboostBooster")
 def draw_booster(part: Any, rows: Rows, method: str) -> Any:
     """Draw what ``Booster.predict`` gives: shares of classes where an estimator gives labels."""
-    saved: _Saved = rows.drawing.once(("saved", id(part)), lambda: _read(part))
+    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read(part))
     if method == "predict" and saved.objective == "multi:softprob":
         return draw_classifier(part, rows, "predict_proba")
     if method == "predict" and saved.objective in _LOGISTIC and saved.outputs == 1:
-        return flatten(rows.drawing, _draw_logistic(rows.drawing, _draw_raw(saved, rows)))
+        return flatten_column(rows.drawing, _draw_logistic(rows.drawing, _draw_raw(saved, rows)))
     is_label = saved.objective == "multi:softmax"
     return (
         draw_classifier(part, rows, method) if is_label or method != "predict" else draw_regressor(part, rows, method)
@@ -95,20 +97,20 @@ def _unknown(objective: str) -> Any:
 
 def _draw_logistic(drawing: Drawing, raw: str) -> str:
     # onnxruntime's float32 Exp is off by an ulp or two, which 1 - p would make large
-    grown = drawing.op("Exp", drawing.op("Cast", drawing.op("Neg", raw), to=TensorProto.DOUBLE))
-    grown = drawing.op("Cast", grown, to=TensorProto.FLOAT)
-    return drawing.op("Reciprocal", drawing.op("Add", grown, drawing.constant(np.float32(1))))
+    grown = drawing.draw_node("Exp", drawing.draw_node("Cast", drawing.draw_node("Neg", raw), to=TensorProto.DOUBLE))
+    grown = drawing.draw_node("Cast", grown, to=TensorProto.FLOAT)
+    return drawing.draw_node("Reciprocal", drawing.draw_node("Add", grown, drawing.add_constant(np.float32(1))))
 
 
 def _draw_raw(saved: _Saved, rows: Rows) -> str:
-    return str(rows.drawing.once(("raw", id(saved), rows.blocks), lambda: _draw_trees(saved, rows)))
+    return str(rows.drawing.compute_once(("raw", id(saved), rows.blocks), lambda: _draw_trees(saved, rows)))
 
 
 def _draw_trees(saved: _Saved, rows: Rows) -> str:
     rows = number_categories(rows, saved.categories)
     table, rows = add_turns(saved.table, rows, saved.splits, is_left_inside=False, missing_is_outside=False)
-    narrow = rows.drawing.op("Cast", rows.matrix(), to=TensorProto.FLOAT)
-    return draw_sums_in_turn(rows.drawing, table.after(saved.start.tolist()), narrow, saved.outputs)
+    narrow = rows.drawing.draw_node("Cast", rows.draw_matrix(), to=TensorProto.FLOAT)
+    return draw_sums_in_turn(rows.drawing, table.prepend_leaves(saved.start.tolist()), narrow, saved.outputs)
 
 
 # --- the saved booster ------------------------------------------------------------------------------------------------

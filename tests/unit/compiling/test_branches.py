@@ -42,7 +42,7 @@ def assert_equal(estimator: Any, rows: Any, tolerance: float = 1e-13) -> None:
             np.testing.assert_allclose(mine, its, rtol=tolerance, atol=LEAST, err_msg=method)
 
 
-def beside(*numbers: float) -> NDArray[np.float64]:
+def list_neighbours(*numbers: float) -> NDArray[np.float64]:
     """Return each number and its neighbours, of both signs."""
     made = np.array(numbers)
     made = np.concatenate([made, np.nextafter(made, np.inf), np.nextafter(made, 0)])
@@ -52,7 +52,7 @@ def beside(*numbers: float) -> NDArray[np.float64]:
 @pytest.mark.parametrize("norm", ["l1", "l2", "max"])
 def test_rows_whose_norm_is_next_to_nothing_are_not_divided(norm: str) -> None:
     rows = np.zeros((0, 3))
-    for number in beside(10 * EPS, EPS, 1e-16, 1e-154, 1e-162, 1e-300, LEAST, 1e-8):
+    for number in list_neighbours(10 * EPS, EPS, 1e-16, 1e-154, 1e-162, 1e-300, LEAST, 1e-8):
         alone, shared = [number, 0, -0.0], [number / 3, -number / 3, number / 3]
         rows = np.vstack([rows, alone, shared, np.full(3, number / np.sqrt(3))])
     assert_equal(Normalizer(norm).fit(ROWS), rows)
@@ -67,7 +67,7 @@ def test_rows_whose_norm_is_next_to_nothing_are_not_divided(norm: str) -> None:
 def test_powers_of_numbers_next_to_nothing(power: float) -> None:
     estimator = PowerTransformer(standardize=False).fit(ROWS)
     estimator.lambdas_ = np.array([power, 1.0, 0.5])
-    numbers = beside(LEAST, 1e-310, 1e-100, 1e-17, EPS, 1e-8, 1e-3, 1.0, 1e9, 1e300)
+    numbers = list_neighbours(LEAST, 1e-310, 1e-100, 1e-17, EPS, 1e-8, 1e-3, 1.0, 1e9, 1e300)
     assert_equal(estimator, np.column_stack([numbers, numbers, numbers]))
 
 
@@ -75,12 +75,12 @@ def test_powers_of_numbers_next_to_nothing(power: float) -> None:
 def test_powers_of_positive_numbers(power: float) -> None:
     estimator = PowerTransformer("box-cox", standardize=False).fit(np.abs(ROWS))
     estimator.lambdas_ = np.array([power, 1.0, 0.5])
-    numbers = np.abs(beside(2 * LEAST, 1e-310, 1e-100, 1e-17, 1 + EPS, 1.0, 1e9, 1e100))
+    numbers = np.abs(list_neighbours(2 * LEAST, 1e-310, 1e-100, 1e-17, 1 + EPS, 1.0, 1e9, 1e100))
     assert_equal(estimator, np.column_stack([numbers, numbers, numbers]), 1e-12)
 
 
 def test_logarithms_and_exponentials_next_to_nothing() -> None:
-    numbers = beside(LEAST, 1e-310, 1e-17, EPS, 1e-8, 0.5)
+    numbers = list_neighbours(LEAST, 1e-310, 1e-17, EPS, 1e-8, 0.5)
     rows = np.column_stack([numbers, numbers, numbers])
     assert_equal(FunctionTransformer(np.log1p).fit(ROWS), rows)
     target = TransformedTargetRegressor(LinearRegression(fit_intercept=False), func=np.log1p, inverse_func=np.expm1)

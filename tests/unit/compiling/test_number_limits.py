@@ -69,7 +69,7 @@ def test_a_graph_that_divides_by_a_norm_next_to_nothing_is_no_proof(
 
 def test_a_graph_that_loses_the_digits_of_small_numbers_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     def plain(drawing: Drawing, values: str) -> str:
-        return drawing.op("Log", drawing.op("Add", values, drawing.constant(1.0)))
+        return drawing.draw_node("Log", drawing.draw_node("Add", values, drawing.add_constant(1.0)))
 
     monkeypatch.setattr(projections, "draw_log1p", plain)
     with pytest.raises(NotCompilable, match="transform on rows of kind 'tiny'"):
