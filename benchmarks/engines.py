@@ -37,7 +37,7 @@ from serving.compiling.converters.fallback import MEASURED
 from serving.compiling.forked_worker import ForkedWorker
 from serving.domain.compiled_form import Compilation
 from serving.domain.errors import ServingError
-from serving.host.nested_estimators import all_parts, compute_alone
+from serving.host.nested_estimators import limit_to_one_thread, walk_nested_estimators
 from serving.host.signature_of_estimator import examine
 from serving.wire.evaluation import CompileRequest
 from tests.unit.host.test_every_estimator import LEFT_OUT, NO_FEATURES, NOTHING_TO_OFFER, fitted
@@ -189,7 +189,7 @@ def _table_of_all_kinds() -> tuple[pd.DataFrame, list[str]]:
 
 
 def _try(group: str, name: str, estimator: Any) -> Tried:
-    compute_alone(estimator)
+    limit_to_one_thread(estimator)
     model = examine(estimator)
     request = CompileRequest()
     verdict, _ = compile_apart(ForkedWorker(lambda: compile_here(model, request, [])), model, request)
@@ -199,7 +199,7 @@ def _try(group: str, name: str, estimator: Any) -> Tried:
 def _drawn_by(estimator: Any) -> str:
     """Say whose converters drew the parts of what was compiled."""
     assert converters.__all__  # importing the package registered them
-    names = {type(part).__name__ for part in all_parts(estimator)}
+    names = {type(part).__name__ for part in walk_nested_estimators(estimator)}
     theirs = sorted(name for name in names & MEASURED if name not in CONVERTERS and name not in TRANSFORMS)
     both = f"ours, skl2onnx ({', '.join(theirs)})" if theirs else "ours"
     return "skl2onnx" if type(estimator).__name__ in theirs else both

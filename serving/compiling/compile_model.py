@@ -17,9 +17,9 @@ from serving.domain.errors import ServingError
 from serving.domain.signature import Dtype
 from serving.host.estimator_model import EstimatorModel
 from serving.host.graph_check.graph_check import bound
-from serving.host.input_columns import Column
+from serving.host.input_columns import InputColumn
 from serving.host.model import LoadedModel, one_line, told
-from serving.host.nested_estimators import all_parts
+from serving.host.nested_estimators import walk_nested_estimators
 from serving.rows.batch import Batch
 from serving.rows.integers import EXACT, has_rounded_cell
 from serving.wire.evaluation import CompileRequest
@@ -61,13 +61,13 @@ def why_foreign(model: LoadedModel) -> str | None:
     """Say early, before anything is imported, that code nobody knows cannot be converted; None where there is none."""
     if not isinstance(model, EstimatorModel):
         return None
-    for part in all_parts(model.estimator):
+    for part in walk_nested_estimators(model.estimator):
         if hasattr(part, "fit") and not type(part).__module__.startswith(KNOWN_PACKAGES):
             return f"{type(part).__name__} is no estimator of scikit-learn, XGBoost or LightGBM"
     if model.signature.is_typed:
         return "code of its author's gets integers as they are sent, and a graph gets float64"
     for column, feature in zip(model.columns, model.signature.features, strict=True):
-        if column.moments is not None:
+        if column.date_kind is not None:
             return f"feature '{feature.name}' is dates or durations, which no graph takes"
         bounds = [abs(bound) for bound in (column.low, column.high) if bound is not None]
         if has_rounded_cell(column.values) or any(EXACT < bound < BEYOND_INTEGERS for bound in bounds):
@@ -124,10 +124,10 @@ def _number_unused(model: EstimatorModel) -> EstimatorModel:
         return model
     plain = tuple(each if each.is_used else each.model_copy(update={"dtype": Dtype.NUMBER}) for each in features)
     columns = [
-        column if feature.is_used else Column(column.name, Dtype.NUMBER, is_used=False)
+        column if feature.is_used else InputColumn(column.name, Dtype.NUMBER, is_used=False)
         for column, feature in zip(model.columns, features, strict=True)
     ]
-    return model.under(model.signature.model_copy(update={"features": plain})).knowing(columns)
+    return model.under(model.signature.model_copy(update={"features": plain})).with_columns(columns)
 
 
 def _convert(model: Provable, draw: Draw, request: CompileRequest) -> list[Graph]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.domain.signature import Dtype
-from serving.host.input_columns import Column, dtype_of, first_parts
+from serving.host.input_columns import InputColumn, dtype_of, find_first_parts
 
 MOST_PARTS, MOST_ROWS_EACH = 16, 16
 
@@ -29,7 +29,7 @@ def _find_first_parts(estimator: Any) -> Iterator[Any]:
         part = waiting.pop(0)
         seen += 1
         yield part
-        waiting.extend(first_parts(part))
+        waiting.extend(find_first_parts(part))
 
 
 def _find_remembered(part: Any, columns: int) -> Iterator[NDArray[np.float64]]:
@@ -44,7 +44,7 @@ def _find_remembered(part: Any, columns: int) -> Iterator[NDArray[np.float64]]:
             yield from rows[places].astype(np.float64)
 
 
-def find_scale(columns: Sequence[Column], landmarks: NDArray[np.float64]) -> float | None:
+def find_scale(columns: Sequence[InputColumn], landmarks: NDArray[np.float64]) -> float | None:
     """Return the largest number that is known of any of `columns`, None where nothing is known of some column."""
     sizes = []
     for place, column in enumerate(columns):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from serving.host.input_columns import Column
+from serving.host.input_columns import InputColumn
 from serving.host.model import LoadedModel
 
 
@@ -13,6 +13,6 @@ class Provable(LoadedModel, Protocol):
     """A model that says what it knows of its columns."""
 
     @property
-    def columns(self) -> Sequence[Column]:
+    def columns(self) -> Sequence[InputColumn]:
         """What is known of each feature, in the order of the signature."""
         ...

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.host.input_columns import positions_of
+from serving.host.input_columns import resolve_positions
 from serving.host.pandas_categories import categories_of
 
 MAX_TREES = 64
@@ -175,7 +175,7 @@ def _trace_column_transformer(part: Any, origins: Origins) -> Origins:
 
 
 def _find_positions(part: Any, selected: Any) -> list[int]:
-    return positions_of(selected, list(getattr(part, "feature_names_in_", ())), part.n_features_in_)
+    return resolve_positions(selected, list(getattr(part, "feature_names_in_", ())), part.n_features_in_)
 
 
 def _apply_affine(origins: Origins, scale: NDArray[Any], offset: NDArray[Any]) -> Origins:

@@ -11,14 +11,14 @@ import orjson
 
 from serving import sandbox
 from serving.domain.errors import InvalidInput, ModelFailed, ProtocolError
-from serving.domain.last_words import write_last_words
+from serving.domain.last_words import FAILED, Memory, write_last_words
 from serving.domain.report import GateName, GateResult, Verdict
 from serving.host.gates import Evaluated, preparation_of, run_gates
 from serving.host.gates.compile_gate import start_compiler
 from serving.host.gates.gate import Context
 from serving.host.graph_check import checker_process
 from serving.host.model import LoadedModel, told
-from serving.host.replicas import await_replicas, channels_of, fork_replicas
+from serving.host.replicas import Channel, await_replicas, channels_of, fork_replicas
 from serving.wire.evaluation import EvaluationRequest
 from serving.wire.frames import Frame, FrameKind
 from serving.wire.payloads import decode_batch, encode_answer, encode_detail
@@ -30,12 +30,23 @@ def main(fds: Sequence[int]) -> int:
 
     The sandbox is put on before the candidate's file is touched. The candidate is loaded and checked in a thread of low
     priority; requests are answered by this thread, which has kept the normal one. With more than one pair, replicas are
-    forked once the candidate has passed: each returns from here too, when its own socket has ended.
+    forked once the candidate has passed: each returns from here too, when its own socket has ended. Where this code
+    fails, the reason is left as last words.
     """
     parent = os.getppid()
     sandbox.silence_output()
     sandbox.close_all_but(fds)
     channels = channels_of(fds)
+    place = [channels[0].end]
+    try:
+        return _run(channels, place, parent)
+    except Exception as error:  # noqa: BLE001  (nothing is printed here: the server tells it)
+        write_last_words(place[0], told(error), FAILED)
+        return FAILED
+
+
+def _run(channels: list[Channel], place: list[Memory], parent: int) -> int:
+    """Evaluate and serve; `place` is where this process leaves its last words: of a replica that is its own channel."""
     sock = channels[0].socket
     first = receive_frame(sock)
     if first is None:
@@ -45,8 +56,6 @@ def main(fds: Sequence[int]) -> int:
     request = EvaluationRequest.model_validate_json(bytes(first.header))
     sandbox.move_into(request.scratch)
     held = sandbox.enter([file.path for file in request.files], request.scratch, request.memory_bytes, parent)
-
-    place = [channels[0].end]
 
     def watch() -> None:
         sandbox.watch(lambda words: write_last_words(place[0], words), may_fork=len(channels) > 1)
@@ -81,15 +90,21 @@ def main(fds: Sequence[int]) -> int:
 
 def _evaluate_in_thread(sock: socket.socket, context: Context) -> Evaluated | None:
     outcome: list[Evaluated] = []
+    failures: list[Exception] = []
     reporter = _Reporter(sock, context)
 
     def run() -> None:
         sandbox.lower_priority_of_this_thread()
-        outcome.append(run_gates(context, reporter.start, reporter.finish))
+        try:
+            outcome.append(run_gates(context, reporter.start, reporter.finish))
+        except Exception as error:  # noqa: BLE001  (raised in the thread that waits)
+            failures.append(error)
 
     thread = threading.Thread(target=run, name="evaluation", daemon=True)
     thread.start()
     thread.join()
+    if failures:
+        raise failures[0]
     return outcome[0] if outcome else None
 
 

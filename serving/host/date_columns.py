@@ -16,17 +16,17 @@ EXAMPLES = {
 }
 
 
-def to_moments(cells: NDArray[Any], kind: str, name: str) -> NDArray[Any]:
-    """Return text, or None for a missing value, as datetime64[ns] or timedelta64[ns].
+def parse_dates(cells: NDArray[Any], kind: str, name: str) -> NDArray[Any]:
+    """Convert text, or None for a missing value, to datetime64[ns] or timedelta64[ns].
 
-    Raises ValueError, which names the column, for what is not ISO 8601, and for dates of different time zones.
+    Raises ValueError, which names the column, for text that is not ISO 8601 and for dates of different time zones.
     """
     texts = [None if cell is None or cell != cell else cell for cell in cells.tolist()]  # noqa: PLR0124  (NaN)
     wrong = next((cell for cell in texts if cell is not None and not isinstance(cell, str)), None)
     try:
         if wrong is not None:
             raise ValueError(f"got {wrong!r}")
-        given: Any = texts  # pandas' stubs know of no None
+        given: Any = texts  # pandas' stubs do not allow None
         found: Any = pd.to_datetime(given, format="ISO8601") if kind == DATE else pd.to_timedelta(given)
         if kind == DATE and found.tz is not None:
             found = found.tz_convert("UTC").tz_localize(None)
@@ -37,8 +37,8 @@ def to_moments(cells: NDArray[Any], kind: str, name: str) -> NDArray[Any]:
     return np.asarray(found.to_numpy(), dtype=f"{kind}8[ns]")
 
 
-def kind_of(values: Any) -> str | None:
-    """Return the kind of an array or Series of dates or durations, None for everything else."""
+def date_kind_of(values: Any) -> str | None:
+    """Return `DATE` or `DURATION` for an array or Series of dates or durations, None for everything else."""
     dtype = getattr(values, "dtype", None)
     if isinstance(dtype, pd.DatetimeTZDtype):
         return DATE
@@ -46,6 +46,6 @@ def kind_of(values: Any) -> str | None:
     return kind if kind in (DATE, DURATION) else None
 
 
-def to_text(values: Any) -> list[str | None]:
-    """Return dates or durations in the form of ISO 8601, None for missing ones."""
+def format_dates(values: Any) -> list[str | None]:
+    """Return dates or durations as text in the form of ISO 8601, None for missing values."""
     return [None if value is pd.NaT else value.isoformat() for value in pd.Index(values)]

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Container, Signature
 from serving.host.boosters import library_of
-from serving.host.date_columns import to_moments
-from serving.host.input_columns import Column
+from serving.host.date_columns import parse_dates
+from serving.host.input_columns import InputColumn
 from serving.host.model import describe_skew, refusal_or_failure
-from serving.host.nested_estimators import all_parts, is_from_sklearn
+from serving.host.nested_estimators import is_from_sklearn, walk_nested_estimators
 from serving.host.output_tensors import to_prediction
 from serving.host.synthetic_rows import make_batch
-from serving.rows.batch import Batch, Prediction
-from serving.rows.batch import Column as BatchColumn
+from serving.rows.batch import Batch, Column, Prediction
 from serving.rows.integers import EXACT, has_rounded_cell, is_rounded, join_columns, make_integer_column
 from serving.rows.row_problems import describe_rounded
 
@@ -40,7 +39,7 @@ class EstimatorModel:
         self,
         estimator: Any,
         signature: Signature,
-        columns: Sequence[Column],
+        columns: Sequence[InputColumn],
         trained_with: Mapping[str, str] | None = None,
     ) -> None:
         self.estimator = estimator
@@ -54,7 +53,7 @@ class EstimatorModel:
         written_by = self.trained_with.get("scikit-learn")
         self._skew = describe_skew(written_by, sklearn.__version__) if written_by else None
         self._index = pd.Index([feature.name for feature in signature.features])
-        parts = list(all_parts(estimator))
+        parts = list(walk_nested_estimators(estimator))
         self.has_foreign_parts = any(map(_is_foreign, parts))
         self.has_own_code = any(map(_is_own_code, parts))
         self._floats: type[np.float64] | type[np.float32] = np.float64
@@ -67,13 +66,13 @@ class EstimatorModel:
         other._index = pd.Index([feature.name for feature in signature.features])
         return other
 
-    def knowing(self, columns: Sequence[Column]) -> EstimatorModel:
+    def with_columns(self, columns: Sequence[InputColumn]) -> EstimatorModel:
         """Return the same model, of whose columns something else is known."""
         other = copy(self)
         other.columns = columns
         return other
 
-    def in_float32(self) -> EstimatorModel:
+    def with_float32(self) -> EstimatorModel:
         """Return the same model, which is given its numbers as float32: some take nothing else."""
         other = copy(self)
         other._floats = np.float32
@@ -119,8 +118,8 @@ class EstimatorModel:
         for place in self._objects:
             arrays[place] = _as_objects(arrays[place], self.columns[place].missing)
         for place, column in enumerate(self.columns):
-            if column.moments is not None:
-                arrays[place] = to_moments(arrays[place], column.moments, self.signature.features[place].name)
+            if column.date_kind is not None:
+                arrays[place] = parse_dates(arrays[place], column.date_kind, self.signature.features[place].name)
         if container is Container.DATAFRAME:
             frame = pd.DataFrame({place: pd.Series(array, dtype=array.dtype) for place, array in enumerate(arrays)})
             frame.columns = self._index
@@ -162,7 +161,7 @@ def _narrow_floats(array: NDArray[Any], floats: type[np.float64] | type[np.float
     return narrow
 
 
-def _knows_large_integers(column: Column) -> bool:
+def _knows_large_integers(column: InputColumn) -> bool:
     """Say whether training had integers in a column that are their neighbours' equals as floats."""
     return any(type(value) is int and abs(value) > EXACT for value in column.values)
 
@@ -196,7 +195,7 @@ def _takes_tables(part: Any) -> bool:
     return type(part).__name__ == "ColumnTransformer" or getattr(part, "_preprocessor", None) is not None
 
 
-def _array(cells: BatchColumn, missing: float | None, *, is_typed: bool) -> NDArray[Any]:
+def _array(cells: Column, missing: float | None, *, is_typed: bool) -> NDArray[Any]:
     """Turn one column of a batch into an array of its own; `missing` takes the place of null among objects.
 
     Integers are integers where `is_typed` says so, or where float64 would round one.

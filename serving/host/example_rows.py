@@ -1,4 +1,4 @@
-"""What a sample of the training rows tells about the input columns."""
+"""What rows of the training, given by the publisher as an example, tell about the input columns."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from serving.domain.signature import Container
-from serving.host.date_columns import kind_of, to_text
-from serving.host.input_columns import Column, dtype_of
+from serving.host.date_columns import date_kind_of, format_dates
+from serving.host.input_columns import InputColumn, dtype_of
 from serving.host.model import LoadRefused
 from serving.host.output_tensors import plain
 
@@ -21,53 +21,53 @@ MAX_KEPT_ROWS = 32
 
 
 class SampleRefused(LoadRefused):
-    """A sample that is not of the rows that the estimator was trained on."""
+    """The example rows do not have the columns that the estimator was trained on."""
 
 
-def columns_in(rows: Any) -> tuple[Container, list[str]]:
-    """Return what a sample is, and the names of its columns: ``x0``, ``x1`` and so on where it has none.
+def describe_columns(rows: Any) -> tuple[Container, list[str]]:
+    """Return the container of example rows and the names of their columns: ``x0``, ``x1`` and so on without names.
 
-    Raises SampleRefused for what has no columns.
+    Raises SampleRefused for data without columns.
     """
-    rows = _as_pandas(rows)
+    rows = _to_pandas(rows)
     if isinstance(rows, pd.DataFrame):
         return Container.DATAFRAME, [str(name) for name in rows.columns]
-    array = rows if scipy.sparse.issparse(rows) else _as_array(rows)
+    array = rows if scipy.sparse.issparse(rows) else _to_array(rows)
     if array.ndim == 2:
-        return Container.ARRAY, name_columns(array.shape[1])
+        return Container.ARRAY, make_column_names(array.shape[1])
     if array.ndim == 1 and len(array) and all(isinstance(cell, str) for cell in array[:MAX_TYPED_ROWS]):
         return Container.TEXTS, ["text"]
     raise SampleRefused(f"the sample has the shape {array.shape}; rows and features are expected, or texts")
 
 
-def name_columns(count: int) -> list[str]:
-    """Return the names of columns that have none."""
+def make_column_names(count: int) -> list[str]:
+    """Return names for `count` columns without names: ``x0``, ``x1`` and so on."""
     return [f"x{index}" for index in range(count)]
 
 
-def note_examples(columns: list[Column], rows: Any) -> None:
+def note_examples(columns: list[InputColumn], rows: Any) -> None:
     """Note dtype and values of each column of `rows`: a DataFrame, an array, a sparse matrix, or a list of texts.
 
-    Raises SampleRefused when the sample does not have the columns the estimator was fitted with.
+    Raises SampleRefused when the rows do not have the columns that the estimator was fitted with.
     """
-    rows = _as_pandas(rows)
+    rows = _to_pandas(rows)
     if scipy.sparse.issparse(rows):
         rows = rows.tocsr()[:MAX_KEPT_ROWS].toarray()
     if isinstance(rows, pd.DataFrame):
         _note_frame(columns, rows)
         return
-    array = _as_array(rows)
+    array = _to_array(rows)
     if array.ndim == 1 and len(columns) == 1:
         array = array.reshape(-1, 1)
     if array.ndim != 2 or array.shape[1] != len(columns):
         raise SampleRefused(f"the sample has the shape {array.shape}, the estimator takes {len(columns)} features")
     for column, cells in zip(columns, array[:MAX_TYPED_ROWS].T, strict=True):
-        # a bool array is one kind of number for scikit-learn; only a table knows columns of their own kind
-        _note(column, cells.astype(float).tolist() if cells.dtype.kind == "b" else cells.tolist())
+        # scikit-learn takes an array of bools as numbers; only the columns of a table have a dtype of their own
+        _note_cells(column, cells.astype(float).tolist() if cells.dtype.kind == "b" else cells.tolist())
 
 
-def _as_pandas(rows: Any) -> Any:
-    """Return a table of Polars or PyArrow as one of pandas, as far as it is looked at, and everything else as it is."""
+def _to_pandas(rows: Any) -> Any:
+    """Return the first rows of a Polars or PyArrow table as a pandas DataFrame, and everything else unchanged."""
     if isinstance(rows, (pd.DataFrame, np.ndarray)):
         return rows
     if hasattr(rows, "to_dicts"):
@@ -75,11 +75,11 @@ def _as_pandas(rows: Any) -> Any:
     return pd.DataFrame(rows.slice(0, MAX_TYPED_ROWS).to_pydict()) if hasattr(rows, "to_pydict") else rows
 
 
-def _as_array(rows: Any) -> NDArray[Any]:
+def _to_array(rows: Any) -> NDArray[Any]:
     return rows if isinstance(rows, np.ndarray) else np.asarray(list(rows), dtype=object)
 
 
-def _note_frame(columns: list[Column], frame: pd.DataFrame) -> None:
+def _note_frame(columns: list[InputColumn], frame: pd.DataFrame) -> None:
     names = [column.name for column in columns]
     if all(name is not None for name in names):
         lacking = [name for name in names if name not in frame.columns]
@@ -90,18 +90,18 @@ def _note_frame(columns: list[Column], frame: pd.DataFrame) -> None:
         raise SampleRefused(f"the sample has {frame.shape[1]} columns, the estimator takes {len(columns)}")
     for index, column in enumerate(columns):
         cells = frame.iloc[:MAX_TYPED_ROWS, index]
-        column.moments = kind_of(cells)
-        _note(column, cells.tolist() if column.moments is None else to_text(cells))
+        column.date_kind = date_kind_of(cells)
+        _note_cells(column, cells.tolist() if column.date_kind is None else format_dates(cells))
 
 
-def _note(column: Column, cells: list[Any]) -> None:
+def _note_cells(column: InputColumn, cells: list[Any]) -> None:
     values = [None if _is_missing(cell) else plain(cell) for cell in cells]
     present = [value for value in values if value is not None]
     dtype = dtype_of(present)
     if dtype is None:
         return
     column.dtype = dtype
-    # a missing cell takes the next present value, so that values of one row stay together in all columns
+    # a missing cell gets the next present value, so that one position is one row in all columns
     kept, fill = [], present[0]
     for value in reversed(values[:MAX_KEPT_ROWS]):
         fill = fill if value is None else value

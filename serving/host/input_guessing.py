@@ -1,7 +1,7 @@
-"""Values that a model takes, where nothing says which: tried one after the other until it answers made-up rows.
+"""Guess the input values of a model that refuses made-up rows: try common kinds of values until it answers.
 
-A model that refuses every row it is tried with cannot be checked, and is refused for that: see the gate `finite`. What
-is tried is what tables commonly hold: whole numbers, dates, numbers as text.
+A model that refuses every made-up row cannot be checked, so the gate `finite` refuses it. The values tried are those
+that tables commonly contain: whole numbers, dates, numbers as text.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Container, Dtype
 from serving.host.date_columns import DATE, EXAMPLES
 from serving.host.estimator_model import EstimatorModel
-from serving.host.input_columns import Column
+from serving.host.input_columns import InputColumn
 
 ROWS = 2
-MOST_SINGLE = 64  # columns that are tried one by one
+MAX_SINGLE_COLUMNS = 64  # that are tried one by one
 
-_DATES = re.compile(r"date|time|day|when|month|(?:^|_)(?:at|on|ts|dt)$|stamp", re.IGNORECASE)
+_DATE_NAMES = re.compile(r"date|time|day|when|month|(?:^|_)(?:at|on|ts|dt)$|stamp", re.IGNORECASE)
 
 _NUMBERS: tuple[tuple[float, ...], ...] = (
     (1, 0, 2, 3, 1, 4),
@@ -40,62 +40,67 @@ _TEXTS: tuple[tuple[str, ...], ...] = (
 )
 
 
-def with_taken_values(model: EstimatorModel) -> EstimatorModel:
-    """Return `model` as it answers made-up rows where it refuses those there are: given float32, or other values.
+def guess_input_values(model: EstimatorModel) -> EstimatorModel:
+    """Return `model` with numbers as float32, or with other made-up values, such that it answers made-up rows.
 
-    It is returned as it was when nothing helps. Answers some rows; deterministic.
+    Returns `model` itself when no guess helps. Runs the model on a few rows. Deterministic.
     """
-    narrow = model.in_float32()
-    if _answers(narrow):
+    narrow = model.with_float32()
+    if _can_answer(narrow):
         return narrow
     if model.signature.container in (Container.TEXTS, Container.OBJECTS):
         return model
     for numbers, texts in product((None, *_NUMBERS), (None, *_TEXTS)):
         if numbers is None and texts is None:
             continue
-        tried = model.knowing(_with_values(model, numbers, texts))
-        if _answers(tried):
+        tried = model.with_columns(_fill_unknown_columns(model, numbers, texts))
+        if _can_answer(tried):
             return tried
-    return _with_dates(model) if model.signature.container is Container.DATAFRAME else model
+    return _try_dates(model) if model.signature.container is Container.DATAFRAME else model
 
 
-def _with_dates(model: EstimatorModel) -> EstimatorModel:
-    """Return `model` with dates in the columns that are called like dates, or in one; as it was if none helps."""
+def _try_dates(model: EstimatorModel) -> EstimatorModel:
+    """Return `model` with dates in the columns named like dates, or else in one column; itself if nothing helps."""
     features = model.signature.features
     unknown = [place for place, column in enumerate(model.columns) if not _is_known(column)]
-    called = [place for place in unknown if _DATES.search(features[place].name)]
-    for places in [called, *([place] for place in unknown[:MOST_SINGLE])]:
+    date_like = [place for place in unknown if _DATE_NAMES.search(features[place].name)]
+    for places in [date_like, *([place] for place in unknown[:MAX_SINGLE_COLUMNS])]:
         columns = list(model.columns)
         for place in places:
-            columns[place] = replace(columns[place], dtype=Dtype.STRING, moments=DATE, values=list(EXAMPLES[DATE]))
+            columns[place] = replace(columns[place], dtype=Dtype.STRING, date_kind=DATE, values=list(EXAMPLES[DATE]))
         named = [
             feature.model_copy(update={"dtype": Dtype.STRING}) if place in places else feature
             for place, feature in enumerate(features)
         ]
-        tried = model.under(model.signature.model_copy(update={"features": tuple(named)})).knowing(columns)
-        if places and _answers(tried):
+        tried = model.under(model.signature.model_copy(update={"features": tuple(named)})).with_columns(columns)
+        if places and _can_answer(tried):
             return tried
     return model
 
 
-def _is_known(column: Column) -> bool:
+def _is_known(column: InputColumn) -> bool:
     return bool(column.values) or column.low is not None or column.categories is not None
 
 
-def _with_values(model: EstimatorModel, numbers: Sequence[Any] | None, texts: Sequence[Any] | None) -> list[Column]:
-    """Return the columns with `numbers` and `texts` where nothing is known of them, not alike in all of a row."""
+def _fill_unknown_columns(
+    model: EstimatorModel, numbers: Sequence[Any] | None, texts: Sequence[Any] | None
+) -> list[InputColumn]:
+    """Return the columns, with `numbers` and `texts` in those without known values.
+
+    The values are rotated by the place of the column, so that the cells of one row differ.
+    """
     columns = []
     for place, (column, feature) in enumerate(zip(model.columns, model.signature.features, strict=True)):
         takes = {Dtype.NUMBER: numbers, Dtype.STRING: texts, Dtype.ANY: texts or numbers}.get(feature.dtype)
         if _is_known(column) or takes is None:
             columns.append(column)
         else:
-            turned = np.roll(np.array(takes, dtype=object), place).tolist()
-            columns.append(replace(column, values=turned))
+            rotated = np.roll(np.array(takes, dtype=object), place).tolist()
+            columns.append(replace(column, values=rotated))
     return columns
 
 
-def _answers(model: EstimatorModel) -> bool:
+def _can_answer(model: EstimatorModel) -> bool:
     try:
         model.answer(model.signature.default_method, model.sample(ROWS))
     except (InvalidInput, ModelFailed):

@@ -1,4 +1,4 @@
-"""All estimators inside an estimator, however they are nested."""
+"""All estimators inside an estimator, at any depth."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from serving.host import boosters
 MAX_PARTS = 100_000
 MAX_ALIKE = 32
 
-# how many threads a part may take, as a parameter or as KMeans notes it when it is fitted
-_THREADS = frozenset({"n_jobs", "_n_threads"})
+# attributes with the number of threads: a parameter, and what KMeans stores when it is fitted
+_THREAD_COUNTS = frozenset({"n_jobs", "_n_threads"})
 _LEAVES = (str, bytes, int, float, complex, bool, type, FunctionType, BuiltinFunctionType, MethodType, ModuleType)
 _CONTAINERS = (list, tuple, set, frozenset, dict)
 
 
-def all_parts(estimator: Any) -> Iterator[Any]:
-    """Yield `estimator` and every object with attributes inside it, each once, in no promised order.
+def walk_nested_estimators(estimator: Any) -> Iterator[Any]:
+    """Yield `estimator` and every object with attributes inside it, each once, in no particular order.
 
     Looks into parameters, fitted attributes, sequences, mappings, object arrays and plain objects. Of a long sequence
-    of one class (the trees of a forest) only the first 32 are looked into when none of these has `n_jobs`: they are
-    clones of each other.
+    of one class (the trees of a forest) only the first 32 are visited if none of these has `n_jobs`: they are clones
+    of each other.
     """
     seen: set[int] = set()
     waiting: list[Any] = [estimator]
@@ -34,33 +34,33 @@ def all_parts(estimator: Any) -> Iterator[Any]:
             continue
         seen.add(id(found))
         if isinstance(found, np.ndarray):
-            waiting.extend(_worth_a_look(found.ravel().tolist()) if found.dtype.kind == "O" else ())
+            waiting.extend(_drop_clones(found.ravel().tolist()) if found.dtype.kind == "O" else ())
         elif isinstance(found, dict):
-            waiting.extend(_worth_a_look(list(found.values())))
+            waiting.extend(_drop_clones(list(found.values())))
         elif isinstance(found, _CONTAINERS):
-            waiting.extend(_worth_a_look(list(found)))
+            waiting.extend(_drop_clones(list(found)))
         elif _is_part(found):
             yield found
             waiting.extend(vars(found).values())
 
 
-def compute_alone(estimator: Any) -> None:
-    """Set ``n_jobs`` and its like to 1 and ``verbose`` to off in every part.
+def limit_to_one_thread(estimator: Any) -> None:
+    """Set ``n_jobs`` and similar attributes to 1 and turn ``verbose`` off in every part, in place.
 
     A host computes in one thread and prints nothing.
     """
-    for part in all_parts(estimator):
+    for part in walk_nested_estimators(estimator):
         state = vars(part)
-        for name in _THREADS & state.keys():
+        for name in _THREAD_COUNTS & state.keys():
             state[name] = 1
         if "verbose" in state and state["verbose"] is not False:
             state["verbose"] = 0
         if boosters.library_of(part) is not None:
-            boosters.compute_alone(part)
+            boosters.limit_to_one_thread(part)
 
 
 def is_from_sklearn(part: Any) -> bool:
-    """Say whether the class of `part` is one of scikit-learn's own."""
+    """Return whether scikit-learn itself defines the class of `part`."""
     return type(part).__module__.startswith("sklearn.")
 
 
@@ -69,7 +69,7 @@ def _is_part(found: Any) -> bool:
     return hasattr(found, "__dict__") and not module.startswith(("numpy", "scipy", "pandas", "builtins", "ctypes"))
 
 
-def _worth_a_look(items: list[Any]) -> list[Any]:
+def _drop_clones(items: list[Any]) -> list[Any]:
     if len(items) <= MAX_ALIKE or len(set(map(type, items))) > 1:
         return items
     head = items[:MAX_ALIKE]
@@ -78,7 +78,7 @@ def _worth_a_look(items: list[Any]) -> list[Any]:
 
 
 def _is_leaf(part: Any) -> bool:
-    """Say whether `part` neither computes in parallel itself nor holds parts that might."""
+    """Return whether `part` neither computes in parallel itself nor contains parts that might."""
     return "n_jobs" not in vars(part) and not any(
         _is_part(value) or isinstance(value, _CONTAINERS) for value in vars(part).values()
     )

@@ -1,4 +1,4 @@
-"""Where the numbers of each input column lie, read off the fitted attributes of one estimator."""
+"""The range of the numbers in each input column, read from the fitted attributes of one estimator."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from serving.host.boosters import thresholds_in
 
 MAX_ROWS = 16
 
-# rows, or points among the rows, that estimators keep: (n, columns)
-_ROWS = (
+# attributes that hold training rows, or points between them, of shape (n, columns)
+_ROW_ATTRIBUTES = (
     "_fit_X",
     "X_",
     "X_fit_",
@@ -30,19 +30,19 @@ _ROWS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
-    """Plausible numbers of one column: values that occurred, or bounds; None and empty when nothing is known."""
+class NumberRange:
+    """Plausible numbers of one column: values from training, or bounds; None and empty when nothing is known."""
 
     low: float | None = None
     high: float | None = None
     values: list[float] = field(default_factory=list)
 
 
-def numbers_known_to(part: Any, columns: int) -> Iterator[Numbers]:
-    """Yield what one estimator knows of the numbers in each of its `columns`; nothing when it knows nothing."""
+def find_number_ranges(part: Any, columns: int) -> Iterator[NumberRange]:
+    """Yield the range of each of its `columns` that one estimator knows; yield nothing when it knows none."""
     rows = _find_kept_rows(part, columns)
     if rows is not None:
-        yield from (Numbers(values=column) for column in rows.T.tolist())
+        yield from (NumberRange(values=column) for column in rows.T.tolist())
         return
     for read in _READERS:
         bounds = read(part)
@@ -50,12 +50,12 @@ def numbers_known_to(part: Any, columns: int) -> Iterator[Numbers]:
             continue
         for low, high in zip(*bounds, strict=True):
             is_known = math.isfinite(low) and math.isfinite(high) and low <= high
-            yield Numbers(float(low), float(high)) if is_known else Numbers()
+            yield NumberRange(float(low), float(high)) if is_known else NumberRange()
         return
 
 
 def _find_kept_rows(part: Any, columns: int) -> Any:
-    for name in _ROWS:
+    for name in _ROW_ATTRIBUTES:
         rows: Any = getattr(part, name, None)
         if scipy.sparse.issparse(rows):
             rows = rows[:MAX_ROWS].toarray()
@@ -66,44 +66,44 @@ def _find_kept_rows(part: Any, columns: int) -> Any:
     return None
 
 
-def _array(part: Any, name: str) -> Any:
+def _get_numbers(part: Any, name: str) -> Any:
     value = getattr(part, name, None)
     return value if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "fiu" else None
 
 
-def _from_minima(part: Any) -> Any:
-    low, high = _array(part, "data_min_"), _array(part, "data_max_")
+def _read_minima(part: Any) -> Any:
+    low, high = _get_numbers(part, "data_min_"), _get_numbers(part, "data_max_")
     return None if low is None or high is None else (low, high)
 
 
-def _from_spread(part: Any) -> Any:
-    middle = _array(part, "mean_")
-    middle = _array(part, "center_") if middle is None else middle
-    spread = _array(part, "scale_")
+def _read_spread(part: Any) -> Any:
+    middle = _get_numbers(part, "mean_")
+    middle = _get_numbers(part, "center_") if middle is None else middle
+    spread = _get_numbers(part, "scale_")
     return None if middle is None or spread is None else (middle - spread, middle + spread)
 
 
-def _from_largest(part: Any) -> Any:
-    largest = _array(part, "max_abs_")
+def _read_largest(part: Any) -> Any:
+    largest = _get_numbers(part, "max_abs_")
     return None if largest is None else (largest * 0.1, largest)
 
 
-def _from_edges(part: Any) -> Any:
+def _read_bin_edges(part: Any) -> Any:
     edges = getattr(part, "bin_edges_", None)
     return None if edges is None else ([edge[0] for edge in edges], [edge[-1] for edge in edges])
 
 
-def _from_quantiles(part: Any) -> Any:
+def _read_quantiles(part: Any) -> Any:
     quantiles: Any = getattr(part, "quantiles_", None)
     return None if quantiles is None or np.ndim(quantiles) != 2 else (quantiles[0], quantiles[-1])
 
 
-def _from_statistics(part: Any) -> Any:
-    filled = _array(part, "statistics_")
+def _read_fill_values(part: Any) -> Any:
+    filled = _get_numbers(part, "statistics_")
     return None if filled is None else (filled - abs(filled) * 0.5, filled + abs(filled) * 0.5)
 
 
-def _from_thresholds(part: Any) -> Any:
+def _read_tree_thresholds(part: Any) -> Any:
     tree = getattr(part, "tree_", None)
     if tree is None:
         return None
@@ -115,7 +115,7 @@ def _from_thresholds(part: Any) -> Any:
         return low - abs(low) * 0.1, high + abs(high) * 0.1
 
 
-def _from_boosted_thresholds(part: Any) -> Any:
+def _read_booster_thresholds(part: Any) -> Any:
     found = thresholds_in(part)
     if found is None:
         return None
@@ -124,7 +124,7 @@ def _from_boosted_thresholds(part: Any) -> Any:
         return low - abs(low) * 0.1, high + abs(high) * 0.1
 
 
-def _from_bins(part: Any) -> Any:
+def _read_binned_thresholds(part: Any) -> Any:
     mapper = getattr(part, "_bin_mapper", None)
     if mapper is None or getattr(part, "_preprocessor", None) is not None:
         return None
@@ -132,26 +132,26 @@ def _from_bins(part: Any) -> Any:
     return [edges[0] for edges in thresholds], [edges[-1] for edges in thresholds]
 
 
-def _from_knots(part: Any) -> Any:
+def _read_isotonic_bounds(part: Any) -> Any:
     low, high = getattr(part, "X_min_", None), getattr(part, "X_max_", None)
     return None if low is None or high is None else ([low], [high])
 
 
-def _from_category_counts(part: Any) -> Any:
+def _read_category_counts(part: Any) -> Any:
     counts = getattr(part, "n_categories_", None)
     return None if counts is None else (np.zeros(len(counts)), np.zeros(len(counts)))
 
 
 _READERS: tuple[Callable[[Any], Any], ...] = (
-    _from_minima,
-    _from_spread,
-    _from_largest,
-    _from_edges,
-    _from_quantiles,
-    _from_statistics,
-    _from_thresholds,
-    _from_boosted_thresholds,
-    _from_bins,
-    _from_knots,
-    _from_category_counts,
+    _read_minima,
+    _read_spread,
+    _read_largest,
+    _read_bin_edges,
+    _read_quantiles,
+    _read_fill_values,
+    _read_tree_thresholds,
+    _read_booster_thresholds,
+    _read_binned_thresholds,
+    _read_isotonic_bounds,
+    _read_category_counts,
 )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Container, Dtype, Feature, ModelKind, Signature
-from serving.host.input_columns import Column
+from serving.host.input_columns import InputColumn
 from serving.host.model import LoadRefused, one_line, told
 from serving.host.onnx_outputs import Form, MethodOutput, Output, Outputs, find_methods, predict_only
 from serving.host.onnx_session import onnxruntime, open_file
@@ -75,7 +75,7 @@ class OnnxModel:
         self.signature = signature
         self.inputs = inputs
         wide = [each for each in inputs for _ in range(each.width)]
-        self.columns: Sequence[Column] = [_column(each, place) for place, each in enumerate(wide)]
+        self.columns: Sequence[InputColumn] = [_column(each, place) for place, each in enumerate(wide)]
         self._session = session
 
     def answer(self, method: str, batch: Batch) -> Prediction:
@@ -224,10 +224,10 @@ def _with_far_rows(batch: Batch) -> Batch:
     return Batch(batch.rows, columns=tuple(map(spread, batch.columns or ())))
 
 
-def _column(source: Input, place: int) -> Column:
+def _column(source: Input, place: int) -> InputColumn:
     """Return what is known of one feature: integers are small, and not alike in all columns of a row."""
     is_integer = np.issubdtype(source.dtype, np.integer)
-    return Column(dtype=source.takes, values=[(place + row * 3) % 4 for row in range(7)] if is_integer else [])
+    return InputColumn(dtype=source.takes, values=[(place + row * 3) % 4 for row in range(7)] if is_integer else [])
 
 
 def _cast(cells: Any, dtype: Any) -> NDArray[Any]:

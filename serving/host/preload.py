@@ -36,7 +36,7 @@ from serving.host import (
     boosters,
     child,  # noqa: F401  (importing is the point)
 )
-from serving.host.restricted.allow_list import allowed
+from serving.host.restricted.allow_list import read_allow_list
 
 _SKIPPED = ("tests", "conftest", "experimental", "_build_utils", "externals", "setup")
 
@@ -79,6 +79,6 @@ with warnings.catch_warnings():
             importlib.import_module(name)
     _link_onnxruntime()
     sandbox.find_library_paths()  # asked once; every host knows the answer
-    allowed()  # likewise
+    read_allow_list()  # likewise
     _use_once()
     threadpoolctl.threadpool_info()  # looks at every loaded library once; hosts inherit the answer

@@ -9,8 +9,8 @@ import numpy as np
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Container, Dtype, Method, Signature
 from serving.host.estimator_model import EstimatorModel
-from serving.host.input_columns import Column
-from serving.host.input_guessing import with_taken_values
+from serving.host.input_columns import InputColumn
+from serving.host.input_guessing import guess_input_values
 from serving.host.output_tensors import is_finite, without_gaps
 from serving.host.synthetic_rows import make_batch
 from serving.rows.batch import Batch
@@ -32,7 +32,7 @@ def probe(model: EstimatorModel) -> EstimatorModel:
         model = _settle_dtypes(model)
     outputs = count_outputs(model)
     if outputs is None:
-        model = with_taken_values(model)
+        model = guess_input_values(model)
         outputs = count_outputs(model)
     signature = model.signature
     if outputs is not None:
@@ -107,7 +107,7 @@ def _takes_null(model: EstimatorModel) -> list[bool]:
     return [index in chosen for index in range(len(model.columns))]
 
 
-def _by_branch(columns: Sequence[Column], is_member: Callable[[Column], bool]) -> list[list[int]]:
+def _by_branch(columns: Sequence[InputColumn], is_member: Callable[[InputColumn], bool]) -> list[list[int]]:
     """Return the positions of the columns that are meant, those the model treats alike together."""
     branches: dict[int, list[int]] = {}
     for index, column in enumerate(columns):

@@ -13,10 +13,16 @@ from sklearn.utils.validation import check_is_fitted
 from serving.domain.mlmodel import NamedColumn
 from serving.domain.signature import MAX_FEATURES, METHODS, Container, Dtype, Feature, Method, ModelKind, Signature
 from serving.host.estimator_model import EstimatorModel
-from serving.host.example_rows import columns_in, name_columns, note_examples
+from serving.host.example_rows import describe_columns, make_column_names, note_examples
 from serving.host.foreign_files import advise_on_parts
-from serving.host.input_columns import Column, first_parts, learn, takes_objects, takes_texts
-from serving.host.input_guessing import with_taken_values
+from serving.host.input_columns import (
+    InputColumn,
+    find_first_parts,
+    find_object_vectorizer,
+    find_text_vectorizer,
+    learn_columns,
+)
+from serving.host.input_guessing import guess_input_values
 from serving.host.model import LoadRefused, NotAnEstimator
 from serving.host.output_tensors import plain
 from serving.host.probing import count_outputs, probe
@@ -59,7 +65,7 @@ def examine(
     _require_fitted(estimator)
     signature = _take_names(_derive(estimator, methods, declared, X), named)
     names = [feature.name for feature in signature.features] if signature.is_named else None
-    columns = _learn(estimator, names, len(signature.features))
+    columns = _learn_columns(estimator, names, len(signature.features))
     if X is not None:
         note_examples(columns, X)
     _complete_dtypes(columns, signature, named)
@@ -73,7 +79,7 @@ def examine(
         if not find_disagreements(declared, own):
             if declared.is_typed != is_typed:
                 declared = declared.model_copy(update={"is_typed": is_typed})
-            return with_taken_values(tried).under(declared) if outputs is None else model.under(declared)
+            return guess_input_values(tried).under(declared) if outputs is None else model.under(declared)
     return probe(model)
 
 
@@ -142,7 +148,7 @@ def _take_names(signature: Signature, named: Sequence[NamedColumn]) -> Signature
     return signature.model_copy(update={"features": tuple(Feature(name=name) for name in names)})
 
 
-def _complete_dtypes(columns: Sequence[Column], signature: Signature, named: Sequence[NamedColumn]) -> None:
+def _complete_dtypes(columns: Sequence[InputColumn], signature: Signature, named: Sequence[NamedColumn]) -> None:
     """Note dtypes in columns of a data frame: where nothing is known, and bools, which look like numbers."""
     if signature.container is not Container.DATAFRAME:
         return
@@ -154,9 +160,9 @@ def _complete_dtypes(columns: Sequence[Column], signature: Signature, named: Seq
 
 
 def _input(estimator: Any, declared: Signature | None, X: Any) -> tuple[Container, list[str]]:
-    if takes_texts(estimator) is not None:
+    if find_text_vectorizer(estimator) is not None:
         return Container.TEXTS, ["text"]
-    if takes_objects(estimator) not in (None, estimator):  # one alone is no model yet
+    if find_object_vectorizer(estimator) not in (None, estimator):  # one alone is no model yet
         return Container.OBJECTS, ["object"]
     names, count = _find_known(estimator, "feature_names_in_"), _find_known(estimator, "n_features_in_")
     if names is None:
@@ -169,12 +175,12 @@ def _input(estimator: Any, declared: Signature | None, X: Any) -> tuple[Containe
     if not count and declared is not None:
         return declared.container, [feature.name for feature in declared.features]
     if not count and X is not None:
-        container, names = columns_in(X)
+        container, names = describe_columns(X)
         count = len(names)
     elif names is not None:
         container, names = Container.DATAFRAME, [str(name) for name in names]
     else:
-        container, names = Container.ARRAY, name_columns(count or 0)
+        container, names = Container.ARRAY, make_column_names(count or 0)
     if not count:
         raise LoadRefused(
             f"{type(estimator).__name__} does not say how many features it takes (no n_features_in_): "
@@ -191,7 +197,7 @@ def _catboost_names(estimator: Any) -> list[str] | None:
         names = getattr(estimator, "feature_names_", None)
         if isinstance(names, list) and names and names != [str(place) for place in range(len(names))]:
             return names
-    return next((found for part in first_parts(estimator) if (found := _catboost_names(part)) is not None), None)
+    return next((found for part in find_first_parts(estimator) if (found := _catboost_names(part)) is not None), None)
 
 
 def _find_known(estimator: Any, attribute: str) -> Any:
@@ -199,7 +205,9 @@ def _find_known(estimator: Any, attribute: str) -> Any:
     value = getattr(estimator, attribute, None)
     if value is not None:
         return value
-    return next((found for part in first_parts(estimator) if (found := _find_known(part, attribute)) is not None), None)
+    return next(
+        (found for part in find_first_parts(estimator) if (found := _find_known(part, attribute)) is not None), None
+    )
 
 
 def _kind(estimator: Any, methods: Sequence[str]) -> ModelKind:
@@ -224,14 +232,14 @@ def _classes(estimator: Any) -> tuple[tuple[Any, ...], ...] | None:
     return None
 
 
-def _learn(estimator: Any, names: list[str] | None, count: int) -> list[Column]:
+def _learn_columns(estimator: Any, names: list[str] | None, count: int) -> list[InputColumn]:
     try:
-        return learn(estimator, names, count)
+        return learn_columns(estimator, names, count)
     except Exception:  # noqa: BLE001  (attributes of a foreign estimator may be anything; then nothing is known)
-        return [Column(name) for name in names] if names else [Column() for _ in range(count)]
+        return [InputColumn(name) for name in names] if names else [InputColumn() for _ in range(count)]
 
 
-def _set_dtypes(signature: Signature, columns: Sequence[Column]) -> Signature:
+def _set_dtypes(signature: Signature, columns: Sequence[InputColumn]) -> Signature:
     features = tuple(
         feature.model_copy(
             update={"dtype": column.dtype or Dtype.NUMBER, "is_used": column.is_used, "nullable": not column.is_used}

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.domain.signature import Dtype, Feature, Signature
-from serving.host.input_columns import Column, dtype_of
-from serving.rows.batch import Batch
-from serving.rows.batch import Column as BatchColumn
+from serving.host.input_columns import InputColumn, dtype_of
+from serving.rows.batch import Batch, Column
 from serving.rows.integers import has_rounded_cell, make_integer_column
 
 SEED = 20_261_120
@@ -22,7 +21,7 @@ _STRINGS = ("a", "b", "c")
 
 
 def make_batch(
-    signature: Signature, columns: Sequence[Column], rows: int, nulls: Sequence[bool] | None = None
+    signature: Signature, columns: Sequence[InputColumn], rows: int, nulls: Sequence[bool] | None = None
 ) -> Batch:
     """Return the same `rows` rows for the same arguments, laid out for `signature`.
 
@@ -52,7 +51,7 @@ def _choose_left_out(rows: int, nulls: Sequence[bool]) -> NDArray[np.bool_]:
     return pattern & np.asarray(nulls, dtype=np.bool_)
 
 
-def _make_numbers(column: Column, places: NDArray[np.float64]) -> NDArray[np.float64]:
+def _make_numbers(column: InputColumn, places: NDArray[np.float64]) -> NDArray[np.float64]:
     if column.values and dtype_of(column.values) is Dtype.NUMBER:
         return np.resize(np.asarray(column.values, dtype=np.float64), len(places))
     low = _LOW if column.low is None else column.low
@@ -60,14 +59,14 @@ def _make_numbers(column: Column, places: NDArray[np.float64]) -> NDArray[np.flo
     return low + (high - low) * places
 
 
-def _has_large_integers(column: Column) -> bool:
+def _has_large_integers(column: InputColumn) -> bool:
     """Say whether a column's values are integers that float64 would round, and that 64 bits hold."""
     return has_rounded_cell(column.values) and make_integer_column(column.values) is not None
 
 
 def _make_cells(
-    feature: Feature, column: Column, places: NDArray[np.float64], left_out: NDArray[np.bool_]
-) -> BatchColumn:
+    feature: Feature, column: InputColumn, places: NDArray[np.float64], left_out: NDArray[np.bool_]
+) -> Column:
     rows = len(places)
     if feature.is_number and _has_large_integers(column) and not left_out.any():
         return np.resize(np.array(make_integer_column(column.values)), rows)

@@ -25,7 +25,7 @@ import joblib
 import numpy as np
 from scipy import sparse
 
-from serving.host.nested_estimators import compute_alone
+from serving.host.nested_estimators import limit_to_one_thread
 from serving.host.restricted import Distrusted, check_answers, check_loaded
 from tests.hostile.apart import Verdict, judged
 
@@ -87,7 +87,7 @@ def survived(models: Sequence[Sound], mutants: Sequence[Mutant]) -> list[Verdict
         with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
             try:
                 check_loaded(model)
-                compute_alone(model)
+                limit_to_one_thread(model)
                 check_answers(model)
             except Distrusted as error:
                 return "refused", f"{said}: {error}"

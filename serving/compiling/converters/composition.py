@@ -18,7 +18,7 @@ from serving.compiling.converters.converter_registry import (
 )
 from serving.compiling.converters.labels import draw_label_by_truth, reshape_to_column
 from serving.compiling.drawing import Drawing, NotCompilable
-from serving.host.input_columns import positions_of as positions
+from serving.host.input_columns import resolve_positions as positions
 
 _SEARCHES = ("GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV")
 

@@ -17,7 +17,7 @@ __all__ = [
     "LIGHTGBM",
     "XGBOOST",
     "as_estimator",
-    "compute_alone",
+    "limit_to_one_thread",
     "how_to_install",
     "is_of_old_lightgbm",
     "library_of",
@@ -45,7 +45,7 @@ def is_of_old_lightgbm(part: Any) -> bool:
     return state.get("_Booster") is not None and "fitted_" not in state
 
 
-def compute_alone(part: Any) -> None:
+def limit_to_one_thread(part: Any) -> None:
     """Have a part of either library compute in one thread, whatever it was told under whichever name."""
     state = vars(part)
     for known in (state, *(state.get(name) for name in _KEYWORDS)):

@@ -15,7 +15,7 @@ from serving.host.comparison import relative_distances
 from serving.host.estimator_model import EstimatorModel
 from serving.host.gates.gate import Context, Outcome
 from serving.host.model import LoadedModel
-from serving.host.nested_estimators import all_parts, is_from_sklearn
+from serving.host.nested_estimators import is_from_sklearn, walk_nested_estimators
 from serving.rows.batch import Batch, Prediction, Tensor
 
 ROWS = 12
@@ -51,7 +51,7 @@ class Batching:
 
 def what_looks_across(model: LoadedModel) -> str | None:
     """Name a part of scikit-learn's that does look at more than one row for an answer, None when there is none."""
-    parts = all_parts(model.estimator) if isinstance(model, EstimatorModel) else ()
+    parts = walk_nested_estimators(model.estimator) if isinstance(model, EstimatorModel) else ()
     names = (type(part).__name__ for part in parts if is_from_sklearn(part))
     return next((f"{name} answers a row by its company or by chance" for name in names if name in _LOOKS_ACROSS), None)
 
@@ -60,7 +60,7 @@ def what_may_look_across(model: LoadedModel) -> str | None:
     """Name a part of the model that might look at more than one row for an answer, None when there is none."""
     if not isinstance(model, EstimatorModel):
         return "a graph may look across rows"
-    for part in all_parts(model.estimator):
+    for part in walk_nested_estimators(model.estimator):
         name = type(part).__name__
         is_known = is_from_sklearn(part) or library_of(part) is not None
         if not is_known or name in _LOOKS_ACROSS or getattr(part, "sample_posterior", False) is True:

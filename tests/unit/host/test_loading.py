@@ -44,7 +44,7 @@ from serving.host import loading
 from serving.host.foreign_files import HOW_TO_FIND_MODULES
 from serving.host.loading import Trust, dump, library_versions, load
 from serving.host.model import LoadRefused, one_line
-from serving.host.nested_estimators import all_parts, compute_alone
+from serving.host.nested_estimators import limit_to_one_thread, walk_nested_estimators
 from serving.rows.batch import Batch
 
 RANDOM = np.random.default_rng(0)
@@ -388,7 +388,7 @@ def test_every_part_computes_in_one_thread_and_prints_nothing(
 ) -> None:
     joblib.dump(deep, blob)
     model: Any = load(str(blob), Format.JOBLIB)
-    jobs = [vars(part)["n_jobs"] for part in all_parts(model.estimator) if "n_jobs" in vars(part)]
+    jobs = [vars(part)["n_jobs"] for part in walk_nested_estimators(model.estimator) if "n_jobs" in vars(part)]
     assert len(jobs) > 40  # the forests inside the bag too
     assert set(jobs) == {1}
     assert model.estimator.get_params()["estimator__votingclassifier__bag__estimator__n_jobs"] == 1
@@ -401,14 +401,14 @@ def test_every_part_computes_in_one_thread_and_prints_nothing(
 def test_parts_that_hold_each_other_are_visited_once() -> None:
     first, second = StandardScaler(), LogisticRegression(n_jobs=5)
     first.friend, second.friends = second, [first, {"again": second}, np.array([first, None], dtype=object)]
-    assert len(list(all_parts(first))) == 2
-    compute_alone(first)
+    assert len(list(walk_nested_estimators(first))) == 2
+    limit_to_one_thread(first)
     assert second.n_jobs == 1
 
 
 def test_a_large_forest_is_not_looked_at_tree_by_tree() -> None:
     forest = RandomForestClassifier(300, max_depth=1).fit(ROWS, LABELS)
-    assert len(list(all_parts(forest))) < 50
+    assert len(list(walk_nested_estimators(forest))) < 50
 
 
 # --- declared signatures ----------------------------------------------------------------------------------------------

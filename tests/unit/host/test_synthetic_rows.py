@@ -25,7 +25,7 @@ from sklearn.preprocessing import (
 from sklearn.tree import DecisionTreeRegressor
 
 from serving.domain.signature import Container, Dtype, Feature, Signature
-from serving.host.input_columns import Column, learn, texts_for
+from serving.host.input_columns import InputColumn, learn_columns, make_known_texts
 from serving.host.signature_of_estimator import examine
 from serving.host.synthetic_rows import make_batch
 from serving.rows.batch import Batch
@@ -113,7 +113,12 @@ def test_strings_bools_and_anything_come_from_what_was_seen() -> None:
         Feature(name="thing", dtype=Dtype.ANY),
         Feature(name="word", dtype=Dtype.STRING),
     )
-    known = [Column(values=["Rome", "Oslo"]), Column(), Column(values=["x", 1]), Column(values=[1.0])]
+    known = [
+        InputColumn(values=["Rome", "Oslo"]),
+        InputColumn(),
+        InputColumn(values=["x", 1]),
+        InputColumn(values=[1.0]),
+    ]
     city, flag, thing, word = columns_of(make_batch(contract, known, 3))
     assert city == ["Rome", "Oslo", "Rome"]
     assert flag == [False, True, False]
@@ -123,25 +128,25 @@ def test_strings_bools_and_anything_come_from_what_was_seen() -> None:
 
 def test_nulls_fill_the_first_row_and_some_of_the_others_where_they_are_allowed() -> None:
     contract = signature(Feature(name="a"), Feature(name="b"), Feature(name="c"))
-    batch = make_batch(contract, [Column(), Column(), Column()], 6, [True, False, True])
+    batch = make_batch(contract, [InputColumn(), InputColumn(), InputColumn()], 6, [True, False, True])
     assert batch.matrix is not None
     missing = np.isnan(batch.matrix)
     assert missing[0].tolist() == [True, False, True]
     assert not missing[:, 1].any()
     assert 0 < missing[1:].sum() < 10
     mixed = signature(Feature(name="a"), Feature(name="b", dtype=Dtype.BOOL), Feature(name="c", dtype=Dtype.STRING))
-    size, flag, word = columns_of(make_batch(mixed, [Column(), Column(), Column()], 2, [True] * 3))
+    size, flag, word = columns_of(make_batch(mixed, [InputColumn(), InputColumn(), InputColumn()], 2, [True] * 3))
     assert np.isnan(size[0])
     assert (flag[0], word[0]) == (None, None)
 
 
 def test_texts_are_made_of_known_words() -> None:
     vectorizer = TfidfVectorizer().fit(["good morning", "bad evening"])
-    words = {word for text in texts_for(vectorizer) for word in text.split()}
+    words = {word for text in make_known_texts(vectorizer) for word in text.split()}
     assert words == {"good", "morning", "bad", "evening"}
-    assert texts_for(TfidfVectorizer()) != []
+    assert make_known_texts(TfidfVectorizer()) != []
     contract = Signature(
         features=(Feature(name="text", dtype=Dtype.STRING),), methods=("predict",), container=Container.TEXTS
     )
-    [texts] = columns_of(make_batch(contract, learn(vectorizer, None, 1), 3))
+    [texts] = columns_of(make_batch(contract, learn_columns(vectorizer, None, 1), 3))
     assert len(texts) == 3
