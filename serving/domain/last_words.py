@@ -1,7 +1,7 @@
-"""The last words of a host: a text at the end of the shared memory that says why the host ended itself.
+"""The last words of a host: a text at the end of the shared memory that says why the process ended.
 
-A host that must not run another line of Python cannot send a frame, and may be in the middle of one. The server does
-not trust this text: it only shows it to people.
+A host that must not run another line of Python cannot send a frame, and one whose own code failed may be in the middle
+of one. The server does not trust this text: it only shows it to people.
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ from typing import Protocol
 
 from serving.domain.text import one_line
 
-# the exit status of a host that ended itself; with any other status there are no last words
-ENDED_ITSELF = 86
+# the exit status of a host that ended itself because of what its model tried, and of one whose own code failed;
+# with any other status there are no last words
+ENDED_ITSELF, FAILED = 86, 1
 # requests do not use these bytes
 RESERVED_BYTES = 1024
 MOST_CHARACTERS = 200
 
 _HEAD = struct.Struct("<4sH")
-_MAGIC = b"SVLW"
+_MAGIC = {ENDED_ITSELF: b"SVLW", FAILED: b"SVFE"}
+_SENTENCES = {
+    ENDED_ITSELF: "the model tried to {} after it was loaded, which ended its process",
+    FAILED: "the process failed ({})",
+}
 _MAX_BYTES = RESERVED_BYTES - _HEAD.size
 
 
@@ -32,18 +37,18 @@ class Memory(Protocol):
     def __setitem__(self, place: slice, content: bytes, /) -> None: ...
 
 
-def write_last_words(memory: Memory, text: str) -> None:
-    """Leave `text` at the end of `memory`."""
+def write_last_words(memory: Memory, text: str, status: int = ENDED_ITSELF) -> None:
+    """Leave `text` at the end of `memory`, for a process that is about to exit with `status`."""
     raw = text.encode("utf-8", "backslashreplace")[:_MAX_BYTES]
     start = len(memory) - RESERVED_BYTES
-    memory[start : start + _HEAD.size + len(raw)] = _HEAD.pack(_MAGIC, len(raw)) + raw
+    memory[start : start + _HEAD.size + len(raw)] = _HEAD.pack(_MAGIC[status], len(raw)) + raw
 
 
-def read_last_words(memory: Memory) -> str | None:
-    """Return the text at the end of `memory` as one printable line; None when there is none."""
+def read_last_words(memory: Memory, status: int = ENDED_ITSELF) -> str | None:
+    """Say in one printable line why a process ended with `status`; None where the end of `memory` does not tell."""
     reserved = memory[len(memory) - RESERVED_BYTES :]
     magic, size = _HEAD.unpack_from(reserved)
-    if magic != _MAGIC or size > _MAX_BYTES:
+    if magic != _MAGIC.get(status) or size > _MAX_BYTES:
         return None
     words = one_line(reserved[_HEAD.size : _HEAD.size + size].decode("utf-8", "replace"), MOST_CHARACTERS)
-    return f"the model tried to {words} after it was loaded, which ended its process"
+    return _SENTENCES[status].format(words)

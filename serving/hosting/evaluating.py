@@ -13,6 +13,7 @@ from enum import Enum, auto
 
 from serving.domain.compiled_form import Graph
 from serving.domain.errors import HostDied, HostFailed, ProtocolError
+from serving.domain.last_words import ENDED_ITSELF
 from serving.domain.manifest import MANIFEST_NAME, InvalidDocument, Manifest, parse_manifest
 from serving.domain.report import Evaluation, GateName, GateResult, Verdict
 from serving.domain.text import one_line
@@ -185,13 +186,13 @@ def evaluate(
         raise HostFailed("the server has no memory left for what a process has to say") from None
     if evaluation is None:
         code = host.returncode()
-        words = host.read_last_words()
+        how = host.read_last_words() or describe_end(code) if code is not None else ""
         host.close()
         if code is None or code == -signal.SIGKILL:
             raise HostDied(f"the process was killed by somebody else during gate '{conversation.gate}'", code)
-        if words is None and _comes_before_load(request, conversation.gate):
-            raise HostDied(f"{describe_end(code)} during gate '{conversation.gate}', before it opened the file", code)
-        return conversation.refuse(words or describe_end(code))
+        if code != ENDED_ITSELF and _comes_before_load(request, conversation.gate):
+            raise HostDied(f"{how} during gate '{conversation.gate}', before it opened the file", code)
+        return conversation.refuse(how)
     if evaluation.report.refusal is not None or evaluation.report.is_compiled:
         host.close()
     return evaluation

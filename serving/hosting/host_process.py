@@ -16,7 +16,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 
 import structlog
 
-from serving.domain.last_words import ENDED_ITSELF, read_last_words
+from serving.domain.last_words import read_last_words
 from serving.hosting.removal import remove_tree
 from serving.wire.frames import ARENA_BYTES
 
@@ -67,9 +67,9 @@ class HostProcess:
                 arena.close()
 
     def read_last_words(self) -> str | None:
-        """Return why the host ended itself; None when it still runs or ended otherwise. Call it before `close`."""
-        has_ended_itself = self.exited.done() and self.exited.result() == ENDED_ITSELF
-        return read_last_words(self.arena) if has_ended_itself else None
+        """Return what the host has left about its end; None when it still runs or left nothing. Call before `close`."""
+        status = self.exited.result() if self.exited.done() else None
+        return None if status is None else read_last_words(self.arena, status)
 
     def returncode(self, wait_seconds: float = 2.0) -> int | None:
         """Wait for the end and return the return code; None when it is not known. Blocks."""

@@ -16,8 +16,11 @@ from structlog.testing import capture_logs
 
 from serving import sandbox
 from serving.domain.errors import HostFailed
+from serving.domain.last_words import FAILED
 from serving.host import forkserver
 from serving.hosting.zygote import HostProcess, Zygote
+from serving.wire.frames import FrameKind
+from serving.wire.stream import send_frame
 from serving.wire.zygote_messages import EVENT, Op
 from tests.e2e.harness import is_alive, until
 
@@ -175,6 +178,16 @@ def test_the_end_of_a_host_is_seen_when_its_zygote_is_stopped(zygote: Zygote) ->
     psutil.Process(host.pid).kill()
     assert host.exited.result(10) is None
     host.close()
+
+
+def test_a_host_whose_own_code_fails_says_how(zygote: Zygote) -> None:
+    host = zygote.spawn()
+    send_frame(host.socket, FrameKind.EVALUATE, 0, b"not JSON")
+    assert host.returncode(20) == FAILED
+    words = host.read_last_words()
+    host.close()
+    assert words is not None
+    assert words.startswith("the process failed (ValidationError: ")
 
 
 def test_a_host_that_is_given_up_is_killed_whatever_its_zygote_does(zygote: Zygote) -> None:
