@@ -1,4 +1,4 @@
-"""How each kind of estimator is drawn. Importing this package registers them all."""
+"""Converters: functions that draw the graph of one kind of estimator. Importing this package registers all of them."""
 
 from serving.compiling.converters import (
     ada_boost,

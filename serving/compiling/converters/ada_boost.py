@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.converter_registry import draw_numbers, register_converter
+from serving.compiling.converters.converter_registry import draw_numeric_answer, register_converter
 from serving.compiling.converters.forests import make_table
 from serving.compiling.converters.labels import (
     draw_label_by_largest,
@@ -78,7 +78,7 @@ def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
         values = [member.tree_.value[:, 0, 0] for member in members]
         found = draw_leaf_values(drawing, make_table([member.tree_ for member in members], values), rows.draw_matrix())
     else:
-        columns = [reshape_to_column(drawing, draw_numbers(member, rows, "predict")) for member in members]
+        columns = [reshape_to_column(drawing, draw_numeric_answer(member, rows, "predict")) for member in members]
         found = drawing.draw_node("Concat", *columns, axis=1)
     count = drawing.add_constant(np.array([len(members)], dtype=np.int64))
     ordered, places = drawing.draw_node_with_outputs("TopK", found, count, outputs=2, axis=1, largest=0, sorted=1)

@@ -82,7 +82,7 @@ def draw_hidden_units(part: Any, rows: Rows) -> Rows:
 
 @register_transform("SplineTransformer")
 def draw_splines(part: Any, rows: Rows) -> Rows:
-    """Draw each column's B-splines as polynomials between knots, and what continues them outside."""
+    """Draw the B-splines of each column: polynomials between the knots, and their extrapolation outside."""
     # scikit-learn 1.9 continues splines of degree 1 linearly between other knots from its second column on
     least = {"constant": 1, "linear": 2}.get(part.extrapolation)
     if least is None or part.degree < least or part.handle_missing != "error":
@@ -117,7 +117,7 @@ def _draw_spline(part: Any, spline: Any, column: Rows, count: int) -> str:
     if part.extrapolation != "linear":
         return total
     slopes = np.stack([spline(knots[end], nu=1)[:count] for end in (0, -1)])
-    slopes[0, degree:] = 0  # but for rounding, they are so
+    slopes[0, degree:] = 0  # they are 0 except for rounding
     slopes[1, : spline.c.shape[1] - degree] = 0
     for side, kind in enumerate(("Min", "Max")):
         beyond = drawing.draw_node("Sub", drawing.draw_node(kind, value, (low, high)[side]), (low, high)[side])

@@ -1,4 +1,4 @@
-"""The rows that flow from part to part of a model: blocks of columns side by side, each one tensor of the graph."""
+"""Rows in a graph, as one part of a model passes them to the next: blocks of columns, each block one tensor."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Input of a part, or what a transformer made of it. Selecting and joining draws nodes only where needed."""
+    """The input of a part, or the output of a transformer. Selecting and joining draws only the nodes needed."""
 
     drawing: Drawing
     blocks: tuple[Block, ...]
 
     @property
     def width(self) -> int:
-        """How many columns there are."""
+        """The number of columns."""
         return sum(block.width for block in self.blocks)
 
     def draw_matrix(self) -> str:
-        """Return one float64 tensor (rows, width); bools count as 0 and 1. Raises NotCompilable for strings."""
+        """Draw one float64 tensor (rows, width); bools become 0 and 1. Raises NotCompilable for strings."""
         parts = [self._as_numbers(block) for block in self.blocks if block.width]
         if not parts:
             raise NotCompilable("a part of the model gets no columns at all")

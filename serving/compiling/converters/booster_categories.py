@@ -1,7 +1,7 @@
-"""Categories in the trees of XGBoost and LightGBM: values become numbers, and splits by sets of these become splits.
+"""Draw the categories by which trees of XGBoost and LightGBM split: values become numbers, sets become plain splits.
 
-onnxruntime knows no sets among the splits of float64 trees, so each such split gets a column of its own, 0 where it
-leads to the left, else 1.
+onnxruntime has no splits by sets in float64 trees. So each split by a set gets its own column, which is 0 where the
+split leads to the left, else 1.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _LARGEST_EXACT = 2**53
 
 @dataclass(frozen=True, slots=True)
 class SetSplit:
-    """A node of a table of trees that goes by a set of categories, given by their numbers."""
+    """A node of a tree table that splits by a set of categories; `members` are the numbers of these categories."""
 
     node: int
     members: NDArray[np.int64]
 
 
 def number_categories(rows: Rows, categories: Mapping[int, Categories]) -> Rows:
-    """Put the number of each category in its place; NaN for all other values, and for missing ones."""
+    """Replace each category by its number; all other values, and missing ones, become NaN."""
     if not categories:
         return rows
     columns = rows.split_columns()
@@ -44,13 +44,13 @@ def number_categories(rows: Rows, categories: Mapping[int, Categories]) -> Rows:
     return Rows(rows.drawing, tuple(columns))
 
 
-def add_turns(
+def add_split_columns(
     table: TreeTable, rows: Rows, splits: Sequence[SetSplit], *, is_left_inside: bool, missing_is_outside: bool
 ) -> tuple[TreeTable, Rows]:
-    """Add a column for each split by a set: 0 where the whole part of a number is on the left side, else 1.
+    """Add a column for each split by a set: 0 where the whole part of a number leads to the left, else 1.
 
-    `is_left_inside` says which side members of a set are sent to. NaN is on the side of what is not in the set with
-    `missing_is_outside`, and goes where the node sends missing values otherwise.
+    `is_left_inside` says that members of a set lead to the left; otherwise they lead to the right. With
+    `missing_is_outside`, NaN is not in any set; otherwise it goes where the node sends missing values.
     """
     feature, threshold, missing_left = table.feature.copy(), table.threshold.copy(), table.missing_left.copy()
     made, start = [], rows.width
@@ -58,10 +58,10 @@ def add_turns(
         own = [split for split in splits if table.feature[split.node] == column]
         known = np.unique(np.concatenate([split.members for split in own]))
         is_inside = np.array([np.isin(np.append(known, -1), split.members) for split in own]).T
-        turns = np.where(is_inside == is_left_inside, 0.0, 1.0)
+        sides = np.where(is_inside == is_left_inside, 0.0, 1.0)
         if not missing_is_outside:
-            turns = np.vstack([turns, np.full(len(own), np.nan)])
-        made.append(rows.with_matrix(_look_up_turns(rows, column, known, turns), len(own)))
+            sides = np.vstack([sides, np.full(len(own), np.nan)])
+        made.append(rows.with_matrix(_look_up_sides(rows, column, known, sides), len(own)))
         nodes = [split.node for split in own]
         feature[nodes] = start + np.arange(len(own))
         threshold[nodes] = 0.5
@@ -72,8 +72,8 @@ def add_turns(
     return replace(table, feature=feature, threshold=threshold, missing_left=missing_left), rows.append_columns(made)
 
 
-def _look_up_turns(rows: Rows, column: int, known: NDArray[np.int64], turns: NDArray[np.float64]) -> str:
-    """Look up one row of `turns` for each number: those of `known`, then one for all others, then one for NaN."""
+def _look_up_sides(rows: Rows, column: int, known: NDArray[np.int64], sides: NDArray[np.float64]) -> str:
+    """Return for each number its row of `sides`: first those of `known`, then one for all others, then one for NaN."""
     drawing = rows.drawing
     matrix = rows.select_columns([column]).draw_matrix()
     whole = drawing.draw_node("Cast", matrix, to=TensorProto.INT64)
@@ -82,8 +82,8 @@ def _look_up_turns(rows: Rows, column: int, known: NDArray[np.int64], turns: NDA
         keys_tensor=make_tensor(known), values_tensor=make_tensor(np.arange(len(known))),
         default_tensor=make_tensor(np.array([len(known)])),
     )  # fmt: skip
-    if len(turns) > len(known) + 1:
+    if len(sides) > len(known) + 1:
         missing = drawing.add_constant(np.array(len(known) + 1, dtype=np.int64))
         index = drawing.draw_node("Where", drawing.draw_node("IsNaN", matrix), missing, index)
     index = drawing.draw_node("Squeeze", index, drawing.add_constant(np.array([1], dtype=np.int64)))
-    return drawing.draw_node("Gather", drawing.add_constant(turns), index, axis=0)
+    return drawing.draw_node("Gather", drawing.add_constant(sides), index, axis=0)

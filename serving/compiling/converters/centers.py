@@ -1,4 +1,4 @@
-"""What looks for the nearest of some remembered rows: cluster centers and centroids of classes."""
+"""Estimators that look for the nearest of some stored rows: centers of clusters and centroids of classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.converter_registry import register_converter, register_transform
 from serving.compiling.converters.kernels import draw_nearest, draw_squared_distances
 from serving.compiling.converters.labels import take_labels
-from serving.compiling.converters.naive_bayes import draw_discriminated
+from serving.compiling.converters.naive_bayes import draw_discriminant_answer
 from serving.compiling.drawing import NotCompilable
 
 
@@ -60,4 +60,4 @@ def draw_centroid(part: Any, rows: Rows, method: str) -> Any:
     scaled = rows.with_matrix(drawing.draw_node("Div", rows.draw_matrix(), drawing.add_constant(deviation)), rows.width)
     distances = draw_squared_distances(scaled, np.asarray(part.centroids_, dtype=np.float64) / deviation)
     scores = drawing.draw_node("Sub", drawing.add_constant(2.0 * np.log(part.class_prior_)), distances)
-    return draw_discriminated(part, drawing, scores, method)
+    return draw_discriminant_answer(part, drawing, scores, method)

@@ -1,4 +1,4 @@
-"""Estimators made of estimators: pipelines, column transformers, searches, voting, stacking."""
+"""Estimators made of estimators: pipelines, column transformers, feature unions, searches, stacking."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.converter_registry import (
     draw_answer,
     draw_answers,
-    draw_numbers,
-    draw_transformed,
+    draw_numeric_answer,
+    draw_transform,
     register_converter,
     register_transform,
 )
@@ -27,7 +27,7 @@ _SEARCHES = ("GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "Ra
 def draw_pipeline(part: Any, rows: Rows, method: str) -> Any:
     """Draw the steps one after the other."""
     for _, step in part.steps[:-1]:
-        rows = draw_transformed(step, rows)
+        rows = draw_transform(step, rows)
     return draw_answers(part.steps[-1][1], rows, method)
 
 
@@ -35,7 +35,7 @@ def draw_pipeline(part: Any, rows: Rows, method: str) -> Any:
 def draw_pipeline_transform(part: Any, rows: Rows) -> Rows:
     """Draw all steps as transformers."""
     for _, step in part.steps:
-        rows = draw_transformed(step, rows)
+        rows = draw_transform(step, rows)
     return rows
 
 
@@ -49,7 +49,7 @@ def draw_column_transformer(part: Any, rows: Rows) -> Rows:
             continue
         chosen = rows.select_columns(positions(selected, names, rows.width))
         if chosen.blocks:
-            made.append(draw_transformed(transformer, chosen))
+            made.append(draw_transform(transformer, chosen))
     return Rows(rows.drawing, ()).append_columns(made)
 
 
@@ -59,12 +59,12 @@ def draw_feature_union(part: Any, rows: Rows) -> Rows:
     if part.transformer_weights and any(weight != 1 for weight in part.transformer_weights.values()):
         weights = part.transformer_weights
         made = [
-            scale_rows(draw_transformed(step, rows), weights.get(name, 1.0))
+            scale_rows(draw_transform(step, rows), weights.get(name, 1.0))
             for name, step in part.transformer_list if step != "drop"
         ]  # fmt: skip
     else:
         made = [
-            draw_transformed(step, rows)
+            draw_transform(step, rows)
             for _, step in part.transformer_list
             if not isinstance(step, str) or step != "drop"
         ]
@@ -80,18 +80,18 @@ def scale_rows(rows: Rows, weight: float) -> Rows:
 
 @register_converter(*_SEARCHES, "FrozenEstimator", "RANSACRegressor")
 def draw_search(part: Any, rows: Rows, method: str) -> Any:
-    """Draw what was found best, or what is wrapped."""
+    """Draw the best estimator that was found, or the one that is wrapped."""
     return draw_answers(get_inner(part), rows, method)
 
 
 @register_transform(*_SEARCHES, "FrozenEstimator")
 def draw_search_transform(part: Any, rows: Rows) -> Rows:
-    """Draw what was found best, as a transformer."""
-    return draw_transformed(get_inner(part), rows)
+    """Draw the best estimator that was found, as a transformer."""
+    return draw_transform(get_inner(part), rows)
 
 
 def get_inner(part: Any) -> Any:
-    """Return the fitted estimator inside one that hands its rows on."""
+    """Return the fitted estimator inside another one that passes its rows on."""
     return getattr(part, "best_estimator_", None) or getattr(part, "estimator_", None) or part.estimator
 
 
@@ -99,7 +99,7 @@ def get_inner(part: Any) -> Any:
 
 
 def draw_total(drawing: Drawing, tensors: list[str]) -> str:
-    """Return the sum of tensors, one after the other."""
+    """Return the sum of tensors, added from the first to the last."""
     found = tensors[0]
     for tensor in tensors[1:]:
         found = drawing.draw_node("Add", found, tensor)
@@ -108,9 +108,9 @@ def draw_total(drawing: Drawing, tensors: list[str]) -> str:
 
 @register_converter("StackingClassifier", "StackingRegressor")
 def draw_stacking(part: Any, rows: Rows, method: str) -> Any:
-    """Draw the estimators, and the last one on what they give."""
+    """Draw the estimators, and the final estimator on their answers."""
     return (
-        draw_answers(part.final_estimator_, draw_stacked(part, rows), method)
+        draw_answers(part.final_estimator_, draw_stacked_answers(part, rows), method)
         if method != "predict" or not hasattr(part, "_label_encoder")
         else _draw_stacked_label(part, rows)
     )
@@ -120,7 +120,7 @@ def _draw_stacked_label(part: Any, rows: Rows) -> Any:
     if isinstance(part._label_encoder, list):
         raise NotCompilable("StackingClassifier of several outputs has no compiled form")
     drawing = rows.drawing
-    index = draw_answer(part.final_estimator_, draw_stacked(part, rows), "predict")
+    index = draw_answer(part.final_estimator_, draw_stacked_answers(part, rows), "predict")
     encoded = drawing.draw_node("Cast", index, to=TensorProto.INT64)
     if len(part.classes_) == 2:
         return draw_label_by_truth(drawing, part.classes_, drawing.draw_node("Cast", encoded, to=TensorProto.BOOL))
@@ -128,12 +128,12 @@ def _draw_stacked_label(part: Any, rows: Rows) -> Any:
 
 
 @register_transform("StackingClassifier", "StackingRegressor")
-def draw_stacked(part: Any, rows: Rows) -> Rows:
-    """Draw what the estimators give, side by side; of two probabilities only the second, and the rows if wanted."""
+def draw_stacked_answers(part: Any, rows: Rows) -> Rows:
+    """Draw the answers of the estimators side by side, of two probabilities the second; then maybe the rows."""
     drawing = rows.drawing
     made, width = [], 0
     for each, method in zip((e for e in part.estimators_ if not isinstance(e, str)), part.stack_method_, strict=False):
-        found = draw_numbers(each, rows, method)
+        found = draw_numeric_answer(each, rows, method)
         classes = len(getattr(each, "classes_", ()))
         if method == "predict_proba" and classes == 2:
             second = drawing.add_constant(np.array([1], dtype=np.int64))

@@ -1,8 +1,8 @@
-"""Register which function draws which estimator: by exact class, because a subclass may give other answers.
+"""Register which function draws which class of estimators: the exact class, because a subclass may answer otherwise.
 
-A converter takes the fitted part, the rows it gets and the method, and returns names of float64 tensors in the shape
-scikit-learn gives (labels in the dtype of ``classes_``), or NotImplemented where it leaves the part to skl2onnx.
-Transformers return Rows.
+A converter takes the fitted part, its input rows and the method. It returns the names of float64 tensors in the shapes
+that scikit-learn gives (labels have the dtype of ``classes_``), or NotImplemented to leave the part to skl2onnx. A
+converter for ``transform`` takes no method and returns Rows.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def draw_answers(part: Any, rows: Rows, method: str) -> tuple[str, ...]:
 
 def _draw_answers(part: Any, rows: Rows, method: str) -> tuple[str, ...]:
     if method == "transform":
-        return (draw_transformed(part, rows).draw_matrix(),)
+        return (draw_transform(part, rows).draw_matrix(),)
     _require_known(part)
     converter = CONVERTERS.get(type(part).__name__)
     if converter is None and type(part).__module__.startswith(_BOOSTERS):
@@ -63,7 +63,7 @@ def _draw_answers(part: Any, rows: Rows, method: str) -> tuple[str, ...]:
     if found is NotImplemented:
         from serving.compiling.converters import fallback  # noqa: PLC0415  (loads skl2onnx: only when needed)
 
-        found = fallback.convert(part, rows, method)
+        found = fallback.convert_method(part, rows, method)
     return (found,) if isinstance(found, str) else tuple(found)
 
 
@@ -75,19 +75,19 @@ def draw_answer(part: Any, rows: Rows, method: str) -> str:
     return found[0]
 
 
-def draw_numbers(part: Any, rows: Rows, method: str) -> str:
+def draw_numeric_answer(part: Any, rows: Rows, method: str) -> str:
     """Draw `method` of `part` as one float64 tensor, labels included."""
     return rows.drawing.draw_node("Cast", draw_answer(part, rows, method), to=TensorProto.DOUBLE)
 
 
-def draw_transformed(part: Any, rows: Rows) -> Rows:
-    """Draw what a transformer makes of `rows`, once; raises NotCompilable."""
-    found = rows.drawing.compute_once(("transformed", id(part), rows.blocks), lambda: _draw_transformed(part, rows))
+def draw_transform(part: Any, rows: Rows) -> Rows:
+    """Draw ``transform`` of `part`, once; raises NotCompilable."""
+    found = rows.drawing.compute_once(("transformed", id(part), rows.blocks), lambda: _draw_transform(part, rows))
     assert isinstance(found, Rows)
     return found
 
 
-def _draw_transformed(part: Any, rows: Rows) -> Rows:
+def _draw_transform(part: Any, rows: Rows) -> Rows:
     if isinstance(part, str) or part is None:
         return rows if part != "drop" else Rows(rows.drawing, ())
     _require_known(part)

@@ -1,6 +1,7 @@
-"""Elementary functions that keep their digits next to 0, where the plain formula has none left.
+"""Elementary functions that stay exact near 0, where the plain formulas lose all digits.
 
-ONNX has no log1p and no expm1; ``log(1 + x)`` is 0 for every x below 1e-16. Kahan's forms divide the rounding out.
+ONNX has no log1p and no expm1; ``log(1 + x)`` is 0 for every x below 1e-16. Kahan's formulas divide the rounding error
+out.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ def draw_log1p(drawing: Drawing, values: str) -> str:
     """Return numpy's log1p of a float64 tensor, signed zeros included."""
     one, zero = drawing.add_constant(1.0), drawing.add_constant(0.0)
     grown = drawing.draw_node("Add", values, one)
-    kept = drawing.draw_node("Sub", grown, one)  # what of the number is left in 1 + x
+    kept = drawing.draw_node("Sub", grown, one)  # the part of x that is left in 1 + x
     is_lost = drawing.draw_node("Equal", kept, zero)
     share = drawing.draw_node("Div", values, drawing.draw_node("Where", is_lost, one, kept))
     return drawing.draw_node("Where", is_lost, values, drawing.draw_node("Mul", drawing.draw_node("Log", grown), share))
@@ -33,6 +34,6 @@ def draw_expm1(drawing: Drawing, values: str) -> str:
 
 
 def remove_negative_zeros(drawing: Drawing, values: str) -> str:
-    """Return a float64 tensor with every zero positive, as sparse matrices give it, which keep no zeros."""
+    """Return a float64 tensor whose zeros are all positive, like those of sparse matrices, which store no zeros."""
     zero = drawing.add_constant(0.0)
     return drawing.draw_node("Where", drawing.draw_node("Equal", values, zero), zero, values)

@@ -1,7 +1,7 @@
-"""Encoders of categories and imputers: what has a finite table, looked up with LabelEncoder of ai.onnx.ml 4.
+"""Encoders of categories, and imputers: each has a finite table, which LabelEncoder of ai.onnx.ml 4 looks up.
 
-Its keys may be NaN, which equals itself there. Null in text columns is NULL_TEXT. Categories that scikit-learn refuses
-(``handle_unknown="error"``) get the answer of an unknown category.
+Its keys may be NaN, and it treats NaN as equal to NaN. Null in text columns is NULL_TEXT. Categories that scikit-learn
+refuses (``handle_unknown="error"``) get the answer of an unknown category.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Block, Rows
-from serving.compiling.converters.converter_registry import draw_transformed, register_transform
+from serving.compiling.converters.converter_registry import draw_transform, register_transform
 from serving.compiling.drawing import Drawing, NotCompilable, make_tensor
 from serving.compiling.tree_table import ML
 from serving.domain.compiled_form import NULL_TEXT
@@ -48,11 +48,11 @@ def draw_lookup(drawing: Drawing, block: Block, categories: Any, values: NDArray
     )  # fmt: skip
 
 
-def draw_turns(column: Rows, categories: Any, goes_left: NDArray[np.bool_]) -> tuple[Rows, NDArray[np.int64]]:
+def draw_split_columns(column: Rows, categories: Any, goes_left: NDArray[np.bool_]) -> tuple[Rows, NDArray[np.int64]]:
     """Return a column for each distinct categorical split: 0 where a category goes to the left, 1 where to the right.
 
-    `goes_left` is (categories + 1, splits), the last row for categories not known. Also returns the column that each
-    split looks at: ``x <= 0.5`` decides it. (onnxruntime knows no sets among the splits of float64 trees.)
+    `goes_left` is (categories + 1, splits); its last row is for unknown categories. Also returns which of the
+    columns each split compares: ``x <= 0.5`` decides. (onnxruntime has no splits by sets in float64 trees.)
     """
     drawing = column.drawing
     distinct, chosen = np.unique(goes_left, axis=1, return_inverse=True)
@@ -65,7 +65,7 @@ def draw_turns(column: Rows, categories: Any, goes_left: NDArray[np.bool_]) -> t
 
 @register_transform("OneHotEncoder")
 def draw_one_hot(part: Any, rows: Rows) -> Rows:
-    """Draw for each column the row of a table that its category selects; categories unknown or dropped are zeros."""
+    """Draw for each column the table row of its category; unknown and dropped categories give zeros."""
     drawing = rows.drawing
     made: list[Block] = []
     for place, column in enumerate(rows.split_columns()):
@@ -77,7 +77,7 @@ def draw_one_hot(part: Any, rows: Rows) -> Rows:
 
 
 def _make_one_hot_table(part: Any, place: int) -> tuple[NDArray[np.float64], NDArray[np.int64], int]:
-    """Return rows to put out, the row for each category, and the row for categories not known."""
+    """Return the rows of the table, the row of each category, and the row of unknown categories."""
     count = len(part.categories_[place])
     mappings = getattr(part, "_default_to_infrequent_mappings", None)
     mapping = mappings[place] if mappings is not None and part._infrequent_enabled else None
@@ -127,7 +127,7 @@ def draw_target(part: Any, rows: Rows) -> Any:
 
 @register_transform("SimpleImputer")
 def draw_simple_imputer(part: Any, rows: Rows) -> Any:
-    """Draw ``statistics_`` in place of what is missing; columns that never had a value are left out."""
+    """Draw ``statistics_`` in place of missing values; columns without any value in training are left out."""
     drawing = rows.drawing
     statistics = np.asarray(part.statistics_)
     if part.add_indicator:
@@ -154,17 +154,17 @@ def draw_simple_imputer(part: Any, rows: Rows) -> Any:
 
 
 def _add_indicator(part: Any, rows: Rows) -> Rows:
-    """Draw the imputed columns, then a column for each that had missing values in training: 1 where it has now."""
+    """Draw the imputed columns, then one for each that had missing values in training: 1 where a value is missing."""
     alone = rows.drawing.compute_once(
         ("alone", id(part)), lambda: copy(part)
-    )  # kept: what was drawn is known by its id
+    )  # kept alive: drawings are remembered by id
     alone.add_indicator = False
-    return draw_transformed(alone, rows).append_columns([draw_transformed(part.indicator_, rows)])
+    return draw_transform(alone, rows).append_columns([draw_transform(part.indicator_, rows)])
 
 
 @register_transform("MissingIndicator")
 def draw_missing_indicator(part: Any, rows: Rows) -> Any:
-    """Draw 1 where a number is missing; where the model refuses a missing one, the signature does."""
+    """Draw 1 where a number is missing. If the model refuses missing numbers, the signature refuses them first."""
     drawing = rows.drawing
     if not is_missing(part.missing_values) or not len(part.features_):
         return NotImplemented

@@ -1,4 +1,4 @@
-"""Estimators that ask several others and combine their answers: bagging, calibration, one for each output or class."""
+"""Estimators that combine the answers of several others: bagging, calibration, one for each output or class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.composition import draw_total
-from serving.compiling.converters.converter_registry import draw_answer, draw_numbers, register_converter
+from serving.compiling.converters.converter_registry import draw_answer, draw_numeric_answer, register_converter
 from serving.compiling.converters.forests import make_table
 from serving.compiling.converters.isotonic import draw_interpolation
 from serving.compiling.converters.labels import (
@@ -26,7 +26,7 @@ _CLASSIFIER_TREES = ("DecisionTreeClassifier", "ExtraTreeClassifier")
 _REGRESSOR_TREES = ("DecisionTreeRegressor", "ExtraTreeRegressor")
 
 
-def _all_are(members: Any, names: tuple[str, ...]) -> bool:
+def _have_types(members: Any, names: tuple[str, ...]) -> bool:
     return all(type(member).__name__ in names for member in members)
 
 
@@ -41,14 +41,17 @@ def draw_bagging_regressor(part: Any, rows: Rows, method: str) -> Any:
         return NotImplemented
     drawing = rows.drawing
     members = part.estimators_
-    if _all_are(members, _REGRESSOR_TREES) and members[0].n_outputs_ == 1:
+    if _have_types(members, _REGRESSOR_TREES) and members[0].n_outputs_ == 1:
         trees = [member.tree_ for member in members]
         table = make_table(trees, [tree.value[:, 0, 0] for tree in trees], part.estimators_features_)
         found = flatten_column(drawing, draw_sum(drawing, table, rows.draw_matrix()))
     else:
         found = draw_total(
             drawing,
-            [draw_numbers(member, _choose_columns(part, at, rows), "predict") for at, member in enumerate(members)],
+            [
+                draw_numeric_answer(member, _choose_columns(part, at, rows), "predict")
+                for at, member in enumerate(members)
+            ],
         )
     return drawing.draw_node("Div", found, drawing.add_constant(float(len(members))))
 
@@ -71,7 +74,7 @@ def draw_bagging_classifier(part: Any, rows: Rows, method: str) -> Any:
 
 def _draw_shares(part: Any, rows: Rows) -> str:
     members = part.estimators_
-    if _all_are(members, _CLASSIFIER_TREES):
+    if _have_types(members, _CLASSIFIER_TREES):
         values = []
         for member in members:
             value = np.zeros((member.tree_.node_count, part.n_classes_))
@@ -91,17 +94,17 @@ def _draw_shares(part: Any, rows: Rows) -> str:
 
 
 @register_converter("CalibratedClassifierCV")
-def draw_calibrated(part: Any, rows: Rows, method: str) -> Any:
+def draw_calibrated_classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw the mean of the calibrated probabilities."""
     drawing = rows.drawing
     if method not in ("predict", "predict_proba"):
         return NotImplemented
-    found = draw_total(drawing, [_draw_calibrated(each, rows) for each in part.calibrated_classifiers_])
+    found = draw_total(drawing, [_draw_calibrated_member(each, rows) for each in part.calibrated_classifiers_])
     shares = drawing.draw_node("Div", found, drawing.add_constant(float(len(part.calibrated_classifiers_))))
     return shares if method == "predict_proba" else draw_label_by_largest(drawing, part.classes_, shares)
 
 
-def _draw_calibrated(part: Any, rows: Rows) -> str:
+def _draw_calibrated_member(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
     classes = len(part.classes)
     if part.method not in ("sigmoid", "isotonic") or not np.array_equal(part.classes, part.estimator.classes_):
@@ -131,8 +134,8 @@ def _draw_calibrated(part: Any, rows: Rows) -> str:
 def _draw_calibration(calibrator: Any, drawing: Drawing, column: str) -> str:
     if type(calibrator).__name__ == "IsotonicRegression":
         return draw_interpolation(calibrator, drawing, column)
-    turned = drawing.draw_node("Mul", column, drawing.add_constant(float(calibrator.a_)))
-    moved = drawing.draw_node("Neg", drawing.draw_node("Add", turned, drawing.add_constant(float(calibrator.b_))))
+    scaled = drawing.draw_node("Mul", column, drawing.add_constant(float(calibrator.a_)))
+    moved = drawing.draw_node("Neg", drawing.draw_node("Add", scaled, drawing.add_constant(float(calibrator.b_))))
     return draw_logistic(drawing, moved)
 
 
@@ -153,7 +156,7 @@ def draw_multi_output(part: Any, rows: Rows, method: str) -> Any:
 
 @register_converter("OneVsRestClassifier")
 def draw_one_versus_rest(part: Any, rows: Rows, method: str) -> Any:
-    """Draw an estimator for each class. Among equal scores the first class wins, as scikit-learn goes backwards."""
+    """Draw an estimator for each class. Of equal scores the first class wins, because scikit-learn goes backwards."""
     drawing = rows.drawing
     members = part.estimators_
     if part.multilabel_ or any(type(each).__name__ == "_ConstantPredictor" for each in members):
@@ -170,10 +173,10 @@ def draw_one_versus_rest(part: Any, rows: Rows, method: str) -> Any:
         return drawing.draw_node("Div", second, drawing.draw_node("Where", is_none, drawing.add_constant(1.0), whole))
     if method != "predict":
         return NotImplemented
-    return _draw_label_of_rest(part, rows)
+    return _draw_one_versus_rest_label(part, rows)
 
 
-def _draw_label_of_rest(part: Any, rows: Rows) -> str:
+def _draw_one_versus_rest_label(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
     members = part.estimators_
     is_decision = hasattr(members[0], "decision_function")

@@ -1,4 +1,4 @@
-"""Parts drawn by skl2onnx: converted alone, in float64, and copied into the graph under names of their own."""
+"""Draw parts with skl2onnx: it converts each one alone, in float64, and its nodes are copied under new names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serving.compiling.converters.blocks import Rows
 from serving.compiling.drawing import OPSETS, Drawing, NotCompilable
 from serving.host.model import told
 
-# those that were measured to answer alike in float64; others it knows are off by a float32, or fail
+# measured: these answer alike in float64. Other converters of skl2onnx round to float32, or fail.
 MEASURED = frozenset(
     {
         "KNeighborsClassifier",
@@ -29,7 +29,7 @@ _OF_DISTANCES = frozenset({"Identity", "Sub", "Abs", "Pow", "ReduceSum", "Reduce
 _OUTPUT = {"predict": 0, "predict_proba": 1, "decision_function": 1, "score_samples": 1}
 
 
-def convert(part: Any, rows: Rows, method: str) -> str:
+def convert_method(part: Any, rows: Rows, method: str) -> str:
     """Draw `method` of `part`; raises NotCompilable when skl2onnx cannot."""
     name = type(part).__name__
     options: dict[str, Any] = {}
@@ -92,7 +92,7 @@ def _convert_alone(part: Any, width: int, options: dict[str, Any]) -> Any:
 
 
 def _copy_output(drawing: Drawing, graph: Any, matrix: str, output: str) -> str:
-    """Copy what `output` needs of `graph` into the drawing and return its new name."""
+    """Copy the nodes of `graph` that `output` needs into the drawing; return the new name of `output`."""
     prefix = f"s{len(drawing.nodes)}_"
     needed = {output}
     kept = []
@@ -102,42 +102,42 @@ def _copy_output(drawing: Drawing, graph: Any, matrix: str, output: str) -> str:
             needed.update(node.input)
     names = {each.name: matrix for each in graph.input}
 
-    def renamed(name: str) -> str:
+    def get_new_name(name: str) -> str:
         return names.get(name, prefix + name) if name else ""
 
     for constant in graph.initializer:
         if constant.name in needed:
-            constant.name = renamed(constant.name)
+            constant.name = get_new_name(constant.name)
             drawing.constants.append(constant)
     for node in reversed(kept):
         if node.op_type == "Scan":
-            _draw_distances(drawing, node, *map(renamed, (*node.input, node.output[1])))
+            _draw_distances(drawing, node, *map(get_new_name, (*node.input, node.output[1])))
             continue
-        inputs, outputs = [renamed(name) for name in node.input], [renamed(name) for name in node.output]
+        inputs, outputs = [get_new_name(name) for name in node.input], [get_new_name(name) for name in node.output]
         del node.input[:], node.output[:]
         node.input.extend(inputs)
         node.output.extend(outputs)
         node.name = ""
         drawing.nodes.append(node)
-    return renamed(output)
+    return get_new_name(output)
 
 
-def _draw_distances(drawing: Drawing, scan: Any, rows: str, remembered: str, output: str) -> None:
-    """Draw what a Scan over the rows that a model remembers computes, for all of them at once: a graph has no loops.
+def _draw_distances(drawing: Drawing, scan: Any, rows: str, stored: str, output: str) -> None:
+    """Draw a Scan over the rows that a model remembers without its loop: a compiled graph may have none.
 
-    `output` gets the distance of each remembered row to each row: (remembered, rows).
+    It computes all remembered rows at once. `output` gets the distance of each one to each row: (remembered, rows).
     """
     (body,) = (each.g for each in scan.attribute if each.name == "body")
     axis = drawing.add_constant(np.array([1], dtype=np.int64))
     last = drawing.add_constant(np.array([2], dtype=np.int64))
     state, row = (each.name for each in body.input)
-    names = {state: drawing.draw_node("Unsqueeze", rows, axis), row: remembered}
+    names = {state: drawing.draw_node("Unsqueeze", rows, axis), row: stored}
     for constant in body.initializer:
         names[constant.name] = drawing.add_constant(numpy_helper.to_array(constant))
     for node in body.node:
         inputs = [names[name] for name in node.input]
         if node.op_type.startswith("Reduce"):
-            inputs[1] = last  # the columns, where the rows have an axis of their own
+            inputs[1] = last  # the axis of the columns: the remembered rows have got an axis too
         if node.op_type not in _OF_DISTANCES:
             raise NotCompilable(f"distances by {node.op_type} have no compiled form")
         attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}

@@ -1,7 +1,7 @@
 """Decision trees, extra trees and forests of scikit-learn, from ``tree_`` (sklearn.tree._tree.Tree).
 
-They cast rows to float32 and compare with float64 thresholds; the graph compares the float64 itself with thresholds
-that decide alike (`round_for_float32`). ``tree_.value`` is (nodes, outputs, classes).
+They cast rows to float32 and compare these with float64 thresholds. The graph compares the float64 rows with other
+thresholds, which decide alike (`round_for_float32`). ``tree_.value`` is (nodes, outputs, classes).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.converter_registry import (
     draw_answer,
     draw_answers,
-    draw_transformed,
+    draw_transform,
     register_converter,
     register_transform,
 )
@@ -26,7 +26,7 @@ from serving.compiling.tree_table import TreeTable, draw_leaf_values, draw_sum, 
 
 
 def make_table(trees: Sequence[Any], values: Sequence[Any], features: Sequence[Any] | None = None) -> TreeTable:
-    """Return sklearn ``tree_`` objects as one table with `values`, one array for each; `features` as with bagging."""
+    """Return ``tree_`` objects as one table; `values` has an array for each, `features` its columns (bagging)."""
     return join_tables(
         [
             _read_table(tree, value, None if features is None else features[place])
@@ -61,7 +61,7 @@ def draw_embedding(part: Any, rows: Rows) -> Rows:
     trees = list_trees(part)
     table = make_table(trees, [np.arange(tree.node_count) for tree in trees])
     leaves = rows.with_matrix(draw_leaf_values(rows.drawing, table, rows.draw_matrix()), len(trees))
-    return draw_transformed(part.one_hot_encoder_, leaves)
+    return draw_transform(part.one_hot_encoder_, leaves)
 
 
 @register_converter("DecisionTreeRegressor", "ExtraTreeRegressor", "ExtraTreesRegressor", "RandomForestRegressor")

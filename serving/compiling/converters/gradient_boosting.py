@@ -29,7 +29,7 @@ def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
 
 @register_converter("GradientBoostingClassifier")
 def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
-    """Draw the sum of the stages, and what the loss makes of it."""
+    """Draw the sum of the stages, and the probabilities or labels that the loss defines."""
     drawing = rows.drawing
     raw = _draw_raw(part, rows)
     is_binary = part.estimators_.shape[1] == 1
@@ -60,11 +60,11 @@ def _draw_raw(part: Any, rows: Rows) -> str:
 def _draw_trees(part: Any, rows: Rows) -> str:
     trees = [member.tree_ for member in part.estimators_.ravel()]
     values = [tree.value[:, 0, 0] * part.learning_rate for tree in trees]
-    table = make_table(trees, values).prepend_leaves(_start(part).tolist())
+    table = make_table(trees, values).prepend_leaves(_compute_start(part).tolist())
     return draw_sums_in_turn(rows.drawing, table, rows.draw_matrix(), part.estimators_.shape[1])
 
 
-def _start(part: Any) -> NDArray[np.float64]:
+def _compute_start(part: Any) -> NDArray[np.float64]:
     if not isinstance(part.init_, str) and type(part.init_).__name__ not in ("DummyClassifier", "DummyRegressor"):
         raise NotCompilable(f"{type(part).__name__} that begins with another estimator has no compiled form")
     start: NDArray[np.float64] = part._raw_predict_init(np.zeros((1, part.n_features_in_), dtype=np.float32))

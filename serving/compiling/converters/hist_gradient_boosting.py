@@ -1,7 +1,7 @@
 """HistGradientBoosting of scikit-learn: ``_predictors`` (stages of TreePredictor), all in float64.
 
-Missing values, and categories unknown to the ordinal encoder in front, go where ``missing_go_to_left`` says; of known
-ones those in ``raw_left_cat_bitsets`` (8 uint32 for each categorical split) go to the left.
+Missing values, and categories that the ordinal encoder in front does not know, go where ``missing_go_to_left`` says.
+Of the known categories, those in ``raw_left_cat_bitsets`` (8 uint32 for each categorical split) go to the left.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.converter_registry import register_converter
-from serving.compiling.converters.encoding import draw_turns, is_missing
+from serving.compiling.converters.encoding import draw_split_columns, is_missing
 from serving.compiling.converters.gradient_boosting import draw_softmax
 from serving.compiling.converters.labels import (
     draw_both_probabilities,
@@ -63,7 +63,7 @@ def _draw_trees(part: Any, rows: Rows) -> str:
     predictors = [predictor for stage in part._predictors for predictor in stage]
     table = join_tables([_read_table(predictor) for predictor in predictors])
     if part._preprocessor is not None:
-        table, rows = _add_turns(part, predictors, table, rows)
+        table, rows = _add_split_columns(part, predictors, table, rows)
     table = table.prepend_leaves(np.ravel(part._baseline_prediction).tolist())
     return draw_sums_in_turn(rows.drawing, table, rows.draw_matrix(), part.n_trees_per_iteration_)
 
@@ -85,28 +85,31 @@ def _read_table(predictor: Any) -> TreeTable:
 # --- categorical features ---------------------------------------------------------------------------------------------
 
 
-def _add_turns(part: Any, predictors: list[Any], table: TreeTable, rows: Rows) -> tuple[TreeTable, Rows]:
-    """Replace categorical features by their turns; ``_preprocessor`` puts them, as ordinals, before the others."""
+def _add_split_columns(part: Any, predictors: list[Any], table: TreeTable, rows: Rows) -> tuple[TreeTable, Rows]:
+    """Replace categorical features by columns for their splits; ``_preprocessor`` puts them first, as ordinals."""
     is_categorical = np.asarray(part.is_categorical_)
     columns = np.flatnonzero(is_categorical)
     categories = part._preprocessor.named_transformers_["encoder"].categories_
-    is_turn, sets = _find_sets(predictors)
+    is_set_split, sets = _find_sets(predictors)
     others = rows.select_columns(np.flatnonzero(~is_categorical).tolist())
-    feature, threshold = np.where(is_turn, 0, table.feature - len(columns)), np.where(is_turn, 0.5, table.threshold)
+    feature, threshold = (
+        np.where(is_set_split, 0, table.feature - len(columns)),
+        np.where(is_set_split, 0.5, table.threshold),
+    )
     made = []
     start = others.width
     for place, column in enumerate(columns.tolist()):
-        nodes = np.flatnonzero(is_turn & (table.feature == place))
+        nodes = np.flatnonzero(is_set_split & (table.feature == place))
         if not len(nodes):
             continue
         goes_left = np.zeros((len(categories[place]) + 1, len(nodes)), dtype=np.bool_)
         is_known = np.array([not is_missing(value) for value in categories[place].tolist()])
         goes_left[:-1] = sets[nodes, : len(is_known)].T
         goes_left[np.append(~is_known, True)] = table.missing_left[nodes]
-        turned, chosen = draw_turns(rows.select_columns([column]), categories[place], goes_left)
+        made_columns, chosen = draw_split_columns(rows.select_columns([column]), categories[place], goes_left)
         feature[nodes] = start + chosen
-        start += turned.width
-        made.append(turned)
+        start += made_columns.width
+        made.append(made_columns)
     return replace(table, feature=np.maximum(feature, 0), threshold=threshold), others.append_columns(made)
 
 
@@ -115,9 +118,9 @@ def _find_sets(predictors: list[Any]) -> tuple[NDArray[np.bool_], NDArray[np.boo
     flags, sets = [], []
     for predictor in predictors:
         nodes = predictor.nodes
-        is_turn = nodes["is_categorical"].astype(np.bool_) & ~nodes["is_leaf"].astype(np.bool_)
+        is_set_split = nodes["is_categorical"].astype(np.bool_) & ~nodes["is_leaf"].astype(np.bool_)
         bits = np.zeros((len(nodes), 8), dtype=np.uint32)
-        bits[is_turn] = predictor.raw_left_cat_bitsets[nodes["bitset_idx"][is_turn]]
-        flags.append(is_turn)
+        bits[is_set_split] = predictor.raw_left_cat_bitsets[nodes["bitset_idx"][is_set_split]]
+        flags.append(is_set_split)
         sets.append(((bits[:, :, None] >> np.arange(32, dtype=np.uint32)) & 1).reshape(len(nodes), -1))
     return np.concatenate(flags), np.concatenate(sets).astype(np.bool_)

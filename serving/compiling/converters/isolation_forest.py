@@ -11,7 +11,7 @@ from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.converter_registry import draw_answer, register_converter
 from serving.compiling.converters.forests import make_table
 from serving.compiling.converters.labels import flatten_column
-from serving.compiling.converters.linear import draw_inliers
+from serving.compiling.converters.linear import draw_inlier_labels
 from serving.compiling.tree_table import draw_sum
 
 
@@ -23,7 +23,7 @@ def draw_isolation_forest(part: Any, rows: Rows, method: str) -> Any:
         decision = drawing.draw_node(
             "Sub", draw_answer(part, rows, "score_samples"), drawing.add_constant(float(part.offset_))
         )
-        return decision if method == "decision_function" else draw_inliers(drawing, decision)
+        return decision if method == "decision_function" else draw_inlier_labels(drawing, decision)
     trees = [member.tree_ for member in part.estimators_]
     depths = [
         part._decision_path_lengths[place] + part._average_path_length_per_tree[place] - 1.0

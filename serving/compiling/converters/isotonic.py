@@ -30,7 +30,7 @@ def draw_isotonic(part: Any, rows: Rows, method: str) -> Any:
 
 
 def draw_interpolation(part: Any, drawing: Drawing, column: str) -> str:
-    """Return the regression of a column (rows, 1), in the same shape."""
+    """Draw the regression of a column (rows, 1), in the same shape."""
     known = np.asarray(part.X_thresholds_, dtype=np.float64)
     values = np.asarray(part.y_thresholds_, dtype=np.float64)
     if part.out_of_bounds not in ("clip", "nan"):

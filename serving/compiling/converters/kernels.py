@@ -1,7 +1,7 @@
 """Support vector machines and other sums over kernels of remembered rows.
 
-libsvm decides between each pair of classes (the first one above 0); scikit-learn makes scores for each class of that
-(`sklearn.utils.multiclass._ovr_decision_function`).
+libsvm decides between the two classes of each pair: for the first one above 0. From these decisions scikit-learn makes
+a score for each class (`sklearn.utils.multiclass._ovr_decision_function`).
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ def draw_squared_distances(rows: Rows, others: NDArray[np.float64]) -> str:
 def draw_nearest(rows: Rows, others: Any, *, as_kmeans: bool = False) -> str:
     """Return the position of the nearest of `others` (others, features), the first one among equals.
 
-    Distances are those of scikit-learn's ``pairwise_distances_argmin``, in its order; k-means leaves out the square of
-    the row, which is the same for all. That tells where an enormous number leaves no digits for anything else.
+    Distances are computed as in scikit-learn's ``pairwise_distances_argmin``, in its order. k-means leaves out the
+    square of the row, which is the same for all others. With enormous numbers this matters: the square leaves no digits
+    for anything else.
     """
     drawing = rows.drawing
     known = np.asarray(others, dtype=np.float64)
@@ -71,7 +72,7 @@ def draw_nearest(rows: Rows, others: Any, *, as_kmeans: bool = False) -> str:
         own = drawing.draw_node("ReduceSum", squares, drawing.add_constant(np.array([1], dtype=np.int64)))
         found = drawing.draw_node("Add", own, found)
     found = drawing.draw_node("Add", found, drawing.add_constant((known**2).sum(axis=1)))
-    if not as_kmeans:  # not the larger of the two: what has overflowed to NaN is 0 there, and the nearest
+    if not as_kmeans:  # not Max: scikit-learn turns a distance that overflowed to NaN into 0, the nearest
         zero = drawing.add_constant(0.0)
         found = drawing.draw_node("Where", drawing.draw_node("Greater", found, zero), found, zero)
     return drawing.draw_node("ArgMin", found, axis=1, keepdims=0)
@@ -154,7 +155,7 @@ def _compute_pair_weights(part: Any, pairs: list[tuple[int, int]]) -> NDArray[np
 
 
 def _draw_votes(drawing: Drawing, decided: str, pairs: list[tuple[int, int]], *, first: bool) -> str:
-    """Count votes: a pair's first class gets one where `decided` is `first`, its second class otherwise."""
+    """Count votes: the first class of a pair gets one where `decided` equals `first`, else the second class."""
     classes = max(other for _, other in pairs) + 1
     change, start = np.zeros((len(pairs), classes)), np.zeros(classes)
     for place, (one, other) in enumerate(pairs):
@@ -172,7 +173,7 @@ def _draw_scores(drawing: Drawing, between: str, pairs: list[tuple[int, int]]) -
 
 
 def draw_ovr_scores(drawing: Drawing, is_second: str, between: str, pairs: list[tuple[int, int]]) -> str:
-    """Return (rows, classes): votes, where a pair chose its second class or not, and its confidence in the first."""
+    """Return (rows, classes): votes of the pairs by `is_second`, plus a share for `between`, their confidence."""
     classes = max(other for _, other in pairs) + 1
     signs = np.zeros((len(pairs), classes))
     for place, (one, other) in enumerate(pairs):

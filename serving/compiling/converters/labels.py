@@ -1,4 +1,4 @@
-"""From scores and probabilities to labels, as scikit-learn's classifiers choose them."""
+"""Draw labels from scores and probabilities, as scikit-learn's classifiers choose them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def draw_label_by_sign(drawing: Drawing, classes: Any, scores: str) -> str:
 
 
 def draw_logistic(drawing: Drawing, scores: str) -> str:
-    """Return scipy's expit: accurate far below 0 too, where onnxruntime's Sigmoid gives 1 - 1."""
+    """Return scipy's expit. It is accurate far below 0 too, where onnxruntime's Sigmoid computes 1 - 1."""
     grown = drawing.draw_node("Exp", drawing.draw_node("Neg", scores))
     return drawing.draw_node("Reciprocal", drawing.draw_node("Add", grown, drawing.add_constant(1.0)))
 

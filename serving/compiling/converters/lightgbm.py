@@ -1,7 +1,7 @@
 """LightGBM's estimators, from the text its booster saves (``Tree::ToString`` and ``tree.h`` of LightGBM).
 
 All arithmetic is float64: ``x <= threshold`` leads to the left. ``decision_type`` has bits: 1 categorical, 2 default
-left, 4 and 8 what counts as missing (none, zero, NaN). Categories are the whole part of a number.
+left, 4 and 8 which values are missing (none, zero, NaN). A category is the whole part of a number.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.booster_categories import SetSplit, add_turns, number_categories
+from serving.compiling.converters.booster_categories import SetSplit, add_split_columns, number_categories
 from serving.compiling.converters.converter_registry import register_converter
 from serving.compiling.converters.labels import (
     draw_both_probabilities,
@@ -49,19 +49,19 @@ class _Saved:
 @register_converter("LGBMRegressor", "LGBMRanker")
 def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the sum of the trees, and the inverse link of the objective."""
-    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read(part))
+    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
     if method != "predict" or saved.outputs != 1:
         return NotImplemented
     raw = flatten_column(rows.drawing, _draw_average(saved, rows.drawing, _draw_raw(saved, rows)))
     if saved.objective[0] in _LOGARITHMIC:
         return rows.drawing.draw_node("Exp", raw)
-    return raw if saved.objective[0] in _IDENTITY and "sqrt" not in saved.objective else _unknown(saved)
+    return raw if saved.objective[0] in _IDENTITY and "sqrt" not in saved.objective else _refuse_objective(saved)
 
 
 @register_converter("LGBMClassifier")
 def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw probabilities, and the label where they are largest."""
-    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read(part))
+    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
     drawing = rows.drawing
     if method not in ("predict", "predict_proba", "decision_function"):
         return NotImplemented
@@ -73,7 +73,7 @@ def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
         shares = _draw_shares(saved, drawing, raw)
         return shares if method == "predict_proba" else draw_label_by_largest(drawing, part.classes_, shares)
     if saved.objective[0] != "binary" or saved.outputs != 1:
-        return _unknown(saved)
+        return _refuse_objective(saved)
     second = _draw_second_share(saved, drawing, raw)
     if method == "predict_proba":
         return draw_both_probabilities(drawing, second)
@@ -84,7 +84,7 @@ def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
 @register_converter("LightgbmBooster")
 def draw_booster(part: Any, rows: Rows, method: str) -> Any:
     """Draw what ``Booster.predict`` gives: shares of classes where an estimator gives labels."""
-    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read(part))
+    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
     if method == "decision_function" or saved.objective[0] not in _CLASSES:
         return (draw_classifier if method == "decision_function" else draw_regressor)(part, rows, method)
     raw = _draw_average(saved, rows.drawing, _draw_raw(saved, rows))
@@ -111,7 +111,7 @@ def _draw_shares(saved: _Saved, drawing: Drawing, raw: str) -> str:
     return draw_logistic(drawing, drawing.draw_node("Mul", raw, drawing.add_constant(saved.sigmoid)))
 
 
-def _unknown(saved: _Saved) -> Any:
+def _refuse_objective(saved: _Saved) -> Any:
     raise NotCompilable(f"LightGBM's objective {' '.join(saved.objective)} has no compiled form")
 
 
@@ -121,9 +121,9 @@ def _draw_raw(saved: _Saved, rows: Rows) -> str:
 
 def _draw_trees(saved: _Saved, rows: Rows) -> str:
     table = join_tables([_read_table(tree) for tree in saved.trees])
-    splits = _set_splits(saved.trees, table)
+    splits = _find_set_splits(saved.trees, table)
     rows = number_categories(rows, saved.categories)
-    table, rows = add_turns(table, rows, splits, is_left_inside=True, missing_is_outside=True)
+    table, rows = add_split_columns(table, rows, splits, is_left_inside=True, missing_is_outside=True)
     return draw_sums_in_turn(rows.drawing, table, rows.draw_matrix(), saved.outputs)
 
 
@@ -136,7 +136,7 @@ def _draw_average(saved: _Saved, drawing: Drawing, raw: str) -> str:
 # --- the saved booster ------------------------------------------------------------------------------------------------
 
 
-def _read(part: Any) -> _Saved:
+def _read_booster(part: Any) -> _Saved:
     booster = part.booster_
     categories = categories_of(part)
     if booster.pandas_categorical and not categories:
@@ -163,7 +163,7 @@ def _read_table(tree: dict[str, str]) -> TreeTable:
     thresholds = _read_numbers(tree, "threshold", np.float64)
     inner = len(leaves) - 1
     is_number = (decisions & _CATEGORICAL) == 0
-    # rows enter with everything up to the zero threshold made 0 (RowPairFunctionFromDenseMatric in c_api.cpp)
+    # LightGBM replaces numbers up to the zero threshold by 0 first (RowPairFunctionFromDenseMatric in c_api.cpp)
     below_zero = np.nextafter(-_ZERO_THRESHOLD, -np.inf)
     thresholds = np.where(is_number & (thresholds >= -_ZERO_THRESHOLD) & (thresholds < 0), below_zero, thresholds)
     thresholds = np.where(is_number & (thresholds >= 0) & (thresholds < _ZERO_THRESHOLD), _ZERO_THRESHOLD, thresholds)
@@ -173,7 +173,7 @@ def _read_table(tree: dict[str, str]) -> TreeTable:
     missing_left = np.where(decisions & _NAN, (decisions & _DEFAULT_LEFT) > 0, thresholds >= 0)
     none = np.full(len(leaves), -1)
 
-    def places(children: NDArray[np.int64]) -> NDArray[np.int64]:
+    def place_children(children: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.concatenate([np.where(children < 0, inner + ~children, children), none])
 
     zeros = np.zeros(len(leaves))
@@ -181,14 +181,14 @@ def _read_table(tree: dict[str, str]) -> TreeTable:
         roots=np.array([0]),
         feature=np.concatenate([_read_numbers(tree, "split_feature", np.int64)[:inner], zeros.astype(np.int64)]),
         threshold=np.concatenate([thresholds[:inner], zeros]),
-        left=places(_read_numbers(tree, "left_child", np.int64)[:inner]),
-        right=places(_read_numbers(tree, "right_child", np.int64)[:inner]),
+        left=place_children(_read_numbers(tree, "left_child", np.int64)[:inner]),
+        right=place_children(_read_numbers(tree, "right_child", np.int64)[:inner]),
         missing_left=np.concatenate([missing_left[:inner], zeros]).astype(np.bool_),
         values=np.concatenate([np.zeros(inner), leaves]),
     )
 
 
-def _set_splits(trees: list[dict[str, str]], table: TreeTable) -> list[SetSplit]:
+def _find_set_splits(trees: list[dict[str, str]], table: TreeTable) -> list[SetSplit]:
     found = []
     for tree, root in zip(trees, table.roots.tolist(), strict=True):
         decisions = _read_numbers(tree, "decision_type", np.int64)

@@ -1,4 +1,4 @@
-"""Everything that answers with ``X @ coef_.T + intercept_``: regressors, classifiers, one-class and discriminants."""
+"""Estimators that compute ``X @ coef_.T + intercept_``: regressors, classifiers, one-class and discriminants."""
 
 from __future__ import annotations
 
@@ -99,15 +99,15 @@ def _draw_probabilities(part: Any, drawing: Drawing, scores: str, *, is_binary: 
 
 @register_converter("SGDOneClassSVM")
 def draw_one_class(part: Any, rows: Rows, method: str) -> Any:
-    """Draw the linear one-class SVM: ``X @ coef_ - offset_``; at 0 and above is an inlier."""
+    """Draw the linear one-class SVM: ``X @ coef_ - offset_``; rows at 0 and above are inliers."""
     drawing = rows.drawing
     scores = flatten_column(drawing, draw_product(rows, part.coef_, -np.asarray(part.offset_)))
-    if method == "score_samples":  # the offset goes and comes back, with what it costs
+    if method == "score_samples":  # scikit-learn subtracts the offset and adds it again, with two roundings
         return drawing.draw_node("Add", scores, drawing.add_constant(float(np.ravel(part.offset_)[0])))
-    return scores if method == "decision_function" else draw_inliers(drawing, scores)
+    return scores if method == "decision_function" else draw_inlier_labels(drawing, scores)
 
 
-def draw_inliers(drawing: Drawing, scores: str) -> str:
+def draw_inlier_labels(drawing: Drawing, scores: str) -> str:
     """Return 1 where a score is not below 0, else -1."""
     is_outlier = drawing.draw_node("Less", scores, drawing.add_constant(0.0))
     return drawing.draw_node("Where", is_outlier, drawing.add_constant(np.int64(-1)), drawing.add_constant(np.int64(1)))

@@ -11,7 +11,7 @@ from scipy.special import digamma
 from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.converter_registry import draw_answer, register_converter
 from serving.compiling.converters.labels import flatten_column
-from serving.compiling.converters.linear import draw_inliers
+from serving.compiling.converters.linear import draw_inlier_labels
 from serving.compiling.converters.naive_bayes import normalize_logarithms
 from serving.compiling.drawing import Drawing
 
@@ -43,7 +43,7 @@ def _draw_joint(part: Any, rows: Rows) -> str:
     means = np.asarray(part.means_, dtype=np.float64)
     if part.covariance_type in ("full", "tied"):
         each = cholesky if part.covariance_type == "full" else [cholesky] * len(means)
-        squares = _draw_turned_squares(rows, means, each)
+        squares = _draw_squared_distances(rows, means, each)
         diagonals = [np.log(np.diagonal(one)).sum() for one in each]
     else:
         wide = cholesky if part.covariance_type == "diag" else np.repeat(cholesky[:, None], rows.width, axis=1)
@@ -56,26 +56,26 @@ def _draw_joint(part: Any, rows: Rows) -> str:
         diagonals = np.log(wide).sum(axis=1)
     offset = np.asarray(diagonals) - 0.5 * rows.width * np.log(2 * np.pi) + part._estimate_log_weights()
     if type(part).__name__ == "BayesianGaussianMixture":
-        offset = offset + _describe_uncertainty(part, rows.width)
+        offset = offset + _compute_uncertainty(part, rows.width)
     return drawing.draw_node(
         "Add", drawing.draw_node("Mul", squares, drawing.add_constant(-0.5)), drawing.add_constant(offset)
     )
 
 
-def _draw_turned_squares(rows: Rows, means: NDArray[np.float64], cholesky: Any) -> str:
+def _draw_squared_distances(rows: Rows, means: NDArray[np.float64], cholesky: Any) -> str:
     drawing = rows.drawing
     axis = drawing.add_constant(np.array([1], dtype=np.int64))
     made = []
     for mean, one in zip(means, cholesky, strict=True):
-        turned = drawing.draw_node(
+        rotated = drawing.draw_node(
             "MatMul", rows.draw_matrix(), drawing.add_constant(np.asarray(one, dtype=np.float64))
         )
-        apart = drawing.draw_node("Sub", turned, drawing.add_constant(mean @ one))
-        made.append(drawing.draw_node("ReduceSum", drawing.draw_node("Mul", apart, apart), axis))
+        difference = drawing.draw_node("Sub", rotated, drawing.add_constant(mean @ one))
+        made.append(drawing.draw_node("ReduceSum", drawing.draw_node("Mul", difference, difference), axis))
     return made[0] if len(made) == 1 else drawing.draw_node("Concat", *made, axis=1)
 
 
-def _describe_uncertainty(part: Any, features: int) -> Any:
+def _compute_uncertainty(part: Any, features: int) -> Any:
     freedom = part.degrees_of_freedom_
     spread = digamma(0.5 * (freedom - np.arange(features)[:, np.newaxis])).sum(axis=0)
     scaled = features * np.log(2.0) + spread - features / part.mean_precision_
@@ -84,7 +84,7 @@ def _describe_uncertainty(part: Any, features: int) -> Any:
 
 @register_converter("EllipticEnvelope")
 def draw_envelope(part: Any, rows: Rows, method: str) -> Any:
-    """Draw the squared Mahalanobis distance, negative: at ``offset_`` and above is an inlier."""
+    """Draw the negative of the squared Mahalanobis distance: rows at ``offset_`` and above are inliers."""
     drawing = rows.drawing
     if method == "score_samples":
         centered = drawing.draw_node(
@@ -101,4 +101,4 @@ def draw_envelope(part: Any, rows: Rows, method: str) -> Any:
     )
     if method == "decision_function":
         return scores
-    return draw_inliers(drawing, scores) if method == "predict" else NotImplemented
+    return draw_inlier_labels(drawing, scores) if method == "predict" else NotImplemented

@@ -33,11 +33,11 @@ def draw_quadratic(part: Any, rows: Rows, method: str) -> Any:
     """Draw the log posterior of each class, as ``_decision_function`` of QuadraticDiscriminantAnalysis."""
     drawing = rows.drawing
     joint = str(drawing.compute_once(("raw", id(part), rows.blocks), lambda: _draw_posterior(part, rows)))
-    return draw_discriminated(part, drawing, joint, method)
+    return draw_discriminant_answer(part, drawing, joint, method)
 
 
-def draw_discriminated(part: Any, drawing: Drawing, joint: str, method: str) -> Any:
-    """Draw what a classifier answers whose decision is the log posterior `joint`, up to a constant, of each class."""
+def draw_discriminant_answer(part: Any, drawing: Drawing, joint: str, method: str) -> Any:
+    """Draw the answer of a classifier that decides by `joint`: the log posterior of each class, up to a constant."""
     if method == "predict":
         return draw_label_by_largest(drawing, part.classes_, joint)
     if method == "decision_function" and len(part.classes_) == 2:
@@ -56,9 +56,9 @@ def _draw_posterior(part: Any, rows: Rows) -> str:
     axis = drawing.add_constant(np.array([1], dtype=np.int64))
     norms = []
     for mean, rotation, scaling in zip(part.means_, part.rotations_, part.scalings_, strict=True):
-        apart = drawing.draw_node("Sub", rows.draw_matrix(), drawing.add_constant(np.asarray(mean)))
-        turned = drawing.draw_node("MatMul", apart, drawing.add_constant(rotation * scaling**-0.5))
-        norms.append(drawing.draw_node("ReduceSum", drawing.draw_node("Mul", turned, turned), axis))
+        difference = drawing.draw_node("Sub", rows.draw_matrix(), drawing.add_constant(np.asarray(mean)))
+        rotated = drawing.draw_node("MatMul", difference, drawing.add_constant(rotation * scaling**-0.5))
+        norms.append(drawing.draw_node("ReduceSum", drawing.draw_node("Mul", rotated, rotated), axis))
     sizes = np.array([np.sum(np.log(scaling)) for scaling in part.scalings_])
     total = drawing.draw_node("Add", drawing.draw_node("Concat", *norms, axis=1), drawing.add_constant(sizes))
     halved = drawing.draw_node("Mul", total, drawing.add_constant(-0.5))
@@ -77,7 +77,7 @@ def _draw_multinomial(part: Any, rows: Rows) -> str:
     drawing = rows.drawing
     made = drawing.draw_node("MatMul", rows.draw_matrix(), drawing.add_constant(part.feature_log_prob_.T))
     if type(part).__name__ == "ComplementNB":
-        if part.norm:  # weights of each class add up to 1, so its answer to a row of equal numbers is that number
+        if part.norm:  # weights of each class add up to 1: a row of equal numbers gets that number from each
             raise NotCompilable("ComplementNB(norm=True) ties on rows of equal numbers, where rounding decides")
         return (
             drawing.draw_node("Add", made, drawing.add_constant(part.class_log_prior_))
@@ -102,8 +102,10 @@ def _draw_gaussian(part: Any, rows: Rows) -> str:
     """Sum squares over features of (rows, classes, features): a product would lose digits."""
     drawing = rows.drawing
     spread = drawing.draw_node("Unsqueeze", rows.draw_matrix(), drawing.add_constant(np.array([1], dtype=np.int64)))
-    apart = drawing.draw_node("Sub", spread, drawing.add_constant(part.theta_))
-    squares = drawing.draw_node("Div", drawing.draw_node("Mul", apart, apart), drawing.add_constant(part.var_))
+    difference = drawing.draw_node("Sub", spread, drawing.add_constant(part.theta_))
+    squares = drawing.draw_node(
+        "Div", drawing.draw_node("Mul", difference, difference), drawing.add_constant(part.var_)
+    )
     total = drawing.draw_node("ReduceSum", squares, drawing.add_constant(np.array([2], dtype=np.int64)), keepdims=0)
     start = np.log(part.class_prior_) - 0.5 * np.log(2.0 * np.pi * part.var_).sum(axis=1)
     return drawing.draw_node(

@@ -21,7 +21,7 @@ from serving.compiling.drawing import Drawing, NotCompilable
 
 @register_converter("MLPRegressor")
 def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
-    """Draw the last layer, which of one output is flat."""
+    """Draw the last layer; a single output is flat."""
     if method != "predict":
         return NotImplemented
     made = _draw_layers(part, rows)
@@ -30,7 +30,7 @@ def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
 
 @register_converter("MLPClassifier")
 def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
-    """Draw the last layer as probabilities, or the label they choose: above one half, or the largest."""
+    """Draw the last layer as probabilities, or the label: where they are above one half, or the largest."""
     if method not in ("predict", "predict_proba"):
         return NotImplemented
     drawing = rows.drawing

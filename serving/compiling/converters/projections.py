@@ -1,4 +1,4 @@
-"""Transformers that multiply by a matrix, and those that make new columns of old ones; k-means."""
+"""Transformers that multiply by a matrix, transformers that compute new columns from old ones, and k-means."""
 
 from __future__ import annotations
 
@@ -129,9 +129,9 @@ def draw_pls_regressor(part: Any, rows: Rows, method: str) -> Any:
 
 @register_transform("PolynomialFeatures")
 def draw_polynomial(part: Any, rows: Rows) -> Rows:
-    """Draw products of columns as scikit-learn makes them: one column times a product of one factor less.
+    """Draw products of columns as scikit-learn computes them: one column times the product of the other factors.
 
-    In another order another product would be the first to overflow, or to be lost next to 0.
+    In another order, other products would overflow first, or vanish near 0.
     """
     drawing = rows.drawing
     wanted = [tuple(np.repeat(np.arange(rows.width), row).tolist()) for row in np.asarray(part.powers_, dtype=np.int64)]
@@ -167,9 +167,11 @@ def draw_distances(part: Any, rows: Rows) -> Rows:
     """Draw the distance to each center, by differences: a product would lose digits close to a center."""
     drawing = rows.drawing
     spread = drawing.draw_node("Unsqueeze", rows.draw_matrix(), drawing.add_constant(np.array([1], dtype=np.int64)))
-    apart = drawing.draw_node("Sub", spread, drawing.add_constant(np.asarray(part.cluster_centers_, dtype=np.float64)))
+    difference = drawing.draw_node(
+        "Sub", spread, drawing.add_constant(np.asarray(part.cluster_centers_, dtype=np.float64))
+    )
     axis = drawing.add_constant(np.array([2], dtype=np.int64))
-    total = drawing.draw_node("ReduceSum", drawing.draw_node("Mul", apart, apart), axis, keepdims=0)
+    total = drawing.draw_node("ReduceSum", drawing.draw_node("Mul", difference, difference), axis, keepdims=0)
     return rows.with_matrix(drawing.draw_node("Sqrt", total), len(part.cluster_centers_))
 
 
@@ -199,16 +201,18 @@ def _draw_yeo_johnson(drawing: Drawing, value: str, lambdas: NDArray[np.float64]
     eps = np.finfo(np.float64).eps
     is_above = drawing.draw_node("GreaterOrEqual", value, drawing.add_constant(0.0))
 
-    def by_side(above: NDArray[np.float64], below: NDArray[np.float64]) -> str:
+    def choose_by_sign(above: NDArray[np.float64], below: NDArray[np.float64]) -> str:
         return drawing.draw_node("Where", is_above, drawing.add_constant(above), drawing.add_constant(below))
 
     logarithm = draw_log1p(drawing, drawing.draw_node("Where", is_above, value, drawing.draw_node("Neg", value)))
     has_no_power = np.abs(lambdas) < eps, np.abs(lambdas - 2) <= eps
-    power = by_side(*(np.where(no, 1.0, each) for no, each in zip(has_no_power, (lambdas, 2 - lambdas), strict=True)))
+    power = choose_by_sign(
+        *(np.where(no, 1.0, each) for no, each in zip(has_no_power, (lambdas, 2 - lambdas), strict=True))
+    )
     made = drawing.draw_node("Div", draw_expm1(drawing, drawing.draw_node("Mul", power, logarithm)), power)
     if np.any(has_no_power):
         is_plain = drawing.draw_node(
-            "Equal", by_side(*(no.astype(np.float64) for no in has_no_power)), drawing.add_constant(1.0)
+            "Equal", choose_by_sign(*(no.astype(np.float64) for no in has_no_power)), drawing.add_constant(1.0)
         )
         made = drawing.draw_node("Where", is_plain, logarithm, made)
     return drawing.draw_node("Where", is_above, made, drawing.draw_node("Neg", made))

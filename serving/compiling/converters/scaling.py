@@ -44,8 +44,8 @@ def draw_min_max_scaler(part: Any, rows: Rows) -> Rows:
 
 @register_transform("Normalizer")
 def draw_normalizer(part: Any, rows: Rows) -> Rows:
-    """Draw each row divided by its norm; rows next to nothing stay, as ``_handle_zeros_in_scale`` has it."""
-    return _draw_normalized(rows, part.norm, 10 * np.finfo(np.float64).eps)
+    """Draw each row divided by its norm; a norm close to 0 counts as 1, as in ``_handle_zeros_in_scale``."""
+    return _divide_by_norm(rows, part.norm, 10 * np.finfo(np.float64).eps)
 
 
 @register_transform("TfidfTransformer")
@@ -61,11 +61,11 @@ def draw_tf_idf(part: Any, rows: Rows) -> Rows:
     if part.use_idf:
         made = drawing.draw_node("Mul", made, drawing.add_constant(np.asarray(part.idf_, dtype=np.float64)))
     weighted = rows.with_matrix(made, rows.width)
-    made = weighted.draw_matrix() if part.norm is None else _draw_normalized(weighted, part.norm).draw_matrix()
+    made = weighted.draw_matrix() if part.norm is None else _divide_by_norm(weighted, part.norm).draw_matrix()
     return rows.with_matrix(remove_negative_zeros(drawing, made), rows.width)  # scikit-learn's matrix is sparse
 
 
-def _draw_normalized(rows: Rows, kind_of_norm: str, least: float = 0.0) -> Rows:
+def _divide_by_norm(rows: Rows, kind_of_norm: str, least: float = 0.0) -> Rows:
     """Divide each row by its norm, unless that is 0 or below `least`."""
     drawing = rows.drawing
     matrix = rows.draw_matrix()
@@ -105,7 +105,7 @@ def draw_selection(part: Any, rows: Rows) -> Rows:
 
 @register_transform("FunctionTransformer")
 def draw_function(part: Any, rows: Rows) -> Any:
-    """Draw nothing when there is no function; see `_UFUNCS` for those that have a node."""
+    """Draw the function, one of `_UFUNCS`; without a function, return the rows as they are."""
     if part.func is None:
         return rows
     return NotImplemented if part.func not in _UFUNCS or part.kw_args else _draw_ufunc(part, rows)

@@ -1,4 +1,4 @@
-"""Voting: the mean of several estimators, or the label most of them give; and what each of them says, as columns."""
+"""Voting: the mean of several estimators, or the label that most of them give; and all their answers, as columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serving.compiling.converters.blocks import Rows
 from serving.compiling.converters.composition import draw_total
 from serving.compiling.converters.converter_registry import (
     draw_answer,
-    draw_numbers,
+    draw_numeric_answer,
     register_converter,
     register_transform,
 )
@@ -26,13 +26,13 @@ def draw_voting_regressor(part: Any, rows: Rows, method: str) -> Any:
         return NotImplemented
     drawing = rows.drawing
     return draw_weighted_mean(
-        drawing, [draw_numbers(each, rows, "predict") for each in part.estimators_], part._weights_not_none
+        drawing, [draw_numeric_answer(each, rows, "predict") for each in part.estimators_], part._weights_not_none
     )
 
 
 @register_converter("VotingClassifier")
 def draw_voting_classifier(part: Any, rows: Rows, method: str) -> Any:
-    """Draw the mean of the probabilities, or the votes: among equal ones the first class wins."""
+    """Draw the mean of the probabilities, or the votes: of equal ones, the first class wins."""
     drawing = rows.drawing
     weights = part._weights_not_none
     if part.voting == "soft" and method in ("predict", "predict_proba"):
@@ -66,15 +66,15 @@ def draw_weighted_mean(drawing: Drawing, tensors: list[str], weights: Any) -> st
 
 
 @register_transform("VotingClassifier", "VotingRegressor")
-def draw_opinions(part: Any, rows: Rows) -> Rows:
-    """Draw what each estimator says, side by side: values, labels as positions, or probabilities."""
+def draw_member_answers(part: Any, rows: Rows) -> Rows:
+    """Draw the answers of all estimators side by side: values, positions of labels, or probabilities."""
     drawing = rows.drawing
     is_soft = getattr(part, "voting", None) == "soft"
     if is_soft and not part.flatten_transform:
         raise NotCompilable("VotingClassifier with flatten_transform=False has no compiled form")
     if is_soft:
-        said = [draw_answer(each, rows, "predict_proba") for each in part.estimators_]
+        answers = [draw_answer(each, rows, "predict_proba") for each in part.estimators_]
     else:
-        said = [reshape_to_column(drawing, draw_numbers(each, rows, "predict")) for each in part.estimators_]
-    width = len(said) * (len(part.classes_) if is_soft else 1)
-    return rows.with_matrix(drawing.draw_node("Concat", *said, axis=1), width)
+        answers = [reshape_to_column(drawing, draw_numeric_answer(each, rows, "predict")) for each in part.estimators_]
+    width = len(answers) * (len(part.classes_) if is_soft else 1)
+    return rows.with_matrix(drawing.draw_node("Concat", *answers, axis=1), width)

@@ -1,4 +1,4 @@
-"""Estimators around one other: selected features, targets on another scale, thresholds of one's own, constants."""
+"""Estimators around one other estimator (selected features, transformed targets, thresholds), constants, chains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serving.compiling.converters.composition import get_inner
 from serving.compiling.converters.converter_registry import (
     draw_answer,
     draw_answers,
-    draw_numbers,
+    draw_numeric_answer,
     register_converter,
     register_transform,
 )
@@ -23,7 +23,7 @@ from serving.compiling.drawing import Drawing, NotCompilable
 
 
 @register_converter("RFE", "RFECV")
-def draw_eliminated(part: Any, rows: Rows, method: str) -> Any:
+def draw_feature_elimination(part: Any, rows: Rows, method: str) -> Any:
     """Draw the estimator on the columns that are left."""
     return draw_answers(part.estimator_, draw_selection(part, rows), method)
 
@@ -59,10 +59,10 @@ def draw_threshold(part: Any, rows: Rows, method: str) -> Any:
 
 @register_converter("TransformedTargetRegressor")
 def draw_transformed_target(part: Any, rows: Rows, method: str) -> Any:
-    """Draw the regressor, and the inverse of what its target went through."""
+    """Draw the regressor, and the inverse of the transform of its target."""
     if method != "predict":
         return NotImplemented
-    found = draw_numbers(part.regressor_, rows, "predict")
+    found = draw_numeric_answer(part.regressor_, rows, "predict")
     return _draw_inverse(part.transformer_, rows.drawing, found)
 
 
@@ -88,7 +88,7 @@ def _draw_inverse(transformer: Any, drawing: Drawing, values: str) -> str:
 
 @register_converter("DummyRegressor")
 def draw_constant(part: Any, rows: Rows, method: str) -> Any:
-    """Draw the constant, for as many rows as there are."""
+    """Draw the constant, once for each row."""
     if method != "predict" or part.n_outputs_ != 1:
         return NotImplemented
     drawing = rows.drawing
@@ -98,7 +98,7 @@ def draw_constant(part: Any, rows: Rows, method: str) -> Any:
 
 @register_converter("DummyClassifier")
 def draw_constant_class(part: Any, rows: Rows, method: str) -> Any:
-    """Draw the prior, and the class it favours; random strategies have no graph."""
+    """Draw the prior, and its most frequent class; random strategies have no graph."""
     if part.strategy not in ("prior", "most_frequent") or part.n_outputs_ != 1:
         raise NotCompilable(f"DummyClassifier with strategy {part.strategy} answers at random, or has no compiled form")
     drawing = rows.drawing
@@ -118,7 +118,7 @@ def draw_constant_class(part: Any, rows: Rows, method: str) -> Any:
 
 @register_transform("KBinsDiscretizer")
 def draw_bins(part: Any, rows: Rows) -> Rows:
-    """Draw the bin of each number: how many inner edges it reaches; as one column for each bin if so wanted."""
+    """Draw the bin of each number: the count of inner edges not above it; if one-hot, as one column for each bin."""
     drawing = rows.drawing
     axis = drawing.add_constant(np.array([1], dtype=np.int64))
     made, width = [], 0
@@ -141,13 +141,13 @@ def draw_bins(part: Any, rows: Rows) -> Rows:
 
 @register_converter("RegressorChain")
 def draw_chain(part: Any, rows: Rows, method: str) -> Any:
-    """Draw each regressor on the rows and what those before it said."""
+    """Draw each regressor on the rows and the answers of those before it."""
     if method != "predict":
         return NotImplemented
     drawing = rows.drawing
     extended, columns = rows, []
     for member in part.estimators_:
-        columns.append(reshape_to_column(drawing, draw_numbers(member, extended, "predict")))
+        columns.append(reshape_to_column(drawing, draw_numeric_answer(member, extended, "predict")))
         extended = extended.append_columns([rows.with_matrix(columns[-1], 1)])
     order = [columns[place] for place in np.argsort(part.order_).tolist()]
     return drawing.draw_node("Concat", *order, axis=1)

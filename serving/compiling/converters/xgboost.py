@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from serving.compiling.converters.blocks import Rows
-from serving.compiling.converters.booster_categories import SetSplit, add_turns, number_categories
+from serving.compiling.converters.booster_categories import SetSplit, add_split_columns, number_categories
 from serving.compiling.converters.converter_registry import register_converter
 from serving.compiling.converters.labels import flatten_column
 from serving.compiling.drawing import Drawing, NotCompilable
@@ -46,7 +46,7 @@ class _Saved:
 @register_converter("XGBRegressor", "XGBRFRegressor", "XGBRanker")
 def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the sum of the trees, and the inverse link of the objective."""
-    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read(part))
+    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
     drawing = rows.drawing
     if method != "predict" or saved.outputs != 1:
         return NotImplemented
@@ -55,19 +55,19 @@ def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
         return drawing.draw_node("Exp", raw)
     if saved.objective in _LOGISTIC:
         return _draw_logistic(drawing, raw)
-    return raw if saved.objective in _IDENTITY else _unknown(saved.objective)
+    return raw if saved.objective in _IDENTITY else _refuse_objective(saved.objective)
 
 
 @register_converter("XGBClassifier", "XGBRFClassifier")
 def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw probabilities, and the label where they are largest; of two classes above one half."""
-    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read(part))
+    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
     drawing = rows.drawing
     if saved.objective in _SOFTMAX:
         shares = drawing.draw_node("Softmax", _draw_raw(saved, rows), axis=1)
         return shares if method == "predict_proba" else drawing.draw_node("ArgMax", shares, axis=1, keepdims=0)
     if saved.objective not in _LOGISTIC or saved.outputs != 1:
-        return _unknown(saved.objective)
+        return _refuse_objective(saved.objective)
     second = _draw_logistic(drawing, _draw_raw(saved, rows))
     if method == "predict_proba":
         return drawing.draw_node(
@@ -80,7 +80,7 @@ def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
 @register_converter("XgboostBooster")
 def draw_booster(part: Any, rows: Rows, method: str) -> Any:
     """Draw what ``Booster.predict`` gives: shares of classes where an estimator gives labels."""
-    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read(part))
+    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
     if method == "predict" and saved.objective == "multi:softprob":
         return draw_classifier(part, rows, "predict_proba")
     if method == "predict" and saved.objective in _LOGISTIC and saved.outputs == 1:
@@ -91,7 +91,7 @@ def draw_booster(part: Any, rows: Rows, method: str) -> Any:
     )
 
 
-def _unknown(objective: str) -> Any:
+def _refuse_objective(objective: str) -> Any:
     raise NotCompilable(f"XGBoost's objective {objective} has no compiled form")
 
 
@@ -108,7 +108,7 @@ def _draw_raw(saved: _Saved, rows: Rows) -> str:
 
 def _draw_trees(saved: _Saved, rows: Rows) -> str:
     rows = number_categories(rows, saved.categories)
-    table, rows = add_turns(saved.table, rows, saved.splits, is_left_inside=False, missing_is_outside=False)
+    table, rows = add_split_columns(saved.table, rows, saved.splits, is_left_inside=False, missing_is_outside=False)
     narrow = rows.drawing.draw_node("Cast", rows.draw_matrix(), to=TensorProto.FLOAT)
     return draw_sums_in_turn(rows.drawing, table.prepend_leaves(saved.start.tolist()), narrow, saved.outputs)
 
@@ -116,7 +116,7 @@ def _draw_trees(saved: _Saved, rows: Rows) -> str:
 # --- the saved booster ------------------------------------------------------------------------------------------------
 
 
-def _read(part: Any) -> _Saved:
+def _read_booster(part: Any) -> _Saved:
     missing = getattr(part, "missing", math.nan)
     if missing is not None and not math.isnan(missing):
         raise NotCompilable("XGBoost with a number that stands for missing values has no compiled form")
@@ -144,12 +144,12 @@ def _read(part: Any) -> _Saved:
     categories = categories_of(part)
     if any(int(table.feature[split.node]) not in categories for split in splits):
         raise NotCompilable("XGBoost with numbers of categories has no compiled form")
-    start = _start(str(parameters["base_score"]), objective, outputs)
+    start = _compute_start(str(parameters["base_score"]), objective, outputs)
     return _Saved(objective, start, table, splits, outputs, categories)
 
 
 def _order_trees(groups: list[int], outputs: int) -> list[int]:
-    """Return the trees so that those of each output come in turn; parallel trees of one class follow each other."""
+    """Return the order in which outputs take turns, one tree each; in the file, parallel trees follow each other."""
     of_output = [[at for at, group in enumerate(groups) if group == output] for output in range(outputs)]
     if len({len(own) for own in of_output}) != 1:
         raise NotCompilable("XGBoost with unequal numbers of trees for its classes has no compiled form")
@@ -157,14 +157,14 @@ def _order_trees(groups: list[int], outputs: int) -> list[int]:
 
 
 def _find_sets(tree: dict[str, Any]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield the nodes that go by a set of categories; members lead to the right."""
+    """Yield the nodes that split by a set of categories, each with its set; members lead to the right."""
     names = ("categories_nodes", "categories_segments", "categories_sizes")
     categories = np.array(tree.get("categories", []), dtype=np.int64)
     for node, begin, size in zip(*(tree.get(name, []) for name in names), strict=True):
         yield node, categories[begin : begin + size]
 
 
-def _start(text: str, objective: str, outputs: int) -> NDArray[np.float32]:
+def _compute_start(text: str, objective: str, outputs: int) -> NDArray[np.float32]:
     scores = np.array(json.loads(text) if text.startswith("[") else [float(text)], dtype=np.float32)
     if objective in _LOGISTIC:
         scores = -np.log(np.float32(1) / scores - np.float32(1))

@@ -60,8 +60,8 @@ def proof_of(model: EstimatorModel) -> Compilation:
 def test_a_graph_that_divides_by_a_norm_next_to_nothing_is_no_proof(
     norm: str, inside: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    divided = scaling._draw_normalized
-    monkeypatch.setattr(scaling, "_draw_normalized", lambda rows, kind, least: divided(rows, kind))
+    divided = scaling._divide_by_norm
+    monkeypatch.setattr(scaling, "_divide_by_norm", lambda rows, kind, least: divided(rows, kind))
     model = model_of(make_pipeline(Normalizer(norm), inside or "passthrough"))
     with pytest.raises(NotCompilable, match="'tiny'"):
         proof_of(model)

@@ -41,8 +41,8 @@ def test_hard_rows_are_answered_alike(start: str) -> None:
 
 def test_the_sceptic_finds_what_a_proof_would_miss(monkeypatch: pytest.MonkeyPatch) -> None:
     """A graph that divides by every norm is let through when the proof has no tiny rows; the sceptic sees it."""
-    divided, kinds = scaling._draw_normalized, RowMaker.make_batches
-    monkeypatch.setattr(scaling, "_draw_normalized", lambda rows, kind, least: divided(rows, kind))
+    divided, kinds = scaling._divide_by_norm, RowMaker.make_batches
+    monkeypatch.setattr(scaling, "_divide_by_norm", lambda rows, kind, least: divided(rows, kind))
 
     def without_tiny(maker: RowMaker, rows: int) -> Any:
         return ((kind, batch) for kind, batch in kinds(maker, rows) if kind != "tiny")
