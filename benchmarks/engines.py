@@ -38,7 +38,7 @@ from serving.compiling.forked_worker import ForkedWorker
 from serving.domain.compiled_form import Compilation
 from serving.domain.errors import ServingError
 from serving.host.nested_estimators import limit_to_one_thread, walk_nested_estimators
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.wire.evaluation import CompileRequest
 from tests.unit.host.test_every_estimator import LEFT_OUT, NO_FEATURES, NOTHING_TO_OFFER, fitted
 
@@ -190,7 +190,7 @@ def _table_of_all_kinds() -> tuple[pd.DataFrame, list[str]]:
 
 def _try(group: str, name: str, estimator: Any) -> Tried:
     limit_to_one_thread(estimator)
-    model = examine(estimator)
+    model = examine_estimator(estimator)
     request = CompileRequest()
     verdict, _ = compile_apart(ForkedWorker(lambda: compile_here(model, request, [])), model, request)
     return Tried(group, name, model.signature.methods, _drawn_by(estimator) if verdict.engine else "", verdict)

@@ -18,7 +18,7 @@ from serving.domain.signature import Dtype
 from serving.host.estimator_model import EstimatorModel
 from serving.host.graph_check.graph_check import bound
 from serving.host.input_columns import InputColumn
-from serving.host.model import LoadedModel, one_line, told
+from serving.host.model import LoadedModel, one_line, describe_exception
 from serving.host.nested_estimators import walk_nested_estimators
 from serving.rows.batch import Batch
 from serving.rows.integers import EXACT, has_rounded_cell
@@ -97,7 +97,7 @@ def compile_here(model: LoadedModel, request: CompileRequest, examples: Sequence
     except ServingError as error:
         compilation, graphs = Compilation(engine=None, reason=one_line(str(error))), []
     except Exception as error:  # noqa: BLE001  (the model's own code, and three libraries)
-        compilation, graphs = Compilation(engine=None, reason=f"compiling failed: {told(error)}"), []
+        compilation, graphs = Compilation(engine=None, reason=f"compiling failed: {describe_exception(error)}"), []
     return _encode(compilation, graphs)
 
 
@@ -127,7 +127,7 @@ def _number_unused(model: EstimatorModel) -> EstimatorModel:
         column if feature.is_used else InputColumn(column.name, Dtype.NUMBER, is_used=False)
         for column, feature in zip(model.columns, features, strict=True)
     ]
-    return model.under(model.signature.model_copy(update={"features": plain})).with_columns(columns)
+    return model.with_signature(model.signature.model_copy(update={"features": plain})).with_columns(columns)
 
 
 def _convert(model: Provable, draw: Draw, request: CompileRequest) -> list[Graph]:

@@ -23,7 +23,7 @@ from serving.domain.compiled_form import Graph
 from serving.domain.errors import ServingError
 from serving.domain.signature import Method
 from serving.host.estimator_model import EstimatorModel
-from serving.host.model import told
+from serving.host.model import describe_exception
 from serving.host.nested_estimators import is_from_sklearn
 from serving.plane.graph import list_number_inputs, make_feed, open_session
 from serving.rows.batch import Batch, Tensor
@@ -44,7 +44,7 @@ def convert(model: EstimatorModel, methods: Sequence[Method] | None = None, max_
     if nodes > max_nodes:
         raise refuse_nodes(nodes, max_nodes)
     chosen = tuple(model.signature.methods if methods is None else methods)
-    batch = model.sample(SAMPLE_ROWS)
+    batch = model.make_rows(SAMPLE_ROWS)
     try:
         wanted = {method: model.answer(method, batch).tensors for method in chosen}
     except ServingError as error:
@@ -59,7 +59,7 @@ def convert(model: EstimatorModel, methods: Sequence[Method] | None = None, max_
     except ServingError:
         raise
     except Exception as error:  # noqa: BLE001  (parts of another version may lack anything)
-        raise NotCompilable(f"the model cannot be converted ({told(error)})") from None
+        raise NotCompilable(f"the model cannot be converted ({describe_exception(error)})") from None
 
 
 def count_tree_nodes(estimator: Any) -> int:

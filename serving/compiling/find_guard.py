@@ -73,7 +73,7 @@ def _list_refused(smallest: float) -> tuple[float, ...]:
 
 def _is_refused(model: Provable, cells: dict[int, Any]) -> bool:
     try:
-        model.answer(model.signature.default_method, _replace_cells(model.sample(1), cells))
+        model.answer(model.signature.default_method, _replace_cells(model.make_rows(1), cells))
     except InvalidInput:
         return True
     return False

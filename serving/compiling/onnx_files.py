@@ -27,7 +27,7 @@ from serving.domain.compiled_form import Graph
 from serving.domain.errors import ServingError
 from serving.domain.signature import Dtype, Method
 from serving.host.input_columns import MAX_VALUES
-from serving.host.model import told
+from serving.host.model import describe_exception
 from serving.host.onnx_model import Input, OnnxModel
 from serving.host.onnx_outputs import ONE_COLUMN, Form, MethodOutput
 
@@ -61,7 +61,7 @@ def convert_file(model: OnnxModel, methods: Sequence[Method] | None = None) -> G
     for name, source in _feed_inputs(model, declare_inputs(model.signature, drawing)).items():
         drawing.nodes.append(helper.make_node("Identity", [source], [PREFIX + name]))
     _place_nodes(drawing, file.graph, {place for method in chosen for place in model.find_answer(method).places})
-    batch = model.sample(SAMPLE_ROWS)
+    batch = model.make_rows(SAMPLE_ROWS)
     try:
         wanted = {method: model.answer(method, batch).tensors for method in chosen}
         raw = model.run(batch)
@@ -73,7 +73,7 @@ def convert_file(model: OnnxModel, methods: Sequence[Method] | None = None) -> G
     except ServingError:
         raise
     except Exception as error:  # noqa: BLE001  (two libraries, and whatever the file holds)
-        raise NotCompilable(f"the file cannot be joined to inputs and outputs ({told(error)})") from None
+        raise NotCompilable(f"the file cannot be joined to inputs and outputs ({describe_exception(error)})") from None
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def _read(path: str) -> Any:
     try:
         file = onnx.load_model(path, load_external_data=False)
     except Exception as error:  # noqa: BLE001  (protobuf has its own tree of errors)
-        raise NotCompilable(f"the file cannot be read a second time ({told(error)})") from None
+        raise NotCompilable(f"the file cannot be read a second time ({describe_exception(error)})") from None
     for node in file.graph.node:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             raise NotCompilable(f"the operator {node.op_type} branches or loops, which may take any time")

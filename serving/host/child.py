@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import socket
 import threading
@@ -11,13 +12,13 @@ import orjson
 
 from serving import sandbox
 from serving.domain.errors import InvalidInput, ModelFailed, ProtocolError
-from serving.domain.last_words import FAILED, Memory, write_last_words
+from serving.domain.last_words import FAILED, write_last_words
 from serving.domain.report import GateName, GateResult, Verdict
 from serving.host.gates import Evaluated, preparation_of, run_gates
 from serving.host.gates.compile_gate import start_compiler
 from serving.host.gates.gate import Context
 from serving.host.graph_check import checker_process
-from serving.host.model import LoadedModel, told
+from serving.host.model import LoadedModel, describe_exception
 from serving.host.replicas import Channel, await_replicas, channels_of, fork_replicas
 from serving.wire.evaluation import EvaluationRequest
 from serving.wire.frames import Frame, FrameKind
@@ -41,11 +42,11 @@ def main(fds: Sequence[int]) -> int:
     try:
         return _run(channels, place, parent)
     except Exception as error:  # noqa: BLE001  (nothing is printed here: the server tells it)
-        write_last_words(place[0], told(error), FAILED)
+        write_last_words(place[0], describe_exception(error), FAILED)
         return FAILED
 
 
-def _run(channels: list[Channel], place: list[Memory], parent: int) -> int:
+def _run(channels: list[Channel], place: list[mmap.mmap], parent: int) -> int:
     """Evaluate and serve; `place` is where this process leaves its last words: of a replica that is its own channel."""
     sock = channels[0].socket
     first = receive_frame(sock)
@@ -155,7 +156,7 @@ def _answer(sock: socket.socket, model: LoadedModel, frame: Frame) -> None:
     except InvalidInput as error:
         send_frame(sock, FrameKind.REFUSAL, frame.request_id, encode_detail(str(error)))
     except (ModelFailed, MemoryError, TypeError) as error:
-        detail = str(error) if isinstance(error, ModelFailed) else told(error)
+        detail = str(error) if isinstance(error, ModelFailed) else describe_exception(error)
         send_frame(sock, FrameKind.FAILURE, frame.request_id, encode_detail(detail))
     else:
         send_frame(sock, FrameKind.PREDICTION, frame.request_id, header, buffers)

@@ -1,4 +1,4 @@
-"""A scikit-learn estimator, or one that behaves like it, as a loaded model."""
+"""A loaded model that is a scikit-learn estimator, or an object with the same methods."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from serving.domain.signature import Container, Signature
 from serving.host.boosters import library_of
 from serving.host.date_columns import parse_dates
 from serving.host.input_columns import InputColumn
-from serving.host.model import describe_skew, refusal_or_failure
+from serving.host.model import classify_error, describe_skew
 from serving.host.nested_estimators import is_from_sklearn, walk_nested_estimators
 from serving.host.output_tensors import to_prediction
 from serving.host.synthetic_rows import make_batch
@@ -29,10 +29,10 @@ _END_OF_INT64 = 2.0**63
 
 
 class EstimatorModel:
-    """Answers with a fitted estimator, which is used but never changed.
+    """Answers with a fitted estimator and never changes it.
 
-    Where it was fitted on a DataFrame of numbers but only scikit-learn's own code, which goes by position, gets to see
-    the rows, they are given as an array: checking a DataFrame takes four times as long as a small model's answer.
+    An estimator that was fitted on a DataFrame of numbers gets an array instead if only scikit-learn's own code, which
+    finds columns by position, reads the rows: checking a DataFrame takes four times as long as a small model's answer.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class EstimatorModel:
         self.engine = library_of(estimator) or "sklearn"
         self.signature = signature
         self.columns = columns
-        self._large = [place for place, column in enumerate(columns) if _knows_large_integers(column)]
+        self._large = [place for place, column in enumerate(columns) if _has_rounded_integers(column)]
         self._objects = [place for place, column in enumerate(columns) if column.is_object]
         self.trained_with = trained_with or {}
         written_by = self.trained_with.get("scikit-learn")
@@ -59,21 +59,21 @@ class EstimatorModel:
         self._floats: type[np.float64] | type[np.float32] = np.float64
         self._goes_by_position = not self.has_foreign_parts and not any(map(_takes_tables, parts))
 
-    def under(self, signature: Signature) -> EstimatorModel:
-        """Return the same model under another signature, with as many features."""
+    def with_signature(self, signature: Signature) -> EstimatorModel:
+        """Return the same model with another signature of as many features."""
         other = copy(self)
         other.signature = signature
         other._index = pd.Index([feature.name for feature in signature.features])
         return other
 
     def with_columns(self, columns: Sequence[InputColumn]) -> EstimatorModel:
-        """Return the same model, of whose columns something else is known."""
+        """Return the same model with other knowledge about its input columns."""
         other = copy(self)
         other.columns = columns
         return other
 
     def with_float32(self) -> EstimatorModel:
-        """Return the same model, which is given its numbers as float32: some take nothing else."""
+        """Return the same model, with its numbers passed as float32: some estimators accept only these."""
         other = copy(self)
         other._floats = np.float32
         return other
@@ -84,20 +84,20 @@ class EstimatorModel:
             raise InvalidInput(f"offers {', '.join(self.signature.methods)}; not {method}")
         with warnings.catch_warnings(action="ignore"):
             try:
-                answer = getattr(self.estimator, method)(self._input(batch))
+                answer = getattr(self.estimator, method)(self._build_input(batch))
             except InvalidInput:
                 raise
             except (Exception, SystemExit) as error:  # noqa: BLE001  (a model may raise anything, and call sys.exit)
-                raise refusal_or_failure(error, self._skew) from None
+                raise classify_error(error, self._skew) from None
             return to_prediction(answer, batch.rows)
 
-    def sample(self, rows: int, *, with_nulls: bool = False) -> Batch:
-        """Make up rows; see `LoadedModel.sample`."""
+    def make_rows(self, rows: int, *, with_nulls: bool = False) -> Batch:
+        """Make up rows; see `LoadedModel.make_rows`."""
         nulls = [feature.nullable for feature in self.signature.features] if with_nulls else None
         return make_batch(self.signature, self.columns, rows, nulls)
 
-    def _input(self, batch: Batch) -> Any:
-        """Build what the estimator was fitted on. Always a copy: some estimators work in place, some need to write."""
+    def _build_input(self, batch: Batch) -> Any:
+        """Convert a batch to the type the estimator was fitted on. Always a copy: some estimators write into it."""
         container = self.signature.container
         if batch.matrix is not None and (self._large or self._objects):
             batch = Batch(batch.rows, columns=tuple(batch.matrix.T))
@@ -110,13 +110,13 @@ class EstimatorModel:
         if container in (Container.TEXTS, Container.OBJECTS):
             return list(columns[0])
         arrays = [
-            _narrow_floats(_array(cells, column.missing, is_typed=self.signature.is_typed), self._floats)
+            _narrow_floats(_to_array(cells, column.missing, is_typed=self.signature.is_typed), self._floats)
             for cells, column in zip(columns, self.columns, strict=True)
         ]
         for place in self._large:
-            arrays[place] = _as_integers(arrays[place])
+            arrays[place] = _to_integers(arrays[place])
         for place in self._objects:
-            arrays[place] = _as_objects(arrays[place], self.columns[place].missing)
+            arrays[place] = _to_objects(arrays[place], self.columns[place].missing)
         for place, column in enumerate(self.columns):
             if column.date_kind is not None:
                 arrays[place] = parse_dates(arrays[place], column.date_kind, self.signature.features[place].name)
@@ -127,7 +127,7 @@ class EstimatorModel:
         return self._stack_columns(arrays)
 
     def _stack_columns(self, arrays: list[NDArray[Any]]) -> NDArray[Any]:
-        """Put columns side by side: objects, float64, or integers where float64 would round one."""
+        """Join columns to one array: of objects, of float64, or of integers where float64 would round one."""
         if any(array.dtype.kind == "O" for array in arrays):
             return np.column_stack([array.astype(object) for array in arrays])
         place = next((place for place, array in enumerate(arrays) if array.dtype.kind in "iu"), None)
@@ -150,7 +150,7 @@ class EstimatorModel:
 
 
 def _narrow_floats(array: NDArray[Any], floats: type[np.float64] | type[np.float32]) -> NDArray[Any]:
-    """Return float64 as `floats`; raises InvalidInput for numbers beyond these."""
+    """Return an array of float64 as `floats`; raises InvalidInput for numbers that do not fit."""
     if array.dtype != np.float64 or floats is np.float64:
         return array
     with np.errstate(over="ignore"):
@@ -161,12 +161,12 @@ def _narrow_floats(array: NDArray[Any], floats: type[np.float64] | type[np.float
     return narrow
 
 
-def _knows_large_integers(column: InputColumn) -> bool:
-    """Say whether training had integers in a column that are their neighbours' equals as floats."""
+def _has_rounded_integers(column: InputColumn) -> bool:
+    """Say whether training had integers in a column that float64 cannot tell from the next integer."""
     return any(type(value) is int and abs(value) > EXACT for value in column.values)
 
 
-def _as_objects(array: NDArray[Any], missing: float | None) -> NDArray[Any]:
+def _to_objects(array: NDArray[Any], missing: float | None) -> NDArray[Any]:
     """Return numbers as objects, with `missing` in place of NaN."""
     objects = array.astype(object)
     if array.dtype.kind == "f":
@@ -174,8 +174,8 @@ def _as_objects(array: NDArray[Any], missing: float | None) -> NDArray[Any]:
     return objects
 
 
-def _as_integers(array: NDArray[Any]) -> NDArray[Any]:
-    """Return whole numbers as int64, so that they are compared with integers as such; all others as they are."""
+def _to_integers(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of whole numbers as int64, so that they are compared as integers; every other array unchanged."""
     if array.dtype.kind != "f" or not (np.abs(array) < _END_OF_INT64).all() or (array != np.trunc(array)).any():
         return array
     return array.astype(np.int64)
@@ -186,7 +186,7 @@ def _is_foreign(part: Any) -> bool:
 
 
 def _is_own_code(part: Any) -> bool:
-    """Say whether a part may look at its rows with code of its author's, for which 5 and 5.0 may differ."""
+    """Say whether the author's own code may read the rows: for that code 5 and 5.0 may differ."""
     is_ufunc = isinstance(getattr(part, "func", None), np.ufunc)
     return _is_foreign(part) and library_of(part) is None and not is_ufunc
 
@@ -195,17 +195,17 @@ def _takes_tables(part: Any) -> bool:
     return type(part).__name__ == "ColumnTransformer" or getattr(part, "_preprocessor", None) is not None
 
 
-def _array(cells: Column, missing: float | None, *, is_typed: bool) -> NDArray[Any]:
-    """Turn one column of a batch into an array of its own; `missing` takes the place of null among objects.
+def _to_array(cells: Column, missing: float | None, *, is_typed: bool) -> NDArray[Any]:
+    """Copy one column of a batch into an array; `missing` replaces null in a column of objects.
 
-    Integers are integers where `is_typed` says so, or where float64 would round one.
+    Integers stay integers if `is_typed`, or if float64 would round one.
     """
     if isinstance(cells, np.ndarray):
         return np.array(cells)
     present = [cell for cell in cells if cell is not None]
     if len(present) < len(cells):
         cells = [missing if cell is None else cell for cell in cells]
-    # numbers among features that take anything: code written for a number column fails on an object column
+    # a feature that takes any type may get numbers: code written for a number column fails on an object column
     kinds = set(map(type, present))
     if kinds and kinds <= {int, float} and (is_typed or has_rounded_cell(present)):
         integers = make_integer_column(cells)

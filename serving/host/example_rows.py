@@ -14,7 +14,7 @@ from serving.domain.signature import Container
 from serving.host.date_columns import date_kind_of, format_dates
 from serving.host.input_columns import InputColumn, dtype_of
 from serving.host.model import LoadRefused
-from serving.host.output_tensors import plain
+from serving.host.output_tensors import to_plain_value
 
 MAX_TYPED_ROWS = 10_000
 MAX_KEPT_ROWS = 32
@@ -95,7 +95,7 @@ def _note_frame(columns: list[InputColumn], frame: pd.DataFrame) -> None:
 
 
 def _note_cells(column: InputColumn, cells: list[Any]) -> None:
-    values = [None if _is_missing(cell) else plain(cell) for cell in cells]
+    values = [None if _is_missing(cell) else to_plain_value(cell) for cell in cells]
     present = [value for value in values if value is not None]
     dtype = dtype_of(present)
     if dtype is None:

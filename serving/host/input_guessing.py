@@ -72,7 +72,9 @@ def _try_dates(model: EstimatorModel) -> EstimatorModel:
             feature.model_copy(update={"dtype": Dtype.STRING}) if place in places else feature
             for place, feature in enumerate(features)
         ]
-        tried = model.under(model.signature.model_copy(update={"features": tuple(named)})).with_columns(columns)
+        tried = model.with_signature(model.signature.model_copy(update={"features": tuple(named)})).with_columns(
+            columns
+        )
         if places and _can_answer(tried):
             return tried
     return model
@@ -102,7 +104,7 @@ def _fill_unknown_columns(
 
 def _can_answer(model: EstimatorModel) -> bool:
     try:
-        model.answer(model.signature.default_method, model.sample(ROWS))
+        model.answer(model.signature.default_method, model.make_rows(ROWS))
     except (InvalidInput, ModelFailed):
         return False
     return True

@@ -37,8 +37,8 @@ from serving.domain.signature import Signature
 from serving.domain.version import Format
 from serving.host import boosters, foreign_files
 from serving.host.input_columns import why_categories_unknown
-from serving.host.model import LoadedModel, LoadRefused, NotAnEstimator, NotVouched, one_line, told
-from serving.host.nested_estimators import walk_nested_estimators, limit_to_one_thread, is_from_sklearn
+from serving.host.model import LoadedModel, LoadRefused, NotAnEstimator, NotVouched, describe_exception, one_line
+from serving.host.nested_estimators import is_from_sklearn, limit_to_one_thread, walk_nested_estimators
 from serving.host.restricted import (
     Distrusted,
     Survey,
@@ -51,7 +51,7 @@ from serving.host.restricted import (
     load_skops,
     survey_file,
 )
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 
 SKLEARN = "scikit-learn"
 
@@ -97,7 +97,7 @@ class Trust:
     is_final: bool = True
 
 
-def load(
+def load_model(
     path: str,
     format: Format,  # noqa: A002  (what it is called everywhere else)
     trust: Trust = Trust(),
@@ -128,12 +128,12 @@ def load(
         raise LoadRefused(unknown)
     with warnings.catch_warnings(action="ignore"):
         try:
-            return examine(estimator, declared=declared, named=named, trained_with=trained_with)
+            return examine_estimator(estimator, declared=declared, named=named, trained_with=trained_with)
         except NotAnEstimator as error:
             raise NotAnEstimator(f"the file holds {error}") from None
 
 
-def dump(estimator: Any, file: str | BinaryIO) -> None:
+def write_estimator(estimator: Any, file: str | BinaryIO) -> None:
     """Write `estimator` with joblib, uncompressed; raises what joblib raises."""
     joblib.dump(estimator, file)
 
@@ -344,5 +344,5 @@ def _why(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "the model does not fit into the memory a host may take (candidate.memory_mb)"
     if isinstance(error, _DAMAGE):
-        return one_line(f"the file is cut short or damaged ({told(error)})")
-    return one_line(f"the file cannot be loaded ({told(error)})")
+        return one_line(f"the file is cut short or damaged ({describe_exception(error)})")
+    return one_line(f"the file cannot be loaded ({describe_exception(error)})")

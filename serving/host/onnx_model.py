@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Container, Dtype, Feature, ModelKind, Signature
 from serving.host.input_columns import InputColumn
-from serving.host.model import LoadRefused, one_line, told
+from serving.host.model import LoadRefused, describe_exception, one_line
 from serving.host.onnx_outputs import Form, MethodOutput, Output, Outputs, find_methods, predict_only
 from serving.host.onnx_session import onnxruntime, open_file
 from serving.host.output_tensors import to_prediction
@@ -89,8 +89,8 @@ class OnnxModel:
         """Return how a method of the signature is answered: what is only declared to be transform, as predict is."""
         return self._answers.get(method) or MethodOutput(self._answers["predict"].places, Form.WHOLE)
 
-    def sample(self, rows: int, *, with_nulls: bool = False) -> Batch:
-        """Make up rows; see `LoadedModel.sample`."""
+    def make_rows(self, rows: int, *, with_nulls: bool = False) -> Batch:
+        """Make up rows; see `LoadedModel.make_rows`."""
         nulls = [feature.nullable for feature in self.signature.features] if with_nulls else None
         return make_batch(self.signature, self.columns, rows, nulls)
 
@@ -104,7 +104,7 @@ class OnnxModel:
         except InvalidInput:
             raise
         except Exception as error:  # noqa: BLE001  (onnxruntime has its own tree of errors)
-            raise ModelFailed(told(error)) from None
+            raise ModelFailed(describe_exception(error)) from None
 
     def _feed(self, batch: Batch) -> dict[str, NDArray[Any]]:
         if batch.matrix is not None and len(self.inputs) == 1 and not self.inputs[0].is_flat:
@@ -182,7 +182,11 @@ def _features(inputs: Sequence[Input]) -> tuple[tuple[Feature, ...], Container]:
 
 def _find_outputs(model: OnnxModel) -> Outputs:
     """Return what the graph's outputs are, by rows that it answers."""
-    for batch in (_with_far_rows(model.sample(_PLAIN_ROWS + _FAR_ROWS)), model.sample(_PLAIN_ROWS), model.sample(2)):
+    for batch in (
+        _with_far_rows(model.make_rows(_PLAIN_ROWS + _FAR_ROWS)),
+        model.make_rows(_PLAIN_ROWS),
+        model.make_rows(2),
+    ):
         try:
             values = model.run(batch)
         except (InvalidInput, ModelFailed):

@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 from onnx import helper
 
-from serving.host.model import LoadRefused, one_line, told
+from serving.host.model import LoadRefused, describe_exception, one_line
 from serving.silence import load_onnxruntime
 
 onnxruntime = load_onnxruntime()
@@ -60,7 +60,7 @@ def _open(source: str | bytes) -> Any:
 
 
 def _make_refusal(error: Exception) -> LoadRefused:
-    return LoadRefused(one_line(f"the graph cannot be loaded ({told(error)})"))
+    return LoadRefused(one_line(f"the graph cannot be loaded ({describe_exception(error)})"))
 
 
 def _with_locale_that_is_there(path: str) -> bytes | None:

@@ -1,4 +1,4 @@
-"""What estimators give back, as plain tensors."""
+"""Converts the return values of estimators to plain tensors."""
 
 from __future__ import annotations
 
@@ -20,38 +20,40 @@ _PLAIN_TYPES = (str, bool, int, float, type(None))
 
 
 def to_prediction(answer: Any, rows: int) -> Prediction:
-    """Turn what a method returned for `rows` rows into tensors.
+    """Convert what a method returned for `rows` rows to tensors.
 
-    Numeric and bool arrays stay as they are; sparse matrices become dense, DataFrames and Series arrays, labels and
-    other objects lists of str, int, float, bool, None and dicts of these. A list of two-dimensional arrays (one for
-    each output) becomes several tensors, a dict of columns a dict for each row. Raises ModelFailed when the answer does
-    not have one entry for each row, InvalidInput when a sparse answer would be too large as a dense one.
+    Numeric and bool arrays stay unchanged. Sparse matrices become dense arrays, DataFrames and Series become arrays.
+    Labels and other objects become lists of str, int, float, bool, None and dicts of these. A list of two-dimensional
+    arrays (one for each output) becomes several tensors, a dict of columns becomes one dict for each row. Raises
+    ModelFailed when the answer does not have one entry for each row, InvalidInput when a sparse answer would be too
+    large as a dense array.
     """
     if isinstance(answer, dict):
-        answer = _rows_of(answer, rows)
-    if isinstance(answer, (list, tuple)) and _is_one_array_for_each_output(answer, rows):
-        tensors = tuple(_tensor(part, rows) for part in answer)
+        answer = _split_into_rows(answer, rows)
+    if isinstance(answer, (list, tuple)) and _has_one_array_per_output(answer, rows):
+        tensors = tuple(_to_tensor(part, rows) for part in answer)
     else:
-        tensors = (_tensor(answer, rows),)
+        tensors = (_to_tensor(answer, rows),)
     for tensor in tensors:
         if len(tensor) != rows:
             raise ModelFailed(f"the model gave {len(tensor)} answers for {rows} rows")
     return Prediction(tensors)
 
 
-def plain(value: Any) -> Any:
-    """Return a value as str, bool, int, float or None, arrays as lists, dicts with keys of text; the rest as text.
+def to_plain_value(value: Any) -> Any:
+    """Return a value as str, bool, int, float or None.
 
-    Dates and times become text in the form of ISO 8601.
+    Arrays become lists, and the keys of dicts become text. Dates and times become text in the form of ISO 8601; every
+    other object becomes its text.
     """
     if isinstance(value, np.generic):
         value = value.item() if value.dtype.kind in _PLAIN_KINDS + "US" else str(value)
     elif isinstance(value, np.ndarray):
-        return [plain(item) for item in value.tolist()]
+        return [to_plain_value(item) for item in value.tolist()]
     elif isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [to_plain_value(item) for item in value]
     elif isinstance(value, dict):
-        return {str(plain(key)): plain(item) for key, item in value.items()}
+        return {str(to_plain_value(key)): to_plain_value(item) for key, item in value.items()}
     elif isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()  # a datetime is a date
     if isinstance(value, bytes):
@@ -68,22 +70,21 @@ def is_finite(tensor: Tensor) -> NDArray[np.bool_]:
     return np.array([_is_finite_value(value) for value in tensor], dtype=np.bool_)
 
 
-def without_gaps(method: str, tensor: Tensor) -> Tensor:
-    """Return an answer to rows with nulls; where `method` may leave gaps too, with 0 in place of NaN and None.
+def fill_gaps(method: str, tensor: Tensor) -> Tensor:
+    """Replace NaN and None in an answer of ``transform`` to rows with nulls by 0; return other answers unchanged.
 
-    ``transform`` may: scalers, for one, give NaN in the column where null was sent. What any other method gives is an
-    answer only if it is a number.
+    Scalers, for example, give NaN in a column where null was sent. NaN from any other method is not a valid answer.
     """
     if method != "transform":
         return tensor
     if isinstance(tensor, np.ndarray):
         return np.nan_to_num(tensor, nan=0.0, posinf=np.inf, neginf=-np.inf) if tensor.dtype.kind == "f" else tensor
-    return [_without_gap(value) for value in tensor]
+    return [_fill_gap(value) for value in tensor]
 
 
-def _rows_of(answer: dict[Any, Any], rows: int) -> list[dict[Any, Any]]:
-    """Return one dict for each row, of a dict of columns, or for one row of that row itself."""
-    columns = {name: _column(value) for name, value in answer.items()}
+def _split_into_rows(answer: dict[Any, Any], rows: int) -> list[dict[Any, Any]]:
+    """Return one dict for each row from a dict of columns; for a single row the dict may be the row itself."""
+    columns = {name: _list_cells(value) for name, value in answer.items()}
     if columns and all(column is not None and len(column) == rows for column in columns.values()):
         return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     if rows == 1:
@@ -91,20 +92,20 @@ def _rows_of(answer: dict[Any, Any], rows: int) -> list[dict[Any, Any]]:
     raise ModelFailed(f"the model gave one dict for {rows} rows, without {rows} values under each of its keys")
 
 
-def _column(value: Any) -> list[Any] | None:
+def _list_cells(value: Any) -> list[Any] | None:
     listed = value.tolist() if hasattr(value, "tolist") else value
     return list(listed) if isinstance(listed, (list, tuple)) else None
 
 
-def _is_one_array_for_each_output(answer: list[Any] | tuple[Any, ...], rows: int) -> bool:
+def _has_one_array_per_output(answer: list[Any] | tuple[Any, ...], rows: int) -> bool:
     return bool(answer) and all(
         isinstance(part, np.ndarray) and part.ndim == 2 and len(part) == rows for part in answer
     )
 
 
-def _tensor(answer: Any, rows: int) -> Tensor:
+def _to_tensor(answer: Any, rows: int) -> Tensor:
     if scipy.sparse.issparse(answer):
-        answer = _dense(answer, rows)
+        answer = _to_dense_array(answer, rows)
     elif not isinstance(answer, np.ndarray):
         answer = answer.to_numpy() if hasattr(answer, "to_numpy") else np.asarray(answer)
     if isinstance(answer, np.ma.MaskedArray):
@@ -113,7 +114,7 @@ def _tensor(answer: Any, rows: int) -> Tensor:
     if array.ndim == 0:
         raise ModelFailed(f"the model gave a single value for {rows} rows")
     if rows == 1 and array.ndim == 1 and len(array) != 1:
-        array = array.reshape(1, -1)  # SparsePCA gives the one row itself
+        array = array.reshape(1, -1)  # SparsePCA returns a single row without its first dimension
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         return array.astype(np.float64)
     if array.dtype.kind in _PLAIN_KINDS:
@@ -123,18 +124,18 @@ def _tensor(answer: Any, rows: int) -> Tensor:
     if array.dtype.kind in "US":
         return list(array.astype(str).tolist())
     if array.dtype.kind == "O":
-        return _objects(array)
+        return _to_plain_list(array)
     raise ModelFailed(f"the model gave values of type {array.dtype}, which JSON cannot carry")
 
 
-def _objects(array: NDArray[Any]) -> Tensor:
+def _to_plain_list(array: NDArray[Any]) -> Tensor:
     values = array.tolist()
     if array.ndim == 1 and set(map(type, values)) <= {str}:
         return list(values)
-    return [plain(value) for value in values]
+    return [to_plain_value(value) for value in values]
 
 
-def _dense(answer: Any, rows: int) -> NDArray[Any]:
+def _to_dense_array(answer: Any, rows: int) -> NDArray[Any]:
     nbytes = math.prod(answer.shape) * answer.dtype.itemsize
     if nbytes <= MAX_DENSE_BYTES:
         dense: NDArray[Any] = answer.toarray()
@@ -145,15 +146,15 @@ def _dense(answer: Any, rows: int) -> NDArray[Any]:
     raise ModelFailed(f"the answer for one row would take {size}")
 
 
-def _without_gap(value: Any) -> Any:
+def _fill_gap(value: Any) -> Any:
     if isinstance(value, list):
-        return [_without_gap(item) for item in value]
+        return [_fill_gap(item) for item in value]
     return 0 if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 
 def _is_finite_value(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_finite_value, value))
-    if isinstance(value, dict):  # in an object null is a value like another
+    if isinstance(value, dict):  # null is an ordinary value in an object
         return all(item is None or _is_finite_value(item) for item in value.values())
     return value is not None and not (isinstance(value, float) and not math.isfinite(value))

@@ -17,7 +17,7 @@ from typing import Any
 
 from serving import sandbox
 from serving.domain.errors import PublishRefused
-from serving.host.model import one_line, told
+from serving.host.model import describe_exception, one_line
 
 _SHOWN = 5
 _LOOK_SECONDS = 60.0
@@ -45,7 +45,7 @@ def check_names(estimator: Any) -> list[str]:
     except Exception as error:  # noqa: BLE001  (an estimator may raise anything)
         if not collector.unnameable:
             raise PublishRefused(
-                f"the estimator cannot be written into a file: {told(error)}; "
+                f"the estimator cannot be written into a file: {describe_exception(error)}; "
                 "take out what holds it (an open file, a lock, a connection), or leave it out in __getstate__"
             ) from None
     unnameable = [each for each in collector.unnameable if _find(each) is None]

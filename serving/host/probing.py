@@ -1,4 +1,4 @@
-"""Find out by trying what a model does not remember: dtypes, the number of outputs, which features take null."""
+"""Completes a signature by trying the model: dtypes, the number of outputs, and which features take null."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serving.domain.signature import Container, Dtype, Method, Signature
 from serving.host.estimator_model import EstimatorModel
 from serving.host.input_columns import InputColumn
 from serving.host.input_guessing import guess_input_values
-from serving.host.output_tensors import is_finite, without_gaps
+from serving.host.output_tensors import fill_gaps, is_finite
 from serving.host.synthetic_rows import make_batch
 from serving.rows.batch import Batch
 
@@ -20,33 +20,33 @@ MAX_SINGLE_FEATURES = 64
 _SCORES = ("predict_proba", "decision_function")
 
 
-def probe(model: EstimatorModel) -> EstimatorModel:
-    """Return `model` with a signature completed by trying it on made-up rows; it is asked a few times.
+def probe_signature(model: EstimatorModel) -> EstimatorModel:
+    """Return `model` with a signature that was completed by running the model on a few made-up rows.
 
-    A feature takes null when rows with nulls are answered with finite numbers, or by ``transform`` with gaps of its
-    own. All features that may are tried at once; when that fails, those that the model treats alike together; when code
-    that is not scikit-learn's is involved, at last one by one. Nothing here looks at the clock: the same file has the
+    A feature takes null when the answers to rows with nulls are finite; NaN in an answer of ``transform`` counts as
+    finite. First all features that may take null are tried together; when that fails, the features of each branch; and
+    when code from outside scikit-learn is involved, single features. No step depends on time: the same file gets the
     same signature each time it is loaded.
     """
     if any(column.dtype is None for column in model.columns):
-        model = _settle_dtypes(model)
+        model = _probe_dtypes(model)
     outputs = count_outputs(model)
     if outputs is None:
         model = guess_input_values(model)
         outputs = count_outputs(model)
     signature = model.signature
     if outputs is not None:
-        signature = signature.model_copy(update={"outputs": outputs, "methods": _working_methods(model)})
+        signature = signature.model_copy(update={"outputs": outputs, "methods": _find_working_methods(model)})
         if signature.container not in (Container.TEXTS, Container.OBJECTS):
-            signature = _with_nulls(signature, _takes_null(model.under(signature)))
-    return model.under(signature)
+            signature = _set_nullable(signature, _probe_nulls(model.with_signature(signature)))
+    return model.with_signature(signature)
 
 
 def count_outputs(model: EstimatorModel) -> int | None:
-    """Return how many values ``predict``, or what there is instead, gives per row; None if made-up rows are refused."""
+    """Return how many values ``predict`` or else the default method gives per row; None if it refuses made-up rows."""
     method = "predict" if "predict" in model.signature.methods else model.signature.default_method
     try:
-        tensors = model.answer(method, model.sample(1)).tensors
+        tensors = model.answer(method, model.make_rows(1)).tensors
     except (InvalidInput, ModelFailed):
         return None
     if len(tensors) > 1:
@@ -57,14 +57,14 @@ def count_outputs(model: EstimatorModel) -> int | None:
     return len(tensor[0]) if isinstance(tensor[0], list) else 1
 
 
-def _working_methods(model: EstimatorModel) -> tuple[Method, ...]:
-    """Leave out methods that cannot answer the row the default one has just answered: they are offered in vain."""
+def _find_working_methods(model: EstimatorModel) -> tuple[Method, ...]:
+    """Return the methods without those that fail on a row which the default method answers."""
     first, *others = model.signature.methods
-    row = model.sample(1)
-    return (first, *(method for method in others if _predicts(model, method, row)))
+    row = model.make_rows(1)
+    return (first, *(method for method in others if _can_answer(model, method, row)))
 
 
-def _predicts(model: EstimatorModel, method: Method, batch: Batch) -> bool:
+def _can_answer(model: EstimatorModel, method: Method, batch: Batch) -> bool:
     try:
         model.answer(method, batch)
     except (InvalidInput, ModelFailed):
@@ -72,43 +72,43 @@ def _predicts(model: EstimatorModel, method: Method, batch: Batch) -> bool:
     return True
 
 
-def _settle_dtypes(model: EstimatorModel) -> EstimatorModel:
-    """Find out for columns nobody knows whether the model takes numbers there, strings, or both.
+def _probe_dtypes(model: EstimatorModel) -> EstimatorModel:
+    """Return `model` with dtypes for the unknown columns: whether it takes numbers there, strings, or both.
 
-    In an array, what takes numbers is a number: only tables commonly hold columns of several kinds.
+    In an array, a column that takes numbers is a number column: only tables commonly hold columns of several dtypes.
     """
     is_table = model.signature.container is Container.DATAFRAME
-    unknown = _by_branch(model.columns, lambda column: column.dtype is None)
-    if _answers(model, model.sample(2)):
+    unknown = _group_by_branch(model.columns, lambda column: column.dtype is None)
+    if _has_finite_answers(model, model.make_rows(2)):
         for members in unknown:
-            takes_strings = is_table and _answers_as(model, members, Dtype.STRING)
-            model = _with_dtype(model, members, Dtype.ANY if takes_strings else Dtype.NUMBER)
+            takes_strings = is_table and _has_finite_answers_with_dtype(model, members, Dtype.STRING)
+            model = _set_dtype(model, members, Dtype.ANY if takes_strings else Dtype.NUMBER)
         return model
     everything = [index for members in unknown for index in members]
-    takes_strings = _answers_as(model, everything, Dtype.STRING)
-    return _with_dtype(model, everything, Dtype.STRING if takes_strings else Dtype.ANY)
+    takes_strings = _has_finite_answers_with_dtype(model, everything, Dtype.STRING)
+    return _set_dtype(model, everything, Dtype.STRING if takes_strings else Dtype.ANY)
 
 
-def _takes_null(model: EstimatorModel) -> list[bool]:
+def _probe_nulls(model: EstimatorModel) -> list[bool]:
     is_table = model.signature.container is Container.DATAFRAME
     may = [index for index, column in enumerate(model.columns) if column.takes_null is not False]
     takes: list[int] = []
-    if _answers_nulls(model, may):
+    if _has_finite_answers_with_nulls(model, may):
         takes = may
     else:
-        branches = _by_branch(model.columns, lambda column: column.takes_null is not False)
+        branches = _group_by_branch(model.columns, lambda column: column.takes_null is not False)
         for members in branches:
-            if len(branches) > 1 and _answers_nulls(model, members):
+            if len(branches) > 1 and _has_finite_answers_with_nulls(model, members):
                 takes += members
             elif is_table and model.has_foreign_parts and 1 < len(members) <= MAX_SINGLE_FEATURES:
-                takes += [index for index in members if _answers_nulls(model, [index])]
-        takes = takes if _answers_nulls(model, takes) else []
+                takes += [index for index in members if _has_finite_answers_with_nulls(model, [index])]
+        takes = takes if _has_finite_answers_with_nulls(model, takes) else []
     chosen = set(takes)
     return [index in chosen for index in range(len(model.columns))]
 
 
-def _by_branch(columns: Sequence[InputColumn], is_member: Callable[[InputColumn], bool]) -> list[list[int]]:
-    """Return the positions of the columns that are meant, those the model treats alike together."""
+def _group_by_branch(columns: Sequence[InputColumn], is_member: Callable[[InputColumn], bool]) -> list[list[int]]:
+    """Return the positions of the columns for which `is_member` is true, one list for each branch."""
     branches: dict[int, list[int]] = {}
     for index, column in enumerate(columns):
         if is_member(column):
@@ -116,17 +116,18 @@ def _by_branch(columns: Sequence[InputColumn], is_member: Callable[[InputColumn]
     return list(branches.values())
 
 
-def _answers_nulls(model: EstimatorModel, members: Iterable[int]) -> bool:
+def _has_finite_answers_with_nulls(model: EstimatorModel, members: Iterable[int]) -> bool:
     nulls = [False] * len(model.columns)
     for index in members:
         nulls[index] = True
     return any(nulls) and all(
-        _answers(model, make_batch(model.signature, model.columns, rows, nulls), may_have_gaps=True) for rows in (1, 3)
+        _has_finite_answers(model, make_batch(model.signature, model.columns, rows, nulls), may_have_gaps=True)
+        for rows in (1, 3)
     )
 
 
-def _answers(model: EstimatorModel, batch: Batch, *, may_have_gaps: bool = False) -> bool:
-    """Say whether the model answers with finite numbers; scores are looked at too, because a label always is one."""
+def _has_finite_answers(model: EstimatorModel, batch: Batch, *, may_have_gaps: bool = False) -> bool:
+    """Say whether the model answers with finite numbers; scores are checked too, because labels are always finite."""
     offered = model.signature.methods
     methods = [offered[0], *[method for method in _SCORES if method in offered and method != offered[0]][:1]]
     try:
@@ -134,23 +135,23 @@ def _answers(model: EstimatorModel, batch: Batch, *, may_have_gaps: bool = False
     except (InvalidInput, ModelFailed):
         return False
     if may_have_gaps:
-        answers = [(method, without_gaps(method, tensor)) for method, tensor in answers]
+        answers = [(method, fill_gaps(method, tensor)) for method, tensor in answers]
     return all(is_finite(tensor).all() for _, tensor in answers)
 
 
-def _answers_as(model: EstimatorModel, members: Sequence[int], dtype: Dtype) -> bool:
-    tried = _with_dtype(model, members, dtype)
-    return _answers(tried, tried.sample(2))
+def _has_finite_answers_with_dtype(model: EstimatorModel, members: Sequence[int], dtype: Dtype) -> bool:
+    tried = _set_dtype(model, members, dtype)
+    return _has_finite_answers(tried, tried.make_rows(2))
 
 
-def _with_dtype(model: EstimatorModel, members: Sequence[int], dtype: Dtype) -> EstimatorModel:
+def _set_dtype(model: EstimatorModel, members: Sequence[int], dtype: Dtype) -> EstimatorModel:
     features = list(model.signature.features)
     for index in members:
         features[index] = features[index].model_copy(update={"dtype": dtype})
-    return model.under(model.signature.model_copy(update={"features": tuple(features)}))
+    return model.with_signature(model.signature.model_copy(update={"features": tuple(features)}))
 
 
-def _with_nulls(signature: Signature, takes_null: Sequence[bool]) -> Signature:
+def _set_nullable(signature: Signature, takes_null: Sequence[bool]) -> Signature:
     features = tuple(
         feature.model_copy(update={"nullable": takes or not feature.is_used})
         for feature, takes in zip(signature.features, takes_null, strict=True)

@@ -1,4 +1,4 @@
-"""The signature of an estimator, derived from what it remembers of its training and from trying it out."""
+"""The signature of an estimator, derived from its fitted attributes and from running it on made-up rows."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from serving.host.input_columns import (
 )
 from serving.host.input_guessing import guess_input_values
 from serving.host.model import LoadRefused, NotAnEstimator
-from serving.host.output_tensors import plain
-from serving.host.probing import count_outputs, probe
+from serving.host.output_tensors import to_plain_value
+from serving.host.probing import count_outputs, probe_signature
 from serving.wire.compatibility import find_disagreements
 
 _KINDS: tuple[tuple[Callable[[Any], bool], ModelKind], ...] = (
@@ -36,17 +36,17 @@ _KINDS: tuple[tuple[Callable[[Any], bool], ModelKind], ...] = (
 )
 
 
-def describe(estimator: Any, X: Any = None) -> Signature:
+def signature_of(estimator: Any, X: Any = None) -> Signature:
     """Return the signature of a fitted estimator.
 
     `X` is a sample of rows as given to ``fit`` (DataFrame, array, sparse matrix, list of texts): with it, dtypes are
-    read from the data and not guessed. Which features take null is found out by trying. Answers a few made-up rows;
-    blocks for as long as that takes. Raises LoadRefused when the object is no fitted estimator or cannot be served.
+    read from the data and not guessed. Runs the estimator on a few made-up rows, for example to find out which features
+    take null, and blocks meanwhile. Raises LoadRefused when the object is not a fitted estimator or cannot be served.
     """
-    return examine(estimator, X=X).signature
+    return examine_estimator(estimator, X=X).signature
 
 
-def examine(
+def examine_estimator(
     estimator: Any,
     *,
     declared: Signature | None = None,
@@ -54,16 +54,16 @@ def examine(
     X: Any = None,
     trained_with: Mapping[str, str] | None = None,
 ) -> EstimatorModel:
-    """Return `estimator` as a model with its signature; see `describe`.
+    """Return `estimator` as a model with its signature; see `signature_of`.
 
-    `declared` is what the publisher said. Where it agrees with the estimator it is taken over, and what takes null is
-    not tried; where it does not, the derived signature stands, and the contract gate will say so. `named` columns give
-    names to an estimator that was fitted without any, and dtypes where it does not know better. An estimator that does
-    not remember its features, or says that it has none, has those of `declared`, else those of `X`.
+    `declared` is the publisher's signature. If it agrees with the estimator it is used as it is, and nulls are not
+    tried; if not, the derived signature is used, and the contract gate reports the difference. `named` columns give
+    names to an estimator that was fitted without names, and dtypes that the estimator does not know. An estimator that
+    does not know its features, or reports none, gets those of `declared`, or else those of `X`.
     """
     methods = _list_methods(estimator)
     _require_fitted(estimator)
-    signature = _take_names(_derive(estimator, methods, declared, X), named)
+    signature = _set_names(_derive_signature(estimator, methods, declared, X), named)
     names = [feature.name for feature in signature.features] if signature.is_named else None
     columns = _learn_columns(estimator, names, len(signature.features))
     if X is not None:
@@ -71,28 +71,32 @@ def examine(
     _complete_dtypes(columns, signature, named)
     model = EstimatorModel(estimator, _set_dtypes(signature, columns), columns, trained_with)
     is_typed = model.has_own_code and signature.container is Container.DATAFRAME
-    model = model.under(model.signature.model_copy(update={"is_typed": is_typed}))
+    model = model.with_signature(model.signature.model_copy(update={"is_typed": is_typed}))
     if declared is not None:
-        tried = model.under(declared.model_copy(update={"methods": methods}))
+        tried = model.with_signature(declared.model_copy(update={"methods": methods}))
         outputs = count_outputs(tried) if len(declared.features) == len(columns) else None
         own = model.signature.model_copy(update={"outputs": declared.outputs if outputs is None else outputs})
         if not find_disagreements(declared, own):
             if declared.is_typed != is_typed:
                 declared = declared.model_copy(update={"is_typed": is_typed})
-            return guess_input_values(tried).under(declared) if outputs is None else model.under(declared)
-    return probe(model)
+            return (
+                guess_input_values(tried).with_signature(declared)
+                if outputs is None
+                else model.with_signature(declared)
+            )
+    return probe_signature(model)
 
 
-# --- is it one --------------------------------------------------------------------------------------------------------
+# --- is it a fitted estimator -----------------------------------------------------------------------------------------
 
 
 def _list_methods(estimator: Any) -> tuple[Method, ...]:
     if isinstance(estimator, type):
         raise NotAnEstimator(f"the class {estimator.__name__} itself, not a fitted estimator")
-    if isinstance(estimator, dict):  # also one that gives its items as attributes, which could be any function
+    if isinstance(estimator, dict):  # also a Bunch, whose items are attributes: these could be any function
         keys = ", ".join(repr(key) for key in list(estimator)[:3])
         raise NotAnEstimator(f"a dict (keys {keys}), not an estimator: {advise_on_parts(dict.values(estimator))}")
-    found = cast(tuple[Method, ...], tuple(method for method in METHODS if _offers(estimator, method)))
+    found = cast(tuple[Method, ...], tuple(method for method in METHODS if _has_method(estimator, method)))
     if hasattr(estimator, "predict") or (found and hasattr(estimator, "fit")):
         return found
     name = type(estimator).__name__
@@ -104,7 +108,7 @@ def _list_methods(estimator: Any) -> tuple[Method, ...]:
     raise NotAnEstimator(f"an object of type {name}, not an estimator")
 
 
-def _offers(estimator: Any, method: str) -> bool:
+def _has_method(estimator: Any, method: str) -> bool:
     try:
         return callable(getattr(estimator, method, None))
     except Exception:  # noqa: BLE001  (a property may raise anything)
@@ -113,22 +117,22 @@ def _offers(estimator: Any, method: str) -> bool:
 
 def _require_fitted(estimator: Any) -> None:
     if not hasattr(estimator, "fit"):
-        return  # scikit-learn would write its text into an error, and import more for that, which ends a host
+        return  # scikit-learn would put its repr into an error and import modules for that, which ends a watched host
     try:
         check_is_fitted(estimator)
     except NotFittedError:
         raise LoadRefused(f"{type(estimator).__name__} is not fitted: call fit before saving it") from None
-    except Exception:  # noqa: BLE001  (no estimator of scikit-learn's: it will show when it answers)
+    except Exception:  # noqa: BLE001  (not an estimator of scikit-learn; whether it is fitted shows when it answers)
         return
 
 
-# --- what it takes and gives ------------------------------------------------------------------------------------------
+# --- its inputs and outputs -------------------------------------------------------------------------------------------
 
 
-def _derive(estimator: Any, methods: tuple[Method, ...], declared: Signature | None, X: Any) -> Signature:
-    kind = _kind(estimator, methods)
-    classes = _classes(estimator) if kind is ModelKind.CLASSIFIER else None
-    container, names = _input(estimator, declared, X)
+def _derive_signature(estimator: Any, methods: tuple[Method, ...], declared: Signature | None, X: Any) -> Signature:
+    kind = _find_kind(estimator, methods)
+    classes = _list_classes(estimator) if kind is ModelKind.CLASSIFIER else None
+    container, names = _find_input_columns(estimator, declared, X)
     return Signature(
         features=tuple(Feature(name=name) for name in names),
         methods=methods,
@@ -140,8 +144,8 @@ def _derive(estimator: Any, methods: tuple[Method, ...], declared: Signature | N
     )
 
 
-def _take_names(signature: Signature, named: Sequence[NamedColumn]) -> Signature:
-    """Take over the names of columns, all of them or none, where the estimator has none of its own."""
+def _set_names(signature: Signature, named: Sequence[NamedColumn]) -> Signature:
+    """Use the names of `named` columns, all or none, where the estimator has no names of its own."""
     names = dict.fromkeys(column.name for column in named)
     if signature.container is not Container.ARRAY or len(names) != len(signature.features):
         return signature
@@ -149,24 +153,24 @@ def _take_names(signature: Signature, named: Sequence[NamedColumn]) -> Signature
 
 
 def _complete_dtypes(columns: Sequence[InputColumn], signature: Signature, named: Sequence[NamedColumn]) -> None:
-    """Note dtypes in columns of a data frame: where nothing is known, and bools, which look like numbers."""
+    """Note the dtypes of `named` in columns of a data frame: unknown ones, and bools, which look like numbers."""
     if signature.container is not Container.DATAFRAME:
         return
     dtypes = {column.name: column.dtype for column in named}
     for column, feature in zip(columns, signature.features, strict=True):
-        said = dtypes.get(feature.name)
-        if column.dtype is None or (column.dtype is Dtype.NUMBER and said is Dtype.BOOL):
-            column.dtype = said
+        dtype = dtypes.get(feature.name)
+        if column.dtype is None or (column.dtype is Dtype.NUMBER and dtype is Dtype.BOOL):
+            column.dtype = dtype
 
 
-def _input(estimator: Any, declared: Signature | None, X: Any) -> tuple[Container, list[str]]:
+def _find_input_columns(estimator: Any, declared: Signature | None, X: Any) -> tuple[Container, list[str]]:
     if find_text_vectorizer(estimator) is not None:
         return Container.TEXTS, ["text"]
-    if find_object_vectorizer(estimator) not in (None, estimator):  # one alone is no model yet
+    if find_object_vectorizer(estimator) not in (None, estimator):  # a vectorizer alone is not a model
         return Container.OBJECTS, ["object"]
     names, count = _find_known(estimator, "feature_names_in_"), _find_known(estimator, "n_features_in_")
     if names is None:
-        names = _catboost_names(estimator)
+        names = _find_catboost_names(estimator)
         if declared is not None and not count and declared.container is Container.ARRAY and names is not None:
             names = names if len(names) != len(declared.features) else None  # it takes rows without names as well
     count = len(names) if names is not None else count
@@ -191,13 +195,15 @@ def _input(estimator: Any, declared: Signature | None, X: Any) -> tuple[Containe
     return container, names
 
 
-def _catboost_names(estimator: Any) -> list[str] | None:
-    """Return the names that CatBoost keeps under an attribute of its own; it numbers the columns of arrays."""
+def _find_catboost_names(estimator: Any) -> list[str] | None:
+    """Return the column names that CatBoost keeps in an attribute of its own, None for the numbers of array columns."""
     if type(estimator).__module__.partition(".")[0] == "catboost":
         names = getattr(estimator, "feature_names_", None)
         if isinstance(names, list) and names and names != [str(place) for place in range(len(names))]:
             return names
-    return next((found for part in find_first_parts(estimator) if (found := _catboost_names(part)) is not None), None)
+    return next(
+        (found for part in find_first_parts(estimator) if (found := _find_catboost_names(part)) is not None), None
+    )
 
 
 def _find_known(estimator: Any, attribute: str) -> Any:
@@ -210,7 +216,7 @@ def _find_known(estimator: Any, attribute: str) -> Any:
     )
 
 
-def _kind(estimator: Any, methods: Sequence[str]) -> ModelKind:
+def _find_kind(estimator: Any, methods: Sequence[str]) -> ModelKind:
     for is_kind, kind in _KINDS:
         try:
             if is_kind(estimator):
@@ -222,20 +228,24 @@ def _kind(estimator: Any, methods: Sequence[str]) -> ModelKind:
     return ModelKind.TRANSFORMER if methods[0] == "transform" else ModelKind.OTHER
 
 
-def _classes(estimator: Any) -> tuple[tuple[Any, ...], ...] | None:
+def _list_classes(estimator: Any) -> tuple[tuple[Any, ...], ...] | None:
     classes = getattr(estimator, "classes_", None)
     if isinstance(classes, np.ndarray):
-        return (tuple(plain(classes)),)
+        return (tuple(to_plain_value(classes)),)
     if isinstance(classes, (list, tuple)) and classes:
         is_several = all(isinstance(labels, np.ndarray) for labels in classes)
-        return tuple(tuple(plain(labels)) for labels in classes) if is_several else (tuple(plain(classes)),)
+        return (
+            tuple(tuple(to_plain_value(labels)) for labels in classes)
+            if is_several
+            else (tuple(to_plain_value(classes)),)
+        )
     return None
 
 
 def _learn_columns(estimator: Any, names: list[str] | None, count: int) -> list[InputColumn]:
     try:
         return learn_columns(estimator, names, count)
-    except Exception:  # noqa: BLE001  (attributes of a foreign estimator may be anything; then nothing is known)
+    except Exception:  # noqa: BLE001  (a foreign estimator may have attributes of any type; then nothing is known)
         return [InputColumn(name) for name in names] if names else [InputColumn() for _ in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""Made-up rows that fit a signature and look like the ones a model was trained on."""
+"""Makes up rows that fit a signature and resemble the training rows of a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serving.rows.integers import has_rounded_cell, make_integer_column
 
 SEED = 20_261_120
 
-# positive and away from 0: many estimators refuse negative numbers, and some have a pole at 0
+# positive and not near 0: many estimators refuse negative numbers, and some divide by the number
 _LOW, _HIGH = 0.25, 1.75
 _STRINGS = ("a", "b", "c")
 
@@ -23,11 +23,11 @@ _STRINGS = ("a", "b", "c")
 def make_batch(
     signature: Signature, columns: Sequence[InputColumn], rows: int, nulls: Sequence[bool] | None = None
 ) -> Batch:
-    """Return the same `rows` rows for the same arguments, laid out for `signature`.
+    """Return `rows` rows for the features of `signature`, the same rows for the same arguments.
 
-    Numbers come from the values or the range in `columns`, strings and bools from the values; with nothing known,
-    numbers lie between 0.25 and 1.75. `nulls` says which features are left out in the first row and in every third
-    row, staggered, after it.
+    Numbers come from the values or the range in `columns`, strings and bools from the values; where nothing is known,
+    numbers are between 0.25 and 1.75. `nulls` says which features are null in the first row and in every third row
+    after it; the third row of a column depends on its place.
     """
     random = np.random.default_rng(SEED)
     places = random.random((rows, len(columns)))
@@ -60,7 +60,7 @@ def _make_numbers(column: InputColumn, places: NDArray[np.float64]) -> NDArray[n
 
 
 def _has_large_integers(column: InputColumn) -> bool:
-    """Say whether a column's values are integers that float64 would round, and that 64 bits hold."""
+    """Say whether a column's values are integers that float64 would round and that fit into 64 bits."""
     return has_rounded_cell(column.values) and make_integer_column(column.values) is not None
 
 

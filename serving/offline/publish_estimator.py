@@ -109,11 +109,11 @@ def _describe_estimator(estimator: Any, model: str, X: Any, golden: Any) -> tupl
     from serving.host.example_rows import SampleRefused  # noqa: PLC0415
     from serving.host.loading import library_versions  # noqa: PLC0415
     from serving.host.pickled_names import check_names  # noqa: PLC0415
-    from serving.host.signature_of_estimator import examine  # noqa: PLC0415  (scikit-learn: not for those who only check a file)
+    from serving.host.signature_of_estimator import examine_estimator  # noqa: PLC0415  (scikit-learn: not for those who only check a file)
 
     with _warning_filters_lock, warnings.catch_warnings(action="ignore"):
         try:
-            described = examine(as_estimator(estimator), X=X)
+            described = examine_estimator(as_estimator(estimator), X=X)
         except SampleRefused as error:
             raise PublishRefused(str(error), "X") from None
         examples = None if golden is None else _make_golden(described, golden)
@@ -175,9 +175,9 @@ def _publish_checked(estimator: Any, publication: Publication, settings: Setting
 
 
 def _write_estimator(estimator: Any, file: BinaryIO) -> None:
-    from serving.host.loading import dump  # noqa: PLC0415  (see above)
+    from serving.host.loading import write_estimator  # noqa: PLC0415  (see above)
 
-    dump(estimator, file)
+    write_estimator(estimator, file)
 
 
 def _require_text(model: Any) -> str:

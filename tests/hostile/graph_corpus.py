@@ -24,7 +24,7 @@ from serving.domain.compiled_form import Graph
 from serving.domain.signature import Signature
 from serving.host.graph_check.memory_analysis import RULES  # with every rule in it
 from serving.host.onnx_model import load_onnx
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 
 RANDOM = np.random.default_rng(11)
 ROWS = RANDOM.normal(size=(80, 5))
@@ -108,7 +108,7 @@ def sound_graphs() -> Iterator[Sound]:
     """Return graphs that our converters draw, and graphs of files that skl2onnx writes."""
     for name, make in estimators().items():
         with warnings.catch_warnings(action="ignore"):
-            model = examine(make())
+            model = examine_estimator(make())
             yield Sound(name, model.signature, convert(model))
     yield from _of_files()
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from serving.compiling.converters.blocks import Rows
 from serving.compiling.drawing import OPSETS, Drawing, NotCompilable
-from serving.host.model import told
+from serving.host.model import describe_exception
 
 # measured: these answer alike in float64. Other converters of skl2onnx round to float32, or fail.
 MEASURED = frozenset(
@@ -87,7 +87,7 @@ def _convert_alone(part: Any, width: int, options: dict[str, Any]) -> Any:
     except Exception as error:  # noqa: BLE001  (skl2onnx raises whatever it meets)
         if "Unable to find" in str(error) or "No proper shape" in str(error) or "option" in str(error).lower():
             raise NotCompilable(f"{type(part).__name__} has no compiled form") from None
-        raise NotCompilable(f"{type(part).__name__} cannot be converted ({told(error)})") from None
+        raise NotCompilable(f"{type(part).__name__} cannot be converted ({describe_exception(error)})") from None
     return made.graph
 
 

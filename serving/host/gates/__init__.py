@@ -26,7 +26,7 @@ from serving.host.gates.provenance_gate import ProvenanceGate
 from serving.host.gates.published_gate import Published
 from serving.host.gates.warm_up_gate import WarmUp
 from serving.host.loading import library_versions
-from serving.host.model import LoadedModel, add_skew, told
+from serving.host.model import LoadedModel, add_skew, describe_exception
 from serving.wire.evaluation import Findings, Preparation
 
 GATES: tuple[Gate, ...] = (
@@ -100,4 +100,4 @@ def _check(gate: Gate, context: Context) -> Outcome:
     except (Refused, ServingError) as error:
         return Verdict.REFUSED, str(error)
     except (Exception, SystemExit) as error:  # noqa: BLE001  (a candidate may raise anything, and call sys.exit)
-        return Verdict.REFUSED, told(error)
+        return Verdict.REFUSED, describe_exception(error)

@@ -97,9 +97,9 @@ def _why_not_alike(context: Context, model: LoadedModel) -> str | None:
 
 def _make_tried_rows(context: Context, model: LoadedModel) -> list[Batch]:
     """Return made-up rows, also with nulls where the model takes them; golden ones when it refuses the made-up."""
-    batches = [model.sample(ROWS)]
+    batches = [model.make_rows(ROWS)]
     if any(feature.nullable for feature in model.signature.features):
-        batches.append(model.sample(ROWS, with_nulls=True))
+        batches.append(model.make_rows(ROWS, with_nulls=True))
     if context.takes_example:
         return [_pick_rows(context.rows(len(context.example)), np.arange(min(ROWS, len(context.example))))]
     if context.golden is not None:

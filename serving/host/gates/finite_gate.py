@@ -10,7 +10,7 @@ from serving.domain.manifest import GOLDEN_NAME
 from serving.domain.report import GateName, Verdict
 from serving.host.gates.gate import Context, Outcome, Refused
 from serving.host.model import LoadedModel
-from serving.host.output_tensors import is_finite, without_gaps
+from serving.host.output_tensors import fill_gaps, is_finite
 from serving.rows.batch import Batch, Tensor
 
 ROWS = 8
@@ -41,7 +41,7 @@ class Finite:
             if any(notes):
                 raise Refused("; ".join(filter(None, notes)))
             return Verdict.PASSED, f"{', '.join(model.signature.methods)} finite on {batch.rows} golden rows"
-        batch = model.sample(ROWS)
+        batch = model.make_rows(ROWS)
         try:
             model.answer(model.signature.default_method, batch)
         except InvalidInput as error:
@@ -55,7 +55,7 @@ class Finite:
         tried = f"{ROWS} made-up rows"
         nullable = [feature.name for feature in model.signature.features if feature.nullable]
         if nullable:
-            nulls = model.sample(ROWS, with_nulls=True)
+            nulls = model.make_rows(ROWS, with_nulls=True)
             notes += [_look_at_nulls(model, method, nulls, nullable) for method in model.signature.methods]
             tried += f" and {ROWS} with nulls"
         if any(notes):
@@ -89,7 +89,7 @@ def _look(model: LoadedModel, method: str, batch: Batch, source: str, *, has_nul
     except (InvalidInput, ModelFailed) as error:
         raise Refused(f"{method} does not answer {source} rows: {error}") from None
     if has_nulls:
-        tensors = tuple(without_gaps(method, tensor) for tensor in tensors)
+        tensors = tuple(fill_gaps(method, tensor) for tensor in tensors)
     bad = ~np.logical_and.reduce([_is_right(tensor, method) for tensor in tensors])
     if not bad.any():
         return None

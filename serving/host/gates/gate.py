@@ -122,7 +122,7 @@ class Context:
     def rows(self, count: int) -> Batch:
         """Return `count` rows to try the model with: golden ones or an example's, over and over, or made-up ones."""
         if self.golden is None and not self.takes_example:
-            return self.loaded.sample(count)
+            return self.loaded.make_rows(count)
         instances = self.example if self.golden is None else self.golden.instances
         return rows_to_batch(self.loaded.signature, [instances[row % len(instances)] for row in range(count)])
 

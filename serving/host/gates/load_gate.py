@@ -9,7 +9,7 @@ from serving.compiling.compile_model import why_foreign
 from serving.domain.report import GateName, Verdict
 from serving.domain.version import Format
 from serving.host.gates.gate import Context, Outcome
-from serving.host.loading import Trust, load
+from serving.host.loading import Trust, load_model
 from serving.host.model import LoadedModel, NotVouched, one_line
 
 _PYTHON = (Format.JOBLIB, Format.PICKLE, Format.SKOPS)
@@ -58,9 +58,11 @@ def load_candidate(context: Context) -> LoadedModel:
         is_final=request.trust != "any",
     )
     try:
-        return load(request.main.path, request.format, known, declared, columns, context.note_read)
+        return load_model(request.main.path, request.format, known, declared, columns, context.note_read)
     except NotVouched as error:
         if request.trust != "any" or request.format not in _PYTHON:
             raise
         context.unvouched = f"loaded without knowing what it runs, as security.trust is any: {error}"
-    return load(request.main.path, request.format, Trust(is_restricted=False), declared, columns, context.note_read)
+    return load_model(
+        request.main.path, request.format, Trust(is_restricted=False), declared, columns, context.note_read
+    )

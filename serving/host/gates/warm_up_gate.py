@@ -6,8 +6,8 @@ from time import monotonic
 
 from serving.domain.errors import InvalidInput
 from serving.domain.report import GateName, Verdict
+from serving.host.gates.budget_gate import read_private_bytes, read_resident_bytes
 from serving.host.gates.gate import Context, Outcome
-from serving.host.memory import private_bytes, resident_bytes
 
 BATCH_ROWS = 64
 BATCH_SECONDS = 0.5
@@ -23,7 +23,7 @@ class WarmUp:
         if context.unanswerable:
             return Verdict.SKIPPED, context.unanswerable
         model = context.loaded
-        begin, resident = monotonic(), resident_bytes()
+        begin, resident = monotonic(), read_resident_bytes()
         sizes: list[int] = []
         for rows in sorted({1, min(BATCH_ROWS, context.request.max_rows)}):
             if sizes and monotonic() - begin > BATCH_SECONDS:
@@ -35,8 +35,8 @@ class WarmUp:
                 return Verdict.SKIPPED, f"made-up rows are not for this model ({error})"
             sizes.append(rows)
         if context.memory_bytes is None:
-            context.memory_bytes = private_bytes()
+            context.memory_bytes = read_private_bytes()
         else:
-            context.memory_bytes += max(0, resident_bytes() - resident)
+            context.memory_bytes += max(0, read_resident_bytes() - resident)
         counts = " and ".join(map(str, sizes))
         return Verdict.PASSED, f"{', '.join(model.signature.methods)} ran for {counts} rows"

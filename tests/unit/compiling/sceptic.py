@@ -22,7 +22,7 @@ from serving.domain.errors import InvalidInput, ServingError
 from serving.domain.signature import Dtype, ModelKind
 from serving.host.estimator_model import EstimatorModel
 from serving.host.graph_check.graph_check import bound
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.plane.graph import GraphSession
 from serving.rows.batch import Batch
 
@@ -57,7 +57,7 @@ class Finding:
 def compare(name: str, fit: Callable[[], Any], rows: int = 2000, seed: int = 0) -> Finding:
     """Fit, compile and prove as a host does, then ask both `rows` rows of `hard_rows`. Blocks for seconds."""
     with warnings.catch_warnings(action="ignore"):
-        model = examine(fit())
+        model = examine_estimator(fit())
         if any(feature.dtype is not Dtype.NUMBER for feature in model.signature.features):
             return Finding(name, "takes more than numbers")
         try:
@@ -105,7 +105,7 @@ def hard_rows(model: EstimatorModel, guard: Guard, rows: int, seed: int) -> NDAr
 
 def _compared(finding: Finding, model: EstimatorModel, session: GraphSession, rows: NDArray[np.float64]) -> Finding:
     batch = Batch(len(rows), matrix=rows)
-    ordinary = model.sample(64)
+    ordinary = model.make_rows(64)
     sizes = np.abs(rows).max(axis=1)
     least = np.where(sizes <= 1e-8, CANCELLED * sizes, np.inf)  # tiny rows are held to the scale of each
     for method in model.signature.methods:

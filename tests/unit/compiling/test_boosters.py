@@ -13,7 +13,7 @@ from sklearn.datasets import make_classification
 
 from serving.compiling.convert import NotCompilable, convert
 from serving.host.boosters import as_estimator
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.batch import Batch
 from tests.unit.compiling.test_convert import run
 from tests.unit.compiling.test_tree_table import edges
@@ -31,7 +31,7 @@ QUIET: dict[str, Any] = {"n_jobs": 1, "n_estimators": 12, "random_state": 0}
 
 def assert_alike(estimator: Any, *matrices: NDArray[Any], tolerance: float) -> None:
     """All methods answer alike: labels equal, numbers within `tolerance`, dtypes and shapes the same."""
-    model = examine(estimator, X=matrices[0])
+    model = examine_estimator(estimator, X=matrices[0])
     graph = convert(model)
     for method in model.signature.methods:
         for matrix in matrices:
@@ -114,7 +114,7 @@ def test_bare_boosters_agree_as_they_answer_themselves(name: str) -> None:
         booster = as_estimator(booster_cases.cases()[name]())
         rows = booster_cases.queries()
         rows = np.where(np.abs(rows) < 1e20, rows, 1.5)
-        model = examine(booster)
+        model = examine_estimator(booster)
         assert_alike(booster, rows, booster_cases.beside_splits(model, rows), tolerance=1e-6)
 
 
@@ -149,7 +149,7 @@ def test_pandas_categories_go_the_same_way(tmp_path: Path, kind: str, name: str)
 def test_numbers_of_categories_stay_in_their_host() -> None:
     rows = np.column_stack([ROWS[:, 0], CLASSES])
     data = xgboost.DMatrix(rows, VALUES, feature_types=["q", "c"])
-    model = examine(as_estimator(xgboost.train({"max_cat_to_onehot": 9}, data, 5)))
+    model = examine_estimator(as_estimator(xgboost.train({"max_cat_to_onehot": 9}, data, 5)))
     with pytest.raises(NotCompilable, match="numbers of categories"):
         convert(model)
 
@@ -166,13 +166,13 @@ def test_what_is_not_understood_is_refused() -> None:
     ):
         with warnings.catch_warnings(action="ignore"):
             estimator.fit(ROWS, values)
-            model = examine(estimator, X=ROWS)
+            model = examine_estimator(estimator, X=ROWS)
         with pytest.raises(NotCompilable, match="has no compiled form"):
             convert(model)
 
 
 def test_boosters_count_against_the_limit_of_nodes() -> None:
-    model = examine(xgboost.XGBRegressor(**QUIET).fit(ROWS, VALUES), X=ROWS)
+    model = examine_estimator(xgboost.XGBRegressor(**QUIET).fit(ROWS, VALUES), X=ROWS)
 
     with pytest.raises(NotCompilable, match="nodes, at most 50 are compiled"):
         convert(model, max_nodes=50)

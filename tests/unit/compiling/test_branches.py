@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, PolynomialFeatures, PowerTransformer
 
 from serving.compiling.convert import convert
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.plane.graph import GraphSession
 from serving.rows.batch import Batch
 
@@ -31,7 +31,7 @@ LEAST = float(np.nextafter(0, 1))
 def assert_equal(estimator: Any, rows: Any, tolerance: float = 1e-13) -> None:
     """Estimator and graph answer alike relative to each number, however small; labels are equal."""
     with warnings.catch_warnings(action="ignore"):
-        model = examine(estimator)
+        model = examine_estimator(estimator)
     batch = Batch(len(rows), matrix=np.array(rows, dtype=np.float64))
     session = GraphSession(convert(model))
     for method in model.signature.methods:
@@ -136,7 +136,7 @@ def test_sums_are_taken_in_the_same_order() -> None:
 
 def test_negative_zeros_are_zeros_where_a_matrix_is_sparse() -> None:
     for estimator in (AdditiveChi2Sampler(), TfidfTransformer()):
-        model = examine(estimator.fit(np.abs(ROWS)))
+        model = examine_estimator(estimator.fit(np.abs(ROWS)))
         batch = Batch(1, matrix=np.array([[-0.0, 1.0, 0.0]]))
         (its,), (mine,) = (each.answer("transform", batch).tensors for each in (model, GraphSession(convert(model))))
         assert np.signbit(np.asarray(mine)).tolist() == np.signbit(np.asarray(its)).tolist()

@@ -47,7 +47,7 @@ from serving.domain.errors import ModelFailed
 from serving.domain.signature import Dtype, Method
 from serving.host.estimator_model import EstimatorModel
 from serving.host.graph_check.graph_check import bound
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.plane.graph import list_number_inputs, make_feed
 from serving.rows.batch import Batch
 from tests.unit.host.test_every_estimator import SERVED, fitted
@@ -103,14 +103,14 @@ def assert_alike(
     estimator: Any, *matrices: np.ndarray[Any, Any], X: Any = None, batches: tuple[Batch, ...] = ()
 ) -> None:
     """All methods together and each alone answer as the estimator: the same labels, dtypes and shapes."""
-    model = examine(estimator, X=X)
+    model = examine_estimator(estimator, X=X)
     whole = convert(model)
     assert list(whole.outputs) == list(model.signature.methods)
     for method in model.signature.methods:
         alone = convert(model, (method,))
         assert list(alone.outputs) == [method]
         made = (Batch(len(matrix), matrix=np.ascontiguousarray(matrix, dtype=np.float64)) for matrix in matrices)
-        for batch in (model.sample(5), *made, *batches):
+        for batch in (model.make_rows(5), *made, *batches):
             wanted = model.answer(method, batch).tensors
             for graph in (whole, alone):
                 for mine, its in zip(run(graph, model, method, batch), wanted, strict=True):
@@ -128,7 +128,7 @@ def assert_alike(
 def test_an_estimator_answers_alike_or_is_refused_by_name(name: str) -> None:
     estimator, rows = fitted(name)
     matrix = np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)
-    model = examine(estimator)
+    model = examine_estimator(estimator)
     refusals: list[str] = []
     for method in model.signature.methods:
         try:
@@ -176,7 +176,7 @@ def test_probabilities_far_from_one_half_keep_their_digits() -> None:
     estimator = LogisticRegression().fit(np.array([[-1.0], [1.0]]), [0, 1])
     estimator.coef_ = np.array([[1.0]])
 
-    model = examine(estimator)
+    model = examine_estimator(estimator)
     batch = Batch(4, matrix=np.array([[-700.0], [-40.0], [40.0], [-800.0]]))
     for method in ("predict_proba", "predict_log_proba"):
         mine = run(convert(model, (method,)), model, method, batch)[0]
@@ -262,19 +262,19 @@ def test_text_unknown_and_null_are_encoded_alike(encoder: Any) -> None:
 def test_features_a_graph_has_no_column_for_are_refused() -> None:
     frame, labels = table()
     estimator = make_pipeline(OrdinalEncoder(encoded_missing_value=-2), LogisticRegression())
-    model = examine(estimator.fit(frame, labels), X=frame)
+    model = examine_estimator(estimator.fit(frame, labels), X=frame)
     features = list(model.signature.features)
     features[3] = features[3].model_copy(update={"dtype": Dtype.ANY})
 
     with pytest.raises(NotCompilable, match="'vip' takes values of any type"):
-        convert(model.under(model.signature.model_copy(update={"features": tuple(features)})))
+        convert(model.with_signature(model.signature.model_copy(update={"features": tuple(features)})))
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
 def test_more_tree_nodes_than_allowed_are_refused() -> None:
-    model = examine(RandomForestRegressor(3, random_state=0).fit(ROWS, VALUES))
+    model = examine_estimator(RandomForestRegressor(3, random_state=0).fit(ROWS, VALUES))
     nodes = count_tree_nodes(model.estimator)
 
     assert nodes == sum(tree.tree_.node_count for tree in model.estimator.estimators_)
@@ -294,13 +294,13 @@ def test_classes_that_are_not_scikit_learns_are_refused_however_deep() -> None:
     estimator = make_pipeline(StandardScaler(), Doubled()).fit(ROWS, VALUES)
 
     with pytest.raises(NotCompilable, match=r"Doubled .* is not scikit-learn's own"):
-        convert(examine(estimator))
+        convert(examine_estimator(estimator))
 
 
 def test_naive_bayes_that_ties_by_its_nature_is_refused() -> None:
     rows = np.abs(np.random.default_rng(0).normal(size=(30, 3)))
     for norm in (True, False):
-        model = examine(ComplementNB(norm=norm).fit(rows, np.arange(30) % 3))
+        model = examine_estimator(ComplementNB(norm=norm).fit(rows, np.arange(30) % 3))
         with pytest.raises(NotCompilable, match="ties on rows of equal numbers") if norm else nullcontext():
             convert(model)
 
@@ -309,11 +309,11 @@ def test_texts_are_refused() -> None:
     estimator = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(["red apple", "green pear"], [0, 1])
 
     with pytest.raises(NotCompilable, match="TfidfVectorizer has no compiled form"):
-        convert(examine(estimator))
+        convert(examine_estimator(estimator))
 
 
 def test_a_model_that_fails_on_made_up_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = examine(LinearRegression().fit(ROWS, VALUES))
+    model = examine_estimator(LinearRegression().fit(ROWS, VALUES))
 
     def fail(method: str, batch: Batch) -> Any:
         raise ModelFailed("out of order")
@@ -324,7 +324,7 @@ def test_a_model_that_fails_on_made_up_rows_is_refused(monkeypatch: pytest.Monke
 
 
 def test_one_method_alone_does_not_draw_the_others() -> None:
-    model = examine(RandomForestClassifier(5, random_state=0).fit(ROWS, CLASSES))
+    model = examine_estimator(RandomForestClassifier(5, random_state=0).fit(ROWS, CLASSES))
 
     whole, label = convert(model), convert(model, ("predict",))
     assert len(label.content) < len(whole.content) < 1.1 * len(label.content)  # the trees are there once

@@ -26,7 +26,7 @@ from serving.compiling.convert import NotCompilable, convert
 from serving.compiling.prove import prove
 from serving.domain.compiled_form import Compilation
 from serving.host.graph_check.graph_check import bound
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.batch import Batch
 
 ROWS, CLASSES = make_classification(200, 5, n_informative=4, n_redundant=0, n_classes=3, random_state=0)
@@ -37,7 +37,7 @@ VALUES = ROWS @ np.arange(1.0, 6.0)
 def proof_of(estimator: Any, rows: Any = ROWS, answers: Any = WORDS, tolerance: float = 1e-9) -> Compilation:
     """Fit, convert, and prove; most within one part in a thousand million, also where numbers are as large."""
     with warnings.catch_warnings(action="ignore"):
-        model = examine(estimator.fit(rows, answers), X=rows)
+        model = examine_estimator(estimator.fit(rows, answers), X=rows)
         return prove(model, bound([convert(model)], model.signature).graphs, tolerance, [])
 
 
@@ -81,7 +81,7 @@ def test_splines_inside_and_outside_of_their_knots(extrapolation: str, degree: i
     assert proof_of(splines).engine == "onnx"
     knots = splines.bsplines_[0].t[degree:-degree]
     rows = np.repeat(np.concatenate([knots, knots + 1e-12, knots - 1e-12, [-1e3, 1e3]])[:, None], 5, axis=1)
-    model = examine(make_pipeline(splines, LinearRegression()).fit(ROWS, VALUES))
+    model = examine_estimator(make_pipeline(splines, LinearRegression()).fit(ROWS, VALUES))
     assert prove(model, [convert(model)], 1e-9, [Batch(len(rows), matrix=rows)]).engine == "onnx"
 
 

@@ -20,7 +20,7 @@ from serving.compiling.convert import convert
 from serving.compiling.prove import prove
 from serving.domain.signature import Dtype
 from serving.host.estimator_model import EstimatorModel
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.plane.graph import GraphSession
 from serving.rows.parsing import rows_to_batch
 
@@ -35,7 +35,7 @@ def fitted(encoder: Any, last: Any, null: Any) -> EstimatorModel:
     vip = np.array([null if cell is None else cell for cell in VIP], dtype=object)
     frame = pd.DataFrame({"kind": KINDS, "vip": vip, "paid": KINDS == "a"})
     branches = make_column_transformer((OneHotEncoder(), ["kind"]), (encoder, ["vip"]), remainder="passthrough")
-    model = examine(make_pipeline(branches, last).fit(frame, LABELS), X=frame)
+    model = examine_estimator(make_pipeline(branches, last).fit(frame, LABELS), X=frame)
     assert [each.dtype for each in model.signature.features] == [Dtype.STRING, Dtype.BOOL, Dtype.BOOL]
     assert model.signature.features[1].nullable
     return model

@@ -32,7 +32,7 @@ from serving.compiling.prover import Prover
 from serving.domain.compiled_form import Compilation
 from serving.domain.errors import InvalidInput
 from serving.host.estimator_model import EstimatorModel
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.apply_guard import GuardCheck
 from serving.rows.batch import Batch
 
@@ -44,7 +44,7 @@ LABELS = np.digitize(ROWS[:, 0] - ROWS[:, 1], [-0.5, 0.5])
 
 def model_of(estimator: Any, rows: Any = ROWS, answers: Any = LABELS) -> EstimatorModel:
     with warnings.catch_warnings(action="ignore"):
-        return examine(estimator.fit(rows, answers), X=rows)
+        return examine_estimator(estimator.fit(rows, answers), X=rows)
 
 
 def proof_of(model: EstimatorModel) -> Compilation:
@@ -152,7 +152,7 @@ def test_golden_examples_beyond_what_is_proved_keep_a_model_in_its_host() -> Non
 
 def test_sums_are_proved_as_far_as_no_order_overflows() -> None:
     estimator = LinearRegression().fit(ROWS, ROWS @ [2.0, -3.0, 4.0])
-    proof = proof_of(examine(estimator))
+    proof = proof_of(examine_estimator(estimator))
     assert proof.guard.largest is not None
     assert 1e200 <= proof.guard.largest <= 1e300
 
@@ -160,7 +160,7 @@ def test_sums_are_proved_as_far_as_no_order_overflows() -> None:
 def test_what_overflows_for_ordinary_numbers_may_go_on() -> None:
     assert proof_of(model_of(PoissonRegressor(), answers=np.exp(ROWS[:, 0]))).guard.largest in (None, 1e300)
     nowhere = IsotonicRegression(out_of_bounds="nan").fit(ROWS[:, 0], ROWS[:, 1])  # NaN outside of its knots
-    assert proof_of(examine(nowhere)).guard.largest == 1e300
+    assert proof_of(examine_estimator(nowhere)).guard.largest == 1e300
 
 
 def test_an_overflow_that_no_answer_shows_is_not_risked() -> None:

@@ -25,7 +25,7 @@ from serving.compiling.prove import prove
 from serving.compiling.thresholds import find_thresholds
 from serving.domain.compiled_form import Graph
 from serving.host.estimator_model import EstimatorModel
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.batch import Batch
 
 TOLERANCE = 1e-5
@@ -35,7 +35,7 @@ LABELS = (ROWS[:, 0] - ROWS[:, 2] > 0).astype(int)
 
 
 def model_of(estimator: Any, rows: Any = ROWS, answers: Any = LABELS) -> EstimatorModel:
-    return examine(estimator.fit(rows, answers), X=rows)
+    return examine_estimator(estimator.fit(rows, answers), X=rows)
 
 
 def altered(graph: Graph, change: Any) -> Graph:

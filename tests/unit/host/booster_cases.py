@@ -29,7 +29,7 @@ from serving.domain.errors import InvalidInput, ServingError
 from serving.domain.signature import Container
 from serving.domain.version import Format
 from serving.host.estimator_model import EstimatorModel
-from serving.host.loading import Trust, load
+from serving.host.loading import Trust, load_model
 from serving.plane.graph import GraphSession
 from serving.rows.apply_guard import GuardCheck
 from serving.rows.batch import Batch
@@ -422,7 +422,7 @@ class Outcome:
 def compare(form: Form, *, is_proven: bool = False) -> Outcome:
     """Load a form as the server does and ask everything of it; with `is_proven`, its compiled form too."""
     with warnings.catch_warnings(action="ignore"):
-        model = load(str(form.path), form.format, Trust(is_restricted=False))
+        model = load_model(str(form.path), form.format, Trust(is_restricted=False))
         assert isinstance(model, EstimatorModel)
         outcome = Outcome()
         rows = queries()

@@ -22,7 +22,7 @@ from serving.domain.compiled_form import Guard
 from serving.domain.errors import ServingError
 from serving.host.boosters import XGBOOST, library_of
 from serving.host.estimator_model import EstimatorModel
-from serving.host.loading import Trust, load
+from serving.host.loading import Trust, load_model
 from serving.plane.graph import GraphSession
 from serving.rows.apply_guard import GuardCheck
 from serving.rows.parsing import rows_to_batch
@@ -117,7 +117,7 @@ def compare(form: Form, table: pd.DataFrame, *, is_proven: bool = False) -> tupl
     With `is_proven`, ask its compiled form too, which has to be there.
     """
     with warnings.catch_warnings(action="ignore"):
-        model = load(str(form.path), form.format, Trust(is_restricted=False))
+        model = load_model(str(form.path), form.format, Trust(is_restricted=False))
         assert isinstance(model, EstimatorModel)
         found: list[str] = []
         compared = 0
@@ -131,7 +131,7 @@ def compare(form: Form, table: pd.DataFrame, *, is_proven: bool = False) -> tupl
                 compared += len(rows)
                 if given.tolist() != wanted.tolist():
                     found.append(f"{form.name}: {method}: {given[:3]} for {wanted[:3]}")
-        for batch in (model.sample(64), model.sample(64, with_nulls=True)):  # made-up rows are for the gates
+        for batch in (model.make_rows(64), model.make_rows(64, with_nulls=True)):  # made-up rows are for the gates
             model.answer("predict", batch)
         found += _unknown(model, form, table)
         if is_proven:

@@ -13,7 +13,7 @@ import pytest
 
 from serving.domain.signature import Signature
 from serving.domain.version import Format
-from serving.host.loading import load
+from serving.host.loading import load_model
 from serving.host.model import LoadedModel
 
 Load = Callable[..., LoadedModel]
@@ -59,6 +59,6 @@ def reload(tmp_path: Path) -> Load:
 
     def write_and_load(found: Any, declared: Signature | None = None) -> LoadedModel:
         joblib.dump(found, tmp_path / "blob")
-        return load(str(tmp_path / "blob"), Format.JOBLIB, declared=declared)
+        return load_model(str(tmp_path / "blob"), Format.JOBLIB, declared=declared)
 
     return write_and_load

@@ -27,9 +27,9 @@ from serving.domain.report import Verdict
 from serving.domain.signature import Container, Dtype, ModelKind
 from serving.domain.version import Format
 from serving.host import boosters
-from serving.host.loading import library_versions, load
+from serving.host.loading import library_versions, load_model
 from serving.host.model import LoadedModel, LoadRefused
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.batch import Batch
 from serving.rows.parsing import rows_to_batch
 from tests.unit.host import booster_cases
@@ -115,7 +115,7 @@ def save(estimator: Any, path: Path, suffix: str) -> Format:
 def test_every_kind_answers_as_its_library_does(tmp_path: Path, name: str, suffix: str, container: Container) -> None:
     data: Any = TABLE if container is Container.DATAFRAME else ROWS
     estimator = FITTED[name](data)
-    model = load(str(tmp_path / "blob"), save(estimator, tmp_path / "blob", suffix))
+    model = load_model(str(tmp_path / "blob"), save(estimator, tmp_path / "blob", suffix))
     signature = model.signature
     assert model.engine == name.split(maxsplit=1)[0]
     assert signature.container is container
@@ -149,7 +149,7 @@ def assert_answers_as_a_booster(model: LoadedModel, predicted: Any) -> None:
 def test_labels_that_are_words_are_answered_as_words(tmp_path: Path) -> None:
     words = np.array(["no", "yes"])[TWO]
     joblib.dump(lightgbm.LGBMClassifier(**QUIET).fit(TABLE, words), tmp_path / "blob")
-    model = load(str(tmp_path / "blob"), Format.JOBLIB)
+    model = load_model(str(tmp_path / "blob"), Format.JOBLIB)
     assert model.signature.classes == (("no", "yes"),)
     assert set(model.answer("predict", Batch(120, ROWS)).by_row()) == {"no", "yes"}
 
@@ -162,7 +162,7 @@ def test_a_pipeline_that_ends_in_one_is_scikit_learns(tmp_path: Path, last: Any)
     columns = [("city", OneHotEncoder(sparse_output=False), ["city"]), ("rest", StandardScaler(), list(TABLE))]
     pipeline = make_pipeline(ColumnTransformer(columns), last).fit(table, TWO)
     joblib.dump(pipeline, tmp_path / "blob")
-    model: Any = load(str(tmp_path / "blob"), Format.JOBLIB)
+    model: Any = load_model(str(tmp_path / "blob"), Format.JOBLIB)
     assert (model.engine, model.estimator[-1].n_jobs) == ("sklearn", 1)
     features = {feature.name: feature for feature in model.signature.features}
     assert (features["city"].dtype, features["city"].nullable) == (Dtype.STRING, False)
@@ -176,7 +176,7 @@ def test_labels_only_objectives_give_probabilities_too(tmp_path: Path) -> None:
     data = xgboost.DMatrix(ROWS, THREE)
     booster = xgboost.train({"objective": "multi:softmax", "num_class": 3, "max_depth": 3}, data, 4)
     booster.save_model(tmp_path / "m.ubj")
-    model = load(str(tmp_path / "m.ubj"), Format.XGBOOST)
+    model = load_model(str(tmp_path / "m.ubj"), Format.XGBOOST)
     assert model.answer("predict", Batch(120, ROWS)).by_row() == booster.predict(data).tolist()
     shares = np.asarray(model.answer("predict_proba", Batch(120, ROWS)).by_row())
     np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)
@@ -206,7 +206,7 @@ def test_every_form_of_a_model_answers_as_its_library_reads_it(tmp_path: Path, n
 
 def test_what_the_librarys_matrix_refuses_is_refused(tmp_path: Path) -> None:
     xgboost.train({}, xgboost.DMatrix(ROWS, NUMBERS), 2).save_model(tmp_path / "m.ubj")
-    model = load(str(tmp_path / "m.ubj"), Format.XGBOOST)
+    model = load_model(str(tmp_path / "m.ubj"), Format.XGBOOST)
     with pytest.raises(
         InvalidInput, match=r"^the model refused the rows: Input data contains `inf` or a value too large"
     ):
@@ -221,7 +221,7 @@ def test_bare_boosters_are_published_as_they_are(tmp_path: Path) -> None:
         published = serving.publish(booster, "model", store=tmp_path, golden=ROWS[:5], check=False)
         manifest = json.loads((published.path / "manifest.json").read_text())
         assert manifest["signature"]["methods"][:2] == ["predict", "predict_proba"]
-        model = load(str(published.path / "model.joblib"), Format.JOBLIB)
+        model = load_model(str(published.path / "model.joblib"), Format.JOBLIB)
         golden = json.loads((published.path / "golden.json").read_text())
         assert model.answer("predict", Batch(5, ROWS[:5])).by_row() == golden["expected"]["predict"]
     assert second.params == parameters  # they are the caller's
@@ -237,10 +237,10 @@ def test_libraries_are_not_code_of_their_users(tmp_path: Path) -> None:
     ]
     for estimator in fitted:
         joblib.dump(estimator, tmp_path / "blob")
-        signature = load(str(tmp_path / "blob"), Format.JOBLIB).signature
+        signature = load_model(str(tmp_path / "blob"), Format.JOBLIB).signature
         assert rows_to_batch(signature, [{"age": 1, "income": 2, "height": 3}]).matrix is not None
     own = make_pipeline(FunctionTransformer(len_of_rows), LinearRegression()).fit(TABLE.fillna(0), NUMBERS)
-    assert "gets integers as they are sent" in str(why_foreign(examine(own)))
+    assert "gets integers as they are sent" in str(why_foreign(examine_estimator(own)))
 
 
 def len_of_rows(table: Any) -> Any:
@@ -254,7 +254,7 @@ def len_of_rows(table: Any) -> Any:
 def test_xgboost_computes_in_one_thread(tmp_path: Path, parameter: str) -> None:
     estimator = xgboost.XGBClassifier(**FEW, **{parameter: 3}).fit(ROWS, TWO)
     joblib.dump(estimator, tmp_path / "blob")
-    model: Any = load(str(tmp_path / "blob"), Format.JOBLIB)
+    model: Any = load_model(str(tmp_path / "blob"), Format.JOBLIB)
     config = json.loads(model.estimator.get_booster().save_config())
     assert config["learner"]["generic_param"]["nthread"] == "1"
     assert {model.estimator.get_params().get(name, 1) for name in ("n_jobs", "nthread")} <= {1, None}
@@ -263,7 +263,7 @@ def test_xgboost_computes_in_one_thread(tmp_path: Path, parameter: str) -> None:
 @pytest.mark.parametrize("parameter", ["n_jobs", "nthread", "num_threads"])
 def test_lightgbm_computes_in_one_thread(tmp_path: Path, parameter: str, monkeypatch: pytest.MonkeyPatch) -> None:
     joblib.dump(lightgbm.LGBMClassifier(**{**QUIET, parameter: 3}).fit(ROWS, TWO), tmp_path / "blob")
-    model: Any = load(str(tmp_path / "blob"), Format.JOBLIB)
+    model: Any = load_model(str(tmp_path / "blob"), Format.JOBLIB)
     asked: list[Any] = []
     predict = lightgbm.Booster.predict
 
@@ -285,7 +285,7 @@ def test_files_named_in_a_lightgbm_model_are_never_opened(tmp_path: Path) -> Non
         assert f"[{name}: ]" in text
         text = text.replace(f"[{name}: ]", f"[{name}: {tmp_path / 'fifo'}]")
     (tmp_path / "m.txt").write_text(text)
-    model: Any = load(str(tmp_path / "m.txt"), Format.LIGHTGBM)
+    model: Any = load_model(str(tmp_path / "m.txt"), Format.LIGHTGBM)
     model.answer("predict", Batch(3, ROWS[:3]))
     assert "fifo" not in str(model.estimator.booster_.params)
 
@@ -294,7 +294,7 @@ def test_made_up_rows_lie_where_the_trees_split(tmp_path: Path) -> None:
     far = np.nan_to_num(ROWS) + 1000
     for estimator in (xgboost.XGBRegressor(**FEW).fit(far, NUMBERS), lightgbm.LGBMRegressor(**QUIET).fit(far, NUMBERS)):
         joblib.dump(estimator, tmp_path / "blob")
-        batch = load(str(tmp_path / "blob"), Format.JOBLIB).sample(5)
+        batch = load_model(str(tmp_path / "blob"), Format.JOBLIB).make_rows(5)
         assert batch.matrix is not None
         assert (np.abs(batch.matrix[:, 0] - 1000) < 200).all()
 
@@ -306,7 +306,7 @@ def test_made_up_rows_lie_where_the_trees_split(tmp_path: Path) -> None:
 def test_the_version_an_xgboost_file_names_is_known(tmp_path: Path, suffix: str) -> None:
     estimator = xgboost.XGBRegressor(**FEW).fit(ROWS, NUMBERS)
     kind = save(estimator, tmp_path / "blob", suffix)
-    assert load(str(tmp_path / "blob"), kind).trained_with == {"xgboost": xgboost.__version__}
+    assert load_model(str(tmp_path / "blob"), kind).trained_with == {"xgboost": xgboost.__version__}
     assert library_versions()["xgboost"] == xgboost.__version__
     assert library_versions()["lightgbm"] == lightgbm.__version__
 
@@ -320,7 +320,7 @@ def test_what_only_a_newer_xgboost_reads_is_said_to_be_that(tmp_path: Path) -> N
     ):
         (tmp_path / "blob").write_text(json.dumps(model | {"version": version}))
         with pytest.raises(LoadRefused, match=said):
-            load(str(tmp_path / "blob"), Format.XGBOOST)
+            load_model(str(tmp_path / "blob"), Format.XGBOOST)
 
 
 @pytest.mark.parametrize(("library", "kind"), [("xgboost", Format.XGBOOST), ("lightgbm", Format.LIGHTGBM)])
@@ -336,7 +336,7 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(
     expected = f"the file needs {library}, which is not installed here: pip install 'serving[{library}]'"
     for name, format_ in (("pickled", Format.JOBLIB), ("native", kind)):
         with pytest.raises(LoadRefused) as caught:
-            load(str(tmp_path / name), format_)
+            load_model(str(tmp_path / name), format_)
         assert str(caught.value) == expected
 
 
@@ -359,7 +359,7 @@ def test_files_that_are_cut_short_are_refused(tmp_path: Path, suffix: str, share
     whole = (tmp_path / "blob").read_bytes().rstrip()
     (tmp_path / "blob").write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(LoadRefused, match="cut short or damaged") as caught:
-        load(str(tmp_path / "blob"), kind)
+        load_model(str(tmp_path / "blob"), kind)
     assert "\n" not in str(caught.value)
     assert "Stack trace" not in str(caught.value)
 
@@ -371,11 +371,11 @@ def test_a_text_file_may_lack_its_last_line_break(tmp_path: Path, table: pd.Data
     assert whole.rpartition(b"\n\n")[2].startswith(b"pandas_categorical:")
     for content in (whole.rstrip(b"\n"), whole.rpartition(b"\n\n")[0]):
         (tmp_path / "blob").write_bytes(content)
-        load(str(tmp_path / "blob"), Format.LIGHTGBM).sample(3)
+        load_model(str(tmp_path / "blob"), Format.LIGHTGBM).make_rows(3)
     for content in (whole.rstrip(b"\n")[:-1], whole.rpartition(b"\n\n")[0][:-1]):
         (tmp_path / "blob").write_bytes(content)
         with pytest.raises(LoadRefused, match="cut short or damaged"):
-            load(str(tmp_path / "blob"), Format.LIGHTGBM)
+            load_model(str(tmp_path / "blob"), Format.LIGHTGBM)
 
 
 def test_a_text_file_may_have_the_line_breaks_of_windows(tmp_path: Path) -> None:
@@ -384,12 +384,12 @@ def test_a_text_file_may_have_the_line_breaks_of_windows(tmp_path: Path) -> None
     answers = []
     for content in (whole, whole.replace(b"\n", b"\r\n"), whole.rstrip(b"\n").replace(b"\n", b"\r\n")):
         (tmp_path / "blob").write_bytes(content)
-        model = load(str(tmp_path / "blob"), Format.LIGHTGBM)
-        answers.append(model.answer("predict", model.sample(9)).by_row())
+        model = load_model(str(tmp_path / "blob"), Format.LIGHTGBM)
+        answers.append(model.answer("predict", model.make_rows(9)).by_row())
     assert answers[0] == answers[1] == answers[2]
     (tmp_path / "blob").write_bytes(whole.replace(b"\n", b"\r\n")[:-20])
     with pytest.raises(LoadRefused, match="cut short or damaged"):
-        load(str(tmp_path / "blob"), Format.LIGHTGBM)
+        load_model(str(tmp_path / "blob"), Format.LIGHTGBM)
 
 
 @pytest.mark.parametrize("line_break", [b"\n", b"\r\n"])

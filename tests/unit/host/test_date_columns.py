@@ -15,7 +15,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 from serving.compiling.compile_model import why_foreign
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Dtype
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.parsing import rows_to_batch
 from serving.rows.tables import Table, table_to_batch
 from tests.unit.host.test_estimator_model import assert_answers_like
@@ -41,7 +41,9 @@ def hours(table: pd.DataFrame) -> Any:
 
 
 def test_an_encoder_of_dates_gets_dates() -> None:
-    model = examine(make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(DATES, [0, 1] * 4))
+    model = examine_estimator(
+        make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(DATES, [0, 1] * 4)
+    )
     assert model.signature.features[0].dtype is Dtype.STRING
     assert_answers_like(model, DATES[:2], TEXTS)
     assert_answers_like(model, DATES[:1], [["2024-01-15T11:30:00+01:00"]])
@@ -52,12 +54,12 @@ def test_an_encoder_of_dates_gets_dates() -> None:
 
 def test_an_encoder_of_durations_gets_durations() -> None:
     table = pd.DataFrame({"took": pd.to_timedelta(["1D", "36h"] * 4)})
-    model = examine(make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table, [0, 1] * 4))
+    model = examine_estimator(make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table, [0, 1] * 4))
     assert_answers_like(model, table[:2], [["P1D"], ["PT36H"]])
 
 
 def test_code_of_ones_own_that_takes_dates_is_found_out_about() -> None:
-    model = examine(make_pipeline(FunctionTransformer(hours), LogisticRegression()).fit(DATES, [0, 1] * 4))
+    model = examine_estimator(make_pipeline(FunctionTransformer(hours), LogisticRegression()).fit(DATES, [0, 1] * 4))
     assert_answers_like(model, DATES[:2], TEXTS)
 
 
@@ -73,13 +75,13 @@ def test_code_of_ones_own_that_takes_dates_is_found_out_about() -> None:
     ],
 )
 def test_code_of_ones_own_sees_the_dtypes_that_were_sent(rows: list[Any], dtypes: str) -> None:
-    model = examine(Seen().fit(pd.DataFrame({"a": [1], "b": [2]})))
+    model = examine_estimator(Seen().fit(pd.DataFrame({"a": [1], "b": [2]})))
     assert model.signature.is_typed
     assert model.answer("predict", rows_to_batch(model.signature, rows)).by_row() == [dtypes] * len(rows)
 
 
 def test_code_of_ones_own_sees_the_dtypes_of_arrays() -> None:
-    model = examine(Seen().fit(pd.DataFrame({"a": [1], "b": [2]})))
+    model = examine_estimator(Seen().fit(pd.DataFrame({"a": [1], "b": [2]})))
     columns = (np.array([1, 2], np.int8), np.array([0.5, 1], np.float32))
     batch = table_to_batch(model.signature, Table(2, columns=columns))
     assert model.answer("predict", batch).by_row() == ["int8 float32"] * 2
@@ -89,4 +91,4 @@ def test_code_of_ones_own_sees_the_dtypes_of_arrays() -> None:
 
 def test_what_is_known_of_scikit_learn_goes_without() -> None:
     table = pd.DataFrame({"a": [1.0, 2], "b": [2.0, 1]})
-    assert not examine(LogisticRegression().fit(table, [0, 1])).signature.is_typed
+    assert not examine_estimator(LogisticRegression().fit(table, [0, 1])).signature.is_typed

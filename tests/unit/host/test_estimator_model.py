@@ -28,7 +28,7 @@ from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Dtype, Feature
 from serving.host.estimator_model import EstimatorModel
 from serving.host.output_tensors import to_prediction
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.batch import Batch
 from serving.rows.parsing import rows_to_batch
 from tests.unit.host.tables import as_rows, mixed
@@ -56,10 +56,10 @@ def assert_answers_like(model: EstimatorModel, rows: Any, instances: list[Any]) 
 @pytest.mark.parametrize("encoder", [OneHotEncoder(), OrdinalEncoder()])
 def test_numbers_that_were_learned_as_objects_come_as_objects(encoder: Any) -> None:
     numbers = np.array([[1], [2.5], [None]] * 5, dtype=object)
-    model = examine(encoder.fit(numbers))
+    model = examine_estimator(encoder.fit(numbers))
     assert_answers_like(model, numbers[:3], [[1], [2.5], [None]])
     table = pd.DataFrame({"rank": numbers[:2, 0]})
-    model = examine(encoder.fit(table))
+    model = examine_estimator(encoder.fit(table))
     assert_answers_like(model, table, [[1.0], [2.5]])
 
 
@@ -67,7 +67,7 @@ def test_numbers_that_were_learned_as_objects_come_as_objects(encoder: Any) -> N
 
 
 def test_a_table_with_gaps_is_answered_as_the_pipeline_does(gaps: pd.DataFrame, older: Any) -> None:
-    model = examine(mixed().fit(gaps, older), X=gaps)
+    model = examine_estimator(mixed().fit(gaps, older), X=gaps)
     head = gaps.head(30)
     assert_answers_like(model, head, as_rows(head))
     objects = [dict(reversed(list(zip(gaps.columns, row, strict=True)))) for row in as_rows(head)]
@@ -108,7 +108,7 @@ def test_null_is_what_was_missing_when_the_encoder_was_fitted(kind: str, name: s
     parts = ColumnTransformer([("n", StandardScaler(), ["size"]), ("letter", ENCODERS[name](), ["letter"])])
     impute = SimpleImputer(missing_values=np.nan)  # ordinal codes of missing values are NaN
     pipeline = make_pipeline(parts, FunctionTransformer(dense), impute, LinearRegression())
-    model = examine(pipeline.fit(frame, [0.1, 1.2, 5.3, 0.4, 1.5, 1.6]))
+    model = examine_estimator(pipeline.fit(frame, [0.1, 1.2, 5.3, 0.4, 1.5, 1.6]))
     letter = model.signature.features[1]
     assert letter == Feature(name="letter", dtype=Dtype.STRING, nullable=True)
     assert_answers_like(model, frame, as_rows(frame))
@@ -122,7 +122,7 @@ def dense(rows: Any) -> Any:
 def test_bools_with_gaps_are_what_they_were(gaps: pd.DataFrame, older: Any) -> None:
     frame = pd.DataFrame({"flag": pd.Series([True, None, False] * 10, dtype=object), "size": np.arange(30.0)})
     columns = ColumnTransformer([("flag", OneHotEncoder(), ["flag"])], remainder="passthrough")
-    model = examine(make_pipeline(columns, LinearRegression()).fit(frame, np.arange(30) % 3))
+    model = examine_estimator(make_pipeline(columns, LinearRegression()).fit(frame, np.arange(30) % 3))
     assert model.signature.features[0] == Feature(name="flag", dtype=Dtype.BOOL, nullable=True)
     assert_answers_like(model, frame, as_rows(frame))
     assert_answers_like(model, frame[frame.flag.notna()], [row for row in as_rows(frame) if row[0] is not None])
@@ -131,28 +131,28 @@ def test_bools_with_gaps_are_what_they_were(gaps: pd.DataFrame, older: Any) -> N
 def test_boosting_gets_its_categories(gaps: pd.DataFrame, older: Any) -> None:
     frame = gaps[["age", "city", "level"]].astype({"city": "category"})
     boosting = HistGradientBoostingClassifier(max_iter=5, categorical_features="from_dtype").fit(frame, older)
-    assert_answers_like(examine(boosting), frame.head(20), as_rows(gaps[["age", "city", "level"]].head(20)))
+    assert_answers_like(examine_estimator(boosting), frame.head(20), as_rows(gaps[["age", "city", "level"]].head(20)))
 
 
 def test_arrays_of_objects_are_given_as_such(people: pd.DataFrame, older: Any) -> None:
     objects = people[["age", "city"]].to_numpy(dtype=object)
     columns = ColumnTransformer([("n", StandardScaler(), [0]), ("c", OneHotEncoder(), [1])])
-    model = examine(make_pipeline(columns, LogisticRegression()).fit(objects, older))
+    model = examine_estimator(make_pipeline(columns, LogisticRegression()).fit(objects, older))
     assert_answers_like(model, objects[:9], objects[:9].tolist())
 
 
 def test_texts_are_given_as_a_list(people: pd.DataFrame, older: Any) -> None:
     texts = people.note.tolist()
-    model = examine(make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, older))
+    model = examine_estimator(make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, older))
     assert_answers_like(model, texts[:5], texts[:5])
 
 
 def test_a_table_of_numbers_is_answered_the_same_by_name_and_by_position(people: pd.DataFrame, older: Any) -> None:
     frame = people[["age", "income", "level"]]
-    by_position = examine(make_pipeline(StandardScaler(), LogisticRegression()).fit(frame, older))
-    assert isinstance(by_position._input(by_position.sample(2)), np.ndarray)
+    by_position = examine_estimator(make_pipeline(StandardScaler(), LogisticRegression()).fit(frame, older))
+    assert isinstance(by_position._input(by_position.make_rows(2)), np.ndarray)
     assert_answers_like(by_position, frame.head(9), as_rows(frame.head(9)))
-    by_name = examine(make_pipeline(FunctionTransformer(squared), LogisticRegression()).fit(frame, older))
+    by_name = examine_estimator(make_pipeline(FunctionTransformer(squared), LogisticRegression()).fit(frame, older))
     assert_answers_like(by_name, frame.head(9), as_rows(frame.head(9)))
 
 
@@ -163,9 +163,9 @@ def squared(frame: pd.DataFrame) -> pd.DataFrame:
 
 def test_numbers_in_a_column_that_takes_anything_are_numbers(people: pd.DataFrame, older: Any) -> None:
     frame = people[["age", "income"]]
-    model = examine(make_pipeline(FunctionTransformer(squared), LogisticRegression()).fit(frame, older))
+    model = examine_estimator(make_pipeline(FunctionTransformer(squared), LogisticRegression()).fit(frame, older))
     features = tuple(Feature(name=name, dtype=Dtype.ANY, nullable=True) for name in frame.columns)
-    lenient = model.under(model.signature.model_copy(update={"features": features}))
+    lenient = model.with_signature(model.signature.model_copy(update={"features": features}))
     assert_answers_like(lenient, frame.head(5), as_rows(frame.head(5)))
     given = lenient._input(rows_to_batch(lenient.signature, [[1, "a"], [None, 2]]))
     assert given.dtypes.tolist() == [np.float64, object]
@@ -203,19 +203,19 @@ TWO_WORDS = np.column_stack([WORDS, np.array(["a", "b", "c", "a"] * 20)])
 )
 def test_every_shape_of_answer_comes_through(model: Any) -> None:
     rows = np.round(ROWS[:7])
-    assert_answers_like(examine(model), rows, rows.tolist())
+    assert_answers_like(examine_estimator(model), rows, rows.tolist())
 
 
 def test_several_labels_at_once() -> None:
     with warnings.catch_warnings(action="ignore"):  # five iterations do not converge
         labels = MLPClassifier((4,), max_iter=5).fit(ROWS, TWO)
-    model = examine(labels)
+    model = examine_estimator(labels)
     assert model.signature.outputs == 2
     assert_answers_like(model, ROWS[:5], ROWS[:5].tolist())
 
 
 def test_answers_of_several_outputs_are_interleaved_row_by_row() -> None:
-    model = examine(RandomForestClassifier(3).fit(ROWS, TWO_WORDS))
+    model = examine_estimator(RandomForestClassifier(3).fit(ROWS, TWO_WORDS))
     rows = model.answer("predict_proba", Batch(2, ROWS[:2])).by_row()
     assert [[len(output) for output in row] for row in rows] == [[2, 3], [2, 3]]
 
@@ -227,7 +227,7 @@ def test_answers_of_several_outputs_are_interleaved_row_by_row() -> None:
 def test_a_batch_is_neither_kept_nor_changed_and_may_be_read_only(frame: bool) -> None:
     """StandardScaler(copy=False) scales the array it is given; a second answer would be of scaled rows."""
     rows = pd.DataFrame(ROWS, columns=list("abc")) if frame else ROWS
-    model = examine(make_pipeline(StandardScaler(copy=False), LogisticRegression()).fit(rows.copy(), LABELS))
+    model = examine_estimator(make_pipeline(StandardScaler(copy=False), LogisticRegression()).fit(rows.copy(), LABELS))
     matrix = ROWS[:5].copy()
     before = model.answer("predict_proba", Batch(5, matrix)).by_row()
     assert (matrix == ROWS[:5]).all()
@@ -257,7 +257,7 @@ class Rude(BaseEstimator):
 
 
 def rude(error: BaseException | None = None, answers: Any = None) -> EstimatorModel:
-    model = examine(Rude(error, answers))
+    model = examine_estimator(Rude(error, answers))
     model.estimator.is_armed = True
     return model
 
@@ -318,14 +318,14 @@ def test_an_answer_that_is_not_one_for_each_row_is_the_models_failure(answers: A
 
 
 def test_a_method_outside_the_signature_is_not_called() -> None:
-    model = examine(LogisticRegression().fit(ROWS, LABELS))
-    only = model.under(model.signature.model_copy(update={"methods": ("predict",)}))
+    model = examine_estimator(LogisticRegression().fit(ROWS, LABELS))
+    only = model.with_signature(model.signature.model_copy(update={"methods": ("predict",)}))
     with pytest.raises(InvalidInput, match="offers predict; not predict_proba"):
         only.answer("predict_proba", Batch(1, ROWS[:1]))
 
 
 def test_rows_the_model_does_not_take_are_refused_in_one_line() -> None:
-    model = examine(LogisticRegression().fit(ROWS, LABELS))
+    model = examine_estimator(LogisticRegression().fit(ROWS, LABELS))
     with pytest.raises(InvalidInput, match=r"^the model refused the rows: Input X contains NaN\."):
         model.answer("predict", Batch(1, np.array([[np.nan, 1, 2]])))
 
@@ -336,7 +336,7 @@ def test_failures_of_a_model_of_another_version_name_both_versions() -> None:
         ("0.22.1", rf" \(trained with scikit-learn 0\.22\.1, here is {here}\)$"),
         (here, "infinity|NaN"),
     ):
-        model = examine(LogisticRegression().fit(ROWS, LABELS), trained_with={"scikit-learn": version})
+        model = examine_estimator(LogisticRegression().fit(ROWS, LABELS), trained_with={"scikit-learn": version})
         with pytest.raises(InvalidInput, match=words) as caught:
             model.answer("predict", Batch(1, np.array([[np.nan, 1, 2]])))
         assert ("trained with" in str(caught.value)) is (version != here)
@@ -347,22 +347,24 @@ def test_failures_of_a_model_of_another_version_name_both_versions() -> None:
 
 def test_large_integers_reach_a_table_and_an_array_whole() -> None:
     table = pd.DataFrame({"id": [2**53, 2**53 + 1], "size": [0.5, 1.5]})
-    model = examine(make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["id"]], [0, 1]))
+    model = examine_estimator(make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["id"]], [0, 1]))
     assert_answers_like(model, table[["id"]], [[2**53], [2**53 + 1]])
-    array = examine(make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["id"]].to_numpy(), [0, 1]))
+    array = examine_estimator(
+        make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["id"]].to_numpy(), [0, 1])
+    )
     assert_answers_like(array, table[["id"]].to_numpy(), [[2**53], [2**53 + 1]])
 
 
 def test_a_float_that_is_the_neighbour_of_a_known_integer_is_not_it() -> None:
     table = pd.DataFrame({"id": [2**53 + 1, 2**53 + 3], "size": [0.5, 1.5]})
-    model = examine(make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["id"]], [0, 1]))
+    model = examine_estimator(make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["id"]], [0, 1]))
     assert_answers_like(model, table[["id"]], [[2**53 + 1], [2**53 + 3]])
     with pytest.raises(InvalidInput, match="unknown categories"):
         model.answer("predict", rows_to_batch(model.signature, [[2**53]]))
 
 
 def test_an_array_that_would_round_an_integer_beside_a_fraction_is_refused() -> None:
-    model = examine(StandardScaler().fit(ROWS[:, :2]))
+    model = examine_estimator(StandardScaler().fit(ROWS[:, :2]))
     assert_answers_like(model, np.array([[2**53 + 1, 2]]), [[2**53 + 1, 2]])
     with pytest.raises(InvalidInput, match="feature 'x0': the number 9007199254740993 would be rounded"):
         model.answer("transform", rows_to_batch(model.signature, [[2**53 + 1, 0.5]]))

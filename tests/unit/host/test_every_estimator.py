@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import _enforce_estimator_tags_X, _enforce_e
 
 from serving.domain.signature import METHODS, Container
 from serving.domain.version import Format
-from serving.host.loading import load
+from serving.host.loading import load_model
 from serving.host.model import LoadRefused
 from serving.host.output_tensors import is_finite, to_prediction
 from serving.rows.parsing import rows_to_batch
@@ -81,7 +81,7 @@ def fitted(name: str) -> tuple[Any, Any]:
 def test_it_answers_rows_of_json_as_the_estimator_does(name: str, tmp_path: Any) -> None:
     estimator, rows = fitted(name)
     joblib.dump(estimator, tmp_path / "blob")
-    model = load(str(tmp_path / "blob"), Format.JOBLIB)
+    model = load_model(str(tmp_path / "blob"), Format.JOBLIB)
     signature = model.signature
 
     offered = [method for method in METHODS if hasattr(estimator, method)]
@@ -109,7 +109,7 @@ def assert_sample_is_answered(model: Any) -> None:
     """Made-up rows are enough like the real ones to be answered with finite numbers, one row and several."""
     for method in model.signature.methods:
         for rows in (1, 8):
-            tensors = model.answer(method, model.sample(rows)).tensors
+            tensors = model.answer(method, model.make_rows(rows)).tensors
             assert all(len(tensor) == rows for tensor in tensors)
             if method != "predict_log_proba":
                 assert all(is_finite(tensor).all() for tensor in tensors), method
@@ -119,7 +119,7 @@ def assert_sample_is_answered(model: Any) -> None:
 def test_an_estimator_that_cannot_answer_new_rows_is_refused(name: str, tmp_path: Any) -> None:
     joblib.dump(fitted(name)[0], tmp_path / "blob")
     with pytest.raises(LoadRefused, match=f"^{name} offers none of predict, predict_proba"):
-        load(str(tmp_path / "blob"), Format.JOBLIB)
+        load_model(str(tmp_path / "blob"), Format.JOBLIB)
 
 
 @pytest.mark.parametrize("name", sorted(NO_FEATURES))
@@ -127,4 +127,4 @@ def test_an_estimator_that_counts_no_features_needs_a_signature(name: str, tmp_p
     kind = dict(all_estimators())[name]
     joblib.dump(kind(), tmp_path / "blob")
     with pytest.raises(LoadRefused, match="does not say how many features it takes"):
-        load(str(tmp_path / "blob"), Format.JOBLIB)
+        load_model(str(tmp_path / "blob"), Format.JOBLIB)

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from serving.domain.report import Verdict
 from serving.domain.version import Format
-from serving.host.loading import Trust, load
+from serving.host.loading import Trust, load_model
 from serving.host.model import LoadRefused
 from tests.hostile.opcodes import Fragment, built, instance, named, value, whole
 from tests.unit.host.candidates import ROWS, WORDS, MakeCandidate
@@ -43,7 +43,7 @@ OLD_XGBOOST = [XGBOOST_2, XGBOOST_2[4:], b"CONFIG-offset:" + len(XGBOOST_2).to_b
 def refusal(path: Path, raw: bytes, kind: Format = Format.PICKLE, *, is_restricted: bool = True) -> str:
     path.write_bytes(raw)
     with pytest.raises(LoadRefused) as caught:
-        load(str(path), kind, Trust(is_restricted=is_restricted))
+        load_model(str(path), kind, Trust(is_restricted=is_restricted))
     return str(caught.value)
 
 
@@ -130,7 +130,7 @@ def test_text_models_of_lightgbm_2_and_3_are_served(tmp_path: Path, version: int
     model = lightgbm.LGBMRegressor(n_estimators=2, min_child_samples=5, verbose=-1).fit(ROWS, ROWS[:, 0])
     text = model.booster_.model_to_string().replace("version=v4", f"version=v{version}")
     (tmp_path / "model").write_text(text)
-    assert load(str(tmp_path / "model"), Format.LIGHTGBM).name == "LightgbmBooster"
+    assert load_model(str(tmp_path / "model"), Format.LIGHTGBM).name == "LightgbmBooster"
 
 
 # --- names in a pickle ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
 
 from serving.domain.errors import InvalidInput
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.parsing import rows_to_batch
 from tests.unit.host.candidates import ROWS
 
@@ -44,18 +44,18 @@ class Taking(BaseEstimator):
 @pytest.mark.parametrize("what", ["dates", "numbers as text", "whole numbers", "years of life"])
 def test_a_table_is_guessed_until_it_is_answered(what: str) -> None:
     table = pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0]})
-    model = examine(Taking(what).fit(table))
-    assert len(model.answer("predict", model.sample(8)).by_row()) == 8
+    model = examine_estimator(Taking(what).fit(table))
+    assert len(model.answer("predict", model.make_rows(8)).by_row()) == 8
 
 
 @pytest.mark.parametrize("what", ["whole numbers", "years of life"])
 def test_an_array_is_guessed_until_it_is_answered(what: str) -> None:
-    model = examine(Taking(what).fit(ROWS))
-    assert len(model.answer("predict", model.sample(8)).by_row()) == 8
+    model = examine_estimator(Taking(what).fit(ROWS))
+    assert len(model.answer("predict", model.make_rows(8)).by_row()) == 8
 
 
 def test_rows_that_are_guessed_differ() -> None:
-    columns = examine(Taking("whole numbers").fit(ROWS)).sample(4).columns
+    columns = examine_estimator(Taking("whole numbers").fit(ROWS)).make_rows(4).columns
     assert columns is not None
     assert len(set(columns[0])) > 1
     assert columns[0] != columns[1]
@@ -63,7 +63,7 @@ def test_rows_that_are_guessed_differ() -> None:
 
 def test_what_takes_float32_only_gets_float32() -> None:
     rows = ROWS.astype(np.float32)
-    model = examine(KMeans(3, n_init=1, random_state=0).fit(rows))
+    model = examine_estimator(KMeans(3, n_init=1, random_state=0).fit(rows))
     batch = rows_to_batch(model.signature, rows.tolist())
     for method in ("predict", "transform"):
         np.testing.assert_array_equal(model.answer(method, batch).tensors[0], getattr(model.estimator, method)(rows))

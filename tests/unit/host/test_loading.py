@@ -42,7 +42,7 @@ from serving.domain.signature import Feature
 from serving.domain.version import Format
 from serving.host import loading
 from serving.host.foreign_files import HOW_TO_FIND_MODULES
-from serving.host.loading import Trust, dump, library_versions, load
+from serving.host.loading import Trust, library_versions, load_model, write_estimator
 from serving.host.model import LoadRefused, one_line
 from serving.host.nested_estimators import limit_to_one_thread, walk_nested_estimators
 from serving.rows.batch import Batch
@@ -67,7 +67,7 @@ KNOWN, ANY = Trust(), Trust(is_restricted=False)
 
 def refusal(path: Path, kind: Format = Format.JOBLIB, trust: Trust = KNOWN) -> str:
     with pytest.raises(LoadRefused) as caught:
-        load(str(path), kind, trust)
+        load_model(str(path), kind, trust)
     message = str(caught.value)
     assert "\n" not in message
     assert len(message) < 700
@@ -85,7 +85,7 @@ def halve(rows: Any) -> Any:
 @pytest.mark.parametrize("compress", [0, ("zlib", 3), ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3)])
 def test_joblib_files_load_under_every_compression(line: Any, blob: Path, compress: Any) -> None:
     joblib.dump(line, blob, compress=compress)
-    model = load(str(blob), Format.JOBLIB)
+    model = load_model(str(blob), Format.JOBLIB)
     assert (model.name, model.engine) == ("LogisticRegression", "sklearn")
     assert model.answer("predict", Batch(3, ROWS[:3])).by_row() == line.predict(ROWS[:3]).tolist()
 
@@ -93,32 +93,33 @@ def test_joblib_files_load_under_every_compression(line: Any, blob: Path, compre
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_pickles_load_whatever_wrote_them(line: Any, blob: Path, protocol: int) -> None:
     blob.write_bytes(pickle.dumps(line, protocol))
-    assert load(str(blob), Format.PICKLE).name == "LogisticRegression"
+    assert load_model(str(blob), Format.PICKLE).name == "LogisticRegression"
     joblib.dump(line, blob)  # many .pkl files are joblib's
-    assert load(str(blob), Format.PICKLE).name == "LogisticRegression"
+    assert load_model(str(blob), Format.PICKLE).name == "LogisticRegression"
     blob.write_bytes(gzip.compress(pickle.dumps(line, protocol)))
-    assert load(str(blob), Format.PICKLE).name == "LogisticRegression"
+    assert load_model(str(blob), Format.PICKLE).name == "LogisticRegression"
 
 
 def test_what_dump_writes_load_reads(line: Any, blob: Path) -> None:
-    dump(line, str(blob))
-    assert load(str(blob), Format.JOBLIB).signature.classes == ((0, 1),)
+    write_estimator(line, str(blob))
+    assert load_model(str(blob), Format.JOBLIB).signature.classes == ((0, 1),)
     with blob.open("wb") as file:
-        dump(line, file)
-    assert load(str(blob), Format.JOBLIB).signature.classes == ((0, 1),)
+        write_estimator(line, file)
+    assert load_model(str(blob), Format.JOBLIB).signature.classes == ((0, 1),)
 
 
 def test_skops_files_load_without_trusting_anything(line: Any, blob: Path) -> None:
     skops.io.dump(line, blob)
     assert (
-        load(str(blob), Format.SKOPS).answer("predict", Batch(1, ROWS[:1])).by_row() == line.predict(ROWS[:1]).tolist()
+        load_model(str(blob), Format.SKOPS).answer("predict", Batch(1, ROWS[:1])).by_row()
+        == line.predict(ROWS[:1]).tolist()
     )
 
 
 def test_skops_forests_load_because_a_host_contains_what_a_forged_tree_can_do(blob: Path) -> None:
     skops.io.dump(RandomForestClassifier(2).fit(ROWS, LABELS), blob)
     assert skops.io.get_untrusted_types(file=blob) == ["sklearn.tree._tree.Tree"]
-    assert load(str(blob), Format.SKOPS).name == "RandomForestClassifier"
+    assert load_model(str(blob), Format.SKOPS).name == "RandomForestClassifier"
 
 
 def test_skops_types_nobody_trusts_are_named_with_the_setting(blob: Path) -> None:
@@ -126,15 +127,15 @@ def test_skops_types_nobody_trusts_are_named_with_the_setting(blob: Path) -> Non
     [name] = skops.io.get_untrusted_types(file=blob)
     message = refusal(blob, Format.SKOPS)
     assert f'security.skops_trusted = ["{name}"]' in message
-    assert load(str(blob), Format.SKOPS, Trust(skops_trusted=(name, "unrelated.Type"))).name == "Pipeline"
+    assert load_model(str(blob), Format.SKOPS, Trust(skops_trusted=(name, "unrelated.Type"))).name == "Pipeline"
 
 
 def test_skops_files_are_loaded_by_skops_only_where_restrictions_refuse_them(line: Any, blob: Path) -> None:
     reasons: list[str | None] = []
     skops.io.dump(line, blob)
-    load(str(blob), Format.SKOPS, ANY, on_read=reasons.append)
+    load_model(str(blob), Format.SKOPS, ANY, on_read=reasons.append)
     skops.io.dump(make_pipeline(FunctionTransformer(halve), LogisticRegression()).fit(ROWS, LABELS), blob)
-    assert load(str(blob), Format.SKOPS, ANY, on_read=reasons.append).name == "Pipeline"
+    assert load_model(str(blob), Format.SKOPS, ANY, on_read=reasons.append).name == "Pipeline"
     assert reasons == [None, "it was loaded without restrictions"]
 
 
@@ -236,7 +237,7 @@ def test_what_a_boosted_model_begins_with_is_asked_last_and_in_one_thread(blob: 
     first = KNeighborsClassifier(n_jobs=2).fit(rows, labels)
     model = GradientBoostingClassifier(n_estimators=2, init=first).fit(rows, labels)
     joblib.dump(model, blob)
-    loaded = load(str(blob), Format.JOBLIB, KNOWN)
+    loaded = load_model(str(blob), Format.JOBLIB, KNOWN)
     assert loaded.estimator.init_.n_jobs == 1  # type: ignore[attr-defined]
     first.fit(rows, np.arange(30) % 3)
     model.init_ = first
@@ -277,7 +278,7 @@ def test_large_files_are_mapped_and_answer_alike(name: str, blob: Path, monkeypa
     before = blob.read_bytes()
     monkeypatch.setattr(loading, "LEAST_BYTES_MAPPED", 1)
     monkeypatch.setattr(loading, "_LEAST_ARRAY_MAPPED", 1)
-    model: Any = load(str(blob), Format.JOBLIB)
+    model: Any = load_model(str(blob), Format.JOBLIB)
     for method in model.signature.methods:
         answers = np.asarray(model.answer(method, Batch(50, LARGE[:50])).by_row())
         with np.errstate(divide="ignore"):  # the logarithm of 0
@@ -297,7 +298,7 @@ def test_only_large_uncompressed_files_are_mapped(what: str, blob: Path, monkeyp
     joblib.dump(KNeighborsClassifier(algorithm="brute").fit(LARGE, KINDS), blob, compress=3 * (what == "compressed"))
     limit = blob.stat().st_size + (what == "small")
     monkeypatch.setattr(loading, "LEAST_BYTES_MAPPED", limit)
-    model: Any = load(str(blob), Format.JOBLIB)
+    model: Any = load_model(str(blob), Format.JOBLIB)
     assert model.estimator._fit_X.flags.writeable
     assert (str(blob) in Path("/proc/self/maps").read_text()) == (what == "large")
 
@@ -316,7 +317,7 @@ def test_arrays_of_another_byte_order_are_turned(blob: Path, monkeypatch: pytest
     line.coef_ = line.coef_.astype(">f8")
     joblib.dump(line, blob)
     monkeypatch.setattr(loading, "LEAST_BYTES_MAPPED", 1)
-    model: Any = load(str(blob), Format.JOBLIB)
+    model: Any = load_model(str(blob), Format.JOBLIB)
     assert model.estimator.coef_.dtype.isnative
     assert model.answer("predict", Batch(60, ROWS)).by_row() == expected
 
@@ -330,11 +331,11 @@ def test_the_version_that_wrote_the_file_is_known_and_nothing_is_printed(
 ) -> None:
     write = joblib.dump if kind is Format.JOBLIB else skops.io.dump
     write(line, blob)
-    assert load(str(blob), kind).trained_with == {"scikit-learn": sklearn.__version__}
+    assert load_model(str(blob), kind).trained_with == {"scikit-learn": sklearn.__version__}
     with monkeypatch.context() as patch:
         patch.setattr(sklearn.base, "__version__", "1.3.2")
         write(line, blob)
-    assert load(str(blob), kind).trained_with == {"scikit-learn": "1.3.2"}
+    assert load_model(str(blob), kind).trained_with == {"scikit-learn": "1.3.2"}
 
 
 def test_a_file_of_another_version_that_does_not_load_says_so(blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,7 +356,7 @@ class Foreign:
 
 def test_an_estimator_without_any_part_of_scikit_learn_names_no_version(blob: Path) -> None:
     joblib.dump(Foreign(), blob)
-    model = load(str(blob), Format.JOBLIB, Trust(pickle_trusted=(f"{Foreign.__module__}.Foreign",)))
+    model = load_model(str(blob), Format.JOBLIB, Trust(pickle_trusted=(f"{Foreign.__module__}.Foreign",)))
     assert model.trained_with == {}
     assert model.answer("predict", Batch(1, np.array([[3.0, 4.0]]))).by_row() == [3.0]
 
@@ -387,7 +388,7 @@ def test_every_part_computes_in_one_thread_and_prints_nothing(
     deep: Any, blob: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     joblib.dump(deep, blob)
-    model: Any = load(str(blob), Format.JOBLIB)
+    model: Any = load_model(str(blob), Format.JOBLIB)
     jobs = [vars(part)["n_jobs"] for part in walk_nested_estimators(model.estimator) if "n_jobs" in vars(part)]
     assert len(jobs) > 40  # the forests inside the bag too
     assert set(jobs) == {1}
@@ -416,16 +417,16 @@ def test_a_large_forest_is_not_looked_at_tree_by_tree() -> None:
 
 def test_a_declared_signature_is_taken_over_where_it_agrees(line: Any, blob: Path) -> None:
     joblib.dump(line, blob)
-    own = load(str(blob), Format.JOBLIB).signature
+    own = load_model(str(blob), Format.JOBLIB).signature
     names = tuple(Feature(name=name, nullable=True) for name in "abc")
     declared = own.model_copy(update={"features": names, "methods": ("predict_proba", "predict")})
-    assert load(str(blob), Format.JOBLIB, declared=declared).signature is declared
+    assert load_model(str(blob), Format.JOBLIB, declared=declared).signature is declared
 
 
 @pytest.mark.parametrize("field", ["outputs", "features", "methods", "classes", "kind", "container"])
 def test_a_declared_signature_that_contradicts_the_model_is_not_taken_over(line: Any, blob: Path, field: str) -> None:
     joblib.dump(line, blob)
-    own = load(str(blob), Format.JOBLIB).signature
+    own = load_model(str(blob), Format.JOBLIB).signature
     wrong = {
         "outputs": 2,
         "features": own.features[:2],
@@ -435,7 +436,7 @@ def test_a_declared_signature_that_contradicts_the_model_is_not_taken_over(line:
         "container": "dataframe",
     }[field]
     declared = type(own).model_validate({**own.model_dump(), field: wrong})
-    assert load(str(blob), Format.JOBLIB, declared=declared).signature == own
+    assert load_model(str(blob), Format.JOBLIB, declared=declared).signature == own
 
 
 def test_a_line_for_a_user_is_short_and_printable_and_shows_no_path() -> None:

@@ -17,7 +17,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Container
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.parsing import rows_to_batch
 from serving.rows.tables import Table, table_to_batch
 
@@ -38,18 +38,18 @@ USED = ColumnTransformer([("n", StandardScaler(), ["size"]), ("c", OneHotEncoder
 def test_a_pipeline_of_objects_is_answered_as_it_answers_itself(vectorizer: Any) -> None:
     objects = [each for each in OBJECTS if isinstance(vectorizer, DictVectorizer) or "tags" not in each]
     pipeline = make_pipeline(vectorizer, LogisticRegression()).fit(objects, LABELS[: len(objects)])
-    model = examine(pipeline)
+    model = examine_estimator(pipeline)
     assert model.signature.container is Container.OBJECTS
     batch = rows_to_batch(model.signature, objects)
     for method in ("predict", "predict_proba"):
         np.testing.assert_array_equal(
             model.answer(method, batch).tensors[0], getattr(pipeline, method)([dict(each) for each in objects])
         )
-    assert len(model.answer("predict", model.sample(8)).by_row()) == 8
+    assert len(model.answer("predict", model.make_rows(8)).by_row()) == 8
 
 
 def test_what_is_no_object_is_refused() -> None:
-    signature = examine(make_pipeline(DictVectorizer(), LogisticRegression()).fit(OBJECTS, LABELS)).signature
+    signature = examine_estimator(make_pipeline(DictVectorizer(), LogisticRegression()).fit(OBJECTS, LABELS)).signature
     for rows, reason in (
         ([["Paris", 2.0]], "row 0 is an array: a row is an object"),
         ([{"size": {"deep": 1}}], "row 0 has values that are no numbers, strings, true, false, null or arrays of str"),
@@ -61,7 +61,7 @@ def test_what_is_no_object_is_refused() -> None:
 
 
 def test_a_table_is_objects_by_the_names_of_its_columns() -> None:
-    signature = examine(make_pipeline(DictVectorizer(), LogisticRegression()).fit(OBJECTS, LABELS)).signature
+    signature = examine_estimator(make_pipeline(DictVectorizer(), LogisticRegression()).fit(OBJECTS, LABELS)).signature
     table = Table(2, columns=(["Paris", None], np.array([1.0, np.nan])), names=("city", "size"))
     assert table_to_batch(signature, table).columns == ([{"city": "Paris", "size": 1.0}, {}],)
 
@@ -77,7 +77,7 @@ def test_a_table_is_objects_by_the_names_of_its_columns() -> None:
 )
 def test_a_column_that_is_dropped_is_not_asked_for(estimator: Any) -> None:
     fitted = estimator.fit(TABLE, LABELS)
-    model = examine(fitted)
+    model = examine_estimator(fitted)
     assert [feature.is_used for feature in model.signature.features] == [False, True, True]
     rows: list[Any] = TABLE.drop(columns="id").to_dict("records")
     expected = fitted.predict(TABLE).tolist()
@@ -98,7 +98,7 @@ def test_a_column_is_used_when_anybody_may_look_at_it() -> None:
     members: list[Any] = [(str(place), make_pipeline(USED, LogisticRegression())) for place in range(3)]
     other = ColumnTransformer([("i", OneHotEncoder(handle_unknown="ignore"), ["id"])])
     voting = VotingClassifier([*members, ("last", make_pipeline(other, LogisticRegression()))]).fit(TABLE, LABELS)
-    assert all(feature.is_used for feature in examine(voting).signature.features)
+    assert all(feature.is_used for feature in examine_estimator(voting).signature.features)
     kept = ColumnTransformer([("n", StandardScaler(), ["size"])], remainder=OneHotEncoder(handle_unknown="ignore"))
-    model = examine(make_pipeline(kept, LogisticRegression()).fit(TABLE, LABELS))
+    model = examine_estimator(make_pipeline(kept, LogisticRegression()).fit(TABLE, LABELS))
     assert all(feature.is_used for feature in model.signature.features)

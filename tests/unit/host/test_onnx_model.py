@@ -42,7 +42,7 @@ from sklearn.svm import SVC, LinearSVC, OneClassSVM
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Container, Dtype, Feature, ModelKind, Signature
 from serving.domain.version import Format
-from serving.host.loading import library_versions, load
+from serving.host.loading import library_versions, load_model
 from serving.host.model import LoadedModel, LoadRefused
 from serving.host.output_tensors import is_finite
 from serving.rows.parsing import rows_to_batch
@@ -70,7 +70,7 @@ def serve(tmp_path: Path) -> Any:
 
 def write_and_load(directory: Path, graph: onnx.ModelProto, declared: Signature | None = None) -> LoadedModel:
     (directory / "blob").write_bytes(graph.SerializeToString())
-    return load(str(directory / "blob"), Format.ONNX, declared=declared)
+    return load_model(str(directory / "blob"), Format.ONNX, declared=declared)
 
 
 def answers(model: LoadedModel, method: str, rows: Any) -> list[Any]:
@@ -362,7 +362,7 @@ def test_an_open_number_of_features_can_be_declared(tmp_path: Path) -> None:
 def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
     (tmp_path / "blob").write_bytes(b"\x08\x07 nothing of the kind")
     with pytest.raises(LoadRefused, match="the graph cannot be loaded") as caught:
-        load(str(tmp_path / "blob"), Format.ONNX)
+        load_model(str(tmp_path / "blob"), Format.ONNX)
     assert str(tmp_path) not in str(caught.value)
 
 
@@ -374,17 +374,17 @@ def test_what_fails_inside_the_graph_is_the_models_failure(tmp_path: Path) -> No
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     model = write_and_load(tmp_path, made)
     with pytest.raises(ModelFailed):
-        model.answer("predict", model.sample(2))
+        model.answer("predict", model.make_rows(2))
 
 
 def test_a_method_outside_the_signature_is_refused(serve: Any) -> None:
     model = serve(LogisticRegression().fit(ROWS, LABELS))
     with pytest.raises(InvalidInput, match="offers predict, predict_proba; not transform"):
-        model.answer("transform", model.sample(1))
+        model.answer("transform", model.make_rows(1))
 
 
 def test_made_up_rows_are_answered(serve: Any) -> None:
     model = serve(LogisticRegression().fit(ROWS, LABELS))
     for method in model.signature.methods:
-        assert all(is_finite(tensor).all() for tensor in model.answer(method, model.sample(5)).tensors)
+        assert all(is_finite(tensor).all() for tensor in model.answer(method, model.make_rows(5)).tensors)
     assert "onnxruntime" in library_versions()

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array, csr_matrix
 
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.host import output_tensors
-from serving.host.output_tensors import is_finite, plain, to_prediction
+from serving.host.output_tensors import is_finite, to_plain_value, to_prediction
 
 
 def test_numbers_and_bools_stay_arrays() -> None:
@@ -90,9 +90,9 @@ def test_finite_is_said_row_by_row() -> None:
 
 
 def test_plain_values() -> None:
-    assert plain(np.array([[1, 2]])) == [[1, 2]]
-    assert plain((np.float32(0.5), pd.Timestamp("2026-11-20"))) == [0.5, "2026-11-20T00:00:00"]
-    assert [type(plain(value)) for value in (np.bool_(1), np.int8(1), np.float32(1), np.str_("a"))] == [
+    assert to_plain_value(np.array([[1, 2]])) == [[1, 2]]
+    assert to_plain_value((np.float32(0.5), pd.Timestamp("2026-11-20"))) == [0.5, "2026-11-20T00:00:00"]
+    assert [type(to_plain_value(value)) for value in (np.bool_(1), np.int8(1), np.float32(1), np.str_("a"))] == [
         bool,
         int,
         float,

@@ -25,10 +25,10 @@ from serving.domain.errors import InvalidInput
 from serving.domain.signature import Dtype
 from serving.domain.version import Format
 from serving.host.estimator_model import EstimatorModel
-from serving.host.loading import load
+from serving.host.loading import load_model
 from serving.host.model import LoadRefused
 from serving.host.pandas_categories import places_of
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.batch import Batch
 from serving.rows.parsing import rows_to_batch
 from tests.unit.host import booster_cases, category_cases
@@ -83,7 +83,7 @@ def scores(model: EstimatorModel, rows: list[Any]) -> Any:
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_plain_values_are_answered_as_the_library_answers_categories(make: Callable[[], Any]) -> None:
     fitted = reread(make().fit(TABLE, BOUGHT))
-    model = examine(fitted)
+    model = examine_estimator(fitted)
     features = [(feature.dtype, feature.nullable) for feature in model.signature.features]
     assert features == [(Dtype.NUMBER, True), (Dtype.STRING, True), (Dtype.NUMBER, True), (Dtype.STRING, True)]
     head = TABLE.head(30)
@@ -100,14 +100,14 @@ def test_columns_of_numbers_alone_are_categories_too() -> None:
     table = TABLE[["age", "level"]]
     for fitted in (lightgbm_model().fit(table, BOUGHT), xgboost_model().fit(table, BOUGHT)):
         rows = table.head(9).to_numpy(dtype=float).tolist()
-        np.testing.assert_allclose(scores(examine(fitted), rows), fitted.predict_proba(table.head(9)))
+        np.testing.assert_allclose(scores(examine_estimator(fitted), rows), fitted.predict_proba(table.head(9)))
 
 
 def test_other_values_are_missing_to_lightgbm_and_refused_for_xgboost() -> None:
     row, missing = [0.5, "Paris", 3, "only"], [0.5, None, 3, "only"]
-    model = examine(lightgbm_model().fit(TABLE, BOUGHT))
+    model = examine_estimator(lightgbm_model().fit(TABLE, BOUGHT))
     np.testing.assert_array_equal(scores(model, [row]), scores(model, [missing]))
-    model = examine(xgboost_model().fit(TABLE, BOUGHT))
+    model = examine_estimator(xgboost_model().fit(TABLE, BOUGHT))
     with pytest.raises(InvalidInput, match=r"'Paris' is not among the categories of the training \('Bergen', 'Oslo', "):
         scores(model, [row])
 
@@ -135,7 +135,7 @@ def test_lightgbms_categories_are_found_where_no_other_column_can_hold_them(list
     table = table[order]
     with warnings.catch_warnings(action="ignore"):
         fitted = lightgbm_model().fit(table, BOUGHT, categorical_feature=listed)
-    model = examine(fitted)
+    model = examine_estimator(fitted)
     rows = table.head(30).astype(object).to_numpy().tolist()
     np.testing.assert_array_equal(scores(model, rows), fitted.predict_proba(table.head(30)))
 
@@ -177,7 +177,7 @@ def test_models_that_do_not_tell_their_categories_are_refused_by_name(tmp_path: 
         ("old", Format.XGBOOST, "kept no categories for the categorical columns"),
     ):
         with pytest.raises(LoadRefused, match=f"{reason}.*: train it again"):
-            load(str(tmp_path / name), kind)
+            load_model(str(tmp_path / name), kind)
 
 
 @pytest.mark.filterwarnings("ignore:.*scikit-learn")
@@ -190,14 +190,14 @@ def test_categories_that_are_lost_are_noticed_inside_of_other_estimators(tmp_pat
     search.best_estimator_ = make_pipeline(fitted)
     joblib.dump(search, tmp_path / "blob")
     with pytest.raises(LoadRefused, match="kept no categories"):
-        load(str(tmp_path / "blob"), Format.JOBLIB)
+        load_model(str(tmp_path / "blob"), Format.JOBLIB)
 
 
 @pytest.mark.parametrize("make", [lightgbm_model, xgboost_model])
 def test_estimators_that_are_not_fitted_are_refused_for_that(tmp_path: Path, make: Callable[[], Any]) -> None:
     joblib.dump(make(), tmp_path / "blob")
     with pytest.raises(LoadRefused, match="is not fitted"):
-        load(str(tmp_path / "blob"), Format.JOBLIB)
+        load_model(str(tmp_path / "blob"), Format.JOBLIB)
 
 
 def test_numbers_of_categories_in_an_array_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -205,6 +205,6 @@ def test_numbers_of_categories_in_an_array_are_taken_as_they_are(tmp_path: Path)
     data = xgboost.DMatrix(rows, BOUGHT, feature_types=["q", "c"])
     booster = xgboost.train({"max_cat_to_onehot": 9}, data, 5)
     booster.save_model(tmp_path / "m.json")
-    model: Any = load(str(tmp_path / "m.json"), Format.XGBOOST)
+    model: Any = load_model(str(tmp_path / "m.json"), Format.XGBOOST)
     assert {feature.dtype for feature in model.signature.features} == {Dtype.NUMBER}
     np.testing.assert_array_equal(model.answer("predict", Batch(200, rows)).tensors[0], booster.predict(data))

@@ -38,7 +38,7 @@ from serving.domain.mlmodel import NamedColumn
 from serving.domain.signature import Container, Dtype, Feature, ModelKind, Signature
 from serving.host.estimator_model import EstimatorModel
 from serving.host.model import LoadRefused
-from serving.host.signature_of_estimator import describe, examine
+from serving.host.signature_of_estimator import examine_estimator, signature_of
 from serving.wire.compatibility import find_disagreements
 from tests.unit.host.tables import mixed
 
@@ -73,35 +73,35 @@ def fitted_mixed(gaps: pd.DataFrame, older: Any) -> Pipeline:
 
 
 def test_every_column_of_a_table_is_told_by_the_part_that_treats_it(fitted_mixed: Pipeline) -> None:
-    signature = describe(fitted_mixed)
+    signature = signature_of(fitted_mixed)
     assert columns_of(signature) == MIXED
     assert (signature.container, signature.is_named) == (Container.DATAFRAME, True)
 
 
 def test_the_same_inside_other_estimators(gaps: pd.DataFrame, older: Any) -> None:
     search = GridSearchCV(mixed(), {"logisticregression__C": [1.0]}, cv=2).fit(gaps, older)
-    assert columns_of(describe(search)) == MIXED
-    assert columns_of(describe(FrozenEstimator(search))) == MIXED
+    assert columns_of(signature_of(search)) == MIXED
+    assert columns_of(signature_of(FrozenEstimator(search))) == MIXED
     votes = VotingClassifier([("a", mixed()), ("b", mixed())]).fit(gaps, older)
-    assert columns_of(describe(votes)) == MIXED
+    assert columns_of(signature_of(votes)) == MIXED
     calibrated = CalibratedClassifierCV(mixed(), cv=2).fit(gaps, older)
-    assert columns_of(describe(calibrated)) == MIXED
+    assert columns_of(signature_of(calibrated)) == MIXED
     regression = TransformedTargetRegressor(make_pipeline(mixed()[:-1], LinearRegression())).fit(gaps, older * 1.0)
-    assert columns_of(describe(regression)) == MIXED
+    assert columns_of(signature_of(regression)) == MIXED
 
 
 def test_a_sample_of_the_rows_tells_what_the_estimator_has_forgotten(
     fitted_mixed: Pipeline, gaps: pd.DataFrame
 ) -> None:
-    assert columns_of(describe(fitted_mixed, gaps)) == {**MIXED, "is_member": ("bool", False)}
+    assert columns_of(signature_of(fitted_mixed, gaps)) == {**MIXED, "is_member": ("bool", False)}
     backwards = gaps[gaps.columns[::-1]]
-    assert columns_of(describe(fitted_mixed, backwards)) == {**MIXED, "is_member": ("bool", False)}
+    assert columns_of(signature_of(fitted_mixed, backwards)) == {**MIXED, "is_member": ("bool", False)}
 
 
 def test_categories_without_a_missing_one_do_not_take_null(people: pd.DataFrame, older: Any) -> None:
     columns = ColumnTransformer([("n", StandardScaler(), ["age"]), ("c", OneHotEncoder(), ["city", "is_member"])])
     chosen = people[["age", "city", "is_member"]]
-    signature = describe(make_pipeline(columns, LogisticRegression()).fit(chosen, older))
+    signature = signature_of(make_pipeline(columns, LogisticRegression()).fit(chosen, older))
     assert columns_of(signature) == {"age": ("number", False), "city": ("string", False), "is_member": ("bool", False)}
 
 
@@ -111,16 +111,16 @@ def test_one_column_of_an_encoder_may_take_null_where_its_neighbour_does_not(gap
         [("c", OneHotEncoder(), ["city", "level", "plan"]), ("n", StandardScaler(), ["income"])]
     )
     chosen = gaps[["city", "level", "plan", "income"]]
-    signature = describe(make_pipeline(columns, LogisticRegression()).fit(chosen, older))
+    signature = signature_of(make_pipeline(columns, LogisticRegression()).fit(chosen, older))
     assert [feature.nullable for feature in signature.features] == [True, False, True, False]
 
 
 def test_columns_nobody_looks_at_take_anything(people: pd.DataFrame, older: Any) -> None:
     columns = ColumnTransformer([("n", StandardScaler(), ["age"])])
-    signature = describe(make_pipeline(columns, LogisticRegression()).fit(people, older))
+    signature = signature_of(make_pipeline(columns, LogisticRegression()).fit(people, older))
     assert columns_of(signature)["age"] == ("number", False)
     assert columns_of(signature)["note"] == ("any", True)
-    known = describe(make_pipeline(columns, LogisticRegression()).fit(people, older), people)
+    known = signature_of(make_pipeline(columns, LogisticRegression()).fit(people, older), people)
     assert columns_of(known)["note"] == ("string", True)
 
 
@@ -129,7 +129,7 @@ def test_columns_are_followed_by_name_through_a_function(people: pd.DataFrame, o
         [("n", StandardScaler(), ["age", "ratio"]), ("c", OneHotEncoder(handle_unknown="ignore"), ["city"])]
     )
     pipeline = make_pipeline(FunctionTransformer(with_ratio), columns, LogisticRegression())
-    signature = describe(pipeline.fit(people[["age", "income", "city"]], older))
+    signature = signature_of(pipeline.fit(people[["age", "income", "city"]], older))
     assert columns_of(signature) == {"age": ("number", False), "income": ("number", False), "city": ("string", True)}
 
 
@@ -152,13 +152,13 @@ def test_columns_are_selected_in_every_way_scikit_learn_knows(
     people: pd.DataFrame, older: Any, selection: Any, strings: set[str]
 ) -> None:
     columns = ColumnTransformer([("s", OneHotEncoder(handle_unknown="ignore"), selection)])
-    signature = describe(make_pipeline(columns, LogisticRegression()).fit(people, older))
+    signature = signature_of(make_pipeline(columns, LogisticRegression()).fit(people, older))
     assert {feature.name for feature in signature.features if feature.dtype is Dtype.STRING} == strings
 
 
 def test_boosting_with_categories_of_its_own(gaps: pd.DataFrame, older: Any) -> None:
     frame = gaps[["age", "city", "level"]].astype({"city": "category"})
-    signature = describe(
+    signature = signature_of(
         HistGradientBoostingClassifier(max_iter=3, categorical_features="from_dtype").fit(frame, older)
     )
     assert columns_of(signature) == {"age": ("number", True), "city": ("string", True), "level": ("number", True)}
@@ -167,11 +167,11 @@ def test_boosting_with_categories_of_its_own(gaps: pd.DataFrame, older: Any) -> 
 def test_arrays_of_objects_and_of_text_hold_strings_too(people: pd.DataFrame, older: Any) -> None:
     objects = people[["age", "city"]].to_numpy(dtype=object)
     columns = ColumnTransformer([("n", StandardScaler(), [0]), ("c", OneHotEncoder(), [1])])
-    signature = describe(make_pipeline(columns, LogisticRegression()).fit(objects, older))
+    signature = signature_of(make_pipeline(columns, LogisticRegression()).fit(objects, older))
     assert columns_of(signature) == {"x0": ("number", False), "x1": ("string", False)}
     assert (signature.container, signature.is_named) == (Container.ARRAY, False)
     texts = people[["city", "plan"]].to_numpy(dtype="U")
-    encoder = describe(OneHotEncoder().fit(texts))
+    encoder = signature_of(OneHotEncoder().fit(texts))
     assert columns_of(encoder) == {"x0": ("string", False), "x1": ("string", False)}
 
 
@@ -191,7 +191,7 @@ def test_arrays_of_objects_and_of_text_hold_strings_too(people: pd.DataFrame, ol
 )
 def test_texts_are_one_feature(build: Any, people: pd.DataFrame, older: Any) -> None:
     model = build().fit(people.note.tolist(), older)
-    for signature in (describe(model), describe(model, people.note.tolist())):
+    for signature in (signature_of(model), signature_of(model, people.note.tolist())):
         assert signature.container is Container.TEXTS
         assert signature.features == (Feature(name="text", dtype=Dtype.STRING),)
 
@@ -217,7 +217,7 @@ def test_texts_are_one_feature(build: Any, people: pd.DataFrame, older: Any) -> 
     ],
 )
 def test_null_is_taken_where_rows_with_it_are_answered(model: Any, takes_null: bool) -> None:
-    signature = describe(model.fit(ROWS, LABELS))
+    signature = signature_of(model.fit(ROWS, LABELS))
     assert {feature.nullable for feature in signature.features} == {takes_null}
 
 
@@ -238,7 +238,7 @@ class Argmax(BaseEstimator):
 
 
 def test_a_label_made_of_nan_scores_does_not_count_as_an_answer() -> None:
-    signature = describe(Argmax().fit(ROWS, LABELS))
+    signature = signature_of(Argmax().fit(ROWS, LABELS))
     assert {feature.nullable for feature in signature.features} == {False}
     assert signature.kind is ModelKind.CLASSIFIER
     assert signature.classes == ((0, 1),)
@@ -257,7 +257,7 @@ class FillsAge(BaseEstimator):
 
 
 def test_code_that_is_not_scikit_learns_is_asked_column_by_column(people: pd.DataFrame) -> None:
-    signature = describe(FillsAge().fit(people[["level", "age", "income"]]))
+    signature = signature_of(FillsAge().fit(people[["level", "age", "income"]]))
     assert columns_of(signature) == {"level": ("number", False), "age": ("number", True), "income": ("number", False)}
 
 
@@ -271,7 +271,7 @@ def test_the_signature_does_not_depend_on_how_busy_the_machine_is(
         return answer(self, method, batch)
 
     monkeypatch.setattr(EstimatorModel, "answer", slowly)
-    assert columns_of(describe(fitted_mixed)) == MIXED
+    assert columns_of(signature_of(fitted_mixed)) == MIXED
 
 
 # --- what comes out ---------------------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ def test_the_signature_does_not_depend_on_how_busy_the_machine_is(
     ],
 )
 def test_kinds(model: Any, kind: ModelKind) -> None:
-    signature = describe(model.fit(ROWS, LABELS))
+    signature = signature_of(model.fit(ROWS, LABELS))
     assert signature.kind is kind
     assert (signature.classes is not None) == (kind is ModelKind.CLASSIFIER)
 
@@ -304,7 +304,7 @@ def test_kinds(model: Any, kind: ModelKind) -> None:
     ],
 )
 def test_classes_are_plain_values_one_tuple_for_each_output(labels: Any, classes: Any) -> None:
-    signature = describe(RandomForestClassifier(2).fit(ROWS, labels))
+    signature = signature_of(RandomForestClassifier(2).fit(ROWS, labels))
     assert signature.classes == classes
     assert signature.outputs == len(classes)
     assert signature.classes is not None
@@ -312,18 +312,20 @@ def test_classes_are_plain_values_one_tuple_for_each_output(labels: Any, classes
 
 
 def test_outputs_are_counted() -> None:
-    assert describe(LinearRegression().fit(ROWS, ROWS[:, :2])).outputs == 2
-    assert describe(LinearRegression().fit(ROWS, ROWS[:, 0])).outputs == 1
-    assert describe(PCA(2).fit(ROWS)).outputs == 2
-    assert describe(MultiOutputClassifier(LogisticRegression()).fit(ROWS, np.column_stack([LABELS] * 3))).outputs == 3
+    assert signature_of(LinearRegression().fit(ROWS, ROWS[:, :2])).outputs == 2
+    assert signature_of(LinearRegression().fit(ROWS, ROWS[:, 0])).outputs == 1
+    assert signature_of(PCA(2).fit(ROWS)).outputs == 2
+    assert (
+        signature_of(MultiOutputClassifier(LogisticRegression()).fit(ROWS, np.column_stack([LABELS] * 3))).outputs == 3
+    )
 
 
 def test_only_methods_that_work_are_offered_and_predict_comes_first() -> None:
-    assert describe(SVC().fit(ROWS, LABELS)).methods == ("predict", "decision_function")
-    assert describe(KMeans(2, n_init=1).fit(ROWS)).methods == ("predict", "transform")
-    assert describe(StandardScaler().fit(ROWS)).methods == ("transform",)
+    assert signature_of(SVC().fit(ROWS, LABELS)).methods == ("predict", "decision_function")
+    assert signature_of(KMeans(2, n_init=1).fit(ROWS)).methods == ("predict", "transform")
+    assert signature_of(StandardScaler().fit(ROWS)).methods == ("transform",)
     parts = [("a", make_pipeline(StandardScaler(), SVC()))]
-    assert describe(StackingClassifier(parts, cv=2).fit(ROWS, LABELS)).default_method == "predict"
+    assert signature_of(StackingClassifier(parts, cv=2).fit(ROWS, LABELS)).default_method == "predict"
 
 
 class Touchy(Argmax):
@@ -333,7 +335,7 @@ class Touchy(Argmax):
 
 
 def test_a_method_that_cannot_even_be_looked_at_is_not_offered() -> None:
-    assert describe(Touchy().fit(ROWS, LABELS)).methods == ("predict", "predict_proba")
+    assert signature_of(Touchy().fit(ROWS, LABELS)).methods == ("predict", "predict_proba")
 
 
 class HalfBroken(Argmax):
@@ -345,7 +347,7 @@ class HalfBroken(Argmax):
 
 
 def test_a_method_offered_in_vain_is_left_out() -> None:
-    assert describe(HalfBroken().fit(ROWS, LABELS)).methods == ("predict",)
+    assert signature_of(HalfBroken().fit(ROWS, LABELS)).methods == ("predict",)
 
 
 # --- samples, refusals, declared signatures ---------------------------------------------------------------------------
@@ -353,22 +355,22 @@ def test_a_method_offered_in_vain_is_left_out() -> None:
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS.tolist(), csr_array(ROWS), pd.DataFrame(ROWS), ROWS.astype(object)])
 def test_samples_come_in_every_shape(rows: Any) -> None:
-    signature = describe(LogisticRegression().fit(ROWS, LABELS), rows)
+    signature = signature_of(LogisticRegression().fit(ROWS, LABELS), rows)
     assert {feature.dtype for feature in signature.features} == {Dtype.NUMBER}
 
 
 def test_a_dummy_takes_what_its_sample_holds(people: pd.DataFrame, older: Any) -> None:
     dummy = DummyClassifier().fit(people, older)
-    assert {feature.dtype for feature in describe(dummy).features} == {Dtype.ANY}
-    assert columns_of(describe(dummy, people))["city"] == ("string", True)
-    assert {feature.dtype for feature in describe(DummyClassifier().fit(ROWS, LABELS)).features} == {Dtype.NUMBER}
+    assert {feature.dtype for feature in signature_of(dummy).features} == {Dtype.ANY}
+    assert columns_of(signature_of(dummy, people))["city"] == ("string", True)
+    assert {feature.dtype for feature in signature_of(DummyClassifier().fit(ROWS, LABELS)).features} == {Dtype.NUMBER}
 
 
 def test_a_bool_array_is_numbers_and_a_bool_column_is_bools() -> None:
     model = LogisticRegression().fit(ROWS > 0, LABELS)
-    assert describe(model, ROWS > 0).features[0].dtype is Dtype.NUMBER
+    assert signature_of(model, ROWS > 0).features[0].dtype is Dtype.NUMBER
     frame = pd.DataFrame({"a": ROWS[:, 0] > 0})
-    assert describe(LogisticRegression().fit(frame, LABELS), frame).features[0].dtype is Dtype.BOOL
+    assert signature_of(LogisticRegression().fit(frame, LABELS), frame).features[0].dtype is Dtype.BOOL
 
 
 @pytest.mark.parametrize(
@@ -380,19 +382,19 @@ def test_a_bool_array_is_numbers_and_a_bool_column_is_bools() -> None:
 )
 def test_a_sample_of_something_else_is_refused(rows: Any, words: str) -> None:
     with pytest.raises(LoadRefused, match=words):
-        describe(LogisticRegression().fit(ROWS, LABELS), rows)
+        signature_of(LogisticRegression().fit(ROWS, LABELS), rows)
 
 
 def test_a_sample_without_a_fitted_column_is_refused(people: pd.DataFrame, older: Any) -> None:
     model = LogisticRegression().fit(people[["age"]], older)
     with pytest.raises(LoadRefused, match="the sample has no column 'age'"):
-        describe(model, people[["city"]])
+        signature_of(model, people[["city"]])
 
 
 @pytest.mark.parametrize("found", [LogisticRegression(), {"a": 1}, LogisticRegression, "text", None])
 def test_what_is_no_fitted_estimator_is_refused(found: Any) -> None:
     with pytest.raises(LoadRefused):
-        describe(found)
+        signature_of(found)
 
 
 class Uncounted(BaseEstimator):
@@ -406,9 +408,9 @@ class Uncounted(BaseEstimator):
 
 def test_an_estimator_that_counts_no_features_takes_those_declared() -> None:
     with pytest.raises(LoadRefused, match="Uncounted does not say how many features it takes"):
-        describe(Uncounted().fit(ROWS))
+        signature_of(Uncounted().fit(ROWS))
     declared = Signature(features=(Feature(name="a"), Feature(name="b")), methods=("predict",))
-    assert examine(Uncounted().fit(ROWS), declared=declared).signature == declared
+    assert examine_estimator(Uncounted().fit(ROWS), declared=declared).signature == declared
 
 
 class Forgetful(Uncounted):
@@ -423,13 +425,13 @@ TABLE = pd.DataFrame({"width": [1.0, 2.0], "height": [3.0, None]})
 @pytest.mark.parametrize("model", [Uncounted().fit(ROWS), make_pipeline(Uncounted().fit(ROWS)), Forgetful().fit(ROWS)])
 def test_an_estimator_that_counts_no_features_takes_those_of_the_sample(model: Any) -> None:
     columns = {"width": ("number", False), "height": ("number", False)}
-    signature = describe(model, TABLE)
+    signature = signature_of(model, TABLE)
     assert (columns_of(signature), signature.container, signature.is_named) == (columns, Container.DATAFRAME, True)
-    assert examine(model, declared=signature).signature == signature
+    assert examine_estimator(model, declared=signature).signature == signature
     for rows in (TABLE.to_numpy(), TABLE.to_numpy().tolist(), coo_array(TABLE.fillna(0.0).to_numpy())):
-        signature = describe(model, rows)
+        signature = signature_of(model, rows)
         assert (list(columns_of(signature)), signature.container) == (["x0", "x1"], Container.ARRAY)
-        assert examine(model, declared=signature).signature == signature
+        assert examine_estimator(model, declared=signature).signature == signature
 
 
 def test_a_sample_of_texts_is_one_feature() -> None:
@@ -438,18 +440,18 @@ def test_a_sample_of_texts_is_one_feature() -> None:
             return np.array([len(text) for text in X], dtype=float)
 
     for texts in (["a", "bc"], pd.Series(["a", "bc"]), np.array(["a", "bc"])):
-        assert describe(Lengths().fit(ROWS), texts).container is Container.TEXTS
+        assert signature_of(Lengths().fit(ROWS), texts).container is Container.TEXTS
 
 
 def test_a_sample_without_columns_is_refused() -> None:
     with pytest.raises(LoadRefused, match=r"the sample has the shape \(2,\); rows and features are expected, or texts"):
-        describe(Uncounted().fit(ROWS), [1.0, 2.0])
+        signature_of(Uncounted().fit(ROWS), [1.0, 2.0])
 
 
 @pytest.mark.parametrize(("library", "table"), [("pyarrow", "table"), ("polars", "DataFrame")])
 def test_tables_of_other_libraries_are_samples_too(library: str, table: str) -> None:
     rows = getattr(pytest.importorskip(library), table)({"a": [1, None], "b": [1.5, 2.5]})
-    assert columns_of(describe(Uncounted().fit(ROWS), rows)) == {"a": ("number", False), "b": ("number", False)}
+    assert columns_of(signature_of(Uncounted().fit(ROWS), rows)) == {"a": ("number", False), "b": ("number", False)}
 
 
 class Cats(Forgetful):
@@ -464,32 +466,32 @@ Cats.__module__ = "catboost.core"
 def test_catboost_remembers_names_in_its_own_way() -> None:
     cats = Cats().fit(ROWS)
     cats.feature_names_ = ["width", "height"]
-    signature = describe(cats)
+    signature = signature_of(cats)
     assert (list(columns_of(signature)), signature.container) == (["width", "height"], Container.DATAFRAME)
-    assert examine(cats, declared=signature).signature == signature
+    assert examine_estimator(cats, declared=signature).signature == signature
     of_arrays = Signature(features=(Feature(name="x0"), Feature(name="x1")), methods=("predict",))
-    assert examine(cats, declared=of_arrays).signature == of_arrays
+    assert examine_estimator(cats, declared=of_arrays).signature == of_arrays
     narrow = of_arrays.model_copy(update={"features": of_arrays.features[:1]})
-    wrong = find_disagreements(narrow, examine(cats, declared=narrow).signature)
+    wrong = find_disagreements(narrow, examine_estimator(cats, declared=narrow).signature)
     assert wrong[0] == "declares 1 features, the model takes 2"
     cats.feature_names_ = ["0", "1"]  # fitted on an array
     with pytest.raises(LoadRefused, match=r"no n_features_in_\): publish it with serving.publish\(\.\.\., X=rows\)"):
-        describe(cats)
-    assert examine(cats, declared=of_arrays).signature == of_arrays
+        signature_of(cats)
+    assert examine_estimator(cats, declared=of_arrays).signature == of_arrays
 
 
 def test_too_many_features_are_refused() -> None:
     wide = Uncounted().fit(ROWS)
     wide.n_features_in_ = 200_000
     with pytest.raises(LoadRefused, match="200000 features, at most 100000 can be served"):
-        describe(wide)
+        signature_of(wide)
 
 
 def test_it_says_nothing_on_the_way(fitted_mixed: Pipeline) -> None:
     """Unknown categories and missing names make scikit-learn warn; pytest would turn that into an error."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        describe(fitted_mixed)
+        signature_of(fitted_mixed)
     assert caught == []
 
 
@@ -500,16 +502,16 @@ def test_columns_of_which_nothing_is_known_are_what_mlflow_says() -> None:
     frame = pd.DataFrame({"age": [1.0, 2.0] * 10, "flag": [True, False] * 10})
     model = LogisticRegression().fit(frame, [0, 1] * 10)
     named = (NamedColumn("flag", Dtype.BOOL), NamedColumn("age", Dtype.NUMBER))
-    dtypes = {feature.name: feature.dtype for feature in examine(model, named=named).signature.features}
+    dtypes = {feature.name: feature.dtype for feature in examine_estimator(model, named=named).signature.features}
     assert dtypes == {"age": Dtype.NUMBER, "flag": Dtype.BOOL}
-    assert examine(model).signature.features[1].dtype is Dtype.NUMBER
+    assert examine_estimator(model).signature.features[1].dtype is Dtype.NUMBER
 
 
 def test_an_estimator_without_names_takes_those_mlflow_gives_all_or_none() -> None:
     model = LogisticRegression().fit(ROWS, LABELS)
     named = tuple(NamedColumn(name, Dtype.NUMBER) for name in "abc")
-    signature = examine(model, named=named).signature
+    signature = examine_estimator(model, named=named).signature
     assert [feature.name for feature in signature.features] == ["a", "b", "c"]
     assert not signature.is_named
     for wrong in (named[:2], (*named[:2], named[0])):
-        assert examine(model, named=wrong).signature.features[0].name == "x0"
+        assert examine_estimator(model, named=wrong).signature.features[0].name == "x0"

@@ -26,7 +26,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 from serving.domain.signature import Container, Dtype, Feature, Signature
 from serving.host.input_columns import InputColumn, learn_columns, make_known_texts
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.host.synthetic_rows import make_batch
 from serving.rows.batch import Batch
 
@@ -59,7 +59,7 @@ def signature(*features: Feature) -> Signature:
 )
 def test_numbers_lie_where_the_training_rows_lay(model: Any) -> None:
     target = (TARGET > 3000).astype(float)
-    batch = examine(model.fit(ROWS, target)).sample(50)
+    batch = examine_estimator(model.fit(ROWS, target)).make_rows(50)
     assert batch.matrix is not None
     assert batch.matrix.min() >= 100
     assert batch.matrix.max() <= 2400
@@ -67,36 +67,36 @@ def test_numbers_lie_where_the_training_rows_lay(model: Any) -> None:
 
 
 def test_whole_training_rows_are_used_where_the_estimator_keeps_them() -> None:
-    batch = examine(KNeighborsRegressor().fit(ROWS, TARGET)).sample(5)
+    batch = examine_estimator(KNeighborsRegressor().fit(ROWS, TARGET)).make_rows(5)
     assert batch.matrix is not None
     assert batch.matrix.tolist() == ROWS[:5].tolist()
 
 
 def test_numbers_nobody_knows_are_positive_and_away_from_zero() -> None:
-    batch = examine(LinearRegression().fit(ROWS, TARGET)).sample(100)
+    batch = examine_estimator(LinearRegression().fit(ROWS, TARGET)).make_rows(100)
     assert batch.matrix is not None
     assert 0.2 < batch.matrix.min() < batch.matrix.max() < 1.8
 
 
 def test_counts_stay_counts() -> None:
-    model = examine(CategoricalNB().fit(RANDOM.integers(0, 4, (50, 2)), np.arange(50) % 2))
-    batch = model.sample(9)
+    model = examine_estimator(CategoricalNB().fit(RANDOM.integers(0, 4, (50, 2)), np.arange(50) % 2))
+    batch = model.make_rows(9)
     assert batch.matrix is not None
     assert set(batch.matrix.ravel().tolist()) <= {0.0, 1.0, 2.0, 3.0}
 
 
 def test_large_integers_stay_those_that_were_seen() -> None:
     ids = np.array([[2**53 + 1, 3], [2**53 + 3, 4]] * 5)
-    model = examine(make_pipeline(OneHotEncoder(), LinearRegression()).fit(ids, np.arange(10.0)))
-    columns = model.sample(4).columns
+    model = examine_estimator(make_pipeline(OneHotEncoder(), LinearRegression()).fit(ids, np.arange(10.0)))
+    columns = model.make_rows(4).columns
     assert columns is not None
     assert np.asarray(columns[0]).tolist() == [2**53 + 1, 2**53 + 3] * 2
-    assert len(model.answer("predict", model.sample(4)).tensors[0]) == 4
+    assert len(model.answer("predict", model.make_rows(4)).tensors[0]) == 4
 
 
 def test_the_same_rows_come_each_time() -> None:
-    model = examine(make_pipeline(StandardScaler(), LinearRegression()).fit(ROWS, TARGET))
-    first, second = model.sample(7), model.sample(7)
+    model = examine_estimator(make_pipeline(StandardScaler(), LinearRegression()).fit(ROWS, TARGET))
+    first, second = model.make_rows(7), model.make_rows(7)
     assert first.matrix is not None
     assert second.matrix is not None
     assert first.matrix.tolist() == second.matrix.tolist()

@@ -20,7 +20,7 @@ from serving import sandbox
 from serving.compiling.convert import convert
 from serving.domain.compiled_form import MOST_ROWS, PIECE_BYTES, PIECE_SECONDS, Compilation, Graph, Guard, RunBounds
 from serving.domain.errors import GraphRefused, HostDied
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.hosting import graph_checker
 from serving.hosting.graph_checker import GraphChecker
 from serving.hosting.zygote import Zygote
@@ -34,7 +34,7 @@ from tests.unit.host.graph_check.graphs import constant, graph_of, model, node, 
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a checker is held by a sandbox of Linux's")
 ROWS = np.random.default_rng(3).normal(size=(40, 3))
-MODEL = examine(LogisticRegression().fit(ROWS, np.where(ROWS[:, 0] > 0, "yes", "no")))
+MODEL = examine_estimator(LogisticRegression().fit(ROWS, np.where(ROWS[:, 0] > 0, "yes", "no")))
 MEMORY_BYTES = 1 << 30
 PROOF = Compilation(engine="onnx", reason="alike", most_rows=512)
 PLAIN = graph_of(model([node("Mul", "X factor", "y")], [constant("factor", [2.0])]))

@@ -302,7 +302,7 @@ def test_two_publish_at_once_and_the_filters_of_warnings_stay(iris: Any, store: 
 
 def test_nothing_of_the_file_is_loaded_in_this_process(iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joblib, "load", refuse_directly)
-    monkeypatch.setattr("serving.host.loading.load", refuse_directly)
+    monkeypatch.setattr("serving.host.loading.load_model", refuse_directly)
     assert publish(iris, "iris", store=store).report is not None
 
 

@@ -17,7 +17,7 @@ from serving.domain.compiled_form import PIECE_BYTES, Graph, Guard
 from serving.domain.errors import DeadlineExceeded, InvalidInput, ModelFailed
 from serving.domain.signature import Dtype, Feature, Signature
 from serving.host.graph_check.graph_check import check
-from serving.host.signature_of_estimator import examine
+from serving.host.signature_of_estimator import examine_estimator
 from serving.plane import compiled_engine
 from serving.plane.compiled_engine import CompiledEngine
 from serving.plane.fair_turns import Turns
@@ -26,7 +26,7 @@ from serving.rows.batch import Batch
 from tests.unit.host.graph_check.graphs import graph_of, model, node, signature
 
 ROWS = np.random.default_rng(7).normal(size=(50, 3))
-MODEL = examine(LogisticRegression().fit(ROWS, np.where(ROWS[:, 0] > 0, "yes", "no")))
+MODEL = examine_estimator(LogisticRegression().fit(ROWS, np.where(ROWS[:, 0] > 0, "yes", "no")))
 GRAPHS, BOUNDS = check([convert(MODEL)], MODEL.signature, Guard(), most_rows=4096)
 
 

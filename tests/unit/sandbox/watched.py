@@ -18,7 +18,7 @@ from serving.domain.errors import InvalidInput
 from serving.domain.last_words import ENDED_ITSELF
 from serving.domain.version import Format
 from serving.host import preload  # noqa: F401  (as the zygote does)
-from serving.host.loading import load
+from serving.host.loading import load_model
 from serving.host.model import LoadedModel, LoadRefused
 from serving.host.restricted import reading
 from serving.wire.evaluation import CompileRequest
@@ -58,7 +58,7 @@ def _use(path: Path, kind: Format, task: str, writing: int) -> int:
             reading.check_loaded = lambda *_: None
         if task == "compile":
             import_compilers()
-        model = load(str(path), kind, on_read=watch)
+        model = load_model(str(path), kind, on_read=watch)
         if task == "compile":
             compile_here(model, CompileRequest(), [])
         else:
@@ -76,8 +76,8 @@ def answer_rows(model: LoadedModel) -> None:
     """Ask for everything that the model offers, with few and many rows, and with values left out."""
     for method in model.signature.methods:
         for rows in (1, 8, 64):
-            model.answer(method, model.sample(rows))
-        model.answer(method, model.sample(8, with_nulls=True))
+            model.answer(method, model.make_rows(rows))
+        model.answer(method, model.make_rows(8, with_nulls=True))
 
 
 if __name__ == "__main__":

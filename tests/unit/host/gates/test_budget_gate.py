@@ -56,10 +56,10 @@ def test_private_memory_grows_with_what_is_allocated() -> None:
     """In a process of its own: this one has much to free, at any time."""
     script = (
         "import numpy as np\n"
-        "from serving.host.memory import private_bytes, resident_bytes\n"
-        "before, resident = private_bytes(), resident_bytes()\n"
+        "from serving.host.gates.budget_gate import read_private_bytes, read_resident_bytes\n"
+        "before, resident = read_private_bytes(), read_resident_bytes()\n"
         "ballast = np.ones(8 << 20)\n"
-        "print((private_bytes() - before) / ballast.nbytes, (resident_bytes() - resident) / ballast.nbytes)"
+        "print((read_private_bytes() - before) / ballast.nbytes, (read_resident_bytes() - resident) / ballast.nbytes)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert all(0.9 < float(grown) < 1.2 for grown in done.stdout.split())
@@ -68,5 +68,5 @@ def test_private_memory_grows_with_what_is_allocated() -> None:
 def test_where_memory_is_not_known_latency_still_is(
     candidate: MakeCandidate, yes_or_no: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget_gate, "private_bytes", lambda: None)
+    monkeypatch.setattr(budget_gate, "read_private_bytes", lambda: None)
     assert candidate(yes_or_no).evaluate()["budget"].evidence.endswith("memory unknown here")

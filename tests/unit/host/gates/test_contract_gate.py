@@ -9,14 +9,14 @@ from sklearn.linear_model import LogisticRegression
 
 from serving.domain.report import Verdict
 from serving.domain.signature import Signature
-from serving.host.signature_of_estimator import describe
+from serving.host.signature_of_estimator import signature_of
 from serving.wire.compatibility import find_disagreements
 from tests.unit.host.candidates import ROWS, WORDS, Candidate, MakeCandidate
 
 
 @pytest.fixture
 def own(yes_or_no: Any) -> Signature:
-    return describe(yes_or_no)
+    return signature_of(yes_or_no)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_declaration_that_contradicts_the_model_is_refused(
 
 
 def test_names_and_their_order_are_the_models_where_it_was_fitted_with_names(people: Any, older: Any) -> None:
-    own = describe(LogisticRegression().fit(people[["age", "level"]], older))
+    own = signature_of(LogisticRegression().fit(people[["age", "level"]], older))
     swapped = own.model_copy(update={"features": own.features[::-1]})
     assert find_disagreements(swapped, own) == ["declares feature 0 as 'level', the model was fitted with 'age' there"]
 
@@ -93,7 +93,7 @@ def test_a_breaking_change_that_is_declared_is_a_warning(made: Candidate, own: S
 
 
 def test_many_differences_are_counted(made: Candidate, own: Signature) -> None:
-    other = describe(LogisticRegression().fit(ROWS[:, :2], WORDS == "yes")).model_copy(
+    other = signature_of(LogisticRegression().fit(ROWS[:, :2], WORDS == "yes")).model_copy(
         update={"outputs": 3, "kind": "regressor", "methods": ("transform",)}
     )
     assert "; and 3 more;" in made.evaluate(active_signature=other)["contract"].evidence

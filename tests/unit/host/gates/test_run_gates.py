@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from serving.domain.report import GateName, Verdict
 from serving.host import gates
-from serving.host.signature_of_estimator import describe
+from serving.host.signature_of_estimator import signature_of
 from serving.rows.batch import Batch
 from tests.unit.host.candidates import ROWS, MakeCandidate
 
@@ -26,7 +26,7 @@ def test_a_good_candidate_passes_them_all_and_can_answer(candidate: MakeCandidat
     assert [result.gate for result in outcome.report.gates] == list(GateName)
     assert {result.verdict for result in outcome.report.gates} == {Verdict.PASSED, Verdict.SKIPPED}
     assert outcome.report.refusal is None
-    assert outcome.report.signature == describe(yes_or_no)
+    assert outcome.report.signature == signature_of(yes_or_no)
     assert outcome.report.engine == "sklearn"
     assert outcome.report.libraries["scikit-learn"] == sklearn.__version__
     assert outcome.report.memory_bytes is not None
@@ -130,7 +130,7 @@ def test_a_small_model_is_through_after_a_few_answers(candidate: MakeCandidate) 
     model = Counts().fit(ROWS, ROWS[:, 0] > 0)
     made = candidate(model)
     made.write_golden(instances=ROWS[:5].tolist(), expected={"predict": model.predict(ROWS[:5]).tolist()})
-    made.write_manifest(signature=describe(model).model_dump(mode="json"))
+    made.write_manifest(signature=signature_of(model).model_dump(mode="json"))
     assert made.evaluate().report.refusal is None
     assert Counts.calls < 60
 

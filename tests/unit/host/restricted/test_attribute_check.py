@@ -20,7 +20,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from serving.domain.version import Format
-from serving.host.loading import Trust, load
+from serving.host.loading import Trust, load_model
 from serving.host.model import LoadRefused
 from serving.host.restricted import Distrusted, check_loaded, load_restricted
 from serving.host.restricted.allow_list import allowed
@@ -170,11 +170,11 @@ def test_a_function_that_is_trusted_may_stand_anywhere() -> None:
 
 def test_skops_files_are_looked_at_alike(tmp_path: Path) -> None:
     skops.io.dump(make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y), tmp_path / "sound.skops")
-    load(str(tmp_path / "sound.skops"), Format.SKOPS)
+    load_model(str(tmp_path / "sound.skops"), Format.SKOPS)
     skops.io.dump(tampered(stacked(), stack_method_=["fit", "predict"]), tmp_path / "file.skops")
     with pytest.raises(LoadRefused, match=r"stack_method_.*security\.skops_trusted = \[.*StackingClassifier"):
-        load(str(tmp_path / "file.skops"), Format.SKOPS)
-    load(str(tmp_path / "file.skops"), Format.SKOPS, Trust(skops_trusted=(MODEL,)))
+        load_model(str(tmp_path / "file.skops"), Format.SKOPS)
+    load_model(str(tmp_path / "file.skops"), Format.SKOPS, Trust(skops_trusted=(MODEL,)))
 
 
 # --- what is known of attributes --------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils import all_estimators
 
 from serving.domain.version import Format
-from serving.host.loading import LEAST_BYTES_MAPPED, load
+from serving.host.loading import LEAST_BYTES_MAPPED, load_model
 from serving.host.restricted import Distrusted, load_restricted
 from serving.host.restricted.reading import FREE_BYTES
 from tests.hostile.apart import judged
@@ -85,7 +85,7 @@ def test_a_large_model_is_mapped_and_answers(file: Path) -> None:
     model = StandardScaler().fit(MANY)
     model.ballast_ = np.ones((LEAST_BYTES_MAPPED >> 3) + 1)
     joblib.dump(model, file)
-    found = load(str(file), Format.JOBLIB)
+    found = load_model(str(file), Format.JOBLIB)
     np.testing.assert_array_equal(found.answer("transform", found.sample(2)).tensors[0], [[*row] for row in np.asarray(
         model.transform(found.sample(2).matrix)
     )])  # fmt: skip

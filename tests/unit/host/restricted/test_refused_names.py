@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from serving.domain.version import Format
-from serving.host.loading import Trust, load
+from serving.host.loading import Trust, load_model
 from serving.host.model import LoadRefused, NotVouched
 from serving.host.restricted import survey_file
 from serving.host.restricted.opcodes import MOST_NESTED, MOST_OPCODES, survey_opcodes
@@ -61,7 +61,7 @@ def repeat(rows: Any) -> Any:
 def refusal(path: Path, raw: bytes, *trusted: str) -> str:
     path.write_bytes(raw)
     with pytest.raises(NotVouched) as caught:
-        load(str(path), Format.PICKLE, Trust(pickle_trusted=trusted))
+        load_model(str(path), Format.PICKLE, Trust(pickle_trusted=trusted))
     return str(caught.value)
 
 
@@ -86,7 +86,7 @@ def test_pasting_the_line_of_one_refusal_is_enough(tmp_path: Path) -> None:
     said = refusal(tmp_path / "model", raw)
     assert line_in(said) == [f"{__name__}.halve", f"{__name__}.double"]
     assert "2 classes or functions that are not on the list" in said
-    assert load(str(tmp_path / "model"), Format.PICKLE, Trust(pickle_trusted=line_in(said))).name == "Pipeline"
+    assert load_model(str(tmp_path / "model"), Format.PICKLE, Trust(pickle_trusted=line_in(said))).name == "Pipeline"
 
 
 def test_the_line_keeps_what_is_trusted_already(tmp_path: Path) -> None:
@@ -149,13 +149,13 @@ def test_a_skops_file_is_refused_with_one_line_too(tmp_path: Path) -> None:
     steps = [FunctionTransformer(each) for each in (halve, double, treble, square, negate, repeat)]
     skops.io.dump(make_pipeline(*steps).fit(ROWS), tmp_path / "model")
     with pytest.raises(NotVouched) as caught:
-        load(str(tmp_path / "model"), Format.SKOPS, Trust(skops_trusted=("other.Thing",)))
+        load_model(str(tmp_path / "model"), Format.SKOPS, Trust(skops_trusted=("other.Thing",)))
     line = re.search(r'security\.skops_trusted = \["[^\]]*"\]', str(caught.value))
     assert line is not None
     names = tomllib.loads(line.group())["security"]["skops_trusted"]
     assert names[0] == "other.Thing"
     assert len(names) == 7
-    assert load(str(tmp_path / "model"), Format.SKOPS, Trust(skops_trusted=names)).name == "Pipeline"
+    assert load_model(str(tmp_path / "model"), Format.SKOPS, Trust(skops_trusted=names)).name == "Pipeline"
 
 
 def test_a_file_that_is_not_followed_to_its_end_may_name_more(tmp_path: Path) -> None:
@@ -228,4 +228,4 @@ def test_no_file_makes_the_look_raise() -> None:
 def test_a_refusal_for_another_reason_stays_what_it_was(tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(whole(call(named("numpy:exp"), 1)))
     with pytest.raises(LoadRefused, match=r"calls numpy\.exp, which may be named but not called"):
-        load(str(tmp_path / "model"), Format.PICKLE)
+        load_model(str(tmp_path / "model"), Format.PICKLE)
