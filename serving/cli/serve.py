@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -50,9 +53,21 @@ def serve(
         log_level=log_level,
     )
     gc.disable()  # imports leave next to nothing behind, and looking for it takes a twelfth of a start
-    from serving.server import run  # noqa: PLC0415  (FastAPI is not needed to say what is wrong with the settings)
+    with _hide("rich"):  # structlog would import it, 4 MB that a server never uses
+        from serving.server import run  # noqa: PLC0415  (FastAPI is not needed to say what is wrong with the settings)
 
     gc.enable()
 
     forget_tokens()
     raise typer.Exit(run(chosen))
+
+
+@contextmanager
+def _hide(package: str) -> Iterator[None]:
+    """Let imports find no `package` meanwhile, as where it is not installed; one that is imported already stays."""
+    sys.modules.setdefault(package, None)  # type: ignore[arg-type]  # None: not found
+    try:
+        yield
+    finally:
+        if sys.modules[package] is None:
+            del sys.modules[package]

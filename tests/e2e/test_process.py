@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,17 @@ def test_the_server_imports_nothing_that_could_unpickle_a_model(calm: Server) ->
     )
     imported = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert imported.stdout.strip() == "[]"
+
+
+def test_the_server_imports_nothing_for_pictures_on_a_terminal(tmp_path: Path) -> None:
+    """Rich comes with the command line, and structlog imports what it finds of it: 4 MB that no server uses."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = [sys.executable, "-m", "serving", "serve", "--port", str(taken.getsockname()[1])]
+        environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
+    assert {"serving.app", "structlog"} <= imported
+    assert imported.isdisjoint({"rich.console", "rich.pretty", "pygments"})
 
 
 def test_a_host_knows_no_secret_and_has_one_thread_for_arithmetic(calm: Server) -> None:
