@@ -139,6 +139,15 @@ class HttpConnection(HttpToolsProtocol):
         self._unset_keepalive_if_required()  # after an error uvicorn leaves it to run out
         super().connection_lost(exc)
 
+    def eof_received(self) -> None:
+        """Send what is answered (called by the loop): the transport closes itself when this has returned."""
+        self._limits.write_queue.flush()
+
+    def shutdown(self) -> None:
+        """Send what is answered, then close, at once or behind the answer under way (called by the server)."""
+        self._limits.write_queue.flush()
+        super().shutdown()
+
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that has been idle for so long (called by the loop): at once where its client has not read
         the last answer by now, which would be kept for it for ever.

@@ -30,13 +30,16 @@ class WriteQueue:
         waiting.append([transport, data])
 
     def flush(self) -> None:
-        """Send everything now."""
+        """Send everything now. What is for a connection that is gone by now is dropped, and nothing else."""
         waiting, self._waiting = self._waiting, []
         for entry in waiting:
-            if len(entry) == 2:
-                entry[0].write(entry[1])
-            else:
-                entry[0].writelines(entry[1:])
+            try:
+                if len(entry) == 2:
+                    entry[0].write(entry[1])
+                else:
+                    entry[0].writelines(entry[1:])
+            except RuntimeError:  # uvloop says so of a transport that was lost within this turn; asyncio says nothing
+                continue
 
 
 class AnswerTransport:
