@@ -25,10 +25,10 @@ from sklearn.utils import all_estimators
 
 from benchmarks import run
 from benchmarks.attribute_list import AttributeRecorder
-from serving.host.restricted.allow_list import current_name
-from serving.host.restricted.fitting_only import METHOD, is_unused_class, stand_in
-from serving.host.restricted.pandas_parts import Parts, find_part
-from serving.host.restricted.pandas_values import Named, Part
+from serving.host.restricted.allow_list import find_current_name
+from serving.host.restricted.fitting_only import METHOD_GETTER, find_stand_in, is_stand_in_class
+from serving.host.restricted.pandas_parts import PandasReader, find_part
+from serving.host.restricted.pandas_values import PandasGlobal, PandasPart
 from tests.sound import every_model, own_attributes
 
 PROTOCOLS = (2, 3, 4, 5)
@@ -56,11 +56,11 @@ class Recorder(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
         self.created: set[str] = set()
         self.called: dict[str, set[str]] = {}
         self.names: dict[int, str] = {}
-        self._parts = Parts()
+        self._parts = PandasReader()
 
     def find_class(self, module: str, name: str) -> Any:
-        asked = current_name(module, name, self.proto)
-        instead = stand_in(asked)
+        asked = find_current_name(module, name, self.proto)
+        instead = find_stand_in(asked)
         if instead is not None:
             return instead
         part = find_part(asked)
@@ -73,11 +73,11 @@ class Recorder(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
         return found
 
     def load_newobj(self) -> None:
-        if isinstance(self.stack[-2], Named):
+        if isinstance(self.stack[-2], PandasGlobal):
             arguments, kind = self.stack.pop(), self.stack.pop()
             self.append(self._parts.start(kind, arguments, len(self.memo)))
             return
-        if is_unused_class(self.stack[-2]):
+        if is_stand_in_class(self.stack[-2]):
             self.stack[-1] = ()
         else:
             self.created.add(self.names[id(self.stack[-2])])
@@ -85,11 +85,11 @@ class Recorder(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
 
     def load_reduce(self) -> None:
         arguments, function = self.stack[-1], self.stack[-2]
-        if isinstance(function, Named):
+        if isinstance(function, PandasGlobal):
             self.stack.pop()
             self.stack[-1] = self._parts.call(function, arguments, len(self.memo))
             return
-        if function is stand_in(METHOD):
+        if function is find_stand_in(METHOD_GETTER):
             self.stack.pop()
             self.stack[-1] = arguments[0]
             return
@@ -99,7 +99,7 @@ class Recorder(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
 
     def load_build(self) -> None:
         target = self.stack[-2]
-        if not isinstance(target, Part):
+        if not isinstance(target, PandasPart):
             super().load_build()
             return
         self.stack[-2:] = [made := self._parts.finish(target, self.stack[-1])]

@@ -24,7 +24,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import _param_validation as constraints
 
 from serving.host.restricted.attribute_schema import INERT, NATIVE
-from serving.host.restricted.fitting_only import Unused
+from serving.host.restricted.fitting_only import StandIn
 from serving.host.restricted.pandas_values import VALUES
 
 # attributes whose texts are names of the owner's: of features, classes, categories, steps, words
@@ -204,7 +204,7 @@ def _functions() -> tuple[type, ...]:
     return (type, types.FunctionType, types.BuiltinFunctionType, np.ufunc, *dispatchers)
 
 
-_INERT = (str, bytes, int, float, np.generic, np.dtype, Unused, *VALUES)
+_INERT = (str, bytes, int, float, np.generic, np.dtype, StandIn, *VALUES)
 
 
 class AttributeRecorder:
@@ -248,7 +248,7 @@ class AttributeRecorder:
 
     def _words(self, value: Any, words: set[str], seen: set[int]) -> None:
         """Add what `value` and everything in it is called."""
-        if isinstance(value, Unused):
+        if isinstance(value, StandIn):
             return
         word = self._word(value)
         if word:

@@ -12,7 +12,7 @@ import lightgbm
 import numpy as np
 import xgboost
 
-from serving.host.restricted.sound.booster_states import problem_of_state
+from serving.host.restricted.sound.booster_states import find_state_problem
 from tests.hostile.apart import judged
 
 RANDOM = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def judge(case: tuple[type, Any]) -> tuple[str, str]:
     """Load one state, and ask for predictions where it was let through."""
     kind, handle = case
     state = {"handle" if kind is xgboost.Booster else "_handle": handle}
-    if problem_of_state(kind, state) is not None:
+    if find_state_problem(kind, state) is not None:
         return "refused", ""
     booster = kind.__new__(kind)
     try:

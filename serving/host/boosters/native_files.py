@@ -16,7 +16,7 @@ from serving.host.boosters.bare import LightgbmBooster, XgboostBooster
 from serving.host.boosters.libraries import LIGHTGBM, XGBOOST, import_library
 from serving.host.foreign_files import OLD_XGBOOST_INSIDE, is_old_xgboost
 from serving.host.model import LoadRefused, one_line
-from serving.host.restricted.sound.booster_states import problem_of_content
+from serving.host.restricted.sound.booster_states import find_content_problem
 from serving.host.restricted.sound.lightgbm_trees import check_lightgbm
 from serving.host.restricted.sound.xgboost_trees import check_xgboost
 
@@ -37,7 +37,7 @@ def load_native(path: str, format: Format) -> tuple[Any, dict[str, str]]:  # noq
 
 def _require_sound(check: Callable[[bytes], None], content: bytes) -> None:
     """Raise LoadRefused unless `check` finds nothing that the library would follow out of its memory."""
-    what = problem_of_content(content, check)
+    what = find_content_problem(content, check)
     if what is not None:
         raise LoadRefused(one_line(f"the file holds a model that is not sound: {what}; write it anew"))
 

@@ -1,13 +1,14 @@
-"""Loading joblib, pickle and skops files without running what they name: known classes only, built in known ways only.
+"""Load joblib, pickle and skops files without running code from them: known classes only, built in known ways only.
 
-A pickle is a program. This is an interpreter for it that refuses what no scikit-learn model needs: see `unpickler` for
-the rules, `allow_list` for the names, `call_rules` and `array_rules` for what is checked before an object is made, and
-`reading` for the budgets. Of the objects, `attribute_check` checks what they would make code do, by the
-`attribute_schema` of their class, and `soundness` the numbers that compiled code follows. A skops file is rewritten as
-a pickle (`skops_nodes`), and read as one. A refusal of names lists all of them (`opcodes`, `refused_names`).
+A pickle is a program. This package is an interpreter for it that refuses what no scikit-learn model needs. `unpickler`
+has the rules, `allow_list` the names, and `reading` the budgets. `call_rules` and `array_rules` check what an object is
+made of, before it is made. After loading, `attribute_check` compares the attributes of every object with the
+`attribute_schema` of its class, and `soundness` checks the numbers that compiled code uses without a check. A skops
+file is rewritten as a pickle (`skops_nodes`) and read as one. A refusal lists all refused names (`opcodes`,
+`refused_names`).
 """
 
-from serving.host.restricted.distrust import Distrusted, Unlisted
+from serving.host.restricted.allow_list import Distrusted, Unlisted
 from serving.host.restricted.opcodes import Survey
 from serving.host.restricted.reading import check_loaded, load_restricted, survey_file
 from serving.host.restricted.refused_names import explain_names, find_moved

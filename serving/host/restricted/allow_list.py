@@ -1,8 +1,7 @@
-"""The names a file may use: data, one file for each version of scikit-learn, written by a script.
+"""The names that a file may use, and the exceptions for a file that does more.
 
-``python -m benchmarks.allow_list`` fits every estimator there is, writes it in every way, and notes what its pickles
-name: `values` may stand in a file, `created` may be instantiated (NEWOBJ), `called` may be called (REDUCE), with the
-classes that may be among their arguments. `schema` says what may stand in the attributes of what they make.
+The names are data, one JSON file for each version of scikit-learn, written by a script. ``python -m
+benchmarks.allow_list`` fits every estimator of scikit-learn, saves it in every way, and records what the pickles name.
 """
 
 from __future__ import annotations
@@ -20,18 +19,31 @@ from serving.host.restricted.attribute_schema import Schema
 
 Global = tuple[str, str]
 
-# older files name the place where NumPy's private modules were before 2.0
+# older files use the names that NumPy's private modules had before 2.0
 _MOVED = ("numpy.core.", "numpy._core.")
 
-# an array that was mapped once is an array; the class itself would be a function that opens files, for who calls it
+# a memory-mapped array loads as an ordinary array: calling the class numpy.memmap would open a file
 _MEMMAP, _ARRAY = ("numpy", "memmap"), ("numpy", "ndarray")
 
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
-    """Exact names of globals, by what may be done with them. `called` maps to the classes allowed as arguments.
+ANY_TRUST = 'security.trust = "any" would load it, sandboxed'
 
-    `schema` says what the attributes of the classes among them may hold. What is `trusted` may be used in any way.
+
+class Distrusted(Exception):  # an outcome, not an error here: the file may be fine, but no rule allows what it does
+    """The file does what no known model does. The message names it and the setting that would allow it."""
+
+
+class Unlisted(Distrusted):
+    """The file names a class or function that is not on the list and that the operator does not trust."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllowList:
+    """Exact names of classes and functions, by what a file may do with them.
+
+    A file may mention `values`, instantiate `created` (NEWOBJ) and call `called` (REDUCE). `called` maps each function
+    to the classes that may be among its arguments. `schema` says what the attributes of the known classes may hold.
+    `trusted` names may be used in any way.
     """
 
     values: frozenset[Global]
@@ -40,14 +52,17 @@ class Allowed:
     schema: Schema
     trusted: frozenset[Global] = field(default_factory=frozenset)
 
-    def trusting(self, names: tuple[str, ...]) -> Allowed:
-        """Return the same with `names`, each ``module.name``, trusted in every way; the operator answers for them."""
+    def with_trusted(self, names: tuple[str, ...]) -> AllowList:
+        """Return the same list in which `names`, each ``module.name``, may be used in any way, as the operator says."""
         split = frozenset((module, name) for module, _, name in (each.rpartition(".") for each in names))
         return replace(self, trusted=split)
 
 
-def current_name(module: str, name: str, protocol: int) -> Global:
-    """Return where the global of an older file is today; files of protocol 2 and less use the names of Python 2."""
+def find_current_name(module: str, name: str, protocol: int) -> Global:
+    """Return the name that a class or function of an older file has today.
+
+    Files of pickle protocol 2 and below use the names of Python 2.
+    """
     if protocol < 3:
         default = (_compat_pickle.IMPORT_MAPPING.get(module, module), name)
         module, name = _compat_pickle.NAME_MAPPING.get((module, name), default)
@@ -58,9 +73,10 @@ def current_name(module: str, name: str, protocol: int) -> Global:
 
 
 @lru_cache
-def allowed() -> Allowed:
-    """Return the list for the scikit-learn that runs here, or else the newest there is: names that do not exist here
-    cannot be loaded in any case, and names that are not listed are refused.
+def read_allow_list() -> AllowList:
+    """Return the list for the installed scikit-learn, or the newest list if it has none.
+
+    The newest list is safe: a name that does not exist here cannot be loaded, and a name that is not listed is refused.
     """
     version = tuple(map(int, sklearn.__version__.split(".")[:2]))
     lists = {
@@ -70,12 +86,12 @@ def allowed() -> Allowed:
     }
     chosen = lists.get(version) or lists[max(lists)]
     raw = json.loads(chosen.read_text(encoding="utf-8"))
-    called = {_split(name): frozenset(map(_split, classes)) for name, classes in raw["called"].items()}
-    created = frozenset(map(_split, raw["created"]))
-    values = frozenset(map(_split, raw["values"])).union(created, called)
-    return Allowed(values, created, called, Schema.of(raw["schema"]))
+    called = {_split_name(name): frozenset(map(_split_name, classes)) for name, classes in raw["called"].items()}
+    created = frozenset(map(_split_name, raw["created"]))
+    values = frozenset(map(_split_name, raw["values"])).union(created, called)
+    return AllowList(values, created, called, Schema.parse(raw["schema"]))
 
 
-def _split(name: str) -> Global:
+def _split_name(name: str) -> Global:
     module, _, last = name.rpartition(".")
     return module, last

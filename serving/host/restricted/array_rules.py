@@ -1,6 +1,7 @@
-"""What an array or a dtype in a file must be before its bytes are believed.
+"""The rules for arrays and dtypes in a file, checked before their bytes are used.
 
-A dtype says what the bytes mean; a forged one turns them into pointers. All here compute only; any thread.
+A dtype says what the bytes mean; a forged dtype turns them into pointers. All functions may be called from any thread;
+all but `read_array` only compute.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.host.restricted.distrust import ANY_TRUST, Distrusted
+from serving.host.restricted.allow_list import ANY_TRUST, Distrusted
 
 _KINDS_WITH_BYTES = frozenset("biufcmMSUVO")
 _MOST_DIMENSIONS = 64
 
 
-def element_count(shape: Any) -> int | None:
-    """Return how many elements an array of this shape has; None for what is no shape."""
+def count_elements(shape: Any) -> int | None:
+    """Return how many elements an array of this shape has; None if `shape` is no shape."""
     if type(shape) is not tuple or len(shape) > _MOST_DIMENSIONS:
         return None
     if not all(isinstance(size, (int, np.integer)) and 0 <= size <= sys.maxsize for size in shape):
@@ -30,11 +31,12 @@ def element_count(shape: Any) -> int | None:
 
 
 def check_wrapper(parts: dict[str, Any], sound: dict[int, np.dtype[Any]]) -> int:
-    """Return how many bytes the array of joblib's wrapper with these attributes has; raises Distrusted.
+    """Return how many bytes the array of a joblib wrapper has; raises Distrusted for a malformed wrapper.
 
-    `sound` has the dtypes seen before, by id: a forest has one for the nodes of all its trees.
+    `parts` are the attributes of the wrapper. `sound` has the dtypes that were checked before, by id, because a forest
+    has one dtype for the nodes of all its trees.
     """
-    dtype, count = parts.get("dtype"), element_count(parts.get("shape"))
+    dtype, count = parts.get("dtype"), count_elements(parts.get("shape"))
     order, alignment = parts.get("order"), parts.get("numpy_array_alignment_bytes")
     is_sound = (
         count is not None
@@ -44,7 +46,7 @@ def check_wrapper(parts: dict[str, Any], sound: dict[int, np.dtype[Any]]) -> int
         and any(parts.get("subclass") is each for each in (np.ndarray, np.matrix))
     )
     if not is_sound or not isinstance(dtype, np.dtype) or not _has_room(dtype, count or 0):
-        raise Distrusted(f"the file holds an array wrapper of another make; {ANY_TRUST}")
+        raise Distrusted(f"the file holds an array wrapper that joblib would not write; {ANY_TRUST}")
     if id(dtype) not in sound:
         check_dtype(dtype)
         sound[id(dtype)] = dtype
@@ -52,15 +54,15 @@ def check_wrapper(parts: dict[str, Any], sound: dict[int, np.dtype[Any]]) -> int
 
 
 def read_array(file: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: str, is_aligned: bool) -> NDArray[Any]:
-    """Read an array as joblib wrote it, in the byte order of this machine: its bytes follow in the file.
+    """Read the array whose bytes follow in the file, as joblib wrote it, in the byte order of this machine.
 
-    `is_aligned`: after a byte that says by how many they are pushed back (joblib 1.2 and newer). Straight into the
-    array's memory, where joblib's own reader copies twice. Raises EOFError.
+    `is_aligned` says that a byte comes first with the number of padding bytes after it (joblib 1.2 and newer). The
+    bytes are read straight into the array's memory; joblib's own reader copies them twice. Raises EOFError.
     """
     if is_aligned:
         (padding,) = file.read(1) or b"\0"
         file.read(padding)
-    count = element_count(shape) or 0
+    count = count_elements(shape) or 0
     array: NDArray[Any] = np.empty(count, dtype=dtype)
     left = array.view(np.uint8).data if array.nbytes else memoryview(b"")
     while left:
@@ -73,33 +75,34 @@ def read_array(file: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: s
 
 
 def check_array_state(state: Any) -> None:
-    """Raise Distrusted unless it is (version, shape, dtype, order, content), and two more for masked arrays."""
+    """Raise Distrusted unless `state` is (version, shape, dtype, order, content), and two more for masked arrays."""
     is_sound = type(state) is tuple and len(state) in (5, 7) and isinstance(state[2], np.dtype)
-    count = element_count(state[1]) if is_sound else None
+    count = count_elements(state[1]) if is_sound else None
     if count is None or not _is_content(state[2], count, state[4]):
-        raise Distrusted(f"the file holds an array that is not what it says; {ANY_TRUST}")
+        raise Distrusted(f"the file holds an array whose parts do not fit together; {ANY_TRUST}")
     check_dtype(state[2])
 
 
 def is_buffer_of(content: Any, dtype: Any, shape: Any) -> bool:
-    """Tell whether plain bytes are exactly an array of numbers of this dtype and shape."""
-    count = element_count(shape if type(shape) is tuple else (shape,))
+    """Return True if `content` is plain bytes, exactly as many as an array of this dtype and shape has."""
+    count = count_elements(shape if type(shape) is tuple else (shape,))
     is_plain = isinstance(dtype, np.dtype) and not dtype.hasobject and type(content) in (bytes, bytearray)
     return is_plain and count is not None and _has_room(dtype, count) and len(content) == count * dtype.itemsize
 
 
 def check_dtype(dtype: np.dtype[Any]) -> None:
-    """Raise Distrusted unless NumPy would make this very dtype of its description; in structures there are neither
-    objects nor structures, which could hold each other without end.
+    """Raise Distrusted unless NumPy makes the same dtype of its description.
+
+    A structured dtype may contain neither objects nor other structures, which could nest without end.
     """
     if not _is_canonical(dtype) or (dtype.names and dtype.hasobject):
         raise Distrusted(f"the file holds a dtype that NumPy would not make; {ANY_TRUST}")
 
 
 def check_dtype_state(dtype: np.dtype[Any], state: Any) -> None:
-    """Raise Distrusted unless `state` makes of `dtype` one that NumPy would make, as large and of the same kind.
+    """Raise Distrusted unless `state` turns `dtype` into one that NumPy would make, of the same size and kind.
 
-    The state is tried on another one: an array that has the dtype already would be read, and freed, by a forged one.
+    The state is tried on a copy: an array that already has `dtype` would be read and freed by a forged dtype.
     """
     trial: Any = np.dtype(dtype.str, copy=True)
     trial.__setstate__(state)
@@ -109,7 +112,7 @@ def check_dtype_state(dtype: np.dtype[Any], state: Any) -> None:
 
 
 def _has_room(dtype: np.dtype[Any], count: int) -> bool:
-    return dtype.itemsize > 0 or count <= 1  # of nothing there would be any number
+    return dtype.itemsize > 0 or count <= 1  # elements of no bytes could be any number
 
 
 def _is_content(dtype: np.dtype[Any], count: int, content: Any) -> bool:
@@ -122,14 +125,14 @@ def _is_canonical(dtype: np.dtype[Any]) -> bool:
     if dtype.kind not in _KINDS_WITH_BYTES or dtype.itemsize < 0:
         return False
     try:
-        fresh = _as_described(dtype)
+        fresh = _rebuild_dtype(dtype)
     except (TypeError, ValueError, OverflowError):
         return False
-    return fresh is not None and _alike(dtype, fresh)
+    return fresh is not None and _are_alike(dtype, fresh)
 
 
-def _as_described(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
-    """Return the dtype NumPy makes of what `dtype` says of itself, None where that is out of the question."""
+def _rebuild_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
+    """Return the dtype that NumPy makes of the description of `dtype`; None if its parts are not allowed."""
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
         return np.dtype((base, shape)) if _is_canonical(base) and not base.hasobject else None
@@ -150,13 +153,13 @@ def _as_described(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     return fresh
 
 
-def _alike(dtype: np.dtype[Any], fresh: np.dtype[Any]) -> bool:
+def _are_alike(dtype: np.dtype[Any], fresh: np.dtype[Any]) -> bool:
     return (dtype.itemsize, dtype.flags, dtype.hasobject, dtype.alignment, dtype.kind) == (
         fresh.itemsize, fresh.flags, fresh.hasobject, fresh.alignment, fresh.kind,
     )  # fmt: skip
 
 
-def inner_objects(array: NDArray[Any]) -> list[Any]:
-    """Return the objects in an array of objects, those behind a mask too."""
+def list_objects_in(array: NDArray[Any]) -> list[Any]:
+    """Return the objects in an array of objects, the masked ones included."""
     found: list[Any] = np.asarray(array).ravel().tolist()
     return found

@@ -1,6 +1,6 @@
-"""Texts that pyarrow wrote into a pickle: a buffer of offsets, one of bytes, and bits that say which are there.
+"""Reads texts that pyarrow wrote into a pickle: a buffer of offsets, one of bytes, and one of bits for missing texts.
 
-pyarrow believes the offsets and reads whatever memory they point at. Here they are looked at first.
+pyarrow uses the offsets unchecked and reads any memory they point at. This reader checks them first.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# by the name of a type, what its offsets are
+# the dtype of the offsets, by the name of the type
 _OFFSETS = {"string": "<i4", "utf8": "<i4", "large_string": "<i8", "large_utf8": "<i8"}
 
 
 class ArrowType:
-    """A type of texts. Raises KeyError for every other."""
+    """A pyarrow type for texts. Raises KeyError for the name of any other type."""
 
     __slots__ = ("offsets",)
 
@@ -24,10 +24,10 @@ class ArrowType:
 
 
 def read_texts(parts: tuple[Any, ...]) -> NDArray[Any]:
-    """Return the texts of an array as pyarrow writes it, NaN where there is none.
+    """Return the texts of an array as pyarrow writes it, shape (length,), dtype object, NaN for a missing text.
 
-    `parts` are (type, length, count of missing ones, offset, buffers, children, dictionary). Raises ValueError and
-    what damage raises for sizes, offsets and bytes that do not fit each other. Memory is bounded by the buffers.
+    `parts` are (type, length, number of missing texts, offset, buffers, children, dictionary). Raises ValueError, or
+    another ordinary exception, if sizes, offsets and bytes do not fit. Memory is bounded by the buffers.
     """
     kind, length, _, start, buffers, children, dictionary = parts
     is_usual = isinstance(kind, ArrowType) and not children and dictionary is None and len(buffers) == 3
@@ -44,15 +44,15 @@ def read_texts(parts: tuple[Any, ...]) -> NDArray[Any]:
     raw = bytes(content or b"")
     if len(offsets) != length + 1 or offsets[0] < 0 or np.any(offsets[1:] < offsets[:-1]) or offsets[-1] > len(raw):
         raise ValueError("offsets beyond the bytes")
-    there = _bits(bits, start, length)
+    is_present = _read_bits(bits, start, length)
     ends = offsets.tolist()
     made = np.empty(length, dtype=object)
     for place in range(length):
-        made[place] = raw[ends[place] : ends[place + 1]].decode() if there[place] else np.nan
+        made[place] = raw[ends[place] : ends[place + 1]].decode() if is_present[place] else np.nan
     return made
 
 
-def _bits(bits: Any, start: int, length: int) -> list[bool]:
+def _read_bits(bits: Any, start: int, length: int) -> list[bool]:
     if bits is None:
         return [True] * length
     if type(bits) not in (bytes, bytearray):

@@ -1,7 +1,8 @@
-"""What a loaded model would make code do: every attribute of every object in it is compared with the schema.
+"""The check of a loaded model's attributes: compare every attribute of every object in it with the schema.
 
-The unpickler decides which objects there may be; here it is decided where each may stand. It works on objects, so it is
-the same for joblib, pickle and skops files. Nothing of the model is called, compared or asked for its text.
+An attribute decides what code does: it may name a method to call. The unpickler decides which objects a file may make;
+this check decides which attribute may hold each of them. It works on objects, so joblib, pickle and skops files get the
+same check. It calls no method of the model, compares no object with another, and formats none as text.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ import numpy as np
 from scipy import sparse
 from sklearn.base import BaseEstimator
 
-from serving.host.restricted.allow_list import Allowed, Global
+from serving.host.restricted.allow_list import ANY_TRUST, AllowList, Distrusted, Global
 from serving.host.restricted.attribute_names import is_dunder
 from serving.host.restricted.attribute_schema import DATA, EVERYWHERE, INERT, NATIVE, Kinds
-from serving.host.restricted.distrust import ANY_TRUST, Distrusted
-from serving.host.restricted.fitting_only import Unused
+from serving.host.restricted.fitting_only import StandIn
 from serving.host.restricted.pandas_values import VALUES
 
 MOST_SHOWN = 3
@@ -31,76 +31,82 @@ _SCALARS = frozenset({type(None), bool, int, float, complex})
 _SEQUENCES = frozenset({list, tuple, set, frozenset})
 _DICTS = frozenset({dict, OrderedDict, defaultdict})
 _RANGES = frozenset({slice, range})
-_RANDOM = (np.random.RandomState, np.random.Generator, np.random.BitGenerator, np.random.bit_generator.ISeedSequence)
+_RANDOM_SOURCES = (
+    np.random.RandomState,
+    np.random.Generator,
+    np.random.BitGenerator,
+    np.random.bit_generator.ISeedSequence,
+)
 _ARRAYS = (np.ndarray, np.matrix, np.ma.MaskedArray)
 
 
-def check_meaning(model: Any, allowed: Allowed, setting: str = "security.pickle_trusted") -> None:
-    """Raise Distrusted when an attribute of something inside of `model` holds what no known model has there.
+def check_attributes(model: Any, allowed: AllowList, setting: str = "security.pickle_trusted") -> None:
+    """Raise Distrusted if an attribute of any object inside `model` holds what no known model has there.
 
-    `allowed` are the names a file may use and the schema of the known classes; what the operator trusts may hold
-    anything that is itself sound. `setting` is the one that would trust more, for the message. Sets the attributes to
-    None that are only of use while a model is fitted and say where to write. Any thread; blocks for milliseconds.
+    `allowed` has the names a file may use and the schema of the known classes. An object of a class that the operator
+    trusts may hold any object that passes this check itself. `setting` is the setting that trusts more names, for the
+    message. Attributes that only fitting needs and that name a place to write to are set to None. Any thread; blocks
+    for milliseconds.
     """
-    _Walk(allowed, setting).check(model)
+    _AttributeWalk(allowed, setting).check(model)
 
 
-class _Walk:
-    """One walk over one model."""
+class _AttributeWalk:
+    """One walk over all objects of one model. One use."""
 
-    def __init__(self, allowed: Allowed, setting: str) -> None:
+    def __init__(self, allowed: AllowList, setting: str) -> None:
         self._schema = allowed.schema
         self._trusted = {f"{module}.{name}" for module, name in allowed.trusted}
-        self._names = _names_by_id(allowed)
+        self._names = _index_names(allowed)
         self._setting = setting
-        # by id, and kept, so that no id comes again
-        self._seen: dict[int, Any] = {}
-        self._opened: dict[tuple[int, int], Any] = {}
+        # by id; the objects are kept so that no id is used twice
+        self._checked_objects: dict[int, Any] = {}
+        self._checked_containers: dict[tuple[int, int], Any] = {}
         self._waiting: list[Any] = []
-        # by id: what only the code of trusted classes can have made, since no file may name its class
+        # ids of objects whose class no file may name: only the code of a trusted class can have made them
         self._made_by_trusted: set[int] = set()
         self._owner: Any = None
         self._place = ("", "")
 
     def check(self, model: Any) -> None:
-        self._look(model, DATA)
+        self._check_value(model, DATA)
         while self._waiting:
             self._check_attributes(self._waiting.pop())
 
     # --- objects and their attributes ---------------------------------------------------------------------------------
 
     def _check_attributes(self, owner: Any) -> None:
-        name = _full_name(type(owner))
+        name = _get_full_name(type(owner))
         if name in self._schema.made:
             return
-        attributes = _attributes_of(owner)
+        attributes = _get_attributes(owner)
         self._owner = owner
         is_trusted = self._is_trusted(owner)
         known = {} if is_trusted else {**EVERYWHERE, **self._schema.classes[name]}
         for attribute, value in attributes.items():
             if type(attribute) is not str:
-                self._refuse(f"an attribute of {type(owner).__name__} that is named by no text")
+                self._raise_refusal(f"an attribute of {type(owner).__name__} whose name is no text")
             self._place = (name, attribute)
-            kinds = DATA if is_trusted else known.get(attribute) or self._unlisted(type(owner), attribute)
+            kinds = DATA if is_trusted else known.get(attribute) or self._find_unlisted_kinds(type(owner), attribute)
             if "dropped" in kinds.plain:
                 attributes[attribute] = None
             else:
-                self._look(value, kinds)
+                self._check_value(value, kinds)
 
     def _is_trusted(self, found: Any) -> bool:
-        return _full_name(type(found)) in self._trusted or id(found) in self._made_by_trusted
+        return _get_full_name(type(found)) in self._trusted or id(found) in self._made_by_trusted
 
-    def _unlisted(self, kind: type, attribute: str) -> Kinds:
-        """Return what an attribute may hold that holds only numbers in known models, or is not in them at all."""
-        if is_dunder(attribute) or _hides_what_the_class_has(kind, attribute):
-            self._refuse("an attribute in the place of what the class defines")
-        is_own = attribute in names_read_by(kind) and not kind.__module__.startswith(NATIVE)
-        return self._schema.unlisted(attribute, is_own=is_own)
+    def _find_unlisted_kinds(self, kind: type, attribute: str) -> Kinds:
+        """Return what an attribute may hold that is not listed: known models lack it, or have only numbers in it."""
+        if is_dunder(attribute) or _hides_class_member(kind, attribute):
+            self._raise_refusal("an attribute in the place of what the class defines")
+        is_own = attribute in find_names_read_by(kind) and not kind.__module__.startswith(NATIVE)
+        return self._schema.find_unlisted_kinds(attribute, is_own=is_own)
 
     # --- values -------------------------------------------------------------------------------------------------------
 
-    def _look(self, value: Any, kinds: Kinds) -> None:
-        """Raise Distrusted unless `value` and all in it may stand in an attribute of these kinds."""
+    def _check_value(self, value: Any, kinds: Kinds) -> None:
+        """Raise Distrusted unless an attribute of these kinds may hold `value` and everything in it."""
         pending = [value]
         while pending:
             found = pending.pop()
@@ -111,19 +117,19 @@ class _Walk:
                 if not kinds.takes_text(found):
                     self._refuse_value(found, kinds)
             elif kind in _SEQUENCES or kind in _DICTS or kind is np.ndarray:
-                pending.extend(self._inside(found, kinds))
+                pending.extend(self._list_inside(found, kinds))
             else:
-                self._look_at_object(found, kinds)
+                self._check_object(found, kinds)
 
-    def _inside(self, container: Any, kinds: Kinds) -> Iterator[Any]:
-        """Yield what is in a container that has not been looked at under the same kinds."""
+    def _list_inside(self, container: Any, kinds: Kinds) -> Iterator[Any]:
+        """Yield the items of a container, unless it was checked before for the same kinds."""
         if type(container) is np.ndarray and container.dtype.kind not in "OU":
-            self._require("table" if container.dtype.kind == "V" else "array", container, kinds)
+            self._require_kind("table" if container.dtype.kind == "V" else "array", container, kinds)
             return
         key = (id(container), id(kinds))
-        if key in self._opened:
+        if key in self._checked_containers:
             return
-        self._opened[key] = container
+        self._checked_containers[key] = container
         if type(container) is np.ndarray:
             if container.dtype.kind == "U" and "text" in kinds.plain:
                 return
@@ -134,45 +140,45 @@ class _Walk:
         else:
             yield from container
 
-    def _look_at_object(self, found: Any, kinds: Kinds) -> None:
+    def _check_object(self, found: Any, kinds: Kinds) -> None:
         if isinstance(found, (np.generic, *VALUES)):
             return
         if type(found) in (bytes, bytearray):
-            self._require("bytes", found, kinds)
+            self._require_kind("bytes", found, kinds)
         elif isinstance(found, np.dtype):
-            self._require("dtype", found, kinds)
+            self._require_kind("dtype", found, kinds)
         elif type(found) in _RANGES:
-            self._look((found.start, found.stop, found.step), kinds)
-        elif isinstance(found, Unused):
-            self._require("data", found, kinds)
-        elif isinstance(found, _RANDOM):
-            self._require("random", found, kinds)
+            self._check_value((found.start, found.stop, found.step), kinds)
+        elif isinstance(found, StandIn):
+            self._require_kind("data", found, kinds)
+        elif isinstance(found, _RANDOM_SOURCES):
+            self._require_kind("random", found, kinds)
         elif id(found) in self._names:
-            self._look_at_global(found, kinds)
+            self._check_global(found, kinds)
         elif isinstance(found, _ARRAYS):
-            self._look_at_array(found, kinds)
+            self._check_array(found, kinds)
         else:
-            self._look_at_instance(found, kinds)
+            self._check_instance(found, kinds)
 
-    def _look_at_array(self, found: Any, kinds: Kinds) -> None:
-        """Look at a matrix or a masked array: at what is in it, and what is behind its mask."""
+    def _check_array(self, found: Any, kinds: Kinds) -> None:
+        """Check what is in a matrix or a masked array, the masked values included."""
         key = (id(found), id(kinds))
-        if key in self._opened:
+        if key in self._checked_containers:
             return
-        self._opened[key] = found
+        self._checked_containers[key] = found
         if isinstance(found, np.ma.MaskedArray):
-            self._look(np.asarray(found.data), kinds)
-            self._look(vars(found).get("_fill_value"), kinds)
+            self._check_value(np.asarray(found.data), kinds)
+            self._check_value(vars(found).get("_fill_value"), kinds)
         else:
-            self._look(np.asarray(found), kinds)
+            self._check_value(np.asarray(found), kinds)
 
-    def _look_at_global(self, found: Any, kinds: Kinds) -> None:
+    def _check_global(self, found: Any, kinds: Kinds) -> None:
         names = self._names[id(found)]
         if "data" not in kinds.plain and not names & (kinds.globals | self._trusted):
             self._refuse_value(found, kinds)
 
-    def _look_at_instance(self, found: Any, kinds: Kinds) -> None:
-        name = _full_name(type(found))
+    def _check_instance(self, found: Any, kinds: Kinds) -> None:
+        name = _get_full_name(type(found))
         if name not in self._schema.classes and self._owner is not None and self._is_trusted(self._owner):
             self._made_by_trusted.add(id(found))
         is_trusted = self._is_trusted(found)
@@ -183,26 +189,26 @@ class _Walk:
         is_here |= "array" in kinds.plain and sparse.issparse(found)
         if not is_here:
             self._refuse_value(found, kinds)
-        if id(found) in self._seen:
+        if id(found) in self._checked_objects:
             return
-        self._seen[id(found)] = found
-        if isinstance(found, (tuple, dict)):  # a named tuple, a Bunch: what is in it stands where it stands
-            self._look(list(dict.values(found)) if isinstance(found, dict) else tuple(found), kinds)
+        self._checked_objects[id(found)] = found
+        if isinstance(found, (tuple, dict)):  # a named tuple or a Bunch: its items are checked as if they stood here
+            self._check_value(list(dict.values(found)) if isinstance(found, dict) else tuple(found), kinds)
             if isinstance(found, dict):
-                self._look(list(dict.keys(found)), kinds)
+                self._check_value(list(dict.keys(found)), kinds)
         self._waiting.append(found)
 
     # --- refusals -----------------------------------------------------------------------------------------------------
 
-    def _require(self, plain: str, found: Any, kinds: Kinds) -> None:
+    def _require_kind(self, plain: str, found: Any, kinds: Kinds) -> None:
         if plain not in kinds.plain and "data" not in kinds.plain:
             self._refuse_value(found, kinds)
 
     def _refuse_value(self, found: Any, kinds: Kinds) -> None:
         usual = "" if kinds is DATA else f", where known models have {_describe_kinds(kinds)}"
-        self._refuse(_describe_kind(found, self._names), usual)
+        self._raise_refusal(_describe_value(found, self._names), usual)
 
-    def _refuse(self, what: str, usual: str = "") -> None:
+    def _raise_refusal(self, what: str, usual: str = "") -> None:
         owner, attribute = self._place
         if not owner:
             raise Distrusted(f"the file holds {what}, which no known model is; {ANY_TRUST}")
@@ -211,27 +217,27 @@ class _Walk:
         raise Distrusted(f"the file has {what} in {place}{usual}; {advice}")
 
 
-def _attributes_of(owner: Any) -> dict[Any, Any]:
+def _get_attributes(owner: Any) -> dict[Any, Any]:
     if type(owner) is partial:
         return {"func": owner.func, "args": owner.args, "keywords": owner.keywords}
     found = getattr(owner, "__dict__", None)
     return found if type(found) is dict else {}
 
 
-def _full_name(kind: type) -> str:
+def _get_full_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
 @lru_cache(maxsize=4096)
-def _hides_what_the_class_has(kind: type, attribute: str) -> bool:
-    """Say whether an attribute takes the place of something of its class, other than what a property answers."""
+def _hides_class_member(kind: type, attribute: str) -> bool:
+    """Return True if an attribute hides a member of its class that is no property."""
     found = inspect.getattr_static(kind, attribute, None)
     return found is not None and not inspect.isdatadescriptor(found)
 
 
 @lru_cache(maxsize=16)
-def names_read_by(kind: type) -> frozenset[str]:
-    """Return the names that the Python code of a class and its bases uses for attributes, or as texts."""
+def find_names_read_by(kind: type) -> frozenset[str]:
+    """Return the names that the Python code of a class and its bases reads as attributes, or has as texts."""
     found: set[str] = set()
     waiting = [value for one in kind.__mro__ for value in vars(one).values()]
     seen: set[int] = set()
@@ -246,21 +252,21 @@ def names_read_by(kind: type) -> frozenset[str]:
             waiting.extend(value.co_consts)
         elif isinstance(value, tuple):
             found.update(each for each in value if type(each) is str)
-        else:  # a function, whatever is wrapped around it
+        else:  # a function, possibly inside a decorator
             inner = (getattr(value, name, None) for name in ("__code__", "__wrapped__", "__func__", "fget", "fn"))
             waiting.extend(each for each in inner if each is not None)
     return frozenset(found)
 
 
-def _names_by_id(allowed: Allowed) -> dict[int, frozenset[str]]:
-    """Return the full names of the listed and trusted functions and classes there are, by id."""
-    return _find_names(allowed.values | allowed.trusted, len(sys.modules))
+def _index_names(allowed: AllowList) -> dict[int, frozenset[str]]:
+    """Return the full names of all imported functions and classes that are listed or trusted, by id."""
+    return _index_imported_names(allowed.values | allowed.trusted, len(sys.modules))
 
 
 @lru_cache(maxsize=2)
-def _find_names(names: frozenset[Global], module_count: int) -> dict[int, frozenset[str]]:
-    """Look among what has been imported: a model cannot hold anything else."""
-    assert module_count  # the result holds for as long as nothing more has been imported
+def _index_imported_names(names: frozenset[Global], module_count: int) -> dict[int, frozenset[str]]:
+    """Return full names by id. Only imported modules are searched: a model can hold nothing else."""
+    assert module_count  # part of the cache's key: the result is right until another module is imported
     by_id: dict[int, set[str]] = {}
     for module, name in names:
         found = getattr(sys.modules.get(module), name, None)
@@ -269,19 +275,19 @@ def _find_names(names: frozenset[Global], module_count: int) -> dict[int, frozen
     return {place: frozenset(full) for place, full in by_id.items()}
 
 
-def _describe_kind(found: Any, names: dict[int, frozenset[str]]) -> str:
+def _describe_value(found: Any, names: dict[int, frozenset[str]]) -> str:
     if type(found) in (str, np.str_):
         return f"the text {found[:40]!r}"
     if id(found) in names:
         return min(names[id(found)])
-    if isinstance(found, Unused):
+    if isinstance(found, StandIn):
         return found.full_name
     kind = type(found)
-    return "an array" if kind is np.ndarray else f"an object of {_full_name(kind)[:100]}"
+    return "an array" if kind is np.ndarray else f"an object of {_get_full_name(kind)[:100]}"
 
 
 def _describe_kinds(kinds: Kinds) -> str:
-    """Return in a few words what may stand in an attribute."""
+    """Return in a few words what an attribute may hold."""
     words = [*sorted(kinds.plain - {"array"}), *map(repr, sorted(kinds.texts - INERT.texts))]
     words += sorted(name.rpartition(".")[2] for name in kinds.classes | kinds.globals)
     more = f" and {len(words) - MOST_SHOWN} more" if len(words) > MOST_SHOWN else ""

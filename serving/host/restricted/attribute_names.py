@@ -1,4 +1,7 @@
-"""What an object's attributes in a file may be called."""
+"""The names that attributes may have, checked before a file sets the state of an object.
+
+An attribute with the name of a method would replace the method, and Python or NumPy may call it.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,30 @@ from typing import Any
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 
-from serving.host.restricted.call_rules import innermost
-from serving.host.restricted.distrust import ANY_TRUST, Distrusted
+from serving.host.restricted.allow_list import ANY_TRUST, Distrusted
+from serving.host.restricted.call_rules import list_innermost_values
 
 RANDOM = (np.random.RandomState, np.random.Generator, np.random.BitGenerator, ISeedSequence)
 _NUMBERS = (int, float, str, np.number, np.ndarray, type(None), np.random.SeedSequence)
 
 
-def check_attributes(target: Any, state: Any) -> None:
-    """Raise Distrusted for attributes that would take the place of what the class of `target` defines."""
+def check_attribute_names(target: Any, state: Any) -> None:
+    """Raise Distrusted for attributes that would replace what the class of `target` defines."""
     for part in state if type(state) is tuple and not hasattr(target, "__setstate__") else (state,):
         if isinstance(part, dict):
             _check_names(type(target), part)
 
 
 def check_partial_state(target: partial[Any], state: Any) -> None:
-    """Raise Distrusted unless the state is keywords for the function that `target` was made with, and nothing else."""
+    """Raise Distrusted unless the state only adds keywords to the function that `target` was made with."""
     is_usual = type(state) is tuple and len(state) == 4 and state[0] is target.func and state[1] == ()
     if not is_usual or type(state[2]) is not dict or state[3] not in (None, {}):
         raise Distrusted(f"the file binds arguments to a function as no model does; {ANY_TRUST}")
 
 
 def check_random_state(state: Any) -> None:
-    """Raise Distrusted unless the state of a source of random numbers is numbers, and at most a seed beside them."""
-    if not all(isinstance(each, _NUMBERS) and not _has_objects(each) for each in innermost(state)):
+    """Raise Distrusted unless the state of a random generator holds only numbers, texts, None and a seed."""
+    if not all(isinstance(each, _NUMBERS) and not _has_objects(each) for each in list_innermost_values(state)):
         raise Distrusted(f"the file gives random numbers a state of other things; {ANY_TRUST}")
 
 
@@ -41,12 +44,12 @@ def _has_objects(value: Any) -> bool:
 
 
 def is_dunder(key: Any) -> bool:
-    """Tell whether Python or NumPy may ask for this name by themselves."""
+    """Return True for a name that Python or NumPy may look up on its own."""
     return isinstance(key, str) and key[:2] == "__"
 
 
 def _check_names(kind: type, attributes: dict[Any, Any]) -> None:
-    if type(attributes) is not dict:  # another kind may answer its reader in its own way
+    if type(attributes) is not dict:  # a subclass may run code of its own when it is read
         what = type(attributes).__name__
         raise Distrusted(f"the file gives an object of {kind.__name__} a state of {what}; {ANY_TRUST}")
     for key in attributes:

@@ -1,9 +1,9 @@
-"""What may stand in the attributes of each known class: data, written by a script and reviewed.
+"""The schema of attributes: what each attribute of each known class may hold. Data, written by a script and reviewed.
 
-A list of classes is not enough, because classes call what their attributes name: a stacked model calls the method in
-``stack_method_``. ``python -m benchmarks.allow_list`` fits every estimator with every option and notes what its
-attributes hold; see `Kinds` for the words it uses. Attributes that only ever hold numbers are not in the list: numbers
-call nothing.
+A list of classes is not enough, because classes call what their attributes name: a stacked model calls the method named
+in ``stack_method_``. ``python -m benchmarks.allow_list`` fits every estimator with every option and records what its
+attributes hold. `Kinds` explains the words in the list. Attributes that only hold numbers are not listed, because
+numbers call nothing.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from functools import cache
 from typing import Any
 
 PLAIN = frozenset({"array", "text", "bytes", "table", "random", "dtype", "estimator", "data", "dropped"})
-# packages whose texts go to code of another language, which has its own words for what to do
+# packages that hand their texts to code in another language, which reads its own commands in them
 NATIVE = ("xgboost.", "lightgbm.")
 
 
 @dataclass(frozen=True, slots=True)
 class Kinds:
-    """What may stand in one attribute, there or at any depth of lists, tuples, dicts, sets and arrays of objects.
+    """What one attribute may hold, itself or at any depth of lists, tuples, dicts, sets and arrays of objects.
 
-    In the list each is a word: one of `PLAIN`; ``'x'`` the text x; ``/x/`` texts that match x; ``class:m.C`` an object
-    of that class; ``global:m.f`` that function or class itself; ``@g`` what the group g of the list says.
+    The list has a word for each: one of `PLAIN`; ``'x'`` for the text x; ``/x/`` for texts that match x; ``class:m.C``
+    for an object of that class; ``global:m.f`` for that function or class itself; ``@g`` for the words of group g.
 
-    ``array`` is an array without objects and text or a sparse matrix, ``table`` a structured array, ``text`` any text,
-    ``estimator`` an object of any known class of estimators, ``data`` whatever is known at all, ``dropped`` whatever
-    there is: it is set to None after loading. Numbers, bools, dates and None may stand anywhere.
+    ``array`` is an array without objects and text, or a sparse matrix. ``table`` is a structured array, ``text`` any
+    text, ``estimator`` an object of any known estimator class, ``data`` anything that is known. ``dropped`` is
+    anything: the attribute is set to None after loading. Numbers, bools, dates and None are allowed everywhere.
     """
 
     plain: frozenset[str] = frozenset()
@@ -39,7 +39,7 @@ class Kinds:
 
     @staticmethod
     def parse(words: Iterable[str]) -> Kinds:
-        """Return the kinds that a list of words says; raises ValueError for a word it does not know."""
+        """Return the kinds for a list of words; raises ValueError for an unknown word."""
         plain, texts, patterns, found = set(), set(), [], {"class": set[str](), "global": set[str]()}
         for word in words:
             head, _, rest = word.partition(":")
@@ -58,20 +58,20 @@ class Kinds:
         )
 
     def takes_text(self, text: str) -> bool:
-        """Say whether `text` may stand here."""
+        """Return True if the attribute may hold `text`."""
         if "text" in self.plain or "data" in self.plain or text in self.texts:
             return True
         return any(pattern.fullmatch(text) for pattern in self.patterns)
 
 
-# numbers alone: what the class itself may go by
+# numbers only: for attributes that the class itself reads
 INERT = Kinds(frozenset({"array", "dtype"}), frozenset({"deprecated", "warn"}))
-# what other code may look at
+# numbers and texts: for attributes that other code may read
 LABELS = Kinds(INERT.plain | {"text"})
-# what no code looks at: an owner's own notes
+# anything known: for attributes that no code reads, such as the notes of a model's author
 DATA = Kinds(PLAIN - {"dropped"})
-# what any estimator may have: what `set_output` leaves, words that scikit-learn looks up and names of columns; what
-# watched its fit, which is never made; what it asks for; and a source of random numbers
+# attributes that any estimator may have: the settings of `set_output` (words that scikit-learn looks up, and names of
+# columns), the callbacks of its fit (never made), its metadata requests, and a source of random numbers
 EVERYWHERE = {
     "_sklearn_output_config": Kinds(INERT.plain, frozenset({"transform", "default", "pandas", "polars"})),
     "_transformers_feature_names_out": LABELS,
@@ -83,10 +83,10 @@ EVERYWHERE = {
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """The attributes of each known class, by its full name.
+    """The attributes of each known class, by the full name of the class.
 
-    `names` are those of attributes that any code asks other objects for, `labels` those where it looks for names only.
-    `made` are classes that no file names: their objects are made by others, of a state that has been looked at.
+    `names` are the attributes that some code reads from other objects. `labels` are the attributes in which code looks
+    for names only. `made` are classes that no file names: other classes make their objects, from a checked state.
     """
 
     classes: Mapping[str, Mapping[str, Kinds]]
@@ -94,8 +94,8 @@ class Schema:
     labels: frozenset[str]
     made: frozenset[str]
 
-    def unlisted(self, attribute: str, *, is_own: bool) -> Kinds:
-        """Return what an attribute may hold that is not in the list for its class; `is_own`: the class reads it."""
+    def find_unlisted_kinds(self, attribute: str, *, is_own: bool) -> Kinds:
+        """Return what an attribute may hold that its class does not list. `is_own` says that the class reads it."""
         if attribute in self.labels:
             return LABELS
         if is_own:
@@ -103,17 +103,17 @@ class Schema:
         return LABELS if attribute in self.names else DATA
 
     @staticmethod
-    def of(raw: Mapping[str, Any]) -> Schema:
-        """Return the schema in the document of a list."""
+    def parse(raw: Mapping[str, Any]) -> Schema:
+        """Return the schema in the JSON document of an allow-list."""
         groups: Mapping[str, list[str]] = raw["groups"]
 
         @cache
-        def kinds(words: tuple[str, ...]) -> Kinds:
+        def parse_words(words: tuple[str, ...]) -> Kinds:
             whole = [each for word in words for each in (groups[word[1:]] if word.startswith("@") else [word])]
             return Kinds.parse(whole)
 
         classes = {
-            name: {attribute: kinds(tuple(words)) for attribute, words in attributes.items()}
+            name: {attribute: parse_words(tuple(words)) for attribute, words in attributes.items()}
             for name, attributes in raw["classes"].items()
         }
         return Schema(classes, frozenset(raw["names"]), frozenset(raw["labels"]), frozenset(raw["made"]))

@@ -1,4 +1,4 @@
-"""What is looked at before a listed function is called: its arguments, where some of them would do harm."""
+"""The rules for the arguments of listed functions, checked before a call: some arguments would do harm."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from serving.host.restricted.allow_list import Global
 from serving.host.restricted.array_rules import is_buffer_of
 
 
-def are_usual(name: Global, arguments: tuple[Any, ...]) -> bool:
-    """Tell whether a function with this name is called by models with arguments like these."""
+def are_usual_arguments(name: Global, arguments: tuple[Any, ...]) -> bool:
+    """Return True if models call the function with this name with such arguments."""
     check = _CHECKS.get(name)
     return check is None or check(*arguments)
 
 
-def innermost(arguments: Any) -> list[Any]:
-    """Return what is in nested tuples, lists, sets and dicts of arguments."""
+def list_innermost_values(arguments: Any) -> list[Any]:
+    """Return the values in nested tuples, lists, sets and dicts of arguments."""
     found, waiting, seen = [], [arguments], set()
     while waiting:
         value = waiting.pop()
@@ -31,13 +31,13 @@ def innermost(arguments: Any) -> list[Any]:
 
 
 def _is_plain_dtype(*arguments: Any) -> bool:
-    """A dtype by a short code, as a copy: otherwise the state that follows would change NumPy's own."""
+    """A dtype by its short code, as a copy. Without the copy, the state that follows would change NumPy's own dtype."""
     description, *rest = arguments or (None,)
     return isinstance(description, str) and description.isalnum() and rest == [False, True]
 
 
 def _is_scalar(*arguments: Any) -> bool:
-    """(dtype, its bytes): without bytes NumPy allocates as many as the dtype says, structures are read as pointers."""
+    """(dtype, its bytes). Without bytes NumPy allocates as many as the dtype says, and reads structures as pointers."""
     if len(arguments) != 2 or not isinstance(arguments[0], np.dtype):
         return False
     dtype, content = arguments
@@ -45,16 +45,16 @@ def _is_scalar(*arguments: Any) -> bool:
 
 
 def _is_view(*arguments: Any) -> bool:
-    """(bytes, dtype, shape, order, axes): a view of another array would outlive its memory."""
+    """(bytes, dtype, shape, order, axes). Only bytes: a view of another array could outlive its memory."""
     return len(arguments) in (4, 5) and arguments[3] in ("C", "F", "K") and is_buffer_of(*arguments[:3])
 
 
 def _is_empty_array(*arguments: Any) -> bool:
-    """(class, (0,), b"b"), as NumPy writes it; the state that follows brings the content."""
+    """(class, (0,), b"b"), as NumPy writes it. The state that follows has the content."""
     return len(arguments) == 3 and arguments[1] == (0,) and arguments[2] in (b"b", "b")
 
 
-def _is_masked(*arguments: Any) -> bool:
+def _is_empty_masked_array(*arguments: Any) -> bool:
     return len(arguments) == 4 and arguments[2] == (0,) and arguments[3] in (b"b", "b")
 
 
@@ -62,16 +62,16 @@ def _is_slice(*arguments: Any) -> bool:
     return all(argument is None or isinstance(argument, int) for argument in arguments)
 
 
-def _is_content(*arguments: Any) -> bool:
+def _are_bytes(*arguments: Any) -> bool:
     return all(isinstance(argument, (bytes, bytearray)) for argument in arguments)
 
 
-def _is_encoded(*arguments: Any) -> bool:
+def _is_text_to_encode(*arguments: Any) -> bool:
     return len(arguments) in (1, 2) and isinstance(arguments[0], str) and arguments[1:] in ((), ("latin1",))
 
 
 def _is_list(*arguments: Any) -> bool:
-    """What goes through another object has it compute before anything was looked at."""
+    """A plain list. Iterating another object would run its code before it was checked."""
     return len(arguments) == 1 and type(arguments[0]) is list
 
 
@@ -81,13 +81,13 @@ def _is_pairs(*arguments: Any) -> bool:
     return _is_list(*arguments) and all(type(each) in (list, tuple) and len(each) == 2 for each in arguments[0])
 
 
-def _is_default(*arguments: Any) -> bool:
-    """The class of what stands where nothing is."""
+def _is_default_class(*arguments: Any) -> bool:
+    """The class that makes the value of a missing key."""
     return len(arguments) <= 1 and all(each is None or isinstance(each, type) for each in arguments)
 
 
-def _is_dict_anew(*arguments: Any) -> bool:
-    """(class, dict, content): a base of another class would compute with the content."""
+def _is_dict_to_rebuild(*arguments: Any) -> bool:
+    """(class, dict, content). Another base class would compute with the content."""
     return len(arguments) == 3 and arguments[1] is dict and type(arguments[2]) is dict
 
 
@@ -95,13 +95,13 @@ def _are_numbers(*arguments: Any) -> bool:
     return all(isinstance(each, (int, float, np.number)) for each in arguments)
 
 
-def _is_random(*arguments: Any) -> bool:
-    """A source of random numbers is made of one, or of its class or name."""
+def _is_random_source(*arguments: Any) -> bool:
+    """A random generator, or its class or name."""
     return len(arguments) <= 1 and all(isinstance(each, (str, type, np.random.BitGenerator)) for each in arguments)
 
 
-def _is_seed(*arguments: Any) -> bool:
-    """(class, checksum, nothing): the state that follows brings the numbers."""
+def _is_seed_sequence(*arguments: Any) -> bool:
+    """(class, checksum, None). The state that follows has the numbers."""
     return len(arguments) == 3 and isinstance(arguments[1], int) and arguments[2] is None
 
 
@@ -110,6 +110,7 @@ def _is_function(*arguments: Any) -> bool:
 
 
 def _is_tree(*arguments: Any) -> bool:
+    """(features, classes of each output, outputs), as scikit-learn writes it."""
     return (
         len(arguments) == 3
         and isinstance(arguments[0], int)
@@ -129,21 +130,21 @@ _CHECKS: dict[Global, Callable[..., bool]] = {
     ("numpy._core.multiarray", "_reconstruct"): _is_empty_array,
     ("numpy._core.multiarray", "scalar"): _is_scalar,
     ("numpy._core.numeric", "_frombuffer"): _is_view,
-    ("numpy.ma.core", "_mareconstruct"): _is_masked,
+    ("numpy.ma.core", "_mareconstruct"): _is_empty_masked_array,
     ("builtins", "slice"): _is_slice,
     ("builtins", "range"): _is_slice,
     ("builtins", "set"): _is_list,
     ("builtins", "frozenset"): _is_list,
     ("collections", "OrderedDict"): _is_pairs,
-    ("collections", "defaultdict"): _is_default,
-    ("copyreg", "_reconstructor"): _is_dict_anew,
-    ("numpy.random._pickle", "__bit_generator_ctor"): _is_random,
-    ("numpy.random._pickle", "__generator_ctor"): _is_random,
-    ("numpy.random._pickle", "__randomstate_ctor"): _is_random,
-    ("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence"): _is_seed,
-    ("builtins", "bytearray"): _is_content,
-    ("builtins", "bytes"): _is_content,
-    ("_codecs", "encode"): _is_encoded,
+    ("collections", "defaultdict"): _is_default_class,
+    ("copyreg", "_reconstructor"): _is_dict_to_rebuild,
+    ("numpy.random._pickle", "__bit_generator_ctor"): _is_random_source,
+    ("numpy.random._pickle", "__generator_ctor"): _is_random_source,
+    ("numpy.random._pickle", "__randomstate_ctor"): _is_random_source,
+    ("numpy.random.bit_generator", "__pyx_unpickle_SeedSequence"): _is_seed_sequence,
+    ("builtins", "bytearray"): _are_bytes,
+    ("builtins", "bytes"): _are_bytes,
+    ("_codecs", "encode"): _is_text_to_encode,
     ("functools", "partial"): _is_function,
     ("sklearn.tree._tree", "Tree"): _is_tree,
     **{(module, name): _are_numbers for module in ("sklearn._loss._loss", "_loss") for name in _LOSSES},  # until 1.8

@@ -1,5 +1,7 @@
-"""How deep the objects of a file stand in each other, where C code goes down without counting: in tuples, which are
-hashed so, and in arrays of objects, which are freed so. A file of a megabyte could end the process by either.
+"""The depth of nested tuples and arrays of objects in a file, and its limit.
+
+C code hashes tuples and frees arrays of objects by recursion without a limit. A file of one megabyte could end the
+process by either.
 """
 
 from __future__ import annotations
@@ -9,21 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from serving.host.restricted.distrust import ANY_TRUST, Distrusted
+from serving.host.restricted.allow_list import ANY_TRUST, Distrusted
 
 MOST_LEVELS = 100
 _COUNTED = (tuple, np.ndarray)
 
 
 class Nesting:
-    """The levels of the tuples and arrays of one file."""
+    """Counts the levels of nested tuples and arrays in one file."""
 
     def __init__(self) -> None:
-        # by id, and kept, so that no id comes again; what holds no other tuple or array has one level
+        # by id; the objects are kept so that no id is used twice. An object that is not in here has one level
         self._levels: dict[int, tuple[Any, int]] = {}
 
     def note(self, outer: Any, inside: Iterable[Any]) -> None:
-        """Count the levels of `outer`, in which `inside` is. Raises Distrusted where there are too many."""
+        """Count the levels of `outer`, which holds `inside`. Raises Distrusted if there are too many."""
         deepest = 0
         for value in inside:
             if isinstance(value, _COUNTED):

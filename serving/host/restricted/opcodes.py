@@ -1,8 +1,8 @@
-"""What a pickle names, read from its opcodes: nothing is imported, made or called.
+"""Lists the names in a pickle from its opcodes, without importing, making or calling anything.
 
-A refusal that lists one name costs its reader a round for each; this finds all of them at once. It is an interpreter
-in which every object is a symbol, only exact enough to know what names are and where the arrays of joblib lie, whose
-bytes stand between the opcodes. It decides nothing: what it says goes into texts.
+A refusal that lists one name only makes its reader try again for each further name; this finds all names at once. It
+is an interpreter in which every object is a symbol. It is only exact enough to find the names, and the arrays of
+joblib, whose bytes stand between the opcodes. It decides nothing: its result is only used in texts.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.host.restricted.allow_list import Global, current_name
-from serving.host.restricted.array_rules import element_count
-from serving.host.restricted.call_rules import innermost
+from serving.host.restricted.allow_list import Global, find_current_name
+from serving.host.restricted.array_rules import count_elements
+from serving.host.restricted.call_rules import list_innermost_values
 
-# a look at a file that is refused in any case must not take longer than reading it
+# the file is refused in any case: listing its names must not take longer than reading it
 MOST_OPCODES = 200_000
 MOST_NESTED = 64
 _MOST_KEPT_CHARACTERS = 1000
 _MOST_ITEMS = 64
 _CHUNK_BYTES = 1 << 20
-_READER = ("joblib.numpy_pickle", "NumpyArrayWrapper")
+_ARRAY_WRAPPER = ("joblib.numpy_pickle", "NumpyArrayWrapper")
 _DTYPE = re.compile(r"[biufcmMSUVO]\d{1,9}")
 _BYTES_OF_PYTHON_2 = frozenset({"STRING", "BINSTRING", "SHORT_BINSTRING"})
 _OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
@@ -31,8 +31,8 @@ _UNKNOWN = object()
 
 
 @dataclass(slots=True, eq=False)
-class _Made:
-    """An object that a real unpickler would make: by which class or function, of which arguments."""
+class _MadeObject:
+    """The symbol for an object that a real unpickler would make: its class or function, arguments and state."""
 
     maker: Any
     arguments: Any = ()
@@ -40,19 +40,19 @@ class _Made:
 
 
 @dataclass(slots=True, eq=False)
-class _Named:
-    """A global."""
+class _NamedGlobal:
+    """The symbol for a class or function that the file names."""
 
     name: Global
 
 
 @dataclass(slots=True)
 class Survey:
-    """What the opcodes of a file say. `is_whole` is False where the look ended before the file did.
+    """What the opcodes of a file contain. `is_whole` is False if they were not followed to the end of the file.
 
-    `names` are in the order of the file, as they are called today. `has_bytes_of_python_2` says that the file has
-    texts as only Python 2 writes them, `sklearn_version` which scikit-learn wrote it, `handles` how the bytes begin
-    that boosters of XGBoost keep.
+    `names` are today's names, in the order of the file. `has_bytes_of_python_2` says that the file has texts that only
+    Python 2 writes. `sklearn_version` is the scikit-learn that wrote the file. `handles` are the first bytes of the
+    models inside XGBoost boosters.
     """
 
     names: list[Global] = field(default_factory=list)
@@ -63,20 +63,20 @@ class Survey:
 
 
 def survey_opcodes(file: Any) -> Survey:
-    """Return what is named in the joblib or pickle file that `file` reads; see `reading.survey_file`.
+    """Return what the joblib or pickle file names that `file` reads; see `reading.survey_file`.
 
-    Never raises for what the file holds: where it is cut short or damaged, what was found before is returned.
+    Never raises for the content of the file. For a damaged file it returns what it found before the damage.
     """
     survey = Survey()
     try:
-        _Reader(file, survey).read_pickle(0)
+        _OpcodeReader(file, survey).read_pickle(0)
         survey.is_whole = True
-    except Exception:  # noqa: BLE001, S110  (a damaged file may raise anything; what was found before stands)
+    except Exception:  # noqa: BLE001, S110  (a damaged file may raise anything; what was found before is kept)
         pass
     return survey
 
 
-class _Reader:
+class _OpcodeReader:
     """Follows the opcodes of one file. One use."""
 
     def __init__(self, file: Any, survey: Survey) -> None:
@@ -86,7 +86,7 @@ class _Reader:
         self._left = MOST_OPCODES
 
     def read_pickle(self, depth: int) -> None:
-        """Follow one pickle to its end, and those inside of it."""
+        """Follow one pickle to its end, and the pickles inside it."""
         if depth > MOST_NESTED:
             raise ValueError("nested too often")
         stack: list[Any] = []
@@ -104,7 +104,7 @@ class _Reader:
                 protocol = argument
             else:
                 self._follow(opcode, argument, stack, memo, protocol)
-            if opcode.name == "BUILD" and _is_array(stack[-1]):
+            if opcode.name == "BUILD" and _is_array_wrapper(stack[-1]):
                 self._skip_array(stack[-1].state, depth)
 
     # --- opcodes ------------------------------------------------------------------------------------------------------
@@ -128,21 +128,21 @@ class _Reader:
         elif name in ("GLOBAL", "INST"):
             _pop(stack, opcode)
             module, _, last = argument.partition(" ")
-            stack.append(self._name(module, last, protocol))
+            stack.append(self._note_name(module, last, protocol))
         elif name == "STACK_GLOBAL":
             module, last = _pop(stack, opcode)
-            stack.append(self._name(module, last, protocol))
+            stack.append(self._note_name(module, last, protocol))
         else:
-            self._make(opcode, argument, stack)
+            self._make_symbol(opcode, argument, stack)
 
-    def _make(self, opcode: Any, argument: Any, stack: list[Any]) -> None:
-        """Do what pushes an object that is a symbol here."""
+    def _make_symbol(self, opcode: Any, argument: Any, stack: list[Any]) -> None:
+        """Push the symbol for the object that an opcode makes."""
         name, taken = opcode.name, _pop(stack, opcode)
         if name in ("REDUCE", "NEWOBJ", "NEWOBJ_EX"):
-            stack.append(_Made(taken[0], taken[1]))
+            stack.append(_MadeObject(taken[0], taken[1]))
         elif name == "BUILD":
             target, state = taken
-            if isinstance(target, _Made):
+            if isinstance(target, _MadeObject):
                 target.state = state
             self._note_state(state)
             stack.append(target)
@@ -156,16 +156,16 @@ class _Reader:
             stack.append(taken[0])
         elif opcode.stack_after:
             constant = {"NEWTRUE": True, "NEWFALSE": False, "NONE": None}.get(name, _UNKNOWN)
-            stack.append(constant if argument is None else _cut(argument))
+            stack.append(constant if argument is None else _cut_argument(argument))
 
-    def _name(self, module: Any, last: Any, protocol: int) -> _Named:
+    def _note_name(self, module: Any, last: Any, protocol: int) -> _NamedGlobal:
         if not (isinstance(module, str) and isinstance(last, str)):
             raise TypeError("a name that is no text")
-        found = current_name(module, last, protocol)
+        found = find_current_name(module, last, protocol)
         if found not in self._known:
             self._known.add(found)
             self._survey.names.append(found)
-        return _Named(found)
+        return _NamedGlobal(found)
 
     def _note_state(self, state: Any) -> None:
         if type(state) is not dict:
@@ -173,7 +173,7 @@ class _Reader:
         version, handle = state.get("_sklearn_version"), state.get("handle")
         if isinstance(version, str):
             self._survey.sklearn_version = version
-        made_of = innermost(handle.arguments) if isinstance(handle, _Made) else [handle]
+        made_of = list_innermost_values(handle.arguments) if isinstance(handle, _MadeObject) else [handle]
         self._survey.handles += [each for each in made_of if isinstance(each, bytes)][:1]
 
     # --- arrays between the opcodes -----------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ class _Reader:
             return
         if wrapper.get("numpy_array_alignment_bytes") is not None:
             self._skip(self._file.read(1)[0])
-        count = element_count(wrapper["shape"])
+        count = count_elements(wrapper["shape"])
         if count is None:
             raise ValueError("an array of no shape")
         self._skip(count * size * (4 if kind == "U" else 1))
@@ -202,13 +202,15 @@ class _Reader:
             count -= read
 
 
-def _is_array(made: Any) -> bool:
-    is_wrapper = isinstance(made, _Made) and isinstance(made.maker, _Named) and made.maker.name == _READER
+def _is_array_wrapper(made: Any) -> bool:
+    is_wrapper = (
+        isinstance(made, _MadeObject) and isinstance(made.maker, _NamedGlobal) and made.maker.name == _ARRAY_WRAPPER
+    )
     return is_wrapper and type(made.state) is dict
 
 
 def _pop(stack: list[Any], opcode: Any) -> list[Any]:
-    """Take from the stack what the opcode takes; in its order, without the mark."""
+    """Remove and return the operands of the opcode from the stack, in the order of the stack, without the mark."""
     wanted = opcode.stack_before
     if pickletools.markobject not in wanted:
         taken = stack[len(stack) - len(wanted) :] if wanted else []
@@ -218,7 +220,7 @@ def _pop(stack: list[Any], opcode: Any) -> list[Any]:
         return taken
     place = len(stack) - 1
     while stack[place] is not _MARK:
-        place -= 1  # an IndexError where there is no mark
+        place -= 1  # raises IndexError if there is no mark
     below = wanted.index(pickletools.markobject)
     taken = stack[place - below : place] + stack[place + 1 :]
     del stack[place - below :]
@@ -226,7 +228,7 @@ def _pop(stack: list[Any], opcode: Any) -> list[Any]:
 
 
 def _add_items(target: Any, taken: list[Any]) -> Any:
-    """Keep the first items whose keys are texts: the state of an object is a dict of few."""
+    """Add the first items whose keys are texts: the state of an object has few items."""
     if type(target) is dict:
         for key, value in zip(taken[::2], taken[1::2], strict=False):
             if isinstance(key, str) and len(target) < _MOST_ITEMS:
@@ -234,8 +236,8 @@ def _add_items(target: Any, taken: list[Any]) -> Any:
     return target
 
 
-def _cut(argument: Any) -> Any:
-    """Return the argument of an opcode, or its beginning: nothing here needs more of it."""
+def _cut_argument(argument: Any) -> Any:
+    """Return the argument of an opcode, or its beginning, which is enough here."""
     if isinstance(argument, (bytes, bytearray)):
         return bytes(argument[:_MOST_KEPT_CHARACTERS])
     return argument[:_MOST_KEPT_CHARACTERS] if isinstance(argument, str) else argument

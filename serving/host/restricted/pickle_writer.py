@@ -1,6 +1,6 @@
-"""Writes a pickle opcode by opcode, for files of other formats that are read by the rules for pickles.
+"""Writes a pickle opcode by opcode, so that files of other formats are read by the rules for pickles.
 
-Nothing is made of what is written. What the pickle may do is decided when it is read, by the restricted unpickler.
+The writer makes no objects. The restricted unpickler decides what the pickle may do, when it reads it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PROTOCOL_WITHOUT_FRAMES = 3
 
 
 class PickleWriter:
-    """One pickle of one object. `names` has the globals in it."""
+    """Writes one pickle of one object. `names` has the classes and functions in it."""
 
     def __init__(self) -> None:
         self.names: set[Global] = set()
@@ -39,7 +39,7 @@ class PickleWriter:
         self._file.write(opcodes)
 
     def push(self, value: Any) -> None:
-        """Push a value of this package's own making: None, a number, text, bytes, a dtype, a tuple of these."""
+        """Push None, a number, text, bytes, a dtype or a tuple of these, made by this package."""
         if type(value) in (bytes, bytearray):
             opcode = pickle.BINBYTES8 if type(value) is bytes else pickle.BYTEARRAY8
             self.emit(opcode + struct.pack("<Q", len(value)))
@@ -47,7 +47,7 @@ class PickleWriter:
             return
         buffer = io.BytesIO()
         pickler = pickle.Pickler(buffer, _PROTOCOL_WITHOUT_FRAMES)
-        pickler.fast = True  # without a memo, whose places would collide with the ones here
+        pickler.fast = True  # without a memo: its places would collide with those of this writer
         pickler.dump(value)
         self.emit(buffer.getbuffer()[2:-1])  # without the protocol and the end
 
@@ -59,17 +59,17 @@ class PickleWriter:
         self.emit(pickle.STACK_GLOBAL)
 
     def push_array(self, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> io.BytesIO:
-        """Push an array as joblib writes it, and return the file that takes its bytes, exactly as many as it has."""
+        """Push an array as joblib writes it. Return the file to which the caller writes exactly the array's bytes."""
         self.push(NumpyArrayWrapper(np.ndarray, shape, order, dtype, numpy_array_alignment_bytes=None))
         return self._file
 
     def note(self, identity: int) -> None:
-        """Keep the object that was pushed last, for `repeat`."""
+        """Put the last object into the memo, so that `repeat` can push it again."""
         place = self._places.setdefault(identity, len(self._places))
         self.emit(pickle.LONG_BINPUT + struct.pack("<I", place))
 
     def repeat(self, identity: int) -> bool:
-        """Push the object that was noted under `identity`; False where there is none."""
+        """Push the object that was noted under `identity`; return False if there is none."""
         place = self._places.get(identity)
         if place is not None:
             self.emit(pickle.LONG_BINGET + struct.pack("<I", place))

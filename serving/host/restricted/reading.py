@@ -1,4 +1,4 @@
-"""From a file to the object in it, within a budget of bytes."""
+"""Reads the object in a joblib or pickle file, within a budget of bytes, and checks it."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from typing import Any
 
 from joblib.numpy_pickle_utils import _validate_fileobject_and_memmap
 
-from serving.host.restricted.allow_list import allowed
-from serving.host.restricted.attribute_check import check_meaning
-from serving.host.restricted.distrust import Distrusted
+from serving.host.restricted.allow_list import Distrusted, read_allow_list
+from serving.host.restricted.attribute_check import check_attributes
 from serving.host.restricted.opcodes import Survey, survey_opcodes
 from serving.host.restricted.soundness import check_structure
 from serving.host.restricted.unpickler import RestrictedUnpickler
 
-# what a compressed file may become whatever its size; beyond, `candidate.max_expansion` decides
+# any compressed file may become this large; beyond it, `candidate.max_expansion` decides
 FREE_BYTES = 64 << 20
 
 
 def load_restricted(
     path: str, trusted: Sequence[str] = (), max_expansion: float = 200.0, mmap_mode: str | None = None
 ) -> Any:
-    """Return the object in a joblib or pickle file, compressed or not, building known classes only.
+    """Return the object in a joblib or pickle file, compressed or not. Only known classes are built.
 
     `trusted` are further names, ``module.name``, that the file may use in any way. Beyond 64 MB a compressed file may
     not become more than `max_expansion` times as large. `mmap_mode` is joblib's, for uncompressed files. Blocks. Raises
-    Distrusted for what nobody vouches for, EOFError and what damage raises otherwise.
+    Distrusted for a file that does what no known model does. A damaged file raises EOFError, or another exception.
     """
     size = os.path.getsize(path)
     with open(path, "rb") as raw, _validate_fileobject_and_memmap(raw, path, mmap_mode) as (file, mode):
@@ -36,8 +35,8 @@ def load_restricted(
             raise Distrusted("the file was written by joblib 0.9 or older: write it anew with the joblib of today")
         is_compressed = file is not raw
         limit = max(FREE_BYTES, int(size * max_expansion)) if is_compressed else size
-        source = Budgeted(file, limit, is_compressed=is_compressed)
-        names = allowed().trusting(tuple(trusted))
+        source = BudgetedFile(file, limit, is_compressed=is_compressed)
+        names = read_allow_list().with_trusted(tuple(trusted))
         found = RestrictedUnpickler(path, source, names, mmap_mode=mode).load()
         if source.read(1):
             raise Distrusted("the file goes on after the end of its pickle; write it anew")
@@ -46,31 +45,32 @@ def load_restricted(
 
 
 def survey_file(path: str, max_expansion: float = 200.0) -> Survey:
-    """Return what a joblib or pickle file names, found in its opcodes: nothing of it is imported, made or called.
+    """Return what the opcodes of a joblib or pickle file name, without importing, making or calling any of it.
 
-    Within the budgets of `load_restricted`. Blocks. Raises nothing: a file that cannot be read names nothing.
+    Keeps the budgets of `load_restricted`. Blocks. Never raises: for a file that cannot be read, the survey is empty.
     """
     with contextlib.suppress(Exception):  # no file, or damaged before the first opcode
         size = os.path.getsize(path)
         with open(path, "rb") as raw, _validate_fileobject_and_memmap(raw, path, None) as (file, _):
             is_compressed = file is not raw
             limit = max(FREE_BYTES, int(size * max_expansion)) if is_compressed else size
-            return survey_opcodes(Budgeted(file, limit, is_compressed=is_compressed))
+            return survey_opcodes(BudgetedFile(file, limit, is_compressed=is_compressed))
     return Survey()
 
 
 def check_loaded(model: Any, trusted: Sequence[str] = (), setting: str = "security.pickle_trusted") -> None:
-    """Raise Distrusted unless a loaded model is what known libraries make, in meaning and in numbers.
+    """Raise Distrusted unless the attributes and the numbers of a loaded model are such as known libraries make.
 
-    `trusted` names classes and functions, ``module.name``, that may stand anywhere and hold anything; `setting` is
-    where the operator says so. Sets attributes to None that say where to write. Computes for milliseconds.
+    `trusted` names classes and functions, ``module.name``, that any attribute may hold and whose attributes may hold
+    anything. `setting` is the setting that lists them. Attributes that name a place to write to are set to None.
+    Computes for milliseconds.
     """
-    check_meaning(model, allowed().trusting(tuple(trusted)), setting)
+    check_attributes(model, read_allow_list().with_trusted(tuple(trusted)), setting)
     check_structure(model)
 
 
-class Budgeted:
-    """A file that gives no more than `limit` bytes, and says so before anybody allocates for more."""
+class BudgetedFile:
+    """A file that gives no more than `limit` bytes, and raises before its reader allocates memory for more."""
 
     def __init__(self, file: Any, limit: int, *, is_compressed: bool) -> None:
         self.name = getattr(file, "name", "")
@@ -80,7 +80,7 @@ class Budgeted:
         self._is_compressed = is_compressed
 
     def expect(self, count: int) -> None:
-        """Raise unless `count` more bytes may come."""
+        """Raise unless `count` more bytes are within the limit."""
         if count > self._left:
             self._refuse()
 
@@ -91,14 +91,14 @@ class Budgeted:
         return self._count_taken(self._file.read(count))
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer` as far as there are bytes."""
+        """Fill `buffer` with the bytes that are left, and return how many these were."""
         self.expect(memoryview(buffer).nbytes)
         count: int = self._file.readinto(buffer)
         self._left -= count
         return count
 
     def readline(self) -> bytes:
-        """Return a line; the opcodes of old protocols are lines."""
+        """Return a line: opcodes of old protocols are lines."""
         return self._count_taken(self._file.readline(self._left + 1))
 
     def tell(self) -> int:
@@ -106,7 +106,7 @@ class Budgeted:
         return int(self._file.tell())
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place further on, as a reader of mapped arrays does."""
+        """Go to a later place in the file, as a reader of mapped arrays does."""
         before = self.tell()
         after = int(self._file.seek(offset, whence))
         self._left -= after - before

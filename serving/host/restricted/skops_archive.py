@@ -1,7 +1,7 @@
-"""The members of a skops file, a zip archive, read within a budget of bytes.
+"""Reads the members of a skops file, a zip archive, within a budget of bytes.
 
-A zip archive of a megabyte may hold gigabytes, and a schema may name one member a thousand times: the budget counts
-every byte that is read, and refuses before it reads.
+A zip archive of one megabyte may hold gigabytes, and a schema may name one member a thousand times. The budget counts
+every byte that is read, and refuses before it is read.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.host.restricted.array_rules import element_count
-from serving.host.restricted.distrust import ANY_TRUST, Distrusted
+from serving.host.restricted.allow_list import ANY_TRUST, Distrusted
+from serving.host.restricted.array_rules import count_elements
 
 SCHEMA = "schema.json"
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-# with these methods zipfile decompresses no more than is asked for; with others it decompresses a whole piece
+# zipfile decompresses only as much as is asked for with these methods, and a whole piece with any other
 _PIECE_BYTES = {zipfile.ZIP_STORED: 1 << 16, zipfile.ZIP_DEFLATED: 1 << 16}
 _SMALL_PIECE_BYTES = 1 << 12
 
 
 class Budget:
-    """How many bytes may still come out of one file."""
+    """The number of bytes that may still be read out of one file."""
 
     def __init__(self, limit: int) -> None:
         self._limit = self._left = limit
 
     def take(self, count: int) -> None:
-        """Raise Distrusted unless `count` more bytes may come."""
+        """Take `count` bytes from the budget; raise Distrusted if it has fewer."""
         self._left -= count
         if self._left < 0:
             size = f"{self._limit >> 20} MB, all that its size allows"
@@ -42,20 +42,20 @@ class Budget:
 
 
 class Member:
-    """A member that is read in small pieces, as it may say that it is smaller than it becomes."""
+    """A member of the archive, read in small pieces: it may become larger than it claims."""
 
     def __init__(self, content: IO[bytes], piece_bytes: int) -> None:
         self._content = content
         self._piece_bytes = piece_bytes
 
     def read(self, count: int = sys.maxsize) -> bytes:
-        """Return up to `count` bytes, all there are if it is left out."""
+        """Return up to `count` bytes, by default all."""
         buffer = io.BytesIO()
         self.copy_to(buffer, count)
         return buffer.getvalue()
 
     def copy_to(self, file: IO[bytes], count: int) -> int:
-        """Write up to `count` bytes into `file`, and return how many there were."""
+        """Write up to `count` bytes into `file`, and return how many were written."""
         left = count
         while left and (read := self._content.read(min(left, self._piece_bytes))):
             left -= file.write(read)
@@ -64,7 +64,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class ArrayFile:
-    """An array in NumPy's own format: what its header says, and the member, which stands at its first byte."""
+    """An array in NumPy's own format: its header, and the member, positioned at the first byte of the array."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -73,11 +73,11 @@ class ArrayFile:
 
     @property
     def byte_count(self) -> int:
-        """The bytes of the array."""
-        return (element_count(self.shape) or 0) * self.dtype.itemsize
+        """The size of the array in bytes."""
+        return (count_elements(self.shape) or 0) * self.dtype.itemsize
 
     def copy_to(self, file: IO[bytes]) -> None:
-        """Write the bytes of the array, all of them, into `file`. Raises EOFError."""
+        """Write all bytes of the array into `file`. Raises EOFError."""
         if self.content.copy_to(file, self.byte_count) < self.byte_count:
             raise EOFError("it ends within an array")
 
@@ -88,7 +88,7 @@ class ArrayFile:
         return buffer.getvalue()
 
     def read_numbers(self, kinds: str) -> NDArray[Any]:
-        """Return the array; raises Distrusted unless its dtype is of one of these kinds of numbers."""
+        """Return the array; raises Distrusted unless the kind of its dtype is among `kinds`."""
         if self.dtype.kind not in kinds:
             raise Distrusted(f"the file has an array of {self.dtype.str} where skops writes another; {ANY_TRUST}")
         flat: NDArray[Any] = np.frombuffer(self.read(), self.dtype)
@@ -96,7 +96,7 @@ class ArrayFile:
 
 
 class Archive:
-    """An open zip archive whose members have one name each."""
+    """An open zip archive in which each name occurs once."""
 
     def __init__(self, file: Any, budget: Budget) -> None:
         self._zip = zipfile.ZipFile(file)
@@ -107,15 +107,15 @@ class Archive:
             raise Distrusted(f"the file has two members called {twice[:100]!r}; write it anew")
 
     def read_schema(self) -> Any:
-        """Return what the schema of a skops file says. Raises Distrusted where it nests without end."""
+        """Return the schema of a skops file. Raises Distrusted if it is nested without end."""
         return parse_json(self.read(SCHEMA))
 
     def read(self, name: Any) -> bytes:
-        """Return the content of a member; raises Distrusted for one that is not there."""
+        """Return the content of a member; raises Distrusted if the archive lacks it."""
         return self._open(name).read()
 
     def open_inner(self, name: Any) -> Archive:
-        """Return the archive that a member is: a sparse matrix."""
+        """Return a member that is an archive itself: a sparse matrix."""
         return Archive(io.BytesIO(self.read(name)), self.budget)
 
     def open_array(self, name: Any) -> ArrayFile:
@@ -125,8 +125,8 @@ class Archive:
         if version not in _HEADERS:
             raise Distrusted(f"the file has an array of NumPy's format {version}, which no model needs; {ANY_TRUST}")
         shape, is_fortran, dtype = _HEADERS[version](content)
-        if dtype.hasobject or element_count(shape) is None:
-            raise Distrusted(f"the file holds an array that is not what it says; {ANY_TRUST}")
+        if dtype.hasobject or count_elements(shape) is None:
+            raise Distrusted(f"the file holds an array whose parts do not fit together; {ANY_TRUST}")
         return ArrayFile(dtype, shape, "F" if is_fortran else "C", content)
 
     def _open(self, name: Any) -> Member:
@@ -138,7 +138,7 @@ class Archive:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return what a JSON text says; raises Distrusted where it nests without end, ValueError for what is no JSON."""
+    """Return the value of a JSON text. Raises Distrusted if it is nested without end, ValueError if it is no JSON."""
     try:
         return json.loads(text)
     except RecursionError:

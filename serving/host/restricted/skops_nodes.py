@@ -1,8 +1,8 @@
-"""Rewrites the schema of a skops file as a pickle: what skops' loader would call becomes an opcode that asks for it.
+"""Rewrites the schema of a skops file as a pickle: a call by skops' loader becomes an opcode that asks for the call.
 
-skops calls what a file names, with arguments of the file's choice, while it loads. A pickle does the same, and the
-restricted unpickler has the rules for it. So a node of the schema is never constructed here. It is written as the
-pickle of the same object, and read under these rules. Kinds of nodes that no model needs are refused.
+While skops loads a file, it calls what the file names with arguments from the file. A pickle does the same, and the
+restricted unpickler has the rules for it. So this module makes no object of a node: it writes the pickle of the same
+object, which is read under these rules. Kinds of nodes that no model needs are refused.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 from sklearn._loss._loss import CyHalfMultinomialLoss
 
-from serving.host.restricted.allow_list import Allowed, Global
-from serving.host.restricted.distrust import ANY_TRUST, Distrusted
+from serving.host.restricted.allow_list import ANY_TRUST, AllowList, Distrusted, Global
 from serving.host.restricted.pickle_writer import PickleWriter
 from serving.host.restricted.skops_archive import Archive, parse_json
 from serving.host.restricted.skops_arrays import ArrayRewriter
-from serving.host.restricted.skops_schema import Node, child, children, is_null, name_of, text
+from serving.host.restricted.skops_schema import Node, get_child, get_children, get_name, get_text, is_null
 
 MOST_NODES_DEEP = 100
 
@@ -34,12 +33,15 @@ _LITERALS: dict[Global, Callable[[str], Any]] = {
 _KEY_SCALARS = (np.integer, np.floating, np.str_)
 # the class of pandas.NA, of which there is one object
 _NOT_AVAILABLE = ("pandas.api.typing", "NAType")
-# what makes an object of a class that is its only argument
+# functions that make an object of the class that is their only argument
 _MAKERS = frozenset({"newObj", "__bit_generator_ctor"})
 
 
-def rewrite(archive: Archive, allowed: Allowed) -> PickleWriter:
-    """Return the pickle of what a skops file holds, without its end. Raises Distrusted, and what damage raises."""
+def rewrite_as_pickle(archive: Archive, allowed: AllowList) -> PickleWriter:
+    """Return the unfinished pickle of the object in a skops file.
+
+    Raises Distrusted; a damaged file raises another exception.
+    """
     writer = PickleWriter()
     try:
         Rewriter(archive, writer, allowed).write(archive.read_schema())
@@ -51,17 +53,17 @@ def rewrite(archive: Archive, allowed: Allowed) -> PickleWriter:
 class Rewriter(ArrayRewriter):
     """Writes the nodes of one schema as opcodes. One use."""
 
-    def __init__(self, archive: Archive, writer: PickleWriter, allowed: Allowed) -> None:
+    def __init__(self, archive: Archive, writer: PickleWriter, allowed: AllowList) -> None:
         super().__init__(archive, writer)
         self._makers = {kind: maker for maker, kinds in allowed.called.items() if maker[1] in _MAKERS for kind in kinds}
         self._depth = 0
 
     def write(self, node: Any) -> None:
-        """Write what pushes the object of a node."""
-        loader = text(node, "__loader__")
+        """Write the opcodes that push the object of a node."""
+        loader = get_text(node, "__loader__")
         rule = _RULES.get(loader)
         if rule is None:
-            what = f"{loader} of {'.'.join(name_of(node))}"[:200]
+            what = f"{loader} of {'.'.join(get_name(node))}"[:200]
             raise Distrusted(f"the file has a part that no model needs, {what}; {ANY_TRUST}")
         identity = node.get("__id__")
         if type(identity) is int and self._out.repeat(identity):
@@ -77,25 +79,25 @@ class Rewriter(ArrayRewriter):
     # --- plain values and names ---------------------------------------------------------------------------------------
 
     def write_json(self, node: Node) -> None:
-        """A JsonNode."""
-        self._write_plain(parse_json(text(node, "content")))
+        """Write a JsonNode."""
+        self._write_plain(parse_json(get_text(node, "content")))
 
     def write_global(self, node: Node) -> None:
-        """A TypeNode or FunctionNode; files of protocol 0 name functions in the content."""
+        """Write a TypeNode or FunctionNode; files of skops' protocol 0 name functions in the content."""
         content = node.get("content")
-        named = name_of(node) if content is None else (text(content, "module_path"), text(content, "function"))
+        named = get_name(node) if content is None else (get_text(content, "module_path"), get_text(content, "function"))
         self._out.push_global(named)
 
     def write_bytes(self, node: Node) -> None:
-        """A BytesNode or BytearrayNode."""
-        content = self._archive.read(text(node, "file"))
+        """Write a BytesNode or BytearrayNode."""
+        content = self._archive.read(get_text(node, "file"))
         self._out.push(content if node["__loader__"] == "BytesNode" else bytearray(content))
 
     def write_slice(self, node: Node) -> None:
-        """A SliceNode."""
+        """Write a SliceNode."""
         self._out.push_global(("builtins", "slice"))
         for name in ("start", "stop", "step"):
-            self._write_plain(child(node, "content")[name])
+            self._write_plain(get_child(node, "content")[name])
         self._out.emit(pickle.TUPLE3 + pickle.REDUCE)
 
     def _write_plain(self, value: Any) -> None:
@@ -106,39 +108,39 @@ class Rewriter(ArrayRewriter):
     # --- containers ---------------------------------------------------------------------------------------------------
 
     def write_list(self, node: Node) -> None:
-        """A ListNode."""
-        self._open(node, "list", pickle.EMPTY_LIST)
+        """Write a ListNode."""
+        self._open_container(node, "list", pickle.EMPTY_LIST)
         self._write_children(node, pickle.APPENDS)
 
     def write_set(self, node: Node) -> None:
-        """A SetNode."""
-        self._open(node, "set", pickle.EMPTY_SET)
+        """Write a SetNode."""
+        self._open_container(node, "set", pickle.EMPTY_SET)
         self._write_children(node, pickle.ADDITEMS)
 
     def write_tuple(self, node: Node) -> None:
-        """A TupleNode; a named tuple is made of its fields."""
-        is_plain = name_of(node) == ("builtins", "tuple")
+        """Write a TupleNode; a named tuple is made of its fields."""
+        is_plain = get_name(node) == ("builtins", "tuple")
         if not is_plain:
-            self._out.push_global(name_of(node))
+            self._out.push_global(get_name(node))
         self._out.emit(pickle.MARK)
         self._write_children(node, pickle.TUPLE if is_plain else pickle.TUPLE + pickle.NEWOBJ)
 
     def write_dict(self, node: Node) -> None:
-        """A DictNode."""
-        self._open(node, "dict", pickle.EMPTY_DICT)
+        """Write a DictNode."""
+        self._open_container(node, "dict", pickle.EMPTY_DICT)
         self._write_items(node)
 
     def write_default_dict(self, node: Node) -> None:
-        """A DefaultDictNode."""
-        content = child(node, "content")
+        """Write a DefaultDictNode."""
+        content = get_child(node, "content")
         self._out.push_global(("collections", "defaultdict"))
         self.write(content["default_factory"])
         self._out.emit(pickle.TUPLE1 + pickle.REDUCE + pickle.MARK)
-        self._write_items(child(content, "main"))
+        self._write_items(get_child(content, "main"))
 
-    def _open(self, node: Node, plain: str, opcode: bytes) -> None:
-        """Push an empty container of the class of `node`, by the opcode if it is the plain one, and a mark."""
-        name = name_of(node)
+    def _open_container(self, node: Node, plain: str, opcode: bytes) -> None:
+        """Push an empty container of the class of `node`, and a mark. A plain container has an opcode of its own."""
+        name = get_name(node)
         if name == ("builtins", plain):
             self._out.emit(opcode + pickle.MARK)
             return
@@ -147,16 +149,16 @@ class Rewriter(ArrayRewriter):
         self._out.emit(pickle.EMPTY_TUPLE + made_by + pickle.MARK)
 
     def _write_children(self, node: Node, end: bytes) -> None:
-        for each in children(node, "content"):
+        for each in get_children(node, "content"):
             self.write(each)
         self._out.emit(end)
 
     def _write_items(self, node: Node) -> None:
-        content, kinds = child(node, "content"), children(child(node, "key_types"), "content")
+        content, kinds = get_child(node, "content"), get_children(get_child(node, "key_types"), "content")
         if len(content) != len(kinds):
             raise Distrusted("the file has a dict that lacks the types of some keys; write it anew")
         for kind, (key, value) in zip(kinds, content.items(), strict=True):
-            self._write_key(name_of(kind), key)
+            self._write_key(get_name(kind), key)
             self.write(value)
         self._out.emit(pickle.SETITEMS)
 
@@ -175,8 +177,8 @@ class Rewriter(ArrayRewriter):
     # --- objects ------------------------------------------------------------------------------------------------------
 
     def write_object(self, node: Node) -> None:
-        """An ObjectNode: made without its constructor, as pickles make it."""
-        name = name_of(node)
+        """Write an ObjectNode: the object is made without its constructor, as in pickles."""
+        name = get_name(node)
         if name == _NOT_AVAILABLE:
             self._out.push_global(("pandas", "NA"))
             return
@@ -190,14 +192,14 @@ class Rewriter(ArrayRewriter):
             self._out.emit(pickle.BUILD)
 
     def write_call(self, node: Node) -> None:
-        """A ConstructorFromReduceNode or OperatorFuncNode."""
-        self._out.push_global(name_of(node))
+        """Write a ConstructorFromReduceNode or OperatorFuncNode."""
+        self._out.push_global(get_name(node))
         self.write(node["content"] if "content" in node else node["attrs"])
         self._out.emit(pickle.REDUCE)
 
     def write_partial(self, node: Node) -> None:
-        """A PartialNode."""
-        content = child(node, "content")
+        """Write a PartialNode."""
+        content = get_child(node, "content")
         self._out.push_global(("functools", "partial"))
         self.write(content["func"])
         self._out.emit(pickle.TUPLE1 + pickle.REDUCE + pickle.MARK)
@@ -206,21 +208,21 @@ class Rewriter(ArrayRewriter):
         self._out.emit(pickle.TUPLE + pickle.BUILD)
 
     def write_tree(self, node: Node) -> None:
-        """A TreeNode."""
+        """Write a TreeNode."""
         self._write_reduced(node, ("sklearn.tree._tree", "Tree"))
 
     def write_loss(self, node: Node) -> None:
-        """A LossNode."""
-        if name_of(node) == (CyHalfMultinomialLoss.__module__, CyHalfMultinomialLoss.__name__):
+        """Write a LossNode."""
+        if get_name(node) == (CyHalfMultinomialLoss.__module__, CyHalfMultinomialLoss.__name__):
             self._out.push(CyHalfMultinomialLoss())  # it has no state, and pickles make it by a function of its own
         else:
-            self._write_reduced(node, name_of(node))
+            self._write_reduced(node, get_name(node))
 
     def _write_reduced(self, node: Node, function: Global) -> None:
         self._out.push_global(function)
-        self.write(child(node, "__reduce__")["args"])
+        self.write(get_child(node, "__reduce__")["args"])
         self._out.emit(pickle.REDUCE)
-        state = child(node, "content")
+        state = get_child(node, "content")
         if not is_null(state) and state["content"]:
             self.write(state)
             self._out.emit(pickle.BUILD)

@@ -1,57 +1,59 @@
-"""What a node in the schema of a skops file says of itself: its parts, each of the type that skops writes."""
+"""Reads the parts of a node in the schema of a skops file, each of the type that skops writes.
+
+Every function raises Distrusted for a part that is missing or of another type.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from serving.host.restricted.allow_list import Global
-from serving.host.restricted.distrust import Distrusted
+from serving.host.restricted.allow_list import Distrusted, Global
 from serving.host.restricted.skops_archive import parse_json
 
 Node = dict[str, Any]
 
 
-def text(node: Any, part: str) -> str:
-    """Return a part that is a text; all of these raise Distrusted for a part of another type, or a node without it."""
-    return str(_require(node, part, str))
+def get_text(node: Any, part: str) -> str:
+    """Return a part that is a text."""
+    return str(_require_part(node, part, str))
 
 
-def child(node: Any, part: str) -> Node:
-    """Return a part that is a node or has nodes by name."""
-    found: Node = _require(node, part, dict)
+def get_child(node: Any, part: str) -> Node:
+    """Return a part that is a node or a dict of nodes."""
+    found: Node = _require_part(node, part, dict)
     return found
 
 
-def children(node: Any, part: str) -> list[Any]:
+def get_children(node: Any, part: str) -> list[Any]:
     """Return a part that is a list of nodes."""
-    found: list[Any] = _require(node, part, list)
+    found: list[Any] = _require_part(node, part, list)
     return found
 
 
-def name_of(node: Any) -> Global:
+def get_name(node: Any) -> Global:
     """Return the class or function that a node names."""
-    return text(node, "__module__"), text(node, "__class__")
+    return get_text(node, "__module__"), get_text(node, "__class__")
 
 
 def is_null(node: Any) -> bool:
-    """Say whether a node is that of None."""
-    return text(node, "__loader__") == "JsonNode" and text(node, "content") == "null"
+    """Return True for the node of None."""
+    return get_text(node, "__loader__") == "JsonNode" and get_text(node, "content") == "null"
 
 
 def read_sizes(node: Any) -> tuple[int, ...]:
-    """Return the tuple of integers that a node is."""
-    sizes = [parse_json(text(each, "content")) for each in children(node, "content")]
+    """Return the tuple of sizes in a node."""
+    sizes = [parse_json(get_text(each, "content")) for each in get_children(node, "content")]
     if not all(type(size) is int and size >= 0 for size in sizes):
-        raise _malformed("a shape")
+        raise _make_refusal("a shape")
     return tuple(sizes)
 
 
-def _require(node: Any, part: str, kind: type) -> Any:
+def _require_part(node: Any, part: str, kind: type) -> Any:
     found = node.get(part) if type(node) is dict else None
     if type(found) is not kind:
-        raise _malformed(f"'{part}'")
+        raise _make_refusal(f"'{part}'")
     return found
 
 
-def _malformed(part: str) -> Distrusted:
+def _make_refusal(part: str) -> Distrusted:
     return Distrusted(f"the file's schema.json has {part} in another form than skops writes it; write it anew")

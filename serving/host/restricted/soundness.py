@@ -1,7 +1,8 @@
-"""What is looked at in a loaded model before anything is asked of it: numbers that compiled code follows unchecked.
+"""The check of a loaded model's numbers before the model answers: compiled code uses some of them without a check.
 
-A tree whose node points back computes for ever, one that points elsewhere reads any memory; so do sparse matrices and
-neighbour trees whose indices lie. Allowed classes alone can hold all of that. What each must be: `sound`.
+A tree with a node that points back to its parent computes for ever; one that points elsewhere reads any memory. So do
+sparse matrices and neighbour trees with wrong indices. Objects of allowed classes can hold all of that. The package
+`sound` has the checks for each kind of object.
 """
 
 from __future__ import annotations
@@ -11,36 +12,36 @@ from typing import Any
 
 import numpy as np
 
-from serving.host.restricted.array_rules import inner_objects
-from serving.host.restricted.distrust import Distrusted
-from serving.host.restricted.sound import problem_in_use, problem_of
+from serving.host.restricted.allow_list import Distrusted
+from serving.host.restricted.array_rules import list_objects_in
+from serving.host.restricted.sound import find_problem, find_problem_in_answers
 
 _PLAIN = frozenset({np.ndarray, dict, list, tuple, set, frozenset})
 _SKIPPED = (str, bytes, bytearray, int, float, complex, bool, type, type(None), np.generic, np.dtype)
 
 
 def check_structure(model: Any) -> None:
-    """Raise Distrusted when something inside of `model` cannot be what a library made. Computes only."""
-    _refuse_what_has(problem_of, model)
+    """Raise Distrusted if an object inside `model` has numbers that no library made. Computes only."""
+    _require_no_problem(find_problem, model)
 
 
 def check_answers(model: Any) -> None:
-    """Raise Distrusted when something inside of `model` answers what compiled code does not expect of it.
+    """Raise Distrusted if an object inside `model` gives answers that compiled code does not expect.
 
-    Asks it: call it when all else is known to be sound, and nothing in the model takes threads.
+    Lets the object answer: call this when all other checks have passed, and nothing in the model starts threads.
     """
-    _refuse_what_has(problem_in_use, model)
+    _require_no_problem(find_problem_in_answers, model)
 
 
-def _refuse_what_has(problem: Callable[[Any], str | None], model: Any) -> None:
-    for part in _parts(model):
+def _require_no_problem(problem: Callable[[Any], str | None], model: Any) -> None:
+    for part in _list_objects(model):
         what = problem(part)
         if what is not None:
             raise Distrusted(f"the file holds a {type(part).__name__} that is not sound: {what}; write it anew")
 
 
-def _parts(model: Any) -> Iterator[Any]:
-    """Yield every object inside of `model`, each once."""
+def _list_objects(model: Any) -> Iterator[Any]:
+    """Yield every object inside `model` once."""
     seen: set[int] = set()
     waiting = [model]
     while waiting:
@@ -50,7 +51,7 @@ def _parts(model: Any) -> Iterator[Any]:
         seen.add(id(found))
         if isinstance(found, np.ndarray):
             if found.dtype.kind == "O":
-                waiting.extend(inner_objects(found))
+                waiting.extend(list_objects_in(found))
         elif isinstance(found, dict):
             waiting.extend(dict.keys(found))
             waiting.extend(dict.values(found))

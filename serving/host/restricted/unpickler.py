@@ -1,24 +1,25 @@
 """An interpreter for pickles that only builds what models are made of.
 
-The rules, each there because an allow-list of names alone can be got around:
+An allow-list of names alone is not enough. These are the rules beside it:
 
-1. Globals by exact module and name, without a dot in the name. What may be named may not be called for that.
-2. REDUCE calls a fixed set of functions, and no class or function may be among the arguments, but for the classes known
-   for each of them. What allocates or is known to be misused has its arguments looked at.
-3. NEWOBJ instantiates listed classes, without arguments unless they are a named tuple's fields. INST, OBJ, NEWOBJ_EX,
-   EXT*, PERSID, BINPERSID, NEXT_BUFFER and READONLY_BUFFER are refused: no pickle of today's protocols needs them.
-4. BUILD sets the state of an object made here, once, never of a class, function or module: code compiled for a first
-   state would copy a second one over the end of its memory. No attribute has a dunder name or that of a method. The
-   state of an array is set right after NumPy's own constructor only, and a dtype's state must give the dtype that NumPy
-   itself makes of its description, as large as before: a forged one turns bytes into pointers.
-5. APPEND, SETITEM and ADDITEMS work on lists, dicts and sets only; what is reached by attribute, a Bunch, has no item
-   with a dunder name, which NumPy would ask for an address.
-6. Arrays are checked before they are allocated; an object array inside is read by this same class.
-7. What XGBoost and LightGBM would read for themselves is read first (`sound.booster_states`).
-8. Tuples and arrays do not stand in each other at any depth: C code would run out of its stack (`nesting`).
-9. Nothing of pandas or pyarrow is made: a column comes to an array of its values (`pandas_parts`).
+1. A global is allowed by its exact module and name, without a dot in the name. A name that may be mentioned may not be
+   called for that reason.
+2. REDUCE calls a fixed set of functions. Among the arguments, a class or function is refused unless the list has it for
+   this function. Arguments are checked where the function allocates memory or is known to be misused.
+3. NEWOBJ instantiates listed classes, without arguments except the fields of a named tuple. INST, OBJ, NEWOBJ_EX, EXT*,
+   PERSID, BINPERSID, NEXT_BUFFER and READONLY_BUFFER are refused: no pickle of today's protocols needs them.
+4. BUILD sets the state of an object that this file made, once, and never of a class, function or module. Compiled code
+   that allocated memory for a first state would copy a second one over its end. No attribute has a dunder name or the
+   name of a method. The state of an array may only follow NumPy's own constructor. The state of a dtype must give the
+   dtype that NumPy itself makes of the description, with the same size: a forged dtype turns bytes into pointers.
+5. APPEND, SETITEM and ADDITEMS work on lists, dicts and sets only. A dict whose items are also attributes (a Bunch) has
+   no item with a dunder name, because NumPy would look it up and take the value for an address.
+6. Arrays are checked before they are allocated. This class also reads the object arrays inside a file.
+7. The model data of XGBoost and LightGBM is checked before these libraries read it (`sound.booster_states`).
+8. Tuples and arrays have a limited depth: C code would overflow its stack (`nesting`).
+9. No object of pandas or pyarrow is made: a column becomes an array of its values (`pandas_parts`).
 
-joblib's reader is the base, because a joblib file holds array bytes between the opcodes.
+joblib's reader is the base class, because a joblib file has the bytes of arrays between the opcodes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ import numpy as np
 from joblib.numpy_pickle import NumpyArrayWrapper, NumpyUnpickler
 from numpy.typing import NDArray
 
-from serving.host.restricted.allow_list import Allowed, Global, current_name
+from serving.host.restricted.allow_list import ANY_TRUST, AllowList, Distrusted, Global, Unlisted, find_current_name
 from serving.host.restricted.array_rules import (
     check_array_state,
     check_dtype,
@@ -46,29 +47,28 @@ from serving.host.restricted.array_rules import (
 )
 from serving.host.restricted.attribute_names import (
     RANDOM,
-    check_attributes,
+    check_attribute_names,
     check_partial_state,
     check_random_state,
     is_dunder,
 )
-from serving.host.restricted.call_rules import are_usual, innermost
-from serving.host.restricted.distrust import ANY_TRUST, Distrusted, Unlisted
+from serving.host.restricted.call_rules import are_usual_arguments, list_innermost_values
 from serving.host.restricted.fitting_only import (
-    METHOD,
-    WATCHERS,
-    Unused,
-    check_unused_state,
-    is_method_of_unused,
-    is_unused_class,
-    stand_in,
+    CALLBACKS,
+    METHOD_GETTER,
+    StandIn,
+    check_stand_in_state,
+    find_stand_in,
+    is_method_of_stand_in,
+    is_stand_in_class,
 )
 from serving.host.restricted.nesting import Nesting
-from serving.host.restricted.pandas_parts import Parts, find_part
-from serving.host.restricted.pandas_values import VALUES, Named, Part
-from serving.host.restricted.sound.booster_states import problem_of_state
+from serving.host.restricted.pandas_parts import PandasReader, find_part
+from serving.host.restricted.pandas_values import VALUES, PandasGlobal, PandasPart
+from serving.host.restricted.sound.booster_states import find_state_problem
 
 MOST_NESTED = 64
-# what runs programs, opens files and connections, or loads more code
+# modules that run programs, open files and connections, or load more code
 ALARMING = frozenset(
     {
         *("os", "posix", "nt", "subprocess", "pty", "sys", "shutil", "socket", "ctypes", "importlib", "runpy", "code"),
@@ -83,10 +83,11 @@ _REFUSED_OPCODES = (
 )
 _NO_STATE = (
     *(type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, np.ufunc),
-    *(Named, *VALUES),
+    *(PandasGlobal, *VALUES),
 )
 _PLAIN_DICTS = (dict, OrderedDict, defaultdict)
-# what is made without its content, which its state brings: compiled code would read what is not there
+# functions that make an object without its content. The state that follows brings the content: without it, compiled
+# code would read memory that is not there
 _HOLLOW = frozenset(
     {
         *(("numpy._core.multiarray", "_reconstruct"), ("numpy.ma.core", "_mareconstruct")),
@@ -102,18 +103,18 @@ class RestrictedUnpickler(NumpyUnpickler):
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(NumpyUnpickler.dispatch)
 
     def __init__(
-        self, filename: str, file: Any, allowed: Allowed, *, mmap_mode: str | None = None, depth: int = 0
+        self, filename: str, file: Any, allowed: AllowList, *, mmap_mode: str | None = None, depth: int = 0
     ) -> None:
         super().__init__(filename, file, ensure_native_byte_order=mmap_mode is None, mmap_mode=mmap_mode)
         self._allowed = allowed
         self._depth = depth
         self._names: dict[int, Global] = {}
-        # by id, kept so that no id comes again: what waits for its content, and what has its state
+        # by id: objects without their content yet, and objects with their state; kept so that no id is used twice
         self._hollow: dict[int, Any] = {}
         self._built: dict[int, Any] = {}
         self._sound: dict[int, np.dtype[Any]] = {}
         self._nesting = Nesting()
-        self._parts = Parts()
+        self._parts = PandasReader()
 
     def load(self) -> Any:
         """Return the object in the file."""
@@ -126,34 +127,34 @@ class RestrictedUnpickler(NumpyUnpickler):
     # --- 1. globals ---------------------------------------------------------------------------------------------------
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a listed global; raises Distrusted for every other."""
-        asked = current_name(module, name, self.proto)
+        """Return a listed class or function; raises Distrusted for every other."""
+        asked = find_current_name(module, name, self.proto)
         is_known = asked in self._allowed.values or asked in self._allowed.trusted
         if "." in name:
             raise Unlisted(f"the file names {name[:200]} inside of {module[:200]}, which no model does; {ANY_TRUST}")
-        if not is_known and (instead := stand_in(asked)) is not None:
+        if not is_known and (instead := find_stand_in(asked)) is not None:
             return instead
         if not is_known and (part := find_part(asked)) is not None:
             return part
         if not is_known:
-            raise Unlisted(_stranger(module, name))
+            raise Unlisted(_explain_unlisted_name(module, name))
         __import__(asked[0])
-        found = _attribute(*asked)
+        found = _find_attribute(*asked)
         self._names[id(found)] = asked
         return found
 
     # --- 2. calls -----------------------------------------------------------------------------------------------------
 
     def load_reduce(self) -> None:
-        """Call what is on the list of what may be called."""
+        """Call a function that the list allows a file to call."""
         arguments = self.stack.pop()
         function = self.stack[-1]
-        if isinstance(function, Named):
+        if isinstance(function, PandasGlobal):
             self.stack[-1] = self._parts.call(function, arguments, len(self.memo))
             return
-        if function is stand_in(METHOD):
-            if not is_method_of_unused(arguments):
-                raise Distrusted(_stranger(*METHOD))
+        if function is find_stand_in(METHOD_GETTER):
+            if not is_method_of_stand_in(arguments):
+                raise Distrusted(_explain_unlisted_name(*METHOD_GETTER))
             self.stack[-1] = arguments[0]
             return
         name = self._names.get(id(function))
@@ -162,7 +163,7 @@ class RestrictedUnpickler(NumpyUnpickler):
         if name not in self._allowed.trusted:
             classes = self._allowed.called.get(name)
             if classes is None:
-                raise Distrusted(f"the file calls {_said(name)}, which may be named but not called; {ANY_TRUST}")
+                raise Distrusted(f"the file calls {_format_name(name)}, which may be named but not called; {ANY_TRUST}")
             self._check_arguments(name, arguments, classes)
         self.stack[-1] = made = function(*arguments)
         if isinstance(made, np.dtype):
@@ -171,11 +172,13 @@ class RestrictedUnpickler(NumpyUnpickler):
             self._hollow[id(made)] = made
 
     def _check_arguments(self, name: Global, arguments: tuple[Any, ...], classes: frozenset[Global]) -> None:
-        for value in innermost(arguments):
+        for value in list_innermost_values(arguments):
             if callable(value) and self._names.get(id(value)) not in classes:
-                raise Distrusted(f"the file calls {_said(name)} with a class or function as argument; {ANY_TRUST}")
-        if not are_usual(name, arguments):
-            raise Distrusted(f"the file calls {_said(name)} with arguments no model has; {ANY_TRUST}")
+                raise Distrusted(
+                    f"the file calls {_format_name(name)} with a class or function as argument; {ANY_TRUST}"
+                )
+        if not are_usual_arguments(name, arguments):
+            raise Distrusted(f"the file calls {_format_name(name)} with arguments no model has; {ANY_TRUST}")
 
     # --- 3. instances -------------------------------------------------------------------------------------------------
 
@@ -183,19 +186,19 @@ class RestrictedUnpickler(NumpyUnpickler):
         """Instantiate a listed class."""
         arguments = self.stack.pop()
         kind = self.stack.pop()
-        if isinstance(kind, Named):
+        if isinstance(kind, PandasGlobal):
             self.append(self._parts.start(kind, arguments, len(self.memo)))
             return
-        if is_unused_class(kind) and (not arguments or kind.full_name.startswith(WATCHERS)):
+        if is_stand_in_class(kind) and (not arguments or kind.full_name.startswith(CALLBACKS)):
             self.append(kind())
             return
         name = self._names.get(id(kind))
         is_trusted = name in self._allowed.trusted
         if not isinstance(kind, type) or name is None or not (is_trusted or name in self._allowed.created):
-            what = _said(name) if name else "something that is no listed class"
+            what = _format_name(name) if name else "something that is no listed class"
             raise Distrusted(f"the file makes an object of {what}; {ANY_TRUST}")
         if arguments and not (is_trusted or issubclass(kind, tuple)):  # a named tuple has its fields from them
-            raise Distrusted(f"the file makes an object of {_said(name)} with arguments; {ANY_TRUST}")
+            raise Distrusted(f"the file makes an object of {_format_name(name)} with arguments; {ANY_TRUST}")
         made = kind.__new__(kind, *arguments)
         self._nesting.note(made, arguments)
         self.append(made)
@@ -203,9 +206,9 @@ class RestrictedUnpickler(NumpyUnpickler):
     # --- 4. state, 6. arrays ------------------------------------------------------------------------------------------
 
     def load_build(self) -> None:
-        """Set the state of an object made here; array wrappers become their arrays."""
+        """Set the state of an object that this file made. joblib's array wrappers become their arrays."""
         state, target = self.stack[-1], self.stack[-2]
-        if isinstance(target, Part):
+        if isinstance(target, PandasPart):
             self.stack[-2:] = [made := self._parts.finish(target, state)]
             self._parts.replace(target, made, self.memo)
             return
@@ -218,16 +221,16 @@ class RestrictedUnpickler(NumpyUnpickler):
         if isinstance(target, np.ndarray) and not is_hollow:
             raise Distrusted(f"the file gives an array another content; {ANY_TRUST}")
         self._check_state(target, state)
-        what = problem_of_state(type(target), state)
+        what = find_state_problem(type(target), state)
         if what is not None:
             raise Distrusted(f"the file holds a {type(target).__name__} that is not sound: {what}; write it anew")
         super(NumpyUnpickler, self).load_build()
         if isinstance(target, NumpyArrayWrapper):
-            self.stack[-1] = self._read(vars(target))
+            self.stack[-1] = self._read_array(vars(target))
 
     def _check_state(self, target: Any, state: Any) -> None:
-        if isinstance(target, Unused):
-            check_unused_state(state)
+        if isinstance(target, StandIn):
+            check_stand_in_state(state)
             return
         if isinstance(target, np.dtype):
             check_dtype_state(target, state)
@@ -241,18 +244,18 @@ class RestrictedUnpickler(NumpyUnpickler):
         elif isinstance(target, RANDOM):
             check_random_state(state)
         elif self._names.get(id(type(target))) not in self._allowed.trusted:
-            check_attributes(target, state)
+            check_attribute_names(target, state)
 
-    def _read(self, parts: dict[str, Any]) -> NDArray[Any]:
-        """Return the array whose bytes follow in the file, when there are as many as its wrapper, `parts`, says."""
+    def _read_array(self, parts: dict[str, Any]) -> NDArray[Any]:
+        """Return the array whose bytes follow in the file, if they are as many as its wrapper, `parts`, says."""
         size = check_wrapper(parts, self._sound)
         if parts["dtype"].hasobject:
-            return self._read_nested()
+            return self._read_nested_array()
         self.file_handle.expect(size)
         alignment = parts.get("numpy_array_alignment_bytes")
         if self.mmap_mode is None or parts.get("allow_mmap") is not True:
             return read_array(self.file_handle, parts["dtype"], parts["shape"], parts["order"], alignment is not None)
-        # a fresh one: the file's own may carry attributes in the place of methods
+        # a new wrapper: attributes of the file's own wrapper may replace its methods
         wrapper = NumpyArrayWrapper(
             parts["subclass"], parts["shape"], parts["order"], parts["dtype"], allow_mmap=True,
             numpy_array_alignment_bytes=alignment,
@@ -260,8 +263,8 @@ class RestrictedUnpickler(NumpyUnpickler):
         found: NDArray[Any] = wrapper.read(self, self.ensure_native_byte_order)
         return found
 
-    def _read_nested(self) -> NDArray[Any]:
-        """Read an object array: a pickle inside the pickle."""
+    def _read_nested_array(self) -> NDArray[Any]:
+        """Read an array of objects: a pickle inside the pickle."""
         if self._depth >= MOST_NESTED:
             raise Distrusted(f"the file nests object arrays more than {MOST_NESTED} times")
         inner = type(self)(self.filename, self.file_handle, self._allowed, depth=self._depth + 1)
@@ -272,36 +275,38 @@ class RestrictedUnpickler(NumpyUnpickler):
         return found
 
     def load_bytearray8(self) -> None:
-        """Push as many bytes as there are; pickle's own reader allocates as many as it is told."""
+        """Push the bytes that the file has. pickle's own reader allocates as many as the file claims to have."""
         (count,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(count)))
 
     # --- 8. tuples ----------------------------------------------------------------------------------------------------
 
-    def _count(self, load: Callable[[Any], None]) -> None:
+    def _load_and_count(self, load: Callable[[Any], None]) -> None:
         load(self)
         self._nesting.note(self.stack[-1], self.stack[-1])
 
     def load_tuple(self) -> None:
         """Push a tuple."""
-        self._count(NumpyUnpickler.load_tuple)
+        self._load_and_count(NumpyUnpickler.load_tuple)
 
     def load_tuple1(self) -> None:
         """Push a tuple of one."""
-        self._count(NumpyUnpickler.load_tuple1)
+        self._load_and_count(NumpyUnpickler.load_tuple1)
 
     def load_tuple2(self) -> None:
         """Push a tuple of two."""
-        self._count(NumpyUnpickler.load_tuple2)
+        self._load_and_count(NumpyUnpickler.load_tuple2)
 
     def load_tuple3(self) -> None:
         """Push a tuple of three."""
-        self._count(NumpyUnpickler.load_tuple3)
+        self._load_and_count(NumpyUnpickler.load_tuple3)
 
     # --- 5. containers ------------------------------------------------------------------------------------------------
 
-    def _fill(self, kind: type, load: Callable[[Any], None], target: Any, keys: list[Any]) -> None:
-        if not isinstance(target, kind) or type(target).__module__.startswith("scipy."):  # a matrix computes with them
+    def _fill_container(self, kind: type, load: Callable[[Any], None], target: Any, keys: list[Any]) -> None:
+        if not isinstance(target, kind) or type(target).__module__.startswith(
+            "scipy."
+        ):  # a matrix of scipy computes with its items
             raise Distrusted(f"the file adds items to an object of {type(target).__name__}; {ANY_TRUST}")
         if type(target) not in _PLAIN_DICTS and any(map(is_dunder, keys)):
             raise Distrusted(f"the file gives a {type(target).__name__} an item that begins with '__'; {ANY_TRUST}")
@@ -309,23 +314,23 @@ class RestrictedUnpickler(NumpyUnpickler):
 
     def load_append(self) -> None:
         """Append to a list."""
-        self._fill(list, NumpyUnpickler.load_append, self.stack[-2], [])
+        self._fill_container(list, NumpyUnpickler.load_append, self.stack[-2], [])
 
     def load_appends(self) -> None:
         """Append to a list."""
-        self._fill(list, NumpyUnpickler.load_appends, self.metastack[-1][-1], [])
+        self._fill_container(list, NumpyUnpickler.load_appends, self.metastack[-1][-1], [])
 
     def load_setitem(self) -> None:
         """Set an item of a dict."""
-        self._fill(dict, NumpyUnpickler.load_setitem, self.stack[-3], [self.stack[-2]])
+        self._fill_container(dict, NumpyUnpickler.load_setitem, self.stack[-3], [self.stack[-2]])
 
     def load_setitems(self) -> None:
         """Set items of a dict."""
-        self._fill(dict, NumpyUnpickler.load_setitems, self.metastack[-1][-1], self.stack[::2])
+        self._fill_container(dict, NumpyUnpickler.load_setitems, self.metastack[-1][-1], self.stack[::2])
 
     def load_additems(self) -> None:
         """Add to a set."""
-        self._fill(set, NumpyUnpickler.load_additems, self.metastack[-1][-1], [])
+        self._fill_container(set, NumpyUnpickler.load_additems, self.metastack[-1][-1], [])
 
     dispatch[pickle.TUPLE[0]] = load_tuple
     dispatch[pickle.TUPLE1[0]] = load_tuple1
@@ -342,33 +347,33 @@ class RestrictedUnpickler(NumpyUnpickler):
     dispatch[pickle.ADDITEMS[0]] = load_additems
 
 
-def _refusal(name: str) -> Callable[[Any], None]:
+def _make_refusal(name: str) -> Callable[[Any], None]:
     def refuse(_: Any) -> None:
         raise Distrusted(f"the file uses the opcode {name}, which no model needs; {ANY_TRUST}")
 
     return refuse
 
 
-RestrictedUnpickler.dispatch.update({getattr(pickle, name)[0]: _refusal(name) for name in _REFUSED_OPCODES})
+RestrictedUnpickler.dispatch.update({getattr(pickle, name)[0]: _make_refusal(name) for name in _REFUSED_OPCODES})
 
 
-def _attribute(module: str, name: str) -> Any:
+def _find_attribute(module: str, name: str) -> Any:
     try:
         return getattr(sys.modules[module], name)
     except AttributeError:
         raise Distrusted(f"the file names {module}.{name}, which the libraries here do not have") from None
 
 
-def _stranger(module: str, name: str) -> str:
+def _explain_unlisted_name(module: str, name: str) -> str:
     full = f"{module}.{name}"[:200]
     if module == "__main__":
         advice = "put it into a module that is installed here, and name that in security.pickle_trusted"
         return f"the file names a class or function of the script that saved it ({full}): {advice}"
     setting = f'security.pickle_trusted = ["{full}"]'
     if module.partition(".")[0] in ALARMING:
-        return f"the file names {full}, which no model needs and an attack would: look where it came from ({setting})"
-    return f"the file names {full}, which nobody vouches for; if you do: {setting}"
+        return f"the file names {full}, which no model needs and an attack would: check where it came from ({setting})"
+    return f"the file names {full}, which is not on the list; if you trust it: {setting}"
 
 
-def _said(name: Global | None) -> str:
+def _format_name(name: Global | None) -> str:
     return ".".join(name) if name else "an unnamed object"

@@ -1,8 +1,8 @@
-"""What each kind of object must be whose numbers compiled code follows unchecked: sizes that agree, indices in range.
+"""Checks for each kind of object whose numbers compiled code uses without a check: sizes that agree, indices in range.
 
-One module for each kind of code; each has a table from the full name of a class to its check, which raises `Unsound`. A
-check holds for the subclasses, too. Methods are taken from the class and arrays by exact type: what a file holds may
-look like either. All compute only; any thread.
+There is one module for each kind of compiled code. Each has a table from the full name of a class to its check, which
+raises `Unsound`. A check also applies to subclasses. Checks call methods of the class, not of the object, and require
+arrays of exact type, because an attribute from a file may imitate either. All checks only compute, in any thread.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from serving.host.restricted.sound import (
-    booster_options,
+    booster_states,
     cluster_centers,
     encoders,
     neighbour_search,
@@ -21,10 +21,10 @@ from serving.host.restricted.sound import (
     support_vectors,
     vocabularies,
 )
-from serving.host.restricted.sound.requirements import Check, checks_of, outcome_of
+from serving.host.restricted.sound.requirements import Check, find_checks, run_checks
 
 _CHECKS: dict[str, Check] = {
-    **booster_options.CHECKS,
+    **booster_states.CHECKS,
     **cluster_centers.CHECKS,
     **encoders.CHECKS,
     **neighbour_search.CHECKS,
@@ -37,11 +37,11 @@ _CHECKS: dict[str, Check] = {
 }
 
 
-def problem_of(part: Any) -> str | None:
-    """Return in a few words what is wrong with one object, None where nothing is known to be. Asks nothing of it."""
-    return outcome_of(checks_of(type(part), _CHECKS), part)
+def find_problem(part: Any) -> str | None:
+    """Return in a few words what is wrong with one object, None if no check finds anything. Does not let it answer."""
+    return run_checks(find_checks(type(part), _CHECKS), part)
 
 
-def problem_in_use(part: Any) -> str | None:
-    """Return what is wrong with the answers of one object. Only where `problem_of` found nothing in all of a model."""
-    return outcome_of(checks_of(type(part), sklearn_trees.TRIALS), part)
+def find_problem_in_answers(part: Any) -> str | None:
+    """Return what is wrong with the answers of one object, or None. Call it only for models without other problems."""
+    return run_checks(find_checks(type(part), sklearn_trees.ANSWER_CHECKS), part)

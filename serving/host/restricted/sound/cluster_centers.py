@@ -1,44 +1,44 @@
-"""Rows are compared with centers of the same width, by as many threads as a model says.
+"""Checks of clusterings: the centers have the width of the rows, and the number of threads is limited.
 
-After ``sklearn/cluster/_k_means_lloyd.pyx``.
+From ``sklearn/cluster/_k_means_lloyd.pyx``, which takes both from the model.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from serving.host.restricted.sound.requirements import Check, need, numbers, parts_of, whole_number
+from serving.host.restricted.sound.requirements import Check, get_attributes, require, require_array, require_integer
 
 _MOST_THREADS = 1024
 _OTHER_WIDTH = "its centers are of another width"
 
 
 def _check_centers(means: Any) -> None:
-    parts = parts_of(means)
+    parts = get_attributes(means)
     if "cluster_centers_" not in parts:
         return
-    centers = numbers(parts["cluster_centers_"], "cluster_centers_", rank=2)
-    need(len(centers) and centers.shape[1] == parts["n_features_in_"], _OTHER_WIDTH)
-    whole_number(parts["_n_threads"], "_n_threads", 1, _MOST_THREADS)
+    centers = require_array(parts["cluster_centers_"], "cluster_centers_", rank=2)
+    require(len(centers) and centers.shape[1] == parts["n_features_in_"], _OTHER_WIDTH)
+    require_integer(parts["_n_threads"], "_n_threads", 1, _MOST_THREADS)
 
 
-def _check_bisected(means: Any) -> None:
-    """Its centers stand in a tree, two below each node."""
-    parts = parts_of(means)
+def _check_center_tree(means: Any) -> None:
+    """Check centers that form a tree with two children below each node."""
+    parts = get_attributes(means)
     waiting, seen = [parts["_bisecting_tree"]] if "_bisecting_tree" in parts else [], 0
     while waiting:
-        node = parts_of(waiting.pop())
+        node = get_attributes(waiting.pop())
         seen += 1
-        need(seen < 2 * len(parts["cluster_centers_"]), "its tree has more nodes than centers")
+        require(seen < 2 * len(parts["cluster_centers_"]), "its tree has more nodes than centers")
         children = [node["left"], node["right"]]
-        need(children.count(None) in (0, 2), "a node of its tree has one child")
+        require(children.count(None) in (0, 2), "a node of its tree has one child")
         for child in children if children.count(None) == 0 else ():
-            center = numbers(parts_of(child)["center"], "center", rank=1)
-            need(len(center) == parts["n_features_in_"], _OTHER_WIDTH)
+            center = require_array(get_attributes(child)["center"], "center", rank=1)
+            require(len(center) == parts["n_features_in_"], _OTHER_WIDTH)
             waiting.append(child)
 
 
 CHECKS: dict[str, Check] = {
     "sklearn.cluster._kmeans._BaseKMeans": _check_centers,
-    "sklearn.cluster._bisect_k_means.BisectingKMeans": _check_bisected,
+    "sklearn.cluster._bisect_k_means.BisectingKMeans": _check_center_tree,
 }

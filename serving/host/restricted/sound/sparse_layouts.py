@@ -1,4 +1,4 @@
-"""Sparse matrices and splines: indices within the shape, knots that fit the degree. After scipy's own checks."""
+"""Checks of sparse matrices and splines, beside SciPy's own: indices within the shape, knots that fit the degree."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.host.restricted.sound.requirements import Check, need, parts_of
+from serving.host.restricted.sound.requirements import Check, get_attributes, require
 
 _NO_ROWS = "it points to rows it does not have"
 
@@ -19,7 +19,7 @@ def _check_matrix(matrix: Any) -> None:
     elif matrix.format == "coo":
         kind._check(matrix)
     elif matrix.format == "dia":
-        need(matrix.data.shape[:1] == matrix.offsets.shape, "it has not as many diagonals as offsets")
+        require(matrix.data.shape[:1] == matrix.offsets.shape, "it has not as many diagonals as offsets")
     elif matrix.format == "lil":
         _check_lists(matrix)
     elif matrix.format == "dok":
@@ -27,38 +27,38 @@ def _check_matrix(matrix: Any) -> None:
 
 
 def _check_starts(starts: Any, count: int) -> None:
-    """Look at where rows start: SciPy looks at differences, which turn over where numbers are small enough."""
+    """Check where rows start. SciPy checks differences, which overflow for integers of few bits."""
     is_ordered = starts[0] == 0 and (starts[1:] >= starts[:-1]).all() and starts[-1] <= count
-    need(is_ordered, "its rows do not start where the one before ends")
+    require(is_ordered, "its rows do not start where the one before ends")
 
 
 def _check_lists(matrix: Any) -> None:
     columns = matrix.shape[1]
     is_whole = len(matrix.rows) == matrix.shape[0]
-    need(is_whole and list(map(len, matrix.rows)) == list(map(len, matrix.data)), _NO_ROWS)
-    need(all(0 <= place < columns for row in matrix.rows for place in row), "a column is out of range")
+    require(is_whole and list(map(len, matrix.rows)) == list(map(len, matrix.data)), _NO_ROWS)
+    require(all(0 <= place < columns for row in matrix.rows for place in row), "a column is out of range")
 
 
 def _check_places(matrix: Any) -> None:
-    """Look at a matrix that is a dict of places."""
-    for place in dict.keys(parts_of(matrix)["_dict"]):
-        need(type(place) is tuple and len(place) == len(matrix.shape), _NO_ROWS)
-        need(all(0 <= at < size for at, size in zip(place, matrix.shape, strict=True)), _NO_ROWS)
+    """Check a matrix that is a dict with places as keys."""
+    for place in dict.keys(get_attributes(matrix)["_dict"]):
+        require(type(place) is tuple and len(place) == len(matrix.shape), _NO_ROWS)
+        require(all(0 <= at < size for at, size in zip(place, matrix.shape, strict=True)), _NO_ROWS)
 
 
 def _check_spline(spline: Any) -> None:
-    parts = parts_of(spline)
+    parts = get_attributes(spline)
     knots, degree = parts.get("_t", parts.get("t")), parts.get("k")
     weights = parts.get("_c", parts.get("c"))
     is_one = type(knots) is np.ndarray and type(weights) is np.ndarray and isinstance(degree, (int, np.integer))
-    need(is_one, "it is no spline")
+    require(is_one, "it is no spline")
     assert isinstance(knots, np.ndarray)
     assert isinstance(weights, np.ndarray)
     assert degree is not None
     is_whole = knots.dtype == weights.dtype == np.float64
     is_whole = is_whole and knots.ndim == 1 and degree >= 0 and len(knots) >= 2 * degree + 2 and weights.ndim >= 1
     is_whole = is_whole and len(weights) >= len(knots) - degree - 1 and bool((np.diff(knots) >= 0).all())
-    need(is_whole, "its knots do not fit its degree")
+    require(is_whole, "its knots do not fit its degree")
 
 
 CHECKS: dict[str, Check] = {

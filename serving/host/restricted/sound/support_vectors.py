@@ -1,4 +1,7 @@
-"""libsvm gets bare pointers and believes the counts beside them. After ``sklearn/svm/_libsvm.pyx`` and ``svm/src/``."""
+"""Checks of support vector machines: libsvm gets pointers, and does not check the counts beside them.
+
+From ``sklearn/svm/_libsvm.pyx`` and ``svm/src/``.
+"""
 
 from __future__ import annotations
 
@@ -8,59 +11,70 @@ import numpy as np
 from scipy import sparse
 from sklearn.svm._base import BaseSVC
 
-from serving.host.restricted.sound.requirements import Check, indices, need, numbers, parts_of, whole_number
+from serving.host.restricted.sound.requirements import (
+    Check,
+    get_attributes,
+    require,
+    require_array,
+    require_indices,
+    require_integer,
+)
 
 _OTHER_COUNT = "it has another number of {} than of support vectors"
 
 
 def _check_machine(machine: Any) -> None:
-    parts = parts_of(machine)
+    parts = get_attributes(machine)
     if "support_" not in parts:
         return
     is_sparse = parts["_sparse"]
     vectors, weights = parts["support_vectors_"], parts["_dual_coef_"]
-    need(type(is_sparse) is bool and sparse.issparse(vectors) == is_sparse, "its support vectors are of another layout")
-    need(sparse.issparse(weights) == is_sparse, "its weights are of another layout")
-    per_class = numbers(parts["_n_support"], "_n_support", rank=1, kinds="iu")
+    require(
+        type(is_sparse) is bool and sparse.issparse(vectors) == is_sparse, "its support vectors are of another layout"
+    )
+    require(sparse.issparse(weights) == is_sparse, "its weights are of another layout")
+    per_class = require_array(parts["_n_support"], "_n_support", rank=1, kinds="iu")
     classes = len(per_class)
-    need(classes >= 2 and (per_class >= 0).all(), "it has no support vectors of some class")
+    require(classes >= 2 and (per_class >= 0).all(), "it has no support vectors of some class")
     count = len(parts["support_"])
     is_classifier = isinstance(machine, BaseSVC)
-    need(not is_classifier or per_class.sum() == count, _OTHER_COUNT.format("classes' vectors"))
-    need(not is_classifier or len(parts["classes_"]) == classes, "it has another number of classes")
-    need(weights.shape == (classes - 1, count), _OTHER_COUNT.format("weights"))
-    if is_sparse:  # what is not zero is handed over, without where it stands
-        need(weights.format == "csr" and weights.data.size == (classes - 1) * count, _OTHER_COUNT.format("weights"))
+    require(not is_classifier or per_class.sum() == count, _OTHER_COUNT.format("classes' vectors"))
+    require(not is_classifier or len(parts["classes_"]) == classes, "it has another number of classes")
+    require(weights.shape == (classes - 1, count), _OTHER_COUNT.format("weights"))
+    if is_sparse:  # libsvm gets the stored values without their places
+        require(weights.format == "csr" and weights.data.size == (classes - 1) * count, _OTHER_COUNT.format("weights"))
     pairs = classes * (classes - 1) // 2
-    need(len(numbers(parts["_intercept_"], "_intercept_", rank=1)) == pairs, "it has another number of intercepts")
+    require(
+        len(require_array(parts["_intercept_"], "_intercept_", rank=1)) == pairs, "it has another number of intercepts"
+    )
     _check_probabilities(parts, pairs)
     _check_vectors(parts, count)
-    whole_number(parts["degree"], "degree")
+    require_integer(parts["degree"], "degree")
 
 
 def _check_probabilities(parts: dict[str, Any], pairs: int) -> None:
-    """None, which Python code looks at, or one for each pair of classes."""
-    both = [len(numbers(parts[name], name, rank=1)) for name in ("_probA", "_probB")]
-    need(both[0] == both[1] and both[0] in (0, pairs), "its probabilities do not fit its classes")
+    """Check that there is one probability parameter for each pair of classes, or none: Python code checks for that."""
+    both = [len(require_array(parts[name], name, rank=1)) for name in ("_probA", "_probB")]
+    require(both[0] == both[1] and both[0] in (0, pairs), "its probabilities do not fit its classes")
 
 
 def _check_vectors(parts: dict[str, Any], count: int) -> None:
-    """With a matrix of kernels the vectors are columns of it, else rows as wide as those that are asked for."""
+    """Check the support vectors: places in a matrix of kernels, or rows with the width of a request's rows."""
     kernel, columns = parts["kernel"], parts["shape_fit_"]
     if callable(kernel):
         known = parts["_BaseLibSVM__Xfit"]
-        need(known.shape[1] == parts.get("n_features_in_", known.shape[1]), "it compares rows of another width")
+        require(known.shape[1] == parts.get("n_features_in_", known.shape[1]), "it compares rows of another width")
         columns = (known.shape[0],)
     if callable(kernel) or kernel == "precomputed":
-        indices(parts["support_"], "support_", whole_number(columns[0], "shape_fit_"))
+        require_indices(parts["support_"], "support_", require_integer(columns[0], "shape_fit_"))
         if kernel == "precomputed":
-            need(columns[0] == parts["n_features_in_"], "it was fitted to another number of rows")
+            require(columns[0] == parts["n_features_in_"], "it was fitted to another number of rows")
         return
     vectors = parts["support_vectors_"]
-    need(np.ndim(vectors) == 2 or sparse.issparse(vectors), "its support vectors are no rows")
-    need(vectors.shape == (count, parts["n_features_in_"]), "its support vectors are of another width")
+    require(np.ndim(vectors) == 2 or sparse.issparse(vectors), "its support vectors are no rows")
+    require(vectors.shape == (count, parts["n_features_in_"]), "its support vectors are of another width")
     if sparse.issparse(vectors):
-        need(vectors.format == "csr", "its support vectors are of another layout")
+        require(vectors.format == "csr", "its support vectors are of another layout")
 
 
 CHECKS: dict[str, Check] = {"sklearn.svm._base.BaseLibSVM": _check_machine}

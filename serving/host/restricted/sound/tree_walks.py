@@ -1,4 +1,4 @@
-"""Whether nodes form trees, for many trees at once: every walk from a root ends, and no recursion is too deep."""
+"""Checks that nodes form trees, for many trees at once: every walk from a root ends, and no recursion is too deep."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.host.restricted.sound.requirements import need
+from serving.host.restricted.sound.requirements import require
 
-# compiled code that goes down a tree by calling itself has a stack of some megabytes
+# compiled code that walks down a tree by recursion has a stack of a few megabytes
 MOST_DEPTH = 10_000
 
 Places = NDArray[np.int64]
 
 
-def count_reached(left: Places, right: Places, roots: Places) -> int:
-    """Return how many nodes are reached from the roots, each as often as a way leads to it.
+def count_reached_nodes(left: Places, right: Places, roots: Places) -> int:
+    """Return how many nodes are reached from the roots. A node counts once for each path that leads to it.
 
-    `left` and `right` are places in these arrays, negative for none: a node has both children or none. Raises Unsound
-    where a way is longer than `MOST_DEPTH`: an endless one is.
+    `left` and `right` hold the places of the children in these arrays, negative for none: a node has two children or
+    none. Raises Unsound if a path, such as an endless one, is longer than `MOST_DEPTH`.
     """
     reached, level = len(roots), roots
     for _ in range(MOST_DEPTH):
@@ -28,11 +28,11 @@ def count_reached(left: Places, right: Places, roots: Places) -> int:
             return reached
         level = np.concatenate([left[inner], right[inner]])
         reached += len(level)
-        need(reached <= len(left), "a node has two parents, or none")
-    need(False, f"a tree has more than {MOST_DEPTH} levels")
+        require(reached <= len(left), "a node has two parents, or none")
+    require(False, f"a tree has more than {MOST_DEPTH} levels")
     return reached
 
 
-def first_places(counts: NDArray[Any]) -> Places:
-    """Return where each of several lists begins that follow each other, and where the last ends."""
+def find_starts(counts: NDArray[Any]) -> Places:
+    """Return where each of several consecutive lists of these lengths starts, and where the last ends."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -1,7 +1,7 @@
-"""Boosters of XGBoost: what its reader and its predictor believe of a model in UBJSON or JSON.
+"""Checks an XGBoost model in UBJSON or JSON for everything that XGBoost's reader and predictor do not check themselves.
 
-After ``src/learner.cc``, ``src/gbm/``, ``src/tree/tree_model.cc``, ``src/tree/multi_target_tree_model.cc`` and
-``src/predictor/cpu_predictor.cc`` of XGBoost 3.2, which goes from a node to its left child or to the one behind that.
+From ``src/learner.cc``, ``src/gbm/``, ``src/tree/tree_model.cc``, ``src/tree/multi_target_tree_model.cc`` and
+``src/predictor/cpu_predictor.cc`` of XGBoost 3.2, which goes from a node to its left child or to the node after that.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.host.restricted.sound.requirements import need
-from serving.host.restricted.sound.tree_walks import Places, count_reached, first_places
+from serving.host.restricted.sound.requirements import require
+from serving.host.restricted.sound.tree_walks import Places, count_reached_nodes, find_starts
 from serving.host.restricted.sound.ubjson import DTYPES, UbjsonReader
 
 _NO_NODE = (1 << 31) - 1  # also what a deleted node splits on
 _LEAF = -1
 _MOST_CATEGORIES = 1 << 24
-# markers of types
+# markers of types in UBJSON
 _INT, _LONG, _INDEX, _BYTE, _FLOAT = b"l", b"L", b"lL", b"U", b"d"
 _INTEGER = re.compile(r"-?[0-9]{1,10}")
 _ESCAPED = re.compile(rb"(?<!\\)(?:\\\\)*\\u")
@@ -37,83 +37,86 @@ _OLD_FORMAT = "it is in a format of XGBoost before 3.1: load it there, and save 
 
 def check_xgboost(content: bytes | bytearray) -> None:
     """Raise Unsound, or an ordinary exception, unless `content` is a whole model, pickled or saved, of XGBoost."""
-    need(content[:1] == b"{", _OLD_FORMAT if content[:4] in (b"binf", b"CONF") else "its bytes are no model")
+    require(content[:1] == b"{", _OLD_FORMAT if content[:4] in (b"binf", b"CONF") else "its bytes are no model")
     is_json = re.match(rb'\{\s*"', content) is not None
     document = _read_json(content) if is_json else UbjsonReader(content).read()
     saved = document.get("Model", document)
     learner = saved["learner"]
-    _Learner(learner, content).check()
+    _ModelChecker(learner, content).check()
     if "Config" in document:
-        need("Model" in document, "it has options but no model")
+        require("Model" in document, "it has options but no model")
         configured = document["Config"].get("learner", {})
         _check_objective(learner, configured.get("objective", {}))
 
 
 def _read_json(content: bytes | bytearray) -> Any:
-    need(_ESCAPED.search(content) is None, "it spells characters as numbers, which XGBoost reads otherwise")
-    return json.loads(bytes(content), object_pairs_hook=_pairs)
+    require(_ESCAPED.search(content) is None, "it spells characters as numbers, which XGBoost reads otherwise")
+    return json.loads(bytes(content), object_pairs_hook=_make_dict)
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _make_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
-    need(len(found) == len(pairs), "it has one of its parts twice")
+    require(len(found) == len(pairs), "it has one of its parts twice")
     return found
 
 
-def _integer(parameters: dict[str, Any], name: str, low: int = 0, default: str | None = None) -> int:
-    """Return a parameter, which XGBoost writes as text; raises Unsound unless it is a number of at least `low`."""
+def _read_integer(parameters: dict[str, Any], name: str, low: int = 0, default: str | None = None) -> int:
+    """Return a parameter, which XGBoost writes as text; raises Unsound unless it is an integer of at least `low`."""
     text = parameters.get(name, default)
-    need(isinstance(text, str) and _INTEGER.fullmatch(text), f"{name} is no number")
+    require(isinstance(text, str) and _INTEGER.fullmatch(text), f"{name} is no number")
     number = int(str(text))
-    need(low <= number < 1 << 32, f"{name} is {number}")
+    require(low <= number < 1 << 32, f"{name} is {number}")
     return number
 
 
-def _sizes(parameters: dict[str, Any]) -> tuple[int, int, int]:
-    """Return how many nodes a tree has, how many of them are deleted, and how many numbers answer."""
-    answers = _integer(parameters, "size_leaf_vector", default="1")
-    return _integer(parameters, "num_nodes", 1), _integer(parameters, "num_deleted"), answers
+def _read_tree_sizes(parameters: dict[str, Any]) -> tuple[int, int, int]:
+    """Return how many nodes a tree has, how many of them are deleted, and how many numbers a leaf answers."""
+    answers = _read_integer(parameters, "size_leaf_vector", default="1")
+    return _read_integer(parameters, "num_nodes", 1), _read_integer(parameters, "num_deleted"), answers
 
 
-def _groups(learner: dict[str, Any]) -> int:
+def _count_groups(learner: dict[str, Any]) -> int:
     parameters = learner["learner_model_param"]
-    return max(_integer(parameters, "num_class"), _integer(parameters, "num_target", default="1"), 1)
+    return max(_read_integer(parameters, "num_class"), _read_integer(parameters, "num_target", default="1"), 1)
 
 
 def _check_objective(learner: dict[str, Any], objective: dict[str, Any]) -> None:
-    """Look at what divides the answers among classes."""
+    """Check the number of classes of the objective, which divides the answers among classes."""
     if str(learner["objective"]["name"]).startswith("multi:"):
-        classes = _integer(objective["softmax_multiclass_param"], "num_class")
-        need(classes == _groups(learner), "its objective is for another number of classes")
+        classes = _read_integer(objective["softmax_multiclass_param"], "num_class")
+        require(classes == _count_groups(learner), "its objective is for another number of classes")
 
 
-class _Learner:
-    """What a model has learned, and the bytes where its arrays are."""
+class _ModelChecker:
+    """Checks what a model has learned. `content` has the bytes of its arrays."""
 
     def __init__(self, learner: dict[str, Any], content: bytes | bytearray) -> None:
         self._learner = learner
         self._view = memoryview(content)
-        self._features = _integer(learner["learner_model_param"], "num_feature")
-        self._groups = _groups(learner)
+        self._features = _read_integer(learner["learner_model_param"], "num_feature")
+        self._groups = _count_groups(learner)
 
     def check(self) -> None:
         learner = self._learner
-        need(type(learner["objective"]["name"]) is str, "its objective has no name")
+        require(type(learner["objective"]["name"]) is str, "its objective has no name")
         _check_objective(learner, learner["objective"])
         self._check_names()
         booster = learner["gradient_booster"]
         name = booster["name"]
-        need(name in ("gbtree", "dart", "gblinear"), f"its booster is {str(name)[:40]}")
+        require(name in ("gbtree", "dart", "gblinear"), f"its booster is {str(name)[:40]}")
         if name == "gblinear":
             weights = booster["model"]["weights"]
             wanted = (self._features + 1) * self._groups
-            need(self._count(weights, _FLOAT) in (0, wanted), "it does not have a weight for each feature and class")
+            require(
+                self._count_items(weights, _FLOAT) in (0, wanted),
+                "it does not have a weight for each feature and class",
+            )
             return
         forest = booster["gbtree"]["model"] if name == "dart" else booster["model"]
         self._check_forest(forest)
         if name == "dart":
             dropped = booster["weight_drop"]
-            need(
+            require(
                 type(dropped) is list and len(dropped) == len(forest["trees"]),
                 "it does not have a weight for each tree",
             )
@@ -122,63 +125,67 @@ class _Learner:
         for name in ("feature_names", "feature_types"):
             named = self._learner.get(name, [])
             are_texts = type(named) is list and all(type(each) is str for each in named)
-            need(are_texts and len(named) in (0, self._features), f"{name} are not those of its features")
+            require(are_texts and len(named) in (0, self._features), f"{name} are not those of its features")
         attributes = self._learner["attributes"]
-        need(all(type(each) is str for each in attributes.values()), "its attributes are no texts")
+        require(all(type(each) is str for each in attributes.values()), "its attributes are no texts")
         best = attributes.get("best_iteration", "0")
-        need(_INTEGER.fullmatch(best) and int(best) >= 0, "best_iteration is no round")
+        require(_INTEGER.fullmatch(best) and int(best) >= 0, "best_iteration is no round")
 
     # --- arrays -------------------------------------------------------------------------------------------------------
 
-    def _count(self, value: Any, markers: bytes) -> int:
+    def _count_items(self, value: Any, markers: bytes) -> int:
         if type(value) is list:
             return len(value)
-        need(type(value) is tuple and value[0] in markers, "one of its arrays is of another type")
+        require(type(value) is tuple and value[0] in markers, "one of its arrays is of another type")
         return int(value[2])
 
-    def _counts(self, trees: list[dict[str, Any]], name: str, markers: bytes) -> Places:
-        need(all(name in tree for tree in trees), f"a tree has no {name}")
+    def _count_items_of_each(self, trees: list[dict[str, Any]], name: str, markers: bytes) -> Places:
+        require(all(name in tree for tree in trees), f"a tree has no {name}")
         values = [tree[name] for tree in trees]
         if set(map(type, values)) != {tuple}:
-            return np.array([self._count(value, markers) for value in values], np.int64)
+            return np.array([self._count_items(value, markers) for value in values], np.int64)
         found, _, counts = zip(*values, strict=True)  # ten thousand trees are usual
-        need(set(found) <= set(markers), "one of its arrays is of another type")
+        require(set(found) <= set(markers), "one of its arrays is of another type")
         return np.array(counts, np.int64)
 
-    def _integers(self, values: list[Any], markers: bytes) -> Places:
-        """Return the integers in several arrays of one type, one array behind the other."""
+    def _read_integers(self, values: list[Any], markers: bytes) -> Places:
+        """Return the integers in several arrays of one type, one array after another, shape (integers,)."""
         if any(type(value) is list for value in values):
-            return np.concatenate([self._few_integers(value) for value in values])
+            return np.concatenate([self._read_few_integers(value) for value in values])
         found = {value[0] for value in values}
-        need(len(found) == 1 and next(iter(found)) in markers, "one of its arrays is of another type")
+        require(len(found) == 1 and next(iter(found)) in markers, "one of its arrays is of another type")
         dtype = np.dtype(DTYPES[found.pop()])
         pieces = [self._view[start : start + count * dtype.itemsize] for _, start, count in values]
         return np.frombuffer(b"".join(pieces), dtype).astype(np.int64)
 
-    def _few_integers(self, value: Any) -> Places:
+    def _read_few_integers(self, value: Any) -> Places:
         if type(value) is tuple:
-            return self._integers([value], bytes(DTYPES))
+            return self._read_integers([value], bytes(DTYPES))
         found = np.array(value) if value else np.zeros(0, np.int64)
-        need(found.ndim == 1 and found.dtype.kind in "iub", "one of its arrays holds no integers")
+        require(found.ndim == 1 and found.dtype.kind in "iub", "one of its arrays holds no integers")
         return found.astype(np.int64)
 
     # --- trees --------------------------------------------------------------------------------------------------------
 
     def _check_forest(self, forest: dict[str, Any]) -> None:
-        trees, groups = forest["trees"], self._few_integers(forest["tree_info"])
-        need(type(trees) is list and all(type(tree) is dict for tree in trees), "its trees are no list of trees")
+        trees, groups = forest["trees"], self._read_few_integers(forest["tree_info"])
+        require(type(trees) is list and all(type(tree) is dict for tree in trees), "its trees are no list of trees")
         parameters = forest["gbtree_model_param"]
-        _integer(parameters, "num_parallel_tree", 1, "1")
-        need(len(trees) == len(groups) == _integer(parameters, "num_trees"), "it counts other trees than it has")
+        _read_integer(parameters, "num_parallel_tree", 1, "1")
+        require(
+            len(trees) == len(groups) == _read_integer(parameters, "num_trees"), "it counts other trees than it has"
+        )
         ids = [tree["id"] for tree in trees]
-        need(all(type(each) is int for each in ids) and sorted(ids) == list(range(len(trees))), "two trees are one")
-        need(((groups >= 0) & (groups < self._groups)).all(), "a tree adds to an answer that is not there")
+        require(
+            all(type(each) is int for each in ids) and sorted(ids) == list(range(len(trees))), "two trees have one id"
+        )
+        require(((groups >= 0) & (groups < self._groups)).all(), "a tree adds to an answer that is not there")
         if "iteration_indptr" in forest:
-            rounds = self._few_integers(forest["iteration_indptr"])
+            rounds = self._read_few_integers(forest["iteration_indptr"])
             is_right = rounds.size and rounds[0] == 0 and rounds[-1] == len(trees) and (np.diff(rounds) >= 0).all()
-            need(is_right, "its rounds are not made of its trees")
+            require(is_right, "its rounds are not made of its trees")
         else:
-            need(trees, "it has neither rounds nor trees")
+            require(trees, "it has neither rounds nor trees")
         if "cats" in forest:
             self._check_encoding(forest["cats"])
         if trees:
@@ -186,24 +193,24 @@ class _Learner:
 
     def _check_trees(self, trees: list[dict[str, Any]]) -> None:
         parameters = [tree["tree_param"] for tree in trees]
-        known = {id(each): _sizes(each) for each in parameters}  # many trees have the same
+        known = {id(each): _read_tree_sizes(each) for each in parameters}  # many trees have the same
         nodes, deleted, width = np.array([known[id(each)] for each in parameters], np.int64).T
         is_vector = width > 1
-        need((~is_vector | (width == self._groups)).all(), "a tree has other answers than the model")
+        require((~is_vector | (width == self._groups)).all(), "a tree has other answers than the model")
         for name, markers in _OF_NODES:
-            counts = self._counts(trees, name, markers)
-            need(np.array_equal(counts, nodes), f"{name} are not as many as nodes")
+            counts = self._count_items_of_each(trees, name, markers)
+            require(np.array_equal(counts, nodes), f"{name} are not as many as nodes")
         scalars = trees if not is_vector.any() else [trees[place] for place in np.flatnonzero(~is_vector)]
         for name in _OF_SCALAR_NODES:
-            counts = self._counts(scalars, name, _FLOAT)
-            need(np.array_equal(counts, nodes[~is_vector]), f"{name} are not as many as nodes")
+            counts = self._count_items_of_each(scalars, name, _FLOAT)
+            require(np.array_equal(counts, nodes[~is_vector]), f"{name} are not as many as nodes")
         arrays = {
-            name: self._integers([tree[name] for tree in trees], markers)
+            name: self._read_integers([tree[name] for tree in trees], markers)
             for name, markers in _OF_NODES
             if markers != _FLOAT
         }
         self._check_nodes(arrays, nodes, deleted, np.repeat(is_vector, nodes))
-        starts = first_places(nodes)
+        starts = find_starts(nodes)
         for place in np.flatnonzero(is_vector):
             inside = slice(starts[place], starts[place + 1])
             self._check_vectors(trees[place], arrays["left_children"][inside], arrays["right_children"][inside])
@@ -212,103 +219,115 @@ class _Learner:
     def _check_nodes(
         self, arrays: dict[str, Places], nodes: Places, deleted: Places, is_vector: NDArray[np.bool_]
     ) -> None:
-        """Look at where the nodes lead, all trees at once: `arrays` hold one tree behind the other."""
-        starts = first_places(nodes)
+        """Check where the nodes lead, for all trees at once: `arrays` hold one tree after another."""
+        starts = find_starts(nodes)
         roots, total = starts[:-1], int(starts[-1])
         start, count = np.repeat(roots, nodes), np.repeat(nodes, nodes)
         left, right, parents = arrays["left_children"], arrays["right_children"], arrays["parents"]
         features = arrays["split_indices"]
         is_gone = (features == _NO_NODE) & (arrays["default_left"] == 1) & ~is_vector
         is_gone[roots] = False
-        need(np.array_equal(np.add.reduceat(is_gone, roots, dtype=np.int64), deleted), "it counts other deleted nodes")
+        require(
+            np.array_equal(np.add.reduceat(is_gone, roots, dtype=np.int64), deleted), "it counts other deleted nodes"
+        )
         is_inner = (left != _LEAF) & ~is_gone
-        need((is_inner | is_gone | is_vector | (right == _LEAF)).all(), "a node has one child")
+        require((is_inner | is_gone | is_vector | (right == _LEAF)).all(), "a node has one child")
         inner = np.flatnonzero(is_inner)
         is_near = (left[inner] > 0) & (right[inner] == left[inner] + 1) & (right[inner] < count[inner])
-        need(is_near.all(), "a node leads to what is no child of it")
-        need(
+        require(is_near.all(), "a node leads to what is no child of it")
+        require(
             ((features[inner] >= 0) & (features[inner] < self._features)).all(),
             "it splits on a feature it does not have",
         )
         is_root = np.zeros(total, np.bool_)
         is_root[roots] = True
-        need(((parents[roots] == _NO_NODE) | (parents[roots] == -1)).all(), "a root has a parent")
-        need((is_root | ((parents >= 0) & (parents < count))).all(), "a node has a parent that is not there")
+        require(((parents[roots] == _NO_NODE) | (parents[roots] == -1)).all(), "a root has a parent")
+        require((is_root | ((parents >= 0) & (parents < count))).all(), "a node has a parent that is not there")
         first = left[inner] + start[inner]
         wanted = np.full(total, -1, np.int64)
         wanted[first] = wanted[first + 1] = inner
-        need((is_root | is_gone | (wanted == parents + start)).all(), "a node is not the child of its parent")
+        require((is_root | is_gone | (wanted == parents + start)).all(), "a node is not the child of its parent")
         to = np.full(total, -1, np.int64)
         to[inner] = first
-        need(count_reached(to, to + 1, roots) == total - int(deleted.sum()), "a node is not reached from the root")
+        require(
+            count_reached_nodes(to, to + 1, roots) == total - int(deleted.sum()), "a node is not reached from the root"
+        )
 
     def _check_vectors(self, tree: dict[str, Any], left: Places, right: Places) -> None:
-        """Look at the leaves of a tree that answers several questions at once: there `right` is where a leaf's are."""
+        """Check the leaves of a tree with several answers: for a leaf, `right` is the place of its answers."""
         is_leaf = left == _LEAF
-        need("split_type" in tree, "it does not say in which way it splits")
-        weights = self._count(tree["base_weights"], _FLOAT)
+        require("split_type" in tree, "it does not say in which way it splits")
+        weights = self._count_items(tree["base_weights"], _FLOAT)
         if "leaf_weights" in tree:
-            leaves, rest = divmod(self._count(tree["leaf_weights"], _FLOAT), self._groups)
-            need(rest == 0 and weights % len(left) == 0 and weights > 0, "its leaves have answers of another size")
-            need(((right >= 0) & (right < leaves))[is_leaf].all(), "a leaf has an answer that is not there")
+            leaves, rest = divmod(self._count_items(tree["leaf_weights"], _FLOAT), self._groups)
+            require(rest == 0 and weights % len(left) == 0 and weights > 0, "its leaves have answers of another size")
+            require(((right >= 0) & (right < leaves))[is_leaf].all(), "a leaf has an answer that is not there")
             for name in ("loss_changes", "sum_hessian"):
-                need(self._count(tree[name], _FLOAT) == len(left), f"{name} are not as many as nodes")
+                require(self._count_items(tree[name], _FLOAT) == len(left), f"{name} are not as many as nodes")
         else:
-            need(_is_library_before(3, 2), "its trees of several answers are of XGBoost before 3.2")
-            need(weights == len(left) * self._groups, "its leaves have answers of another size")
+            require(_is_library_before(3, 2), "its trees of several answers are of XGBoost before 3.2")
+            require(weights == len(left) * self._groups, "its leaves have answers of another size")
 
     # --- categories ---------------------------------------------------------------------------------------------------
 
     def _check_categories(self, trees: list[dict[str, Any]]) -> None:
         if not trees:
             return
-        nodes = self._counts(trees, "left_children", _INT)
-        need(np.array_equal(self._counts(trees, "split_type", _BYTE), nodes), "split_type are not as many as nodes")
-        splits = self._integers([tree["split_type"] for tree in trees], _BYTE)
-        need((splits <= 1).all() and (splits >= 0).all(), "it splits in a way that is none")
-        starts = first_places(nodes)
-        counts = np.array([self._counts(trees, name, markers) for name, markers in _OF_CATEGORIES])
+        nodes = self._count_items_of_each(trees, "left_children", _INT)
+        require(
+            np.array_equal(self._count_items_of_each(trees, "split_type", _BYTE), nodes),
+            "split_type are not as many as nodes",
+        )
+        splits = self._read_integers([tree["split_type"] for tree in trees], _BYTE)
+        require((splits <= 1).all() and (splits >= 0).all(), "it has a type of split that XGBoost does not know")
+        starts = find_starts(nodes)
+        counts = np.array([self._count_items_of_each(trees, name, markers) for name, markers in _OF_CATEGORIES])
         expected = np.add.reduceat(splits, starts[:-1])
-        need(np.array_equal(expected, counts[0]), "it has categories for other nodes")
+        require(np.array_equal(expected, counts[0]), "it has categories for other nodes")
         for place in np.flatnonzero(counts.any(axis=0)):
             self._check_tree_categories(trees[place], splits[starts[place] : starts[place + 1]])
 
     def _check_tree_categories(self, tree: dict[str, Any], splits: Places) -> None:
-        places, first, sizes, known = (self._few_integers(tree[name]) for name, _ in _OF_CATEGORIES)
-        need(np.array_equal(places, np.flatnonzero(splits)), "it has categories for other nodes")
-        ends = first_places(sizes)
+        places, first, sizes, known = (self._read_few_integers(tree[name]) for name, _ in _OF_CATEGORIES)
+        require(np.array_equal(places, np.flatnonzero(splits)), "it has categories for other nodes")
+        ends = find_starts(sizes)
         is_right = len(first) == len(sizes) == len(places) and (sizes > 0).all()
-        need(is_right and np.array_equal(first, ends[:-1]) and ends[-1] == len(known), "its categories do not add up")
-        need(((known >= 0) & (known < _MOST_CATEGORIES)).all(), "one of its categories has no place")
+        require(
+            is_right and np.array_equal(first, ends[:-1]) and ends[-1] == len(known), "its categories do not add up"
+        )
+        require(((known >= 0) & (known < _MOST_CATEGORIES)).all(), "one of its categories has no place")
 
     def _check_encoding(self, encoding: dict[str, Any]) -> None:
-        """Look at the categories by name, one list for each feature."""
+        """Check the names of the categories, one list for each feature."""
         columns = encoding["enc"]
-        need(type(columns) is list, "its encoding is no list")
-        segments, order = self._few_integers(encoding["feature_segments"]), self._few_integers(encoding["sorted_idx"])
+        require(type(columns) is list, "its encoding is no list")
+        segments, order = (
+            self._read_few_integers(encoding["feature_segments"]),
+            self._read_few_integers(encoding["sorted_idx"]),
+        )
         if not columns:
-            need(not segments.size and not order.size, "its encoding has no columns")
+            require(not segments.size and not order.size, "its encoding has no columns")
             return
-        sizes = np.array([self._encoded(column) for column in columns], np.int64)
-        need(len(columns) == self._features, "its encoding is for other features")
-        need(np.array_equal(segments, first_places(sizes)), "its encoding does not add up")
-        need(len(order) == segments[-1], "its encoding is not in order")
+        sizes = np.array([self._count_categories(column) for column in columns], np.int64)
+        require(len(columns) == self._features, "its encoding is for other features")
+        require(np.array_equal(segments, find_starts(sizes)), "its encoding does not add up")
+        require(len(order) == segments[-1], "its encoding is not in order")
         place_in = np.arange(len(order)) - np.repeat(segments[:-1], sizes)
         in_order = np.lexsort((order, np.repeat(np.arange(len(sizes)), sizes)))
-        need(np.array_equal(order[in_order], place_in), "its encoding is not in order")
+        require(np.array_equal(order[in_order], place_in), "its encoding is not in order")
 
-    def _encoded(self, column: dict[str, Any]) -> int:
-        """Return how many categories there are in a column."""
-        values = self._few_integers(column["values"])
+    def _count_categories(self, column: dict[str, Any]) -> int:
+        """Return the number of categories in a column."""
+        values = self._read_few_integers(column["values"])
         if "offsets" not in column:
-            need(type(column["type"]) is int, "a column of its encoding has no type")
+            require(type(column["type"]) is int, "a column of its encoding has no type")
             return len(values)
-        offsets = self._few_integers(column["offsets"])
+        offsets = self._read_few_integers(column["offsets"])
         if not offsets.size:
-            need(not values.size, "its encoding does not add up")
+            require(not values.size, "its encoding does not add up")
             return 0
         is_right = offsets[0] == 0 and (np.diff(offsets) >= 0).all() and offsets[-1] == len(values)
-        need(is_right, "its encoding does not add up")
+        require(is_right, "its encoding does not add up")
         return len(offsets) - 1
 
 

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from serving.host.restricted.call_rules import are_usual
+from serving.host.restricted.call_rules import are_usual_arguments
 
 ROOT = Path(__file__).parents[4]
 MINORS = ("1.6", "1.7", "1.8", "1.9")
@@ -39,8 +39,8 @@ def test_a_loss_takes_numbers_only_by_each_of_its_names(minor: str) -> None:
     assert f"{module}.CyHalfSquaredError" in called
     for name in ("CyHuberLoss", "CyPinballLoss", "CyHalfTweedieLoss"):
         assert f"{module}.{name}" in called
-        assert are_usual((module, name), (0.5,))
-        assert not are_usual((module, name), ("0.5",))
+        assert are_usual_arguments((module, name), (0.5,))
+        assert not are_usual_arguments((module, name), ("0.5",))
 
 
 @pytest.mark.parametrize("minor", MINORS)

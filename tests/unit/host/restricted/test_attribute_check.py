@@ -23,7 +23,7 @@ from serving.domain.version import Format
 from serving.host.loading import Trust, load_model
 from serving.host.model import LoadRefused
 from serving.host.restricted import Distrusted, check_loaded, load_restricted
-from serving.host.restricted.allow_list import allowed
+from serving.host.restricted.allow_list import read_allow_list
 from serving.host.restricted.attribute_schema import Kinds
 from tests.hostile.gadgets import gadgets, runs_code, stacked, tampered
 from tests.sound import Fitted, boosters, compositions, own_attributes
@@ -211,7 +211,7 @@ def test_things_that_hold_themselves_are_walked_once() -> None:
 
 def test_every_class_that_files_may_make_has_a_schema() -> None:
     """Whatever can be made and holds attributes is in the list, if only to say that these are numbers."""
-    known = allowed()
+    known = read_allow_list()
     made = {".".join(name) for name in known.created}
     without = {"joblib.numpy_pickle.NumpyArrayWrapper"}  # gone when its array is read
     assert made - without <= known.schema.classes.keys()

@@ -25,9 +25,9 @@ from serving.domain.version import Format
 from serving.host.boosters import load_native
 from serving.host.model import LoadRefused
 from serving.host.restricted import Distrusted, load_restricted
-from serving.host.restricted.sound.booster_states import problem_of_state
+from serving.host.restricted.sound.booster_states import find_state_problem
 from serving.host.restricted.sound.requirements import Unsound
-from serving.host.restricted.sound.tree_walks import count_reached
+from serving.host.restricted.sound.tree_walks import count_reached_nodes
 from tests.hostile.boosters import resized
 from tests.sound.composed import boosters
 
@@ -230,12 +230,12 @@ XGBOOST_LIES: dict[str, tuple[str, Lie, str]] = {
     "no children": (TREES, drop(lambda document: model(document)["trees"][0], "left_children"), "no left_children"),
     "leaves of more answers": (TREES, parameter("size_leaf_vector", "7"), "other answers than the model"),
     "children that are floats": (TREES, in_tree("left_children", 1.5, 0), "holds no integers"),
-    "a split of no kind": (TREES, in_tree("split_type", 7, 0), "in a way that is none"),
+    "a split of no kind": (TREES, in_tree("split_type", 7, 0), "type of split that XGBoost does not know"),
     "fewer kinds of splits": (TREES, in_tree("split_type", shorter), "not as many as nodes"),
     "a category where none is": (TREES, in_tree("split_type", 1, 0), "categories for other nodes"),
     "sizes where no categories are": (TREES, in_tree("categories_sizes", [3]), "do not add up"),
     "two trees that are one": (
-        TREES, put(lambda document: model(document)["trees"][0], "id", 1), "two trees are one",
+        TREES, put(lambda document: model(document)["trees"][0], "id", 1), "two trees have one id",
     ),
     "more trees": (
         TREES, put(lambda document: model(document)["gbtree_model_param"], "num_trees", "4"), "counts other trees",
@@ -337,7 +337,7 @@ XGBOOST_LIES: dict[str, tuple[str, Lie, str]] = {
 
 
 def problem(kind: type, state: Any) -> str:
-    return problem_of_state(kind, state) or ""
+    return find_state_problem(kind, state) or ""
 
 
 @pytest.mark.parametrize("name", XGBOOST_LIES)
@@ -352,7 +352,7 @@ def test_one_lie_about_a_tree_of_xgboost_is_refused(name: str) -> None:
 def test_a_shared_node_is_not_walked_again_and_again() -> None:
     left = np.array([1, 2, 3, -1])
     with pytest.raises(Unsound, match="two parents"):
-        count_reached(left, left, np.array([0]))
+        count_reached_nodes(left, left, np.array([0]))
 
 
 def test_leaves_of_several_answers_were_elsewhere_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,15 +515,15 @@ LIGHTGBM_LIES: dict[str, tuple[str, Callable[[str], str], str]] = {
     "fewer decisions": (SPLITS, line("decision_type", fewer), "not as many as it counts"),
     "more leaves": (SPLITS, line("num_leaves", number(10**9)), "not as many as it counts"),
     "no leaves": (SPLITS, line("num_leaves", number(0)), "no leaves"),
-    "leaves that are no number": (SPLITS, line("num_leaves", number("x")), "numbers is none"),
-    "a child that is no number": (SPLITS, line("left_child", number("1e3")), "numbers is none"),
-    "a child in the billions": (SPLITS, line("left_child", number(1 << 40)), "numbers is none"),
-    "a value that is no number": (SPLITS, line("leaf_value", number("x")), "numbers is none"),
-    "a value that is a sign": (SPLITS, line("leaf_value", number("-")), "numbers is none"),
-    "a value that is not there": (SPLITS, line("leaf_value", number("")), "numbers is none"),
-    "a gain that is none": (SPLITS, line("split_gain", number("0x")), "numbers is none"),
-    "a shrinkage that is none": (SPLITS, line("shrinkage", number("?")), "numbers is none"),
-    "a decision beyond": (SPLITS, line("decision_type", number(99)), "in a way that is none"),
+    "leaves that are no number": (SPLITS, line("num_leaves", number("x")), "numbers is malformed"),
+    "a child that is no number": (SPLITS, line("left_child", number("1e3")), "numbers is malformed"),
+    "a child in the billions": (SPLITS, line("left_child", number(1 << 40)), "numbers is malformed"),
+    "a value that is no number": (SPLITS, line("leaf_value", number("x")), "numbers is malformed"),
+    "a value that is a sign": (SPLITS, line("leaf_value", number("-")), "numbers is malformed"),
+    "a value that is not there": (SPLITS, line("leaf_value", number("")), "numbers is malformed"),
+    "a gain that is none": (SPLITS, line("split_gain", number("0x")), "numbers is malformed"),
+    "a shrinkage that is none": (SPLITS, line("shrinkage", number("?")), "numbers is malformed"),
+    "a decision beyond": (SPLITS, line("decision_type", number(99)), "decision type that LightGBM does not know"),
     "a category where none is": (SPLITS, line("decision_type", number(1)), "categories it does not have"),
     "no categories": (SPLITS, line("num_cat", number(2)), "KeyError"),
     "fewer categories than none": (SPLITS, line("num_cat", number(-1)), "num_cat is no number"),
@@ -581,11 +581,11 @@ LIGHTGBM_LIES: dict[str, tuple[str, Callable[[str], str], str]] = {
     ),
     "fewer formulas": ("linear", line("num_features", fewer), "not as many as it counts"),
     "formulas of more features": ("linear", line("num_features", number(999), 2), "do not add up"),
-    "a formula of a negative size": ("linear", line("num_features", number(-1), 2), "fewer features than none"),
+    "a formula of a negative size": ("linear", line("num_features", number(-1), 2), "a negative number of features"),
     "fewer constants": ("linear", line("leaf_const", fewer), "not as many as it counts"),
     "fewer coefficients": ("linear", line("leaf_coeff", fewer, 2), "do not add up"),
     "a formula of a feature beyond": ("linear", line("leaf_features", number(4), 2), "a feature it does not have"),
-    "a coefficient that is none": ("linear", line("leaf_coeff", number("x"), 2), "numbers is none"),
+    "a coefficient that is none": ("linear", line("leaf_coeff", number("x"), 2), "numbers is malformed"),
 }  # fmt: skip
 
 
@@ -656,7 +656,7 @@ def test_every_sound_booster_is_sound() -> None:
         estimator = fitted.estimator[-1] if hasattr(fitted.estimator, "steps") else fitted.estimator
         booster = estimator.get_booster() if hasattr(estimator, "get_booster") else None
         booster = booster or getattr(estimator, "booster_", estimator)
-        assert problem_of_state(type(booster), booster.__getstate__()) is None, fitted.label
+        assert find_state_problem(type(booster), booster.__getstate__()) is None, fitted.label
         counts[type(booster).__module__.partition(".")[0]] += 1
     print(counts)
     assert min(counts.values()) >= 30

@@ -18,9 +18,9 @@ from sklearn.compose import ColumnTransformer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from serving.host.restricted import Distrusted, check_loaded, explain_names, load_restricted
-from serving.host.restricted.allow_list import allowed
+from serving.host.restricted.allow_list import read_allow_list
 from serving.host.restricted.opcodes import survey_opcodes
-from serving.host.restricted.reading import Budgeted
+from serving.host.restricted.reading import BudgetedFile
 from serving.host.restricted.unpickler import RestrictedUnpickler
 from tests.hostile.opcodes import Fragment, array, built, call, dtype, instance, named, value, whole
 from tests.hostile.pandas_lies import TEXTS, arrow, index, lies, offsets, texts, whole_ones
@@ -32,9 +32,9 @@ COLUMNS = "sklearn.compose._column_transformer:ColumnTransformer"
 
 
 def read(raw: bytes) -> Any:
-    source = Budgeted(io.BytesIO(raw), len(raw), is_compressed=False)
+    source = BudgetedFile(io.BytesIO(raw), len(raw), is_compressed=False)
     with warnings.catch_warnings(action="ignore"):  # estimators made here do not say which version wrote them
-        found = RestrictedUnpickler("", source, allowed()).load()
+        found = RestrictedUnpickler("", source, read_allow_list()).load()
     check_loaded(found)
     return found
 
@@ -168,7 +168,7 @@ def test_a_column_stands_only_where_its_values_may() -> None:
 def test_what_all_columns_come_to_is_bounded() -> None:
     """A kilobyte that is named again and again would become any amount of memory."""
     text = texts(arrow(offsets(0, 1 << 20), b"a" * (1 << 20)))
-    with pytest.raises(Distrusted, match="more of columns of pandas than any model has"):
+    with pytest.raises(Distrusted, match="larger columns of pandas than any model"):
         read(whole(value([text] * 40)))
 
 

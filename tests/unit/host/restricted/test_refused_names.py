@@ -27,7 +27,7 @@ from serving.host.loading import Trust, load_model
 from serving.host.model import LoadRefused, NotVouched
 from serving.host.restricted import survey_file
 from serving.host.restricted.opcodes import MOST_NESTED, MOST_OPCODES, survey_opcodes
-from serving.host.restricted.reading import Budgeted
+from serving.host.restricted.reading import BudgetedFile
 from tests.hostile.opcodes import call, dtype, instance, named, value, whole, wrapped
 
 ROWS = np.random.default_rng(0).normal(size=(200, 3))
@@ -75,7 +75,9 @@ def line_in(text: str) -> list[str]:
 
 
 def names_in(raw: bytes) -> list[str]:
-    return [".".join(name) for name in survey_opcodes(Budgeted(io.BytesIO(raw), len(raw), is_compressed=False)).names]
+    return [
+        ".".join(name) for name in survey_opcodes(BudgetedFile(io.BytesIO(raw), len(raw), is_compressed=False)).names
+    ]
 
 
 MIXED = make_pipeline(FunctionTransformer(halve), FunctionTransformer(double))
@@ -97,7 +99,7 @@ def test_the_line_keeps_what_is_trusted_already(tmp_path: Path) -> None:
 def test_code_in_the_file_comes_first_with_the_three_ways_out(tmp_path: Path) -> None:
     said = refusal(tmp_path / "model", cloudpickle.dumps([Decimal(1), FunctionTransformer(lambda rows: rows)]))
     assert said.startswith("the file brings code of its own (cloudpickle.cloudpickle._make_function")
-    assert "which no list of names lets in" in said
+    assert "which no list of names allows" in said
     assert 'sign the version (security.trust = "signed"), set security.trust = "any"' in said
     assert "put the class or function into a module that is installed here" in said
     assert said.endswith("it also names decimal.Decimal")
@@ -113,7 +115,7 @@ def test_a_class_made_in_the_file_is_code_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ['mine:A", "os.system', "mine.b c:A", "sklearn.pipeline:Pipeline.fit", "mine:A]\n[x"])
 def test_a_name_that_is_none_gets_into_no_line_to_paste(tmp_path: Path, name: str) -> None:
     said = refusal(tmp_path / "model", whole(value([named("mine:B"), named(name)])))
-    assert "no list of names lets in" in said
+    assert "no list of names allows" in said
     assert "pickle_trusted" not in said
 
 
@@ -127,7 +129,7 @@ def test_classes_of_the_script_are_listed_and_explained(tmp_path: Path) -> None:
 def test_alarming_names_come_before_the_line(tmp_path: Path) -> None:
     said = refusal(tmp_path / "model", whole(value([named("decimal:Decimal"), named("os:system")])))
     assert "the file names os.system, which no model needs and an attack would; it also names decimal.Decimal" in said
-    assert "look where it came from" in said
+    assert "check where it came from" in said
 
 
 def test_a_module_that_is_not_installed_is_said_to_be_absent(tmp_path: Path) -> None:

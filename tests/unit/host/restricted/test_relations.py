@@ -417,7 +417,7 @@ LIES: dict[str, tuple[Callable[[], Any], Lie, str]] = {
         histograms, put("_predictors", lambda found: [tuple(each) for each in found]), "no lists of trees",
     ),
     "fewer trees in a round": (histograms, put("_predictors", lambda found: [found[0][:1]]), "number of trees"),
-    "other things in a round": (histograms, put("_predictors", lambda found: [[1, 2, 3]]), "is none"),
+    "other things in a round": (histograms, put("_predictors", lambda found: [[1, 2, 3]]), "no tree"),
     "fewer columns": (histograms, put("n_features_in_", 3), "categories of other features"),
     "a category of 300": (histograms, category_is_high, "has no place"),
     "a category of -1": (histograms, category_is_negative, "has no place"),

@@ -27,7 +27,7 @@ from sklearn.model_selection import GroupKFold, RandomizedSearchCV
 from sklearn.preprocessing import StandardScaler
 
 from serving.host.restricted import Distrusted, load_skops
-from serving.host.restricted.fitting_only import Unused
+from serving.host.restricted.fitting_only import StandIn
 from serving.host.restricted.skops_nodes import MOST_NODES_DEEP
 from tests.hostile.skops_files import (
     Node,
@@ -139,10 +139,10 @@ def test_what_is_no_class_of_an_estimator_is_known_as_in_pickles(reread: Callabl
     assert imputer.missing_values is pd.NA
     search = RandomizedSearchCV(LogisticRegression(), {"C": stats.uniform(1, 2)}, cv=GroupKFold(3))
     found = reread(search)
-    assert isinstance(found.param_distributions["C"], Unused)
+    assert isinstance(found.param_distributions["C"], StandIn)
     assert found.cv.n_splits == 3
     watched = reread(LogisticRegression().set_callbacks(ProgressBar()))
-    assert isinstance(watched._skl_callbacks[0], Unused)
+    assert isinstance(watched._skl_callbacks[0], StandIn)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_plain_values_are_no_containers(refusal: Callable[[bytes], str]) -> None
 def test_unknown_names_are_said_together_with_the_setting(refusal: Callable[[bytes], str]) -> None:
     many = in_list(*(node("FunctionNode", f"os.f{number}") for number in range(7)))
     assert refusal(noted(many)) == (
-        "the file names types nobody trusts; if you do: "
+        "the file names types that are not on the list; if you trust them: "
         'security.skops_trusted = ["os.f0", "os.f1", "os.f2", "os.f3", "os.f4", "os.f5", "os.f6"]'
     )
 
@@ -394,7 +394,7 @@ def test_keys_are_made_of_known_types(refusal: Callable[[bytes], str]) -> None:
 
 
 def test_an_array_of_pickles_is_refused(refusal: Callable[[bytes], str]) -> None:
-    assert "an array that is not what it says" in refusal(noted(array("a.npy"), a_npy=npy(np.array([None]))))
+    assert "an array whose parts do not fit together" in refusal(noted(array("a.npy"), a_npy=npy(np.array([None]))))
 
 
 def test_an_array_has_as_many_bytes_as_it_says(tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ def test_objects_are_as_many_as_their_shape_says(refusal: Callable[[bytes], str]
     one, three = in_list(plain(1)), in_list(plain(1), plain(2), plain(3))
     for shape, items in (((1 << 40,), [plain(1)]), ((2, 2), [one, one]), ((2, 2), [one, three])):
         sizes = in_tuple(*map(plain, shape))
-        assert "an array that is not what it says" in refusal(noted(objects(sizes, *items)))
+        assert "an array whose parts do not fit together" in refusal(noted(objects(sizes, *items)))
     assert "a shape in another form" in refusal(noted(objects(in_tuple(plain(-1)))))
 
 

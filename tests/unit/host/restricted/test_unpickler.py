@@ -18,10 +18,10 @@ from scipy import stats
 from sklearn.linear_model import LinearRegression
 
 from serving.host.restricted import Distrusted
-from serving.host.restricted.allow_list import Allowed, allowed, current_name
-from serving.host.restricted.fitting_only import Unused
+from serving.host.restricted.allow_list import AllowList, find_current_name, read_allow_list
+from serving.host.restricted.fitting_only import StandIn
 from serving.host.restricted.nesting import MOST_LEVELS
-from serving.host.restricted.reading import Budgeted
+from serving.host.restricted.reading import BudgetedFile
 from serving.host.restricted.unpickler import MOST_NESTED, RestrictedUnpickler
 from tests.hostile.opcodes import (
     Fragment,
@@ -44,10 +44,10 @@ RANDOM_STATE = named("numpy.random._pickle:__randomstate_ctor")
 RECONSTRUCT = named("numpy._core.multiarray:_reconstruct")
 
 
-def read(raw: bytes, names: Allowed | None = None) -> Any:
-    source = Budgeted(io.BytesIO(raw), len(raw), is_compressed=False)
+def read(raw: bytes, names: AllowList | None = None) -> Any:
+    source = BudgetedFile(io.BytesIO(raw), len(raw), is_compressed=False)
     with warnings.catch_warnings(action="ignore"):  # estimators made here do not say which version wrote them
-        return RestrictedUnpickler("", source, names or allowed()).load()
+        return RestrictedUnpickler("", source, names or read_allow_list()).load()
 
 
 def refusal(fragment: bytes, protocol: int = 4) -> str:
@@ -64,7 +64,7 @@ def refusal(fragment: bytes, protocol: int = 4) -> str:
 def test_a_global_that_is_not_listed_is_refused_and_named(name: str) -> None:
     full = name.replace(":", ".")
     assert refusal(named(name)) == (
-        f'the file names {full}, which nobody vouches for; if you do: security.pickle_trusted = ["{full}"]'
+        f'the file names {full}, which is not on the list; if you trust it: security.pickle_trusted = ["{full}"]'
     )
 
 
@@ -72,27 +72,27 @@ def test_a_global_that_is_not_listed_is_refused_and_named(name: str) -> None:
 def test_what_an_attack_would_name_is_said_to_be_that(name: str) -> None:
     full = name.replace(":", ".")
     told = refusal(named(name))
-    assert f"the file names {full}, which no model needs and an attack would: look where it came from" in told
+    assert f"the file names {full}, which no model needs and an attack would: check where it came from" in told
     assert f'security.pickle_trusted = ["{full}"]' in told
 
 
 def test_a_name_with_a_dot_is_refused_even_where_it_is_trusted() -> None:
     assert "inside of sklearn.pipeline" in refusal(named("sklearn.pipeline:Pipeline.fit"))
     with pytest.raises(Distrusted, match="no model does"):
-        read(whole(named("os:path.join")), allowed().trusting(("os.path.join",)))
+        read(whole(named("os:path.join")), read_allow_list().with_trusted(("os.path.join",)))
 
 
 @pytest.mark.parametrize("name", ["_scoring_monitor:ScoringMonitor", "_transport:ListenerHandle", "_progressbar:Other"])
 def test_what_watched_a_fit_is_never_made(name: str) -> None:
     """Its state opens a socket, or names the address and the key of one."""
     watcher = built(instance(named(f"sklearn.callback.{name}")), {"address": "/tmp/x", "authkey": b"key"})
-    assert isinstance(read(whole(watcher)), Unused)
-    assert isinstance(read(whole(instance(named(f"sklearn.callback.{name}"), "/tmp/x", b"key"))), Unused)
+    assert isinstance(read(whole(watcher)), StandIn)
+    assert isinstance(read(whole(instance(named(f"sklearn.callback.{name}"), "/tmp/x", b"key"))), StandIn)
     assert "calls something that is no listed function" in refusal(call(named(f"sklearn.callback.{name}"), 1))
 
 
 def test_the_operator_may_trust_a_name_in_every_way() -> None:
-    names = allowed().trusting(("fractions.Fraction", "types.SimpleNamespace"))
+    names = read_allow_list().with_trusted(("fractions.Fraction", "types.SimpleNamespace"))
     assert read(whole(call(named("fractions:Fraction"), 1, 2)), names) == 0.5
     made = instance(named("types:SimpleNamespace"))
     assert read(whole(built(made, {"a": 1})), names).a == 1
@@ -100,7 +100,7 @@ def test_the_operator_may_trust_a_name_in_every_way() -> None:
 
 
 def test_a_trusted_class_may_have_an_attribute_with_the_name_of_a_method() -> None:
-    names = allowed().trusting(("fractions.Fraction", "collections.Counter", "decimal.Context"))
+    names = read_allow_list().with_trusted(("fractions.Fraction", "collections.Counter", "decimal.Context"))
     counter = read(whole(built(instance(named("collections:Counter")), {"total": 1})), names)
     assert counter.total == 1
 
@@ -117,7 +117,7 @@ def test_a_trusted_class_may_have_an_attribute_with_the_name_of_a_method() -> No
     ],
 )
 def test_names_of_older_files_are_those_of_today(asked: Any, protocol: int, found: Any) -> None:
-    assert current_name(*asked, protocol) == found
+    assert find_current_name(*asked, protocol) == found
 
 
 def test_a_file_of_numpy_1_loads() -> None:
@@ -290,11 +290,11 @@ def test_random_numbers_have_a_state_of_numbers() -> None:
 def test_what_only_fitting_needs_is_never_made() -> None:
     """The state of a distribution holds Python code, which SciPy runs when it is read back."""
     kind = named("scipy.stats._continuous_distns:norm_gen")
-    assert isinstance(read(pickle.dumps(stats.norm())), Unused)
+    assert isinstance(read(pickle.dumps(stats.norm())), StandIn)
     for code in ("raise SystemExit", f"{stats.norm._parse_arg_template}\nraise SystemExit", 1):
         assert "code that SciPy does not write" in refusal(built(instance(kind), {"_parse_arg_template": code}))
     method = call(named("builtins:getattr"), instance(kind), "_ppf_single")
-    assert isinstance(read(whole(built(instance(named("numpy:vectorize")), {"pyfunc": method}))), Unused)
+    assert isinstance(read(whole(built(instance(named("numpy:vectorize")), {"pyfunc": method}))), StandIn)
 
 
 def test_only_a_stand_in_is_asked_for_a_method() -> None:
