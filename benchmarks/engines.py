@@ -31,7 +31,7 @@ from sklearn.utils import all_estimators
 
 from benchmarks import circumstances, run
 from serving.compiling import converters
-from serving.compiling.compile_model import compile_apart, compile_here
+from serving.compiling.compile_model import compile_in_worker, compile_model
 from serving.compiling.converters.converter_registry import CONVERTERS, TRANSFORMS
 from serving.compiling.converters.fallback import MEASURED
 from serving.compiling.forked_worker import ForkedWorker
@@ -192,7 +192,7 @@ def _try(group: str, name: str, estimator: Any) -> Tried:
     limit_to_one_thread(estimator)
     model = examine_estimator(estimator)
     request = CompileRequest()
-    verdict, _ = compile_apart(ForkedWorker(lambda: compile_here(model, request, [])), model, request)
+    verdict, _ = compile_in_worker(ForkedWorker(lambda: compile_model(model, request, [])), model, request)
     return Tried(group, name, model.signature.methods, _drawn_by(estimator) if verdict.engine else "", verdict)
 
 

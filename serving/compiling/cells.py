@@ -1,4 +1,4 @@
-"""Convert between columns of plain values, which rows are made up from, and batches, which models take."""
+"""Convert columns of plain values, of which rows are made up, to batches, which models take, and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from serving.rows.batch import Batch, Column
 
 
 def make_batch(cells: list[list[Any]], signature: Signature) -> Batch:
-    """Return columns of plain values, None for null, laid out for `signature`."""
+    """Return a batch for `signature` from columns of plain values; None is null."""
     rows = len(cells[0])
     if all(feature.dtype is Dtype.NUMBER for feature in signature.features):
         matrix = np.column_stack([_make_numbers(column) for column in cells])

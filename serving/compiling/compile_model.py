@@ -1,4 +1,4 @@
-"""Compiling one model: convert, prove, measure, in a process that is gone afterwards."""
+"""Compile one model: convert, prove and measure it, in a process that ends afterwards."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from functools import partial
 import orjson
 
 from serving.compiling.drawing import NotCompilable
-from serving.compiling.forked_worker import ForkedWorker, Unfinished
-from serving.compiling.provable import Provable
+from serving.compiling.find_guard import ProvableModel
+from serving.compiling.forked_worker import ForkedWorker, WorkFailed
 from serving.domain.compiled_form import Compilation, Graph
 from serving.domain.errors import ServingError
 from serving.domain.signature import Dtype
 from serving.host.estimator_model import EstimatorModel
 from serving.host.graph_check.graph_check import bound
 from serving.host.input_columns import InputColumn
-from serving.host.model import LoadedModel, one_line, describe_exception
+from serving.host.model import LoadedModel, describe_exception, one_line
 from serving.host.nested_estimators import walk_nested_estimators
 from serving.rows.batch import Batch
 from serving.rows.integers import EXACT, has_rounded_cell
 from serving.wire.evaluation import CompileRequest
 
-# onnxruntime computes all of a graph whatever is asked of it, so the default method gets one of its own; a large model
-# is not held twice for that
+# onnxruntime computes all of a graph whatever output is wanted, so the default method gets its own graph. Of a larger
+# model only one graph is made: two would take twice the memory.
 MOST_BYTES_TWICE = 4 << 20
-BEYOND_INTEGERS = 2.0**64  # what is known to be larger is no integer of 64 bits
+BEYOND_INTEGERS = 2.0**64  # larger numbers are no 64-bit integers
 KNOWN_PACKAGES = ("sklearn.", "xgboost.", "lightgbm.")
 
 Draw = Callable[..., Graph]
@@ -35,37 +35,37 @@ Draw = Callable[..., Graph]
 _HEAD = struct.Struct("<Q")
 
 
-def compile_apart(
-    apart: ForkedWorker, model: LoadedModel, request: CompileRequest
+def compile_in_worker(
+    worker: ForkedWorker, model: LoadedModel, request: CompileRequest
 ) -> tuple[Compilation, tuple[Graph, ...]]:
-    """Return the verdict over a compiled form of `model`, and its graphs when it is to be used. Blocks; never raises.
+    """Return the verdict over a compiled form of `model`, and the graphs if it passed. Blocks; never raises.
 
-    `apart` is a process that returns what `compile_here` does for the same model; it is over afterwards.
+    The work of `worker` is `compile_model` of the same model; the worker has ended afterwards.
     """
     begin = time.monotonic()
-    foreign = why_foreign(model)
+    refusal = why_not_compilable(model)
     graphs: tuple[Graph, ...] = ()
     try:
-        if foreign is not None:
-            compilation = Compilation(engine=None, reason=foreign)
+        if refusal is not None:
+            compilation = Compilation(engine=None, reason=refusal)
         else:
-            compilation, graphs = _decode(apart.run(request.seconds))
-    except Unfinished as error:
+            compilation, graphs = _decode_result(worker.run(request.seconds))
+    except WorkFailed as error:
         compilation = Compilation(engine=None, reason=str(error), is_final=False)
     finally:
-        apart.dismiss()
+        worker.dismiss()
     return compilation.model_copy(update={"seconds": time.monotonic() - begin}), graphs
 
 
-def why_foreign(model: LoadedModel) -> str | None:
-    """Say early, before anything is imported, that code nobody knows cannot be converted; None where there is none."""
+def why_not_compilable(model: LoadedModel) -> str | None:
+    """Say why a model has no compiled form, where that is known without any import; None when it may have one."""
     if not isinstance(model, EstimatorModel):
         return None
     for part in walk_nested_estimators(model.estimator):
         if hasattr(part, "fit") and not type(part).__module__.startswith(KNOWN_PACKAGES):
             return f"{type(part).__name__} is no estimator of scikit-learn, XGBoost or LightGBM"
     if model.signature.is_typed:
-        return "code of its author's gets integers as they are sent, and a graph gets float64"
+        return "code of the model's author gets integers as they are sent, but a graph gets float64"
     for column, feature in zip(model.columns, model.signature.features, strict=True):
         if column.date_kind is not None:
             return f"feature '{feature.name}' is dates or durations, which no graph takes"
@@ -76,13 +76,13 @@ def why_foreign(model: LoadedModel) -> str | None:
 
 
 def import_compilers() -> None:
-    """Import all that compiling needs, which a zygote must not have: onnxruntime starts a thread."""
+    """Import all that compiling needs. Not in a zygote: onnxruntime starts a thread."""
     from serving.compiling import convert, onnx_files, prove  # noqa: F401, PLC0415
     from serving.compiling.converters import fallback  # noqa: F401, PLC0415
 
 
-def compile_here(model: LoadedModel, request: CompileRequest, examples: Sequence[Batch]) -> bytes:
-    """Convert, prove and measure `model` in this process; returns verdict and graphs in one piece. Blocks.
+def compile_model(model: LoadedModel, request: CompileRequest, examples: Sequence[Batch]) -> bytes:
+    """Convert, prove and measure `model` in this process; returns the verdict and the graphs as bytes. Blocks.
 
     `examples` are golden rows.
     """
@@ -91,20 +91,20 @@ def compile_here(model: LoadedModel, request: CompileRequest, examples: Sequence
         from serving.compiling.prove import prove  # noqa: PLC0415  (imports onnxruntime, which starts a thread)
 
         subject, draw = _choose_draw(model, request)
-        bounded = bound(_convert(subject, draw, request), subject.signature)
+        bounded = bound(_convert_model(subject, draw, request), subject.signature)
         graphs = list(bounded.graphs)
         compilation = prove(subject, graphs, request.tolerance, examples, bounded.bounds.rows)
     except ServingError as error:
         compilation, graphs = Compilation(engine=None, reason=one_line(str(error))), []
     except Exception as error:  # noqa: BLE001  (the model's own code, and three libraries)
         compilation, graphs = Compilation(engine=None, reason=f"compiling failed: {describe_exception(error)}"), []
-    return _encode(compilation, graphs)
+    return _encode_result(compilation, graphs)
 
 
-def _choose_draw(model: LoadedModel, request: CompileRequest) -> tuple[Provable, Draw]:
-    """Return what is to be proved, and how graphs for some of its methods are made."""
+def _choose_draw(model: LoadedModel, request: CompileRequest) -> tuple[ProvableModel, Draw]:
+    """Return the model to prove, and a function that draws a graph for some of its methods."""
     if isinstance(model, EstimatorModel):
-        model = _number_unused(model)
+        model = _replace_unused_columns(model)
         from serving.compiling.convert import convert  # noqa: PLC0415  (imports onnxruntime too)
 
         return model, partial(convert, model, max_nodes=request.nodes)
@@ -117,8 +117,8 @@ def _choose_draw(model: LoadedModel, request: CompileRequest) -> tuple[Provable,
     return subject, partial(convert_file, subject)
 
 
-def _number_unused(model: EstimatorModel) -> EstimatorModel:
-    """Return the same model with numbers, as batches have them, in the columns that it does not use."""
+def _replace_unused_columns(model: EstimatorModel) -> EstimatorModel:
+    """Return the same model with number columns where it does not use a column: so batches have them."""
     features = model.signature.features
     if all(feature.is_used for feature in features):
         return model
@@ -130,7 +130,7 @@ def _number_unused(model: EstimatorModel) -> EstimatorModel:
     return model.with_signature(model.signature.model_copy(update={"features": plain})).with_columns(columns)
 
 
-def _convert(model: Provable, draw: Draw, request: CompileRequest) -> list[Graph]:
+def _convert_model(model: ProvableModel, draw: Draw, request: CompileRequest) -> list[Graph]:
     first, *others = model.signature.methods
     whole = draw()
     if len(whole.content) > request.bytes:
@@ -141,7 +141,7 @@ def _convert(model: Provable, draw: Draw, request: CompileRequest) -> list[Graph
     return [draw((first,)), draw(others)]
 
 
-def _encode(compilation: Compilation, graphs: Sequence[Graph]) -> bytes:
+def _encode_result(compilation: Compilation, graphs: Sequence[Graph]) -> bytes:
     head = orjson.dumps(
         {
             "compilation": compilation.model_dump(mode="json"),
@@ -152,7 +152,7 @@ def _encode(compilation: Compilation, graphs: Sequence[Graph]) -> bytes:
     return b"".join([_HEAD.pack(len(head)), head, *(graph.content for graph in graphs)])
 
 
-def _decode(raw: bytes) -> tuple[Compilation, tuple[Graph, ...]]:
+def _decode_result(raw: bytes) -> tuple[Compilation, tuple[Graph, ...]]:
     (size,) = _HEAD.unpack_from(raw)
     start = _HEAD.size + size
     head = orjson.loads(raw[_HEAD.size : start])

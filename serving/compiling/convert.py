@@ -38,7 +38,7 @@ def convert(model: EstimatorModel, methods: Sequence[Method] | None = None, max_
     """Return one graph answering `methods`, by default all that `model` offers; see `serving.domain.compiled_form`.
 
     Blocks, for seconds with a million tree nodes. Raises NotCompilable when a part has no compiled form or the trees
-    have more than `max_nodes` nodes. Rows that the estimator refuses are answered with something by the graph.
+    have more than `max_nodes` nodes. To rows that the estimator refuses, the graph gives some answer.
     """
     nodes = count_tree_nodes(model.estimator)
     if nodes > max_nodes:
@@ -63,7 +63,7 @@ def convert(model: EstimatorModel, methods: Sequence[Method] | None = None, max_
 
 
 def count_tree_nodes(estimator: Any) -> int:
-    """Return how many tree nodes there are in `estimator`, however it is nested; no trees, no nodes."""
+    """Return the number of tree nodes in `estimator`, however deep they are nested; 0 when it has no trees."""
     total, waiting, seen = 0, [estimator], set()
     while waiting:
         part = waiting.pop()
@@ -91,7 +91,7 @@ def finish_graph(
     wanted: dict[Method, tuple[Tensor, ...]],
     batch: Batch,
 ) -> Graph:
-    """Run the graph once to see what comes out, and make it what the estimator gives."""
+    """Run the graph once, and convert its outputs to the dtypes and shapes that the estimator gives."""
     for method, names in drawn.items():
         if len(names) != len(wanted[method]):
             raise NotCompilable(f"{method} gives {len(wanted[method])} arrays, and the graph {len(names)}")
@@ -99,7 +99,7 @@ def finish_graph(
         (method, name, tensor) for method, names in drawn.items()
         for name, tensor in zip(names, wanted[method], strict=True)
     ]  # fmt: skip
-    got = _run(drawing, [name for _, name, _ in pairs], batch)
+    got = _run_once(drawing, [name for _, name, _ in pairs], batch)
     outputs: dict[Method, list[str]] = {method: [] for method in drawn}
     infos = []
     for place, ((method, name, tensor), array) in enumerate(zip(pairs, got, strict=True)):
@@ -111,7 +111,7 @@ def finish_graph(
     return Graph(drawing.serialize(infos), {method: tuple(names) for method, names in outputs.items()})
 
 
-def _run(drawing: Drawing, names: list[str], batch: Batch) -> list[NDArray[Any]]:
+def _run_once(drawing: Drawing, names: list[str], batch: Batch) -> list[NDArray[Any]]:
     infos = [helper.make_empty_tensor_value_info(name) for name in dict.fromkeys(names)]
     session = open_session(drawing.serialize(infos), is_optimized=False)
     values = session.run(None, make_feed(batch, list_number_inputs(session)))

@@ -25,7 +25,7 @@ class NotCompilable(ServingError):
 
 @dataclass(slots=True)
 class Drawing:
-    """Nodes and constants of one graph, in the order they compute. `op` and `constant` return the name to refer by."""
+    """Nodes and constants of one graph, in the order of computation. What is drawn is referred to by its name."""
 
     nodes: list[Any] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
@@ -36,13 +36,13 @@ class Drawing:
     ir_version: int = IR_VERSION
 
     def draw_node(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """Draw a node with one output."""
+        """Draw a node with one output; returns its name."""
         return self.draw_node_with_outputs(kind, *inputs, outputs=1, domain=domain, **attributes)[0]
 
     def draw_node_with_outputs(
         self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any
     ) -> tuple[str, ...]:
-        """Draw a node with several outputs; the same node with the same inputs is drawn only once."""
+        """Draw a node with several outputs; returns their names. The same node of the same inputs is drawn once."""
         is_small = all(isinstance(value, (int, float, str)) for value in attributes.values())
         key = (kind, domain, inputs, outputs, tuple(sorted(attributes.items()))) if is_small else None
         if key in self.known:
@@ -53,14 +53,14 @@ class Drawing:
             self.known[key] = names
         return names
 
-    def compute_once(self, key: tuple[Any, ...], draw: Callable[[], Any]) -> Any:
-        """Return the result of the first `draw` under `key`: trees are large, and methods share them."""
+    def compute_once(self, key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
+        """Return the result of the first `compute` under `key`: trees are large, and methods share them."""
         if key not in self.known:
-            self.known[key] = draw()
+            self.known[key] = compute()
         return self.known[key]
 
     def add_constant(self, values: Any) -> str:
-        """Keep an array or a scalar. Objects become strings, arrays keep their dtype, Python floats become float64."""
+        """Add an array, which keeps its dtype, or a scalar; returns its name. Objects become strings."""
         array = np.asarray(values)
         key = None
         if array.nbytes <= MAX_REMEMBERED_BYTES:

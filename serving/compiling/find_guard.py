@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from serving.compiling.drawing import NotCompilable
-from serving.compiling.provable import Provable
 from serving.domain.compiled_form import Guard
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Container, Dtype
-from serving.host.input_columns import MAX_VALUES
+from serving.host.input_columns import MAX_VALUES, InputColumn
+from serving.host.model import LoadedModel
 from serving.rows.batch import Batch
 
 MAX_TRIED = 256
 UNKNOWN_TEXT = "\x01unknown"
-_SMALLEST = (0.0, 5e-324)  # what logarithms take begins with the second
+_SMALLEST = (0.0, 5e-324)  # the second is the smallest number with a logarithm
 
 
-def find_guard(model: Provable) -> Guard:
-    """Return what must be refused of unknown categories and of negative numbers. Answers a few made-up rows.
+class ProvableModel(LoadedModel, Protocol):
+    """A model as a proof needs it: it answers, and it says what is known of its columns."""
 
-    Raises NotCompilable when what is refused cannot be told by looking at one cell.
+    @property
+    def columns(self) -> Sequence[InputColumn]:
+        """What is known of each feature, in the order of the signature."""
+        ...
+
+
+def find_guard(model: ProvableModel) -> Guard:
+    """Return which unknown categories and negative numbers must be refused. The model answers a few made-up rows.
+
+    Raises NotCompilable when one cell alone does not tell whether a row is refused.
     """
     if model.signature.container is Container.TEXTS:
         return Guard()
@@ -31,7 +40,7 @@ def find_guard(model: Provable) -> Guard:
     return Guard(known=known, smallest=_find_smallest(model, known))
 
 
-def _find_known_values(model: Provable) -> dict[int, tuple[Any, ...]]:
+def _find_known_values(model: ProvableModel) -> dict[int, tuple[Any, ...]]:
     unknown: dict[int, Any] = {}
     for at, (feature, column) in enumerate(zip(model.signature.features, model.columns, strict=True)):
         if column.values and feature.dtype is Dtype.STRING:
@@ -47,18 +56,18 @@ def _find_known_values(model: Provable) -> dict[int, tuple[Any, ...]]:
     refused = {at: model.columns[at].values for at, value in unknown.items() if _is_refused(model, {at: value})}
     for values in refused.values():
         if len(values) >= MAX_VALUES:
-            raise NotCompilable(f"refuses values it does not know of {len(values)} or more in one column")
+            raise NotCompilable(f"refuses unknown values in a column of {len(values)} or more known ones")
     return {at: tuple(dict.fromkeys(values)) for at, values in refused.items()}
 
 
-def _find_smallest(model: Provable, known: Collection[int]) -> float | None:
+def _find_smallest(model: ProvableModel, known: Collection[int]) -> float | None:
     features = enumerate(model.signature.features)
     numeric = [at for at, feature in features if feature.dtype is Dtype.NUMBER and at not in known]
     if not numeric or not _is_refused(model, dict.fromkeys(numeric, -1.0)):
         return None
     smallest = next((low for low in _SMALLEST if not _is_refused(model, dict.fromkeys(numeric, low))), None)
     if smallest is None:
-        raise NotCompilable("refuses numbers by a rule that looking at one cell does not tell")
+        raise NotCompilable("refuses numbers by a rule that one cell alone does not show")
     is_refused = [
         _is_refused(model, {at: refused}) for at in numeric[:MAX_TRIED] for refused in _list_refused(smallest)
     ]
@@ -71,7 +80,7 @@ def _list_refused(smallest: float) -> tuple[float, ...]:
     return (-1.0, 0.0) if smallest else (-1.0,)
 
 
-def _is_refused(model: Provable, cells: dict[int, Any]) -> bool:
+def _is_refused(model: ProvableModel, cells: dict[int, Any]) -> bool:
     try:
         model.answer(model.signature.default_method, _replace_cells(model.make_rows(1), cells))
     except InvalidInput:

@@ -20,16 +20,15 @@ BLOCK_BYTES = 1 << 20
 _PREPARE, _WORK = b"?", b"!"
 
 
-class Unfinished(Exception):  # an outcome, not an error: the caller of `run` catches it
+class WorkFailed(Exception):  # an outcome, not an error: the caller of `run` catches it
     """The work failed; the message says how in a few words."""
 
 
 class ForkedWorker:
-    """Forks when it is made. `enter` is run in the child at once, `prepare` when it is likely to be needed, `work` when
-    `run` asks for it.
+    """A process, forked when this object is made. It runs `enter` at once, and `prepare` and `work` when it is command.
 
-    Make it where no other thread holds a lock that the child needs: it has the forking thread only. It dies with that
-    thread's process.
+    Make it where no other thread holds a lock that the child needs: the child has only the thread that forked. It dies
+    with the process of that thread.
     """
 
     def __init__(
@@ -38,53 +37,53 @@ class ForkedWorker:
         enter: Callable[[], None] = lambda: None,
         prepare: Callable[[], None] = lambda: None,
     ) -> None:
-        asking, self._asking = os.pipe()
+        commands, self._commands = os.pipe()
         self._answers, answers = os.pipe()
         parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            os.close(self._asking)
+            os.close(self._commands)
             os.close(self._answers)
-            _work_and_exit(enter, prepare, work, asking, answers, parent)
-        os.close(asking)
+            _work_and_exit(enter, prepare, work, commands, answers, parent)
+        os.close(commands)
         os.close(answers)
         self._is_over = False
 
     def prepare(self) -> None:
-        """Have the process prepare itself while this one goes on."""
-        self._ask(_PREPARE)
+        """Let the process run `prepare`, while this one goes on."""
+        self._send_command(_PREPARE)
 
     def run(self, seconds: float) -> bytes:
-        """Return what the work returns; raises Unfinished when the process dies or takes longer. Blocks; once."""
+        """Return the result of the work; raises WorkFailed when the process dies or is late. Blocks. Call it once."""
         ends_at = time.monotonic() + seconds
         try:
-            self._ask(_WORK)
+            self._send_command(_WORK)
             received = _receive(self._answers, ends_at)
             status = self._end(is_killed=False)
         except TimeoutError:
             self.dismiss()
-            raise Unfinished(f"not finished after {seconds:g} s (engine.compile_seconds)") from None
+            raise WorkFailed(f"not finished after {seconds:g} s (engine.compile_seconds)") from None
         if status == ENDED_ITSELF:
-            os._exit(ENDED_ITSELF)  # so does this process, which has the same model; the words are in their place
+            os._exit(ENDED_ITSELF)  # this process has the same model and must end too; its last words are written
         if status != 0:
             how = f"died with {signal.Signals(-status).name}" if status < 0 else "failed"
-            raise Unfinished(f"the process {how}")
+            raise WorkFailed(f"the process {how}")
         return received
 
     def dismiss(self) -> None:
-        """End the process at once; more than once is harmless."""
+        """Kill the process if it still runs; a second call does nothing."""
         if not self._is_over:
             self._end(is_killed=True)
 
-    def _ask(self, what: bytes) -> None:
+    def _send_command(self, command: bytes) -> None:
         with contextlib.suppress(BrokenPipeError):  # it has died: `run` says how
-            os.write(self._asking, what)
+            os.write(self._commands, command)
 
     def _end(self, *, is_killed: bool) -> int:
         self._is_over = True
         if is_killed:
             os.kill(self.pid, signal.SIGKILL)
-        os.close(self._asking)
+        os.close(self._commands)
         os.close(self._answers)
         _, status = os.waitpid(self.pid, 0)
         return os.waitstatus_to_exitcode(status)
@@ -94,7 +93,7 @@ def _work_and_exit(
     enter: Callable[[], None],
     prepare: Callable[[], None],
     work: Callable[[], bytes],
-    asking: int,
+    commands: int,
     answers: int,
     parent: int,
 ) -> None:
@@ -103,9 +102,9 @@ def _work_and_exit(
         sandbox.die_with_parent(parent)
         sandbox.lower_priority_of_this_thread()
         enter()
-        while (asked := os.read(asking, 1)) == _PREPARE:
+        while (command := os.read(commands, 1)) == _PREPARE:
             prepare()
-        if asked == _WORK:
+        if command == _WORK:
             view = memoryview(work())
             while view:
                 view = view[os.write(answers, view[:BLOCK_BYTES]) :]

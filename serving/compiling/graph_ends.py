@@ -1,4 +1,4 @@
-"""Draw the ends of a graph: inputs as the signature asks for them, outputs as the estimator gives them."""
+"""Draw the ends of a graph: inputs as the signature defines them, outputs as the estimator gives them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def declare_inputs(signature: Signature, drawing: Drawing) -> Rows:
 
 
 def _is_number(feature: Feature) -> bool:
-    """Say whether a feature comes in as float64: numbers, and bools that may be null, for which bool has no value."""
+    """Say whether the input of a feature is float64: for numbers, and for bools that may be null (NaN)."""
     return feature.dtype is Dtype.NUMBER or (feature.dtype is Dtype.BOOL and feature.nullable)
 
 
@@ -46,7 +46,7 @@ def _choose_dtype(feature: Feature) -> np.dtype[Any]:
 
 
 def fit_output(drawing: Drawing, name: str, got: NDArray[Any], wanted: Tensor) -> str:
-    """Add what turns a tensor that came out like `got` into one of the dtype and shape of `wanted`."""
+    """Draw the conversion of a tensor that looks like `got` to the dtype and shape of `wanted`; returns its name."""
     like = np.asarray(wanted)
     is_text = like.dtype.kind in "OU"
     if got.size != like.size:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 Numbers = NDArray[np.float64]
 
 EPS = float(np.finfo(np.float64).eps)
-# where scikit-learn, or the format of a number, takes another branch
+# where scikit-learn, or the float64 format itself, takes another branch
 BRANCHES = (5e-324, float(np.finfo(np.float64).smallest_normal), 1e-162, 1e-154, EPS, 10 * EPS, 1e-8)
-# changes that leave no answer which means anything another one: a few ulp, and what many roundings come to
+# changes that must not change an answer with a meaning: a few ulp, and the sum of many roundings
 SLIGHTLY, AS_ROUNDING = 2.0**-51, 2.0**-43
 LANDMARK_WAYS = 4
 _LEAST_POWER, _SMALL_POWER = -323.3, -8.0
@@ -30,7 +30,7 @@ def add_neighbours(numbers: Sequence[float]) -> Numbers:
 
 
 def make_tiny(random: np.random.Generator, plausible: Numbers) -> Numbers:
-    """Return as many rows as `plausible` has, of numbers next to nothing, alone and among plausible ones."""
+    """Return as many rows as `plausible` has, with numbers close to 0, alone and among plausible ones."""
     ways = [_make_alike, _make_at_branches, _put_one_among_plausible, _make_any_size, _make_zeros, _scale_units]
     parts = np.array_split(plausible, len(ways))
     return np.concatenate([way(random, part) for way, part in zip(ways, parts, strict=True)])
@@ -39,10 +39,10 @@ def make_tiny(random: np.random.Generator, plausible: Numbers) -> Numbers:
 def make_extremes(
     random: np.random.Generator, plausible: Numbers, *, magnitudes: Sequence[float], columns: Sequence[int], few: int
 ) -> Numbers:
-    """Return rows that hold each of `magnitudes`: alone in each of `columns`, everywhere, and mixed with any others.
+    """Return rows that hold each of `magnitudes`: alone in each of `columns`, in all cells, and mixed with any others.
 
-    The last ``3 * few * len(magnitudes)`` rows are one third as they are, and twice the same but for what is enormous:
-    that is changed `SLIGHTLY`, and by `AS_ROUNDING`. Takes as many plausible rows as `count_extremes` says.
+    The last ``3 * few * len(magnitudes)`` rows are the mixed ones, three times: as they are, with the enormous numbers
+    changed by `SLIGHTLY`, and with these changed by `AS_ROUNDING`. `plausible` must have `count_extremes` rows.
     """
     width, single = plausible.shape[1], count_extremes(magnitudes, columns, 0)
     made = plausible.copy()
@@ -66,7 +66,7 @@ def count_extremes(magnitudes: Sequence[float], columns: Sequence[int], few: int
 
 
 def make_near_landmarks(random: np.random.Generator, plausible: Numbers, *, known: Numbers) -> Numbers:
-    """Return `LANDMARK_WAYS` times as many rows as `known`: as they are, beside, half plausible, and nearly all 0."""
+    """Return `LANDMARK_WAYS` rows for each of `known`: as it is, an ulp beside, half plausible, 0 but for one cell."""
     ways = random.integers(-1, 2, known.shape)
     beside_known = np.where(ways, np.nextafter(known, np.where(ways > 0, np.inf, -np.inf)), known)
     mixed = np.where(random.random(known.shape) < 0.5, known, plausible[: len(known)])
@@ -77,9 +77,10 @@ def make_near_landmarks(random: np.random.Generator, plausible: Numbers, *, know
 def _make_enormous(
     random: np.random.Generator, plausible: Numbers, magnitude: float
 ) -> tuple[Numbers, NDArray[np.bool_]]:
-    """Return rows of numbers up to `magnitude`, and which cells are not plausible ones.
+    """Return rows of numbers up to `magnitude`, and which of their cells are not taken from `plausible`.
 
-    In turn: all cells about as large; one; one half of them, the others of any size; all of any size.
+    Four kinds of rows, in turn: all cells about as large; only one; half of them, the others of any size; all of any
+    size.
     """
     rows, width = plausible.shape
     turn = (np.arange(rows) % 4)[:, None]
@@ -110,7 +111,7 @@ def _make_alike(random: np.random.Generator, plausible: Numbers) -> Numbers:
 
 
 def _make_at_branches(random: np.random.Generator, plausible: Numbers) -> Numbers:
-    """Return rows whose largest number, or whose sum or norm, is beside a branch."""
+    """Return rows whose largest number, sum or norm is at a branch, or one ulp beside it."""
     rows, width = plausible.shape
     sizes = np.resize(add_neighbours(BRANCHES), rows) * _make_signs(random, (rows,))
     shares = np.zeros((rows, width))
@@ -141,5 +142,5 @@ def _make_zeros(random: np.random.Generator, plausible: Numbers) -> Numbers:
 
 
 def _scale_units(random: np.random.Generator, plausible: Numbers) -> Numbers:
-    """Return plausible rows as though they were measured in other units: exponentials vanish, and overflow."""
+    """Return plausible rows as if they were measured in other units: exponentials vanish, or overflow."""
     return plausible * 10.0 ** random.uniform(-12, 4, (len(plausible), 1)) * _make_signs(random, (len(plausible), 1))

@@ -18,7 +18,7 @@ MOST_PARTS, MOST_ROWS_EACH = 16, 16
 
 
 def find_landmarks(estimator: Any, columns: int) -> NDArray[np.float64]:
-    """Return (rows, columns) of numbers that the parts which get the input as it is have learnt of its columns."""
+    """Return rows (rows, columns) that the model has learnt: those of the parts that get the input unchanged."""
     found = [row for part in _find_first_parts(estimator) for row in _find_remembered(part, columns)]
     return np.array(found, dtype=np.float64).reshape(len(found), columns)
 
@@ -45,7 +45,7 @@ def _find_remembered(part: Any, columns: int) -> Iterator[NDArray[np.float64]]:
 
 
 def find_scale(columns: Sequence[InputColumn], landmarks: NDArray[np.float64]) -> float | None:
-    """Return the largest number that is known of any of `columns`, None where nothing is known of some column."""
+    """Return the largest number known of all `columns`; None when nothing is known of one of them."""
     sizes = []
     for place, column in enumerate(columns):
         known = [bound for bound in (column.low, column.high) if bound is not None] + landmarks[:, place].tolist()

@@ -1,6 +1,6 @@
-"""Turn an ``.onnx`` file into a graph for the server: the file's own nodes between inputs and outputs like ours.
+"""Turn an ``.onnx`` file into a graph for the server: the nodes of the file, between the inputs and outputs of a graph.
 
-The nodes in front do what `OnnxModel` does to each request, the nodes behind what it does to the answers: no ZipMap,
+The nodes in front do what `OnnxModel` does to each request, the nodes behind do what it does to the answers: no ZipMap,
 labels and single values flat. A model stays in its host if it refuses values that the guard cannot see (numbers that
 are no integers), or if it has no bounds (`serving.host.graph_check`).
 """
@@ -33,12 +33,12 @@ from serving.host.onnx_outputs import ONE_COLUMN, Form, MethodOutput
 
 PREFIX = "file/"
 _PLAIN_DOMAINS = ("", "ai.onnx")
-LEAST_IR_VERSION = 4  # since then constants are no inputs
+LEAST_IR_VERSION = 4  # before it, constants had to be inputs
 
 
 def add_known_texts(model: OnnxModel) -> OnnxModel:
-    """Return `model` with texts of its own known to its columns: a proof with words it never saw would prove little."""
-    texts = _find_texts(_read(model.path))
+    """Return `model` with the texts of its file as known values: a proof with other words would prove little."""
+    texts = _find_texts(_read_file(model.path))
     other = copy(model)
     other.columns = [
         replace(column, values=texts) if column.dtype is Dtype.STRING else column for column in model.columns
@@ -53,10 +53,12 @@ def convert_file(model: OnnxModel, methods: Sequence[Method] | None = None) -> G
     takes other types than float32, float64, bools and text.
     """
     chosen = tuple(model.signature.methods if methods is None else methods)
-    file = _read(model.path)
+    file = _read_file(model.path)
     opsets = {each.domain: each.version for each in file.opset_import}
     if {node.op_type for node in file.graph.node if node.domain in _PLAIN_DOMAINS} <= {"Identity"}:
-        opsets[""] = OPSETS[""]  # exporters of trees name none, or an old one, and what is put around them needs one
+        opsets[""] = OPSETS[
+            ""
+        ]  # exporters of trees give no opset, or an old one, and the nodes around the file need one
     drawing = Drawing(opsets=opsets, ir_version=max(file.ir_version, LEAST_IR_VERSION))
     for name, source in _feed_inputs(model, declare_inputs(model.signature, drawing)).items():
         drawing.nodes.append(helper.make_node("Identity", [source], [PREFIX + name]))
@@ -79,7 +81,7 @@ def convert_file(model: OnnxModel, methods: Sequence[Method] | None = None) -> G
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
-def _read(path: str) -> Any:
+def _read_file(path: str) -> Any:
     try:
         file = onnx.load_model(path, load_external_data=False)
     except Exception as error:  # noqa: BLE001  (protobuf has its own tree of errors)
@@ -104,7 +106,7 @@ def _find_tensors(graph: Any) -> Iterator[Any]:
 
 
 def _find_texts(file: Any) -> list[Any]:
-    """Return texts among the attributes of what looks categories up: what requests hold, mostly."""
+    """Return the texts by which nodes look up categories: requests mostly hold these."""
     found: dict[str, None] = {}
     for node in file.graph.node:
         for attribute in node.attribute if node.op_type not in ("ZipMap", "Constant") else ():
@@ -113,7 +115,7 @@ def _find_texts(file: Any) -> list[Any]:
 
 
 def _place_nodes(drawing: Drawing, graph: Any, places: Set[int]) -> None:
-    """Put what the outputs at `places` need into the drawing: onnxruntime would compute the rest too."""
+    """Copy the nodes that the outputs at `places` need; onnxruntime would compute all others too."""
     needed = {graph.output[place].name for place in places}
     kept = []
     for node in reversed(graph.node):
@@ -129,7 +131,7 @@ def _place_nodes(drawing: Drawing, graph: Any, places: Set[int]) -> None:
 
 
 def _feed_inputs(model: OnnxModel, rows: Rows) -> dict[str, str]:
-    """Return for each input of the file what to feed it."""
+    """Return for each input of the file the tensor to feed it."""
     fed, start = {}, 0
     for each in model.inputs:
         features = model.signature.features[start : start + each.width]
@@ -144,7 +146,10 @@ def _feed_inputs(model: OnnxModel, rows: Rows) -> dict[str, str]:
 
 def _cast_input(drawing: Drawing, each: Input, own: Rows) -> str:
     if each.takes is Dtype.NUMBER:
-        if each.dtype not in (np.float32, np.float64):  # others refuse, or round, in ways a graph does not
+        if each.dtype not in (
+            np.float32,
+            np.float64,
+        ):  # inputs of other dtypes refuse or round numbers; a graph does not
             raise NotCompilable(f"the input '{each.name}' takes {np.dtype(each.dtype)}, and JSON knows only numbers")
         name = own.draw_matrix()
         name = drawing.draw_node("Cast", name, to=TensorProto.FLOAT) if each.dtype is np.float32 else name
@@ -159,7 +164,7 @@ def _cast_input(drawing: Drawing, each: Input, own: Rows) -> str:
 
 
 def _draw_answers(drawing: Drawing, graph: Any, answer: MethodOutput, raw: Sequence[Any]) -> tuple[str, ...]:
-    """Return the tensors that `Answer.read` makes of the outputs, which look like `raw`."""
+    """Draw what `MethodOutput.read` does with the outputs, which look like `raw`."""
     names = [graph.output[place].name for place in answer.places]
     first = raw[answer.places[0]]
     if isinstance(first, list):
@@ -179,7 +184,7 @@ def _draw_answers(drawing: Drawing, graph: Any, answer: MethodOutput, raw: Seque
 
 
 def _unpack_sequence(drawing: Drawing, graph: Any, output: str) -> tuple[str, ...]:
-    """Return the tensors in a sequence, or the one behind its maps: by their keys in order, as maps come out."""
+    """Return the tensors of a sequence, or the one behind its maps, with columns in the order of the sorted keys."""
     node = next((node for node in graph.node if output in node.output), None)
     if node is not None and node.op_type == "SequenceConstruct":
         return tuple(node.input)

@@ -1,4 +1,7 @@
-"""Make the rows that a compiled form is proved with: like those of training, far from them, and hard ones."""
+"""Make the rows that a compiled form is proved with: like those of training, far from them, and hard ones.
+
+Many, and random from a fixed seed: they look for a difference. `serving.host.synthetic_rows` makes a few ordinary rows.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,17 @@ from numpy.typing import NDArray
 
 from serving.compiling import hard_numbers
 from serving.compiling.cells import list_cells, make_batch
+from serving.compiling.find_guard import ProvableModel
 from serving.compiling.hard_numbers import Numbers
 from serving.compiling.landmarks import find_scale
-from serving.compiling.provable import Provable
 from serving.domain.compiled_form import Guard
 from serving.domain.signature import Container, Dtype
 from serving.host.input_columns import dtype_of
 from serving.host.synthetic_rows import SEED
 from serving.rows.batch import Batch
 
-PLAIN_ROWS = 1024  # between the splits of trees one row is like another
-UNKNOWN_TEXT = "no such value"
+PLAIN_ROWS = 1024  # between the splits of trees, more rows would show nothing new
+UNSEEN_TEXT = "no such value"
 HARD_TEXTS = (
     "",
     " ",
@@ -34,7 +37,7 @@ HARD_TEXTS = (
 )
 _LOW, _HIGH = 0.25, 1.75
 LEAST_TINY_ROWS = 96
-TINY, EXTREMES = "tiny", "extremes"  # kinds of rows that are held to rules of their own
+TINY, EXTREMES = "tiny", "extremes"  # kinds of rows that a `Prover` compares by rules of their own
 
 Draw = Callable[[np.random.Generator, int], list[Any]]
 
@@ -44,7 +47,7 @@ class RowMaker:
 
     def __init__(
         self,
-        model: Provable,
+        model: ProvableModel,
         guard: Guard,
         thresholds: dict[int, NDArray[np.float64]],
         examples: Sequence[Batch],
@@ -62,12 +65,12 @@ class RowMaker:
         self.has_numbers = bool(self._numeric)
 
     def make_batches(self, rows: int) -> Iterator[tuple[str, Batch]]:
-        """Yield batches of at most `rows` rows with the kind of their rows; where trees split, all of them."""
+        """Yield batches, each with the kind of its rows: `rows` rows where trees split, fewer of the other kinds."""
         yield from (("examples", batch) for batch in self._examples)
         few = min(rows, PLAIN_ROWS)
-        yield "near examples", self._make_near(few)
-        yield "random", self._make(few, self._draw_plausible)
-        yield "far", self._make(max(64, few // 4), self._draw_far)
+        yield "near examples", self._make_near_examples(few)
+        yield "random", self._make_rows(few, self._draw_plausible)
+        yield "far", self._make_rows(max(64, few // 4), self._draw_far)
         if self.has_numbers:
             yield TINY, self._make_hard(max(LEAST_TINY_ROWS, few // 4), partial(hard_numbers.make_tiny, self._random))
         known = self._list_known_numbers()
@@ -75,30 +78,30 @@ class RowMaker:
             make = partial(hard_numbers.make_near_landmarks, self._random, known=known)
             yield "landmarks", self._make_hard(hard_numbers.LANDMARK_WAYS * len(known), make)
         if self._thresholds:
-            yield "thresholds", self._make(rows, self._draw_at_thresholds)
+            yield "thresholds", self._make_rows(rows, self._draw_at_thresholds)
             yield "thresholds", self._change_one_at_a_time(rows)
         if any(feature.dtype is not Dtype.NUMBER or column.values for feature, column in self._list_columns()):
-            yield "categories", self._make(max(64, few // 4), self._draw_categories)
+            yield "categories", self._make_rows(max(64, few // 4), self._draw_categories)
         if any(feature.nullable for feature in self._signature.features):
             yield "missing", self._make_with_nulls(max(64, few // 4))
 
     def make_extremes(self, magnitudes: Sequence[float], few: int) -> tuple[Batch, int]:
-        """Return rows in which numbers are as large as each of `magnitudes`, and how many of them are there thrice.
+        """Return rows with numbers as large as each of `magnitudes`, and how many of them come three times.
 
-        The last rows are there as they are, then with all that is enormous changed slightly, then somewhat less so.
+        These are the last rows: as they are, with the enormous numbers changed slightly, and changed as by rounding.
         """
         chosen = self._random.permutation(len(self._numeric))[:few].tolist()
-        thrice = few * len(magnitudes)
+        mixed_rows = few * len(magnitudes)
         make = partial(hard_numbers.make_extremes, self._random, magnitudes=magnitudes, columns=chosen, few=few)
-        return self._make_hard(hard_numbers.count_extremes(magnitudes, chosen, few), make, thrice), thrice
+        return self._make_hard(hard_numbers.count_extremes(magnitudes, chosen, few), make, mixed_rows), mixed_rows
 
-    def scale(self) -> float | None:
-        """Return the largest number that is known of any column, None where nothing is known of some column."""
+    def find_scale(self) -> float | None:
+        """Return the largest number known of all columns; None when nothing is known of one of them."""
         return find_scale([self._columns[at] for at in self._numeric], self._list_known_numbers())
 
     def make_plausible(self, rows: int) -> Batch:
         """Return rows like those of training."""
-        return self._make(rows, self._draw_plausible)
+        return self._make_rows(rows, self._draw_plausible)
 
     # --- kinds of cells ----------------------------------------------------------------------------------------------
 
@@ -107,9 +110,9 @@ class RowMaker:
         if dtype is Dtype.BOOL:
             return self._random.integers(0, 2, rows).astype(bool).tolist()  # type: ignore[no-any-return]
         if dtype is not Dtype.NUMBER:
-            return self._pick(self._list_texts(at), rows)
+            return self._pick_values(self._list_texts(at), rows)
         if at in self._guard.known:
-            return self._pick(list(self._guard.known[at]), rows)
+            return self._pick_values(list(self._guard.known[at]), rows)
         low, high = self._find_range(at)
         numbers = self._random.uniform(low - 0.25 * (high - low), high + 0.25 * (high - low), rows)
         is_round = self._random.random(rows) < 0.2
@@ -130,7 +133,7 @@ class RowMaker:
         cells = self._draw_plausible(at, rows)
         if numbers is None or at in self._guard.known:
             return cells
-        chosen = self._step_aside(self._random.choice(numbers, rows))
+        chosen = self._move_by_an_ulp(self._random.choice(numbers, rows))
         is_plain = self._random.random(rows) < 0.3
         return self._keep_in_bounds(np.where(is_plain, np.asarray(cells, dtype=float), chosen))
 
@@ -144,8 +147,8 @@ class RowMaker:
             return self._keep_in_bounds(self._random.choice(edges, rows))
         return self._draw_plausible(at, rows)
 
-    def _step_aside(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return each number as it is, one ulp to a side, or rounded to float32 and one ulp of that to a side."""
+    def _move_by_an_ulp(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return each number as it is or an ulp beside, in float64, or rounded to float32 with an ulp of that."""
         with np.errstate(over="ignore"):
             single = numbers.astype(np.float32)
             ways = [
@@ -161,9 +164,11 @@ class RowMaker:
 
     # --- batches -----------------------------------------------------------------------------------------------------
 
-    def _make_near(self, rows: int) -> Batch:
-        """Return rows close to the examples, or to made-up ones where there are none."""
-        base = list_cells(self._examples[0]) if self._examples else self._draw(min(rows, 32), self._draw_plausible)
+    def _make_near_examples(self, rows: int) -> Batch:
+        """Return rows close to the examples, or to plausible rows when there are none."""
+        base = (
+            list_cells(self._examples[0]) if self._examples else self._draw_cells(min(rows, 32), self._draw_plausible)
+        )
         cells = []
         for at, feature in enumerate(self._signature.features):
             own: list[Any] = list(np.resize(np.array(base[at], dtype=object), rows))
@@ -176,15 +181,17 @@ class RowMaker:
         return self._make_batch(cells)
 
     def _change_one_at_a_time(self, rows: int) -> Batch:
-        cells = self._draw(rows, self._draw_plausible)
+        cells = self._draw_cells(rows, self._draw_plausible)
         places = np.array([at for at in self._thresholds if at not in self._guard.known], dtype=int)
         if len(places):
             for row, at in enumerate(self._random.choice(places, rows).tolist()):
-                cells[at][row] = self._keep_in_bounds(self._step_aside(self._random.choice(self._thresholds[at], 1)))[0]
+                cells[at][row] = self._keep_in_bounds(
+                    self._move_by_an_ulp(self._random.choice(self._thresholds[at], 1))
+                )[0]
         return self._make_batch(cells)
 
     def _make_with_nulls(self, rows: int) -> Batch:
-        cells = self._draw(rows, self._draw_plausible)
+        cells = self._draw_cells(rows, self._draw_plausible)
         for at, feature in enumerate(self._signature.features):
             if feature.nullable:
                 share = (0.1, 0.5, 1.0)[at % 3]
@@ -192,23 +199,25 @@ class RowMaker:
                     cells[at][row] = None
         return self._make_batch(cells)
 
-    def _make_hard(self, rows: int, make: Callable[[Numbers], Numbers], thrice: int = 0) -> Batch:
-        """Return rows whose numbers `make` makes of plausible ones; other columns repeat their last `thrice` cells."""
-        cells = self._draw(rows, self._draw_plausible)
+    def _make_hard(self, rows: int, make: Callable[[Numbers], Numbers], mixed_rows: int = 0) -> Batch:
+        """Return rows whose numbers are `make` of plausible ones; other columns repeat their last cells."""
+        cells = self._draw_cells(rows, self._draw_plausible)
         others = set(range(len(cells))) - set(self._numeric)
         made = make(np.array([cells[at] for at in self._numeric], dtype=np.float64).T)
         if self._guard.smallest is not None:
             made = np.abs(made)
         for place, at in enumerate(self._numeric):
             cells[at] = self._keep_in_bounds(made[:, place])
-        for at in others if thrice else ():
-            cells[at] = cells[at][: rows - 2 * thrice] + 2 * cells[at][rows - 3 * thrice : rows - 2 * thrice]
+        for at in others if mixed_rows else ():
+            cells[at] = (
+                cells[at][: rows - 2 * mixed_rows] + 2 * cells[at][rows - 3 * mixed_rows : rows - 2 * mixed_rows]
+            )
         return self._make_batch(cells)
 
-    def _make(self, rows: int, draw: Callable[[int, int], list[Any]]) -> Batch:
-        return self._make_batch(self._draw(rows, draw))
+    def _make_rows(self, rows: int, draw: Callable[[int, int], list[Any]]) -> Batch:
+        return self._make_batch(self._draw_cells(rows, draw))
 
-    def _draw(self, rows: int, draw: Callable[[int, int], list[Any]]) -> list[list[Any]]:
+    def _draw_cells(self, rows: int, draw: Callable[[int, int], list[Any]]) -> list[list[Any]]:
         return [draw(at, rows) for at in range(len(self._columns))]
 
     def _make_batch(self, cells: list[list[Any]]) -> Batch:
@@ -236,11 +245,11 @@ class RowMaker:
         values: list[Any] = [value for value in self._columns[at].values if isinstance(value, str)]
         if self._signature.container is Container.TEXTS:
             words = sorted({word for value in values for word in value.split()})
-            longer = [" ".join(self._pick(words, 12)) for _ in range(16)] if words else []
+            longer = [" ".join(self._pick_values(words, 12)) for _ in range(16)] if words else []
             return [*values, *longer, *(text.upper() for text in longer[:4]), *HARD_TEXTS]
-        return [*values, *values, UNKNOWN_TEXT, *HARD_TEXTS]
+        return [*values, *values, UNSEEN_TEXT, *HARD_TEXTS]
 
-    def _pick(self, values: list[Any], rows: int) -> list[Any]:
+    def _pick_values(self, values: list[Any], rows: int) -> list[Any]:
         return [values[place] for place in self._random.integers(0, len(values), rows).tolist()]
 
     def _keep_in_bounds(self, numbers: NDArray[np.float64]) -> list[Any]:

@@ -9,11 +9,10 @@ from statistics import median
 from typing import Any
 
 from serving.compiling.drawing import NotCompilable
-from serving.compiling.find_guard import find_guard
+from serving.compiling.find_guard import ProvableModel, find_guard
 from serving.compiling.landmarks import find_landmarks
-from serving.compiling.number_limits import find_reach
+from serving.compiling.number_limits import find_number_limit
 from serving.compiling.proof_rows import RowMaker
-from serving.compiling.provable import Provable
 from serving.compiling.prover import Prover
 from serving.compiling.thresholds import find_thresholds
 from serving.domain.compiled_form import MOST_ROWS, Compilation, Graph, Guard, ProvenRows
@@ -23,7 +22,7 @@ from serving.rows.apply_guard import GuardCheck
 from serving.rows.batch import Batch
 
 BATCH_ROWS = 256
-# for many rows the graph may be this much slower than the estimator: another process costs a host more
+# for many rows the graph may be this many times slower than the estimator: the way to a host costs more
 BATCH_SLACK = 1.25
 LEAST_ROWS = 256
 PROOF_SECONDS = 1.0
@@ -31,7 +30,7 @@ TIMED_SECONDS, MOST_TIMED = 0.005, 15
 
 
 def prove(
-    model: Provable,
+    model: ProvableModel,
     graphs: Sequence[Graph],
     tolerance: float,
     examples: Sequence[Batch],
@@ -54,8 +53,8 @@ def prove(
     for kind, batch in maker.make_batches(rows):
         prover.note_overflow(prover.compare(kind, batch))
         tried[kind] += batch.rows
-    guard = guard.model_copy(update={"largest": find_reach(prover, maker, rows, tried)})
-    _require_open_for(guard, model, examples)
+    guard = guard.model_copy(update={"largest": find_number_limit(prover, maker, rows, tried)})
+    _require_examples_pass(guard, model, examples)
     return Compilation(
         engine="onnx",
         reason=f"answers alike on {tried.total()} rows and {times[0][0] / times[0][1]:.3g} times as fast",
@@ -70,10 +69,10 @@ def prove(
     )
 
 
-def _find_jumps_and_landmarks(model: Provable) -> tuple[dict[int, Any], Any]:
+def _find_jumps_and_landmarks(model: ProvableModel) -> tuple[dict[int, Any], Any]:
     """Return where the model's answers may jump, by column, and the rows it remembers."""
     if not isinstance(model, EstimatorModel):
-        return {}, None  # a file's own nodes are not drawn anew
+        return {}, None  # the nodes of a file are not converted, so there is nothing to look for
     try:
         columns = len(model.columns)
         return find_thresholds(model.estimator, columns), find_landmarks(model.estimator, columns)
@@ -81,16 +80,16 @@ def _find_jumps_and_landmarks(model: Provable) -> tuple[dict[int, Any], Any]:
         return {}, None
 
 
-def _require_open_for(guard: Guard, model: Provable, examples: Sequence[Batch]) -> None:
+def _require_examples_pass(guard: Guard, model: ProvableModel, examples: Sequence[Batch]) -> None:
     check = GuardCheck(guard, model.signature)
     for batch in examples:
         try:
             check.check(batch)
         except InvalidInput as error:
-            raise NotCompilable(f"what is proved does not go as far as the golden examples: {error}") from None
+            raise NotCompilable(f"the proof does not cover the golden examples: {error}") from None
 
 
-def _choose_row_count(model: Provable, maker: RowMaker) -> int:
+def _choose_row_count(model: ProvableModel, maker: RowMaker) -> int:
     """Return how many rows of a kind to try: about as many as the estimator answers in a second."""
     begin = time.thread_time()
     for method in model.signature.methods:
@@ -114,7 +113,7 @@ def _measure_both(prover: Prover, maker: RowMaker) -> list[tuple[float, float]]:
         batch = maker.make_plausible(count)
         own = _measure_median_seconds(lambda: model.answer(method, batch))  # noqa: B023  (called before the next turn)
         compiled = _measure_median_seconds(lambda: session.answer(method, batch))  # noqa: B023
-        if compiled >= own * slack and isinstance(model, EstimatorModel):  # a file is the same graph either way
+        if compiled >= own * slack and isinstance(model, EstimatorModel):  # a file is the same graph in its host
             measured = f"{compiled * 1e6:.0f} us compiled, in {own * 1e6:.0f} us by the estimator"
             raise NotCompilable(f"not faster: {count} row{'s' * (count > 1)} in {measured}")
         times.append((own, compiled))
@@ -124,8 +123,8 @@ def _measure_both(prover: Prover, maker: RowMaker) -> list[tuple[float, float]]:
 def _measure_median_seconds(answer: Callable[[], Any]) -> float:
     """Return the median time of an answer: at least three, more while they are quick.
 
-    The time of this thread, not of the clock: a host compiles at low priority, and on a busy machine what is measured
-    would be who was preempted.
+    It is the CPU time of this thread: a host compiles at low priority, and on a busy machine the clock would count the
+    time in which it had to wait.
     """
     times: list[float] = []
     answer()

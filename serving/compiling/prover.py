@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.compiling.drawing import NotCompilable
+from serving.compiling.find_guard import ProvableModel
 from serving.compiling.proof_rows import EXTREMES, TINY
-from serving.compiling.provable import Provable
 from serving.domain.compiled_form import Graph
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Method, ModelKind
@@ -23,9 +23,9 @@ _LABELLED = (ModelKind.CLASSIFIER, ModelKind.CLUSTERER, ModelKind.OUTLIER_DETECT
 _LEAST_SIZE = 1e-290
 # a result smaller than this, relative to the numbers it was computed from, is only rounding
 CANCELLED = 1e-10
-# differences grow with the numbers: where they end, there has to be room for what was not tried
+# differences grow with the numbers: at the limit they must be this many times smaller, for rows that are not tried
 _ROOM = 10.0
-# what rounding may change where answers are smooth; where they jump, as those of neighbours do, they change by more
+# rounding changes smooth answers by fewer tolerances than this; answers that jump (nearest neighbours) change by more
 _JUMP = 1000.0
 
 
@@ -40,7 +40,7 @@ Answers = dict[Method, Prediction]
 class Prover:
     """Compares answers, and remembers the largest difference."""
 
-    def __init__(self, model: Provable, graphs: Sequence[Graph], tolerance: float, most_rows: int) -> None:
+    def __init__(self, model: ProvableModel, graphs: Sequence[Graph], tolerance: float, most_rows: int) -> None:
         self.model = model
         sessions = [GraphSession(graph, most_rows) for graph in graphs]
         self.sessions = {method: session for session in sessions for method in session.methods}
@@ -53,8 +53,8 @@ class Prover:
     def compare(self, kind: str, batch: Batch) -> Answers:
         """Raise NotCompilable unless all methods answer `batch` alike; returns the answers of the estimator.
 
-        What a transformer makes of rows of kind `TINY` is compared by the scale of each row: it is the input of
-        something else, to which it need not be tiny. Rows of kind `EXTREMES` have to be answered closer than others.
+        On rows of kind `TINY`, the output of a transformer is compared by the scale of each row: it is the input of
+        another part, which may enlarge it. On rows of kind `EXTREMES`, answers must be closer than on others.
         """
         self.largest_rows = max(self.largest_rows, batch.rows)
         answers: Answers = {}
@@ -68,20 +68,20 @@ class Prover:
         return answers
 
     def note_overflow(self, answers: Answers) -> None:
-        """Remember which outputs hold NaN or infinity for rows of no enormous numbers: they do so by themselves."""
+        """Remember which outputs are NaN or infinite for rows without enormous numbers: they show no overflow."""
         self._overflowing |= {output for output, tensor in _list_tensors(answers) if not _is_finite(tensor)}
 
-    def require_steady(self, answers: Answers, thrice: int) -> None:
-        """Raise NotCompilable where answers to enormous numbers are a matter of rounding, or of overflow.
+    def require_steady(self, answers: Answers, mixed_rows: int) -> None:
+        """Raise NotCompilable where answers to enormous numbers depend on rounding, or overflow.
 
-        Of the last rows, `thrice` are there as they are, then changed slightly, then as many roundings may change them;
-        see `hard_numbers.make_extremes`. Labels may not differ at all, numbers by no more than the tolerance, and the
-        last ones by no more than those of a smooth function do.
+        The last rows are `mixed_rows` rows three times: as they are, changed slightly, and changed as much as many
+        roundings would; see `hard_numbers.make_extremes`. Labels must be equal in all three. Numbers may differ by the
+        tolerance in the second, and in the third by as much as a smooth function changes.
         """
         for output, tensor in _list_tensors(answers):
             if output not in self._overflowing and not _is_finite(tensor):
                 raise NotCompilable(f"{output[0]} overflows")
-            as_is, slightly, as_rounding = (tensor[len(tensor) - n * thrice :][:thrice] for n in (3, 2, 1))
+            as_is, slightly, as_rounding = (tensor[len(tensor) - n * mixed_rows :][:mixed_rows] for n in (3, 2, 1))
             if self._is_label(output[0], as_is):
                 is_steady = _list_values(as_is) == _list_values(slightly) == _list_values(as_rounding)
             else:
@@ -93,7 +93,7 @@ class Prover:
                 raise NotCompilable(f"{output[0]} depends on the last digits of the numbers")
 
     def require_growth(self, answers: Answers, magnitude: float) -> None:
-        """Raise NotCompilable when no answer is nearly as large as `magnitude`: none would show an overflow inside."""
+        """Raise NotCompilable when no answer is nearly as large as `magnitude`: then none shows an overflow inside."""
         sizes = [np.abs(tensor).max(initial=0.0) for _, tensor in _list_tensors(answers) if not _is_label_like(tensor)]
         if not any(size >= magnitude**0.8 for size in sizes):
             raise NotCompilable("answers that do not grow with the numbers do not show where a sum overflows")
@@ -144,23 +144,23 @@ class Prover:
     def _compute_relative_distances(
         self, output: Output, wanted: Any, given: Any, least: NDArray[np.float64] | None = None
     ) -> NDArray[np.float64]:
-        """Return distances relative to the number, or where that is larger to a scale.
+        """Return distances relative to the number, or to a scale if that is larger.
 
-        The scale is that of the output; or the largest number of the row where that is less, but not below `least`.
+        The scale is that of the output, or the largest number of the row if that is smaller, but at least `least`.
         """
 
-        def scale(sizes: NDArray[np.float64]) -> Any:
+        def choose_scale(sizes: NDArray[np.float64]) -> Any:
             usual = self._scales.setdefault(output, scale_of(sizes))
             if least is None:
                 return usual
             own = sizes.max(axis=tuple(range(1, sizes.ndim)), keepdims=True, initial=_LEAST_SIZE)
             return np.minimum(usual, np.maximum(own, least.reshape(own.shape)))
 
-        return relative_distances(wanted, given, scale)
+        return relative_distances(wanted, given, choose_scale)
 
 
 def _compute_least_scales(batch: Batch) -> NDArray[np.float64]:
-    """Return for each row what is nothing beside its own numbers: what is left of sums that cancel out."""
+    """Return for each row the size below which a result is only rounding: what is left of sums that cancel out."""
     columns = [cells for cells in batch.columns or () if isinstance(cells, np.ndarray) and cells.dtype.kind == "f"]
     numbers = np.column_stack(columns) if batch.matrix is None else batch.matrix
     sizes: NDArray[np.float64] = np.nan_to_num(np.abs(numbers)).max(axis=1, initial=0.0)

@@ -1,7 +1,7 @@
-"""Where a model's answers may jump: the numbers its trees split at, in terms of the input columns.
+"""Find where a model's answers may jump: the numbers at which its trees split, in terms of the input columns.
 
-Trees seldom see the input itself. Scalers and imputers in front of them are followed backwards where they treat each
-column by itself, as an affine function; a column that goes through anything else has no thresholds here.
+Trees seldom see the input itself. Scalers and imputers in front of them are traced back if they are an affine function
+of each column alone. A column that goes through anything else gets no thresholds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_TREES = 64
 
 
 class Origin(NamedTuple):
-    """A column that some part gets is ``scale * x + offset`` of the input column `at`."""
+    """Where a column of some part comes from: it is ``scale * x + offset``, where `x` is the input column `at`."""
 
     at: int
     scale: float
@@ -94,7 +94,7 @@ def _find_own_splits(part: Any, origins: Origins) -> Iterator[tuple[NDArray[Any]
 
 
 def _find_member_splits(member: Any, origins: Origins) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Yield the splits of an ensemble's member, which may be a pipeline of its own, by the ensemble's columns."""
+    """Yield the splits of a member of an ensemble, which may be a pipeline itself, by the columns of the ensemble."""
     if not hasattr(member, "fit"):
         return
     own = [Origin(index, 1.0, 0.0) for index in range(len(origins))]
@@ -111,7 +111,7 @@ def _find_booster_splits(part: Any) -> Iterator[tuple[NDArray[Any], NDArray[Any]
         names, splits, places = table["split_feature"].astype(str), table["threshold"], part.booster_.feature_name()
     known = {name: index for index, name in enumerate(places or [f"f{n}" for n in range(part.n_features_in_)])}
     features = names.map(known).fillna(-1).to_numpy(dtype=int)
-    features[np.isin(features, list(categories_of(part)))] = -1  # split at numbers of categories
+    features[np.isin(features, list(categories_of(part)))] = -1  # these split by numbers of categories
     numbers = np.array([_read_number(split) for split in splits], dtype=np.float64)
     is_split = (features >= 0) & np.isfinite(numbers)
     yield features[is_split], numbers[is_split]
@@ -158,7 +158,7 @@ _AFFINE: dict[str, Callable[[Any, int], tuple[Any, Any]]] = {
     "MaxAbsScaler": lambda step, columns: (1 / step.scale_, np.zeros(columns)),
 }
 _IMPUTERS = ("SimpleImputer", "IterativeImputer", "KNNImputer")
-_MANY = 100_000  # as many columns as any step may give
+_MANY = 100_000  # at least as many columns as any step gives
 
 
 def _trace_column_transformer(part: Any, origins: Origins) -> Origins:

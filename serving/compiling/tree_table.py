@@ -1,7 +1,7 @@
 """Keep decision trees of any library as one table of nodes, and draw that table as one node of a graph.
 
-The graph's node is TreeEnsemble of ai.onnx.ml 5: float64 in and out, one number and one target at each leaf. Where a
-leaf holds several numbers, every tree gives the position of the leaf it ends at, and a Gather looks the numbers up.
+The node is TreeEnsemble of ai.onnx.ml 5: float64 in and out, one number and one target at each leaf. If leaves hold
+several numbers, each tree gives the position of the leaf where a row ends, and a Gather looks the numbers up.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class TreeTable:
-    """All trees of a model, their nodes one after the other.
+    """The nodes of all trees of a model, one tree after the other.
 
-    `left` and `right` are positions in the table, -1 at leaves; the left child is where ``x <= threshold`` leads. NaN
-    goes to the left where `missing_left` holds. `values` are looked at in leaves only: (nodes,) or (nodes, outputs).
+    `left` and `right` are positions in the table, -1 at leaves; ``x <= threshold`` leads to the left child. NaN goes to
+    the left where `missing_left` is true. Only the `values` of leaves count: (nodes,) or (nodes, outputs).
     """
 
     roots: Integers
@@ -48,7 +48,7 @@ class TreeTable:
         return np.repeat(np.arange(len(self.roots)), np.diff(np.append(self.roots, len(self.feature))))
 
     def prepend_leaves(self, values: Sequence[float]) -> TreeTable:
-        """Return the table with trees before all others that are single leaves: sums begin with their `values`."""
+        """Return the table with single leaves as its first trees: sums begin with their `values`."""
         return join_tables([*(make_single_leaf(value, self.values.dtype) for value in values), self])
 
 
@@ -64,26 +64,26 @@ def join_tables(tables: Sequence[TreeTable]) -> TreeTable:
     """Return the trees of several tables as one table."""
     starts = np.cumsum([0] + [len(table.feature) for table in tables[:-1]])
 
-    def shifted(children: Integers, start: int) -> Integers:
+    def shift_children(children: Integers, start: int) -> Integers:
         return np.where(children < 0, -1, children + start)
 
     return TreeTable(
         roots=np.concatenate([table.roots + start for table, start in zip(tables, starts, strict=True)]),
         feature=np.concatenate([table.feature for table in tables]),
         threshold=np.concatenate([table.threshold for table in tables]),
-        left=np.concatenate([shifted(table.left, start) for table, start in zip(tables, starts, strict=True)]),
-        right=np.concatenate([shifted(table.right, start) for table, start in zip(tables, starts, strict=True)]),
+        left=np.concatenate([shift_children(table.left, start) for table, start in zip(tables, starts, strict=True)]),
+        right=np.concatenate([shift_children(table.right, start) for table, start in zip(tables, starts, strict=True)]),
         missing_left=np.concatenate([table.missing_left for table in tables]),
         values=np.concatenate([table.values for table in tables]),
     )
 
 
 def round_for_float32(threshold: NDArray[np.floating[Any]], *, is_strict: bool = False) -> NDArray[np.float64]:
-    """Return float64 thresholds t so that ``x <= t`` says what ``float32(x) <= threshold`` says, for every float64 x.
+    """Return float64 thresholds t: for every float64 x, ``x <= t`` is the same as ``float32(x) <= threshold``.
 
-    That is half way between the largest float32 not above the threshold (with `is_strict`: below it, for
-    ``float32(x) < threshold``) and the next one; x just there is rounded to the one whose last bit is 0. Spares the
-    graph two Casts.
+    t is half way between the largest float32 that is not above the threshold (with `is_strict`: that is below it, for
+    ``float32(x) < threshold``) and the next float32. An x exactly there is rounded to the one whose last bit is 0. This
+    saves the graph two Casts.
     """
     threshold = np.asarray(threshold, dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -91,7 +91,7 @@ def round_for_float32(threshold: NDArray[np.floating[Any]], *, is_strict: bool =
         is_above = low >= threshold if is_strict else low > threshold
         low = np.where(is_above, np.nextafter(low, np.float32(-np.inf)), low)
         high = np.nextafter(low, np.float32(np.inf))
-        # what rounds to infinity lies half way to the float32 that would come next, 2**128
+        # numbers round to infinity from half way to 2**128 on, which would be the next float32
         middle = np.clip(low.astype(np.float64), -(2.0**128), 2.0**128) / 2
         middle += np.clip(high.astype(np.float64), -(2.0**128), 2.0**128) / 2
     is_even = (low.view(np.uint32) & 1) == 0
@@ -100,7 +100,7 @@ def round_for_float32(threshold: NDArray[np.floating[Any]], *, is_strict: bool =
 
 
 def draw_leaf_values(drawing: Drawing, table: TreeTable, matrix: str) -> str:
-    """Return for each row and tree the values at the leaf it ends at: (rows, trees) or (rows, trees, outputs)."""
+    """Return the values of the leaf where each row ends in each tree: (rows, trees) or (rows, trees, outputs)."""
     if table.values.ndim == 1:
         return draw_ensemble(drawing, replace(table, values=table.values), matrix, table.tree, len(table.roots))
     ordinal = np.cumsum(table.is_leaf) - 1
@@ -131,9 +131,9 @@ def draw_sum(drawing: Drawing, table: TreeTable, matrix: str) -> str:
 
 
 def draw_ensemble(drawing: Drawing, table: TreeTable, matrix: str, targets: Integers, outputs: int) -> str:
-    """Return (rows, outputs): for each output the sum of the leaves whose `targets` (one for each node) is that.
+    """Return (rows, outputs): for each output the sum of its leaves; `targets` holds the output of each node.
 
-    The dtype of ``table.values``, float32 or float64, is that of the comparison, the sum and the result.
+    Comparisons, sums and the result have the dtype of ``table.values``: float32 or float64.
     """
     if len(table.feature) > drawing.max_tree_nodes:
         raise refuse_nodes(len(table.feature), drawing.max_tree_nodes)
@@ -168,7 +168,7 @@ def refuse_nodes(nodes: int, limit: int) -> NotCompilable:
 
 
 def _add_roots(table: TreeTable, targets: Integers) -> tuple[TreeTable, Integers]:
-    """Give every tree that is a single leaf an inner node with that leaf on both sides: a root is no leaf."""
+    """Give every tree that is a single leaf an inner node with that leaf on both sides: a root must not be a leaf."""
     bare = np.flatnonzero(table.is_leaf[table.roots])
     if not len(bare):
         return table, targets
@@ -178,16 +178,16 @@ def _add_roots(table: TreeTable, targets: Integers) -> tuple[TreeTable, Integers
     roots[bare] = total + np.arange(len(bare))
     zeros = np.zeros(len(bare), np.int64)
 
-    def more(array: NDArray[Any], extra: NDArray[Any]) -> NDArray[Any]:
+    def append_values(array: NDArray[Any], extra: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate([array, extra.astype(array.dtype)])
 
     return replace(
         table,
         roots=roots,
-        feature=more(table.feature, zeros),
-        threshold=more(table.threshold, zeros),
-        left=more(table.left, leaves),
-        right=more(table.right, leaves),
-        missing_left=more(table.missing_left, zeros),
-        values=more(table.values, np.zeros((len(bare), *table.values.shape[1:]))),
-    ), more(targets, zeros)
+        feature=append_values(table.feature, zeros),
+        threshold=append_values(table.threshold, zeros),
+        left=append_values(table.left, leaves),
+        right=append_values(table.right, leaves),
+        missing_left=append_values(table.missing_left, zeros),
+        values=append_values(table.values, np.zeros((len(bare), *table.values.shape[1:]))),
+    ), append_values(targets, zeros)

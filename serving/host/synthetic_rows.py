@@ -1,4 +1,7 @@
-"""Makes up rows that fit a signature and resemble the training rows of a model."""
+"""Makes up rows that fit a signature and resemble the training rows of a model.
+
+A few, always the same ones. The many and hard rows of a proof come from `serving.compiling.proof_rows`.
+"""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ def _measure_seconds(session: GraphSession, method: Method, signature: Signature
 
 
 def _make_any_batch(signature: Signature, rows: int) -> Batch:
-    """Return rows of the right types with arbitrary values."""
+    """Return equal rows of the right types: only their time matters, and the plane must not import `serving.host`."""
     if all(feature.is_number for feature in signature.features):
         return Batch(rows, matrix=np.ones((rows, len(signature.features))))
     return Batch(rows, columns=tuple(_make_any_column(feature, rows) for feature in signature.features))

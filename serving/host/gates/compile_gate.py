@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from serving.compiling.compile_model import compile_apart, compile_here, import_compilers
+from serving.compiling.compile_model import compile_in_worker, compile_model, import_compilers
 from serving.compiling.forked_worker import ForkedWorker
 from serving.domain.compiled_form import UNSIGNED_FILE, Compilation
 from serving.domain.report import GateName, Verdict
@@ -40,7 +40,7 @@ class Compile:
         elif context.compiler is None:
             context.compilation = Compilation(engine=None, reason="no process was left to compile in", is_final=False)
         else:
-            context.compilation, context.graphs = compile_apart(context.compiler, context.loaded, request)
+            context.compilation, context.graphs = compile_in_worker(context.compiler, context.loaded, request)
             if (reason := context.compilation.guard.why_too_large()) is not None:
                 context.compilation, context.graphs = Compilation(engine=None, reason=reason), ()
         compilation = context.compilation
@@ -74,7 +74,7 @@ def _compile(request: EvaluationRequest, watch: Callable[[], None]) -> bytes:
     import_compilers()  # what is watched can import nothing
     context = Context(request, watch=watch)
     context.model = load_candidate(context)
-    return compile_here(context.loaded, request.compile, _examples(context))
+    return compile_model(context.loaded, request.compile, _examples(context))
 
 
 def _examples(context: Context) -> list[Batch]:

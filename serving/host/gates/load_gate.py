@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import monotonic
 
-from serving.compiling.compile_model import why_foreign
+from serving.compiling.compile_model import why_not_compilable
 from serving.domain.report import GateName, Verdict
 from serving.domain.version import Format
 from serving.host.gates.gate import Context, Outcome
@@ -25,7 +25,7 @@ class Load:
         """Load the artefact and find out its signature; LoadRefused says why it cannot be."""
         begin = monotonic()
         context.model = model = load_candidate(context)
-        if context.compiler is not None and context.unvouched is None and why_foreign(model) is None:
+        if context.compiler is not None and context.unvouched is None and why_not_compilable(model) is None:
             context.compiler.prepare()
         took = f"loaded {model.name} in {monotonic() - begin:.3g} s"
         left_out: Sequence[str] = getattr(model, "left_out", ())  # only a graph has outputs that are no method's

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serving.compiling.forked_worker import ForkedWorker, Unfinished
+from serving.compiling.forked_worker import ForkedWorker, WorkFailed
 from tests.e2e.harness import until
 
 
@@ -31,7 +31,7 @@ def test_work_that_takes_too_long_is_killed(tmp_path: Path) -> None:
         time.sleep(600)
         return b""
 
-    with pytest.raises(Unfinished, match=r"not finished after 0\.5 s"):
+    with pytest.raises(WorkFailed, match=r"not finished after 0\.5 s"):
         ForkedWorker(work).run(0.5)
     pid = int((tmp_path / "pid").read_text())
     until(lambda: not psutil.pid_exists(pid), "the end of the process")
@@ -43,7 +43,7 @@ def test_work_that_dies_is_told_by_its_signal() -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
         return b""
 
-    with pytest.raises(Unfinished, match="died with SIGSEGV"):
+    with pytest.raises(WorkFailed, match="died with SIGSEGV"):
         ForkedWorker(work).run(30.0)
 
 
@@ -51,7 +51,7 @@ def test_work_that_raises_has_failed(capfd: pytest.CaptureFixture[str]) -> None:
     def work() -> bytes:
         raise RuntimeError("no")
 
-    with pytest.raises(Unfinished, match="the process failed"):
+    with pytest.raises(WorkFailed, match="the process failed"):
         ForkedWorker(work).run(30.0)
 
 

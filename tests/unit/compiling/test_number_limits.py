@@ -146,7 +146,7 @@ def test_angles_are_proved_as_far_as_they_have_digits() -> None:
 def test_golden_examples_beyond_what_is_proved_keep_a_model_in_its_host() -> None:
     model = model_of(RBFSampler(n_components=8, random_state=0))
     golden = Batch(1, matrix=np.array([[0.5, 3e9, 0.5]]))
-    with pytest.raises(NotCompilable, match=r"does not go as far as the golden examples: row 0: .* is 3e\+09"):
+    with pytest.raises(NotCompilable, match=r"the proof does not cover the golden examples: row 0: .* is 3e\+09"):
         prove(model, [convert(model)], TOLERANCE, [golden])
 
 
@@ -174,7 +174,9 @@ def test_neighbours_are_proved_as_far_as_distances_tell_them_apart() -> None:
     assert proof.guard.largest < 1e9
     model = model_of(KNeighborsRegressor(3), answers=ROWS[:, 0])
     prover = Prover(model, [convert(model)], TOLERANCE, 4096)
-    found = number_limits.find_reach(prover, RowMaker(model, find_guard(model), {}, []), 1024, tried := Counter())
+    found = number_limits.find_number_limit(
+        prover, RowMaker(model, find_guard(model), {}, []), 1024, tried := Counter()
+    )
     assert found is not None
     assert found <= 1e15
     assert tried["extremes"] > 0
@@ -185,11 +187,11 @@ def test_trees_go_as_far_as_float32() -> None:
 
 
 def test_enormous_rows_are_there_thrice_with_only_the_enormous_changed() -> None:
-    plausible = np.full((reach_rows := hard_numbers.count_extremes((1e9, 1e12), (0, 2), 8), 4), 0.5)
+    plausible = np.full((count := hard_numbers.count_extremes((1e9, 1e12), (0, 2), 8), 4), 0.5)
     rows = hard_numbers.make_extremes(
         np.random.default_rng(0), plausible, magnitudes=(1e9, 1e12), columns=(0, 2), few=8
     )
-    assert len(rows) == reach_rows
+    assert len(rows) == count
     as_is, slightly, as_rounding = rows[-48:-32], rows[-32:-16], rows[-16:]
     assert (np.abs(as_is) <= 1e12).all()
     for changed, share in ((slightly, hard_numbers.SLIGHTLY), (as_rounding, hard_numbers.AS_ROUNDING)):

@@ -28,7 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
-from serving.compiling.compile_model import compile_apart, compile_here
+from serving.compiling.compile_model import compile_in_worker, compile_model
 from serving.compiling.drawing import NotCompilable
 from serving.compiling.find_guard import find_guard
 from serving.compiling.forked_worker import ForkedWorker
@@ -218,7 +218,7 @@ def test_the_default_method_has_a_graph_without_the_rest(tmp_path: Path) -> None
 
 def compiled(model: OnnxModel, examples: list[Batch]) -> tuple[Compilation, tuple[Graph, ...]]:
     request = CompileRequest()
-    return compile_apart(ForkedWorker(lambda: compile_here(model, request, examples)), model, request)
+    return compile_in_worker(ForkedWorker(lambda: compile_model(model, request, examples)), model, request)
 
 
 def test_a_file_is_compiled_where_onnxruntime_has_threads_already(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 import serving
-from serving.compiling.compile_model import why_foreign
+from serving.compiling.compile_model import why_not_compilable
 from serving.domain.errors import InvalidInput
 from serving.domain.report import Verdict
 from serving.domain.signature import Container, Dtype, ModelKind
@@ -240,7 +240,7 @@ def test_libraries_are_not_code_of_their_users(tmp_path: Path) -> None:
         signature = load_model(str(tmp_path / "blob"), Format.JOBLIB).signature
         assert rows_to_batch(signature, [{"age": 1, "income": 2, "height": 3}]).matrix is not None
     own = make_pipeline(FunctionTransformer(len_of_rows), LinearRegression()).fit(TABLE.fillna(0), NUMBERS)
-    assert "gets integers as they are sent" in str(why_foreign(examine_estimator(own)))
+    assert "gets integers as they are sent" in str(why_not_compilable(examine_estimator(own)))
 
 
 def len_of_rows(table: Any) -> Any:

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
 
-from serving.compiling.compile_model import why_foreign
+from serving.compiling.compile_model import why_not_compilable
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Dtype
 from serving.host.signature_of_estimator import examine_estimator
@@ -49,7 +49,7 @@ def test_an_encoder_of_dates_gets_dates() -> None:
     assert_answers_like(model, DATES[:1], [["2024-01-15T11:30:00+01:00"]])
     with pytest.raises(InvalidInput, match=r"'when' takes a date such as 2024-01-15T10:30:00 \(ISO 8601\)"):
         model.answer("predict", rows_to_batch(model.signature, [["yesterday"]]))
-    assert "is dates or durations" in str(why_foreign(model))
+    assert "is dates or durations" in str(why_not_compilable(model))
 
 
 def test_an_encoder_of_durations_gets_durations() -> None:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from serving import sandbox
-from serving.compiling.compile_model import compile_here, import_compilers
+from serving.compiling.compile_model import compile_model, import_compilers
 from serving.domain.errors import InvalidInput
 from serving.domain.last_words import ENDED_ITSELF
 from serving.domain.version import Format
@@ -60,7 +60,7 @@ def _use(path: Path, kind: Format, task: str, writing: int) -> int:
             import_compilers()
         model = load_model(str(path), kind, on_read=watch)
         if task == "compile":
-            compile_here(model, CompileRequest(), [])
+            compile_model(model, CompileRequest(), [])
         else:
             answer_rows(model)
     except (LoadRefused, InvalidInput) as error:  # made-up rows are not for every model
