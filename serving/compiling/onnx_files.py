@@ -28,8 +28,8 @@ from serving.domain.errors import ServingError
 from serving.domain.signature import Dtype, Method
 from serving.host.input_columns import MAX_VALUES
 from serving.host.model import describe_exception
-from serving.host.onnx_model import Input, OnnxModel
-from serving.host.onnx_outputs import ONE_COLUMN, Form, MethodOutput
+from serving.host.onnx_model import GraphInput, OnnxModel
+from serving.host.onnx_outputs import ONE_COLUMN, AnswerForm, MethodOutput
 
 PREFIX = "file/"
 _PLAIN_DOMAINS = ("", "ai.onnx")
@@ -144,7 +144,7 @@ def _feed_inputs(model: OnnxModel, rows: Rows) -> dict[str, str]:
     return fed
 
 
-def _cast_input(drawing: Drawing, each: Input, own: Rows) -> str:
+def _cast_input(drawing: Drawing, each: GraphInput, own: Rows) -> str:
     if each.takes is Dtype.NUMBER:
         if each.dtype not in (
             np.float32,
@@ -172,7 +172,7 @@ def _draw_answers(drawing: Drawing, graph: Any, answer: MethodOutput, raw: Seque
     if answer.form in ONE_COLUMN:
         place = drawing.add_constant(np.array(ONE_COLUMN[answer.form], dtype=np.int64))
         return (drawing.draw_node("Gather", names[0], place, axis=1),)
-    if answer.form is not Form.SCORES or isinstance(first, list):
+    if answer.form is not AnswerForm.SCORES or isinstance(first, list):
         return tuple(names)
     if first.ndim == 3:
         places = [drawing.add_constant(np.array(place, dtype=np.int64)) for place in range(len(first))]

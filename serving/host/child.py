@@ -19,7 +19,7 @@ from serving.host.gates.compile_gate import start_compiler
 from serving.host.gates.gate import Context
 from serving.host.graph_check import checker_process
 from serving.host.model import LoadedModel, describe_exception
-from serving.host.replicas import Channel, await_replicas, channels_of, fork_replicas
+from serving.host.replicas import Channel, await_replicas, fork_replicas, make_channels
 from serving.wire.evaluation import EvaluationRequest
 from serving.wire.frames import Frame, FrameKind
 from serving.wire.payloads import decode_batch, encode_answer, encode_detail
@@ -37,7 +37,7 @@ def main(fds: Sequence[int]) -> int:
     parent = os.getppid()
     sandbox.silence_output()
     sandbox.close_all_but(fds)
-    channels = channels_of(fds)
+    channels = make_channels(fds)
     place = [channels[0].end]
     try:
         return _run(channels, place, parent)

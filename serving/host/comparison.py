@@ -1,4 +1,4 @@
-"""How far an answer is from the expected one."""
+"""Compares an answer with the expected one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, order=True)
 class Difference:
-    """The largest distance between two numbers, whether anything is beyond the tolerance, and what else differs."""
+    """The largest distance between two numbers, whether anything exceeds the tolerance, and other reasons."""
 
     is_beyond: bool = False
     distance: float = 0.0
@@ -23,12 +23,12 @@ class Difference:
 _NONE = Difference()
 
 
-def compare(expected: Any, got: Any, rtol: float, atol: float, *, is_shape_only: bool = False) -> Difference:
+def compare_values(expected: Any, got: Any, rtol: float, atol: float, *, is_shape_only: bool = False) -> Difference:
     """Compare one expected answer with one given, both as plain Python values.
 
     Lists must have equal lengths, objects equal keys. Text, bools and integers (labels, counts) must be equal; where
-    either is a float, they may differ by ``atol + rtol * |expected|``. null stands for any number that is not finite,
-    as it does in an answer. `is_shape_only` compares nothing but the lengths of lists.
+    one value is a float, they may differ by ``atol + rtol * |expected|``. null stands for any number that is not
+    finite, as in an answer. `is_shape_only` compares only the lengths of lists and the keys of objects.
     """
     if isinstance(expected, list | dict) or isinstance(got, list | dict):
         return _compare_lists(expected, got, rtol, atol, is_shape_only)
@@ -45,17 +45,17 @@ def compare(expected: Any, got: Any, rtol: float, atol: float, *, is_shape_only:
 
 
 def scale_of(sizes: NDArray[Any]) -> float:
-    """Return the number beside which smaller differences are nothing: the largest of these, and never more than 1."""
+    """Return the number to which differences of small numbers are relative: the largest of `sizes`, at most 1."""
     return min(1.0, float(sizes.max(initial=0.0)) or 1.0)
 
 
 def relative_distances(
     wanted: NDArray[Any], given: NDArray[Any], scale: Callable[[NDArray[Any]], Any] = scale_of
 ) -> NDArray[Any]:
-    """Return for two arrays of floats the distances relative to the number wanted, or to a scale where that is larger.
+    """Return the distances of two arrays of floats, relative to the wanted number or to a scale where that is larger.
 
-    `scale` is called with the sizes of the numbers wanted, 0 for those that are not finite, if anything differs at all.
-    NaN is like NaN; next to anything else, and next to infinity, it is infinitely far, as is infinity from a number.
+    If any number differs, `scale` is called with the absolute values of the wanted numbers, 0 for those not finite.
+    NaN equals NaN. The distance between NaN and anything else is infinite, and so is that of infinity and a number.
     """
     with np.errstate(all="ignore"):
         is_same = (wanted == given) | (np.isnan(wanted) & np.isnan(given))
@@ -79,7 +79,7 @@ def _compare_lists(expected: Any, got: Any, rtol: float, atol: float, is_shape_o
     if expected == got:
         return _NONE
     pairs = zip(expected, got, strict=True)
-    return max(compare(wanted, given, rtol, atol, is_shape_only=is_shape_only) for wanted, given in pairs)
+    return max(compare_values(wanted, given, rtol, atol, is_shape_only=is_shape_only) for wanted, given in pairs)
 
 
 def _list_values(keys: dict[str, Any]) -> str:

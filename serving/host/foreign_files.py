@@ -1,7 +1,7 @@
-"""Files that are not served as they are: what each really is, and what to do with it.
+"""Recognises files that cannot be served: what each file is, and what its owner should do with it.
 
-People bring files of other libraries, of older versions and under other names. Each is recognised by its first bytes,
-by the names of the files in it, or by the names in its pickle, and has one sentence here. Pure: no file is opened.
+Users bring files of other libraries, of older versions and with wrong suffixes. Each is recognised by its first bytes,
+by the names of the files in an archive, or by the names in a pickle. Pure: no file is opened.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _XGBOOST_BOOSTERS = (b"gbtree", b"gblinear", b"dart")
 
 
 def describe_bytes(head: bytes) -> str | None:
-    """Return what a file is that begins with `head`, and what to do; None for what is not known here.
+    """Return what a file is that begins with `head`, and what to do; None for an unknown file.
 
     The first 512 bytes of the file are enough.
     """
@@ -56,16 +56,16 @@ def describe_bytes(head: bytes) -> str | None:
 
 
 def is_old_xgboost(head: bytes) -> bool:
-    """Say whether a model begins with `head` in the binary format that XGBoost wrote up to 3.0."""
+    """Say whether `head` begins a model in the binary format that XGBoost wrote up to 3.0."""
     if head.startswith(_OLD_XGBOOST_MAGICS):
         return True
-    objective, place = _counted_text(head, _XGBOOST_PARAMETER_BYTES)
-    booster, _ = _counted_text(head, place)
+    objective, place = _read_counted_text(head, _XGBOOST_PARAMETER_BYTES)
+    booster, _ = _read_counted_text(head, place)
     return objective is not None and booster in _XGBOOST_BOOSTERS
 
 
-def _counted_text(head: bytes, place: int) -> tuple[bytes | None, int]:
-    """Return the text at `place`, after its length in eight bytes, and where it ends; None where there is none."""
+def _read_counted_text(head: bytes, place: int) -> tuple[bytes | None, int]:
+    """Return the text behind a length of eight bytes at `place`, None if there is none, and where the text ends."""
     if len(head) < place + 8:
         return None, place
     (length,) = struct.unpack_from("<Q", head, place)
@@ -78,7 +78,7 @@ def _counted_text(head: bytes, place: int) -> tuple[bytes | None, int]:
 
 
 def describe_archive(names: Collection[str]) -> str | None:
-    """Return what a zip archive with members of these names is, and what to do; None for what is not known here."""
+    """Return what a zip archive with members of these names is, and what to do; None for an unknown archive."""
     last_names = {name.rpartition("/")[2] for name in names}
     if "data.pkl" in last_names:
         return f"a file of torch.save: {_EXPORT_TORCH}"
@@ -96,7 +96,7 @@ _LIBRARIES = {
     **dict.fromkeys(("keras", "tensorflow", "tf_keras", "scikeras"), ("Keras", _EXPORT_KERAS)),
 }
 
-# private places that scikit-learn had for a while, and the last version that wrote them
+# private modules that scikit-learn had for some time, and the last version that wrote their names
 _SKLEARN_UNTIL = {
     "sklearn.ensemble._gb_losses": "1.3 or older",
     "sklearn.ensemble._hist_gradient_boosting.loss": "1.0 or older",
@@ -104,7 +104,7 @@ _SKLEARN_UNTIL = {
 
 
 def describe_library(modules: Iterable[str]) -> str | None:
-    """Return of which other library the objects of a pickle are that names these modules, and what to do."""
+    """Return the other library whose objects a pickle contains that names these modules, and what to do; else None."""
     for module in modules:
         found = _LIBRARIES.get(module.partition(".")[0])
         if found is not None:
@@ -113,9 +113,9 @@ def describe_library(modules: Iterable[str]) -> str | None:
 
 
 def describe_moved(names: Iterable[str], version: str | None, here: str) -> str | None:
-    """Return what to do with a pickle that names, in full, what scikit-learn has at another place by now.
+    """Return what to do with a pickle that has `names` which scikit-learn has moved since; None where there are none.
 
-    `version` is that of the scikit-learn that wrote it, as far as the file says, `here` that of the one that runs.
+    `version` is the scikit-learn that wrote the file, None if unknown; `here` is the one that runs.
     """
     name = next(iter(names), None)
     if name is None:
@@ -133,7 +133,7 @@ def describe_moved(names: Iterable[str], version: str | None, here: str) -> str 
 
 
 def describe_error(message: str) -> str | None:
-    """Return what is meant by the message of an exception that a library raised while a file was read."""
+    """Explain the message of an exception that a library raised while it read a file; None for an unknown message."""
     if "node array from the pickle has an incompatible dtype" in message:
         return (
             "the file holds trees of a scikit-learn before 1.3, which this one cannot read: "

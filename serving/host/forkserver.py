@@ -4,9 +4,9 @@ Run as ``python -m serving.host.forkserver FD PID`` where FD is one end of a Uni
 process. It stays single-threaded and never computes anything, because a process that has used OpenMP must not be
 forked. Messages are those of `serving.wire.zygote_messages`.
 
-When the control socket ends, the server is gone: every host is killed and the zygote exits. Hosts die with the zygote
-too, and the zygote with the server (PR_SET_PDEATHSIG), so nothing is orphaned whichever of the processes is killed
-first, and even when the zygote is stopped.
+When the control socket ends, the server is gone: the zygote kills every host and exits. Hosts also die with the zygote,
+and the zygote with the server (PR_SET_PDEATHSIG). So no process is left over, whichever of them is killed first, and
+even when the zygote is stopped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from serving.wire.zygote_messages import COMMAND, EVENT, MAX_REPLICAS, Op
 
 
 def main() -> None:
-    """Preload, say READY, then fork on demand until the control socket ends."""
+    """Preload, send READY, then fork on demand until the control socket ends."""
     control = socket.socket(fileno=int(sys.argv[1]))
     die_with_parent(int(sys.argv[2]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -33,19 +33,19 @@ def main() -> None:
     os.set_blocking(wake_write, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    gc.disable()  # imports leave next to nothing behind, and looking for it again and again takes an eighth of them
+    gc.disable()  # imports create almost no garbage, and collecting it takes an eighth of their time
     from serving.host import preload, replicas  # noqa: F401, PLC0415  (the first import is the work)
 
     replicas.adopt_orphans()
     gc.enable()
     gc.collect()
-    gc.freeze()  # what has been imported is never collected, so hosts share its pages instead of copying them
+    gc.freeze()  # imported objects are never collected, so hosts share their pages and do not copy them
     hosts: dict[int, int] = {}
     try:
-        for thread in _other_threads():
+        for thread in _list_other_threads():
             control.sendall(EVENT.pack(Op.THREAD, 0, thread))
         control.sendall(EVENT.pack(Op.READY, 0, os.getpid()))
-        _serve(control, wake_read, wake_write, hosts)
+        _serve_commands(control, wake_read, wake_write, hosts)
     except OSError:
         pass  # the server is gone
     finally:
@@ -54,15 +54,15 @@ def main() -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _other_threads() -> list[int]:
-    """Return the ids of all threads but the main one, those of libraries included (Linux; elsewhere none is seen)."""
+def _list_other_threads() -> list[int]:
+    """Return the ids of all threads but the main one, those of libraries included; empty on systems without /proc."""
     try:
         return sorted(int(thread) for thread in os.listdir("/proc/self/task") if int(thread) != os.getpid())
     except FileNotFoundError:
         return []
 
 
-def _serve(control: socket.socket, wake_read: int, wake_write: int, hosts: dict[int, int]) -> None:
+def _serve_commands(control: socket.socket, wake_read: int, wake_write: int, hosts: dict[int, int]) -> None:
     poller = select.poll()
     poller.register(control, select.POLLIN)
     poller.register(wake_read, select.POLLIN)
@@ -71,7 +71,7 @@ def _serve(control: socket.socket, wake_read: int, wake_write: int, hosts: dict[
         if wake_read in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_read, 4096)
-            _reap(control, hosts)
+            _reap_hosts(control, hosts)
         if control.fileno() not in ready:
             continue
         raw, fds, _, _ = socket.recv_fds(control, COMMAND.size, 2 * MAX_REPLICAS)
@@ -79,21 +79,23 @@ def _serve(control: socket.socket, wake_read: int, wake_write: int, hosts: dict[
             return
         op, host_id = COMMAND.unpack(raw)
         if op == Op.SPAWN:
-            _spawn(control, host_id, fds, [control.fileno(), wake_read, wake_write], hosts)
+            _spawn_host(control, host_id, fds, [control.fileno(), wake_read, wake_write], hosts)
         elif host_id in hosts:
             os.kill(hosts[host_id], signal.SIGKILL)
 
 
-def _spawn(control: socket.socket, host_id: int, fds: list[int], private: list[int], hosts: dict[int, int]) -> None:
-    """Fork a host and say so; that the system cannot fork now is no end of the others."""
+def _spawn_host(
+    control: socket.socket, host_id: int, fds: list[int], private: list[int], hosts: dict[int, int]
+) -> None:
+    """Fork a host and report it; if the system cannot fork now, the other hosts go on."""
     try:
-        pid = _fork(fds, private)
+        pid = _fork_host(fds, private)
     except OSError as error:
         control.sendall(EVENT.pack(Op.NOT_STARTED, host_id, error.errno or 0))
         return
     hosts[host_id] = pid
     try:
-        pidfd = os.pidfd_open(pid)  # before it can be reaped, so it is this process and no other
+        pidfd = os.pidfd_open(pid)  # before it can be reaped, so the id belongs to this process and no other
     except (AttributeError, OSError):
         control.sendall(EVENT.pack(Op.STARTED_UNSEEN, host_id, pid))
         return
@@ -103,7 +105,7 @@ def _spawn(control: socket.socket, host_id: int, fds: list[int], private: list[i
         os.close(pidfd)
 
 
-def _reap(control: socket.socket, hosts: dict[int, int]) -> None:
+def _reap_hosts(control: socket.socket, hosts: dict[int, int]) -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -117,7 +119,7 @@ def _reap(control: socket.socket, hosts: dict[int, int]) -> None:
             control.sendall(EVENT.pack(Op.EXITED, host_id, os.waitstatus_to_exitcode(status)))
 
 
-def _fork(fds: list[int], private: list[int]) -> int:
+def _fork_host(fds: list[int], private: list[int]) -> int:
     parent = os.getpid()
     try:
         pid = os.fork()

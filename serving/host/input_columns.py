@@ -22,7 +22,7 @@ from serving.host.boosters import library_of
 from serving.host.date_columns import date_kind_of, format_dates
 from serving.host.nested_estimators import is_from_sklearn
 from serving.host.number_ranges import find_number_ranges
-from serving.host.pandas_categories import Categories, categories_of, why_not_known
+from serving.host.pandas_categories import Categories, categories_of, why_categories_lost
 
 MAX_VALUES = 1024
 MAX_MEMBERS = 3
@@ -124,7 +124,7 @@ def find_object_vectorizer(estimator: Any) -> Any | None:
 def why_categories_unknown(estimator: Any) -> str | None:
     """Return why the categories of the training rows cannot be found out, None where they can: `pandas_categories`."""
     reasons = (why_categories_unknown(part) for part in find_first_parts(estimator))
-    return why_not_known(estimator) or next(filter(None, reasons), None)
+    return why_categories_lost(estimator) or next(filter(None, reasons), None)
 
 
 def find_parts_with_same_rows(estimator: Any) -> Iterator[Any]:

@@ -1,8 +1,8 @@
-"""From a file to a model. The only reader of model files; call it in a host process only.
+"""Loads models from files. The only reader of model files; call it in a host process only.
 
-Pickles, joblib's too, and skops files are read by `restricted`, which builds known classes only, unless the operator
-trusts them: then they execute what they name. ONNX files and those of XGBoost and LightGBM hold no Python, but
-libraries written in C read them.
+Pickles, those of joblib too, and skops files are read by `restricted`, which builds known classes only. If the operator
+trusts such a file, it may run any code that it names. Files of ONNX, XGBoost and LightGBM contain no Python objects,
+but libraries written in C and C++ read them.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ from serving.host.signature_of_estimator import examine_estimator
 
 SKLEARN = "scikit-learn"
 
-# Smaller files load in a fraction of a second either way, and hold no page of the cache down while they are served.
+# Smaller files load in a fraction of a second without it, and then keep no page of the page cache in use.
 LEAST_BYTES_MAPPED = 32 << 20
 
-# One small array that stays, a list of labels, would hold the whole mapping.
+# A small array that the model keeps, such as its labels, would keep the whole mapping in memory.
 _LEAST_ARRAY_MAPPED = 64 << 10
 _ALIGNMENT = 16
 _PICKLE = b"\x80"
@@ -78,7 +78,7 @@ _DAMAGE = (
 )
 
 
-# called with whose word it took to read a file, None for nobody's, before anything that was read is called
+# called when the file was read, before its objects are used; with a text if a setting had to trust the file for that
 OnRead = Callable[[str | None], None]
 
 
@@ -86,8 +86,8 @@ OnRead = Callable[[str | None], None]
 class Trust:
     """What a file may name: see the settings of `security` and `candidate` with these names.
 
-    `is_restricted` False lets a pickle run whatever it holds, and a skops file whatever it calls. `is_final` False says
-    that what is refused is loaded in another way then: nobody reads why, and the file is not read again to find out.
+    With `is_restricted` False a pickle or a skops file may call anything. With `is_final` False a refused file will be
+    loaded in another way, so the reason is not needed and the file is not read again to find it.
     """
 
     is_restricted: bool = True
@@ -99,24 +99,25 @@ class Trust:
 
 def load_model(
     path: str,
-    format: Format,  # noqa: A002  (what it is called everywhere else)
+    format: Format,  # noqa: A002  (its name in the whole package)
     trust: Trust = Trust(),
     declared: Signature | None = None,
     named: Sequence[NamedColumn] = (),
     on_read: OnRead = lambda _: None,
 ) -> LoadedModel:
-    """Load the file at `path` as what `format` says, whatever its name, and find out its signature.
+    """Load the file at `path` in the given `format`, whatever its name, and derive its signature.
 
     `declared` is the publisher's signature, `named` what MLflow says of the columns: see `signature_of_estimator`.
-    `on_read` is called between reading and everything else. All parts are told to compute in one thread. Blocks; a few
-    rows are answered on the way. Raises LoadRefused with one line that says why, NotVouched where only trust lacks.
+    `on_read` is called after the file was read and before the model is used. All parts are set to compute in one
+    thread. Blocks; runs the model on a few rows. Raises LoadRefused with one line that says why, and NotVouched where
+    only trust is missing.
     """
     if format is Format.ONNX:
         from serving.host.onnx_model import load_onnx  # noqa: PLC0415  (importing onnxruntime starts a thread)
 
         on_read(None)
         return load_onnx(path, declared)
-    estimator, trained_with = _read(path, format, trust, on_read)
+    estimator, trained_with = _read_file(path, format, trust, on_read)
     if any(map(boosters.is_of_old_lightgbm, walk_nested_estimators(estimator))):
         raise LoadRefused(foreign_files.OLD_LIGHTGBM)
     limit_to_one_thread(estimator)
@@ -134,12 +135,12 @@ def load_model(
 
 
 def write_estimator(estimator: Any, file: str | BinaryIO) -> None:
-    """Write `estimator` with joblib, uncompressed; raises what joblib raises."""
+    """Write `estimator` to `file` with joblib, uncompressed; raises the exceptions of joblib."""
     joblib.dump(estimator, file)
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries models depend on, as they run here."""
+    """Return the versions of Python and of the libraries for models in this process."""
     versions = {
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -152,13 +153,13 @@ def library_versions() -> dict[str, str]:
     return versions | {name: module.__version__ for name, module in loaded.items() if module is not None}
 
 
-def _read(
+def _read_file(
     path: str,
     format: Format,  # noqa: A002
     trust: Trust,
     on_read: OnRead,
 ) -> tuple[Any, dict[str, str]]:
-    """Return the object in the file and the versions the file says it was written by."""
+    """Return the object in the file, and the library versions that the file says it was written with."""
     if format in _NATIVE:
         with warnings.catch_warnings(action="ignore"):
             found = boosters.load_native(path, format)
@@ -167,29 +168,29 @@ def _read(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            estimator, vouched = _read_vouched(path, format, trust)
+            estimator, vouched = _read_python_file(path, format, trust)
         except LoadRefused:
             raise
         except Distrusted as error:
             text = _explain_distrust(error, path, format, trust)
-            raise NotVouched(_make_line(_add_skew(caught, "the file was saved by {}: ") + text)) from None
+            raise NotVouched(_to_one_line(_add_skew(caught, "the file was saved by {}: ") + text)) from None
         except Exception as error:  # noqa: BLE001  (a file may raise anything)
             raise LoadRefused(_explain_failure(error, path, format, trust, caught)) from None
     on_read(vouched)
-    written_by = _collect_warnings(caught)
+    written_by = _find_saving_version(caught)
     if written_by is None and any(map(is_from_sklearn, walk_nested_estimators(estimator))):
-        written_by = sklearn.__version__  # scikit-learn warns of every other version
+        written_by = sklearn.__version__  # scikit-learn warns when a file was written by another version
     return boosters.as_estimator(estimator), {SKLEARN: written_by} if written_by else {}
 
 
-def _collect_warnings(caught: Sequence[warnings.WarningMessage]) -> str | None:
+def _find_saving_version(caught: Sequence[warnings.WarningMessage]) -> str | None:
     messages = (entry.message for entry in caught)
     skewed = (message for message in messages if isinstance(message, InconsistentVersionWarning))
     return next((str(message.original_sklearn_version) for message in skewed), None)
 
 
-def _read_vouched(path: str, format: Format, trust: Trust) -> tuple[Any, str | None]:  # noqa: A002
-    """Return the object in a file of Python objects, and whose word it took to build it."""
+def _read_python_file(path: str, format: Format, trust: Trust) -> tuple[Any, str | None]:  # noqa: A002
+    """Return the object in a file of Python objects, and which setting trusts it; None where no trust was needed."""
 
     def read(trusted: Sequence[str]) -> Any:
         if format is Format.SKOPS:
@@ -203,23 +204,23 @@ def _read_vouched(path: str, format: Format, trust: Trust) -> tuple[Any, str | N
     if is_skops:
         setting, trusted = "security.skops_trusted", trust.skops_trusted
     if trusted or not trust.is_restricted:
-        with contextlib.suppress(Distrusted):  # most files do not need what others are trusted for
+        with contextlib.suppress(Distrusted):  # most files do not need the trusted names
             return read(()), None
     if not trust.is_restricted:
         return _read_any_skops(path), _UNRESTRICTED
     return read(trusted), f"{setting} vouches for what it names" if trusted else None
 
 
-def _survey_refused(path: str, format: Format, trust: Trust) -> Survey:  # noqa: A002
-    """Return what a pickle that was refused names, or nothing for files of other kinds."""
+def _survey_names(path: str, format: Format, trust: Trust) -> Survey:  # noqa: A002
+    """Return the names in a refused pickle; an empty survey for files of other formats."""
     is_pickle = format in (Format.JOBLIB, Format.PICKLE)
     return survey_file(path, trust.max_expansion) if is_pickle and trust.is_final else Survey()
 
 
 def _explain_distrust(error: Distrusted, path: str, format: Format, trust: Trust) -> str:  # noqa: A002
-    """Return why restricted loading refuses a file: with all names, where names are the reason."""
-    survey = _survey_refused(path, format, trust)
-    text = _explain_stranger(survey)
+    """Return why restricted loading refuses a file; lists all names where names are the reason."""
+    survey = _survey_names(path, format, trust)
+    text = _explain_foreign_pickle(survey)
     if text is None and isinstance(error, Unlisted):
         text = explain_names(survey, trust.pickle_trusted)
     return text or str(error)
@@ -234,21 +235,21 @@ def _explain_failure(
 ) -> str:
     """Return why loading a file raised `error`."""
     if isinstance(error, MemoryError):
-        return _why(error)
-    survey = _survey_refused(path, format, trust)
-    text = _explain_stranger(survey) or foreign_files.describe_error(str(error))
+        return _explain_exception(error)
+    survey = _survey_names(path, format, trust)
+    text = _explain_foreign_pickle(survey) or foreign_files.describe_error(str(error))
     if text is None and survey.has_bytes_of_python_2 and isinstance(error, (*_DAMAGE, TypeError, ValueError)):
         text = foreign_files.PYTHON_2
     if text is None:
-        text = _why(error)
+        text = _explain_exception(error)
     skew = _add_skew(caught, "; it was saved by {}")
     if not skew and survey.sklearn_version not in (None, sklearn.__version__):
         skew = f"; it was saved by {SKLEARN} {one_line(str(survey.sklearn_version))}, this is {sklearn.__version__}"
-    return _make_line(text if "saved by" in text else text + skew)
+    return _to_one_line(text if "saved by" in text else text + skew)
 
 
-def _explain_stranger(survey: Survey) -> str | None:
-    """Return what to do with a pickle of another library, or of another time; None for all others."""
+def _explain_foreign_pickle(survey: Survey) -> str | None:
+    """Return what to do with a pickle of another library, or of another version of a library; None for all others."""
     moved = find_moved(survey.names)
     if moved:
         return foreign_files.describe_moved(moved, survey.sklearn_version, sklearn.__version__)
@@ -256,22 +257,22 @@ def _explain_stranger(survey: Survey) -> str | None:
     return foreign_files.OLD_XGBOOST_INSIDE if any(map(foreign_files.is_old_xgboost, survey.handles)) else text
 
 
-def _make_line(message: str) -> str:
-    """Return a refusal as one line: longer than others, since it may list many names."""
+def _to_one_line(message: str) -> str:
+    """Return a refusal as one line; it may be longer than other messages, because it may list many names."""
     return one_line(message, MAX_EVIDENCE_CHARACTERS)
 
 
 def _add_skew(caught: Sequence[warnings.WarningMessage], text: str) -> str:
-    """Return `text` with the version of scikit-learn that wrote the file and the one here; nothing where both agree."""
-    written_by = _collect_warnings(caught)
+    """Return `text` with the versions of scikit-learn that wrote the file and that runs here; empty if they agree."""
+    written_by = _find_saving_version(caught)
     return text.format(f"{SKLEARN} {written_by}, this is {sklearn.__version__}") if written_by else ""
 
 
 def _unpickle(path: str, trust: Trust) -> Any:
     """Load a joblib or pickle file: joblib reads both, and many ``.pkl`` files were written by joblib.
 
-    The arrays in a large uncompressed file are not read but mapped: four times as fast, and what an estimator copies
-    anyway (every tree does) is then in memory once.
+    The arrays in a large uncompressed file are mapped, not read: this is four times as fast, and an array that an
+    estimator copies (every tree does) is then in memory only once.
     """
     if os.path.getsize(path) < LEAST_BYTES_MAPPED or _is_compressed(path):
         return _unpickle_as(path, trust, None)
@@ -294,27 +295,27 @@ def _is_compressed(path: str) -> bool:
 
 @contextlib.contextmanager
 def _share_one_mapping(path: str) -> Iterator[None]:
-    """Let joblib take arrays from one mapping of the file instead of making one for each.
+    """Make joblib take all arrays from one mapping of the file, instead of one mapping for each array.
 
-    A mapping costs a descriptor, and a boosted model has ten thousand arrays. Copy on write, so that arrays can be
-    written to as always and the file stays as it is. For one thread at a time.
+    A mapping needs a file descriptor, and a boosted model has ten thousand arrays. The mapping is copy-on-write, so
+    arrays stay writable and the file does not change. Only one thread may use this at a time.
     """
     with open(path, "rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
-    def array(_: str, dtype: Any, shape: Any, order: Any, mode: str, offset: int) -> NDArray[Any]:
+    def make_array(_: str, dtype: Any, shape: Any, order: Any, mode: str, offset: int) -> NDArray[Any]:
         del mode
         try:
             found: NDArray[Any] = np.ndarray(shape, dtype, buffer=mapping, offset=offset, order=order)
         except (TypeError, ValueError) as error:  # the buffer is too small
             raise EOFError(f"an array ends after the file: {error}") from None
-        if not found.dtype.isnative:  # written on another kind of machine
+        if not found.dtype.isnative:  # written on a machine with another byte order
             return found.astype(found.dtype.newbyteorder("="))
-        is_aligned = offset % _ALIGNMENT == 0  # not by joblib before 1.2
+        is_aligned = offset % _ALIGNMENT == 0  # joblib before 1.2 did not align arrays
         return found if is_aligned and found.nbytes >= _LEAST_ARRAY_MAPPED else found.copy(order="K")
 
     original = joblib.numpy_pickle.make_memmap
-    joblib.numpy_pickle.make_memmap = array
+    joblib.numpy_pickle.make_memmap = make_array
     try:
         yield
     finally:
@@ -322,7 +323,7 @@ def _share_one_mapping(path: str) -> Iterator[None]:
 
 
 def _read_any_skops(path: str) -> Any:
-    """Load a skops file whatever it calls; a part of it may call anything with anything while this runs."""
+    """Load a skops file without restrictions: the file may call any function with any arguments."""
     import skops.io  # noqa: PLC0415  (takes half a second where it was not preloaded)
 
     estimator = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
@@ -330,7 +331,7 @@ def _read_any_skops(path: str) -> Any:
     return estimator
 
 
-def _why(error: Exception) -> str:
+def _explain_exception(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         if error.name.partition(".")[0] in boosters.EXTRAS:
             return boosters.how_to_install(error.name.partition(".")[0])

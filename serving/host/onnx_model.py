@@ -1,8 +1,8 @@
-"""An ONNX file as a loaded model, computed by onnxruntime on one thread of the CPU.
+"""A loaded model that is an ONNX graph, computed by onnxruntime on one thread of the CPU.
 
-Reads what skl2onnx and similar converters write: one input (rows, features) or one input for each column. What the
-outputs are is found out by trying (`serving.host.onnx_outputs`). What takes null cannot be, because a graph answers NaN
-with something: only the publisher can declare it.
+Reads the graphs of skl2onnx and similar converters: one input (rows, features) or one input for each column. The
+meaning of the outputs is found by running the graph (`serving.host.onnx_outputs`). Which features take null cannot be
+found that way, because a graph gives some answer to NaN too: only the publisher can declare it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,15 @@ from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Container, Dtype, Feature, ModelKind, Signature
 from serving.host.input_columns import InputColumn
 from serving.host.model import LoadRefused, describe_exception, one_line
-from serving.host.onnx_outputs import Form, MethodOutput, Output, Outputs, find_methods, predict_only
-from serving.host.onnx_session import onnxruntime, open_file
+from serving.host.onnx_outputs import (
+    AnswerForm,
+    FoundOutputs,
+    GraphOutput,
+    MethodOutput,
+    find_methods,
+    use_predict_only,
+)
+from serving.host.onnx_session import onnxruntime, open_session
 from serving.host.output_tensors import to_prediction
 from serving.host.synthetic_rows import make_batch
 from serving.rows.batch import Batch, Prediction
@@ -39,7 +46,7 @@ _DTYPES: dict[str, tuple[Any, Dtype]] = {
     "tensor(string)": (np.object_, Dtype.STRING),
 }
 
-# rows on which outputs are judged: made-up ones, and far from these, where labels and signs differ
+# rows to find the meaning of outputs with: ordinary made-up rows, and rows far from these, with other labels and signs
 _PLAIN_ROWS, _FAR_ROWS = 8, 24
 _FARTHEST = 100.0
 _SEED = 20_261_129
@@ -47,8 +54,8 @@ _CLASS_ATTRIBUTES = ("classlabels_int64s", "classlabels_ints", "classlabels_stri
 
 
 @dataclass(frozen=True, slots=True)
-class Input:
-    """One input of the graph: what it takes, and how many features side by side."""
+class GraphInput:
+    """One input of the graph: its dtype, and the number of features in it."""
 
     name: str
     dtype: Any
@@ -58,16 +65,21 @@ class Input:
 
 
 class OnnxModel:
-    """Answers with one inference session, made of the file at `path`."""
+    """Answers with one inference session of the file at `path`."""
 
     name = "ONNX model"
     engine = "onnx"
 
     def __init__(
-        self, path: str, session: Any, inputs: Sequence[Input], signature: Signature, found: Outputs | None = None
+        self,
+        path: str,
+        session: Any,
+        inputs: Sequence[GraphInput],
+        signature: Signature,
+        found: FoundOutputs | None = None,
     ) -> None:
-        self.outputs = [Output(each.name, each.type, each.shape) for each in session.get_outputs()]
-        found = found or predict_only(self.outputs)
+        self.outputs = [GraphOutput(each.name, each.type, each.shape) for each in session.get_outputs()]
+        found = found or use_predict_only(self.outputs)
         self._answers = {str(method): answer for method, answer in found.answers.items()}
         self.left_out = found.left_out
         self.trained_with: Mapping[str, str] = {}
@@ -75,7 +87,7 @@ class OnnxModel:
         self.signature = signature
         self.inputs = inputs
         wide = [each for each in inputs for _ in range(each.width)]
-        self.columns: Sequence[InputColumn] = [_column(each, place) for place, each in enumerate(wide)]
+        self.columns: Sequence[InputColumn] = [_make_column(each, place) for place, each in enumerate(wide)]
         self._session = session
 
     def answer(self, method: str, batch: Batch) -> Prediction:
@@ -86,8 +98,8 @@ class OnnxModel:
         return to_prediction(how.read(self.run(batch, how.places)), batch.rows)
 
     def find_answer(self, method: str) -> MethodOutput:
-        """Return how a method of the signature is answered: what is only declared to be transform, as predict is."""
-        return self._answers.get(method) or MethodOutput(self._answers["predict"].places, Form.WHOLE)
+        """Return how the outputs answer a method; a ``transform`` only declared is answered like ``predict``."""
+        return self._answers.get(method) or MethodOutput(self._answers["predict"].places, AnswerForm.WHOLE)
 
     def make_rows(self, rows: int, *, with_nulls: bool = False) -> Batch:
         """Make up rows; see `LoadedModel.make_rows`."""
@@ -95,10 +107,10 @@ class OnnxModel:
         return make_batch(self.signature, self.columns, rows, nulls)
 
     def run(self, batch: Batch, places: Sequence[int] = ()) -> list[Any]:
-        """Return the outputs at `places` for one batch, by default all of them; raises like `answer`."""
+        """Return the outputs at `places` for one batch, by default all outputs; raises the exceptions of `answer`."""
         names = [self.outputs[place].name for place in places] or None
         try:
-            return list(self._session.run(names, self._feed(batch)))
+            return list(self._session.run(names, self._make_feed(batch)))
         except InvalidArgument as error:
             raise InvalidInput(one_line(f"the model refused the rows: {error}")) from None
         except InvalidInput:
@@ -106,26 +118,26 @@ class OnnxModel:
         except Exception as error:  # noqa: BLE001  (onnxruntime has its own tree of errors)
             raise ModelFailed(describe_exception(error)) from None
 
-    def _feed(self, batch: Batch) -> dict[str, NDArray[Any]]:
+    def _make_feed(self, batch: Batch) -> dict[str, NDArray[Any]]:
         if batch.matrix is not None and len(self.inputs) == 1 and not self.inputs[0].is_flat:
-            return {self.inputs[0].name: _cast(batch.matrix, self.inputs[0].dtype)}
+            return {self.inputs[0].name: _cast_cells(batch.matrix, self.inputs[0].dtype)}
         columns = list(batch.matrix.T) if batch.matrix is not None else list(batch.columns or ())
         feed, start = {}, 0
         for each in self.inputs:
-            block = np.column_stack([_cast(cells, each.dtype) for cells in columns[start : start + each.width]])
+            block = np.column_stack([_cast_cells(cells, each.dtype) for cells in columns[start : start + each.width]])
             feed[each.name] = block.reshape(batch.rows) if each.is_flat else block
             start += each.width
         return feed
 
 
 def load_onnx(path: str, declared: Signature | None = None) -> OnnxModel:
-    """Load the graph at `path`; `declared` is what the publisher said of it. Blocks; starts a thread on first use.
+    """Load the graph at `path`; `declared` is the publisher's signature. Blocks; starts a thread on first use.
 
-    Raises LoadRefused when it is no graph, or one that does not take rows of features.
+    Raises LoadRefused when the file is not a graph, or the graph does not take rows of features.
     """
-    session = open_file(path)
-    inputs = [_input(each, declared) for each in session.get_inputs()]
-    features, container = _features(inputs)
+    session = open_session(path)
+    inputs = [_read_input(each, declared) for each in session.get_inputs()]
+    features, container = _list_features(inputs)
     bare = Signature(features=features, methods=("predict",), container=container, is_named=len(inputs) > 1)
     found = _find_outputs(OnnxModel(path, session, inputs, bare))
     own = bare.model_copy(
@@ -137,17 +149,17 @@ def load_onnx(path: str, declared: Signature | None = None) -> OnnxModel:
         }
     )
     if declared is not None:
-        open_to: dict[str, Any] = {"kind": declared.kind} if ModelKind.OTHER in (own.kind, declared.kind) else {}
+        undecided: dict[str, Any] = {"kind": declared.kind} if ModelKind.OTHER in (own.kind, declared.kind) else {}
         if declared.classes is None:
-            open_to["classes"] = None
+            undecided["classes"] = None
         if declared.methods == ("transform",) and own.methods == ("predict",):
-            open_to["methods"] = declared.methods
-        if not find_disagreements(declared, own.model_copy(update=open_to)):
+            undecided["methods"] = declared.methods
+        if not find_disagreements(declared, own.model_copy(update=undecided)):
             own = declared
     return OnnxModel(path, session, inputs, own, found)
 
 
-def _input(each: Any, declared: Signature | None) -> Input:
+def _read_input(each: Any, declared: Signature | None) -> GraphInput:
     if each.type not in _DTYPES:
         raise LoadRefused(f"input '{each.name}' is a {each.type}; numbers, strings and bools can be sent")
     shape = list(each.shape)
@@ -163,10 +175,10 @@ def _input(each: Any, declared: Signature | None) -> Input:
         if declared is None:
             raise LoadRefused(f"input '{each.name}' does not say how many features it takes: publish with a signature")
         width = len(declared.features)
-    return Input(each.name, *_DTYPES[each.type], width, len(shape) == 1)
+    return GraphInput(each.name, *_DTYPES[each.type], width, len(shape) == 1)
 
 
-def _features(inputs: Sequence[Input]) -> tuple[tuple[Feature, ...], Container]:
+def _list_features(inputs: Sequence[GraphInput]) -> tuple[tuple[Feature, ...], Container]:
     if len(inputs) > 1:
         named = [
             Feature(name=each.name if each.width == 1 else f"{each.name}_{index}", dtype=each.takes)
@@ -180,10 +192,10 @@ def _features(inputs: Sequence[Input]) -> tuple[tuple[Feature, ...], Container]:
     return tuple(Feature(name=f"x{index}", dtype=only.takes) for index in range(only.width)), Container.ARRAY
 
 
-def _find_outputs(model: OnnxModel) -> Outputs:
-    """Return what the graph's outputs are, by rows that it answers."""
+def _find_outputs(model: OnnxModel) -> FoundOutputs:
+    """Return which methods the graph's outputs answer, found with rows that the graph accepts."""
     for batch in (
-        _with_far_rows(model.make_rows(_PLAIN_ROWS + _FAR_ROWS)),
+        _spread_numbers(model.make_rows(_PLAIN_ROWS + _FAR_ROWS)),
         model.make_rows(_PLAIN_ROWS),
         model.make_rows(2),
     ):
@@ -193,13 +205,13 @@ def _find_outputs(model: OnnxModel) -> Outputs:
             continue
         found = find_methods(model.outputs, values, batch.rows)
         if found.left_out and "decision_function" not in found.answers:
-            found = find_methods(model.outputs, values, batch.rows, _two_classes(model.path))
+            found = find_methods(model.outputs, values, batch.rows, _find_two_classes(model.path))
         return found
-    return predict_only(model.outputs)
+    return use_predict_only(model.outputs)
 
 
-def _two_classes(path: str) -> list[Any]:
-    """Return the labels of two classes that the operators of the file list, in order; none where they differ."""
+def _find_two_classes(path: str) -> list[Any]:
+    """Return the two class labels in the operators of the file, in order; empty where operators differ."""
     graph = onnx.load_model(path, load_external_data=False).graph
     listed: list[list[Any]] = [
         [text.decode("utf-8", "replace") for text in attribute.strings] or list(attribute.ints)
@@ -211,8 +223,8 @@ def _two_classes(path: str) -> list[Any]:
     return pairs[0] if pairs and len(pairs[0]) == 2 and all(pair == pairs[0] for pair in pairs) else []
 
 
-def _with_far_rows(batch: Batch) -> Batch:
-    """Return rows of which all but the first hold numbers of either sign, and up to a hundred times as far from 0."""
+def _spread_numbers(batch: Batch) -> Batch:
+    """Return the rows with the numbers of all but the first multiplied by up to 100, with either sign."""
     random = np.random.default_rng(_SEED)
     factors = np.ones(batch.rows)
     factors[_PLAIN_ROWS:] = np.rint(_FARTHEST ** random.random(batch.rows - _PLAIN_ROWS))
@@ -228,13 +240,13 @@ def _with_far_rows(batch: Batch) -> Batch:
     return Batch(batch.rows, columns=tuple(map(spread, batch.columns or ())))
 
 
-def _column(source: Input, place: int) -> InputColumn:
-    """Return what is known of one feature: integers are small, and not alike in all columns of a row."""
+def _make_column(source: GraphInput, place: int) -> InputColumn:
+    """Return the input column of one feature: small integers for an integer input, which differ between columns."""
     is_integer = np.issubdtype(source.dtype, np.integer)
     return InputColumn(dtype=source.takes, values=[(place + row * 3) % 4 for row in range(7)] if is_integer else [])
 
 
-def _cast(cells: Any, dtype: Any) -> NDArray[Any]:
+def _cast_cells(cells: Any, dtype: Any) -> NDArray[Any]:
     if dtype is np.object_:
         return np.array(["" if cell is None else cell for cell in cells], dtype=np.object_)
     values = np.asarray(cells)

@@ -1,6 +1,6 @@
-"""The columns of a table that XGBoost or LightGBM was fitted on as pandas categories, with the values of each.
+"""Finds the pandas categories of the columns that an XGBoost or LightGBM model was fitted on.
 
-Both know the values by their places only, and answer no table in which such a column is plain text or numbers.
+Both libraries identify a category by its position only, and refuse a table whose categorical column is text or numbers.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 
 from serving.host import boosters
 
-MOST_SHOWN = 5
+MAX_SHOWN = 5
 
-_LISTED = re.compile(r"^\[categorical_feature: ([\d,]+)\]", re.MULTILINE)
-_SEEN = re.compile(r"^feature_infos=(.*)$", re.MULTILINE)
+_CATEGORICAL_FEATURES = re.compile(r"^\[categorical_feature: ([\d,]+)\]", re.MULTILINE)
+_FEATURE_INFOS = re.compile(r"^feature_infos=(.*)$", re.MULTILINE)
 _RANGE = re.compile(r"\[(\d+):(\d+)\]")
-_NOT_TOLD = (
+_COLUMNS_UNKNOWN = (
     "LightGBM's model does not tell which columns its pandas categories belong to, as some are ordered or not in "
     "categorical_feature: train it again with unordered categories, all of them categorical features"
 )
-_NOT_KEPT = (
+_CATEGORIES_LOST = (
     "XGBoost kept no categories for the categorical columns of its table, which it does since 3.1 but not in slices: "
     "train it again with XGBoost 3.1 or newer, or on an array if the columns held numbers of categories"
 )
-_CUT_OFF = (
+_CATEGORIES_CUT_OFF = (
     "XGBoost cuts off categories that are not plain ASCII when it keeps them, so the model does not tell them: "
     "train it again with ASCII texts or integers for categories"
 )
@@ -41,22 +41,22 @@ _XGBOOST_TYPES = dict(enumerate(("f4", "f8", "i1", "u1", "i2", "u2", "i4", "u4",
 
 @dataclass(frozen=True, slots=True)
 class Categories:
-    """The values of one categorical column, in the order of their places.
+    """The values of one categorical column, in the order of their positions.
 
-    `takes_others` says that any other value is answered like a missing one, as LightGBM does. XGBoost means to refuse
-    it, but 3.2 answers a text like the one that follows it in the alphabet, if there is one: it is refused here.
+    `takes_others` says that any other value counts as missing, as in LightGBM. XGBoost is meant to refuse other values,
+    but 3.2 takes an unknown text for the next one in the alphabet, if there is one: so they are refused here.
     """
 
     values: pd.Index[Any]
     takes_others: bool
 
     def convert(self, cells: NDArray[Any]) -> pd.Categorical:
-        """Return a column of plain values as categories; raises ValueError for values that are not taken."""
+        """Convert a column of plain values to categories; raises ValueError for values that the model does not take."""
         converted = pd.Categorical(cells, categories=self.values)
         is_other = (converted.codes < 0) & ~pd.isna(cells)
         if is_other.any() and not self.takes_others:
-            known = ", ".join(map(repr, self.values[:MOST_SHOWN].tolist()))
-            known += ", ..." if len(self.values) > MOST_SHOWN else ""
+            known = ", ".join(map(repr, self.values[:MAX_SHOWN].tolist()))
+            known += ", ..." if len(self.values) > MAX_SHOWN else ""
             other = cells[is_other].tolist()[0]
             shown = int(other) if isinstance(other, float) and other.is_integer() else other
             raise ValueError(f"{shown!r} is not among the categories of the training ({known})")
@@ -64,77 +64,79 @@ class Categories:
 
 
 def categories_of(part: Any) -> dict[int, Categories]:
-    """Return the categories of each categorical column of a fitted estimator of either library, by its position.
+    """Return the categories of each categorical column of a fitted estimator of either library, by column position.
 
-    Empty for other estimators, for tables of numbers, and where `why_not_known` says why the model does not tell.
+    Empty for other estimators, for tables of numbers, and where the model lost them: see `why_categories_lost`.
     """
     library = boosters.library_of(part)
     if library == boosters.LIGHTGBM:
-        return _lightgbm_categories(part.booster_)
-    return _xgboost_categories(part.get_booster()) if library == boosters.XGBOOST else {}
+        return _read_lightgbm_categories(part.booster_)
+    return _read_xgboost_categories(part.get_booster()) if library == boosters.XGBOOST else {}
 
 
-def why_not_known(part: Any) -> str | None:
-    """Say why it cannot be told which values a categorical column of an estimator had in training, None where it can.
+def why_categories_lost(part: Any) -> str | None:
+    """Return why the categories that an estimator was trained with cannot be found out, None where they can.
 
-    The numbers of the categories would be answered, and no row that holds the categories themselves. Columns of an
-    array hold the numbers; a table's types never are XGBoost's ``q``.
+    Without them the model would take only the positions of categories, and no row with the categories themselves.
+    Columns of an array contain positions; no column of a table has XGBoost's type ``q``.
     """
     try:
         return _why_not_known(part, boosters.library_of(part))
-    except Exception:  # noqa: BLE001  (one that is not fitted, or anything in its attributes: it will show)
+    except Exception:  # noqa: BLE001  (not fitted, or unexpected attributes: this shows when the model answers)
         return None
 
 
 def _why_not_known(part: Any, library: str | None) -> str | None:
     if library == boosters.LIGHTGBM:
-        return None if categories_of(part) or not part.booster_.pandas_categorical else _NOT_TOLD
+        return None if categories_of(part) or not part.booster_.pandas_categorical else _COLUMNS_UNKNOWN
     if library != boosters.XGBOOST:
         return None
     booster = part.get_booster()
     types = booster.feature_types or ()
     is_of_table = "c" in types and "q" not in types and booster.feature_names is not None
-    if not is_of_table or _xgboost_categories(booster):
+    if not is_of_table or _read_xgboost_categories(booster):
         return None
-    return _CUT_OFF if _encodings(booster) else _NOT_KEPT
+    return _CATEGORIES_CUT_OFF if _read_encodings(booster) else _CATEGORIES_LOST
 
 
 # --- LightGBM ---------------------------------------------------------------------------------------------------------
 
 
-def _lightgbm_categories(booster: Any) -> dict[int, Categories]:
+def _read_lightgbm_categories(booster: Any) -> dict[int, Categories]:
     values = [pd.Index(each) for each in booster.pandas_categorical or []]
     text = booster.model_to_string(num_iteration=1) if values else ""
-    seen, listed = _SEEN.search(text), _LISTED.search(text)
+    seen, listed = _FEATURE_INFOS.search(text), _CATEGORICAL_FEATURES.search(text)
     if seen is None:
         return {}
-    places = places_of(values, seen[1].split(), {int(place) for place in listed[1].split(",")} if listed else set())
+    places = assign_columns(
+        values, seen[1].split(), {int(place) for place in listed[1].split(",")} if listed else set()
+    )
     return {place: Categories(each, takes_others=True) for place, each in zip(places, values, strict=False)}
 
 
-def places_of(values: list[pd.Index[Any]], seen: list[str], listed: set[int]) -> list[int]:
-    """Return the column of each list of values, which are in the order of the columns; empty where it is not clear.
+def assign_columns(values: list[pd.Index[Any]], seen: list[str], listed: set[int]) -> list[int]:
+    """Return the column of each list of values, empty where it is not certain. The lists are in the columns' order.
 
-    `seen` is what each column was in the training: ``2:0:1`` for places of categories, ``[0:2]`` for numbers, which
-    ordered categories are, ``none`` where it was of no use. `listed` columns are the categorical ones, by default those
-    of unordered categories. Where several columns would do for ordered ones, the range of each must be its own; a wrong
-    column is noticed then, since it takes texts.
+    `seen` describes each column in the training: ``2:0:1`` for positions of categories, ``[0:2]`` for numbers, which
+    include ordered categories, and ``none`` for an unused column. `listed` are the categorical columns, by default
+    those with unordered categories. Where several columns fit the lists, the range of a column of numbers must be
+    exactly the positions of its categories. Then a wrong column is noticed, because the categories are texts.
     """
-    for required, fits in ((listed, _fits), (listed, _fits_exactly), (set(), _fits)):
+    for required, fits in ((listed, _may_hold), (listed, _may_hold_exactly), (set(), _may_hold)):
         may_hold = [[fits(info, len(each)) for info in seen] for each in values]
-        places, is_only = _in_order(may_hold, len(seen), required)
+        places, is_only = _assign_in_order(may_hold, len(seen), required)
         are_texts = all(isinstance(value, str) for each in values for value in each)
-        if is_only and (fits is _fits or are_texts):
+        if is_only and (fits is _may_hold or are_texts):
             return places
         if places and not are_texts:
             return []
     return []
 
 
-def _in_order(may_hold: list[list[bool]], columns: int, required: set[int]) -> tuple[list[int], bool]:
-    """Return an increasing column for each list that may hold it, with all `required`, and whether no other way is.
+def _assign_in_order(may_hold: list[list[bool]], columns: int, required: set[int]) -> tuple[list[int], bool]:
+    """Assign an increasing column to each list, such that all `required` ones are used; say if this is the only way.
 
-    Empty, and False, where there is no way.
+    `may_hold` says for each list which columns may hold it. Returns an empty list and False where there is no way.
     """
     lists = len(may_hold)
     ways = [[0] * (lists + 1) for _ in range(columns + 1)]
@@ -152,40 +154,40 @@ def _in_order(may_hold: list[list[bool]], columns: int, required: set[int]) -> t
     return places, ways[0][0] == 1
 
 
-def _fits(info: str, count: int) -> bool:
-    """Say whether what a column was in training are places among `count` categories, as categories or as numbers."""
+def _may_hold(info: str, count: int) -> bool:
+    """Say whether `info`, a column in the training, can be positions of `count` categories, as such or as numbers."""
     numbers = _RANGE.fullmatch(info)
     if numbers is not None:
         return int(numbers[2]) < count
     return info == "none" or ("[" not in info and all(int(code) < count for code in info.split(":")))
 
 
-def _fits_exactly(info: str, count: int) -> bool:
-    """Say the same, but numbers must be all places among the categories."""
-    return _fits(info, count) and ("[" not in info or info == f"[0:{count - 1}]")
+def _may_hold_exactly(info: str, count: int) -> bool:
+    """Say the same as `_may_hold`, but numbers must have exactly the range of the positions."""
+    return _may_hold(info, count) and ("[" not in info or info == f"[0:{count - 1}]")
 
 
 # --- XGBoost ----------------------------------------------------------------------------------------------------------
 
 
-def _xgboost_categories(booster: Any) -> dict[int, Categories]:
-    found = {place: _decode(encoding) for place, encoding in enumerate(_encodings(booster))}
+def _read_xgboost_categories(booster: Any) -> dict[int, Categories]:
+    found = {place: _decode_values(encoding) for place, encoding in enumerate(_read_encodings(booster))}
     known = {place: Categories(index, takes_others=False) for place, index in found.items() if index is not None}
     return {} if len(known) < len(found) else {place: each for place, each in known.items() if len(each.values)}
 
 
-def _encodings(booster: Any) -> list[dict[str, Any]]:
-    """Return what the model keeps of the categories of each column: nothing in slices, and before 3.1."""
+def _read_encodings(booster: Any) -> list[dict[str, Any]]:
+    """Return the categories of each column as the model stores them: none in slices, and none before 3.1."""
     if "c" not in (booster.feature_types or ()):
         return []
     forest = orjson.loads(bytes(booster.save_raw("json")))["learner"]["gradient_booster"]
     return list(forest.get("gbtree", forest)["model"].get("cats", {}).get("enc", []))
 
 
-def _decode(encoding: dict[str, Any]) -> pd.Index[Any] | None:
-    """Return the values of one column, None where they are not what they were.
+def _decode_values(encoding: dict[str, Any]) -> pd.Index[Any] | None:
+    """Return the values of one column, None where they were damaged.
 
-    XGBoost's Python package counts characters where it means bytes, and cuts off what is too much for that.
+    XGBoost's Python package counts characters instead of bytes, and so cuts off texts that are not ASCII.
     """
     values = encoding["values"]
     if "type" in encoding:

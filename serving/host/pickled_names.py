@@ -1,7 +1,7 @@
-"""What a pickle of an estimator will name, found before anything is written: a file holds names, not code.
+"""Finds the names that a pickle of an estimator will contain, before a file is written: a pickle holds no code.
 
-pickle itself is asked, object by object, in a run whose bytes go nowhere; arrays are not copied. So nothing is guessed:
-what it would name is known, with the object behind the name, and what it cannot name is found all at once.
+pickle itself runs over the objects, its output is discarded, and arrays are not copied. So the names are exact, each
+with its object, and everything that pickle cannot name is found in one run.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _NAMED = "define it by name, at the top level of a module that the server can im
 _NUMPY = "FunctionTransformer can do with a function of NumPy, such as numpy.log1p"
 
 
-def check_names(estimator: Any) -> list[str]:
-    """Return the modules that a pickle of `estimator` names and that are files of the user's own; nothing is written.
+def find_own_modules(estimator: Any) -> list[str]:
+    """Return the user's own modules that a pickle of `estimator` names; nothing is written.
 
-    These are in the working directory, or beside the script that runs. Blocks for about as long as pickling does.
-    Raises PublishRefused for what no other process can load: classes and functions of the script or notebook itself,
-    lambdas, what is defined inside functions, and what cannot be pickled.
+    These are modules in the working directory, or beside the running script. Blocks for about as long as pickling.
+    Raises PublishRefused for objects that no other process can load: classes and functions of the script or notebook
+    itself, lambdas, definitions inside functions, and objects that cannot be pickled.
     """
-    collector = _Collector()
+    collector = _NameCollector()
     try:
         collector.dump(estimator)
     except Exception as error:  # noqa: BLE001  (an estimator may raise anything)
@@ -48,7 +48,7 @@ def check_names(estimator: Any) -> list[str]:
                 f"the estimator cannot be written into a file: {describe_exception(error)}; "
                 "take out what holds it (an open file, a lock, a connection), or leave it out in __getstate__"
             ) from None
-    unnameable = [each for each in collector.unnameable if _find(each) is None]
+    unnameable = [each for each in collector.unnameable if _look_up(each) is None]
     if unnameable:
         raise PublishRefused(_explain_unnameable(unnameable))
     own = [each for each in (*collector.named, *collector.unnameable) if each.__module__ == _MAIN]
@@ -56,16 +56,16 @@ def check_names(estimator: Any) -> list[str]:
         raise PublishRefused(_explain_main(own))
     if collector.unnameable:
         raise PublishRefused(
-            f"the estimator holds {_list(collector.unnameable)} as it was before its module was loaded again: "
+            f"the estimator holds {_list_names(collector.unnameable)} as it was before its module was loaded again: "
             "make the estimator again and publish that"
         )
-    return sorted(set(_own_modules(collector.named)))
+    return sorted(set(_find_own_modules(collector.named)))
 
 
-def explain_own_modules(modules: list[str]) -> str | None:
-    """Return what is to be done about modules of the user's own that a server here would not find; None for none.
+def explain_missing_modules(modules: list[str]) -> str | None:
+    """Return what to do about the user's own `modules` if a server on this machine would not find them; else None.
 
-    A process is started to find out, without the working directory on its path, as servers and hosts are.
+    Starts a process to find out, without the working directory on its path, like servers and hosts. Blocks.
     """
     if not modules:
         return None
@@ -84,57 +84,57 @@ def explain_own_modules(modules: list[str]) -> str | None:
         return None
     if not done.returncode:
         return None
-    files = ", ".join(f"{name} ({_path(name)})" for name in modules[:_SHOWN])
+    files = ", ".join(f"{name} ({_find_path(name)})" for name in modules[:_SHOWN])
     return (
         f"the model needs modules of your own, which the server has to find too: {files}; install them there, "
         f"or start it with PYTHONPATH set to their directory"
     )
 
 
-class _Nowhere:
-    """A file that keeps nothing."""
+class _DiscardingFile:
+    """A file object that discards its content."""
 
     def write(self, data: Any) -> int:
         return memoryview(data).nbytes
 
 
-class _Collector(pickle.Pickler):
-    """Notes the classes and functions that would be named, and goes on where one cannot be."""
+class _NameCollector(pickle.Pickler):
+    """Collects the classes and functions that a pickle names, and those that it cannot name, without stopping there."""
 
     def __init__(self) -> None:
-        super().__init__(_Nowhere(), protocol=5, buffer_callback=lambda _: False)
+        super().__init__(_DiscardingFile(), protocol=5, buffer_callback=lambda _: False)
         self.named: list[Any] = []
         self.unnameable: list[Any] = []
 
     def reducer_override(self, found: Any) -> Any:
         if not isinstance(found, (type, FunctionType)):
             return NotImplemented
-        if _find(found) is found or any(found is each for each in _WRITTEN_OTHERWISE):
+        if _look_up(found) is found or any(found is each for each in _WRITTEN_OTHERWISE):
             self.named.append(found)
             return NotImplemented
         self.unnameable.append(found)
-        return int, ()  # anything that can be
+        return int, ()  # any object that can be pickled, so that pickling goes on
 
 
-def _find(named: Any) -> Any:
-    """Return what an import finds under the name of a class or function: pickle demands that it is this very one."""
+def _look_up(named: Any) -> Any:
+    """Return the object that an import finds under the name of a class or function; pickle requires the same object."""
     place: Any = sys.modules.get(named.__module__ or "")
     for name in named.__qualname__.split("."):
         place = getattr(place, name, None)
     return place
 
 
-def _own_modules(named: list[Any]) -> Iterator[str]:
-    """Yield the top-level modules among these that lie in the working directory, or beside the script."""
+def _find_own_modules(named: list[Any]) -> Iterator[str]:
+    """Yield the top-level modules of these objects that are in the working directory, or beside the script."""
     script = getattr(sys.modules.get(_MAIN), "__file__", None)
     places = {Path.cwd(), *([Path(script).resolve().parent] if script else [])}
     for module in dict.fromkeys(each.__module__.partition(".")[0] for each in named):
-        path = _path(module)
+        path = _find_path(module)
         if path is not None and path.parent in places:
             yield module
 
 
-def _path(module: str) -> Path | None:
+def _find_path(module: str) -> Path | None:
     """Return the file of a module, or the directory of a package."""
     found = sys.modules.get(module)
     place = next(iter(getattr(found, "__path__", ())), None) or getattr(found, "__file__", None)
@@ -145,21 +145,23 @@ def _explain_unnameable(found: list[Any]) -> str:
     kinds = [each for each in found if isinstance(each, type)]
     what = "class" if len(kinds) == len(found) else "function"
     advice = _NAMED if what == "class" else f"{_NAMED}; {_NUMPY}"
-    return f"the estimator holds {_list(found)}: no other process can import that {what}, so no server could; {advice}"
+    names = _list_names(found)
+    return f"the estimator holds {names}: no other process can import that {what}, so no server could; {advice}"
 
 
 def _explain_main(found: list[Any]) -> str:
     name = found[0].__qualname__
     functions = f"; {_NUMPY}" if any(isinstance(each, FunctionType) for each in found) else ""
+    names = _list_names(found)
     return (
-        f"the estimator holds {_list(found)}, of this script or notebook itself, where no server could import it from: "
+        f"the estimator holds {names}, of this script or notebook itself, where no server could import it from: "
         f"put it into a module that the server can import, such as features.py, import it from there, "
         f"make the estimator again and publish that; {_LETS_IN.format(f'features.{name}')}{functions}"
     )
 
 
-def _list(found: list[Any]) -> str:
-    """Name a few of these, a lambda by its line."""
+def _list_names(found: list[Any]) -> str:
+    """Return the names of the first of these objects as part of a sentence."""
     shown = ", ".join(dict.fromkeys(one_line(_describe(each), 200) for each in found[:_SHOWN]))
     return f"{shown} and {len(found) - _SHOWN} more" if len(found) > _SHOWN else shown
 

@@ -1,13 +1,13 @@
-"""Everything a host may need, imported once in the zygote so that a candidate costs a fork and not an import.
+"""Imports everything a host may need, once in the zygote, so that a candidate needs a fork and no imports.
 
-A host whose model is watched (`sandbox.audit`) can import nothing more, so what libraries import when they are first
-used is imported here as well, by using them.
+A host whose model is watched (`sandbox.audit`) can import nothing more. Some libraries import modules at first use, so
+they are used once here.
 
-onnxruntime is left out on purpose: importing it starts a thread, and the zygote must stay single-threaded to be forked
-safely. A host imports it when its model asks for it, a compiler always: for their sake its library is loaded and linked
-here, which starts nothing and takes a quarter off the import.
+onnxruntime is not imported: its import starts a thread, and the zygote must stay single-threaded to be forked safely.
+A host imports it for an ONNX model, a compiler process always. Therefore its shared library is loaded and linked here,
+which starts no thread and makes the later import a quarter shorter.
 
-skops is left out, too: its files are read here without it, and it imports all tests of scikit-learn, and pytest.
+skops is not imported either: its files are read without it, and it imports all tests of scikit-learn, and pytest.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def _import_all_of_sklearn() -> None:
                 importlib.import_module(f"sklearn.{module.name}")
 
 
-def _use_once() -> None:
-    """Have libraries do what they do at their first use: import more of themselves, look functions up, read files."""
-    pandas.DataFrame({"text": ["a"], "number": [1.0]}).sum()  # its strings are Arrow's, where that is installed
-    narwhals = sys.modules.get("narwhals.stable.v2")  # scikit-learn from 1.9 on asks it about tables
+def _use_libraries_once() -> None:
+    """Use libraries once, so that they do the work of the first use: import modules, look up functions, read files."""
+    pandas.DataFrame({"text": ["a"], "number": [1.0]}).sum()  # imports Arrow for text columns, where it is installed
+    narwhals = sys.modules.get("narwhals.stable.v2")  # scikit-learn 1.9 and later checks tables with it
     if narwhals is not None:
         narwhals.from_native(pandas.DataFrame({"number": [1.0]}))
         narwhals.from_native([], pass_through=True)  # looks for plugins among all installed packages
@@ -80,5 +80,5 @@ with warnings.catch_warnings():
     _link_onnxruntime()
     sandbox.find_library_paths()  # asked once; every host knows the answer
     read_allow_list()  # likewise
-    _use_once()
+    _use_libraries_once()
     threadpoolctl.threadpool_info()  # looks at every loaded library once; hosts inherit the answer

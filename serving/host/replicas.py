@@ -1,4 +1,4 @@
-"""More processes for one version: forked from the host that has loaded it, so that they share its memory."""
+"""Forks more processes for one version from the host that has loaded it, so that they share its memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Channel:
-    """The host's end of one socket and its arena. Takes the descriptors over.
+    """The host's end of one socket, with its arena. Owns the descriptors.
 
-    `end` is the end of the arena once more, which stays when the channel is closed: the place of last words.
+    `end` maps the end of the arena a second time and stays open when the channel is closed: the place of last words.
     """
 
     def __init__(self, socket_fd: int, arena_fd: int) -> None:
@@ -30,26 +30,27 @@ class Channel:
         os.close(arena_fd)
 
     def close(self) -> None:
-        """Give both back, in this process only; more than once is harmless."""
+        """Close the socket and the arena in this process only; may be called more than once."""
         self.socket.close()
         self.arena.close()
 
 
-def channels_of(fds: Sequence[int]) -> list[Channel]:
-    """Make channels of descriptors that come in pairs: socket, arena, socket, arena ..."""
+def make_channels(fds: Sequence[int]) -> list[Channel]:
+    """Make channels from descriptors that come in pairs: socket, arena, socket, arena ..."""
     return [Channel(*pair) for pair in zip(fds[::2], fds[1::2], strict=True)]
 
 
 def fork_replicas(channels: Sequence[Channel]) -> tuple[Channel, list[int]]:
-    """Fork one process for each channel but the first; returns, in each process, the channel that it serves.
+    """Fork one process for each channel but the first; returns in each process the channel that it serves.
 
-    The second value holds the replicas' process ids in the parent, which keeps the first channel, and is empty in a
-    replica. No process keeps another's channel open, so the end of a process ends its socket. Called by the thread
-    that will serve, when no other thread is left: replicas die with it (PR_SET_PDEATHSIG), and it has computed nothing,
-    so no OpenMP runtime misses threads that a fork does not copy.
+    The second value is the list of the replicas' process ids; it is empty in a replica. The parent serves the first
+    channel. Each process closes the channels of the others, so the end of a process ends its socket.
 
-    Where the system cannot fork now, this process kills itself: its candidate is tried again later, as after any death
-    from outside, and gets no verdict.
+    Only the thread that will serve may call this, when no other thread exists: replicas die with this thread
+    (PR_SET_PDEATHSIG), and it has computed nothing yet, so no OpenMP runtime needs threads that a fork does not copy.
+
+    If the system cannot fork now, this process kills itself: its candidate gets no verdict and is tried again later,
+    as after any kill from outside.
     """
     own, *others = channels
     parent = os.getpid()
@@ -72,15 +73,15 @@ def fork_replicas(channels: Sequence[Channel]) -> tuple[Channel, list[int]]:
 
 
 def adopt_orphans() -> None:
-    """Have this process inherit, and so reap, replicas whose host was killed (Linux; elsewhere init does).
+    """Make this process the parent of replicas whose host was killed, so that it reaps them (Linux only).
 
-    Otherwise they would go to the first process of a container, which may be one that reaps nobody.
+    Otherwise the first process of a container becomes their parent, and it may not reap processes.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def await_replicas(pids: Sequence[int]) -> None:
-    """Wait until replicas are gone: their sockets end with that of their host. One that is stuck dies with it."""
+    """Wait until all replicas have ended. A stuck replica dies with this process (PR_SET_PDEATHSIG). Blocks."""
     for pid in pids:
         os.waitpid(pid, 0)

@@ -108,7 +108,7 @@ def _describe_estimator(estimator: Any, model: str, X: Any, golden: Any) -> tupl
     from serving.host.boosters import as_estimator  # noqa: PLC0415
     from serving.host.example_rows import SampleRefused  # noqa: PLC0415
     from serving.host.loading import library_versions  # noqa: PLC0415
-    from serving.host.pickled_names import check_names  # noqa: PLC0415
+    from serving.host.pickled_names import find_own_modules  # noqa: PLC0415
     from serving.host.signature_of_estimator import examine_estimator  # noqa: PLC0415  (scikit-learn: not for those who only check a file)
 
     with _warning_filters_lock, warnings.catch_warnings(action="ignore"):
@@ -117,7 +117,7 @@ def _describe_estimator(estimator: Any, model: str, X: Any, golden: Any) -> tupl
         except SampleRefused as error:
             raise PublishRefused(str(error), "X") from None
         examples = None if golden is None else _make_golden(described, golden)
-        own_modules = check_names(estimator)
+        own_modules = find_own_modules(estimator)
     publication = Publication(
         model=model,
         artefact_name="model.joblib",
@@ -139,21 +139,21 @@ def _publish_described(
     check: bool,
 ) -> tuple[Published, str | None]:
     """Publish, through the gates if they are wanted and can run. Also returns a warning for the user, or None."""
-    from serving.host.pickled_names import explain_own_modules  # noqa: PLC0415  (see above)
+    from serving.host.pickled_names import explain_missing_modules  # noqa: PLC0415  (see above)
 
     unchecked = None
     if check:
         try:
             return _publish_checked(estimator, publication, settings, key), None
         except PublishRefused as error:
-            absent = explain_own_modules(own_modules) if error.report is not None else None
+            absent = explain_missing_modules(own_modules) if error.report is not None else None
             if absent is None:
                 raise
             raise PublishRefused(f"{error}; {absent}; for the gates here, {_HERE}", None, error.report) from None
         except NoHost as error:
             unchecked = f"published without the gates, which cannot run here ({error}); those of a server will decide"
     published = publish_unchecked(settings.store.path, publication)
-    return published, "; ".join(filter(None, (unchecked, explain_own_modules(own_modules)))) or None
+    return published, "; ".join(filter(None, (unchecked, explain_missing_modules(own_modules)))) or None
 
 
 def _publish_checked(estimator: Any, publication: Publication, settings: Settings, key: SigningKey | None) -> Published:

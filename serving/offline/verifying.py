@@ -14,7 +14,7 @@ from serving.domain.listing import Entry
 from serving.domain.manifest import MANIFEST_NAME, MAX_DOCUMENT_BYTES, InvalidDocument, Manifest, parse_manifest
 from serving.domain.provenance import MAX_SIGNATURE_BYTES, SIGNATURE_NAME, PublicKey, creation_time_of
 from serving.domain.report import Verdict
-from serving.host.ed25519 import signers
+from serving.host.ed25519 import verify_signers
 from serving.offline.find_version import find_entry
 from serving.settings import StoreSettings
 from serving.store.durable import sha256_of
@@ -73,7 +73,7 @@ def _gather_evidence(
 
 def _find_trusted_signer(signatures: bytes, document: bytes, keys: Collection[PublicKey]) -> str:
     try:
-        found = signers(signatures, document)
+        found = verify_signers(signatures, document)
     except ServingError as error:
         raise _Refused("signature", str(error)) from None
     by = next((key for key in found if key in keys), None)

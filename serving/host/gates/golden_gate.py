@@ -8,7 +8,7 @@ from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.manifest import GOLDEN_NAME, Golden
 from serving.domain.report import GateName, Verdict
 from serving.domain.text import shorten
-from serving.host.comparison import Difference, compare
+from serving.host.comparison import Difference, compare_values
 from serving.host.gates.gate import Context, Outcome, Refused
 from serving.rows.parsing import rows_to_batch
 
@@ -21,7 +21,7 @@ class GoldenExamples:
     name = GateName.GOLDEN
 
     def check(self, context: Context) -> Outcome:
-        """Answer the stored rows with every method that has expected answers and compare."""
+        """Answer the stored rows with every method that has expected answers, and compare."""
         golden = context.golden
         if golden is None:
             return Verdict.SKIPPED, f"no {GOLDEN_NAME}"
@@ -51,7 +51,7 @@ def _refuse_difference(golden: Golden, method: str, expected: list[Any], got: li
     largest = Difference()
     first: tuple[int, Difference] | None = None
     for row, (wanted, given) in enumerate(zip(expected, got, strict=True)):
-        found = compare(wanted, given, golden.rtol, golden.atol, is_shape_only=not golden.deterministic)
+        found = compare_values(wanted, given, golden.rtol, golden.atol, is_shape_only=not golden.deterministic)
         largest = max(largest, found)
         if found.is_beyond and first is None:
             first = (row, found)

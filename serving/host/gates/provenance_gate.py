@@ -11,7 +11,7 @@ from serving.domain.provenance import (
     provenance_of,
 )
 from serving.domain.report import GateName, Verdict
-from serving.host.ed25519 import signers
+from serving.host.ed25519 import verify_signers
 from serving.host.gates.gate import Context, Outcome, Refused
 
 _SIGN = "publish it with 'serving publish --sign KEYFILE'"
@@ -34,7 +34,7 @@ class ProvenanceGate:
         document, manifest = context.read(MANIFEST_NAME), context.manifest
         if document is None or manifest is None:
             raise Refused(f"{SIGNATURE_NAME} is there and the {MANIFEST_NAME} it signs is not: {_SIGN}")
-        keys = signers(raw, document)
+        keys = verify_signers(raw, document)
         trusted = {parse_public_key(text) for text in context.request.trusted_keys}
         by = next((key for key in keys if key in trusted), None)
         if by is None:

@@ -21,8 +21,8 @@ import pandas as pd
 import xgboost
 from numpy.typing import NDArray
 
-from serving.compiling.convert import NotCompilable, convert
-from serving.compiling.prove import prove
+from serving.compiling.convert import NotCompilable, convert_estimator
+from serving.compiling.prove import prove_graphs
 from serving.compiling.thresholds import find_thresholds
 from serving.domain.compiled_form import Guard
 from serving.domain.errors import InvalidInput, ServingError
@@ -488,8 +488,8 @@ def _is_same(wanted: NDArray[Any], given: NDArray[Any]) -> bool:
 
 def _compiled(model: EstimatorModel, tables: Sequence[NDArray[np.float64]], outcome: Outcome) -> Iterator[str]:
     try:
-        graph = convert(model)
-        compilation = prove(model, [graph], TOLERANCE, [])
+        graph = convert_estimator(model)
+        compilation = prove_graphs(model, [graph], TOLERANCE, [])
     except NotCompilable as error:
         outcome.reason = str(error)
         return

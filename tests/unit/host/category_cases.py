@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 import xgboost
 
-from serving.compiling.convert import NotCompilable, convert
-from serving.compiling.prove import prove
+from serving.compiling.convert import NotCompilable, convert_estimator
+from serving.compiling.prove import prove_graphs
 from serving.domain.compiled_form import Guard
 from serving.domain.errors import ServingError
 from serving.host.boosters import XGBOOST, library_of
@@ -145,8 +145,8 @@ _HOSTED = ("not faster", "takes values of any type", "categories beyond 2**53")
 
 def _compiled(model: EstimatorModel, asked_for: list[pd.DataFrame]) -> list[str]:
     try:
-        graph = convert(model)
-        compilation = prove(model, [graph], TOLERANCE, [])
+        graph = convert_estimator(model)
+        compilation = prove_graphs(model, [graph], TOLERANCE, [])
     except NotCompilable as error:
         return [] if any(reason in str(error) for reason in _HOSTED) else [f"is not compiled: {error}"]
     session = GraphSession(graph)

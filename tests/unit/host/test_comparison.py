@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.host.comparison import compare, relative_distances
+from serving.host.comparison import compare_values, relative_distances
 
 NAN = math.nan
 
@@ -31,7 +31,7 @@ NAN = math.nan
     ],
 )
 def test_equal_enough(expected: Any, got: Any) -> None:
-    assert not compare(expected, got, rtol=1e-6, atol=1e-9).is_beyond
+    assert not compare_values(expected, got, rtol=1e-6, atol=1e-9).is_beyond
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_equal_enough(expected: Any, got: Any) -> None:
     ],
 )
 def test_too_different(expected: Any, got: Any, distance: float) -> None:
-    found = compare(expected, got, rtol=1e-6, atol=1e-9)
+    found = compare_values(expected, got, rtol=1e-6, atol=1e-9)
     assert found.is_beyond
     assert found.distance == pytest.approx(distance)
 
@@ -66,26 +66,26 @@ def test_too_different(expected: Any, got: Any, distance: float) -> None:
 )
 @pytest.mark.parametrize("is_shape_only", [False, True])
 def test_another_shape(expected: Any, got: Any, reason: str, is_shape_only: bool) -> None:
-    found = compare(expected, got, 1.0, 1.0, is_shape_only=is_shape_only)
+    found = compare_values(expected, got, 1.0, 1.0, is_shape_only=is_shape_only)
     assert found.is_beyond
     assert reason in found.reason
 
 
 def test_only_the_shape_counts_for_models_that_are_not_deterministic() -> None:
-    assert not compare([1.0, "a", [2]], [9.0, "b", [3]], 0, 0, is_shape_only=True).is_beyond
+    assert not compare_values([1.0, "a", [2]], [9.0, "b", [3]], 0, 0, is_shape_only=True).is_beyond
 
 
 def test_the_tolerance_is_absolute_plus_relative() -> None:
-    assert not compare(100.0, 101.0, rtol=0.01, atol=0.0).is_beyond
-    assert compare(100.0, 101.1, rtol=0.01, atol=0.0).is_beyond
-    assert not compare(0.0, 0.5, rtol=0.0, atol=0.5).is_beyond
+    assert not compare_values(100.0, 101.0, rtol=0.01, atol=0.0).is_beyond
+    assert compare_values(100.0, 101.1, rtol=0.01, atol=0.0).is_beyond
+    assert not compare_values(0.0, 0.5, rtol=0.0, atol=0.5).is_beyond
 
 
 def test_objects_must_have_the_same_keys_and_values_within_the_tolerance() -> None:
-    assert not compare({"a": 1.0, "b": "x"}, {"b": "x", "a": 1.0 + 1e-9}, 1e-6, 0.0).is_beyond
-    assert compare({"a": 1.0}, {"a": 1.1}, 1e-6, 0.0).is_beyond
-    assert compare([{"a": 1.0}], [{"b": 1.0}], 1e-6, 0.0).reason == "keys a expected, b given"
-    assert compare({"a": 1.0}, 1.0, 1e-6, 0.0).is_beyond
+    assert not compare_values({"a": 1.0, "b": "x"}, {"b": "x", "a": 1.0 + 1e-9}, 1e-6, 0.0).is_beyond
+    assert compare_values({"a": 1.0}, {"a": 1.1}, 1e-6, 0.0).is_beyond
+    assert compare_values([{"a": 1.0}], [{"b": 1.0}], 1e-6, 0.0).reason == "keys a expected, b given"
+    assert compare_values({"a": 1.0}, 1.0, 1e-6, 0.0).is_beyond
 
 
 def test_arrays_are_compared_by_the_number_or_by_the_scale() -> None:

@@ -27,7 +27,7 @@ from serving.domain.version import Format
 from serving.host.estimator_model import EstimatorModel
 from serving.host.loading import load_model
 from serving.host.model import LoadRefused
-from serving.host.pandas_categories import places_of
+from serving.host.pandas_categories import assign_columns
 from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.batch import Batch
 from serving.rows.parsing import rows_to_batch
@@ -158,7 +158,7 @@ def test_lightgbm_lists_categories_in_the_order_of_columns_that_could_hold_them(
     seen: list[str], counts: list[int], listed: list[int], texts: bool, places: list[int]
 ) -> None:
     values: list[Any] = [pd.Index([str(n) if texts else n + 5 for n in range(count)]) for count in counts]
-    assert places_of(values, seen, set(listed)) == places
+    assert assign_columns(values, seen, set(listed)) == places
 
 
 def test_models_that_do_not_tell_their_categories_are_refused_by_name(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from serving.domain.provenance import InvalidSignature, parse_public_key
-from serving.host.ed25519 import signers
+from serving.host.ed25519 import verify_signers
 from serving.offline import keys
 from serving.offline.keys import KeyRefused, create_key, load_key
 
@@ -81,9 +81,9 @@ def test_what_is_signed_is_verified_and_nothing_else(tmp_path: Path) -> None:
     assert (key.public, key.exposure) == (public, None)
     raw = key.sign(b"manifest")
     assert raw.endswith(b"\n")
-    assert signers(raw, b"manifest") == (public,)
+    assert verify_signers(raw, b"manifest") == (public,)
     with pytest.raises(InvalidSignature, match=r"is not over this manifest\.json"):
-        signers(raw, b"manifesto")
+        verify_signers(raw, b"manifesto")
 
 
 def test_two_keys_are_two_keys(tmp_path: Path) -> None:
