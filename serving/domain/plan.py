@@ -115,7 +115,9 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class ReplaceHost:
-    """Give a loaded version another host, which has number `host`; LoadFailed when it is not loaded any more."""
+    """Give a loaded version another host, which has number `host`; LoadFailed when it is not loaded any more, or has
+    been loaded again since.
+    """
 
     key: VersionId
     host: int

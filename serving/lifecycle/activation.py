@@ -89,9 +89,8 @@ class Activation:
         reach("retired")
         duration = time.monotonic() - record.entered_at
         model.leaving.remove(record)
-        self._keep_unlisted(model, record)
-        record.placement = None
-        record.artifact = None
+        self._keep(model, record)
+        record.forget_engine()
         is_quarantined = self._decisions.is_quarantined(record.model, record.version, record.digest)
         after = State.QUARANTINED if is_quarantined else State.RETIRED
         self._journal.move(record, after, "drained and unloaded")
@@ -99,10 +98,12 @@ class Activation:
         if record.version not in {one.version for one in model.loaded}:
             self._metrics.forget(model.name, record.version)
 
-    def _keep_unlisted(self, model: ModelRecord, record: VersionRecord) -> None:
-        """Let a model be loaded again that is unloaded and of which the store, as far as is known, has nothing."""
+    def _keep(self, model: ModelRecord, record: VersionRecord) -> None:
+        """Let a model be loaded again that is unloaded: as it was before a restart, where it was unloaded before
+        anything was active, or as it was last, where the store, as far as is known, has nothing of it.
+        """
         was_active = self._served.active.get(model.name) == (record.version, record.digest)
-        if was_active and model.active is None and not model.listed:
+        if record is model.kept or (was_active and model.active is None and not model.listed):
             model.kept = VersionRecord(
                 *(model.name, record.version, (), record.seen_at), digest=record.digest, artifact=record.artifact
             )

@@ -92,6 +92,12 @@ class VersionRecord:
         self._status = None
         return self.entered_at - left_at
 
+    def forget_engine(self) -> None:
+        """It is unloaded: what is known of its engine, of its hosts and of the copy they opened is past."""
+        self.placement = self.artifact = self.host_problem = None
+        self.is_host_lost = self.is_copy_lost = False
+        self.respawn_failures, self.respawn_at = 0, 0.0
+
     def touch(self) -> None:
         """Something other than the state changed: the next snapshot is made anew."""
         self._status = None

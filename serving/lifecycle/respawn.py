@@ -101,8 +101,9 @@ class Respawn:
 
     def _finished(self, record: VersionRecord, command: ReplaceHost, done: Future[str | None]) -> None:
         record.is_respawning = False
-        if record.state not in (State.READY, State.ACTIVE):
-            return  # it has been unloaded meanwhile
+        if record.state not in (State.READY, State.ACTIVE) or record.host > command.host:
+            self._journal.dirty.add(record.model)  # it has been unloaded meanwhile, and perhaps loaded again
+            return
         error = done.exception()
         record.is_copy_lost = isinstance(error, CopyLost)
         problem = str(error) if record.is_copy_lost else repr(error) if error else done.result()

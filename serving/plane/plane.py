@@ -96,6 +96,8 @@ class Plane:
         servable = self._find(command.key)
         if servable is None or not isinstance(servable.engine, HostedEngine):
             return LoadFailed(command.key, "the version is not loaded any more")
+        if servable.engine.host > command.host:  # control would not know this one's end from that of an earlier host
+            return LoadFailed(command.key, "the version has been loaded again since, with another host")
         try:
             self._attach(servable.engine, process, command.host)
         except ServingError as error:

@@ -9,7 +9,7 @@ import pytest
 
 from serving.domain.plan import Drained, HostGone
 from serving.domain.state import State
-from serving.lifecycle.candidate import Damaged, Failed, NotYet, Staged, Stopped
+from serving.lifecycle.candidate import CopyLost, Damaged, Failed, NotYet, Staged, Stopped
 from tests.unit.lifecycle.control import Control, artifact, identity
 
 
@@ -194,6 +194,63 @@ def test_a_respawn_that_ends_when_its_version_is_unloaded_changes_nothing(contro
     assert control.plane.outages == []
     control.tell(Drained(identity("1")))
     assert (control.state("1"), control.work) == (State.RETIRED, [])
+
+
+def test_a_respawn_that_ends_when_its_version_is_loaded_again_says_nothing_of_the_new_host(control: Control) -> None:
+    control.drop("1")
+    control.serve("1")
+    control.drop("2", "1")
+    control.serve("2")
+    control.tell(HostGone(identity("1"), 1, None, has_answered=True))
+    assert control.work == ["respawn 1 as 3"]
+    respawn = control.threads.waiting.pop()
+    control.drop("3", "2", "1")
+    control.serve("3")
+    control.tell(Drained(identity("1")))
+    control.history.decisions.pin("m", "1")
+    control.mark()
+    control.serve("1")
+    record = control.record("1")
+    assert (control.active, record.host, record.host_problem, record.is_host_lost) == ("1", 5, None, False)
+    control.tell(HostGone(identity("1"), 5, None, has_answered=True))
+    assert control.work == [], "one at a time"
+    control.threads.waiting.append(respawn)
+    control.finish(None)
+    assert record.host == 5
+    assert control.work == ["respawn 1 as 6"]
+
+
+def test_a_version_whose_copy_was_lost_is_loaded_again_from_the_store(control: Control) -> None:
+    control.drop("1")
+    control.serve("1")
+    control.drop("2", "1")
+    control.serve("2")
+    control.tell(HostGone(identity("1"), 1, None, has_answered=True))
+    control.finish(CopyLost("the copy is damaged, and the store cannot be read"))
+    control.tell(Drained(identity("1")))
+    assert control.state("1") is State.RETIRED
+    control.history.decisions.quarantine_version(identity("2"))
+    control.mark()
+    control.serve("1")
+    assert (control.active, control.work) == ("1", [])
+
+
+def test_what_was_active_before_a_restart_can_be_loaded_after_it_was_unloaded_too_late(control: Control) -> None:
+    """The operator's call came when its evaluation had just ended."""
+    control.table.restore(artifact("1"), control.now)
+    control.drop("2", "1")
+    assert control.work == ["evaluate 1"]
+    control.history.decisions.unload("m")
+    control.mark()
+    control.pass_gates("1")
+    assert (control.active, control.loaded) == (None, [])
+    control.tell(Drained(identity("1")))
+    control.history.decisions.load("m")
+    control.mark()
+    assert control.work == ["evaluate 1"], "a restart changes nothing"
+    control.pass_gates("1")
+    assert control.active == "1"
+    assert control.work == ["stage 2"]
 
 
 def test_a_version_that_is_pinned_while_it_drains_is_loaded_when_it_is_free(control: Control) -> None:

@@ -226,6 +226,23 @@ def test_a_host_that_comes_when_its_version_is_unloaded_is_not_taken(monkeypatch
     run(scenario, monkeypatch)
 
 
+def test_a_host_that_comes_when_its_version_is_loaded_again_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end would be told with a number that is lower than that of the host control knows: no other would come."""
+
+    async def scenario(scene: Scene) -> None:
+        await scene.load(ONE, "first", 1)
+        scene.commit(ONE, ONE)
+        scene.commit(None)
+        scene.plane.unload(Unload(ONE))
+        await scene.load(ONE, "new", 3)
+        scene.commit(ONE, ONE)
+        late = await scene.replace_host(ONE, "late", 2)
+        assert late == LoadFailed(ONE, "the version has been loaded again since, with another host")
+        assert (scene.engine("1").processes, scene.engine("1").host) == (["new"], 3)
+
+    run(scenario, monkeypatch)
+
+
 def test_a_host_that_cannot_be_connected_leaves_the_version_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(scene: Scene) -> None:
         await scene.load(ONE)
