@@ -18,7 +18,6 @@ import structlog
 from serving import __version__, sandbox
 from serving.domain.decision import Operator
 from serving.domain.errors import StagingFailed, StateUnavailable
-from serving.domain.plan import Fact
 from serving.domain.status import Status
 from serving.hosting.zygote import Zygote
 from serving.lifecycle.activation import Activation
@@ -27,6 +26,7 @@ from serving.lifecycle.evaluation_cache import EvaluationCache
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
+from serving.lifecycle.messages import Message
 from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.operations import Operations
 from serving.lifecycle.operator import ReconcilerOperator
@@ -83,7 +83,7 @@ class Service:
         exclusion = Exclusion(journal, history.decisions, history.verdicts, history.served)
         evaluation_cache = EvaluationCache(cache, _basis(settings))
         turns = Turns(self._predictions, threads)
-        plane = Plane(state, loop, turns, self._tell)
+        plane = Plane(state, loop, turns, self._post)
         runner = CandidateRunner(self._zygote, cache, evaluation_cache, settings, plane)
         activation = Activation(plane, journal, history.decisions, history.served, metrics)
         respawn = Respawn(runner, journal, metrics, self._respawns, self._post, plane, settings.candidate)
@@ -163,11 +163,8 @@ class Service:
             self._lock.close()
         log.info("stopped")
 
-    def _post(self, message: Callable[[], None]) -> None:
+    def _post(self, message: Message) -> None:
         self._reconciler.post(message)
-
-    def _tell(self, fact: Fact) -> None:
-        self._reconciler.tell(fact)
 
     def _wake(self) -> None:
         self._reconciler.wake()

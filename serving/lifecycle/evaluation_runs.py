@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from datetime import timedelta
 
 import structlog
@@ -28,6 +28,7 @@ from serving.lifecycle.candidate import (
 )
 from serving.lifecycle.evaluation_request import Comparison
 from serving.lifecycle.journal import Journal
+from serving.lifecycle.messages import CandidateFinished, CandidateProgressed, WorkMessage
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
 from serving.lifecycle.remembered_verdicts import RememberedVerdicts
 from serving.lifecycle.served_versions import ServedVersions
@@ -54,7 +55,7 @@ class EvaluationRuns:
         served: ServedVersions,
         metrics: Metrics,
         executor: Executor,
-        post: Callable[[Callable[[], None]], None],
+        post: Callable[[WorkMessage], None],
         settings: Settings,
         on_staged: Callable[[ModelRecord, VersionRecord, Staged], None],
     ) -> None:
@@ -92,7 +93,7 @@ class EvaluationRuns:
         self._enter(record, State.LOADING)
 
         def on_state(state: State) -> None:
-            self._post(lambda: self._progress(model, record, state))
+            self._post(CandidateProgressed(model, record, state))
 
         def on_gate(result: GateResult) -> None:
             self._metrics.record_gate(result.gate, result.duration_seconds)
@@ -109,6 +110,47 @@ class EvaluationRuns:
             log.info("candidate_cancelled", model=model.name, version=model.candidate.version, reason=reason)
             model.candidate.reason = reason
             model.candidate.cancel()
+
+    def note_progress(self, message: CandidateProgressed) -> None:
+        """Take in the state that an evaluation has come to, unless the evaluation has ended."""
+        record = message.record
+        if message.model.running is record and record.state is not message.state:
+            self._journal.move(record, message.state)
+
+    def finish(self, message: CandidateFinished) -> None:
+        """Take in how the work on a version has ended."""
+        model, record = message.model, message.record
+        self.running_count -= 1
+        candidate, model.running, model.candidate = model.candidate, None, None
+        error = message.outcome.exception()
+        if error is not None:
+            log.error("candidate_crashed", model=model.name, version=record.version, exc_info=error)
+            outcome: Outcome = Failed(f"{type(error).__name__}: {error}")
+        else:
+            outcome = message.outcome.result()
+        match outcome:
+            case Staged():
+                self._on_staged(model, record, outcome)
+            case Damaged(reason):
+                self._damaged(model, record, reason)
+            case NotYet(reason):
+                record.postponements += 1
+                record.unfinished = reason
+                record.not_before = time.monotonic() + max(self._settings.store.settle_seconds, 0.05)
+                self._journal.move(record, State.DISCOVERED, f"not complete yet: {reason}")
+            case Stopped():
+                self._journal.move(record, State.DISCOVERED, f"cancelled: {candidate.reason if candidate else ''}")
+            case Refused(report):
+                refusal = report.refusal
+                gate = None if refusal is None else refusal.gate
+                is_replay = report.provenance is not None and gate == GateName.PROVENANCE
+                is_relative = is_replay or gate == GateName.CONTRACT
+                contract = self._served.find_contract(model) if is_relative else None
+                self._journal.refuse(model, record, report, contract.digest if contract else None)
+            case Failed():
+                self._failed(model, record, outcome)
+            case Ready():
+                self._ready(model, record, outcome)
 
     # -----------------------------------------------------------------------------------------------------------------
 
@@ -138,44 +180,7 @@ class EvaluationRuns:
         model.running, model.candidate = record, candidate
         self.running_count += 1
         future = self._executor.submit(work, candidate)
-        future.add_done_callback(lambda done: self._post(lambda: self._finished(model, record, done)))
-
-    def _progress(self, model: ModelRecord, record: VersionRecord, state: State) -> None:
-        if model.running is record and record.state is not state:
-            self._journal.move(record, state)
-
-    def _finished(self, model: ModelRecord, record: VersionRecord, done: Future[Outcome]) -> None:
-        self.running_count -= 1
-        candidate, model.running, model.candidate = model.candidate, None, None
-        error = done.exception()
-        if error is not None:
-            log.error("candidate_crashed", model=model.name, version=record.version, exc_info=error)
-            outcome: Outcome = Failed(f"{type(error).__name__}: {error}")
-        else:
-            outcome = done.result()
-        match outcome:
-            case Staged():
-                self._on_staged(model, record, outcome)
-            case Damaged(reason):
-                self._damaged(model, record, reason)
-            case NotYet(reason):
-                record.postponements += 1
-                record.unfinished = reason
-                record.not_before = time.monotonic() + max(self._settings.store.settle_seconds, 0.05)
-                self._journal.move(record, State.DISCOVERED, f"not complete yet: {reason}")
-            case Stopped():
-                self._journal.move(record, State.DISCOVERED, f"cancelled: {candidate.reason if candidate else ''}")
-            case Refused(report):
-                refusal = report.refusal
-                gate = None if refusal is None else refusal.gate
-                is_replay = report.provenance is not None and gate == GateName.PROVENANCE
-                is_relative = is_replay or gate == GateName.CONTRACT
-                contract = self._served.find_contract(model) if is_relative else None
-                self._journal.refuse(model, record, report, contract.digest if contract else None)
-            case Failed():
-                self._failed(model, record, outcome)
-            case Ready():
-                self._ready(model, record, outcome)
+        future.add_done_callback(lambda done: self._post(CandidateFinished(model, record, done)))
 
     def _damaged(self, model: ModelRecord, record: VersionRecord, reason: str) -> None:
         """The cached copy is not what it was: it is renewed from the store, where that has the files."""

@@ -36,6 +36,7 @@ from serving.lifecycle.evaluation_runs import EvaluationRuns
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
+from serving.lifecycle.messages import CandidateFinished, CandidateProgressed, HostBrought, WorkMessage
 from serving.lifecycle.policy_input import PolicyInput
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.respawn import Respawn
@@ -65,7 +66,7 @@ class ModelTable:
         respawn: Respawn,
         runner: CandidateRunner,
         executor: Executor,
-        post: Callable[[Callable[[], None]], None],
+        post: Callable[[WorkMessage], None],
     ) -> None:
         self.models: dict[str, ModelRecord] = {}
         self.has_changed_cache = False
@@ -175,14 +176,21 @@ class ModelTable:
             self._journal.fail(model, record, State.REJECTED, GateName.PUBLISHED, entry.problem)
         return record
 
-    def learn(self, fact: Fact) -> None:
-        """Take in what the plane has told."""
-        match fact:
+    def take(self, message: WorkMessage | Fact) -> None:
+        """Take in how work goes and ends, and what the plane has told."""
+        match message:
+            case CandidateProgressed():
+                self._evaluations.note_progress(message)
+            case CandidateFinished():
+                self._evaluations.finish(message)
+            case HostBrought():
+                self._respawn.finish(message)
             case HostGone():
-                self._respawn.learn(fact)
+                self._respawn.learn(message)
+                self._journal.dirty.add(message.key.model)
             case Drained():
-                self._activation.finish_retirement(self.models[fact.key.model], fact)
-        self._journal.dirty.add(fact.key.model)
+                self._activation.finish_retirement(self.models[message.key.model], message)
+                self._journal.dirty.add(message.key.model)
 
     # --- what to do about it -----------------------------------------------------------------------------------------
 

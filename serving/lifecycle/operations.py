@@ -7,15 +7,12 @@ it counts; what follows from it is done by the policy.
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import assert_never
 
 from serving.domain.decision import (
     AcceptStateLoss,
     Decision,
     DecisionDone,
-    DecisionOutcome,
     DecisionRefused,
     LoadModel,
     ModelDecision,
@@ -32,19 +29,11 @@ from serving.domain.status import ModelSummary, Status
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
+from serving.lifecycle.messages import PendingDecision
 from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.snapshots import summary
 from serving.lifecycle.store_poller import StorePoller
-
-
-@dataclass(frozen=True, slots=True)
-class PendingDecision:
-    """A decision on its way to the reconciler's thread, and where its outcome is awaited."""
-
-    decision: Decision
-    actor: str
-    outcome: Future[DecisionOutcome]
 
 
 class Operations:

@@ -1,6 +1,6 @@
 """The reconciler thread: looks at the store, asks the policy, publishes what is true.
 
-Everything reaches it through one inbox: wakes from the watcher, outcomes from worker threads, calls from operators.
+Everything reaches it through one inbox, as values: see `serving.lifecycle.messages`.
 """
 
 from __future__ import annotations
@@ -12,20 +12,31 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, assert_never
 
 import structlog
 
 from serving.domain.decision import Decision, DecisionOutcome
 from serving.domain.errors import StagingFailed
 from serving.domain.listing import Listing
-from serving.domain.plan import Fact
+from serving.domain.plan import Drained, HostGone
 from serving.domain.status import StateStatus, Status
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
+from serving.lifecycle.messages import (
+    CandidateFinished,
+    CandidateProgressed,
+    HostBrought,
+    Message,
+    PendingDecision,
+    StateRead,
+    StopAnnounced,
+    StopNow,
+    StoreChanged,
+)
 from serving.lifecycle.model_table import ModelTable
-from serving.lifecycle.operations import Operations, PendingDecision
+from serving.lifecycle.operations import Operations
 from serving.lifecycle.snapshots import model_status
 from serving.lifecycle.store_poller import StorePoller
 from serving.lifecycle.unfinished_copies import list_unfinished
@@ -67,7 +78,7 @@ class Reconciler:
         self._history = history
         self._operations = operations
         self._on_started = on_started
-        self._inbox: queue.SimpleQueue[Callable[[], None] | PendingDecision] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="serving-reconciler", daemon=True)
         self._is_stopping = False
         self._is_stop_announced = False
@@ -83,35 +94,23 @@ class Reconciler:
 
     def announce_stop(self) -> None:
         """Let the service say that it is about to stop: it is not ready any more."""
-
-        def announce() -> None:
-            self._is_stop_announced = True
-
-        self.post(announce)
+        self.post(StopAnnounced())
 
     def stop(self) -> None:
         """End the thread after its present turn and join it with a deadline."""
-
-        def end() -> None:
-            self._is_stopping = True
-
-        self.post(end)
+        self.post(StopNow())
         self._thread.join(JOIN_SECONDS)
         if self._thread.is_alive():
             log.error("thread_alive", thread="reconciler", reason=f"did not end within {JOIN_SECONDS:g} s")
 
-    def post(self, message: Callable[[], None]) -> None:
-        """Have `message` run on the reconciler's thread soon."""
+    def post(self, message: Message) -> None:
+        """Put a message into the inbox; the thread takes it in its next turn."""
         self._inbox.put(message)
-
-    def tell(self, fact: Fact) -> None:
-        """Have the reconciler take in what the plane has told, soon."""
-        self.post(lambda: self._model_table.learn(fact))
 
     def wake(self) -> None:
         """Something may have changed in the store."""
         if self._store_poller.wake():
-            self.post(self._store_poller.trust)
+            self.post(StoreChanged())
 
     def decide(self, decision: Decision, actor: str) -> Future[DecisionOutcome]:
         """Have a decision carried out on the thread; the future gets its outcome when that turn has ended."""
@@ -148,7 +147,7 @@ class Reconciler:
         self._history.flush()
         was_loaded, self._was_state_loaded = self._was_state_loaded, self._history.is_loaded
         if self._was_state_loaded and not was_loaded:
-            self.post(lambda: self._journal.dirty.update(self._model_table.models))
+            self.post(StateRead())
 
     def _clean_cache(self) -> None:
         if not self._model_table.has_changed_cache:
@@ -164,13 +163,27 @@ class Reconciler:
         try:
             message = self._inbox.get(timeout=max(0.0, self._next_due() - time.monotonic()))
             while True:
-                if isinstance(message, PendingDecision):
-                    self._operations.take(message)
-                else:
-                    message()
+                self._take(message)
                 message = self._inbox.get_nowait()
         except queue.Empty:
             pass
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case PendingDecision():
+                self._operations.take(message)
+            case StoreChanged():
+                self._store_poller.trust()
+            case StateRead():
+                self._journal.dirty.update(self._model_table.models)
+            case StopAnnounced():
+                self._is_stop_announced = True
+            case StopNow():
+                self._is_stopping = True
+            case CandidateProgressed() | CandidateFinished() | HostBrought() | Drained() | HostGone():
+                self._model_table.take(message)
+            case _:
+                assert_never(message)
 
     def _next_due(self) -> float:
         times = [at for model in self._model_table.models.values() if (at := model.wake_at) is not None]

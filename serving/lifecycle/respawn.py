@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 
 import structlog
 
@@ -13,6 +13,7 @@ from serving.domain.state import State
 from serving.domain.version import VersionId
 from serving.lifecycle.candidate import CandidateRunner, CopyLost
 from serving.lifecycle.journal import Journal
+from serving.lifecycle.messages import HostBrought, WorkMessage
 from serving.lifecycle.plane_port import PlanePort
 from serving.lifecycle.records import VersionRecord
 from serving.settings import CandidateSettings
@@ -33,7 +34,7 @@ class Respawn:
         journal: Journal,
         metrics: Metrics,
         executor: Executor,
-        post: Callable[[Callable[[], None]], None],
+        post: Callable[[WorkMessage], None],
         plane: PlanePort,
         settings: CandidateSettings,
     ) -> None:
@@ -74,7 +75,33 @@ class Respawn:
         record.is_respawning = True
         command = ReplaceHost(record.id, self._runner.next_host())
         future = self._executor.submit(self._runner.respawn, command, artifact, record.entry)
-        future.add_done_callback(lambda done: self._post(lambda: self._finished(record, command, done)))
+        future.add_done_callback(lambda done: self._post(HostBrought(record, command, done)))
+
+    def finish(self, message: HostBrought) -> None:
+        """Take in whether a version has another host."""
+        record, command, done = message.record, message.command, message.outcome
+        record.is_respawning = False
+        if record.state not in (State.READY, State.ACTIVE) or record.host > command.host:
+            self._journal.dirty.add(record.model)  # it has been unloaded meanwhile, and perhaps loaded again
+            return
+        error = done.exception()
+        record.is_copy_lost = isinstance(error, CopyLost)
+        problem = str(error) if record.is_copy_lost else repr(error) if error else done.result()
+        if problem is None:
+            log.info("host_respawned", model=record.model, version=record.version, digest=record.digest)
+            record.host = command.host
+            record.respawn_failures = 0
+            record.respawn_at = 0.0
+            record.is_host_lost = False
+            self._note(record, None)
+            return
+        record.respawn_failures += 1
+        wait = self._settings.wait_seconds(record.respawn_failures)
+        record.respawn_at = time.monotonic() + wait
+        reason = f"its host died and no other could be started: {problem}; next try in {wait:.0f} s"
+        log.error("respawn_failed", model=record.model, version=record.version, reason=problem, wait_seconds=wait)
+        self._note(record, reason)
+        self._tell_outage(command.key, f"the process that holds the model cannot be started: {problem}", wait)
 
     def _note_loss(self, record: VersionRecord, gone: HostGone, now: float) -> None:
         """Say that a host is gone, and wait before the next one when the last ones were of no use.
@@ -98,30 +125,6 @@ class Respawn:
         problem = f"its last {len(record.fruitless_hosts)} hosts were of no use, the last one {how}"
         self._note(record, f"{problem}; another one is started in {wait:.0f} s")
         self._tell_outage(record.id, problem, wait)
-
-    def _finished(self, record: VersionRecord, command: ReplaceHost, done: Future[str | None]) -> None:
-        record.is_respawning = False
-        if record.state not in (State.READY, State.ACTIVE) or record.host > command.host:
-            self._journal.dirty.add(record.model)  # it has been unloaded meanwhile, and perhaps loaded again
-            return
-        error = done.exception()
-        record.is_copy_lost = isinstance(error, CopyLost)
-        problem = str(error) if record.is_copy_lost else repr(error) if error else done.result()
-        if problem is None:
-            log.info("host_respawned", model=record.model, version=record.version, digest=record.digest)
-            record.host = command.host
-            record.respawn_failures = 0
-            record.respawn_at = 0.0
-            record.is_host_lost = False
-            self._note(record, None)
-            return
-        record.respawn_failures += 1
-        wait = self._settings.wait_seconds(record.respawn_failures)
-        record.respawn_at = time.monotonic() + wait
-        reason = f"its host died and no other could be started: {problem}; next try in {wait:.0f} s"
-        log.error("respawn_failed", model=record.model, version=record.version, reason=problem, wait_seconds=wait)
-        self._note(record, reason)
-        self._tell_outage(command.key, f"the process that holds the model cannot be started: {problem}", wait)
 
     def _tell_outage(self, key: VersionId, problem: str, wait: float) -> None:
         self._plane.report_outage(ReportOutage(key, problem, max(1, round(wait))))

@@ -12,7 +12,7 @@ from typing import Any
 
 from serving.domain.artifact import Artifact, StagedFile
 from serving.domain.listing import Entry, FileStamp
-from serving.domain.plan import Drained, Hosted, HostGone, Load, ReplaceHost
+from serving.domain.plan import Drained, Fact, Hosted, HostGone, Load, ReplaceHost
 from serving.domain.report import CandidateReport, GateName, GateResult, Verdict
 from serving.domain.state import State
 from serving.domain.version import Format, VersionId
@@ -21,6 +21,7 @@ from serving.lifecycle.candidate import Candidate, Outcome, Ready, Refused, Stag
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
+from serving.lifecycle.messages import WorkMessage
 from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.respawn import Respawn
@@ -94,7 +95,7 @@ class Control:
         )
         self.journal = journal
         self.now = time.monotonic()
-        self._posted: list[Callable[[], None]] = []
+        self._posted: list[WorkMessage | Fact] = []
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -108,7 +109,7 @@ class Control:
         """Let the reconciler take one turn: what was posted, then what is due."""
         posted, self._posted = self._posted, []
         for message in posted:
-            message()
+            self.table.take(message)
         self.table.advance_due(self.now)
 
     @property
@@ -150,7 +151,7 @@ class Control:
 
     def tell(self, fact: Drained | HostGone) -> None:
         """Let the plane tell something; then take a turn."""
-        self._posted.append(lambda: self.table.learn(fact))
+        self._posted.append(fact)
         self.turn()
 
     def mark(self) -> None:
@@ -184,7 +185,7 @@ class Control:
     def state(self, version: str) -> State:
         return self.record(version).state
 
-    def _post(self, message: Callable[[], None]) -> None:
+    def _post(self, message: WorkMessage) -> None:
         self._posted.append(message)
 
 

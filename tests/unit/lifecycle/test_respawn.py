@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path, PurePath
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ from serving.domain.state import State
 from serving.domain.version import Format, VersionId
 from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
+from serving.lifecycle.messages import HostBrought, WorkMessage
 from serving.lifecycle.records import VersionRecord
 from serving.lifecycle.respawn import Respawn
 from serving.settings import CandidateSettings
@@ -54,8 +54,9 @@ class Scene:
         runner: Any = SimpleNamespace(respawn=None, next_host=lambda: next(numbers))
         executor: Any = self.executor
 
-        def post(message: Callable[[], None]) -> None:
-            message()
+        def post(message: WorkMessage) -> None:
+            assert isinstance(message, HostBrought)
+            self._respawn.finish(message)
 
         self._respawn = Respawn(runner, journal, metrics, executor, post, self.plane, CandidateSettings(**settings))
 

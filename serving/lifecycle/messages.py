@@ -1,0 +1,77 @@
+"""What other threads put into the reconciler's inbox: values, never code to run.
+
+The watcher says that the store has changed, worker threads how their work goes and ends, the plane its facts, and
+operators what they have decided. A model's or a version's record only travels back to the reconciler, which alone reads
+and changes it.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from serving.domain.decision import Decision, DecisionOutcome
+from serving.domain.plan import Fact, ReplaceHost
+from serving.domain.state import State
+from serving.lifecycle.candidate import Outcome
+from serving.lifecycle.records import ModelRecord, VersionRecord
+
+
+@dataclass(frozen=True, slots=True)
+class StoreChanged:
+    """Something may have changed in the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateRead:
+    """Decisions that could not be read at the start have been read: every model is looked at again."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopAnnounced:
+    """The service is about to stop: it is not ready any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopNow:
+    """The thread ends after its present turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingDecision:
+    """An operator's decision, and where its outcome is awaited."""
+
+    decision: Decision
+    actor: str
+    outcome: Future[DecisionOutcome]
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateProgressed:
+    """The evaluation of a version has come to another state."""
+
+    model: ModelRecord
+    record: VersionRecord
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateFinished:
+    """Copying or evaluating a version has ended."""
+
+    model: ModelRecord
+    record: VersionRecord
+    outcome: Future[Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class HostBrought:
+    """A version has another host, or the outcome says why not."""
+
+    record: VersionRecord
+    command: ReplaceHost
+    outcome: Future[str | None]
+
+
+WorkMessage = CandidateProgressed | CandidateFinished | HostBrought
+Message = StoreChanged | StateRead | StopAnnounced | StopNow | PendingDecision | WorkMessage | Fact
