@@ -88,12 +88,12 @@ def compile_model(model: LoadedModel, request: CompileRequest, examples: Sequenc
     """
     graphs: list[Graph] = []
     try:
-        from serving.compiling.prove import prove  # noqa: PLC0415  (imports onnxruntime, which starts a thread)
+        from serving.compiling.prove import prove_graphs  # noqa: PLC0415  (imports onnxruntime, which starts a thread)
 
         subject, draw = _choose_draw(model, request)
         bounded = bound(_convert_model(subject, draw, request), subject.signature)
         graphs = list(bounded.graphs)
-        compilation = prove(subject, graphs, request.tolerance, examples, bounded.bounds.rows)
+        compilation = prove_graphs(subject, graphs, request.tolerance, examples, bounded.bounds.rows)
     except ServingError as error:
         compilation, graphs = Compilation(engine=None, reason=one_line(str(error))), []
     except Exception as error:  # noqa: BLE001  (the model's own code, and three libraries)
@@ -105,9 +105,9 @@ def _choose_draw(model: LoadedModel, request: CompileRequest) -> tuple[ProvableM
     """Return the model to prove, and a function that draws a graph for some of its methods."""
     if isinstance(model, EstimatorModel):
         model = _replace_unused_columns(model)
-        from serving.compiling.convert import convert  # noqa: PLC0415  (imports onnxruntime too)
+        from serving.compiling.convert import convert_estimator  # noqa: PLC0415  (imports onnxruntime too)
 
-        return model, partial(convert, model, max_nodes=request.nodes)
+        return model, partial(convert_estimator, model, max_nodes=request.nodes)
     from serving.compiling.onnx_files import add_known_texts, convert_file  # noqa: PLC0415
     from serving.host.onnx_model import OnnxModel  # noqa: PLC0415
 

@@ -28,13 +28,15 @@ from serving.host.nested_estimators import is_from_sklearn
 from serving.plane.graph import list_number_inputs, make_feed, open_session
 from serving.rows.batch import Batch, Tensor
 
-__all__ = ["MAX_NODES", "NotCompilable", "convert", "count_tree_nodes", "finish_graph"]
+__all__ = ["MAX_NODES", "NotCompilable", "convert_estimator", "count_tree_nodes", "finish_graph"]
 
 MAX_NODES = 2_000_000
 SAMPLE_ROWS = 3
 
 
-def convert(model: EstimatorModel, methods: Sequence[Method] | None = None, max_nodes: int = MAX_NODES) -> Graph:
+def convert_estimator(
+    model: EstimatorModel, methods: Sequence[Method] | None = None, max_nodes: int = MAX_NODES
+) -> Graph:
     """Return one graph answering `methods`, by default all that `model` offers; see `serving.domain.compiled_form`.
 
     Blocks, for seconds with a million tree nodes. Raises NotCompilable when a part has no compiled form or the trees

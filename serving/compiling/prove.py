@@ -29,7 +29,7 @@ PROOF_SECONDS = 1.0
 TIMED_SECONDS, MOST_TIMED = 0.005, 15
 
 
-def prove(
+def prove_graphs(
     model: ProvableModel,
     graphs: Sequence[Graph],
     tolerance: float,

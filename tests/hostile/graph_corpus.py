@@ -18,7 +18,7 @@ from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 
-from serving.compiling.convert import convert
+from serving.compiling.convert import convert_estimator
 from serving.compiling.onnx_files import add_known_texts, convert_file
 from serving.domain.compiled_form import Graph
 from serving.domain.signature import Signature
@@ -109,7 +109,7 @@ def sound_graphs() -> Iterator[Sound]:
     for name, make in estimators().items():
         with warnings.catch_warnings(action="ignore"):
             model = examine_estimator(make())
-            yield Sound(name, model.signature, convert(model))
+            yield Sound(name, model.signature, convert_estimator(model))
     yield from _of_files()
 
 

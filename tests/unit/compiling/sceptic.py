@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.compiling.convert import convert
-from serving.compiling.prove import prove
+from serving.compiling.convert import convert_estimator
+from serving.compiling.prove import prove_graphs
 from serving.compiling.prover import CANCELLED
 from serving.domain.compiled_form import Guard
 from serving.domain.errors import InvalidInput, ServingError
@@ -61,8 +61,8 @@ def compare(name: str, fit: Callable[[], Any], rows: int = 2000, seed: int = 0) 
         if any(feature.dtype is not Dtype.NUMBER for feature in model.signature.features):
             return Finding(name, "takes more than numbers")
         try:
-            bounded = bound([convert(model)], model.signature)
-            proof = prove(model, list(bounded.graphs), TOLERANCE, [], bounded.bounds.rows)
+            bounded = bound([convert_estimator(model)], model.signature)
+            proof = prove_graphs(model, list(bounded.graphs), TOLERANCE, [], bounded.bounds.rows)
         except ServingError as error:
             return Finding(name, str(error))
         asked = hard_rows(model, proof.guard, rows, seed)

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import make_classification
 
-from serving.compiling.convert import NotCompilable, convert
+from serving.compiling.convert import NotCompilable, convert_estimator
 from serving.host.boosters import as_estimator
 from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.batch import Batch
@@ -32,7 +32,7 @@ QUIET: dict[str, Any] = {"n_jobs": 1, "n_estimators": 12, "random_state": 0}
 def assert_alike(estimator: Any, *matrices: NDArray[Any], tolerance: float) -> None:
     """All methods answer alike: labels equal, numbers within `tolerance`, dtypes and shapes the same."""
     model = examine_estimator(estimator, X=matrices[0])
-    graph = convert(model)
+    graph = convert_estimator(model)
     for method in model.signature.methods:
         for matrix in matrices:
             batch = Batch(len(matrix), matrix=np.ascontiguousarray(matrix, dtype=np.float64))
@@ -151,7 +151,7 @@ def test_numbers_of_categories_stay_in_their_host() -> None:
     data = xgboost.DMatrix(rows, VALUES, feature_types=["q", "c"])
     model = examine_estimator(as_estimator(xgboost.train({"max_cat_to_onehot": 9}, data, 5)))
     with pytest.raises(NotCompilable, match="numbers of categories"):
-        convert(model)
+        convert_estimator(model)
 
 
 def test_what_is_not_understood_is_refused() -> None:
@@ -168,11 +168,11 @@ def test_what_is_not_understood_is_refused() -> None:
             estimator.fit(ROWS, values)
             model = examine_estimator(estimator, X=ROWS)
         with pytest.raises(NotCompilable, match="has no compiled form"):
-            convert(model)
+            convert_estimator(model)
 
 
 def test_boosters_count_against_the_limit_of_nodes() -> None:
     model = examine_estimator(xgboost.XGBRegressor(**QUIET).fit(ROWS, VALUES), X=ROWS)
 
     with pytest.raises(NotCompilable, match="nodes, at most 50 are compiled"):
-        convert(model, max_nodes=50)
+        convert_estimator(model, max_nodes=50)

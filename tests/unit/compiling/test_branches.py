@@ -17,7 +17,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, PolynomialFeatures, PowerTransformer
 
-from serving.compiling.convert import convert
+from serving.compiling.convert import convert_estimator
 from serving.host.signature_of_estimator import examine_estimator
 from serving.plane.graph import GraphSession
 from serving.rows.batch import Batch
@@ -33,7 +33,7 @@ def assert_equal(estimator: Any, rows: Any, tolerance: float = 1e-13) -> None:
     with warnings.catch_warnings(action="ignore"):
         model = examine_estimator(estimator)
     batch = Batch(len(rows), matrix=np.array(rows, dtype=np.float64))
-    session = GraphSession(convert(model))
+    session = GraphSession(convert_estimator(model))
     for method in model.signature.methods:
         for its, mine in zip(model.answer(method, batch).tensors, session.answer(method, batch).tensors, strict=True):
             if isinstance(its, list):
@@ -138,5 +138,7 @@ def test_negative_zeros_are_zeros_where_a_matrix_is_sparse() -> None:
     for estimator in (AdditiveChi2Sampler(), TfidfTransformer()):
         model = examine_estimator(estimator.fit(np.abs(ROWS)))
         batch = Batch(1, matrix=np.array([[-0.0, 1.0, 0.0]]))
-        (its,), (mine,) = (each.answer("transform", batch).tensors for each in (model, GraphSession(convert(model))))
+        (its,), (mine,) = (
+            each.answer("transform", batch).tensors for each in (model, GraphSession(convert_estimator(model)))
+        )
         assert np.signbit(np.asarray(mine)).tolist() == np.signbit(np.asarray(its)).tolist()

@@ -41,7 +41,7 @@ from sklearn.preprocessing import (
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from serving.compiling.convert import NotCompilable, convert, count_tree_nodes
+from serving.compiling.convert import NotCompilable, convert_estimator, count_tree_nodes
 from serving.domain.compiled_form import Graph
 from serving.domain.errors import ModelFailed
 from serving.domain.signature import Dtype, Method
@@ -104,10 +104,10 @@ def assert_alike(
 ) -> None:
     """All methods together and each alone answer as the estimator: the same labels, dtypes and shapes."""
     model = examine_estimator(estimator, X=X)
-    whole = convert(model)
+    whole = convert_estimator(model)
     assert list(whole.outputs) == list(model.signature.methods)
     for method in model.signature.methods:
-        alone = convert(model, (method,))
+        alone = convert_estimator(model, (method,))
         assert list(alone.outputs) == [method]
         made = (Batch(len(matrix), matrix=np.ascontiguousarray(matrix, dtype=np.float64)) for matrix in matrices)
         for batch in (model.make_rows(5), *made, *batches):
@@ -132,7 +132,7 @@ def test_an_estimator_answers_alike_or_is_refused_by_name(name: str) -> None:
     refusals: list[str] = []
     for method in model.signature.methods:
         try:
-            graph = convert(model, (method,))
+            graph = convert_estimator(model, (method,))
         except NotCompilable as refusal:
             refusals.append(str(refusal))
             continue
@@ -179,7 +179,7 @@ def test_probabilities_far_from_one_half_keep_their_digits() -> None:
     model = examine_estimator(estimator)
     batch = Batch(4, matrix=np.array([[-700.0], [-40.0], [40.0], [-800.0]]))
     for method in ("predict_proba", "predict_log_proba"):
-        mine = run(convert(model, (method,)), model, method, batch)[0]
+        mine = run(convert_estimator(model, (method,)), model, method, batch)[0]
         np.testing.assert_allclose(mine, model.answer(method, batch).tensors[0], rtol=1e-12)
 
 
@@ -267,7 +267,7 @@ def test_features_a_graph_has_no_column_for_are_refused() -> None:
     features[3] = features[3].model_copy(update={"dtype": Dtype.ANY})
 
     with pytest.raises(NotCompilable, match="'vip' takes values of any type"):
-        convert(model.with_signature(model.signature.model_copy(update={"features": tuple(features)})))
+        convert_estimator(model.with_signature(model.signature.model_copy(update={"features": tuple(features)})))
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
@@ -278,9 +278,9 @@ def test_more_tree_nodes_than_allowed_are_refused() -> None:
     nodes = count_tree_nodes(model.estimator)
 
     assert nodes == sum(tree.tree_.node_count for tree in model.estimator.estimators_)
-    convert(model, max_nodes=nodes)
+    convert_estimator(model, max_nodes=nodes)
     with pytest.raises(NotCompilable, match=f"the trees have {nodes} nodes, at most {nodes - 1} are compiled"):
-        convert(model, max_nodes=nodes - 1)
+        convert_estimator(model, max_nodes=nodes - 1)
 
 
 class Doubled(LinearRegression):  # type: ignore[misc]
@@ -294,7 +294,7 @@ def test_classes_that_are_not_scikit_learns_are_refused_however_deep() -> None:
     estimator = make_pipeline(StandardScaler(), Doubled()).fit(ROWS, VALUES)
 
     with pytest.raises(NotCompilable, match=r"Doubled .* is not scikit-learn's own"):
-        convert(examine_estimator(estimator))
+        convert_estimator(examine_estimator(estimator))
 
 
 def test_naive_bayes_that_ties_by_its_nature_is_refused() -> None:
@@ -302,14 +302,14 @@ def test_naive_bayes_that_ties_by_its_nature_is_refused() -> None:
     for norm in (True, False):
         model = examine_estimator(ComplementNB(norm=norm).fit(rows, np.arange(30) % 3))
         with pytest.raises(NotCompilable, match="ties on rows of equal numbers") if norm else nullcontext():
-            convert(model)
+            convert_estimator(model)
 
 
 def test_texts_are_refused() -> None:
     estimator = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(["red apple", "green pear"], [0, 1])
 
     with pytest.raises(NotCompilable, match="TfidfVectorizer has no compiled form"):
-        convert(examine_estimator(estimator))
+        convert_estimator(examine_estimator(estimator))
 
 
 def test_a_model_that_fails_on_made_up_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,12 +320,12 @@ def test_a_model_that_fails_on_made_up_rows_is_refused(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(model, "answer", fail)
     with pytest.raises(NotCompilable, match="does not answer made-up rows"):
-        convert(model)
+        convert_estimator(model)
 
 
 def test_one_method_alone_does_not_draw_the_others() -> None:
     model = examine_estimator(RandomForestClassifier(5, random_state=0).fit(ROWS, CLASSES))
 
-    whole, label = convert(model), convert(model, ("predict",))
+    whole, label = convert_estimator(model), convert_estimator(model, ("predict",))
     assert len(label.content) < len(whole.content) < 1.1 * len(label.content)  # the trees are there once
     assert replace(label).outputs == {"predict": ("y0",)}

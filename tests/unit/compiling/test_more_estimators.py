@@ -22,8 +22,8 @@ from sklearn.preprocessing import OrdinalEncoder, SplineTransformer, TargetEncod
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
-from serving.compiling.convert import NotCompilable, convert
-from serving.compiling.prove import prove
+from serving.compiling.convert import NotCompilable, convert_estimator
+from serving.compiling.prove import prove_graphs
 from serving.domain.compiled_form import Compilation
 from serving.host.graph_check.graph_check import bound
 from serving.host.signature_of_estimator import examine_estimator
@@ -38,7 +38,7 @@ def proof_of(estimator: Any, rows: Any = ROWS, answers: Any = WORDS, tolerance: 
     """Fit, convert, and prove; most within one part in a thousand million, also where numbers are as large."""
     with warnings.catch_warnings(action="ignore"):
         model = examine_estimator(estimator.fit(rows, answers), X=rows)
-        return prove(model, bound([convert(model)], model.signature).graphs, tolerance, [])
+        return prove_graphs(model, bound([convert_estimator(model)], model.signature).graphs, tolerance, [])
 
 
 @pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])
@@ -82,7 +82,7 @@ def test_splines_inside_and_outside_of_their_knots(extrapolation: str, degree: i
     knots = splines.bsplines_[0].t[degree:-degree]
     rows = np.repeat(np.concatenate([knots, knots + 1e-12, knots - 1e-12, [-1e3, 1e3]])[:, None], 5, axis=1)
     model = examine_estimator(make_pipeline(splines, LinearRegression()).fit(ROWS, VALUES))
-    assert prove(model, [convert(model)], 1e-9, [Batch(len(rows), matrix=rows)]).engine == "onnx"
+    assert prove_graphs(model, [convert_estimator(model)], 1e-9, [Batch(len(rows), matrix=rows)]).engine == "onnx"
 
 
 def test_splines_of_other_settings_stay_in_their_host() -> None:

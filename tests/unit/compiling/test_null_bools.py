@@ -16,8 +16,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
-from serving.compiling.convert import convert
-from serving.compiling.prove import prove
+from serving.compiling.convert import convert_estimator
+from serving.compiling.prove import prove_graphs
 from serving.domain.signature import Dtype
 from serving.host.estimator_model import EstimatorModel
 from serving.host.signature_of_estimator import examine_estimator
@@ -54,8 +54,8 @@ def fitted(encoder: Any, last: Any, null: Any) -> EstimatorModel:
 )
 def test_they_are_proved_with_and_without_null(encoder: Any, last: Any, null: Any) -> None:
     model = fitted(encoder, last, null)
-    graph = convert(model)
-    proof = prove(model, [graph], 1e-5, [])
+    graph = convert_estimator(model)
+    proof = prove_graphs(model, [graph], 1e-5, [])
     assert {"random", "missing"} <= {one.kind for one in proof.rows}
     session = GraphSession(graph)
     for rows in (
@@ -71,7 +71,7 @@ def test_they_are_proved_with_and_without_null(encoder: Any, last: Any, null: An
 
 def test_the_graph_says_how_they_come_in() -> None:
     with warnings.catch_warnings(action="ignore"):
-        graph = convert(fitted(OneHotEncoder(), LogisticRegression(), math.nan))
+        graph = convert_estimator(fitted(OneHotEncoder(), LogisticRegression(), math.nan))
     session = onnxruntime.InferenceSession(graph.content, providers=["CPUExecutionProvider"])
     assert {each.name: each.type for each in session.get_inputs()} == {
         "c0": "tensor(string)", "c1": "tensor(double)", "c2": "tensor(bool)",

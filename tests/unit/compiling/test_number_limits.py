@@ -21,13 +21,13 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from serving.compiling import hard_numbers, number_limits
-from serving.compiling.convert import convert
+from serving.compiling.convert import convert_estimator
 from serving.compiling.converters import projections, scaling
 from serving.compiling.drawing import Drawing, NotCompilable
 from serving.compiling.find_guard import find_guard
 from serving.compiling.landmarks import find_landmarks, find_scale
 from serving.compiling.proof_rows import RowMaker
-from serving.compiling.prove import prove
+from serving.compiling.prove import prove_graphs
 from serving.compiling.prover import Prover
 from serving.domain.compiled_form import Compilation
 from serving.domain.errors import InvalidInput
@@ -49,7 +49,7 @@ def model_of(estimator: Any, rows: Any = ROWS, answers: Any = LABELS) -> Estimat
 
 def proof_of(model: EstimatorModel) -> Compilation:
     with warnings.catch_warnings(action="ignore"):
-        return prove(model, [convert(model)], TOLERANCE, [])
+        return prove_graphs(model, [convert_estimator(model)], TOLERANCE, [])
 
 
 # --- next to nothing --------------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def test_a_graph_that_loses_the_digits_of_small_numbers_is_no_proof(monkeypatch:
 def test_what_rounding_leaves_of_tiny_numbers_that_cancel_out_is_nothing() -> None:
     """Sums of equal weights: one computation gives 0 where another gives a last digit of the numbers themselves."""
     model = model_of(SparseRandomProjection(2, dense_output=True, random_state=0))
-    prover = Prover(model, [convert(model)], TOLERANCE, 4096)
+    prover = Prover(model, [convert_estimator(model)], TOLERANCE, 4096)
     wanted, given = np.zeros((1, 2)), np.full((1, 2), 1e-29)
     assert (
         prover._compute_relative_distances(("transform", 0), wanted, given, np.array([1e-10 * 1e-13])).max()
@@ -147,7 +147,7 @@ def test_golden_examples_beyond_what_is_proved_keep_a_model_in_its_host() -> Non
     model = model_of(RBFSampler(n_components=8, random_state=0))
     golden = Batch(1, matrix=np.array([[0.5, 3e9, 0.5]]))
     with pytest.raises(NotCompilable, match=r"the proof does not cover the golden examples: row 0: .* is 3e\+09"):
-        prove(model, [convert(model)], TOLERANCE, [golden])
+        prove_graphs(model, [convert_estimator(model)], TOLERANCE, [golden])
 
 
 def test_sums_are_proved_as_far_as_no_order_overflows() -> None:
@@ -173,7 +173,7 @@ def test_neighbours_are_proved_as_far_as_distances_tell_them_apart() -> None:
     assert proof.guard.largest is not None
     assert proof.guard.largest < 1e9
     model = model_of(KNeighborsRegressor(3), answers=ROWS[:, 0])
-    prover = Prover(model, [convert(model)], TOLERANCE, 4096)
+    prover = Prover(model, [convert_estimator(model)], TOLERANCE, 4096)
     found = number_limits.find_number_limit(
         prover, RowMaker(model, find_guard(model), {}, []), 1024, tried := Counter()
     )

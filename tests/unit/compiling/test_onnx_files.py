@@ -34,7 +34,7 @@ from serving.compiling.find_guard import find_guard
 from serving.compiling.forked_worker import ForkedWorker
 from serving.compiling.onnx_files import add_known_texts, convert_file
 from serving.compiling.proof_rows import RowMaker
-from serving.compiling.prove import prove
+from serving.compiling.prove import prove_graphs
 from serving.domain.compiled_form import Compilation, Graph
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import ModelKind, Signature
@@ -75,7 +75,7 @@ def assert_proved(model: OnnxModel) -> dict[str, int]:
     subject = add_known_texts(model)
     first, *others = model.signature.methods
     for graphs in ([convert_file(subject)], [convert_file(subject, each) for each in ((first,), others) if each]):
-        proof = prove(subject, bound(graphs, model.signature).graphs, 1e-5, [])
+        proof = prove_graphs(subject, bound(graphs, model.signature).graphs, 1e-5, [])
         assert proof.engine == "onnx"
         assert proof.largest_difference == 0.0
     return {one.kind: one.rows for one in proof.rows}
@@ -203,7 +203,7 @@ def test_transformers_are_proved(tmp_path: Path) -> None:
 
 def test_numbers_beyond_float32_are_refused_by_both(tmp_path: Path) -> None:
     model = converted(tmp_path, LogisticRegression().fit(ROWS, LABELS))
-    largest = prove(model, [convert_file(model)], 1e-5, []).guard.largest
+    largest = prove_graphs(model, [convert_file(model)], 1e-5, []).guard.largest
     assert largest == float(np.finfo(np.float32).max)
     with pytest.raises(InvalidInput, match="numbers within float32"):
         model.answer("predict", rows_to_batch(model.signature, [[1e39, 0, 0, 0]]))

@@ -17,11 +17,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from serving.compiling.convert import convert
+from serving.compiling.convert import convert_estimator
 from serving.compiling.drawing import NotCompilable
 from serving.compiling.find_guard import find_guard
 from serving.compiling.proof_rows import RowMaker
-from serving.compiling.prove import prove
+from serving.compiling.prove import prove_graphs
 from serving.compiling.thresholds import find_thresholds
 from serving.domain.compiled_form import Graph
 from serving.host.estimator_model import EstimatorModel
@@ -65,7 +65,7 @@ def linear(weights: list[float], offset: float) -> Graph:
 def test_a_true_graph_is_proved_on_all_kinds_of_rows() -> None:
     model = model_of(DecisionTreeClassifier(random_state=0))
     golden = Batch(5, matrix=ROWS[:5].copy())
-    proof = prove(model, [convert(model)], TOLERANCE, [golden])
+    proof = prove_graphs(model, [convert_estimator(model)], TOLERANCE, [golden])
     tried = {one.kind: one.rows for one in proof.rows}
     assert tried["examples"] == 5
     assert {"near examples", "random", "far", "thresholds", "extremes"} <= tried.keys()
@@ -77,25 +77,25 @@ def test_a_true_graph_is_proved_on_all_kinds_of_rows() -> None:
 
 
 def test_a_model_of_float64_takes_all_of_it() -> None:
-    proof = prove(model := model_of(LinearRegression()), [convert(model)], TOLERANCE, [])
+    proof = prove_graphs(model := model_of(LinearRegression()), [convert_estimator(model)], TOLERANCE, [])
     assert proof.guard.is_open
 
 
 def test_a_number_that_is_off_by_more_than_the_tolerance_is_no_proof() -> None:
     model = model_of(LinearRegression(), answers=ROWS @ [1.0, 2.0, 3.0])
     good = linear(model.estimator.coef_.tolist(), float(model.estimator.intercept_))
-    assert prove(model, [good], TOLERANCE, []).engine == "onnx"
+    assert prove_graphs(model, [good], TOLERANCE, []).engine == "onnx"
     slightly_off = linear((model.estimator.coef_ * 1.0001).tolist(), float(model.estimator.intercept_))
     with pytest.raises(NotCompilable, match=r"beyond engine.compile_tolerance"):
-        prove(model, [slightly_off], TOLERANCE, [])
-    assert prove(model, [slightly_off], 1e-2, []).largest_difference > 0  # type: ignore[operator]
+        prove_graphs(model, [slightly_off], TOLERANCE, [])
+    assert prove_graphs(model, [slightly_off], 1e-2, []).largest_difference > 0  # type: ignore[operator]
 
 
 def test_small_numbers_are_held_to_their_own_scale() -> None:
     model = model_of(LinearRegression(), answers=ROWS @ [1e-9, 2e-9, 3e-9])
     off = linear((model.estimator.coef_ * 1.01).tolist(), float(model.estimator.intercept_))
     with pytest.raises(NotCompilable, match=r"beyond engine.compile_tolerance"):
-        prove(model, [off], TOLERANCE, [])
+        prove_graphs(model, [off], TOLERANCE, [])
 
 
 def test_one_threshold_off_by_one_ulp_is_found() -> None:
@@ -111,25 +111,25 @@ def test_one_threshold_off_by_one_ulp_is_found() -> None:
                     changed = np.where(splits != 0, lower, splits)
                     attribute.t.CopyFrom(numpy_helper.from_array(changed.astype(splits.dtype)))
 
-    graph = convert(model)
-    assert prove(model, [graph], TOLERANCE, []).engine == "onnx"
+    graph = convert_estimator(model)
+    assert prove_graphs(model, [graph], TOLERANCE, []).engine == "onnx"
     nudged = altered(graph, nudge)
     assert nudged.content != graph.content
     with pytest.raises(NotCompilable, match="thresholds"):
-        prove(model, [nudged], TOLERANCE, [])
+        prove_graphs(model, [nudged], TOLERANCE, [])
 
 
 def test_answers_of_another_shape_or_dtype_are_no_proof() -> None:
     model = model_of(LinearRegression(), answers=ROWS[:, :1])  # answers (n, 1)
     flat = linear(model.estimator.coef_[0].tolist(), float(model.estimator.intercept_[0]))
     with pytest.raises(NotCompilable, match=r"predict gives float64\(\d+,\), the estimator float64\(\d+, 1\)"):
-        prove(model, [flat], TOLERANCE, [])
+        prove_graphs(model, [flat], TOLERANCE, [])
 
 
 def test_a_graph_that_is_not_faster_is_not_used() -> None:
     model = model_of(KNeighborsClassifier(), np.tile(ROWS, (20, 1)), np.tile(LABELS, 20))
     with pytest.raises(NotCompilable, match=r"not faster: 256 rows in .* us compiled"):
-        prove(model, [convert(model)], TOLERANCE, [])
+        prove_graphs(model, [convert_estimator(model)], TOLERANCE, [])
 
 
 def test_unknown_categories_the_estimator_refuses_are_guarded() -> None:
@@ -137,7 +137,7 @@ def test_unknown_categories_the_estimator_refuses_are_guarded() -> None:
     branches = make_column_transformer((OneHotEncoder(), ["kind"]), remainder=StandardScaler())
     model = model_of(make_pipeline(branches, LogisticRegression()), table)
     assert find_guard(model).known == {0: ("a", "b", "c")}
-    proof = prove(model, [convert(model)], TOLERANCE, [])
+    proof = prove_graphs(model, [convert_estimator(model)], TOLERANCE, [])
     assert proof.guard.known == {0: ("a", "b", "c")}
 
 
@@ -146,7 +146,7 @@ def test_unknown_categories_the_estimator_takes_are_tried() -> None:
     branches = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["kind"]), remainder="passthrough")
     model = model_of(make_pipeline(branches, LogisticRegression()), table)
     assert find_guard(model).known == {}
-    assert {"categories"} <= {one.kind for one in prove(model, [convert(model)], TOLERANCE, []).rows}
+    assert {"categories"} <= {one.kind for one in prove_graphs(model, [convert_estimator(model)], TOLERANCE, []).rows}
 
 
 def test_negative_numbers_the_estimator_refuses_are_guarded() -> None:
@@ -158,7 +158,7 @@ def test_missing_values_are_tried_where_the_model_takes_them() -> None:
     rows = ROWS.copy()
     rows[::7, 1] = np.nan
     model = model_of(DecisionTreeRegressor(random_state=0), rows)
-    assert "missing" in {one.kind for one in prove(model, [convert(model)], TOLERANCE, []).rows}
+    assert "missing" in {one.kind for one in prove_graphs(model, [convert_estimator(model)], TOLERANCE, []).rows}
 
 
 def test_rows_at_thresholds_are_exactly_there_and_one_ulp_to_each_side() -> None:

@@ -22,7 +22,7 @@ from sklearn.ensemble import (
 )
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from serving.compiling.convert import convert
+from serving.compiling.convert import convert_estimator
 from serving.compiling.tree_table import round_for_float32
 from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.batch import Batch
@@ -172,7 +172,7 @@ def test_isolation_forests_agree_on_the_edges_of_their_splits(options: dict[str,
 def test_a_large_forest_is_converted_without_a_step_of_python_for_each_node() -> None:
     rows = RANDOM.normal(size=(4000, 6))
     model = examine_estimator(RandomForestClassifier(30, random_state=0).fit(rows, RANDOM.integers(0, 2, 4000)))
-    graph, calls = count_calls(lambda: convert(model))
+    graph, calls = count_calls(lambda: convert_estimator(model))
 
     nodes = sum(tree.tree_.node_count for tree in model.estimator.estimators_)
     assert nodes > 40_000

@@ -17,7 +17,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from serving import sandbox
-from serving.compiling.convert import convert
+from serving.compiling.convert import convert_estimator
 from serving.domain.compiled_form import MOST_ROWS, PIECE_BYTES, PIECE_SECONDS, Compilation, Graph, Guard, RunBounds
 from serving.domain.errors import GraphRefused, HostDied
 from serving.host.signature_of_estimator import examine_estimator
@@ -60,7 +60,7 @@ def checker(zygote: Zygote) -> Iterator[GraphChecker]:
 
 
 def test_a_sound_graph_comes_back_written_anew_with_its_bounds(checker: GraphChecker) -> None:
-    graph = convert(MODEL)
+    graph = convert_estimator(MODEL)
     described = onnx.load_from_string(bytes(graph.content))
     described.doc_string = "read me"
     sent = Graph(described.SerializeToString(), graph.outputs)
@@ -79,7 +79,7 @@ def test_a_sound_graph_comes_back_written_anew_with_its_bounds(checker: GraphChe
 
 def test_several_graphs_are_checked_together(checker: GraphChecker) -> None:
     first, *others = MODEL.signature.methods
-    graphs = [convert(MODEL, (first,)), convert(MODEL, others)]
+    graphs = [convert_estimator(MODEL, (first,)), convert_estimator(MODEL, others)]
     made, bounds = checker.check(graphs, MODEL.signature, PROOF, 60)
     assert [graph.outputs for graph in made] == [graph.outputs for graph in graphs]
     assert bounds.answer_bytes.keys() == set(MODEL.signature.methods)
@@ -96,7 +96,7 @@ def test_a_bomb_is_refused_with_the_reason(checker: GraphChecker, name: str) -> 
 
 def test_graphs_that_do_not_answer_every_method_are_refused(checker: GraphChecker) -> None:
     with pytest.raises(GraphRefused, match="do not answer every method once"):
-        checker.check([convert(MODEL, ("predict",))], MODEL.signature, PROOF, 60)
+        checker.check([convert_estimator(MODEL, ("predict",))], MODEL.signature, PROOF, 60)
 
 
 def slow() -> Graph:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from serving.compiling.convert import convert
+from serving.compiling.convert import convert_estimator
 from serving.domain.compiled_form import PIECE_BYTES, Graph, Guard
 from serving.domain.errors import DeadlineExceeded, InvalidInput, ModelFailed
 from serving.domain.signature import Dtype, Feature, Signature
@@ -27,7 +27,7 @@ from tests.unit.host.graph_check.graphs import graph_of, model, node, signature
 
 ROWS = np.random.default_rng(7).normal(size=(50, 3))
 MODEL = examine_estimator(LogisticRegression().fit(ROWS, np.where(ROWS[:, 0] > 0, "yes", "no")))
-GRAPHS, BOUNDS = check([convert(MODEL)], MODEL.signature, Guard(), most_rows=4096)
+GRAPHS, BOUNDS = check([convert_estimator(MODEL)], MODEL.signature, Guard(), most_rows=4096)
 
 
 @pytest.fixture
