@@ -1,1 +1,1 @@
-"""Everything that runs in a host process or talks to one."""
+"""The code of a host process: it loads one candidate, checks it with gates, and answers requests with it."""

@@ -14,9 +14,9 @@ from serving import sandbox
 from serving.domain.errors import InvalidInput, ModelFailed, ProtocolError
 from serving.domain.last_words import FAILED, write_last_words
 from serving.domain.report import GateName, GateResult, Verdict
-from serving.host.gates import Evaluated, preparation_of, run_gates
+from serving.host.gates import EvaluatedCandidate, make_preparation, run_gates
 from serving.host.gates.compile_gate import start_compiler
-from serving.host.gates.gate import Context
+from serving.host.gates.gate import GateContext
 from serving.host.graph_check import checker_process
 from serving.host.model import LoadedModel, describe_exception
 from serving.host.replicas import Channel, await_replicas, fork_replicas, make_channels
@@ -29,10 +29,10 @@ from serving.wire.stream import FrameReader, receive_frame, send_frame
 def main(fds: Sequence[int]) -> int:
     """Run in a freshly forked process; returns its exit status. `fds` are pairs: a socket and an arena per replica.
 
-    The sandbox is put on before the candidate's file is touched. The candidate is loaded and checked in a thread of low
-    priority; requests are answered by this thread, which has kept the normal one. With more than one pair, replicas are
-    forked once the candidate has passed: each returns from here too, when its own socket has ended. Where this code
-    fails, the reason is left as last words.
+    The sandbox is entered before the candidate's file is opened. A thread of low priority loads and checks the
+    candidate; this thread, of normal priority, answers requests. With more than one pair, replicas are forked after the
+    candidate has passed: each of them also returns from this function, when its own socket has ended. If this code
+    fails, it leaves the reason as last words.
     """
     parent = os.getppid()
     sandbox.silence_output()
@@ -41,13 +41,13 @@ def main(fds: Sequence[int]) -> int:
     place = [channels[0].end]
     try:
         return _run(channels, place, parent)
-    except Exception as error:  # noqa: BLE001  (nothing is printed here: the server tells it)
+    except Exception as error:  # noqa: BLE001  (a host prints nothing: the server reports the reason)
         write_last_words(place[0], describe_exception(error), FAILED)
         return FAILED
 
 
 def _run(channels: list[Channel], place: list[mmap.mmap], parent: int) -> int:
-    """Evaluate and serve; `place` is where this process leaves its last words: of a replica that is its own channel."""
+    """Evaluate and serve; `place` holds the memory for last words of this process: a replica puts its own there."""
     sock = channels[0].socket
     first = receive_frame(sock)
     if first is None:
@@ -61,14 +61,14 @@ def _run(channels: list[Channel], place: list[mmap.mmap], parent: int) -> int:
     def watch() -> None:
         sandbox.watch(lambda words: write_last_words(place[0], words), may_fork=len(channels) > 1)
 
-    def leave_to_itself() -> None:
+    def enter_compiler() -> None:
         for channel in channels:
             channel.close()
         sandbox.forbid_processes(held)
 
-    compiler = start_compiler(request, held, leave_to_itself, watch)
+    compiler = start_compiler(request, held, enter_compiler, watch)
     sandbox.forbid_processes(held, [compiler.pid] if compiler else [], may_fork=len(channels) > 1)
-    outcome = _evaluate_in_thread(sock, Context(request, held, compiler, watch=watch))
+    outcome = _evaluate_in_thread(sock, GateContext(request, held, compiler, watch=watch))
     if compiler is not None:
         compiler.dismiss()
     if outcome is None:
@@ -89,8 +89,8 @@ def _run(channels: list[Channel], place: list[mmap.mmap], parent: int) -> int:
     return 0
 
 
-def _evaluate_in_thread(sock: socket.socket, context: Context) -> Evaluated | None:
-    outcome: list[Evaluated] = []
+def _evaluate_in_thread(sock: socket.socket, context: GateContext) -> EvaluatedCandidate | None:
+    outcome: list[EvaluatedCandidate] = []
     failures: list[Exception] = []
     reporter = _Reporter(sock, context)
 
@@ -110,15 +110,15 @@ def _evaluate_in_thread(sock: socket.socket, context: Context) -> Evaluated | No
 
 
 class _Reporter:
-    """Tells the server how the gates go, and waits for its permission before the candidate's file is opened."""
+    """Reports each gate to the server, and waits for its permission before the candidate's file is opened."""
 
-    def __init__(self, sock: socket.socket, context: Context) -> None:
+    def __init__(self, sock: socket.socket, context: GateContext) -> None:
         self._socket = sock
         self._context = context
         self._is_prepared = False
 
     def start(self, gate: str) -> None:
-        """Tell that a gate starts; raises SystemExit when the server does not want the file to be opened."""
+        """Report that a gate starts; before the gate `load`, wait for permission and raise SystemExit without it."""
         send_frame(self._socket, FrameKind.GATE_STARTED, 0, orjson.dumps({"gate": gate}))
         if gate == GateName.LOAD:
             self._prepare()
@@ -127,18 +127,18 @@ class _Reporter:
                 raise SystemExit
 
     def finish(self, result: GateResult) -> None:
-        """Tell what a gate has said."""
+        """Report the result of a gate."""
         send_frame(self._socket, FrameKind.GATE_RESULT, 0, result.model_dump_json().encode())
         if result.verdict is Verdict.REFUSED and not self._is_prepared:
             self._prepare()
 
     def _prepare(self) -> None:
         self._is_prepared = True
-        send_frame(self._socket, FrameKind.PREPARED, 0, preparation_of(self._context).model_dump_json().encode())
+        send_frame(self._socket, FrameKind.PREPARED, 0, make_preparation(self._context).model_dump_json().encode())
 
 
 def serve(sock: socket.socket, model: LoadedModel, arena: memoryview | None = None) -> None:
-    """Answer PREDICT frames one after another until the socket ends."""
+    """Answer PREDICT frames one after another until the socket ends. Blocks."""
     reader = FrameReader(sock, arena)
     while True:
         frame = reader.receive()

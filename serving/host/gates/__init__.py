@@ -1,4 +1,4 @@
-"""The gates a candidate passes, cheap ones first: one file each, and one line in `GATES`."""
+"""Runs the gates on a candidate, the cheap ones first. Each gate is one file, and one line in `GATES`."""
 
 from __future__ import annotations
 
@@ -11,55 +11,57 @@ from serving.domain.errors import ServingError
 from serving.domain.report import MAX_EVIDENCE_CHARACTERS, GateResult, Verdict
 from serving.domain.signature import why_not_sound
 from serving.domain.text import one_line
-from serving.host.gates.batching_gate import Batching
-from serving.host.gates.budget_gate import Budget
-from serving.host.gates.compile_gate import Compile
-from serving.host.gates.contract_gate import Contract
-from serving.host.gates.environment_gate import Environment
-from serving.host.gates.finite_gate import Finite
+from serving.host.gates.batching_gate import BatchingGate
+from serving.host.gates.budget_gate import BudgetGate
+from serving.host.gates.compile_gate import CompileGate
+from serving.host.gates.contract_gate import ContractGate
+from serving.host.gates.environment_gate import EnvironmentGate
+from serving.host.gates.finite_gate import FiniteGate
 from serving.host.gates.format_gate import FormatGate
-from serving.host.gates.gate import Context, Gate, Outcome, Refused
-from serving.host.gates.golden_gate import GoldenExamples
-from serving.host.gates.integrity_gate import Integrity
-from serving.host.gates.load_gate import Load
+from serving.host.gates.gate import CandidateRefused, Gate, GateContext, GateOutcome
+from serving.host.gates.golden_gate import GoldenGate
+from serving.host.gates.integrity_gate import IntegrityGate
+from serving.host.gates.load_gate import LoadGate
 from serving.host.gates.provenance_gate import ProvenanceGate
-from serving.host.gates.published_gate import Published
-from serving.host.gates.warm_up_gate import WarmUp
+from serving.host.gates.published_gate import PublishedGate
+from serving.host.gates.warm_up_gate import WarmUpGate
 from serving.host.loading import library_versions
 from serving.host.model import LoadedModel, add_skew, describe_exception
 from serving.wire.evaluation import Findings, Preparation
 
 GATES: tuple[Gate, ...] = (
-    Published(),
-    Integrity(),
+    PublishedGate(),
+    IntegrityGate(),
     ProvenanceGate(),
     FormatGate(),
-    Load(),
-    Environment(),
-    Contract(),
-    GoldenExamples(),
-    Finite(),
-    Budget(),
-    Batching(),
-    Compile(),
-    WarmUp(),
+    LoadGate(),
+    EnvironmentGate(),
+    ContractGate(),
+    GoldenGate(),
+    FiniteGate(),
+    BudgetGate(),
+    BatchingGate(),
+    CompileGate(),
+    WarmUpGate(),
 )
 
 
-class Evaluated(NamedTuple):
-    """What became of a candidate: `model` when it is to be served from here, `graphs` when they are to be instead."""
+class EvaluatedCandidate(NamedTuple):
+    """The result of an evaluation: this host is to serve `model`, or else the server is to answer with `graphs`."""
 
     findings: Findings
     model: LoadedModel | None = None
     graphs: tuple[Graph, ...] = ()
 
 
-def run_gates(context: Context, started: Callable[[str], None], finished: Callable[[GateResult], None]) -> Evaluated:
-    """Take one candidate through the gates up to the first that refuses it.
+def run_gates(
+    context: GateContext, started: Callable[[str], None], finished: Callable[[GateResult], None]
+) -> EvaluatedCandidate:
+    """Run the gates of the request one after another, up to the first that refuses the candidate.
 
-    `started` and `finished` are called around each gate. A respawned version is only loaded and warmed up. Returns what
-    was found and, when no gate refused, what is to answer. Blocks; runs the candidate's code. Raises only what
-    `started` and `finished` raise.
+    `started` is called before each gate, `finished` after it. A respawned version is only loaded and warmed up. Returns
+    the findings and, if no gate refused, the model or its graphs. Blocks; runs the candidate's code. Raises only the
+    exceptions of `started` and `finished`.
     """
     verdict = None
     for gate in GATES:
@@ -67,7 +69,7 @@ def run_gates(context: Context, started: Callable[[str], None], finished: Callab
             continue
         started(gate.name)
         begin = monotonic()
-        verdict, evidence = _check(gate, context)
+        verdict, evidence = _run_gate(gate, context)
         if verdict is Verdict.REFUSED:
             evidence = add_skew(one_line(evidence, MAX_EVIDENCE_CHARACTERS - 200), context.skew)
         evidence = one_line(evidence, MAX_EVIDENCE_CHARACTERS)
@@ -82,22 +84,22 @@ def run_gates(context: Context, started: Callable[[str], None], finished: Callab
         compilation=context.compilation,
     )
     if verdict is Verdict.REFUSED:
-        return Evaluated(findings)
+        return EvaluatedCandidate(findings)
     if not context.graphs or context.compilation is None:
-        return Evaluated(findings, model)
+        return EvaluatedCandidate(findings, model)
     compiled = {"engine": context.compilation.engine, "memory_bytes": context.compilation.graph_bytes}
-    return Evaluated(findings.model_copy(update=compiled), None, context.graphs)
+    return EvaluatedCandidate(findings.model_copy(update=compiled), None, context.graphs)
 
 
-def preparation_of(context: Context) -> Preparation:
-    """Return what is to be said of a candidate before its file is opened."""
+def make_preparation(context: GateContext) -> Preparation:
+    """Return what the host reports of a candidate before it opens the candidate's file."""
     return Preparation(sandbox=context.sandbox, libraries=library_versions(), provenance=context.provenance)
 
 
-def _check(gate: Gate, context: Context) -> Outcome:
+def _run_gate(gate: Gate, context: GateContext) -> GateOutcome:
     try:
         return gate.check(context)
-    except (Refused, ServingError) as error:
+    except (CandidateRefused, ServingError) as error:
         return Verdict.REFUSED, str(error)
     except (Exception, SystemExit) as error:  # noqa: BLE001  (a candidate may raise anything, and call sys.exit)
         return Verdict.REFUSED, describe_exception(error)

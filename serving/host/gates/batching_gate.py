@@ -1,4 +1,4 @@
-"""Gate: whether rows of several requests may be given to the model together. It refuses no candidate."""
+"""Gate: whether the model may answer rows of several requests together. It refuses no candidate."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from serving.domain.report import GateName, Verdict
 from serving.host.boosters import library_of
 from serving.host.comparison import relative_distances
 from serving.host.estimator_model import EstimatorModel
-from serving.host.gates.gate import Context, Outcome
+from serving.host.gates.gate import GateContext, GateOutcome
 from serving.host.model import LoadedModel
 from serving.host.nested_estimators import is_from_sklearn, walk_nested_estimators
 from serving.rows.batch import Batch, Prediction, Tensor
 
 ROWS = 12
-LEAST_ROWS = 2
+MIN_ROWS = 2
 SECONDS = 0.5
 
-# of scikit-learn's own, those whose answer to a row goes by the other rows too, or by chance
-_LOOKS_ACROSS = frozenset({"NMF", "MiniBatchNMF", "BernoulliRBM", "PatchExtractor"})
+# estimators of scikit-learn whose answer to a row depends on the other rows too, or on chance
+_MIXES_ROWS = frozenset({"NMF", "MiniBatchNMF", "BernoulliRBM", "PatchExtractor"})
 
 
-class Batching:
-    """A row is answered alike alone, in company, and in another order: by what the model is, or as it was tried.
+class BatchingGate:
+    """The answer to a row does not depend on the rows beside it or on their order.
 
-    Estimators of scikit-learn and of the boosters compute row by row, but for a few. Everything else, code of one's
-    own and ONNX graphs, is asked. What was not shown is never done: each request then goes to the model by itself.
+    Almost all estimators of scikit-learn and of the boosters compute row by row. Other code and ONNX graphs are tried.
+    Without a proof requests are never merged: each one goes to the model alone.
     """
 
     name = GateName.BATCHING
 
-    def check(self, context: Context) -> Outcome:
-        """Look at the parts of the model, or ask for rows one by one and together, for at most a second or so."""
-        model = context.loaded
-        unknown = what_may_look_across(model)
+    def check(self, context: GateContext) -> GateOutcome:
+        """Check the parts of the model, or answer rows one by one and together, for about a second at most."""
+        model = context.loaded_model
+        unknown = why_rows_may_interact(model)
         if unknown is None:
             return Verdict.PASSED, "requests may be merged: every part is known to answer row by row"
-        reason = what_looks_across(model) or _why_not_alike(context, model)
+        reason = why_rows_interact(model) or _why_answers_differ(context, model)
         if reason is not None:
-            context.one_by_one = reason
+            context.why_one_by_one = reason
             return Verdict.WARNED, f"requests are answered one by one, never merged: {reason}"
         asked = f"{', '.join(model.signature.methods)} answered rows alike alone, together and in another order"
         return Verdict.PASSED, f"requests may be merged: {unknown}, but {asked}"
 
 
-def what_looks_across(model: LoadedModel) -> str | None:
-    """Name a part of scikit-learn's that does look at more than one row for an answer, None when there is none."""
+def why_rows_interact(model: LoadedModel) -> str | None:
+    """Name a part from scikit-learn that uses more than one row for an answer, None where there is none."""
     parts = walk_nested_estimators(model.estimator) if isinstance(model, EstimatorModel) else ()
     names = (type(part).__name__ for part in parts if is_from_sklearn(part))
-    return next((f"{name} answers a row by its company or by chance" for name in names if name in _LOOKS_ACROSS), None)
+    return next((f"{name} answers a row by its company or by chance" for name in names if name in _MIXES_ROWS), None)
 
 
-def what_may_look_across(model: LoadedModel) -> str | None:
-    """Name a part of the model that might look at more than one row for an answer, None when there is none."""
+def why_rows_may_interact(model: LoadedModel) -> str | None:
+    """Name a part of the model that might use more than one row for an answer, None where there is none."""
     if not isinstance(model, EstimatorModel):
         return "a graph may look across rows"
     for part in walk_nested_estimators(model.estimator):
         name = type(part).__name__
         is_known = is_from_sklearn(part) or library_of(part) is not None
-        if not is_known or name in _LOOKS_ACROSS or getattr(part, "sample_posterior", False) is True:
+        if not is_known or name in _MIXES_ROWS or getattr(part, "sample_posterior", False) is True:
             return f"{name} may look across rows"
         for parameter, value in vars(part).items():
             if _is_foreign_function(value, parameter):
@@ -78,10 +78,10 @@ def _is_foreign_function(value: Any, parameter: str) -> bool:
     return is_function and not str(getattr(value, "__module__", "")).startswith("sklearn.")
 
 
-def _why_not_alike(context: Context, model: LoadedModel) -> str | None:
-    """Say which answer depends on the company of its row, None when none did."""
-    if context.unanswerable is not None:
-        return context.unanswerable
+def _why_answers_differ(context: GateContext, model: LoadedModel) -> str | None:
+    """Say which answer depended on the other rows, None where none did."""
+    if context.why_unanswerable is not None:
+        return context.why_unanswerable
     for batch in _make_tried_rows(context, model):
         if not _has_different_rows(batch):
             return "there are not two different rows to try"
@@ -95,18 +95,20 @@ def _why_not_alike(context: Context, model: LoadedModel) -> str | None:
     return None
 
 
-def _make_tried_rows(context: Context, model: LoadedModel) -> list[Batch]:
-    """Return made-up rows, also with nulls where the model takes them; golden ones when it refuses the made-up."""
+def _make_tried_rows(context: GateContext, model: LoadedModel) -> list[Batch]:
+    """Return made-up rows, and rows with nulls where the model takes them; golden rows if it refuses made-up rows."""
     batches = [model.make_rows(ROWS)]
     if any(feature.nullable for feature in model.signature.features):
         batches.append(model.make_rows(ROWS, with_nulls=True))
     if context.takes_example:
-        return [_pick_rows(context.rows(len(context.example)), np.arange(min(ROWS, len(context.example))))]
+        return [
+            _pick_rows(context.pick_rows(len(context.example_rows)), np.arange(min(ROWS, len(context.example_rows))))
+        ]
     if context.golden is not None:
         try:
             model.answer(model.signature.default_method, batches[0])
         except (InvalidInput, ModelFailed):
-            golden = context.rows(len(context.golden.instances))
+            golden = context.pick_rows(len(context.golden.instances))
             return [_pick_rows(golden, np.arange(min(ROWS, golden.rows)))]
     return batches
 
@@ -118,19 +120,19 @@ def _why_method_differs(model: LoadedModel, method: str, batch: Batch, tolerance
     together = model.answer(method, batch)
     if monotonic() - begin < seconds:
         turned = model.answer(method, _pick_rows(batch, order[::-1]))
-        if (row := _first_difference(together, _answers(turned, order[::-1]), tolerance)) is not None:
+        if (row := _find_first_difference(together, _pick_answers(turned, order[::-1]), tolerance)) is not None:
             return f"{method} answers row {row} otherwise when the rows are in another order"
     for row in order.tolist():
         alone = model.answer(method, _pick_rows(batch, order[row : row + 1]))
-        if _first_difference(_answers(together, order[row : row + 1]), alone, tolerance) is not None:
+        if _find_first_difference(_pick_answers(together, order[row : row + 1]), alone, tolerance) is not None:
             return f"{method} answers row {row} otherwise when it is alone"
-        if row + 1 >= LEAST_ROWS and monotonic() - begin > seconds:
+        if row + 1 >= MIN_ROWS and monotonic() - begin > seconds:
             break
     return None
 
 
 def _pick_rows(batch: Batch, places: Any) -> Batch:
-    """Return some rows of a batch, in the order of `places`."""
+    """Return the rows of a batch at `places`, in this order."""
     if batch.matrix is not None:
         return Batch(len(places), matrix=np.ascontiguousarray(batch.matrix[places]))
     columns = batch.columns or ()
@@ -140,7 +142,7 @@ def _pick_rows(batch: Batch, places: Any) -> Batch:
     return Batch(len(places), columns=tuple(taken))
 
 
-def _answers(prediction: Prediction, places: Any) -> Prediction:
+def _pick_answers(prediction: Prediction, places: Any) -> Prediction:
     parts = [
         part[places] if isinstance(part, np.ndarray) else [part[place] for place in places]
         for part in prediction.tensors
@@ -152,21 +154,21 @@ def _has_different_rows(batch: Batch) -> bool:
     if batch.matrix is not None:
         return any(not np.array_equal(batch.matrix[0], row, equal_nan=True) for row in batch.matrix[1:])
     columns = batch.columns or ()
-    return any(repr(column[0]) != repr(cell) for column in columns for cell in column[1:])  # NaN is like NaN
+    return any(repr(column[0]) != repr(cell) for column in columns for cell in column[1:])  # NaN equals NaN
 
 
-def _first_difference(wanted: Prediction, given: Prediction, tolerance: float) -> int | None:
-    """Return the first row whose answers differ by more than the proof of a compiled form allows, None for none."""
+def _find_first_difference(wanted: Prediction, given: Prediction, tolerance: float) -> int | None:
+    """Return the first row whose answers differ by more than the tolerance of compiled forms, None where none does."""
     if len(wanted.tensors) != len(given.tensors):
         return 0
     for mine, theirs in zip(wanted.tensors, given.tensors, strict=True):
-        differ = _differ(mine, theirs, tolerance)
+        differ = _find_differing_rows(mine, theirs, tolerance)
         if differ.any():
             return int(differ.argmax())
     return None
 
 
-def _differ(wanted: Tensor, given: Tensor, tolerance: float) -> Any:
+def _find_differing_rows(wanted: Tensor, given: Tensor, tolerance: float) -> Any:
     if not isinstance(wanted, np.ndarray) or not isinstance(given, np.ndarray):
         return np.array([repr(mine) != repr(theirs) for mine, theirs in zip(wanted, given, strict=True)])
     if wanted.shape != given.shape or wanted.dtype != given.dtype:

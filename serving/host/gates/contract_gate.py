@@ -1,26 +1,26 @@
-"""Gate: the signature is what was declared, and does not break the clients of the active version."""
+"""Gate: the signature agrees with the declared one, and does not break clients of the active version."""
 
 from __future__ import annotations
 
 from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.report import GateName, Verdict
 from serving.domain.signature import incompatibilities
-from serving.host.gates.gate import Context, Outcome, Refused
+from serving.host.gates.gate import CandidateRefused, GateContext, GateOutcome
 from serving.wire.compatibility import explain_contract_break, join_first_sentences, name_active_version
 
 
-class Contract:
-    """A declared signature agrees with the model; a client of the active version will not notice the change."""
+class ContractGate:
+    """A declared signature agrees with the model, and the new version breaks no client of the active one."""
 
     name = GateName.CONTRACT
 
-    def check(self, context: Context) -> Outcome:
+    def check(self, context: GateContext) -> GateOutcome:
         """Compare with the manifest's signature, then with the active version's unless the manifest says breaking."""
         manifest, request = context.manifest, context.request
-        own = context.loaded.signature
+        own = context.loaded_model.signature
         reason = explain_contract_break(request, manifest, own)
         if reason is not None:
-            raise Refused(reason)
+            raise CandidateRefused(reason)
         agreed = []
         if manifest is not None and manifest.signature is not None:
             agreed.append(f"as declared in {MANIFEST_NAME}")

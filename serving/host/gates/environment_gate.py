@@ -1,35 +1,35 @@
-"""Gate: the libraries are the ones the model was trained with."""
+"""Gate: the libraries have the versions that the model was trained with."""
 
 from __future__ import annotations
 
 from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.report import GateName, Verdict
-from serving.host.gates.gate import Context, Outcome, Refused
+from serving.host.gates.gate import CandidateRefused, GateContext, GateOutcome
 from serving.host.loading import SKLEARN, library_versions
 from serving.host.model import describe_skew
 
-_OTHERS = ("numpy", "scipy", "pandas")
+_OTHER_LIBRARIES = ("numpy", "scipy", "pandas")
 
 
-class Environment:
-    """The same major.minor of scikit-learn: another one may answer wrongly without saying so.
+class EnvironmentGate:
+    """The major.minor of scikit-learn is that of the training: another one may give wrong answers without an error.
 
-    The manifest may have been written elsewhere than the file, so both are asked.
+    The manifest may have been written on another machine than the file, so both are compared.
     """
 
     name = GateName.ENVIRONMENT
 
-    def check(self, context: Context) -> Outcome:
-        """Compare versions; another major.minor of scikit-learn is refused unless settings say warn.
+    def check(self, context: GateContext) -> GateOutcome:
+        """Compare versions; refuse another major.minor of scikit-learn unless the settings say warn.
 
-        After a warning every later failure of the version names both versions.
+        After a warning, the message of every later failure of the model names both versions.
         """
-        model = context.loaded
+        model = context.loaded_model
         if model.engine == "onnx":
             return Verdict.SKIPPED, f"the file holds a graph for {model.engine}, no objects of {SKLEARN}"
         here = library_versions()
         if model.engine != "sklearn":
-            return _other_library(model.engine, model.trained_with.get(model.engine), here[model.engine])
+            return _judge_other_library(model.engine, model.trained_with.get(model.engine), here[model.engine])
         recorded = context.manifest.libraries if context.manifest is not None else {}
         stated = {
             "the file says": model.trained_with.get(SKLEARN),
@@ -49,7 +49,7 @@ class Environment:
         ][:1]
         notes += [
             f"trained with {name} {recorded[name]}, served by {here[name]}: major difference"
-            for name in _OTHERS
+            for name in _OTHER_LIBRARIES
             if name in recorded and recorded[name].split(".")[0] != here[name].split(".")[0]
         ]
         return (
@@ -57,8 +57,8 @@ class Environment:
         )
 
 
-def _other_library(name: str, version: str | None, now: str) -> Outcome:
-    """XGBoost and LightGBM read what older ones wrote; a file of a newer one may say more than is understood here."""
+def _judge_other_library(name: str, version: str | None, now: str) -> GateOutcome:
+    """Return the verdict for XGBoost and LightGBM: they read files of older versions, but newer files may have more."""
     if version is None:
         return Verdict.SKIPPED, f"the file does not say with which {name} it was trained; served by {now}"
     if version == now:
@@ -71,10 +71,10 @@ def _cut_to_minor(version: str) -> list[str]:
     return version.split(".")[:2]
 
 
-def _judge_skew(context: Context, source: str, version: str, now: str) -> Outcome:
+def _judge_skew(context: GateContext, source: str, version: str, now: str) -> GateOutcome:
     was, is_now = ".".join(_cut_to_minor(version)), ".".join(_cut_to_minor(now))
     text = f"trained with {SKLEARN} {version}, {source}; served by {now}: its answers may be silently wrong"
     if context.request.environment == "warn":
         context.skew = describe_skew(version, now)
         return Verdict.WARNED, text
-    raise Refused(f'{text}; train it with {is_now}, serve it with {was}, or set gates.environment = "warn"')
+    raise CandidateRefused(f'{text}; train it with {is_now}, serve it with {was}, or set gates.environment = "warn"')

@@ -1,4 +1,4 @@
-"""Gate: the file is of the kind its name says."""
+"""Gate: the content of the file has the format of its suffix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from serving.domain.first_bytes import HEAD_BYTES, is_onnx, is_pickle, is_xgboos
 from serving.domain.report import GateName, Verdict
 from serving.domain.version import Format
 from serving.host.foreign_files import describe_archive, describe_bytes
-from serving.host.gates.gate import Context, Outcome, Refused
+from serving.host.gates.gate import CandidateRefused, GateContext, GateOutcome
 
 _ZIP = "a zip archive"
 _UBJSON_LENGTHS = b"iUIlL"  # of the first name, after a brace
@@ -30,21 +30,21 @@ _SUFFIX = {
 
 
 class FormatGate:
-    """The first bytes fit the suffix, and what else they are is named."""
+    """The first bytes fit the suffix; otherwise the message names the real format."""
 
     name = GateName.FORMAT
 
-    def check(self, context: Context) -> Outcome:
-        """Look at the first bytes of the artefact; nothing in it is run."""
+    def check(self, context: GateContext) -> GateOutcome:
+        """Check the first bytes of the artefact; nothing in it is run."""
         main = context.request.main
         wanted = context.request.format
         if main.size == 0:
-            raise Refused(f"'{main.name}' is empty")
+            raise CandidateRefused(f"'{main.name}' is empty")
         with open(main.path, "rb") as file:
             head = file.read(HEAD_BYTES)
-        seen = _kind(head)
+        seen = _describe_head(head)
         if seen == _ZIP:
-            seen = _kind_of_archive(main.path, main.name) or seen
+            seen = _describe_archive(main.path, main.name) or seen
         fits = {
             Format.JOBLIB: seen == "a pickle" or seen.endswith("joblib file"),
             Format.PICKLE: seen == "a pickle" or seen.endswith("joblib file"),
@@ -55,14 +55,14 @@ class FormatGate:
         }
         if not fits[wanted]:
             hint = f": {_SUFFIX[seen]}" if seen in _SUFFIX else ""
-            raise Refused(f"'{main.name}' should be a {wanted} file but is {seen}{hint}")
+            raise CandidateRefused(f"'{main.name}' should be a {wanted} file but is {seen}{hint}")
         return Verdict.PASSED, f"{seen}, {main.size} bytes"
 
 
-def _kind(head: bytes) -> str:
-    stranger = describe_bytes(head)
-    if stranger is not None:
-        return stranger
+def _describe_head(head: bytes) -> str:
+    foreign = describe_bytes(head)
+    if foreign is not None:
+        return foreign
     if is_pickle(head):
         return "a pickle"
     compression = next((name for magic, name in _COMPRESSIONS.items() if head.startswith(magic)), None)
@@ -74,10 +74,10 @@ def _kind(head: bytes) -> str:
         return _ZIP
     if is_onnx(head):
         return "an ONNX graph"
-    return _boosters_kind(head) or _text_or_unknown(head)
+    return _describe_booster_file(head) or _describe_text(head)
 
 
-def _boosters_kind(head: bytes) -> str | None:
+def _describe_booster_file(head: bytes) -> str | None:
     if is_xgboost(head):
         return "an XGBoost model"
     if head[:1] == b"{" and head[1:2] and head[1] in _UBJSON_LENGTHS:
@@ -85,7 +85,7 @@ def _boosters_kind(head: bytes) -> str | None:
     return "a LightGBM model" if head.startswith((b"tree\n", b"tree\r\n")) else None
 
 
-def _text_or_unknown(head: bytes) -> str:
+def _describe_text(head: bytes) -> str:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return "an HTML page: the download gave an error or a login page instead of the file"
@@ -97,13 +97,13 @@ def _text_or_unknown(head: bytes) -> str:
     return f"something unknown, beginning with the bytes {head[:8].hex(' ')}"
 
 
-def _kind_of_archive(path: str, name: str) -> str | None:
-    """Return what a zip archive is that is no skops file, as far as the names in it tell; None for a skops file."""
+def _describe_archive(path: str, name: str) -> str | None:
+    """Return what a zip archive is, from the names of its files; None for a skops file."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile as error:
-        raise Refused(f"'{name}' is a damaged zip archive ({error}): copy it again") from None
+        raise CandidateRefused(f"'{name}' is a damaged zip archive ({error}): copy it again") from None
     if "schema.json" in names:
         return None
     return describe_archive(names) or "a zip archive without schema.json, so no skops file"

@@ -1,4 +1,4 @@
-"""What a gate is, and what gates share while one candidate passes through them."""
+"""Defines a gate, and the data that gates share while they check one candidate."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from serving.rows.batch import Batch
 from serving.rows.parsing import rows_to_batch
 from serving.wire.evaluation import EvaluationRequest
 
-Outcome = tuple[Verdict, str]
+GateOutcome = tuple[Verdict, str]
 
 
-class Refused(Exception):  # an outcome, not an error: caught by run_gates only
+class CandidateRefused(Exception):  # an outcome, not an error: caught by run_gates only
     """Raised by a gate to refuse the candidate; the message is one line that says why and what to do."""
 
 
@@ -46,24 +46,29 @@ class Gate(Protocol):
 
     name: GateName
 
-    def check(self, context: Context) -> Outcome:
-        """Return the verdict and a sentence of evidence; raises Refused, or any other exception, to refuse."""
+    def check(self, context: GateContext) -> GateOutcome:
+        """Return the verdict and a sentence of evidence; raises CandidateRefused, or any other exception, to refuse."""
         ...
 
 
 @dataclass
-class Context:
-    """One candidate on its way through the gates.
+class GateContext:
+    """One candidate, and what the gates have found out about it so far.
 
-    `model` is set by the load gate, `memory_bytes` by budget and warm-up. `unanswerable` is set when the model refuses
-    made-up rows and there are no golden ones: then nothing can be tried, which is no fault of the model. `unvouched`
-    says why a compiled form of the model must not get into the server, where that is so. `provenance` is set when a
-    trusted key has signed. The compile gate sets `compilation`, and `graphs` when a compiled form is to answer;
-    `compiler` is the process to compile in. `watch` is called when a file has been read that ran nothing for that, and
-    before anything of it is called: what it does from then on ends the process. `unwatched` says why it was not.
-    `skew` names the versions that the model was trained with and that are here, after a warning of the environment
-    gate. `one_by_one` says why rows of several requests must not meet, where they must not. `takes_example` says that
-    the model refuses made-up rows, and takes those that MLflow has as an example.
+    - `compiler`: the process to compile in; None where nothing will be compiled.
+    - `model`: set by the gate `load`.
+    - `memory_bytes`: private memory of this process, set by `budget` and `warm_up`.
+    - `why_unanswerable`: set when the model refuses made-up rows and there are no golden rows, so that no gate can try
+      it. This is not a fault of the model.
+    - `why_unvouched`: why the server must not run a compiled form of the model, where that is so.
+    - `provenance`: set when a trusted key has signed the version.
+    - `compilation`, `graphs`: set by the gate `compile`; `graphs` only when a compiled form is to answer.
+    - `watch`: called after a file was read without running code, and before any object in it is used. From then on an
+      attempt of the model to do more than compute ends the process.
+    - `why_unwatched`: why `watch` was not called.
+    - `skew`: the versions of scikit-learn in training and here, after a warning of the gate `environment`.
+    - `why_one_by_one`: why rows of several requests must not be answered together, where that is so.
+    - `takes_example`: the model refuses made-up rows, but takes the rows of MLflow's input example.
     """
 
     request: EvaluationRequest
@@ -71,61 +76,63 @@ class Context:
     compiler: ForkedWorker | None = None
     model: LoadedModel | None = None
     memory_bytes: int | None = None
-    unanswerable: str | None = None
-    unvouched: str | None = None
+    why_unanswerable: str | None = None
+    why_unvouched: str | None = None
     provenance: Provenance | None = None
     compilation: Compilation | None = None
     graphs: tuple[Graph, ...] = ()
     watch: Callable[[], None] = lambda: None
-    unwatched: str | None = None
+    why_unwatched: str | None = None
     skew: str | None = None
-    one_by_one: str | None = None
+    why_one_by_one: str | None = None
     takes_example: bool = False
 
     def note_read(self, vouched: str | None) -> None:
-        """Note that the file has been read, and whose word that took; nobody's for None."""
-        self.unwatched = vouched
+        """Note that the file was read. `vouched` says which trust this needed; None for no trust, and then watch."""
+        self.why_unwatched = vouched
         if vouched is None:
             self.watch()
 
     @property
-    def loaded(self) -> LoadedModel:
-        """The model, for the gates after load."""
+    def loaded_model(self) -> LoadedModel:
+        """The model, for the gates after `load`; raises CandidateRefused where there is none."""
         if self.model is None:
-            raise Refused("nothing was loaded")
+            raise CandidateRefused("nothing was loaded")
         return self.model
 
     @cached_property
     def manifest(self) -> Manifest | None:
         """The parsed manifest, None when the version has none; raises InvalidDocument."""
-        raw = self.read(MANIFEST_NAME)
+        raw = self.read_file(MANIFEST_NAME)
         return None if raw is None else parse_manifest(raw)
 
     @property
-    def columns(self) -> tuple[NamedColumn, ...]:
-        """What MLflow says of the columns, where it saved the version; a manifest with a signature says more."""
-        raw = self.read(MLMODEL_NAME, MAX_MLMODEL_BYTES)
+    def named_columns(self) -> tuple[NamedColumn, ...]:
+        """The columns in MLflow's description, if MLflow saved the version; a manifest with a signature says more."""
+        raw = self.read_file(MLMODEL_NAME, MAX_MLMODEL_BYTES)
         return () if raw is None else columns_of(raw)
 
     @cached_property
     def golden(self) -> Golden | None:
         """The parsed golden examples, None when the version has none; raises InvalidDocument."""
-        raw = self.read(GOLDEN_NAME)
+        raw = self.read_file(GOLDEN_NAME)
         return None if raw is None else parse_golden(raw)
 
     @cached_property
-    def example(self) -> list[Any]:
-        """The rows of MLflow's input example; none where there is none."""
-        raw = next((raw for name in EXAMPLE_NAMES if (raw := self.read(name, MAX_MLMODEL_BYTES)) is not None), b"[]")
+    def example_rows(self) -> list[Any]:
+        """The rows of MLflow's input example; empty where there is none."""
+        raw = next(
+            (raw for name in EXAMPLE_NAMES if (raw := self.read_file(name, MAX_MLMODEL_BYTES)) is not None), b"[]"
+        )
         return rows_of_example(raw)
 
-    def rows(self, count: int) -> Batch:
-        """Return `count` rows to try the model with: golden ones or an example's, over and over, or made-up ones."""
+    def pick_rows(self, count: int) -> Batch:
+        """Return `count` rows to try the model with: golden rows or the example's, repeated, or else made-up rows."""
         if self.golden is None and not self.takes_example:
-            return self.loaded.make_rows(count)
-        instances = self.example if self.golden is None else self.golden.instances
-        return rows_to_batch(self.loaded.signature, [instances[row % len(instances)] for row in range(count)])
+            return self.loaded_model.make_rows(count)
+        instances = self.example_rows if self.golden is None else self.golden.instances
+        return rows_to_batch(self.loaded_model.signature, [instances[row % len(instances)] for row in range(count)])
 
-    def read(self, name: str, at_most: int = MAX_DOCUMENT_BYTES) -> bytes | None:
+    def read_file(self, name: str, at_most: int = MAX_DOCUMENT_BYTES) -> bytes | None:
         """Return the bytes of a small file; see `EvaluationRequest.read`."""
         return self.request.read(name, at_most)

@@ -1,4 +1,4 @@
-"""Gate: the stored examples are answered as they were."""
+"""Gate: the model answers the golden examples as expected."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from serving.domain.manifest import GOLDEN_NAME, Golden
 from serving.domain.report import GateName, Verdict
 from serving.domain.text import shorten
 from serving.host.comparison import Difference, compare_values
-from serving.host.gates.gate import Context, Outcome, Refused
+from serving.host.gates.gate import CandidateRefused, GateContext, GateOutcome
 from serving.rows.parsing import rows_to_batch
 
 _SHOWN_CHARACTERS = 120
 
 
-class GoldenExamples:
-    """Every stored row, read as a request is, gives the stored answer within the tolerance."""
+class GoldenGate:
+    """Every stored row, read like the row of a request, gives the stored answer within the tolerance."""
 
     name = GateName.GOLDEN
 
-    def check(self, context: Context) -> Outcome:
+    def check(self, context: GateContext) -> GateOutcome:
         """Answer the stored rows with every method that has expected answers, and compare."""
         golden = context.golden
         if golden is None:
             return Verdict.SKIPPED, f"no {GOLDEN_NAME}"
-        model = context.loaded
+        model = context.loaded_model
         try:
             batch = rows_to_batch(model.signature, golden.instances)
         except InvalidInput as error:
-            raise Refused(f"{GOLDEN_NAME}: {error}") from None
+            raise CandidateRefused(f"{GOLDEN_NAME}: {error}") from None
         for method, expected in golden.expected.items():
             if method not in model.signature.methods:
                 offered = ", ".join(model.signature.methods)
-                raise Refused(f"{GOLDEN_NAME} expects {method}, the model offers {offered}")
+                raise CandidateRefused(f"{GOLDEN_NAME} expects {method}, the model offers {offered}")
             if len(expected) != batch.rows:
-                raise Refused(f"{GOLDEN_NAME} has {batch.rows} rows and {len(expected)} answers of {method}")
+                raise CandidateRefused(f"{GOLDEN_NAME} has {batch.rows} rows and {len(expected)} answers of {method}")
             try:
                 got = model.answer(method, batch).by_row()
             except (InvalidInput, ModelFailed) as error:
-                raise Refused(f"{method} failed on the rows of {GOLDEN_NAME}: {error}") from None
+                raise CandidateRefused(f"{method} failed on the rows of {GOLDEN_NAME}: {error}") from None
             _refuse_difference(golden, method, expected, got)
         rows = f"{batch.rows} golden row{'s' * (batch.rows != 1)}, {' and '.join(golden.expected)}"
         if not golden.deterministic:
@@ -60,7 +60,7 @@ def _refuse_difference(golden: Golden, method: str, expected: list[Any], got: li
     row, found = first
     size = f" (largest difference {largest.distance:.3g}, rtol {golden.rtol:g})" if found.distance else ""
     why = f": {found.reason}" if found.reason else ""
-    raise Refused(f"row {row}, {method}{why}: expected {_cut(expected[row])}, got {_cut(got[row])}{size}")
+    raise CandidateRefused(f"row {row}, {method}{why}: expected {_cut(expected[row])}, got {_cut(got[row])}{size}")
 
 
 def _cut(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Gate: the model answers once, so that everything it builds on first use is built."""
+"""Gate: every method runs before the first request, so that the model has built what it builds on first use."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from time import monotonic
 from serving.domain.errors import InvalidInput
 from serving.domain.report import GateName, Verdict
 from serving.host.gates.budget_gate import read_private_bytes, read_resident_bytes
-from serving.host.gates.gate import Context, Outcome
+from serving.host.gates.gate import GateContext, GateOutcome
 
 BATCH_ROWS = 64
 BATCH_SECONDS = 0.5
 
 
-class WarmUp:
+class WarmUpGate:
     """Every method has answered a row and, unless the model is slow, a batch."""
 
     name = GateName.WARM_UP
 
-    def check(self, context: Context) -> Outcome:
-        """Run each method for one row and for 64; no batch any more after half a second."""
-        if context.unanswerable:
-            return Verdict.SKIPPED, context.unanswerable
-        model = context.loaded
+    def check(self, context: GateContext) -> GateOutcome:
+        """Run each method for one row and for 64 rows; stop after half a second."""
+        if context.why_unanswerable:
+            return Verdict.SKIPPED, context.why_unanswerable
+        model = context.loaded_model
         begin, resident = monotonic(), read_resident_bytes()
         sizes: list[int] = []
         for rows in sorted({1, min(BATCH_ROWS, context.request.max_rows)}):
@@ -30,7 +30,7 @@ class WarmUp:
                 break
             try:
                 for method in model.signature.methods:
-                    model.answer(method, context.rows(rows))
+                    model.answer(method, context.pick_rows(rows))
             except InvalidInput as error:
                 return Verdict.SKIPPED, f"made-up rows are not for this model ({error})"
             sizes.append(rows)

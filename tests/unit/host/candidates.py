@@ -15,9 +15,9 @@ from serving.domain.compiled_form import Graph
 from serving.domain.report import CandidateReport, GateResult
 from serving.domain.sandbox import LAYERS, Sandbox
 from serving.domain.version import Format, digest_of
-from serving.host.gates import preparation_of, run_gates
+from serving.host.gates import make_preparation, run_gates
 from serving.host.gates.compile_gate import start_compiler
-from serving.host.gates.gate import Context
+from serving.host.gates.gate import GateContext
 from serving.host.model import LoadedModel
 from serving.hosting.verification import make_report
 from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest
@@ -87,11 +87,11 @@ class Candidate:
             results.append(result)
 
         compiler = start_compiler(request, sandbox, lambda: None)
-        context = Context(request, sandbox, compiler)
+        context = GateContext(request, sandbox, compiler)
         findings, model, graphs = run_gates(context, lambda gate: told.append(f"{gate} started"), finished)
         if compiler is not None:
             compiler.dismiss()
-        return Outcome(make_report(results, preparation_of(context), findings), model, told, graphs)
+        return Outcome(make_report(results, make_preparation(context), findings), model, told, graphs)
 
 
 MakeCandidate = Callable[..., Candidate]

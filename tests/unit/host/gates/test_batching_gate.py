@@ -18,7 +18,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from serving.domain.report import Verdict
 from serving.domain.version import Format
-from serving.host.gates.batching_gate import what_may_look_across
+from serving.host.gates.batching_gate import why_rows_may_interact
 from serving.host.signature_of_estimator import examine_estimator
 from tests.unit.host.candidates import ROWS, WORDS, MakeCandidate
 from tests.unit.host.gates.test_finite_gate import Scripted
@@ -89,7 +89,7 @@ def test_known_kinds_are_merged_and_not_asked(candidate: MakeCandidate, estimato
     ids=["NMF", "BernoulliRBM", "cumsum", "metric"],
 )
 def test_parts_that_may_look_across_rows_are_named(estimator: Any, named: str) -> None:
-    assert named in str(what_may_look_across(examine_estimator(estimator.fit(np.abs(ROWS), LABELS))))
+    assert named in str(why_rows_may_interact(examine_estimator(estimator.fit(np.abs(ROWS), LABELS))))
 
 
 def test_what_is_known_to_look_across_is_not_asked(candidate: MakeCandidate) -> None:
