@@ -39,12 +39,14 @@ class Activation:
 
     def publish(self, model: ModelRecord, *, is_known: bool = True) -> None:
         """Let a plan say what `model` has loaded; a model that is not known any more leaves it."""
-        route = None
-        if is_known:
-            route = Route(model.active.id if model.active else None, tuple(record.id for record in model.loaded))
-        self._plan = self._plan.with_route(model.name, route)
+        self._plan = self._plan.with_route(model.name, _route_of(model) if is_known else None)
         self._plane.prepare(Prepare(self._plan))
         self._plane.commit(Commit(self._plan.generation))
+
+    def publish_standbys(self, model: ModelRecord) -> None:
+        """Let the plan name everything that is loaded: a version that has passed may not become active at once."""
+        if self._plan.routes[model.name] != _route_of(model):
+            self.publish(model)
 
     def activate(self, model: ModelRecord, record: VersionRecord) -> None:
         """Let `record` answer from now on; what answered before becomes a standby.
@@ -107,3 +109,7 @@ class Activation:
             model.kept = VersionRecord(
                 *(model.name, record.version, (), record.seen_at), digest=record.digest, artifact=record.artifact
             )
+
+
+def _route_of(model: ModelRecord) -> Route:
+    return Route(model.active.id if model.active else None, tuple(record.id for record in model.loaded))

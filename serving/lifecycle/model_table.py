@@ -234,6 +234,7 @@ class ModelTable:
                         self._evaluations.stage(model, record, now)
                     else:
                         self._evaluations.evaluate(model, record)
+        self._activation.publish_standbys(model)
         self._exclusion.mark(model)
         self._tell_problem(model)
         model.is_settled = self._has_come_to_rest(model, now)

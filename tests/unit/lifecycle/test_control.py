@@ -81,6 +81,19 @@ def test_what_passed_although_it_was_stopped_is_superseded_at_once(control: Cont
     assert control.active == "2"
 
 
+def test_a_version_that_is_ready_and_not_chosen_can_be_asked_for_by_name(control: Control) -> None:
+    """An operator has pinned another one when its evaluation had just ended."""
+    control.drop("1")
+    control.serve("1")
+    control.drop("2", "1")
+    control.stage("2")
+    control.history.decisions.pin("m", "1")
+    control.mark()
+    control.pass_gates("2")
+    assert (control.active, control.state("2")) == ("1", State.READY)
+    assert control.loaded == ["1", "2"]
+
+
 def test_a_version_whose_files_go_while_it_is_evaluated_does_not_answer(control: Control) -> None:
     control.drop("1")
     control.serve("1")
