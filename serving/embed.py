@@ -49,7 +49,7 @@ class Model:
             answer = await self._predictor.answer_held(self._servable, rows, method)
         except ServingError as error:
             raise _http(error) from error
-        return answer.prediction.by_row()
+        return answer.prediction.list_rows()
 
 
 def model(name: str) -> Callable[[HTTPConnection], AsyncIterator[Model]]:

@@ -72,7 +72,7 @@ def _pieces(values: Tensor, width: int) -> bytes:
 def _by_row(prediction: Prediction) -> Tensor:
     """Leave a single array to orjson, which reads it where it is."""
     tensors = prediction.tensors
-    return tensors[0] if len(tensors) == 1 else prediction.by_row()
+    return tensors[0] if len(tensors) == 1 else prediction.list_rows()
 
 
 def _width(prediction: Prediction) -> int:

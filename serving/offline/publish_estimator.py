@@ -206,7 +206,7 @@ def _make_golden(model: LoadedModel, rows: Any) -> Golden:
     try:
         instances = to_instances(rows, signature)
         batch = rows_to_batch(signature, instances)
-        first, second = ({method: model.answer(method, batch).by_row() for method in methods} for _ in range(2))
+        first, second = ({method: model.answer(method, batch).list_rows() for method in methods} for _ in range(2))
     except (InvalidInput, ModelFailed) as error:
         raise PublishRefused(one_line(f"the golden rows cannot be answered: {error}"), "golden") from None
     # a model that answers the same rows in two ways need not repeat either answer

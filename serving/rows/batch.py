@@ -44,7 +44,7 @@ class Prediction(NamedTuple):
 
     tensors: tuple[Tensor, ...]
 
-    def by_row(self) -> list[Any]:
+    def list_rows(self) -> list[Any]:
         """Return plain Python values, one entry per row; several tensors are interleaved row by row."""
         plain = [tensor.tolist() if isinstance(tensor, np.ndarray) else tensor for tensor in self.tensors]
         if len(plain) == 1:

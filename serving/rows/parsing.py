@@ -33,6 +33,7 @@ from serving.rows.row_problems import (
     FLAGS,
     NUMBERS,
     Row,
+    describe_value,
     describe_wrong_cell,
     describe_wrong_kind,
     describe_wrong_names,
@@ -40,16 +41,15 @@ from serving.rows.row_problems import (
     is_flat,
     is_unicode,
     list_taken_types,
-    shown,
 )
 
-_MAX_PLANS = 256
+_MAX_RULES = 256
 _PLAINLY_EXACT = EXACT / 2  # if a row's norm is at most this, each of its numbers is exact
 _ZERO, _ONE = struct.pack("d", 0.0), struct.pack("d", 1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class _RowRules:
     """What one signature requires of every request, computed once."""
 
     signature: Signature
@@ -62,7 +62,7 @@ class _Plan:
     unused: tuple[int, ...]
 
 
-_plans: dict[int, _Plan] = {}
+_rules_by_id: dict[int, _RowRules] = {}
 
 
 def rows_to_batch(signature: Signature, rows: list[Any]) -> Batch:
@@ -72,52 +72,52 @@ def rows_to_batch(signature: Signature, rows: list[Any]) -> Batch:
     strings, for a model of objects these only. One batch holds one kind. Raises InvalidInput, naming the first row and
     the feature at fault. Does not block; any thread.
     """
-    plan = _get_plan(signature)
+    rules = _get_rules(signature)
     if not isinstance(rows, list):
-        raise InvalidInput(f"expected an array of rows, got {shown(rows)}")
+        raise InvalidInput(f"expected an array of rows, got {describe_value(rows)}")
     if not rows:
         raise InvalidInput("no rows: send at least one")
-    if len(rows) == 1 and plan.is_numeric and not plan.unused:
-        single = _read_single_row(plan, rows)
+    if len(rows) == 1 and rules.is_numeric and not rules.unused:
+        single = _read_single_row(rules, rows)
         if single is not None:
             return single
     kinds = set(map(type, rows))
     arranged: Sequence[Row] = rows
     if kinds == {dict}:
         is_object = signature.container is Container.OBJECTS
-        arranged = [(row,) for row in rows] if is_object else _arrange(plan, rows)
+        arranged = [(row,) for row in rows] if is_object else _arrange(rules, rows)
     elif kinds == {str} and signature.container is Container.TEXTS:
         arranged = [(text,) for text in rows]
     elif kinds != {list} or signature.container is Container.OBJECTS:
         raise InvalidInput(describe_wrong_kind(signature, rows))
-    if plan.unused:
-        arranged = _blank_unused(plan, arranged)
-    if plan.is_numeric:
-        matrix = _read_matrix(plan, arranged)
+    if rules.unused:
+        arranged = _blank_unused(rules, arranged)
+    if rules.is_numeric:
+        matrix = _read_matrix(rules, arranged)
         if matrix is not None:
             return Batch(len(rows), matrix=matrix)
-    columns = _read_columns(plan, arranged)
+    columns = _read_columns(rules, arranged)
     if columns is None:
         raise InvalidInput(describe_wrong_cell(signature, arranged))
     return Batch(len(rows), columns=columns)
 
 
-def _get_plan(signature: Signature) -> _Plan:
-    # By identity: hashing a signature costs more than reading a row. The plan keeps it alive, so its id stays unique.
-    plan = _plans.get(id(signature))
-    if plan is None:
-        if len(_plans) >= _MAX_PLANS:
-            _plans.clear()
-        plan = _plans[id(signature)] = _make_plan(signature)
-    return plan
+def _get_rules(signature: Signature) -> _RowRules:
+    # By identity: hashing a signature costs more than reading a row. The rules keep it alive, so its id stays unique.
+    rules = _rules_by_id.get(id(signature))
+    if rules is None:
+        if len(_rules_by_id) >= _MAX_RULES:
+            _rules_by_id.clear()
+        rules = _rules_by_id[id(signature)] = _make_rules(signature)
+    return rules
 
 
-def _make_plan(signature: Signature) -> _Plan:
+def _make_rules(signature: Signature) -> _RowRules:
     names = tuple(feature.name for feature in signature.features)
     if not names:
         raise InvalidInput("the model takes no features, so there is no row it could answer")
     getter = itemgetter(*names)
-    return _Plan(
+    return _RowRules(
         signature=signature,
         count=len(names),
         is_numeric=all(feature.is_number for feature in signature.features) and not signature.is_typed,
@@ -132,34 +132,34 @@ def _make_plan(signature: Signature) -> _Plan:
 # --- layouts ----------------------------------------------------------------------------------------------------------
 
 
-def _read_single_row(plan: _Plan, rows: list[Any]) -> Batch | None:
+def _read_single_row(rules: _RowRules, rows: list[Any]) -> Batch | None:
     """Return one row of finite numbers as a batch; None for anything else, and for numbers that need more checks."""
     row = rows[0]
     if type(row) is dict:
-        row = _arrange(plan, rows)[0]
+        row = _arrange(rules, rows)[0]
     elif type(row) is not list:
         return None
     try:
-        raw = plan.pack(*row)
+        raw = rules.pack(*row)
         if not hypot(*row) <= _PLAINLY_EXACT:  # true for NaN; faster than checking each number
             return None
     except (struct.error, OverflowError):
         return None
-    if (_ZERO in raw or _ONE in raw) and not plan.is_table and bool in map(type, row):
+    if (_ZERO in raw or _ONE in raw) and not rules.is_table and bool in map(type, row):
         return None
-    return Batch(1, np.ndarray((1, plan.count), np.float64, raw))
+    return Batch(1, np.ndarray((1, rules.count), np.float64, raw))
 
 
-def _read_matrix(plan: _Plan, rows: Sequence[Row]) -> NDArray[np.float64] | None:
+def _read_matrix(rules: _RowRules, rows: Sequence[Row]) -> NDArray[np.float64] | None:
     """Return (rows, features) float64; None when a cell is wrong or would be rounded."""
-    pack = plan.pack
+    pack = rules.pack
     try:
         # faster than np.array; it refuses strings, nulls and ragged rows, and allocates nothing for long strings
         raw = b"".join([pack(*row) for row in rows])
     except (struct.error, OverflowError):
-        return _read_matrix_with_nulls(plan, rows) if plan.is_nullable else None
-    matrix = np.frombuffer(raw).reshape(len(rows), plan.count)
-    if not plan.is_table and _has_bools(rows, matrix):
+        return _read_matrix_with_nulls(rules, rows) if rules.is_nullable else None
+    matrix = np.frombuffer(raw).reshape(len(rows), rules.count)
+    if not rules.is_table and _has_bools(rows, matrix):
         return None
     if matrix.min() >= -EXACT and matrix.max() <= EXACT:  # false with NaN
         return matrix
@@ -178,34 +178,34 @@ def _has_bools(rows: Sequence[Row], matrix: NDArray[np.float64]) -> bool:
     return bool in set(map(type, chain.from_iterable(rows)))
 
 
-def _read_matrix_with_nulls(plan: _Plan, rows: Sequence[Row]) -> NDArray[np.float64] | None:
+def _read_matrix_with_nulls(rules: _RowRules, rows: Sequence[Row]) -> NDArray[np.float64] | None:
     cells = list(chain.from_iterable(rows))
-    if set(map(len, rows)) != {plan.count} or not set(map(type, cells)) <= list_taken_types(
-        Dtype.NUMBER, plan.is_table
+    if set(map(len, rows)) != {rules.count} or not set(map(type, cells)) <= list_taken_types(
+        Dtype.NUMBER, rules.is_table
     ) | {NoneType}:
         return None
     flat = _read_floats(cells)
     if flat is None:
         return None
-    matrix = flat.reshape(len(rows), plan.count)
+    matrix = flat.reshape(len(rows), rules.count)
     with_nulls = np.flatnonzero(np.isnan(matrix).any(axis=0))
     return (
         matrix
-        if not _may_be_rounded(matrix, cells) and all(plan.signature.features[index].nullable for index in with_nulls)
+        if not _may_be_rounded(matrix, cells) and all(rules.signature.features[index].nullable for index in with_nulls)
         else None
     )
 
 
-def _read_columns(plan: _Plan, rows: Sequence[Row]) -> tuple[Column, ...] | None:
-    if set(map(len, rows)) != {plan.count}:
+def _read_columns(rules: _RowRules, rows: Sequence[Row]) -> tuple[Column, ...] | None:
+    if set(map(len, rows)) != {rules.count}:
         return None
-    if plan.signature.container is Container.OBJECTS:
+    if rules.signature.container is Container.OBJECTS:
         objects = [row[0] for row in rows]
         return (objects,) if all(map(is_flat, objects)) else None
     columns = []
-    for feature, cells in zip(plan.signature.features, zip(*rows, strict=True), strict=True):
-        column = _read_typed_cells(feature, cells) if plan.signature.is_typed else None
-        column = _read_column(feature, cells, plan.is_table) if column is None else column
+    for feature, cells in zip(rules.signature.features, zip(*rows, strict=True), strict=True):
+        column = _read_typed_cells(feature, cells) if rules.signature.is_typed else None
+        column = _read_column(feature, cells, rules.is_table) if column is None else column
         if column is None:
             return None
         columns.append(column)
@@ -259,21 +259,21 @@ def _may_be_rounded(floats: NDArray[np.float64], cells: Sequence[Any]) -> bool:
     return bool((np.abs(floats) > EXACT).any()) and has_rounded_cell(cells)
 
 
-def _blank_unused(plan: _Plan, rows: Sequence[Row]) -> Sequence[Row]:
+def _blank_unused(rules: _RowRules, rows: Sequence[Row]) -> Sequence[Row]:
     """Put null into features that the model does not use."""
-    unused = frozenset(plan.unused)
+    unused = frozenset(rules.unused)
     return [[None if place in unused else cell for place, cell in enumerate(row)] for row in rows]
 
 
-def _arrange(plan: _Plan, rows: list[dict[str, Any]]) -> list[Row]:
+def _arrange(rules: _RowRules, rows: list[dict[str, Any]]) -> list[Row]:
     """Put the values of objects into the order of the features."""
-    if plan.unused:
-        unused = dict.fromkeys(plan.signature.features[place].name for place in plan.unused)
+    if rules.unused:
+        unused = dict.fromkeys(rules.signature.features[place].name for place in rules.unused)
         rows = [{**unused, **row} for row in rows]
     try:
-        arranged = [plan.pick(row) for row in rows]
+        arranged = [rules.pick(row) for row in rows]
     except KeyError:
-        raise InvalidInput(describe_wrong_names(plan.signature, rows)) from None
-    if set(map(len, rows)) != {plan.count}:
-        raise InvalidInput(describe_wrong_names(plan.signature, rows))
+        raise InvalidInput(describe_wrong_names(rules.signature, rows)) from None
+    if set(map(len, rows)) != {rules.count}:
+        raise InvalidInput(describe_wrong_names(rules.signature, rows))
     return arranged

@@ -80,7 +80,9 @@ def _find_rounded(signature: Signature, rows: Sequence[Row]) -> str | None:
 
 def describe_rounded(integer: int) -> str:
     """Say that an integer would be rounded."""
-    return f"{shown(integer)} would be rounded: beyond 2**53 send 64-bit integers only for this feature, or text"
+    return (
+        f"{describe_value(integer)} would be rounded: beyond 2**53 send 64-bit integers only for this feature, or text"
+    )
 
 
 def describe_wrong_width(signature: Signature, index: int, width: int) -> str:
@@ -103,9 +105,9 @@ def describe_wrong_kind(signature: Signature, rows: Sequence[Any]) -> str:
     )
     for index, row in enumerate(rows):
         if type(row) not in _ROWS.get(signature.container, _ROWS[Container.ARRAY]):
-            return f"row {index} is {shown(row)}: a row is {wanted}{_hint_at_brackets(rows, count)}"
+            return f"row {index} is {describe_value(row)}: a row is {wanted}{_hint_at_brackets(rows, count)}"
     index, other = next((index, row) for index, row in enumerate(rows) if type(row) is not type(rows[0]))
-    return f"row {index} is {shown(other)}, row 0 is {shown(rows[0])}: send all rows in one form"
+    return f"row {index} is {describe_value(other)}, row 0 is {describe_value(rows[0])}: send all rows in one form"
 
 
 def _hint_at_nesting(row: Row) -> str:
@@ -146,8 +148,8 @@ def explain_number(number: int | float, dtype: Dtype) -> str | None:
     try:
         float(number)
     except OverflowError:
-        return f"{shown(number)} is beyond the range of a 64-bit float"
-    return None if dtype is Dtype.NUMBER or number in _INTEGERS else f"{shown(number)} does not fit 64 bits"
+        return f"{describe_value(number)} is beyond the range of a 64-bit float"
+    return None if dtype is Dtype.NUMBER or number in _INTEGERS else f"{describe_value(number)} does not fit 64 bits"
 
 
 def is_flat(cell: dict[str, Any]) -> bool:
@@ -171,7 +173,7 @@ def is_unicode(cells: Sequence[Any]) -> bool:
     return True
 
 
-def shown(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """Describe a JSON value of any size in a few printable words."""
     if value is None:
         return "null"
@@ -194,9 +196,9 @@ def _explain_cell(feature: Feature, cell: Any, is_table: bool) -> str | None:
         feature.dtype is Dtype.BOOL and cell not in FLAGS
     ):
         hint = "; send it without quotes" if isinstance(cell, str) and _is_quoted(feature.dtype, cell) else ""
-        return f"expected {_EXPECTED[feature.dtype]}, got {shown(cell)}{hint}"
+        return f"expected {_EXPECTED[feature.dtype]}, got {describe_value(cell)}{hint}"
     if isinstance(cell, str):
-        return None if is_unicode((cell,)) else f"{shown(cell)} holds half a surrogate pair, which is not text"
+        return None if is_unicode((cell,)) else f"{describe_value(cell)} holds half a surrogate pair, which is not text"
     if isinstance(cell, bool):
         return None
     problem = explain_number(cell, feature.dtype)

@@ -19,7 +19,7 @@ from serving.domain.signature import Container, Dtype, Feature, Signature
 from serving.rows.batch import Batch, Column
 from serving.rows.integers import has_rounded
 from serving.rows.parsing import rows_to_batch
-from serving.rows.row_problems import describe_wrong_names, describe_wrong_width, shown
+from serving.rows.row_problems import describe_value, describe_wrong_names, describe_wrong_width
 
 BLOCK_ROWS = 2048
 
@@ -44,7 +44,7 @@ class Table:
         """Return the number of rows, as for other rows of a request."""
         return self.rows
 
-    def column(self, place: int) -> NDArray[Any] | list[Any]:
+    def get_column(self, place: int) -> NDArray[Any] | list[Any]:
         """Return one column."""
         return self.columns[place] if self.matrix is None else self.matrix[:, place]
 
@@ -79,7 +79,7 @@ def table_to_batch(signature: Signature, table: Table) -> Batch:
         matrix = matrix.astype(np.float64)
     if is_numeric and matrix is not None and matrix.dtype.kind in _NUMERIC and not has_rounded(matrix):
         return Batch(table.rows, matrix=_require_finite(signature, matrix))
-    columns = [arranged.column(place) for place in range(arranged.width)]
+    columns = [arranged.get_column(place) for place in range(arranged.width)]
     if is_table:
         columns = [_convert_flags(feature, column) for feature, column in zip(features, columns, strict=True)]
     is_exact = not any(isinstance(column, np.ndarray) and has_rounded(column) for column in columns)
@@ -95,7 +95,7 @@ def _make_objects(table: Table) -> list[Any]:
     """Return rows as objects: values by the names of their columns, without missing ones."""
     if table.names is None:
         raise InvalidInput("the model takes objects: send columns with names")
-    columns = [table.column(place) for place in range(table.width)]
+    columns = [table.get_column(place) for place in range(table.width)]
     listed = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns]
     return [
         {name: cell for name, cell in zip(table.names, row, strict=True) if cell is not None and cell == cell}  # noqa: PLR0124
@@ -106,7 +106,7 @@ def _make_objects(table: Table) -> list[Any]:
 def _blank_unused(table: Table, unused: list[int]) -> Table:
     """Put NaN into columns that the model does not use."""
     nothing = np.full(table.rows, np.nan)
-    columns = (nothing if place in unused else table.column(place) for place in range(table.width))
+    columns = (nothing if place in unused else table.get_column(place) for place in range(table.width))
     return Table(table.rows, columns=tuple(columns))
 
 
@@ -116,13 +116,13 @@ def _arrange(signature: Signature, table: Table, names: tuple[str, ...]) -> Tabl
     wanted = [feature.name for feature in signature.features]
     if len(places) != len(names):
         repeated = next(name for name in names if names.count(name) > 1)
-        raise InvalidInput(f"the column {shown(repeated)} is there twice")
+        raise InvalidInput(f"the column {describe_value(repeated)} is there twice")
     unused = {feature.name for feature in signature.features if not feature.is_used}
     if not set(wanted) - unused <= places.keys() <= set(wanted):
         raise InvalidInput(describe_wrong_names(signature, [dict.fromkeys(names)]).removeprefix("row 0 "))
     if places.keys() != set(wanted):
         nothing = np.full(table.rows, np.nan)
-        columns = tuple(table.column(places[name]) if name in places else nothing for name in wanted)
+        columns = tuple(table.get_column(places[name]) if name in places else nothing for name in wanted)
         return Table(table.rows, columns=columns)
     order = [places[name] for name in wanted]
     if table.matrix is None:

@@ -55,7 +55,7 @@ def test_a_signed_file_is_answered_without_a_host_and_as_the_file_says(
     for method in ("predict", "predict_proba"):
         url = f"{server.url}/models/m/predict"
         answered = server.client.post(url, json={"instances": rows, "method": method}).json()["predictions"]
-        expected = model.answer(method, rows_to_batch(model.signature, rows)).by_row()
+        expected = model.answer(method, rows_to_batch(model.signature, rows)).list_rows()
         np.testing.assert_array_equal(np.float32(answered), np.float32(expected))
     too_large = server.predict("m", [[1e39, *rows[0][1:]]])
     assert too_large.status_code == 422

@@ -27,7 +27,7 @@ from serving.plane.prediction import Answer
 from serving.rows.batch import Tensor
 from serving.rows.conversion import YIELD_SECONDS
 from serving.rows.integers import has_rounded
-from serving.rows.row_problems import shown
+from serving.rows.row_problems import describe_value
 from serving.rows.tables import Table
 
 INSTALL = "pyarrow is not installed on this server: pip install 'serving[arrow]'"
@@ -140,7 +140,7 @@ def _kinds_of(pa: Any, schema: Any) -> list[_Kind]:
         kind = _kinds(pa).get(given.id)
         if kind is None or (kind is _Kind.CODED and _kinds(pa).get(given.value_type.id) in _NEVER_CODED):
             called = str(given).partition("\n")[0][:60]
-            raise InvalidInput(f"column {shown(name)} is of the type {called}; send {TAKEN}")
+            raise InvalidInput(f"column {describe_value(name)} is of the type {called}; send {TAKEN}")
         found.append(kind)
     return found
 

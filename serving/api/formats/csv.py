@@ -31,7 +31,7 @@ from serving.plane.prediction import Answer
 from serving.rows.batch import Tensor
 from serving.rows.conversion import PIECE_ROWS, YIELD_SECONDS
 from serving.rows.integers import EXACT
-from serving.rows.row_problems import describe_wrong_width, shown
+from serving.rows.row_problems import describe_value, describe_wrong_width
 from serving.rows.tables import Table
 
 UTF8_BOM = b"\xef\xbb\xbf"
@@ -285,7 +285,9 @@ def _as_integers(values: list[Any]) -> list[Any]:
 
 def _refuse_ragged(piece: list[list[str]], before: int, width: int, what: str) -> None:
     row, line = next((row, line) for row, line in enumerate(piece, before) if len(line) != width)
-    raise InvalidInput(f"row {row}, which begins with {shown(line[0])}, has {len(line)} cells, {what} has {width}")
+    raise InvalidInput(
+        f"row {row}, which begins with {describe_value(line[0])}, has {len(line)} cells, {what} has {width}"
+    )
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from serving.api.services import Services
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import METHODS, Signature
 from serving.plane.prediction import Answer, PredictRequest
-from serving.rows.row_problems import shown
+from serving.rows.row_problems import describe_value
 from serving.telemetry.logging import REQUEST_ID
 
 
@@ -86,7 +86,7 @@ def _read(request: ModelInferRequest, signature: Signature) -> PredictRequest:
     names = [output.name for output in request.outputs]
     for name in names:
         if names.count(name) > 1:
-            raise InvalidInput(f"the output {shown(name)} is asked for twice")
+            raise InvalidInput(f"the output {describe_value(name)} is asked for twice")
     rows = table_of(tensors_in(request), signature)
     return PredictRequest(rows, names[0], also=tuple(names[1:])) if names else PredictRequest(rows)
 

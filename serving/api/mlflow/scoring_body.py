@@ -27,7 +27,7 @@ from serving.api.json_bodies.row_changes import (
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Container, Signature
 from serving.domain.text import shorten
-from serving.rows.row_problems import shown
+from serving.rows.row_problems import describe_value
 from serving.rows.tables import Table
 
 SPLIT, RECORDS, INSTANCES, INPUTS = FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -101,7 +101,7 @@ def table_for(signature: Signature, table: Table) -> Table:
     if table.matrix is not None and len(there) == len(places):
         return Table(table.rows, matrix=table.matrix[:, there])
     nothing = np.full(table.rows, np.nan)
-    return Table(table.rows, columns=tuple(nothing if place is None else table.column(place) for place in places))
+    return Table(table.rows, columns=tuple(nothing if place is None else table.get_column(place) for place in places))
 
 
 def places_of(signature: Signature, columns: Sequence[str]) -> Places | None:
@@ -113,7 +113,7 @@ def places_of(signature: Signature, columns: Sequence[str]) -> Places | None:
     wanted = [feature.name for feature in signature.features]
     if len(places) != len(columns):
         repeated = next(name for name in columns if columns.count(name) > 1)
-        raise InvalidInput(f"the column {shown(repeated)} is there twice")
+        raise InvalidInput(f"the column {describe_value(repeated)} is there twice")
     if not signature.is_named and places.keys().isdisjoint(wanted):
         return None
     missing = [feature.name for feature in signature.features if feature.is_used and feature.name not in places]
@@ -183,7 +183,7 @@ def _chosen(cells: list[Any], places: Places) -> list[Any]:
 def _picked(rows: list[Any], width: int, places: Places | None) -> list[Any]:
     for index, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != width:
-            seen = f"{len(row)} values" if isinstance(row, list) else shown(row)
+            seen = f"{len(row)} values" if isinstance(row, list) else describe_value(row)
             raise InvalidInput(f"row {index} of 'data' has {seen}, there are {width} columns")
     return rows if places is None else [_chosen(row, places) for row in rows]
 

@@ -34,7 +34,7 @@ from serving.domain.signature import METHODS, Signature
 from serving.plane.prediction import PredictRequest
 from serving.rows.conversion import YIELD_SECONDS
 from serving.rows.integers import EXACT
-from serving.rows.row_problems import is_unicode, shown
+from serving.rows.row_problems import describe_value, is_unicode
 
 HEADER_LENGTH = b"inference-header-content-length"
 MOST_PLAIN = 256  # values in a row; more of them are read faster as an array
@@ -146,7 +146,9 @@ def _input(entry: dict[str, Any], blobs: memoryview) -> tuple[InputTensor, int]:
     """Return an input, and how many of the blobs' bytes are its own."""
     name, datatype, shape = entry.get("name"), entry.get("datatype"), entry.get("shape")
     if not isinstance(name, str) or not isinstance(datatype, str) or not isinstance(shape, list):
-        raise InvalidInput(f"an input needs a name, a datatype (texts) and a shape (an array), it is {shown(entry)}")
+        raise InvalidInput(
+            f"an input needs a name, a datatype (texts) and a shape (an array), it is {describe_value(entry)}"
+        )
     sizes = shape_of(name, shape)
     values = entry.get("data")
     size = _parameters(entry).get("binary_data_size")
@@ -154,14 +156,16 @@ def _input(entry: dict[str, Any], blobs: memoryview) -> tuple[InputTensor, int]:
         if isinstance(values, LongArray):
             return _tensor_of(values, name, datatype, sizes), 0
         if type(values) is not list:
-            raise InvalidInput(f"input {shown(name)}: 'data' is not an array, and there is no binary_data_size")
+            raise InvalidInput(
+                f"input {describe_value(name)}: 'data' is not an array, and there is no binary_data_size"
+            )
         return from_values(name, datatype, sizes, values), 0
     if values is not None:
-        raise InvalidInput(f"input {shown(name)} has both 'data' and binary_data_size: send one")
+        raise InvalidInput(f"input {describe_value(name)} has both 'data' and binary_data_size: send one")
     if type(size) is not int or not 0 <= size <= len(blobs):
         raise InvalidInput(
-            f"input {shown(name)}: binary_data_size is {shown(size)}, and {len(blobs)} bytes of data are left "
-            "after the JSON (Inference-Header-Content-Length says where it ends)"
+            f"input {describe_value(name)}: binary_data_size is {describe_value(size)}, and {len(blobs)} bytes of data "
+            "are left after the JSON (Inference-Header-Content-Length says where it ends)"
         )
     return from_blob(name, datatype, sizes, blobs[:size]), size
 
@@ -201,9 +205,11 @@ def _outputs(document: dict[str, Any], *, is_binary: bool) -> tuple[tuple[str, .
     for entry in _objects(document, "outputs"):
         name = entry.get("name")
         if not isinstance(name, str):
-            raise InvalidInput(f"an output needs a name, it is {shown(entry)}; the names are the model's methods")
+            raise InvalidInput(
+                f"an output needs a name, it is {describe_value(entry)}; the names are the model's methods"
+            )
         if name in methods:
-            raise InvalidInput(f"the output {shown(name)} is asked for twice")
+            raise InvalidInput(f"the output {describe_value(name)} is asked for twice")
         if len(methods) >= len(METHODS):
             raise InvalidInput(f"more than {len(METHODS)} outputs; there are {', '.join(METHODS)}")
         methods.append(name)

@@ -111,7 +111,7 @@ def _tensor(method: Method, prediction: Prediction, signature: Signature) -> Inp
 
 def _joined(arrays: list[NDArray[Any]], prediction: Prediction) -> NDArray[Any] | list[Any]:
     if len(arrays) != len(prediction.tensors):
-        return prediction.by_row()
+        return prediction.list_rows()
     if len({array.shape for array in arrays}) == 1:
         return np.stack(arrays, axis=1)
     return np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from serving.domain.errors import InvalidInput
 from serving.rows.integers import is_rounded
-from serving.rows.row_problems import shown
+from serving.rows.row_problems import describe_value
 
 BYTES = "BYTES"
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -58,7 +58,7 @@ def shape_of(name: str, shape: Sequence[Any]) -> tuple[int, ...]:
     sizes = tuple(shape)
     if not 1 <= len(sizes) <= MAX_DIMENSIONS or any(type(size) is not int or size < 0 for size in sizes):
         what = str(list(sizes[: MAX_DIMENSIONS + 1]))[:60]
-        raise InvalidInput(f"input {shown(name)}: the shape is {what}; expected [rows, columns] or [rows]")
+        raise InvalidInput(f"input {describe_value(name)}: the shape is {what}; expected [rows, columns] or [rows]")
     return sizes
 
 
@@ -84,10 +84,12 @@ def from_values(name: str, datatype: str, shape: tuple[int, ...], values: list[A
         if dtype.kind != "f":
             return InputTensor(name, datatype, shape, np.array(flat, dtype))
         if datatype == "FP64" and (large := next(filter(is_rounded, flat), None)) is not None:
-            raise InvalidInput(f"input {shown(name)}: FP64 would round {shown(large)}; send INT64 or UINT64")
+            raise InvalidInput(
+                f"input {describe_value(name)}: FP64 would round {describe_value(large)}; send INT64 or UINT64"
+            )
         return from_numbers(name, datatype, shape, np.array(flat, np.float64))
     except OverflowError:
-        raise InvalidInput(f"input {shown(name)}: a number is beyond the range of {datatype}") from None
+        raise InvalidInput(f"input {describe_value(name)}: a number is beyond the range of {datatype}") from None
 
 
 def from_numbers(name: str, datatype: str, shape: tuple[int, ...], numbers: NDArray[np.float64]) -> InputTensor:
@@ -109,9 +111,9 @@ def from_blob(name: str, datatype: str, shape: tuple[int, ...], blob: bytes | me
     dtype = dtype_of(name, datatype)
     if len(blob) != count * dtype.itemsize:
         needed = f"{count * dtype.itemsize} for shape {list(shape)} of {datatype}"
-        raise InvalidInput(f"input {shown(name)}: {len(blob)} bytes of data, expected {needed}")
+        raise InvalidInput(f"input {describe_value(name)}: {len(blob)} bytes of data, expected {needed}")
     if dtype.kind == "b" and blob and max(blob) > 1:
-        raise InvalidInput(f"input {shown(name)}: a byte of BOOL is neither 0 nor 1")
+        raise InvalidInput(f"input {describe_value(name)}: a byte of BOOL is neither 0 nor 1")
     array = np.frombuffer(blob, dtype)
     return InputTensor(name, datatype, shape, array if array.flags.aligned else array.copy())
 
@@ -134,13 +136,15 @@ def to_blob(tensor: InputTensor) -> bytes:
 
 def wrong_count(name: str, shape: tuple[int, ...], count: int) -> InvalidInput:
     """Return the error of an input that has so many values."""
-    return InvalidInput(f"input {shown(name)}: {count} values, expected {math.prod(shape)} for shape {list(shape)}")
+    return InvalidInput(
+        f"input {describe_value(name)}: {count} values, expected {math.prod(shape)} for shape {list(shape)}"
+    )
 
 
 def wrong_nesting(name: str, shape: tuple[int, ...]) -> InvalidInput:
     """Return the error of an input whose data are nested otherwise."""
     arrays = " arrays of ".join(map(str, shape))
-    return InvalidInput(f"input {shown(name)}: the nested data are not {arrays}, as the shape says")
+    return InvalidInput(f"input {describe_value(name)}: the nested data are not {arrays}, as the shape says")
 
 
 def check_shape(name: str, datatype: str, shape: tuple[int, ...], found: tuple[int, ...]) -> None:
@@ -166,8 +170,9 @@ def dtype_of(name: str, datatype: str) -> np.dtype[Any]:
     """Return the dtype of every datatype but BYTES; raises InvalidInput for one there is not."""
     found = DTYPES.get(datatype)
     if found is None:
+        known = ", ".join(DTYPES)
         raise InvalidInput(
-            f"input {shown(name)}: no datatype {shown(datatype)}; expected one of {', '.join(DTYPES)}, BYTES"
+            f"input {describe_value(name)}: no datatype {describe_value(datatype)}; expected one of {known}, BYTES"
         )
     return found
 
@@ -194,16 +199,16 @@ def _texts(name: str, count: int, blob: bytes | memoryview) -> list[str | None]:
     found: list[str | None] = []
     end = 0
     if count * _LENGTH_BYTES > len(blob):
-        raise InvalidInput(f"input {shown(name)}: {len(blob)} bytes cannot hold {count} elements of BYTES")
+        raise InvalidInput(f"input {describe_value(name)}: {len(blob)} bytes cannot hold {count} elements of BYTES")
     for _ in range(count):
         start = end + _LENGTH_BYTES
         if start <= len(blob):
             end = start + unpack_from("<I", blob, end)[0]
         if start > len(blob) or end > len(blob):
-            raise InvalidInput(f"input {shown(name)}: the data end in element {len(found)} of {count}")
+            raise InvalidInput(f"input {describe_value(name)}: the data end in element {len(found)} of {count}")
         found.append(_text(name, bytes(blob[start:end])))
     if end != len(blob):
-        raise InvalidInput(f"input {shown(name)}: {len(blob) - end} bytes follow the last of {count} elements")
+        raise InvalidInput(f"input {describe_value(name)}: {len(blob) - end} bytes follow the last of {count} elements")
     return found
 
 
@@ -211,12 +216,12 @@ def _text(name: str, raw: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        raise InvalidInput(f"input {shown(name)}: an element of BYTES is not UTF-8 text") from None
+        raise InvalidInput(f"input {describe_value(name)}: an element of BYTES is not UTF-8 text") from None
 
 
 def _wrong_kind(
     name: str, datatype: str, expected: str, flat: list[Any], taken: frozenset[type], before: int
 ) -> InvalidInput:
     place = next(place for place, value in enumerate(flat) if type(value) not in taken)
-    seen = f"value {before + place} of the data is {shown(flat[place])}"
-    return InvalidInput(f"input {shown(name)}: {datatype} takes {expected}, and {seen}")
+    seen = f"value {before + place} of the data is {describe_value(flat[place])}"
+    return InvalidInput(f"input {describe_value(name)}: {datatype} takes {expected}, and {seen}")

@@ -37,7 +37,7 @@ class GoldenGate:
             if len(expected) != batch.rows:
                 raise CandidateRefused(f"{GOLDEN_NAME} has {batch.rows} rows and {len(expected)} answers of {method}")
             try:
-                got = model.answer(method, batch).by_row()
+                got = model.answer(method, batch).list_rows()
             except (InvalidInput, ModelFailed) as error:
                 raise CandidateRefused(f"{method} failed on the rows of {GOLDEN_NAME}: {error}") from None
             _refuse_difference(golden, method, expected, got)

@@ -46,7 +46,7 @@ class Note:
 
     def write(self, answer: Any, _: Any) -> Written:
         self.steps.append("write")
-        return Written(repr(answer.prediction.by_row()).encode())
+        return Written(repr(answer.prediction.list_rows()).encode())
 
     def seconds_left(self) -> float | None:
         return self.left

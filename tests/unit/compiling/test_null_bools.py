@@ -65,7 +65,7 @@ def test_they_are_proved_with_and_without_null(encoder: Any, last: Any, null: An
     ):
         batch = rows_to_batch(model.signature, rows)
         for method in model.signature.methods:
-            mine, its = session.answer(method, batch).by_row(), model.answer(method, batch).by_row()
+            mine, its = session.answer(method, batch).list_rows(), model.answer(method, batch).list_rows()
             assert mine == its if method == "predict" else np.allclose(mine, its, rtol=1e-12)
 
 

@@ -230,7 +230,7 @@ def test_a_file_is_compiled_where_onnxruntime_has_threads_already(tmp_path: Path
     batch = rows_to_batch(model.signature, ROWS.tolist())
     for graph in graphs:
         for method in graph.outputs:
-            assert GraphSession(graph).answer(method, batch).by_row() == model.answer(method, batch).by_row()
+            assert GraphSession(graph).answer(method, batch).list_rows() == model.answer(method, batch).list_rows()
 
 
 # --- what stays in its host -------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def test_every_kind_answers_as_its_library_does(tmp_path: Path, name: str, suffi
         assert signature.kind is ModelKind.CLASSIFIER
         assert signature.classes == (tuple(estimator.classes_.tolist()),)
     for method in signature.methods:
-        answers = np.asarray(model.answer(method, Batch(120, ROWS)).by_row())
+        answers = np.asarray(model.answer(method, Batch(120, ROWS)).list_rows())
         np.testing.assert_array_equal(answers, getattr(estimator, method)(data))
     assert ("predict_proba" in signature.methods) == hasattr(estimator, "predict_proba")
 
@@ -151,7 +151,7 @@ def test_labels_that_are_words_are_answered_as_words(tmp_path: Path) -> None:
     joblib.dump(lightgbm.LGBMClassifier(**QUIET).fit(TABLE, words), tmp_path / "blob")
     model = load_model(str(tmp_path / "blob"), Format.JOBLIB)
     assert model.signature.classes == (("no", "yes"),)
-    assert set(model.answer("predict", Batch(120, ROWS)).by_row()) == {"no", "yes"}
+    assert set(model.answer("predict", Batch(120, ROWS)).list_rows()) == {"no", "yes"}
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_a_pipeline_that_ends_in_one_is_scikit_learns(tmp_path: Path, last: Any)
     assert (features["city"].dtype, features["city"].nullable) == (Dtype.STRING, False)
     assert (features["age"].dtype, features["age"].nullable) == (Dtype.NUMBER, True)
     batch = Batch(120, columns=(*(ROWS[:, i] for i in range(3)), table["city"].tolist()))
-    answers = model.answer("predict_proba", batch).by_row()
+    answers = model.answer("predict_proba", batch).list_rows()
     np.testing.assert_array_equal(answers, pipeline.predict_proba(table))
 
 
@@ -177,8 +177,8 @@ def test_labels_only_objectives_give_probabilities_too(tmp_path: Path) -> None:
     booster = xgboost.train({"objective": "multi:softmax", "num_class": 3, "max_depth": 3}, data, 4)
     booster.save_model(tmp_path / "m.ubj")
     model = load_model(str(tmp_path / "m.ubj"), Format.XGBOOST)
-    assert model.answer("predict", Batch(120, ROWS)).by_row() == booster.predict(data).tolist()
-    shares = np.asarray(model.answer("predict_proba", Batch(120, ROWS)).by_row())
+    assert model.answer("predict", Batch(120, ROWS)).list_rows() == booster.predict(data).tolist()
+    shares = np.asarray(model.answer("predict_proba", Batch(120, ROWS)).list_rows())
     np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-6)
     assert (shares.argmax(axis=1) == booster.predict(data)).all()
 
@@ -223,7 +223,7 @@ def test_bare_boosters_are_published_as_they_are(tmp_path: Path) -> None:
         assert manifest["signature"]["methods"][:2] == ["predict", "predict_proba"]
         model = load_model(str(published.path / "model.joblib"), Format.JOBLIB)
         golden = json.loads((published.path / "golden.json").read_text())
-        assert model.answer("predict", Batch(5, ROWS[:5])).by_row() == golden["expected"]["predict"]
+        assert model.answer("predict", Batch(5, ROWS[:5])).list_rows() == golden["expected"]["predict"]
     assert second.params == parameters  # they are the caller's
 
 
@@ -385,7 +385,7 @@ def test_a_text_file_may_have_the_line_breaks_of_windows(tmp_path: Path) -> None
     for content in (whole, whole.replace(b"\n", b"\r\n"), whole.rstrip(b"\n").replace(b"\n", b"\r\n")):
         (tmp_path / "blob").write_bytes(content)
         model = load_model(str(tmp_path / "blob"), Format.LIGHTGBM)
-        answers.append(model.answer("predict", model.make_rows(9)).by_row())
+        answers.append(model.answer("predict", model.make_rows(9)).list_rows())
     assert answers[0] == answers[1] == answers[2]
     (tmp_path / "blob").write_bytes(whole.replace(b"\n", b"\r\n")[:-20])
     with pytest.raises(LoadRefused, match="cut short or damaged"):

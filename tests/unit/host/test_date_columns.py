@@ -77,16 +77,16 @@ def test_code_of_ones_own_that_takes_dates_is_found_out_about() -> None:
 def test_code_of_ones_own_sees_the_dtypes_that_were_sent(rows: list[Any], dtypes: str) -> None:
     model = examine_estimator(Seen().fit(pd.DataFrame({"a": [1], "b": [2]})))
     assert model.signature.is_typed
-    assert model.answer("predict", rows_to_batch(model.signature, rows)).by_row() == [dtypes] * len(rows)
+    assert model.answer("predict", rows_to_batch(model.signature, rows)).list_rows() == [dtypes] * len(rows)
 
 
 def test_code_of_ones_own_sees_the_dtypes_of_arrays() -> None:
     model = examine_estimator(Seen().fit(pd.DataFrame({"a": [1], "b": [2]})))
     columns = (np.array([1, 2], np.int8), np.array([0.5, 1], np.float32))
     batch = table_to_batch(model.signature, Table(2, columns=columns))
-    assert model.answer("predict", batch).by_row() == ["int8 float32"] * 2
+    assert model.answer("predict", batch).list_rows() == ["int8 float32"] * 2
     batch = table_to_batch(model.signature, Table(2, matrix=np.array([[1, 2], [3, 4]], np.uint16)))
-    assert model.answer("predict", batch).by_row() == ["uint16 uint16"] * 2
+    assert model.answer("predict", batch).list_rows() == ["uint16 uint16"] * 2
 
 
 def test_what_is_known_of_scikit_learn_goes_without() -> None:

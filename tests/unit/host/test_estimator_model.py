@@ -216,7 +216,7 @@ def test_several_labels_at_once() -> None:
 
 def test_answers_of_several_outputs_are_interleaved_row_by_row() -> None:
     model = examine_estimator(RandomForestClassifier(3).fit(ROWS, TWO_WORDS))
-    rows = model.answer("predict_proba", Batch(2, ROWS[:2])).by_row()
+    rows = model.answer("predict_proba", Batch(2, ROWS[:2])).list_rows()
     assert [[len(output) for output in row] for row in rows] == [[2, 3], [2, 3]]
 
 
@@ -229,10 +229,10 @@ def test_a_batch_is_neither_kept_nor_changed_and_may_be_read_only(frame: bool) -
     rows = pd.DataFrame(ROWS, columns=list("abc")) if frame else ROWS
     model = examine_estimator(make_pipeline(StandardScaler(copy=False), LogisticRegression()).fit(rows.copy(), LABELS))
     matrix = ROWS[:5].copy()
-    before = model.answer("predict_proba", Batch(5, matrix)).by_row()
+    before = model.answer("predict_proba", Batch(5, matrix)).list_rows()
     assert (matrix == ROWS[:5]).all()
     matrix.flags.writeable = False
-    assert model.answer("predict_proba", Batch(5, matrix)).by_row() == before
+    assert model.answer("predict_proba", Batch(5, matrix)).list_rows() == before
 
 
 class Rude(BaseEstimator):
@@ -266,7 +266,7 @@ ONE = Batch(1, np.zeros((1, 1)))
 
 
 def test_warnings_are_dropped() -> None:
-    assert rude().answer("predict", ONE).by_row() == [0.0]
+    assert rude().answer("predict", ONE).list_rows() == [0.0]
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_an_answer_that_is_not_one_for_each_row_is_the_models_failure(answers: A
     model = rude(answers=answers)
     batch = Batch(2, np.zeros((2, 1)))
     if words is None:
-        assert model.answer("predict", batch).by_row() == [0.0, 0.0]
+        assert model.answer("predict", batch).list_rows() == [0.0, 0.0]
         return
     with pytest.raises(ModelFailed, match=words):
         model.answer("predict", batch)

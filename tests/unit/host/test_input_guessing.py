@@ -45,13 +45,13 @@ class Taking(BaseEstimator):
 def test_a_table_is_guessed_until_it_is_answered(what: str) -> None:
     table = pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0]})
     model = examine_estimator(Taking(what).fit(table))
-    assert len(model.answer("predict", model.make_rows(8)).by_row()) == 8
+    assert len(model.answer("predict", model.make_rows(8)).list_rows()) == 8
 
 
 @pytest.mark.parametrize("what", ["whole numbers", "years of life"])
 def test_an_array_is_guessed_until_it_is_answered(what: str) -> None:
     model = examine_estimator(Taking(what).fit(ROWS))
-    assert len(model.answer("predict", model.make_rows(8)).by_row()) == 8
+    assert len(model.answer("predict", model.make_rows(8)).list_rows()) == 8
 
 
 def test_rows_that_are_guessed_differ() -> None:

@@ -87,7 +87,7 @@ def test_joblib_files_load_under_every_compression(line: Any, blob: Path, compre
     joblib.dump(line, blob, compress=compress)
     model = load_model(str(blob), Format.JOBLIB)
     assert (model.name, model.engine) == ("LogisticRegression", "sklearn")
-    assert model.answer("predict", Batch(3, ROWS[:3])).by_row() == line.predict(ROWS[:3]).tolist()
+    assert model.answer("predict", Batch(3, ROWS[:3])).list_rows() == line.predict(ROWS[:3]).tolist()
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
@@ -111,7 +111,7 @@ def test_what_dump_writes_load_reads(line: Any, blob: Path) -> None:
 def test_skops_files_load_without_trusting_anything(line: Any, blob: Path) -> None:
     skops.io.dump(line, blob)
     assert (
-        load_model(str(blob), Format.SKOPS).answer("predict", Batch(1, ROWS[:1])).by_row()
+        load_model(str(blob), Format.SKOPS).answer("predict", Batch(1, ROWS[:1])).list_rows()
         == line.predict(ROWS[:1]).tolist()
     )
 
@@ -280,7 +280,7 @@ def test_large_files_are_mapped_and_answer_alike(name: str, blob: Path, monkeypa
     monkeypatch.setattr(loading, "_LEAST_ARRAY_MAPPED", 1)
     model: Any = load_model(str(blob), Format.JOBLIB)
     for method in model.signature.methods:
-        answers = np.asarray(model.answer(method, Batch(50, LARGE[:50])).by_row())
+        answers = np.asarray(model.answer(method, Batch(50, LARGE[:50])).list_rows())
         with np.errstate(divide="ignore"):  # the logarithm of 0
             np.testing.assert_array_equal(answers, getattr(estimator, method)(LARGE[:50]))
     if name == "neighbours":
@@ -319,7 +319,7 @@ def test_arrays_of_another_byte_order_are_turned(blob: Path, monkeypatch: pytest
     monkeypatch.setattr(loading, "LEAST_BYTES_MAPPED", 1)
     model: Any = load_model(str(blob), Format.JOBLIB)
     assert model.estimator.coef_.dtype.isnative
-    assert model.answer("predict", Batch(60, ROWS)).by_row() == expected
+    assert model.answer("predict", Batch(60, ROWS)).list_rows() == expected
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------
@@ -358,7 +358,7 @@ def test_an_estimator_without_any_part_of_scikit_learn_names_no_version(blob: Pa
     joblib.dump(Foreign(), blob)
     model = load_model(str(blob), Format.JOBLIB, Trust(pickle_trusted=(f"{Foreign.__module__}.Foreign",)))
     assert model.trained_with == {}
-    assert model.answer("predict", Batch(1, np.array([[3.0, 4.0]]))).by_row() == [3.0]
+    assert model.answer("predict", Batch(1, np.array([[3.0, 4.0]]))).list_rows() == [3.0]
 
 
 def test_the_libraries_that_answer_are_named_with_their_versions() -> None:

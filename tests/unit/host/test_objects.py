@@ -45,7 +45,7 @@ def test_a_pipeline_of_objects_is_answered_as_it_answers_itself(vectorizer: Any)
         np.testing.assert_array_equal(
             model.answer(method, batch).tensors[0], getattr(pipeline, method)([dict(each) for each in objects])
         )
-    assert len(model.answer("predict", model.make_rows(8)).by_row()) == 8
+    assert len(model.answer("predict", model.make_rows(8)).list_rows()) == 8
 
 
 def test_what_is_no_object_is_refused() -> None:
@@ -84,10 +84,10 @@ def test_a_column_that_is_dropped_is_not_asked_for(estimator: Any) -> None:
     everything = TABLE.to_dict("records")
     odd = [{**row, "id": {"anything": ["at", "all"]}} for row in rows]
     for sent in (rows, everything, odd, [[None, *row.values()] for row in rows], TABLE.to_numpy().tolist()):
-        assert model.answer("predict", rows_to_batch(model.signature, sent)).by_row() == expected
+        assert model.answer("predict", rows_to_batch(model.signature, sent)).list_rows() == expected
     columns = (TABLE["size"].to_numpy(), TABLE["city"].tolist())
     table = Table(12, columns=columns, names=("size", "city"))
-    assert model.answer("predict", table_to_batch(model.signature, table)).by_row() == expected
+    assert model.answer("predict", table_to_batch(model.signature, table)).list_rows() == expected
     with pytest.raises(InvalidInput, match="row 0: missing 'size'"):
         rows_to_batch(model.signature, [{"city": "Rome"}])
     with pytest.raises(InvalidInput, match="row 0: unknown 'colour'"):

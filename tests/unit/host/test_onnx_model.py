@@ -74,7 +74,7 @@ def write_and_load(directory: Path, graph: onnx.ModelProto, declared: Signature 
 
 
 def answers(model: LoadedModel, method: str, rows: Any) -> list[Any]:
-    return model.answer(method, rows_to_batch(model.signature, rows)).by_row()
+    return model.answer(method, rows_to_batch(model.signature, rows)).list_rows()
 
 
 # --- outputs ----------------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def test_numbers_and_bools_stay_arrays() -> None:
 )
 def test_everything_else_becomes_something_json_knows(answer: Any, expected: list[Any]) -> None:
     prediction = to_prediction(answer, 2)
-    assert orjson.loads(orjson.dumps(prediction.by_row())) == expected
+    assert orjson.loads(orjson.dumps(prediction.list_rows())) == expected
     for tensor in prediction.tensors:
         assert isinstance(tensor, list) or tensor.dtype.kind in "biuf"
 
@@ -68,8 +68,8 @@ def test_one_array_for_each_output_is_several_tensors() -> None:
 
 
 def test_one_row_given_flat_is_still_one_row() -> None:
-    assert to_prediction(np.arange(6.0), 1).by_row() == [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]]
-    assert to_prediction(np.arange(1.0), 1).by_row() == [0.0]
+    assert to_prediction(np.arange(6.0), 1).list_rows() == [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]]
+    assert to_prediction(np.arange(1.0), 1).list_rows() == [0.0]
 
 
 def test_a_sparse_answer_too_large_for_memory_is_not_made_dense(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,8 +101,8 @@ def test_plain_values() -> None:
 
 
 def test_one_dict_for_one_row_is_that_row() -> None:
-    assert to_prediction({"label": "a", "scores": [1, 2]}, 1).by_row() == [{"label": "a", "scores": [1, 2]}]
-    assert to_prediction({"label": ["a"]}, 1).by_row() == [{"label": "a"}]
+    assert to_prediction({"label": "a", "scores": [1, 2]}, 1).list_rows() == [{"label": "a", "scores": [1, 2]}]
+    assert to_prediction({"label": ["a"]}, 1).list_rows() == [{"label": "a"}]
 
 
 def test_one_dict_for_several_rows_is_refused_unless_it_holds_columns() -> None:

@@ -78,7 +78,7 @@ def run(host: HostProcess, scenario: Callable[[HostedEngine], Coroutine[Any, Any
 
 async def ask(engine: HostedEngine) -> int:
     """Return the id of the process that answers."""
-    return int((await engine.predict("predict", Batch(1, matrix=np.zeros((1, 2))), 30)).by_row()[0])
+    return int((await engine.predict("predict", Batch(1, matrix=np.zeros((1, 2))), 30)).list_rows()[0])
 
 
 async def ask_all(engine: HostedEngine, count: int) -> list[int]:

@@ -40,7 +40,7 @@ class Busy:
 
     async def finish(self) -> None:
         self._gate.open()
-        assert (await self._first).by_row() == [2.0]
+        assert (await self._first).list_rows() == [2.0]
 
 
 def busy(hosts: Hosts, answer: Answer = doubled, **options: Any) -> Busy:
@@ -62,7 +62,7 @@ def test_a_lone_request_goes_to_an_idle_host_at_once(hosts: Hosts) -> None:
         assert engine._group is not None
         assert [member.batch.rows for member in engine._group.replicas[0].members] == [1]
         assert len(engine._queue) == 0
-        assert (await request).by_row() == [8.0]
+        assert (await request).list_rows() == [8.0]
         await engine.close()
 
     run(scenario())
@@ -92,7 +92,7 @@ def test_a_batch_has_at_most_so_many_rows_and_begins_with_the_oldest(hosts: Host
         await one.start()
         asked = await one.ask_all([rows(value, count) for value, count in enumerate([2, 1, 2, 7, 1, 3])])
         await one.finish()
-        assert [(await request).by_row()[0] for request in asked] == [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+        assert [(await request).list_rows()[0] for request in asked] == [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
         await one.engine.close()
 
     run(scenario())
@@ -116,7 +116,7 @@ def test_columns_are_joined_part_by_part(hosts: Hosts) -> None:
         await one.start()
         asked = await one.ask_all([columns(1, "a"), columns(2, None, False), columns(3, "ü")])
         await one.finish()
-        answers = [(await request).by_row() for request in asked]
+        answers = [(await request).list_rows() for request in asked]
         assert answers == [[[1.0, "a", True]], [[2.0, None, False]], [[3.0, "ü", True]]]
         await one.engine.close()
 
@@ -176,7 +176,7 @@ def test_a_request_the_model_refuses_does_not_fail_its_neighbours(hosts: Hosts, 
         await one.finish()
         with pytest.raises(error, match="in a batch of 1"):
             await asked[1]
-        assert [(await asked[place]).by_row() for place in (0, 2, 3)] == [[4.0], [6.0], [8.0]]
+        assert [(await asked[place]).list_rows() for place in (0, 2, 3)] == [[4.0], [6.0], [8.0]]
         await one.engine.close()
 
     run(scenario())
@@ -205,7 +205,7 @@ def test_a_request_that_kills_its_host_kills_only_itself(hosts: Hosts) -> None:
             await one.engine.attach(hosts(die))
         with pytest.raises(HostLost, match="twice"):
             await asked[1]
-        assert [(await asked[place]).by_row() for place in (0, 2)] == [[4.0], [6.0]]
+        assert [(await asked[place]).list_rows() for place in (0, 2)] == [[4.0], [6.0]]
         await one.engine.close()
 
     run(scenario())
@@ -220,7 +220,7 @@ def test_values_without_a_form_on_the_wire_fail_only_the_request_that_has_them(h
         await one.finish()
         with pytest.raises(InvalidInput, match="cannot be given"):
             await asked[1]
-        assert [(await asked[place]).by_row() for place in (0, 2)] == [[0.0], [0.0]]
+        assert [(await asked[place]).list_rows() for place in (0, 2)] == [[0.0], [0.0]]
         await one.engine.close()
 
     run(scenario())
@@ -237,7 +237,7 @@ def test_a_client_that_leaves_before_its_request_was_sent_takes_it_along(hosts: 
             await asked[1]
         assert one.engine._queue.nbytes == 16, "nothing of it is kept"
         await one.finish()
-        assert [(await asked[place]).by_row() for place in (0, 2)] == [[4.0], [8.0]]
+        assert [(await asked[place]).list_rows() for place in (0, 2)] == [[4.0], [8.0]]
         await one.engine.close()
 
     run(scenario())
@@ -256,7 +256,7 @@ def test_a_client_that_leaves_later_leaves_the_answers_of_the_others_in_their_pl
         asked[1].cancel()
         await asyncio.sleep(0)
         gate.open()
-        assert [(await asked[place]).by_row() for place in (0, 2)] == [[4.0], [8.0]]
+        assert [(await asked[place]).list_rows() for place in (0, 2)] == [[4.0], [8.0]]
         await one.engine.close()
 
     run(scenario())

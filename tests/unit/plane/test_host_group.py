@@ -32,7 +32,7 @@ def test_replicas_answer_side_by_side_and_only_what_finds_all_busy_waits(hosts: 
         asked = [ask(engine, value) for value in range(5)]
         await until(lambda: len(host.rows) == 3)
         gate.open()
-        assert [(await request).by_row() for request in asked] == [[2.0 * value] for value in range(5)]
+        assert [(await request).list_rows() for request in asked] == [[2.0 * value] for value in range(5)]
         await engine.close()
 
     run(scenario())
@@ -63,12 +63,12 @@ def test_a_replica_that_dies_is_missed_but_its_requests_are_answered_by_the_othe
         engine.report_outage(HostLost("no memory for another"))
         assert not dies.done(), "an outage is none while anybody answers"
         gate.open()
-        assert (await dies).by_row() == [26.0]
-        assert (await held).by_row() == [2.0]
+        assert (await dies).list_rows() == [26.0]
+        assert (await held).list_rows() == [2.0]
         await engine.attach(another)
         assert engine.is_whole
         assert host.was_killed, "what is left of the old group ends, once it has nothing to answer"
-        assert (await ask(engine, 3)).by_row() == [6.0]
+        assert (await ask(engine, 3)).list_rows() == [6.0]
         await engine.close()
 
     run(scenario())
@@ -86,10 +86,10 @@ def test_what_an_old_group_is_answering_it_may_finish_when_another_takes_its_pla
         held = ask(engine, 1)
         await until(lambda: old.rows == [1])
         await engine.attach(new)
-        assert (await ask(engine, 1)).by_row() == [102.0]
+        assert (await ask(engine, 1)).list_rows() == [102.0]
         assert not old.was_killed
         gate.open()
-        assert (await held).by_row() == [2.0]
+        assert (await held).list_rows() == [2.0]
         assert old.was_killed
         await engine.close()
 
@@ -125,7 +125,7 @@ def test_requests_on_replicas_are_not_blamed_for_the_death_of_their_host(hosts: 
                 gate.open()
             groups.append(hosts(answer, 2))
             await engine.attach(groups[-1])
-        assert (await good).by_row() == [4.0]
+        assert (await good).list_rows() == [4.0]
         await engine.close()
 
     run(scenario())
@@ -150,10 +150,10 @@ def test_a_stuck_replica_is_told_of_and_left_alone_while_others_answer(hosts: Ho
         assert engine.is_connected
         assert not engine.is_whole
         assert not host.was_killed
-        assert (await ask(engine, 2)).by_row() == [4.0]
+        assert (await ask(engine, 2)).list_rows() == [4.0]
         gate.open()
         await until(lambda: engine.is_whole)
-        assert (await ask(engine, 3)).by_row() == [6.0]
+        assert (await ask(engine, 3)).list_rows() == [6.0]
         await engine.close()
 
     run(scenario())
@@ -190,7 +190,7 @@ def test_a_host_that_died_before_it_was_attached_is_noticed(hosts: Hosts) -> Non
         await until(lambda: lost)
         await until(lambda: not engine.is_connected)
         await engine.attach(hosts())
-        assert (await waiting).by_row() == [2.0]
+        assert (await waiting).list_rows() == [2.0]
         await engine.close()
 
     run(scenario())

@@ -28,7 +28,7 @@ def test_many_requests_at_once_each_get_their_own_answer(hosts: Hosts) -> None:
         await engine.attach(hosts())
         answers = await asyncio.gather(*(engine.predict("predict", rows(i), 10) for i in range(200)))
         await engine.close()
-        return [answer.by_row()[0] for answer in answers]
+        return [answer.list_rows()[0] for answer in answers]
 
     assert run(scenario()) == [2.0 * i for i in range(200)]
 
@@ -46,7 +46,7 @@ def test_large_requests_go_through_the_arena_one_after_another(
         assert host.arena_uses == 3, "one request after another: it is always free"
         answers.append(await engine.predict("predict", rows(5.0, 20_000, 10), 10))
         await engine.close()
-        return [set(answer.by_row()) for answer in answers]
+        return [set(answer.list_rows()) for answer in answers]
 
     assert run(scenario()) == [{2.0}, {4.0}, {6.0}, {8.0}, {10.0}]
     assert host.arena_uses == 4, "the one small request took the socket"
@@ -71,7 +71,7 @@ def test_requests_in_flight_are_sent_once_more_when_the_host_dies(hosts: Hosts) 
         await engine.attach(hosts())
         answers = await asyncio.gather(*requests, late)
         await engine.close()
-        return [answer.by_row()[0] for answer in answers]
+        return [answer.list_rows()[0] for answer in answers]
 
     assert run(scenario()) == [0.0, 2.0, 4.0, 6.0, 8.0, 18.0]
     assert len(lost) == 1
@@ -122,7 +122,7 @@ def test_a_deadline_gives_up_the_request_and_kills_the_host_that_is_stuck_on_it(
             await poison
         await until(lambda: lost)
         await engine.attach(hosts())
-        assert (await behind).by_row() == [4.0], "the request behind the stuck one must not suffer"
+        assert (await behind).list_rows() == [4.0], "the request behind the stuck one must not suffer"
         await engine.close()
 
     run(scenario())
@@ -141,7 +141,7 @@ def test_an_outage_is_told_at_once_until_a_host_is_there_again(hosts: Hosts) -> 
         with pytest.raises(HostLost, match="no memory"):
             await engine.predict("predict", rows(1), 30)
         await engine.attach(hosts())
-        assert (await engine.predict("predict", rows(1), 30)).by_row() == [2.0]
+        assert (await engine.predict("predict", rows(1), 30)).list_rows() == [2.0]
         await engine.close()
 
     run(scenario())
@@ -211,7 +211,7 @@ def test_what_is_no_answer_costs_the_host_its_life_and_the_request_is_asked_agai
         assert engine.violation is not None
         assert "\n" not in engine.violation
         await engine.attach(successor)
-        assert (await request).by_row() == [2.0]
+        assert (await request).list_rows() == [2.0]
         await engine.close()
 
     run(scenario())
@@ -254,10 +254,10 @@ def test_what_went_together_when_a_host_answered_nonsense_is_asked_again_one_by_
         requests = [asyncio.ensure_future(engine.predict("predict", rows(value), 10)) for value in (1, 2, 3)]
         await asyncio.sleep(0)
         gate.open()
-        assert (await busy).by_row() == [14.0]
+        assert (await busy).list_rows() == [14.0]
         await until(lambda: not engine.is_connected)
         await engine.attach(successor)
-        assert [(await request).by_row() for request in requests] == [[2.0], [4.0], [6.0]]
+        assert [(await request).list_rows() for request in requests] == [[2.0], [4.0], [6.0]]
         await engine.close()
 
     run(scenario())
@@ -272,7 +272,7 @@ def test_a_host_that_speaks_without_being_asked_is_ended(hosts: Hosts) -> None:
     async def scenario() -> None:
         engine = HostedEngine("sklearn", lost.append)
         await engine.attach(host)
-        assert (await engine.predict("predict", rows(1), 10)).by_row() == [2.0]
+        assert (await engine.predict("predict", rows(1), 10)).list_rows() == [2.0]
         host.theirs[0].sendall(b"S")
         await until(lambda: lost)
         assert not engine.is_connected
@@ -330,7 +330,7 @@ def test_one_replica_that_breaks_the_protocol_ends_them_all(hosts: Hosts) -> Non
         await until(lambda: lost)
         assert not engine.is_connected
         await engine.attach(successor)
-        assert [(await request).by_row() for request in requests] == [[2.0], [4.0]]
+        assert [(await request).list_rows() for request in requests] == [[2.0], [4.0]]
         await engine.close()
 
     run(scenario())
@@ -352,7 +352,7 @@ def test_too_many_bytes_waiting_are_refused_until_they_have_gone(hosts: Hosts, m
             await engine.predict("predict", rows(3), 10)
         gate.open()
         await asyncio.gather(*sent)
-        assert (await engine.predict("predict", rows(4), 10)).by_row() == [8.0]
+        assert (await engine.predict("predict", rows(4), 10)).list_rows() == [8.0]
         await engine.close()
 
     run(scenario())
@@ -372,8 +372,8 @@ def test_a_request_past_its_deadline_in_the_queue_is_told_so_and_never_sent(host
             await late
         assert not host.was_killed, "it is not stuck on what it was never given"
         gate.open()
-        assert (await busy).by_row() == [2.0]
-        assert (await behind).by_row() == [6.0]
+        assert (await busy).list_rows() == [2.0]
+        assert (await behind).list_rows() == [6.0]
         await engine.close()
 
     run(scenario())
@@ -398,7 +398,7 @@ def test_a_deadline_that_passed_unnoticed_still_keeps_its_request_from_being_sen
             pass  # the loop is kept busy until both have happened
         with pytest.raises(DeadlineExceeded):
             await late
-        assert (await busy).by_row() == [2.0]
+        assert (await busy).list_rows() == [2.0]
         await engine.close()
 
     run(scenario())
@@ -424,7 +424,7 @@ def test_one_of_several_sent_together_may_run_out_of_time_without_harm_to_the_ot
             await late
         assert not host.was_killed
         second.open()
-        assert (await patient).by_row() == [6.0]
+        assert (await patient).list_rows() == [6.0]
         await engine.close()
 
     run(scenario())

@@ -44,7 +44,7 @@ def test_rows_are_answered_with_a_servable_somebody_holds() -> None:
             assert held.leases == 1
         assert (first.model, first.version, first.method, first.rows) == ("iris", "3", "predict", 1)
         assert (second.version, second.method) == ("3", "predict_proba")
-        assert first.prediction.by_row() == [0]
+        assert first.prediction.list_rows() == [0]
 
     run(scenario())
     assert servable.leases == 0
@@ -55,7 +55,7 @@ def test_several_methods_answer_the_same_batch_within_one_deadline() -> None:
     request = PredictRequest([ROW], "predict_proba", also=("predict",))
     answer = run(execute(make_servable("iris", "3", engine), request, LIMITS))
     assert [method for method, _ in answer.outputs] == ["predict_proba", "predict"]
-    assert [len(prediction.by_row()) for _, prediction in answer.outputs] == [1, 1]
+    assert [len(prediction.list_rows()) for _, prediction in answer.outputs] == [1, 1]
     first, second = engine.batches
     assert first is second
     assert engine.deadline_seconds is not None
@@ -89,7 +89,7 @@ def test_many_rows_as_python_values_are_converted_off_the_loop() -> None:
     servable = make_servable("iris", "3", engine)
     rows = [[float(index), 1, 2, 3] for index in range(INLINE_ROWS + 1)]
     answer = run(execute(servable, PredictRequest(rows), LIMITS))
-    assert answer.prediction.by_row() == [row[0] for row in rows]
+    assert answer.prediction.list_rows() == [row[0] for row in rows]
     assert answer.rows == len(rows)
     rows[PIECE_ROWS + 5][2] = True
     with pytest.raises(InvalidInput, match=f"row {PIECE_ROWS + 5}, feature 'x2'"):

@@ -193,7 +193,7 @@ def test_any_answer_has_the_rows_that_were_asked_or_is_refused(header: Any, payl
         return
     assert prediction.tensors
     assert {len(tensor) for tensor in prediction.tensors} == {rows}
-    assert len(prediction.by_row()) == rows
+    assert len(prediction.list_rows()) == rows
 
 
 @given(st.lists(documents, min_size=1, max_size=4))

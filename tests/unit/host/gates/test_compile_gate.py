@@ -211,4 +211,4 @@ def test_a_column_that_is_dropped_is_not_in_the_way_of_compiling(candidate: Make
     assert outcome.report.compilation is not None
     session = GraphSession(outcome.graphs[0])
     batch = rows_to_batch(outcome.report.signature, table.drop(columns="id").to_dict("records"))
-    assert session.answer("predict", batch).by_row() == fitted.predict(table).tolist()
+    assert session.answer("predict", batch).list_rows() == fitted.predict(table).tolist()

@@ -32,7 +32,7 @@ def test_a_good_candidate_passes_them_all_and_can_answer(candidate: MakeCandidat
     assert outcome.report.memory_bytes is not None
     assert outcome.report.memory_bytes > 1 << 20
     assert outcome.model is not None
-    assert outcome.model.answer("predict", Batch(2, ROWS[:2])).by_row() == yes_or_no.predict(ROWS[:2]).tolist()
+    assert outcome.model.answer("predict", Batch(2, ROWS[:2])).list_rows() == yes_or_no.predict(ROWS[:2]).tolist()
 
 
 def test_each_gate_is_told_when_it_starts_and_when_it_has_finished(candidate: MakeCandidate, yes_or_no: Any) -> None:
