@@ -16,7 +16,7 @@ from serving.domain.compiled_form import Compilation, Graph
 from serving.domain.errors import ServingError
 from serving.domain.signature import Dtype
 from serving.host.estimator_model import EstimatorModel
-from serving.host.graph_check.graph_check import bound
+from serving.host.graph_check.graph_check import bound_graphs
 from serving.host.input_columns import InputColumn
 from serving.host.model import LoadedModel, describe_exception, one_line
 from serving.host.nested_estimators import walk_nested_estimators
@@ -91,7 +91,7 @@ def compile_model(model: LoadedModel, request: CompileRequest, examples: Sequenc
         from serving.compiling.prove import prove_graphs  # noqa: PLC0415  (imports onnxruntime, which starts a thread)
 
         subject, draw = _choose_draw(model, request)
-        bounded = bound(_convert_model(subject, draw, request), subject.signature)
+        bounded = bound_graphs(_convert_model(subject, draw, request), subject.signature)
         graphs = list(bounded.graphs)
         compilation = prove_graphs(subject, graphs, request.tolerance, examples, bounded.bounds.rows)
     except ServingError as error:

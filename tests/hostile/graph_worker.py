@@ -18,10 +18,10 @@ from onnx import TensorProto, helper
 from serving.domain.compiled_form import Graph, Guard, RunBounds
 from serving.domain.errors import GraphRefused, ModelFailed
 from serving.domain.signature import Dtype, Feature, Signature
-from serving.host.graph_check.graph_check import check
-from serving.host.graph_check.inputs_and_outputs import declared_inputs
-from serving.host.graph_check.memory_analysis import analyse
-from serving.host.graph_check.normal_form import normal_form
+from serving.host.graph_check.graph_check import check_graphs
+from serving.host.graph_check.inputs_and_outputs import check_inputs
+from serving.host.graph_check.memory_analysis import analyse_memory
+from serving.host.graph_check.normal_form import write_normal_form
 from serving.plane.graph import GraphSession, list_number_inputs, make_feed, open_session
 from serving.rows.batch import Batch, Column
 
@@ -60,7 +60,7 @@ def main() -> None:
         tell("checking")
         try:
             signature = Signature.model_validate(case["signature"])
-            checked = check([graph], signature, Guard(), 4096)
+            checked = check_graphs([graph], signature, Guard(), 4096)
         except GraphRefused as error:
             tell(f"refused {error}")
             continue
@@ -102,11 +102,11 @@ def serve(graph: Graph, signature: Signature, bounds: RunBounds) -> str:
 
 def wrong_shape(graph: Graph, signature: Signature) -> str | None:
     """Say which tensor anywhere in a graph is of another shape than the analysis says, None where all are alike."""
-    model = normal_form(graph.content)
+    model = write_normal_form(graph.content)
     names = [name for node in model.graph.node for name in node.output if name]
     del model.graph.output[:]
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    known = analyse(model, declared_inputs(signature, model)).outputs
+    known = analyse_memory(model, check_inputs(signature, model)).outputs
     session = open_session(model.SerializeToString(), is_optimized=False)
     for rows in (1, 2, 5):
         batch = rows_of(signature, rows, np.random.default_rng(0), is_hostile=False)
@@ -115,7 +115,7 @@ def wrong_shape(graph: Graph, signature: Signature) -> str | None:
         except Exception:  # noqa: BLE001  (the graph refuses these rows)
             continue
         for name, value in zip(names, values, strict=True):
-            wanted = tuple(size.for_rows(rows) for size in known[name].shape)
+            wanted = tuple(size.compute_for(rows) for size in known[name].shape)
             found = np.asarray(value)
             if found.shape != wanted or CELLS[known[name].dtype] != found.dtype.kind:
                 return f"{name} is {found.dtype}{found.shape} for {rows} rows, the analysis says {wanted}"

@@ -1,7 +1,7 @@
-"""The life of one checker: a child of the zygote that opens no model's file, checks the graphs of one version and ends.
+"""The checker process: a child of the zygote that opens no model file, checks the graphs of one version and ends.
 
-It puts the same sandbox on as a host, without files to read. onnxruntime is imported after that, because it starts a
-thread, and before the graphs come, because that takes 40 ms in which another process still draws them.
+It enters the same sandbox as a host, without files to read. It imports onnxruntime after that, because onnxruntime
+starts a thread, and before the graphs arrive, because the import takes 40 ms while another process still draws them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import orjson
 from serving import sandbox
 from serving.domain.compiled_form import Graph
 from serving.domain.errors import GraphRefused, ProtocolError
-from serving.host.graph_check.graph_check import Checked, check
+from serving.host.graph_check.graph_check import CheckedGraphs, check_graphs
 from serving.wire.frames import Frame, FrameKind
 from serving.wire.graph_requests import CheckerRequest, CheckRequest
 from serving.wire.stream import receive_frame, send_frame
 
 
 def main(sock: socket.socket, first: Frame) -> int:
-    """Run in a freshly forked process whose first frame was CHECKER; returns its exit status."""
+    """Run the checker in a newly forked process whose first frame was CHECKER; return its exit status."""
     request = CheckerRequest.model_validate_json(bytes(first.header))
     parent = os.getppid()
     sandbox.move_into(request.scratch)
@@ -37,7 +37,7 @@ def main(sock: socket.socket, first: Frame) -> int:
     if frame.kind is not FrameKind.CHECK:
         raise ProtocolError(f"a checker does not take {frame.kind.name}")
     try:
-        checked = _check(frame)
+        checked = _check_frame(frame)
     except GraphRefused as error:
         send_frame(sock, FrameKind.REFUSAL, 0, orjson.dumps({"detail": str(error)}))
     else:
@@ -49,10 +49,10 @@ def main(sock: socket.socket, first: Frame) -> int:
     return 0
 
 
-def _check(frame: Frame) -> Checked:
+def _check_frame(frame: Frame) -> CheckedGraphs:
     request = CheckRequest.model_validate_json(bytes(frame.header))
     graphs, start = [], 0
     for outputs, size in request.graphs:
         graphs.append(Graph(frame.payload[start : start + size], outputs))
         start += size
-    return check(graphs, request.signature, request.guard, request.most_rows)
+    return check_graphs(graphs, request.signature, request.guard, request.most_rows)

@@ -1,4 +1,4 @@
-"""Tensors that a graph holds, read without believing what they say of themselves."""
+"""Reads the constant tensors of a graph, and checks that their content fits their type and shape."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnx import TensorProto
 
 from serving.domain.errors import GraphRefused
 
-# element type: how numpy sees it, and the field that holds it where `raw_data` does not
+# for each element type, its dtype in NumPy and the field that holds the content if `raw_data` does not
 _FORMS: dict[int, tuple[Any, str]] = {
     TensorProto.FLOAT: (np.dtype("<f4"), "float_data"),
     TensorProto.DOUBLE: (np.dtype("<f8"), "double_data"),
@@ -26,10 +26,10 @@ _DATA = ("float_data", "double_data", "int32_data", "int64_data", "string_data",
 _MOST_AXES = 8
 
 
-def array_of(tensor: Any) -> NDArray[Any]:
-    """Return the content of a TensorProto, without a copy where it is raw; texts are bytes.
+def read_tensor(tensor: Any) -> NDArray[Any]:
+    """Return the content of a TensorProto, without a copy if it is raw; texts are bytes.
 
-    Raises GraphRefused when it is kept elsewhere, of a type that is not known, or not as long as its shape says.
+    Raises GraphRefused if the content is in another file, of an unknown type, or does not fit the shape.
     """
     if tensor.data_type not in _FORMS:
         raise GraphRefused(f"a constant has the element type {tensor.data_type}, which is not known")

@@ -1,8 +1,8 @@
-"""Graphs run before the server runs them: at the largest size it will, within the memory that was found out for it.
+"""Runs graphs before the server does: with the most rows that it will use, within the memory that the analysis found.
 
-Runs in a process that may die of it. What a graph takes longer or more for than it may ends in a refusal; the times of
-the slowest values that were tried (ordinary ones, and numbers of every magnitude, as arithmetic on the smallest ones is
-slow) say how many rows the server may answer where it stands.
+Runs in a process that may die. A graph that takes too long or too much memory is refused. The graphs are timed with
+ordinary numbers and with numbers of every magnitude, because arithmetic on the smallest numbers is slow. The slowest
+times decide how many rows the server may answer on its event loop.
 """
 
 from __future__ import annotations
@@ -27,61 +27,61 @@ from serving.host.graph_check.operation import AbstractTensor
 from serving.plane.graph import GraphSession
 from serving.rows.batch import Batch, Column
 
-SLACK_BYTES = 32 << 20  # what allocators keep
-FEATURE_BYTES = 128  # a cell of the rows that are tried, as numbers or text, with the copies of making it
+SLACK_BYTES = 32 << 20  # memory that allocators keep
+FEATURE_BYTES = 128  # a cell of the made-up rows, a number or a text, with the copies made for it
 SWEEP_SECONDS = 0.2
 FEW_ROWS = 64
 REPEATS = 2
 LEAST_SECONDS = 1e-8
-STEP_SECONDS = 5e-9  # one node of a tree, looked up in a cache
+STEP_SECONDS = 5e-9  # a visit of one node of a tree that is in the processor's cache
 _MAGNITUDES = tuple(10.0**power for power in range(-320, 309, 12))
 
 
-class Trial:
-    """Sessions of all graphs of one version, and rows to try them with. Making one blocks.
+class LargestRun:
+    """Runs all graphs of one version with made-up rows. The constructor blocks: it opens a session for each graph.
 
-    A session computes all of its graph whatever it is asked for, so each is tried by the method that answers most.
+    A session always computes its whole graph, so each is run by the method with the largest answer.
     """
 
     def __init__(self, graphs: Sequence[Graph], signature: Signature, guard: Guard) -> None:
-        self._maker = _Maker(signature, guard)
+        self._maker = _RowMaker(signature, guard)
         self._features = len(signature.features)
         try:
             self._sessions = [GraphSession(graph) for graph in graphs]
         except ModelFailed as error:
             raise GraphRefused(str(error)) from None
 
-    def compare(self, graphs: Sequence[Graph], tensors: Sequence[Mapping[str, AbstractTensor]]) -> None:
-        """Hold what is known of each graph's tensors against few rows; raises GraphRefused where it is not so."""
-        batches = [self._maker.rows(rows, 1.0) for rows in shape_trial.FEW_ROWS]
+    def compare_shapes(self, graphs: Sequence[Graph], tensors: Sequence[Mapping[str, AbstractTensor]]) -> None:
+        """Run each graph with few rows; raises GraphRefused if a tensor is not as the analysis described it."""
+        batches = [self._maker.make_rows(rows, 1.0) for rows in shape_trial.FEW_ROWS]
         for graph, known in zip(graphs, tensors, strict=True):
             shape_trial.compare_shapes(graph, known, batches)
 
-    def measure(self, bounds: RunBounds, steps: int) -> RunBounds:
-        """Return the bounds with the rows that were run at once and the times that were measured.
+    def measure_bounds(self, bounds: RunBounds, steps: int) -> RunBounds:
+        """Return the bounds with the number of rows that ran at once, and the measured times.
 
-        `steps` is how many nodes of trees one row may visit. Raises GraphRefused when a row takes too long, or a run
-        more memory than its shapes say.
+        `steps` is the largest number of tree nodes that one row may visit. Raises GraphRefused if a row takes too long,
+        or a run takes more memory than its shapes say.
         """
         rows = bounds.rows
         own_bytes = rows * (self._features * FEATURE_BYTES + max(bounds.answer_bytes.values()))
         seconds: dict[Method, tuple[float, float]] = {}
-        with _memory_limited(bounds.bytes_of(rows) + own_bytes):
+        with _limit_memory(bounds.bytes_of(rows) + own_bytes):
             for session in self._sessions:
                 method = max(session.methods, key=bounds.answer_bytes.__getitem__)
-                one, each = self._times(session, method, steps, min(FEW_ROWS, rows))
+                one, each = self._measure_seconds(session, method, steps, min(FEW_ROWS, rows))
                 if one > PIECE_SECONDS:
                     raise GraphRefused(f"one row takes {one:.3g} s, at most {PIECE_SECONDS:g} s are given to a run")
-                rows = self._shrink(session, method, min(rows, 1 + int((PIECE_SECONDS - one) / each)))
+                rows = self._find_row_count(session, method, min(rows, 1 + int((PIECE_SECONDS - one) / each)))
                 seconds.update(dict.fromkeys(session.methods, (one, each)))
         return bounds.model_copy(update={"rows": rows, "seconds": seconds})
 
-    def _times(self, session: GraphSession, method: Method, steps: int, few: int) -> tuple[float, float]:
-        """Return the seconds of one row and of each further one, by the slowest values."""
+    def _measure_seconds(self, session: GraphSession, method: Method, steps: int, few: int) -> tuple[float, float]:
+        """Return the seconds of one row and of each further row, with the slowest values."""
         fastest, slowest, slowest_row = math.inf, 0.0, 1.0
         ends_at = time.monotonic() + SWEEP_SECONDS
         for magnitude in (1.0, *_MAGNITUDES):
-            seconds = self._seconds(session, method, self._maker.rows(1, magnitude))
+            seconds = self._time_answer(session, method, self._maker.make_rows(1, magnitude))
             fastest = min(fastest, seconds)
             if seconds > slowest:
                 slowest, slowest_row = seconds, magnitude
@@ -89,21 +89,21 @@ class Trial:
                 break
         each = max(STEP_SECONDS * steps, LEAST_SECONDS)
         for magnitude in {1.0, slowest_row} if few > 1 else ():
-            many = self._seconds(session, method, self._maker.rows(few, magnitude))
+            many = self._time_answer(session, method, self._maker.make_rows(few, magnitude))
             each = max(each, (many - fastest) / (few - 1))
         return max(slowest, each), each
 
-    def _shrink(self, session: GraphSession, method: Method, rows: int) -> int:
-        """Return how many rows were run at once in time: all, or as many as can."""
+    def _find_row_count(self, session: GraphSession, method: Method, rows: int) -> int:
+        """Return the number of rows that ran at once in time: `rows`, or halved until the run is fast enough."""
         while True:
             begin = time.thread_time()
-            self._answer(session, method, self._maker.rows(rows, 1.0))
+            self._answer(session, method, self._maker.make_rows(rows, 1.0))
             if rows == 1 or time.thread_time() - begin <= 2 * PIECE_SECONDS:
                 return rows
             rows //= 2
 
-    def _seconds(self, session: GraphSession, method: Method, batch: Batch) -> float:
-        """Return the least time of this thread for an answer: what others take from it is not its own."""
+    def _time_answer(self, session: GraphSession, method: Method, batch: Batch) -> float:
+        """Return the shortest processor time of this thread for an answer, without time taken by others."""
         times = []
         for _ in range(REPEATS):
             begin = time.thread_time()
@@ -123,8 +123,8 @@ class Trial:
             raise GraphRefused(f"{method} does not give one entry for each row")
 
 
-class _Maker:
-    """Makes rows of the right types, within what the guard lets through: numbers of one magnitude and both signs."""
+class _RowMaker:
+    """Makes rows that the guard accepts, with the types of the signature: numbers of one magnitude and both signs."""
 
     def __init__(self, signature: Signature, guard: Guard) -> None:
         self._features = signature.features
@@ -134,8 +134,8 @@ class _Maker:
         self._is_matrix = all(feature.is_number for feature in self._features)
         self._base = np.random.default_rng(0).normal(size=(FEW_ROWS, len(self._features)))
 
-    def rows(self, count: int, magnitude: float) -> Batch:
-        """Return so many rows."""
+    def make_rows(self, count: int, magnitude: float) -> Batch:
+        """Return `count` rows."""
         base = self._base[:count] if count <= FEW_ROWS else np.resize(self._base, (count, self._base.shape[1]))
         with np.errstate(all="ignore"):
             numbers = base * magnitude
@@ -145,10 +145,10 @@ class _Maker:
                 numbers[:, place] = np.resize(np.array(known, dtype=np.float64), count)
         if self._is_matrix:
             return Batch(count, matrix=numbers)
-        columns = [self._column(place, feature, numbers[:, place]) for place, feature in enumerate(self._features)]
+        columns = [self._make_column(place, feature, numbers[:, place]) for place, feature in enumerate(self._features)]
         return Batch(count, columns=tuple(columns))
 
-    def _column(self, place: int, feature: Feature, numbers: NDArray[np.float64]) -> Column:
+    def _make_column(self, place: int, feature: Feature, numbers: NDArray[np.float64]) -> Column:
         if feature.is_number:
             return np.ascontiguousarray(numbers)
         if feature.dtype is Dtype.STRING:
@@ -160,11 +160,11 @@ class _Maker:
 
 
 @contextmanager
-def _memory_limited(more_bytes: int) -> Iterator[None]:
-    """Let this process map so many bytes more than it does, and no more, while the block runs.
+def _limit_memory(more_bytes: int) -> Iterator[None]:
+    """Let this process map at most `more_bytes` more bytes while the block runs.
 
-    Its limit cannot be lowered any more from inside of the sandbox, so what is too much is mapped and never touched.
-    Nothing happens in a process without a limit.
+    The sandbox does not allow the process to lower its own limit, so all memory beyond `more_bytes` is mapped and never
+    touched. Does nothing in a process without a limit.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if sys.platform != "linux" or limit == resource.RLIM_INFINITY:

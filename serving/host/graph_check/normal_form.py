@@ -1,8 +1,8 @@
-"""A graph parsed, and written anew from what was understood: two parsers cannot disagree about bytes that one wrote.
+"""Parses a graph and writes it anew from the parts it knows, so that a second parser reads the same graph.
 
-What is not understood is refused: fields this version of ONNX does not name, functions, subgraphs, constants in other
-files, operators without a rule, attributes that their schemas do not name. What does not change the computation (names
-of nodes, documentation, shapes of values in between) is left out.
+Unknown parts are refused: fields that this version of ONNX does not name, functions, subgraphs, constants in other
+files, operators without a rule, attributes that their schemas do not name. Parts that do not change the computation
+(names of nodes, documentation, shapes of values in between) are left out.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, defs
 
 from serving.domain.errors import GraphRefused
-from serving.host.graph_check.constants import array_of
+from serving.host.graph_check.constants import read_tensor
 from serving.host.graph_check.operation import MICROSOFT, ML, RULES
 
 MOST_NODES = 50_000
 MOST_ATTRIBUTES = 64
 _OPSETS = {"": range(9, 26), ML: range(1, 6), MICROSOFT: range(1, 2)}
-_IR_VERSIONS = range(4, 13)  # since 4 constants are no inputs
+_IR_VERSIONS = range(4, 13)  # from version 4 on, constants are no inputs
 _ALIASES = {"ai.onnx": ""}
 
 _MODEL = {"ir_version", "opset_import", "graph"}
@@ -57,39 +57,40 @@ _OF_MICROSOFT: dict[str, dict[str, int]] = {
 }
 
 
-def normal_form(content: bytes | memoryview) -> Any:
-    """Return the model that these bytes hold, without anything that was not understood.
+def write_normal_form(content: bytes | memoryview) -> Any:
+    """Return the model in these bytes, with known parts only.
 
-    Raises GraphRefused for what is no model, or none that could be bounded. Takes some times the memory of the bytes.
+    Raises GraphRefused for bytes that are no model, and for a model with unknown parts. Takes several times the memory
+    of the bytes.
     """
     model = onnx.ModelProto()
     try:
         model.ParseFromString(bytes(content))
     except (DecodeError, ValueError):
         raise GraphRefused("the bytes are no ONNX model") from None
-    _keep(model, _MODEL)
-    versions = _opsets(model)
+    _keep_fields(model, _MODEL)
+    versions = _check_opsets(model)
     if model.ir_version not in _IR_VERSIONS:
         raise GraphRefused(f"it is written in version {model.ir_version} of the format, which is not known")
     graph = model.graph
-    _keep(graph, _GRAPH)
+    _keep_fields(graph, _GRAPH)
     graph.name = "compiled"
     if len(graph.node) > MOST_NODES:
         raise GraphRefused(f"it has {len(graph.node)} nodes, at most {MOST_NODES} are looked at")
     for tensor in graph.initializer:
         _check_tensor(tensor)
     for value in (*graph.input, *graph.output):
-        _keep(value, {"name", "type"})
+        _keep_fields(value, {"name", "type"})
     for node in graph.node:
         _check_node(node, versions)
     model.DiscardUnknownFields()
     return model
 
 
-def _opsets(model: Any) -> dict[str, int]:
+def _check_opsets(model: Any) -> dict[str, int]:
     versions: dict[str, int] = {}
     for each in model.opset_import:
-        _keep(each, {"domain", "version"})
+        _keep_fields(each, {"domain", "version"})
         each.domain = _ALIASES.get(each.domain, each.domain)
         if each.domain in versions:
             raise GraphRefused("it names two versions of one set of operators")
@@ -105,7 +106,7 @@ def _opsets(model: Any) -> dict[str, int]:
 
 
 def _check_node(node: Any, versions: dict[str, int]) -> None:
-    _keep(node, _NODE)
+    _keep_fields(node, _NODE)
     node.domain = _ALIASES.get(node.domain, node.domain)
     kind = f"{node.op_type:.60}"
     if (node.domain, node.op_type) not in RULES:
@@ -115,18 +116,18 @@ def _check_node(node: Any, versions: dict[str, int]) -> None:
         raise GraphRefused(f"it does not say which version of {node.domain!r:.60} it needs")
     if len(node.attribute) > MOST_ATTRIBUTES:
         raise GraphRefused(f"{kind}: it has {len(node.attribute)} attributes")
-    known, seen = _attributes(node, versions[node.domain]), set()
+    known, seen = _list_attributes(node, versions[node.domain]), set()
     for attribute in node.attribute:
         if attribute.name in seen or known.get(attribute.name) != attribute.type:
             raise GraphRefused(f"{kind}: the attribute {attribute.name:.60} is not one of its own")
         seen.add(attribute.name)
-        _keep(attribute, {"name", "type", _VALUES[attribute.type]})
+        _keep_fields(attribute, {"name", "type", _VALUES[attribute.type]})
         if attribute.type == AttributeProto.TENSOR:
             _check_tensor(attribute.t)
 
 
-def _attributes(node: Any, version: int) -> dict[str, int]:
-    """Return the attributes an operator may have, by their types; those that hold graphs are not among them."""
+def _list_attributes(node: Any, version: int) -> dict[str, int]:
+    """Return the types of the attributes that an operator may have, by name, without attributes that hold graphs."""
     if node.domain == MICROSOFT:
         return _OF_MICROSOFT.get(node.op_type, {})
     try:
@@ -138,12 +139,12 @@ def _attributes(node: Any, version: int) -> dict[str, int]:
 
 
 def _check_tensor(tensor: Any) -> None:
-    array_of(tensor)
-    _keep(tensor, _TENSOR)
+    read_tensor(tensor)
+    _keep_fields(tensor, _TENSOR)
 
 
-def _keep(message: Any, names: Iterable[str]) -> None:
-    """Clear what changes nothing, and refuse every other field that is set and not among `names`."""
+def _keep_fields(message: Any, names: Iterable[str]) -> None:
+    """Clear the fields that change nothing, and refuse every other field that is set and not among `names`."""
     for name in _LEFT_OUT.get(type(message).__name__, ()):
         message.ClearField(name)
     for field, _ in message.ListFields():

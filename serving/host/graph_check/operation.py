@@ -1,14 +1,13 @@
-"""One node of a graph as the analysis sees it: what is known of its inputs, its attributes, and how it is refused.
+"""One node of a graph in the memory analysis: its inputs, as far as they are known, and its attributes.
 
-Each kind of operator has a rule: a function from an `Operation` to what is known of its outputs. Rules are registered
-by domain and name; an operator without a rule is refused.
+Each kind of operator has a rule: a function from an `Operation` to a description of its outputs. Rules are registered
+by domain and name. An operator without a rule is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,13 +15,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from serving.domain.errors import GraphRefused
-from serving.host.graph_check.constants import array_of
-from serving.host.graph_check.sizes import ONE, ZERO, Size, product
+from serving.host.graph_check.constants import read_tensor
+from serving.host.graph_check.sizes import ONE, ZERO, Size, multiply_sizes
 
 ML = "ai.onnx.ml"
 MICROSOFT = "com.microsoft"
 
-# bytes of one cell in memory; a text has a body of its own beside what is counted here
+# bytes of one cell in memory; the characters of a text are counted separately
 CELL_BYTES: dict[int, int] = {
     TensorProto.FLOAT: 4,
     TensorProto.DOUBLE: 8,
@@ -40,10 +39,10 @@ MOST_KNOWN_SIZES = 64
 
 @dataclass(frozen=True, slots=True)
 class AbstractTensor:
-    """What is known of a tensor for any number of rows: element type, shape, and its content where that is known.
+    """The description of a tensor for any number of rows: element type, shape, and the content if it is known.
 
-    `constant` is the content of a constant. `sizes` is the content of a scalar or a list of a few integers that shape
-    arithmetic made: each a number that is known for any number of rows.
+    `constant` is the content of a constant. `sizes` is the content of a scalar or short list of integers from shape
+    arithmetic: each is known for any number of rows.
     """
 
     dtype: int
@@ -53,7 +52,7 @@ class AbstractTensor:
 
     @property
     def rank(self) -> int:
-        """How many axes it has."""
+        """The number of axes."""
         return len(self.shape)
 
 
@@ -62,7 +61,7 @@ RULES: dict[tuple[str, str], Rule] = {}
 
 
 def rule(*kinds: str, domain: str = "") -> Callable[[Rule], Rule]:
-    """Register what a function says of these operators."""
+    """Register the decorated function as the rule of these operators."""
 
     def register(function: Rule) -> Rule:
         RULES.update({(domain, kind): function for kind in kinds})
@@ -73,9 +72,10 @@ def rule(*kinds: str, domain: str = "") -> Callable[[Rule], Rule]:
 
 @dataclass(slots=True)
 class Operation:
-    """One node and its inputs; `scratch` and `steps` are what its kernel takes beside its output, set by its rule.
+    """One node and its inputs. Its rule sets `scratch` and `steps`, which its kernel takes beside its output.
 
-    `scratch` counts bytes, `steps` the nodes of trees that one row may visit. `version` is that of its domain's opset.
+    `scratch` counts bytes, `steps` the tree nodes that one row may visit. `version` is the version of the domain's
+    opset.
     """
 
     kind: str
@@ -91,58 +91,58 @@ class Operation:
         raise GraphRefused(f"{self.kind:.60}: {reason}")
 
     def require(self, is_so: Any, reason: str) -> None:
-        """Raise GraphRefused unless something holds."""
+        """Raise GraphRefused unless `is_so` is true."""
         if not is_so:
             self.refuse(reason)
 
-    def tensor(self, place: int) -> AbstractTensor:
-        """Return an input that has to be there."""
-        found = self.optional(place)
+    def get_input(self, place: int) -> AbstractTensor:
+        """Return an input; refuses the operator without it."""
+        found = self.get_optional_input(place)
         return self.refuse(f"input {place} is missing") if found is None else found
 
-    def optional(self, place: int) -> AbstractTensor | None:
-        """Return an input, None where it is left out."""
+    def get_optional_input(self, place: int) -> AbstractTensor | None:
+        """Return an input, None if it is left out."""
         return self.inputs[place] if place < len(self.inputs) else None
 
-    def number(self, name: str, default: int) -> int:
+    def get_integer(self, name: str, default: int) -> int:
         """Return an integer attribute."""
         return int(self.attributes[name].i) if name in self.attributes else default
 
-    def flag(self, name: str, default: bool) -> bool:
-        """Return an attribute that is 0 or 1; refuses any other number, which kernels take in ways of their own."""
-        found = self.number(name, int(default))
+    def get_flag(self, name: str, default: bool) -> bool:
+        """Return an attribute that is 0 or 1; refuses any other number, which kernels read in different ways."""
+        found = self.get_integer(name, int(default))
         self.require(found in (0, 1), f"{name} is {found}")
         return found == 1
 
-    def numbers(self, name: str) -> NDArray[np.int64] | None:
+    def get_integers(self, name: str) -> NDArray[np.int64] | None:
         """Return an attribute that lists integers; None without it."""
         if name not in self.attributes:
             return None
         values = self.attributes[name].ints
         return np.fromiter(values, dtype=np.int64, count=len(values))
 
-    def floats(self, name: str) -> NDArray[np.float32] | None:
+    def get_floats(self, name: str) -> NDArray[np.float32] | None:
         """Return an attribute that lists numbers; None without it."""
         if name not in self.attributes:
             return None
         values = self.attributes[name].floats
         return np.fromiter(values, dtype=np.float32, count=len(values))
 
-    def text(self, name: str, default: str) -> str:
+    def get_text(self, name: str, default: str) -> str:
         """Return a text attribute."""
         return self.attributes[name].s.decode("utf-8", "replace") if name in self.attributes else default
 
-    def texts(self, name: str) -> list[bytes] | None:
+    def get_texts(self, name: str) -> list[bytes] | None:
         """Return an attribute that lists texts; None without it."""
         return list(self.attributes[name].strings) if name in self.attributes else None
 
-    def array(self, name: str) -> NDArray[Any] | None:
+    def get_array(self, name: str) -> NDArray[Any] | None:
         """Return an attribute that holds a tensor; None without it."""
-        return array_of(self.attributes[name].t) if name in self.attributes else None
+        return read_tensor(self.attributes[name].t) if name in self.attributes else None
 
-    def sizes(self, place: int) -> tuple[Size, ...]:
-        """Return an input whose integers are known for any number of rows; refuses one that values decide."""
-        tensor = self.tensor(place)
+    def get_input_sizes(self, place: int) -> tuple[Size, ...]:
+        """Return an input of integers that are known for any number of rows; refuses one that depends on values."""
+        tensor = self.get_input(place)
         if tensor.sizes is not None:
             return tensor.sizes
         known = tensor.constant
@@ -151,44 +151,47 @@ class Operation:
         self.require(known.ndim <= 1 and known.size <= MOST_KNOWN_SIZES, "a list of sizes is too long")
         return tuple(Size(0, int(value)) for value in known.ravel().tolist())
 
-    def integers(self, place: int) -> list[int]:
-        """Return an input whose integers are constants; refuses one that depends on the rows."""
-        found = self.sizes(place)
+    def get_input_integers(self, place: int) -> list[int]:
+        """Return an input of constant integers; refuses one that depends on the rows."""
+        found = self.get_input_sizes(place)
         self.require(all(size.is_constant for size in found), "a constant is needed and depends on the rows")
         return [size.fixed for size in found]
 
-    def axis(self, axis: int, rank: int) -> int:
-        """Return an axis counted from the front; refuses one that is not there."""
+    def resolve_axis(self, axis: int, rank: int) -> int:
+        """Return an axis counted from the front; refuses one that does not exist."""
         self.require(-rank <= axis < rank, f"there is no axis {axis} of {rank}")
         return axis % rank
 
-    def axes(self, rank: int, since: int, place: int = 1) -> list[int] | None:
-        """Return the attribute `axes`, an input since opset `since`, counted from the front; None without any."""
+    def get_axes(self, rank: int, since: int, place: int = 1) -> list[int] | None:
+        """Return the axes, counted from the front; None without any.
+
+        They are the attribute `axes`, and since opset `since` the input `place`.
+        """
         if self.version >= since:
-            found = None if self.optional(place) is None else self.integers(place)
+            found = None if self.get_optional_input(place) is None else self.get_input_integers(place)
         else:
-            listed = self.numbers("axes")
+            listed = self.get_integers("axes")
             found = None if listed is None else listed.tolist()
         if found is None:
             return None
-        made = [self.axis(axis, rank) for axis in found]
+        made = [self.resolve_axis(axis, rank) for axis in found]
         self.require(len(set(made)) == len(made), "an axis is named twice")
         return made
 
-    def lengths(self, shape: Sequence[Size]) -> tuple[Size, ...]:
-        """Return a shape; refuses one that could be negative."""
+    def require_lengths(self, shape: Sequence[Size]) -> tuple[Size, ...]:
+        """Return a shape; refuses one with an axis that could be negative."""
         self.require(all(size.is_length for size in shape), "an axis could be negative")
         return tuple(shape)
 
-    def cells(self, shape: Sequence[Size]) -> Size:
-        """Return how many cells a shape has; refuses what does not grow linearly with the rows."""
-        found = product(shape)
+    def count_cells(self, shape: Sequence[Size]) -> Size:
+        """Return the number of cells of a shape; refuses one that does not grow linearly with the rows."""
+        found = multiply_sizes(shape)
         if found is None:
             self.refuse(f"a tensor of {' x '.join(map(str, shape))} cells grows faster than the number of rows")
         return found
 
-    def broadcast(self, *shapes: Sequence[Size]) -> tuple[Size, ...]:
-        """Return the common shape of several by numpy's rule; refuses axes that agree for some numbers of rows only."""
+    def broadcast_shapes(self, *shapes: Sequence[Size]) -> tuple[Size, ...]:
+        """Return the shape to which shapes broadcast in NumPy; refuses axes that fit for some numbers of rows only."""
         rank = max(map(len, shapes))
         padded = [(ONE,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
         made = []
@@ -198,22 +201,17 @@ class Operation:
             made.append(other.pop() if other else ONE)
         return tuple(made)
 
-    def width(self, tensor: AbstractTensor) -> int:
+    def get_width(self, tensor: AbstractTensor) -> int:
         """Return the constant length of the last axis; refuses one that depends on the rows."""
         self.require(tensor.rank >= 1 and tensor.shape[-1].is_constant, "the number of features is not known")
         return tensor.shape[-1].fixed
 
 
-def known_sizes(sizes: Sequence[Size], shape: tuple[Size, ...] | None = None) -> AbstractTensor:
-    """Return the tensor of int64 that holds these sizes: a list, or of another `shape`."""
+def make_size_tensor(sizes: Sequence[Size], shape: tuple[Size, ...] | None = None) -> AbstractTensor:
+    """Return a tensor of int64 with these sizes, as a list or in another `shape`."""
     return AbstractTensor(TensorProto.INT64, (Size(0, len(sizes)),) if shape is None else shape, sizes=tuple(sizes))
 
 
-def of_constant(array: NDArray[Any], dtype: int) -> AbstractTensor:
-    """Return what is known of a constant, which is everything."""
+def make_constant_tensor(array: NDArray[Any], dtype: int) -> AbstractTensor:
+    """Return the description of a constant, with its content."""
     return AbstractTensor(dtype, tuple(Size(0, length) for length in array.shape), constant=array)
-
-
-def constant_cells(shape: Sequence[int]) -> int:
-    """Return how many cells a constant shape has."""
-    return prod(shape)

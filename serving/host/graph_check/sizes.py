@@ -1,7 +1,7 @@
-"""How large something is for any number of rows: ``per_row * rows + fixed``, with both numbers known.
+"""Sizes for any number of rows: ``per_row * rows + fixed``, with both numbers known.
 
-What cannot be written so (a product of two sizes that both grow with the rows, a quotient that leaves a remainder) has
-no size here, and a graph with it is refused.
+A product of two sizes that both grow with the rows, and a quotient that leaves a remainder, have no such form. A graph
+with one of them is refused.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ class Size:
         """True when it can be the length of an axis: it is never negative."""
         return self.per_row >= 0 and self.per_row + self.fixed >= 0
 
-    def scaled(self, factor: int) -> Size:
-        """Return the product with a number."""
+    def scale(self, factor: int) -> Size:
+        """Return the product of this size and a number."""
         return Size(self.per_row * factor, self.fixed * factor)
 
-    def times(self, other: Size) -> Size | None:
+    def multiply(self, other: Size) -> Size | None:
         """Return the product; None when it grows with the square of the rows."""
         if self.is_constant:
-            return other.scaled(self.fixed)
-        return self.scaled(other.fixed) if other.is_constant else None
+            return other.scale(self.fixed)
+        return self.scale(other.fixed) if other.is_constant else None
 
-    def divided_by(self, other: Size) -> Size | None:
-        """Return the quotient that holds for any number of rows; None where there is none without a remainder."""
+    def divide(self, other: Size) -> Size | None:
+        """Return the quotient for any number of rows; None if the division leaves a remainder."""
         if other == ZERO:
             return None
         if other.is_constant:
@@ -52,14 +52,14 @@ class Size:
             fixed, more = divmod(self.fixed, other.fixed)
             return None if rest or more else Size(per_row, fixed)
         quotient, rest = divmod(self.per_row, other.per_row)
-        return None if rest or self != other.scaled(quotient) else Size(0, quotient)
+        return None if rest or self != other.scale(quotient) else Size(0, quotient)
 
-    def for_rows(self, rows: int) -> int:
-        """Return the number for so many rows."""
+    def compute_for(self, rows: int) -> int:
+        """Return the size for a number of rows."""
         return self.per_row * rows + self.fixed
 
     def __str__(self) -> str:
-        """The size as people write it, ``n`` being the number of rows."""
+        """Return the size as people write it; ``n`` is the number of rows."""
         if self.is_constant:
             return str(self.fixed)
         grown = "n" if self.per_row == 1 else f"{self.per_row}n"
@@ -69,11 +69,11 @@ class Size:
 ZERO, ONE, ROWS = Size(0, 0), Size(0, 1), Size(1, 0)
 
 
-def product(sizes: Iterable[Size]) -> Size | None:
+def multiply_sizes(sizes: Iterable[Size]) -> Size | None:
     """Return the product of all sizes; None when it does not grow linearly."""
     total = ONE
     for size in sizes:
-        made = total.times(size)
+        made = total.multiply(size)
         if made is None:
             return None
         total = made

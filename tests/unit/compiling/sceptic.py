@@ -21,7 +21,7 @@ from serving.domain.compiled_form import Guard
 from serving.domain.errors import InvalidInput, ServingError
 from serving.domain.signature import Dtype, ModelKind
 from serving.host.estimator_model import EstimatorModel
-from serving.host.graph_check.graph_check import bound
+from serving.host.graph_check.graph_check import bound_graphs
 from serving.host.signature_of_estimator import examine_estimator
 from serving.plane.graph import GraphSession
 from serving.rows.batch import Batch
@@ -61,7 +61,7 @@ def compare(name: str, fit: Callable[[], Any], rows: int = 2000, seed: int = 0) 
         if any(feature.dtype is not Dtype.NUMBER for feature in model.signature.features):
             return Finding(name, "takes more than numbers")
         try:
-            bounded = bound([convert_estimator(model)], model.signature)
+            bounded = bound_graphs([convert_estimator(model)], model.signature)
             proof = prove_graphs(model, list(bounded.graphs), TOLERANCE, [], bounded.bounds.rows)
         except ServingError as error:
             return Finding(name, str(error))

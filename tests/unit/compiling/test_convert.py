@@ -46,7 +46,7 @@ from serving.domain.compiled_form import Graph
 from serving.domain.errors import ModelFailed
 from serving.domain.signature import Dtype, Method
 from serving.host.estimator_model import EstimatorModel
-from serving.host.graph_check.graph_check import bound
+from serving.host.graph_check.graph_check import bound_graphs
 from serving.host.signature_of_estimator import examine_estimator
 from serving.plane.graph import list_number_inputs, make_feed
 from serving.rows.batch import Batch
@@ -90,7 +90,7 @@ REFUSED = frozenset(
 def run(graph: Graph, model: EstimatorModel, method: Method, batch: Batch) -> list[Any]:
     """Return what the graph answers, as the checker of graphs writes it: none that is drawn here may be refused."""
     asked = model.signature.model_copy(update={"methods": tuple(graph.outputs)})
-    (graph,) = bound([graph], asked).graphs
+    (graph,) = bound_graphs([graph], asked).graphs
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4

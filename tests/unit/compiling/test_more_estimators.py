@@ -25,7 +25,7 @@ from sklearn.tree import DecisionTreeClassifier
 from serving.compiling.convert import NotCompilable, convert_estimator
 from serving.compiling.prove import prove_graphs
 from serving.domain.compiled_form import Compilation
-from serving.host.graph_check.graph_check import bound
+from serving.host.graph_check.graph_check import bound_graphs
 from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.batch import Batch
 
@@ -38,7 +38,7 @@ def proof_of(estimator: Any, rows: Any = ROWS, answers: Any = WORDS, tolerance: 
     """Fit, convert, and prove; most within one part in a thousand million, also where numbers are as large."""
     with warnings.catch_warnings(action="ignore"):
         model = examine_estimator(estimator.fit(rows, answers), X=rows)
-        return prove_graphs(model, bound([convert_estimator(model)], model.signature).graphs, tolerance, [])
+        return prove_graphs(model, bound_graphs([convert_estimator(model)], model.signature).graphs, tolerance, [])
 
 
 @pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])

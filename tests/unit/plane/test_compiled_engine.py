@@ -16,7 +16,7 @@ from serving.compiling.convert import convert_estimator
 from serving.domain.compiled_form import PIECE_BYTES, Graph, Guard
 from serving.domain.errors import DeadlineExceeded, InvalidInput, ModelFailed
 from serving.domain.signature import Dtype, Feature, Signature
-from serving.host.graph_check.graph_check import check
+from serving.host.graph_check.graph_check import check_graphs
 from serving.host.signature_of_estimator import examine_estimator
 from serving.plane import compiled_engine
 from serving.plane.compiled_engine import CompiledEngine
@@ -27,7 +27,7 @@ from tests.unit.host.graph_check.graphs import graph_of, model, node, signature
 
 ROWS = np.random.default_rng(7).normal(size=(50, 3))
 MODEL = examine_estimator(LogisticRegression().fit(ROWS, np.where(ROWS[:, 0] > 0, "yes", "no")))
-GRAPHS, BOUNDS = check([convert_estimator(MODEL)], MODEL.signature, Guard(), most_rows=4096)
+GRAPHS, BOUNDS = check_graphs([convert_estimator(MODEL)], MODEL.signature, Guard(), most_rows=4096)
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_bytes_that_are_no_graph_are_refused(turns: Turns) -> None:
 
 WORDS = signature(2, texts=True, outputs=2)
 SIDE_BY_SIDE = graph_of(model([node("Concat", "c0 c1", "y", axis=1)], width=2, texts=True))
-WORD_GRAPHS, WORD_BOUNDS = check([SIDE_BY_SIDE], WORDS, Guard(), most_rows=4096)
+WORD_GRAPHS, WORD_BOUNDS = check_graphs([SIDE_BY_SIDE], WORDS, Guard(), most_rows=4096)
 
 
 def words_engine(turns: Turns) -> CompiledEngine:

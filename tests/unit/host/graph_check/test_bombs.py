@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serving.domain.errors import GraphRefused
-from serving.host.graph_check.graph_check import bound
+from serving.host.graph_check.graph_check import bound_graphs
 from tests.unit.host.graph_check.bombs import BOMBS
 from tests.unit.host.graph_check.graphs import graph_of, signature
 
@@ -16,7 +16,7 @@ TEXTS = {"split_texts", "words_of_texts", "kept_words", "doubled_texts", "long_t
 def test_a_bomb_is_refused_without_being_run(name: str) -> None:
     """Where its shapes are known after all, they are too large for a run of a single row."""
     with pytest.raises(GraphRefused):
-        bound([graph_of(BOMBS[name]())], signature(texts=name in TEXTS))
+        bound_graphs([graph_of(BOMBS[name]())], signature(texts=name in TEXTS))
 
 
 def test_there_are_bombs_of_many_kinds() -> None:

@@ -13,8 +13,8 @@ from serving.domain.compiled_form import MOST_ROWS, PIECE_SECONDS, Graph, Guard,
 from serving.domain.errors import GraphRefused
 from serving.domain.signature import Dtype, Feature, Signature
 from serving.host.graph_check import largest_run
-from serving.host.graph_check.graph_check import bound, check
-from serving.host.graph_check.largest_run import Trial
+from serving.host.graph_check.graph_check import bound_graphs, check_graphs
+from serving.host.graph_check.largest_run import LargestRun
 from tests.unit.host.graph_check.graphs import constant, graph_of, model, node, signature
 
 DOUBLED = graph_of(model([node("Mul", "X factor", "y")], [constant("factor", [2.0])]))
@@ -22,26 +22,26 @@ DOUBLED = graph_of(model([node("Mul", "X factor", "y")], [constant("factor", [2.
 
 def tried(graph: Graph = DOUBLED, guard: Guard | None = None, **bounds: Any) -> RunBounds:
     """Return the bounds of a graph as its trial leaves them; `bounds` are said before."""
-    bounded = bound([graph], signature())
-    return Trial([graph], signature(), guard or Guard()).measure(
+    bounded = bound_graphs([graph], signature())
+    return LargestRun([graph], signature(), guard or Guard()).measure_bounds(
         bounded.bounds.model_copy(update=bounds), bounded.steps
     )
 
 
 def test_as_many_rows_are_run_at_once_as_the_proof_ran() -> None:
-    assert check([DOUBLED], signature(), Guard(), most_rows=100).bounds.rows == 100
-    assert check([DOUBLED], signature(), Guard(), most_rows=1 << 40).bounds.rows == MOST_ROWS
+    assert check_graphs([DOUBLED], signature(), Guard(), most_rows=100).bounds.rows == 100
+    assert check_graphs([DOUBLED], signature(), Guard(), most_rows=1 << 40).bounds.rows == MOST_ROWS
 
 
 def test_rows_are_fewer_when_a_piece_would_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row in 10 us and each further one in 100 us leave room for 500 rows within 50 ms."""
-    monkeypatch.setattr(Trial, "_times", lambda *_: (1e-5, 1e-4))
+    monkeypatch.setattr(LargestRun, "_measure_seconds", lambda *_: (1e-5, 1e-4))
     assert tried().rows == 500
 
 
 def test_steps_through_trees_count_whatever_was_measured() -> None:
-    bounded = bound([DOUBLED], signature())
-    found = Trial([DOUBLED], signature(), Guard()).measure(bounded.bounds, steps=1_000_000)
+    bounded = bound_graphs([DOUBLED], signature())
+    found = LargestRun([DOUBLED], signature(), Guard()).measure_bounds(bounded.bounds, steps=1_000_000)
     _, each = found.seconds["predict"]
     assert each == pytest.approx(1_000_000 * largest_run.STEP_SECONDS)
     assert found.rows == 1 + int((PIECE_SECONDS - found.seconds["predict"][0]) / each)
@@ -55,7 +55,7 @@ def test_the_slowest_of_all_magnitudes_is_told(monkeypatch: pytest.MonkeyPatch) 
         seen.append(largest)
         return 7e-6 if 0 < largest < 1e-300 else 2e-6
 
-    monkeypatch.setattr(Trial, "_seconds", seconds)
+    monkeypatch.setattr(LargestRun, "_time_answer", seconds)
     assert tried().seconds["predict"][0] == 7e-6
     assert min(filter(None, seen)) < 1e-310
     assert max(seen) > 1e300
@@ -68,12 +68,12 @@ def test_rows_are_within_what_the_guard_lets_through() -> None:
         Feature(name="c", dtype=Dtype.STRING),
         Feature(name="d", dtype=Dtype.BOOL),
     )
-    maker = largest_run._Maker(
+    maker = largest_run._RowMaker(
         Signature(features=features, methods=("predict",)),
         Guard(smallest=0.0, largest=5.0, known={1: (1.0, 2.0), 2: ("x",)}),
     )
     for magnitude in (1.0, 1e-320, 1e308):
-        numbers, known, texts, truths = maker.rows(70, magnitude).columns or ()
+        numbers, known, texts, truths = maker.make_rows(70, magnitude).columns or ()
         assert 0 <= min(numbers) <= max(numbers) <= 5
         assert set(known) == {1.0, 2.0}
         assert set(texts) == {"x"}
@@ -93,16 +93,16 @@ def test_a_graph_that_refuses_rows_that_it_should_answer_is_refused() -> None:
 
 def test_bytes_that_onnxruntime_does_not_take_are_refused() -> None:
     with pytest.raises(GraphRefused, match="onnxruntime does not take the graph"):
-        Trial([Graph(b"no graph", {"predict": ("y",)})], signature(), Guard())
+        LargestRun([Graph(b"no graph", {"predict": ("y",)})], signature(), Guard())
 
 
 LIMITED = """
 import resource, sys
 import numpy as np
-from serving.host.graph_check.largest_run import SLACK_BYTES, _memory_limited
+from serving.host.graph_check.largest_run import SLACK_BYTES, _limit_memory
 mapped = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (mapped + (1 << 30), mapped + (1 << 30)))
-with _memory_limited(8 << 20):
+with _limit_memory(8 << 20):
     np.ones(1 << 20)  # 8 MB
     try:
         np.ones(SLACK_BYTES >> 2)

@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from serving.domain.errors import GraphRefused
-from serving.host.graph_check.inputs_and_outputs import declared_inputs
-from serving.host.graph_check.memory_analysis import analyse
-from serving.host.graph_check.normal_form import normal_form
+from serving.host.graph_check.inputs_and_outputs import check_inputs
+from serving.host.graph_check.memory_analysis import analyse_memory
+from serving.host.graph_check.normal_form import write_normal_form
 from serving.plane.graph import open_session
 from tests.unit.host.graph_check.graphs import constant, model, node, signature
 
@@ -205,8 +205,8 @@ SOUND: dict[str, Case] = {
 
 def test_a_text_that_is_made_of_a_number_is_counted() -> None:
     """Beyond 15 characters it has memory of its own."""
-    made = normal_form(model(*SOUND["text of numbers"], width=WIDTH, outputs=["y"]).SerializeToString())
-    taken = analyse(made, declared_inputs(signature(WIDTH), made))
+    made = write_normal_form(model(*SOUND["text of numbers"], width=WIDTH, outputs=["y"]).SerializeToString())
+    taken = analyse_memory(made, check_inputs(signature(WIDTH), made))
     assert taken.memory.per_row >= WIDTH * (8 + 32 + len("-1.7976931348623157e+308"))
 
 
@@ -216,28 +216,28 @@ def test_shapes_are_what_onnxruntime_makes_of_them(name: str) -> None:
     if "f" in nodes[0].input:
         nodes = [node("Cast", "X", "f", to=TensorProto.FLOAT), *nodes]
     outputs = [each for made in nodes for each in made.output]
-    made = normal_form(model(nodes, constants, width=WIDTH, outputs=outputs).SerializeToString())
-    known = analyse(made, declared_inputs(signature(WIDTH), made)).outputs
+    made = write_normal_form(model(nodes, constants, width=WIDTH, outputs=outputs).SerializeToString())
+    known = analyse_memory(made, check_inputs(signature(WIDTH), made)).outputs
     session = open_session(made.SerializeToString(), is_optimized=False)
     for rows in (1, 2, 7):
         values = session.run(outputs, {"X": np.zeros((rows, WIDTH))})
         for output, value in zip(outputs, values, strict=True):
             tensor = known[output]
-            assert tuple(size.for_rows(rows) for size in tensor.shape) == np.shape(value), output
+            assert tuple(size.compute_for(rows) for size in tensor.shape) == np.shape(value), output
             if value.dtype != object:
                 assert helper.tensor_dtype_to_np_dtype(tensor.dtype) == value.dtype, output
             if tensor.sizes is not None:
-                assert [size.for_rows(rows) for size in tensor.sizes] == np.ravel(value).tolist(), output
+                assert [size.compute_for(rows) for size in tensor.sizes] == np.ravel(value).tolist(), output
 
 
 def test_axes_are_attributes_in_older_versions() -> None:
     """One axis 0 is as much of a list as any other."""
     nodes = [node("Unsqueeze", "X", "u", axes=[0]), node("Shape", "u", "y")]
-    made = normal_form(model(nodes, width=WIDTH, outputs=("u", "y"), opsets={"": 11}).SerializeToString())
-    known = analyse(made, declared_inputs(signature(WIDTH), made)).outputs
+    made = write_normal_form(model(nodes, width=WIDTH, outputs=("u", "y"), opsets={"": 11}).SerializeToString())
+    known = analyse_memory(made, check_inputs(signature(WIDTH), made)).outputs
     shape, sizes = open_session(made.SerializeToString()).run(["u", "y"], {"X": np.zeros((5, WIDTH))})
-    assert tuple(size.for_rows(5) for size in known["u"].shape) == np.shape(shape)
-    assert [size.for_rows(5) for size in known["y"].sizes or ()] == sizes.tolist()
+    assert tuple(size.compute_for(5) for size in known["u"].shape) == np.shape(shape)
+    assert [size.compute_for(5) for size in known["y"].sizes or ()] == sizes.tolist()
 
 
 REFUSED: dict[str, Case] = {
@@ -338,15 +338,15 @@ def test_what_has_no_shape_for_every_number_of_rows_is_refused(name: str) -> Non
     nodes, constants = REFUSED[name]
     if "f" in nodes[0].input:
         nodes = [node("Cast", "X", "f", to=TensorProto.FLOAT), *nodes]
-    made = normal_form(model(nodes, constants, width=WIDTH).SerializeToString())
+    made = write_normal_form(model(nodes, constants, width=WIDTH).SerializeToString())
     with pytest.raises(GraphRefused):
-        analyse(made, declared_inputs(signature(WIDTH), made))
+        analyse_memory(made, check_inputs(signature(WIDTH), made))
 
 
 def test_memory_is_the_sum_of_all_tensors_and_of_what_a_kernel_takes() -> None:
-    made = normal_form(
+    made = write_normal_form(
         model([node("MatMul", "X weights", "y")], [constant("weights", np.ones((3, 5)))], width=3).SerializeToString()
     )
-    taken = analyse(made, declared_inputs(signature(3), made))
+    taken = analyse_memory(made, check_inputs(signature(3), made))
     # rows of 3 and of 5 numbers, and a copy of both matrices that the kernel may make
     assert (taken.memory.per_row, taken.memory.fixed) == (8 * 3 + 8 * 5 + 8 * 3, 8 * 15)

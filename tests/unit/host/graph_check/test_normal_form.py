@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from serving.domain.compiled_form import Graph
 from serving.domain.errors import GraphRefused
-from serving.host.graph_check.graph_check import bound
+from serving.host.graph_check.graph_check import bound_graphs
 from tests.unit.host.graph_check.graphs import constant, graph_of, model, node, signature
 
 Change = Callable[[Any], None]
@@ -24,7 +24,7 @@ def plain() -> Any:
 
 def written(made: Any) -> Any:
     """Return a model as the checker writes it."""
-    (graph,) = bound([graph_of(made)], signature()).graphs
+    (graph,) = bound_graphs([graph_of(made)], signature()).graphs
     return onnx.load_from_string(graph.content)
 
 
@@ -229,20 +229,20 @@ def test_what_is_not_known_is_refused(name: str) -> None:
     made = plain()
     FORGED[name](made)
     with pytest.raises(GraphRefused) as caught:
-        bound([graph_of(made)], signature())
+        bound_graphs([graph_of(made)], signature())
     assert "\n" not in str(caught.value).replace("Multiply\n", "")
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", b"\xff" * 100, onnx.ModelProto().SerializeToString()])
 def test_bytes_that_are_no_model_are_refused(content: bytes) -> None:
     with pytest.raises(GraphRefused):
-        bound([Graph(content, {"predict": ("y",)})], signature())
+        bound_graphs([Graph(content, {"predict": ("y",)})], signature())
 
 
 def test_fields_that_no_version_of_the_format_names_are_not_passed_on() -> None:
     raw = plain().SerializeToString()
     unknown = bytes([0xFA, 0x7F, 5]) + b"extra"  # field 2047, five bytes
-    (graph,) = bound([Graph(raw + unknown, {"predict": ("y",)})], signature()).graphs
+    (graph,) = bound_graphs([Graph(raw + unknown, {"predict": ("y",)})], signature()).graphs
     assert b"extra" not in bytes(graph.content)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.host.graph_check.sizes import ONE, ROWS, Size, product
+from serving.host.graph_check.sizes import ONE, ROWS, Size, multiply_sizes
 
 SIZES = st.builds(Size, st.integers(-50, 50), st.integers(-50, 50))
 MANY_ROWS = st.integers(1, 1000)
@@ -14,23 +14,23 @@ MANY_ROWS = st.integers(1, 1000)
 
 @given(SIZES, SIZES, MANY_ROWS)
 def test_arithmetic_holds_for_every_number_of_rows(one: Size, other: Size, rows: int) -> None:
-    assert (one + other).for_rows(rows) == one.for_rows(rows) + other.for_rows(rows)
-    assert (one - other).for_rows(rows) == one.for_rows(rows) - other.for_rows(rows)
-    made = one.times(other)
-    assert made is None or made.for_rows(rows) == one.for_rows(rows) * other.for_rows(rows)
-    quotient = one.divided_by(other)
-    assert quotient is None or quotient.for_rows(rows) * other.for_rows(rows) == one.for_rows(rows)
+    assert (one + other).compute_for(rows) == one.compute_for(rows) + other.compute_for(rows)
+    assert (one - other).compute_for(rows) == one.compute_for(rows) - other.compute_for(rows)
+    made = one.multiply(other)
+    assert made is None or made.compute_for(rows) == one.compute_for(rows) * other.compute_for(rows)
+    quotient = one.divide(other)
+    assert quotient is None or quotient.compute_for(rows) * other.compute_for(rows) == one.compute_for(rows)
 
 
 @given(SIZES)
 def test_a_length_is_never_negative(size: Size) -> None:
-    assert size.is_length == all(size.for_rows(rows) >= 0 for rows in (1, 2, 10, 1000))
+    assert size.is_length == all(size.compute_for(rows) >= 0 for rows in (1, 2, 10, 1000))
 
 
 def test_what_grows_with_the_square_of_the_rows_has_no_size() -> None:
-    assert product([ROWS, Size(0, 3), ROWS]) is None
-    assert product([ROWS, Size(0, 3), ONE]) == Size(3, 0)
-    assert product([]) == ONE
+    assert multiply_sizes([ROWS, Size(0, 3), ROWS]) is None
+    assert multiply_sizes([ROWS, Size(0, 3), ONE]) == Size(3, 0)
+    assert multiply_sizes([]) == ONE
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_what_grows_with_the_square_of_the_rows_has_no_size() -> None:
     ],
 )
 def test_a_quotient_leaves_no_remainder(size: Size, by: Size, quotient: Size | None) -> None:
-    assert size.divided_by(by) == quotient
+    assert size.divide(by) == quotient
 
 
 def test_sizes_are_written_as_people_write_them() -> None:

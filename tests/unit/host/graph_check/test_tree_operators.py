@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from serving.domain.errors import GraphRefused
-from serving.host.graph_check.graph_check import bound
+from serving.host.graph_check.graph_check import bound_graphs
 from serving.host.graph_check.tree_operators import MOST_DEPTH
 from serving.plane.graph import open_session
 from tests.unit.host.graph_check.graphs import constant, graph_of, model, node, signature
@@ -92,7 +92,7 @@ SOUND: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("name", SOUND)
 def test_sound_trees_pass_and_compute(name: str) -> None:
-    bounded = bound([graph_of(SOUND[name]())], signature(2))
+    bounded = bound_graphs([graph_of(SOUND[name]())], signature(2))
     session = open_session(bytes(bounded.graphs[0].content))
     assert len(session.run(None, {"X": np.zeros((3, 2))})[0]) == 3
 
@@ -147,7 +147,7 @@ BROKEN: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_relation_is_refused(name: str) -> None:
     with pytest.raises(GraphRefused):
-        bound([graph_of(BROKEN[name]())], signature(2))
+        bound_graphs([graph_of(BROKEN[name]())], signature(2))
 
 
 def chain(depth: int) -> Any:
@@ -167,7 +167,7 @@ def chain(depth: int) -> Any:
 
 
 def test_depth_is_bounded_and_counted() -> None:
-    assert bound([graph_of(chain(MOST_DEPTH))], signature(2)).steps == MOST_DEPTH
+    assert bound_graphs([graph_of(chain(MOST_DEPTH))], signature(2)).steps == MOST_DEPTH
     with pytest.raises(GraphRefused, match=f"deeper than {MOST_DEPTH} nodes"):
-        bound([graph_of(chain(MOST_DEPTH + 1))], signature(2))
-    assert bound([graph_of(new_form())], signature(2)).steps == 3
+        bound_graphs([graph_of(chain(MOST_DEPTH + 1))], signature(2))
+    assert bound_graphs([graph_of(new_form())], signature(2)).steps == 3
