@@ -44,7 +44,7 @@ from serving.host.restricted import (
     Survey,
     Unlisted,
     check_answers,
-    check_structure,
+    check_soundness,
     explain_names,
     find_moved,
     load_restricted,
@@ -284,7 +284,7 @@ def _unpickle_as(path: str, trust: Trust, mmap_mode: str | None) -> Any:
     if trust.is_restricted:
         return load_restricted(path, trust.pickle_trusted, trust.max_expansion, mmap_mode)
     estimator = joblib.load(path, mmap_mode=mmap_mode)
-    check_structure(estimator)
+    check_soundness(estimator)
     return estimator
 
 
@@ -327,7 +327,7 @@ def _read_any_skops(path: str) -> Any:
     import skops.io  # noqa: PLC0415  (takes half a second where it was not preloaded)
 
     estimator = skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
-    check_structure(estimator)
+    check_soundness(estimator)
     return estimator
 
 

@@ -13,7 +13,7 @@ from serving.host.restricted.opcodes import Survey
 from serving.host.restricted.reading import check_loaded, load_restricted, survey_file
 from serving.host.restricted.refused_names import explain_names, find_moved
 from serving.host.restricted.skops_file import load_skops
-from serving.host.restricted.soundness import check_answers, check_structure
+from serving.host.restricted.soundness import check_answers, check_soundness
 
 __all__ = [
     "Distrusted",
@@ -21,7 +21,7 @@ __all__ = [
     "Unlisted",
     "check_answers",
     "check_loaded",
-    "check_structure",
+    "check_soundness",
     "explain_names",
     "find_moved",
     "load_restricted",

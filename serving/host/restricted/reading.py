@@ -13,7 +13,7 @@ from joblib.numpy_pickle_utils import _validate_fileobject_and_memmap
 from serving.host.restricted.allow_list import Distrusted, read_allow_list
 from serving.host.restricted.attribute_check import check_attributes
 from serving.host.restricted.opcodes import Survey, survey_opcodes
-from serving.host.restricted.soundness import check_structure
+from serving.host.restricted.soundness import check_soundness
 from serving.host.restricted.unpickler import RestrictedUnpickler
 
 # any compressed file may become this large; beyond it, `candidate.max_expansion` decides
@@ -66,7 +66,7 @@ def check_loaded(model: Any, trusted: Sequence[str] = (), setting: str = "securi
     Computes for milliseconds.
     """
     check_attributes(model, read_allow_list().with_trusted(tuple(trusted)), setting)
-    check_structure(model)
+    check_soundness(model)
 
 
 class BudgetedFile:

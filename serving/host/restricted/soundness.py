@@ -20,7 +20,7 @@ _PLAIN = frozenset({np.ndarray, dict, list, tuple, set, frozenset})
 _SKIPPED = (str, bytes, bytearray, int, float, complex, bool, type, type(None), np.generic, np.dtype)
 
 
-def check_structure(model: Any) -> None:
+def check_soundness(model: Any) -> None:
     """Raise Distrusted if an object inside `model` has numbers that no library made. Computes only."""
     _require_no_problem(find_problem, model)
 

@@ -27,7 +27,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import Bunch
 
 from serving.host.restricted import Distrusted
-from serving.host.restricted.soundness import check_answers, check_structure
+from serving.host.restricted.soundness import check_answers, check_soundness
 from tests.hostile.states import made_anew
 
 ROWS = np.random.default_rng(0).normal(size=(90, 4))
@@ -486,7 +486,7 @@ LIES: dict[str, tuple[Callable[[], Any], Lie, str]] = {
 
 
 def check(model: Any) -> None:
-    check_structure(model)
+    check_soundness(model)
     check_answers(model)
 
 

@@ -23,7 +23,7 @@ from sklearn.preprocessing import OneHotEncoder, SplineTransformer
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from serving.host.restricted import Distrusted, load_restricted
-from serving.host.restricted.soundness import check_structure
+from serving.host.restricted.soundness import check_soundness
 
 ROWS = np.random.default_rng(0).normal(size=(200, 4))
 LABELS = np.arange(200) % 3
@@ -33,7 +33,7 @@ CATEGORICAL = np.column_stack([ROWS[:, 0], LABELS, ROWS[:, 1], LABELS % 2])
 
 def problem(model: Any) -> str:
     with pytest.raises(Distrusted, match="that is not sound") as caught:
-        check_structure(model)
+        check_soundness(model)
     return str(caught.value)
 
 
@@ -83,7 +83,7 @@ SOUND: dict[str, Callable[[], Any]] = {
 def test_what_a_library_made_is_sound(name: str, tmp_path: Path) -> None:
     model = SOUND[name]()
     joblib.dump(model, tmp_path / "blob")
-    check_structure([model, {"a": (load_restricted(str(tmp_path / "blob")),)}])
+    check_soundness([model, {"a": (load_restricted(str(tmp_path / "blob")),)}])
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_metric_fits_its_rows() -> None:
     def other_metric(state: tuple[Any, ...]) -> tuple[Any, ...]:
         return (*state[:11], KDTree(ROWS[:, :1], metric="minkowski", p=3).__getstate__()[11], *state[12:])
 
-    check_structure(with_state(KDTree(ROWS), other_metric))
+    check_soundness(with_state(KDTree(ROWS), other_metric))
     narrow = BallTree(ROWS[:, :1], metric="seuclidean", V=[1.0]).__getstate__()[11]
     tree = with_state(BallTree(ROWS, metric="seuclidean", V=np.ones(4)), lambda s: (*s[:11], narrow, *s[12:]))
     assert "metric does not fit" in problem(tree)
@@ -241,4 +241,4 @@ def test_a_vectorizer_that_opens_files_is_refused(kind: Any, source: Any) -> Non
 
 
 def test_a_class_of_the_operators_with_a_known_name_is_left_alone() -> None:
-    check_structure(type("Tree", (), {})())
+    check_soundness(type("Tree", (), {})())
