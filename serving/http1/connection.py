@@ -2,17 +2,17 @@
 
 Its state is `serving.http1.connection_state`. Four things differ from uvicorn:
 
-- A prediction that arrives whole, and can be answered without waiting, is answered where its last byte is read: no
-  task, no scope, one write, and no parser where its head is known. Everything else takes uvicorn's way. No client sees
-  which.
-- One request is read after the other. uvicorn parses whatever arrives and queues a request for each head in it, 5 kB of
-  memory for 30 bytes, before any of them is asked for a token. Here bytes behind a request that is being answered are
-  left alone: the system's buffers fill up, and the client waits. So a connection holds what was read in one go, and
-  what a slice of that made.
-- No other protocol is spoken. llhttp stops behind a head that offers one (``Upgrade``), as if it had been accepted:
-  what follows would be read as the next request, although it is the body of this one. So such a head is read again
-  without the offer; the parser begins and ends its request twice.
-- What takes too long or too much is closed, and told why.
+- A prediction that arrives whole, and can be answered without waiting, is answered as soon as its last byte is read: no
+  task, no scope, one write, and no parser if its head is known. Everything else takes uvicorn's way. Clients cannot
+  see a difference.
+- Requests are read one after the other. uvicorn parses everything that arrives, and queues a request for each head in
+  it: 5 kB of memory for 30 bytes, before it asks any of them for a token. This connection does not parse the bytes
+  behind a request that is being answered: the system's buffers fill up, and the client waits. So a connection holds
+  only the bytes of one read, and the requests in one slice of them.
+- No other protocol is spoken. llhttp stops behind a head that offers one (``Upgrade``), as if the offer was accepted.
+  Then the body of that request would be read as the next request. So such a head is read again without the offer; the
+  parser begins and ends its request twice.
+- A connection that takes too long or too much is closed, and its client is told why.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from serving.http1.connection_state import (
     READY,
     SLOW_HEAD,
     WAITING,
-    State,
+    HttpState,
 )
 from serving.http1.flow import ConnectionFlow
 from serving.http1.heads import END_OF_HEAD, KnownHeads, find_fault, split_target, with_host, without_upgrade
@@ -62,7 +62,7 @@ _OK = b"HTTP/1.1 200 OK\r\n"
 
 
 class HeadRefused(httptools.HttpParserError):
-    """What is read is not to be answered by the application, but by this."""
+    """The request is answered with this refusal, and not by the application."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__("refused")
@@ -72,7 +72,7 @@ class HeadRefused(httptools.HttpParserError):
 class HttpConnection(HttpToolsProtocol):
     """One connection. The application's shortcut is asked first: see `serving.api.shortcut`. Event loop thread only.
 
-    It keeps one timer for its idle time, which looks at the clock when it fires: one for each request costs more.
+    It keeps one timer for its idle time, which looks at the clock when it fires: a timer for each request costs more.
     """
 
     flow: ConnectionFlow
@@ -86,7 +86,7 @@ class HttpConnection(HttpToolsProtocol):
         self._limits = limits_of(self.loop, services.settings.server)
         self._known_heads: KnownHeads | None = self._limits.known_heads_of(self._names)
         self._known_hosts: AbstractSet[bytes | None] = self._names.seen
-        self._state: State = OPENED
+        self._state: HttpState = OPENED
         self._whole = b""  # the bytes being read, if they may be one whole request
         self._read_bytes = 0
         self._fruitless_bytes = 0
@@ -105,7 +105,7 @@ class HttpConnection(HttpToolsProtocol):
     # --- what the loop calls ------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Remember the transport (called by the loop); one connection too many may only ask how the server is."""
+        """Remember the transport (called by the loop). A connection beyond the limit may only ask for probes."""
         super().connection_made(transport)
         limits = self._limits
         self.flow = ConnectionFlow(transport, limits.stalled, self._may_read)
@@ -140,17 +140,18 @@ class HttpConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
-        """Send what is answered (called by the loop): the transport closes itself when this has returned."""
+        """Send queued answers (called by the loop): the transport closes itself when this has returned."""
         self._limits.write_queue.flush()
 
     def shutdown(self) -> None:
-        """Send what is answered, then close, at once or behind the answer under way (called by the server)."""
+        """Send queued answers, then close, at once or after the answer under way (called by the server)."""
         self._limits.write_queue.flush()
         super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close a connection that has been idle for so long (called by the loop): at once where its client has not read
-        the last answer by now, which would be kept for it for ever.
+        """Close a connection that has been idle for too long (called by the loop).
+
+        If the client has not read the last answer by now, close at once: the answer would be kept for ever.
         """
         self.timeout_keep_alive_task = None
         if self._state is not READY:
@@ -173,7 +174,7 @@ class HttpConnection(HttpToolsProtocol):
             self._close()
 
     def send_away(self) -> None:
-        """Close a connection of the crowd, to make room for another one (called by `Crowd`)."""
+        """Close this connection to make room for another one beyond the limit (called by `Crowd`)."""
         if self._state in OVER or self._state in WAITING or self._state is BODY:
             self._abort()
         else:
@@ -233,7 +234,7 @@ class HttpConnection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Answer what was held back, or have the application answer it."""
+        """Answer a request that was held back, or give it to the application."""
         state = self._state
         if state is HELD:
             if self._answer_held():
@@ -275,7 +276,7 @@ class HttpConnection(HttpToolsProtocol):
             self._reject(self._limits.too_large)
 
     def _read_in_slices(self, data: bytes) -> None:
-        """Read what may hold many requests, as far as they are answered at once."""
+        """Read bytes that may hold many requests, for as long as each of them is answered at once."""
         for start in range(0, len(data), SLICE_BYTES):
             if self._state in OVER or self.transport.is_closing():
                 return
@@ -300,14 +301,14 @@ class HttpConnection(HttpToolsProtocol):
             self._reject(reason.refusal if isinstance(reason, HeadRefused) else self._limits.not_http)
 
     def _decline_offer(self) -> None:
-        """Have the head that has just been read be read again without its offer of another protocol."""
+        """Read the last head again, without its offer of another protocol."""
         method = self.parser.get_method()
         if method == b"CONNECT":
             raise HeadRefused(refuse_head("CONNECT is for proxies, and this is none"))
         self._without_offer = without_upgrade(method, self.url, self.parser.get_http_version(), self.headers)
 
     def _check_head(self) -> None:
-        """Refuse what is no proper head, and note one for another server, which is answered as its protocol has it.
+        """Refuse a faulty head. Note a head for another server: it is refused later, in the shape of its protocol.
 
         A target in absolute form becomes a path, and its authority the host.
         """
@@ -331,11 +332,11 @@ class HttpConnection(HttpToolsProtocol):
     # --- reading later ------------------------------------------------------------------------------------------------
 
     def _may_read(self) -> bool:
-        """Say whether the transport may be read: nothing that was read waits for an earlier answer."""
+        """Say whether the transport may be read: it may not while bytes wait for an earlier answer."""
         return not (self._ahead or self.pipeline or self._state is BROKEN)
 
     def _put_off(self, data: bytes) -> None:
-        """Keep bytes for later; where all connections together have too many, this one ends with what it has begun."""
+        """Keep bytes for later. If all connections together keep too many, this one ends after the present request."""
         self._limits.ahead_bytes += len(data) - len(self._ahead)
         self._ahead = data
         self.flow.pause_reading()
@@ -353,7 +354,7 @@ class HttpConnection(HttpToolsProtocol):
         self.pipeline.clear()
 
     def _read_ahead(self) -> None:
-        """Read what was put off."""
+        """Read the bytes that were kept for later."""
         data = self._take_ahead()
         if self._state in OVER or self.transport.is_closing():
             return
@@ -364,7 +365,7 @@ class HttpConnection(HttpToolsProtocol):
     # --- answering ----------------------------------------------------------------------------------------------------
 
     def _answer_known(self, known_heads: KnownHeads, data: bytes) -> bool:
-        """Answer a prediction that is whole, and whose head has been parsed before, if that needs no waiting."""
+        """Answer a whole prediction whose head has been parsed before, if that needs no waiting."""
         end = data.find(END_OF_HEAD) + 4
         known = known_heads.find(data[:end])
         if known is None or len(data) != end + known.body_bytes or self.flow.write_paused:
@@ -422,7 +423,7 @@ class HttpConnection(HttpToolsProtocol):
             super().on_body(self._held_body)
 
     def _start(self) -> None:
-        """Give the request that is being read to the application, as uvicorn would have done by now."""
+        """Give the request that is being read to the application, as uvicorn does when its head ends."""
         state, url, headers, expects = self._state, self.url, self.headers, self.expect_100_continue
         earlier = self.cycle
         super().on_message_begin()
@@ -438,7 +439,7 @@ class HttpConnection(HttpToolsProtocol):
             self._state = state.after_start
 
     def on_response_complete(self) -> None:
-        """Go on (called by uvicorn): with the next request, or with what the client still sends of this one."""
+        """Go on (called by uvicorn): with the next request, or with the rest of this one's body."""
         super().on_response_complete()
         if self._state in OVER or self.transport.is_closing():
             return
@@ -471,7 +472,7 @@ class HttpConnection(HttpToolsProtocol):
     # --- refusing and ending ------------------------------------------------------------------------------------------
 
     def _reject(self, refusal: Refusal) -> None:
-        """Refuse what cannot be read; where an answer is under way, only stop reading."""
+        """Refuse bytes that cannot be read; while an answer is under way, only stop reading."""
         state = self._state
         if state is DROPPING:
             self._close()
@@ -486,7 +487,7 @@ class HttpConnection(HttpToolsProtocol):
                 self._linger()
 
     def _break(self) -> None:
-        """Read no more, and end with the answers to earlier requests."""
+        """Read no more, and close after the answers to earlier requests."""
         if self._state is BODY_AHEAD:  # half of a request; the application has not been told of it
             self.pipeline.popleft()
             self.cycle = self._earlier
@@ -509,7 +510,7 @@ class HttpConnection(HttpToolsProtocol):
             self._close()
 
     def _linger(self) -> None:
-        """Send an end, and read for a while what its client sends until it has seen that."""
+        """Send the end of the stream, then read and drop bytes for a while, until the client has seen it."""
         self._state = self._state.after_linger
         self._forget_ahead()
         self._dropped_bytes = 0
@@ -522,7 +523,7 @@ class HttpConnection(HttpToolsProtocol):
         self._limits.lingering.begin(self)
 
     def _drop(self, size: int) -> None:
-        """Count what is read and forgotten."""
+        """Count bytes that are read and dropped."""
         self._dropped_bytes += size
         if self._dropped_bytes > self._limits.dropped_bytes:
             self._abort()

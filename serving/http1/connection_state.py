@@ -1,7 +1,7 @@
-"""The state of one connection, what happens to a connection, and which state follows: one table, and no other.
+"""The state of one connection, the events of a connection, and which state follows: one table.
 
 A state says two things at once: where the next byte from the client belongs, and whether an answer is still under way.
-`TRANSITIONS` is the whole machine. What is done on a transition stands in `serving.http1.connection`.
+`TRANSITIONS` is the whole machine. `serving.http1.connection` does the work of a transition.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Event(Enum):
     CLOSE = auto()
 
 
-class State(Enum):
-    """The state of one connection. `after_...` is the state that follows an event; there is none where none can be.
+class HttpState(Enum):
+    """The state of one connection. `after_...` is the state that follows an event; an impossible event has none.
 
-    OPENED: no request has begun yet; one has to, in time. READY: everything that was asked is answered. HEAD: in a
+    OPENED: no request has begun yet; one has to, in time. READY: every request is answered. HEAD: in a
     request line or headers, of which all bytes came at once so far. SLOW_HEAD: the same, but the bytes ended within it;
     the rest has to come in time. HELD: in the body of a prediction that may be answered where its last byte is read.
     BODY: in the body of a request that the application has. DROPPING: in the rest of a body whose request is answered.
@@ -63,29 +63,35 @@ class State(Enum):
     CLOSED = auto()
 
     # Filled from TRANSITIONS below. An attribute costs a fifth of two looks into dictionaries.
-    after_begin: State
-    after_recognise: State
-    after_pause: State
-    after_hold: State
-    after_start: State
-    after_queue: State
-    after_end: State
-    after_answer: State
-    after_advance: State
-    after_break: State
-    after_linger: State
-    after_close: State
+    after_begin: HttpState
+    after_recognise: HttpState
+    after_pause: HttpState
+    after_hold: HttpState
+    after_start: HttpState
+    after_queue: HttpState
+    after_end: HttpState
+    after_answer: HttpState
+    after_advance: HttpState
+    after_break: HttpState
+    after_linger: HttpState
+    after_close: HttpState
 
 
 # By these names: a look into an enumeration takes longer than most of what is done for a request.
-OPENED, READY, HEAD, SLOW_HEAD, HELD = State.OPENED, State.READY, State.HEAD, State.SLOW_HEAD, State.HELD
-BODY, DROPPING, ANSWERING = State.BODY, State.DROPPING, State.ANSWERING
-HEAD_AHEAD, BODY_AHEAD = State.HEAD_AHEAD, State.BODY_AHEAD
-BROKEN, LINGERING, CLOSED = State.BROKEN, State.LINGERING, State.CLOSED
+OPENED, READY, HEAD, SLOW_HEAD, HELD = (
+    HttpState.OPENED,
+    HttpState.READY,
+    HttpState.HEAD,
+    HttpState.SLOW_HEAD,
+    HttpState.HELD,
+)
+BODY, DROPPING, ANSWERING = HttpState.BODY, HttpState.DROPPING, HttpState.ANSWERING
+HEAD_AHEAD, BODY_AHEAD = HttpState.HEAD_AHEAD, HttpState.BODY_AHEAD
+BROKEN, LINGERING, CLOSED = HttpState.BROKEN, HttpState.LINGERING, HttpState.CLOSED
 
 # Beside these, a connection that is lost is CLOSED whatever its state was. HEAD begins and ends in itself where a head
 # offers another protocol: the parser begins and ends such a request twice, see `connection`.
-TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
+TRANSITIONS: Mapping[HttpState, Mapping[Event, HttpState]] = {
     OPENED: {
         Event.BEGIN: HEAD,
         Event.RECOGNISE: READY,

@@ -1,4 +1,4 @@
-"""When a connection is read, and until when its client has to take what it is sent."""
+"""When a connection is read, and how long its client may take to read an answer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from serving.api.deadlines import Deadlines
 
 
 class ConnectionFlow(FlowControl):
-    """uvicorn's flow control, which asks `may_read` before it reads on, and gives a client up that takes nothing.
+    """uvicorn's flow control, which asks `may_read` before it reads on, and gives up a client that reads nothing.
 
-    Event loop thread only. `stalled` are those whose client takes nothing of what is waiting to be sent.
+    Event loop thread only. `stalled` are the connections whose client does not read what is waiting to be sent.
     """
 
     def __init__(self, transport: asyncio.Transport, stalled: Deadlines, may_read: Callable[[], bool]) -> None:
@@ -36,15 +36,15 @@ class ConnectionFlow(FlowControl):
             super().resume_reading()
 
     def pause_writing(self) -> None:
-        """Have writers wait (called by the loop), for a while."""
+        """Let writers wait (called by the loop), for a limited time."""
         super().pause_writing()
         self._stalled.begin(self)
 
     def resume_writing(self) -> None:
-        """Have writers go on (called by the loop)."""
+        """Let writers go on (called by the loop)."""
         self._stalled.end(self)
         super().resume_writing()
 
     def on_overdue(self) -> None:
-        """Give the client up (called by `Deadlines`)."""
+        """Give up the client (called by `Deadlines`)."""
         self._transport.abort()

@@ -1,8 +1,8 @@
-"""What the head of a request must be, beyond what the parser looks at, and the heads that need not be parsed again.
+"""Checks the head of a request beyond the checks of the parser, and remembers heads that need not be parsed again.
 
 The parser (llhttp, strict) refuses bare line feeds, folded lines, spaces before a colon, lengths that are no number or
-are there twice, and a length beside chunks. Two things it leaves open would let two servers in a row read different
-requests in the same bytes: transfer codings that are not read here, and a switch to another protocol.
+come twice, and a length together with chunks. It allows two things by which two servers in a row could read different
+requests in the same bytes: transfer codings that this server does not read, and a switch to another protocol.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Target(NamedTuple):
 
 
 def find_fault(version: str, headers: Headers) -> str | None:
-    """Say what is wrong with a head, None: nothing. Names of headers are in lower case."""
+    """Return what is wrong with a head, None if nothing is. Names of headers are in lower case."""
     if version not in _VERSIONS:
         return f"HTTP/{version} is not spoken here; send HTTP/1.1"
     codings = [value.strip() for name, value in headers if name == b"transfer-encoding"]
@@ -53,7 +53,7 @@ def find_fault(version: str, headers: Headers) -> str | None:
 
 
 def split_target(url: bytes) -> Target | None:
-    """Take a target in absolute form apart; None for what is none of http and https, or names a user."""
+    """Take a target in absolute form apart; None if its scheme is neither http nor https, or it names a user."""
     scheme = next((scheme for scheme in _SCHEMES if url[: len(scheme)].lower() == scheme), None)
     if scheme is None:
         return None
@@ -66,12 +66,12 @@ def split_target(url: bytes) -> Target | None:
 
 
 def with_host(headers: Headers, authority: bytes) -> list[tuple[bytes, bytes]]:
-    """Return headers whose ``Host`` is the authority of the target, which counts where there is one."""
+    """Return the headers with the authority of the target as ``Host``: it replaces the header of the request."""
     return [(b"host", authority), *(header for header in headers if header[0] != b"host")]
 
 
 def without_upgrade(method: bytes, url: bytes, version: str, headers: Headers) -> bytes:
-    """Return the head of a request as it would be had its client not offered another protocol: RFC 9110, 7.8."""
+    """Return the head of a request without its offer of another protocol: RFC 9110, 7.8."""
     lines = [b"%b %b HTTP/%b\r\n" % (method, url, version.encode())]
     for name, value in headers:
         if name in _OF_UPGRADES:
@@ -86,7 +86,7 @@ def without_upgrade(method: bytes, url: bytes, version: str, headers: Headers) -
 
 
 class KnownHead(NamedTuple):
-    """What the parser made of a head: the target, the headers, and how long the body is."""
+    """The result of parsing a head: the target, the headers, and how long the body is."""
 
     path: str
     fields: Mapping[bytes, bytes]
@@ -96,9 +96,9 @@ class KnownHead(NamedTuple):
 class KnownHeads:
     """Heads of predictions that were answered at once, by their bytes. Event loop thread only.
 
-    A client sends the same heads again and again. The same bytes at the same place mean the same request, so the parser
-    need not look at them: that is a third of what a connection does for a prediction. `find` takes the bytes of a head,
-    its blank line among them, and returns what is known of it, or None.
+    A client sends the same heads again and again. The same bytes at the same place mean the same request, so they need
+    not be parsed again: parsing is a third of the work of a connection for a prediction. `find` takes the bytes of a
+    head, with its blank line, and returns the result of parsing it, or None.
     """
 
     def __init__(self) -> None:
@@ -106,9 +106,9 @@ class KnownHeads:
         self.find = self._heads.get
 
     def remember(self, request: bytes, path: str, fields: Mapping[bytes, bytes], body_bytes: int) -> bool:
-        """Remember the head of a request that may be whole, with nothing before it, and that ends in no close.
+        """Remember the head of a request that may be whole, with nothing before it, and that does not close.
 
-        Return False for a head that will not come again: there is no point in looking for others of its connection.
+        Return False for a head that will not come again: other heads of its connection will not come again either.
         """
         if not _NEVER_KNOWN.isdisjoint(fields):
             return False

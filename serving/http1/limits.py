@@ -1,4 +1,4 @@
-"""What connections may take, what all of one event loop share, and the answers to those that take more.
+"""What connections may take, what all connections of one event loop share, and the answers to those that take more.
 
 There is no request yet that a route could answer, so these answers are made here, whole.
 """
@@ -35,12 +35,12 @@ class Crowded(Overdue, Protocol):
         """Close the connection, and say why where no answer is under way."""
 
 
-class Limits:
+class ConnectionLimits:
     """What all connections of one loop share. Event loop thread only.
 
-    `heads` are connections that owe the rest of a request's head, or their first byte; `dropped` those whose request
-    was answered before its body was there; `lingering` those that are closed but for what the client still sends;
-    `stalled` those whose client takes nothing of what it is sent; `crowd` those that came when there were too many.
+    `heads` are connections that wait for the rest of a request's head, or for their first byte; `dropped` those whose
+    request was answered before its body had arrived; `lingering` those that are closed, but whose client still sends;
+    `stalled` those whose client does not read its answer; `crowd` those that came when there were too many.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, settings: ServerSettings) -> None:
@@ -68,17 +68,17 @@ class Limits:
         return self._known_heads.setdefault(listener, KnownHeads())
 
     def forget(self, connection: Crowded) -> None:
-        """Take a connection off all deadlines, and out of the crowd."""
+        """Remove a connection from all deadlines, and from the crowd."""
         for deadlines in (self.heads, self.dropped, self.lingering):
             deadlines.end(connection)
         self.crowd.leave(connection)
 
 
 class Crowd:
-    """The connections beyond the most there may be, at most MOST_CROWDED. They may ask how the server is, no more.
+    """The connections beyond the limit, at most MOST_CROWDED. They may only ask for probes.
 
-    Where one more comes, the one that has been here longest leaves: a probe that comes and asks at
-    once is answered, however many others came and ask nothing.
+    When one more comes, the oldest one is closed. So a probe that asks at once is answered, however many others came
+    and ask nothing.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Crowd:
         return connection in self._members
 
     def admit(self, connection: Crowded) -> None:
-        """Let a connection in."""
+        """Add a connection; the oldest one is sent away if there are too many."""
         if len(self._members) >= MOST_CROWDED:
             first = next(iter(self._members))
             del self._members[first]
@@ -96,17 +96,17 @@ class Crowd:
         self._members[connection] = None
 
     def leave(self, connection: Crowded) -> None:
-        """Forget a connection; nothing happens when it is none of these."""
+        """Forget a connection; nothing happens if it is not in the crowd."""
         self._members.pop(connection, None)
 
 
-_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, Limits] = WeakKeyDictionary()
+_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, ConnectionLimits] = WeakKeyDictionary()
 
 
-def limits_of(loop: asyncio.AbstractEventLoop, settings: ServerSettings) -> Limits:
-    """Return what the connections of a loop share; the first one's settings are those of all."""
+def limits_of(loop: asyncio.AbstractEventLoop, settings: ServerSettings) -> ConnectionLimits:
+    """Return what the connections of a loop share; the settings of the first connection hold for all."""
     found = _shared.get(loop)
-    return found if found is not None else _shared.setdefault(loop, Limits(loop, settings))
+    return found if found is not None else _shared.setdefault(loop, ConnectionLimits(loop, settings))
 
 
 def refuse_head(detail: str) -> Refusal:
@@ -115,7 +115,7 @@ def refuse_head(detail: str) -> Refusal:
 
 
 def count_head_bytes(url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> int:
-    """Return how many bytes a request's head has, within a few."""
+    """Return how many bytes a request's head has, give or take a few."""
     return len(url) + sum(len(name) + len(value) + 4 for name, value in headers)
 
 

@@ -1,4 +1,4 @@
-"""What is sent: the parts of an answer together, and the answers of a turn of the event loop after each other."""
+"""Sends the parts of an answer together, and all answers of one turn of the event loop directly after each other."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 
 class WriteQueue:
-    """What is to be sent at the end of this turn of the event loop. Event loop thread only.
+    """The bytes to send at the end of this turn of the event loop. Event loop thread only.
 
-    Writes of a turn follow each other directly: the first wakes a client that waits in another process, which takes
-    longer than the write itself, and by the next one that client is awake. uvloop would write at once, between reads.
+    The writes of a turn follow each other directly. The first one wakes a client that waits in another process, which
+    takes longer than the write itself; it is awake for the next ones. uvloop would write at once, between reads.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -20,7 +20,7 @@ class WriteQueue:
         self._waiting: list[list[Any]] = []  # a transport and what it has to send
 
     def write(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Have `data` sent before the loop looks for new events; what is added in a row for one transport, together."""
+        """Send `data` before the loop looks for new events; parts in a row for one transport are sent together."""
         waiting = self._waiting
         if not waiting:
             self._loop.call_soon(self.flush)
@@ -43,7 +43,7 @@ class WriteQueue:
 
 
 class AnswerTransport:
-    """What an answer is written to: a transport whose writes are queued, and which `end` closes."""
+    """The transport of an answer: its writes are queued, and `end` closes it."""
 
     def __init__(self, transport: asyncio.Transport, write_queue: WriteQueue, end: Callable[[], None]) -> None:
         self.write: Callable[[bytes], None] = partial(write_queue.write, transport)
