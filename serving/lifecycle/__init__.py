@@ -1,1 +1,1 @@
-"""From files in the store to versions that answer: every thread of the server has its owner here."""
+"""Control: from files in the store to versions that answer. It decides; the plane answers."""

@@ -1,4 +1,4 @@
-"""The swap, and what becomes of the version that was swapped out."""
+"""The swap, and what happens to the version that was swapped out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = structlog.get_logger("serving.activation")
 
 
 class Activation:
-    """Says by plans what answers, and takes versions out of them. Reconciler thread only."""
+    """Makes the plans that say what answers, and takes versions out of them. Reconciler thread only."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Activation:
         self._plan = Plan()
 
     def publish(self, model: ModelRecord, *, is_known: bool = True) -> None:
-        """Let a plan say what `model` has loaded; a model that is not known any more leaves it."""
+        """Commit a plan with what `model` has loaded; a model that is not known any more is left out."""
         self._plan = self._plan.with_route(model.name, _route_of(model) if is_known else None)
         self._plane.prepare(Prepare(self._plan))
         self._plane.commit(Commit(self._plan.generation))
@@ -51,8 +51,8 @@ class Activation:
     def activate(self, model: ModelRecord, record: VersionRecord) -> None:
         """Let `record` answer from now on; what answered before becomes a standby.
 
-        It is written down first: a server that is killed in between answers with it when it is started again, and no
-        client that has seen it answer sees an older version then.
+        It is written to disk first. So a server that is killed in between answers with `record` after its restart, and
+        a client that has seen its answers does not see an older version then.
         """
         reach("before-activation")
         report = record.report
@@ -84,7 +84,7 @@ class Activation:
         self._journal.move(record, State.DRAINING, f"{draining.requests} requests in flight")
 
     def finish_retirement(self, model: ModelRecord, fact: Drained) -> None:
-        """Take in that a version of `model` is freed: of two of the same bytes, the one that has left first."""
+        """Note that a version of `model` is freed: of two with the same bytes, the one that was retired first."""
         record = next(record for record in model.leaving if record.id == fact.key)
         if fact.failure is not None:
             log.error("teardown_failed", model=model.name, version=record.version, reason=fact.failure)

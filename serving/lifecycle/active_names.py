@@ -1,4 +1,4 @@
-"""The names of what is active, beside the database, for the day on which that is lost: a small file of JSON."""
+"""The names of the active versions, in a small JSON file beside the database, in case the database is lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Active = Mapping[str, tuple[str, str]]  # model: version, digest
 
 
 class ActiveNames:
-    """The file in one state directory. For one thread. `is_stale` says that it has to be written anew."""
+    """The file in one state directory. For one thread. `is_stale` says that it has to be written again."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -43,7 +43,7 @@ class ActiveNames:
         self.is_stale = False
 
     def read(self) -> dict[str, tuple[str, str]]:
-        """Return what was written last; nothing when the file is gone or is none of ours. Blocks."""
+        """Return what was written last; nothing if the file is gone or was not written by us. Blocks."""
         try:
             document = json.loads((self._directory / FILE_NAME).read_bytes())
             active = document["active"].items()

@@ -1,6 +1,6 @@
 """One version from the store to something that can be activated: stage, evaluate, connect.
 
-Everything here runs in a worker thread and may block; the reconciler is told the outcome and decides what it means.
+Everything here runs in a worker thread and may block. The reconciler gets the outcome and decides what it means.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ class Damaged:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A gate said no: a verdict over these bytes."""
+    """A gate has refused these bytes."""
 
     report: CandidateReport
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The only outcome that can be activated: it is loaded, as `placement` says, by host number `host` if hosted."""
+    """Loaded where `placement` says, and can be activated; `host` is the number of its host, if it is hosted."""
 
     placement: Placement
     report: CandidateReport
@@ -74,7 +74,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Something outside of the candidate went wrong; trying again may work. `is_host_death`: its process was killed."""
+    """Something went wrong that is not the candidate's fault; it may work next time. `is_host_death`: its host died."""
 
     reason: str
     is_host_death: bool = False
@@ -104,7 +104,7 @@ class Candidate:
     reason: str = ""
 
     def cancel(self) -> None:
-        """Stop it as soon as possible: staging stops at the next block, its processes are killed."""
+        """Stop the candidate as soon as possible: staging stops at the next block, its processes are killed."""
         self.cancelled.set()
         for under_way in (self.host, self.check):
             if under_way is not None:
@@ -112,7 +112,7 @@ class Candidate:
 
 
 class CandidateRunner:
-    """Carries candidates down the road. Every method blocks; worker threads only."""
+    """Does the steps of candidates. Every method blocks; worker threads only."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class CandidateRunner:
         on_state: Callable[[State], None],
         on_gate: Callable[[GateResult], None],
     ) -> Outcome:
-        """Bring a version to where it can answer: as its last evaluation said, or else through a fresh host."""
+        """Make a version ready to answer: from its last evaluation, or else through a new host."""
         kept = self._evaluation_cache.find(
             artifact, comparison.active_signature, comparison.accepted_digest, comparison.active_provenance
         )
@@ -185,7 +185,7 @@ class CandidateRunner:
         *,
         is_new: bool,
     ) -> Outcome:
-        """Evaluate in a fresh host, and keep what `is_new` of it.
+        """Evaluate in a new host; keep the evaluation in the cache if `is_new`.
 
         Raises HostFailed, and GraphRefused when there are graphs that must not run in this process.
         """
@@ -216,14 +216,14 @@ class CandidateRunner:
         return self._load(artifact, evaluation, host)
 
     def _tell(self, sandbox: Sandbox) -> None:
-        """Write into the log what holds the hosts, once, and again should it change."""
+        """Log the layers of the hosts' sandbox, once, and again when they change."""
         if sandbox.active and sandbox != self._told:
             self._told = sandbox
             write = log.info if sandbox.is_whole else log.warning
             write("sandbox", active=list(sandbox.active), missing=sandbox.missing)
 
     def _load(self, artifact: Artifact, evaluation: Evaluation, host: HostProcess | None = None) -> Outcome:
-        """Have the plane load what has passed; raises HostFailed when its host cannot be connected."""
+        """Let the plane load a version that has passed; raises HostFailed when its host cannot be connected."""
         try:
             placement = place(evaluation, self._settings.engine.max_batch_rows)
         except NotReady as error:
@@ -243,7 +243,7 @@ class CandidateRunner:
         return next(self._host_numbers)
 
     def respawn(self, command: ReplaceHost, artifact: Artifact, entry: Entry | None) -> str | None:
-        """Bring another host for a version whose host died, as `command` says; returns why it did not work, or None.
+        """Start another host for a version whose host died, as `command` says; return why it did not work, or None.
 
         The cached copy is hashed first, and renewed from the store (`entry`) when it is damaged. Raises CopyLost when
         it cannot be.
@@ -291,7 +291,7 @@ class CandidateRunner:
 
 
 def _require_loaded(outcome: Loaded | LoadFailed, host: HostProcess) -> None:
-    """Raise HostFailed, and end the host, when the plane did not take it."""
+    """Raise HostFailed, and end the host, when the plane could not load it."""
     if isinstance(outcome, LoadFailed):
         host.close()
         raise HostFailed(outcome.reason)

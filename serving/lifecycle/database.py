@@ -1,7 +1,7 @@
-"""The SQLite file behind the history: opening it, whether it is whole and of the present schema, and a copy of it.
+"""The SQLite file behind the history: opens it, checks that it is whole, updates its schema, and copies it.
 
-What is damaged, what cannot be used at present and what a later release has written are told apart: only the first may
-be replaced.
+Three problems have errors of their own: a damaged file, a file that cannot be used at present, and a file that a later
+release has written. Only a damaged file may be replaced.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Statement = tuple[str, Sequence[Any]]
 
 
 class StateDamaged(StateUnavailable):
-    """The file is not what was written."""
+    """The file is damaged: it does not hold what was written."""
 
 
 class StateTooNew(StateUnavailable):
@@ -56,10 +56,10 @@ class Database:
         return may_exist(self.path) and not (_is_empty(self.path) and _is_empty(wal_of(self.path)))
 
     def open(self, *, may_be_unsealed: bool = True) -> None:
-        """Open or create the file in WAL mode, look whether it is whole, and bring its schema up to date. Blocks.
+        """Open or create the file in WAL mode, check that it is whole, and bring its schema up to date. Blocks.
 
-        `may_be_unsealed` allows a file of a release from before there were seals, which is sealed then. Raises
-        StateTooNew before anything is written, StateDamaged, or StateUnavailable when it cannot be told.
+        `may_be_unsealed` allows a file of a release from before there were seals; it is sealed then. Raises
+        StateTooNew before anything is written, StateDamaged, or StateUnavailable when it cannot be checked.
         """
         if self.exists:
             _check_header(self.path)
@@ -114,7 +114,7 @@ class Database:
             self.decisions = decisions
 
     def copy_to(self, path: Path) -> None:
-        """Write a copy to a new file, look whether it is whole, and make it durable. Blocks."""
+        """Write a copy to a new file, check that it is whole, and make it durable. Blocks."""
         ends_at = time.monotonic() + BUSY_SECONDS
 
         def give_up(*_: int) -> None:  # SQLite would wait for ever for a process that holds the file
@@ -147,7 +147,7 @@ def decisions_of(path: Path) -> int:
 
 
 def may_exist(path: Path) -> bool:
-    """Whether anything is at `path`, or that cannot be told."""
+    """Whether anything is at `path`; true also when that cannot be found out."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -158,7 +158,7 @@ def may_exist(path: Path) -> bool:
 
 
 def wal_of(path: Path) -> Path:
-    """Return where SQLite keeps what it has not moved into the file yet."""
+    """Return the path of SQLite's write-ahead log: what it has not moved into the file yet."""
     return path.with_name(path.name + "-wal")
 
 
@@ -188,7 +188,7 @@ def _check(path: Path, connection: sqlite3.Connection) -> int:
 
 
 def _check_header(path: Path) -> None:
-    """Raise what the first bytes of a file give reason to; SQLite is not asked about anything that is no file."""
+    """Raise the error that the first bytes of a file show. SQLite is not asked about a path that is not a file."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
@@ -221,7 +221,7 @@ def _refuse_version(path: Path, version: int) -> None:
 def _bring_up_to_date(path: Path, connection: sqlite3.Connection, held: str | None = None) -> None:
     """Make the tables of a new file, or take the steps that an older one lacks: in one transaction, all or none.
 
-    An older file is sealed anew by that, so it has to be whole before.
+    This seals an older file again, so it has to be whole before.
     """
     version = read_version(connection)
     if version == SCHEMA_VERSION:
@@ -256,7 +256,7 @@ def _decode(raw: bytes) -> str:
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether there is nothing, or a file without a byte. What is no file, or cannot be looked at, is not empty."""
+    """Whether there is nothing at the path, or an empty file. Other things, and unreadable ones, are not empty."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -266,7 +266,7 @@ def _is_empty(path: Path) -> bool:
 
 @contextmanager
 def _explained(path: Path, verb: str) -> Iterator[None]:
-    """Raise what SQLite or the disk says of a file as StateDamaged or StateUnavailable."""
+    """Raise an error of SQLite or of the disk as StateDamaged or StateUnavailable."""
     try:
         yield
     except sqlite3.Error as error:

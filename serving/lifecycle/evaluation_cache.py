@@ -1,4 +1,4 @@
-"""What was found out about the same bytes before: a restart evaluates and compiles nothing anew that it need not."""
+"""Earlier evaluations of the same bytes, so that a restart does not evaluate and compile them again."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ log = structlog.get_logger("serving.candidate")
 class EvaluationCache:
     """Evaluations kept in the cache. Any thread; blocks on the disk.
 
-    `basis` names what a verdict depends on besides the bytes: libraries and settings. What depends on the active
-    version (the contract, whether it is a replay) is looked at anew, and what was published under this name before is
-    the history's business.
+    `basis` names what a verdict depends on besides the bytes: libraries and settings. Verdicts that depend on the
+    active version (the contract, replays) are made again each time. The history knows what was published under this
+    name before.
     """
 
     def __init__(self, cache: Cache, basis: str) -> None:
@@ -35,7 +35,7 @@ class EvaluationCache:
         accepted_digest: str | None,
         active_provenance: Provenance | None = None,
     ) -> Evaluation | None:
-        """Return the kept evaluation when it says all that another one would; None when there has to be another."""
+        """Return the kept evaluation if a new one would say the same; None if a new one is needed."""
         if accepted_digest not in (None, artifact.id.digest):
             return None
         try:
@@ -52,9 +52,9 @@ class EvaluationCache:
         return kept
 
     def keep(self, artifact: Artifact, evaluation: Evaluation) -> Evaluation:
-        """Remember what became of a version, and return it as it is remembered.
+        """Keep an evaluation, and return it as it is kept.
 
-        A cache that cannot be written costs the next start time, nothing else; nor is kept what was bad luck.
+        A cache that cannot be written costs time at the next start, nothing else. Failures by chance are not kept.
         """
         compilation = evaluation.report.compilation
         if compilation is not None and not compilation.is_final:

@@ -1,4 +1,4 @@
-"""What a host is asked about a candidate: its files, the settings of the gates, and what it is compared with."""
+"""Builds the request to a host: the candidate's files, the settings of the gates, and what it is compared with."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRe
 class Comparison:
     """What a candidate is compared with: the active version, and the digest this version was accepted under before.
 
-    `active_provenance` is that of the version which is active, or was before a restart, where it is signed.
+    `active_provenance` is that of the version that is active, or was active before a restart, if it is signed.
     `answered_digest` is the one under which this version was active last.
     """
 
@@ -37,9 +37,9 @@ def evaluation_request(
     publisher_key: str | None = None,
     is_respawn: bool = False,
 ) -> EvaluationRequest:
-    """Return what a host is asked about `artifact`; `known` is an earlier verdict over its compiled form.
+    """Return the request to evaluate `artifact`; `known` is an earlier verdict on its compiled form.
 
-    `publisher_key` is the public key it is about to be signed with, when it is evaluated to be published.
+    `publisher_key` is the public key that the version will be signed with, if it is evaluated to be published.
     """
     comparison = comparison or Comparison()
     engine = settings.engine

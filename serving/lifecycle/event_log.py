@@ -18,7 +18,7 @@ class EventLog:
         self._max_rows = max_rows
 
     def note(self, entry: HistoryEntry, model: str) -> None:
-        """Remember one transition or operator's call; it is written soon."""
+        """Add one transition or operator's call; it is written to disk soon."""
         self._file.write_later(
             "INSERT INTO transitions"
             " (at, model, version, digest, before, after, actor, event, reason, duration_seconds)"
@@ -28,7 +28,7 @@ class EventLog:
         )
 
     def make_trim_statement(self) -> Statement:
-        """Return what removes the oldest entries beyond the bound."""
+        """Return the statement that removes the oldest entries beyond the limit."""
         return "DELETE FROM transitions WHERE id <= (SELECT MAX(id) FROM transitions) - ?", (self._max_rows,)
 
     def read_entries(self, model: str, limit: int, before_id: int | None) -> tuple[HistoryEntry, ...]:

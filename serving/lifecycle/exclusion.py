@@ -1,4 +1,4 @@
-"""Which versions may not be candidates, and why: quarantine, problems on disk, remembered verdicts."""
+"""Which versions must not become candidates, and why: quarantine, problems on disk, remembered verdicts."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _IN_QUARANTINE = Obstacle("in quarantine")
 
 
 class Exclusion:
-    """Says which versions are excluded, and lets their states tell so. Reconciler thread only.
+    """Decides which versions are excluded, and sets their states. Reconciler thread only.
 
-    Decisions and verdicts are about bytes. Before these have been read since a start there is only a name: then
-    operators' calls go by what is known of that name, while the policy has the bytes read.
+    Decisions and verdicts are about bytes. Until the bytes have been read after a start, only the name is known. Then
+    operators' calls use what is known about that name, while the policy lets the bytes be read.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class Exclusion:
         self._served = served
 
     def is_quarantined(self, record: VersionRecord) -> bool:
-        """Whether an operator has put these bytes in quarantine, or some of this name when they are not known yet."""
+        """Whether these bytes are in quarantine; while they are not known yet, whether any of this name are."""
         return self._decisions.is_quarantined(record.model, record.version, record.digest)
 
     def is_refused(self, model: ModelRecord, record: VersionRecord) -> bool:
-        """Whether there is a verdict over these bytes that stands."""
+        """Whether there is a verdict on these bytes that still holds."""
         return self._verdict(model, record) is not None
 
     def why_excluded(self, model: ModelRecord, record: VersionRecord) -> Obstacle | None:
-        """Say why a version cannot be a candidate as it is, or None when it can, or when that is not known yet."""
+        """Return why a version cannot be a candidate as it is; None if it can, or if that is not known yet."""
         if record.digest is not None and self.is_quarantined(record):
             return _IN_QUARANTINE
         if record.entry is not None and record.entry.problem is not None:
@@ -68,13 +68,13 @@ class Exclusion:
         return self.why_excluded(model, record) is not None
 
     def why_not_chosen(self, model: ModelRecord, record: VersionRecord) -> Obstacle | None:
-        """Say why an operator cannot choose a version: it is excluded, or what is known of its name says so."""
+        """Return why an operator cannot choose a version: it is excluded, or its name is; None if it can be chosen."""
         if self.is_quarantined(record):
             return _IN_QUARANTINE
         return self.why_excluded(model, record) or self._verdict(model, record)
 
     def mark(self, model: ModelRecord) -> None:
-        """Let the states of versions that are not loaded say what holds them back, or that nothing does."""
+        """Set the states of versions that are not loaded, so that they show whether something excludes them."""
         for record in model.listed.values():
             if record is model.running or record.placement is not None:
                 continue
@@ -92,8 +92,9 @@ class Exclusion:
                 self._remember(model, record, obstacle)
 
     def find_problem(self, model: ModelRecord) -> str | None:
-        """Say, in one line, why a model does not do what an operator has decided: its pin cannot be served, or nothing
-        may be activated. None when it does.
+        """Return one line that says why a model does not do what an operator has decided, None if it does.
+
+        Its pin cannot be served, or nothing may be activated.
         """
         if model.name in self._decisions.unloaded:
             return None
@@ -126,13 +127,13 @@ class Exclusion:
             record.touch()
 
     def _remember(self, model: ModelRecord, record: VersionRecord, obstacle: Obstacle) -> None:
-        """These bytes were refused before, perhaps by an earlier run of the server: the verdict stands."""
+        """Apply the verdict on bytes that were refused before, perhaps before a restart: it still holds."""
         refusal = None if record.digest is None else self._verdicts.refusals.get(record.id)
         record.report = refusal.report if refusal else None
         self._journal.fail(model, record, State.REJECTED, obstacle.gate or GateName.PUBLISHED, obstacle.evidence)
 
     def _verdict(self, model: ModelRecord, record: VersionRecord) -> Obstacle | None:
-        """Return the verdict that stands over these bytes; over any of this name when they are not known yet."""
+        """Return the verdict that holds for these bytes; while they are not known yet, for any of this name."""
         for one in self._verdicts.find_refusals(record.model, record.version, record.digest):
             refusal = self._verdicts.refusals[one]
             if refusal.against is None or self._is_against_contract(model, refusal):

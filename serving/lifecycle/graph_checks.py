@@ -1,4 +1,4 @@
-"""The check of one version's graphs, between its host and the server: started while the host still draws them."""
+"""The check of one version's graphs, between its host and the server. The checker starts while the host compiles."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class GraphCheck:
         self._checker: GraphChecker | None = None
 
     def start(self) -> None:
-        """Start the checker, which imports what it needs meanwhile. Blocks for a fork (20 ms); never raises."""
+        """Start the checker, so that it can import what it needs meanwhile. Blocks for a fork (20 ms); never raises."""
         try:
             self._started()
         except HostFailed as error:
             log.warning("no_checker", reason=str(error), effect="it is tried again when there is a graph")
 
     def check(self, evaluation: Evaluation) -> Evaluation:
-        """Return an evaluation with graphs that may run in the server, and their bounds in its report. Blocks.
+        """Return the evaluation with graphs that may run in the server, and their bounds in its report. Blocks.
 
-        Raises GraphRefused, which is not final when there was no checker or it was killed.
+        Raises GraphRefused; the refusal is not final if there was no checker or it was killed.
         """
         report, compilation = evaluation.report, evaluation.report.compilation
         if report.signature is None or compilation is None:
@@ -51,12 +51,12 @@ class GraphCheck:
         return Evaluation(report.model_copy(update={"compilation": checked, "memory_bytes": size}), graphs)
 
     def kill(self) -> None:
-        """End the checker: what waits for it fails."""
+        """End the checker: a thread that waits for it gets an error."""
         if self._checker is not None:
             self._checker.kill()
 
     def close(self) -> None:
-        """End the checker and give everything back; more than once is harmless."""
+        """End the checker and free everything; more than once is harmless."""
         checker, self._checker = self._checker, None
         if checker is not None:
             checker.close()
@@ -70,5 +70,5 @@ class GraphCheck:
 
 
 def stays_hosted(error: GraphRefused) -> Compilation:
-    """Return the verdict over a version whose graphs the checker has refused."""
+    """Return the verdict on a version whose graphs the checker has refused: it stays in its host."""
     return Compilation(engine=None, reason=f"its graph is not taken into the server: {error}", is_final=error.is_final)

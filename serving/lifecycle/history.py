@@ -1,9 +1,9 @@
-"""What must survive a restart, part by part, over one database: opened, written and closed together.
+"""Everything that must survive a restart, in parts that share one database: opened, written and closed together.
 
 - `decisions`: what operators have decided
 - `verdicts`: what the gates refused and accepted
 - `served`: what answered last, its contract and who signed it
-- `lone_names`: the versions that contents of lone files are
+- `lone_names`: the version names of the contents of lone files
 - `events`: what happened to every model
 
 When decisions have been lost, what was active goes on and nothing else is activated until an operator accepts that.
@@ -49,20 +49,20 @@ class History:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether the database is open, and what it holds is in memory."""
+        """Whether the database is open, and its content is in memory."""
         return self._file.is_open
 
     @property
     def problem(self) -> str | None:
-        """What an operator should know of the state, None when there is nothing."""
+        """A problem of the state that an operator should know, None if there is none."""
         return self.decisions.held_problem or self._file.failure or self._file.replacement
 
     def start(self) -> None:
-        """Read what is known, as `open` does. Raises StateTooNew, and then nothing has been touched."""
+        """Read the database as `open` does. Raises StateTooNew; then nothing has been changed."""
         self._file.start()
 
     def open(self) -> None:
-        """Read what is known. A database that cannot be used is reported, and tried again with every flush."""
+        """Read the database. One that cannot be used is reported, and tried again at every flush."""
         self._file.open()
 
     def flush(self) -> None:
@@ -77,7 +77,7 @@ class History:
     # --- what the file asks for --------------------------------------------------------------------------------------
 
     def read_from(self, database: Database) -> None:
-        """Take in what the database holds; raises StateUnavailable."""
+        """Read all parts from the database; raises StateUnavailable."""
         for part in (self.decisions, self.verdicts, self.served, self.lone_names):
             part.read_from(database)
         if self.decisions.held is not None:
@@ -87,7 +87,7 @@ class History:
             log.error("state_held", reason=self.decisions.held, effect=effect)
 
     def list_inserts(self) -> list[Statement]:
-        """Return what puts all of this into an empty database, but for refusals and events."""
+        """Return the statements that write all parts to an empty database, except refusals and events."""
         return [
             *self.decisions.list_inserts(),
             *self.verdicts.list_inserts(),
@@ -96,7 +96,7 @@ class History:
         ]
 
     def hold(self, reason: str) -> None:
-        """Go on with what was active, and activate nothing else: decisions may be there, and cannot be read."""
+        """Go on with what was active, and activate nothing else: there may be decisions that cannot be read."""
         self.decisions.held = reason
         self.served.take_names()
 
@@ -110,7 +110,7 @@ class History:
         self._file.copy_if_due(is_last=is_last)
 
     def _write_names(self) -> None:
-        """Write down what answers now: an unloaded model must not answer again when the decision to unload is lost."""
+        """Write the names of what answers now: an unloaded model must not answer again if that decision is lost."""
         unloaded = self.decisions.unloaded
         try:
             self._names.write({model: id for model, id in self.served.active.items() if model not in unloaded})

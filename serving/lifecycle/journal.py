@@ -1,4 +1,4 @@
-"""Every change of state goes through here: checked, remembered, logged and counted, once."""
+"""Every change of a version's state goes through here: it is checked, recorded, logged and counted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = structlog.get_logger("serving.lifecycle")
 
 
 class Journal:
-    """Reconciler thread only. `dirty` names the models whose snapshot is out of date."""
+    """Changes states. Reconciler thread only. `dirty` names the models whose snapshot is out of date."""
 
     def __init__(self, events: EventLog, verdicts: RememberedVerdicts, metrics: Metrics) -> None:
         self._events = events
@@ -35,7 +35,7 @@ class Journal:
         *,
         actor: str = SYSTEM,
     ) -> None:
-        """Change the state of one version. The duration that is told is the time spent in the state it leaves."""
+        """Change the state of one version. The recorded duration is the time spent in the state that it leaves."""
         before = record.state
         duration_seconds = round(record.move(after, reason), 6)
         self.dirty.add(record.model)
@@ -72,7 +72,7 @@ class Journal:
             self._metrics.count_rejection(record.model, gate)
 
     def refuse(self, model: ModelRecord, record: VersionRecord, report: CandidateReport, against: str | None) -> None:
-        """A gate refused these bytes: reject the version and remember the verdict."""
+        """Reject a version whose bytes a gate has refused, and remember the verdict."""
         refusal = report.refusal
         assert refusal is not None
         record.report = report
@@ -80,7 +80,7 @@ class Journal:
         self.fail(model, record, State.REJECTED, refusal.gate, refusal.evidence)
 
     def operator(self, model: ModelRecord, event: str, actor: str, version: str | None, reason: str | None) -> None:
-        """Remember an operator's call."""
+        """Record an operator's call."""
         entry = HistoryEntry(at=now_utc(), version=version, actor=actor, event=event, reason=reason)
         self._events.note(entry, model.name)
         self.dirty.add(model.name)

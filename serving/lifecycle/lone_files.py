@@ -16,7 +16,7 @@ class LoneNames:
     """Gives names to contents of lone files and recognises contents that have one. Reconciler thread only.
 
     A new content always gets a later name than those before it, also when the clock was set back. `known` maps (model,
-    digest) to the name that content has: it outlives a restart.
+    digest) to the name of that content, and is kept over restarts.
     """
 
     def __init__(self, file: StateFile) -> None:
@@ -25,7 +25,7 @@ class LoneNames:
         self._names: dict[tuple[str, Fingerprint], str] = {}
 
     def name(self, entry: Entry) -> str:
-        """Return the version name of what the lone file holds now; a provisional one until it has been staged."""
+        """Return the version name of the lone file's present content; a provisional one until it has been staged."""
         key = (entry.model, entry.fingerprint)
         name = self._names.get(key)
         if name is None:
@@ -33,7 +33,7 @@ class LoneNames:
         return name
 
     def recognise(self, id: VersionId, fingerprint: Fingerprint) -> str:
-        """The content is known now: return its name, the old one when the same bytes have been here before."""
+        """Return the name of a content that has been staged: its old one if the same bytes have been here before."""
         known = self.known.get((id.model, id.digest))
         if known is None:
             self._note(id)
@@ -46,12 +46,12 @@ class LoneNames:
         return any(owner == model and name == version for (owner, _), name in self.known.items())
 
     def read_from(self, database: Database) -> None:
-        """Take in what the database holds; what has been learnt meanwhile counts for more. Raises StateUnavailable."""
+        """Read names from the database; names that are known already stay. Raises StateUnavailable."""
         known = database.read("SELECT model, digest, version FROM lone")
         self.known = {(model, digest): version for model, digest, version in known} | self.known
 
     def list_inserts(self) -> list[Statement]:
-        """Return what puts all of this into an empty database."""
+        """Return the statements that write all names to an empty database."""
         return [("INSERT INTO lone VALUES (?, ?, ?)", (*content, version)) for content, version in self.known.items()]
 
     def _note(self, id: VersionId) -> None:

@@ -1,7 +1,7 @@
 """The schema of the state's database, as the steps that lead from each version of it to the next.
 
-A step is never changed once it has been released: databases that it has made are out there. A new version of the schema
-is a new step at the end of `MIGRATIONS`.
+A released step is never changed, because users have databases that it has made. A new version of the schema is a new
+step at the end of `MIGRATIONS`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Migration = Callable[[sqlite3.Connection], None]
 
 
 def _make_tables_of_1(connection: sqlite3.Connection) -> None:
-    """Make the tables of a new file, or those that one of before there were versions lacks."""
+    """Make the tables of a new file, or the missing ones of a file from before there were schema versions."""
     for name, columns in _TABLES_OF_1.items():
         connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
     connection.execute("CREATE INDEX IF NOT EXISTS transitions_by_model ON transitions (model, id)")
@@ -46,12 +46,12 @@ SCHEMA_VERSION: Final = len(MIGRATIONS)
 
 
 def read_version(connection: sqlite3.Connection) -> int:
-    """Return the version of a database's schema; 0 for a new file, and for one of before there were versions."""
+    """Return the version of a database's schema; 0 for a new file, and for one from before there were versions."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Take every step that a database lacks. Inside of the caller's transaction: all steps count, or none."""
+    """Take every step that a database lacks, inside the caller's transaction: all steps count, or none."""
     for version in range(read_version(connection), len(MIGRATIONS)):
         MIGRATIONS[version](connection)
         connection.execute(f"PRAGMA user_version = {version + 1}")
@@ -68,6 +68,6 @@ def list_tables(version: int) -> frozenset[str]:
 
 
 def read_tables(connection: sqlite3.Connection) -> frozenset[str]:
-    """Return the names of the tables that there are."""
+    """Return the names of the tables in the database."""
     names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
     return frozenset(name for (name,) in names)
