@@ -20,7 +20,7 @@ from serving.domain.text import shorten
 from serving.plane.active_reference import ActiveReference, HoldsActive, Role, find
 from serving.plane.servable import Lease, Servable
 from serving.rows.batch import Batch, Prediction
-from serving.rows.conversion import ManyRows, are_few, convert
+from serving.rows.conversion import ManyRows, are_few, convert_rows
 from serving.rows.tables import Table
 from serving.settings import ServerSettings
 
@@ -124,7 +124,7 @@ def prepare(servable: Servable, request: PredictRequest, limits: Limits) -> Prep
     count = len(request.rows)
     if count > limits.max_rows:
         raise BodyTooLarge(f"{count} rows in one request, at most {limits.max_rows}: send them in several requests")
-    batch = convert(signature, request.rows)
+    batch = convert_rows(signature, request.rows)
     return Prepared(method, batch, request.is_single, also)
 
 

@@ -1,1 +1,1 @@
-"""The way of a row: from what a client sent, or a table of a protocol, to a batch that a model takes."""
+"""The way of a row: from what a client sent, or from a table of a protocol, to the batch that a model takes."""

@@ -25,11 +25,11 @@ class GuardCheck:
         self._names = [feature.name for feature in signature.features]
 
     def check(self, batch: Batch) -> None:
-        """Raise InvalidInput with the first wrong row and feature, for a batch that the guard refuses."""
+        """Raise InvalidInput, which names the first wrong row and feature, if the guard refuses the batch."""
         if batch.matrix is not None:
             if batch.rows == 1 and not self._known:
-                # The same for one row in half the time. Comparisons with NaN are false: a NaN in first place makes both
-                # tests below fail, anywhere else min and max skip it.
+                # The same for one row in half the time. Comparisons with NaN are false: a NaN in the first place fails
+                # both tests below, and in other places min and max skip it.
                 cells = batch.matrix[0].tolist()
                 if max(cells) <= self._largest and min(cells) >= self._smallest:
                     return
@@ -49,7 +49,7 @@ class GuardCheck:
     def _check_numbers(self, matrix: NDArray[np.float64]) -> None:
         if matrix.size and matrix.max() <= self._largest and matrix.min() >= self._smallest:
             return
-        # NaN is null, which this guard does not check: the extremes are NaN then, and comparisons with NaN are false
+        # NaN is null, which a guard does not check. It makes max and min NaN, and comparisons with NaN are false.
         outside = (matrix > self._largest) | (matrix < self._smallest)
         if outside.any():
             row, column = np.argwhere(outside)[0].tolist()

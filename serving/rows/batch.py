@@ -20,7 +20,7 @@ _SCALARS = frozenset({str, int, float, bool, NoneType})
 
 
 class Batch(NamedTuple):
-    """Validated rows in the order of the signature's features. A tuple, because each request makes one: it is cheaper.
+    """Validated rows in the order of the signature's features. A tuple: each request makes one, and it is cheap.
 
     Exactly one of two layouts: `matrix`, C-contiguous float64 of shape (rows, features), when every feature is a
     number (NaN = missing); otherwise `columns`, one per feature: float64 (NaN = missing) for numbers, int64 or uint64
@@ -60,9 +60,9 @@ def bound_answer_bytes(rows: int) -> int:
 def why_not_an_answer(tensors: tuple[Tensor, ...], rows: int) -> str | None:
     """Say why `tensors` cannot be the answer of a method to `rows` rows; None when they can.
 
-    Both sides check this: a host before it sends an answer, the server for every answer it receives. The model decides
-    what the columns of an answer are. But all code that writes answers relies on the number of rows, and on numbers and
-    plain values in bounded nesting.
+    Both sides check this: a host before it sends an answer, and the server for every answer it receives. The model
+    decides which columns an answer has. But all code that writes answers needs the right number of rows, and numbers or
+    plain values with bounded nesting.
     """
     if not tensors:
         return f"no values at all for {rows} rows"

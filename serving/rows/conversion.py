@@ -17,7 +17,7 @@ from serving.rows.parsing import rows_to_batch
 from serving.rows.row_problems import describe_rounded
 from serving.rows.tables import Table, table_to_batch
 
-# Converting 2,000 rows of 30 numbers takes about 2 ms: more would be felt by the requests that wait behind it.
+# Converting 2,000 rows of 30 numbers takes about 2 ms; more would delay the requests behind it noticeably.
 INLINE_ROWS = 2_000
 INLINE_CELLS = 60_000
 PIECE_ROWS = 1_000
@@ -28,7 +28,7 @@ YIELD_EVERY_SECONDS = 5e-4
 class Piece:
     """Some consecutive rows of many.
 
-    `matrix` holds the same rows if they are known to be arrays of finite numbers, all of one length; else it is None.
+    `matrix` holds the same rows if they are known to be arrays of finite numbers of equal length; else it is None.
     """
 
     __slots__ = ("_rows", "matrix")
@@ -61,13 +61,13 @@ class ManyRows(Protocol):
 
 
 def are_few(rows: list[Any] | ManyRows | Table) -> bool:
-    """Say whether rows are so few that the event loop may call `convert`."""
+    """Say whether rows are so few that the event loop may call `convert_rows`."""
     if isinstance(rows, Table):
         return rows.rows * rows.width <= INLINE_CELLS
     return isinstance(rows, list) and len(rows) <= INLINE_ROWS
 
 
-def convert(signature: Signature, rows: list[Any] | ManyRows | Table) -> Batch:
+def convert_rows(signature: Signature, rows: list[Any] | ManyRows | Table) -> Batch:
     """Check rows against the signature and convert them. Any thread; many rows (see `are_few`) take a while.
 
     Raises InvalidInput.
@@ -89,9 +89,9 @@ def _cut_pieces(rows: list[Any]) -> Iterator[Piece]:
 def _convert_in_turn(signature: Signature, pieces: Iterable[Piece]) -> Batch:
     """Convert in a worker thread, piece by piece: one long call would keep the interpreter lock from the event loop.
 
-    Many short calls would do the same: a thread that releases the lock and takes it again at once (as numpy does) wins
-    against a thread that waits for it, which never gets its turn. Measured over 13 MiB: 90 ms without the sleep, 5 with
-    it.
+    Many short calls without a pause would do the same: a thread that releases the lock and takes it again at once (as
+    numpy does) wins against a waiting thread every time. The longest wait while 13 MiB were converted, measured: 90 ms
+    without the sleep, 5 ms with it.
     """
     features = signature.features
     is_plain = all(feature.dtype is Dtype.NUMBER for feature in features) and not signature.is_typed
@@ -125,7 +125,7 @@ def _convert_piece(signature: Signature, piece: Piece, first: Any, before: int) 
     try:
         return rows_to_batch(signature, rows)
     except InvalidInput:
-        # Messages count rows from the first one given, so put as many good rows in front as came before this piece.
+        # Messages count rows from the first one given: put as many good rows in front as came before this piece.
         return rows_to_batch(signature, [first] * before + rows)
 
 
@@ -141,7 +141,7 @@ def _join_batches(signature: Signature, batches: list[Batch], rows: int) -> Batc
 def _join_column(feature: Feature, parts: tuple[Column, ...]) -> Column:
     arrays: list[NDArray[Any]] = [part for part in parts if isinstance(part, np.ndarray)]
     if len(arrays) < len(parts):
-        # Bools are an array in a piece without missing values and a list in one with: then the whole is a list.
+        # Bools are an array in a piece without missing values, and a list in others: then the whole column is a list.
         return [value for part in parts for value in (part.tolist() if isinstance(part, np.ndarray) else part)]
     if not feature.is_number:
         return np.concatenate(arrays)

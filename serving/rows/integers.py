@@ -1,7 +1,7 @@
 """Find integers that float64 cannot hold, and keep them as integers. They are never rounded.
 
-Numbers travel as float64, which holds every integer up to 2**53, but only some larger ones. A column with an integer
-that float64 would round travels as int64 or uint64; if it does not fit there either, it is refused.
+Numbers are passed on as float64, which holds every integer up to 2**53, but only some larger ones. A column with an
+integer that float64 would round is passed on as int64 or uint64. If it does not fit there either, it is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-EXACT = 2.0**53 - 1  # the largest integer that is surely exact: 2**53 may be a rounded 2**53 + 1
+EXACT = 2.0**53 - 1  # the largest integer that is certainly exact: 2**53 may be a rounded 2**53 + 1
 
 _INT64, _UINT64 = range(-(1 << 63), 1 << 63), range(1 << 64)
 

@@ -1,10 +1,10 @@
 """Turn rows, as clients send them, into a Batch.
 
-Every HTTP protocol and the golden gate use this module, so that a stored example is read exactly as a request is. Rows
-count from 0, like the positions of the JSON array they came in.
+Every HTTP protocol and the golden gate use this module, so a stored example is read exactly as a request is. Rows are
+counted from 0, like the elements of the JSON array they came in.
 
 What each dtype takes: NUMBER an integer or a float, finite and within float64 (a column with an integer that float64
-would round is one of integers, or refused: see `serving.rows.integers`); STRING a string; BOOL ``true`` or
+would round becomes one of integers, or is refused: see `serving.rows.integers`); STRING a string; BOOL ``true`` or
 ``false`` (not 0 or 1: a number there is more often a shifted column than a flag); ANY any of the three, integers
 within 64 bits. ``null`` is accepted only where the feature is nullable. Values are not converted to another kind, with
 one exception: if the model was fitted on a table, ``true`` is 1 for a NUMBER, and 1 is ``true`` for a BOOL.
@@ -154,7 +154,7 @@ def _read_matrix(rules: _RowRules, rows: Sequence[Row]) -> NDArray[np.float64] |
     """Return (rows, features) float64; None when a cell is wrong or would be rounded."""
     pack = rules.pack
     try:
-        # faster than np.array; it refuses strings, nulls and ragged rows, and allocates nothing for long strings
+        # faster than np.array; refuses strings, nulls and rows of other lengths; allocates nothing for long strings
         raw = b"".join([pack(*row) for row in rows])
     except (struct.error, OverflowError):
         return _read_matrix_with_nulls(rules, rows) if rules.is_nullable else None

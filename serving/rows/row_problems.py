@@ -1,6 +1,7 @@
-"""Error texts for wrong rows: what is wrong, where, and what the caller should send instead.
+"""Error texts for wrong rows: what is wrong, where, and what the client should send instead.
 
-These functions run only after the fast way in `rows` has failed. They look for the first wrong cell, one by one.
+These functions run only after the fast code in `serving.rows.parsing` has refused rows. They check the cells one by one
+for the first wrong one.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def list_taken_types(dtype: Dtype, is_table: bool) -> frozenset[type]:
 
 
 def describe_wrong_cell(signature: Signature, rows: Sequence[Row]) -> str:
-    """Name the first row of the wrong length or the first cell its feature does not take."""
+    """Name the first row of the wrong length, or the first cell that its feature does not take."""
     count = len(signature.features)
     if signature.container is Container.OBJECTS:
         index = next(index for index, (row,) in enumerate(rows) if not is_flat(row))
@@ -111,13 +112,13 @@ def describe_wrong_kind(signature: Signature, rows: Sequence[Any]) -> str:
 
 
 def _hint_at_nesting(row: Row) -> str:
-    """Say that a row whose values are all rows themselves has been wrapped once too often."""
+    """Say that there is a pair of brackets too many, if all values of a row are rows themselves."""
     is_wrapped = bool(row) and set(map(type, row)) <= {list, dict}
     return "; one pair of brackets is too many" if is_wrapped else ""
 
 
 def _hint_at_brackets(rows: Sequence[Any], count: int) -> str:
-    """Say that brackets are missing where no row is one, but all are plain values."""
+    """Say that brackets are missing, if all rows are plain values."""
     if not set(map(type, rows)) <= {int, float, bool, str}:
         return ""
     alone = "; one row alone is [[...]], an array in an array" if count == len(rows) else ""
@@ -140,7 +141,7 @@ def describe_wrong_names(signature: Signature, rows: Sequence[dict[str, Any]]) -
 
 
 def explain_number(number: int | float, dtype: Dtype) -> str | None:
-    """Say why a number is not taken: not finite, beyond float64, or an integer an ANY feature cannot carry."""
+    """Say why a number is not taken: not finite, beyond float64, or an integer too large for an ANY feature."""
     if isinstance(number, float):
         if math.isfinite(number):
             return None

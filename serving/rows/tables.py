@@ -24,7 +24,7 @@ from serving.rows.row_problems import describe_value, describe_wrong_names, desc
 BLOCK_ROWS = 2048
 
 _NUMERIC = "iuf"
-_BLOCK_BYTES = 4096  # smaller columns are put together one by one as quickly
+_BLOCK_BYTES = 4096  # smaller columns are as fast when stacked block by block
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +85,14 @@ def table_to_batch(signature: Signature, table: Table) -> Batch:
     is_exact = not any(isinstance(column, np.ndarray) and has_rounded(column) for column in columns)
     if is_numeric and is_exact and all(_is_numeric(column) for column in columns):
         return Batch(table.rows, matrix=_require_finite(signature, _stack_columns(columns)))
-    if signature.container is not Container.TEXTS and _need_no_look(features, columns, is_typed=is_typed):
+    if signature.container is not Container.TEXTS and _need_no_check(features, columns, is_typed=is_typed):
         return Batch(table.rows, columns=tuple(_keep_dtype(column, is_typed=is_typed) for column in columns))
     listed = [_list_values(feature, column) for feature, column in zip(features, columns, strict=True)]
     return rows_to_batch(signature, [list(row) for row in zip(*listed, strict=True)])
 
 
 def _make_objects(table: Table) -> list[Any]:
-    """Return rows as objects: values by the names of their columns, without missing ones."""
+    """Return rows as objects: values by the names of their columns, without missing values."""
     if table.names is None:
         raise InvalidInput("the model takes objects: send columns with names")
     columns = [table.get_column(place) for place in range(table.width)]
@@ -175,8 +175,8 @@ def _view_as_matrix(columns: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
     places = [column.__array_interface__["data"][0] for column in columns]
     step = places[1] - places[0] if len(places) > 1 else first.nbytes
     # A step much larger than a column may pass over other memory. When NumPy copies from such a view, it finds that the
-    # view may share memory with the target and makes a copy first, finds the same of that copy, and so on until the
-    # stack overflows.
+    # view may share memory with the target, and makes a copy first. It finds the same about that copy, and so on until
+    # the stack overflows.
     is_whole = first.flags.c_contiguous and first.nbytes >= _BLOCK_BYTES
     if not is_whole or not first.nbytes <= step <= first.nbytes + first.nbytes // 4:
         return None
@@ -186,8 +186,8 @@ def _view_as_matrix(columns: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
     return as_strided(first, (len(columns), len(first)), (step, *first.strides), writeable=False) if is_one else None
 
 
-def _need_no_look(features: Sequence[Feature], columns: Sequence[NDArray[Any] | list[Any]], *, is_typed: bool) -> bool:
-    """Say whether no cell needs a check: all columns are arrays, of finite numbers or of bools as the features ask."""
+def _need_no_check(features: Sequence[Feature], columns: Sequence[NDArray[Any] | list[Any]], *, is_typed: bool) -> bool:
+    """Say whether no cell needs a check: all columns are arrays, of finite numbers or bools as the features require."""
     for feature, column in zip(features, columns, strict=True):
         if isinstance(column, list):
             return False
@@ -226,7 +226,7 @@ def _keep_dtype(column: NDArray[Any] | list[Any], *, is_typed: bool) -> Column:
 
 
 def _list_values(feature: Feature, column: NDArray[Any] | list[Any]) -> list[Any]:
-    """Return plain values. NaN becomes None where the feature may be missing, so that the rules for rows apply."""
+    """Return plain values. NaN becomes None if the feature may be missing, so that the rules for rows apply."""
     values = column.tolist() if isinstance(column, np.ndarray) else column
     if not feature.nullable:
         return values

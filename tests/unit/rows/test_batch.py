@@ -35,7 +35,7 @@ def test_an_answer_has_one_entry_for_each_row(tensor: Any) -> None:
     assert "for 3 rows" in (why_not_an_answer((tensor,), 3) or "")
 
 
-def test_several_outputs_are_of_two_dimensions_each() -> None:
+def test_each_of_several_outputs_has_two_dimensions() -> None:
     assert why_not_an_answer((np.zeros((2, 3)), np.zeros((2, 4)), [["a"], ["b"]]), 2) is None
     assert "expected" in (why_not_an_answer((np.zeros((2, 3)), np.zeros(2)), 2) or "")
     assert "1 values for 2 rows" in (why_not_an_answer((np.zeros((2, 3)), np.zeros((1, 3))), 2) or "")
@@ -57,7 +57,7 @@ def test_several_outputs_are_of_two_dimensions_each() -> None:
         (([(1,), (2,)],), "neither"),
     ],
 )
-def test_what_no_answer_is_made_of_is_named(tensors: Any, reason: str) -> None:
+def test_a_wrong_answer_is_refused_with_a_reason(tensors: Any, reason: str) -> None:
     assert reason in (why_not_an_answer(tensors, 2) or "")
 
 

@@ -76,7 +76,7 @@ def test_objects_with_one_feature_work_like_any_other() -> None:
     assert batch.matrix.tolist() == [[2], [3]]
 
 
-def test_large_integers_that_are_floats_as_well_are_floats() -> None:
+def test_large_integers_that_float64_holds_become_floats() -> None:
     batch = rows_to_batch(ONE, [[2**53], [2**70], [-(2**63)]])
     assert batch.matrix is not None
     assert batch.matrix.ravel().tolist() == [float(2**53), float(2**70), -float(2**63)]
@@ -101,7 +101,7 @@ def test_integers_that_floats_would_round_stay_integers(cells: list[int], dtype:
 
 
 @pytest.mark.parametrize("other", [0.5, 2**64, -1, None])
-def test_integers_that_fit_no_array_beside_their_neighbours_are_refused_by_name(other: Any) -> None:
+def test_large_integers_beside_other_numbers_are_refused_with_the_feature(other: Any) -> None:
     signature = Signature(features=(Feature(name="x", nullable=True),), methods=("predict",))
     large = 2**64 - 1 if other == -1 else 2**53 + 1
     with pytest.raises(InvalidInput, match=rf"row 1, feature 'x': the number {large} would be rounded"):
@@ -344,7 +344,7 @@ def test_the_fast_way_takes_exactly_what_the_rules_allow(contract: Signature, ro
 
 
 def allowed(feature: Feature, cell: Any) -> bool:
-    """The rules of the module's docstring, cell by cell and without any haste."""
+    """The rules of the module's docstring, cell by cell and without any optimisation."""
     if cell is None:
         return feature.nullable
     is_number = type(cell) in (int, float) and abs(cell) <= 1.7976931348623157e308
@@ -371,7 +371,7 @@ def as_sent(cell: Any) -> Any:
     return float(cell) if type(cell) in (int, float) else cell
 
 
-def test_what_the_standard_parser_gives_is_read_like_what_the_fast_one_gives() -> None:
+def test_rows_parsed_by_json_and_by_orjson_are_read_alike() -> None:
     body = json.dumps([[1, 2.5, -3e10, 0]])
     first, second = rows_to_batch(NUMBERS, json.loads(body)), rows_to_batch(NUMBERS, orjson.loads(body))
     assert first.matrix is not None
@@ -379,7 +379,7 @@ def test_what_the_standard_parser_gives_is_read_like_what_the_fast_one_gives() -
     assert first.matrix.tolist() == second.matrix.tolist()
 
 
-def test_reading_rows_takes_no_step_of_python_for_each_cell() -> None:
+def test_reading_rows_runs_no_python_code_for_each_cell() -> None:
     rows = np.random.default_rng(0).normal(size=(10_000, 30)).tolist()
     contract = signature(*(Feature(name=f"x{index}") for index in range(30)))
     batch, calls = count_calls(lambda: rows_to_batch(contract, rows))

@@ -1,4 +1,4 @@
-"""Rows that come as columns become the batch that the same rows in JSON become, or are refused in the same words."""
+"""Columns give the same batch as the same rows in JSON, or are refused with the same message."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_columns_become_the_same_matrix_wherever_they_lie(layout: str) -> None:
-    """Some of them are a matrix in memory already, and are turned as one."""
+    """Some of them already form a matrix in memory, which is transposed at once."""
     columns = LAYOUTS[layout]
     features = tuple(Feature(name=name) for name in "abc")
     batch = table_to_batch(
@@ -82,7 +82,7 @@ def test_columns_become_the_same_matrix_wherever_they_lie(layout: str) -> None:
 
 
 def test_columns_that_lie_far_apart_are_no_matrix() -> None:
-    """A view of both passes over other memory, such as what is copied to; copying from it ended the process."""
+    """A view of both would cover other memory, such as the target of the copy; to copy from it crashed the process."""
     room = np.zeros(1 << 16)
     for columns in ([room[:4], room[-4:]], [room[:600], room[-600:]], [room[-600:], room[:600]]):
         assert tables._view_as_matrix(columns) is None
@@ -98,7 +98,7 @@ def test_named_columns_are_put_in_order() -> None:
     assert [list(column) for column in mixed.columns] == [[1.5], ["x"], [True]]
 
 
-def test_mixed_columns_become_what_rows_become() -> None:
+def test_mixed_columns_give_the_same_batch_as_rows() -> None:
     columns: tuple[Any, ...] = (np.array([1.5, 2.0]), ["x", None], np.array([True, False]))
     batch = table_to_batch(MIXED, Table(2, columns=columns))
     wanted = rows_to_batch(MIXED, [[1.5, "x", True], [2.0, None, False]])
@@ -124,7 +124,7 @@ def test_texts_are_taken_as_one_column() -> None:
     assert batch.columns == rows_to_batch(TEXTS, ["a b", "c"]).columns
 
 
-def test_nan_is_a_missing_value_where_one_may_be_missing() -> None:
+def test_nan_is_a_missing_value_of_a_nullable_feature() -> None:
     batch = table_to_batch(NUMBERS, Table(1, np.array([[1.0, np.nan]])))
     assert batch.matrix is not None
     assert np.isnan(batch.matrix[0, 1])
@@ -136,7 +136,7 @@ def test_nan_is_a_missing_value_where_one_may_be_missing() -> None:
     )
 
 
-def test_what_does_not_fit_is_refused_in_the_words_of_rows() -> None:
+def test_wrong_cells_are_refused_with_the_messages_of_rows() -> None:
     assert "row 0 has 3 values, the model takes 2" in refusal(NUMBERS, Table(1, np.ones((1, 3))))
     assert refusal(NUMBERS, Table(0, np.ones((0, 2)))) == "no rows: send at least one"
     assert "feature 'kind'" in refusal(MIXED, Table(1, columns=([1.0], [2.0], [True])))
@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_refused_in_the_words_of_rows() -> None:
     assert "feature 'a'" in refusal(NUMBERS, Table(1, np.array([[True, False]])))
 
 
-def test_names_that_do_not_fit_are_told() -> None:
+def test_wrong_names_of_columns_are_named() -> None:
     missing = refusal(NUMBERS, Table(1, np.ones((1, 1)), names=("a",)))
     assert "'b'" in missing
     unknown = refusal(NUMBERS, Table(1, np.ones((1, 3)), names=("a", "b", "c")))

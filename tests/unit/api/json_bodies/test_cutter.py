@@ -23,7 +23,7 @@ from serving.api.tensorflow import rows_body as rest
 from serving.domain.errors import InvalidInput, NotJson, RequestRefused
 from serving.domain.signature import Dtype, Feature, Signature
 from serving.plane.prediction import PredictRequest
-from serving.rows.conversion import Piece, convert
+from serving.rows.conversion import Piece, convert_rows
 from tests.fakes import MIXED, FakeEngine, echo, make_app, make_reference, make_servable, predict
 
 ROW = [5.1, 3.5, 1.4, 0.2]
@@ -358,7 +358,7 @@ def test_bodies_of_other_protocols_in_pieces_are_those_as_a_whole(
 
     def batch() -> Any:
         try:
-            found = convert(signature, rows_for(signature, parse_body(raw, 16)))
+            found = convert_rows(signature, rows_for(signature, parse_body(raw, 16)))
         except RequestRefused as error:
             return type(error)
         if found.matrix is not None:
