@@ -17,7 +17,7 @@ from serving.api.dialect import QUERY, Call, Dialect, Refusal
 from serving.api.inflight import Share
 from serving.api.json_bodies.cutter import LARGE_BYTES
 from serving.api.json_bodies.strict_json import refuse_depth
-from serving.api.predictor import Predictor, Refused, Target
+from serving.api.predictor import Predictor, RefusedCall, Target
 from serving.domain.errors import InvalidInput, NotJson
 from serving.settings import ServerSettings
 
@@ -49,7 +49,7 @@ class Endpoint:
         What the path names are the scope's path parameters. Raises ClientDisconnect when no client is there to read it.
         """
         outcome = await self._predictor.answer(HttpRequest(self, scope, receive))
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, RefusedCall):
             response = outcome.reply
             if outcome.model:
                 response.headers["x-model-name"] = outcome.model

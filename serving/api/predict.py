@@ -12,7 +12,7 @@ from serving.api import predict_docs, problems
 from serving.api.answers import encode
 from serving.api.bodies import Headers
 from serving.api.dialect import QUERY, Call, NamedInPath, Refusal, Written
-from serving.api.formats import Format, pace, reader_of
+from serving.api.formats import RowFormat, pace, reader_of
 from serving.api.formats.negotiation import form_of_answer, form_of_body
 from serving.api.json_bodies.long_array import LongArray
 from serving.api.paths import NATIVE
@@ -67,7 +67,7 @@ def _write(answer: Answer, _: Signature) -> Written:
     return Written(encode(answer))
 
 
-def _written(form: Format, answer: Answer, signature: Signature) -> Written:
+def _written(form: RowFormat, answer: Answer, signature: Signature) -> Written:
     return Written(form.write(answer, signature), form.media_type.encode())
 
 

@@ -45,7 +45,7 @@ class SinglePrediction(BaseModel):
     prediction: JsonValue = Field(description="a value or an array of values; not finite: null")
 
 
-class Operation(NamedTuple):
+class DocumentedOperation(NamedTuple):
     """One prediction route as FastAPI is told of it."""
 
     path: str
@@ -55,16 +55,16 @@ class Operation(NamedTuple):
 
 
 OPERATIONS = (
-    Operation(
+    DocumentedOperation(
         "/models/{model}/predict", "predict", "Ask a model", "Answered by the active version; the answer names it."
     ),
-    Operation(
+    DocumentedOperation(
         "/models/{model}/versions/{version}/predict",
         "predict_version",
         "Ask one version of a model",
         "Any version that is still loaded: the active one and those kept warm for a rollback.",
     ),
-    Operation(
+    DocumentedOperation(
         "/predict",
         "predict_default",
         "Ask the default model",

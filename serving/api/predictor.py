@@ -25,9 +25,9 @@ from serving.api.services import AppState
 from serving.plane.active_reference import Role
 from serving.plane.prediction import (
     Answer,
-    Limits,
     PredictRequest,
     Prepared,
+    RequestLimits,
     compute,
     execute,
     execute_now,
@@ -88,7 +88,7 @@ class Incoming(Protocol[Reply_co]):
         ...
 
 
-class Answered(NamedTuple):
+class AnsweredCall(NamedTuple):
     """An answer as it is to be sent, and the version that gave it."""
 
     written: Written
@@ -96,7 +96,7 @@ class Answered(NamedTuple):
     version: str
 
 
-class Refused(NamedTuple, Generic[Reply_co]):
+class RefusedCall(NamedTuple, Generic[Reply_co]):
     """A refusal as it is to be sent; `model` and `version` are what would have answered, empty when that is unknown."""
 
     reply: Reply_co
@@ -125,7 +125,7 @@ class Predictor:
         self._is_open = access.is_open(TokenScope.PREDICT)
         self._inflight = inflight
         self._metrics = metrics
-        self._limits = Limits.of(settings)
+        self._limits = RequestLimits.of(settings)
 
     def answer_now(
         self, dialect: Dialect, target: Target, params: Mapping[str, str], headers: Headers, raw: bytes
@@ -151,7 +151,7 @@ class Predictor:
         self._metrics.traffic(answer.model, answer.version).record(200, answer.rows, perf_counter() - started)
         return answer, written
 
-    async def answer(self, incoming: Incoming[Reply_co]) -> Answered | Refused[Reply_co]:
+    async def answer(self, incoming: Incoming[Reply_co]) -> AnsweredCall | RefusedCall[Reply_co]:
         """Answer or refuse a request. Raises ClientDisconnect when no client is there to read either."""
         started = perf_counter()
         seen = _Seen()
@@ -165,9 +165,9 @@ class Predictor:
         except Exception as error:  # noqa: BLE001 - every failure is answered, and known here by its version
             status, reply = incoming.refuse(self._refusal_of(incoming.sharpen(error), incoming.names, seen))
             self._metrics.traffic(seen.model, seen.version).record(status, 0, perf_counter() - started)
-            return Refused(reply, status, seen.model, seen.version)
+            return RefusedCall(reply, status, seen.model, seen.version)
         self._metrics.traffic(seen.model, seen.version).record(200, answer.rows, perf_counter() - started)
-        return Answered(written, seen.model, seen.version)
+        return AnsweredCall(written, seen.model, seen.version)
 
     async def answer_held(self, servable: Servable, rows: list[Any], method: str | None) -> Answer:
         """Answer rows with a servable that the caller holds; raises what `execute` raises. Counted as a request."""

@@ -36,35 +36,35 @@ _STATE_OF_GATE: dict[str, State] = {GateName.ENVIRONMENT: State.VALIDATING, Gate
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
+class CandidateStaged:
     """A verified copy is in the cache."""
 
     artifact: Artifact
 
 
 @dataclass(frozen=True, slots=True)
-class NotYet:
+class CandidateUnfinished:
     """The files are not complete, or changed while they were read."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Damaged:
+class CopyDamaged:
     """The cached copy is not what was hashed while it was made."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class CandidateRefused:
     """A gate has refused these bytes."""
 
     report: CandidateReport
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class CandidateReady:
     """Loaded where `placement` says, and can be activated; `host` is the number of its host, if it is hosted."""
 
     placement: Placement
@@ -73,7 +73,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class CandidateFailed:
     """Something went wrong that is not the candidate's fault; it may work next time. `is_host_death`: its host died."""
 
     reason: str
@@ -81,11 +81,19 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
+class CandidateStopped:
     """It was cancelled."""
 
 
-Outcome = Staged | NotYet | Damaged | Refused | Ready | Failed | Stopped
+Outcome = (
+    CandidateStaged
+    | CandidateUnfinished
+    | CopyDamaged
+    | CandidateRefused
+    | CandidateReady
+    | CandidateFailed
+    | CandidateStopped
+)
 
 
 class CopyLost(ServingError):
@@ -135,13 +143,13 @@ class CandidateRunner:
         try:
             artifact = self._cache.stage(entry, candidate.version, quiet_seconds, candidate.cancelled)
         except Cancelled:
-            return Stopped()
+            return CandidateStopped()
         except NotPublished as error:
-            return NotYet(str(error))
+            return CandidateUnfinished(str(error))
         except ServingError as error:
-            return Failed(str(error))
+            return CandidateFailed(str(error))
         reach("staged")
-        return Staged(artifact)
+        return CandidateStaged(artifact)
 
     def evaluate(
         self,
@@ -169,11 +177,13 @@ class CandidateRunner:
                 request = evaluation_request(artifact, self._settings, comparison, stays_hosted(error))
                 return self._evaluate(candidate, artifact, request, lambda _: None, on_gate, is_new=True)
         except Cancelled:
-            return Stopped()
+            return CandidateStopped()
         except StagingFailed as error:
-            return Damaged(str(error))
+            return CopyDamaged(str(error))
         except HostFailed as error:
-            return Stopped() if candidate.cancelled.is_set() else Failed(str(error), is_host_death=True)
+            return (
+                CandidateStopped() if candidate.cancelled.is_set() else CandidateFailed(str(error), is_host_death=True)
+            )
 
     def _evaluate(
         self,
@@ -203,9 +213,9 @@ class CandidateRunner:
             self._tell(evaluation.report.sandbox)
             if candidate.cancelled.is_set():
                 host.close()
-                return Stopped()
+                return CandidateStopped()
             if evaluation.report.refusal is not None:
-                return Refused(evaluation.report)
+                return CandidateRefused(evaluation.report)
             if evaluation.report.is_compiled:
                 evaluation = check.check(evaluation)
         finally:
@@ -227,7 +237,7 @@ class CandidateRunner:
         try:
             placement = place(evaluation, self._settings.engine.max_batch_rows)
         except NotReady as error:
-            return Failed(str(error))
+            return CandidateFailed(str(error))
         number = self.next_host()
         if isinstance(placement, Hosted):
             assert host is not None
@@ -235,8 +245,8 @@ class CandidateRunner:
         else:
             loaded = self._plane.load(Load(artifact.id, placement))
             if isinstance(loaded, LoadFailed):
-                return Failed(loaded.reason)
-        return Ready(placement, evaluation.report, number)
+                return CandidateFailed(loaded.reason)
+        return CandidateReady(placement, evaluation.report, number)
 
     def next_host(self) -> int:
         """Return the number of the next host that is loaded. Any thread."""
@@ -271,8 +281,12 @@ class CandidateRunner:
         if entry is None:
             raise CopyLost(f"{damage}, and the store does not have these bytes any more")
         outcome = self.stage(candidate, entry, artifact.quiet_seconds)
-        if not isinstance(outcome, Staged) or outcome.artifact.id != artifact.id:
-            reason = outcome.reason if isinstance(outcome, NotYet | Failed) else "the store has other bytes now"
+        if not isinstance(outcome, CandidateStaged) or outcome.artifact.id != artifact.id:
+            reason = (
+                outcome.reason
+                if isinstance(outcome, CandidateUnfinished | CandidateFailed)
+                else "the store has other bytes now"
+            )
             raise CopyLost(f"{damage}, and it cannot be renewed from the store: {reason}")
         log.info("copy_renewed", model=candidate.model, version=candidate.version)
 

@@ -16,15 +16,15 @@ from serving.domain.state import State
 from serving.domain.version import order_key
 from serving.lifecycle.candidate import (
     Candidate,
+    CandidateFailed,
+    CandidateReady,
+    CandidateRefused,
     CandidateRunner,
-    Damaged,
-    Failed,
-    NotYet,
+    CandidateStaged,
+    CandidateStopped,
+    CandidateUnfinished,
+    CopyDamaged,
     Outcome,
-    Ready,
-    Refused,
-    Staged,
-    Stopped,
 )
 from serving.lifecycle.evaluation_request import Comparison
 from serving.lifecycle.journal import Journal
@@ -57,7 +57,7 @@ class EvaluationRuns:
         executor: Executor,
         post: Callable[[WorkMessage], None],
         settings: Settings,
-        on_staged: Callable[[ModelRecord, VersionRecord, Staged], None],
+        on_staged: Callable[[ModelRecord, VersionRecord, CandidateStaged], None],
     ) -> None:
         self._runner = runner
         self._journal = journal
@@ -125,31 +125,31 @@ class EvaluationRuns:
         error = message.outcome.exception()
         if error is not None:
             log.error("candidate_crashed", model=model.name, version=record.version, exc_info=error)
-            outcome: Outcome = Failed(f"{type(error).__name__}: {error}")
+            outcome: Outcome = CandidateFailed(f"{type(error).__name__}: {error}")
         else:
             outcome = message.outcome.result()
         match outcome:
-            case Staged():
+            case CandidateStaged():
                 self._on_staged(model, record, outcome)
-            case Damaged(reason):
+            case CopyDamaged(reason):
                 self._damaged(model, record, reason)
-            case NotYet(reason):
+            case CandidateUnfinished(reason):
                 record.postponements += 1
                 record.unfinished = reason
                 record.not_before = time.monotonic() + max(self._settings.store.settle_seconds, 0.05)
                 self._journal.move(record, State.DISCOVERED, f"not complete yet: {reason}")
-            case Stopped():
+            case CandidateStopped():
                 self._journal.move(record, State.DISCOVERED, f"cancelled: {candidate.reason if candidate else ''}")
-            case Refused(report):
+            case CandidateRefused(report):
                 refusal = report.refusal
                 gate = None if refusal is None else refusal.gate
                 is_replay = report.provenance is not None and gate == GateName.PROVENANCE
                 is_relative = is_replay or gate == GateName.CONTRACT
                 contract = self._served.find_contract(model) if is_relative else None
                 self._journal.refuse(model, record, report, contract.digest if contract else None)
-            case Failed():
+            case CandidateFailed():
                 self._failed(model, record, outcome)
-            case Ready():
+            case CandidateReady():
                 self._ready(model, record, outcome)
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ class EvaluationRuns:
             model.kept = None
             log.error("not_restored", model=model.name, version=record.version, reason=reason)
 
-    def _failed(self, model: ModelRecord, record: VersionRecord, outcome: Failed) -> None:
+    def _failed(self, model: ModelRecord, record: VersionRecord, outcome: CandidateFailed) -> None:
         gate = record.state.value.lower()
         if outcome.is_host_death:
             record.host_deaths += 1
@@ -208,7 +208,7 @@ class EvaluationRuns:
         self._journal.fail(model, record, State.FAILED, gate, outcome.reason)
         record.retry_at = now_utc() + timedelta(seconds=wait)
 
-    def _ready(self, model: ModelRecord, record: VersionRecord, outcome: Ready) -> None:
+    def _ready(self, model: ModelRecord, record: VersionRecord, outcome: CandidateReady) -> None:
         for state in (State.VALIDATING, State.WARMING):  # progress that has not been told yet
             if record.state in (State.LOADING, State.VALIDATING) and record.state is not state:
                 self._journal.move(record, state)

@@ -31,7 +31,7 @@ from serving.domain.report import GateName
 from serving.domain.state import State
 from serving.domain.version import order_key
 from serving.lifecycle.activation import Activation
-from serving.lifecycle.candidate import CandidateRunner, Staged
+from serving.lifecycle.candidate import CandidateRunner, CandidateStaged
 from serving.lifecycle.evaluation_runs import EvaluationRuns
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
@@ -126,7 +126,7 @@ class ModelTable:
         self._activation.publish(model)
         self._journal.dirty.add(name)
 
-    def _staged(self, model: ModelRecord, record: VersionRecord, outcome: Staged) -> None:
+    def _staged(self, model: ModelRecord, record: VersionRecord, outcome: CandidateStaged) -> None:
         """The digest of a version is known now: it may be one we have met before."""
         artifact = outcome.artifact
         record.digest = artifact.id.digest

@@ -18,7 +18,7 @@ from serving.host.ed25519 import verify_signers
 from serving.offline.find_version import find_entry
 from serving.settings import StoreSettings
 from serving.store.durable import sha256_of
-from serving.store.sources import Source
+from serving.store.sources import VersionSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def verify(path: Path, keys: Collection[PublicKey], settings: StoreSettings) -> 
     checks: list[Verified] = []
     try:
         for name, evidence in _gather_evidence(
-            path.resolve(), entry, Source(root, entry, threading.Event()), keys, settings
+            path.resolve(), entry, VersionSource(root, entry, threading.Event()), keys, settings
         ):
             checks.append(Verified(name, Verdict.PASSED, evidence))
     except _Refused as refusal:
@@ -56,7 +56,7 @@ class _Refused(Exception):  # an outcome, not an error: caught by `verify` only
 
 
 def _gather_evidence(
-    real: Path, entry: Entry, source: Source, keys: Collection[PublicKey], settings: StoreSettings
+    real: Path, entry: Entry, source: VersionSource, keys: Collection[PublicKey], settings: StoreSettings
 ) -> Iterator[tuple[str, str]]:
     document = _read_file(source, entry, MANIFEST_NAME, MAX_DOCUMENT_BYTES)
     manifest = _parse_manifest(document)
@@ -92,7 +92,7 @@ def _parse_manifest(document: bytes) -> Manifest:
         raise _Refused("manifest", str(error)) from None
 
 
-def _read_file(source: Source, entry: Entry, name: str, at_most: int) -> bytes:
+def _read_file(source: VersionSource, entry: Entry, name: str, at_most: int) -> bytes:
     stamp = next((stamp for stamp in entry.fingerprint if stamp.name == name), None)
     check = "signature" if name == SIGNATURE_NAME else "manifest"
     if stamp is None:
@@ -103,7 +103,7 @@ def _read_file(source: Source, entry: Entry, name: str, at_most: int) -> bytes:
         return b"".join(map(bytes, source.read_chunks(descriptor, stamp)))
 
 
-def _hash_files(source: Source, entry: Entry) -> Iterator[StagedFile]:
+def _hash_files(source: VersionSource, entry: Entry) -> Iterator[StagedFile]:
     for stamp in entry.fingerprint:
         with source.open(stamp) as descriptor:
             yield StagedFile(stamp.name, sha256_of(source.read_chunks(descriptor, stamp)), stamp.size, PurePath())

@@ -28,7 +28,7 @@ NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RequestLimits:
     """What one request may ask for. `max_queue` counts the requests that hold one servable."""
 
     max_rows: int = 100_000
@@ -37,7 +37,7 @@ class Limits:
     default_model: str | None = None
 
     @classmethod
-    def of(cls, settings: ServerSettings) -> Limits:
+    def of(cls, settings: ServerSettings) -> RequestLimits:
         """Take the limits from the server's settings."""
         return cls(settings.max_rows, settings.max_queue, settings.predict_seconds, settings.default_model)
 
@@ -89,7 +89,9 @@ class _Seen:
     active: ActiveReference
 
 
-def hold(state: HoldsActive, limits: Limits, model: str | None = None, version: str | Role | None = None) -> Lease:
+def hold(
+    state: HoldsActive, limits: RequestLimits, model: str | None = None, version: str | Role | None = None
+) -> Lease:
     """Take a lease on what answers for `model` (None: the default model). Event loop thread only; waits for nothing.
 
     Reads the active reference once. Raises UnknownModel, UnknownVersion, NothingActive, or Overloaded when
@@ -103,7 +105,9 @@ def hold(state: HoldsActive, limits: Limits, model: str | None = None, version: 
     return held
 
 
-def look(state: HoldsActive, limits: Limits, model: str | None = None, version: str | Role | None = None) -> Servable:
+def look(
+    state: HoldsActive, limits: RequestLimits, model: str | None = None, version: str | Role | None = None
+) -> Servable:
     """Return what `hold` would hold, without a hold on it: good until the event loop turns. Raises what `hold` raises,
     except Overloaded. Event loop thread only.
     """
@@ -113,7 +117,7 @@ def look(state: HoldsActive, limits: Limits, model: str | None = None, version: 
     return find(seen, limits.default_model or _only_model(seen.active), version)
 
 
-def prepare(servable: Servable, request: PredictRequest, limits: Limits) -> Prepared:
+def prepare(servable: Servable, request: PredictRequest, limits: RequestLimits) -> Prepared:
     """Check a request against what the servable takes and lay its rows out for the model.
 
     Computes only; any thread, but many rows take a while: see `prepare_off_loop`. Raises InvalidInput and BodyTooLarge.
@@ -128,14 +132,14 @@ def prepare(servable: Servable, request: PredictRequest, limits: Limits) -> Prep
     return Prepared(method, batch, request.is_single, also)
 
 
-async def prepare_off_loop(servable: Servable, request: PredictRequest, limits: Limits) -> Prepared:
+async def prepare_off_loop(servable: Servable, request: PredictRequest, limits: RequestLimits) -> Prepared:
     """Do what `prepare` does, in a worker thread where that takes a while."""
     if are_few(request.rows):
         return prepare(servable, request, limits)
     return await asyncio.to_thread(prepare, servable, request, limits)
 
 
-def execute_now(servable: Servable, request: PredictRequest, limits: Limits) -> Answer | None:
+def execute_now(servable: Servable, request: PredictRequest, limits: RequestLimits) -> Answer | None:
     """Do what `execute` does where nothing has to be waited for; None where something has.
 
     Event loop thread only; takes no hold, because nothing else happens there until it returns. Raises what `execute`
@@ -151,7 +155,7 @@ def execute_now(servable: Servable, request: PredictRequest, limits: Limits) -> 
     return _with_more_now(servable, ready, answer) if ready.also else answer
 
 
-async def execute(servable: Servable, request: PredictRequest, limits: Limits) -> Answer:
+async def execute(servable: Servable, request: PredictRequest, limits: RequestLimits) -> Answer:
     """Prepare a request and compute its answer; see `prepare_off_loop` and `compute`."""
     return await compute(servable, await prepare_off_loop(servable, request, limits), limits.deadline_seconds)
 

@@ -17,7 +17,7 @@ from serving.settings.setting_problems import (
     PREFIX,
     GivenValue,
     SettingsError,
-    Source,
+    SettingSource,
     describe_problems,
     variable_name,
 )
@@ -119,7 +119,7 @@ def _read_environment(environment: Mapping[str, str]) -> Iterator[GivenValue]:
     for key, value in _flatten(source()):
         spelling = spellings.get(variable_name(key))
         if spelling is not None:
-            yield GivenValue(key, value, Source.ENVIRONMENT, spelling)
+            yield GivenValue(key, value, SettingSource.ENVIRONMENT, spelling)
     yield from _find_near_misses(environment)
 
 
@@ -131,9 +131,9 @@ def _read_platform(environment: Mapping[str, str]) -> Iterator[GivenValue]:
     """
     port = environment.get(SAGEMAKER_PORT)
     if port:
-        yield GivenValue("server.port", port, Source.ENVIRONMENT, SAGEMAKER_PORT)
-        yield GivenValue("server.host", "0.0.0.0", Source.ENVIRONMENT, SAGEMAKER_PORT)  # noqa: S104
-        yield GivenValue("store.path", SAGEMAKER_STORE, Source.ENVIRONMENT, SAGEMAKER_PORT)
+        yield GivenValue("server.port", port, SettingSource.ENVIRONMENT, SAGEMAKER_PORT)
+        yield GivenValue("server.host", "0.0.0.0", SettingSource.ENVIRONMENT, SAGEMAKER_PORT)  # noqa: S104
+        yield GivenValue("store.path", SAGEMAKER_STORE, SettingSource.ENVIRONMENT, SAGEMAKER_PORT)
 
 
 def _find_near_misses(environment: Mapping[str, str]) -> Iterator[GivenValue]:
@@ -148,9 +148,9 @@ def _find_near_misses(environment: Mapping[str, str]) -> Iterator[GivenValue]:
             continue
         group, delimiter, field = name.removeprefix(PREFIX).lower().partition("__")
         if delimiter and group not in GROUPS:
-            yield GivenValue(f"{group}.{field}", value, Source.ENVIRONMENT, spelling)
+            yield GivenValue(f"{group}.{field}", value, SettingSource.ENVIRONMENT, spelling)
         elif not delimiter and (group in GROUPS or (name in near_misses and not _SERVICE_LINK.match(value))):
-            yield GivenValue(group, value, Source.ENVIRONMENT, spelling)
+            yield GivenValue(group, value, SettingSource.ENVIRONMENT, spelling)
 
 
 def _flatten(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -163,4 +163,6 @@ def _flatten(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _read_flags(flags: Mapping[str, Any]) -> Iterator[GivenValue]:
-    return (GivenValue(key, value, Source.COMMAND_LINE, key) for key, value in flags.items() if value is not None)
+    return (
+        GivenValue(key, value, SettingSource.COMMAND_LINE, key) for key, value in flags.items() if value is not None
+    )

@@ -20,7 +20,7 @@ class SettingsError(Exception):
     """Settings that cannot be used. ``str(error)`` holds one line for each problem."""
 
 
-class Source(StrEnum):
+class SettingSource(StrEnum):
     """Where a value was found, except in a file: a file is named by its path."""
 
     ENVIRONMENT = "environment"
@@ -95,4 +95,4 @@ def _suggest_key(each: GivenValue) -> str:
 
 
 def _spell_key(key: str, like: GivenValue) -> str:
-    return variable_name(key) if like.source == Source.ENVIRONMENT else key
+    return variable_name(key) if like.source == SettingSource.ENVIRONMENT else key

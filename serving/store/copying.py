@@ -12,11 +12,11 @@ from serving.domain.manifest import MANIFEST_NAME, MAX_DOCUMENT_BYTES, InvalidDo
 from serving.store.blobs import Blobs
 from serving.store.durable import sha256_of
 from serving.store.names import format_in_version
-from serving.store.sources import Source
+from serving.store.sources import VersionSource
 
 
 def copy_version(
-    source: Source, entry: Entry, blobs: Blobs, held: set[str], known_sizes: Collection[int], *, is_strict: bool
+    source: VersionSource, entry: Entry, blobs: Blobs, held: set[str], known_sizes: Collection[int], *, is_strict: bool
 ) -> tuple[StagedFile, ...]:
     """Copy every file of `entry` and return the copies by name.
 
@@ -37,7 +37,9 @@ def copy_version(
     return tuple(files[name] for name in sorted(files))
 
 
-def _copy_file(source: Source, stamp: FileStamp, blobs: Blobs, held: set[str], *, is_likely_known: bool) -> StagedFile:
+def _copy_file(
+    source: VersionSource, stamp: FileStamp, blobs: Blobs, held: set[str], *, is_likely_known: bool
+) -> StagedFile:
     with source.open(stamp) as descriptor:
         sha256 = sha256_of(source.read_chunks(descriptor, stamp)) if is_likely_known else None
         if sha256 is None or not blobs.has(sha256, stamp.size, held, source.cancel):

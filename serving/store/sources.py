@@ -19,7 +19,7 @@ from serving.store.writers import is_open_for_writing
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
-class Source:
+class VersionSource:
     """One version in the store, as it was listed. One thread; blocks on the disk; stops when `cancel` is set.
 
     Every method raises NotPublished when a file is not what was listed, StagingFailed when it cannot be read, and

@@ -22,7 +22,7 @@ from serving.store.copying import copy_version
 from serving.store.descriptors import Descriptors
 from serving.store.evaluations import EvaluationFiles
 from serving.store.eviction import choose_surplus
-from serving.store.sources import Source
+from serving.store.sources import VersionSource
 from serving.store.temporary_files import TemporaryFiles
 
 CHECK_BYTES = 4096
@@ -63,7 +63,7 @@ class Cache:
         size = sum(stamp.size for stamp in entry.fingerprint)
         if size > self._max_artifact_bytes:
             raise StagingFailed(f"'{entry.path}' has {size} bytes, more than the {self._max_artifact_bytes} allowed")
-        source = Source(self._root, entry, cancel)
+        source = VersionSource(self._root, entry, cancel)
         with _translate_os_errors(f"'{entry.path}' cannot be copied into the cache"), self._blobs.hold() as held:
             reach("before-staging")
             source.require_unchanged()

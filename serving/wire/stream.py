@@ -28,7 +28,7 @@ class StreamCut(ProtocolError):
     """The stream ended inside a frame: the process that wrote it is gone."""
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """What bytes are read from: a socket, or `TimedSocket`."""
 
     def recv_into(self, buffer: memoryview, /) -> int:
@@ -87,7 +87,7 @@ class FrameReader:
 
     def __init__(
         self,
-        source: Source,
+        source: ByteSource,
         arena: memoryview | None = None,
         read_ahead_bytes: int = READ_AHEAD_BYTES,
         check: Callable[[Prefix], None] = lambda _: None,

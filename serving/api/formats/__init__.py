@@ -26,7 +26,7 @@ def _always() -> None:
     """Nothing is in the way."""
 
 
-class Format(NamedTuple):
+class RowFormat(NamedTuple):
     """One form of rows and answers.
 
     `read` takes a body and the signature of what answers; it raises Malformed for bytes that are not of the form, and
@@ -49,9 +49,9 @@ def _is_long_csv(raw: bytes) -> bool:
     return len(raw) > CSV_INLINE_BYTES
 
 
-CSV = Format("text/csv", csv.read, csv.write, _is_long_csv, _is_long_csv)
-NPY = Format("application/x-npy", npy.read, npy.write, lambda raw: len(raw) > NPY_INLINE_BYTES, lambda _: False)
-ARROW = Format(
+CSV = RowFormat("text/csv", csv.read, csv.write, _is_long_csv, _is_long_csv)
+NPY = RowFormat("application/x-npy", npy.read, npy.write, lambda raw: len(raw) > NPY_INLINE_BYTES, lambda _: False)
+ARROW = RowFormat(
     "application/vnd.apache.arrow.stream",
     arrow.read,
     arrow.write,
@@ -62,13 +62,13 @@ ARROW = Format(
 FORMATS = {form.media_type: form for form in (CSV, NPY, ARROW)}
 
 
-def reader_of(form: Format, most_rows: int, extra_columns: int = 0) -> Callable[[bytes, Signature], Table]:
+def reader_of(form: RowFormat, most_rows: int, extra_columns: int = 0) -> Callable[[bytes, Signature], Table]:
     """Return what reads a form. The one whose rows are not counted before they are read gives up beyond `most_rows`."""
     if form is CSV:
         return partial(csv.read, most_rows=most_rows, extra_columns=extra_columns)
     return form.read
 
 
-def pace(raw: bytes, source: Format | None, target: Format | None) -> tuple[bool, bool]:
+def pace(raw: bytes, source: RowFormat | None, target: RowFormat | None) -> tuple[bool, bool]:
     """Return what a Call says of reading a body and of writing its answer: whether they are slow. None is JSON."""
     return source is not None and source.reads_slowly(raw), target is not None and target.writes_slowly(raw)

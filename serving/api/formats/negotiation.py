@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from serving.api.bodies import CURL_DEFAULT, CURL_HINT, Headers, refuse_media
-from serving.api.formats import CSV, FORMATS, Format
+from serving.api.formats import CSV, FORMATS, RowFormat
 from serving.domain.errors import NotAcceptable, UnsupportedMedia
 
 TAKEN = f"application/json, {', '.join(FORMATS)}"
@@ -16,7 +16,7 @@ MOST_RANGES = 64
 
 _JSON = b"application/json"
 _USUAL_ANSWERS = (None, b"*/*", _JSON)
-_RANGES: dict[str, Format | None] = {
+_RANGES: dict[str, RowFormat | None] = {
     "application/json": None,
     "*/*": None,
     "application/*": None,
@@ -25,20 +25,20 @@ _RANGES: dict[str, Format | None] = {
 }
 
 
-def form_of_body(headers: Headers) -> Format | None:
+def form_of_body(headers: Headers) -> RowFormat | None:
     """Return the format of a request's body; raises UnsupportedMedia, saying what is read or how to have it read."""
     content_type = headers.get(b"content-type", _JSON)
     return None if content_type == _JSON else _form_of(content_type)
 
 
-def form_of_answer(headers: Headers) -> Format | None:
+def form_of_answer(headers: Headers) -> RowFormat | None:
     """Return the format an answer is to have; raises NotAcceptable when none that is here is wanted."""
     accept = headers.get(b"accept")
     return None if accept in _USUAL_ANSWERS else _wanted(accept or b"")
 
 
 @lru_cache(maxsize=256)
-def _form_of(content_type: bytes) -> Format | None:
+def _form_of(content_type: bytes) -> RowFormat | None:
     text = content_type.decode("latin-1")
     kind, *parameters = text.lower().split(";")
     form = FORMATS.get(kind.strip())
@@ -64,10 +64,10 @@ def _refuse_unless_json(content_type: bytes, text: str) -> None:
 
 
 @lru_cache(maxsize=256)
-def _wanted(accept: bytes) -> Format | None:
+def _wanted(accept: bytes) -> RowFormat | None:
     """Return what is wanted most, of equals what is named first."""
     text = accept.decode("latin-1").lower()
-    best: tuple[float, Format | None] | None = None
+    best: tuple[float, RowFormat | None] | None = None
     missing = ""
     for one in text.split(",", MOST_RANGES)[:MOST_RANGES]:
         media, *parameters = (part.strip() for part in one.split(";"))

@@ -21,7 +21,7 @@ from serving.api.oip.specs import Spec, inputs_of, outputs_of
 from serving.api.services import AppState
 from serving.domain.errors import UnknownModel, UnknownVersion
 from serving.plane.active_reference import ActiveReference, ModelReference
-from serving.plane.prediction import Limits, look
+from serving.plane.prediction import RequestLimits, look
 
 EXTENSIONS = ("model_repository",)
 
@@ -34,7 +34,7 @@ class Metadata:
 
     def __init__(self, state: AppState) -> None:
         self._state = state
-        self._limits = Limits.of(state.services.settings.server)
+        self._limits = RequestLimits.of(state.services.settings.server)
 
     async def server_live(self, raw: bytes, call: GrpcCall) -> bytes:  # noqa: ARG002  (a behaviour's signature)
         """Say yes for as long as the process can answer at all."""

@@ -14,7 +14,7 @@ from serving.api.grpc.message_tensors import put_tensors, tensors_in
 from serving.api.grpc.messages import MessageReader
 from serving.api.inflight import Share
 from serving.api.oip.specs import table_of, tensors_of
-from serving.api.predictor import Refused, Target
+from serving.api.predictor import RefusedCall, Target
 from serving.api.services import Services
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import METHODS, Signature
@@ -34,7 +34,7 @@ class Inference:
         """Answer a ModelInferRequest with a ModelInferResponse, both serialized; note in `call` what answered."""
         outcome = await self._predictor.answer(GrpcRequest(self._messages, messages, headers, call))
         call.model, call.version = outcome.model, outcome.version
-        return outcome.reply if isinstance(outcome, Refused) else outcome.written.body
+        return outcome.reply if isinstance(outcome, RefusedCall) else outcome.written.body
 
 
 class GrpcRequest:

@@ -17,7 +17,7 @@ from serving.api.grpc.inference_pb2 import InferTensorContents, ModelInferReques
 from serving.api.oip.tensors import (
     BYTES,
     MAX_DIMENSIONS,
-    InputTensor,
+    ReceivedTensor,
     dtype_of,
     from_blob,
     from_texts,
@@ -43,7 +43,7 @@ _FIELDS: dict[str, tuple[str, np.dtype[Any]]] = {
 }
 
 
-def tensors_in(request: ModelInferRequest) -> list[InputTensor]:
+def tensors_in(request: ModelInferRequest) -> list[ReceivedTensor]:
     """Return the inputs of a request; raises InvalidInput. Blocks for as long as there are many values; any thread."""
     raw = request.raw_input_contents
     if not raw:
@@ -61,7 +61,7 @@ def tensors_in(request: ModelInferRequest) -> list[InputTensor]:
     return found
 
 
-def put_tensors(response: ModelInferResponse, tensors: Iterable[InputTensor], *, is_raw: bool) -> None:
+def put_tensors(response: ModelInferResponse, tensors: Iterable[ReceivedTensor], *, is_raw: bool) -> None:
     """Add the outputs, raw or in typed fields. Blocks for as long as there are many values; any thread."""
     for tensor in tensors:
         output = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
@@ -75,7 +75,7 @@ def _shape_of(tensor: ModelInferRequest.InferInputTensor) -> tuple[int, ...]:
     return shape_of(tensor.name, tensor.shape[: MAX_DIMENSIONS + 1])  # there may be millions
 
 
-def _of_contents(tensor: ModelInferRequest.InferInputTensor) -> InputTensor:
+def _of_contents(tensor: ModelInferRequest.InferInputTensor) -> ReceivedTensor:
     name, datatype, contents = tensor.name, tensor.datatype, tensor.contents
     shape = _shape_of(tensor)
     if datatype == BYTES:
@@ -96,7 +96,7 @@ def _of_contents(tensor: ModelInferRequest.InferInputTensor) -> InputTensor:
     narrow = array.astype(wanted, copy=False)
     if wanted.itemsize < dtype.itemsize and not np.array_equal(narrow, array):
         raise InvalidInput(f"input {describe_value(name)}: a number is beyond the range of {datatype}")
-    return InputTensor(name, datatype, shape, narrow)
+    return ReceivedTensor(name, datatype, shape, narrow)
 
 
 def _array_of(values: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -109,7 +109,7 @@ def _array_of(values: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return array
 
 
-def _fill(contents: InferTensorContents, tensor: InputTensor) -> None:
+def _fill(contents: InferTensorContents, tensor: ReceivedTensor) -> None:
     values = tensor.values
     if isinstance(values, list):
         contents.bytes_contents.extend((text or "").encode("utf-8", "backslashreplace") for text in values)

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from serving.api.answers import encode_under
 from serving.api.bodies import Headers
 from serving.api.dialect import Call, NamedInPath, Refusal, Written
-from serving.api.formats import CSV, Format, pace, reader_of
+from serving.api.formats import CSV, RowFormat, pace, reader_of
 from serving.api.formats.negotiation import form_of_answer, form_of_body
 from serving.api.mlflow import mlflow_refusals
 from serving.api.mlflow.scoring_body import MOST_EXTRA_COLUMNS, parse, places_of, rows_for, table_for
@@ -66,7 +66,7 @@ class Scoring(NamedInPath):
         return mlflow_refusals.refuse(refusal)
 
 
-def _rows_in(form: Format, raw: bytes, signature: Signature, max_rows: int) -> PredictRequest:
+def _rows_in(form: RowFormat, raw: bytes, signature: Signature, max_rows: int) -> PredictRequest:
     read = reader_of(form, max_rows, MOST_EXTRA_COLUMNS)
     table = read(raw, signature)
     if form is CSV and table.names is not None and places_of(signature, table.names) is None:
@@ -75,7 +75,7 @@ def _rows_in(form: Format, raw: bytes, signature: Signature, max_rows: int) -> P
     return PredictRequest(table_for(signature, table))
 
 
-def _written(form: Format | None, answer: Answer, signature: Signature) -> Written:
+def _written(form: RowFormat | None, answer: Answer, signature: Signature) -> Written:
     if form is None:
         return Written(encode_under("predictions", answer.prediction))
     return Written(form.write(answer, signature), form.media_type.encode())

@@ -41,7 +41,7 @@ _WANTED = f"exactly one of {', '.join(FORMS)}"
 _LAYOUT = Layout(("data", INSTANCES, INPUTS), ((2, PIECE_BYTES), (3, COLUMN_BYTES)), f"send {_WANTED}")
 
 
-class Body(NamedTuple):
+class ScoringRequest(NamedTuple):
     """A JSON body, sent as `raw`. `columns` name the cells of rows that are arrays; None: in the features' order."""
 
     rows: Rows
@@ -50,7 +50,7 @@ class Body(NamedTuple):
     raw: bytes = b""
 
 
-def parse(raw: bytes, max_depth: int) -> Body:
+def parse(raw: bytes, max_depth: int) -> ScoringRequest:
     """Read a JSON body; raises NotJson or InvalidInput. Blocks; any thread."""
     document = read_object(raw, _LAYOUT, max_depth, _WANTED)
     forms = [form for form in FORMS if form in document]
@@ -67,10 +67,10 @@ def parse(raw: bytes, max_depth: int) -> Body:
         raise InvalidInput(f"{form!r} is not an array of rows")
     if form == RECORDS:
         rows = change_rows(rows, _require_objects, _refuse_numbers)
-    return Body(rows, columns, _method(document), raw)
+    return ScoringRequest(rows, columns, _method(document), raw)
 
 
-def rows_for(signature: Signature, body: Body) -> Rows:
+def rows_for(signature: Signature, body: ScoringRequest) -> Rows:
     """Return the rows with the columns the model takes; raises InvalidInput for columns that are not there."""
     if signature.container is Container.OBJECTS:
         names = body.columns

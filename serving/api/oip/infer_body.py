@@ -19,7 +19,7 @@ from serving.api.json_bodies.strict_json import loads
 from serving.api.oip.specs import table_of
 from serving.api.oip.tensors import (
     DTYPES,
-    InputTensor,
+    ReceivedTensor,
     check_shape,
     from_blob,
     from_numbers,
@@ -58,7 +58,7 @@ class Infer(NamedTuple):
     """
 
     id: str
-    inputs: list[InputTensor]
+    inputs: list[ReceivedTensor]
     methods: tuple[str, ...] = ()
     binary: frozenset[str] = frozenset()
     is_binary: bool = False
@@ -142,7 +142,7 @@ def _infer(document: Any, blobs: memoryview) -> Infer:
     return Infer(identity, tensors, methods, binary, is_binary)
 
 
-def _input(entry: dict[str, Any], blobs: memoryview) -> tuple[InputTensor, int]:
+def _input(entry: dict[str, Any], blobs: memoryview) -> tuple[ReceivedTensor, int]:
     """Return an input, and how many of the blobs' bytes are its own."""
     name, datatype, shape = entry.get("name"), entry.get("datatype"), entry.get("shape")
     if not isinstance(name, str) or not isinstance(datatype, str) or not isinstance(shape, list):
@@ -170,7 +170,7 @@ def _input(entry: dict[str, Any], blobs: memoryview) -> tuple[InputTensor, int]:
     return from_blob(name, datatype, sizes, blobs[:size]), size
 
 
-def _tensor_of(array: LongArray, name: str, datatype: str, shape: tuple[int, ...]) -> InputTensor:
+def _tensor_of(array: LongArray, name: str, datatype: str, shape: tuple[int, ...]) -> ReceivedTensor:
     """Make a tensor of a long array. Raises InvalidInput or NotJson; blocks for as long as it is."""
     if datatype in DTYPES and DTYPES[datatype].kind == "f":
         numbers = array.read_numbers()
@@ -195,7 +195,7 @@ def _tensor_of(array: LongArray, name: str, datatype: str, shape: tuple[int, ...
         parts.append(from_values(name, datatype, some, values, before=done).values)
         done += len(values)
         time.sleep(YIELD_SECONDS)
-    return InputTensor(name, datatype, shape, joined(parts))
+    return ReceivedTensor(name, datatype, shape, joined(parts))
 
 
 def _outputs(document: dict[str, Any], *, is_binary: bool) -> tuple[tuple[str, ...], frozenset[str]]:

@@ -10,11 +10,11 @@ from serving.api.absence import find_explained
 from serving.api.models import ModelName, VersionName, known_model
 from serving.api.oip.oip_refusals import errors_of
 from serving.api.oip.oip_schemas import (
-    Live,
     ModelMetadata,
     ModelReady,
     ModelStatistics,
     Ready,
+    ServerLive,
     ServerMetadata,
     Statistics,
     TensorMetadata,
@@ -39,9 +39,9 @@ async def server(request: Request) -> ServerMetadata:
 
 
 @router.get("/health/live", summary="Does the process run?")
-async def live() -> Live:
+async def live() -> ServerLive:
     """Answer 200 for as long as the process can answer at all."""
-    return Live()
+    return ServerLive()
 
 
 @router.get("/health/ready", summary="Can requests be answered?", responses={503: {"model": Ready}})

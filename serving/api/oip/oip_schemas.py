@@ -24,7 +24,7 @@ class ServerMetadata(Document):
     extensions: tuple[str, ...]
 
 
-class Live(Document):
+class ServerLive(Document):
     """The process runs."""
 
     live: bool = True

@@ -19,7 +19,7 @@ from serving.api.dialect import Call, NamedInPath, Refusal, Written
 from serving.api.oip.infer_body import HEADER_LENGTH, Infer, read
 from serving.api.oip.oip_refusals import error_of
 from serving.api.oip.specs import tensors_of
-from serving.api.oip.tensors import InputTensor, to_blob
+from serving.api.oip.tensors import ReceivedTensor, to_blob
 from serving.api.request_log import RequestIds
 from serving.domain.errors import ModelFailed
 from serving.domain.signature import Signature
@@ -80,7 +80,7 @@ def _write(infer: Infer, identity: str, answer: Answer, signature: Signature) ->
     return Written(b"".join([head, *blobs]), BINARY, ((HEADER_LENGTH, b"%d" % len(head)),))
 
 
-def _values(tensor: InputTensor) -> Any:
+def _values(tensor: ReceivedTensor) -> Any:
     """Return what orjson writes as an array: many in pieces, so that others get the lock. Not finite: null."""
     values = tensor.values
     if len(values) <= PIECE_VALUES:

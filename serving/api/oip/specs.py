@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.api.oip.tensors import BYTES, DTYPES, InputTensor
+from serving.api.oip.tensors import BYTES, DTYPES, ReceivedTensor
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Dtype, Method, ModelKind, Signature
 from serving.plane.prediction import Answer
@@ -47,7 +47,7 @@ def outputs_of(signature: Signature) -> tuple[Spec, ...]:
     return tuple(Spec(method, *_output_of(signature, method)) for method in signature.methods)
 
 
-def table_of(tensors: Sequence[InputTensor], signature: Signature) -> Table:
+def table_of(tensors: Sequence[ReceivedTensor], signature: Signature) -> Table:
     """Return the rows of a request: one tensor ``[rows, features]`` of any name, or one for each feature by its name.
 
     Raises InvalidInput. What the model takes is looked at later, when the table becomes a batch.
@@ -73,7 +73,7 @@ def table_of(tensors: Sequence[InputTensor], signature: Signature) -> Table:
     return Table(rows, columns=tuple(tensor.values for tensor in tensors), names=tuple(each.name for each in tensors))
 
 
-def tensors_of(answer: Answer, signature: Signature) -> list[InputTensor]:
+def tensors_of(answer: Answer, signature: Signature) -> list[ReceivedTensor]:
     """Return one tensor for each method that was asked for, named by it, in that order.
 
     Numbers are widened to FP64 and INT64, so that a version's dtypes are no part of the contract. Several outputs are
@@ -83,7 +83,7 @@ def tensors_of(answer: Answer, signature: Signature) -> list[InputTensor]:
     return [_tensor(method, prediction, signature) for method, prediction in answer.outputs]
 
 
-def _matrix(tensor: InputTensor, width: int) -> Table:
+def _matrix(tensor: ReceivedTensor, width: int) -> Table:
     rows, *columns = tensor.shape
     if not columns and width != 1:
         shape = f"[1, {width}]" if rows == width else f"[rows, {width}]"
@@ -96,7 +96,7 @@ def _matrix(tensor: InputTensor, width: int) -> Table:
     return Table(rows, matrix=tensor.values.reshape(rows, count))
 
 
-def _tensor(method: Method, prediction: Prediction, signature: Signature) -> InputTensor:
+def _tensor(method: Method, prediction: Prediction, signature: Signature) -> ReceivedTensor:
     tensors = prediction.tensors
     array: Any = tensors[0]
     if len(tensors) > 1:
@@ -104,7 +104,7 @@ def _tensor(method: Method, prediction: Prediction, signature: Signature) -> Inp
     if isinstance(array, np.ndarray):
         datatype, dtype = _WIDENED[array.dtype.kind]
         flat = array if array.ndim == 1 else array.ravel()
-        return InputTensor(method, datatype, array.shape, flat if flat.dtype == dtype else flat.astype(dtype))
+        return ReceivedTensor(method, datatype, array.shape, flat if flat.dtype == dtype else flat.astype(dtype))
     labels = signature.classes if method == "predict" else None
     return _of_values(method, array, None if labels is None else [label for each in labels for label in each])
 
@@ -117,7 +117,7 @@ def _joined(arrays: list[NDArray[Any]], prediction: Prediction) -> NDArray[Any] 
     return np.concatenate([array.reshape(len(array), -1) for array in arrays], axis=1)
 
 
-def _of_values(method: Method, rows: list[Any], labels: list[Any] | None) -> InputTensor:
+def _of_values(method: Method, rows: list[Any], labels: list[Any] | None) -> ReceivedTensor:
     """Make a tensor of labels and other plain values; kinds that do not go together become texts."""
     values = rows
     shape: tuple[int, ...] = (len(rows),)
@@ -131,9 +131,9 @@ def _of_values(method: Method, rows: list[Any], labels: list[Any] | None) -> Inp
         raise ModelFailed(f"{method} gave objects or arrays in arrays, which no tensor holds: ask /models/NAME/predict")
     datatype = _datatype(values if labels is None else labels)
     if datatype == BYTES:
-        return InputTensor(method, BYTES, shape, [_as_text(value) for value in values])
+        return ReceivedTensor(method, BYTES, shape, [_as_text(value) for value in values])
     try:
-        return InputTensor(method, datatype, shape, np.array(values, DTYPES[datatype]))
+        return ReceivedTensor(method, datatype, shape, np.array(values, DTYPES[datatype]))
     except (OverflowError, TypeError, ValueError):
         raise ModelFailed(f"{method} gave values that are no {datatype}") from None
 

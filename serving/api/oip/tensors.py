@@ -44,7 +44,7 @@ _TAKEN: dict[str, frozenset[type]] = {"b": frozenset({bool}), "u": frozenset({in
 _EXPECTED = {"b": "true and false", "u": "integers without a sign", "i": "integers", "f": "numbers"}
 
 
-class InputTensor(NamedTuple):
+class ReceivedTensor(NamedTuple):
     """One named tensor. `values` has one dimension: an array, or for BYTES a list of texts (None: a missing one)."""
 
     name: str
@@ -62,7 +62,9 @@ def shape_of(name: str, shape: Sequence[Any]) -> tuple[int, ...]:
     return sizes
 
 
-def from_values(name: str, datatype: str, shape: tuple[int, ...], values: list[Any], *, before: int = 0) -> InputTensor:
+def from_values(
+    name: str, datatype: str, shape: tuple[int, ...], values: list[Any], *, before: int = 0
+) -> ReceivedTensor:
     """Make a tensor of a list, flat or nested like the shape. Raises InvalidInput; computes only, any thread.
 
     Nothing is converted from one kind to another: integers are no bools, texts are no numbers, and numbers beyond an
@@ -75,14 +77,14 @@ def from_values(name: str, datatype: str, shape: tuple[int, ...], values: list[A
     if datatype == BYTES:
         if not types <= _TEXTS:
             raise _wrong_kind(name, datatype, "texts", flat, _TEXTS, before)
-        return InputTensor(name, datatype, shape, flat)
+        return ReceivedTensor(name, datatype, shape, flat)
     dtype = dtype_of(name, datatype)
     taken = _TAKEN.get(dtype.kind, _FLOATS)
     if not types <= taken:
         raise _wrong_kind(name, datatype, _EXPECTED[dtype.kind], flat, taken, before)
     try:
         if dtype.kind != "f":
-            return InputTensor(name, datatype, shape, np.array(flat, dtype))
+            return ReceivedTensor(name, datatype, shape, np.array(flat, dtype))
         if datatype == "FP64" and (large := next(filter(is_rounded, flat), None)) is not None:
             raise InvalidInput(
                 f"input {describe_value(name)}: FP64 would round {describe_value(large)}; send INT64 or UINT64"
@@ -92,22 +94,22 @@ def from_values(name: str, datatype: str, shape: tuple[int, ...], values: list[A
         raise InvalidInput(f"input {describe_value(name)}: a number is beyond the range of {datatype}") from None
 
 
-def from_numbers(name: str, datatype: str, shape: tuple[int, ...], numbers: NDArray[np.float64]) -> InputTensor:
+def from_numbers(name: str, datatype: str, shape: tuple[int, ...], numbers: NDArray[np.float64]) -> ReceivedTensor:
     """Make a tensor of FP16, FP32 or FP64 of as many numbers, shape (values,), as its shape says."""
     dtype = DTYPES[datatype]
-    return InputTensor(
+    return ReceivedTensor(
         name, datatype, shape, numbers if dtype.itemsize == numbers.itemsize else _narrowed(numbers, dtype)
     )
 
 
-def from_blob(name: str, datatype: str, shape: tuple[int, ...], blob: bytes | memoryview) -> InputTensor:
+def from_blob(name: str, datatype: str, shape: tuple[int, ...], blob: bytes | memoryview) -> ReceivedTensor:
     """Make a tensor of a blob; an array is a view of it where its alignment allows. Raises InvalidInput; any thread.
 
     A blob with many texts takes a while.
     """
     count = math.prod(shape)
     if datatype == BYTES:
-        return InputTensor(name, datatype, shape, _texts(name, count, blob))
+        return ReceivedTensor(name, datatype, shape, _texts(name, count, blob))
     dtype = dtype_of(name, datatype)
     if len(blob) != count * dtype.itemsize:
         needed = f"{count * dtype.itemsize} for shape {list(shape)} of {datatype}"
@@ -115,17 +117,17 @@ def from_blob(name: str, datatype: str, shape: tuple[int, ...], blob: bytes | me
     if dtype.kind == "b" and blob and max(blob) > 1:
         raise InvalidInput(f"input {describe_value(name)}: a byte of BOOL is neither 0 nor 1")
     array = np.frombuffer(blob, dtype)
-    return InputTensor(name, datatype, shape, array if array.flags.aligned else array.copy())
+    return ReceivedTensor(name, datatype, shape, array if array.flags.aligned else array.copy())
 
 
-def from_texts(name: str, shape: tuple[int, ...], texts: Sequence[bytes]) -> InputTensor:
+def from_texts(name: str, shape: tuple[int, ...], texts: Sequence[bytes]) -> ReceivedTensor:
     """Make a tensor of BYTES of its elements; raises InvalidInput for too few, too many, and what is not UTF-8."""
     if len(texts) != math.prod(shape):
         raise wrong_count(name, shape, len(texts))
-    return InputTensor(name, BYTES, shape, [_text(name, text) for text in texts])
+    return ReceivedTensor(name, BYTES, shape, [_text(name, text) for text in texts])
 
 
-def to_blob(tensor: InputTensor) -> bytes:
+def to_blob(tensor: ReceivedTensor) -> bytes:
     """Return the values of a tensor as a blob. What FP cannot say in JSON (NaN, infinity) is as it is here."""
     values = tensor.values
     if isinstance(values, np.ndarray):

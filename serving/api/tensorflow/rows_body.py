@@ -38,7 +38,7 @@ _ROWS = Layout(("instances", "inputs"), ((2, PIECE_BYTES), (3, COLUMN_BYTES)), f
 _EXAMPLES = Layout(("examples",), _ROWS.levels, f"send {_WANTED_EXAMPLES}")
 
 
-class Body(NamedTuple):
+class RowsRequest(NamedTuple):
     """A body, sent as `raw`. `method` None is the default one; `is_columnar`: it is answered with ``outputs``."""
 
     rows: Rows
@@ -47,7 +47,7 @@ class Body(NamedTuple):
     raw: bytes = b""
 
 
-def parse_predict(raw: bytes, max_depth: int) -> Body:
+def parse_predict(raw: bytes, max_depth: int) -> RowsRequest:
     """Read the body of predict; raises NotJson or InvalidInput. Blocks; any thread."""
     document = read_object(raw, _ROWS, max_depth, _WANTED_ROWS)
     if ("instances" in document) == ("inputs" in document):
@@ -58,10 +58,10 @@ def parse_predict(raw: bytes, max_depth: int) -> Body:
     rows = document[key]
     if is_columnar and isinstance(rows, dict):
         rows = rows_of_columns(rows)
-    return Body(_rows(rows, key), _method(document), is_columnar, raw)
+    return RowsRequest(_rows(rows, key), _method(document), is_columnar, raw)
 
 
-def parse_examples(raw: bytes, max_depth: int) -> Body:
+def parse_examples(raw: bytes, max_depth: int) -> RowsRequest:
     """Read the body of classify or regress; raises NotJson or InvalidInput. Blocks; any thread."""
     document = read_object(raw, _EXAMPLES, max_depth, _WANTED_EXAMPLES)
     if "examples" not in document:
@@ -70,10 +70,10 @@ def parse_examples(raw: bytes, max_depth: int) -> Body:
     if not isinstance(context, dict):
         raise InvalidInput("'context' is not an object of the features all examples share")
     rows = change_rows(rows, lambda some: _with_context(some, context), _refuse_numbers)
-    return Body(rows, _method(document), False, raw)
+    return RowsRequest(rows, _method(document), False, raw)
 
 
-def rows_for(signature: Signature, body: Body) -> Rows:
+def rows_for(signature: Signature, body: RowsRequest) -> Rows:
     """Return the rows as the native interface takes them; raises InvalidInput for text that is not base64."""
 
     def unwrapped(rows: list[Any]) -> list[Any]:

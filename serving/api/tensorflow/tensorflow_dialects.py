@@ -11,7 +11,7 @@ from serving.api.answers import encode_under
 from serving.api.bodies import Headers
 from serving.api.dialect import Call, Refusal, Written
 from serving.api.tensorflow import tensorflow_refusals
-from serving.api.tensorflow.rows_body import Body, parse_examples, parse_predict, rows_for
+from serving.api.tensorflow.rows_body import RowsRequest, parse_examples, parse_predict, rows_for
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import Method, ModelKind, Signature
 from serving.plane.active_reference import Role
@@ -69,7 +69,7 @@ class Regress(_Dialect):
         return Call(lambda signature: _request(signature, body, _number_method(signature, body)), _numbers)
 
 
-def _request(signature: Signature, body: Body, method: str | None) -> PredictRequest:
+def _request(signature: Signature, body: RowsRequest, method: str | None) -> PredictRequest:
     return PredictRequest(rows_for(signature, body), method)
 
 
@@ -77,7 +77,7 @@ def _plain(key: str, answer: Answer) -> Written:
     return Written(encode_under(key, answer.prediction))
 
 
-def _scoring_method(signature: Signature, body: Body) -> str:
+def _scoring_method(signature: Signature, body: RowsRequest) -> str:
     """Choose what gives a score for each class; raises InvalidInput where nothing does."""
     offered = [method for method in SCORES if method in signature.methods]
     if not offered or signature.classes is None or len(signature.classes) != 1:
@@ -87,7 +87,7 @@ def _scoring_method(signature: Signature, body: Body) -> str:
     return body.method or offered[0]
 
 
-def _number_method(signature: Signature, body: Body) -> str | None:
+def _number_method(signature: Signature, body: RowsRequest) -> str | None:
     """Choose what gives one number for each row; raises InvalidInput where it is something else."""
     method = body.method or signature.default_method
     is_number = method in ("predict", "score_samples") and signature.kind is not ModelKind.CLASSIFIER

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.api.formats import ARROW, FORMATS, Format, pace
+from serving.api.formats import ARROW, FORMATS, RowFormat, pace
 from tests.fakes import TEXTS, FakeEngine, call, make_app, make_reference, make_servable
 
 ROWS = np.array([[5.1, 3.5, 1.4, 0.2], [6.2, 2.9, 4.3, 1.3]])
@@ -129,7 +129,7 @@ def test_what_is_slow_is_done_in_a_thread_and_nothing_else(
         return does_and_notes
 
     usual = FORMATS[NPY]
-    form = Format(
+    form = RowFormat(
         NPY, noted(usual.read), noted(usual.write), lambda _: reads_slowly, lambda _: writes_slowly, usual.why_not
     )
     monkeypatch.setattr("serving.api.predict.form_of_body", lambda _: form)

@@ -10,7 +10,7 @@ import pytest
 
 from serving.api.dialect import Call, Refusal, Written
 from serving.api.inflight import Share
-from serving.api.predictor import Answered, Refused
+from serving.api.predictor import AnsweredCall, RefusedCall
 from serving.domain.errors import DeadlineExceeded, InvalidInput, ModelFailed, UnknownModel
 from serving.plane.prediction import PredictRequest
 from tests.fakes import FakeEngine, make_app, make_model_status, make_reference, make_servable, make_status, run
@@ -64,7 +64,7 @@ def test_a_request_is_read_answered_and_written_in_this_order_and_counted_once()
     servable = make_servable("iris", "3")
     services = make_app(make_reference(iris=servable)).state.services
     note = Note([ROW, ROW])
-    assert run(services.predictor.answer(note)) == Answered(Written(b"[0, 0]"), "iris", "3")
+    assert run(services.predictor.answer(note)) == AnsweredCall(Written(b"[0, 0]"), "iris", "3")
     assert note.steps == ["receive", "target", "parse", "write"]
     traffic = services.metrics.traffic("iris", "3")
     assert (traffic.statuses, traffic.rows) == ({200: 1}, 2)
@@ -75,10 +75,10 @@ def test_a_client_without_the_token_is_refused_before_anything_is_read() -> None
     services = make_app(security={"predict_token": "predicts"}).state.services
     note = Note([ROW])
     refused = run(services.predictor.answer(note))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, RefusedCall)
     assert note.steps == ["sharpen", "refuse"]
     assert refused.reply.startswith("AccessRefused: send the header 'Authorization: Bearer <predict token>'")
-    assert isinstance(run(services.predictor.answer(Note([ROW], token=b"Bearer predicts"))), Answered)
+    assert isinstance(run(services.predictor.answer(Note([ROW], token=b"Bearer predicts"))), AnsweredCall)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_failure_has_the_status_of_its_protocol_and_counts_for_the_version_tha
     servable = make_servable("iris", "3", engine)
     services = make_app(make_reference(iris=servable)).state.services
     refused = run(services.predictor.answer(Note([ROW])))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, RefusedCall)
     assert (refused.status, refused.model, refused.version) == (status + 1, "iris", "3")
     assert services.metrics.traffic("iris", "3").statuses == {status + 1: 1}
     assert (servable.leases, services.inflight.used_bytes) == (0, 0)
@@ -102,11 +102,11 @@ def test_a_failure_has_the_status_of_its_protocol_and_counts_for_the_version_tha
 def test_what_reaches_no_version_counts_for_none_and_is_explained() -> None:
     services = make_app(make_reference(), make_status(make_model_status())).state.services
     refused = run(services.predictor.answer(Note([ROW])))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, RefusedCall)
     assert refused.reply == "NothingActive: 'iris' has no active version yet; GET /models/iris says why"
     assert services.metrics.traffic("", "").statuses == {504: 1}
     refused = run(services.predictor.answer(Note([ROW], "other")))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, RefusedCall)
     assert refused.reply.startswith(UnknownModel.__name__)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from serving.http1.connection_state import State
+from serving.http1.connection_state import HttpState
 from serving.http1.heads import MOST_KNOWN_BYTES, MOST_KNOWN_HEADS, KnownHead
 from tests.fakes import run
 from tests.unit.http1.wire import CHUNKED, HOST, LATER, OFFER, Application, Step, Trace, Wire, predict, request
@@ -121,7 +121,7 @@ def test_requests_are_answered_in_order_wherever_they_are_cut(requests: list[byt
         for _ in range(len(requests)):  # each may need a turn of the loop
             await wire.play(b"")
         assert wire.transport.written == expected
-        assert wire.connection._state is State.READY
+        assert wire.connection._state is HttpState.READY
         assert wire.limits.ahead_bytes == 0
 
     run(scenario())
@@ -170,7 +170,7 @@ def test_whatever_comes_the_connection_stays_in_its_table_and_leaves_nothing(ste
             await wire.play(answer_one)
         wire.lose()
         assert wire.limits.ahead_bytes == 0
-        assert wire.connection._state is State.CLOSED
+        assert wire.connection._state is HttpState.CLOSED
         limits = wire.limits
         assert not any(
             wire.connection in each for each in (limits.heads, limits.dropped, limits.lingering, limits.crowd)

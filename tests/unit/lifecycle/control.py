@@ -17,7 +17,7 @@ from serving.domain.report import CandidateReport, GateName, GateResult, Verdict
 from serving.domain.state import State
 from serving.domain.version import Format, VersionId
 from serving.lifecycle.activation import Activation
-from serving.lifecycle.candidate import Candidate, Outcome, Ready, Refused, Staged
+from serving.lifecycle.candidate import Candidate, CandidateReady, CandidateRefused, CandidateStaged, Outcome
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
@@ -129,7 +129,7 @@ class Control:
     def stage(self, version: str) -> None:
         """End the copying of a version well."""
         assert self.work[0] == f"stage {version}"
-        self.finish(Staged(artifact(version)))
+        self.finish(CandidateStaged(artifact(version)))
 
     def pass_gates(self, version: str) -> None:
         """Have a version loaded and end its evaluation well."""
@@ -137,12 +137,12 @@ class Control:
         placement = Hosted(NUMBERS, "sklearn", 8)
         host = self.runner.next_host()
         self.plane.load(Load(identity(version), placement, host))
-        self.finish(Ready(placement, passed(), host))
+        self.finish(CandidateReady(placement, passed(), host))
 
     def refuse(self, version: str, gate: str = "golden") -> None:
         """End the evaluation of a version with a refusal."""
         assert self.work[0] == f"evaluate {version}"
-        self.finish(Refused(refused(gate)))
+        self.finish(CandidateRefused(refused(gate)))
 
     def serve(self, version: str) -> None:
         """Bring a version that the policy wants from its files to where it answers."""

@@ -9,7 +9,14 @@ import pytest
 
 from serving.domain.plan import Drained, HostGone
 from serving.domain.state import State
-from serving.lifecycle.candidate import CopyLost, Damaged, Failed, NotYet, Staged, Stopped
+from serving.lifecycle.candidate import (
+    CandidateFailed,
+    CandidateStaged,
+    CandidateStopped,
+    CandidateUnfinished,
+    CopyDamaged,
+    CopyLost,
+)
 from tests.unit.lifecycle.control import Control, artifact, identity
 
 
@@ -66,7 +73,7 @@ def test_a_newer_version_stops_the_one_under_way(control: Control) -> None:
     control.drop("2", "1")
     assert candidate.cancelled.is_set()
     assert control.work == ["evaluate 1"], "one at a time: the next one starts when this one has ended"
-    control.finish(Stopped())
+    control.finish(CandidateStopped())
     assert control.work == ["stage 2"]
 
 
@@ -100,13 +107,13 @@ def test_a_version_whose_files_go_while_it_is_evaluated_does_not_answer(control:
     control.drop("2", "1")
     control.stage("2")
     control.drop("1")
-    control.finish(Stopped())
+    control.finish(CandidateStopped())
     assert (control.active, control.work) == ("1", [])
 
 
 def test_files_that_change_while_they_are_copied_are_copied_again(control: Control) -> None:
     control.drop("1")
-    control.finish(NotYet("changed while it was read"))
+    control.finish(CandidateUnfinished("changed while it was read"))
     assert control.work == []
     control.now = control.record("1").not_before
     control.turn()
@@ -115,13 +122,13 @@ def test_files_that_change_while_they_are_copied_are_copied_again(control: Contr
 
 def test_a_failure_from_outside_is_tried_again_later_and_less_and_less_often(control: Control) -> None:
     control.drop("1")
-    control.finish(Failed("no space left"))
+    control.finish(CandidateFailed("no space left"))
     assert control.state("1") is State.FAILED
     first = control.record("1").not_before
     control.now = first
     control.mark()
     assert control.work == ["stage 1"]
-    control.finish(Failed("no space left"))
+    control.finish(CandidateFailed("no space left"))
     assert control.record("1").failures == 2
     control.mark()
     assert control.work == []
@@ -138,19 +145,19 @@ def test_a_worker_that_crashes_is_a_failure_and_not_the_end(control: Control) ->
 def test_a_host_that_dies_twice_while_it_is_evaluated_is_a_verdict(control: Control) -> None:
     control.drop("1")
     control.stage("1")
-    control.finish(Failed("the host died", is_host_death=True))
+    control.finish(CandidateFailed("the host died", is_host_death=True))
     assert control.state("1") is State.FAILED
     control.now = control.record("1").not_before
     control.mark()
     assert control.work == ["evaluate 1"], "once more"
-    control.finish(Failed("the host died", is_host_death=True))
+    control.finish(CandidateFailed("the host died", is_host_death=True))
     assert control.state("1") is State.REJECTED
 
 
 def test_a_damaged_copy_is_made_again(control: Control) -> None:
     control.drop("1")
     control.stage("1")
-    control.finish(Damaged("other bytes than were hashed"))
+    control.finish(CopyDamaged("other bytes than were hashed"))
     control.now = control.record("1").not_before
     control.mark()
     assert control.work == ["stage 1"]
@@ -286,7 +293,7 @@ def test_the_same_bytes_under_new_times_are_not_loaded_again(control: Control) -
     control.model.active.entry = None  # type: ignore[union-attr]
     control.drop("1")
     assert control.work == ["stage 1"]
-    control.finish(Staged(artifact("1")))
+    control.finish(CandidateStaged(artifact("1")))
     assert (control.active, control.work) == ("1", [])
 
 

@@ -12,8 +12,8 @@ from serving.domain.errors import BodyTooLarge, InvalidInput, ModelFailed, Nothi
 from serving.domain.signature import Method
 from serving.plane.active_reference import ActiveReference
 from serving.plane.prediction import (
-    Limits,
     PredictRequest,
+    RequestLimits,
     execute,
     execute_now,
     hold,
@@ -24,7 +24,7 @@ from serving.settings import Settings
 from tests.fakes import FakeEngine, echo, make_reference, make_servable, run
 
 ROW = [5.1, 3.5, 1.4, 0.2]
-LIMITS = Limits(max_rows=10_000, max_queue=2)
+LIMITS = RequestLimits(max_rows=10_000, max_queue=2)
 
 
 def state_with(**active: Any) -> Any:
@@ -129,8 +129,8 @@ def test_limits_come_from_the_settings() -> None:
     settings = Settings.model_validate(
         {"server": {"max_rows": 1, "max_queue": 2, "predict_seconds": 3, "default_model": "m"}}
     )
-    limits = Limits.of(settings.server)
-    assert limits == Limits(1, 2, 3.0, "m")
+    limits = RequestLimits.of(settings.server)
+    assert limits == RequestLimits(1, 2, 3.0, "m")
     with pytest.raises(BodyTooLarge, match="2 rows"):
         run(execute(make_servable("m", "1"), PredictRequest([ROW, ROW]), limits))
 

@@ -307,15 +307,15 @@ def test_a_link_made_between_the_check_and_the_opening_is_never_followed(
 ) -> None:
     write_version(root, "iris", "1", model_joblib=b"inside")
     (entry,) = list_model(root)
-    open_beneath = sources.Source._open_beneath
+    open_beneath = sources.VersionSource._open_beneath
 
-    def swap_then_open(self: sources.Source, real: str) -> int:
+    def swap_then_open(self: sources.VersionSource, real: str) -> int:
         outside = root.with_name("outside")
         (root / level).rename(outside)
         (root / level).symlink_to(outside)
         return open_beneath(self, real)
 
-    monkeypatch.setattr(sources.Source, "_open_beneath", swap_then_open)
+    monkeypatch.setattr(sources.VersionSource, "_open_beneath", swap_then_open)
     with pytest.raises(NotPublished, match="is gone"):
         stage(cache, entry)
 
@@ -323,7 +323,7 @@ def test_a_link_made_between_the_check_and_the_opening_is_never_followed(
 def test_a_fifo_in_place_of_a_file_does_not_block(root: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = write_version(root, "iris", "1")
     (entry,) = list_model(root)
-    monkeypatch.setattr(sources.Source, "require_unchanged", lambda self: None)
+    monkeypatch.setattr(sources.VersionSource, "require_unchanged", lambda self: None)
     (directory / "model.joblib").unlink()
     os.mkfifo(directory / "model.joblib")
     with pytest.raises(NotPublished, match="has changed"):

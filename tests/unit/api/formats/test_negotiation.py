@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serving.api.formats import ARROW, CSV, NPY, Format
+from serving.api.formats import ARROW, CSV, NPY, RowFormat
 from serving.api.formats.negotiation import form_of_answer, form_of_body
 from serving.domain.errors import NotAcceptable, UnsupportedMedia
 
@@ -21,7 +21,7 @@ from serving.domain.errors import NotAcceptable, UnsupportedMedia
         (b"application/vnd.apache.arrow.stream", ARROW),
     ],
 )
-def test_a_body_is_what_its_content_type_says(content_type: bytes, form: Format | None) -> None:
+def test_a_body_is_what_its_content_type_says(content_type: bytes, form: RowFormat | None) -> None:
     assert form_of_body({b"content-type": content_type}) is form
 
 
@@ -51,7 +51,7 @@ def test_what_nobody_reads_is_refused_with_what_is_read(content_type: bytes) -> 
         (b"application/x-npy, image/png;q=nonsense", NPY),
     ],
 )
-def test_the_answer_is_what_is_accepted_most(accept: bytes, form: Format | None) -> None:
+def test_the_answer_is_what_is_accepted_most(accept: bytes, form: RowFormat | None) -> None:
     assert form_of_answer({b"accept": accept}) is form
 
 

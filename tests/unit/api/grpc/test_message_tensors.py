@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from serving.api.oip.tensors import DTYPES, InputTensor, to_blob
+from serving.api.oip.tensors import DTYPES, ReceivedTensor, to_blob
 from serving.domain.errors import InvalidInput
 
 pytest.importorskip("grpc", reason="the extra grpc is not installed")
@@ -25,9 +25,9 @@ VALUES = {
 }
 
 
-def _tensor(datatype: str, values: list[object]) -> InputTensor:
+def _tensor(datatype: str, values: list[object]) -> ReceivedTensor:
     shape = (len(values), 1)
-    return InputTensor("x", datatype, shape, values if datatype == "BYTES" else np.array(values, DTYPES[datatype]))  # type: ignore[arg-type]
+    return ReceivedTensor("x", datatype, shape, values if datatype == "BYTES" else np.array(values, DTYPES[datatype]))  # type: ignore[arg-type]
 
 
 def _sent(response: ModelInferResponse) -> ModelInferRequest:
@@ -52,7 +52,7 @@ def test_values_come_back_as_they_were(datatype: str, is_raw: bool) -> None:
 
 
 def test_many_values_are_taken_out_in_pieces_and_in_order() -> None:
-    tensor = InputTensor("x", "FP64", (PIECE_VALUES * 2 + 7, 1), np.arange(PIECE_VALUES * 2 + 7.0))
+    tensor = ReceivedTensor("x", "FP64", (PIECE_VALUES * 2 + 7, 1), np.arange(PIECE_VALUES * 2 + 7.0))
     response = ModelInferResponse()
     put_tensors(response, [tensor], is_raw=False)
     (found,) = tensors_in(_sent(response))

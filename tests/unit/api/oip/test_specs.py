@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from serving.api.oip.specs import Spec, inputs_of, outputs_of, table_of, tensors_of
-from serving.api.oip.tensors import InputTensor, from_values
+from serving.api.oip.tensors import ReceivedTensor, from_values
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.signature import ModelKind, Signature
 from serving.plane.prediction import Answer
@@ -17,11 +17,11 @@ from serving.rows.tables import table_to_batch
 from tests.fakes import MIXED, NUMBERS, TEXTS
 
 
-def tensor(name: str, shape: tuple[int, ...], values: list[Any], datatype: str = "FP64") -> InputTensor:
+def tensor(name: str, shape: tuple[int, ...], values: list[Any], datatype: str = "FP64") -> ReceivedTensor:
     return from_values(name, datatype, shape, values)
 
 
-def answered(*tensors: Any, signature: Signature = NUMBERS) -> InputTensor:
+def answered(*tensors: Any, signature: Signature = NUMBERS) -> ReceivedTensor:
     answer = Answer("m", "1", "predict", len(tensors[0]), Prediction(tensors), False)
     (found,) = tensors_of(answer, signature)
     return found
@@ -95,7 +95,7 @@ def test_texts_are_a_column() -> None:
         ([tensor("a", (1, 4), [1, 2, 3, 1e39], "FP32")], "feature 'x3': is an infinity"),
     ],
 )
-def test_what_are_no_rows_is_refused(tensors: list[InputTensor], message: str) -> None:
+def test_what_are_no_rows_is_refused(tensors: list[ReceivedTensor], message: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         table_to_batch(NUMBERS, table_of(tensors, NUMBERS))
     assert message in str(refused.value)

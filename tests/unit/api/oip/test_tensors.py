@@ -15,7 +15,7 @@ from tritonclient.utils import (  # type: ignore[import-untyped]
     serialize_byte_tensor,
 )
 
-from serving.api.oip.tensors import BYTES, DTYPES, InputTensor, from_blob, from_texts, from_values, shape_of, to_blob
+from serving.api.oip.tensors import BYTES, DTYPES, ReceivedTensor, from_blob, from_texts, from_values, shape_of, to_blob
 from serving.domain.errors import InvalidInput
 
 
@@ -126,6 +126,6 @@ def test_a_shape_is_rows_or_rows_and_columns(shape: list[Any]) -> None:
 
 
 def test_elements_of_bytes_are_counted() -> None:
-    assert from_texts("a", (2,), [b"x", b""]) == InputTensor("a", BYTES, (2,), ["x", ""])
+    assert from_texts("a", (2,), [b"x", b""]) == ReceivedTensor("a", BYTES, (2,), ["x", ""])
     with pytest.raises(InvalidInput, match="1 values, expected 2"):
         from_texts("a", (2,), [b"x"])
