@@ -44,7 +44,7 @@ log = structlog.get_logger("serving.candidate")
 class EvaluationRuns:
     """Runs at most `candidate.concurrency` candidates at once, one per model. Reconciler thread only.
 
-    `on_staged` is told when the digest of a version has become known.
+    `on_staged` is called when the digest of a version has become known.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class EvaluationRuns:
         )
 
     def cancel(self, model: ModelRecord, reason: str) -> None:
-        """Stop the candidate under way; its end is told like any other."""
+        """Stop the candidate under way; its end is reported like any other."""
         if model.candidate is not None and not model.candidate.cancelled.is_set():
             log.info("candidate_cancelled", model=model.name, version=model.candidate.version, reason=reason)
             model.candidate.reason = reason
@@ -162,7 +162,7 @@ class EvaluationRuns:
         self._journal.move(record, state)
 
     def _comparison(self, model: ModelRecord, record: VersionRecord) -> Comparison:
-        """A version older than the active one is a way back, chosen by an operator: only newer ones are compared."""
+        """Return what a candidate is compared with. Only newer versions are: an operator has chosen an older one."""
         accepted = self._verdicts.accepted.get((model.name, record.version))
         last = self._served.provenance.get(
             model.name
@@ -183,7 +183,7 @@ class EvaluationRuns:
         future.add_done_callback(lambda done: self._post(CandidateFinished(model, record, done)))
 
     def _damaged(self, model: ModelRecord, record: VersionRecord, reason: str) -> None:
-        """The cached copy is not what it was: it is renewed from the store, where that has the files."""
+        """Handle a damaged copy in the cache: it is copied again, if the store has the files."""
         record.artifact = None
         record.failures += 1
         record.not_before = time.monotonic() + self._settings.candidate.wait_seconds(record.failures)

@@ -1,7 +1,7 @@
 """Every model's versions, and the policy applied to them. Reconciler thread only.
 
-Worker threads do what blocks; what they find out comes back through the reconciler's inbox and is acted upon here, so
-every state has one writer and nothing here needs a lock.
+Worker threads do the work that blocks. Their results come back through the reconciler's inbox and are handled here. So
+every state has one writer, and nothing here needs a lock.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ log = structlog.get_logger("serving.road")
 
 
 class ModelTable:
-    """All models. `update` takes in what the store holds, `advance` does what the policy says.
+    """All models. `update` compares a listing of the store with them, `advance` does what the policy says.
 
-    `knows_store` says whether what the store holds now is known: the last look at it was taken in.
+    `knows_store` says whether the content of the store is known: the last listing succeeded.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class ModelTable:
     # --- what the store holds ----------------------------------------------------------------------------------------
 
     def update(self, listed: Mapping[str, tuple[Entry, ...]], now: float) -> bool:
-        """Take in a listing; returns whether anything differs from the one before."""
+        """Update all models from a listing; return whether anything differs from the one before."""
         settles_at = now + self._settings.settle_seconds
         if not self.knows_store:
             self.knows_store = True
@@ -113,13 +113,13 @@ class ModelTable:
         return is_changed
 
     def lose_store(self) -> None:
-        """Take in that the store cannot be listed: nothing in it counts as removed until it can be."""
+        """Note that the store cannot be listed: nothing in it counts as removed until it can be listed again."""
         self.knows_store = False
         for model in self.models.values():
             model.settles_at = math.inf
 
     def restore(self, artifact: Artifact, now: float) -> None:
-        """Offer what was active before the server was restarted, from the cache."""
+        """Offer the version that was active before a restart, from the cache."""
         name = artifact.id.model
         model = self.models.setdefault(name, ModelRecord(name))
         model.kept = VersionRecord(name, artifact.id.version, (), now, digest=artifact.id.digest, artifact=artifact)
@@ -127,7 +127,7 @@ class ModelTable:
         self._journal.dirty.add(name)
 
     def _staged(self, model: ModelRecord, record: VersionRecord, outcome: CandidateStaged) -> None:
-        """The digest of a version is known now: it may be one we have met before."""
+        """Handle a version whose digest has become known: these bytes may be known already."""
         artifact = outcome.artifact
         record.digest = artifact.id.digest
         self.has_changed_cache = True
@@ -158,7 +158,7 @@ class ModelTable:
         self._journal.dirty.add(model.name)
 
     def _record(self, model: ModelRecord, entry: Entry, now: float) -> VersionRecord:
-        """Return the record of these bytes: the one there is, a loaded one whose files came back, or a new one."""
+        """Return the record of these bytes: the present one, a loaded one whose files came back, or a new one."""
         present = model.listed.get(entry.version)
         known = [present] if present else []
         known += [one for one in [*model.loaded, *model.leaving] if one.version == entry.version]
@@ -195,7 +195,7 @@ class ModelTable:
     # --- what to do about it -----------------------------------------------------------------------------------------
 
     def advance_due(self, now: float) -> None:
-        """Let every model that something happened to take its next steps; room goes to those with nothing active."""
+        """Take the next steps of every model with a change; models without an active version come first."""
         due = [model for model in self.models.values() if model.name in self._journal.dirty or model.is_due(now)]
         for model in sorted(due, key=lambda model: model.active is not None):
             try:
@@ -209,7 +209,7 @@ class ModelTable:
             self.advance(self._blocked.pop(name), now)
 
     def advance(self, model: ModelRecord, now: float) -> None:
-        """Do everything the policy asks for one model right now."""
+        """Do everything that the policy asks for one model now."""
         self._blocked.pop(model.name, None)
         for record in model.loaded:
             self._respawn.advance(record, now)
@@ -243,9 +243,9 @@ class ModelTable:
             self._forget_unloaded(model)
 
     def _forget_unloaded(self, model: ModelRecord) -> None:
-        """Let go of a model of which nothing is left in the store or in memory.
+        """Forget a model of which nothing is left in the store or in memory.
 
-        Unless an operator has unloaded it, what the cache has of it is there to answer again.
+        Unless an operator has unloaded it, its copies in the cache stay, so that it can answer again.
         """
         is_unloaded = model.name in self._decisions.unloaded and self.knows_store
         if model.kept is not None and not is_unloaded:
@@ -267,8 +267,9 @@ class ModelTable:
                 log.warning("not_as_decided", model=model.name, reason=problem)
 
     def digests_in_use(self) -> set[str]:
-        """Return the digests whose cached files are needed: loaded, on their way in or out, or to answer after a
-        restart.
+        """Return the digests whose cached files are needed.
+
+        Their versions are loaded, being loaded or unloaded, or are to answer after a restart.
         """
         records = [
             one for model in self.models.values() for one in [*model.listed.values(), *model.loaded, *model.leaving]
@@ -282,7 +283,7 @@ class ModelTable:
         return None if found is None else self._record_of(model, found)
 
     def _wake_at(self, model: ModelRecord, now: float) -> float | None:
-        """Return when this model has to be looked at again without any event, if ever."""
+        """Return when this model needs another look without any event; None if never."""
         times = [record.respawn_at for record in model.loaded if record.respawn_at > now]
         settling = find_wake_time(self._input.desired(model), now)
         return min([*times, *([settling] if settling is not None else [])], default=None)
@@ -290,7 +291,7 @@ class ModelTable:
     # -----------------------------------------------------------------------------------------------------------------
 
     def _record_of(self, model: ModelRecord, wanted: WantedVersion) -> VersionRecord:
-        """Return the record that the policy means: as it was kept, as it is listed, or as it is loaded."""
+        """Return the record that the policy means: the kept one, the listed one, or the loaded one."""
         kept = model.kept
         if kept is not None and (kept.version, kept.fingerprint) == (wanted.version, wanted.fingerprint):
             return kept

@@ -1,7 +1,7 @@
 """Carries out operators' decisions on the reconciler's thread, between two turns: never beside a candidate.
 
-What a decision needs, what it does and what it answers is written here and nowhere else. A decision is durable before
-it counts; what follows from it is done by the policy.
+What a decision needs, what it does and what it answers is written here and nowhere else. A decision is on disk before
+it counts; the policy then does what follows from it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from serving.lifecycle.store_poller import StorePoller
 
 
 class Operations:
-    """Reconciler thread only. Each decision is carried out in the turn that takes it, and answered when that ends."""
+    """Carries out decisions: each in the turn that takes it, answered when that turn ends. Reconciler thread only."""
 
     def __init__(
         self,
@@ -73,13 +73,13 @@ class Operations:
             pending.outcome.set_result(refusal)
 
     def answer(self, status: Status) -> None:
-        """Answer what has been carried out with `status`, as it is after the turn."""
+        """Answer all decisions of this turn with `status`, which is the status after the turn."""
         unanswered, self._unanswered = self._unanswered, []
         for pending in unanswered:
             pending.outcome.set_result(DecisionDone(self._models_of(pending.decision, status)))
 
     def decide(self, decision: Decision, actor: str) -> DecisionRefused | None:
-        """Make a decision durable and take the first steps that follow from it, or say why not."""
+        """Write a decision to disk and take the first steps that follow from it, or raise why not."""
         try:
             self._carry_out(decision, actor)
         except (UnknownModel, UnknownVersion, OperationRefused, StateUnavailable) as error:
@@ -217,7 +217,7 @@ class Operations:
             )
 
     def _has_alternative(self, model: ModelRecord, active: VersionRecord) -> bool:
-        """Whether another version may answer, as far as is known; while decisions are lost, one that is loaded."""
+        """Whether another version may answer, as far as is known; while decisions are lost, only loaded ones may."""
         listed = [] if self._decisions.held is not None else [*model.listed.values()]
         return any(
             record.version != active.version

@@ -20,7 +20,7 @@ class ReconcilerOperator:
         self._history = history
 
     async def decide(self, decision: Decision, actor: str) -> tuple[ModelSummary, ...]:
-        """Have a decision carried out; return when the turn of the reconciler that did so has ended."""
+        """Let the reconciler carry out a decision; return when the turn that did so has ended."""
         outcome = await asyncio.wrap_future(self._reconciler.decide(decision, actor))
         if isinstance(outcome, DecisionRefused):
             raise outcome.to_error()

@@ -1,4 +1,4 @@
-"""What control sees of the plane: commands go in, and what becomes of them comes back as facts."""
+"""What control sees of the plane: commands go in, and their results come back as facts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from serving.hosting.host_process import HostProcess
 
 
 class PlanePort(Protocol):
-    """A plane, or what stands for it. `load` and `replace_host` block, in worker threads; the others do not wait."""
+    """A plane, or a fake of it. `load` and `replace_host` block, in worker threads; the others do not wait."""
 
     def load(self, command: Load, process: HostProcess | None = None) -> Loaded | LoadFailed:
         """Make a version ready to answer; `process` is the host of a hosted one, the caller's until it is loaded."""

@@ -1,4 +1,4 @@
-"""What the policy is told of one model: what is wanted, and what is there. Reconciler thread only."""
+"""The input of the policy for one model: what is wanted, and what is there. Reconciler thread only."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PolicyInput:
         self._keep_warm = keep_warm
 
     def desired(self, model: ModelRecord) -> Desired:
-        """Return what is wanted: what the store lists, then what is loaded and is not what the store has."""
+        """Return what is wanted: the versions that the store lists, then loaded ones that the store does not have."""
         pin = self._decisions.pins.get(model.name)
         versions = [self._wanted(model, record) for record in model.listed.values()]
         for record in self._unlisted(model):
@@ -70,7 +70,7 @@ class PolicyInput:
         return _describe(record, is_excluded=self._exclusion.is_excluded(model, record))
 
     def _unlisted(self, model: ModelRecord) -> list[VersionRecord]:
-        """Return what is loaded and is not what the store lists under its name, newest first."""
+        """Return the loaded versions whose bytes the store does not have under their name, newest first."""
         unlisted = [record for record in model.loaded if model.listed.get(record.version) is not record]
         return sorted(unlisted, key=lambda record: order_key(record.version), reverse=True)
 

@@ -1,6 +1,6 @@
-"""What proofs of compiled forms were made with: a changed converter must not leave its old graphs in use.
+"""The digest of the code that makes proofs of compiled forms: after a change, old graphs must not be used.
 
-A release has a version of its own; between two of them, and in a checkout, only the sources tell.
+A release has a version of its own. Between two releases, and in a checkout, only the sources show a change.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ log = structlog.get_logger("serving.reconciler")
 
 
 class HoldsStatus(Protocol):
-    """``app.state``, as far as this module cares."""
+    """The part of ``app.state`` that this module uses."""
 
     status: Status
 
@@ -93,7 +93,7 @@ class Reconciler:
         self._thread.start()
 
     def announce_stop(self) -> None:
-        """Let the service say that it is about to stop: it is not ready any more."""
+        """Let the status say that the service stops soon: it is not ready any more."""
         self.post(StopAnnounced())
 
     def stop(self) -> None:
@@ -113,7 +113,7 @@ class Reconciler:
             self.post(StoreChanged())
 
     def decide(self, decision: Decision, actor: str) -> Future[DecisionOutcome]:
-        """Have a decision carried out on the thread; the future gets its outcome when that turn has ended."""
+        """Carry out a decision on the thread; the future gets its outcome when that turn has ended."""
         pending = PendingDecision(decision, actor, Future())
         self._inbox.put(pending)
         return pending.outcome
@@ -143,7 +143,7 @@ class Reconciler:
         self._operations.answer(self._state.status)
 
     def _keep_history(self) -> None:
-        """Write down what has happened. Decisions that could not be read before may change what every model does."""
+        """Write what has happened to disk. Decisions that can be read only now may change what every model does."""
         self._history.flush()
         was_loaded, self._was_state_loaded = self._was_state_loaded, self._history.is_loaded
         if self._was_state_loaded and not was_loaded:
@@ -190,7 +190,7 @@ class Reconciler:
         return min([self._store_poller.next_due(), *times])
 
     def _look(self) -> None:
-        """List the store and take in what is there. What cannot be listed is not empty."""
+        """List the store and update all models. A store that cannot be listed is not empty."""
         is_first, self._has_looked = not self._has_looked, True
         listing = None
         try:
@@ -207,9 +207,9 @@ class Reconciler:
             self._model_table.lose_store()
 
     def _restore(self, listing: Listing | None, now: float) -> None:
-        """Start from what was active before, out of the cache, whatever the store holds now.
+        """Start with the versions that were active before, from the cache, whatever the store holds now.
 
-        Unless that was another store, or it is not known which: then only what this one still has, if it can be listed.
+        If that was another store, or it is not known which, take only what this store still has, if it can be listed.
         """
         store = self._history.served.store
         if store is not None and store.path != self._store_poller.path:

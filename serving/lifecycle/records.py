@@ -26,15 +26,15 @@ def now_utc() -> datetime:
 
 @dataclass(eq=False, slots=True)
 class VersionRecord:
-    """One content of one version: where it stands and what is known of it.
+    """One content of one version: its state and what is known of it.
 
-    `is_held` says that it waits until an operator accepts that decisions have been lost. `not_before` is monotonic: the
-    end of the settle window or of a backoff. `seen_at` is when these bytes were first seen, `begun_at` when the first
-    change was of those that have not come to rest since. `postponements` counts how often its files were not complete
-    when they were copied, `unfinished` says why they are not. `placement` says where it is answered, from READY until
-    it is unloaded, by host number `host` where it is hosted; `is_copy_lost` says that its host is gone and that there
-    is no sound copy of its files to start another one from. `fruitless_hosts` are the times (monotonic) at which hosts
-    of it ended lately that were of no use: see `Respawn`.
+    `is_held`: it waits until an operator accepts that decisions have been lost. `not_before` is monotonic: the end of
+    the settle window or of a backoff. `seen_at`: when these bytes were first seen. `begun_at`: when the changes began
+    that have not settled yet. `postponements` counts how often its files were not complete when they were copied;
+    `unfinished` says why they are not. `placement`: where it answers, from READY until it is unloaded; `host` is the
+    number of its host, if it is hosted. `is_copy_lost`: its host is gone, and there is no undamaged copy of its files
+    to start another one from. `fruitless_hosts` are the times (monotonic) at which its hosts ended lately without
+    being of use: see `Respawn`.
     """
 
     model: str
@@ -99,7 +99,7 @@ class VersionRecord:
         self.respawn_failures, self.respawn_at = 0, 0.0
 
     def touch(self) -> None:
-        """Something other than the state changed: the next snapshot is made anew."""
+        """Note that something other than the state has changed: the next snapshot is made anew."""
         self._status = None
 
     def status(self, *, is_quarantined: bool) -> VersionStatus:
@@ -133,9 +133,9 @@ class ModelRecord:
     """One model: what the store lists, what is loaded, what is under way.
 
     `listed` maps version names to records in the store's order (newest first). `standbys` are loaded but not active,
-    most recently active first. `kept` is what was active before the server was restarted, as it is in the cache, until
-    something is active. `problem` says why the model does not do what an operator has decided. `settles_at` is the
-    monotonic time at which nothing in the model's directory has changed for the settle window.
+    most recently active first. `kept` is the version that was active before a restart, from the cache, until something
+    is active. `problem` says why the model does not do what an operator has decided. `settles_at` is the monotonic time
+    at which nothing in the model's directory will have changed for the settle window.
     """
 
     name: str
@@ -168,6 +168,6 @@ class ModelRecord:
         return next((one for one in self.loaded if (one.version, one.digest) == (version, digest)), None)
 
     def find(self, version: str) -> VersionRecord | None:
-        """Return the record of a version: as the store has it now, or else as it is loaded or kept."""
+        """Return the record of a version: the listed one, or else the loaded or the kept one."""
         others = [*self.loaded, *([self.kept] if self.kept else [])]
         return self.listed.get(version) or next((one for one in others if one.version == version), None)

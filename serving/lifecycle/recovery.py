@@ -1,4 +1,4 @@
-"""Opening the state, or the best there is in its place: the database, its last good copy, or an empty one.
+"""Opens the state, or the best replacement: the database, its last good copy, or an empty one.
 
 A damaged file is kept aside under another name, so that people can look at it. A file that cannot be read at all, or
 that a later release has written, is neither replaced nor kept aside.
@@ -30,7 +30,7 @@ log = structlog.get_logger("serving.history")
 
 
 class Found(Enum):
-    """What has been opened."""
+    """Which database has been opened."""
 
     WHOLE = "the database as it was, or a first one"
     RESTORED = "its last good copy"
@@ -39,7 +39,7 @@ class Found(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What was found; `reason` is one line for operators unless it was whole. `has_copy`: with all its decisions."""
+    """What was found; `reason` is one line for operators, unless all was well. `has_copy`: one with all decisions."""
 
     found: Found
     has_copy: bool
@@ -49,9 +49,9 @@ class Opened:
 def open_best(database: Database, *, was_used: bool, is_remembered: bool = False) -> Opened:
     """Open `database` as it is, or its copy in its place, or a new one; returns which. Blocks.
 
-    `was_used` says that there has been one: a new one is then in the place of one that is lost, and says so (see
-    `History.held`), unless everything it held is still in memory. Raises StateTooNew, and StateUnavailable when the
-    file, or one in its place, cannot be used.
+    `was_used` says that there has been a database before. Then a new one replaces a lost one, and records that (see
+    `StandingDecisions.held`), unless all decisions are still in memory. Raises StateTooNew, and StateUnavailable if
+    neither the file nor a replacement can be used.
     """
     copied = _decisions_of_copy(database.path)
     try:
@@ -79,14 +79,14 @@ def open_best(database: Database, *, was_used: bool, is_remembered: bool = False
 
 
 def may_hold_decisions(path: Path) -> bool:
-    """Whether the database at `path` or its copy may hold decisions: one of them is there, or that cannot be told."""
+    """Whether the database at `path` or its copy may hold decisions: one of them exists, or that is not known."""
     return may_exist(path) or may_exist(_copy_of(path))
 
 
 def refresh_copy(database: Database) -> None:
     """Replace the last good copy by one of the present state, in one step; raises StateUnavailable. Blocks.
 
-    A copy that lacks a decision would undo it one day: where there can be no new one, the old one is removed.
+    An old copy could undo a later decision. So if no new copy can be written, the old one is removed.
     """
     path = _copy_of(database.path)
     try:
@@ -130,10 +130,10 @@ def _restore(database: Database, reason: str) -> Opened:
 
 
 def _put_in_place(path: Path, make: Callable[[Path], object], *others: Path) -> None:
-    """Have `make` write a new file, keep what is at `path` and at `others` aside, and put the new one at `path`.
+    """Let `make` write a new file, keep the files at `path` and at `others` aside, and put the new one at `path`.
 
-    Raises StateUnavailable. Where there are hard links there is something at `path` all the time: a process killed in
-    between starts over.
+    Raises StateUnavailable. Where the file system has hard links, there is a file at `path` at every moment: after a
+    kill in between, the next start does the same again.
     """
     try:
         with _new_file(path) as new:
@@ -150,7 +150,7 @@ def _put_in_place(path: Path, make: Callable[[Path], object], *others: Path) -> 
 
 
 def _keep_aside(path: Path) -> None:
-    """Keep what is at `path` under another name too, and take what SQLite has beside it away: the last few times."""
+    """Keep the file at `path` under another name, too (the last few only), and remove SQLite's files beside it."""
     name = f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z"
     aside = path.with_name(name)
     try:
@@ -170,7 +170,7 @@ def _keep_aside(path: Path) -> None:
 
 @contextlib.contextmanager
 def _new_file(path: Path) -> Iterator[Path]:
-    """Yield the name of a file that is not there yet, beside `path`; what is left of it at the end is removed."""
+    """Yield the name of a new file beside `path`; if it is still there at the end, it is removed."""
     new = path.with_name(path.name + ".new")
     _remove(new)
     try:

@@ -1,4 +1,4 @@
-"""Verdicts over bytes that outlive a restart: what the gates refused, and what they accepted under a manifest."""
+"""Verdicts that are kept over restarts: what the gates refused, and what they accepted under a manifest."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from serving.lifecycle.state_file import StateFile
 
 @dataclass(frozen=True, slots=True)
 class RememberedRefusal:
-    """A verdict that stands until the bytes, or what they were judged by, change.
+    """A verdict that holds until the bytes change, or the libraries or settings by which they were judged.
 
-    `basis` names the library versions and settings it was reached under. `against` is the digest of the active version
-    it was compared with, for refusals by the contract gate and of replays; None when it depends on nothing else.
+    `basis` names these library versions and settings. `against` is the digest of the active version that it was
+    compared with, for refusals by the contract gate and of replays; None if the verdict depends on no other version.
     """
 
     at: datetime
@@ -30,7 +30,7 @@ class RememberedRefusal:
 
 
 class RememberedVerdicts:
-    """What became of versions. For one thread; `basis` names what verdicts depend on besides the bytes.
+    """Verdicts on versions. For one thread; `basis` names what verdicts depend on besides the bytes.
 
     `refusals` are by version and not by bytes: a copy may be refused for its name alone. `accepted` maps (model,
     version) to the digest that was accepted: a version with a manifest may not change any more.
@@ -43,7 +43,7 @@ class RememberedVerdicts:
         self._basis = basis
 
     def find_refusals(self, model: str, version: str, digest: str | None) -> list[VersionId]:
-        """Return the refusals of these bytes; where they are not known yet, of any that had this name."""
+        """Return the refusals of these bytes; while they are not known yet, of any bytes with this name."""
         if digest is None:
             return [one for one in self.refusals if (one.model, one.version) == (model, version)]
         known = VersionId(model, version, digest)
@@ -67,15 +67,14 @@ class RememberedVerdicts:
             )
 
     def forget_refusals(self, ids: Iterable[VersionId]) -> None:
-        """Let go of refusals that the database does not hold any more (see `make_delete_statement`)."""
+        """Forget refusals that the database does not hold any more (see `make_delete_statement`)."""
         for id in ids:
             del self.refusals[id]
 
     def read_from(self, database: Database) -> None:
-        """Take in what the database holds; raises StateUnavailable.
+        """Read verdicts from the database; raises StateUnavailable.
 
-        What has been learnt while it could not be read counts for more than what is in it. Refusals on another basis do
-        not count, nor does what this release cannot read.
+        Newer verdicts in memory stay. Refusals on another basis, and rows that this release cannot read, are ignored.
         """
         accepted = database.read("SELECT model, version, digest FROM accepted")
         self.accepted = {(model, version): digest for model, version, digest in accepted} | self.accepted
@@ -89,7 +88,7 @@ class RememberedVerdicts:
                 self.refusals.setdefault(VersionId(model, version, digest), refusal)
 
     def list_inserts(self) -> list[Statement]:
-        """Return what puts this into an empty database, but for the refusals, which can be reached again."""
+        """Return the statements that write this to an empty database, except refusals, which can be made again."""
         insert = "INSERT INTO accepted VALUES (?, ?, ?)"
         return [(insert, (*version, digest)) for version, digest in self.accepted.items()]
 

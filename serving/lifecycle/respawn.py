@@ -1,4 +1,4 @@
-"""Hosts that died while they served: another one is brought from the cache."""
+"""Starts another host, from the cache, for a version whose host died while it served."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ class Respawn:
         self._gone: dict[VersionId, HostGone] = {}
 
     def learn(self, fact: HostGone) -> None:
-        """Take in that a host is gone, whether its version is READY already or not.
+        """Note that a host is gone, whether its version is READY already or not.
 
-        It is kept when the version is unloaded: the next host of the same bytes has a higher number.
+        The note stays when the version is unloaded: the next host of the same bytes has a higher number.
         """
         present = self._gone.get(fact.key)
         if present is None or present.host <= fact.host:
             self._gone[fact.key] = fact
 
     def advance(self, record: VersionRecord, now: float) -> None:
-        """Bring a host for a version that lacks one, unless one is on its way or the last failure is too recent.
+        """Start a host for a version without one, unless one is being started or the last failure is too recent.
 
-        Hosts have numbers: the end of one may be told before its version is READY, or before its own respawn is known
-        to have worked. While only replicas of it are missing, the others go on answering.
+        Hosts have numbers, because the end of one may be reported before its version is READY, or before its own start
+        is known to have worked. While only replicas of it are missing, the others go on answering.
         """
         placement, artifact = record.placement, record.artifact
         if artifact is None or record.is_respawning or record.respawn_at > now or not isinstance(placement, Hosted):
@@ -104,10 +104,10 @@ class Respawn:
         self._tell_outage(command.key, f"the process that holds the model cannot be started: {problem}", wait)
 
     def _note_loss(self, record: VersionRecord, gone: HostGone, now: float) -> None:
-        """Say that a host is gone, and wait before the next one when the last ones were of no use.
+        """Log that a host is gone, and wait before the next one if the last ones were of no use.
 
-        Of no use is a host that broke the protocol, ended itself or ended before it had answered anything: bringing the
-        next one at once, each time, would keep a core busy for nothing.
+        A host was of no use if it broke the protocol, ended itself or ended before it had answered anything. To start
+        the next one at once, each time, would keep a core busy for nothing.
         """
         record.is_host_lost = True
         how = gone.violation or "died"

@@ -1,7 +1,7 @@
 """The seal on operators' decisions: a sum over their rows, and how many there have been.
 
 SQLite finds torn pages, not a changed byte in a value. A file whose seal does not fit, or with a smaller count than its
-copy, has lost decisions. The seal is no signature: it is against damage, not against people.
+copy, has lost decisions. The seal is not a signature: it protects from damage, not from people.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What answered last for each model: the same answers after a restart, and what comes then is compared with it."""
+"""What answered last for each model. It answers again after a restart, and new versions are compared with it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class KnownStore:
     device: int
 
     def to_json(self) -> str:
-        """Return what the database holds of it."""
+        """Return the text that the database holds."""
         return json.dumps([self.path, self.device])
 
 
@@ -53,10 +53,10 @@ class ServedVersions:
         self._names = names
 
     def find_contract(self, model: ModelRecord) -> RememberedContract | None:
-        """Return what newer versions of a model have to be compatible with: the contract of the active version, or of
-        the one that was active last while the store still has it.
+        """Return the contract that newer versions of a model must keep.
 
-        Otherwise a version its clients cannot use would get in by a restart, when nothing is active yet.
+        It is that of the active version, or of the one that was active last while the store still has it. Otherwise a
+        version that the clients cannot use could become active after a restart, when nothing is active yet.
         """
         active = model.active
         if active is not None and active.report is not None and active.report.signature is not None:
@@ -65,8 +65,9 @@ class ServedVersions:
         return last if active is None and last is not None and last.version in model.listed else None
 
     def note_active(self, id: VersionId, signature: Signature | None, provenance: Provenance | None) -> None:
-        """Write down what is about to be active, so that the same answers after a restart; its signature, for what
-        comes then; and who signed it, for replays. Blocks.
+        """Write the version that becomes active to disk, so that it answers after a restart. Blocks.
+
+        Its signature is written for later versions, and its signers to recognise replays.
         """
         self.active[id.model] = (id.version, id.digest)
         self._names.is_stale = True
@@ -84,13 +85,13 @@ class ServedVersions:
         self._file.write()
 
     def forget_active(self, model: str) -> None:
-        """Remember no longer what was active: the model's files are gone, and an operator has unloaded it."""
+        """Forget what was active: the model's files are gone, and an operator has unloaded it."""
         if self.active.pop(model, None) is not None:
             self._names.is_stale = True
             self._file.write_later("DELETE FROM active WHERE model = ?", model)
 
     def note_store(self, store: KnownStore) -> None:
-        """Remember which store holds models. What was active in one at another path is no concern of this one."""
+        """Note which store holds models. Versions that were active in a store at another path do not count here."""
         if self.store is not None and store.path != self.store.path:
             for model in [*self.active]:
                 self.forget_active(model)
@@ -99,19 +100,18 @@ class ServedVersions:
             self._file.write_later("INSERT OR REPLACE INTO facts VALUES ('store', ?)", store.to_json())
 
     def take_names(self) -> None:
-        """Take what was active from the file of names, where it is not known from elsewhere. Blocks."""
+        """Take what was active from the file of names, if it is not known already. Blocks."""
         self.active = self._names.read() | self.active
 
     def keep_active(self) -> None:
-        """Write down what was active wherever the database lacks it."""
+        """Write what was active to the database, for all models that it lacks."""
         for model, (version, digest) in self.active.items():
             self._file.write_later("INSERT OR IGNORE INTO active VALUES (?, ?, ?)", model, version, digest)
 
     def read_from(self, database: Database) -> None:
-        """Take in what the database holds; raises StateUnavailable.
+        """Read all of this from the database; raises StateUnavailable.
 
-        What has been learnt while it could not be read counts for more than what is in it; what this release cannot
-        read does not count.
+        Newer values in memory stay; rows that this release cannot read are ignored.
         """
         for (store,) in database.read("SELECT value FROM facts WHERE name = 'store'"):
             with suppress(ValueError, TypeError):
@@ -129,7 +129,7 @@ class ServedVersions:
                 self.contracts.setdefault(model, contract)
 
     def list_inserts(self) -> list[Statement]:
-        """Return what puts all of this into an empty database."""
+        """Return the statements that write all of this to an empty database."""
         insert = "INSERT INTO active VALUES (?, ?, ?)"
         rows: list[Statement] = [(insert, (model, *version)) for model, version in self.active.items()]
         for model, one in self.contracts.items():

@@ -1,4 +1,4 @@
-"""What the outside is told: immutable snapshots made from the reconciler's records."""
+"""The status for the outside: immutable snapshots made from the reconciler's records."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _target(model_table: ModelTable, model: ModelRecord, now: float) -> TargetSt
 
 
 def _note(exclusion: Exclusion, model: ModelRecord, decisions: StandingDecisions) -> str | None:
-    """Say what an operator should know of the active version, if anything."""
+    """Return what an operator should know about the active version, None if nothing."""
     active = model.active
     assert active is not None
     if active.host_problem is not None:
@@ -104,6 +104,6 @@ def _note(exclusion: Exclusion, model: ModelRecord, decisions: StandingDecisions
 
 
 def _is_shown_loaded(model: ModelRecord, record: VersionRecord) -> bool:
-    """Whether a version is loaded as it was before the restart, and its files have not been compared with that yet."""
+    """Whether a version is loaded as it was before the restart, and its files have not been compared with it yet."""
     loaded = (one for one in [*model.loaded, *model.leaving] if one.version == record.version)
     return record.digest is None and record.state is State.DISCOVERED and any(one.entry is None for one in loaded)

@@ -1,4 +1,4 @@
-"""Operators' decisions that stand: pins, unloaded models, versions in quarantine. Each is durable before it counts."""
+"""Operators' decisions in force: pins, unloaded models, versions in quarantine. Each is on disk before it counts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from serving.lifecycle.state_file import StateFile
 class StandingDecisions:
     """What operators have decided. For one thread.
 
-    `pins` maps models to versions. `quarantine` holds (model, version, digest). `held` says why only what was active
-    may be activated: decisions have been lost, and no operator has accepted that yet. Every method that changes
+    `pins` maps models to versions. `quarantine` holds (model, version, digest). `held` says why only versions that were
+    active may be activated: decisions have been lost, and no operator has accepted that yet. Every method that changes
     something blocks until it is on the disk, or raises StateUnavailable and changes nothing.
     """
 
@@ -28,13 +28,13 @@ class StandingDecisions:
 
     @property
     def held_problem(self) -> str | None:
-        """What an operator should know of lost decisions, and what to do where anything can be done."""
+        """What an operator should know about lost decisions, and what can be done; None if none are lost."""
         if self.held is not None and self._file.is_open:
             return f"{self.held}; 'serving accept-state-loss' goes on without them"
         return self.held
 
     def is_quarantined(self, model: str, version: str, digest: str | None) -> bool:
-        """Whether these bytes are in quarantine; where they are not known yet, whether any are under this name."""
+        """Whether these bytes are in quarantine; while they are not known yet, whether any of this name are."""
         if digest is not None:
             return (model, version, digest) in self.quarantine
         return any(key[:2] == (model, version) for key in self.quarantine)
@@ -67,8 +67,9 @@ class StandingDecisions:
         self.quarantine.add(key)
 
     def release(self, model: str, version: str, digest: str | None) -> None:
-        """Lift the quarantine of a version and forget the verdict over `digest`, or over anything that had its name
-        where that is not known yet.
+        """Lift the quarantine of a version and forget the verdict on `digest`.
+
+        While the digest is not known yet, forget the verdicts on everything that had its name.
         """
         lift = ("DELETE FROM quarantine WHERE model = ? AND version = ?", (model, version))
         refusals = self._verdicts.find_refusals(model, version, digest)
@@ -82,7 +83,7 @@ class StandingDecisions:
         self.held = self._file.replacement = None
 
     def read_from(self, database: Database) -> None:
-        """Take in what the database holds; raises StateUnavailable."""
+        """Read all decisions from the database; raises StateUnavailable."""
         self.pins = dict(database.read("SELECT model, version FROM pins"))
         self.unloaded = {model for (model,) in database.read("SELECT model FROM unloaded")}
         self.quarantine = set(database.read("SELECT model, version, digest FROM quarantine"))
@@ -90,7 +91,7 @@ class StandingDecisions:
         self.held = held[0][0] if held else None
 
     def list_inserts(self) -> list[Statement]:
-        """Return what puts all of this into an empty database."""
+        """Return the statements that write all decisions to an empty database."""
         return [
             *(("INSERT INTO pins VALUES (?, ?)", row) for row in self.pins.items()),
             *(("INSERT INTO unloaded VALUES (?)", (model,)) for model in self.unloaded),

@@ -1,7 +1,7 @@
 """The state's database while the server runs: what is written soon, what at once, and what is wrong with it.
 
-Memory is what decisions are made from; the file is where it is kept. When it cannot be used the service goes on from
-memory, and the file is tried again. Only an operator's decision is refused then, because it could not be kept.
+The server decides from memory; the file keeps that over restarts. When the file cannot be used, the server goes on
+from memory, and tries the file again. Only operators' decisions are refused then, because they could not be kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = structlog.get_logger("serving.history")
 
 
 class Phase(Enum):
-    """How the file and the memory stand to each other."""
+    """How the file and the memory relate to each other."""
 
     UNREAD = "nothing in the file is in memory"
     OPEN = "the file is open, and all it holds is in memory"
@@ -36,26 +36,26 @@ class Phase(Enum):
 
 
 class Contents(Protocol):
-    """What the file holds, as it is in memory."""
+    """The content of the file, as it is in memory."""
 
     def read_from(self, database: Database) -> None:
-        """Take in what the database holds; raises StateUnavailable."""
+        """Read everything from the database; raises StateUnavailable."""
         ...
 
     def list_inserts(self) -> list[Statement]:
-        """Return what puts all of this into an empty database."""
+        """Return the statements that write everything to an empty database."""
         ...
 
     def hold(self, reason: str) -> None:
-        """Activate nothing new: there may be decisions in the file, and they cannot be read."""
+        """Activate nothing new: the file may hold decisions that cannot be read."""
         ...
 
 
 class StateFile:
     """One database in one state directory. `start` is called first; all of it for one thread, the reconciler's.
 
-    `failure` is what is wrong with it at present. `replacement` says what has taken the place of a damaged file.
-    `on_failure` is told of every failure.
+    `failure` is what is wrong with it at present. `replacement` says what has replaced a damaged file. `on_failure` is
+    called with every failure.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class StateFile:
 
     @property
     def is_open(self) -> bool:
-        """Whether the database is open, and what it holds is in memory."""
+        """Whether the database is open, and its content is in memory."""
         return self._phase is Phase.OPEN
 
     def start(self) -> None:
-        """Read the file as `open` does. Raises StateTooNew, and then nothing has been touched."""
+        """Read the file as `open` does. Raises StateTooNew; then nothing has been changed."""
         try:
             self._open()
         except StateTooNew:
@@ -96,7 +96,7 @@ class StateFile:
             self.report(error)
 
     def close(self) -> None:
-        """Close the database; what has not been written is lost."""
+        """Close the database; statements that have not been written are lost."""
         self._database.close()
 
     def write_later(self, statement: str, *values: object) -> None:
@@ -104,7 +104,7 @@ class StateFile:
         self._unwritten.append((statement, values))
 
     def write(self, *last: Statement) -> None:
-        """Write what is to be written, and `last` behind it. On failure it is kept, up to a bound. Blocks."""
+        """Write all waiting statements, and `last` after them. On failure they are kept, up to a limit. Blocks."""
         if not self._unwritten or not self.is_open:
             self._unwritten = self._unwritten[-MAX_UNWRITTEN:]
             return
@@ -120,7 +120,7 @@ class StateFile:
             self._copy_due_at = time.monotonic() + COPY_SECONDS
 
     def write_decision(self, statements: Sequence[Statement]) -> None:
-        """Make an operator's decision durable, in the copy too; raises StateUnavailable, and it is not made. Blocks."""
+        """Write an operator's decision to disk, also to the copy. Blocks; raises StateUnavailable if it is not kept."""
         self.open()
         if not self.is_open:
             raise StateUnavailable(self.failure or f"{DATABASE_NAME} is not open")
@@ -134,13 +134,13 @@ class StateFile:
         self._copy()
 
     def copy_if_due(self, *, is_last: bool = False) -> None:
-        """Renew the copy when that is due; the last time before the end, when it is behind at all. Blocks."""
+        """Renew the copy if that is due; with `is_last`, if it is behind at all. Blocks."""
         due_at = self._copy_due_at
         if self.is_open and due_at is not None and (is_last or time.monotonic() >= due_at):
             self._copy()
 
     def report(self, error: StateUnavailable) -> None:
-        """Tell of a failure; a file that was found to be damaged is opened anew, or its copy, next time."""
+        """Report a failure. After damage, the next use opens the file anew, or its copy."""
         self._on_failure()
         if self.failure is None:
             log.error("state_unavailable", reason=str(error), effect="serving goes on; history is kept in memory")

@@ -1,4 +1,4 @@
-"""When to look at the store, and whether events can be relied upon to say so."""
+"""Decides when to look at the store, and whether file events can be trusted."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ log = structlog.get_logger("serving.lookout")
 
 
 class StorePoller:
-    """Reconciler thread only, except `wake`. `status` is what the outside is told of the store, `path` where it is.
+    """Lists the store. Reconciler thread only, except `wake`. `status` says how the store is, `path` where it is.
 
-    A look is due when something woke us, when the last one is long ago, and when another directory has taken the
-    store's place. A change found without any event having announced it makes events suspect.
+    A look is due after a wake, when the last look is long ago, and when another directory has replaced the store. A
+    change that no event has announced raises the suspicion that events do not arrive.
     """
 
     def __init__(
@@ -52,16 +52,16 @@ class StorePoller:
         self.status = StoreStatus()
 
     def wake(self) -> bool:
-        """Ask for a look; returns False when one has been asked for already. Any thread."""
+        """Ask for a look; return False if one has been asked for already. Any thread."""
         was_woken, self._is_woken = self._is_woken, True
         return not was_woken
 
     def trust(self) -> None:
-        """An event has arrived, so events do arrive."""
+        """Note that an event has arrived: events can be trusted."""
         self._suspicious_until = None
 
     def hurry(self) -> None:
-        """Make a look due now, whatever the pace."""
+        """Make a look due now, without the usual pause."""
         self._next_resync = self._not_before = 0.0
 
     def is_due(self, now: float) -> bool:
@@ -70,7 +70,7 @@ class StorePoller:
         return now >= self._next_resync or (self._is_woken and now >= self._not_before) or self._has_root_moved(now)
 
     def next_due(self) -> float:
-        """Return the monotonic time at which `is_due` may say something else without any event."""
+        """Return the monotonic time at which `is_due` may change without any event."""
         due = [self._next_resync]
         if self._is_woken:
             due.append(self._not_before)
@@ -102,8 +102,9 @@ class StorePoller:
         return listing
 
     def _refuse_unmounted(self, listing: Listing) -> None:
-        """Raise StoreUnavailable for an empty directory on another device than that which held the models: what is
-        there when a volume is not mounted. One with models in it is a store, wherever it is.
+        """Raise StoreUnavailable for an empty directory on another device than the store with the models was on.
+
+        It is there when a volume is not mounted. A directory with models in it is a store, wherever it is.
         """
         here = KnownStore(self.path, listing.root[0])
         known = self._served.store
@@ -116,8 +117,9 @@ class StorePoller:
             )
 
     def took_in(self, listing: Listing, unfinished: Iterable[str] = (), *, is_changed: bool) -> None:
-        """The listing has been taken in, and differed (or not) from the one before; `unfinished` are versions that do
-        not come to rest.
+        """Note that a listing has been handled, and whether it differed from the one before.
+
+        `unfinished` are versions whose files do not settle.
         """
         if not self.status.is_available:
             log.info("store_available", store=str(self._settings.path), watch=self._watcher.mode)
@@ -129,7 +131,7 @@ class StorePoller:
         self.status = StoreStatus(is_available=True, watch=self._watcher.mode, listed_at=now_utc(), problems=problems)
 
     def _tell(self, problems: tuple[str, ...]) -> None:
-        """Log each problem once; what was not there at the last look may still be on its way."""
+        """Log each problem once. A problem that is new since the last look may be a copy that is still running."""
         self._told &= {*problems}
         lasting = [one for one in problems if one in self.status.problems and one not in self._told]
         for problem in lasting:
@@ -147,14 +149,14 @@ class StorePoller:
         self._next_resync = time.monotonic() + self._settings.poll_seconds
 
     def _has_root_moved(self, now: float) -> bool:
-        """Whether another directory is where the store was: a mount or a rename above it is no event inside of it."""
+        """Whether another directory is where the store was: a mount or a rename above it makes no event inside it."""
         if self._watcher.mode != "events" or now < self._next_root_check:
             return False
         self._next_root_check = now + self._settings.poll_seconds
         return self._watcher.has_root_moved()
 
     def _check_suspicion(self, now: float) -> None:
-        """A resync found a change some time ago, and still no event has come: events cannot be relied upon."""
+        """Distrust events if a resync found a change some time ago, and still no event has come."""
         if self._suspicious_until is not None and now >= self._suspicious_until:
             self._suspicious_until = None
             self._watcher.distrust()

@@ -1,4 +1,4 @@
-"""Versions whose files do not come to rest: a copy that takes long, one that was given up, one that is never closed."""
+"""Versions whose files do not settle: a copy that takes long, was given up, or is never closed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ MAX_UNFINISHED = 10
 
 
 def was_unfinished(record: VersionRecord, settle_seconds: float, now: float) -> bool:
-    """Whether the files of a version that have just changed again had not come to rest before."""
+    """Whether the files of a version, which have just changed again, had not settled before."""
     is_recent = now < record.not_before + settle_seconds
     return record.digest is None and (record.unfinished is not None or is_recent)
 
 
 def list_unfinished(models: Iterable[ModelRecord], now: float) -> tuple[str, ...]:
-    """Say of each version that has been on its way for long what it lacks; of at most `MAX_UNFINISHED` of them."""
+    """Return what is missing of each version that takes long to arrive; at most `MAX_UNFINISHED` of them."""
     lines = (
         f"'{record.model}/{record.version}' is not complete yet: {record.unfinished}"
         for model in models

@@ -1,4 +1,4 @@
-"""The watcher thread: it only wakes. What happened is for the reconciler to see in the store."""
+"""The watcher thread: it only wakes the reconciler, which looks at the store to see what happened."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ log = structlog.get_logger("serving.watcher")
 
 
 class _Waker(FileSystemEventHandler):
-    """Calls `wake` for every event, and remembers that one has come."""
+    """Calls `wake` for every event, and notes that events arrive."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
@@ -79,8 +79,8 @@ class Watcher:
     """Owns watchdog's observer for one store. Called by the reconciler's thread only.
 
     `mode` says how changes are noticed now: ``events``, or ``poll`` when the reconciler has to look by itself. With
-    ``auto`` events are used only after one has been seen to arrive: inotify says nothing on network file systems, and
-    nothing tells so. `problem` says why there can be no events where that can be mended.
+    ``auto`` events are used only after one has arrived: on network file systems inotify reports nothing, and no error
+    says so. `problem` says why there are no events, if that can be mended.
     """
 
     def __init__(self, root: Path, watch: Literal["auto", "events", "poll"], wake: Callable[[], None]) -> None:
@@ -94,11 +94,10 @@ class Watcher:
         self.problem: str | None = None
 
     def ensure(self, identity: tuple[int, int]) -> bool:
-        """See to it that the directory which has just been listed (device, inode) is the one being watched.
+        """Make sure that the directory which has just been listed (device, inode) is being watched.
 
-        A root that was replaced is watched anew; an observer that died is replaced. Returns True when a watch has just
-        begun: what changed before it did has to be looked for again. Blocks for at most PROBE_SECONDS, and only when
-        something changed.
+        A root that was replaced is watched anew; an observer that died is replaced. Return True if a watch has just
+        begun: changes before that need another look. Blocks for at most PROBE_SECONDS, and only if something changed.
         """
         if self._watch == "poll":
             return False
@@ -125,12 +124,12 @@ class Watcher:
         return (found.st_dev, found.st_ino) != self._identity
 
     def forget(self) -> None:
-        """The root cannot be listed: whatever comes back is watched anew."""
+        """Forget a root that cannot be listed: it is watched anew when it is back."""
         self.stop()
         self._identity = None
 
     def distrust(self) -> None:
-        """A change was found that no event had announced: with ``auto``, poll from now on."""
+        """Poll from now on with ``auto``: a change was found that no event had announced."""
         if self._watch == "auto" and self.mode == "events":
             log.warning("events_missed", effect="the store is polled from now on", store=str(self._root))
             self.stop()
@@ -175,7 +174,7 @@ class Watcher:
     def _probe(self, waker: _Waker) -> bool:
         """Set the times of the store's directory to now and see whether an event arrives.
 
-        A file would do as well, but for a moment it would be in the way of whoever removes the directory.
+        A file would work, too, but it could disturb a removal of the directory at that moment.
         """
         try:
             os.utime(self._root)
