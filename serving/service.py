@@ -25,8 +25,8 @@ from serving.lifecycle.candidate import CandidateRunner
 from serving.lifecycle.evaluation_cache import EvaluationCache
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
+from serving.lifecycle.inbox import Message
 from serving.lifecycle.journal import Journal
-from serving.lifecycle.messages import Message
 from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.operations import Operations
 from serving.lifecycle.operator import ReconcilerOperator

@@ -105,7 +105,7 @@ class RefusedCall(NamedTuple, Generic[Reply_co]):
     version: str
 
 
-class _Seen:
+class _Respondent:
     """What would answer a request, as soon as that is known."""
 
     __slots__ = ("model", "version")
@@ -154,7 +154,7 @@ class Predictor:
     async def answer(self, incoming: Incoming[Reply_co]) -> AnsweredCall | RefusedCall[Reply_co]:
         """Answer or refuse a request. Raises ClientDisconnect when no client is there to read either."""
         started = perf_counter()
-        seen = _Seen()
+        seen = _Respondent()
         try:
             if not self._is_open:
                 self._access.check(TokenScope.PREDICT, incoming.authorization)
@@ -181,7 +181,7 @@ class Predictor:
         traffic.record(200, answer.rows, perf_counter() - started)
         return answer
 
-    async def _compute(self, incoming: Incoming[Reply_co], share: Share, seen: _Seen) -> tuple[Answer, Written]:
+    async def _compute(self, incoming: Incoming[Reply_co], share: Share, seen: _Respondent) -> tuple[Answer, Written]:
         size = await incoming.receive(share)
         with hold(self._state, self._limits, *incoming.target()) as servable:
             seen.model, seen.version = servable.id.model, servable.id.version
@@ -206,7 +206,7 @@ class Predictor:
         call = parse()
         return call, prepare(servable, call.read(servable.signature), self._limits)
 
-    def _refusal_of(self, error: Exception, names: Mapping[str, str], seen: _Seen) -> Refusal:
+    def _refusal_of(self, error: Exception, names: Mapping[str, str], seen: _Respondent) -> Refusal:
         error = explain(error, self._state, names.get("model"))
         if seen.model:
             return problems.refusal_of(error, seen.model, seen.version)

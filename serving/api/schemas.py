@@ -11,13 +11,13 @@ from serving.domain.state import State
 from serving.domain.status import HistoryEntry, ModelSummary, StateStatus, StoreStatus, VersionStatus
 
 
-class Answer(BaseModel):
+class JsonAnswer(BaseModel):
     """Base of all answers here: frozen."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class Welcome(Answer):
+class Welcome(JsonAnswer):
     """What this server is, and the paths to begin with."""
 
     name: str = "serving"
@@ -31,14 +31,14 @@ class Welcome(Answer):
     openapi: str | None
 
 
-class ActiveModels(Answer):
+class ActiveModels(JsonAnswer):
     """What answers right now, for every model, and what is wrong with the store."""
 
     models: tuple[ModelSummary, ...]
     store: StoreStatus
 
 
-class VersionSummary(Answer):
+class VersionSummary(JsonAnswer):
     """One version in ``GET /models``; the gates and the signature are under the version itself."""
 
     version: str
@@ -61,7 +61,7 @@ class ModelVersions(ModelSummary):
     versions: tuple[VersionSummary, ...] = ()
 
 
-class AllModels(Answer):
+class AllModels(JsonAnswer):
     """Every model and version, whether the store can be listed, what is wrong with the state, and the layers of the
     sandbox that held every host of what is loaded (null while nothing is).
     """
@@ -72,7 +72,7 @@ class AllModels(Answer):
     sandbox: Sandbox | None = None
 
 
-class History(Answer):
+class History(JsonAnswer):
     """A page of what happened to a model, newest first. `before` is the next page's query, null on the last one."""
 
     model: str
@@ -80,13 +80,13 @@ class History(Answer):
     before: int | None = None
 
 
-class Live(Answer):
+class Live(JsonAnswer):
     """The process runs."""
 
     status: str = "live"
 
 
-class Readiness(Answer):
+class Readiness(JsonAnswer):
     """Whether requests can be answered, and why not."""
 
     ready: bool

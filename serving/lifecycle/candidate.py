@@ -20,7 +20,7 @@ from serving.domain.report import CandidateReport, Evaluation, GateName, GateRes
 from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
 from serving.failpoints import reach
-from serving.hosting.evaluating import evaluate
+from serving.hosting.evaluating import evaluate_candidate
 from serving.hosting.zygote import HostProcess, Zygote
 from serving.lifecycle.evaluation_cache import EvaluationCache
 from serving.lifecycle.evaluation_request import Comparison, evaluation_request
@@ -301,7 +301,7 @@ class CandidateRunner:
         reach("host-spawned")
         if candidate.cancelled.is_set():
             host.kill()
-        return host, evaluate(host, request, self._settings.candidate.timeout_seconds, started, finished)
+        return host, evaluate_candidate(host, request, self._settings.candidate.timeout_seconds, started, finished)
 
 
 def _require_loaded(outcome: Loaded | LoadFailed, host: HostProcess) -> None:

@@ -27,8 +27,8 @@ from serving.lifecycle.candidate import (
     Outcome,
 )
 from serving.lifecycle.evaluation_request import Comparison
+from serving.lifecycle.inbox import CandidateFinished, CandidateProgressed, WorkMessage
 from serving.lifecycle.journal import Journal
-from serving.lifecycle.messages import CandidateFinished, CandidateProgressed, WorkMessage
 from serving.lifecycle.records import ModelRecord, VersionRecord, now_utc
 from serving.lifecycle.remembered_verdicts import RememberedVerdicts
 from serving.lifecycle.served_versions import ServedVersions

@@ -35,8 +35,8 @@ from serving.lifecycle.candidate import CandidateRunner, CandidateStaged
 from serving.lifecycle.evaluation_runs import EvaluationRuns
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
+from serving.lifecycle.inbox import CandidateFinished, CandidateProgressed, HostBrought, WorkMessage
 from serving.lifecycle.journal import Journal
-from serving.lifecycle.messages import CandidateFinished, CandidateProgressed, HostBrought, WorkMessage
 from serving.lifecycle.policy_input import PolicyInput
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.respawn import Respawn

@@ -28,8 +28,8 @@ from serving.domain.state import State
 from serving.domain.status import ModelSummary, Status
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
+from serving.lifecycle.inbox import PendingDecision
 from serving.lifecycle.journal import Journal
-from serving.lifecycle.messages import PendingDecision
 from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.snapshots import summary

@@ -1,6 +1,6 @@
 """The reconciler thread: looks at the store, asks the policy, publishes what is true.
 
-Everything reaches it through one inbox, as values: see `serving.lifecycle.messages`.
+Everything reaches it through one inbox, as values: see `serving.lifecycle.inbox`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from serving.domain.plan import Drained, HostGone
 from serving.domain.status import StateStatus, Status
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
-from serving.lifecycle.journal import Journal
-from serving.lifecycle.messages import (
+from serving.lifecycle.inbox import (
     CandidateFinished,
     CandidateProgressed,
     HostBrought,
@@ -35,6 +34,7 @@ from serving.lifecycle.messages import (
     StopNow,
     StoreChanged,
 )
+from serving.lifecycle.journal import Journal
 from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.operations import Operations
 from serving.lifecycle.snapshots import model_status

@@ -12,8 +12,8 @@ from serving.domain.plan import Hosted, HostGone, ReplaceHost, ReportOutage
 from serving.domain.state import State
 from serving.domain.version import VersionId
 from serving.lifecycle.candidate import CandidateRunner, CopyLost
+from serving.lifecycle.inbox import HostBrought, WorkMessage
 from serving.lifecycle.journal import Journal
-from serving.lifecycle.messages import HostBrought, WorkMessage
 from serving.lifecycle.plane_port import PlanePort
 from serving.lifecycle.records import VersionRecord
 from serving.settings import CandidateSettings

@@ -83,7 +83,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Seen:
+class _ReadReference:
     """The active reference as it was read, so that choosing a model and leasing it see the same one."""
 
     active: ActiveReference
@@ -113,7 +113,7 @@ def look(
     """
     if model is not None:
         return find(state, model, version)
-    seen = _Seen(state.active)
+    seen = _ReadReference(state.active)
     return find(seen, limits.default_model or _only_model(seen.active), version)
 
 

@@ -18,7 +18,7 @@ from serving.host.gates.contract_gate import ContractGate
 from serving.host.gates.environment_gate import EnvironmentGate
 from serving.host.gates.finite_gate import FiniteGate
 from serving.host.gates.format_gate import FormatGate
-from serving.host.gates.gate import CandidateRefused, Gate, GateContext, GateOutcome
+from serving.host.gates.gate import Gate, GateContext, GateOutcome, GateRefused
 from serving.host.gates.golden_gate import GoldenGate
 from serving.host.gates.integrity_gate import IntegrityGate
 from serving.host.gates.load_gate import LoadGate
@@ -99,7 +99,7 @@ def make_preparation(context: GateContext) -> Preparation:
 def _run_gate(gate: Gate, context: GateContext) -> GateOutcome:
     try:
         return gate.check(context)
-    except (CandidateRefused, ServingError) as error:
+    except (GateRefused, ServingError) as error:
         return Verdict.REFUSED, str(error)
     except (Exception, SystemExit) as error:  # noqa: BLE001  (a candidate may raise anything, and call sys.exit)
         return Verdict.REFUSED, describe_exception(error)

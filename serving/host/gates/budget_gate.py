@@ -8,7 +8,7 @@ from statistics import median
 from time import perf_counter
 
 from serving.domain.report import GateName, Verdict
-from serving.host.gates.gate import CandidateRefused, GateContext, GateOutcome
+from serving.host.gates.gate import GateContext, GateOutcome, GateRefused
 
 REPEATS = 20
 LEAST_REPEATS = 3
@@ -30,7 +30,7 @@ class BudgetGate:
         context.memory_bytes = read_private_bytes()
         memory = "memory unknown here" if context.memory_bytes is None else f"{context.memory_bytes >> 20} MB private"
         if context.memory_bytes is not None and context.memory_bytes > request.memory_bytes:
-            raise CandidateRefused(f"{memory}, allowed {request.memory_bytes >> 20} MB (candidate.memory_mb)")
+            raise GateRefused(f"{memory}, allowed {request.memory_bytes >> 20} MB (candidate.memory_mb)")
         if context.why_unanswerable:
             return Verdict.WARNED, f"{memory}; no latency, {context.why_unanswerable}"
         seconds = _time_answers(context)
@@ -38,7 +38,7 @@ class BudgetGate:
         times = f"one row in {middle * 1e3:.3g} ms (median of {len(seconds)})"
         if middle > request.max_latency_seconds:
             limit = f"{request.max_latency_seconds * 1e3:g} ms (gates.max_latency_seconds)"
-            raise CandidateRefused(f"{times}, allowed {limit}")
+            raise GateRefused(f"{times}, allowed {limit}")
         return Verdict.PASSED, f"{times}, {memory}"
 
 

@@ -10,7 +10,7 @@ from serving.domain.compiled_form import UNSIGNED_FILE, Compilation
 from serving.domain.report import GateName, Verdict
 from serving.domain.sandbox import Sandbox
 from serving.domain.version import Format
-from serving.host.gates.gate import CandidateRefused, GateContext, GateOutcome
+from serving.host.gates.gate import GateContext, GateOutcome, GateRefused
 from serving.host.gates.load_gate import load_candidate
 from serving.rows.batch import Batch
 from serving.wire.evaluation import EvaluationRequest, why_hosted
@@ -47,7 +47,7 @@ class CompileGate:
         if compilation.engine is not None:
             return Verdict.PASSED, compilation.reason
         if request.mode == "require":
-            raise CandidateRefused(f"no compiled form, and engine.compile = require: {compilation.reason}")
+            raise GateRefused(f"no compiled form, and engine.compile = require: {compilation.reason}")
         return Verdict.SKIPPED, f"stays in its host: {compilation.reason}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.report import GateName, Verdict
 from serving.domain.signature import incompatibilities
-from serving.host.gates.gate import CandidateRefused, GateContext, GateOutcome
+from serving.host.gates.gate import GateContext, GateOutcome, GateRefused
 from serving.wire.compatibility import explain_contract_break, join_first_sentences, name_active_version
 
 
@@ -20,7 +20,7 @@ class ContractGate:
         own = context.loaded_model.signature
         reason = explain_contract_break(request, manifest, own)
         if reason is not None:
-            raise CandidateRefused(reason)
+            raise GateRefused(reason)
         agreed = []
         if manifest is not None and manifest.signature is not None:
             agreed.append(f"as declared in {MANIFEST_NAME}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.report import GateName, Verdict
-from serving.host.gates.gate import CandidateRefused, GateContext, GateOutcome
+from serving.host.gates.gate import GateContext, GateOutcome, GateRefused
 from serving.host.loading import SKLEARN, library_versions
 from serving.host.model import describe_skew
 
@@ -77,4 +77,4 @@ def _judge_skew(context: GateContext, source: str, version: str, now: str) -> Ga
     if context.request.environment == "warn":
         context.skew = describe_skew(version, now)
         return Verdict.WARNED, text
-    raise CandidateRefused(f'{text}; train it with {is_now}, serve it with {was}, or set gates.environment = "warn"')
+    raise GateRefused(f'{text}; train it with {is_now}, serve it with {was}, or set gates.environment = "warn"')

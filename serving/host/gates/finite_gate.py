@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from serving.domain.errors import InvalidInput, ModelFailed
 from serving.domain.manifest import GOLDEN_NAME
 from serving.domain.report import GateName, Verdict
-from serving.host.gates.gate import CandidateRefused, GateContext, GateOutcome
+from serving.host.gates.gate import GateContext, GateOutcome, GateRefused
 from serving.host.model import LoadedModel
 from serving.host.output_tensors import fill_gaps, is_finite
 from serving.rows.batch import Batch, Tensor
@@ -38,7 +38,7 @@ class FiniteGate:
             batch = context.pick_rows(min(len(golden.instances), MAX_GOLDEN_ROWS))
             notes = [_find_not_finite(model, method, batch, "golden") for method in model.signature.methods]
             if any(notes):
-                raise CandidateRefused("; ".join(filter(None, notes)))
+                raise GateRefused("; ".join(filter(None, notes)))
             return Verdict.PASSED, f"{', '.join(model.signature.methods)} finite on {batch.rows} golden rows"
         batch = model.make_rows(ROWS)
         try:
@@ -48,7 +48,7 @@ class FiniteGate:
                 return _judge_example(context)
             context.why_unanswerable = f"made-up rows are not for this model ({error})"
             if not context.request.was_accepted:
-                raise CandidateRefused(f"no row was answered: {context.why_unanswerable}; {ADVICE}") from None
+                raise GateRefused(f"no row was answered: {context.why_unanswerable}; {ADVICE}") from None
             return Verdict.WARNED, f"{context.why_unanswerable}: add {GOLDEN_NAME} to have its answers checked"
         notes = [_find_not_finite(model, method, batch, "made-up") for method in model.signature.methods]
         tried = f"{ROWS} made-up rows"
@@ -86,27 +86,27 @@ def _judge_example(context: GateContext) -> GateOutcome:
 def _find_not_finite(
     model: LoadedModel, method: str, batch: Batch, source: str, *, has_nulls: bool = False
 ) -> str | None:
-    """Return which answers are not finite, None if all are finite; raises CandidateRefused if none is."""
+    """Return which answers are not finite, None if all are finite; raises GateRefused if none is."""
     try:
         tensors = model.answer(method, batch).tensors
     except (InvalidInput, ModelFailed) as error:
-        raise CandidateRefused(f"{method} does not answer {source} rows: {error}") from None
+        raise GateRefused(f"{method} does not answer {source} rows: {error}") from None
     if has_nulls:
         tensors = tuple(fill_gaps(method, tensor) for tensor in tensors)
     bad = ~np.logical_and.reduce([_is_acceptable(tensor, method) for tensor in tensors])
     if not bad.any():
         return None
     if bad.all():
-        raise CandidateRefused(f"{method} is not finite (NaN or infinity) for any of {len(bad)} {source} rows")
+        raise GateRefused(f"{method} is not finite (NaN or infinity) for any of {len(bad)} {source} rows")
     return f"{method} is not finite for {bad.sum()} of {len(bad)} {source} rows, first for row {bad.argmax()}"
 
 
 def _find_not_finite_with_nulls(model: LoadedModel, method: str, batch: Batch, nullable: list[str]) -> str | None:
     try:
         return _find_not_finite(model, method, batch, "null", has_nulls=True)
-    except CandidateRefused as error:
+    except GateRefused as error:
         names = ", ".join(f"'{name}'" for name in nullable[:3]) + (", ..." if len(nullable) > 3 else "")
-        raise CandidateRefused(f"the signature says that {names} may be null, but {error}") from None
+        raise GateRefused(f"the signature says that {names} may be null, but {error}") from None
 
 
 def _is_acceptable(tensor: Tensor, method: str) -> NDArray[np.bool_]:

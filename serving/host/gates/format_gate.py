@@ -8,7 +8,7 @@ from serving.domain.first_bytes import HEAD_BYTES, is_onnx, is_pickle, is_xgboos
 from serving.domain.report import GateName, Verdict
 from serving.domain.version import Format
 from serving.host.foreign_files import describe_archive, describe_bytes
-from serving.host.gates.gate import CandidateRefused, GateContext, GateOutcome
+from serving.host.gates.gate import GateContext, GateOutcome, GateRefused
 
 _ZIP = "a zip archive"
 _UBJSON_LENGTHS = b"iUIlL"  # of the first name, after a brace
@@ -39,7 +39,7 @@ class FormatGate:
         main = context.request.main
         wanted = context.request.format
         if main.size == 0:
-            raise CandidateRefused(f"'{main.name}' is empty")
+            raise GateRefused(f"'{main.name}' is empty")
         with open(main.path, "rb") as file:
             head = file.read(HEAD_BYTES)
         seen = _describe_head(head)
@@ -55,7 +55,7 @@ class FormatGate:
         }
         if not fits[wanted]:
             hint = f": {_SUFFIX[seen]}" if seen in _SUFFIX else ""
-            raise CandidateRefused(f"'{main.name}' should be a {wanted} file but is {seen}{hint}")
+            raise GateRefused(f"'{main.name}' should be a {wanted} file but is {seen}{hint}")
         return Verdict.PASSED, f"{seen}, {main.size} bytes"
 
 
@@ -103,7 +103,7 @@ def _describe_archive(path: str, name: str) -> str | None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile as error:
-        raise CandidateRefused(f"'{name}' is a damaged zip archive ({error}): copy it again") from None
+        raise GateRefused(f"'{name}' is a damaged zip archive ({error}): copy it again") from None
     if "schema.json" in names:
         return None
     return describe_archive(names) or "a zip archive without schema.json, so no skops file"

@@ -37,7 +37,7 @@ from serving.wire.evaluation import EvaluationRequest
 GateOutcome = tuple[Verdict, str]
 
 
-class CandidateRefused(Exception):  # an outcome, not an error: caught by run_gates only
+class GateRefused(Exception):  # an outcome, not an error: caught by run_gates only
     """Raised by a gate to refuse the candidate; the message is one line that says why and what to do."""
 
 
@@ -47,7 +47,7 @@ class Gate(Protocol):
     name: GateName
 
     def check(self, context: GateContext) -> GateOutcome:
-        """Return the verdict and a sentence of evidence; raises CandidateRefused, or any other exception, to refuse."""
+        """Return the verdict and a sentence of evidence; raises GateRefused, or any other exception, to refuse."""
         ...
 
 
@@ -95,9 +95,9 @@ class GateContext:
 
     @property
     def loaded_model(self) -> LoadedModel:
-        """The model, for the gates after `load`; raises CandidateRefused where there is none."""
+        """The model, for the gates after `load`; raises GateRefused where there is none."""
         if self.model is None:
-            raise CandidateRefused("nothing was loaded")
+            raise GateRefused("nothing was loaded")
         return self.model
 
     @cached_property

@@ -9,7 +9,7 @@ from serving.domain.manifest import GOLDEN_NAME, Golden
 from serving.domain.report import GateName, Verdict
 from serving.domain.text import shorten
 from serving.host.comparison import Difference, compare_values
-from serving.host.gates.gate import CandidateRefused, GateContext, GateOutcome
+from serving.host.gates.gate import GateContext, GateOutcome, GateRefused
 from serving.rows.parsing import rows_to_batch
 
 _SHOWN_CHARACTERS = 120
@@ -29,17 +29,17 @@ class GoldenGate:
         try:
             batch = rows_to_batch(model.signature, golden.instances)
         except InvalidInput as error:
-            raise CandidateRefused(f"{GOLDEN_NAME}: {error}") from None
+            raise GateRefused(f"{GOLDEN_NAME}: {error}") from None
         for method, expected in golden.expected.items():
             if method not in model.signature.methods:
                 offered = ", ".join(model.signature.methods)
-                raise CandidateRefused(f"{GOLDEN_NAME} expects {method}, the model offers {offered}")
+                raise GateRefused(f"{GOLDEN_NAME} expects {method}, the model offers {offered}")
             if len(expected) != batch.rows:
-                raise CandidateRefused(f"{GOLDEN_NAME} has {batch.rows} rows and {len(expected)} answers of {method}")
+                raise GateRefused(f"{GOLDEN_NAME} has {batch.rows} rows and {len(expected)} answers of {method}")
             try:
                 got = model.answer(method, batch).list_rows()
             except (InvalidInput, ModelFailed) as error:
-                raise CandidateRefused(f"{method} failed on the rows of {GOLDEN_NAME}: {error}") from None
+                raise GateRefused(f"{method} failed on the rows of {GOLDEN_NAME}: {error}") from None
             _refuse_difference(golden, method, expected, got)
         rows = f"{batch.rows} golden row{'s' * (batch.rows != 1)}, {' and '.join(golden.expected)}"
         if not golden.deterministic:
@@ -60,7 +60,7 @@ def _refuse_difference(golden: Golden, method: str, expected: list[Any], got: li
     row, found = first
     size = f" (largest difference {largest.distance:.3g}, rtol {golden.rtol:g})" if found.distance else ""
     why = f": {found.reason}" if found.reason else ""
-    raise CandidateRefused(f"row {row}, {method}{why}: expected {_cut(expected[row])}, got {_cut(got[row])}{size}")
+    raise GateRefused(f"row {row}, {method}{why}: expected {_cut(expected[row])}, got {_cut(got[row])}{size}")
 
 
 def _cut(value: Any) -> str:

@@ -7,7 +7,7 @@ from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.provenance import SIGNATURE_NAME
 from serving.domain.report import GateName, Verdict
 from serving.domain.version import digest_of
-from serving.host.gates.gate import CandidateRefused, GateContext, GateOutcome
+from serving.host.gates.gate import GateContext, GateOutcome, GateRefused
 from serving.wire.evaluation import EvaluationRequest
 
 
@@ -24,7 +24,7 @@ class IntegrityGate:
             return Verdict.PASSED, f"no {MANIFEST_NAME}; digest {request.digest}"
         wrong = why_not_named(manifest, request.model, request.version) or why_not_listed(manifest, request.files)
         if wrong is not None:
-            raise CandidateRefused(wrong)
+            raise GateRefused(wrong)
         _refuse_conflict(request)
         return Verdict.PASSED, f"{len(manifest.files)} files as listed in {MANIFEST_NAME}; digest {request.digest}"
 
@@ -33,7 +33,7 @@ def _refuse_conflict(request: EvaluationRequest) -> None:
     """Refuse a version whose bytes are not those accepted before. A signature that is added later is no change."""
     unsigned = digest_of((file.name, file.sha256) for file in request.files if file.name != SIGNATURE_NAME)
     if request.published_digest not in (None, request.digest, unsigned):
-        raise CandidateRefused(
+        raise GateRefused(
             f"conflict: version {request.version} was published as {request.published_digest}, "
             "its bytes may not change; publish a new version"
         )

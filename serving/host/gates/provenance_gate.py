@@ -12,7 +12,7 @@ from serving.domain.provenance import (
 )
 from serving.domain.report import GateName, Verdict
 from serving.host.ed25519 import verify_signers
-from serving.host.gates.gate import CandidateRefused, GateContext, GateOutcome
+from serving.host.gates.gate import GateContext, GateOutcome, GateRefused
 
 _SIGN = "publish it with 'serving publish --sign KEYFILE'"
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -33,7 +33,7 @@ class ProvenanceGate:
             return _judge_unsigned(context)
         document, manifest = context.read_file(MANIFEST_NAME), context.manifest
         if document is None or manifest is None:
-            raise CandidateRefused(f"{SIGNATURE_NAME} is there and the {MANIFEST_NAME} it signs is not: {_SIGN}")
+            raise GateRefused(f"{SIGNATURE_NAME} is there and the {MANIFEST_NAME} it signs is not: {_SIGN}")
         keys = verify_signers(raw, document)
         trusted = {parse_public_key(text) for text in context.request.trusted_keys}
         by = next((key for key in keys if key in trusted), None)
@@ -41,13 +41,13 @@ class ProvenanceGate:
             names = ", ".join(key.fingerprint for key in keys)
             if context.request.trust == "signed":
                 hint = f"add the key there, or {_SIGN} and a key that is listed"
-                raise CandidateRefused(f"signed by {names}, which is not in security.trusted_keys: {hint}")
+                raise GateRefused(f"signed by {names}, which is not in security.trusted_keys: {hint}")
             return Verdict.WARNED, f"signed by {names}, which is not in security.trusted_keys"
         context.provenance = own = provenance_of(manifest, by)
         active = context.request.active_provenance
         if active is not None and is_replay(own, active):
             other = f"version {active.version}, made at {active.created_at:{_TIME}}"
-            raise CandidateRefused(
+            raise GateRefused(
                 f"a replay: made at {own.created_at:{_TIME}}, it would take over from {other}; publish it anew"
             )
         return Verdict.PASSED, f"signed by {by.fingerprint}, a trusted key; made at {own.created_at:{_TIME}}"
@@ -63,6 +63,6 @@ def _judge_unsigned(context: GateContext) -> GateOutcome:
     if request.trust != "signed":
         return Verdict.SKIPPED, "not signed"
     missing = f"no {MANIFEST_NAME}" if context.manifest is None else f"no {SIGNATURE_NAME}"
-    raise CandidateRefused(
+    raise GateRefused(
         f'not signed ({missing}), and security.trust is "signed": {_SIGN} and a key of security.trusted_keys'
     )

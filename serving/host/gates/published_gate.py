@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.report import GateName, Verdict
-from serving.host.gates.gate import CandidateRefused, GateContext, GateOutcome
+from serving.host.gates.gate import GateContext, GateOutcome, GateRefused
 
 
 class PublishedGate:
@@ -18,5 +18,5 @@ class PublishedGate:
         if request.quiet_seconds is not None:
             return Verdict.PASSED, f"unchanged for {request.quiet_seconds:.3g} s when it was taken"
         if not any(file.name == MANIFEST_NAME for file in request.files):
-            raise CandidateRefused("no manifest and no quiet time: nothing says that the files are complete")
+            raise GateRefused("no manifest and no quiet time: nothing says that the files are complete")
         return Verdict.PASSED, f"{MANIFEST_NAME} vouches for {len(request.files) - 1} files"

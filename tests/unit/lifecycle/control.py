@@ -20,8 +20,8 @@ from serving.lifecycle.activation import Activation
 from serving.lifecycle.candidate import Candidate, CandidateReady, CandidateRefused, CandidateStaged, Outcome
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
+from serving.lifecycle.inbox import WorkMessage
 from serving.lifecycle.journal import Journal
-from serving.lifecycle.messages import WorkMessage
 from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.respawn import Respawn

@@ -34,8 +34,8 @@ from serving.domain.status import ModelSummary
 from serving.domain.version import Format
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
+from serving.lifecycle.inbox import PendingDecision
 from serving.lifecycle.journal import Journal
-from serving.lifecycle.messages import PendingDecision
 from serving.lifecycle.operations import Operations
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.telemetry.metrics import Metrics

@@ -15,8 +15,8 @@ from serving.domain.plan import Hosted, HostGone, ReportOutage
 from serving.domain.state import State
 from serving.domain.version import Format, VersionId
 from serving.lifecycle.history import History
+from serving.lifecycle.inbox import HostBrought, WorkMessage
 from serving.lifecycle.journal import Journal
-from serving.lifecycle.messages import HostBrought, WorkMessage
 from serving.lifecycle.records import VersionRecord
 from serving.lifecycle.respawn import Respawn
 from serving.settings import CandidateSettings

@@ -1,4 +1,4 @@
-"""Candidates for the gates."""
+"""Fixtures for the tests of the gates: candidates and models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The batching gate: what may be asked together, and what never is."""
+"""The batching gate: which models may answer rows of several requests together, and which never do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LABELS = [word == "yes" for word in WORDS]
 
 
 class Centred(RegressorMixin, BaseEstimator):
-    """Takes the mean of the rows it is asked for from each."""
+    """Subtracts the mean of all rows of a batch from each row."""
 
     def fit(self, X: Any, y: Any = None) -> Centred:
         self.n_features_in_ = np.shape(X)[1]
@@ -38,21 +38,21 @@ class Centred(RegressorMixin, BaseEstimator):
 
 
 class Ranked(Centred):
-    """Answers with the place of a row."""
+    """Answers with the position of a row in its batch."""
 
     def predict(self, X: Any) -> Any:
         return np.arange(len(X)) if len(X) > 1 else np.array([0])
 
 
 class ByRow(Centred):
-    """Looks at one row only."""
+    """Computes each answer from one row only."""
 
     def predict(self, X: Any) -> Any:
         return X[:, 0] * 2
 
 
 class ByChance(Centred):
-    """Answers otherwise each time."""
+    """Gives another answer each time."""
 
     def predict(self, X: Any) -> Any:
         return np.random.default_rng().normal(size=len(X))
@@ -71,7 +71,7 @@ def distance(left: Any, right: Any) -> float:
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_known_kinds_are_merged_and_not_asked(candidate: MakeCandidate, estimator: Any) -> None:
+def test_known_estimators_may_be_merged_without_a_trial(candidate: MakeCandidate, estimator: Any) -> None:
     report = candidate(estimator).evaluate()
     assert report["batching"].verdict is Verdict.PASSED
     assert report["batching"].evidence == "requests may be merged: every part is known to answer row by row"
@@ -88,17 +88,17 @@ def test_known_kinds_are_merged_and_not_asked(candidate: MakeCandidate, estimato
     ],
     ids=["NMF", "BernoulliRBM", "cumsum", "metric"],
 )
-def test_parts_that_may_look_across_rows_are_named(estimator: Any, named: str) -> None:
+def test_parts_that_may_use_other_rows_are_named(estimator: Any, named: str) -> None:
     assert named in str(why_rows_may_interact(examine_estimator(estimator.fit(np.abs(ROWS), LABELS))))
 
 
-def test_what_is_known_to_look_across_is_not_asked(candidate: MakeCandidate) -> None:
+def test_estimators_known_to_use_other_rows_are_not_tried(candidate: MakeCandidate) -> None:
     outcome = candidate(BernoulliRBM(2, n_iter=1).fit(np.abs(ROWS))).evaluate()
     assert outcome["batching"].evidence.endswith("never merged: BernoulliRBM answers a row by its company or by chance")
     assert not outcome.report.may_batch
 
 
-def test_code_of_ones_own_is_asked_and_merged_when_it_answers_alike(candidate: MakeCandidate) -> None:
+def test_own_code_may_be_merged_if_its_answers_are_the_same(candidate: MakeCandidate) -> None:
     report = candidate(ByRow().fit(ROWS)).evaluate()
     assert report["batching"].verdict is Verdict.PASSED
     assert "predict answered rows alike alone, together and in another order" in report["batching"].evidence
@@ -113,20 +113,22 @@ def test_code_of_ones_own_is_asked_and_merged_when_it_answers_alike(candidate: M
     ],
     ids=["Centred", "Ranked", "ByChance"],
 )
-def test_what_goes_by_its_company_is_never_merged(candidate: MakeCandidate, estimator: Any, why: str) -> None:
+def test_models_whose_answers_depend_on_other_rows_are_never_merged(
+    candidate: MakeCandidate, estimator: Any, why: str
+) -> None:
     outcome = candidate(estimator.fit(ROWS)).evaluate()
     assert outcome["batching"].verdict is Verdict.WARNED
     assert outcome["batching"].evidence.startswith(f"requests are answered one by one, never merged: {why}")
     assert not outcome.report.may_batch
 
 
-def test_what_refuses_made_up_rows_was_not_shown(candidate: MakeCandidate) -> None:
+def test_models_that_refuse_made_up_rows_are_not_merged(candidate: MakeCandidate) -> None:
     outcome = candidate(Scripted("picky").fit(ROWS)).evaluate(was_accepted=True)
     assert outcome["batching"].verdict is Verdict.WARNED
     assert "made-up rows are not for this model" in outcome["batching"].evidence
 
 
-def test_golden_rows_show_it_where_made_up_ones_are_refused(candidate: MakeCandidate) -> None:
+def test_golden_rows_are_tried_where_made_up_rows_are_refused(candidate: MakeCandidate) -> None:
     made = candidate(Scripted("picky").fit(ROWS))
     made.write_golden(instances=[[100, 1, 2], [100, 3, 4]], expected={"predict": [103.0, 107.0]})
     assert made.evaluate()["batching"].verdict is Verdict.PASSED
@@ -137,14 +139,14 @@ def test_golden_rows_show_it_where_made_up_ones_are_refused(candidate: MakeCandi
 
 @pytest.mark.parametrize("dtype", [onnx.TensorProto.INT64, onnx.TensorProto.FLOAT], ids=["integers", "floats"])
 @pytest.mark.parametrize("is_across", [True, False])
-def test_a_graph_is_asked_in_what_it_takes(candidate: MakeCandidate, dtype: int, is_across: bool) -> None:
+def test_a_graph_is_tried_with_its_input_dtype(candidate: MakeCandidate, dtype: int, is_across: bool) -> None:
     outcome = candidate(graph_of(dtype, is_across), "model.onnx", Format.ONNX).evaluate()
     assert outcome["batching"].verdict is (Verdict.WARNED if is_across else Verdict.PASSED)
     assert ("predict answers row 0 otherwise" in outcome["batching"].evidence) is is_across
 
 
 def graph_of(dtype: int, is_across: bool) -> bytes:
-    """Return a graph of one feature that answers the feature, less the mean of all rows if so asked."""
+    """Return a graph that answers its only feature; with `is_across`, less the mean of all rows."""
     nodes = [helper.make_node("Cast", ["X"], ["f"], to=onnx.TensorProto.FLOAT)]
     if is_across:
         nodes += [helper.make_node("ReduceMean", ["f"], ["mean"], axes=[0], keepdims=1)]

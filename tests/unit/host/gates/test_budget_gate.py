@@ -22,7 +22,7 @@ class Slow(Scripted):
         return super().predict(X)
 
 
-def test_a_quick_model_is_measured_twenty_times(
+def test_a_fast_model_is_measured_twenty_times(
     candidate: MakeCandidate, yes_or_no: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget_gate, "REPEAT_SECONDS", 10.0)  # this machine may be busy
@@ -41,7 +41,7 @@ def test_a_slow_model_is_measured_less_often_and_refused(candidate: MakeCandidat
     assert made.evaluate(max_latency_seconds=5.0)["budget"].verdict is Verdict.PASSED
 
 
-def test_a_very_slow_model_is_asked_once(candidate: MakeCandidate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_very_slow_model_is_measured_once(candidate: MakeCandidate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget_gate, "SLOW_SECONDS", 0.02)
     assert "(median of 1)" in candidate(Slow().fit(ROWS)).evaluate()["budget"].evidence
 
@@ -53,7 +53,7 @@ def test_more_memory_than_allowed_is_refused(candidate: MakeCandidate, yes_or_no
 
 
 def test_private_memory_grows_with_what_is_allocated() -> None:
-    """In a process of its own: this one has much to free, at any time."""
+    """Measured in a separate process: this one may free much memory at any time."""
     script = (
         "import numpy as np\n"
         "from serving.host.gates.budget_gate import read_private_bytes, read_resident_bytes\n"
@@ -65,7 +65,7 @@ def test_private_memory_grows_with_what_is_allocated() -> None:
     assert all(0.9 < float(grown) < 1.2 for grown in done.stdout.split())
 
 
-def test_where_memory_is_not_known_latency_still_is(
+def test_latency_is_measured_where_memory_is_unknown(
     candidate: MakeCandidate, yes_or_no: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget_gate, "read_private_bytes", lambda: None)

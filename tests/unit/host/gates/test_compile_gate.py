@@ -1,4 +1,4 @@
-"""The compile gate: what it says, and that it refuses only where a compiled form is required."""
+"""The compile gate: its evidence, and that it refuses only where a compiled form is required."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TRUSTED = (f"{Constant.__module__}.Constant",)
 MakeRequest = Callable[..., CompileRequest]
 
 
-def test_a_model_with_a_proved_graph_is_handed_over_as_one(candidate: MakeCandidate) -> None:
+def test_a_model_with_a_proved_graph_is_returned_as_graphs(candidate: MakeCandidate) -> None:
     outcome = candidate(LogisticRegression().fit(ROWS, WORDS)).evaluate(compile=CompileRequest(), trust="known")
     assert outcome["compile"].verdict is Verdict.PASSED
     assert "answers alike on" in outcome["compile"].evidence
@@ -47,7 +47,7 @@ def test_a_model_with_a_proved_graph_is_handed_over_as_one(candidate: MakeCandid
     assert outcome.report.memory_bytes == sum(len(graph.content) for graph in outcome.graphs)
 
 
-def test_a_model_without_one_stays_in_its_host_and_says_why(candidate: MakeCandidate) -> None:
+def test_a_model_without_a_graph_stays_in_its_host_with_a_reason(candidate: MakeCandidate) -> None:
     outcome = candidate(Constant(3.0).fit(ROWS)).evaluate(
         compile=CompileRequest(), trust="known", pickle_trusted=TRUSTED
     )
@@ -58,7 +58,7 @@ def test_a_model_without_one_stays_in_its_host_and_says_why(candidate: MakeCandi
     assert outcome.report.engine == "sklearn"
 
 
-def test_what_only_full_trust_lets_in_stays_in_its_host(candidate: MakeCandidate) -> None:
+def test_a_model_that_needs_full_trust_stays_in_its_host(candidate: MakeCandidate) -> None:
     outcome = candidate(make_pipeline(Foreign(), LogisticRegression()).fit(ROWS, WORDS)).evaluate(
         compile=CompileRequest(), trust="any"
     )
@@ -69,14 +69,14 @@ def test_what_only_full_trust_lets_in_stays_in_its_host(candidate: MakeCandidate
     assert not outcome.graphs
 
 
-def test_where_files_may_run_anything_even_a_known_model_stays_in_its_host(candidate: MakeCandidate) -> None:
+def test_a_known_model_stays_in_its_host_where_files_may_run_anything(candidate: MakeCandidate) -> None:
     outcome = candidate(LogisticRegression().fit(ROWS, WORDS)).evaluate(compile=CompileRequest(), trust="any")
     assert outcome["load"].verdict is Verdict.PASSED
     assert outcome["compile"].evidence.startswith("stays in its host: security.trust is any")
     assert outcome.model is not None
 
 
-def test_where_a_layer_of_the_sandbox_is_missing_it_stays_in_its_host_and_the_layer_is_named(
+def test_a_model_stays_in_its_host_where_a_sandbox_layer_is_missing(
     candidate: MakeCandidate,
 ) -> None:
     made = candidate(LogisticRegression().fit(ROWS, WORDS))
@@ -91,17 +91,17 @@ def test_where_a_layer_of_the_sandbox_is_missing_it_stays_in_its_host_and_the_la
     assert made.evaluate(optional, compile=CompileRequest(), trust="known").graphs
 
 
-def test_without_that_trust_it_is_refused_with_the_setting_that_would_let_it_in(candidate: MakeCandidate) -> None:
+def test_a_refusal_names_the_setting_that_would_allow_the_file(candidate: MakeCandidate) -> None:
     outcome = candidate(make_pipeline(Foreign(), LogisticRegression()).fit(ROWS, WORDS)).evaluate(trust="known")
     assert outcome["load"].verdict is Verdict.REFUSED
     assert f'security.pickle_trusted = ["{Foreign.__module__}.Foreign"]' in outcome["load"].evidence
 
 
 class Foreign(StandardScaler):
-    """A scaler, but not scikit-learn's own."""
+    """A scaler that is not scikit-learn's own class."""
 
 
-def test_where_one_is_required_a_model_without_one_is_refused(candidate: MakeCandidate) -> None:
+def test_a_model_without_a_graph_is_refused_where_one_is_required(candidate: MakeCandidate) -> None:
     outcome = candidate(Constant(3.0).fit(ROWS)).evaluate(compile=CompileRequest(mode="require"))
     assert outcome["compile"].verdict is Verdict.REFUSED
     assert "engine.compile = require" in outcome["compile"].evidence
@@ -116,7 +116,7 @@ def test_where_one_is_required_a_model_without_one_is_refused(candidate: MakeCan
         ({"seconds": 0.01}, "not finished after 0.01 s (engine.compile_seconds)"),
     ],
 )
-def test_budgets_end_compiling_and_nothing_else(candidate: MakeCandidate, limit: dict[str, float], reason: str) -> None:
+def test_a_compile_budget_ends_only_compiling(candidate: MakeCandidate, limit: dict[str, float], reason: str) -> None:
     forest = RandomForestClassifier(5, random_state=0).fit(ROWS, WORDS)
     outcome = candidate(forest).evaluate(compile=CompileRequest(**limit), trust="known")
     assert reason in outcome["compile"].evidence
@@ -127,7 +127,7 @@ def test_budgets_end_compiling_and_nothing_else(candidate: MakeCandidate, limit:
     assert compilation.is_final == ("seconds" not in limit)
 
 
-def test_off_compiles_nothing(candidate: MakeCandidate) -> None:
+def test_compiling_can_be_turned_off(candidate: MakeCandidate) -> None:
     outcome = candidate(LogisticRegression().fit(ROWS, WORDS)).evaluate(compile=CompileRequest(mode="off"))
     assert outcome["compile"] == outcome["compile"].model_copy(
         update={"verdict": Verdict.SKIPPED, "evidence": "engine.compile is off"}
@@ -136,7 +136,7 @@ def test_off_compiles_nothing(candidate: MakeCandidate) -> None:
     assert outcome.model is not None
 
 
-def test_a_verdict_that_is_known_is_not_looked_for_again(candidate: MakeCandidate) -> None:
+def test_a_known_verdict_is_not_computed_again(candidate: MakeCandidate) -> None:
     known = Compilation(engine=None, reason="slower yesterday")
     outcome = candidate(LogisticRegression().fit(ROWS, WORDS)).evaluate(compile=CompileRequest(known=known))
     assert outcome["compile"].evidence == "stays in its host: slower yesterday"
@@ -153,7 +153,7 @@ def doubled(candidate: MakeCandidate) -> Candidate:
     return candidate(made.SerializeToString(), "model.onnx", Format.ONNX)
 
 
-def test_a_file_that_nobody_signed_stays_in_its_host_and_says_the_way_out(candidate: MakeCandidate) -> None:
+def test_an_unsigned_onnx_file_stays_in_its_host_with_advice(candidate: MakeCandidate) -> None:
     made = doubled(candidate)
     for _ in range(2):
         outcome = made.evaluate(compile=CompileRequest(), trust="known", trusted_keys=TRUSTED_KEYS)
@@ -161,10 +161,10 @@ def test_a_file_that_nobody_signed_stays_in_its_host_and_says_the_way_out(candid
         assert outcome.model is not None
         assert outcome.report.compilation is not None
         assert outcome.report.compilation.is_final
-        sign(made, THEIRS)  # and of a key that is not trusted
+        sign(made, THEIRS)  # also with a signature of a key that is not trusted
 
 
-def test_a_file_that_a_trusted_key_signed_is_compiled(candidate: MakeCandidate) -> None:
+def test_an_onnx_file_signed_by_a_trusted_key_is_compiled(candidate: MakeCandidate) -> None:
     made = doubled(candidate)
     sign(made, OURS)
     outcome = made.evaluate(compile=CompileRequest(), trust="known", trusted_keys=TRUSTED_KEYS)
@@ -172,7 +172,7 @@ def test_a_file_that_a_trusted_key_signed_is_compiled(candidate: MakeCandidate) 
     assert outcome.graphs
 
 
-def test_a_file_about_to_be_signed_is_taken_for_signed(candidate: MakeCandidate) -> None:
+def test_an_onnx_file_that_will_be_signed_counts_as_signed(candidate: MakeCandidate) -> None:
     options: dict[str, Any] = {"compile": CompileRequest(), "trust": "known", "publisher_key": TRUSTED_KEYS[0]}
     assert doubled(candidate).evaluate(trusted_keys=TRUSTED_KEYS, **options).graphs
     assert not doubled(candidate).evaluate(**options).graphs
@@ -192,7 +192,7 @@ def test_a_file_about_to_be_signed_is_taken_for_signed(candidate: MakeCandidate)
         ({"format": Format.ONNX, "files": (FILE, FILE.model_copy(update={"name": "manifest.sig"}))}, True),
     ],
 )
-def test_a_process_to_compile_in_is_forked_only_where_a_graph_may_come_of_it(fields: dict[str, Any], may: bool) -> None:
+def test_a_compiler_process_is_forked_only_where_a_graph_is_possible(fields: dict[str, Any], may: bool) -> None:
     asked = request(**{"compile": CompileRequest(), **fields})
     assert asked.may_compile == may
     compiler = start_compiler(asked, Sandbox(active=LAYERS), lambda: None)
@@ -201,7 +201,7 @@ def test_a_process_to_compile_in_is_forked_only_where_a_graph_may_come_of_it(fie
     assert (compiler is not None) == may
 
 
-def test_a_column_that_is_dropped_is_not_in_the_way_of_compiling(candidate: MakeCandidate) -> None:
+def test_a_model_with_a_dropped_column_can_be_compiled(candidate: MakeCandidate) -> None:
     table = pd.DataFrame({"id": [f"row {place}" for place in range(12)], "size": np.arange(12.0)})
     used = ColumnTransformer([("n", StandardScaler(), ["size"])])
     fitted = make_pipeline(used, LogisticRegression()).fit(table, [0, 1] * 6)

@@ -1,4 +1,4 @@
-"""The contract gate: the declared signature is the model's, and clients of the active version notice nothing."""
+"""The contract gate: the declared signature agrees with the model, and clients of the active version are not broken."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def declare(made: Candidate, own: Signature, **fields: Any) -> None:
     made.write_manifest(signature={**own.model_dump(mode="json"), **fields})
 
 
-def test_with_nothing_to_compare_it_is_skipped(made: Candidate) -> None:
+def test_the_gate_is_skipped_with_nothing_to_compare(made: Candidate) -> None:
     result = made.evaluate()["contract"]
     assert result.verdict is Verdict.SKIPPED
     assert result.evidence.startswith("3 features, predict, predict_proba")
 
 
-def test_the_declared_signature_is_served_where_it_agrees(made: Candidate, own: Signature) -> None:
+def test_the_declared_signature_is_used_where_it_agrees(made: Candidate, own: Signature) -> None:
     features = [{"name": name, "dtype": "number", "nullable": False} for name in "abc"]
     declare(made, own, features=features, methods=["predict"])
     outcome = made.evaluate()
@@ -66,13 +66,13 @@ def test_a_declaration_that_contradicts_the_model_is_refused(
     assert result.evidence.endswith("correct its signature or leave it out")
 
 
-def test_names_and_their_order_are_the_models_where_it_was_fitted_with_names(people: Any, older: Any) -> None:
+def test_a_model_fitted_with_names_requires_their_order(people: Any, older: Any) -> None:
     own = signature_of(LogisticRegression().fit(people[["age", "level"]], older))
     swapped = own.model_copy(update={"features": own.features[::-1]})
     assert find_disagreements(swapped, own) == ["declares feature 0 as 'level', the model was fitted with 'age' there"]
 
 
-def test_the_active_version_must_not_be_broken(made: Candidate, own: Signature) -> None:
+def test_breaking_clients_of_the_active_version_is_refused(made: Candidate, own: Signature) -> None:
     assert made.evaluate(active_signature=own, active_version="7")["contract"].evidence.endswith(
         "compatible with the active version 7"
     )

@@ -1,4 +1,4 @@
-"""The environment gate: scikit-learn of the same major.minor, asked of the file and of the manifest."""
+"""The environment gate: scikit-learn has the major.minor that the file and the manifest name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAME_MINOR = f"{MAJOR}.{MINOR}.99"
 
 @pytest.fixture
 def judge(candidate: MakeCandidate, yes_or_no: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Judge a file written by one scikit-learn with a manifest that names another; None: as here, or no manifest."""
+    """Judge a file of one scikit-learn with a manifest of another. None stands for this version, or no manifest."""
 
     def evaluate(file: str = HERE, libraries: dict[str, str] | None = None, **options: Any) -> GateResult:
         with monkeypatch.context() as patch:
@@ -40,7 +40,7 @@ def test_the_same_version_passes(judge: Any) -> None:
         assert (result.verdict, result.evidence) == (Verdict.PASSED, f"trained with scikit-learn {HERE}, as here")
 
 
-def test_another_minor_is_refused_with_what_to_do(judge: Any) -> None:
+def test_another_minor_version_is_refused_with_advice(judge: Any) -> None:
     result = judge(file="1.3.2")
     assert result.verdict is Verdict.REFUSED
     assert f"trained with scikit-learn 1.3.2, the file says; served by {HERE}" in result.evidence
@@ -48,7 +48,7 @@ def test_another_minor_is_refused_with_what_to_do(judge: Any) -> None:
 
 
 @pytest.mark.parametrize("version", ["0.24.2", "pre-0.18", "2.0.0", "1.10.0"])
-def test_so_is_every_other(judge: Any, version: str) -> None:
+def test_every_other_minor_version_is_refused(judge: Any, version: str) -> None:
     assert judge(file=version).verdict is Verdict.REFUSED
 
 
@@ -70,32 +70,32 @@ def test_after_a_warning_every_later_failure_names_the_versions(
     assert refused.evidence.endswith(f"(trained with scikit-learn 1.3.2, here is {HERE})")
 
 
-def test_a_manifest_names_the_versions_of_later_failures_too(candidate: MakeCandidate, yes_or_no: Any) -> None:
+def test_versions_from_a_manifest_are_named_in_later_failures(candidate: MakeCandidate, yes_or_no: Any) -> None:
     made = candidate(yes_or_no)
     made.write_golden(instances=ROWS[:1].tolist(), expected={"predict": ["maybe"]})
     made.write_manifest(libraries={"scikit-learn": "1.2.0"})
     assert f"(trained with scikit-learn 1.2.0, here is {HERE})" in made.evaluate(environment="warn")["golden"].evidence
 
 
-def test_a_failure_under_the_same_versions_names_none(candidate: MakeCandidate, yes_or_no: Any) -> None:
+def test_a_failure_with_equal_versions_names_none(candidate: MakeCandidate, yes_or_no: Any) -> None:
     made = candidate(yes_or_no)
     made.write_golden(instances=ROWS[:1].tolist(), expected={"predict": ["maybe"]})
     assert "trained with" not in made.evaluate(environment="warn")["golden"].evidence
 
 
-def test_a_manifest_is_believed_only_as_far_as_the_file_agrees(judge: Any) -> None:
-    """It may have been written by another process than the file."""
+def test_a_manifest_counts_only_if_the_file_agrees(judge: Any) -> None:
+    """The manifest may have been written by another process than the file."""
     assert "manifest.json says" in judge(libraries={"scikit-learn": "1.3.2"}).evidence
     assert judge(file="1.3.2", libraries={"scikit-learn": HERE}).verdict is Verdict.REFUSED
 
 
-def test_another_patch_is_a_warning(judge: Any) -> None:
+def test_another_patch_version_is_a_warning(judge: Any) -> None:
     result = judge(file=SAME_MINOR)
     assert result.verdict is Verdict.WARNED
     assert result.evidence == f"trained with scikit-learn {SAME_MINOR}, served by {HERE}: patch difference"
 
 
-def test_another_major_of_the_libraries_below_is_a_warning(judge: Any) -> None:
+def test_another_major_version_of_other_libraries_is_a_warning(judge: Any) -> None:
     result = judge(libraries={"numpy": "1.26.4", "scipy": "1.0.0", "somelib": "0.1"})
     assert result.verdict is Verdict.WARNED
     assert result.evidence == f"trained with numpy 1.26.4, served by {np.__version__}: major difference"

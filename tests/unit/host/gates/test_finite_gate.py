@@ -1,4 +1,4 @@
-"""The finite gate: every method answers; on golden rows without exception, on made-up ones as far as they can tell."""
+"""The finite gate: all answers to golden rows are finite, and those to made-up rows as far as the rows are suitable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.host.candidates import ROWS, MakeCandidate
 
 
 class Scripted(BaseEstimator):
-    """Adds its three numbers up, with a fault of its own."""
+    """Adds three numbers up, with a given fault."""
 
     def __init__(self, fault: str = "none") -> None:
         self.fault = fault
@@ -47,7 +47,7 @@ class Scripted(BaseEstimator):
 
 
 class Halved(Scripted):
-    """Has a method that works less well than predict."""
+    """Has a method that fails where ``predict`` does not."""
 
     def score_samples(self, X: Any) -> Any:
         if len(X) > 4:
@@ -61,12 +61,12 @@ def test_finite_answers_pass(candidate: MakeCandidate, yes_or_no: Any) -> None:
     assert result.evidence == ("predict, predict_proba, predict_log_proba, decision_function finite on 8 made-up rows")
 
 
-def test_nulls_are_tried_where_they_are_taken(candidate: MakeCandidate) -> None:
+def test_nulls_are_tried_where_the_signature_allows_them(candidate: MakeCandidate) -> None:
     made = candidate(HistGradientBoostingRegressor(max_iter=2).fit(ROWS, ROWS[:, 0]))
     assert made.evaluate()["finite"].evidence == "predict finite on 8 made-up rows and 8 with nulls"
 
 
-def test_a_gap_that_transform_passes_on_is_an_answer(candidate: MakeCandidate) -> None:
+def test_nan_from_transform_for_null_counts_as_an_answer(candidate: MakeCandidate) -> None:
     result = candidate(StandardScaler().fit(ROWS)).evaluate()["finite"]
     assert result.verdict is Verdict.PASSED
     assert result.evidence == "transform finite on 8 made-up rows and 8 with nulls"
@@ -84,14 +84,14 @@ def test_a_model_without_any_finite_answer_is_refused(candidate: MakeCandidate) 
     assert candidate(line).evaluate()["finite"].verdict is Verdict.REFUSED
 
 
-def test_some_made_up_rows_without_one_are_a_warning(candidate: MakeCandidate) -> None:
+def test_some_made_up_rows_without_a_finite_answer_are_a_warning(candidate: MakeCandidate) -> None:
     made = candidate(Scripted("some infinite").fit(ROWS))
     result = made.evaluate()["finite"]
     assert result.verdict is Verdict.WARNED
     assert result.evidence.startswith("predict is not finite for 1 of 8 made-up rows, first for row 2")
 
 
-def test_one_golden_row_without_one_is_a_refusal(candidate: MakeCandidate) -> None:
+def test_one_golden_row_without_a_finite_answer_is_a_refusal(candidate: MakeCandidate) -> None:
     made = candidate(Scripted("some infinite").fit(ROWS))
     made.write_golden(instances=[[1, 2, 3]] * 4, expected={"predict": [6.0, 6.0, None, 6.0]})
     result = made.evaluate()["finite"]
@@ -100,7 +100,7 @@ def test_one_golden_row_without_one_is_a_refusal(candidate: MakeCandidate) -> No
 
 
 def test_a_model_that_answers_no_row_is_refused(candidate: MakeCandidate) -> None:
-    """It may check its input in a way nobody can guess; golden rows settle it."""
+    """The model may check its input in a way that cannot be guessed; then golden rows decide."""
     made = candidate(Scripted("picky").fit(ROWS))
     result = made.evaluate()["finite"]
     assert result.verdict is Verdict.REFUSED
@@ -120,7 +120,7 @@ def test_a_model_that_answers_no_row_is_refused(candidate: MakeCandidate) -> Non
         ("serving_input_example.json", {"inputs": [[50, 50, 1], [50, 50, 2]]}),
     ],
 )
-def test_the_input_example_of_mlflow_is_answered_where_made_up_rows_are_not(
+def test_mlflows_input_example_is_tried_where_made_up_rows_are_refused(
     candidate: MakeCandidate, name: str, content: Any
 ) -> None:
     made = candidate(Scripted("picky").fit(ROWS))
@@ -135,13 +135,13 @@ def test_the_input_example_of_mlflow_is_answered_where_made_up_rows_are_not(
 @pytest.mark.parametrize(
     "content", [b"{", b"[]", b'{"inputs": 5}', b'{"columns": 1, "data": [1]}', b"[[1, 2]]", b"[[1, 2, 3]]"]
 )
-def test_an_input_example_that_is_none_changes_nothing(candidate: MakeCandidate, content: bytes) -> None:
+def test_an_invalid_input_example_changes_nothing(candidate: MakeCandidate, content: bytes) -> None:
     made = candidate(Scripted("picky").fit(ROWS))
     made.write("input_example.json", content)
     assert made.evaluate()["finite"].evidence.startswith("no row was answered: made-up rows are not for this model")
 
 
-def test_what_was_accepted_before_stays(candidate: MakeCandidate) -> None:
+def test_bytes_accepted_before_are_not_refused(candidate: MakeCandidate) -> None:
     outcome = candidate(Scripted("picky").fit(ROWS)).evaluate(was_accepted=True)
     assert outcome["finite"].verdict is Verdict.WARNED
     assert "add golden.json to have its answers checked" in outcome["finite"].evidence
@@ -150,12 +150,12 @@ def test_what_was_accepted_before_stays(candidate: MakeCandidate) -> None:
     assert outcome.model is not None
 
 
-def test_a_model_that_breaks_is_refused(candidate: MakeCandidate) -> None:
+def test_a_model_that_fails_is_refused(candidate: MakeCandidate) -> None:
     result = candidate(Scripted("broken").fit(ROWS)).evaluate()["finite"]
     assert (result.verdict, result.evidence) == (Verdict.REFUSED, "RuntimeError: no such table")
 
 
-def test_a_method_that_breaks_where_predict_does_not_is_refused(candidate: MakeCandidate) -> None:
+def test_a_model_with_a_failing_method_is_refused(candidate: MakeCandidate) -> None:
     result = candidate(Halved().fit(ROWS)).evaluate()["finite"]
     assert result.verdict is Verdict.REFUSED
     assert result.evidence == "score_samples does not answer made-up rows: RuntimeError: too many"
@@ -175,11 +175,11 @@ def test_null_declared_for_a_model_that_refuses_it_is_refused(candidate: MakeCan
     [DecisionTreeClassifier().fit(ROWS, ROWS[:, 0] > 0), KernelDensity(kernel="tophat", bandwidth=1e-3).fit(ROWS)],
     ids=["log of probability 0", "density 0"],
 )
-def test_the_logarithm_of_nothing_is_no_fault(candidate: MakeCandidate, model: Any) -> None:
+def test_minus_infinity_as_a_logarithm_is_allowed(candidate: MakeCandidate, model: Any) -> None:
     assert candidate(model).evaluate()["finite"].verdict is Verdict.PASSED
 
 
-def test_a_model_is_tried_near_the_rows_it_keeps(candidate: MakeCandidate) -> None:
-    """Away from them it has no neighbours and answers NaN."""
+def test_made_up_rows_are_near_the_rows_a_model_keeps(candidate: MakeCandidate) -> None:
+    """Far from these rows the model has no neighbours and answers NaN."""
     model = RadiusNeighborsRegressor(radius=0.01).fit(ROWS * 1000, ROWS[:, 0])
     assert candidate(model).evaluate()["finite"].verdict is Verdict.PASSED

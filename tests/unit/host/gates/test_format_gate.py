@@ -1,4 +1,4 @@
-"""The format gate: the first bytes fit the suffix, and what they are instead is named."""
+"""The format gate: the first bytes fit the suffix; otherwise the message names the real format."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ GRAPH = to_onnx(LinearRegression().fit(ROWS, ROWS[:, 0]), ROWS[:1]).SerializeToS
         (GRAPH, Format.ONNX, "an ONNX graph"),
     ],
 )
-def test_what_the_suffix_says_passes(candidate: MakeCandidate, raw: bytes, kind: Format, seen: str) -> None:
+def test_a_file_of_the_right_format_passes(candidate: MakeCandidate, raw: bytes, kind: Format, seen: str) -> None:
     result = candidate(raw, f"model.{kind}", kind).evaluate()["format"]
     assert (result.verdict, result.evidence) == (Verdict.PASSED, f"{seen}, {len(raw)} bytes")
 
@@ -82,7 +82,9 @@ def test_what_the_suffix_says_passes(candidate: MakeCandidate, raw: bytes, kind:
         (skops.io.dumps({"a": 1})[:-30], Format.SKOPS, "a damaged zip archive"),
     ],
 )
-def test_anything_else_is_refused_and_named(candidate: MakeCandidate, raw: bytes, kind: Format, words: str) -> None:
+def test_a_file_of_another_format_is_refused_and_named(
+    candidate: MakeCandidate, raw: bytes, kind: Format, words: str
+) -> None:
     result = candidate(raw, f"model.{kind}", kind).evaluate()["format"]
     assert result.verdict is Verdict.REFUSED
     assert f"'model.{kind}'" in result.evidence

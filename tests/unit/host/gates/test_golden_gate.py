@@ -1,4 +1,4 @@
-"""The golden gate: stored rows, read as a client's, give the stored answers."""
+"""The golden gate: stored rows, read like those of a client, give the stored answers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def judge(made: Candidate, **golden: Any) -> GateResult:
     return made.evaluate()["golden"]
 
 
-def test_without_examples_it_is_skipped(made: Candidate) -> None:
+def test_the_gate_is_skipped_without_golden_examples(made: Candidate) -> None:
     result = made.evaluate()["golden"]
     assert (result.verdict, result.evidence) == (Verdict.SKIPPED, "no golden.json")
 
@@ -65,7 +65,7 @@ def test_another_number_is_refused_with_the_largest_difference(made: Candidate, 
     assert result.evidence.endswith("(largest difference 0.25, rtol 1e-06)")
 
 
-def test_the_examples_bring_their_own_tolerance(made: Candidate, expected: Any) -> None:
+def test_golden_examples_may_set_the_tolerance(made: Candidate, expected: Any) -> None:
     expected["predict_proba"] = (np.array(expected["predict_proba"]) + 0.001).tolist()
     golden = {"instances": ASKED, "expected": expected}
     assert judge(made, **golden).verdict is Verdict.REFUSED
@@ -108,7 +108,7 @@ def test_a_misspelt_document_is_refused(made: Candidate, golden: dict[str, Any])
     assert result.evidence.startswith("golden.json: ")
 
 
-def test_models_that_are_not_deterministic_are_held_to_the_shape_only(candidate: MakeCandidate, yes_or_no: Any) -> None:
+def test_models_that_are_not_deterministic_are_checked_for_shape_only(candidate: MakeCandidate, yes_or_no: Any) -> None:
     made = candidate(DummyClassifier(strategy="uniform").fit(ROWS, yes_or_no.predict(ROWS)))
     golden = {"instances": ASKED, "expected": {"predict": ["?"] * 12, "predict_proba": [[9.0, 9.0]] * 12}}
     assert judge(made, **golden).verdict is Verdict.REFUSED
@@ -119,14 +119,14 @@ def test_models_that_are_not_deterministic_are_held_to_the_shape_only(candidate:
     assert "row 4, predict_proba: 1 values expected, 2 given" in judge(made, **golden, deterministic=False).evidence
 
 
-def test_rows_the_model_does_not_answer_are_refused(candidate: MakeCandidate) -> None:
+def test_golden_rows_that_the_model_refuses_are_a_refusal(candidate: MakeCandidate) -> None:
     made = candidate(Halved().fit(ROWS))
     result = judge(made, instances=ASKED, expected={"score_samples": [0.0] * 12})
     assert result.verdict is Verdict.REFUSED
     assert result.evidence == "score_samples failed on the rows of golden.json: RuntimeError: too many"
 
 
-def test_a_long_answer_is_cut(candidate: MakeCandidate) -> None:
+def test_a_long_answer_is_shortened(candidate: MakeCandidate) -> None:
     many = LinearRegression().fit(ROWS, np.tile(ROWS, 40))
     result = judge(candidate(many), instances=ASKED[:1], expected={"predict": [[0.0] * 120]})
     assert result.verdict is Verdict.REFUSED

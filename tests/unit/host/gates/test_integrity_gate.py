@@ -1,4 +1,4 @@
-"""The integrity gate: the staged files are the ones the manifest lists, and they have not changed."""
+"""The integrity gate: the staged files are those that the manifest lists, and they have not changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def refusal(made: Candidate, **options: Any) -> str:
     return result.evidence
 
 
-def test_without_a_manifest_there_is_a_digest(made: Candidate) -> None:
+def test_without_a_manifest_the_digest_is_reported(made: Candidate) -> None:
     result = made.evaluate()["integrity"]
     assert result.verdict is Verdict.PASSED
     assert result.evidence.startswith("no manifest.json; digest sha256:")
@@ -56,13 +56,13 @@ def test_a_missing_file_is_refused(made: Candidate) -> None:
     assert refusal(made) == "manifest.json lists 'notes.txt', which is not there"
 
 
-def test_a_file_too_many_is_refused(made: Candidate) -> None:
+def test_an_unlisted_file_is_refused(made: Candidate) -> None:
     made.write_manifest()
     made.write("notes.txt", b"hello")
     assert refusal(made).startswith("'notes.txt' is not listed in manifest.json: remove it, or publish a new version")
 
 
-def test_signatures_need_not_be_listed_and_nothing_else(made: Candidate) -> None:
+def test_only_signatures_need_not_be_listed(made: Candidate) -> None:
     made.write_manifest()
     made.write("manifest.sig", b"")
     assert made.evaluate()["integrity"].verdict is Verdict.PASSED
@@ -70,7 +70,7 @@ def test_signatures_need_not_be_listed_and_nothing_else(made: Candidate) -> None
     assert refusal(made).startswith("'manifest.sig.asc' is not listed in manifest.json")
 
 
-def test_a_signature_that_arrives_later_is_no_conflict_but_one_that_goes_is(made: Candidate) -> None:
+def test_adding_a_signature_is_no_conflict_but_removing_it_is(made: Candidate) -> None:
     made.write_manifest()
     unsigned = made.evaluate()["integrity"].evidence.rsplit(" ", 1)[-1]
     made.write("manifest.sig", b"")
@@ -101,7 +101,7 @@ def test_a_manifest_that_cannot_be_read_names_the_field(made: Candidate) -> None
     assert refusal(made).startswith("manifest.json: document: Invalid JSON")
 
 
-def test_a_document_of_absurd_size_is_not_read(made: Candidate) -> None:
+def test_a_document_that_is_too_large_is_not_read(made: Candidate) -> None:
     made.write_manifest()
     made.files["manifest.json"] = made.files["manifest.json"].model_copy(update={"size": 1 << 40, "path": "/nowhere"})
     assert "manifest.json has 1099511627776 bytes" in refusal(made)

@@ -1,4 +1,4 @@
-"""The load gate: what was loaded and how long it took, or why it could not be."""
+"""The load gate: it reports the loaded model and the time for it, or why loading failed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from serving.host import loading
 from tests.unit.host.candidates import ROWS, MakeCandidate
 
 
-def test_it_says_what_was_loaded(candidate: MakeCandidate) -> None:
+def test_the_evidence_names_the_loaded_model(candidate: MakeCandidate) -> None:
     result = candidate(make_pipeline(StandardScaler()).fit(ROWS)).evaluate()["load"]
     assert result.verdict is Verdict.PASSED
     assert re.fullmatch(r"loaded Pipeline in [\d.e-]+ s", result.evidence)
 
 
-def test_outputs_of_a_graph_that_are_no_methods_are_named(candidate: MakeCandidate) -> None:
+def test_graph_outputs_without_a_method_are_named(candidate: MakeCandidate) -> None:
     tree = DecisionTreeClassifier(max_depth=2).fit(ROWS.astype("float32"), ROWS[:, 0] > 0)
     types = [("X", FloatTensorType([None, ROWS.shape[1]]))]
     options = {id(tree): {"zipmap": False, "decision_path": True}}
-    with warnings.catch_warnings(action="ignore"):  # skl2onnx is behind scikit-learn in attributes it reads
+    with warnings.catch_warnings(action="ignore"):  # skl2onnx reads attributes that scikit-learn has deprecated
         graph = convert_sklearn(tree, initial_types=types, options=options)
     outcome = candidate(graph.SerializeToString(), "model.onnx", Format.ONNX).evaluate()
     assert outcome["load"].evidence.endswith(" s; no method answers with the output 'decision_path'")
@@ -38,7 +38,7 @@ def test_outputs_of_a_graph_that_are_no_methods_are_named(candidate: MakeCandida
     assert outcome.model is not None
 
 
-def test_what_cannot_be_served_is_refused_with_the_reason(candidate: MakeCandidate) -> None:
+def test_a_file_that_cannot_be_served_is_refused_with_the_reason(candidate: MakeCandidate) -> None:
     result = candidate(["no", "estimator"]).evaluate()["load"]
     assert (result.verdict, result.evidence) == (
         Verdict.REFUSED,
@@ -59,7 +59,7 @@ def halve(rows: Any) -> Any:
     return rows / 2
 
 
-def test_the_operators_trust_reaches_skops(candidate: MakeCandidate) -> None:
+def test_trusted_skops_types_are_loaded(candidate: MakeCandidate) -> None:
     raw = skops.io.dumps(FunctionTransformer(halve).fit(ROWS))
     made = candidate(raw, "model.skops", Format.SKOPS)
     refused = made.evaluate(trust="known")["load"]
@@ -69,14 +69,14 @@ def test_the_operators_trust_reaches_skops(candidate: MakeCandidate) -> None:
     assert made.evaluate(trust="known", skops_trusted=trusted)["load"].verdict is Verdict.PASSED
 
 
-def test_trusting_any_file_loads_skops_files_with_a_warning(candidate: MakeCandidate) -> None:
+def test_any_trust_loads_skops_files_with_a_warning(candidate: MakeCandidate) -> None:
     raw = skops.io.dumps(FunctionTransformer(halve).fit(ROWS))
     result = candidate(raw, "model.skops", Format.SKOPS).evaluate(trust="any")["load"]
     assert result.verdict is Verdict.WARNED
     assert "loaded without knowing what it runs, as security.trust is any" in result.evidence
 
 
-def test_under_any_trust_the_file_is_not_read_again_to_explain_what_is_loaded_anyway(
+def test_under_any_trust_a_file_is_not_read_again_for_an_explanation(
     candidate: MakeCandidate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = candidate(FunctionTransformer(halve).fit(ROWS))

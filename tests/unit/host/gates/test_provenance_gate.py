@@ -1,4 +1,4 @@
-"""The provenance gate: who signed the version, and what each kind of trust makes of it."""
+"""The provenance gate: who signed the version, and the verdict under each setting of trust."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_one_trusted_key_among_others_is_enough(made: Candidate) -> None:
 
 
 @pytest.mark.parametrize("trust", ["known", "any"])
-def test_without_a_signature_it_is_skipped_where_none_is_asked_for(made: Candidate, trust: str) -> None:
+def test_an_unsigned_version_is_skipped_where_signatures_are_not_required(made: Candidate, trust: str) -> None:
     assert result(made, trust) == (Verdict.SKIPPED, "not signed")
     made.write_manifest()
     outcome = made.evaluate(trusted_keys=TRUSTED, trust=trust)
@@ -81,14 +81,14 @@ def test_without_a_signature_it_is_skipped_where_none_is_asked_for(made: Candida
 
 
 @pytest.mark.parametrize("trust", ["known", "any"])
-def test_a_key_nobody_listed_is_a_warning_where_none_is_asked_for(made: Candidate, trust: str) -> None:
+def test_an_unlisted_key_is_a_warning_where_signatures_are_not_required(made: Candidate, trust: str) -> None:
     sign(made, THEIRS)
     expected = f"signed by {public(THEIRS).fingerprint}, which is not in security.trusted_keys"
     assert result(made, trust) == (Verdict.WARNED, expected)
     assert made.evaluate(trusted_keys=TRUSTED, trust=trust).report.provenance is None
 
 
-def test_when_signatures_are_asked_for_each_lack_has_its_reason(made: Candidate) -> None:
+def test_where_signatures_are_required_each_refusal_has_its_reason(made: Candidate) -> None:
     assert refusal(made, "signed").startswith('not signed (no manifest.json), and security.trust is "signed": publish')
     made.write_manifest()
     stripped = refusal(made, "signed")
@@ -102,13 +102,13 @@ def test_when_signatures_are_asked_for_each_lack_has_its_reason(made: Candidate)
     assert refusal(made, "signed", trusted_keys=()).startswith(f"signed by {public(OURS).fingerprint}, which is not")
 
 
-def test_what_is_refused_is_never_loaded(made: Candidate) -> None:
+def test_a_refused_version_is_never_loaded(made: Candidate) -> None:
     assert made.evaluate(trust="signed").report.gates[-1].gate == "provenance"
 
 
 @pytest.mark.parametrize("trust", TRUSTS)
-def test_a_signature_that_is_not_over_this_manifest_is_refused_whatever_the_trust(made: Candidate, trust: str) -> None:
-    """A changed byte of the manifest; hence, through its sha256, of any file."""
+def test_a_signature_over_another_manifest_is_refused_under_every_trust(made: Candidate, trust: str) -> None:
+    """One byte of the manifest was changed; a changed file changes the manifest too, by its sha256."""
     sign(made, OURS)
     pasted = Path(made.files["manifest.sig"].path).read_bytes()
     made.write("manifest.json", Path(made.files["manifest.json"].path).read_bytes().replace(b"08:00:00", b"09:00:00"))
@@ -123,7 +123,7 @@ def test_a_signature_that_is_not_over_this_manifest_is_refused_whatever_the_trus
 
 
 @pytest.mark.parametrize("trust", TRUSTS)
-def test_one_signature_that_does_not_verify_spoils_the_others(made: Candidate, trust: str) -> None:
+def test_one_invalid_signature_refuses_the_version(made: Candidate, trust: str) -> None:
     sign(made, OURS)
     broken = f"{ManifestSignature(public(THEIRS), bytes(64))}\n".encode()
     made.write("manifest.sig", signature(made, OURS) + broken)
@@ -137,8 +137,8 @@ def test_a_key_cannot_claim_the_signature_of_another(made: Candidate) -> None:
     assert "is not over this manifest.json" in refusal(made, "signed")
 
 
-def test_the_bytes_of_the_manifest_alone_are_not_what_is_signed(made: Candidate) -> None:
-    """What the same key has signed for another purpose does not count here."""
+def test_a_signature_over_the_plain_manifest_bytes_does_not_count(made: Candidate) -> None:
+    """A signature that the same key has made for another purpose does not count."""
     sign(made, OURS)
     raw = Path(made.files["manifest.json"].path).read_bytes()
     made.write("manifest.sig", f"{ManifestSignature(public(OURS), OURS.sign(raw))}\n".encode())
@@ -154,7 +154,7 @@ def test_a_file_of_signatures_that_cannot_be_read_is_refused(made: Candidate, tr
     assert refusal(made, trust) == "manifest.sig has 5000 bytes, at most 4096 are read"
 
 
-def test_a_key_that_is_no_point_of_the_curve_is_refused(made: Candidate) -> None:
+def test_a_key_that_is_not_a_curve_point_is_refused(made: Candidate) -> None:
     sign(made, OURS)
     nowhere = PublicKey(bytes([255] * 32))
     made.write("manifest.sig", f"{ManifestSignature(nowhere, bytes(64))}\n".encode())
@@ -168,12 +168,12 @@ def test_signatures_without_a_manifest_are_refused(made: Candidate) -> None:
 
 
 @pytest.mark.parametrize("trust", TRUSTS)
-def test_a_file_that_is_about_to_be_signed_passes_for_its_publisher(made: Candidate, trust: str) -> None:
+def test_a_version_that_will_be_signed_passes_for_its_publisher(made: Candidate, trust: str) -> None:
     verdict, evidence = result(made, trust, publisher_key=str(public(OURS)))
     assert (verdict, evidence) == (Verdict.PASSED, f"about to be signed by {public(OURS).fingerprint}")
 
 
-def test_a_publisher_is_told_when_servers_like_this_one_do_not_trust_the_key(made: Candidate) -> None:
+def test_a_publisher_is_warned_if_the_server_does_not_trust_the_key(made: Candidate) -> None:
     verdict, evidence = result(made, "signed", publisher_key=str(public(THEIRS)))
     assert verdict is Verdict.WARNED
     assert evidence.endswith(f"by {public(THEIRS).fingerprint}, which is not in security.trusted_keys")
@@ -187,7 +187,7 @@ def active(day: int) -> Provenance:
 
 
 @pytest.mark.parametrize("trust", TRUSTS)
-def test_an_old_signed_version_does_not_take_over_from_a_newer_one(made: Candidate, trust: str) -> None:
+def test_an_older_signed_version_does_not_replace_a_newer_one(made: Candidate, trust: str) -> None:
     sign(made, OURS)
     assert refusal(made, trust, active_provenance=active(21)) == (
         "a replay: made at 2026-11-20T08:00:00Z, it would take over from version 0, made at 2026-11-21T08:00:00Z; "
@@ -198,27 +198,27 @@ def test_an_old_signed_version_does_not_take_over_from_a_newer_one(made: Candida
 
 
 @pytest.mark.parametrize("day", [19, 20])
-def test_what_was_made_later_or_at_the_same_time_takes_over(made: Candidate, day: int) -> None:
+def test_a_version_made_later_or_at_the_same_time_replaces_the_active_one(made: Candidate, day: int) -> None:
     sign(made, OURS)
     assert result(made, "signed", active_provenance=active(day))[0] is Verdict.PASSED
 
 
-def test_what_nobody_trusted_has_signed_is_no_replay(made: Candidate) -> None:
-    """Where unsigned versions are taken there is no order to keep."""
+def test_a_version_without_a_trusted_signature_is_no_replay(made: Candidate) -> None:
+    """Where unsigned versions are accepted, their order is not protected."""
     assert result(made, active_provenance=active(21)) == (Verdict.SKIPPED, "not signed")
     sign(made, THEIRS)
     assert result(made, active_provenance=active(21))[0] is Verdict.WARNED
 
 
-def test_a_copy_under_another_name_does_not_get_that_far(made: Candidate) -> None:
+def test_a_copy_under_another_name_is_refused_before_this_gate(made: Candidate) -> None:
     sign(made, OURS)
     refused = made.evaluate(trusted_keys=TRUSTED, trust="signed", version="7").report.refusal
     assert refused is not None
     assert (refused.gate, refused.evidence[:39]) == ("integrity", "manifest.json is for m/1, this is m/7: ")
 
 
-def test_the_manifest_of_another_encoding_is_another_manifest(made: Candidate) -> None:
-    """The exact bytes count: the same document, spelt otherwise, is not signed."""
+def test_a_manifest_with_other_bytes_is_another_manifest(made: Candidate) -> None:
+    """The exact bytes count: a signature does not cover the same document with another spelling."""
     sign(made, OURS)
     document = json.loads(Path(made.files["manifest.json"].path).read_bytes())
     made.write("manifest.json", json.dumps(document, indent=1).encode())

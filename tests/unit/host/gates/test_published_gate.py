@@ -1,4 +1,4 @@
-"""The published gate: somebody vouches that all files are there."""
+"""The published gate: a manifest or quiet time says that all files are complete."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_manifest_vouches_for_its_files(candidate: MakeCandidate, yes_or_no: A
     assert (result.verdict, result.evidence) == (Verdict.PASSED, "manifest.json vouches for 1 files")
 
 
-def test_files_nobody_vouches_for_are_refused(candidate: MakeCandidate, yes_or_no: Any) -> None:
+def test_files_without_manifest_and_quiet_time_are_refused(candidate: MakeCandidate, yes_or_no: Any) -> None:
     result = candidate(yes_or_no).evaluate(quiet_seconds=None)["published"]
     assert result.verdict is Verdict.REFUSED
     assert "nothing says that the files are complete" in result.evidence

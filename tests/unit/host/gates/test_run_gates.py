@@ -1,4 +1,4 @@
-"""The gates together: their order, where they stop, what is reported, and that nothing escapes them."""
+"""All gates together: their order, where they stop, what they report, and that they raise no exception."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_every_gate_has_its_place() -> None:
     assert tuple(gate.name for gate in gates.GATES) == tuple(GateName)
 
 
-def test_a_good_candidate_passes_them_all_and_can_answer(candidate: MakeCandidate, yes_or_no: Any) -> None:
+def test_a_good_candidate_passes_all_gates_and_answers(candidate: MakeCandidate, yes_or_no: Any) -> None:
     outcome = candidate(yes_or_no).evaluate()
     assert [result.gate for result in outcome.report.gates] == list(GateName)
     assert {result.verdict for result in outcome.report.gates} == {Verdict.PASSED, Verdict.SKIPPED}
@@ -35,10 +35,10 @@ def test_a_good_candidate_passes_them_all_and_can_answer(candidate: MakeCandidat
     assert outcome.model.answer("predict", Batch(2, ROWS[:2])).list_rows() == yes_or_no.predict(ROWS[:2]).tolist()
 
 
-def test_each_gate_is_told_when_it_starts_and_when_it_has_finished(candidate: MakeCandidate, yes_or_no: Any) -> None:
-    told = candidate(yes_or_no).evaluate().told
-    assert told[0::2] == [f"{name} started" for name in GateName]
-    assert [line.split()[0] for line in told[1::2]] == list(GateName)
+def test_the_start_and_end_of_each_gate_are_reported(candidate: MakeCandidate, yes_or_no: Any) -> None:
+    events = candidate(yes_or_no).evaluate().events
+    assert events[0::2] == [f"{name} started" for name in GateName]
+    assert [line.split()[0] for line in events[1::2]] == list(GateName)
 
 
 def test_the_first_refusal_is_the_last_gate(candidate: MakeCandidate) -> None:
@@ -53,12 +53,10 @@ def test_the_first_refusal_is_the_last_gate(candidate: MakeCandidate) -> None:
     assert outcome.report.refusal is not None
     assert outcome.report.refusal.evidence.startswith("the file holds a dict")
     assert (outcome.model, outcome.report.signature, outcome.report.engine) == (None, None, None)
-    assert outcome.told[-1] == "load refused"
+    assert outcome.events[-1] == "load refused"
 
 
-def test_a_model_refused_after_it_was_loaded_is_described_but_not_handed_over(
-    candidate: MakeCandidate, yes_or_no: Any
-) -> None:
+def test_a_model_refused_after_loading_is_described_but_not_returned(candidate: MakeCandidate, yes_or_no: Any) -> None:
     made = candidate(yes_or_no)
     made.write_golden(instances=ROWS[:1].tolist(), expected={"predict": ["maybe"]})
     outcome = made.evaluate()
@@ -95,7 +93,7 @@ class Explosive:
         (AssertionError(), "AssertionError"),
     ],
 )
-def test_whatever_a_gate_raises_refuses_in_one_line(
+def test_every_exception_in_a_gate_becomes_a_refusal_in_one_line(
     candidate: MakeCandidate, yes_or_no: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, line: str
 ) -> None:
     monkeypatch.setattr(gates, "GATES", (Explosive(error),))
@@ -124,8 +122,8 @@ class Counts(LogisticRegression):
         return super().predict(X)
 
 
-def test_a_small_model_is_through_after_a_few_answers(candidate: MakeCandidate) -> None:
-    """How long that takes: benchmarks/drop.py."""
+def test_a_small_model_passes_after_a_few_answers(candidate: MakeCandidate) -> None:
+    """The time for that is measured by benchmarks/drop.py."""
     Counts.calls = 0
     model = Counts().fit(ROWS, ROWS[:, 0] > 0)
     made = candidate(model)
@@ -144,15 +142,17 @@ class SleepsToAnswer(LogisticRegression):
         return super().predict(X)
 
 
-def test_a_slow_model_is_not_asked_more_often_than_it_must_be(candidate: MakeCandidate, yes_or_no: Any) -> None:
+def test_a_slow_model_answers_as_rarely_as_possible(candidate: MakeCandidate, yes_or_no: Any) -> None:
     SleepsToAnswer.calls = 0
     outcome = candidate(SleepsToAnswer().fit(ROWS, ROWS[:, 0] > 0)).evaluate()
     assert outcome.report.refusal is None
     assert SleepsToAnswer.calls < 16
 
 
-def test_nothing_is_left_of_the_file_name(candidate: MakeCandidate, yes_or_no: Any, tmp_path: Any) -> None:
-    """Blobs have no suffix: the format is what the request says."""
+def test_the_format_does_not_depend_on_the_name_of_the_blob(
+    candidate: MakeCandidate, yes_or_no: Any, tmp_path: Any
+) -> None:
+    """Blobs have no suffix: the request names the format."""
     joblib.dump(yes_or_no, tmp_path / "x.onnx")
     made = candidate((tmp_path / "x.onnx").read_bytes(), "model.joblib")
     assert made.evaluate().report.refusal is None

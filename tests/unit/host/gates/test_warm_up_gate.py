@@ -1,4 +1,4 @@
-"""The warm-up gate: every method has run, for one row and for a batch."""
+"""The warm-up gate: every method runs for one row and for a batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CALLS: list[tuple[str, int]] = []
 
 
 class Recorded(Scripted):
-    """Writes down what it is asked."""
+    """Records its calls."""
 
     def predict(self, X: Any) -> Any:
         CALLS.append(("predict", len(X)))
@@ -50,23 +50,23 @@ def test_a_batch_is_no_larger_than_a_request_may_be(candidate: MakeCandidate) ->
     assert "for 1 rows" in candidate(Recorded().fit(ROWS)).evaluate(max_rows=1)["warm-up"].evidence
 
 
-def test_a_slow_model_is_spared_the_batch(candidate: MakeCandidate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_model_gets_no_batch(candidate: MakeCandidate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warm_up_gate, "BATCH_SECONDS", 0.01)
     assert candidate(Slow().fit(ROWS)).evaluate()["warm-up"].evidence.endswith("ran for 1 rows")
 
 
-def test_golden_rows_are_used_over_and_over(candidate: MakeCandidate) -> None:
+def test_golden_rows_are_repeated_to_fill_a_batch(candidate: MakeCandidate) -> None:
     made = candidate(Scripted("picky").fit(ROWS))
     made.write_golden(instances=[[100, 1, 2], [100, 3, 4]], expected={"predict": [103.0, 107.0]})
     assert made.evaluate()["warm-up"].evidence == "predict, score_samples ran for 1 and 64 rows"
 
 
-def test_after_a_respawn_a_model_that_refuses_made_up_rows_is_left_cold(candidate: MakeCandidate) -> None:
+def test_after_a_respawn_a_model_that_refuses_made_up_rows_is_not_warmed_up(candidate: MakeCandidate) -> None:
     outcome = candidate(Scripted("picky").fit(ROWS)).evaluate(is_respawn=True)
     assert outcome["warm-up"].verdict is Verdict.SKIPPED
     assert outcome.model is not None
 
 
-def test_a_model_that_breaks_on_the_way_is_refused(candidate: MakeCandidate) -> None:
+def test_a_model_that_fails_during_warm_up_is_refused(candidate: MakeCandidate) -> None:
     result = candidate(Scripted("broken").fit(ROWS)).evaluate(is_respawn=True)["warm-up"]
     assert (result.verdict, result.evidence) == (Verdict.REFUSED, "RuntimeError: no such table")
