@@ -54,7 +54,7 @@ Answer = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One saved model: where it is, how it is read, and what its library gives for rows by each method."""
+    """One saved model: its path, its format, and the answers of its library for each method."""
 
     name: str
     path: Path
@@ -106,7 +106,7 @@ def _xgb(name: str, y: Any, X: Any = ROWS, fit: dict[str, Any] | None = None, **
 
 
 def _custom(y: Any, predicted: Any) -> tuple[Any, Any]:
-    """Give the gradient of a squared error: an objective of the user's own."""
+    """Return the gradient and the Hessian of a squared error: a custom objective."""
     y = y if isinstance(y, np.ndarray) else y.get_label()
     return 2 * (predicted - y), np.full(len(y), 2.0)
 
@@ -155,7 +155,7 @@ def _named(names: Sequence[str]) -> pd.DataFrame:
 
 
 def cases() -> dict[str, Fit]:
-    """Return every model by its name, to be fitted when it is asked for."""
+    """Return functions that fit a model, by the name of the model."""
     words = np.array(["no", "yes"])[TWO]
     grades = np.array(["good", "bad", "ugly"])[THREE]
     rank = {"qid": GROUPS}
@@ -317,7 +317,7 @@ def _as_sklearn(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def forms(name: str, model: Any, directory: Path) -> Iterator[Form]:
-    """Save a fitted model in every form, and yield each with the answers of its library, which reads it itself."""
+    """Save a fitted model in every form, and yield each with the answers of its library, which reads it again."""
     booster = model
     if hasattr(model, "get_booster"):
         booster = model.get_booster()
@@ -377,7 +377,7 @@ def _dmatrix(booster: Any, X: Any) -> Any:
 
 
 def queries() -> NDArray[np.float64]:
-    """Return 600 rows: like those of training, whole numbers, missing ones, tiny and large ones, both zeros."""
+    """Return 600 rows: training rows, whole numbers, missing values, tiny and large numbers, and both zeros."""
     random = np.random.default_rng(1)
     rows = random.normal(size=(600, 4))
     rows[:, 2] = random.integers(-1, 8, 600)
@@ -390,7 +390,7 @@ def queries() -> NDArray[np.float64]:
 
 
 def beside_splits(model: EstimatorModel, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the rows with numbers at, and just beside, those that the trees split at, as float64 and as float32."""
+    """Return the rows with numbers equal to, and next to, the thresholds of the trees, as float64 and as float32."""
     random = np.random.default_rng(2)
     made = np.nan_to_num(rows.copy())
     try:
@@ -411,7 +411,7 @@ def beside_splits(model: EstimatorModel, rows: NDArray[np.float64]) -> NDArray[n
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of one form: answers compared, whether they were compiled, and what differed."""
+    """The result for one form: the number of compared answers, whether it was compiled, and the differences."""
 
     compared: int = 0
     is_compiled: bool = False
@@ -420,7 +420,7 @@ class Outcome:
 
 
 def compare(form: Form, *, is_proven: bool = False) -> Outcome:
-    """Load a form as the server does and ask everything of it; with `is_proven`, its compiled form too."""
+    """Load a form as the server does and compare all its answers; with `is_proven`, those of its compiled form too."""
     with warnings.catch_warnings(action="ignore"):
         model = load_model(str(form.path), form.format, Trust(is_restricted=False))
         assert isinstance(model, EstimatorModel)
@@ -465,7 +465,7 @@ def _hosted(model: EstimatorModel, form: Form, matrix: NDArray[np.float64], outc
 
 
 def _shares_differ(form: Form, model: EstimatorModel, given: Any, data: Any) -> Iterator[str]:
-    """A booster has no such method: what it gives must be the numbers of ``predict``."""
+    """Compare ``predict_proba`` of a booster, which has only ``predict``, with the numbers of ``predict``."""
     del model
     if isinstance(given, Exception):
         return
@@ -515,7 +515,7 @@ def _passes(check: GuardCheck, row: NDArray[np.float64]) -> bool:
 
 
 def is_close(wanted: NDArray[Any], given: NDArray[Any]) -> bool:
-    """Say whether a compiled form answers like its estimator: labels alike, numbers within the tolerance of a proof."""
+    """Say whether a compiled form answers like its estimator: equal labels, numbers within the tolerance of a proof."""
     if wanted.dtype.kind != "f":
         return bool(wanted.tolist() == given.tolist())
     scale = np.maximum(np.abs(wanted), min(1.0, float(np.abs(wanted).max(initial=0.0)) or 1.0))
@@ -552,7 +552,7 @@ def compare_all(fits: Iterable[tuple[str, Fit]], compare_form: Callable[[Form], 
 
 
 def is_named(name: str, parts: Sequence[str]) -> bool:
-    """Say whether a name contains one of `parts`, or there are none."""
+    """Say whether a name contains one of `parts`, or `parts` is empty."""
     return not parts or any(part in name for part in parts)
 
 

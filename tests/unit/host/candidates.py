@@ -1,4 +1,4 @@
-"""A candidate on disk, as the server stages it, and what the gates say of it."""
+"""Makes candidates on disk, as the server stages them, and runs the gates on them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ WORDS = np.array(["no", "yes"])[(ROWS[:, 0] > 0).astype(int)]
 
 @dataclass
 class Outcome:
-    """What became of a candidate, and what was told on the way."""
+    """The report on a candidate, the model or graphs to serve, and the reported events in order."""
 
     report: CandidateReport
     model: LoadedModel | None
-    told: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
     graphs: tuple[Graph, ...] = ()
 
     def __getitem__(self, gate: str) -> GateResult:
@@ -42,7 +42,7 @@ class Outcome:
 
 @dataclass
 class Candidate:
-    """One version as it was staged: blobs without suffixes, hashed. `write` adds a file, `evaluate` asks the gates."""
+    """One staged version: hashed blobs without suffixes. `write` adds a file, `evaluate` runs the gates."""
 
     directory: Path
     name: str = "model.joblib"
@@ -60,13 +60,13 @@ class Candidate:
         self.write("golden.json", json.dumps(fields).encode())
 
     def write_manifest(self, **fields: Any) -> None:
-        """Write a manifest that lists all files written so far; `fields` replace its own."""
+        """Write a manifest that lists all files written so far; `fields` replace its fields."""
         listed = [{"name": file.name, "sha256": file.sha256, "size": file.size} for file in self.files.values()]
         manifest = {"model": "m", "version": "1", "created_at": "2026-11-20T08:00:00Z", "files": listed, **fields}
         self.write("manifest.json", json.dumps(manifest).encode())
 
     def evaluate(self, sandbox: Sandbox = WHOLE, **options: Any) -> Outcome:
-        """Run the gates, in this process, as though `sandbox` held it; `options` replace fields of the request."""
+        """Run the gates in this process, as if it were in `sandbox`; `options` replace fields of the request."""
         fields: dict[str, Any] = {
             "model": "m",
             "version": "1",
@@ -75,23 +75,23 @@ class Candidate:
             "main": self.files[self.name],
             "files": tuple(self.files.values()),
             "compile": CompileRequest(mode="off"),
-            "trust": "any",  # tests have estimators of their own
+            "trust": "any",  # tests define their own estimators
             "quiet_seconds": None if "manifest.json" in self.files else 0.5,
         }
         request = EvaluationRequest(**{**fields, **options})
-        told: list[str] = []
+        events: list[str] = []
         results: list[GateResult] = []
 
-        def finished(result: GateResult) -> None:
-            told.append(f"{result.gate} {result.verdict}")
+        def finish(result: GateResult) -> None:
+            events.append(f"{result.gate} {result.verdict}")
             results.append(result)
 
         compiler = start_compiler(request, sandbox, lambda: None)
         context = GateContext(request, sandbox, compiler)
-        findings, model, graphs = run_gates(context, lambda gate: told.append(f"{gate} started"), finished)
+        findings, model, graphs = run_gates(context, lambda gate: events.append(f"{gate} started"), finish)
         if compiler is not None:
             compiler.dismiss()
-        return Outcome(make_report(results, make_preparation(context), findings), model, told, graphs)
+        return Outcome(make_report(results, make_preparation(context), findings), model, events, graphs)
 
 
 MakeCandidate = Callable[..., Candidate]

@@ -36,7 +36,7 @@ WORDS = RANDOM.choice(["vw", "kia", "bmw"], ROWS)
 
 
 def tables() -> dict[str, pd.DataFrame]:
-    """Return a table for each kind of categories; all have a column of numbers and one of zeros and ones, too."""
+    """Return a table for each kind of categories; each also has a column of numbers and one of zeros and ones."""
     digits = pd.Series(RANDOM.choice([1, 3, 7], ROWS))
     choices = pd.Index(["lo", "mid", "hi", "top"])
     kinds: dict[str, Any] = {
@@ -78,7 +78,7 @@ def tables() -> dict[str, pd.DataFrame]:
 
 
 def models(table: pd.DataFrame) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Yield what is fitted on a table: both libraries, estimators and boosters of their own."""
+    """Yield functions that fit a model on a table: estimators and boosters of both libraries."""
     codes = sum(table[name].cat.codes * 3.0 for name in table if isinstance(table[name].dtype, pd.CategoricalDtype))
     numbers = np.asarray(codes + table["km"] / 10)
     classes = (numbers > np.median(numbers)).astype(int)
@@ -98,7 +98,7 @@ def models(table: pd.DataFrame) -> Iterator[tuple[str, Callable[[], Any]]]:
 
 
 def as_sent(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows as clients send them: by name, null for what is missing."""
+    """Return the rows as clients send them: objects with column names, null for missing values."""
     columns = [
         [None if pd.isna(cell) else cell for cell in table[name].astype(object).tolist()] for name in table.columns
     ]
@@ -106,7 +106,7 @@ def as_sent(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def asked(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with cells of every column missing in some rows."""
+    """Return the table with missing cells in some rows of every column."""
     random = np.random.default_rng(3)
     return table.mask(random.random(table.shape) < 0.1).astype(table.dtypes.to_dict())
 
@@ -163,7 +163,7 @@ def _compiled(model: EstimatorModel, asked_for: list[pd.DataFrame]) -> list[str]
 
 
 def _unknown(model: EstimatorModel, form: Form, table: pd.DataFrame) -> list[str]:
-    """LightGBM takes a value that it does not know for a missing one; for XGBoost it is refused."""
+    """Compare answers to unknown values: missing for LightGBM, refused for XGBoost."""
     texts = [name for name in table if table[name].dtype == "category" and "a" < str(table[name].iloc[0]) < "z"]
     if not texts:
         return []

@@ -1,4 +1,4 @@
-"""Fixtures of the host's tests: data and files."""
+"""Fixtures for the tests of the host: tables and files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Load = Callable[..., LoadedModel]
 
 @pytest.fixture(scope="session")
 def people() -> pd.DataFrame:
-    """200 rows of every kind of column, nothing missing."""
+    """200 rows with every kind of column and no missing value."""
     random = np.random.default_rng(3)
     rows = 200
     return pd.DataFrame(
@@ -39,7 +39,7 @@ def people() -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def gaps(people: pd.DataFrame) -> pd.DataFrame:
-    """The same with values missing in age, city and plan."""
+    """The same rows with missing values in age, city and plan."""
     frame = people.copy()
     frame.loc[::7, "age"] = np.nan
     frame.loc[::5, "city"] = None
@@ -49,7 +49,7 @@ def gaps(people: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def older(people: pd.DataFrame) -> Any:
-    """What to learn from `people`: 1 for everybody over 40."""
+    """Labels for `people`: 1 for an age over 40."""
     return (people.age > 40).astype(int).to_numpy()
 
 

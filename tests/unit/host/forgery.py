@@ -1,4 +1,4 @@
-"""A host that has turned on the server: frames made of the protocol's own definition, honest and forged."""
+"""Imitates hosts, also hostile ones: makes honest and forged frames from the definition of the protocol."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ COMPILED = Compilation(
 )
 
 
-class Said(NamedTuple):
-    """One frame in parts, so that each of them can be forged. `header` is what JSON has a form for, or bytes."""
+class SentFrame(NamedTuple):
+    """One frame in parts, so that each part can be forged. `header` is a JSON value, or bytes."""
 
     kind: int
     header: Any
@@ -59,7 +59,7 @@ class Said(NamedTuple):
     payload_bytes: int | None = None
 
     def pack(self) -> bytes:
-        """Return what goes over the socket: with lengths that are not its own, nothing but the prefix."""
+        """Return the bytes of the frame; of a frame with forged lengths only the prefix."""
         header = self.header if isinstance(self.header, bytes) else orjson.dumps(self.header)
         sizes = (self.header_bytes, self.payload_bytes)
         prefix = PREFIX.pack(
@@ -75,7 +75,7 @@ class Said(NamedTuple):
 
 
 def request(**fields: Any) -> EvaluationRequest:
-    """Return a request as the server makes them; `fields` replace its own."""
+    """Return a request like those of the server; `fields` replace its fields."""
     usual: dict[str, Any] = {
         "model": "m",
         "version": "1",
@@ -89,7 +89,7 @@ def request(**fields: Any) -> EvaluationRequest:
     return EvaluationRequest(**{**usual, **fields})
 
 
-def honest(
+def make_honest_frames(
     asked: EvaluationRequest,
     sandbox: Sandbox = WHOLE,
     findings: Findings | None = None,
@@ -97,20 +97,20 @@ def honest(
     provenance: Provenance | None = None,
     graphs: int = 0,
     refused_by: str | None = None,
-) -> list[Said]:
-    """Return what a host says that has nothing to hide, from the first frame to the last."""
+) -> list[SentFrame]:
+    """Return all frames that an honest host sends, from the first to the last."""
     said = []
     preparation = Preparation(sandbox=sandbox, libraries={"python": "3.11"}, provenance=provenance)
-    prepared = Said(FrameKind.PREPARED, preparation.model_dump(mode="json"))
+    prepared = SentFrame(FrameKind.PREPARED, preparation.model_dump(mode="json"))
     is_prepared = False
     for gate in asked.gates:
-        said.append(Said(FrameKind.GATE_STARTED, {"gate": gate}))
+        said.append(SentFrame(FrameKind.GATE_STARTED, {"gate": gate}))
         if gate == GateName.LOAD:
             said.append(prepared)
             is_prepared = True
         verdict = Verdict.REFUSED if gate == refused_by else Verdict.PASSED
         result = GateResult(gate=gate, verdict=verdict, evidence=f"{gate} was looked at")
-        said.append(Said(FrameKind.GATE_RESULT, result.model_dump(mode="json")))
+        said.append(SentFrame(FrameKind.GATE_RESULT, result.model_dump(mode="json")))
         if gate == refused_by:
             break
     if not is_prepared:
@@ -118,12 +118,12 @@ def honest(
     methods = [SIGNATURE.methods] if graphs == 1 else [(method,) for method in SIGNATURE.methods]
     for offered in methods[:graphs]:
         outputs = {method: [method] for method in offered}
-        said.append(Said(FrameKind.GRAPH, {"outputs": outputs}, GRAPH))
-    return [*said, Said(FrameKind.REPORT, (findings or found(asked, graphs)).model_dump(mode="json"))]
+        said.append(SentFrame(FrameKind.GRAPH, {"outputs": outputs}, GRAPH))
+    return [*said, SentFrame(FrameKind.REPORT, (findings or make_findings(asked, graphs)).model_dump(mode="json"))]
 
 
-def found(asked: EvaluationRequest, graphs: int = 0) -> Findings:
-    """Return what an honest host has found out."""
+def make_findings(asked: EvaluationRequest, graphs: int = 0) -> Findings:
+    """Return the findings of an honest host."""
     is_off = asked.is_respawn or asked.compile.mode == "off"
     compilation = asked.compile.known or (COMPILED if graphs else STAYS)
     if graphs:
@@ -135,10 +135,9 @@ def found(asked: EvaluationRequest, graphs: int = 0) -> Findings:
 
 
 class FakeHost:
-    """The far end of a host's socket, played by a thread that says `said` whatever it is told, and then ends.
+    """A host imitated by a thread that sends the bytes of `said`, ignores what it receives, and then ends.
 
-    Looks like a HostProcess. `code` is how the process ends; None: it lives on when it has said everything.
-    `heard` has the kinds of the frames that the server has sent.
+    Has the methods of a HostProcess. `code` is the exit code; None means that it does not end after the last byte.
     """
 
     scratch = None
@@ -165,7 +164,7 @@ class FakeHost:
         return None
 
     def join(self) -> list[int]:
-        """End it, and return the kinds of the frames it was sent."""
+        """End the host, and return the kinds of the frames that it has received."""
         self.close()
         for thread in self._threads:
             thread.join(20)
@@ -205,8 +204,8 @@ GARBAGE: tuple[Any, ...] = (
 RAW_HEADERS = (b"", b"{", b"\xff", b"null", b"[]", b'"x"', b"{}", b'{"a":NaN}', b'{"a":1e999}', b"[" * 200, b"9" * 200)
 
 
-def forgeries(said: Said, bounds: tuple[int, int]) -> Iterator[tuple[str, Said]]:
-    """Yield every way to forge one frame: each part of its prefix, its header as bytes, each value in its header."""
+def forge_frame(said: SentFrame, bounds: tuple[int, int]) -> Iterator[tuple[str, SentFrame]]:
+    """Yield every forgery of one frame: of each part of its prefix, of its header as bytes, of each value in it."""
     for kind in [*FrameKind, 0, 9, 255]:
         if kind != said.kind:
             yield f"kind {kind}", said._replace(kind=int(kind))
@@ -227,7 +226,7 @@ def forgeries(said: Said, bounds: tuple[int, int]) -> Iterator[tuple[str, Said]]
 
 
 def _changed(header: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield `header` with each of its values, however deep, taken away, replaced by garbage, or joined by another."""
+    """Yield `header` with each value at any depth removed or replaced by garbage, and with one more key."""
     for path in _paths(header):
         for garbage in GARBAGE:
             changed = deepcopy(header)

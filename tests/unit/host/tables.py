@@ -1,4 +1,4 @@
-"""Tables as clients send them, and a pipeline that treats every kind of column."""
+"""Rows as clients send them, and a pipeline with a transformer for every kind of column."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler,
 
 
 def as_rows(frame: pd.DataFrame) -> list[list[Any]]:
-    """Return the rows as arrays, null for what is missing."""
+    """Return the rows as lists, with None for missing values."""
     columns = [[None if pd.isna(cell) else cell for cell in frame[name].tolist()] for name in frame.columns]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
 def mixed() -> Pipeline:
-    """Every usual treatment of a column in one table."""
+    """Return a pipeline with every usual transformer of a column."""
     numbers = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
     filled = make_pipeline(SimpleImputer(strategy="constant", fill_value="?"), OneHotEncoder(handle_unknown="ignore"))
     ordered = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2)

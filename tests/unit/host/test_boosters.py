@@ -1,4 +1,4 @@
-"""XGBoost and LightGBM: estimators answer as estimators, boosters as ``Booster.predict``, in one thread."""
+"""XGBoost and LightGBM: estimators answer like estimators, boosters like ``Booster.predict``, in one thread."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ FITTED: dict[str, Any] = {
 }
 
 
-# where estimators and boosters of one model answer otherwise, or forms of it might
+# cases in which the estimator and the booster of one model answer differently, or its saved forms might
 COMPARED = [
     "XGBClassifier stopped",
     "XGBClassifier multi:softmax",
@@ -96,7 +96,7 @@ COMPARED = [
 
 
 def save(estimator: Any, path: Path, suffix: str) -> Format:
-    """Save as users do: an estimator of XGBoost's with what says that it is one."""
+    """Save as users do: an XGBoost estimator is saved with the data that marks it as an estimator."""
     if suffix == ".joblib":
         joblib.dump(estimator, path)
         return Format.JOBLIB
@@ -137,7 +137,7 @@ def test_every_kind_answers_as_its_library_does(tmp_path: Path, name: str, suffi
 
 
 def assert_answers_as_a_booster(model: LoadedModel, predicted: Any) -> None:
-    """``predict`` gives what the booster gives; a share for each class, where it gives shares, is the same number."""
+    """``predict`` gives the numbers of the booster; if these are shares, ``predict_proba`` gives the same numbers."""
     given = np.asarray(model.answer("predict", Batch(120, ROWS)).tensors[0])
     np.testing.assert_array_equal(given, predicted)
     assert (model.signature.kind is ModelKind.CLASSIFIER, model.signature.classes) == (False, None)
@@ -146,7 +146,7 @@ def assert_answers_as_a_booster(model: LoadedModel, predicted: Any) -> None:
         np.testing.assert_array_equal(shares if predicted.ndim == 2 else shares[:, 1], predicted)
 
 
-def test_labels_that_are_words_are_answered_as_words(tmp_path: Path) -> None:
+def test_text_labels_are_answered_as_text(tmp_path: Path) -> None:
     words = np.array(["no", "yes"])[TWO]
     joblib.dump(lightgbm.LGBMClassifier(**QUIET).fit(TABLE, words), tmp_path / "blob")
     model = load_model(str(tmp_path / "blob"), Format.JOBLIB)
@@ -157,7 +157,7 @@ def test_labels_that_are_words_are_answered_as_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "last", [xgboost.XGBClassifier(n_jobs=3, **FEW), lightgbm.LGBMClassifier(**{**QUIET, "n_jobs": 3})]
 )
-def test_a_pipeline_that_ends_in_one_is_scikit_learns(tmp_path: Path, last: Any) -> None:
+def test_the_engine_of_a_pipeline_that_ends_in_a_booster_is_scikit_learn(tmp_path: Path, last: Any) -> None:
     table = TABLE.assign(city=np.array(["Lima", "Oslo", "Rome"])[THREE])
     columns = [("city", OneHotEncoder(sparse_output=False), ["city"]), ("rest", StandardScaler(), list(TABLE))]
     pipeline = make_pipeline(ColumnTransformer(columns), last).fit(table, TWO)
@@ -172,7 +172,7 @@ def test_a_pipeline_that_ends_in_one_is_scikit_learns(tmp_path: Path, last: Any)
     np.testing.assert_array_equal(answers, pipeline.predict_proba(table))
 
 
-def test_labels_only_objectives_give_probabilities_too(tmp_path: Path) -> None:
+def test_objectives_that_give_only_labels_also_give_probabilities(tmp_path: Path) -> None:
     data = xgboost.DMatrix(ROWS, THREE)
     booster = xgboost.train({"objective": "multi:softmax", "num_class": 3, "max_depth": 3}, data, 4)
     booster.save_model(tmp_path / "m.ubj")
@@ -196,7 +196,7 @@ def test_a_booster_of_xgboost_answers_with_all_its_rounds(tmp_path: Path, name: 
 
 @pytest.mark.filterwarnings("ignore:The argument 'eval_set' is deprecated")
 @pytest.mark.parametrize("name", COMPARED)
-def test_every_form_of_a_model_answers_as_its_library_reads_it(tmp_path: Path, name: str) -> None:
+def test_every_saved_form_of_a_model_answers_like_its_library(tmp_path: Path, name: str) -> None:
     with warnings.catch_warnings(action="ignore"):
         fitted = booster_cases.cases()[name]()
     for form in booster_cases.forms(name, fitted, tmp_path):
@@ -204,7 +204,7 @@ def test_every_form_of_a_model_answers_as_its_library_reads_it(tmp_path: Path, n
         assert (outcome.differences, outcome.compared > 500) == ((), True)
 
 
-def test_what_the_librarys_matrix_refuses_is_refused(tmp_path: Path) -> None:
+def test_rows_that_the_library_refuses_are_refused(tmp_path: Path) -> None:
     xgboost.train({}, xgboost.DMatrix(ROWS, NUMBERS), 2).save_model(tmp_path / "m.ubj")
     model = load_model(str(tmp_path / "m.ubj"), Format.XGBOOST)
     with pytest.raises(
@@ -213,7 +213,7 @@ def test_what_the_librarys_matrix_refuses_is_refused(tmp_path: Path) -> None:
         model.answer("predict", Batch(1, np.full((1, 3), 1e39)))
 
 
-def test_bare_boosters_are_published_as_they_are(tmp_path: Path) -> None:
+def test_bare_boosters_are_published_unchanged(tmp_path: Path) -> None:
     first = xgboost.train({"objective": "binary:logistic"}, xgboost.DMatrix(ROWS, TWO), 4)
     second = lightgbm.train({"objective": "binary", "verbose": -1, "num_threads": 1}, lightgbm.Dataset(ROWS, TWO), 4)
     parameters = dict(second.params)
@@ -224,11 +224,11 @@ def test_bare_boosters_are_published_as_they_are(tmp_path: Path) -> None:
         model = load_model(str(published.path / "model.joblib"), Format.JOBLIB)
         golden = json.loads((published.path / "golden.json").read_text())
         assert model.answer("predict", Batch(5, ROWS[:5])).list_rows() == golden["expected"]["predict"]
-    assert second.params == parameters  # they are the caller's
+    assert second.params == parameters  # publishing did not change the caller's object
 
 
-def test_libraries_are_not_code_of_their_users(tmp_path: Path) -> None:
-    """Whole numbers reach them as float64, as all others do: only so can a graph take their place."""
+def test_boosters_do_not_count_as_own_code_of_users(tmp_path: Path) -> None:
+    """They get whole numbers as float64, like all others: otherwise no graph could replace them."""
     fitted = [
         xgboost.XGBRegressor(**FEW).fit(TABLE, NUMBERS),
         lightgbm.LGBMRegressor(**QUIET).fit(TABLE, NUMBERS),
@@ -277,7 +277,7 @@ def test_lightgbm_computes_in_one_thread(tmp_path: Path, parameter: str, monkeyp
 
 
 def test_files_named_in_a_lightgbm_model_are_never_opened(tmp_path: Path) -> None:
-    """Whoever opened the FIFO would wait for ever."""
+    """Opening the FIFO would block for ever."""
     lightgbm.LGBMRegressor(**QUIET).fit(ROWS, NUMBERS).booster_.save_model(tmp_path / "m.txt")
     text = (tmp_path / "m.txt").read_text()
     os.mkfifo(tmp_path / "fifo")
@@ -290,7 +290,7 @@ def test_files_named_in_a_lightgbm_model_are_never_opened(tmp_path: Path) -> Non
     assert "fifo" not in str(model.estimator.booster_.params)
 
 
-def test_made_up_rows_lie_where_the_trees_split(tmp_path: Path) -> None:
+def test_made_up_rows_are_in_the_range_of_the_splits(tmp_path: Path) -> None:
     far = np.nan_to_num(ROWS) + 1000
     for estimator in (xgboost.XGBRegressor(**FEW).fit(far, NUMBERS), lightgbm.LGBMRegressor(**QUIET).fit(far, NUMBERS)):
         joblib.dump(estimator, tmp_path / "blob")
@@ -303,7 +303,7 @@ def test_made_up_rows_lie_where_the_trees_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".ubj", ".json"])
-def test_the_version_an_xgboost_file_names_is_known(tmp_path: Path, suffix: str) -> None:
+def test_the_version_in_an_xgboost_file_is_reported(tmp_path: Path, suffix: str) -> None:
     estimator = xgboost.XGBRegressor(**FEW).fit(ROWS, NUMBERS)
     kind = save(estimator, tmp_path / "blob", suffix)
     assert load_model(str(tmp_path / "blob"), kind).trained_with == {"xgboost": xgboost.__version__}
@@ -311,7 +311,7 @@ def test_the_version_an_xgboost_file_names_is_known(tmp_path: Path, suffix: str)
     assert library_versions()["lightgbm"] == lightgbm.__version__
 
 
-def test_what_only_a_newer_xgboost_reads_is_said_to_be_that(tmp_path: Path) -> None:
+def test_a_file_for_a_newer_xgboost_is_refused_with_that_reason(tmp_path: Path) -> None:
     model = json.loads(bytes(xgboost.XGBRegressor(**FEW).fit(ROWS, NUMBERS).get_booster().save_raw("json")))
     model["learner"]["objective"] = {"name": "reg:of_tomorrow"}
     for version, said in (
@@ -341,7 +341,7 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(
 
 
 class Absent:
-    """Finds that a package is not there."""
+    """An import finder that reports a package as not installed."""
 
     def __init__(self, package: str) -> None:
         self.package = package
@@ -378,7 +378,7 @@ def test_a_text_file_may_lack_its_last_line_break(tmp_path: Path, table: pd.Data
             load_model(str(tmp_path / "blob"), Format.LIGHTGBM)
 
 
-def test_a_text_file_may_have_the_line_breaks_of_windows(tmp_path: Path) -> None:
+def test_a_text_file_may_have_windows_line_breaks(tmp_path: Path) -> None:
     lightgbm.LGBMRegressor(**QUIET).fit(ROWS, NUMBERS).booster_.save_model(tmp_path / "unix")
     whole = (tmp_path / "unix").read_bytes()
     answers = []
@@ -394,7 +394,7 @@ def test_a_text_file_may_have_the_line_breaks_of_windows(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("line_break", [b"\n", b"\r\n"])
 def test_a_text_file_of_lightgbm_3_is_read_with_its_categories(tmp_path: Path, line_break: bytes) -> None:
-    """Written by LightGBM 3.3.5, which gave these answers; its categories are by the numbers of the file's list."""
+    """LightGBM 3.3.5 wrote the file and gave these answers; a category is a position in the list of the file."""
     content = (Path(__file__).parent / "lightgbm_3_3.txt").read_bytes()
     (tmp_path / "blob").write_bytes(content.replace(b"\n", line_break))
     booster, _ = boosters.load_native(str(tmp_path / "blob"), Format.LIGHTGBM)
@@ -404,7 +404,7 @@ def test_a_text_file_of_lightgbm_3_is_read_with_its_categories(tmp_path: Path, l
     assert booster.library_booster.pandas_categorical == [["blue", "green", "gr\u00fcn", "red", "x y"]]
 
 
-def test_the_first_bytes_tell_these_formats(
+def test_formats_are_recognised_by_their_first_bytes(
     candidate: MakeCandidate,  # noqa: F811
     tmp_path: Path,
 ) -> None:

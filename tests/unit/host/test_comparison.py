@@ -1,4 +1,4 @@
-"""Comparing an answer with the expected one: labels exactly, numbers within a tolerance, null for NaN."""
+"""Comparing an answer with the expected one: equal labels, numbers within a tolerance, null for NaN."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAN = math.nan
         ([], []),
     ],
 )
-def test_equal_enough(expected: Any, got: Any) -> None:
+def test_answers_within_the_tolerance(expected: Any, got: Any) -> None:
     assert not compare_values(expected, got, rtol=1e-6, atol=1e-9).is_beyond
 
 
@@ -49,7 +49,7 @@ def test_equal_enough(expected: Any, got: Any) -> None:
         ([[1.0], [2.0]], [[1.0], [2.25]], 0.25),
     ],
 )
-def test_too_different(expected: Any, got: Any, distance: float) -> None:
+def test_answers_beyond_the_tolerance(expected: Any, got: Any, distance: float) -> None:
     found = compare_values(expected, got, rtol=1e-6, atol=1e-9)
     assert found.is_beyond
     assert found.distance == pytest.approx(distance)
@@ -65,13 +65,13 @@ def test_too_different(expected: Any, got: Any, distance: float) -> None:
     ],
 )
 @pytest.mark.parametrize("is_shape_only", [False, True])
-def test_another_shape(expected: Any, got: Any, reason: str, is_shape_only: bool) -> None:
+def test_answers_of_another_shape(expected: Any, got: Any, reason: str, is_shape_only: bool) -> None:
     found = compare_values(expected, got, 1.0, 1.0, is_shape_only=is_shape_only)
     assert found.is_beyond
     assert reason in found.reason
 
 
-def test_only_the_shape_counts_for_models_that_are_not_deterministic() -> None:
+def test_models_that_are_not_deterministic_are_compared_by_shape_only() -> None:
     assert not compare_values([1.0, "a", [2]], [9.0, "b", [3]], 0, 0, is_shape_only=True).is_beyond
 
 
@@ -97,11 +97,11 @@ def test_arrays_are_compared_by_the_number_or_by_the_scale() -> None:
 
 
 @pytest.mark.parametrize(("wanted", "given"), [(np.nan, 1.0), (1.0, np.nan), (np.inf, 1.0), (1.0, -np.inf)])
-def test_what_is_not_finite_is_far_from_everything_else(wanted: float, given: float) -> None:
+def test_numbers_that_are_not_finite_are_infinitely_far_from_others(wanted: float, given: float) -> None:
     assert relative_distances(np.array([wanted, 1.0]), np.array([given, 1.0])).tolist() == [np.inf, 0.0]
 
 
-def test_a_scale_is_asked_for_only_where_something_differs() -> None:
+def test_a_scale_is_computed_only_where_something_differs() -> None:
     asked: list[Any] = []
 
     def scale(sizes: Any) -> float:

@@ -1,4 +1,4 @@
-"""Tables with dates and durations, and the dtypes that code of one's own gets to see."""
+"""Tables with dates and durations, and the dtypes that a user's own code gets."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_an_encoder_of_durations_gets_durations() -> None:
     assert_answers_like(model, table[:2], [["P1D"], ["PT36H"]])
 
 
-def test_code_of_ones_own_that_takes_dates_is_found_out_about() -> None:
+def test_dates_are_guessed_for_own_code_that_takes_dates() -> None:
     model = examine_estimator(make_pipeline(FunctionTransformer(hours), LogisticRegression()).fit(DATES, [0, 1] * 4))
     assert_answers_like(model, DATES[:2], TEXTS)
 
@@ -74,13 +74,13 @@ def test_code_of_ones_own_that_takes_dates_is_found_out_about() -> None:
         ([[2**53 + 1, 2**64 - 1]], "int64 uint64"),
     ],
 )
-def test_code_of_ones_own_sees_the_dtypes_that_were_sent(rows: list[Any], dtypes: str) -> None:
+def test_own_code_gets_the_dtypes_that_were_sent(rows: list[Any], dtypes: str) -> None:
     model = examine_estimator(Seen().fit(pd.DataFrame({"a": [1], "b": [2]})))
     assert model.signature.is_typed
     assert model.answer("predict", rows_to_batch(model.signature, rows)).list_rows() == [dtypes] * len(rows)
 
 
-def test_code_of_ones_own_sees_the_dtypes_of_arrays() -> None:
+def test_own_code_gets_the_dtypes_of_arrays() -> None:
     model = examine_estimator(Seen().fit(pd.DataFrame({"a": [1], "b": [2]})))
     columns = (np.array([1, 2], np.int8), np.array([0.5, 1], np.float32))
     batch = table_to_batch(model.signature, Table(2, columns=columns))
@@ -89,6 +89,6 @@ def test_code_of_ones_own_sees_the_dtypes_of_arrays() -> None:
     assert model.answer("predict", batch).list_rows() == ["uint16 uint16"] * 2
 
 
-def test_what_is_known_of_scikit_learn_goes_without() -> None:
+def test_estimators_of_scikit_learn_need_no_exact_dtypes() -> None:
     table = pd.DataFrame({"a": [1.0, 2], "b": [2.0, 1]})
     assert not examine_estimator(LogisticRegression().fit(table, [0, 1])).signature.is_typed

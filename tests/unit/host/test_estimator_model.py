@@ -1,4 +1,4 @@
-"""Answers of estimators: the same as the estimator gives, whatever the rows look like and whatever it does to them."""
+"""Answers of a loaded estimator equal those of the estimator itself, for all rows and even if it changes its input."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LABELS = np.arange(80) % 2
 
 
 def assert_answers_like(model: EstimatorModel, rows: Any, instances: list[Any]) -> None:
-    """Every method gives for `instances`, as sent by a client, what the estimator gives for `rows`."""
+    """Every method gives the same for `instances`, the rows of a client, as the estimator for `rows`."""
     batch = rows_to_batch(model.signature, instances)
     for method in model.signature.methods:
         got = model.answer(method, batch)
@@ -54,7 +54,7 @@ def assert_answers_like(model: EstimatorModel, rows: Any, instances: list[Any]) 
 
 
 @pytest.mark.parametrize("encoder", [OneHotEncoder(), OrdinalEncoder()])
-def test_numbers_that_were_learned_as_objects_come_as_objects(encoder: Any) -> None:
+def test_numbers_that_were_fitted_as_objects_are_passed_as_objects(encoder: Any) -> None:
     numbers = np.array([[1], [2.5], [None]] * 5, dtype=object)
     model = examine_estimator(encoder.fit(numbers))
     assert_answers_like(model, numbers[:3], [[1], [2.5], [None]])
@@ -66,13 +66,13 @@ def test_numbers_that_were_learned_as_objects_come_as_objects(encoder: Any) -> N
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_table_with_gaps_is_answered_as_the_pipeline_does(gaps: pd.DataFrame, older: Any) -> None:
+def test_a_table_with_nulls_is_answered_like_the_pipeline(gaps: pd.DataFrame, older: Any) -> None:
     model = examine_estimator(mixed().fit(gaps, older), X=gaps)
     head = gaps.head(30)
     assert_answers_like(model, head, as_rows(head))
     objects = [dict(reversed(list(zip(gaps.columns, row, strict=True)))) for row in as_rows(head)]
     assert_answers_like(model, head, objects)
-    for place in (0, 5, 9):  # alone, where a column is all missing
+    for place in (0, 5, 9):  # a single row, so that a whole column is missing
         one = gaps.iloc[[place]]
         assert_answers_like(model, one, as_rows(one))
 
@@ -103,7 +103,7 @@ CASES = [(kind, name) for kind in KINDS for name in ENCODERS if name != "None im
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
-def test_null_is_what_was_missing_when_the_encoder_was_fitted(kind: str, name: str) -> None:
+def test_null_becomes_the_missing_value_of_the_fitted_encoder(kind: str, name: str) -> None:
     frame = pd.DataFrame({"size": np.arange(6.0), "letter": column(kind)})
     parts = ColumnTransformer([("n", StandardScaler(), ["size"]), ("letter", ENCODERS[name](), ["letter"])])
     impute = SimpleImputer(missing_values=np.nan)  # ordinal codes of missing values are NaN
@@ -119,7 +119,7 @@ def dense(rows: Any) -> Any:
     return rows.toarray() if hasattr(rows, "toarray") else rows
 
 
-def test_bools_with_gaps_are_what_they_were(gaps: pd.DataFrame, older: Any) -> None:
+def test_bools_with_nulls_stay_bools(gaps: pd.DataFrame, older: Any) -> None:
     frame = pd.DataFrame({"flag": pd.Series([True, None, False] * 10, dtype=object), "size": np.arange(30.0)})
     columns = ColumnTransformer([("flag", OneHotEncoder(), ["flag"])], remainder="passthrough")
     model = examine_estimator(make_pipeline(columns, LinearRegression()).fit(frame, np.arange(30) % 3))
@@ -128,20 +128,20 @@ def test_bools_with_gaps_are_what_they_were(gaps: pd.DataFrame, older: Any) -> N
     assert_answers_like(model, frame[frame.flag.notna()], [row for row in as_rows(frame) if row[0] is not None])
 
 
-def test_boosting_gets_its_categories(gaps: pd.DataFrame, older: Any) -> None:
+def test_boosting_gets_text_categories(gaps: pd.DataFrame, older: Any) -> None:
     frame = gaps[["age", "city", "level"]].astype({"city": "category"})
     boosting = HistGradientBoostingClassifier(max_iter=5, categorical_features="from_dtype").fit(frame, older)
     assert_answers_like(examine_estimator(boosting), frame.head(20), as_rows(gaps[["age", "city", "level"]].head(20)))
 
 
-def test_arrays_of_objects_are_given_as_such(people: pd.DataFrame, older: Any) -> None:
+def test_arrays_of_objects_are_passed_as_objects(people: pd.DataFrame, older: Any) -> None:
     objects = people[["age", "city"]].to_numpy(dtype=object)
     columns = ColumnTransformer([("n", StandardScaler(), [0]), ("c", OneHotEncoder(), [1])])
     model = examine_estimator(make_pipeline(columns, LogisticRegression()).fit(objects, older))
     assert_answers_like(model, objects[:9], objects[:9].tolist())
 
 
-def test_texts_are_given_as_a_list(people: pd.DataFrame, older: Any) -> None:
+def test_texts_are_passed_as_a_list(people: pd.DataFrame, older: Any) -> None:
     texts = people.note.tolist()
     model = examine_estimator(make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, older))
     assert_answers_like(model, texts[:5], texts[:5])
@@ -150,7 +150,7 @@ def test_texts_are_given_as_a_list(people: pd.DataFrame, older: Any) -> None:
 def test_a_table_of_numbers_is_answered_the_same_by_name_and_by_position(people: pd.DataFrame, older: Any) -> None:
     frame = people[["age", "income", "level"]]
     by_position = examine_estimator(make_pipeline(StandardScaler(), LogisticRegression()).fit(frame, older))
-    assert isinstance(by_position._input(by_position.make_rows(2)), np.ndarray)
+    assert isinstance(by_position._build_input(by_position.make_rows(2)), np.ndarray)
     assert_answers_like(by_position, frame.head(9), as_rows(frame.head(9)))
     by_name = examine_estimator(make_pipeline(FunctionTransformer(squared), LogisticRegression()).fit(frame, older))
     assert_answers_like(by_name, frame.head(9), as_rows(frame.head(9)))
@@ -161,15 +161,15 @@ def squared(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(age=np.square(frame["age"]))
 
 
-def test_numbers_in_a_column_that_takes_anything_are_numbers(people: pd.DataFrame, older: Any) -> None:
+def test_numbers_in_a_column_of_any_type_stay_numbers(people: pd.DataFrame, older: Any) -> None:
     frame = people[["age", "income"]]
     model = examine_estimator(make_pipeline(FunctionTransformer(squared), LogisticRegression()).fit(frame, older))
     features = tuple(Feature(name=name, dtype=Dtype.ANY, nullable=True) for name in frame.columns)
     lenient = model.with_signature(model.signature.model_copy(update={"features": features}))
     assert_answers_like(lenient, frame.head(5), as_rows(frame.head(5)))
-    given = lenient._input(rows_to_batch(lenient.signature, [[1, "a"], [None, 2]]))
+    given = lenient._build_input(rows_to_batch(lenient.signature, [[1, "a"], [None, 2]]))
     assert given.dtypes.tolist() == [np.float64, object]
-    flags = lenient._input(rows_to_batch(lenient.signature, [[True, True], [False, None]]))
+    flags = lenient._build_input(rows_to_batch(lenient.signature, [[True, True], [False, None]]))
     assert flags.dtypes.tolist() == [np.bool_, object]
 
 
@@ -201,12 +201,12 @@ TWO_WORDS = np.column_stack([WORDS, np.array(["a", "b", "c", "a"] * 20)])
     ],
     ids=lambda model: type(model).__name__,
 )
-def test_every_shape_of_answer_comes_through(model: Any) -> None:
+def test_answers_of_every_shape_are_passed_on(model: Any) -> None:
     rows = np.round(ROWS[:7])
     assert_answers_like(examine_estimator(model), rows, rows.tolist())
 
 
-def test_several_labels_at_once() -> None:
+def test_several_labels_for_each_row() -> None:
     with warnings.catch_warnings(action="ignore"):  # five iterations do not converge
         labels = MLPClassifier((4,), max_iter=5).fit(ROWS, TWO)
     model = examine_estimator(labels)
@@ -225,7 +225,7 @@ def test_answers_of_several_outputs_are_interleaved_row_by_row() -> None:
 
 @pytest.mark.parametrize("frame", [False, True])
 def test_a_batch_is_neither_kept_nor_changed_and_may_be_read_only(frame: bool) -> None:
-    """StandardScaler(copy=False) scales the array it is given; a second answer would be of scaled rows."""
+    """StandardScaler(copy=False) scales its input in place; a second answer would be computed from scaled rows."""
     rows = pd.DataFrame(ROWS, columns=list("abc")) if frame else ROWS
     model = examine_estimator(make_pipeline(StandardScaler(copy=False), LogisticRegression()).fit(rows.copy(), LABELS))
     matrix = ROWS[:5].copy()
@@ -236,7 +236,7 @@ def test_a_batch_is_neither_kept_nor_changed_and_may_be_read_only(frame: bool) -
 
 
 class Rude(BaseEstimator):
-    """Writes into its input and raises what it is told to."""
+    """Writes into its input and raises a given error."""
 
     def __init__(self, error: BaseException | None = None, answers: Any = None) -> None:
         self.error = error
@@ -288,7 +288,7 @@ def test_warnings_are_dropped() -> None:
         (KeyError("x" * 2000), ModelFailed, "KeyError"),
     ],
 )
-def test_what_a_model_raises_is_the_callers_fault_or_its_own(error: Any, kind: type[Exception], words: str) -> None:
+def test_an_exception_of_a_model_is_a_refusal_or_a_failure(error: Any, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind) as caught:
         rude(error).answer("predict", ONE)
     message = str(caught.value)
@@ -307,7 +307,7 @@ def test_what_a_model_raises_is_the_callers_fault_or_its_own(error: Any, kind: t
         (np.zeros(2, dtype=complex), "complex128, which JSON cannot carry"),
     ],
 )
-def test_an_answer_that_is_not_one_for_each_row_is_the_models_failure(answers: Any, words: str | None) -> None:
+def test_an_answer_without_one_entry_for_each_row_is_a_failure(answers: Any, words: str | None) -> None:
     model = rude(answers=answers)
     batch = Batch(2, np.zeros((2, 1)))
     if words is None:
@@ -324,7 +324,7 @@ def test_a_method_outside_the_signature_is_not_called() -> None:
         only.answer("predict_proba", Batch(1, ROWS[:1]))
 
 
-def test_rows_the_model_does_not_take_are_refused_in_one_line() -> None:
+def test_rows_that_the_model_refuses_are_refused_in_one_line() -> None:
     model = examine_estimator(LogisticRegression().fit(ROWS, LABELS))
     with pytest.raises(InvalidInput, match=r"^the model refused the rows: Input X contains NaN\."):
         model.answer("predict", Batch(1, np.array([[np.nan, 1, 2]])))
@@ -345,7 +345,7 @@ def test_failures_of_a_model_of_another_version_name_both_versions() -> None:
 # --- integers ---------------------------------------------------------------------------------------------------------
 
 
-def test_large_integers_reach_a_table_and_an_array_whole() -> None:
+def test_large_integers_are_not_rounded_in_tables_or_arrays() -> None:
     table = pd.DataFrame({"id": [2**53, 2**53 + 1], "size": [0.5, 1.5]})
     model = examine_estimator(make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["id"]], [0, 1]))
     assert_answers_like(model, table[["id"]], [[2**53], [2**53 + 1]])
@@ -355,7 +355,7 @@ def test_large_integers_reach_a_table_and_an_array_whole() -> None:
     assert_answers_like(array, table[["id"]].to_numpy(), [[2**53], [2**53 + 1]])
 
 
-def test_a_float_that_is_the_neighbour_of_a_known_integer_is_not_it() -> None:
+def test_a_float_next_to_a_known_integer_is_another_value() -> None:
     table = pd.DataFrame({"id": [2**53 + 1, 2**53 + 3], "size": [0.5, 1.5]})
     model = examine_estimator(make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table[["id"]], [0, 1]))
     assert_answers_like(model, table[["id"]], [[2**53 + 1], [2**53 + 3]])

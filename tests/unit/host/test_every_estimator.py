@@ -1,4 +1,4 @@
-"""Every estimator scikit-learn has: fitted, written, loaded, described, and asked for what it says itself."""
+"""Every estimator of scikit-learn: fitted, written, loaded and described, and its answers compared."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from serving.rows.parsing import rows_to_batch
 
 ROWS = 4
 
-# what these need is not a table of rows, or they take seconds to fit and teach nothing that others do not
+# these do not take a table of rows, or need seconds to fit and test nothing that others do not
 LEFT_OUT = {
     "CountVectorizer": "texts; see test_describe",
     "TfidfVectorizer": "texts; see test_describe",
@@ -65,11 +65,11 @@ SERVED = sorted(
 
 
 def fitted(name: str) -> tuple[Any, Any]:
-    """Return a fitted estimator with scikit-learn's own settings for tests, and the rows it was fitted on."""
+    """Return a fitted estimator, with the settings of scikit-learn's own tests, and the rows it was fitted on."""
     rows, answers = make_blobs(n_samples=60, centers=3, n_features=6, random_state=0)
     rows = rows - rows.min() + 0.5
     kind = dict(all_estimators())[name]
-    with warnings.catch_warnings(action="ignore"):  # settings meant for quick tests neither converge nor suit the data
+    with warnings.catch_warnings(action="ignore"):  # settings for fast tests do not converge or do not suit the data
         estimator = next(iter(_construct_instances(kind)))
         if name == "GraphicalLasso":
             rows = np.random.default_rng(0).normal(size=(60, 3))
@@ -78,7 +78,7 @@ def fitted(name: str) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("name", SERVED)
-def test_it_answers_rows_of_json_as_the_estimator_does(name: str, tmp_path: Any) -> None:
+def test_rows_from_json_are_answered_like_the_estimator(name: str, tmp_path: Any) -> None:
     estimator, rows = fitted(name)
     joblib.dump(estimator, tmp_path / "blob")
     model = load_model(str(tmp_path / "blob"), Format.JOBLIB)
@@ -106,7 +106,7 @@ def test_it_answers_rows_of_json_as_the_estimator_does(name: str, tmp_path: Any)
 
 
 def assert_sample_is_answered(model: Any) -> None:
-    """Made-up rows are enough like the real ones to be answered with finite numbers, one row and several."""
+    """Made-up rows, one and several, are so similar to real rows that the answers are finite."""
     for method in model.signature.methods:
         for rows in (1, 8):
             tensors = model.answer(method, model.make_rows(rows)).tensors
@@ -123,7 +123,7 @@ def test_an_estimator_that_cannot_answer_new_rows_is_refused(name: str, tmp_path
 
 
 @pytest.mark.parametrize("name", sorted(NO_FEATURES))
-def test_an_estimator_that_counts_no_features_needs_a_signature(name: str, tmp_path: Any) -> None:
+def test_an_estimator_that_does_not_know_its_features_needs_a_signature(name: str, tmp_path: Any) -> None:
     kind = dict(all_estimators())[name]
     joblib.dump(kind(), tmp_path / "blob")
     with pytest.raises(LoadRefused, match="does not say how many features it takes"):

@@ -1,4 +1,4 @@
-"""Files of other libraries and other times: each is said to be what it is, and what to do is in the same sentence."""
+"""Files of other libraries and old versions: the refusal says what each file is and what to do."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ XGBOOST_2 = zlib.decompress(
         "BfnF8eWpmekZJUBthkq1tQCs53hT"
     )
 )
-# what LearnerModelParamLegacy is without magic bytes, and with the configuration that pickles had
+# with magic bytes, without them, and with the configuration that pickles had
 OLD_XGBOOST = [XGBOOST_2, XGBOOST_2[4:], b"CONFIG-offset:" + len(XGBOOST_2).to_bytes(8, "little") + XGBOOST_2]
 
 
@@ -87,7 +87,7 @@ TORCH_LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2)
         ),
     ],
 )
-def test_first_bytes_say_what_a_file_is(
+def test_a_file_is_recognised_by_its_first_bytes(
     candidate: MakeCandidate,  # noqa: F811
     raw: bytes,
     words: str,
@@ -98,13 +98,13 @@ def test_first_bytes_say_what_a_file_is(
     assert words in result.evidence
 
 
-def test_an_xgboost_file_is_refused_with_what_to_do_without_the_gate_too(tmp_path: Path) -> None:
+def test_an_old_xgboost_file_is_refused_with_advice_without_the_gate_too(tmp_path: Path) -> None:
     for raw in OLD_XGBOOST:
         assert "saved by XGBoost 3.0 or older" in refusal(tmp_path / "model", raw, Format.XGBOOST)
 
 
 @pytest.mark.parametrize("is_restricted", [True, False])
-def test_old_xgboost_models_are_recognised_inside_of_pickles(tmp_path: Path, is_restricted: bool) -> None:
+def test_old_xgboost_models_are_recognised_in_pickles(tmp_path: Path, is_restricted: bool) -> None:
     for raw in (OLD_XGBOOST[0], OLD_XGBOOST[2]):
         for handle in (
             Fragment(pickle.dumps(bytearray(raw), 5)[2:-1]),
@@ -115,7 +115,7 @@ def test_old_xgboost_models_are_recognised_inside_of_pickles(tmp_path: Path, is_
             assert "saved by XGBoost 3.0 or older: load it there and save it as .ubj" in said
 
 
-def test_estimators_of_lightgbm_2_are_not_said_to_be_unfitted(tmp_path: Path) -> None:
+def test_estimators_of_lightgbm_2_are_not_reported_as_unfitted(tmp_path: Path) -> None:
     model = lightgbm.LGBMRegressor(n_estimators=1, num_leaves=2, min_child_samples=5, verbose=-1)
     model.fit(ROWS, ROWS[:, 0])
     del model.fitted_  # LightGBM 2.3.1 writes estimators without it
@@ -146,7 +146,7 @@ def test_text_models_of_lightgbm_2_and_3_are_served(tmp_path: Path, version: int
         ("sklearn.linear_model._base:NotThere", "scikit-learn (another version)"),
     ],
 )
-def test_names_that_scikit_learn_has_moved_are_never_to_be_trusted(
+def test_names_that_scikit_learn_has_moved_are_never_advised_to_be_trusted(
     tmp_path: Path, name: str, words: str, is_restricted: bool
 ) -> None:
     said = refusal(tmp_path / "model", whole(instance(named(name))), is_restricted=is_restricted)
@@ -155,13 +155,13 @@ def test_names_that_scikit_learn_has_moved_are_never_to_be_trusted(
     assert "pickle_trusted" not in said
 
 
-def test_the_version_that_wrote_moved_names_is_taken_from_the_file(tmp_path: Path) -> None:
+def test_the_version_that_wrote_moved_names_is_read_from_the_file(tmp_path: Path) -> None:
     old = built(instance(named("sklearn.svm.classes:SVC")), {"C": 1.0, "_sklearn_version": "0.20.3"})
     assert "the file was saved by scikit-learn 0.20.3 and names" in refusal(tmp_path / "model", whole(old))
 
 
 @pytest.mark.parametrize("is_restricted", [True, False])
-def test_trees_of_before_1_3_are_said_to_be_that(tmp_path: Path, is_restricted: bool) -> None:
+def test_trees_from_before_1_3_are_recognised(tmp_path: Path, is_restricted: bool) -> None:
     forest = RandomForestClassifier(2).fit(ROWS, WORDS)
     for tree in forest.estimators_:
         tree.tree_ = OldTree(tree.tree_)
@@ -171,7 +171,7 @@ def test_trees_of_before_1_3_are_said_to_be_that(tmp_path: Path, is_restricted: 
 
 
 class OldTree:
-    """Pickles itself as a tree whose nodes lack the field that scikit-learn 1.3 added."""
+    """Pickles as a tree whose nodes lack the field that scikit-learn 1.3 added."""
 
     def __init__(self, tree: Any) -> None:
         self.tree = tree
@@ -186,8 +186,8 @@ class OldTree:
         return kind, arguments, {**state, "nodes": old}
 
 
-def test_texts_of_python_2_are_said_to_be_that(tmp_path: Path) -> None:
-    # protocol 2, as Python 2 writes an array: its bytes in a str, which is no text elsewhere
+def test_pickles_of_python_2_are_recognised(tmp_path: Path) -> None:
+    # an array in protocol 2 as Python 2 writes it: the bytes in a str, which Python 3 cannot decode as text
     raw = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntU\x01bt(U\x01\xffU\x01\xfet\x86."
     assert "the file was saved by Python 2: load it where it was written" in refusal(tmp_path / "model", raw)
 
@@ -200,7 +200,7 @@ def test_texts_of_python_2_are_said_to_be_that(tmp_path: Path) -> None:
         ("tensorflow.python.keras:x", "a model of Keras: save it with model.export("),
     ],
 )
-def test_other_libraries_in_a_pickle_are_named_with_what_to_do(tmp_path: Path, name: str, words: str) -> None:
+def test_other_libraries_in_a_pickle_are_named_with_advice(tmp_path: Path, name: str, words: str) -> None:
     said = refusal(tmp_path / "model", whole(value([named(name)])), Format.JOBLIB)
     assert words in said
     assert "pickle_trusted" not in said

@@ -1,4 +1,4 @@
-"""Made-up rows for models that do not say what they take: values are tried until they answer."""
+"""Made-up rows for models with unknown input values: values are tried until the model answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.host.candidates import ROWS
 
 
 class Taking(BaseEstimator):
-    """Refuses rows of a table that are not as `what` says."""
+    """Refuses rows that do not have the values that `what` names."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -42,26 +42,26 @@ class Taking(BaseEstimator):
 
 
 @pytest.mark.parametrize("what", ["dates", "numbers as text", "whole numbers", "years of life"])
-def test_a_table_is_guessed_until_it_is_answered(what: str) -> None:
+def test_values_of_a_table_are_guessed_until_the_model_answers(what: str) -> None:
     table = pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0]})
     model = examine_estimator(Taking(what).fit(table))
     assert len(model.answer("predict", model.make_rows(8)).list_rows()) == 8
 
 
 @pytest.mark.parametrize("what", ["whole numbers", "years of life"])
-def test_an_array_is_guessed_until_it_is_answered(what: str) -> None:
+def test_values_of_an_array_are_guessed_until_the_model_answers(what: str) -> None:
     model = examine_estimator(Taking(what).fit(ROWS))
     assert len(model.answer("predict", model.make_rows(8)).list_rows()) == 8
 
 
-def test_rows_that_are_guessed_differ() -> None:
+def test_guessed_rows_differ() -> None:
     columns = examine_estimator(Taking("whole numbers").fit(ROWS)).make_rows(4).columns
     assert columns is not None
     assert len(set(columns[0])) > 1
     assert columns[0] != columns[1]
 
 
-def test_what_takes_float32_only_gets_float32() -> None:
+def test_a_model_that_takes_only_float32_gets_float32() -> None:
     rows = ROWS.astype(np.float32)
     model = examine_estimator(KMeans(3, n_init=1, random_state=0).fit(rows))
     batch = rows_to_batch(model.signature, rows.tolist())

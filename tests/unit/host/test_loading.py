@@ -1,4 +1,4 @@
-"""From a file to a model: every format, every reason to refuse, and what is done to what was loaded."""
+"""Loading models from files: every format, every reason for a refusal, and the changes to a loaded model."""
 
 from __future__ import annotations
 
@@ -91,16 +91,16 @@ def test_joblib_files_load_under_every_compression(line: Any, blob: Path, compre
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_pickles_load_whatever_wrote_them(line: Any, blob: Path, protocol: int) -> None:
+def test_pickles_of_every_protocol_load(line: Any, blob: Path, protocol: int) -> None:
     blob.write_bytes(pickle.dumps(line, protocol))
     assert load_model(str(blob), Format.PICKLE).name == "LogisticRegression"
-    joblib.dump(line, blob)  # many .pkl files are joblib's
+    joblib.dump(line, blob)  # many .pkl files were written by joblib
     assert load_model(str(blob), Format.PICKLE).name == "LogisticRegression"
     blob.write_bytes(gzip.compress(pickle.dumps(line, protocol)))
     assert load_model(str(blob), Format.PICKLE).name == "LogisticRegression"
 
 
-def test_what_dump_writes_load_reads(line: Any, blob: Path) -> None:
+def test_a_written_estimator_can_be_loaded(line: Any, blob: Path) -> None:
     write_estimator(line, str(blob))
     assert load_model(str(blob), Format.JOBLIB).signature.classes == ((0, 1),)
     with blob.open("wb") as file:
@@ -122,7 +122,7 @@ def test_skops_forests_load_because_a_host_contains_what_a_forged_tree_can_do(bl
     assert load_model(str(blob), Format.SKOPS).name == "RandomForestClassifier"
 
 
-def test_skops_types_nobody_trusts_are_named_with_the_setting(blob: Path) -> None:
+def test_untrusted_skops_types_are_named_with_the_setting(blob: Path) -> None:
     skops.io.dump(make_pipeline(FunctionTransformer(halve), LogisticRegression()).fit(ROWS, LABELS), blob)
     [name] = skops.io.get_untrusted_types(file=blob)
     message = refusal(blob, Format.SKOPS)
@@ -130,7 +130,7 @@ def test_skops_types_nobody_trusts_are_named_with_the_setting(blob: Path) -> Non
     assert load_model(str(blob), Format.SKOPS, Trust(skops_trusted=(name, "unrelated.Type"))).name == "Pipeline"
 
 
-def test_skops_files_are_loaded_by_skops_only_where_restrictions_refuse_them(line: Any, blob: Path) -> None:
+def test_skops_loads_a_file_only_where_restricted_reading_refuses_it(line: Any, blob: Path) -> None:
     reasons: list[str | None] = []
     skops.io.dump(line, blob)
     load_model(str(blob), Format.SKOPS, ANY, on_read=reasons.append)
@@ -158,13 +158,13 @@ NOT_ESTIMATORS = {
 
 
 @pytest.mark.parametrize("name", NOT_ESTIMATORS)
-def test_what_is_no_fitted_estimator_is_said_to_be_what_it_is(name: str, blob: Path) -> None:
+def test_the_refusal_of_an_object_that_is_no_estimator_names_it(name: str, blob: Path) -> None:
     found, words = NOT_ESTIMATORS[name]
     joblib.dump(found, blob)
     assert words in refusal(blob, trust=ANY)
 
 
-def test_damaged_files_are_said_to_be_damaged(line: Any, blob: Path) -> None:
+def test_damaged_files_are_reported_as_damaged(line: Any, blob: Path) -> None:
     joblib.dump(line, blob)
     whole = blob.read_bytes()
     blob.write_bytes(whole[: len(whole) // 2])
@@ -223,16 +223,16 @@ def explode(error: type[BaseException]) -> None:
         (KeyError, "damaged"),
     ],
 )
-def test_whatever_a_file_raises_is_one_line(blob: Path, error: type[BaseException], words: str) -> None:
+def test_every_exception_of_a_file_becomes_one_line(blob: Path, error: type[BaseException], words: str) -> None:
     blob.write_bytes(pickle.dumps(Bomb(error)))
     assert words in refusal(blob, trust=ANY)
 
 
-def test_no_file_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert "FileNotFoundError" in refusal(tmp_path / "nothing")
 
 
-def test_what_a_boosted_model_begins_with_is_asked_last_and_in_one_thread(blob: Path) -> None:
+def test_the_initial_estimator_of_boosting_is_checked_and_uses_one_thread(blob: Path) -> None:
     rows, labels = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 2
     first = KNeighborsClassifier(n_jobs=2).fit(rows, labels)
     model = GradientBoostingClassifier(n_estimators=2, init=first).fit(rows, labels)
@@ -271,7 +271,7 @@ LEARNERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_large_files_are_mapped_and_answer_alike(name: str, blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mapped_large_files_answer_like_read_ones(name: str, blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = 400 if name == "process" else 4000
     estimator = LEARNERS[name].fit(LARGE[:rows], KINDS[:rows])
     joblib.dump(estimator, blob)
@@ -303,7 +303,7 @@ def test_only_large_uncompressed_files_are_mapped(what: str, blob: Path, monkeyp
     assert (str(blob) in Path("/proc/self/maps").read_text()) == (what == "large")
 
 
-def test_a_large_file_that_is_cut_short_is_said_to_be_damaged(blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_truncated_large_file_is_reported_as_damaged(blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     joblib.dump(KNeighborsClassifier(algorithm="brute").fit(LARGE, KINDS), blob)
     blob.write_bytes(blob.read_bytes()[:200_000])
     monkeypatch.setattr(loading, "LEAST_BYTES_MAPPED", 1)
@@ -311,7 +311,7 @@ def test_a_large_file_that_is_cut_short_is_said_to_be_damaged(blob: Path, monkey
     assert joblib.numpy_pickle.make_memmap is ORIGINAL
 
 
-def test_arrays_of_another_byte_order_are_turned(blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arrays_of_another_byte_order_are_converted(blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = LogisticRegression().fit(ROWS, LABELS)
     expected = line.predict(ROWS).tolist()
     line.coef_ = line.coef_.astype(">f8")
@@ -338,7 +338,9 @@ def test_the_version_that_wrote_the_file_is_known_and_nothing_is_printed(
     assert load_model(str(blob), kind).trained_with == {"scikit-learn": "1.3.2"}
 
 
-def test_a_file_of_another_version_that_does_not_load_says_so(blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_refusal_of_a_file_of_another_version_names_the_versions(
+    blob: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(sklearn.base, "__version__", "0.22")
         joblib.dump([LogisticRegression(), Bomb(ValueError)], blob)
@@ -346,7 +348,7 @@ def test_a_file_of_another_version_that_does_not_load_says_so(blob: Path, monkey
 
 
 class Foreign:
-    """Not scikit-learn's, but it answers."""
+    """Not an estimator of scikit-learn, but it has ``predict``."""
 
     n_features_in_ = 2
 
@@ -361,7 +363,7 @@ def test_an_estimator_without_any_part_of_scikit_learn_names_no_version(blob: Pa
     assert model.answer("predict", Batch(1, np.array([[3.0, 4.0]]))).list_rows() == [3.0]
 
 
-def test_the_libraries_that_answer_are_named_with_their_versions() -> None:
+def test_library_versions_are_those_of_this_process() -> None:
     versions = library_versions()
     assert versions["scikit-learn"] == sklearn.__version__
     assert {"python", "numpy", "scipy", "joblib", "pandas"} <= versions.keys()
@@ -399,7 +401,7 @@ def test_every_part_computes_in_one_thread_and_prints_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-def test_parts_that_hold_each_other_are_visited_once() -> None:
+def test_estimators_that_contain_each_other_are_visited_once() -> None:
     first, second = StandardScaler(), LogisticRegression(n_jobs=5)
     first.friend, second.friends = second, [first, {"again": second}, np.array([first, None], dtype=object)]
     assert len(list(walk_nested_estimators(first))) == 2
@@ -407,7 +409,7 @@ def test_parts_that_hold_each_other_are_visited_once() -> None:
     assert second.n_jobs == 1
 
 
-def test_a_large_forest_is_not_looked_at_tree_by_tree() -> None:
+def test_not_every_tree_of_a_large_forest_is_visited() -> None:
     forest = RandomForestClassifier(300, max_depth=1).fit(ROWS, LABELS)
     assert len(list(walk_nested_estimators(forest))) < 50
 
@@ -415,7 +417,7 @@ def test_a_large_forest_is_not_looked_at_tree_by_tree() -> None:
 # --- declared signatures ----------------------------------------------------------------------------------------------
 
 
-def test_a_declared_signature_is_taken_over_where_it_agrees(line: Any, blob: Path) -> None:
+def test_a_declared_signature_is_used_where_it_agrees(line: Any, blob: Path) -> None:
     joblib.dump(line, blob)
     own = load_model(str(blob), Format.JOBLIB).signature
     names = tuple(Feature(name=name, nullable=True) for name in "abc")
@@ -424,7 +426,7 @@ def test_a_declared_signature_is_taken_over_where_it_agrees(line: Any, blob: Pat
 
 
 @pytest.mark.parametrize("field", ["outputs", "features", "methods", "classes", "kind", "container"])
-def test_a_declared_signature_that_contradicts_the_model_is_not_taken_over(line: Any, blob: Path, field: str) -> None:
+def test_a_declared_signature_that_contradicts_the_model_is_not_used(line: Any, blob: Path, field: str) -> None:
     joblib.dump(line, blob)
     own = load_model(str(blob), Format.JOBLIB).signature
     wrong = {

@@ -1,4 +1,4 @@
-"""Models of objects, and columns that a model drops: asked for by nobody."""
+"""Models that take objects, and columns that a model drops, which clients need not send."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ USED = ColumnTransformer([("n", StandardScaler(), ["size"]), ("c", OneHotEncoder
 
 
 @pytest.mark.parametrize("vectorizer", [DictVectorizer(), FeatureHasher(16)], ids=lambda each: type(each).__name__)
-def test_a_pipeline_of_objects_is_answered_as_it_answers_itself(vectorizer: Any) -> None:
+def test_a_model_of_objects_answers_like_its_pipeline(vectorizer: Any) -> None:
     objects = [each for each in OBJECTS if isinstance(vectorizer, DictVectorizer) or "tags" not in each]
     pipeline = make_pipeline(vectorizer, LogisticRegression()).fit(objects, LABELS[: len(objects)])
     model = examine_estimator(pipeline)
@@ -48,7 +48,7 @@ def test_a_pipeline_of_objects_is_answered_as_it_answers_itself(vectorizer: Any)
     assert len(model.answer("predict", model.make_rows(8)).list_rows()) == 8
 
 
-def test_what_is_no_object_is_refused() -> None:
+def test_rows_that_are_not_objects_are_refused() -> None:
     signature = examine_estimator(make_pipeline(DictVectorizer(), LogisticRegression()).fit(OBJECTS, LABELS)).signature
     for rows, reason in (
         ([["Paris", 2.0]], "row 0 is an array: a row is an object"),
@@ -60,7 +60,7 @@ def test_what_is_no_object_is_refused() -> None:
             rows_to_batch(signature, rows)
 
 
-def test_a_table_is_objects_by_the_names_of_its_columns() -> None:
+def test_rows_of_a_table_become_objects_with_the_column_names() -> None:
     signature = examine_estimator(make_pipeline(DictVectorizer(), LogisticRegression()).fit(OBJECTS, LABELS)).signature
     table = Table(2, columns=(["Paris", None], np.array([1.0, np.nan])), names=("city", "size"))
     assert table_to_batch(signature, table).columns == ([{"city": "Paris", "size": 1.0}, {}],)
@@ -75,7 +75,7 @@ def test_a_table_is_objects_by_the_names_of_its_columns() -> None:
     ],
     ids=["pipeline", "search", "target"],
 )
-def test_a_column_that_is_dropped_is_not_asked_for(estimator: Any) -> None:
+def test_a_dropped_column_is_not_required(estimator: Any) -> None:
     fitted = estimator.fit(TABLE, LABELS)
     model = examine_estimator(fitted)
     assert [feature.is_used for feature in model.signature.features] == [False, True, True]
@@ -94,7 +94,7 @@ def test_a_column_that_is_dropped_is_not_asked_for(estimator: Any) -> None:
         rows_to_batch(model.signature, [{"city": "Rome", "size": 1, "colour": 2}])
 
 
-def test_a_column_is_used_when_anybody_may_look_at_it() -> None:
+def test_a_column_counts_as_used_if_any_part_may_read_it() -> None:
     members: list[Any] = [(str(place), make_pipeline(USED, LogisticRegression())) for place in range(3)]
     other = ColumnTransformer([("i", OneHotEncoder(handle_unknown="ignore"), ["id"])])
     voting = VotingClassifier([*members, ("last", make_pipeline(other, LogisticRegression()))]).fit(TABLE, LABELS)

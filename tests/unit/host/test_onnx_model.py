@@ -1,4 +1,4 @@
-"""ONNX files as converters write them: the same answers as the estimator, within single precision."""
+"""ONNX files of converters give the same answers as the estimator, within single precision."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def serve(tmp_path: Path) -> Any:
     def convert_and_load(
         estimator: Any, types: Any = FLOATS, declared: Signature | None = None, **options: Any
     ) -> LoadedModel:
-        with warnings.catch_warnings(action="ignore"):  # skl2onnx is behind scikit-learn in attributes it reads
+        with warnings.catch_warnings(action="ignore"):  # skl2onnx reads attributes that scikit-learn has deprecated
             chosen = {id(estimator): options} if options else None
             graph = convert_sklearn(estimator, initial_types=types, options=chosen, target_opset=OPSETS)
         return write_and_load(tmp_path, graph, declared)
@@ -102,7 +102,7 @@ def test_classifiers_give_labels_and_probabilities(serve: Any, zipmap: Any, labe
     ],
     ids=["one tensor", "a sequence"],
 )
-def test_several_outputs_have_probabilities_each(serve: Any, estimator: Any) -> None:
+def test_each_of_several_outputs_has_probabilities(serve: Any, estimator: Any) -> None:
     model = serve(estimator, zipmap=False)
     assert model.signature.outputs == 2
     assert answers(model, "predict", ROWS[:5].tolist()) == estimator.predict(ROWS[:5]).tolist()
@@ -143,7 +143,7 @@ SCORED = [
 
 
 @pytest.mark.parametrize(("estimator", "labels", "options"), SCORED, ids=lambda each: str(each)[:60].replace("\n", ""))
-def test_further_outputs_answer_the_method_of_the_estimator(
+def test_further_outputs_answer_the_estimators_methods(
     serve: Any, estimator: Any, labels: Any, options: dict[str, Any]
 ) -> None:
     estimator.fit(ROWS, labels)
@@ -159,7 +159,7 @@ def test_further_outputs_answer_the_method_of_the_estimator(
             np.testing.assert_allclose(answered, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_scores_are_known_although_some_labels_go_by_votes(serve: Any) -> None:
+def test_scores_are_recognised_although_some_labels_come_from_votes(serve: Any) -> None:
     rows, digits = load_digits(return_X_y=True)
     machine = SVC(kernel="linear").fit(rows[:300], digits[:300])
     model = serve(machine, [("X", FloatTensorType([None, 64]))])
@@ -168,7 +168,7 @@ def test_scores_are_known_although_some_labels_go_by_votes(serve: Any) -> None:
     np.testing.assert_allclose(scores, machine.decision_function(rows[:20]), atol=1e-3)
 
 
-def test_scores_that_are_no_probabilities_are_not_offered_as_such(serve: Any) -> None:
+def test_scores_are_not_offered_as_probabilities(serve: Any) -> None:
     assert serve(SVC().fit(ROWS, LABELS)).signature.methods == ("predict", "decision_function")
     assert serve(KMeans(2, n_init=1).fit(ROWS)).signature.methods == ("predict", "transform")
 
@@ -177,7 +177,7 @@ def test_scores_that_are_no_probabilities_are_not_offered_as_such(serve: Any) ->
     ("takes", "zipmap"),
     [(Int64TensorType, True), (Int64TensorType, False), (FloatTensorType, False), (DoubleTensorType, False)],
 )
-def test_numbers_of_all_types_keep_the_probabilities(serve: Any, takes: Any, zipmap: bool) -> None:
+def test_all_number_types_give_probabilities(serve: Any, takes: Any, zipmap: bool) -> None:
     rows = RANDOM.integers(0, 9, (60, 3))
     estimator = LogisticRegression().fit(rows, rows[:, 0] > 4)
     model = serve(estimator, [("X", takes([None, 3]))], zipmap=zipmap)
@@ -186,8 +186,8 @@ def test_numbers_of_all_types_keep_the_probabilities(serve: Any, takes: Any, zip
     np.testing.assert_allclose(probabilities, estimator.predict_proba(rows[:9]), rtol=1e-4, atol=1e-6)
 
 
-def test_what_fits_no_method_is_left_out(serve: Any) -> None:
-    """Paths through trees, deviations, and scores that were scaled to norm one, unlike those of the estimator."""
+def test_outputs_that_fit_no_method_are_left_out(serve: Any) -> None:
+    """Paths through trees, standard deviations, and scores scaled to norm one, which the estimator does not give."""
     tree = serve(RandomForestClassifier(2).fit(ROWS, LABELS), zipmap=False, decision_path=True, decision_leaf=True)
     assert tree.signature.methods == ("predict", "predict_proba")
     assert tree.left_out == ("decision_path", "decision_leaf")
@@ -198,7 +198,7 @@ def test_what_fits_no_method_is_left_out(serve: Any) -> None:
 
 
 @pytest.mark.parametrize("labels", [LABELS, WORDS], ids=["numbers", "words"])
-def test_an_output_of_class_labels_is_what_the_columns_stand_for(serve: Any, labels: Any) -> None:
+def test_an_output_of_class_labels_names_the_columns(serve: Any, labels: Any) -> None:
     estimator = LogisticRegression().fit(ROWS, labels)
     model = serve(estimator, zipmap=False, output_class_labels=True)
     assert model.signature.methods == ("predict", "predict_proba")
@@ -208,7 +208,7 @@ def test_an_output_of_class_labels_is_what_the_columns_stand_for(serve: Any, lab
     assert serve(estimator, declared=declared, zipmap=False, output_class_labels=True).signature == declared
 
 
-def test_a_label_behind_its_probabilities_is_still_the_prediction(tmp_path: Path) -> None:
+def test_a_label_after_its_probabilities_is_the_prediction(tmp_path: Path) -> None:
     with warnings.catch_warnings(action="ignore"):
         graph = convert_sklearn(LogisticRegression().fit(ROWS, LABELS), initial_types=FLOATS, options={"zipmap": False})
     label, probabilities = graph.graph.output
@@ -225,7 +225,7 @@ def test_a_label_behind_its_probabilities_is_still_the_prediction(tmp_path: Path
     assert answers(alone, "predict", rows) == answers(alone, "predict_proba", rows)
 
 
-def test_a_transformer_is_one_when_the_publisher_says_so(serve: Any) -> None:
+def test_a_graph_is_a_transformer_if_the_publisher_declares_it(serve: Any) -> None:
     scaler = StandardScaler().fit(ROWS)
     assert serve(scaler).signature.methods == ("predict",)
     own = serve(scaler).signature
@@ -257,7 +257,7 @@ def test_an_input_for_each_column_makes_named_features(serve: Any) -> None:
         answers(model, "predict", [{"a": 1, "b": 2, "city": 3}])
 
 
-def test_inputs_of_several_columns_are_taken_apart(serve: Any) -> None:
+def test_inputs_of_several_columns_are_split_into_features(serve: Any) -> None:
     types = [("left", FloatTensorType([None, 3])), ("right", DoubleTensorType([None, 1]))]
     columns = ColumnTransformer([("l", "passthrough", [0, 1, 2]), ("r", "passthrough", [3])])
     line = make_pipeline(columns, LinearRegression()).fit(ROWS, ROWS[:, 3])
@@ -266,7 +266,7 @@ def test_inputs_of_several_columns_are_taken_apart(serve: Any) -> None:
     assert answers(model, "predict", ROWS[:4].tolist()) == pytest.approx(ROWS[:4, 3].tolist(), abs=1e-5)
 
 
-def test_one_column_of_strings_is_texts(tmp_path: Path) -> None:
+def test_one_column_of_strings_means_texts(tmp_path: Path) -> None:
     for shape in (["N"], ["N", 1]):
         model = write_and_load(tmp_path, identity(TensorProto.STRING, shape))
         assert model.signature.container is Container.TEXTS
@@ -290,20 +290,20 @@ def text_graph(locale: str | None = None) -> tuple[Any, onnx.ModelProto]:
 
 
 @pytest.mark.parametrize("locale", [None, "en_US.UTF-8", "C.UTF-8"])
-def test_texts_are_lowered_whatever_locales_the_system_has(tmp_path: Path, locale: str | None) -> None:
-    """Images have C.UTF-8 and no other; exporters ask for en_US.UTF-8, which has the same cases."""
+def test_texts_become_lower_case_with_any_locales_of_the_system(tmp_path: Path, locale: str | None) -> None:
+    """Images have only C.UTF-8; exporters require en_US.UTF-8, which has the same cases of letters."""
     estimator, graph = text_graph(locale)
     model = write_and_load(tmp_path, graph)
     assert model.signature.methods == ("predict", "predict_proba")
     np.testing.assert_allclose(answers(model, "predict_proba", FILMS), estimator.predict_proba(FILMS), atol=1e-6)
 
 
-def test_a_locale_of_other_rules_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_a_missing_locale_with_other_rules_is_named(tmp_path: Path) -> None:
     with pytest.raises(LoadRefused, match=r"by the locale 'tlh_QO\.UTF-8', which this system lacks: install it"):
         write_and_load(tmp_path, text_graph("tlh_QO.UTF-8")[1])
 
 
-def test_bools_and_integers_are_given_as_such(serve: Any, tmp_path: Path) -> None:
+def test_bools_and_integers_keep_their_dtypes(serve: Any, tmp_path: Path) -> None:
     model = serve(LinearRegression().fit(np.arange(8).reshape(4, 2), np.arange(4)), [("X", Int64TensorType([None, 2]))])
     assert answers(model, "predict", [[6, 7]]) == pytest.approx([3.0])
     with pytest.raises(InvalidInput, match=r"the model takes integers, got 0\.5"):
@@ -313,14 +313,14 @@ def test_bools_and_integers_are_given_as_such(serve: Any, tmp_path: Path) -> Non
     assert answers(flags, "predict", [[True, False]]) == [[True, False]]
 
 
-def test_numbers_beyond_single_precision_are_refused_and_not_made_infinite(serve: Any) -> None:
+def test_numbers_beyond_single_precision_are_refused(serve: Any) -> None:
     model = serve(LogisticRegression().fit(ROWS, LABELS))
     with pytest.raises(InvalidInput, match=r"the model takes numbers within float32, got 1e\+300"):
         answers(model, "predict", [[1e300, 0, 0, 0]])
 
 
-def test_null_is_taken_only_where_the_publisher_says_so(serve: Any) -> None:
-    """A forest's graph answers NaN with something, which proves nothing."""
+def test_null_is_taken_only_where_the_publisher_declares_it(serve: Any) -> None:
+    """The graph of a forest gives some answer to NaN, which proves nothing."""
     forest = RandomForestClassifier(2).fit(ROWS, LABELS)
     model = serve(forest)
     assert not any(feature.nullable for feature in model.signature.features)
@@ -359,14 +359,14 @@ def test_an_open_number_of_features_can_be_declared(tmp_path: Path) -> None:
     assert write_and_load(tmp_path, graph, declared).signature == declared
 
 
-def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_a_graph_is_refused(tmp_path: Path) -> None:
     (tmp_path / "blob").write_bytes(b"\x08\x07 nothing of the kind")
     with pytest.raises(LoadRefused, match="the graph cannot be loaded") as caught:
         load_model(str(tmp_path / "blob"), Format.ONNX)
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_what_fails_inside_the_graph_is_the_models_failure(tmp_path: Path) -> None:
+def test_an_error_inside_the_graph_is_a_failure_of_the_model(tmp_path: Path) -> None:
     node = helper.make_node("Reshape", ["X", "shape"], ["Y"])
     shape = helper.make_tensor("shape", TensorProto.INT64, [2], [1, 7])
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in "XY"]

@@ -1,4 +1,4 @@
-"""What estimators give back becomes tensors the wire and JSON can carry."""
+"""Return values of estimators become tensors for the wire and for JSON."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_numbers_and_bools_stay_arrays() -> None:
         ([{"at": pd.Timestamp("2026-11-20")}, {"at": time(8)}], [{"at": "2026-11-20T00:00:00"}, {"at": "08:00:00"}]),
     ],
 )
-def test_everything_else_becomes_something_json_knows(answer: Any, expected: list[Any]) -> None:
+def test_other_values_become_json_values(answer: Any, expected: list[Any]) -> None:
     prediction = to_prediction(answer, 2)
     assert orjson.loads(orjson.dumps(prediction.list_rows())) == expected
     for tensor in prediction.tensors:
@@ -67,7 +67,7 @@ def test_one_array_for_each_output_is_several_tensors() -> None:
     assert len(to_prediction([np.zeros(3), np.zeros(3)], 2).tensors) == 1
 
 
-def test_one_row_given_flat_is_still_one_row() -> None:
+def test_a_flat_answer_for_one_row_is_one_row() -> None:
     assert to_prediction(np.arange(6.0), 1).list_rows() == [[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]]
     assert to_prediction(np.arange(1.0), 1).list_rows() == [0.0]
 
@@ -82,7 +82,7 @@ def test_a_sparse_answer_too_large_for_memory_is_not_made_dense(monkeypatch: pyt
         to_prediction(csr_array((1, 1_000_000)), 1)
 
 
-def test_finite_is_said_row_by_row() -> None:
+def test_finite_rows_are_found_row_by_row() -> None:
     assert is_finite(np.array([[1.0, np.nan], [1.0, 2.0], [np.inf, 1.0]])).tolist() == [False, True, False]
     assert is_finite(np.array([1, 2])).tolist() == [True, True]
     assert is_finite(np.zeros((2, 0))).tolist() == [True, True]
@@ -110,5 +110,5 @@ def test_one_dict_for_several_rows_is_refused_unless_it_holds_columns() -> None:
         to_prediction({"label": "ab", "p": [1, 2]}, 2)
 
 
-def test_null_in_an_object_is_a_value_and_nan_is_none() -> None:
+def test_null_in_an_object_counts_as_finite_and_nan_does_not() -> None:
     assert is_finite([{"a": None, "b": 1.0}, {"a": float("nan")}, {"a": [None]}]).tolist() == [True, False, False]

@@ -1,4 +1,4 @@
-"""Boosters fitted on pandas categories: plain values are answered as the library answers the table."""
+"""Boosters fitted on pandas categories: plain values get the answers that the library gives for the table."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def reread(estimator: Any) -> Any:
 
 
 def passed_through() -> ColumnTransformer:
-    """Columns in another order, under other names, as a table."""
+    """Return a transformer to a table with the columns in another order and with other names."""
     scaled = ("scaled", StandardScaler(), ["age"])
     return ColumnTransformer([("same", "passthrough", ["one", "level", "city"]), scaled]).set_output(transform="pandas")
 
@@ -81,7 +81,7 @@ def scores(model: EstimatorModel, rows: list[Any]) -> Any:
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-def test_plain_values_are_answered_as_the_library_answers_categories(make: Callable[[], Any]) -> None:
+def test_plain_values_are_answered_like_categories_by_the_library(make: Callable[[], Any]) -> None:
     fitted = reread(make().fit(TABLE, BOUGHT))
     model = examine_estimator(fitted)
     features = [(feature.dtype, feature.nullable) for feature in model.signature.features]
@@ -103,7 +103,7 @@ def test_columns_of_numbers_alone_are_categories_too() -> None:
         np.testing.assert_allclose(scores(examine_estimator(fitted), rows), fitted.predict_proba(table.head(9)))
 
 
-def test_other_values_are_missing_to_lightgbm_and_refused_for_xgboost() -> None:
+def test_unknown_values_are_missing_for_lightgbm_and_refused_for_xgboost() -> None:
     row, missing = [0.5, "Paris", 3, "only"], [0.5, None, 3, "only"]
     model = examine_estimator(lightgbm_model().fit(TABLE, BOUGHT))
     np.testing.assert_array_equal(scores(model, [row]), scores(model, [missing]))
@@ -120,7 +120,7 @@ def test_other_values_are_missing_to_lightgbm_and_refused_for_xgboost() -> None:
         ("unused levels", "xgboost dart"),
     ],
 )  # fmt: skip
-def test_every_form_answers_rows_as_they_are_sent(tmp_path: Path, kind: str, name: str) -> None:
+def test_every_saved_form_answers_plain_rows(tmp_path: Path, kind: str, name: str) -> None:
     table = category_cases.tables()[kind]
     fit = dict(category_cases.models(table))[name]
     for form in booster_cases.forms(name, fit(), tmp_path):
@@ -143,9 +143,9 @@ def test_lightgbms_categories_are_found_where_no_other_column_can_hold_them(list
 @pytest.mark.parametrize(
     ("seen", "counts", "listed", "texts", "places"),
     [
-        (["[0:2]", "[0:2]"], [3], [], True, []),  # both could
-        (["[0:1]", "[0:2]"], [3], [], True, [1]),  # a wrong column would ask for texts
-        (["[0:1]", "[0:2]"], [3], [], False, []),  # it would take numbers for others
+        (["[0:2]", "[0:2]"], [3], [], True, []),  # both columns could hold the categories
+        (["[0:1]", "[0:2]"], [3], [], True, [1]),  # a wrong column would require texts
+        (["[0:1]", "[0:2]"], [3], [], False, []),  # a wrong column would take numbers for other categories
         (["[0:1]", "[0:9]"], [3], [], False, [0]),
         (["1:0", "[0:2]", "0:1"], [2, 3, 2], [0, 2], True, [0, 1, 2]),
         (["1:0", "[0:2]", "0:1"], [2, 2], [0, 2], False, [0, 2]),
@@ -154,14 +154,14 @@ def test_lightgbms_categories_are_found_where_no_other_column_can_hold_them(list
         (["5:7", "[0:3]"], [3], [0], True, []),
     ],
 )
-def test_lightgbm_lists_categories_in_the_order_of_columns_that_could_hold_them(
+def test_lightgbm_lists_categories_in_the_order_of_columns(
     seen: list[str], counts: list[int], listed: list[int], texts: bool, places: list[int]
 ) -> None:
     values: list[Any] = [pd.Index([str(n) if texts else n + 5 for n in range(count)]) for count in counts]
     assert assign_columns(values, seen, set(listed)) == places
 
 
-def test_models_that_do_not_tell_their_categories_are_refused_by_name(tmp_path: Path) -> None:
+def test_models_that_lost_their_categories_are_refused_with_the_reason(tmp_path: Path) -> None:
     ordered = TABLE.assign(level=pd.Categorical(TABLE["level"], ordered=True), flag=BOUGHT)[["level", "flag", "age"]]
     lightgbm_model().fit(ordered, BOUGHT).booster_.save_model(tmp_path / "ordered")
     xgboost_model().fit(TABLE.assign(city=pd.Categorical(["K\u00f6ln", "Ulm"] * 100)), BOUGHT).save_model(
@@ -181,7 +181,7 @@ def test_models_that_do_not_tell_their_categories_are_refused_by_name(tmp_path: 
 
 
 @pytest.mark.filterwarnings("ignore:.*scikit-learn")
-def test_categories_that_are_lost_are_noticed_inside_of_other_estimators(tmp_path: Path) -> None:
+def test_lost_categories_are_noticed_inside_other_estimators(tmp_path: Path) -> None:
     fitted = xgboost_model().fit(TABLE, BOUGHT)
     model = json.loads(bytes(fitted.get_booster().save_raw("json")))
     del model["learner"]["gradient_booster"]["model"]["cats"]
@@ -194,13 +194,13 @@ def test_categories_that_are_lost_are_noticed_inside_of_other_estimators(tmp_pat
 
 
 @pytest.mark.parametrize("make", [lightgbm_model, xgboost_model])
-def test_estimators_that_are_not_fitted_are_refused_for_that(tmp_path: Path, make: Callable[[], Any]) -> None:
+def test_unfitted_estimators_are_refused_with_that_reason(tmp_path: Path, make: Callable[[], Any]) -> None:
     joblib.dump(make(), tmp_path / "blob")
     with pytest.raises(LoadRefused, match="is not fitted"):
         load_model(str(tmp_path / "blob"), Format.JOBLIB)
 
 
-def test_numbers_of_categories_in_an_array_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_positions_of_categories_in_an_array_are_passed_unchanged(tmp_path: Path) -> None:
     rows = np.column_stack([TABLE["age"], TABLE["level"].cat.codes.astype(float)])
     data = xgboost.DMatrix(rows, BOUGHT, feature_types=["q", "c"])
     booster = xgboost.train({"max_cat_to_onehot": 9}, data, 5)

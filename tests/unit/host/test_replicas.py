@@ -1,4 +1,4 @@
-"""A host and its replicas, as real processes: forked when the model is loaded, and never outliving each other."""
+"""A host and its replicas as real processes: they are forked after the model was loaded, and none outlives the host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from serving import sandbox
 from serving.domain.artifact import Artifact, StagedFile
 from serving.domain.version import Format, VersionId
-from serving.hosting.evaluating import evaluate
+from serving.hosting.evaluating import evaluate_candidate
 from serving.hosting.zygote import HostProcess, Zygote
 from serving.lifecycle.evaluation_request import evaluation_request
 from serving.plane.hosted_engine import HostedEngine
@@ -42,7 +42,7 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
 
 @pytest.fixture
 def start(zygote: Zygote, tmp_path: Path) -> Iterator[Start]:
-    """Bring a host with replicas to where it can answer: each row with the id of the process that did."""
+    """Start a host with replicas whose model answers with the id of its process."""
     started: list[HostProcess] = []
 
     def make(replicas: int, estimator: Any = None) -> HostProcess:
@@ -54,7 +54,7 @@ def start(zygote: Zygote, tmp_path: Path) -> Iterator[Start]:
         started.append(host)
         settings = Settings.model_validate({"engine": {"compile": "off"}, "security": {"pickle_trusted": PECULIAR}})
         request = evaluation_request(artifact, settings, is_respawn=estimator is None)
-        evaluation = evaluate(host, request, 60)
+        evaluation = evaluate_candidate(host, request, 60)
         assert evaluation.report.refusal is None
         return host
 
@@ -82,7 +82,7 @@ async def ask(engine: HostedEngine) -> int:
 
 
 async def ask_all(engine: HostedEngine, count: int) -> list[int]:
-    """Ask as many processes at once as there are."""
+    """Send one request to every process at the same time."""
     return await asyncio.gather(*(ask(engine) for _ in range(count)))
 
 
@@ -112,7 +112,7 @@ def open_sockets(pid: int) -> list[str]:
     return [link for link in links if link.startswith("socket:")]
 
 
-def test_a_killed_replica_is_missed_and_the_others_answer(start: Start) -> None:
+def test_other_replicas_answer_after_one_was_killed(start: Start) -> None:
     host = start(2)
 
     async def scenario(engine: HostedEngine) -> None:
@@ -126,7 +126,7 @@ def test_a_killed_replica_is_missed_and_the_others_answer(start: Start) -> None:
     run(host, scenario)
 
 
-def test_replicas_die_with_their_host_and_leave_nothing(start: Start) -> None:
+def test_replicas_die_with_their_host(start: Start) -> None:
     host = start(3)
 
     async def scenario(engine: HostedEngine) -> None:
@@ -141,7 +141,7 @@ def test_replicas_die_with_their_host_and_leave_nothing(start: Start) -> None:
 
 
 def test_a_replica_dies_with_its_host_even_while_it_computes(start: Start) -> None:
-    """It would not see the end of its socket before it is done."""
+    """While it computes, it does not notice the end of its socket."""
     host = start(2, constant(0, peculiar.Slow))
     replicas = [child.pid for child in psutil.Process(host.pid).children()]
 
@@ -160,7 +160,7 @@ def test_a_replica_dies_with_its_host_even_while_it_computes(start: Start) -> No
     run(host, scenario)
 
 
-def test_closing_lets_the_host_end_its_replicas_and_then_itself(start: Start) -> None:
+def test_a_closed_host_ends_its_replicas_and_then_itself(start: Start) -> None:
     host = start(3)
     pids: list[int] = []
 
@@ -185,7 +185,7 @@ def test_the_model_is_loaded_once_and_shared(start: Start) -> None:
 
 @pytest.mark.parametrize("kind", [HistGradientBoostingClassifier, KNeighborsClassifier])
 def test_replicas_of_models_that_compute_in_parallel_answer(start: Start, kind: type[Any]) -> None:
-    """Both use OpenMP, in the gates already; a fork copies none of the threads that it may have started."""
+    """Both use OpenMP, already in the gates; a fork does not copy the threads that OpenMP may have started."""
     X = np.random.default_rng(0).normal(size=(200, 2))
     labels = (X[:, 0] > 0).astype(int)
     host = start(3, kind().fit(X, labels))

@@ -1,4 +1,4 @@
-"""Signatures of fitted estimators: what each column takes, what may be null, what comes out."""
+"""Signatures of fitted estimators: the dtype of each column, which may be null, and the outputs."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def fitted_mixed(gaps: pd.DataFrame, older: Any) -> Pipeline:
 # --- what each column takes -------------------------------------------------------------------------------------------
 
 
-def test_every_column_of_a_table_is_told_by_the_part_that_treats_it(fitted_mixed: Pipeline) -> None:
+def test_each_column_of_a_table_is_described_by_the_part_that_gets_it(fitted_mixed: Pipeline) -> None:
     signature = signature_of(fitted_mixed)
     assert columns_of(signature) == MIXED
     assert (signature.container, signature.is_named) == (Container.DATAFRAME, True)
 
 
-def test_the_same_inside_other_estimators(gaps: pd.DataFrame, older: Any) -> None:
+def test_columns_are_described_inside_other_estimators_too(gaps: pd.DataFrame, older: Any) -> None:
     search = GridSearchCV(mixed(), {"logisticregression__C": [1.0]}, cv=2).fit(gaps, older)
     assert columns_of(signature_of(search)) == MIXED
     assert columns_of(signature_of(FrozenEstimator(search))) == MIXED
@@ -90,9 +90,7 @@ def test_the_same_inside_other_estimators(gaps: pd.DataFrame, older: Any) -> Non
     assert columns_of(signature_of(regression)) == MIXED
 
 
-def test_a_sample_of_the_rows_tells_what_the_estimator_has_forgotten(
-    fitted_mixed: Pipeline, gaps: pd.DataFrame
-) -> None:
+def test_a_sample_of_rows_adds_what_the_estimator_does_not_know(fitted_mixed: Pipeline, gaps: pd.DataFrame) -> None:
     assert columns_of(signature_of(fitted_mixed, gaps)) == {**MIXED, "is_member": ("bool", False)}
     backwards = gaps[gaps.columns[::-1]]
     assert columns_of(signature_of(fitted_mixed, backwards)) == {**MIXED, "is_member": ("bool", False)}
@@ -106,7 +104,7 @@ def test_categories_without_a_missing_one_do_not_take_null(people: pd.DataFrame,
 
 
 def test_one_column_of_an_encoder_may_take_null_where_its_neighbour_does_not(gaps: pd.DataFrame, older: Any) -> None:
-    """city and plan had gaps, level had none: each has its own categories."""
+    """city and plan had missing values, level had none: each column has its own categories."""
     columns = ColumnTransformer(
         [("c", OneHotEncoder(), ["city", "level", "plan"]), ("n", StandardScaler(), ["income"])]
     )
@@ -115,7 +113,7 @@ def test_one_column_of_an_encoder_may_take_null_where_its_neighbour_does_not(gap
     assert [feature.nullable for feature in signature.features] == [True, False, True, False]
 
 
-def test_columns_nobody_looks_at_take_anything(people: pd.DataFrame, older: Any) -> None:
+def test_columns_that_no_part_reads_take_any_type(people: pd.DataFrame, older: Any) -> None:
     columns = ColumnTransformer([("n", StandardScaler(), ["age"])])
     signature = signature_of(make_pipeline(columns, LogisticRegression()).fit(people, older))
     assert columns_of(signature)["age"] == ("number", False)
@@ -124,7 +122,7 @@ def test_columns_nobody_looks_at_take_anything(people: pd.DataFrame, older: Any)
     assert columns_of(known)["note"] == ("string", True)
 
 
-def test_columns_are_followed_by_name_through_a_function(people: pd.DataFrame, older: Any) -> None:
+def test_columns_keep_their_dtype_by_name_through_a_function(people: pd.DataFrame, older: Any) -> None:
     columns = ColumnTransformer(
         [("n", StandardScaler(), ["age", "ratio"]), ("c", OneHotEncoder(handle_unknown="ignore"), ["city"])]
     )
@@ -148,7 +146,7 @@ def with_ratio(frame: pd.DataFrame) -> pd.DataFrame:
         (np.array(["note"]), {"note"}),
     ],
 )
-def test_columns_are_selected_in_every_way_scikit_learn_knows(
+def test_columns_may_be_selected_in_every_way_of_scikit_learn(
     people: pd.DataFrame, older: Any, selection: Any, strings: set[str]
 ) -> None:
     columns = ColumnTransformer([("s", OneHotEncoder(handle_unknown="ignore"), selection)])
@@ -156,7 +154,7 @@ def test_columns_are_selected_in_every_way_scikit_learn_knows(
     assert {feature.name for feature in signature.features if feature.dtype is Dtype.STRING} == strings
 
 
-def test_boosting_with_categories_of_its_own(gaps: pd.DataFrame, older: Any) -> None:
+def test_boosting_finds_its_own_categories(gaps: pd.DataFrame, older: Any) -> None:
     frame = gaps[["age", "city", "level"]].astype({"city": "category"})
     signature = signature_of(
         HistGradientBoostingClassifier(max_iter=3, categorical_features="from_dtype").fit(frame, older)
@@ -164,7 +162,7 @@ def test_boosting_with_categories_of_its_own(gaps: pd.DataFrame, older: Any) -> 
     assert columns_of(signature) == {"age": ("number", True), "city": ("string", True), "level": ("number", True)}
 
 
-def test_arrays_of_objects_and_of_text_hold_strings_too(people: pd.DataFrame, older: Any) -> None:
+def test_arrays_of_objects_and_of_text_have_string_columns(people: pd.DataFrame, older: Any) -> None:
     objects = people[["age", "city"]].to_numpy(dtype=object)
     columns = ColumnTransformer([("n", StandardScaler(), [0]), ("c", OneHotEncoder(), [1])])
     signature = signature_of(make_pipeline(columns, LogisticRegression()).fit(objects, older))
@@ -208,7 +206,7 @@ def test_texts_are_one_feature(build: Any, people: pd.DataFrame, older: Any) -> 
         (make_pipeline(SimpleImputer(), LogisticRegression()), True),
         (make_pipeline(StandardScaler(), LogisticRegression()), False),
         (SimpleImputer(), True),
-        (StandardScaler(), True),  # passes it on
+        (StandardScaler(), True),  # gives NaN for null
         (QuantileTransformer(n_quantiles=5), True),
         (make_pipeline(StandardScaler(), MaxAbsScaler()), True),
         (make_pipeline(StandardScaler(), PCA(2)), False),
@@ -216,13 +214,13 @@ def test_texts_are_one_feature(build: Any, people: pd.DataFrame, older: Any) -> 
         (FunctionTransformer(np.isfinite), True),
     ],
 )
-def test_null_is_taken_where_rows_with_it_are_answered(model: Any, takes_null: bool) -> None:
+def test_null_is_taken_if_rows_with_it_are_answered(model: Any, takes_null: bool) -> None:
     signature = signature_of(model.fit(ROWS, LABELS))
     assert {feature.nullable for feature in signature.features} == {takes_null}
 
 
 class Argmax(BaseEstimator):
-    """Gives a label even when all its scores are NaN, and looks at nothing before it computes."""
+    """Gives a label even when all its scores are NaN, and does not check its input."""
 
     def fit(self, X: Any, y: Any) -> Argmax:
         self.classes_ = np.unique(y)
@@ -237,7 +235,7 @@ class Argmax(BaseEstimator):
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
 
-def test_a_label_made_of_nan_scores_does_not_count_as_an_answer() -> None:
+def test_a_label_from_nan_scores_does_not_count_as_an_answer() -> None:
     signature = signature_of(Argmax().fit(ROWS, LABELS))
     assert {feature.nullable for feature in signature.features} == {False}
     assert signature.kind is ModelKind.CLASSIFIER
@@ -245,7 +243,7 @@ def test_a_label_made_of_nan_scores_does_not_count_as_an_answer() -> None:
 
 
 class FillsAge(BaseEstimator):
-    """Knows what to do about a missing age, and about nothing else."""
+    """Handles a missing age, and no other missing value."""
 
     def fit(self, X: Any, y: Any = None) -> FillsAge:
         self.feature_names_in_ = np.array(X.columns, dtype=object)
@@ -256,7 +254,7 @@ class FillsAge(BaseEstimator):
         return X.astype(float).fillna({"age": 40.0}).sum(axis=1, skipna=False)
 
 
-def test_code_that_is_not_scikit_learns_is_asked_column_by_column(people: pd.DataFrame) -> None:
+def test_own_code_is_tried_with_null_column_by_column(people: pd.DataFrame) -> None:
     signature = signature_of(FillsAge().fit(people[["level", "age", "income"]]))
     assert columns_of(signature) == {"level": ("number", False), "age": ("number", True), "income": ("number", False)}
 
@@ -288,7 +286,7 @@ def test_the_signature_does_not_depend_on_how_busy_the_machine_is(
         (GaussianMixture(2), ModelKind.OTHER),
     ],
 )
-def test_kinds(model: Any, kind: ModelKind) -> None:
+def test_the_kind_of_model_is_found(model: Any, kind: ModelKind) -> None:
     signature = signature_of(model.fit(ROWS, LABELS))
     assert signature.kind is kind
     assert (signature.classes is not None) == (kind is ModelKind.CLASSIFIER)
@@ -303,7 +301,7 @@ def test_kinds(model: Any, kind: ModelKind) -> None:
         (np.column_stack([LABELS, ROWS[:, 0] > 0]), ((0, 1), (0, 1))),
     ],
 )
-def test_classes_are_plain_values_one_tuple_for_each_output(labels: Any, classes: Any) -> None:
+def test_classes_are_one_tuple_of_plain_values_for_each_output(labels: Any, classes: Any) -> None:
     signature = signature_of(RandomForestClassifier(2).fit(ROWS, labels))
     assert signature.classes == classes
     assert signature.outputs == len(classes)
@@ -334,7 +332,7 @@ class Touchy(Argmax):
         raise RuntimeError("not now")
 
 
-def test_a_method_that_cannot_even_be_looked_at_is_not_offered() -> None:
+def test_a_method_whose_lookup_fails_is_not_offered() -> None:
     assert signature_of(Touchy().fit(ROWS, LABELS)).methods == ("predict", "predict_proba")
 
 
@@ -346,7 +344,7 @@ class HalfBroken(Argmax):
         return np.zeros(len(X))
 
 
-def test_a_method_offered_in_vain_is_left_out() -> None:
+def test_a_method_that_always_fails_is_left_out() -> None:
     assert signature_of(HalfBroken().fit(ROWS, LABELS)).methods == ("predict",)
 
 
@@ -354,12 +352,12 @@ def test_a_method_offered_in_vain_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("rows", [ROWS, ROWS.tolist(), csr_array(ROWS), pd.DataFrame(ROWS), ROWS.astype(object)])
-def test_samples_come_in_every_shape(rows: Any) -> None:
+def test_a_sample_may_have_any_usual_type(rows: Any) -> None:
     signature = signature_of(LogisticRegression().fit(ROWS, LABELS), rows)
     assert {feature.dtype for feature in signature.features} == {Dtype.NUMBER}
 
 
-def test_a_dummy_takes_what_its_sample_holds(people: pd.DataFrame, older: Any) -> None:
+def test_a_dummy_estimator_takes_the_dtypes_of_its_sample(people: pd.DataFrame, older: Any) -> None:
     dummy = DummyClassifier().fit(people, older)
     assert {feature.dtype for feature in signature_of(dummy).features} == {Dtype.ANY}
     assert columns_of(signature_of(dummy, people))["city"] == ("string", True)
@@ -392,7 +390,7 @@ def test_a_sample_without_a_fitted_column_is_refused(people: pd.DataFrame, older
 
 
 @pytest.mark.parametrize("found", [LogisticRegression(), {"a": 1}, LogisticRegression, "text", None])
-def test_what_is_no_fitted_estimator_is_refused(found: Any) -> None:
+def test_objects_other_than_fitted_estimators_are_refused(found: Any) -> None:
     with pytest.raises(LoadRefused):
         signature_of(found)
 
@@ -406,7 +404,7 @@ class Uncounted(BaseEstimator):
         return np.asarray(X, dtype=float).sum(axis=1)
 
 
-def test_an_estimator_that_counts_no_features_takes_those_declared() -> None:
+def test_an_estimator_without_known_features_gets_the_declared_ones() -> None:
     with pytest.raises(LoadRefused, match="Uncounted does not say how many features it takes"):
         signature_of(Uncounted().fit(ROWS))
     declared = Signature(features=(Feature(name="a"), Feature(name="b")), methods=("predict",))
@@ -414,7 +412,7 @@ def test_an_estimator_that_counts_no_features_takes_those_declared() -> None:
 
 
 class Forgetful(Uncounted):
-    """Says that it has no features, as CatBoost's do once they have been in a file."""
+    """Reports no features, like a CatBoost estimator after it was loaded from a file."""
 
     n_features_in_ = 0
 
@@ -423,7 +421,7 @@ TABLE = pd.DataFrame({"width": [1.0, 2.0], "height": [3.0, None]})
 
 
 @pytest.mark.parametrize("model", [Uncounted().fit(ROWS), make_pipeline(Uncounted().fit(ROWS)), Forgetful().fit(ROWS)])
-def test_an_estimator_that_counts_no_features_takes_those_of_the_sample(model: Any) -> None:
+def test_an_estimator_without_known_features_gets_those_of_the_sample(model: Any) -> None:
     columns = {"width": ("number", False), "height": ("number", False)}
     signature = signature_of(model, TABLE)
     assert (columns_of(signature), signature.container, signature.is_named) == (columns, Container.DATAFRAME, True)
@@ -455,7 +453,7 @@ def test_tables_of_other_libraries_are_samples_too(library: str, table: str) -> 
 
 
 class Cats(Forgetful):
-    """Keeps names under the attribute that CatBoost has for them."""
+    """Keeps column names in the attribute that CatBoost uses."""
 
     feature_names_: list[str]
 
@@ -463,7 +461,7 @@ class Cats(Forgetful):
 Cats.__module__ = "catboost.core"
 
 
-def test_catboost_remembers_names_in_its_own_way() -> None:
+def test_names_of_catboost_models_are_found() -> None:
     cats = Cats().fit(ROWS)
     cats.feature_names_ = ["width", "height"]
     signature = signature_of(cats)
@@ -487,8 +485,8 @@ def test_too_many_features_are_refused() -> None:
         signature_of(wide)
 
 
-def test_it_says_nothing_on_the_way(fitted_mixed: Pipeline) -> None:
-    """Unknown categories and missing names make scikit-learn warn; pytest would turn that into an error."""
+def test_deriving_a_signature_gives_no_warnings(fitted_mixed: Pipeline) -> None:
+    """scikit-learn warns of unknown categories and missing names; pytest would turn that into an error."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         signature_of(fitted_mixed)
@@ -498,7 +496,7 @@ def test_it_says_nothing_on_the_way(fitted_mixed: Pipeline) -> None:
 # --- what MLflow says of columns --------------------------------------------------------------------------------------
 
 
-def test_columns_of_which_nothing_is_known_are_what_mlflow_says() -> None:
+def test_unknown_columns_get_the_dtypes_from_mlflow() -> None:
     frame = pd.DataFrame({"age": [1.0, 2.0] * 10, "flag": [True, False] * 10})
     model = LogisticRegression().fit(frame, [0, 1] * 10)
     named = (NamedColumn("flag", Dtype.BOOL), NamedColumn("age", Dtype.NUMBER))
@@ -507,7 +505,7 @@ def test_columns_of_which_nothing_is_known_are_what_mlflow_says() -> None:
     assert examine_estimator(model).signature.features[1].dtype is Dtype.NUMBER
 
 
-def test_an_estimator_without_names_takes_those_mlflow_gives_all_or_none() -> None:
+def test_an_estimator_without_names_gets_all_names_from_mlflow_or_none() -> None:
     model = LogisticRegression().fit(ROWS, LABELS)
     named = tuple(NamedColumn(name, Dtype.NUMBER) for name in "abc")
     signature = examine_estimator(model, named=named).signature

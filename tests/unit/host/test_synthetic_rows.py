@@ -1,4 +1,4 @@
-"""Made-up rows: always the same, within what was seen in training, nulls where they are allowed."""
+"""Made-up rows: always the same rows, values like those of the training, nulls where they are allowed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def signature(*features: Feature) -> Signature:
     ],
     ids=str,
 )
-def test_numbers_lie_where_the_training_rows_lay(model: Any) -> None:
+def test_numbers_are_in_the_range_of_the_training_rows(model: Any) -> None:
     target = (TARGET > 3000).astype(float)
     batch = examine_estimator(model.fit(ROWS, target)).make_rows(50)
     assert batch.matrix is not None
@@ -72,20 +72,20 @@ def test_whole_training_rows_are_used_where_the_estimator_keeps_them() -> None:
     assert batch.matrix.tolist() == ROWS[:5].tolist()
 
 
-def test_numbers_nobody_knows_are_positive_and_away_from_zero() -> None:
+def test_unknown_numbers_are_positive_and_not_near_zero() -> None:
     batch = examine_estimator(LinearRegression().fit(ROWS, TARGET)).make_rows(100)
     assert batch.matrix is not None
     assert 0.2 < batch.matrix.min() < batch.matrix.max() < 1.8
 
 
-def test_counts_stay_counts() -> None:
+def test_category_numbers_stay_within_their_counts() -> None:
     model = examine_estimator(CategoricalNB().fit(RANDOM.integers(0, 4, (50, 2)), np.arange(50) % 2))
     batch = model.make_rows(9)
     assert batch.matrix is not None
     assert set(batch.matrix.ravel().tolist()) <= {0.0, 1.0, 2.0, 3.0}
 
 
-def test_large_integers_stay_those_that_were_seen() -> None:
+def test_large_integers_are_those_from_training() -> None:
     ids = np.array([[2**53 + 1, 3], [2**53 + 3, 4]] * 5)
     model = examine_estimator(make_pipeline(OneHotEncoder(), LinearRegression()).fit(ids, np.arange(10.0)))
     columns = model.make_rows(4).columns
@@ -94,7 +94,7 @@ def test_large_integers_stay_those_that_were_seen() -> None:
     assert len(model.answer("predict", model.make_rows(4)).tensors[0]) == 4
 
 
-def test_the_same_rows_come_each_time() -> None:
+def test_the_same_rows_are_made_each_time() -> None:
     model = examine_estimator(make_pipeline(StandardScaler(), LinearRegression()).fit(ROWS, TARGET))
     first, second = model.make_rows(7), model.make_rows(7)
     assert first.matrix is not None
@@ -106,7 +106,7 @@ def columns_of(batch: Batch) -> list[list[Any]]:
     return [list(column) for column in batch.columns or ()]
 
 
-def test_strings_bools_and_anything_come_from_what_was_seen() -> None:
+def test_strings_and_bools_are_values_from_training() -> None:
     contract = signature(
         Feature(name="city", dtype=Dtype.STRING),
         Feature(name="flag", dtype=Dtype.BOOL),
@@ -123,10 +123,10 @@ def test_strings_bools_and_anything_come_from_what_was_seen() -> None:
     assert city == ["Rome", "Oslo", "Rome"]
     assert flag == [False, True, False]
     assert thing == ["x", 1, "x"]
-    assert word == ["a", "b", "c"]  # declared a string, whatever was seen
+    assert word == ["a", "b", "c"]  # declared a string, although the values were numbers
 
 
-def test_nulls_fill_the_first_row_and_some_of_the_others_where_they_are_allowed() -> None:
+def test_nulls_are_in_the_first_row_and_in_some_of_the_others() -> None:
     contract = signature(Feature(name="a"), Feature(name="b"), Feature(name="c"))
     batch = make_batch(contract, [InputColumn(), InputColumn(), InputColumn()], 6, [True, False, True])
     assert batch.matrix is not None

@@ -35,10 +35,10 @@ from tests.unit.host.forgery import (
     STAYS,
     WHOLE,
     FakeHost,
-    Said,
-    forgeries,
-    found,
-    honest,
+    SentFrame,
+    forge_frame,
+    make_findings,
+    make_honest_frames,
     request,
 )
 
@@ -63,7 +63,7 @@ def play(hosts: list[FakeHost]) -> Play:
 
     def run(
         asked: EvaluationRequest,
-        said: list[Said],
+        said: list[SentFrame],
         *,
         code: int | None = 0,
         seconds: float = DEADLINE_SECONDS,
@@ -92,7 +92,9 @@ def refusal(evaluation: Evaluation) -> GateResult:
 def test_a_host_that_passes_every_gate_is_left_to_serve(play: Play, hosts: list[FakeHost]) -> None:
     told: list[str] = []
     asked = request()
-    evaluation = play(asked, honest(asked), started=told.append, finished=lambda result: told.append(result.gate))
+    evaluation = play(
+        asked, make_honest_frames(asked), started=told.append, finished=lambda result: told.append(result.gate)
+    )
     report = evaluation.report
     assert [result.gate for result in report.gates] == GATES
     assert report.is_ready
@@ -107,7 +109,7 @@ def test_a_host_that_passes_every_gate_is_left_to_serve(play: Play, hosts: list[
 @pytest.mark.parametrize("graphs", [1, 2])
 def test_graphs_come_with_the_report_and_the_host_is_gone(play: Play, hosts: list[FakeHost], graphs: int) -> None:
     asked = request()
-    evaluation = play(asked, honest(asked, graphs=graphs))
+    evaluation = play(asked, make_honest_frames(asked, graphs=graphs))
     assert evaluation.report.refusal is None
     assert evaluation.report.is_compiled
     assert evaluation.report.memory_bytes == graphs * len(GRAPH)
@@ -121,7 +123,7 @@ def test_graphs_come_with_the_report_and_the_host_is_gone(play: Play, hosts: lis
 def test_what_a_gate_refuses_is_refused_by_it(play: Play, hosts: list[FakeHost], gate: str) -> None:
     asked = request()
     nothing = Findings()
-    result = refusal(play(asked, honest(asked, findings=nothing, refused_by=gate)))
+    result = refusal(play(asked, make_honest_frames(asked, findings=nothing, refused_by=gate)))
     assert (result.gate, result.evidence) == (gate, f"{gate} was looked at")
     is_opened = GATES.index(gate) >= GATES.index(GateName.LOAD)
     assert hosts[0].join() == [FrameKind.EVALUATE, *([FrameKind.LOAD] if is_opened else [])]
@@ -129,7 +131,7 @@ def test_what_a_gate_refuses_is_refused_by_it(play: Play, hosts: list[FakeHost],
 
 def test_a_version_that_is_brought_back_is_loaded_and_warmed_up(play: Play) -> None:
     asked = request(is_respawn=True)
-    report = play(asked, honest(asked)).report
+    report = play(asked, make_honest_frames(asked)).report
     assert [result.gate for result in report.gates] == ["load", "warm-up"]
     assert report.is_ready
 
@@ -142,7 +144,7 @@ def test_a_file_is_not_opened_where_a_layer_is_missing_that_is_required(
     play: Play, hosts: list[FakeHost], is_respawn: bool
 ) -> None:
     asked = request(require_sandbox=True, is_respawn=is_respawn)
-    result = refusal(play(asked, honest(asked, LACKING)))
+    result = refusal(play(asked, make_honest_frames(asked, LACKING)))
     assert result.gate == "load"
     assert "security.require_sandbox" in result.evidence
     assert "no seccomp (Function not implemented)" in result.evidence
@@ -151,10 +153,10 @@ def test_a_file_is_not_opened_where_a_layer_is_missing_that_is_required(
 
 def test_a_report_cannot_say_that_there_was_a_sandbox_after_all(play: Play) -> None:
     asked = request()
-    said = honest(asked, LACKING)
-    said[-1] = Said(FrameKind.REPORT, {**said[-1].header, "sandbox": WHOLE.model_dump(mode="json")})
+    said = make_honest_frames(asked, LACKING)
+    said[-1] = SentFrame(FrameKind.REPORT, {**said[-1].header, "sandbox": WHOLE.model_dump(mode="json")})
     assert "sandbox" in refusal(play(asked, said)).evidence
-    report = play(asked, honest(asked, LACKING)).report
+    report = play(asked, make_honest_frames(asked, LACKING)).report
     assert report.sandbox == LACKING
 
 
@@ -164,7 +166,7 @@ def test_a_file_is_not_opened_that_nobody_has_signed_where_somebody_must(
 ) -> None:
     """Whatever the host says of its provenance: the gate has to have passed."""
     asked = request(trust="signed")
-    said = honest(asked, provenance=provenance)
+    said = make_honest_frames(asked, provenance=provenance)
     if provenance is not None:
         place = next(i for i, each in enumerate(said) if each.header.get("gate") == "provenance") + 1
         said[place] = said[place]._replace(header={**said[place].header, "verdict": "skipped"})
@@ -176,10 +178,10 @@ def test_a_file_is_not_opened_that_nobody_has_signed_where_somebody_must(
 
 def test_a_file_that_is_signed_is_opened(play: Play, hosts: list[FakeHost]) -> None:
     asked = request(trust="signed")
-    assert play(asked, honest(asked, provenance=KEY)).report.provenance == KEY
+    assert play(asked, make_honest_frames(asked, provenance=KEY)).report.provenance == KEY
     assert FrameKind.LOAD in hosts[0].join()
     unsigned = request(trust="signed", publisher_key="ed25519:...")
-    assert play(unsigned, honest(unsigned)).report.is_ready
+    assert play(unsigned, make_honest_frames(unsigned)).report.is_ready
 
 
 # --- frames -----------------------------------------------------------------------------------------------------------
@@ -218,14 +220,14 @@ PLAYS = {
 def test_every_forged_frame_is_refused_or_harmless(name: str) -> None:
     """Every frame of an evaluation, with every part of it forged in turn: a verdict comes of it, and no traceback."""
     asked, graphs = PLAYS[name]
-    said = honest(asked, graphs=graphs)
+    said = make_honest_frames(asked, graphs=graphs)
     every = 1 if name == "compiled" else 4  # that one says the most; the others differ by little
     count = tried = 0
     for place, frame in enumerate(said):
         if place > 4 and frame.kind in (FrameKind.GATE_STARTED, FrameKind.GATE_RESULT) and place < len(said) - 4:
             continue  # the gates in the middle are like those at both ends
         bounds = BOUNDS[FrameKind(frame.kind)]
-        for what, forged in forgeries(frame, (bounds.header_bytes, bounds.payload_bytes)):
+        for what, forged in forge_frame(frame, (bounds.header_bytes, bounds.payload_bytes)):
             count += 1
             if count % every:
                 continue
@@ -249,11 +251,11 @@ def test_every_forged_frame_is_refused_or_harmless(name: str) -> None:
 @pytest.mark.parametrize("kind", list(FrameKind))
 def test_a_frame_too_many_or_too_early_is_refused(play: Play, kind: FrameKind, place: int) -> None:
     asked = request()
-    said = honest(asked, graphs=1)
+    said = make_honest_frames(asked, graphs=1)
     header = next((each.header for each in said if each.kind == kind), {})
     is_in_its_place = place < len(said) and said[place].kind == kind and said[place].header == header
     is_after_gates = all(each.kind != FrameKind.GATE_RESULT for each in said[place:])
-    said.insert(place, Said(kind, header, GRAPH if kind is FrameKind.GRAPH else b""))
+    said.insert(place, SentFrame(kind, header, GRAPH if kind is FrameKind.GRAPH else b""))
     evaluation = play(asked, said)
     if place >= len(said) - 1:
         assert evaluation.report.refusal is None, "what comes after the report is whoever serves' to see"
@@ -266,14 +268,14 @@ def test_a_frame_too_many_or_too_early_is_refused(play: Play, kind: FrameKind, p
 
 def test_no_byte_after_the_report_is_read(play: Play, hosts: list[FakeHost]) -> None:
     asked = request()
-    play(asked, [*honest(asked), Said(FrameKind.REPORT, {})], code=None)
+    play(asked, [*make_honest_frames(asked), SentFrame(FrameKind.REPORT, {})], code=None)
     hosts[0].socket.settimeout(20)
     assert hosts[0].socket.recv(4) == b"SVH1"
 
 
 def test_frames_of_a_host_that_claims_a_lot_cost_nothing(play: Play) -> None:
     asked = request(compile=CompileRequest(bytes=1 << 30))
-    said = honest(asked, graphs=1)
+    said = make_honest_frames(asked, graphs=1)
     said[-2] = said[-2]._replace(header_bytes=10, payload_bytes=(1 << 30) + 1)
     tracemalloc.start()
     try:
@@ -287,9 +289,9 @@ def test_frames_of_a_host_that_claims_a_lot_cost_nothing(play: Play) -> None:
 def test_a_report_of_more_values_than_any_costs_little(play: Play) -> None:
     """15 MB of empty lists would be 400 MB of them, and nobody else's turn for a second."""
     asked = request()
-    said = honest(asked)
+    said = make_honest_frames(asked)
     header = b'{"signature":[' + b"[]," * (5 << 20) + b"[]]}"
-    said[-1] = Said(FrameKind.REPORT, header)
+    said[-1] = SentFrame(FrameKind.REPORT, header)
     tracemalloc.start()
     try:
         result = refusal(play(asked, said))
@@ -316,19 +318,19 @@ def test_a_report_of_more_values_than_any_costs_little(play: Play) -> None:
 def test_a_graph_that_was_not_asked_for_is_refused_before_it_is_read(
     play: Play, asked: EvaluationRequest, sandbox: Sandbox, reason: str
 ) -> None:
-    said = honest(asked, sandbox, found(request(), 1), graphs=1)
+    said = make_honest_frames(asked, sandbox, make_findings(request(), 1), graphs=1)
     claim = said[-2]._replace(header_bytes=10, payload_bytes=900)  # and then nothing: whoever reads it waits
     result = refusal(play(asked, [*said[:-2], claim], code=None))
     assert result.gate == "compile"
     assert reason in result.evidence
     engine = "onnx" if asked.format is Format.ONNX else "sklearn"
-    own = found(asked).model_copy(update={"engine": engine})
-    assert play(asked, honest(asked, sandbox, own)).report.is_ready
+    own = make_findings(asked).model_copy(update={"engine": engine})
+    assert play(asked, make_honest_frames(asked, sandbox, own)).report.is_ready
 
 
 def test_three_graphs_are_one_too_many(play: Play) -> None:
     asked = request()
-    said = honest(asked, graphs=2)
+    said = make_honest_frames(asked, graphs=2)
     said.insert(-1, said[-2])
     assert "more than 2 graphs" in refusal(play(asked, said)).evidence
 
@@ -362,9 +364,9 @@ COMPILATIONS = {
 def test_a_compiled_form_that_cannot_be_is_refused(play: Play, name: str) -> None:
     graphs, changes, reason = COMPILATIONS[name]
     asked = request()
-    said = honest(asked, graphs=graphs)
+    said = make_honest_frames(asked, graphs=graphs)
     compilation = {**COMPILED.model_dump(mode="json"), **changes}
-    said[-1] = Said(
+    said[-1] = SentFrame(
         FrameKind.REPORT, {**said[-1].header, "engine": "onnx" if graphs else "sklearn", "compilation": compilation}
     )
     result = refusal(play(asked, said))
@@ -387,24 +389,24 @@ def test_a_compiled_form_that_cannot_be_is_refused(play: Play, name: str) -> Non
 )
 def test_a_graph_answers_what_the_model_offers_by_outputs_with_names(play: Play, outputs: Any) -> None:
     asked = request()
-    said = honest(asked, graphs=1)
-    said[-2] = Said(FrameKind.GRAPH, {"outputs": outputs}, GRAPH)
+    said = make_honest_frames(asked, graphs=1)
+    said[-2] = SentFrame(FrameKind.GRAPH, {"outputs": outputs}, GRAPH)
     refusal(play(asked, said))
 
 
 def test_a_verdict_on_compiling_that_is_known_cannot_change(play: Play) -> None:
     asked = request(compile=CompileRequest(known=STAYS))
-    other = found(asked).model_copy(update={"compilation": Compilation(engine=None, reason="faster")})
-    result = refusal(play(asked, honest(asked, findings=other)))
+    other = make_findings(asked).model_copy(update={"compilation": Compilation(engine=None, reason="faster")})
+    result = refusal(play(asked, make_honest_frames(asked, findings=other)))
     assert (result.gate, "than is known" in result.evidence) == ("compile", True)
 
 
 def test_where_a_compiled_form_is_required_none_is_refused(play: Play) -> None:
     asked = request(compile=CompileRequest(mode="require", bytes=1000))
-    result = refusal(play(asked, honest(asked)))
+    result = refusal(play(asked, make_honest_frames(asked)))
     assert result.gate == "compile"
     assert "engine.compile = require: slower" in result.evidence
-    assert play(asked, honest(asked, graphs=1)).report.is_compiled
+    assert play(asked, make_honest_frames(asked, graphs=1)).report.is_compiled
 
 
 # --- reports ----------------------------------------------------------------------------------------------------------
@@ -424,8 +426,8 @@ FINDINGS: dict[str, tuple[dict[str, Any], str, str]] = {
 def test_a_report_that_cannot_be_is_refused_by_the_gate_that_should_have(play: Play, name: str) -> None:
     changes, gate, reason = FINDINGS[name]
     asked = request()
-    said = honest(asked)
-    said[-1] = Said(FrameKind.REPORT, {**said[-1].header, **changes})
+    said = make_honest_frames(asked)
+    said[-1] = SentFrame(FrameKind.REPORT, {**said[-1].header, **changes})
     evaluation = play(asked, said)
     result = refusal(evaluation)
     assert result.gate == gate
@@ -449,11 +451,11 @@ SIGNATURES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_a_signature_that_cannot_be_served_is_refused(play: Play, name: str) -> None:
     asked = request()
-    said = honest(asked)
+    said = make_honest_frames(asked)
     signature = {**said[-1].header["signature"], **SIGNATURES[name]}
-    said[-1] = Said(FrameKind.REPORT, {**said[-1].header, "signature": signature})
+    said[-1] = SentFrame(FrameKind.REPORT, {**said[-1].header, "signature": signature})
     refusal(play(asked, said))
-    already = play(asked, [*honest(asked, refused_by="golden")[:-1], said[-1]])
+    already = play(asked, [*make_honest_frames(asked, refused_by="golden")[:-1], said[-1]])
     assert refusal(already).gate in ("load", "golden")
     assert already.report.signature is None, "nor is it shown of a version that is refused"
 
@@ -491,7 +493,7 @@ def test_what_there_may_be_many_of_is_looked_at_before_errors_are_made_of_it(pla
     """Four million errors took 2.6 GB of the server's memory, and 9 seconds in which no other thread had its turn."""
     changes, reason = MANY[name]
     asked = request()
-    said = honest(asked)
+    said = make_honest_frames(asked)
     header = said[-1].header
     for key, value in changes.items():
         header[key] = {**header[key], **value} if isinstance(value, dict) and key in header else value
@@ -506,16 +508,18 @@ def test_names_and_labels_stay_what_they_are(play: Play) -> None:
         update={"features": (Feature(name="Total\nSales"), Feature(name="\ufeffid")), "classes": (("a\tb", "\x1b[1m"),)}
     )
     asked = request()
-    findings = found(asked).model_copy(update={"signature": signature})
-    assert play(asked, honest(asked, findings=findings)).report.signature == signature
+    findings = make_findings(asked).model_copy(update={"signature": signature})
+    assert play(asked, make_honest_frames(asked, findings=findings)).report.signature == signature
 
 
 def test_a_hundred_thousand_features_are_taken_and_one_more_is_not(play: Play) -> None:
     asked = request()
     for count in (MAX_FEATURES, MAX_FEATURES + 1):
         features = tuple(Feature(name=f"the feature with the number {place}") for place in range(count))
-        wide = found(asked).model_copy(update={"signature": SIGNATURE.model_copy(update={"features": features})})
-        evaluation = play(asked, honest(asked, findings=wide))
+        wide = make_findings(asked).model_copy(
+            update={"signature": SIGNATURE.model_copy(update={"features": features})}
+        )
+        evaluation = play(asked, make_honest_frames(asked, findings=wide))
         if count == MAX_FEATURES:
             assert evaluation.report.is_ready
         else:
@@ -525,9 +529,9 @@ def test_a_hundred_thousand_features_are_taken_and_one_more_is_not(play: Play) -
 @pytest.mark.parametrize("kind", [Format.ONNX, Format.XGBOOST, Format.LIGHTGBM])
 def test_each_format_has_its_engines(play: Play, kind: Format) -> None:
     asked = request(format=kind)
-    assert refusal(play(asked, honest(asked))).gate == "load"
-    own = found(asked).model_copy(update={"engine": str(kind)})
-    assert play(asked, honest(asked, findings=own)).report.engine == str(kind)
+    assert refusal(play(asked, make_honest_frames(asked))).gate == "load"
+    own = make_findings(asked).model_copy(update={"engine": str(kind)})
+    assert play(asked, make_honest_frames(asked, findings=own)).report.engine == str(kind)
 
 
 # --- the contract -----------------------------------------------------------------------------------------------------
@@ -545,22 +549,22 @@ def with_manifest(tmp_path: Path, **fields: Any) -> tuple[EvaluationFile, ...]:
 
 def test_a_break_with_the_active_version_is_refused_whatever_the_gate_said(play: Play, tmp_path: Path) -> None:
     asked = request(active_signature=WIDER, active_version="0")
-    result = refusal(play(asked, honest(asked)))
+    result = refusal(play(asked, make_honest_frames(asked)))
     assert result.gate == "contract"
     assert result.evidence.startswith("not compatible with the active version 0: takes 2 features")
     quiet = asked.model_copy(update={"files": with_manifest(tmp_path)})
-    assert refusal(play(quiet, honest(quiet))).gate == "contract"
+    assert refusal(play(quiet, make_honest_frames(quiet))).gate == "contract"
 
 
 def test_a_break_that_the_versions_own_manifest_declares_is_let_through(play: Play, tmp_path: Path) -> None:
     asked = request(active_signature=WIDER, active_version="0", files=with_manifest(tmp_path, breaking=True))
-    assert play(asked, honest(asked)).report.is_ready
+    assert play(asked, make_honest_frames(asked)).report.is_ready
 
 
 def test_a_signature_that_the_manifest_does_not_declare_is_refused(play: Play, tmp_path: Path) -> None:
     files = with_manifest(tmp_path, signature=WIDER.model_dump(mode="json"))
     asked = request(files=files)
-    result = refusal(play(asked, honest(asked)))
+    result = refusal(play(asked, make_honest_frames(asked)))
     assert result.gate == "contract"
     assert result.evidence.startswith("manifest.json declares 3 features")
 
@@ -573,8 +577,8 @@ def test_two_wide_signatures_are_compared_in_no_time(play: Play) -> None:
         return SIGNATURE.model_copy(update={"features": features})
 
     asked = request(active_signature=wide("a"))
-    findings = found(asked).model_copy(update={"signature": wide("b")})
-    assert "feature names differ" in refusal(play(asked, honest(asked, findings=findings))).evidence
+    findings = make_findings(asked).model_copy(update={"signature": wide("b")})
+    assert "feature names differ" in refusal(play(asked, make_honest_frames(asked, findings=findings))).evidence
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------
@@ -583,13 +587,13 @@ def test_two_wide_signatures_are_compared_in_no_time(play: Play) -> None:
 def test_nothing_a_host_says_steers_a_terminal(play: Play) -> None:
     steering = "\x1b[2J\x1b]0;owned\x07\n2026 [error] forged\u202e"
     asked = request()
-    said = honest(asked)
+    said = make_honest_frames(asked)
     said = [
         each._replace(header={**each.header, "evidence": steering}) if each.kind == FrameKind.GATE_RESULT else each
         for each in said
     ]
-    findings = found(asked).model_copy(update={"compilation": Compilation(engine=None, reason=steering)})
-    said[-1] = Said(FrameKind.REPORT, findings.model_dump(mode="json"))
+    findings = make_findings(asked).model_copy(update={"compilation": Compilation(engine=None, reason=steering)})
+    said[-1] = SentFrame(FrameKind.REPORT, findings.model_dump(mode="json"))
     told: list[str] = []
     report = play(asked, said, finished=lambda result: told.append(result.evidence)).report
     assert report.is_ready
@@ -604,7 +608,7 @@ def test_nothing_a_host_says_steers_a_terminal(play: Play) -> None:
 def test_times_that_cannot_be_are_refused_or_cut(play: Play) -> None:
     asked = request()
     for seconds in (-1.0, "NaN", 1e308):
-        said = honest(asked)
+        said = make_honest_frames(asked)
         said[1] = said[1]._replace(header={**said[1].header, "duration_seconds": seconds})
         report = play(asked, said).report
         if seconds == 1e308:
@@ -616,7 +620,7 @@ def test_times_that_cannot_be_are_refused_or_cut(play: Play) -> None:
 @pytest.mark.parametrize("place", [0, 1, 8, -1])
 def test_bytes_that_dribble_do_not_move_the_deadline(play: Play, hosts: list[FakeHost], place: int) -> None:
     asked = request(compile=CompileRequest(seconds=0.01))
-    frames = [each.pack() for each in honest(asked)]
+    frames = [each.pack() for each in make_honest_frames(asked)]
 
     def dribble(sock: socket.socket) -> None:
         sock.sendall(b"".join(frames[:place]))
@@ -632,7 +636,7 @@ def test_bytes_that_dribble_do_not_move_the_deadline(play: Play, hosts: list[Fak
 def test_compiling_has_its_own_time_once(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that never finishes gets the time for compiling on top, and no more of it."""
     asked = request(compile=CompileRequest(seconds=0.5))
-    frames = honest(asked)
+    frames = make_honest_frames(asked)
     place = next(place for place, each in enumerate(frames) if each.header.get("gate") == "compile")
     made: list[tuple[TimedSocket, float]] = []
 
@@ -654,7 +658,7 @@ def test_compiling_has_its_own_time_once(play: Play, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("is_cut", [False, True])
 def test_a_host_that_is_killed_gets_its_candidate_no_verdict(play: Play, place: int, is_cut: bool) -> None:
     asked = request()
-    said = honest(asked)
+    said = make_honest_frames(asked)
 
     def say(sock: socket.socket) -> None:
         sock.sendall(b"".join(each.pack() for each in said[:place]))
@@ -680,7 +684,7 @@ def _without_a_code(play: Play, asked: EvaluationRequest, say: Callable[[socket.
 @pytest.mark.parametrize("code", [1, -11])
 def test_a_host_that_ends_before_it_may_open_the_file_gets_its_candidate_no_verdict(play: Play, code: int) -> None:
     asked = request()
-    first = honest(asked)[0].pack()
+    first = make_honest_frames(asked)[0].pack()
     for said in (b"", first):
         with pytest.raises(HostDied, match="during gate 'published', before it opened the file"):
             play(asked, [], code=code, says=lambda sock, said=said: sock.sendall(said))
@@ -692,7 +696,7 @@ def test_a_host_that_ends_before_it_may_open_the_file_gets_its_candidate_no_verd
 )
 def test_a_host_that_ends_otherwise_is_refused_with_how(play: Play, code: int, words: str, is_cut: bool) -> None:
     asked = request()
-    said = honest(asked)
+    said = make_honest_frames(asked)
 
     def say(sock: socket.socket) -> None:
         sock.sendall(b"".join(each.pack() for each in said[:9]))

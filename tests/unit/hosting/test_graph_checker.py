@@ -28,7 +28,7 @@ from serving.plane.graph import GraphSession
 from serving.rows.batch import Batch
 from serving.wire.frames import FrameKind
 from tests.e2e.harness import until
-from tests.unit.host.forgery import LACKING, WHOLE, FakeHost, Said
+from tests.unit.host.forgery import LACKING, WHOLE, FakeHost, SentFrame
 from tests.unit.host.graph_check.bombs import BOMBS
 from tests.unit.host.graph_check.graphs import constant, graph_of, model, node, signature
 
@@ -161,18 +161,18 @@ BOUNDS = RunBounds(
     rows=100, row_bytes=80, fixed_bytes=8, row_texts=0, fixed_texts=0,
     answer_bytes={"predict": 8}, seconds={"predict": (1e-5, 1e-7)},
 )  # fmt: skip
-READY = Said(FrameKind.CHECKER_READY, WHOLE.model_dump(mode="json"))
+READY = SentFrame(FrameKind.CHECKER_READY, WHOLE.model_dump(mode="json"))
 
 
-def checked(payload: bytes = b"graph", sizes: list[Any] | None = None, **bounds: Any) -> Said:
+def checked(payload: bytes = b"graph", sizes: list[Any] | None = None, **bounds: Any) -> SentFrame:
     header = {"bounds": {**BOUNDS.model_dump(mode="json"), **bounds}, "bytes": [5] if sizes is None else sizes}
-    return Said(FrameKind.CHECKED, header, payload)
+    return SentFrame(FrameKind.CHECKED, header, payload)
 
 
 class FakeZygote:
     """Gives out one fake checker that says what it is told to say."""
 
-    def __init__(self, *said: Said, code: int | None = 0) -> None:
+    def __init__(self, *said: SentFrame, code: int | None = 0) -> None:
         self.host = FakeHost([each.pack() for each in said], code)
         self.host.kill = self.host.close  # type: ignore[attr-defined]
 
@@ -180,7 +180,7 @@ class FakeZygote:
         return self.host
 
 
-def asked(*said: Said, code: int | None = 0) -> tuple[tuple[Graph, ...], RunBounds]:
+def asked(*said: SentFrame, code: int | None = 0) -> tuple[tuple[Graph, ...], RunBounds]:
     """Return what the server takes from a checker that says this."""
     zygote: Any = FakeZygote(*said, code=code)
     checker = GraphChecker(zygote, MEMORY_BYTES)
@@ -197,7 +197,7 @@ def test_what_it_says_is_taken_where_it_can_be() -> None:
     assert bounds == BOUNDS
 
 
-LIES: dict[str, Callable[[], list[Said]]] = {
+LIES: dict[str, Callable[[], list[SentFrame]]] = {
     "more rows than the proof": lambda: [READY, checked(rows=513)],
     "no rows": lambda: [READY, checked(rows=0)],
     "more memory than a run may take": lambda: [READY, checked(row_bytes=PIECE_BYTES)],
@@ -212,10 +212,10 @@ LIES: dict[str, Callable[[], list[Said]]] = {
     "a graph of any size": lambda: [READY, checked()._replace(payload_bytes=1 << 40)],
     "a larger graph than it got": lambda: [READY, checked(b"x" * (graph_checker.MORE_BYTES + 2000), sizes=[5])],
     "another field": lambda: [READY, checked(more=1)],
-    "no JSON": lambda: [READY, Said(FrameKind.CHECKED, b"{", b"graph")],
-    "an answer of a host": lambda: [READY, Said(FrameKind.PREDICTION, {"tensors": []})],
+    "no JSON": lambda: [READY, SentFrame(FrameKind.CHECKED, b"{", b"graph")],
+    "an answer of a host": lambda: [READY, SentFrame(FrameKind.PREDICTION, {"tensors": []})],
     "nothing of its sandbox": lambda: [checked()],
-    "no frame": lambda: [READY, Said(0, {}, magic=b"HTTP")],
+    "no frame": lambda: [READY, SentFrame(0, {}, magic=b"HTTP")],
 }  # fmt: skip
 
 
@@ -226,7 +226,7 @@ def test_what_cannot_be_is_no_check(name: str) -> None:
 
 
 def test_a_checker_that_nothing_holds_gets_no_graph() -> None:
-    lacking = Said(FrameKind.CHECKER_READY, LACKING.model_dump(mode="json"))
+    lacking = SentFrame(FrameKind.CHECKER_READY, LACKING.model_dump(mode="json"))
     zygote: Any = FakeZygote(lacking, checked())
     checker = GraphChecker(zygote, MEMORY_BYTES)
     with pytest.raises(GraphRefused, match="a layer of the sandbox is missing"):
@@ -236,7 +236,7 @@ def test_a_checker_that_nothing_holds_gets_no_graph() -> None:
 
 
 def test_a_reason_is_one_line_of_bounded_length() -> None:
-    refusal = Said(FrameKind.REFUSAL, {"detail": "first\nsecond\x1b[2J" + "x" * 5000})
+    refusal = SentFrame(FrameKind.REFUSAL, {"detail": "first\nsecond\x1b[2J" + "x" * 5000})
     with pytest.raises(GraphRefused) as caught:
         asked(READY, refusal)
     said = str(caught.value)

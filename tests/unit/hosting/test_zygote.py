@@ -208,7 +208,7 @@ def test_a_system_that_cannot_fork_now_costs_no_other_host(monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "fork", refuse)
     hosts: dict[int, int] = {}
-    forkserver._spawn(theirs, 7, [arena, other], [], hosts)
+    forkserver._spawn_host(theirs, 7, [arena, other], [], hosts)
     assert EVENT.unpack(ours.recv(100)) == (Op.NOT_STARTED, 7, errno.EAGAIN)
     assert hosts == {}
     with pytest.raises(OSError, match="Bad file descriptor"):
