@@ -1,4 +1,4 @@
-"""Graphs that are small and take much: each kind, by name. All behave for few rows, or for some numbers of rows."""
+"""Small graphs that take much memory: one of each kind, by name. All are harmless for few, or some, numbers of rows."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def summed() -> Any:
 
 
 def hidden(start: int, end: int) -> Any:
-    """Return a model where a part of a list that is said to be empty holds a size that nothing has counted."""
+    """Return a model in which a part of a list, which seems empty, holds a size that no bound includes."""
     return counted(
         node("Mul", "n many", "hidden"),
         node("Slice", "hidden start end zero back", "none"),
@@ -438,7 +438,7 @@ def deep_chain() -> Any:
 
 @bomb
 def wide_chain() -> Any:
-    """Nothing is large by itself, and everything is there at the same time."""
+    """No tensor is large, but all exist at the same time."""
     nodes = [node("MatMul", "X weights", "w")]
     nodes += [node("Exp", f"{'w' if place == 0 else f'b{place}'}", f"b{place + 1}") for place in range(20_000)]
     return model(
@@ -459,7 +459,7 @@ def many_categories() -> Any:
 
 @bomb
 def long_texts_of_its_own() -> Any:
-    """Each of a row's cells could be the one label of a megabyte."""
+    """Each cell of a row could be the label of one megabyte."""
     table = node(
         "LabelEncoder",
         "c0",

@@ -24,7 +24,7 @@ def signature(width: int = 1, *, texts: bool = False, outputs: int = 1, **fields
 
 
 def node(kind: str, inputs: str, outputs: str, domain: str = "", **attributes: Any) -> Any:
-    """Return a node whose inputs and outputs are named in one text, ``-`` for one that is left out."""
+    """Return a node; `inputs` and `outputs` are names in one text, ``-`` for one that is left out."""
     names = [["" if name == "-" else name for name in each.split()] for each in (inputs, outputs)]
     return helper.make_node(kind, *names, domain=domain, **attributes)
 
@@ -46,7 +46,7 @@ def model(
     outputs: Sequence[str] = ("y",),
     opsets: dict[str, int] = OPSETS,
 ) -> Any:
-    """Return a model with the inputs of `signature` and these outputs, whose shapes are not said."""
+    """Return a model with the inputs of `signature` and these outputs without shapes."""
     if texts:
         inputs = [helper.make_tensor_value_info(f"c{place}", TensorProto.STRING, [None, 1]) for place in range(width)]
     else:

@@ -1,4 +1,4 @@
-"""Graphs whose memory grows by values, by the square of the rows, or without reason: refused before anything runs."""
+"""Graphs whose memory depends on values, on the square of the rows, or is simply too large are refused before a run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ TEXTS = {"split_texts", "words_of_texts", "kept_words", "doubled_texts", "long_t
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_refused_without_being_run(name: str) -> None:
-    """Where its shapes are known after all, they are too large for a run of a single row."""
+def test_a_bomb_is_refused_before_it_runs(name: str) -> None:
+    """If its shapes are known, they are too large for a run of a single row."""
     with pytest.raises(GraphRefused):
         bound_graphs([graph_of(BOMBS[name]())], signature(texts=name in TEXTS))
 

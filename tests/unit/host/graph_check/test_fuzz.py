@@ -1,4 +1,4 @@
-"""Thousands of graphs, broken or grown at random: what the checker lets through is bounded as it says, and harmless."""
+"""Random graphs, broken or grown: those that the checker accepts stay within their bounds, and do no harm."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_sound_graphs_pass_and_stay_within_their_bounds(corpus: list[Sound]) -> 
         worker.end()
 
 
-def test_what_is_let_through_does_no_harm(corpus: list[Sound]) -> None:
-    """The same graphs each time; half of them broken, half of them grown."""
+def test_accepted_graphs_do_no_harm(corpus: list[Sound]) -> None:
+    """Use the same graphs each time: one half is broken, the other half grown."""
     outcome = fuzz(corpus, 400, seed=1)
     assert not outcome.harms
     assert outcome.counts["refused"] > 100
@@ -37,10 +37,8 @@ def test_what_is_let_through_does_no_harm(corpus: list[Sound]) -> None:
 
 
 @pytest.mark.soak
-def test_what_is_let_through_does_no_harm_for_as_long_as_we_are_told(
-    corpus: list[Sound], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """SOAK_GRAPHS (20,000) graphs from SOAK_SEED (a new one)."""
+def test_accepted_graphs_do_no_harm_in_a_long_run(corpus: list[Sound], capsys: pytest.CaptureFixture[str]) -> None:
+    """Use SOAK_GRAPHS graphs (20,000 by default) with the seed SOAK_SEED (a new one by default)."""
     seed = int(os.environ.get("SOAK_SEED") or secrets.randbelow(1 << 32))
     outcome = fuzz(corpus, int(os.environ.get("SOAK_GRAPHS") or 20_000), seed)
     with capsys.disabled():

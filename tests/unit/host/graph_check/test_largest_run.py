@@ -1,4 +1,4 @@
-"""Graphs run where they may do harm: as many rows as fit in memory and time, with values of all sizes."""
+"""The run of graphs in the checker: as many rows as fit in memory and time, with values of all magnitudes."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from tests.unit.host.graph_check.graphs import constant, graph_of, model, node, 
 DOUBLED = graph_of(model([node("Mul", "X factor", "y")], [constant("factor", [2.0])]))
 
 
-def tried(graph: Graph = DOUBLED, guard: Guard | None = None, **bounds: Any) -> RunBounds:
-    """Return the bounds of a graph as its trial leaves them; `bounds` are said before."""
+def measure_graph(graph: Graph = DOUBLED, guard: Guard | None = None, **bounds: Any) -> RunBounds:
+    """Return the measured bounds of a graph; `bounds` replace those of the analysis."""
     bounded = bound_graphs([graph], signature())
     return LargestRun([graph], signature(), guard or Guard()).measure_bounds(
         bounded.bounds.model_copy(update=bounds), bounded.steps
     )
 
 
-def test_as_many_rows_are_run_at_once_as_the_proof_ran() -> None:
+def test_the_run_has_as_many_rows_as_the_proof() -> None:
     assert check_graphs([DOUBLED], signature(), Guard(), most_rows=100).bounds.rows == 100
     assert check_graphs([DOUBLED], signature(), Guard(), most_rows=1 << 40).bounds.rows == MOST_ROWS
 
 
 def test_rows_are_fewer_when_a_piece_would_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row in 10 us and each further one in 100 us leave room for 500 rows within 50 ms."""
+    """One row in 10 us and each further row in 100 us: 500 rows fit into 50 ms."""
     monkeypatch.setattr(LargestRun, "_measure_seconds", lambda *_: (1e-5, 1e-4))
-    assert tried().rows == 500
+    assert measure_graph().rows == 500
 
 
-def test_steps_through_trees_count_whatever_was_measured() -> None:
+def test_the_time_of_tree_steps_is_a_lower_limit() -> None:
     bounded = bound_graphs([DOUBLED], signature())
     found = LargestRun([DOUBLED], signature(), Guard()).measure_bounds(bounded.bounds, steps=1_000_000)
     _, each = found.seconds["predict"]
@@ -47,7 +47,7 @@ def test_steps_through_trees_count_whatever_was_measured() -> None:
     assert found.rows == 1 + int((PIECE_SECONDS - found.seconds["predict"][0]) / each)
 
 
-def test_the_slowest_of_all_magnitudes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_of_the_slowest_magnitude_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
 
     def seconds(self: Any, session: Any, method: Any, batch: Any) -> float:
@@ -56,12 +56,12 @@ def test_the_slowest_of_all_magnitudes_is_told(monkeypatch: pytest.MonkeyPatch) 
         return 7e-6 if 0 < largest < 1e-300 else 2e-6
 
     monkeypatch.setattr(LargestRun, "_time_answer", seconds)
-    assert tried().seconds["predict"][0] == 7e-6
+    assert measure_graph().seconds["predict"][0] == 7e-6
     assert min(filter(None, seen)) < 1e-310
     assert max(seen) > 1e300
 
 
-def test_rows_are_within_what_the_guard_lets_through() -> None:
+def test_made_up_rows_pass_the_guard() -> None:
     features = (
         Feature(name="a"),
         Feature(name="b"),
@@ -80,7 +80,7 @@ def test_rows_are_within_what_the_guard_lets_through() -> None:
         assert np.asarray(truths).dtype == np.bool_
 
 
-def test_a_graph_that_refuses_rows_that_it_should_answer_is_refused() -> None:
+def test_a_graph_that_fails_on_made_up_rows_is_refused() -> None:
     places = graph_of(
         model(
             [node("Cast", "X", "i", to=7), node("Gather", "table i", "g"), node("Squeeze", "g axis", "y")],
@@ -88,10 +88,10 @@ def test_a_graph_that_refuses_rows_that_it_should_answer_is_refused() -> None:
         )
     )
     with pytest.raises(GraphRefused, match="does not answer 1 made-up rows"):
-        tried(places)
+        measure_graph(places)
 
 
-def test_bytes_that_onnxruntime_does_not_take_are_refused() -> None:
+def test_bytes_that_onnxruntime_refuses_are_refused() -> None:
     with pytest.raises(GraphRefused, match="onnxruntime does not take the graph"):
         LargestRun([Graph(b"no graph", {"predict": ("y",)})], signature(), Guard())
 
@@ -114,23 +114,26 @@ print("and given back")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")
-def test_no_more_memory_is_had_while_a_graph_is_tried_than_its_shapes_say() -> None:
+def test_memory_is_limited_during_the_run() -> None:
     said = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, check=True).stdout
     assert said == "refused and given back\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")
-def test_a_graph_that_takes_more_than_is_said_of_it_is_refused() -> None:
-    """Let the analysis be wrong: of 1.6 MB a row it says nothing."""
+def test_a_graph_that_takes_more_memory_than_its_bounds_is_refused() -> None:
+    """The analysis is wrong here: it does not know of 1.6 MB for each row."""
     code = """
 import resource
-from tests.unit.host.graph_check.test_largest_run import GraphRefused, constant, graph_of, model, node, np, tried
+import numpy as np
+from serving.domain.errors import GraphRefused
+from tests.unit.host.graph_check.graphs import constant, graph_of, model, node
+from tests.unit.host.graph_check.test_largest_run import measure_graph
 constants = [constant("row", np.ones((1, 200_000))), constant("axis", [1])]
 wide = model([node("MatMul", "X row", "w"), node("ReduceMax", "w axis", "y")], constants)
 mapped = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (mapped + (2 << 30), mapped + (2 << 30)))
 try:
-    print(tried(graph_of(wide), rows=200, row_bytes=0, fixed_bytes=0))
+    print(measure_graph(graph_of(wide), rows=200, row_bytes=0, fixed_bytes=0))
 except GraphRefused as error:
     print(error)
 """

@@ -1,4 +1,4 @@
-"""What each kind of operator makes of shapes: held to what onnxruntime makes of them, for several numbers of rows."""
+"""The shapes that each kind of operator gives, compared with those of onnxruntime for several numbers of rows."""
 
 from __future__ import annotations
 
@@ -203,15 +203,15 @@ SOUND: dict[str, Case] = {
 }
 
 
-def test_a_text_that_is_made_of_a_number_is_counted() -> None:
-    """Beyond 15 characters it has memory of its own."""
+def test_the_memory_of_numbers_as_texts_is_counted() -> None:
+    """A text of more than 15 characters has memory of its own."""
     made = write_normal_form(model(*SOUND["text of numbers"], width=WIDTH, outputs=["y"]).SerializeToString())
     taken = analyse_memory(made, check_inputs(signature(WIDTH), made))
     assert taken.memory.per_row >= WIDTH * (8 + 32 + len("-1.7976931348623157e+308"))
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_shapes_are_what_onnxruntime_makes_of_them(name: str) -> None:
+def test_shapes_are_those_of_onnxruntime(name: str) -> None:
     nodes, constants = SOUND[name]
     if "f" in nodes[0].input:
         nodes = [node("Cast", "X", "f", to=TensorProto.FLOAT), *nodes]
@@ -231,7 +231,7 @@ def test_shapes_are_what_onnxruntime_makes_of_them(name: str) -> None:
 
 
 def test_axes_are_attributes_in_older_versions() -> None:
-    """One axis 0 is as much of a list as any other."""
+    """A list of the single axis 0 is a list, too."""
     nodes = [node("Unsqueeze", "X", "u", axes=[0]), node("Shape", "u", "y")]
     made = write_normal_form(model(nodes, width=WIDTH, outputs=("u", "y"), opsets={"": 11}).SerializeToString())
     known = analyse_memory(made, check_inputs(signature(WIDTH), made)).outputs
@@ -334,7 +334,7 @@ REFUSED: dict[str, Case] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_has_no_shape_for_every_number_of_rows_is_refused(name: str) -> None:
+def test_a_shape_that_is_not_linear_in_the_rows_is_refused(name: str) -> None:
     nodes, constants = REFUSED[name]
     if "f" in nodes[0].input:
         nodes = [node("Cast", "X", "f", to=TensorProto.FLOAT), *nodes]
@@ -343,7 +343,7 @@ def test_what_has_no_shape_for_every_number_of_rows_is_refused(name: str) -> Non
         analyse_memory(made, check_inputs(signature(WIDTH), made))
 
 
-def test_memory_is_the_sum_of_all_tensors_and_of_what_a_kernel_takes() -> None:
+def test_memory_is_the_sum_of_all_tensors_and_the_scratch_memory() -> None:
     made = write_normal_form(
         model([node("MatMul", "X weights", "y")], [constant("weights", np.ones((3, 5)))], width=3).SerializeToString()
     )

@@ -1,4 +1,4 @@
-"""What a host may have put into a graph: refused unless it is known, and never passed on as it was written."""
+"""Parts that a host may put into a graph: unknown ones are refused, and the graph is always written anew."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.unit.host.graph_check.graphs import constant, graph_of, model, node, 
 Change = Callable[[Any], None]
 
 
-def plain() -> Any:
+def make_plain_model() -> Any:
     return model([node("Mul", "X factor", "y")], [constant("factor", [2.0])])
 
 
-def written(made: Any) -> Any:
+def write_anew(made: Any) -> Any:
     """Return a model as the checker writes it."""
     (graph,) = bound_graphs([graph_of(made)], signature()).graphs
     return onnx.load_from_string(graph.content)
@@ -225,8 +225,8 @@ FORGED: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_what_is_not_known_is_refused(name: str) -> None:
-    made = plain()
+def test_unknown_parts_are_refused(name: str) -> None:
+    made = make_plain_model()
     FORGED[name](made)
     with pytest.raises(GraphRefused) as caught:
         bound_graphs([graph_of(made)], signature())
@@ -239,41 +239,41 @@ def test_bytes_that_are_no_model_are_refused(content: bytes) -> None:
         bound_graphs([Graph(content, {"predict": ("y",)})], signature())
 
 
-def test_fields_that_no_version_of_the_format_names_are_not_passed_on() -> None:
-    raw = plain().SerializeToString()
+def test_unknown_fields_are_left_out() -> None:
+    raw = make_plain_model().SerializeToString()
     unknown = bytes([0xFA, 0x7F, 5]) + b"extra"  # field 2047, five bytes
     (graph,) = bound_graphs([Graph(raw + unknown, {"predict": ("y",)})], signature()).graphs
     assert b"extra" not in bytes(graph.content)
 
 
-def test_what_changes_nothing_is_left_out() -> None:
-    made = plain()
+def test_parts_that_change_nothing_are_left_out() -> None:
+    made = make_plain_model()
     made.doc_string = made.graph.doc_string = made.graph.node[0].doc_string = "read me"
     made.producer_name, made.graph.node[0].name = "somebody", "a node"
     made.metadata_props.add(key="k", value="v")
     made.graph.value_info.append(helper.make_tensor_value_info("y", TensorProto.INT64, [1 << 40]))
-    content = bytes(written(made).SerializeToString())
+    content = bytes(write_anew(made).SerializeToString())
     for text in (b"read me", b"somebody", b"a node", b"metadata"):
         assert text not in content
-    assert not written(made).graph.value_info
+    assert not write_anew(made).graph.value_info
 
 
-def test_outputs_are_declared_as_what_they_are() -> None:
-    made = plain()
+def test_outputs_are_declared_with_their_shapes() -> None:
+    made = make_plain_model()
     made.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.INT64, [7, 7]))
-    (output,) = written(made).graph.output
+    (output,) = write_anew(made).graph.output
     declared = output.type.tensor_type
     assert declared.elem_type == TensorProto.DOUBLE
     assert [length.dim_value for length in declared.shape.dim] == [0, 1]
 
 
-def test_what_is_written_is_written_the_same_again() -> None:
-    once = written(plain())
-    assert written(once) == once
+def test_the_normal_form_of_a_normal_form_is_the_same() -> None:
+    once = write_anew(make_plain_model())
+    assert write_anew(once) == once
 
 
-def test_it_computes_what_it_computed() -> None:
+def test_the_normal_form_computes_the_same() -> None:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(written(plain()).SerializeToString())
+    session = onnxruntime.InferenceSession(write_anew(make_plain_model()).SerializeToString())
     assert session.run(None, {"X": np.array([[1.5]])})[0].tolist() == [[3.0]]

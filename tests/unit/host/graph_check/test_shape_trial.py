@@ -1,4 +1,4 @@
-"""What is known of tensors, held against what they are: a rule that is wrong about its kernel ends in a refusal."""
+"""The described tensors, compared with the computed ones: a rule that is wrong about its kernel leads to a refusal."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from serving.host.graph_check.sizes import ONE
 from tests.unit.host.graph_check.graphs import graph_of, model, node, signature
 
 
-def counted(kind: str) -> Any:
-    """Return a graph where one node stands between the shape of the rows and a blob of that shape."""
+def make_graph_with(kind: str) -> Any:
+    """Return a graph with a node of `kind` between the shape of the rows and a tensor of that shape."""
     nodes = [
         node("Shape", "X", "rows"),
         node(kind, "rows", "size"),
@@ -34,9 +34,9 @@ def lose_an_axis(operation: Operation) -> list[AbstractTensor]:
 
 
 @pytest.mark.parametrize("rule", [hide_sizes, lose_an_axis])
-def test_a_rule_that_is_wrong_lets_nothing_through(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert check_graphs([counted("Identity")], signature(), Guard(), most_rows=100).bounds.rows
+def test_a_wrong_rule_is_found(rule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_graphs([make_graph_with("Identity")], signature(), Guard(), most_rows=100).bounds.rows
     monkeypatch.setitem(RULES, ("", "Identity"), rule)
-    bound_graphs([counted("Identity")], signature())  # by its shapes there is nothing wrong with it
+    bound_graphs([make_graph_with("Identity")], signature())  # by its shapes there is nothing wrong with it
     with pytest.raises(GraphRefused, match=r"Identity: with [13] rows its output differs from the analysis"):
-        check_graphs([counted("Identity")], signature(), Guard(), most_rows=100)
+        check_graphs([make_graph_with("Identity")], signature(), Guard(), most_rows=100)

@@ -1,4 +1,4 @@
-"""Sizes that are linear in the number of rows: exact, or none."""
+"""Sizes that are linear in the number of rows: results are exact, or None."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_length_is_never_negative(size: Size) -> None:
     assert size.is_length == all(size.compute_for(rows) >= 0 for rows in (1, 2, 10, 1000))
 
 
-def test_what_grows_with_the_square_of_the_rows_has_no_size() -> None:
+def test_a_quadratic_product_has_no_size() -> None:
     assert multiply_sizes([ROWS, Size(0, 3), ROWS]) is None
     assert multiply_sizes([ROWS, Size(0, 3), ONE]) == Size(3, 0)
     assert multiply_sizes([]) == ONE

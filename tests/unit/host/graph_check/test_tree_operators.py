@@ -1,4 +1,4 @@
-"""Ensembles of trees: each relation that a kernel trusts, broken once."""
+"""Ensembles of trees: each relation that a kernel does not check, broken once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def new_form(**changes: Any) -> Any:
 
 
 def old_form(**changes: Any) -> Any:
-    """Return a model of one tree of depth two in the form of the versions before."""
+    """Return a model of one tree of depth two in the form of ``ai.onnx.ml`` 1 to 3."""
     attributes: Attributes = {
         "n_targets": 1,
         "nodes_treeids": [0] * 5,

@@ -1,4 +1,4 @@
-"""Every scikit-learn that may be installed beside the server has a list of its own: others name other things."""
+"""Every version of scikit-learn that may be installed has an allow-list: the versions have different names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[4]
 MINORS = ("1.6", "1.7", "1.8", "1.9")
 
 
-def test_the_oldest_scikit_learn_that_is_allowed_has_a_list() -> None:
+def test_the_oldest_allowed_scikit_learn_has_a_list() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = next(each for each in map(Requirement, project["dependencies"]) if each.name == "scikit-learn")
     (bound,) = wanted.specifier
@@ -31,8 +31,8 @@ def test_a_list_is_in_the_package(minor: str) -> None:
 
 
 @pytest.mark.parametrize("minor", MINORS)
-def test_a_loss_takes_numbers_only_by_each_of_its_names(minor: str) -> None:
-    """Until 1.8 the compiled losses call their module `_loss`."""
+def test_losses_accept_only_numbers_under_each_module_name(minor: str) -> None:
+    """Up to scikit-learn 1.8 the compiled losses call their module `_loss`."""
     place = resources.files("serving.host.restricted").joinpath("lists", f"scikit-learn-{minor}.json")
     called = json.loads(place.read_text())["called"]
     module = "_loss" if minor in ("1.6", "1.7", "1.8") else "sklearn._loss._loss"
@@ -44,8 +44,8 @@ def test_a_loss_takes_numbers_only_by_each_of_its_names(minor: str) -> None:
 
 
 @pytest.mark.parametrize("minor", MINORS)
-def test_names_of_ones_own_classes_may_be_any(minor: str) -> None:
-    """Where scikit-learn keeps them as the keys of a dict, up to 1.7."""
+def test_class_names_of_a_model_may_be_any_text(minor: str) -> None:
+    """Up to 1.7 scikit-learn keeps them as the keys of a dict in these attributes."""
     place = resources.files("serving.host.restricted").joinpath("lists", f"scikit-learn-{minor}.json")
     listed = json.loads(place.read_text())["schema"]["classes"]["sklearn.linear_model._logistic.LogisticRegressionCV"]
     for attribute in ("coefs_paths_", "scores_"):

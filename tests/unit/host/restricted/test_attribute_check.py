@@ -1,4 +1,4 @@
-"""What attributes may hold: sound models pass whatever they were set to, gadgets of listed classes do not."""
+"""The check of attributes: sound models pass with every option, gadgets of listed classes are refused."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ def reread(model: Any, path: Path, write: Callable[[Any, Path], None]) -> Any:
     return load_restricted(str(path))
 
 
-def by_joblib(model: Any, path: Path) -> None:
+def write_with_joblib(model: Any, path: Path) -> None:
     joblib.dump(model, path)
 
 
-def by_pickle(model: Any, path: Path) -> None:
+def write_with_pickle(model: Any, path: Path) -> None:
     path.write_bytes(pickle.dumps(model, protocol=2))
 
 
 @pytest.mark.parametrize("make", [compositions, boosters, own_attributes], ids=lambda make: make.__name__)
-def test_what_people_make_is_let_in(make: Callable[[], Any], tmp_path: Path) -> None:
+def test_common_models_pass(make: Callable[[], Any], tmp_path: Path) -> None:
     refused = []
     tried = 0
     for fitted in make():
         tried += 1
-        for write in (by_joblib, by_pickle):
+        for write in (write_with_joblib, write_with_pickle):
             try:
                 reread(fitted.estimator, tmp_path / "file", write)
             except Distrusted as error:
@@ -63,10 +63,10 @@ def test_what_people_make_is_let_in(make: Callable[[], Any], tmp_path: Path) -> 
 
 @pytest.mark.soak
 @pytest.mark.filterwarnings("ignore")
-def test_every_estimator_with_every_option_is_let_in(tmp_path: Path) -> None:
+def test_every_estimator_with_every_option_passes(tmp_path: Path) -> None:
     from tests.sound import every_model
 
-    verdicts = [(str(each), why_refused(each, tmp_path / "file")) for each in every_model()]
+    verdicts = [(str(each), find_refusal(each, tmp_path / "file")) for each in every_model()]
     refused = [(label, why) for label, why in verdicts if why is not None]
     print(f"tried {len(verdicts)}, refused {len(refused)}")
     # one of two kinds of vectorizers reads files that requests would name
@@ -74,9 +74,9 @@ def test_every_estimator_with_every_option_is_let_in(tmp_path: Path) -> None:
     assert len(verdicts) > 5000
 
 
-def why_refused(fitted: Fitted, path: Path) -> str | None:
+def find_refusal(fitted: Fitted, path: Path) -> str | None:
     try:
-        reread(fitted.estimator, path, by_joblib)
+        reread(fitted.estimator, path, write_with_joblib)
     except Distrusted as error:
         return str(error)
     return None
@@ -86,7 +86,7 @@ def why_refused(fitted: Fitted, path: Path) -> str | None:
 def test_a_gadget_of_listed_classes_is_refused(name: str, tmp_path: Path) -> None:
     model = gadgets()[name]()
     with pytest.raises(Distrusted) as caught:
-        reread(model, tmp_path / "file", by_joblib)
+        reread(model, tmp_path / "file", write_with_joblib)
     said = str(caught.value)
     assert said.startswith("the file ")
     assert re.search(r"security\.|write it anew", said)
@@ -94,14 +94,14 @@ def test_a_gadget_of_listed_classes_is_refused(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", sorted(gadgets()))
-def test_a_gadget_is_refused_where_it_stands_deep_inside(name: str, tmp_path: Path) -> None:
+def test_a_gadget_deep_inside_a_model_is_refused(name: str, tmp_path: Path) -> None:
     steps = Pipeline([("a", "passthrough"), ("b", stacked())])
     steps.steps[1][1].estimators_[0] = gadgets()[name]()
     with pytest.raises(Distrusted):
-        reread(steps, tmp_path / "file", by_joblib)
+        reread(steps, tmp_path / "file", write_with_joblib)
 
 
-def test_there_are_gadgets_for_all_that_calls_by_name() -> None:
+def test_there_are_many_gadgets() -> None:
     assert len(gadgets()) >= 100
 
 
@@ -109,12 +109,12 @@ def test_a_chain_of_gadgets_runs_nothing(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     model = runs_code(f"open({str(marker)!r}, 'w').close()")
     with pytest.raises(Distrusted, match=r"security\.pickle_trusted"):
-        reread(model, tmp_path / "file", by_joblib)
+        reread(model, tmp_path / "file", write_with_joblib)
     assert not marker.exists()
 
 
-def test_the_chain_bites_where_only_names_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the look at attributes it does what it says: refusing it is not refusing what would do nothing."""
+def test_the_chain_of_gadgets_runs_without_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the check of attributes the chain runs its code: the test above refuses a real attack."""
     marker = tmp_path / "marker"
     joblib.dump(runs_code(f"open({str(marker)!r}, 'w').close()"), tmp_path / "file")
     monkeypatch.chdir(tmp_path)
@@ -127,7 +127,7 @@ def test_the_chain_bites_where_only_names_are_looked_at(tmp_path: Path, monkeypa
 # --- what is said, and what would allow it ----------------------------------------------------------------------------
 
 
-def test_a_refusal_says_what_where_and_what_would_allow_it() -> None:
+def test_a_refusal_names_value_attribute_and_setting() -> None:
     model = tampered(stacked(), stack_method_=["fit", "predict"])
     with pytest.raises(Distrusted) as caught:
         check_loaded(model)
@@ -138,7 +138,7 @@ def test_a_refusal_says_what_where_and_what_would_allow_it() -> None:
     )
 
 
-def test_a_class_that_is_trusted_may_hold_anything() -> None:
+def test_a_trusted_class_may_hold_any_sound_object() -> None:
     model = tampered(stacked(), stack_method_=["fit", "predict"])
     check_loaded(model, [MODEL])
     model.final_estimator_ = tampered(LogisticRegression().fit(X, Y), solver="fit")
@@ -146,8 +146,8 @@ def test_a_class_that_is_trusted_may_hold_anything() -> None:
         check_loaded(model, [MODEL])
 
 
-def test_what_the_code_of_a_trusted_class_made_is_let_in_there_only() -> None:
-    """No file may name a class that is neither listed nor trusted: its objects come from trusted code."""
+def test_objects_made_by_trusted_code_pass_only_in_trusted_objects() -> None:
+    """No file may name a class that is neither listed nor trusted, so its objects were made by trusted code."""
     made = types.SimpleNamespace(rows=pd.Series([1.0]))
     model = make_pipeline(tampered(stacked(), note=made), LogisticRegression().fit(X, Y))
     with pytest.raises(Distrusted, match=r"types\.SimpleNamespace in StackingClassifier\.note"):
@@ -161,14 +161,14 @@ def test_what_the_code_of_a_trusted_class_made_is_let_in_there_only() -> None:
         check_loaded(model, [MODEL])
 
 
-def test_a_function_that_is_trusted_may_stand_anywhere() -> None:
+def test_any_attribute_may_hold_a_trusted_function() -> None:
     model = FunctionTransformer(functools.reduce)
     with pytest.raises(Distrusted, match=r"FunctionTransformer\.func"):
         check_loaded(model)
     check_loaded(model, ["functools.reduce"])
 
 
-def test_skops_files_are_looked_at_alike(tmp_path: Path) -> None:
+def test_skops_files_get_the_same_check(tmp_path: Path) -> None:
     skops.io.dump(make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y), tmp_path / "sound.skops")
     load_model(str(tmp_path / "sound.skops"), Format.SKOPS)
     skops.io.dump(tampered(stacked(), stack_method_=["fit", "predict"]), tmp_path / "file.skops")
@@ -185,24 +185,24 @@ def test_memory_is_none_after_loading(tmp_path: Path) -> None:
         X, Y
     )
     steps.memory = joblib.Memory(str(tmp_path / "memory"), verbose=0)
-    found = reread(steps, tmp_path / "file", by_joblib)
+    found = reread(steps, tmp_path / "file", write_with_joblib)
     assert found.memory is None
     assert found.steps[1][1].memory is None
 
 
-def test_what_an_owner_notes_may_be_anything_plain() -> None:
+def test_attributes_that_no_code_reads_may_hold_any_plain_value() -> None:
     model = tampered(
         LogisticRegression().fit(X, Y), version="1.2", notes={"by": ["me", None, 1.5]}, feature_names=["a"]
     )
     check_loaded(model)
 
 
-def test_what_the_class_goes_by_may_be_numbers_only() -> None:
+def test_unlisted_attributes_that_the_class_reads_hold_only_numbers() -> None:
     with pytest.raises(Distrusted, match=r"the text 'fit' in LogisticRegression\.intercept_"):
         check_loaded(tampered(LogisticRegression().fit(X, Y), intercept_="fit"))
 
 
-def test_things_that_hold_themselves_are_walked_once() -> None:
+def test_objects_in_a_cycle_are_checked_once() -> None:
     model = LogisticRegression().fit(X, Y)
     model.notes = [model]
     model.notes.append(model.notes)
@@ -210,7 +210,7 @@ def test_things_that_hold_themselves_are_walked_once() -> None:
 
 
 def test_every_class_that_files_may_make_has_a_schema() -> None:
-    """Whatever can be made and holds attributes is in the list, if only to say that these are numbers."""
+    """Every class whose objects a file may make is in the schema, even if its attributes are only numbers."""
     known = read_allow_list()
     made = {".".join(name) for name in known.created}
     without = {"joblib.numpy_pickle.NumpyArrayWrapper"}  # gone when its array is read

@@ -1,4 +1,4 @@
-"""Models with something in their state changed: refused, or asked everything without an end of the process."""
+"""Models with a changed state: they are refused, or answer everything without ending the process."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 import pytest
 
 
-def crashes_of(count: int, seed: int, which: str) -> list[str]:
-    """Return what ended a process; in a process of its own, since what is forked must not have computed before."""
+def find_crashes(count: int, seed: int, which: str) -> list[str]:
+    """Return what ended a process. Runs in a new process: a process that forks must not have computed before."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.hostile.states", str(count), str(seed), which]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     outcome = json.loads(done.stdout)
@@ -22,10 +22,10 @@ def crashes_of(count: int, seed: int, which: str) -> list[str]:
 
 
 def test_a_changed_state_never_ends_the_process() -> None:
-    assert crashes_of(200, 11, "usual") == []
+    assert find_crashes(200, 11, "usual") == []
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(4))
 def test_many_changed_states_never_end_the_process(seed: int) -> None:
-    assert crashes_of(5000, 100 + seed, "all") == []
+    assert find_crashes(5000, 100 + seed, "all") == []

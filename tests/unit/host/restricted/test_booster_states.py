@@ -1,4 +1,4 @@
-"""Boosters whose bytes lie: what XGBoost and LightGBM would follow blindly is refused before they read it."""
+"""Boosters with wrong bytes: data that XGBoost and LightGBM would follow unchecked is refused before they read it."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ Lie = Callable[[Any], None]
 # --- XGBoost ----------------------------------------------------------------------------------------------------------
 
 
-def boosted(**options: Any) -> xgboost.Booster:
+def fit_booster(**options: Any) -> xgboost.Booster:
     rows = xgboost.DMatrix(ROWS, options.pop("labels", SUMS))
     return xgboost.train({"nthread": 1, "verbosity": 0, **options}, rows, 3)
 
 
 @cache
-def saved(kind: str) -> bytes:
-    """Return a model as a pickle holds it, but in JSON."""
+def save_as_json(kind: str) -> bytes:
+    """Return a model in JSON, which a pickle holds in UBJSON."""
     if kind == "cities":
         rows = xgboost.DMatrix(CITIES, LABELS == 1, enable_categorical=True)
         made = xgboost.train({"max_cat_to_onehot": 1, "nthread": 1}, rows, 3)
     elif kind == "classes":
-        made = boosted(objective="multi:softprob", num_class=3, labels=LABELS)
+        made = fit_booster(objective="multi:softprob", num_class=3, labels=LABELS)
     elif kind == "several":
-        made = boosted(multi_strategy="multi_output_tree", labels=np.column_stack([SUMS, -SUMS]))
+        made = fit_booster(multi_strategy="multi_output_tree", labels=np.column_stack([SUMS, -SUMS]))
     elif kind == "pruned":
-        made = boosted(updater="grow_colmaker,prune", gamma=2.0, max_depth=6)
+        made = fit_booster(updater="grow_colmaker,prune", gamma=2.0, max_depth=6)
     else:
-        made = boosted(booster=kind)
+        made = fit_booster(booster=kind)
     model = json.loads(bytes(made.save_raw("json")))
     return json.dumps({"Model": model, "Config": json.loads(made.save_config())}).encode()
 
@@ -80,7 +80,7 @@ def model(document: Document) -> Document:
 
 
 def put(where: Callable[[Document], Any], name: Any, value: Any) -> Lie:
-    """Change one part of a document; a function gets the present one."""
+    """Change one part of a document; a function gets the old value."""
 
     def lie(document: Document) -> None:
         place = where(document)
@@ -106,7 +106,7 @@ def in_tree(name: str, value: Any, place: int | None = None) -> Lie:
     return lie
 
 
-def shorter(found: list[Any]) -> list[Any]:
+def shorten(found: list[Any]) -> list[Any]:
     return found[:-1]
 
 
@@ -119,7 +119,7 @@ def last_node(document: Document) -> int:
 
 
 def loop(document: Document) -> None:
-    """Let a leaf have its own grandparent for a child: a cycle beside a tree that ends at its root."""
+    """Make a leaf the parent of its own grandparent: a cycle beside a tree that is only a root."""
     tree = model(document)["trees"][0]
     tree["left_children"][0] = tree["right_children"][0] = -1
     first, second = 1, 2
@@ -130,14 +130,14 @@ def loop(document: Document) -> None:
 
 
 def share(document: Document) -> None:
-    """Let both children of the root have the same children."""
+    """Give both children of the root the same children."""
     tree = model(document)["trees"][0]
     for name in ("left_children", "right_children"):
         tree[name][2] = tree[name][1]
 
 
 def chain(document: Document) -> None:
-    """Let a tree be one long way down."""
+    """Make a tree a single long path."""
     tree, depth = model(document)["trees"][0], 10_050
     count = 2 * depth + 1
     tree["left_children"] = [node + 1 if node % 2 == 0 and node < count - 1 else -1 for node in range(count)]
@@ -183,7 +183,7 @@ def split_leaf_by_category(document: Document) -> None:
 
 
 def ring(document: Document) -> None:
-    """Let two nodes be each other's ancestors, and the root a leaf; every parent agrees."""
+    """Make two nodes ancestors of each other, and the root a leaf, with matching parents."""
     tree = model(document)["trees"][0]
     tree["left_children"] = [-1, 3, -1, 1, -1]
     tree["right_children"] = [child + 1 if child >= 0 else -1 for child in tree["left_children"]]
@@ -220,10 +220,10 @@ XGBOOST_LIES: dict[str, tuple[str, Lie, str]] = {
         lambda document: in_tree("parents", 10**8, last_node(document))(document),
         "a parent that is not there",
     ),
-    "fewer parents": (TREES, in_tree("parents", shorter), "not as many as nodes"),
-    "fewer conditions": (TREES, in_tree("split_conditions", shorter), "not as many as nodes"),
-    "fewer directions": (TREES, in_tree("default_left", shorter), "not as many as nodes"),
-    "fewer weights": (TREES, in_tree("base_weights", shorter), "not as many as nodes"),
+    "fewer parents": (TREES, in_tree("parents", shorten), "not as many as nodes"),
+    "fewer conditions": (TREES, in_tree("split_conditions", shorten), "not as many as nodes"),
+    "fewer directions": (TREES, in_tree("default_left", shorten), "not as many as nodes"),
+    "fewer weights": (TREES, in_tree("base_weights", shorten), "not as many as nodes"),
     "more nodes than there are": (TREES, parameter("num_nodes", "1000000000"), "not as many as nodes"),
     "no nodes": (TREES, parameter("num_nodes", "0"), "num_nodes is 0"),
     "nodes that are no number": (TREES, parameter("num_nodes", "7 "), "num_nodes is no number"),
@@ -231,7 +231,7 @@ XGBOOST_LIES: dict[str, tuple[str, Lie, str]] = {
     "leaves of more answers": (TREES, parameter("size_leaf_vector", "7"), "other answers than the model"),
     "children that are floats": (TREES, in_tree("left_children", 1.5, 0), "holds no integers"),
     "a split of no kind": (TREES, in_tree("split_type", 7, 0), "type of split that XGBoost does not know"),
-    "fewer kinds of splits": (TREES, in_tree("split_type", shorter), "not as many as nodes"),
+    "fewer kinds of splits": (TREES, in_tree("split_type", shorten), "not as many as nodes"),
     "a category where none is": (TREES, in_tree("split_type", 1, 0), "categories for other nodes"),
     "sizes where no categories are": (TREES, in_tree("categories_sizes", [3]), "do not add up"),
     "two trees that are one": (
@@ -257,7 +257,7 @@ XGBOOST_LIES: dict[str, tuple[str, Lie, str]] = {
     "a round before": (
         TREES, put(lambda document: model(document)["iteration_indptr"], 0, -4), "rounds are not made",
     ),
-    "rounds that end early": (TREES, put(model, "iteration_indptr", shorter), "rounds are not made"),
+    "rounds that end early": (TREES, put(model, "iteration_indptr", shorten), "rounds are not made"),
     "neither rounds nor trees": (
         TREES,
         put(learner, "gradient_booster", {"name": "gbtree", "model": {
@@ -266,10 +266,10 @@ XGBOOST_LIES: dict[str, tuple[str, Lie, str]] = {
         "neither rounds nor trees",
     ),
     "fewer dropped": (
-        "dart", put(lambda document: learner(document)["gradient_booster"], "weight_drop", shorter),
+        "dart", put(lambda document: learner(document)["gradient_booster"], "weight_drop", shorten),
         "a weight for each tree",
     ),
-    "fewer linear weights": ("gblinear", put(model, "weights", shorter), "weight for each feature"),
+    "fewer linear weights": ("gblinear", put(model, "weights", shorten), "weight for each feature"),
     "no linear weights": ("gblinear", drop(model, "weights"), "KeyError"),
     "another booster": (
         TREES, put(lambda document: learner(document)["gradient_booster"], "name", "gbforest"), "its booster is",
@@ -307,19 +307,19 @@ XGBOOST_LIES: dict[str, tuple[str, Lie, str]] = {
     ),
     "an order beyond": ("cities", put(lambda document: encoding(document)["sorted_idx"], 0, 99), "not in order"),
     "an order before": ("cities", put(lambda document: encoding(document)["sorted_idx"], 0, -1), "not in order"),
-    "a shorter order": ("cities", put(encoding, "sorted_idx", shorter), "not in order"),
-    "names of fewer features": ("cities", put(encoding, "enc", shorter), "other features"),
+    "a shorter order": ("cities", put(encoding, "sorted_idx", shorten), "not in order"),
+    "names of fewer features": ("cities", put(encoding, "enc", shorten), "other features"),
     "an answer beyond": (
         "several",
         lambda document: in_tree("right_children", 99, first_split(document))(document),
         "an answer that is not there",
     ),
-    "fewer answers": ("several", in_tree("leaf_weights", shorter), "answers of another size"),
+    "fewer answers": ("several", in_tree("leaf_weights", shorten), "answers of another size"),
     "no answers": ("several", drop(lambda document: model(document)["trees"][0], "leaf_weights"), "before 3.2"),
     "no kinds of splits": (
         "several", drop(lambda document: model(document)["trees"][0], "split_type"), "in which way it splits",
     ),
-    "fewer gains": ("several", in_tree("loss_changes", shorter), "not as many as nodes"),
+    "fewer gains": ("several", in_tree("loss_changes", shorten), "not as many as nodes"),
     "an objective without a name": (
         TREES, put(lambda document: learner(document)["objective"], "name", 5), "its objective has no name",
     ),
@@ -341,48 +341,48 @@ def problem(kind: type, state: Any) -> str:
 
 
 @pytest.mark.parametrize("name", XGBOOST_LIES)
-def test_one_lie_about_a_tree_of_xgboost_is_refused(name: str) -> None:
+def test_a_wrong_xgboost_model_is_refused(name: str) -> None:
     kind, lie, said = XGBOOST_LIES[name]
-    assert problem(xgboost.Booster, {"handle": bytearray(saved(kind))}) == ""
-    document = json.loads(saved(kind))
+    assert problem(xgboost.Booster, {"handle": bytearray(save_as_json(kind))}) == ""
+    document = json.loads(save_as_json(kind))
     lie(document)
     assert said in problem(xgboost.Booster, {"handle": bytearray(json.dumps(document).encode())})
 
 
-def test_a_shared_node_is_not_walked_again_and_again() -> None:
+def test_a_shared_node_ends_the_walk_early() -> None:
     left = np.array([1, 2, 3, -1])
     with pytest.raises(Unsound, match="two parents"):
         count_reached_nodes(left, left, np.array([0]))
 
 
-def test_leaves_of_several_answers_were_elsewhere_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaves_with_several_answers_of_older_xgboost_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(xgboost, "__version__", "3.1.3")
-    document = json.loads(saved("several"))
+    document = json.loads(save_as_json("several"))
     for tree in model(document)["trees"]:
         del tree["leaf_weights"]
     assert problem(xgboost.Booster, {"handle": bytearray(json.dumps(document).encode())}) == ""
-    in_tree("base_weights", shorter)(document)
+    in_tree("base_weights", shorten)(document)
     assert "answers of another size" in problem(xgboost.Booster, {"handle": bytearray(json.dumps(document).encode())})
 
 
 def test_a_pruned_tree_has_deleted_nodes() -> None:
-    trees = model(json.loads(saved("pruned")))["trees"]
+    trees = model(json.loads(save_as_json("pruned")))["trees"]
     assert int(trees[0]["tree_param"]["num_deleted"]) > 0
 
 
 LONG = struct.Struct(">q")
-SOUND = bytes(boosted().__getstate__()["handle"])
-MODEL = json.loads(bytes(boosted().save_raw("json")))
+SOUND = bytes(fit_booster().__getstate__()["handle"])
+MODEL = json.loads(bytes(fit_booster().save_raw("json")))
 
 
-def patched(old: bytes, new: bytes) -> bytes:
-    """Return the bytes of a model with the first of one piece changed."""
+def replace_bytes(old: bytes, new: bytes) -> bytes:
+    """Return the bytes of a model with the first occurrence of `old` replaced."""
     assert old in SOUND
     return SOUND.replace(old, new, 1)
 
 
-def counted(name: str, count: int) -> bytes:
-    """Return the bytes of a model in which an array says it has so many numbers."""
+def claim_count(name: str, count: int) -> bytes:
+    """Return the bytes of a model in which an array claims to have `count` numbers."""
     place = re.search(name.encode() + rb"\[\$.#L", SOUND)
     assert place
     return SOUND[: place.end()] + LONG.pack(count) + SOUND[place.end() + 8 :]
@@ -392,17 +392,20 @@ BYTES: dict[str, tuple[Any, str]] = {
     "half": (SOUND[: len(SOUND) // 2], "its bytes end early"),
     "all but one": (SOUND[:-1], "its bytes end early"),
     "one more": (SOUND + b"}", "something follows"),
-    "a key beyond": (patched(LONG.pack(6) + b"Config", LONG.pack(1 << 40) + b"Config"), "its bytes end early"),
-    "a negative key": (patched(LONG.pack(6) + b"Config", LONG.pack(-1) + b"Config"), "its bytes end early"),
-    "a short length": (patched(b"{L" + LONG.pack(6) + b"Config", b"{i\6Config"), "not of 64 bits"),
-    "an array beyond": (counted("left_children", 1 << 40), "its bytes end early"),
-    "a negative array": (counted("left_children", -1), "its bytes end early"),
-    "an array that swallows others": (counted("base_weights", 40), "do not fit|marker|end early|64 bits"),
-    "an array of another type": (patched(b"left_children[$l", b"left_children[$d"), "of another type"),
-    "an array of no type": (patched(b"left_children[$l", b"left_children[$q"), "of no known type"),
-    "an unknown marker": (patched(LONG.pack(5) + b"ModelX"[:5] + b"{", LONG.pack(5) + b"Model@"), "the marker 64"),
+    "a key beyond": (replace_bytes(LONG.pack(6) + b"Config", LONG.pack(1 << 40) + b"Config"), "its bytes end early"),
+    "a negative key": (replace_bytes(LONG.pack(6) + b"Config", LONG.pack(-1) + b"Config"), "its bytes end early"),
+    "a short length": (replace_bytes(b"{L" + LONG.pack(6) + b"Config", b"{i\6Config"), "not of 64 bits"),
+    "an array beyond": (claim_count("left_children", 1 << 40), "its bytes end early"),
+    "a negative array": (claim_count("left_children", -1), "its bytes end early"),
+    "an array that swallows others": (claim_count("base_weights", 40), "do not fit|marker|end early|64 bits"),
+    "an array of another type": (replace_bytes(b"left_children[$l", b"left_children[$d"), "of another type"),
+    "an array of no type": (replace_bytes(b"left_children[$l", b"left_children[$q"), "of no known type"),
+    "an unknown marker": (
+        replace_bytes(LONG.pack(5) + b"ModelX"[:5] + b"{", LONG.pack(5) + b"Model@"),
+        "the marker 64",
+    ),
     "the same part twice": (
-        patched(b"L" + LONG.pack(5) + b"Model{", b"L" + LONG.pack(6) + b"ConfigZL" + LONG.pack(5) + b"Model{"),
+        replace_bytes(b"L" + LONG.pack(5) + b"Model{", b"L" + LONG.pack(6) + b"ConfigZL" + LONG.pack(5) + b"Model{"),
         "the part Config twice",
     ),
     "a deep one": (b"{L" + LONG.pack(5) + b"Model" + b"[" * 100_000, "nested more than"),
@@ -419,7 +422,7 @@ BYTES: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", BYTES)
-def test_bytes_that_are_not_a_model_of_xgboost_are_refused(name: str) -> None:
+def test_bytes_that_are_no_xgboost_model_are_refused(name: str) -> None:
     raw, said = BYTES[name]
     assert problem(xgboost.Booster, {"handle": bytearray(SOUND)}) == ""
     assert re.search(said, problem(xgboost.Booster, {"handle": bytearray(raw)}))
@@ -453,7 +456,7 @@ def text(kind: str) -> str:
 
 
 def line(name: str, change: Callable[[list[str]], list[Any]], tree: int = 0) -> Callable[[str], str]:
-    """Return a function that changes the numbers in the line with that name, of one tree or in the head."""
+    """Return a function that changes the numbers in the line `name`, of one tree or in the head."""
 
     def lie(found: str) -> str:
         match = list(re.finditer(rf"^{name}=(.*)$", found, flags=re.MULTILINE))[tree]
@@ -466,12 +469,12 @@ def number(value: Any, place: int = 0) -> Callable[[list[str]], list[Any]]:
     return lambda found: [*found[:place], value, *found[place + 1 :]]
 
 
-def fewer(found: list[str]) -> list[Any]:
+def drop_last(found: list[str]) -> list[Any]:
     return found[:-1]
 
 
 def more(name: str, value: str) -> Callable[[str], str]:
-    """Return a function that puts a line before the first with that name."""
+    """Return a function that puts a line before the first line `name`."""
     return lambda found: resized(re.sub(rf"^{name}=", f"{value}\n{name}=", found, count=1, flags=re.MULTILINE))
 
 
@@ -492,7 +495,7 @@ def first_twice(found: list[str]) -> list[Any]:
 
 
 def ring_of_leaves(found: str) -> str:
-    """Let the root have two leaves, and two nodes each other and the rest of the leaves."""
+    """Give the root two leaves, and make two nodes each other's children, with the rest of the leaves."""
     changed = re.sub(r"^left_child=.*$", "left_child=-1 2 1 -3", found, count=1, flags=re.MULTILINE)
     return re.sub(r"^right_child=.*$", "right_child=-2 3 -5 -4", changed, count=1, flags=re.MULTILINE)
 
@@ -507,12 +510,12 @@ LIGHTGBM_LIES: dict[str, tuple[str, Callable[[str], str], str]] = {
     "a loop": (SPLITS, lambda found: resized(ring_of_leaves(found)), "not reached from the root"),
     "a feature beyond": (SPLITS, line("split_feature", number(4)), "a feature it does not have"),
     "a feature before": (SPLITS, line("split_feature", number(-1)), "a feature it does not have"),
-    "fewer features": (SPLITS, line("split_feature", fewer), "not as many as it counts"),
-    "fewer children": (SPLITS, line("left_child", fewer), "not as many as it counts"),
-    "fewer thresholds": (SPLITS, line("threshold", fewer), "not as many as it counts"),
-    "fewer values": (SPLITS, line("leaf_value", fewer), "not as many as it counts"),
-    "fewer weights": (SPLITS, line("leaf_weight", fewer), "not as many as it counts"),
-    "fewer decisions": (SPLITS, line("decision_type", fewer), "not as many as it counts"),
+    "fewer features": (SPLITS, line("split_feature", drop_last), "not as many as it counts"),
+    "fewer children": (SPLITS, line("left_child", drop_last), "not as many as it counts"),
+    "fewer thresholds": (SPLITS, line("threshold", drop_last), "not as many as it counts"),
+    "fewer values": (SPLITS, line("leaf_value", drop_last), "not as many as it counts"),
+    "fewer weights": (SPLITS, line("leaf_weight", drop_last), "not as many as it counts"),
+    "fewer decisions": (SPLITS, line("decision_type", drop_last), "not as many as it counts"),
     "more leaves": (SPLITS, line("num_leaves", number(10**9)), "not as many as it counts"),
     "no leaves": (SPLITS, line("num_leaves", number(0)), "no leaves"),
     "leaves that are no number": (SPLITS, line("num_leaves", number("x")), "numbers is malformed"),
@@ -573,30 +576,30 @@ LIGHTGBM_LIES: dict[str, tuple[str, Callable[[str], str], str]] = {
     "a parameter without a value": (SPLITS, swap("[boosting: gbdt]", "[boosting]"), "has no value"),
     "words that end beyond": ("categories", line("cat_boundaries", number(99, -1)), "do not add up"),
     "words that end before": ("categories", line("cat_boundaries", number(-2, 1)), "do not add up"),
-    "fewer words": ("categories", line("cat_threshold", fewer), "do not add up"),
-    "fewer boundaries": ("categories", line("cat_boundaries", fewer), "do not add up"),
+    "fewer words": ("categories", line("cat_threshold", drop_last), "do not add up"),
+    "fewer boundaries": ("categories", line("cat_boundaries", drop_last), "do not add up"),
     "a category beyond": (
         "categories", lambda found: resized(re.sub(r"^threshold=.*$", lambda match: "threshold=" + " ".join(
             ["9"] * len(match[0].split())), found, count=1, flags=re.MULTILINE)), "categories it does not have",
     ),
-    "fewer formulas": ("linear", line("num_features", fewer), "not as many as it counts"),
+    "fewer formulas": ("linear", line("num_features", drop_last), "not as many as it counts"),
     "formulas of more features": ("linear", line("num_features", number(999), 2), "do not add up"),
     "a formula of a negative size": ("linear", line("num_features", number(-1), 2), "a negative number of features"),
-    "fewer constants": ("linear", line("leaf_const", fewer), "not as many as it counts"),
-    "fewer coefficients": ("linear", line("leaf_coeff", fewer, 2), "do not add up"),
+    "fewer constants": ("linear", line("leaf_const", drop_last), "not as many as it counts"),
+    "fewer coefficients": ("linear", line("leaf_coeff", drop_last, 2), "do not add up"),
     "a formula of a feature beyond": ("linear", line("leaf_features", number(4), 2), "a feature it does not have"),
     "a coefficient that is none": ("linear", line("leaf_coeff", number("x"), 2), "numbers is malformed"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LIGHTGBM_LIES)
-def test_one_lie_about_a_tree_of_lightgbm_is_refused(name: str) -> None:
+def test_a_wrong_lightgbm_model_is_refused(name: str) -> None:
     kind, lie, said = LIGHTGBM_LIES[name]
     assert problem(lightgbm.Booster, {"_handle": text(kind)}) == ""
     assert said in problem(lightgbm.Booster, {"_handle": lie(text(kind))})
 
 
-def test_numbers_may_be_infinite_or_none_at_all() -> None:
+def test_numbers_may_be_infinite_or_nan() -> None:
     for value in ("nan", "-nan", "inf", "-inf", "1e-300", "-5", "+7.25e+10"):
         changed = line("leaf_value", number(value))(text(SPLITS))
         assert problem(lightgbm.Booster, {"_handle": changed}) == "", value
@@ -605,8 +608,8 @@ def test_numbers_may_be_infinite_or_none_at_all() -> None:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def forged(kind: type, state: Any) -> Any:
-    """Return what pickles as an object of `kind` with this state."""
+def forge(kind: type, state: Any) -> Any:
+    """Return an object whose pickle is that of an object of `kind` with this state."""
 
     class Forged:
         __class__ = property(lambda _: kind)  # type: ignore[assignment]
@@ -620,7 +623,7 @@ def forged(kind: type, state: Any) -> Any:
 @pytest.mark.parametrize("handle", [None, -1, 7, 1 << 40, 1.5, "text", b"bytes", [1], True], ids=repr)
 def test_a_handle_is_never_an_address(handle: Any, tmp_path: Path) -> None:
     for kind, name in ((xgboost.Booster, "handle"), (lightgbm.Booster, "_handle"), (lightgbm.Booster, "handle")):
-        joblib.dump(forged(kind, {name: handle}), tmp_path / "blob")
+        joblib.dump(forge(kind, {name: handle}), tmp_path / "blob")
         with pytest.raises(Distrusted, match="holds a Booster that is not sound"):
             load_restricted(str(tmp_path / "blob"))
 
@@ -628,19 +631,19 @@ def test_a_handle_is_never_an_address(handle: Any, tmp_path: Path) -> None:
 def test_a_state_is_a_dict_with_a_handle(tmp_path: Path) -> None:
     for kind in (xgboost.Booster, lightgbm.Booster):
         for state in ({}, {"x": 1}, ({"handle": None}, {"handle": None}), [("handle", -1)], 5):
-            joblib.dump(forged(kind, state), tmp_path / "blob")
+            joblib.dump(forge(kind, state), tmp_path / "blob")
             with pytest.raises(Distrusted, match="Booster"):
                 load_restricted(str(tmp_path / "blob"))
 
 
 def test_an_older_name_of_the_handle_is_read(tmp_path: Path) -> None:
-    joblib.dump(forged(lightgbm.Booster, {"handle": text(SPLITS)}), tmp_path / "blob")
+    joblib.dump(forge(lightgbm.Booster, {"handle": text(SPLITS)}), tmp_path / "blob")
     found = load_restricted(str(tmp_path / "blob"))
     assert found.num_trees() == 3
 
 
-def test_native_files_are_looked_at(tmp_path: Path) -> None:
-    document = json.loads(bytes(boosted().save_raw("json")))
+def test_native_files_are_checked(tmp_path: Path) -> None:
+    document = json.loads(bytes(fit_booster().save_raw("json")))
     document["learner"]["gradient_booster"]["model"]["trees"][0]["left_children"][0] = 10**8
     (tmp_path / "model.json").write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(LoadRefused, match="not sound: a node leads to what is no child"):
@@ -650,7 +653,7 @@ def test_native_files_are_looked_at(tmp_path: Path) -> None:
         load_native(str(tmp_path / "model.txt"), Format.LIGHTGBM)
 
 
-def test_every_sound_booster_is_sound() -> None:
+def test_every_sound_booster_passes() -> None:
     counts = {"xgboost": 0, "lightgbm": 0}
     for fitted in boosters():
         estimator = fitted.estimator[-1] if hasattr(fitted.estimator, "steps") else fitted.estimator
@@ -666,7 +669,7 @@ def test_every_sound_booster_is_sound() -> None:
 
 
 def assert_survives(count: int, seed: int) -> None:
-    """Change boosters in a process of its own: a thread of a library here would be missing in a fork."""
+    """Change boosters in a new process: a fork of this one would lack the threads of the libraries."""
     command = [sys.executable, "-W", "ignore", "-m", "tests.hostile.boosters", str(count), str(seed)]
     done = subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
     counts = json.loads(done.stdout.splitlines()[-1])

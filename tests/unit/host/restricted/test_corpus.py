@@ -1,4 +1,4 @@
-"""Every hostile pickle there is here, hidden in every way: refused, and nothing happens."""
+"""Every hostile pickle of the corpus, hidden in every way, is refused without a side effect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.hostile.apart import Verdict, judged
 from tests.hostile.canary import Canary
 from tests.hostile.corpus import COMPRESSIONS, HIDDEN, Hostile, corpus, families, whole_files
 
-# these say more than they hold: damage, like that of a file cut short, unless a compressed one could hold it
+# these claim more bytes than they have: damage, as in a file cut short, unless a compressed file could have them
 DAMAGED = {
     "an array larger than its bytes",
     "an array of 72 TiB",
@@ -65,7 +65,7 @@ def test_every_hostile_file_is_refused_without_a_side_effect(canary: Canary, tmp
 
 
 def assert_is_helpful(verdict: Verdict) -> None:
-    """One line with what was seen and what would allow it, and no place of this machine."""
+    """Require one line with what was seen and what would allow it, without a path of this machine."""
     if verdict.word == "refused":
         assert verdict.said.startswith("the file ")
         assert re.search(r"security\.|candidate\.max_expansion|write it anew", verdict.said)
@@ -74,7 +74,7 @@ def assert_is_helpful(verdict: Verdict) -> None:
 
 
 def test_the_corpus_bites(canary: Canary, tmp_path: Path) -> None:
-    """Without the rules the canary dies: refusing these files is not refusing what would do nothing."""
+    """Without the rules these files do harm: the test above refuses real attacks."""
     deadly = [
         "calls os:system", "calls os:remove", "calls builtins:exec", "calls socket:create_connection",
         "calls joblib.disk:delete_folder", "calls numpy:memmap", "calls numpy.f2py.crackfortran:myeval",

@@ -1,4 +1,4 @@
-"""Bits that flip: the restricted loader survives them, and a manifest sees every one."""
+"""Files with flipped bits: the restricted loader survives them, and a manifest detects each one."""
 
 from __future__ import annotations
 

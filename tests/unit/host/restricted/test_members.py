@@ -1,4 +1,4 @@
-"""What scikit-learn has a closed list of is known whole: splitters, scorers, functions of one argument, kernels."""
+"""Every member of scikit-learn's closed lists is known: splitters, scorers, functions of one argument, kernels."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SPLITTERS, LAST = 20, 40
 def test_each_splitter_and_some_of_the_rest_are_known(tmp_path: Path) -> None:
     every = list(members())
     some = every[:SPLITTERS] + every[SPLITTERS:-LAST:7] + every[-LAST:]  # the last: distributions, requests, callbacks
-    assert refused(some, tmp_path / "model") == []
+    assert list_refused(some, tmp_path / "model") == []
 
 
 @pytest.mark.soak
 def test_each_member_is_known(tmp_path: Path) -> None:
-    assert refused(members(), tmp_path / "model") == []
+    assert list_refused(members(), tmp_path / "model") == []
 
 
-def refused(models: Iterable[Fitted], path: Path) -> list[str]:
+def list_refused(models: Iterable[Fitted], path: Path) -> list[str]:
     found, tried = [], 0
     for fitted in models:
         with warnings.catch_warnings(action="ignore"):  # pickle asks old modules of NumPy for functions

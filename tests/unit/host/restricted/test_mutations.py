@@ -1,4 +1,4 @@
-"""Real model files with bytes and opcodes changed: never anything but a model, a refusal or an exception."""
+"""Real model files with changed bytes and opcodes: each gives a model, a refusal or an exception."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPCODES = [
 ]
 
 
-def mutated(raw: bytes, count: int) -> list[bytes]:
+def mutate(raw: bytes, count: int) -> list[bytes]:
     """Return `count` copies, each with some bytes replaced by opcodes, cut out, or copied to another place."""
     random = np.random.default_rng(7)
     copies = []
@@ -47,7 +47,7 @@ def assert_survives(raw: bytes, count: int, path: Path) -> None:
             return "raised", type(error).__name__
         return "loaded", ""
 
-    verdicts = judged(mutated(raw, count), judge, seconds=5, megabytes=512)
+    verdicts = judged(mutate(raw, count), judge, seconds=5, megabytes=512)
     words = [verdict.word for verdict in verdicts]
     print({word: words.count(word) for word in sorted(set(words))})
     assert set(words) <= {"refused", "raised", "loaded"}

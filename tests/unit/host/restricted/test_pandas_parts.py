@@ -1,4 +1,4 @@
-"""What pandas leaves in models is read as its values; what lies about them is refused, and nothing of it is made."""
+"""Objects of pandas in models are read as their values; forged ones are refused, and no object of pandas is made."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def read(raw: bytes) -> Any:
     return found
 
 
-def test_models_that_hold_columns_of_pandas_load_and_answer_the_same(tmp_path: Path) -> None:
+def test_models_with_columns_of_pandas_give_the_same_answers(tmp_path: Path) -> None:
     assert_all_load(itertools.islice(tables(), 100), tmp_path / "model", least=100)
 
 
 @pytest.mark.soak
-def test_every_model_that_holds_something_of_pandas_loads_and_answers_the_same(tmp_path: Path) -> None:
+def test_every_model_with_pandas_objects_gives_the_same_answers(tmp_path: Path) -> None:
     assert_all_load(tables(), tmp_path / "model", least=400)
 
 
@@ -102,13 +102,13 @@ def test_a_column_is_read_as_an_array_of_its_values(held: Any, found: list[Any],
 
 
 @pytest.mark.parametrize("single", [pd.NA, pd.NaT, pd.Timestamp("2026-01-02 03:04:05.6"), pd.Timedelta(1, "s")])
-def test_what_is_one_value_stays_what_it_was(single: Any) -> None:
+def test_single_values_keep_their_type(single: Any) -> None:
     found = read(pickle.dumps(single))
     assert type(found) is type(single)
     assert found is single or found == single
 
 
-def test_the_dtype_of_what_was_read_is_that_of_the_column() -> None:
+def test_arrays_have_the_dtype_of_the_column() -> None:
     for held in (
         pd.Index([1], dtype="int8"),
         pd.DatetimeIndex(["2026-01-02"]).as_unit("s"),
@@ -117,7 +117,7 @@ def test_the_dtype_of_what_was_read_is_that_of_the_column() -> None:
         assert read(pickle.dumps(held)).dtype == held.dtype
 
 
-def test_columns_and_categories_in_one_model_are_read_where_they_stand() -> None:
+def test_columns_and_categories_of_one_model_are_read() -> None:
     encoder = OneHotEncoder(categories=[pd.Index(["b", "a"])])
     rows = NUMBERS.assign(city=["a", "b", "a"])
     model = ColumnTransformer([("n", StandardScaler(), NUMBERS.columns), ("c", encoder, pd.Index(["city"]))]).fit(rows)
@@ -128,7 +128,7 @@ def test_columns_and_categories_in_one_model_are_read_where_they_stand() -> None
 
 
 @pytest.mark.parametrize("name", whole_ones())
-def test_what_the_lies_differ_from_is_read(name: str) -> None:
+def test_a_sound_column_is_read(name: str) -> None:
     assert type(read(whole(whole_ones()[name]))) is np.ndarray
 
 
@@ -152,27 +152,27 @@ def test_a_lie_is_refused(name: str) -> None:
         built(instance(named("pandas:CategoricalDtype")), {"categories": index(TEXTS), "ordered": False}),
     ],
 )
-def test_a_part_that_comes_to_nothing_is_refused(left: Fragment) -> None:
+def test_a_part_without_values_is_refused(left: Fragment) -> None:
     for place in (left, built(instance(named(COLUMNS)), {"transformers": [("a", "drop", left)], "note": left})):
         with pytest.raises(Distrusted, match=r"the file (holds|has)"):
             read(whole(place))
 
 
-def test_a_column_stands_only_where_its_values_may() -> None:
-    """An array of texts in the place of a method's name is judged as that text."""
+def test_a_column_is_checked_as_its_values() -> None:
+    """An array of texts in the place of a method's name is checked as these texts."""
     stack = "sklearn.ensemble._stacking:StackingClassifier"
     with pytest.raises(Distrusted, match=r"'fit' in StackingClassifier\.stack_method_"):
         read(whole(built(instance(named(stack)), {"stack_method_": index(array(dtype("O"), (1,), ["fit"]))})))
 
 
-def test_what_all_columns_come_to_is_bounded() -> None:
-    """A kilobyte that is named again and again would become any amount of memory."""
+def test_the_size_of_all_columns_is_limited() -> None:
+    """A few bytes that a file repeats many times would become any amount of memory."""
     text = texts(arrow(offsets(0, 1 << 20), b"a" * (1 << 20)))
     with pytest.raises(Distrusted, match="larger columns of pandas than any model"):
         read(whole(value([text] * 40)))
 
 
-def test_names_of_pandas_are_not_among_those_that_are_refused() -> None:
+def test_known_names_of_pandas_are_not_refused() -> None:
     raw = pickle.dumps([NUMBERS.columns, NUMBERS.dtypes, pd.NA, StandardScaler()], 4)
     survey = survey_opcodes(io.BytesIO(raw))
     assert survey.is_whole

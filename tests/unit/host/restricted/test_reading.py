@@ -1,4 +1,4 @@
-"""Budgets, compressions, and every estimator there is: what may be loaded loads, in every way it is written."""
+"""Reading within budgets: every estimator loads in every compression, and files that become too large are refused."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def assert_loads(estimator: Any, file: Path) -> None:
     assert type(load_restricted(str(file))) is type(estimator)
 
 
-def models() -> dict[str, Any]:
+def make_models() -> dict[str, Any]:
     categorical = np.column_stack([MANY[:, 0], LABELS, MANY[:, 1], LABELS % 2])
     return {
         "forest": RandomForestClassifier(5, random_state=0).fit(MANY, LABELS),
@@ -65,7 +65,7 @@ def models() -> dict[str, Any]:
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_every_compression_loads(compression: str | None, file: Path) -> None:
-    for model in models().values():
+    for model in make_models().values():
         joblib.dump(model, file, compress=(compression, 3) if compression else 0)
         found = load_restricted(str(file))
         assert type(found) is type(model)
@@ -73,7 +73,7 @@ def test_every_compression_loads(compression: str | None, file: Path) -> None:
             np.testing.assert_array_equal(found.predict(MANY), model.predict(MANY))
 
 
-def test_a_mapped_file_loads(file: Path) -> None:
+def test_a_memory_mapped_file_loads(file: Path) -> None:
     joblib.dump({"a": np.arange(4096.0), "b": np.array(["x", None], dtype=object), "c": np.zeros((3, 0))}, file)
     found = load_restricted(str(file), mmap_mode="r")
     assert isinstance(found["a"], np.memmap)
@@ -81,18 +81,17 @@ def test_a_mapped_file_loads(file: Path) -> None:
     assert found["b"].tolist() == ["x", None]
 
 
-def test_a_large_model_is_mapped_and_answers(file: Path) -> None:
+def test_a_large_model_is_memory_mapped_and_answers(file: Path) -> None:
     model = StandardScaler().fit(MANY)
     model.ballast_ = np.ones((LEAST_BYTES_MAPPED >> 3) + 1)
     joblib.dump(model, file)
     found = load_model(str(file), Format.JOBLIB)
-    np.testing.assert_array_equal(found.answer("transform", found.sample(2)).tensors[0], [[*row] for row in np.asarray(
-        model.transform(found.sample(2).matrix)
-    )])  # fmt: skip
+    rows = found.make_rows(2)
+    np.testing.assert_array_equal(found.answer("transform", rows).tensors[0], model.transform(rows.matrix))
 
 
-def refused_in_little_memory(file: Path) -> str:
-    """Return the refusal of a file, given in a process that has no memory for what the file becomes."""
+def find_refusal_in_little_memory(file: Path) -> str:
+    """Return the refusal of a file by a process that has too little memory for the content of the file."""
 
     def judge(path: Path) -> tuple[str, str]:
         try:
@@ -107,16 +106,18 @@ def refused_in_little_memory(file: Path) -> str:
 
 
 @pytest.mark.parametrize("compress", [zlib.compress, gzip.compress, bz2.compress, XZ])
-def test_a_file_that_becomes_too_large_in_pieces_is_refused(compress: Callable[[bytes], bytes], file: Path) -> None:
+def test_a_compressed_file_of_many_parts_that_becomes_too_large_is_refused(
+    compress: Callable[[bytes], bytes], file: Path
+) -> None:
     file.write_bytes(compress(whole((value(bytes(1 << 20)) + b"0") * 80 + value(1))))
     assert file.stat().st_size < 300_000
-    said = refused_in_little_memory(file)
+    said = find_refusal_in_little_memory(file)
     assert f"larger than {FREE_BYTES >> 20} MB, all that its compressed size allows (candidate.max_expansion)" in said
 
 
-def test_a_file_that_becomes_too_large_at_once_is_refused_before_it_does(file: Path) -> None:
+def test_a_compressed_file_of_one_part_that_becomes_too_large_is_refused(file: Path) -> None:
     file.write_bytes(zlib.compress(whole(value(bytes(80 << 20)))))
-    assert "candidate.max_expansion" in refused_in_little_memory(file)
+    assert "candidate.max_expansion" in find_refusal_in_little_memory(file)
     assert len(load_restricted(str(file), max_expansion=2000)) == 80 << 20
 
 
@@ -129,7 +130,7 @@ def test_bytes_after_the_end_are_refused(file: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
 def test_a_file_cut_short_is_damage(share: float, file: Path) -> None:
-    joblib.dump(models()["forest"], file)
+    joblib.dump(make_models()["forest"], file)
     raw = file.read_bytes()
     file.write_bytes(raw[: int(len(raw) * share)])
     with pytest.raises((EOFError, ValueError, pickle.UnpicklingError)), warnings.catch_warnings(action="ignore"):

@@ -1,4 +1,4 @@
-"""Refusals for names: all of them at once, with one line to paste, found without running anything of the file."""
+"""Refusals for names list all names at once, with one line of settings, without running code of the file."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def refusal(path: Path, raw: bytes, *trusted: str) -> str:
     return str(caught.value)
 
 
-def line_in(text: str) -> list[str]:
-    """Return what the line to paste trusts, as settings.toml would read it."""
+def read_line(text: str) -> list[str]:
+    """Return the names in the line of settings, as settings.toml would read them."""
     found = re.search(r'security\.pickle_trusted = \["[^\]]*"\]', text)
     assert found is not None
     names = tomllib.loads(found.group())["security"]["pickle_trusted"]
@@ -74,7 +74,7 @@ def line_in(text: str) -> list[str]:
     return names
 
 
-def names_in(raw: bytes) -> list[str]:
+def list_names(raw: bytes) -> list[str]:
     return [
         ".".join(name) for name in survey_opcodes(BudgetedFile(io.BytesIO(raw), len(raw), is_compressed=False)).names
     ]
@@ -83,20 +83,20 @@ def names_in(raw: bytes) -> list[str]:
 MIXED = make_pipeline(FunctionTransformer(halve), FunctionTransformer(double))
 
 
-def test_pasting_the_line_of_one_refusal_is_enough(tmp_path: Path) -> None:
+def test_one_line_of_settings_allows_all_names(tmp_path: Path) -> None:
     raw = pickle.dumps(MIXED.fit(ROWS))
     said = refusal(tmp_path / "model", raw)
-    assert line_in(said) == [f"{__name__}.halve", f"{__name__}.double"]
+    assert read_line(said) == [f"{__name__}.halve", f"{__name__}.double"]
     assert "2 classes or functions that are not on the list" in said
-    assert load_model(str(tmp_path / "model"), Format.PICKLE, Trust(pickle_trusted=line_in(said))).name == "Pipeline"
+    assert load_model(str(tmp_path / "model"), Format.PICKLE, Trust(pickle_trusted=read_line(said))).name == "Pipeline"
 
 
 def test_the_line_keeps_what_is_trusted_already(tmp_path: Path) -> None:
     said = refusal(tmp_path / "model", pickle.dumps(MIXED), "other.Thing", f"{__name__}.double")
-    assert line_in(said) == ["other.Thing", f"{__name__}.double", f"{__name__}.halve"]
+    assert read_line(said) == ["other.Thing", f"{__name__}.double", f"{__name__}.halve"]
 
 
-def test_code_in_the_file_comes_first_with_the_three_ways_out(tmp_path: Path) -> None:
+def test_code_in_the_file_comes_first_with_three_remedies(tmp_path: Path) -> None:
     said = refusal(tmp_path / "model", cloudpickle.dumps([Decimal(1), FunctionTransformer(lambda rows: rows)]))
     assert said.startswith("the file brings code of its own (cloudpickle.cloudpickle._make_function")
     assert "which no list of names allows" in said
@@ -113,7 +113,7 @@ def test_a_class_made_in_the_file_is_code_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ['mine:A", "os.system', "mine.b c:A", "sklearn.pipeline:Pipeline.fit", "mine:A]\n[x"])
-def test_a_name_that_is_none_gets_into_no_line_to_paste(tmp_path: Path, name: str) -> None:
+def test_a_malformed_name_is_in_no_line_of_settings(tmp_path: Path, name: str) -> None:
     said = refusal(tmp_path / "model", whole(value([named("mine:B"), named(name)])))
     assert "no list of names allows" in said
     assert "pickle_trusted" not in said
@@ -132,22 +132,22 @@ def test_alarming_names_come_before_the_line(tmp_path: Path) -> None:
     assert "check where it came from" in said
 
 
-def test_a_module_that_is_not_installed_is_said_to_be_absent(tmp_path: Path) -> None:
+def test_a_refusal_names_modules_that_are_not_installed(tmp_path: Path) -> None:
     said = refusal(tmp_path / "model", whole(value([named("mine_of_theirs.parts:A"), named("decimal:Decimal")])))
-    assert line_in(said) == ["mine_of_theirs.parts.A", "decimal.Decimal"]
+    assert read_line(said) == ["mine_of_theirs.parts.A", "decimal.Decimal"]
     assert "not installed here: 'mine_of_theirs' (the working directory is not searched: install the module" in said
     said = refusal(tmp_path / "model", whole(value([named("decimal:Decimal"), named("fractions:Fraction")])))
     assert "not installed here" not in said
 
 
-def test_more_names_than_a_line_has_room_for_are_counted(tmp_path: Path) -> None:
+def test_names_beyond_the_limit_are_counted(tmp_path: Path) -> None:
     raw = whole(value([named(f"decimal:Decimal{number}") for number in range(500)]))
     said = refusal(tmp_path / "model", raw)
-    assert f"and {500 - len(line_in(said))} more, which are named once these are trusted" in said
+    assert f"and {500 - len(read_line(said))} more, which are named once these are trusted" in said
     assert len(said) < 2000
 
 
-def test_a_skops_file_is_refused_with_one_line_too(tmp_path: Path) -> None:
+def test_a_skops_refusal_has_one_line_of_settings_too(tmp_path: Path) -> None:
     steps = [FunctionTransformer(each) for each in (halve, double, treble, square, negate, repeat)]
     skops.io.dump(make_pipeline(*steps).fit(ROWS), tmp_path / "model")
     with pytest.raises(NotVouched) as caught:
@@ -160,7 +160,7 @@ def test_a_skops_file_is_refused_with_one_line_too(tmp_path: Path) -> None:
     assert load_model(str(tmp_path / "model"), Format.SKOPS, Trust(skops_trusted=names)).name == "Pipeline"
 
 
-def test_a_file_that_is_not_followed_to_its_end_may_name_more(tmp_path: Path) -> None:
+def test_a_refusal_says_when_the_file_may_name_more(tmp_path: Path) -> None:
     raw = whole(named("decimal:Decimal") + b"N0" * MOST_OPCODES)
     assert refusal(tmp_path / "model", raw).endswith("; the file was not followed to its end and may name more")
     assert "may name more" not in refusal(tmp_path / "model", whole(named("decimal:Decimal")))
@@ -172,7 +172,7 @@ def test_a_file_that_is_not_followed_to_its_end_may_name_more(tmp_path: Path) ->
 @pytest.mark.parametrize("protocol", range(6))
 def test_names_are_found_in_every_protocol(protocol: int) -> None:
     raw = pickle.dumps([Fraction(1, 2), {"a": (Decimal(1),)}, np.arange(3)], protocol)
-    assert {"fractions.Fraction", "decimal.Decimal"} <= set(names_in(raw))
+    assert {"fractions.Fraction", "decimal.Decimal"} <= set(list_names(raw))
 
 
 @pytest.mark.parametrize("compress", [0, ("zlib", 3), ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3)])
@@ -186,23 +186,23 @@ def test_names_after_the_arrays_of_joblib_are_found(tmp_path: Path, compress: An
     assert (__name__, "halve") in survey.names
 
 
-def test_nothing_is_run_for_the_names(tmp_path: Path) -> None:
+def test_listing_names_runs_nothing(tmp_path: Path) -> None:
     place = tmp_path / "made"
     raw = whole(value([call(named("os:mkdir"), str(place)), instance(named("decimal_of_theirs:Decimal"))]))
-    assert names_in(raw) == ["os.mkdir", "decimal_of_theirs.Decimal"]
+    assert list_names(raw) == ["os.mkdir", "decimal_of_theirs.Decimal"]
     assert not place.exists()
 
 
-def test_damage_ends_the_look_but_keeps_what_was_found() -> None:
+def test_damage_ends_the_survey_but_keeps_its_names() -> None:
     whole_one = pickle.dumps([Fraction(1, 2), Decimal(1), b"x" * 1000])
     for end in range(len(whole_one)):
-        names_in(whole_one[:end])
-    assert names_in(whole_one[:-100]) == ["fractions.Fraction", "decimal.Decimal"]
+        list_names(whole_one[:end])
+    assert list_names(whole_one[:-100]) == ["fractions.Fraction", "decimal.Decimal"]
 
 
-def test_the_look_has_budgets(tmp_path: Path) -> None:
+def test_the_survey_has_budgets(tmp_path: Path) -> None:
     many = whole(b"N0" * MOST_OPCODES + named("decimal:Decimal"))
-    assert names_in(many) == []
+    assert list_names(many) == []
     (tmp_path / "bomb").write_bytes(bz2.compress(whole(value(b"0" * (100 << 20)) + b"0" + named("decimal:Decimal"))))
     assert survey_file(str(tmp_path / "bomb"), max_expansion=1.0).names == []
     assert survey_file(str(tmp_path / "nothing")).names == []
@@ -210,24 +210,24 @@ def test_the_look_has_budgets(tmp_path: Path) -> None:
     survey_file(str(tmp_path / "bomb"))
 
 
-def test_object_arrays_are_followed_only_so_deep() -> None:
+def test_the_depth_of_object_arrays_is_limited() -> None:
     for levels, is_found in ((2, True), (MOST_NESTED + 2, False)):
         raw = whole(named("decimal:Decimal"))
         for _ in range(levels):
             raw = whole(wrapped(dtype("O1"), (1,), raw))
-        assert ("decimal.Decimal" in names_in(raw)) is is_found
+        assert ("decimal.Decimal" in list_names(raw)) is is_found
 
 
-def test_no_file_makes_the_look_raise() -> None:
+def test_no_file_makes_the_survey_raise() -> None:
     random = np.random.default_rng(0)
     for turn in range(600):
         raw = bytearray(pickle.dumps(MIXED, turn % 6))
         for place in random.integers(0, len(raw), 8):
             raw[place] = random.integers(0, 256)
-        names_in(bytes(raw))
+        list_names(bytes(raw))
 
 
-def test_a_refusal_for_another_reason_stays_what_it_was(tmp_path: Path) -> None:
+def test_other_refusals_stay_unchanged(tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(whole(call(named("numpy:exp"), 1)))
     with pytest.raises(LoadRefused, match=r"calls numpy\.exp, which may be named but not called"):
         load_model(str(tmp_path / "model"), Format.PICKLE)

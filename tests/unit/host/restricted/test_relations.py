@@ -1,4 +1,4 @@
-"""Sizes that must agree and indices that must be in range: one lie at a time, for all that compiled code believes."""
+"""Sizes that must agree and indices that must be in range: wrong numbers that compiled code would use are refused."""
 
 from __future__ import annotations
 
@@ -47,31 +47,31 @@ def sparse_machine() -> Any:
     return svm.SVC().fit(sparse.csr_matrix(ROWS), LABELS)
 
 
-def pairs_machine() -> Any:
+def matrix_machine() -> Any:
     return svm.SVC(kernel="precomputed").fit(ROWS @ ROWS.T, LABELS)
 
 
-def called_machine() -> Any:
+def custom_machine() -> Any:
     return svm.SVC(kernel=pairwise.rbf_kernel).fit(ROWS, LABELS)
 
 
-def brute() -> Any:
+def brute_knn() -> Any:
     return neighbors.KNeighborsClassifier(algorithm="brute").fit(ROWS, LABELS)
 
 
-def by_tree() -> Any:
+def tree_knn() -> Any:
     return neighbors.KNeighborsClassifier(algorithm="kd_tree").fit(ROWS, LABELS)
 
 
-def several() -> Any:
+def multi_knn() -> Any:
     return neighbors.KNeighborsClassifier().fit(ROWS, np.column_stack([LABELS, LABELS % 2]))
 
 
-def means() -> Any:
+def k_means() -> Any:
     return cluster.KMeans(3, n_init=1, random_state=0).fit(ROWS)
 
 
-def bisected() -> Any:
+def bisecting_means() -> Any:
     return cluster.BisectingKMeans(3, random_state=0).fit(ROWS)
 
 
@@ -83,15 +83,15 @@ def forest() -> Any:
     return ensemble.RandomForestClassifier(3, random_state=0).fit(ROWS, LABELS)
 
 
-def isolated() -> Any:
+def isolation_forest() -> Any:
     return ensemble.IsolationForest(n_estimators=3, max_features=2, random_state=0).fit(ROWS)
 
 
-def boosted() -> Any:
+def boosted_trees() -> Any:
     return ensemble.GradientBoostingClassifier(n_estimators=2).fit(ROWS, LABELS)
 
 
-def regressed() -> Any:
+def boosted_regressor() -> Any:
     return ensemble.GradientBoostingRegressor(n_estimators=2).fit(ROWS, LABELS)
 
 
@@ -99,11 +99,11 @@ def histograms() -> Any:
     return ensemble.HistGradientBoostingClassifier(max_iter=2, categorical_features=[1, 3]).fit(CATEGORICAL, LABELS)
 
 
-def words() -> Any:
+def word_counts() -> Any:
     return feature_extraction.text.CountVectorizer().fit(TEXTS)
 
 
-def mapped() -> Any:
+def dict_vectorizer() -> Any:
     return feature_extraction.DictVectorizer().fit([{"a": 1, "b": "x"}])
 
 
@@ -111,11 +111,11 @@ def one_hot() -> Any:
     return preprocessing.OneHotEncoder(max_categories=2).fit(CITIES)
 
 
-def dropping() -> Any:
+def dropping_encoder() -> Any:
     return preprocessing.OneHotEncoder(drop="first").fit(CITIES)
 
 
-def labelled() -> Any:
+def label_binarizer() -> Any:
     made = preprocessing.MultiLabelBinarizer().fit([["a"], ["b"]])
     made.transform([["a"]])
     return made
@@ -128,7 +128,7 @@ def lightgbm() -> Any:
 
 
 def put(name: str, value: Any) -> Lie:
-    """Give the model another attribute; a function gets the present one."""
+    """Change an attribute of the model; a function gets the old value."""
 
     def lie(model: Any) -> None:
         vars(model)[name] = value(vars(model)[name]) if callable(value) else value
@@ -147,15 +147,15 @@ def first_is(value: Any) -> Callable[[Any], Any]:
     return change
 
 
-def shorter(array: Any) -> Any:
+def shorten(array: Any) -> Any:
     return array[:-1]
 
 
-def narrower(array: Any) -> Any:
+def narrow(array: Any) -> Any:
     return array[:, :-1]
 
 
-def twice(array: Any) -> Any:
+def repeat(array: Any) -> Any:
     return np.concatenate([array, array])
 
 
@@ -165,7 +165,7 @@ def remap(**places: int) -> Callable[[Any], Any]:
 
 
 def lie_in_tree(model: Any) -> None:
-    """Let a tree be one for fewer columns."""
+    """Replace a tree by one for fewer columns."""
     narrow = ensemble.RandomForestClassifier(1).fit(np.column_stack([ROWS, ROWS]), LABELS)
     model.estimators_[1].tree_ = narrow.estimators_[0].tree_
 
@@ -212,33 +212,33 @@ def density() -> Any:
     return neighbors.KernelDensity().fit(ROWS)
 
 
-def weighted() -> Any:
+def metric_knn() -> Any:
     return neighbors.KNeighborsClassifier(algorithm="brute", metric="mahalanobis", metric_params={"VI": np.eye(4)}).fit(
         ROWS, LABELS
     )
 
 
-def by_ball() -> Any:
+def ball_knn() -> Any:
     metric = {"metric": "mahalanobis", "metric_params": {"V": np.eye(4)}}
     return neighbors.KNeighborsClassifier(algorithm="ball_tree", **metric).fit(ROWS, LABELS)
 
 
-def stratified() -> Any:
+def random_dummy() -> Any:
     return dummy.DummyClassifier(strategy="stratified", random_state=np.random.RandomState(0)).fit(ROWS, LABELS)
 
 
-def generating() -> Any:
-    """Return a model whose source of random numbers is one of NumPy's newer ones."""
-    made = stratified()
+def generator_dummy() -> Any:
+    """Return a model with one of NumPy's newer random generators."""
+    made = random_dummy()
     made.random_state = np.random.Generator(np.random.Philox(0))
     return made
 
 
-def chained() -> Any:
+def classifier_chain() -> Any:
     return multioutput.ClassifierChain(linear_model.LogisticRegression()).fit(ROWS, np.column_stack([LABELS > 0] * 2))
 
 
-def targets() -> Any:
+def target_encoder() -> Any:
     return preprocessing.TargetEncoder(cv=2).fit(CATEGORICAL[:, [1, 3]], ROWS[:, 0])
 
 
@@ -246,12 +246,12 @@ def polynomials() -> Any:
     return preprocessing.PolynomialFeatures().fit(ROWS)
 
 
-def numbered() -> Any:
+def number_encoder() -> Any:
     return preprocessing.OneHotEncoder().fit([[1.0], [3.0], [5.0], [np.nan]])
 
 
-def holder() -> Any:
-    """Return a model with a sparse matrix for a note."""
+def sparse_note() -> Any:
+    """Return a model with a sparse matrix as a note."""
     made = preprocessing.StandardScaler().fit(ROWS)
     made.note = sparse.dok_array((3, 3))
     made.note[0, 1] = 2.0
@@ -273,7 +273,7 @@ def splines() -> Any:
 
 
 def in_tree(attribute: str, place: int, value: Any) -> Lie:
-    """Give a neighbour tree another part of its state; a function gets the present one."""
+    """Change a part of the state of a neighbour tree; a function gets the old value."""
 
     def lie(model: Any) -> None:
         old = vars(model)[attribute].__getstate__()[place]
@@ -313,8 +313,8 @@ def loss_of_two(model: Any) -> None:
 
 
 def several_for_one(model: Any) -> None:
-    several = boosted()
-    model.estimators_, model.n_trees_per_iteration_ = several.estimators_, 3
+    multi_knn = boosted_trees()
+    model.estimators_, model.n_trees_per_iteration_ = multi_knn.estimators_, 3
 
 
 def infrequent_is_high(model: Any) -> None:
@@ -330,15 +330,15 @@ def begins_with(made: Any) -> Lie:
 
 
 LIES: dict[str, tuple[Callable[[], Any], Lie, str]] = {
-    "vectors of other classes": (machine, put("_n_support", twice), "number of classes"),
+    "vectors of other classes": (machine, put("_n_support", repeat), "number of classes"),
     "a class without vectors": (machine, put("_n_support", first_is(-1)), "no support vectors of some class"),
     "counts that do not add up": (machine, put("_n_support", first_is(1000)), "classes' vectors"),
-    "fewer weights": (machine, put("_dual_coef_", narrower), "number of weights"),
-    "fewer weight rows": (machine, put("_dual_coef_", shorter), "number of weights"),
-    "fewer intercepts": (machine, put("_intercept_", shorter), "number of intercepts"),
-    "fewer vectors": (machine, put("support_vectors_", shorter), "of another width"),
-    "narrower vectors": (machine, put("support_vectors_", narrower), "of another width"),
-    "more places": (machine, put("support_", twice), "than of support vectors"),
+    "fewer weights": (machine, put("_dual_coef_", narrow), "number of weights"),
+    "fewer weight rows": (machine, put("_dual_coef_", shorten), "number of weights"),
+    "fewer intercepts": (machine, put("_intercept_", shorten), "number of intercepts"),
+    "fewer vectors": (machine, put("support_vectors_", shorten), "of another width"),
+    "narrower vectors": (machine, put("support_vectors_", narrow), "of another width"),
+    "more places": (machine, put("support_", repeat), "than of support vectors"),
     "one probability": (machine, put("_probA", np.zeros(1)), "probabilities do not fit"),
     "probabilities of one half": (machine, put("_probB", np.zeros(3)), "probabilities do not fit"),
     "dense though sparse": (machine, put("_sparse", True), "of another layout"),
@@ -347,70 +347,70 @@ LIES: dict[str, tuple[Callable[[], Any], Lie, str]] = {
         sparse_machine, put("_dual_coef_", lambda found: sparse.csr_matrix(found.shape)), "number of weights",
     ),
     "sparse vectors by columns": (sparse_machine, put("support_vectors_", lambda found: found.tocsc()), "layout"),
-    "a column that is not there": (pairs_machine, put("support_", first_is(1000)), "points to what is not there"),
-    "a column before the first": (pairs_machine, put("support_", first_is(-1)), "points to what is not there"),
-    "other columns": (pairs_machine, put("shape_fit_", (10, 10)), "points to what is not there"),
-    "more columns": (pairs_machine, put("shape_fit_", (1000, 1000)), "another number of rows"),
-    "a row that is not there": (called_machine, put("support_", first_is(1000)), "points to what is not there"),
-    "rows that are gone": (called_machine, put("_BaseLibSVM__Xfit", lambda found: found[:5]), "is not there"),
-    "rows that are not counted": (brute, put("n_samples_fit_", 10_000), "counts rows that it does not have"),
-    "a count that is none": (brute, put("n_samples_fit_", 1.5), "no number from"),
-    "fewer rows": (brute, put("_fit_X", shorter), "counts rows that it does not have"),
-    "narrower rows": (brute, put("_fit_X", narrower), "rows of another width"),
-    "a label that is not there": (brute, put("_y", first_is(99)), "points to what is not there"),
-    "a label below": (brute, put("_y", first_is(-1)), "points to what is not there"),
-    "labels that are no places": (brute, put("_y", lambda found: found + 0.5), "no array of"),
-    "fewer labels": (brute, put("_y", shorter), "a label for each row"),
-    "fewer classes": (brute, put("classes_", shorter), "points to what is not there"),
-    "fewer outputs": (several, put("_y", narrower), "labels of other outputs"),
-    "a second label that is not there": (several, put("classes_", lambda found: [found[0], found[1][:1]]), "not there"),
-    "a tree of another kind": (by_tree, put("_fit_method", "ball_tree"), "no tree of the kind"),
-    "a tree though brute": (by_tree, put("_fit_method", "brute"), "no tree of the kind"),
-    "no tree": (by_tree, put("_tree", None), "no tree of the kind"),
+    "a column that is not there": (matrix_machine, put("support_", first_is(1000)), "points to what is not there"),
+    "a column before the first": (matrix_machine, put("support_", first_is(-1)), "points to what is not there"),
+    "other columns": (matrix_machine, put("shape_fit_", (10, 10)), "points to what is not there"),
+    "more columns": (matrix_machine, put("shape_fit_", (1000, 1000)), "another number of rows"),
+    "a row that is not there": (custom_machine, put("support_", first_is(1000)), "points to what is not there"),
+    "rows that are gone": (custom_machine, put("_BaseLibSVM__Xfit", lambda found: found[:5]), "is not there"),
+    "rows that are not counted": (brute_knn, put("n_samples_fit_", 10_000), "counts rows that it does not have"),
+    "a count that is none": (brute_knn, put("n_samples_fit_", 1.5), "no number from"),
+    "fewer rows": (brute_knn, put("_fit_X", shorten), "counts rows that it does not have"),
+    "narrower rows": (brute_knn, put("_fit_X", narrow), "rows of another width"),
+    "a label that is not there": (brute_knn, put("_y", first_is(99)), "points to what is not there"),
+    "a label below": (brute_knn, put("_y", first_is(-1)), "points to what is not there"),
+    "labels that are no places": (brute_knn, put("_y", lambda found: found + 0.5), "no array of"),
+    "fewer labels": (brute_knn, put("_y", shorten), "a label for each row"),
+    "fewer classes": (brute_knn, put("classes_", shorten), "points to what is not there"),
+    "fewer outputs": (multi_knn, put("_y", narrow), "labels of other outputs"),
+    "a missing second label": (multi_knn, put("classes_", lambda found: [found[0], found[1][:1]]), "not there"),
+    "a tree of another kind": (tree_knn, put("_fit_method", "ball_tree"), "no tree of the kind"),
+    "a tree though brute": (tree_knn, put("_fit_method", "brute"), "no tree of the kind"),
+    "no tree": (tree_knn, put("_tree", None), "no tree of the kind"),
     "a tree of other rows": (
-        by_tree, put("_tree", lambda _: neighbors.KDTree(ROWS[:10])), "its tree holds other rows",
+        tree_knn, put("_tree", lambda _: neighbors.KDTree(ROWS[:10])), "its tree holds other rows",
     ),
     "a density of another width": (
         lambda: neighbors.KernelDensity().fit(ROWS), put("n_features_in_", 2), "rows of another width",
     ),
-    "narrower centers": (means, put("cluster_centers_", narrower), "of another width"),
-    "no centers": (means, put("cluster_centers_", np.zeros((0, 4))), "of another width"),
-    "no threads": (means, put("_n_threads", 0), "no number from 1"),
-    "a million threads": (means, put("_n_threads", 1 << 20), "no number from 1"),
-    "one child": (bisected, child_is_none, "has one child"),
-    "a short center": (bisected, center_is_short, "of another width"),
-    "a tree in itself": (bisected, tree_is_its_own_child, "more nodes than centers"),
-    "narrower centers of a class of its own": (bisected, put("cluster_centers_", narrower), "of another width"),
-    "fewer lengths": (birch, put("_subcluster_norms", shorter), "centers and labels do not agree"),
-    "fewer labels of centers": (birch, put("subcluster_labels_", shorter), "centers and labels do not agree"),
+    "narrower centers": (k_means, put("cluster_centers_", narrow), "of another width"),
+    "no centers": (k_means, put("cluster_centers_", np.zeros((0, 4))), "of another width"),
+    "no threads": (k_means, put("_n_threads", 0), "no number from 1"),
+    "a million threads": (k_means, put("_n_threads", 1 << 20), "no number from 1"),
+    "one child": (bisecting_means, child_is_none, "has one child"),
+    "a short center": (bisecting_means, center_is_short, "of another width"),
+    "a tree in itself": (bisecting_means, tree_is_its_own_child, "more nodes than centers"),
+    "narrower centers of a class of its own": (bisecting_means, put("cluster_centers_", narrow), "of another width"),
+    "fewer lengths": (birch, put("_subcluster_norms", shorten), "centers and labels do not agree"),
+    "fewer labels of centers": (birch, put("subcluster_labels_", shorten), "centers and labels do not agree"),
     "a tree of more columns": (forest, lie_in_tree, "other rows than its trees"),
     "a forest of fewer columns": (forest, put("n_features_in_", 2), "other rows than its trees"),
     "a pipeline among trees": (
         forest, put("estimators_", lambda _: [pipeline.make_pipeline(FunctionTransformer())]), "is no tree",
     ),
     "a drawn column that is not there": (
-        isolated, put("estimators_features_", lambda found: [found[0] + 4, *found[1:]]), "not there",
+        isolation_forest, put("estimators_features_", lambda found: [found[0] + 4, *found[1:]]), "not there",
     ),
     "fewer drawn columns": (
-        isolated, put("estimators_features_", lambda found: [found[0][:1], *found[1:]]), "other rows",
+        isolation_forest, put("estimators_features_", lambda found: [found[0][:1], *found[1:]]), "other rows",
     ),
-    "no drawn columns": (isolated, put("estimators_features_", shorter), "columns for each tree"),
-    "all columns": (isolated, put("_max_features", 4), "other rows than its trees"),
-    "rounds that are no table": (boosted, put("estimators_", np.ravel), "no table"),
-    "no first answer": (boosted, begins_with("nothing"), "no estimator"),
+    "no drawn columns": (isolation_forest, put("estimators_features_", shorten), "columns for each tree"),
+    "all columns": (isolation_forest, put("_max_features", 4), "other rows than its trees"),
+    "rounds that are no table": (boosted_trees, put("estimators_", np.ravel), "no table"),
+    "no first answer": (boosted_trees, begins_with("nothing"), "no estimator"),
     "a first answer of other classes": (
-        boosted, begins_with(dummy.DummyClassifier().fit(ROWS, LABELS % 2)), "other answers",
+        boosted_trees, begins_with(dummy.DummyClassifier().fit(ROWS, LABELS % 2)), "other answers",
     ),
     "a first answer of a mean": (
-        boosted,
+        boosted_trees,
         begins_with(pipeline.make_pipeline(FunctionTransformer(np.mean), dummy.DummyClassifier().fit(ROWS, LABELS))),
         "do not fit together",
     ),
     "a first answer of several": (
-        regressed, begins_with(dummy.DummyRegressor().fit(ROWS, ROWS)), "other answers",
+        boosted_regressor, begins_with(dummy.DummyRegressor().fit(ROWS, ROWS)), "other answers",
     ),
     "a first answer of other rows": (
-        boosted, begins_with(naive_bayes.GaussianNB().fit(ROWS[:, :2], LABELS)), "do not fit together",
+        boosted_trees, begins_with(naive_bayes.GaussianNB().fit(ROWS[:, :2], LABELS)), "do not fit together",
     ),
     "rounds that are tuples": (histograms, put("_predictors", tuple), "no lists of trees"),
     "trees that are tuples": (
@@ -425,12 +425,12 @@ LIES: dict[str, tuple[Callable[[], Any], Lie, str]] = {
     "a function before the trees": (histograms, preprocesses_by_a_function, "does something to the numbers"),
     "a column left out": (histograms, preprocesses_once_less, "does not take each column once"),
     "a step more": (histograms, preprocesses_otherwise, "is another one"),
-    "a word beyond": (words, put("vocabulary_", remap(cat=1 << 30)), "columns that are not there"),
-    "a word before": (words, put("vocabulary_", remap(cat=-1)), "columns that are not there"),
-    "two words": (words, put("vocabulary_", remap(cat=0, dog=0)), "or one twice"),
-    "a word nowhere": (words, put("vocabulary_", remap(cat=None)), "columns that are no numbers"),
-    "words in a list": (words, put("vocabulary_", list), "is no dict"),
-    "a key beyond": (mapped, put("vocabulary_", remap(a=99)), "columns that are not there"),
+    "a word beyond": (word_counts, put("vocabulary_", remap(cat=1 << 30)), "columns that are not there"),
+    "a word before": (word_counts, put("vocabulary_", remap(cat=-1)), "columns that are not there"),
+    "two words": (word_counts, put("vocabulary_", remap(cat=0, dog=0)), "or one twice"),
+    "a word nowhere": (word_counts, put("vocabulary_", remap(cat=None)), "columns that are no numbers"),
+    "words in a list": (word_counts, put("vocabulary_", list), "is no dict"),
+    "a key beyond": (dict_vectorizer, put("vocabulary_", remap(a=99)), "columns that are not there"),
     "no columns to hash into": (
         feature_extraction.text.HashingVectorizer, put("n_features", 0), "no number from 1",
     ),
@@ -440,43 +440,43 @@ LIES: dict[str, tuple[Callable[[], Any], Lie, str]] = {
     "more categories": (one_hot, put("_n_features_outs", [99]), "more or fewer than it counts"),
     "counts in a tuple": (one_hot, put("_n_features_outs", tuple), "more or fewer than it counts"),
     "a rare one beyond": (one_hot, infrequent_is_high, "rare category has no place"),
-    "a dropped one beyond": (dropping, drops_too_high, "drop"),
-    "a cached label beyond": (labelled, put("_cached_dict", {"a": 0, "b": 9}), "columns that are not there"),
-    "fewer cached labels": (labelled, put("_cached_dict", {"a": 0}), "other labels than classes_"),
+    "a dropped one beyond": (dropping_encoder, drops_too_high, "drop"),
+    "a cached label beyond": (label_binarizer, put("_cached_dict", {"a": 0, "b": 9}), "columns that are not there"),
+    "fewer cached labels": (label_binarizer, put("_cached_dict", {"a": 0}), "other labels than classes_"),
     "a machine without classes": (
-        pairs_machine, lambda model: (delattr(model, "classes_"), put("_n_support", first_is(1000))(model)), "vectors",
+        matrix_machine, lambda model: (delattr(model, "classes_"), put("_n_support", first_is(1000))(model)), "vectors",
     ),
-    "no neighbours": (by_tree, put("n_neighbors", 0), "no number from 1"),
+    "no neighbours": (tree_knn, put("n_neighbors", 0), "no number from 1"),
     "leaves of no rows": (density, in_tree("tree_", 4, 0), "leaves of no rows"),
     "no nodes": (density, in_tree("tree_", 6, 0), "no nodes"),
     "one weight": (density, in_tree("tree_", 12, np.ones(1)), "a weight for each row"),
-    "boxes of one corner": (by_tree, in_tree("_tree", 3, lambda found: np.ascontiguousarray(found[:1])), "the nodes"),
-    "a narrow metric": (by_ball, metric_is_narrow, "does not fit its rows"),
-    "a metric of fewer columns": (brute, metric_has_no_vector, "does not fit its rows"),
-    "a matrix of fewer columns": (weighted, put("effective_metric_params_", {"VI": np.eye(2)}), "does not fit"),
+    "boxes of one corner": (tree_knn, in_tree("_tree", 3, lambda found: np.ascontiguousarray(found[:1])), "the nodes"),
+    "a narrow metric": (ball_knn, metric_is_narrow, "does not fit its rows"),
+    "a metric of fewer columns": (brute_knn, metric_has_no_vector, "does not fit its rows"),
+    "a matrix of fewer columns": (metric_knn, put("effective_metric_params_", {"VI": np.eye(2)}), "does not fit"),
     "lengths of rows": (
-        brute, put("effective_metric_params_", {"Y_norm_squared": np.ones(1)}), "parameters that it does not take",
+        brute_knn, put("effective_metric_params_", {"Y_norm_squared": np.ones(1)}), "parameters that it does not take",
     ),
-    "a place beyond the numbers": (stratified, place_is_far, "no number from 0 to 624"),
+    "a place beyond the numbers": (random_dummy, place_is_far, "no number from 0 to 624"),
     "a place before the buffer": (
-        generating, buffer_is_far, "no number from 0 to 4",
+        generator_dummy, buffer_is_far, "no number from 0 to 4",
     ),
     "a start that turns over": (sparse_rows, rows_end_before_they_start, "do not start where"),
-    "a place outside": (holder, place_is_outside, "does not have"),
+    "a place outside": (sparse_note, place_is_outside, "does not have"),
     "knots of whole numbers": (splines, knots_are_whole, "do not fit its degree"),
-    "a loss of two classes": (boosted, loss_of_two, "for other answers"),
-    "several trees for one answer": (regressed, several_for_one, "several trees for one answer"),
-    "first answers of a Bunch": (boosted, begins_with(Bunch(predict_proba=np.ravel)), "no estimator"),
+    "a loss of two classes": (boosted_trees, loss_of_two, "for other answers"),
+    "several trees for one answer": (boosted_regressor, several_for_one, "several trees for one answer"),
+    "first answers of a Bunch": (boosted_trees, begins_with(Bunch(predict_proba=np.ravel)), "no estimator"),
     "a fit that goes on": (histograms, put("_in_fit", True), "saved while it was fitted"),
     "more polynomials": (polynomials, put("n_output_features_", 5000), "other columns than it fills"),
     "more polynomials before they are cut": (polynomials, put("_n_out_full", 5000), "other columns than it fills"),
-    "fewer encodings": (targets, put("encodings_", shorter), "other columns than it fills"),
+    "fewer encodings": (target_encoder, put("encodings_", shorten), "other columns than it fills"),
     "fewer balls": (
-        lambda: mixture.GaussianMixture(3, random_state=0).fit(ROWS), put("precisions_cholesky_", shorter), "it fills",
+        lambda: mixture.GaussianMixture(3, random_state=0).fit(ROWS), put("precisions_cholesky_", shorten), "it fills",
     ),
-    "an order of one": (chained, put("order_", [0, 0]), "leaves an answer out"),
-    "numbers out of order": (numbered, put("categories_", [np.array([5.0, 1.0, 3.0, 2.0])]), "are not found"),
-    "objects out of order": (numbered, put("categories_", [np.array([5, 1, 3, 4], object)]), "are not found"),
+    "an order of one": (classifier_chain, put("order_", [0, 0]), "leaves an answer out"),
+    "numbers out of order": (number_encoder, put("categories_", [np.array([5.0, 1.0, 3.0, 2.0])]), "are not found"),
+    "objects out of order": (number_encoder, put("categories_", [np.array([5, 1, 3, 4], object)]), "are not found"),
     "a label twice": (
         lambda: preprocessing.MultiLabelBinarizer().fit([[0], [1]]), put("classes_", np.zeros(3)), "a label twice",
     ),
@@ -491,7 +491,7 @@ def check(model: Any) -> None:
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_one_lie_is_refused(name: str) -> None:
+def test_one_wrong_number_is_refused(name: str) -> None:
     make, lie, said = LIES[name]
     model = make()
     check(model)
@@ -501,7 +501,7 @@ def test_one_lie_is_refused(name: str) -> None:
     assert said in str(caught.value)
 
 
-def test_a_first_answer_may_come_from_any_estimator_that_fits() -> None:
+def test_the_first_estimator_may_be_any_that_fits() -> None:
     made = ensemble.GradientBoostingClassifier(n_estimators=2, init=linear_model.LogisticRegression())
     check(made.fit(ROWS, LABELS))
     check(ensemble.GradientBoostingClassifier(n_estimators=2, init="zero").fit(ROWS, LABELS))

@@ -1,4 +1,4 @@
-"""The archive of a skops file: what comes out of it is bounded before it is read, and each member is told apart."""
+"""The archive of a skops file: the size of each member is limited before it is read, and each name occurs once."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def refusal(tmp_path: Path) -> Callable[[bytes], str]:
     return why
 
 
-def in_bytes(file: str) -> dict[str, object]:
+def make_bytes_node(file: str) -> dict[str, object]:
     return node("BytesNode", "builtins.bytes", file=file)
 
 
 def test_a_bomb_is_refused_before_it_is_read(refusal: Callable[[bytes], str]) -> None:
     raws = [
-        noted(in_bytes("a.bin"), a_bin=BOMB),
+        noted(make_bytes_node("a.bin"), a_bin=BOMB),
         archive({"schema.json": BOMB}),
         noted(array("a.npy"), a_npy=npy(np.frombuffer(BOMB, "u1"))),
         noted(
@@ -70,17 +70,17 @@ def sparse_bomb() -> bytes:
 
 def test_an_expansion_that_the_operator_allows_is_read(tmp_path: Path) -> None:
     path = tmp_path / "file.skops"
-    path.write_bytes(whole(in_list(in_bytes("a.bin")), a_bin=BOMB))
+    path.write_bytes(whole(in_list(make_bytes_node("a.bin")), a_bin=BOMB))
     assert len(load_skops(str(path), max_expansion=100_000.0)[0]) == len(BOMB)
 
 
 def test_a_member_counts_each_time_it_is_named(refusal: Callable[[bytes], str]) -> None:
-    many = in_list(*[in_bytes("a.bin")] * 70)
+    many = in_list(*[make_bytes_node("a.bin")] * 70)
     assert "becomes larger than 64 MB" in refusal(noted(many, a_bin=bytes(1 << 20)))
 
 
-def belied(raw: bytes, name: str, size: int, compression: int) -> bytes:
-    """Return an archive with one more member, of which it says that it is of `size` bytes."""
+def understate_size(raw: bytes, name: str, size: int, compression: int) -> bytes:
+    """Return an archive with one more member, which claims to have `size` bytes."""
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(raw)) as before, zipfile.ZipFile(file, "w", compression) as opened:
         for each in before.namelist():
@@ -90,10 +90,12 @@ def belied(raw: bytes, name: str, size: int, compression: int) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("part", [in_bytes("a.bin"), array("a.bin")], ids=["bytes", "an array with a huge header"])
-def test_a_member_that_becomes_larger_than_it_says_costs_what_it_says(part: dict[str, object], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "part", [make_bytes_node("a.bin"), array("a.bin")], ids=["bytes", "an array with a huge header"]
+)
+def test_a_member_larger_than_it_claims_costs_no_more_memory(part: dict[str, object], tmp_path: Path) -> None:
     path = tmp_path / "file.skops"
-    path.write_bytes(belied(noted(part), "a.bin", 1000, zipfile.ZIP_DEFLATED))
+    path.write_bytes(understate_size(noted(part), "a.bin", 1000, zipfile.ZIP_DEFLATED))
     with memory_below(8 << 20), pytest.raises((zipfile.BadZipFile, ValueError)):
         load_skops(str(path))
 
@@ -106,7 +108,7 @@ def test_two_members_of_one_name_are_refused(refusal: Callable[[bytes], str]) ->
 
 
 @pytest.mark.parametrize("name", ["b.bin", "../a.bin", "/etc/hostname", "", None, 1, ["a.bin"]])
-def test_members_that_are_not_there_are_refused(name: object, refusal: Callable[[bytes], str]) -> None:
+def test_missing_members_are_refused(name: object, refusal: Callable[[bytes], str]) -> None:
     said = refusal(noted({**array("a.bin"), "file": name}, a_bin=b""))
     assert "which is not in it" in said
 
@@ -115,7 +117,7 @@ def test_an_archive_without_a_schema_is_refused(refusal: Callable[[bytes], str])
     assert "names the member 'schema.json', which is not in it" in refusal(archive({"a": b""}))
 
 
-def test_arrays_inside_of_a_sparse_matrix_are_there(refusal: Callable[[bytes], str]) -> None:
+def test_a_sparse_matrix_without_an_array_is_refused(refusal: Callable[[bytes], str]) -> None:
     forged = node("SparseMatrixNode", "scipy.sparse._csr.csr_matrix", type="scipy", file="a.npz")
     assert "names the member 'data.npy'" in refusal(noted(forged, a_npz=npz(shape=np.array([1, 1]))))
 

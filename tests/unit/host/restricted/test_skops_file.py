@@ -1,4 +1,4 @@
-"""skops files: what the libraries make is read as it was, and a forged one calls nothing while it is read."""
+"""skops files: those of the libraries are read unchanged, and a forged one calls nothing while it is read."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def some_compositions() -> Iterator[Fitted]:
 
 
 @pytest.mark.parametrize("make", [some_compositions, boosters, own_attributes], ids=lambda make: make.__name__)
-def test_sound_models_load_and_answer_the_same(make: Callable[[], Any], tmp_path: Path) -> None:
+def test_sound_models_give_the_same_answers(make: Callable[[], Any], tmp_path: Path) -> None:
     assert_all_load(make(), tmp_path / "file.skops", least=1)
 
 
 @pytest.mark.soak
 @pytest.mark.filterwarnings("ignore")
-def test_every_sound_model_loads_and_answers_the_same(tmp_path: Path) -> None:
+def test_every_sound_model_gives_the_same_answers(tmp_path: Path) -> None:
     from tests.sound import every_model
 
     assert_all_load(every_model(), tmp_path / "file.skops", least=5000)
@@ -113,7 +113,7 @@ def assert_all_load(models: Any, path: Path, least: int) -> None:
 
 
 def answers(estimator: Any, fitted: Fitted) -> list[Any]:
-    """Return what it answers, in a form that can be compared, or the error it raises."""
+    """Return the answers of an estimator, in a form that can be compared, or the error it raises."""
     found = []
     for method in ("predict", "predict_proba", "decision_function", "transform", "score_samples", "kneighbors"):
         np.random.seed(0)  # for estimators without a random state
@@ -123,18 +123,18 @@ def answers(estimator: Any, fitted: Fitted) -> list[Any]:
             except Exception as error:  # noqa: BLE001  (not offered, or not for these rows)
                 answer = type(error).__name__
         parts = answer if type(answer) in (tuple, list) else [answer]
-        found.append([comparable(part) for part in parts])
+        found.append([make_comparable(part) for part in parts])
     return found
 
 
-def comparable(part: Any) -> Any:
+def make_comparable(part: Any) -> Any:
     if sparse.issparse(part):
-        return (part.shape, *map(comparable, sparse.find(part)))
+        return (part.shape, *map(make_comparable, sparse.find(part)))
     made = np.asarray(part)
     return made.dtype.str, made.shape, repr(made.tolist())
 
 
-def test_what_is_no_class_of_an_estimator_is_known_as_in_pickles(reread: Callable[[Any], Any]) -> None:
+def test_other_objects_are_known_as_in_pickles(reread: Callable[[Any], Any]) -> None:
     imputer = reread(SimpleImputer(missing_values=pd.NA, strategy="most_frequent"))
     assert imputer.missing_values is pd.NA
     search = RandomizedSearchCV(LogisticRegression(), {"C": stats.uniform(1, 2)}, cv=GroupKFold(3))
@@ -222,14 +222,14 @@ def test_sparse_matrices_are_read_as_they_were(reread: Callable[[Any], Any], lay
 
 
 @pytest.mark.parametrize("name", ["MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"])
-def test_random_numbers_go_on_where_they_were(reread: Callable[[Any], Any], name: str) -> None:
+def test_random_generators_keep_their_state(reread: Callable[[Any], Any], name: str) -> None:
     state, generator = np.random.RandomState(3), np.random.Generator(getattr(np.random, name)(3))
     found_state, found_generator = reread([state, generator])
     assert found_state.uniform() == state.uniform()
     assert found_generator.uniform() == generator.uniform()
 
 
-def test_what_a_model_holds_twice_is_read_once(reread: Callable[[Any], Any]) -> None:
+def test_an_object_in_two_places_is_read_once(reread: Callable[[Any], Any]) -> None:
     shared = np.arange(3.0)
     first, second = reread([shared, shared])
     assert first is second
@@ -257,7 +257,7 @@ def test_functions_of_the_oldest_files_are_read(tmp_path: Path) -> None:
         "sklearn.cluster._kmeans._kmeans_single_lloyd",
     ],
 )
-def test_what_may_be_named_is_not_called(name: str, refusal: Callable[[bytes], str]) -> None:
+def test_a_name_that_may_be_mentioned_is_not_called(name: str, refusal: Callable[[bytes], str]) -> None:
     assert f"calls {name}, which may be named but not called" in refusal(noted(call(name, in_list(plain(1)))))
 
 
@@ -287,11 +287,11 @@ def test_a_refused_call_makes_no_directory(tmp_path: Path, refusal: Callable[[by
     ],
     ids=["a tree called", "a tree", "a loss", "a set of a text", "a partial of a number"],
 )
-def test_what_may_be_called_is_called_with_usual_arguments(calling: Node, refusal: Callable[[bytes], str]) -> None:
+def test_calls_need_usual_arguments(calling: Node, refusal: Callable[[bytes], str]) -> None:
     assert "with arguments no model has" in refusal(noted(calling, a_npy=npy(np.array([2]))))
 
 
-def test_a_loss_is_no_other_class(refusal: Callable[[bytes], str]) -> None:
+def test_a_loss_of_another_class_is_refused(refusal: Callable[[bytes], str]) -> None:
     other = node("LossNode", "joblib.memory.Memory", __reduce__={"args": in_tuple(plain("x"))}, content=in_dict({}))
     assert "calls joblib.memory.Memory" in refusal(noted(other))
 
@@ -325,7 +325,7 @@ def test_plain_values_are_no_containers(refusal: Callable[[bytes], str]) -> None
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-def test_unknown_names_are_said_together_with_the_setting(refusal: Callable[[bytes], str]) -> None:
+def test_a_refusal_lists_all_unknown_names_with_the_setting(refusal: Callable[[bytes], str]) -> None:
     many = in_list(*(node("FunctionNode", f"os.f{number}") for number in range(7)))
     assert refusal(noted(many)) == (
         "the file names types that are not on the list; if you trust them: "
@@ -351,7 +351,7 @@ def test_trusting_one_type_allows_no_other_call(tmp_path: Path) -> None:
 # --- states -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_bunch_has_no_item_that_numpy_asks_for(tmp_path: Path, refusal: Callable[[bytes], str]) -> None:
+def test_a_bunch_with_a_dunder_item_is_refused(tmp_path: Path, refusal: Callable[[bytes], str]) -> None:
     bunch = in_dict({"__array_interface__": plain(None)}, "sklearn.utils._bunch.Bunch")
     assert "gives a Bunch an item that begins with '__'" in refusal(noted(bunch))
     sound = VotingClassifier([("a", LogisticRegression())]).fit(np.eye(3), [0, 1, 1])
@@ -359,7 +359,7 @@ def test_a_bunch_has_no_item_that_numpy_asks_for(tmp_path: Path, refusal: Callab
 
 
 @pytest.mark.parametrize("name", ["transform", "__class__"])
-def test_no_attribute_takes_the_place_of_a_method(name: str, refusal: Callable[[bytes], str]) -> None:
+def test_no_attribute_replaces_a_method(name: str, refusal: Callable[[bytes], str]) -> None:
     assert "the file sets an attribute" in refusal(whole(node("ObjectNode", SCALER, content=in_dict({name: plain(1)}))))
 
 
@@ -404,7 +404,7 @@ def test_an_array_has_as_many_bytes_as_it_says(tmp_path: Path) -> None:
             read(noted(array("a.npy"), a_npy=raw), tmp_path / "file")
 
 
-def test_bytes_after_an_array_are_not_read_as_anything(tmp_path: Path) -> None:
+def test_bytes_after_an_array_are_ignored(tmp_path: Path) -> None:
     raw = npy(np.arange(4.0)) + pickle.dumps(Fraction(1, 2))
     assert read(noted(array("a.npy"), a_npy=raw), tmp_path / "file").note.tolist() == [0, 1, 2, 3]
 
@@ -415,7 +415,7 @@ def test_a_scalar_is_of_the_type_it_is_named(refusal: Callable[[bytes], str]) ->
         assert f"numpy.{name} that is another array" in refusal(forged)
 
 
-def test_objects_are_as_many_as_their_shape_says(refusal: Callable[[bytes], str]) -> None:
+def test_an_object_array_has_as_many_objects_as_its_shape(refusal: Callable[[bytes], str]) -> None:
     one, three = in_list(plain(1)), in_list(plain(1), plain(2), plain(3))
     for shape, items in (((1 << 40,), [plain(1)]), ((2, 2), [one, one]), ((2, 2), [one, three])):
         sizes = in_tuple(*map(plain, shape))
@@ -423,7 +423,7 @@ def test_objects_are_as_many_as_their_shape_says(refusal: Callable[[bytes], str]
     assert "a shape in another form" in refusal(noted(objects(in_tuple(plain(-1)))))
 
 
-def test_a_mask_is_of_the_shape_that_it_masks(refusal: Callable[[bytes], str]) -> None:
+def test_a_mask_has_the_shape_of_its_array(refusal: Callable[[bytes], str]) -> None:
     def masked(data: Node) -> Node:
         return node("MaskedArrayNode", "numpy.ma.MaskedArray", content={"data": data, "mask": array("m.npy")})
 
@@ -439,7 +439,7 @@ def test_a_sparse_matrix_is_of_a_known_layout(refusal: Callable[[bytes], str]) -
         assert "sparse matrix of another layout" in refusal(noted(forged, a_npz=npz(shape=(1, 1))))
 
 
-def test_the_indices_of_a_sparse_matrix_are_looked_at(refusal: Callable[[bytes], str]) -> None:
+def test_the_indices_of_a_sparse_matrix_are_checked(refusal: Callable[[bytes], str]) -> None:
     parts = {"indices": np.array([1 << 20]), "indptr": np.array([0, 1]), "data": np.ones(1), "shape": np.array([1, 2])}
     forged = node("SparseMatrixNode", "scipy.sparse._csr.csr_matrix", type="scipy", file="a.npz")
     assert "that is not sound" in refusal(noted(forged, a_npz=npz(**parts)))

@@ -1,4 +1,4 @@
-"""Models of allowed classes whose numbers lie: what compiled code would follow blindly is refused; sound ones pass."""
+"""Models of allowed classes with wrong numbers that compiled code would use unchecked are refused; sound ones pass."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def problem(model: Any) -> str:
 
 
 def with_state(made: Any, change: Callable[[Any], Any]) -> Any:
-    """Return a compiled object anew with its state changed."""
+    """Return a new compiled object with a changed state."""
     kind, arguments, state = made.__reduce__()
     fresh = kind(*arguments)
     fresh.__setstate__(change(state))
@@ -46,7 +46,7 @@ def with_state(made: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def tree_with(**fields: tuple[int, int]) -> DecisionTreeClassifier:
-    """Return a tree whose nodes are changed: the node and the value, by field."""
+    """Return a tree with changed nodes: `fields` maps a field to the node and the new value."""
 
     def change(state: dict[str, Any]) -> dict[str, Any]:
         nodes = state["nodes"].copy()
@@ -80,7 +80,7 @@ SOUND: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_what_a_library_made_is_sound(name: str, tmp_path: Path) -> None:
+def test_models_that_libraries_made_are_sound(name: str, tmp_path: Path) -> None:
     model = SOUND[name]()
     joblib.dump(model, tmp_path / "blob")
     check_soundness([model, {"a": (load_restricted(str(tmp_path / "blob")),)}])
@@ -98,18 +98,18 @@ def test_what_a_library_made_is_sound(name: str, tmp_path: Path) -> None:
         ({"feature": (0, -3)}, "a feature it does not have"),
     ],
 )
-def test_a_tree_that_leads_astray_is_refused(fields: dict[str, tuple[int, int]], said: str) -> None:
+def test_a_tree_with_wrong_nodes_is_refused(fields: dict[str, tuple[int, int]], said: str) -> None:
     assert said in problem(tree_with(**fields))
 
 
-def test_a_tree_counts_the_nodes_it_has() -> None:
+def test_a_tree_with_a_wrong_node_count_is_refused() -> None:
     model = tree_with()
     for count in (0, -1):  # more than there are, it corrects itself
         model.tree_ = with_state(tree_with().tree_, lambda state, count=count: {**state, "node_count": count})
         assert f"nodes and counts {count}" in problem(model)
 
 
-def test_a_tree_takes_the_rows_its_estimator_checks() -> None:
+def test_a_tree_takes_rows_of_the_width_of_its_estimator() -> None:
     model = tree_with()
     model.n_features_in_ = 2
     assert "other rows than its trees" in problem(model)
@@ -121,7 +121,7 @@ def test_a_tree_takes_the_rows_its_estimator_checks() -> None:
     assert "another number of trees" in problem(boosted)
 
 
-def test_nothing_hides_from_the_walk() -> None:
+def test_the_walk_finds_every_object() -> None:
     bad = tree_with(left_child=(0, 0))
     hidden = np.ma.masked_array(np.array([bad], dtype=object), mask=[True])
     deep: Any = bad
@@ -140,7 +140,7 @@ def test_nothing_hides_from_the_walk() -> None:
         ("feature_idx", 0, -1, "a feature it does not have"),
     ],
 )
-def test_a_boosted_tree_that_leads_astray_is_refused(field: str, node: int, value: int, said: str) -> None:
+def test_a_boosted_tree_with_wrong_nodes_is_refused(field: str, node: int, value: int, said: str) -> None:
     model = HistGradientBoostingRegressor(max_iter=2).fit(ROWS, LABELS)
     model._predictors[1][0].nodes[field][node] = value
     assert said in problem(model)
@@ -167,7 +167,7 @@ def test_a_boosted_tree_has_its_categories() -> None:
 
 
 @pytest.mark.parametrize("kind", [KDTree, BallTree])
-def test_a_neighbour_tree_that_leads_astray_is_refused(kind: Any) -> None:
+def test_a_neighbour_tree_with_wrong_nodes_is_refused(kind: Any) -> None:
     def change(place: int, edit: Callable[[Any], Any]) -> Any:
         def of(state: tuple[Any, ...]) -> tuple[Any, ...]:
             return (*state[:place], edit(np.copy(state[place])), *state[place + 1 :])
@@ -205,7 +205,7 @@ def test_a_metric_fits_its_rows() -> None:
 
 
 @pytest.mark.parametrize("layout", ["csr", "csc", "bsr", "coo", "dia", "lil"])
-def test_a_sparse_matrix_whose_indices_lie_is_refused(layout: str) -> None:
+def test_a_sparse_matrix_with_wrong_indices_is_refused(layout: str) -> None:
     matrix = getattr(sparse, f"{layout}_matrix")(ROWS[:3])
     if layout == "coo":
         matrix.coords[0][3] = 1 << 20
@@ -240,5 +240,5 @@ def test_a_vectorizer_that_opens_files_is_refused(kind: Any, source: Any) -> Non
     assert "would open files named by requests" in problem(kind(input=source))
 
 
-def test_a_class_of_the_operators_with_a_known_name_is_left_alone() -> None:
+def test_a_class_of_the_operator_with_a_known_name_gets_no_check() -> None:
     check_soundness(type("Tree", (), {})())

@@ -69,29 +69,29 @@ def test_a_global_that_is_not_listed_is_refused_and_named(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["os:system", "builtins:eval", "importlib.util:find_spec"])
-def test_what_an_attack_would_name_is_said_to_be_that(name: str) -> None:
+def test_refusal_marks_dangerous_globals(name: str) -> None:
     full = name.replace(":", ".")
     told = refusal(named(name))
     assert f"the file names {full}, which no model needs and an attack would: check where it came from" in told
     assert f'security.pickle_trusted = ["{full}"]' in told
 
 
-def test_a_name_with_a_dot_is_refused_even_where_it_is_trusted() -> None:
+def test_a_name_with_a_dot_is_refused_even_if_trusted() -> None:
     assert "inside of sklearn.pipeline" in refusal(named("sklearn.pipeline:Pipeline.fit"))
     with pytest.raises(Distrusted, match="no model does"):
         read(whole(named("os:path.join")), read_allow_list().with_trusted(("os.path.join",)))
 
 
 @pytest.mark.parametrize("name", ["_scoring_monitor:ScoringMonitor", "_transport:ListenerHandle", "_progressbar:Other"])
-def test_what_watched_a_fit_is_never_made(name: str) -> None:
-    """Its state opens a socket, or names the address and the key of one."""
+def test_callbacks_of_a_fit_are_never_made(name: str) -> None:
+    """The state of a callback opens a socket, or holds the address and the key of one."""
     watcher = built(instance(named(f"sklearn.callback.{name}")), {"address": "/tmp/x", "authkey": b"key"})
     assert isinstance(read(whole(watcher)), StandIn)
     assert isinstance(read(whole(instance(named(f"sklearn.callback.{name}"), "/tmp/x", b"key"))), StandIn)
     assert "calls something that is no listed function" in refusal(call(named(f"sklearn.callback.{name}"), 1))
 
 
-def test_the_operator_may_trust_a_name_in_every_way() -> None:
+def test_a_trusted_name_may_be_used_in_every_way() -> None:
     names = read_allow_list().with_trusted(("fractions.Fraction", "types.SimpleNamespace"))
     assert read(whole(call(named("fractions:Fraction"), 1, 2)), names) == 0.5
     made = instance(named("types:SimpleNamespace"))
@@ -116,7 +116,7 @@ def test_a_trusted_class_may_have_an_attribute_with_the_name_of_a_method() -> No
         (("numpy", "memmap"), 4, ("numpy", "ndarray")),
     ],
 )
-def test_names_of_older_files_are_those_of_today(asked: Any, protocol: int, found: Any) -> None:
+def test_names_of_older_files_become_current_names(asked: Any, protocol: int, found: Any) -> None:
     assert find_current_name(*asked, protocol) == found
 
 
@@ -125,7 +125,7 @@ def test_a_file_of_numpy_1_loads() -> None:
     assert read(raw).tolist() == [0, 1, 2]
 
 
-def test_a_class_that_opens_files_does_not_stay_in_a_model() -> None:
+def test_a_memory_mapped_array_class_becomes_the_array_class() -> None:
     assert read(whole(named("numpy:memmap"))) is np.ndarray
 
 
@@ -133,7 +133,7 @@ def test_a_class_that_opens_files_does_not_stay_in_a_model() -> None:
 
 
 @pytest.mark.parametrize("name", ["numpy:exp", "sklearn.pipeline:Pipeline", "numpy:ndarray", "builtins:int"])
-def test_what_may_be_named_may_not_be_called(name: str) -> None:
+def test_a_name_that_may_be_mentioned_may_not_be_called(name: str) -> None:
     assert f"calls {name.replace(':', '.')}, which may be named but not called" in refusal(call(named(name), 1))
 
 
@@ -157,7 +157,7 @@ def test_no_function_is_among_the_arguments(arguments: tuple[Any, ...]) -> None:
     assert "with a class or function as argument" in message
 
 
-def test_a_list_that_holds_itself_ends() -> None:
+def test_a_list_that_contains_itself_is_visited_once() -> None:
     looped = noted(Fragment(b"]"), 1) + again(1) + b"a"
     assert "calls builtins.slice with arguments no model has" in refusal(
         call(named("builtins:slice"), Fragment(looped))
@@ -260,20 +260,20 @@ def test_no_attribute_has_a_dunder_name(state: Any) -> None:
     assert "begins with '__'" in refusal(built(instance(target), state))
 
 
-def test_no_attribute_takes_the_place_of_a_method() -> None:
+def test_no_attribute_replaces_a_method() -> None:
     assert "the method StandardScaler.transform" in refusal(built(instance(SCALER), {"transform": 1}))
     assert read(whole(built(instance(SCALER), {"mean_": 1}))).mean_ == 1
 
 
-def test_an_object_gets_its_state_once() -> None:
+def test_the_state_of_an_object_is_set_once() -> None:
     """scikit-learn's Tree copies a longer second state over the end of the first one's memory."""
     twice = noted(instance(SCALER), 1) + value({"a": 1}) + b"b0" + again(1) + value({"a": 2}) + b"b"
     assert "state of one StandardScaler twice" in refusal(twice)
 
 
 @pytest.mark.parametrize("make", ["sklearn.metrics._dist_metrics:newObj", "sklearn.neighbors._kd_tree:newObj"])
-def test_what_is_made_without_its_state_gets_it(make: str) -> None:
-    """Compiled code reads what the state would have brought."""
+def test_an_object_made_without_content_needs_its_state(make: str) -> None:
+    """Compiled code would read content that only the state brings."""
     kinds = {"_dist_metrics": "MahalanobisDistance64", "_kd_tree": "KDTree"}
     module = make.partition(":")[0]
     kind = named(f"{module}:{kinds[module.rpartition('.')[2]]}")
@@ -287,7 +287,7 @@ def test_random_numbers_have_a_state_of_numbers() -> None:
     assert "a state of other things" in refusal(built(call(RANDOM_STATE), {"state": objects}))
 
 
-def test_what_only_fitting_needs_is_never_made() -> None:
+def test_objects_that_only_fitting_needs_are_never_made() -> None:
     """The state of a distribution holds Python code, which SciPy runs when it is read back."""
     kind = named("scipy.stats._continuous_distns:norm_gen")
     assert isinstance(read(pickle.dumps(stats.norm())), StandIn)
@@ -306,8 +306,8 @@ def test_only_a_stand_in_is_asked_for_a_method() -> None:
     assert "names scipy.stats._continuous_distns.norm," in refusal(named("scipy.stats._continuous_distns:norm"))
 
 
-def test_tuples_and_arrays_nest_only_so_deep() -> None:
-    """C code hashes tuples and frees arrays by going down, and its stack ends."""
+def test_the_depth_of_tuples_and_arrays_is_limited() -> None:
+    """C code hashes tuples and frees arrays by recursion, and overflows its stack."""
     for count, is_deep in ((MOST_LEVELS - 2, False), (100_000, True)):
         for key in (b"})" + b"\x85" * count + b"K\x01s.", b")" + b"\x85" * count + b"."):
             raw = b"\x80\x04" + key
@@ -380,7 +380,7 @@ def test_items_go_into_lists_dicts_and_sets_only() -> None:
         assert "adds items to an object of StandardScaler" in refusal(scaler + fragment)
 
 
-def test_what_numpy_asks_an_object_for_is_no_item_of_it() -> None:
+def test_a_bunch_with_a_dunder_item_is_refused() -> None:
     bunch, pair = instance(named("sklearn.utils._bunch:Bunch")), value("__array_interface__") + value({})
     assert "begins with '__'" in refusal(bunch + pair + b"s")
     assert "begins with '__'" in refusal(bunch + b"(" + pair + b"u")
@@ -400,7 +400,7 @@ def test_nested_object_arrays_are_read_by_the_same_rules() -> None:
     assert "something else where an object array should be" in refusal(wrapped(dtype("O"), (1,), whole(value(1))))
 
 
-def test_object_arrays_nest_only_so_deep() -> None:
+def test_the_depth_of_object_arrays_is_limited() -> None:
     raw = whole(array(dtype("O"), (1,), [None]))
     for _ in range(MOST_NESTED + 1):
         raw = whole(wrapped(dtype("O"), (1,), raw))
@@ -408,7 +408,7 @@ def test_object_arrays_nest_only_so_deep() -> None:
         read(raw)
 
 
-def test_a_file_of_joblibs_that_says_more_than_it_has_costs_nothing() -> None:
+def test_a_length_beyond_the_file_allocates_nothing() -> None:
     raws = [
         whole(wrapped(dtype("f8"), (1 << 40, 9), b"")),
         whole(b"\x8e" + struct.pack("<Q", 1 << 42)),  # BINBYTES8
@@ -439,7 +439,7 @@ def test_plain_pickles_of_every_protocol_load(protocol: int) -> None:
     assert read(pickle.dumps(model, protocol)).predict(np.eye(3)) == pytest.approx([1, 2, 3])
 
 
-def test_an_array_that_was_mapped_is_an_array(tmp_path: Path) -> None:
+def test_a_memory_mapped_array_loads_as_an_array(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.arange(4.0))
     mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
     joblib.dump(mapped, tmp_path / "file")
