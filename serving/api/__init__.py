@@ -1,4 +1,4 @@
-"""The service over HTTP: one file or package for each protocol, and one place where errors get the shape of theirs."""
+"""The service over HTTP: one file or package for each protocol, and one place where errors get their shape."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ __all__ = ["install", "make_services"]
 def install(app: FastAPI) -> None:
     """Add every route, the error handlers and the middleware to `app`, before it takes its first request.
 
-    When that comes, ``app.state`` is an `AppState`: its services are those of `make_services`.
+    At that time ``app.state`` is an `AppState`: its services are those of `make_services`.
     """
     for prediction_routes in (predict, infer_docs, mlflow, tensorflow):
         prediction_routes.add_routes(app)
@@ -62,9 +62,9 @@ def make_services(
     background: Background,
     access: Access | None = None,
 ) -> Services:
-    """Return what requests need, complete. `state` is ``app.state``, in which the caller puts it.
+    """Return the complete services of requests. `state` is ``app.state``, in which the caller puts them.
 
-    Without `access` the tokens are read now: one that cannot be read closes what may need one. Blocks.
+    Without `access` the tokens are read now; if one cannot be read, everything that may need a token is closed. Blocks.
     """
     access = access if access is not None else Access.read_or_close(settings.security)
     inflight = Inflight(settings.server.max_inflight_mb)

@@ -14,7 +14,7 @@ _REFUSED = {State.REJECTED, State.QUARANTINED}
 
 
 def find_explained(state: AppState, model: str, version: str | Role | None = None) -> Servable:
-    """Return what `serving.plane.active_reference.find` returns; its errors say what `explain` makes of them."""
+    """Return what `serving.plane.active_reference.find` returns; its errors have the texts of `explain`."""
     try:
         return find(state, model, version)
     except (UnknownModel, NothingActive) as error:
@@ -47,7 +47,7 @@ def _known_model(state: AppState, name: str | None, *, is_any: bool) -> ModelSta
 
 
 def _refusal_of(model: ModelStatus) -> str | None:
-    """Return which version was refused last and why, where nothing else is on its way; None while something is."""
+    """Return which version was refused last and why; None while another one is being evaluated."""
     is_hopeless = model.active is None and model.target is None and model.versions
     if not is_hopeless or not {version.state for version in model.versions} <= _REFUSED:
         return None

@@ -1,4 +1,4 @@
-"""Who may do what: the scopes predict, read and admin, and the tokens that open them."""
+"""Decides which calls are allowed: the scopes predict, read and admin, and the tokens that open them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = structlog.get_logger("serving.access")
 
 
 class AccessRefused(Exception):
-    """A call without the right token. 401: say who you are; 403: it is known who you are, and you may not."""
+    """A call without the right token. 401: the token is missing or unknown; 403: it is for another scope."""
 
     def __init__(self, scope: TokenScope, status: int, message: str, challenge: str | None = None) -> None:
         super().__init__(message)
@@ -30,11 +30,11 @@ class AccessRefused(Exception):
 
 
 class Access:
-    """Lets calls through. Only digests of the tokens are here; their files are read once, before it is made.
+    """Allows calls or refuses them. It holds only digests of tokens; their files are read once, before it is made.
 
-    An admin's token opens everything, the others what they say. Without any token of a scope, predict and read are open
-    and admin is closed; without digests (None: a token could not be read) everything is that may need a token. Any
-    thread may ask.
+    An admin token opens everything, another token its own scope. Without any token of a scope, predict and read are
+    open and admin is closed. Without digests (None: a token could not be read) everything that may need a token is
+    closed. Any thread may ask.
     """
 
     def __init__(self, digests: Mapping[TokenScope, Iterable[bytes]] | None) -> None:
@@ -44,12 +44,12 @@ class Access:
 
     @classmethod
     def read(cls, settings: SecuritySettings) -> Access:
-        """Read the tokens; raises SettingsError. For a start that should fail when one cannot be read. Blocks."""
+        """Read the tokens; raises SettingsError. For a start that should fail if one cannot be read. Blocks."""
         return cls(read_digests(settings))
 
     @classmethod
     def read_or_close(cls, settings: SecuritySettings) -> Access:
-        """Do what `read` does; when a token cannot be read, close what may need one, and log the reason."""
+        """Do what `read` does; if a token cannot be read, close everything that may need one, and log the reason."""
         try:
             return cls.read(settings)
         except SettingsError as error:
@@ -57,11 +57,11 @@ class Access:
             return cls(None)
 
     def is_open(self, scope: TokenScope) -> bool:
-        """Say whether anybody may, without a token."""
+        """Say whether a scope needs no token."""
         return scope is not TokenScope.ADMIN and self._digests is not None and not self._has(scope)
 
     def check(self, scope: TokenScope, authorization: bytes | None) -> None:
-        """Raise AccessRefused unless the value of the header ``Authorization`` lets its sender do this."""
+        """Raise AccessRefused unless the value of the header ``Authorization`` opens this scope."""
         if self.is_open(scope):
             return
         if self._digests is None:
@@ -84,7 +84,7 @@ class Access:
 
     @staticmethod
     def _scopes_of(token: bytes, digests: tuple[tuple[TokenScope, bytes], ...]) -> set[TokenScope]:
-        """Compare with every token there is, so that the time says nothing about which one was near."""
+        """Compare with every token, so that the time does not show which one was nearly equal."""
         given = hashlib.sha256(token).digest()
         matches = [hmac.compare_digest(given, digest) for _, digest in digests]
         return {scope for (scope, _), is_same in zip(digests, matches, strict=True) if is_same}

@@ -40,12 +40,12 @@ log = structlog.get_logger("serving.admin")
 
 
 def make_body_reader(settings: ServerSettings) -> BodyReader:
-    """Return what reads the small bodies of operators' calls."""
+    """Return a reader for the small bodies of operators' calls."""
     return BodyReader(MAX_BODY_BYTES, seconds=settings.body_seconds)
 
 
 async def _actor(request: Request) -> str:
-    """Let the call through and name who makes it, for the history; raises AccessRefused."""
+    """Check the token and return the caller's name for the history; raises AccessRefused."""
     actor = f"admin@{request.client.host if request.client else 'unknown'}"
     try:
         services_of(request.app).access.check(TokenScope.ADMIN, request.scope["serving.headers"].get(b"authorization"))
@@ -68,7 +68,7 @@ router = APIRouter(tags=["operate"])
     openapi_extra=body_of(Pin),
 )
 async def pin(model: ModelName, request: Request, actor: Actor) -> ModelSummary:
-    """Load the version if need be, serve it, and stay with it whatever arrives, also after a restart."""
+    """Load the version if necessary, serve it, and keep it also when newer ones arrive and after a restart."""
     wanted = await read_body(request, Pin)
     return await _decide(request, PinVersion(model, wanted.version), actor)
 
@@ -77,7 +77,7 @@ async def pin(model: ModelName, request: Request, actor: Actor) -> ModelSummary:
     "/models/{model}/pin", summary="Follow the newest valid version again", responses=problems_of(404, 409, 422)
 )
 async def unpin(model: ModelName, request: Request, actor: Actor) -> ModelSummary:
-    """Take the pin away; none to take away is fine too."""
+    """Remove the pin; without a pin nothing happens."""
     return await _decide(request, UnpinModel(model), actor)
 
 
@@ -88,7 +88,7 @@ async def unpin(model: ModelName, request: Request, actor: Actor) -> ModelSummar
     openapi_extra=body_of(Rollback, is_required=False),
 )
 async def rollback(model: ModelName, request: Request, actor: Actor) -> ModelSummary:
-    """Quarantine the active version and activate the next best; with a version in the body, leave only that one."""
+    """Quarantine the active version and activate the next best. With a version in the body, leave only that one."""
     wanted = await read_body(request, Rollback)
     return await _decide(request, RollBackModel(model, wanted.version), actor)
 
@@ -105,7 +105,7 @@ async def release(model: ModelName, version: VersionName, request: Request, acto
 
 @router.post("/refresh", summary="Look at the store now")
 async def refresh(request: Request, actor: Actor) -> ActiveModels:
-    """Return when a look at the store has been acted upon; evaluations it started may still run."""
+    """Look at the store now. Evaluations that this starts may still run when the call returns."""
     return await _decide_for_all(request, RefreshStore(), actor)
 
 
@@ -129,7 +129,7 @@ async def _decide_for_all(request: Request, decision: RefreshStore | AcceptState
 
 @contextmanager
 def audit_decision(decision: Decision, actor: str) -> Iterator[None]:
-    """Write one line for an operator's call, whatever came of it."""
+    """Log one line for an operator's call, whether it succeeded or not."""
     names = {name: getattr(decision, name, None) for name in ("model", "version")}
     fields: dict[str, Any] = {"call": decision.kind, "actor": actor}
     fields |= {key: name[:120] for key, name in names.items() if name is not None}
@@ -143,7 +143,7 @@ def audit_decision(decision: Decision, actor: str) -> Iterator[None]:
 
 
 def operator_of(state: AppState) -> Operator:
-    """Return who carries out operators' calls; `state` is ``app.state``."""
+    """Return the operator, which carries out decisions; `state` is ``app.state``."""
     return state.services.operator
 
 

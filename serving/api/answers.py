@@ -19,7 +19,7 @@ _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 
 
 def is_small(answer: Answer) -> bool:
-    """Say whether an answer has so few values that its body is best made on the event loop."""
+    """Say whether an answer has few values, so that its body is made on the event loop."""
     tensors = answer.prediction.tensors
     if answer.rows == 1 and len(tensors) == 1 and not answer.also:
         only = tensors[0]
@@ -29,9 +29,9 @@ def is_small(answer: Answer) -> bool:
 
 
 def encode(answer: Answer) -> bytes:
-    """Return the native body of an answer. Blocks for as long as it has values, many of them in pieces.
+    """Return the native body of an answer. Blocks, the longer the more values it has; many are encoded in pieces.
 
-    Numbers that are not finite become null. Raises ModelFailed when the model gave something JSON has no form for.
+    Numbers that are not finite become null. Raises ModelFailed for values that JSON cannot hold.
     """
     prediction = answer.prediction
     try:
@@ -47,7 +47,7 @@ def encode(answer: Answer) -> bytes:
 
 
 def encode_under(key: str, prediction: Prediction) -> bytes:
-    """Return a JSON object of one key, under which is what was predicted, row by row; otherwise as `encode`."""
+    """Return a JSON object with one key, which has the predictions, row by row; otherwise as `encode`."""
     values, width = _by_row(prediction), _width(prediction)
     try:
         if len(values) * width <= PIECE_VALUES:
@@ -63,14 +63,14 @@ def _encode_many(answer: Answer) -> bytes:
 
 
 def _pieces(values: Tensor, width: int) -> bytes:
-    """Encode rows of so many values, without the brackets around all of them; many rows one run after the other."""
+    """Encode rows of `width` values each, without the brackets around all rows; many rows in several runs."""
     step = max(1, PIECE_VALUES // width)
     runs = [orjson.dumps(values[start : start + step], _plain, _OPTIONS)[1:-1] for start in range(0, len(values), step)]
     return b",".join(runs)
 
 
 def _by_row(prediction: Prediction) -> Tensor:
-    """Leave a single array to orjson, which reads it where it is."""
+    """Return a single array as it is, because orjson reads it in place; of several, a list for each row."""
     tensors = prediction.tensors
     return tensors[0] if len(tensors) == 1 else prediction.list_rows()
 
@@ -88,7 +88,7 @@ def _width(prediction: Prediction) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """Give orjson what it does not take itself: arrays of an unusual dtype."""
+    """Return as a list what orjson does not take itself: an array of an unusual dtype."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     raise TypeError(f"values of type {type(value).__name__}")

@@ -13,7 +13,7 @@ from serving.api.deadlines import Deadlines
 from serving.api.inflight import Inflight, Share, TooManyBytes
 from serving.domain.errors import BodyTooLarge, NotJson, RequestRefused, UnsupportedMedia
 
-# Many clients read no answer before they have sent everything. So much is let in (and dropped) for their sake.
+# Many clients read no answer before they have sent everything. For them, so many bytes are read and dropped.
 DROPPED_BYTES = 256 << 20
 MAX_DIGITS = 18
 _INLINE_BYTES = 4 << 10
@@ -35,7 +35,7 @@ class BodyTooSlow(RequestRefused):
 
 
 class BodyNotRead(BodyTooLarge):
-    """The body has too many bytes, and they have not been read. `closes_connection`: they might never end."""
+    """The body has too many bytes, and they were not read. `closes_connection`: they might never end."""
 
     def __init__(self, message: str, *, closes_connection: bool) -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ def refuse_media(headers: Headers) -> None:
 
 
 def refuse_encoding(headers: Headers, *, takes_compressed: bool = False) -> None:
-    """Raise UnsupportedMedia for a content encoding, unless it is gzip or deflate where these are taken."""
+    """Raise UnsupportedMedia for a content encoding, except gzip and deflate if these are allowed."""
     encoding = _encoding(headers)
     if encoding in _PLAIN or (takes_compressed and encoding in _WINDOWS):
         return
@@ -61,9 +61,9 @@ def refuse_encoding(headers: Headers, *, takes_compressed: bool = False) -> None
 
 
 async def decoded(raw: bytes, headers: Headers, max_bytes: int) -> bytes:
-    """Return a body without its content encoding, at most `max_bytes` of it; large ones are decoded off the loop.
+    """Return a body without its content encoding; large ones are decoded in a thread.
 
-    Raises BodyTooLarge for more bytes, NotJson for damage.
+    Raises BodyTooLarge for more than `max_bytes`, NotJson for damaged bytes.
     """
     encoding = _encoding(headers)
     if encoding in _PLAIN:
@@ -79,7 +79,7 @@ def _encoding(headers: Headers) -> bytes:
 
 
 def _inflated(raw: bytes, windows: int, max_bytes: int) -> bytes:
-    """Decompress one stream that is whole and has nothing behind it (RFC 1950, 1951 and 1952)."""
+    """Decompress one whole stream with nothing after it (RFC 1950, 1951 and 1952)."""
     stream = zlib.decompressobj(windows)
     try:
         body = stream.decompress(raw, max_bytes + 1)
@@ -93,7 +93,7 @@ def _inflated(raw: bytes, windows: int, max_bytes: int) -> bytes:
 
 
 class _Reading:
-    """A task that reads a body; it is cancelled when that takes too long."""
+    """A task that reads a body, and is cancelled if that takes too long."""
 
     __slots__ = ("_task", "is_overdue")
 
@@ -110,7 +110,7 @@ class _Reading:
 class BodyReader:
     """Reads bodies of at most `max_bytes` that arrive within `seconds`, to the second. Event loop thread only.
 
-    One timer looks after all bodies under way: one for each request would cost 4 us, a fifth of the whole request.
+    One timer serves all bodies under way: a timer for each request would cost 4 us, a fifth of the whole request.
     """
 
     def __init__(self, max_bytes: int, advice: str = "", *, seconds: float) -> None:
@@ -123,7 +123,7 @@ class BodyReader:
         """Return the whole body, its bytes counted in `share`, if there is one.
 
         Raises BodyTooLarge, TooManyBytes, BodyTooSlow, or ClientDisconnect when the client has gone. A declared length
-        beyond what one body may have, or beyond the room there is for all, is refused before anything is read.
+        beyond the limit of one body, or beyond the room that is left for all, is refused before anything is read.
         """
         share = share if share is not None else Inflight(0).share()
         length = headers.get(b"content-length")
@@ -177,7 +177,7 @@ class BodyReader:
         return BodyNotRead(message, closes_connection=not is_bounded)
 
     def _deadlines_here(self) -> Deadlines:
-        """Return those of the running loop."""
+        """Return the deadlines of the running loop."""
         loop = asyncio.get_running_loop()
         if self._deadlines is None or self._deadlines.loop is not loop:
             self._deadlines = Deadlines(loop, self._seconds)

@@ -1,4 +1,4 @@
-"""What takes too long, such as a connection or a body: one timer looks after all of a kind."""
+"""Ends things that take too long, such as a connection or a body: one timer for all of a kind."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ SWEEPS = 4
 
 
 class Overdue(Protocol):
-    """What can take too long."""
+    """A thing that can take too long."""
 
     def on_overdue(self) -> None:
-        """End it. It is looked after no more, unless it asks again."""
+        """End it. It has no deadline any more, unless it begins again."""
 
 
 class Deadlines:
-    """Tells those that have been here for `seconds`, to the next sweep: a second, or a quarter of a shorter deadline.
+    """Calls `on_overdue` of everything that began `seconds` ago. It is late by at most one sweep.
 
-    Entering and leaving cost a dictionary's operation each: no timer for a request. Event loop thread only, that of
-    `loop`.
+    A sweep comes every second, or after a quarter of a shorter deadline. To begin and to end cost one operation on a
+    dictionary each: there is no timer for a request. Event loop thread only, that of `loop`.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self.loop = loop
         self._seconds = seconds
         self._every = min(SWEEP_SECONDS, seconds / SWEEPS)
-        self._since: dict[Overdue, float] = {}  # the longest first: everybody has the same time
+        self._since: dict[Overdue, float] = {}  # the oldest first: all have the same time
         self._is_ticking = False
 
     def __contains__(self, one: Overdue) -> bool:
@@ -42,7 +42,7 @@ class Deadlines:
             self.loop.call_later(self._every, self._sweep)
 
     def end(self, one: Overdue) -> None:
-        """Look after it no more; nothing happens when nobody does."""
+        """Remove its deadline; nothing happens if it has none."""
         self._since.pop(one, None)
 
     def _sweep(self) -> None:

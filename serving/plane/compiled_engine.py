@@ -29,7 +29,7 @@ CHARACTER_BYTES = 4  # as UTF-8, at most
 
 
 class CompiledEngine:
-    """Answers on the event loop when that is quick enough, else piece by piece in the threads of `turns`.
+    """Answers on the event loop if that is quick enough, else piece by piece in the threads of `turns`.
 
     `warm_up` measures for each method how many rows are quick enough, and compares that with the slowest values that
     the checker of graphs tried. No run takes more rows or memory than `bounds` says. `warm_up` blocks: call it in a

@@ -3,8 +3,8 @@
     with hold(state, limits, "iris") as servable:
         answer = await execute(servable, request, limits)
 
-The two steps are apart because a caller may hold its lease for longer than one call, and because whoever answers must
-be able to name the version that failed.
+There are two steps because a caller may hold its lease for longer than one call, and because the error answer must name
+the version that failed.
 """
 
 from __future__ import annotations
@@ -108,8 +108,9 @@ def hold(
 def look(
     state: HoldsActive, limits: RequestLimits, model: str | None = None, version: str | Role | None = None
 ) -> Servable:
-    """Return what `hold` would hold, without a hold on it: good until the event loop turns. Raises what `hold` raises,
-    except Overloaded. Event loop thread only.
+    """Return the servable that `hold` would hold, without a lease: it is valid until the event loop turns.
+
+    Raises what `hold` raises, except Overloaded. Event loop thread only.
     """
     if model is not None:
         return find(state, model, version)
@@ -118,7 +119,7 @@ def look(
 
 
 def prepare(servable: Servable, request: PredictRequest, limits: RequestLimits) -> Prepared:
-    """Check a request against what the servable takes and lay its rows out for the model.
+    """Check a request against the signature of the servable and lay its rows out for the model.
 
     Computes only; any thread, but many rows take a while: see `prepare_off_loop`. Raises InvalidInput and BodyTooLarge.
     """
@@ -133,16 +134,16 @@ def prepare(servable: Servable, request: PredictRequest, limits: RequestLimits) 
 
 
 async def prepare_off_loop(servable: Servable, request: PredictRequest, limits: RequestLimits) -> Prepared:
-    """Do what `prepare` does, in a worker thread where that takes a while."""
+    """Do what `prepare` does, in a worker thread if that takes a while."""
     if are_few(request.rows):
         return prepare(servable, request, limits)
     return await asyncio.to_thread(prepare, servable, request, limits)
 
 
 def execute_now(servable: Servable, request: PredictRequest, limits: RequestLimits) -> Answer | None:
-    """Do what `execute` does where nothing has to be waited for; None where something has.
+    """Do what `execute` does if that needs no waiting, else return None.
 
-    Event loop thread only; takes no hold, because nothing else happens there until it returns. Raises what `execute`
+    Event loop thread only; takes no lease, because nothing else happens there until it returns. Raises what `execute`
     raises.
     """
     if not are_few(request.rows):

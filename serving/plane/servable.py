@@ -15,7 +15,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """What answers: ``sklearn`` or ``onnx``."""
+        """The name of the library that answers, such as ``sklearn`` or ``onnx``."""
         ...
 
     @property
