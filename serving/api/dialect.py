@@ -1,7 +1,7 @@
-"""What a protocol is to the one endpoint that answers predictions: how it reads, writes and refuses.
+"""A dialect is one protocol, as the endpoint for predictions sees it: how it reads, writes and refuses.
 
-A dialect knows no servable and keeps no state. Its methods compute only; those for large bodies are called in a worker
-thread, so any thread may call them.
+A dialect knows no servable and keeps no state. Its methods only compute. Any thread may call them: for large bodies a
+worker thread does.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Written(NamedTuple):
 class Call(NamedTuple):
     """One request as its protocol reads it.
 
-    `read` makes the rows, once the signature of what answers is known; `write` makes the body of the answer. Both raise
-    what `parse` raises. `reads_slowly` and `writes_slowly`: that is not for the event loop, however short it looks.
+    `read` makes the rows, when the signature of the servable is known; `write` makes the body of the answer. Both raise
+    what `parse` raises. `reads_slowly` and `writes_slowly`: it must not run on the event loop, even if it looks short.
     """
 
     read: Callable[[Signature], PredictRequest]
@@ -44,8 +44,8 @@ class Call(NamedTuple):
 class Refusal(NamedTuple):
     """A request that is not answered: the error, its status in the native interface, and a line that says what to do.
 
-    `headers` are to be sent with it, whatever the protocol. `model` and `version` are what answered or was asked, where
-    that is known.
+    `headers` are sent with it in every protocol. `model` and `version` are what answered or was asked, if that is
+    known.
     """
 
     error: Exception
@@ -57,28 +57,28 @@ class Refusal(NamedTuple):
 
 
 class NamedInPath:
-    """Base of dialects whose paths name the model and the version as they are."""
+    """Base of dialects whose paths have the names of model and version unchanged."""
 
     def target(self, params: Mapping[str, str]) -> tuple[str | None, str | Role | None]:
-        """Return what the path names."""
+        """Return the model and the version in the path."""
         return params.get("model"), params.get("version")
 
 
 class Dialect(Protocol):
-    """One protocol. `takes_compressed`: bodies may come with the content encodings gzip and deflate."""
+    """One protocol. `takes_compressed`: bodies may have the content encodings gzip and deflate."""
 
     takes_compressed: bool
 
     def check_head(self, headers: Headers) -> None:
-        """Raise UnsupportedMedia for a body nobody here reads, before any of it is read."""
+        """Raise UnsupportedMedia for a body that this dialect cannot read, before any of it is read."""
         ...
 
     def target(self, params: Mapping[str, str]) -> tuple[str | None, str | Role | None]:
-        """Return the model (None: the default one) and the version (None: the active one) that a path asks."""
+        """Return the model (None: the default one) and the version (None: the active one) in a path."""
         ...
 
     def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes) -> Call:
-        """Read a whole body; `params` are those of the path and, under QUERY, the query string where there is one.
+        """Read a whole body; `params` are those of the path and, under QUERY, the query string if there is one.
 
         Raises NotJson, InvalidInput, UnsupportedMedia or another RequestRefused.
         """

@@ -21,7 +21,7 @@ _KINDS = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=ut
 
 
 def add_routes(app: FastAPI) -> None:
-    """Put the pages where FastAPI has its own, whose scripts come from elsewhere; ``/redoc`` shows the same page."""
+    """Replace FastAPI's own pages, which load scripts from the internet; ``/redoc`` shows the same page."""
     app.router.routes[:] = [one for one in app.router.routes if getattr(one, "path", None) not in PAGES]
     for path in sorted({*PAGES, *_REDIRECTED}):
         answer = _redirect if path in _REDIRECTED else _page

@@ -1,4 +1,4 @@
-"""The outermost layer around a request over HTTP: it is logged under its id, and answered whatever happens."""
+"""The outermost layer around a request over HTTP: every request is logged under its id, and answered."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _PAGE = (*_USUAL, (b"x-frame-options", b"DENY"), (b"content-security-policy", PA
 class Edge:
     """ASGI middleware. Predictions go from here straight to their endpoints, past the framework's layers.
 
-    They are the endpoints' routes all the same: under a mount point, or when the framework traces requests, they take
-    the long way and end at the same application.
+    FastAPI knows these routes, too: under a mount point, or when the framework traces requests, predictions pass
+    through FastAPI and come to the same endpoints.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on; never raises for what happens inside of it."""
+        """Pass one request on; errors inside it are answered and not raised."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)  # a websocket, or the lifespan
         else:
@@ -49,7 +49,7 @@ class Edge:
             await self.answer(scope, receive, send, _recognise(scope))
 
     async def answer(self, scope: Scope, receive: Receive, send: Send, protocol: str | None) -> None:
-        """Answer a request: a prediction of this protocol, or (None) whatever the application has for it."""
+        """Answer a request: a prediction with its protocol's endpoint, any other (None) with the application."""
         services = services_of(scope["app"])
         headers = scope["serving.headers"] = dict(scope["headers"])
         client = scope.get("client")
@@ -73,9 +73,9 @@ class Edge:
         header: tuple[bytes, bytes],
         error: RequestRefused | None,
     ) -> int:
-        """Have the application answer what may be asked, with some headers more; return the status.
+        """Let the application answer an allowed request, with some more headers; return the status.
 
-        Whatever it raises becomes a problem, as does `error`, if there is one.
+        An exception that it raises becomes a problem, and so does `error`, if there is one.
         """
         status = 0
         endpoints = services_of(scope["app"]).endpoints
@@ -101,7 +101,7 @@ class Edge:
         return status
 
     def _refusal(self, scope: Scope, path: str) -> Response | None:
-        """Return the answer to what is not to be seen here, or not by this client. None: let the application answer."""
+        """Return the refusal of a path that is not on this port, or not for this client; None if it is allowed."""
         services = services_of(scope["app"])
         server = services.settings.server
         is_elsewhere = server.admin_port is not None and OPERATORS not in scope and is_for_operators(path)
@@ -116,10 +116,10 @@ class Edge:
 
 
 class PredictionRouter:
-    """An application as its own server runs it: predictions go to their endpoint before the framework sees them.
+    """The application of `serving serve`: predictions go to their endpoint before the framework sees them.
 
-    ASGI; everything else, and what is not HTTP, is the framework's. `state` is the application's. One that
-    `is_for_operators` stands behind `server.admin_port`, and marks what comes in there.
+    An ASGI application. All other requests, and what is not HTTP, go to the framework. `state` is the application's. If
+    it `is_for_operators`, it listens on `server.admin_port`, and marks the requests that come in there.
     """
 
     def __init__(self, app: Starlette, *, is_for_operators: bool = False) -> None:
@@ -131,7 +131,7 @@ class PredictionRouter:
 
     @property
     def names(self) -> ServerNames:
-        """The names its listener answers to, for the connections to compare with. The lifespan has begun by then."""
+        """The names its listener answers to; connections compare with them. Only after the lifespan has begun."""
         if self._names is None:
             server = services_of(self._app).settings.server
             self._names = ServerNames(server.hosts, server.admin_host if self._is_for_operators else server.host)
@@ -150,7 +150,7 @@ class PredictionRouter:
 
 
 def _error_of_sender(scope: Scope) -> RequestRefused | None:
-    """Return why a request is not answered, whatever it asks for: it is for another server, or from another site."""
+    """Return why a request is refused because of its sender: it is for another server, or from another site."""
     error: RequestRefused | None = scope.get(MISDIRECTED)
     if error is None:
         try:
@@ -161,9 +161,9 @@ def _error_of_sender(scope: Scope) -> RequestRefused | None:
 
 
 def _drop_last_slash(scope: Scope) -> None:
-    """Make a path with slashes at its end the path without; who may read it is the same.
+    """Remove slashes at the end of a path, so that the rules for the path hold without them.
 
-    The pages of the documentation are redirected instead: what they load is named relative to their own path.
+    The pages of the documentation are redirected instead, because what they load has names relative to their path.
     """
     path: str = scope["path"]
     if path.endswith("/") and path_of(path, scope.get("root_path", "")) not in ("/", *PAGES):
@@ -171,7 +171,7 @@ def _drop_last_slash(scope: Scope) -> None:
 
 
 def _recognise(scope: Scope) -> str | None:
-    """Return the protocol of a prediction by its path, and fill in the path's parameters as the router would."""
+    """Return the protocol of a prediction, from its path, and set the path's parameters as the router would."""
     if scope["method"] != "POST" or scope.get("root_path") or "fastapi.telemetry" in scope:
         return None
     found = prediction_of(scope["path"])

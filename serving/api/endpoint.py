@@ -1,7 +1,7 @@
 """Predictions over HTTP: one protocol's requests from their heads to their answers.
 
 The endpoint is a bare ASGI application. FastAPI knows its routes and documents them, but a request does not pass
-through FastAPI's handling of dependencies and bodies, which costs more than everything below together.
+through FastAPI's handling of dependencies and bodies, which costs more than all of this module together.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Endpoint:
         self._predictor = predictor
 
     def refuse(self, error: Exception) -> Response:
-        """Return the answer to a request that has not come as far as `answer`, in the dialect's shape."""
+        """Return the answer to a request that was refused before `answer`, in the dialect's shape."""
         return self.write_refusal(problems.refusal_of(error))
 
     def write_refusal(self, refusal: Refusal) -> Response:
@@ -46,7 +46,7 @@ class Endpoint:
     async def answer(self, scope: Scope, receive: Receive, send: Send, *extra: tuple[bytes, bytes]) -> int:
         """Send an answer or a refusal, with `extra` headers, and return its status.
 
-        What the path names are the scope's path parameters. Raises ClientDisconnect when no client is there to read it.
+        The names in the path are the scope's path parameters. Raises ClientDisconnect if the client has gone.
         """
         outcome = await self._predictor.answer(HttpRequest(self, scope, receive))
         if isinstance(outcome, RefusedCall):
@@ -85,7 +85,7 @@ class HttpRequest:
         self.authorization = self._headers.get(b"authorization")
 
     async def receive(self, share: Share) -> int:
-        """Read the body and take its content encoding away."""
+        """Read the body and decode its content encoding."""
         endpoint, headers = self._endpoint, self._headers
         endpoint.dialect.check_head(headers)
         refuse_encoding(headers, takes_compressed=endpoint.dialect.takes_compressed)
@@ -95,7 +95,7 @@ class HttpRequest:
         return len(raw)
 
     def target(self) -> Target:
-        """Return what the path asks for."""
+        """Return the model and the version that the path asks."""
         return self._endpoint.dialect.target(self.names)
 
     def parse(self) -> Call:
@@ -104,10 +104,10 @@ class HttpRequest:
         return self._endpoint.dialect.parse(params, self._headers, self._raw)
 
     def seconds_left(self) -> None:
-        """Clients tell no deadline over HTTP."""
+        """Return None: over HTTP clients send no deadline."""
 
     def sharpen(self, error: Exception) -> Exception:
-        """Tell of JSON that is nested too deeply, whatever else is wrong with it; not of a large body."""
+        """Return the error for JSON that is nested too deeply, if it is, else `error`. Large bodies are not checked."""
         if isinstance(error, InvalidInput) and len(self._raw) <= LARGE_BYTES and self._raw[:1] in (b"{", b"["):
             try:
                 refuse_depth(self._raw, self._endpoint.max_depth)

@@ -1,7 +1,7 @@
 """Rows and answers in forms other than JSON, for every protocol that takes them: CSV, NumPy arrays, Arrow streams.
 
-A format knows no servable, no route and no header. Its functions compute only, from any thread; many rows take a while.
-`serving.api.formats.negotiation` finds the one a request means.
+A format knows no servable, no route and no header. Its functions only compute, in any thread; many rows take a while.
+`serving.api.formats.negotiation` finds the format of a request.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ NPY_INLINE_BYTES = 128 << 10  # nothing is done with the values
 
 
 def _always() -> None:
-    """Nothing is in the way."""
+    """Return None: the format can always be used."""
 
 
 class RowFormat(NamedTuple):
     """One form of rows and answers.
 
-    `read` takes a body and the signature of what answers; it raises Malformed for bytes that are not of the form, and
-    InvalidInput for what the form can hold and no model takes. The table has not been checked against the signature.
-    `write` makes the body of an answer, rows along the first axis even if there is one; raises NotAcceptable when the
-    form has no place for what the model gave. `reads_slowly` and `writes_slowly` are given a body, and say whether
-    reading it, or answering it with few values, is too much for the event loop. `why_not` says what is missing here to
-    use the form, None: nothing.
+    `read` takes a body and the signature of the servable. It raises Malformed for bytes that are not of the form, and
+    InvalidInput for values that the form can hold but no model takes. It does not check the table against the
+    signature. `write` makes the body of an answer, with rows along the first axis, also for one row; it raises
+    NotAcceptable for values that the form cannot hold. `reads_slowly` and `writes_slowly` get a body, and say whether
+    reading it, or answering it with few values, takes too long for the event loop. `why_not` says what is missing to
+    use the form, None if nothing is.
     """
 
     media_type: str
@@ -63,12 +63,12 @@ FORMATS = {form.media_type: form for form in (CSV, NPY, ARROW)}
 
 
 def reader_of(form: RowFormat, most_rows: int, extra_columns: int = 0) -> Callable[[bytes, Signature], Table]:
-    """Return what reads a form. The one whose rows are not counted before they are read gives up beyond `most_rows`."""
+    """Return the reader of a form. CSV, whose rows cannot be counted before, is read no further than `most_rows`."""
     if form is CSV:
         return partial(csv.read, most_rows=most_rows, extra_columns=extra_columns)
     return form.read
 
 
 def pace(raw: bytes, source: RowFormat | None, target: RowFormat | None) -> tuple[bool, bool]:
-    """Return what a Call says of reading a body and of writing its answer: whether they are slow. None is JSON."""
+    """Return `reads_slowly` and `writes_slowly` of a Call for this body and these formats. None is JSON."""
     return source is not None and source.reads_slowly(raw), target is not None and target.writes_slowly(raw)

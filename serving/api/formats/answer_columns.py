@@ -13,11 +13,11 @@ _BY_CLASS = frozenset({"predict_proba", "predict_log_proba", "decision_function"
 
 
 def columns_of(answer: Answer, signature: Signature) -> list[tuple[str, Tensor]]:
-    """Return names and columns, each of one value per row: arrays of shape (rows,), or lists.
+    """Return names and columns, each with one value per row: arrays of shape (rows,), or lists.
 
-    A single column has the name of the method. Several have the labels of the classes where the method gives one value
-    for each, and the method with a number else; those of several outputs have the output's number in front. Raises
-    NotAcceptable for values that are arrays themselves.
+    A single column has the name of the method. Several columns have the labels of the classes if the method gives one
+    value for each class, else the name of the method with a number. With several outputs, the output's number comes
+    first. Raises NotAcceptable for values that are arrays themselves.
     """
     tensors = answer.prediction.tensors
     classes = signature.classes or ()

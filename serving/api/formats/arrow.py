@@ -1,9 +1,9 @@
 """Arrow IPC streams (https://arrow.apache.org/docs/format/Columnar.html), by pyarrow where it is installed.
 
-pyarrow is imported with the first stream, in a worker thread: that takes a tenth of a second and 40 MB, which whoever
-sends none need not pay. Streams are checked in three steps. What the messages declare is added up before anything is
-decompressed (`arrow_sizes`); pyarrow validates every offset and index; and columns of nested, extension or object types
-are refused.
+pyarrow is imported with the first stream, in a worker thread: that takes a tenth of a second and 40 MB, which servers
+without such streams save. Streams are checked in three steps. The sizes that messages declare are added up before
+anything is decompressed (`arrow_sizes`); pyarrow validates every offset and index; and columns of nested, extension or
+object types are refused.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ _FILE = b"ARROW1"
 
 @cache
 def why_not() -> str | None:
-    """Say what is missing to use the format, None: nothing. Looks once and imports nothing."""
+    """Return what is missing to use the format, None if nothing is. It is found out once, without an import."""
     return None if find_spec("pyarrow") is not None else INSTALL
 
 
 def is_imported() -> bool:
-    """Say whether pyarrow is there already."""
+    """Say whether pyarrow has been imported already."""
     return _pyarrow.cache_info().currsize > 0
 
 
 def reads_slowly(raw: bytes) -> bool:
-    """Say whether a stream is not for the event loop: a long one, one that may grow, or the first one ever."""
+    """Say whether a stream takes too long for the event loop: a long one, one that may grow, or the first one."""
     return len(raw) > INLINE_BYTES or not is_imported() or may_grow(_pyarrow(), raw)
 
 
 def read(raw: bytes, signature: Signature) -> Table:
     """Return the rows of a stream, by the names of its columns; numbers without nulls as views of the body.
 
-    Record batches may be many and compressed; nulls are missing values. Raises Malformed; BodyTooLarge for a stream
-    that grows beyond what it may; InvalidInput for columns nobody takes.
+    There may be many record batches, and compressed ones; nulls are missing values. Raises Malformed; BodyTooLarge for
+    a stream that grows beyond its limit; InvalidInput for columns of types that no model takes.
     """
     pa = _pyarrow()
     if raw.startswith(_FILE):
@@ -123,7 +123,7 @@ def _pyarrow() -> Any:
 
 
 class _Kind(Enum):
-    """What the cells of a column are. MOMENT: a date or a duration. CODED: a dictionary, and places in it."""
+    """What the cells of a column are. MOMENT: a date or a duration. CODED: positions in a dictionary."""
 
     WHOLE = auto()
     FLOAT = auto()
@@ -134,7 +134,7 @@ class _Kind(Enum):
 
 
 def _kinds_of(pa: Any, schema: Any) -> list[_Kind]:
-    """Return the kind of each column; raises InvalidInput for one that nobody takes."""
+    """Return the kind of each column; raises InvalidInput for a type that no model takes."""
     found = []
     for name, given in zip(schema.names, schema.types, strict=True):
         kind = _kinds(pa).get(given.id)
@@ -150,7 +150,7 @@ _NEVER_CODED = (None, _Kind.MOMENT, _Kind.CODED)
 
 @cache
 def _kinds(pa: Any) -> dict[int, _Kind]:
-    """Return kinds by Arrow's number of a type. Views are none: few bytes of them can stand for any amount of text."""
+    """Return kinds by Arrow's number of a type. Views have none: a few of their bytes can mean any amount of text."""
     ids = pa.lib
     whole = [getattr(ids, f"Type_{sign}INT{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)]
     return {
@@ -164,7 +164,7 @@ def _kinds(pa: Any) -> dict[int, _Kind]:
 
 
 def _check_width(found: int, signature: Signature) -> None:
-    """Refuse more columns than there are features before looking at them, and none: its rows would be only a claim."""
+    """Refuse too many columns before they are read, and no columns at all: no data would show how many rows there are."""
     wanted = len(signature.features)
     if not 0 < found <= wanted:
         raise InvalidInput(
@@ -173,7 +173,7 @@ def _check_width(found: int, signature: Signature) -> None:
 
 
 def _values(kind: _Kind, column: Any, *, may_be_float: bool) -> Tensor:
-    """Return a chunked column as tables take it: an array, with NaN for null among numbers, or a list.
+    """Return a chunked column in the form of a table: an array, with NaN for null among numbers, or a list.
 
     `may_be_float`: whole numbers with nulls may become floats.
     """
@@ -192,7 +192,7 @@ def _values(kind: _Kind, column: Any, *, may_be_float: bool) -> Tensor:
 
 
 def _would_round(column: Any) -> bool:
-    """Say whether a column has nulls, and beside them an integer that is another number as a float."""
+    """Say whether a column has nulls, and also an integer that a float would round."""
     chunks = [chunk.fill_null(0).to_numpy(zero_copy_only=False) for chunk in column.chunks if column.null_count]
     return any(map(has_rounded, chunks))
 
@@ -200,7 +200,7 @@ def _would_round(column: Any) -> bool:
 def _decoded(column: Any, most: int) -> tuple[list[Any], int]:
     """Return the values of a dictionary-encoded column and how many characters they have together.
 
-    One long string that is pointed to a million times is a million long strings to whoever gets the rows. Raises
+    A long string in the dictionary that a million rows use becomes a million long strings in the rows. Raises
     BodyTooLarge beyond `most` characters.
     """
     values: list[Any] = []

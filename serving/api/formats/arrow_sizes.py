@@ -1,8 +1,8 @@
 """How much an Arrow stream grows when it is read, found out before any of it is decompressed.
 
-A compressed buffer begins with its size uncompressed, which pyarrow allocates at once. What says which buffers there
-are is a FlatBuffer; the few fields of it that are needed are read here, after ``format/Message.fbs`` of
-https://github.com/apache/arrow. Positions are a stranger's: reading beyond the end is struct.error, made Malformed.
+A compressed buffer begins with its size uncompressed, which pyarrow allocates at once. A FlatBuffer lists the buffers;
+this module reads the few fields of it that are needed, after ``format/Message.fbs`` of https://github.com/apache/arrow.
+Clients choose the positions: reading beyond the end raises struct.error, which becomes Malformed.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ _BUFFER = struct.Struct("<qq")
 
 
 def most_bytes(raw: bytes) -> int:
-    """Return how many bytes the values of a stream may have: 64 MiB, and more only where the body itself has more."""
+    """Return how many bytes the values of a stream may have: 64 MiB, and more only if the body itself has more."""
     return max(LEAST_BYTES, 2 * len(raw))
 
 
 def may_grow(pa: Any, raw: bytes) -> bool:
-    """Say whether anything of a stream is compressed, or in a dictionary that short values may point to: True as well
-    for what is no stream.
+    """Say whether a stream has compressed buffers or dictionaries, by which it may grow.
+
+    True also for bytes that are not a stream.
     """
     try:
         for message in pa.ipc.MessageReader.open_stream(pa.py_buffer(raw)):
@@ -47,7 +48,7 @@ def may_grow(pa: Any, raw: bytes) -> bool:
 
 
 def check_sizes(pa: Any, raw: bytes) -> None:
-    """Raise BodyTooLarge for a stream whose buffers are larger together than it may be; Malformed for what is none.
+    """Raise BodyTooLarge for a stream whose buffers together are too large; Malformed for what is not a stream.
 
     `pa` is pyarrow, which cuts the stream into messages without copying any. Raises pyarrow's errors, too.
     """
@@ -69,7 +70,7 @@ def check_sizes(pa: Any, raw: bytes) -> None:
 
 
 def _sizes(metadata: memoryview, body: memoryview) -> list[int]:
-    """Return the sizes of the buffers of one message as they will be in memory."""
+    """Return the sizes that the buffers of one message will have in memory."""
     kind, batch = _header(metadata)
     if kind not in (_DICTIONARY_BATCH, _RECORD_BATCH):
         return []
@@ -92,7 +93,7 @@ def _sizes(metadata: memoryview, body: memoryview) -> list[int]:
 
 
 def _header(metadata: memoryview) -> tuple[int, int]:
-    """Return the kind of a message, 0 for none, and where the table is that says more about it."""
+    """Return the kind of a message, 0 for none, and the position of the table that describes it."""
     message = _root(metadata)
     kind_at = _field(metadata, message, _HEADER_TYPE)
     header_at = _field(metadata, message, _HEADER)
@@ -102,7 +103,7 @@ def _header(metadata: memoryview) -> tuple[int, int]:
 
 
 def _uncompressed(body: memoryview, offset: int, length: int) -> int:
-    """Return the size a compressed buffer says it has; -1 stands for one that was left as it is."""
+    """Return the uncompressed size that a buffer declares; -1 means that it is not compressed."""
     if length <= 0:
         return 0
     if offset < 0:
@@ -123,7 +124,7 @@ def _follow(data: memoryview, at: int) -> int:
 
 
 def _field(data: memoryview, table: int, place: int) -> int | None:
-    """Return where a field of a table is, None when it is left out."""
+    """Return the position of a field of a table, None if it is left out."""
     if table < 0 or table + 4 > len(data):
         raise struct.error
     virtual = table - int(struct.unpack_from("<i", data, table)[0])

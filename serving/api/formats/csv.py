@@ -1,14 +1,14 @@
 """Comma-separated values (RFC 4180), UTF-8: quotes where needed, doubled inside of quotes; lines end in CRLF or LF.
 
-The first line is a header when it has the features' names, in any order, and a row when its cells are what the features
-take. Anything else is a row when there is a number in it, so that the cell at fault is named, and a header else.
-Cells are what their feature says: numbers in decimal notation; ``true`` and ``false`` in any case; strings as they are.
-A feature that takes anything has a number, a bool or a string, whichever fits first. An empty cell is a missing value
-where the feature may be missing, ``nan`` is too among numbers; for other strings an empty cell is the empty string.
-Empty lines do not count. One cell has at most 131,072 characters, one row at most a megabyte.
+The first line is a header if it has the features' names, in any order, and a row if its cells are what the features
+take. Any other first line is a row if it has a number in it, so that the error names the wrong cell; else it is a
+header. The feature decides what a cell is: a number in decimal notation; ``true`` or ``false`` in any case; a string as
+it is. For a feature that takes any value, a cell is a number, else a bool, else a string. An empty cell is a missing
+value if the feature may be missing, and so is ``nan`` among numbers; for other strings an empty cell is the empty
+string. Empty lines are ignored. One cell has at most 131,072 characters, one row at most a megabyte.
 
-Nothing is made of a body that is not the right size for the model: a line that is longer than a stretch is looked at
-before it is cut into cells, and a row that goes on and on is given up.
+No cells are made from a body that has the wrong size for the model: a line that is longer than a stretch is checked
+before it is cut into cells, and a row that does not end is given up.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def read(raw: bytes, signature: Signature, most_rows: int | None = None, extra_c
     """Return the rows of a CSV body; raises Malformed for what is not CSV in UTF-8, InvalidInput for ragged lines, and
     BodyTooLarge for more rows than `most_rows`.
 
-    There may be so many columns more than the model takes. Cells that are not what their feature takes are left as
-    text, for the table's own check to name them.
+    There may be `extra_columns` more than the model takes. Cells that are not what their feature takes stay text, so
+    that the check of the table names them.
     """
     lines = _Lines(raw, signature, extra_columns)
     try:
@@ -84,9 +84,9 @@ def write(answer: Answer, signature: Signature) -> bytes:
 
 
 class _Lines:
-    """The rows of a body as lists of cells, without empty ones; at most so many columns more than the model takes.
+    """The rows of a body as lists of cells, without empty lines; with a limit on columns beyond those of the model.
 
-    The body is decoded stretch by stretch, each a few lines: a whole one would take the interpreter lock for long.
+    The body is decoded in stretches of a few lines: to decode all of it would hold the interpreter lock for long.
     """
 
     def __init__(self, raw: bytes, signature: Signature, extra_columns: int) -> None:
@@ -112,7 +112,7 @@ class _Lines:
                 raise InvalidInput(f"more than {MOST_EMPTY_LINES} empty lines; leave them out")
 
     def check_width(self, row: list[str]) -> None:
-        """Raise InvalidInput for a row of more cells than there may be."""
+        """Raise InvalidInput for a row with too many cells."""
         if len(row) > self._most:
             raise InvalidInput(describe_wrong_width(self._signature, self._count - 1, len(row)))
 
@@ -134,7 +134,7 @@ class _Lines:
             start = end
 
     def _end_of_stretch(self, start: int) -> int:
-        """Return where a line ends, about a stretch further; raises InvalidInput for a line too long or too wide."""
+        """Return the end of a line, about a stretch further; raises InvalidInput for a line too long or too wide."""
         raw, usual = self._raw, start + STRETCH_BYTES
         if usual >= len(raw):
             return len(raw)
@@ -160,7 +160,7 @@ class _Lines:
 
 
 def _header(first: list[str], signature: Signature) -> tuple[str, ...] | None:
-    """Return the names in the first line, None when it is a row already."""
+    """Return the names in the first line, None if it is a row."""
     features = signature.features
     if {feature.name for feature in features} == set(first):
         return tuple(first)
@@ -186,7 +186,7 @@ def _table(
     signature: Signature,
     most_rows: int | None,
 ) -> Table:
-    """Turn lines into columns piece by piece: as text, all of them would take ten times the room."""
+    """Turn lines into columns piece by piece: as text, all of them would take ten times the memory."""
     width = len(tuple(first))
     features = _features(signature, names, width)
     is_table = signature.container is Container.DATAFRAME
@@ -207,7 +207,7 @@ def _table(
 
 
 def _features(signature: Signature, names: tuple[str, ...] | None, width: int) -> list[Feature | None]:
-    """Return the feature of each column; None for unknown ones, which stay text for the table's own check to refuse."""
+    """Return the feature of each column; None for unknown ones: they stay text, which the table's check refuses."""
     if names is None:
         return [*signature.features[:width], *[None] * (width - len(signature.features))]
     by_name = {feature.name: feature for feature in signature.features}
@@ -237,7 +237,7 @@ def _numbers(cells: tuple[str, ...]) -> Tensor:
 
 
 def _numbers_or_flags(numbers: Callable[[tuple[str, ...]], Tensor], cells: tuple[str, ...]) -> Tensor:
-    """Return numbers; in a table ``true`` and ``false`` are numbers as well, for the table's own check."""
+    """Return numbers; in a table ``true`` and ``false`` are numbers, too, for the check of the table."""
     found = numbers(cells)
     return found if isinstance(found, np.ndarray) else [_bool(one) if isinstance(one, str) else one for one in found]
 
