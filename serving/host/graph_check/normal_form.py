@@ -76,7 +76,7 @@ def write_normal_form(content: bytes | memoryview) -> Any:
     _keep_fields(graph, _GRAPH)
     graph.name = "compiled"
     if len(graph.node) > MOST_NODES:
-        raise GraphRefused(f"it has {len(graph.node)} nodes, at most {MOST_NODES} are looked at")
+        raise GraphRefused(f"it has {len(graph.node)} nodes, at most {MOST_NODES} are allowed")
     for tensor in graph.initializer:
         _check_tensor(tensor)
     for value in (*graph.input, *graph.output):
@@ -119,7 +119,7 @@ def _check_node(node: Any, versions: dict[str, int]) -> None:
     known, seen = _list_attributes(node, versions[node.domain]), set()
     for attribute in node.attribute:
         if attribute.name in seen or known.get(attribute.name) != attribute.type:
-            raise GraphRefused(f"{kind}: the attribute {attribute.name:.60} is not one of its own")
+            raise GraphRefused(f"{kind}: the attribute {attribute.name:.60} is unknown, repeated or of another type")
         seen.add(attribute.name)
         _keep_fields(attribute, {"name", "type", _VALUES[attribute.type]})
         if attribute.type == AttributeProto.TENSOR:
@@ -149,4 +149,4 @@ def _keep_fields(message: Any, names: Iterable[str]) -> None:
         message.ClearField(name)
     for field, _ in message.ListFields():
         if field.name not in names:
-            raise GraphRefused(f"it holds {field.name} of {type(message).__name__}, which is not looked at")
+            raise GraphRefused(f"it holds {field.name} of {type(message).__name__}, which is not allowed")

@@ -126,7 +126,8 @@ def multiply_and_add(operation: Operation) -> Outputs:
     result, added = _multiply(operation, *made), operation.get_optional_input(2)
     if added is not None:
         operation.require(
-            operation.broadcast_shapes(result.shape, added.shape) == result.shape, "what it adds is too large"
+            operation.broadcast_shapes(result.shape, added.shape) == result.shape,
+            "the tensor that it adds is too large",
         )
     return [result]
 

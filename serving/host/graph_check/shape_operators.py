@@ -66,7 +66,7 @@ def reshape(operation: Operation) -> Outputs:
     if not operation.get_flag("allowzero", default=False):
         for place, length in enumerate(wanted):
             if length == ZERO:
-                operation.require(place < first.rank, "it keeps an axis that is not there")
+                operation.require(place < first.rank, "it keeps an axis that does not exist")
                 wanted[place] = first.shape[place]
     total, free = (
         operation.count_cells(first.shape),
@@ -205,7 +205,7 @@ def _compute_slice_length(operation: Operation, length: Size, start: int, end: i
     if length.is_constant:
         # in these cases NumPy takes no cell, and a kernel takes the first cell or all cells up to it
         is_usual = step > 0 or (start >= -length.fixed and end < _TO_THE_END)
-        operation.require(is_usual, "it goes back from before the first cell, or to beyond the last one")
+        operation.require(is_usual, "it goes back from before the first cell, or to a place beyond the last one")
         return Size(0, len(range(*slice(start, end, step).indices(length.fixed))))
     is_to_the_end = end >= _TO_THE_END
     is_known = step == 1 and start >= 0 and (is_to_the_end or end < 0)

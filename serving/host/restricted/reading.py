@@ -39,7 +39,7 @@ def load_restricted(
         names = read_allow_list().with_trusted(tuple(trusted))
         found = RestrictedUnpickler(path, source, names, mmap_mode=mode).load()
         if source.read(1):
-            raise Distrusted("the file goes on after the end of its pickle; write it anew")
+            raise Distrusted("the file continues after the end of its pickle; write it anew")
     check_loaded(found, trusted)
     return found
 
@@ -122,4 +122,4 @@ class BudgetedFile:
         if self._is_compressed:
             size = f"{self._limit >> 20} MB, all that its compressed size allows"
             raise Distrusted(f"the file becomes larger than {size} (candidate.max_expansion)")
-        raise EOFError("it ends before what it says it holds")
+        raise EOFError("it is shorter than it says")

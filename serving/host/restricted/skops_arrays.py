@@ -103,7 +103,7 @@ class ArrayRewriter:
         shape = array.shape if array else read_sizes(data["shape"])
         dtype = array.dtype if array else np.dtype(object)
         if mask.dtype != np.bool_ or mask.shape not in (shape, ()):
-            raise Distrusted(f"the file has a mask of another shape than what it masks; {ANY_TRUST}")
+            raise Distrusted(f"the file has a mask of another shape than its array; {ANY_TRUST}")
         is_fortran = array is not None and array.order == "F"
         self._out.push_global(("numpy.ma.core", "_mareconstruct"))
         self._open_state([("numpy.ma", "MaskedArray"), _ARRAY], shape, dtype, is_fortran=is_fortran)

@@ -242,7 +242,7 @@ def test_the_initial_estimator_of_boosting_is_checked_and_uses_one_thread(blob: 
     first.fit(rows, np.arange(30) % 3)
     model.init_ = first
     joblib.dump(model, blob)
-    assert "what it begins with has other answers" in refusal(blob)
+    assert "the answers of its first estimator have another shape" in refusal(blob)
 
 
 def test_vectorizers_that_would_open_files_named_by_requests_are_refused(blob: Path) -> None:

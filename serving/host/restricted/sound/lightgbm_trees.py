@@ -56,7 +56,7 @@ def check_lightgbm(model: str | bytes) -> None:
     sizes = parse_integers(head["tree_sizes"].encode())
     require(len(sizes) % groups == 0, "it does not have a tree for each class in each round")
     trees = _split_trees(content, begin, sizes)
-    require(bool(trees) == (begin < len(content)), "it has other trees than it counts")
+    require(bool(trees) == (begin < len(content)), "its number of trees is wrong")
     if trees:
         _TreeChecker(trees, features).check()
         _check_parameters(content[begin + int(sizes.sum()) :].split(b"\n"))
@@ -186,7 +186,7 @@ class _TreeChecker:
         most_left, most_right = np.repeat(inner, inner), -np.repeat(leaves, inner)
         for children in (left, right):
             is_there = (children >= most_right) & (children < most_left) & (children != 0)
-            require(is_there.all(), "a node leads to what is not there")
+            require(is_there.all(), "a node leads to a node that does not exist")
         decided = [place for place, tree in enumerate(trees) if b"decision_type" in tree]
         decisions = self._read_integers([trees[place] for place in decided], b"decision_type", inner[decided])
         require(

@@ -66,5 +66,7 @@ def require_array(value: Any, name: str, *, rank: int, kinds: str = "f") -> NDAr
 def require_indices(value: Any, name: str, below: int, *, rank: int = 1) -> NDArray[Any]:
     """Return `value` if it is an array of integers from 0 to below `below`; raises Unsound otherwise."""
     found = require_array(value, name, rank=rank, kinds="iu")
-    require(not found.size or (found.min() >= 0 and found.max() < below), f"{name} points to what is not there")
+    require(
+        not found.size or (found.min() >= 0 and found.max() < below), f"{name} points to an entry that does not exist"
+    )
     return found

@@ -101,7 +101,7 @@ def _check_boosted_trees(boosted: Any) -> None:
         require(tree.n_outputs == 1, "one of its trees has several answers")
     require(is_classifier(boosted) or width == 1, "it has several trees for one answer")
     require(type(parts["_loss"]).is_multiclass == (width > 1), "its loss is one for other answers")
-    require(_starts_at_zero(parts) or isinstance(parts["init_"], BaseEstimator), "what it begins with is no estimator")
+    require(_starts_at_zero(parts) or isinstance(parts["init_"], BaseEstimator), "its first estimator is no estimator")
 
 
 def _starts_at_zero(parts: dict[str, Any]) -> bool:
@@ -118,7 +118,10 @@ def _try_first_answers(boosted: Any) -> None:
     wanted = max(2, width) if is_classifier(boosted) else None
     for rows in _ROW_COUNTS:
         shape = np.shape(answer(np.zeros((rows, parts["n_features_in_"]), np.float32)))
-        require(shape == ((rows,) if wanted is None else (rows, wanted)), "what it begins with has other answers")
+        require(
+            shape == ((rows,) if wanted is None else (rows, wanted)),
+            "the answers of its first estimator have another shape",
+        )
 
 
 def _check_predictor(predictor: Any) -> None:
@@ -190,14 +193,17 @@ def _check_preprocessor(preprocessor: Any, features: int) -> None:
     steps = [each for each in parts["transformers_"] if each[1:] != ("drop", [False] * features)]
     masks = [each[2] for each in steps if type(each[1]).__name__ in ("OrdinalEncoder", "FunctionTransformer")]
     is_known = len(steps) == len(masks) == 2 and parts["n_features_in_"] == features
-    require(is_known and all(np.shape(mask) == (features,) for mask in masks), "its preprocessor is another one")
+    require(
+        is_known and all(np.shape(mask) == (features,) for mask in masks),
+        "its preprocessor is not the one of scikit-learn",
+    )
     require(
         (np.asarray(masks[0], bool) != np.asarray(masks[1], bool)).all(),
         "its preprocessor does not take each column once",
     )
     for _, transformer, _ in steps:
         function = get_attributes(transformer).get("func")
-        require(function is None or type(function) is partial, "its preprocessor does something to the numbers")
+        require(function is None or type(function) is partial, "its preprocessor changes the numbers")
 
 
 CHECKS: dict[str, Check] = {

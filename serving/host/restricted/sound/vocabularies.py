@@ -22,9 +22,7 @@ def _check_places(places: Any, name: str) -> None:
         all(type(each) is int or hasattr(each, "__index__") for each in found),
         f"{name} has columns that are no numbers",
     )
-    require(
-        sorted(map(int, found)) == list(range(len(found))), f"{name} gives columns that are not there, or one twice"
-    )
+    require(sorted(map(int, found)) == list(range(len(found))), f"{name} gives columns that do not exist, or one twice")
 
 
 def _check_vectorizer(vectorizer: Any) -> None:

@@ -172,14 +172,12 @@ class _ModelChecker:
         require(type(trees) is list and all(type(tree) is dict for tree in trees), "its trees are no list of trees")
         parameters = forest["gbtree_model_param"]
         _read_integer(parameters, "num_parallel_tree", 1, "1")
-        require(
-            len(trees) == len(groups) == _read_integer(parameters, "num_trees"), "it counts other trees than it has"
-        )
+        require(len(trees) == len(groups) == _read_integer(parameters, "num_trees"), "its number of trees is wrong")
         ids = [tree["id"] for tree in trees]
         require(
             all(type(each) is int for each in ids) and sorted(ids) == list(range(len(trees))), "two trees have one id"
         )
-        require(((groups >= 0) & (groups < self._groups)).all(), "a tree adds to an answer that is not there")
+        require(((groups >= 0) & (groups < self._groups)).all(), "a tree adds to an answer that does not exist")
         if "iteration_indptr" in forest:
             rounds = self._read_few_integers(forest["iteration_indptr"])
             is_right = rounds.size and rounds[0] == 0 and rounds[-1] == len(trees) and (np.diff(rounds) >= 0).all()
@@ -228,13 +226,14 @@ class _ModelChecker:
         is_gone = (features == _NO_NODE) & (arrays["default_left"] == 1) & ~is_vector
         is_gone[roots] = False
         require(
-            np.array_equal(np.add.reduceat(is_gone, roots, dtype=np.int64), deleted), "it counts other deleted nodes"
+            np.array_equal(np.add.reduceat(is_gone, roots, dtype=np.int64), deleted),
+            "its number of deleted nodes is wrong",
         )
         is_inner = (left != _LEAF) & ~is_gone
         require((is_inner | is_gone | is_vector | (right == _LEAF)).all(), "a node has one child")
         inner = np.flatnonzero(is_inner)
         is_near = (left[inner] > 0) & (right[inner] == left[inner] + 1) & (right[inner] < count[inner])
-        require(is_near.all(), "a node leads to what is no child of it")
+        require(is_near.all(), "a node leads to a node that is not its child")
         require(
             ((features[inner] >= 0) & (features[inner] < self._features)).all(),
             "it splits on a feature it does not have",
@@ -242,7 +241,7 @@ class _ModelChecker:
         is_root = np.zeros(total, np.bool_)
         is_root[roots] = True
         require(((parents[roots] == _NO_NODE) | (parents[roots] == -1)).all(), "a root has a parent")
-        require((is_root | ((parents >= 0) & (parents < count))).all(), "a node has a parent that is not there")
+        require((is_root | ((parents >= 0) & (parents < count))).all(), "a node has a parent that does not exist")
         first = left[inner] + start[inner]
         wanted = np.full(total, -1, np.int64)
         wanted[first] = wanted[first + 1] = inner
@@ -261,7 +260,7 @@ class _ModelChecker:
         if "leaf_weights" in tree:
             leaves, rest = divmod(self._count_items(tree["leaf_weights"], _FLOAT), self._groups)
             require(rest == 0 and weights % len(left) == 0 and weights > 0, "its leaves have answers of another size")
-            require(((right >= 0) & (right < leaves))[is_leaf].all(), "a leaf has an answer that is not there")
+            require(((right >= 0) & (right < leaves))[is_leaf].all(), "a leaf has an answer that does not exist")
             for name in ("loss_changes", "sum_hessian"):
                 require(self._count_items(tree[name], _FLOAT) == len(left), f"{name} are not as many as nodes")
         else:

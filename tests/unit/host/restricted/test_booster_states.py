@@ -197,28 +197,28 @@ def ring(document: Document) -> None:
 
 TREES = "gbtree"
 XGBOOST_LIES: dict[str, tuple[str, Lie, str]] = {
-    "a child before": (TREES, in_tree("left_children", 0, 0), "leads to what is no child"),
-    "a child beyond": (TREES, in_tree("left_children", 10**8, 0), "leads to what is no child"),
-    "a negative child": (TREES, in_tree("left_children", -5, 0), "leads to what is no child"),
-    "a right child beyond": (TREES, in_tree("right_children", 10**8, 0), "leads to what is no child"),
-    "a right child that is the left": (TREES, in_tree("right_children", 1, 0), "leads to what is no child"),
+    "a child before": (TREES, in_tree("left_children", 0, 0), "leads to a node that is not its child"),
+    "a child beyond": (TREES, in_tree("left_children", 10**8, 0), "leads to a node that is not its child"),
+    "a negative child": (TREES, in_tree("left_children", -5, 0), "leads to a node that is not its child"),
+    "a right child beyond": (TREES, in_tree("right_children", 10**8, 0), "leads to a node that is not its child"),
+    "a right child that is the left": (TREES, in_tree("right_children", 1, 0), "leads to a node that is not its child"),
     "one child": (TREES, in_tree("left_children", -1, 0), "has one child"),
     "a loop beside": (TREES, loop, "is not the child of its parent"),
     "a loop that agrees": (TREES, ring, "not reached from the root"),
     "shared children": (TREES, share, "is not the child of its parent"),
     "a chain": (TREES, chain, "more than 10000 levels"),
-    "a parent beyond": (TREES, in_tree("parents", 10**8, 1), "a parent that is not there"),
-    "a negative parent": (TREES, in_tree("parents", -1, 1), "a parent that is not there"),
+    "a parent beyond": (TREES, in_tree("parents", 10**8, 1), "a parent that does not exist"),
+    "a negative parent": (TREES, in_tree("parents", -1, 1), "a parent that does not exist"),
     "another parent": (TREES, in_tree("parents", 3, 1), "not the child of its parent"),
     "a root with a parent": (TREES, in_tree("parents", 1, 0), "a root has a parent"),
     "a feature beyond": (TREES, in_tree("split_indices", 4, 0), "a feature it does not have"),
     "a feature before": (TREES, in_tree("split_indices", -1, 0), "a feature it does not have"),
     "a root that is deleted": (TREES, delete_root, "a feature it does not have"),
-    "deleted nodes that are not": ("pruned", parameter("num_deleted", "0"), "other deleted nodes"),
+    "deleted nodes that are not": ("pruned", parameter("num_deleted", "0"), "number of deleted nodes is wrong"),
     "a parent of the deleted beyond": (
         "pruned",
         lambda document: in_tree("parents", 10**8, last_node(document))(document),
-        "a parent that is not there",
+        "a parent that does not exist",
     ),
     "fewer parents": (TREES, in_tree("parents", shorten), "not as many as nodes"),
     "fewer conditions": (TREES, in_tree("split_conditions", shorten), "not as many as nodes"),
@@ -238,7 +238,7 @@ XGBOOST_LIES: dict[str, tuple[str, Lie, str]] = {
         TREES, put(lambda document: model(document)["trees"][0], "id", 1), "two trees have one id",
     ),
     "more trees": (
-        TREES, put(lambda document: model(document)["gbtree_model_param"], "num_trees", "4"), "counts other trees",
+        TREES, put(lambda document: model(document)["gbtree_model_param"], "num_trees", "4"), "of trees is wrong",
     ),
     "no trees in a round": (
         TREES,
@@ -246,10 +246,10 @@ XGBOOST_LIES: dict[str, tuple[str, Lie, str]] = {
         "num_parallel_tree is 0",
     ),
     "a tree of no class": (
-        "classes", put(lambda document: model(document)["tree_info"], 0, 3), "an answer that is not there",
+        "classes", put(lambda document: model(document)["tree_info"], 0, 3), "an answer that does not exist",
     ),
     "a tree of a negative class": (
-        "classes", put(lambda document: model(document)["tree_info"], 0, -1), "an answer that is not there",
+        "classes", put(lambda document: model(document)["tree_info"], 0, -1), "an answer that does not exist",
     ),
     "a round beyond": (
         TREES, put(lambda document: model(document)["iteration_indptr"], 1, 99), "rounds are not made",
@@ -312,7 +312,7 @@ XGBOOST_LIES: dict[str, tuple[str, Lie, str]] = {
     "an answer beyond": (
         "several",
         lambda document: in_tree("right_children", 99, first_split(document))(document),
-        "an answer that is not there",
+        "an answer that does not exist",
     ),
     "fewer answers": ("several", in_tree("leaf_weights", shorten), "answers of another size"),
     "no answers": ("several", drop(lambda document: model(document)["trees"][0], "leaf_weights"), "before 3.2"),
@@ -502,10 +502,10 @@ def ring_of_leaves(found: str) -> str:
 
 SPLITS = "trees"
 LIGHTGBM_LIES: dict[str, tuple[str, Callable[[str], str], str]] = {
-    "a child that is the root": (SPLITS, line("left_child", number(0)), "leads to what is not there"),
-    "a child beyond": (SPLITS, line("left_child", number(10**7)), "leads to what is not there"),
-    "a leaf beyond": (SPLITS, line("right_child", number(-(10**8))), "leads to what is not there"),
-    "a leaf one beyond": (SPLITS, line("right_child", number(-6)), "leads to what is not there"),
+    "a child that is the root": (SPLITS, line("left_child", number(0)), "leads to a node that does not exist"),
+    "a child beyond": (SPLITS, line("left_child", number(10**7)), "leads to a node that does not exist"),
+    "a leaf beyond": (SPLITS, line("right_child", number(-(10**8))), "leads to a node that does not exist"),
+    "a leaf one beyond": (SPLITS, line("right_child", number(-6)), "leads to a node that does not exist"),
     "a shared child": (SPLITS, line("left_child", first_twice), "two parents, or none"),
     "a loop": (SPLITS, lambda found: resized(ring_of_leaves(found)), "not reached from the root"),
     "a feature beyond": (SPLITS, line("split_feature", number(4)), "a feature it does not have"),
@@ -556,7 +556,7 @@ LIGHTGBM_LIES: dict[str, tuple[str, Callable[[str], str], str]] = {
         SPLITS, lambda found: re.sub(r"^(tree_sizes=.*) \d+$", r"\g<1>", found, flags=re.MULTILINE), "as long as",
     ),
     "no sizes of trees that are there": (
-        SPLITS, lambda found: re.sub(r"^tree_sizes=.*$", "tree_sizes=", found, flags=re.MULTILINE), "than it counts",
+        SPLITS, lambda found: re.sub(r"^tree_sizes=.*$", "tree_sizes=", found, flags=re.MULTILINE), "of trees is wrong",
     ),
     "a second head": (SPLITS, swap("num_class=1", "num_class=1\nnum_class=1"), "says num_class twice"),
     "a name before the name": (SPLITS, swap("num_class=1", "=num_class=1=1"), "two values"),
@@ -646,10 +646,10 @@ def test_native_files_are_checked(tmp_path: Path) -> None:
     document = json.loads(bytes(fit_booster().save_raw("json")))
     document["learner"]["gradient_booster"]["model"]["trees"][0]["left_children"][0] = 10**8
     (tmp_path / "model.json").write_text(json.dumps(document), encoding="utf-8")
-    with pytest.raises(LoadRefused, match="not sound: a node leads to what is no child"):
+    with pytest.raises(LoadRefused, match="not sound: a node leads to a node that is not its child"):
         load_native(str(tmp_path / "model.json"), Format.XGBOOST)
     (tmp_path / "model.txt").write_text(line("left_child", number(10**7))(text(SPLITS)), encoding="utf-8")
-    with pytest.raises(LoadRefused, match="not sound: a node leads to what is not there"):
+    with pytest.raises(LoadRefused, match="not sound: a node leads to a node that does not exist"):
         load_native(str(tmp_path / "model.txt"), Format.LIGHTGBM)
 
 

@@ -124,7 +124,7 @@ def test_a_compressed_file_of_one_part_that_becomes_too_large_is_refused(file: P
 def test_bytes_after_the_end_are_refused(file: Path) -> None:
     for compress in (bytes, zlib.compress, XZ):
         file.write_bytes(compress(whole(value(1)) + b"\0"))
-        with pytest.raises(Distrusted, match="goes on after the end"):
+        with pytest.raises(Distrusted, match="continues after the end"):
             load_restricted(str(file))
 
 
