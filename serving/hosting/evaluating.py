@@ -1,4 +1,4 @@
-"""The server's side of an evaluation: ask a host, follow its gates, and explain its death.
+"""The server's side of an evaluation: send a host its request, follow its gates, and explain its end.
 
 :mod:`serving.wire.frames` says which frame comes when; `headers` and `verification` check their contents. When a host
 sends anything else, the server ends it, and the running gate refuses its candidate with one line.
@@ -18,7 +18,7 @@ from serving.domain.manifest import MANIFEST_NAME, InvalidDocument, Manifest, pa
 from serving.domain.report import Evaluation, GateName, GateResult, Verdict
 from serving.domain.text import one_line
 from serving.hosting.headers import read_findings, read_gate, read_outputs, read_preparation, read_result
-from serving.hosting.verification import NotBelieved, check_findings, check_preparation, make_report, why_no_graph
+from serving.hosting.verification import ClaimRefused, check_findings, check_preparation, make_report, why_no_graph
 from serving.hosting.zygote import HostProcess
 from serving.wire.evaluation import EvaluationRequest, Preparation
 from serving.wire.frames import BOUNDS, PREFIX, Frame, FrameKind, Prefix
@@ -42,8 +42,8 @@ _EXPECTED = {
 }
 
 
-class _Conversation:
-    """The state of one evaluation: which frames may come next, and what the host has said. One thread only."""
+class _EvaluationProgress:
+    """The state of one evaluation: which frames may come next, and what came so far. One thread only."""
 
     def __init__(
         self,
@@ -66,8 +66,8 @@ class _Conversation:
         """Whether a gate has refused the candidate."""
         return bool(self._results) and self._results[-1].verdict is Verdict.REFUSED
 
-    def check(self, prefix: Prefix) -> None:
-        """Check the prefix of a frame before more of it is read; raises ProtocolError, NotBelieved."""
+    def check_prefix(self, prefix: Prefix) -> None:
+        """Check the prefix of a frame before more of it is read; raises ProtocolError, ClaimRefused."""
         expected = _EXPECTED[self._step]
         if prefix.kind not in expected or prefix.request_id:
             names = " or ".join(kind.name for kind in expected)
@@ -79,17 +79,17 @@ class _Conversation:
         assert self._preparation is not None
         if self.is_refused:
             raise ProtocolError("GRAPH, though the candidate is refused")
-        unasked = why_no_graph(self._request, self._preparation.sandbox)
-        if unasked is not None:
-            raise NotBelieved(GateName.COMPILE, f"the process sent a graph nobody asked for: {unasked}")
+        reason = why_no_graph(self._request, self._preparation.sandbox)
+        if reason is not None:
+            raise ClaimRefused(GateName.COMPILE, f"the process sent a graph that was not requested: {reason}")
         most = self._request.compile.bytes
         if size > most:
             raise ProtocolError(f"GRAPH of {size} bytes, at most {most} are taken (engine.compile_mb)")
         if len(self._graphs) == BOUNDS[FrameKind.GRAPH].times:
             raise ProtocolError(f"more than {len(self._graphs)} graphs")
 
-    def take(self, frame: Frame) -> Evaluation | None:
-        """Process one frame; returns the evaluation after the last one. Raises ProtocolError, NotBelieved."""
+    def process_frame(self, frame: Frame) -> Evaluation | None:
+        """Process one frame; returns the evaluation after the last one. Raises ProtocolError, ClaimRefused."""
         if frame.kind is FrameKind.GATE_STARTED:
             self._start_gate(read_gate(frame.header))
         elif frame.kind is FrameKind.PREPARED:
@@ -135,8 +135,8 @@ class _Conversation:
         )
         return Evaluation(make_report(self._results, self._preparation, findings), tuple(self._graphs))
 
-    def refuse(self, reason: str, gate: str | None = None) -> Evaluation:
-        """Refuse the candidate: by the running gate, or by `gate`, which replaces what the host said about it."""
+    def refuse_candidate(self, reason: str, gate: str | None = None) -> Evaluation:
+        """Refuse the candidate by the running gate, or by `gate`: then this result replaces that of the host."""
         gates = self._request.gates
         gate = self.gate if gate not in gates else gate
         duration = time.monotonic() - self._gate_began
@@ -146,77 +146,77 @@ class _Conversation:
         return Evaluation(make_report([*before, result], self._preparation))
 
 
-def evaluate(
+def evaluate_candidate(
     host: HostProcess,
     request: EvaluationRequest,
     deadline_seconds: float,
     started: Callable[[str], None] = lambda _: None,
     finished: Callable[[GateResult], None] = lambda _: None,
 ) -> Evaluation:
-    """Have `host` run the gates over one candidate; blocks until the verdict or the deadline, plus time to compile.
+    """Let `host` run the gates over one candidate. Blocks until the verdict or the deadline, plus the time to compile.
 
-    When a host crashes, exits, breaks the protocol or misses its deadline, the running gate refuses its candidate.
-    Raises HostDied when another process killed it (SIGKILL), the zygote is gone, or it ended before the gate that opens
-    the file, which says nothing about the candidate; HostFailed when the server has no memory for the graphs. When the
-    report is ready and there are no graphs, the host is alive and waits for PREDICT frames; otherwise it is gone. The
-    result has been checked against `request`, and every text in it is printable, except for the names and labels of the
-    signature.
+    If the host crashes, exits, breaks the protocol or misses its deadline, the running gate refuses its candidate.
+    Raises HostDied when its end says nothing about the candidate: it was killed from outside (SIGKILL), its zygote is
+    gone, or it ended before the gate that opens the file. Raises HostFailed when the server has no memory for the
+    graphs. If the candidate passed and there are no graphs, the host is alive and waits for PREDICT frames; otherwise
+    it is gone. The result is checked against `request`, and every text in it is printable, except for the names and
+    labels of the signature.
     """
-    conversation = _Conversation(request, _read_manifest(request), started, finished)
+    progress = _EvaluationProgress(request, _read_manifest(request), started, finished)
     source = TimedSocket(host.socket, time.monotonic() + deadline_seconds)
     try:
         host.socket.settimeout(deadline_seconds)
         placed = request.model_copy(update={"scratch": host.scratch})
         send_frame(host.socket, FrameKind.EVALUATE, 0, placed.model_dump_json().encode())
-        evaluation = _follow(host, conversation, source, request.compile.seconds)
+        evaluation = _follow_gates(host, progress, source, request.compile.seconds)
     except TimeoutError:
         host.close()
         limit = f"{deadline_seconds:g} s (candidate.timeout_seconds)"
-        return conversation.refuse(f"not finished after {limit}; the process was killed")
-    except NotBelieved as error:
+        return progress.refuse_candidate(f"not finished after {limit}; the process was killed")
+    except ClaimRefused as error:
         host.close()
-        return conversation.refuse(str(error), error.gate)
+        return progress.refuse_candidate(str(error), error.gate)
     except (StreamCut, OSError):
         evaluation = None
     except ProtocolError as error:
         host.close()
-        return conversation.refuse(f"the process broke the protocol: {one_line(str(error))}")
+        return progress.refuse_candidate(f"the process broke the protocol: {one_line(str(error))}")
     except MemoryError:
         host.close()
-        raise HostFailed("the server has no memory left for what a process has to say") from None
+        raise HostFailed("the server has no memory left for the frames of a process") from None
     if evaluation is None:
         code = host.returncode()
         how = host.read_last_words() or describe_end(code) if code is not None else ""
         host.close()
         if code is None or code == -signal.SIGKILL:
-            raise HostDied(f"the process was killed by somebody else during gate '{conversation.gate}'", code)
-        if code != ENDED_ITSELF and _comes_before_load(request, conversation.gate):
-            raise HostDied(f"{how} during gate '{conversation.gate}', before it opened the file", code)
-        return conversation.refuse(how)
+            raise HostDied(f"the process was killed from outside during gate '{progress.gate}'", code)
+        if code != ENDED_ITSELF and _comes_before_load(request, progress.gate):
+            raise HostDied(f"{how} during gate '{progress.gate}', before it opened the file", code)
+        return progress.refuse_candidate(how)
     if evaluation.report.refusal is not None or evaluation.report.is_compiled:
         host.close()
     return evaluation
 
 
-def _follow(
-    host: HostProcess, conversation: _Conversation, source: TimedSocket, compile_seconds: float
+def _follow_gates(
+    host: HostProcess, progress: _EvaluationProgress, source: TimedSocket, compile_seconds: float
 ) -> Evaluation | None:
-    # read no byte beyond a frame: the next reader must see everything that a host sends unasked
-    reader = FrameReader(source, None, PREFIX.size, conversation.check)
+    # Read no byte beyond a frame: the next reader must see everything that a host sends without a request.
+    reader = FrameReader(source, None, PREFIX.size, progress.check_prefix)
     while (frame := reader.receive()) is not None:
-        evaluation = conversation.take(frame)
+        evaluation = progress.process_frame(frame)
         if evaluation is not None:
             return evaluation
-        if frame.kind is FrameKind.PREPARED and not conversation.is_refused:
+        if frame.kind is FrameKind.PREPARED and not progress.is_refused:
             send_frame(host.socket, FrameKind.LOAD, 0, b"{}")
-        elif frame.kind is FrameKind.GATE_STARTED and conversation.gate == GateName.COMPILE:
+        elif frame.kind is FrameKind.GATE_STARTED and progress.gate == GateName.COMPILE:
             # The host enforces the compile deadline itself; add it to ours once.
             source.ends_at += compile_seconds
     return None
 
 
 def _comes_before_load(request: EvaluationRequest, gate: str) -> bool:
-    """Say whether a gate comes before the one that opens the file: how a host ends there is not the file's doing."""
+    """Say whether a gate comes before the one that opens the file: until then the file cannot end a host."""
     return GateName.LOAD in request.gates and gate in request.gates[: request.gates.index(GateName.LOAD)]
 
 
@@ -232,7 +232,7 @@ def _read_manifest(request: EvaluationRequest) -> Manifest | None:
 def describe_end(code: int) -> str:
     """Say in words how a process ended."""
     if code >= 0:
-        return f"the process exited with status {code} of its own accord"
+        return f"the process exited with status {code}"
     try:
         name = signal.Signals(-code).name
     except ValueError:

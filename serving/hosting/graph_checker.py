@@ -35,9 +35,9 @@ class _Header(BaseModel):
 
 
 class GraphChecker:
-    """One process that checks the graphs of one version. Worker threads only; making one blocks for the fork (20 ms).
+    """A process that checks the graphs of one version. Worker threads only; to make one blocks for the fork (20 ms).
 
-    The process imports its libraries while the caller goes on. Always `close` it.
+    The process imports its libraries while the caller goes on. Always call `close`.
     """
 
     def __init__(self, zygote: Zygote, memory_bytes: int) -> None:
@@ -52,11 +52,11 @@ class GraphChecker:
             raise HostFailed(f"no checker of graphs could be started: {error.strerror or error}") from None
 
     def kill(self) -> None:
-        """End the process; calls that wait for it fail. Any thread."""
+        """Kill the process; calls that wait for it fail. Any thread."""
         self._process.kill()
 
     def close(self) -> None:
-        """End the process, and free its sockets and memory."""
+        """Kill the process, and free its sockets and memory."""
         self._process.close()
 
     def check(
@@ -66,38 +66,40 @@ class GraphChecker:
         compilation: Compilation,
         deadline_seconds: float,
     ) -> tuple[tuple[Graph, ...], RunBounds]:
-        """Return graphs written anew by the process, and their bounds. Blocks.
+        """Return the graphs as the process wrote them anew, and their bounds. Blocks.
 
-        Raises GraphRefused when they must not run in the server: the process gives a reason, or it died while it
-        checked them, missed the deadline, or broke the protocol. HostDied and HostFailed say nothing about the graphs.
+        Raises GraphRefused when they must not run in the server: the process gave a reason, died while it checked them,
+        missed the deadline, or broke the protocol. HostDied and HostFailed say nothing about the graphs.
         """
         source = TimedSocket(self._process.socket, time.monotonic() + START_SECONDS)
         try:
             self._require_sandbox(source)
             source.ends_at = time.monotonic() + deadline_seconds
-            self._send(graphs, signature, compilation, deadline_seconds)
-            frame = _receive(source, _bound_rewritten_bytes(graphs))
-            return _decode(frame, graphs, compilation)
+            self._send_request(graphs, signature, compilation, deadline_seconds)
+            frame = _receive_frame(source, _bound_rewritten_bytes(graphs))
+            return _decode_answer(frame, graphs, compilation)
         except TimeoutError:
             limit = f"{deadline_seconds:g} s (engine.compile_seconds)"
             raise GraphRefused(f"its check was not finished after {limit}", is_final=False) from None
         except (StreamCut, OSError):
             self._raise_end()
         except (ProtocolError, ValidationError) as error:
-            raise GraphRefused(f"its check came to nothing that is known ({type(error).__name__})") from None
+            raise GraphRefused(f"its check ended with an invalid answer ({type(error).__name__})") from None
         except MemoryError:
             raise HostFailed("the server has no memory left for a graph") from None
 
     def _require_sandbox(self, source: TimedSocket) -> None:
-        """Refuse a process outside of a whole sandbox. It has not seen a graph yet, so its answer can be trusted."""
-        frame = _receive(source, 0)
+        """Refuse a process whose sandbox is not whole. It has not seen a graph yet, so its answer can be trusted."""
+        frame = _receive_frame(source, 0)
         if frame.kind is not FrameKind.CHECKER_READY:
-            raise ProtocolError(f"{frame.kind.name} of a checker that was to say it is ready")
+            raise ProtocolError(f"{frame.kind.name} from a checker, CHECKER_READY was expected")
         held = Sandbox.model_validate_json(bytes(frame.header))
         if not held.is_whole:
             raise GraphRefused(f"a layer of the sandbox is missing around the process that would check it: {held}")
 
-    def _send(self, graphs: Sequence[Graph], signature: Signature, compilation: Compilation, seconds: float) -> None:
+    def _send_request(
+        self, graphs: Sequence[Graph], signature: Signature, compilation: Compilation, seconds: float
+    ) -> None:
         request = CheckRequest(
             signature=signature,
             guard=compilation.guard,
@@ -111,12 +113,12 @@ class GraphChecker:
     def _raise_end(self) -> NoReturn:
         code = self._process.returncode()
         if code is None or code == -signal.SIGKILL:
-            raise HostDied("the process that checks graphs was killed by somebody else", code)
+            raise HostDied("the process that checks graphs was killed from outside", code)
         how = f"died with {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         raise GraphRefused(f"the process that checks it {how}", is_final=False)
 
 
-def _receive(source: TimedSocket, most_bytes: int) -> Frame:
+def _receive_frame(source: TimedSocket, most_bytes: int) -> Frame:
     def check(prefix: Prefix) -> None:
         if (
             prefix.kind not in (FrameKind.CHECKER_READY, FrameKind.CHECKED, FrameKind.REFUSAL)
@@ -135,7 +137,9 @@ def _bound_rewritten_bytes(graphs: Sequence[Graph]) -> int:
     return sum(len(graph.content) for graph in graphs) + MORE_BYTES
 
 
-def _decode(frame: Frame, graphs: Sequence[Graph], compilation: Compilation) -> tuple[tuple[Graph, ...], RunBounds]:
+def _decode_answer(
+    frame: Frame, graphs: Sequence[Graph], compilation: Compilation
+) -> tuple[tuple[Graph, ...], RunBounds]:
     if frame.kind is FrameKind.REFUSAL:
         detail = str(decode_object(frame.header).get("detail"))
         raise GraphRefused(one_line(detail, MOST_REASON_CHARACTERS))
@@ -152,7 +156,7 @@ def _decode(frame: Frame, graphs: Sequence[Graph], compilation: Compilation) -> 
         and bounds.answer_bytes.keys() == bounds.seconds.keys() == methods
     )
     if not is_sound:
-        raise ProtocolError("a check that cannot be")
+        raise ProtocolError("an impossible result of a check")
     made, start = [], 0
     for graph, size in zip(graphs, header.bytes, strict=True):
         made.append(Graph(frame.payload[start : start + size], graph.outputs))

@@ -44,7 +44,7 @@ def read_result(raw: Buffer, most_seconds: float) -> GateResult:
     result = _read_fields(GateResult, decode_object(raw))
     seconds = result.duration_seconds
     if not isfinite(seconds) or seconds < 0:
-        raise ProtocolError("a gate took a time that is none")
+        raise ProtocolError("a gate took an impossible time")
     evidence = one_line(result.evidence, MAX_EVIDENCE_CHARACTERS)
     return result.model_copy(update={"evidence": evidence, "duration_seconds": min(seconds, most_seconds)})
 
@@ -59,24 +59,24 @@ def read_outputs(raw: Buffer) -> dict[Method, tuple[str, ...]]:
     fields = decode_object(raw)
     outputs = fields.get("outputs")
     if len(fields) != 1 or not isinstance(outputs, dict):
-        raise ProtocolError("a graph does not say what it answers")
+        raise ProtocolError("the header of a graph has no outputs")
     found: dict[Method, tuple[str, ...]] = {}
     for method in get_args(Method):
         names = outputs.pop(method, [])
         if not isinstance(names, list) or not all(map(_is_output_name, names)):
-            raise ProtocolError("a graph does not say which of its outputs answer a method")
+            raise ProtocolError("the header of a graph names no outputs for a method")
         if names:
             found[method] = tuple(names)
     if outputs or not found:
-        raise ProtocolError("a graph answers a method that there is not, or none")
+        raise ProtocolError("a graph answers an unknown method, or none")
     return found
 
 
 def read_findings(raw: Buffer) -> Findings:
     """Return the content of a REPORT frame.
 
-    Long lists are checked first: Pydantic would make an error of 650 bytes for each wrong entry, all in one go, while
-    other threads wait.
+    Long lists are checked first: Pydantic would make an error of 650 bytes for each wrong entry, and keep all other
+    threads waiting meanwhile.
     """
     fields = decode_object(raw)
     _require_fields(fields, Findings)
@@ -85,7 +85,7 @@ def read_findings(raw: Buffer) -> Findings:
         _require_fields(signature, Signature)
         features = _require_list(signature.get("features"), MAX_FEATURES, "features")
         if not all(map(_is_feature, features)):
-            raise ProtocolError("a feature that is none")
+            raise ProtocolError("an invalid feature")
         for labels in _require_list(signature.get("classes") or [], MAX_LABELS, "outputs with classes"):
             _require_plain(labels, MAX_LABELS, "class labels")
     if compilation is not None:
@@ -95,7 +95,7 @@ def read_findings(raw: Buffer) -> Findings:
         _require_fields(guard, Guard)
         known = guard.get("known") or {}
         if not isinstance(known, dict) or len(known) > MAX_FEATURES or not all(map(str.isdecimal, known)):
-            raise ProtocolError("known values of something else than features")
+            raise ProtocolError("known values of something that is not a feature")
         for values in known.values():
             _require_plain(values, MAX_KNOWN_VALUES, "known values")
     return _read_fields(Findings, fields)
@@ -117,7 +117,7 @@ def _require_list(value: Any, most: int, what: str) -> list[Any]:
 
 def _require_plain(value: Any, most: int, what: str) -> None:
     if not set(map(type, _require_list(value, most, what))) <= _PLAIN:
-        raise ProtocolError(f"{what} that are no plain values")
+        raise ProtocolError(f"{what} that are not plain values")
 
 
 def _is_feature(value: Any) -> bool:

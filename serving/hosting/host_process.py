@@ -1,4 +1,4 @@
-"""The server's handle on one host: its channels, its scratch directory, how to kill it, how it ended."""
+"""The server's handle on one host: its channels, its scratch directory, a way to kill it, and how it ended."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class HostProcess:
         self.exited: Future[int | None] = Future()
         self._ask_zygote_to_kill = ask_zygote_to_kill
         self._pidfd: int | None = None
-        self._pidfd_lock = threading.Lock()  # a number that is closed may be another descriptor's a moment later
+        self._pidfd_lock = threading.Lock()  # a closed number may soon belong to another descriptor
 
     def kill(self) -> None:
         """Kill this host, and with it its replicas, if it still runs. Never blocks for long; any thread.
 
-        Where the process has a descriptor the zygote is not needed, which may itself be stopped.
+        If the process has a descriptor, the zygote is not needed; it may be stopped itself.
         """
         if self.exited.done():
             return
@@ -59,15 +59,17 @@ class HostProcess:
         self._ask_zygote_to_kill()
 
     def close(self) -> None:
-        """Kill this host and give its sockets and arenas back. Any thread."""
+        """Kill this host, and free its sockets and arenas. Any thread."""
         self.kill()
         for sock, arena in self.channels:
             sock.close()
-            with contextlib.suppress(BufferError):  # a request may still be written into it; the collector closes it
+            with contextlib.suppress(
+                BufferError
+            ):  # a request may still be written into it; the garbage collector closes it
                 arena.close()
 
     def read_last_words(self) -> str | None:
-        """Return what the host has left about its end; None when it still runs or left nothing. Call before `close`."""
+        """Return what the host wrote about its end; None when it still runs or wrote nothing. Call before `close`."""
         status = self.exited.result() if self.exited.done() else None
         return None if status is None else read_last_words(self.arena, status)
 
@@ -94,7 +96,7 @@ class HostProcess:
 
 
 def make_scratch(root: str) -> str | None:
-    """Make a directory for one host; None when that fails, and then the host has none."""
+    """Make a directory for one host; None when that fails: then the host has no directory."""
     try:
         os.makedirs(root, 0o700, exist_ok=True)
         return tempfile.mkdtemp(prefix="host-", dir=root)
@@ -114,7 +116,7 @@ def remove_scratch(path: str | None) -> None:
 
 
 def make_channel() -> tuple[socket.socket, mmap.mmap, tuple[int, int]]:
-    """Make a socket pair and an arena: the server's ends, then the descriptors for the host."""
+    """Make a socket pair and an arena; returns the server's ends, and the descriptors for the host."""
     arena_fd = _make_shared_memory()
     ours, theirs = socket.socketpair()
     return ours, mmap.mmap(arena_fd, ARENA_BYTES), (theirs.detach(), arena_fd)
@@ -123,8 +125,8 @@ def make_channel() -> tuple[socket.socket, mmap.mmap, tuple[int, int]]:
 def _make_shared_memory() -> int:
     """Return a descriptor of `ARENA_BYTES` of anonymous shared memory; pages are taken only when touched.
 
-    Its size is sealed where the system can do that: if a host made it smaller, the server would touch memory that is
-    not there, and crash.
+    Its size is sealed if the system can do that: if a host made it smaller, the server would touch memory that does not
+    exist, and crash.
     """
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("serving-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

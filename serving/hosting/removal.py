@@ -10,10 +10,10 @@ import stat
 
 
 def remove_tree(root: str) -> None:
-    """Remove a directory with everything in it; what cannot be removed stays. Blocks; follows no links.
+    """Remove a directory with everything in it, as far as possible. Blocks; follows no links.
 
     A model may have nested directories deeper than a recursion can go. So the directories in a directory are moved to
-    `root` before it is removed, one level after another. Nothing else may write there any more.
+    `root` before it is removed, one level after another. No process may write there any more.
     """
     names = (
         os.path.join(root, f"{prefix}-{number}") for prefix in [secrets.token_hex(8)] for number in itertools.count()
@@ -25,7 +25,7 @@ def remove_tree(root: str) -> None:
             with contextlib.suppress(OSError):
                 if entry.is_dir(follow_symlinks=False):
                     name = next(names)
-                    os.chmod(entry.path, stat.S_IRWXU)  # the model may have taken away the right to list and move
+                    os.chmod(entry.path, stat.S_IRWXU)  # the model may have removed the rights to list and to move
                     os.rename(entry.path, name)
                     left.append(name)
                 else:

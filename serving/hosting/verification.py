@@ -1,9 +1,9 @@
-"""Check what a host says about a candidate against what the server asked, before the server uses any of it.
+"""Check what a host reports about a candidate against the server's request, before the server uses any of it.
 
 The server trusts a host until it opens the candidate's file: it is a fresh fork that has run only this package. From
-then on the file may control what the host says. So the server decides here what must be true before a file is opened
-(the required sandbox, the key that must have signed), from what the host said before. What the host says later is
-accepted only as far as it fits the request. Nothing here waits or writes.
+then on the file may control what the host reports. So the server decides here, from earlier reports, what must be true
+before a file is opened: the required sandbox, and the key that must have signed. Later reports are accepted only if
+they fit the request. Nothing here waits or writes.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ ENGINES = {
 }
 
 
-class NotBelieved(Exception):  # an outcome, not an error: only `evaluating.evaluate` catches it
-    """The server does not accept what a host said; `gate` refuses its candidate with the message, which is one line."""
+class ClaimRefused(Exception):  # an outcome, not an error: only `evaluating.evaluate_candidate` catches it
+    """The server does not accept what a host reported; `gate` refuses its candidate with the message, one line."""
 
     def __init__(self, gate: GateName, reason: str) -> None:
         super().__init__(one_line(reason, MAX_EVIDENCE_CHARACTERS))
@@ -54,7 +54,7 @@ class NotBelieved(Exception):  # an outcome, not an error: only `evaluating.eval
 
 def _require(is_so: bool, gate: GateName, otherwise: str) -> None:
     if not is_so:
-        raise NotBelieved(gate, otherwise)
+        raise ClaimRefused(gate, otherwise)
 
 
 # --- before the file is opened ----------------------------------------------------------------------------------------
@@ -63,29 +63,29 @@ def _require(is_so: bool, gate: GateName, otherwise: str) -> None:
 def check_preparation(request: EvaluationRequest, preparation: Preparation, results: Sequence[GateResult]) -> None:
     """Decide whether a host may open the file of its candidate, by the results of the gates before.
 
-    Raises NotBelieved when it may not; then the candidate is refused.
+    Raises ClaimRefused when it may not; then the candidate is refused.
     """
     sandbox = preparation.sandbox
     is_held = sandbox.is_whole or not request.require_sandbox
     _require(is_held, GateName.LOAD, f"this system lacks what security.require_sandbox asks for: {sandbox}")
     if request.trust != "signed" or request.is_respawn or request.publisher_key is not None:
-        return  # a version that is brought back was verified before; one that is to be published is not signed yet
+        return  # a version that is loaded again was verified before; one that is to be published is not signed yet
     verdict = next((result.verdict for result in results if result.gate == GateName.PROVENANCE), None)
     is_signed = verdict is Verdict.PASSED and preparation.provenance is not None
-    _require(is_signed, GateName.LOAD, 'security.trust is "signed", and no trusted key was found to have signed this')
+    _require(is_signed, GateName.LOAD, 'security.trust is "signed", and no trusted key has signed this version')
 
 
 # --- at the end -------------------------------------------------------------------------------------------------------
 
 
 def why_no_graph(request: EvaluationRequest, sandbox: Sandbox) -> str | None:
-    """Say why the server asked for no graph; None when the host may send one."""
+    """Say why the server did not request a graph; None when the host may send one."""
     if request.is_respawn:
         return "only the model was to be loaded again"
     if request.compile.mode == "off":
         return "engine.compile is off"
     if request.compile.known is not None:
-        return "it was found out before that there is none"
+        return "an earlier evaluation found none"
     return why_hosted(request, sandbox) or (None if request.may_compile else UNSIGNED_FILE)
 
 
@@ -97,16 +97,16 @@ def check_findings(
     *,
     is_refused: bool,
 ) -> Findings:
-    """Check the findings of a host against the request, and return them with printable texts.
+    """Check the findings of a host against the request; returns them with printable texts.
 
-    `manifest` is the version's own, as the server has read it; `is_refused` says that a gate has refused the candidate.
-    Raises NotBelieved with the gate that should have refused.
+    `manifest` is that of the version, as the server read it; `is_refused` says that a gate has refused the candidate.
+    Raises ClaimRefused with the gate that should have refused.
     """
     signature, compilation, memory_bytes = findings.signature, findings.compilation, findings.memory_bytes
     unsound = None if signature is None else why_not_sound(signature)
     _require(unsound is None, GateName.LOAD, f"the process describes a model that cannot be served: {unsound}")
     is_amount = memory_bytes is None or 0 <= memory_bytes <= MAX_MEMORY_BYTES
-    _require(is_amount, GateName.BUDGET, "the process says that it takes an amount of memory that is none")
+    _require(is_amount, GateName.BUDGET, "the process reports an impossible amount of memory")
     if compilation is not None:
         _check_compilation(compilation, signature)
         reason = one_line(compilation.reason, MAX_EVIDENCE_CHARACTERS)
@@ -116,7 +116,7 @@ def check_findings(
     if is_refused:
         return findings
     if signature is None:
-        raise NotBelieved(GateName.LOAD, "the process passed every gate and describes no model")
+        raise ClaimRefused(GateName.LOAD, "the process passed every gate and describes no model")
     broken = explain_contract_break(request, manifest, signature)
     _require(broken is None, GateName.CONTRACT, broken or "")
     _check_form(request, compilation, graphs, signature)
@@ -150,7 +150,7 @@ def _check_form(
     graphs: Sequence[Graph],
     signature: Signature,
 ) -> None:
-    """Check that the graphs, what the host says about them, and the request agree. `why_no_graph` was asked before."""
+    """Check that graphs, compilation and request agree. `why_no_graph` has been checked before."""
 
     def require(is_so: bool, otherwise: str) -> None:
         _require(is_so, GateName.COMPILE, otherwise)
@@ -158,12 +158,12 @@ def _check_form(
     is_compiled = compilation is not None and compilation.engine is not None
     asked = request.compile
     if request.is_respawn or asked.mode == "off":
-        require(compilation is None, "the process speaks of compiling, which nobody asked for")
+        require(compilation is None, "the process reports on compiling, which was not requested")
         return
     if compilation is None:
-        raise NotBelieved(GateName.COMPILE, "the process passed every gate and says nothing of compiling")
-    require(asked.known in (None, compilation), "the process says something else of compiling than is known")
-    require(is_compiled == bool(graphs), "a compiled form came without its graphs, or graphs of none")
+        raise ClaimRefused(GateName.COMPILE, "the process passed every gate and reports nothing on compiling")
+    require(asked.known in (None, compilation), "the process reports another verdict on compiling than the known one")
+    require(is_compiled == bool(graphs), "a compiled form came without its graphs, or graphs without a compiled form")
     is_as_required = is_compiled or asked.mode != "require"
     require(is_as_required, f"no compiled form, and engine.compile = require: {compilation.reason}")
     if is_compiled:
@@ -173,7 +173,7 @@ def _check_form(
             is_complete, f"a compiled form of {', '.join(offered)}; the model offers {', '.join(signature.methods)}"
         )
         size = sum(len(graph.content) for graph in graphs)
-        require(compilation.graph_bytes == size, "a compiled form is not as large as is said of it")
+        require(compilation.graph_bytes == size, "the graphs have another size than was reported")
 
 
 def _check_compilation(compilation: Compilation, signature: Signature | None) -> None:
@@ -190,11 +190,11 @@ def _check_compilation(compilation: Compilation, signature: Signature | None) ->
     features = 0 if signature is None else len(signature.features)
     is_sane = (
         compilation.engine in (None, ONNX)
-        and compilation.bounds is None  # the checker of graphs finds them out, no host
+        and compilation.bounds is None  # the checker of graphs finds them, no host
         and all(number is None or isfinite(number) for number in (guard.smallest, guard.largest, *known))
         and all(amount is None or (isfinite(amount) and amount >= 0) for amount in amounts)
         and all(0 <= place < features for place in guard.known)
         and guard.why_too_large() is None
         and all(proven.kind == one_line(proven.kind, MAX_KIND_CHARACTERS) for proven in rows)
     )
-    _require(is_sane, GateName.COMPILE, "the process says of compiling what cannot be")
+    _require(is_sane, GateName.COMPILE, "the process reports an impossible verdict on compiling")

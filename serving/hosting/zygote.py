@@ -1,4 +1,4 @@
-"""Starts hosts through a zygote, and replaces a zygote that died or does not answer: the server's side."""
+"""Start hosts through a zygote, and replace a zygote that died or does not answer: the server's side."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ log = structlog.get_logger("serving.zygote")
 class Zygote:
     """Starts hosts. One zygote process serves for the life of the server; when it dies or hangs, another replaces it.
 
-    The hosts of a hanging zygote go on: they need it only to be killed with it. It stays until they have gone. Each
-    host gets its own directory beneath `scratch`, which belongs to this object alone. Any thread may call any method;
-    `start` and `spawn` block.
+    The hosts of a hanging zygote go on: they need it only so that they are killed if it dies. It is kept until the last
+    of them has ended. Each host gets its own directory beneath `scratch`, which only this object uses. Any thread may
+    call any method; `start` and `spawn` block.
     """
 
     def __init__(self, environment: Mapping[str, str], scratch: Path) -> None:
@@ -39,7 +39,7 @@ class Zygote:
 
     def start(self) -> None:
         """Start the imports in the zygote; returns at once. `spawn` waits until they are done."""
-        remove_tree(self._scratch)  # what killed servers left
+        remove_tree(self._scratch)  # left by servers that were killed
         self._require_running()
 
     def spawn(self, replicas: int = 1) -> HostProcess:
@@ -51,7 +51,7 @@ class Zygote:
             process = self._require_running()
             try:
                 return process.spawn(replicas)
-            except ZygoteGone:  # killed since its last host, which is not the fault of this one
+            except ZygoteGone:  # it was killed since its last host, and not because of this one
                 continue
             except ZygoteHung as error:
                 self._replace(process, str(error))
@@ -63,7 +63,7 @@ class Zygote:
             raise
 
     def stop(self) -> None:
-        """End every zygote and with them every host; joins with a deadline."""
+        """End every zygote, and with it its hosts; joins with a deadline."""
         with self._process_lock:
             self._is_stopped = True
             processes = [*self._retired, *([self._process] if self._process else [])]
@@ -74,7 +74,7 @@ class Zygote:
     def _require_running(self) -> ZygoteProcess:
         with self._process_lock:
             if self._is_stopped:
-                raise HostFailed("the service is stopping; no host is started any more")
+                raise HostFailed("the service is stopping, so no host is started")
             if self._process is None or self._process.is_dead:
                 self._process = ZygoteProcess(self._environment, self._scratch)
             return self._process
@@ -84,7 +84,7 @@ class Zygote:
         with self._process_lock:
             if self._process is not process or self._is_stopped:
                 return
-            log.warning("zygote_replaced", reason=reason, hosts=process.hosts)
+            log.warning("zygote_replaced", reason=reason, hosts=process.host_count)
             self._retired = [*(one for one in self._retired if not one.is_dead), process]
             self._process = ZygoteProcess(self._environment, self._scratch)
         process.retire()

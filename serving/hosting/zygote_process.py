@@ -35,11 +35,11 @@ log = structlog.get_logger("serving.zygote")
 
 
 class ZygoteGone(HostFailed):
-    """The zygote ended before it started the host it was asked for."""
+    """The zygote ended before it started the requested host."""
 
 
 class ZygoteHung(HostFailed):
-    """The zygote is stopped, or does not answer: another one is needed."""
+    """The zygote is stopped (SIGSTOP) or does not answer: another one is needed."""
 
 
 class ZygoteProcess:
@@ -59,7 +59,9 @@ class ZygoteProcess:
         self._ids = itertools.count(1)
         self._hosts: dict[int, HostProcess] = {}
         self._started: dict[int, Future[None]] = {}
-        self._watched: dict[int, int] = {}  # host ids by descriptor; the reader's own, like the next three
+        self._watched: dict[
+            int, int
+        ] = {}  # host ids by descriptor; only the reader's thread uses this and the next three
         self._ending: dict[int, float] = {}
         self._descriptors: list[int] = []
         self._poller = select.poll()
@@ -73,13 +75,13 @@ class ZygoteProcess:
         launched.result()
 
     @property
-    def hosts(self) -> int:
+    def host_count(self) -> int:
         """The number of its hosts."""
         return len(self._hosts)
 
     def spawn(self, replicas: int) -> HostProcess:
         """Fork a host and return it when its process exists. Raises ZygoteGone, ZygoteHung, HostFailed."""
-        self._wait(self._ready, START_SECONDS)
+        self._wait_for(self._ready, START_SECONDS)
         host_id = next(self._ids)
         pairs = [make_channel() for _ in range(replicas)]
         channels = tuple((ours, arena) for ours, arena, _ in pairs)
@@ -89,7 +91,7 @@ class ZygoteProcess:
         self._hosts[host_id], self._started[host_id] = host, started
         try:
             self._send(Op.SPAWN, host_id, theirs)
-            self._wait(started, SPAWN_SECONDS)
+            self._wait_for(started, SPAWN_SECONDS)
         except HostFailed:
             if self._hosts.pop(host_id, None) is not None:
                 host.end(None)
@@ -103,13 +105,13 @@ class ZygoteProcess:
         return host
 
     def retire(self) -> None:
-        """Let its hosts go on, and end the zygote when the last of them has gone."""
+        """Let its hosts go on, and end the zygote when the last of them has ended."""
         self._is_retired = True
         self._end_if_unused()
 
     def stop(self) -> None:
-        """End it and with it every host; joins with a deadline."""
-        # While it imports it has no hosts and reads no message; when it is stopped it will never read one again.
+        """End it, and with it its hosts; joins with a deadline."""
+        # While it imports, it has no hosts and reads no message; a stopped one reads none either.
         if not self._ready.done() or self._is_retired or self._is_stopped():
             self._popen.kill()
         with contextlib.suppress(OSError):
@@ -120,7 +122,7 @@ class ZygoteProcess:
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    def _wait(self, future: Future[Value], seconds: float) -> Value:
+    def _wait_for(self, future: Future[Value], seconds: float) -> Value:
         ends_at = time.monotonic() + seconds
         while True:
             try:
@@ -149,7 +151,7 @@ class ZygoteProcess:
                 socket.send_fds(self._control, [COMMAND.pack(op, host_id)], fds or [])
         except OSError as error:
             if op is Op.SPAWN:
-                self.is_dead = True  # the thread that reads may not have seen it yet
+                self.is_dead = True  # the reader's thread may not have seen it yet
                 raise ZygoteGone(f"no host could be started: the zygote is gone ({error.strerror})") from None
 
     def _end_if_unused(self) -> None:
@@ -175,7 +177,8 @@ class ZygoteProcess:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                process_group=0,  # a terminal's signals are not for it; a session of its own would make niceness void
+                # a terminal's signals must not reach it; in a session of its own, its niceness would have no effect
+                process_group=0,
             )
         except Exception as error:  # noqa: BLE001  (raised in the thread that starts the zygote)
             self._control.close()
@@ -185,17 +188,17 @@ class ZygoteProcess:
             theirs.close()
         launched.set_result(None)
         try:
-            self._read()
+            self._read_events()
         finally:
             self._end_all()
 
-    def _read(self) -> None:
+    def _read_events(self) -> None:
         self._poller.register(self._control, select.POLLIN)
         control = self._control.fileno()
         pending = b""
         while True:
             ready = {descriptor for descriptor, _ in self._poller.poll(self._compute_poll_ms())}
-            for pidfd in ready - {control}:  # first: what the zygote says may close them, and use their numbers again
+            for pidfd in ready - {control}:  # first: events of the zygote may close them, and reuse their numbers
                 self._note_end(pidfd)
             if control in ready:
                 raw = self._receive()
@@ -203,7 +206,7 @@ class ZygoteProcess:
                     return
                 pending += raw
                 while len(pending) >= EVENT.size:
-                    self._take(*EVENT.unpack_from(pending))
+                    self._process_event(*EVENT.unpack_from(pending))
                     pending = pending[EVENT.size :]
             self._stop_waiting_for_codes()
 
@@ -212,10 +215,10 @@ class ZygoteProcess:
             raw, descriptors, _, _ = socket.recv_fds(self._control, 4096, 64)
         except OSError:
             return b""
-        self._descriptors += descriptors  # of the last STARTED in it; none when this process may have no more
+        self._descriptors += descriptors  # of the STARTED events in it; none when this process may not open more
         return raw
 
-    def _take(self, op: int, host_id: int, value: int) -> None:
+    def _process_event(self, op: int, host_id: int, value: int) -> None:
         if op == Op.THREAD:
             self._warn_about_thread(value)
         elif op == Op.READY:
@@ -231,7 +234,7 @@ class ZygoteProcess:
     def _warn_about_thread(self, thread: int) -> None:
         """Warn that the zygote has a second thread.
 
-        A lock that this thread holds during a fork stays locked in the host for ever, and the host hangs.
+        A lock that this thread holds during a fork stays locked in the host forever, and the host hangs.
         """
         try:
             name = Path(f"/proc/{self._popen.pid}/task/{thread}/comm").read_text().strip()
@@ -241,7 +244,7 @@ class ZygoteProcess:
 
     def _note_start(self, host_id: int, pid: int, pidfd: int | None) -> None:
         host, started = self._hosts.get(host_id), self._started.get(host_id)
-        if host is None or started is None:  # it was given up: its socket is closed, and that ends it
+        if host is None or started is None:  # `spawn` has given it up: its socket is closed, which ends it
             if pidfd is not None:
                 os.close(pidfd)
             return
@@ -274,7 +277,7 @@ class ZygoteProcess:
         self._end_if_unused()
 
     def _end_all(self) -> None:
-        """Tell all that wait for the zygote or its hosts that these are gone."""
+        """Report to all waiting threads that the zygote and its hosts are gone."""
         self.is_dead = True
         if not self._ready.done():
             self._ready.set_exception(ZygoteGone("the zygote ended while it imported; see its error output above"))

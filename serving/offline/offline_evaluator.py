@@ -20,7 +20,7 @@ from serving.domain.artifact import Artifact
 from serving.domain.errors import HostDied, HostFailed
 from serving.domain.listing import Entry
 from serving.domain.report import CandidateReport
-from serving.hosting.evaluating import evaluate
+from serving.hosting.evaluating import evaluate_candidate
 from serving.hosting.zygote import Zygote
 from serving.lifecycle.evaluation_request import Comparison, evaluation_request
 from serving.offline.find_version import find_entry
@@ -80,7 +80,7 @@ class OfflineEvaluator:
             host = self._zygote.spawn()
         try:
             request = evaluation_request(artifact, self._settings, comparison, publisher_key=publisher_key)
-            return evaluate(host, request, self._settings.candidate.timeout_seconds, started).report
+            return evaluate_candidate(host, request, self._settings.candidate.timeout_seconds, started).report
         finally:
             host.close()
 

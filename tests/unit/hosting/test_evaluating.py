@@ -22,7 +22,7 @@ from serving.domain.sandbox import Sandbox
 from serving.domain.signature import MAX_FEATURES, Feature, Signature
 from serving.domain.version import Format
 from serving.hosting import evaluating
-from serving.hosting.evaluating import evaluate
+from serving.hosting.evaluating import evaluate_candidate
 from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest, Findings
 from serving.wire.frames import BOUNDS, FrameKind
 from serving.wire.stream import TimedSocket
@@ -71,7 +71,7 @@ def play(hosts: list[FakeHost]) -> Play:
     ) -> Evaluation:
         hosts.append(FakeHost([each.pack() for each in said], code, how.pop("says", None)))
         host: Any = hosts[-1]
-        return evaluate(host, asked, seconds, **how)
+        return evaluate_candidate(host, asked, seconds, **how)
 
     return run
 
@@ -236,7 +236,7 @@ def test_every_forged_frame_is_refused_or_harmless(name: str) -> None:
             fake = FakeHost(raw)
             host: Any = fake
             try:
-                evaluation = evaluate(host, asked, DEADLINE_SECONDS)
+                evaluation = evaluate_candidate(host, asked, DEADLINE_SECONDS)
             except BaseException as error:
                 raise AssertionError(f"{FrameKind(frame.kind).name} {place}, {what}: {error!r}") from error
             finally:
@@ -311,7 +311,7 @@ def test_a_report_of_more_values_than_any_costs_little(play: Play) -> None:
         (request(), LACKING, "a layer of the sandbox is missing"),
         (request(), Sandbox(), "a layer of the sandbox is missing"),
         (request(compile=CompileRequest(mode="off")), WHOLE, "engine.compile is off"),
-        (request(compile=CompileRequest(known=STAYS)), WHOLE, "found out before"),
+        (request(compile=CompileRequest(known=STAYS)), WHOLE, "an earlier evaluation found none"),
         (request(format=Format.ONNX), WHOLE, "has signed the version"),
     ],
 )
@@ -337,10 +337,10 @@ def test_three_graphs_are_one_too_many(play: Play) -> None:
 
 COMPILATIONS = {
     "without a graph": (0, {}, "without its graphs"),
-    "with another size": (1, {"graph_bytes": 4}, "not as large"),
-    "of another engine": (1, {"engine": "tensorflow"}, "cannot be"),
+    "with another size": (1, {"graph_bytes": 4}, "another size than"),
+    "of another engine": (1, {"engine": "tensorflow"}, "impossible"),
     "that says it is none": (1, {"engine": None}, "without its graphs"),
-    "with a guard over no feature": (1, {"guard": {"known": {"2": ["x"]}}}, "cannot be"),
+    "with a guard over no feature": (1, {"guard": {"known": {"2": ["x"]}}}, "impossible"),
     "with bounds of its own": (
         1,
         {
@@ -351,12 +351,12 @@ COMPILATIONS = {
                 "seconds": {"predict": [0.0, 0.0]},
             }
         },
-        "cannot be",
+        "impossible",
     ),
-    "of negative rows at once": (1, {"most_rows": -1}, "cannot be"),
-    "of a negative time": (1, {"seconds": -1.0}, "cannot be"),
-    "of negative rows": (1, {"rows": [{"kind": "random", "rows": -1}]}, "cannot be"),
-    "of rows with a steering name": (1, {"rows": [{"kind": "\x1b[2J", "rows": 1}]}, "cannot be"),
+    "of negative rows at once": (1, {"most_rows": -1}, "impossible"),
+    "of a negative time": (1, {"seconds": -1.0}, "impossible"),
+    "of negative rows": (1, {"rows": [{"kind": "random", "rows": -1}]}, "impossible"),
+    "of rows with a steering name": (1, {"rows": [{"kind": "\x1b[2J", "rows": 1}]}, "impossible"),
 }
 
 
@@ -418,7 +418,7 @@ FINDINGS: dict[str, tuple[dict[str, Any], str, str]] = {
     "an engine that steers": ({"engine": "\x1b[2J"}, "load", "does not read this format"),
     "negative memory": ({"memory_bytes": -1}, "budget", "none"),
     "more memory than there is": ({"memory_bytes": 1 << 60}, "budget", "none"),
-    "nothing of compiling": ({"compilation": None}, "compile", "says nothing of compiling"),
+    "nothing of compiling": ({"compilation": None}, "compile", "reports nothing on compiling"),
 }
 
 
@@ -462,15 +462,15 @@ def test_a_signature_that_cannot_be_served_is_refused(play: Play, name: str) -> 
 
 MANY: dict[str, tuple[dict[str, Any], str]] = {
     "too many features": ({"signature": {"features": [0] * 300_000}}, "300000 features, at most 100000 are taken"),
-    "features that are none": ({"signature": {"features": [0] * 100_000}}, "a feature that is none"),
-    "features without a name": ({"signature": {"features": [{}] * 100_000}}, "a feature that is none"),
+    "features that are none": ({"signature": {"features": [0] * 100_000}}, "an invalid feature"),
+    "features without a name": ({"signature": {"features": [{}] * 100_000}}, "an invalid feature"),
     "features of odd dtypes": ({"signature": {"features": [{"name": "a", "dtype": []}] * 50_000}}, "a feature that is"),
     "no list of features": ({"signature": {"features": {}}}, "no list of features"),
-    "labels that are lists": ({"signature": {"classes": [[[]] * 200_000]}}, "class labels that are no plain values"),
+    "labels that are lists": ({"signature": {"classes": [[[]] * 200_000]}}, "class labels that are not plain values"),
     "too many labels": ({"signature": {"classes": [[0] * 300_000]}}, "300000 class labels"),
     "too many outputs": ({"signature": {"classes": [[]] * 300_000}}, "300000 outputs with classes"),
     "outputs that are none": ({"signature": {"classes": [0] * 200_000}}, "no list of class labels"),
-    "known values that are lists": ({"compilation": {"guard": {"known": {"0": [[]] * 100_000}}}}, "no plain values"),
+    "known values that are lists": ({"compilation": {"guard": {"known": {"0": [[]] * 100_000}}}}, "not plain values"),
     "too many known values": ({"compilation": {"guard": {"known": {"0": [0] * 300_000}}}}, "300000 known values"),
     "known values of no feature": (
         {"compilation": {"guard": {"known": {"-1": ["x"]}}}},
@@ -665,7 +665,7 @@ def test_a_host_that_is_killed_gets_its_candidate_no_verdict(play: Play, place: 
         sock.sendall(said[place].pack()[:-3] if is_cut else b"")
 
     for code in (-9, None):
-        with pytest.raises(HostDied, match="killed by somebody else"):
+        with pytest.raises(HostDied, match="killed from outside"):
             play(asked, [], code=code if code is not None else 0, says=say) if code else _without_a_code(
                 play, asked, say
             )
@@ -692,7 +692,7 @@ def test_a_host_that_ends_before_it_may_open_the_file_gets_its_candidate_no_verd
 
 @pytest.mark.parametrize("is_cut", [False, True])
 @pytest.mark.parametrize(
-    ("code", "words"), [(3, "exited with status 3 of its own accord"), (-11, "died with SIGSEGV"), (-99, "signal 99")]
+    ("code", "words"), [(3, "exited with status 3"), (-11, "died with SIGSEGV"), (-99, "signal 99")]
 )
 def test_a_host_that_ends_otherwise_is_refused_with_how(play: Play, code: int, words: str, is_cut: bool) -> None:
     asked = request()

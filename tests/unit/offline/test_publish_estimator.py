@@ -238,7 +238,7 @@ def test_a_host_that_ends_before_the_file_is_opened_is_no_refusal(
     def end_first(host: Any, *rest: Any) -> Any:
         asked.append(host)
         if len(asked) == 1:
-            raise HostDied("the process exited with status 1 of its own accord")
+            raise HostDied("the process exited with status 1")
         return evaluate(host, *rest)
 
     monkeypatch.setattr(offline_evaluator, "evaluate", end_first)
@@ -251,12 +251,12 @@ def test_a_full_disk_and_a_host_that_is_killed_are_said_and_leave_nothing(
 ) -> None:
     def kill(host: Any, *_: Any) -> Any:
         host.kill()
-        raise HostDied("the process was killed by somebody else")
+        raise HostDied("the process was killed from outside")
 
     with monkeypatch.context() as patch:
         patch.setattr(offline_evaluator, "evaluate", kill)
         with pytest.raises(
-            PublishRefused, match=r"the gates did not finish: .* by somebody else; try again, or with check"
+            PublishRefused, match=r"the gates did not finish: .* from outside; try again, or with check"
         ):
             publish(iris, "iris", store=store)
     monkeypatch.setattr(tempfile, "tempdir", str(store.parent / "gone"))
