@@ -1,4 +1,4 @@
-"""Columns of dates and durations: text in the form of ISO 8601 on the wire, pandas' own dtypes in the table."""
+"""Converts columns of dates and durations: ISO 8601 texts on the wire, pandas' own dtypes in a table."""
 
 from __future__ import annotations
 

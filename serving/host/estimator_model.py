@@ -162,7 +162,7 @@ def _narrow_floats(array: NDArray[Any], floats: type[np.float64] | type[np.float
 
 
 def _has_rounded_integers(column: InputColumn) -> bool:
-    """Say whether training had integers in a column that float64 cannot tell from the next integer."""
+    """Say whether a column had integers in training that float64 cannot represent exactly."""
     return any(type(value) is int and abs(value) > EXACT for value in column.values)
 
 

@@ -1,4 +1,4 @@
-"""What rows of the training, given by the publisher as an example, tell about the input columns."""
+"""Describes input columns from a sample of the training rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fitted parts of an estimator tell about each input column: dtype, known values, plausible numbers.
+"""Describes each input column from the fitted parts of an estimator: dtype, known values, plausible numbers.
 
 An estimator does not keep its training data, but its parts keep much of it: encoders keep their categories, imputers
 the values they fill in, scalers the range of the numbers, trees their thresholds. `learn_columns` looks at every part

@@ -1,4 +1,4 @@
-"""Guess the input values of a model that refuses made-up rows: try common kinds of values until it answers.
+"""Guesses the input values of a model that refuses made-up rows: tries common kinds of values until it answers.
 
 A model that refuses every made-up row cannot be checked, so the gate `finite` refuses it. The values tried are those
 that tables commonly contain: whole numbers, dates, numbers as text.

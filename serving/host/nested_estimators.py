@@ -1,4 +1,4 @@
-"""All estimators inside an estimator, at any depth."""
+"""Finds all estimators inside an estimator, at any depth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The range of the numbers in each input column, read from the fitted attributes of one estimator."""
+"""Reads the range of the numbers in each input column from the fitted attributes of one estimator."""
 
 from __future__ import annotations
 

@@ -23,15 +23,15 @@ _CATEGORICAL_FEATURES = re.compile(r"^\[categorical_feature: ([\d,]+)\]", re.MUL
 _FEATURE_INFOS = re.compile(r"^feature_infos=(.*)$", re.MULTILINE)
 _RANGE = re.compile(r"\[(\d+):(\d+)\]")
 _COLUMNS_UNKNOWN = (
-    "LightGBM's model does not tell which columns its pandas categories belong to, as some are ordered or not in "
-    "categorical_feature: train it again with unordered categories, all of them categorical features"
+    "LightGBM's model does not tell which columns its pandas categories belong to, because some are ordered or not in "
+    "categorical_feature: train it again with unordered categories only, and with all of them in categorical_feature"
 )
 _CATEGORIES_LOST = (
-    "XGBoost kept no categories for the categorical columns of its table, which it does since 3.1 but not in slices: "
-    "train it again with XGBoost 3.1 or newer, or on an array if the columns held numbers of categories"
+    "XGBoost kept no categories for the categorical columns of its table (it does since 3.1, but not in slices): "
+    "train it again with XGBoost 3.1 or newer, or on an array if the columns contain numbers of categories"
 )
 _CATEGORIES_CUT_OFF = (
-    "XGBoost cuts off categories that are not plain ASCII when it keeps them, so the model does not tell them: "
+    "XGBoost cuts off categories that are not plain ASCII when it saves them, so the model does not contain them: "
     "train it again with ASCII texts or integers for categories"
 )
 

@@ -78,7 +78,7 @@ with warnings.catch_warnings():
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     _link_onnxruntime()
-    sandbox.find_library_paths()  # asked once; every host knows the answer
+    sandbox.find_library_paths()  # searched once; every host inherits the result
     read_allow_list()  # likewise
     _use_libraries_once()
     threadpoolctl.threadpool_info()  # looks at every loaded library once; hosts inherit the answer

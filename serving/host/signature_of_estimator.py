@@ -1,4 +1,4 @@
-"""The signature of an estimator, derived from its fitted attributes and from running it on made-up rows."""
+"""Derives the signature of an estimator from its fitted attributes and from its answers to made-up rows."""
 
 from __future__ import annotations
 

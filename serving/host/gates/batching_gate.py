@@ -45,7 +45,9 @@ class BatchingGate:
         if reason is not None:
             context.why_one_by_one = reason
             return Verdict.WARNED, f"requests are answered one by one, never merged: {reason}"
-        asked = f"{', '.join(model.signature.methods)} answered rows alike alone, together and in another order"
+        asked = (
+            f"{', '.join(model.signature.methods)} gave the same answers to rows alone, together and in another order"
+        )
         return Verdict.PASSED, f"requests may be merged: {unknown}, but {asked}"
 
 
@@ -53,21 +55,23 @@ def why_rows_interact(model: LoadedModel) -> str | None:
     """Name a part from scikit-learn that uses more than one row for an answer, None where there is none."""
     parts = walk_nested_estimators(model.estimator) if isinstance(model, EstimatorModel) else ()
     names = (type(part).__name__ for part in parts if is_from_sklearn(part))
-    return next((f"{name} answers a row by its company or by chance" for name in names if name in _MIXES_ROWS), None)
+    return next(
+        (f"{name} uses other rows, or chance, for the answer to a row" for name in names if name in _MIXES_ROWS), None
+    )
 
 
 def why_rows_may_interact(model: LoadedModel) -> str | None:
     """Name a part of the model that might use more than one row for an answer, None where there is none."""
     if not isinstance(model, EstimatorModel):
-        return "a graph may look across rows"
+        return "a graph may mix rows"
     for part in walk_nested_estimators(model.estimator):
         name = type(part).__name__
         is_known = is_from_sklearn(part) or library_of(part) is not None
         if not is_known or name in _MIXES_ROWS or getattr(part, "sample_posterior", False) is True:
-            return f"{name} may look across rows"
+            return f"{name} may mix rows"
         for parameter, value in vars(part).items():
             if _is_foreign_function(value, parameter):
-                return f"{name}.{parameter} is a function that may look across rows"
+                return f"{name}.{parameter} is a function that may mix rows"
     return None
 
 
@@ -121,11 +125,11 @@ def _why_method_differs(model: LoadedModel, method: str, batch: Batch, tolerance
     if monotonic() - begin < seconds:
         turned = model.answer(method, _pick_rows(batch, order[::-1]))
         if (row := _find_first_difference(together, _pick_answers(turned, order[::-1]), tolerance)) is not None:
-            return f"{method} answers row {row} otherwise when the rows are in another order"
+            return f"{method} gives another answer to row {row} when the rows are in another order"
     for row in order.tolist():
         alone = model.answer(method, _pick_rows(batch, order[row : row + 1]))
         if _find_first_difference(_pick_answers(together, order[row : row + 1]), alone, tolerance) is not None:
-            return f"{method} answers row {row} otherwise when it is alone"
+            return f"{method} gives another answer to row {row} when it is alone"
         if row + 1 >= MIN_ROWS and monotonic() - begin > seconds:
             break
     return None

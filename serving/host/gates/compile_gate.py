@@ -33,12 +33,12 @@ class CompileGate:
         elif (reason := why_hosted(context.request, context.sandbox)) is not None:
             context.compilation = Compilation(engine=None, reason=reason, is_final=False)
         elif context.why_one_by_one is not None:
-            reason = f"rows must not be answered apart from those they came with: {context.why_one_by_one}"
+            reason = f"the rows of a request must be answered together: {context.why_one_by_one}"
             context.compilation = Compilation(engine=None, reason=reason)
         elif context.request.format is Format.ONNX and not _is_signed(context):
             context.compilation = Compilation(engine=None, reason=UNSIGNED_FILE)
         elif context.compiler is None:
-            context.compilation = Compilation(engine=None, reason="no process was left to compile in", is_final=False)
+            context.compilation = Compilation(engine=None, reason="there is no process to compile in", is_final=False)
         else:
             context.compilation, context.graphs = compile_in_worker(context.compiler, context.loaded_model, request)
             if (reason := context.compilation.guard.why_too_large()) is not None:

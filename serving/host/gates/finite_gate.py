@@ -46,7 +46,7 @@ class FiniteGate:
         except InvalidInput as error:
             if _try_example(context):
                 return _judge_example(context)
-            context.why_unanswerable = f"made-up rows are not for this model ({error})"
+            context.why_unanswerable = f"the model refuses made-up rows ({error})"
             if not context.request.was_accepted:
                 raise GateRefused(f"no row was answered: {context.why_unanswerable}; {ADVICE}") from None
             return Verdict.WARNED, f"{context.why_unanswerable}: add {GOLDEN_NAME} to have its answers checked"

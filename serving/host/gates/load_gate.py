@@ -32,7 +32,7 @@ class LoadGate:
         if left_out:
             took = f"{took}; no method answers with {describe_outputs(left_out)}"
         if context.why_unwatched is not None:
-            took = f"{took}; what it does is not watched: {context.why_unwatched}"
+            took = f"{took}; the model is not watched: {context.why_unwatched}"
         if context.why_unvouched is not None:
             return Verdict.WARNED, f"{took}; {context.why_unvouched}"
         return Verdict.PASSED, took
@@ -62,7 +62,7 @@ def load_candidate(context: GateContext) -> LoadedModel:
     except NotVouched as error:
         if request.trust != "any" or request.format not in _PYTHON:
             raise
-        context.why_unvouched = f"loaded without knowing what it runs, as security.trust is any: {error}"
+        context.why_unvouched = f"loaded without knowing what it runs, because security.trust is any: {error}"
     return load_model(
         request.main.path, request.format, Trust(is_restricted=False), declared, columns, context.note_read
     )

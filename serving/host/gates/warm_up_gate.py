@@ -32,7 +32,7 @@ class WarmUpGate:
                 for method in model.signature.methods:
                     model.answer(method, context.pick_rows(rows))
             except InvalidInput as error:
-                return Verdict.SKIPPED, f"made-up rows are not for this model ({error})"
+                return Verdict.SKIPPED, f"the model refuses made-up rows ({error})"
             sizes.append(rows)
         if context.memory_bytes is None:
             context.memory_bytes = read_private_bytes()

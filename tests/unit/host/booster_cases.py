@@ -524,9 +524,9 @@ def is_close(wanted: NDArray[Any], given: NDArray[Any]) -> bool:
 
 
 def compare_all(fits: Iterable[tuple[str, Fit]], compare_form: Callable[[Form], tuple[int, str, list[str]]]) -> int:
-    """Fit models, compare every form of each, print what became of them, and return how many forms differ.
+    """Fit models, compare every form of each, print the results, and return how many forms differ.
 
-    `compare_form` returns how many answers were compared, what is to be said of the form, and what differs.
+    `compare_form` returns the number of compared answers, a note on the form, and the differences.
     """
     differing = compared = count = 0
     for name, fit in fits:

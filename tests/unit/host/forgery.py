@@ -99,27 +99,27 @@ def make_honest_frames(
     refused_by: str | None = None,
 ) -> list[SentFrame]:
     """Return all frames that an honest host sends, from the first to the last."""
-    said = []
+    frames = []
     preparation = Preparation(sandbox=sandbox, libraries={"python": "3.11"}, provenance=provenance)
     prepared = SentFrame(FrameKind.PREPARED, preparation.model_dump(mode="json"))
     is_prepared = False
     for gate in asked.gates:
-        said.append(SentFrame(FrameKind.GATE_STARTED, {"gate": gate}))
+        frames.append(SentFrame(FrameKind.GATE_STARTED, {"gate": gate}))
         if gate == GateName.LOAD:
-            said.append(prepared)
+            frames.append(prepared)
             is_prepared = True
         verdict = Verdict.REFUSED if gate == refused_by else Verdict.PASSED
         result = GateResult(gate=gate, verdict=verdict, evidence=f"{gate} was looked at")
-        said.append(SentFrame(FrameKind.GATE_RESULT, result.model_dump(mode="json")))
+        frames.append(SentFrame(FrameKind.GATE_RESULT, result.model_dump(mode="json")))
         if gate == refused_by:
             break
     if not is_prepared:
-        said.append(prepared)
+        frames.append(prepared)
     methods = [SIGNATURE.methods] if graphs == 1 else [(method,) for method in SIGNATURE.methods]
     for offered in methods[:graphs]:
         outputs = {method: [method] for method in offered}
-        said.append(SentFrame(FrameKind.GRAPH, {"outputs": outputs}, GRAPH))
-    return [*said, SentFrame(FrameKind.REPORT, (findings or make_findings(asked, graphs)).model_dump(mode="json"))]
+        frames.append(SentFrame(FrameKind.GRAPH, {"outputs": outputs}, GRAPH))
+    return [*frames, SentFrame(FrameKind.REPORT, (findings or make_findings(asked, graphs)).model_dump(mode="json"))]
 
 
 def make_findings(asked: EvaluationRequest, graphs: int = 0) -> Findings:
@@ -135,19 +135,19 @@ def make_findings(asked: EvaluationRequest, graphs: int = 0) -> Findings:
 
 
 class FakeHost:
-    """A host imitated by a thread that sends the bytes of `said`, ignores what it receives, and then ends.
+    """A host imitated by a thread that sends the bytes of `frames`, ignores what it receives, and then ends.
 
     Has the methods of a HostProcess. `code` is the exit code; None means that it does not end after the last byte.
     """
 
     scratch = None
 
-    def __init__(self, said: Sequence[bytes], code: int | None = 0, says: Callable[..., None] | None = None) -> None:
+    def __init__(self, frames: Sequence[bytes], code: int | None = 0, send: Callable[..., None] | None = None) -> None:
         self.socket, self._theirs = socket.socketpair()
-        self._said, self._code, self._says = said, code, says or self._say_all
+        self._frames, self._code, self._send = frames, code, send or self._send_frames
         self.was_closed = threading.Event()
-        self._heard = bytearray()
-        self._threads = [threading.Thread(target=self._speak), threading.Thread(target=self._listen)]
+        self._received = bytearray()
+        self._threads = [threading.Thread(target=self._send_and_end), threading.Thread(target=self._receive)]
         for thread in self._threads:
             thread.start()
 
@@ -170,22 +170,22 @@ class FakeHost:
             thread.join(20)
             assert not thread.is_alive()
         self._theirs.close()
-        return list(_kinds_in(bytes(self._heard)))
+        return list(_kinds_in(bytes(self._received)))
 
-    def _speak(self) -> None:
+    def _send_and_end(self) -> None:
         with contextlib.suppress(OSError):
-            self._says(self._theirs)
+            self._send(self._theirs)
             if self._code is not None:
                 self._theirs.shutdown(socket.SHUT_WR)
 
-    def _say_all(self, sock: socket.socket) -> None:
-        for each in self._said:
-            sock.sendall(each)
+    def _send_frames(self, sock: socket.socket) -> None:
+        for frame in self._frames:
+            sock.sendall(frame)
 
-    def _listen(self) -> None:
+    def _receive(self) -> None:
         with contextlib.suppress(OSError):
             while received := self._theirs.recv(1 << 16):
-                self._heard += received
+                self._received += received
 
 
 def _kinds_in(raw: bytes) -> Iterator[int]:
@@ -204,25 +204,25 @@ GARBAGE: tuple[Any, ...] = (
 RAW_HEADERS = (b"", b"{", b"\xff", b"null", b"[]", b'"x"', b"{}", b'{"a":NaN}', b'{"a":1e999}', b"[" * 200, b"9" * 200)
 
 
-def forge_frame(said: SentFrame, bounds: tuple[int, int]) -> Iterator[tuple[str, SentFrame]]:
+def forge_frame(frame: SentFrame, bounds: tuple[int, int]) -> Iterator[tuple[str, SentFrame]]:
     """Yield every forgery of one frame: of each part of its prefix, of its header as bytes, of each value in it."""
     for kind in [*FrameKind, 0, 9, 255]:
-        if kind != said.kind:
-            yield f"kind {kind}", said._replace(kind=int(kind))
-    yield "magic", said._replace(magic=b"SVH2")
+        if kind != frame.kind:
+            yield f"kind {kind}", frame._replace(kind=int(kind))
+    yield "magic", frame._replace(magic=b"SVH2")
     for flags in (FLAG_ARENA, 2, 255):
-        yield f"flags {flags}", said._replace(flags=flags)
-    yield "zero", said._replace(zero=1)
+        yield f"flags {flags}", frame._replace(flags=flags)
+    yield "zero", frame._replace(zero=1)
     for request_id in (1, (1 << 64) - 1):
-        yield f"request {request_id}", said._replace(request_id=request_id)
+        yield f"request {request_id}", frame._replace(request_id=request_id)
     for size in (bounds[0] + 1, (1 << 32) - 1):
-        yield f"header of {size}", said._replace(header_bytes=size)
+        yield f"header of {size}", frame._replace(header_bytes=size)
     for size in (bounds[1] + 1, 1 << 40, (1 << 64) - 1):
-        yield f"payload of {size}", said._replace(payload_bytes=size)
+        yield f"payload of {size}", frame._replace(payload_bytes=size)
     for raw in RAW_HEADERS:
-        yield f"header {raw[:10]!r}", said._replace(header=raw)
-    for where, header in _changed(said.header):
-        yield f"header with {where}", said._replace(header=header)
+        yield f"header {raw[:10]!r}", frame._replace(header=raw)
+    for where, header in _changed(frame.header):
+        yield f"header with {where}", frame._replace(header=header)
 
 
 def _changed(header: dict[str, Any]) -> Iterator[tuple[str, Any]]:

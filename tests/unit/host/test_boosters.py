@@ -314,12 +314,12 @@ def test_the_version_in_an_xgboost_file_is_reported(tmp_path: Path, suffix: str)
 def test_a_file_for_a_newer_xgboost_is_refused_with_that_reason(tmp_path: Path) -> None:
     model = json.loads(bytes(xgboost.XGBRegressor(**FEW).fit(ROWS, NUMBERS).get_booster().save_raw("json")))
     model["learner"]["objective"] = {"name": "reg:of_tomorrow"}
-    for version, said in (
+    for version, message in (
         ([99, 1, 0], "was saved by XGBoost 99.1.0, and the one here, .*, cannot read it .*: install a newer one"),
         ([1, 7, 0], "is no XGBoost model, or it is cut short or damaged .*of_tomorrow"),
     ):
         (tmp_path / "blob").write_text(json.dumps(model | {"version": version}))
-        with pytest.raises(LoadRefused, match=said):
+        with pytest.raises(LoadRefused, match=message):
             load_model(str(tmp_path / "blob"), Format.XGBOOST)
 
 

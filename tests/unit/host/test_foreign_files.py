@@ -111,17 +111,17 @@ def test_old_xgboost_models_are_recognised_in_pickles(tmp_path: Path, is_restric
             Fragment(pickle.dumps(bytearray(raw), 3)[2:-1]),
         ):
             booster = built(instance(named("xgboost.core:Booster")), {"handle": handle})
-            said = refusal(tmp_path / "model", whole(booster, 5), is_restricted=is_restricted)
-            assert "saved by XGBoost 3.0 or older: load it there and save it as .ubj" in said
+            message = refusal(tmp_path / "model", whole(booster, 5), is_restricted=is_restricted)
+            assert "saved by XGBoost 3.0 or older: load it there and save it as .ubj" in message
 
 
 def test_estimators_of_lightgbm_2_are_not_reported_as_unfitted(tmp_path: Path) -> None:
     model = lightgbm.LGBMRegressor(n_estimators=1, num_leaves=2, min_child_samples=5, verbose=-1)
     model.fit(ROWS, ROWS[:, 0])
     del model.fitted_  # LightGBM 2.3.1 writes estimators without it
-    said = refusal(tmp_path / "model", pickle.dumps(model))
-    assert "pickled by LightGBM 2 or 3" in said
-    assert "model.booster_.save_model('model.txt')" in said
+    message = refusal(tmp_path / "model", pickle.dumps(model))
+    assert "pickled by LightGBM 2 or 3" in message
+    assert "model.booster_.save_model('model.txt')" in message
     assert "is not fitted" in refusal(tmp_path / "model", pickle.dumps(lightgbm.LGBMRegressor()))
 
 
@@ -149,10 +149,10 @@ def test_text_models_of_lightgbm_2_and_3_are_served(tmp_path: Path, version: int
 def test_names_that_scikit_learn_has_moved_are_never_advised_to_be_trusted(
     tmp_path: Path, name: str, words: str, is_restricted: bool
 ) -> None:
-    said = refusal(tmp_path / "model", whole(instance(named(name))), is_restricted=is_restricted)
-    assert f"the file was saved by {words}" in said
-    assert f"which scikit-learn {sklearn.__version__} does not have: train the model again" in said
-    assert "pickle_trusted" not in said
+    message = refusal(tmp_path / "model", whole(instance(named(name))), is_restricted=is_restricted)
+    assert f"the file was saved by {words}" in message
+    assert f"which scikit-learn {sklearn.__version__} does not have: train the model again" in message
+    assert "pickle_trusted" not in message
 
 
 def test_the_version_that_wrote_moved_names_is_read_from_the_file(tmp_path: Path) -> None:
@@ -165,9 +165,9 @@ def test_trees_from_before_1_3_are_recognised(tmp_path: Path, is_restricted: boo
     forest = RandomForestClassifier(2).fit(ROWS, WORDS)
     for tree in forest.estimators_:
         tree.tree_ = OldTree(tree.tree_)
-    said = refusal(tmp_path / "model", pickle.dumps(forest), is_restricted=is_restricted)
-    assert "the file holds trees of a scikit-learn before 1.3" in said
-    assert "train the model again" in said
+    message = refusal(tmp_path / "model", pickle.dumps(forest), is_restricted=is_restricted)
+    assert "the file holds trees of a scikit-learn before 1.3" in message
+    assert "train the model again" in message
 
 
 class OldTree:
@@ -201,15 +201,15 @@ def test_pickles_of_python_2_are_recognised(tmp_path: Path) -> None:
     ],
 )
 def test_other_libraries_in_a_pickle_are_named_with_advice(tmp_path: Path, name: str, words: str) -> None:
-    said = refusal(tmp_path / "model", whole(value([named(name)])), Format.JOBLIB)
-    assert words in said
-    assert "pickle_trusted" not in said
+    message = refusal(tmp_path / "model", whole(value([named(name)])), Format.JOBLIB)
+    assert words in message
+    assert "pickle_trusted" not in message
 
 
 def test_a_model_and_a_scaler_should_be_a_pipeline(tmp_path: Path) -> None:
     model, scaler = LogisticRegression().fit(ROWS, WORDS), StandardScaler().fit(ROWS)
     for parts in ({"scaler": scaler, "model": model}, [scaler, model], (model, scaler)):
-        said = refusal(tmp_path / "model", pickle.dumps(parts))
-        assert "not an estimator: make a Pipeline of its parts, make_pipeline(scaler, model), and save that" in said
+        message = refusal(tmp_path / "model", pickle.dumps(parts))
+        assert "not an estimator: make a Pipeline of its parts, make_pipeline(scaler, model), and save that" in message
     joblib.dump({"model": model, "accuracy": 0.9}, tmp_path / "other")
     assert "save the estimator itself" in refusal(tmp_path / "model", (tmp_path / "other").read_bytes())

@@ -94,22 +94,24 @@ def test_parts_that_may_use_other_rows_are_named(estimator: Any, named: str) -> 
 
 def test_estimators_known_to_use_other_rows_are_not_tried(candidate: MakeCandidate) -> None:
     outcome = candidate(BernoulliRBM(2, n_iter=1).fit(np.abs(ROWS))).evaluate()
-    assert outcome["batching"].evidence.endswith("never merged: BernoulliRBM answers a row by its company or by chance")
+    assert outcome["batching"].evidence.endswith(
+        "never merged: BernoulliRBM uses other rows, or chance, for the answer to a row"
+    )
     assert not outcome.report.may_batch
 
 
 def test_own_code_may_be_merged_if_its_answers_are_the_same(candidate: MakeCandidate) -> None:
     report = candidate(ByRow().fit(ROWS)).evaluate()
     assert report["batching"].verdict is Verdict.PASSED
-    assert "predict answered rows alike alone, together and in another order" in report["batching"].evidence
+    assert "predict gave the same answers to rows alone, together and in another order" in report["batching"].evidence
 
 
 @pytest.mark.parametrize(
     ("estimator", "why"),
     [
-        (Centred(), "predict answers row 0 otherwise when it is alone"),
-        (Ranked(), "predict answers row 0 otherwise when the rows are in another order"),
-        (ByChance(), "predict answers row 0 otherwise when the rows are in another order"),
+        (Centred(), "predict gives another answer to row 0 when it is alone"),
+        (Ranked(), "predict gives another answer to row 0 when the rows are in another order"),
+        (ByChance(), "predict gives another answer to row 0 when the rows are in another order"),
     ],
     ids=["Centred", "Ranked", "ByChance"],
 )
@@ -125,7 +127,7 @@ def test_models_whose_answers_depend_on_other_rows_are_never_merged(
 def test_models_that_refuse_made_up_rows_are_not_merged(candidate: MakeCandidate) -> None:
     outcome = candidate(Scripted("picky").fit(ROWS)).evaluate(was_accepted=True)
     assert outcome["batching"].verdict is Verdict.WARNED
-    assert "made-up rows are not for this model" in outcome["batching"].evidence
+    assert "the model refuses made-up rows" in outcome["batching"].evidence
 
 
 def test_golden_rows_are_tried_where_made_up_rows_are_refused(candidate: MakeCandidate) -> None:
@@ -142,7 +144,7 @@ def test_golden_rows_are_tried_where_made_up_rows_are_refused(candidate: MakeCan
 def test_a_graph_is_tried_with_its_input_dtype(candidate: MakeCandidate, dtype: int, is_across: bool) -> None:
     outcome = candidate(graph_of(dtype, is_across), "model.onnx", Format.ONNX).evaluate()
     assert outcome["batching"].verdict is (Verdict.WARNED if is_across else Verdict.PASSED)
-    assert ("predict answers row 0 otherwise" in outcome["batching"].evidence) is is_across
+    assert ("predict gives another answer to row 0" in outcome["batching"].evidence) is is_across
 
 
 def graph_of(dtype: int, is_across: bool) -> bytes:

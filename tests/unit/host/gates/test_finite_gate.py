@@ -104,7 +104,7 @@ def test_a_model_that_answers_no_row_is_refused(candidate: MakeCandidate) -> Non
     made = candidate(Scripted("picky").fit(ROWS))
     result = made.evaluate()["finite"]
     assert result.verdict is Verdict.REFUSED
-    assert result.evidence.startswith("no row was answered: made-up rows are not for this model")
+    assert result.evidence.startswith("no row was answered: the model refuses made-up rows")
     assert "numbers must add up to 100" in result.evidence
     assert "publish it with rows that it takes ('golden' of serving.publish, or golden.json)" in result.evidence
     made.write_golden(instances=[[50, 50, 1]], expected={"predict": [101.0]})
@@ -138,7 +138,7 @@ def test_mlflows_input_example_is_tried_where_made_up_rows_are_refused(
 def test_an_invalid_input_example_changes_nothing(candidate: MakeCandidate, content: bytes) -> None:
     made = candidate(Scripted("picky").fit(ROWS))
     made.write("input_example.json", content)
-    assert made.evaluate()["finite"].evidence.startswith("no row was answered: made-up rows are not for this model")
+    assert made.evaluate()["finite"].evidence.startswith("no row was answered: the model refuses made-up rows")
 
 
 def test_bytes_accepted_before_are_not_refused(candidate: MakeCandidate) -> None:

@@ -73,7 +73,7 @@ def test_any_trust_loads_skops_files_with_a_warning(candidate: MakeCandidate) ->
     raw = skops.io.dumps(FunctionTransformer(halve).fit(ROWS))
     result = candidate(raw, "model.skops", Format.SKOPS).evaluate(trust="any")["load"]
     assert result.verdict is Verdict.WARNED
-    assert "loaded without knowing what it runs, as security.trust is any" in result.evidence
+    assert "loaded without knowing what it runs, because security.trust is any" in result.evidence
 
 
 def test_under_any_trust_a_file_is_not_read_again_for_an_explanation(

@@ -194,7 +194,7 @@ def test_an_older_signed_version_does_not_replace_a_newer_one(made: Candidate, t
         "publish it anew"
     )
     replayed = made.evaluate(trust=trust, trusted_keys=TRUSTED, active_provenance=active(21)).report
-    assert replayed.provenance is not None, "which tells a replay, refused as long as that is active, from the rest"
+    assert replayed.provenance is not None, "a replay has a provenance, by which other refusals differ from it"
 
 
 @pytest.mark.parametrize("day", [19, 20])
