@@ -17,10 +17,10 @@ __all__ = [
     "LIGHTGBM",
     "XGBOOST",
     "as_estimator",
-    "limit_to_one_thread",
     "how_to_install",
     "is_of_old_lightgbm",
     "library_of",
+    "limit_to_one_thread",
     "load_native",
     "thresholds_in",
 ]
