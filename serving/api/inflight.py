@@ -1,6 +1,6 @@
 """How many bytes of request bodies are in memory, of all clients and protocols together: `server.max_inflight_mb`.
 
-The limit of one body says nothing about many at once: a hundred clients that never finish theirs would take two
+The limit of one body does not limit many at once: a hundred clients that never finish their bodies would take two
 gigabytes. Bytes count from when they are read until their request has been answered.
 """
 
@@ -11,18 +11,18 @@ from types import TracebackType
 from serving.domain.errors import Overloaded
 
 SMALL_BYTES = 64 << 10
-LARGE_SHARE = 0.75  # the rest is for small bodies, however many large ones there are
+LARGE_SHARE = 0.75  # the rest is kept for small bodies
 RETRY_SECONDS = 1
 
 
 class TooManyBytes(Overloaded):
-    """There is no room for a body now. `closes_connection`: what is left of it might never end."""
+    """There is no room for a body now. `closes_connection`: the rest of it might never end."""
 
     closes_connection = False
 
 
 class Inflight:
-    """The bytes of all bodies, and how many there may be. Event loop thread only."""
+    """Counts the bytes of all bodies, up to a limit. Event loop thread only."""
 
     def __init__(self, max_mb: float) -> None:
         self.max_bytes = int(max_mb * (1 << 20))
@@ -34,7 +34,7 @@ class Inflight:
 
 
 class Share:
-    """The bytes of one request; given back at the end of its ``with`` block. Event loop thread only."""
+    """The bytes of one request, until the end of its ``with`` block. Event loop thread only."""
 
     __slots__ = ("_all", "bytes")
 
@@ -52,19 +52,19 @@ class Share:
         self.bytes = 0
 
     def take(self, size: int) -> None:
-        """Count so many bytes more; raises TooManyBytes where there is no room for them."""
+        """Count some more bytes; raises TooManyBytes if there is no room for them."""
         self.expect(size)
         self.bytes += size
         self._all.used_bytes += size
 
     def settle(self, size: int) -> None:
-        """Count so many bytes in place of those counted until now; raises TooManyBytes where there is no room."""
+        """Replace the bytes counted until now by this number; raises TooManyBytes if there is no room."""
         self._all.used_bytes -= self.bytes
         self.bytes = 0
         self.take(size)
 
     def expect(self, size: int) -> None:
-        """Raise TooManyBytes where there would be no room for so many bytes now. One that is alone has all it needs."""
+        """Raise TooManyBytes if there would be no room for these bytes now. A single request always has room."""
         used = self._all.used_bytes
         if used == self.bytes:
             return

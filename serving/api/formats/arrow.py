@@ -164,7 +164,7 @@ def _kinds(pa: Any) -> dict[int, _Kind]:
 
 
 def _check_width(found: int, signature: Signature) -> None:
-    """Refuse too many columns before they are read, and no columns at all: no data would show how many rows there are."""
+    """Refuse too many columns before they are read, and a table of none: no data would show how many rows it has."""
     wanted = len(signature.features)
     if not 0 < found <= wanted:
         raise InvalidInput(

@@ -1,4 +1,4 @@
-"""Dates and durations of NumPy and Arrow as the text in which all protocols carry them: ISO 8601."""
+"""Dates and durations of NumPy and Arrow as ISO 8601 text, which is their form in all protocols."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _UNITS |= {"ms": (1, 1_000), "us": (1, 1_000_000), "ns": (1, 1_000_000_000)}
 def to_iso_texts(moments: NDArray[Any]) -> list[str | None]:
     """Return datetime64 or timedelta64 of shape (rows,) as texts, None for NaT; exact in every unit.
 
-    A duration is a text such as ``P1DT0.5S``, its days negative where it is. Blocks; lets go of the interpreter between
-    pieces of ten thousand.
+    A duration is a text such as ``P1DT0.5S``; the days of a negative duration are negative. Blocks; releases the
+    interpreter lock between pieces of ten thousand.
     """
     moments = moments.astype(moments.dtype.newbyteorder("="), copy=False)  # NumPy writes others down wrong
     write = _dates if moments.dtype.kind == "M" else _durations

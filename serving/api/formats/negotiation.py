@@ -1,6 +1,6 @@
-"""Which form a request is in, and which one its answer is to have: ``Content-Type`` and ``Accept`` (RFC 9110, 12.5.1).
+"""Which form a request has, and which one its answer will have: ``Content-Type`` and ``Accept`` (RFC 9110, 12.5.1).
 
-None stands for JSON, which needs no format: what is not named is JSON, and so is what may be anything.
+None stands for JSON, which needs no format. It is the form if a header is missing or accepts anything.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _RANGES: dict[str, RowFormat | None] = {
 
 
 def form_of_body(headers: Headers) -> RowFormat | None:
-    """Return the format of a request's body; raises UnsupportedMedia, saying what is read or how to have it read."""
+    """Return the format of a request's body; raises UnsupportedMedia, which says what to send or install."""
     content_type = headers.get(b"content-type", _JSON)
     return None if content_type == _JSON else _form_of(content_type)
 
 
 def form_of_answer(headers: Headers) -> RowFormat | None:
-    """Return the format an answer is to have; raises NotAcceptable when none that is here is wanted."""
+    """Return the format of the answer; raises NotAcceptable if the client accepts none of those that are here."""
     accept = headers.get(b"accept")
     return None if accept in _USUAL_ANSWERS else _wanted(accept or b"")
 
@@ -65,7 +65,7 @@ def _refuse_unless_json(content_type: bytes, text: str) -> None:
 
 @lru_cache(maxsize=256)
 def _wanted(accept: bytes) -> RowFormat | None:
-    """Return what is wanted most, of equals what is named first."""
+    """Return the form with the highest weight, of equals the one that is named first."""
     text = accept.decode("latin-1").lower()
     best: tuple[float, RowFormat | None] | None = None
     missing = ""
@@ -86,7 +86,7 @@ def _wanted(accept: bytes) -> RowFormat | None:
 
 
 def _weight(parameters: list[str]) -> float:
-    """Return the ``q`` of a media range; what is no number between 0 and 1 is 0."""
+    """Return the ``q`` of a media range; 0 if it is not a number between 0 and 1."""
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip() == "q":

@@ -1,7 +1,7 @@
-"""NumPy arrays as files have them (``numpy.lib.format``): a header in Python's notation and the values behind it.
+"""NumPy arrays in the format of files (``numpy.lib.format``): a header in Python's notation, then the values.
 
-The header is read here and not by numpy: it is a stranger's, and only a few of the things it could say are wanted. No
-dtype is made but of numbers, bools, text and dates, so nothing is ever unpickled, and nothing is allocated: arrays are
+This module reads the header, and not numpy: a client may write anything into it, and only a few headers are allowed.
+Only dtypes of numbers, bools, text and dates are made, so nothing is ever unpickled. Nothing is allocated: arrays are
 views of the body.
 """
 
@@ -38,7 +38,7 @@ _ALIGNMENT = 64
 
 
 class _Layout(NamedTuple):
-    """What a header says; `start` is where the values begin."""
+    """The content of a header; `start` is where the values begin."""
 
     dtype: np.dtype[Any]
     is_fortran: bool
@@ -50,8 +50,8 @@ def read(raw: bytes, signature: Signature) -> Table:
     """Return the rows of a ``.npy`` body, numbers as a view of it.
 
     Shape (rows, features), C or Fortran order, any byte order. One dimension is one row, or for a model of one feature
-    one column. A structured dtype is named columns, of one dimension. Raises Malformed, also for a body that is longer
-    or shorter than its header says; InvalidInput for dtypes nobody takes.
+    one column. A structured dtype has named columns, in one dimension. Raises Malformed, also for a body that is longer
+    or shorter than its header says; InvalidInput for dtypes that no model takes.
     """
     layout = _layout_of(raw)
     array = np.frombuffer(raw, layout.dtype, math.prod(layout.shape), layout.start)
@@ -76,7 +76,7 @@ def read(raw: bytes, signature: Signature) -> Table:
 def write(answer: Answer, _: Signature) -> bytes:
     """Return the array as a ``.npy`` body, version 1.0: shape (rows,), (rows, values), or (rows, outputs, values).
 
-    Labels that are text are of dtype ``U``, as wide as the longest. Raises NotAcceptable for what has no dtype.
+    Labels that are text have the dtype ``U``, as wide as the longest. Raises NotAcceptable for values without a dtype.
     """
     array = _array_of(answer)
     array = array if array.flags.c_contiguous else np.ascontiguousarray(array)
@@ -110,7 +110,7 @@ def _layout_of(raw: bytes) -> _Layout:
 
 @lru_cache(maxsize=256)
 def _parsed(header: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
-    """Read a header; clients send the same few, and evaluating a literal takes as long as a small prediction."""
+    """Read a header. It is cached: clients send the same few, and to read one takes as long as a small prediction."""
     try:
         if b"\\" in header:
             raise ValueError
@@ -150,7 +150,7 @@ def _dtype_of(descr: Any) -> np.dtype[Any]:
 
 
 def _values(column: NDArray[Any]) -> NDArray[Any] | list[Any]:
-    """Return a column as tables take it: text, dates and durations as a list of text."""
+    """Return a column in the form of a table: text, dates and durations as a list of text."""
     if column.dtype.kind in "mM":
         return to_iso_texts(column)
     if column.dtype.kind != "U":
@@ -179,7 +179,7 @@ def _array_of(answer: Answer) -> NDArray[Any]:
 
 
 def _texts(values: list[Any], method: str) -> NDArray[Any]:
-    """Return labels as an array of text; every one takes as much room as the longest."""
+    """Return labels as an array of text; every one takes as much memory as the longest."""
     is_flat = list not in set(map(type, values))
     is_even = is_flat or all(type(row) is list and len(row) == len(values[0]) for row in values)
     cells = values if is_flat or not is_even else [cell for row in values for cell in row]

@@ -1,7 +1,7 @@
 """The Open Inference Protocol over gRPC, on a port of its own: ``listener.py`` is the way in.
 
-Nothing outside of this package imports gRPC, and nobody imports this package where `server.grpc_port` is not set: the
-libraries are an extra.
+Nothing outside this package imports gRPC, and this package is imported only if `server.grpc_port` is set: the libraries
+are an extra.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What is put around every call: its id, its log line, its token, and an answer whatever happens."""
+"""Wraps every call: with its id, its log line, the check of its token, and an answer in every case."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from serving.settings import TokenScope
 
 @dataclass(slots=True)
 class GrpcCall:
-    """One call under way. What it asks for and what answers is filled in as soon as it is known.
+    """One call under way. The names of what it asks and of what answers are set as soon as they are known.
 
-    `seconds_left` says how much of the client's own deadline is left now, None when it has none.
+    `seconds_left` is how much of the client's own deadline is left now, None if it has none.
     """
 
     peer: str
@@ -32,13 +32,13 @@ class GrpcCall:
     version: str = ""
 
     def ask(self, model: str, version: str) -> tuple[str | None, str | None]:
-        """Note what is asked for; empty names, which stand for the default model and the active version, are None."""
+        """Note the names that are asked; an empty one, for the default model or the active version, becomes None."""
         self.asked = (model or None, version or None)
         return self.asked
 
     @property
     def actor(self) -> str:
-        """Who is named in the history."""
+        """The name of the caller in the history."""
         return f"admin@{self.peer}"
 
 
@@ -58,7 +58,7 @@ class Calls:
         self._messages = MessageReader(state.services.settings.server)
 
     def handler(self, path: str, serve: Serve) -> grpc.RpcMethodHandler:
-        """Return the handler of one method: what `serve` does, logged under its id, and answered whatever happens."""
+        """Return the handler of one method: it calls `serve`, logs the call under its id, and always answers."""
 
         async def answer(messages: AsyncIterator[bytes], context: Any) -> bytes:
             headers = headers_of(context)
@@ -77,7 +77,7 @@ class Calls:
         return grpc.stream_unary_rpc_method_handler(answer)  # so that it begins before its message is read
 
     def guard(self, behaviour: Behaviour, scope: TokenScope | None) -> Serve:
-        """Return a `Serve` that lets through who holds a token of `scope` (None: everybody, always)."""
+        """Return a `Serve` that asks for a token of `scope` (None: no token is needed)."""
 
         async def serve(messages: AsyncIterator[bytes], headers: Headers, call: GrpcCall) -> bytes | Refusal:
             try:
@@ -97,7 +97,7 @@ class Calls:
 
 
 def headers_of(context: Any) -> dict[bytes, bytes]:
-    """Return the metadata of a call as the HTTP side knows headers; values of ``-bin`` keys are bytes already."""
+    """Return the metadata of a call in the form of HTTP headers; values of ``-bin`` keys are bytes already."""
     return {
         key.encode(): value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
         for key, value in context.invocation_metadata() or ()
@@ -105,7 +105,7 @@ def headers_of(context: Any) -> dict[bytes, bytes]:
 
 
 def _address_of(peer: str) -> str:
-    """Return the address in what gRPC calls a peer, ``ipv4:127.0.0.1:50051`` or ``ipv6:%5B::1%5D:50051``."""
+    """Return the address in a peer of gRPC, such as ``ipv4:127.0.0.1:50051`` or ``ipv6:%5B::1%5D:50051``."""
     address = peer.partition(":")[2].rpartition(":")[0]
     return address.replace("%5B", "").replace("%5D", "").strip("[]") or "unknown"
 

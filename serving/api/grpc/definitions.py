@@ -1,4 +1,4 @@
-"""What there is to call, for clients that ask: gRPC's server reflection, with the token that reading needs.
+"""gRPC's server reflection: tells clients which calls there are. It needs the token of the scope read.
 
 https://github.com/grpc/grpc/blob/master/doc/server-reflection.md
 """
@@ -23,7 +23,7 @@ SERVICE: str = reflection.SERVICE_NAME
 
 
 class Definitions:
-    """Answers what the services' messages are. Event loop thread only; `services` are their full names."""
+    """Answers with the definitions of services and messages. Event loop thread only; `services` are full names."""
 
     def __init__(self, access: Access, services: tuple[str, ...], pool: DescriptorPool) -> None:
         for known in (health_pb2, reflection_pb2):

@@ -1,4 +1,4 @@
-"""``grpc.health.v1.Health``: readiness, for whoever balances loads or probes over gRPC.
+"""``grpc.health.v1.Health``: readiness, for load balancers and probes over gRPC.
 
 https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
@@ -16,7 +16,7 @@ from serving.api.grpc.inference_pb2 import DESCRIPTOR
 from serving.api.services import AppState
 
 SERVICE = "grpc.health.v1.Health"
-WATCH_SECONDS = 0.25  # the status is a value that is replaced: nobody is told, so whoever watches looks
+WATCH_SECONDS = 0.25  # the status is a value that is replaced without notice, so calls that watch have to look
 
 _KNOWN = ("", *(service.full_name for service in DESCRIPTOR.services_by_name.values()), SERVICE)
 _Response = health_pb2.HealthCheckResponse
@@ -38,7 +38,7 @@ class Health:
         }
 
     def stop(self) -> None:
-        """Say NOT_SERVING from now on, and end the calls of those who watch: they would hold up the drain."""
+        """Answer NOT_SERVING from now on, and end the calls that watch: they would delay the drain."""
         self._stopping.set()
 
     async def _check(self, request: Any, context: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What is read: the server, health, and of each model whether it is ready and what its tensors are."""
+"""The calls that read: the server, its health, and for each model whether it is ready and its tensors."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Metadata:
         self._limits = RequestLimits.of(state.services.settings.server)
 
     async def server_live(self, raw: bytes, call: GrpcCall) -> bytes:  # noqa: ARG002  (a behaviour's signature)
-        """Say yes for as long as the process can answer at all."""
+        """Answer live for as long as the process can answer at all."""
         await message_limits.read(ServerLiveRequest, raw)
         return ServerLiveResponse(live=True).SerializeToString()
 
     async def server_ready(self, raw: bytes, call: GrpcCall) -> bytes:  # noqa: ARG002
-        """Say what ``GET /health/ready`` says."""
+        """Answer the same as ``GET /health/ready``."""
         await message_limits.read(ServerReadyRequest, raw)
         return ServerReadyResponse(ready=self._state.status.is_ready).SerializeToString()
 
@@ -71,7 +71,7 @@ class Metadata:
         return ModelReadyResponse(ready=servable is not None).SerializeToString()
 
     async def model_metadata(self, raw: bytes, call: GrpcCall) -> bytes:
-        """Describe what the active version, or the one asked for, takes and gives; raises what `look` raises."""
+        """Describe inputs and outputs of the active version, or of the one asked for; raises what `look` raises."""
         request = await message_limits.read(ModelMetadataRequest, raw)
         servable = look(self._state, self._limits, *call.ask(request.name, request.version))
         call.model, call.version = servable.id.model, servable.id.version

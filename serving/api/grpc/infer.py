@@ -71,11 +71,11 @@ class GrpcRequest:
         return self._call.seconds_left()
 
     def sharpen(self, error: Exception) -> Exception:
-        """Return the error: a message has no faults beside it."""
+        """Return `error`: there is none that says more."""
         return error
 
     def refuse(self, refusal: Refusal) -> tuple[int, Refusal]:
-        """Return the refusal, which becomes a status of gRPC's with every other one."""
+        """Return the refusal; the wrapper of all calls turns it into a status of gRPC."""
         return refusal.status, refusal
 
 

@@ -1,4 +1,4 @@
-"""The gRPC server: what it listens on, what it answers, and how it stops."""
+"""The gRPC server: where it listens, what it answers, and how it stops."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SERVICE = DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 class Listener:
     """Answers the Open Inference Protocol on a port of its own. Event loop thread only.
 
-    `state` is ``app.state`` after the lifespan has begun. What HTTP keeps for the admin port is not here when there is
-    one: the repository's calls, and reflection, which is the documentation.
+    `state` is ``app.state`` after the lifespan has begun. If there is an admin port, the calls that HTTP has only there
+    are not here: the repository's calls, and reflection, which is documentation.
     """
 
     def __init__(self, state: AppState) -> None:
@@ -40,7 +40,7 @@ class Listener:
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
 
     async def start(self, port: int) -> str:
-        """Listen and return the address; raises RuntimeError when the port cannot be had."""
+        """Listen and return the address; raises RuntimeError if it cannot listen on the port."""
         host = self._settings.host
         host = f"[{host}]" if ":" in host else host
         taken = self._server.add_insecure_port(f"{host}:{port}")
@@ -48,13 +48,13 @@ class Listener:
         return f"{host}:{taken}"
 
     async def stop(self, seconds: float) -> None:
-        """Refuse new calls and wait so long for those under way, then cut them off. Called again, wait no longer."""
+        """Refuse new calls and give those under way `seconds` to end. A second call may shorten that."""
         self._health.stop()
         await self._server.stop(seconds)
 
 
 def _options_of(settings: ServerSettings) -> list[tuple[str, int]]:
-    """Return gRPC's names for the limits that HTTP has: https://grpc.github.io/grpc/core/group__grpc__arg__keys.html"""
+    """Return HTTP's limits under gRPC's names: https://grpc.github.io/grpc/core/group__grpc__arg__keys.html"""
     max_mb = settings.max_body_mb if settings.grpc_max_mb is None else settings.grpc_max_mb
     return [
         ("grpc.max_receive_message_length", int(max_mb * (1 << 20))),  # holds after decompression, too

@@ -1,8 +1,8 @@
-"""Messages from outside, bounded before they are made into objects.
+"""Limits messages before objects are made from them.
 
 The limit on bytes is not enough: sixteen megabytes of two-byte submessages become eight million objects, which takes
-2.3 seconds in one call that holds the interpreter lock (measured). So a large message is first walked through, here,
-where others get their turn. The format: https://protobuf.dev/programming-guides/encoding/
+2.3 seconds in one call that holds the interpreter lock (measured). So the parts of a large message are counted first,
+in steps that give other threads their turn. The format: https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Kind = TypeVar("Kind", bound=Message)
 
 
 async def read(kind: type[Kind], raw: bytes) -> Kind:
-    """Parse a message; raises InvalidInput for what is none, BodyTooLarge for one of more than MAX_PARTS parts."""
+    """Parse a message; raises InvalidInput if it is none, BodyTooLarge if it has more than MAX_PARTS parts."""
     if len(raw) > LARGE_BYTES:
         await asyncio.to_thread(refuse_many_parts, kind, raw)
     try:
@@ -34,8 +34,10 @@ async def read(kind: type[Kind], raw: bytes) -> Kind:
 
 
 def refuse_many_parts(kind: type[Message], raw: bytes) -> None:
-    """Walk through a message of `kind`: raises BodyTooLarge as soon as there are too many fields in it, at all levels
-    together, and InvalidInput when it is cut off. A packed list is one field. Any thread; blocks.
+    """Count the fields of a message of `kind`, at all levels together. Any thread; blocks.
+
+    Raises BodyTooLarge as soon as there are too many, and InvalidInput if the message is cut off. A packed list is one
+    field.
     """
     seen = 0
     todo: list[tuple[Any, int, int]] = [(kind.DESCRIPTOR, 0, len(raw))]
@@ -66,7 +68,7 @@ def refuse_many_parts(kind: type[Message], raw: bytes) -> None:
 
 
 def _varint(kind: type[Message], raw: bytes, at: int, end: int) -> tuple[int, int]:
-    """Return a number and where it ends."""
+    """Return a number, and the position after it."""
     value = 0
     for place in range(min(MAX_VARINT_BYTES, end - at)):
         byte = raw[at + place]

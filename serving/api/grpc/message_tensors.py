@@ -1,6 +1,6 @@
-"""Tensors as the messages hold them: in the typed fields of their contents, or raw beside all of them.
+"""Tensors in messages: in the typed fields of their contents, or raw, beside all of them.
 
-Raw ones are views of the message, not copies. For what the values may be see `serving.api.oip.tensors`.
+Raw tensors are views of the message, not copies. `serving.api.oip.tensors` says which values they may have.
 """
 
 from __future__ import annotations

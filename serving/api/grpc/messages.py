@@ -1,7 +1,7 @@
-"""The message of a call, read when it is known that its sender may make the call, and that there is room for it.
+"""Reads the message of a call, after its token has been checked, and if there is room for it.
 
-gRPC says how large a message is when it is there. Most are there at once; one that is not after a moment counts as the
-largest there may be among the bodies of all requests (`serving.api.inflight`), until it is.
+The size of a message is known only when it has arrived. Most arrive at once. A message that has not arrived after a
+moment counts with the largest size allowed among the bodies of all requests (`serving.api.inflight`), until it arrives.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class MessageReader:
         self._seconds = settings.body_seconds
 
     async def read(self, messages: AsyncIterator[bytes], share: Share) -> bytes:
-        """Return the message; raises TooManyBytes, BodyTooSlow, or InvalidInput where there is none."""
+        """Return the message; raises TooManyBytes, BodyTooSlow, or InvalidInput if there is none."""
         task = asyncio.current_task()
         assert task is not None
         failures: list[ServingError] = []

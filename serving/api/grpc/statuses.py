@@ -1,7 +1,7 @@
 """The one place where errors become gRPC: a status code, a line that says what to do, and trailing metadata.
 
-What an error is was decided in `serving.api.problems`; here that is only said in other words, those that inference
-servers use: https://grpc.io/docs/guides/status-codes/
+`serving.api.problems` decides the kind of an error; this module only maps it to the codes that inference servers use:
+https://grpc.io/docs/guides/status-codes/
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CODES: dict[int, StatusCode] = {
 
 
 def code_of(refusal: Refusal) -> StatusCode:
-    """Return the code; INTERNAL for what is the server's own fault."""
+    """Return the code; INTERNAL if the error is the server's own fault."""
     return CODES.get(refusal.status, StatusCode.INTERNAL)
 
 
@@ -40,9 +40,9 @@ def details_of(refusal: Refusal) -> str:
 
 
 def metadata_of(refusal: Refusal) -> Metadata:
-    """Return what goes with it: the challenge for a token, and for clients that retry by themselves when to do so.
+    """Return the trailing metadata: the challenge for a token, and when clients may retry by themselves.
 
-    The latter is https://github.com/grpc/proposal/blob/master/A6-client-retries.md, "Pushback".
+    For the latter see https://github.com/grpc/proposal/blob/master/A6-client-retries.md, "Pushback".
     """
     found = []
     challenge = refusal.headers.get("WWW-Authenticate")
