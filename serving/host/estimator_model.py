@@ -47,23 +47,23 @@ class EstimatorModel:
         self.engine = library_of(estimator) or "sklearn"
         self.signature = signature
         self.columns = columns
-        self._large = [place for place, column in enumerate(columns) if _has_rounded_integers(column)]
-        self._objects = [place for place, column in enumerate(columns) if column.is_object]
+        self._large_integer_places = [place for place, column in enumerate(columns) if _has_rounded_integers(column)]
+        self._object_places = [place for place, column in enumerate(columns) if column.is_object]
         self.trained_with = trained_with or {}
         written_by = self.trained_with.get("scikit-learn")
         self._skew = describe_skew(written_by, sklearn.__version__) if written_by else None
-        self._index = pd.Index([feature.name for feature in signature.features])
+        self._names = pd.Index([feature.name for feature in signature.features])
         parts = list(walk_nested_estimators(estimator))
         self.has_foreign_parts = any(map(_is_foreign, parts))
         self.has_own_code = any(map(_is_own_code, parts))
-        self._floats: type[np.float64] | type[np.float32] = np.float64
+        self._float_type: type[np.float64] | type[np.float32] = np.float64
         self._goes_by_position = not self.has_foreign_parts and not any(map(_takes_tables, parts))
 
     def with_signature(self, signature: Signature) -> EstimatorModel:
         """Return the same model with another signature of as many features."""
         other = copy(self)
         other.signature = signature
-        other._index = pd.Index([feature.name for feature in signature.features])
+        other._names = pd.Index([feature.name for feature in signature.features])
         return other
 
     def with_columns(self, columns: Sequence[InputColumn]) -> EstimatorModel:
@@ -75,7 +75,7 @@ class EstimatorModel:
     def with_float32(self) -> EstimatorModel:
         """Return the same model, with its numbers passed as float32: some estimators accept only these."""
         other = copy(self)
-        other._floats = np.float32
+        other._float_type = np.float32
         return other
 
     def answer(self, method: str, batch: Batch) -> Prediction:
@@ -99,30 +99,30 @@ class EstimatorModel:
     def _build_input(self, batch: Batch) -> Any:
         """Convert a batch to the type the estimator was fitted on. Always a copy: some estimators write into it."""
         container = self.signature.container
-        if batch.matrix is not None and (self._large or self._objects):
+        if batch.matrix is not None and (self._large_integer_places or self._object_places):
             batch = Batch(batch.rows, columns=tuple(batch.matrix.T))
         if batch.matrix is not None:
-            matrix = _narrow_floats(np.array(batch.matrix), self._floats)
+            matrix = _narrow_floats(np.array(batch.matrix), self._float_type)
             if container is not Container.DATAFRAME or self._goes_by_position:
                 return matrix
-            return self._make_categories(pd.DataFrame(matrix, columns=self._index, copy=False))
+            return self._make_categories(pd.DataFrame(matrix, columns=self._names, copy=False))
         columns = batch.columns or ()
         if container in (Container.TEXTS, Container.OBJECTS):
             return list(columns[0])
         arrays = [
-            _narrow_floats(_to_array(cells, column.missing, is_typed=self.signature.is_typed), self._floats)
+            _narrow_floats(_to_array(cells, column.missing, is_typed=self.signature.is_typed), self._float_type)
             for cells, column in zip(columns, self.columns, strict=True)
         ]
-        for place in self._large:
+        for place in self._large_integer_places:
             arrays[place] = _to_integers(arrays[place])
-        for place in self._objects:
+        for place in self._object_places:
             arrays[place] = _to_objects(arrays[place], self.columns[place].missing)
         for place, column in enumerate(self.columns):
             if column.date_kind is not None:
                 arrays[place] = parse_dates(arrays[place], column.date_kind, self.signature.features[place].name)
         if container is Container.DATAFRAME:
             frame = pd.DataFrame({place: pd.Series(array, dtype=array.dtype) for place, array in enumerate(arrays)})
-            frame.columns = self._index
+            frame.columns = self._names
             return self._make_categories(frame)
         return self._stack_columns(arrays)
 
@@ -132,7 +132,7 @@ class EstimatorModel:
             return np.column_stack([array.astype(object) for array in arrays])
         place = next((place for place, array in enumerate(arrays) if array.dtype.kind in "iu"), None)
         if place is None:
-            return np.column_stack([array.astype(self._floats) for array in arrays])
+            return np.column_stack([array.astype(self._float_type) for array in arrays])
         flat = join_columns(arrays)
         if flat is None:
             name = self.signature.features[place].name

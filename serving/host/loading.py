@@ -55,11 +55,11 @@ from serving.host.signature_of_estimator import examine_estimator
 
 SKLEARN = "scikit-learn"
 
-# Smaller files load in a fraction of a second without it, and then keep no page of the page cache in use.
-LEAST_BYTES_MAPPED = 32 << 20
+# Smaller files load in a fraction of a second without a mapping, and then keep no page of the page cache in use.
+MIN_MAPPED_FILE_BYTES = 32 << 20
 
 # A small array that the model keeps, such as its labels, would keep the whole mapping in memory.
-_LEAST_ARRAY_MAPPED = 64 << 10
+_MIN_MAPPED_ARRAY_BYTES = 64 << 10
 _ALIGNMENT = 16
 _PICKLE = b"\x80"
 _NATIVE = (Format.XGBOOST, Format.LIGHTGBM)
@@ -274,7 +274,7 @@ def _unpickle(path: str, trust: Trust) -> Any:
     The arrays in a large uncompressed file are mapped, not read: this is four times as fast, and an array that an
     estimator copies (every tree does) is then in memory only once.
     """
-    if os.path.getsize(path) < LEAST_BYTES_MAPPED or _is_compressed(path):
+    if os.path.getsize(path) < MIN_MAPPED_FILE_BYTES or _is_compressed(path):
         return _unpickle_as(path, trust, None)
     with _share_one_mapping(path):
         return _unpickle_as(path, trust, "c")
@@ -312,7 +312,7 @@ def _share_one_mapping(path: str) -> Iterator[None]:
         if not found.dtype.isnative:  # written on a machine with another byte order
             return found.astype(found.dtype.newbyteorder("="))
         is_aligned = offset % _ALIGNMENT == 0  # joblib before 1.2 did not align arrays
-        return found if is_aligned and found.nbytes >= _LEAST_ARRAY_MAPPED else found.copy(order="K")
+        return found if is_aligned and found.nbytes >= _MIN_MAPPED_ARRAY_BYTES else found.copy(order="K")
 
     original = joblib.numpy_pickle.make_memmap
     joblib.numpy_pickle.make_memmap = make_array

@@ -29,8 +29,8 @@ def make_batch(
     """Return `rows` rows for the features of `signature`, the same rows for the same arguments.
 
     Numbers come from the values or the range in `columns`, strings and bools from the values; where nothing is known,
-    numbers are between 0.25 and 1.75. `nulls` says which features are null in the first row and in every third row
-    after it; the third row of a column depends on its place.
+    numbers are between 0.25 and 1.75. `nulls` says which features are null in the first row and in every third row;
+    three neighbouring columns are null in different rows.
     """
     random = np.random.default_rng(SEED)
     places = random.random((rows, len(columns)))

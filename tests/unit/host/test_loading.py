@@ -276,8 +276,8 @@ def test_mapped_large_files_answer_like_read_ones(name: str, blob: Path, monkeyp
     estimator = LEARNERS[name].fit(LARGE[:rows], KINDS[:rows])
     joblib.dump(estimator, blob)
     before = blob.read_bytes()
-    monkeypatch.setattr(loading, "LEAST_BYTES_MAPPED", 1)
-    monkeypatch.setattr(loading, "_LEAST_ARRAY_MAPPED", 1)
+    monkeypatch.setattr(loading, "MIN_MAPPED_FILE_BYTES", 1)
+    monkeypatch.setattr(loading, "_MIN_MAPPED_ARRAY_BYTES", 1)
     model: Any = load_model(str(blob), Format.JOBLIB)
     for method in model.signature.methods:
         answers = np.asarray(model.answer(method, Batch(50, LARGE[:50])).list_rows())
@@ -297,7 +297,7 @@ ORIGINAL = joblib.numpy_pickle.make_memmap
 def test_only_large_uncompressed_files_are_mapped(what: str, blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     joblib.dump(KNeighborsClassifier(algorithm="brute").fit(LARGE, KINDS), blob, compress=3 * (what == "compressed"))
     limit = blob.stat().st_size + (what == "small")
-    monkeypatch.setattr(loading, "LEAST_BYTES_MAPPED", limit)
+    monkeypatch.setattr(loading, "MIN_MAPPED_FILE_BYTES", limit)
     model: Any = load_model(str(blob), Format.JOBLIB)
     assert model.estimator._fit_X.flags.writeable
     assert (str(blob) in Path("/proc/self/maps").read_text()) == (what == "large")
@@ -306,7 +306,7 @@ def test_only_large_uncompressed_files_are_mapped(what: str, blob: Path, monkeyp
 def test_a_truncated_large_file_is_reported_as_damaged(blob: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     joblib.dump(KNeighborsClassifier(algorithm="brute").fit(LARGE, KINDS), blob)
     blob.write_bytes(blob.read_bytes()[:200_000])
-    monkeypatch.setattr(loading, "LEAST_BYTES_MAPPED", 1)
+    monkeypatch.setattr(loading, "MIN_MAPPED_FILE_BYTES", 1)
     assert "cut short or damaged" in refusal(blob)
     assert joblib.numpy_pickle.make_memmap is ORIGINAL
 
@@ -316,7 +316,7 @@ def test_arrays_of_another_byte_order_are_converted(blob: Path, monkeypatch: pyt
     expected = line.predict(ROWS).tolist()
     line.coef_ = line.coef_.astype(">f8")
     joblib.dump(line, blob)
-    monkeypatch.setattr(loading, "LEAST_BYTES_MAPPED", 1)
+    monkeypatch.setattr(loading, "MIN_MAPPED_FILE_BYTES", 1)
     model: Any = load_model(str(blob), Format.JOBLIB)
     assert model.estimator.coef_.dtype.isnative
     assert model.answer("predict", Batch(60, ROWS)).list_rows() == expected

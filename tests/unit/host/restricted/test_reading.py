@@ -23,7 +23,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils import all_estimators
 
 from serving.domain.version import Format
-from serving.host.loading import LEAST_BYTES_MAPPED, load_model
+from serving.host.loading import MIN_MAPPED_FILE_BYTES, load_model
 from serving.host.restricted import Distrusted, load_restricted
 from serving.host.restricted.reading import FREE_BYTES
 from tests.hostile.apart import judged
@@ -83,7 +83,7 @@ def test_a_memory_mapped_file_loads(file: Path) -> None:
 
 def test_a_large_model_is_memory_mapped_and_answers(file: Path) -> None:
     model = StandardScaler().fit(MANY)
-    model.ballast_ = np.ones((LEAST_BYTES_MAPPED >> 3) + 1)
+    model.ballast_ = np.ones((MIN_MAPPED_FILE_BYTES >> 3) + 1)
     joblib.dump(model, file)
     found = load_model(str(file), Format.JOBLIB)
     rows = found.make_rows(2)
