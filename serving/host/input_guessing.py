@@ -72,9 +72,8 @@ def _try_dates(model: EstimatorModel) -> EstimatorModel:
             feature.model_copy(update={"dtype": Dtype.STRING}) if place in places else feature
             for place, feature in enumerate(features)
         ]
-        tried = model.with_signature(model.signature.model_copy(update={"features": tuple(named)})).with_columns(
-            columns
-        )
+        signature = model.signature.model_copy(update={"features": tuple(named)})
+        tried = model.with_signature(signature).with_columns(columns)
         if places and _can_answer(tried):
             return tried
     return model

@@ -173,7 +173,7 @@ def _read_file(
             raise
         except Distrusted as error:
             text = _explain_distrust(error, path, format, trust)
-            raise NotVouched(_to_one_line(_add_skew(caught, "the file was saved by {}: ") + text)) from None
+            raise NotVouched(_to_one_line(_format_skew(caught, "the file was saved by {}: ") + text)) from None
         except Exception as error:  # noqa: BLE001  (a file may raise anything)
             raise LoadRefused(_explain_failure(error, path, format, trust, caught)) from None
     on_read(vouched)
@@ -242,7 +242,7 @@ def _explain_failure(
         text = foreign_files.PYTHON_2
     if text is None:
         text = _explain_exception(error)
-    skew = _add_skew(caught, "; it was saved by {}")
+    skew = _format_skew(caught, "; it was saved by {}")
     if not skew and survey.sklearn_version not in (None, sklearn.__version__):
         skew = f"; it was saved by {SKLEARN} {one_line(str(survey.sklearn_version))}, this is {sklearn.__version__}"
     return _to_one_line(text if "saved by" in text else text + skew)
@@ -262,7 +262,7 @@ def _to_one_line(message: str) -> str:
     return one_line(message, MAX_EVIDENCE_CHARACTERS)
 
 
-def _add_skew(caught: Sequence[warnings.WarningMessage], text: str) -> str:
+def _format_skew(caught: Sequence[warnings.WarningMessage], text: str) -> str:
     """Return `text` with the versions of scikit-learn that wrote the file and that runs here; empty if they agree."""
     written_by = _find_saving_version(caught)
     return text.format(f"{SKLEARN} {written_by}, this is {sklearn.__version__}") if written_by else ""

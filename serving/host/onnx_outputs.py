@@ -163,8 +163,8 @@ def _find_method(
         return "score_samples", AnswerForm.VALUES
     if labels is None or len(labels) != len(scores):
         return None
-    is_whole = np.isfinite(scores.reshape(len(scores), -1)).all(axis=1)
-    return _find_score_method(name, scores[is_whole], labels[is_whole], two_classes) if is_whole.any() else None
+    is_finite = np.isfinite(scores.reshape(len(scores), -1)).all(axis=1)
+    return _find_score_method(name, scores[is_finite], labels[is_finite], two_classes) if is_finite.any() else None
 
 
 # --- the meaning of scores, found from the labels of the same rows ----------------------------------------------------
@@ -176,24 +176,28 @@ def _find_score_method(
     is_named = name in (*_PROBABILITY_NAMES, _SCORES_NAME)
     if scores.size == len(scores):
         two = two_classes or ((_OUTLIER, _INLIER) if is_named else ())
-        return ("decision_function", AnswerForm.VALUES) if _match_signs(scores.ravel(), labels, two) else None
+        return ("decision_function", AnswerForm.VALUES) if _labels_follow_signs(scores.ravel(), labels, two) else None
     if name == _SCORES_NAME and labels.dtype.kind == "i" and bool((scores >= 0).all()):
         return ("transform", AnswerForm.WHOLE) if np.array_equal(scores.argmin(axis=1), labels) else None
     if scores.shape[1] == 2:
         form = _find_pair_form(scores, labels, two_classes)
         return ("decision_function", form) if form is not None else None
-    return ("decision_function", AnswerForm.SCORES) if _match_largest(scores, labels, is_named=is_named) else None
+    return (
+        ("decision_function", AnswerForm.SCORES) if _labels_follow_largest(scores, labels, is_named=is_named) else None
+    )
 
 
 def _find_pair_form(scores: NDArray[Any], labels: NDArray[Any], two_classes: Sequence[Label]) -> AnswerForm | None:
     """Return which of two columns, one the negative of the other, contains the scores of the second class."""
     if not np.array_equal(scores[:, 0], -scores[:, 1]):
         return None
-    forms = (form for form, column in ONE_COLUMN.items() if _match_signs(scores[:, column], labels, two_classes))
+    forms = (
+        form for form, column in ONE_COLUMN.items() if _labels_follow_signs(scores[:, column], labels, two_classes)
+    )
     return next(forms, None)
 
 
-def _match_signs(scores: NDArray[Any], labels: NDArray[Any], two_classes: Sequence[Label]) -> bool:
+def _labels_follow_signs(scores: NDArray[Any], labels: NDArray[Any], two_classes: Sequence[Label]) -> bool:
     """Say whether negative scores have one label, and positive scores have one greater label.
 
     If all scores have the same sign, only the list of both labels decides.
@@ -205,7 +209,7 @@ def _match_signs(scores: NDArray[Any], labels: NDArray[Any], two_classes: Sequen
     return len(two_classes) == 2 and len(side) > 0 and bool((side == two_classes[int(len(above) > 0)]).all())
 
 
-def _match_largest(scores: NDArray[Any], labels: NDArray[Any], *, is_named: bool) -> bool:
+def _labels_follow_largest(scores: NDArray[Any], labels: NDArray[Any], *, is_named: bool) -> bool:
     """Say whether each label is that of the largest score, with the classes in order.
 
     If the output has an exporter's own name, 75 percent of the rows are enough: SVC counts votes. Scores of norm one

@@ -79,11 +79,8 @@ def examine_estimator(
         if not find_disagreements(declared, own):
             if declared.is_typed != is_typed:
                 declared = declared.model_copy(update={"is_typed": is_typed})
-            return (
-                guess_input_values(tried).with_signature(declared)
-                if outputs is None
-                else model.with_signature(declared)
-            )
+            answering = guess_input_values(tried) if outputs is None else model
+            return answering.with_signature(declared)
     return probe_signature(model)
 
 
@@ -233,12 +230,8 @@ def _list_classes(estimator: Any) -> tuple[tuple[Any, ...], ...] | None:
     if isinstance(classes, np.ndarray):
         return (tuple(to_plain_value(classes)),)
     if isinstance(classes, (list, tuple)) and classes:
-        is_several = all(isinstance(labels, np.ndarray) for labels in classes)
-        return (
-            tuple(tuple(to_plain_value(labels)) for labels in classes)
-            if is_several
-            else (tuple(to_plain_value(classes)),)
-        )
+        has_several_outputs = all(isinstance(labels, np.ndarray) for labels in classes)
+        return tuple(tuple(to_plain_value(labels)) for labels in (classes if has_several_outputs else [classes]))
     return None
 
 
