@@ -27,7 +27,7 @@ async def live() -> Live:
     responses={503: {"model": Readiness, "description": "Starting, nothing active, or stopping."}},
 )
 async def ready(request: Request) -> Response:
-    """Answer 200 from the end of the start-up pass with something active until a stop is announced.
+    """Answer 200 while a model is active, from the end of the first pass over the store until a stop is announced.
 
     Candidates, good or bad, never change it.
     """

@@ -1,11 +1,11 @@
 """The structure of a large JSON text, found before any of it is parsed.
 
 A parser holds the interpreter lock from its first byte to its last, and makes an object of every value: sixteen
-megabytes of ``[],`` are five million lists, 400 MB and two seconds in which nothing else happens. So brackets and
-commas are looked for first, by numpy, which lets go of the lock. What is found says where long arrays are, to be parsed
-piece by piece, and how many values the rest has, to be refused before it is parsed.
+megabytes of ``[],`` are five million lists, 400 MB and two seconds in which nothing else happens. So numpy, which
+releases the lock, looks for brackets and commas first. They show where long arrays are, which are parsed piece by
+piece, and how many values the rest has, so that too many are refused before they are parsed.
 
-Texts that are no JSON have some structure, too; what is made of them fails when it is parsed.
+This also finds some structure in a text that is not JSON; such a text is refused later, when it is parsed.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Array(NamedTuple):
 
 
 class _Window(NamedTuple):
-    """A stretch of a text: for each byte what it is, what it does to the depth, and the depth behind it.
+    """A stretch of a text: for each byte its kind, how it changes the depth, and the depth after it.
 
-    Bytes inside of strings do nothing; `is_outside` tells them.
+    Bytes inside strings change nothing; `is_outside` is false for them.
     """
 
     start: int
@@ -56,7 +56,7 @@ class _Window(NamedTuple):
 
 
 def find_arrays(raw: bytes, level: int, least_bytes: int, max_depth: int, depth_before: int = 0) -> list[Array]:
-    """Return the arrays at depth `level` (1: the outermost) that have so many bytes; raises NotJson for a deep text.
+    """Return the arrays at depth `level` (1: the outermost) with `least_bytes` or more; raises NotJson for a deep text.
 
     `depth_before` counts the arrays and objects of the body that the text is in. Computes for 10 ms per MB, and lets
     other threads have their turn after each window. Any thread but the loop's.
@@ -88,18 +88,18 @@ class Count(NamedTuple):
 
     @property
     def cost(self) -> int:
-        """How many numbers take as long to parse."""
+        """The number of numbers that would take as long to parse."""
         return self.commas + CONTAINER_COST * self.containers
 
 
 def refuse_many_values(raw: bytes, max_depth: int, advice: str) -> None:
-    """Raise InvalidInput for a text of more values than are parsed in one go; NotJson for one that is too deep."""
+    """Raise InvalidInput for a text with too many values to parse in one go; NotJson for one nested too deeply."""
     if len(raw) > MOST_VALUES and count_values(raw, max_depth).cost > MOST_VALUES:
         raise InvalidInput(f"the body has more than {MOST_VALUES} values that are no rows; {advice}")
 
 
 def count_values(raw: bytes, max_depth: int) -> Count:
-    """Count what would be parsed; raises NotJson for a text that is too deep. As slow as `find_arrays`."""
+    """Count the values in a text; raises NotJson for one that is nested too deeply. As slow as `find_arrays`."""
     commas = containers = 0
     for window in _windows(raw, max_depth):
         commas += int(np.count_nonzero((window.codes == _COMMA) & window.is_outside))
@@ -108,7 +108,7 @@ def count_values(raw: bytes, max_depth: int) -> Count:
 
 
 def find_word(raw: bytes, word: bytes, start: int = 0) -> int:
-    """Return where a word is next, -1 where it is not; a long search lets other threads have their turn."""
+    """Return the next position of a word, -1 if there is none; in a long search other threads have their turn."""
     while True:
         end = start + SEARCH_BYTES
         found = raw.find(word, start, end + len(word) - 1)

@@ -1,9 +1,9 @@
-"""Bodies read by one door: small ones are parsed whole, and in large ones long arrays are cut out of the text first.
+"""Reads JSON bodies: small ones are parsed whole; from large ones, long arrays are cut out of the text first.
 
-In their place stands a name that cannot be guessed, the rest is parsed, and a `LongArray` is put where the name is.
-Numbers are looked for first, which is quick: under the protocol's keys, up to the bracket behind the last number. If
-that was something else (part of a string, say), the rest is no JSON, or the name does not come out where an array may
-be. Then arrays are found by the structure of the text (`brackets`).
+A name that cannot be guessed replaces each long array, the rest is parsed, and a `LongArray` replaces the name. The
+first attempt is quick: it looks for numbers under the protocol's keys, up to the bracket after the last number. If that
+was wrong (part of a string, for example), the rest is not JSON, or the name is not where an array may be. Then arrays
+are found by the structure of the text (`brackets`).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _END_OF_ARRAYS = re.compile(rb"\]\s*\]")
 class Layout:
     """Where the bodies of a protocol may have long arrays: as values of objects, at some depths.
 
-    `levels` are depths (2: a value of the outermost object) and the bytes an array must have there; a depth counts
-    where there are none at those before it. `keys` are where rows usually are; with `only_keys`, only there. `advice`
-    says what to send instead of a body that has many values elsewhere.
+    `levels` are depths (2: a value of the outermost object) and the bytes that an array must have there; a depth is
+    used only if there are no arrays at the depths before it. `keys` name the usual places of rows; with `only_keys`,
+    the only places. `advice` says what to send instead of a body that has many values elsewhere.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class GuessedArray(NamedTuple):
 
 
 def read_json(raw: bytes, layout: Layout, max_depth: int = MAX_DEPTH) -> tuple[Any, bytes]:
-    """Parse a body; a small one as it is, a large one with `LongArray` for long arrays. Raises NotJson or InvalidInput.
+    """Parse a body; in a large one a `LongArray` stands for each long array. Raises NotJson or InvalidInput.
 
-    Returns what was parsed, too: the whole body, or what is left of it, with a string for each long array. Blocks for
-    20 ms per MB, for much less where a large body has numbers; any thread, a large one not the event loop's.
+    Also returns the text that was parsed: the whole body, or the rest of it, with a string for each long array. Blocks
+    for 20 ms per MB, much less if a large body has numbers. Any thread; not the event loop's for a large body.
     """
     if len(raw) <= LARGE_BYTES:
         return loads(raw, max_depth), raw
@@ -84,7 +84,7 @@ class _Envelope:
         self.text = b"".join([*parts, raw[done:]])
 
     def place_of(self, place: int) -> int:
-        """Return where in the body a place of the text is."""
+        """Return the position in the body of a position in the text."""
         index = bisect_right(self._ends, place)
         return place + (self._shifts[index - 1] if index else 0)
 
@@ -132,7 +132,7 @@ def _guess_arrays(raw: bytes, layout: Layout) -> Iterator[GuessedArray]:
 
 
 def _end_of(raw: bytes, start: int) -> int:
-    """Return where an array of numbers, or of arrays of numbers, ends; -1 where it does not look like one."""
+    """Return the end of an array of numbers, or of arrays of numbers; -1 if it does not look like one."""
     quote = raw.find(b'"', start)
     stop = quote if quote >= 0 else len(raw)
     if not begins_with_array(raw, start):
@@ -144,7 +144,7 @@ def _end_of(raw: bytes, start: int) -> int:
 def _put_back(
     value: Any, waiting: dict[str, Any], layout: Layout, make: Callable[..., LongArray], level: int = 2
 ) -> None:
-    """Put arrays where their names are in a document; those that were found where they may be wait no longer."""
+    """Put arrays in the places of their names in a document; arrays whose name was found are removed from `waiting`."""
     deepest = max(depth for depth, _ in layout.levels)
     if isinstance(value, list):
         for each in value if level < deepest else ():

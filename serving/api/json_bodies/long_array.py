@@ -1,9 +1,9 @@
 """A long array of a body, still as text, whose elements are parsed piece by piece in a worker thread.
 
 A parser holds the interpreter lock from its first byte to its last: 16 MiB in one go stall the event loop for 300 ms,
-whichever thread they are in. So the text is cut into pieces, and each is parsed, converted and dropped before the next.
-Where to cut is guessed first: behind a row of numbers is ``],``. A guess that was wrong does not parse, or gives other
-rows than it has brackets; from there on the text is cut by its structure (`brackets`), which takes longer.
+in any thread. So the text is cut into pieces, and each is parsed, converted and dropped before the next. Where to cut
+is guessed first: after ``],``, which ends a row of numbers. A piece of a wrong guess cannot be parsed, or has another
+number of rows than of brackets; from there on the text is cut by its structure (`brackets`), which takes longer.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ Cuts = list[tuple[int, int, int]]
 
 
 class LongArray:
-    """The elements of an array, between two places of a body.
+    """The elements of an array, between two positions of a body.
 
-    `depth` is its own in the body, 2 for a value of the outermost object. `commas`: where its elements end, if that is
-    known. Used by one thread at a time, not the event loop's.
+    `depth` is the array's depth in the body, 2 for a value of the outermost object. `commas`: where its elements end,
+    if that is known. Used by one thread at a time, not the event loop's.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class LongArray:
         self._cuts = None if commas is None else _cut(raw, Array(start, end, commas))
 
     def __len__(self) -> int:
-        """How many elements there are; more where they are arrays in arrays, which no model takes."""
+        """The number of elements; too high if they are arrays in arrays, which no model takes."""
         if self._cuts is not None:
             return sum(count for _, _, count in self._cuts)
         if self.is_nested:
@@ -65,7 +65,7 @@ class LongArray:
         return begins_with_array(self._raw, self._start)
 
     def of_width(self, width: int) -> LongArray:
-        """Return the same elements, but do not parse a long one that has far more values than `width`."""
+        """Return the same elements, but refuse to parse a long one with far more values than `width`."""
         same = self._copy()
         same._width = width
         return same
@@ -78,7 +78,7 @@ class LongArray:
         return same
 
     def read_numbers(self) -> NDArray[np.float64] | None:
-        """Return plain numbers, shape (elements,), or arrays of equally many, shape (elements, columns).
+        """Return plain numbers, shape (elements,), or arrays of equal length of them, shape (elements, columns).
 
         None for anything else. Blocks; other threads get their turn: see `serving.rows.conversion`.
         """
@@ -134,7 +134,7 @@ class LongArray:
         yield start, self._end
 
     def _parse_guess(self, reader: NumberReader | None, begin: int, end: int) -> tuple[Piece, int] | None:
-        """Return a piece and its number of elements; None where the text is not what was guessed."""
+        """Return a piece and its number of elements; None if the guess was wrong."""
         if end - begin > 2 * PIECE_BYTES:
             return None
         fragment = b"[" + self._raw[begin:end] + b"]"
@@ -149,7 +149,7 @@ class LongArray:
         return (Piece(rows), len(rows)) if is_right else None
 
     def _cuts_from(self, start: int) -> Cuts:
-        """Cut what is behind a place of the text, where an element begins. Raises NotJson."""
+        """Cut the rest of the text from a position where an element begins. Raises NotJson."""
         text = b"[" + self._raw[start : self._end] + b"]"
         arrays = find_arrays(text, self._depth, 0, self._max_depth, self._depth - 1)
         if len(arrays) != 1 or arrays[0].end != len(text) - 1:
@@ -180,7 +180,7 @@ class LongArray:
 
 
 def begins_with_array(raw: bytes, start: int) -> bool:
-    """Say whether what begins at a place of a text is an array."""
+    """Say whether an array begins at a position of a text."""
     return raw[start : start + MOST_BLANKS].lstrip()[:1] == b"["
 
 

@@ -1,8 +1,8 @@
-"""Numbers in JSON text as an array, with no Python object for each: by simdjson, where it is installed.
+"""Reads numbers in JSON text as an array, without a Python object for each: with simdjson, if it is installed.
 
-Nothing else is read here: for all else, and for the words of what is wrong with it, there is `strict_json`. simdjson
-(https://simdjson.org) reads every number as Python and orjson do, to the last bit, and refuses what float64 cannot
-hold. Numbers so large that it may have rounded an integer are refused here.
+`strict_json` reads everything else, and has the texts of errors. simdjson (https://simdjson.org) reads every number as
+Python and orjson do, to the last bit, and refuses numbers that float64 cannot hold. Numbers so large that it may have
+rounded an integer are refused here.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from serving.rows.integers import EXACT
 
 
 class NumberReader:
-    """Reads the pieces of one body, one after another. Holds the interpreter lock for 2 ms per MB. One thread."""
+    """Reads the pieces of one body, one after another. Holds the interpreter lock for 2 ms per MB. For one thread."""
 
     def __init__(self) -> None:
         make = _parser_type()
         self._parser = None if make is None else make()
 
     def read_matrix(self, text: bytes) -> NDArray[np.float64] | None:
-        """Return an array of arrays of equally many numbers, shape (rows, columns); None for anything else."""
+        """Return arrays of equal length of numbers as one array, shape (rows, columns); None for anything else."""
         try:
             array, numbers = self._parse(text)
             widths = {len(row) for row in array}
@@ -47,7 +47,7 @@ class NumberReader:
         return numbers if count_byte(text, b"[") == 1 and _are_exact(numbers) else None
 
     def _parse(self, text: bytes) -> tuple[Any, NDArray[np.float64]]:
-        """Return an array as simdjson has it, and all numbers in it and in arrays in it."""
+        """Return an array of simdjson, and all numbers in it and in the arrays in it."""
         is_plain = b'"' not in text and b"n" not in text and b"t" not in text and b"f" not in text  # seen at once
         if self._parser is None or not is_plain or has_minus_zero(text):
             raise TypeError
@@ -60,12 +60,12 @@ def _are_exact(numbers: NDArray[np.float64]) -> bool:
 
 
 def count_byte(text: bytes, byte: bytes, start: int = 0, end: int | None = None) -> int:
-    """Count a byte between two places, without the interpreter lock."""
+    """Count a byte between two positions, without the interpreter lock."""
     codes = np.frombuffer(text, np.uint8, -1 if end is None else end - start, start)
     return int(np.count_nonzero(codes == ord(byte)))
 
 
 @cache
 def _parser_type() -> Any:
-    """Import it with the first large body, for 20 ms; None where it is not installed."""
+    """Import simdjson with the first large body, which takes 20 ms; None if it is not installed."""
     return import_module("simdjson").Parser if find_spec("simdjson") is not None else None

@@ -1,4 +1,4 @@
-"""What protocols do with rows before a model takes them: they come in pieces, by columns, as scalars, with NaN."""
+"""The changes that protocols make to rows before a model gets them: rows in pieces, columns, scalars, NaN."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ ChangeMatrix = Callable[[NDArray[np.float64]], NDArray[np.float64] | None]
 
 
 class ChangedRows:
-    """Rows in pieces, each changed when it is its turn. `change` gives as many rows as it takes.
+    """Rows in pieces, each changed when it is read. `change` returns as many rows as it gets.
 
-    `change_matrix` does the same to rows that are plain numbers, shape (rows, columns); None where it cannot.
+    `change_matrix` does the same to rows that are plain numbers, shape (rows, columns); it returns None if it cannot.
     """
 
     def __init__(self, rows: ManyRows, change: Change, change_matrix: ChangeMatrix) -> None:
@@ -41,7 +41,7 @@ class ChangedRows:
         return ChangedRows(limit_width(self._rows, width), self._change, self._change_matrix)
 
     def __iter__(self) -> Iterator[Piece]:
-        """Yield the changed pieces; raises what reading and changing them raises."""
+        """Yield the changed pieces; raises the errors of reading and of changing them."""
         for piece in self._rows:
             matrix = None if piece.matrix is None else self._change_matrix(piece.matrix)
             yield Piece(self._change(piece.rows) if matrix is None else partial(self._changed, piece), matrix)
@@ -51,7 +51,7 @@ class ChangedRows:
 
 
 def keep(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return plain numbers as they are: for changes that change only other things."""
+    """Return plain numbers unchanged: for changes that do not change numbers."""
     return matrix
 
 
@@ -61,7 +61,7 @@ def change_rows(rows: Rows, change: Change, change_matrix: ChangeMatrix = keep) 
 
 
 class ColumnRows:
-    """Rows that came as columns by name, as long arrays. One piece of each at a time is parsed."""
+    """Rows that came as columns by name, in long arrays. One piece of each column is parsed at a time."""
 
     def __init__(self, columns: dict[str, LongArray | list[Any]]) -> None:
         self._columns = columns
@@ -78,7 +78,7 @@ class ColumnRows:
 
 
 def read_object(raw: bytes, layout: Layout, max_depth: int, wanted: str) -> dict[str, Any]:
-    """Read a body, as `read_json` does, that must be an object; `wanted` says which, for the message."""
+    """Read a body that must be an object, with `read_json`; `wanted` describes the object in the error."""
     document, _ = read_json(raw, layout, max_depth)
     if not isinstance(document, dict):
         kind = "an array" if isinstance(document, list) else "a single value"
@@ -87,7 +87,7 @@ def read_object(raw: bytes, layout: Layout, max_depth: int, wanted: str) -> dict
 
 
 def _runs(column: LongArray | list[Any]) -> Iterator[list[Any]]:
-    """Yield a column in runs of as many values as any other's."""
+    """Yield a column in runs; all columns have runs of the same length."""
     waiting: list[Any] = []
     for some in (column,) if isinstance(column, list) else (piece.rows for piece in column):
         waiting += some
@@ -101,9 +101,9 @@ def _runs(column: LongArray | list[Any]) -> Iterator[list[Any]]:
 
 
 def plain_rows(signature: Signature, rows: Rows, raw: bytes) -> Rows:
-    """Return the rows of a body as the native interface takes them; what is wrong with them is found out there.
+    """Return the rows of a body in the form of the native interface, which checks them later.
 
-    Scalars become rows where the model has one feature. NaN becomes null where a feature may be missing.
+    Scalars become rows if the model has one feature. NaN becomes null if a feature may be missing.
     """
     is_alone = len(signature.features) == 1
     has_nan = find_word(raw, b"NaN") >= 0
@@ -146,7 +146,7 @@ def _all_of(column: LongArray | list[Any]) -> Iterator[Any]:
 
 
 def limit_width(rows: Any, width: int) -> Any:
-    """Return the rows; of those not parsed yet, do not parse any that has far more values than `width`."""
+    """Return the rows; those not parsed yet are refused if they have far more values than `width`."""
     return rows.of_width(width) if isinstance(rows, LongArray | ChangedRows) else rows
 
 

@@ -1,8 +1,8 @@
-"""JSON as the outside may send it: strict, bounded, and refused with a reason that helps.
+"""The JSON that clients may send: strict, bounded, and refused with a reason that helps.
 
-orjson does the work, but for the sign of ``-0``, which is lost in an integer. It takes neither NaN, Infinity, 1e999 nor
-integers too large for a float; a body with one of them is read once more by a tolerant parser, so that the error can
-name the row and the feature instead of an offset.
+orjson does the work, except for the sign of ``-0``, which an integer loses. It accepts neither NaN, Infinity, 1e999 nor
+integers too large for a float. A body with one of them is read again by a tolerant parser, so that the error can name
+the row and the feature instead of an offset.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ _STRING_OR_MINUS_ZERO = re.compile(rb'"(?:[^"\\]++|\\.)*+"|-0(?![0-9.eE])', re.D
 
 
 class Repeated(NamedTuple):
-    """What an object with a repeated key is read as by `with_repeats`: the key."""
+    """Stands for an object with a repeated key, in the result of `with_repeats`; it holds the key."""
 
     key: str
 
 
 def loads(raw: bytes, max_depth: int = MAX_DEPTH, place_of: PlaceOf | None = None) -> Any:
-    """Parse one JSON document; `place_of` tells where in the body a place of it is, for messages: None where it is all.
+    """Parse one JSON document. Raises NotJson.
 
-    Numbers no float can hold come back as NaN or infinity, for the caller to refuse by name. Raises NotJson.
+    `place_of` returns the position in the body of a position in the document, for errors; None if it is the whole body.
+    Numbers that no float can hold come back as NaN or infinity; the caller refuses them by name.
     """
     try:
         return parsed(raw)
@@ -59,7 +60,7 @@ def parsed(raw: bytes) -> Any:
 
 
 def has_minus_zero(raw: bytes) -> bool:
-    """Say whether there is a zero with a sign and without a fraction, in a string perhaps."""
+    """Say whether there may be a zero with a sign and without a fraction; it may also be in a string."""
     return b"-0" in raw and _MINUS_ZERO.search(raw) is not None
 
 
@@ -69,9 +70,9 @@ def _with_fraction(found: re.Match[bytes]) -> bytes:
 
 
 def refuse_depth(raw: bytes, max_depth: int = MAX_DEPTH) -> None:
-    """Raise NotJson when brackets nest deeper than `max_depth`. A few passes at the speed of C, whatever the bytes are.
+    """Raise NotJson if brackets nest deeper than `max_depth`. A few passes at the speed of C, for any bytes.
 
-    Nothing this service takes nests deeper than 3, so there is no need to look unless something else is wrong.
+    No valid body nests deeper than 3, so this is called only if something else is wrong.
     """
     steps = np.frombuffer(_STRING.sub(b"", raw).translate(_STEPS, _NOT_BRACKETS), np.int8)
     if steps.size and int(np.cumsum(steps, dtype=np.int32).max()) > max_depth:
@@ -87,7 +88,7 @@ def count_strings(raw: bytes) -> int:
 
 
 def strings_in(rows: list[Any]) -> int:
-    """Count the strings in rows, keys included, but not what is nested inside of a row: no row is taken with it."""
+    """Count the strings in rows, keys included, but not those nested inside a row: such rows are refused anyway."""
     count = 0
     for row in rows:
         if isinstance(row, dict):
@@ -100,7 +101,7 @@ def strings_in(rows: list[Any]) -> int:
 
 
 def with_repeats(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
-    """Parse a valid document once more, slowly, with `Repeated` in place of every object that repeats a key."""
+    """Parse a valid document again, slowly, with `Repeated` in place of every object that repeats a key."""
     refuse_depth(raw, max_depth)
     return json.loads(raw, object_pairs_hook=_object, parse_int=len, parse_float=len)
 

@@ -1,7 +1,7 @@
-"""MLflow's scoring server, and with it a SageMaker endpoint: ``/invocations`` and the probes beside it.
+"""MLflow's scoring server, which is also a SageMaker endpoint: ``/invocations`` and its probes.
 
-After ``mlflow.pyfunc.scoring_server`` of MLflow 3. Errors are ``{"error_code": "...", "message": "..."}``. What differs
-is that a body which does not fit the model is 400 and not 500, and that no traceback is ever sent.
+After ``mlflow.pyfunc.scoring_server`` of MLflow 3. Errors are ``{"error_code": "...", "message": "..."}``. Two things
+differ: a body that does not fit the model is 400 and not 500, and no traceback is ever sent.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``POST /invocations``: MLflow's scoring protocol, which is also what SageMaker asks of a container."""
+"""``POST /invocations``: MLflow's scoring protocol, which SageMaker also expects from a container."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _USUAL = (None, b"application/json", b"text/csv", b"application/x-npy")
 class Scoring(NamedInPath):
     """The dialect of MLflow's scoring server; also with rows and answers as CSV, NumPy arrays and Arrow streams.
 
-    What is read row by row is read no further than `max_rows`.
+    A form that is read row by row is read no further than `max_rows`.
     """
 
     takes_compressed = True
@@ -33,7 +33,7 @@ class Scoring(NamedInPath):
         self._max_depth = max_depth
 
     def check_head(self, headers: Headers) -> None:
-        """Take the content types there are, with no parameter but ``charset=utf-8``."""
+        """Raise UnsupportedMedia for other content types, and for parameters other than ``charset=utf-8``."""
         content_type = headers.get(b"content-type")
         if content_type not in _USUAL:
             _refuse_parameters(content_type)

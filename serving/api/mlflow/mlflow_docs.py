@@ -15,7 +15,7 @@ from serving.api.routes import add_prediction
 
 
 class SplitFrame(BaseModel):
-    """A data frame as pandas' orientation `split` has it."""
+    """A data frame in pandas' orientation `split`."""
 
     columns: list[str | int] | None = None
     index: list[JsonValue] | None = Field(None, description="not read")
@@ -23,7 +23,7 @@ class SplitFrame(BaseModel):
 
 
 class ScoringParams(BaseModel):
-    """Parameters of a call; others than these are not read."""
+    """Parameters of a call; others are ignored."""
 
     method: str | None = Field(None, description="what to ask the model for, such as predict_proba")
 

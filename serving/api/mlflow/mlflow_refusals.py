@@ -1,4 +1,4 @@
-"""What a scoring server answers when it refuses: an error code of MLflow and a message."""
+"""The answer to a refused request: an error code of MLflow and a message."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from serving.api.problems import line_of
 
 BAD_REQUEST = "BAD_REQUEST"
 
-# The names are those of MLflow's ErrorCode (databricks.proto); what is not here is the caller's fault.
+# The names are those of MLflow's ErrorCode (databricks.proto); every other error is the caller's fault.
 CODES = {
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
@@ -23,7 +23,7 @@ _BAD_INPUT = 422  # in the native interface; 400 is what a scoring server's clie
 
 
 def refuse(refusal: Refusal) -> Response:
-    """Answer with an error code and one line of what to do."""
+    """Answer with an error code and one line that says what to do."""
     status = 400 if refusal.status == _BAD_INPUT else refusal.status
     body = orjson.dumps({"error_code": CODES.get(status, BAD_REQUEST), "message": line_of(refusal.detail)})
     return Response(body, status, dict(refusal.headers), "application/json")

@@ -28,7 +28,7 @@ async def ping(request: Request) -> Response:
 
 @router.get("/health", summary="Can requests be answered? (MLflow)", responses=_PROBE, response_class=Response)
 async def health(request: Request) -> Response:
-    """Do what ``/ping`` does."""
+    """Answer the same as ``/ping``."""
     return _readiness(request)
 
 
@@ -39,7 +39,7 @@ async def health(request: Request) -> Response:
     responses={200: {"description": "The version of this server.", "content": _TEXT}},
 )
 async def version(request: Request) -> Response:
-    """Answer the version of this server, where MLflow would answer its own."""
+    """Answer with the version of this server; MLflow answers with its own."""
     return PlainTextResponse(request.app.version)
 
 

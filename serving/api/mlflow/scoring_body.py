@@ -1,9 +1,8 @@
 """Bodies of MLflow's scoring server, read as rows, and its rules for columns.
 
 JSON holds exactly one of ``dataframe_split``, ``dataframe_records``, ``instances`` and ``inputs``, and perhaps
-``params``, of which ``method`` is read. Columns are told by name: those nobody asks for are ignored, the others may
-come in any order. Where the estimator was fitted without names, and no column is called like a feature, columns count
-by position.
+``params``, of which ``method`` is read. Columns are found by name, in any order; unknown columns are ignored. If the
+estimator was fitted without names, and no column is called like a feature, columns are found by position.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def parse(raw: bytes, max_depth: int) -> ScoringRequest:
 
 
 def rows_for(signature: Signature, body: ScoringRequest) -> Rows:
-    """Return the rows with the columns the model takes; raises InvalidInput for columns that are not there."""
+    """Return the rows with the columns that the model takes; raises InvalidInput for missing columns."""
     if signature.container is Container.OBJECTS:
         names = body.columns
         return (
@@ -105,9 +104,9 @@ def table_for(signature: Signature, table: Table) -> Table:
 
 
 def places_of(signature: Signature, columns: Sequence[str]) -> Places | None:
-    """Return where in `columns` each feature is; None when they count by position. Raises InvalidInput.
+    """Return the position in `columns` of each feature; None if columns are found by position. Raises InvalidInput.
 
-    A feature that the model looks not at may be nowhere: None.
+    A feature that the model does not use may be missing: its position is None.
     """
     places = {name: place for place, name in enumerate(columns)}
     wanted = [feature.name for feature in signature.features]
@@ -153,7 +152,7 @@ def _method(document: dict[str, Any]) -> str | None:
 
 
 def _aligned(signature: Signature, rows: list[Any]) -> list[Any]:
-    """Put objects into the features' order; rows that are none are left to the check everybody's rows go through."""
+    """Put objects into the features' order; other rows are left to the check that all rows have to pass."""
     if dict not in set(map(type, rows)):
         return rows
     names: tuple[str, ...] | None = None
@@ -172,7 +171,7 @@ def _aligned(signature: Signature, rows: list[Any]) -> list[Any]:
 
 
 def _objects(rows: list[Any], columns: Sequence[str]) -> list[Any]:
-    """Return rows of cells as objects, for a model that takes these."""
+    """Return rows of cells as objects, for a model that takes objects."""
     return [dict(zip(columns, row, strict=True)) for row in _picked(rows, len(columns), None)]
 
 
@@ -201,7 +200,7 @@ def _require_objects(rows: list[Any]) -> list[Any]:
 
 
 def _refuse_numbers(_: NDArray[np.float64]) -> None:
-    """Say that numbers alone are no objects."""
+    """Return None: plain numbers cannot stand for objects."""
 
 
 def _names(names: Sequence[str]) -> str:
