@@ -24,7 +24,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _LIBRARY_FUNCTIONS = ("XG", "LGBM_", "openblas_", "scipy_openblas_", "omp_", "bli_", "MKL_", "mkl_", "flexiblas_")
 _FUNCTION_PARTS = ("__code__", "__defaults__", "__kwdefaults__", "__closure__")
 
-# events by what the reader of a message should hear about them; see the audit events table of Python's documentation
+# events by the words for them in messages; see the audit events table of Python's documentation
 _RUN_CODE = ("compile", "exec", "marshal.load", "marshal.loads", "code.__new__", "function.__new__")
 _INSPECT = (
     *("sys.addaudithook", "sys.setprofile", "sys.settrace", "sys._current_frames", "sys._current_exceptions"),
@@ -42,7 +42,7 @@ _FAMILIES = {
     "start a process": ("subprocess", "pty", "_winapi", "_xxsubinterpreters", "_interpreters", "ensurepip"),
     "use the network": ("socket", "urllib", "http", "ftplib", "smtplib", "poplib", "imaplib", "nntplib", "telnetlib"),
     "change files": ("shutil", "tempfile", "fcntl", "sqlite3", "winreg", "msvcrt", "syslog", "resource"),
-    "ask somebody": ("webbrowser", "pdb"),
+    "start a browser or debugger": ("webbrowser", "pdb"),
 }
 
 

@@ -2,7 +2,7 @@
 
 The format is that of linux/filter.h and linux/seccomp.h. An instruction has eight bytes. A program reads ``struct
 seccomp_data`` (number, architecture, instruction pointer, six arguments of 64 bits) and ends by returning a verdict. A
-condition is a piece of code that continues after its end when it holds, and refuses the call when it does not.
+condition is a piece of code that refuses the call if the condition is false, and otherwise continues after its end.
 """
 
 from __future__ import annotations
@@ -43,28 +43,28 @@ def assemble_filter(architecture: int, calls: Iterable[tuple[int, Code]], otherw
 
 
 def end_with(value: int) -> bytes:
-    """End the program with `value`."""
+    """Return the instruction that ends the program with `value`."""
     return _encode_instruction(_RETURN, value)
 
 
 def match_at_least(number: int, then: bytes) -> Code:
-    """Run one instruction for calls with this number or a larger one."""
+    """Return code that runs one instruction for calls with this number or a larger one."""
     return [_encode_jump(_AT_LEAST, number, 0, 1), then]
 
 
 def match_equal(numbers: Iterable[int], then: bytes) -> Code:
-    """Run one instruction for calls with these numbers."""
+    """Return code that runs one instruction for calls with these numbers."""
     return [part for number in numbers for part in (_encode_jump(_EQUALS, number, 0, 1), then)]
 
 
 def require_values(argument: int, values: Collection[int]) -> Code:
-    """Hold when the low 32 bits of an argument are one of `values`. The kernel reads only these bits of an int."""
+    """Require that the low 32 bits of an argument are one of `values`. The kernel reads only these bits of an int."""
     checks = [_encode_jump(_EQUALS, value, len(values) - place, 0) for place, value in enumerate(sorted(values))]
     return [_load_argument(argument), *checks, end_with(REFUSE)]
 
 
 def require_null(argument: int) -> Code:
-    """Hold when an argument is a null pointer."""
+    """Require that an argument is a null pointer."""
     high = _load(_AT_ARGUMENTS + 8 * argument + 4)
     return [
         _load_argument(argument),
@@ -76,7 +76,7 @@ def require_null(argument: int) -> Code:
 
 
 def require_values_if_bits(argument: int, bits: int, mask: int, values: Collection[int]) -> Code:
-    """Hold when an argument has none of `bits`, or when its bits in `mask` are one of `values`."""
+    """Require that an argument has none of `bits`, or that its bits in `mask` are one of `values`."""
     checks = [_encode_jump(_EQUALS, value, len(values) - place, 0) for place, value in enumerate(sorted(values))]
     rest = [_encode_instruction(_AND, mask), *checks, end_with(REFUSE)]
     return [_load_argument(argument), _encode_jump(_HAS_BITS, bits, 0, len(rest)), *rest]

@@ -34,14 +34,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def read_abi() -> int:
-    """Return the version of Landlock this kernel has; raises OSError when there is none."""
+    """Return the version of Landlock in this kernel; raises OSError if it has none."""
     if sys.platform != "linux":  # elsewhere these numbers are other calls
         raise OSError(errno.ENOSYS, f"not on {sys.platform}")
     return _call(_CREATE_RULESET, None, 0, _ASK_VERSION)
 
 
-def why_not_enough(version: int) -> str | None:
-    """Say what Landlock of this version does not refuse; None when it refuses everything."""
+def explain_gaps(version: int) -> str | None:
+    """Return in words what Landlock of this version does not refuse; None if it refuses everything."""
     lacking = [f"{what} (ABI {since})" for since, what in LATER if version < since]
     return f"Landlock of this kernel has ABI {version} and does not refuse {', '.join(lacking)}" if lacking else None
 
@@ -50,7 +50,7 @@ def restrict(readable: Iterable[str], writable: Iterable[str]) -> int:
     """Limit this thread, and the threads and processes it starts, to these files and directories.
 
     A directory includes everything beneath it. Paths that do not exist are left out. Nothing may be executed. Needs
-    no_new_privs. Returns the ABI that was used. Raises OSError where the kernel has no Landlock or refuses.
+    no_new_privs. Returns the ABI that was used. Raises OSError if the kernel has no Landlock or refuses.
     """
     version = read_abi()
     rights = _RIGHTS_OF_ABI[min(version, 5)]

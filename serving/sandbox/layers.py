@@ -28,10 +28,10 @@ _NULL = "/dev/null"
 
 
 def enter(files: Sequence[str], scratch: str | None, memory_bytes: int, parent: int) -> Sandbox:
-    """Put on every layer that this system has and return which: now this process reads only `files` and libraries.
+    """Put on every layer that this system has, and return them: now this process reads only `files` and libraries.
 
-    `scratch` is its own directory, where it may write. When `parent` ends, this process dies too. For a process with
-    one thread; it may still fork until `forbid_processes`. A layer that the system lacks raises nothing.
+    `scratch` is its own directory, where it may write. When `parent` ends, this process dies too. Call it in a process
+    with one thread; the process may still fork until `forbid_processes`. A layer that the system lacks raises nothing.
     """
     tasks.leave_count_of_root()
     layers: dict[str, Callable[[], int | None]] = {
@@ -53,7 +53,7 @@ def enter(files: Sequence[str], scratch: str | None, memory_bytes: int, parent: 
         except OSError as error:
             missing[name] = error.strerror or str(error)
     if "seccomp" in missing and (version := active.get("landlock")) is not None:
-        reason = landlock.why_not_enough(version)
+        reason = landlock.explain_gaps(version)
         if reason is not None:
             del active["landlock"]
             missing["landlock"] = f"{reason}, and there is no seccomp to do it"

@@ -24,9 +24,9 @@ def forbid_new_privileges() -> None:
 
 
 def leave_the_network() -> None:
-    """Move into a new, empty network namespace. For a process with one thread.
+    """Move into a new, empty network namespace. Call it in a process with one thread.
 
-    Raises OSError where the system does not allow this to an ordinary user.
+    Raises OSError if the system does not allow this to an ordinary user.
     """
     _require_linux()
     if _libc.unshare(_CLONE_NEWNET) != 0:

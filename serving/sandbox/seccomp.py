@@ -56,7 +56,7 @@ class _Program(ctypes.Structure):
 def allow_needed_calls() -> None:
     """Put on the first filter. It holds for every thread and every process they start; needs no_new_privs.
 
-    Limits can be read, not set; priorities and processors can be set for the calling thread only. Raises OSError where
+    Limits can be read, not set; priorities and processors can be set for the calling thread only. Raises OSError if
     there is no seccomp, or on another architecture than x86-64 and 64-bit ARM.
     """
     _install(make_first_filter(_require_known_machine()))
@@ -66,7 +66,7 @@ def refuse_processes(children: Collection[int] = (), *, may_fork: bool = False) 
     """Put on the second filter: signals only to this process and to `children`, and no new processes unless `may_fork`.
 
     Without `may_fork` this is the last filter: from then on this process cannot change that it dies with its parent.
-    Raises OSError as `allow_needed_calls` does, and when another thread has put on its own filter.
+    Raises OSError as `allow_needed_calls` does, and if another thread has put on its own filter.
     """
     _install(make_second_filter(_require_known_machine(), os.getpid(), children, may_fork=may_fork))
 

@@ -58,8 +58,8 @@ SECCOMP: Numbers = (317, 277)
 
 FORK, KILL, TGKILL = ALLOWED["fork"], ALLOWED["kill"], ALLOWED["tgkill"]
 
-# From this number on (Linux 5.1) calls have the same number everywhere, and libraries have a fallback when they hear
-# that there is no such call. Older calls are answered with EPERM, and so are these, which only an attack would make.
+# From this number on (Linux 5.1) calls have the same number everywhere, and libraries have a fallback for the answer
+# that there is no such call. Older calls are answered with EPERM, and so are the calls below: only attacks make them.
 FIRST_OPTIONAL = 424
 REFUSED_OPTIONAL: dict[str, int] = {
     "pidfd_send_signal": 424, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,

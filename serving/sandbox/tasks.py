@@ -2,8 +2,8 @@
 
 The kernel counts tasks per real user, and separately within a process's own user namespace; it never counts those of
 root. So each host of root gets its own real user, with a number that no user has. It still opens files as root, as far
-as Landlock allows, but its tasks are counted, and counted alone. Both are tested here and not assumed: that tasks are
-counted, and that the count is the host's alone.
+as Landlock allows, but the kernel counts its tasks, separately from those of others. Both are tested here and not
+assumed: that tasks are counted, and that the count is the host's alone.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def leave_count_of_root() -> None:
 
 
 def bound_tasks() -> None:
-    """Allow at most `MOST_TASKS` threads of this process and the processes it forks. For a process with one thread.
+    """Allow at most `MOST_TASKS` threads of this process and the processes it forks. Call it with one thread running.
 
-    Where other processes share its count (those of the same user, without a namespace), the bound is `MOST_TASKS` above
-    the number of all tasks there are now. Raises OSError where tasks are not counted.
+    If other processes share its count (those of the same user, without a namespace), the limit is `MOST_TASKS` above
+    the number of all tasks that run now. Raises OSError if the kernel does not count tasks.
     """
     if sys.platform != "linux":
         raise OSError(0, f"not on {sys.platform}")
@@ -50,7 +50,7 @@ def bound_tasks() -> None:
 
 
 def _can_start_thread(most: int, hard: int) -> bool:
-    """Say whether a second thread is allowed when there may be `most` tasks."""
+    """Return True if a second thread can start with a limit of `most` tasks."""
     resource.setrlimit(resource.RLIMIT_NPROC, (most, hard))
     try:
         _thread.start_new_thread(lambda: None, ())

@@ -30,11 +30,11 @@ def count_elements(shape: Any) -> int | None:
     return count
 
 
-def check_wrapper(parts: dict[str, Any], sound: dict[int, np.dtype[Any]]) -> int:
+def check_wrapper(parts: dict[str, Any], checked: dict[int, np.dtype[Any]]) -> int:
     """Return how many bytes the array of a joblib wrapper has; raises Distrusted for a malformed wrapper.
 
-    `parts` are the attributes of the wrapper. `sound` has the dtypes that were checked before, by id, because a forest
-    has one dtype for the nodes of all its trees.
+    `parts` are the attributes of the wrapper. `checked` has the dtypes that were checked before, by id: a forest has
+    one dtype for the nodes of all its trees.
     """
     dtype, count = parts.get("dtype"), count_elements(parts.get("shape"))
     order, alignment = parts.get("order"), parts.get("numpy_array_alignment_bytes")
@@ -47,9 +47,9 @@ def check_wrapper(parts: dict[str, Any], sound: dict[int, np.dtype[Any]]) -> int
     )
     if not is_sound or not isinstance(dtype, np.dtype) or not _has_room(dtype, count or 0):
         raise Distrusted(f"the file holds an array wrapper that joblib would not write; {ANY_TRUST}")
-    if id(dtype) not in sound:
+    if id(dtype) not in checked:
         check_dtype(dtype)
-        sound[id(dtype)] = dtype
+        checked[id(dtype)] = dtype
     return (count or 0) * dtype.itemsize
 
 

@@ -114,7 +114,7 @@ class _AttributeWalk:
             if kind in _SCALARS:
                 continue
             if kind is str or kind is np.str_:
-                if not kinds.takes_text(found):
+                if not kinds.allows_text(found):
                     self._refuse_value(found, kinds)
             elif kind in _SEQUENCES or kind in _DICTS or kind is np.ndarray:
                 pending.extend(self._list_inside(found, kinds))

@@ -57,7 +57,7 @@ class Kinds:
             frozenset(plain), frozenset(texts), tuple(patterns), frozenset(found["class"]), frozenset(found["global"])
         )
 
-    def takes_text(self, text: str) -> bool:
+    def allows_text(self, text: str) -> bool:
         """Return True if the attribute may hold `text`."""
         if "text" in self.plain or "data" in self.plain or text in self.texts:
             return True

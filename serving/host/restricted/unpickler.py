@@ -88,7 +88,7 @@ _NO_STATE = (
 _PLAIN_DICTS = (dict, OrderedDict, defaultdict)
 # functions that make an object without its content. The state that follows brings the content: without it, compiled
 # code would read memory that is not there
-_HOLLOW = frozenset(
+_MADE_WITHOUT_CONTENT = frozenset(
     {
         *(("numpy._core.multiarray", "_reconstruct"), ("numpy.ma.core", "_mareconstruct")),
         *(("sklearn.neighbors._kd_tree", "newObj"), ("sklearn.neighbors._ball_tree", "newObj")),
@@ -110,17 +110,17 @@ class RestrictedUnpickler(NumpyUnpickler):
         self._depth = depth
         self._names: dict[int, Global] = {}
         # by id: objects without their content yet, and objects with their state; kept so that no id is used twice
-        self._hollow: dict[int, Any] = {}
-        self._built: dict[int, Any] = {}
-        self._sound: dict[int, np.dtype[Any]] = {}
+        self._without_content: dict[int, Any] = {}
+        self._with_state: dict[int, Any] = {}
+        self._checked_dtypes: dict[int, np.dtype[Any]] = {}
         self._nesting = Nesting()
-        self._parts = PandasReader()
+        self._pandas = PandasReader()
 
     def load(self) -> Any:
         """Return the object in the file."""
         found = super().load()
-        if self._hollow:
-            kind = type(next(iter(self._hollow.values()))).__name__
+        if self._without_content:
+            kind = type(next(iter(self._without_content.values()))).__name__
             raise Distrusted(f"the file leaves a {kind} without its state; {ANY_TRUST}")
         return found
 
@@ -150,7 +150,7 @@ class RestrictedUnpickler(NumpyUnpickler):
         arguments = self.stack.pop()
         function = self.stack[-1]
         if isinstance(function, PandasGlobal):
-            self.stack[-1] = self._parts.call(function, arguments, len(self.memo))
+            self.stack[-1] = self._pandas.call(function, arguments, len(self.memo))
             return
         if function is find_stand_in(METHOD_GETTER):
             if not is_method_of_stand_in(arguments):
@@ -168,8 +168,8 @@ class RestrictedUnpickler(NumpyUnpickler):
         self.stack[-1] = made = function(*arguments)
         if isinstance(made, np.dtype):
             check_dtype(made)
-        elif name in _HOLLOW:
-            self._hollow[id(made)] = made
+        elif name in _MADE_WITHOUT_CONTENT:
+            self._without_content[id(made)] = made
 
     def _check_arguments(self, name: Global, arguments: tuple[Any, ...], classes: frozenset[Global]) -> None:
         for value in list_innermost_values(arguments):
@@ -187,7 +187,7 @@ class RestrictedUnpickler(NumpyUnpickler):
         arguments = self.stack.pop()
         kind = self.stack.pop()
         if isinstance(kind, PandasGlobal):
-            self.append(self._parts.start(kind, arguments, len(self.memo)))
+            self.append(self._pandas.start(kind, arguments, len(self.memo)))
             return
         if is_stand_in_class(kind) and (not arguments or kind.full_name.startswith(CALLBACKS)):
             self.append(kind())
@@ -209,16 +209,16 @@ class RestrictedUnpickler(NumpyUnpickler):
         """Set the state of an object that this file made. joblib's array wrappers become their arrays."""
         state, target = self.stack[-1], self.stack[-2]
         if isinstance(target, PandasPart):
-            self.stack[-2:] = [made := self._parts.finish(target, state)]
-            self._parts.replace(target, made, self.memo)
+            self.stack[-2:] = [made := self._pandas.finish(target, state)]
+            self._pandas.replace(target, made, self.memo)
             return
         if isinstance(target, _NO_STATE) or id(target) in self._names:
             raise Distrusted(f"the file sets the state of a class, function or module; {ANY_TRUST}")
-        if id(target) in self._built:
+        if id(target) in self._with_state:
             raise Distrusted(f"the file sets the state of one {type(target).__name__} twice; {ANY_TRUST}")
-        self._built[id(target)] = target
-        is_hollow = self._hollow.pop(id(target), None) is not None
-        if isinstance(target, np.ndarray) and not is_hollow:
+        self._with_state[id(target)] = target
+        lacked_content = self._without_content.pop(id(target), None) is not None
+        if isinstance(target, np.ndarray) and not lacked_content:
             raise Distrusted(f"the file gives an array another content; {ANY_TRUST}")
         self._check_state(target, state)
         what = find_state_problem(type(target), state)
@@ -248,7 +248,7 @@ class RestrictedUnpickler(NumpyUnpickler):
 
     def _read_array(self, parts: dict[str, Any]) -> NDArray[Any]:
         """Return the array whose bytes follow in the file, if they are as many as its wrapper, `parts`, says."""
-        size = check_wrapper(parts, self._sound)
+        size = check_wrapper(parts, self._checked_dtypes)
         if parts["dtype"].hasobject:
             return self._read_nested_array()
         self.file_handle.expect(size)
@@ -268,7 +268,7 @@ class RestrictedUnpickler(NumpyUnpickler):
         if self._depth >= MOST_NESTED:
             raise Distrusted(f"the file nests object arrays more than {MOST_NESTED} times")
         inner = type(self)(self.filename, self.file_handle, self._allowed, depth=self._depth + 1)
-        inner._parts = self._parts
+        inner._pandas = self._pandas
         found = inner.load()
         if not isinstance(found, np.ndarray):
             raise Distrusted(f"the file holds something else where an object array should be; {ANY_TRUST}")

@@ -1,4 +1,4 @@
-"""The second wall: Python code in a host that does what no sound model does ends its process; sound models never do.
+"""The audit hook: it ends a host whose Python code does what no sound model does, and never ends a sound model.
 
 Deeds are done in forks of one process: it has imported what a deed may need, and a fork costs a hundredth of a start.
 """
@@ -114,8 +114,8 @@ HARMLESS = {
 
 
 @pytest.fixture(scope="module")
-def done_under_watch() -> dict[str, tuple[int, str]]:
-    """Return how processes ended that were watched while they did each deed, and what they said."""
+def watched_acts() -> dict[str, tuple[int, str]]:
+    """Return how each watched process ended after its act, and what it wrote."""
     scripts = {name: WATCH.format(before=before, deed=deed) for name, (before, deed, _) in DEEDS.items()}
     for name, deed in HARMLESS.items():
         scripts[name] = WATCH.format(before="import json, math, threading", deed=deed)
@@ -126,20 +126,20 @@ def done_under_watch() -> dict[str, tuple[int, str]]:
 
 
 @pytest.mark.parametrize("name", DEEDS)
-def test_what_no_sound_model_does_ends_the_process(done_under_watch: dict[str, tuple[int, str]], name: str) -> None:
+def test_a_forbidden_act_ends_the_process(watched_acts: dict[str, tuple[int, str]], name: str) -> None:
     said = DEEDS[name][2]
-    status, words = done_under_watch[name]
+    status, words = watched_acts[name]
     assert (status, words[: len(said)]) == (ENDED_ITSELF, said)
     assert "nothing happened" not in words
     assert not Path("/tmp/never-made").exists()
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_what_any_model_does_goes_on(done_under_watch: dict[str, tuple[int, str]], name: str) -> None:
-    assert done_under_watch[name] == (0, "nothing happened")
+def test_an_ordinary_act_is_allowed(watched_acts: dict[str, tuple[int, str]], name: str) -> None:
+    assert watched_acts[name] == (0, "nothing happened")
 
 
-def test_where_replicas_are_to_come_forks_are_allowed() -> None:
+def test_forks_are_allowed_for_replicas() -> None:
     script = "import os, sys\nfrom serving import sandbox\nsandbox.watch(print, may_fork=True)\nos._exit(os.fork() < 0)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
@@ -147,8 +147,8 @@ def test_where_replicas_are_to_come_forks_are_allowed() -> None:
 # --- the models -------------------------------------------------------------------------------------------------------
 
 
-def ended(models: Iterable[Fitted], directory: Path, task: str) -> dict[str, tuple[int, str]]:
-    """Return how the processes of models ended that were watched while they did all they can."""
+def find_endings(models: Iterable[Fitted], directory: Path, task: str) -> dict[str, tuple[int, str]]:
+    """Return how the watched processes of models ended after all that the models can do."""
     names: dict[str, str] = {}
     for place, fitted in enumerate(models):
         joblib.dump(fitted.estimator, directory / str(place))
@@ -166,42 +166,44 @@ def run_watched(directory: Path, task: str) -> dict[str, tuple[int, str]]:
     return {name: tuple(ending) for name, ending in json.loads(done.stdout).items()}
 
 
-def assert_none_was_ended(endings: dict[str, tuple[int, str]]) -> None:
+def assert_all_went_on(endings: dict[str, tuple[int, str]]) -> None:
     assert {name: ending for name, ending in endings.items() if ending[0] not in (0, watched.REFUSED)} == {}
     assert sum(status == 0 for status, _ in endings.values()) > len(endings) / 2
 
 
 @pytest.fixture(scope="module")
-def kinds() -> list[Fitted]:
+def model_kinds() -> list[Fitted]:
     return list(every_kind())
 
 
 @pytest.fixture(scope="module")
-def boosted() -> list[Fitted]:
+def booster_models() -> list[Fitted]:
     return list(boosters())
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_no_sound_model_is_ended_while_it_answers(kinds: list[Fitted], boosted: list[Fitted], tmp_path: Path) -> None:
-    assert_none_was_ended(ended([*kinds[::4], *boosted[::4]], tmp_path, "answer"))
+def test_no_sound_model_is_ended_while_it_answers(
+    model_kinds: list[Fitted], booster_models: list[Fitted], tmp_path: Path
+) -> None:
+    assert_all_went_on(find_endings([*model_kinds[::4], *booster_models[::4]], tmp_path, "answer"))
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_no_sound_model_is_ended_while_it_is_compiled(
-    kinds: list[Fitted], boosted: list[Fitted], tmp_path: Path
+    model_kinds: list[Fitted], booster_models: list[Fitted], tmp_path: Path
 ) -> None:
-    assert_none_was_ended(ended([*kinds[1::32], *boosted[1::32]], tmp_path, "compile"))
+    assert_all_went_on(find_endings([*model_kinds[1::32], *booster_models[1::32]], tmp_path, "compile"))
 
 
 @pytest.mark.soak
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("task", ["answer", "compile"])
-def test_none_of_many_is_ended(task: str, tmp_path: Path) -> None:
-    assert_none_was_ended(ended([*every_kind(), *boosters(), *compositions()], tmp_path, task))
+def test_many_models_are_not_ended(task: str, tmp_path: Path) -> None:
+    assert_all_went_on(find_endings([*every_kind(), *boosters(), *compositions()], tmp_path, task))
 
 
-def test_a_gadget_that_the_first_wall_lets_in_meets_the_second(tmp_path: Path) -> None:
-    """Without the look at attributes the chain is loaded, and ended when it does what it was made for."""
+def test_the_hook_ends_a_gadget_that_passed_the_file_check(tmp_path: Path) -> None:
+    """Without the check of attributes the chain of gadgets is loaded, and ended when it runs its code."""
     marker = tmp_path / "marker"
     joblib.dump(runs_code(f"open({str(marker)!r}, 'w').close()"), tmp_path / "0")
     (tmp_path / "index.json").write_text(json.dumps([("0", Format.JOBLIB)]))

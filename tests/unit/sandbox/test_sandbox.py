@@ -1,4 +1,4 @@
-"""The layers around a host, tried from inside: what a model's code could do is done, in a forked process."""
+"""The layers around a host, tested from inside: a forked process tries what the code of a model could do."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ needs_landlock = pytest.mark.skipif(not has_landlock(), reason="this kernel has 
 
 
 class Cell:
-    """Runs a function in a forked and sandboxed process, and returns the text it gives, or the error's name."""
+    """Runs a function in a forked and sandboxed process, and returns its text, or the name of its error."""
 
     def __init__(self, directory: Path, identity: str) -> None:
         self.directory = directory
@@ -100,7 +100,7 @@ class Cell:
         return said, Sandbox.model_validate_json(layers)
 
     def picture(self) -> list[object]:
-        """Return all there is to see of what lies outside of the scratch directory, but when it was read last."""
+        """Return the state of all files outside the scratch directory, except their times of access."""
         paths = [self.directory, *(path for path in self.directory.rglob("*") if self.scratch not in path.parents)]
         return [(path, *_inode(path), path.read_bytes() if path.is_file() else None) for path in sorted(paths)]
 
@@ -114,20 +114,20 @@ def _inode(path: Path) -> tuple[object, ...]:
 
 @pytest.fixture(params=IDENTITIES)
 def cell(request: pytest.FixtureRequest) -> Iterator[Cell]:
-    """A cell where an ordinary user gets to: pytest's own directories are closed again by every run that begins."""
+    """A cell that an ordinary user can enter: pytest closes its own directories at the start of every run."""
     with tempfile.TemporaryDirectory(prefix="cell-") as directory:
         yield Cell(Path(directory), request.param)
 
 
 @needs_landlock
-def test_every_layer_is_said_to_be_there_or_why_not(cell: Cell) -> None:
+def test_every_layer_is_active_or_missing_with_a_reason(cell: Cell) -> None:
     _, held = cell.enter(lambda: None)
     assert {*held.active, *held.missing} == set(LAYERS)
     assert held.is_whole, held.missing
 
 
 @needs_landlock
-def test_it_reads_its_artefact_and_libraries_and_nothing_else(cell: Cell) -> None:
+def test_it_reads_only_its_artefact_and_libraries(cell: Cell) -> None:
     assert cell.run(cell.artefact.read_text) == "bytes of a model"
     assert cell.run(lambda: len(list(Path("/usr/lib").iterdir())) > 0) == "True"
     assert cell.run(cell.secret.read_text) == "EACCES"
@@ -138,7 +138,7 @@ def test_it_reads_its_artefact_and_libraries_and_nothing_else(cell: Cell) -> Non
 
 
 @needs_landlock
-def test_what_lies_beside_the_package_in_a_checkout_is_not_a_library(cell: Cell) -> None:
+def test_files_beside_the_package_in_a_checkout_are_not_readable(cell: Cell) -> None:
     beside = Path(sandbox.__file__).parents[2] / "pyproject.toml"
     if not beside.exists():
         pytest.skip("not run from a checkout")
@@ -146,7 +146,7 @@ def test_what_lies_beside_the_package_in_a_checkout_is_not_a_library(cell: Cell)
 
 
 @needs_landlock
-def test_it_writes_into_its_scratch_directory_only(cell: Cell) -> None:
+def test_it_writes_only_into_its_scratch_directory(cell: Cell) -> None:
     assert cell.run(lambda: (cell.scratch / "file").write_text("12")) == "2"
     assert cell.run(lambda: cell.artefact.write_text("other")) == "EACCES"
     assert cell.run(lambda: (cell.directory / "new").write_text("")) == "EACCES"
@@ -155,7 +155,7 @@ def test_it_writes_into_its_scratch_directory_only(cell: Cell) -> None:
     assert cell.artefact.read_text() == "bytes of a model"
 
 
-def test_it_has_no_network_not_even_its_own(cell: Cell) -> None:
+def test_it_has_no_network_and_no_loopback(cell: Cell) -> None:
     for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
             assert cell.run(lambda family=family, kind=kind: socket.socket(family, kind)) == "EPERM"
@@ -176,7 +176,7 @@ def test_it_starts_threads_but_no_processes_and_no_programs(cell: Cell) -> None:
     assert cell.run(lambda: os.execv("/bin/true", ["true"]), may_fork=True) in ("EPERM", "EACCES")
 
 
-def test_what_may_fork_may_do_so_until_it_is_forbidden(cell: Cell) -> None:
+def test_a_process_may_fork_until_it_is_forbidden(cell: Cell) -> None:
     def fork() -> str:
         pid = os.fork()
         if pid == 0:
@@ -186,14 +186,14 @@ def test_what_may_fork_may_do_so_until_it_is_forbidden(cell: Cell) -> None:
     assert cell.run(fork, may_fork=True) == "7"
 
 
-def test_it_signals_itself_and_nobody_else(cell: Cell) -> None:
+def test_it_signals_only_itself(cell: Cell) -> None:
     assert cell.run(lambda: os.kill(os.getpid(), 0)) == "None"
     assert cell.run(lambda: os.kill(os.getppid(), 0)) == "EPERM"
     assert cell.run(lambda: os.kill(-1, 0)) == "EPERM"
     assert cell.run(lambda: os.pidfd_open(os.getppid())) == "EPERM"
 
 
-def test_it_changes_neither_other_processes_nor_what_holds_it(cell: Cell) -> None:
+def test_it_changes_neither_other_processes_nor_its_own_limits(cell: Cell) -> None:
     def prctl(option: int, value: int) -> str:
         if libc.prctl(option, value, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "")
@@ -238,7 +238,7 @@ TRIED_HERE = [deed for deed in burglar.DEEDS if deed not in ("kill its parent", 
 
 @needs_landlock
 @pytest.mark.parametrize("deed", TRIED_HERE)
-def test_each_deed_of_a_burglar_is_refused_in_every_way(cell: Cell, deed: str) -> None:
+def test_each_attack_is_refused_in_every_way(cell: Cell, deed: str) -> None:
     before = cell.picture()
     assert cell.run(lambda: burglar.DEEDS[deed](cell.place)) in ("EPERM", "EACCES", "ENOSYS")
     assert cell.picture() == before
@@ -246,7 +246,7 @@ def test_each_deed_of_a_burglar_is_refused_in_every_way(cell: Cell, deed: str) -
 
 @needs_landlock
 @pytest.mark.parametrize("version", range(1, 8))
-def test_landlock_of_every_age_and_seccomp_keep_the_promise_together(
+def test_each_landlock_version_with_seccomp_keeps_the_promise(
     cell: Cell, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
     if version > landlock.read_abi():
@@ -286,7 +286,7 @@ def test_without_seccomp_an_old_landlock_counts_as_missing(
 
 
 def test_every_call_that_is_not_on_the_list_is_refused(cell: Cell) -> None:
-    """By the kernel itself; what the filter says of the other architecture is in test_seccomp."""
+    """The kernel refuses them here; test_seccomp checks the filter for the other architecture."""
     column = 0 if os.uname().machine == "x86_64" else 1
     listed = {numbers[column] for name, numbers in vars(syscalls).items() if name.isupper() and _is_pair(numbers)}
     listed |= {numbers[column] for numbers in syscalls.ALLOWED.values()}
@@ -306,7 +306,7 @@ def _is_pair(numbers: object) -> bool:
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="x86 has two ways to call")
-def test_who_calls_in_the_manner_of_32_bits_is_killed(cell: Cell) -> None:
+def test_a_call_of_the_32_bit_interface_kills_the_process(cell: Cell) -> None:
     def call() -> str:
         memory = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         memory.write(b"\xb8\x14\x00\x00\x00\xcd\x80\xc3")  # mov eax, getpid; int 0x80; ret
@@ -320,7 +320,7 @@ def test_who_calls_in_the_manner_of_32_bits_is_killed(cell: Cell) -> None:
 
 
 def start_threads_without_end() -> str:
-    """Start threads with as little memory as there can be, until no more are given."""
+    """Start threads with the least memory possible, until the kernel refuses more."""
     threading.stack_size(32 << 10)
     stop = _thread.allocate_lock()
     stop.acquire()
@@ -334,12 +334,12 @@ def start_threads_without_end() -> str:
     return str(count)
 
 
-def test_threads_have_a_bound(cell: Cell) -> None:
+def test_the_number_of_threads_is_limited(cell: Cell) -> None:
     assert cell.enter(lambda: None)[1].is_whole
     assert tasks.MOST_TASKS - 10 < int(cell.run(start_threads_without_end)) < tasks.MOST_TASKS
 
 
-def test_processes_and_their_threads_have_the_same_bound(cell: Cell) -> None:
+def test_processes_and_their_threads_share_the_limit(cell: Cell) -> None:
     def fork_without_end() -> str:
         count, own = 0, os.getpid()
         try:
@@ -356,9 +356,7 @@ def test_processes_and_their_threads_have_the_same_bound(cell: Cell) -> None:
     assert int(cell.run(fork_without_end, may_fork=True)) < tasks.MOST_TASKS
 
 
-def test_where_others_share_the_count_the_bound_lies_above_all_there_are(
-    cell: Cell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shared_count_raises_the_limit_above_all_tasks(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
     if cell.identity == "root":
         pytest.skip("root has a user of its own")
 
@@ -382,16 +380,14 @@ def test_where_others_share_the_count_the_bound_lies_above_all_there_are(
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root")
-def test_where_root_stays_root_its_threads_are_said_to_have_no_bound(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_layer_tasks_is_missing_if_root_stays_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "leave_count_of_root", lambda: None)
     _, held = Cell(tmp_path, "root").enter(lambda: None)
     assert "counts no threads of root" in held.missing["tasks"]
     assert not held.is_whole
 
 
-def test_descriptors_that_were_inherited_are_closed(tmp_path: Path) -> None:
+def test_inherited_descriptors_are_closed(tmp_path: Path) -> None:
     with (tmp_path / "secret").open("w") as file, (tmp_path / "kept").open("w") as kept:
         pid = os.fork()
         if pid == 0:
@@ -411,7 +407,7 @@ def test_the_environment_of_a_zygote_holds_no_setting_of_the_server() -> None:
     assert not {"SERVING_SECURITY__ADMIN_TOKEN", "AWS_SECRET_ACCESS_KEY"} & scrubbed.keys()
 
 
-def test_a_layer_that_cannot_be_had_is_told_with_its_reason(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_layer_is_reported_with_its_reason(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 

@@ -1,4 +1,4 @@
-"""What the filters say of each call, on either architecture: their programs are run here, as the kernel would."""
+"""The verdicts of the filters for each call on both architectures: their programs run here as in the kernel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Answer = Callable[..., int]
 
 
 def run(code: Sequence[bytes], architecture: int, number: int, arguments: Sequence[int]) -> int:
-    """Run a program of classic BPF over one call; returns its verdict."""
+    """Run a program of classic BPF for one call; return its verdict."""
     padded = [*arguments, *[0] * (6 - len(arguments))]
     call = struct.pack("<IIQ6Q", number, architecture, 0, *(each % (1 << 64) for each in padded))
     accumulator, at = 0, 0
@@ -57,7 +57,7 @@ def answer(machine: str) -> Answer:
 
 
 def second(machine: str, *, may_fork: bool = False) -> Answer:
-    """Ask the second filter likewise."""
+    """Ask the second filter about a call in the same way."""
     code = make_second_filter(machine, PID, [CHILD], may_fork=may_fork)
 
     def ask(numbers: syscalls.Numbers, *arguments: int) -> int:
@@ -78,7 +78,7 @@ def test_no_two_calls_have_one_number() -> None:
 ALIASES = ("FORK", "KILL", "TGKILL")
 
 
-def test_what_is_on_the_list_is_allowed_and_all_else_is_not(machine: str) -> None:
+def test_only_listed_calls_are_allowed(machine: str) -> None:
     code, column = make_first_filter(machine), list(ARCHITECTURES).index(machine)
     allowed = {numbers[column] for numbers in syscalls.ALLOWED.values()}
     conditional = {each[column] for each in vars(syscalls).values() if isinstance(each, tuple) and len(each) == 2}
@@ -111,19 +111,19 @@ NEVER = {
 
 
 @pytest.mark.parametrize("name", NEVER)
-def test_what_changes_files_others_and_what_holds_it_is_refused_by_name(machine: str, name: str) -> None:
+def test_dangerous_calls_are_refused_by_name(machine: str, name: str) -> None:
     number = NEVER[name][list(ARCHITECTURES).index(machine)]
     assert number is None or run(make_first_filter(machine), ARCHITECTURES[machine], number, []) == REFUSE
 
 
-def test_libraries_are_told_to_do_without_what_is_new(answer: Answer) -> None:
+def test_newer_calls_are_answered_as_missing(answer: Answer) -> None:
     for number in (435, 437, 449, 470, 500, 1 << 20):  # clone3, openat2, futex_waitv, and what nobody has yet
         assert answer((number, number)) == NO_SUCH_CALL
     assert NO_SUCH_CALL & 0xFFFF == errno.ENOSYS
     assert REFUSE & 0xFFFF == errno.EPERM
 
 
-def test_other_architectures_and_x32_are_not_let_past(machine: str) -> None:
+def test_other_architectures_and_x32_are_refused(machine: str) -> None:
     for code in (make_first_filter(machine), make_second_filter(machine, PID, [], may_fork=False)):
         assert run(code, OTHERS[machine], 20, []) == KILL_PROCESS
         assert run(code, ARCHITECTURES[machine], 0x40000000, []) == REFUSE
@@ -133,7 +133,7 @@ def test_other_architectures_and_x32_are_not_let_past(machine: str) -> None:
 READ_ONLY, WRITE_ONLY, READ_WRITE, NEITHER, CREATE, TRUNCATE = 0, 1, 2, 3, 0o100, 0o1000
 
 
-def test_what_is_open_for_reading_is_not_truncated(answer: Answer) -> None:
+def test_a_file_open_for_reading_is_not_truncated(answer: Answer) -> None:
     for mode in (READ_ONLY, WRITE_ONLY, READ_WRITE, NEITHER):
         may_truncate = ALLOW if mode in (WRITE_ONLY, READ_WRITE) else REFUSE
         for flags, said in ((mode, ALLOW), (mode | CREATE, ALLOW), (mode | TRUNCATE, may_truncate)):
@@ -148,7 +148,7 @@ def test_descriptors_get_no_owners_signals_leases_or_locks(answer: Answer) -> No
         assert answer(syscalls.FCNTL, 3, command) == REFUSE
 
 
-def test_devices_are_asked_whether_they_are_terminals_and_little_else(answer: Answer) -> None:
+def test_few_requests_to_devices_are_allowed(answer: Answer) -> None:
     for request in (0x5401, 0x541B, 0x5421, 0x5450, 0x5451):
         assert answer(syscalls.IOCTL, 3, request) == ALLOW
     for request in (
@@ -162,7 +162,7 @@ def test_devices_are_asked_whether_they_are_terminals_and_little_else(answer: An
         assert answer(syscalls.IOCTL, 3, request) == REFUSE
 
 
-def test_only_the_thread_itself_is_changed_and_limits_are_only_read(answer: Answer) -> None:
+def test_a_thread_changes_only_itself_and_only_reads_limits(answer: Answer) -> None:
     assert answer(syscalls.SETPRIORITY, 0, 0, 10) == ALLOW
     for which, who in ((0, PID), (1, 0), (2, 0)):
         assert answer(syscalls.SETPRIORITY, which, who, 10) == REFUSE
@@ -175,16 +175,14 @@ def test_only_the_thread_itself_is_changed_and_limits_are_only_read(answer: Answ
     assert answer(syscalls.MBIND, 0x1000, 4096, 1, 0, 0, 4) == REFUSE  # which moves pages that others have too
 
 
-def test_a_process_is_named_and_dies_with_its_parent_and_no_more(answer: Answer) -> None:
+def test_prctl_only_sets_names_and_the_death_with_the_parent(answer: Answer) -> None:
     for option in (1, 15, 16):
         assert answer(syscalls.PRCTL, option) == ALLOW
     for option in (4, 8, 22, 24, 28, 35, 36, 38, 47, 0x59616D61):
         assert answer(syscalls.PRCTL, option) == REFUSE
 
 
-def test_threads_are_started_as_libraries_do_and_nothing_else_is_after_the_second_filter(
-    answer: Answer, machine: str
-) -> None:
+def test_after_the_second_filter_only_threads_are_started(answer: Answer, machine: str) -> None:
     after = second(machine)
     for flags in (0x3D0F00, 0x7D0F00):
         assert answer(syscalls.CLONE, flags) == after(syscalls.CLONE, flags) == ALLOW
@@ -196,7 +194,7 @@ def test_threads_are_started_as_libraries_do_and_nothing_else_is_after_the_secon
     assert after(syscalls.FORK) in (REFUSE, NOT_THERE)
 
 
-def test_signals_go_to_itself_and_its_children_after_the_second_filter(machine: str) -> None:
+def test_after_the_second_filter_signals_reach_only_itself_and_children(machine: str) -> None:
     for may_fork in (False, True):
         after = second(machine, may_fork=may_fork)
         assert after(syscalls.KILL, PID) == after(syscalls.KILL, CHILD) == ALLOW
@@ -207,7 +205,7 @@ def test_signals_go_to_itself_and_its_children_after_the_second_filter(machine: 
             assert after(syscalls.TGKILL, other, other) == REFUSE
 
 
-def test_the_last_filter_is_the_last(machine: str) -> None:
+def test_no_filter_follows_the_last(machine: str) -> None:
     assert second(machine, may_fork=True)(syscalls.SECCOMP, 1, 1) == ALLOW
     assert second(machine, may_fork=True)(syscalls.CLONE, 0x1200011) == ALLOW
     assert second(machine)(syscalls.SECCOMP, 1, 1) == REFUSE
@@ -215,7 +213,7 @@ def test_the_last_filter_is_the_last(machine: str) -> None:
     assert second(machine)(syscalls.PRCTL, 15) == ALLOW
 
 
-def test_filters_hold_for_all_threads_or_are_not_put_on(answer: Answer) -> None:
+def test_filters_apply_to_all_threads(answer: Answer) -> None:
     assert answer(syscalls.SECCOMP, 1, 1) == ALLOW
     for arguments in ((0, 0), (1, 0), (1, 9), (1, 8), (2, 0)):
         assert answer(syscalls.SECCOMP, *arguments) == REFUSE

@@ -1,8 +1,8 @@
-"""Models in processes that are watched: run as a program, it forks one for each file and says how each ended.
+"""A program that forks a watched process for the model of each file, and prints how each ended.
 
-Like a zygote it has everything imported and has computed nothing, so that in each fork libraries do what they do at
-their first use. Arguments: a directory with an ``index.json`` of names and formats, and ``answer`` or ``compile``;
-``blind`` answers, too, but lets in what only the look at attributes refuses.
+Like a zygote it has imported everything and computed nothing, so libraries do in each fork what they do at their first
+use. Arguments: a directory with an ``index.json`` of names and formats, and ``answer`` or ``compile``. ``blind``
+answers, too, but loads files without the check of attributes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Ending = tuple[int, str]
 
 
 def main() -> None:
-    """Print one line of JSON: how the process of each file ended, and what it said."""
+    """Print one line of JSON: how the process of each file ended, and what it wrote."""
     directory, task = Path(sys.argv[1]), sys.argv[2]
     index = json.loads((directory / "index.json").read_text())
     print(json.dumps({name: _try(directory / name, Format(kind), task) for name, kind in index}))
@@ -73,7 +73,7 @@ def _use(path: Path, kind: Format, task: str, writing: int) -> int:
 
 
 def answer_rows(model: LoadedModel) -> None:
-    """Ask for everything that the model offers, with few and many rows, and with values left out."""
+    """Call every method of the model, with few and many rows, and with missing values."""
     for method in model.signature.methods:
         for rows in (1, 8, 64):
             model.answer(method, model.make_rows(rows))

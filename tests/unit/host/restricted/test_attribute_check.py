@@ -225,4 +225,4 @@ def test_a_word_that_is_no_kind_is_an_error(word: str) -> None:
 
 def test_kinds_take_texts_by_word_and_by_pattern() -> None:
     kinds = Kinds.parse(["'mean'", "/[0-9]+/", "array"])
-    assert [kinds.takes_text(text) for text in ("mean", "12", "12x", "fit")] == [True, True, False, False]
+    assert [kinds.allows_text(text) for text in ("mean", "12", "12x", "fit")] == [True, True, False, False]
