@@ -1,4 +1,4 @@
-"""An evaluation, played by hosts that are honest, confused or hostile: a verdict comes of each, and nothing else."""
+"""An evaluation by hosts that are honest, confused or hostile: each one ends in a verdict, and in nothing else."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Play = Callable[..., Evaluation]
 
 @pytest.fixture
 def hosts() -> Iterator[list[FakeHost]]:
-    """Every host that was made, so that all of them end."""
+    """A list for every host that a test makes; all of them are ended."""
     made: list[FakeHost] = []
     yield made
     for host in made:
@@ -59,7 +59,7 @@ def hosts() -> Iterator[list[FakeHost]]:
 
 @pytest.fixture
 def play(hosts: list[FakeHost]) -> Play:
-    """Evaluate a request with a host that says what is given."""
+    """Return a function that evaluates a request with a host that sends the given frames."""
 
     def run(
         asked: EvaluationRequest,
@@ -86,7 +86,7 @@ def refusal(evaluation: Evaluation) -> GateResult:
     return result
 
 
-# --- what an honest host says -----------------------------------------------------------------------------------------
+# --- an honest host ---------------------------------------------------------------------------------------------------
 
 
 def test_a_host_that_passes_every_gate_is_left_to_serve(play: Play, hosts: list[FakeHost]) -> None:
@@ -120,7 +120,7 @@ def test_graphs_come_with_the_report_and_the_host_is_gone(play: Play, hosts: lis
 
 
 @pytest.mark.parametrize("gate", GATES)
-def test_what_a_gate_refuses_is_refused_by_it(play: Play, hosts: list[FakeHost], gate: str) -> None:
+def test_a_refusal_by_a_gate_is_kept(play: Play, hosts: list[FakeHost], gate: str) -> None:
     asked = request()
     nothing = Findings()
     result = refusal(play(asked, make_honest_frames(asked, findings=nothing, refused_by=gate)))
@@ -129,7 +129,7 @@ def test_what_a_gate_refuses_is_refused_by_it(play: Play, hosts: list[FakeHost],
     assert hosts[0].join() == [FrameKind.EVALUATE, *([FrameKind.LOAD] if is_opened else [])]
 
 
-def test_a_version_that_is_brought_back_is_loaded_and_warmed_up(play: Play) -> None:
+def test_a_version_that_is_loaded_again_is_also_warmed_up(play: Play) -> None:
     asked = request(is_respawn=True)
     report = play(asked, make_honest_frames(asked)).report
     assert [result.gate for result in report.gates] == ["load", "warm-up"]
@@ -140,7 +140,7 @@ def test_a_version_that_is_brought_back_is_loaded_and_warmed_up(play: Play) -> N
 
 
 @pytest.mark.parametrize("is_respawn", [False, True])
-def test_a_file_is_not_opened_where_a_layer_is_missing_that_is_required(
+def test_a_file_is_not_opened_without_a_required_layer_of_the_sandbox(
     play: Play, hosts: list[FakeHost], is_respawn: bool
 ) -> None:
     asked = request(require_sandbox=True, is_respawn=is_respawn)
@@ -151,7 +151,7 @@ def test_a_file_is_not_opened_where_a_layer_is_missing_that_is_required(
     assert FrameKind.LOAD not in hosts[0].join()
 
 
-def test_a_report_cannot_say_that_there_was_a_sandbox_after_all(play: Play) -> None:
+def test_a_report_cannot_claim_a_sandbox_afterwards(play: Play) -> None:
     asked = request()
     said = make_honest_frames(asked, LACKING)
     said[-1] = SentFrame(FrameKind.REPORT, {**said[-1].header, "sandbox": WHOLE.model_dump(mode="json")})
@@ -161,10 +161,10 @@ def test_a_report_cannot_say_that_there_was_a_sandbox_after_all(play: Play) -> N
 
 
 @pytest.mark.parametrize("provenance", [None, KEY])
-def test_a_file_is_not_opened_that_nobody_has_signed_where_somebody_must(
+def test_an_unsigned_file_is_not_opened_where_signatures_are_required(
     play: Play, hosts: list[FakeHost], provenance: Provenance | None
 ) -> None:
-    """Whatever the host says of its provenance: the gate has to have passed."""
+    """The gate must have passed, whatever the host reports as provenance."""
     asked = request(trust="signed")
     said = make_honest_frames(asked, provenance=provenance)
     if provenance is not None:
@@ -176,7 +176,7 @@ def test_a_file_is_not_opened_that_nobody_has_signed_where_somebody_must(
     assert FrameKind.LOAD not in hosts[0].join()
 
 
-def test_a_file_that_is_signed_is_opened(play: Play, hosts: list[FakeHost]) -> None:
+def test_a_signed_file_is_opened(play: Play, hosts: list[FakeHost]) -> None:
     asked = request(trust="signed")
     assert play(asked, make_honest_frames(asked, provenance=KEY)).report.provenance == KEY
     assert FrameKind.LOAD in hosts[0].join()
@@ -188,7 +188,7 @@ def test_a_file_that_is_signed_is_opened(play: Play, hosts: list[FakeHost]) -> N
 
 
 def sane(asked: EvaluationRequest, report: CandidateReport) -> None:
-    """Whatever was forged, this is so."""
+    """Check what holds for every forgery."""
     gates = [result.gate for result in report.gates]
     assert gates == list(asked.gates[: len(gates)])
     for result in report.gates:
@@ -218,7 +218,7 @@ PLAYS = {
 
 @pytest.mark.parametrize("name", PLAYS)
 def test_every_forged_frame_is_refused_or_harmless(name: str) -> None:
-    """Every frame of an evaluation, with every part of it forged in turn: a verdict comes of it, and no traceback."""
+    """Each part of each frame of an evaluation is forged in turn: each time there is a verdict, and no traceback."""
     asked, graphs = PLAYS[name]
     said = make_honest_frames(asked, graphs=graphs)
     every = 1 if name == "compiled" else 4  # that one says the most; the others differ by little
@@ -249,7 +249,7 @@ def test_every_forged_frame_is_refused_or_harmless(name: str) -> None:
 
 @pytest.mark.parametrize("place", range(0, 31, 3))
 @pytest.mark.parametrize("kind", list(FrameKind))
-def test_a_frame_too_many_or_too_early_is_refused(play: Play, kind: FrameKind, place: int) -> None:
+def test_an_extra_or_early_frame_is_refused(play: Play, kind: FrameKind, place: int) -> None:
     asked = request()
     said = make_honest_frames(asked, graphs=1)
     header = next((each.header for each in said if each.kind == kind), {})
@@ -287,7 +287,7 @@ def test_frames_of_a_host_that_claims_a_lot_cost_nothing(play: Play) -> None:
 
 
 def test_a_report_of_more_values_than_any_costs_little(play: Play) -> None:
-    """15 MB of empty lists would be 400 MB of them, and nobody else's turn for a second."""
+    """15 MB of empty lists would take 400 MB, and stop all other threads for a second."""
     asked = request()
     said = make_honest_frames(asked)
     header = b'{"signature":[' + b"[]," * (5 << 20) + b"[]]}"
@@ -315,7 +315,7 @@ def test_a_report_of_more_values_than_any_costs_little(play: Play) -> None:
         (request(format=Format.ONNX), WHOLE, "has signed the version"),
     ],
 )
-def test_a_graph_that_was_not_asked_for_is_refused_before_it_is_read(
+def test_a_graph_that_was_not_requested_is_refused_before_it_is_read(
     play: Play, asked: EvaluationRequest, sandbox: Sandbox, reason: str
 ) -> None:
     said = make_honest_frames(asked, sandbox, make_findings(request(), 1), graphs=1)
@@ -361,7 +361,7 @@ COMPILATIONS = {
 
 
 @pytest.mark.parametrize("name", COMPILATIONS)
-def test_a_compiled_form_that_cannot_be_is_refused(play: Play, name: str) -> None:
+def test_an_impossible_compiled_form_is_refused(play: Play, name: str) -> None:
     graphs, changes, reason = COMPILATIONS[name]
     asked = request()
     said = make_honest_frames(asked, graphs=graphs)
@@ -394,14 +394,14 @@ def test_a_graph_answers_what_the_model_offers_by_outputs_with_names(play: Play,
     refusal(play(asked, said))
 
 
-def test_a_verdict_on_compiling_that_is_known_cannot_change(play: Play) -> None:
+def test_a_known_verdict_on_compiling_cannot_change(play: Play) -> None:
     asked = request(compile=CompileRequest(known=STAYS))
     other = make_findings(asked).model_copy(update={"compilation": Compilation(engine=None, reason="faster")})
     result = refusal(play(asked, make_honest_frames(asked, findings=other)))
-    assert (result.gate, "than is known" in result.evidence) == ("compile", True)
+    assert (result.gate, "another verdict on compiling" in result.evidence) == ("compile", True)
 
 
-def test_where_a_compiled_form_is_required_none_is_refused(play: Play) -> None:
+def test_a_missing_compiled_form_is_refused_where_one_is_required(play: Play) -> None:
     asked = request(compile=CompileRequest(mode="require", bytes=1000))
     result = refusal(play(asked, make_honest_frames(asked)))
     assert result.gate == "compile"
@@ -416,14 +416,14 @@ FINDINGS: dict[str, tuple[dict[str, Any], str, str]] = {
     "an engine of another format": ({"engine": "onnx"}, "load", "does not read this format"),
     "no engine": ({"engine": None}, "load", "does not read this format"),
     "an engine that steers": ({"engine": "\x1b[2J"}, "load", "does not read this format"),
-    "negative memory": ({"memory_bytes": -1}, "budget", "none"),
-    "more memory than there is": ({"memory_bytes": 1 << 60}, "budget", "none"),
+    "negative memory": ({"memory_bytes": -1}, "budget", "impossible amount of memory"),
+    "more memory than there is": ({"memory_bytes": 1 << 60}, "budget", "impossible amount of memory"),
     "nothing of compiling": ({"compilation": None}, "compile", "reports nothing on compiling"),
 }
 
 
 @pytest.mark.parametrize("name", FINDINGS)
-def test_a_report_that_cannot_be_is_refused_by_the_gate_that_should_have(play: Play, name: str) -> None:
+def test_an_impossible_report_is_refused_by_the_gate_that_it_concerns(play: Play, name: str) -> None:
     changes, gate, reason = FINDINGS[name]
     asked = request()
     said = make_honest_frames(asked)
@@ -457,14 +457,17 @@ def test_a_signature_that_cannot_be_served_is_refused(play: Play, name: str) -> 
     refusal(play(asked, said))
     already = play(asked, [*make_honest_frames(asked, refused_by="golden")[:-1], said[-1]])
     assert refusal(already).gate in ("load", "golden")
-    assert already.report.signature is None, "nor is it shown of a version that is refused"
+    assert already.report.signature is None, "a refused version has no signature either"
 
 
 MANY: dict[str, tuple[dict[str, Any], str]] = {
     "too many features": ({"signature": {"features": [0] * 300_000}}, "300000 features, at most 100000 are taken"),
     "features that are none": ({"signature": {"features": [0] * 100_000}}, "an invalid feature"),
     "features without a name": ({"signature": {"features": [{}] * 100_000}}, "an invalid feature"),
-    "features of odd dtypes": ({"signature": {"features": [{"name": "a", "dtype": []}] * 50_000}}, "a feature that is"),
+    "features of odd dtypes": (
+        {"signature": {"features": [{"name": "a", "dtype": []}] * 50_000}},
+        "an invalid feature",
+    ),
     "no list of features": ({"signature": {"features": {}}}, "no list of features"),
     "labels that are lists": ({"signature": {"classes": [[[]] * 200_000]}}, "class labels that are not plain values"),
     "too many labels": ({"signature": {"classes": [[0] * 300_000]}}, "300000 class labels"),
@@ -474,11 +477,11 @@ MANY: dict[str, tuple[dict[str, Any], str]] = {
     "too many known values": ({"compilation": {"guard": {"known": {"0": [0] * 300_000}}}}, "300000 known values"),
     "known values of no feature": (
         {"compilation": {"guard": {"known": {"-1": ["x"]}}}},
-        "something else than features",
+        "not a feature",
     ),
     "known values without end": (
         {"compilation": {"guard": {"known": {str(place): [] for place in range(100_001)}}}},
-        "something else than features",
+        "not a feature",
     ),
     "too many kinds of rows": ({"compilation": {"rows": [{}] * 65}}, "65 kinds of rows"),
     "fields without end": ({str(place): 0 for place in range(300_000)}, "not the fields of Findings: 0"),
@@ -489,8 +492,8 @@ MANY: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", MANY)
-def test_what_there_may_be_many_of_is_looked_at_before_errors_are_made_of_it(play: Play, name: str) -> None:
-    """Four million errors took 2.6 GB of the server's memory, and 9 seconds in which no other thread had its turn."""
+def test_long_lists_are_checked_before_errors_are_made_of_them(play: Play, name: str) -> None:
+    """Four million errors took 2.6 GB of the server's memory, and stopped all other threads for 9 seconds."""
     changes, reason = MANY[name]
     asked = request()
     said = make_honest_frames(asked)
@@ -502,8 +505,8 @@ def test_what_there_may_be_many_of_is_looked_at_before_errors_are_made_of_it(pla
     assert reason in result.evidence
 
 
-def test_names_and_labels_stay_what_they_are(play: Play) -> None:
-    """A table may have such columns: they are data, and only what is shown to people is cleaned."""
+def test_names_and_labels_are_not_changed(play: Play) -> None:
+    """A table may have such columns: they are data. Only texts for people are cleaned."""
     signature = SIGNATURE.model_copy(
         update={"features": (Feature(name="Total\nSales"), Feature(name="\ufeffid")), "classes": (("a\tb", "\x1b[1m"),)}
     )
@@ -547,7 +550,7 @@ def with_manifest(tmp_path: Path, **fields: Any) -> tuple[EvaluationFile, ...]:
     return (FILE, EvaluationFile(name="manifest.json", sha256="00", size=path.stat().st_size, path=str(path)))
 
 
-def test_a_break_with_the_active_version_is_refused_whatever_the_gate_said(play: Play, tmp_path: Path) -> None:
+def test_a_contract_break_is_refused_whatever_the_gate_reported(play: Play, tmp_path: Path) -> None:
     asked = request(active_signature=WIDER, active_version="0")
     result = refusal(play(asked, make_honest_frames(asked)))
     assert result.gate == "contract"
@@ -556,7 +559,7 @@ def test_a_break_with_the_active_version_is_refused_whatever_the_gate_said(play:
     assert refusal(play(quiet, make_honest_frames(quiet))).gate == "contract"
 
 
-def test_a_break_that_the_versions_own_manifest_declares_is_let_through(play: Play, tmp_path: Path) -> None:
+def test_a_contract_break_that_the_manifest_declares_is_accepted(play: Play, tmp_path: Path) -> None:
     asked = request(active_signature=WIDER, active_version="0", files=with_manifest(tmp_path, breaking=True))
     assert play(asked, make_honest_frames(asked)).report.is_ready
 
@@ -569,8 +572,8 @@ def test_a_signature_that_the_manifest_does_not_declare_is_refused(play: Play, t
     assert result.evidence.startswith("manifest.json declares 3 features")
 
 
-def test_two_wide_signatures_are_compared_in_no_time(play: Play) -> None:
-    """By looking each name up among all others it took minutes."""
+def test_two_wide_signatures_are_compared_quickly(play: Play) -> None:
+    """It took minutes when each name was looked up among all others."""
 
     def wide(name: str) -> Signature:
         features = tuple(Feature(name=f"{name}{place}") for place in range(MAX_FEATURES))
@@ -581,10 +584,10 @@ def test_two_wide_signatures_are_compared_in_no_time(play: Play) -> None:
     assert "feature names differ" in refusal(play(asked, make_honest_frames(asked, findings=findings))).evidence
 
 
-# --- what is shown ----------------------------------------------------------------------------------------------------
+# --- texts ------------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_a_host_says_steers_a_terminal(play: Play) -> None:
+def test_no_text_of_a_host_controls_a_terminal(play: Play) -> None:
     steering = "\x1b[2J\x1b]0;owned\x07\n2026 [error] forged\u202e"
     asked = request()
     said = make_honest_frames(asked)
@@ -605,7 +608,7 @@ def test_nothing_a_host_says_steers_a_terminal(play: Play) -> None:
 # --- time -------------------------------------------------------------------------------------------------------------
 
 
-def test_times_that_cannot_be_are_refused_or_cut(play: Play) -> None:
+def test_impossible_times_are_refused_or_cut(play: Play) -> None:
     asked = request()
     for seconds in (-1.0, "NaN", 1e308):
         said = make_honest_frames(asked)
@@ -618,7 +621,7 @@ def test_times_that_cannot_be_are_refused_or_cut(play: Play) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1, 8, -1])
-def test_bytes_that_dribble_do_not_move_the_deadline(play: Play, hosts: list[FakeHost], place: int) -> None:
+def test_slow_bytes_do_not_move_the_deadline(play: Play, hosts: list[FakeHost], place: int) -> None:
     asked = request(compile=CompileRequest(seconds=0.01))
     frames = [each.pack() for each in make_honest_frames(asked)]
 
@@ -634,7 +637,7 @@ def test_bytes_that_dribble_do_not_move_the_deadline(play: Play, hosts: list[Fak
 
 
 def test_compiling_has_its_own_time_once(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that never finishes gets the time for compiling on top, and no more of it."""
+    """A host that never finishes gets the time for compiling once."""
     asked = request(compile=CompileRequest(seconds=0.5))
     frames = make_honest_frames(asked)
     place = next(place for place, each in enumerate(frames) if each.header.get("gate") == "compile")
@@ -656,7 +659,7 @@ def test_compiling_has_its_own_time_once(play: Play, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("place", range(0, 27, 5))
 @pytest.mark.parametrize("is_cut", [False, True])
-def test_a_host_that_is_killed_gets_its_candidate_no_verdict(play: Play, place: int, is_cut: bool) -> None:
+def test_a_killed_host_gives_no_verdict(play: Play, place: int, is_cut: bool) -> None:
     asked = request()
     said = make_honest_frames(asked)
 
@@ -672,7 +675,7 @@ def test_a_host_that_is_killed_gets_its_candidate_no_verdict(play: Play, place: 
 
 
 def _without_a_code(play: Play, asked: EvaluationRequest, say: Callable[[socket.socket], None]) -> None:
-    """The zygote has gone: nobody knows how the process ended."""
+    """The zygote is gone, so it is not known how the process ended."""
 
     def say_and_end(sock: socket.socket) -> None:
         say(sock)
@@ -682,7 +685,7 @@ def _without_a_code(play: Play, asked: EvaluationRequest, say: Callable[[socket.
 
 
 @pytest.mark.parametrize("code", [1, -11])
-def test_a_host_that_ends_before_it_may_open_the_file_gets_its_candidate_no_verdict(play: Play, code: int) -> None:
+def test_a_host_that_ends_before_it_opens_the_file_gives_no_verdict(play: Play, code: int) -> None:
     asked = request()
     first = make_honest_frames(asked)[0].pack()
     for said in (b"", first):
@@ -694,7 +697,7 @@ def test_a_host_that_ends_before_it_may_open_the_file_gets_its_candidate_no_verd
 @pytest.mark.parametrize(
     ("code", "words"), [(3, "exited with status 3"), (-11, "died with SIGSEGV"), (-99, "signal 99")]
 )
-def test_a_host_that_ends_otherwise_is_refused_with_how(play: Play, code: int, words: str, is_cut: bool) -> None:
+def test_any_other_end_of_a_host_refuses_its_candidate(play: Play, code: int, words: str, is_cut: bool) -> None:
     asked = request()
     said = make_honest_frames(asked)
 

@@ -1,4 +1,4 @@
-"""A checker: a real process that takes graphs apart, and a server that believes nothing else of it."""
+"""A checker: a real process checks graphs, and the server checks what that process answers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
 
 @pytest.fixture
 def checker(zygote: Zygote) -> Iterator[GraphChecker]:
-    """Start a checker, which is good for one check."""
+    """Start a checker, for one check."""
     checker = GraphChecker(zygote, MEMORY_BYTES)
     yield checker
     checker.close()
@@ -113,12 +113,12 @@ def slow() -> Graph:
     return graph_of(model(nodes, constants))
 
 
-def test_what_takes_long_for_one_row_is_refused(checker: GraphChecker) -> None:
+def test_a_graph_that_takes_too_long_for_one_row_is_refused(checker: GraphChecker) -> None:
     with pytest.raises(GraphRefused, match=r"one row takes .* s, at most 0\.05 s"):
         checker.check([slow()], signature(), PROOF, 60)
 
 
-def test_a_checker_that_is_killed_says_nothing_of_the_graph(checker: GraphChecker) -> None:
+def test_a_killed_checker_says_nothing_about_the_graph(checker: GraphChecker) -> None:
     os.kill(checker._process.pid, signal.SIGSTOP)  # or else it might be done before
     checker.kill()
     with pytest.raises(HostDied, match="killed from outside"):
@@ -133,7 +133,7 @@ def test_a_checker_that_does_not_finish_refuses_the_graph_for_now(checker: Graph
     assert not caught.value.is_final
 
 
-def test_it_is_a_process_of_its_own_that_ends_with_its_check(zygote: Zygote) -> None:
+def test_a_checker_is_a_separate_process_that_ends_with_its_check(zygote: Zygote) -> None:
     checker = GraphChecker(zygote, MEMORY_BYTES)
     pid = checker._process.pid
     assert psutil.Process(pid).ppid() != os.getpid()
@@ -143,7 +143,7 @@ def test_it_is_a_process_of_its_own_that_ends_with_its_check(zygote: Zygote) -> 
     assert not psutil.pid_exists(pid)
 
 
-def test_what_a_graph_names_is_not_read(checker: GraphChecker, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_files_that_a_graph_names_are_not_read(checker: GraphChecker, tmp_path_factory: pytest.TempPathFactory) -> None:
     secret = tmp_path_factory.mktemp("secrets") / "settings.toml"
     secret.write_bytes(np.array([42.0]).tobytes())
     made = model([node("Mul", "X factor", "y")], [constant("factor", [2.0])])
@@ -170,7 +170,7 @@ def checked(payload: bytes = b"graph", sizes: list[Any] | None = None, **bounds:
 
 
 class FakeZygote:
-    """Gives out one fake checker that says what it is told to say."""
+    """Hands out one fake checker, which sends the given frames."""
 
     def __init__(self, *said: SentFrame, code: int | None = 0) -> None:
         self.host = FakeHost([each.pack() for each in said], code)
@@ -181,7 +181,7 @@ class FakeZygote:
 
 
 def asked(*said: SentFrame, code: int | None = 0) -> tuple[tuple[Graph, ...], RunBounds]:
-    """Return what the server takes from a checker that says this."""
+    """Return what the server accepts from a checker that sends these frames."""
     zygote: Any = FakeZygote(*said, code=code)
     checker = GraphChecker(zygote, MEMORY_BYTES)
     try:
@@ -191,7 +191,7 @@ def asked(*said: SentFrame, code: int | None = 0) -> tuple[tuple[Graph, ...], Ru
         zygote.host.join()
 
 
-def test_what_it_says_is_taken_where_it_can_be() -> None:
+def test_a_possible_answer_is_accepted() -> None:
     (graph,), bounds = asked(READY, checked())
     assert bytes(graph.content) == b"graph"
     assert bounds == BOUNDS
@@ -204,7 +204,7 @@ LIES: dict[str, Callable[[], list[SentFrame]]] = {
     "negative memory": lambda: [READY, checked(fixed_bytes=-1)],
     "no time": lambda: [READY, checked(seconds={})],
     "times of another method": lambda: [READY, checked(seconds={"transform": [1.0, 1.0]})],
-    "a time that is none": lambda: [READY, checked(seconds={"predict": [float("nan"), 1.0]})],
+    "an impossible time": lambda: [READY, checked(seconds={"predict": [float("nan"), 1.0]})],
     "another size": lambda: [READY, checked(sizes=[4])],
     "two graphs": lambda: [READY, checked(b"graphgraph", sizes=[5, 5])],
     "a negative size": lambda: [READY, checked(sizes=[-5])],
@@ -220,12 +220,12 @@ LIES: dict[str, Callable[[], list[SentFrame]]] = {
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_what_cannot_be_is_no_check(name: str) -> None:
+def test_an_impossible_answer_is_refused(name: str) -> None:
     with pytest.raises(GraphRefused):
         asked(*LIES[name]())
 
 
-def test_a_checker_that_nothing_holds_gets_no_graph() -> None:
+def test_a_checker_without_a_whole_sandbox_gets_no_graph() -> None:
     lacking = SentFrame(FrameKind.CHECKER_READY, LACKING.model_dump(mode="json"))
     zygote: Any = FakeZygote(lacking, checked())
     checker = GraphChecker(zygote, MEMORY_BYTES)
@@ -252,7 +252,7 @@ def test_a_checker_that_dies_of_a_graph_refuses_it_for_now(code: int, reason: st
     assert not caught.value.is_final
 
 
-def test_what_it_is_asked_is_what_a_checker_reads() -> None:
+def test_a_checker_reads_the_request_that_was_written() -> None:
     from serving.wire.graph_requests import CheckRequest
 
     guard = Guard(largest=1e9, known={0: ("a", 1.5, True)})

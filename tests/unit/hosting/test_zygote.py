@@ -1,4 +1,4 @@
-"""The server's side of a zygote: what is left when it dies, and of its hosts' scratch directories."""
+"""The server's side of a zygote: its end, its replacement, and the scratch directories of its hosts."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ ROUNDS = 8
 
 
 def children() -> set[psutil.Process]:
-    """This process's children, zombies included; by their command lines nobody knows them until they have executed."""
+    """The children of this process, zombies included. Not by command line: a child has its own only after exec."""
     return set(psutil.Process().children())
 
 
 def test_a_killed_zygote_leaves_no_zombie(tmp_path: Path) -> None:
-    """Its socket ends before the process does: whoever looks too early never looks again."""
+    """Its socket ends before the process does: the server has to wait for the process."""
     zygote = Zygote(sandbox.scrub_environment(os.environ), tmp_path / "scratch")
     before = children()
     for _ in range(ROUNDS):
@@ -45,7 +45,7 @@ def test_a_killed_zygote_leaves_no_zombie(tmp_path: Path) -> None:
 
 
 def test_a_zygote_killed_before_it_starts_a_host_costs_nothing(tmp_path: Path) -> None:
-    """A host that dies with its zygote is noticed first: whoever replaces it asks a zygote that is about to end."""
+    """The server may notice the end of a host first, and then asks a zygote that is about to end for another one."""
     zygote = Zygote(sandbox.scrub_environment(os.environ), tmp_path / "scratch")
     before = children()
     zygote.start()
@@ -75,7 +75,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
 
 @pytest.fixture
 def zygote(shared: Zygote) -> Iterator[Zygote]:
-    """One that earlier tests have used, too: the first host that a test starts may replace a process they stopped."""
+    """A zygote that earlier tests may have used: the first host of a test may replace a process that they stopped."""
     before = children()
     yield shared
     until(lambda: len(children()) <= len(before), "the end of every process but the one that starts hosts now")
@@ -92,7 +92,7 @@ def threads_of(process: psutil.Process) -> list[str]:
 
 
 def test_a_zygote_and_what_it_forks_have_one_thread(zygote: Zygote) -> None:
-    """Libraries start some when they are imported: a lock that one of these holds stays locked in a host."""
+    """Some libraries start threads when they are imported: a lock that such a thread holds stays locked in a host."""
     host = zygote.spawn()
     assert len(threads_of(zygote_of(host))) == 1, threads_of(zygote_of(host))
     host.close()
@@ -112,7 +112,7 @@ named.wait()
 """
 
 
-def test_a_zygote_says_which_thread_it_has_besides_the_main_one(tmp_path: Path) -> None:
+def test_a_zygote_reports_a_thread_besides_the_main_one(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(ANOTHER_THREAD)
     environment = sandbox.scrub_environment({**os.environ, "PYTHONPATH": str(tmp_path)})
     zygote = Zygote(environment, tmp_path / "scratch")
@@ -126,7 +126,7 @@ def test_a_zygote_says_which_thread_it_has_besides_the_main_one(tmp_path: Path) 
 
 
 def test_a_stopped_zygote_is_replaced_and_its_hosts_go_on(zygote: Zygote) -> None:
-    """Nobody needs it any more but to die with it: the next host has another parent."""
+    """Its hosts need it only so that they die with it; the next host has another parent."""
     first = zygote.spawn()
     stopped = zygote_of(first)
     stopped.suspend()
@@ -145,7 +145,7 @@ def test_a_stopped_zygote_is_replaced_and_its_hosts_go_on(zygote: Zygote) -> Non
         assert host.exited.result(10) == -signal.SIGKILL
 
 
-def test_a_zygote_that_goes_on_after_it_was_replaced_starts_nothing_nobody_asked_for(zygote: Zygote) -> None:
+def test_a_zygote_that_resumes_after_its_replacement_starts_no_host(zygote: Zygote) -> None:
     first = zygote.spawn()
     stopped = zygote_of(first)
     stopped.suspend()
@@ -199,7 +199,7 @@ def test_a_host_that_is_given_up_is_killed_whatever_its_zygote_does(zygote: Zygo
     until(lambda: not is_alive(process), "its end", 5)
 
 
-def test_a_system_that_cannot_fork_now_costs_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_fork_harms_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()
     arena, other = os.pipe()
 
@@ -217,7 +217,7 @@ def test_a_system_that_cannot_fork_now_costs_no_other_host(monkeypatch: pytest.M
     theirs.close()
 
 
-def test_what_killed_servers_left_is_removed_at_the_start(tmp_path: Path) -> None:
+def test_files_left_by_killed_servers_are_removed_at_the_start(tmp_path: Path) -> None:
     left = tmp_path / "scratch" / "host-abandoned"
     left.mkdir(parents=True)
     (left / "file").write_text("left")
@@ -228,7 +228,7 @@ def test_what_killed_servers_left_is_removed_at_the_start(tmp_path: Path) -> Non
 
 
 def test_no_scratch_directory_is_too_deep_to_be_removed(tmp_path: Path) -> None:
-    """A host that has left one must not keep the server from starting, nor its disk."""
+    """A deep directory that a host left must not keep the server from starting, nor its space on the disk."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "file").touch()
