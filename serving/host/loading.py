@@ -118,7 +118,7 @@ def load_model(
         on_read(None)
         return load_onnx(path, declared)
     estimator, trained_with = _read_file(path, format, trust, on_read)
-    if any(map(boosters.is_of_old_lightgbm, walk_nested_estimators(estimator))):
+    if any(map(boosters.is_old_lightgbm_estimator, walk_nested_estimators(estimator))):
         raise LoadRefused(foreign_files.OLD_LIGHTGBM)
     limit_to_one_thread(estimator)
     try:
@@ -162,7 +162,7 @@ def _read_file(
     """Return the object in the file, and the library versions that the file says it was written with."""
     if format in _NATIVE:
         with warnings.catch_warnings(action="ignore"):
-            found = boosters.load_native(path, format)
+            found = boosters.load_native_file(path, format)
         on_read(None)
         return found
     with warnings.catch_warnings(record=True) as caught:
@@ -180,7 +180,7 @@ def _read_file(
     written_by = _find_saving_version(caught)
     if written_by is None and any(map(is_from_sklearn, walk_nested_estimators(estimator))):
         written_by = sklearn.__version__  # scikit-learn warns when a file was written by another version
-    return boosters.as_estimator(estimator), {SKLEARN: written_by} if written_by else {}
+    return boosters.wrap_bare_booster(estimator), {SKLEARN: written_by} if written_by else {}
 
 
 def _find_saving_version(caught: Sequence[warnings.WarningMessage]) -> str | None:
@@ -334,7 +334,7 @@ def _read_any_skops(path: str) -> Any:
 def _explain_exception(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         if error.name.partition(".")[0] in boosters.EXTRAS:
-            return boosters.how_to_install(error.name.partition(".")[0])
+            return boosters.explain_installation(error.name.partition(".")[0])
         name = one_line(error.name)
         return f"the file needs the module '{name}', which is not installed here ({foreign_files.HOW_TO_FIND_MODULES})"
     if isinstance(error, AttributeError) and "__main__" in str(error):

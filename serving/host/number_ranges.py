@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from serving.host.boosters import thresholds_in
+from serving.host.boosters import find_threshold_ranges
 
 MAX_ROWS = 16
 
@@ -116,7 +116,7 @@ def _read_tree_thresholds(part: Any) -> Any:
 
 
 def _read_booster_thresholds(part: Any) -> Any:
-    found = thresholds_in(part)
+    found = find_threshold_ranges(part)
     if found is None:
         return None
     low, high = map(np.asarray, found)

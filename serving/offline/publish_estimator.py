@@ -105,7 +105,7 @@ def publish(
 
 def _describe_estimator(estimator: Any, model: str, X: Any, golden: Any) -> tuple[Publication, list[str]]:
     """Return the publication of an estimator, and the user's own modules that its file will name."""
-    from serving.host.boosters import as_estimator  # noqa: PLC0415
+    from serving.host.boosters import wrap_bare_booster  # noqa: PLC0415
     from serving.host.example_rows import SampleRefused  # noqa: PLC0415
     from serving.host.loading import library_versions  # noqa: PLC0415
     from serving.host.pickled_names import find_own_modules  # noqa: PLC0415
@@ -113,7 +113,7 @@ def _describe_estimator(estimator: Any, model: str, X: Any, golden: Any) -> tupl
 
     with _warning_filters_lock, warnings.catch_warnings(action="ignore"):
         try:
-            described = examine_estimator(as_estimator(estimator), X=X)
+            described = examine_estimator(wrap_bare_booster(estimator), X=X)
         except SampleRefused as error:
             raise PublishRefused(str(error), "X") from None
         examples = None if golden is None else _make_golden(described, golden)

@@ -8,28 +8,28 @@ from __future__ import annotations
 from typing import Any
 
 from serving.host.boosters.bare import LightgbmBooster, XgboostBooster
-from serving.host.boosters.libraries import EXTRAS, LIGHTGBM, XGBOOST, how_to_install, library_of
-from serving.host.boosters.native_files import load_native
-from serving.host.boosters.split_points import thresholds_in
+from serving.host.boosters.libraries import EXTRAS, LIGHTGBM, XGBOOST, explain_installation, library_of
+from serving.host.boosters.native_files import load_native_file
+from serving.host.boosters.split_points import find_threshold_ranges
 
 __all__ = [
     "EXTRAS",
     "LIGHTGBM",
     "XGBOOST",
-    "as_estimator",
-    "how_to_install",
+    "wrap_bare_booster",
+    "explain_installation",
     "is_of_old_lightgbm",
     "library_of",
     "limit_to_one_thread",
-    "load_native",
-    "thresholds_in",
+    "load_native_file",
+    "find_threshold_ranges",
 ]
 
 _THREADS = ("n_jobs", "nthread", "nthreads", "num_thread", "num_threads")
 _KEYWORDS = ("kwargs", "_other_params", "params")
 
 
-def as_estimator(found: Any) -> Any:
+def wrap_bare_booster(found: Any) -> Any:
     """Return a bare booster of either library as an object with an estimator's methods, everything else as it is."""
     library = library_of(found)
     if library is None or type(found).__name__ != "Booster":

@@ -20,7 +20,7 @@ def library_of(part: Any) -> str | None:
     return package if package in EXTRAS else None
 
 
-def how_to_install(library: str) -> str:
+def explain_installation(library: str) -> str:
     """Say that a file needs `library`, and how to get it."""
     return f"the file needs {library}, which is not installed here: pip install 'serving[{library}]'"
 
@@ -32,4 +32,4 @@ def import_library(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        raise LoadRefused(how_to_install(name)) from None
+        raise LoadRefused(explain_installation(name)) from None

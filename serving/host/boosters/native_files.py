@@ -24,7 +24,7 @@ _PLACE = re.compile(r"^(?:\[[\d:]+\]\s*)?(?:\S+:\d+:\s*)?")
 _ESTIMATORS = {"classifier": "XGBClassifier", "regressor": "XGBRegressor", "ranker": "XGBRanker"}
 
 
-def load_native(path: str, format: Format) -> tuple[Any, dict[str, str]]:  # noqa: A002  (what it is called everywhere)
+def load_native_file(path: str, format: Format) -> tuple[Any, dict[str, str]]:  # noqa: A002  (what it is called everywhere)
     """Load a file in XGBoost's or LightGBM's own format; the name of the file plays no part.
 
     Returns an estimator or a bare booster, and the version the file says it was written by. Raises LoadRefused.

@@ -14,7 +14,7 @@ from serving.host.boosters.libraries import LIGHTGBM, XGBOOST, library_of
 ROUNDS_READ = 50
 
 
-def thresholds_in(part: Any) -> tuple[list[float], list[float]] | None:
+def find_threshold_ranges(part: Any) -> tuple[list[float], list[float]] | None:
     """Return the smallest and largest threshold on each column in the first rounds of an estimator of either library.
 
     Infinities, the wrong way round, stand for columns that are not asked for. None when `part` is something else.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import make_classification
 
 from serving.compiling.convert import NotCompilable, convert_estimator
-from serving.host.boosters import as_estimator
+from serving.host.boosters import wrap_bare_booster
 from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.batch import Batch
 from tests.unit.compiling.test_convert import run
@@ -111,7 +111,7 @@ def test_lightgbm_takes_null_for_zero_where_it_saw_none_and_tiny_numbers_too() -
 )  # fmt: skip
 def test_bare_boosters_agree_as_they_answer_themselves(name: str) -> None:
     with warnings.catch_warnings(action="ignore"):
-        booster = as_estimator(booster_cases.cases()[name]())
+        booster = wrap_bare_booster(booster_cases.cases()[name]())
         rows = booster_cases.queries()
         rows = np.where(np.abs(rows) < 1e20, rows, 1.5)
         model = examine_estimator(booster)
@@ -149,7 +149,7 @@ def test_pandas_categories_go_the_same_way(tmp_path: Path, kind: str, name: str)
 def test_numbers_of_categories_stay_in_their_host() -> None:
     rows = np.column_stack([ROWS[:, 0], CLASSES])
     data = xgboost.DMatrix(rows, VALUES, feature_types=["q", "c"])
-    model = examine_estimator(as_estimator(xgboost.train({"max_cat_to_onehot": 9}, data, 5)))
+    model = examine_estimator(wrap_bare_booster(xgboost.train({"max_cat_to_onehot": 9}, data, 5)))
     with pytest.raises(NotCompilable, match="numbers of categories"):
         convert_estimator(model)
 

@@ -397,7 +397,7 @@ def test_a_text_file_of_lightgbm_3_is_read_with_its_categories(tmp_path: Path, l
     """LightGBM 3.3.5 wrote the file and gave these answers; a category is a position in the list of the file."""
     content = (Path(__file__).parent / "lightgbm_3_3.txt").read_bytes()
     (tmp_path / "blob").write_bytes(content.replace(b"\n", line_break))
-    booster, _ = boosters.load_native(str(tmp_path / "blob"), Format.LIGHTGBM)
+    booster, _ = boosters.load_native_file(str(tmp_path / "blob"), Format.LIGHTGBM)
     rows = np.array([[0.5, 3.0], [2.0, 1.0], [-1.0, 2.0], [0.0, np.nan]])
     expected = [0.4295284139555563, 0.6182801228826056, 0.6182801228826055, 0.4295284139555563]
     assert booster.library_booster.predict(rows).tolist() == expected

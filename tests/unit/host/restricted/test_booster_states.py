@@ -22,7 +22,7 @@ import pytest
 import xgboost
 
 from serving.domain.version import Format
-from serving.host.boosters import load_native
+from serving.host.boosters import load_native_file
 from serving.host.model import LoadRefused
 from serving.host.restricted import Distrusted, load_restricted
 from serving.host.restricted.sound.booster_states import find_state_problem
@@ -647,10 +647,10 @@ def test_native_files_are_checked(tmp_path: Path) -> None:
     document["learner"]["gradient_booster"]["model"]["trees"][0]["left_children"][0] = 10**8
     (tmp_path / "model.json").write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(LoadRefused, match="not sound: a node leads to a node that is not its child"):
-        load_native(str(tmp_path / "model.json"), Format.XGBOOST)
+        load_native_file(str(tmp_path / "model.json"), Format.XGBOOST)
     (tmp_path / "model.txt").write_text(line("left_child", number(10**7))(text(SPLITS)), encoding="utf-8")
     with pytest.raises(LoadRefused, match="not sound: a node leads to a node that does not exist"):
-        load_native(str(tmp_path / "model.txt"), Format.LIGHTGBM)
+        load_native_file(str(tmp_path / "model.txt"), Format.LIGHTGBM)
 
 
 def test_every_sound_booster_passes() -> None:
