@@ -1,6 +1,6 @@
-"""XGBoost and LightGBM: their own files, bare boosters, and what their estimators need that scikit-learn's do not.
+"""Support for XGBoost and LightGBM: their own file formats, bare boosters, and the special needs of their estimators.
 
-Both are optional and imported only when a file asks for them.
+Both libraries are optional and imported only when a file needs them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ __all__ = [
     "EXTRAS",
     "LIGHTGBM",
     "XGBOOST",
-    "wrap_bare_booster",
     "explain_installation",
-    "is_of_old_lightgbm",
+    "find_threshold_ranges",
+    "is_old_lightgbm_estimator",
     "library_of",
     "limit_to_one_thread",
     "load_native_file",
-    "find_threshold_ranges",
+    "wrap_bare_booster",
 ]
 
 _THREADS = ("n_jobs", "nthread", "nthreads", "num_thread", "num_threads")
@@ -30,15 +30,15 @@ _KEYWORDS = ("kwargs", "_other_params", "params")
 
 
 def wrap_bare_booster(found: Any) -> Any:
-    """Return a bare booster of either library as an object with an estimator's methods, everything else as it is."""
+    """Return a bare booster of either library as an object with the methods of an estimator; all else unchanged."""
     library = library_of(found)
     if library is None or type(found).__name__ != "Booster":
         return found
     return XgboostBooster(found) if library == XGBOOST else LightgbmBooster(found)
 
 
-def is_of_old_lightgbm(part: Any) -> bool:
-    """Say whether a part is an estimator that LightGBM 2 or 3 fitted: later versions take it for one that is not."""
+def is_old_lightgbm_estimator(part: Any) -> bool:
+    """Say whether LightGBM 2 or 3 has fitted the estimator `part`: later versions take it for an unfitted one."""
     if library_of(part) != LIGHTGBM:
         return False
     state = vars(part)
@@ -46,10 +46,10 @@ def is_of_old_lightgbm(part: Any) -> bool:
 
 
 def limit_to_one_thread(part: Any) -> None:
-    """Have a part of either library compute in one thread, whatever it was told under whichever name."""
+    """Make a part of either library compute in one thread: overwrite every parameter with a number of threads."""
     state = vars(part)
     for known in (state, *(state.get(name) for name in _KEYWORDS)):
         if isinstance(known, dict):
             known.update({name: 1 for name in _THREADS if name in known})
     if type(part).__name__ == "Booster" and hasattr(part, "set_param"):
-        part.set_param({"nthread": 1})  # XGBoost's; a pickled one brings the number along
+        part.set_param({"nthread": 1})  # a booster of XGBoost; its pickle contains the number

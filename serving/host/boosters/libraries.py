@@ -1,4 +1,4 @@
-"""Which of the optional libraries an object comes from, and how each is imported."""
+"""Finds which optional library an object comes from, and imports these libraries."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ EXTRAS = (XGBOOST, LIGHTGBM)
 
 
 def library_of(part: Any) -> str | None:
-    """Return ``xgboost`` or ``lightgbm`` when the class of `part`, or its booster, comes from there, else None."""
-    made = part.library_booster if isinstance(part, BareBooster) else part
-    package = type(made).__module__.partition(".")[0]
+    """Return ``xgboost`` or ``lightgbm`` if that library defines the class of `part` or of its booster, else None."""
+    inner = part.library_booster if isinstance(part, BareBooster) else part
+    package = type(inner).__module__.partition(".")[0]
     return package if package in EXTRAS else None
 
 
 def explain_installation(library: str) -> str:
-    """Say that a file needs `library`, and how to get it."""
+    """Return a sentence that a file needs `library`, and how to install it."""
     return f"the file needs {library}, which is not installed here: pip install 'serving[{library}]'"
 
 
 def import_library(name: str) -> ModuleType:
-    """Return the imported library; raises LoadRefused, with how to install it, where it is not there."""
+    """Import a library; raises LoadRefused, which says how to install it, where it is missing."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

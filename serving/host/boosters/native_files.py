@@ -1,6 +1,7 @@
-"""Files in XGBoost's and LightGBM's own formats.
+"""Loads files in the own formats of XGBoost and LightGBM.
 
-What XGBoost's scikit-learn estimators save says so and is loaded into such an estimator; every other file is a booster.
+A file that a scikit-learn estimator of XGBoost saved names the kind of that estimator, and is loaded into such an
+estimator. Every other file is loaded as a booster.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from serving.host.restricted.sound.booster_states import find_content_problem
 from serving.host.restricted.sound.lightgbm_trees import check_lightgbm
 from serving.host.restricted.sound.xgboost_trees import check_xgboost
 
-_PLACE = re.compile(r"^(?:\[[\d:]+\]\s*)?(?:\S+:\d+:\s*)?")
+_SOURCE_PLACE = re.compile(r"^(?:\[[\d:]+\]\s*)?(?:\S+:\d+:\s*)?")
 _ESTIMATORS = {"classifier": "XGBClassifier", "regressor": "XGBRegressor", "ranker": "XGBRanker"}
 
 
-def load_native_file(path: str, format: Format) -> tuple[Any, dict[str, str]]:  # noqa: A002  (what it is called everywhere)
-    """Load a file in XGBoost's or LightGBM's own format; the name of the file plays no part.
+def load_native_file(path: str, format: Format) -> tuple[Any, dict[str, str]]:  # noqa: A002  (its name everywhere)
+    """Load a file in the own format of XGBoost or LightGBM, whatever its name.
 
-    Returns an estimator or a bare booster, and the version the file says it was written by. Raises LoadRefused.
+    Returns an estimator or a bare booster, and the library versions in the file. Raises LoadRefused.
     """
     library = import_library(XGBOOST if format is Format.XGBOOST else LIGHTGBM)
     with open(path, "rb") as file:
@@ -36,14 +37,14 @@ def load_native_file(path: str, format: Format) -> tuple[Any, dict[str, str]]:  
 
 
 def _require_sound(check: Callable[[bytes], None], content: bytes) -> None:
-    """Raise LoadRefused unless `check` finds nothing that the library would follow out of its memory."""
+    """Raise LoadRefused if `check` finds an index or size that would lead the library outside of its memory."""
     what = find_content_problem(content, check)
     if what is not None:
         raise LoadRefused(one_line(f"the file holds a model that is not sound: {what}; write it anew"))
 
 
 def _make_refusal(library: str, error: Exception) -> LoadRefused:
-    reason = _PLACE.sub("", str(error).partition("Stack trace:")[0].strip())
+    reason = _SOURCE_PLACE.sub("", str(error).partition("Stack trace:")[0].strip())
     return LoadRefused(one_line(f"the file is no {library} model, or it is cut short or damaged ({reason})"))
 
 
@@ -53,7 +54,7 @@ def _make_refusal(library: str, error: Exception) -> LoadRefused:
 def _load_xgboost(xgboost: ModuleType, content: bytes) -> tuple[Any, dict[str, str]]:
     if is_old_xgboost(content):
         raise LoadRefused(OLD_XGBOOST_INSIDE)
-    version = _xgboost_version(content)
+    version = _read_xgboost_version(content)
     if version is None or not content.rstrip().endswith(b"}"):  # XGBoost may crash on half a file instead
         raise LoadRefused("the file is no XGBoost model, or it is cut short or damaged (its version is not at its end)")
     _require_sound(check_xgboost, content)
@@ -65,34 +66,34 @@ def _load_xgboost(xgboost: ModuleType, content: bytes) -> tuple[Any, dict[str, s
         estimator = getattr(xgboost, _ESTIMATORS[kind])(n_jobs=1)
         estimator.load_model(bytearray(content))
     except (xgboost.core.XGBoostError, ValueError) as error:
-        raise _find_newer(xgboost, version, error) or _make_refusal("XGBoost", error) from None
+        raise _refuse_newer_version(xgboost, version, error) or _make_refusal("XGBoost", error) from None
     return estimator, {XGBOOST: version}
 
 
-def _find_newer(xgboost: ModuleType, version: str, error: Exception) -> LoadRefused | None:
-    """Return the refusal of a file that a newer XGBoost than the one here wrote; None for all others."""
+def _refuse_newer_version(xgboost: ModuleType, version: str, error: Exception) -> LoadRefused | None:
+    """Return the refusal of a file that a newer XGBoost wrote; None for other files."""
     written, here = (tuple(map(int, text.split(".")[:2])) for text in (version, xgboost.__version__))
     if written <= here:
         return None
     reason = str(error).partition("\n")[0]
     text = f"the file was saved by XGBoost {version}, and the one here, {xgboost.__version__}, cannot read it"
-    return LoadRefused(one_line(f"{text} ({_PLACE.sub('', reason)}): install a newer one"))
+    return LoadRefused(one_line(f"{text} ({_SOURCE_PLACE.sub('', reason)}): install a newer one"))
 
 
-def _xgboost_version(content: bytes) -> str | None:
-    """Read the version at either end of the file without parsing what lies between."""
+def _read_xgboost_version(content: bytes) -> str | None:
+    """Return the version at either end of the file, without parsing the rest; None where there is none."""
     for edge in (content[-200:], content[:200]):
         json_form = re.search(rb'"version"\s*:\s*\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)', edge)
         if json_form:
             return ".".join(number.decode() for number in json_form.groups())
         place = edge.rfind(b"version[")
-        numbers = _ubjson_numbers(edge[place + len(b"version[") :]) if place >= 0 else []
+        numbers = _read_ubjson_numbers(edge[place + len(b"version[") :]) if place >= 0 else []
         if len(numbers) == 3:
             return ".".join(map(str, numbers))
     return None
 
 
-def _ubjson_numbers(text: bytes) -> list[int]:
+def _read_ubjson_numbers(text: bytes) -> list[int]:
     """Return the integers at the start of a UBJSON array (ubjson.org: a type marker, then big-endian bytes)."""
     sizes = {b"i": 1, b"U": 1, b"I": 2, b"l": 4, b"L": 8}
     counted = re.match(rb"#(?:[iU](.)|I(..)|l(....)|L(........))", text, re.DOTALL)
@@ -108,20 +109,20 @@ def _ubjson_numbers(text: bytes) -> list[int]:
 
 
 def _load_lightgbm(lightgbm: ModuleType, content: bytes) -> tuple[Any, dict[str, str]]:
-    if content.startswith(b"tree\r\n"):  # Git or an editor on Windows; the sizes of trees count one byte a line break
+    if content.startswith(b"tree\r\n"):  # by Git or an editor on Windows; the file counts one byte for each line break
         content = content.replace(b"\r\n", b"\n")
-    _require_whole(content)
+    _require_complete(content)
     _require_sound(check_lightgbm, content)
     try:
         booster = lightgbm.Booster(model_str=content.decode())
     except (lightgbm.basic.LightGBMError, ValueError) as error:
         raise _make_refusal("LightGBM", error) from None
-    booster.params = {}  # names files of the training; nothing that predicts asks for it
+    booster.params = {}  # may name files of the training; predictions do not need it
     return LightgbmBooster(booster), {}
 
 
-def _require_whole(content: bytes) -> None:
-    """Raise LoadRefused unless every tree is where the head of the file says: LightGBM aborts the process instead."""
+def _require_complete(content: bytes) -> None:
+    """Raise LoadRefused unless every tree is where the head of the file says: LightGBM would abort the process."""
     head, _, trees = content.partition(b"\n\nTree=0\n")
     listed = re.search(rb"^tree_sizes=([\d ]*)\s*$", head, re.MULTILINE)
     at = 0
@@ -129,12 +130,12 @@ def _require_whole(content: bytes) -> None:
         if not (b"Tree=0\n" + trees)[at : at + 24].startswith(b"Tree=%d\n" % index):
             raise LoadRefused(f"the file is cut short or damaged (tree {index} is not where it should be)")
         at += size
-    if b"\nend of trees" not in content or not (content.endswith(b"\n") or _ends_whole(content)):
+    if b"\nend of trees" not in content or not (content.endswith(b"\n") or _has_complete_end(content)):
         raise LoadRefused("the file is cut short or damaged (it ends in the middle of a line, or of the trees)")
 
 
-def _ends_whole(content: bytes) -> bool:
-    """Say whether the last line is one that ends a model, and all of it: editors leave out the last line break."""
+def _has_complete_end(content: bytes) -> bool:
+    """Say whether the last line is complete and ends a model: some editors remove the last line break."""
     name, _, value = content[content.rfind(b"\n") + 1 :].partition(b":")
     if name != b"pandas_categorical":
         return name == b"end of parameters"

@@ -1,4 +1,4 @@
-"""The range of the numbers that the trees of XGBoost and LightGBM split at: where made-up rows should lie."""
+"""Reads the range of the thresholds in trees of XGBoost and LightGBM, for the numbers in made-up rows."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import orjson
 
 from serving.host.boosters.libraries import LIGHTGBM, XGBOOST, library_of
 
-# enough rounds to know where the numbers of most columns lie
+# enough rounds to know the range of most columns
 ROUNDS_READ = 50
 
 
 def find_threshold_ranges(part: Any) -> tuple[list[float], list[float]] | None:
-    """Return the smallest and largest threshold on each column in the first rounds of an estimator of either library.
+    """Return the smallest and the largest threshold of each column in the first rounds of an estimator.
 
-    Infinities, the wrong way round, stand for columns that are not asked for. None when `part` is something else.
+    A column without thresholds has infinity as the smallest and minus infinity as the largest. Returns None when `part`
+    is not an estimator of either library.
     """
     library = library_of(part)
     read = {XGBOOST: _read_xgboost_splits, LIGHTGBM: _read_lightgbm_splits}.get(library or "")
