@@ -1,7 +1,7 @@
-"""A sceptic: asks estimator and compiled form the same adversarial rows, which are not those of the proof.
+"""A sceptic: gives estimator and compiled form the same adversarial rows, which are not those of the proof.
 
-Every size that a float64 has, from 5e-324 to 1.7e308, alone, in whole rows and mixed in one row, exactly and one ulp to
-each side, within the guard that the proof ends with. What the guard lets through has to be answered alike.
+Numbers of every size of float64, from 5e-324 to 1.7e308: alone, in whole rows and mixed in one row, exactly and one ulp
+to each side, within the guard of the proof. All rows that the guard accepts must be answered alike.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LABELLED = (ModelKind.CLASSIFIER, ModelKind.CLUSTERER, ModelKind.OUTLIER_DETECT
 
 @dataclass
 class Finding:
-    """What came of one estimator: why it has no compiled form, or how many answers were compared and which differ.
+    """The result for one estimator: why it has no compiled form, or how many answers were compared and which differ.
 
     `unsteady` counts rows whose answers differ by no more than the estimator's own do when the row is asked alone, or
     when its numbers, enormous ones among them, are changed by one ulp: sums that cancel out.
@@ -55,7 +55,7 @@ class Finding:
 
 
 def compare(name: str, fit: Callable[[], Any], rows: int = 2000, seed: int = 0) -> Finding:
-    """Fit, compile and prove as a host does, then ask both `rows` rows of `hard_rows`. Blocks for seconds."""
+    """Fit, compile and prove as a host does, then compare the answers to `rows` hard rows. Blocks for seconds."""
     with warnings.catch_warnings(action="ignore"):
         model = examine_estimator(fit())
         if any(feature.dtype is not Dtype.NUMBER for feature in model.signature.features):
@@ -65,12 +65,12 @@ def compare(name: str, fit: Callable[[], Any], rows: int = 2000, seed: int = 0) 
             proof = prove_graphs(model, list(bounded.graphs), TOLERANCE, [], bounded.bounds.rows)
         except ServingError as error:
             return Finding(name, str(error))
-        asked = hard_rows(model, proof.guard, rows, seed)
-        return _compared(Finding(name, rows=len(asked)), model, GraphSession(bounded.graphs[0]), asked)
+        asked = make_hard_rows(model, proof.guard, rows, seed)
+        return _compare_answers(Finding(name, rows=len(asked)), model, GraphSession(bounded.graphs[0]), asked)
 
 
-def hard_rows(model: EstimatorModel, guard: Guard, rows: int, seed: int) -> NDArray[np.float64]:
-    """Return rows of every size within `guard`: mixed, alike, one among plausible ones, and neighbouring sizes."""
+def make_hard_rows(model: EstimatorModel, guard: Guard, rows: int, seed: int) -> NDArray[np.float64]:
+    """Return rows of numbers of every size within `guard`: mixed, equal, one among plausible ones, similar sizes."""
     random = np.random.default_rng(seed)
     width, count = len(model.signature.features), rows // 4
     low = np.array([0.25 if column.low is None else column.low for column in model.columns])
@@ -103,7 +103,9 @@ def hard_rows(model: EstimatorModel, guard: Guard, rows: int, seed: int) -> NDAr
     return np.ascontiguousarray(made)
 
 
-def _compared(finding: Finding, model: EstimatorModel, session: GraphSession, rows: NDArray[np.float64]) -> Finding:
+def _compare_answers(
+    finding: Finding, model: EstimatorModel, session: GraphSession, rows: NDArray[np.float64]
+) -> Finding:
     batch = Batch(len(rows), matrix=rows)
     ordinary = model.make_rows(64)
     sizes = np.abs(rows).max(axis=1)
@@ -123,7 +125,7 @@ def _compared(finding: Finding, model: EstimatorModel, session: GraphSession, ro
             is_wrong = theirs != ours if is_label else _is_beyond(theirs, ours, np.asarray(usual), by_row)
             for row in np.flatnonzero(is_wrong.reshape(len(rows), -1).any(axis=1)).tolist():
                 if np.abs(rows[row]).max() >= ENORMOUS:
-                    others = _nearly_the_same(model, method, place, rows[row])
+                    others = _answer_nearly_same_rows(model, method, place, rows[row])
                     if _is_among(ours[row], theirs[row], others, is_label=is_label):
                         finding.unsteady += 1
                         continue
@@ -132,8 +134,8 @@ def _compared(finding: Finding, model: EstimatorModel, session: GraphSession, ro
     return finding
 
 
-def _nearly_the_same(model: EstimatorModel, method: Any, place: int, row: NDArray[np.float64]) -> NDArray[Any]:
-    """Return what the estimator answers to a row alone, and to 16 rows of which each number is an ulp away or none."""
+def _answer_nearly_same_rows(model: EstimatorModel, method: Any, place: int, row: NDArray[np.float64]) -> NDArray[Any]:
+    """Return the estimator's answers to the row alone, and to 16 copies with each number changed by an ulp or not."""
     toward = np.random.default_rng(0).choice([-np.inf, np.inf], (16, len(row)))
     moved = np.where(np.random.default_rng(1).random(toward.shape) < 0.7, np.nextafter(row, toward), row)
     asked = (Batch(len(each), matrix=np.ascontiguousarray(each)) for each in (row[None], moved))

@@ -1,4 +1,4 @@
-"""Estimators and their options for the sceptic: what has a compiled form, with the settings that change formulas."""
+"""Estimators for the sceptic: all that have a compiled form, with the settings that change their formulas."""
 
 from __future__ import annotations
 

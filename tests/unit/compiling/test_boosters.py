@@ -30,7 +30,7 @@ QUIET: dict[str, Any] = {"n_jobs": 1, "n_estimators": 12, "random_state": 0}
 
 
 def assert_alike(estimator: Any, *matrices: NDArray[Any], tolerance: float) -> None:
-    """All methods answer alike: labels equal, numbers within `tolerance`, dtypes and shapes the same."""
+    """Check that all methods answer alike: equal labels, dtypes and shapes, numbers within `tolerance`."""
     model = examine_estimator(estimator, X=matrices[0])
     graph = convert_estimator(model)
     for method in model.signature.methods:
@@ -66,7 +66,7 @@ def test_xgboost_classifiers_agree_on_the_edges(labels: Any, options: dict[str, 
     assert_alike(estimator, NULLS, rows, tolerance=1e-6)
 
 
-def test_xgboost_regressors_forests_and_early_stopping() -> None:
+def test_xgboost_regressors_forests_and_early_stopping_answer_alike() -> None:
     estimator = xgboost.XGBRegressor(**QUIET).fit(NULLS, VALUES)
     rows = split_rows(estimator.get_booster().trees_to_dataframe(), "Feature", "Split")
     assert_alike(estimator, NULLS, rows, tolerance=0)  # sums of float32, bit by bit
@@ -88,7 +88,7 @@ def test_lightgbm_classifiers_agree_on_the_edges(labels: Any, kind: str) -> None
         assert_alike(estimator, NULLS, rows, tolerance=1e-12)
 
 
-def test_lightgbm_takes_null_for_zero_where_it_saw_none_and_tiny_numbers_too() -> None:
+def test_lightgbm_treats_tiny_numbers_and_unseen_null_as_zero() -> None:
     centered = np.round(ROWS, 1)
     with warnings.catch_warnings(action="ignore"):
         random_forest = lightgbm.LGBMRegressor(boosting_type="rf", subsample=0.5, subsample_freq=1, verbose=-1, **QUIET)
@@ -109,7 +109,7 @@ def test_lightgbm_takes_null_for_zero_where_it_saw_none_and_tiny_numbers_too() -
         "lightgbm binary stopped", "lightgbm multiclassova", "lightgbm rf two classes", "lightgbm poisson",
     ],
 )  # fmt: skip
-def test_bare_boosters_agree_as_they_answer_themselves(name: str) -> None:
+def test_bare_boosters_answer_alike(name: str) -> None:
     with warnings.catch_warnings(action="ignore"):
         booster = wrap_bare_booster(booster_cases.cases()[name]())
         rows = booster_cases.queries()
@@ -154,7 +154,7 @@ def test_numbers_of_categories_stay_in_their_host() -> None:
         convert_estimator(model)
 
 
-def test_what_is_not_understood_is_refused() -> None:
+def test_unknown_settings_of_boosters_are_refused() -> None:
     linear = xgboost.XGBRegressor(booster="gblinear", n_jobs=1, n_estimators=2)
     several = xgboost.XGBRegressor(multi_strategy="multi_output_tree", **QUIET)
     for estimator, values in (

@@ -1,4 +1,4 @@
-"""Numbers on both sides of every branch that scikit-learn takes by their size: next to nothing, and enormous."""
+"""Numbers on both sides of every branch that scikit-learn takes by size: close to 0, and enormous."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEAST = float(np.nextafter(0, 1))
 
 
 def assert_equal(estimator: Any, rows: Any, tolerance: float = 1e-13) -> None:
-    """Estimator and graph answer alike relative to each number, however small; labels are equal."""
+    """Check that estimator and graph answer alike relative to each number, even the smallest; labels are equal."""
     with warnings.catch_warnings(action="ignore"):
         model = examine_estimator(estimator)
     batch = Batch(len(rows), matrix=np.array(rows, dtype=np.float64))
@@ -50,7 +50,7 @@ def list_neighbours(*numbers: float) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2", "max"])
-def test_rows_whose_norm_is_next_to_nothing_are_not_divided(norm: str) -> None:
+def test_rows_with_a_norm_close_to_0_are_not_divided(norm: str) -> None:
     rows = np.zeros((0, 3))
     for number in list_neighbours(10 * EPS, EPS, 1e-16, 1e-154, 1e-162, 1e-300, LEAST, 1e-8):
         alone, shared = [number, 0, -0.0], [number / 3, -number / 3, number / 3]
@@ -64,7 +64,7 @@ def test_rows_whose_norm_is_next_to_nothing_are_not_divided(norm: str) -> None:
 @pytest.mark.parametrize(
     "power", [0.0, EPS / 2, EPS, 2 * EPS, 1e-8, 1.0, 2 - EPS, 2.0, 2 + EPS, 2 + 3 * EPS, -3.5, 7.0]
 )
-def test_powers_of_numbers_next_to_nothing(power: float) -> None:
+def test_powers_of_numbers_close_to_0_keep_their_digits(power: float) -> None:
     estimator = PowerTransformer(standardize=False).fit(ROWS)
     estimator.lambdas_ = np.array([power, 1.0, 0.5])
     numbers = list_neighbours(LEAST, 1e-310, 1e-100, 1e-17, EPS, 1e-8, 1e-3, 1.0, 1e9, 1e300)
@@ -72,14 +72,14 @@ def test_powers_of_numbers_next_to_nothing(power: float) -> None:
 
 
 @pytest.mark.parametrize("power", [0.0, 0.9e-19, 1.1e-19, 1e-8, 1.0, -2.0, 3.0])
-def test_powers_of_positive_numbers(power: float) -> None:
+def test_powers_of_positive_numbers_keep_their_digits(power: float) -> None:
     estimator = PowerTransformer("box-cox", standardize=False).fit(np.abs(ROWS))
     estimator.lambdas_ = np.array([power, 1.0, 0.5])
     numbers = np.abs(list_neighbours(2 * LEAST, 1e-310, 1e-100, 1e-17, 1 + EPS, 1.0, 1e9, 1e100))
     assert_equal(estimator, np.column_stack([numbers, numbers, numbers]), 1e-12)
 
 
-def test_logarithms_and_exponentials_next_to_nothing() -> None:
+def test_logarithms_and_exponentials_close_to_0_keep_their_digits() -> None:
     numbers = list_neighbours(LEAST, 1e-310, 1e-17, EPS, 1e-8, 0.5)
     rows = np.column_stack([numbers, numbers, numbers])
     assert_equal(FunctionTransformer(np.log1p).fit(ROWS), rows)
@@ -128,13 +128,13 @@ def test_the_nearest_of_far_rows_is_the_same() -> None:
     assert_equal(kind.fit(ROWS[:50] + 10), np.vstack([overflown, -overflown]))
 
 
-def test_sums_are_taken_in_the_same_order() -> None:
+def test_sums_are_computed_in_the_same_order() -> None:
     rows = [[-1e14, 1e15, 1e14], [1e15, -1e15, 0.3], [1e-17, 1e-17, 1e-17]]
     assert_equal(FeatureAgglomeration(2).fit(ROWS), rows)
     assert_equal(SGDOneClassSVM(random_state=0).fit(ROWS), np.multiply(rows, 1e-20))
 
 
-def test_negative_zeros_are_zeros_where_a_matrix_is_sparse() -> None:
+def test_negative_zeros_become_zeros_where_a_matrix_is_sparse() -> None:
     for estimator in (AdditiveChi2Sampler(), TfidfTransformer()):
         model = examine_estimator(estimator.fit(np.abs(ROWS)))
         batch = Batch(1, matrix=np.array([[-0.0, 1.0, 0.0]]))

@@ -1,4 +1,4 @@
-"""Graphs made of real estimators, run by the real onnxruntime, against what the estimators say."""
+"""Graphs of real estimators, run by the real onnxruntime, give the answers of the estimators."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from tests.unit.host.test_every_estimator import SERVED, fitted
 ROWS, CLASSES = make_classification(300, 6, n_informative=5, n_redundant=0, n_classes=3, random_state=0)
 VALUES = ROWS @ np.arange(1.0, 7.0) + 20
 
-# at least one method has no graph; a name less here is news
+# at least one method has no graph; if one gets its graph, remove it here
 REFUSED = frozenset(
     [
         "BernoulliRBM",  # its score_samples is a matter of chance
@@ -88,7 +88,7 @@ REFUSED = frozenset(
 
 
 def run(graph: Graph, model: EstimatorModel, method: Method, batch: Batch) -> list[Any]:
-    """Return what the graph answers, as the checker of graphs writes it: none that is drawn here may be refused."""
+    """Return what the graph answers as the checker writes it, which must not refuse any graph that is drawn here."""
     asked = model.signature.model_copy(update={"methods": tuple(graph.outputs)})
     (graph,) = bound_graphs([graph], asked).graphs
     options = onnxruntime.SessionOptions()
@@ -102,7 +102,7 @@ def run(graph: Graph, model: EstimatorModel, method: Method, batch: Batch) -> li
 def assert_alike(
     estimator: Any, *matrices: np.ndarray[Any, Any], X: Any = None, batches: tuple[Batch, ...] = ()
 ) -> None:
-    """All methods together and each alone answer as the estimator: the same labels, dtypes and shapes."""
+    """Check that all methods together, and each alone, answer as the estimator: same labels, dtypes and shapes."""
     model = examine_estimator(estimator, X=X)
     whole = convert_estimator(model)
     assert list(whole.outputs) == list(model.signature.methods)
@@ -183,7 +183,7 @@ def test_probabilities_far_from_one_half_keep_their_digits() -> None:
         np.testing.assert_allclose(mine, model.answer(method, batch).tensors[0], rtol=1e-12)
 
 
-def test_parts_inside_parts_are_drawn() -> None:
+def test_estimators_inside_estimators_are_converted() -> None:
     trees = RandomForestClassifier(5, random_state=0)
     scaled = make_pipeline(make_union(StandardScaler(), MinMaxScaler(clip=True)), LogisticRegression(max_iter=500))
     for estimator in (
@@ -259,7 +259,7 @@ def test_text_unknown_and_null_are_encoded_alike(encoder: Any) -> None:
         assert_alike(estimator, X=frame, batches=(Batch(4, columns=odd),))
 
 
-def test_features_a_graph_has_no_column_for_are_refused() -> None:
+def test_features_of_any_type_are_refused() -> None:
     frame, labels = table()
     estimator = make_pipeline(OrdinalEncoder(encoded_missing_value=-2), LogisticRegression())
     model = examine_estimator(estimator.fit(frame, labels), X=frame)
@@ -284,20 +284,20 @@ def test_more_tree_nodes_than_allowed_are_refused() -> None:
 
 
 class Doubled(LinearRegression):  # type: ignore[misc]
-    """Answers otherwise than the class it comes from."""
+    """Gives other answers than its base class."""
 
     def predict(self, X: Any) -> Any:
         return 2 * super().predict(X)
 
 
-def test_classes_that_are_not_scikit_learns_are_refused_however_deep() -> None:
+def test_classes_that_are_not_scikit_learns_are_refused_at_any_depth() -> None:
     estimator = make_pipeline(StandardScaler(), Doubled()).fit(ROWS, VALUES)
 
     with pytest.raises(NotCompilable, match=r"Doubled .* is not scikit-learn's own"):
         convert_estimator(examine_estimator(estimator))
 
 
-def test_naive_bayes_that_ties_by_its_nature_is_refused() -> None:
+def test_naive_bayes_that_always_ties_is_refused() -> None:
     rows = np.abs(np.random.default_rng(0).normal(size=(30, 3)))
     for norm in (True, False):
         model = examine_estimator(ComplementNB(norm=norm).fit(rows, np.arange(30) % 3))

@@ -15,7 +15,7 @@ from serving.compiling.forked_worker import ForkedWorker, WorkFailed
 from tests.e2e.harness import until
 
 
-def test_what_the_work_returns_comes_back_whatever_its_size() -> None:
+def test_a_result_of_any_size_is_returned() -> None:
     content = os.urandom(5 << 20)
     assert ForkedWorker(lambda: content).run(30.0) == content
     assert ForkedWorker(lambda: b"").run(30.0) == b""
@@ -37,7 +37,7 @@ def test_work_that_takes_too_long_is_killed(tmp_path: Path) -> None:
     until(lambda: not psutil.pid_exists(pid), "the end of the process")
 
 
-def test_work_that_dies_is_told_by_its_signal() -> None:
+def test_the_signal_that_killed_a_worker_is_named() -> None:
     def work() -> bytes:
         faulthandler.disable()  # pytest's, which would print where it happened
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -47,7 +47,7 @@ def test_work_that_dies_is_told_by_its_signal() -> None:
         ForkedWorker(work).run(30.0)
 
 
-def test_work_that_raises_has_failed(capfd: pytest.CaptureFixture[str]) -> None:
+def test_work_that_raises_an_exception_fails(capfd: pytest.CaptureFixture[str]) -> None:
     def work() -> bytes:
         raise RuntimeError("no")
 
@@ -55,19 +55,19 @@ def test_work_that_raises_has_failed(capfd: pytest.CaptureFixture[str]) -> None:
         ForkedWorker(work).run(30.0)
 
 
-def test_what_was_not_asked_for_ends_with_its_dismissal(tmp_path: Path) -> None:
-    apart = ForkedWorker(lambda: b"never", (tmp_path / "entered").touch, (tmp_path / "ready").touch)
+def test_a_dismissed_worker_ends_without_working(tmp_path: Path) -> None:
+    worker = ForkedWorker(lambda: b"never", (tmp_path / "entered").touch, (tmp_path / "ready").touch)
     until((tmp_path / "entered").exists, "its beginning")
     assert not (tmp_path / "ready").exists()
-    apart.prepare()
+    worker.prepare()
     until((tmp_path / "ready").exists, "the preparation")
-    apart.dismiss()
-    assert not psutil.pid_exists(apart.pid)
-    apart.dismiss()
+    worker.dismiss()
+    assert not psutil.pid_exists(worker.pid)
+    worker.dismiss()
 
 
-def test_the_work_sees_what_was_when_it_was_forked() -> None:
+def test_the_work_sees_the_state_at_the_fork() -> None:
     seen = [b"before"]
-    apart = ForkedWorker(lambda: seen[0])
+    worker = ForkedWorker(lambda: seen[0])
     seen[0] = b"after"
-    assert apart.run(30.0) == b"before"
+    assert worker.run(30.0) == b"before"

@@ -1,4 +1,4 @@
-"""Estimators with settings that the test of every estimator does not have, proved as a host proves them."""
+"""Estimators with other settings than in the test of every estimator, proved as a host proves them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VALUES = ROWS @ np.arange(1.0, 6.0)
 
 
 def proof_of(estimator: Any, rows: Any = ROWS, answers: Any = WORDS, tolerance: float = 1e-9) -> Compilation:
-    """Fit, convert, and prove; most within one part in a thousand million, also where numbers are as large."""
+    """Fit, convert and prove: most within one part in a thousand million, also where numbers are as large."""
     with warnings.catch_warnings(action="ignore"):
         model = examine_estimator(estimator.fit(rows, answers), X=rows)
         return prove_graphs(model, bound_graphs([convert_estimator(model)], model.signature).graphs, tolerance, [])
@@ -43,32 +43,32 @@ def proof_of(estimator: Any, rows: Any = ROWS, answers: Any = WORDS, tolerance: 
 
 @pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])
 @pytest.mark.parametrize("kind", [GaussianMixture, BayesianGaussianMixture])
-def test_mixtures_of_all_shapes(kind: Any, covariance: str) -> None:
+def test_mixtures_of_all_covariance_types_are_proved(kind: Any, covariance: str) -> None:
     assert proof_of(kind(n_components=3, covariance_type=covariance, random_state=0)).engine == "onnx"
 
 
 @pytest.mark.parametrize("weights", ["dirichlet_process", "dirichlet_distribution"])
-def test_weights_of_bayesian_mixtures(weights: str) -> None:
+def test_bayesian_mixtures_of_all_weights_are_proved(weights: str) -> None:
     mixture = BayesianGaussianMixture(n_components=3, weight_concentration_prior_type=weights, random_state=0)
     assert proof_of(mixture).engine == "onnx"
 
 
 @pytest.mark.parametrize("priors", ["uniform", "empirical"])
 @pytest.mark.parametrize("answers", [WORDS, CLASSES > 0], ids=["three", "two"])
-def test_nearest_centroids(priors: str, answers: Any) -> None:
+def test_nearest_centroids_are_proved(priors: str, answers: Any) -> None:
     rows = ROWS[:-3]  # classes of unequal sizes
     assert proof_of(NearestCentroid(priors=priors, shrink_threshold=0.1), rows, answers[:-3], 1e-4).engine == "onnx"
 
 
 @pytest.mark.parametrize("inside", [LinearSVC(), DecisionTreeClassifier(max_depth=3)])
 @pytest.mark.parametrize("answers", [WORDS, CLASSES > 0], ids=["three", "two"])
-def test_pairs_and_codes(inside: Any, answers: Any) -> None:
+def test_classifiers_by_pairs_and_codes_are_proved(inside: Any, answers: Any) -> None:
     assert proof_of(OneVsOneClassifier(inside), answers=answers).engine == "onnx"
     assert proof_of(OutputCodeClassifier(inside, code_size=3, random_state=0), answers=answers).engine == "onnx"
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function"])
-def test_chains_in_another_order(method: str) -> None:
+def test_chains_in_another_order_are_proved(method: str) -> None:
     labels = np.column_stack([CLASSES > 0, CLASSES > 1, VALUES > 0]).astype(int)
     chain = ClassifierChain(LogisticRegression(), order=[2, 0, 1], chain_method=method)
     assert proof_of(chain, answers=labels).engine == "onnx"
@@ -76,7 +76,7 @@ def test_chains_in_another_order(method: str) -> None:
 
 @pytest.mark.parametrize(("extrapolation", "degree"), [("constant", 1), ("constant", 3), ("linear", 2), ("linear", 3)])
 @pytest.mark.parametrize("is_biased", [True, False])
-def test_splines_inside_and_outside_of_their_knots(extrapolation: str, degree: int, is_biased: bool) -> None:
+def test_splines_are_proved_inside_and_outside_their_knots(extrapolation: str, degree: int, is_biased: bool) -> None:
     splines = SplineTransformer(4, degree=degree, extrapolation=extrapolation, include_bias=is_biased)
     assert proof_of(splines).engine == "onnx"
     knots = splines.bsplines_[0].t[degree:-degree]
@@ -92,17 +92,17 @@ def test_splines_of_other_settings_stay_in_their_host() -> None:
 
 
 @pytest.mark.parametrize("kernel", ["rbf", "linear", "poly", "sigmoid"])
-def test_kernels_of_nystroem(kernel: str) -> None:
+def test_nystroem_is_proved_with_all_kernels(kernel: str) -> None:
     assert proof_of(Nystroem(kernel, n_components=20, random_state=0), tolerance=1e-5).engine == "onnx"
 
 
-def test_kernels_of_numbers_not_below_zero_and_zeros_among_them() -> None:
+def test_chi2_kernels_are_proved_with_zeros() -> None:
     rows = np.abs(ROWS)
     rows[::7] = 0
     assert proof_of(AdditiveChi2Sampler(sample_steps=3), rows).guard.smallest == 0.0
 
 
-def test_columns_that_say_what_was_missing() -> None:
+def test_indicators_of_missing_values_are_proved() -> None:
     rows = ROWS.copy()
     rows[::7, 1] = rows[::5, 3] = np.nan
     assert proof_of(MissingIndicator(error_on_new=False), rows).engine == "onnx"
@@ -112,12 +112,12 @@ def test_columns_that_say_what_was_missing() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"sublinear_tf": True, "norm": "l1"}, {"use_idf": False, "norm": None}])
-def test_weights_of_words_already_counted(options: dict[str, Any]) -> None:
+def test_tf_idf_weights_of_counts_are_proved(options: dict[str, Any]) -> None:
     counts = np.round(np.abs(ROWS))
     assert proof_of(TfidfTransformer(**options), counts).engine == "onnx"
 
 
-def test_means_of_targets_of_several_classes() -> None:
+def test_target_encoders_of_several_classes_are_proved() -> None:
     table = pd.DataFrame({"a": np.resize(["x", "y", "z"], 200), "b": np.where(VALUES > 0, "p", "q")})
     assert proof_of(make_pipeline(TargetEncoder(random_state=0), LogisticRegression()), table).engine == "onnx"
 

@@ -52,7 +52,7 @@ def fitted(encoder: Any, last: Any, null: Any) -> EstimatorModel:
     ],
     ids=["forest", "boosting", "one-hot", "ordinal"],
 )
-def test_they_are_proved_with_and_without_null(encoder: Any, last: Any, null: Any) -> None:
+def test_nullable_bools_are_proved_with_and_without_null(encoder: Any, last: Any, null: Any) -> None:
     model = fitted(encoder, last, null)
     graph = convert_estimator(model)
     proof = prove_graphs(model, [graph], 1e-5, [])
@@ -69,7 +69,7 @@ def test_they_are_proved_with_and_without_null(encoder: Any, last: Any, null: An
             assert mine == its if method == "predict" else np.allclose(mine, its, rtol=1e-12)
 
 
-def test_the_graph_says_how_they_come_in() -> None:
+def test_nullable_bools_are_float64_inputs() -> None:
     with warnings.catch_warnings(action="ignore"):
         graph = convert_estimator(fitted(OneHotEncoder(), LogisticRegression(), math.nan))
     session = onnxruntime.InferenceSession(graph.content, providers=["CPUExecutionProvider"])

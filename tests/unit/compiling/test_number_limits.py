@@ -1,4 +1,4 @@
-"""Hard rows, and how far numbers may go: what is wrong there is not proved, and what was not proved is refused."""
+"""Hard rows and limits of numbers: graphs that are wrong there are not proved, larger numbers are refused."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def proof_of(model: EstimatorModel) -> Compilation:
         return prove_graphs(model, [convert_estimator(model)], TOLERANCE, [])
 
 
-# --- next to nothing --------------------------------------------------------------------------------------------------
+# --- close to 0 -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("norm", ["l1", "l2", "max"])
 @pytest.mark.parametrize("inside", [None, LogisticRegression()], ids=["alone", "before a classifier"])
-def test_a_graph_that_divides_by_a_norm_next_to_nothing_is_no_proof(
+def test_a_graph_that_divides_by_a_norm_close_to_0_is_not_proved(
     norm: str, inside: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     divided = scaling._divide_by_norm
@@ -67,7 +67,7 @@ def test_a_graph_that_divides_by_a_norm_next_to_nothing_is_no_proof(
         proof_of(model)
 
 
-def test_a_graph_that_loses_the_digits_of_small_numbers_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_loses_the_digits_of_small_numbers_is_not_proved(monkeypatch: pytest.MonkeyPatch) -> None:
     def plain(drawing: Drawing, values: str) -> str:
         return drawing.draw_node("Log", drawing.draw_node("Add", values, drawing.add_constant(1.0)))
 
@@ -76,8 +76,8 @@ def test_a_graph_that_loses_the_digits_of_small_numbers_is_no_proof(monkeypatch:
         proof_of(model_of(PowerTransformer(standardize=False)))
 
 
-def test_what_rounding_leaves_of_tiny_numbers_that_cancel_out_is_nothing() -> None:
-    """Sums of equal weights: one computation gives 0 where another gives a last digit of the numbers themselves."""
+def test_rounding_errors_of_tiny_numbers_that_cancel_out_are_ignored() -> None:
+    """With equal weights, one computation gives 0 and another the rounding error of a last digit."""
     model = model_of(SparseRandomProjection(2, dense_output=True, random_state=0))
     prover = Prover(model, [convert_estimator(model)], TOLERANCE, 4096)
     wanted, given = np.zeros((1, 2)), np.full((1, 2), 1e-29)
@@ -109,7 +109,7 @@ def test_tiny_rows_are_on_both_sides_of_every_branch() -> None:
 # --- what the model remembers -----------------------------------------------------------------------------------------
 
 
-def test_rows_a_model_remembers_are_tried_and_those_beside_them() -> None:
+def test_rows_that_a_model_remembers_and_their_neighbours_are_tried() -> None:
     model = model_of(make_pipeline(KMeans(4, n_init=1, random_state=0)))
     centers = model.estimator[-1].cluster_centers_
     maker = RowMaker(model, find_guard(model), {}, [], find_landmarks(model.estimator, 3))
@@ -136,39 +136,39 @@ def test_landmarks_are_of_the_columns_of_the_input() -> None:
 # --- enormous ---------------------------------------------------------------------------------------------------------
 
 
-def test_angles_are_proved_as_far_as_they_have_digits() -> None:
+def test_angles_are_proved_up_to_where_they_lose_their_digits() -> None:
     proof = proof_of(model := model_of(RBFSampler(n_components=8, random_state=0)))
     assert proof.guard.largest == 1e9
     with pytest.raises(InvalidInput, match="is 1e\\+12, the model takes at most 1e\\+09"):
         GuardCheck(proof.guard, model.signature).check(Batch(1, matrix=np.array([[0.1, 1e12, 0.2]])))
 
 
-def test_golden_examples_beyond_what_is_proved_keep_a_model_in_its_host() -> None:
+def test_golden_examples_beyond_the_proof_keep_a_model_in_its_host() -> None:
     model = model_of(RBFSampler(n_components=8, random_state=0))
     golden = Batch(1, matrix=np.array([[0.5, 3e9, 0.5]]))
     with pytest.raises(NotCompilable, match=r"the proof does not cover the golden examples: row 0: .* is 3e\+09"):
         prove_graphs(model, [convert_estimator(model)], TOLERANCE, [golden])
 
 
-def test_sums_are_proved_as_far_as_no_order_overflows() -> None:
+def test_sums_are_proved_up_to_where_an_order_overflows() -> None:
     estimator = LinearRegression().fit(ROWS, ROWS @ [2.0, -3.0, 4.0])
     proof = proof_of(examine_estimator(estimator))
     assert proof.guard.largest is not None
     assert 1e200 <= proof.guard.largest <= 1e300
 
 
-def test_what_overflows_for_ordinary_numbers_may_go_on() -> None:
+def test_answers_that_overflow_for_ordinary_numbers_may_overflow() -> None:
     assert proof_of(model_of(PoissonRegressor(), answers=np.exp(ROWS[:, 0]))).guard.largest in (None, 1e300)
     nowhere = IsotonicRegression(out_of_bounds="nan").fit(ROWS[:, 0], ROWS[:, 1])  # NaN outside of its knots
     assert proof_of(examine_estimator(nowhere)).guard.largest == 1e300
 
 
-def test_an_overflow_that_no_answer_shows_is_not_risked() -> None:
+def test_a_hidden_overflow_is_not_risked() -> None:
     calibrated = CalibratedClassifierCV(LinearSVC(), cv=2)
     assert proof_of(model_of(calibrated)).guard.largest == 1e300
 
 
-def test_neighbours_are_proved_as_far_as_distances_tell_them_apart() -> None:
+def test_neighbours_are_proved_up_to_where_their_distances_become_equal() -> None:
     proof = proof_of(model_of(NearestCentroid(priors="empirical")))
     assert proof.guard.largest is not None
     assert proof.guard.largest < 1e9
@@ -182,11 +182,11 @@ def test_neighbours_are_proved_as_far_as_distances_tell_them_apart() -> None:
     assert tried["extremes"] > 0
 
 
-def test_trees_go_as_far_as_float32() -> None:
+def test_trees_are_proved_up_to_the_largest_float32() -> None:
     assert proof_of(model_of(DecisionTreeClassifier(max_depth=3))).guard.largest == float(np.finfo(np.float32).max)
 
 
-def test_enormous_rows_are_there_thrice_with_only_the_enormous_changed() -> None:
+def test_mixed_rows_come_three_times_with_only_their_enormous_numbers_changed() -> None:
     plausible = np.full((count := hard_numbers.count_extremes((1e9, 1e12), (0, 2), 8), 4), 0.5)
     rows = hard_numbers.make_extremes(
         np.random.default_rng(0), plausible, magnitudes=(1e9, 1e12), columns=(0, 2), few=8
@@ -206,6 +206,6 @@ def test_enormous_rows_are_there_thrice_with_only_the_enormous_changed() -> None
     assert (alone == 1e12).all(axis=1).any()
 
 
-def test_numbers_that_have_to_be_above_0_are_guarded() -> None:
+def test_the_guard_refuses_numbers_that_must_be_above_0() -> None:
     model = model_of(PowerTransformer("box-cox", standardize=False), np.abs(ROWS) + 0.1)
     assert find_guard(model).smallest == 5e-324

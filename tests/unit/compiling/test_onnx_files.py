@@ -1,4 +1,4 @@
-"""Files of ONNX as graphs of the server: what OnnxModel answers, and what must stay with it."""
+"""ONNX files as graphs of the server: they answer as OnnxModel does, or stay in their host."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def table_model(directory: Path, unknown: str) -> OnnxModel:
 
 
 def assert_proved(model: OnnxModel) -> dict[str, int]:
-    """Every method is answered exactly alike, together and apart, on all kinds of rows; returns how many rows."""
+    """Check that every method answers exactly alike, together and alone, on all kinds of rows; returns their number."""
     subject = add_known_texts(model)
     first, *others = model.signature.methods
     for graphs in ([convert_file(subject)], [convert_file(subject, each) for each in ((first,), others) if each]):
@@ -90,7 +90,7 @@ def simple(directory: Path, *nodes: Any, takes: int = TensorProto.FLOAT, width: 
     return written(directory, helper.make_model(graph, opset_imports=opsets, ir_version=8))
 
 
-# --- what is answered alike -------------------------------------------------------------------------------------------
+# --- files that are proved --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("zipmap", [True, False, "columns"])
@@ -101,7 +101,7 @@ def test_classifiers_of_all_forms_are_proved(tmp_path: Path, zipmap: Any, labels
     assert {"random", "far", "extremes"} <= assert_proved(model).keys()
 
 
-def test_maps_come_out_in_the_order_of_their_keys(tmp_path: Path) -> None:
+def test_maps_are_read_in_the_order_of_their_keys(tmp_path: Path) -> None:
     model = converted(tmp_path, LogisticRegression().fit(ROWS, WORDS))
     file = onnx.load(tmp_path / "blob")
     (zip_map,) = [node for node in file.graph.node if node.op_type == "ZipMap"]
@@ -137,8 +137,8 @@ def test_further_outputs_are_proved(tmp_path: Path, estimator: Any, labels: Any,
 
 
 @pytest.mark.parametrize("version", [None, 1, 8])
-def test_trees_whose_exporter_names_no_operators_but_its_own_are_proved(tmp_path: Path, version: int | None) -> None:
-    """As CatBoost and onnxmltools write them: nothing says which Identity and Cast are meant, since they have none."""
+def test_trees_of_exporters_without_a_plain_opset_are_proved(tmp_path: Path, version: int | None) -> None:
+    """CatBoost and onnxmltools write such files: no opset defines Identity and Cast, because the file has none."""
     with warnings.catch_warnings(action="ignore"):
         graph = convert_sklearn(RandomForestClassifier(3).fit(ROWS, LABELS), initial_types=FLOATS)
     kept = [each for each in graph.opset_import if each.domain] + [helper.make_opsetid("", version or 1)]
@@ -182,7 +182,7 @@ def test_several_outputs_and_several_inputs_are_proved(tmp_path: Path) -> None:
     )
 
 
-def test_texts_of_the_file_are_among_the_rows_of_the_proof(tmp_path: Path) -> None:
+def test_the_rows_of_the_proof_hold_texts_of_the_file(tmp_path: Path) -> None:
     subject = add_known_texts(table_model(tmp_path, "ignore"))
     assert_proved(subject)
     cells = {
@@ -209,7 +209,7 @@ def test_numbers_beyond_float32_are_refused_by_both(tmp_path: Path) -> None:
         model.answer("predict", rows_to_batch(model.signature, [[1e39, 0, 0, 0]]))
 
 
-def test_the_default_method_has_a_graph_without_the_rest(tmp_path: Path) -> None:
+def test_the_default_method_has_a_graph_of_its_own(tmp_path: Path) -> None:
     model = converted(tmp_path, make_pipeline(StandardScaler(), LogisticRegression()).fit(ROWS, LABELS), zipmap=False)
     label = onnx.load_from_string(bytes(convert_file(model, ("predict",)).content))
     both = onnx.load_from_string(bytes(convert_file(model).content))
@@ -233,7 +233,7 @@ def test_a_file_is_compiled_where_onnxruntime_has_threads_already(tmp_path: Path
             assert GraphSession(graph).answer(method, batch).list_rows() == model.answer(method, batch).list_rows()
 
 
-# --- what stays in its host -------------------------------------------------------------------------------------------
+# --- files that stay --------------------------------------------------------------------------------------------------
 
 
 def test_a_model_that_fails_on_unknown_text_stays_in_its_host(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_model_that_fails_on_unknown_text_stays_in_its_host(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", [Int64TensorType, BooleanTensorType])
-def test_integers_are_left_to_what_refuses_other_numbers(tmp_path: Path, kind: Any) -> None:
+def test_integer_inputs_stay_in_their_host(tmp_path: Path, kind: Any) -> None:
     is_bool = kind is BooleanTensorType
     takes = TensorProto.BOOL if is_bool else TensorProto.INT64
     model = simple(tmp_path, helper.make_node("Identity", ["X"], ["Y"]), takes=takes)
@@ -255,7 +255,7 @@ def test_integers_are_left_to_what_refuses_other_numbers(tmp_path: Path, kind: A
         convert_file(model)
 
 
-def test_loops_are_refused_and_operators_of_others_where_they_are_not_known(tmp_path: Path) -> None:
+def test_loops_and_unknown_operators_are_refused(tmp_path: Path) -> None:
     gelu = simple(tmp_path, helper.make_node("Gelu", ["X"], ["Y"], domain="com.microsoft"))
     assert assert_proved(gelu)
     constant = helper.make_node("Constant", [], ["yes"], value=numpy_helper.from_array(np.array(True)))
@@ -274,7 +274,7 @@ def test_loops_are_refused_and_operators_of_others_where_they_are_not_known(tmp_
     assert compilation.reason == "the operator BiasGelu of the domain 'com.microsoft' has no bounds that are known"
 
 
-def test_sizes_that_depend_on_values_are_refused_and_those_of_the_rows_are_not(tmp_path: Path) -> None:
+def test_only_sizes_that_depend_on_values_are_refused(tmp_path: Path) -> None:
     shape = helper.make_node("Shape", ["X"], ["shape"])
     zeros = helper.make_node("ConstantOfShape", ["shape"], ["zeros"])
     added = helper.make_node("Add", ["X", "zeros"], ["Y"])
@@ -296,11 +296,11 @@ def test_sizes_that_depend_on_values_are_refused_and_those_of_the_rows_are_not(t
     assert compilation.reason == "ConstantOfShape: a size depends on values, which no analysis can bound"
 
 
-def test_files_beside_the_file_are_refused(tmp_path: Path) -> None:
+def test_constants_in_other_files_are_refused(tmp_path: Path) -> None:
     weights = numpy_helper.from_array(np.ones((2, 2), dtype=np.float32), "W")
     model = simple(tmp_path, helper.make_node("MatMul", ["X", "W"], ["Y"]), initializer=[weights])
     assert assert_proved(model)
     file = onnx.load(tmp_path / "blob")
-    onnx.save_model(file, tmp_path / "apart", save_as_external_data=True, location="weights", size_threshold=0)
+    onnx.save_model(file, tmp_path / "worker", save_as_external_data=True, location="weights", size_threshold=0)
     with pytest.raises(NotCompilable, match="in other files"):
-        convert_file(load_onnx(str(tmp_path / "apart")))
+        convert_file(load_onnx(str(tmp_path / "worker")))

@@ -1,4 +1,4 @@
-"""The proof: what passes, and what must not."""
+"""Correct graphs are proved, and wrong ones are not."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def linear(weights: list[float], offset: float) -> Graph:
     return Graph(model.SerializeToString(), {"predict": ("y",)})
 
 
-def test_a_true_graph_is_proved_on_all_kinds_of_rows() -> None:
+def test_a_correct_graph_is_proved_on_all_kinds_of_rows() -> None:
     model = model_of(DecisionTreeClassifier(random_state=0))
     golden = Batch(5, matrix=ROWS[:5].copy())
     proof = prove_graphs(model, [convert_estimator(model)], TOLERANCE, [golden])
@@ -76,12 +76,12 @@ def test_a_true_graph_is_proved_on_all_kinds_of_rows() -> None:
     assert 1e30 <= proof.guard.largest < 1e39
 
 
-def test_a_model_of_float64_takes_all_of_it() -> None:
+def test_a_linear_model_has_no_limit_of_numbers() -> None:
     proof = prove_graphs(model := model_of(LinearRegression()), [convert_estimator(model)], TOLERANCE, [])
     assert proof.guard.is_open
 
 
-def test_a_number_that_is_off_by_more_than_the_tolerance_is_no_proof() -> None:
+def test_a_number_beyond_the_tolerance_is_not_proved() -> None:
     model = model_of(LinearRegression(), answers=ROWS @ [1.0, 2.0, 3.0])
     good = linear(model.estimator.coef_.tolist(), float(model.estimator.intercept_))
     assert prove_graphs(model, [good], TOLERANCE, []).engine == "onnx"
@@ -91,7 +91,7 @@ def test_a_number_that_is_off_by_more_than_the_tolerance_is_no_proof() -> None:
     assert prove_graphs(model, [slightly_off], 1e-2, []).largest_difference > 0  # type: ignore[operator]
 
 
-def test_small_numbers_are_held_to_their_own_scale() -> None:
+def test_small_numbers_are_compared_by_their_own_scale() -> None:
     model = model_of(LinearRegression(), answers=ROWS @ [1e-9, 2e-9, 3e-9])
     off = linear((model.estimator.coef_ * 1.01).tolist(), float(model.estimator.intercept_))
     with pytest.raises(NotCompilable, match=r"beyond engine.compile_tolerance"):
@@ -99,7 +99,7 @@ def test_small_numbers_are_held_to_their_own_scale() -> None:
 
 
 def test_one_threshold_off_by_one_ulp_is_found() -> None:
-    """The reason for rows exactly at the splits: nothing else would tell the two apart. One ulp of what trees see."""
+    """Only rows exactly at the splits show the difference: one ulp of float32, which trees compare."""
     model = model_of(DecisionTreeClassifier(max_depth=2, random_state=0))
 
     def nudge(loaded: Any) -> None:
@@ -119,7 +119,7 @@ def test_one_threshold_off_by_one_ulp_is_found() -> None:
         prove_graphs(model, [nudged], TOLERANCE, [])
 
 
-def test_answers_of_another_shape_or_dtype_are_no_proof() -> None:
+def test_answers_of_another_shape_or_dtype_are_not_proved() -> None:
     model = model_of(LinearRegression(), answers=ROWS[:, :1])  # answers (n, 1)
     flat = linear(model.estimator.coef_[0].tolist(), float(model.estimator.intercept_[0]))
     with pytest.raises(NotCompilable, match=r"predict gives float64\(\d+,\), the estimator float64\(\d+, 1\)"):
@@ -132,7 +132,7 @@ def test_a_graph_that_is_not_faster_is_not_used() -> None:
         prove_graphs(model, [convert_estimator(model)], TOLERANCE, [])
 
 
-def test_unknown_categories_the_estimator_refuses_are_guarded() -> None:
+def test_the_guard_refuses_unknown_categories_that_the_estimator_refuses() -> None:
     table = pd.DataFrame({"kind": np.resize(["a", "b", "c"], 120), "x": ROWS[:, 0]})
     branches = make_column_transformer((OneHotEncoder(), ["kind"]), remainder=StandardScaler())
     model = model_of(make_pipeline(branches, LogisticRegression()), table)
@@ -141,7 +141,7 @@ def test_unknown_categories_the_estimator_refuses_are_guarded() -> None:
     assert proof.guard.known == {0: ("a", "b", "c")}
 
 
-def test_unknown_categories_the_estimator_takes_are_tried() -> None:
+def test_unknown_categories_that_the_estimator_takes_are_tried() -> None:
     table = pd.DataFrame({"kind": np.resize(["a", "b", "c"], 120), "x": ROWS[:, 0]})
     branches = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["kind"]), remainder="passthrough")
     model = model_of(make_pipeline(branches, LogisticRegression()), table)
@@ -149,7 +149,7 @@ def test_unknown_categories_the_estimator_takes_are_tried() -> None:
     assert {"categories"} <= {one.kind for one in prove_graphs(model, [convert_estimator(model)], TOLERANCE, []).rows}
 
 
-def test_negative_numbers_the_estimator_refuses_are_guarded() -> None:
+def test_the_guard_refuses_negative_numbers_that_the_estimator_refuses() -> None:
     assert find_guard(model_of(NMF(2, random_state=0, max_iter=500), np.abs(ROWS), None)).smallest == 0.0
     assert find_guard(model_of(LogisticRegression())).smallest is None
 

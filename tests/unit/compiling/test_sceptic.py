@@ -15,7 +15,7 @@ from serving.compiling.proof_rows import RowMaker
 from tests.unit.compiling.sceptic import compare
 from tests.unit.compiling.sceptic_cases import ROWS, TWO, cases
 
-# one for each formula that differs; a name that is not there any more is an error
+# one for each formula that differs; a name that no longer exists is an error
 FAST = (
     "Normalizer(norm='l1')", "TfidfTransformer(norm='l1')", "PowerTransformer()",
     "PolynomialFeatures(include_bias=False", "RBFSampler(gamma='scale'", "SGDClassifier(loss='log_loss'",
@@ -26,7 +26,7 @@ FAST = (
 
 @pytest.fixture(autouse=True)
 def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither how many rows are tried nor what is proved may hang on how busy this machine is."""
+    """Neither the number of rows nor the proof may depend on how busy this machine is."""
     monkeypatch.setattr("serving.compiling.prove._choose_row_count", lambda model, maker: 1024)
     monkeypatch.setattr("serving.compiling.prove._measure_both", lambda prover, maker: [(2.0, 1.0), (2.0, 1.0)])
 
@@ -39,8 +39,8 @@ def test_hard_rows_are_answered_alike(start: str) -> None:
     assert finding.answers, finding.reason
 
 
-def test_the_sceptic_finds_what_a_proof_would_miss(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A graph that divides by every norm is let through when the proof has no tiny rows; the sceptic sees it."""
+def test_the_sceptic_finds_differences_that_a_proof_misses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without tiny rows, a proof passes a graph that divides by every norm; the sceptic finds the difference."""
     divided, kinds = scaling._divide_by_norm, RowMaker.make_batches
     monkeypatch.setattr(scaling, "_divide_by_norm", lambda rows, kind, least: divided(rows, kind))
 

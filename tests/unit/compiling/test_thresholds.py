@@ -1,4 +1,4 @@
-"""The numbers at which trees split, as numbers of the input."""
+"""The numbers at which trees split are found, in terms of the input."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def splits(tree: Any, feature: int) -> np.ndarray[Any, Any]:
     return np.unique(tree.tree_.threshold[tree.tree_.feature == feature])
 
 
-def test_a_tree_tells_where_it_splits() -> None:
+def test_thresholds_of_a_tree_are_found() -> None:
     tree = DecisionTreeClassifier(random_state=0).fit(ROWS, LABELS)
     found = find_thresholds(tree, 3)
     for feature in range(3):
@@ -41,7 +41,7 @@ def test_a_tree_tells_where_it_splits() -> None:
 
 
 @pytest.mark.parametrize("scaler", [StandardScaler(), MinMaxScaler(), RobustScaler()])
-def test_a_scaler_in_front_is_followed_backwards(scaler: Any) -> None:
+def test_a_scaler_in_front_is_traced_back(scaler: Any) -> None:
     model = make_pipeline(scaler, DecisionTreeClassifier(random_state=0)).fit(ROWS, LABELS)
     found = find_thresholds(model, 3)
     probe = np.zeros((len(found[1]), 3))
@@ -61,8 +61,8 @@ def test_a_scaler_in_front_is_followed_backwards(scaler: Any) -> None:
         VotingClassifier([("tree", DecisionTreeClassifier(max_depth=2)), ("line", LogisticRegression())]),
     ],
 )
-def test_ensembles_tell_the_splits_of_their_trees_by_the_right_columns(ensemble: Any) -> None:
-    """A column that carries nothing but one value is never split on, and each threshold lies within its column."""
+def test_thresholds_of_ensembles_belong_to_the_right_columns(ensemble: Any) -> None:
+    """A column with only one value has no threshold, and each threshold lies within the range of its column."""
     rows = np.column_stack([ROWS[:, 1], np.full(len(ROWS), 7.0), ROWS[:, 2] + 100])
     found = find_thresholds(ensemble.fit(rows, LABELS), 3)
     assert {0, 2} == set(found)
@@ -70,7 +70,7 @@ def test_ensembles_tell_the_splits_of_their_trees_by_the_right_columns(ensemble:
         assert rows[:, column].min() <= found[column].min() <= found[column].max() <= rows[:, column].max()
 
 
-def test_a_column_transformer_is_followed_through_its_branches() -> None:
+def test_a_column_transformer_is_traced_through_its_branches() -> None:
     table = pd.DataFrame({"kind": RANDOM.choice(["a", "b"], 200), "x": ROWS[:, 1], "y": ROWS[:, 2]})
     branches = ColumnTransformer([("kinds", OneHotEncoder(), ["kind"]), ("numbers", StandardScaler(), ["y", "x"])])
     model = make_pipeline(branches, DecisionTreeClassifier(random_state=0)).fit(table, LABELS)
@@ -80,11 +80,11 @@ def test_a_column_transformer_is_followed_through_its_branches() -> None:
     assert len(found[2]) == len(splits(model[1], 2))
 
 
-def test_the_edges_of_bins_count_too() -> None:
+def test_edges_of_bins_are_thresholds() -> None:
     model = make_pipeline(KBinsDiscretizer(4, quantile_method="averaged_inverted_cdf"), LogisticRegression())
     found = find_thresholds(model.fit(ROWS, LABELS), 3)
     np.testing.assert_allclose(found[0], model[0].bin_edges_[0])
 
 
-def test_what_has_no_splits_has_none() -> None:
+def test_a_model_without_splits_has_no_thresholds() -> None:
     assert find_thresholds(LogisticRegression().fit(ROWS, LABELS), 3) == {}

@@ -91,7 +91,7 @@ def test_regressors_agree_on_the_edges_of_their_splits() -> None:
         assert_alike(estimator, tree_edges(getattr(estimator, "estimators_", estimator)))
 
 
-def test_classes_that_tie_go_to_the_same_one() -> None:
+def test_ties_of_classes_are_decided_alike() -> None:
     rows = RANDOM.integers(0, 3, (300, 2)).astype(np.float64)
     labels = RANDOM.integers(0, 4, 300)
     grid = np.array([[a, b] for a in range(4) for b in range(4)], dtype=np.float64)
@@ -108,7 +108,7 @@ def test_classes_that_tie_go_to_the_same_one() -> None:
     assert ties > 10
 
 
-def test_several_outputs_and_single_leaves() -> None:
+def test_several_outputs_and_single_leaves_answer_alike() -> None:
     several = np.column_stack([CLASSES, CLASSES > 1])
     assert_alike(RandomForestClassifier(4, random_state=0).fit(ROWS, several), ROWS)
     assert_alike(RandomForestRegressor(4, random_state=0).fit(ROWS, np.column_stack([VALUES, -VALUES])), ROWS)
@@ -141,7 +141,7 @@ def test_boosting_agrees_on_the_edges_of_its_splits(labels: Any) -> None:
     assert_alike(ada, tree_edges(ada.estimators_))
 
 
-def test_other_losses_and_the_weighted_median() -> None:
+def test_other_losses_and_the_weighted_median_answer_alike() -> None:
     positive = VALUES - VALUES.min() + 1
     assert_alike(HistGradientBoostingRegressor(loss="poisson", max_iter=10).fit(ROWS, positive), ROWS)
     assert_alike(GradientBoostingClassifier(loss="exponential", n_estimators=10).fit(ROWS, CLASSES > 0), ROWS)
@@ -169,7 +169,7 @@ def test_isolation_forests_agree_on_the_edges_of_their_splits(options: dict[str,
     assert_alike(forest, ROWS * 2, tree_edges(forest.estimators_) if not options else ROWS)
 
 
-def test_a_large_forest_is_converted_without_a_step_of_python_for_each_node() -> None:
+def test_a_large_forest_is_converted_without_python_code_for_each_node() -> None:
     rows = RANDOM.normal(size=(4000, 6))
     model = examine_estimator(RandomForestClassifier(30, random_state=0).fit(rows, RANDOM.integers(0, 2, 4000)))
     graph, calls = count_calls(lambda: convert_estimator(model))
