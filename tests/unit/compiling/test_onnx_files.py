@@ -38,7 +38,7 @@ from serving.compiling.prove import prove_graphs
 from serving.domain.compiled_form import Compilation, Graph
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import ModelKind, Signature
-from serving.host.graph_check.graph_check import bound
+from serving.host.graph_check.graph_check import bound_graphs
 from serving.host.onnx_model import OnnxModel, load_onnx
 from serving.plane.graph import GraphSession
 from serving.rows.batch import Batch
@@ -75,7 +75,7 @@ def assert_proved(model: OnnxModel) -> dict[str, int]:
     subject = add_known_texts(model)
     first, *others = model.signature.methods
     for graphs in ([convert_file(subject)], [convert_file(subject, each) for each in ((first,), others) if each]):
-        proof = prove_graphs(subject, bound(graphs, model.signature).graphs, 1e-5, [])
+        proof = prove_graphs(subject, bound_graphs(graphs, model.signature).graphs, 1e-5, [])
         assert proof.engine == "onnx"
         assert proof.largest_difference == 0.0
     return {one.kind: one.rows for one in proof.rows}
