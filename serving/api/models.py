@@ -40,7 +40,7 @@ router = APIRouter(tags=["models"])
 
 @router.get("/models", summary="Every model and version")
 async def list_models(request: Request) -> AllModels:
-    """Say for every version in the store where it stands and why."""
+    """List every version in the store with its state and the reason."""
     status: Status = request.app.state.status
     models = tuple(_with_versions(model) for _, model in sorted(status.models.items()))
     return AllModels(models=models, store=status.store, state=status.state, sandbox=_sandbox(status))
@@ -48,7 +48,7 @@ async def list_models(request: Request) -> AllModels:
 
 @router.get("/models/active", summary="What answers right now")
 async def list_active(request: Request) -> ActiveModels:
-    """Say for every model which version answers, which one it is on its way to, and what failed last."""
+    """List for every model which version answers, which one is to become active, and what failed last."""
     status: Status = request.app.state.status
     return ActiveModels(models=tuple(model for _, model in sorted(status.models.items())), store=status.store)
 

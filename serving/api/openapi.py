@@ -1,4 +1,4 @@
-"""What ``GET /openapi.json`` says beyond what FastAPI finds out by itself: bodies read by hand, and problems."""
+"""Adds to ``GET /openapi.json`` what FastAPI does not know: bodies that the routes read themselves, and problems."""
 
 from __future__ import annotations
 
@@ -112,9 +112,9 @@ def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def errors_of(shape: Callable[[str, int], dict[str, Any]], *statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the documentation of errors in a protocol's own shape, which `shape` gives for a detail and a status.
+    """Return the documentation of errors in a protocol's own shape, which `shape` makes from a detail and a status.
 
-    Some of these the connection may answer before there is a request, as a problem.
+    The connection may answer some of them before there is a request; these are problems.
     """
     documented: dict[int | str, dict[str, Any]] = {}
     for status, response in problems_of(*statuses).items():
@@ -135,7 +135,7 @@ def answered(
 
 
 def parameters_of(path: str) -> list[dict[str, Any]]:
-    """Return the documentation of what a prediction's path names, for FastAPI's `openapi_extra`."""
+    """Return the documentation of the parameters in a prediction's path, for FastAPI's `openapi_extra`."""
     return [
         {"name": name, "in": "path", "required": True, **TEXT, "example": example}
         for name, example in (("model", "iris"), ("version", "2"), ("label", "stable"))
@@ -144,7 +144,7 @@ def parameters_of(path: str) -> list[dict[str, Any]]:
 
 
 def body_of(kind: type[BaseModel], *, is_required: bool = True) -> dict[str, Any]:
-    """Return the documentation of a JSON body that the route reads by itself, as FastAPI's `openapi_extra`."""
+    """Return the documentation of a JSON body that the route itself reads, for FastAPI's `openapi_extra`."""
     schema = {"$ref": REF.format(model=kind.__name__)}
     example = {name: field.examples[0] for name, field in kind.model_fields.items() if field.examples}
     content = {"application/json": {"schema": schema, "example": example}}
@@ -152,7 +152,7 @@ def body_of(kind: type[BaseModel], *, is_required: bool = True) -> dict[str, Any
 
 
 def install(app: FastAPI, *components: type[BaseModel]) -> None:
-    """Make ``app.openapi()`` complete: add the schemas of `components`, leave out what FastAPI only assumes."""
+    """Make ``app.openapi()`` complete: add the schemas of `components`, remove what FastAPI only assumes."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -185,7 +185,7 @@ def _document(app: FastAPI, components: tuple[type[BaseModel], ...]) -> dict[str
 
 
 def _complete(operation: dict[str, Any], method: str, path: str) -> None:
-    """Say who may make a call, and what any call may be answered with."""
+    """Add which tokens a call needs, and the answers that any call may get."""
     responses = operation["responses"]
     if "application/json" in responses.get("422", {}).get("content", {}):
         del responses["422"]
@@ -198,7 +198,7 @@ def _complete(operation: dict[str, Any], method: str, path: str) -> None:
 
 
 def _security_of(method: str, path: str) -> list[dict[str, list[str]]]:
-    """Return the tokens of which one is needed; an empty one means that none may be needed either."""
+    """Return the tokens of which one is needed; an empty entry means that the call may need no token."""
     if prediction_of(path) is not None:
         return [{}, {"predictToken": []}, {"adminToken": []}]
     if is_read(method, path):

@@ -1,7 +1,8 @@
-"""Requests that a browser sends for a page of another site: refused where they would do something.
+"""Refuses requests that a browser sends for a page of another site, if they would change or compute something.
 
-A page may have a browser send a "simple" request anywhere, without asking the server first: a POST with the content
-type of a form, or with none. It cannot leave out the headers that say where it comes from. Other clients send neither.
+A page can make a browser send a "simple" request to any server, without asking it first: a POST with the content type
+of a form, or with none. The page cannot remove the headers that say where the request comes from. Other clients send
+neither of these headers.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ _PORTS = {b"http": b":80", b"https": b":443"}
 def refuse_cross_site(method: str, headers: Headers) -> None:
     """Raise CrossSite for a request that changes something, or computes, and comes from a page of another site.
 
-    ``Sec-Fetch-Site`` is the browser's own word, so it counts where there is one; else ``Origin`` must name the host
-    that the request is addressed to.
+    The browser itself sets ``Sec-Fetch-Site``, so that header counts if there is one. Else ``Origin`` must name the
+    host that the request is addressed to.
     """
     if method in _SAFE:
         return

@@ -1,4 +1,4 @@
-"""What a path is, apart from predictions: who may read it, and what is only for operators."""
+"""What a path is: a prediction of some protocol, a probe, a call that reads, or one for operators only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NATIVE = "native"
 OPEN_INFERENCE = "open inference"
 TENSORFLOW = {verb: f"tensorflow {verb}" for verb in ("predict", "classify", "regress")}
 MLFLOW = "mlflow"
-# what the last part of a prediction's path ends in: the connection looks for it before anything else
+# the ends of the paths of predictions: the connection looks for them before anything else
 PREDICTION_ENDS = ("/predict", "/infer", "/invocations", *(f":{verb}" for verb in TENSORFLOW))
 
 _READING = ("GET", "HEAD")
@@ -22,7 +22,7 @@ _OF_MODEL = frozenset({"pin", "rollback", "history"})
 def prediction_of(path: str) -> tuple[str, dict[str, str]] | None:
     """Return the dialect and the parameters of a prediction's path, None for any other path.
 
-    One place for the router, the edge and the short way, which must agree.
+    The router, the edge and the short way all use this function, because they must agree.
     """
     last = path.rpartition("/")[2]
     if last == "predict":
@@ -79,7 +79,7 @@ def _tensorflow(path: str) -> tuple[str, dict[str, str]] | None:
 
 
 def protocol_of(path: str) -> str:
-    """Return the dialect that the clients of a path read errors in."""
+    """Return the dialect in which the clients of a path read errors."""
     found = prediction_of(path)
     if found is not None:
         return found[0]
@@ -94,23 +94,23 @@ def protocol_of(path: str) -> str:
 
 
 def path_of(full: str, root: str) -> str:
-    """Return a path as the routes know it: without the mount point, without slashes at its end."""
+    """Return a path in the form of the routes: without the mount point, without slashes at its end."""
     return full.removeprefix(root).rstrip("/") or "/"
 
 
 def is_read(method: str, path: str) -> bool:
-    """Say whether a request reads what the scope `read` is for: models, history, metrics, the documentation."""
+    """Say whether a request needs the scope `read`: for models, history, metrics, the documentation."""
     is_covered = path in DOCS or path in _READ or path.startswith(("/models/", "/v1/models/", "/v2/models/"))
     return is_covered and method in _READING
 
 
 def is_probe(method: bytes, target: bytes) -> bool:
-    """Say whether a request asks how the server is: that is answered while nothing else can be."""
+    """Say whether a request is a probe: probes are answered even when nothing else can be."""
     return method in (b"GET", b"HEAD") and target.rstrip(b"/") in _PROBES
 
 
 def is_for_operators(path: str) -> bool:
-    """Say whether a path belongs on the admin port alone: operator calls, history, metrics, the documentation."""
+    """Say whether a path belongs on the admin port only: operator calls, history, metrics, the documentation."""
     match path.split("/"):
         case ["", "refresh" | "accept-state-loss" | "metrics"]:
             return True

@@ -26,7 +26,7 @@ MOST_FIELDS = 16
 
 
 class Native(NamedInPath):
-    """The dialect of ``docs/http.md``. What is read row by row is read no further than `max_rows`."""
+    """The dialect of ``docs/http.md``. A form that is read row by row is read no further than `max_rows`."""
 
     takes_compressed = False
 
@@ -35,12 +35,12 @@ class Native(NamedInPath):
         self._max_depth = max_depth
 
     def check_head(self, headers: Headers) -> None:
-        """Take JSON and what there is a format for, in the body and in the answer."""
+        """Raise an error unless body and answer are JSON or have a known format."""
         form_of_body(headers)
         form_of_answer(headers)
 
     def parse(self, params: Mapping[str, str], headers: Headers, raw: bytes) -> Call:
-        """Read a body of JSON, a large one piece by piece; one in a format is read when the signature is known."""
+        """Read a JSON body, a large one piece by piece; a body in a format is read when the signature is known."""
         source, target = form_of_body(headers), form_of_answer(headers)
         method = _method_of(params[QUERY]) if QUERY in params else None
         write = _write if target is None else lambda answer, signature: _written(target, answer, signature)
@@ -72,7 +72,7 @@ def _written(form: RowFormat, answer: Answer, signature: Signature) -> Written:
 
 
 def _method_of(query: str) -> str | None:
-    """Return the method a query string names, None when it names none; other fields mean nothing here."""
+    """Return the method in a query string, None if there is none; other fields are ignored."""
     try:
         found = parse_qs(query, keep_blank_values=True, max_num_fields=MOST_FIELDS).get("method", [])
     except ValueError:

@@ -26,7 +26,7 @@ _LAYOUT = Layout(("instances",), ((2, PIECE_BYTES),), 'send rows as {"instances"
 
 
 def parse(raw: bytes, max_depth: int = MAX_DEPTH) -> PredictRequest:
-    """Read a whole body; raises NotJson or InvalidInput. Blocks as `read_json` does; so do the rows of a large one."""
+    """Read a whole body; raises NotJson or InvalidInput. Blocks like `read_json`; so do the rows of a large body."""
     document, text = read_json(raw, _LAYOUT, max_depth)
     try:
         rows, is_single = rows_of(document)

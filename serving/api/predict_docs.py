@@ -1,4 +1,4 @@
-"""The documentation of the prediction routes, with examples that the demo model `iris` answers as they say."""
+"""The documentation of the prediction routes, with examples that the demo model `iris` answers as shown."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class SinglePrediction(BaseModel):
 
 
 class DocumentedOperation(NamedTuple):
-    """One prediction route as FastAPI is told of it."""
+    """One prediction route, as FastAPI documents it."""
 
     path: str
     name: str
@@ -123,7 +123,7 @@ def details(path: str) -> dict[str, Any]:
 
 
 def _forms(lines: str) -> dict[str, Any]:
-    """Return the documentation of what is not JSON; `lines` are an example of CSV."""
+    """Return the documentation of the other forms than JSON; `lines` are an example of CSV."""
     text = {**TEXT, "example": lines}
     return {media_type: text if form is CSV else BINARY for media_type, form in FORMATS.items()}
 

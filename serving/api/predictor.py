@@ -1,7 +1,7 @@
-"""The one way in for predictions, whatever the protocol: who asks is checked, one version answers, and it is counted.
+"""The one way in for predictions of all protocols: it checks the token, lets one version answer, and counts.
 
-Protocols only read requests and write answers. HTTP and gRPC come in by `answer`; HTTP also by `answer_now`, for what
-needs no waiting; an application that holds a model itself by `answer_held`.
+Protocols only read requests and write answers. HTTP and gRPC call `answer`; HTTP also `answer_now`, for predictions
+that need no waiting; an application that holds a lease itself calls `answer_held`.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ Target = tuple[str | None, str | Role | None]
 
 
 class Incoming(Protocol[Reply_co]):
-    """One request that a protocol has taken in. Event loop thread only, except `parse`.
+    """One request that a protocol has received. Event loop thread only, except `parse`.
 
-    `names` has what is asked for under `model` and `version`, as far as that is known, for texts of errors.
+    `names` has the asked `model` and `version`, as far as they are known, for the texts of errors.
     """
 
     @property
@@ -62,13 +62,14 @@ class Incoming(Protocol[Reply_co]):
         ...
 
     async def receive(self, share: Share) -> int:
-        """Read the whole body, counted in `share`; return how many bytes it has. What its head is refused for is
-        raised before anything is read.
+        """Read the whole body, counted in `share`; return how many bytes it has.
+
+        Faults of its head are raised before anything is read.
         """
         ...
 
     def target(self) -> Target:
-        """Return what is asked for; after `receive`."""
+        """Return the asked model and version; call it after `receive`."""
         ...
 
     def parse(self) -> Call:
@@ -76,11 +77,11 @@ class Incoming(Protocol[Reply_co]):
         ...
 
     def seconds_left(self) -> float | None:
-        """Return how much of the client's own deadline is left, None where it has none."""
+        """Return how much of the client's own deadline is left, None if it has none."""
         ...
 
     def sharpen(self, error: Exception) -> Exception:
-        """Return the error to tell: the body may have a fault that says more than `error`."""
+        """Return the error to report: a fault of the body if it says more than `error`, else `error`."""
         ...
 
     def refuse(self, refusal: Refusal) -> tuple[int, Reply_co]:
@@ -89,7 +90,7 @@ class Incoming(Protocol[Reply_co]):
 
 
 class AnsweredCall(NamedTuple):
-    """An answer as it is to be sent, and the version that gave it."""
+    """An answer that is ready to be sent, and the version that gave it."""
 
     written: Written
     model: str
@@ -97,7 +98,7 @@ class AnsweredCall(NamedTuple):
 
 
 class RefusedCall(NamedTuple, Generic[Reply_co]):
-    """A refusal as it is to be sent; `model` and `version` are what would have answered, empty when that is unknown."""
+    """A refusal that is ready to be sent; `model` and `version` would have answered, empty if that is unknown."""
 
     reply: Reply_co
     status: int
@@ -106,7 +107,7 @@ class RefusedCall(NamedTuple, Generic[Reply_co]):
 
 
 class _Respondent:
-    """What would answer a request, as soon as that is known."""
+    """The version that would answer a request, set as soon as it is known."""
 
     __slots__ = ("model", "version")
 
@@ -130,9 +131,9 @@ class Predictor:
     def answer_now(
         self, dialect: Dialect, target: Target, params: Mapping[str, str], headers: Headers, raw: bytes
     ) -> tuple[Answer, Written] | None:
-        """Return an answer and its body where nothing has to be waited for, None where something has.
+        """Return an answer and its body if that needs no waiting, else None.
 
-        Raises what `answer` would answer with a refusal, and counts nothing then.
+        Raises the errors that `answer` turns into refusals, and counts nothing then.
         """
         if not self._is_open:
             self._access.check(TokenScope.PREDICT, headers.get(b"authorization"))
@@ -152,7 +153,7 @@ class Predictor:
         return answer, written
 
     async def answer(self, incoming: Incoming[Reply_co]) -> AnsweredCall | RefusedCall[Reply_co]:
-        """Answer or refuse a request. Raises ClientDisconnect when no client is there to read either."""
+        """Answer or refuse a request. Raises ClientDisconnect if the client has gone."""
         started = perf_counter()
         seen = _Respondent()
         try:
@@ -194,7 +195,7 @@ class Predictor:
         return answer, await asyncio.to_thread(call.write, answer, signature)
 
     async def _prepare(self, servable: Servable, incoming: Incoming[Reply_co], size: int) -> tuple[Call, Prepared]:
-        """Take a body as far as the model; what takes a while all in one thread, as each hop costs 0.1 ms."""
+        """Read a body and prepare it for the model; slow steps share one thread, because each hop costs 0.1 ms."""
         if size > LARGE_BYTES:
             return await asyncio.to_thread(self._prepare_here, servable, incoming.parse)
         call = incoming.parse()

@@ -47,7 +47,7 @@ INTERNAL = ErrorKind(500, "internal", "The server failed")
 ADMIN_REFUSED = ErrorKind(401, "admin-refused", "Not allowed without the admin token")
 ACCESS_REFUSED = ErrorKind(401, "access-refused", "Not allowed without a token for it")
 INVALID_REQUEST = ErrorKind(422, "invalid-request", "The request does not fit this route")
-# What the connection itself answers, before there is a request: see `serving.http1`.
+# The connection itself answers these, before there is a request: see `serving.http1`.
 BAD_REQUEST = ErrorKind(400, "bad-request", "What was sent is not HTTP")
 HEAD_TOO_SLOW = ErrorKind(408, "head-too-slow", "The request did not arrive in time")
 HEAD_TOO_LARGE = ErrorKind(431, "head-too-large", "The request line and headers are too large")
@@ -90,9 +90,9 @@ class Problem(BaseModel):
 
 
 def install(app: FastAPI, answer: Callable[[Request, Refusal], Response] | None = None) -> None:
-    """Make `app` answer every error: this package's, the framework's and unexpected ones.
+    """Let `app` answer every error: this package's, the framework's and unexpected ones.
 
-    `answer` gives each its shape; without it every error is a problem.
+    `answer` gives each error its shape; without it every error is a problem.
     """
     shape = answer or (lambda _, refusal: problem_of(refusal))
 
@@ -113,7 +113,7 @@ def problem_of(refusal: Refusal) -> Response:
 
 
 def refusal_of(error: Exception, model: str | None = None, version: str | None = None) -> Refusal:
-    """Return what every protocol says of `error` in its own shape; logs one that nobody foresaw, with its traceback."""
+    """Return the refusal for `error`, for every protocol; an unexpected error is logged with its traceback."""
     headers: dict[str, str] = {}
     kind = kind_of(error)
     if kind is INTERNAL:
@@ -136,7 +136,7 @@ def refusal_of(error: Exception, model: str | None = None, version: str | None =
 
 
 def kind_of(error: Exception) -> ErrorKind:
-    """Find the nearest class of `error` that has a kind; everything else is the server's own failure."""
+    """Return the kind of the nearest class of `error` that has one; any other error is the server's own failure."""
     if isinstance(error, AccessRefused):
         return replace(ADMIN_REFUSED if error.scope is TokenScope.ADMIN else ACCESS_REFUSED, status=error.status)
     if isinstance(error, RequestValidationError):
@@ -150,7 +150,7 @@ def kind_of(error: Exception) -> ErrorKind:
 def problem(
     kind: ErrorKind, detail: str, headers: dict[str, str], model: str | None = None, version: str | None = None
 ) -> Response:
-    """Build the response: one line of detail and, whatever a text holds, valid JSON in valid UTF-8."""
+    """Build the response: one line of detail, as valid JSON in valid UTF-8 for any text."""
     members: dict[str, Any] = {
         "type": TYPE_PREFIX + kind.slug,
         "title": kind.title,
@@ -166,7 +166,7 @@ def problem(
 
 
 def line_of(detail: str) -> str:
-    """Return the first line of a detail, at most `MAX_DETAIL` characters of it, as valid UTF-8 whatever it holds."""
+    """Return the first line of a detail, at most `MAX_DETAIL` characters of it, as valid UTF-8."""
     return _clean(detail.partition("\n")[0][:MAX_DETAIL])
 
 
@@ -175,14 +175,14 @@ def _clean(text: str) -> str:
 
 
 def names_of(params: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """Return the model and version a URL asks for, where they are names at all."""
+    """Return the model and version in a URL, if they can be names."""
     found = (params.get("model"), params.get("version"))
     model, version = (name if name is not None and why_not_a_name(name) is None else None for name in found)
     return model, version
 
 
 def _explained(request: Request, error: HTTPException) -> str:
-    """Return what the framework says, and of what there is not what there is."""
+    """Return the framework's text; for an unknown path or method, also what there is instead."""
     detail = str(error.detail)
     if error.status_code == 404 and detail == client.responses[404]:
         has_docs = services_of(request.app).settings.server.docs

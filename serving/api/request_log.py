@@ -1,7 +1,7 @@
 """The id and the log line of each request, over HTTP and gRPC alike.
 
-Every request has an id: the client's own where it sent a sensible one. Every line that is logged while it is under way
-names it. At its end one more line says what came of it, where that is an error, or for a sample of all others.
+Every request has an id: the client's own if it is a valid one. Every line that is logged during the request names it.
+At the end of the request one more line is logged for an error, and for a sample of all others.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class RequestIds:
 
 
 class RequestLog:
-    """Begins requests. `sample` is the share of those answered well that are logged. Any thread."""
+    """Begins requests. `sample` is the share of successful requests that are logged. Any thread."""
 
     def __init__(self, sample: float) -> None:
         self.ids = RequestIds()
         self.sample = sample
 
     def begin(self, method: str, path: str, client: str | None, headers: Headers) -> LoggedRequest:
-        """Return a request that has just come in, to be entered in a ``with`` block."""
+        """Return a new request, which the caller enters in a ``with`` block."""
         return LoggedRequest(self.ids.of(headers), self.sample, method, path, client)
 
 

@@ -1,4 +1,4 @@
-"""Routes of predictions: they go straight to the endpoint of their protocol, which is among the services."""
+"""The routes of predictions: they lead directly to the endpoint of their protocol, which is one of the services."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ def add_prediction(app: FastAPI, protocol: str, path: str, name: str, **document
 
 
 async def _documented(request: Request) -> Response:  # noqa: ARG001  (FastAPI reads the signature)
-    """Stand for the endpoint where FastAPI looks at its parameters."""
+    """Take the place of the endpoint when FastAPI inspects its parameters."""
     raise AssertionError("requests go straight to the endpoint")

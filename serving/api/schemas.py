@@ -1,4 +1,4 @@
-"""The JSON of the routes that are not predictions, where `serving.domain.status` has no type for it already."""
+"""The JSON of the routes that are not predictions, except the types of `serving.domain.status`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class JsonAnswer(BaseModel):
 
 
 class Welcome(JsonAnswer):
-    """What this server is, and the paths to begin with."""
+    """What this server is, and the first paths to try."""
 
     name: str = "serving"
     version: str
@@ -32,7 +32,7 @@ class Welcome(JsonAnswer):
 
 
 class ActiveModels(JsonAnswer):
-    """What answers right now, for every model, and what is wrong with the store."""
+    """The version that answers now, for every model, and the problems of the store."""
 
     models: tuple[ModelSummary, ...]
     store: StoreStatus

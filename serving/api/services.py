@@ -1,4 +1,4 @@
-"""What a request may need and never changes while the application runs: one value in ``app.state``.
+"""What requests need and what never changes while the application runs: one value in ``app.state``.
 
 Everything in it is complete when it is made (`serving.api.make_services`), so nothing has to be filled in later. Beside
 it ``app.state`` has two values that are replaced as the models change: the active reference and the status.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Background(Protocol):
-    """What runs behind the HTTP side, as far as a server that starts and stops it cares: `serving.service.Service`.
+    """The part of `serving.service.Service` that the server which starts and stops it uses.
 
     `on_started` is called on the reconciler's thread when the first look at the store has ended.
     """
@@ -36,7 +36,7 @@ class Background(Protocol):
     on_started: Callable[[Status], None]
 
     def announce_stop(self) -> None:
-        """Turn readiness false; everything else goes on. Any thread."""
+        """Set readiness to false; everything else goes on. Any thread."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Predictions answered without a scope, a task or a framework, for a server that has the whole request already."""
+"""The short way: answers a prediction that has arrived whole, without a scope, a task or a framework."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from serving.settings import ServerSettings
 from serving.telemetry.metrics import Metrics
 
 MOST_PATHS = 4096
-# a path is as long as a client likes, and kept: two names of 100 and what is around them fit
+# longer paths are not kept: clients choose the length, and two names of 100 characters fit
 MOST_PATH_CHARACTERS = 512
 
 
 class Shortcut:
-    """Answers what needs no waiting and succeeds; everything else is left to the long way, which begins anew.
+    """Answers predictions that need no waiting and succeed; all others are left to the long way, which begins anew.
 
-    Event loop thread only. Where requests that succeed are logged all of them go the long way: it writes the log.
+    Event loop thread only. If successful requests are logged, all requests go the long way, which writes the log.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Shortcut:
         self._calls: dict[str, tuple[Dialect, Target, dict[str, str]] | None] = {}
 
     def respond(self, path: str, headers: Headers, raw: bytes) -> tuple[bytes, bytes] | None:
-        """Return header lines (each with its end) and body of a 200, or None when there is none to be had now."""
+        """Return header lines (each with its end) and body of a 200, or None if the long way has to answer."""
         try:
             call = self._calls[path]
         except KeyError:

@@ -1,4 +1,4 @@
-"""What the server is and where to go next: ``GET /``, for a person who has nothing but its address."""
+"""What the server is and where to go next: ``GET /``, for a person who knows only its address."""
 
 from __future__ import annotations
 

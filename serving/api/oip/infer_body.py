@@ -1,7 +1,7 @@
-"""The body of an inference request: JSON, blobs behind it, and what of both is rows.
+"""The body of an inference request: JSON, with blobs behind it, read as rows.
 
-With the header ``Inference-Header-Content-Length`` the JSON is so many bytes at the start of the body, and the blobs of
-the inputs that have the parameter ``binary_data_size`` follow it in order. What nobody here knows is let be.
+The header ``Inference-Header-Content-Length`` gives the length of the JSON at the start of the body. The blobs of
+inputs with the parameter ``binary_data_size`` follow it in order. Unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ _NUMBERS = frozenset({float, int})
 
 
 class Infer(NamedTuple):
-    """One request, read: `rows` where it is nothing but few plain numbers, else `inputs`.
+    """One request: `rows` if it is only a few plain numbers, else `inputs`.
 
-    `methods` empty: the model's default one. `binary` holds those whose answer is to be a blob; `is_binary`: all.
+    `methods` empty: the model's default one. `binary` holds those whose answer will be a blob; `is_binary`: all will.
     """
 
     id: str
@@ -65,7 +65,7 @@ class Infer(NamedTuple):
     rows: list[Any] | None = None
 
     def request(self, signature: Signature) -> PredictRequest:
-        """Return what to ask the model; raises InvalidInput."""
+        """Return the request to the model; raises InvalidInput."""
         if self.rows is not None:
             return PredictRequest(self.rows)
         first, *more = self.methods or (None,)
@@ -73,7 +73,7 @@ class Infer(NamedTuple):
 
 
 def read(headers: Headers, raw: bytes, max_depth: int) -> Infer:
-    """Read a body; raises NotJson or InvalidInput. Blocks for as long as it is large; any thread."""
+    """Read a body; raises NotJson or InvalidInput. Blocks, the longer the larger it is; any thread."""
     given = headers.get(HEADER_LENGTH)
     if given is not None:
         return _infer(*_parts(given, raw, max_depth))
@@ -82,9 +82,9 @@ def read(headers: Headers, raw: bytes, max_depth: int) -> Infer:
 
 
 def _plain(document: Any) -> Infer | None:
-    """Read what nearly every small request is: one row of numbers in one tensor, and no wishes. None for all others.
+    """Read the most common small request: one row of numbers in one tensor, without options. None for all others.
 
-    Saves three quarters of the time such a request takes otherwise; what comes out is the same.
+    This saves three quarters of the time that such a request takes otherwise; the result is the same.
     """
     match document:
         case {"outputs": _} | {"parameters": _}:
@@ -107,7 +107,7 @@ def _plain(document: Any) -> Infer | None:
 
 
 def _parts(given: bytes, raw: bytes, max_depth: int) -> tuple[Any, memoryview]:
-    """Return the JSON of a body and what follows it."""
+    """Return the JSON of a body and the bytes after it."""
     if not given.isdigit() or len(given) > len(str(len(raw))) or not 0 < int(given) <= len(raw):
         asked = given.decode("latin-1")[:40]
         raise InvalidInput(
@@ -143,7 +143,7 @@ def _infer(document: Any, blobs: memoryview) -> Infer:
 
 
 def _input(entry: dict[str, Any], blobs: memoryview) -> tuple[ReceivedTensor, int]:
-    """Return an input, and how many of the blobs' bytes are its own."""
+    """Return an input, and how many bytes of the blobs it takes."""
     name, datatype, shape = entry.get("name"), entry.get("datatype"), entry.get("shape")
     if not isinstance(name, str) or not isinstance(datatype, str) or not isinstance(shape, list):
         raise InvalidInput(
@@ -171,7 +171,7 @@ def _input(entry: dict[str, Any], blobs: memoryview) -> tuple[ReceivedTensor, in
 
 
 def _tensor_of(array: LongArray, name: str, datatype: str, shape: tuple[int, ...]) -> ReceivedTensor:
-    """Make a tensor of a long array. Raises InvalidInput or NotJson; blocks for as long as it is."""
+    """Make a tensor of a long array. Raises InvalidInput or NotJson; blocks, the longer the longer it is."""
     if datatype in DTYPES and DTYPES[datatype].kind == "f":
         numbers = array.read_numbers()
         if numbers is not None:
@@ -199,7 +199,7 @@ def _tensor_of(array: LongArray, name: str, datatype: str, shape: tuple[int, ...
 
 
 def _outputs(document: dict[str, Any], *, is_binary: bool) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Return the methods that are asked for, and those whose answer is to be a blob."""
+    """Return the methods that are asked for, and those whose answer will be a blob."""
     methods: list[str] = []
     binary = set()
     for entry in _objects(document, "outputs"):

@@ -1,4 +1,4 @@
-"""The documentation of the routes that answer predictions, with examples that the model `iris` answers so."""
+"""The documentation of the routes that answer predictions, with examples that the model `iris` answers as shown."""
 
 from __future__ import annotations
 

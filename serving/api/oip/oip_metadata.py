@@ -1,4 +1,4 @@
-"""What is read over ``/v2``: the server, health, and of each model its readiness, tensors and statistics."""
+"""The routes under ``/v2`` that read: the server, its health, and each model's readiness, tensors and statistics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 @router.get("", summary="The server")
 async def server(request: Request) -> ServerMetadata:
-    """Say which extensions of the protocol there are."""
+    """List the extensions of the protocol that this server has."""
     return ServerMetadata(name=request.app.title, version=request.app.version, extensions=EXTENSIONS)
 
 
@@ -46,7 +46,7 @@ async def live() -> ServerLive:
 
 @router.get("/health/ready", summary="Can requests be answered?", responses={503: {"model": Ready}})
 async def ready(request: Request, response: Response) -> Ready:
-    """Say what ``GET /health/ready`` says."""
+    """Answer the same as ``GET /health/ready``."""
     status: Status = request.app.state.status
     response.status_code = 200 if status.is_ready else 503
     return Ready(ready=status.is_ready)
@@ -94,7 +94,7 @@ async def version_ready(model: ModelName, version: VersionName, request: Request
 
 @router.get("/models/{model}", summary="The tensors of a model", responses=errors_of(404, 503))
 async def model_metadata(model: ModelName, request: Request, response: Response) -> ModelMetadata:
-    """Describe what the active version takes and gives."""
+    """Describe inputs and outputs of the active version."""
     return _metadata(request, response, find_explained(request.app.state, model))
 
 
@@ -102,7 +102,7 @@ async def model_metadata(model: ModelName, request: Request, response: Response)
 async def version_metadata(
     model: ModelName, version: VersionName, request: Request, response: Response
 ) -> ModelMetadata:
-    """Describe what a loaded version takes and gives."""
+    """Describe inputs and outputs of a loaded version."""
     return _metadata(request, response, find(request.app.state, model, version))
 
 

@@ -10,11 +10,11 @@ from starlette.responses import Response
 from serving.api import openapi, problems
 from serving.api.dialect import Refusal
 
-INVALID = 422  # in the native interface; clients of this protocol know 400 only
+INVALID = 422  # statuses of the native interface for which clients of this protocol expect 400
 
 
 def error_of(refusal: Refusal) -> Response:
-    """Return the answer to what is refused: one line, whatever a text in it holds."""
+    """Return the answer to a refused request: one line, also if a text in it has several."""
     status = 400 if refusal.status == INVALID else refusal.status
     body = orjson.dumps({"error": problems.line_of(refusal.detail)})
     return Response(body, status, dict(refusal.headers), "application/json")

@@ -1,7 +1,7 @@
 """The model repository extension: list, load, unload. Operators' calls, with the admin token.
 
-Models come from the store. So ``load`` looks at it now and waits for the verdict, and ``unload`` takes nothing away
-from it: no version of the model is loaded until ``load``, whatever the store holds then.
+Models come from the store. So ``load`` looks at the store now and waits for the verdict. ``unload`` changes nothing in
+the store: no version of the model is loaded until ``load``, also when newer versions arrive.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ async def index(request: Request, actor: Actor) -> list[IndexEntry]:  # noqa: AR
     openapi_extra=body_of(LoadRequest, is_required=False),
 )
 async def load(model: ModelName, request: Request, actor: Actor) -> Response:
-    """Return when the newest version of the model is active, or when it is known why not."""
+    """Load the model: return when its newest version is active, or when it is known why it is not."""
     decision = LoadModel(model)
     with audit_decision(decision, actor):
         wanted = await read_body(request, LoadRequest)
@@ -82,7 +82,7 @@ async def load(model: ModelName, request: Request, actor: Actor) -> Response:
     openapi_extra=body_of(LoadRequest, is_required=False),
 )
 async def unload(model: ModelName, request: Request, actor: Actor) -> Response:
-    """Take the model's versions out of service until ``load``, over restarts too; their files stay."""
+    """Take the model's versions out of service until ``load``, also over restarts; their files stay."""
     decision = UnloadModel(model)
     with audit_decision(decision, actor):
         await read_body(request, LoadRequest)  # 'unload_dependents' is all it may hold, and nothing depends on a model
@@ -123,13 +123,13 @@ async def _settled(state: AppState, model: str) -> ModelStatus:
 
 
 def _asked_for(known: ModelStatus) -> VersionStatus | None:
-    """Return the version a load is about: the one the model is pinned to, else the newest."""
+    """Return the version that ``load`` waits for: the pinned one, else the newest."""
     wanted = (one for one in known.versions if known.pinned in (None, one.version))
     return next(wanted, None)
 
 
 def _is_under_way(known: ModelStatus) -> bool:
-    """Say whether waiting changes something."""
+    """Say whether something is under way for the model, so that waiting makes sense."""
     if known.target is not None and known.target.state not in _REFUSED:
         return True
     if known.active is None and any(one.state is State.DRAINING for one in known.versions):
@@ -142,7 +142,7 @@ def _is_under_way(known: ModelStatus) -> bool:
 
 
 def _why_refused(known: ModelStatus) -> str | None:
-    """Say why the version that was asked for does not answer; None when it does, or when another one goes on."""
+    """Return why the version that was asked for does not answer; None if it does, or if another one goes on."""
     asked = _asked_for(known)
     if asked is None:
         return f"version '{known.pinned}', to which it is pinned, is not in the store" if known.pinned else None
@@ -159,6 +159,6 @@ def _entry(model: ModelStatus, version: VersionStatus) -> IndexEntry:
 
 
 def _reason(version: VersionStatus) -> str:
-    """Return what the gate that refused a version found, or else its reason."""
+    """Return the evidence of the gate that refused a version, or else the reason of its state."""
     refused: Any = next((gate for gate in version.gates if gate.verdict == "refused"), None)
     return f"{refused.gate}: {refused.evidence}" if refused else version.reason or str(version.state)

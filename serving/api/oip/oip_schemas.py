@@ -1,4 +1,4 @@
-"""The JSON of the protocol: what the routes answer, and what their documentation says of the rest."""
+"""The JSON of the protocol: the answers of the routes, and the bodies in their documentation."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Parameters = dict[str, JsonValue]
 
 
 class Document(BaseModel):
-    """Base of everything here: frozen, and with fields that begin with ``model_`` as the protocol has them."""
+    """Base of all documents: frozen, and fields may begin with ``model_``, as they do in the protocol."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
 
 class ServerMetadata(Document):
-    """What serves."""
+    """The server, its version, and the extensions of the protocol that it has."""
 
     name: str
     version: str
@@ -52,7 +52,7 @@ class TensorMetadata(Document):
 
 
 class ModelMetadata(Document):
-    """What a model takes and gives; `versions` are those that are loaded, `platform` is what computes."""
+    """Inputs and outputs of a model; `versions` are the loaded ones, `platform` is what computes."""
 
     name: str
     versions: tuple[str, ...]
@@ -88,7 +88,7 @@ class InferRequest(Document):
 
 
 class OutputTensor(Document):
-    """What one method gave; numbers that are not finite are null, in a blob they are themselves."""
+    """The answer of one method. Numbers that are not finite are null; in a blob they are sent as they are."""
 
     name: str
     datatype: str
@@ -128,16 +128,16 @@ class LoadRequest(Document):
 
 
 class Duration(Document):
-    """How often something was done, and for how long in all."""
+    """How often something was done, and the total time of it."""
 
     count: int = 0
     ns: int = 0
 
 
 class InferStatistics(Document):
-    """Requests by outcome. The time of failures is not told from that of successes: it is all under `success`.
+    """Requests by outcome. The time of failures is not measured apart: `success` has all of it.
 
-    The steps of a request are not measured by themselves and are 0.
+    The steps of a request are not measured and are 0.
     """
 
     success: Duration
@@ -163,7 +163,7 @@ class ModelStatistics(Document):
 
     @classmethod
     def of(cls, model: str, version: str, traffic: Traffic) -> ModelStatistics:
-        """Take the counters of one version. Event loop thread only, as they are."""
+        """Read the counters of one version. Event loop thread only, like the counters."""
         succeeded = traffic.statuses.get(200, 0)
         failed = sum(traffic.statuses.values()) - succeeded
         stats = InferStatistics(

@@ -42,7 +42,7 @@ class OpenInference(NamedInPath):
         self._max_depth = max_depth
 
     def check_head(self, headers: Headers) -> None:
-        """Take JSON by whatever name clients give it: some speak of bytes, and curl of a form where nobody tells it."""
+        """Allow JSON under several content types: some clients name bytes, and curl by itself names a form."""
         if headers.get(b"content-type") not in _ALSO_TAKEN:
             refuse_media(headers)
 
@@ -58,7 +58,7 @@ class OpenInference(NamedInPath):
 
 
 def _write(infer: Infer, identity: str, answer: Answer, signature: Signature) -> Written:
-    """Return the body of an answer; blocks for as long as it has values. Raises ModelFailed."""
+    """Return the body of an answer; blocks, the longer the more values it has. Raises ModelFailed."""
     outputs = []
     blobs = []
     for tensor in tensors_of(answer, signature):
@@ -81,7 +81,10 @@ def _write(infer: Infer, identity: str, answer: Answer, signature: Signature) ->
 
 
 def _values(tensor: ReceivedTensor) -> Any:
-    """Return what orjson writes as an array: many in pieces, so that others get the lock. Not finite: null."""
+    """Return values that orjson writes as one array; many are written in pieces, so that other threads get the lock.
+
+    Numbers that are not finite become null.
+    """
     values = tensor.values
     if len(values) <= PIECE_VALUES:
         return values

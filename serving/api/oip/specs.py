@@ -1,4 +1,4 @@
-"""What the tensors of a model are: its signature in the protocol's words, tensors into rows, answers into tensors."""
+"""The tensors of a model: describes its signature as tensors, and turns tensors into rows, answers into tensors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Spec(NamedTuple):
 
 
 def inputs_of(signature: Signature) -> tuple[Spec, ...]:
-    """Return the tensors a model takes: one matrix where all features are numbers, else one column for each feature."""
+    """Return the tensors a model takes: one matrix if all features are numbers, else one column for each feature."""
     features = signature.features
     if all(feature.dtype is Dtype.NUMBER for feature in features):
         return (Spec(MATRIX, "FP64", (ANY_SIZE, len(features))),)
@@ -43,14 +43,14 @@ def inputs_of(signature: Signature) -> tuple[Spec, ...]:
 
 
 def outputs_of(signature: Signature) -> tuple[Spec, ...]:
-    """Return the tensors a model may be asked for: one for each method, the one that answers by default first."""
+    """Return the tensors that a model answers with: one for each method, the default method first."""
     return tuple(Spec(method, *_output_of(signature, method)) for method in signature.methods)
 
 
 def table_of(tensors: Sequence[ReceivedTensor], signature: Signature) -> Table:
     """Return the rows of a request: one tensor ``[rows, features]`` of any name, or one for each feature by its name.
 
-    Raises InvalidInput. What the model takes is looked at later, when the table becomes a batch.
+    Raises InvalidInput. The values are checked against the signature later, when the table becomes a batch.
     """
     if not tensors:
         raise InvalidInput("'inputs' is empty: send one tensor [rows, features], or one for each feature")
@@ -76,9 +76,9 @@ def table_of(tensors: Sequence[ReceivedTensor], signature: Signature) -> Table:
 def tensors_of(answer: Answer, signature: Signature) -> list[ReceivedTensor]:
     """Return one tensor for each method that was asked for, named by it, in that order.
 
-    Numbers are widened to FP64 and INT64, so that a version's dtypes are no part of the contract. Several outputs are
-    one tensor: [rows, outputs, columns] where they have as many columns, else [rows, columns of all outputs].
-    Raises ModelFailed when the model gave what no tensor holds.
+    Numbers are widened to FP64 and INT64, so that a version's dtypes are not part of the contract. Several outputs are
+    one tensor: [rows, outputs, columns] if all have the same number of columns, else [rows, columns of all outputs].
+    Raises ModelFailed for values that no tensor can hold.
     """
     return [_tensor(method, prediction, signature) for method, prediction in answer.outputs]
 
@@ -118,7 +118,7 @@ def _joined(arrays: list[NDArray[Any]], prediction: Prediction) -> NDArray[Any] 
 
 
 def _of_values(method: Method, rows: list[Any], labels: list[Any] | None) -> ReceivedTensor:
-    """Make a tensor of labels and other plain values; kinds that do not go together become texts."""
+    """Make a tensor of labels and other plain values; values of kinds that have no common datatype become texts."""
     values = rows
     shape: tuple[int, ...] = (len(rows),)
     if rows and type(rows[0]) is list:

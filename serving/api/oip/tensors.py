@@ -1,7 +1,7 @@
 """Tensors of the Open Inference Protocol: a datatype, a shape, and values in row-major order. No JSON, no HTTP.
 
-Three forms of the same values: a flat or nested list, as JSON has them; a flat list, as gRPC's typed fields do; and a
-blob, little-endian, in which every element of BYTES has its length in four bytes in front of it.
+The same values have three forms: a flat or nested list in JSON; a flat list in gRPC's typed fields; and a blob,
+little-endian, in which each element of BYTES has its length in four bytes before it.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ def from_values(
 ) -> ReceivedTensor:
     """Make a tensor of a list, flat or nested like the shape. Raises InvalidInput; computes only, any thread.
 
-    Nothing is converted from one kind to another: integers are no bools, texts are no numbers, and numbers beyond an
-    integer's range, and integers that FP64 would round, are refused; so many values come `before` these, for
-    messages. None is a missing value where the datatype has one: NaN for FP16 to FP64, None for
-    BYTES. Numbers of FP16 and FP32 have that precision, whatever digits were sent: as they do in a blob.
+    No value is converted to another kind: integers are not bools, texts are not numbers. Numbers beyond an integer's
+    range, and integers that FP64 would round, are refused. `before` counts the values before these, for errors. None
+    is a missing value if the datatype has one: NaN for FP16 to FP64, None for BYTES. Numbers of FP16 and FP32 are
+    rounded to that precision, as they are in a blob.
     """
     flat = _flat(name, shape, values)
     types = set(map(type, flat))
@@ -95,7 +95,7 @@ def from_values(
 
 
 def from_numbers(name: str, datatype: str, shape: tuple[int, ...], numbers: NDArray[np.float64]) -> ReceivedTensor:
-    """Make a tensor of FP16, FP32 or FP64 of as many numbers, shape (values,), as its shape says."""
+    """Make a tensor of FP16, FP32 or FP64 from numbers, shape (values,), which must be as many as its shape says."""
     dtype = DTYPES[datatype]
     return ReceivedTensor(
         name, datatype, shape, numbers if dtype.itemsize == numbers.itemsize else _narrowed(numbers, dtype)
@@ -128,7 +128,7 @@ def from_texts(name: str, shape: tuple[int, ...], texts: Sequence[bytes]) -> Rec
 
 
 def to_blob(tensor: ReceivedTensor) -> bytes:
-    """Return the values of a tensor as a blob. What FP cannot say in JSON (NaN, infinity) is as it is here."""
+    """Return the values of a tensor as a blob. NaN and infinity, which JSON cannot have, are sent as they are."""
     values = tensor.values
     if isinstance(values, np.ndarray):
         return values.astype(DTYPES[tensor.datatype], copy=False).tobytes()
@@ -137,20 +137,20 @@ def to_blob(tensor: ReceivedTensor) -> bytes:
 
 
 def wrong_count(name: str, shape: tuple[int, ...], count: int) -> InvalidInput:
-    """Return the error of an input that has so many values."""
+    """Return the error for an input with this wrong number of values."""
     return InvalidInput(
         f"input {describe_value(name)}: {count} values, expected {math.prod(shape)} for shape {list(shape)}"
     )
 
 
 def wrong_nesting(name: str, shape: tuple[int, ...]) -> InvalidInput:
-    """Return the error of an input whose data are nested otherwise."""
+    """Return the error for an input whose data is nested in another way than its shape says."""
     arrays = " arrays of ".join(map(str, shape))
     return InvalidInput(f"input {describe_value(name)}: the nested data are not {arrays}, as the shape says")
 
 
 def check_shape(name: str, datatype: str, shape: tuple[int, ...], found: tuple[int, ...]) -> None:
-    """Raise InvalidInput unless numbers of the shape `found`, flat or nested, are what an input's shape says."""
+    """Raise InvalidInput unless the shape `found` of numbers, flat or nested, fits an input's shape."""
     if len(found) > 1 and len(shape) == MAX_DIMENSIONS:
         if found != shape:
             raise wrong_nesting(name, shape)
@@ -169,7 +169,7 @@ def joined(parts: list[NDArray[Any] | list[str | None]]) -> NDArray[Any] | list[
 
 
 def dtype_of(name: str, datatype: str) -> np.dtype[Any]:
-    """Return the dtype of every datatype but BYTES; raises InvalidInput for one there is not."""
+    """Return the dtype of a datatype other than BYTES; raises InvalidInput for an unknown one."""
     found = DTYPES.get(datatype)
     if found is None:
         known = ", ".join(DTYPES)
@@ -197,7 +197,7 @@ def _narrowed(numbers: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any
 
 
 def _texts(name: str, count: int, blob: bytes | memoryview) -> list[str | None]:
-    """Read texts with their lengths in front, as many as the shape says and no byte more."""
+    """Read texts with their lengths before them, as many as the shape says, and no byte more."""
     found: list[str | None] = []
     end = 0
     if count * _LENGTH_BYTES > len(blob):

@@ -1,8 +1,8 @@
 """TensorFlow Serving's REST interface, version 1: ``/v1/models/{model}[/versions/{version}|/labels/{label}]``.
 
-After its ``api_rest.md``. Errors are ``{"error": "..."}``, and what does not fit the model is 400 there. Content types
-do not matter: its clients send what curl sends by itself. Labels are `stable` (the active version), `previous` (what
-was active before it and is still loaded) and the names of versions, so also of one that is pinned.
+After its ``api_rest.md``. Errors are ``{"error": "..."}``; rows that do not fit the model are 400. Content types are
+ignored, because its clients send the one that curl sends by itself. Labels are `stable` (the active version),
+`previous` (the version that was active before it and is still loaded) and the names of versions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What TensorFlow Serving tells of a model: the states of its versions, and the signature of one."""
+"""The status of a model in TensorFlow Serving's form: the states of its versions, and the signature of one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _DTYPES = {
     Dtype.ANY: "DT_VARIANT",
 }
 _LOADING = ("LOADING", "OK")
-# The state a version has there, and the code of the error that brought it into it.
+# The state of a version in TensorFlow Serving, and the error code that comes with it.
 _STATES = {
     State.DISCOVERED: ("START", "OK"),
     State.STAGING: ("START", "OK"),
@@ -55,19 +55,19 @@ router = APIRouter(prefix="/v1/models")
 
 @router.get("/{model}", summary="States of a model's versions", **READING)
 async def tensorflow_status(model: ModelName, request: Request) -> TensorflowVersions:
-    """Say where every version stands, as GetModelStatus of TensorFlow Serving."""
+    """List the state of every version, as GetModelStatus of TensorFlow Serving."""
     return TensorflowVersions(model_version_status=tuple(map(_state_of, known_model(request, model).versions)))
 
 
 @router.get("/{model}/versions/{version}", summary="State of a version", **READING)
 async def tensorflow_version_status(model: ModelName, version: VersionName, request: Request) -> TensorflowVersions:
-    """Say where one version stands."""
+    """Return the state of one version."""
     return _status_of(request, model, version)
 
 
 @router.get("/{model}/labels/{label}", summary="State of a labelled version", **READING)
 async def tensorflow_label_status(model: ModelName, label: VersionName, request: Request) -> TensorflowVersions:
-    """Say where the version stands that a label means."""
+    """Return the state of the version with a label."""
     return _status_of(request, model, _found(request, model, {"label": label}).id.version)
 
 
@@ -89,12 +89,12 @@ async def tensorflow_version_metadata(
 async def tensorflow_label_metadata(
     model: ModelName, label: VersionName, request: Request, response: Response
 ) -> TensorflowMetadata:
-    """Describe inputs and outputs of the version that a label means."""
+    """Describe inputs and outputs of the version with a label."""
     return _metadata(_found(request, model, {"label": label}), response)
 
 
 def _found(request: Request, model: str, params: dict[str, str]) -> Servable:
-    """Return the servable that answers now; good until the loop turns."""
+    """Return the servable that answers now; valid until the loop turns."""
     return find_explained(request.app.state, model, version_of(params))
 
 

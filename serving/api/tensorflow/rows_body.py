@@ -1,9 +1,8 @@
 """Bodies of TensorFlow Serving's REST interface, read as rows.
 
 ``{"signature_name"?, "instances" | "inputs"}`` for predict, ``{"signature_name"?, "context"?, "examples"}`` for
-classify and regress; other keys are ignored, as they are there. The format is that of TensorFlow Serving's
-``api_rest.md`` and ``json_tensor.h``. Each feature is one named input, a scalar of a row; an array that holds just the
-scalar is as good.
+classify and regress; other keys are ignored, as TensorFlow Serving does. The format is that of its ``api_rest.md`` and
+``json_tensor.h``. Each feature is one named input, a scalar of a row; an array with only that scalar means the same.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from serving.api.json_bodies.row_changes import (
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Signature
 
-# What TensorFlow calls the signature, or the method, that is meant when none is named.
+# TensorFlow's names for the default signature and the default method.
 DEFAULT_NAMES = ("", "serving_default", *(f"tensorflow/serving/{verb}" for verb in ("predict", "classify", "regress")))
 
 
@@ -74,7 +73,7 @@ def parse_examples(raw: bytes, max_depth: int) -> RowsRequest:
 
 
 def rows_for(signature: Signature, body: RowsRequest) -> Rows:
-    """Return the rows as the native interface takes them; raises InvalidInput for text that is not base64."""
+    """Return the rows in the form of the native interface; raises InvalidInput for text that is not base64."""
 
     def unwrapped(rows: list[Any]) -> list[Any]:
         if dict not in set(map(type, rows)):
@@ -100,7 +99,7 @@ def _method(document: dict[str, Any]) -> str | None:
 
 
 def _refuse_numbers(_: NDArray[np.float64]) -> None:
-    """Say that numbers alone are no examples."""
+    """Return None: plain numbers cannot stand for examples."""
 
 
 def _with_context(rows: list[Any], context: dict[str, Any]) -> list[Any]:
@@ -129,7 +128,7 @@ def _scalar(value: Any) -> Any:
 
 
 def _text(encoded: Any) -> str:
-    """Decode a string that was sent as base64: the models here take text, which is UTF-8."""
+    """Decode a string that was sent as base64, as UTF-8: models take text."""
     try:
         return base64.b64decode(encoded, validate=True).decode()
     except (TypeError, ValueError, binascii.Error):

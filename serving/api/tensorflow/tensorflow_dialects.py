@@ -22,7 +22,7 @@ SCORES: tuple[Method, ...] = ("predict_proba", "predict_log_proba")
 
 
 class _Dialect:
-    """What the three have in common."""
+    """The common part of the three dialects."""
 
     takes_compressed = True
 
@@ -30,7 +30,7 @@ class _Dialect:
         self._max_depth = max_depth
 
     def check_head(self, headers: Headers) -> None:
-        """Take any content type: there is only JSON, and curl says that it is a form."""
+        """Allow any content type: all bodies are JSON, and curl by itself names a form."""
 
     def target(self, params: Mapping[str, str]) -> tuple[str | None, str | Role | None]:
         """Return the model, and the version by its name or a label."""
@@ -78,7 +78,7 @@ def _plain(key: str, answer: Answer) -> Written:
 
 
 def _scoring_method(signature: Signature, body: RowsRequest) -> str:
-    """Choose what gives a score for each class; raises InvalidInput where nothing does."""
+    """Return the method that gives a score for each class; raises InvalidInput if there is none."""
     offered = [method for method in SCORES if method in signature.methods]
     if not offered or signature.classes is None or len(signature.classes) != 1:
         raise InvalidInput("this model has no scores of classes to give: ask for :predict")
@@ -88,7 +88,7 @@ def _scoring_method(signature: Signature, body: RowsRequest) -> str:
 
 
 def _number_method(signature: Signature, body: RowsRequest) -> str | None:
-    """Choose what gives one number for each row; raises InvalidInput where it is something else."""
+    """Return the method that gives one number for each row; raises InvalidInput if there is none."""
     method = body.method or signature.default_method
     is_number = method in ("predict", "score_samples") and signature.kind is not ModelKind.CLASSIFIER
     if not is_number or signature.outputs != 1:

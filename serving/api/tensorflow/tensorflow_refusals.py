@@ -1,4 +1,4 @@
-"""What TensorFlow Serving answers when it refuses, and which version a path of its interface names."""
+"""Refusals in TensorFlow Serving's form, and the version that a path of its interface names."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from serving.plane.active_reference import Role
 STABLE = "stable"
 PREVIOUS = "previous"
 
-# It knows no 415 and no 422 for a body: INVALID_ARGUMENT is 400 there.
+# TensorFlow Serving has neither 415 nor 422 for a body: INVALID_ARGUMENT is 400 there.
 _STATUSES = {422: 400, 415: 400}
 
 
 def refuse(refusal: Refusal) -> Response:
-    """Answer ``{"error": "..."}`` with the status TensorFlow Serving would have."""
+    """Answer ``{"error": "..."}`` with the status that TensorFlow Serving would use."""
     body = orjson.dumps({"error": line_of(refusal.detail)})
     status = _STATUSES.get(refusal.status, refusal.status)
     return Response(body, status, dict(refusal.headers), "application/json")
 
 
 def version_of(params: Mapping[str, str]) -> str | Role | None:
-    """Return which version the parameters of a path name: by itself or by a label; None for the active one."""
+    """Return the version in the parameters of a path, by name or by label; None for the active one."""
     label = params.get("label")
     if label is None:
         return params.get("version")

@@ -12,7 +12,7 @@ Value = JsonValue
 
 
 class Frozen(BaseModel):
-    """Base of all answers here. Fields called ``model_...`` are the format's."""
+    """Base of all answers. The format has fields called ``model_...``."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -36,7 +36,7 @@ class TensorflowExamples(BaseModel):
 
 
 class TensorflowAnswer(BaseModel):
-    """What was computed: `predictions` for instances, `outputs` for inputs, `results` for examples."""
+    """The answer: `predictions` for instances, `outputs` for inputs, `results` for examples."""
 
     predictions: list[Value] | None = None
     outputs: list[Value] | None = None
@@ -51,7 +51,7 @@ class TensorflowOutcome(Frozen):
 
 
 class TensorflowVersion(Frozen):
-    """Where one version stands."""
+    """The state of one version."""
 
     version: str
     state: Literal["START", "LOADING", "AVAILABLE", "UNLOADING", "END"]
@@ -59,13 +59,13 @@ class TensorflowVersion(Frozen):
 
 
 class TensorflowVersions(Frozen):
-    """Where versions of a model stand, newest first."""
+    """The states of a model's versions, newest first."""
 
     model_version_status: tuple[TensorflowVersion, ...]
 
 
 class TensorflowSpec(Frozen):
-    """Which version is described."""
+    """The version that is described."""
 
     name: str
     signature_name: str = ""
