@@ -247,6 +247,7 @@ REFUSED: dict[str, Case] = {
     "two open axes": case(node("Reshape", "X shape", "y"), shape=[-1, -1]),
     "an axis that is not there": case(node("ArgMax", "X", "y", axis=2)),
     "an axis twice": case(node("Unsqueeze", "X places", "y"), places=[0, 0]),
+    "an axis summed up twice": case(node("ReduceSum", "X axes", "y"), axes=[1, 1]),
     "squeezed without a name": case(node("Squeeze", "X", "y")),
     "squeezed where it is longer": case(node("Squeeze", "X axis", "y"), axis=[1]),
     "a place beyond its columns": case(node("Gather", "X places", "y", axis=1), places=[3]),

@@ -481,6 +481,9 @@ LIES: dict[str, tuple[Callable[[], Any], Lie, str]] = {
         lambda: preprocessing.MultiLabelBinarizer().fit([[0], [1]]), put("classes_", np.zeros(3)), "a label twice",
     ),
     "a check that is off": (lightgbm, put("_other_params", {"predict_disable_shape_check": True}), "past its rows"),
+    "a check of a booster that is off": (
+        lambda: lightgbm().booster_, put("params", {"predict_disable_shape_check": True}), "past its rows",
+    ),
     "a check that is off by text": (lightgbm, put("_other_params", {"predict_disable_shape_check": "true"}), "past"),
 }  # fmt: skip
 
