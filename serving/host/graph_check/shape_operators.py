@@ -115,7 +115,7 @@ def unsqueeze(operation: Operation) -> Outputs:
     first = operation.get_input(0)
     named = operation.get_input_integers(1) if operation.version >= 13 else operation.get_integers("axes")
     operation.require(named is not None, "it does not say which axes")
-    listed = [] if named is None else list(named)  # an array of a single 0 counts as false
+    listed = [] if named is None else list(named)  # without the check for None: an array of a single 0 is false
     rank = first.rank + len(listed)
     axes = [operation.resolve_axis(axis, rank) for axis in listed]
     operation.require(len(set(axes)) == len(axes), "an axis is named twice")

@@ -17,7 +17,7 @@ _OTHERS = {
     ("scipy.stats._distn_infrastructure", "rv_continuous_frozen"),
     ("scipy.stats._distn_infrastructure", "rv_discrete_frozen"),
     ("numpy", "vectorize"),
-    ("uuid", "UUID"),  # a callback numbers its runs with them
+    ("uuid", "UUID"),  # identifies the runs of a callback
 }
 # callbacks; some of them are named tuples, which are made with arguments
 CALLBACKS = "sklearn.callback."

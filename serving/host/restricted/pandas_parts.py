@@ -74,7 +74,7 @@ class PandasReader:
     def _require_checked(self, name: str, make: Callable[[], Any]) -> Any:
         try:
             made = make()
-        except Exception:  # noqa: BLE001  (pandas wrote nothing that raises here)
+        except Exception:  # noqa: BLE001  (a part that pandas wrote raises nothing)
             raise _make_refusal(name) from None
         if type(made) is np.ndarray:
             texts = made.tolist() if made.dtype.kind == "O" else []

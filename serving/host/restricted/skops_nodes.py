@@ -214,7 +214,7 @@ class Rewriter(ArrayRewriter):
     def write_loss(self, node: Node) -> None:
         """Write a LossNode."""
         if get_name(node) == (CyHalfMultinomialLoss.__module__, CyHalfMultinomialLoss.__name__):
-            self._out.push(CyHalfMultinomialLoss())  # it has no state, and pickles make it by a function of its own
+            self._out.push(CyHalfMultinomialLoss())  # it has no state, and a pickle makes it by a special function
         else:
             self._write_reduced(node, get_name(node))
 

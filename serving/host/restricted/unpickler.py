@@ -197,7 +197,7 @@ class RestrictedUnpickler(NumpyUnpickler):
         if not isinstance(kind, type) or name is None or not (is_trusted or name in self._allowed.created):
             what = _format_name(name) if name else "something that is no listed class"
             raise Distrusted(f"the file makes an object of {what}; {ANY_TRUST}")
-        if arguments and not (is_trusted or issubclass(kind, tuple)):  # a named tuple has its fields from them
+        if arguments and not (is_trusted or issubclass(kind, tuple)):  # a named tuple gets its fields from them
             raise Distrusted(f"the file makes an object of {_format_name(name)} with arguments; {ANY_TRUST}")
         made = kind.__new__(kind, *arguments)
         self._nesting.note(made, arguments)
@@ -306,7 +306,7 @@ class RestrictedUnpickler(NumpyUnpickler):
     def _fill_container(self, kind: type, load: Callable[[Any], None], target: Any, keys: list[Any]) -> None:
         if not isinstance(target, kind) or type(target).__module__.startswith(
             "scipy."
-        ):  # a matrix of scipy computes with its items
+        ):  # setting an item of a sparse matrix would compute
             raise Distrusted(f"the file adds items to an object of {type(target).__name__}; {ANY_TRUST}")
         if type(target) not in _PLAIN_DICTS and any(map(is_dunder, keys)):
             raise Distrusted(f"the file gives a {type(target).__name__} an item that begins with '__'; {ANY_TRUST}")

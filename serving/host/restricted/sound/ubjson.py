@@ -139,7 +139,7 @@ class UbjsonReader:
         require(end <= self._size, _ENDS_EARLY)
         return (marker, start, count), end
 
-    # --- the quick way through trees ----------------------------------------------------------------------------------
+    # --- the fast path for trees --------------------------------------------------------------------------------------
 
     def _read_tree(self, at: int) -> tuple[dict[str, Any], int] | None:
         """Return a tree in the layout that XGBoost writes today, None for any other layout."""
