@@ -1,7 +1,7 @@
-"""XGBoost and LightGBM in every objective and option, in every form they are saved in, with what the library answers.
+"""Models of XGBoost and LightGBM with every objective and option, in every saved form, with the library's answers.
 
-`cases` fits the models, `forms` saves each in all forms, `differences` compares a form with its library. A few of them
-run in the tests; all of them with ``python -m tests.unit.host.booster_cases``.
+`list_cases` lists the models, `save_forms` saves one in all forms, `compare_with_library` compares the answers. The
+tests run a few of them; ``python -m tests.unit.host.booster_cases`` runs all.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Answer = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class SavedForm:
     """One saved model: its path, its format, and the answers of its library for each method."""
 
     name: str
@@ -65,7 +65,9 @@ class Form:
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
-def _xgboost(y: Any, rounds: int = 6, rows: Any = ROWS, label: dict[str, Any] | None = None, **params: Any) -> Fit:
+def _xgboost_trainer(
+    y: Any, rounds: int = 6, rows: Any = ROWS, label: dict[str, Any] | None = None, **params: Any
+) -> Fit:
     def fit() -> Any:
         data = xgboost.DMatrix(rows, y, **(label or {}), feature_types=params.pop("feature_types", None))
         for name in ("label_lower_bound", "label_upper_bound"):
@@ -76,7 +78,7 @@ def _xgboost(y: Any, rounds: int = 6, rows: Any = ROWS, label: dict[str, Any] | 
     return fit
 
 
-def _xgboost_stopped(objective: str, y: Any, **options: Any) -> Fit:
+def _stopped_xgboost_trainer(objective: str, y: Any, **options: Any) -> Fit:
     def fit() -> Any:
         parts = [xgboost.DMatrix(ROWS[half], y[half]) for half in (slice(200), slice(200, 300))]
         params = {"objective": objective, "eta": 0.9, "nthread": 1, **options}
@@ -89,14 +91,14 @@ def _xgboost_stopped(objective: str, y: Any, **options: Any) -> Fit:
     return fit
 
 
-def _xgboost_saved_best() -> Any:
+def _train_xgboost_with_saved_best() -> Any:
     parts = [xgboost.DMatrix(ROWS[half], TWO[half]) for half in (slice(200), slice(200, 300))]
     callback = xgboost.callback.EarlyStopping(2, save_best=True)
     params = {"objective": "binary:logistic", "eta": 0.9}
     return xgboost.train(params, parts[0], 60, evals=[(parts[1], "v")], callbacks=[callback], verbose_eval=False)
 
 
-def _xgb(name: str, y: Any, X: Any = ROWS, fit: dict[str, Any] | None = None, **params: Any) -> Fit:
+def _xgboost_fitter(name: str, y: Any, X: Any = ROWS, fit: dict[str, Any] | None = None, **params: Any) -> Fit:
     params = {"n_estimators": 6, "max_depth": 3, "n_jobs": 1, **params}
     if params.get("early_stopping_rounds"):
         half = slice(200, 300)
@@ -105,29 +107,32 @@ def _xgb(name: str, y: Any, X: Any = ROWS, fit: dict[str, Any] | None = None, **
     return lambda: getattr(xgboost, name)(**params).fit(X, y, **(fit or {}))
 
 
-def _custom(y: Any, predicted: Any) -> tuple[Any, Any]:
+def _custom_objective(y: Any, predicted: Any) -> tuple[Any, Any]:
     """Return the gradient and the Hessian of a squared error: a custom objective."""
     y = y if isinstance(y, np.ndarray) else y.get_label()
     return 2 * (predicted - y), np.full(len(y), 2.0)
 
 
-def _xgboost_custom() -> Any:
+def _train_xgboost_with_custom_objective() -> Any:
     return xgboost.train(
-        {"max_depth": 3}, xgboost.DMatrix(ROWS, NUMBERS), 5, obj=lambda predicted, data: _custom(data, predicted)
+        {"max_depth": 3},
+        xgboost.DMatrix(ROWS, NUMBERS),
+        5,
+        obj=lambda predicted, data: _custom_objective(data, predicted),
     )
 
 
-def _lgb(name: str, y: Any, X: Any = ROWS, fit: dict[str, Any] | None = None, **params: Any) -> Fit:
+def _lightgbm_fitter(name: str, y: Any, X: Any = ROWS, fit: dict[str, Any] | None = None, **params: Any) -> Fit:
     params = {"n_estimators": 6, "num_leaves": 7, "min_child_samples": 5, "verbose": -1, "n_jobs": 1, **params}
     return lambda: getattr(lightgbm, name)(**params).fit(X, y, **(fit or {}))
 
 
-def _lightgbm(y: Any, rounds: int = 6, rows: Any = ROWS, **params: Any) -> Fit:
+def _lightgbm_trainer(y: Any, rounds: int = 6, rows: Any = ROWS, **params: Any) -> Fit:
     params = {"num_leaves": 7, "min_data_in_leaf": 5, "verbose": -1, "num_threads": 1, **params}
     return lambda: lightgbm.train(params, lightgbm.Dataset(rows, y), rounds)
 
 
-def _lightgbm_stopped(objective: str, y: Any, **params: Any) -> Fit:
+def _stopped_lightgbm_trainer(objective: str, y: Any, **params: Any) -> Fit:
     def fit() -> Any:
         parts = [lightgbm.Dataset(ROWS[half], y[half]) for half in (slice(200), slice(200, 300))]
         stop = lightgbm.early_stopping(2, verbose=False)
@@ -139,22 +144,22 @@ def _lightgbm_stopped(objective: str, y: Any, **params: Any) -> Fit:
     return fit
 
 
-def _lgb_stopped(name: str, y: Any) -> Fit:
+def _stopped_lightgbm_fitter(name: str, y: Any) -> Fit:
     more = {"eval_X": ROWS[200:], "eval_y": y[200:], "callbacks": [lightgbm.early_stopping(2, verbose=False)]}
     return lambda: getattr(lightgbm, name)(n_estimators=60, learning_rate=0.9, verbose=-1).fit(
         ROWS[:200], y[:200], **more
     )
 
 
-def _linear_rows() -> NDArray[np.float64]:
+def _make_linear_rows() -> NDArray[np.float64]:
     return np.nan_to_num(ROWS)
 
 
-def _named(names: Sequence[str]) -> pd.DataFrame:
+def _make_named_table(names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(ROWS, columns=names)
 
 
-def cases() -> dict[str, Fit]:
+def list_cases() -> dict[str, Fit]:
     """Return functions that fit a model, by the name of the model."""
     words = np.array(["no", "yes"])[TWO]
     grades = np.array(["good", "bad", "ugly"])[THREE]
@@ -169,30 +174,32 @@ def cases() -> dict[str, Fit]:
         "binary:hinge": TWO, "count:poisson": THREE, "reg:gamma": POSITIVE, "reg:tweedie": POSITIVE,
         "survival:cox": POSITIVE,
     }.items():  # fmt: skip
-        found[f"xgboost {objective}"] = _xgboost(y, objective=objective)
+        found[f"xgboost {objective}"] = _xgboost_trainer(y, objective=objective)
         if objective.startswith(("reg:", "count:", "survival:")):
-            found[f"XGBRegressor {objective}"] = _xgb("XGBRegressor", y, objective=objective)
+            found[f"XGBRegressor {objective}"] = _xgboost_fitter("XGBRegressor", y, objective=objective)
         else:
-            found[f"XGBClassifier {objective}"] = _xgb("XGBClassifier", y, objective=objective)
+            found[f"XGBClassifier {objective}"] = _xgboost_fitter("XGBClassifier", y, objective=objective)
     for distribution in ("normal", "logistic", "extreme"):
-        found[f"xgboost survival:aft {distribution}"] = _xgboost(
+        found[f"xgboost survival:aft {distribution}"] = _xgboost_trainer(
             None, objective="survival:aft", aft_loss_distribution=distribution,
             label_lower_bound=low, label_upper_bound=high,
         )  # fmt: skip
     for alphas in (0.3, [0.1, 0.5, 0.9]):
-        found[f"xgboost quantiles {alphas}"] = _xgboost(NUMBERS, objective="reg:quantileerror", quantile_alpha=alphas)
-        found[f"XGBRegressor quantiles {alphas}"] = _xgb(
+        found[f"xgboost quantiles {alphas}"] = _xgboost_trainer(
+            NUMBERS, objective="reg:quantileerror", quantile_alpha=alphas
+        )
+        found[f"XGBRegressor quantiles {alphas}"] = _xgboost_fitter(
             "XGBRegressor", NUMBERS, objective="reg:quantileerror", quantile_alpha=alphas
         )
-        found[f"xgboost expectiles {alphas}"] = _xgboost(
+        found[f"xgboost expectiles {alphas}"] = _xgboost_trainer(
             NUMBERS, objective="reg:expectileerror", expectile_alpha=alphas
         )
     for objective in ("multi:softprob", "multi:softmax"):
-        found[f"xgboost {objective}"] = _xgboost(THREE, objective=objective, **three)
-        found[f"xgboost {objective} stopped"] = _xgboost_stopped(objective, THREE, **three)
-        found[f"XGBClassifier {objective}"] = _xgb("XGBClassifier", THREE, objective=objective)
+        found[f"xgboost {objective}"] = _xgboost_trainer(THREE, objective=objective, **three)
+        found[f"xgboost {objective} stopped"] = _stopped_xgboost_trainer(objective, THREE, **three)
+        found[f"XGBClassifier {objective}"] = _xgboost_fitter("XGBClassifier", THREE, objective=objective)
     for objective in ("rank:ndcg", "rank:map", "rank:pairwise"):
-        found[f"XGBRanker {objective}"] = _xgb("XGBRanker", TWO, fit=rank, objective=objective)
+        found[f"XGBRanker {objective}"] = _xgboost_fitter("XGBRanker", TWO, fit=rank, objective=objective)
     for booster, options in {
         "dart": {"booster": "dart", "rate_drop": 0.4, "one_drop": 1},
         "gblinear": {"booster": "gblinear"},
@@ -203,69 +210,73 @@ def cases() -> dict[str, Fit]:
         "no depth": {"max_depth": 0, "grow_policy": "lossguide", "max_leaves": 1},
         "deep": {"max_depth": 12, "min_child_weight": 0},
     }.items():
-        rows = _linear_rows() if booster == "gblinear" else ROWS
-        found[f"xgboost {booster}"] = _xgboost(NUMBERS, rows=rows, **options)
-        found[f"xgboost {booster} two classes"] = _xgboost(TWO, rows=rows, objective="binary:logistic", **options)
-        found[f"XGBRegressor {booster}"] = _xgb("XGBRegressor", NUMBERS, rows, **options)
-        found[f"XGBClassifier {booster} three"] = _xgb("XGBClassifier", THREE, rows, **options)
+        rows = _make_linear_rows() if booster == "gblinear" else ROWS
+        found[f"xgboost {booster}"] = _xgboost_trainer(NUMBERS, rows=rows, **options)
+        found[f"xgboost {booster} two classes"] = _xgboost_trainer(
+            TWO, rows=rows, objective="binary:logistic", **options
+        )
+        found[f"XGBRegressor {booster}"] = _xgboost_fitter("XGBRegressor", NUMBERS, rows, **options)
+        found[f"XGBClassifier {booster} three"] = _xgboost_fitter("XGBClassifier", THREE, rows, **options)
     found |= {
-        "XGBClassifier stopped": _xgb("XGBClassifier", TWO, **stop),
-        "XGBRegressor stopped": _xgb("XGBRegressor", NUMBERS, **stop),
-        "XGBRegressor dart stopped": _xgb(
+        "XGBClassifier stopped": _xgboost_fitter("XGBClassifier", TWO, **stop),
+        "XGBRegressor stopped": _xgboost_fitter("XGBRegressor", NUMBERS, **stop),
+        "XGBRegressor dart stopped": _xgboost_fitter(
             "XGBRegressor", NUMBERS, **stop, booster="dart"
         ),
-        "XGBClassifier parallel stopped": _xgb(
+        "XGBClassifier parallel stopped": _xgboost_fitter(
             "XGBClassifier", THREE, **stop, num_parallel_tree=2
         ),
-        "xgboost stopped": _xgboost_stopped("binary:logistic", TWO),
-        "xgboost stopped numbers": _xgboost_stopped("reg:squarederror", NUMBERS),
-        "xgboost stopped dart": _xgboost_stopped("binary:logistic", TWO, booster="dart", rate_drop=0.2),
-        "xgboost saved best": _xgboost_saved_best,
-        "xgboost slice": lambda: _xgboost(TWO, 10, objective="binary:logistic")()[2:7],
-        "xgboost slice by two": lambda: _xgboost(NUMBERS, 10)()[1:9:2],
-        "xgboost no rounds": _xgboost(NUMBERS, 0),
-        "xgboost base margin": _xgboost(TWO, objective="binary:logistic", label={"base_margin": NUMBERS}),
-        "xgboost own objective": _xgboost_custom,
-        "xgboost outputs": _xgboost(SEVERAL),
-        "xgboost outputs at once": _xgboost(SEVERAL, multi_strategy="multi_output_tree", tree_method="hist"),
-        "xgboost labels": _xgboost(SEVERAL > 0, objective="binary:logistic"),
-        "xgboost names": lambda: xgboost.train({}, xgboost.DMatrix(_named(PLAIN_NAMES), NUMBERS), 5),
+        "xgboost stopped": _stopped_xgboost_trainer("binary:logistic", TWO),
+        "xgboost stopped numbers": _stopped_xgboost_trainer("reg:squarederror", NUMBERS),
+        "xgboost stopped dart": _stopped_xgboost_trainer("binary:logistic", TWO, booster="dart", rate_drop=0.2),
+        "xgboost saved best": _train_xgboost_with_saved_best,
+        "xgboost slice": lambda: _xgboost_trainer(TWO, 10, objective="binary:logistic")()[2:7],
+        "xgboost slice by two": lambda: _xgboost_trainer(NUMBERS, 10)()[1:9:2],
+        "xgboost no rounds": _xgboost_trainer(NUMBERS, 0),
+        "xgboost base margin": _xgboost_trainer(TWO, objective="binary:logistic", label={"base_margin": NUMBERS}),
+        "xgboost own objective": _train_xgboost_with_custom_objective,
+        "xgboost outputs": _xgboost_trainer(SEVERAL),
+        "xgboost outputs at once": _xgboost_trainer(SEVERAL, multi_strategy="multi_output_tree", tree_method="hist"),
+        "xgboost labels": _xgboost_trainer(SEVERAL > 0, objective="binary:logistic"),
+        "xgboost names": lambda: xgboost.train({}, xgboost.DMatrix(_make_named_table(PLAIN_NAMES), NUMBERS), 5),
         "xgboost float32": lambda: xgboost.train({}, xgboost.DMatrix(ROWS.astype(np.float32), NUMBERS), 5),
-        "XGBRegressor outputs": _xgb("XGBRegressor", SEVERAL),
-        "XGBRegressor outputs at once": _xgb(
+        "XGBRegressor outputs": _xgboost_fitter("XGBRegressor", SEVERAL),
+        "XGBRegressor outputs at once": _xgboost_fitter(
             "XGBRegressor", SEVERAL, multi_strategy="multi_output_tree", tree_method="hist"
         ),
-        "XGBClassifier labels": _xgb("XGBClassifier", (SEVERAL > 0).astype(int)),
-        "XGBClassifier two labels": _xgb("XGBClassifier", (SEVERAL[:, :2] > 0).astype(int)),
-        "XGBClassifier labels at once": _xgb(
+        "XGBClassifier labels": _xgboost_fitter("XGBClassifier", (SEVERAL > 0).astype(int)),
+        "XGBClassifier two labels": _xgboost_fitter("XGBClassifier", (SEVERAL[:, :2] > 0).astype(int)),
+        "XGBClassifier labels at once": _xgboost_fitter(
             "XGBClassifier", (SEVERAL > 0).astype(int), multi_strategy="multi_output_tree", tree_method="hist"
         ),
-        "XGBRegressor missing 0": _xgb("XGBRegressor", NUMBERS, np.nan_to_num(ROWS), missing=0.0),
-        "XGBRegressor missing -999": _xgb("XGBRegressor", NUMBERS, np.nan_to_num(ROWS, nan=-999.0), missing=-999.0),
-        "XGBClassifier names": _xgb("XGBClassifier", TWO, _named(PLAIN_NAMES)),
-        "XGBClassifier weighted": _xgb("XGBClassifier", TWO, scale_pos_weight=3.0),
-        "XGBRFClassifier": _xgb("XGBRFClassifier", TWO),
-        "XGBRFClassifier three": _xgb("XGBRFClassifier", THREE),
-        "XGBRFRegressor": _xgb("XGBRFRegressor", NUMBERS),
-        "XGBRegressor monotone": _xgb("XGBRegressor", NUMBERS, monotone_constraints=(1, 0, 0, 0)),
-        "XGBRegressor constant": _xgb("XGBRegressor", np.ones(300)),
+        "XGBRegressor missing 0": _xgboost_fitter("XGBRegressor", NUMBERS, np.nan_to_num(ROWS), missing=0.0),
+        "XGBRegressor missing -999": _xgboost_fitter(
+            "XGBRegressor", NUMBERS, np.nan_to_num(ROWS, nan=-999.0), missing=-999.0
+        ),
+        "XGBClassifier names": _xgboost_fitter("XGBClassifier", TWO, _make_named_table(PLAIN_NAMES)),
+        "XGBClassifier weighted": _xgboost_fitter("XGBClassifier", TWO, scale_pos_weight=3.0),
+        "XGBRFClassifier": _xgboost_fitter("XGBRFClassifier", TWO),
+        "XGBRFClassifier three": _xgboost_fitter("XGBRFClassifier", THREE),
+        "XGBRFRegressor": _xgboost_fitter("XGBRFRegressor", NUMBERS),
+        "XGBRegressor monotone": _xgboost_fitter("XGBRegressor", NUMBERS, monotone_constraints=(1, 0, 0, 0)),
+        "XGBRegressor constant": _xgboost_fitter("XGBRegressor", np.ones(300)),
     }  # fmt: skip
     for objective, y in {
         "regression": NUMBERS, "regression_l1": NUMBERS, "huber": NUMBERS, "fair": NUMBERS, "quantile": NUMBERS,
         "mape": POSITIVE, "poisson": POSITIVE, "gamma": POSITIVE, "tweedie": POSITIVE, "cross_entropy": TWO,
         "cross_entropy_lambda": TWO, "binary": TWO,
     }.items():  # fmt: skip
-        found[f"lightgbm {objective}"] = _lightgbm(y, objective=objective)
-        found[f"lightgbm {objective} stopped"] = _lightgbm_stopped(objective, y)
-        found[f"LGBM {objective}"] = _lgb(
+        found[f"lightgbm {objective}"] = _lightgbm_trainer(y, objective=objective)
+        found[f"lightgbm {objective} stopped"] = _stopped_lightgbm_trainer(objective, y)
+        found[f"LGBM {objective}"] = _lightgbm_fitter(
             "LGBMClassifier" if objective == "binary" else "LGBMRegressor", y, objective=objective
         )
     for objective in ("multiclass", "multiclassova"):
-        found[f"lightgbm {objective}"] = _lightgbm(THREE, objective=objective, **three)
-        found[f"LGBMClassifier {objective}"] = _lgb("LGBMClassifier", THREE, objective=objective)
-        found[f"LGBMClassifier {objective} words"] = _lgb("LGBMClassifier", grades, objective=objective)
+        found[f"lightgbm {objective}"] = _lightgbm_trainer(THREE, objective=objective, **three)
+        found[f"LGBMClassifier {objective}"] = _lightgbm_fitter("LGBMClassifier", THREE, objective=objective)
+        found[f"LGBMClassifier {objective} words"] = _lightgbm_fitter("LGBMClassifier", grades, objective=objective)
     for objective in ("lambdarank", "rank_xendcg"):
-        found[f"LGBMRanker {objective}"] = _lgb("LGBMRanker", THREE, fit=groups, objective=objective)
+        found[f"LGBMRanker {objective}"] = _lightgbm_fitter("LGBMRanker", THREE, fit=groups, objective=objective)
     for booster, options in {
         "dart": {"boosting": "dart", "drop_rate": 0.5},
         "rf": {"boosting": "rf", "bagging_fraction": 0.5, "bagging_freq": 1},
@@ -279,36 +290,40 @@ def cases() -> dict[str, Fit]:
         "few bins": {"max_bin": 7},
         "sigmoid": {"sigmoid": 2.5},
     }.items():
-        found[f"lightgbm {booster}"] = _lightgbm(NUMBERS, objective="regression", **options)
-        found[f"lightgbm {booster} two classes"] = _lightgbm(TWO, objective="binary", **options)
-        found[f"lightgbm {booster} three"] = _lightgbm(THREE, objective="multiclassova", **three, **options)
-        found[f"LGBMClassifier {booster}"] = _lgb("LGBMClassifier", TWO, **_as_sklearn(options))
-        found[f"LGBMRegressor {booster}"] = _lgb("LGBMRegressor", NUMBERS, **_as_sklearn(options))
+        found[f"lightgbm {booster}"] = _lightgbm_trainer(NUMBERS, objective="regression", **options)
+        found[f"lightgbm {booster} two classes"] = _lightgbm_trainer(TWO, objective="binary", **options)
+        found[f"lightgbm {booster} three"] = _lightgbm_trainer(THREE, objective="multiclassova", **three, **options)
+        found[f"LGBMClassifier {booster}"] = _lightgbm_fitter("LGBMClassifier", TWO, **_to_sklearn_options(options))
+        found[f"LGBMRegressor {booster}"] = _lightgbm_fitter("LGBMRegressor", NUMBERS, **_to_sklearn_options(options))
     found |= {
-        "LGBMClassifier stopped": _lgb_stopped("LGBMClassifier", TWO),
-        "LGBMClassifier three stopped": _lgb_stopped("LGBMClassifier", THREE),
-        "LGBMRegressor stopped": _lgb_stopped("LGBMRegressor", NUMBERS),
-        "LGBMClassifier words": _lgb("LGBMClassifier", words),
-        "LGBMClassifier bools": _lgb("LGBMClassifier", TWO.astype(bool)),
-        "LGBMClassifier labels 3 7": _lgb("LGBMClassifier", np.where(TWO, 7, 3)),
-        "LGBMClassifier weighted": _lgb("LGBMClassifier", words, class_weight="balanced"),
-        "LGBMClassifier unbalanced": _lgb("LGBMClassifier", TWO, is_unbalance=True),
-        "LGBMClassifier early exit": _lgb("LGBMClassifier", TWO, n_estimators=60, pred_early_stop=True),
-        "LGBMRegressor own objective": _lgb("LGBMRegressor", NUMBERS, objective=_custom),
-        "LGBMRegressor part of the rounds": _lgb("LGBMRegressor", NUMBERS, num_iteration_predict=3),
-        "LGBMRegressor raw": _lgb("LGBMRegressor", POSITIVE, objective="poisson", predict_raw_score=True),
-        "LGBMRegressor codes": _lgb("LGBMRegressor", NUMBERS, fit={"categorical_feature": [2]}, min_data_per_group=5),
-        "LGBMClassifier codes": _lgb("LGBMClassifier", TWO, fit={"categorical_feature": [2]}, min_data_per_group=5),
-        "LGBMClassifier names": _lgb("LGBMClassifier", TWO, _named(PLAIN_NAMES)),
-        "LGBMRegressor constant": _lgb("LGBMRegressor", np.ones(300)),
-        "lightgbm no rounds": _lightgbm(NUMBERS, 0),
-        "lightgbm one round": _lightgbm(NUMBERS, 1),
-        "lightgbm monotone": _lightgbm(NUMBERS, monotone_constraints=[1, 0, 0, 0]),
+        "LGBMClassifier stopped": _stopped_lightgbm_fitter("LGBMClassifier", TWO),
+        "LGBMClassifier three stopped": _stopped_lightgbm_fitter("LGBMClassifier", THREE),
+        "LGBMRegressor stopped": _stopped_lightgbm_fitter("LGBMRegressor", NUMBERS),
+        "LGBMClassifier words": _lightgbm_fitter("LGBMClassifier", words),
+        "LGBMClassifier bools": _lightgbm_fitter("LGBMClassifier", TWO.astype(bool)),
+        "LGBMClassifier labels 3 7": _lightgbm_fitter("LGBMClassifier", np.where(TWO, 7, 3)),
+        "LGBMClassifier weighted": _lightgbm_fitter("LGBMClassifier", words, class_weight="balanced"),
+        "LGBMClassifier unbalanced": _lightgbm_fitter("LGBMClassifier", TWO, is_unbalance=True),
+        "LGBMClassifier early exit": _lightgbm_fitter("LGBMClassifier", TWO, n_estimators=60, pred_early_stop=True),
+        "LGBMRegressor own objective": _lightgbm_fitter("LGBMRegressor", NUMBERS, objective=_custom_objective),
+        "LGBMRegressor part of the rounds": _lightgbm_fitter("LGBMRegressor", NUMBERS, num_iteration_predict=3),
+        "LGBMRegressor raw": _lightgbm_fitter("LGBMRegressor", POSITIVE, objective="poisson", predict_raw_score=True),
+        "LGBMRegressor codes": _lightgbm_fitter(
+            "LGBMRegressor", NUMBERS, fit={"categorical_feature": [2]}, min_data_per_group=5
+        ),
+        "LGBMClassifier codes": _lightgbm_fitter(
+            "LGBMClassifier", TWO, fit={"categorical_feature": [2]}, min_data_per_group=5
+        ),
+        "LGBMClassifier names": _lightgbm_fitter("LGBMClassifier", TWO, _make_named_table(PLAIN_NAMES)),
+        "LGBMRegressor constant": _lightgbm_fitter("LGBMRegressor", np.ones(300)),
+        "lightgbm no rounds": _lightgbm_trainer(NUMBERS, 0),
+        "lightgbm one round": _lightgbm_trainer(NUMBERS, 1),
+        "lightgbm monotone": _lightgbm_trainer(NUMBERS, monotone_constraints=[1, 0, 0, 0]),
     }
     return found
 
 
-def _as_sklearn(options: dict[str, Any]) -> dict[str, Any]:
+def _to_sklearn_options(options: dict[str, Any]) -> dict[str, Any]:
     names = {"boosting": "boosting_type", "bagging_fraction": "subsample", "bagging_freq": "subsample_freq"}
     return {names.get(name, name): value for name, value in options.items()}
 
@@ -316,7 +331,7 @@ def _as_sklearn(options: dict[str, Any]) -> dict[str, Any]:
 # --- forms ------------------------------------------------------------------------------------------------------------
 
 
-def forms(name: str, model: Any, directory: Path) -> Iterator[Form]:
+def save_forms(name: str, model: Any, directory: Path) -> Iterator[SavedForm]:
     """Save a fitted model in every form, and yield each with the answers of its library, which reads it again."""
     booster = model
     if hasattr(model, "get_booster"):
@@ -326,28 +341,28 @@ def forms(name: str, model: Any, directory: Path) -> Iterator[Form]:
     if booster is not model:
         path = directory / "estimator.joblib"
         joblib.dump(model, path)
-        yield Form(f"{name}, joblib", path, Format.JOBLIB, _answers_of(joblib.load(path)))
+        yield SavedForm(f"{name}, joblib", path, Format.JOBLIB, _list_answers(joblib.load(path)))
     path = directory / "booster.joblib"
     joblib.dump(booster, path)
-    yield Form(f"{name}, joblib of the booster", path, Format.JOBLIB, _answers_of(joblib.load(path)))
+    yield SavedForm(f"{name}, joblib of the booster", path, Format.JOBLIB, _list_answers(joblib.load(path)))
     if isinstance(booster, lightgbm.Booster):
-        yield from _text_forms(name, booster, directory)
+        yield from _save_text_forms(name, booster, directory)
         return
     for suffix in ("ubj", "json"):
         path = directory / f"booster.{suffix}"
         booster.save_model(path)
-        yield Form(
-            f"{name}, {suffix} of the booster", path, Format.XGBOOST, _answers_of(xgboost.Booster(model_file=path))
+        yield SavedForm(
+            f"{name}, {suffix} of the booster", path, Format.XGBOOST, _list_answers(xgboost.Booster(model_file=path))
         )
         if booster is not model:
             path = directory / f"estimator.{suffix}"
             model.save_model(path)
             loaded = type(model)(n_jobs=1)
             loaded.load_model(path)
-            yield Form(f"{name}, {suffix}", path, Format.XGBOOST, _answers_of(loaded))
+            yield SavedForm(f"{name}, {suffix}", path, Format.XGBOOST, _list_answers(loaded))
 
 
-def _text_forms(name: str, booster: Any, directory: Path) -> Iterator[Form]:
+def _save_text_forms(name: str, booster: Any, directory: Path) -> Iterator[SavedForm]:
     for more, options in {
         "": {},
         " of all rounds": {"num_iteration": -1},
@@ -356,19 +371,19 @@ def _text_forms(name: str, booster: Any, directory: Path) -> Iterator[Form]:
         path = directory / f"booster{len(more)}.txt"
         booster.save_model(path, **options)
         loaded = lightgbm.Booster(model_file=path)
-        yield Form(f"{name}, text{more}", path, Format.LIGHTGBM, _answers_of(loaded))
+        yield SavedForm(f"{name}, text{more}", path, Format.LIGHTGBM, _list_answers(loaded))
 
 
-def _answers_of(loaded: Any) -> dict[str, Answer]:
+def _list_answers(loaded: Any) -> dict[str, Answer]:
     if isinstance(loaded, xgboost.Booster):
-        return {"predict": lambda X: loaded.predict(_dmatrix(loaded, X))}
+        return {"predict": lambda X: loaded.predict(_make_dmatrix(loaded, X))}
     if isinstance(loaded, lightgbm.Booster):
         return {"predict": lambda X: loaded.predict(X, num_threads=1)}
     methods = ("predict", "predict_proba", "decision_function")
     return {method: getattr(loaded, method) for method in methods if hasattr(loaded, method)}
 
 
-def _dmatrix(booster: Any, X: Any) -> Any:
+def _make_dmatrix(booster: Any, X: Any) -> Any:
     types = booster.feature_types if isinstance(X, np.ndarray) else None
     return xgboost.DMatrix(X, feature_types=types, enable_categorical=True, nthread=1)
 
@@ -376,7 +391,7 @@ def _dmatrix(booster: Any, X: Any) -> Any:
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def queries() -> NDArray[np.float64]:
+def make_queries() -> NDArray[np.float64]:
     """Return 600 rows: training rows, whole numbers, missing values, tiny and large numbers, and both zeros."""
     random = np.random.default_rng(1)
     rows = random.normal(size=(600, 4))
@@ -389,7 +404,7 @@ def queries() -> NDArray[np.float64]:
     return rows
 
 
-def beside_splits(model: EstimatorModel, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def move_to_thresholds(model: EstimatorModel, rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the rows with numbers equal to, and next to, the thresholds of the trees, as float64 and as float32."""
     random = np.random.default_rng(2)
     made = np.nan_to_num(rows.copy())
@@ -410,7 +425,7 @@ def beside_splits(model: EstimatorModel, rows: NDArray[np.float64]) -> NDArray[n
 
 
 @dataclass(slots=True)
-class Outcome:
+class FormComparison:
     """The result for one form: the number of compared answers, whether it was compiled, and the differences."""
 
     compared: int = 0
@@ -419,26 +434,28 @@ class Outcome:
     differences: tuple[str, ...] = ()
 
 
-def compare(form: Form, *, is_proven: bool = False) -> Outcome:
+def compare_with_library(form: SavedForm, *, is_proven: bool = False) -> FormComparison:
     """Load a form as the server does and compare all its answers; with `is_proven`, those of its compiled form too."""
     with warnings.catch_warnings(action="ignore"):
         model = load_model(str(form.path), form.format, Trust(is_restricted=False))
         assert isinstance(model, EstimatorModel)
-        outcome = Outcome()
-        rows = queries()
-        tables = [rows, beside_splits(model, rows)]
+        outcome = FormComparison()
+        rows = make_queries()
+        tables = [rows, move_to_thresholds(model, rows)]
         infinite = rows[:40].copy()
         infinite[::3, 0], infinite[1::3, 1] = np.inf, -np.inf
         found: list[str] = []
         for matrix in (*tables, infinite):
-            found += _hosted(model, form, matrix, outcome)
+            found += _compare_hosted(model, form, matrix, outcome)
         if is_proven:
-            found += _compiled(model, tables, outcome)
+            found += _compare_compiled(model, tables, outcome)
         outcome.differences = tuple(found)
         return outcome
 
 
-def _hosted(model: EstimatorModel, form: Form, matrix: NDArray[np.float64], outcome: Outcome) -> Iterator[str]:
+def _compare_hosted(
+    model: EstimatorModel, form: SavedForm, matrix: NDArray[np.float64], outcome: FormComparison
+) -> Iterator[str]:
     data: Any = matrix
     if model.signature.container is Container.DATAFRAME:
         data = pd.DataFrame(matrix, columns=[feature.name for feature in model.signature.features])
@@ -454,17 +471,17 @@ def _hosted(model: EstimatorModel, form: Form, matrix: NDArray[np.float64], outc
         except InvalidInput as error:
             given = error
         if method == "predict_proba" and wanted is None:
-            yield from _shares_differ(form, model, given, data)
+            yield from _compare_shares(form, model, given, data)
         elif isinstance(wanted, Exception) or isinstance(given, Exception):
             if not (isinstance(wanted, Exception) and isinstance(given, Exception)):
                 yield f"{form.name}: {method}: {given!r:.200} for {wanted!r:.200}"
         elif wanted is not None:
             outcome.compared += len(matrix)
-            if not _is_same(np.asarray(wanted), np.asarray(given)):
+            if not _are_same(np.asarray(wanted), np.asarray(given)):
                 yield f"{form.name}: {method}: {np.asarray(given)[:3]} for {np.asarray(wanted)[:3]}"
 
 
-def _shares_differ(form: Form, model: EstimatorModel, given: Any, data: Any) -> Iterator[str]:
+def _compare_shares(form: SavedForm, model: EstimatorModel, given: Any, data: Any) -> Iterator[str]:
     """Compare ``predict_proba`` of a booster, which has only ``predict``, with the numbers of ``predict``."""
     del model
     if isinstance(given, Exception):
@@ -474,11 +491,11 @@ def _shares_differ(form: Form, model: EstimatorModel, given: Any, data: Any) -> 
         given = given[:, 1]
     elif wanted.ndim == 1:
         given = given.argmax(axis=1).astype(wanted.dtype)
-    if not _is_same(wanted, given):
+    if not _are_same(wanted, given):
         yield f"{form.name}: predict_proba: {given[:3]} for {wanted[:3]}"
 
 
-def _is_same(wanted: NDArray[Any], given: NDArray[Any]) -> bool:
+def _are_same(wanted: NDArray[Any], given: NDArray[Any]) -> bool:
     if wanted.shape != given.shape:
         return False
     if wanted.dtype.kind in "OUT" or given.dtype.kind in "OUT":
@@ -486,7 +503,9 @@ def _is_same(wanted: NDArray[Any], given: NDArray[Any]) -> bool:
     return wanted.dtype == given.dtype and wanted.tobytes() == given.tobytes()
 
 
-def _compiled(model: EstimatorModel, tables: Sequence[NDArray[np.float64]], outcome: Outcome) -> Iterator[str]:
+def _compare_compiled(
+    model: EstimatorModel, tables: Sequence[NDArray[np.float64]], outcome: FormComparison
+) -> Iterator[str]:
     try:
         graph = convert_estimator(model)
         compilation = prove_graphs(model, [graph], TOLERANCE, [])
@@ -497,7 +516,7 @@ def _compiled(model: EstimatorModel, tables: Sequence[NDArray[np.float64]], outc
     session = GraphSession(graph)
     check = GuardCheck(compilation.guard or Guard(), model.signature)
     for matrix in tables:
-        inside = matrix[[_passes(check, row) for row in matrix]]
+        inside = matrix[[_is_accepted(check, row) for row in matrix]]
         batch = Batch(len(inside), matrix=np.ascontiguousarray(inside))
         for method in model.signature.methods:
             wanted, given = (which.answer(method, batch).tensors[0] for which in (model, session))
@@ -506,7 +525,7 @@ def _compiled(model: EstimatorModel, tables: Sequence[NDArray[np.float64]], outc
                 yield f"{model.name}: compiled {method} differs"
 
 
-def _passes(check: GuardCheck, row: NDArray[np.float64]) -> bool:
+def _is_accepted(check: GuardCheck, row: NDArray[np.float64]) -> bool:
     try:
         check.check(Batch(1, matrix=row.reshape(1, -1)))
     except ServingError:
@@ -523,7 +542,9 @@ def is_close(wanted: NDArray[Any], given: NDArray[Any]) -> bool:
     return wanted.shape == given.shape and bool((is_same | (np.abs(wanted - given) <= TOLERANCE * scale)).all())
 
 
-def compare_all(fits: Iterable[tuple[str, Fit]], compare_form: Callable[[Form], tuple[int, str, list[str]]]) -> int:
+def compare_all(
+    fits: Iterable[tuple[str, Fit]], compare_form: Callable[[SavedForm], tuple[int, str, list[str]]]
+) -> int:
     """Fit models, compare every form of each, print the results, and return how many forms differ.
 
     `compare_form` returns the number of compared answers, a note on the form, and the differences.
@@ -536,7 +557,7 @@ def compare_all(fits: Iterable[tuple[str, Fit]], compare_form: Callable[[Form], 
             except Exception as error:  # noqa: BLE001
                 print(f"{name}: CANNOT BE FITTED {type(error).__name__}: {error!s:.200}")
                 continue
-            for form in forms(name, model, Path(directory)):
+            for form in save_forms(name, model, Path(directory)):
                 count += 1
                 try:
                     answers, remark, differences = compare_form(form)
@@ -551,7 +572,7 @@ def compare_all(fits: Iterable[tuple[str, Fit]], compare_form: Callable[[Form], 
     return differing
 
 
-def is_named(name: str, parts: Sequence[str]) -> bool:
+def is_selected(name: str, parts: Sequence[str]) -> bool:
     """Say whether a name contains one of `parts`, or `parts` is empty."""
     return not parts or any(part in name for part in parts)
 
@@ -559,11 +580,11 @@ def is_named(name: str, parts: Sequence[str]) -> bool:
 def main(names: Sequence[str]) -> int:
     """Compare every form of every case whose name contains one of `names`, or of all; return how many differ."""
 
-    def compare_form(form: Form) -> tuple[int, str, list[str]]:
-        outcome = compare(form, is_proven=True)
+    def compare_form(form: SavedForm) -> tuple[int, str, list[str]]:
+        outcome = compare_with_library(form, is_proven=True)
         return outcome.compared, "compiled" if outcome.is_compiled else outcome.reason[:160], outcome.differences
 
-    return compare_all(((name, fit) for name, fit in cases().items() if is_named(name, names)), compare_form)
+    return compare_all(((name, fit) for name, fit in list_cases().items() if is_selected(name, names)), compare_form)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Boosters fitted on pandas categories of every kind, in every form they are saved in, with what the library answers.
+"""Boosters fitted on pandas categories of every kind, in every saved form, with the answers of their library.
 
-`tables` makes the tables, `models` what is fitted on them, and `compare` asks a form for rows as clients send them. All
-of them with ``python -m tests.unit.host.category_cases``.
+`make_tables` makes the tables, `list_models` the models for a table, `compare_with_library` compares the answers. The
+tests run a few of them; ``python -m tests.unit.host.category_cases`` runs all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from serving.host.loading import Trust, load_model
 from serving.plane.graph import GraphSession
 from serving.rows.apply_guard import GuardCheck
 from serving.rows.parsing import rows_to_batch
-from tests.unit.host.booster_cases import TOLERANCE, Form, compare_all, is_close, is_named
+from tests.unit.host.booster_cases import TOLERANCE, SavedForm, compare_all, is_close, is_selected
 
 ROWS = 600
 RANDOM = np.random.default_rng(0)
@@ -35,7 +35,7 @@ FLAGS = RANDOM.integers(0, 2, ROWS)
 WORDS = RANDOM.choice(["vw", "kia", "bmw"], ROWS)
 
 
-def tables() -> dict[str, pd.DataFrame]:
+def make_tables() -> dict[str, pd.DataFrame]:
     """Return a table for each kind of categories; each also has a column of numbers and one of zeros and ones."""
     digits = pd.Series(RANDOM.choice([1, 3, 7], ROWS))
     choices = pd.Index(["lo", "mid", "hi", "top"])
@@ -77,7 +77,7 @@ def tables() -> dict[str, pd.DataFrame]:
     return found
 
 
-def models(table: pd.DataFrame) -> Iterator[tuple[str, Callable[[], Any]]]:
+def list_models(table: pd.DataFrame) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Yield functions that fit a model on a table: estimators and boosters of both libraries."""
     codes = sum(table[name].cat.codes * 3.0 for name in table if isinstance(table[name].dtype, pd.CategoricalDtype))
     numbers = np.asarray(codes + table["km"] / 10)
@@ -97,7 +97,7 @@ def models(table: pd.DataFrame) -> Iterator[tuple[str, Callable[[], Any]]]:
     )
 
 
-def as_sent(table: pd.DataFrame) -> list[dict[str, Any]]:
+def to_sent_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the rows as clients send them: objects with column names, null for missing values."""
     columns = [
         [None if pd.isna(cell) else cell for cell in table[name].astype(object).tolist()] for name in table.columns
@@ -105,13 +105,13 @@ def as_sent(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(table.columns, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def asked(table: pd.DataFrame) -> pd.DataFrame:
+def remove_cells(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with missing cells in some rows of every column."""
     random = np.random.default_rng(3)
     return table.mask(random.random(table.shape) < 0.1).astype(table.dtypes.to_dict())
 
 
-def compare(form: Form, table: pd.DataFrame, *, is_proven: bool = False) -> tuple[int, list[str]]:
+def compare_with_library(form: SavedForm, table: pd.DataFrame, *, is_proven: bool = False) -> tuple[int, list[str]]:
     """Load a form as the server does, ask for the rows of `table`; return how many answers, and what differs.
 
     With `is_proven`, ask its compiled form too, which has to be there.
@@ -121,8 +121,8 @@ def compare(form: Form, table: pd.DataFrame, *, is_proven: bool = False) -> tupl
         assert isinstance(model, EstimatorModel)
         found: list[str] = []
         compared = 0
-        for rows in (table, asked(table)):
-            batch = rows_to_batch(model.signature, as_sent(rows))
+        for rows in (table, remove_cells(table)):
+            batch = rows_to_batch(model.signature, to_sent_rows(rows))
             for method in model.signature.methods:
                 if method not in form.answers:
                     continue
@@ -133,9 +133,11 @@ def compare(form: Form, table: pd.DataFrame, *, is_proven: bool = False) -> tupl
                     found.append(f"{form.name}: {method}: {given[:3]} for {wanted[:3]}")
         for batch in (model.make_rows(64), model.make_rows(64, with_nulls=True)):  # made-up rows are for the gates
             model.answer("predict", batch)
-        found += _unknown(model, form, table)
+        found += _compare_unknown(model, form, table)
         if is_proven:
-            found += [f"{form.name}: {difference}" for difference in _compiled(model, [table, asked(table)])]
+            found += [
+                f"{form.name}: {difference}" for difference in _compare_compiled(model, [table, remove_cells(table)])
+            ]
     return compared, found
 
 
@@ -143,7 +145,7 @@ def compare(form: Form, table: pd.DataFrame, *, is_proven: bool = False) -> tupl
 _HOSTED = ("not faster", "takes values of any type", "categories beyond 2**53")
 
 
-def _compiled(model: EstimatorModel, asked_for: list[pd.DataFrame]) -> list[str]:
+def _compare_compiled(model: EstimatorModel, asked_for: list[pd.DataFrame]) -> list[str]:
     try:
         graph = convert_estimator(model)
         compilation = prove_graphs(model, [graph], TOLERANCE, [])
@@ -153,7 +155,7 @@ def _compiled(model: EstimatorModel, asked_for: list[pd.DataFrame]) -> list[str]
     check = GuardCheck(compilation.guard or Guard(), model.signature)
     found = []
     for rows in asked_for:
-        batch = rows_to_batch(model.signature, as_sent(rows))
+        batch = rows_to_batch(model.signature, to_sent_rows(rows))
         check.check(batch)
         for method in model.signature.methods:
             wanted, given = (np.asarray(which.answer(method, batch).tensors[0]) for which in (model, session))
@@ -162,7 +164,7 @@ def _compiled(model: EstimatorModel, asked_for: list[pd.DataFrame]) -> list[str]
     return found
 
 
-def _unknown(model: EstimatorModel, form: Form, table: pd.DataFrame) -> list[str]:
+def _compare_unknown(model: EstimatorModel, form: SavedForm, table: pd.DataFrame) -> list[str]:
     """Compare answers to unknown values: missing for LightGBM, refused for XGBoost."""
     texts = [name for name in table if table[name].dtype == "category" and "a" < str(table[name].iloc[0]) < "z"]
     if not texts:
@@ -170,7 +172,9 @@ def _unknown(model: EstimatorModel, form: Form, table: pd.DataFrame) -> list[str
     rows = table.head(9).copy()
     rows[texts[0]] = rows[texts[0]].astype(object)
     try:
-        given = model.answer("predict", rows_to_batch(model.signature, as_sent(rows.assign(**{texts[0]: "never"}))))
+        given = model.answer(
+            "predict", rows_to_batch(model.signature, to_sent_rows(rows.assign(**{texts[0]: "never"})))
+        )
     except ServingError as error:
         is_refused = library_of(model.estimator) == XGBOOST and "'never' is not among the categories" in str(error)
         return [] if is_refused else [f"{form.name}: refuses an unknown category: {error}"]
@@ -185,16 +189,16 @@ def main(names: Sequence[str]) -> int:
     """Compare every form of every model on every table whose name contains one of `names`, or on all."""
 
     def compare_all_on(kind: str, table: pd.DataFrame) -> int:
-        def compare_form(form: Form) -> tuple[int, str, list[str]]:
+        def compare_form(form: SavedForm) -> tuple[int, str, list[str]]:
             try:
-                compared, found = compare(form, table, is_proven=True)
+                compared, found = compare_with_library(form, table, is_proven=True)
             except ServingError as error:
                 return 0, f"REFUSED {error!s:.160}", []
             return compared, "alike" if not found else "not alike", found
 
-        return compare_all(((f"{kind}, {name}", fit) for name, fit in models(table)), compare_form)
+        return compare_all(((f"{kind}, {name}", fit) for name, fit in list_models(table)), compare_form)
 
-    return sum(compare_all_on(kind, table) for kind, table in tables().items() if is_named(kind, names))
+    return sum(compare_all_on(kind, table) for kind, table in make_tables().items() if is_selected(kind, names))
 
 
 if __name__ == "__main__":

@@ -170,7 +170,7 @@ class FakeHost:
             thread.join(20)
             assert not thread.is_alive()
         self._theirs.close()
-        return list(_kinds_in(bytes(self._received)))
+        return list(_read_kinds(bytes(self._received)))
 
     def _send_and_end(self) -> None:
         with contextlib.suppress(OSError):
@@ -188,7 +188,7 @@ class FakeHost:
                 self._received += received
 
 
-def _kinds_in(raw: bytes) -> Iterator[int]:
+def _read_kinds(raw: bytes) -> Iterator[int]:
     while len(raw) >= PREFIX.size:
         _, kind, _, _, header_bytes, _, payload_bytes = PREFIX.unpack(raw[: PREFIX.size])
         yield kind
@@ -221,34 +221,34 @@ def forge_frame(frame: SentFrame, bounds: tuple[int, int]) -> Iterator[tuple[str
         yield f"payload of {size}", frame._replace(payload_bytes=size)
     for raw in RAW_HEADERS:
         yield f"header {raw[:10]!r}", frame._replace(header=raw)
-    for where, header in _changed(frame.header):
+    for where, header in _forge_values(frame.header):
         yield f"header with {where}", frame._replace(header=header)
 
 
-def _changed(header: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def _forge_values(header: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield `header` with each value at any depth removed or replaced by garbage, and with one more key."""
-    for path in _paths(header):
+    for path in _list_paths(header):
         for garbage in GARBAGE:
             changed = deepcopy(header)
-            place, last = _at(changed, path)
+            place, last = _find_place(changed, path)
             place[last] = garbage
             yield f"{path} = {garbage!r:.20}", changed
         changed = deepcopy(header)
-        place, last = _at(changed, path)
+        place, last = _find_place(changed, path)
         del place[last]
         yield f"no {path}", changed
     yield "another key", {**header, "more": 1}
 
 
-def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def _list_paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     if path:
         yield path
     items = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
     for key, each in items:
-        yield from _paths(each, (*path, key))
+        yield from _list_paths(each, (*path, key))
 
 
-def _at(value: Any, path: tuple[Any, ...]) -> tuple[Any, Any]:
+def _find_place(value: Any, path: tuple[Any, ...]) -> tuple[Any, Any]:
     for key in path[:-1]:
         value = value[key]
     return value, path[-1]

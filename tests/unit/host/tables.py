@@ -13,13 +13,13 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
 
 
-def as_rows(frame: pd.DataFrame) -> list[list[Any]]:
+def to_rows(frame: pd.DataFrame) -> list[list[Any]]:
     """Return the rows as lists, with None for missing values."""
     columns = [[None if pd.isna(cell) else cell for cell in frame[name].tolist()] for name in frame.columns]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def mixed() -> Pipeline:
+def make_mixed_pipeline() -> Pipeline:
     """Return a pipeline with every usual transformer of a column."""
     numbers = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
     filled = make_pipeline(SimpleImputer(strategy="constant", fill_value="?"), OneHotEncoder(handle_unknown="ignore"))

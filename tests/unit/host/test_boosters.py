@@ -95,7 +95,7 @@ COMPARED = [
 ]
 
 
-def save(estimator: Any, path: Path, suffix: str) -> Format:
+def save_model(estimator: Any, path: Path, suffix: str) -> Format:
     """Save as users do: an XGBoost estimator is saved with the data that marks it as an estimator."""
     if suffix == ".joblib":
         joblib.dump(estimator, path)
@@ -115,7 +115,7 @@ def save(estimator: Any, path: Path, suffix: str) -> Format:
 def test_every_kind_answers_as_its_library_does(tmp_path: Path, name: str, suffix: str, container: Container) -> None:
     data: Any = TABLE if container is Container.DATAFRAME else ROWS
     estimator = FITTED[name](data)
-    model = load_model(str(tmp_path / "blob"), save(estimator, tmp_path / "blob", suffix))
+    model = load_model(str(tmp_path / "blob"), save_model(estimator, tmp_path / "blob", suffix))
     signature = model.signature
     assert model.engine == name.split(maxsplit=1)[0]
     assert signature.container is container
@@ -125,7 +125,7 @@ def test_every_kind_answers_as_its_library_does(tmp_path: Path, name: str, suffi
     assert {feature.dtype for feature in signature.features} == {Dtype.NUMBER}
     assert all(feature.nullable for feature in signature.features)
     if name.startswith("lightgbm") and suffix != ".joblib":
-        assert_answers_as_a_booster(model, estimator.booster_.predict(data))
+        assert_answers_like_booster(model, estimator.booster_.predict(data))
         return
     if hasattr(estimator, "classes_"):
         assert signature.kind is ModelKind.CLASSIFIER
@@ -136,7 +136,7 @@ def test_every_kind_answers_as_its_library_does(tmp_path: Path, name: str, suffi
     assert ("predict_proba" in signature.methods) == hasattr(estimator, "predict_proba")
 
 
-def assert_answers_as_a_booster(model: LoadedModel, predicted: Any) -> None:
+def assert_answers_like_booster(model: LoadedModel, predicted: Any) -> None:
     """``predict`` gives the numbers of the booster; if these are shares, ``predict_proba`` gives the same numbers."""
     given = np.asarray(model.answer("predict", Batch(120, ROWS)).tensors[0])
     np.testing.assert_array_equal(given, predicted)
@@ -185,12 +185,12 @@ def test_objectives_that_give_only_labels_also_give_probabilities(tmp_path: Path
 
 @pytest.mark.parametrize("name", ["xgboost stopped", "xgboost stopped dart", "xgboost multi:softprob stopped"])
 def test_a_booster_of_xgboost_answers_with_all_its_rounds(tmp_path: Path, name: str) -> None:
-    booster = booster_cases.cases()[name]()
+    booster = booster_cases.list_cases()[name]()
     assert booster.best_iteration < booster.num_boosted_rounds() - 1
-    forms = list(booster_cases.forms(name, booster, tmp_path))
+    forms = list(booster_cases.save_forms(name, booster, tmp_path))
     assert {form.path.suffix for form in forms} == {".joblib", ".ubj", ".json"}
     for form in forms:
-        outcome = booster_cases.compare(form)
+        outcome = booster_cases.compare_with_library(form)
         assert (outcome.differences, outcome.compared > 500) == ((), True)
 
 
@@ -198,9 +198,9 @@ def test_a_booster_of_xgboost_answers_with_all_its_rounds(tmp_path: Path, name: 
 @pytest.mark.parametrize("name", COMPARED)
 def test_every_saved_form_of_a_model_answers_like_its_library(tmp_path: Path, name: str) -> None:
     with warnings.catch_warnings(action="ignore"):
-        fitted = booster_cases.cases()[name]()
-    for form in booster_cases.forms(name, fitted, tmp_path):
-        outcome = booster_cases.compare(form)
+        fitted = booster_cases.list_cases()[name]()
+    for form in booster_cases.save_forms(name, fitted, tmp_path):
+        outcome = booster_cases.compare_with_library(form)
         assert (outcome.differences, outcome.compared > 500) == ((), True)
 
 
@@ -239,11 +239,11 @@ def test_boosters_do_not_count_as_own_code_of_users(tmp_path: Path) -> None:
         joblib.dump(estimator, tmp_path / "blob")
         signature = load_model(str(tmp_path / "blob"), Format.JOBLIB).signature
         assert rows_to_batch(signature, [{"age": 1, "income": 2, "height": 3}]).matrix is not None
-    own = make_pipeline(FunctionTransformer(len_of_rows), LinearRegression()).fit(TABLE.fillna(0), NUMBERS)
+    own = make_pipeline(FunctionTransformer(count_rows), LinearRegression()).fit(TABLE.fillna(0), NUMBERS)
     assert "gets integers as they are sent" in str(why_not_compilable(examine_estimator(own)))
 
 
-def len_of_rows(table: Any) -> Any:
+def count_rows(table: Any) -> Any:
     return np.full((len(table), 1), len(table))
 
 
@@ -267,11 +267,11 @@ def test_lightgbm_computes_in_one_thread(tmp_path: Path, parameter: str, monkeyp
     asked: list[Any] = []
     predict = lightgbm.Booster.predict
 
-    def spy(self: Any, data: Any, **options: Any) -> Any:
+    def record_prediction(self: Any, data: Any, **options: Any) -> Any:
         asked.append({value for name, value in options.items() if "thread" in name or name == "n_jobs"})
         return predict(self, data, **options)
 
-    monkeypatch.setattr(lightgbm.Booster, "predict", spy)
+    monkeypatch.setattr(lightgbm.Booster, "predict", record_prediction)
     model.answer("predict", Batch(1, ROWS[:1]))
     assert asked == [{1}]
 
@@ -305,7 +305,7 @@ def test_made_up_rows_are_in_the_range_of_the_splits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".ubj", ".json"])
 def test_the_version_in_an_xgboost_file_is_reported(tmp_path: Path, suffix: str) -> None:
     estimator = xgboost.XGBRegressor(**FEW).fit(ROWS, NUMBERS)
-    kind = save(estimator, tmp_path / "blob", suffix)
+    kind = save_model(estimator, tmp_path / "blob", suffix)
     assert load_model(str(tmp_path / "blob"), kind).trained_with == {"xgboost": xgboost.__version__}
     assert library_versions()["xgboost"] == xgboost.__version__
     assert library_versions()["lightgbm"] == lightgbm.__version__
@@ -332,7 +332,7 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(
     (tmp_path / "native").write_bytes(b"tree\n")
     for name in [name for name in sys.modules if name.partition(".")[0] == library]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Absent(library), *sys.meta_path])
+    monkeypatch.setattr(sys, "meta_path", [MissingPackageFinder(library), *sys.meta_path])
     expected = f"the file needs {library}, which is not installed here: pip install 'serving[{library}]'"
     for name, format_ in (("pickled", Format.JOBLIB), ("native", kind)):
         with pytest.raises(LoadRefused) as caught:
@@ -340,7 +340,7 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(
         assert str(caught.value) == expected
 
 
-class Absent:
+class MissingPackageFinder:
     """An import finder that reports a package as not installed."""
 
     def __init__(self, package: str) -> None:
@@ -355,7 +355,7 @@ class Absent:
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.9999])
 def test_files_that_are_cut_short_are_refused(tmp_path: Path, suffix: str, share: float) -> None:
     estimator: Any = lightgbm.LGBMRegressor(**QUIET) if suffix == ".txt" else xgboost.XGBRegressor(**FEW)
-    kind = save(estimator.fit(ROWS, NUMBERS), tmp_path / "blob", suffix)
+    kind = save_model(estimator.fit(ROWS, NUMBERS), tmp_path / "blob", suffix)
     whole = (tmp_path / "blob").read_bytes().rstrip()
     (tmp_path / "blob").write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(LoadRefused, match="cut short or damaged") as caught:
@@ -412,7 +412,7 @@ def test_formats_are_recognised_by_their_first_bytes(
     more = lightgbm.LGBMRegressor(**QUIET).fit(ROWS, NUMBERS)
     files: dict[str, tuple[Format, bytes]] = {}
     for name, estimator, suffix in (("m.ubj", trees, ".ubj"), ("model.json", trees, ".json"), ("model.txt", more, "")):
-        kind = save(estimator, tmp_path / "blob", suffix)
+        kind = save_model(estimator, tmp_path / "blob", suffix)
         files[name] = kind, (tmp_path / "blob").read_bytes()
     for name, (kind, raw) in files.items():
         outcome = candidate(raw, name, kind).evaluate()
@@ -420,12 +420,14 @@ def test_formats_are_recognised_by_their_first_bytes(
         assert outcome.report.refusal is None
         assert outcome.report.engine == kind.value
 
-    def refused(raw: bytes, kind: Format) -> str:
+    def get_refusal(raw: bytes, kind: Format) -> str:
         return candidate(raw, "model", kind).evaluate()["format"].evidence
 
-    assert "should be a joblib file but is an XGBoost model: name it .ubj" in refused(files["m.ubj"][1], Format.JOBLIB)
-    assert "is a LightGBM model: name it model.txt" in refused(files["model.txt"][1], Format.XGBOOST)
-    assert "is a LightGBM model" in refused(files["model.txt"][1], Format.PICKLE)
-    assert 'is text, beginning with \'{"class_name"' in refused(b'{"class_name": "Model"}', Format.XGBOOST)
-    assert "is text, beginning with 'Notes" in refused(b"Notes on training", Format.LIGHTGBM)
-    assert "a UBJSON document" in refused(b"{U\x01aU\x01}", Format.XGBOOST)
+    assert "should be a joblib file but is an XGBoost model: name it .ubj" in get_refusal(
+        files["m.ubj"][1], Format.JOBLIB
+    )
+    assert "is a LightGBM model: name it model.txt" in get_refusal(files["model.txt"][1], Format.XGBOOST)
+    assert "is a LightGBM model" in get_refusal(files["model.txt"][1], Format.PICKLE)
+    assert 'is text, beginning with \'{"class_name"' in get_refusal(b'{"class_name": "Model"}', Format.XGBOOST)
+    assert "is text, beginning with 'Notes" in get_refusal(b"Notes on training", Format.LIGHTGBM)
+    assert "a UBJSON document" in get_refusal(b"{U\x01aU\x01}", Format.XGBOOST)

@@ -104,12 +104,12 @@ def test_numbers_that_are_not_finite_are_infinitely_far_from_others(wanted: floa
 def test_a_scale_is_computed_only_where_something_differs() -> None:
     asked: list[Any] = []
 
-    def scale(sizes: Any) -> float:
+    def count_call(sizes: Any) -> float:
         asked.append(sizes.tolist())
         return 10.0
 
     same = np.array([1.0, np.inf])
-    assert relative_distances(same, same, scale).tolist() == [0.0, 0.0]
+    assert relative_distances(same, same, count_call).tolist() == [0.0, 0.0]
     assert asked == []
-    assert relative_distances(same, np.array([2.0, np.inf]), scale).tolist() == [0.1, 0.0]
+    assert relative_distances(same, np.array([2.0, np.inf]), count_call).tolist() == [0.1, 0.0]
     assert asked == [[1.0, 0.0]]

@@ -24,10 +24,10 @@ DATES = pd.DataFrame({"when": pd.to_datetime(["2024-01-15T10:30:00", "2023-07-01
 TEXTS = [["2024-01-15T10:30:00"], ["2023-07-01T00:00:00"]]
 
 
-class Seen(BaseEstimator):
+class ReportsDtypes(BaseEstimator):
     """Answers with the dtypes of its columns."""
 
-    def fit(self, X: Any, y: Any = None) -> Seen:
+    def fit(self, X: Any, y: Any = None) -> ReportsDtypes:
         self.feature_names_in_ = np.array(X.columns, dtype=object)
         self.n_features_in_ = X.shape[1]
         return self
@@ -36,7 +36,7 @@ class Seen(BaseEstimator):
         return np.array([" ".join(map(str, X.dtypes))] * len(X), dtype=object)
 
 
-def hours(table: pd.DataFrame) -> Any:
+def compute_hours(table: pd.DataFrame) -> Any:
     return table["when"].dt.hour.to_frame()
 
 
@@ -59,7 +59,9 @@ def test_an_encoder_of_durations_gets_durations() -> None:
 
 
 def test_dates_are_guessed_for_own_code_that_takes_dates() -> None:
-    model = examine_estimator(make_pipeline(FunctionTransformer(hours), LogisticRegression()).fit(DATES, [0, 1] * 4))
+    model = examine_estimator(
+        make_pipeline(FunctionTransformer(compute_hours), LogisticRegression()).fit(DATES, [0, 1] * 4)
+    )
     assert_answers_like(model, DATES[:2], TEXTS)
 
 
@@ -75,13 +77,13 @@ def test_dates_are_guessed_for_own_code_that_takes_dates() -> None:
     ],
 )
 def test_own_code_gets_the_dtypes_that_were_sent(rows: list[Any], dtypes: str) -> None:
-    model = examine_estimator(Seen().fit(pd.DataFrame({"a": [1], "b": [2]})))
+    model = examine_estimator(ReportsDtypes().fit(pd.DataFrame({"a": [1], "b": [2]})))
     assert model.signature.is_typed
     assert model.answer("predict", rows_to_batch(model.signature, rows)).list_rows() == [dtypes] * len(rows)
 
 
 def test_own_code_gets_the_dtypes_of_arrays() -> None:
-    model = examine_estimator(Seen().fit(pd.DataFrame({"a": [1], "b": [2]})))
+    model = examine_estimator(ReportsDtypes().fit(pd.DataFrame({"a": [1], "b": [2]})))
     columns = (np.array([1, 2], np.int8), np.array([0.5, 1], np.float32))
     batch = table_to_batch(model.signature, Table(2, columns=columns))
     assert model.answer("predict", batch).list_rows() == ["int8 float32"] * 2

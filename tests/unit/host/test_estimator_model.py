@@ -31,7 +31,7 @@ from serving.host.output_tensors import to_prediction
 from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.batch import Batch
 from serving.rows.parsing import rows_to_batch
-from tests.unit.host.tables import as_rows, mixed
+from tests.unit.host.tables import make_mixed_pipeline, to_rows
 
 RANDOM = np.random.default_rng(2)
 ROWS = RANDOM.normal(size=(80, 3))
@@ -67,17 +67,17 @@ def test_numbers_that_were_fitted_as_objects_are_passed_as_objects(encoder: Any)
 
 
 def test_a_table_with_nulls_is_answered_like_the_pipeline(gaps: pd.DataFrame, older: Any) -> None:
-    model = examine_estimator(mixed().fit(gaps, older), X=gaps)
+    model = examine_estimator(make_mixed_pipeline().fit(gaps, older), X=gaps)
     head = gaps.head(30)
-    assert_answers_like(model, head, as_rows(head))
-    objects = [dict(reversed(list(zip(gaps.columns, row, strict=True)))) for row in as_rows(head)]
+    assert_answers_like(model, head, to_rows(head))
+    objects = [dict(reversed(list(zip(gaps.columns, row, strict=True)))) for row in to_rows(head)]
     assert_answers_like(model, head, objects)
     for place in (0, 5, 9):  # a single row, so that a whole column is missing
         one = gaps.iloc[[place]]
-        assert_answers_like(model, one, as_rows(one))
+        assert_answers_like(model, one, to_rows(one))
 
 
-def column(kind: str) -> pd.Series[Any]:
+def make_column(kind: str) -> pd.Series[Any]:
     cells = ["a", "b", None, "a", "b", "b"]
     if kind == "object with nan":
         return pd.Series([np.nan if cell is None else cell for cell in cells], dtype=object)
@@ -104,18 +104,18 @@ CASES = [(kind, name) for kind in KINDS for name in ENCODERS if name != "None im
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_null_becomes_the_missing_value_of_the_fitted_encoder(kind: str, name: str) -> None:
-    frame = pd.DataFrame({"size": np.arange(6.0), "letter": column(kind)})
+    frame = pd.DataFrame({"size": np.arange(6.0), "letter": make_column(kind)})
     parts = ColumnTransformer([("n", StandardScaler(), ["size"]), ("letter", ENCODERS[name](), ["letter"])])
     impute = SimpleImputer(missing_values=np.nan)  # ordinal codes of missing values are NaN
-    pipeline = make_pipeline(parts, FunctionTransformer(dense), impute, LinearRegression())
+    pipeline = make_pipeline(parts, FunctionTransformer(to_dense), impute, LinearRegression())
     model = examine_estimator(pipeline.fit(frame, [0.1, 1.2, 5.3, 0.4, 1.5, 1.6]))
     letter = model.signature.features[1]
     assert letter == Feature(name="letter", dtype=Dtype.STRING, nullable=True)
-    assert_answers_like(model, frame, as_rows(frame))
+    assert_answers_like(model, frame, to_rows(frame))
     assert_answers_like(model, frame.iloc[[2]], [[2.0, None]])
 
 
-def dense(rows: Any) -> Any:
+def to_dense(rows: Any) -> Any:
     return rows.toarray() if hasattr(rows, "toarray") else rows
 
 
@@ -124,14 +124,14 @@ def test_bools_with_nulls_stay_bools(gaps: pd.DataFrame, older: Any) -> None:
     columns = ColumnTransformer([("flag", OneHotEncoder(), ["flag"])], remainder="passthrough")
     model = examine_estimator(make_pipeline(columns, LinearRegression()).fit(frame, np.arange(30) % 3))
     assert model.signature.features[0] == Feature(name="flag", dtype=Dtype.BOOL, nullable=True)
-    assert_answers_like(model, frame, as_rows(frame))
-    assert_answers_like(model, frame[frame.flag.notna()], [row for row in as_rows(frame) if row[0] is not None])
+    assert_answers_like(model, frame, to_rows(frame))
+    assert_answers_like(model, frame[frame.flag.notna()], [row for row in to_rows(frame) if row[0] is not None])
 
 
 def test_boosting_gets_text_categories(gaps: pd.DataFrame, older: Any) -> None:
     frame = gaps[["age", "city", "level"]].astype({"city": "category"})
     boosting = HistGradientBoostingClassifier(max_iter=5, categorical_features="from_dtype").fit(frame, older)
-    assert_answers_like(examine_estimator(boosting), frame.head(20), as_rows(gaps[["age", "city", "level"]].head(20)))
+    assert_answers_like(examine_estimator(boosting), frame.head(20), to_rows(gaps[["age", "city", "level"]].head(20)))
 
 
 def test_arrays_of_objects_are_passed_as_objects(people: pd.DataFrame, older: Any) -> None:
@@ -151,22 +151,22 @@ def test_a_table_of_numbers_is_answered_the_same_by_name_and_by_position(people:
     frame = people[["age", "income", "level"]]
     by_position = examine_estimator(make_pipeline(StandardScaler(), LogisticRegression()).fit(frame, older))
     assert isinstance(by_position._build_input(by_position.make_rows(2)), np.ndarray)
-    assert_answers_like(by_position, frame.head(9), as_rows(frame.head(9)))
-    by_name = examine_estimator(make_pipeline(FunctionTransformer(squared), LogisticRegression()).fit(frame, older))
-    assert_answers_like(by_name, frame.head(9), as_rows(frame.head(9)))
+    assert_answers_like(by_position, frame.head(9), to_rows(frame.head(9)))
+    by_name = examine_estimator(make_pipeline(FunctionTransformer(square), LogisticRegression()).fit(frame, older))
+    assert_answers_like(by_name, frame.head(9), to_rows(frame.head(9)))
 
 
-def squared(frame: pd.DataFrame) -> pd.DataFrame:
+def square(frame: pd.DataFrame) -> pd.DataFrame:
     """Fails on an array, and on a column of objects."""
     return frame.assign(age=np.square(frame["age"]))
 
 
 def test_numbers_in_a_column_of_any_type_stay_numbers(people: pd.DataFrame, older: Any) -> None:
     frame = people[["age", "income"]]
-    model = examine_estimator(make_pipeline(FunctionTransformer(squared), LogisticRegression()).fit(frame, older))
+    model = examine_estimator(make_pipeline(FunctionTransformer(square), LogisticRegression()).fit(frame, older))
     features = tuple(Feature(name=name, dtype=Dtype.ANY, nullable=True) for name in frame.columns)
     lenient = model.with_signature(model.signature.model_copy(update={"features": features}))
-    assert_answers_like(lenient, frame.head(5), as_rows(frame.head(5)))
+    assert_answers_like(lenient, frame.head(5), to_rows(frame.head(5)))
     given = lenient._build_input(rows_to_batch(lenient.signature, [[1, "a"], [None, 2]]))
     assert given.dtypes.tolist() == [np.float64, object]
     flags = lenient._build_input(rows_to_batch(lenient.signature, [[True, True], [False, None]]))
@@ -235,7 +235,7 @@ def test_a_batch_is_neither_kept_nor_changed_and_may_be_read_only(frame: bool) -
     assert model.answer("predict_proba", Batch(5, matrix)).list_rows() == before
 
 
-class Rude(BaseEstimator):
+class RaisesError(BaseEstimator):
     """Writes into its input and raises a given error."""
 
     def __init__(self, error: BaseException | None = None, answers: Any = None) -> None:
@@ -243,7 +243,7 @@ class Rude(BaseEstimator):
         self.answers = answers
         self.n_features_in_ = 1
 
-    def fit(self, X: Any) -> Rude:
+    def fit(self, X: Any) -> RaisesError:
         return self
 
     def predict(self, X: Any) -> Any:
@@ -256,8 +256,8 @@ class Rude(BaseEstimator):
     is_armed = False
 
 
-def rude(error: BaseException | None = None, answers: Any = None) -> EstimatorModel:
-    model = examine_estimator(Rude(error, answers))
+def make_raising_model(error: BaseException | None = None, answers: Any = None) -> EstimatorModel:
+    model = examine_estimator(RaisesError(error, answers))
     model.estimator.is_armed = True
     return model
 
@@ -266,7 +266,7 @@ ONE = Batch(1, np.zeros((1, 1)))
 
 
 def test_warnings_are_dropped() -> None:
-    assert rude().answer("predict", ONE).list_rows() == [0.0]
+    assert make_raising_model().answer("predict", ONE).list_rows() == [0.0]
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_warnings_are_dropped() -> None:
 )
 def test_an_exception_of_a_model_is_a_refusal_or_a_failure(error: Any, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind) as caught:
-        rude(error).answer("predict", ONE)
+        make_raising_model(error).answer("predict", ONE)
     message = str(caught.value)
     assert words in message
     assert "\n" not in message
@@ -308,7 +308,7 @@ def test_an_exception_of_a_model_is_a_refusal_or_a_failure(error: Any, kind: typ
     ],
 )
 def test_an_answer_without_one_entry_for_each_row_is_a_failure(answers: Any, words: str | None) -> None:
-    model = rude(answers=answers)
+    model = make_raising_model(answers=answers)
     batch = Batch(2, np.zeros((2, 1)))
     if words is None:
         assert model.answer("predict", batch).list_rows() == [0.0, 0.0]

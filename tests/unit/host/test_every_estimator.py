@@ -24,13 +24,13 @@ ROWS = 4
 
 # these do not take a table of rows, or need seconds to fit and test nothing that others do not
 LEFT_OUT = {
-    "CountVectorizer": "texts; see test_describe",
-    "TfidfVectorizer": "texts; see test_describe",
+    "CountVectorizer": "texts; see test_signature_of_estimator",
+    "TfidfVectorizer": "texts; see test_signature_of_estimator",
     "DictVectorizer": "mappings",
     "LabelBinarizer": "labels",
     "LabelEncoder": "labels",
     "MultiLabelBinarizer": "labels",
-    "FrozenEstimator": "cannot be constructed alone; see test_describe",
+    "FrozenEstimator": "cannot be constructed alone; see test_signature_of_estimator",
     "SparseCoder": "cannot be fitted to other data than its dictionary",
     "SequentialFeatureSelector": "slow",
     "TSNE": "slow",
@@ -58,13 +58,13 @@ NOTHING_TO_OFFER = {
 }
 NO_FEATURES = {"FeatureHasher", "PatchExtractor"}
 UNREPEATABLE = {"DummyClassifier"}
-OFFERED_IN_VAIN = {"ClassifierChain": ("predict_proba", "predict_log_proba", "decision_function")}  # of three classes
+FAILING_METHODS = {"ClassifierChain": ("predict_proba", "predict_log_proba", "decision_function")}  # of three classes
 SERVED = sorted(
     {name for name, _ in all_estimators()} - LEFT_OUT.keys() - NOTHING_TO_OFFER - NO_FEATURES - {"HashingVectorizer"}
 )
 
 
-def fitted(name: str) -> tuple[Any, Any]:
+def fit_estimator(name: str) -> tuple[Any, Any]:
     """Return a fitted estimator, with the settings of scikit-learn's own tests, and the rows it was fitted on."""
     rows, answers = make_blobs(n_samples=60, centers=3, n_features=6, random_state=0)
     rows = rows - rows.min() + 0.5
@@ -79,13 +79,13 @@ def fitted(name: str) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("name", SERVED)
 def test_rows_from_json_are_answered_like_the_estimator(name: str, tmp_path: Any) -> None:
-    estimator, rows = fitted(name)
+    estimator, rows = fit_estimator(name)
     joblib.dump(estimator, tmp_path / "blob")
     model = load_model(str(tmp_path / "blob"), Format.JOBLIB)
     signature = model.signature
 
     offered = [method for method in METHODS if hasattr(estimator, method)]
-    assert list(signature.methods) == [method for method in offered if method not in OFFERED_IN_VAIN.get(name, ())]
+    assert list(signature.methods) == [method for method in offered if method not in FAILING_METHODS.get(name, ())]
     assert len(signature.features) == (1 if rows.ndim == 1 else rows.shape[1])
     assert signature.container is Container.ARRAY
 
@@ -102,10 +102,10 @@ def test_rows_from_json_are_answered_like_the_estimator(name: str, tmp_path: Any
         assert len(got.tensors) == len(expected.tensors)
         for mine, its in zip(got.tensors, expected.tensors, strict=True):
             np.testing.assert_allclose(np.asarray(mine), np.asarray(its), rtol=1e-9, atol=1e-12)
-    assert_sample_is_answered(model)
+    assert_made_up_rows_are_answered(model)
 
 
-def assert_sample_is_answered(model: Any) -> None:
+def assert_made_up_rows_are_answered(model: Any) -> None:
     """Made-up rows, one and several, are so similar to real rows that the answers are finite."""
     for method in model.signature.methods:
         for rows in (1, 8):
@@ -117,7 +117,7 @@ def assert_sample_is_answered(model: Any) -> None:
 
 @pytest.mark.parametrize("name", sorted(NOTHING_TO_OFFER))
 def test_an_estimator_that_cannot_answer_new_rows_is_refused(name: str, tmp_path: Any) -> None:
-    joblib.dump(fitted(name)[0], tmp_path / "blob")
+    joblib.dump(fit_estimator(name)[0], tmp_path / "blob")
     with pytest.raises(LoadRefused, match=f"^{name} offers none of predict, predict_proba"):
         load_model(str(tmp_path / "blob"), Format.JOBLIB)
 

@@ -47,7 +47,7 @@ def refusal(path: Path, raw: bytes, kind: Format = Format.PICKLE, *, is_restrict
     return str(caught.value)
 
 
-def zipped(**members: bytes) -> bytes:
+def zip_members(**members: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in members.items():
@@ -55,9 +55,9 @@ def zipped(**members: bytes) -> bytes:
     return buffer.getvalue()
 
 
-TORCH = zipped(archive__data_pkl=whole(value({"weight": 1}), 2), archive__version=b"3\n")
-KERAS = zipped(config_json=b"{}", metadata_json=b"{}", model_weights_h5=b"\x89HDF\r\n\x1a\n")
-MATRIX = zipped(arr0_npy=b"\x93NUMPY")
+TORCH = zip_members(archive__data_pkl=whole(value({"weight": 1}), 2), archive__version=b"3\n")
+KERAS = zip_members(config_json=b"{}", metadata_json=b"{}", model_weights_h5=b"\x89HDF\r\n\x1a\n")
+MATRIX = zip_members(arr0_npy=b"\x93NUMPY")
 TORCH_LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2)
 
 

@@ -16,13 +16,13 @@ from serving.rows.parsing import rows_to_batch
 from tests.unit.host.candidates import ROWS
 
 
-class Taking(BaseEstimator):
+class TakesOnly(BaseEstimator):
     """Refuses rows that do not have the values that `what` names."""
 
     def __init__(self, what: str) -> None:
         self.what = what
 
-    def fit(self, X: Any, y: Any = None) -> Taking:
+    def fit(self, X: Any, y: Any = None) -> TakesOnly:
         self.n_features_in_ = X.shape[1]
         if isinstance(X, pd.DataFrame):
             self.feature_names_in_ = np.array(X.columns, dtype=object)
@@ -44,18 +44,18 @@ class Taking(BaseEstimator):
 @pytest.mark.parametrize("what", ["dates", "numbers as text", "whole numbers", "years of life"])
 def test_values_of_a_table_are_guessed_until_the_model_answers(what: str) -> None:
     table = pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0]})
-    model = examine_estimator(Taking(what).fit(table))
+    model = examine_estimator(TakesOnly(what).fit(table))
     assert len(model.answer("predict", model.make_rows(8)).list_rows()) == 8
 
 
 @pytest.mark.parametrize("what", ["whole numbers", "years of life"])
 def test_values_of_an_array_are_guessed_until_the_model_answers(what: str) -> None:
-    model = examine_estimator(Taking(what).fit(ROWS))
+    model = examine_estimator(TakesOnly(what).fit(ROWS))
     assert len(model.answer("predict", model.make_rows(8)).list_rows()) == 8
 
 
 def test_guessed_rows_differ() -> None:
-    columns = examine_estimator(Taking("whole numbers").fit(ROWS)).make_rows(4).columns
+    columns = examine_estimator(TakesOnly("whole numbers").fit(ROWS)).make_rows(4).columns
     assert columns is not None
     assert len(set(columns[0])) > 1
     assert columns[0] != columns[1]

@@ -73,7 +73,7 @@ def write_and_load(directory: Path, graph: onnx.ModelProto, declared: Signature 
     return load_model(str(directory / "blob"), Format.ONNX, declared=declared)
 
 
-def answers(model: LoadedModel, method: str, rows: Any) -> list[Any]:
+def get_answers(model: LoadedModel, method: str, rows: Any) -> list[Any]:
     return model.answer(method, rows_to_batch(model.signature, rows)).list_rows()
 
 
@@ -89,8 +89,8 @@ def test_classifiers_give_labels_and_probabilities(serve: Any, zipmap: Any, labe
     assert model.signature.kind is ModelKind.CLASSIFIER
     assert model.signature.methods == ("predict", "predict_proba")
     assert model.signature.classes == ((tuple(estimator.classes_.tolist()),) if zipmap is True else None)
-    assert answers(model, "predict", ROWS[:9].tolist()) == estimator.predict(ROWS[:9]).tolist()
-    probabilities = answers(model, "predict_proba", ROWS[:9].tolist())
+    assert get_answers(model, "predict", ROWS[:9].tolist()) == estimator.predict(ROWS[:9]).tolist()
+    probabilities = get_answers(model, "predict_proba", ROWS[:9].tolist())
     np.testing.assert_allclose(probabilities, estimator.predict_proba(ROWS[:9]), rtol=1e-4, atol=1e-6)
 
 
@@ -105,8 +105,8 @@ def test_classifiers_give_labels_and_probabilities(serve: Any, zipmap: Any, labe
 def test_each_of_several_outputs_has_probabilities(serve: Any, estimator: Any) -> None:
     model = serve(estimator, zipmap=False)
     assert model.signature.outputs == 2
-    assert answers(model, "predict", ROWS[:5].tolist()) == estimator.predict(ROWS[:5]).tolist()
-    got = np.array(answers(model, "predict_proba", ROWS[:5].tolist()))
+    assert get_answers(model, "predict", ROWS[:5].tolist()) == estimator.predict(ROWS[:5]).tolist()
+    got = np.array(get_answers(model, "predict_proba", ROWS[:5].tolist()))
     np.testing.assert_allclose(got.transpose(1, 0, 2), estimator.predict_proba(ROWS[:5]), rtol=1e-4, atol=1e-6)
 
 
@@ -114,11 +114,13 @@ def test_regressors_give_one_value_or_several(serve: Any) -> None:
     forest = RandomForestRegressor(3).fit(ROWS, ROWS[:, 0])
     model = serve(forest)
     assert (model.signature.kind, model.signature.outputs) == (ModelKind.REGRESSOR, 1)
-    assert answers(model, "predict", ROWS[:5].tolist()) == pytest.approx(forest.predict(ROWS[:5]).tolist(), rel=1e-5)
+    assert get_answers(model, "predict", ROWS[:5].tolist()) == pytest.approx(
+        forest.predict(ROWS[:5]).tolist(), rel=1e-5
+    )
     both = LinearRegression().fit(ROWS, ROWS[:, :2])
     model = serve(both)
     assert (model.signature.kind, model.signature.outputs) == (ModelKind.OTHER, 2)
-    np.testing.assert_allclose(answers(model, "predict", ROWS[:5].tolist()), both.predict(ROWS[:5]), atol=1e-5)
+    np.testing.assert_allclose(get_answers(model, "predict", ROWS[:5].tolist()), both.predict(ROWS[:5]), atol=1e-5)
 
 
 SIDES = (ROWS[:, 0] > 0).astype(int)
@@ -164,7 +166,7 @@ def test_scores_are_recognised_although_some_labels_come_from_votes(serve: Any) 
     machine = SVC(kernel="linear").fit(rows[:300], digits[:300])
     model = serve(machine, [("X", FloatTensorType([None, 64]))])
     assert model.signature.methods == ("predict", "decision_function")
-    scores = answers(model, "decision_function", rows[:20].tolist())
+    scores = get_answers(model, "decision_function", rows[:20].tolist())
     np.testing.assert_allclose(scores, machine.decision_function(rows[:20]), atol=1e-3)
 
 
@@ -182,7 +184,7 @@ def test_all_number_types_give_probabilities(serve: Any, takes: Any, zipmap: boo
     estimator = LogisticRegression().fit(rows, rows[:, 0] > 4)
     model = serve(estimator, [("X", takes([None, 3]))], zipmap=zipmap)
     assert model.signature.methods == ("predict", "predict_proba")
-    probabilities = answers(model, "predict_proba", rows[:9].tolist())
+    probabilities = get_answers(model, "predict_proba", rows[:9].tolist())
     np.testing.assert_allclose(probabilities, estimator.predict_proba(rows[:9]), rtol=1e-4, atol=1e-6)
 
 
@@ -216,13 +218,13 @@ def test_a_label_after_its_probabilities_is_the_prediction(tmp_path: Path) -> No
     graph.graph.output.extend([probabilities, label])
     model = write_and_load(tmp_path, graph)
     assert model.signature.methods == ("predict", "predict_proba")
-    assert all(isinstance(each, int) for each in answers(model, "predict", ROWS[:3].tolist()))
+    assert all(isinstance(each, int) for each in get_answers(model, "predict", ROWS[:3].tolist()))
     del graph.graph.output[:]
     graph.graph.output.extend([probabilities])
     alone = write_and_load(tmp_path, graph)
     assert alone.signature.methods == ("predict", "predict_proba")
     rows = ROWS[:3].tolist()
-    assert answers(alone, "predict", rows) == answers(alone, "predict_proba", rows)
+    assert get_answers(alone, "predict", rows) == get_answers(alone, "predict_proba", rows)
 
 
 def test_a_graph_is_a_transformer_if_the_publisher_declares_it(serve: Any) -> None:
@@ -232,7 +234,9 @@ def test_a_graph_is_a_transformer_if_the_publisher_declares_it(serve: Any) -> No
     declared = own.model_copy(update={"methods": ("transform",), "kind": ModelKind.TRANSFORMER})
     model = serve(scaler, declared=declared)
     assert model.signature == declared
-    np.testing.assert_allclose(answers(model, "transform", ROWS[:3].tolist()), scaler.transform(ROWS[:3]), atol=1e-5)
+    np.testing.assert_allclose(
+        get_answers(model, "transform", ROWS[:3].tolist()), scaler.transform(ROWS[:3]), atol=1e-5
+    )
 
 
 # --- inputs -----------------------------------------------------------------------------------------------------------
@@ -251,10 +255,10 @@ def test_an_input_for_each_column_makes_named_features(serve: Any) -> None:
         ("city", Dtype.STRING),
     ]
     rows = [dict(zip(("city", "b", "a"), (city, b, a), strict=True)) for a, b, city in frame.head(5).values.tolist()]
-    assert answers(model, "predict", rows) == pipeline.predict(frame.head(5)).tolist()
-    assert answers(model, "predict", rows[:1]) == pipeline.predict(frame.head(1)).tolist()
+    assert get_answers(model, "predict", rows) == pipeline.predict(frame.head(5)).tolist()
+    assert get_answers(model, "predict", rows[:1]) == pipeline.predict(frame.head(1)).tolist()
     with pytest.raises(InvalidInput):
-        answers(model, "predict", [{"a": 1, "b": 2, "city": 3}])
+        get_answers(model, "predict", [{"a": 1, "b": 2, "city": 3}])
 
 
 def test_inputs_of_several_columns_are_split_into_features(serve: Any) -> None:
@@ -263,20 +267,20 @@ def test_inputs_of_several_columns_are_split_into_features(serve: Any) -> None:
     line = make_pipeline(columns, LinearRegression()).fit(ROWS, ROWS[:, 3])
     model = serve(line, types)
     assert [feature.name for feature in model.signature.features] == ["left_0", "left_1", "left_2", "right"]
-    assert answers(model, "predict", ROWS[:4].tolist()) == pytest.approx(ROWS[:4, 3].tolist(), abs=1e-5)
+    assert get_answers(model, "predict", ROWS[:4].tolist()) == pytest.approx(ROWS[:4, 3].tolist(), abs=1e-5)
 
 
 def test_one_column_of_strings_means_texts(tmp_path: Path) -> None:
     for shape in (["N"], ["N", 1]):
-        model = write_and_load(tmp_path, identity(TensorProto.STRING, shape))
+        model = write_and_load(tmp_path, make_identity_graph(TensorProto.STRING, shape))
         assert model.signature.container is Container.TEXTS
-        assert answers(model, "predict", ["a", "b"]) == ["a", "b"]
+        assert get_answers(model, "predict", ["a", "b"]) == ["a", "b"]
 
 
 FILMS = ["Good film", "bad FILM", "so Good it is", "terrible BAD film"]
 
 
-def text_graph(locale: str | None = None) -> tuple[Any, onnx.ModelProto]:
+def make_text_graph(locale: str | None = None) -> tuple[Any, onnx.ModelProto]:
     words = CountVectorizer(token_pattern="[a-zA-Z]+")
     estimator = make_pipeline(words, LogisticRegression()).fit(FILMS, [1, 0, 1, 0])
     with warnings.catch_warnings(action="ignore"):
@@ -292,31 +296,31 @@ def text_graph(locale: str | None = None) -> tuple[Any, onnx.ModelProto]:
 @pytest.mark.parametrize("locale", [None, "en_US.UTF-8", "C.UTF-8"])
 def test_texts_become_lower_case_with_any_locales_of_the_system(tmp_path: Path, locale: str | None) -> None:
     """Images have only C.UTF-8; exporters require en_US.UTF-8, which has the same cases of letters."""
-    estimator, graph = text_graph(locale)
+    estimator, graph = make_text_graph(locale)
     model = write_and_load(tmp_path, graph)
     assert model.signature.methods == ("predict", "predict_proba")
-    np.testing.assert_allclose(answers(model, "predict_proba", FILMS), estimator.predict_proba(FILMS), atol=1e-6)
+    np.testing.assert_allclose(get_answers(model, "predict_proba", FILMS), estimator.predict_proba(FILMS), atol=1e-6)
 
 
 def test_a_missing_locale_with_other_rules_is_named(tmp_path: Path) -> None:
     with pytest.raises(LoadRefused, match=r"by the locale 'tlh_QO\.UTF-8', which this system lacks: install it"):
-        write_and_load(tmp_path, text_graph("tlh_QO.UTF-8")[1])
+        write_and_load(tmp_path, make_text_graph("tlh_QO.UTF-8")[1])
 
 
 def test_bools_and_integers_keep_their_dtypes(serve: Any, tmp_path: Path) -> None:
     model = serve(LinearRegression().fit(np.arange(8).reshape(4, 2), np.arange(4)), [("X", Int64TensorType([None, 2]))])
-    assert answers(model, "predict", [[6, 7]]) == pytest.approx([3.0])
+    assert get_answers(model, "predict", [[6, 7]]) == pytest.approx([3.0])
     with pytest.raises(InvalidInput, match=r"the model takes integers, got 0\.5"):
-        answers(model, "predict", [[0.5, 1]])
-    flags = write_and_load(tmp_path, identity(TensorProto.BOOL, ["N", 2]))
+        get_answers(model, "predict", [[0.5, 1]])
+    flags = write_and_load(tmp_path, make_identity_graph(TensorProto.BOOL, ["N", 2]))
     assert flags.signature.features[0] == Feature(name="x0", dtype=Dtype.BOOL)
-    assert answers(flags, "predict", [[True, False]]) == [[True, False]]
+    assert get_answers(flags, "predict", [[True, False]]) == [[True, False]]
 
 
 def test_numbers_beyond_single_precision_are_refused(serve: Any) -> None:
     model = serve(LogisticRegression().fit(ROWS, LABELS))
     with pytest.raises(InvalidInput, match=r"the model takes numbers within float32, got 1e\+300"):
-        answers(model, "predict", [[1e300, 0, 0, 0]])
+        get_answers(model, "predict", [[1e300, 0, 0, 0]])
 
 
 def test_null_is_taken_only_where_the_publisher_declares_it(serve: Any) -> None:
@@ -326,13 +330,13 @@ def test_null_is_taken_only_where_the_publisher_declares_it(serve: Any) -> None:
     assert not any(feature.nullable for feature in model.signature.features)
     features = tuple(feature.model_copy(update={"nullable": True}) for feature in model.signature.features)
     declared = model.signature.model_copy(update={"features": features})
-    assert len(answers(serve(forest, declared=declared), "predict", [[1, None, None, 1]])) == 1
+    assert len(get_answers(serve(forest, declared=declared), "predict", [[1, None, None, 1]])) == 1
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-def identity(kind: int, shape: list[Any]) -> onnx.ModelProto:
+def make_identity_graph(kind: int, shape: list[Any]) -> onnx.ModelProto:
     node = helper.make_node("Identity", ["X"], ["Y"])
     values = [helper.make_tensor_value_info(name, kind, shape) for name in "XY"]
     graph = helper.make_graph([node], "identity", values[:1], values[1:])
@@ -350,11 +354,11 @@ def identity(kind: int, shape: list[Any]) -> onnx.ModelProto:
 )
 def test_graphs_that_do_not_take_rows_are_refused(tmp_path: Path, kind: int, shape: Any, words: str) -> None:
     with pytest.raises(LoadRefused, match=words):
-        write_and_load(tmp_path, identity(kind, shape))
+        write_and_load(tmp_path, make_identity_graph(kind, shape))
 
 
 def test_an_open_number_of_features_can_be_declared(tmp_path: Path) -> None:
-    graph = identity(TensorProto.FLOAT, ["N", "D"])
+    graph = make_identity_graph(TensorProto.FLOAT, ["N", "D"])
     declared = Signature(features=(Feature(name="a"), Feature(name="b")), methods=("predict",), outputs=2)
     assert write_and_load(tmp_path, graph, declared).signature == declared
 

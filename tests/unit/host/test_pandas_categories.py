@@ -45,71 +45,71 @@ TABLE = pd.DataFrame(
 BOUGHT = ((TABLE["city"] == "Voss") | (TABLE["level"] == 3)).astype(int)
 
 
-def lightgbm_model() -> Any:
+def make_lightgbm_model() -> Any:
     return lightgbm.LGBMClassifier(n_estimators=5, verbose=-1)
 
 
-def xgboost_model(**options: Any) -> Any:
+def make_xgboost_model(**options: Any) -> Any:
     return xgboost.XGBClassifier(n_estimators=5, enable_categorical=True, **options)
 
 
-def reread(estimator: Any) -> Any:
+def save_and_load(estimator: Any) -> Any:
     file = io.BytesIO()
     joblib.dump(estimator, file)
     return joblib.load(file)
 
 
-def passed_through() -> ColumnTransformer:
+def make_reordering_transformer() -> ColumnTransformer:
     """Return a transformer to a table with the columns in another order and with other names."""
     scaled = ("scaled", StandardScaler(), ["age"])
     return ColumnTransformer([("same", "passthrough", ["one", "level", "city"]), scaled]).set_output(transform="pandas")
 
 
 MODELS: dict[str, Callable[[], Any]] = {
-    "lightgbm": lightgbm_model,
-    "xgboost": xgboost_model,
-    "xgboost dart": lambda: xgboost_model(booster="dart"),
-    "in a pipeline": lambda: make_pipeline(lightgbm_model()),
-    "behind a column transformer": lambda: make_pipeline(passed_through(), lightgbm_model()),
-    "in a search": lambda: GridSearchCV(xgboost_model(), {"max_depth": [2]}, cv=2),
-    "calibrated": lambda: CalibratedClassifierCV(lightgbm_model(), cv=2),
+    "lightgbm": make_lightgbm_model,
+    "xgboost": make_xgboost_model,
+    "xgboost dart": lambda: make_xgboost_model(booster="dart"),
+    "in a pipeline": lambda: make_pipeline(make_lightgbm_model()),
+    "behind a column transformer": lambda: make_pipeline(make_reordering_transformer(), make_lightgbm_model()),
+    "in a search": lambda: GridSearchCV(make_xgboost_model(), {"max_depth": [2]}, cv=2),
+    "calibrated": lambda: CalibratedClassifierCV(make_lightgbm_model(), cv=2),
 }
 
 
-def scores(model: EstimatorModel, rows: list[Any]) -> Any:
+def compute_scores(model: EstimatorModel, rows: list[Any]) -> Any:
     return model.answer("predict_proba", rows_to_batch(model.signature, rows)).tensors[0]
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_plain_values_are_answered_like_categories_by_the_library(make: Callable[[], Any]) -> None:
-    fitted = reread(make().fit(TABLE, BOUGHT))
+    fitted = save_and_load(make().fit(TABLE, BOUGHT))
     model = examine_estimator(fitted)
     features = [(feature.dtype, feature.nullable) for feature in model.signature.features]
     assert features == [(Dtype.NUMBER, True), (Dtype.STRING, True), (Dtype.NUMBER, True), (Dtype.STRING, True)]
     head = TABLE.head(30)
-    np.testing.assert_allclose(scores(model, head.to_numpy().tolist()), fitted.predict_proba(head))
+    np.testing.assert_allclose(compute_scores(model, head.to_numpy().tolist()), fitted.predict_proba(head))
     for row in ([0.5, "Voss", 3, "only"], [None, None, None, None], [0.5, "Oslo", None, "only"]):
         alone = pd.DataFrame([row], columns=TABLE.columns)
         for name in ("city", "level", "one"):
             alone[name] = pd.Categorical(alone[name], categories=TABLE[name].cat.categories)
         alone["age"] = alone["age"].astype(float)
-        np.testing.assert_allclose(scores(model, [row]), fitted.predict_proba(alone))
+        np.testing.assert_allclose(compute_scores(model, [row]), fitted.predict_proba(alone))
 
 
 def test_columns_of_numbers_alone_are_categories_too() -> None:
     table = TABLE[["age", "level"]]
-    for fitted in (lightgbm_model().fit(table, BOUGHT), xgboost_model().fit(table, BOUGHT)):
+    for fitted in (make_lightgbm_model().fit(table, BOUGHT), make_xgboost_model().fit(table, BOUGHT)):
         rows = table.head(9).to_numpy(dtype=float).tolist()
-        np.testing.assert_allclose(scores(examine_estimator(fitted), rows), fitted.predict_proba(table.head(9)))
+        np.testing.assert_allclose(compute_scores(examine_estimator(fitted), rows), fitted.predict_proba(table.head(9)))
 
 
 def test_unknown_values_are_missing_for_lightgbm_and_refused_for_xgboost() -> None:
     row, missing = [0.5, "Paris", 3, "only"], [0.5, None, 3, "only"]
-    model = examine_estimator(lightgbm_model().fit(TABLE, BOUGHT))
-    np.testing.assert_array_equal(scores(model, [row]), scores(model, [missing]))
-    model = examine_estimator(xgboost_model().fit(TABLE, BOUGHT))
+    model = examine_estimator(make_lightgbm_model().fit(TABLE, BOUGHT))
+    np.testing.assert_array_equal(compute_scores(model, [row]), compute_scores(model, [missing]))
+    model = examine_estimator(make_xgboost_model().fit(TABLE, BOUGHT))
     with pytest.raises(InvalidInput, match=r"'Paris' is not among the categories of the training \('Bergen', 'Oslo', "):
-        scores(model, [row])
+        compute_scores(model, [row])
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,10 @@ def test_unknown_values_are_missing_for_lightgbm_and_refused_for_xgboost() -> No
     ],
 )  # fmt: skip
 def test_every_saved_form_answers_plain_rows(tmp_path: Path, kind: str, name: str) -> None:
-    table = category_cases.tables()[kind]
-    fit = dict(category_cases.models(table))[name]
-    for form in booster_cases.forms(name, fit(), tmp_path):
-        compared, differences = category_cases.compare(form, table)
+    table = category_cases.make_tables()[kind]
+    fit = dict(category_cases.list_models(table))[name]
+    for form in booster_cases.save_forms(name, fit(), tmp_path):
+        compared, differences = category_cases.compare_with_library(form, table)
         assert (differences, compared > 500) == ([], True)
 
 
@@ -134,10 +134,10 @@ def test_lightgbms_categories_are_found_where_no_other_column_can_hold_them(list
     table = TABLE.assign(level=pd.Categorical(TABLE["level"], ordered=True), zip=RANDOM.integers(1000, 2000, 200))
     table = table[order]
     with warnings.catch_warnings(action="ignore"):
-        fitted = lightgbm_model().fit(table, BOUGHT, categorical_feature=listed)
+        fitted = make_lightgbm_model().fit(table, BOUGHT, categorical_feature=listed)
     model = examine_estimator(fitted)
     rows = table.head(30).astype(object).to_numpy().tolist()
-    np.testing.assert_array_equal(scores(model, rows), fitted.predict_proba(table.head(30)))
+    np.testing.assert_array_equal(compute_scores(model, rows), fitted.predict_proba(table.head(30)))
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def test_lightgbm_lists_categories_in_the_order_of_columns(
 
 def test_models_that_lost_their_categories_are_refused_with_the_reason(tmp_path: Path) -> None:
     ordered = TABLE.assign(level=pd.Categorical(TABLE["level"], ordered=True), flag=BOUGHT)[["level", "flag", "age"]]
-    lightgbm_model().fit(ordered, BOUGHT).booster_.save_model(tmp_path / "ordered")
-    xgboost_model().fit(TABLE.assign(city=pd.Categorical(["K\u00f6ln", "Ulm"] * 100)), BOUGHT).save_model(
+    make_lightgbm_model().fit(ordered, BOUGHT).booster_.save_model(tmp_path / "ordered")
+    make_xgboost_model().fit(TABLE.assign(city=pd.Categorical(["K\u00f6ln", "Ulm"] * 100)), BOUGHT).save_model(
         tmp_path / "x.ubj"
     )
     booster = xgboost.train({}, xgboost.DMatrix(TABLE, BOUGHT, enable_categorical=True), 5)
@@ -182,7 +182,7 @@ def test_models_that_lost_their_categories_are_refused_with_the_reason(tmp_path:
 
 @pytest.mark.filterwarnings("ignore:.*scikit-learn")
 def test_lost_categories_are_noticed_inside_other_estimators(tmp_path: Path) -> None:
-    fitted = xgboost_model().fit(TABLE, BOUGHT)
+    fitted = make_xgboost_model().fit(TABLE, BOUGHT)
     model = json.loads(bytes(fitted.get_booster().save_raw("json")))
     del model["learner"]["gradient_booster"]["model"]["cats"]
     fitted.load_model(bytearray(json.dumps(model).encode()))
@@ -193,7 +193,7 @@ def test_lost_categories_are_noticed_inside_other_estimators(tmp_path: Path) -> 
         load_model(str(tmp_path / "blob"), Format.JOBLIB)
 
 
-@pytest.mark.parametrize("make", [lightgbm_model, xgboost_model])
+@pytest.mark.parametrize("make", [make_lightgbm_model, make_xgboost_model])
 def test_unfitted_estimators_are_refused_with_that_reason(tmp_path: Path, make: Callable[[], Any]) -> None:
     joblib.dump(make(), tmp_path / "blob")
     with pytest.raises(LoadRefused, match="is not fitted"):

@@ -86,7 +86,7 @@ async def ask_all(engine: HostedEngine, count: int) -> list[int]:
     return await asyncio.gather(*(ask(engine) for _ in range(count)))
 
 
-def wait_gone(pids: list[int]) -> None:
+def wait_until_gone(pids: list[int]) -> None:
     """Wait until these processes have ended and been reaped."""
     until(lambda: not any(map(psutil.pid_exists, pids)), "the end of every process")
 
@@ -101,12 +101,12 @@ def test_replicas_are_children_of_the_host_and_all_answer(start: Start) -> None:
         assert len(set(pids)) == 3
         for pid in pids:
             assert psutil.Process(pid).nice() == psutil.Process().nice(), "loading was done at a lower priority"
-            assert len(open_sockets(pid)) == 1, "no process holds the socket of another"
+            assert len(list_open_sockets(pid)) == 1, "no process holds the socket of another"
 
     run(host, scenario)
 
 
-def open_sockets(pid: int) -> list[str]:
+def list_open_sockets(pid: int) -> list[str]:
     """Return the sockets a process has open."""
     links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
     return [link for link in links if link.startswith("socket:")]
@@ -134,7 +134,7 @@ def test_replicas_die_with_their_host(start: Start) -> None:
         os.kill(host.pid, 9)
         while engine.is_connected:
             await asyncio.sleep(0.001)
-        await asyncio.to_thread(wait_gone, pids)
+        await asyncio.to_thread(wait_until_gone, pids)
 
     run(host, scenario)
     assert host.returncode() == -9
@@ -152,7 +152,7 @@ def test_a_replica_dies_with_its_host_even_while_it_computes(start: Start) -> No
         os.kill(host.pid, 9)
         while engine.is_connected:
             await asyncio.sleep(0.001)
-        await asyncio.to_thread(wait_gone, [host.pid, *replicas])
+        await asyncio.to_thread(wait_until_gone, [host.pid, *replicas])
         for request in asked:
             request.cancel()
         await asyncio.wait(asked)

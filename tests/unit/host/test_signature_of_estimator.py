@@ -40,7 +40,7 @@ from serving.host.estimator_model import EstimatorModel
 from serving.host.model import LoadRefused
 from serving.host.signature_of_estimator import examine_estimator, signature_of
 from serving.wire.compatibility import find_disagreements
-from tests.unit.host.tables import mixed
+from tests.unit.host.tables import make_mixed_pipeline
 
 RANDOM = np.random.default_rng(1)
 ROWS = RANDOM.normal(size=(60, 3))
@@ -66,7 +66,7 @@ MIXED: Columns = {
 
 @pytest.fixture(scope="module")
 def fitted_mixed(gaps: pd.DataFrame, older: Any) -> Pipeline:
-    return mixed().fit(gaps, older)
+    return make_mixed_pipeline().fit(gaps, older)
 
 
 # --- what each column takes -------------------------------------------------------------------------------------------
@@ -79,14 +79,16 @@ def test_each_column_of_a_table_is_described_by_the_part_that_gets_it(fitted_mix
 
 
 def test_columns_are_described_inside_other_estimators_too(gaps: pd.DataFrame, older: Any) -> None:
-    search = GridSearchCV(mixed(), {"logisticregression__C": [1.0]}, cv=2).fit(gaps, older)
+    search = GridSearchCV(make_mixed_pipeline(), {"logisticregression__C": [1.0]}, cv=2).fit(gaps, older)
     assert columns_of(signature_of(search)) == MIXED
     assert columns_of(signature_of(FrozenEstimator(search))) == MIXED
-    votes = VotingClassifier([("a", mixed()), ("b", mixed())]).fit(gaps, older)
+    votes = VotingClassifier([("a", make_mixed_pipeline()), ("b", make_mixed_pipeline())]).fit(gaps, older)
     assert columns_of(signature_of(votes)) == MIXED
-    calibrated = CalibratedClassifierCV(mixed(), cv=2).fit(gaps, older)
+    calibrated = CalibratedClassifierCV(make_mixed_pipeline(), cv=2).fit(gaps, older)
     assert columns_of(signature_of(calibrated)) == MIXED
-    regression = TransformedTargetRegressor(make_pipeline(mixed()[:-1], LinearRegression())).fit(gaps, older * 1.0)
+    regression = TransformedTargetRegressor(make_pipeline(make_mixed_pipeline()[:-1], LinearRegression())).fit(
+        gaps, older * 1.0
+    )
     assert columns_of(signature_of(regression)) == MIXED
 
 
@@ -126,12 +128,12 @@ def test_columns_keep_their_dtype_by_name_through_a_function(people: pd.DataFram
     columns = ColumnTransformer(
         [("n", StandardScaler(), ["age", "ratio"]), ("c", OneHotEncoder(handle_unknown="ignore"), ["city"])]
     )
-    pipeline = make_pipeline(FunctionTransformer(with_ratio), columns, LogisticRegression())
+    pipeline = make_pipeline(FunctionTransformer(add_ratio), columns, LogisticRegression())
     signature = signature_of(pipeline.fit(people[["age", "income", "city"]], older))
     assert columns_of(signature) == {"age": ("number", False), "income": ("number", False), "city": ("string", True)}
 
 
-def with_ratio(frame: pd.DataFrame) -> pd.DataFrame:
+def add_ratio(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(ratio=frame.age / frame.income)
 
 
@@ -264,11 +266,11 @@ def test_the_signature_does_not_depend_on_how_busy_the_machine_is(
 ) -> None:
     answer = EstimatorModel.answer
 
-    def slowly(self: EstimatorModel, method: str, batch: Any) -> Any:
+    def answer_slowly(self: EstimatorModel, method: str, batch: Any) -> Any:
         time.sleep(0.01)
         return answer(self, method, batch)
 
-    monkeypatch.setattr(EstimatorModel, "answer", slowly)
+    monkeypatch.setattr(EstimatorModel, "answer", answer_slowly)
     assert columns_of(signature_of(fitted_mixed)) == MIXED
 
 
@@ -326,14 +328,14 @@ def test_only_methods_that_work_are_offered_and_predict_comes_first() -> None:
     assert signature_of(StackingClassifier(parts, cv=2).fit(ROWS, LABELS)).default_method == "predict"
 
 
-class Touchy(Argmax):
+class RaisesInTransform(Argmax):
     @property
     def transform(self) -> Any:
         raise RuntimeError("not now")
 
 
 def test_a_method_whose_lookup_fails_is_not_offered() -> None:
-    assert signature_of(Touchy().fit(ROWS, LABELS)).methods == ("predict", "predict_proba")
+    assert signature_of(RaisesInTransform().fit(ROWS, LABELS)).methods == ("predict", "predict_proba")
 
 
 class HalfBroken(Argmax):
@@ -395,8 +397,8 @@ def test_objects_other_than_fitted_estimators_are_refused(found: Any) -> None:
         signature_of(found)
 
 
-class Uncounted(BaseEstimator):
-    def fit(self, X: Any) -> Uncounted:
+class WithoutFeatureCount(BaseEstimator):
+    def fit(self, X: Any) -> WithoutFeatureCount:
         self.fitted_ = True
         return self
 
@@ -405,13 +407,13 @@ class Uncounted(BaseEstimator):
 
 
 def test_an_estimator_without_known_features_gets_the_declared_ones() -> None:
-    with pytest.raises(LoadRefused, match="Uncounted does not say how many features it takes"):
-        signature_of(Uncounted().fit(ROWS))
+    with pytest.raises(LoadRefused, match="WithoutFeatureCount does not say how many features it takes"):
+        signature_of(WithoutFeatureCount().fit(ROWS))
     declared = Signature(features=(Feature(name="a"), Feature(name="b")), methods=("predict",))
-    assert examine_estimator(Uncounted().fit(ROWS), declared=declared).signature == declared
+    assert examine_estimator(WithoutFeatureCount().fit(ROWS), declared=declared).signature == declared
 
 
-class Forgetful(Uncounted):
+class WithZeroFeatures(WithoutFeatureCount):
     """Reports no features, like a CatBoost estimator after it was loaded from a file."""
 
     n_features_in_ = 0
@@ -420,7 +422,10 @@ class Forgetful(Uncounted):
 TABLE = pd.DataFrame({"width": [1.0, 2.0], "height": [3.0, None]})
 
 
-@pytest.mark.parametrize("model", [Uncounted().fit(ROWS), make_pipeline(Uncounted().fit(ROWS)), Forgetful().fit(ROWS)])
+@pytest.mark.parametrize(
+    "model",
+    [WithoutFeatureCount().fit(ROWS), make_pipeline(WithoutFeatureCount().fit(ROWS)), WithZeroFeatures().fit(ROWS)],
+)
 def test_an_estimator_without_known_features_gets_those_of_the_sample(model: Any) -> None:
     columns = {"width": ("number", False), "height": ("number", False)}
     signature = signature_of(model, TABLE)
@@ -433,7 +438,7 @@ def test_an_estimator_without_known_features_gets_those_of_the_sample(model: Any
 
 
 def test_a_sample_of_texts_is_one_feature() -> None:
-    class Lengths(Uncounted):
+    class Lengths(WithoutFeatureCount):
         def predict(self, X: Any) -> Any:
             return np.array([len(text) for text in X], dtype=float)
 
@@ -443,26 +448,29 @@ def test_a_sample_of_texts_is_one_feature() -> None:
 
 def test_a_sample_without_columns_is_refused() -> None:
     with pytest.raises(LoadRefused, match=r"the sample has the shape \(2,\); rows and features are expected, or texts"):
-        signature_of(Uncounted().fit(ROWS), [1.0, 2.0])
+        signature_of(WithoutFeatureCount().fit(ROWS), [1.0, 2.0])
 
 
 @pytest.mark.parametrize(("library", "table"), [("pyarrow", "table"), ("polars", "DataFrame")])
 def test_tables_of_other_libraries_are_samples_too(library: str, table: str) -> None:
     rows = getattr(pytest.importorskip(library), table)({"a": [1, None], "b": [1.5, 2.5]})
-    assert columns_of(signature_of(Uncounted().fit(ROWS), rows)) == {"a": ("number", False), "b": ("number", False)}
+    assert columns_of(signature_of(WithoutFeatureCount().fit(ROWS), rows)) == {
+        "a": ("number", False),
+        "b": ("number", False),
+    }
 
 
-class Cats(Forgetful):
+class CatBoostLike(WithZeroFeatures):
     """Keeps column names in the attribute that CatBoost uses."""
 
     feature_names_: list[str]
 
 
-Cats.__module__ = "catboost.core"
+CatBoostLike.__module__ = "catboost.core"
 
 
 def test_names_of_catboost_models_are_found() -> None:
-    cats = Cats().fit(ROWS)
+    cats = CatBoostLike().fit(ROWS)
     cats.feature_names_ = ["width", "height"]
     signature = signature_of(cats)
     assert (list(columns_of(signature)), signature.container) == (["width", "height"], Container.DATAFRAME)
@@ -479,7 +487,7 @@ def test_names_of_catboost_models_are_found() -> None:
 
 
 def test_too_many_features_are_refused() -> None:
-    wide = Uncounted().fit(ROWS)
+    wide = WithoutFeatureCount().fit(ROWS)
     wide.n_features_in_ = 200_000
     with pytest.raises(LoadRefused, match="200000 features, at most 100000 can be served"):
         signature_of(wide)

@@ -35,7 +35,7 @@ ROWS = RANDOM.uniform(1000, 2000, size=(200, 2))
 TARGET = ROWS.sum(axis=1) + 0.0
 
 
-def signature(*features: Feature) -> Signature:
+def make_signature(*features: Feature) -> Signature:
     return Signature(features=features, methods=("predict",))
 
 
@@ -107,7 +107,7 @@ def columns_of(batch: Batch) -> list[list[Any]]:
 
 
 def test_strings_and_bools_are_values_from_training() -> None:
-    contract = signature(
+    contract = make_signature(
         Feature(name="city", dtype=Dtype.STRING),
         Feature(name="flag", dtype=Dtype.BOOL),
         Feature(name="thing", dtype=Dtype.ANY),
@@ -127,14 +127,16 @@ def test_strings_and_bools_are_values_from_training() -> None:
 
 
 def test_nulls_are_in_the_first_row_and_in_some_of_the_others() -> None:
-    contract = signature(Feature(name="a"), Feature(name="b"), Feature(name="c"))
+    contract = make_signature(Feature(name="a"), Feature(name="b"), Feature(name="c"))
     batch = make_batch(contract, [InputColumn(), InputColumn(), InputColumn()], 6, [True, False, True])
     assert batch.matrix is not None
     missing = np.isnan(batch.matrix)
     assert missing[0].tolist() == [True, False, True]
     assert not missing[:, 1].any()
     assert 0 < missing[1:].sum() < 10
-    mixed = signature(Feature(name="a"), Feature(name="b", dtype=Dtype.BOOL), Feature(name="c", dtype=Dtype.STRING))
+    mixed = make_signature(
+        Feature(name="a"), Feature(name="b", dtype=Dtype.BOOL), Feature(name="c", dtype=Dtype.STRING)
+    )
     size, flag, word = columns_of(make_batch(mixed, [InputColumn(), InputColumn(), InputColumn()], 2, [True] * 3))
     assert np.isnan(size[0])
     assert (flag[0], word[0]) == (None, None)

@@ -21,15 +21,15 @@ from serving.domain.version import Format
 from serving.host.gates.batching_gate import why_rows_may_interact
 from serving.host.signature_of_estimator import examine_estimator
 from tests.unit.host.candidates import ROWS, WORDS, MakeCandidate
-from tests.unit.host.gates.test_finite_gate import Scripted
+from tests.unit.host.gates.test_finite_gate import AddsNumbers
 
 LABELS = [word == "yes" for word in WORDS]
 
 
-class Centred(RegressorMixin, BaseEstimator):
+class SubtractsMean(RegressorMixin, BaseEstimator):
     """Subtracts the mean of all rows of a batch from each row."""
 
-    def fit(self, X: Any, y: Any = None) -> Centred:
+    def fit(self, X: Any, y: Any = None) -> SubtractsMean:
         self.n_features_in_ = np.shape(X)[1]
         return self
 
@@ -37,28 +37,28 @@ class Centred(RegressorMixin, BaseEstimator):
         return (X - X.mean(axis=0)).sum(axis=1)
 
 
-class Ranked(Centred):
+class AnswersPosition(SubtractsMean):
     """Answers with the position of a row in its batch."""
 
     def predict(self, X: Any) -> Any:
         return np.arange(len(X)) if len(X) > 1 else np.array([0])
 
 
-class ByRow(Centred):
+class AnswersByRow(SubtractsMean):
     """Computes each answer from one row only."""
 
     def predict(self, X: Any) -> Any:
         return X[:, 0] * 2
 
 
-class ByChance(Centred):
+class AnswersByChance(SubtractsMean):
     """Gives another answer each time."""
 
     def predict(self, X: Any) -> Any:
         return np.random.default_rng().normal(size=len(X))
 
 
-def distance(left: Any, right: Any) -> float:
+def measure_distance(left: Any, right: Any) -> float:
     return float(np.abs(left - right).sum())
 
 
@@ -84,7 +84,7 @@ def test_known_estimators_may_be_merged_without_a_trial(candidate: MakeCandidate
         (NMF(2, init="nndsvda", max_iter=5000), "NMF"),
         (BernoulliRBM(2, n_iter=1), "BernoulliRBM"),
         (make_pipeline(FunctionTransformer(np.cumsum, kw_args={"axis": 0}), Ridge()), "FunctionTransformer.func"),
-        (KNeighborsRegressor(2, metric=distance), "KNeighborsRegressor.metric"),
+        (KNeighborsRegressor(2, metric=measure_distance), "KNeighborsRegressor.metric"),
     ],
     ids=["NMF", "BernoulliRBM", "cumsum", "metric"],
 )
@@ -101,7 +101,7 @@ def test_estimators_known_to_use_other_rows_are_not_tried(candidate: MakeCandida
 
 
 def test_own_code_may_be_merged_if_its_answers_are_the_same(candidate: MakeCandidate) -> None:
-    report = candidate(ByRow().fit(ROWS)).evaluate()
+    report = candidate(AnswersByRow().fit(ROWS)).evaluate()
     assert report["batching"].verdict is Verdict.PASSED
     assert "predict gave the same answers to rows alone, together and in another order" in report["batching"].evidence
 
@@ -109,11 +109,11 @@ def test_own_code_may_be_merged_if_its_answers_are_the_same(candidate: MakeCandi
 @pytest.mark.parametrize(
     ("estimator", "why"),
     [
-        (Centred(), "predict gives another answer to row 0 when it is alone"),
-        (Ranked(), "predict gives another answer to row 0 when the rows are in another order"),
-        (ByChance(), "predict gives another answer to row 0 when the rows are in another order"),
+        (SubtractsMean(), "predict gives another answer to row 0 when it is alone"),
+        (AnswersPosition(), "predict gives another answer to row 0 when the rows are in another order"),
+        (AnswersByChance(), "predict gives another answer to row 0 when the rows are in another order"),
     ],
-    ids=["Centred", "Ranked", "ByChance"],
+    ids=["SubtractsMean", "AnswersPosition", "AnswersByChance"],
 )
 def test_models_whose_answers_depend_on_other_rows_are_never_merged(
     candidate: MakeCandidate, estimator: Any, why: str
@@ -125,16 +125,16 @@ def test_models_whose_answers_depend_on_other_rows_are_never_merged(
 
 
 def test_models_that_refuse_made_up_rows_are_not_merged(candidate: MakeCandidate) -> None:
-    outcome = candidate(Scripted("picky").fit(ROWS)).evaluate(was_accepted=True)
+    outcome = candidate(AddsNumbers("picky").fit(ROWS)).evaluate(was_accepted=True)
     assert outcome["batching"].verdict is Verdict.WARNED
     assert "the model refuses made-up rows" in outcome["batching"].evidence
 
 
 def test_golden_rows_are_tried_where_made_up_rows_are_refused(candidate: MakeCandidate) -> None:
-    made = candidate(Scripted("picky").fit(ROWS))
+    made = candidate(AddsNumbers("picky").fit(ROWS))
     made.write_golden(instances=[[100, 1, 2], [100, 3, 4]], expected={"predict": [103.0, 107.0]})
     assert made.evaluate()["batching"].verdict is Verdict.PASSED
-    made = candidate(Scripted("picky").fit(ROWS))
+    made = candidate(AddsNumbers("picky").fit(ROWS))
     made.write_golden(instances=[[100, 1, 2], [100, 1, 2]], expected={"predict": [103.0, 103.0]})
     assert "not two different rows" in made.evaluate()["batching"].evidence
 
@@ -142,12 +142,12 @@ def test_golden_rows_are_tried_where_made_up_rows_are_refused(candidate: MakeCan
 @pytest.mark.parametrize("dtype", [onnx.TensorProto.INT64, onnx.TensorProto.FLOAT], ids=["integers", "floats"])
 @pytest.mark.parametrize("is_across", [True, False])
 def test_a_graph_is_tried_with_its_input_dtype(candidate: MakeCandidate, dtype: int, is_across: bool) -> None:
-    outcome = candidate(graph_of(dtype, is_across), "model.onnx", Format.ONNX).evaluate()
+    outcome = candidate(make_graph(dtype, is_across), "model.onnx", Format.ONNX).evaluate()
     assert outcome["batching"].verdict is (Verdict.WARNED if is_across else Verdict.PASSED)
     assert ("predict gives another answer to row 0" in outcome["batching"].evidence) is is_across
 
 
-def graph_of(dtype: int, is_across: bool) -> bytes:
+def make_graph(dtype: int, is_across: bool) -> bytes:
     """Return a graph that answers its only feature; with `is_across`, less the mean of all rows."""
     nodes = [helper.make_node("Cast", ["X"], ["f"], to=onnx.TensorProto.FLOAT)]
     if is_across:

@@ -13,10 +13,10 @@ import pytest
 from serving.domain.report import Verdict
 from serving.host.gates import budget_gate
 from tests.unit.host.candidates import ROWS, MakeCandidate
-from tests.unit.host.gates.test_finite_gate import Scripted
+from tests.unit.host.gates.test_finite_gate import AddsNumbers
 
 
-class Slow(Scripted):
+class Slow(AddsNumbers):
     def predict(self, X: Any) -> Any:
         time.sleep(0.03)
         return super().predict(X)

@@ -147,14 +147,14 @@ def test_a_known_verdict_is_not_computed_again(candidate: MakeCandidate) -> None
 # --- files of ONNX ----------------------------------------------------------------------------------------------------
 
 
-def doubled(candidate: MakeCandidate) -> Candidate:
+def doubling_graph(candidate: MakeCandidate) -> Candidate:
     made = model([node("Mul", "X factor", "y")], [constant("factor", [2.0])])
     made.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.DOUBLE, [None, 1]))
     return candidate(made.SerializeToString(), "model.onnx", Format.ONNX)
 
 
 def test_an_unsigned_onnx_file_stays_in_its_host_with_advice(candidate: MakeCandidate) -> None:
-    made = doubled(candidate)
+    made = doubling_graph(candidate)
     for _ in range(2):
         outcome = made.evaluate(compile=CompileRequest(), trust="known", trusted_keys=TRUSTED_KEYS)
         assert outcome["compile"].evidence == f"stays in its host: {UNSIGNED_FILE}"
@@ -165,7 +165,7 @@ def test_an_unsigned_onnx_file_stays_in_its_host_with_advice(candidate: MakeCand
 
 
 def test_an_onnx_file_signed_by_a_trusted_key_is_compiled(candidate: MakeCandidate) -> None:
-    made = doubled(candidate)
+    made = doubling_graph(candidate)
     sign(made, OURS)
     outcome = made.evaluate(compile=CompileRequest(), trust="known", trusted_keys=TRUSTED_KEYS)
     assert outcome["compile"].verdict is Verdict.PASSED, outcome["compile"].evidence
@@ -174,8 +174,8 @@ def test_an_onnx_file_signed_by_a_trusted_key_is_compiled(candidate: MakeCandida
 
 def test_an_onnx_file_that_will_be_signed_counts_as_signed(candidate: MakeCandidate) -> None:
     options: dict[str, Any] = {"compile": CompileRequest(), "trust": "known", "publisher_key": TRUSTED_KEYS[0]}
-    assert doubled(candidate).evaluate(trusted_keys=TRUSTED_KEYS, **options).graphs
-    assert not doubled(candidate).evaluate(**options).graphs
+    assert doubling_graph(candidate).evaluate(trusted_keys=TRUSTED_KEYS, **options).graphs
+    assert not doubling_graph(candidate).evaluate(**options).graphs
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,13 @@ from serving.domain.report import Verdict
 from tests.unit.host.candidates import ROWS, MakeCandidate
 
 
-class Scripted(BaseEstimator):
+class AddsNumbers(BaseEstimator):
     """Adds three numbers up, with a given fault."""
 
     def __init__(self, fault: str = "none") -> None:
         self.fault = fault
 
-    def fit(self, X: Any, y: Any = None) -> Scripted:
+    def fit(self, X: Any, y: Any = None) -> AddsNumbers:
         self.n_features_in_ = 3
         return self
 
@@ -46,7 +46,7 @@ class Scripted(BaseEstimator):
         return self.predict(X) - 1
 
 
-class Halved(Scripted):
+class FailsInScoring(AddsNumbers):
     """Has a method that fails where ``predict`` does not."""
 
     def score_samples(self, X: Any) -> Any:
@@ -76,7 +76,7 @@ def test_nan_from_transform_for_null_counts_as_an_answer(candidate: MakeCandidat
 
 
 def test_a_model_without_any_finite_answer_is_refused(candidate: MakeCandidate) -> None:
-    result = candidate(Scripted("all NaN").fit(ROWS)).evaluate()["finite"]
+    result = candidate(AddsNumbers("all NaN").fit(ROWS)).evaluate()["finite"]
     assert result.verdict is Verdict.REFUSED
     assert result.evidence == "predict is not finite (NaN or infinity) for any of 8 made-up rows"
     line = LinearRegression().fit(ROWS, ROWS[:, 0])
@@ -85,14 +85,14 @@ def test_a_model_without_any_finite_answer_is_refused(candidate: MakeCandidate) 
 
 
 def test_some_made_up_rows_without_a_finite_answer_are_a_warning(candidate: MakeCandidate) -> None:
-    made = candidate(Scripted("some infinite").fit(ROWS))
+    made = candidate(AddsNumbers("some infinite").fit(ROWS))
     result = made.evaluate()["finite"]
     assert result.verdict is Verdict.WARNED
     assert result.evidence.startswith("predict is not finite for 1 of 8 made-up rows, first for row 2")
 
 
 def test_one_golden_row_without_a_finite_answer_is_a_refusal(candidate: MakeCandidate) -> None:
-    made = candidate(Scripted("some infinite").fit(ROWS))
+    made = candidate(AddsNumbers("some infinite").fit(ROWS))
     made.write_golden(instances=[[1, 2, 3]] * 4, expected={"predict": [6.0, 6.0, None, 6.0]})
     result = made.evaluate()["finite"]
     assert result.verdict is Verdict.REFUSED
@@ -101,7 +101,7 @@ def test_one_golden_row_without_a_finite_answer_is_a_refusal(candidate: MakeCand
 
 def test_a_model_that_answers_no_row_is_refused(candidate: MakeCandidate) -> None:
     """The model may check its input in a way that cannot be guessed; then golden rows decide."""
-    made = candidate(Scripted("picky").fit(ROWS))
+    made = candidate(AddsNumbers("picky").fit(ROWS))
     result = made.evaluate()["finite"]
     assert result.verdict is Verdict.REFUSED
     assert result.evidence.startswith("no row was answered: the model refuses made-up rows")
@@ -123,7 +123,7 @@ def test_a_model_that_answers_no_row_is_refused(candidate: MakeCandidate) -> Non
 def test_mlflows_input_example_is_tried_where_made_up_rows_are_refused(
     candidate: MakeCandidate, name: str, content: Any
 ) -> None:
-    made = candidate(Scripted("picky").fit(ROWS))
+    made = candidate(AddsNumbers("picky").fit(ROWS))
     made.write(name, json.dumps(content).encode())
     outcome = made.evaluate()
     assert outcome["finite"].verdict is Verdict.PASSED
@@ -136,13 +136,13 @@ def test_mlflows_input_example_is_tried_where_made_up_rows_are_refused(
     "content", [b"{", b"[]", b'{"inputs": 5}', b'{"columns": 1, "data": [1]}', b"[[1, 2]]", b"[[1, 2, 3]]"]
 )
 def test_an_invalid_input_example_changes_nothing(candidate: MakeCandidate, content: bytes) -> None:
-    made = candidate(Scripted("picky").fit(ROWS))
+    made = candidate(AddsNumbers("picky").fit(ROWS))
     made.write("input_example.json", content)
     assert made.evaluate()["finite"].evidence.startswith("no row was answered: the model refuses made-up rows")
 
 
 def test_bytes_accepted_before_are_not_refused(candidate: MakeCandidate) -> None:
-    outcome = candidate(Scripted("picky").fit(ROWS)).evaluate(was_accepted=True)
+    outcome = candidate(AddsNumbers("picky").fit(ROWS)).evaluate(was_accepted=True)
     assert outcome["finite"].verdict is Verdict.WARNED
     assert "add golden.json to have its answers checked" in outcome["finite"].evidence
     assert outcome["budget"].verdict is Verdict.WARNED
@@ -151,18 +151,18 @@ def test_bytes_accepted_before_are_not_refused(candidate: MakeCandidate) -> None
 
 
 def test_a_model_that_fails_is_refused(candidate: MakeCandidate) -> None:
-    result = candidate(Scripted("broken").fit(ROWS)).evaluate()["finite"]
+    result = candidate(AddsNumbers("broken").fit(ROWS)).evaluate()["finite"]
     assert (result.verdict, result.evidence) == (Verdict.REFUSED, "RuntimeError: no such table")
 
 
 def test_a_model_with_a_failing_method_is_refused(candidate: MakeCandidate) -> None:
-    result = candidate(Halved().fit(ROWS)).evaluate()["finite"]
+    result = candidate(FailsInScoring().fit(ROWS)).evaluate()["finite"]
     assert result.verdict is Verdict.REFUSED
     assert result.evidence == "score_samples does not answer made-up rows: RuntimeError: too many"
 
 
 def test_null_declared_for_a_model_that_refuses_it_is_refused(candidate: MakeCandidate) -> None:
-    made = candidate(Scripted("null refused").fit(ROWS))
+    made = candidate(AddsNumbers("null refused").fit(ROWS))
     features = [{"name": name, "nullable": name != "b"} for name in "abc"]
     made.write_manifest(signature={"features": features, "methods": ["predict"]})
     result = made.evaluate()["finite"]

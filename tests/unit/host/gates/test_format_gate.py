@@ -18,13 +18,13 @@ from serving.domain.version import Format
 from tests.unit.host.candidates import ROWS, MakeCandidate
 
 
-def written(compress: Any) -> bytes:
+def write_joblib(compress: Any) -> bytes:
     buffer = io.BytesIO()
     joblib.dump({"a": 1}, buffer, compress=compress)
     return buffer.getvalue()
 
 
-def zipped(**files: str) -> bytes:
+def zip_members(**files: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, text in files.items():
@@ -38,14 +38,14 @@ GRAPH = to_onnx(LinearRegression().fit(ROWS, ROWS[:, 0]), ROWS[:1]).SerializeToS
 @pytest.mark.parametrize(
     ("raw", "kind", "seen"),
     [
-        (written(0), Format.JOBLIB, "a pickle"),
-        (written(0), Format.PICKLE, "a pickle"),
-        (written(("zlib", 1)), Format.JOBLIB, "a zlib joblib file"),
-        (written(("zlib", 9)), Format.JOBLIB, "a zlib joblib file"),
-        (written(("gzip", 3)), Format.PICKLE, "a gzip joblib file"),
-        (written(("bz2", 3)), Format.JOBLIB, "a bz2 joblib file"),
-        (written(("xz", 3)), Format.JOBLIB, "a xz joblib file"),
-        (written(("lzma", 3)), Format.JOBLIB, "a lzma joblib file"),
+        (write_joblib(0), Format.JOBLIB, "a pickle"),
+        (write_joblib(0), Format.PICKLE, "a pickle"),
+        (write_joblib(("zlib", 1)), Format.JOBLIB, "a zlib joblib file"),
+        (write_joblib(("zlib", 9)), Format.JOBLIB, "a zlib joblib file"),
+        (write_joblib(("gzip", 3)), Format.PICKLE, "a gzip joblib file"),
+        (write_joblib(("bz2", 3)), Format.JOBLIB, "a bz2 joblib file"),
+        (write_joblib(("xz", 3)), Format.JOBLIB, "a xz joblib file"),
+        (write_joblib(("lzma", 3)), Format.JOBLIB, "a lzma joblib file"),
         (b"\x04\x22\x4d\x18" + bytes(20), Format.JOBLIB, "a lz4 joblib file"),
         (pickle.dumps(1, 2), Format.PICKLE, "a pickle"),
         (pickle.dumps(1, 5), Format.PICKLE, "a pickle"),
@@ -71,14 +71,14 @@ def test_a_file_of_the_right_format_passes(candidate: MakeCandidate, raw: bytes,
         (b"\x93NUMPY\x01\x00", Format.PICKLE, "a NumPy array, not a model"),
         (b"\x28\xb5\x2f\xfd" + bytes(9), Format.JOBLIB, "compressed with zstd, which joblib does not read"),
         (pickle.dumps(1, 0), Format.PICKLE, "text, beginning with 'I1'"),
-        (written(0), Format.ONNX, "should be a onnx file but is a pickle: name it .joblib or .pkl"),
-        (written(0), Format.SKOPS, "is a pickle"),
+        (write_joblib(0), Format.ONNX, "should be a onnx file but is a pickle: name it .joblib or .pkl"),
+        (write_joblib(0), Format.SKOPS, "is a pickle"),
         (skops.io.dumps({"a": 1}), Format.JOBLIB, "is a zip archive: a skops file is named .skops"),
         (GRAPH, Format.JOBLIB, "is an ONNX graph: name it .onnx"),
         (b"\x80\xff garbage", Format.JOBLIB, "something unknown, beginning with the bytes 80 ff 20 67"),
         (b"\x80", Format.PICKLE, "something unknown"),
         (b"\xff", Format.ONNX, "something unknown"),
-        (zipped(readme_txt="hello"), Format.SKOPS, "a zip archive without schema.json"),
+        (zip_members(readme_txt="hello"), Format.SKOPS, "a zip archive without schema.json"),
         (skops.io.dumps({"a": 1})[:-30], Format.SKOPS, "a damaged zip archive"),
     ],
 )

@@ -11,7 +11,7 @@ from sklearn.linear_model import LinearRegression
 
 from serving.domain.report import GateResult, Verdict
 from tests.unit.host.candidates import ROWS, Candidate, MakeCandidate
-from tests.unit.host.gates.test_finite_gate import Halved
+from tests.unit.host.gates.test_finite_gate import FailsInScoring
 
 ASKED = ROWS[:12].tolist()
 
@@ -120,7 +120,7 @@ def test_models_that_are_not_deterministic_are_checked_for_shape_only(candidate:
 
 
 def test_golden_rows_that_the_model_refuses_are_a_refusal(candidate: MakeCandidate) -> None:
-    made = candidate(Halved().fit(ROWS))
+    made = candidate(FailsInScoring().fit(ROWS))
     result = judge(made, instances=ASKED, expected={"score_samples": [0.0] * 12})
     assert result.verdict is Verdict.REFUSED
     assert result.evidence == "score_samples failed on the rows of golden.json: RuntimeError: too many"

@@ -18,11 +18,11 @@ OURS, THEIRS = (Ed25519PrivateKey.from_private_bytes(bytes([number] * 32)) for n
 TRUSTS = ["known", "signed", "any"]
 
 
-def public(key: Ed25519PrivateKey) -> PublicKey:
+def public_key_of(key: Ed25519PrivateKey) -> PublicKey:
     return PublicKey(key.public_key().public_bytes_raw())
 
 
-TRUSTED = (str(public(OURS)),)
+TRUSTED = (str(public_key_of(OURS)),)
 
 
 @pytest.fixture
@@ -30,16 +30,16 @@ def made(candidate: MakeCandidate, yes_or_no: Any) -> Candidate:
     return candidate(yes_or_no)
 
 
-def signature(made: Candidate, *keys: Ed25519PrivateKey) -> bytes:
+def make_signature(made: Candidate, *keys: Ed25519PrivateKey) -> bytes:
     raw = Path(made.files["manifest.json"].path).read_bytes()
-    return "".join(f"{ManifestSignature(public(key), key.sign(bytes_to_sign(raw)))}\n" for key in keys).encode()
+    return "".join(f"{ManifestSignature(public_key_of(key), key.sign(bytes_to_sign(raw)))}\n" for key in keys).encode()
 
 
 def sign(made: Candidate, *keys: Ed25519PrivateKey, **fields: Any) -> None:
     made.files.pop("manifest.sig", None)
     made.files.pop("manifest.json", None)
     made.write_manifest(**fields)
-    made.write("manifest.sig", signature(made, *keys))
+    made.write("manifest.sig", make_signature(made, *keys))
 
 
 def result(made: Candidate, trust: str = "known", **options: Any) -> tuple[Verdict, str]:
@@ -59,7 +59,7 @@ def test_a_version_signed_by_a_trusted_key_passes(made: Candidate, trust: str) -
     sign(made, OURS)
     outcome = made.evaluate(trusted_keys=TRUSTED, trust=trust)
     assert outcome["provenance"].verdict is Verdict.PASSED
-    fingerprint = public(OURS).fingerprint
+    fingerprint = public_key_of(OURS).fingerprint
     assert outcome["provenance"].evidence == f"signed by {fingerprint}, a trusted key; made at 2026-11-20T08:00:00Z"
     creation_time_of = datetime(2026, 11, 20, 8, tzinfo=UTC)
     assert outcome.report.provenance == Provenance(version="1", key=fingerprint, created_at=creation_time_of)
@@ -83,7 +83,7 @@ def test_an_unsigned_version_is_skipped_where_signatures_are_not_required(made: 
 @pytest.mark.parametrize("trust", ["known", "any"])
 def test_an_unlisted_key_is_a_warning_where_signatures_are_not_required(made: Candidate, trust: str) -> None:
     sign(made, THEIRS)
-    expected = f"signed by {public(THEIRS).fingerprint}, which is not in security.trusted_keys"
+    expected = f"signed by {public_key_of(THEIRS).fingerprint}, which is not in security.trusted_keys"
     assert result(made, trust) == (Verdict.WARNED, expected)
     assert made.evaluate(trusted_keys=TRUSTED, trust=trust).report.provenance is None
 
@@ -97,9 +97,13 @@ def test_where_signatures_are_required_each_refusal_has_its_reason(made: Candida
     assert "security.trusted_keys" in stripped
     sign(made, THEIRS)
     foreign = refusal(made, "signed")
-    assert foreign.startswith(f"signed by {public(THEIRS).fingerprint}, which is not in security.trusted_keys: add")
+    assert foreign.startswith(
+        f"signed by {public_key_of(THEIRS).fingerprint}, which is not in security.trusted_keys: add"
+    )
     sign(made, OURS)
-    assert refusal(made, "signed", trusted_keys=()).startswith(f"signed by {public(OURS).fingerprint}, which is not")
+    assert refusal(made, "signed", trusted_keys=()).startswith(
+        f"signed by {public_key_of(OURS).fingerprint}, which is not"
+    )
 
 
 def test_a_refused_version_is_never_loaded(made: Candidate) -> None:
@@ -113,8 +117,8 @@ def test_a_signature_over_another_manifest_is_refused_under_every_trust(made: Ca
     pasted = Path(made.files["manifest.sig"].path).read_bytes()
     made.write("manifest.json", Path(made.files["manifest.json"].path).read_bytes().replace(b"08:00:00", b"09:00:00"))
     assert refusal(made, trust) == (
-        f"manifest.sig: the signature by {public(OURS).fingerprint} is not over this manifest.json, which was changed "
-        "or belongs to another version; publish it anew with 'serving publish --sign'"
+        f"manifest.sig: the signature by {public_key_of(OURS).fingerprint} is not over this manifest.json, "
+        "which was changed or belongs to another version; publish it anew with 'serving publish --sign'"
     )
     made.files.pop("manifest.sig")
     sign(made, OURS, metrics={"other": 1})
@@ -125,14 +129,16 @@ def test_a_signature_over_another_manifest_is_refused_under_every_trust(made: Ca
 @pytest.mark.parametrize("trust", TRUSTS)
 def test_one_invalid_signature_refuses_the_version(made: Candidate, trust: str) -> None:
     sign(made, OURS)
-    broken = f"{ManifestSignature(public(THEIRS), bytes(64))}\n".encode()
-    made.write("manifest.sig", signature(made, OURS) + broken)
-    assert f"the signature by {public(THEIRS).fingerprint} is not over" in refusal(made, trust)
+    broken = f"{ManifestSignature(public_key_of(THEIRS), bytes(64))}\n".encode()
+    made.write("manifest.sig", make_signature(made, OURS) + broken)
+    assert f"the signature by {public_key_of(THEIRS).fingerprint} is not over" in refusal(made, trust)
 
 
 def test_a_key_cannot_claim_the_signature_of_another(made: Candidate) -> None:
     sign(made, THEIRS)
-    claimed = signature(made, THEIRS).replace(str(public(THEIRS)).encode(), str(public(OURS)).encode())
+    claimed = make_signature(made, THEIRS).replace(
+        str(public_key_of(THEIRS)).encode(), str(public_key_of(OURS)).encode()
+    )
     made.write("manifest.sig", claimed)
     assert "is not over this manifest.json" in refusal(made, "signed")
 
@@ -141,7 +147,7 @@ def test_a_signature_over_the_plain_manifest_bytes_does_not_count(made: Candidat
     """A signature that the same key has made for another purpose does not count."""
     sign(made, OURS)
     raw = Path(made.files["manifest.json"].path).read_bytes()
-    made.write("manifest.sig", f"{ManifestSignature(public(OURS), OURS.sign(raw))}\n".encode())
+    made.write("manifest.sig", f"{ManifestSignature(public_key_of(OURS), OURS.sign(raw))}\n".encode())
     assert "is not over this manifest.json" in refusal(made)
 
 
@@ -169,45 +175,45 @@ def test_signatures_without_a_manifest_are_refused(made: Candidate) -> None:
 
 @pytest.mark.parametrize("trust", TRUSTS)
 def test_a_version_that_will_be_signed_passes_for_its_publisher(made: Candidate, trust: str) -> None:
-    verdict, evidence = result(made, trust, publisher_key=str(public(OURS)))
-    assert (verdict, evidence) == (Verdict.PASSED, f"about to be signed by {public(OURS).fingerprint}")
+    verdict, evidence = result(made, trust, publisher_key=str(public_key_of(OURS)))
+    assert (verdict, evidence) == (Verdict.PASSED, f"about to be signed by {public_key_of(OURS).fingerprint}")
 
 
 def test_a_publisher_is_warned_if_the_server_does_not_trust_the_key(made: Candidate) -> None:
-    verdict, evidence = result(made, "signed", publisher_key=str(public(THEIRS)))
+    verdict, evidence = result(made, "signed", publisher_key=str(public_key_of(THEIRS)))
     assert verdict is Verdict.WARNED
-    assert evidence.endswith(f"by {public(THEIRS).fingerprint}, which is not in security.trusted_keys")
+    assert evidence.endswith(f"by {public_key_of(THEIRS).fingerprint}, which is not in security.trusted_keys")
 
 
 # --- replays ----------------------------------------------------------------------------------------------------------
 
 
-def active(day: int) -> Provenance:
+def make_active_provenance(day: int) -> Provenance:
     return Provenance(version="0", key="ed25519:abc...", created_at=datetime(2026, 11, day, 8, tzinfo=UTC))
 
 
 @pytest.mark.parametrize("trust", TRUSTS)
 def test_an_older_signed_version_does_not_replace_a_newer_one(made: Candidate, trust: str) -> None:
     sign(made, OURS)
-    assert refusal(made, trust, active_provenance=active(21)) == (
+    assert refusal(made, trust, active_provenance=make_active_provenance(21)) == (
         "a replay: made at 2026-11-20T08:00:00Z, it would take over from version 0, made at 2026-11-21T08:00:00Z; "
         "publish it anew"
     )
-    replayed = made.evaluate(trust=trust, trusted_keys=TRUSTED, active_provenance=active(21)).report
+    replayed = made.evaluate(trust=trust, trusted_keys=TRUSTED, active_provenance=make_active_provenance(21)).report
     assert replayed.provenance is not None, "a replay has a provenance, by which other refusals differ from it"
 
 
 @pytest.mark.parametrize("day", [19, 20])
 def test_a_version_made_later_or_at_the_same_time_replaces_the_active_one(made: Candidate, day: int) -> None:
     sign(made, OURS)
-    assert result(made, "signed", active_provenance=active(day))[0] is Verdict.PASSED
+    assert result(made, "signed", active_provenance=make_active_provenance(day))[0] is Verdict.PASSED
 
 
 def test_a_version_without_a_trusted_signature_is_no_replay(made: Candidate) -> None:
     """Where unsigned versions are accepted, their order is not protected."""
-    assert result(made, active_provenance=active(21)) == (Verdict.SKIPPED, "not signed")
+    assert result(made, active_provenance=make_active_provenance(21)) == (Verdict.SKIPPED, "not signed")
     sign(made, THEIRS)
-    assert result(made, active_provenance=active(21))[0] is Verdict.WARNED
+    assert result(made, active_provenance=make_active_provenance(21))[0] is Verdict.WARNED
 
 
 def test_a_copy_under_another_name_is_refused_before_this_gate(made: Candidate) -> None:

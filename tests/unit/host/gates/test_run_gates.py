@@ -74,7 +74,7 @@ def test_a_respawned_version_is_only_loaded_and_warmed_up(candidate: MakeCandida
     assert outcome.report.memory_bytes is not None
 
 
-class Explosive:
+class RaisingGate:
     name = "load"
 
     def __init__(self, error: BaseException) -> None:
@@ -96,14 +96,14 @@ class Explosive:
 def test_every_exception_in_a_gate_becomes_a_refusal_in_one_line(
     candidate: MakeCandidate, yes_or_no: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, line: str
 ) -> None:
-    monkeypatch.setattr(gates, "GATES", (Explosive(error),))
+    monkeypatch.setattr(gates, "GATES", (RaisingGate(error),))
     outcome = candidate(yes_or_no).evaluate()
     assert outcome.report.refusal is not None
     assert outcome.report.refusal.evidence == line
 
 
 def test_durations_are_measured(candidate: MakeCandidate, yes_or_no: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Slow(Explosive):
+    class Slow(RaisingGate):
         def check(self, context: Any) -> Any:
             clock[0] += 0.25
             return Verdict.PASSED, "slept"
@@ -114,7 +114,7 @@ def test_durations_are_measured(candidate: MakeCandidate, yes_or_no: Any, monkey
     assert candidate(yes_or_no).evaluate().report.gates[0].duration_seconds == 0.25
 
 
-class Counts(LogisticRegression):
+class CountsAnswers(LogisticRegression):
     calls = 0
 
     def predict(self, X: Any) -> Any:
@@ -124,13 +124,13 @@ class Counts(LogisticRegression):
 
 def test_a_small_model_passes_after_a_few_answers(candidate: MakeCandidate) -> None:
     """The time for that is measured by benchmarks/drop.py."""
-    Counts.calls = 0
-    model = Counts().fit(ROWS, ROWS[:, 0] > 0)
+    CountsAnswers.calls = 0
+    model = CountsAnswers().fit(ROWS, ROWS[:, 0] > 0)
     made = candidate(model)
     made.write_golden(instances=ROWS[:5].tolist(), expected={"predict": model.predict(ROWS[:5]).tolist()})
     made.write_manifest(signature=signature_of(model).model_dump(mode="json"))
     assert made.evaluate().report.refusal is None
-    assert Counts.calls < 60
+    assert CountsAnswers.calls < 60
 
 
 class SleepsToAnswer(LogisticRegression):
