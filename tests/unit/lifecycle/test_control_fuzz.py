@@ -18,7 +18,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from serving.domain.artifact import Artifact, StagedFile
-from serving.domain.decision import LoadModel, PinVersion, ReleaseVersion, RollBackModel, UnloadModel, UnpinModel
+from serving.domain.decision import (
+    LoadModel,
+    ModelDecision,
+    PinVersion,
+    ReleaseVersion,
+    RollBackModel,
+    UnloadModel,
+    UnpinModel,
+)
 from serving.domain.listing import Entry, FileStamp, Fingerprint
 from serving.domain.plan import Drained, Hosted, HostGone, Load, ReplaceHost
 from serving.domain.state import State
@@ -36,6 +44,7 @@ from serving.lifecycle.candidate import (
 )
 from serving.lifecycle.operations import Operations
 from serving.lifecycle.records import ModelRecord, VersionRecord
+from serving.lifecycle.state_file import StateFile
 from tests.fakes import NUMBERS
 from tests.unit.lifecycle.control import Control, Work, entry, passed, refused
 
@@ -211,14 +220,10 @@ class Day:
     def decide(self) -> None:
         """Have an operator decide something, which may be refused."""
         name, version = self.random.choice(MODELS), self.random.choice(VERSIONS)
-        decision = self.random.choice(
-            (
-                *[PinVersion(name, version)] * 4,
-                *[UnpinModel(name), RollBackModel(name), ReleaseVersion(name, version), LoadModel(name)] * 2,
-                UnloadModel(name),
-            )
-        )
-        self.operations.decide(decision, "somebody")
+        decisions: list[ModelDecision] = [PinVersion(name, version)] * 4
+        decisions += [UnpinModel(name), RollBackModel(name), ReleaseVersion(name, version), LoadModel(name)] * 2
+        decisions += [UnloadModel(name)]
+        self.operations.decide(self.random.choice(decisions), "somebody")
         self.control.turn()
 
     def wait(self) -> None:
@@ -319,11 +324,19 @@ class Day:
 
 
 @pytest.fixture
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make nothing durable: it would take most of the time."""
+    for name in ("write", "write_decision", "write_later"):
+        monkeypatch.setattr(StateFile, name, lambda *_: None)
+
+
+@pytest.fixture
 def logs() -> Iterator[list[Any]]:
     with capture_logs() as written:
         yield written
 
 
+@pytest.mark.usefixtures("_hasty")
 @pytest.mark.parametrize("first", range(0, 60, 20))
 def test_whatever_happens_in_whatever_order_what_should_answer_answers(
     first: int, tmp_path: Path, logs: list[Any]
