@@ -1,4 +1,4 @@
-"""Convert columns of plain values, of which rows are made up, to batches, which models take, and back."""
+"""Convert columns of plain values, as rows are made up, to batches, as models take them, and back."""
 
 from __future__ import annotations
 

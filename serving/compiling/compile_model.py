@@ -24,8 +24,8 @@ from serving.rows.batch import Batch
 from serving.rows.integers import EXACT, has_rounded_cell
 from serving.wire.evaluation import CompileRequest
 
-# onnxruntime computes all of a graph whatever output is wanted, so the default method gets its own graph. Of a larger
-# model only one graph is made: two would take twice the memory.
+# onnxruntime always computes a whole graph, so the default method gets a graph of its own. A larger model gets only one
+# graph: two would take twice the memory.
 MOST_BYTES_TWICE = 4 << 20
 BEYOND_INTEGERS = 2.0**64  # larger numbers are no 64-bit integers
 KNOWN_PACKAGES = ("sklearn.", "xgboost.", "lightgbm.")

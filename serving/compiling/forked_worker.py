@@ -1,6 +1,6 @@
-"""Run one piece of work in a separate process: forked early, bounded in time, and ended with all its memory.
+"""Run one function in a separate process, which is forked early, bounded in time, and ended with all its memory.
 
-Compiling imports onnxruntime, takes memory and may crash inside a library, and a process that later serves must not
+To compile imports onnxruntime, takes memory and may crash inside a library, and a process that later serves must not
 suffer from that. The fork happens before the candidate's file is opened, because after that a host cannot fork.
 """
 
@@ -25,7 +25,7 @@ class WorkFailed(Exception):  # an outcome, not an error: the caller of `run` ca
 
 
 class ForkedWorker:
-    """A process, forked when this object is made. It runs `enter` at once, and `prepare` and `work` when it is command.
+    """A process, forked when this object is made. It runs `enter` at once, `prepare` and `work` when asked.
 
     Make it where no other thread holds a lock that the child needs: the child has only the thread that forked. It dies
     with the process of that thread.
@@ -58,8 +58,8 @@ class ForkedWorker:
         ends_at = time.monotonic() + seconds
         try:
             self._send_command(_WORK)
-            received = _receive(self._answers, ends_at)
-            status = self._end(is_killed=False)
+            received = _receive_result(self._answers, ends_at)
+            status = self._wait_for_end(is_killed=False)
         except TimeoutError:
             self.dismiss()
             raise WorkFailed(f"not finished after {seconds:g} s (engine.compile_seconds)") from None
@@ -73,13 +73,13 @@ class ForkedWorker:
     def dismiss(self) -> None:
         """Kill the process if it still runs; a second call does nothing."""
         if not self._is_over:
-            self._end(is_killed=True)
+            self._wait_for_end(is_killed=True)
 
     def _send_command(self, command: bytes) -> None:
         with contextlib.suppress(BrokenPipeError):  # it has died: `run` says how
             os.write(self._commands, command)
 
-    def _end(self, *, is_killed: bool) -> int:
+    def _wait_for_end(self, *, is_killed: bool) -> int:
         self._is_over = True
         if is_killed:
             os.kill(self.pid, signal.SIGKILL)
@@ -113,7 +113,7 @@ def _work_and_exit(
         os._exit(status)
 
 
-def _receive(answers: int, ends_at: float) -> bytes:
+def _receive_result(answers: int, ends_at: float) -> bytes:
     parts: list[bytes] = []
     while True:
         left = ends_at - time.monotonic()

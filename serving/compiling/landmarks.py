@@ -1,4 +1,4 @@
-"""Find the rows that a model remembers: centers, means, support vectors, bounds. Rows near them give tiny differences.
+"""Find the rows that a model stores: centers, means, support vectors, bounds. Rows near them give tiny differences.
 
 There an estimator and a graph may differ although they agree elsewhere, if one subtracts first and the other squares.
 """
@@ -18,7 +18,7 @@ MOST_PARTS, MOST_ROWS_EACH = 16, 16
 
 
 def find_landmarks(estimator: Any, columns: int) -> NDArray[np.float64]:
-    """Return rows (rows, columns) that the model has learnt: those of the parts that get the input unchanged."""
+    """Return the rows (rows, columns) that are stored in the parts of a model which get the input unchanged."""
     found = [row for part in _find_first_parts(estimator) for row in _find_remembered(part, columns)]
     return np.array(found, dtype=np.float64).reshape(len(found), columns)
 

@@ -43,7 +43,7 @@ def find_number_limit(prover: Prover, maker: RowMaker, rows: int, tried: Counter
         return None
     few = next(few for least, few in FEW_BY_ROWS if rows >= least)
     attempt = partial(_try_magnitudes, prover, maker, tried)
-    proven, end = _climb_magnitudes(attempt, few)
+    proven, end = _find_answered_magnitudes(attempt, few)
     if end is None:
         return None
     if isinstance(end, RefusedRows):  # the estimator itself refuses larger numbers
@@ -61,8 +61,8 @@ def find_number_limit(prover: Prover, maker: RowMaker, rows: int, tried: Counter
     raise end
 
 
-def _climb_magnitudes(attempt: Attempt, few: int) -> tuple[list[float], NotCompilable | None]:
-    """Return the magnitudes at which both answer alike, and why the next one fails; None when no one fails."""
+def _find_answered_magnitudes(attempt: Attempt, few: int) -> tuple[list[float], NotCompilable | None]:
+    """Return the magnitudes at which both answer alike, and why the next one fails (None: none fails)."""
     proven: list[float] = []
     for group in ((FIRST,), *GROUPS):
         try:
@@ -85,7 +85,7 @@ def _try_magnitudes(
     prover: Prover, maker: RowMaker, tried: Counter[str], magnitudes: Sequence[float], few: int
 ) -> None:
     batch, mixed_rows = maker.make_extremes(magnitudes, few)
-    answers = prover.compare(EXTREMES, batch)
+    answers = prover.compare_answers(EXTREMES, batch)
     if magnitudes == (FIRST,):
         prover.note_overflow(answers)
     if isinstance(prover.model, EstimatorModel):  # a file is the same graph in its host, rounding included

@@ -148,7 +148,7 @@ class RowMaker:
         return self._draw_plausible(at, rows)
 
     def _move_by_an_ulp(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return each number as it is or an ulp beside, in float64, or rounded to float32 with an ulp of that."""
+        """Return each number, in turns at random: as it is, or an ulp beside, in float64 or rounded to float32."""
         with np.errstate(over="ignore"):
             single = numbers.astype(np.float32)
             ways = [

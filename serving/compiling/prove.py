@@ -51,7 +51,7 @@ def prove_graphs(
     times = _measure_both(prover, maker)
     tried: Counter[str] = Counter()
     for kind, batch in maker.make_batches(rows):
-        prover.note_overflow(prover.compare(kind, batch))
+        prover.note_overflow(prover.compare_answers(kind, batch))
         tried[kind] += batch.rows
     guard = guard.model_copy(update={"largest": find_number_limit(prover, maker, rows, tried)})
     _require_examples_pass(guard, model, examples)
@@ -81,10 +81,10 @@ def _find_jumps_and_landmarks(model: ProvableModel) -> tuple[dict[int, Any], Any
 
 
 def _require_examples_pass(guard: Guard, model: ProvableModel, examples: Sequence[Batch]) -> None:
-    check = GuardCheck(guard, model.signature)
+    guard_check = GuardCheck(guard, model.signature)
     for batch in examples:
         try:
-            check.check(batch)
+            guard_check.check(batch)
         except InvalidInput as error:
             raise NotCompilable(f"the proof does not cover the golden examples: {error}") from None
 

@@ -50,7 +50,7 @@ class Prover:
         self._scales: dict[Output, float] = {}
         self._overflowing: set[Output] = set()
 
-    def compare(self, kind: str, batch: Batch) -> Answers:
+    def compare_answers(self, kind: str, batch: Batch) -> Answers:
         """Raise NotCompilable unless all methods answer `batch` alike; returns the answers of the estimator.
 
         On rows of kind `TINY`, the output of a transformer is compared by the scale of each row: it is the input of
@@ -64,7 +64,7 @@ class Prover:
             except InvalidInput as error:
                 raise RefusedRows(f"the estimator refuses some of the rows ({kind}): {error}") from None
             least = _compute_least_scales(batch) if kind == TINY and method == "transform" else None
-            self._compare(kind, method, answers[method], self.sessions[method].answer(method, batch), least)
+            self._compare_method(kind, method, answers[method], self.sessions[method].answer(method, batch), least)
         return answers
 
     def note_overflow(self, answers: Answers) -> None:
@@ -98,7 +98,7 @@ class Prover:
         if not any(size >= magnitude**0.8 for size in sizes):
             raise NotCompilable("answers that do not grow with the numbers do not show where a sum overflows")
 
-    def _compare(
+    def _compare_method(
         self, kind: str, method: Method, expected: Prediction, got: Prediction, least: NDArray[np.float64] | None
     ) -> None:
         if len(expected.tensors) != len(got.tensors):

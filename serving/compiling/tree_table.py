@@ -111,7 +111,7 @@ def draw_leaf_values(drawing: Drawing, table: TreeTable, matrix: str) -> str:
 
 
 def draw_sums_in_turn(drawing: Drawing, table: TreeTable, matrix: str, outputs: int) -> str:
-    """Return (rows, outputs): the sum of every tree whose place, modulo `outputs`, is that of the output."""
+    """Return (rows, outputs): trees belong to the outputs in turn, and each output is the sum of its trees."""
     return draw_ensemble(drawing, table, matrix, table.tree % outputs, outputs)
 
 

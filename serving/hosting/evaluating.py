@@ -49,11 +49,11 @@ class _EvaluationProgress:
         self,
         request: EvaluationRequest,
         manifest: Manifest | None,
-        started: Callable[[str], None],
-        finished: Callable[[GateResult], None],
+        on_gate_started: Callable[[str], None],
+        on_gate_finished: Callable[[GateResult], None],
     ) -> None:
         self._request, self._manifest = request, manifest
-        self._on_started, self._on_finished = started, finished
+        self._on_started, self._on_finished = on_gate_started, on_gate_finished
         self._began = self._gate_began = time.monotonic()
         self._step = _Step.GATE
         self._results: list[GateResult] = []
@@ -150,8 +150,8 @@ def evaluate_candidate(
     host: HostProcess,
     request: EvaluationRequest,
     deadline_seconds: float,
-    started: Callable[[str], None] = lambda _: None,
-    finished: Callable[[GateResult], None] = lambda _: None,
+    on_gate_started: Callable[[str], None] = lambda _: None,
+    on_gate_finished: Callable[[GateResult], None] = lambda _: None,
 ) -> Evaluation:
     """Let `host` run the gates over one candidate. Blocks until the verdict or the deadline, plus the time to compile.
 
@@ -162,7 +162,7 @@ def evaluate_candidate(
     it is gone. The result is checked against `request`, and every text in it is printable, except for the names and
     labels of the signature.
     """
-    progress = _EvaluationProgress(request, _read_manifest(request), started, finished)
+    progress = _EvaluationProgress(request, _read_manifest(request), on_gate_started, on_gate_finished)
     source = TimedSocket(host.socket, time.monotonic() + deadline_seconds)
     try:
         host.socket.settimeout(deadline_seconds)

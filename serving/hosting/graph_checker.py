@@ -25,7 +25,7 @@ MORE_BYTES = 64 << 10
 MOST_REASON_CHARACTERS = 500
 
 
-class _Header(BaseModel):
+class _CheckedHeader(BaseModel):
     """The header of a CHECKED frame."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -119,14 +119,14 @@ class GraphChecker:
 
 
 def _receive_frame(source: TimedSocket, most_bytes: int) -> Frame:
-    def check(prefix: Prefix) -> None:
+    def check_prefix(prefix: Prefix) -> None:
         if (
             prefix.kind not in (FrameKind.CHECKER_READY, FrameKind.CHECKED, FrameKind.REFUSAL)
             or prefix.payload_bytes > most_bytes
         ):
             raise ProtocolError(f"{prefix.kind.name} with {prefix.payload_bytes} bytes from a checker")
 
-    frame = FrameReader(source, None, PREFIX.size, check).receive()
+    frame = FrameReader(source, None, PREFIX.size, check_prefix).receive()
     if frame is None:
         raise StreamCut("the checker is gone")
     return frame
@@ -143,7 +143,7 @@ def _decode_answer(
     if frame.kind is FrameKind.REFUSAL:
         detail = str(decode_object(frame.header).get("detail"))
         raise GraphRefused(one_line(detail, MOST_REASON_CHARACTERS))
-    header = _Header.model_validate_json(bytes(frame.header))
+    header = _CheckedHeader.model_validate_json(bytes(frame.header))
     methods = {method for graph in graphs for method in graph.outputs}
     bounds = header.bounds
     is_sound = (

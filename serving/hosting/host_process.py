@@ -81,11 +81,11 @@ class HostProcess:
             return None
 
     def note_start(self, pid: int, pidfd: int | None) -> None:
-        """Note that the process exists. `end` closes its descriptor. The zygote's reader calls this once."""
+        """Note that the process exists. `note_end` closes its descriptor. The zygote's reader calls this once."""
         with self._pidfd_lock:
             self.pid, self._pidfd = pid, pidfd
 
-    def end(self, code: int | None) -> None:
+    def note_end(self, code: int | None) -> None:
         """Note that the process is gone, or never started. Called once."""
         with self._pidfd_lock:
             pidfd, self._pidfd = self._pidfd, None

@@ -1,4 +1,4 @@
-"""Remove directories that a model has written into, however deep or strange their content is."""
+"""Remove directories that a model has written into, with content of any depth and with any names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def remove_tree(root: str) -> None:
     """Remove a directory with everything in it, as far as possible. Blocks; follows no links.
 
     A model may have nested directories deeper than a recursion can go. So the directories in a directory are moved to
-    `root` before it is removed, one level after another. No process may write there any more.
+    `root` before it is removed, one level after another. No process may still write there.
     """
     names = (
         os.path.join(root, f"{prefix}-{number}") for prefix in [secrets.token_hex(8)] for number in itertools.count()
@@ -31,8 +31,8 @@ def remove_tree(root: str) -> None:
                 else:
                     os.unlink(entry.path)
         if directory != root:
-            _remove(directory)
-    _remove(root)
+            _remove_directory(directory)
+    _remove_directory(root)
 
 
 def _list_entries(directory: str) -> list[os.DirEntry[str]]:
@@ -43,6 +43,6 @@ def _list_entries(directory: str) -> list[os.DirEntry[str]]:
         return []
 
 
-def _remove(directory: str) -> None:
+def _remove_directory(directory: str) -> None:
     with contextlib.suppress(OSError):
         os.rmdir(directory)

@@ -54,12 +54,12 @@ class Zygote:
             except ZygoteGone:  # it was killed since its last host, and not because of this one
                 continue
             except ZygoteHung as error:
-                self._replace(process, str(error))
+                self._replace_process(process, str(error))
         process = self._require_running()
         try:
             return process.spawn(replicas)
         except ZygoteHung as error:
-            self._replace(process, str(error))
+            self._replace_process(process, str(error))
             raise
 
     def stop(self) -> None:
@@ -79,7 +79,7 @@ class Zygote:
                 self._process = ZygoteProcess(self._environment, self._scratch)
             return self._process
 
-    def _replace(self, process: ZygoteProcess, reason: str) -> None:
+    def _replace_process(self, process: ZygoteProcess, reason: str) -> None:
         """Start another zygote for the next hosts; its imports begin now."""
         with self._process_lock:
             if self._process is not process or self._is_stopped:

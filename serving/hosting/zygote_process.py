@@ -69,7 +69,7 @@ class ZygoteProcess:
         self._popen: subprocess.Popen[bytes]
         launched: Future[None] = Future()
         self._reader = threading.Thread(
-            target=self._run, args=(environment, theirs, launched), name="serving-zygote", daemon=True
+            target=self._run_process, args=(environment, theirs, launched), name="serving-zygote", daemon=True
         )
         self._reader.start()
         launched.result()
@@ -85,16 +85,16 @@ class ZygoteProcess:
         host_id = next(self._ids)
         pairs = [make_channel() for _ in range(replicas)]
         channels = tuple((ours, arena) for ours, arena, _ in pairs)
-        host = HostProcess(channels, make_scratch(self._scratch), lambda: self._send(Op.KILL, host_id))
+        host = HostProcess(channels, make_scratch(self._scratch), lambda: self._send_command(Op.KILL, host_id))
         theirs = [fd for *_, fds in pairs for fd in fds]
         started: Future[None] = Future()
         self._hosts[host_id], self._started[host_id] = host, started
         try:
-            self._send(Op.SPAWN, host_id, theirs)
+            self._send_command(Op.SPAWN, host_id, theirs)
             self._wait_for(started, SPAWN_SECONDS)
         except HostFailed:
             if self._hosts.pop(host_id, None) is not None:
-                host.end(None)
+                host.note_end(None)
             host.close()
             self._end_if_unused()
             raise
@@ -116,7 +116,7 @@ class ZygoteProcess:
             self._popen.kill()
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)
-        self._reap()
+        self._reap_process()
         self._reader.join(STOP_SECONDS)
         self._control.close()
 
@@ -145,7 +145,7 @@ class ZygoteProcess:
             return False
         return found is not None
 
-    def _send(self, op: Op, host_id: int, fds: list[int] | None = None) -> None:
+    def _send_command(self, op: Op, host_id: int, fds: list[int] | None = None) -> None:
         try:
             with self._send_lock:
                 socket.send_fds(self._control, [COMMAND.pack(op, host_id)], fds or [])
@@ -158,7 +158,7 @@ class ZygoteProcess:
         if self._is_retired and not self._hosts:
             self._popen.kill()
 
-    def _reap(self) -> None:
+    def _reap_process(self) -> None:
         """Wait for the end of the process: its socket ends a moment before it does. Any thread."""
         try:
             self._popen.wait(STOP_SECONDS)
@@ -169,7 +169,7 @@ class ZygoteProcess:
 
     # --- the thread that reads ---------------------------------------------------------------------------------------
 
-    def _run(self, environment: Mapping[str, str], theirs: socket.socket, launched: Future[None]) -> None:
+    def _run_process(self, environment: Mapping[str, str], theirs: socket.socket, launched: Future[None]) -> None:
         try:
             self._popen = subprocess.Popen(
                 [sys.executable, "-P", "-m", "serving.host.forkserver", str(theirs.fileno()), str(os.getpid())],
@@ -201,7 +201,7 @@ class ZygoteProcess:
             for pidfd in ready - {control}:  # first: events of the zygote may close them, and reuse their numbers
                 self._note_end(pidfd)
             if control in ready:
-                raw = self._receive()
+                raw = self._receive_events()
                 if not raw:
                     return
                 pending += raw
@@ -210,7 +210,7 @@ class ZygoteProcess:
                     pending = pending[EVENT.size :]
             self._stop_waiting_for_codes()
 
-    def _receive(self) -> bytes:
+    def _receive_events(self) -> bytes:
         try:
             raw, descriptors, _, _ = socket.recv_fds(self._control, 4096, 64)
         except OSError:
@@ -273,7 +273,7 @@ class ZygoteProcess:
             self._poller.unregister(pidfd)
         host = self._hosts.pop(host_id, None)
         if host is not None:
-            host.end(code)
+            host.note_end(code)
         self._end_if_unused()
 
     def _end_all(self) -> None:
@@ -286,5 +286,5 @@ class ZygoteProcess:
                 started.set_exception(ZygoteGone("no host could be started: the zygote ended"))
         for host_id in list(self._hosts):
             self._end_host(host_id, None)
-        self._reap()
+        self._reap_process()
         self._control.close()

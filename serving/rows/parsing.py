@@ -85,7 +85,7 @@ def rows_to_batch(signature: Signature, rows: list[Any]) -> Batch:
     arranged: Sequence[Row] = rows
     if kinds == {dict}:
         is_object = signature.container is Container.OBJECTS
-        arranged = [(row,) for row in rows] if is_object else _arrange(rules, rows)
+        arranged = [(row,) for row in rows] if is_object else _order_values(rules, rows)
     elif kinds == {str} and signature.container is Container.TEXTS:
         arranged = [(text,) for text in rows]
     elif kinds != {list} or signature.container is Container.OBJECTS:
@@ -136,7 +136,7 @@ def _read_single_row(rules: _RowRules, rows: list[Any]) -> Batch | None:
     """Return one row of finite numbers as a batch; None for anything else, and for numbers that need more checks."""
     row = rows[0]
     if type(row) is dict:
-        row = _arrange(rules, rows)[0]
+        row = _order_values(rules, rows)[0]
     elif type(row) is not list:
         return None
     try:
@@ -265,7 +265,7 @@ def _blank_unused(rules: _RowRules, rows: Sequence[Row]) -> Sequence[Row]:
     return [[None if place in unused else cell for place, cell in enumerate(row)] for row in rows]
 
 
-def _arrange(rules: _RowRules, rows: list[dict[str, Any]]) -> list[Row]:
+def _order_values(rules: _RowRules, rows: list[dict[str, Any]]) -> list[Row]:
     """Put the values of objects into the order of the features."""
     if rules.unused:
         unused = dict.fromkeys(rules.signature.features[place].name for place in rules.unused)

@@ -64,7 +64,7 @@ def describe_wrong_cell(signature: Signature, rows: Sequence[Row]) -> str:
         for feature, cell in zip(signature.features, row, strict=True):
             problem = _explain_cell(feature, cell, signature.container is Container.DATAFRAME)
             if problem is not None:
-                return f"row {index}, feature {_quote(feature.name)}: {problem}{_hint_at_nesting(row)}"
+                return f"row {index}, feature {_quote_name(feature.name)}: {problem}{_hint_at_nesting(row)}"
     return _find_rounded(signature, rows) or "the rows do not fit the model's signature"
 
 
@@ -75,7 +75,7 @@ def _find_rounded(signature: Signature, rows: Sequence[Row]) -> str | None:
             if feature.dtype is Dtype.NUMBER and is_rounded(cell):
                 others = (each[place] for each in rows)
                 if make_integer_column([*others]) is None:
-                    return f"row {index}, feature {_quote(feature.name)}: {describe_rounded(cell)}"
+                    return f"row {index}, feature {_quote_name(feature.name)}: {describe_rounded(cell)}"
     return None
 
 
@@ -221,7 +221,7 @@ def _suggest_names(names: Sequence[str], unknown: Sequence[str]) -> str:
         return ""
     short = [name for name in unknown[:_SHOWN_NAMES] if len(name) <= _SHOWN_CHARACTERS]
     close = [get_close_matches(name, names, n=1) for name in short]
-    found = [_quote(match[0]) for match in close if match]
+    found = [_quote_name(match[0]) for match in close if match]
     return f" (did you mean {', '.join(found)}?)" if found else ""
 
 
@@ -231,8 +231,8 @@ def _get_feature_names(signature: Signature) -> list[str]:
 
 def _list_names(names: Sequence[str]) -> str:
     more = len(names) - _SHOWN_NAMES
-    return ", ".join(map(_quote, names[:_SHOWN_NAMES])) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(_quote_name, names[:_SHOWN_NAMES])) + (f" and {more} more" if more > 0 else "")
 
 
-def _quote(name: str) -> str:
+def _quote_name(name: str) -> str:
     return repr(shorten(name, _SHOWN_CHARACTERS))

@@ -64,7 +64,7 @@ def table_to_batch(signature: Signature, table: Table) -> Batch:
         raise InvalidInput("no rows: send at least one")
     if signature.container is Container.OBJECTS:
         return rows_to_batch(signature, _make_objects(table))
-    arranged = table if table.names is None else _arrange(signature, table, table.names)
+    arranged = table if table.names is None else _order_columns(signature, table, table.names)
     features = signature.features
     unused = [place for place, feature in enumerate(features) if not feature.is_used]
     if arranged.width != len(features):
@@ -110,7 +110,7 @@ def _blank_unused(table: Table, unused: list[int]) -> Table:
     return Table(table.rows, columns=tuple(columns))
 
 
-def _arrange(signature: Signature, table: Table, names: tuple[str, ...]) -> Table:
+def _order_columns(signature: Signature, table: Table, names: tuple[str, ...]) -> Table:
     """Put the columns into the order of the features. Each feature must be there once, and no other column."""
     places = {name: place for place, name in enumerate(names)}
     wanted = [feature.name for feature in signature.features]

@@ -46,7 +46,7 @@ class Rows:
         owners = [(index, within) for index, block in enumerate(self.blocks) for within in range(block.width)]
         chosen = [owners[place] for place in places]
         blocks = [
-            self._cut(self.blocks[index], [within for _, within in run])
+            self._cut_block(self.blocks[index], [within for _, within in run])
             for index, run in groupby(chosen, key=lambda pair: pair[0])
         ]
         return Rows(self.drawing, tuple(blocks))
@@ -63,7 +63,7 @@ class Rows:
         """Return these columns and those of `others`, side by side."""
         return Rows(self.drawing, self.blocks + tuple(block for other in others for block in other.blocks))
 
-    def _cut(self, block: Block, within: list[int]) -> Block:
+    def _cut_block(self, block: Block, within: list[int]) -> Block:
         if within == list(range(block.width)):
             return block
         places = self.drawing.add_constant(np.array(within, dtype=np.int64))

@@ -34,7 +34,7 @@ _CLASSES = {"binary", "multiclass", "multiclassova"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Saved:
+class _SavedBooster:
     objective: list[str]
     outputs: int
     trees: list[dict[str, str]]
@@ -49,7 +49,7 @@ class _Saved:
 @register_converter("LGBMRegressor", "LGBMRanker")
 def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the sum of the trees, and the inverse link of the objective."""
-    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
+    saved: _SavedBooster = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
     if method != "predict" or saved.outputs != 1:
         return NotImplemented
     raw = flatten_column(rows.drawing, _draw_average(saved, rows.drawing, _draw_raw(saved, rows)))
@@ -61,7 +61,7 @@ def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
 @register_converter("LGBMClassifier")
 def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw probabilities, and the label where they are largest."""
-    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
+    saved: _SavedBooster = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
     drawing = rows.drawing
     if method not in ("predict", "predict_proba", "decision_function"):
         return NotImplemented
@@ -84,7 +84,7 @@ def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
 @register_converter("LightgbmBooster")
 def draw_booster(part: Any, rows: Rows, method: str) -> Any:
     """Draw what ``Booster.predict`` gives: shares of classes where an estimator gives labels."""
-    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
+    saved: _SavedBooster = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
     if method == "decision_function" or saved.objective[0] not in _CLASSES:
         return (draw_classifier if method == "decision_function" else draw_regressor)(part, rows, method)
     raw = _draw_average(saved, rows.drawing, _draw_raw(saved, rows))
@@ -98,28 +98,28 @@ def draw_booster(part: Any, rows: Rows, method: str) -> Any:
     )
 
 
-def _draw_second_share(saved: _Saved, drawing: Drawing, raw: str) -> str:
+def _draw_second_share(saved: _SavedBooster, drawing: Drawing, raw: str) -> str:
     """Draw the share of the second of two classes."""
     return draw_logistic(
         drawing, drawing.draw_node("Mul", raw, drawing.add_constant(saved.sigmoid)) if saved.sigmoid != 1 else raw
     )
 
 
-def _draw_shares(saved: _Saved, drawing: Drawing, raw: str) -> str:
+def _draw_shares(saved: _SavedBooster, drawing: Drawing, raw: str) -> str:
     if saved.objective[0] == "multiclass":
         return drawing.draw_node("Softmax", raw, axis=1)
     return draw_logistic(drawing, drawing.draw_node("Mul", raw, drawing.add_constant(saved.sigmoid)))
 
 
-def _refuse_objective(saved: _Saved) -> Any:
+def _refuse_objective(saved: _SavedBooster) -> Any:
     raise NotCompilable(f"LightGBM's objective {' '.join(saved.objective)} has no compiled form")
 
 
-def _draw_raw(saved: _Saved, rows: Rows) -> str:
+def _draw_raw(saved: _SavedBooster, rows: Rows) -> str:
     return str(rows.drawing.compute_once(("raw", id(saved), rows.blocks), lambda: _draw_trees(saved, rows)))
 
 
-def _draw_trees(saved: _Saved, rows: Rows) -> str:
+def _draw_trees(saved: _SavedBooster, rows: Rows) -> str:
     table = join_tables([_read_table(tree) for tree in saved.trees])
     splits = _find_set_splits(saved.trees, table)
     rows = number_categories(rows, saved.categories)
@@ -127,7 +127,7 @@ def _draw_trees(saved: _Saved, rows: Rows) -> str:
     return draw_sums_in_turn(rows.drawing, table, rows.draw_matrix(), saved.outputs)
 
 
-def _draw_average(saved: _Saved, drawing: Drawing, raw: str) -> str:
+def _draw_average(saved: _SavedBooster, drawing: Drawing, raw: str) -> str:
     if not saved.is_average:
         return raw
     return drawing.draw_node("Div", raw, drawing.add_constant(float(len(saved.trees) // saved.outputs)))
@@ -136,7 +136,7 @@ def _draw_average(saved: _Saved, drawing: Drawing, raw: str) -> str:
 # --- the saved booster ------------------------------------------------------------------------------------------------
 
 
-def _read_booster(part: Any) -> _Saved:
+def _read_booster(part: Any) -> _SavedBooster:
     booster = part.booster_
     categories = categories_of(part)
     if booster.pandas_categorical and not categories:
@@ -148,7 +148,7 @@ def _read_booster(part: Any) -> _Saved:
     if "objective" not in known:
         raise NotCompilable("LightGBM with an objective of one's own has no compiled form")
     outputs, is_average = int(known["num_tree_per_iteration"]), "average_output" in lines
-    return _Saved(known["objective"].split(), outputs, trees, is_average, categories)
+    return _SavedBooster(known["objective"].split(), outputs, trees, is_average, categories)
 
 
 def _read_numbers(tree: dict[str, str], key: str, dtype: Any) -> NDArray[Any]:

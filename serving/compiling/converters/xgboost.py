@@ -34,7 +34,7 @@ _SOFTMAX = {"multi:softmax", "multi:softprob"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Saved:
+class _SavedBooster:
     objective: str
     start: NDArray[np.float32]
     table: TreeTable
@@ -46,7 +46,7 @@ class _Saved:
 @register_converter("XGBRegressor", "XGBRFRegressor", "XGBRanker")
 def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
     """Draw the sum of the trees, and the inverse link of the objective."""
-    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
+    saved: _SavedBooster = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
     drawing = rows.drawing
     if method != "predict" or saved.outputs != 1:
         return NotImplemented
@@ -61,7 +61,7 @@ def draw_regressor(part: Any, rows: Rows, method: str) -> Any:
 @register_converter("XGBClassifier", "XGBRFClassifier")
 def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
     """Draw probabilities, and the label where they are largest; of two classes above one half."""
-    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
+    saved: _SavedBooster = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
     drawing = rows.drawing
     if saved.objective in _SOFTMAX:
         shares = drawing.draw_node("Softmax", _draw_raw(saved, rows), axis=1)
@@ -80,7 +80,7 @@ def draw_classifier(part: Any, rows: Rows, method: str) -> Any:
 @register_converter("XgboostBooster")
 def draw_booster(part: Any, rows: Rows, method: str) -> Any:
     """Draw what ``Booster.predict`` gives: shares of classes where an estimator gives labels."""
-    saved: _Saved = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
+    saved: _SavedBooster = rows.drawing.compute_once(("saved", id(part)), lambda: _read_booster(part))
     if method == "predict" and saved.objective == "multi:softprob":
         return draw_classifier(part, rows, "predict_proba")
     if method == "predict" and saved.objective in _LOGISTIC and saved.outputs == 1:
@@ -102,11 +102,11 @@ def _draw_logistic(drawing: Drawing, raw: str) -> str:
     return drawing.draw_node("Reciprocal", drawing.draw_node("Add", grown, drawing.add_constant(np.float32(1))))
 
 
-def _draw_raw(saved: _Saved, rows: Rows) -> str:
+def _draw_raw(saved: _SavedBooster, rows: Rows) -> str:
     return str(rows.drawing.compute_once(("raw", id(saved), rows.blocks), lambda: _draw_trees(saved, rows)))
 
 
-def _draw_trees(saved: _Saved, rows: Rows) -> str:
+def _draw_trees(saved: _SavedBooster, rows: Rows) -> str:
     rows = number_categories(rows, saved.categories)
     table, rows = add_split_columns(saved.table, rows, saved.splits, is_left_inside=False, missing_is_outside=False)
     narrow = rows.drawing.draw_node("Cast", rows.draw_matrix(), to=TensorProto.FLOAT)
@@ -116,7 +116,7 @@ def _draw_trees(saved: _Saved, rows: Rows) -> str:
 # --- the saved booster ------------------------------------------------------------------------------------------------
 
 
-def _read_booster(part: Any) -> _Saved:
+def _read_booster(part: Any) -> _SavedBooster:
     missing = getattr(part, "missing", math.nan)
     if missing is not None and not math.isnan(missing):
         raise NotCompilable("XGBoost with a number that stands for missing values has no compiled form")
@@ -145,7 +145,7 @@ def _read_booster(part: Any) -> _Saved:
     if any(int(table.feature[split.node]) not in categories for split in splits):
         raise NotCompilable("XGBoost with numbers of categories has no compiled form")
     start = _compute_start(str(parameters["base_score"]), objective, outputs)
-    return _Saved(objective, start, table, splits, outputs, categories)
+    return _SavedBooster(objective, start, table, splits, outputs, categories)
 
 
 def _order_trees(groups: list[int], outputs: int) -> list[int]:

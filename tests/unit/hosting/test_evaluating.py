@@ -93,7 +93,10 @@ def test_a_host_that_passes_every_gate_is_left_to_serve(play: Play, hosts: list[
     told: list[str] = []
     asked = request()
     evaluation = play(
-        asked, make_honest_frames(asked), started=told.append, finished=lambda result: told.append(result.gate)
+        asked,
+        make_honest_frames(asked),
+        on_gate_started=told.append,
+        on_gate_finished=lambda result: told.append(result.gate),
     )
     report = evaluation.report
     assert [result.gate for result in report.gates] == GATES
@@ -598,7 +601,7 @@ def test_no_text_of_a_host_controls_a_terminal(play: Play) -> None:
     findings = make_findings(asked).model_copy(update={"compilation": Compilation(engine=None, reason=steering)})
     said[-1] = SentFrame(FrameKind.REPORT, findings.model_dump(mode="json"))
     told: list[str] = []
-    report = play(asked, said, finished=lambda result: told.append(result.evidence)).report
+    report = play(asked, said, on_gate_finished=lambda result: told.append(result.evidence)).report
     assert report.is_ready
     assert report.compilation is not None
     for text in [*told, *(result.evidence for result in report.gates), report.compilation.reason]:
