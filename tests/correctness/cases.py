@@ -177,12 +177,12 @@ def compositions() -> Iterator[Subject]:
 
 def boosters(share: int = 0, shares: int = 1, only: Collection[str] = ()) -> Iterator[Subject]:
     """Yield XGBoost's and LightGBM's models with every objective and option, in their forms by turns."""
-    from tests.unit.host.booster_cases import cases, queries
+    from tests.unit.host.booster_cases import list_cases, make_queries
 
-    rows = queries()
+    rows = make_queries()
     edges = tuple(rows[place : place + 1] for place in range(150, 190))
     names = None
-    for place, (name, fit) in enumerate(cases().items()):
+    for place, (name, fit) in enumerate(list_cases().items()):
         if place % shares == share and (not only or name in only):
             yield from _booster(
                 "XGBoost" if name.lower().startswith("xgb") else "LightGBM",
@@ -198,7 +198,7 @@ def _booster(kind: str, name: str, fit: Callable[[], Any], turn: int, material: 
 
     import xgboost
 
-    from tests.unit.host.booster_cases import forms
+    from tests.unit.host.booster_cases import save_forms
 
     with warnings.catch_warnings(action="ignore"):
         try:
@@ -206,7 +206,7 @@ def _booster(kind: str, name: str, fit: Callable[[], Any], turn: int, material: 
         except Exception:  # noqa: BLE001  (the case list says which cannot be fitted)
             return
         directory = Path(tempfile.mkdtemp())
-        made = list(forms(name, model, directory))
+        made = list(save_forms(name, model, directory))
     form = made[turn % len(made)]
     fitted_names = getattr(model, "feature_names_in_", None)
     if fitted_names is None and isinstance(model, xgboost.Booster):
@@ -265,11 +265,11 @@ def _named(answer: Callable[[Any], Any], names: list[str]) -> Callable[[Any], An
 
 def categories(share: int = 0, shares: int = 1, only: Collection[str] = ()) -> Iterator[Subject]:
     """Yield boosters that were fitted on pandas categories of every kind, in the forms they are saved in by turns."""
-    from tests.unit.host.category_cases import models, tables
+    from tests.unit.host.category_cases import list_models, make_tables
 
     place = 0
-    for kind, table in tables().items():
-        for name, fit in models(table):
+    for kind, table in make_tables().items():
+        for name, fit in list_models(table):
             place += 1
             if place % shares == share and (not only or f"{kind}, {name}" in only):
                 material = material_like(table)

@@ -21,8 +21,8 @@ from serving.rows.parsing import rows_to_batch
 from serving.store.publishing import Publication, publish
 from tests.e2e.harness import Server, serving
 from tests.e2e.test_signed import NOW
-from tests.unit.host.gates.test_batching_gate import graph_of
-from tests.unit.host.test_onnx_model import FILMS, text_graph
+from tests.unit.host.gates.test_batching_gate import make_graph
+from tests.unit.host.test_onnx_model import FILMS, make_text_graph
 
 X, Y = load_breast_cancer(return_X_y=True)
 
@@ -64,7 +64,7 @@ def test_a_signed_file_is_answered_without_a_host_and_as_the_file_says(
 
 def test_outputs_and_texts_are_answered_in_the_sandbox(server: Server) -> None:
     """The locale by which texts are lowered is read there, and further outputs are methods."""
-    _, texts = text_graph()
+    _, texts = make_text_graph()
     with warnings.catch_warnings(action="ignore"):
         clusters = to_onnx(KMeans(3, n_init=1, random_state=0).fit(X[:50]), X[:1].astype(np.float32))
     for name, file, graph in (("texts", "1/graph.onnx", texts), ("clusters", "1/any.model", clusters)):
@@ -81,7 +81,7 @@ def test_a_graph_that_looks_across_rows_gets_each_request_by_itself(server: Serv
     for name, dtype in (("integers", onnx.TensorProto.INT64), ("floats", onnx.TensorProto.FLOAT)):
         directory = server.store / name
         directory.mkdir()
-        (directory / "1.onnx").write_bytes(graph_of(dtype, is_across=True))
+        (directory / "1.onnx").write_bytes(make_graph(dtype, is_across=True))
         server.wait_active(name, 1)
         with ThreadPoolExecutor(48) as clients:
             answers = list(clients.map(lambda row, name=name: server.predict(name, [[row]]).json(), range(600)))

@@ -37,7 +37,7 @@ from sklearn.datasets import make_classification
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.pipeline import make_pipeline
 
-from tests.unit.host.test_every_estimator import SERVED, fitted
+from tests.unit.host.test_every_estimator import SERVED, fit_estimator
 
 ROWS, CLASSES = make_classification(300, 6, n_informative=5, n_redundant=0, n_classes=3, random_state=0)
 POSITIVE = np.abs(ROWS) + 1e-3
@@ -61,7 +61,7 @@ def cases() -> list[Case]:
         (f"{place:03d} {' '.join(str(each[0]).split())[:100]}", lambda each=each: each[0].fit(*each[1:]))
         for place, each in enumerate(made)
     ]
-    return named + [(f"every {name}", lambda name=name: fitted(name)[0]) for name in SERVED]
+    return named + [(f"every {name}", lambda name=name: fit_estimator(name)[0]) for name in SERVED]
 
 
 def _transformers() -> Iterator[tuple[Any, ...]]:

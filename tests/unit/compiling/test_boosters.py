@@ -111,11 +111,11 @@ def test_lightgbm_treats_tiny_numbers_and_unseen_null_as_zero() -> None:
 )  # fmt: skip
 def test_bare_boosters_answer_alike(name: str) -> None:
     with warnings.catch_warnings(action="ignore"):
-        booster = wrap_bare_booster(booster_cases.cases()[name]())
-        rows = booster_cases.queries()
+        booster = wrap_bare_booster(booster_cases.list_cases()[name]())
+        rows = booster_cases.make_queries()
         rows = np.where(np.abs(rows) < 1e20, rows, 1.5)
         model = examine_estimator(booster)
-        assert_alike(booster, rows, booster_cases.beside_splits(model, rows), tolerance=1e-6)
+        assert_alike(booster, rows, booster_cases.move_to_thresholds(model, rows), tolerance=1e-6)
 
 
 def test_lightgbm_categories_go_the_same_way() -> None:
@@ -140,9 +140,9 @@ def test_lightgbm_categories_go_the_same_way() -> None:
     ],
 )  # fmt: skip
 def test_pandas_categories_go_the_same_way(tmp_path: Path, kind: str, name: str) -> None:
-    table = category_cases.tables()[kind]
-    form = next(booster_cases.forms(kind, dict(category_cases.models(table))[name](), tmp_path))
-    compared, differences = category_cases.compare(form, table, is_proven=True)
+    table = category_cases.make_tables()[kind]
+    form = next(booster_cases.save_forms(kind, dict(category_cases.list_models(table))[name](), tmp_path))
+    compared, differences = category_cases.compare_with_library(form, table, is_proven=True)
     assert (differences, compared >= 1200) == ([], True)
 
 

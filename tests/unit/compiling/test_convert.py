@@ -50,7 +50,7 @@ from serving.host.graph_check.graph_check import bound_graphs
 from serving.host.signature_of_estimator import examine_estimator
 from serving.plane.graph import list_number_inputs, make_feed
 from serving.rows.batch import Batch
-from tests.unit.host.test_every_estimator import SERVED, fitted
+from tests.unit.host.test_every_estimator import SERVED, fit_estimator
 
 ROWS, CLASSES = make_classification(300, 6, n_informative=5, n_redundant=0, n_classes=3, random_state=0)
 VALUES = ROWS @ np.arange(1.0, 7.0) + 20
@@ -126,7 +126,7 @@ def assert_alike(
 
 @pytest.mark.parametrize("name", SERVED)
 def test_an_estimator_answers_alike_or_is_refused_by_name(name: str) -> None:
-    estimator, rows = fitted(name)
+    estimator, rows = fit_estimator(name)
     matrix = np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)
     model = examine_estimator(estimator)
     refusals: list[str] = []

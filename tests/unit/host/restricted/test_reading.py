@@ -28,7 +28,7 @@ from serving.host.restricted import Distrusted, load_restricted
 from serving.host.restricted.reading import FREE_BYTES
 from tests.hostile.apart import judged
 from tests.hostile.opcodes import value, whole
-from tests.unit.host.test_every_estimator import LEFT_OUT, fitted
+from tests.unit.host.test_every_estimator import LEFT_OUT, fit_estimator
 
 COMPRESSIONS = ("zlib", "gzip", "bz2", "lzma", "xz", None)
 MANY = np.random.default_rng(0).normal(size=(80, 4))
@@ -44,7 +44,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", sorted({name for name, _ in all_estimators()} - LEFT_OUT.keys()))
 def test_every_estimator_loads(name: str, file: Path) -> None:
     with warnings.catch_warnings(action="ignore"):  # some are deprecated, and say so when they are made
-        assert_loads(fitted(name)[0], file)
+        assert_loads(fit_estimator(name)[0], file)
 
 
 def assert_loads(estimator: Any, file: Path) -> None:
