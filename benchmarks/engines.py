@@ -40,7 +40,7 @@ from serving.domain.errors import ServingError
 from serving.host.nested_estimators import limit_to_one_thread, walk_nested_estimators
 from serving.host.signature_of_estimator import examine_estimator
 from serving.wire.evaluation import CompileRequest
-from tests.unit.host.test_every_estimator import LEFT_OUT, NO_FEATURES, NOTHING_TO_OFFER, fitted
+from tests.unit.host.test_every_estimator import LEFT_OUT, NO_FEATURES, NOTHING_TO_OFFER, fit_estimator
 
 Made = tuple[str, str, Callable[[], Any]]
 PAGE = run.ROOT / "docs" / "engines.md"
@@ -121,7 +121,7 @@ def main() -> int:
 def _all() -> Iterator[Made]:
     left_out = {*LEFT_OUT, *NOTHING_TO_OFFER, *NO_FEATURES, "HashingVectorizer"} - {"SequentialFeatureSelector"}
     ours = [
-        (".".join(kind.__module__.split(".")[:2]), name, lambda name=name: fitted(name)[0])
+        (".".join(kind.__module__.split(".")[:2]), name, lambda name=name: fit_estimator(name)[0])
         for name, kind in all_estimators()
         if name not in left_out
     ]
