@@ -2,7 +2,8 @@
 
 orjson does the work, except for the sign of ``-0``, which an integer loses. It accepts neither NaN, Infinity, 1e999 nor
 integers too large for a float. A body with one of them is read again by a tolerant parser, so that the error can name
-the row and the feature instead of an offset.
+the row and the feature instead of an offset. An integer beyond 64 bits is read as a float: JavaScript writes floats up
+to 1e21 in that form.
 """
 
 from __future__ import annotations

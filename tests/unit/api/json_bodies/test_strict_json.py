@@ -160,3 +160,17 @@ def test_text_that_looks_like_a_zero_with_a_sign_stays_text() -> None:
         "b": -0.5,
         "c": -0.0,
     }
+
+
+@pytest.mark.parametrize(("raw", "wanted"), [(b"18446744073709551615", 2**64 - 1), (b"-9223372036854775808", -(2**63))])
+def test_an_integer_of_64_bits_is_an_integer(raw: bytes, wanted: int) -> None:
+    number = loads(raw)
+    assert type(number) is int
+    assert number == wanted
+
+
+@pytest.mark.parametrize("raw", [b"18446744073709551617", b"-9223372036854775809", b"123456789012345670000"])
+def test_an_integer_beyond_64_bits_is_a_float(raw: bytes) -> None:
+    number = loads(raw)
+    assert type(number) is float
+    assert number == float(raw)
