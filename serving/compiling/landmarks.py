@@ -19,7 +19,7 @@ MOST_PARTS, MOST_ROWS_EACH = 16, 16
 
 def find_landmarks(estimator: Any, columns: int) -> NDArray[np.float64]:
     """Return the rows (rows, columns) that are stored in the parts of a model which get the input unchanged."""
-    found = [row for part in _find_first_parts(estimator) for row in _find_remembered(part, columns)]
+    found = [row for part in _find_first_parts(estimator) for row in _find_stored_rows(part, columns)]
     return np.array(found, dtype=np.float64).reshape(len(found), columns)
 
 
@@ -32,7 +32,7 @@ def _find_first_parts(estimator: Any) -> Iterator[Any]:
         waiting.extend(find_first_parts(part))
 
 
-def _find_remembered(part: Any, columns: int) -> Iterator[NDArray[np.float64]]:
+def _find_stored_rows(part: Any, columns: int) -> Iterator[NDArray[np.float64]]:
     if getattr(part, "n_features_in_", columns) != columns or not hasattr(part, "__dict__"):
         return
     for value in vars(part).values():

@@ -70,7 +70,7 @@ def prove_graphs(
 
 
 def _find_jumps_and_landmarks(model: ProvableModel) -> tuple[dict[int, Any], Any]:
-    """Return where the model's answers may jump, by column, and the rows it remembers."""
+    """Return where the model's answers may jump, by column, and the rows it stores."""
     if not isinstance(model, EstimatorModel):
         return {}, None  # the nodes of a file are not converted, so there is nothing to look for
     try:

@@ -58,7 +58,7 @@ def draw_additive_chi2(part: Any, rows: Rows) -> Any:
 
 @register_transform("Nystroem")
 def draw_nystroem(part: Any, rows: Rows) -> Any:
-    """Draw the kernel with the remembered rows, normalized."""
+    """Draw the kernel with the stored rows, normalized."""
     if part.kernel_params:
         return NotImplemented
     like = SimpleNamespace(

@@ -155,9 +155,8 @@ def draw_simple_imputer(part: Any, rows: Rows) -> Any:
 
 def _add_indicator(part: Any, rows: Rows) -> Rows:
     """Draw the imputed columns, then one for each that had missing values in training: 1 where a value is missing."""
-    alone = rows.drawing.compute_once(
-        ("alone", id(part)), lambda: copy(part)
-    )  # kept alive: drawings are remembered by id
+    # `compute_once` keeps the copy alive: what was drawn is known by its id
+    alone = rows.drawing.compute_once(("alone", id(part)), lambda: copy(part))
     alone.add_indicator = False
     return draw_transform(alone, rows).append_columns([draw_transform(part.indicator_, rows)])
 

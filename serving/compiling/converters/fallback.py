@@ -123,9 +123,9 @@ def _copy_output(drawing: Drawing, graph: Any, matrix: str, output: str) -> str:
 
 
 def _draw_distances(drawing: Drawing, scan: Any, rows: str, stored: str, output: str) -> None:
-    """Draw a Scan over the rows that a model remembers without its loop: a compiled graph may have none.
+    """Draw a Scan over the rows that a model stores without its loop: a compiled graph may have none.
 
-    It computes all remembered rows at once. `output` gets the distance of each one to each row: (remembered, rows).
+    It computes all stored rows at once. `output` gets the distance of each one to each row: (stored, rows).
     """
     (body,) = (each.g for each in scan.attribute if each.name == "body")
     axis = drawing.add_constant(np.array([1], dtype=np.int64))
@@ -137,7 +137,7 @@ def _draw_distances(drawing: Drawing, scan: Any, rows: str, stored: str, output:
     for node in body.node:
         inputs = [names[name] for name in node.input]
         if node.op_type.startswith("Reduce"):
-            inputs[1] = last  # the axis of the columns: the remembered rows have got an axis too
+            inputs[1] = last  # the axis of the columns: the stored rows have got an axis too
         if node.op_type not in _OF_DISTANCES:
             raise NotCompilable(f"distances by {node.op_type} have no compiled form")
         attributes = {each.name: helper.get_attribute_value(each) for each in node.attribute}

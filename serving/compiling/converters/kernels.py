@@ -1,4 +1,4 @@
-"""Support vector machines and other sums over kernels of remembered rows.
+"""Support vector machines and other sums over kernels of stored rows.
 
 libsvm decides between the two classes of each pair: for the first one above 0. From these decisions scikit-learn makes
 a score for each class (`sklearn.utils.multiclass._ovr_decision_function`).
@@ -19,11 +19,11 @@ from serving.compiling.converters.labels import draw_label_by_largest, draw_labe
 from serving.compiling.drawing import Drawing, NotCompilable
 
 
-def draw_kernel(rows: Rows, part: Any, remembered: Any, gamma: float | None) -> str:
-    """Return (rows, remembered): the kernel of each pair, by ``draw_kernel``, ``degree`` and ``coef0`` of `part`."""
+def draw_kernel(rows: Rows, part: Any, stored: Any, gamma: float | None) -> str:
+    """Return (rows, stored): the kernel of each pair, by ``kernel``, ``degree`` and ``coef0`` of `part`."""
     drawing = rows.drawing
     matrix = rows.draw_matrix()
-    others = np.asarray(remembered.toarray() if hasattr(remembered, "toarray") else remembered, dtype=np.float64)
+    others = np.asarray(stored.toarray() if hasattr(stored, "toarray") else stored, dtype=np.float64)
     scale = 1.0 / others.shape[1] if gamma is None else float(gamma)
     if part.kernel == "rbf":
         return drawing.draw_node(
@@ -79,7 +79,7 @@ def draw_nearest(rows: Rows, others: Any, *, as_kmeans: bool = False) -> str:
 
 
 def weight_kernel(rows: Rows, made: str, weights: Any, intercept: Any) -> str:
-    """Return the kernel times `weights` (remembered, outputs) plus `intercept`."""
+    """Return the kernel times `weights` (stored, outputs) plus `intercept`."""
     drawing = rows.drawing
     total = drawing.draw_node("MatMul", made, drawing.add_constant(np.asarray(weights, dtype=np.float64)))
     return drawing.draw_node("Add", total, drawing.add_constant(np.asarray(intercept, dtype=np.float64)))
