@@ -38,16 +38,16 @@ def main(fds: Sequence[int]) -> int:
     sandbox.silence_output()
     sandbox.close_all_but(fds)
     channels = make_channels(fds)
-    place = [channels[0].end]
+    last_words = [channels[0].end]
     try:
-        return _run(channels, place, parent)
+        return _evaluate_and_serve(channels, last_words, parent)
     except Exception as error:  # noqa: BLE001  (a host prints nothing: the server reports the reason)
-        write_last_words(place[0], describe_exception(error), FAILED)
+        write_last_words(last_words[0], describe_exception(error), FAILED)
         return FAILED
 
 
-def _run(channels: list[Channel], place: list[mmap.mmap], parent: int) -> int:
-    """Evaluate and serve; `place` holds the memory for last words of this process: a replica puts its own there."""
+def _evaluate_and_serve(channels: list[Channel], last_words: list[mmap.mmap], parent: int) -> int:
+    """Evaluate the candidate, then serve it. `last_words` has one item, the memory for last words of this process."""
     sock = channels[0].socket
     first = receive_frame(sock)
     if first is None:
@@ -56,19 +56,19 @@ def _run(channels: list[Channel], place: list[mmap.mmap], parent: int) -> int:
         return checker_process.main(sock, first)
     request = EvaluationRequest.model_validate_json(bytes(first.header))
     sandbox.move_into(request.scratch)
-    held = sandbox.enter([file.path for file in request.files], request.scratch, request.memory_bytes, parent)
+    own_sandbox = sandbox.enter([file.path for file in request.files], request.scratch, request.memory_bytes, parent)
 
     def watch() -> None:
-        sandbox.watch(lambda words: write_last_words(place[0], words), may_fork=len(channels) > 1)
+        sandbox.watch(lambda words: write_last_words(last_words[0], words), may_fork=len(channels) > 1)
 
     def enter_compiler() -> None:
         for channel in channels:
             channel.close()
-        sandbox.forbid_processes(held)
+        sandbox.forbid_processes(own_sandbox)
 
-    compiler = start_compiler(request, held, enter_compiler, watch)
-    sandbox.forbid_processes(held, [compiler.pid] if compiler else [], may_fork=len(channels) > 1)
-    outcome = _evaluate_in_thread(sock, GateContext(request, held, compiler, watch=watch))
+    compiler = start_compiler(request, own_sandbox, enter_compiler, watch)
+    sandbox.forbid_processes(own_sandbox, [compiler.pid] if compiler else [], may_fork=len(channels) > 1)
+    outcome = _evaluate_in_thread(sock, GateContext(request, own_sandbox, compiler, watch=watch))
     if compiler is not None:
         compiler.dismiss()
     if outcome is None:
@@ -76,15 +76,15 @@ def _run(channels: list[Channel], place: list[mmap.mmap], parent: int) -> int:
     findings, model, graphs = outcome
     sandbox.give_back_memory()
     own, replicas = fork_replicas(channels if model is not None else channels[:1])
-    place[0] = own.end
+    last_words[0] = own.end
     if len(channels) > 1:
-        sandbox.forbid_processes(held)
+        sandbox.forbid_processes(own_sandbox)
     if own is channels[0]:
         for graph in graphs:
             send_frame(sock, FrameKind.GRAPH, 0, orjson.dumps({"outputs": graph.outputs}), [graph.content])
         send_frame(sock, FrameKind.REPORT, 0, findings.model_dump_json().encode())
     if model is not None:
-        serve(own.socket, model, memoryview(own.arena))
+        serve_predictions(own.socket, model, memoryview(own.arena))
     await_replicas(replicas)
     return 0
 
@@ -137,7 +137,7 @@ class _Reporter:
         send_frame(self._socket, FrameKind.PREPARED, 0, make_preparation(self._context).model_dump_json().encode())
 
 
-def serve(sock: socket.socket, model: LoadedModel, arena: memoryview | None = None) -> None:
+def serve_predictions(sock: socket.socket, model: LoadedModel, arena: memoryview | None = None) -> None:
     """Answer PREDICT frames one after another until the socket ends. Blocks."""
     reader = FrameReader(sock, arena)
     while True:
@@ -146,10 +146,10 @@ def serve(sock: socket.socket, model: LoadedModel, arena: memoryview | None = No
             return
         if frame.kind is not FrameKind.PREDICT:
             raise ProtocolError(f"a serving host does not take {frame.kind.name}")
-        _answer(sock, model, frame)
+        _answer_frame(sock, model, frame)
 
 
-def _answer(sock: socket.socket, model: LoadedModel, frame: Frame) -> None:
+def _answer_frame(sock: socket.socket, model: LoadedModel, frame: Frame) -> None:
     try:
         method, batch = decode_batch(frame.header, frame.payload)
         header, buffers = encode_answer(model.answer(method, batch), batch.rows)
