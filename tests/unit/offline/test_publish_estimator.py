@@ -124,7 +124,7 @@ def test_the_bytes_that_are_published_are_those_that_were_evaluated(
         seen.update({file.name: file.sha256 for file in request.files})
         return evaluate(host, request, *others)
 
-    monkeypatch.setattr(offline_evaluator, "evaluate", look)
+    monkeypatch.setattr(offline_evaluator, "evaluate_candidate", look)
     published = publish(iris, "iris", golden=ROWS[::50], store=store, version="7")
     on_disk = {path.name: sha256_of([path.read_bytes()]) for path in published.path.iterdir()}
     assert seen.keys() == on_disk.keys()
@@ -241,7 +241,7 @@ def test_a_host_that_ends_before_the_file_is_opened_is_no_refusal(
             raise HostDied("the process exited with status 1")
         return evaluate(host, *rest)
 
-    monkeypatch.setattr(offline_evaluator, "evaluate", end_first)
+    monkeypatch.setattr(offline_evaluator, "evaluate_candidate", end_first)
     assert publish(iris, "iris", store=store).report is not None
     assert len(asked) == 2
 
@@ -254,7 +254,7 @@ def test_a_full_disk_and_a_host_that_is_killed_are_said_and_leave_nothing(
         raise HostDied("the process was killed from outside")
 
     with monkeypatch.context() as patch:
-        patch.setattr(offline_evaluator, "evaluate", kill)
+        patch.setattr(offline_evaluator, "evaluate_candidate", kill)
         with pytest.raises(
             PublishRefused, match=r"the gates did not finish: .* from outside; try again, or with check"
         ):
@@ -423,7 +423,7 @@ def test_what_only_this_process_has_is_refused_before_anything_is_written(
     for function, words in (
         (
             lambda X: X,
-            r"^the estimator holds a lambda of [\w.]+test_estimators \(line \d+\): no other process can import ",
+            r"^the estimator holds a lambda of [\w.]+test_publish_estimator \(line \d+\): no other process can import ",
         ),
         (
             local,
@@ -459,7 +459,7 @@ def test_modules_of_the_working_directory_are_named_with_what_finds_them(
     )
     with pytest.warns(UserWarning, match=advice):
         publish(model, "m", store=store, X=ROWS, check=False)
-    names = "^refused by load: the file names own_features.halve, which nobody vouches for; if you do: "
+    names = "^refused by load: the file names own_features.halve, which is not on the list; if you trust it: "
     with pytest.raises(
         PublishRefused, match=rf"{names}.*{advice}.*set os.environ\['PYTHONPATH'\] to it before"
     ) as caught:
