@@ -27,7 +27,7 @@ from serving.rows.batch import Batch
 from serving.settings import Settings
 from tests.e2e.harness import MATERIAL, PECULIAR, constant, peculiar, until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is shared and who dies with whom is Linux's")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="tests shared memory and PR_SET_PDEATHSIG of Linux")
 Start = Callable[..., HostProcess]
 
 
@@ -100,14 +100,14 @@ def test_replicas_are_children_of_the_host_and_all_answer(start: Start) -> None:
         assert sorted(pids[1:]) == sorted(child.pid for child in psutil.Process(host.pid).children())
         assert len(set(pids)) == 3
         for pid in pids:
-            assert psutil.Process(pid).nice() == psutil.Process().nice(), "loading was done at a lower priority"
-            assert len(list_open_sockets(pid)) == 1, "no process holds the socket of another"
+            assert psutil.Process(pid).nice() == psutil.Process().nice(), "only loading has a lower priority"
+            assert len(list_open_sockets(pid)) == 1, "each process has only its own socket open"
 
     run(host, scenario)
 
 
 def list_open_sockets(pid: int) -> list[str]:
-    """Return the sockets a process has open."""
+    """Return the open sockets of a process."""
     links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
     return [link for link in links if link.startswith("socket:")]
 
@@ -168,7 +168,7 @@ def test_a_closed_host_ends_its_replicas_and_then_itself(start: Start) -> None:
         pids.extend(await ask_all(engine, 3))
 
     run(host, scenario)
-    assert host.returncode() == 0, "it ended by itself, and reaped its children first"
+    assert host.returncode() == 0, "it exited without a kill, after it reaped its children"
     assert not any(map(psutil.pid_exists, pids))
 
 
