@@ -81,12 +81,12 @@ def why_categories_lost(part: Any) -> str | None:
     Columns of an array contain positions; no column of a table has XGBoost's type ``q``.
     """
     try:
-        return _why_not_known(part, boosters.library_of(part))
+        return _why_lost(part, boosters.library_of(part))
     except Exception:  # noqa: BLE001  (not fitted, or unexpected attributes: this shows when the model answers)
         return None
 
 
-def _why_not_known(part: Any, library: str | None) -> str | None:
+def _why_lost(part: Any, library: str | None) -> str | None:
     if library == boosters.LIGHTGBM:
         return None if categories_of(part) or not part.booster_.pandas_categorical else _COLUMNS_UNKNOWN
     if library != boosters.XGBOOST:

@@ -74,7 +74,7 @@ class SentFrame(NamedTuple):
         return prefix if sizes != (None, None) else prefix + header + self.payload
 
 
-def request(**fields: Any) -> EvaluationRequest:
+def make_request(**fields: Any) -> EvaluationRequest:
     """Return a request like those of the server; `fields` replace its fields."""
     usual: dict[str, Any] = {
         "model": "m",

@@ -39,7 +39,7 @@ from tests.unit.host.forgery import (
     forge_frame,
     make_findings,
     make_honest_frames,
-    request,
+    make_request,
 )
 
 GATES: list[str] = list(GateName)
@@ -91,7 +91,7 @@ def refusal(evaluation: Evaluation) -> GateResult:
 
 def test_a_host_that_passes_every_gate_is_left_to_serve(play: Play, hosts: list[FakeHost]) -> None:
     told: list[str] = []
-    asked = request()
+    asked = make_request()
     evaluation = play(
         asked,
         make_honest_frames(asked),
@@ -111,7 +111,7 @@ def test_a_host_that_passes_every_gate_is_left_to_serve(play: Play, hosts: list[
 
 @pytest.mark.parametrize("graphs", [1, 2])
 def test_graphs_come_with_the_report_and_the_host_is_gone(play: Play, hosts: list[FakeHost], graphs: int) -> None:
-    asked = request()
+    asked = make_request()
     evaluation = play(asked, make_honest_frames(asked, graphs=graphs))
     assert evaluation.report.refusal is None
     assert evaluation.report.is_compiled
@@ -124,7 +124,7 @@ def test_graphs_come_with_the_report_and_the_host_is_gone(play: Play, hosts: lis
 
 @pytest.mark.parametrize("gate", GATES)
 def test_a_refusal_by_a_gate_is_kept(play: Play, hosts: list[FakeHost], gate: str) -> None:
-    asked = request()
+    asked = make_request()
     nothing = Findings()
     result = refusal(play(asked, make_honest_frames(asked, findings=nothing, refused_by=gate)))
     assert (result.gate, result.evidence) == (gate, f"{gate} was looked at")
@@ -133,7 +133,7 @@ def test_a_refusal_by_a_gate_is_kept(play: Play, hosts: list[FakeHost], gate: st
 
 
 def test_a_version_that_is_loaded_again_is_also_warmed_up(play: Play) -> None:
-    asked = request(is_respawn=True)
+    asked = make_request(is_respawn=True)
     report = play(asked, make_honest_frames(asked)).report
     assert [result.gate for result in report.gates] == ["load", "warm-up"]
     assert report.is_ready
@@ -146,7 +146,7 @@ def test_a_version_that_is_loaded_again_is_also_warmed_up(play: Play) -> None:
 def test_a_file_is_not_opened_without_a_required_layer_of_the_sandbox(
     play: Play, hosts: list[FakeHost], is_respawn: bool
 ) -> None:
-    asked = request(require_sandbox=True, is_respawn=is_respawn)
+    asked = make_request(require_sandbox=True, is_respawn=is_respawn)
     result = refusal(play(asked, make_honest_frames(asked, LACKING)))
     assert result.gate == "load"
     assert "security.require_sandbox" in result.evidence
@@ -155,7 +155,7 @@ def test_a_file_is_not_opened_without_a_required_layer_of_the_sandbox(
 
 
 def test_a_report_cannot_claim_a_sandbox_afterwards(play: Play) -> None:
-    asked = request()
+    asked = make_request()
     said = make_honest_frames(asked, LACKING)
     said[-1] = SentFrame(FrameKind.REPORT, {**said[-1].header, "sandbox": WHOLE.model_dump(mode="json")})
     assert "sandbox" in refusal(play(asked, said)).evidence
@@ -168,7 +168,7 @@ def test_an_unsigned_file_is_not_opened_where_signatures_are_required(
     play: Play, hosts: list[FakeHost], provenance: Provenance | None
 ) -> None:
     """The gate must have passed, whatever the host reports as provenance."""
-    asked = request(trust="signed")
+    asked = make_request(trust="signed")
     said = make_honest_frames(asked, provenance=provenance)
     if provenance is not None:
         place = next(i for i, each in enumerate(said) if each.header.get("gate") == "provenance") + 1
@@ -180,10 +180,10 @@ def test_an_unsigned_file_is_not_opened_where_signatures_are_required(
 
 
 def test_a_signed_file_is_opened(play: Play, hosts: list[FakeHost]) -> None:
-    asked = request(trust="signed")
+    asked = make_request(trust="signed")
     assert play(asked, make_honest_frames(asked, provenance=KEY)).report.provenance == KEY
     assert FrameKind.LOAD in hosts[0].join()
-    unsigned = request(trust="signed", publisher_key="ed25519:...")
+    unsigned = make_request(trust="signed", publisher_key="ed25519:...")
     assert play(unsigned, make_honest_frames(unsigned)).report.is_ready
 
 
@@ -212,10 +212,10 @@ def sane(asked: EvaluationRequest, report: CandidateReport) -> None:
 
 
 PLAYS = {
-    "hosted": (request(), 0),
-    "compiled": (request(), 2),
-    "brought back": (request(is_respawn=True), 0),
-    "compared": (request(active_signature=SIGNATURE, active_version="0"), 0),
+    "hosted": (make_request(), 0),
+    "compiled": (make_request(), 2),
+    "brought back": (make_request(is_respawn=True), 0),
+    "compared": (make_request(active_signature=SIGNATURE, active_version="0"), 0),
 }
 
 
@@ -253,7 +253,7 @@ def test_every_forged_frame_is_refused_or_harmless(name: str) -> None:
 @pytest.mark.parametrize("place", range(0, 31, 3))
 @pytest.mark.parametrize("kind", list(FrameKind))
 def test_an_extra_or_early_frame_is_refused(play: Play, kind: FrameKind, place: int) -> None:
-    asked = request()
+    asked = make_request()
     said = make_honest_frames(asked, graphs=1)
     header = next((each.header for each in said if each.kind == kind), {})
     is_in_its_place = place < len(said) and said[place].kind == kind and said[place].header == header
@@ -270,14 +270,14 @@ def test_an_extra_or_early_frame_is_refused(play: Play, kind: FrameKind, place: 
 
 
 def test_no_byte_after_the_report_is_read(play: Play, hosts: list[FakeHost]) -> None:
-    asked = request()
+    asked = make_request()
     play(asked, [*make_honest_frames(asked), SentFrame(FrameKind.REPORT, {})], code=None)
     hosts[0].socket.settimeout(20)
     assert hosts[0].socket.recv(4) == b"SVH1"
 
 
 def test_frames_of_a_host_that_claims_a_lot_cost_nothing(play: Play) -> None:
-    asked = request(compile=CompileRequest(bytes=1 << 30))
+    asked = make_request(compile=CompileRequest(bytes=1 << 30))
     said = make_honest_frames(asked, graphs=1)
     said[-2] = said[-2]._replace(header_bytes=10, payload_bytes=(1 << 30) + 1)
     tracemalloc.start()
@@ -291,7 +291,7 @@ def test_frames_of_a_host_that_claims_a_lot_cost_nothing(play: Play) -> None:
 
 def test_a_report_of_more_values_than_any_costs_little(play: Play) -> None:
     """15 MB of empty lists would take 400 MB, and stop all other threads for a second."""
-    asked = request()
+    asked = make_request()
     said = make_honest_frames(asked)
     header = b'{"signature":[' + b"[]," * (5 << 20) + b"[]]}"
     said[-1] = SentFrame(FrameKind.REPORT, header)
@@ -310,18 +310,18 @@ def test_a_report_of_more_values_than_any_costs_little(play: Play) -> None:
 @pytest.mark.parametrize(
     ("asked", "sandbox", "reason"),
     [
-        (request(trust="any"), WHOLE, "security.trust is any"),
-        (request(), LACKING, "a layer of the sandbox is missing"),
-        (request(), Sandbox(), "a layer of the sandbox is missing"),
-        (request(compile=CompileRequest(mode="off")), WHOLE, "engine.compile is off"),
-        (request(compile=CompileRequest(known=STAYS)), WHOLE, "an earlier evaluation found none"),
-        (request(format=Format.ONNX), WHOLE, "has signed the version"),
+        (make_request(trust="any"), WHOLE, "security.trust is any"),
+        (make_request(), LACKING, "a layer of the sandbox is missing"),
+        (make_request(), Sandbox(), "a layer of the sandbox is missing"),
+        (make_request(compile=CompileRequest(mode="off")), WHOLE, "engine.compile is off"),
+        (make_request(compile=CompileRequest(known=STAYS)), WHOLE, "an earlier evaluation found none"),
+        (make_request(format=Format.ONNX), WHOLE, "has signed the version"),
     ],
 )
 def test_a_graph_that_was_not_requested_is_refused_before_it_is_read(
     play: Play, asked: EvaluationRequest, sandbox: Sandbox, reason: str
 ) -> None:
-    said = make_honest_frames(asked, sandbox, make_findings(request(), 1), graphs=1)
+    said = make_honest_frames(asked, sandbox, make_findings(make_request(), 1), graphs=1)
     claim = said[-2]._replace(header_bytes=10, payload_bytes=900)  # and then nothing: whoever reads it waits
     result = refusal(play(asked, [*said[:-2], claim], code=None))
     assert result.gate == "compile"
@@ -332,7 +332,7 @@ def test_a_graph_that_was_not_requested_is_refused_before_it_is_read(
 
 
 def test_three_graphs_are_one_too_many(play: Play) -> None:
-    asked = request()
+    asked = make_request()
     said = make_honest_frames(asked, graphs=2)
     said.insert(-1, said[-2])
     assert "more than 2 graphs" in refusal(play(asked, said)).evidence
@@ -366,7 +366,7 @@ COMPILATIONS = {
 @pytest.mark.parametrize("name", COMPILATIONS)
 def test_an_impossible_compiled_form_is_refused(play: Play, name: str) -> None:
     graphs, changes, reason = COMPILATIONS[name]
-    asked = request()
+    asked = make_request()
     said = make_honest_frames(asked, graphs=graphs)
     compilation = {**COMPILED.model_dump(mode="json"), **changes}
     said[-1] = SentFrame(
@@ -391,21 +391,21 @@ def test_an_impossible_compiled_form_is_refused(play: Play, name: str) -> None:
     ],
 )
 def test_a_graph_answers_what_the_model_offers_by_outputs_with_names(play: Play, outputs: Any) -> None:
-    asked = request()
+    asked = make_request()
     said = make_honest_frames(asked, graphs=1)
     said[-2] = SentFrame(FrameKind.GRAPH, {"outputs": outputs}, GRAPH)
     refusal(play(asked, said))
 
 
 def test_a_known_verdict_on_compiling_cannot_change(play: Play) -> None:
-    asked = request(compile=CompileRequest(known=STAYS))
+    asked = make_request(compile=CompileRequest(known=STAYS))
     other = make_findings(asked).model_copy(update={"compilation": Compilation(engine=None, reason="faster")})
     result = refusal(play(asked, make_honest_frames(asked, findings=other)))
     assert (result.gate, "another verdict on compiling" in result.evidence) == ("compile", True)
 
 
 def test_a_missing_compiled_form_is_refused_where_one_is_required(play: Play) -> None:
-    asked = request(compile=CompileRequest(mode="require", bytes=1000))
+    asked = make_request(compile=CompileRequest(mode="require", bytes=1000))
     result = refusal(play(asked, make_honest_frames(asked)))
     assert result.gate == "compile"
     assert "engine.compile = require: slower" in result.evidence
@@ -428,7 +428,7 @@ FINDINGS: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("name", FINDINGS)
 def test_an_impossible_report_is_refused_by_the_gate_that_it_concerns(play: Play, name: str) -> None:
     changes, gate, reason = FINDINGS[name]
-    asked = request()
+    asked = make_request()
     said = make_honest_frames(asked)
     said[-1] = SentFrame(FrameKind.REPORT, {**said[-1].header, **changes})
     evaluation = play(asked, said)
@@ -453,7 +453,7 @@ SIGNATURES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_a_signature_that_cannot_be_served_is_refused(play: Play, name: str) -> None:
-    asked = request()
+    asked = make_request()
     said = make_honest_frames(asked)
     signature = {**said[-1].header["signature"], **SIGNATURES[name]}
     said[-1] = SentFrame(FrameKind.REPORT, {**said[-1].header, "signature": signature})
@@ -498,7 +498,7 @@ MANY: dict[str, tuple[dict[str, Any], str]] = {
 def test_long_lists_are_checked_before_errors_are_made_of_them(play: Play, name: str) -> None:
     """Four million errors took 2.6 GB of the server's memory, and stopped all other threads for 9 seconds."""
     changes, reason = MANY[name]
-    asked = request()
+    asked = make_request()
     said = make_honest_frames(asked)
     header = said[-1].header
     for key, value in changes.items():
@@ -513,13 +513,13 @@ def test_names_and_labels_are_not_changed(play: Play) -> None:
     signature = SIGNATURE.model_copy(
         update={"features": (Feature(name="Total\nSales"), Feature(name="\ufeffid")), "classes": (("a\tb", "\x1b[1m"),)}
     )
-    asked = request()
+    asked = make_request()
     findings = make_findings(asked).model_copy(update={"signature": signature})
     assert play(asked, make_honest_frames(asked, findings=findings)).report.signature == signature
 
 
 def test_a_hundred_thousand_features_are_taken_and_one_more_is_not(play: Play) -> None:
-    asked = request()
+    asked = make_request()
     for count in (MAX_FEATURES, MAX_FEATURES + 1):
         features = tuple(Feature(name=f"the feature with the number {place}") for place in range(count))
         wide = make_findings(asked).model_copy(
@@ -534,7 +534,7 @@ def test_a_hundred_thousand_features_are_taken_and_one_more_is_not(play: Play) -
 
 @pytest.mark.parametrize("kind", [Format.ONNX, Format.XGBOOST, Format.LIGHTGBM])
 def test_each_format_has_its_engines(play: Play, kind: Format) -> None:
-    asked = request(format=kind)
+    asked = make_request(format=kind)
     assert refusal(play(asked, make_honest_frames(asked))).gate == "load"
     own = make_findings(asked).model_copy(update={"engine": str(kind)})
     assert play(asked, make_honest_frames(asked, findings=own)).report.engine == str(kind)
@@ -554,7 +554,7 @@ def with_manifest(tmp_path: Path, **fields: Any) -> tuple[EvaluationFile, ...]:
 
 
 def test_a_contract_break_is_refused_whatever_the_gate_reported(play: Play, tmp_path: Path) -> None:
-    asked = request(active_signature=WIDER, active_version="0")
+    asked = make_request(active_signature=WIDER, active_version="0")
     result = refusal(play(asked, make_honest_frames(asked)))
     assert result.gate == "contract"
     assert result.evidence.startswith("not compatible with the active version 0: takes 2 features")
@@ -563,13 +563,13 @@ def test_a_contract_break_is_refused_whatever_the_gate_reported(play: Play, tmp_
 
 
 def test_a_contract_break_that_the_manifest_declares_is_accepted(play: Play, tmp_path: Path) -> None:
-    asked = request(active_signature=WIDER, active_version="0", files=with_manifest(tmp_path, breaking=True))
+    asked = make_request(active_signature=WIDER, active_version="0", files=with_manifest(tmp_path, breaking=True))
     assert play(asked, make_honest_frames(asked)).report.is_ready
 
 
 def test_a_signature_that_the_manifest_does_not_declare_is_refused(play: Play, tmp_path: Path) -> None:
     files = with_manifest(tmp_path, signature=WIDER.model_dump(mode="json"))
-    asked = request(files=files)
+    asked = make_request(files=files)
     result = refusal(play(asked, make_honest_frames(asked)))
     assert result.gate == "contract"
     assert result.evidence.startswith("manifest.json declares 3 features")
@@ -582,7 +582,7 @@ def test_two_wide_signatures_are_compared_quickly(play: Play) -> None:
         features = tuple(Feature(name=f"{name}{place}") for place in range(MAX_FEATURES))
         return SIGNATURE.model_copy(update={"features": features})
 
-    asked = request(active_signature=wide("a"))
+    asked = make_request(active_signature=wide("a"))
     findings = make_findings(asked).model_copy(update={"signature": wide("b")})
     assert "feature names differ" in refusal(play(asked, make_honest_frames(asked, findings=findings))).evidence
 
@@ -592,7 +592,7 @@ def test_two_wide_signatures_are_compared_quickly(play: Play) -> None:
 
 def test_no_text_of_a_host_controls_a_terminal(play: Play) -> None:
     steering = "\x1b[2J\x1b]0;owned\x07\n2026 [error] forged\u202e"
-    asked = request()
+    asked = make_request()
     said = make_honest_frames(asked)
     said = [
         each._replace(header={**each.header, "evidence": steering}) if each.kind == FrameKind.GATE_RESULT else each
@@ -612,7 +612,7 @@ def test_no_text_of_a_host_controls_a_terminal(play: Play) -> None:
 
 
 def test_impossible_times_are_refused_or_cut(play: Play) -> None:
-    asked = request()
+    asked = make_request()
     for seconds in (-1.0, "NaN", 1e308):
         said = make_honest_frames(asked)
         said[1] = said[1]._replace(header={**said[1].header, "duration_seconds": seconds})
@@ -625,7 +625,7 @@ def test_impossible_times_are_refused_or_cut(play: Play) -> None:
 
 @pytest.mark.parametrize("place", [0, 1, 8, -1])
 def test_slow_bytes_do_not_move_the_deadline(play: Play, hosts: list[FakeHost], place: int) -> None:
-    asked = request(compile=CompileRequest(seconds=0.01))
+    asked = make_request(compile=CompileRequest(seconds=0.01))
     frames = [each.pack() for each in make_honest_frames(asked)]
 
     def dribble(sock: socket.socket) -> None:
@@ -641,7 +641,7 @@ def test_slow_bytes_do_not_move_the_deadline(play: Play, hosts: list[FakeHost], 
 
 def test_compiling_has_its_own_time_once(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that never finishes gets the time for compiling once."""
-    asked = request(compile=CompileRequest(seconds=0.5))
+    asked = make_request(compile=CompileRequest(seconds=0.5))
     frames = make_honest_frames(asked)
     place = next(place for place, each in enumerate(frames) if each.header.get("gate") == "compile")
     made: list[tuple[TimedSocket, float]] = []
@@ -663,7 +663,7 @@ def test_compiling_has_its_own_time_once(play: Play, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("place", range(0, 27, 5))
 @pytest.mark.parametrize("is_cut", [False, True])
 def test_a_killed_host_gives_no_verdict(play: Play, place: int, is_cut: bool) -> None:
-    asked = request()
+    asked = make_request()
     said = make_honest_frames(asked)
 
     def say(sock: socket.socket) -> None:
@@ -689,7 +689,7 @@ def _without_a_code(play: Play, asked: EvaluationRequest, say: Callable[[socket.
 
 @pytest.mark.parametrize("code", [1, -11])
 def test_a_host_that_ends_before_it_opens_the_file_gives_no_verdict(play: Play, code: int) -> None:
-    asked = request()
+    asked = make_request()
     first = make_honest_frames(asked)[0].pack()
     for said in (b"", first):
         with pytest.raises(HostDied, match="during gate 'published', before it opened the file"):
@@ -701,7 +701,7 @@ def test_a_host_that_ends_before_it_opens_the_file_gives_no_verdict(play: Play, 
     ("code", "words"), [(3, "exited with status 3"), (-11, "died with SIGSEGV"), (-99, "signal 99")]
 )
 def test_any_other_end_of_a_host_refuses_its_candidate(play: Play, code: int, words: str, is_cut: bool) -> None:
-    asked = request()
+    asked = make_request()
     said = make_honest_frames(asked)
 
     def say(sock: socket.socket) -> None:

@@ -14,7 +14,7 @@ from serving.domain.sandbox import Sandbox
 from serving.domain.version import Format
 from serving.lifecycle.graph_checks import GraphCheck, stays_hosted
 from serving.wire.frames import FrameKind
-from tests.unit.host.forgery import SIGNATURE, request
+from tests.unit.host.forgery import SIGNATURE, make_request
 from tests.unit.hosting.test_graph_checker import BOUNDS, READY, FakeZygote, checked
 
 PROOF = Compilation(engine="onnx", reason="alike", most_rows=512, graph_bytes=1)
@@ -33,7 +33,7 @@ class NoZygote:
 
 
 def check_with(zygote: Any, **fields: Any) -> GraphCheck:
-    return GraphCheck(zygote, request(**fields), threading.Event())
+    return GraphCheck(zygote, make_request(**fields), threading.Event())
 
 
 def test_the_server_gets_what_the_checker_wrote_with_its_bounds_and_size() -> None:
@@ -73,7 +73,7 @@ def test_a_candidate_that_was_cancelled_meanwhile_has_its_checker_killed() -> No
     killed: list[bool] = []
     zygote.host.kill = lambda: killed.append(True)  # type: ignore[attr-defined]
     cancelled = threading.Event()
-    check = GraphCheck(zygote, request(), cancelled)  # type: ignore[arg-type]
+    check = GraphCheck(zygote, make_request(), cancelled)  # type: ignore[arg-type]
     check.kill()  # there is none yet
     cancelled.set()
     check.start()

@@ -25,7 +25,7 @@ from serving.rows.parsing import rows_to_batch
 from serving.wire.evaluation import CompileRequest
 from tests.e2e.material.peculiar import Constant
 from tests.unit.host.candidates import ROWS, WORDS, Candidate, MakeCandidate
-from tests.unit.host.forgery import FILE, request
+from tests.unit.host.forgery import FILE, make_request
 from tests.unit.host.gates.test_provenance_gate import OURS, THEIRS, sign
 from tests.unit.host.gates.test_provenance_gate import TRUSTED as TRUSTED_KEYS
 from tests.unit.host.graph_check.graphs import constant, model, node
@@ -193,7 +193,7 @@ def test_an_onnx_file_that_will_be_signed_counts_as_signed(candidate: MakeCandid
     ],
 )
 def test_a_compiler_process_is_forked_only_where_a_graph_is_possible(fields: dict[str, Any], may: bool) -> None:
-    asked = request(**{"compile": CompileRequest(), **fields})
+    asked = make_request(**{"compile": CompileRequest(), **fields})
     assert asked.may_compile == may
     compiler = start_compiler(asked, Sandbox(active=LAYERS), lambda: None)
     if compiler is not None:
