@@ -189,7 +189,7 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
     def _check_start(self, status: Status) -> None:
-        """With `fail_fast`: leave when the start-up pass has found nothing to serve. Reconciler's thread."""
+        """With `fail_fast`: exit if nothing is active after the first pass over the store. Reconciler's thread."""
         if any(model.active for model in status.models.values()):
             return
         if not status.store.is_available:

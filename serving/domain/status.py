@@ -142,7 +142,7 @@ class StateStatus(Snapshot):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything the reconciler publishes. `has_started` becomes true when the start-up pass has ended."""
+    """Everything the reconciler publishes. `has_started`: the first pass over the store has ended."""
 
     models: Mapping[str, ModelStatus] = field(default_factory=lambda: MappingProxyType({}))
     store: StoreStatus = field(default_factory=StoreStatus)
@@ -152,7 +152,7 @@ class Status:
 
     @property
     def is_ready(self) -> bool:
-        """True when the start-up pass has ended, a version is active and no stop has been announced."""
+        """True when the first pass over the store has ended, a version is active and no stop was announced."""
         return self.has_started and not self.is_stopping and any(model.active for model in self.models.values())
 
 

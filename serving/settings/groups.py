@@ -75,7 +75,7 @@ class ServerSettings(Group):
     default_model: str | None = Field(None, description="the model POST /predict asks; the only one when not set")
     drain_seconds: NotNegative = Field(30.0, description="how long a stop waits for requests in flight")
     lame_duck_seconds: NotNegative = Field(0.0, description="how long a stop is announced by /health/ready first")
-    fail_fast: bool = Field(False, description="exit when no model is active after the start-up pass")
+    fail_fast: bool = Field(False, description="exit when no model is active after the first pass")
     header_seconds: Positive = Field(10.0, description="how long a request's head may take; also the first byte")
     body_seconds: Positive = Field(30.0, description="how long a request's body may take")
     idle_seconds: Positive = Field(75.0, description="how long a connection is kept without a request")
