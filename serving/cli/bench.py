@@ -48,17 +48,17 @@ def bench(
     token_file: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Holds the admin token; security.read_token and predict_token, if not given."
+            metavar="FILE", help="File with the admin token; not given: security.read_token and predict_token."
         ),
     ] = None,
 ) -> None:
     """Measure how fast a running server answers.
 
     Sends the same prediction again and again over open connections. The rows are made up from the model's signature
-    (0.5 for a number, "a" for a string) unless --golden or --body gives better ones.
+    (0.5 for a number, "a" for a string); --golden and --body send others.
 
-    With a server on the same machine, the load generator takes up to one core from it: the figures are a lower bound
-    then.
+    On the machine of the server, the load generator takes up to one core from it: the server alone is then faster than
+    the figures.
     """
     if body and (golden or rows):
         raise typer.BadParameter("a body is sent as it is: no --golden or --rows with it", param_hint="--body")

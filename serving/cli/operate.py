@@ -18,15 +18,15 @@ from serving.domain.status import HistoryEntry, ModelSummary, StateStatus, Store
 from serving.settings import TokenScope, load_settings
 
 Url = Annotated[
-    str | None, typer.Option(metavar="URL", help="The server; where one with these settings listens, if not given.")
+    str | None, typer.Option(metavar="URL", help="Address of the server; not given: host and port of the settings.")
 ]
 TokenFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Holds the admin token; security.admin_token, if not given.")
+    Path | None, typer.Option(metavar="FILE", help="File with the admin token; not given: security.admin_token.")
 ]
 ReadTokenFile = Annotated[
-    Path | None, typer.Option("--token-file", metavar="FILE", help="Holds a token; security.read_token, if not given.")
+    Path | None, typer.Option("--token-file", metavar="FILE", help="File with a token; not given: security.read_token.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the JSON as the server gave it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the server's answer as JSON.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The model.")]
 Version = Annotated[str, typer.Argument(metavar="VERSION", help="The version.")]
 
@@ -49,9 +49,9 @@ class _History(BaseModel):
 
 
 def status(*, url: Url = None, token_file: ReadTokenFile = None, as_json: Json = False) -> None:
-    """Show what answers right now, for every model, and what an operator should know.
+    """Show which version answers, for every model.
 
-    That is: gates that warned, versions in quarantine, files that serve nothing, problems of the store and the state.
+    Also shows gates that warned, versions in quarantine, files that serve nothing, problems of the store and the state.
     """
     server = connect_reader(url, token_file)
     answer = server.get("models", "active")
@@ -93,14 +93,14 @@ def history(
 
 
 def pin(name: Name, version: Version, *, url: Url = None, token_file: TokenFile = None) -> None:
-    """Serve exactly this version of a model until it is unpinned."""
+    """Serve exactly this version until 'unpin'."""
     server = _connect_operator(url, token_file)
     answer = server.post("models", name, "pin", body={"version": version})
     show(f"{name} is pinned to {version}; {_describe_active(server.parse_answer(ModelSummary, answer))}")
 
 
 def unpin(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None:
-    """Follow the newest valid version of a model again."""
+    """Let newer versions become active again."""
     server = _connect_operator(url, token_file)
     answer = server.delete("models", name, "pin")
     show(f"{name} is not pinned any more; {_describe_active(server.parse_answer(ModelSummary, answer))}")
@@ -118,7 +118,7 @@ def rollback(
 ) -> None:
     """Replace the active version by the next best.
 
-    The version that was active is in quarantine until it is released.
+    The version that was active is in quarantine until 'release'.
     """
     server = _connect_operator(url, token_file)
     answer = server.post("models", name, "rollback", body={"version": left} if left is not None else None)
@@ -136,16 +136,19 @@ def release(name: Name, version: Version, *, url: Url = None, token_file: TokenF
 
 
 def unload(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None:
-    """Unload all versions of a model until it is loaded again.
+    """Take a model out of service until 'load'.
 
-    A model without files in the store is gone then.
+    No version of it stays loaded. A model without files in the store is gone then.
     """
     _connect_operator(url, token_file).post("v2", "repository", "models", name, "unload")
     show(f"{name} is unloaded; 'serving load {name}' loads it again")
 
 
 def load(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None:
-    """Load a model again, and wait for the verdict on its newest version."""
+    """Put an unloaded model into service again.
+
+    Waits for the verdict on its newest version.
+    """
     server = _connect_operator(url, token_file)
     server.post("v2", "repository", "models", name, "load")
     show(
@@ -154,7 +157,7 @@ def load(name: Name, *, url: Url = None, token_file: TokenFile = None) -> None:
 
 
 def refresh(*, url: Url = None, token_file: TokenFile = None) -> None:
-    """Make the server read its store now."""
+    """Make the server look at its store now."""
     server = _connect_operator(url, token_file)
     models = server.parse_answer(_Models, server.post("refresh")).models
     show(f"{server.url} has looked at its store: {_count_models(models)}")
@@ -163,9 +166,9 @@ def refresh(*, url: Url = None, token_file: TokenFile = None) -> None:
 
 
 def accept_state_loss(*, url: Url = None, token_file: TokenFile = None) -> None:
-    """Go on after a damaged state: versions are activated again.
+    """Let versions become active after lost state.
 
-    Pins and quarantines were lost with it: set them anew where they are needed.
+    Pins and quarantines were lost with it: set them again where they are needed.
     """
     server = _connect_operator(url, token_file)
     models = server.parse_answer(_Models, server.post("accept-state-loss")).models

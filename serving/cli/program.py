@@ -17,7 +17,7 @@ from serving.settings import SettingsError
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
-    help="Put a model file into a directory and it serves; put a better one there and it takes over.",
+    help="Put a model file into a directory: it answers over HTTP. Put a newer one there: it takes over.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -20,13 +20,13 @@ def serve(
     store: Store = None,
     host: Annotated[str | None, typer.Option(metavar="H", help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(metavar="N", help="Port to listen on; 0 takes a free one.")] = None,
-    state: Annotated[Path | None, typer.Option(metavar="DIR", help="Cache and database of one server.")] = None,
+    state: Annotated[Path | None, typer.Option(metavar="DIR", help="Cache and database, for this server only.")] = None,
     watch: Annotated[
         str | None, typer.Option(metavar="HOW", help="How changes are noticed: auto, events or poll.")
     ] = None,
     fail_fast: Annotated[
         bool | None,
-        typer.Option("--fail-fast/--no-fail-fast", help="Exit when no model is active after the start-up pass."),
+        typer.Option("--fail-fast/--no-fail-fast", help="Exit if no model is active after the first pass."),
     ] = None,
     log_format: Annotated[str | None, typer.Option(metavar="F", help="auto, json or console.")] = None,
     log_level: Annotated[str | None, typer.Option(metavar="L", help="debug, info, warning or error.")] = None,
@@ -37,9 +37,9 @@ def serve(
 ) -> None:
     """Serve the models in the store over HTTP.
 
-    A better version becomes active as soon as it arrives; no request fails for that.
+    A newer version becomes active when it has passed all gates; no request fails because of that.
 
-    All other settings are in settings.toml or in the environment as SERVING_<GROUP>__<FIELD>.
+    All other settings are in settings.toml, or in the environment as SERVING_<GROUP>__<FIELD>.
     """
     chosen = load_settings_with(
         settings,
@@ -52,7 +52,7 @@ def serve(
         log_format=log_format,
         log_level=log_level,
     )
-    gc.disable()  # imports leave next to nothing behind, and looking for it takes a twelfth of a start
+    gc.disable()  # imports leave almost no garbage, and to look for it takes a twelfth of the start
     with _hide("rich"):  # structlog would import it, 4 MB that a server never uses
         from serving.server import run  # noqa: PLC0415  (FastAPI is not needed to say what is wrong with the settings)
 

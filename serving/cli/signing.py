@@ -14,7 +14,7 @@ from serving.domain.report import Verdict
 
 
 def keygen(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the private key goes; the public one beside it.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The private key to write; the public one is FILE.pub.")],
 ) -> None:
     """Make a key that signs versions."""
     from serving.offline.keys import PUBLIC_SUFFIX, create_key  # noqa: PLC0415  (cryptography)
@@ -31,11 +31,14 @@ def verify(
     *,
     key: Annotated[
         list[str] | None,
-        typer.Option(metavar="ed25519:...", help="A public key to trust, instead of the settings'; repeat for more."),
+        typer.Option(metavar="ed25519:...", help="A public key to trust, instead of the settings; repeat for more."),
     ] = None,
     store: Store = None,
 ) -> None:
-    """Check who signed a version, and that nothing of it has changed."""
+    """Check who signed a version.
+
+    Also checks that no file of it has changed. Loads nothing and needs no server.
+    """
     settings = load_settings_with(store=store)
     try:
         keys = {parse_public_key(text) for text in key or settings.security.trusted_keys}

@@ -40,7 +40,10 @@ def demo(
     store: Store = None,
     if_empty: Annotated[bool, typer.Option("--if-empty", help="Do nothing when the store holds any model.")] = False,
 ) -> None:
-    """Train models on bundled data sets and publish them."""
+    """Train demo models and publish them.
+
+    They are trained on data sets that come with scikit-learn.
+    """
     settings = load_settings_with(store=store)
     root = settings.store.path
     listing = _list_store(settings)
@@ -66,19 +69,28 @@ def demo(
 
 
 def publish(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A model file: joblib, pickle, skops or ONNX.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A model file: joblib, pickle, skops, ONNX, XGBoost or LightGBM.")
+    ],
     *,
-    model: Annotated[str, typer.Option(metavar="NAME", help="The model this is a version of.")],
-    version: Annotated[str | None, typer.Option(metavar="V", help="Its name; the next number, if not given.")] = None,
+    model: Annotated[str, typer.Option(metavar="NAME", help="Publish it as a version of this model.")],
+    version: Annotated[
+        str | None, typer.Option(metavar="V", help="Name of the version; not given: the next number.")
+    ] = None,
     golden: Annotated[Path | None, typer.Option(metavar="FILE", help="Golden examples to publish with it.")] = None,
     store: Store = None,
     breaking: Annotated[
-        bool, typer.Option("--breaking", help="Clients of the version before may not understand it.")
+        bool, typer.Option("--breaking", help="Do not require that it fits the clients of the version before.")
     ] = False,
-    metric: Annotated[list[str] | None, typer.Option(metavar="K=V", help="For the manifest; repeat for more.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(metavar="K=V", help="A metric for the manifest; repeat for more.")
+    ] = None,
     sign: Annotated[Path | None, typer.Option(metavar="KEYFILE", help="The private key to sign it with.")] = None,
 ) -> None:
-    """Check a model file with every gate and publish it; a refusal names the gate and the remedy."""
+    """Check a model file and publish it.
+
+    It passes the same gates as in a server first; a refusal names the gate and says what to do.
+    """
     metrics = dict(_parse_metric(text) for text in metric or [])
     settings = load_settings_with(store=store)
     from serving.offline import publish_file  # noqa: PLC0415  (NumPy)
@@ -115,7 +127,7 @@ def publish(
 def check(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A model file or a version directory.")],
 ) -> None:
-    """Check a file or a version as a server would."""
+    """Check a file or a version with a server's gates."""
     settings = load_settings_with()
     from serving import offline  # noqa: PLC0415  (NumPy)
 
