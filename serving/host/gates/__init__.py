@@ -55,25 +55,25 @@ class EvaluatedCandidate(NamedTuple):
 
 
 def run_gates(
-    context: GateContext, started: Callable[[str], None], finished: Callable[[GateResult], None]
+    context: GateContext, on_start: Callable[[str], None], on_finish: Callable[[GateResult], None]
 ) -> EvaluatedCandidate:
     """Run the gates of the request one after another, up to the first that refuses the candidate.
 
-    `started` is called before each gate, `finished` after it. A respawned version is only loaded and warmed up. Returns
-    the findings and, if no gate refused, the model or its graphs. Blocks; runs the candidate's code. Raises only the
-    exceptions of `started` and `finished`.
+    `on_start` is called before each gate, `on_finish` after it. A respawned version is only loaded and warmed up.
+    Returns the findings and, if no gate refused, the model or its graphs. Blocks; runs the candidate's code. Raises
+    only the exceptions of `on_start` and `on_finish`.
     """
     verdict = None
     for gate in GATES:
         if gate.name not in context.request.gates:
             continue
-        started(gate.name)
+        on_start(gate.name)
         begin = monotonic()
         verdict, evidence = _run_gate(gate, context)
         if verdict is Verdict.REFUSED:
             evidence = add_skew(one_line(evidence, MAX_EVIDENCE_CHARACTERS - 200), context.skew)
         evidence = one_line(evidence, MAX_EVIDENCE_CHARACTERS)
-        finished(GateResult(gate=gate.name, verdict=verdict, evidence=evidence, duration_seconds=monotonic() - begin))
+        on_finish(GateResult(gate=gate.name, verdict=verdict, evidence=evidence, duration_seconds=monotonic() - begin))
         if verdict is Verdict.REFUSED:
             break
     model = context.model
