@@ -25,6 +25,7 @@ from serving.rows.conversion import YIELD_EVERY_SECONDS, YIELD_SECONDS, Piece
 
 PIECE_BYTES = 64 << 10
 COLUMN_BYTES = 256  # the least of an array in an object in the body that is not parsed with the rest
+BLANKS = b" \t\n\r"  # of JSON; bytes.strip takes more for blanks
 MOST_BLANKS = 64  # in front of the first value; an array with more is read more slowly
 # A row is parsed when no cell costs more than this, and it has at most a few more cells than there are features.
 FEW_VALUES, LONG_ROW_COST = 1000, 6
@@ -181,12 +182,12 @@ class LongArray:
 
 def begins_with_array(raw: bytes, start: int) -> bool:
     """Say whether an array begins at a position of a text."""
-    return raw[start : start + MOST_BLANKS].lstrip()[:1] == b"["
+    return raw[start : start + MOST_BLANKS].lstrip(BLANKS)[:1] == b"["
 
 
 def _cut(raw: bytes, array: Array) -> Cuts:
     commas = array.commas
-    if not commas.size and not raw[array.start : array.end].strip():
+    if not commas.size and not raw[array.start : array.end].strip(BLANKS):
         return []
     if not commas.size or array.end - array.start <= PIECE_BYTES:
         return [(array.start, array.end, len(commas) + 1)]

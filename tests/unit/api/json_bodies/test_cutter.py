@@ -117,6 +117,8 @@ def test_a_body_in_pieces_is_the_body_as_a_whole(
         b'{"instances": 1, "instances": [[1, 2], [3, 4], [5, 6]]}',
         b'{"input": [1, 2, 3, 4, 5, 6, 7, 8, 9]}',
         b'{"instances": [         ]}',
+        b'{"instances": [\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b]}',
+        b'{"instances": [\x0c\x0c\x0c\x0c\x0c\x0c\x0c\x0c\x0c[1]]}',
     ],
 )
 def test_what_is_wrong_between_the_pieces_is_found(raw: bytes) -> None:
