@@ -48,41 +48,43 @@ LIBRARIES = ("scikit-learn", "onnxruntime", "skl2onnx", "numpy")
 NO_TABLES = {"DictVectorizer", "LabelBinarizer", "LabelEncoder", "MultiLabelBinarizer", "FrozenEstimator", "TSNE"}
 
 INTRODUCTION = """\
-When a version is evaluated, its host tries to **compile** it: to draw the fitted estimator, with everything inside it,
-as one ONNX graph in float64. A graph that is proved is handed to the server, which answers with it in its own process,
-without a host and without scikit-learn. Parts are drawn by our own converters (`serving/compiling/converters`),
-which know what scikit-learn computes step by step, and a few by skl2onnx where it was measured to answer alike.
+When a version is evaluated, its host tries to **compile** it: it converts the fitted estimator, with all its parts, to
+one ONNX graph in float64. If the graph is proved, the server answers with it in its own process, without a host and
+without scikit-learn. Most parts are converted by converters of this project (`serving/compiling/converters`), which
+compute what scikit-learn computes, step by step. A few are converted by skl2onnx, where measurements showed the same
+answers.
 
-No graph is believed. Estimator and graph answer the same rows by all methods: golden examples and rows near them, rows
-like those of training, rows far outside, rows that the model remembers and those beside them (centers, means, support
-vectors), rows at every kind of split of every tree (on the threshold, and one ulp of float64 and of float32 to each
-side), all categories and unknown ones, and missing values in every pattern the signature allows. Then numbers of every
-size: **next to nothing**, from 5e-324 on, zeros of both signs, and both sides of every branch that scikit-learn takes
-there (a norm below 10 eps is taken for 1); and **enormous**, from 1e9 to the ends of float32 and float64, alone and
-mixed in one row. Labels must be equal on **all** of them, other numbers within `engine.compile_tolerance` (1e-5,
-relative), ten times closer where they are enormous, dtypes and shapes exactly; and the graph must be faster for one
-row, and not clearly slower for 256.
+Every graph has to be proved. Estimator and graph answer the same rows with all methods. These rows are golden examples
+and rows near them; rows like those of training; rows far outside; rows that the model remembers, such as centers, means
+and support vectors, and rows near these; rows at every kind of split of every tree (on the threshold, and one ulp of
+float64 and of float32 to each side); all categories and unknown ones; and missing values in every pattern that the
+signature allows. Then come numbers of every size. There are **tiny** ones, from 5e-324 on, zeros of both signs, and
+both sides of every branch that scikit-learn takes there (it treats a norm below 10 eps as 1). There are **enormous**
+ones, from 1e9 to the ends of float32 and float64, alone and mixed in one row. Labels must be equal on **all** rows.
+Other numbers must be within `engine.compile_tolerance` (1e-5, relative), ten times closer where they are enormous;
+dtypes and shapes must be equal. The graph must also be faster for one row, and not clearly slower for 256.
 
-The guard is what keeps that true in service: what the estimator refuses (categories it does not know, negative numbers)
-and numbers beyond the largest that were proved are refused by the server too. It ends where the estimator's own answers
-hang on the last digits of what it is given (angles of 1e10, distances between neighbours at 1e14), or on the order of a
-sum that overflows. `python -m benchmarks.magnitudes` asks every estimator and option 2,000 adversarial rows within its
-guard, which no proof has seen: none is answered otherwise, but for a few in a million sums of enormous numbers that
-cancel out, where the estimator's own answers differ as much from one ulp to the next.
+The **guard** keeps that true in service. The server refuses what the estimator refuses (unknown categories, negative
+numbers), and numbers beyond the largest ones that were proved. That limit is lower where the estimator's own answers
+depend on the last digits of its input (angles of 1e10, distances between neighbours at 1e14), or on the order of a sum
+that overflows. `python -m benchmarks.magnitudes` asks every estimator and option 2,000 adversarial rows within its
+guard, which no proof has seen. All answers are equal, except a few in a million: sums of enormous numbers that cancel
+out, where the estimator's own answers differ as much from one ulp to the next.
 
-Everything else **stays in its host** and is answered by the estimator itself, no less correctly: code that is not
-scikit-learn's, XGBoost's or LightGBM's; features that take values of any type; what iterates to find each answer
-(`NMF`, probabilities of `SVC`, of two classes too); text that is taken apart into words; what has no compiled form yet;
-and what is not faster as a graph. The table says which, and why; `GET /models/{name}/versions/{version}` says it for
-every version, with its proof. An `.onnx` file is a graph already: it is proved in the same way, but need not be faster.
-What takes integers, needs files beside it, branches, loops or has operators of other domains stays in its host."""
+Everything else **stays in its host** and is answered by the estimator itself, which is just as correct: code that is
+not from scikit-learn, XGBoost or LightGBM; features that take values of any type; estimators that iterate for each
+answer (`NMF`, probabilities of `SVC`, also for two classes); text that is split into words; estimators without a
+converter; and graphs that are not faster. The table says which, and why; `GET /models/{name}/versions/{version}` says
+it for every version, with its proof. An `.onnx` file is a graph already: it is proved in the same way, but need not be
+faster. It stays in its host if it takes integers, needs files beside it, branches, loops or has operators of other
+domains."""
 
 FITTING = """\
-Estimators are fitted as scikit-learn's own tests do, on 60 rows of 6 features and with settings meant for quick tests
-(forests of 5 trees); the groups at the end on usual data. Times ("µs") are medians for one row by the default method,
-without HTTP. What is not faster here may be with another size: the model that is served is the one that is measured.
-The largest difference is relative to the number, or to 1 where that is larger, as the tolerance is; over all rows,
-those with numbers up to 1.7e308 among them."""
+Estimators are fitted as scikit-learn's own tests do, on 60 rows of 6 features and with settings for quick tests
+(forests of 5 trees); those in the last groups are fitted on usual data. Times ("µs") are medians for one row with the
+default method, without HTTP. An estimator that is not faster here may be faster with another size: the server measures
+the model that it serves. The largest difference is relative to the number, or to 1 where that is larger, as the
+tolerance is. It is the largest over all rows, also those with numbers up to 1.7e308."""
 
 
 @dataclass(frozen=True, slots=True)
