@@ -135,9 +135,9 @@ def _feed_inputs(model: OnnxModel, rows: Rows) -> dict[str, str]:
     fed, start = {}, 0
     for each in model.inputs:
         features = model.signature.features[start : start + each.width]
-        if any(feature.dtype is not each.takes for feature in features):
+        if any(feature.dtype is not each.signature_dtype for feature in features):
             raise NotCompilable(f"the signature does not say what the input '{each.name}' takes")
-        if each.takes is not Dtype.NUMBER and any(feature.nullable for feature in features):
+        if each.signature_dtype is not Dtype.NUMBER and any(feature.nullable for feature in features):
             raise NotCompilable(f"the input '{each.name}' takes null, for which its type has no value")
         fed[each.name] = _cast_input(rows.drawing, each, rows.select_columns(range(start, start + each.width)))
         start += each.width
@@ -145,7 +145,7 @@ def _feed_inputs(model: OnnxModel, rows: Rows) -> dict[str, str]:
 
 
 def _cast_input(drawing: Drawing, each: GraphInput, own: Rows) -> str:
-    if each.takes is Dtype.NUMBER:
+    if each.signature_dtype is Dtype.NUMBER:
         if each.dtype not in (
             np.float32,
             np.float64,

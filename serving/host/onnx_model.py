@@ -55,11 +55,11 @@ _CLASS_ATTRIBUTES = ("classlabels_int64s", "classlabels_ints", "classlabels_stri
 
 @dataclass(frozen=True, slots=True)
 class GraphInput:
-    """One input of the graph: its dtype, and the number of features in it."""
+    """One input of the graph: its NumPy dtype, the dtype of its features, and their number."""
 
     name: str
     dtype: Any
-    takes: Dtype
+    signature_dtype: Dtype
     width: int
     is_flat: bool  # of shape (rows,) and not (rows, 1)
 
@@ -181,15 +181,15 @@ def _read_input(each: Any, declared: Signature | None) -> GraphInput:
 def _list_features(inputs: Sequence[GraphInput]) -> tuple[tuple[Feature, ...], Container]:
     if len(inputs) > 1:
         named = [
-            Feature(name=each.name if each.width == 1 else f"{each.name}_{index}", dtype=each.takes)
+            Feature(name=each.name if each.width == 1 else f"{each.name}_{index}", dtype=each.signature_dtype)
             for each in inputs
             for index in range(each.width)
         ]
         return tuple(named), Container.DATAFRAME
     only = inputs[0]
-    if only.takes is Dtype.STRING and only.width == 1:
+    if only.signature_dtype is Dtype.STRING and only.width == 1:
         return (Feature(name="text", dtype=Dtype.STRING),), Container.TEXTS
-    return tuple(Feature(name=f"x{index}", dtype=only.takes) for index in range(only.width)), Container.ARRAY
+    return tuple(Feature(name=f"x{index}", dtype=only.signature_dtype) for index in range(only.width)), Container.ARRAY
 
 
 def _find_outputs(model: OnnxModel) -> FoundOutputs:
@@ -243,7 +243,9 @@ def _spread_numbers(batch: Batch) -> Batch:
 def _make_column(source: GraphInput, place: int) -> InputColumn:
     """Return the input column of one feature: small integers for an integer input, which differ between columns."""
     is_integer = np.issubdtype(source.dtype, np.integer)
-    return InputColumn(dtype=source.takes, values=[(place + row * 3) % 4 for row in range(7)] if is_integer else [])
+    return InputColumn(
+        dtype=source.signature_dtype, values=[(place + row * 3) % 4 for row in range(7)] if is_integer else []
+    )
 
 
 def _cast_cells(cells: Any, dtype: Any) -> NDArray[Any]:

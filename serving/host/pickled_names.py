@@ -19,17 +19,17 @@ from serving import sandbox
 from serving.domain.errors import PublishRefused
 from serving.host.model import describe_exception, one_line
 
-_SHOWN = 5
-_LOOK_SECONDS = 60.0
+_MAX_SHOWN = 5
+_SEARCH_SECONDS = 60.0
 _MAIN = "__main__"
-_WRITTEN_OTHERWISE = (type(None), type(NotImplemented), type(...))
-_FIND = "import importlib.util as u, sys; sys.exit(any(u.find_spec(name) is None for name in sys.argv[1:]))"
-_LETS_IN = (
-    'the line security.pickle_trusted = ["{}"] in settings.toml lets it in then, as does signing the version, or '
-    'security.trust = "any"'
+_WRITTEN_WITHOUT_NAME = (type(None), type(NotImplemented), type(...))
+_FIND_SCRIPT = "import importlib.util as u, sys; sys.exit(any(u.find_spec(name) is None for name in sys.argv[1:]))"
+_TRUST_ADVICE = (
+    'the server accepts it then with the line security.pickle_trusted = ["{}"] in settings.toml, if the version is '
+    'signed, or with security.trust = "any"'
 )
-_NAMED = "define it by name, at the top level of a module that the server can import"
-_NUMPY = "FunctionTransformer can do with a function of NumPy, such as numpy.log1p"
+_NAME_ADVICE = "define it by name, at the top level of a module that the server can import"
+_NUMPY_ADVICE = "FunctionTransformer can also take a function of NumPy, such as numpy.log1p"
 
 
 def find_own_modules(estimator: Any) -> list[str]:
@@ -46,7 +46,7 @@ def find_own_modules(estimator: Any) -> list[str]:
         if not collector.unnameable:
             raise PublishRefused(
                 f"the estimator cannot be written into a file: {describe_exception(error)}; "
-                "take out what holds it (an open file, a lock, a connection), or leave it out in __getstate__"
+                "remove the attribute that prevents it (an open file, a lock, a connection), or omit it in __getstate__"
             ) from None
     unnameable = [each for each in collector.unnameable if _look_up(each) is None]
     if unnameable:
@@ -56,7 +56,7 @@ def find_own_modules(estimator: Any) -> list[str]:
         raise PublishRefused(_explain_main(own))
     if collector.unnameable:
         raise PublishRefused(
-            f"the estimator holds {_list_names(collector.unnameable)} as it was before its module was loaded again: "
+            f"the estimator holds {_list_names(collector.unnameable)} from before its module was loaded again: "
             "make the estimator again and publish that"
         )
     return sorted(set(_find_own_modules(collector.named)))
@@ -69,7 +69,7 @@ def explain_missing_modules(modules: list[str]) -> str | None:
     """
     if not modules:
         return None
-    command = [sys.executable, "-P", "-c", _FIND, *modules]
+    command = [sys.executable, "-P", "-c", _FIND_SCRIPT, *modules]
     try:
         done = subprocess.run(
             command,
@@ -78,13 +78,13 @@ def explain_missing_modules(modules: list[str]) -> str | None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             check=False,
-            timeout=_LOOK_SECONDS,
+            timeout=_SEARCH_SECONDS,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
     if not done.returncode:
         return None
-    files = ", ".join(f"{name} ({_find_path(name)})" for name in modules[:_SHOWN])
+    files = ", ".join(f"{name} ({_find_path(name)})" for name in modules[:_MAX_SHOWN])
     return (
         f"the model needs modules of your own, which the server has to find too: {files}; install them there, "
         f"or start it with PYTHONPATH set to their directory"
@@ -109,7 +109,7 @@ class _NameCollector(pickle.Pickler):
     def reducer_override(self, found: Any) -> Any:
         if not isinstance(found, (type, FunctionType)):
             return NotImplemented
-        if _look_up(found) is found or any(found is each for each in _WRITTEN_OTHERWISE):
+        if _look_up(found) is found or any(found is each for each in _WRITTEN_WITHOUT_NAME):
             self.named.append(found)
             return NotImplemented
         self.unnameable.append(found)
@@ -144,26 +144,26 @@ def _find_path(module: str) -> Path | None:
 def _explain_unnameable(found: list[Any]) -> str:
     kinds = [each for each in found if isinstance(each, type)]
     what = "class" if len(kinds) == len(found) else "function"
-    advice = _NAMED if what == "class" else f"{_NAMED}; {_NUMPY}"
+    advice = _NAME_ADVICE if what == "class" else f"{_NAME_ADVICE}; {_NUMPY_ADVICE}"
     names = _list_names(found)
     return f"the estimator holds {names}: no other process can import that {what}, so no server could; {advice}"
 
 
 def _explain_main(found: list[Any]) -> str:
     name = found[0].__qualname__
-    functions = f"; {_NUMPY}" if any(isinstance(each, FunctionType) for each in found) else ""
+    functions = f"; {_NUMPY_ADVICE}" if any(isinstance(each, FunctionType) for each in found) else ""
     names = _list_names(found)
     return (
         f"the estimator holds {names}, of this script or notebook itself, where no server could import it from: "
         f"put it into a module that the server can import, such as features.py, import it from there, "
-        f"make the estimator again and publish that; {_LETS_IN.format(f'features.{name}')}{functions}"
+        f"make the estimator again and publish that; {_TRUST_ADVICE.format(f'features.{name}')}{functions}"
     )
 
 
 def _list_names(found: list[Any]) -> str:
     """Return the names of the first of these objects as part of a sentence."""
-    shown = ", ".join(dict.fromkeys(one_line(_describe(each), 200) for each in found[:_SHOWN]))
-    return f"{shown} and {len(found) - _SHOWN} more" if len(found) > _SHOWN else shown
+    shown = ", ".join(dict.fromkeys(one_line(_describe(each), 200) for each in found[:_MAX_SHOWN]))
+    return f"{shown} and {len(found) - _MAX_SHOWN} more" if len(found) > _MAX_SHOWN else shown
 
 
 def _describe(found: Any) -> str:

@@ -427,7 +427,7 @@ def test_what_only_this_process_has_is_refused_before_anything_is_written(
         ),
         (
             local,
-            r"^the estimator holds the function .*\.<locals>\.local: .*; FunctionTransformer can do with a function",
+            r"^the estimator holds the function .*\.<locals>\.local: .*; FunctionTransformer can also take a function",
         ),
         (partial(own), r"^the estimator holds the function __main__\.own, of this script or notebook itself"),
         (partial(np.add, threading.Lock()), r"^the estimator cannot be written into a file: TypeError: cannot pickle "),
@@ -467,7 +467,7 @@ def test_modules_of_the_working_directory_are_named_with_what_finds_them(
     assert caught.value.report is not None
     monkeypatch.setattr("own_features.halve", lambda X: X / 2)
     with pytest.raises(
-        PublishRefused, match=r"the function own_features.halve as it was before its module was loaded ag"
+        PublishRefused, match=r"the function own_features.halve from before its module was loaded ag"
     ):
         publish(model, "m", store=store, X=ROWS)
     monkeypatch.setattr("own_features.halve", halve)
