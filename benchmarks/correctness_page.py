@@ -14,10 +14,10 @@ LIBRARIES = ("scikit-learn", "numpy", "onnxruntime", "skl2onnx")
 SHOWN = 6  # differences of one model
 
 INTRODUCTION = f"""\
-Models are fitted, dropped as files into the store of a real server, and asked over HTTP and gRPC; what comes back is
-compared with what the same model says in another process of the same environment. Labels, integers, bools and texts
-have to be equal; numbers have to be equal bit for bit, or within `engine.compile_tolerance` (1e-5, relative to the
-number, or to what is usual for the model where that is less than 1).
+Models are fitted, dropped as files into the store of a real server, and asked over HTTP and gRPC. The answers are
+compared with those of the same model in another process of the same environment. Labels, integers, bools and texts
+have to be equal. Numbers have to be equal bit for bit, or within `engine.compile_tolerance` (1e-5, relative to the
+number, or to a usual number of the model where that is less than 1).
 
 - **Models.** Every estimator of scikit-learn that takes rows, as its own tests construct it; with every value of
   every parameter that changes how rows are answered (kernels, norms, losses, strategies, `handle_unknown`, methods of
@@ -32,11 +32,11 @@ number, or to what is usual for the model where that is less than 1).
   of both signs, 5e-324 to 1.7e308, whole numbers, integers up to 2<sup>63</sup> - 1, null, words and categories that
   were never seen, empty text. Some of the 500 one by one, and {CROWDED[0]} requests of one row from 48 clients at
   once by the default method ({CROWDED[1]} by each other), so that they are merged where they may be.
-- **Refusals.** What the model refuses has to be refused. What it answers has to be answered, unless the guard of a
-  compiled form says why not, an integer would be rounded, or null would only be predicted with NaN; the reasons are
-  counted below.
-- Answers of objects hold what was sent: 1 and 1.0 are the same in them. Models that answer differently each time they
-  are asked (random imputation) are asked, and not compared."""
+- **Refusals.** The server has to refuse the rows that the model refuses, and to answer the rows that it answers. There
+  are three exceptions: the guard of a compiled form refuses a row, an integer would be rounded, or the model's answer
+  to null is NaN. The reasons are counted below.
+- In answers of objects, 1 and 1.0 count as equal. Models that answer differently each time (random imputation) are
+  asked, and not compared."""
 
 
 @dataclass
@@ -139,7 +139,7 @@ def is_remarkable(finding: Finding) -> bool:
 def part_of(every: int, *, is_cut: bool, has_asked_again: bool = False) -> str:
     """Say how many of all models were asked, and whether some of them again."""
     which = "every model" if every == 1 else f"one in {every} of the models, evenly spread"
-    which += ", those that had shown something once more after it was mended" if has_asked_again else ""
+    which += ", those that differed once more after a fix" if has_asked_again else ""
     return f"{which}, as far as the time went" if is_cut else which
 
 

@@ -18,9 +18,9 @@ Written by `python -m benchmarks --report` from `benchmarks/results/`; do not ed
 measures again, `make bench ARGS="drop predict"` only some, `make bench-peers` and `make bench-swap` put other servers
 beside this one; [`benchmarks/README.md`](../benchmarks/README.md) says how.
 
-Absolute figures are those of one machine and halve when somebody else uses it. What carries over are ratios, so
-peers and limits are measured in the same run, in turns. A figure with a spread is a median; the spread is the
-lowest and the highest value. Tests never assert times: a target is held here, met or missed.
+Absolute figures are those of one machine; they halve when other programs use it. Ratios are comparable between
+machines, so peers and limits are measured in the same run, in turns. A figure with a spread is a median; the spread
+is the lowest and the highest value. Tests never assert times: this page compares them with targets, met or missed.
 """
 
 
