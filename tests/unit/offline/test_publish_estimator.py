@@ -118,7 +118,7 @@ def test_the_bytes_that_are_published_are_those_that_were_evaluated(
     iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, str] = {}
-    evaluate = offline_evaluator.evaluate
+    evaluate = offline_evaluator.evaluate_candidate
 
     def look(host: Any, request: Any, *others: Any) -> Any:
         seen.update({file.name: file.sha256 for file in request.files})
@@ -233,7 +233,7 @@ def test_gates_that_cannot_run_are_said_to_have_been_left_out(
 def test_a_host_that_ends_before_the_file_is_opened_is_no_refusal(
     iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate, asked = offline_evaluator.evaluate, []
+    evaluate, asked = offline_evaluator.evaluate_candidate, []
 
     def end_first(host: Any, *rest: Any) -> Any:
         asked.append(host)
