@@ -185,7 +185,7 @@ def is_serving() -> bool:
     """Say whether the main thread of this host has told everything and waits for requests."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None:
-        if frame.f_code.co_name == "serve":
+        if frame.f_code.co_name == "serve_predictions":
             return True
         frame = frame.f_back
     return False
