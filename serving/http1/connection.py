@@ -481,6 +481,7 @@ class HttpConnection(HttpToolsProtocol):
         elif state not in OVER:
             if state is BODY:  # it will never have its whole body
                 self.cycle.disconnected = True
+                self.cycle.waiting_for_100_continue = False  # it would be written behind the refusal
                 self.cycle.message_event.set()
             if not self.transport.is_closing():
                 self._write_refusal(refusal)

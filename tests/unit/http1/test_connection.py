@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -320,6 +322,20 @@ def test_headers_behind_a_body_are_none() -> None:
         wire = Wire()
         await wire.play(request(b"/other", CHUNKED) + CHUNKS[:-2] + b"X: y\r\n\r\n")
         assert [name for name, _ in wire.application.headers] == [b"host", b"transfer-encoding"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("target", [b"/other", b"/wait", b"/predict"])
+def test_nothing_is_sent_behind_a_refusal(target: bytes) -> None:
+    """Not the leave to go on either, which the application gives when it asks for the body."""
+
+    async def scenario() -> None:
+        failures: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        wire = Wire()
+        trace = await wire.play(request(target, CHUNKED + b"Expect: 100-continue\r\n") + b"x\r\n")
+        assert (trace, failures) == ([400, "eof"], [])
 
     run(scenario())
 
