@@ -54,7 +54,7 @@ class Finding:
     differences: list[str] = field(default_factory=list)
 
 
-def compare(name: str, fit: Callable[[], Any], rows: int = 2000, seed: int = 0) -> Finding:
+def compare_on_hard_rows(name: str, fit: Callable[[], Any], rows: int = 2000, seed: int = 0) -> Finding:
     """Fit, compile and prove as a host does, then compare the answers to `rows` hard rows. Blocks for seconds."""
     with warnings.catch_warnings(action="ignore"):
         model = examine_estimator(fit())
@@ -79,7 +79,7 @@ def make_hard_rows(model: EstimatorModel, guard: Guard, rows: int, seed: int) ->
     most = np.inf if guard.largest is None else guard.largest
     sizes = SIZES[most >= SIZES]
 
-    def around(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    def vary_sizes(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
         way = random.integers(0, 4, numbers.shape)
         signed = numbers * random.choice([1.0, -1.0], numbers.shape)
         signed = np.where(way == 0, signed * random.uniform(0.1, 1, numbers.shape), signed)
@@ -87,13 +87,13 @@ def make_hard_rows(model: EstimatorModel, guard: Guard, rows: int, seed: int) ->
         return np.where((way == 1) | (way == 2), beside, signed)
 
     alone = plausible.copy()
-    alone[np.arange(count), random.integers(0, width, count)] = around(random.choice(sizes, count))
+    alone[np.arange(count), random.integers(0, width, count)] = vary_sizes(random.choice(sizes, count))
     places = random.integers(0, len(sizes), (count, 1)) + random.integers(0, 6, (count, width))
     made = np.concatenate(
         [
-            around(random.choice(sizes, (count, width))),
-            around(np.repeat(random.choice(sizes, (count, 1)), width, axis=1)),
-            around(np.sort(sizes)[np.minimum(places, len(sizes) - 1)]),
+            vary_sizes(random.choice(sizes, (count, width))),
+            vary_sizes(np.repeat(random.choice(sizes, (count, 1)), width, axis=1)),
+            vary_sizes(np.sort(sizes)[np.minimum(places, len(sizes) - 1)]),
             alone,
         ]
     )

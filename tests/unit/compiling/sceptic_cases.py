@@ -54,9 +54,16 @@ FEW: dict[str, Any] = {"random_state": 0, "n_estimators": 7}
 Case = tuple[str, Callable[[], Any]]
 
 
-def cases() -> list[Case]:
+def list_cases() -> list[Case]:
     """Return a name and a function that fits, for each; nothing is fitted yet."""
-    made = [*_transformers(), *_kernels(), *_classifiers(), *_regressors(), *_others(), *_boosters()]
+    made = [
+        *_yield_transformers(),
+        *_yield_kernels(),
+        *_yield_classifiers(),
+        *_yield_regressors(),
+        *_yield_others(),
+        *_yield_boosters(),
+    ]
     named = [
         (f"{place:03d} {' '.join(str(each[0]).split())[:100]}", lambda each=each: each[0].fit(*each[1:]))
         for place, each in enumerate(made)
@@ -64,7 +71,7 @@ def cases() -> list[Case]:
     return named + [(f"every {name}", lambda name=name: fit_estimator(name)[0]) for name in SERVED]
 
 
-def _transformers() -> Iterator[tuple[Any, ...]]:
+def _yield_transformers() -> Iterator[tuple[Any, ...]]:
     p = preprocessing
     for norm in ("l1", "l2", "max"):
         yield p.Normalizer(norm), ROWS
@@ -105,7 +112,7 @@ def _transformers() -> Iterator[tuple[Any, ...]]:
     yield make_pipeline(p.Normalizer(), p.PolynomialFeatures(2), linear_model.LogisticRegression()), ROWS, CLASSES
 
 
-def _kernels() -> Iterator[tuple[Any, ...]]:
+def _yield_kernels() -> Iterator[tuple[Any, ...]]:
     for kernel in ("linear", "poly", "rbf", "sigmoid"):
         yield svm.SVC(kernel=kernel), ROWS, CLASSES
         yield svm.SVC(kernel=kernel), ROWS, TWO
@@ -131,7 +138,7 @@ def _kernels() -> Iterator[tuple[Any, ...]]:
         yield kernel_approximation.SkewedChi2Sampler(skewedness=skewedness, n_components=8, random_state=0), POSITIVE
 
 
-def _classifiers() -> Iterator[tuple[Any, ...]]:
+def _yield_classifiers() -> Iterator[tuple[Any, ...]]:
     m, e, logistic, bayes = linear_model, ensemble, linear_model.LogisticRegression(), naive_bayes.GaussianNB()
     lda = discriminant_analysis.LinearDiscriminantAnalysis
     both = [("a", logistic), ("b", bayes)]
@@ -168,7 +175,7 @@ def _classifiers() -> Iterator[tuple[Any, ...]]:
     yield multioutput.ClassifierChain(logistic), ROWS, SEVERAL
 
 
-def _regressors() -> Iterator[tuple[Any, ...]]:
+def _yield_regressors() -> Iterator[tuple[Any, ...]]:
     m, e, linear = linear_model, ensemble, linear_model.LinearRegression()
     several = [("a", linear), ("b", linear_model.Ridge())]
     for made in (
@@ -195,7 +202,7 @@ def _regressors() -> Iterator[tuple[Any, ...]]:
     yield multioutput.RegressorChain(linear), ROWS, PAIR
 
 
-def _others() -> Iterator[tuple[Any, ...]]:
+def _yield_others() -> Iterator[tuple[Any, ...]]:
     d, c = decomposition, cluster
     for whiten in (True, False):
         yield d.PCA(4, whiten=whiten), ROWS
@@ -221,7 +228,7 @@ def _others() -> Iterator[tuple[Any, ...]]:
     yield isotonic.IsotonicRegression(out_of_bounds="clip"), close, np.arange(7.0)
 
 
-def _boosters() -> Iterator[tuple[Any, ...]]:
+def _yield_boosters() -> Iterator[tuple[Any, ...]]:
     for scale in (1.0, 1e-35, 1e-40):
         yield xgboost.XGBRegressor(n_estimators=7, n_jobs=1), ROWS * scale, VALUES
         yield lightgbm.LGBMRegressor(n_estimators=7, verbose=-1, n_jobs=1), ROWS * scale, VALUES

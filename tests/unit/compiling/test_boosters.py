@@ -15,8 +15,8 @@ from serving.compiling.convert import NotCompilable, convert_estimator
 from serving.host.boosters import wrap_bare_booster
 from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.batch import Batch
-from tests.unit.compiling.test_convert import run
-from tests.unit.compiling.test_tree_table import edges
+from tests.unit.compiling.test_convert import run_graph
+from tests.unit.compiling.test_tree_table import make_edge_rows
 from tests.unit.host import booster_cases, category_cases
 
 xgboost = pytest.importorskip("xgboost")
@@ -37,7 +37,7 @@ def assert_alike(estimator: Any, *matrices: NDArray[Any], tolerance: float) -> N
         for matrix in matrices:
             batch = Batch(len(matrix), matrix=np.ascontiguousarray(matrix, dtype=np.float64))
             its = model.answer(method, batch).tensors[0]
-            mine = run(graph, model, method, batch)[0]
+            mine = run_graph(graph, model, method, batch)[0]
             if isinstance(its, list):
                 assert mine.tolist() == its
                 continue
@@ -51,7 +51,7 @@ def assert_alike(estimator: Any, *matrices: NDArray[Any], tolerance: float) -> N
 def split_rows(frame: Any, feature: str, threshold: str) -> NDArray[np.float64]:
     frame = frame[frame[threshold].notna()]
     places = frame[feature].str.extract(r"(\d+)")[0].astype(int).to_numpy()
-    return edges(NULLS, places, frame[threshold].to_numpy(dtype=np.float64))
+    return make_edge_rows(NULLS, places, frame[threshold].to_numpy(dtype=np.float64))
 
 
 @pytest.mark.parametrize("labels", [CLASSES, (CLASSES > 0).astype(int)], ids=["three", "two"])

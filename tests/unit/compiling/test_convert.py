@@ -87,7 +87,7 @@ REFUSED = frozenset(
 )
 
 
-def run(graph: Graph, model: EstimatorModel, method: Method, batch: Batch) -> list[Any]:
+def run_graph(graph: Graph, model: EstimatorModel, method: Method, batch: Batch) -> list[Any]:
     """Return what the graph answers as the checker writes it, which must not refuse any graph that is drawn here."""
     asked = model.signature.model_copy(update={"methods": tuple(graph.outputs)})
     (graph,) = bound_graphs([graph], asked).graphs
@@ -113,7 +113,7 @@ def assert_alike(
         for batch in (model.make_rows(5), *made, *batches):
             wanted = model.answer(method, batch).tensors
             for graph in (whole, alone):
-                for mine, its in zip(run(graph, model, method, batch), wanted, strict=True):
+                for mine, its in zip(run_graph(graph, model, method, batch), wanted, strict=True):
                     if isinstance(its, list):
                         assert mine.tolist() == its
                         continue
@@ -137,7 +137,7 @@ def test_an_estimator_answers_alike_or_is_refused_by_name(name: str) -> None:
             refusals.append(str(refusal))
             continue
         batch = Batch(20, matrix=np.ascontiguousarray(matrix[:20]))
-        for mine, its in zip(run(graph, model, method, batch), model.answer(method, batch).tensors, strict=True):
+        for mine, its in zip(run_graph(graph, model, method, batch), model.answer(method, batch).tensors, strict=True):
             assert (mine.dtype, mine.shape) == (np.asarray(its).dtype, np.asarray(its).shape)
             with np.errstate(invalid="ignore"):
                 np.testing.assert_allclose(mine, its, rtol=1e-6, atol=1e-6 if name == "Birch" else 1e-7)
@@ -179,7 +179,7 @@ def test_probabilities_far_from_one_half_keep_their_digits() -> None:
     model = examine_estimator(estimator)
     batch = Batch(4, matrix=np.array([[-700.0], [-40.0], [40.0], [-800.0]]))
     for method in ("predict_proba", "predict_log_proba"):
-        mine = run(convert_estimator(model, (method,)), model, method, batch)[0]
+        mine = run_graph(convert_estimator(model, (method,)), model, method, batch)[0]
         np.testing.assert_allclose(mine, model.answer(method, batch).tensors[0], rtol=1e-12)
 
 
@@ -208,7 +208,7 @@ def test_estimators_inside_estimators_are_converted() -> None:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def table() -> tuple[pd.DataFrame, Any]:
+def make_table() -> tuple[pd.DataFrame, Any]:
     """Return a table with every kind of column, and labels for it."""
     random = np.random.default_rng(0)
     frame = pd.DataFrame(
@@ -237,7 +237,7 @@ def table() -> tuple[pd.DataFrame, Any]:
     ids=["one-hot", "dropped", "infrequent", "filled", "ordinal"],
 )
 def test_text_unknown_and_null_are_encoded_alike(encoder: Any) -> None:
-    frame, labels = table()
+    frame, labels = make_table()
     numbers = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
     columns = ColumnTransformer(
         [
@@ -260,7 +260,7 @@ def test_text_unknown_and_null_are_encoded_alike(encoder: Any) -> None:
 
 
 def test_features_of_any_type_are_refused() -> None:
-    frame, labels = table()
+    frame, labels = make_table()
     estimator = make_pipeline(OrdinalEncoder(encoded_missing_value=-2), LogisticRegression())
     model = examine_estimator(estimator.fit(frame, labels), X=frame)
     features = list(model.signature.features)

@@ -34,7 +34,7 @@ WORDS = np.array(["low", "high", "mean"])[CLASSES]
 VALUES = ROWS @ np.arange(1.0, 6.0)
 
 
-def proof_of(estimator: Any, rows: Any = ROWS, answers: Any = WORDS, tolerance: float = 1e-9) -> Compilation:
+def prove_estimator(estimator: Any, rows: Any = ROWS, answers: Any = WORDS, tolerance: float = 1e-9) -> Compilation:
     """Fit, convert and prove: most within one part in a thousand million, also where numbers are as large."""
     with warnings.catch_warnings(action="ignore"):
         model = examine_estimator(estimator.fit(rows, answers), X=rows)
@@ -44,41 +44,43 @@ def proof_of(estimator: Any, rows: Any = ROWS, answers: Any = WORDS, tolerance: 
 @pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])
 @pytest.mark.parametrize("kind", [GaussianMixture, BayesianGaussianMixture])
 def test_mixtures_of_all_covariance_types_are_proved(kind: Any, covariance: str) -> None:
-    assert proof_of(kind(n_components=3, covariance_type=covariance, random_state=0)).engine == "onnx"
+    assert prove_estimator(kind(n_components=3, covariance_type=covariance, random_state=0)).engine == "onnx"
 
 
 @pytest.mark.parametrize("weights", ["dirichlet_process", "dirichlet_distribution"])
 def test_bayesian_mixtures_of_all_weights_are_proved(weights: str) -> None:
     mixture = BayesianGaussianMixture(n_components=3, weight_concentration_prior_type=weights, random_state=0)
-    assert proof_of(mixture).engine == "onnx"
+    assert prove_estimator(mixture).engine == "onnx"
 
 
 @pytest.mark.parametrize("priors", ["uniform", "empirical"])
 @pytest.mark.parametrize("answers", [WORDS, CLASSES > 0], ids=["three", "two"])
 def test_nearest_centroids_are_proved(priors: str, answers: Any) -> None:
     rows = ROWS[:-3]  # classes of unequal sizes
-    assert proof_of(NearestCentroid(priors=priors, shrink_threshold=0.1), rows, answers[:-3], 1e-4).engine == "onnx"
+    assert (
+        prove_estimator(NearestCentroid(priors=priors, shrink_threshold=0.1), rows, answers[:-3], 1e-4).engine == "onnx"
+    )
 
 
 @pytest.mark.parametrize("inside", [LinearSVC(), DecisionTreeClassifier(max_depth=3)])
 @pytest.mark.parametrize("answers", [WORDS, CLASSES > 0], ids=["three", "two"])
 def test_classifiers_by_pairs_and_codes_are_proved(inside: Any, answers: Any) -> None:
-    assert proof_of(OneVsOneClassifier(inside), answers=answers).engine == "onnx"
-    assert proof_of(OutputCodeClassifier(inside, code_size=3, random_state=0), answers=answers).engine == "onnx"
+    assert prove_estimator(OneVsOneClassifier(inside), answers=answers).engine == "onnx"
+    assert prove_estimator(OutputCodeClassifier(inside, code_size=3, random_state=0), answers=answers).engine == "onnx"
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function"])
 def test_chains_in_another_order_are_proved(method: str) -> None:
     labels = np.column_stack([CLASSES > 0, CLASSES > 1, VALUES > 0]).astype(int)
     chain = ClassifierChain(LogisticRegression(), order=[2, 0, 1], chain_method=method)
-    assert proof_of(chain, answers=labels).engine == "onnx"
+    assert prove_estimator(chain, answers=labels).engine == "onnx"
 
 
 @pytest.mark.parametrize(("extrapolation", "degree"), [("constant", 1), ("constant", 3), ("linear", 2), ("linear", 3)])
 @pytest.mark.parametrize("is_biased", [True, False])
 def test_splines_are_proved_inside_and_outside_their_knots(extrapolation: str, degree: int, is_biased: bool) -> None:
     splines = SplineTransformer(4, degree=degree, extrapolation=extrapolation, include_bias=is_biased)
-    assert proof_of(splines).engine == "onnx"
+    assert prove_estimator(splines).engine == "onnx"
     knots = splines.bsplines_[0].t[degree:-degree]
     rows = np.repeat(np.concatenate([knots, knots + 1e-12, knots - 1e-12, [-1e3, 1e3]])[:, None], 5, axis=1)
     model = examine_estimator(make_pipeline(splines, LinearRegression()).fit(ROWS, VALUES))
@@ -88,42 +90,42 @@ def test_splines_are_proved_inside_and_outside_their_knots(extrapolation: str, d
 def test_splines_of_other_settings_stay_in_their_host() -> None:
     for options in ({"extrapolation": "periodic"}, {"extrapolation": "linear", "degree": 1}, {"degree": 0}):
         with pytest.raises(NotCompilable, match="SplineTransformer of this degree, extrapolation"):
-            proof_of(SplineTransformer(**options))
+            prove_estimator(SplineTransformer(**options))
 
 
 @pytest.mark.parametrize("kernel", ["rbf", "linear", "poly", "sigmoid"])
 def test_nystroem_is_proved_with_all_kernels(kernel: str) -> None:
-    assert proof_of(Nystroem(kernel, n_components=20, random_state=0), tolerance=1e-5).engine == "onnx"
+    assert prove_estimator(Nystroem(kernel, n_components=20, random_state=0), tolerance=1e-5).engine == "onnx"
 
 
 def test_chi2_kernels_are_proved_with_zeros() -> None:
     rows = np.abs(ROWS)
     rows[::7] = 0
-    assert proof_of(AdditiveChi2Sampler(sample_steps=3), rows).guard.smallest == 0.0
+    assert prove_estimator(AdditiveChi2Sampler(sample_steps=3), rows).guard.smallest == 0.0
 
 
 def test_indicators_of_missing_values_are_proved() -> None:
     rows = ROWS.copy()
     rows[::7, 1] = rows[::5, 3] = np.nan
-    assert proof_of(MissingIndicator(error_on_new=False), rows).engine == "onnx"
+    assert prove_estimator(MissingIndicator(error_on_new=False), rows).engine == "onnx"
     model = make_pipeline(SimpleImputer(add_indicator=True), LogisticRegression())
-    assert "missing" in {one.kind for one in proof_of(model, rows).rows}
-    assert proof_of(SimpleImputer(add_indicator=True), rows).engine == "onnx"
+    assert "missing" in {one.kind for one in prove_estimator(model, rows).rows}
+    assert prove_estimator(SimpleImputer(add_indicator=True), rows).engine == "onnx"
 
 
 @pytest.mark.parametrize("options", [{}, {"sublinear_tf": True, "norm": "l1"}, {"use_idf": False, "norm": None}])
 def test_tf_idf_weights_of_counts_are_proved(options: dict[str, Any]) -> None:
     counts = np.round(np.abs(ROWS))
-    assert proof_of(TfidfTransformer(**options), counts).engine == "onnx"
+    assert prove_estimator(TfidfTransformer(**options), counts).engine == "onnx"
 
 
 def test_target_encoders_of_several_classes_are_proved() -> None:
     table = pd.DataFrame({"a": np.resize(["x", "y", "z"], 200), "b": np.where(VALUES > 0, "p", "q")})
-    assert proof_of(make_pipeline(TargetEncoder(random_state=0), LogisticRegression()), table).engine == "onnx"
+    assert prove_estimator(make_pipeline(TargetEncoder(random_state=0), LogisticRegression()), table).engine == "onnx"
 
 
 @pytest.mark.parametrize("null", [None, np.nan])
 def test_an_ordinal_encoder_counts_none_as_a_category_and_nan_as_missing(null: Any) -> None:
     table = pd.DataFrame({"a": np.resize(np.array(["x", "y", null], dtype=object), 200)})
     encoder = OrdinalEncoder(encoded_missing_value=-5)
-    assert proof_of(make_pipeline(encoder, LogisticRegression()), table, CLASSES).engine == "onnx"
+    assert prove_estimator(make_pipeline(encoder, LogisticRegression()), table, CLASSES).engine == "onnx"

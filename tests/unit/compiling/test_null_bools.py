@@ -30,7 +30,7 @@ VIP = RANDOM.choice(np.array([True, False, None], dtype=object), 200)
 LABELS = np.where(VIP == True, "yes", np.where(VIP == False, KINDS, "unknown"))  # noqa: E712
 
 
-def fitted(encoder: Any, last: Any, null: Any) -> EstimatorModel:
+def fit_model(encoder: Any, last: Any, null: Any) -> EstimatorModel:
     """Return a model of a text and a bool, fitted on `null` for the missing bools."""
     vip = np.array([null if cell is None else cell for cell in VIP], dtype=object)
     frame = pd.DataFrame({"kind": KINDS, "vip": vip, "paid": KINDS == "a"})
@@ -53,7 +53,7 @@ def fitted(encoder: Any, last: Any, null: Any) -> EstimatorModel:
     ids=["forest", "boosting", "one-hot", "ordinal"],
 )
 def test_nullable_bools_are_proved_with_and_without_null(encoder: Any, last: Any, null: Any) -> None:
-    model = fitted(encoder, last, null)
+    model = fit_model(encoder, last, null)
     graph = convert_estimator(model)
     proof = prove_graphs(model, [graph], 1e-5, [])
     assert {"random", "missing"} <= {one.kind for one in proof.rows}
@@ -71,7 +71,7 @@ def test_nullable_bools_are_proved_with_and_without_null(encoder: Any, last: Any
 
 def test_nullable_bools_are_float64_inputs() -> None:
     with warnings.catch_warnings(action="ignore"):
-        graph = convert_estimator(fitted(OneHotEncoder(), LogisticRegression(), math.nan))
+        graph = convert_estimator(fit_model(OneHotEncoder(), LogisticRegression(), math.nan))
     session = onnxruntime.InferenceSession(graph.content, providers=["CPUExecutionProvider"])
     assert {each.name: each.type for each in session.get_inputs()} == {
         "c0": "tensor(string)", "c1": "tensor(double)", "c2": "tensor(bool)",

@@ -42,12 +42,12 @@ ROWS = np.random.default_rng(8).normal(size=(150, 3))
 LABELS = np.digitize(ROWS[:, 0] - ROWS[:, 1], [-0.5, 0.5])
 
 
-def model_of(estimator: Any, rows: Any = ROWS, answers: Any = LABELS) -> EstimatorModel:
+def fit_model(estimator: Any, rows: Any = ROWS, answers: Any = LABELS) -> EstimatorModel:
     with warnings.catch_warnings(action="ignore"):
         return examine_estimator(estimator.fit(rows, answers), X=rows)
 
 
-def proof_of(model: EstimatorModel) -> Compilation:
+def prove_model(model: EstimatorModel) -> Compilation:
     with warnings.catch_warnings(action="ignore"):
         return prove_graphs(model, [convert_estimator(model)], TOLERANCE, [])
 
@@ -62,9 +62,9 @@ def test_a_graph_that_divides_by_a_norm_close_to_0_is_not_proved(
 ) -> None:
     divided = scaling._divide_by_norm
     monkeypatch.setattr(scaling, "_divide_by_norm", lambda rows, kind, least: divided(rows, kind))
-    model = model_of(make_pipeline(Normalizer(norm), inside or "passthrough"))
+    model = fit_model(make_pipeline(Normalizer(norm), inside or "passthrough"))
     with pytest.raises(NotCompilable, match="'tiny'"):
-        proof_of(model)
+        prove_model(model)
 
 
 def test_a_graph_that_loses_the_digits_of_small_numbers_is_not_proved(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,12 +73,12 @@ def test_a_graph_that_loses_the_digits_of_small_numbers_is_not_proved(monkeypatc
 
     monkeypatch.setattr(projections, "draw_log1p", plain)
     with pytest.raises(NotCompilable, match="transform on rows of kind 'tiny'"):
-        proof_of(model_of(PowerTransformer(standardize=False)))
+        prove_model(fit_model(PowerTransformer(standardize=False)))
 
 
 def test_rounding_errors_of_tiny_numbers_that_cancel_out_are_ignored() -> None:
     """With equal weights, one computation gives 0 and another the rounding error of a last digit."""
-    model = model_of(SparseRandomProjection(2, dense_output=True, random_state=0))
+    model = fit_model(SparseRandomProjection(2, dense_output=True, random_state=0))
     prover = Prover(model, [convert_estimator(model)], TOLERANCE, 4096)
     wanted, given = np.zeros((1, 2)), np.full((1, 2), 1e-29)
     assert (
@@ -110,7 +110,7 @@ def test_tiny_rows_are_on_both_sides_of_every_branch() -> None:
 
 
 def test_rows_that_a_model_remembers_and_their_neighbours_are_tried() -> None:
-    model = model_of(make_pipeline(KMeans(4, n_init=1, random_state=0)))
+    model = fit_model(make_pipeline(KMeans(4, n_init=1, random_state=0)))
     centers = model.estimator[-1].cluster_centers_
     maker = RowMaker(model, find_guard(model), {}, [], find_landmarks(model.estimator, 3))
     (batch,) = (batch for kind, batch in maker.make_batches(1024) if kind == "landmarks")
@@ -130,21 +130,21 @@ def test_landmarks_are_of_the_columns_of_the_input() -> None:
     assert find_landmarks(SVC().fit(ROWS, LABELS), 3).shape[1] == 3
     knots = IsotonicRegression().fit(ROWS[:, 0], ROWS[:, 1])
     assert np.isin(find_landmarks(knots, 1), knots.X_thresholds_).any()
-    assert find_scale(model_of(estimator).columns, find_landmarks(estimator, 3)) is not None
+    assert find_scale(fit_model(estimator).columns, find_landmarks(estimator, 3)) is not None
 
 
 # --- enormous ---------------------------------------------------------------------------------------------------------
 
 
 def test_angles_are_proved_up_to_where_they_lose_their_digits() -> None:
-    proof = proof_of(model := model_of(RBFSampler(n_components=8, random_state=0)))
+    proof = prove_model(model := fit_model(RBFSampler(n_components=8, random_state=0)))
     assert proof.guard.largest == 1e9
     with pytest.raises(InvalidInput, match="is 1e\\+12, the model takes at most 1e\\+09"):
         GuardCheck(proof.guard, model.signature).check(Batch(1, matrix=np.array([[0.1, 1e12, 0.2]])))
 
 
 def test_golden_examples_beyond_the_proof_keep_a_model_in_its_host() -> None:
-    model = model_of(RBFSampler(n_components=8, random_state=0))
+    model = fit_model(RBFSampler(n_components=8, random_state=0))
     golden = Batch(1, matrix=np.array([[0.5, 3e9, 0.5]]))
     with pytest.raises(NotCompilable, match=r"the proof does not cover the golden examples: row 0: .* is 3e\+09"):
         prove_graphs(model, [convert_estimator(model)], TOLERANCE, [golden])
@@ -152,27 +152,27 @@ def test_golden_examples_beyond_the_proof_keep_a_model_in_its_host() -> None:
 
 def test_sums_are_proved_up_to_where_an_order_overflows() -> None:
     estimator = LinearRegression().fit(ROWS, ROWS @ [2.0, -3.0, 4.0])
-    proof = proof_of(examine_estimator(estimator))
+    proof = prove_model(examine_estimator(estimator))
     assert proof.guard.largest is not None
     assert 1e200 <= proof.guard.largest <= 1e300
 
 
 def test_answers_that_overflow_for_ordinary_numbers_may_overflow() -> None:
-    assert proof_of(model_of(PoissonRegressor(), answers=np.exp(ROWS[:, 0]))).guard.largest in (None, 1e300)
+    assert prove_model(fit_model(PoissonRegressor(), answers=np.exp(ROWS[:, 0]))).guard.largest in (None, 1e300)
     nowhere = IsotonicRegression(out_of_bounds="nan").fit(ROWS[:, 0], ROWS[:, 1])  # NaN outside of its knots
-    assert proof_of(examine_estimator(nowhere)).guard.largest == 1e300
+    assert prove_model(examine_estimator(nowhere)).guard.largest == 1e300
 
 
 def test_a_hidden_overflow_is_not_risked() -> None:
     calibrated = CalibratedClassifierCV(LinearSVC(), cv=2)
-    assert proof_of(model_of(calibrated)).guard.largest == 1e300
+    assert prove_model(fit_model(calibrated)).guard.largest == 1e300
 
 
 def test_neighbours_are_proved_up_to_where_their_distances_become_equal() -> None:
-    proof = proof_of(model_of(NearestCentroid(priors="empirical")))
+    proof = prove_model(fit_model(NearestCentroid(priors="empirical")))
     assert proof.guard.largest is not None
     assert proof.guard.largest < 1e9
-    model = model_of(KNeighborsRegressor(3), answers=ROWS[:, 0])
+    model = fit_model(KNeighborsRegressor(3), answers=ROWS[:, 0])
     prover = Prover(model, [convert_estimator(model)], TOLERANCE, 4096)
     found = number_limits.find_number_limit(
         prover, RowMaker(model, find_guard(model), {}, []), 1024, tried := Counter()
@@ -183,7 +183,7 @@ def test_neighbours_are_proved_up_to_where_their_distances_become_equal() -> Non
 
 
 def test_trees_are_proved_up_to_the_largest_float32() -> None:
-    assert proof_of(model_of(DecisionTreeClassifier(max_depth=3))).guard.largest == float(np.finfo(np.float32).max)
+    assert prove_model(fit_model(DecisionTreeClassifier(max_depth=3))).guard.largest == float(np.finfo(np.float32).max)
 
 
 def test_mixed_rows_come_three_times_with_only_their_enormous_numbers_changed() -> None:
@@ -207,5 +207,5 @@ def test_mixed_rows_come_three_times_with_only_their_enormous_numbers_changed() 
 
 
 def test_the_guard_refuses_numbers_that_must_be_above_0() -> None:
-    model = model_of(PowerTransformer("box-cox", standardize=False), np.abs(ROWS) + 0.1)
+    model = fit_model(PowerTransformer("box-cox", standardize=False), np.abs(ROWS) + 0.1)
     assert find_guard(model).smallest == 5e-324

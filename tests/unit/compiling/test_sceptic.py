@@ -12,8 +12,8 @@ from sklearn.preprocessing import Normalizer
 
 from serving.compiling.converters import scaling
 from serving.compiling.proof_rows import RowMaker
-from tests.unit.compiling.sceptic import compare
-from tests.unit.compiling.sceptic_cases import ROWS, TWO, cases
+from tests.unit.compiling.sceptic import compare_on_hard_rows
+from tests.unit.compiling.sceptic_cases import ROWS, TWO, list_cases
 
 # one for each formula that differs; a name that no longer exists is an error
 FAST = (
@@ -33,8 +33,8 @@ def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("start", FAST)
 def test_hard_rows_are_answered_alike(start: str) -> None:
-    name, fit = next((name, fit) for name, fit in cases() if name.split(" ", 1)[1].startswith(start))
-    finding = compare(name, fit, rows=400)
+    name, fit = next((name, fit) for name, fit in list_cases() if name.split(" ", 1)[1].startswith(start))
+    finding = compare_on_hard_rows(name, fit, rows=400)
     assert not finding.differences
     assert finding.answers, finding.reason
 
@@ -51,6 +51,6 @@ def test_the_sceptic_finds_differences_that_a_proof_misses(monkeypatch: pytest.M
     monkeypatch.setattr("serving.compiling.hard_numbers.SLIGHTLY", 0.0)
     monkeypatch.setattr("serving.compiling.number_limits.GROUPS", ())
     model = make_pipeline(Normalizer(), LogisticRegression())
-    finding = compare("a wrong graph", lambda: model.fit(ROWS, TWO), rows=400)
+    finding = compare_on_hard_rows("a wrong graph", lambda: model.fit(ROWS, TWO), rows=400)
     assert any(difference.startswith("predict_proba") for difference in finding.differences)
     assert np.isfinite(model.predict_proba(ROWS)).all()

@@ -29,7 +29,7 @@ ROWS = RANDOM.normal(5, 3, size=(200, 3))
 LABELS = (ROWS[:, 1] + ROWS[:, 2] > 10).astype(int)
 
 
-def splits(tree: Any, feature: int) -> np.ndarray[Any, Any]:
+def list_splits(tree: Any, feature: int) -> np.ndarray[Any, Any]:
     return np.unique(tree.tree_.threshold[tree.tree_.feature == feature])
 
 
@@ -37,7 +37,7 @@ def test_thresholds_of_a_tree_are_found() -> None:
     tree = DecisionTreeClassifier(random_state=0).fit(ROWS, LABELS)
     found = find_thresholds(tree, 3)
     for feature in range(3):
-        np.testing.assert_array_equal(found.get(feature, []), splits(tree, feature))
+        np.testing.assert_array_equal(found.get(feature, []), list_splits(tree, feature))
 
 
 @pytest.mark.parametrize("scaler", [StandardScaler(), MinMaxScaler(), RobustScaler()])
@@ -46,7 +46,7 @@ def test_a_scaler_in_front_is_traced_back(scaler: Any) -> None:
     found = find_thresholds(model, 3)
     probe = np.zeros((len(found[1]), 3))
     probe[:, 1] = found[1]
-    np.testing.assert_allclose(model[0].transform(probe)[:, 1], splits(model[1], 1), rtol=1e-12)
+    np.testing.assert_allclose(model[0].transform(probe)[:, 1], list_splits(model[1], 1), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_column_transformer_is_traced_through_its_branches() -> None:
     found = find_thresholds(model, 3)
     assert {1, 2} == set(found)
     assert ROWS[:, 2].min() <= found[2].min() <= found[2].max() <= ROWS[:, 2].max()
-    assert len(found[2]) == len(splits(model[1], 2))
+    assert len(found[2]) == len(list_splits(model[1], 2))
 
 
 def test_edges_of_bins_are_thresholds() -> None:

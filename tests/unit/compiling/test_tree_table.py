@@ -27,14 +27,16 @@ from serving.compiling.tree_table import round_for_float32
 from serving.host.signature_of_estimator import examine_estimator
 from serving.rows.batch import Batch
 from tests.steps import count_calls
-from tests.unit.compiling.test_convert import assert_alike, run
+from tests.unit.compiling.test_convert import assert_alike, run_graph
 
 RANDOM = np.random.default_rng(0)
 ROWS, CLASSES = make_classification(400, 8, n_informative=6, n_classes=3, random_state=0)
 VALUES = ROWS @ np.arange(8.0)
 
 
-def edges(rows: NDArray[Any], feature: NDArray[Any], threshold: NDArray[Any], count: int = 400) -> NDArray[np.float64]:
+def make_edge_rows(
+    rows: NDArray[Any], feature: NDArray[Any], threshold: NDArray[Any], count: int = 400
+) -> NDArray[np.float64]:
     """Return rows with one number on a threshold, or next to it as a float64 or a float32."""
     made = []
     chosen = RANDOM.integers(0, len(threshold), count)
@@ -49,11 +51,13 @@ def edges(rows: NDArray[Any], feature: NDArray[Any], threshold: NDArray[Any], co
     return np.concatenate(made)
 
 
-def tree_edges(trees: Any) -> NDArray[np.float64]:
+def make_tree_edge_rows(trees: Any) -> NDArray[np.float64]:
     trees = [each.tree_ for each in np.ravel(trees)]
     inner = [tree.children_left >= 0 for tree in trees]
     feature = np.concatenate([tree.feature[keep] for tree, keep in zip(trees, inner, strict=True)])
-    return edges(ROWS, feature, np.concatenate([tree.threshold[keep] for tree, keep in zip(trees, inner, strict=True)]))
+    return make_edge_rows(
+        ROWS, feature, np.concatenate([tree.threshold[keep] for tree, keep in zip(trees, inner, strict=True)])
+    )
 
 
 def test_a_float64_threshold_decides_as_the_float32_one_did() -> None:
@@ -82,13 +86,13 @@ def test_a_float64_threshold_decides_as_the_float32_one_did() -> None:
 )
 def test_classifiers_agree_on_the_edges_of_their_splits(estimator: Any) -> None:
     estimator.fit(ROWS, CLASSES)
-    assert_alike(estimator, tree_edges(getattr(estimator, "estimators_", estimator)))
+    assert_alike(estimator, make_tree_edge_rows(getattr(estimator, "estimators_", estimator)))
 
 
 def test_regressors_agree_on_the_edges_of_their_splits() -> None:
     for estimator in (DecisionTreeRegressor(), RandomForestRegressor(10, random_state=0), GradientBoostingRegressor()):
         estimator.fit(ROWS, VALUES)
-        assert_alike(estimator, tree_edges(getattr(estimator, "estimators_", estimator)))
+        assert_alike(estimator, make_tree_edge_rows(getattr(estimator, "estimators_", estimator)))
 
 
 def test_ties_of_classes_are_decided_alike() -> None:
@@ -116,7 +120,7 @@ def test_several_outputs_and_single_leaves_answer_alike() -> None:
     assert_alike(RandomForestClassifier(3, max_depth=1, min_samples_leaf=250).fit(ROWS, CLASSES), ROWS)
 
 
-def with_nulls(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def add_nulls(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(RANDOM.random(rows.shape) < 0.15, np.nan, rows)
 
 
@@ -125,8 +129,8 @@ def with_nulls(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     [RandomForestClassifier(10, random_state=0), HistGradientBoostingClassifier(max_iter=10), DecisionTreeClassifier()],
 )
 def test_missing_values_go_the_same_way(estimator: Any) -> None:
-    rows = with_nulls(ROWS)
-    assert_alike(estimator.fit(rows, CLASSES), rows, with_nulls(ROWS), np.full((1, 8), np.nan), X=rows)
+    rows = add_nulls(ROWS)
+    assert_alike(estimator.fit(rows, CLASSES), rows, add_nulls(ROWS), np.full((1, 8), np.nan), X=rows)
 
 
 @pytest.mark.parametrize("labels", [CLASSES, CLASSES > 0], ids=["three", "two"])
@@ -134,11 +138,11 @@ def test_boosting_agrees_on_the_edges_of_its_splits(labels: Any) -> None:
     hist = HistGradientBoostingClassifier(max_iter=10).fit(ROWS, labels)
     nodes = np.concatenate([predictor.nodes for stage in hist._predictors for predictor in stage])
     nodes = nodes[nodes["is_leaf"] == 0]
-    assert_alike(hist, edges(ROWS, nodes["feature_idx"], nodes["num_threshold"]))
+    assert_alike(hist, make_edge_rows(ROWS, nodes["feature_idx"], nodes["num_threshold"]))
     gradient = GradientBoostingClassifier(n_estimators=10).fit(ROWS, labels)
-    assert_alike(gradient, tree_edges(gradient.estimators_))
+    assert_alike(gradient, make_tree_edge_rows(gradient.estimators_))
     ada = AdaBoostClassifier(DecisionTreeClassifier(max_depth=2), n_estimators=10).fit(ROWS, labels)
-    assert_alike(ada, tree_edges(ada.estimators_))
+    assert_alike(ada, make_tree_edge_rows(ada.estimators_))
 
 
 def test_other_losses_and_the_weighted_median_answer_alike() -> None:
@@ -149,7 +153,7 @@ def test_other_losses_and_the_weighted_median_answer_alike() -> None:
 
 
 def test_categories_known_unknown_and_missing_go_the_same_way() -> None:
-    rows = with_nulls(ROWS)
+    rows = add_nulls(ROWS)
     rows[:, 0], rows[:, 1] = RANDOM.integers(0, 60, len(rows)), RANDOM.integers(0, 5, len(rows))
     rows[::9, 0] = np.nan
     labels = np.where(np.nan_to_num(rows[:, 0]).astype(int) * 7 % 5 < 2, 0, CLASSES)
@@ -157,7 +161,7 @@ def test_categories_known_unknown_and_missing_go_the_same_way() -> None:
     estimator.fit(rows, labels)
     assert any(predictor.nodes["is_categorical"].any() for stage in estimator._predictors for predictor in stage)
 
-    odd = with_nulls(ROWS)
+    odd = add_nulls(ROWS)
     odd[:, 0], odd[:, 1] = RANDOM.integers(-3, 80, len(odd)), RANDOM.integers(-1, 8, len(odd))
     odd[::3, 0] += 0.5
     assert_alike(estimator, rows, odd, X=rows)
@@ -166,7 +170,7 @@ def test_categories_known_unknown_and_missing_go_the_same_way() -> None:
 @pytest.mark.parametrize("options", [{}, {"max_features": 3, "contamination": 0.1}])
 def test_isolation_forests_agree_on_the_edges_of_their_splits(options: dict[str, Any]) -> None:
     forest = IsolationForest(n_estimators=20, random_state=0, **options).fit(ROWS)
-    assert_alike(forest, ROWS * 2, tree_edges(forest.estimators_) if not options else ROWS)
+    assert_alike(forest, ROWS * 2, make_tree_edge_rows(forest.estimators_) if not options else ROWS)
 
 
 def test_a_large_forest_is_converted_without_python_code_for_each_node() -> None:
@@ -179,4 +183,4 @@ def test_a_large_forest_is_converted_without_python_code_for_each_node() -> None
     assert calls < nodes
     assert len(graph.content) < 60 * nodes
     batch = Batch(100, matrix=rows[:100].copy())
-    assert run(graph, model, "predict", batch)[0].tolist() == model.answer("predict", batch).tensors[0].tolist()
+    assert run_graph(graph, model, "predict", batch)[0].tolist() == model.answer("predict", batch).tensors[0].tolist()

@@ -76,7 +76,7 @@ def play(hosts: list[FakeHost]) -> Play:
     return run
 
 
-def refusal(evaluation: Evaluation) -> GateResult:
+def get_refusal(evaluation: Evaluation) -> GateResult:
     result = evaluation.report.refusal
     assert result is not None
     assert evaluation.report.gates[-1] is result
@@ -126,7 +126,7 @@ def test_graphs_come_with_the_report_and_the_host_is_gone(play: Play, hosts: lis
 def test_a_refusal_by_a_gate_is_kept(play: Play, hosts: list[FakeHost], gate: str) -> None:
     asked = make_request()
     nothing = Findings()
-    result = refusal(play(asked, make_honest_frames(asked, findings=nothing, refused_by=gate)))
+    result = get_refusal(play(asked, make_honest_frames(asked, findings=nothing, refused_by=gate)))
     assert (result.gate, result.evidence) == (gate, f"{gate} was looked at")
     is_opened = GATES.index(gate) >= GATES.index(GateName.LOAD)
     assert hosts[0].join() == [FrameKind.EVALUATE, *([FrameKind.LOAD] if is_opened else [])]
@@ -147,7 +147,7 @@ def test_a_file_is_not_opened_without_a_required_layer_of_the_sandbox(
     play: Play, hosts: list[FakeHost], is_respawn: bool
 ) -> None:
     asked = make_request(require_sandbox=True, is_respawn=is_respawn)
-    result = refusal(play(asked, make_honest_frames(asked, LACKING)))
+    result = get_refusal(play(asked, make_honest_frames(asked, LACKING)))
     assert result.gate == "load"
     assert "security.require_sandbox" in result.evidence
     assert "no seccomp (Function not implemented)" in result.evidence
@@ -158,7 +158,7 @@ def test_a_report_cannot_claim_a_sandbox_afterwards(play: Play) -> None:
     asked = make_request()
     said = make_honest_frames(asked, LACKING)
     said[-1] = SentFrame(FrameKind.REPORT, {**said[-1].header, "sandbox": WHOLE.model_dump(mode="json")})
-    assert "sandbox" in refusal(play(asked, said)).evidence
+    assert "sandbox" in get_refusal(play(asked, said)).evidence
     report = play(asked, make_honest_frames(asked, LACKING)).report
     assert report.sandbox == LACKING
 
@@ -173,7 +173,7 @@ def test_an_unsigned_file_is_not_opened_where_signatures_are_required(
     if provenance is not None:
         place = next(i for i, each in enumerate(said) if each.header.get("gate") == "provenance") + 1
         said[place] = said[place]._replace(header={**said[place].header, "verdict": "skipped"})
-    result = refusal(play(asked, said))
+    result = get_refusal(play(asked, said))
     assert result.gate == "load"
     assert "no trusted key" in result.evidence
     assert FrameKind.LOAD not in hosts[0].join()
@@ -190,7 +190,7 @@ def test_a_signed_file_is_opened(play: Play, hosts: list[FakeHost]) -> None:
 # --- frames -----------------------------------------------------------------------------------------------------------
 
 
-def sane(asked: EvaluationRequest, report: CandidateReport) -> None:
+def assert_sound(asked: EvaluationRequest, report: CandidateReport) -> None:
     """Check what holds for every forgery."""
     gates = [result.gate for result in report.gates]
     assert gates == list(asked.gates[: len(gates)])
@@ -244,7 +244,7 @@ def test_every_forged_frame_is_refused_or_harmless(name: str) -> None:
                 raise AssertionError(f"{FrameKind(frame.kind).name} {place}, {what}: {error!r}") from error
             finally:
                 fake.join()
-            sane(asked, evaluation.report)
+            assert_sound(asked, evaluation.report)
             is_of_prefix = not what.startswith("header with") and not what.startswith("header b")
             assert evaluation.report.refusal is not None or not is_of_prefix, what
     assert tried > (500 if every == 1 else 150)
@@ -265,7 +265,7 @@ def test_an_extra_or_early_frame_is_refused(play: Play, kind: FrameKind, place: 
     else:
         # a report without the graphs it speaks of comes in time, and is not believed
         may_come = is_in_its_place or (kind is FrameKind.REPORT and is_after_gates)
-        assert may_come or "broke the protocol" in refusal(evaluation).evidence
+        assert may_come or "broke the protocol" in get_refusal(evaluation).evidence
         assert evaluation.report.refusal is not None
 
 
@@ -282,7 +282,7 @@ def test_frames_of_a_host_that_claims_a_lot_cost_nothing(play: Play) -> None:
     said[-2] = said[-2]._replace(header_bytes=10, payload_bytes=(1 << 30) + 1)
     tracemalloc.start()
     try:
-        result = refusal(play(asked, said))
+        result = get_refusal(play(asked, said))
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
@@ -297,7 +297,7 @@ def test_a_report_of_more_values_than_any_costs_little(play: Play) -> None:
     said[-1] = SentFrame(FrameKind.REPORT, header)
     tracemalloc.start()
     try:
-        result = refusal(play(asked, said))
+        result = get_refusal(play(asked, said))
         assert tracemalloc.get_traced_memory()[1] < 6 * len(header)  # the test's own copies are three
     finally:
         tracemalloc.stop()
@@ -323,7 +323,7 @@ def test_a_graph_that_was_not_requested_is_refused_before_it_is_read(
 ) -> None:
     said = make_honest_frames(asked, sandbox, make_findings(make_request(), 1), graphs=1)
     claim = said[-2]._replace(header_bytes=10, payload_bytes=900)  # and then nothing: whoever reads it waits
-    result = refusal(play(asked, [*said[:-2], claim], code=None))
+    result = get_refusal(play(asked, [*said[:-2], claim], code=None))
     assert result.gate == "compile"
     assert reason in result.evidence
     engine = "onnx" if asked.format is Format.ONNX else "sklearn"
@@ -335,7 +335,7 @@ def test_three_graphs_are_one_too_many(play: Play) -> None:
     asked = make_request()
     said = make_honest_frames(asked, graphs=2)
     said.insert(-1, said[-2])
-    assert "more than 2 graphs" in refusal(play(asked, said)).evidence
+    assert "more than 2 graphs" in get_refusal(play(asked, said)).evidence
 
 
 COMPILATIONS = {
@@ -372,7 +372,7 @@ def test_an_impossible_compiled_form_is_refused(play: Play, name: str) -> None:
     said[-1] = SentFrame(
         FrameKind.REPORT, {**said[-1].header, "engine": "onnx" if graphs else "sklearn", "compilation": compilation}
     )
-    result = refusal(play(asked, said))
+    result = get_refusal(play(asked, said))
     assert result.gate == "compile"
     assert reason in result.evidence
 
@@ -394,19 +394,19 @@ def test_a_graph_answers_what_the_model_offers_by_outputs_with_names(play: Play,
     asked = make_request()
     said = make_honest_frames(asked, graphs=1)
     said[-2] = SentFrame(FrameKind.GRAPH, {"outputs": outputs}, GRAPH)
-    refusal(play(asked, said))
+    get_refusal(play(asked, said))
 
 
 def test_a_known_verdict_on_compiling_cannot_change(play: Play) -> None:
     asked = make_request(compile=CompileRequest(known=STAYS))
     other = make_findings(asked).model_copy(update={"compilation": Compilation(engine=None, reason="faster")})
-    result = refusal(play(asked, make_honest_frames(asked, findings=other)))
+    result = get_refusal(play(asked, make_honest_frames(asked, findings=other)))
     assert (result.gate, "another verdict on compiling" in result.evidence) == ("compile", True)
 
 
 def test_a_missing_compiled_form_is_refused_where_one_is_required(play: Play) -> None:
     asked = make_request(compile=CompileRequest(mode="require", bytes=1000))
-    result = refusal(play(asked, make_honest_frames(asked)))
+    result = get_refusal(play(asked, make_honest_frames(asked)))
     assert result.gate == "compile"
     assert "engine.compile = require: slower" in result.evidence
     assert play(asked, make_honest_frames(asked, graphs=1)).report.is_compiled
@@ -432,7 +432,7 @@ def test_an_impossible_report_is_refused_by_the_gate_that_it_concerns(play: Play
     said = make_honest_frames(asked)
     said[-1] = SentFrame(FrameKind.REPORT, {**said[-1].header, **changes})
     evaluation = play(asked, said)
-    result = refusal(evaluation)
+    result = get_refusal(evaluation)
     assert result.gate == gate
     assert reason in result.evidence
     assert [each.gate for each in evaluation.report.gates] == GATES[: GATES.index(gate) + 1]
@@ -457,9 +457,9 @@ def test_a_signature_that_cannot_be_served_is_refused(play: Play, name: str) -> 
     said = make_honest_frames(asked)
     signature = {**said[-1].header["signature"], **SIGNATURES[name]}
     said[-1] = SentFrame(FrameKind.REPORT, {**said[-1].header, "signature": signature})
-    refusal(play(asked, said))
+    get_refusal(play(asked, said))
     already = play(asked, [*make_honest_frames(asked, refused_by="golden")[:-1], said[-1]])
-    assert refusal(already).gate in ("load", "golden")
+    assert get_refusal(already).gate in ("load", "golden")
     assert already.report.signature is None, "a refused version has no signature either"
 
 
@@ -503,7 +503,7 @@ def test_long_lists_are_checked_before_errors_are_made_of_them(play: Play, name:
     header = said[-1].header
     for key, value in changes.items():
         header[key] = {**header[key], **value} if isinstance(value, dict) and key in header else value
-    result = refusal(play(asked, said))
+    result = get_refusal(play(asked, said))
     assert "broke the protocol" in result.evidence
     assert reason in result.evidence
 
@@ -529,13 +529,13 @@ def test_a_hundred_thousand_features_are_taken_and_one_more_is_not(play: Play) -
         if count == MAX_FEATURES:
             assert evaluation.report.is_ready
         else:
-            assert "100001 features" in refusal(evaluation).evidence
+            assert "100001 features" in get_refusal(evaluation).evidence
 
 
 @pytest.mark.parametrize("kind", [Format.ONNX, Format.XGBOOST, Format.LIGHTGBM])
 def test_each_format_has_its_engines(play: Play, kind: Format) -> None:
     asked = make_request(format=kind)
-    assert refusal(play(asked, make_honest_frames(asked))).gate == "load"
+    assert get_refusal(play(asked, make_honest_frames(asked))).gate == "load"
     own = make_findings(asked).model_copy(update={"engine": str(kind)})
     assert play(asked, make_honest_frames(asked, findings=own)).report.engine == str(kind)
 
@@ -545,7 +545,7 @@ def test_each_format_has_its_engines(play: Play, kind: Format) -> None:
 WIDER = SIGNATURE.model_copy(update={"features": (*SIGNATURE.features, Feature(name="c"))})
 
 
-def with_manifest(tmp_path: Path, **fields: Any) -> tuple[EvaluationFile, ...]:
+def stage_manifest(tmp_path: Path, **fields: Any) -> tuple[EvaluationFile, ...]:
     listed = [{"name": FILE.name, "sha256": "0" * 64, "size": 1}]
     document = {"model": "m", "version": "1", "created_at": "2026-11-20T08:00:00Z", "files": listed, **fields}
     path = tmp_path / "manifest"
@@ -555,22 +555,22 @@ def with_manifest(tmp_path: Path, **fields: Any) -> tuple[EvaluationFile, ...]:
 
 def test_a_contract_break_is_refused_whatever_the_gate_reported(play: Play, tmp_path: Path) -> None:
     asked = make_request(active_signature=WIDER, active_version="0")
-    result = refusal(play(asked, make_honest_frames(asked)))
+    result = get_refusal(play(asked, make_honest_frames(asked)))
     assert result.gate == "contract"
     assert result.evidence.startswith("not compatible with the active version 0: takes 2 features")
-    quiet = asked.model_copy(update={"files": with_manifest(tmp_path)})
-    assert refusal(play(quiet, make_honest_frames(quiet))).gate == "contract"
+    quiet = asked.model_copy(update={"files": stage_manifest(tmp_path)})
+    assert get_refusal(play(quiet, make_honest_frames(quiet))).gate == "contract"
 
 
 def test_a_contract_break_that_the_manifest_declares_is_accepted(play: Play, tmp_path: Path) -> None:
-    asked = make_request(active_signature=WIDER, active_version="0", files=with_manifest(tmp_path, breaking=True))
+    asked = make_request(active_signature=WIDER, active_version="0", files=stage_manifest(tmp_path, breaking=True))
     assert play(asked, make_honest_frames(asked)).report.is_ready
 
 
 def test_a_signature_that_the_manifest_does_not_declare_is_refused(play: Play, tmp_path: Path) -> None:
-    files = with_manifest(tmp_path, signature=WIDER.model_dump(mode="json"))
+    files = stage_manifest(tmp_path, signature=WIDER.model_dump(mode="json"))
     asked = make_request(files=files)
-    result = refusal(play(asked, make_honest_frames(asked)))
+    result = get_refusal(play(asked, make_honest_frames(asked)))
     assert result.gate == "contract"
     assert result.evidence.startswith("manifest.json declares 3 features")
 
@@ -584,7 +584,7 @@ def test_two_wide_signatures_are_compared_quickly(play: Play) -> None:
 
     asked = make_request(active_signature=wide("a"))
     findings = make_findings(asked).model_copy(update={"signature": wide("b")})
-    assert "feature names differ" in refusal(play(asked, make_honest_frames(asked, findings=findings))).evidence
+    assert "feature names differ" in get_refusal(play(asked, make_honest_frames(asked, findings=findings))).evidence
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------
@@ -634,7 +634,7 @@ def test_slow_bytes_do_not_move_the_deadline(play: Play, hosts: list[FakeHost], 
             sock.sendall(bytes([byte]))
             time.sleep(0.01)
 
-    result = refusal(play(asked, [], seconds=0.5, says=dribble))
+    result = get_refusal(play(asked, [], seconds=0.5, says=dribble))
     assert "not finished after 0.5 s (candidate.timeout_seconds)" in result.evidence
     assert hosts[0].was_closed.is_set()
 
@@ -651,7 +651,7 @@ def test_compiling_has_its_own_time_once(play: Play, monkeypatch: pytest.MonkeyP
         return made[-1][0]
 
     monkeypatch.setattr(evaluating, "TimedSocket", make)
-    result = refusal(play(asked, frames[: place + 1], code=None, seconds=0.5))
+    result = get_refusal(play(asked, frames[: place + 1], code=None, seconds=0.5))
     assert result.gate == "compile"
     ((source, ends_at),) = made
     assert source.ends_at == ends_at + 0.5
@@ -708,5 +708,5 @@ def test_any_other_end_of_a_host_refuses_its_candidate(play: Play, code: int, wo
         sock.sendall(b"".join(each.pack() for each in said[:9]))
         sock.sendall(said[9].pack()[:5] if is_cut else b"")
 
-    result = refusal(play(asked, [], code=code, says=say))
+    result = get_refusal(play(asked, [], code=code, says=say))
     assert (result.gate, words in result.evidence) == ("load", True)

@@ -99,7 +99,7 @@ def test_graphs_that_do_not_answer_every_method_are_refused(checker: GraphChecke
         checker.check([convert_estimator(MODEL, ("predict",))], MODEL.signature, PROOF, 60)
 
 
-def slow() -> Graph:
+def make_slow_graph() -> Graph:
     """Return a graph that multiplies large matrices for each row, which takes little memory and 100 ms."""
     nodes = [node("Expand", "one_ shape", "m0"), node("MatMul", "X row", "v0")]
     nodes += [node("MatMul", f"v{place} m0", f"v{place + 1}") for place in range(400)]
@@ -115,7 +115,7 @@ def slow() -> Graph:
 
 def test_a_graph_that_takes_too_long_for_one_row_is_refused(checker: GraphChecker) -> None:
     with pytest.raises(GraphRefused, match=r"one row takes .* s, at most 0\.05 s"):
-        checker.check([slow()], signature(), PROOF, 60)
+        checker.check([make_slow_graph()], signature(), PROOF, 60)
 
 
 def test_a_killed_checker_says_nothing_about_the_graph(checker: GraphChecker) -> None:
@@ -164,7 +164,7 @@ BOUNDS = RunBounds(
 READY = SentFrame(FrameKind.CHECKER_READY, WHOLE.model_dump(mode="json"))
 
 
-def checked(payload: bytes = b"graph", sizes: list[Any] | None = None, **bounds: Any) -> SentFrame:
+def make_checked_frame(payload: bytes = b"graph", sizes: list[Any] | None = None, **bounds: Any) -> SentFrame:
     header = {"bounds": {**BOUNDS.model_dump(mode="json"), **bounds}, "bytes": [5] if sizes is None else sizes}
     return SentFrame(FrameKind.CHECKED, header, payload)
 
@@ -180,7 +180,7 @@ class FakeZygote:
         return self.host
 
 
-def asked(*said: SentFrame, code: int | None = 0) -> tuple[tuple[Graph, ...], RunBounds]:
+def check_with_fake(*said: SentFrame, code: int | None = 0) -> tuple[tuple[Graph, ...], RunBounds]:
     """Return what the server accepts from a checker that sends these frames."""
     zygote: Any = FakeZygote(*said, code=code)
     checker = GraphChecker(zygote, MEMORY_BYTES)
@@ -192,29 +192,29 @@ def asked(*said: SentFrame, code: int | None = 0) -> tuple[tuple[Graph, ...], Ru
 
 
 def test_a_possible_answer_is_accepted() -> None:
-    (graph,), bounds = asked(READY, checked())
+    (graph,), bounds = check_with_fake(READY, make_checked_frame())
     assert bytes(graph.content) == b"graph"
     assert bounds == BOUNDS
 
 
 LIES: dict[str, Callable[[], list[SentFrame]]] = {
-    "more rows than the proof": lambda: [READY, checked(rows=513)],
-    "no rows": lambda: [READY, checked(rows=0)],
-    "more memory than a run may take": lambda: [READY, checked(row_bytes=PIECE_BYTES)],
-    "negative memory": lambda: [READY, checked(fixed_bytes=-1)],
-    "no time": lambda: [READY, checked(seconds={})],
-    "times of another method": lambda: [READY, checked(seconds={"transform": [1.0, 1.0]})],
-    "an impossible time": lambda: [READY, checked(seconds={"predict": [float("nan"), 1.0]})],
-    "another size": lambda: [READY, checked(sizes=[4])],
-    "two graphs": lambda: [READY, checked(b"graphgraph", sizes=[5, 5])],
-    "a negative size": lambda: [READY, checked(sizes=[-5])],
-    "no graph": lambda: [READY, checked(b"", sizes=[0])],
-    "a graph of any size": lambda: [READY, checked()._replace(payload_bytes=1 << 40)],
-    "a larger graph than it got": lambda: [READY, checked(b"x" * (graph_checker.MORE_BYTES + 2000), sizes=[5])],
-    "another field": lambda: [READY, checked(more=1)],
+    "more rows than the proof": lambda: [READY, make_checked_frame(rows=513)],
+    "no rows": lambda: [READY, make_checked_frame(rows=0)],
+    "more memory than a run may take": lambda: [READY, make_checked_frame(row_bytes=PIECE_BYTES)],
+    "negative memory": lambda: [READY, make_checked_frame(fixed_bytes=-1)],
+    "no time": lambda: [READY, make_checked_frame(seconds={})],
+    "times of another method": lambda: [READY, make_checked_frame(seconds={"transform": [1.0, 1.0]})],
+    "an impossible time": lambda: [READY, make_checked_frame(seconds={"predict": [float("nan"), 1.0]})],
+    "another size": lambda: [READY, make_checked_frame(sizes=[4])],
+    "two graphs": lambda: [READY, make_checked_frame(b"graphgraph", sizes=[5, 5])],
+    "a negative size": lambda: [READY, make_checked_frame(sizes=[-5])],
+    "no graph": lambda: [READY, make_checked_frame(b"", sizes=[0])],
+    "a graph of any size": lambda: [READY, make_checked_frame()._replace(payload_bytes=1 << 40)],
+    "a larger graph than sent": lambda: [READY, make_checked_frame(bytes(graph_checker.MORE_BYTES + 2000), sizes=[5])],
+    "another field": lambda: [READY, make_checked_frame(more=1)],
     "no JSON": lambda: [READY, SentFrame(FrameKind.CHECKED, b"{", b"graph")],
     "an answer of a host": lambda: [READY, SentFrame(FrameKind.PREDICTION, {"tensors": []})],
-    "nothing of its sandbox": lambda: [checked()],
+    "nothing of its sandbox": lambda: [make_checked_frame()],
     "no frame": lambda: [READY, SentFrame(0, {}, magic=b"HTTP")],
 }  # fmt: skip
 
@@ -222,12 +222,12 @@ LIES: dict[str, Callable[[], list[SentFrame]]] = {
 @pytest.mark.parametrize("name", LIES)
 def test_an_impossible_answer_is_refused(name: str) -> None:
     with pytest.raises(GraphRefused):
-        asked(*LIES[name]())
+        check_with_fake(*LIES[name]())
 
 
 def test_a_checker_without_a_whole_sandbox_gets_no_graph() -> None:
     lacking = SentFrame(FrameKind.CHECKER_READY, LACKING.model_dump(mode="json"))
-    zygote: Any = FakeZygote(lacking, checked())
+    zygote: Any = FakeZygote(lacking, make_checked_frame())
     checker = GraphChecker(zygote, MEMORY_BYTES)
     with pytest.raises(GraphRefused, match="a layer of the sandbox is missing"):
         checker.check([PLAIN], signature(), PROOF, 5)
@@ -238,7 +238,7 @@ def test_a_checker_without_a_whole_sandbox_gets_no_graph() -> None:
 def test_a_reason_is_one_line_of_bounded_length() -> None:
     refusal = SentFrame(FrameKind.REFUSAL, {"detail": "first\nsecond\x1b[2J" + "x" * 5000})
     with pytest.raises(GraphRefused) as caught:
-        asked(READY, refusal)
+        check_with_fake(READY, refusal)
     said = str(caught.value)
     assert len(said) <= graph_checker.MOST_REASON_CHARACTERS + 3
     assert "\n" not in said
@@ -248,7 +248,7 @@ def test_a_reason_is_one_line_of_bounded_length() -> None:
 @pytest.mark.parametrize(("code", "reason"), [(-signal.SIGFPE, "died with SIGFPE"), (1, "exited with status 1")])
 def test_a_checker_that_dies_of_a_graph_refuses_it_for_now(code: int, reason: str) -> None:
     with pytest.raises(GraphRefused, match=reason) as caught:
-        asked(READY, code=code)
+        check_with_fake(READY, code=code)
     assert not caught.value.is_final
 
 

@@ -27,7 +27,7 @@ from tests.e2e.harness import is_alive, until
 ROUNDS = 8
 
 
-def children() -> set[psutil.Process]:
+def find_children() -> set[psutil.Process]:
     """The children of this process, zombies included. Not by command line: a child has its own only after exec."""
     return set(psutil.Process().children())
 
@@ -35,22 +35,22 @@ def children() -> set[psutil.Process]:
 def test_a_killed_zygote_leaves_no_zombie(tmp_path: Path) -> None:
     """Its socket ends before the process does: the server has to wait for the process."""
     zygote = Zygote(sandbox.scrub_environment(os.environ), tmp_path / "scratch")
-    before = children()
+    before = find_children()
     for _ in range(ROUNDS):
         zygote.start()
-        (process,) = children() - before
+        (process,) = find_children() - before
         process.kill()
-        until(lambda: children() <= before, "the end of the zygote")
+        until(lambda: find_children() <= before, "the end of the zygote")
     zygote.stop()
 
 
 def test_a_zygote_killed_before_it_starts_a_host_costs_nothing(tmp_path: Path) -> None:
     """The server may notice the end of a host first, and then asks a zygote that is about to end for another one."""
     zygote = Zygote(sandbox.scrub_environment(os.environ), tmp_path / "scratch")
-    before = children()
+    before = find_children()
     zygote.start()
     first = zygote.spawn()
-    (process,) = children() - before
+    (process,) = find_children() - before
     process.suspend()
     with ThreadPoolExecutor(1) as pool:
         spawning = pool.submit(zygote.spawn)
@@ -66,35 +66,35 @@ def test_a_zygote_killed_before_it_starts_a_host_costs_nothing(tmp_path: Path) -
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
     running = Zygote(sandbox.scrub_environment(os.environ), tmp_path_factory.mktemp("shared") / "scratch")
-    before = children()
+    before = find_children()
     running.start()
     yield running
     running.stop()
-    assert children() <= before, "a zygote is left"
+    assert find_children() <= before, "a zygote is left"
 
 
 @pytest.fixture
 def zygote(shared: Zygote) -> Iterator[Zygote]:
     """A zygote that earlier tests may have used: the first host of a test may replace a process that they stopped."""
-    before = children()
+    before = find_children()
     yield shared
-    until(lambda: len(children()) <= len(before), "the end of every process but the one that starts hosts now")
+    until(lambda: len(find_children()) <= len(before), "the end of every process but the one that starts hosts now")
 
 
-def zygote_of(host: HostProcess) -> psutil.Process:
+def find_zygote(host: HostProcess) -> psutil.Process:
     parent = psutil.Process(host.pid).parent()
     assert parent is not None
     return parent
 
 
-def threads_of(process: psutil.Process) -> list[str]:
+def list_threads(process: psutil.Process) -> list[str]:
     return [(task / "comm").read_text().strip() for task in Path(f"/proc/{process.pid}/task").iterdir()]
 
 
 def test_a_zygote_and_what_it_forks_have_one_thread(zygote: Zygote) -> None:
     """Some libraries start threads when they are imported: a lock that such a thread holds stays locked in a host."""
     host = zygote.spawn()
-    assert len(threads_of(zygote_of(host))) == 1, threads_of(zygote_of(host))
+    assert len(list_threads(find_zygote(host))) == 1, list_threads(find_zygote(host))
     host.close()
 
 
@@ -118,7 +118,7 @@ def test_a_zygote_reports_a_thread_besides_the_main_one(tmp_path: Path) -> None:
     zygote = Zygote(environment, tmp_path / "scratch")
     with capture_logs() as logs:
         host = zygote.spawn()
-    assert "stranger" in threads_of(zygote_of(host))
+    assert "stranger" in list_threads(find_zygote(host))
     host.close()
     zygote.stop()
     (warned,) = [one for one in logs if one["event"] == "zygote_not_single_threaded"]
@@ -128,10 +128,10 @@ def test_a_zygote_reports_a_thread_besides_the_main_one(tmp_path: Path) -> None:
 def test_a_stopped_zygote_is_replaced_and_its_hosts_go_on(zygote: Zygote) -> None:
     """Its hosts need it only so that they die with it; the next host has another parent."""
     first = zygote.spawn()
-    stopped = zygote_of(first)
+    stopped = find_zygote(first)
     stopped.suspend()
     second = zygote.spawn()
-    assert zygote_of(second) != stopped
+    assert find_zygote(second) != stopped
     assert not first.exited.done()
     assert is_alive(psutil.Process(first.pid))
     first.close()
@@ -139,7 +139,7 @@ def test_a_stopped_zygote_is_replaced_and_its_hosts_go_on(zygote: Zygote) -> Non
     until(lambda: not is_alive(stopped), "the end of a zygote without hosts")
     assert not second.exited.done()
     third = zygote.spawn()
-    assert zygote_of(third) == zygote_of(second)
+    assert find_zygote(third) == find_zygote(second)
     for host in (second, third):
         host.close()
         assert host.exited.result(10) == -signal.SIGKILL
@@ -147,7 +147,7 @@ def test_a_stopped_zygote_is_replaced_and_its_hosts_go_on(zygote: Zygote) -> Non
 
 def test_a_zygote_that_resumes_after_its_replacement_starts_no_host(zygote: Zygote) -> None:
     first = zygote.spawn()
-    stopped = zygote_of(first)
+    stopped = find_zygote(first)
     stopped.suspend()
     second = zygote.spawn()
     stopped.resume()
@@ -160,21 +160,21 @@ def test_a_zygote_that_resumes_after_its_replacement_starts_no_host(zygote: Zygo
 
 def test_a_zygote_that_is_stopped_while_it_imports_is_replaced(tmp_path: Path) -> None:
     zygote = Zygote(sandbox.scrub_environment(os.environ), tmp_path / "scratch")
-    before = children()
+    before = find_children()
     zygote.start()
-    (process,) = children() - before
+    (process,) = find_children() - before
     process.suspend()
     host = zygote.spawn()
-    assert zygote_of(host) != process
+    assert find_zygote(host) != process
     assert not is_alive(process)
     host.close()
     zygote.stop()
-    assert children() <= before, "a zygote is left"
+    assert find_children() <= before, "a zygote is left"
 
 
 def test_the_end_of_a_host_is_seen_when_its_zygote_is_stopped(zygote: Zygote) -> None:
     host = zygote.spawn()
-    zygote_of(host).suspend()
+    find_zygote(host).suspend()
     psutil.Process(host.pid).kill()
     assert host.exited.result(10) is None
     host.close()
@@ -193,7 +193,7 @@ def test_a_host_whose_own_code_fails_says_how(zygote: Zygote) -> None:
 def test_a_host_that_is_given_up_is_killed_whatever_its_zygote_does(zygote: Zygote) -> None:
     host = zygote.spawn()
     process = psutil.Process(host.pid)
-    zygote_of(host).suspend()
+    find_zygote(host).suspend()
     process.suspend()
     host.close()
     until(lambda: not is_alive(process), "its end", 5)

@@ -15,7 +15,7 @@ from serving.domain.version import Format
 from serving.lifecycle.graph_checks import GraphCheck, stays_hosted
 from serving.wire.frames import FrameKind
 from tests.unit.host.forgery import SIGNATURE, make_request
-from tests.unit.hosting.test_graph_checker import BOUNDS, READY, FakeZygote, checked
+from tests.unit.hosting.test_graph_checker import BOUNDS, READY, FakeZygote, make_checked_frame
 
 PROOF = Compilation(engine="onnx", reason="alike", most_rows=512, graph_bytes=1)
 SIGNED = SIGNATURE.model_copy(update={"methods": ("predict",)})
@@ -37,7 +37,7 @@ def check_with(zygote: Any, **fields: Any) -> GraphCheck:
 
 
 def test_the_server_gets_what_the_checker_wrote_with_its_bounds_and_size() -> None:
-    zygote = FakeZygote(READY, checked(b"written", sizes=[7]))
+    zygote = FakeZygote(READY, make_checked_frame(b"written", sizes=[7]))
     check = check_with(zygote)
     check.start()
     report, graphs = check.check(EVALUATION)

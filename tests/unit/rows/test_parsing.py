@@ -22,27 +22,27 @@ from tests.steps import count_calls
 IRIS = ("sepal_length", "sepal_width", "petal_length", "petal_width")
 
 
-def signature(*features: Feature, container: Container = Container.ARRAY) -> Signature:
+def make_signature(*features: Feature, container: Container = Container.ARRAY) -> Signature:
     return Signature(features=features, methods=("predict",), container=container)
 
 
-NUMBERS = signature(*(Feature(name=name) for name in IRIS))
-SPARSE = signature(*(Feature(name=name, nullable=index > 0) for index, name in enumerate(IRIS)))
-MIXED = signature(
+NUMBERS = make_signature(*(Feature(name=name) for name in IRIS))
+SPARSE = make_signature(*(Feature(name=name, nullable=index > 0) for index, name in enumerate(IRIS)))
+MIXED = make_signature(
     Feature(name="age", nullable=True),
     Feature(name="city", dtype=Dtype.STRING),
     Feature(name="is_member", dtype=Dtype.BOOL),
     Feature(name="note", dtype=Dtype.ANY, nullable=True),
 )
-LENIENT = signature(*(Feature(name=dtype.value, dtype=dtype, nullable=True) for dtype in Dtype))
-TEXTS = signature(Feature(name="text", dtype=Dtype.STRING), container=Container.TEXTS)
-ONE = signature(Feature(name="size"))
+LENIENT = make_signature(*(Feature(name=dtype.value, dtype=dtype, nullable=True) for dtype in Dtype))
+TEXTS = make_signature(Feature(name="text", dtype=Dtype.STRING), container=Container.TEXTS)
+ONE = make_signature(Feature(name="size"))
 
 ROW = [5.1, 3.5, 1.4, 0.2]
 PERSON = [31, "Rome", True, None]
 
 
-def refusal(contract: Signature, rows: Any, **options: Any) -> str:
+def get_refusal(contract: Signature, rows: Any, **options: Any) -> str:
     with pytest.raises(InvalidInput) as caught:
         rows_to_batch(contract, rows, **options)
     message = str(caught.value)
@@ -138,22 +138,22 @@ def test_features_of_several_kinds_become_one_column_each() -> None:
 
 
 def test_bools_with_nulls_are_a_list() -> None:
-    contract = signature(Feature(name="flag", dtype=Dtype.BOOL, nullable=True))
+    contract = make_signature(Feature(name="flag", dtype=Dtype.BOOL, nullable=True))
     assert rows_to_batch(contract, [[True], [None]]).columns == ([True, None],)
 
 
 @pytest.mark.parametrize("flag", [True, 1, 1.0])
 def test_in_a_table_bools_and_numbers_stand_for_each_other(flag: Any) -> None:
     two = (Feature(name="size", nullable=True), Feature(name="new", dtype=Dtype.BOOL, nullable=True))
-    table = signature(*two, container=Container.DATAFRAME)
+    table = make_signature(*two, container=Container.DATAFRAME)
     columns = rows_to_batch(table, [[flag, flag], [0, False], [None, None]]).columns
     assert columns is not None
     assert repr(np.asarray(columns[0]).tolist()) == "[1.0, 0.0, nan]"
     assert columns[1] == [True, False, None]
-    numbers = signature(Feature(name="a"), Feature(name="b"), container=Container.DATAFRAME)
+    numbers = make_signature(Feature(name="a"), Feature(name="b"), container=Container.DATAFRAME)
     assert rows_to_batch(numbers, [{"a": flag, "b": 2.5}]).matrix is not None
-    assert "'new': expected true or false, got the number 2" in refusal(table, [[1, 2]])
-    assert "'size': expected a number, got the string" in refusal(table, [["true", 1]])
+    assert "'new': expected true or false, got the number 2" in get_refusal(table, [[1, 2]])
+    assert "'size': expected a number, got the string" in get_refusal(table, [["true", 1]])
 
 
 @pytest.mark.parametrize("rows", [["a", "b"], [["a"], ["b"]], [{"text": "a"}, {"text": "b"}]])
@@ -162,7 +162,7 @@ def test_texts_come_as_strings_arrays_or_objects(rows: list[Any]) -> None:
 
 
 def test_strings_are_rows_only_for_texts() -> None:
-    assert refusal(ONE, ["5"]).startswith('row 0 is the string "5": a row is an array of 1 value or an object')
+    assert get_refusal(ONE, ["5"]).startswith('row 0 is the string "5": a row is an array of 1 value or an object')
 
 
 # --- what is refused, and how it is said ------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ REFUSALS: dict[str, tuple[Signature, Any, str]] = {
 @pytest.mark.parametrize("name", REFUSALS)
 def test_a_refusal_names_the_row_and_the_feature_and_says_what_to_do(name: str) -> None:
     contract, rows, words = REFUSALS[name]
-    message = refusal(contract, rows)
+    message = get_refusal(contract, rows)
     assert words in message
     message.encode()
 
@@ -265,18 +265,18 @@ def test_a_refusal_names_the_row_and_the_feature_and_says_what_to_do(name: str) 
     ],
 )
 def test_a_bool_among_numbers_is_refused(rows: list[Any]) -> None:
-    assert "got true" in refusal(NUMBERS, rows)
+    assert "got true" in get_refusal(NUMBERS, rows)
 
 
 def test_hints_are_not_given_where_they_would_mislead() -> None:
-    assert "send null" not in refusal(NUMBERS, [[1, 2, 3, math.nan]])
-    assert "without quotes" not in refusal(NUMBERS, [[1, 2, 3, "inf"]])
-    assert "without quotes" not in refusal(MIXED, [[1, "a", "yes", 1]])
-    assert "did you mean" not in refusal(ONE, [{"quite_different": 1}])
+    assert "send null" not in get_refusal(NUMBERS, [[1, 2, 3, math.nan]])
+    assert "without quotes" not in get_refusal(NUMBERS, [[1, 2, 3, "inf"]])
+    assert "without quotes" not in get_refusal(MIXED, [[1, "a", "yes", 1]])
+    assert "did you mean" not in get_refusal(ONE, [{"quite_different": 1}])
 
 
 def test_a_model_without_features_has_no_rows() -> None:
-    assert "takes no features" in refusal(Signature(features=(), methods=("predict",)), [[]])
+    assert "takes no features" in get_refusal(Signature(features=(), methods=("predict",)), [[]])
 
 
 # --- hostile input ----------------------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def test_one_long_string_among_many_numbers_costs_no_memory() -> None:
     rows[-1] = [1.0, 2.0, "x" * 500_000, 3.0]
     tracemalloc.start()
     try:
-        assert refusal(NUMBERS, rows).startswith("row 4999, feature 'petal_length'")
+        assert get_refusal(NUMBERS, rows).startswith("row 4999, feature 'petal_length'")
         _, most_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -296,8 +296,8 @@ def test_one_long_string_among_many_numbers_costs_no_memory() -> None:
 
 
 def test_long_names_and_many_features_are_refused_in_a_few_words() -> None:
-    wide = signature(*(Feature(name=f"feature_{index}") for index in range(20_000)))
-    message = refusal(wide, [{"x" * 1_000_000: 1, "feature_x": 2}])
+    wide = make_signature(*(Feature(name=f"feature_{index}") for index in range(20_000)))
+    message = get_refusal(wide, [{"x" * 1_000_000: 1, "feature_x": 2}])
     assert len(message) < 1000
     assert "and 19997 more" in message
 
@@ -332,18 +332,20 @@ def test_any_json_value_is_read_or_refused_and_nothing_else(contract: Signature,
 @example(LENIENT, [[True, "a", True, 1]])
 @example(SPARSE, [[1, 2, None, True]])
 def test_the_fast_way_takes_exactly_what_the_rules_allow(contract: Signature, rows: list[list[Any]]) -> None:
-    is_right = all(allowed(feature, cell) for row in rows for feature, cell in zip(contract.features, row, strict=True))
+    is_right = all(
+        is_allowed(feature, cell) for row in rows for feature, cell in zip(contract.features, row, strict=True)
+    )
     try:
         batch = rows_to_batch(contract, rows)
     except InvalidInput:
         assert not rows or not is_right
     else:
         assert is_right
-        assert cells_of(batch) == [[as_sent(cell) for cell in row] for row in rows]
+        assert list_cells(batch) == [[convert_as_sent(cell) for cell in row] for row in rows]
         orjson.dumps([column for column in batch.columns or () if isinstance(column, list)])
 
 
-def allowed(feature: Feature, cell: Any) -> bool:
+def is_allowed(feature: Feature, cell: Any) -> bool:
     """The rules of the module's docstring, cell by cell and without any optimisation."""
     if cell is None:
         return feature.nullable
@@ -359,13 +361,13 @@ def allowed(feature: Feature, cell: Any) -> bool:
     return type(cell) is bool or is_text or (is_number and fits)
 
 
-def cells_of(batch: Batch) -> list[list[Any]]:
+def list_cells(batch: Batch) -> list[list[Any]]:
     columns = batch.matrix.T if batch.matrix is not None else batch.columns or ()
     lists = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns]
-    return [[as_sent(cell) for cell in row] for row in zip(*lists, strict=True)]
+    return [[convert_as_sent(cell) for cell in row] for row in zip(*lists, strict=True)]
 
 
-def as_sent(cell: Any) -> Any:
+def convert_as_sent(cell: Any) -> Any:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
     return float(cell) if type(cell) in (int, float) else cell
@@ -381,7 +383,7 @@ def test_rows_parsed_by_json_and_by_orjson_are_read_alike() -> None:
 
 def test_reading_rows_runs_no_python_code_for_each_cell() -> None:
     rows = np.random.default_rng(0).normal(size=(10_000, 30)).tolist()
-    contract = signature(*(Feature(name=f"x{index}") for index in range(30)))
+    contract = make_signature(*(Feature(name=f"x{index}") for index in range(30)))
     batch, calls = count_calls(lambda: rows_to_batch(contract, rows))
     assert batch.matrix is not None
     assert calls < 2 * len(rows)

@@ -26,7 +26,7 @@ MIXED = Signature(
 TEXTS = Signature(features=(Feature(name="text", dtype=Dtype.STRING),), methods=("predict",), container=Container.TEXTS)
 
 
-def refusal(signature: Signature, table: Table) -> str:
+def get_refusal(signature: Signature, table: Table) -> str:
     with pytest.raises(InvalidInput) as caught:
         table_to_batch(signature, table)
     return str(caught.value)
@@ -128,28 +128,28 @@ def test_nan_is_a_missing_value_of_a_nullable_feature() -> None:
     batch = table_to_batch(NUMBERS, Table(1, np.array([[1.0, np.nan]])))
     assert batch.matrix is not None
     assert np.isnan(batch.matrix[0, 1])
-    assert refusal(NUMBERS, Table(2, np.array([[1.0, 2.0], [np.nan, 2.0]]))) == (
+    assert get_refusal(NUMBERS, Table(2, np.array([[1.0, 2.0], [np.nan, 2.0]]))) == (
         "row 1, feature 'a': is NaN; expected a finite number, and this feature may not be missing"
     )
-    assert refusal(NUMBERS, Table(1, np.array([[1.0, np.inf]]))) == (
+    assert get_refusal(NUMBERS, Table(1, np.array([[1.0, np.inf]]))) == (
         "row 0, feature 'b': is an infinity; expected a finite number or NaN for a missing one"
     )
 
 
 def test_wrong_cells_are_refused_with_the_messages_of_rows() -> None:
-    assert "row 0 has 3 values, the model takes 2" in refusal(NUMBERS, Table(1, np.ones((1, 3))))
-    assert refusal(NUMBERS, Table(0, np.ones((0, 2)))) == "no rows: send at least one"
-    assert "feature 'kind'" in refusal(MIXED, Table(1, columns=([1.0], [2.0], [True])))
-    assert "feature 'new'" in refusal(MIXED, Table(1, columns=(np.array([1.0]), ["x"], np.array([2]))))
-    assert "feature 'a'" in refusal(NUMBERS, Table(1, np.array([[True, False]])))
+    assert "row 0 has 3 values, the model takes 2" in get_refusal(NUMBERS, Table(1, np.ones((1, 3))))
+    assert get_refusal(NUMBERS, Table(0, np.ones((0, 2)))) == "no rows: send at least one"
+    assert "feature 'kind'" in get_refusal(MIXED, Table(1, columns=([1.0], [2.0], [True])))
+    assert "feature 'new'" in get_refusal(MIXED, Table(1, columns=(np.array([1.0]), ["x"], np.array([2]))))
+    assert "feature 'a'" in get_refusal(NUMBERS, Table(1, np.array([[True, False]])))
 
 
 def test_wrong_names_of_columns_are_named() -> None:
-    missing = refusal(NUMBERS, Table(1, np.ones((1, 1)), names=("a",)))
+    missing = get_refusal(NUMBERS, Table(1, np.ones((1, 1)), names=("a",)))
     assert "'b'" in missing
-    unknown = refusal(NUMBERS, Table(1, np.ones((1, 3)), names=("a", "b", "c")))
+    unknown = get_refusal(NUMBERS, Table(1, np.ones((1, 3)), names=("a", "b", "c")))
     assert "'c'" in unknown
-    assert "there twice" in refusal(NUMBERS, Table(1, np.ones((1, 2)), names=("a", "a")))
+    assert "there twice" in get_refusal(NUMBERS, Table(1, np.ones((1, 2)), names=("a", "a")))
 
 
 def test_bools_and_numbers_stand_for_each_other_where_the_model_was_fitted_on_a_table() -> None:
