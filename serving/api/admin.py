@@ -83,7 +83,7 @@ async def unpin(model: ModelName, request: Request, actor: Actor) -> ModelSummar
 
 @router.post(
     "/models/{model}/rollback",
-    summary="Leave the active version",
+    summary="Replace the active version by the next best",
     responses=problems_of(400, 404, 409, 413, 415, 422),
     openapi_extra=body_of(Rollback, is_required=False),
 )
@@ -109,7 +109,7 @@ async def refresh(request: Request, actor: Actor) -> ActiveModels:
     return await _decide_for_all(request, RefreshStore(), actor)
 
 
-@router.post("/accept-state-loss", summary="Go on after the state was lost", responses=problems_of(503))
+@router.post("/accept-state-loss", summary="Activate versions again after lost state", responses=problems_of(503))
 async def accept_state_loss(request: Request, actor: Actor) -> ActiveModels:
     """Let versions be activated again although pins and quarantines were lost with a damaged state database."""
     return await _decide_for_all(request, AcceptStateLoss(), actor)

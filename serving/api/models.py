@@ -46,7 +46,7 @@ async def list_models(request: Request) -> AllModels:
     return AllModels(models=models, store=status.store, state=status.state, sandbox=_sandbox(status))
 
 
-@router.get("/models/active", summary="What answers right now")
+@router.get("/models/active", summary="Which version answers now")
 async def list_active(request: Request) -> ActiveModels:
     """List for every model which version answers, which one is to become active, and what failed last."""
     status: Status = request.app.state.status
@@ -59,7 +59,7 @@ async def show_model(model: ModelName, request: Request) -> ModelStatus:
     return known_model(request, model)
 
 
-@router.get("/models/{model}/active", summary="What answers for one model", responses=problems_of(404))
+@router.get("/models/{model}/active", summary="Which version answers for one model", responses=problems_of(404))
 async def show_active(model: ModelName, request: Request) -> ModelSummary:
     """Return the model's entry of ``GET /models/active``."""
     return known_model(request, model)

@@ -43,7 +43,7 @@ _EXAMPLES: dict[int, tuple[str, ErrorKind, str]] = {
         "send the header 'Authorization: Bearer <admin token>'",
     ),
     403: (
-        "The token is for something else; operator calls are closed; or a browser sent it for another site's page.",
+        "The token is for another scope; operator calls are closed; or a browser sent it for another site's page.",
         _ADMIN,
         "operator calls are closed: ...",
     ),
@@ -83,7 +83,7 @@ _EXAMPLES: dict[int, tuple[str, ErrorKind, str]] = {
         "this server does not answer to 'models.example.com'; if it should, add \"models.example.com\" to server.hosts",
     ),
     422: (
-        "JSON, but not what is taken here; names the row and the feature.",
+        "JSON, but with wrong rows or fields; names the row and the feature.",
         KINDS[errors.InvalidInput],
         "row 0, feature 'x1': NaN is not a finite number",
     ),
@@ -92,7 +92,7 @@ _EXAMPLES: dict[int, tuple[str, ErrorKind, str]] = {
         problems.HEAD_TOO_LARGE,
         "the request line and the headers are larger than 32 kB",
     ),
-    500: ("The model raised, or the server has a bug.", INTERNAL, problems.BUG),
+    500: ("The model raised an exception, or the server has a bug.", INTERNAL, problems.BUG),
     503: (
         "Nothing can answer right now; `Retry-After` says when to try again.",
         KINDS[errors.NothingActive],

@@ -70,7 +70,7 @@ def _rows_in(form: RowFormat, raw: bytes, signature: Signature, max_rows: int) -
     read = reader_of(form, max_rows, MOST_EXTRA_COLUMNS)
     table = read(raw, signature)
     if form is CSV and table.names is not None and places_of(signature, table.names) is None:
-        # the reader takes columns nobody knows for text: without their names it goes by position, as is meant here
+        # the reader treats unknown columns as text: without names it finds columns by position, as is meant here
         table = read(raw.partition(b"\n")[2], signature)
     return PredictRequest(table_for(signature, table))
 

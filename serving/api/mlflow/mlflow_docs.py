@@ -65,7 +65,7 @@ def add_routes(app: FastAPI) -> None:
             path,
             name,
             summary=summary,
-            description="After MLflow's scoring server. Columns are told by name, and those nobody takes are ignored.",
+            description="After MLflow's scoring server. Columns are found by name; unknown columns are ignored.",
             tags=["mlflow"],
             responses=_responses(),
             openapi_extra=_details(path),

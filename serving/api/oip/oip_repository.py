@@ -73,7 +73,7 @@ async def load(model: ModelName, request: Request, actor: Actor) -> Response:
 
 @router.post(
     "/models/{model}/unload",
-    summary="Load no version of a model until it is asked for",
+    summary="Take a model out of service until it is loaded",
     response_class=Response,
     responses={
         200: {"description": "Nothing answers for the model any more; requests in flight are finished."},
