@@ -142,8 +142,3 @@ class Compilation(BaseModel):
     bounds: RunBounds | None = None
     graph_bytes: int | None = None
     seconds: float = 0.0
-
-    @property
-    def speed_up(self) -> float | None:
-        """How many times faster one row is answered; None when it was not measured."""
-        return None if self.row_seconds is None else self.row_seconds[0] / self.row_seconds[1]
