@@ -77,7 +77,7 @@ def test_outputs_and_texts_are_answered_in_the_sandbox(server: Server) -> None:
     assert len(answered["predictions"][0]) == 3
 
 
-def test_a_graph_that_looks_across_rows_gets_each_request_by_itself(server: Server) -> None:
+def test_a_graph_that_mixes_rows_gets_each_request_alone(server: Server) -> None:
     for name, dtype in (("integers", onnx.TensorProto.INT64), ("floats", onnx.TensorProto.FLOAT)):
         directory = server.store / name
         directory.mkdir()
@@ -88,4 +88,4 @@ def test_a_graph_that_looks_across_rows_gets_each_request_by_itself(server: Serv
         assert [answer for answer in answers if answer["predictions"] not in ([0.0], [[0.0]])] == []
         gates = {gate["gate"]: gate for gate in server.version(name, 1)["gates"]}
         assert gates["batching"]["verdict"] == "warned"
-        assert "never merged: predict answers row 0 otherwise" in gates["batching"]["evidence"]
+        assert "never merged: predict gives another answer to row 0" in gates["batching"]["evidence"]
