@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import os
 import resource
 import signal
 import threading
@@ -96,8 +97,11 @@ class DrainingServer(uvicorn.Server):
                     signal.signal(one, handler)
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
-        """Listen (called by uvicorn)."""
-        await super().startup(sockets)
+        """Listen (called by uvicorn). Raises CannotListen."""
+        try:
+            await super().startup(sockets)
+        except SystemExit as error:  # uvicorn has logged an OSError, and exits while it handles it
+            raise CannotListen(_explain_port(self._settings, error.__context__)) from None
         if self.started:
             if self._settings.server.admin_port is not None:
                 await self._listen_for_operators(self._settings.server.admin_port)
@@ -231,12 +235,17 @@ def run(settings: Settings) -> int:
     server = DrainingServer(config, app, settings)
     try:
         server.run()
-    except SystemExit:  # uvicorn could not listen, and has said why
-        return 1
     except ServingError as error:
         log.error("cannot_start", reason=str(error))
         return 1
     return server.exit_code
+
+
+def _explain_port(settings: Settings, error: BaseException | None) -> str:
+    number = getattr(error, "errno", None) or 0
+    reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
+    where = f"{settings.server.host}:{settings.server.port}"
+    return f"server.port: cannot listen on {where}: {reason}; choose another one with --port or --host"
 
 
 def _url_of(server: asyncio.Server) -> str:

@@ -38,6 +38,22 @@ def test_an_admin_port_that_is_taken_is_named_and_the_other_port_is_given_back()
     run(scenario())
 
 
+def test_a_port_that_is_taken_is_named_with_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        app = make_app(server={"port": port})
+        config = uvicorn.Config(PredictionRouter(app), port=port, lifespan="off", log_config=None)
+        server = DrainingServer(config, app, app.state.services.settings)
+
+        async def scenario() -> None:
+            config.load()
+            server.lifespan = config.lifespan_class(config)
+            with pytest.raises(CannotListen, match=rf"127\.0\.0\.1:{port}: Address already in use; choose .* --port"):
+                await server.startup()
+
+        run(scenario())
+
+
 def test_a_server_has_no_token_in_its_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[Settings] = []
 
