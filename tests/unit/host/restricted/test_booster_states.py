@@ -399,6 +399,7 @@ BYTES: dict[str, tuple[Any, str]] = {
     "a negative array": (claim_count("left_children", -1), "its bytes end early"),
     "an array that swallows others": (claim_count("base_weights", 40), "do not fit|marker|end early|64 bits"),
     "an array of another type": (replace_bytes(b"left_children[$l", b"left_children[$d"), "of another type"),
+    "conditions of another type": (replace_bytes(b"split_conditions[$d", b"split_conditions[$l"), "of another type"),
     "an array of no type": (replace_bytes(b"left_children[$l", b"left_children[$q"), "of no known type"),
     "an unknown marker": (
         replace_bytes(LONG.pack(5) + b"ModelX"[:5] + b"{", LONG.pack(5) + b"Model@"),
@@ -426,6 +427,14 @@ def test_bytes_that_are_no_xgboost_model_are_refused(name: str) -> None:
     raw, said = BYTES[name]
     assert problem(xgboost.Booster, {"handle": bytearray(SOUND)}) == ""
     assert re.search(said, problem(xgboost.Booster, {"handle": bytearray(raw)}))
+
+
+def test_linear_weights_of_another_type_are_refused() -> None:
+    sound = bytes(fit_booster(booster="gblinear").__getstate__()["handle"])
+    assert problem(xgboost.Booster, {"handle": bytearray(sound)}) == ""
+    assert b"weights[$d" in sound
+    forged = sound.replace(b"weights[$d", b"weights[$l", 1)
+    assert "of another type" in problem(xgboost.Booster, {"handle": bytearray(forged)})
 
 
 def test_a_tree_in_another_order_is_read_too() -> None:
