@@ -94,7 +94,7 @@ class Store:
         except OSError as error:
             if not os.path.lexists(self._path):
                 raise StoreUnavailable(
-                    f"there is no store at '{self._path}'; 'mkdir -p {shlex.quote(self._path)}' makes an empty one"
+                    f"there is no store at '{self._path}'; make an empty one: mkdir -p {shlex.quote(self._path)}"
                 ) from None
             where = f" ({error.filename})" if isinstance(error.filename, str) else ""
             advice = _ADVICE.get(error.errno or 0, "").format(user=os.geteuid())

@@ -173,7 +173,7 @@ def test_the_store_may_come_late_go_away_and_come_back(tmp_path: Path, watch: st
     settings = {"SERVING_STORE__WATCH": watch, "SERVING_STORE__POLL_SECONDS": "0.1"}
     with serving(tmp_path, store=store, makes_store=False, **settings) as server:
         until(lambda: _store_is_missed(server) and not server.get("/health/ready")["reason"].startswith("starting"))
-        told = f"there is no store at '{store}'; 'mkdir -p {store}' makes an empty one"
+        told = f"there is no store at '{store}'; make an empty one: mkdir -p {store}"
         assert server.get("/health/ready")["reason"] == f"no model is active, and the store cannot be listed: {told}"
         assert server.get("/models/active")["store"]["reason"] == told
         assert _status(server) == f"store: {told}\n"

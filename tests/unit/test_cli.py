@@ -302,7 +302,7 @@ def test_status_names_what_serves_nothing(serving: Any, server: FakeServer) -> N
 
 
 def test_status_of_a_store_that_is_not_there_does_not_say_that_it_is_empty(serving: Any, server: FakeServer) -> None:
-    reason = "there is no store at '/models'; 'mkdir -p /models' makes an empty one"
+    reason = "there is no store at '/models'; make an empty one: mkdir -p /models"
     server.answers["GET", "/models/active"] = 200, {"models": []}
     server.answers["GET", "/models"] = 200, {"models": [], "store": {"is_available": False, "reason": reason}}
     assert serving("status", "--url", server.url).out == f"store: {reason}\n"

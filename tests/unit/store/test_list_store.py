@@ -328,9 +328,7 @@ def test_only_the_first_models_are_seen_beyond_the_limit(root: Path) -> None:
 
 def test_a_missing_root_is_not_an_empty_store(root: Path) -> None:
     root.rmdir()
-    with pytest.raises(
-        StoreUnavailable, match=r"there is no store at '.*store'; 'mkdir -p .*store' makes an empty one"
-    ):
+    with pytest.raises(StoreUnavailable, match=r"there is no store at '.*store'; make an empty one: mkdir -p .*store"):
         store_at(root).list()
 
 
