@@ -466,9 +466,7 @@ def test_modules_of_the_working_directory_are_named_with_what_finds_them(
         publish(model, "m", store=store, X=ROWS)
     assert caught.value.report is not None
     monkeypatch.setattr("own_features.halve", lambda X: X / 2)
-    with pytest.raises(
-        PublishRefused, match=r"the function own_features.halve from before its module was loaded ag"
-    ):
+    with pytest.raises(PublishRefused, match=r"the function own_features.halve from before its module was loaded ag"):
         publish(model, "m", store=store, X=ROWS)
     monkeypatch.setattr("own_features.halve", halve)
     monkeypatch.setenv("PYTHONPATH", str(store.parent))
