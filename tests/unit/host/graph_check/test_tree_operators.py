@@ -62,6 +62,22 @@ def old_form(**changes: Any) -> Any:
     return model([made, cast], width=2, opsets={"": 21, ML: 3})
 
 
+def two_old_trees(**changes: Any) -> Any:
+    """Return a model of two trees in that form: a node with two leaves, and a leaf."""
+    attributes: Attributes = {
+        "nodes_treeids": [0, 0, 0, 1],
+        "nodes_nodeids": [0, 1, 2, 0],
+        "nodes_featureids": [0] * 4,
+        "nodes_values": [0.0] * 4,
+        "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF", "LEAF"],
+        "nodes_truenodeids": [1, 0, 0, 0],
+        "nodes_falsenodeids": [2, 0, 0, 0],
+        "target_treeids": [0, 0, 1],
+        "target_nodeids": [1, 2, 0],
+    }
+    return old_form(**{**attributes, **changes})
+
+
 def classifier(**changes: Any) -> Any:
     """Return the same as a classifier of three labels."""
     made = old_form()
@@ -86,6 +102,7 @@ SOUND: dict[str, Callable[[], Any]] = {
     "missing values": lambda: new_form(nodes_missing_value_tracks_true=[1, 0, 1]),
     "a leaf on both sides": lambda: new_form(nodes_falsenodeids=[2, 0, 4]),
     "one list of nodes": old_form,
+    "one list of two trees": two_old_trees,
     "labels": classifier,
 }
 
@@ -97,57 +114,112 @@ def test_sound_trees_pass_and_compute(name: str) -> None:
     assert len(session.run(None, {"X": np.zeros((3, 2))})[0]) == 3
 
 
-BROKEN: dict[str, Callable[[], Any]] = {
-    "a column that is not there": lambda: new_form(nodes_featureids=[0, 1, 2]),
-    "a negative column": lambda: new_form(nodes_featureids=[0, -1, 1]),
-    "a child that is no node": lambda: new_form(nodes_truenodeids=[3, 0, 3]),
-    "a child that is no leaf": lambda: new_form(nodes_truenodeids=[1, 0, 5]),
-    "a negative child": lambda: new_form(nodes_truenodeids=[-1, 0, 3]),
-    "a circle": lambda: new_form(nodes_trueleafs=[0, 0, 1], nodes_truenodeids=[1, 0, 3]),
-    "a node that is its own child": lambda: new_form(nodes_trueleafs=[0, 0, 1], nodes_truenodeids=[1, 1, 3]),
-    "a node with two parents": lambda: new_form(nodes_falseleafs=[0, 1, 1], nodes_falsenodeids=[1, 1, 4]),
-    "a child in another tree": lambda: new_form(nodes_falseleafs=[0, 1, 1], nodes_falsenodeids=[2, 1, 4]),
-    "a root twice": lambda: new_form(tree_roots=[0, 2, 2]),
-    "a root that is no node": lambda: new_form(tree_roots=[0, 3]),
-    "a node that no root reaches": lambda: new_form(tree_roots=[0]),
-    "no roots": lambda: new_form(tree_roots=None),
-    "a target that is not there": lambda: new_form(leaf_targetids=[0, 0, 0, 0, 1]),
-    "no targets": lambda: new_form(n_targets=0),
-    "more targets than memory": lambda: new_form(n_targets=1 << 40),
-    "fewer thresholds": lambda: new_form(nodes_splits=constant("", [0.0, 1.0])),
-    "thresholds of another type": lambda: new_form(nodes_splits=constant("", [0.0, 1.0, 2.0], np.float32)),
-    "fewer modes": lambda: new_form(nodes_modes=constant("", [0], np.uint8)),
-    "a mode that is not known": lambda: new_form(nodes_modes=constant("", [0, 0, 6], np.uint8)),
-    "sets": lambda: new_form(membership_values=constant("", [0.0])),
-    "fewer weights": lambda: new_form(leaf_weights=constant("", [1.0])),
-    "fewer children": lambda: new_form(nodes_falsenodeids=[2, 1]),
-    "no children": lambda: new_form(nodes_falsenodeids=None),
-    "fewer directions": lambda: new_form(nodes_missing_value_tracks_true=[1]),
-    "old: a column that is not there": lambda: old_form(nodes_featureids=[0, 2, 0, 0, 0]),
-    "old: a child that is no node": lambda: old_form(nodes_truenodeids=[1, 9, 0, 0, 0]),
-    "old: a circle": lambda: old_form(nodes_truenodeids=[1, 0, 0, 0, 0]),
-    "old: a node with two parents": lambda: old_form(nodes_falsenodeids=[1, 4, 0, 0, 0]),
-    "old: two nodes of one number": lambda: old_form(nodes_nodeids=[0, 1, 2, 3, 3]),
-    "old: a number beyond any": lambda: old_form(nodes_nodeids=[0, 1, 2, 3, 1 << 40]),
-    "old: a weight of no leaf": lambda: old_form(target_nodeids=[1, 3, 4]),
-    "old: a weight of no node": lambda: old_form(target_nodeids=[2, 3, 9]),
-    "old: a leaf without a weight": lambda: old_form(target_nodeids=[2, 3, 3]),
-    "old: a target that is not there": lambda: old_form(target_ids=[0, 0, 1]),
-    "old: fewer weights": lambda: old_form(target_weights=[1.0]),
-    "old: fewer thresholds": lambda: old_form(nodes_values=[1.0]),
-    "old: a mode that is not known": lambda: old_form(nodes_modes=["SETS", "BRANCH_LEQ", "LEAF", "LEAF", "LEAF"]),
-    "old: a tree in two parts": lambda: old_form(nodes_treeids=[0, 1, 0, 1, 0]),
-    "old: base values for others": lambda: old_form(base_values=[1.0, 2.0, 3.0]),
-    "labels: one too few": lambda: classifier(classlabels_int64s=[7, 8]),
-    "labels: of two kinds": lambda: classifier(classlabels_strings=["a", "b", "c"]),
-    "labels: none": lambda: classifier(classlabels_int64s=None),
+# by the reason of the refusal
+BROKEN: dict[str, dict[str, Callable[[], Any]]] = {
+    "a node reads a column that does not exist": {
+        "a column that is not there": lambda: new_form(nodes_featureids=[0, 1, 2]),
+        "a negative column": lambda: new_form(nodes_featureids=[0, -1, 1]),
+        "old: a column that is not there": lambda: old_form(nodes_featureids=[0, 2, 0, 0, 0]),
+    },
+    "a child is no node": {
+        "a child that is no node": lambda: new_form(nodes_truenodeids=[3, 0, 3]),
+        "a child that is no leaf": lambda: new_form(nodes_truenodeids=[1, 0, 5]),
+        "a negative child": lambda: new_form(nodes_truenodeids=[-1, 0, 3]),
+        "old: a child that is no node": lambda: old_form(nodes_truenodeids=[1, 9, 0, 0, 0]),
+        "old: a child in another tree": lambda: two_old_trees(nodes_truenodeids=[1 << 31, 0, 0, 0]),
+    },
+    "a node has two parents": {
+        "a circle": lambda: new_form(nodes_trueleafs=[0, 0, 1], nodes_truenodeids=[1, 0, 3]),
+        "a node that is its own child": lambda: new_form(nodes_trueleafs=[0, 0, 1], nodes_truenodeids=[1, 1, 3]),
+        "a node with two parents": lambda: new_form(nodes_falseleafs=[0, 1, 1], nodes_falsenodeids=[1, 1, 4]),
+        "a child in another tree": lambda: new_form(nodes_falseleafs=[0, 1, 1], nodes_falsenodeids=[2, 1, 4]),
+        "a root twice": lambda: new_form(tree_roots=[0, 2, 2]),
+        "old: a circle": lambda: old_form(nodes_truenodeids=[1, 0, 0, 0, 0]),
+        "old: a node with two parents": lambda: old_form(nodes_falsenodeids=[1, 4, 0, 0, 0]),
+    },
+    "a root is no node": {
+        "a root that is no node": lambda: new_form(tree_roots=[0, 3]),
+    },
+    "a node is reached from no root": {
+        "a node that no root reaches": lambda: new_form(tree_roots=[0]),
+    },
+    "tree_roots is missing": {
+        "no roots": lambda: new_form(tree_roots=None),
+    },
+    "a leaf adds to an output that does not exist": {
+        "a target that is not there": lambda: new_form(leaf_targetids=[0, 0, 0, 0, 1]),
+        "no targets": lambda: new_form(n_targets=0),
+        "old: a target that is not there": lambda: old_form(target_ids=[0, 0, 1]),
+        "labels: one too few": lambda: classifier(classlabels_int64s=[7, 8]),
+    },
+    "nodes_splits is not as it should be": {
+        "fewer thresholds": lambda: new_form(nodes_splits=constant("", [0.0, 1.0])),
+        "thresholds of another type": lambda: new_form(nodes_splits=constant("", [0.0, 1.0, 2.0], np.float32)),
+    },
+    "nodes_modes is not as it should be": {
+        "fewer modes": lambda: new_form(nodes_modes=constant("", [0], np.uint8)),
+    },
+    "a node compares in a way not known": {
+        "a mode that is not known": lambda: new_form(nodes_modes=constant("", [0, 0, 6], np.uint8)),
+        "old: a mode that is not known": lambda: old_form(nodes_modes=["SETS", "BRANCH_LEQ", "LEAF", "LEAF", "LEAF"]),
+    },
+    "a node compares with a set": {
+        "sets": lambda: new_form(membership_values=constant("", [0.0])),
+    },
+    "leaf_weights is not as it should be": {
+        "fewer weights": lambda: new_form(leaf_weights=constant("", [1.0])),
+    },
+    "its lists of nodes have not one length": {
+        "fewer children": lambda: new_form(nodes_falsenodeids=[2, 1]),
+        "fewer directions": lambda: new_form(nodes_missing_value_tracks_true=[1]),
+        "old: fewer directions": lambda: old_form(nodes_missing_value_tracks_true=[1]),
+    },
+    "nodes_falsenodeids is missing": {
+        "no children": lambda: new_form(nodes_falsenodeids=None),
+    },
+    "two nodes have one number": {
+        "old: two nodes of one number": lambda: old_form(nodes_nodeids=[0, 1, 2, 3, 3]),
+    },
+    "a number is not one of a node": {
+        "old: a number beyond any": lambda: old_form(nodes_nodeids=[0, 1, 2, 3, 1 << 40]),
+        "old: a weight of a number beyond any": lambda: old_form(target_nodeids=[2, 3, 1 << 40]),
+    },
+    "a weight belongs to no leaf": {
+        "old: a weight of no leaf": lambda: old_form(target_nodeids=[1, 3, 4]),
+        "old: a weight of no node": lambda: old_form(target_nodeids=[2, 3, 9]),
+    },
+    "a leaf has no weight": {
+        "old: a leaf without a weight": lambda: old_form(target_nodeids=[2, 3, 3]),
+    },
+    "target_weights has not 3 numbers": {
+        "old: fewer weights": lambda: old_form(target_weights=[1.0]),
+    },
+    "nodes_values has not 5 numbers": {
+        "old: fewer thresholds": lambda: old_form(nodes_values=[1.0]),
+    },
+    "base_values are not one for each output": {
+        "old: base values for others": lambda: old_form(base_values=[1.0, 2.0, 3.0]),
+    },
+    "its labels are neither texts nor integers": {
+        "labels: of two kinds": lambda: classifier(classlabels_strings=["a", "b", "c"]),
+        "labels: none": lambda: classifier(classlabels_int64s=None),
+    },
+    "nodes_values_as_tensor is not known": {
+        "old: thresholds as a tensor": lambda: old_form(nodes_values_as_tensor=constant("", [0.0] * 5)),
+    },
+    "the nodes of a tree are not one after another": {
+        "old: a tree in two parts": lambda: two_old_trees(nodes_treeids=[0, 1, 0, 0], nodes_nodeids=[0, 0, 1, 2]),
+    },
+    "predict gives .* values for a row": {
+        "more targets than memory": lambda: new_form(n_targets=1 << 40),
+    },
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_relation_is_refused(name: str) -> None:
-    with pytest.raises(GraphRefused):
-        bound_graphs([graph_of(BROKEN[name]())], signature(2))
+@pytest.mark.parametrize(("reason", "name"), [(reason, name) for reason, cases in BROKEN.items() for name in cases])
+def test_a_broken_relation_is_refused(reason: str, name: str) -> None:
+    with pytest.raises(GraphRefused, match=reason):
+        bound_graphs([graph_of(BROKEN[reason][name]())], signature(2))
 
 
 def chain(depth: int) -> Any:
