@@ -241,6 +241,13 @@ def test_axes_are_attributes_in_older_versions() -> None:
     assert [size.compute_for(5) for size in known["y"].sizes or ()] == sizes.tolist()
 
 
+TWO_VECTORS: dict[str, Any] = {
+    "vectors_per_class": [1, 1],
+    "support_vectors": [1.0] * 6,
+    "coefficients": [1.0] * 2,
+    "rho": [0.0],
+    "classlabels_ints": [0, 1],
+}
 # by the reason of the refusal
 REFUSED: dict[str, dict[str, Case]] = {
     "axes of 2 and n do not go together": {
@@ -395,6 +402,69 @@ REFUSED: dict[str, dict[str, Case]] = {
             )
         ),
     },
+    "it takes a matrix of numbers": {
+        "lengths of texts": case(
+            node("Cast", "X", "t", to=TensorProto.STRING), node("Normalizer", "t", "y", domain=ML)
+        ),
+    },
+    "it fills with neither floats nor integers": {"nothing to fill with": case(node("Imputer", "X", "y", domain=ML))},
+    "its type is wrong": {
+        "floats for doubles": case(node("Imputer", "X", "y", domain=ML, imputed_value_floats=[0.0])),
+    },
+    "it takes matrices": {
+        "a list beside a matrix": case(
+            node("FeatureVectorizer", "X list", "y", domain=ML, inputdimensions=[3, 1]), list=[1.0]
+        ),
+    },
+    "its matrices have not equally many rows": {
+        "one row beside all": case(
+            node("FeatureVectorizer", "X row", "y", domain=ML, inputdimensions=[3, 1]), row=[[1.0]]
+        ),
+    },
+    "its keys are not in one list": {
+        "keys of two types": case(
+            node("LabelEncoder", "X", "y", domain=ML, keys_int64s=[0], keys_floats=[0.0], values_strings=["a"])
+        ),
+    },
+    "it takes texts or integers": {
+        "categories of floats": case(
+            node("CategoryMapper", "X", "y", domain=ML, cats_strings=["a"], cats_int64s=[0]),
+        ),
+    },
+    "it has other labels than scores": {
+        "three labels for one score": case(
+            node(
+                "LinearClassifier",
+                "f",
+                "y z",
+                domain=ML,
+                coefficients=[1.0] * 3,
+                intercepts=[0.0],
+                classlabels_ints=[1, 2, 3],
+            )
+        ),
+    },
+    "its intercepts are not one for each target": {
+        "two intercepts": case(
+            node("LinearRegressor", "f", "y", domain=ML, coefficients=[1.0] * 3, intercepts=[0.0, 0.0])
+        ),
+    },
+    "prob_b has not 1 numbers": {
+        "half of the probabilities": case(
+            node("SVMClassifier", "f", "y z", domain=ML, **TWO_VECTORS, kernel_params=[0.0] * 3, prob_a=[1.0])
+        ),
+    },
+    "its kernel has not three parameters": {
+        "a kernel of one parameter": case(
+            node("SVMClassifier", "f", "y z", domain=ML, **TWO_VECTORS, kernel_params=[0.0])
+        ),
+    },
+    "its kernel is not known": {
+        "a kernel of its own": case(
+            node("SVMClassifier", "f", "y z", domain=ML, **TWO_VECTORS, kernel_params=[0.0] * 3, kernel_type="OWN")
+        ),
+    },
+    "it has no vectors": {"no vectors": case(node("SVMRegressor", "f", "y", domain=ML, n_supports=0))},
 }
 
 
