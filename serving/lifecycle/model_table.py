@@ -198,15 +198,19 @@ class ModelTable:
         """Take the next steps of every model with a change; models without an active version come first."""
         due = [model for model in self.models.values() if model.name in self._journal.dirty or model.is_due(now)]
         for model in sorted(due, key=lambda model: model.active is not None):
-            try:
-                self.advance(model, now)
-            except Exception:
-                log.exception("model_stuck", model=model.name, effect="it goes on as it is; the others are not touched")
+            self._advance_apart(model, now)
         while self._blocked and self._evaluations.has_room:
             name = next(
                 (name for name, model in self._blocked.items() if model.active is None), next(iter(self._blocked))
             )
-            self.advance(self._blocked.pop(name), now)
+            self._advance_apart(self._blocked.pop(name), now)
+
+    def _advance_apart(self, model: ModelRecord, now: float) -> None:
+        """Advance one model; a defect that shows there leaves all others as they are."""
+        try:
+            self.advance(model, now)
+        except Exception:
+            log.exception("model_stuck", model=model.name, effect="it goes on as it is; the others are not touched")
 
     def advance(self, model: ModelRecord, now: float) -> None:
         """Do everything that the policy asks for one model now."""

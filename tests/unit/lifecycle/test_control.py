@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from serving.lifecycle.candidate import (
     CopyDamaged,
     CopyLost,
 )
-from tests.unit.lifecycle.control import Control, artifact, identity
+from serving.lifecycle.records import ModelRecord
+from tests.unit.lifecycle.control import QUIET_SECONDS, Control, artifact, entry, identity
 
 
 @pytest.fixture
@@ -295,6 +297,26 @@ def test_the_same_bytes_under_new_times_are_not_loaded_again(control: Control) -
     assert control.work == ["stage 1"]
     control.finish(CandidateStaged(artifact("1")))
     assert (control.active, control.work) == ("1", [])
+
+
+def test_what_goes_wrong_with_a_model_that_waited_for_room_does_not_end_the_turn(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance, advanced = control.table.advance, list[str]()
+
+    def advance_or_fail(model: ModelRecord, now: float) -> None:
+        if model.name == "o":
+            raise RuntimeError("a defect")
+        advanced.append(model.name)
+        advance(model, now)
+
+    listed = {name: (replace(entry("1"), model=name),) for name in "mno"}
+    control.table.update(listed, control.now - QUIET_SECONDS)
+    control.turn()
+    assert control.work == ["stage 1"] * 2, "there is room for two, and the third one waits"
+    monkeypatch.setattr(control.table, "advance", advance_or_fail)
+    control.finish(CandidateFailed("no space left"))
+    assert (advanced, control.work) == (["m", "n"], ["stage 1"])
 
 
 def test_what_goes_wrong_with_one_model_leaves_the_turn_whole(control: Control) -> None:
