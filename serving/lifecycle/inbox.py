@@ -39,7 +39,7 @@ class StopNow:
 
 @dataclass(frozen=True, slots=True)
 class PendingDecision:
-    """An operator's decision, and where its outcome is awaited."""
+    """An operator's decision, and the future of its outcome."""
 
     decision: Decision
     actor: str
@@ -48,7 +48,7 @@ class PendingDecision:
 
 @dataclass(frozen=True, slots=True)
 class CandidateProgressed:
-    """The evaluation of a version has come to another state."""
+    """The evaluation of a version has reached another state."""
 
     model: ModelRecord
     record: VersionRecord
@@ -66,7 +66,7 @@ class CandidateFinished:
 
 @dataclass(frozen=True, slots=True)
 class HostBrought:
-    """A version has another host, or the outcome says why not."""
+    """A version has a new host, or the outcome says why it has none."""
 
     record: VersionRecord
     command: ReplaceHost

@@ -177,7 +177,7 @@ class ModelTable:
         return record
 
     def take(self, message: WorkMessage | Fact) -> None:
-        """Take in how work goes and ends, and what the plane has told."""
+        """Handle the progress and the end of work, and facts of the plane."""
         match message:
             case CandidateProgressed():
                 self._evaluations.note_progress(message)
@@ -206,7 +206,7 @@ class ModelTable:
             self._advance_apart(self._blocked.pop(name), now)
 
     def _advance_apart(self, model: ModelRecord, now: float) -> None:
-        """Advance one model; a defect that shows there leaves all others as they are."""
+        """Advance one model; an error in it does not affect the others."""
         try:
             self.advance(model, now)
         except Exception:

@@ -1,4 +1,4 @@
-"""The reconciler thread: looks at the store, asks the policy, publishes what is true.
+"""The reconciler thread: looks at the store, asks the policy, publishes the status.
 
 Everything reaches it through one inbox, as values: see `serving.lifecycle.inbox`.
 """
@@ -108,7 +108,7 @@ class Reconciler:
         self._inbox.put(message)
 
     def wake(self) -> None:
-        """Something may have changed in the store."""
+        """Ask for a look at the store, because something may have changed there."""
         if self._store_poller.wake():
             self.post(StoreChanged())
 
@@ -131,7 +131,7 @@ class Reconciler:
         self._history.close()
 
     def _turn(self) -> None:
-        if self._has_looked:  # what operators ask for before that would be about models nobody knows yet
+        if self._has_looked:  # before the first look, operators would ask about models that are not known yet
             self._receive()
         now = time.monotonic()
         if self._store_poller.is_due(now) or any(model.is_due(now) for model in self._model_table.models.values()):
@@ -159,7 +159,7 @@ class Reconciler:
             log.warning("cache_not_cleaned", reason=str(error))
 
     def _receive(self) -> None:
-        """Wait for the next message or the next thing that is due, then take all messages there are."""
+        """Wait for the next message or until something is due, then handle all messages in the inbox."""
         try:
             message = self._inbox.get(timeout=max(0.0, self._next_due() - time.monotonic()))
             while True:

@@ -94,5 +94,5 @@ class RememberedVerdicts:
 
 
 def make_delete_statement(id: VersionId) -> Statement:
-    """Return what removes one refusal from the database."""
+    """Return the statement that removes one refusal from the database."""
     return "DELETE FROM refusals WHERE model = ? AND version = ? AND digest = ?", (id.model, id.version, id.digest)
