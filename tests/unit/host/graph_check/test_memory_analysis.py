@@ -323,6 +323,10 @@ REFUSED: dict[str, dict[str, Case]] = {
         "columns not as wide": case(node("Concat", "X other", "y", axis=0), other=np.ones((2, 4))),
     },
     "its numbers are not as many as its columns": {
+        "two numbers to fill three columns": case(
+            node("Cast", "X", "i", to=TensorProto.INT64),
+            node("Imputer", "i", "y", domain=ML, imputed_value_int64s=[0, 0]),
+        ),
         "a scale for other columns": case(node("Scaler", "X", "y", domain=ML, offset=[1.0, 2.0], scale=[1.0, 1.0])),
         "one scale too few": case(node("Scaler", "X", "y", domain=ML, offset=[1.0] * 3, scale=[1.0])),
     },
@@ -330,6 +334,10 @@ REFUSED: dict[str, dict[str, Case]] = {
         "widths that are not so": case(node("FeatureVectorizer", "X X", "y", domain=ML, inputdimensions=[3, 300])),
     },
     "its table has not as many values as keys": {
+        "categories without numbers": case(
+            node("Cast", "X", "i", to=TensorProto.INT64),
+            node("CategoryMapper", "i", "y", domain=ML, cats_strings=["a", "b"], cats_int64s=[0]),
+        ),
         "a table with more keys": case(
             node("Cast", "X", "i", to=TensorProto.INT64),
             node("LabelEncoder", "i", "y", domain=ML, keys_int64s=[0, 1], values_strings=["a"]),
@@ -465,6 +473,29 @@ REFUSED: dict[str, dict[str, Case]] = {
         ),
     },
     "it has no vectors": {"no vectors": case(node("SVMRegressor", "f", "y", domain=ML, n_supports=0))},
+    "it takes columns": {
+        "a single number": case(node("ArrayFeatureExtractor", "number places", "y", domain=ML), number=1.0, places=[0]),
+    },
+    "it has more than one default": {
+        "two defaults": case(
+            node("Cast", "X", "i", to=TensorProto.INT64),
+            node(
+                "LabelEncoder",
+                "i",
+                "y",
+                domain=ML,
+                keys_int64s=[0],
+                values_int64s=[1],
+                default_tensor=constant("", [0, 0]),
+            ),
+        ),
+    },
+    "its keys are no list": {
+        "keys in a matrix": case(
+            node("Cast", "X", "i", to=TensorProto.INT64),
+            node("LabelEncoder", "i", "y", domain=ML, keys_tensor=constant("", [[0]]), values_int64s=[1]),
+        ),
+    },
 }
 
 
