@@ -1,4 +1,4 @@
-"""Models inside somebody's own FastAPI application: a dependency that gives a handler a leased model."""
+"""Models inside a user's own FastAPI application: a dependency that gives a handler a leased model."""
 
 from __future__ import annotations
 

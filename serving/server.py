@@ -275,7 +275,7 @@ def most_connections(wanted: int, descriptors: int, listeners: int = 1) -> int:
 
 
 def _fit_connections(settings: Settings, descriptors: int) -> Settings:
-    """Return settings with no more connections than there are descriptors for: without one, nobody is answered."""
+    """Return settings with no more connections than there are descriptors for: without one, no client is answered."""
     wanted = settings.server.max_connections
     fitting = most_connections(wanted, descriptors, listeners=1 if settings.server.grpc_port is None else 2)
     if fitting == wanted:

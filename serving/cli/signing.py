@@ -46,7 +46,7 @@ def verify(
         raise typer.BadParameter(str(error), param_hint="--key") from None
     if not keys:
         raise typer.BadParameter(
-            "no key is trusted: name one, or put it into security.trusted_keys", param_hint="--key"
+            "no key is trusted: name one with --key, or put it into security.trusted_keys", param_hint="--key"
         )
     from serving.offline.verifying import verify as check  # noqa: PLC0415  (not for --help)
 

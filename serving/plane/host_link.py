@@ -134,7 +134,7 @@ class HostLink(asyncio.BufferedProtocol):
     def _cut(self) -> None:
         """Take a whole answer, begin a large one, or keep the start of a small one."""
         if not self._request_id:
-            raise ProtocolError("bytes that nobody asked for")
+            raise ProtocolError("bytes without a request")
         end = self._filled
         if end < PREFIX.size:
             return

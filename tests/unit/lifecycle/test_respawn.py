@@ -141,7 +141,7 @@ def lose(scene: Scene, now: float, violation: str | None = None, *, has_answered
         scene.finish()
 
 
-@pytest.mark.parametrize("violation", [None, "bytes that nobody asked for"])
+@pytest.mark.parametrize("violation", [None, "bytes without a request"])
 def test_hosts_of_no_use_are_brought_less_and_less_often(tmp_path: Path, violation: str | None) -> None:
     """A model that ends its host, or has it talk nonsense, as soon as it is there must not keep a core busy."""
     scene = Scene(tmp_path, retry_seconds=1, retry_max_seconds=300)

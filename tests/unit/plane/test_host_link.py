@@ -87,8 +87,8 @@ def test_answers_of_any_size_are_found_however_the_stream_is_cut(step: int) -> N
 
 
 FORGED = {
-    "before anything was asked": (0, frame(1, 8), "nobody asked for"),
-    "a byte before anything was asked": (0, b"S", "nobody asked for"),
+    "before anything was asked": (0, frame(1, 8), "without a request"),
+    "a byte before anything was asked": (0, b"S", "without a request"),
     "a second answer": (1, frame(1, 8) + frame(1, 8), "after an answer"),
     "a byte after an answer": (1, frame(1, 8) + b"S", "after an answer"),
     "a byte after an empty answer": (1, frame(1, 0) + b"S", "after an answer"),
@@ -128,7 +128,7 @@ def test_whatever_else_comes_ends_the_link_and_is_named(name: str, step: int) ->
     assert not link.is_connected
     assert link.violation is not None
     assert "\n" not in link.violation
-    assert reason in link.violation or (step == 1 and "nobody asked for" in link.violation)
+    assert reason in link.violation or (step == 1 and "without a request" in link.violation)
 
 
 def test_an_answer_that_is_too_large_takes_no_memory() -> None:

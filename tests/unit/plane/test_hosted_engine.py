@@ -276,7 +276,7 @@ def test_a_host_that_speaks_without_being_asked_is_ended(hosts: Hosts) -> None:
         host.theirs[0].sendall(b"S")
         await until(lambda: lost)
         assert not engine.is_connected
-        assert engine.violation == "broke the protocol (bytes that nobody asked for)"
+        assert engine.violation == "broke the protocol (bytes without a request)"
         await engine.close()
 
     run(scenario())
