@@ -12,7 +12,9 @@ from onnx import TensorProto, helper
 
 from serving.domain.compiled_form import Graph
 from serving.domain.errors import GraphRefused
+from serving.host.graph_check import normal_form
 from serving.host.graph_check.graph_check import bound_graphs
+from serving.host.graph_check.normal_form import MOST_ATTRIBUTES
 from tests.unit.host.graph_check.graphs import constant, graph_of, model, node, signature
 
 Change = Callable[[Any], None]
@@ -231,6 +233,16 @@ def test_unknown_parts_are_refused(name: str) -> None:
     with pytest.raises(GraphRefused) as caught:
         bound_graphs([graph_of(made)], signature())
     assert "\n" not in str(caught.value).replace("Multiply\n", "")
+
+
+def test_the_numbers_of_nodes_and_attributes_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_plain_model()
+    made.graph.node[0].attribute.extend(helper.make_attribute(f"a{place}", 1) for place in range(MOST_ATTRIBUTES + 1))
+    with pytest.raises(GraphRefused, match=f"it has {MOST_ATTRIBUTES + 1} attributes"):
+        bound_graphs([graph_of(made)], signature())
+    monkeypatch.setattr(normal_form, "MOST_NODES", len(made.graph.node) - 1)
+    with pytest.raises(GraphRefused, match="nodes, at most"):
+        bound_graphs([graph_of(made)], signature())
 
 
 @pytest.mark.parametrize("content", [b"", b"no model", b"\xff" * 100, onnx.ModelProto().SerializeToString()])

@@ -265,6 +265,11 @@ def test_no_attribute_replaces_a_method() -> None:
     assert read(whole(built(instance(SCALER), {"mean_": 1}))).mean_ == 1
 
 
+@pytest.mark.parametrize("name", ["collections:OrderedDict", "collections:defaultdict"])
+def test_a_dict_gets_no_attributes(name: str) -> None:
+    assert "sets attributes of a dict" in refusal(built(call(named(name)), {"note": 1}))
+
+
 def test_the_state_of_an_object_is_set_once() -> None:
     """scikit-learn's Tree copies a longer second state over the end of the first one's memory."""
     twice = noted(instance(SCALER), 1) + value({"a": 1}) + b"b0" + again(1) + value({"a": 2}) + b"b"
@@ -342,8 +347,14 @@ def test_an_array_gets_its_content_once_and_at_once() -> None:
     assert "another content" in refusal(array(dtype("f8"), (1,), bytes(8), view))
 
 
+def test_a_state_does_not_change_the_size_of_a_dtype() -> None:
+    """An array that has the dtype would be read beyond its end."""
+    larger = (3, "|", None, ("a",), {"a": (dtype("f8"), 0)}, 16, 1, 16)
+    assert "changes the size of a dtype" in refusal(built(call(named("numpy:dtype"), "V8", False, True), larger))
+
+
 def test_a_forged_dtype_never_reaches_an_array_that_has_it() -> None:
-    """It would be freed as pointers when the refusal lets go of it."""
+    """Otherwise NumPy would free the bytes of the array as pointers."""
     forged = (3, "|", None, ("a",), {"a": (dtype("O"), 0)}, 8, 1, 27)
     held = array(noted(dtype("V8"), 1), (1,), b"A" * 8) + b"0" + built(again(1), forged)
     assert "dtype that NumPy would not make" in refusal(held)
