@@ -65,7 +65,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str, str]] = {
     "wrong magic": (lambda _: b"\x7fELF" + good(), "format", "beginning with the bytes 7f 45 4c 46"),
     "corrupt zlib": (lambda _: dumped(constant(99), compress=3)[:40] + bytes(400), "load", "damaged"),
     "zlib bomb": (_zlib_bomb, "load", "candidate.max_expansion"),
-    "shape bomb": (_shape_bomb, "load", "before what it says it holds"),
+    "shape bomb": (_shape_bomb, "load", "it is shorter than it says"),
     "os.system": (lambda path: pickle.dumps(Touch(path)), "load", "posix.system"),
     "os.system, compressed": (lambda path: dumped(Touch(path), compress=("xz", 3)), "load", "posix.system"),
     "os.system in an object array": (
