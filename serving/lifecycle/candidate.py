@@ -209,17 +209,36 @@ class CandidateRunner:
 
         try:
             host, evaluation = self._run(candidate, request, started, on_gate)
-            reach("evaluated")
-            self._tell(evaluation.report.sandbox)
-            if candidate.cancelled.is_set():
-                host.close()
-                return CandidateStopped()
-            if evaluation.report.refusal is not None:
-                return CandidateRefused(evaluation.report)
-            if evaluation.report.is_compiled:
-                evaluation = check.check(evaluation)
+            outcome: Outcome | None = None
+            try:
+                outcome = self._conclude(candidate, artifact, host, evaluation, check, is_new=is_new)
+            finally:
+                if not isinstance(outcome, CandidateReady):
+                    host.close()  # also after an error: nothing else knows of it
+            return outcome
         finally:
             check.close()
+
+    def _conclude(
+        self,
+        candidate: Candidate,
+        artifact: Artifact,
+        host: HostProcess,
+        evaluation: Evaluation,
+        check: GraphCheck,
+        *,
+        is_new: bool,
+    ) -> Outcome:
+        """Have the plane load what has passed."""
+        reach("evaluated")
+        self._tell(evaluation.report.sandbox)
+        if candidate.cancelled.is_set():
+            return CandidateStopped()
+        if evaluation.report.refusal is not None:
+            return CandidateRefused(evaluation.report)
+        if evaluation.report.is_compiled:
+            evaluation = check.check(evaluation)
+        check.close()
         if is_new:
             evaluation = self._evaluation_cache.keep(artifact, evaluation)
         reach("evaluation-kept")
@@ -301,7 +320,12 @@ class CandidateRunner:
         reach("host-spawned")
         if candidate.cancelled.is_set():
             host.kill()
-        return host, evaluate_candidate(host, request, self._settings.candidate.timeout_seconds, started, finished)
+        seconds = self._settings.candidate.timeout_seconds
+        try:
+            return host, evaluate_candidate(host, request, seconds, started, finished)
+        except BaseException:
+            host.close()  # nothing else knows of it
+            raise
 
 
 def _require_loaded(outcome: Loaded | LoadFailed, host: HostProcess) -> None:
