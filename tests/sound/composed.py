@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import joblib
@@ -193,7 +195,8 @@ def _pipelines() -> Iterator[Fitted]:
         which = [columns] if isinstance(columns, int) else columns
         one = compose.ColumnTransformer([("a", preprocessing.StandardScaler(), which)], remainder="passthrough")
         yield _model(f"columns {columns}", pipeline.make_pipeline(one, logistic).fit(X, Y))
-    for memory in ("somewhere", joblib.Memory("somewhere", verbose=0)):
+    place = Path(tempfile.gettempdir(), "serving-tests-memory")  # joblib makes the directory
+    for memory in ("somewhere", joblib.Memory(place, verbose=0)):
         kept = pipeline.Pipeline([("a", preprocessing.StandardScaler()), ("b", logistic)]).fit(X, Y)
         kept.memory = memory
         yield _model("memory", kept)

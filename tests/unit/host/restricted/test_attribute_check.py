@@ -181,9 +181,8 @@ def test_skops_files_get_the_same_check(tmp_path: Path) -> None:
 
 
 def test_memory_is_none_after_loading(tmp_path: Path) -> None:
-    steps = make_pipeline(StandardScaler(), make_pipeline(StandardScaler(), LogisticRegression(), memory="here")).fit(
-        X, Y
-    )
+    steps = make_pipeline(StandardScaler(), make_pipeline(StandardScaler(), LogisticRegression())).fit(X, Y)
+    steps.steps[1][1].memory = "here"
     steps.memory = joblib.Memory(str(tmp_path / "memory"), verbose=0)
     found = reread(steps, tmp_path / "file", write_with_joblib)
     assert found.memory is None
