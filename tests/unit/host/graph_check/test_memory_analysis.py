@@ -13,8 +13,9 @@ from serving.domain.errors import GraphRefused
 from serving.host.graph_check.inputs_and_outputs import check_inputs
 from serving.host.graph_check.memory_analysis import analyse_memory
 from serving.host.graph_check.normal_form import write_normal_form
+from serving.host.graph_check.operation import MICROSOFT
 from serving.plane.graph import open_session
-from tests.unit.host.graph_check.graphs import constant, model, node, signature
+from tests.unit.host.graph_check.graphs import OPSETS, constant, model, node, signature
 
 ML = "ai.onnx.ml"
 WIDTH = 3
@@ -496,6 +497,85 @@ REFUSED: dict[str, dict[str, Case]] = {
             node("LabelEncoder", "i", "y", domain=ML, keys_tensor=constant("", [[0]]), values_int64s=[1]),
         ),
     },
+    "its places have another shape": {
+        "places of other rows": case(node("GatherElements", "X places", "y", axis=1), places=[[0], [0]])
+    },
+    "it swaps stacks": {
+        "swapped stacks": case(node("FusedMatMul", "X w", "y", domain=MICROSOFT, transBatchA=1), w=np.ones((3, 2)))
+    },
+    "the tensor that it adds is too large": {
+        "a sum with a wider row": case(node("Gemm", "X w c", "y"), w=np.ones((3, 1)), c=np.ones((1, 4)))
+    },
+    "its matrices have not equally many columns": {
+        "distances to wider rows": case(node("CDist", "X other", "y", domain=MICROSOFT), other=np.ones((2, 4)))
+    },
+    "it multiplies a single number": {"a product with a number": case(node("MatMul", "X number", "y"), number=1.0)},
+    "its depth is less than 1": {
+        "no depth": case(
+            node("Cast", "X", "i", to=TensorProto.INT64),
+            node("OneHot", "i depth values", "y"),
+            depth=[0],
+            values=[0.0, 1.0],
+        )
+    },
+    "it holds more than one value": {"two values": case(node("Constant", "", "y", value_int=1, value_float=1.0))},
+    "it keeps an axis that does not exist": {
+        "a third axis that is kept": case(node("Reshape", "X shape", "y"), shape=[-1, 3, 0])
+    },
+    "there is no axis 3": {"an axis beyond those that are flattened": case(node("Flatten", "X", "y", axis=3))},
+    "its order does not name each axis once": {
+        "an order with an axis twice": case(node("Transpose", "X", "y", perm=[0, 0]))
+    },
+    "it does not say along which axis": {"side by side without an axis": case(node("Concat", "X X", "y"))},
+    "its inputs have not equally many axes": {
+        "a list beside rows": case(node("Concat", "X list", "y", axis=0), list=[1.0])
+    },
+    "it splits an axis that depends on the rows": {
+        "split rows": case(node("Split", "X", "y z", axis=0, num_outputs=2))
+    },
+    "its parts are not the whole": {
+        "two of three columns": case(node("Split", "X parts", "y z", axis=1), parts=[1, 1])
+    },
+    "its lists have not one length": {
+        "two starts and one end": case(node("Slice", "X start end axis", "y"), start=[0, 0], end=[1], axis=[1])
+    },
+    "it names an axis twice, or a step is 0": {
+        "a step of 0": case(node("Slice", "X start end axis step", "y"), start=[0], end=[1], axis=[1], step=[0])
+    },
+    "it goes back from before the first cell": {
+        "backwards from before the first": case(
+            node("Slice", "X start end axis step", "y"), start=[-5], end=[-9], axis=[1], step=[-1]
+        )
+    },
+    "an axis could be negative": {
+        "all rows but two": case(node("Slice", "X start end axis", "y"), start=[0], end=[-2], axis=[0])
+    },
+    "it does not say how often for each axis": {
+        "one repetition for two axes": case(node("Tile", "X times", "y"), times=[2])
+    },
+    "it fills with more than one value": {
+        "two values to fill with": case(
+            node("ConstantOfShape", "shape", "y", value=constant("", [1.0, 2.0])), shape=[2]
+        )
+    },
+    "its ends are no numbers": {"a list as an end": case(node("Range", "a b c", "y"), a=[0, 1], b=10, c=1)},
+    "it does not count upwards by one": {"counting by two": case(node("Range", "a b c", "y"), a=0, b=10, c=2)},
+    "only its first output is known": {
+        "means beside the result": case(node("LayerNormalization", "X scale", "y mean"), scale=[1.0] * 3)
+    },
+    "a parameter is too large": {
+        "a limit with more axes": case(node("Clip", "X limit", "y"), limit=np.ones((5, 1, 1)))
+    },
+    "it drops cells at random": {
+        "dropping cells": case(node("Dropout", "X ratio is_training", "y"), ratio=0.5, is_training=np.array(True))
+    },
+    "the element type 16 is not known": {
+        "a type without a size": case(node("Cast", "X", "y", to=TensorProto.BFLOAT16))
+    },
+    "a list of sizes is too long": {"a shape of 65 axes": case(node("Reshape", "X shape", "y"), shape=[1] * 65)},
+    "the number of features is not known": {
+        "columns that depend on the rows": case(node("Transpose", "X", "t"), node("Normalizer", "t", "y", domain=ML))
+    },
 }
 
 
@@ -504,7 +584,7 @@ def test_a_shape_that_is_not_linear_in_the_rows_is_refused(reason: str, name: st
     nodes, constants = REFUSED[reason][name]
     if "f" in nodes[0].input:
         nodes = [node("Cast", "X", "f", to=TensorProto.FLOAT), *nodes]
-    made = write_normal_form(model(nodes, constants, width=WIDTH).SerializeToString())
+    made = write_normal_form(model(nodes, constants, width=WIDTH, opsets={**OPSETS, MICROSOFT: 1}).SerializeToString())
     with pytest.raises(GraphRefused, match=re.escape(reason)):
         analyse_memory(made, check_inputs(signature(WIDTH), made))
 
