@@ -195,7 +195,7 @@ def _pipelines() -> Iterator[Fitted]:
         which = [columns] if isinstance(columns, int) else columns
         one = compose.ColumnTransformer([("a", preprocessing.StandardScaler(), which)], remainder="passthrough")
         yield _model(f"columns {columns}", pipeline.make_pipeline(one, logistic).fit(X, Y))
-    place = Path(tempfile.gettempdir(), "serving-tests-memory")  # joblib makes the directory
+    place = str(Path(tempfile.gettempdir(), "serving-tests-memory"))  # joblib makes the directory
     for memory in ("somewhere", joblib.Memory(place, verbose=0)):
         kept = pipeline.Pipeline([("a", preprocessing.StandardScaler()), ("b", logistic)]).fit(X, Y)
         kept.memory = memory
