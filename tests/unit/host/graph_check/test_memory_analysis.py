@@ -277,6 +277,7 @@ REFUSED: dict[str, dict[str, Case]] = {
         "squeezed where it is longer": case(node("Squeeze", "X axis", "y"), axis=[1]),
     },
     "a place lies beyond an axis of 3": {
+        "a place for each cell beyond its columns": case(node("GatherElements", "X places", "y", axis=1), places=[[7]]),
         "a place beyond its columns": case(node("Gather", "X places", "y", axis=1), places=[3]),
     },
     "a place lies beyond an axis of n": {
@@ -421,6 +422,7 @@ REFUSED: dict[str, dict[str, Case]] = {
         "floats for doubles": case(node("Imputer", "X", "y", domain=ML, imputed_value_floats=[0.0])),
     },
     "it takes matrices": {
+        "a matrix times a list": case(node("Gemm", "X list", "y"), list=[1.0] * 3),
         "a list beside a matrix": case(
             node("FeatureVectorizer", "X list", "y", domain=ML, inputdimensions=[3, 1]), list=[1.0]
         ),
@@ -575,6 +577,17 @@ REFUSED: dict[str, dict[str, Case]] = {
     "a list of sizes is too long": {"a shape of 65 axes": case(node("Reshape", "X shape", "y"), shape=[1] * 65)},
     "the number of features is not known": {
         "columns that depend on the rows": case(node("Transpose", "X", "t"), node("Normalizer", "t", "y", domain=ML))
+    },
+    "a constant is needed and depends on the rows": {
+        "as many of the largest as rows": case(
+            node("Shape", "X", "s", start=0, end=1), node("TopK", "X s", "y z", axis=1)
+        )
+    },
+    "a size depends on values": {
+        "a shape that the rows decide": case(node("Cast", "X", "i", to=TensorProto.INT64), node("Expand", "X i", "y"))
+    },
+    "grows faster than the number of rows": {
+        "each row beside each": case(node("Transpose", "X", "t"), node("MatMul", "X t", "y"))
     },
 }
 
