@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from serving.api.access import AccessRefused
 from serving.api.bodies import BodyReader, refuse_encoding, refuse_media
-from serving.api.json_bodies.strict_json import loads, refuse_depth, refuse_repeats, with_repeats
+from serving.api.json_bodies.strict_json import loads, refuse_depth, refuse_repeated_keys
 from serving.api.models import ModelName, VersionName
 from serving.api.openapi import body_of, problems_of
 from serving.api.schemas import ActiveModels, Pin, Rollback
@@ -158,7 +158,8 @@ async def read_body(request: Request, kind: type[Document]) -> Document:
         raw = b"{}"
     max_depth = services.settings.server.max_json_depth
     document = loads(raw, max_depth=max_depth)
-    refuse_repeats(with_repeats(raw, max_depth))
+    if isinstance(document, dict):
+        refuse_repeated_keys(raw, document, max_depth, None)
     try:
         return kind.model_validate(document)
     except ValidationError as error:

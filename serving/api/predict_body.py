@@ -8,14 +8,7 @@ from typing import Any
 from serving.api.json_bodies.brackets import MOST_VALUES, count_values
 from serving.api.json_bodies.cutter import LARGE_BYTES, Layout, read_json
 from serving.api.json_bodies.long_array import PIECE_BYTES, LongArray
-from serving.api.json_bodies.strict_json import (
-    MAX_DEPTH,
-    count_strings,
-    loads,
-    refuse_repeats,
-    strings_in,
-    with_repeats,
-)
+from serving.api.json_bodies.strict_json import MAX_DEPTH, loads, refuse_repeated_keys
 from serving.domain.errors import InvalidInput
 from serving.domain.text import shorten
 from serving.plane.prediction import PredictRequest
@@ -31,13 +24,8 @@ def parse(raw: bytes, max_depth: int = MAX_DEPTH) -> PredictRequest:
     try:
         rows, is_single = rows_of(document)
         method = document.get("method")
-        # Every string of a JSON text has two quotes. One that is not accounted for is either part of a row or a key
-        # that came twice, which no parser of JSON reports. A long array is one string in the text.
-        strings = len(document) + (method is not None)
-        if text.count(b'"') != 2 * strings:
-            in_rows = strings_in(rows) if isinstance(rows, list) else 1
-            if count_strings(text) != strings + in_rows:
-                refuse_repeats(with_repeats(text, max_depth))
+        if text.count(b'"') != 2 * (len(document) + (method is not None)):  # nearly always there are no others
+            refuse_repeated_keys(text, document, max_depth)
     except InvalidInput:
         if len(raw) > LARGE_BYTES and count_values(raw, max_depth).cost <= MOST_VALUES:
             loads(raw, max_depth)  # it may be no JSON either, which is said first

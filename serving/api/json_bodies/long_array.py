@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from serving.api.json_bodies.brackets import Array, count_values, find_arrays
 from serving.api.json_bodies.number_reader import NumberReader, count_byte
-from serving.api.json_bodies.strict_json import count_strings, loads, parsed, refuse_repeats, strings_in, with_repeats
+from serving.api.json_bodies.strict_json import loads, parsed, refuse_repeated_keys
 from serving.domain.errors import InvalidInput, NotJson
 from serving.rows.conversion import YIELD_EVERY_SECONDS, YIELD_SECONDS, Piece
 
@@ -169,8 +169,8 @@ class LongArray:
         rows: list[Any] = loads(fragment, self._max_depth, lambda place: begin + place - 1)
         if len(rows) != count:
             raise NotJson(f"the body is not JSON: a row is missing between two commas near byte {begin}")
-        if b'"' in fragment and count_strings(fragment) != strings_in(rows):
-            refuse_repeats(with_repeats(fragment, self._max_depth), before)
+        if b'"' in fragment:
+            refuse_repeated_keys(fragment, rows, self._max_depth, before)
         return rows
 
     def _refuse_long_row(self, fragment: bytes, row: int, width: int) -> None:

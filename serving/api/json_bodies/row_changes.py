@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from serving.api.json_bodies.brackets import find_word
 from serving.api.json_bodies.cutter import Layout, read_json
 from serving.api.json_bodies.long_array import LongArray
+from serving.api.json_bodies.strict_json import refuse_repeated_keys
 from serving.domain.errors import InvalidInput
 from serving.domain.signature import Signature
 from serving.domain.text import shorten
@@ -79,10 +80,12 @@ class ColumnRows:
 
 def read_object(raw: bytes, layout: Layout, max_depth: int, wanted: str) -> dict[str, Any]:
     """Read a body that must be an object, with `read_json`; `wanted` describes the object in the error."""
-    document, _ = read_json(raw, layout, max_depth)
+    document, text = read_json(raw, layout, max_depth)
     if not isinstance(document, dict):
         kind = "an array" if isinstance(document, list) else "a single value"
         raise InvalidInput(f"the body is {kind}; send an object: {wanted}")
+    if text.count(b'"') != 2 * len(document):  # nearly always there are no others than the keys
+        refuse_repeated_keys(text, document, max_depth)
     return document
 
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
+from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,13 +31,14 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _STEPS = bytes(1 if byte in b"[{" else 255 if byte in b"]}" else 0 for byte in range(256))
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _MAX_INTEGER_DIGITS = 19
+_NO_STRINGS = frozenset({dict, list, int, float, bool, NoneType})
 _GZIP = b"\x1f\x8b"
 _MINUS_ZERO = re.compile(rb"-0(?![0-9.eE])")
 _STRING_OR_MINUS_ZERO = re.compile(rb'"(?:[^"\\]++|\\.)*+"|-0(?![0-9.eE])', re.DOTALL)
 
 
-class Repeated(NamedTuple):
-    """Stands for an object with a repeated key, in the result of `with_repeats`; it holds the key."""
+class _Repeated(NamedTuple):
+    """Stands for an object that repeats a key; it holds the key."""
 
     key: str
 
@@ -88,32 +91,63 @@ def count_strings(raw: bytes) -> int:
     return quotes // 2
 
 
-def strings_in(rows: list[Any]) -> int:
-    """Count the strings in rows, keys included, but not those nested inside a row: such rows are refused anyway."""
-    count = 0
-    for row in rows:
-        if isinstance(row, dict):
-            count += len(row) + list(map(type, row.values())).count(str)
-        elif isinstance(row, list):
-            count += list(map(type, row)).count(str)
-        elif isinstance(row, str):
-            count += 1
-    return count
+def refuse_repeated_keys(raw: bytes, document: Any, max_depth: int = MAX_DEPTH, first_row: int | None = 0) -> None:
+    """Raise InvalidInput where an object names a key twice: no parser of JSON reports that.
+
+    `document` is the object or array that `raw`, a valid text, was parsed to; whatever stands in it for a part of the
+    text stands for one string. Errors name the row, counted from `first_row`; None: there are no rows.
+    """
+    if _has_fewer_strings(document, count_strings(raw)):
+        refuse_depth(raw, max_depth)
+        found = json.loads(raw, object_pairs_hook=_object, parse_int=len, parse_float=len)
+        _refuse_first_repeat(found, None, first_row)
 
 
-def with_repeats(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
-    """Parse a valid document again, slowly, with `Repeated` in place of every object that repeats a key."""
-    refuse_depth(raw, max_depth)
-    return json.loads(raw, object_pairs_hook=_object, parse_int=len, parse_float=len)
+def _has_fewer_strings(document: Any, count: int) -> bool:
+    """Say whether there are fewer than `count` strings in a document, keys included.
+
+    All that is on one level is taken at once, and nothing more as soon as `count` have been found: most often these are
+    the keys and names around the numbers.
+    """
+    levels: list[Iterable[Any]] = [[document]]
+    while count > 0 and levels:
+        inside = list(levels.pop())
+        kinds = list(map(type, inside))
+        found = set(kinds)
+        for kind in found - _NO_STRINGS:
+            count -= kinds.count(kind)
+        if count > 0 and dict in found:
+            objects = inside if len(found) == 1 else [each for each in inside if type(each) is dict]
+            count -= sum(map(len, objects))
+            levels.append(chain.from_iterable(map(dict.values, objects)))
+        if count > 0 and list in found:
+            arrays = inside if len(found) == 1 else [each for each in inside if type(each) is list]
+            levels.append(chain.from_iterable(arrays))
+    return count > 0
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Repeated:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Repeated:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            return Repeated(key)
+            return _Repeated(key)
         found[key] = value
     return found
+
+
+def _refuse_first_repeat(value: Any, row: int | None, first_row: int | None) -> None:
+    """Raise InvalidInput for the first `_Repeated` in a value that is part of row number `row`, if of any."""
+    if isinstance(value, _Repeated):
+        name = repr(shorten(value.key, 60))
+        where = f"{name} appears twice in the body" if row is None else f"row {row}, feature {name}: appears twice"
+        raise InvalidInput(f"{where}: send it once")
+    if isinstance(value, dict):
+        for key, each in value.items():
+            _refuse_first_repeat(each, first_row if row is None and key == "input" else row, first_row)
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            is_row = row is None and first_row is not None
+            _refuse_first_repeat(each, index + (first_row or 0) if is_row else row, first_row)
 
 
 def _second_look(raw: bytes, error: orjson.JSONDecodeError, max_depth: int, place_of: PlaceOf | None) -> Any:
@@ -171,23 +205,3 @@ def _hint(text: str, position: int) -> str:
     if position >= len(text.rstrip()):
         return "it ends too early"
     return ""
-
-
-def refuse_repeats(document: Any, first_row: int = 0) -> None:
-    """Raise InvalidInput for the first `Repeated` that is the document itself or one of its rows.
-
-    The document is a native body, or a list of rows whose first one is number `first_row`.
-    """
-    if isinstance(document, Repeated):
-        raise InvalidInput(f"{_shown(document.key)} appears twice in the body: send it once")
-    if isinstance(document, dict):
-        rows = document["instances"] if "instances" in document else [document.get("input")]
-    else:
-        rows = document
-    for index, row in enumerate(rows if isinstance(rows, list) else []):
-        if isinstance(row, Repeated):
-            raise InvalidInput(f"row {first_row + index}, feature {_shown(row.key)}: appears twice: send it once")
-
-
-def _shown(name: str) -> str:
-    return repr(shorten(name, 60))

@@ -15,7 +15,7 @@ from serving.api.bodies import Headers
 from serving.api.json_bodies.brackets import refuse_many_values
 from serving.api.json_bodies.cutter import Layout, read_json
 from serving.api.json_bodies.long_array import LongArray
-from serving.api.json_bodies.strict_json import loads
+from serving.api.json_bodies.strict_json import loads, refuse_repeated_keys
 from serving.api.oip.specs import table_of
 from serving.api.oip.tensors import (
     DTYPES,
@@ -39,6 +39,7 @@ from serving.rows.row_problems import describe_value, is_unicode
 HEADER_LENGTH = b"inference-header-content-length"
 MOST_PLAIN = 256  # values in a row; more of them are read faster as an array
 
+PLAIN_QUOTES = 14  # of inputs, name, datatype, shape and data, and of the values of two of them
 DATA_LEVEL, LEAST_BYTES = 4, 4 << 10  # {"inputs": [{"data": [
 
 _LAYOUT = Layout(
@@ -77,8 +78,16 @@ def read(headers: Headers, raw: bytes, max_depth: int) -> Infer:
     given = headers.get(HEADER_LENGTH)
     if given is not None:
         return _infer(*_parts(given, raw, max_depth))
-    document, _ = read_json(raw, _LAYOUT, max_depth)
-    return _plain(document) or _infer(document, memoryview(b""))
+    document, text = read_json(raw, _LAYOUT, max_depth)
+    plain = _plain(document)
+    if plain is None or text.count(b'"') != PLAIN_QUOTES + (4 if plain.id else 0):
+        _refuse_repeats(text, document, max_depth)
+    return plain or _infer(document, memoryview(b""))
+
+
+def _refuse_repeats(text: bytes, document: Any, max_depth: int) -> None:
+    if isinstance(document, dict):
+        refuse_repeated_keys(text, document, max_depth, None)
 
 
 def _plain(document: Any) -> Infer | None:
@@ -115,8 +124,11 @@ def _parts(given: bytes, raw: bytes, max_depth: int) -> tuple[Any, memoryview]:
             f"1 to {len(raw)}"
         )
     length = int(given)
-    refuse_many_values(raw[:length], max_depth, _LAYOUT.advice)
-    return loads(raw[:length], max_depth=max_depth), memoryview(raw)[length:]
+    text = raw[:length]
+    refuse_many_values(text, max_depth, _LAYOUT.advice)
+    document = loads(text, max_depth=max_depth)
+    _refuse_repeats(text, document, max_depth)
+    return document, memoryview(raw)[length:]
 
 
 def _infer(document: Any, blobs: memoryview) -> Infer:

@@ -9,8 +9,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from serving.api.json_bodies.strict_json import MAX_DEPTH, count_strings, loads, refuse_depth
-from serving.domain.errors import NotJson
+from serving.api.json_bodies.strict_json import (
+    MAX_DEPTH,
+    count_strings,
+    loads,
+    refuse_depth,
+    refuse_repeated_keys,
+)
+from serving.domain.errors import InvalidInput, NotJson
 from tests.fakes import make_app, predict
 
 ROW = "5.1, 3.5, 1.4, 0.2"
@@ -119,6 +125,18 @@ def strings_of(value: Any) -> int:
     if isinstance(value, list):
         return sum(map(strings_of, value))
     return isinstance(value, str)
+
+
+@given(json_values)
+def test_no_key_of_a_document_is_repeated(value: Any) -> None:
+    refuse_repeated_keys(orjson.dumps([value]), [value], 100)
+
+
+@given(json_values, json_values, st.text(max_size=5))
+def test_a_repeated_key_is_found_wherever_it_is(before: Any, value: Any, key: str) -> None:
+    raw = b'[%b, {"a": {%b: 1, %b: %b}}]' % (*map(orjson.dumps, (before, key, key, value)),)
+    with pytest.raises(InvalidInput, match="appears twice"):
+        refuse_repeated_keys(raw, orjson.loads(raw), 100)
 
 
 def depth_of(value: Any) -> int:
