@@ -17,13 +17,12 @@ from tests.e2e.harness import TOKEN, Server, until
 
 SETTLE_SECONDS = 15.0
 METHOD = """Each model is a logistic pipeline with manifest and golden examples; each version is a directory of its \
-own. The server starts on the full store with default settings (an operator's token is set, nothing else) \
-and an empty cache. When every model is active it is left alone for 15 s; then the processor time of all \
-threads of the server, the zygote and the hosts (their `CLOCK_PROCESS_CPUTIME_ID`, nanoseconds) is read \
-before and after a stretch in which nobody asks for anything. Then resyncs are asked for one after \
-another with `POST /refresh`; the duration is the difference of `serving_resync_duration_seconds_sum`, \
-the processor time that of the server process for the whole call. Memory is from `smaps_rollup`: what a \
-host shares with nobody."""
+own. The server starts on the full store with default settings (an operator's token is set, and compiling is off, so \
+that each model has its host) and an empty cache. When every model is active it is left alone for 15 s; then the \
+processor time of all threads of the server, the zygote and the hosts (their `CLOCK_PROCESS_CPUTIME_ID`, nanoseconds) \
+is read before and after a stretch without any request. Then resyncs are asked for one after another with `POST \
+/refresh`; the duration is the difference of `serving_resync_duration_seconds_sum`, the processor time that of the \
+server process for the whole call. Memory is from `smaps_rollup`: what a host shares with no other process."""
 
 
 def run(run: Run) -> Result:
@@ -32,7 +31,8 @@ def run(run: Run) -> Result:
     directory = run.scratch / "server"
     _fill(directory / "store", models, versions)
     began = time.monotonic()
-    with running(directory, wait_ready=False, SERVING_SECURITY__ADMIN_TOKEN=TOKEN) as server:
+    more = {"SERVING_SECURITY__ADMIN_TOKEN": TOKEN, "SERVING_ENGINE__COMPILE": "off"}
+    with running(directory, wait_ready=False, **more) as server:
         until(lambda: count_active(server) == models, "all models being active", 600, every=0.5)
         active_seconds = time.monotonic() - began
         time.sleep(run.count(SETTLE_SECONDS, 3.0))
