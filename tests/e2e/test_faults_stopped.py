@@ -32,6 +32,7 @@ def test_a_stopped_zygote_costs_no_request_and_no_host(patient: Server) -> None:
     patient.drop("kept", 1, constant(1))
     patient.wait_active("kept", 1)
     (zygote,) = zygotes(patient)
+    until(lambda: len(patient.hosts()) == 2, "the end of the checker")
     first, second = sorted(patient.hosts(), key=lambda host: host.pid)
     zygote.suspend()
     first.kill()
