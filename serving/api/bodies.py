@@ -13,7 +13,7 @@ from serving.api.deadlines import Deadlines
 from serving.api.inflight import Inflight, Share, TooManyBytes
 from serving.domain.errors import BodyTooLarge, NotJson, RequestRefused, UnsupportedMedia
 
-# Many clients read no answer before they have sent everything. For them, so many bytes are read and dropped.
+# Many clients read no answer before they have sent everything. For them, this many bytes are read and dropped.
 DROPPED_BYTES = 256 << 20
 MAX_DIGITS = 18
 _INLINE_BYTES = 4 << 10

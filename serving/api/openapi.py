@@ -198,7 +198,7 @@ def _complete(operation: dict[str, Any], method: str, path: str) -> None:
 
 
 def _security_of(method: str, path: str) -> list[dict[str, list[str]]]:
-    """Return the tokens of which one is needed; an empty entry means that the call may need no token."""
+    """Return the tokens; one of them is needed. An empty entry means that the call may need no token."""
     if prediction_of(path) is not None:
         return [{}, {"predictToken": []}, {"adminToken": []}]
     if is_read(method, path):

@@ -2,7 +2,7 @@
 
 Enormous numbers leave no digits for what matters: an angle of 1e16, a square beside which other terms vanish, a sum
 that overflows in one order and not in another. There, two computations that are equal on paper differ, on some rows and
-at some sizes. So many sizes are tried, and rows are tried again after a tiny change.
+at some sizes. Therefore many sizes are tried, and rows are tried again after a tiny change.
 """
 
 from __future__ import annotations

@@ -247,7 +247,7 @@ class ModelTable:
             self._forget_unloaded(model)
 
     def _forget_unloaded(self, model: ModelRecord) -> None:
-        """Forget a model of which nothing is left in the store or in memory.
+        """Forget a model that has nothing left in the store or in memory.
 
         Unless an operator has unloaded it, its copies in the cache stay, so that it can answer again.
         """

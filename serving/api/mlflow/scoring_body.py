@@ -1,7 +1,7 @@
 """Bodies of MLflow's scoring server, read as rows, and its rules for columns.
 
 JSON holds exactly one of ``dataframe_split``, ``dataframe_records``, ``instances`` and ``inputs``, and perhaps
-``params``, of which ``method`` is read. Columns are found by name, in any order; unknown columns are ignored. If the
+``params``; only its ``method`` is read. Columns are found by name, in any order; unknown columns are ignored. If the
 estimator was fitted without names, and no column is called like a feature, columns are found by position.
 """
 

@@ -1,4 +1,4 @@
-"""The small functions of which the checks of model files are made."""
+"""The small functions that the checks of model files call."""
 
 from __future__ import annotations
 
