@@ -158,8 +158,7 @@ async def read_body(request: Request, kind: type[Document]) -> Document:
         raw = b"{}"
     max_depth = services.settings.server.max_json_depth
     document = loads(raw, max_depth=max_depth)
-    if isinstance(document, dict):
-        refuse_repeated_keys(raw, document, max_depth, None)
+    refuse_repeated_keys(raw, document, max_depth, None)
     try:
         return kind.model_validate(document)
     except ValidationError as error:

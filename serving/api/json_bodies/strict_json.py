@@ -94,7 +94,7 @@ def count_strings(raw: bytes) -> int:
 def refuse_repeated_keys(raw: bytes, document: Any, max_depth: int = MAX_DEPTH, first_row: int | None = 0) -> None:
     """Raise InvalidInput where an object names a key twice: no parser of JSON reports that.
 
-    `document` is the object or array that `raw`, a valid text, was parsed to; whatever stands in it for a part of the
+    `document` is what `raw`, a valid text, was parsed to; whatever stands in it for a part of the
     text stands for one string. Errors name the row, counted from `first_row`; None: there are no rows.
     """
     if _has_fewer_strings(document, count_strings(raw)):

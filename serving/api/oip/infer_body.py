@@ -81,13 +81,8 @@ def read(headers: Headers, raw: bytes, max_depth: int) -> Infer:
     document, text = read_json(raw, _LAYOUT, max_depth)
     plain = _plain(document)
     if plain is None or text.count(b'"') != PLAIN_QUOTES + (4 if plain.id else 0):
-        _refuse_repeats(text, document, max_depth)
-    return plain or _infer(document, memoryview(b""))
-
-
-def _refuse_repeats(text: bytes, document: Any, max_depth: int) -> None:
-    if isinstance(document, dict):
         refuse_repeated_keys(text, document, max_depth, None)
+    return plain or _infer(document, memoryview(b""))
 
 
 def _plain(document: Any) -> Infer | None:
@@ -127,7 +122,7 @@ def _parts(given: bytes, raw: bytes, max_depth: int) -> tuple[Any, memoryview]:
     text = raw[:length]
     refuse_many_values(text, max_depth, _LAYOUT.advice)
     document = loads(text, max_depth=max_depth)
-    _refuse_repeats(text, document, max_depth)
+    refuse_repeated_keys(text, document, max_depth, None)
     return document, memoryview(raw)[length:]
 
 
