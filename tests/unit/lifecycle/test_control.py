@@ -19,7 +19,7 @@ from serving.lifecycle.candidate import (
     CopyLost,
 )
 from serving.lifecycle.records import ModelRecord
-from tests.unit.lifecycle.control import QUIET_SECONDS, Control, artifact, entry, identity
+from tests.unit.lifecycle.control import QUIET_SECONDS, Control, Work, artifact, entry, identity
 
 
 @pytest.fixture
@@ -200,7 +200,8 @@ def test_the_host_of_a_version_that_leaves_is_not_replaced(control: Control) -> 
     assert control.state("1") is State.RETIRED
 
 
-def test_a_respawn_that_ends_when_its_version_is_unloaded_changes_nothing(control: Control) -> None:
+def drain_during_respawn(control: Control) -> Work:
+    """Let version 1, whose host is being brought back, drain before that ends; return the work on its host."""
     control.drop("1")
     control.serve("1")
     control.drop("2", "1")
@@ -210,6 +211,11 @@ def test_a_respawn_that_ends_when_its_version_is_unloaded_changes_nothing(contro
     respawn = control.threads.waiting.pop()
     control.drop("3", "2", "1")
     control.serve("3")
+    return respawn
+
+
+def test_a_respawn_that_ends_when_its_version_is_unloaded_changes_nothing(control: Control) -> None:
+    respawn = drain_during_respawn(control)
     control.threads.waiting.append(respawn)  # it took longer than the next version
     assert control.state("1") is State.DRAINING
     control.finish("the version is not loaded any more")
@@ -219,15 +225,7 @@ def test_a_respawn_that_ends_when_its_version_is_unloaded_changes_nothing(contro
 
 
 def test_a_respawn_that_ends_when_its_version_is_loaded_again_says_nothing_of_the_new_host(control: Control) -> None:
-    control.drop("1")
-    control.serve("1")
-    control.drop("2", "1")
-    control.serve("2")
-    control.tell(HostGone(identity("1"), 1, None, has_answered=True))
-    assert control.work == ["respawn 1 as 3"]
-    respawn = control.threads.waiting.pop()
-    control.drop("3", "2", "1")
-    control.serve("3")
+    respawn = drain_during_respawn(control)
     control.tell(Drained(identity("1")))
     control.history.decisions.pin("m", "1")
     control.mark()
