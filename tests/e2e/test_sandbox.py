@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -107,6 +108,8 @@ def test_whatever_it_tries_loading_or_serving_it_changes_nothing_outside_of_its_
     before = {host.pid for host in house.hosts()}
     house.drop("bold", 1, burglar.Burglar(place=str(place), is_bold=True).fit([[0.0, 0.0]]))
     house.wait_active("bold", 1)
+    names = house.state / "active.json"  # written behind the swap, beside it as ".new" first
+    until(lambda: "bold" in json.loads(names.read_bytes())["active"], "the new name in the file of active versions")
     kept = [path for path in house.state.iterdir() if path.name != "scratch" and not path.name.startswith("state.")]
     assert kept
     seen = picture(place, *kept)
