@@ -97,7 +97,7 @@ def choose_environment(needs: Needs, own: Environment, others: Iterable[Environm
 
 
 def find_misfits(needs: Needs, environment: Environment) -> list[str]:
-    """Return what keeps a model out of an environment: distributions of other versions, missing modules, its problem."""
+    """Return what keeps a model out of an environment: libraries of other versions, missing modules, its problem."""
     if environment.problem is not None:
         return [environment.problem]
     missing = [f"module {name}" for name in needs.modules if name not in environment.modules]

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from serving.domain.compiled_form import Compilation
+from serving.domain.environment import Needs
 from serving.domain.manifest import MAX_DOCUMENT_BYTES, InvalidDocument
 from serving.domain.provenance import SIGNATURE_NAME, Provenance
 from serving.domain.report import RESPAWN_GATES, GateName
@@ -122,6 +123,21 @@ class Preparation(BaseModel):
     sandbox: Sandbox
     libraries: dict[str, str] = {}
     provenance: Provenance | None = None
+
+
+class NeedsFound(BaseModel):
+    """What a host of the server's own environment says a candidate needs, before it may load it. Nothing was run.
+
+    `absent` are the needed modules that cannot be imported there. `stays` says that no other environment would help:
+    the gate `load` of this host explains best why it refuses the file, which names another framework, or names that
+    nothing trusts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    needs: Needs
+    absent: tuple[str, ...] = ()
+    stays: bool = False
 
 
 class Findings(BaseModel):
