@@ -1,8 +1,9 @@
 """The zygote process: imports everything a model may need once, then forks a host for each candidate.
 
 Run as ``python -m serving.host.forkserver FD PID`` where FD is one end of a Unix stream socket, and PID the server's
-process. It stays single-threaded and never computes anything, because a process that has used OpenMP must not be
-forked. Messages are those of `serving.wire.zygote_messages`.
+process; in another environment than the server's, `enter` runs it. It stays single-threaded and never computes
+anything, because a process that has used OpenMP must not be forked. Messages are those of
+`serving.wire.zygote_messages`.
 
 When the control socket ends, the server is gone: the zygote kills every host and exits. Hosts also die with the zygote,
 and the zygote with the server (PR_SET_PDEATHSIG). So no process is left over, whichever of them is killed first, and
@@ -20,6 +21,7 @@ import socket
 import sys
 
 from serving.sandbox.process import die_with_parent
+from serving.wire.wire_version import WIRE_VERSION
 from serving.wire.zygote_messages import COMMAND, EVENT, MAX_REPLICAS, Op
 
 
@@ -44,7 +46,7 @@ def main() -> None:
     try:
         for thread in _list_other_threads():
             control.sendall(EVENT.pack(Op.THREAD, 0, thread))
-        control.sendall(EVENT.pack(Op.READY, 0, os.getpid()))
+        control.sendall(EVENT.pack(Op.READY, WIRE_VERSION, os.getpid()))
         _serve_commands(control, wake_read, wake_write, hosts)
     except OSError:
         pass  # the server is gone

@@ -25,12 +25,14 @@ class Zygote:
     """Starts hosts. One zygote process serves for the life of the server; when it dies or hangs, another replaces it.
 
     The hosts of a hanging zygote go on: they need it only so that they are killed if it dies. It is kept until the last
-    of them has ended. Each host gets its own directory beneath `scratch`, which only this object uses. Any thread may
+    of them has ended. `python` is the interpreter of another environment that hosts run in; None for the server's own.
+    Each host gets its own directory beneath `scratch`, which only this object uses. Any thread may
     call any method; `start` and `spawn` block.
     """
 
-    def __init__(self, environment: Mapping[str, str], scratch: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], scratch: Path, python: str | None = None) -> None:
         self._environment = dict(environment)
+        self._python = python
         self._scratch = os.path.abspath(scratch)
         self._process: ZygoteProcess | None = None
         self._retired: list[ZygoteProcess] = []
@@ -76,7 +78,7 @@ class Zygote:
             if self._is_stopped:
                 raise HostFailed("the service is stopping, so no host is started")
             if self._process is None or self._process.is_dead:
-                self._process = ZygoteProcess(self._environment, self._scratch)
+                self._process = ZygoteProcess(self._environment, self._scratch, self._python)
             return self._process
 
     def _replace_process(self, process: ZygoteProcess, reason: str) -> None:
@@ -86,5 +88,5 @@ class Zygote:
                 return
             log.warning("zygote_replaced", reason=reason, hosts=process.host_count)
             self._retired = [*(one for one in self._retired if not one.is_dead), process]
-            self._process = ZygoteProcess(self._environment, self._scratch)
+            self._process = ZygoteProcess(self._environment, self._scratch, self._python)
         process.retire()

@@ -21,6 +21,7 @@ import structlog
 
 from serving.domain.errors import HostFailed
 from serving.hosting.host_process import HostProcess, make_channel, make_scratch
+from serving.wire.wire_version import WIRE_VERSION
 from serving.wire.zygote_messages import COMMAND, EVENT, Op
 
 START_SECONDS = 120.0
@@ -28,6 +29,9 @@ SPAWN_SECONDS = 5.0  # a fork takes 20 ms
 LOOK_SECONDS = 0.5
 EXIT_SECONDS = 1.0
 STOP_SECONDS = 5.0
+
+# what an interpreter of another environment runs
+_ENTER = str(Path(__file__).parent.parent / "host" / "enter.py")
 
 Value = TypeVar("Value")
 
@@ -48,10 +52,13 @@ class ZygoteProcess:
     The thread that reads its messages also starts its process: the thread lives as long as the process is needed, and
     the kernel kills the process when the thread ends (PR_SET_PDEATHSIG), so even a stopped zygote does not outlive the
     server. The descriptors of hosts show their ends too, in case the zygote does not report them.
+
+    `python` is the interpreter of another environment that it runs in; None for the server's own.
     """
 
-    def __init__(self, environment: Mapping[str, str], scratch: str) -> None:
+    def __init__(self, environment: Mapping[str, str], scratch: str, python: str | None = None) -> None:
         self._scratch = scratch
+        self._python = python
         self._control, theirs = socket.socketpair()
         self.is_dead = False
         self._is_retired = False
@@ -172,7 +179,7 @@ class ZygoteProcess:
     def _run_process(self, environment: Mapping[str, str], theirs: socket.socket, launched: Future[None]) -> None:
         try:
             self._popen = subprocess.Popen(
-                [sys.executable, "-P", "-m", "serving.host.forkserver", str(theirs.fileno()), str(os.getpid())],
+                [*self._choose_program(), str(theirs.fileno()), str(os.getpid())],
                 env=environment,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -191,6 +198,11 @@ class ZygoteProcess:
             self._read_events()
         finally:
             self._end_all()
+
+    def _choose_program(self) -> list[str]:
+        if self._python is None:
+            return [sys.executable, "-P", "-m", "serving.host.forkserver"]
+        return [self._python, "-I", "-B", _ENTER]
 
     def _read_events(self) -> None:
         self._poller.register(self._control, select.POLLIN)
@@ -222,7 +234,7 @@ class ZygoteProcess:
         if op == Op.THREAD:
             self._warn_about_thread(value)
         elif op == Op.READY:
-            self._ready.set_result(None)
+            self._note_ready(host_id)
         elif op in (Op.STARTED, Op.STARTED_UNSEEN):
             self._note_start(host_id, value, self._descriptors.pop(0) if self._descriptors else None)
         elif op == Op.NOT_STARTED and host_id in self._started:
@@ -230,6 +242,14 @@ class ZygoteProcess:
             self._started[host_id].set_exception(HostFailed(reason))
         elif op == Op.EXITED and host_id in self._hosts:
             self._end_host(host_id, value)
+
+    def _note_ready(self, wire_version: int) -> None:
+        if wire_version == WIRE_VERSION:
+            self._ready.set_result(None)
+            return
+        reason = "the files of this server were replaced by another release while it runs: restart the server"
+        self._ready.set_exception(HostFailed(f"no host could be started: {reason}"))
+        self._popen.kill()
 
     def _warn_about_thread(self, thread: int) -> None:
         """Warn that the zygote has a second thread.

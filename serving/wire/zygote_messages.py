@@ -2,7 +2,7 @@
 
 to the zygote     op u8, host id u64                SPAWN (with descriptors: socket, arena, socket ...) or KILL
 from the zygote   op u8, host id u64, value i64     THREAD (thread id): there is one besides the main thread
-                                                    READY
+                                                    READY (wire version as host id, its own pid)
                                                     STARTED (pid, with a descriptor of the process)
                                                     STARTED_UNSEEN (pid, where there are no such descriptors)
                                                     NOT_STARTED (errno)

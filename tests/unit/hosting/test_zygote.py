@@ -18,6 +18,7 @@ from serving import sandbox
 from serving.domain.errors import HostFailed
 from serving.domain.last_words import FAILED
 from serving.host import forkserver
+from serving.hosting import zygote_process
 from serving.hosting.zygote import HostProcess, Zygote
 from serving.wire.frames import FrameKind
 from serving.wire.stream import send_frame
@@ -255,3 +256,17 @@ def test_a_stopped_zygote_starts_nothing(tmp_path: Path) -> None:
     zygote.stop()
     with pytest.raises(HostFailed, match="stopping"):
         zygote.spawn()
+
+
+def test_a_zygote_of_another_release_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the package is upgraded on disk under a running server, and a zygote starts after that."""
+    monkeypatch.setattr(zygote_process, "WIRE_VERSION", 7)
+    zygote = Zygote(sandbox.scrub_environment(os.environ), tmp_path / "scratch")
+    before = find_children()
+    for _ in range(2):
+        with pytest.raises(HostFailed, match="replaced by another release while it runs: restart the server"):
+            zygote.spawn()
+        until(lambda: find_children() <= before, "the end of the refused zygote")
+    monkeypatch.undo()
+    zygote.spawn().close()
+    zygote.stop()
