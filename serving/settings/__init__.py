@@ -11,8 +11,10 @@ In the environment an empty variable counts as not set, and a list is JSON or se
 from serving.settings.groups import (
     CandidateSettings,
     EngineSettings,
+    EnvironmentSettings,
     GateSettings,
     LogSettings,
+    NamedEnvironment,
     SecuritySettings,
     ServerSettings,
     Settings,
@@ -26,8 +28,10 @@ from serving.settings.token_files import TokenScope, read_digests, read_token_fi
 __all__ = [
     "CandidateSettings",
     "EngineSettings",
+    "EnvironmentSettings",
     "GateSettings",
     "LogSettings",
+    "NamedEnvironment",
     "SecuritySettings",
     "ServerSettings",
     "Settings",

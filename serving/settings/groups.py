@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from serving.domain.environment_names import why_not_an_environment_name
 from serving.domain.provenance import InvalidSignature, parse_public_key
 from serving.domain.server_names import why_not_a_server_name
 from serving.settings.token_digest import TokenDigest
@@ -43,6 +44,13 @@ def _require_public_key(text: str) -> str:
     except InvalidSignature as error:
         expected = "should hold public keys as 'serving keygen' prints them: {reason}"
         raise PydanticCustomError("public_key", expected, {"reason": str(error)}) from None
+    return text
+
+
+def _require_environment_name(text: str) -> str:
+    why = why_not_an_environment_name(text)
+    if why is not None:
+        raise PydanticCustomError("environment_name", "{why}; choose another name", {"why": why})
     return text
 
 
@@ -168,6 +176,22 @@ class EngineSettings(Group):
     replicas: int = Field(1, ge=1, le=64, description="processes per hosted version; they share the model's memory")
 
 
+class NamedEnvironment(Group):
+    """An environment that was made elsewhere, such as a virtual environment or one of conda."""
+
+    python: Path = Field(description="the interpreter of this environment")
+
+
+class EnvironmentSettings(Group):
+    """The environments besides the server's own. `named` has the tables ``[environments.<name>]`` by name."""
+
+    path: Path | None = Field(None, description="where 'serving environment create' makes them; not set: state.path")
+    idle_seconds: NotNegative = Field(600.0, description="how long an environment without hosts keeps its zygote")
+    named: dict[Annotated[str, AfterValidator(_require_environment_name)], NamedEnvironment] = Field(
+        {}, description="environments that exist elsewhere"
+    )
+
+
 class SecuritySettings(Group):
     """Who may do what."""
 
@@ -209,6 +233,7 @@ class Settings(BaseSettings):
     candidate: CandidateSettings = CandidateSettings()
     gates: GateSettings = GateSettings()
     engine: EngineSettings = EngineSettings()
+    environments: EnvironmentSettings = EnvironmentSettings()
     security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()
 
@@ -230,4 +255,15 @@ GROUPS: dict[str, type[BaseModel]] = {
     for name, field in Settings.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
 }
-KEYS = tuple(f"{group}.{name}" for group, kind in GROUPS.items() for name in kind.model_fields)
+TABLES = {"environments": "named"}
+"""For a group that holds tables with names of the user's choice: the field that they are in."""
+TABLE_FIELDS = {"environments": NamedEnvironment.model_fields}
+"""The fields of such a table, by group."""
+KEYS = tuple(
+    f"{group}.{name}" for group, kind in GROUPS.items() for name in kind.model_fields if name != TABLES.get(group)
+)
+
+
+def is_table(group: str, name: str) -> bool:
+    """Say whether ``group.name`` is a table with a name of the user's choice, and no setting."""
+    return group in TABLES and f"{group}.{name}" not in KEYS

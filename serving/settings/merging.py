@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
-from serving.settings.groups import GROUPS, KEYS, Settings
+from serving.settings.groups import GROUPS, KEYS, TABLES, Settings, is_table
 from serving.settings.setting_problems import (
     PREFIX,
     GivenValue,
@@ -41,15 +42,27 @@ def load_settings(flags: Mapping[str, Any] = {}, file: Path | None = None) -> Se
     given = _gather_values(flags, file)
     groups: dict[str, Any] = {}
     for each in given.values():
-        group, _, name = each.key.partition(".")
-        if not name:
-            groups[group] = each.value
-        elif isinstance(fields := groups.setdefault(group, {}), dict):
-            fields[name] = each.value
+        _set_value(groups, _locate(each.path), each.value)
     try:
         return Settings(**groups)
     except ValidationError as error:
         raise SettingsError("\n".join(describe_problems(given, error))) from None
+
+
+def _locate(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Return where in the settings a path is: named tables are in a field of their group."""
+    if len(path) > 1 and is_table(*path[:2]):
+        return (path[0], TABLES[path[0]], *path[1:])
+    return path
+
+
+def _set_value(document: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    inner: Any = document
+    for part in path[:-1]:
+        inner = inner.setdefault(part, {})
+        if not isinstance(inner, dict):  # a value where a table is expected: that is the problem to tell
+            return
+    inner[path[-1]] = value
 
 
 def load_token(scope: TokenScope) -> str | None:
@@ -67,7 +80,7 @@ def load_token(scope: TokenScope) -> str | None:
 
 def forget_tokens() -> None:
     """Remove every token from this process's environment: a server keeps their digests only."""
-    names = {variable_name(f"security.{scope}_token") for scope in TokenScope}
+    names = {variable_name("security", f"{scope}_token") for scope in TokenScope}
     for spelling in [name for name in os.environ if name.upper() in names]:
         del os.environ[spelling]
 
@@ -76,8 +89,18 @@ def _gather_values(flags: Mapping[str, Any], file: Path | None) -> dict[str, Giv
     given: dict[str, GivenValue] = {}
     layers = (_read_file(file), _read_environment(os.environ), _read_platform(os.environ), _read_flags(flags))
     for layer in layers:
-        given.update({each.key: each for each in layer})
+        given.update({each.key: each for each in _keep_spelling(layer, given)})
     return given
+
+
+def _keep_spelling(layer: Iterable[GivenValue], given: Mapping[str, GivenValue]) -> Iterator[GivenValue]:
+    """Yield values; one from a variable, whose name has no case, belongs to the table of that name in the file."""
+    known = {each.path[1].lower(): each.path[1] for each in given.values() if len(each.path) > 2}
+    for each in layer:
+        if each.source == SettingSource.ENVIRONMENT and len(each.path) > 2 and each.path[1] in known:
+            yield replace(each, path=(each.path[0], known[each.path[1]], *each.path[2:]))
+        else:
+            yield each
 
 
 def _read_file(named: Path | None) -> Iterator[GivenValue]:
@@ -97,8 +120,8 @@ def _read_file(named: Path | None) -> Iterator[GivenValue]:
     except tomllib.TOMLDecodeError as error:
         where = str(error).replace("end of document", f"line {len(text.splitlines())}, the last one")
         raise SettingsError(f"{path}: is not TOML: {where}") from None
-    for key, value in _flatten(document):
-        yield GivenValue(key, value, str(path), key)
+    for keys, value in _flatten(document):
+        yield GivenValue(keys, value, str(path), ".".join(keys))
 
 
 def _choose_file(named: Path | None) -> tuple[Path, str | None]:
@@ -113,14 +136,31 @@ def _choose_file(named: Path | None) -> tuple[Path, str | None]:
 def _read_environment(environment: Mapping[str, str]) -> Iterator[GivenValue]:
     spellings = {spelling.upper(): spelling for spelling in environment}
     source = EnvSettingsSource(Settings)
+    in_tables = {spelling: path for spelling in environment if (path := _find_table(spelling))}
     source.env_vars = {
-        name: value for name, value in source.env_vars.items() if "__" in name
-    }  # no whole groups as JSON
-    for key, value in _flatten(source()):
-        spelling = spellings.get(variable_name(key))
+        name: value
+        for name, value in source.env_vars.items()
+        if "__" in name and spellings[name.upper()] not in in_tables  # no whole groups as JSON
+    }
+    for path, value in _flatten(source()):
+        spelling = spellings.get(variable_name(*path))
         if spelling is not None:
-            yield GivenValue(key, value, SettingSource.ENVIRONMENT, spelling)
+            yield GivenValue(path, value, SettingSource.ENVIRONMENT, spelling)
+    for spelling, path in in_tables.items():
+        if environment[spelling]:
+            yield GivenValue(path, environment[spelling], SettingSource.ENVIRONMENT, spelling)
     yield from _find_near_misses(environment)
+
+
+def _find_table(spelling: str) -> tuple[str, ...] | None:
+    """Return the path of a variable for a field of a named table; None for another variable."""
+    if not spelling.upper().startswith(PREFIX):
+        return None
+    group, _, rest = spelling.upper().removeprefix(PREFIX).lower().partition("__")
+    name, _, field = rest.rpartition("__")
+    if not rest or not is_table(group, name or field):
+        return None
+    return (group, name, field) if name else (group, field)
 
 
 def _read_platform(environment: Mapping[str, str]) -> Iterator[GivenValue]:
@@ -131,9 +171,9 @@ def _read_platform(environment: Mapping[str, str]) -> Iterator[GivenValue]:
     """
     port = environment.get(SAGEMAKER_PORT)
     if port:
-        yield GivenValue("server.port", port, SettingSource.ENVIRONMENT, SAGEMAKER_PORT)
-        yield GivenValue("server.host", "0.0.0.0", SettingSource.ENVIRONMENT, SAGEMAKER_PORT)  # noqa: S104
-        yield GivenValue("store.path", SAGEMAKER_STORE, SettingSource.ENVIRONMENT, SAGEMAKER_PORT)
+        yield GivenValue(("server", "port"), port, SettingSource.ENVIRONMENT, SAGEMAKER_PORT)
+        yield GivenValue(("server", "host"), "0.0.0.0", SettingSource.ENVIRONMENT, SAGEMAKER_PORT)  # noqa: S104
+        yield GivenValue(("store", "path"), SAGEMAKER_STORE, SettingSource.ENVIRONMENT, SAGEMAKER_PORT)
 
 
 def _find_near_misses(environment: Mapping[str, str]) -> Iterator[GivenValue]:
@@ -141,28 +181,34 @@ def _find_near_misses(environment: Mapping[str, str]) -> Iterator[GivenValue]:
 
     Other variables are ignored: many deployments use the prefix SERVING_ for their own.
     """
-    near_misses = {variable_name(key).replace("__", "_") for key in KEYS}
+    near_misses = {variable_name(*key.split(".")).replace("__", "_") for key in KEYS}
     for spelling, value in environment.items():
         name = spelling.upper()
         if not name.startswith(PREFIX) or name == FILE_VARIABLE or not value:
             continue
         group, delimiter, field = name.removeprefix(PREFIX).lower().partition("__")
         if delimiter and group not in GROUPS:
-            yield GivenValue(f"{group}.{field}", value, SettingSource.ENVIRONMENT, spelling)
+            yield GivenValue((group, field), value, SettingSource.ENVIRONMENT, spelling)
         elif not delimiter and (group in GROUPS or (name in near_misses and not _SERVICE_LINK.match(value))):
-            yield GivenValue(group, value, SettingSource.ENVIRONMENT, spelling)
+            yield GivenValue((group,), value, SettingSource.ENVIRONMENT, spelling)
 
 
-def _flatten(document: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield ``group.field`` and value for fields of a known group, the bare key for everything else."""
+def _flatten(document: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield path and value for fields of a known group and of its named tables, the bare key for everything else."""
     for group, content in document.items():
-        if isinstance(content, dict) and group in GROUPS:
-            yield from ((f"{group}.{name}", value) for name, value in content.items())
-        else:
-            yield group, content
+        if not isinstance(content, dict) or group not in GROUPS:
+            yield (group,), content
+            continue
+        for name, value in content.items():
+            if isinstance(value, dict) and value and is_table(group, name):
+                yield from (((group, name, field), each) for field, each in value.items())
+            else:
+                yield (group, name), value
 
 
 def _read_flags(flags: Mapping[str, Any]) -> Iterator[GivenValue]:
     return (
-        GivenValue(key, value, SettingSource.COMMAND_LINE, key) for key, value in flags.items() if value is not None
+        GivenValue(tuple(key.split(".")), value, SettingSource.COMMAND_LINE, key)
+        for key, value in flags.items()
+        if value is not None
     )

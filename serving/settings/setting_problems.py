@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from serving.settings.groups import GROUPS, KEYS
+from serving.settings.groups import GROUPS, KEYS, TABLE_FIELDS, TABLES, is_table
 from serving.settings.token_digest import TokenDigest
 
 PREFIX = "SERVING_"
@@ -31,54 +31,85 @@ class SettingSource(StrEnum):
 class GivenValue:
     """One value as it was given.
 
-    `key` is ``group.field`` (or what stands in its place when it is no setting); `source` says where the value was
-    found, `spelling` how the key is written there.
+    `path` is group and field (or what stands in their place when it is no setting), with the name of the table between
+    them in a group of named tables; `source` says where the value was found, `spelling` how the key is written there.
     """
 
-    key: str
+    path: tuple[str, ...]
     value: Any
     source: str
     spelling: str
 
+    @property
+    def key(self) -> str:
+        """The key as ``settings.toml`` has it: ``group.field``."""
+        return ".".join(self.path)
 
-def variable_name(key: str) -> str:
-    """Return the name of the environment variable for a ``group.field``."""
-    return PREFIX + key.replace(".", "__").upper()
+
+def variable_name(*path: str) -> str:
+    """Return the name of the environment variable for the path of a setting."""
+    return PREFIX + "__".join(path).upper()
 
 
 def describe_problems(given: Mapping[str, GivenValue], error: ValidationError) -> list[str]:
     """Return one line for each error, with the source of the value; secret values are left out."""
     lines: dict[str, None] = {}
     for detail in error.errors(include_url=False, include_context=False):
-        key = ".".join(str(part) for part in detail["loc"][:2])
-        for each in _find_given(key, given):
+        for each in _find_given(_find_path(detail["loc"]), given):
             lines[f"{each.source}: {each.spelling}: {_describe_problem(each, detail['type'], detail['msg'])}"] = None
     return list(lines)
 
 
-def _find_given(key: str, given: Mapping[str, GivenValue]) -> Iterator[GivenValue]:
-    """Return every value given under a key: an unknown group is an error for each of its fields."""
-    if key in given:
-        return iter([given[key]])
-    return (each for each in given.values() if each.key.startswith(f"{key}."))
+def _find_path(location: Sequence[int | str]) -> tuple[str, ...]:
+    """Return the path of the setting that an error is about; named tables are in a field of their group."""
+    group, *rest = (str(part) for part in location if part != "[key]")  # pydantic's place of a table's name
+    if rest[:1] == [TABLES.get(group)]:
+        return (group, *rest[1:3])
+    return (group, *rest[:1])
+
+
+def _find_given(path: tuple[str, ...], given: Mapping[str, GivenValue]) -> list[GivenValue]:
+    """Return the value given at a path, or those below it: an unknown group is an error for each of its fields.
+
+    Where nothing is, the field is missing: that is a problem of its table.
+    """
+    if (key := ".".join(path)) in given:
+        return [given[key]]
+    below = [value for value in given.values() if value.path[: len(path)] == path]
+    return below or [given[table] for table in [".".join(path[:-1])] if table in given]
 
 
 def _describe_problem(each: GivenValue, kind: str, message: str) -> str:
+    group, *rest = each.path
     if kind == "extra_forbidden":
         return f"no such setting; {_suggest_key(each)}"
-    group, _, name = each.key.partition(".")
-    if not name:
-        example = f"{group}.{next(iter(GROUPS[group].model_fields))}"
+    if not rest:
+        example = next(key for key in KEYS if key.startswith(f"{group}."))
         return f"a group is set field by field, such as {_spell_key(example, each)}"
-    field = GROUPS[group].model_fields[name]
+    if not is_table(group, rest[0]):
+        fields = GROUPS[group].model_fields
+    elif len(rest) == 1 and each.value != {}:
+        return f"no such setting; {_suggest_key(each)}"
+    else:
+        fields = TABLE_FIELDS[group]
+    if kind == "environment_name":
+        return message
+    if kind == "missing":
+        return (
+            f"is empty; it needs {' and '.join(fields)}, such as {_spell_path((*each.path, next(iter(fields))), each)}"
+        )
+    field = fields[rest[-1]]
     seen = "the value" if TokenDigest in get_args(field.annotation) else repr(each.value)[:80]
     # pydantic says: Input should be a valid integer, unable to parse string as an integer
-    expected = message.removeprefix("Input ").partition(", unable to")[0]
+    expected = message.removeprefix("Input ").partition(", unable to")[0].partition(" for <class")[0]
     return f"{seen} {expected} ({field.description})"
 
 
 def _suggest_key(each: GivenValue) -> str:
-    group, _, name = each.key.partition(".")
+    group, *rest = each.path
+    if rest and is_table(group, rest[0]):
+        return f"did you mean {_spell_path(_find_close_path(group, rest), each)}?"
+    name = ".".join(rest)
     in_group = [known for known in KEYS if known.startswith(f"{group}.")]
     close = (
         [known for known in KEYS if known.replace(".", "_") == each.key]  # one underscore instead of two
@@ -94,5 +125,17 @@ def _suggest_key(each: GivenValue) -> str:
     return f"did you mean {_spell_key(similar[0], each)}?" if similar else f"the groups are {', '.join(GROUPS)}"
 
 
+def _find_close_path(group: str, rest: Sequence[str]) -> tuple[str, ...]:
+    """Return the setting that was probably meant, in a group of named tables."""
+    settings = [name for name in GROUPS[group].model_fields if name != TABLES[group]]
+    if len(rest) == 1 and (close := difflib.get_close_matches(rest[0], settings, n=1, cutoff=0.7)):
+        return (group, close[0])
+    return (group, rest[0], next(iter(TABLE_FIELDS[group])))
+
+
+def _spell_path(path: tuple[str, ...], like: GivenValue) -> str:
+    return variable_name(*path) if like.source == SettingSource.ENVIRONMENT else ".".join(path)
+
+
 def _spell_key(key: str, like: GivenValue) -> str:
-    return variable_name(key) if like.source == SettingSource.ENVIRONMENT else key
+    return _spell_path(tuple(key.split(".")), like)

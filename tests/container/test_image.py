@@ -9,12 +9,17 @@ from typing import Any
 import pytest
 
 from serving.settings import Settings
+from serving.settings.groups import KEYS
 
 pytestmark = pytest.mark.container
 
 TOKENS = ("admin_token", "admin_token_file", "read_token", "read_token_file", "predict_token", "predict_token_file")
 OPTIONAL = ("default_model", "admin_port", "grpc_port", "grpc_max_mb")
-EXAMPLES = {*(("server", name) for name in OPTIONAL), *(("security", name) for name in TOKENS)}
+EXAMPLES = {
+    *(("server", name) for name in OPTIONAL),
+    *(("security", name) for name in TOKENS),
+    ("environments", "path"),
+}
 
 
 def default_of(group: str, field: str) -> Any:
@@ -38,9 +43,7 @@ def test_the_settings_file_shows_every_setting_with_its_default(root: Path) -> N
     """Its promise: what is commented out shows the default."""
     text = (root / "settings.toml").read_text()
     shown = tomllib.loads(re.sub(r"^# (?=\w+ = )", "", text, flags=re.MULTILINE))
-    declared = {
-        (group, field) for group, model in Settings.model_fields.items() for field in model.default.model_dump()
-    }
+    declared = {tuple(key.split(".")) for key in KEYS}
     assert {(group, field) for group, fields in shown.items() for field in fields} == declared
     for group, field in declared - EXAMPLES:
         assert shown[group][field] == default_of(group, field), f"{group}.{field}"

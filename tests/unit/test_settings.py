@@ -143,6 +143,43 @@ def test_the_settings_file_of_the_project_holds_the_defaults() -> None:
     assert load_settings(file=file) == Settings()
 
 
+# --- environments by name ---------------------------------------------------------------------------------------------
+
+
+def test_environments_have_names_of_the_users_choice(write: Write) -> None:
+    write('[environments]\nidle_seconds = 5\n[environments.sk13]\npython = "a"\n[environments."sk1.4"]\npython = "b"\n')
+    found = load_settings().environments
+    assert {name: str(each.python) for name, each in found.named.items()} == {"sk13": "a", "sk1.4": "b"}
+    assert (found.path, found.idle_seconds) == (None, 5)
+
+
+def test_a_variable_sets_one_environment(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write('[environments]\npath = "p"\n[environments.SK13]\npython = "a"\n[environments.other]\npython = "b"\n')
+    monkeypatch.setenv("SERVING_ENVIRONMENTS__SK13__PYTHON", "from-variable")
+    monkeypatch.setenv("SERVING_ENVIRONMENTS__NEW_ONE__PYTHON", "new")
+    monkeypatch.setenv("SERVING_ENVIRONMENTS__EMPTY__PYTHON", "")
+    monkeypatch.setenv("SERVING_ENVIRONMENTS__PATH", "q")
+    found = load_settings().environments
+    assert {name: str(each.python) for name, each in found.named.items()} == {
+        "SK13": "from-variable",
+        "other": "b",
+        "new_one": "new",
+    }
+    assert found.path == Path("q")
+
+
+def test_each_problem_of_environments_is_told_once(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write('[environments.a]\npyhton = "x"\n[environments.own]\nq = 1\n[environments.b]\n')
+    monkeypatch.setenv("SERVING_ENVIRONMENTS__C__PYTON", "x")
+    assert [line.split(";")[0] for line in problems()] == [
+        "settings.toml: environments.a.pyhton: no such setting",
+        "settings.toml: environments.own.q: 'own' is a reserved word",
+        "settings.toml: environments.own.q: no such setting",
+        "settings.toml: environments.b: is empty",
+        "environment: SERVING_ENVIRONMENTS__C__PYTON: no such setting",
+    ]
+
+
 # --- what cannot be used ----------------------------------------------------------------------------------------------
 
 
@@ -154,7 +191,7 @@ def test_the_settings_file_of_the_project_holds_the_defaults() -> None:
         ("port = 1", "port: no such setting; did you mean server.port?"),
         ("[store]\nport = 1", "store.port: no such setting; did you mean server.port?"),
         ("[log]\nzzz = 1", "log.zzz: no such setting; log has format, level, access_sample"),
-        ("[zzz]", "zzz: no such setting; the groups are server, store, state, candidate, gates, engine, security, log"),
+        ("[zzz]", "zzz: no such setting; the groups are server, store, state, candidate, gates, engine, environ"),
         ("server = 1", "server: a group is set field by field, such as server.host"),
         ('[server]\nport = "eighty"', "server.port: 'eighty' should be a valid integer (port to listen on; 0 takes"),
         ("[server]\nport = 65536", "server.port: 65536 should be less than or equal to 65535 (port to"),
@@ -168,6 +205,25 @@ def test_the_settings_file_of_the_project_holds_the_defaults() -> None:
             "security.trusted_keys: ['ed25519:AAAA'] should hold public keys as 'serving keygen' prints them: the ",
         ),
         ('[security]\ntrusted_keys = ["k.pub"]', "security.trusted_keys: ['k.pub'] should hold public keys as"),
+        ("[environments.sk13]", "environments.sk13: is empty; it needs python, such as environments.sk13.python"),
+        (
+            '[environments.sk13]\npyhton = "p"',
+            "environments.sk13.pyhton: no such setting; did you mean environments.sk13.p",
+        ),
+        (
+            '[environments."sk1.3"]\nx = 1',
+            "environments.sk1.3.x: no such setting; did you mean environments.sk1.3.python?",
+        ),
+        ("[environments.sk13]\npython = 1", "environments.sk13.python: 1 is not a valid path (the interpreter of this"),
+        ('[environments.own]\npython = "p"', "environments.own.python: 'own' is a reserved word; choose another name"),
+        ('[environments."a b"]\npython = "p"', "environments.a b.python: 'a b' is not a name: use letters, digits"),
+        ('[environments]\nsk13 = "p"', "environments.sk13: no such setting; did you mean environments.sk13.python?"),
+        ('[environments]\npaht = "p"', "environments.paht: no such setting; did you mean environments.path?"),
+        (
+            "[environments]\nidle_seconds = -1",
+            "environments.idle_seconds: -1 should be greater than or equal to 0 (how",
+        ),
+        ('environments = "p"', "environments: a group is set field by field, such as environments.path"),
         ("[server]\nport =", "is not TOML: Invalid value (at "),
         ("a = 1\n[server]\nport = 1\nport = 2", "is not TOML: Cannot overwrite a value (at line 4, the last one)"),
     ],
@@ -182,11 +238,22 @@ def test_a_problem_in_the_file_is_one_line_with_its_path(text: str, line: str, w
     ("name", "value", "line"),
     [
         ("SERVING_STORE__PAHT", "x", "no such setting; did you mean SERVING_STORE__PATH?"),
-        ("SERVING_STOER__PATH", "x", "no such setting; did you mean SERVING_STORE__PATH or SERVING_STATE__PATH?"),
+        (
+            "SERVING_STOER__PATH",
+            "x",
+            "no such setting; did you mean SERVING_STORE__PATH or SERVING_STATE__PATH or SERV",
+        ),
         ("SERVING_ZZZ__ZZZ", "x", "no such setting; the groups are server,"),
         ("SERVING_STORE_PATH", "x", "no such setting; did you mean SERVING_STORE__PATH?"),
         ("SERVING_LOG", "debug", "a group is set field by field, such as SERVING_LOG__FORMAT"),
         ("SERVING_LOG", '{"level": "debug"}', "a group is set field by field, such as SERVING_LOG__FORMAT"),
+        ("SERVING_ENVIRONMENTS__SK13", "p", "no such setting; did you mean SERVING_ENVIRONMENTS__SK13__PYTHON?"),
+        ("SERVING_ENVIRONMENTS__PAHT", "p", "no such setting; did you mean SERVING_ENVIRONMENTS__PATH?"),
+        ("SERVING_ENVIRONMENTS__SK13__PYTON", "p", "no such setting; did you mean SERVING_ENVIRONMENTS__SK13__PYTHON?"),
+        ("SERVING_ENVIRONMENTS__NAMED", "p", "no such setting; did you mean SERVING_ENVIRONMENTS__NAMED__PYTHON?"),
+        ("SERVING_ENVIRONMENTS__OWN__PYTHON", "p", "'own' is a reserved word; choose another name"),
+        ("SERVING_ENVIRONMENTS", "p", "a group is set field by field, such as SERVING_ENVIRONMENTS__PATH"),
+        ("SERVING_ENVIRONMENT__SK13__PYTHON", "p", "no such setting; did you mean SERVING_ENVIRONMENTS?"),
         ("SERVING_SERVER__PORT", "eighty", "'eighty' should be a valid integer (port"),
         ("SERVING_SERVER__FAIL_FAST", "perhaps", "'perhaps' should be a valid boolean (exit"),
         ("SERVING_STORE__IGNORE", "[a", "'[a' should be a valid tuple (glob"),
