@@ -18,6 +18,7 @@ os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 from tests.e2e.harness import Server, constant, serving, write_version  # noqa: E402  (loads those libraries)
+from tests.environments import share_environment  # noqa: E402
 
 # A worker takes file after file in this order; what takes longest comes first, so that none is left with it at the end.
 LONGEST = (
@@ -91,3 +92,11 @@ def server(tmp_path: Path) -> Iterator[Server]:
     write_version(tmp_path / "store" / "m", 1, constant(1))
     with serving(tmp_path, wait_ready=True) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def other_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The interpreter of a real second environment: scikit-learn 1.5.2, NumPy 1.26.4, pandas 2.2.3, no pydantic."""
+    base = tmp_path_factory.getbasetemp()
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    yield from share_environment((base.parent if is_worker else base) / "second-environment")
