@@ -2,12 +2,14 @@
 
 Fits every estimator there is with every option, writes it with joblib and with every pickle protocol from 2 on, notes
 what reading it back names, makes and calls and what the attributes of everything in it hold, and writes
-``serving/host/restricted/lists/scikit-learn-X.Y.json``, which the restricted loader goes by. Blocks for some minutes.
-Read the difference before committing it: every line is something a file may do.
+``serving/host/restricted/lists/scikit-learn-X.Y.json``, which the restricted loader goes by. ``--add`` keeps what is in
+that list already: run it once with the oldest libraries that this scikit-learn works with, and once with the newest
+and ``--add``. Blocks for some minutes. Read the difference before committing it: every line is something a file may do.
 """
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import io
 import itertools
@@ -25,11 +27,12 @@ from sklearn.utils import all_estimators
 
 from benchmarks import run
 from benchmarks.attribute_list import AttributeRecorder
+from benchmarks.lenient_import import import_leniently
+from benchmarks.list_union import unite_lists
 from serving.host.restricted.allow_list import find_current_name
 from serving.host.restricted.fitting_only import METHOD_GETTER, find_stand_in, is_stand_in_class
 from serving.host.restricted.pandas_parts import PandasReader, find_part
 from serving.host.restricted.pandas_values import PandasGlobal, PandasPart
-from tests.sound import every_model, own_attributes
 
 PROTOCOLS = (2, 3, 4, 5)
 # what a joblib file uses for itself, and what estimators may hold beside arrays
@@ -112,6 +115,9 @@ class Recorder(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
 
 def main() -> int:
     """Fit, write, read, and write the list."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--add", action="store_true", help="keep what is in the list of this version already")
+    keeps = parser.parse_args().add
     warnings.simplefilter("ignore")
     values, created, called = set(ALWAYS), set[str](), dict[str, set[str]]()
     attributes = AttributeRecorder()
@@ -134,6 +140,8 @@ def main() -> int:
         "values": sorted(values - created - called.keys()),
         "schema": attributes.document(values | created),
     }
+    if keeps:
+        document = unite_lists(json.loads(place.read_text(encoding="utf-8")), document)
     place.write_text(_compact(document) + "\n", encoding="utf-8")
     classes = document["schema"]["classes"]
     print(f"{place.relative_to(run.ROOT)}: {len(values | created)} globals, {len(called)} of them called")
@@ -161,8 +169,9 @@ def _compact(document: Any) -> str:
 
 def _written() -> Iterator[tuple[Any, Recorder]]:
     """Yield each model as it was read, and what its file named; None for one whose attributes are its owner's own."""
+    sound = import_leniently("tests.sound")  # an older scikit-learn has fewer classes
     subjects = itertools.chain(
-        ((subject, True) for subject in every_model()), ((subject, False) for subject in own_attributes())
+        ((subject, True) for subject in sound.every_model()), ((subject, False) for subject in sound.own_attributes())
     )
     for subject, is_usual in subjects:
         try:

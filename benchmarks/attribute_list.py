@@ -21,11 +21,17 @@ import sklearn
 from scipy import sparse
 from sklearn import metrics
 from sklearn.base import BaseEstimator
-from sklearn.utils import _param_validation as constraints
 
+from benchmarks.older_declarations import OLDER, find_declared_texts
 from serving.host.restricted.attribute_schema import INERT, NATIVE
 from serving.host.restricted.fitting_only import StandIn
 from serving.host.restricted.pandas_values import VALUES
+
+constraints: Any
+try:
+    from sklearn.utils import _param_validation as constraints
+except ImportError:  # before 1.2
+    constraints = None
 
 # attributes whose texts are names of the owner's: of features, classes, categories, steps, words
 NAMES = frozenset(
@@ -136,34 +142,6 @@ MORE: Mapping[str, tuple[str, ...]] = {
     "termination_condition_": ("max_iter", "no_change", "all_labeled"),
 }
 MORE_ALIKE = {"inv_kw_args": "kw_args"}
-# texts that older releases had for the same parameters
-OLDER: Mapping[str, tuple[str, ...]] = {
-    "affinity": ("l1", "l2", "manhattan", "cosine", "euclidean", "precomputed"),
-    "algorithm": ("SAMME", "SAMME.R", "auto", "full", "balltree", "kdtree", "best", "generic"),
-    "criterion": ("friedman_mse", "mse", "mae"),
-    "cv": ("prefit",),
-    "loss": (
-        "deviance",
-        "auto",
-        "binary_crossentropy",
-        "categorical_crossentropy",
-        "log",
-        "ls",
-        "lad",
-        "squared_loss",
-        "least_squares",
-        "least_absolute_deviation",
-        "absolute_loss",
-    ),
-    "max_features": ("auto",),
-    "metric": ("kulsinski", "sokalmichener", "matching", "wminkowski"),
-    "multi_class": ("auto", "multinomial", "ovr"),
-    "n_init": ("auto",),
-    "penalty": ("none",),
-    "presort": ("auto",),
-    "scoring": ("max_error",),
-    "solver": ("liblinear", "interior-point"),
-}
 # attributes that hold functions or classes for the same purpose
 ALIKE: Mapping[str, str] = {
     "inverse_func": "func",
@@ -195,7 +173,7 @@ _WORDS: tuple[tuple[Any, str], ...] = (
     (np.dtype, "dtype"),
     ((np.random.RandomState, np.random.Generator), "random"),
     (BaseEstimator, "estimator"),
-    ((sparse.spmatrix, sparse.sparray), "array"),
+    (tuple(getattr(sparse, name) for name in ("spmatrix", "sparray") if hasattr(sparse, name)), "array"),
 )
 
 
@@ -294,10 +272,11 @@ class AttributeRecorder:
         """
         made = [kind for kind in self._kinds if f"{kind.__module__}.{kind.__qualname__}" not in nameable]
         listed = {kind: {} if kind in made else self._reviewed(kind, noted) for kind, noted in self._kinds.items()}
-        groups = _groups(listed.values())
+        scorers = {f"'{name}'" for name in metrics.get_scorer_names()}
+        groups = make_groups(listed.values(), scorers)
         classes = {
             f"{kind.__module__}.{kind.__qualname__}": {
-                name: _with_groups(name, words, groups) for name, words in sorted(attributes.items())
+                name: write_with_groups(name, words, groups) for name, words in sorted(attributes.items())
             }
             for kind, attributes in listed.items()
         }
@@ -311,10 +290,10 @@ class AttributeRecorder:
 
     def _reviewed(self, kind: type, noted: Mapping[str, set[str]]) -> dict[str, set[str]]:
         """Return what the attributes of a class may hold, those left out that only ever hold numbers."""
-        declared = getattr(kind, "_parameter_constraints", {})
+        declared = _declarations(kind)
         reviewed = {}
-        for name in {*noted, *_parameters(kind)}:
-            words = set(noted.get(name, ())) | _declared(declared.get(name, ()), name)
+        for name in {*noted, *declared}:
+            words = set(noted.get(name, ())) | declared.get(name, set())
             if words:
                 reviewed[name] = self._closed(name, words, noted, declared)
             if words and kind.__module__.startswith(NATIVE):
@@ -328,7 +307,7 @@ class AttributeRecorder:
         }
 
     def _closed(
-        self, name: str, words: set[str], noted: Mapping[str, set[str]], declared: Mapping[str, Any]
+        self, name: str, words: set[str], noted: Mapping[str, set[str]], declared: Mapping[str, set[str]]
     ) -> set[str]:
         """Return the words for one attribute with its texts as they were reviewed."""
         if name in DROPPED:
@@ -345,7 +324,7 @@ class AttributeRecorder:
         for parameter in (name.strip("_"), name.removeprefix("effective_").strip("_")):
             if parameter != name and parameter in declared and parameter not in NAMES:
                 texts |= {word for word in noted.get(parameter, ()) if word[0] == "'"}
-                texts |= {word for word in _declared(declared[parameter], parameter) if word[0] == "'"}
+                texts |= {word for word in declared[parameter] if word[0] == "'"}
         if texts or name in MORE or name in MORE_ALIKE:
             more = (*MORE.get(MORE_ALIKE.get(name, name), ()), *OLDER.get(name, ()))
             texts |= {f"'{text}'" for text in more} | set(_ALWAYS)
@@ -358,8 +337,12 @@ def _with_arrays(name: str, words: set[str]) -> set[str]:
     return words if is_other or name in KEYWORDS else words | {"array"}
 
 
-def _parameters(kind: type) -> list[str]:
-    return list(getattr(kind, "_parameter_constraints", {}))
+def _declarations(kind: type) -> dict[str, set[str]]:
+    """Return by the name of a parameter the words for what scikit-learn says it may be."""
+    if constraints is None and kind.__module__.startswith("sklearn.") and issubclass(kind, BaseEstimator):
+        return {name: {f"'{text}'" for text in texts} for name, texts in find_declared_texts(kind).items()}
+    declared = getattr(kind, "_parameter_constraints", {})
+    return {name: _declared(alternatives, name) for name, alternatives in declared.items()}
 
 
 def _declared(alternatives: Any, name: str) -> set[str]:
@@ -395,7 +378,7 @@ def _shadows(kind: type, name: str) -> bool:
     return found is not None and not inspect.isdatadescriptor(found)
 
 
-def _groups(listed: Iterable[Mapping[str, set[str]]]) -> dict[str, set[str]]:
+def make_groups(listed: Iterable[Mapping[str, set[str]]], scorers: set[str]) -> dict[str, set[str]]:
     """Return by the name of an attribute the objects and functions that any class has there; and names of scorers."""
     groups: dict[str, set[str]] = {}
     for attributes in listed:
@@ -404,7 +387,6 @@ def _groups(listed: Iterable[Mapping[str, set[str]]]) -> dict[str, set[str]]:
             groups.setdefault(ALIKE.get(name, name), set()).update(found)
     groups["metric"] |= {f"class:sklearn.metrics._dist_metrics.{name}" for name in _distances()}
     groups["dtype"] = groups["dtype_include"] = {f"global:{name}" for name in DTYPES}
-    scorers = {f"'{name}'" for name in metrics.get_scorer_names()}
     return {name: words for name, words in groups.items() if len(words) >= _LARGE_GROUP} | {"scorers": scorers}
 
 
@@ -414,7 +396,7 @@ def _distances() -> list[str]:
     return [name for name in vars(_dist_metrics) if name.endswith(("Distance", "Distance64", "Distance32"))]
 
 
-def _with_groups(name: str, words: set[str], groups: Mapping[str, set[str]]) -> list[str]:
+def write_with_groups(name: str, words: set[str], groups: Mapping[str, set[str]]) -> list[str]:
     """Return the words in order, with what any class has in the attribute of this name where one has any of it."""
     whole = set(words)
     if whole & groups["scorers"] and name == "scoring":

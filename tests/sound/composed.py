@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +41,7 @@ from sklearn import (
 )
 from sklearn.gaussian_process import kernels
 
+from tests.sound.construction import ignore_warnings
 from tests.sound.estimators import ROWS, TEXTS, Fitted, table
 
 X, Y = table()
@@ -133,13 +133,13 @@ def compositions() -> Iterator[Fitted]:
         _callers,
         _parameters,
     ):
-        with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+        with ignore_warnings(), np.errstate(all="ignore"):
             yield from make()
 
 
 def boosters() -> Iterator[Fitted]:
     """Yield models of XGBoost and LightGBM with the options that change what they hold."""
-    with warnings.catch_warnings(action="ignore"):
+    with ignore_warnings():
         yield from _xgboost()
         yield from _lightgbm()
 

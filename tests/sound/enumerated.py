@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,6 +29,7 @@ from sklearn import (
 )
 from sklearn.gaussian_process import kernels
 
+from tests.sound.construction import ignore_warnings
 from tests.sound.estimators import ROWS, Fitted, table
 
 X, Y = table()
@@ -57,7 +57,7 @@ _NUMPY = (
 
 def enumerated() -> Iterator[Fitted]:
     """Yield everything here; what cannot be fitted raises. Blocks for a minute."""
-    with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+    with ignore_warnings(), np.errstate(all="ignore"):
         yield from _splitters()
     yield from members()
 
@@ -65,7 +65,7 @@ def enumerated() -> Iterator[Fitted]:
 def members() -> Iterator[Fitted]:
     """Yield a model for each member of each list, without fitting it with every splitter. Blocks for some seconds."""
     for make in (_held, _scorers, _functions, _kernels, _random_numbers, _distributions, _requests, _callbacks):
-        with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+        with ignore_warnings(), np.errstate(all="ignore"):
             yield from make()
 
 

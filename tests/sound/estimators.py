@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,8 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import make_blobs
 from sklearn.utils import all_estimators
-from sklearn.utils._test_common.instance_generator import _construct_instances
-from sklearn.utils.estimator_checks import _enforce_estimator_tags_X, _enforce_estimator_tags_y
 
+from tests.sound.construction import construct_instances, enforce_tags_x, enforce_tags_y, ignore_warnings
 from tests.sound.options import options_of
 
 ROWS, FEATURES = 60, 6
@@ -99,9 +97,9 @@ def of_kind(name: str, kind: type, is_wanted: Callable[[str], bool] = lambda lab
 
 
 def _bases(name: str, kind: type) -> list[Any]:
-    with warnings.catch_warnings(action="ignore"):
+    with ignore_warnings():
         try:
-            return list(_construct_instances(kind))
+            return construct_instances(kind)
         except Exception:  # noqa: BLE001  (what cannot be made without arguments comes in `compositions`)
             return [kind()] if name in _OTHERS else []
 
@@ -113,8 +111,8 @@ def _usual(name: str, estimator: Any) -> tuple[Any, Any]:
     if name in ("GraphicalLasso", "GraphicalLassoCV"):
         rows = np.random.default_rng(0).normal(size=(ROWS, 3))
     try:
-        rows = _enforce_estimator_tags_X(estimator, rows)
-        return rows, _enforce_estimator_tags_y(estimator, answers)
+        rows = enforce_tags_x(estimator, rows)
+        return rows, enforce_tags_y(estimator, answers)
     except Exception:  # noqa: BLE001  (tags of a half-made estimator)
         return rows, answers
 
@@ -155,7 +153,7 @@ def _kinds_of_data(name: str, estimator: Any) -> Iterator[tuple[str, Any, Any]]:
 
 def _fit(label: str, estimator: Any, data: tuple[Any, Any]) -> Iterator[Fitted]:
     rows, answers = data
-    with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"), threadpoolctl.threadpool_limits(1):
+    with ignore_warnings(), np.errstate(all="ignore"), threadpoolctl.threadpool_limits(1):
         try:
             fitted = estimator.fit(rows, answers)
         except Exception:  # noqa: BLE001  (options that exclude each other, data that it does not take)

@@ -22,7 +22,14 @@ from sklearn import (
 )
 from sklearn.gaussian_process import kernels
 from sklearn.metrics import pairwise
-from sklearn.utils import _param_validation as constraints
+
+from benchmarks.older_declarations import list_values
+
+constraints: Any
+try:
+    from sklearn.utils import _param_validation as constraints
+except ImportError:  # before 1.2
+    constraints = None
 
 # these print or fork, say where to write, or make a fit so slow that it teaches nothing
 _LEFT_OUT = frozenset({"verbose", "n_jobs", "memory", "max_iter", "n_estimators", "warm_start", "copy", "copy_X"})
@@ -87,6 +94,8 @@ _MORE: dict[str, tuple[Any, ...]] = {
 
 def options_of(kind: type) -> Iterator[tuple[str, Any]]:
     """Yield parameter and value, one for each alternative that the constraints of `kind` name, and some they cannot."""
+    if constraints is None:
+        yield from _options_before_constraints(kind)
     declared = getattr(kind, "_parameter_constraints", {})
     taken = set(kind.__init__.__code__.co_varnames) if hasattr(kind.__init__, "__code__") else set()
     for name, alternatives in declared.items():
@@ -97,6 +106,14 @@ def options_of(kind: type) -> Iterator[tuple[str, Any]]:
         for alternative in alternatives:
             for value in _values(alternative):
                 yield name, value
+
+
+def _options_before_constraints(kind: type) -> Iterator[tuple[str, Any]]:
+    values = list_values(kind)
+    for name in dict.fromkeys(name for name, _ in values):
+        if name not in _LEFT_OUT:
+            yield from ((name, value) for value in _MORE.get(name, ()))
+    yield from (each for each in values if each[0] not in _LEFT_OUT)
 
 
 def _values(alternative: Any) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn import compose, ensemble, impute, linear_model, model_selection, naive_bayes, pipeline, preprocessing
 
+from tests.sound.construction import ignore_warnings
 from tests.sound.estimators import ROWS, Fitted, table
 
 X, Y = table()
@@ -26,7 +26,7 @@ TEXT_DTYPES: tuple[Any, ...] = (
 def tables() -> Iterator[Fitted]:
     """Yield everything here; what cannot be fitted raises. Blocks for some seconds."""
     for make in (_chosen_columns, _categories, _dtypes, _answers, _outputs):
-        with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+        with ignore_warnings(), np.errstate(all="ignore"):
             yield from make()
 
 
