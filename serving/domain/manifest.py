@@ -38,7 +38,10 @@ class ManifestFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What ``serving publish`` writes beside the artefact. It lists every file of the version except itself."""
+    """What ``serving publish`` writes beside the artefact. It lists every file of the version except itself.
+
+    `libraries` are the versions it was trained with, `environment` the name of the environment that it is to run in.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,6 +51,7 @@ class Manifest(BaseModel):
     created_at: datetime
     files: Annotated[tuple[ManifestFile, ...], Field(min_length=1)]
     libraries: dict[str, str] = {}
+    environment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
     signature: Signature | None = None
     breaking: bool = False
     metrics: dict[str, JsonValue] = {}

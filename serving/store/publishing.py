@@ -220,6 +220,8 @@ def encode_manifest(publication: Publication, version: str, files: Sequence[Mani
 def _strip_defaults(manifest: Manifest) -> dict[str, Any]:
     """Return the manifest without default values, which an older release would refuse as unknown fields."""
     document = manifest.model_dump(mode="json")
+    if manifest.environment is None:
+        del document["environment"]
     signature = document["signature"]
     if signature is not None:
         if not signature["is_typed"]:

@@ -107,7 +107,7 @@ def write_setting_line(setting: str, trusted: Sequence[str], names: list[str]) -
 def _explain_absence(names: list[Global]) -> str:
     """Return the part of the text about modules that cannot be imported: trusting their names alone does not help."""
     packages = dict.fromkeys(module.partition(".")[0] for module, _ in names)
-    absent = [package for package in packages if not _is_importable(package)]
+    absent = [package for package in packages if not is_importable(package)]
     if not absent:
         return ""
     which = ", ".join(f"'{package[:100]}'" for package in absent[:5])
@@ -119,7 +119,7 @@ def _carries_code(name: Global) -> bool:
     return name[0].partition(".")[0] in _CODE_WRITERS or name in _CODE_MAKERS or not is_plain
 
 
-def _is_importable(package: str) -> bool:
+def is_importable(package: str) -> bool:
     """Return True if there is a top-level module with this name; imports nothing."""
     if package in sys.modules:
         return True

@@ -103,6 +103,14 @@ def test_a_manifest_lists_bare_names_only(name: str) -> None:
         parse_manifest(encoded({**WHOLE, "files": listed}))
 
 
+def test_a_manifest_may_name_an_environment() -> None:
+    assert parse_manifest(encoded(WHOLE)).environment is None
+    assert parse_manifest(encoded({**WHOLE, "environment": "sk1.3"})).environment == "sk1.3"
+    for name in ("", "../x", "a b", "a" * 101, 3):
+        with pytest.raises(InvalidDocument, match=r"^manifest\.json: environment: "):
+            parse_manifest(encoded({**WHOLE, "environment": name}))
+
+
 def test_whole_documents_are_parsed() -> None:
     assert parse_manifest(encoded(WHOLE)).files[0].name == "model.joblib"
     assert parse_golden(encoded(EXPECTED)).expected == {"predict": [1.0]}
