@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import _compat_pickle
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
@@ -18,6 +18,7 @@ import sklearn
 from serving.host.restricted.attribute_schema import Schema
 
 Global = tuple[str, str]
+Minor = tuple[int, ...]
 
 # older files use the names that NumPy's private modules had before 2.0
 _MOVED = ("numpy.core.", "numpy._core.")
@@ -74,22 +75,36 @@ def find_current_name(module: str, name: str, protocol: int) -> Global:
 
 @lru_cache
 def read_allow_list() -> AllowList:
-    """Return the list for the installed scikit-learn, or the newest list if it has none.
-
-    The newest list is safe: a name that does not exist here cannot be loaded, and a name that is not listed is refused.
-    """
-    version = tuple(map(int, sklearn.__version__.split(".")[:2]))
+    """Return the list for the scikit-learn of this process; raises Distrusted if it is older than all lists."""
     lists = {
         tuple(map(int, place.name.removeprefix("scikit-learn-").removesuffix(".json").split("."))): place
         for place in resources.files(__package__).joinpath("lists").iterdir()
         if place.name.startswith("scikit-learn-")
     }
-    chosen = lists.get(version) or lists[max(lists)]
+    chosen = lists[choose_list(sklearn.__version__, lists)]
     raw = json.loads(chosen.read_text(encoding="utf-8"))
     called = {_split_name(name): frozenset(map(_split_name, classes)) for name, classes in raw["called"].items()}
     created = frozenset(map(_split_name, raw["created"]))
     values = frozenset(map(_split_name, raw["values"])).union(created, called)
     return AllowList(values, created, called, Schema.parse(raw["schema"]))
+
+
+def choose_list(version: str, lists: Collection[Minor]) -> Minor:
+    """Return which of these lists a version of scikit-learn goes by: its own, or the newest if it is newer than all.
+
+    The newest list is safe there: a name that does not exist cannot be loaded, and a name that is not listed is
+    refused. Raises Distrusted for a version without a list: what its code does with a file was never reviewed.
+    """
+    minor = tuple(map(int, version.split(".")[:2]))
+    if minor in lists:
+        return minor
+    newest, oldest = max(lists), min(lists)
+    if minor > newest:
+        return newest
+    raise Distrusted(
+        f"restricted loading has no list of names for scikit-learn {version}, the oldest it knows is "
+        f'{".".join(map(str, oldest))}: use a newer scikit-learn, or sign the version (security.trust = "signed")'
+    )
 
 
 def _split_name(name: str) -> Global:

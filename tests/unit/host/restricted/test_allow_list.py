@@ -11,6 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from serving.host.restricted.allow_list import Distrusted, choose_list
 from serving.host.restricted.call_rules import are_usual_arguments
 
 ROOT = Path(__file__).parents[4]
@@ -50,3 +51,20 @@ def test_class_names_of_a_model_may_be_any_text(minor: str) -> None:
     listed = json.loads(place.read_text())["schema"]["classes"]["sklearn.linear_model._logistic.LogisticRegressionCV"]
     for attribute in ("coefs_paths_", "scores_"):
         assert attribute not in listed or "text" in listed[attribute]
+
+
+LISTS = [(1, 0), (1, 9), (1, 10)]
+
+
+@pytest.mark.parametrize(
+    ("version", "chosen"),
+    [("1.0.2", (1, 0)), ("1.9.1", (1, 9)), ("1.10.0", (1, 10)), ("1.11.dev0", (1, 10)), ("2.0.0", (1, 10))],
+)
+def test_a_scikit_learn_goes_by_its_own_list_or_by_the_newest(version: str, chosen: tuple[int, int]) -> None:
+    assert choose_list(version, LISTS) == chosen
+
+
+@pytest.mark.parametrize("version", ["0.24.2", "0.9", "1.5.0"])
+def test_a_scikit_learn_without_a_list_is_refused(version: str) -> None:
+    with pytest.raises(Distrusted, match=f"no list of names for scikit-learn {version}, the oldest it knows is 1.0"):
+        choose_list(version, LISTS)
