@@ -19,7 +19,7 @@ from serving import __version__, sandbox
 from serving.domain.decision import Operator
 from serving.domain.errors import StagingFailed, StateUnavailable
 from serving.domain.status import Status
-from serving.hosting.zygote import Zygote
+from serving.hosting.environment_hosts import EnvironmentHosts
 from serving.lifecycle.activation import Activation
 from serving.lifecycle.candidate import CandidateRunner
 from serving.lifecycle.evaluation_cache import EvaluationCache
@@ -72,7 +72,7 @@ class Service:
         self._respawns = ThreadPoolExecutor(RESPAWN_THREADS, "serving-respawn")
         threads = max(LEAST_THREADS, _cores() + 1)  # one model may have all but one of them
         self._predictions = ThreadPoolExecutor(threads, "serving-predict")
-        self._zygote = Zygote(sandbox.scrub_environment(os.environ), settings.state.path / "scratch")
+        self._hosts = EnvironmentHosts(sandbox.scrub_environment(os.environ), settings.state.path / "scratch")
         cache = self._cache = Cache(
             settings.state, settings.store.path, int(settings.store.max_artifact_mb * (1 << 20))
         )
@@ -84,7 +84,7 @@ class Service:
         evaluation_cache = EvaluationCache(cache, _basis(settings))
         turns = Turns(self._predictions, threads)
         plane = Plane(state, loop, turns, self._post)
-        runner = CandidateRunner(self._zygote, cache, evaluation_cache, settings, plane)
+        runner = CandidateRunner(self._hosts, cache, evaluation_cache, settings, plane)
         activation = Activation(plane, journal, history.decisions, history.served, metrics)
         respawn = Respawn(runner, journal, metrics, self._respawns, self._post, plane, settings.candidate)
         model_table = ModelTable(
@@ -114,7 +114,7 @@ class Service:
             if self._lock is not None:
                 self._lock.close()
             raise
-        self._zygote.start()
+        self._hosts.start()
         self._reconciler.start()
         log.info("starting", version=__version__, store=str(self._settings.store.path))
         if self._settings.security.trust == "any":
@@ -155,7 +155,7 @@ class Service:
         self._respawns.shutdown(wait=False, cancel_futures=True)
         self._reconciler.stop()
         self._watcher.stop()
-        self._zygote.stop()
+        self._hosts.stop()
         self._candidates.shutdown()
         self._respawns.shutdown()
         self._predictions.shutdown()

@@ -54,7 +54,7 @@ class Environment:
     """One environment. `python` is the path of its interpreter, `python_version` like ``3.10.13``.
 
     `libraries` are the distributions installed there, with their versions; `modules` the top-level modules that can be
-    imported there. `problem` says why no host can run there; None when one can.
+    imported there. `problem` says why no host can run there; None when one can. `stamp` changes when it is made anew.
     """
 
     name: str
@@ -63,13 +63,15 @@ class Environment:
     libraries: Mapping[str, str]
     modules: frozenset[str]
     problem: str | None = None
+    stamp: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Where a model runs: the name of an environment, or None; `reason` says why, in one line."""
+class Choice(BaseModel):
+    """The environment that a model runs in, by its `name`; None where none fits. `reason` says why, in one line."""
 
-    environment: str | None
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str | None
     reason: str
 
 
@@ -83,17 +85,17 @@ def choose_environment(needs: Needs, own: Environment, others: Iterable[Environm
     if needs.environment is not None:
         candidates = [each for each in candidates if each.name == needs.environment]
         if not candidates:
-            return Choice(None, f"manifest.json names the environment '{needs.environment}', which does not exist")
+            reason = f"manifest.json names the environment '{needs.environment}', which does not exist"
+            return Choice(name=None, reason=reason)
     misfits = {each.name: find_misfits(needs, each) for each in candidates}
     for each in candidates:
         if not misfits[each.name]:
-            return Choice(each.name, _explain_fit(needs, each))
+            return Choice(name=each.name, reason=_explain_fit(needs, each))
     for each in candidates:
         if each.name == OWN and all(_is_readable(needs, each, library) for library in misfits[each.name]):
-            return Choice(
-                OWN, f"{_explain_fit(needs, each)}; it reads what {_join(misfits[OWN])} of this version wrote"
-            )
-    return Choice(None, _explain_misfit(needs, own, candidates, misfits))
+            reason = f"{_explain_fit(needs, each)}; what another version of {_join(misfits[OWN])} wrote is read here"
+            return Choice(name=OWN, reason=reason)
+    return Choice(name=None, reason=_explain_misfit(needs, own, candidates, misfits))
 
 
 def find_misfits(needs: Needs, environment: Environment) -> list[str]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from serving.domain.compiled_form import Compilation, Graph
+from serving.domain.environment import Choice, Needs
 from serving.domain.provenance import Provenance
 from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature
@@ -62,7 +63,8 @@ class CandidateReport(BaseModel):
     `engine` names what computes the answers: ``sklearn`` or ``onnx``. `libraries` are the versions it ran under.
     `memory_bytes` is the host's private memory after warm-up, for a compiled form the size of its graphs.
     `compilation` says whether it is served compiled and why, `sandbox` which layers held the host it was evaluated in.
-    `provenance` says which trusted key signed it, None when no trusted key did.
+    `provenance` says which trusted key signed it, None when no trusted key did. `needs` is what it needs to run, and
+    `environment` the environment that was chosen for it, and why; None where its file was not looked into.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,6 +77,8 @@ class CandidateReport(BaseModel):
     compilation: Compilation | None = None
     sandbox: Sandbox = Sandbox()
     provenance: Provenance | None = None
+    needs: Needs | None = None
+    environment: Choice | None = None
 
     @property
     def is_compiled(self) -> bool:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from pydantic import BaseModel, ConfigDict
 
 from serving.domain.compiled_form import Compilation
+from serving.domain.environment import OWN, Choice, Needs
 from serving.domain.report import GateResult
 from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature
@@ -26,11 +27,15 @@ class Snapshot(BaseModel):
 
 
 class ActiveStatus(Snapshot):
-    """The version that answers for a model. `note` says what an operator should know, such as vanished files."""
+    """The version that answers for a model. `note` says what an operator should know, such as vanished files.
+
+    `environment` is the one that it was evaluated in, ``own`` for the server's own.
+    """
 
     version: str
     digest: str
     engine: str
+    environment: str = OWN
     state: State = State.ACTIVE
     activated_at: datetime
     note: str | None = None
@@ -92,6 +97,8 @@ class VersionStatus(Snapshot):
     """One version of a model: its state, since when and why, and the results of its evaluation.
 
     `gates`, `sandbox` and `compilation` are the verdicts, the layers around the host that evaluated it, and the proof.
+    `needs` is what its file needs to run, found out without running any of it; `environment` is the one it was
+    evaluated in, and why.
     `retry_at` is set while the state is FAILED. `is_loaded` says whether a request may name this version.
     """
 
@@ -110,6 +117,8 @@ class VersionStatus(Snapshot):
     gates: tuple[GateResult, ...] = ()
     compilation: Compilation | None = None
     sandbox: Sandbox | None = None
+    needs: Needs | None = None
+    environment: Choice | None = None
 
 
 class ModelStatus(ModelSummary):

@@ -14,6 +14,7 @@ from serving import sandbox
 from serving.domain.errors import InvalidInput, ModelFailed, ProtocolError
 from serving.domain.last_words import FAILED, write_last_words
 from serving.domain.report import GateName, GateResult, Verdict
+from serving.host.find_needs import find_needs
 from serving.host.gates import EvaluatedCandidate, make_preparation, run_gates
 from serving.host.gates.compile_gate import start_compiler
 from serving.host.gates.gate import GateContext
@@ -68,7 +69,8 @@ def _evaluate_and_serve(channels: list[Channel], last_words: list[mmap.mmap], pa
 
     compiler = start_compiler(request, own_sandbox, enter_compiler, watch)
     sandbox.forbid_processes(own_sandbox, [compiler.pid] if compiler else [], may_fork=len(channels) > 1)
-    outcome = _evaluate_in_thread(sock, GateContext(request, own_sandbox, compiler, watch=watch))
+    context = GateContext(request, own_sandbox, compiler, watch=watch, provenance=request.provenance)
+    outcome = _evaluate_in_thread(sock, context)
     if compiler is not None:
         compiler.dismiss()
     if outcome is None:
@@ -122,6 +124,9 @@ class _Reporter:
         send_frame(self._socket, FrameKind.GATE_STARTED, 0, orjson.dumps({"gate": gate}))
         if gate == GateName.LOAD:
             self._prepare()
+            if self._context.request.asks_needs:
+                found = find_needs(self._context.request, self._context.manifest)
+                send_frame(self._socket, FrameKind.NEEDS, 0, found.model_dump_json().encode())
             permission = receive_frame(self._socket)
             if permission is None or permission.kind is not FrameKind.LOAD:
                 raise SystemExit

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
 from serving.domain.compiled_form import Graph
+from serving.domain.environment import OWN, Choice
 from serving.domain.errors import HostDied, HostFailed, ProtocolError
 from serving.domain.last_words import ENDED_ITSELF
 from serving.domain.manifest import MANIFEST_NAME, InvalidDocument, Manifest, parse_manifest
-from serving.domain.report import Evaluation, GateName, GateResult, Verdict
+from serving.domain.report import CandidateReport, Evaluation, GateName, GateResult, Verdict
 from serving.domain.text import one_line
-from serving.hosting.headers import read_findings, read_gate, read_outputs, read_preparation, read_result
+from serving.hosting.headers import read_findings, read_gate, read_needs, read_outputs, read_preparation, read_result
 from serving.hosting.verification import ClaimRefused, check_findings, check_preparation, make_report, why_no_graph
 from serving.hosting.zygote import HostProcess
-from serving.wire.evaluation import EvaluationRequest, Preparation
+from serving.wire.evaluation import EvaluationRequest, Findings, NeedsFound, Preparation
 from serving.wire.frames import BOUNDS, PREFIX, Frame, FrameKind, Prefix
 from serving.wire.stream import FrameReader, StreamCut, TimedSocket, send_frame
 
@@ -30,6 +31,7 @@ class _Step(Enum):
 
     GATE = auto()
     PREPARATION = auto()
+    NEEDS = auto()
     RESULT = auto()
     END = auto()
 
@@ -37,9 +39,22 @@ class _Step(Enum):
 _EXPECTED = {
     _Step.GATE: (FrameKind.GATE_STARTED,),
     _Step.PREPARATION: (FrameKind.PREPARED,),
+    _Step.NEEDS: (FrameKind.NEEDS,),
     _Step.RESULT: (FrameKind.GATE_RESULT,),
     _Step.END: (FrameKind.GRAPH, FrameKind.REPORT),
 }
+
+
+class RunsElsewhere(Exception):  # an outcome, not an error
+    """The candidate runs in another environment: `request` is for a host there, from the gate load on."""
+
+    def __init__(self, request: EvaluationRequest) -> None:
+        super().__init__(request.place)
+        self.request = request
+
+
+Choose = Callable[[NeedsFound, Mapping[str, str]], Choice]
+"""Chooses the environment for what a host has found; gets the versions of the host's own libraries, too."""
 
 
 class _EvaluationProgress:
@@ -56,15 +71,21 @@ class _EvaluationProgress:
         self._on_started, self._on_finished = on_gate_started, on_gate_finished
         self._began = self._gate_began = time.monotonic()
         self._step = _Step.GATE
-        self._results: list[GateResult] = []
+        self._results = [*request.prior]
         self._preparation: Preparation | None = None
+        self._found: NeedsFound | None = None
+        self._needs, self._choice = request.needs, request.choice
         self._graphs: list[Graph] = []
-        self.gate = request.gates[0]
+        self.gate = request.gates[len(self._results)]
 
     @property
     def is_refused(self) -> bool:
         """Whether a gate has refused the candidate."""
         return bool(self._results) and self._results[-1].verdict is Verdict.REFUSED
+
+    def may_load(self, last: FrameKind) -> bool:
+        """Whether the host waits, after its `last` frame, for the permission to load the candidate's file."""
+        return self._step is _Step.RESULT and last in (FrameKind.PREPARED, FrameKind.NEEDS)
 
     def check_prefix(self, prefix: Prefix) -> None:
         """Check the prefix of a frame before more of it is read; raises ProtocolError, ClaimRefused."""
@@ -93,11 +114,11 @@ class _EvaluationProgress:
         if frame.kind is FrameKind.GATE_STARTED:
             self._start_gate(read_gate(frame.header))
         elif frame.kind is FrameKind.PREPARED:
-            self._preparation = read_preparation(frame.header)
-            self._step = _Step.END
-            if not self.is_refused:
-                check_preparation(self._request, self._preparation, self._results)
-                self._step = _Step.RESULT
+            self._take_preparation(read_preparation(frame.header))
+        elif frame.kind is FrameKind.NEEDS:
+            self._found = read_needs(frame.header)
+            self._needs = self._found.needs
+            self._step = _Step.RESULT
         elif frame.kind is FrameKind.GATE_RESULT:
             self._take_result(read_result(frame.header, time.monotonic() - self._began))
         elif frame.kind is FrameKind.GRAPH:
@@ -105,6 +126,39 @@ class _EvaluationProgress:
         else:
             return self._make_evaluation(frame)
         return None
+
+    def _take_preparation(self, preparation: Preparation) -> None:
+        if self._request.prior:
+            preparation = preparation.model_copy(update={"provenance": self._request.provenance})
+        self._preparation = preparation
+        self._step = _Step.END
+        if not self.is_refused:
+            check_preparation(self._request, preparation, self._results)
+            self._step = _Step.NEEDS if self._request.asks_needs else _Step.RESULT
+
+    def choose_environment(self, choose: Choose) -> None:
+        """Choose where the candidate is loaded. Raises RunsElsewhere, and ClaimRefused where nothing has what it needs.
+
+        It is loaded here all the same if the settings say so, or if loading it will explain better why it is refused.
+        """
+        assert self._preparation is not None
+        assert self._found is not None
+        self._choice = choice = choose(self._found, self._preparation.libraries)
+        if choice.name is None:
+            if self._request.environment == "refuse" and not self._found.stays:
+                self._on_started(GateName.ENVIRONMENT)
+                raise ClaimRefused(GateName.ENVIRONMENT, choice.reason)
+            self._choice = Choice(name=OWN, reason=f"no environment fits: {choice.reason}")
+        if self._choice.name == OWN:
+            return
+        moved = {
+            "place": self._choice.name,
+            "prior": tuple(self._results),
+            "provenance": self._preparation.provenance,
+            "needs": self._needs,
+            "choice": self._choice,
+        }
+        raise RunsElsewhere(self._request.model_copy(update=moved))
 
     def _start_gate(self, gate: str) -> None:
         expected = self._request.gates[len(self._results)]
@@ -133,7 +187,11 @@ class _EvaluationProgress:
             self._graphs,
             is_refused=self.is_refused,
         )
-        return Evaluation(make_report(self._results, self._preparation, findings), tuple(self._graphs))
+        return Evaluation(self._make_report(self._results, findings), tuple(self._graphs))
+
+    def _make_report(self, results: list[GateResult], findings: Findings | None = None) -> CandidateReport:
+        report = make_report(results, self._preparation, findings)
+        return report.model_copy(update={"needs": self._needs, "environment": self._choice})
 
     def refuse_candidate(self, reason: str, gate: str | None = None) -> Evaluation:
         """Refuse the candidate by the running gate, or by `gate`: then this result replaces that of the host."""
@@ -143,7 +201,7 @@ class _EvaluationProgress:
         result = GateResult(gate=gate, verdict=Verdict.REFUSED, evidence=reason, duration_seconds=duration)
         before = [each for each in self._results if gates.index(each.gate) < gates.index(gate)]
         self._on_finished(result)
-        return Evaluation(make_report([*before, result], self._preparation))
+        return Evaluation(self._make_report([*before, result]))
 
 
 def evaluate_candidate(
@@ -152,6 +210,7 @@ def evaluate_candidate(
     deadline_seconds: float,
     on_gate_started: Callable[[str], None] = lambda _: None,
     on_gate_finished: Callable[[GateResult], None] = lambda _: None,
+    choose: Choose = lambda _found, _libraries: Choice(name=OWN, reason="there is no other environment"),
 ) -> Evaluation:
     """Let `host` run the gates over one candidate. Blocks until the verdict or the deadline, plus the time to compile.
 
@@ -161,6 +220,8 @@ def evaluate_candidate(
     graphs. If the candidate passed and there are no graphs, the host is alive and waits for PREDICT frames; otherwise
     it is gone. The result is checked against `request`, and every text in it is printable, except for the names and
     labels of the signature.
+
+    Raises RunsElsewhere, and closes the host, when `choose` names another environment.
     """
     progress = _EvaluationProgress(request, _read_manifest(request), on_gate_started, on_gate_finished)
     source = TimedSocket(host.socket, time.monotonic() + deadline_seconds)
@@ -168,11 +229,14 @@ def evaluate_candidate(
         host.socket.settimeout(deadline_seconds)
         placed = request.model_copy(update={"scratch": host.scratch})
         send_frame(host.socket, FrameKind.EVALUATE, 0, placed.model_dump_json().encode())
-        evaluation = _follow_gates(host, progress, source, request.compile.seconds)
+        evaluation = _follow_gates(host, progress, source, request.compile.seconds, choose)
     except TimeoutError:
         host.close()
         limit = f"{deadline_seconds:g} s (candidate.timeout_seconds)"
         return progress.refuse_candidate(f"not finished after {limit}; the process was killed")
+    except RunsElsewhere:
+        host.close()
+        raise
     except ClaimRefused as error:
         host.close()
         return progress.refuse_candidate(str(error), error.gate)
@@ -199,7 +263,11 @@ def evaluate_candidate(
 
 
 def _follow_gates(
-    host: HostProcess, progress: _EvaluationProgress, source: TimedSocket, compile_seconds: float
+    host: HostProcess,
+    progress: _EvaluationProgress,
+    source: TimedSocket,
+    compile_seconds: float,
+    choose: Choose,
 ) -> Evaluation | None:
     # Read no byte beyond a frame: the next reader must see everything that a host sends without a request.
     reader = FrameReader(source, None, PREFIX.size, progress.check_prefix)
@@ -207,7 +275,9 @@ def _follow_gates(
         evaluation = progress.process_frame(frame)
         if evaluation is not None:
             return evaluation
-        if frame.kind is FrameKind.PREPARED and not progress.is_refused:
+        if frame.kind is FrameKind.NEEDS:
+            progress.choose_environment(choose)
+        if progress.may_load(frame.kind):
             send_frame(host.socket, FrameKind.LOAD, 0, b"{}")
         elif frame.kind is FrameKind.GATE_STARTED and progress.gate == GateName.COMPILE:
             # The host enforces the compile deadline itself; add it to ours once.

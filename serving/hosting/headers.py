@@ -16,11 +16,12 @@ from serving.domain.errors import ProtocolError
 from serving.domain.report import MAX_EVIDENCE_CHARACTERS, GateResult
 from serving.domain.signature import MAX_FEATURES, MAX_LABELS, Dtype, Feature, Method, Signature
 from serving.domain.text import one_line
-from serving.wire.evaluation import Findings, Preparation
+from serving.wire.evaluation import Findings, NeedsFound, Preparation
 from serving.wire.frames import Buffer, decode_object
 
 MAX_OUTPUT_NAME_CHARACTERS = 300
 MAX_KINDS_OF_ROWS = 64
+MAX_NEED_CHARACTERS = 150
 MAX_ERRORS_READ = 100
 
 _PLAIN = frozenset({str, int, float, bool, NoneType})
@@ -52,6 +53,17 @@ def read_result(raw: Buffer, most_seconds: float) -> GateResult:
 def read_preparation(raw: Buffer) -> Preparation:
     """Return the content of a PREPARED frame."""
     return _read_fields(Preparation, decode_object(raw))
+
+
+def read_needs(raw: Buffer) -> NeedsFound:
+    """Return the content of a NEEDS frame, with printable texts of limited length."""
+    found = _read_fields(NeedsFound, decode_object(raw))
+    needs = found.needs
+    texts = [*needs.libraries, *needs.libraries.values(), *needs.sources, *needs.sources.values(), *needs.modules]
+    texts += [*found.absent, needs.python or "", needs.environment or ""]
+    if any(text != one_line(text, MAX_NEED_CHARACTERS) for text in texts):
+        raise ProtocolError("needs that are not short printable texts")
+    return found
 
 
 def read_outputs(raw: Buffer) -> dict[Method, tuple[str, ...]]:

@@ -25,14 +25,22 @@ class Zygote:
     """Starts hosts. One zygote process serves for the life of the server; when it dies or hangs, another replaces it.
 
     The hosts of a hanging zygote go on: they need it only so that they are killed if it dies. It is kept until the last
-    of them has ended. `python` is the interpreter of another environment that hosts run in; None for the server's own.
-    Each host gets its own directory beneath `scratch`, which only this object uses. Any thread may
-    call any method; `start` and `spawn` block.
+    of them has ended. Each host gets its own directory beneath `scratch`. Any thread may call any method; `start` and
+    `spawn` block.
+
+    `python` is the interpreter of another environment that hosts run in; None for the server's own. After
+    `idle_seconds` without hosts the zygote process ends, until it is needed again; None for never.
     """
 
-    def __init__(self, environment: Mapping[str, str], scratch: Path, python: str | None = None) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        scratch: Path,
+        python: str | None = None,
+        idle_seconds: float | None = None,
+    ) -> None:
         self._environment = dict(environment)
-        self._python = python
+        self._python, self._idle_seconds = python, idle_seconds
         self._scratch = os.path.abspath(scratch)
         self._process: ZygoteProcess | None = None
         self._retired: list[ZygoteProcess] = []
@@ -40,7 +48,10 @@ class Zygote:
         self._is_stopped = False
 
     def start(self) -> None:
-        """Start the imports in the zygote; returns at once. `spawn` waits until they are done."""
+        """Start the imports in the zygote; returns at once. `spawn` waits until they are done.
+
+        Removes what is in `scratch`: no other zygote may have hosts there yet.
+        """
         remove_tree(self._scratch)  # left by servers that were killed
         self._require_running()
 
@@ -78,8 +89,11 @@ class Zygote:
             if self._is_stopped:
                 raise HostFailed("the service is stopping, so no host is started")
             if self._process is None or self._process.is_dead:
-                self._process = ZygoteProcess(self._environment, self._scratch, self._python)
+                self._process = self._start_process()
             return self._process
+
+    def _start_process(self) -> ZygoteProcess:
+        return ZygoteProcess(self._environment, self._scratch, self._python, self._idle_seconds)
 
     def _replace_process(self, process: ZygoteProcess, reason: str) -> None:
         """Start another zygote for the next hosts; its imports begin now."""
@@ -88,5 +102,5 @@ class Zygote:
                 return
             log.warning("zygote_replaced", reason=reason, hosts=process.host_count)
             self._retired = [*(one for one in self._retired if not one.is_dead), process]
-            self._process = ZygoteProcess(self._environment, self._scratch, self._python)
+            self._process = self._start_process()
         process.retire()

@@ -42,6 +42,10 @@ class ZygoteGone(HostFailed):
     """The zygote ended before it started the requested host."""
 
 
+class ZygoteUnusable(ZygoteGone):
+    """The zygote cannot be started, or ends while it imports: so would every other one in its environment."""
+
+
 class ZygoteHung(HostFailed):
     """The zygote is stopped (SIGSTOP) or does not answer: another one is needed."""
 
@@ -53,12 +57,20 @@ class ZygoteProcess:
     the kernel kills the process when the thread ends (PR_SET_PDEATHSIG), so even a stopped zygote does not outlive the
     server. The descriptors of hosts show their ends too, in case the zygote does not report them.
 
-    `python` is the interpreter of another environment that it runs in; None for the server's own.
+    `python` is the interpreter of another environment that it runs in; None for the server's own. After `idle_seconds`
+    without hosts it ends; None for never.
     """
 
-    def __init__(self, environment: Mapping[str, str], scratch: str, python: str | None = None) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        scratch: str,
+        python: str | None = None,
+        idle_seconds: float | None = None,
+    ) -> None:
         self._scratch = scratch
-        self._python = python
+        self._python, self._idle_seconds = python, idle_seconds
+        self._idle_since: float | None = None  # since it is ready, only while it has no hosts
         self._control, theirs = socket.socketpair()
         self.is_dead = False
         self._is_retired = False
@@ -189,7 +201,7 @@ class ZygoteProcess:
             )
         except Exception as error:  # noqa: BLE001  (raised in the thread that starts the zygote)
             self._control.close()
-            launched.set_exception(HostFailed(f"the zygote cannot be started: {error}"))
+            launched.set_exception(ZygoteUnusable(f"the zygote cannot be started: {error}"))
             return
         finally:
             theirs.close()
@@ -221,6 +233,8 @@ class ZygoteProcess:
                     self._process_event(*EVENT.unpack_from(pending))
                     pending = pending[EVENT.size :]
             self._stop_waiting_for_codes()
+            if self._has_idled():
+                self._popen.kill()
 
     def _receive_events(self) -> bytes:
         try:
@@ -284,7 +298,24 @@ class ZygoteProcess:
             self._end_host(host_id, None)
 
     def _compute_poll_ms(self) -> float | None:
-        return max(0.0, min(self._ending.values()) - time.monotonic()) * 1000 + 1 if self._ending else None
+        moments = [*self._ending.values()]
+        if self._idle_seconds is not None:
+            moments.append((self._idle_since or time.monotonic()) + self._idle_seconds)
+        return max(0.0, min(moments) - time.monotonic()) * 1000 + 1 if moments else None
+
+    def _has_idled(self) -> bool:
+        """Whether it has been ready, and without hosts, for as long as it may be. A host that comes now starts another.
+
+        `spawn` notes its host before it sends the command, and tries again with another zygote if this one is gone.
+        """
+        if self._idle_seconds is None:
+            return False
+        if self._hosts or not self._ready.done():
+            self._idle_since = None
+            return False
+        now = time.monotonic()
+        self._idle_since = self._idle_since or now
+        return now - self._idle_since >= self._idle_seconds
 
     def _end_host(self, host_id: int, code: int | None) -> None:
         self._ending.pop(host_id, None)
@@ -300,7 +331,7 @@ class ZygoteProcess:
         """Report to all waiting threads that the zygote and its hosts are gone."""
         self.is_dead = True
         if not self._ready.done():
-            self._ready.set_exception(ZygoteGone("the zygote ended while it imported; see its error output above"))
+            self._ready.set_exception(ZygoteUnusable("the zygote ended while it imported; see its error output above"))
         for started in list(self._started.values()):
             if not started.done():
                 started.set_exception(ZygoteGone("no host could be started: the zygote ended"))

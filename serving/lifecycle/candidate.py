@@ -20,8 +20,8 @@ from serving.domain.report import CandidateReport, Evaluation, GateName, GateRes
 from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
 from serving.failpoints import reach
-from serving.hosting.evaluating import evaluate_candidate
-from serving.hosting.zygote import HostProcess, Zygote
+from serving.hosting.environment_hosts import EnvironmentHosts
+from serving.hosting.host_process import HostProcess
 from serving.lifecycle.evaluation_cache import EvaluationCache
 from serving.lifecycle.evaluation_request import Comparison, evaluation_request
 from serving.lifecycle.graph_checks import GraphCheck, stays_hosted
@@ -124,13 +124,13 @@ class CandidateRunner:
 
     def __init__(
         self,
-        zygote: Zygote,
+        hosts: EnvironmentHosts,
         cache: Cache,
         evaluation_cache: EvaluationCache,
         settings: Settings,
         plane: PlanePort,
     ) -> None:
-        self._zygote = zygote
+        self._hosts = hosts
         self._cache = cache
         self._evaluation_cache = evaluation_cache
         self._settings = settings
@@ -156,10 +156,14 @@ class CandidateRunner:
         candidate: Candidate,
         artifact: Artifact,
         comparison: Comparison,
+        source: str,
         on_state: Callable[[State], None],
         on_gate: Callable[[GateResult], None],
     ) -> Outcome:
-        """Make a version ready to answer: from its last evaluation, or else through a new host."""
+        """Make a version ready to answer: from its last evaluation, or else through a new host.
+
+        `source` is its place in the store, for texts.
+        """
         kept = self._evaluation_cache.find(
             artifact, comparison.active_signature, comparison.accepted_digest, comparison.active_provenance
         )
@@ -171,11 +175,11 @@ class CandidateRunner:
             known = kept.report.compilation if kept is not None else None
             request = evaluation_request(artifact, self._settings, comparison, known)
             try:
-                return self._evaluate(candidate, artifact, request, on_state, on_gate, is_new=known is None)
+                return self._evaluate(candidate, artifact, request, source, on_state, on_gate, is_new=known is None)
             except GraphRefused as error:
                 log.warning("graph_refused", model=artifact.id.model, version=artifact.id.version, reason=str(error))
                 request = evaluation_request(artifact, self._settings, comparison, stays_hosted(error))
-                return self._evaluate(candidate, artifact, request, lambda _: None, on_gate, is_new=True)
+                return self._evaluate(candidate, artifact, request, source, lambda _: None, on_gate, is_new=True)
         except Cancelled:
             return CandidateStopped()
         except StagingFailed as error:
@@ -190,6 +194,7 @@ class CandidateRunner:
         candidate: Candidate,
         artifact: Artifact,
         request: EvaluationRequest,
+        source: str,
         on_state: Callable[[State], None],
         on_gate: Callable[[GateResult], None],
         *,
@@ -199,7 +204,7 @@ class CandidateRunner:
 
         Raises HostFailed, and GraphRefused when there are graphs that must not run in this process.
         """
-        candidate.check = check = GraphCheck(self._zygote, request, candidate.cancelled)
+        candidate.check = check = GraphCheck(self._hosts.own, request, candidate.cancelled)
 
         def started(gate: str) -> None:
             if gate in _STATE_OF_GATE:
@@ -208,7 +213,7 @@ class CandidateRunner:
                 check.start()
 
         try:
-            host, evaluation = self._run(candidate, request, started, on_gate)
+            host, evaluation = self._run(candidate, request, source, started, on_gate)
             outcome: Outcome | None = None
             try:
                 outcome = self._conclude(candidate, artifact, host, evaluation, check, is_new=is_new)
@@ -271,8 +276,10 @@ class CandidateRunner:
         """Return the number of the next host that is loaded. Any thread."""
         return next(self._host_numbers)
 
-    def respawn(self, command: ReplaceHost, artifact: Artifact, entry: Entry | None) -> str | None:
+    def respawn(self, command: ReplaceHost, artifact: Artifact, entry: Entry | None, environment: str) -> str | None:
         """Start another host for a version whose host died, as `command` says; return why it did not work, or None.
+
+        The host runs in the `environment` of the one that died.
 
         The cached copy is hashed first, and renewed from the store (`entry`) when it is damaged. Raises CopyLost when
         it cannot be.
@@ -280,9 +287,11 @@ class CandidateRunner:
         reach("respawn")
         candidate = Candidate(artifact.id.model, artifact.id.version)
         self._renew_if_damaged(candidate, artifact, entry)
-        request = evaluation_request(artifact, self._settings, is_respawn=True)
+        request = evaluation_request(artifact, self._settings, is_respawn=True, environment=environment)
         try:
-            host, (report, _) = self._run(candidate, request, lambda _: None, lambda _: None)
+            host, (report, _) = self._run(
+                candidate, request, entry.path if entry else "", lambda _: None, lambda _: None
+            )
             if report.refusal is not None:
                 return f"{report.refusal.gate}: {report.refusal.evidence}"
             _require_loaded(self._plane.replace_host(command, host), host)
@@ -313,19 +322,19 @@ class CandidateRunner:
         self,
         candidate: Candidate,
         request: EvaluationRequest,
+        source: str,
         started: Callable[[str], None],
         finished: Callable[[GateResult], None],
     ) -> tuple[HostProcess, Evaluation]:
-        candidate.host = host = self._zygote.spawn(self._settings.engine.replicas)
-        reach("host-spawned")
-        if candidate.cancelled.is_set():
-            host.kill()
-        seconds = self._settings.candidate.timeout_seconds
-        try:
-            return host, evaluate_candidate(host, request, seconds, started, finished)
-        except BaseException:
-            host.close()  # nothing else knows of it
-            raise
+        def take_host(host: HostProcess) -> None:
+            candidate.host = host
+            reach("host-spawned")
+            if candidate.cancelled.is_set():
+                host.kill()
+
+        seconds, replicas = self._settings.candidate.timeout_seconds, self._settings.engine.replicas
+        place = str(self._settings.store.path / source)
+        return self._hosts.evaluate(request, seconds, place, replicas, take_host, started, finished)
 
 
 def _require_loaded(outcome: Loaded | LoadFailed, host: HostProcess) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from serving.domain.artifact import Artifact, StagedFile
 from serving.domain.compiled_form import Compilation
+from serving.domain.environment import OWN
 from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.provenance import Provenance
 from serving.domain.signature import Signature
@@ -36,10 +37,12 @@ def evaluation_request(
     *,
     publisher_key: str | None = None,
     is_respawn: bool = False,
+    environment: str = OWN,
 ) -> EvaluationRequest:
     """Return the request to evaluate `artifact`; `known` is an earlier verdict on its compiled form.
 
     `publisher_key` is the public key that the version will be signed with, if it is evaluated to be published.
+    `environment` is where a version that is loaded again runs.
     """
     comparison = comparison or Comparison()
     engine = settings.engine
@@ -76,6 +79,7 @@ def evaluation_request(
             known=known,
         ),
         is_respawn=is_respawn,
+        place=environment,
     )
 
 

@@ -90,6 +90,7 @@ class EvaluationRuns:
         artifact = record.artifact
         assert artifact is not None
         comparison = self._comparison(model, record)
+        source = record.entry.path if record.entry is not None else f"{record.model}/{record.version}"
         self._enter(record, State.LOADING)
 
         def on_state(state: State) -> None:
@@ -101,7 +102,7 @@ class EvaluationRuns:
         self._start(
             model,
             record,
-            lambda candidate: self._runner.evaluate(candidate, artifact, comparison, on_state, on_gate),
+            lambda candidate: self._runner.evaluate(candidate, artifact, comparison, source, on_state, on_gate),
         )
 
     def cancel(self, model: ModelRecord, reason: str) -> None:

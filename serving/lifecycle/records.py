@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from serving.domain.artifact import Artifact
+from serving.domain.environment import OWN
 from serving.domain.listing import Entry, Fingerprint
 from serving.domain.plan import Placement
 from serving.domain.report import CandidateReport
@@ -79,6 +80,12 @@ class VersionRecord:
         assert self.digest is not None
         return VersionId(self.model, self.version, self.digest)
 
+    @property
+    def environment(self) -> str:
+        """The name of the environment that it was evaluated in: its hosts run there."""
+        chosen = self.report.environment if self.report is not None else None
+        return OWN if chosen is None or chosen.name is None else chosen.name
+
     def move(self, after: State, reason: str | None) -> float:
         """Change the state and return the seconds spent in the one left.
 
@@ -123,6 +130,8 @@ class VersionRecord:
                 gates=report.gates if report else (),
                 compilation=report.compilation if report else None,
                 sandbox=report.sandbox if report else None,
+                needs=report.needs if report else None,
+                environment=report.environment if report else None,
             )
             self._status = status
         return status

@@ -74,7 +74,7 @@ class Respawn:
                 return
         record.is_respawning = True
         command = ReplaceHost(record.id, self._runner.next_host())
-        future = self._executor.submit(self._runner.respawn, command, artifact, record.entry)
+        future = self._executor.submit(self._runner.respawn, command, artifact, record.entry, record.environment)
         future.add_done_callback(lambda done: self._post(HostBrought(record, command, done)))
 
     def finish(self, message: HostBrought) -> None:

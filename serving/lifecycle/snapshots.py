@@ -50,6 +50,7 @@ def _active_status(exclusion: Exclusion, model: ModelRecord, decisions: Standing
         version=active.version,
         digest=active.digest or "",
         engine=active.placement.engine,
+        environment=active.environment,
         state=active.state,
         activated_at=model.activated_at,
         note=_note(exclusion, model, decisions),

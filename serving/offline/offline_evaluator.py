@@ -20,8 +20,7 @@ from serving.domain.artifact import Artifact
 from serving.domain.errors import HostDied, HostFailed
 from serving.domain.listing import Entry
 from serving.domain.report import CandidateReport
-from serving.hosting.evaluating import evaluate_candidate
-from serving.hosting.zygote import Zygote
+from serving.hosting.environment_hosts import EnvironmentHosts
 from serving.lifecycle.evaluation_request import Comparison, evaluation_request
 from serving.offline.find_version import find_entry
 from serving.settings import Settings, StateSettings
@@ -45,16 +44,18 @@ def check(path: Path, settings: Settings, started: Started = lambda _: None) -> 
 
 
 class OfflineEvaluator:
-    """A temporary cache and zygote that evaluate versions."""
+    """A temporary cache and hosts that evaluate versions."""
 
-    def __init__(self, settings: Settings, directory: Path, zygote: Zygote) -> None:
+    def __init__(self, settings: Settings, directory: Path, hosts: EnvironmentHosts) -> None:
         self.directory = directory
         self._settings = settings
-        self._zygote = zygote
+        self._hosts = hosts
+        self._source = Path()
 
     def stage(self, path: Path, model: str | None = None, version: str | None = None) -> Artifact:
         """Copy the version at `path` into the cache, under its own names or the given ones."""
         root, entry = find_entry(path, self._settings.store)
+        self._source = path
         max_bytes = int(self._settings.store.max_artifact_mb * (1 << 20))
         cache = Cache(StateSettings(path=self.directory), root, max_bytes)
         named = replace(entry, model=model or entry.model, version=version or entry.version)
@@ -76,13 +77,12 @@ class OfflineEvaluator:
     def _evaluate_once(
         self, artifact: Artifact, comparison: Comparison, started: Started, publisher_key: str | None
     ) -> CandidateReport:
+        request = evaluation_request(artifact, self._settings, comparison, publisher_key=publisher_key)
+        seconds = self._settings.candidate.timeout_seconds
         with _translate_host_errors():
-            host = self._zygote.spawn()
-        try:
-            request = evaluation_request(artifact, self._settings, comparison, publisher_key=publisher_key)
-            return evaluate_candidate(host, request, self._settings.candidate.timeout_seconds, started).report
-        finally:
-            host.close()
+            host, evaluation = self._hosts.evaluate(request, seconds, str(self._source), on_gate_started=started)
+        host.close()
+        return evaluation.report
 
     def _count_quiet_seconds(self, entry: Entry) -> float | None:
         """Return how long the files have not changed; None when a server would rely on the manifest instead."""
@@ -101,17 +101,19 @@ def open_evaluator(settings: Settings) -> Iterator[OfflineEvaluator]:
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="serving-"))
         stack.callback(_run_to_end, partial(shutil.rmtree, directory, ignore_errors=True))
-        zygote = Zygote(sandbox.scrub_environment(os.environ), directory / "scratch")
-        stack.callback(_run_to_end, zygote.stop)
+        hosts = EnvironmentHosts(sandbox.scrub_environment(os.environ), directory / "scratch")
+        stack.callback(_run_to_end, hosts.stop)
         with _translate_host_errors():
-            _run_to_end(zygote.start)
-        yield OfflineEvaluator(settings, directory, zygote)
+            _run_to_end(hosts.start)
+        yield OfflineEvaluator(settings, directory, hosts)
 
 
 @contextmanager
 def _translate_host_errors() -> Iterator[None]:
     try:
         yield
+    except HostDied:
+        raise
     except HostFailed as error:
         raise NoHost(str(error)) from None
 

@@ -8,10 +8,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from serving.domain.compiled_form import Compilation
-from serving.domain.environment import Needs
+from serving.domain.environment import OWN, Choice, Needs
 from serving.domain.manifest import MAX_DOCUMENT_BYTES, InvalidDocument
 from serving.domain.provenance import SIGNATURE_NAME, Provenance
-from serving.domain.report import RESPAWN_GATES, GateName
+from serving.domain.report import RESPAWN_GATES, GateName, GateResult
 from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature
 from serving.domain.version import Format
@@ -55,6 +55,10 @@ class EvaluationRequest(BaseModel):
     may write to the directory `scratch`. `trust`, `pickle_trusted`, `skops_trusted`, `trusted_keys` and
     `require_sandbox` are settings of `security`. `is_respawn` asks for load and warm-up only: the same digest has
     passed every gate.
+
+    `place` is the environment of the host. In another one than the server's own, `prior` are the results of the gates
+    that have run at home, which also found out who signed the version (`provenance`) and what it `needs`; `choice` says
+    why this environment was chosen.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,11 +89,21 @@ class EvaluationRequest(BaseModel):
     scratch: str | None = None
     compile: CompileRequest = CompileRequest()
     is_respawn: bool = False
+    place: str = OWN
+    prior: tuple[GateResult, ...] = ()
+    provenance: Provenance | None = None
+    needs: Needs | None = None
+    choice: Choice | None = None
 
     @property
     def gates(self) -> tuple[str, ...]:
-        """The gates that run, in order."""
+        """All gates of the evaluation, in order; those of `prior` have run."""
         return RESPAWN_GATES if self.is_respawn else tuple(GateName)
+
+    @property
+    def asks_needs(self) -> bool:
+        """Whether the host finds out what the candidate needs before it may load it."""
+        return self.place == OWN and not self.is_respawn
 
     @property
     def may_compile(self) -> bool:

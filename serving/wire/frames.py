@@ -21,12 +21,15 @@ has this order::
     EVALUATE        ------->
                     <-------   GATE_STARTED, GATE_RESULT     for each gate that does not open the file
                     <-------   GATE_STARTED (load), PREPARED
-    LOAD            ------->                                 only now is the file opened
+                    <-------   NEEDS                         what the file needs, found out without running any of it
+    LOAD            ------->                                 only now is the file loaded
                     <-------   GATE_RESULT (load)
                     <-------   GATE_STARTED, GATE_RESULT     for each other gate, up to the first that refuses
                     <-------   GRAPH (none, one or two), REPORT
 
-When a gate refuses before the load gate, PREPARED comes before REPORT. Then, while the host serves, it answers each
+When a gate refuses before the load gate, PREPARED comes before REPORT. NEEDS is sent in the server's own environment
+only, and not when a version is loaded again. When the version is to run in another environment, the server ends this
+host instead of sending LOAD, and a host there goes on with the gate load. Then, while the host serves, it answers each
 PREDICT by one PREDICTION, REFUSAL or FAILURE with the same request id before the next is sent. Any other frame ends the
 host. The frames of one host take at most this much memory in the server at a time: one frame, and the values parsed
 from its JSON (see `MAX_HEADER_SEPARATORS`).
@@ -79,6 +82,7 @@ class FrameKind(IntEnum):
     REPORT = 12
     GRAPH = 13
     PREPARED = 14
+    NEEDS = 17
     CHECKER_READY = 15
     CHECKED = 16
     PREDICTION = 20
@@ -114,6 +118,7 @@ BOUNDS: dict[FrameKind, Bounds] = {
     FrameKind.GATE_STARTED: Bounds(Side.HOST, 256, 0, len(GateName)),
     FrameKind.GATE_RESULT: Bounds(Side.HOST, 16 << 10, 0, len(GateName)),
     FrameKind.PREPARED: Bounds(Side.HOST, 64 << 10, 0, 1),
+    FrameKind.NEEDS: Bounds(Side.HOST, 64 << 10, 0, 1),
     FrameKind.GRAPH: Bounds(Side.HOST, 1 << 20, MAX_GRAPH_BYTES, 2),
     FrameKind.REPORT: Bounds(Side.HOST, 16 << 20, 0, 1),  # 100,000 features with names of 100 bytes
     FrameKind.CHECKER_READY: Bounds(Side.HOST, 64 << 10, 0),

@@ -31,8 +31,9 @@ from serving.domain.errors import NotPublished, PublishRefused, ServingError
 from serving.domain.manifest import parse_golden, parse_manifest
 from serving.domain.report import CandidateReport
 from serving.domain.signature import Container, Feature, Signature
+from serving.hosting import environment_hosts
 from serving.hosting.zygote import Zygote
-from serving.offline import check, offline_evaluator, publish_file, verify
+from serving.offline import check, publish_file, verify
 from serving.offline.find_version import find_entry
 from serving.offline.instances import to_instances
 from serving.offline.keys import KeyRefused, create_key
@@ -60,7 +61,7 @@ def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     environment = {**os.environ, "PYTHONPATH": str(MATERIAL)}
     kept = KeptZygote(sandbox.scrub_environment(environment), tmp_path_factory.mktemp("zygote") / "scratch")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(offline_evaluator, "Zygote", lambda *_: kept)
+        patch.setattr(environment_hosts, "Zygote", lambda *_: kept)
         yield
     Zygote.stop(kept)
 

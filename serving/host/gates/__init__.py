@@ -57,15 +57,16 @@ class EvaluatedCandidate(NamedTuple):
 def run_gates(
     context: GateContext, on_start: Callable[[str], None], on_finish: Callable[[GateResult], None]
 ) -> EvaluatedCandidate:
-    """Run the gates of the request one after another, up to the first that refuses the candidate.
+    """Run the gates of the request that have not run yet, up to the first that refuses the candidate.
 
     `on_start` is called before each gate, `on_finish` after it. A respawned version is only loaded and warmed up.
     Returns the findings and, if no gate refused, the model or its graphs. Blocks; runs the candidate's code. Raises
     only the exceptions of `on_start` and `on_finish`.
     """
     verdict = None
+    run_before = {result.gate for result in context.request.prior}
     for gate in GATES:
-        if gate.name not in context.request.gates:
+        if gate.name not in context.request.gates or gate.name in run_before:
             continue
         on_start(gate.name)
         begin = monotonic()

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import orjson
 
 from serving.domain.compiled_form import Compilation, Guard, ProvenRows
+from serving.domain.environment import Needs
 from serving.domain.provenance import Provenance
 from serving.domain.report import GateName, GateResult, Verdict
 from serving.domain.sandbox import LAYERS, Sandbox
 from serving.domain.signature import Feature, ModelKind, Signature
 from serving.domain.version import Format
-from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest, Findings, Preparation
+from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest, Findings, NeedsFound, Preparation
 from serving.wire.frames import FLAG_ARENA, MAGIC, PREFIX, FrameKind
 
 WHOLE = Sandbox(active=LAYERS)
@@ -103,10 +104,12 @@ def make_honest_frames(
     preparation = Preparation(sandbox=sandbox, libraries={"python": "3.11"}, provenance=provenance)
     prepared = SentFrame(FrameKind.PREPARED, preparation.model_dump(mode="json"))
     is_prepared = False
-    for gate in asked.gates:
+    for gate in asked.gates[len(asked.prior) :]:
         frames.append(SentFrame(FrameKind.GATE_STARTED, {"gate": gate}))
         if gate == GateName.LOAD:
             frames.append(prepared)
+            if asked.asks_needs:
+                frames.append(SentFrame(FrameKind.NEEDS, NeedsFound(needs=Needs()).model_dump(mode="json")))
             is_prepared = True
         verdict = Verdict.REFUSED if gate == refused_by else Verdict.PASSED
         result = GateResult(gate=gate, verdict=verdict, evidence=f"{gate} was looked at")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from serving.domain.report import CandidateReport, Evaluation
-from serving.lifecycle import candidate as candidates
+from serving.hosting import environment_hosts
+from serving.hosting.environment_hosts import EnvironmentHosts
 from serving.lifecycle.candidate import Candidate, CandidateFailed, CandidateRunner, Outcome
 from serving.lifecycle.evaluation_request import Comparison
 from serving.settings import Settings
@@ -34,12 +36,14 @@ def evaluate(host: Host, found: CandidateReport | Exception, monkeypatch: pytest
             raise found
         return Evaluation(found)
 
-    monkeypatch.setattr(candidates, "evaluate_candidate", answer)
+    monkeypatch.setattr(environment_hosts, "evaluate_candidate", answer)
     zygote: Any = SimpleNamespace(spawn=lambda *_: host)
+    hosts = EnvironmentHosts({}, Path("scratch"))
+    hosts.own = zygote
     kept: Any = SimpleNamespace(**{"find": lambda *_: None, "keep": lambda _, evaluation: evaluation, **cache})
     verified: Any = SimpleNamespace(verify=lambda *_: None)
-    runner = CandidateRunner(zygote, verified, kept, Settings(), FakePlane())
-    return runner.evaluate(Candidate("m", "1"), artifact("1"), Comparison(), lambda _: None, lambda _: None)
+    runner = CandidateRunner(hosts, verified, kept, Settings(), FakePlane())
+    return runner.evaluate(Candidate("m", "1"), artifact("1"), Comparison(), "m/1", lambda _: None, lambda _: None)
 
 
 def test_the_host_of_a_version_that_is_loaded_stays(monkeypatch: pytest.MonkeyPatch) -> None:
