@@ -1,0 +1,111 @@
+"""The directory of the environments that ``serving environment create`` makes, one directory for each.
+
+``NAME/environment.json`` is written last. Without it NAME is half-made, and nothing ever uses it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from serving.domain.environment_names import why_not_an_environment_name
+from serving.domain.errors import ServingError
+
+RECORD_NAME = "environment.json"
+LOCK_NAME = "requirements.lock"
+PYTHON_PATH = Path("bin") / "python"
+
+
+class EnvironmentRefused(ServingError):
+    """An environment that cannot be made, checked or removed as asked. The message says what to do."""
+
+
+class EnvironmentRecord(BaseModel):
+    """``environment.json``: how an environment was made, and every distribution that was installed then."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = 1
+    name: str
+    created_at: datetime
+    python_version: str
+    installer: str
+    requirements: tuple[str, ...]
+    constraints: tuple[str, ...] = ()
+    libraries: dict[str, str]
+
+
+class EnvironmentDirectory:
+    """All environments that were made below one directory. Holds no state; any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def list_names(self) -> list[str]:
+        """Return the names of all directories, half-made ones included, sorted; none without the directory."""
+        try:
+            with os.scandir(self.path) as entries:
+                names = [each.name for each in entries if each.is_dir()]
+        except OSError:
+            return []
+        return sorted(name for name in names if why_not_an_environment_name(name) is None)
+
+    def find_python(self, name: str) -> Path:
+        """Return the path of its interpreter, whether it exists or not."""
+        return self.path / name / PYTHON_PATH
+
+    def is_complete(self, name: str) -> bool:
+        """Say whether it was made to its end."""
+        return (self.path / name / RECORD_NAME).is_file()
+
+    def read_record(self, name: str) -> EnvironmentRecord:
+        """Return how it was made; raises EnvironmentRefused when it is half-made or its record cannot be read."""
+        path = self.path / name / RECORD_NAME
+        try:
+            return EnvironmentRecord.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise EnvironmentRefused(f"'{path}' cannot be read: {error.strerror}") from None
+        except ValidationError:
+            raise EnvironmentRefused(f"'{path}' is not what 'serving environment create' writes") from None
+
+    def write_record(self, record: EnvironmentRecord) -> None:
+        """Complete an environment: from now on it is used. Atomic and durable; raises OSError."""
+        directory = self.path / record.name
+        lines = [f"{name}=={version}" for name, version in sorted(record.libraries.items())]
+        _write_durably(directory / LOCK_NAME, "".join(f"{line}\n" for line in lines))
+        document = json.dumps(record.model_dump(mode="json"), indent=2)
+        _write_durably(directory / RECORD_NAME, f"{document}\n")
+
+    def count_bytes(self, name: str) -> int:
+        """Return how much disk space it takes; each file counts once, whatever its number of names. Blocks."""
+        seen: dict[tuple[int, int], int] = {}
+        for stat in _walk(self.path / name):
+            seen[stat.st_dev, stat.st_ino] = stat.st_blocks * 512
+        return sum(seen.values())
+
+
+def _write_durably(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _walk(directory: Path) -> Iterator[os.stat_result]:
+    for root, _, names in os.walk(directory):
+        for path in (Path(root), *(Path(root) / name for name in names)):
+            with contextlib.suppress(OSError):  # removed meanwhile
+                yield path.lstat()
