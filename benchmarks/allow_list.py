@@ -183,7 +183,11 @@ def _written() -> Iterator[tuple[Any, Recorder]]:
             continue
         for raw in raws:
             recorder = Recorder(io.BytesIO(raw))
-            model = recorder.load()
+            try:
+                model = recorder.load()
+            except Exception as error:  # noqa: BLE001 - parts of pandas in a form that is not read here
+                print(f"{subject}: {type(error).__name__}: {error}", file=sys.stderr)
+                break
             yield model if is_usual else None, recorder
 
 

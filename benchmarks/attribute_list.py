@@ -222,7 +222,7 @@ class AttributeRecorder:
         noted = self._kinds.setdefault(kind, {})
         for name, value in attributes.items():
             self._words(value, noted.setdefault(name, set()), set())
-        return dict(attributes)
+        return {name: value for name, value in attributes.items() if name not in DROPPED}
 
     def _words(self, value: Any, words: set[str], seen: set[int]) -> None:
         """Add what `value` and everything in it is called."""

@@ -171,11 +171,9 @@ def scorers() -> list[Any]:
             continue
         if name.startswith(("nan_", "euclid", "plot")):
             continue
-        made += [
-            metrics.make_scorer(function),
-            metrics.make_scorer(function, greater_is_better=False, response_method="predict_proba"),
-            metrics.make_scorer(function, response_method=("decision_function", "predict_proba")),
-        ]
+        made.append(metrics.make_scorer(function))
+        made.append(metrics.make_scorer(function, greater_is_better=False, response_method="predict_proba"))
+        made.append(metrics.make_scorer(function, response_method=("decision_function", "predict_proba")))
         given = {
             parameter: value
             for parameter in inspect.signature(function).parameters

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.random import _pickle
 
 from serving.host.restricted.allow_list import Global
 from serving.host.restricted.array_rules import is_buffer_of
@@ -96,13 +97,23 @@ def _are_numbers(*arguments: Any) -> bool:
 
 
 def _is_random_source(*arguments: Any) -> bool:
-    """A random generator, or its class or name."""
+    """A random generator, or its class or name; before NumPy 2 a name and NumPy's function that knows it."""
+    if len(arguments) == 2:
+        return type(arguments[0]) is str and arguments[1] is _pickle.__bit_generator_ctor
     return len(arguments) <= 1 and all(isinstance(each, (str, type, np.random.BitGenerator)) for each in arguments)
 
 
 def _is_seed_sequence(*arguments: Any) -> bool:
     """(class, checksum, None). The state that follows has the numbers."""
     return len(arguments) == 3 and isinstance(arguments[1], int) and arguments[2] is None
+
+
+def _is_loss(*arguments: Any) -> bool:
+    """(class, checksum, its numbers), as Cython writes an object."""
+    if len(arguments) != 3 or not isinstance(arguments[1], int):
+        return False
+    numbers = arguments[2]
+    return numbers is None or (type(numbers) is tuple and _are_numbers(*numbers))
 
 
 def _is_function(*arguments: Any) -> bool:
@@ -122,8 +133,16 @@ def _is_tree(*arguments: Any) -> bool:
     )
 
 
+_LOSS_MODULES = ("sklearn._loss._loss", "_loss")  # the second name until scikit-learn 1.8
 _LOSSES = ("CyExponentialLoss", "CyHuberLoss", "CyPinballLoss", "CyHalfTweedieLoss", "CyHalfTweedieLossIdentity")
-_SGD_LOSSES = ("EpsilonInsensitive", "Hinge", "ModifiedHuber", "SquaredEpsilonInsensitive", "SquaredHinge")
+_LOSSES_WITHOUT_NUMBERS = (
+    *("CyAbsoluteError", "CyHalfBinomialLoss", "CyHalfGammaLoss", "CyHalfMultinomialLoss", "CyHalfPoissonLoss"),
+    "CyHalfSquaredError",
+)
+_SGD_LOSSES = (
+    *("EpsilonInsensitive", "Hinge", "Huber", "Log", "ModifiedHuber", "SquaredEpsilonInsensitive", "SquaredHinge"),
+    "SquaredLoss",
+)
 
 _CHECKS: dict[Global, Callable[..., bool]] = {
     ("numpy", "dtype"): _is_plain_dtype,
@@ -147,6 +166,11 @@ _CHECKS: dict[Global, Callable[..., bool]] = {
     ("_codecs", "encode"): _is_text_to_encode,
     ("functools", "partial"): _is_function,
     ("sklearn.tree._tree", "Tree"): _is_tree,
-    **{(module, name): _are_numbers for module in ("sklearn._loss._loss", "_loss") for name in _LOSSES},  # until 1.8
+    **{(module, name): _are_numbers for module in _LOSS_MODULES for name in _LOSSES},
+    **{
+        (module, f"__pyx_unpickle_{name}"): _is_loss
+        for module in _LOSS_MODULES
+        for name in (*_LOSSES, *_LOSSES_WITHOUT_NUMBERS)
+    },
     **{("sklearn.linear_model._sgd_fast", name): _are_numbers for name in _SGD_LOSSES},
 }
