@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import orjson
-
+from serving import json_codec
 from serving.compiling.drawing import NotCompilable
 from serving.compiling.find_guard import ProvableModel
 from serving.compiling.forked_worker import ForkedWorker, WorkFailed
@@ -142,12 +141,12 @@ def _convert_model(model: ProvableModel, draw: Draw, request: CompileRequest) ->
 
 
 def _encode_result(compilation: Compilation, graphs: Sequence[Graph]) -> bytes:
-    head = orjson.dumps(
+    head = json_codec.dumps(
         {
             "compilation": compilation.model_dump(mode="json"),
             "graphs": [graph.describe() for graph in graphs],
         },
-        option=orjson.OPT_NON_STR_KEYS,
+        option=json_codec.OPT_NON_STR_KEYS,
     )
     return b"".join([_HEAD.pack(len(head)), head, *(graph.content for graph in graphs)])
 
@@ -155,7 +154,7 @@ def _encode_result(compilation: Compilation, graphs: Sequence[Graph]) -> bytes:
 def _decode_result(raw: bytes) -> tuple[Compilation, tuple[Graph, ...]]:
     (size,) = _HEAD.unpack_from(raw)
     start = _HEAD.size + size
-    head = orjson.loads(raw[_HEAD.size : start])
+    head = json_codec.loads(raw[_HEAD.size : start])
     graphs = []
     for each in head["graphs"]:
         graphs.append(Graph.of(each, raw[start : start + each["bytes"]]))

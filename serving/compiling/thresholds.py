@@ -7,7 +7,7 @@ of each column alone. A column that goes through anything else gets no threshold
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ class Origin(NamedTuple):
     offset: float
 
 
-Origins = Sequence[Origin | None]
+Origins = Sequence[Optional[Origin]]
 
 
 def find_thresholds(estimator: Any, columns: int) -> dict[int, NDArray[np.float64]]:

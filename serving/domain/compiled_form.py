@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from serving.data_model import BaseModel, ConfigDict, Field
 from serving.domain.signature import Method
 
 MATRIX_INPUT = "X"

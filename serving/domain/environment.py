@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
+from serving.data_model import BaseModel, ConfigDict
 
 OWN = "own"
 SKLEARN = "scikit-learn"

@@ -9,8 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
-
+from serving.data_model import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from serving.domain.errors import ServingError
 from serving.domain.signature import Method, Signature
 from serving.domain.text import one_line

@@ -12,8 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, ConfigDict
-
+from serving.data_model import BaseModel, ConfigDict
 from serving.domain.errors import ServingError
 from serving.domain.manifest import Manifest
 from serving.domain.version import order_key

@@ -5,8 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
+from serving.data_model import BaseModel, ConfigDict
 from serving.domain.compiled_form import Compilation, Graph
 from serving.domain.environment import Choice, Needs
 from serving.domain.provenance import Provenance

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from serving.data_model import BaseModel, ConfigDict
 
 # in the order in which they are applied
 LAYERS = (

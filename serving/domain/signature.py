@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Union
 
-from pydantic import BaseModel, ConfigDict, Field
+from serving.data_model import BaseModel, ConfigDict, Field
 
 METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform", "score_samples")
 Method = Literal["predict", "predict_proba", "predict_log_proba", "decision_function", "transform", "score_samples"]
-Label = bool | int | float | str | None
+Label = Union[bool, int, float, str, None]
 
 MAX_FEATURES = 100_000
 MAX_LABELS = 250_000

@@ -8,9 +8,7 @@ import socket
 import threading
 from collections.abc import Sequence
 
-import orjson
-
-from serving import sandbox
+from serving import json_codec, sandbox
 from serving.domain.errors import InvalidInput, ModelFailed, ProtocolError
 from serving.domain.last_words import FAILED, write_last_words
 from serving.domain.report import GateName, GateResult, Verdict
@@ -83,7 +81,7 @@ def _evaluate_and_serve(channels: list[Channel], last_words: list[mmap.mmap], pa
         sandbox.forbid_processes(own_sandbox)
     if own is channels[0]:
         for graph in graphs:
-            send_frame(sock, FrameKind.GRAPH, 0, orjson.dumps({"outputs": graph.outputs}), [graph.content])
+            send_frame(sock, FrameKind.GRAPH, 0, json_codec.dumps({"outputs": graph.outputs}), [graph.content])
         send_frame(sock, FrameKind.REPORT, 0, findings.model_dump_json().encode())
     if model is not None:
         serve_predictions(own.socket, model, memoryview(own.arena))
@@ -121,7 +119,7 @@ class _Reporter:
 
     def start(self, gate: str) -> None:
         """Report that a gate starts; before the gate `load`, wait for permission and raise SystemExit without it."""
-        send_frame(self._socket, FrameKind.GATE_STARTED, 0, orjson.dumps({"gate": gate}))
+        send_frame(self._socket, FrameKind.GATE_STARTED, 0, json_codec.dumps({"gate": gate}))
         if gate == GateName.LOAD:
             self._prepare()
             if self._context.request.asks_needs:

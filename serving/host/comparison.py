@@ -30,7 +30,7 @@ def compare_values(expected: Any, got: Any, rtol: float, atol: float, *, is_shap
     one value is a float, they may differ by ``atol + rtol * |expected|``. null stands for any number that is not
     finite, as in an answer. `is_shape_only` compares only the lengths of lists and the keys of objects.
     """
-    if isinstance(expected, list | dict) or isinstance(got, list | dict):
+    if isinstance(expected, (list, dict)) or isinstance(got, (list, dict)):
         return _compare_lists(expected, got, rtol, atol, is_shape_only)
     if is_shape_only:
         return _NONE

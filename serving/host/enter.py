@@ -2,17 +2,24 @@
 
 Run as ``PYTHON -I -B .../serving/host/enter.py FD PID``; the arguments are those of `forkserver`. PYTHON is the
 interpreter of the environment. It gets the package `serving` from the directory above this one, and no other package
-that is installed beside it: every library is that of the environment.
+that is installed beside it: every library is that of the environment. `serving.host.substitutes` has what may be absent
+there.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
 from types import ModuleType
 
 OLDEST_PYTHON = (3, 9)
+# what takes the place of the modules that need packages of the server
+SUBSTITUTES = {
+    "serving.data_model": "serving.host.substitutes.plain_models",
+    "serving.json_codec": "serving.host.substitutes.plain_json",
+}
 
 
 def main() -> None:
@@ -21,6 +28,7 @@ def main() -> None:
         wanted = ".".join(map(str, OLDEST_PYTHON))
         sys.exit(f"hosts need Python {wanted} or newer; {sys.executable} is {sys.version.split()[0]}")
     register_package(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    substitute_modules()
     from serving.host import forkserver  # noqa: PLC0415  (only now can it be imported)
 
     forkserver.main()
@@ -36,6 +44,15 @@ def register_package(directory: str) -> ModuleType:
     sys.modules["serving"] = package
     spec.loader.exec_module(package)
     return package
+
+
+def substitute_modules() -> None:
+    """Add what an older Python lacks, and put the substitutes in the places of the modules that need more packages."""
+    importlib.import_module("serving.host.substitutes.older_python").complete_python()
+    for name, substitute in SUBSTITUTES.items():
+        module = importlib.import_module(substitute)
+        sys.modules[name] = module
+        setattr(sys.modules["serving"], name.rpartition(".")[2], module)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from gzip import BadGzipFile
 from lzma import LZMAError
 from pickle import PickleError
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Optional
 from zipfile import BadZipFile
 
 import joblib
@@ -79,7 +79,7 @@ _DAMAGE = (
 
 
 # called when the file was read, before its objects are used; with a text if a setting had to trust the file for that
-OnRead = Callable[[str | None], None]
+OnRead = Callable[[Optional[str]], None]
 
 
 @dataclass(frozen=True, slots=True)

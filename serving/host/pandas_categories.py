@@ -11,10 +11,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import orjson
 import pandas as pd
 from numpy.typing import NDArray
 
+from serving import json_codec
 from serving.host import boosters
 
 MAX_SHOWN = 5
@@ -180,7 +180,7 @@ def _read_encodings(booster: Any) -> list[dict[str, Any]]:
     """Return the categories of each column as the model stores them: none in slices, and none before 3.1."""
     if "c" not in (booster.feature_types or ()):
         return []
-    forest = orjson.loads(bytes(booster.save_raw("json")))["learner"]["gradient_booster"]
+    forest = json_codec.loads(bytes(booster.save_raw("json")))["learner"]["gradient_booster"]
     return list(forest.get("gbtree", forest)["model"].get("cats", {}).get("enc", []))
 
 

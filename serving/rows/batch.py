@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from itertools import chain
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-Column = NDArray[np.float64] | NDArray[np.int64] | NDArray[np.uint64] | NDArray[np.bool_] | list[Any]
-Tensor = NDArray[Any] | list[Any]
+Column = Union[NDArray[np.float64], NDArray[np.int64], NDArray[np.uint64], NDArray[np.bool_], list[Any]]
+Tensor = Union[NDArray[Any], list[Any]]
 
 MAX_ANSWER_BYTES = 256 << 20
 MAX_ROW_BYTES = 32 << 20  # four million numbers for one row

@@ -13,11 +13,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Optional
 
 from serving.domain.last_words import ENDED_ITSELF
 
-Rule = Callable[[tuple[Any, ...]], str | None]
+Rule = Callable[[tuple[Any, ...]], Optional[str]]
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # functions that get and set the number of threads of numeric libraries, and that boosters answer with

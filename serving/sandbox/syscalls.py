@@ -7,7 +7,9 @@ other versions of the C library use instead: ``stat`` for ``newfstatat``, ``open
 
 from __future__ import annotations
 
-Numbers = tuple[int | None, int | None]
+from typing import Optional
+
+Numbers = tuple[Optional[int], Optional[int]]
 
 # each name with its number on x86_64 and on aarch64, None where there is no such call; the busiest come first
 ALLOWED: dict[str, Numbers] = {

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from serving.data_model import BaseModel, ConfigDict
 from serving.domain.compiled_form import Compilation
 from serving.domain.environment import OWN, Choice, Needs
 from serving.domain.manifest import MAX_DOCUMENT_BYTES, InvalidDocument

@@ -46,10 +46,9 @@ from __future__ import annotations
 
 import struct
 from enum import Enum, IntEnum, auto
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Union
 
-import orjson
-
+from serving import json_codec
 from serving.domain.errors import ProtocolError
 from serving.domain.report import GateName
 from serving.rows.batch import MAX_ANSWER_BYTES
@@ -64,7 +63,7 @@ MAX_HEADER_SEPARATORS = 5 << 18  # 100,000 features have 700,000
 ARENA_BYTES = 64 << 20
 ARENA_THRESHOLD_BYTES = 256 << 10
 
-Buffer = bytes | bytearray | memoryview
+Buffer = Union[bytes, bytearray, memoryview]
 
 _FEW_BYTES = 64
 
@@ -179,8 +178,8 @@ def decode_object(raw: Buffer) -> dict[str, Any]:
     if count_separators(raw, b",:[{") > MAX_HEADER_SEPARATORS:
         raise ProtocolError(f"header of more than {MAX_HEADER_SEPARATORS} separators of values")
     try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
+        value = json_codec.loads(raw)
+    except json_codec.JSONDecodeError as error:
         raise ProtocolError(f"header is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise ProtocolError("header is not a JSON object")

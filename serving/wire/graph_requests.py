@@ -5,8 +5,7 @@ The server imports this module, so it imports no library that reads graphs.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
+from serving.data_model import BaseModel, ConfigDict
 from serving.domain.compiled_form import Guard
 from serving.domain.signature import Method, Signature
 

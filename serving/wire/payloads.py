@@ -12,8 +12,8 @@ from math import prod
 from typing import Any, TypeGuard
 
 import numpy as np
-import orjson
 
+from serving import json_codec
 from serving.domain.errors import InvalidInput, ModelFailed, ProtocolError
 from serving.domain.signature import METHODS
 from serving.domain.text import one_line
@@ -57,7 +57,7 @@ def encode_tensors(tensors: Iterable[Tensor | Column]) -> tuple[list[dict[str, A
             descriptions.append({"dtype": array.dtype.str, "shape": tensor.shape})
             buffers.append(array.reshape(-1).view(np.uint8).data if array.size else b"")
         else:
-            raw = orjson.dumps(tensor)
+            raw = json_codec.dumps(tensor)
             descriptions.append({"dtype": _JSON, "nbytes": len(raw)})
             buffers.append(raw)
         padding = -len(buffers[-1]) % _ALIGNMENT
@@ -112,8 +112,8 @@ def _decode_list(nbytes: Any, payload: memoryview, budget: _JsonBudget | None) -
     if budget is not None:
         budget.charge(raw)
     try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
+        value = json_codec.loads(raw)
+    except json_codec.JSONDecodeError as error:
         raise ProtocolError(f"a JSON tensor is not JSON: {error}") from None
     if not isinstance(value, list):
         raise ProtocolError("a JSON tensor is not a list")
@@ -136,7 +136,7 @@ def encode_batch(method: str, batch: Batch) -> tuple[bytes, list[Buffer]]:
     columns = batch.columns if batch.matrix is None else (batch.matrix,)
     descriptions, buffers = encode_tensors(columns or ())
     header = {"method": method, "rows": batch.rows, "matrix": batch.matrix is not None, "tensors": descriptions}
-    return orjson.dumps(header), buffers
+    return json_codec.dumps(header), buffers
 
 
 def decode_batch(header: Buffer, payload: memoryview) -> tuple[str, Batch]:
@@ -169,7 +169,7 @@ def encode_answer(prediction: Prediction, rows: int) -> tuple[bytes, list[Buffer
     if wrong is not None:
         raise ModelFailed(f"the model gave {wrong}")
     descriptions, buffers = encode_tensors(prediction.tensors)
-    header = orjson.dumps({"tensors": descriptions})
+    header = json_codec.dumps({"tensors": descriptions})
     try:
         _check_size(header, sum(map(len, buffers)), rows)
         budget = _JsonBudget()
@@ -197,7 +197,7 @@ def decode_answer(header: Buffer, payload: memoryview, rows: int) -> Prediction:
 
 def encode_detail(detail: str) -> bytes:
     """Return the header of a REFUSAL or FAILURE frame."""
-    return orjson.dumps({"detail": one_line(detail)})
+    return json_codec.dumps({"detail": one_line(detail)})
 
 
 def decode_detail(header: Buffer) -> str:

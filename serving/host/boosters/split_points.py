@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import orjson
-
+from serving import json_codec
 from serving.host.boosters.libraries import LIGHTGBM, XGBOOST, library_of
 
 # enough rounds to know the range of most columns
@@ -38,7 +37,7 @@ def _read_xgboost_splits(part: Any, note: Callable[[int, float], None]) -> None:
     if part.booster == "gblinear":
         return
     first = booster[: min(ROUNDS_READ, booster.num_boosted_rounds())]
-    learner = orjson.loads(bytes(first.save_raw("json")))["learner"]
+    learner = json_codec.loads(bytes(first.save_raw("json")))["learner"]
     forest = learner["gradient_booster"]
     for tree in forest.get("gbtree", forest)["model"]["trees"]:
         kinds = tree.get("split_type") or [0] * len(tree["left_children"])

@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 import socket
 
-import orjson
-
-from serving import sandbox
+from serving import json_codec, sandbox
 from serving.domain.compiled_form import Graph
 from serving.domain.errors import GraphRefused, ProtocolError
 from serving.host.graph_check.graph_check import CheckedGraphs, check_graphs
@@ -39,13 +37,13 @@ def main(sock: socket.socket, first: Frame) -> int:
     try:
         checked = _check_frame(frame)
     except GraphRefused as error:
-        send_frame(sock, FrameKind.REFUSAL, 0, orjson.dumps({"detail": str(error)}))
+        send_frame(sock, FrameKind.REFUSAL, 0, json_codec.dumps({"detail": str(error)}))
     else:
         header = {
             "bounds": checked.bounds.model_dump(mode="json"),
             "bytes": [len(graph.content) for graph in checked.graphs],
         }
-        send_frame(sock, FrameKind.CHECKED, 0, orjson.dumps(header), [graph.content for graph in checked.graphs])
+        send_frame(sock, FrameKind.CHECKED, 0, json_codec.dumps(header), [graph.content for graph in checked.graphs])
     return 0
 
 
