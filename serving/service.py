@@ -19,9 +19,11 @@ from serving import __version__, sandbox
 from serving.domain.decision import Operator
 from serving.domain.errors import StagingFailed, StateUnavailable
 from serving.domain.status import Status
+from serving.environments.inventory import Inventory
 from serving.hosting.environment_hosts import EnvironmentHosts
 from serving.lifecycle.activation import Activation
 from serving.lifecycle.candidate import CandidateRunner
+from serving.lifecycle.environment_watch import EnvironmentWatch
 from serving.lifecycle.evaluation_cache import EvaluationCache
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
@@ -72,7 +74,9 @@ class Service:
         self._respawns = ThreadPoolExecutor(RESPAWN_THREADS, "serving-respawn")
         threads = max(LEAST_THREADS, _cores() + 1)  # one model may have all but one of them
         self._predictions = ThreadPoolExecutor(threads, "serving-predict")
-        self._hosts = EnvironmentHosts(sandbox.scrub_environment(os.environ), settings.state.path / "scratch")
+        inventory = Inventory(settings.environments, settings.state.path)
+        variables, scratch = sandbox.scrub_environment(os.environ), settings.state.path / "scratch"
+        self._hosts = EnvironmentHosts(variables, scratch, inventory, settings.environments.idle_seconds)
         cache = self._cache = Cache(
             settings.state, settings.store.path, int(settings.store.max_artifact_mb * (1 << 20))
         )
@@ -80,7 +84,8 @@ class Service:
             settings.state.path, _basis(settings), settings.state.history_rows, metrics.count_state_failure
         )
         journal = Journal(history.events, history.verdicts, metrics)
-        exclusion = Exclusion(journal, history.decisions, history.verdicts, history.served)
+        environments = EnvironmentWatch(inventory.fingerprint, history.verdicts, settings.store.poll_seconds)
+        exclusion = Exclusion(journal, history.decisions, history.verdicts, history.served, environments)
         evaluation_cache = EvaluationCache(cache, _basis(settings))
         turns = Turns(self._predictions, threads)
         plane = Plane(state, loop, turns, self._post)
@@ -89,14 +94,15 @@ class Service:
         respawn = Respawn(runner, journal, metrics, self._respawns, self._post, plane, settings.candidate)
         model_table = ModelTable(
             *(settings, history, journal, metrics, exclusion, activation, respawn, runner),
-            *(self._candidates, self._post),
+            *(self._candidates, self._post, environments),
         )
         self._history = history
         self._watcher = Watcher(settings.store.path, settings.store.watch, self._wake)
         store_poller = StorePoller(settings.store, Store(settings.store), self._watcher, history.served, metrics)
         operations = Operations(store_poller, model_table, exclusion, history, journal)
         self._reconciler = Reconciler(
-            state, store_poller, cache, model_table, exclusion, history, journal, operations, self._on_started
+            *(state, store_poller, cache, model_table, exclusion, history, journal, operations, environments),
+            self._on_started,
         )
         self.operator: Operator = ReconcilerOperator(state, self._reconciler, history)
         self.on_started: Callable[[Status], None] = lambda _: None

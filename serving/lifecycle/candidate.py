@@ -102,10 +102,14 @@ class CopyLost(ServingError):
 
 @dataclass(eq=False)
 class Candidate:
-    """One candidate under way. `cancel` may be called from any thread."""
+    """One candidate under way. `cancel` may be called from any thread.
+
+    `environments` names those there were when it began: see `EnvironmentWatch.against`.
+    """
 
     model: str
     version: str
+    environments: str = ""
     cancelled: threading.Event = field(default_factory=threading.Event)
     host: HostProcess | None = None
     check: GraphCheck | None = None

@@ -26,6 +26,7 @@ from serving.lifecycle.candidate import (
     CopyDamaged,
     Outcome,
 )
+from serving.lifecycle.environment_watch import EnvironmentWatch
 from serving.lifecycle.evaluation_request import Comparison
 from serving.lifecycle.inbox import CandidateFinished, CandidateProgressed, WorkMessage
 from serving.lifecycle.journal import Journal
@@ -57,6 +58,7 @@ class EvaluationRuns:
         executor: Executor,
         post: Callable[[WorkMessage], None],
         settings: Settings,
+        environments: EnvironmentWatch,
         on_staged: Callable[[ModelRecord, VersionRecord, CandidateStaged], None],
     ) -> None:
         self._runner = runner
@@ -67,6 +69,7 @@ class EvaluationRuns:
         self._executor = executor
         self._post = post
         self._settings = settings
+        self._environments = environments
         self._on_staged = on_staged
         self.running_count = 0
 
@@ -147,7 +150,10 @@ class EvaluationRuns:
                 is_replay = report.provenance is not None and gate == GateName.PROVENANCE
                 is_relative = is_replay or gate == GateName.CONTRACT
                 contract = self._served.find_contract(model) if is_relative else None
-                self._journal.refuse(model, record, report, contract.digest if contract else None)
+                against = contract.digest if contract else None
+                if gate == GateName.ENVIRONMENT and candidate is not None:
+                    against = candidate.environments
+                self._journal.refuse(model, record, report, against)
             case CandidateFailed():
                 self._failed(model, record, outcome)
             case CandidateReady():
@@ -177,7 +183,7 @@ class EvaluationRuns:
         return Comparison(contract.version, contract.signature, signed, accepted, answered)
 
     def _start(self, model: ModelRecord, record: VersionRecord, work: Callable[[Candidate], Outcome]) -> None:
-        candidate = Candidate(record.model, record.version)
+        candidate = Candidate(record.model, record.version, self._environments.against())
         model.running, model.candidate = record, candidate
         self.running_count += 1
         future = self._executor.submit(work, candidate)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from serving.domain.report import GateName
 from serving.domain.state import State
+from serving.lifecycle.environment_watch import EnvironmentWatch, is_against_environments
 from serving.lifecycle.journal import Journal
 from serving.lifecycle.records import ModelRecord, VersionRecord
 from serving.lifecycle.remembered_verdicts import RememberedRefusal, RememberedVerdicts
@@ -40,12 +41,18 @@ class Exclusion:
     """
 
     def __init__(
-        self, journal: Journal, decisions: StandingDecisions, verdicts: RememberedVerdicts, served: ServedVersions
+        self,
+        journal: Journal,
+        decisions: StandingDecisions,
+        verdicts: RememberedVerdicts,
+        served: ServedVersions,
+        environments: EnvironmentWatch,
     ) -> None:
         self._journal = journal
         self._decisions = decisions
         self._verdicts = verdicts
         self._served = served
+        self._environments = environments
 
     def is_quarantined(self, record: VersionRecord) -> bool:
         """Whether these bytes are in quarantine; while they are not known yet, whether any of this name are."""
@@ -136,11 +143,15 @@ class Exclusion:
         """Return the verdict that holds for these bytes; while they are not known yet, for any of this name."""
         for one in self._verdicts.find_refusals(record.model, record.version, record.digest):
             refusal = self._verdicts.refusals[one]
-            if refusal.against is None or self._is_against_contract(model, refusal):
+            if self._still_holds(model, refusal):
                 result = refusal.report.refusal
                 return Obstacle(result.evidence, result.gate) if result else Obstacle("refused before")
         return None
 
-    def _is_against_contract(self, model: ModelRecord, refusal: RememberedRefusal) -> bool:
+    def _still_holds(self, model: ModelRecord, refusal: RememberedRefusal) -> bool:
+        if refusal.against is None:
+            return True
+        if is_against_environments(refusal.against):
+            return self._environments.holds(refusal.against)
         contract = self._served.find_contract(model)
         return contract is not None and refusal.against == contract.digest

@@ -32,6 +32,7 @@ from serving.domain.state import State
 from serving.domain.version import order_key
 from serving.lifecycle.activation import Activation
 from serving.lifecycle.candidate import CandidateRunner, CandidateStaged
+from serving.lifecycle.environment_watch import EnvironmentWatch
 from serving.lifecycle.evaluation_runs import EvaluationRuns
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
@@ -67,6 +68,7 @@ class ModelTable:
         runner: CandidateRunner,
         executor: Executor,
         post: Callable[[WorkMessage], None],
+        environments: EnvironmentWatch,
     ) -> None:
         self.models: dict[str, ModelRecord] = {}
         self.has_changed_cache = False
@@ -81,7 +83,7 @@ class ModelTable:
         self._activation = activation
         self._respawn = respawn
         self._evaluations = EvaluationRuns(
-            *(runner, journal, history.verdicts, history.served, metrics, executor, post, settings),
+            *(runner, journal, history.verdicts, history.served, metrics, executor, post, settings, environments),
             self._staged,
         )
         self._exclusion = exclusion

@@ -21,6 +21,7 @@ from serving.domain.errors import StagingFailed
 from serving.domain.listing import Listing
 from serving.domain.plan import Drained, HostGone
 from serving.domain.status import StateStatus, Status
+from serving.lifecycle.environment_watch import EnvironmentWatch
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.inbox import (
@@ -67,6 +68,7 @@ class Reconciler:
         history: History,
         journal: Journal,
         operations: Operations,
+        environments: EnvironmentWatch,
         on_started: Callable[[Status], None] = lambda _: None,
     ) -> None:
         self._state = state
@@ -77,6 +79,7 @@ class Reconciler:
         self._journal = journal
         self._history = history
         self._operations = operations
+        self._environments = environments
         self._on_started = on_started
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="serving-reconciler", daemon=True)
@@ -136,6 +139,7 @@ class Reconciler:
         now = time.monotonic()
         if self._store_poller.is_due(now) or any(model.is_due(now) for model in self._model_table.models.values()):
             self._look()
+        self._journal.dirty |= self._environments.find_models_to_retry(now) & self._model_table.models.keys()
         self._model_table.advance_due(time.monotonic())
         self._publish(time.monotonic())
         self._keep_history()
@@ -187,7 +191,7 @@ class Reconciler:
 
     def _next_due(self) -> float:
         times = [at for model in self._model_table.models.values() if (at := model.wake_at) is not None]
-        return min([self._store_poller.next_due(), *times])
+        return min([self._store_poller.next_due(), self._environments.next_due(), *times])
 
     def _look(self) -> None:
         """List the store and update all models. A store that cannot be listed is not empty."""

@@ -20,6 +20,7 @@ from serving.domain.artifact import Artifact
 from serving.domain.errors import HostDied, HostFailed
 from serving.domain.listing import Entry
 from serving.domain.report import CandidateReport
+from serving.environments.inventory import Inventory
 from serving.hosting.environment_hosts import EnvironmentHosts
 from serving.lifecycle.evaluation_request import Comparison, evaluation_request
 from serving.offline.find_version import find_entry
@@ -101,7 +102,8 @@ def open_evaluator(settings: Settings) -> Iterator[OfflineEvaluator]:
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="serving-"))
         stack.callback(_run_to_end, partial(shutil.rmtree, directory, ignore_errors=True))
-        hosts = EnvironmentHosts(sandbox.scrub_environment(os.environ), directory / "scratch")
+        inventory = Inventory(settings.environments, settings.state.path)
+        hosts = EnvironmentHosts(sandbox.scrub_environment(os.environ), directory / "scratch", inventory)
         stack.callback(_run_to_end, hosts.stop)
         with _translate_host_errors():
             _run_to_end(hosts.start)

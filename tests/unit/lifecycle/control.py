@@ -18,6 +18,7 @@ from serving.domain.state import State
 from serving.domain.version import Format, VersionId
 from serving.lifecycle.activation import Activation
 from serving.lifecycle.candidate import Candidate, CandidateReady, CandidateRefused, CandidateStaged, Outcome
+from serving.lifecycle.environment_watch import EnvironmentWatch
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.inbox import WorkMessage
@@ -84,14 +85,17 @@ class Control:
         self.history.start()
         metrics, decisions, served = Metrics("0"), self.history.decisions, self.history.served
         journal = Journal(self.history.events, self.history.verdicts, metrics)
-        exclusion = Exclusion(journal, decisions, self.history.verdicts, served)
+        self.fingerprint = "of no environments"
+        self.environments = EnvironmentWatch(lambda: self.fingerprint, self.history.verdicts, 1.0)
+        exclusion = Exclusion(journal, decisions, self.history.verdicts, served, self.environments)
         self.plane, self.runner, self.threads = FakePlane(), Runner(), Threads()
         runner: Any = self.runner
         executor: Any = self.threads
         activation = Activation(self.plane, journal, decisions, served, metrics)
         respawn = Respawn(runner, journal, metrics, executor, self._post, self.plane, settings.candidate)
         self.table = ModelTable(
-            *(settings, self.history, journal, metrics, exclusion, activation, respawn, runner, executor, self._post)
+            *(settings, self.history, journal, metrics, exclusion, activation, respawn, runner, executor, self._post),
+            self.environments,
         )
         self.journal = journal
         self.now = time.monotonic()
@@ -110,6 +114,7 @@ class Control:
         posted, self._posted = self._posted, []
         for message in posted:
             self.table.take(message)
+        self.journal.dirty |= self.environments.find_models_to_retry(self.now) & self.table.models.keys()
         self.table.advance_due(self.now)
 
     @property

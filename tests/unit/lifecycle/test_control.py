@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.domain.environment import Choice
 from serving.domain.plan import Drained, HostGone
 from serving.domain.state import State
 from serving.lifecycle.candidate import (
@@ -64,6 +65,59 @@ def test_a_refusal_changes_nothing_that_answers(control: Control) -> None:
     assert control.state("2") is State.REJECTED
     assert control.work == []
     assert control.model.last_failure is not None
+
+
+def test_a_version_without_an_environment_is_tried_again_when_one_appears(control: Control) -> None:
+    control.drop("1")
+    control.stage("1")
+    control.refuse("1", "environment")
+    assert control.state("1") is State.REJECTED
+    control.now += 10.0
+    control.turn()
+    assert control.work == []  # nothing has changed
+    control.fingerprint = "with another one"
+    control.turn()
+    assert control.work == []  # looked at once a second
+    control.now += 1.0
+    control.turn()
+    assert control.work == ["evaluate 1"]
+    control.pass_gates("1")
+    assert control.active == "1"
+
+
+def test_an_environment_that_appears_while_a_version_is_refused_is_not_missed(control: Control) -> None:
+    control.drop("1")
+    control.stage("1")
+    control.fingerprint = "with another one"
+    control.refuse("1", "environment")
+    control.now += 1.0
+    control.turn()
+    assert control.work == ["evaluate 1"]
+    control.refuse("1", "environment")
+    control.now += 10.0
+    control.turn()
+    assert control.work == []
+
+
+def test_other_refusals_do_not_depend_on_environments(control: Control) -> None:
+    control.drop("1")
+    control.stage("1")
+    control.refuse("1", "golden")
+    control.fingerprint = "with another one"
+    control.now += 10.0
+    control.turn()
+    assert control.work == []
+
+
+def test_the_next_host_runs_in_the_environment_of_the_one_that_died(control: Control) -> None:
+    control.drop("1")
+    control.serve("1")
+    record = control.record("1")
+    assert record.report is not None
+    record.report = record.report.model_copy(update={"environment": Choice(name="sk15", reason="it fits")})
+    control.tell(HostGone(identity("1"), record.host, None, True))
+    [respawn] = control.threads.waiting
+    assert respawn.arguments[-1] == "sk15"
 
 
 def test_a_newer_version_stops_the_one_under_way(control: Control) -> None:

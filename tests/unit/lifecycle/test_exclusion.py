@@ -12,6 +12,7 @@ from serving.domain.report import CandidateReport, GateName, GateResult, Verdict
 from serving.domain.state import State
 from serving.domain.status import Failure
 from serving.domain.version import Format, VersionId
+from serving.lifecycle.environment_watch import EnvironmentWatch
 from serving.lifecycle.exclusion import Exclusion, Obstacle
 from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
@@ -30,7 +31,9 @@ class Scene:
         self.history.start()
         decisions, verdicts = self.history.decisions, self.history.verdicts
         journal = Journal(self.history.events, verdicts, Metrics("0"))
-        self.exclusion = Exclusion(journal, decisions, verdicts, self.history.served)
+        self.fingerprint = "of no environments"
+        environments = EnvironmentWatch(lambda: self.fingerprint, verdicts, 1.0)
+        self.exclusion = Exclusion(journal, decisions, verdicts, self.history.served, environments)
         stamp = FileStamp("model.joblib", 1, 1, 0, 0)
         entry = Entry("m", "2", "m/2", "model.joblib", Format.JOBLIB, (stamp,))
         self.record = VersionRecord("m", "2", entry.fingerprint, 0.0, entry=entry)

@@ -13,6 +13,7 @@ import pytest
 
 from serving.domain.listing import Entry, FileStamp
 from serving.domain.version import Format
+from serving.lifecycle.environment_watch import EnvironmentWatch
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.journal import Journal
@@ -32,11 +33,13 @@ class Scene:
         history = History(state, "basis", 100)
         metrics = Metrics("0")
         journal = Journal(history.events, history.verdicts, metrics)
-        exclusion = Exclusion(journal, history.decisions, history.verdicts, history.served)
+        environments = EnvironmentWatch(lambda: "", history.verdicts, 1.0)
+        exclusion = Exclusion(journal, history.decisions, history.verdicts, history.served, environments)
         activation = cast("Any", SimpleNamespace(publish=lambda *_, **__: None))
         nothing = cast("Any", None)
         self.model_table = ModelTable(
-            *(Settings(), history, journal, metrics, exclusion, activation, nothing, nothing, nothing, nothing)
+            *(Settings(), history, journal, metrics, exclusion, activation, nothing, nothing, nothing, nothing),
+            environments,
         )
         self.input = PolicyInput(exclusion, history.decisions, keep_warm=1)
         self.both = (entry("2"), entry("1"))

@@ -32,6 +32,7 @@ from serving.domain.report import CandidateReport, GateResult, Verdict
 from serving.domain.state import State
 from serving.domain.status import ModelSummary
 from serving.domain.version import Format
+from serving.lifecycle.environment_watch import EnvironmentWatch
 from serving.lifecycle.exclusion import Exclusion
 from serving.lifecycle.history import History
 from serving.lifecycle.inbox import PendingDecision
@@ -53,7 +54,8 @@ class Scene:
         self.history.open()
         decisions, verdicts = self.history.decisions, self.history.verdicts
         self.journal = Journal(self.history.events, verdicts, Metrics("0"))
-        self.exclusion = Exclusion(self.journal, decisions, verdicts, self.history.served)
+        environments = EnvironmentWatch(lambda: "", verdicts, 1.0)
+        self.exclusion = Exclusion(self.journal, decisions, verdicts, self.history.served, environments)
         self.model = ModelRecord("m")
         for version, state in (("3", State.ACTIVE), ("2", State.READY), ("1", State.DISCOVERED)):
             self.model.listed[version] = make_record(version, state)

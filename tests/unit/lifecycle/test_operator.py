@@ -80,11 +80,11 @@ class Scene:
         self.poller = Poller("2", "1")
         poller: Any = self.poller
         cache: Any = SimpleNamespace(evict=lambda _: None, artifacts=lambda _: ())
-        exclusion = Exclusion(journal, history.decisions, history.verdicts, history.served)
+        exclusion = Exclusion(journal, history.decisions, history.verdicts, history.served, control.environments)
         operations = Operations(poller, control.table, exclusion, history, journal)
         self.state = SimpleNamespace(status=Status())
         self.reconciler = Reconciler(
-            *(self.state, poller, cache, control.table, exclusion, history, journal, operations)
+            *(self.state, poller, cache, control.table, exclusion, history, journal, operations, control.environments)
         )
         self.operator = ReconcilerOperator(self.state, self.reconciler, history)
         self.reconciler.start()
