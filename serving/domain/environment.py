@@ -8,8 +8,9 @@ under the wrong one may give wrong answers without an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 
 from serving.data_model import BaseModel, ConfigDict
 
@@ -123,13 +124,15 @@ def to_minor(version: str) -> str:
     return found[0] if found else version
 
 
-def suggest_name(needs: Needs) -> str:
-    """Return a name for an environment that has what a model needs: ``sk13`` for scikit-learn 1.3."""
-    version = needs.libraries.get(SKLEARN)
-    if version is not None:
-        return "sk" + re.sub(r"[^0-9a-z]", "", to_minor(version).lower())[:20]
+def suggest_name(needs: Needs, taken: Collection[str]) -> str:
+    """Return a name for an environment that has what a model needs, such as ``sk13``; none that is `taken`."""
     named = [COMPARED[module] for module in needs.modules if module in COMPARED and COMPARED[module] != SKLEARN]
-    return named[0] if named else "extra"
+    version = needs.libraries.get(SKLEARN)
+    name = named[0] if named else "extra"
+    if version is not None:
+        name = "sk" + re.sub(r"[^0-9a-z]", "", to_minor(version).lower())[:20]
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(each for each in names if each not in taken)
 
 
 def _is_readable(needs: Needs, own: Environment, misfit: str) -> bool:

@@ -7,6 +7,7 @@ ServingError
 ├── StagingFailed           copying into the cache failed for a reason that may pass (disk, permissions)
 ├── NotPublished            the files changed while they were read, or do not match their manifest yet
 ├── PublishRefused          a version cannot be published as asked
+├── NeedsUnknown            what a version needs cannot be found out, because a gate refuses its files before
 ├── HostFailed              a host process died, was killed or broke the protocol
 │   └── HostDied            ... with the signal or exit status
 ├── ProtocolError           bytes on the wire that are not a frame
@@ -74,6 +75,10 @@ class PublishRefused(ServingError):
         super().__init__(message)
         self.argument = argument
         self.report = report
+
+
+class NeedsUnknown(ServingError):
+    """A gate refuses the files of a version before it is found out what they need; the message names it."""
 
 
 class HostFailed(ServingError):

@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from serving.domain.environment import COMPARED, OWN, Choice, Environment, choose_environment, suggest_name
-from serving.domain.errors import HostFailed
+from serving.domain.errors import HostFailed, NeedsUnknown
 from serving.domain.report import Evaluation, GateResult
 from serving.hosting.evaluating import RunsElsewhere, evaluate_candidate
 from serving.hosting.host_process import HostProcess
@@ -119,10 +119,12 @@ class EnvironmentHosts:
         """
 
         def choose(found: NeedsFound, libraries: Mapping[str, str]) -> Choice:
-            choice = choose_environment(found.needs, describe_own(found, libraries), self._known.list_environments())
+            others = self._known.list_environments()
+            choice = choose_environment(found.needs, describe_own(found, libraries), others)
             if choice.name is not None:
                 return choice
-            command = f"serving environment create {suggest_name(found.needs)} --for {shlex.quote(source)}"
+            name = suggest_name(found.needs, {each.name for each in others})
+            command = f"serving environment create {name} --for {shlex.quote(source)}"
             return Choice(name=None, reason=f"{choice.reason}; to serve it: {command}")
 
         placed = request
@@ -142,6 +144,28 @@ class EnvironmentHosts:
             except BaseException:
                 host.close()
                 raise
+
+    def find_needs(self, request: EvaluationRequest, seconds: float) -> NeedsFound:
+        """Find out in a host of the server's own environment what a candidate needs; nothing of it is run.
+
+        Raises NeedsUnknown when a gate refuses its files before that, HostFailed when no host can tell. Blocks.
+        """
+        found: list[NeedsFound] = []
+
+        def note(needs: NeedsFound, _libraries: Mapping[str, str]) -> Choice:
+            found.append(needs)
+            raise RunsElsewhere(request)
+
+        host = self.spawn()
+        try:
+            evaluation = evaluate_candidate(host, request, seconds, choose=note)
+        except RunsElsewhere:
+            return found[0]
+        finally:
+            host.close()
+        refusal = evaluation.report.refusal
+        reason = "its process said nothing" if refusal is None else f"{refusal.gate}: {refusal.evidence}"
+        raise NeedsUnknown(f"what '{request.main.name}' needs cannot be found out: {reason}")
 
     def _find_zygote(self, environment: Environment) -> Zygote:
         key = (environment.name, environment.python, environment.stamp)

@@ -26,6 +26,7 @@ from serving.lifecycle.evaluation_request import Comparison, evaluation_request
 from serving.offline.find_version import find_entry
 from serving.settings import Settings, StateSettings
 from serving.store.staging import Cache
+from serving.wire.evaluation import NeedsFound
 
 Started = Callable[[str], None]
 
@@ -42,6 +43,16 @@ def check(path: Path, settings: Settings, started: Started = lambda _: None) -> 
     """
     with open_evaluator(settings) as evaluator:
         return evaluator.evaluate(evaluator.stage(path), Comparison(), started)
+
+
+def find_needs_of(path: Path, settings: Settings) -> NeedsFound:
+    """Return what the model file or version directory at `path` needs to run; nothing of it is run.
+
+    Blocks for seconds: a host finds it out. Raises NotPublished or StagingFailed when the files cannot be copied,
+    NeedsUnknown when a gate refuses them before, HostFailed when no host could tell.
+    """
+    with open_evaluator(settings) as evaluator:
+        return evaluator.find_needs(evaluator.stage(path))
 
 
 class OfflineEvaluator:
@@ -74,6 +85,11 @@ class OfflineEvaluator:
             return self._evaluate_once(artifact, comparison, started, publisher_key)
         except HostDied:
             return self._evaluate_once(artifact, comparison, started, publisher_key)
+
+    def find_needs(self, artifact: Artifact) -> NeedsFound:
+        """Find out what a staged version needs; see `EnvironmentHosts.find_needs`."""
+        request = evaluation_request(artifact, self._settings)
+        return self._hosts.find_needs(request, self._settings.candidate.timeout_seconds)
 
     def _evaluate_once(
         self, artifact: Artifact, comparison: Comparison, started: Started, publisher_key: str | None
