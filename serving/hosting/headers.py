@@ -22,6 +22,7 @@ from serving.wire.frames import Buffer, decode_object
 MAX_OUTPUT_NAME_CHARACTERS = 300
 MAX_KINDS_OF_ROWS = 64
 MAX_NEED_CHARACTERS = 150
+MAX_NEEDS = 2000
 MAX_ERRORS_READ = 100
 
 _PLAIN = frozenset({str, int, float, bool, NoneType})
@@ -61,6 +62,8 @@ def read_needs(raw: Buffer) -> NeedsFound:
     needs = found.needs
     texts = [*needs.libraries, *needs.libraries.values(), *needs.sources, *needs.sources.values(), *needs.modules]
     texts += [*found.absent, needs.python or "", needs.environment or ""]
+    if len(texts) > MAX_NEEDS:
+        raise ProtocolError(f"needs of more than {MAX_NEEDS} texts")
     if any(text != one_line(text, MAX_NEED_CHARACTERS) for text in texts):
         raise ProtocolError("needs that are not short printable texts")
     return found

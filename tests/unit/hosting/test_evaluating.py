@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from serving.domain.compiled_form import Compilation
+from serving.domain.environment import Choice, Needs
 from serving.domain.errors import HostDied
 from serving.domain.provenance import Provenance
 from serving.domain.report import CandidateReport, Evaluation, GateName, GateResult, Verdict
@@ -22,8 +23,8 @@ from serving.domain.sandbox import Sandbox
 from serving.domain.signature import MAX_FEATURES, Feature, Signature
 from serving.domain.version import Format
 from serving.hosting import evaluating
-from serving.hosting.evaluating import evaluate_candidate
-from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest, Findings
+from serving.hosting.evaluating import RunsElsewhere, evaluate_candidate
+from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest, Findings, NeedsFound
 from serving.wire.frames import BOUNDS, FrameKind
 from serving.wire.stream import TimedSocket
 from tests.unit.host.forgery import (
@@ -710,3 +711,116 @@ def test_any_other_end_of_a_host_refuses_its_candidate(play: Play, code: int, wo
 
     result = get_refusal(play(asked, [], code=code, says=say))
     assert (result.gate, words in result.evidence) == ("load", True)
+
+
+# --- which environment ------------------------------------------------------------------------------------------------
+
+NEEDS = Needs(libraries={"scikit-learn": "1.5.2"}, sources={"scikit-learn": "the file says"}, modules=("sklearn",))
+
+
+def tell_needs(asked: EvaluationRequest, *, stays: bool = False, **forged: Any) -> list[SentFrame]:
+    """Return the frames of an honest host whose candidate needs `NEEDS`, with some fields forged."""
+    found = {**NeedsFound(needs=NEEDS, stays=stays).model_dump(mode="json"), **forged}
+    return [each._replace(header=found) if each.kind is FrameKind.NEEDS else each for each in make_honest_frames(asked)]
+
+
+def test_a_candidate_of_another_environment_is_not_loaded_here(play: Play, hosts: list[FakeHost]) -> None:
+    seen: list[tuple[NeedsFound, dict[str, str]]] = []
+
+    def choose(found: NeedsFound, libraries: dict[str, str]) -> Choice:
+        seen.append((found, libraries))
+        return Choice(name="sk15", reason="it fits")
+
+    asked = make_request()
+    with pytest.raises(RunsElsewhere) as raised:
+        play(asked, tell_needs(asked), choose=choose)
+    moved = raised.value.request
+    assert seen == [(NeedsFound(needs=NEEDS), {"python": "3.11"})]
+    assert (moved.place, moved.needs, moved.choice) == ("sk15", NEEDS, Choice(name="sk15", reason="it fits"))
+    assert [result.gate for result in moved.prior] == GATES[: GATES.index("load")]
+    assert not moved.asks_needs
+    [host] = hosts
+    assert host.was_closed.is_set()
+    assert FrameKind.LOAD not in host.join()
+
+
+def test_a_host_elsewhere_goes_on_from_the_gate_load(play: Play, hosts: list[FakeHost]) -> None:
+    before = make_honest_frames(make_request())[1 : 2 * GATES.index("load") : 2]
+    prior = tuple(GateResult.model_validate(each.header) for each in before)
+    choice = Choice(name="sk15", reason="it fits")
+    asked = make_request(place="sk15", prior=prior, provenance=KEY, needs=NEEDS, choice=choice)
+    started: list[str] = []
+    said = make_honest_frames(asked, provenance=KEY.model_copy(update={"key": "ed25519:forged..."}))
+    report = play(asked, said, on_gate_started=started.append).report
+    assert started == GATES[GATES.index("load") :]
+    assert [result.gate for result in report.gates] == GATES
+    assert (report.needs, report.environment, report.provenance) == (NEEDS, choice, KEY)
+    assert FrameKind.LOAD in hosts[0].join()
+
+
+def test_where_no_environment_fits_nothing_is_loaded(play: Play, hosts: list[FakeHost]) -> None:
+    asked = make_request()
+    started: list[str] = []
+    evaluation = play(
+        asked,
+        tell_needs(asked),
+        choose=lambda *_: Choice(name=None, reason="none has 1.5"),
+        on_gate_started=started.append,
+    )
+    refusal = get_refusal(evaluation)
+    assert (refusal.gate, refusal.evidence) == ("environment", "none has 1.5")
+    assert [result.gate for result in evaluation.report.gates] == [*GATES[: GATES.index("load")], "environment"]
+    assert (evaluation.report.needs, evaluation.report.environment) == (NEEDS, Choice(name=None, reason="none has 1.5"))
+    assert started[-1] == "environment"
+    assert FrameKind.LOAD not in hosts[0].join()
+
+
+@pytest.mark.parametrize(("environment", "stays"), [("warn", False), ("refuse", True)])
+def test_what_fits_nowhere_is_loaded_here_if_the_settings_say_so_or_loading_explains_it(
+    play: Play, hosts: list[FakeHost], environment: str, stays: bool
+) -> None:
+    asked = make_request(environment=environment)
+    said = tell_needs(asked, stays=stays)
+    report = play(asked, said, choose=lambda *_: Choice(name=None, reason="none has 1.5")).report
+    assert report.refusal is None
+    assert report.environment == Choice(name="own", reason="no environment fits: none has 1.5")
+    assert FrameKind.LOAD in hosts[0].join()
+
+
+LONG = "x" * 1000
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"needs": {**NEEDS.model_dump(), "libraries": {"scikit-learn": LONG}}},
+        {"needs": {**NEEDS.model_dump(), "libraries": {"scikit-learn": "1.5\x1b[2J"}}},
+        {"needs": {**NEEDS.model_dump(), "modules": ["a\nb"]}},
+        {"needs": {**NEEDS.model_dump(), "environment": LONG}},
+        {"needs": {**NEEDS.model_dump(), "modules": [f"m{number}" for number in range(5000)]}},
+        {"needs": 1},
+        {"absent": [LONG]},
+        {"unknown": 1},
+    ],
+)
+def test_forged_needs_are_a_broken_protocol(play: Play, forged: dict[str, Any]) -> None:
+    asked = make_request()
+    refusal = get_refusal(play(asked, tell_needs(asked, **forged)))
+    assert refusal.gate == "load"
+    assert "broke the protocol" in refusal.evidence
+    assert len(refusal.evidence) < 600
+
+
+@pytest.mark.parametrize("place", ["own", "sk15"])
+def test_needs_are_told_once_and_at_home(play: Play, place: str) -> None:
+    asked = make_request(place=place)
+    said = make_honest_frames(asked)
+    place_of_load = next(number for number, each in enumerate(said) if each.kind is FrameKind.PREPARED)
+    said.insert(place_of_load + 1, SentFrame(FrameKind.NEEDS, NeedsFound(needs=NEEDS).model_dump(mode="json")))
+    assert "NEEDS" in get_refusal(play(asked, said)).evidence
+
+
+def test_a_host_that_does_not_tell_the_needs_breaks_the_protocol(play: Play) -> None:
+    asked = make_request()
+    said = [each for each in make_honest_frames(asked) if each.kind is not FrameKind.NEEDS]
+    assert "where NEEDS of 0 was expected" in get_refusal(play(asked, said)).evidence
