@@ -22,7 +22,7 @@ from serving.wire.frames import Buffer, decode_object
 MAX_OUTPUT_NAME_CHARACTERS = 300
 MAX_KINDS_OF_ROWS = 64
 MAX_NEED_CHARACTERS = 150
-MAX_NEEDS = 2000
+MAX_NEEDS = 5000
 MAX_ERRORS_READ = 100
 
 _PLAIN = frozenset({str, int, float, bool, NoneType})

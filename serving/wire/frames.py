@@ -117,7 +117,7 @@ BOUNDS: dict[FrameKind, Bounds] = {
     FrameKind.GATE_STARTED: Bounds(Side.HOST, 256, 0, len(GateName)),
     FrameKind.GATE_RESULT: Bounds(Side.HOST, 16 << 10, 0, len(GateName)),
     FrameKind.PREPARED: Bounds(Side.HOST, 64 << 10, 0, 1),
-    FrameKind.NEEDS: Bounds(Side.HOST, 64 << 10, 0, 1),
+    FrameKind.NEEDS: Bounds(Side.HOST, 1 << 20, 0, 1),
     FrameKind.GRAPH: Bounds(Side.HOST, 1 << 20, MAX_GRAPH_BYTES, 2),
     FrameKind.REPORT: Bounds(Side.HOST, 16 << 20, 0, 1),  # 100,000 features with names of 100 bytes
     FrameKind.CHECKER_READY: Bounds(Side.HOST, 64 << 10, 0),

@@ -797,7 +797,7 @@ LONG = "x" * 1000
         {"needs": {**NEEDS.model_dump(), "libraries": {"scikit-learn": "1.5\x1b[2J"}}},
         {"needs": {**NEEDS.model_dump(), "modules": ["a\nb"]}},
         {"needs": {**NEEDS.model_dump(), "environment": LONG}},
-        {"needs": {**NEEDS.model_dump(), "modules": [f"m{number}" for number in range(5000)]}},
+        {"needs": {**NEEDS.model_dump(), "modules": [f"m{number}" for number in range(5001)]}},
         {"needs": 1},
         {"absent": [LONG]},
         {"unknown": 1},
