@@ -100,8 +100,17 @@ def _check_boosted_trees(boosted: Any) -> None:
         require(tree.n_features == features, _OTHER_ROWS)
         require(tree.n_outputs == 1, "one of its trees has several answers")
     require(is_classifier(boosted) or width == 1, "it has several trees for one answer")
-    require(type(parts["_loss"]).is_multiclass == (width > 1), "its loss is one for other answers")
+    losses = [parts[name] for name in ("_loss", "loss_") if name in parts]  # the second name before scikit-learn 1.1
+    require(losses and all(_is_loss_for(loss, width) for loss in losses), "its loss is one for other answers")
     require(_starts_at_zero(parts) or isinstance(parts["init_"], BaseEstimator), "its first estimator is no estimator")
+
+
+def _is_loss_for(loss: Any, width: int) -> bool:
+    kind = type(loss)
+    if hasattr(kind, "is_multiclass"):
+        return bool(kind.is_multiclass == (width > 1))
+    # before scikit-learn 1.4 the loss counts the trees of a round, too, and makes a table of that width
+    return bool(kind.is_multi_class == (width > 1)) and require_integer(get_attributes(loss)["K"], "K") == width
 
 
 def _starts_at_zero(parts: dict[str, Any]) -> bool:

@@ -40,21 +40,26 @@ def _check_lists(matrix: Any) -> None:
 
 
 def _check_places(matrix: Any) -> None:
-    """Check a matrix that is a dict with places as keys."""
-    for place in dict.keys(get_attributes(matrix)["_dict"]):
+    """Check a matrix that has a dict with places as keys, or is one, as before SciPy 1.12."""
+    places = list(dict.keys(get_attributes(matrix).get("_dict", {})))
+    places += dict.keys(matrix) if isinstance(matrix, dict) else ()
+    for place in places:
         require(type(place) is tuple and len(place) == len(matrix.shape), _NO_ROWS)
         require(all(0 <= at < size for at, size in zip(place, matrix.shape, strict=True)), _NO_ROWS)
 
 
 def _check_spline(spline: Any) -> None:
+    """Check the knots and the weights under the names of each SciPy: which of them are read depends on its version."""
     parts = get_attributes(spline)
-    knots, degree = parts.get("_t", parts.get("t")), parts.get("k")
-    weights = parts.get("_c", parts.get("c"))
+    pairs = [(parts.get(knots), parts.get(weights)) for knots, weights in (("_t", "_c"), ("t", "c")) if knots in parts]
+    require(pairs, "it is no spline")
+    for knots, weights in pairs:
+        _check_knots(knots, weights, parts.get("k"))
+
+
+def _check_knots(knots: Any, weights: Any, degree: Any) -> None:
     is_one = type(knots) is np.ndarray and type(weights) is np.ndarray and isinstance(degree, (int, np.integer))
     require(is_one, "it is no spline")
-    assert isinstance(knots, np.ndarray)
-    assert isinstance(weights, np.ndarray)
-    assert degree is not None
     is_whole = knots.dtype == weights.dtype == np.float64
     is_whole = is_whole and knots.ndim == 1 and degree >= 0 and len(knots) >= 2 * degree + 2 and weights.ndim >= 1
     is_whole = is_whole and len(weights) >= len(knots) - degree - 1 and bool((np.diff(knots) >= 0).all())
@@ -63,5 +68,7 @@ def _check_spline(spline: Any) -> None:
 
 CHECKS: dict[str, Check] = {
     "scipy.sparse._base._spbase": _check_matrix,
+    "scipy.sparse._base.spmatrix": _check_matrix,  # SciPy 1.8 to 1.10
+    "scipy.sparse.base.spmatrix": _check_matrix,  # before that
     "scipy.interpolate._bsplines.BSpline": _check_spline,
 }

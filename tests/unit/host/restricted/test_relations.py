@@ -115,6 +115,12 @@ def dropping_encoder() -> Any:
     return preprocessing.OneHotEncoder(drop="first").fit(CITIES)
 
 
+def grouping_encoder() -> Any:
+    """Return an encoder in which four of six categories share a column."""
+    rows = np.array([["a"]] * 9 + [["b"]] * 5 + [["c"], ["d"], ["e"], ["f"]], dtype=object)
+    return preprocessing.OneHotEncoder(max_categories=3, drop="first").fit(rows)
+
+
 def label_binarizer() -> Any:
     made = preprocessing.MultiLabelBinarizer().fit([["a"], ["b"]])
     made.transform([["a"]])
@@ -441,6 +447,16 @@ LIES: dict[str, tuple[Callable[[], Any], Lie, str]] = {
     "counts in a tuple": (one_hot, put("_n_features_outs", tuple), "more or fewer than it counts"),
     "a rare one beyond": (one_hot, infrequent_is_high, "rare category has no place"),
     "a dropped one beyond": (dropping_encoder, drops_too_high, "drop"),
+    "a rare one in the column after the last": (
+        grouping_encoder, put("_default_to_infrequent_mappings", [np.array([0, 1, 2, 2, 2, 3])]), "has no place",
+    ),
+    "rare ones that are not grouped": (grouping_encoder, put("_default_to_infrequent_mappings", None), "has no place"),
+    "a rare one that is not there": (
+        grouping_encoder, put("_infrequent_indices", lambda found: [found[0] + 99]), "does not exist",
+    ),
+    "a dropped one after the last group": (
+        grouping_encoder, put("_drop_idx_after_grouping", np.array([3], object)), "drops a category it does not have",
+    ),
     "a cached label beyond": (label_binarizer, put("_cached_dict", {"a": 0, "b": 9}), "columns that do not exist"),
     "fewer cached labels": (label_binarizer, put("_cached_dict", {"a": 0}), "other labels than classes_"),
     "a machine without classes": (
