@@ -7,6 +7,7 @@ ServingError
 ├── StagingFailed           copying into the cache failed for a reason that may pass (disk, permissions)
 ├── NotPublished            the files changed while they were read, or do not match their manifest yet
 ├── PublishRefused          a version cannot be published as asked
+├── EnvironmentRefused      an environment cannot be made, checked or removed as asked
 ├── NeedsUnknown            what a version needs cannot be found out, because a gate refuses its files before
 ├── HostFailed              a host process died, was killed or broke the protocol
 │   └── HostDied            ... with the signal or exit status
@@ -79,6 +80,10 @@ class PublishRefused(ServingError):
 
 class NeedsUnknown(ServingError):
     """A gate refuses the files of a version before it is found out what they need; the message names it."""
+
+
+class EnvironmentRefused(ServingError):
+    """An environment cannot be made, checked or removed as asked. The message says what to do."""
 
 
 class HostFailed(ServingError):

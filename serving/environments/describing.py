@@ -17,13 +17,12 @@ from serving import sandbox
 from serving.domain.environment import OWN, Environment
 from serving.domain.pinned_versions import normalize_name
 from serving.domain.text import one_line
+from serving.environments.known_distributions import SAME_AS
 
 DESCRIBE_SECONDS = 30.0
 
 _PROGRAM = Path(serving.__file__).parent / "host" / "describe_environment.py"
 _MAX_BYTES = 4 << 20
-# distributions that are another one with other binaries: the same modules, the same versions
-_SAME_AS = {"xgboost-cpu": "xgboost"}
 
 
 class _Description(BaseModel):
@@ -69,7 +68,7 @@ def describe_own() -> Environment:
 
 
 def _add_aliases(libraries: Mapping[str, str]) -> dict[str, str]:
-    aliases = {_SAME_AS[name]: version for name, version in libraries.items() if name in _SAME_AS}
+    aliases = {SAME_AS[name]: version for name, version in libraries.items() if name in SAME_AS}
     return {**aliases, **libraries}
 
 

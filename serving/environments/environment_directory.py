@@ -15,15 +15,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from serving.domain.environment_names import why_not_an_environment_name
-from serving.domain.errors import ServingError
+from serving.domain.errors import EnvironmentRefused
 
 RECORD_NAME = "environment.json"
 LOCK_NAME = "requirements.lock"
 PYTHON_PATH = Path("bin") / "python"
-
-
-class EnvironmentRefused(ServingError):
-    """An environment that cannot be made, checked or removed as asked. The message says what to do."""
 
 
 class EnvironmentRecord(BaseModel):

@@ -1,0 +1,137 @@
+"""Decides what has to be installed for a model, from what is known about it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serving.domain.environment import SKLEARN, Needs
+from serving.domain.errors import EnvironmentRefused
+from serving.domain.pinned_versions import normalize_name
+from serving.environments.known_distributions import DISTRIBUTIONS, FOREIGN, SAME_AS
+
+JOBLIB = "joblib>=1.6,<1.7"
+"""What hosts read files with: older ones read less safely, newer ones are not known yet."""
+OLDEST_SKLEARN, NEWEST_SKLEARN = "1.0", "1.10"
+OLDEST_NUMPY = "1.22"
+# built before NumPy 2, and crash with it
+_BEFORE_NUMPY_2 = (1, 4, 2)
+
+_PIN = re.compile(r"([A-Za-z0-9._-]+)==([0-9][0-9A-Za-z.+!_-]*)")
+_NAME_OF_REQUIREMENT = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)")
+
+
+@dataclass(frozen=True, slots=True)
+class RequirementPlan:
+    """What is installed for a model.
+
+    `requirements` are installed. `constraints` only hold for what these need. `notes` say what was done differently
+    than the model says; `left_out` are distributions that the model's own requirements name, and that none of its
+    modules belongs to: they are installed only where a requirement needs them.
+    """
+
+    requirements: tuple[str, ...]
+    constraints: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """The exact versions among these, by distribution."""
+        found = (_PIN.fullmatch(each) for each in (*self.requirements, *self.constraints))
+        return {normalize_name(each[1]): each[2] for each in found if each is not None}
+
+
+def plan_requirements(needs: Needs, extra: Sequence[str] = (), *, with_pandas: bool = True) -> RequirementPlan:
+    """Return what to install for a model. `extra` are requirements of the operator, which replace the model's.
+
+    Raises EnvironmentRefused for a model that no environment runs, and for a module whose distribution is not known.
+    """
+    named = {name for each in extra if (name := read_name(each)) is not None}
+    overridden = named | {SAME_AS[name] for name in named if name in SAME_AS}
+    wanted = dict.fromkeys([SKLEARN, *(["pandas"] if with_pandas else []), *_find_distributions(needs, bool(extra))])
+    notes: list[str] = []
+    versions = dict(needs.libraries)
+    ranges = {"joblib": JOBLIB.removeprefix("joblib"), SKLEARN: f">={OLDEST_SKLEARN},<{NEWEST_SKLEARN}"}
+    _require_known_sklearn(versions.get(SKLEARN))
+    if (numpy := _limit_numpy(versions, notes)) is not None:
+        ranges["numpy"] = numpy
+    if (joblib := versions.pop("joblib", None)) is not None and read_release(joblib) < (1, 6):
+        notes.append(f"joblib 1.6 instead of {joblib}: it reads the same files, and more safely")
+    requirements = [
+        f"{name}=={versions[name]}" if name in versions else f"{name}{ranges.get(name, '')}"
+        for name in sorted(wanted)
+        if name not in overridden
+    ]
+    pinned = {name: f"=={version}" for name, version in versions.items()}
+    constraints = [
+        f"{name}{limit}"
+        for name, limit in sorted({**ranges, **pinned}.items())
+        if name not in overridden and name not in wanted
+    ]
+    left_out = tuple(sorted(name for name in pinned if name not in wanted and name not in overridden))
+    return RequirementPlan((*requirements, *extra), tuple(constraints), left_out, tuple(notes))
+
+
+def read_name(requirement: str) -> str | None:
+    """Return the normalised distribution of a requirement; None for a link or a path."""
+    found = _NAME_OF_REQUIREMENT.match(requirement)
+    rest = requirement[found.end() :].lstrip() if found else ""
+    return None if found is None or rest.startswith((":", "/", "\\")) else normalize_name(found[1])
+
+
+def read_release(version: str) -> tuple[int, ...]:
+    """Return the numbers that a version begins with: (1, 3, 2) for ``1.3.2.post1``."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(number) for number in found[0].split(".")) if found else ()
+
+
+def _find_distributions(needs: Needs, has_extra: bool) -> list[str]:
+    """Return the distributions of the modules that the file names."""
+    foreign = sorted({FOREIGN[module] for module in needs.modules if module in FOREIGN})
+    if foreign:
+        raise EnvironmentRefused(
+            f"the model is made with {' and '.join(foreign)}, which no environment runs: export it as ONNX, "
+            "see docs/models.md"
+        )
+    pinned = {name.replace("-", "_"): name for name in needs.libraries}
+    found, unknown = [], []
+    for module in needs.modules:
+        name = DISTRIBUTIONS.get(module) or pinned.get(normalize_name(module).replace("-", "_"))
+        if name is not None:
+            found.append(name)
+        else:
+            unknown.append(module)
+    if unknown and not has_extra:
+        raise EnvironmentRefused(
+            f"the model's file names {', '.join(unknown)}, and it is not known which distribution has "
+            f"{'it' if len(unknown) == 1 else 'them'}; name it: --with NAME"
+        )
+    return found
+
+
+def _require_known_sklearn(version: str | None) -> None:
+    if version is not None and read_release(version)[:2] < read_release(OLDEST_SKLEARN):
+        raise EnvironmentRefused(
+            f"the model was trained with scikit-learn {version}; environments run {OLDEST_SKLEARN} and newer: "
+            "train it again, or export it as ONNX"
+        )
+
+
+def _limit_numpy(versions: dict[str, str], notes: list[str]) -> str | None:
+    """Take a version of NumPy that cannot be used out of `versions`; return the range that holds without a version."""
+    sklearn, numpy = versions.get(SKLEARN), versions.get("numpy")
+    is_before_2 = sklearn is not None and read_release(sklearn) < _BEFORE_NUMPY_2
+    limit = f">={OLDEST_NUMPY},<2" if is_before_2 else f">={OLDEST_NUMPY}"
+    if numpy is None:
+        return limit
+    if read_release(numpy) < read_release(OLDEST_NUMPY):
+        notes.append(f"NumPy {OLDEST_NUMPY} or newer instead of {numpy}: hosts need it")
+        limit = f">={OLDEST_NUMPY},<2"
+    elif is_before_2 and read_release(numpy) >= (2,):
+        notes.append(f"a NumPy before 2 instead of {numpy}: scikit-learn {sklearn} needs it")
+    else:
+        return None
+    del versions["numpy"]
+    return limit
