@@ -68,6 +68,9 @@ class _Lenient(ast.NodeTransformer):
         self._depth -= 1
         return node
 
+    def visit_Try(self, node: ast.Try) -> ast.AST:
+        return node  # it knows what may be absent
+
     def visit_ImportFrom(self, node: ast.ImportFrom) -> Any:
         if self._depth or node.module == "__future__":
             return node
