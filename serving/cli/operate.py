@@ -13,8 +13,9 @@ from pydantic import BaseModel
 
 from serving.cli.client import ServerClient, choose_server_url, choose_token
 from serving.cli.output import one_line, show, show_table
+from serving.domain.environment import OWN
 from serving.domain.sandbox import Sandbox
-from serving.domain.status import HistoryEntry, ModelSummary, StateStatus, StoreStatus
+from serving.domain.status import ActiveStatus, HistoryEntry, ModelSummary, StateStatus, StoreStatus
 from serving.settings import TokenScope, load_settings
 
 Url = Annotated[
@@ -225,11 +226,15 @@ def _format_model(model: ModelSummary) -> list[str]:
     return [
         model.name,
         active.version if active else "unloaded" if model.unloaded else NOTHING,
-        active.engine if active else NOTHING,
+        _describe_engine(active) if active else NOTHING,
         f"{target.version} {target.state}" if target else NOTHING,
         model.pinned or NOTHING,
         f"{failure.version} {_format_time(failure.at)} {failure.gate}: {failure.reason}" if failure else NOTHING,
     ]
+
+
+def _describe_engine(active: ActiveStatus) -> str:
+    return active.engine if active.environment == OWN else f"{active.engine} in {active.environment}"
 
 
 def _format_entry(entry: HistoryEntry) -> list[str]:
@@ -239,7 +244,7 @@ def _format_entry(entry: HistoryEntry) -> list[str]:
 
 def _describe_active(model: ModelSummary) -> str:
     active, target = model.active, model.target
-    text = f"active: {active.version} ({active.engine})" if active else "nothing is active"
+    text = f"active: {active.version} ({_describe_engine(active)})" if active else "nothing is active"
     if target and (active is None or target.version != active.version):
         text += f", on its way: {target.version} ({target.state})"
     return one_line(text)

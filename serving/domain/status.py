@@ -13,7 +13,7 @@ from types import MappingProxyType
 from pydantic import BaseModel, ConfigDict
 
 from serving.domain.compiled_form import Compilation
-from serving.domain.environment import OWN, Choice, Needs
+from serving.domain.environment import OWN, Needs
 from serving.domain.report import GateResult
 from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature
@@ -97,8 +97,8 @@ class VersionStatus(Snapshot):
     """One version of a model: its state, since when and why, and the results of its evaluation.
 
     `gates`, `sandbox` and `compilation` are the verdicts, the layers around the host that evaluated it, and the proof.
-    `needs` is what its file needs to run, found out without running any of it; `environment` is the one it was
-    evaluated in, and why.
+    `needs` is what its file needs to run, found out without running any of it. `environment` is the one that was chosen
+    for it, ``own`` for the server's own and None where none fits; `environment_reason` says why.
     `retry_at` is set while the state is FAILED. `is_loaded` says whether a request may name this version.
     """
 
@@ -118,7 +118,8 @@ class VersionStatus(Snapshot):
     compilation: Compilation | None = None
     sandbox: Sandbox | None = None
     needs: Needs | None = None
-    environment: Choice | None = None
+    environment: str | None = None
+    environment_reason: str | None = None
 
 
 class ModelStatus(ModelSummary):

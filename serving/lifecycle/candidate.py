@@ -16,7 +16,7 @@ from serving.domain.artifact import Artifact
 from serving.domain.errors import Cancelled, GraphRefused, HostFailed, NotPublished, ServingError, StagingFailed
 from serving.domain.listing import Entry
 from serving.domain.plan import Hosted, Load, Loaded, LoadFailed, NotReady, Placement, ReplaceHost, place
-from serving.domain.report import CandidateReport, Evaluation, GateName, GateResult
+from serving.domain.report import CandidateReport, Evaluation, GateName, GateResult, Verdict
 from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
 from serving.failpoints import reach
@@ -245,6 +245,7 @@ class CandidateRunner:
             return CandidateStopped()
         if evaluation.report.refusal is not None:
             return CandidateRefused(evaluation.report)
+        _warn_of_environment(artifact, evaluation.report)
         if evaluation.report.is_compiled:
             evaluation = check.check(evaluation)
         check.close()
@@ -339,6 +340,14 @@ class CandidateRunner:
         seconds, replicas = self._settings.candidate.timeout_seconds, self._settings.engine.replicas
         place = str(self._settings.store.path / source)
         return self._hosts.evaluate(request, seconds, place, replicas, take_host, started, finished)
+
+
+def _warn_of_environment(artifact: Artifact, report: CandidateReport) -> None:
+    """Log that a version is served in an environment that differs from the one it was trained in."""
+    for result in report.gates:
+        if result.gate == GateName.ENVIRONMENT and result.verdict is Verdict.WARNED:
+            name, version = artifact.id.model, artifact.id.version
+            log.warning("environment_differs", model=name, version=version, reason=result.evidence)
 
 
 def _require_loaded(outcome: Loaded | LoadFailed, host: HostProcess) -> None:

@@ -114,6 +114,7 @@ class VersionRecord:
         status = self._status
         if status is None or status.is_quarantined != is_quarantined:
             report = self.report
+            chosen = report.environment if report else None
             status = VersionStatus(
                 version=self.version,
                 digest=self.digest,
@@ -131,7 +132,8 @@ class VersionRecord:
                 compilation=report.compilation if report else None,
                 sandbox=report.sandbox if report else None,
                 needs=report.needs if report else None,
-                environment=report.environment if report else None,
+                environment=chosen.name if chosen else None,
+                environment_reason=chosen.reason if chosen else None,
             )
             self._status = status
         return status

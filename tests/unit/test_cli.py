@@ -266,6 +266,17 @@ def test_status_names_gates_that_warned_and_versions_in_quarantine(serving: Any,
     ]
 
 
+def test_status_names_the_environment_of_what_answers_unless_it_is_the_servers_own(
+    serving: Any, server: FakeServer
+) -> None:
+    elsewhere = {**IRIS, "active": {**ACTIVE, "engine": "sklearn", "environment": "sk15"}}
+    server.answers["GET", "/models/active"] = 200, {"models": [elsewhere]}
+    assert serving("status", "--url", server.url).out.splitlines()[1:] == [
+        "MODEL  ACTIVE  ENGINE           TARGET  PINNED  LAST FAILURE",
+        "iris   3       sklearn in sk15  -       -       -",
+    ]
+
+
 def test_status_of_what_is_in_order_is_a_line_and_a_table(serving: Any, server: FakeServer) -> None:
     """No token is sent for reading, and a proxy is not asked about this machine."""
     server.answers["GET", "/models/active"] = 200, {"models": [IRIS]}
