@@ -14,6 +14,7 @@ SUMMARY = {
         "version": "3",
         "digest": "sha256:33",
         "engine": "onnx",
+        "environment": "own",
         "state": "ACTIVE",
         "activated_at": NOON,
         "note": None,
