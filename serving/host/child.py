@@ -16,7 +16,6 @@ from serving.host.find_needs import find_needs
 from serving.host.gates import EvaluatedCandidate, make_preparation, run_gates
 from serving.host.gates.compile_gate import start_compiler
 from serving.host.gates.gate import GateContext
-from serving.host.graph_check import checker_process
 from serving.host.model import LoadedModel, describe_exception
 from serving.host.replicas import Channel, await_replicas, fork_replicas, make_channels
 from serving.wire.evaluation import EvaluationRequest
@@ -52,6 +51,8 @@ def _evaluate_and_serve(channels: list[Channel], last_words: list[mmap.mmap], pa
     if first is None:
         return 0
     if first.kind is FrameKind.CHECKER:
+        from serving.host.graph_check import checker_process  # noqa: PLC0415  (needs onnx; preloaded where that is)
+
         return checker_process.main(sock, first)
     request = EvaluationRequest.model_validate_json(bytes(first.header))
     sandbox.move_into(request.scratch)

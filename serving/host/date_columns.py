@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from serving.host.optional_pandas import HAS_PANDAS
+from serving.host.optional_pandas import pandas as pd
+
 DATE, DURATION = "M", "m"  # kinds of NumPy's dtypes
+
+_KNOWS_ISO = HAS_PANDAS and int(pd.__version__.split(".")[0]) >= 2  # older ones take any text that looks like a date
+_ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d|\d{8}(\D|$)")
 
 EXAMPLES = {
     DATE: ("2024-01-15T10:30:00", "2023-07-01T00:00:00", "2024-02-29T23:59:59"),
@@ -27,7 +33,7 @@ def parse_dates(cells: NDArray[Any], kind: str, name: str) -> NDArray[Any]:
         if wrong is not None:
             raise ValueError(f"got {wrong!r}")
         given: Any = texts  # pandas' stubs do not allow None
-        found: Any = pd.to_datetime(given, format="ISO8601") if kind == DATE else pd.to_timedelta(given)
+        found: Any = _parse_iso_dates(given) if kind == DATE else pd.to_timedelta(given)
         if kind == DATE and found.tz is not None:
             found = found.tz_convert("UTC").tz_localize(None)
     except (ValueError, TypeError, OverflowError) as error:
@@ -35,6 +41,15 @@ def parse_dates(cells: NDArray[Any], kind: str, name: str) -> NDArray[Any]:
         reason = str(error).partition(".")[0][:120]
         raise ValueError(f"'{name}' takes {what} (ISO 8601): {reason}") from None
     return np.asarray(found.to_numpy(), dtype=f"{kind}8[ns]")
+
+
+def _parse_iso_dates(texts: Any) -> Any:
+    if _KNOWS_ISO:
+        return pd.to_datetime(texts, format="ISO8601")
+    wrong = next((text for text in texts if text is not None and not _ISO_DATE.match(text)), None)
+    if wrong is not None:
+        raise ValueError(f"got {wrong!r}")
+    return pd.to_datetime(texts)
 
 
 def date_kind_of(values: Any) -> str | None:

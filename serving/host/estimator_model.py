@@ -8,7 +8,6 @@ from copy import copy
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import sklearn
 from numpy.typing import NDArray
 
@@ -19,6 +18,8 @@ from serving.host.date_columns import parse_dates
 from serving.host.input_columns import InputColumn
 from serving.host.model import classify_error, describe_skew
 from serving.host.nested_estimators import is_from_sklearn, walk_nested_estimators
+from serving.host.optional_pandas import HAS_PANDAS, PandasAbsent
+from serving.host.optional_pandas import pandas as pd
 from serving.host.output_tensors import to_prediction
 from serving.host.synthetic_rows import make_batch
 from serving.rows.batch import Batch, Column, Prediction
@@ -52,18 +53,18 @@ class EstimatorModel:
         self.trained_with = trained_with or {}
         written_by = self.trained_with.get("scikit-learn")
         self._skew = describe_skew(written_by, sklearn.__version__) if written_by else None
-        self._names = pd.Index([feature.name for feature in signature.features])
         parts = list(walk_nested_estimators(estimator))
         self.has_foreign_parts = any(map(_is_foreign, parts))
         self.has_own_code = any(map(_is_own_code, parts))
         self._float_type: type[np.float64] | type[np.float32] = np.float64
         self._goes_by_position = not self.has_foreign_parts and not any(map(_takes_tables, parts))
+        self._names = self._make_names()
 
     def with_signature(self, signature: Signature) -> EstimatorModel:
         """Return the same model with another signature of as many features."""
         other = copy(self)
         other.signature = signature
-        other._names = pd.Index([feature.name for feature in signature.features])
+        other._names = other._make_names()
         return other
 
     def with_columns(self, columns: Sequence[InputColumn]) -> EstimatorModel:
@@ -85,7 +86,7 @@ class EstimatorModel:
         with warnings.catch_warnings(action="ignore"):
             try:
                 answer = getattr(self.estimator, method)(self._build_input(batch))
-            except InvalidInput:
+            except (InvalidInput, PandasAbsent):
                 raise
             except (Exception, SystemExit) as error:  # noqa: BLE001  (a model may raise anything, and call sys.exit)
                 raise classify_error(error, self._skew) from None
@@ -95,6 +96,13 @@ class EstimatorModel:
         """Make up rows; see `LoadedModel.make_rows`."""
         nulls = [feature.nullable for feature in self.signature.features] if with_nulls else None
         return make_batch(self.signature, self.columns, rows, nulls)
+
+    def _make_names(self) -> Any:
+        """Return the names of the columns of tables; raises PandasAbsent where the model needs tables."""
+        needs_tables = self.signature.container is Container.DATAFRAME and not self._goes_by_position
+        if not needs_tables and not HAS_PANDAS:
+            return None
+        return pd.Index([feature.name for feature in self.signature.features])
 
     def _build_input(self, batch: Batch) -> Any:
         """Convert a batch to the type the estimator was fitted on. Always a copy: some estimators write into it."""
@@ -145,8 +153,17 @@ class EstimatorModel:
     def _make_categories(self, frame: pd.DataFrame) -> pd.DataFrame:
         for place, column in enumerate(self.columns):
             if column.categories is not None:
-                frame.isetitem(place, column.categories.convert(frame.iloc[:, place].to_numpy()))
+                _set_column(frame, place, column.categories.convert(frame.iloc[:, place].to_numpy()))
         return frame
+
+
+def _set_column(frame: pd.DataFrame, place: int, values: Any) -> None:
+    if hasattr(frame, "isetitem"):
+        frame.isetitem(place, values)
+        return
+    names, frame.columns = frame.columns, pd.RangeIndex(frame.shape[1])  # before pandas 1.5; names may be repeated
+    frame[place] = values
+    frame.columns = names
 
 
 def _narrow_floats(array: NDArray[Any], floats: type[np.float64] | type[np.float32]) -> NDArray[Any]:

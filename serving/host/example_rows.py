@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import scipy.sparse
 from numpy.typing import NDArray
 
@@ -14,6 +13,7 @@ from serving.domain.signature import Container
 from serving.host.date_columns import date_kind_of, format_dates
 from serving.host.input_columns import InputColumn, dtype_of
 from serving.host.model import LoadRefused
+from serving.host.optional_pandas import pandas as pd
 from serving.host.output_tensors import to_plain_value
 
 MAX_TYPED_ROWS = 10_000

@@ -25,11 +25,9 @@ from zipfile import BadZipFile
 import joblib
 import joblib.numpy_pickle
 import numpy as np
-import pandas as pd
 import scipy
 import sklearn
 from numpy.typing import NDArray
-from sklearn.exceptions import InconsistentVersionWarning
 
 from serving.domain.mlmodel import NamedColumn
 from serving.domain.report import MAX_EVIDENCE_CHARACTERS
@@ -39,6 +37,7 @@ from serving.host import boosters, foreign_files
 from serving.host.input_columns import why_categories_unknown
 from serving.host.model import LoadedModel, LoadRefused, NotAnEstimator, NotVouched, describe_exception, one_line
 from serving.host.nested_estimators import is_from_sklearn, limit_to_one_thread, walk_nested_estimators
+from serving.host.older_sklearn import find_saving_version
 from serving.host.restricted import (
     Distrusted,
     Survey,
@@ -147,9 +146,8 @@ def library_versions() -> dict[str, str]:
         "scipy": scipy.__version__,
         SKLEARN: sklearn.__version__,
         "joblib": joblib.__version__,
-        "pandas": pd.__version__,
     }
-    loaded = {name: sys.modules.get(name) for name in ("onnxruntime", *boosters.EXTRAS)}
+    loaded = {name: sys.modules.get(name) for name in ("pandas", "onnxruntime", *boosters.EXTRAS)}
     return versions | {name: module.__version__ for name, module in loaded.items() if module is not None}
 
 
@@ -177,16 +175,10 @@ def _read_file(
         except Exception as error:  # noqa: BLE001  (a file may raise anything)
             raise LoadRefused(_explain_failure(error, path, format, trust, caught)) from None
     on_read(vouched)
-    written_by = _find_saving_version(caught)
+    written_by = find_saving_version(caught)
     if written_by is None and any(map(is_from_sklearn, walk_nested_estimators(estimator))):
         written_by = sklearn.__version__  # scikit-learn warns when a file was written by another version
     return boosters.wrap_bare_booster(estimator), {SKLEARN: written_by} if written_by else {}
-
-
-def _find_saving_version(caught: Sequence[warnings.WarningMessage]) -> str | None:
-    messages = (entry.message for entry in caught)
-    skewed = (message for message in messages if isinstance(message, InconsistentVersionWarning))
-    return next((str(message.original_sklearn_version) for message in skewed), None)
 
 
 def _read_python_file(path: str, format: Format, trust: Trust) -> tuple[Any, str | None]:  # noqa: A002
@@ -264,7 +256,7 @@ def _to_one_line(message: str) -> str:
 
 def _format_skew(caught: Sequence[warnings.WarningMessage], text: str) -> str:
     """Return `text` with the versions of scikit-learn that wrote the file and that runs here; empty if they agree."""
-    written_by = _find_saving_version(caught)
+    written_by = find_saving_version(caught)
     return text.format(f"{SKLEARN} {written_by}, this is {sklearn.__version__}") if written_by else ""
 
 

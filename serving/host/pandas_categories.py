@@ -11,11 +11,11 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from serving import json_codec
 from serving.host import boosters
+from serving.host.optional_pandas import pandas as pd
 
 MAX_SHOWN = 5
 

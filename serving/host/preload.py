@@ -21,23 +21,26 @@ import sys
 import warnings
 from pathlib import Path
 
-import cryptography.hazmat.backends.openssl.backend
-import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401  (importing is the point)
 import joblib  # noqa: F401  (importing is the point)
-import pandas
 import scipy.sparse  # noqa: F401  (importing is the point)
-import skl2onnx  # noqa: F401  (importing is the point)
 import sklearn
 import threadpoolctl
 
 from serving import sandbox
-from serving.compiling import converters, find_guard, proof_rows, thresholds  # noqa: F401  (importing is the point)
 from serving.host import (
     boosters,
     child,  # noqa: F401  (importing is the point)
 )
-from serving.host.restricted.allow_list import read_allow_list
+from serving.host.library_set import is_own_environment, why_no_compiler
+from serving.host.optional_pandas import HAS_PANDAS
+from serving.host.optional_pandas import pandas as pd
+from serving.host.restricted.allow_list import Distrusted, read_allow_list
 
+# what checks signatures: only hosts of the server's own environment do that
+_CRYPTOGRAPHY = (
+    "cryptography.hazmat.backends.openssl.backend",
+    "cryptography.hazmat.primitives.asymmetric.ed25519",
+)
 _SKIPPED = ("tests", "conftest", "experimental", "_build_utils", "externals", "setup")
 
 
@@ -51,15 +54,26 @@ def _import_all_of_sklearn() -> None:
 
 def _use_libraries_once() -> None:
     """Use libraries once, so that they do the work of the first use: import modules, look up functions, read files."""
-    pandas.DataFrame({"text": ["a"], "number": [1.0]}).sum()  # imports Arrow for text columns, where it is installed
+    if HAS_PANDAS:
+        pd.DataFrame({"text": ["a"], "number": [1.0]}).sum()  # imports Arrow for text columns, where it is installed
     narwhals = sys.modules.get("narwhals.stable.v2")  # scikit-learn 1.9 and later checks tables with it
-    if narwhals is not None:
-        narwhals.from_native(pandas.DataFrame({"number": [1.0]}))
+    if narwhals is not None and HAS_PANDAS:
+        narwhals.from_native(pd.DataFrame({"number": [1.0]}))
         narwhals.from_native([], pass_through=True)  # looks for plugins among all installed packages
     with threadpoolctl.threadpool_limits(1), contextlib.suppress(ImportError):
         from sklearn.utils.parallel import _get_threadpool_controller  # noqa: PLC0415  (not before 1.7)
 
         _get_threadpool_controller().limit(limits=1).restore_original_limits()
+
+
+def _require_own_libraries() -> None:
+    """Import what the server's own environment must have; raises ImportError where something is missing."""
+    for name in _CRYPTOGRAPHY:
+        importlib.import_module(name)
+    if not HAS_PANDAS:
+        raise ImportError("pandas is not installed")
+    if (reason := why_no_compiler()) is not None:
+        raise ImportError(reason)
 
 
 def _link_onnxruntime() -> None:
@@ -74,11 +88,15 @@ def _link_onnxruntime() -> None:
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     _import_all_of_sklearn()
+    if is_own_environment():
+        _require_own_libraries()
+    if why_no_compiler() is None:
+        _link_onnxruntime()
     for name in boosters.EXTRAS:  # importing them starts no thread
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    _link_onnxruntime()
     sandbox.find_library_paths()  # searched once; every host inherits the result
-    read_allow_list()  # likewise
+    with contextlib.suppress(Distrusted):  # none for this scikit-learn: then no file is loaded without trust
+        read_allow_list()  # likewise
     _use_libraries_once()
     threadpoolctl.threadpool_info()  # looks at every loaded library once; hosts inherit the answer

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
-from sklearn.base import is_classifier, is_clusterer, is_outlier_detector, is_regressor
+from sklearn.base import is_classifier, is_outlier_detector, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
@@ -24,6 +24,7 @@ from serving.host.input_columns import (
 )
 from serving.host.input_guessing import guess_input_values
 from serving.host.model import LoadRefused, NotAnEstimator
+from serving.host.older_sklearn import is_clusterer
 from serving.host.output_tensors import to_plain_value
 from serving.host.probing import count_outputs, probe_signature
 from serving.wire.compatibility import find_disagreements

@@ -29,7 +29,7 @@ def leave_count_of_root() -> None:
     """
     if sys.platform == "linux" and os.getuid() == 0:
         with contextlib.suppress(OSError):
-            os.setresuid(_FIRST_FREE_USER + int.from_bytes(os.urandom(3)), -1, -1)
+            os.setresuid(_FIRST_FREE_USER + int.from_bytes(os.urandom(3), "little"), -1, -1)
 
 
 def bound_tasks() -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from serving.compiling.compile_model import compile_in_worker, compile_model, import_compilers
-from serving.compiling.forked_worker import ForkedWorker
-from serving.domain.compiled_form import UNSIGNED_FILE, Compilation
+from serving.domain.compiled_form import UNSIGNED_FILE, Compilation, Graph
 from serving.domain.report import GateName, Verdict
 from serving.domain.sandbox import Sandbox
 from serving.domain.version import Format
 from serving.host.gates.gate import GateContext, GateOutcome, GateRefused
 from serving.host.gates.load_gate import load_candidate
+from serving.host.library_set import why_no_compiler
 from serving.rows.batch import Batch
 from serving.wire.evaluation import EvaluationRequest, why_hosted
+
+if TYPE_CHECKING:
+    from serving.compiling.forked_worker import ForkedWorker
 
 
 class CompileGate:
@@ -37,18 +40,27 @@ class CompileGate:
             context.compilation = Compilation(engine=None, reason=reason)
         elif context.request.format is Format.ONNX and not _is_signed(context):
             context.compilation = Compilation(engine=None, reason=UNSIGNED_FILE)
+        elif (reason := why_no_compiler()) is not None:
+            context.compilation = Compilation(engine=None, reason=reason, is_final=False)
         elif context.compiler is None:
             context.compilation = Compilation(engine=None, reason="there is no process to compile in", is_final=False)
         else:
-            context.compilation, context.graphs = compile_in_worker(context.compiler, context.loaded_model, request)
-            if (reason := context.compilation.guard.why_too_large()) is not None:
-                context.compilation, context.graphs = Compilation(engine=None, reason=reason), ()
+            context.compilation, context.graphs = _compile_in_worker(context, context.compiler)
         compilation = context.compilation
         if compilation.engine is not None:
             return Verdict.PASSED, compilation.reason
         if request.mode == "require":
             raise GateRefused(f"no compiled form, and engine.compile = require: {compilation.reason}")
         return Verdict.SKIPPED, f"stays in its host: {compilation.reason}"
+
+
+def _compile_in_worker(context: GateContext, worker: ForkedWorker) -> tuple[Compilation, tuple[Graph, ...]]:
+    from serving.compiling.compile_model import compile_in_worker  # noqa: PLC0415  (needs onnx)
+
+    compilation, graphs = compile_in_worker(worker, context.loaded_model, context.request.compile)
+    if (reason := compilation.guard.why_too_large()) is not None:
+        return Compilation(engine=None, reason=reason), ()
+    return compilation, graphs
 
 
 def start_compiler(
@@ -60,8 +72,11 @@ def start_compiler(
     the model may be compiled, the fork imports its libraries while the other gates run. It loads the file a second
     time, and calls `watch` like the gate `load`.
     """
-    if not request.may_compile or why_hosted(request, sandbox) is not None:
+    if not request.may_compile or why_hosted(request, sandbox) is not None or why_no_compiler() is not None:
         return None
+    from serving.compiling.compile_model import import_compilers  # noqa: PLC0415  (needs onnx)
+    from serving.compiling.forked_worker import ForkedWorker  # noqa: PLC0415  (of the same package)
+
     return ForkedWorker(lambda: _compile_candidate(request, watch), enter, import_compilers)
 
 
@@ -71,6 +86,8 @@ def _is_signed(context: GateContext) -> bool:
 
 
 def _compile_candidate(request: EvaluationRequest, watch: Callable[[], None]) -> bytes:
+    from serving.compiling.compile_model import compile_model, import_compilers  # noqa: PLC0415  (needs onnx)
+
     import_compilers()  # a watched process can import nothing
     context = GateContext(request, watch=watch)
     context.model = load_candidate(context)

@@ -66,7 +66,7 @@ def _describe_head(head: bytes) -> str:
     if is_pickle(head):
         return "a pickle"
     compression = next((name for magic, name in _COMPRESSIONS.items() if head.startswith(magic)), None)
-    if compression is None and head[0] & 0x0F == 8 and len(head) > 1 and int.from_bytes(head[:2]) % 31 == 0:
+    if compression is None and head[0] & 0x0F == 8 and len(head) > 1 and int.from_bytes(head[:2], "big") % 31 == 0:
         compression = "zlib"  # RFC 1950: deflate, and a header that is a multiple of 31
     if compression is not None:
         return f"a {compression} joblib file"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import monotonic
 
-from serving.compiling.compile_model import why_not_compilable
 from serving.domain.report import GateName, Verdict
 from serving.domain.version import Format
 from serving.host.gates.gate import GateContext, GateOutcome
@@ -25,8 +24,11 @@ class LoadGate:
         """Load the artefact and derive its signature; raises LoadRefused with the reason if that fails."""
         begin = monotonic()
         context.model = model = load_candidate(context)
-        if context.compiler is not None and context.why_unvouched is None and why_not_compilable(model) is None:
-            context.compiler.prepare()
+        if context.compiler is not None and context.why_unvouched is None:
+            from serving.compiling.compile_model import why_not_compilable  # noqa: PLC0415  (needs onnx)
+
+            if why_not_compilable(model) is None:
+                context.compiler.prepare()
         took = f"loaded {model.name} in {monotonic() - begin:.3g} s"
         left_out: Sequence[str] = getattr(model, "left_out", ())  # only a graph has outputs without a method
         if left_out:

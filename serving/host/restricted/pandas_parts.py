@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from serving.host.optional_pandas import HAS_PANDAS, PandasAbsent
+from serving.host.optional_pandas import pandas as pd
 from serving.host.restricted.allow_list import ANY_TRUST, Distrusted, Global
 from serving.host.restricted.pandas_values import CALLS, OF_ARROW, OF_PANDAS, STATES, PandasGlobal, PandasPart
 
@@ -26,6 +27,8 @@ def find_part(name: Global) -> Any:
     module, last = name
     package = module.partition(".")[0]
     if package == "pandas" and last == "NA":
+        if not HAS_PANDAS:
+            raise PandasAbsent
         return pd.NA
     is_known = (package == "pandas" and last in OF_PANDAS) or (module == "pyarrow.lib" and last in OF_ARROW)
     return PandasGlobal(last) if is_known else None
@@ -74,6 +77,8 @@ class PandasReader:
     def _require_checked(self, name: str, make: Callable[[], Any]) -> Any:
         try:
             made = make()
+        except PandasAbsent:
+            raise
         except Exception:  # noqa: BLE001  (a part that pandas wrote raises nothing)
             raise _make_refusal(name) from None
         if type(made) is np.ndarray:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from serving.host.optional_pandas import pandas as pd
 from serving.host.restricted.arrow_texts import ArrowType, read_texts
 
 # single values, which keep their type

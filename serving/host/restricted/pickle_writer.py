@@ -11,9 +11,9 @@ import struct
 from typing import Any
 
 import numpy as np
-from joblib.numpy_pickle import NumpyArrayWrapper
 
 from serving.host.restricted.allow_list import Global
+from serving.host.restricted.joblib_files import make_wrapper
 
 _PROTOCOL = 4
 _PROTOCOL_WITHOUT_FRAMES = 3
@@ -60,7 +60,7 @@ class PickleWriter:
 
     def push_array(self, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> io.BytesIO:
         """Push an array as joblib writes it. Return the file to which the caller writes exactly the array's bytes."""
-        self.push(NumpyArrayWrapper(np.ndarray, shape, order, dtype, numpy_array_alignment_bytes=None))
+        self.push(make_wrapper(shape, order, dtype, None))
         return self._file
 
     def note(self, identity: int) -> None:

@@ -8,10 +8,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from joblib.numpy_pickle_utils import _validate_fileobject_and_memmap
-
 from serving.host.restricted.allow_list import Distrusted, read_allow_list
 from serving.host.restricted.attribute_check import check_attributes
+from serving.host.restricted.joblib_files import open_joblib_file
 from serving.host.restricted.opcodes import Survey, survey_opcodes
 from serving.host.restricted.soundness import check_soundness
 from serving.host.restricted.unpickler import RestrictedUnpickler
@@ -30,7 +29,7 @@ def load_restricted(
     Distrusted for a file that does what no known model does. A damaged file raises EOFError, or another exception.
     """
     size = os.path.getsize(path)
-    with open(path, "rb") as raw, _validate_fileobject_and_memmap(raw, path, mmap_mode) as (file, mode):
+    with open(path, "rb") as raw, open_joblib_file(raw, path, mmap_mode) as (file, mode):
         if isinstance(file, str):
             raise Distrusted("the file was written by joblib 0.9 or older: write it anew with the joblib of today")
         is_compressed = file is not raw
@@ -51,7 +50,7 @@ def survey_file(path: str, max_expansion: float = 200.0) -> Survey:
     """
     with contextlib.suppress(Exception):  # no file, or damaged before the first opcode
         size = os.path.getsize(path)
-        with open(path, "rb") as raw, _validate_fileobject_and_memmap(raw, path, None) as (file, _):
+        with open(path, "rb") as raw, open_joblib_file(raw, path, None) as (file, _):
             is_compressed = file is not raw
             limit = max(FREE_BYTES, int(size * max_expansion)) if is_compressed else size
             return survey_opcodes(BudgetedFile(file, limit, is_compressed=is_compressed))
@@ -89,6 +88,10 @@ class BudgetedFile:
         if count > self._left + 1:
             self._refuse()
         return self._count_taken(self._file.read(count))
+
+    def read1(self, count: int) -> bytes:
+        """Return up to `count` bytes, fewer where the limit allows no more."""
+        return self._count_taken(self._file.read(min(count, self._left + 1)))
 
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer` with the bytes that are left, and return how many these were."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sklearn._loss._loss import CyHalfMultinomialLoss
+import sklearn._loss
 
 from serving.host.restricted.allow_list import ANY_TRUST, AllowList, Distrusted, Global
 from serving.host.restricted.pickle_writer import PickleWriter
@@ -213,8 +213,10 @@ class Rewriter(ArrayRewriter):
 
     def write_loss(self, node: Node) -> None:
         """Write a LossNode."""
-        if get_name(node) == (CyHalfMultinomialLoss.__module__, CyHalfMultinomialLoss.__name__):
-            self._out.push(CyHalfMultinomialLoss())  # it has no state, and a pickle makes it by a special function
+        losses = getattr(sklearn._loss, "_loss", None)  # not before 1.1
+        kind = getattr(losses, "CyHalfMultinomialLoss", None)
+        if kind is not None and get_name(node) == (kind.__module__, kind.__name__):
+            self._out.push(kind())  # it has no state, and a pickle makes it by a special function
         else:
             self._write_reduced(node, get_name(node))
 

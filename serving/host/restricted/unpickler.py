@@ -62,6 +62,7 @@ from serving.host.restricted.fitting_only import (
     is_method_of_stand_in,
     is_stand_in_class,
 )
+from serving.host.restricted.joblib_files import ALIGNS_ARRAYS, choose_reader_options, make_wrapper
 from serving.host.restricted.nesting import Nesting
 from serving.host.restricted.pandas_parts import PandasReader, find_part
 from serving.host.restricted.pandas_values import VALUES, PandasGlobal, PandasPart
@@ -85,6 +86,9 @@ _NO_STATE = (
     *(type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, np.ufunc),
     *(PandasGlobal, *VALUES),
 )
+# the lists have the names of NumPy 2
+_NUMPY_2 = "numpy._core."
+_IS_NUMPY_1 = int(np.__version__.split(".")[0]) < 2
 _PLAIN_DICTS = (dict, OrderedDict, defaultdict)
 # functions that make an object without its content. The state that follows brings the content: without it, compiled
 # code would read memory that is not there
@@ -105,7 +109,7 @@ class RestrictedUnpickler(NumpyUnpickler):
     def __init__(
         self, filename: str, file: Any, allowed: AllowList, *, mmap_mode: str | None = None, depth: int = 0
     ) -> None:
-        super().__init__(filename, file, ensure_native_byte_order=mmap_mode is None, mmap_mode=mmap_mode)
+        super().__init__(filename, file, **choose_reader_options(mmap_mode))
         self._allowed = allowed
         self._depth = depth
         self._names: dict[int, Global] = {}
@@ -138,7 +142,6 @@ class RestrictedUnpickler(NumpyUnpickler):
             return part
         if not is_known:
             raise Unlisted(_explain_unlisted_name(module, name))
-        __import__(asked[0])
         found = _find_attribute(*asked)
         self._names[id(found)] = asked
         return found
@@ -253,14 +256,12 @@ class RestrictedUnpickler(NumpyUnpickler):
             return self._read_nested_array()
         self.file_handle.expect(size)
         alignment = parts.get("numpy_array_alignment_bytes")
-        if self.mmap_mode is None or parts.get("allow_mmap") is not True:
+        is_mapped = self.mmap_mode is not None and parts.get("allow_mmap") is True
+        if not is_mapped or (alignment is not None and not ALIGNS_ARRAYS):
             return read_array(self.file_handle, parts["dtype"], parts["shape"], parts["order"], alignment is not None)
         # a new wrapper: attributes of the file's own wrapper may replace its methods
-        wrapper = NumpyArrayWrapper(
-            parts["subclass"], parts["shape"], parts["order"], parts["dtype"], allow_mmap=True,
-            numpy_array_alignment_bytes=alignment,
-        )  # fmt: skip
-        found: NDArray[Any] = wrapper.read(self, self.ensure_native_byte_order)
+        wrapper = make_wrapper(parts["shape"], parts["order"], parts["dtype"], alignment, allow_mmap=True)
+        found: NDArray[Any] = wrapper.read_mmap(self)
         return found
 
     def _read_nested_array(self) -> NDArray[Any]:
@@ -358,6 +359,9 @@ RestrictedUnpickler.dispatch.update({getattr(pickle, name)[0]: _make_refusal(nam
 
 
 def _find_attribute(module: str, name: str) -> Any:
+    if _IS_NUMPY_1 and module.startswith(_NUMPY_2):
+        module = "numpy.core." + module.removeprefix(_NUMPY_2)
+    __import__(module)
     try:
         return getattr(sys.modules[module], name)
     except AttributeError:

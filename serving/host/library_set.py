@@ -1,0 +1,40 @@
+"""Says what the environment of this process lacks, of the libraries that hosts can do without."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from functools import lru_cache
+
+COMPILERS = ("onnx", "skl2onnx", "onnxruntime")
+
+# what compiling imports before its process is forked; onnxruntime starts a thread, and is imported after that
+_COMPILING = (
+    *("skl2onnx", "serving.compiling.compile_model", "serving.compiling.converters", "serving.compiling.find_guard"),
+    *("serving.compiling.proof_rows", "serving.compiling.thresholds", "serving.host.graph_check.checker_process"),
+)
+
+
+def is_own_environment() -> bool:
+    """Whether this process runs in the server's own environment: only another one needs substitutes."""
+    return "serving.host.substitutes" not in sys.modules
+
+
+@lru_cache
+def why_no_compiler() -> str | None:
+    """Say why no model can be compiled in this environment; None where one can. Imports what compiling needs.
+
+    The zygote asks first, and hosts inherit the answer. Does not import onnxruntime.
+    """
+    absent = [name for name in COMPILERS if importlib.util.find_spec(name) is None]
+    if absent:
+        return f"this environment lacks {', '.join(absent)}: install them there to have it compiled"
+    try:
+        for name in _COMPILING:
+            importlib.import_module(name)
+    except Exception as error:
+        if is_own_environment():
+            raise
+        return f"the {', '.join(COMPILERS)} of this environment are too old or too new: {type(error).__name__}: {error}"
+    return None
