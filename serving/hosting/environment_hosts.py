@@ -15,7 +15,7 @@ import structlog
 
 from serving.domain.environment import COMPARED, OWN, Choice, Environment, choose_environment, suggest_name
 from serving.domain.errors import HostFailed, NeedsUnknown
-from serving.domain.report import Evaluation, GateResult
+from serving.domain.report import CandidateReport, Evaluation, GateResult
 from serving.hosting.evaluating import RunsElsewhere, evaluate_candidate
 from serving.hosting.host_process import HostProcess
 from serving.hosting.zygote import Zygote
@@ -90,7 +90,7 @@ class EnvironmentHosts:
         """
         if name == OWN:
             return self.own.spawn(replicas)
-        environment = next((each for each in self._known.list_environments() if each.name == name), None)
+        environment = self._find_environment(name)
         if environment is None:
             raise HostFailed(f"the environment '{name}' is gone; create it again, or remove this version")
         if environment.problem is not None:
@@ -145,6 +145,19 @@ class EnvironmentHosts:
                 host.close()
                 raise
 
+    def has_changed(self, report: CandidateReport) -> bool:
+        """Whether the environment that a version was evaluated in has other libraries by now. One that is gone has not.
+
+        The server's own has its libraries in the basis of every kept verdict.
+        """
+        name = report.environment.name if report.environment is not None else None
+        now = None if name in (None, OWN) else self._find_environment(name)
+        return now is not None and any(
+            version != now.libraries[library]
+            for library, version in report.libraries.items()
+            if library in now.libraries
+        )
+
     def find_needs(self, request: EvaluationRequest, seconds: float) -> NeedsFound:
         """Find out in a host of the server's own environment what a candidate needs; nothing of it is run.
 
@@ -166,6 +179,9 @@ class EnvironmentHosts:
         refusal = evaluation.report.refusal
         reason = "its process said nothing" if refusal is None else f"{refusal.gate}: {refusal.evidence}"
         raise NeedsUnknown(f"what '{request.main.name}' needs cannot be found out: {reason}")
+
+    def _find_environment(self, name: str | None) -> Environment | None:
+        return next((each for each in self._known.list_environments() if each.name == name), None)
 
     def _find_zygote(self, environment: Environment) -> Zygote:
         key = (environment.name, environment.python, environment.stamp)

@@ -171,6 +171,8 @@ class CandidateRunner:
         kept = self._evaluation_cache.find(
             artifact, comparison.active_signature, comparison.accepted_digest, comparison.active_provenance
         )
+        if kept is not None and self._hosts.has_changed(kept.report):
+            kept = None
         try:
             if kept is not None and kept.report.is_compiled:
                 log.info("evaluation_recalled", model=artifact.id.model, version=artifact.id.version)

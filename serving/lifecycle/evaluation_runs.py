@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import structlog
 
+from serving.domain.environment import OWN
 from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.provenance import find_rival
 from serving.domain.report import CandidateReport, GateName, GateResult, Verdict
@@ -151,7 +152,7 @@ class EvaluationRuns:
                 is_relative = is_replay or gate == GateName.CONTRACT
                 contract = self._served.find_contract(model) if is_relative else None
                 against = contract.digest if contract else None
-                if gate == GateName.ENVIRONMENT and candidate is not None:
+                if not is_relative and candidate is not None and _depends_on_environments(report):
                     against = candidate.environments
                 self._journal.refuse(model, record, report, against)
             case CandidateFailed():
@@ -225,3 +226,9 @@ class EvaluationRuns:
         if record.artifact is not None and record.artifact.file(MANIFEST_NAME) is not None:
             self._verdicts.note_accepted(record.id)
         self._journal.move(record, State.READY, "every gate passed")
+
+
+def _depends_on_environments(report: CandidateReport) -> bool:
+    """Whether another environment could change a refusal: none fitted, or it was evaluated in one that may change."""
+    chosen = report.environment
+    return chosen is not None and chosen.name != OWN

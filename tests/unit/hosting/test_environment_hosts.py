@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from serving import sandbox
-from serving.domain.environment import Environment
+from serving.domain.environment import Choice, Environment
 from serving.domain.errors import HostFailed
+from serving.domain.report import CandidateReport
 from serving.hosting.environment_hosts import EnvironmentHosts
 from serving.hosting.zygote import Zygote
 from serving.hosting.zygote_process import ZygoteUnusable
@@ -76,6 +78,20 @@ def test_an_environment_whose_zygote_does_not_start_is_marked(
     [(name, told)] = known.broken
     assert name == "other"
     assert reason in told
+
+
+def report_of(name: str | None, **libraries: str) -> CandidateReport:
+    return CandidateReport(gates=(), libraries=libraries, environment=Choice(name=name, reason="it fits"))
+
+
+def test_an_environment_has_changed_when_a_library_of_a_report_has(open_hosts: Callable[..., EnvironmentHosts]) -> None:
+    environment = replace(make_environment("/bin/false"), libraries={"numpy": "1.26.4", "pandas": "2.2.3"})
+    hosts = open_hosts(Listed(environment))
+    assert not hosts.has_changed(report_of("other", numpy="1.26.4", python="3.9.1"))
+    assert hosts.has_changed(report_of("other", numpy="1.26.3", pandas="2.2.3"))
+    assert not hosts.has_changed(report_of("gone", numpy="1.26.3"))
+    assert not hosts.has_changed(report_of("own", numpy="1.26.3"))
+    assert not hosts.has_changed(CandidateReport(gates=(), libraries={"numpy": "1.26.3"}))
 
 
 def test_nothing_starts_after_the_stop(open_hosts: Callable[..., EnvironmentHosts]) -> None:

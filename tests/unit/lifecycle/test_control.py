@@ -13,6 +13,7 @@ from serving.domain.plan import Drained, HostGone
 from serving.domain.state import State
 from serving.lifecycle.candidate import (
     CandidateFailed,
+    CandidateRefused,
     CandidateStaged,
     CandidateStopped,
     CandidateUnfinished,
@@ -20,7 +21,9 @@ from serving.lifecycle.candidate import (
     CopyLost,
 )
 from serving.lifecycle.records import ModelRecord
-from tests.unit.lifecycle.control import QUIET_SECONDS, Control, Work, artifact, entry, identity
+from tests.unit.lifecycle.control import QUIET_SECONDS, Control, Work, artifact, entry, identity, refused
+
+NONE_FITS = refused("environment").model_copy(update={"environment": Choice(name=None, reason="none fits")})
 
 
 @pytest.fixture
@@ -70,7 +73,7 @@ def test_a_refusal_changes_nothing_that_answers(control: Control) -> None:
 def test_a_version_without_an_environment_is_tried_again_when_one_appears(control: Control) -> None:
     control.drop("1")
     control.stage("1")
-    control.refuse("1", "environment")
+    control.finish(CandidateRefused(NONE_FITS))
     assert control.state("1") is State.REJECTED
     control.now += 10.0
     control.turn()
@@ -89,14 +92,25 @@ def test_an_environment_that_appears_while_a_version_is_refused_is_not_missed(co
     control.drop("1")
     control.stage("1")
     control.fingerprint = "with another one"
-    control.refuse("1", "environment")
+    control.finish(CandidateRefused(NONE_FITS))
     control.now += 1.0
     control.turn()
     assert control.work == ["evaluate 1"]
-    control.refuse("1", "environment")
+    control.finish(CandidateRefused(NONE_FITS))
     control.now += 10.0
     control.turn()
     assert control.work == []
+
+
+def test_a_refusal_in_another_environment_is_tried_again_when_that_changes(control: Control) -> None:
+    control.drop("1")
+    control.stage("1")
+    report = refused("golden").model_copy(update={"environment": Choice(name="sk15", reason="it fits")})
+    control.finish(CandidateRefused(report))
+    control.fingerprint = "with another one"
+    control.now += 1.0
+    control.turn()
+    assert control.work == ["evaluate 1"]
 
 
 def test_other_refusals_do_not_depend_on_environments(control: Control) -> None:
