@@ -12,7 +12,6 @@ from serving import json_codec, sandbox
 from serving.domain.errors import InvalidInput, ModelFailed, ProtocolError
 from serving.domain.last_words import FAILED, write_last_words
 from serving.domain.report import GateName, GateResult, Verdict
-from serving.host.find_needs import find_needs
 from serving.host.gates import EvaluatedCandidate, make_preparation, run_gates
 from serving.host.gates.compile_gate import start_compiler
 from serving.host.gates.gate import GateContext
@@ -124,8 +123,7 @@ class _Reporter:
         if gate == GateName.LOAD:
             self._prepare()
             if self._context.request.asks_needs:
-                found = find_needs(self._context.request, self._context.manifest)
-                send_frame(self._socket, FrameKind.NEEDS, 0, found.model_dump_json().encode())
+                send_frame(self._socket, FrameKind.NEEDS, 0, self._context.needs_found.model_dump_json().encode())
             permission = receive_frame(self._socket)
             if permission is None or permission.kind is not FrameKind.LOAD:
                 raise SystemExit

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
 import sklearn
 
@@ -25,9 +24,7 @@ from serving.domain.pinned_versions import (
     read_pins,
 )
 from serving.domain.version import Format
-from serving.host.foreign_files import describe_library, is_old_xgboost
-from serving.host.restricted import survey_file
-from serving.host.restricted.allow_list import Global
+from serving.host.file_traces import FileTraces, read_traces
 from serving.host.restricted.refused_names import find_unlisted, is_importable
 from serving.wire.evaluation import EvaluationRequest, NeedsFound
 
@@ -35,15 +32,7 @@ MAX_MODULES = 100
 _MAX_MODULE_CHARACTERS = 100
 _FILE_SAYS = "the file says"
 _MAIN = "__main__"
-
-
-@dataclass(frozen=True, slots=True)
-class _FileContent:
-    """What the model file itself shows: the names it uses, the versions it keeps, whether it is a foreign model."""
-
-    names: tuple[Global, ...] = ()
-    versions: Mapping[str, str] = field(default_factory=dict)
-    is_foreign: bool = False
+_TOO_OLD = ("0.", "pre-")  # "pre-0.18" is what scikit-learn says of a file without a version
 
 
 def find_needs(request: EvaluationRequest, manifest: Manifest | None) -> NeedsFound:
@@ -52,13 +41,12 @@ def find_needs(request: EvaluationRequest, manifest: Manifest | None) -> NeedsFo
     What the file itself keeps counts before the manifest, and that before MLflow's files. `manifest` is None for a
     version without one. Never raises for the content of a file. Blocks for about as long as reading the file.
     """
-    content = _read_content(request)
-    modules = _list_modules(content.names)
-    stated: list[tuple[str, Mapping[str, str]]] = [(_FILE_SAYS, content.versions)]
-    if manifest is not None:
-        stated.append((f"{MANIFEST_NAME} says", manifest.libraries))
-    stated += [(f"{name} says", _read_pins_of(request, name)) for name in PINNING_NAMES]
+    traces = read_traces(request.main.path, request.format, request.max_expansion)
+    modules = _list_modules(traces.modules)
+    stated = {_FILE_SAYS: traces.versions, f"{MANIFEST_NAME} says": {} if manifest is None else manifest.libraries}
+    stated |= {f"{name} says": _read_pins_of(request, name) for name in PINNING_NAMES}
     libraries, sources = _merge_versions(stated)
+    _add_hints(libraries, sources, traces)
     needs = Needs(
         python=libraries.pop(PYTHON, None),
         libraries=libraries,
@@ -67,19 +55,12 @@ def find_needs(request: EvaluationRequest, manifest: Manifest | None) -> NeedsFo
         environment=None if manifest is None else manifest.environment,
     )
     absent = tuple(name for name in modules if not is_importable(name))
-    return NeedsFound(needs=needs, absent=absent, stays=_stays_here(request, content, needs))
+    return NeedsFound(needs=needs, absent=absent, stays=_stays_here(request, traces, needs))
 
 
-def _read_content(request: EvaluationRequest) -> _FileContent:
-    if request.format not in (Format.JOBLIB, Format.PICKLE):
-        return _FileContent()
-    survey = survey_file(request.main.path, request.max_expansion)
-    return _FileContent(
-        names=tuple(survey.names),
-        versions={SKLEARN: survey.sklearn_version} if survey.sklearn_version else {},
-        is_foreign=describe_library(module for module, _ in survey.names) is not None
-        or any(map(is_old_xgboost, survey.handles)),
-    )
+def is_too_old(version: str | None) -> bool:
+    """Whether no environment can run this scikit-learn: hosts need 1.0 or newer."""
+    return version is not None and version.startswith(_TOO_OLD)
 
 
 def _read_pins_of(request: EvaluationRequest, name: str) -> dict[str, str]:
@@ -89,11 +70,11 @@ def _read_pins_of(request: EvaluationRequest, name: str) -> dict[str, str]:
     return {}
 
 
-def _merge_versions(stated: Iterable[tuple[str, Mapping[str, str]]]) -> tuple[dict[str, str], dict[str, str]]:
+def _merge_versions(stated: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, str], dict[str, str]]:
     """Return the first version that is stated for each distribution, and who states it."""
     versions: dict[str, str] = {}
     sources: dict[str, str] = {}
-    for source, found in stated:
+    for source, found in stated.items():
         for name, version in sorted(found.items())[:MAX_PINS]:
             distribution = normalize_name(name[:_MAX_MODULE_CHARACTERS])
             if is_version_text(version) and distribution not in versions:
@@ -101,20 +82,29 @@ def _merge_versions(stated: Iterable[tuple[str, Mapping[str, str]]]) -> tuple[di
     return versions, sources
 
 
-def _list_modules(names: Iterable[Global]) -> list[str]:
-    """Return the top-level modules of these names that are not of the standard library, sorted."""
-    found = {module.partition(".")[0] for module, _ in names} - sys.stdlib_module_names - {_MAIN}
-    plain = [name for name in found if name.isidentifier() and len(name) <= _MAX_MODULE_CHARACTERS]
+def _add_hints(libraries: dict[str, str], sources: dict[str, str], traces: FileTraces) -> None:
+    """Add what the file shows less exactly: which NumPy wrote it, and that its parts are of other versions."""
+    if traces.numpy_major is not None and "numpy" not in libraries:
+        libraries["numpy"], sources["numpy"] = f"{traces.numpy_major}.*", _FILE_SAYS
+    parts = [version for version in traces.versions_of_parts if is_version_text(version)]
+    if parts and sources.get(SKLEARN) == _FILE_SAYS:
+        sources[SKLEARN] = f"{_FILE_SAYS}, with parts of {', '.join(parts[:3])}"
+
+
+def _list_modules(found: frozenset[str]) -> list[str]:
+    """Return those of these modules that are not of the standard library, sorted."""
+    others = found - sys.stdlib_module_names - {_MAIN}
+    plain = [name for name in others if name.isidentifier() and len(name) <= _MAX_MODULE_CHARACTERS]
     return sorted(plain)[:MAX_MODULES]
 
 
-def _stays_here(request: EvaluationRequest, content: _FileContent, needs: Needs) -> bool:
+def _stays_here(request: EvaluationRequest, traces: FileTraces, needs: Needs) -> bool:
     """Whether loading the file here explains better why it is refused than another environment could."""
-    if content.is_foreign or any(module == _MAIN for module, _ in content.names):
-        return True
     version = needs.libraries.get(SKLEARN)
+    if traces.is_foreign or is_too_old(version) or any(module == _MAIN for module, _ in traces.names):
+        return True
     is_other_version = version is not None and to_minor(version) != to_minor(sklearn.__version__)
     if request.trust != "known" or is_other_version:
         return False
     trusted = request.skops_trusted if request.format is Format.SKOPS else request.pickle_trusted
-    return bool(find_unlisted(content.names, trusted))
+    return bool(find_unlisted(traces.names, trusted))

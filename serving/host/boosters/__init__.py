@@ -9,7 +9,7 @@ from typing import Any
 
 from serving.host.boosters.bare import LightgbmBooster, XgboostBooster
 from serving.host.boosters.libraries import EXTRAS, LIGHTGBM, XGBOOST, explain_installation, library_of
-from serving.host.boosters.native_files import load_native_file
+from serving.host.boosters.native_files import load_native_file, read_xgboost_version
 from serving.host.boosters.split_points import find_threshold_ranges
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "library_of",
     "limit_to_one_thread",
     "load_native_file",
+    "read_xgboost_version",
     "wrap_bare_booster",
 ]
 

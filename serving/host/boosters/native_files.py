@@ -54,7 +54,7 @@ def _make_refusal(library: str, error: Exception) -> LoadRefused:
 def _load_xgboost(xgboost: ModuleType, content: bytes) -> tuple[Any, dict[str, str]]:
     if is_old_xgboost(content):
         raise LoadRefused(OLD_XGBOOST_INSIDE)
-    version = _read_xgboost_version(content)
+    version = read_xgboost_version(content)
     if version is None or not content.rstrip().endswith(b"}"):  # XGBoost may crash on half a file instead
         raise LoadRefused("the file is no XGBoost model, or it is cut short or damaged (its version is not at its end)")
     _require_sound(check_xgboost, content)
@@ -80,8 +80,11 @@ def _refuse_newer_version(xgboost: ModuleType, version: str, error: Exception) -
     return LoadRefused(one_line(f"{text} ({_SOURCE_PLACE.sub('', reason)}): install a newer one"))
 
 
-def _read_xgboost_version(content: bytes) -> str | None:
-    """Return the version at either end of the file, without parsing the rest; None where there is none."""
+def read_xgboost_version(content: bytes) -> str | None:
+    """Return the version at either end of a model of XGBoost, without parsing the rest; None where there is none.
+
+    `content` is the JSON or UBJSON of the model, or both of its ends: the first and the last 200 bytes are enough.
+    """
     for edge in (content[-200:], content[:200]):
         json_form = re.search(rb'"version"\s*:\s*\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)', edge)
         if json_form:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from serving.compiling.forked_worker import ForkedWorker
 from serving.domain.compiled_form import Compilation, Graph
+from serving.domain.environment import Needs
 from serving.domain.manifest import (
     GOLDEN_NAME,
     MANIFEST_NAME,
@@ -29,10 +30,11 @@ from serving.domain.mlmodel import (
 from serving.domain.provenance import Provenance
 from serving.domain.report import GateName, Verdict
 from serving.domain.sandbox import Sandbox
+from serving.host.find_needs import find_needs
 from serving.host.model import LoadedModel
 from serving.rows.batch import Batch
 from serving.rows.parsing import rows_to_batch
-from serving.wire.evaluation import EvaluationRequest
+from serving.wire.evaluation import EvaluationRequest, NeedsFound
 
 GateOutcome = tuple[Verdict, str]
 
@@ -105,6 +107,16 @@ class GateContext:
         """The parsed manifest, None when the version has none; raises InvalidDocument."""
         raw = self.read_file(MANIFEST_NAME)
         return None if raw is None else parse_manifest(raw)
+
+    @cached_property
+    def needs_found(self) -> NeedsFound:
+        """What the candidate needs; found out once. Raises InvalidDocument."""
+        return find_needs(self.request, self.manifest)
+
+    @property
+    def needs(self) -> Needs:
+        """What the candidate needs, as the host at home has found out. Raises InvalidDocument."""
+        return self.request.needs or self.needs_found.needs
 
     @property
     def named_columns(self) -> tuple[NamedColumn, ...]:

@@ -12,7 +12,7 @@ from serving.host.restricted.allow_list import Distrusted, Unlisted
 from serving.host.restricted.opcodes import Survey
 from serving.host.restricted.reading import check_loaded, load_restricted, survey_file
 from serving.host.restricted.refused_names import explain_names, find_moved
-from serving.host.restricted.skops_file import load_skops
+from serving.host.restricted.skops_file import load_skops, survey_skops
 from serving.host.restricted.soundness import check_answers, check_soundness
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "load_restricted",
     "load_skops",
     "survey_file",
+    "survey_skops",
 ]

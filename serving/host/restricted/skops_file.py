@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any
 
 from serving.host.restricted.allow_list import Distrusted, Global, find_current_name, read_allow_list
+from serving.host.restricted.opcodes import Survey, survey_opcodes
 from serving.host.restricted.reading import FREE_BYTES, BudgetedFile, check_loaded
 from serving.host.restricted.refused_names import find_unlisted, write_setting_line
 from serving.host.restricted.skops_archive import Archive, Budget
@@ -33,6 +35,19 @@ def load_skops(path: str, trusted: Sequence[str] = (), max_expansion: float = 20
     found = RestrictedUnpickler(path, BudgetedFile(whole, whole.getbuffer().nbytes, is_compressed=False), names).load()
     check_loaded(found, trusted, SETTING)
     return found
+
+
+def survey_skops(path: str, max_expansion: float = 200.0) -> Survey:
+    """Return what a skops file names and which versions it keeps, without importing, making or calling any of it.
+
+    Keeps the budgets of `load_skops`. Blocks. Never raises: for a file that cannot be read, the survey is empty.
+    """
+    with contextlib.suppress(Exception):  # damaged, or with parts that no model needs: loading says which
+        budget = Budget(max(FREE_BYTES, int(os.path.getsize(path) * max_expansion)))
+        with open(path, "rb") as file:
+            written = rewrite_as_pickle(Archive(file, budget), read_allow_list())
+        return survey_opcodes(written.finish())
+    return Survey()
 
 
 def _require_known(named: set[Global], trusted: Sequence[str]) -> None:

@@ -12,7 +12,11 @@ from typing import Any
 import joblib
 import pytest
 import sklearn
+import sklearn.base
+from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from serving.domain.environment import Needs
 from serving.domain.manifest import parse_manifest
@@ -21,7 +25,9 @@ from serving.host.find_needs import find_needs
 from serving.wire.evaluation import EvaluationRequest, NeedsFound
 from tests.unit.host.candidates import ROWS, WORDS, Candidate
 
-WRITTEN_BY_1_3 = Path(__file__).parent / "written_elsewhere" / "sklearn_1.3.2.joblib"
+# written with scikit-learn 1.5.2 and NumPy 1.26.4, except where the name says another one
+ELSEWHERE = Path(__file__).parent / "written_elsewhere"
+WRITTEN_BY_1_3 = ELSEWHERE / "sklearn_1.3.2.joblib"
 HERE = sklearn.__version__
 
 Find = Callable[..., NeedsFound]
@@ -65,6 +71,10 @@ def dump(model: Any) -> bytes:
     file = io.BytesIO()
     joblib.dump(model, file)
     return file.getvalue()
+
+
+def after_all_arrays(rows: Any) -> Any:
+    return rows
 
 
 def name_global(module: str, name: str) -> bytes:
@@ -113,7 +123,7 @@ def test_the_manifest_names_versions_and_an_environment(find: Find) -> None:
     needs = find(name_global("collections", "OrderedDict"), {"manifest.json": manifest}).needs
     assert needs.environment == "sk12"
     assert needs.python == "3.9.2"
-    assert needs.libraries == {"scikit-learn": "1.2.2", "numpy": "1.22.4"}
+    assert needs.libraries == {"scikit-learn": "1.2.2", "numpy": "1.22.4"}  # a version has no line break
     assert needs.sources["python"] == needs.sources["numpy"] == "manifest.json says"
 
 
@@ -163,7 +173,8 @@ def test_names_are_no_obstacle_where_another_scikit_learn_wrote_them(find: Find)
 )
 def test_a_damaged_file_needs_nothing_that_could_not_be_found(find: Find, raw: bytes) -> None:
     found = find(raw)
-    assert found.needs == Needs(modules=found.needs.modules)
+    assert "scikit-learn" not in found.needs.libraries
+    assert found.needs.python is None
     assert found.absent == ()
 
 
@@ -173,3 +184,88 @@ def test_texts_of_a_file_are_limited(find: Find) -> None:
     found = find(b"\x80\x04" + many + long + b".", trust="any")
     assert len(found.needs.modules) == 100
     assert all(len(name) < 10 for name in found.needs.modules)
+
+
+# --- what each library keeps ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "libraries", "modules"),
+    [
+        ("sklearn_1.5.2.skops", Format.SKOPS, {"scikit-learn": "1.5.2"}, ("joblib", "numpy", "sklearn")),
+        ("xgboost_2.1.3.ubj", Format.XGBOOST, {"xgboost": "2.1.3"}, ("xgboost",)),
+        ("xgboost_2.1.3.pkl", Format.PICKLE, {"xgboost": "2.1.3"}, ("xgboost",)),
+        (
+            "xgboost_2.1.3.joblib",
+            Format.JOBLIB,
+            {"scikit-learn": "1.5.2", "xgboost": "2.1.3", "numpy": "1.*"},
+            ("joblib", "numpy", "sklearn", "xgboost"),
+        ),
+        (
+            "imblearn_0.12.4.joblib",
+            Format.JOBLIB,
+            {"scikit-learn": "1.5.2", "numpy": "1.*"},
+            ("imblearn", "joblib", "numpy", "sklearn"),
+        ),
+        ("catboost_1.2.7.joblib", Format.JOBLIB, {"catboost": "1.2.7", "numpy": "1.*"}, ("catboost", "numpy")),
+    ],
+)
+def test_versions_in_real_files(
+    find: Find, name: str, kind: Format, libraries: dict[str, str], modules: tuple[str, ...]
+) -> None:
+    found = find((ELSEWHERE / name).read_bytes(), kind=kind, trust="signed")
+    assert found.needs.libraries == libraries
+    assert found.needs.modules == modules
+    assert not found.stays
+
+
+def test_scikit_learn_does_not_decide_about_the_label_encoder_of_a_booster(find: Find) -> None:
+    found = find((ELSEWHERE / "lightgbm_4.5.0.joblib").read_bytes())
+    assert found.needs.libraries["scikit-learn"] == "1.5.2"
+    assert found.needs.modules == ("joblib", "lightgbm", "numpy")
+
+
+def test_a_native_file_of_lightgbm_needs_lightgbm(find: Find) -> None:
+    found = find((Path(__file__).parent / "lightgbm_3_3.txt").read_bytes(), kind=Format.LIGHTGBM)
+    assert found.needs == Needs(modules=("lightgbm",))
+
+
+def test_a_graph_needs_nothing(find: Find) -> None:
+    assert find(b"\x08\x08", kind=Format.ONNX) == NeedsFound(needs=Needs())
+
+
+def test_the_outermost_estimator_says_the_version_and_differing_parts_are_named(
+    find: Find, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(ROWS, WORDS)
+    with monkeypatch.context() as patch:
+        patch.setattr(sklearn.base, "__version__", "1.3.1")
+        patch.setattr(StandardScaler, "__getstate__", lambda step: {**vars(step), "_sklearn_version": "1.2.0"})
+        raw = dump(model)
+    needs = find(raw).needs
+    assert needs.libraries["scikit-learn"] == "1.3.1"
+    assert needs.sources["scikit-learn"] == "the file says, with parts of 1.2.0"
+
+
+def test_the_numpy_that_wrote_a_file_is_known_by_its_names_only(find: Find) -> None:
+    assert find(name_global("numpy.core.multiarray", "scalar")).needs.libraries == {"numpy": "1.*"}
+    assert find(name_global("numpy._core.multiarray", "scalar")).needs.libraries == {"numpy": "2.*"}
+    manifest = make_manifest(libraries={"numpy": "1.26.4"})
+    assert find(name_global("numpy.core.multiarray", "scalar"), {"manifest.json": manifest}).needs.libraries == {
+        "numpy": "1.26.4"
+    }
+
+
+def test_a_file_that_no_environment_can_serve_stays(find: Find) -> None:
+    manifest = make_manifest(libraries={"scikit-learn": "0.24.2"})
+    assert find(name_global("sklearn.svm._classes", "SVC"), {"manifest.json": manifest}, trust="any").stays
+    assert find(b"\x80\x02U\x04text.", trust="any").stays  # only Python 2 writes such a text
+    booster = b"\x80\x04cxgboost.core\nBooster\n)\x81}(\x8c\x06handleC\x20binf" + b"\0" * 28 + b"ub."
+    assert find(booster, trust="any").stays
+    assert not find(booster.replace(b"binf", b"{L\0\0"), trust="any").stays
+
+
+def test_a_large_model_is_surveyed_whole(find: Find) -> None:
+    trees = GradientBoostingClassifier(n_estimators=2500, max_depth=1, random_state=0).fit(ROWS, WORDS)
+    found = find(dump([trees, FunctionTransformer(after_all_arrays)]), trust="signed")
+    assert __name__.partition(".")[0] in found.needs.modules

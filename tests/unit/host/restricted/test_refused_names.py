@@ -25,8 +25,8 @@ from sklearn.preprocessing import FunctionTransformer
 from serving.domain.version import Format
 from serving.host.loading import Trust, load_model
 from serving.host.model import LoadRefused, NotVouched
-from serving.host.restricted import survey_file
-from serving.host.restricted.opcodes import MOST_NESTED, MOST_OPCODES, survey_opcodes
+from serving.host.restricted import opcodes, survey_file
+from serving.host.restricted.opcodes import MOST_NESTED, survey_opcodes
 from serving.host.restricted.reading import BudgetedFile
 from tests.hostile.opcodes import call, dtype, instance, named, value, whole, wrapped
 
@@ -79,6 +79,8 @@ def list_names(raw: bytes) -> list[str]:
         ".".join(name) for name in survey_opcodes(BudgetedFile(io.BytesIO(raw), len(raw), is_compressed=False)).names
     ]
 
+
+FEW_OPCODES = 200_000
 
 MIXED = make_pipeline(FunctionTransformer(halve), FunctionTransformer(double))
 
@@ -160,8 +162,9 @@ def test_a_skops_refusal_has_one_line_of_settings_too(tmp_path: Path) -> None:
     assert load_model(str(tmp_path / "model"), Format.SKOPS, Trust(skops_trusted=names)).name == "Pipeline"
 
 
-def test_a_refusal_says_when_the_file_may_name_more(tmp_path: Path) -> None:
-    raw = whole(named("decimal:Decimal") + b"N0" * MOST_OPCODES)
+def test_a_refusal_says_when_the_file_may_name_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opcodes, "MOST_OPCODES", FEW_OPCODES)
+    raw = whole(named("decimal:Decimal") + b"N0" * FEW_OPCODES)
     assert refusal(tmp_path / "model", raw).endswith("; the file was not followed to its end and may name more")
     assert "may name more" not in refusal(tmp_path / "model", whole(named("decimal:Decimal")))
 
@@ -200,8 +203,9 @@ def test_damage_ends_the_survey_but_keeps_its_names() -> None:
     assert list_names(whole_one[:-100]) == ["fractions.Fraction", "decimal.Decimal"]
 
 
-def test_the_survey_has_budgets(tmp_path: Path) -> None:
-    many = whole(b"N0" * MOST_OPCODES + named("decimal:Decimal"))
+def test_the_survey_has_budgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opcodes, "MOST_OPCODES", FEW_OPCODES)
+    many = whole(b"N0" * FEW_OPCODES + named("decimal:Decimal"))
     assert list_names(many) == []
     (tmp_path / "bomb").write_bytes(bz2.compress(whole(value(b"0" * (100 << 20)) + b"0" + named("decimal:Decimal"))))
     assert survey_file(str(tmp_path / "bomb"), max_expansion=1.0).names == []
