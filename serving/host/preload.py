@@ -92,8 +92,8 @@ with warnings.catch_warnings():
         _require_own_libraries()
     if why_no_compiler() is None:
         _link_onnxruntime()
-    for name in boosters.EXTRAS:  # importing them starts no thread
-        with contextlib.suppress(ImportError):
+    for name in boosters.EXTRAS:  # importing them starts no thread; broken ones are met again when a file needs them
+        with contextlib.suppress(Exception):
             importlib.import_module(name)
     sandbox.find_library_paths()  # searched once; every host inherits the result
     with contextlib.suppress(Distrusted):  # none for this scikit-learn: then no file is loaded without trust

@@ -10,7 +10,10 @@ import dataclasses
 import datetime
 import enum
 import itertools
+import os
+import pkgutil
 import sys
+import sysconfig
 import types
 import typing
 import warnings
@@ -30,6 +33,7 @@ def complete_python() -> None:
         _replace(itertools, pairwise=iterate_pairs)
         _replace(types, NoneType=type(None))
         _replace(typing, TypeGuard=typing.Optional)  # for type checkers only
+        _replace(sys, stdlib_module_names=list_standard_modules())
     if sys.version_info < (3, 11):
         _replace(enum, StrEnum=TextEnum)
         _replace(warnings, catch_warnings=CatchWarnings)
@@ -47,6 +51,13 @@ class StrictZip(_plain_zip):  # type: ignore[type-arg]
     def __new__(cls, *iterables: Any, strict: bool = False) -> Any:
         """Return an iterator over tuples; with `strict` it raises ValueError where the lengths differ."""
         return _zip_strictly(iterables) if strict else super().__new__(cls, *iterables)
+
+
+def list_standard_modules() -> frozenset[str]:
+    """Return the names of the modules of the standard library: `sys.stdlib_module_names`, which Python 3.10 brought."""
+    places = [sysconfig.get_path("stdlib"), os.path.join(sysconfig.get_path("platstdlib"), "lib-dynload")]
+    found = {module.name for module in pkgutil.iter_modules(places)}
+    return frozenset({*found, *sys.builtin_module_names})
 
 
 def _zip_strictly(iterables: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
