@@ -124,10 +124,11 @@ class _Surveyor(StackMachine):
             return source.take_ends(count)
         before = b""
         for piece in source.iterate_pieces(count):
-            found = _CATBOOST_VERSION.search(before + piece)
+            text = before + piece
+            found = _CATBOOST_VERSION.search(text)
             if found:
                 self._survey.catboost_version = found[1].decode()
-            before = piece[-_CATBOOST_VERSION_BYTES:]
+            before = text[-_CATBOOST_VERSION_BYTES:]
         return _CATBOOST
 
     def _note_versions(self, state: dict[str, Any]) -> None:

@@ -480,4 +480,5 @@ def test_a_manifest_says_nothing_that_only_newer_releases_know_unless_it_must(ro
         found = publish(root, publication(version, signature=signature), NOW)
         raw = (Path(found.path) / "manifest.json").read_bytes()
         assert ((b"is_used" in raw), (b"is_typed" in raw)) == (version == "2", version == "2")
+        assert b"environment" not in raw
         assert parse_manifest(raw).signature == signature

@@ -51,6 +51,13 @@ class NameCollector(pickle.Unpickler):
         return super().find_class(module, name)
 
 
+class Slow(io.BytesIO):
+    """A file that gives three bytes at a time."""
+
+    def read1(self, size: int | None = -1) -> bytes:
+        return super().read1(min(size or 0, 3))
+
+
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 def test_the_names_are_those_that_pickle_looks_up(model: Any, protocol: int) -> None:
@@ -87,13 +94,23 @@ def test_the_outermost_class_is_known() -> None:
 def test_reading_is_the_same_in_pieces_of_any_size() -> None:
     """Numbers, lines and long contents may lie across the ends of the pieces that a file gives."""
 
-    class Slow(io.BytesIO):
-        def read1(self, size: int | None = -1) -> bytes:
-            return super().read1(min(size or 0, 3))
-
     for protocol in (0, 2, 4):
         raw = pickle.dumps([Fraction(1, 2), "a" * 5000, b"b" * 5000, MODELS[0]], protocol)
         assert survey_opcodes(Slow(raw)) == survey_opcodes(io.BytesIO(raw))
+
+
+def test_the_version_of_catboost_is_found_in_the_middle_of_a_model() -> None:
+    """It stands behind the parameters, and before the trees."""
+    content = b"CBM1" + bytes(5000) + b"Git info:\n    Branch: tags/v1.2.7\n" + bytes(5000)
+    for file in (Slow, io.BytesIO):
+        assert survey_opcodes(file(pickle.dumps([content, 1], 4))).catboost_version == "1.2.7"
+    assert survey_opcodes(io.BytesIO(pickle.dumps(content[4:], 4))).catboost_version is None
+
+
+def test_a_mark_can_be_taken_off_the_stack() -> None:
+    survey = survey_opcodes(io.BytesIO(b"\x80\x04(0N(K\x01K\x0200(N1cfractions\nFraction\n."))
+    assert survey.is_whole
+    assert survey.names == [("fractions", "Fraction")]
 
 
 def test_of_a_long_content_both_ends_are_kept() -> None:
