@@ -100,7 +100,7 @@ class BaseModel:
         if isinstance(value, cls):
             return value
         if not isinstance(value, dict):
-            raise Mismatch(f"Input should be a valid dictionary or instance of {cls.__name__}")
+            raise Mismatch("Input should be an object")
         made = cls.__new__(cls)
         made.__dict__.update(cls._check_fields(value))
         return made
@@ -120,8 +120,6 @@ class BaseModel:
             value = plain_json.read_json(raw)
         except JSONDecodeError as error:
             raise ValidationError(cls.__name__, [((), f"Invalid JSON: {error}")]) from None
-        if not isinstance(value, dict):
-            raise ValidationError(cls.__name__, [((), "Input should be an object")])
         return cls.model_validate(value)
 
     def model_dump(self, mode: str = "python") -> dict[str, Any]:

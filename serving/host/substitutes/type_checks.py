@@ -203,7 +203,7 @@ def _read_fixed_tuple(value: Any, checks: list[Check]) -> tuple[Any, ...]:
 
 def _read_mapping(value: Any, check_key: Check, check_value: Check) -> dict[Any, Any]:
     if not isinstance(value, Mapping):
-        raise Mismatch("Input should be a valid dictionary")
+        raise Mismatch("Input should be an object")
     found = {}
     for key, each in value.items():
         try:
