@@ -32,6 +32,8 @@ MAX_MODULES = 100
 _MAX_MODULE_CHARACTERS = 100
 _FILE_SAYS = "the file says"
 _MAIN = "__main__"
+# top-level modules that are parts of packages: scikit-learn 1.4 to 1.8 name its losses so in their files
+_PARTS = {"_loss": "sklearn"}
 _TOO_OLD = ("0.", "pre-")  # "pre-0.18" is what scikit-learn says of a file without a version
 
 
@@ -93,7 +95,7 @@ def _add_hints(libraries: dict[str, str], sources: dict[str, str], traces: FileT
 
 def _list_modules(found: frozenset[str]) -> list[str]:
     """Return those of these modules that are not of the standard library, sorted."""
-    others = found - sys.stdlib_module_names - {_MAIN}
+    others = {_PARTS.get(name, name) for name in found} - sys.stdlib_module_names - {_MAIN}
     plain = [name for name in others if name.isidentifier() and len(name) <= _MAX_MODULE_CHARACTERS]
     return sorted(plain)[:MAX_MODULES]
 

@@ -116,6 +116,11 @@ def test_modules_of_others_are_listed_and_those_that_are_missing_here(find: Find
     assert not found.stays
 
 
+def test_the_losses_of_an_older_scikit_learn_are_no_module_of_their_own(find: Find) -> None:
+    found = find(name_global("_loss", "CyHalfBinomialLoss"))
+    assert (found.needs.modules, found.absent) == (("sklearn",), ())
+
+
 def test_the_manifest_names_versions_and_an_environment(find: Find) -> None:
     manifest = make_manifest(
         libraries={"python": "3.9.2", "scikit-learn": "1.2.2", "numpy": "1.22.4", "my_lib": "2\n3"}, environment="sk12"
