@@ -60,6 +60,19 @@ def show_error(text: object) -> None:
     typer.echo(text, err=True)
 
 
+def silence_logs() -> None:
+    """Show warnings of this package's log on standard error, and nothing less: a command prints what it has to say."""
+    import logging  # noqa: PLC0415  (not for --help)
+
+    import structlog  # noqa: PLC0415  (the same)
+
+    structlog.configure(
+        processors=[structlog.processors.KeyValueRenderer(key_order=["event"], sort_keys=False)],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
 def show_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under their headings; a terminal wraps the last column, which may be long."""
     cells = [[one_line(cell) for cell in row] for row in rows]

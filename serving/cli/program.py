@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from serving import __version__
-from serving.cli import bench, operate, serve, signing, store, wait
+from serving.cli import bench, environment_commands, operate, serve, signing, store, wait
 from serving.cli.options import SettingsCommand
 from serving.cli.output import allow_any_text, one_line, show, show_error
 from serving.domain.errors import ServingError
@@ -42,6 +42,7 @@ others: tuple[Callable[..., None], ...] = (
 )
 for command in others:
     app.command()(command)
+app.add_typer(environment_commands.commands, name="environment")
 
 
 def _show_version(is_asked: bool) -> None:

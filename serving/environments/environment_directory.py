@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -78,12 +80,72 @@ class EnvironmentDirectory:
         document = json.dumps(record.model_dump(mode="json"), indent=2)
         _write_durably(directory / RECORD_NAME, f"{document}\n")
 
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[int]:
+        """Hold an environment's directory, made if it does not exist; yields a descriptor that holds it, too.
+
+        Raises EnvironmentRefused while another process makes or removes it, or when there can be no such directory.
+        """
+        path = self.path / name
+        while True:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:  # removed between the two
+                continue
+            except OSError as error:
+                raise EnvironmentRefused(f"'{path}' cannot be made: {error.strerror}; see environments.path") from None
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_still(path, descriptor):
+                    yield descriptor
+                    return
+            except BlockingIOError:
+                raise EnvironmentRefused(f"the environment '{name}' is being made or removed right now") from None
+            finally:
+                os.close(descriptor)
+
+    def is_busy(self, name: str) -> bool:
+        """Say whether a process makes or removes it right now."""
+        try:
+            descriptor = os.open(self.path / name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def remove(self, name: str) -> None:
+        """Remove it, as its first step from the environments that are used. The caller holds its lock. Blocks."""
+        (self.path / name / RECORD_NAME).unlink(missing_ok=True)
+        shutil.rmtree(self.path / name)
+
+    def empty(self, name: str) -> None:
+        """Remove what a creation has left that did not end. The caller holds its lock."""
+        for each in (self.path / name).iterdir():
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each)
+            else:
+                each.unlink()
+
     def count_bytes(self, name: str) -> int:
         """Return how much disk space it takes; each file counts once, whatever its number of names. Blocks."""
         seen: dict[tuple[int, int], int] = {}
         for stat in _walk(self.path / name):
             seen[stat.st_dev, stat.st_ino] = stat.st_blocks * 512
         return sum(seen.values())
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Say whether this is the directory of that name: another may have been made since it was opened."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _write_durably(path: Path, text: str) -> None:

@@ -108,7 +108,7 @@ def choose_interpreter(
     if usable:
         why = f"the newest here that has wheels of {what}"
         return usable[0], why if own is None else f"{why}; the model was trained with {trained_with}"
-    minors = [minor for minor in _WHEELS if has_wheels(minor, pins)]
+    minors = list_minors(pins)
     if not minors:
         raise EnvironmentRefused(
             f"no Python has wheels of {what} together; replace one of them: --with 'NAME>=VERSION'"
@@ -118,6 +118,11 @@ def choose_interpreter(
         f"{what} needs Python {wanted}, which is not on PATH, under pyenv or of uv ({_say_found(found)}); "
         "install it, name it with --python, or let uv fetch it with --python-download"
     )
+
+
+def list_minors(pins: Mapping[str, str]) -> list[str]:
+    """Return the minor versions of Python that there are wheels of these versions for, oldest first."""
+    return [minor for minor in _WHEELS if has_wheels(minor, pins)]
 
 
 def has_wheels(python: str, pins: Mapping[str, str]) -> bool:

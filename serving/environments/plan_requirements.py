@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from serving.domain.environment import SKLEARN, Needs
@@ -39,8 +39,7 @@ class RequirementPlan:
     @property
     def pins(self) -> dict[str, str]:
         """The exact versions among these, by distribution."""
-        found = (_PIN.fullmatch(each) for each in (*self.requirements, *self.constraints))
-        return {normalize_name(each[1]): each[2] for each in found if each is not None}
+        return read_exact_versions((*self.requirements, *self.constraints))
 
 
 def plan_requirements(needs: Needs, extra: Sequence[str] = (), *, with_pandas: bool = True) -> RequirementPlan:
@@ -52,7 +51,7 @@ def plan_requirements(needs: Needs, extra: Sequence[str] = (), *, with_pandas: b
     overridden = named | {SAME_AS[name] for name in named if name in SAME_AS}
     wanted = dict.fromkeys([SKLEARN, *(["pandas"] if with_pandas else []), *_find_distributions(needs, bool(extra))])
     notes: list[str] = []
-    versions = dict(needs.libraries)
+    versions = {**needs.libraries, **read_exact_versions(extra)}
     ranges = {"joblib": JOBLIB.removeprefix("joblib"), SKLEARN: f">={OLDEST_SKLEARN},<{NEWEST_SKLEARN}"}
     _require_known_sklearn(versions.get(SKLEARN))
     if (numpy := _limit_numpy(versions, notes)) is not None:
@@ -72,6 +71,12 @@ def plan_requirements(needs: Needs, extra: Sequence[str] = (), *, with_pandas: b
     ]
     left_out = tuple(sorted(name for name in pinned if name not in wanted and name not in overridden))
     return RequirementPlan((*requirements, *extra), tuple(constraints), left_out, tuple(notes))
+
+
+def read_exact_versions(requirements: Iterable[str]) -> dict[str, str]:
+    """Return the versions of requirements like ``scikit-learn==1.3.2``, by distribution; others are ignored."""
+    found = (_PIN.fullmatch(each.strip()) for each in requirements)
+    return {normalize_name(each[1]): each[2] for each in found if each is not None}
 
 
 def read_name(requirement: str) -> str | None:
