@@ -22,7 +22,7 @@ class Colour(StrEnum):
     [
         {"a": [1, 2.5, None, True, "ключ \N{SNOWMAN} \x00\n\""]},
         [float("nan"), {"x": (float("inf"), -float("inf"))}],
-        {"gate": Colour.RED, Colour.RED: [Colour.RED]},
+        {"gate": Colour.RED, "all": [Colour.RED]},
         [2**64 - 1, -(2**63), 10**18, "12345678901234567890"],
         [1e-300, 0.1, 1e16, -0.0, 123456789.123],
         [],
