@@ -18,7 +18,7 @@ os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 from tests.e2e.harness import Server, constant, serving, write_version  # noqa: E402  (loads those libraries)
-from tests.environments import share_environment  # noqa: E402
+from tests.environments import OLDEST, SECOND, share_environment  # noqa: E402
 
 # A worker takes file after file in this order; what takes longest comes first, so that none is left with it at the end.
 LONGEST = (
@@ -97,6 +97,16 @@ def server(tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def other_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The interpreter of a real second environment: scikit-learn 1.5.2, NumPy 1.26.4, pandas 2.2.3, no pydantic."""
+    yield from share_environment(find_shared_directory(tmp_path_factory) / "second-environment", SECOND)
+
+
+@pytest.fixture(scope="session")
+def oldest_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The interpreter of the oldest environment that hosts run in: Python 3.9, scikit-learn 1.0.2, NumPy 1.22."""
+    yield from share_environment(find_shared_directory(tmp_path_factory) / "oldest-environment", OLDEST)
+
+
+def find_shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the temporary directory that all workers of this run have in common."""
     base = tmp_path_factory.getbasetemp()
-    is_worker = "PYTEST_XDIST_WORKER" in os.environ
-    yield from share_environment((base.parent if is_worker else base) / "second-environment")
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

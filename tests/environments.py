@@ -1,4 +1,4 @@
-"""Other Pythons for tests: interpreters that this machine has, and a real second environment for hosts."""
+"""Other Pythons for tests: interpreters that this machine has, and real environments for hosts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,27 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-# what the second environment has: older than what the server runs on, with other formats of pickles
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an environment is made of: requirements, and the versions of Python that there are wheels for."""
+
+    requirements: tuple[str, ...]
+    pythons: tuple[str, ...]
+
+
+# older than what the server runs on, with other formats of pickles
 REQUIREMENTS = ("scikit-learn==1.5.2", "numpy==1.26.4", "pandas==2.2.3")
-ITS_PYTHONS = ("3.11", "3.12", "3.10", "3.9")  # NumPy 1.26 has no wheels for newer ones
+SECOND = Recipe(REQUIREMENTS, ("3.11", "3.12", "3.10", "3.9"))
+# the oldest of everything that hosts run on, and nothing that they can do without
+OLDEST = Recipe(
+    ("scikit-learn==1.0.2", "numpy==1.22.4", "scipy==1.8.1", "joblib==1.1.1", "threadpoolctl==3.1.0"), ("3.9",)
+)
 
 _PYENV = Path.home() / ".pyenv" / "versions"
 
@@ -42,17 +56,16 @@ def require_python(minor: str) -> str:
     return found
 
 
-def make_environment(directory: Path, python: str, *requirements: str) -> Path:
-    """Make a virtual environment from wheels, and return its interpreter; raises CalledProcessError. Takes a minute."""
-    subprocess.run([python, "-m", "venv", str(directory)], check=True, capture_output=True, text=True)
-    inside = directory / "bin" / "python"
-    install = [str(inside), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--only-binary=:all:"]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    subprocess.run([*install, *requirements], check=True, capture_output=True, text=True, env=environment)
-    return inside
+def make_environment(directory: Path, name: str, python: str, *requirements: str) -> None:
+    """Make an environment below `directory` by the command for it; raises CalledProcessError. Takes a minute."""
+    wanted = [argument for each in requirements for argument in ("--with", each)]
+    command = [sys.executable, "-m", "serving", "environment", "create", name, "--no-pandas", "--python", python]
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("SERVING_")}
+    variables = {**kept, "SERVING_ENVIRONMENTS__PATH": str(directory)}
+    subprocess.run([*command, *wanted], check=True, capture_output=True, text=True, env=variables, cwd=directory)
 
 
-def share_environment(directory: Path) -> Iterator[Path]:
+def share_environment(directory: Path, recipe: Recipe) -> Iterator[Path]:
     """Yield the interpreter of an environment in `directory` that all workers of a run share; the last one removes it.
 
     The first that comes makes it, the others wait. Skips where packages cannot be downloaded, and fails instead where
@@ -64,7 +77,7 @@ def share_environment(directory: Path) -> Iterator[Path]:
         while not made.exists():
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not made.exists():
-                _make_once(directory / "environment", made, refused)
+                _make_once(directory / "environment", recipe, made, refused)
             fcntl.flock(lock, fcntl.LOCK_SH)  # not one step: a worker that ends may come between and remove it
         yield directory / "environment" / "bin" / "python"
         try:
@@ -75,14 +88,14 @@ def share_environment(directory: Path) -> Iterator[Path]:
         shutil.rmtree(directory / "environment")
 
 
-def _make_once(environment: Path, made: Path, refused: Path) -> None:
+def _make_once(environment: Path, recipe: Recipe, made: Path, refused: Path) -> None:
     if not refused.exists():
-        python = next(filter(None, map(find_python, ITS_PYTHONS)), None)
+        python = next(filter(None, map(find_python, recipe.pythons)), None)
         try:
             if python is None:
-                refused.write_text(f"this machine has no Python of {', '.join(ITS_PYTHONS)}")
+                refused.write_text(f"this machine has no Python of {', '.join(recipe.pythons)}")
             else:
-                make_environment(environment, python, *REQUIREMENTS)
+                make_environment(environment.parent, environment.name, python, *recipe.requirements)
                 made.touch()
                 return
         except subprocess.CalledProcessError as error:

@@ -1,0 +1,45 @@
+"""Evaluates a file in a host of another environment, and asks that host for predictions."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from serving.domain.report import Evaluation
+from serving.domain.version import Format, digest_of
+from serving.hosting.evaluating import evaluate_candidate
+from serving.hosting.zygote import HostProcess
+from serving.rows.batch import Batch, Tensor
+from serving.wire.evaluation import EvaluationFile, EvaluationRequest
+from serving.wire.frames import FrameKind
+from serving.wire.payloads import decode_answer, encode_batch
+from serving.wire.stream import receive_frame, send_frame
+
+
+def evaluate(host: HostProcess, path: Path, **fields: Any) -> Evaluation:
+    """Evaluate a joblib file by every gate; `fields` replace those of the request."""
+    raw = path.read_bytes()
+    file = EvaluationFile(name=path.name, sha256=hashlib.sha256(raw).hexdigest(), size=len(raw), path=str(path))
+    asked: dict[str, Any] = {
+        "model": "m",
+        "version": "1",
+        "digest": digest_of([(file.name, file.sha256)]),
+        "format": Format.JOBLIB,
+        "main": file,
+        "files": (file,),
+        "quiet_seconds": 0.5,
+        "place": "there",
+        **fields,
+    }
+    return evaluate_candidate(host, EvaluationRequest(**asked), 60)
+
+
+def ask(host: HostProcess, method: str, batch: Batch) -> Tensor:
+    """Return the answer to a batch, of the first output."""
+    header, buffers = encode_batch(method, batch)
+    send_frame(host.socket, FrameKind.PREDICT, 1, header, buffers)
+    frame = receive_frame(host.socket)
+    assert frame is not None
+    assert frame.kind is FrameKind.PREDICTION, bytes(frame.header)
+    return decode_answer(frame.header, frame.payload, batch.rows).tensors[0]
