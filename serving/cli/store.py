@@ -94,7 +94,7 @@ def publish(
     metrics = dict(_parse_metric(text) for text in metric or [])
     settings = load_settings_with(store=store)
     from serving.offline import publish_file  # noqa: PLC0415  (NumPy)
-    from serving.offline.gated_publishing import add_hint  # noqa: PLC0415
+    from serving.offline.bare_publishing import add_hint  # noqa: PLC0415
 
     signing = None if sign is None else _load_signing_key(sign)
 

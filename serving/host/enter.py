@@ -49,10 +49,15 @@ def register_package(directory: str) -> ModuleType:
 def substitute_modules() -> None:
     """Add what an older Python lacks, and put the substitutes in the places of the modules that need more packages."""
     importlib.import_module("serving.host.substitutes.older_python").complete_python()
-    for name, substitute in SUBSTITUTES.items():
-        module = importlib.import_module(substitute)
-        sys.modules[name] = module
-        setattr(sys.modules["serving"], name.rpartition(".")[2], module)
+    for name in SUBSTITUTES:
+        substitute_module(name)
+
+
+def substitute_module(name: str) -> None:
+    """Put the substitute of this module in its place."""
+    module = importlib.import_module(SUBSTITUTES[name])
+    sys.modules[name] = module
+    setattr(sys.modules["serving"], name.rpartition(".")[2], module)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-from serving import sandbox
 from serving.domain.errors import PublishRefused
 from serving.host.model import describe_exception, one_line
 
@@ -32,10 +32,21 @@ _NAME_ADVICE = "define it by name, at the top level of a module that the server 
 _NUMPY_ADVICE = "FunctionTransformer can also take a function of NumPy, such as numpy.log1p"
 
 
-def find_own_modules(estimator: Any) -> list[str]:
-    """Return the user's own modules that a pickle of `estimator` names; nothing is written.
+@dataclass(frozen=True, slots=True)
+class NamedModules:
+    """The top-level modules that a pickle names, sorted, and the user's own among them.
 
-    These are modules in the working directory, or beside the running script. Blocks for about as long as pickling.
+    Own modules are those in the working directory, or beside the running script.
+    """
+
+    every: tuple[str, ...]
+    own: tuple[str, ...]
+
+
+def find_named_modules(estimator: Any) -> NamedModules:
+    """Return the modules that a pickle of `estimator` names; nothing is written.
+
+    Blocks for about as long as pickling.
     Raises PublishRefused for objects that no other process can load: classes and functions of the script or notebook
     itself, lambdas, definitions inside functions, and objects that cannot be pickled.
     """
@@ -59,16 +70,19 @@ def find_own_modules(estimator: Any) -> list[str]:
             f"the estimator holds {_list_names(collector.unnameable)} from before its module was loaded again: "
             "make the estimator again and publish that"
         )
-    return sorted(set(_find_own_modules(collector.named)))
+    every = sorted({each.__module__.partition(".")[0] for each in collector.named if each.__module__})
+    return NamedModules(tuple(every), tuple(_find_own_modules(every)))
 
 
-def explain_missing_modules(modules: list[str]) -> str | None:
+def explain_missing_modules(modules: Sequence[str]) -> str | None:
     """Return what to do about the user's own `modules` if a server on this machine would not find them; else None.
 
     Starts a process to find out, without the working directory on its path, like servers and hosts. Blocks.
     """
     if not modules:
         return None
+    from serving import sandbox  # noqa: PLC0415  (not where only an estimator is published)
+
     command = [sys.executable, "-P", "-c", _FIND_SCRIPT, *modules]
     try:
         done = subprocess.run(
@@ -82,8 +96,11 @@ def explain_missing_modules(modules: list[str]) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    if not done.returncode:
-        return None
+    return describe_own_modules(modules) if done.returncode else None
+
+
+def describe_own_modules(modules: Sequence[str]) -> str:
+    """Return that the server needs these modules, where they are, and how it finds them."""
     files = ", ".join(f"{name} ({_find_path(name)})" for name in modules[:_MAX_SHOWN])
     return (
         f"the model needs modules of your own, which the server has to find too: {files}; install them there, "
@@ -124,11 +141,11 @@ def _look_up(named: Any) -> Any:
     return place
 
 
-def _find_own_modules(named: list[Any]) -> Iterator[str]:
-    """Yield the top-level modules of these objects that are in the working directory, or beside the script."""
+def _find_own_modules(modules: Sequence[str]) -> Iterator[str]:
+    """Yield those of these modules that are in the working directory, or beside the script."""
     script = getattr(sys.modules.get(_MAIN), "__file__", None)
     places = {Path.cwd(), *([Path(script).resolve().parent] if script else [])}
-    for module in dict.fromkeys(each.__module__.partition(".")[0] for each in named):
+    for module in modules:
         path = _find_path(module)
         if path is not None and path.parent in places:
             yield module

@@ -5,8 +5,6 @@ The gates evaluate the version as it will be, with its manifest and golden examp
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,24 +12,21 @@ from pathlib import Path
 from serving.domain.artifact import Artifact, StagedFile
 from serving.domain.errors import PublishRefused, StoreUnavailable
 from serving.domain.manifest import GOLDEN_NAME, MANIFEST_NAME, InvalidDocument, ManifestFile, parse_manifest
+from serving.domain.pinned_versions import PYTHON, is_version_text
 from serving.domain.report import CandidateReport, GateName
 from serving.domain.signature import incompatibilities
 from serving.domain.version import Format, VersionId, digest_of
 from serving.lifecycle.evaluation_request import Comparison
+from serving.offline.bare_publishing import publish_unchecked
 from serving.offline.keys import SigningKey
 from serving.offline.offline_evaluator import OfflineEvaluator, Started
 from serving.settings import Settings, StoreSettings
 from serving.store import publishing
 from serving.store.durable import create_file
 from serving.store.list_store import Store
-from serving.store.numbering import list_names, require_free_model, require_free_version
 from serving.store.publishing import Publication, Published
 
 _UNNAMED = "next"
-_HINTS = {
-    "breaking": "{} does that",
-    "golden": "the rows and answers are those of {}",
-}
 
 
 def publish_gated(
@@ -46,8 +41,8 @@ def publish_gated(
     """Evaluate the file `main` as the version that `publication` describes, and publish it if no gate refuses.
 
     It is compared with the newest version in the store that has a signature, unless it is breaking. A publication
-    without signature or libraries gets those that the host found. Blocks. Raises PublishRefused with the report when a
-    gate refuses; NoHost, HostDied, and what `publishing.publish` raises.
+    without signature or libraries gets those that the host found, and the versions that its file keeps. Blocks. Raises
+    PublishRefused with the report when a gate refuses; NoHost, HostDied, and what `publishing.publish` raises.
     """
     comparison = Comparison() if publication.breaking else _find_newest_signature(settings.store, publication.model)
     artifact = _write_draft(evaluator.directory, main, format, publication)
@@ -58,48 +53,24 @@ def publish_gated(
     complete = replace(
         publication,
         artefact=Path(main.path),
-        libraries=publication.libraries or report.libraries,
+        libraries=publication.libraries or _list_training_libraries(report),
         signature=report.signature,
     )
     return replace(publish_unchecked(settings.store.path, complete), report=report)
 
 
-def publish_unchecked(root: Path, publication: Publication) -> Published:
-    """Publish now, without the gates; see `publishing.publish`."""
-    return publishing.publish(root, publication, datetime.now(UTC))
-
-
-def refuse_early(settings: Settings, model: str, version: str | None) -> None:
-    """Raise PublishRefused before the evaluation for problems that publishing would find after it."""
-    root = settings.store.path
-    try:
-        require_free_model(str(root), model)
-        directory = root / model
-        if version is not None:
-            require_free_version(model, version, list_names(str(directory)) if directory.is_dir() else [])
-        place = next((path for path in (directory, root, root.absolute().parent) if path.exists()), None)
-    except OSError as error:
-        raise PublishRefused(f"the store '{root}' cannot be read: {error.strerror}", "store") from None
-    if place is None or not place.is_dir():
-        wrong = f"there is no directory '{root.absolute().parent}'" if place is None else f"'{place}' is no directory"
-        raise PublishRefused(f"the store '{root}' cannot be made: {wrong}", "store")
-    if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise PublishRefused(f"the store '{root}' cannot be written: no permission for '{place}'", "store")
+def _list_training_libraries(report: CandidateReport) -> dict[str, str]:
+    """Return the versions that a file was trained with, as far as anything states them, else those it ran under."""
+    stated = {} if report.needs is None else report.needs.libraries
+    python = {} if report.needs is None or report.needs.python is None else {PYTHON: report.needs.python}
+    exact = {name: version for name, version in stated.items() if is_version_text(version)}
+    return {**report.libraries, **exact, **python}
 
 
 def refuse_unsigned(settings: Settings, sign: SigningKey | None) -> None:
     """Raise PublishRefused when only signed versions are served and this one would not be signed."""
     if sign is None and settings.security.trust == "signed":
         raise PublishRefused('security.trust is "signed", and this version is not signed: sign it', "sign")
-
-
-def add_hint(error: PublishRefused, spelling: Mapping[str, str]) -> str:
-    """Return the message with the argument that would help, spelled as a flag or a keyword by `spelling`."""
-    argument = spelling.get(error.argument or "")
-    if argument is None:
-        return str(error)
-    hint = _HINTS.get(error.argument or "") if error.report is not None else None
-    return f"{error} ({argument})" if hint is None else f"{error}; {hint.format(argument)}"
 
 
 def _argument_of(report: CandidateReport, comparison: Comparison, publication: Publication) -> str | None:

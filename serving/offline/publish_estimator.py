@@ -8,26 +8,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from serving.domain.artifact import StagedFile
-from serving.domain.errors import HostDied, InvalidInput, ModelFailed, PublishRefused
+from serving.domain.errors import InvalidInput, ModelFailed, PublishRefused
 from serving.domain.manifest import Golden
 from serving.domain.signature import Method
 from serving.domain.text import one_line
-from serving.domain.version import Format
-from serving.offline.gated_publishing import add_hint, publish_gated, publish_unchecked, refuse_early, refuse_unsigned
+from serving.offline.bare_publishing import add_hint, publish_unchecked, refuse_early
 from serving.offline.instances import to_instances, to_plain_value
 from serving.offline.keys import SigningKey, load_key
-from serving.offline.offline_evaluator import NoHost, open_evaluator
+from serving.offline.missing_packages import why_no_gates
 from serving.rows.parsing import rows_to_batch
-from serving.settings import Settings, load_settings
-from serving.store.durable import CHUNK_BYTES, read_chunks, sha256_of
 from serving.store.publishing import Publication, Published
 
 if TYPE_CHECKING:
     from serving.host.model import LoadedModel
+    from serving.offline.estimator_gates import EstimatorGates
 
 _KEYWORDS = {
     "model": "model=",
@@ -39,8 +35,6 @@ _KEYWORDS = {
     "breaking": "breaking=True",
     "sign": 'sign="KEYFILE"',
 }
-
-_HERE = "set os.environ['PYTHONPATH'] to it before publishing"
 
 # `warnings.catch_warnings` sets filters of the whole process: two at once could leave them set
 _warning_filters_lock = threading.Lock()
@@ -63,10 +57,11 @@ def publish(
 
     First it passes the same gates as in a server, with the settings of the working directory, in separate processes:
     this process does not load the file. `check=False` skips the gates; then only the gates of a server decide. When no
-    process can be started for them, a warning says so, and ``report`` of the result is None. A server that watches the
-    store activates the version by itself.
+    process can be started for them, or the packages of the server are not installed here, a warning says so, and
+    ``report`` of the result is None. A server that watches the store activates the version by itself.
 
-    `store` is the directory; None takes the setting ``store.path``, "model_store" by default. `golden` are rows that
+    `store` is the directory; None takes the setting ``store.path``, "model_store" by default, which can be read only
+    where the packages of the server are. `golden` are rows that
     the model must answer in the same way wherever it is served: an array, a DataFrame, or a list of instances as a
     client would send them; the expected answers are computed here. `X` is a sample of the training rows: it shows the
     dtypes and which values may be missing, and names and number of features when the estimator does not remember them.
@@ -81,12 +76,14 @@ def publish(
     key = None if sign is None else load_key(Path(sign))
     if key is not None and key.exposure is not None:
         warnings.warn(key.exposure, stacklevel=2)
-    settings = load_settings({"store.path": store})
+    why_bare = why_no_gates()
     try:
-        if check:
-            refuse_unsigned(settings, key)
+        gates = None if why_bare else _make_gates(store, key)
+        root = _require_store(store, why_bare) if gates is None else gates.root
+        if check and gates is not None:
+            gates.refuse_unsigned()
         name = None if version is None else str(version)
-        refuse_early(settings, _require_text(model), name)
+        refuse_early(root, _require_text(model), name)
         publication, own_modules = _describe_estimator(estimator, model, X, golden)
         publication = replace(
             publication,
@@ -95,7 +92,10 @@ def publish(
             breaking=breaking,
             sign=None if key is None else key.sign,
         )
-        published, warning = _publish_described(estimator, publication, settings, key, own_modules, check=check)
+        if gates is None:
+            published, warning = _publish_bare(root, publication, own_modules, str(why_bare), check=check)
+        else:
+            published, warning = gates.publish(publication, own_modules, check=check)
     except PublishRefused as error:
         raise PublishRefused(add_hint(error, _KEYWORDS), error.argument, error.report) from error.__cause__
     if warning is not None:
@@ -103,13 +103,27 @@ def publish(
     return published
 
 
-def _describe_estimator(estimator: Any, model: str, X: Any, golden: Any) -> tuple[Publication, list[str]]:
+def _make_gates(store: Path | str | None, key: SigningKey | None) -> EstimatorGates:
+    from serving.offline.estimator_gates import EstimatorGates  # noqa: PLC0415  (where their packages are)
+
+    return EstimatorGates(store, key)
+
+
+def _require_store(store: Path | str | None, why_bare: str | None) -> Path:
+    if store is None:
+        raise PublishRefused(
+            f"settings.toml, which names the store, cannot be read here ({why_bare}): name it", "store"
+        )
+    return Path(store)
+
+
+def _describe_estimator(estimator: Any, model: str, X: Any, golden: Any) -> tuple[Publication, tuple[str, ...]]:
     """Return the publication of an estimator, and the user's own modules that its file will name."""
     from serving.host.boosters import wrap_bare_booster  # noqa: PLC0415
     from serving.host.example_rows import SampleRefused  # noqa: PLC0415
-    from serving.host.loading import library_versions  # noqa: PLC0415
-    from serving.host.pickled_names import find_own_modules  # noqa: PLC0415
+    from serving.host.pickled_names import find_named_modules  # noqa: PLC0415
     from serving.host.signature_of_estimator import examine_estimator  # noqa: PLC0415  (scikit-learn: not for those who only check a file)
+    from serving.host.training_libraries import list_training_libraries  # noqa: PLC0415
 
     with _warning_filters_lock, warnings.catch_warnings(action="ignore"):
         try:
@@ -117,61 +131,28 @@ def _describe_estimator(estimator: Any, model: str, X: Any, golden: Any) -> tupl
         except SampleRefused as error:
             raise PublishRefused(str(error), "X") from None
         examples = None if golden is None else _make_golden(described, golden)
-        own_modules = find_own_modules(estimator)
+        modules = find_named_modules(estimator)
     publication = Publication(
         model=model,
         artefact_name="model.joblib",
         artefact=partial(_write_estimator, estimator),
-        libraries=library_versions(),
+        libraries=list_training_libraries(modules.every),
         signature=described.signature,
         golden=examples,
     )
-    return publication, own_modules
+    return publication, modules.own
 
 
-def _publish_described(
-    estimator: Any,
-    publication: Publication,
-    settings: Settings,
-    key: SigningKey | None,
-    own_modules: list[str],
-    *,
-    check: bool,
+def _publish_bare(
+    root: Path, publication: Publication, own_modules: tuple[str, ...], reason: str, *, check: bool
 ) -> tuple[Published, str | None]:
-    """Publish, through the gates if they are wanted and can run. Also returns a warning for the user, or None."""
-    from serving.host.pickled_names import explain_missing_modules  # noqa: PLC0415  (see above)
+    """Publish where the packages of the server are not installed. Also returns a warning for the user, or None."""
+    from serving.host.pickled_names import describe_own_modules  # noqa: PLC0415  (see above)
 
-    unchecked = None
-    if check:
-        try:
-            return _publish_checked(estimator, publication, settings, key), None
-        except PublishRefused as error:
-            absent = explain_missing_modules(own_modules) if error.report is not None else None
-            if absent is None:
-                raise
-            raise PublishRefused(f"{error}; {absent}; for the gates here, {_HERE}", None, error.report) from None
-        except NoHost as error:
-            unchecked = f"published without the gates, which cannot run here ({error}); those of a server will decide"
-    published = publish_unchecked(settings.store.path, publication)
-    return published, "; ".join(filter(None, (unchecked, explain_missing_modules(own_modules)))) or None
-
-
-def _publish_checked(estimator: Any, publication: Publication, settings: Settings, key: SigningKey | None) -> Published:
-    """Write the estimator into a temporary directory and publish that file if no gate refuses."""
-    try:
-        with open_evaluator(settings) as evaluator:
-            path = evaluator.directory / publication.artefact_name
-            with path.open("x+b") as file:
-                _write_estimator(estimator, file)
-                file.flush()
-                sha256 = sha256_of(read_chunks(file.fileno(), memoryview(bytearray(CHUNK_BYTES))))
-            main = StagedFile(path.name, sha256, path.stat().st_size, path)
-            return publish_gated(evaluator, main, Format.JOBLIB, publication, settings, key)
-    except HostDied as error:
-        raise PublishRefused(f"the gates did not finish: {error}; try again, or with check=False") from None
-    except OSError as error:
-        reason = f"the gates need a directory in '{gettempdir()}': {error.strerror}"
-        raise PublishRefused(f"{reason}; TMPDIR names another, check=False needs none") from error
+    unchecked = f"published without the gates, which cannot run here ({reason}); those of a server will decide"
+    published = publish_unchecked(root, publication)
+    told = (unchecked if check else None, describe_own_modules(own_modules) if own_modules else None)
+    return published, "; ".join(filter(None, told)) or None
 
 
 def _write_estimator(estimator: Any, file: BinaryIO) -> None:

@@ -19,8 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydantic import JsonValue, ValidationError
-
+from serving.data_model import JsonValue, ValidationError
 from serving.domain.errors import PublishRefused
 from serving.domain.manifest import GOLDEN_NAME, MANIFEST_NAME, Golden, Manifest, ManifestFile, parse_manifest
 from serving.domain.provenance import SIGNATURE_NAME

@@ -64,7 +64,7 @@ def _zip_strictly(iterables: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     iterators = [iter(each) for each in iterables]
     while iterators:
         found = tuple(next(each, _END) for each in iterators)
-        if _END in found:
+        if any(each is _END for each in found):  # arrays among them compare element by element
             if any(each is not _END for each in found):
                 raise ValueError("zip() arguments have different lengths")
             return

@@ -32,11 +32,12 @@ import serving
 from serving.domain.errors import HostDied, PublishRefused
 from serving.domain.manifest import parse_manifest
 from serving.domain.version import digest_of
+from serving.hosting import environment_hosts
 from serving.hosting.zygote import Zygote
-from serving.offline import check, offline_evaluator, publish
-from serving.offline.gated_publishing import refuse_early
+from serving.offline import check, publish
+from serving.offline.bare_publishing import refuse_early
 from serving.offline.keys import create_key
-from serving.settings import Settings, StoreSettings, load_settings
+from serving.settings import load_settings
 from serving.store.durable import sha256_of
 from tests.e2e.harness import peculiar, until
 from tests.unit.store.files import without_privileges
@@ -118,13 +119,13 @@ def test_the_bytes_that_are_published_are_those_that_were_evaluated(
     iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, str] = {}
-    evaluate = offline_evaluator.evaluate_candidate
+    evaluate = environment_hosts.evaluate_candidate
 
     def look(host: Any, request: Any, *others: Any) -> Any:
         seen.update({file.name: file.sha256 for file in request.files})
         return evaluate(host, request, *others)
 
-    monkeypatch.setattr(offline_evaluator, "evaluate_candidate", look)
+    monkeypatch.setattr(environment_hosts, "evaluate_candidate", look)
     published = publish(iris, "iris", golden=ROWS[::50], store=store, version="7")
     on_disk = {path.name: sha256_of([path.read_bytes()]) for path in published.path.iterdir()}
     assert seen.keys() == on_disk.keys()
@@ -201,7 +202,7 @@ def test_a_store_that_cannot_be_written_is_said_before_anything_is_evaluated() -
         ):
             closed.chmod(mode)
             with without_privileges(), pytest.raises(PublishRefused, match=words):
-                refuse_early(Settings(store=StoreSettings(path=closed)), "iris", "1")
+                refuse_early(closed, "iris", "1")
     finally:
         closed.rmdir()
 
@@ -212,7 +213,7 @@ def test_a_store_that_cannot_be_written_is_said_before_anything_is_evaluated() -
 def test_the_gates_are_left_out_where_that_is_asked_for(
     iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(offline_evaluator, "Zygote", refuse_directly)
+    monkeypatch.setattr(environment_hosts, "Zygote", refuse_directly)
     assert publish(iris, "iris", store=store, check=False).report is None
 
 
@@ -221,7 +222,7 @@ def test_gates_that_cannot_run_are_said_to_have_been_left_out(
     interpreter: str, iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An application that embeds Python has no interpreter to start; or there is one that has no `serving`."""
-    monkeypatch.setattr(offline_evaluator, "Zygote", Zygote)
+    monkeypatch.setattr(environment_hosts, "Zygote", Zygote)
     monkeypatch.setattr(sys, "executable", interpreter)
     with pytest.warns(UserWarning, match=r"^published without the gates, which cannot run here \(") as warned:
         published = publish(iris, "iris", store=store)
@@ -233,7 +234,7 @@ def test_gates_that_cannot_run_are_said_to_have_been_left_out(
 def test_a_host_that_ends_before_the_file_is_opened_is_no_refusal(
     iris: Any, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate, asked = offline_evaluator.evaluate_candidate, []
+    evaluate, asked = environment_hosts.evaluate_candidate, []
 
     def end_first(host: Any, *rest: Any) -> Any:
         asked.append(host)
@@ -241,7 +242,7 @@ def test_a_host_that_ends_before_the_file_is_opened_is_no_refusal(
             raise HostDied("the process exited with status 1")
         return evaluate(host, *rest)
 
-    monkeypatch.setattr(offline_evaluator, "evaluate_candidate", end_first)
+    monkeypatch.setattr(environment_hosts, "evaluate_candidate", end_first)
     assert publish(iris, "iris", store=store).report is not None
     assert len(asked) == 2
 
@@ -254,7 +255,7 @@ def test_a_full_disk_and_a_host_that_is_killed_are_said_and_leave_nothing(
         raise HostDied("the process was killed from outside")
 
     with monkeypatch.context() as patch:
-        patch.setattr(offline_evaluator, "evaluate_candidate", kill)
+        patch.setattr(environment_hosts, "evaluate_candidate", kill)
         with pytest.raises(
             PublishRefused, match=r"the gates did not finish: .* from outside; try again, or with check"
         ):
@@ -419,7 +420,7 @@ def test_what_only_this_process_has_is_refused_before_anything_is_written(
 
     own.__module__, own.__qualname__ = "__main__", "own"
     monkeypatch.setattr(sys.modules["__main__"], "own", own, raising=False)
-    monkeypatch.setattr(offline_evaluator, "Zygote", refuse_directly)
+    monkeypatch.setattr(environment_hosts, "Zygote", refuse_directly)
     for function, words in (
         (
             lambda X: X,

@@ -57,6 +57,13 @@ class Point:
 class Child(Point):
     pass
 
+class Cells:  # compares element by element, as an array does
+    def __eq__(self, other):
+        return self
+
+    def __bool__(self):
+        raise TypeError("ambiguous")
+
 def refuse(call):
     try:
         call()
@@ -73,6 +80,7 @@ print(json.dumps([
     [str(Colour.RED), f"{Colour.RED:>5}", Colour.PALE_BLUE, Colour("red") is Colour.RED, json.dumps([Colour.RED])],
     [Point(1) == Point(1), Point(1).more, Child(2).x],
     [list(zip("ab", "cd", strict=True)), list(zip("ab", "c")), list(zip()), isinstance(zip([1]), zip)],
+    len(list(zip([Cells()], [1], strict=True))),
     [refuse(lambda: list(zip("ab", "c", strict=True))), refuse(lambda: list(zip("a", "bc", strict=True)))],
     list(itertools.pairwise("abc")),
     [isinstance(None, types.NoneType), str(datetime.UTC), len(caught)],
@@ -86,6 +94,7 @@ def test_it_has_what_newer_pythons_brought(python: str, tmp_path: Path) -> None:
         ["red", "  red", "pale_blue", True, '["red"]'],
         [True, [], 2],
         [[["a", "c"], ["b", "d"]], [["a", "c"]], [], True],
+        1,
         ["ValueError", "ValueError"],
         [["a", "b"], ["b", "c"]],
         [True, "UTC", 1],

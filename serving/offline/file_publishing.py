@@ -9,7 +9,8 @@ from pydantic import JsonValue
 
 from serving.domain.errors import PublishRefused
 from serving.domain.manifest import Golden, InvalidDocument, parse_golden
-from serving.offline.gated_publishing import publish_gated, refuse_early, refuse_unsigned
+from serving.offline.bare_publishing import refuse_early
+from serving.offline.gated_publishing import publish_gated, refuse_unsigned
 from serving.offline.keys import SigningKey
 from serving.offline.offline_evaluator import Started, open_evaluator
 from serving.settings import Settings
@@ -37,7 +38,7 @@ def publish_file(
     """
     refuse_unsigned(settings, sign)
     examples = None if golden is None else _read_golden(golden)
-    refuse_early(settings, model, version)
+    refuse_early(settings.store.path, model, version)
     if path.is_dir():
         raise PublishRefused(f"'{path}' is a directory; name the model file in it")
     with open_evaluator(settings) as evaluator:

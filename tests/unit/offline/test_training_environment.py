@@ -1,0 +1,139 @@
+"""An estimator is published from the environment that trained it, which has none of the server's packages."""
+
+from __future__ import annotations
+
+import subprocess
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import serving
+from serving.domain.environment import to_minor
+from serving.domain.manifest import parse_golden, parse_manifest
+from serving.offline import check
+from serving.settings import load_settings
+
+TRAINED = """
+import sys, serving
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+X, y = load_iris(return_X_y=True)
+model = LogisticRegression(max_iter=500).fit(X, y)
+"""
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(other_python: Path, tmp_path: Path) -> Run:
+    """Run a script in the other environment, in a directory of its own; nothing but the package `serving` is added."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "serving").symlink_to(Path(serving.__file__).parent)
+    (tmp_path / "work").mkdir()
+
+    def run_script(code: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "work" / "train.py").write_text(textwrap.dedent(code))
+        return subprocess.run(
+            [str(other_python), "-B", "train.py"],
+            cwd=tmp_path / "work",
+            env={"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run_script
+
+
+def test_it_is_published_with_its_versions_and_golden_rows_and_says_that_no_gate_ran(run: Run, tmp_path: Path) -> None:
+    done = run(
+        TRAINED
+        + """
+published = serving.publish(model, "iris", golden=X[::50], X=X, store="store", metrics={"accuracy": 0.97})
+assert published.report is None
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"pydantic", "orjson", "structlog", "fastapi"}))
+"""
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+    warned = "published without the gates, which cannot run here (the package pydantic is missing)"
+    assert warned in done.stderr
+    version = tmp_path / "work" / "store" / "iris" / "1"
+    manifest = parse_manifest((version / "manifest.json").read_bytes())
+    assert manifest.libraries["scikit-learn"] == "1.5.2"
+    assert manifest.libraries["numpy"] == "1.26.4"
+    assert to_minor(manifest.libraries["python"]).startswith("3.")
+    assert manifest.metrics == {"accuracy": 0.97}
+    assert manifest.signature is not None
+    assert manifest.signature.classes is not None
+    assert set(parse_golden((version / "golden.json").read_bytes()).expected) == {"predict", "predict_proba"}
+
+
+def test_the_gates_of_a_server_judge_it_in_that_environment(
+    run: Run, other_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = run(TRAINED + 'serving.publish(model, "iris", golden=X[::50], X=X, store="store", check=False)')
+    assert (done.returncode, done.stderr) == (0, "")
+    monkeypatch.setenv("SERVING_ENGINE__COMPILE", "off")
+    settings = load_settings({"environments.trained.python": str(other_python), "state.path": tmp_path / "state"})
+    report = check(tmp_path / "work" / "store" / "iris" / "1", settings)
+    verdicts = {result.gate: result.verdict for result in report.gates}
+    assert report.is_ready, report.refusal
+    assert verdicts["golden"] == "passed"
+    assert report.environment is not None
+    assert report.environment.name == "trained"
+    assert report.libraries["scikit-learn"] == "1.5.2"
+
+
+def test_without_settings_the_store_has_to_be_named(run: Run, tmp_path: Path) -> None:
+    done = run(TRAINED + 'serving.publish(model, "iris")')
+    assert done.returncode == 1
+    assert "settings.toml, which names the store, cannot be read here (the package pydantic is missing)" in done.stderr
+    assert done.stderr.rstrip().endswith("name it (store=)")
+    assert not (tmp_path / "work" / "model_store").exists()
+
+
+def test_it_refuses_there_what_it_refuses_here(run: Run, tmp_path: Path) -> None:
+    done = run(
+        TRAINED
+        + """
+import os
+from serving.domain.errors import PublishRefused
+from sklearn.preprocessing import FunctionTransformer
+refusals = []
+for estimator, arguments in (
+    (FunctionTransformer(lambda rows: rows).fit(X), {"model": "m"}),
+    (model, {"model": "active"}),
+    (model, {"model": "m", "golden": [[1, 2]]}),
+    (model, {"model": "m", "store": "no/such/store"}),
+):
+    try:
+        serving.publish(estimator, **{"store": "store", **arguments})
+    except PublishRefused as error:
+        refusals.append(str(error))
+print(len(refusals), os.path.exists("store"))
+print(*refusals, sep="\\n")
+"""
+    )
+    assert done.returncode == 0, done.stderr
+    count, first, second, third, fourth = done.stdout.splitlines()
+    assert count == "4 False"
+    assert "a lambda" in first
+    assert second.endswith("'active' is a reserved word (model=)")
+    assert third.endswith("(golden=)")
+    assert fourth.endswith("(store=)")
+
+
+def test_modules_of_your_own_are_named_because_the_server_needs_them(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "work" / "own_steps.py").write_text("def keep(rows):\n    return rows\n")
+    done = run(
+        """
+import numpy as np, own_steps, serving
+from sklearn.preprocessing import FunctionTransformer
+serving.publish(FunctionTransformer(own_steps.keep).fit(np.eye(2)), "m", store="store", X=np.eye(2), check=False)
+"""
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the model needs modules of your own, which the server has to find too: own_steps (" in done.stderr
+    assert "published without the gates" not in done.stderr
