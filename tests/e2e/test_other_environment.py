@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import joblib
 import psutil
 import pytest
+from sklearn.datasets import load_iris
+from sklearn.ensemble import RandomForestClassifier
 
 from tests.e2e.harness import MATERIAL, Server, constant, serving, until
 from tests.e2e.record import check
@@ -135,6 +140,27 @@ def test_nothing_of_an_environment_is_loaded_into_the_server(house: Server, othe
     mapped = Path(f"/proc/{house.process.pid}/maps").read_text()
     assert there not in mapped
     assert any(there in Path(f"/proc/{host.pid}/maps").read_text() for host in house.hosts())
+
+
+def test_a_model_is_proved_and_compiled_in_an_environment_that_can(tmp_path: Path) -> None:
+    """With onnx, skl2onnx and onnxruntime there: the second environment of this test is the Python of the first."""
+    rows, labels = load_iris(return_X_y=True)
+    forest = RandomForestClassifier(30, random_state=0).fit(rows, labels)
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    joblib.dump(forest, aside / "model.joblib")
+    raw = (aside / "model.joblib").read_bytes()
+    file = {"name": "model.joblib", "sha256": hashlib.sha256(raw).hexdigest(), "size": len(raw)}
+    manifest = {"model": "f", "version": "1", "created_at": "2026-11-20T08:00:00Z", "files": [file]}
+    (aside / "manifest.json").write_text(json.dumps({**manifest, "environment": "twin"}))
+    with serving(tmp_path, SERVING_ENVIRONMENTS__TWIN__PYTHON=sys.executable) as server:
+        (server.store / "f").mkdir()
+        aside.rename(server.store / "f" / "1")
+        server.wait_active("f", 1, 60)
+        version = server.version("f", 1)
+        assert (version["environment"], version["engine"]) == ("twin", "onnx")
+        assert version["needs"]["environment"] == "twin"
+        assert server.predict("f", rows.tolist()).json()["predictions"] == forest.predict(rows).tolist()
 
 
 class Call:
