@@ -11,10 +11,10 @@ import typer
 
 from serving.cli.client import choose_server_url
 from serving.cli.options import Store, load_settings_with
-from serving.cli.output import one_line, show, show_error, show_progress, show_table
+from serving.cli.output import one_line, show, show_error, show_progress
+from serving.cli.report_output import describe_verdict, show_gates, show_report, show_report_as_json
 from serving.domain.errors import PublishRefused, StoreUnavailable
 from serving.domain.listing import Listing
-from serving.domain.report import CandidateReport, Verdict
 from serving.domain.version import order_key
 from serving.settings import Settings, SettingsError
 
@@ -115,28 +115,33 @@ def publish(
         reason = one_line(add_hint(error, _PUBLISH_FLAGS))
         if error.report is None:
             raise PublishRefused(reason) from None
-        _show_gates(error.report)
+        show_gates(error.report)
         show(f"not published: {reason}")
         raise typer.Exit(1) from None
     assert published.report is not None
     by = f", signed by {signing.public.fingerprint}" if signing else ""
     show(f"published {model}/{published.version}: {settings.store.path / model / published.version}{by}")
-    show(f"{_describe_verdict(published.report)}; a running server takes it up by itself, see: serving status")
+    show(f"{describe_verdict(published.report)}; a running server takes it up by itself, see: serving status")
 
 
 def check(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A model file or a version directory.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Check a file or a version with a server's gates."""
+    """Check a file or a version with a server's gates.
+
+    Also says what it needs, and in which environment it runs.
+    """
     settings = load_settings_with()
     from serving import offline  # noqa: PLC0415  (NumPy)
 
     with show_progress(f"checking {path}") as doing:
         report = offline.check(path, settings, doing)
-    _show_gates(report)
-    _show_proof(report)
-    show(one_line(f"sandbox: {report.sandbox}"))
-    show(_describe_verdict(report))
+    if as_json:
+        show_report_as_json(report)
+    else:
+        show_report(report)
     if not report.is_ready:
         raise typer.Exit(1)
 
@@ -188,40 +193,3 @@ def _parse_metric(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
-
-
-def _show_gates(report: CandidateReport) -> None:
-    rows = [
-        [result.gate, result.verdict, f"{result.duration_seconds * 1000:.1f}", result.evidence]
-        for result in report.gates
-    ]
-    show_table(["GATE", "VERDICT", "MS", "EVIDENCE"], rows)
-
-
-def _show_proof(report: CandidateReport) -> None:
-    """Show the proof of the compiled form, if there is one."""
-    proof = report.compilation
-    if proof is None or proof.engine is None:
-        return
-    tried = ", ".join(f"{one.rows} {one.kind}" for one in proof.rows)
-    show(f"compiled: {tried}; largest difference {proof.largest_difference:.2g}")
-    for rows, seconds in ((1, proof.row_seconds), (proof.batch_rows, proof.batch_seconds)):
-        if seconds is not None:
-            show(f"compiled: {rows} row{'s' * (rows > 1)} in {seconds[1] * 1e6:.0f} us, not {seconds[0] * 1e6:.0f} us")
-    guard = proof.guard
-    bounds = [f"above {guard.largest:g}"] if guard.largest is not None else []
-    bounds += [f"below {guard.smallest:g}"] if guard.smallest is not None else []
-    refused = [f"numbers {' or '.join(bounds)}"] if bounds else []
-    refused += [f"unknown values in {len(guard.known)} features"] if guard.known else []
-    if refused:
-        show(f"compiled: refuses {', '.join(refused)}")
-
-
-def _describe_verdict(report: CandidateReport) -> str:
-    if report.refusal is not None:
-        return one_line(f"refused by {report.refusal.gate}: {report.refusal.evidence}")
-    if not report.is_ready:
-        return "refused: not every gate has answered"
-    warnings = sum(result.verdict is Verdict.WARNED for result in report.gates)
-    memory = f", {report.memory_bytes / (1 << 20):.2g} MB" if report.memory_bytes is not None else ""
-    return f"passed{f' with {warnings} warned' if warnings else ''}: served by {report.engine}{memory}"

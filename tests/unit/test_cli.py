@@ -21,6 +21,7 @@ import joblib
 import numpy as np
 import psutil
 import pytest
+import sklearn
 from sklearn.linear_model import LogisticRegression
 
 from serving import __version__
@@ -31,6 +32,7 @@ from serving.settings import ServerSettings, SettingsError
 from tests.e2e.harness import until
 
 ROOT = Path(__file__).parents[2]
+WRITTEN_BY_1_3 = ROOT / "tests" / "unit" / "host" / "written_elsewhere" / "sklearn_1.3.2.joblib"
 PYTHON = [sys.executable, "-W", "error", "-m", "serving"]
 
 
@@ -569,6 +571,33 @@ def test_check_is_a_table_and_a_verdict(serving: Any, file: Path) -> None:
     assert [row.split()[0] for row in rows][:3] == ["published", "integrity", "provenance"]
     assert {row.index("passed") for row in rows if "passed" in row} == {head.index("VERDICT")}
     assert last.startswith("passed: served by onnx, ")
+
+
+def test_check_says_what_a_file_needs_and_where_it_runs(serving: Any, file: Path, tmp_path: Path) -> None:
+    lines = serving("check", file).out.splitlines()
+    here = sklearn.__version__
+    assert any(line.startswith(f"needs: scikit-learn {here}") and line.endswith("(the file says)") for line in lines)
+    assert "needs: modules joblib, numpy, sklearn" in lines
+    assert f"environment: own: trained with scikit-learn {here}; here: scikit-learn {here}" in lines
+    done = serving("check", WRITTEN_BY_1_3)
+    lines = done.out.splitlines()
+    assert done.status == 1
+    assert "needs: scikit-learn 1.3.2, numpy 1.* (the file says)" in lines
+    assert "environment: none fits" in lines
+    assert lines[-1].startswith("refused by environment: trained with scikit-learn 1.3.2 (the file says); ")
+
+
+def test_check_prints_its_report_as_json(serving: Any, file: Path) -> None:
+    report = json.loads(serving("check", file, "--json").out)
+    assert report["ready"] is True
+    assert report["environment"] == "own"
+    assert report["environment_reason"].startswith("trained with scikit-learn ")
+    assert report["needs"]["modules"] == ["joblib", "numpy", "sklearn"]
+    done = serving("check", WRITTEN_BY_1_3, "--json")
+    report = json.loads(done.out)
+    assert (done.status, report["ready"], report["environment"]) == (1, False, None)
+    assert report["needs"]["libraries"]["scikit-learn"] == "1.3.2"
+    assert report["gates"][-1]["gate"] == "environment"
 
 
 def test_check_of_a_file_that_is_refused_ends_with_1(serving: Any, tmp_path: Path) -> None:

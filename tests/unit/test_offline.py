@@ -46,6 +46,7 @@ ROWS, SPECIES = load_iris(return_X_y=True)
 FRAME = pd.DataFrame({"colour": ["red", "blue", None, "red"], "size": [1.0, 2.0, 3.0, np.nan]})
 ROOT = Path(__file__).parents[2]
 MATERIAL = ROOT / "tests" / "e2e" / "material"
+ELSEWHERE = ROOT / "tests" / "unit" / "host" / "written_elsewhere"
 
 
 class KeptZygote(Zygote):
@@ -335,6 +336,14 @@ def test_a_file_is_published_with_what_the_host_found_out(
     assert manifest.signature == report.signature
     assert manifest.libraries == report.libraries
     assert manifest.metrics == {"accuracy": 0.9}
+
+
+def test_a_published_file_says_what_it_was_trained_with_not_what_checked_it(settings: Settings) -> None:
+    """The version that the file keeps counts: another XGBoost reads it."""
+    published = publish_file(ELSEWHERE / "xgboost_2.1.3.ubj", "trees", settings)
+    libraries = parse_manifest((published.path / "manifest.json").read_bytes()).libraries
+    assert libraries["xgboost"] == "2.1.3"
+    assert libraries["numpy"] == np.__version__
 
 
 def test_a_file_whose_name_does_not_tell_is_published_under_one_that_does(
