@@ -61,14 +61,13 @@ def show_error(text: object) -> None:
 
 
 def silence_logs() -> None:
-    """Show warnings of this package's log on standard error, and nothing less: a command prints what it has to say."""
+    """Show nothing of this package's log but errors, on standard error: a command prints what it has to say."""
     import logging  # noqa: PLC0415  (not for --help)
 
     import structlog  # noqa: PLC0415  (the same)
 
     structlog.configure(
-        processors=[structlog.processors.KeyValueRenderer(key_order=["event"], sort_keys=False)],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
 

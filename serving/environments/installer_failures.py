@@ -11,6 +11,7 @@ _NETWORK = (
     r"|dns error|error sending request|NewConnectionError|ProxyError|timed out|Could not connect|failed to lookup"
 )
 _WHEEL = r"no usable wheels|no wheels with a matching|--only-binary|--no-build|building from source is disabled"
+_NONE = r"\(from versions: none\)"
 _VERSION = r"No matching distribution found|there is no version of|not found in the package registry"
 _CONFLICT = r"ResolutionImpossible|conflicting dependencies|requirements are unsatisfiable|No solution found"
 _VENV = r"ensurepip is not available|No module named '?(ensurepip|venv)"
@@ -19,6 +20,7 @@ _CAUSES = {
     _NETWORK: "the package index cannot be reached; check the network, or tell the installer another index",
     _WHEEL: "a package has no wheel for this Python; choose another with --python, another version with --with, or let "
     "its code run now with --allow-source",
+    _NONE: "the index has no wheel of a package for this Python, or cannot be reached; see its last lines",
     _VERSION: "the index has no such version for this Python; choose another with --with 'NAME==VERSION' or --python",
     _CONFLICT: "the versions do not fit together; replace one of them: --with 'NAME>=VERSION'",
     _VENV: "this Python cannot make virtual environments; install its venv (Debian: python3-venv), or uv",

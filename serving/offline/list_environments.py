@@ -24,6 +24,7 @@ class EnvironmentState(StrEnum):
     PROBLEM = "problem"
     HALF_MADE = "half-made"
     BEING_MADE = "being made"
+    HIDDEN = "hidden"
 
 
 class EnvironmentRow(BaseModel):
@@ -49,8 +50,8 @@ def list_all(settings: Settings) -> list[EnvironmentRow]:
     directory = open_directory(settings.environments, settings.state.path)
     complete = Inventory(settings.environments, settings.state.path).list_environments()
     rows = [_make_row(each, directory, settings) for each in complete]
-    known = {each.name for each in complete}
-    rows += [_make_unfinished_row(name, directory) for name in directory.list_names() if name not in known]
+    usable = {each.name for each in rows if each.origin == "created"}
+    rows += [_make_unused_row(name, directory, settings) for name in directory.list_names() if name not in usable]
     own = describe_own()
     first = EnvironmentRow(
         name=own.name,
@@ -126,16 +127,22 @@ def _make_row(environment: Environment, directory: EnvironmentDirectory, setting
     )
 
 
-def _make_unfinished_row(name: str, directory: EnvironmentDirectory) -> EnvironmentRow:
-    is_busy = directory.is_busy(name)
+def _make_unused_row(name: str, directory: EnvironmentDirectory, settings: Settings) -> EnvironmentRow:
+    problem = None
+    if directory.is_busy(name):
+        state = EnvironmentState.BEING_MADE
+    elif name in settings.environments.named:
+        state, problem = EnvironmentState.HIDDEN, "the settings name another environment so"
+    else:
+        state, problem = EnvironmentState.HALF_MADE, _say_what_to_do(name)
     return EnvironmentRow(
         name=name,
         origin="created",
         python=str(Path(directory.find_python(name)).absolute()),
         python_version="",
         sklearn=None,
-        state=EnvironmentState.BEING_MADE if is_busy else EnvironmentState.HALF_MADE,
-        problem=None if is_busy else _say_what_to_do(name),
+        state=state,
+        problem=problem,
         size_bytes=directory.count_bytes(name),
     )
 
