@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from serving.host import enter
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -29,6 +31,16 @@ SECOND = Recipe(REQUIREMENTS, ("3.11", "3.12", "3.10", "3.9"))
 OLDEST = Recipe(
     ("scikit-learn==1.0.2", "numpy==1.22.4", "scipy==1.8.1", "joblib==1.1.1", "threadpoolctl==3.1.0"), ("3.9",)
 )
+
+# what a program begins with to have the code of hosts as they have it in another environment than the server's
+ENTERED = f"""
+import importlib.util, json, os, sys
+spec = importlib.util.spec_from_file_location("enter", {enter.__file__!r})
+enter = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(enter)
+enter.register_package(os.path.dirname(os.path.dirname({enter.__file__!r})))
+enter.substitute_modules()
+"""
 
 _PYENV = Path.home() / ".pyenv" / "versions"
 

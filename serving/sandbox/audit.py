@@ -46,13 +46,14 @@ _FAMILIES = {
 }
 
 
-def watch(tell: Callable[[str], None], *, may_fork: bool = False) -> None:
+def watch(tell: Callable[[str], None], *, may_fork: bool = False, absent: frozenset[str] = frozenset()) -> None:
     """From now on end this process, with all its threads, when Python does what no sound model does.
 
     First `tell` gets the reason in a few words. The process exits with status `ENDED_ITSELF`. Modules that are not
-    imported by now cannot be imported any more. An event costs 0.1 us; most events are calls of ``id``.
+    imported by now cannot be imported any more; only those of `absent` packages may be tried, because some libraries
+    try them again and again. An event costs 0.1 us; most events are calls of ``id``.
     """
-    sys.addaudithook(_make_hook(_make_rules(may_fork=may_fork), tell))
+    sys.addaudithook(_make_hook(_make_rules(may_fork=may_fork, absent=absent), tell))
 
 
 def _ignore_unknown_event(_: tuple[Any, ...]) -> str | None:
@@ -88,7 +89,7 @@ def _make_hook(rules: dict[str, Rule | None], tell: Callable[[str], None]) -> Ca
     return hook
 
 
-def _make_rules(*, may_fork: bool) -> dict[str, Rule | None]:
+def _make_rules(*, may_fork: bool, absent: frozenset[str]) -> dict[str, Rule | None]:
     """Return a rule for each event: None to ignore it, or a function of its arguments that returns a reason."""
     always = {
         **dict.fromkeys(_RUN_CODE, "run code"),
@@ -99,7 +100,7 @@ def _make_rules(*, may_fork: bool) -> dict[str, Rule | None]:
     rules: dict[str, Rule | None] = {event: _forbid_always(f"{what} ({event})") for event, what in always.items()}
     return {
         **rules,
-        "import": _forbid_imports(sys.modules),
+        "import": _forbid_imports(sys.modules, absent),
         "open": _forbid_writing,
         "pickle.find_class": lambda arguments: f"unpickle {arguments[0]}.{arguments[1]}",
         "object.__setattr__": _forbid_changed_functions,
@@ -118,12 +119,13 @@ def _forbid_always(what: str) -> Rule:
     return lambda _: what
 
 
-def _forbid_imports(modules: dict[str, Any]) -> Rule:
+def _forbid_imports(modules: dict[str, Any], absent: frozenset[str]) -> Rule:
     """Allow imports only of modules that are loaded already; libraries of extension modules come with a file name."""
 
     def rule(arguments: tuple[Any, ...]) -> str | None:
         name, place = arguments[0], arguments[1]
-        return None if place is None and name in modules else f"import {name!r}"
+        is_harmless = name in modules or name.partition(".")[0] in absent
+        return None if place is None and is_harmless else f"import {name!r}"
 
     return rule
 

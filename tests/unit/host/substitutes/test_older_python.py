@@ -11,20 +11,9 @@ import pytest
 
 from serving.domain.signature import Feature, Signature
 from serving.host import enter
-from tests.environments import require_python
+from tests.environments import ENTERED, require_python
 
 PYTHONS = ["3.9", "3.10", "3.11", "3.12", "3.13"]
-ENTER = Path(enter.__file__)
-
-# what each program below begins with: as `enter` begins, without a zygote
-BEGIN = f"""
-import importlib.util, json, sys
-spec = importlib.util.spec_from_file_location("enter", {str(ENTER)!r})
-enter = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(enter)
-enter.register_package({str(ENTER.parent.parent)!r})
-enter.substitute_modules()
-"""
 
 
 @pytest.fixture(params=PYTHONS)
@@ -34,7 +23,7 @@ def python(request: pytest.FixtureRequest) -> str:
 
 def run(python: str, program: str, *, cwd: Path) -> Any:
     """Run a program in a bare Python: without any package but its own. Return what it prints as JSON."""
-    command = [python, "-I", "-S", "-B", "-W", "error", "-c", BEGIN + program]
+    command = [python, "-I", "-S", "-B", "-W", "error", "-c", ENTERED + program]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -124,7 +113,7 @@ def test_values_go_there_and_come_back(python: str, tmp_path: Path) -> None:
 
 def test_a_python_that_is_too_old_is_told_so() -> None:
     python = require_python("3.8")
-    done = subprocess.run([python, "-I", "-B", str(ENTER), "0", "0"], capture_output=True, text=True, check=False)
+    done = subprocess.run([python, "-I", "-B", enter.__file__, "0", "0"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "hosts need Python 3.9 or newer" in done.stderr
     assert "Traceback" not in done.stderr
