@@ -14,7 +14,8 @@ from serving.environments.known_distributions import DISTRIBUTIONS, FOREIGN, SAM
 JOBLIB = "joblib>=1.6,<1.7"
 """What hosts read files with: older ones read less safely, newer ones are not known yet."""
 OLDEST_SKLEARN, NEWEST_SKLEARN = "1.0", "1.10"
-OLDEST_NUMPY = "1.22"
+OLDEST_NUMPY, LAST_NUMPY_1 = "1.22", "1.26.4"
+NUMPY_1 = f"numpy>={OLDEST_NUMPY},<2"
 # built before NumPy 2, and crash with it
 _BEFORE_NUMPY_2 = (1, 4, 2)
 
@@ -38,8 +39,9 @@ class RequirementPlan:
 
     @property
     def pins(self) -> dict[str, str]:
-        """The exact versions among these, by distribution."""
-        return read_exact_versions((*self.requirements, *self.constraints))
+        """The exact versions among these, by distribution; the last NumPy before 2 where that is all that is known."""
+        lines = (*self.requirements, *self.constraints)
+        return {**({"numpy": LAST_NUMPY_1} if NUMPY_1 in lines else {}), **read_exact_versions(lines)}
 
 
 def plan_requirements(needs: Needs, extra: Sequence[str] = (), *, with_pandas: bool = True) -> RequirementPlan:
@@ -125,18 +127,19 @@ def _require_known_sklearn(version: str | None) -> None:
 
 
 def _limit_numpy(versions: dict[str, str], notes: list[str]) -> str | None:
-    """Take a version of NumPy that cannot be used out of `versions`; return the range that holds without a version."""
+    """Take a version of NumPy that cannot be used out of `versions`; return the range that holds without a version.
+
+    Files tell only whether NumPy was older than 2: ``1.*``.
+    """
     sklearn, numpy = versions.get(SKLEARN), versions.get("numpy")
     is_before_2 = sklearn is not None and read_release(sklearn) < _BEFORE_NUMPY_2
-    limit = f">={OLDEST_NUMPY},<2" if is_before_2 else f">={OLDEST_NUMPY}"
     if numpy is None:
-        return limit
-    if read_release(numpy) < read_release(OLDEST_NUMPY):
+        return NUMPY_1.removeprefix("numpy") if is_before_2 else f">={OLDEST_NUMPY}"
+    if numpy != "1.*" and read_release(numpy) < read_release(OLDEST_NUMPY):
         notes.append(f"NumPy {OLDEST_NUMPY} or newer instead of {numpy}: hosts need it")
-        limit = f">={OLDEST_NUMPY},<2"
     elif is_before_2 and read_release(numpy) >= (2,):
         notes.append(f"a NumPy before 2 instead of {numpy}: scikit-learn {sklearn} needs it")
-    else:
+    elif numpy != "1.*":
         return None
     del versions["numpy"]
-    return limit
+    return NUMPY_1.removeprefix("numpy")

@@ -41,6 +41,7 @@ def test_scikit_learn_and_pandas_are_always_there_unless_told_otherwise() -> Non
         ("1.0.2", "1.19.5", "numpy>=1.22,<2"),
         ("1.3.2", "2.0.0", "numpy>=1.22,<2"),
         ("1.5.2", "2.0.0", "numpy==2.0.0"),
+        ("1.5.2", "2.*", "numpy==2.*"),
     ],
 )
 def test_numpy_fits_scikit_learn_and_the_hosts(sklearn: str, numpy: str | None, limit: str) -> None:
@@ -49,6 +50,13 @@ def test_numpy_fits_scikit_learn_and_the_hosts(sklearn: str, numpy: str | None, 
     named = plan("numpy", "sklearn", scikit_learn=sklearn, **stated)
     assert limit in named.requirements
     assert bool(named.notes) == (numpy is not None and numpy not in limit)
+
+
+def test_a_file_that_tells_only_the_time_of_numpy_1_gets_the_newest_of_these() -> None:
+    found = plan("numpy", "sklearn", scikit_learn="1.5.2", numpy="1.*")
+    assert "numpy>=1.22,<2" in found.requirements
+    assert found.notes == ()
+    assert found.pins == {"numpy": "1.26.4", "scikit-learn": "1.5.2"}
 
 
 def test_pins_of_what_no_module_belongs_to_only_constrain() -> None:
