@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from serving.domain.mlmodel import NamedColumn
 from serving.domain.signature import MAX_FEATURES, METHODS, Container, Dtype, Feature, Method, ModelKind, Signature
+from serving.host.boosters import LIGHTGBM, library_of
 from serving.host.estimator_model import EstimatorModel
 from serving.host.example_rows import describe_columns, make_column_names, note_examples
 from serving.host.foreign_files import advise_on_parts
@@ -168,7 +169,7 @@ def _find_input_columns(estimator: Any, declared: Signature | None, X: Any) -> t
         return Container.OBJECTS, ["object"]
     names, count = _find_known(estimator, "feature_names_in_"), _find_known(estimator, "n_features_in_")
     if names is None:
-        names = _find_catboost_names(estimator)
+        names = _find_booster_names(estimator)
         if declared is not None and not count and declared.container is Container.ARRAY and names is not None:
             names = names if len(names) != len(declared.features) else None  # it takes rows without names as well
     count = len(names) if names is not None else count
@@ -193,14 +194,21 @@ def _find_input_columns(estimator: Any, declared: Signature | None, X: Any) -> t
     return container, names
 
 
-def _find_catboost_names(estimator: Any) -> list[str] | None:
-    """Return the column names that CatBoost keeps in an attribute of its own, None for the numbers of array columns."""
+def _find_booster_names(estimator: Any) -> list[str] | None:
+    """Return the column names that CatBoost, or LightGBM before 4.5, keeps in an attribute of its own.
+
+    None for the names that both give to the columns of an array.
+    """
+    if library_of(estimator) == LIGHTGBM:
+        names = getattr(estimator, "feature_name_", None)
+        if isinstance(names, list) and names != [f"Column_{place}" for place in range(len(names))]:
+            return names
     if type(estimator).__module__.partition(".")[0] == "catboost":
         names = getattr(estimator, "feature_names_", None)
         if isinstance(names, list) and names and names != [str(place) for place in range(len(names))]:
             return names
     return next(
-        (found for part in find_first_parts(estimator) if (found := _find_catboost_names(part)) is not None), None
+        (found for part in find_first_parts(estimator) if (found := _find_booster_names(part)) is not None), None
     )
 
 

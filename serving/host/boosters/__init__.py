@@ -43,7 +43,8 @@ def is_old_lightgbm_estimator(part: Any) -> bool:
     if library_of(part) != LIGHTGBM:
         return False
     state = vars(part)
-    return state.get("_Booster") is not None and "fitted_" not in state
+    is_asked = hasattr(part, "__sklearn_is_fitted__")  # not by those versions themselves
+    return is_asked and state.get("_Booster") is not None and "fitted_" not in state
 
 
 def limit_to_one_thread(part: Any) -> None:
