@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import random
+import re
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,6 +184,29 @@ def test_a_damaged_file_needs_nothing_that_could_not_be_found(find: Find, raw: b
     assert "scikit-learn" not in found.needs.libraries
     assert found.needs.python is None
     assert found.absent == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("xgboost_2.1.3.pkl", Format.PICKLE),
+        ("sklearn_1.5.2.skops", Format.SKOPS),
+        ("xgboost_2.1.3.ubj", Format.XGBOOST),
+        ("sklearn_1.3.2.joblib", Format.JOBLIB),
+    ],
+)
+def test_damage_anywhere_in_a_file_raises_nothing(find: Find, name: str, kind: Format) -> None:
+    raw = (ELSEWHERE / name).read_bytes()
+    if kind is Format.JOBLIB:
+        raw = zlib.decompress(raw)
+    chance = random.Random(15)
+    for _ in range(200):
+        damaged = bytearray(raw)
+        for _ in range(chance.randint(1, 3)):
+            damaged[chance.randrange(len(raw))] = chance.randrange(256)
+        needs = find(bytes(damaged[: chance.choice([len(raw), chance.randrange(len(raw))])]), kind=kind).needs
+        assert all(re.fullmatch(r"[0-9A-Za-z.+!_*-]{1,40}", version) for version in needs.libraries.values())
+        assert all(module.isidentifier() for module in needs.modules)
 
 
 def test_texts_of_a_file_are_limited(find: Find) -> None:
