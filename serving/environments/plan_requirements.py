@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from serving.domain.environment import SKLEARN, Needs
+from serving.domain.environment import SKLEARN, Needs, to_minor
 from serving.domain.errors import EnvironmentRefused
 from serving.domain.pinned_versions import normalize_name
 from serving.environments.known_distributions import DISTRIBUTIONS, FOREIGN, SAME_AS
@@ -14,12 +14,25 @@ from serving.environments.known_distributions import DISTRIBUTIONS, FOREIGN, SAM
 JOBLIB = "joblib>=1.6,<1.7"
 """What hosts read files with: older ones read less safely, newer ones are not known yet."""
 OLDEST_SKLEARN, NEWEST_SKLEARN = "1.0", "1.10"
-OLDEST_NUMPY, LAST_NUMPY_1 = "1.22", "1.26.4"
-NUMPY_1 = f"numpy>={OLDEST_NUMPY},<2"
+OLDEST_NUMPY = "1.22"
 # built before NumPy 2, and crash with it
 _BEFORE_NUMPY_2 = (1, 4, 2)
+# by scikit-learn: the first versions that it was not tried with when it was new, and that its Pythons can do without
+_TOO_NEW: dict[str, dict[str, str]] = {
+    "1.0": {"numpy": "1.24", "scipy": "1.10", "pandas": "1.6"},
+    "1.1": {"numpy": "1.25", "scipy": "1.11", "pandas": "2.1"},
+    "1.2": {"numpy": "1.26", "scipy": "1.12", "pandas": "2.1"},
+    "1.3": {"numpy": "2", "scipy": "1.13", "pandas": "2.3"},
+    "1.4": {"numpy": "2", "scipy": "1.14", "pandas": "2.3"},
+    "1.5": {"numpy": "2.3", "scipy": "1.16", "pandas": "3"},
+    "1.6": {"numpy": "2.3", "scipy": "1.16", "pandas": "3"},
+    "1.7": {"numpy": "2.4", "scipy": "1.17", "pandas": "3"},
+    "1.8": {"numpy": "2.5", "scipy": "1.18", "pandas": "3.1"},
+}
+_LAST_NUMPY_1 = "1.26.4"
 
 _PIN = re.compile(r"([A-Za-z0-9._-]+)==([0-9][0-9A-Za-z.+!_-]*)")
+_NUMPY_LIMIT = re.compile(r"numpy>=[0-9.]+,<([0-9.]+)")
 _NAME_OF_REQUIREMENT = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)")
 
 
@@ -39,9 +52,10 @@ class RequirementPlan:
 
     @property
     def pins(self) -> dict[str, str]:
-        """The exact versions among these, by distribution; the last NumPy before 2 where that is all that is known."""
+        """The exact versions among these, by distribution; the last NumPy before 2 where it has to be one before 2."""
         lines = (*self.requirements, *self.constraints)
-        return {**({"numpy": LAST_NUMPY_1} if NUMPY_1 in lines else {}), **read_exact_versions(lines)}
+        is_before_2 = any((limit := _NUMPY_LIMIT.fullmatch(each)) and read_release(limit[1]) <= (2,) for each in lines)
+        return {**({"numpy": _LAST_NUMPY_1} if is_before_2 else {}), **read_exact_versions(lines)}
 
 
 def plan_requirements(needs: Needs, extra: Sequence[str] = (), *, with_pandas: bool = True) -> RequirementPlan:
@@ -54,10 +68,8 @@ def plan_requirements(needs: Needs, extra: Sequence[str] = (), *, with_pandas: b
     wanted = dict.fromkeys([SKLEARN, *(["pandas"] if with_pandas else []), *_find_distributions(needs, bool(extra))])
     notes: list[str] = []
     versions = {**needs.libraries, **read_exact_versions(extra)}
-    ranges = {"joblib": JOBLIB.removeprefix("joblib"), SKLEARN: f">={OLDEST_SKLEARN},<{NEWEST_SKLEARN}"}
     _require_known_sklearn(versions.get(SKLEARN))
-    if (numpy := _limit_numpy(versions, notes)) is not None:
-        ranges["numpy"] = numpy
+    ranges = _find_ranges(versions, notes)
     if (joblib := versions.pop("joblib", None)) is not None and read_release(joblib) < (1, 6):
         notes.append(f"joblib 1.6 instead of {joblib}: it reads the same files, and more safely")
     requirements = [
@@ -126,20 +138,29 @@ def _require_known_sklearn(version: str | None) -> None:
         )
 
 
-def _limit_numpy(versions: dict[str, str], notes: list[str]) -> str | None:
-    """Take a version of NumPy that cannot be used out of `versions`; return the range that holds without a version.
+def _find_ranges(versions: dict[str, str], notes: list[str]) -> dict[str, str]:
+    """Return the ranges of what has no exact version: of the time of its scikit-learn, and fit for hosts.
 
-    Files tell only whether NumPy was older than 2: ``1.*``.
+    Takes a version of NumPy that cannot be used, or that a file tells in part (``1.*``), out of `versions`.
     """
     sklearn, numpy = versions.get(SKLEARN), versions.get("numpy")
-    is_before_2 = sklearn is not None and read_release(sklearn) < _BEFORE_NUMPY_2
-    if numpy is None:
-        return NUMPY_1.removeprefix("numpy") if is_before_2 else f">={OLDEST_NUMPY}"
-    if numpy != "1.*" and read_release(numpy) < read_release(OLDEST_NUMPY):
-        notes.append(f"NumPy {OLDEST_NUMPY} or newer instead of {numpy}: hosts need it")
-    elif is_before_2 and read_release(numpy) >= (2,):
-        notes.append(f"a NumPy before 2 instead of {numpy}: scikit-learn {sklearn} needs it")
-    elif numpy != "1.*":
-        return None
-    del versions["numpy"]
-    return NUMPY_1.removeprefix("numpy")
+    too_new = dict(_TOO_NEW.get(to_minor(sklearn), {})) if sklearn is not None else {}
+    oldest = OLDEST_NUMPY
+    if numpy is not None:
+        is_in_part = numpy.endswith(".*")
+        if not is_in_part and read_release(numpy) < read_release(OLDEST_NUMPY):
+            notes.append(f"NumPy {OLDEST_NUMPY} or newer instead of {numpy}: hosts need it")
+        elif sklearn is not None and read_release(sklearn) < _BEFORE_NUMPY_2 and read_release(numpy) >= (2,):
+            notes.append(f"a NumPy before 2 instead of {numpy}: scikit-learn {sklearn} needs it")
+        elif numpy == "2.*":
+            oldest = "2"
+        if is_in_part or notes:
+            del versions["numpy"]
+        if read_release(numpy) < (2,):
+            too_new["numpy"] = min("2", too_new.get("numpy", "2"), key=read_release)
+    return {
+        "joblib": JOBLIB.removeprefix("joblib"),
+        SKLEARN: f">={OLDEST_SKLEARN},<{NEWEST_SKLEARN}",
+        **{name: f"<{first}" for name, first in too_new.items()},
+        "numpy": f">={oldest}" + (f",<{too_new['numpy']}" if "numpy" in too_new else ""),
+    }

@@ -20,13 +20,22 @@ def plan(*modules: str, extra: tuple[str, ...] = (), with_pandas: bool = True, *
 
 def test_the_versions_it_was_trained_with_are_installed() -> None:
     found = plan("numpy", "sklearn", scikit_learn="1.5.2", numpy="1.26.4", pandas="2.2.3")
-    assert found == RequirementPlan(("numpy==1.26.4", "pandas==2.2.3", "scikit-learn==1.5.2"), (JOBLIB,))
+    assert found == RequirementPlan(("numpy==1.26.4", "pandas==2.2.3", "scikit-learn==1.5.2"), (JOBLIB, "scipy<1.16"))
+
+
+def test_what_is_not_known_is_taken_from_the_time_of_its_scikit_learn() -> None:
+    found = plan("sklearn", scikit_learn="1.3.2")
+    assert (found.requirements, found.constraints) == (
+        ("pandas<2.3", "scikit-learn==1.3.2"),
+        (JOBLIB, "numpy>=1.22,<2", "scipy<1.13"),
+    )
+    assert plan("sklearn", "scipy", scikit_learn="1.9.1").requirements == ("pandas", "scikit-learn==1.9.1", "scipy")
 
 
 def test_scikit_learn_and_pandas_are_always_there_unless_told_otherwise() -> None:
-    assert plan("sklearn", scikit_learn="1.5.2").requirements == ("pandas", "scikit-learn==1.5.2")
+    assert plan("sklearn", scikit_learn="1.5.2").requirements == ("pandas<3", "scikit-learn==1.5.2")
     assert plan("sklearn", scikit_learn="1.5.2", with_pandas=False).requirements == ("scikit-learn==1.5.2",)
-    assert plan("pandas", scikit_learn="1.5.2", with_pandas=False).requirements == ("pandas", "scikit-learn==1.5.2")
+    assert plan("pandas", scikit_learn="1.5.2", with_pandas=False).requirements == ("pandas<3", "scikit-learn==1.5.2")
     assert plan().requirements == ("pandas", "scikit-learn>=1.0,<1.10")
 
 
@@ -35,13 +44,15 @@ def test_scikit_learn_and_pandas_are_always_there_unless_told_otherwise() -> Non
     [
         ("1.3.2", None, "numpy>=1.22,<2"),
         ("1.4.1.post1", None, "numpy>=1.22,<2"),
-        ("1.4.2", None, "numpy>=1.22"),
+        ("1.5.2", None, "numpy>=1.22,<2.3"),
         ("1.9.1", None, "numpy>=1.22"),
         ("1.0.2", "1.23.5", "numpy==1.23.5"),
-        ("1.0.2", "1.19.5", "numpy>=1.22,<2"),
+        ("1.0.2", "1.19.5", "numpy>=1.22,<1.24"),
+        ("1.4.2", "2.0.0", "numpy==2.0.0"),
+        ("1.4.1", "2.0.0", "numpy>=1.22,<2"),
         ("1.3.2", "2.0.0", "numpy>=1.22,<2"),
         ("1.5.2", "2.0.0", "numpy==2.0.0"),
-        ("1.5.2", "2.*", "numpy==2.*"),
+        ("1.5.2", "2.*", "numpy>=2,<2.3"),
     ],
 )
 def test_numpy_fits_scikit_learn_and_the_hosts(sklearn: str, numpy: str | None, limit: str) -> None:
@@ -49,7 +60,7 @@ def test_numpy_fits_scikit_learn_and_the_hosts(sklearn: str, numpy: str | None, 
     assert limit in plan("sklearn", scikit_learn=sklearn, **stated).constraints
     named = plan("numpy", "sklearn", scikit_learn=sklearn, **stated)
     assert limit in named.requirements
-    assert bool(named.notes) == (numpy is not None and numpy not in limit)
+    assert bool(named.notes) == (numpy is not None and not numpy.endswith(".*") and numpy not in limit)
 
 
 def test_a_file_that_tells_only_the_time_of_numpy_1_gets_the_newest_of_these() -> None:
@@ -61,7 +72,7 @@ def test_a_file_that_tells_only_the_time_of_numpy_1_gets_the_newest_of_these() -
 
 def test_pins_of_what_no_module_belongs_to_only_constrain() -> None:
     found = plan("sklearn", scikit_learn="1.3.2", mlflow="2.9.2", scipy="1.11.4", jupyter="1.0.0", numpy="1.26.4")
-    assert found.requirements == ("pandas", "scikit-learn==1.3.2")
+    assert found.requirements == ("pandas<2.3", "scikit-learn==1.3.2")
     assert found.constraints == (JOBLIB, "jupyter==1.0.0", "mlflow==2.9.2", "numpy==1.26.4", "scipy==1.11.4")
     assert found.left_out == ("jupyter", "mlflow", "numpy", "scipy")
 
@@ -71,7 +82,7 @@ def test_packages_of_the_field_are_known_by_their_modules() -> None:
     assert found.requirements == (
         "category-encoders",
         "imbalanced-learn==0.11.0",
-        "pandas",
+        "pandas<2.3",
         "pyyaml",
         "scikit-learn==1.3.2",
     )
@@ -85,7 +96,7 @@ def test_a_distribution_is_never_guessed_from_the_name_of_a_module() -> None:
 def test_a_module_may_belong_to_a_pin_of_its_name_or_to_what_the_operator_names() -> None:
     assert "my-package==1.0" in plan("my_package", "sklearn", my_package="1.0").requirements
     assert plan("mine", "sklearn", extra=("my-company-pkg==2",), scikit_learn="1.5.2").requirements == (
-        "pandas",
+        "pandas<3",
         "scikit-learn==1.5.2",
         "my-company-pkg==2",
     )
@@ -93,7 +104,7 @@ def test_a_module_may_belong_to_a_pin_of_its_name_or_to_what_the_operator_names(
 
 def test_what_the_operator_names_replaces_what_the_model_says() -> None:
     found = plan("numpy", "sklearn", extra=("NumPy>=1.26", "scipy"), scikit_learn="1.5.2", numpy="1.25", scipy="1.10")
-    assert found.requirements == ("pandas", "scikit-learn==1.5.2", "NumPy>=1.26", "scipy")
+    assert found.requirements == ("pandas<3", "scikit-learn==1.5.2", "NumPy>=1.26", "scipy")
     assert found.constraints == (JOBLIB,)
 
 
