@@ -109,11 +109,20 @@ def _is_seed_sequence(*arguments: Any) -> bool:
 
 
 def _is_loss(*arguments: Any) -> bool:
-    """(class, checksum, its numbers), as Cython writes an object."""
+    """(class, checksum, its number), as Cython writes an object. It reads that number without looking for it."""
+    return _is_object_of_cython(arguments, 1)
+
+
+def _is_plain_loss(*arguments: Any) -> bool:
+    """(class, checksum, nothing)."""
+    return _is_object_of_cython(arguments, 0)
+
+
+def _is_object_of_cython(arguments: tuple[Any, ...], numbers: int) -> bool:
     if len(arguments) != 3 or not isinstance(arguments[1], int):
         return False
-    numbers = arguments[2]
-    return numbers is None or (type(numbers) is tuple and _are_numbers(*numbers))
+    state = arguments[2]
+    return state is None or (type(state) is tuple and len(state) == numbers and _are_numbers(*state))
 
 
 def _is_function(*arguments: Any) -> bool:
@@ -134,10 +143,10 @@ def _is_tree(*arguments: Any) -> bool:
 
 
 _LOSS_MODULES = ("sklearn._loss._loss", "_loss")  # the second name until scikit-learn 1.8
-_LOSSES = ("CyExponentialLoss", "CyHuberLoss", "CyPinballLoss", "CyHalfTweedieLoss", "CyHalfTweedieLossIdentity")
-_LOSSES_WITHOUT_NUMBERS = (
+_LOSSES = ("CyHuberLoss", "CyPinballLoss", "CyHalfTweedieLoss", "CyHalfTweedieLossIdentity")
+_PLAIN_LOSSES = (
     *("CyAbsoluteError", "CyHalfBinomialLoss", "CyHalfGammaLoss", "CyHalfMultinomialLoss", "CyHalfPoissonLoss"),
-    "CyHalfSquaredError",
+    *("CyHalfSquaredError", "CyExponentialLoss"),
 )
 _SGD_LOSSES = (
     *("EpsilonInsensitive", "Hinge", "Huber", "Log", "ModifiedHuber", "SquaredEpsilonInsensitive", "SquaredHinge"),
@@ -167,10 +176,7 @@ _CHECKS: dict[Global, Callable[..., bool]] = {
     ("functools", "partial"): _is_function,
     ("sklearn.tree._tree", "Tree"): _is_tree,
     **{(module, name): _are_numbers for module in _LOSS_MODULES for name in _LOSSES},
-    **{
-        (module, f"__pyx_unpickle_{name}"): _is_loss
-        for module in _LOSS_MODULES
-        for name in (*_LOSSES, *_LOSSES_WITHOUT_NUMBERS)
-    },
+    **{(module, f"__pyx_unpickle_{name}"): _is_loss for module in _LOSS_MODULES for name in _LOSSES},
+    **{(module, f"__pyx_unpickle_{name}"): _is_plain_loss for module in _LOSS_MODULES for name in _PLAIN_LOSSES},
     **{("sklearn.linear_model._sgd_fast", name): _are_numbers for name in _SGD_LOSSES},
 }

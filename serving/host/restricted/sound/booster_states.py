@@ -9,6 +9,7 @@ import gc
 from functools import lru_cache
 from typing import Any
 
+from serving.host.restricted.sound.compiled_states import STATE_CHECKS
 from serving.host.restricted.sound.lightgbm_trees import check_lightgbm
 from serving.host.restricted.sound.requirements import Check, find_checks, get_attributes, require, run_checks
 from serving.host.restricted.sound.xgboost_trees import check_xgboost
@@ -64,6 +65,7 @@ def _check_lightgbm_options(booster: Any) -> None:
 
 
 _STATE_CHECKS: dict[str, Check] = {
+    **STATE_CHECKS,
     "xgboost.core.Booster": _check_xgboost_state,
     "lightgbm.basic.Booster": _check_lightgbm_state,
 }

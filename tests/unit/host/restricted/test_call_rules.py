@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.random import _pickle
-from sklearn._loss._loss import CyHuberLoss
+from sklearn._loss._loss import CyHalfMultinomialLoss, CyHuberLoss
 
 from serving.host.restricted.call_rules import are_usual_arguments
 
@@ -30,14 +30,18 @@ def test_a_source_of_random_numbers_is_made_of_nothing_else(arguments: tuple[Any
 
 
 @pytest.mark.parametrize("module", ["_loss", "sklearn._loss._loss"])
-def test_a_compiled_loss_holds_only_numbers(module: str) -> None:
+def test_a_compiled_loss_holds_its_number_and_nothing_else(module: str) -> None:
+    """Cython reads the number of a tuple without looking whether it is there."""
     name = (module, "__pyx_unpickle_CyHuberLoss")
-    for state in (None, (), (0.9,), (np.float64(0.9), 1)):
+    for state in (None, (0.9,), (np.float64(0.9),)):
         assert are_usual_arguments(name, (CyHuberLoss, 1, state))
-    for state in ([0.9], (0.9, {"delta": 1}), ("0.9",), 0.9):
+    for state in ((), [0.9], (0.9, {"delta": 1}), ("0.9",), 0.9, np.zeros(1)):
         assert not are_usual_arguments(name, (CyHuberLoss, 1, state))
     assert not are_usual_arguments(name, (CyHuberLoss, "1", None))
     assert not are_usual_arguments(name, (CyHuberLoss, 1))
+    plain = (module, "__pyx_unpickle_CyHalfMultinomialLoss")
+    assert are_usual_arguments(plain, (CyHalfMultinomialLoss, 1, ()))
+    assert not are_usual_arguments(plain, (CyHalfMultinomialLoss, 1, (0.9,)))
 
 
 @pytest.mark.parametrize("name", ["Huber", "Log", "SquaredLoss", "Hinge"])
