@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 import sklearn
 from scipy import sparse
-from sklearn import metrics
 from sklearn.base import BaseEstimator
 
-from benchmarks.older_declarations import OLDER, find_declared_texts
+from benchmarks.older_declarations import OLDER, find_declared_texts, list_scorer_names
 from serving.host.restricted.attribute_schema import INERT, NATIVE
 from serving.host.restricted.fitting_only import StandIn
 from serving.host.restricted.pandas_values import VALUES
@@ -272,7 +271,7 @@ class AttributeRecorder:
         """
         made = [kind for kind in self._kinds if f"{kind.__module__}.{kind.__qualname__}" not in nameable]
         listed = {kind: {} if kind in made else self._reviewed(kind, noted) for kind, noted in self._kinds.items()}
-        scorers = {f"'{name}'" for name in metrics.get_scorer_names()}
+        scorers = {f"'{name}'" for name in list_scorer_names()}
         groups = make_groups(listed.values(), scorers)
         classes = {
             f"{kind.__module__}.{kind.__qualname__}": {
@@ -299,7 +298,8 @@ class AttributeRecorder:
             if words and kind.__module__.startswith(NATIVE):
                 reviewed[name] = {word for word in words if word[0] != "'"} | {"text"}
         if "estimator" in noted and "class:estimator" not in noted["estimator"]:
-            reviewed |= {older: {"estimator"} for older in ("base_estimator", "base_estimator_")}
+            for older in ("base_estimator", "base_estimator_"):
+                reviewed.setdefault(older, set()).add("estimator")
         return {
             name: _with_arrays(name, words) - _ANYWHERE
             for name, words in reviewed.items()

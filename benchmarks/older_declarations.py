@@ -1,7 +1,7 @@
 """What a parameter may be, for scikit-learn before 1.2, whose classes do not declare it.
 
-Three sources: the options in the docstring of the class, the texts that the list of 1.2 has for the same class and
-attribute, and texts that were removed since.
+There are three sources: the options in the docstring of the class, the texts that the list of 1.2 has for the same class
+and attribute, and texts that were removed since.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import json
 import re
 from functools import cache
 from typing import Any
+
+from sklearn import metrics
 
 from benchmarks import run
 
@@ -61,6 +63,12 @@ def list_values(kind: type) -> list[tuple[str, Any]]:
         others: dict[type, tuple[Any, ...]] = {bool: (not default,), int: (2,), float: (0.5,), str: (None,)}
         found += [(name, value) for value in others.get(type(default), (True, 2, 0.5))]
     return found
+
+
+def list_scorer_names() -> list[str]:
+    """Return the names of the scorers there are."""
+    names: list[str] = metrics.get_scorer_names() if hasattr(metrics, "get_scorer_names") else sorted(metrics.SCORERS)
+    return names
 
 
 def _list_parameters(kind: type) -> dict[str, Any]:

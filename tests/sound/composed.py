@@ -41,6 +41,7 @@ from sklearn import (
 )
 from sklearn.gaussian_process import kernels
 
+from benchmarks.older_declarations import list_scorer_names
 from tests.sound.construction import ignore_warnings
 from tests.sound.estimators import ROWS, TEXTS, Fitted, table
 
@@ -103,6 +104,7 @@ FUNCTIONS = (
     np.sum,
     np.clip,
 )
+_HAS_TARGET_ENCODER = hasattr(preprocessing, "TargetEncoder")  # since 1.3
 SPLITTERS = (
     "KFold",
     "ShuffleSplit",
@@ -159,7 +161,7 @@ def _columns(**options: Any) -> Any:
             ("filled", filled, ["city"]),
             ("ordered", preprocessing.OrdinalEncoder(), ["plan"]),
             ("texts", feature_extraction.text.TfidfVectorizer(), "note"),
-            ("target", preprocessing.TargetEncoder(), ["rank"]),
+            *((("target", preprocessing.TargetEncoder(), ["rank"]),) if _HAS_TARGET_ENCODER else ()),
             ("dropped", "drop", ["on"]),
             ("kept", "passthrough", ["rate"]),
         ],
@@ -250,7 +252,7 @@ def _searches() -> Iterator[Fitted]:
         search = model_selection.GridSearchCV(naive_bayes.GaussianNB(), {"var_smoothing": [1e-9]}, cv=3).fit(X, Y)
         search.cv = splitter
         yield _model(f"splitter {name}", search)
-    for name in metrics.get_scorer_names():
+    for name in list_scorer_names():
         search = model_selection.GridSearchCV(naive_bayes.GaussianNB(), {"var_smoothing": [1e-9]}, cv=3).fit(X, Y)
         search.scoring = search.scorer_ = metrics.get_scorer(name)
         yield _model(f"scorer {name}", search)

@@ -29,6 +29,7 @@ from sklearn import (
 )
 from sklearn.gaussian_process import kernels
 
+from benchmarks.older_declarations import list_scorer_names
 from tests.sound.construction import ignore_warnings
 from tests.sound.estimators import ROWS, Fitted, table
 
@@ -134,8 +135,9 @@ def _estimators_with_splits(splitter: Any, which: str) -> Iterator[Fitted]:
         (ensemble.StackingClassifier([("a", naive_bayes.GaussianNB())], logistic, cv=splitter), Y),
         (linear_model.LassoCV(alphas=[0.1, 1.0], cv=splitter), Y),
         (multioutput.ClassifierChain(logistic, cv=splitter), both),
-        (model_selection.TunedThresholdClassifierCV(naive_bayes.GaussianNB(), cv=splitter), Y % 2),
     ]
+    if hasattr(model_selection, "TunedThresholdClassifierCV"):  # since 1.5
+        some.append((model_selection.TunedThresholdClassifierCV(naive_bayes.GaussianNB(), cv=splitter), Y % 2))
     for estimator, answers in some:
         yield from _if_fits(
             f"{type(estimator).__name__} by {which}",
@@ -165,7 +167,7 @@ def _scorers() -> Iterator[Fitted]:
 
 def scorers() -> list[Any]:
     """Return a scorer of each metric that compares answers, with what its other parameters may be by their names."""
-    made = [metrics.get_scorer(name) for name in metrics.get_scorer_names()]
+    made = [metrics.get_scorer(name) for name in list_scorer_names()]
     for name, function in vars(metrics).items():
         if not inspect.isfunction(function) or name in _NO_SCORES or name.startswith("pairwise"):
             continue

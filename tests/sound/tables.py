@@ -125,7 +125,7 @@ def _dtypes() -> Iterator[Fitted]:
                 preprocessing.OneHotEncoder(handle_unknown="ignore"),
                 preprocessing.OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=2, drop="first"),
                 preprocessing.OrdinalEncoder(encoded_missing_value=-1),
-                preprocessing.TargetEncoder(),
+                *([preprocessing.TargetEncoder()] if hasattr(preprocessing, "TargetEncoder") else []),  # since 1.3
                 preprocessing.StandardScaler(),
                 ensemble.HistGradientBoostingClassifier(max_iter=2, categorical_features="from_dtype"),
                 impute.MissingIndicator(),
