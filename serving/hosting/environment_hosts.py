@@ -13,7 +13,15 @@ from typing import Protocol
 
 import structlog
 
-from serving.domain.environment import COMPARED, OWN, Choice, Environment, choose_environment, suggest_name
+from serving.domain.environment import (
+    COMPARED,
+    OWN,
+    Choice,
+    Environment,
+    choose_environment,
+    find_misfits,
+    suggest_name,
+)
 from serving.domain.errors import HostFailed, NeedsUnknown
 from serving.domain.report import CandidateReport, Evaluation, GateResult
 from serving.hosting.evaluating import RunsElsewhere, evaluate_candidate
@@ -119,8 +127,11 @@ class EnvironmentHosts:
         """
 
         def choose(found: NeedsFound, libraries: Mapping[str, str]) -> Choice:
+            own = describe_own(found, libraries)
+            if found.needs.environment in (None, OWN) and not find_misfits(found.needs, own):
+                return choose_environment(found.needs, own, ())  # no matter how slow others are to describe
             others = self._known.list_environments()
-            choice = choose_environment(found.needs, describe_own(found, libraries), others)
+            choice = choose_environment(found.needs, own, others)
             if choice.name is not None:
                 return choice
             name = suggest_name(found.needs, {each.name for each in others})

@@ -276,7 +276,9 @@ def _follow_gates(
         if evaluation is not None:
             return evaluation
         if frame.kind is FrameKind.NEEDS:
+            began = time.monotonic()
             progress.choose_environment(choose)
+            source.ends_at += time.monotonic() - began  # environments that are slow to describe are not its fault
         if progress.may_load(frame.kind):
             send_frame(host.socket, FrameKind.LOAD, 0, b"{}")
         elif frame.kind is FrameKind.GATE_STARTED and progress.gate == GateName.COMPILE:

@@ -17,8 +17,8 @@ from serving.wire.payloads import decode_answer, encode_batch
 from serving.wire.stream import receive_frame, send_frame
 
 
-def evaluate(host: HostProcess, path: Path, **fields: Any) -> Evaluation:
-    """Evaluate a joblib file by every gate; `fields` replace those of the request."""
+def make_request(path: Path, **fields: Any) -> EvaluationRequest:
+    """Return the request to evaluate a joblib file by every gate; `fields` replace its fields."""
     raw = path.read_bytes()
     file = EvaluationFile(name=path.name, sha256=hashlib.sha256(raw).hexdigest(), size=len(raw), path=str(path))
     asked: dict[str, Any] = {
@@ -29,10 +29,14 @@ def evaluate(host: HostProcess, path: Path, **fields: Any) -> Evaluation:
         "main": file,
         "files": (file,),
         "quiet_seconds": 0.5,
-        "place": "there",
         **fields,
     }
-    return evaluate_candidate(host, EvaluationRequest(**asked), 60)
+    return EvaluationRequest(**asked)
+
+
+def evaluate(host: HostProcess, path: Path, **fields: Any) -> Evaluation:
+    """Evaluate a joblib file by every gate in a host of another environment; see `make_request`."""
+    return evaluate_candidate(host, make_request(path, **{"place": "there", **fields}), 60)
 
 
 def ask(host: HostProcess, method: str, batch: Batch) -> Tensor:

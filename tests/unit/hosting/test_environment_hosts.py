@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import joblib
 import psutil
 import pytest
+from sklearn.linear_model import LinearRegression
 
 from serving import sandbox
 from serving.domain.environment import Choice, Environment
@@ -19,6 +21,7 @@ from serving.hosting.environment_hosts import EnvironmentHosts
 from serving.hosting.zygote import Zygote
 from serving.hosting.zygote_process import ZygoteUnusable
 from tests.e2e.harness import until
+from tests.unit.hosting.hosted import make_request
 
 VARIABLES = sandbox.scrub_environment(os.environ)
 
@@ -29,8 +32,10 @@ class Listed:
     def __init__(self, *environments: Environment) -> None:
         self.environments = environments
         self.broken: list[tuple[str, str]] = []
+        self.listings = 0
 
     def list_environments(self) -> tuple[Environment, ...]:
+        self.listings += 1
         return self.environments
 
     def mark_broken(self, name: str, reason: str) -> None:
@@ -92,6 +97,19 @@ def test_an_environment_has_changed_when_a_library_of_a_report_has(open_hosts: C
     assert not hosts.has_changed(report_of("gone", numpy="1.26.3"))
     assert not hosts.has_changed(report_of("own", numpy="1.26.3"))
     assert not hosts.has_changed(CandidateReport(gates=(), libraries={"numpy": "1.26.3"}))
+
+
+def test_a_candidate_that_fits_here_does_not_wait_for_other_environments(
+    open_hosts: Callable[..., EnvironmentHosts], tmp_path: Path
+) -> None:
+    path = tmp_path / "m.joblib"
+    joblib.dump(LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]), path)
+    known = Listed(make_environment("/bin/false"))
+    host, evaluation = open_hosts(known).evaluate(make_request(path), 60, "m.joblib")
+    host.close()
+    assert evaluation.report.is_ready, evaluation.report.refusal
+    assert evaluation.report.environment is not None
+    assert (evaluation.report.environment.name, known.listings) == ("own", 0)
 
 
 def test_nothing_starts_after_the_stop(open_hosts: Callable[..., EnvironmentHosts]) -> None:

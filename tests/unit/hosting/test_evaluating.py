@@ -744,6 +744,27 @@ def test_a_candidate_of_another_environment_is_not_loaded_here(play: Play, hosts
     assert FrameKind.LOAD not in host.join()
 
 
+def test_the_time_to_choose_an_environment_is_not_the_candidates(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[TimedSocket, float]] = []
+    took: list[float] = []
+
+    def make(sock: socket.socket, ends_at: float) -> TimedSocket:
+        made.append((TimedSocket(sock, ends_at), ends_at))
+        return made[-1][0]
+
+    def choose(*_: object) -> Choice:
+        began = time.monotonic()
+        time.sleep(0.05)
+        took.append(time.monotonic() - began)
+        return Choice(name="own", reason="it fits")
+
+    monkeypatch.setattr(evaluating, "TimedSocket", make)
+    asked = make_request(compile=CompileRequest(bytes=1000, seconds=0.0))
+    assert play(asked, tell_needs(asked), choose=choose).report.is_ready
+    ((source, ends_at),) = made
+    assert source.ends_at - ends_at >= took[0]
+
+
 def test_a_host_elsewhere_goes_on_from_the_gate_load(play: Play, hosts: list[FakeHost]) -> None:
     before = make_honest_frames(make_request())[1 : 2 * GATES.index("load") : 2]
     prior = tuple(GateResult.model_validate(each.header) for each in before)
