@@ -27,6 +27,7 @@ from sklearn.utils import all_estimators
 
 from benchmarks import run
 from benchmarks.attribute_list import AttributeRecorder
+from benchmarks.function_homes import add_homes
 from benchmarks.lenient_import import import_leniently
 from benchmarks.list_union import unite_lists
 from serving.host.restricted.allow_list import find_current_name
@@ -115,7 +116,7 @@ class Recorder(NumpyUnpickler):  # type: ignore[misc]  # joblib has no types
 
 def main() -> int:
     """Fit, write, read, and write the list."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--add", action="store_true", help="keep what is in the list of this version already")
     keeps = parser.parse_args().add
     warnings.simplefilter("ignore")
@@ -134,7 +135,7 @@ def main() -> int:
     version = ".".join(sklearn.__version__.split(".")[:2])
     place = run.ROOT / "serving" / "host" / "restricted" / "lists" / f"scikit-learn-{version}.json"
     place.parent.mkdir(exist_ok=True)
-    document = {
+    document: dict[str, Any] = {
         "called": {name: sorted(called[name]) for name in sorted(called)},
         "created": sorted(created),
         "values": sorted(values - created - called.keys()),
@@ -142,6 +143,7 @@ def main() -> int:
     }
     if keeps:
         document = unite_lists(json.loads(place.read_text(encoding="utf-8")), document)
+    document = add_homes(document)
     place.write_text(_compact(document) + "\n", encoding="utf-8")
     classes = document["schema"]["classes"]
     print(f"{place.relative_to(run.ROOT)}: {len(values | created)} globals, {len(called)} of them called")

@@ -1,7 +1,7 @@
 """What a parameter may be, for scikit-learn before 1.2, whose classes do not declare it.
 
-There are three sources: the options in the docstring of the class, the texts that the list of 1.2 has for the same class
-and attribute, and texts that were removed since.
+There are three sources: the options in the docstring of the class, the texts that the list of 1.2 has for the same
+class and attribute, and texts that were removed since.
 """
 
 from __future__ import annotations
