@@ -40,5 +40,6 @@ def _check_center_tree(means: Any) -> None:
 
 CHECKS: dict[str, Check] = {
     "sklearn.cluster._kmeans._BaseKMeans": _check_centers,
+    "sklearn.cluster._kmeans.KMeans": _check_centers,  # before scikit-learn 1.1 there is no base class
     "sklearn.cluster._bisect_k_means.BisectingKMeans": _check_center_tree,
 }

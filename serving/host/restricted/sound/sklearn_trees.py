@@ -77,11 +77,23 @@ def _check_isolation_forest(forest: Any) -> None:
         return
     features = require_integer(parts["n_features_in_"], "n_features_in_")
     trees, drawn = list(_list_trees(parts["estimators_"])), parts["estimators_features_"]
+    require(all(map(_has_its_depth, trees)), "one of its trees is deeper than it says")
     require(len(drawn) == len(trees), "it does not have columns for each tree")
     takes_all = parts["_max_features"] == features
     for tree, columns in zip(trees, drawn, strict=True):
         given = features if takes_all else len(require_indices(columns, "estimators_features_", features))
         require(tree.n_features == given, _OTHER_ROWS)
+
+
+def _has_its_depth(tree: Any) -> bool:
+    """Return True if no leaf is deeper than the tree says. Before 1.3 that is the room compiled code has for a path."""
+    left, right, level = tree.children_left, tree.children_right, np.zeros(1, np.int64)
+    for _ in range(tree.max_depth + 1):
+        inner = level[left[level] != _LEAF]
+        if not inner.size:
+            return True
+        level = np.unique(np.concatenate([left[inner], right[inner]]))
+    return False
 
 
 def _check_boosted_trees(boosted: Any) -> None:

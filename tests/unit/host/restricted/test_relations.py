@@ -170,6 +170,11 @@ def remap(**places: int) -> Callable[[Any], Any]:
     return lambda found: {**found, **places}
 
 
+def tree_is_flat(model: Any) -> None:
+    estimator = model.estimators_[0]
+    estimator.tree_ = made_anew(estimator.tree_, "max_depth", 1)
+
+
 def lie_in_tree(model: Any) -> None:
     """Replace a tree by one for fewer columns."""
     narrow = ensemble.RandomForestClassifier(1).fit(np.column_stack([ROWS, ROWS]), LABELS)
@@ -401,6 +406,7 @@ LIES: dict[str, tuple[Callable[[], Any], Lie, str]] = {
         isolation_forest, put("estimators_features_", lambda found: [found[0][:1], *found[1:]]), "other rows",
     ),
     "no drawn columns": (isolation_forest, put("estimators_features_", shorten), "columns for each tree"),
+    "a tree deeper than it says": (isolation_forest, tree_is_flat, "is deeper than it says"),
     "all columns": (isolation_forest, put("_max_features", 4), "other rows than its trees"),
     "rounds that are no table": (boosted_trees, put("estimators_", np.ravel), "no table"),
     "no first answer": (boosted_trees, begins_with("nothing"), "no estimator"),
