@@ -153,8 +153,8 @@ def advise_on_parts(parts: Iterable[object]) -> str:
 
 
 HOW_TO_FIND_MODULES = (
-    "the working directory is not searched: install the module into the server's environment, or start the server with "
-    "PYTHONPATH set to its directory"
+    "the working directory is not searched: install the module into the server's environment, make one that has it "
+    "(serving environment create), or start the server with PYTHONPATH set to its directory"
 )
 PYTHON_2 = f"the file was saved by Python 2: {_SAVE_AGAIN}"
 OLD_LIGHTGBM = (
