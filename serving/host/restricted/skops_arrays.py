@@ -168,8 +168,7 @@ class ArrayRewriter:
         """Write a RandomGeneratorNode, without the seed for further generators: no model makes one while it answers."""
         state = get_child(get_child(node, "content"), "bit_generator")
         self._out.push_global(("numpy.random._pickle", "__generator_ctor"))
-        self._out.push_global(("numpy.random._pickle", "__bit_generator_ctor"))
         self.write(get_child(get_child(state, "content"), "bit_generator"))
         self._out.emit(pickle.TUPLE1 + pickle.REDUCE)
         self.write(state)
-        self._out.emit(pickle.BUILD + pickle.TUPLE1 + pickle.REDUCE)
+        self._out.emit(pickle.BUILD)  # as NumPy before 2 writes it, which NumPy 2 reads as well
