@@ -143,7 +143,7 @@ def check(name: Name, *, state: State = None, as_json: Json = False) -> None:
 
     with show_progress(f"checking {name}") as doing:
         environment = find_environment(name, settings)
-        report = check_environment(environment, settings.candidate, doing)
+        report = check_environment(environment, settings, doing)
     changes = find_changes(environment, settings)
     if as_json:
         show(json.dumps(_describe_check(environment, report, changes), indent=2))

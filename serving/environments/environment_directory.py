@@ -22,6 +22,7 @@ from serving.domain.errors import EnvironmentRefused
 RECORD_NAME = "environment.json"
 LOCK_NAME = "requirements.lock"
 PYTHON_PATH = Path("bin") / "python"
+_INSTALLERS = frozenset({"pip", "setuptools", "wheel"})  # of the environment itself: no lock of what was asked for
 
 
 class EnvironmentRecord(BaseModel):
@@ -75,7 +76,7 @@ class EnvironmentDirectory:
     def write_record(self, record: EnvironmentRecord) -> None:
         """Complete an environment: from now on it is used. Atomic and durable; raises OSError."""
         directory = self.path / record.name
-        lines = [f"{name}=={version}" for name, version in sorted(record.libraries.items())]
+        lines = [f"{name}=={version}" for name, version in sorted(record.libraries.items()) if name not in _INSTALLERS]
         _write_durably(directory / LOCK_NAME, "".join(f"{line}\n" for line in lines))
         document = json.dumps(record.model_dump(mode="json"), indent=2)
         _write_durably(directory / RECORD_NAME, f"{document}\n")

@@ -45,6 +45,7 @@ class Inventory:
         self._warned: set[str] = set()
         self._lock = threading.Lock()  # guards the three above
         self._describe_lock = threading.Lock()  # held while programs run, so that each runs once
+        self._stopped = threading.Event()
 
     def list_environments(self) -> list[Environment]:
         """Return all complete environments, sorted by name, with the problem of those in which no host can run.
@@ -89,6 +90,10 @@ class Inventory:
                     self._broken[name] = (stamp, reason)
                 log.warning("environment_broken", environment=name, reason=reason)
 
+    def stop(self) -> None:
+        """Let no program run any more: an interpreter that hangs would delay the end of the server."""
+        self._stopped.set()
+
     def _find_places(self) -> Iterator[_Place]:
         made = [name for name in self.directory.list_names() if self.directory.is_complete(name)]
         for name in sorted({*self._named, *made}):
@@ -104,10 +109,10 @@ class Inventory:
             known = self._described.get(place.name)
             broken = self._broken.get(place.name)
         if known is None or known.stamp != stamp:
-            known = describe_environment(place.name, place.python, stamp)
+            known = describe_environment(place.name, place.python, stamp, self._stopped)
             with self._lock:
                 self._described[place.name] = known
-            if known.problem is not None:
+            if known.problem is not None and not self._stopped.is_set():
                 log.warning("environment_problem", environment=place.name, reason=known.problem)
         if broken is not None and broken[0] == stamp and known.problem is None:
             return replace(known, problem=broken[1])

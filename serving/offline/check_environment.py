@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from serving.domain.text import one_line
 from serving.lifecycle.evaluation_request import Comparison
 from serving.offline.offline_evaluator import Started, open_evaluator
 from serving.settings import (
-    CandidateSettings,
     EngineSettings,
     EnvironmentSettings,
     NamedEnvironment,
@@ -35,11 +33,11 @@ _MODEL, _VERSION, _FILE = "sample", "1", "model.joblib"
 
 
 def check_environment(
-    environment: Environment, candidate: CandidateSettings, started: Started = lambda _: None
+    environment: Environment, settings: Settings, started: Started = lambda _: None
 ) -> CandidateReport:
     """Serve a small model in an environment as a server would, and return its report.
 
-    `started` is called with each step. Blocks for seconds: two zygotes are started. Raises EnvironmentRefused when the
+    It has no signature: where the settings ask for one, it is loaded as a signed one would be. `started` is called with each step. Blocks for seconds: two zygotes are started. Raises EnvironmentRefused when the
     environment has a problem, when no model can be fitted there, and when the gates refuse the one that was.
     """
     if environment.problem is not None:
@@ -50,7 +48,7 @@ def check_environment(
         started("fitting a model there")
         _fit(environment, directory / _FILE)
         (directory / MANIFEST_NAME).write_text(_describe(directory / _FILE, environment.name).model_dump_json())
-        with open_evaluator(_make_settings(environment, candidate, Path(scratch))) as evaluator:
+        with open_evaluator(_make_settings(environment, settings, Path(scratch))) as evaluator:
             report = evaluator.evaluate(evaluator.stage(directory), Comparison(), started)
     if report.refusal is not None:
         reason = f"{report.refusal.gate}: {report.refusal.evidence}"
@@ -59,15 +57,6 @@ def check_environment(
             f"{reason}"
         )
     return report
-
-
-def make_check(candidate: CandidateSettings, started: Started) -> Callable[[Environment], None]:
-    """Return what `create_environment` checks a new environment with."""
-
-    def check(environment: Environment) -> None:
-        check_environment(environment, candidate, started)
-
-    return check
 
 
 def _fit(environment: Environment, file: Path) -> None:
@@ -97,12 +86,12 @@ def _describe(file: Path, environment: str) -> Manifest:
     return Manifest(model=_MODEL, version=_VERSION, created_at=now, files=(listed,), environment=environment)
 
 
-def _make_settings(environment: Environment, candidate: CandidateSettings, scratch: Path) -> Settings:
+def _make_settings(environment: Environment, settings: Settings, scratch: Path) -> Settings:
     """Return settings in which this is the only environment, and nothing else can be a reason to refuse the model."""
     named = {environment.name: NamedEnvironment(python=Path(environment.python))}
     return Settings(
-        candidate=candidate,
+        candidate=settings.candidate,
         engine=EngineSettings(compile="off"),
         environments=EnvironmentSettings(path=scratch / "none", named=named),
-        security=SecuritySettings(),
+        security=SecuritySettings(trust="known" if settings.security.trust == "known" else "any"),
     )

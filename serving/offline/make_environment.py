@@ -77,7 +77,7 @@ def make_environment(
         misfits = find_misfits(needs, environment)
         if misfits:
             raise EnvironmentRefused(f"what was installed does not fit the model: {', '.join(misfits)}; see --with")
-        check_environment(environment, settings.candidate, doing)
+        check_environment(environment, settings, doing)
 
     record = create_environment(directory, order.name, python, installation, installer, check, doing)
     unused = [name for name in plan.left_out if name not in record.libraries]
