@@ -150,7 +150,10 @@ ALIKE: Mapping[str, str] = {
 }
 # what may be chosen by giving a class: how numbers are kept
 DTYPES = (
-    *(f"numpy.{name}" for name in ("bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64")),
+    *(
+        f"numpy.{name}"
+        for name in ("bool", "bool_", "float16", "float32", "float64", "int8", "int16", "int32", "int64")
+    ),
     *(f"numpy.{name}" for name in ("uint8", "uint16", "uint32", "uint64", "number")),
     *(f"builtins.{name}" for name in ("bool", "float", "int", "object")),
 )
