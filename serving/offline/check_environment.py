@@ -37,8 +37,9 @@ def check_environment(
 ) -> CandidateReport:
     """Serve a small model in an environment as a server would, and return its report.
 
-    It has no signature: where the settings ask for one, it is loaded as a signed one would be. `started` is called with each step. Blocks for seconds: two zygotes are started. Raises EnvironmentRefused when the
-    environment has a problem, when no model can be fitted there, and when the gates refuse the one that was.
+    It has no signature: where the settings ask for one, it is loaded as a signed one would be. `started` is called with
+    each step. Blocks for seconds: two zygotes are started. Raises EnvironmentRefused when the environment has a
+    problem, when no model can be fitted there, and when the gates refuse the one that was.
     """
     if environment.problem is not None:
         raise EnvironmentRefused(f"the environment '{environment.name}' cannot be used: {environment.problem}")
