@@ -44,6 +44,10 @@ class KnownEnvironments(Protocol):
         """Note that no host can run in this one, until something there changes."""
         ...
 
+    def stop(self) -> None:
+        """Let `list_environments` block no longer."""
+        ...
+
 
 class NoEnvironments:
     """No environment but the server's own."""
@@ -55,6 +59,9 @@ class NoEnvironments:
     def mark_broken(self, name: str, reason: str) -> None:
         """Raise LookupError: there is none."""
         raise LookupError(f"{name}: {reason}")
+
+    def stop(self) -> None:
+        """Do nothing."""
 
 
 class EnvironmentHosts:
@@ -85,6 +92,7 @@ class EnvironmentHosts:
 
     def stop(self) -> None:
         """End every zygote, and with it its hosts; joins with a deadline."""
+        self._known.stop()
         with self._lock:
             self._is_stopped = True
             others = [*self._others.values()]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import shutil
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import structlog.testing
 
@@ -14,6 +17,7 @@ from serving.environments import inventory as module
 from serving.environments.environment_directory import RECORD_NAME
 from serving.environments.inventory import Inventory
 from serving.settings import EnvironmentSettings, NamedEnvironment
+from tests.e2e.harness import until
 from tests.unit.environments.fabricated import GOOD, complete, fabricate, fabricate_made, install
 
 
@@ -35,9 +39,9 @@ def count_descriptions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     described: list[str] = []
     describe = module.describe_environment
 
-    def count(name: str, python: Path, stamp: str) -> object:
+    def count(name: str, *how: Any) -> object:
         described.append(name)
-        return describe(name, python, stamp)
+        return describe(name, *how)
 
     monkeypatch.setattr(module, "describe_environment", count)
     return described
@@ -160,12 +164,44 @@ def test_one_that_lacks_what_hosts_need_says_what(libraries: dict[str, str], pro
     assert problems(named(tmp_path, there=python)) == {"there": f"{python}: {problem}"}
 
 
-def test_a_python_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("how", ["exec sleep 60", "exec sleep 60 >&- 2>&-", "sleep 60"])
+def test_a_python_that_hangs_is_given_up(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.environments.describing.DESCRIBE_SECONDS", 0.1)
-    (tmp_path / "hangs").write_text("#!/bin/sh\nexec sleep 60\n")
-    (tmp_path / "hangs").chmod(0o755)
+    write_program(tmp_path / "hangs", f"{how}\n")
     found = problems(named(tmp_path, there=tmp_path / "hangs"))
     assert found == {"there": f"{tmp_path}/hangs did not describe itself within 0 s"}
+
+
+def test_a_python_that_prints_without_end_fills_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.environments.describing.DESCRIBE_SECONDS", 600.0)  # it is not the time that ends it
+    write_program(tmp_path / "prints", f"echo $$ > {tmp_path}/pid\nexec yes {'x' * 1000}\n")
+    tracemalloc.start()
+    try:
+        found = problems(named(tmp_path, there=tmp_path / "prints"))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == {"there": f"{tmp_path}/prints is no Python: it printed something else than its description"}
+    assert most < 32 << 20
+    until(lambda: not psutil.pid_exists(int((tmp_path / "pid").read_text())), "the end of the program")
+
+
+def test_nothing_waits_for_a_python_that_hangs_after_the_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.environments.describing.DESCRIBE_SECONDS", 600.0)
+    write_program(tmp_path / "hangs", f"echo $$ > {tmp_path}/new && mv {tmp_path}/new {tmp_path}/pid\nsleep 600\n")
+    inventory = named(tmp_path, here=tmp_path / "hangs", there=tmp_path / "hangs")
+    thread = threading.Thread(target=inventory.list_environments)
+    thread.start()
+    until((tmp_path / "pid").exists, "the start of the program")
+    family = [process := psutil.Process(int((tmp_path / "pid").read_text())), *process.children()]
+    inventory.stop()
+    thread.join()
+    until(lambda: not any(each.is_running() for each in family), "the end of the program")
+
+
+def write_program(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}")
+    path.chmod(0o755)
 
 
 def test_a_broken_mark_stays_until_the_environment_changes(tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ class Listed:
     def mark_broken(self, name: str, reason: str) -> None:
         self.broken.append((name, reason))
 
+    def stop(self) -> None:
+        pass
+
 
 def make_environment(python: str, problem: str | None = None) -> Environment:
     return Environment("other", python, "3.11.7", {}, frozenset(), problem)
