@@ -271,7 +271,7 @@ def _read_member(value: Any, kind: type[Enum]) -> Enum:
 
 def _require_one_of(value: Any, choices: tuple[Any, ...]) -> Any:
     for each in choices:
-        if value == each and isinstance(value, bool) == isinstance(each, bool):
+        if value == each:
             return each
     raise Mismatch(f"Input should be {_list_choices(choices)}")
 
