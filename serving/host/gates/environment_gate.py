@@ -55,14 +55,14 @@ class EnvironmentGate:
 
 
 def _list_stated(context: GateContext) -> dict[str, str]:
-    """Return the versions of scikit-learn that the file and the manifest state, by who states them."""
-    recorded = context.manifest.libraries if context.manifest is not None else {}
-    stated = {
-        "the file says": context.loaded_model.trained_with.get(SKLEARN),
-        f"{MANIFEST_NAME} says": recorded.get(SKLEARN),
-    }
+    """Return the versions of scikit-learn that are stated of a model that has parts of it, by who states them."""
+    in_file = context.loaded_model.trained_with.get(SKLEARN)
+    if in_file is None and "sklearn" not in context.needs.modules:
+        return {}
+    recorded = context.manifest.libraries.get(SKLEARN) if context.manifest is not None else None
+    stated = {"the file says": in_file, f"{MANIFEST_NAME} says": recorded}
     known = {source: version for source, version in stated.items() if version is not None}
-    if known or SKLEARN not in compared_libraries(context.needs):
+    if known or SKLEARN not in context.needs.libraries:
         return known
     return {context.needs.sources[SKLEARN]: context.needs.libraries[SKLEARN]}
 

@@ -152,6 +152,13 @@ def test_other_libraries_whose_objects_fit_one_version_are_compared(
     assert "served by 1.2.7: its answers may be silently wrong; to serve it with 1.1:" in warned.evidence
 
 
+def test_scikit_learn_does_not_decide_about_a_model_without_any_part_of_it(candidate: MakeCandidate) -> None:
+    made = candidate(Foreign())
+    made.write_manifest(libraries={"scikit-learn": "1.2.2"})
+    assert made.evaluate()["environment"].verdict is Verdict.SKIPPED
+    assert made.evaluate(needs=Needs(modules=("sklearn",)))["environment"].verdict is Verdict.REFUSED
+
+
 def test_a_library_that_is_not_installed_is_no_match(candidate: MakeCandidate) -> None:
     assert "trained with statsmodels 0.14.4, requirements.txt says; served by none" in (
         judge_needs(candidate, {"statsmodels": "0.14.4"}).evidence
