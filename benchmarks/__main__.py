@@ -17,7 +17,7 @@ USUAL = (
     *("footprint", "drop", "predict", "large_swap", "compiled_swap"),
     *("swap_memory", "many_models", "many_compiled", "restart", "demo_start", "safety", "hostile_clients", "floods"),
 )
-ON_REQUEST = ("against_peers", "swap_peers", "protocols", "other_environment")  # they install packages
+ON_REQUEST = ("against_peers", "swap_peers", "protocols", "other_environment", "environments")  # they install packages
 NAMES = (*USUAL, *ON_REQUEST)
 RESULTS = run.ROOT / "benchmarks" / "results"
 QUICK_RESULTS = run.CACHE / "quick"

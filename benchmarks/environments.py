@@ -1,164 +1,120 @@
-"""Every estimator of each scikit-learn, served by that scikit-learn: ``python -m benchmarks.environments [1.5 ...]``.
-
-Makes an environment for each version by the command for it, fits every estimator there, saves it with joblib, loads it
-there by the restricted loader of this package, and compares its answers, bit for bit, with those that it gave before.
-``--python`` names an interpreter that has one version already. Prints a table. Blocks for minutes.
-"""
+"""Every estimator of scikit-learn 1.1 to 1.9, fitted there, and served in an environment with that version."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks import run
+import structlog
 
-# the last release of each minor version that has wheels for one of these Pythons
-RELEASES = {
-    "1.0": ("1.0.2", "3.9"),
-    "1.1": ("1.1.3", "3.10"),
-    "1.2": ("1.2.2", "3.11"),
-    "1.3": ("1.3.2", "3.11"),
-    "1.4": ("1.4.2", "3.11"),
-    "1.5": ("1.5.2", "3.11"),
-    "1.6": ("1.6.1", "3.11"),
-    "1.7": ("1.7.2", "3.11"),
-    "1.8": ("1.8.0", "3.11"),
-    "1.9": ("1.9.1", "3.11"),
-}
-METHODS = ("predict", "predict_proba", "predict_log_proba", "decision_function", "transform", "score_samples")
+from benchmarks.result import Result, Table, figure
+from benchmarks.run import Run
+from serving.domain.report import CandidateReport, GateName, Verdict
+from serving.lifecycle.evaluation_request import Comparison
+from serving.offline.offline_evaluator import OfflineEvaluator, open_evaluator
+from serving.settings import load_settings
 
-_ASK = f"""
-def ask(model, rows):
-    answers = {{}}
-    for method in {METHODS!r}:
-        try:
-            answers[method] = getattr(model, method)(rows)
-        except Exception:
-            continue
-    return answers
-"""
-# fits in the environment, with the models of the tests; knows nothing of the restricted loader
-_FIT = f"""
-import json, pathlib, sys, warnings
-warnings.simplefilter("ignore")
-sys.path.insert(0, {str(run.ROOT)!r})
-from benchmarks.lenient_import import import_leniently
-import joblib
-{_ASK}
-place = pathlib.Path(sys.argv[1])
-labels = []
-for fitted in import_leniently("tests.sound").every_kind():
-    answers = ask(fitted.estimator, fitted.rows)
-    if answers:
-        joblib.dump(fitted.estimator, place / f"{{len(labels)}}.model")
-        joblib.dump((fitted.rows, answers), place / f"{{len(labels)}}.answers")
-        labels.append(str(fitted))
-print(json.dumps(labels))
-"""
-# loads in the environment, as a host does there
-_LOAD = f"""
-import importlib.util, json, sys, warnings
-warnings.simplefilter("ignore")
-package = {str(run.ROOT / "serving")!r}
-spec = importlib.util.spec_from_file_location("enter", package + "/host/enter.py")
-enter = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(enter)
-enter.register_package(package)
-enter.substitute_modules()
-import joblib, numpy as np
-from scipy import sparse
-from serving.domain.version import Format
-from serving.host.loading import load_model
-from serving.host.restricted import load_restricted
-{_ASK}
-def bits(value):
-    if sparse.issparse(value):
-        return [value.shape, bits(value.toarray())]
-    if isinstance(value, (list, tuple)):
-        return list(map(bits, value))
-    found = np.asarray(value)
-    return [found.shape, str(found.dtype), found.tolist() if found.dtype == object else found.tobytes()]
-found = []
-for number in range(int(sys.argv[2])):
-    path = f"{{sys.argv[1]}}/{{number}}"
-    rows, answers = joblib.load(path + ".answers")
-    try:
-        model = load_restricted(path + ".model")
-    except Exception as error:
-        found.append(["refused", f"{{type(error).__name__}}: {{error}}"])
-        continue
-    given = ask(model, rows)
-    different = [method for method in answers if method not in given or bits(given[method]) != bits(answers[method])]
-    try:
-        load_model(path + ".model", Format.JOBLIB)
-    except Exception as error:
-        found.append(["unserved", f"{{type(error).__name__}}: {{error}}"])
-        continue
-    found.append(["different", ", ".join(different)] if different else ["equal", ""])
-print(json.dumps(found))
-"""
+VERSIONS = ("1.1.3", "1.2.2", "1.3.2", "1.4.2", "1.5.2", "1.6.1", "1.7.2", "1.8.0", "1.9.1")
+COMPILING = ("onnx", "skl2onnx", "onnxruntime")
+FIT = Path(__file__).with_name("fit_everything.py")
+AT_ONCE = 2
+METHOD = """For each version of scikit-learn an environment is made with `serving environment create` (with onnx, \
+skl2onnx and onnxruntime, so that models can be compiled), and every estimator of that version is fitted there \
+(`benchmarks/fit_everything.py`) and saved with joblib, beside golden examples: 12 rows with the estimator's own answers \
+by each method, which must be met exactly (`rtol` and `atol` 0). Then each is evaluated as a server evaluates a version: \
+"served" passed every gate but perhaps `golden`, "equal" met every number bit for bit in its host, and "compiled" is \
+answered from a graph that was proved (within `engine.compile_tolerance`) and is faster. Estimators that answer nothing \
+after their fit (such as DBSCAN) are not counted. 1.9.1 is the server's own."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the environments, fit, load, compare, and print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("minors", nargs="*", default=list(RELEASES), metavar="MINOR", help="such as 1.5")
-    parser.add_argument("--at", type=Path, help="a directory for the environments; those that are there are used")
-    parser.add_argument("--python", help="the interpreter of an environment that exists, for one version")
-    given = parser.parse_args(arguments)
-    print(f"{'scikit-learn':14}{'fitted':>8}{'loaded':>8}{'served':>8}{'equal':>8}")
-    with tempfile.TemporaryDirectory() as scratch:
-        for minor in given.minors:
-            python = given.python or make_environment(given.at or Path(scratch), minor)
-            show(minor, compare(python, Path(scratch)))
-    return 0
+def run(run: Run) -> Result:
+    """Make the environments, fit, and evaluate everything."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    versions = run.count(len(VERSIONS), 1)
+    rows: list[tuple[str | float, ...]] = []
+    problems: list[tuple[str | float, ...]] = []
+    totals: Counter[str] = Counter()
+    for version in VERSIONS[::-1][:versions]:
+        seen = measure(version, run.cache / "environments", run.scratch / version)
+        totals += seen
+        rows.insert(0, (version, *(float(seen[name]) for name in ("fitted", "served", "equal", "compiled"))))
+        problems += [(version, name, reason) for name, reason in read_problems(run.scratch / version)]
+    return Result(
+        name="environments",
+        title="Every estimator of scikit-learn 1.1 to 1.9, where it was fitted",
+        method=METHOD,
+        figures=(
+            figure("estimators of all versions", "", float(totals["fitted"])),
+            figure("served", "%", 100 * totals["served"] / totals["fitted"]),
+            figure("equal bit for bit, of those served", "%", 100 * totals["equal"] / totals["served"]),
+            figure("compiled, of those served", "%", 100 * totals["compiled"] / totals["served"]),
+        ),
+        tables=(
+            Table("By version", ("scikit-learn", "fitted", "served", "equal", "compiled"), tuple(rows)),
+            Table("Not served, or not equal", ("scikit-learn", "estimator", "why"), tuple(problems)),
+        ),
+    )
 
 
-def make_environment(directory: Path, minor: str) -> str:
-    """Return the interpreter of an environment with this scikit-learn, made if it is not there."""
-    release, python = RELEASES[minor]
-    name = f"sk{minor.replace('.', '')}"
-    place = directory / name / "bin" / "python"
-    if not place.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "serving", "environment", "create", name, "--python", python]
-        wanted = ["--with", f"scikit-learn=={release}", "--with", "pandas"]
-        variables = {**os.environ, "SERVING_ENVIRONMENTS__PATH": str(directory)}
-        subprocess.run([*command, *wanted], check=True, stdout=sys.stderr, env=variables, cwd=run.ROOT)
-    return str(place)
+def measure(version: str, environments: Path, directory: Path) -> Counter[str]:
+    """Fit and evaluate everything of one version; return how many estimators were fitted, served, equal, compiled."""
+    directory.mkdir(parents=True)
+    name = f"sk{version.replace('.', '')}"
+    python = sys.executable if version == VERSIONS[-1] else _make_environment(name, version, environments)
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    subprocess.run([python, "-I", FIT, directory], check=True, env=variables)
+    settings = load_settings({"environments.path": environments, "state.path": directory / "state"})
+    seen: Counter[str] = Counter()
+    problems: dict[str, str] = {}
+    with open_evaluator(settings) as evaluator, ThreadPoolExecutor(AT_ONCE) as pool:
+        places = sorted(place for place in directory.iterdir() if place.name != "state" and place.is_dir())
+        for place, report in zip(places, pool.map(lambda place: _evaluate(evaluator, place), places), strict=True):
+            seen.update(_judge(report))
+            refusal = report.refusal
+            if refusal is not None:
+                problems[place.name] = f"{refusal.gate}: {refusal.evidence}"
+    (directory / "problems.json").write_text(json.dumps(problems, indent=1))
+    return seen
 
 
-def compare(python: str, scratch: Path) -> list[tuple[str, str, str]]:
-    """Return for each estimator that could be fitted by `python` its label, a word for what came of it, and more."""
-    with tempfile.TemporaryDirectory(dir=scratch) as place:
-        labels = _run(python, _FIT, place)
-        words = _run(python, _LOAD, place, str(len(labels)))
-    return [(label, word, more) for label, (word, more) in zip(labels, words, strict=True)]
+def read_problems(directory: Path) -> Iterator[tuple[str, str]]:
+    """Yield the estimators of one version that were refused, each with the reason."""
+    problems: dict[str, str] = json.loads((directory / "problems.json").read_text())
+    yield from sorted(problems.items())
 
 
-def _run(python: str, program: str, *arguments: str) -> Any:
-    done = subprocess.run([python, "-B", "-c", program, *arguments], check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def _evaluate(evaluator: OfflineEvaluator, place: Path) -> CandidateReport:
+    return evaluator.evaluate(evaluator.stage(place / "1"), Comparison(), lambda _: None)
 
 
-def show(minor: str, found: list[tuple[str, str, str]]) -> None:
-    """Print a line of the table, and on stderr what is not equal."""
-    words = [word for _, word, _ in found]
-    refused, unserved, different = (words.count(word) for word in ("refused", "unserved", "different"))
-    loaded = len(words) - refused
-    served = loaded - unserved
-    print(f"{minor:14}{len(words):8}{loaded:8}{served:8}{served - different:8}", flush=True)
-    for label, word, more in found:
-        if word != "equal":
-            print(f"  {minor} {label}: {word}: {more[:200]}", file=sys.stderr)
+def _judge(report: CandidateReport) -> Counter[str]:
+    refusal = report.refusal
+    is_served = refusal is None or refusal.gate == GateName.GOLDEN
+    golden = next((each for each in report.gates if each.gate == GateName.GOLDEN), None)
+    is_equal = golden is not None and golden.verdict is Verdict.PASSED
+    return Counter(fitted=1, served=int(is_served), equal=int(is_served and is_equal), compiled=int(report.is_compiled))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _make_environment(name: str, version: str, environments: Path) -> Path:
+    """Return the interpreter of an environment with this scikit-learn; made once, and kept for the next run."""
+    python = environments / name / "bin" / "python"
+    if not (environments / name / "environment.json").exists():
+        wanted: list[Any] = [f"scikit-learn=={version}", *COMPILING]
+        command = [sys.executable, "-m", "serving", "environment", "create", name]
+        variables = {**os.environ, "SERVING_ENVIRONMENTS__PATH": str(environments)}
+        more = [each for requirement in wanted for each in ("--with", requirement)]
+        subprocess.run([*command, *more], check=True, env=variables)
+    return python
+
+
+if __name__ == "__main__":  # one version into a directory: python -m benchmarks.environments VERSION DIRECTORY
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    place = Path(sys.argv[2])
+    print(sys.argv[1], dict(measure(sys.argv[1], place / "environments", place / sys.argv[1])))
