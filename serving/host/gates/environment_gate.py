@@ -133,8 +133,10 @@ def _to_numbers(version: str) -> list[int]:
 def _judge_skew(context: GateContext, library: str, source: str, version: str, now: str) -> GateOutcome:
     was, is_now = to_minor(version), to_minor(now)
     text = f"trained with {library} {version}, {source}; served by {now}: its answers may be silently wrong"
-    name = suggest_name(context.needs, ())
-    remedy = "" if is_too_old(version) else f"; to serve it with {was}: serving environment create {name} --for PATH"
+    needs = context.needs
+    can_be_made = needs.libraries.get(library) == version and not is_too_old(version)
+    create = f"serving environment create {suggest_name(needs, ())} --for PATH"
+    remedy = f"; to serve it with {was}: {create}" if can_be_made else ""
     if context.request.environment == "warn":
         context.skew = one_line(f"trained with {library} {version}, here is {now}", 150)
         return Verdict.WARNED, f"{text}{remedy}"

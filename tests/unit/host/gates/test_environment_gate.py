@@ -54,6 +54,9 @@ def test_another_minor_version_is_refused_with_advice(judge: Any) -> None:
 
 def test_no_environment_is_advised_where_none_can_be_made(judge: Any) -> None:
     assert "serving environment create" not in judge(file="0.24.2").evidence
+    refused = judge(libraries={"scikit-learn": "1.3.2"})  # an environment would get what the file says
+    assert refused.verdict is Verdict.REFUSED
+    assert "serving environment create" not in refused.evidence
 
 
 @pytest.mark.parametrize("version", ["0.24.2", "pre-0.18", "2.0.0", "1.10.0"])
