@@ -12,8 +12,10 @@ import pytest
 import serving
 from serving.domain.environment import to_minor
 from serving.domain.manifest import parse_golden, parse_manifest
+from serving.domain.signature import Feature, Signature
 from serving.offline import check
 from serving.settings import load_settings
+from tests.environments import require_python
 
 TRAINED = """
 import sys, serving
@@ -137,3 +139,44 @@ serving.publish(FunctionTransformer(own_steps.keep).fit(np.eye(2)), "m", store="
     assert done.returncode == 0, done.stderr
     assert "the model needs modules of your own, which the server has to find too: own_steps (" in done.stderr
     assert "published without the gates" not in done.stderr
+
+
+BARE = """
+import serving.offline
+from pathlib import Path
+from serving.domain.manifest import Golden
+from serving.domain.signature import Feature, Signature
+from serving.offline.bare_publishing import publish_unchecked, refuse_early
+from serving.offline.missing_packages import why_no_gates
+from serving.store.publishing import Publication
+signature = Signature(features=(Feature(name="ключ"),), methods=("predict",))
+golden = Golden(instances=[[1.5]], expected={"predict": [1.0]})
+refuse_early(Path("store"), "iris", None)
+for _ in range(2):
+    publish_unchecked(Path("store"), Publication(
+        model="iris", artefact_name="model.joblib", artefact=lambda file: file.write(b"model"),
+        libraries={"scikit-learn": "1.0.2"}, signature=signature, golden=golden, metrics={"accuracy": 0.97},
+    ))
+print(why_no_gates())
+"""
+
+
+@pytest.mark.parametrize("minor", ["3.9", "3.10"])
+def test_versions_are_written_alike_by_older_pythons_without_any_package(minor: str, tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "serving").symlink_to(Path(serving.__file__).parent)
+    done = subprocess.run(
+        [require_python(minor), "-B", "-S", "-c", BARE],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("they need Python 3.11 or newer\n", "")
+    version = tmp_path / "store" / "iris" / "2"
+    manifest = parse_manifest((version / "manifest.json").read_bytes())
+    assert manifest.libraries == {"scikit-learn": "1.0.2"}
+    assert manifest.signature == Signature(features=(Feature(name="ключ"),), methods=("predict",))
+    assert (manifest.version, manifest.metrics) == ("2", {"accuracy": 0.97})
+    assert parse_golden((version / "golden.json").read_bytes()).instances == [[1.5]]
