@@ -11,7 +11,7 @@ import typer
 
 from serving.cli.client import choose_server_url
 from serving.cli.options import Store, load_settings_with
-from serving.cli.output import one_line, show, show_error, show_progress
+from serving.cli.output import one_line, show, show_error, show_progress, silence_logs
 from serving.cli.report_output import describe_verdict, show_gates, show_report, show_report_as_json
 from serving.domain.errors import PublishRefused, StoreUnavailable
 from serving.domain.listing import Listing
@@ -93,6 +93,7 @@ def publish(
     """
     metrics = dict(_parse_metric(text) for text in metric or [])
     settings = load_settings_with(store=store)
+    silence_logs()
     from serving.offline import publish_file  # noqa: PLC0415  (NumPy)
     from serving.offline.bare_publishing import add_hint  # noqa: PLC0415
 
@@ -134,6 +135,7 @@ def check(
     Also says what it needs, and in which environment it runs.
     """
     settings = load_settings_with()
+    silence_logs()
     from serving import offline  # noqa: PLC0415  (NumPy)
 
     with show_progress(f"checking {path}") as doing:

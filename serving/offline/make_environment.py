@@ -56,6 +56,8 @@ def make_environment(
     directory = open_directory(settings.environments, settings.state.path)
     _require_usable(order, settings)
     require_free_name(directory, order.name)
+    if settings.environments.path is None:  # made as the server would make it: what comes there later is private
+        settings.state.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     needs = Needs()
     if order.model is not None:
         doing(f"looking at what '{order.model}' needs")

@@ -149,6 +149,7 @@ def test_a_file_of_requirements_is_installed_as_it_is(
     assert "created 'sk15'" in out
     assert commands.rows()["sk15"].items() >= {"state": "ok", "sklearn": "1.5.2", "origin": "created"}.items()
     assert commands.usable() == ["sk15"]
+    assert (tmp_path / ".serving").stat().st_mode & 0o777 == 0o700
     assert "the environment 'sk15' exists already" in commands.refuse("create", "sk15", "--with", "numpy")
     install(commands.made.path / "sk15", "catboost", "1.2")
     status, out, err = commands.run("check", "sk15")
