@@ -13,6 +13,7 @@ _CHECKSUM = 82904607
 TEXTS = array(dtype("O"), (2,), ["age", "income"])
 CODES = array(dtype("i1"), (2,), bytes([0, 1]))
 NUMBERS = array(dtype("i8"), (2,), struct.pack("<2q", 1, 2))
+NUMBERS_FROM_0 = array(dtype("i8"), (2,), struct.pack("<2q", 0, 1))
 SYSTEM = named("os:system")
 
 
@@ -193,3 +194,91 @@ def _other_names() -> dict[str, Fragment]:
 
 def _scaler() -> Fragment:
     return instance(named("sklearn.preprocessing._data:StandardScaler"))
+
+
+# --- what only trusted classes get ------------------------------------------------------------------------------------
+
+
+def table(blocks: list[tuple[Any, Any, Any]], columns: Any, rows: Any, dimensions: int = 2) -> Fragment:
+    """Push a table of these blocks: values, the first place, the place after the last."""
+    block = named("pandas._libs.internals:_unpickle_block")
+    made = [
+        call(block, values, call(named("builtins:slice"), start, stop, 1), dimensions) for values, start, stop in blocks
+    ]
+    return of_blocks(tuple(made), columns, rows)
+
+
+def of_blocks(blocks: Any, *axes: Any) -> Fragment:
+    """Push a table of anything in the place of its blocks."""
+    whole = call(named("pandas.core.internals.managers:BlockManager"), blocks, list(axes))
+    return built(instance(named("pandas:DataFrame")), {"_mgr": whole, "_typ": "dataframe", "attrs": {}})
+
+
+def series(values: Any, rows: Any, name: Any = None) -> Fragment:
+    """Push a Series."""
+    blocks = {"0.14.1": {"axes": [rows], "blocks": [{"values": values, "mgr_locs": None}]}}
+    held = built(instance(named("pandas.core.internals.managers:SingleBlockManager")), ([], [], [], blocks))
+    return built(instance(named("pandas:Series")), {"_mgr": held, "_name": name})
+
+
+def whole_table() -> Fragment:
+    """Push a table that is sound, from which the lies differ."""
+    return table([(_wide(), 0, 2)], index(TEXTS), index(NUMBERS_FROM_0))
+
+
+def lies_of_objects() -> dict[str, Fragment]:
+    """Return each lie that only a reader of real objects can tell from the truth: every one is to be refused."""
+    columns, rows = index(TEXTS), index(NUMBERS)
+    three = array(dtype("i8"), (3,), bytes(24))
+    good = table([(_wide(), 0, 2)], columns, rows)
+    block = call(named("pandas._libs.internals:_unpickle_block"), _wide(), call(named("builtins:slice"), 0, 2, 1), 2)
+    estimators = array(dtype("O"), (1, 2), [_scaler(), _scaler()])
+    return {
+        "more rows than values": table([(_wide(), 0, 2)], columns, index(three)),
+        "a place without a column": table([(_wide(), 0, 3)], columns, rows),
+        "a place below": table([(_wide(), -1, 1)], columns, rows),
+        "a place beyond": table([(_wide(), 1, 3)], columns, rows),
+        "a place twice": table([(_wide(), 0, 2), (_wide(), 0, 2)], columns, rows),
+        "no place": table([(_wide(), 0, 0)], columns, rows),
+        "any number of places": table([(_wide(), 0, 1 << 62)], columns, rows),
+        "places that are fractions": table([(_wide(), 0.0, 2.0)], columns, rows),
+        "fewer columns than names": table([], columns, rows),
+        "a block of one dimension": table([(_wide(), 0, 2)], columns, rows, dimensions=1),
+        "values of one dimension": table([(NUMBERS, 0, 1)], index(array(dtype("O"), (1,), ["a"])), rows),
+        "values that are estimators": table([(estimators, 0, 1)], index(array(dtype("O"), (1,), ["a"])), rows),
+        "values that are a list": table([([[1, 2], [3, 4]], 0, 2)], columns, rows),
+        "columns that are an array": table([(_wide(), 0, 2)], TEXTS, rows),
+        "rows that are a list": table([(_wide(), 0, 2)], columns, [0, 1]),
+        "one axis": of_blocks((block,), columns),
+        "no blocks": of_blocks((_scaler(),), columns, rows),
+        "a list of blocks": of_blocks([block], columns, rows),
+        "a table of an estimator": built(instance(named("pandas:DataFrame")), {"_mgr": _scaler()}),
+        "a table without a state": instance(named("pandas:DataFrame")),
+        "a table that is called": call(named("pandas:DataFrame"), {"a": [1]}),
+        "a state of a table": built(good, (_scaler(), 1)),
+        "a state of a block": built(block, (_scaler(), 1)),
+        "a series that is shorter than its index": series(three, rows),
+        "a series with the index of an estimator": series(NUMBERS, _scaler()),
+        "a series with an array as its index": series(NUMBERS, NUMBERS),
+        "a series that an estimator names": series(NUMBERS, rows, _scaler()),
+        "a series that a list names": series(NUMBERS, rows, ["a"]),
+        "a series that a tuple of estimators names": series(NUMBERS, rows, (_scaler(),)),
+        "a series of tuples of estimators": series(_tuples(_scaler()), rows),
+        "an index of tuples of estimators": index(_tuples(_scaler())),
+        "an index of tuples of lists": index(_tuples([1])),
+        "an index that an estimator names": index(TEXTS, name=_scaler()),
+        "categories that are there twice": categorical(CODES, array(dtype("O"), (2,), ["a", "a"])),
+        "levels that are arrays": call(
+            _NEW_INDEX, named("pandas:MultiIndex"), {"levels": [TEXTS], "codes": [CODES], "names": [None]}
+        ),
+        "texts of a storage": built(instance(named("pandas:StringDtype")), {"storage": "/etc/passwd"}),
+        "a part without a state": instance(named("pandas:Series")),
+    }
+
+
+def _wide() -> Fragment:
+    return array(dtype("i8"), (2, 2), struct.pack("<4q", 1, 2, 1, 2))
+
+
+def _tuples(held: Any) -> Fragment:
+    return array(dtype("O"), (2,), [(held,), (held,)])

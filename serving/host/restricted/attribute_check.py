@@ -23,6 +23,8 @@ from serving.host.restricted.allow_list import ANY_TRUST, AllowList, Distrusted,
 from serving.host.restricted.attribute_names import is_dunder
 from serving.host.restricted.attribute_schema import DATA, EVERYWHERE, INERT, NATIVE, Kinds
 from serving.host.restricted.fitting_only import StandIn
+from serving.host.restricted.pandas_objects import OBJECTS
+from serving.host.restricted.pandas_tables import PandasTable
 from serving.host.restricted.pandas_values import VALUES
 
 MOST_SHOWN = 3
@@ -179,9 +181,12 @@ class _AttributeWalk:
 
     def _check_instance(self, found: Any, kinds: Kinds) -> None:
         name = _get_full_name(type(found))
-        if name not in self._schema.classes and self._owner is not None and self._is_trusted(self._owner):
+        is_held_by_trusted = self._owner is not None and self._is_trusted(self._owner)
+        if name not in self._schema.classes and is_held_by_trusted:
             self._made_by_trusted.add(id(found))
         is_trusted = self._is_trusted(found)
+        if isinstance(found, OBJECTS) and not is_held_by_trusted and name not in self._trusted:
+            self._refuse_value(found, kinds)  # a trusted class may hold the same one, and call it
         if not is_trusted and name not in self._schema.classes:
             self._refuse_value(found, kinds)
         is_here = "data" in kinds.plain or name in kinds.classes or is_trusted
@@ -282,6 +287,8 @@ def _describe_value(found: Any, names: dict[int, frozenset[str]]) -> str:
         return min(names[id(found)])
     if isinstance(found, StandIn):
         return found.full_name
+    if type(found) is PandasTable:
+        return "a table of pandas"
     kind = type(found)
     return "an array" if kind is np.ndarray else f"an object of {_get_full_name(kind)[:100]}"
 

@@ -15,6 +15,8 @@ from serving.host.restricted.arrow_texts import ArrowType, read_texts
 VALUES = (pd.Timestamp, pd.Timedelta, type(pd.NA), type(pd.NaT))
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), np.generic, tuple, *VALUES)
 _MOST_ROWS = 1 << 16
+# limit of the values and characters that all parts of one file become together
+MOST_VALUES = 1 << 24
 # NumPy's numbers of the units of times
 _UNITS: dict[Any, Any] = {7: "s", 8: "ms", 9: "us", 10: "ns"}
 
@@ -53,7 +55,7 @@ class PlainDtype:
     __slots__ = ()
 
 
-def _require(is_so: bool) -> None:
+def require(is_so: bool) -> None:
     if not is_so:
         raise ValueError
 
@@ -63,9 +65,9 @@ def _require(is_so: bool) -> None:
 
 def _require_column(values: Any) -> NDArray[Any]:
     """Return `values` if they are one column of plain values."""
-    _require(type(values) is np.ndarray and values.ndim == 1 and values.dtype.kind in "OUSbiufcmM")
+    require(type(values) is np.ndarray and values.ndim == 1 and values.dtype.kind in "OUSbiufcmM")
     if values.dtype.kind == "O":
-        _require(all(isinstance(each, _PLAIN) for each in values.tolist()))
+        require(all(isinstance(each, _PLAIN) for each in values.tolist()))
     return values  # type: ignore[no-any-return]
 
 
@@ -77,8 +79,8 @@ def _make_object_array(values: list[Any]) -> NDArray[Any]:
 
 def _take_values(values: NDArray[Any], codes: Any) -> NDArray[Any]:
     """Return a value for each code; -1 means a missing value."""
-    _require(type(codes) is np.ndarray and codes.ndim == 1 and codes.dtype.kind == "i")
-    _require(bool(np.all((codes >= -1) & (codes < len(values)))))
+    require(type(codes) is np.ndarray and codes.ndim == 1 and codes.dtype.kind == "i")
+    require(bool(np.all((codes >= -1) & (codes < len(values)))))
     if len(codes) and codes.min() >= 0:
         taken: NDArray[Any] = values[codes]
         return taken
@@ -90,57 +92,57 @@ def _take_values(values: NDArray[Any], codes: Any) -> NDArray[Any]:
 
 
 def _read_index(kind: Any, parts: Any) -> NDArray[Any]:
-    _require(isinstance(kind, PandasGlobal) and type(parts) is dict)
+    require(isinstance(kind, PandasGlobal) and type(parts) is dict)
     if kind.full_name == "RangeIndex":
         numbers = [parts[name] for name in ("start", "stop", "step")]
-        _require(all(type(each) is int for each in numbers))
+        require(all(type(each) is int for each in numbers))
         found = range(*numbers)
-        _require(len(found) <= _MOST_ROWS)
+        require(len(found) <= _MOST_ROWS)
         return np.arange(found.start, found.stop, found.step, dtype=np.int64)
     if kind.full_name == "MultiIndex":
         levels, codes = parts["levels"], parts["codes"]
-        _require(len(levels) == len(codes) > 0)
+        require(len(levels) == len(codes) > 0)
         columns = [
             _take_values(_require_column(level), code).tolist() for level, code in zip(levels, codes, strict=True)
         ]
         return _make_object_array(list(zip(*columns, strict=True)))
-    _require(kind.full_name in _INDEXES and not set(parts) - {"data", "name", "freq", "dtype", "copy"})
-    _require(parts.get("freq") is None)
+    require(kind.full_name in _INDEXES and not set(parts) - {"data", "name", "freq", "dtype", "copy"})
+    require(parts.get("freq") is None)
     return _require_column(parts["data"])
 
 
 def _start_backed_array(kind: Any, checksum: Any, state: Any) -> PandasPart:
-    _require(isinstance(kind, PandasGlobal) and kind.full_name in STATES and type(checksum) is int and state is None)
+    require(isinstance(kind, PandasGlobal) and kind.full_name in STATES and type(checksum) is int and state is None)
     return PandasPart(kind.full_name, -1)
 
 
 def _read_categories(categories: Any = None, ordered: Any = False) -> CategoryDtype:
-    _require(ordered in (None, True, False))
+    require(ordered in (None, True, False))
     return CategoryDtype(None if categories is None else _require_column(categories))
 
 
 def _read_dtype(*arguments: Any) -> PlainDtype:
-    _require(len(arguments) <= 2 and all(each is pd.NA or isinstance(each, (str, float)) for each in arguments))
+    require(len(arguments) <= 2 and all(each is pd.NA or isinstance(each, (str, float)) for each in arguments))
     return PlainDtype()
 
 
 def _make_timestamp(value: Any, freq: Any, zone: Any, unit: Any = 10) -> Any:
-    _require(type(value) is int and freq is None and zone is None)
+    require(type(value) is int and freq is None and zone is None)
     return pd.Timestamp(np.datetime64(value, _UNITS[unit]))
 
 
 def _make_timedelta(value: Any, unit: Any = 10) -> Any:
-    _require(type(value) is int)
+    require(type(value) is int)
     return pd.Timedelta(np.timedelta64(value, _UNITS[unit]))
 
 
 def _make_not_a_time(*arguments: Any) -> Any:
-    _require(set(arguments) <= {None})
+    require(set(arguments) <= {None})
     return pd.NaT
 
 
 def _read_buffer(content: Any) -> bytes | bytearray:
-    _require(type(content) in (bytes, bytearray))
+    require(type(content) in (bytes, bytearray))
     return content  # type: ignore[no-any-return]
 
 
@@ -148,7 +150,7 @@ def _read_buffer(content: Any) -> bytes | bytearray:
 
 
 def _read_arrow_strings(state: Any) -> NDArray[Any]:
-    _require(isinstance(state["_dtype"], PlainDtype))
+    require(isinstance(state["_dtype"], PlainDtype))
     return _require_column(state["_pa_array"])
 
 
@@ -161,13 +163,13 @@ def _read_numbers(state: Any) -> NDArray[Any]:
 
 def _read_text_array(state: Any) -> NDArray[Any]:
     found = _read_numbers(state)
-    _require(found.dtype.kind == "O" and all(type(each) is str or pd.isna(each) for each in found.tolist()))
+    require(found.dtype.kind == "O" and all(type(each) is str or pd.isna(each) for each in found.tolist()))
     return found
 
 
 def _read_times(state: Any) -> NDArray[Any]:
     found = _read_numbers(state)
-    _require(found.dtype.kind in "mM")
+    require(found.dtype.kind in "mM")
     return found
 
 
@@ -179,7 +181,7 @@ def _read_categorical(state: Any) -> NDArray[Any]:
 
 def _read_masked(state: Any) -> NDArray[Any]:
     values, mask = _require_column(state["_data"]), _require_column(state["_mask"])
-    _require(mask.dtype == np.bool_ and mask.shape == values.shape and values.dtype.kind in "biuf")
+    require(mask.dtype == np.bool_ and mask.shape == values.shape and values.dtype.kind in "biuf")
     if not mask.any():
         return values
     pairs = zip(values.tolist(), mask.tolist(), strict=True)
@@ -191,7 +193,7 @@ def _read_category_dtype(state: Any) -> CategoryDtype:
 
 
 def _read_plain_dtype(state: Any) -> PlainDtype:
-    _require(type(state) is dict)
+    require(type(state) is dict)
     return PlainDtype()
 
 
@@ -211,7 +213,7 @@ _INDEXES = frozenset(
         *("Int64Index", "UInt64Index", "Float64Index"),  # until 1.5
     }
 )
-_NUMBER_DTYPES = frozenset(
+NUMBER_DTYPES = frozenset(
     {
         *(f"{sign}Int{bits}Dtype" for sign in ("", "U") for bits in (8, 16, 32, 64)),
         *("Float32Dtype", "Float64Dtype", "BooleanDtype"),
@@ -226,7 +228,7 @@ STATES: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("IntegerArray", "FloatingArray", "BooleanArray"), _read_masked),
     "CategoricalDtype": _read_category_dtype,
     "StringDtype": _read_plain_dtype,
-    **dict.fromkeys(_NUMBER_DTYPES, _read_plain_dtype),
+    **dict.fromkeys(NUMBER_DTYPES, _read_plain_dtype),
     "SingleBlockManager": _read_block,
     "Series": _read_series,
 }
@@ -235,7 +237,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "__pyx_unpickle_NDArrayBacked": _start_backed_array,
     "CategoricalDtype": _read_categories,
     "StringDtype": _read_dtype,
-    **dict.fromkeys(_NUMBER_DTYPES, _read_dtype),
+    **dict.fromkeys(NUMBER_DTYPES, _read_dtype),
     "_unpickle_timestamp": _make_timestamp,
     "_timedelta_unpickle": _make_timedelta,
     "_nat_unpickle": _make_not_a_time,

@@ -19,7 +19,7 @@ from serving.host.foreign_files import HOW_TO_FIND_MODULES
 from serving.host.restricted.allow_list import AllowList, Global, read_allow_list
 from serving.host.restricted.fitting_only import find_stand_in
 from serving.host.restricted.opcodes import Survey
-from serving.host.restricted.pandas_parts import find_part
+from serving.host.restricted.pandas_parts import find_part, find_table_part
 from serving.host.restricted.unpickler import ALARMING
 
 MOST_CHARACTERS = 1500
@@ -64,7 +64,11 @@ def explain_names(survey: Survey, trusted: Sequence[str] = (), setting: str = "s
 def find_unlisted(names: Iterable[Global], trusted: Sequence[str] = ()) -> list[Global]:
     """Return the names among these that restricted loading refuses, in the same order."""
     known = read_allow_list().with_trusted(tuple(trusted))
-    return [name for name in names if "." in name[1] or not _is_known(name, known)]
+    listed = list(names)
+    found = [name for name in listed if "." in name[1] or not _is_known(name, known)]
+    others = [name for name in found if find_table_part(name) is None]
+    # where a class is trusted, it may hold tables
+    return others if others or not known.trusted.isdisjoint(listed) else found
 
 
 def _is_known(name: Global, known: AllowList) -> bool:

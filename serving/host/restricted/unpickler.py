@@ -17,7 +17,8 @@ An allow-list of names alone is not enough. These are the rules beside it:
 6. Arrays are checked before they are allocated. This class also reads the object arrays inside a file.
 7. The model data of XGBoost and LightGBM is checked before these libraries read it (`sound.booster_states`).
 8. Tuples and arrays have a limited depth: C code would overflow its stack (`nesting`).
-9. No object of pandas or pyarrow is made: a column becomes an array of its values (`pandas_parts`).
+9. No object of pandas or pyarrow is made: a column becomes an array of its values (`pandas_parts`). Only what a trusted
+   class is given becomes a real object again, made by the constructors of pandas from these values.
 
 joblib's reader is the base class, because a joblib file has the bytes of arrays between the opcodes.
 """
@@ -64,7 +65,8 @@ from serving.host.restricted.fitting_only import (
 )
 from serving.host.restricted.joblib_files import ALIGNS_ARRAYS, choose_reader_options, make_wrapper
 from serving.host.restricted.nesting import Nesting
-from serving.host.restricted.pandas_parts import PandasReader, find_part
+from serving.host.restricted.pandas_parts import PandasReader, find_part, find_table_part
+from serving.host.restricted.pandas_tables import PandasBlock, PandasTable
 from serving.host.restricted.pandas_values import VALUES, PandasGlobal, PandasPart
 from serving.host.restricted.sound.booster_states import find_state_problem
 
@@ -84,7 +86,7 @@ _REFUSED_OPCODES = (
 )
 _NO_STATE = (
     *(type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, np.ufunc),
-    *(PandasGlobal, *VALUES),
+    *(PandasGlobal, PandasTable, PandasBlock, *VALUES),
 )
 # the lists have the names of NumPy 2
 _NUMPY_2 = "numpy._core."
@@ -118,7 +120,7 @@ class RestrictedUnpickler(NumpyUnpickler):
         self._with_state: dict[int, Any] = {}
         self._checked_dtypes: dict[int, np.dtype[Any]] = {}
         self._nesting = Nesting()
-        self._pandas = PandasReader()
+        self._pandas = PandasReader(makes_objects=bool(allowed.trusted))
 
     def load(self) -> Any:
         """Return the object in the file."""
@@ -140,6 +142,8 @@ class RestrictedUnpickler(NumpyUnpickler):
             return instead
         if not is_known and (part := find_part(asked)) is not None:
             return part
+        if not is_known and self._allowed.trusted and (table_part := find_table_part(asked)) is not None:
+            return table_part
         if not is_known:
             raise Unlisted(_explain_unlisted_name(module, name))
         found = _find_attribute(*asked)
@@ -168,6 +172,8 @@ class RestrictedUnpickler(NumpyUnpickler):
             if classes is None:
                 raise Distrusted(f"the file calls {_format_name(name)}, which may be named but not called; {ANY_TRUST}")
             self._check_arguments(name, arguments, classes)
+        else:
+            arguments = self._pandas.restore(arguments)
         self.stack[-1] = made = function(*arguments)
         if isinstance(made, np.dtype):
             check_dtype(made)
@@ -202,6 +208,8 @@ class RestrictedUnpickler(NumpyUnpickler):
             raise Distrusted(f"the file makes an object of {what}; {ANY_TRUST}")
         if arguments and not (is_trusted or issubclass(kind, tuple)):  # a named tuple gets its fields from them
             raise Distrusted(f"the file makes an object of {_format_name(name)} with arguments; {ANY_TRUST}")
+        if is_trusted:
+            arguments = self._pandas.restore(arguments)
         made = kind.__new__(kind, *arguments)
         self._nesting.note(made, arguments)
         self.append(made)
@@ -223,6 +231,8 @@ class RestrictedUnpickler(NumpyUnpickler):
         lacked_content = self._without_content.pop(id(target), None) is not None
         if isinstance(target, np.ndarray) and not lacked_content:
             raise Distrusted(f"the file gives an array another content; {ANY_TRUST}")
+        if self._names.get(id(type(target))) in self._allowed.trusted:
+            self.stack[-1] = state = self._pandas.restore(state)
         self._check_state(target, state)
         what = find_state_problem(type(target), state)
         if what is not None:
@@ -311,6 +321,7 @@ class RestrictedUnpickler(NumpyUnpickler):
             raise Distrusted(f"the file adds items to an object of {type(target).__name__}; {ANY_TRUST}")
         if type(target) not in _PLAIN_DICTS and any(map(is_dunder, keys)):
             raise Distrusted(f"the file gives a {type(target).__name__} an item that begins with '__'; {ANY_TRUST}")
+        self._pandas.require_not_copied(target)
         load(self)
 
     def load_append(self) -> None:
