@@ -103,9 +103,12 @@ def _read_key_file(path: Path) -> tuple[bytes, int]:
 
 
 def _parse_private_key(raw: bytes, path: Path) -> Ed25519PrivateKey:
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  (see above)
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+    try:
+        from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  (see above)
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+    except ImportError:  # where a model was trained, it may be missing
+        raise KeyRefused(f"'{path}' can be read only with the package cryptography: pip install cryptography") from None
 
     advice = "'serving keygen FILE' makes one"
     try:

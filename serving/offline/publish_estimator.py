@@ -61,13 +61,12 @@ def publish(
     ``report`` of the result is None. A server that watches the store activates the version by itself.
 
     `store` is the directory; None takes the setting ``store.path``, "model_store" by default, which can be read only
-    where the packages of the server are. `golden` are rows that
-    the model must answer in the same way wherever it is served: an array, a DataFrame, or a list of instances as a
-    client would send them; the expected answers are computed here. `X` is a sample of the training rows: it shows the
-    dtypes and which values may be missing, and names and number of features when the estimator does not remember them.
-    `metrics` go to the manifest as they are. The version is compared with the one before; `breaking` skips that,
-    because clients of the earlier version may not understand this one. `sign` is the file of the private key to sign
-    with, which ``serving keygen`` makes.
+    where the packages of the server are. `golden` are rows that the model must answer in the same way wherever it is
+    served: an array, a DataFrame, or a list of instances as a client would send them; the expected answers are computed
+    here. `X` is a sample of the training rows: it shows the dtypes and which values may be missing, and names and
+    number of features when the estimator does not remember them. `metrics` go to the manifest as they are. The version
+    is compared with the one before; `breaking` skips that, because clients of the earlier version may not understand
+    this one. `sign` is the file of the private key to sign with, which ``serving keygen`` makes.
 
     Blocks for some seconds. Any thread, also under a running event loop; Ctrl-C leaves nothing behind. Raises
     PublishRefused, with the ``report`` when a gate refuses, LoadRefused for an estimator that cannot be served,

@@ -14,6 +14,7 @@ from serving.domain.environment import to_minor
 from serving.domain.manifest import parse_golden, parse_manifest
 from serving.domain.signature import Feature, Signature
 from serving.offline import check
+from serving.offline.keys import create_key
 from serving.settings import load_settings
 from tests.environments import require_python
 
@@ -125,6 +126,14 @@ print(*refusals, sep="\\n")
     assert second.endswith("'active' is a reserved word (model=)")
     assert third.endswith("(golden=)")
     assert fourth.endswith("(store=)")
+
+
+def test_signing_says_which_package_it_needs(run: Run, tmp_path: Path) -> None:
+    create_key(tmp_path / "work" / "key")
+    done = run(TRAINED + 'serving.publish(model, "iris", store="store", sign="key")')
+    assert done.returncode == 1
+    assert "KeyRefused: 'key' can be read only with the package cryptography: pip install cryptography" in done.stderr
+    assert not (tmp_path / "work" / "store").exists()
 
 
 def test_modules_of_your_own_are_named_because_the_server_needs_them(run: Run, tmp_path: Path) -> None:
