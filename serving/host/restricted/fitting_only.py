@@ -16,6 +16,7 @@ _DISTRIBUTIONS = ("scipy.stats._continuous_distns", "scipy.stats._discrete_distn
 _OTHERS = {
     ("scipy.stats._distn_infrastructure", "rv_continuous_frozen"),
     ("scipy.stats._distn_infrastructure", "rv_discrete_frozen"),
+    ("scipy.stats._distn_infrastructure", "rv_frozen"),  # both, before SciPy 1.9
     ("numpy", "vectorize"),
     ("uuid", "UUID"),  # identifies the runs of a callback
 }
