@@ -33,10 +33,10 @@ def test_a_source_of_random_numbers_is_made_of_nothing_else(arguments: tuple[Any
 def test_a_compiled_loss_holds_its_number_and_nothing_else(module: str) -> None:
     """Cython reads the number of a tuple without looking whether it is there."""
     name = (module, "__pyx_unpickle_CyHuberLoss")
-    for state in (None, (0.9,), (np.float64(0.9),)):
-        assert are_usual_arguments(name, (CyHuberLoss, 1, state))
-    for state in ((), [0.9], (0.9, {"delta": 1}), ("0.9",), 0.9, np.zeros(1)):
-        assert not are_usual_arguments(name, (CyHuberLoss, 1, state))
+    for written in (None, (0.9,), (np.float64(0.9),)):
+        assert are_usual_arguments(name, (CyHuberLoss, 1, written))
+    for other in ((), [0.9], (0.9, {"delta": 1}), ("0.9",), 0.9, np.zeros(1)):
+        assert not are_usual_arguments(name, (CyHuberLoss, 1, other))
     assert not are_usual_arguments(name, (CyHuberLoss, "1", None))
     assert not are_usual_arguments(name, (CyHuberLoss, 1))
     plain = (module, "__pyx_unpickle_CyHalfMultinomialLoss")
