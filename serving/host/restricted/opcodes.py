@@ -63,7 +63,7 @@ def survey_opcodes(file: Any) -> Survey:
     """
     survey = Survey()
     try:
-        found = _Surveyor(PiecewiseFile(file), survey, iter(range(MOST_OPCODES))).run()
+        found = _Surveyor(PiecewiseFile(file), survey, iter(range(MOST_OPCODES)), {}, 0).run()
         survey.is_whole = True
         if type(found) is MadeObject and type(found.maker) is _NamedGlobal:
             survey.outermost = found.maker.name
@@ -80,17 +80,24 @@ class _NamedGlobal:
 
 
 class _Surveyor(StackMachine):
-    """Notes the names and versions in one pickle, and in the pickles inside it."""
+    """Notes the names and versions in one pickle, and in the pickles inside it. `known` are the names noted so far."""
 
     __slots__ = ("_depth", "_known", "_survey")
 
-    def __init__(self, source: PiecewiseFile, survey: Survey, budget: Iterator[int], depth: int = 0) -> None:
+    def __init__(
+        self,
+        source: PiecewiseFile,
+        survey: Survey,
+        budget: Iterator[int],
+        known: dict[Global, _NamedGlobal],
+        depth: int,
+    ) -> None:
         if depth > MOST_NESTED:
             raise ValueError("nested too often")
         super().__init__(source, budget)
         self._survey = survey
         self._depth = depth
-        self._known: dict[Global, _NamedGlobal] = {name: _NamedGlobal(name) for name in survey.names}
+        self._known = known
 
     def note_name(self, module: Any, name: Any) -> _NamedGlobal:
         if not (isinstance(module, str) and isinstance(name, str)):
@@ -148,8 +155,7 @@ class _Surveyor(StackMachine):
             raise ValueError("an array of another kind")
         kind, size = description[0], int(description[1:])
         if kind == "O" or _has_objects(dtype.state):
-            _Surveyor(self.source, self._survey, self.budget, self._depth + 1).run()
-            self._known.update((name, _NamedGlobal(name)) for name in self._survey.names if name not in self._known)
+            _Surveyor(self.source, self._survey, self.budget, self._known, self._depth + 1).run()
             return
         if wrapper.get("numpy_array_alignment_bytes") is not None:
             self.source.skip(self.source.take_number(1))
