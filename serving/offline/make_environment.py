@@ -62,11 +62,14 @@ def make_environment(
     if order.model is not None:
         doing(f"looking at what '{order.model}' needs")
         needs = find_needs_of(order.model, settings).needs
+        if not (needs.libraries or needs.modules or order.extra):
+            raise EnvironmentRefused(
+                f"nothing says what '{order.model}' needs: it runs where any model runs, or see --with"
+            )
         say(f"the model needs {describe_needs(needs)}")
         if needs.environment not in (None, order.name):
-            raise EnvironmentRefused(
-                f"the model's manifest.json names the environment '{needs.environment}'; create it under this name"
-            )
+            wanted = f"the model's manifest.json names the environment '{needs.environment}'"
+            raise EnvironmentRefused(f"{wanted}: it would not run in '{order.name}'")
     installation, plan = _plan_installation(order, needs)
     doing("looking for a Python")
     python, why = _select_python(order, needs, plan.pins, installer, doing)
@@ -76,9 +79,7 @@ def make_environment(
     say(f"installing with {installer.name}: {_describe_installation(installation)}")
 
     def check(environment: Environment) -> None:
-        misfits = find_misfits(needs, environment)
-        if misfits:
-            raise EnvironmentRefused(f"what was installed does not fit the model: {', '.join(misfits)}; see --with")
+        _require_fit(needs, environment)
         check_environment(environment, settings, doing)
 
     record = create_environment(directory, order.name, python, installation, installer, check, doing)
@@ -92,10 +93,20 @@ def describe_needs(needs: Needs) -> str:
     """Say in one line what a model needs."""
     python = [f"Python {needs.python}"] if needs.python else []
     versions = [f"{name} {version}" for name, version in sorted(needs.libraries.items())]
-    modules = [f"the modules {', '.join(needs.modules)}"] if needs.modules else []
-    return (
-        "; ".join([", ".join([*python, *versions]), *modules] if python or versions else modules) or "nothing special"
-    )
+    modules = f"the modules {', '.join(needs.modules)}" if needs.modules else ""
+    return "; ".join(filter(None, (", ".join([*python, *versions]), modules)))
+
+
+def _require_fit(needs: Needs, environment: Environment) -> None:
+    """Raise EnvironmentRefused where what was installed is not what the model needs."""
+    wrong = [
+        f"{each} {environment.libraries.get(each, 'none')} instead of {needs.libraries[each]}"
+        if each in needs.libraries
+        else f"no {each}"
+        for each in find_misfits(needs, environment)
+    ]
+    if wrong:
+        raise EnvironmentRefused(f"what was installed does not fit the model: {', '.join(wrong)}; see --with")
 
 
 def _require_usable(order: EnvironmentOrder, settings: Settings) -> None:
