@@ -11,11 +11,13 @@ PACKAGE = Path(serving.__file__).parent
 WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 # Where it may be read, and what holds when it jumps.
 ALLOWED = {
+    "environments/create_environment.py": "dates a record, for people",
     "lifecycle/lone_files.py": "names a lone file's content; never before an earlier name (test_lone_files.py)",
     "lifecycle/records.py": "dates a state, for people",
     "lifecycle/recovery.py": "names a damaged database that is kept aside",
     "lifecycle/remembered_verdicts.py": "dates a verdict, for people",
     "offline/bare_publishing.py": "dates a manifest",
+    "offline/check_environment.py": "dates the manifest of a trial, which is thrown away",
     "offline/gated_publishing.py": "dates a manifest",
     "offline/offline_evaluator.py": "a command that ends: how long files were quiet, by their own times",
     "store/descriptors.py": "orders the cache by use; never before an earlier mark (test_staging.py)",
