@@ -11,8 +11,8 @@ from serving.domain.errors import EnvironmentRefused
 from serving.domain.pinned_versions import normalize_name
 from serving.environments.known_distributions import DISTRIBUTIONS, FOREIGN, SAME_AS
 
-JOBLIB = "joblib>=1.6,<1.7"
-"""What hosts read files with: older ones read less safely, newer ones are not known yet."""
+JOBLIB = "joblib<1.7"
+"""What hosts read files with; a newer one is not known yet. No answer depends on it, whatever a model says."""
 OLDEST_SKLEARN, NEWEST_SKLEARN = "1.0", "1.10"
 OLDEST_NUMPY = "1.22"
 # built before NumPy 2, and crash with it
@@ -70,8 +70,8 @@ def plan_requirements(needs: Needs, extra: Sequence[str] = (), *, with_pandas: b
     versions = {**needs.libraries, **read_exact_versions(extra)}
     _require_known_sklearn(versions.get(SKLEARN))
     ranges = _find_ranges(versions, notes)
-    if (joblib := versions.pop("joblib", None)) is not None and read_release(joblib) < (1, 6):
-        notes.append(f"joblib 1.6 instead of {joblib}: it reads the same files, and more safely")
+    if (joblib := versions.pop("joblib", None)) is not None:
+        notes.append(f"the newest joblib instead of {joblib}: it reads the same files")
     requirements = [
         f"{name}=={versions[name]}" if name in versions else f"{name}{ranges.get(name, '')}"
         for name in sorted(wanted)

@@ -10,7 +10,7 @@ from serving.domain.environment import Needs
 from serving.domain.errors import EnvironmentRefused
 from serving.environments.plan_requirements import RequirementPlan, plan_requirements, read_name
 
-JOBLIB = "joblib>=1.6,<1.7"
+JOBLIB = "joblib<1.7"
 
 
 def plan(*modules: str, extra: tuple[str, ...] = (), with_pandas: bool = True, **libraries: str) -> RequirementPlan:
@@ -113,10 +113,10 @@ def test_xgboost_for_the_processor_replaces_xgboost() -> None:
     assert found.requirements == ("scikit-learn==1.5.2", "xgboost-cpu==2.1.4")
 
 
-def test_joblib_is_a_safe_one_whatever_the_model_says() -> None:
+def test_joblib_is_the_newest_whatever_the_model_says() -> None:
     found = plan("joblib", "sklearn", joblib="1.2.0", scikit_learn="1.3.2")
     assert JOBLIB in found.requirements
-    assert found.notes == ("joblib 1.6 instead of 1.2.0: it reads the same files, and more safely",)
+    assert found.notes == ("the newest joblib instead of 1.2.0: it reads the same files",)
 
 
 @pytest.mark.parametrize(
