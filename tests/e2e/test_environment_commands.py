@@ -112,6 +112,7 @@ def requirements(wheel: str, tmp_path: Path) -> str:
 def silent_index() -> Iterator[tuple[socket.socket, dict[str, str]]]:
     """Yield an index that accepts connections and never answers, and the variables that name it to an installer."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(120)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/simple"
         yield (
             listening,
@@ -167,10 +168,10 @@ def test_one_that_is_killed_is_never_used_and_can_be_created_again(
         creating.kill()
         creating.communicate()
         with connection:  # its end is the end of the installer
-            connection.settimeout(30)
+            connection.settimeout(60)
             while connection.recv(4096):
                 pass
-    assert commands.rows()["sk15"]["state"] == "half-made"
+    until(lambda: commands.rows()["sk15"]["state"] == "half-made", "the end of the installer")
     assert commands.usable() == []
     assert "'sk15' is half-made; create it again, or remove what is left" in commands.refuse("check", "sk15")
     status, _, err = commands.run("create", "sk15", "--requirements", requirements, "--python", python)
