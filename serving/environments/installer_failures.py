@@ -24,6 +24,7 @@ _CAUSES = {
     _VERSION: "the index has no such version for this Python; choose another with --with 'NAME==VERSION' or --python",
     _CONFLICT: "the versions do not fit together; replace one of them: --with 'NAME>=VERSION'",
     _VENV: "this Python cannot make virtual environments; install its venv (Debian: python3-venv), or uv",
+    "unexpected argument": "this uv is too old to know what it is asked for; upgrade it",
     "Permission denied": "nothing may be written there; see environments.path",
 }
 

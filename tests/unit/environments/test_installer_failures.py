@@ -29,6 +29,7 @@ from serving.environments.installer_failures import explain_failure
         ("ERROR: ResolutionImpossible: for help visit https://pip.pypa.io", "the versions do not fit together"),
         ("The virtual environment was not created because ensurepip is not available.", "(Debian: python3-venv)"),
         ("PermissionError: [Errno 13] Permission denied: '/opt/x'", "nothing may be written there"),
+        ("error: unexpected argument '--no-project' found", "this uv is too old"),
         ("something new", "it ended with status 2"),
     ],
 )
