@@ -1,0 +1,118 @@
+"""Hosts in the oldest environment there may be: Python 3.9, scikit-learn 1.0.2, NumPy 1.22, joblib 1.1, no pandas."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serving import sandbox
+from serving.domain.signature import Container
+from serving.hosting.zygote import Zygote
+from serving.rows.batch import Batch
+from tests.unit.hosting.hosted import ask, evaluate
+
+FIT = """
+import sys
+from pathlib import Path
+import joblib
+import numpy as np
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.compose import make_column_transformer
+
+place = Path(sys.argv[1])
+rng = np.random.default_rng(5)
+X = rng.normal(size=(120, 3))
+y = np.where(X[:, 0] + X[:, 1] ** 2 > 0.5, "yes", "no")
+models = {
+    "forest": RandomForestClassifier(15, random_state=0),
+    "pipeline": make_pipeline(StandardScaler(), LogisticRegression()),
+    "boosting": GradientBoostingClassifier(n_estimators=15, random_state=0),
+    "histogram": HistGradientBoostingRegressor(max_iter=15),
+    "neighbours": KNeighborsClassifier(),
+    "imputer": make_pipeline(SimpleImputer(), LogisticRegression()),
+    "mapped": LogisticRegression(),
+}
+models["mapped"].note_ = np.zeros(5 << 20)  # of a file that is so large, arrays are mapped
+for name, model in models.items():
+    model.fit(X, X[:, 2] if name == "histogram" else y)
+    joblib.dump(model, place / f"{name}.joblib", compress=name == "forest")
+    np.save(place / f"{name}.npy", model.predict(X) if name == "histogram" else model.predict_proba(X))
+np.save(place / "rows.npy", X)
+by_name = models["forest"].fit(X, y)
+by_name.feature_names_in_ = np.array(["a", "b", "c"], dtype=object)
+joblib.dump(by_name, place / "by_name.joblib")
+table = make_pipeline(make_column_transformer((StandardScaler(), [0, 1])), LogisticRegression()).fit(X, y)
+table.steps[0][1].feature_names_in_ = np.array(["a", "b", "c"], dtype=object)
+joblib.dump(table, place / "table.joblib")
+"""
+
+
+@pytest.fixture(scope="module")
+def material(oldest_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models that this environment fitted and saved, and its own answers to their rows."""
+    place = tmp_path_factory.mktemp("material")
+    subprocess.run([oldest_python, "-I", "-c", FIT, str(place)], check=True)
+    return place
+
+
+@pytest.fixture(scope="module")
+def zygote(oldest_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    environment = sandbox.scrub_environment(os.environ)
+    running = Zygote(environment, tmp_path_factory.mktemp("zygote") / "scratch", str(oldest_python))
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.mark.parametrize("name", ["forest", "pipeline", "boosting", "histogram", "neighbours", "imputer", "mapped"])
+def test_a_model_of_that_environment_answers_bit_for_bit(zygote: Zygote, material: Path, name: str) -> None:
+    """An imputer tries to import pandas whenever it answers."""
+    host = zygote.spawn()
+    report = evaluate(host, material / f"{name}.joblib").report
+    assert report.is_ready, report.refusal
+    assert report.libraries["scikit-learn"] == "1.0.2"
+    assert report.libraries["python"].startswith("3.9.")
+    assert "pandas" not in report.libraries
+    assert report.sandbox.is_whole, report.sandbox
+    rows, expected = np.load(material / "rows.npy"), np.load(material / f"{name}.npy")
+    answer = ask(host, "predict" if expected.ndim == 1 else "predict_proba", Batch(len(rows), matrix=rows))
+    assert isinstance(answer, np.ndarray)
+    assert answer.tobytes() == expected.tobytes()
+    host.close()
+
+
+def test_named_columns_of_numbers_need_no_pandas(zygote: Zygote, material: Path) -> None:
+    host = zygote.spawn()
+    report = evaluate(host, material / "by_name.joblib").report
+    assert report.is_ready, report.refusal
+    assert report.signature is not None
+    assert report.signature.container is Container.DATAFRAME
+    assert [feature.name for feature in report.signature.features] == ["a", "b", "c"]
+    host.close()
+
+
+def test_a_model_that_takes_a_table_is_refused_without_pandas(zygote: Zygote, material: Path) -> None:
+    host = zygote.spawn()
+    report = evaluate(host, material / "table.joblib").report
+    assert report.refusal is not None
+    assert report.refusal.gate == "load"
+    assert report.refusal.evidence == (
+        "the model takes or holds a table, and its environment has no pandas: install pandas there"
+    )
+
+
+def test_no_bytecode_is_written_into_the_server(zygote: Zygote) -> None:
+    """Its directory may be read-only, and is not the business of other Pythons."""
+    zygote.spawn().close()
+    package = Path(sandbox.__file__).parent.parent
+    assert not list(package.rglob("*.cpython-39.pyc"))
