@@ -20,6 +20,7 @@ from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 from serving.domain.signature import Dtype
 from serving.host.boosters import library_of
 from serving.host.date_columns import date_kind_of, format_dates
+from serving.host.field_packages import CATBOOST, find_encoded_values, package_of
 from serving.host.nested_estimators import is_from_sklearn
 from serving.host.number_ranges import find_number_ranges
 from serving.host.pandas_categories import Categories, categories_of, why_categories_lost
@@ -254,6 +255,7 @@ def _visit_single(part: Any, columns: list[InputColumn], branches: Iterator[int]
     for place, categories in known.items():
         columns[place].categories = categories
         note_values(columns[place], categories.values.tolist())
+    _note_encoded_values(part, columns)
     for column in columns if is_imputer else ():
         column.takes_null = True if column.takes_null is None else column.takes_null
         column.missing = None if getattr(part, "missing_values", math.nan) is None else column.missing
@@ -274,6 +276,13 @@ def _note_objects(part: Any, columns: list[InputColumn]) -> None:
     for column, known in zip(columns, getattr(part, "categories_", ()), strict=False):
         if getattr(known, "dtype", None) == np.dtype(object) and dtype_of(column.values) is Dtype.NUMBER:
             column.is_object = True
+
+
+def _note_encoded_values(part: Any, columns: list[InputColumn]) -> None:
+    """Note the categories of an encoder of category_encoders, and which columns of CatBoost have categories."""
+    for place, values in find_encoded_values(part, [column.name for column in columns]).items():
+        note_values(columns[place], values)
+        columns[place].dtype = columns[place].dtype or Dtype.ANY
 
 
 def _find_known_values(part: Any, columns: int) -> list[Any]:
@@ -311,6 +320,8 @@ def _needs_numbers(part: Any) -> bool:
     name = type(part).__name__
     if library_of(part) is not None:
         return not _takes_categories(part)
+    if package_of(part) == CATBOOST:  # its categories have a dtype by now
+        return True
     if name == "FunctionTransformer":
         return part.validate or isinstance(part.func, np.ufunc)
     is_object_imputer = name == "SimpleImputer" and part.statistics_.dtype.kind == "O"

@@ -15,6 +15,7 @@ from serving.domain.signature import MAX_FEATURES, METHODS, Container, Dtype, Fe
 from serving.host.boosters import LIGHTGBM, library_of
 from serving.host.estimator_model import EstimatorModel
 from serving.host.example_rows import describe_columns, make_column_names, note_examples
+from serving.host.field_packages import count_features, find_kept_rows
 from serving.host.foreign_files import advise_on_parts
 from serving.host.input_columns import (
     InputColumn,
@@ -65,6 +66,8 @@ def examine_estimator(
     """
     methods = _list_methods(estimator)
     _require_fitted(estimator)
+    if X is None and declared is None:
+        X = find_kept_rows(estimator)
     signature = _set_names(_derive_signature(estimator, methods, declared, X), named)
     names = [feature.name for feature in signature.features] if signature.is_named else None
     columns = _learn_columns(estimator, names, len(signature.features))
@@ -167,14 +170,11 @@ def _find_input_columns(estimator: Any, declared: Signature | None, X: Any) -> t
         return Container.TEXTS, ["text"]
     if find_object_vectorizer(estimator) not in (None, estimator):  # a vectorizer alone is not a model
         return Container.OBJECTS, ["object"]
-    names, count = _find_known(estimator, "feature_names_in_"), _find_known(estimator, "n_features_in_")
-    if names is None:
-        names = _find_booster_names(estimator)
-        if declared is not None and not count and declared.container is Container.ARRAY and names is not None:
-            names = names if len(names) != len(declared.features) else None  # it takes rows without names as well
-    count = len(names) if names is not None else count
+    names, count = _find_names(estimator, declared)
     if count is None and hasattr(estimator, "X_thresholds_"):
         count = 1  # isotonic regression
+    if not count and declared is None and X is None:
+        count = _find_count(estimator)
     if not count and declared is not None:
         return declared.container, [feature.name for feature in declared.features]
     if not count and X is not None:
@@ -194,6 +194,18 @@ def _find_input_columns(estimator: Any, declared: Signature | None, X: Any) -> t
     return container, names
 
 
+def _find_names(estimator: Any, declared: Signature | None) -> tuple[list[Any] | None, int | None]:
+    """Return the names of the columns, None for an array, and their number; None or 0 where it is not known."""
+    names, count = _find_known(estimator, "feature_names_in_"), _find_known(estimator, "n_features_in_")
+    if names is not None and list(names) == list(range(len(names))):
+        return None, len(names)  # category_encoders gives the columns of an array such names
+    if names is None:
+        names = _find_booster_names(estimator)
+        if declared is not None and not count and declared.container is Container.ARRAY and names is not None:
+            names = names if len(names) != len(declared.features) else None  # it takes rows without names as well
+    return names, len(names) if names is not None else count
+
+
 def _find_booster_names(estimator: Any) -> list[str] | None:
     """Return the column names that CatBoost, or LightGBM before 4.5, keeps in an attribute of its own.
 
@@ -210,6 +222,12 @@ def _find_booster_names(estimator: Any) -> list[str] | None:
     return next(
         (found for part in find_first_parts(estimator) if (found := _find_booster_names(part)) is not None), None
     )
+
+
+def _find_count(estimator: Any) -> int | None:
+    """Return how many columns the first part says that it takes which gets the same rows: see `count_features`."""
+    count = count_features(estimator)
+    return count if count is not None else next(filter(None, map(_find_count, find_first_parts(estimator))), None)
 
 
 def _find_known(estimator: Any, attribute: str) -> Any:
