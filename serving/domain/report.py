@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from serving.data_model import BaseModel, ConfigDict
 from serving.domain.compiled_form import Compilation, Graph
-from serving.domain.environment import Choice, Needs
+from serving.domain.environment import OWN, Choice, Needs
 from serving.domain.provenance import Provenance
 from serving.domain.sandbox import Sandbox
 from serving.domain.signature import Signature
@@ -78,6 +78,11 @@ class CandidateReport(BaseModel):
     provenance: Provenance | None = None
     needs: Needs | None = None
     environment: Choice | None = None
+
+    @property
+    def place(self) -> str:
+        """The name of the environment that it was evaluated in: its hosts run there."""
+        return OWN if self.environment is None or self.environment.name is None else self.environment.name
 
     @property
     def is_compiled(self) -> bool:

@@ -13,6 +13,7 @@ from importlib import metadata
 from math import isfinite
 
 from serving.domain.compiled_form import UNSIGNED_FILE, Compilation, Graph
+from serving.domain.environment import COMPARED, OWN, to_minor
 from serving.domain.manifest import Manifest
 from serving.domain.report import (
     MAX_EVIDENCE_CHARACTERS,
@@ -68,11 +69,24 @@ def check_preparation(request: EvaluationRequest, preparation: Preparation, resu
     sandbox = preparation.sandbox
     is_held = sandbox.is_whole or not request.require_sandbox
     _require(is_held, GateName.LOAD, f"this system lacks what security.require_sandbox asks for: {sandbox}")
+    _require_same_libraries(request, preparation)
     if request.trust != "signed" or request.is_respawn or request.publisher_key is not None:
         return  # a version that is loaded again was verified before; one that is to be published is not signed yet
     verdict = next((result.verdict for result in results if result.gate == GateName.PROVENANCE), None)
     is_signed = verdict is Verdict.PASSED and preparation.provenance is not None
     _require(is_signed, GateName.LOAD, 'security.trust is "signed", and no trusted key has signed this version')
+
+
+def _require_same_libraries(request: EvaluationRequest, preparation: Preparation) -> None:
+    """Raise ClaimRefused for a version that passed under other libraries: its answers might silently be wrong."""
+    where = "the server" if request.place == OWN else f"the environment '{request.place}'"
+    for name in COMPARED.values():
+        before, now = request.passed_under.get(name), preparation.libraries.get(name, "none")
+        reason = (
+            f"it was evaluated with {name} {before}, and {where} has {now} by now: install {before} there again, "
+            "or publish the version again"
+        )
+        _require(before is None or to_minor(before) == to_minor(now), GateName.LOAD, reason)
 
 
 # --- at the end -------------------------------------------------------------------------------------------------------

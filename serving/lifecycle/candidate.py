@@ -283,10 +283,12 @@ class CandidateRunner:
         """Return the number of the next host that is loaded. Any thread."""
         return next(self._host_numbers)
 
-    def respawn(self, command: ReplaceHost, artifact: Artifact, entry: Entry | None, environment: str) -> str | None:
+    def respawn(
+        self, command: ReplaceHost, artifact: Artifact, entry: Entry | None, passed: CandidateReport
+    ) -> str | None:
         """Start another host for a version whose host died, as `command` says; return why it did not work, or None.
 
-        The host runs in the `environment` of the one that died.
+        `passed` is the report of the version: the host runs in the same environment, under the same libraries.
 
         The cached copy is hashed first, and renewed from the store (`entry`) when it is damaged. Raises CopyLost when
         it cannot be.
@@ -294,7 +296,7 @@ class CandidateRunner:
         reach("respawn")
         candidate = Candidate(artifact.id.model, artifact.id.version)
         self._renew_if_damaged(candidate, artifact, entry)
-        request = evaluation_request(artifact, self._settings, is_respawn=True, environment=environment)
+        request = evaluation_request(artifact, self._settings, passed=passed)
         try:
             host, (report, _) = self._run(
                 candidate, request, entry.path if entry else "", lambda _: None, lambda _: None

@@ -9,6 +9,7 @@ from serving.domain.compiled_form import Compilation
 from serving.domain.environment import OWN
 from serving.domain.manifest import MANIFEST_NAME
 from serving.domain.provenance import Provenance
+from serving.domain.report import CandidateReport
 from serving.domain.signature import Signature
 from serving.settings import Settings
 from serving.wire.evaluation import CompileRequest, EvaluationFile, EvaluationRequest
@@ -36,13 +37,12 @@ def evaluation_request(
     known: Compilation | None = None,
     *,
     publisher_key: str | None = None,
-    is_respawn: bool = False,
-    environment: str = OWN,
+    passed: CandidateReport | None = None,
 ) -> EvaluationRequest:
     """Return the request to evaluate `artifact`; `known` is an earlier verdict on its compiled form.
 
     `publisher_key` is the public key that the version will be signed with, if it is evaluated to be published.
-    `environment` is where a version that is loaded again runs.
+    `passed` is the report of a version that is only loaded again, in the same environment.
     """
     comparison = comparison or Comparison()
     engine = settings.engine
@@ -78,8 +78,9 @@ def evaluation_request(
             tolerance=engine.compile_tolerance,
             known=known,
         ),
-        is_respawn=is_respawn,
-        place=environment,
+        is_respawn=passed is not None,
+        passed_under=passed.libraries if passed is not None else {},
+        place=passed.place if passed is not None else OWN,
     )
 
 

@@ -83,8 +83,7 @@ class VersionRecord:
     @property
     def environment(self) -> str:
         """The name of the environment that it was evaluated in: its hosts run there."""
-        chosen = self.report.environment if self.report is not None else None
-        return OWN if chosen is None or chosen.name is None else chosen.name
+        return OWN if self.report is None else self.report.place
 
     def move(self, after: State, reason: str | None) -> float:
         """Change the state and return the seconds spent in the one left.

@@ -65,6 +65,7 @@ class Respawn:
         placement, artifact = record.placement, record.artifact
         if artifact is None or record.is_respawning or record.respawn_at > now or not isinstance(placement, Hosted):
             return
+        assert record.report is not None
         gone = self._gone.get(record.id)
         if gone is None or gone.host < record.host:
             return
@@ -74,7 +75,7 @@ class Respawn:
                 return
         record.is_respawning = True
         command = ReplaceHost(record.id, self._runner.next_host())
-        future = self._executor.submit(self._runner.respawn, command, artifact, record.entry, record.environment)
+        future = self._executor.submit(self._runner.respawn, command, artifact, record.entry, record.report)
         future.add_done_callback(lambda done: self._post(HostBrought(record, command, done)))
 
     def finish(self, message: HostBrought) -> None:

@@ -53,7 +53,7 @@ class EvaluationRequest(BaseModel):
     `publisher_key` is set when a file is evaluated before it is published: the public key that will sign it. The host
     may write to the directory `scratch`. `trust`, `pickle_trusted`, `skops_trusted`, `trusted_keys` and
     `require_sandbox` are settings of `security`. `is_respawn` asks for load and warm-up only: the same digest has
-    passed every gate.
+    passed every gate, under the libraries `passed_under`.
 
     `place` is the environment of the host. In another one than the server's own, `prior` are the results of the gates
     that have run at home, which also found out who signed the version (`provenance`) and what it `needs`; `choice` says
@@ -88,6 +88,7 @@ class EvaluationRequest(BaseModel):
     scratch: str | None = None
     compile: CompileRequest = CompileRequest()
     is_respawn: bool = False
+    passed_under: dict[str, str] = {}
     place: str = OWN
     prior: tuple[GateResult, ...] = ()
     provenance: Provenance | None = None

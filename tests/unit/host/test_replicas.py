@@ -18,6 +18,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from serving import sandbox
 from serving.domain.artifact import Artifact, StagedFile
+from serving.domain.report import CandidateReport
 from serving.domain.version import Format, VersionId
 from serving.hosting.evaluating import evaluate_candidate
 from serving.hosting.zygote import HostProcess, Zygote
@@ -53,7 +54,9 @@ def start(zygote: Zygote, tmp_path: Path) -> Iterator[Start]:
         host = zygote.spawn(replicas)
         started.append(host)
         settings = Settings.model_validate({"engine": {"compile": "off"}, "security": {"pickle_trusted": PECULIAR}})
-        request = evaluation_request(artifact, settings, is_respawn=estimator is None)
+        request = evaluation_request(
+            artifact, settings, passed=CandidateReport(gates=()) if estimator is None else None
+        )
         evaluation = evaluate_candidate(host, request, 60)
         assert evaluation.report.refusal is None
         return host

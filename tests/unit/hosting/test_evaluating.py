@@ -77,6 +77,12 @@ def play(hosts: list[FakeHost]) -> Play:
     return run
 
 
+def make_prior(provenance: Verdict = Verdict.PASSED) -> tuple[GateResult, ...]:
+    """Return the results of the gates that have run at home before a host elsewhere goes on."""
+    verdicts = dict.fromkeys(GATES[:GATES.index("load")], Verdict.PASSED) | {"provenance": provenance}
+    return tuple(GateResult(gate=gate, verdict=verdict, evidence="") for gate, verdict in verdicts.items())
+
+
 def get_refusal(evaluation: Evaluation) -> GateResult:
     result = evaluation.report.refusal
     assert result is not None
@@ -138,6 +144,26 @@ def test_a_version_that_is_loaded_again_is_also_warmed_up(play: Play) -> None:
     report = play(asked, make_honest_frames(asked)).report
     assert [result.gate for result in report.gates] == ["load", "warm-up"]
     assert report.is_ready
+
+
+@pytest.mark.parametrize(("place", "where"), [("own", "the server"), ("sk15", "the environment 'sk15'")])
+@pytest.mark.parametrize(("now", "is_taken"), [("1.5.0", True), ("1.6.1", False), (None, False)])
+def test_a_version_is_not_loaded_again_under_another_library(
+    play: Play, hosts: list[FakeHost], place: str, where: str, now: str | None, is_taken: bool
+) -> None:
+    asked = make_request(is_respawn=True, place=place, passed_under={"scikit-learn": "1.5.2", "numpy": "1.0"})
+    said = [
+        each
+        if each.kind is not FrameKind.PREPARED
+        else SentFrame(each.kind, {**each.header, "libraries": {} if now is None else {"scikit-learn": now}})
+        for each in make_honest_frames(asked)
+    ]
+    evaluation = play(asked, said)
+    if not is_taken:
+        refusal = get_refusal(evaluation)
+        assert refusal.gate == "load"
+        assert f"evaluated with scikit-learn 1.5.2, and {where} has {now or 'none'} by now" in refusal.evidence
+    assert (FrameKind.LOAD in hosts[0].join()) is is_taken
 
 
 # --- before the file is opened ----------------------------------------------------------------------------------------
@@ -642,7 +668,7 @@ def test_slow_bytes_do_not_move_the_deadline(play: Play, hosts: list[FakeHost], 
 
 def test_compiling_has_its_own_time_once(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that never finishes gets the time for compiling once."""
-    asked = make_request(compile=CompileRequest(seconds=0.5))
+    asked = make_request(compile=CompileRequest(seconds=0.5), place="sk15", prior=make_prior())
     frames = make_honest_frames(asked)
     place = next(place for place, each in enumerate(frames) if each.header.get("gate") == "compile")
     made: list[tuple[TimedSocket, float]] = []
@@ -777,6 +803,33 @@ def test_a_host_elsewhere_goes_on_from_the_gate_load(play: Play, hosts: list[Fak
     assert [result.gate for result in report.gates] == GATES
     assert (report.needs, report.environment, report.provenance) == (NEEDS, choice, KEY)
     assert FrameKind.LOAD in hosts[0].join()
+
+
+@pytest.mark.parametrize(
+    ("settings", "verdict", "provenance", "reason"),
+    [
+        ({"trust": "signed"}, Verdict.SKIPPED, None, "no trusted key has signed"),
+        ({"trust": "signed"}, Verdict.SKIPPED, KEY, "no trusted key has signed"),
+        ({"trust": "signed"}, Verdict.PASSED, None, "no trusted key has signed"),
+        ({"require_sandbox": True}, Verdict.PASSED, KEY, "this system lacks what security.require_sandbox asks for"),
+    ],
+)
+def test_a_host_elsewhere_opens_no_file_without_what_the_settings_require(
+    play: Play,
+    hosts: list[FakeHost],
+    settings: dict[str, Any],
+    verdict: Verdict,
+    provenance: Provenance | None,
+    reason: str,
+) -> None:
+    """Whatever the host there says of the signature: what counts is what was found out at home."""
+    prior = make_prior(verdict)
+    choice = Choice(name="sk15", reason="it fits")
+    asked = make_request(place="sk15", prior=prior, provenance=provenance, needs=NEEDS, choice=choice, **settings)
+    refusal = get_refusal(play(asked, make_honest_frames(asked, LACKING, provenance=KEY)))
+    assert refusal.gate == "load"
+    assert reason in refusal.evidence
+    assert FrameKind.LOAD not in hosts[0].join()
 
 
 def test_where_no_environment_fits_nothing_is_loaded(play: Play, hosts: list[FakeHost]) -> None:

@@ -131,7 +131,7 @@ def test_the_next_host_runs_in_the_environment_of_the_one_that_died(control: Con
     record.report = record.report.model_copy(update={"environment": Choice(name="sk15", reason="it fits")})
     control.tell(HostGone(identity("1"), record.host, None, True))
     [respawn] = control.threads.waiting
-    assert respawn.arguments[-1] == "sk15"
+    assert respawn.arguments[-1] is record.report
 
 
 def test_a_newer_version_stops_the_one_under_way(control: Control) -> None:
