@@ -147,12 +147,14 @@ class EnvironmentHosts:
             return Choice(name=None, reason=f"{choice.reason}; to serve it: {command}")
 
         placed = request
+        unusable = {OWN} if not request.is_respawn else {request.place}
         while True:
             try:
                 host = self.spawn(placed.place, replicas)
             except ZygoteUnusable:
-                if placed.place == OWN or request.is_respawn:
+                if placed.place in unusable:  # it may look sound again, because it changes all the time
                     raise
+                unusable.add(placed.place)
                 placed = request  # the environment is marked as broken: choose again
                 continue
             try:
@@ -207,12 +209,16 @@ class EnvironmentHosts:
         with self._lock:
             if self._is_stopped:
                 raise HostFailed("the service is stopping, so no host is started")
-            if key not in self._others:
-                log.info("zygote_started", environment=environment.name, python=environment.python)
-                self._others[key] = Zygote(
-                    self._variables, self._scratch, python=environment.python, idle_seconds=self._idle_seconds
-                )
-            return self._others[key]
+            if key in self._others:
+                return self._others[key]
+            log.info("zygote_started", environment=environment.name, python=environment.python)
+            replaced = [each for (name, *_), each in self._others.items() if name == environment.name]
+            zygote = self._others[key] = Zygote(
+                self._variables, self._scratch, python=environment.python, idle_seconds=self._idle_seconds
+            )
+        for each in replaced:  # the environment was changed, or made anew
+            each.retire()
+        return zygote
 
 
 def describe_own(found: NeedsFound, libraries: Mapping[str, str]) -> Environment:

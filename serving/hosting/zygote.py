@@ -12,7 +12,7 @@ import structlog
 from serving.domain.errors import HostFailed
 from serving.hosting.host_process import HostProcess
 from serving.hosting.removal import remove_tree
-from serving.hosting.zygote_process import ZygoteGone, ZygoteHung, ZygoteProcess
+from serving.hosting.zygote_process import ZygoteGone, ZygoteHung, ZygoteProcess, ZygoteSlow
 
 ATTEMPTS = 3
 
@@ -64,6 +64,8 @@ class Zygote:
             process = self._require_running()
             try:
                 return process.spawn(replicas)
+            except ZygoteSlow:
+                raise
             except ZygoteGone:  # it was killed since its last host, and not because of this one
                 continue
             except ZygoteHung as error:
@@ -74,6 +76,15 @@ class Zygote:
         except ZygoteHung as error:
             self._replace_process(process, str(error))
             raise
+
+    def retire(self) -> None:
+        """Let its hosts go on, and end its process when the last of them has ended. The next host starts another."""
+        with self._process_lock:
+            process, self._process = self._process, None
+            if process is not None:
+                self._retired = [*(one for one in self._retired if not one.is_dead), process]
+        if process is not None:
+            process.retire()
 
     def stop(self) -> None:
         """End every zygote, and with it its hosts; joins with a deadline."""

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import TypeVar
@@ -44,6 +44,10 @@ class ZygoteGone(HostFailed):
 
 class ZygoteUnusable(ZygoteGone):
     """The zygote cannot be started, or ends while it imports: so would every other one in its environment."""
+
+
+class ZygoteSlow(ZygoteUnusable):
+    """The zygote of another environment imports for too long: so would the next one."""
 
 
 class ZygoteHung(HostFailed):
@@ -99,8 +103,8 @@ class ZygoteProcess:
         return len(self._hosts)
 
     def spawn(self, replicas: int) -> HostProcess:
-        """Fork a host and return it when its process exists. Raises ZygoteGone, ZygoteHung, HostFailed."""
-        self._wait_for(self._ready, START_SECONDS)
+        """Fork a host and return it when its process exists. Raises ZygoteGone, ZygoteHung, ZygoteSlow, HostFailed."""
+        self._wait_for_start()
         host_id = next(self._ids)
         pairs = [make_channel() for _ in range(replicas)]
         channels = tuple((ours, arena) for ours, arena, _ in pairs)
@@ -141,6 +145,18 @@ class ZygoteProcess:
 
     # -----------------------------------------------------------------------------------------------------------------
 
+    def _wait_for_start(self) -> None:
+        try:
+            self._wait_for(self._ready, START_SECONDS)
+        except ZygoteHung:
+            if self._python is None or self._is_stopped():
+                raise
+            slow = ZygoteSlow(f"the zygote was not ready within {START_SECONDS:.0f} s")
+            with contextlib.suppress(InvalidStateError):  # all threads that wait for it are told the same
+                self._ready.set_exception(slow)
+            self._popen.kill()
+            raise slow from None
+
     def _wait_for(self, future: Future[Value], seconds: float) -> Value:
         ends_at = time.monotonic() + seconds
         while True:
@@ -167,6 +183,8 @@ class ZygoteProcess:
     def _send_command(self, op: Op, host_id: int, fds: list[int] | None = None) -> None:
         try:
             with self._send_lock:
+                if op is Op.SPAWN and self.is_dead:
+                    raise ZygoteGone("no host could be started: the zygote has ended")
                 socket.send_fds(self._control, [COMMAND.pack(op, host_id)], fds or [])
         except OSError as error:
             if op is Op.SPAWN:
@@ -174,8 +192,15 @@ class ZygoteProcess:
                 raise ZygoteGone(f"no host could be started: the zygote is gone ({error.strerror})") from None
 
     def _end_if_unused(self) -> None:
-        if self._is_retired and not self._hosts:
-            self._popen.kill()
+        if self._is_retired:
+            self._end_without_hosts()
+
+    def _end_without_hosts(self) -> None:
+        """End it unless it has a host: `spawn` notes its host before it sends the command, and none follows after."""
+        with self._send_lock:
+            if not self._hosts:
+                self.is_dead = True
+                self._popen.kill()
 
     def _reap_process(self) -> None:
         """Wait for the end of the process: its socket ends a moment before it does. Any thread."""
@@ -234,7 +259,7 @@ class ZygoteProcess:
                     pending = pending[EVENT.size :]
             self._stop_waiting_for_codes()
             if self._has_idled():
-                self._popen.kill()
+                self._end_without_hosts()
 
     def _receive_events(self) -> bytes:
         try:
@@ -258,11 +283,12 @@ class ZygoteProcess:
             self._end_host(host_id, value)
 
     def _note_ready(self, wire_version: int) -> None:
-        if wire_version == WIRE_VERSION:
-            self._ready.set_result(None)
-            return
-        reason = "the files of this server were replaced by another release while it runs: restart the server"
-        self._ready.set_exception(HostFailed(f"no host could be started: {reason}"))
+        with contextlib.suppress(InvalidStateError):  # it comes too late
+            if wire_version == WIRE_VERSION:
+                self._ready.set_result(None)
+                return
+            reason = "the files of this server were replaced by another release while it runs: restart the server"
+            self._ready.set_exception(HostFailed(f"no host could be started: {reason}"))
         self._popen.kill()
 
     def _warn_about_thread(self, thread: int) -> None:
@@ -304,10 +330,7 @@ class ZygoteProcess:
         return max(0.0, min(moments) - time.monotonic()) * 1000 + 1 if moments else None
 
     def _has_idled(self) -> bool:
-        """Whether it has been ready, and without hosts, for as long as it may be. A host that comes now starts another.
-
-        `spawn` notes its host before it sends the command, and tries again with another zygote if this one is gone.
-        """
+        """Whether it has been ready, and without hosts, for as long as it may be."""
         if self._idle_seconds is None:
             return False
         if self._hosts or not self._ready.done():
@@ -330,7 +353,7 @@ class ZygoteProcess:
     def _end_all(self) -> None:
         """Report to all waiting threads that the zygote and its hosts are gone."""
         self.is_dead = True
-        if not self._ready.done():
+        with contextlib.suppress(InvalidStateError):  # it has been ready
             self._ready.set_exception(ZygoteUnusable("the zygote ended while it imported; see its error output above"))
         for started in list(self._started.values()):
             if not started.done():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import joblib
 import psutil
 import pytest
+import sklearn
 from sklearn.linear_model import LinearRegression
 
 from serving import sandbox
@@ -18,8 +20,9 @@ from serving.domain.environment import Choice, Environment
 from serving.domain.errors import HostFailed
 from serving.domain.report import CandidateReport
 from serving.hosting.environment_hosts import EnvironmentHosts
+from serving.hosting.host_process import HostProcess
 from serving.hosting.zygote import Zygote
-from serving.hosting.zygote_process import ZygoteUnusable
+from serving.hosting.zygote_process import ZygoteProcess, ZygoteUnusable
 from tests.e2e.harness import until
 from tests.unit.hosting.hosted import make_request
 
@@ -88,6 +91,54 @@ def test_an_environment_whose_zygote_does_not_start_is_marked(
     assert reason in told
 
 
+def test_an_environment_whose_zygote_imports_for_too_long_is_marked_after_one_try(
+    open_hosts: Callable[..., EnvironmentHosts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.hosting.zygote_process.START_SECONDS", 0.0)
+    starts, python = tmp_path / "starts", tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho . >> {starts}\nexec sleep 600\n")
+    python.chmod(0o755)
+    known = Listed(make_environment(str(python)))
+    hosts = open_hosts(known)
+    for _ in range(2):  # it is ended, and could be tried again
+        with pytest.raises(ZygoteUnusable, match="the zygote was not ready within 0 s"):
+            hosts.spawn("other")
+    assert {reason for _, reason in known.broken} == {"the zygote was not ready within 0 s"}
+    assert len(starts.read_text().split()) <= 2  # one that was killed early has not come to it
+
+
+def test_an_environment_that_looks_sound_after_each_failure_is_not_tried_for_ever(
+    open_hosts: Callable[..., EnvironmentHosts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.joblib"
+    joblib.dump(LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]), path)
+    libraries, modules = {"scikit-learn": sklearn.__version__}, frozenset({"joblib", "numpy", "sklearn"})
+    known = Listed(replace(make_environment("/bin/false"), libraries=libraries, modules=modules))
+    monkeypatch.setattr(
+        "serving.hosting.environment_hosts.describe_own", lambda *_: replace(make_environment("/bin/false"), name="own")
+    )
+    with pytest.raises(ZygoteUnusable, match="the zygote ended while it imported"):
+        open_hosts(known).evaluate(make_request(path), 60, "m.joblib")
+    assert [name for name, _ in known.broken] == ["other", "other"]
+
+
+def test_the_zygote_of_an_environment_that_has_changed_ends_with_its_last_host(
+    open_hosts: Callable[..., EnvironmentHosts],
+) -> None:
+    known = Listed(make_environment(sys.executable))
+    hosts = open_hosts(known)
+    old = hosts.spawn("other")
+    zygote = psutil.Process(old.pid).parent()
+    assert zygote is not None
+    known.environments = (replace(make_environment(sys.executable), stamp="made anew"),)
+    new = hosts.spawn("other")
+    assert psutil.Process(new.pid).parent() != zygote
+    assert zygote.is_running()
+    old.close()
+    until(lambda: not zygote.is_running(), "the end of the zygote")
+    new.close()
+
+
 def report_of(name: str | None, **libraries: str) -> CandidateReport:
     return CandidateReport(gates=(), libraries=libraries, environment=Choice(name=name, reason="it fits"))
 
@@ -120,6 +171,38 @@ def test_nothing_starts_after_the_stop(open_hosts: Callable[..., EnvironmentHost
     hosts.stop()
     with pytest.raises(HostFailed, match="stopping"):
         hosts.spawn("other")
+
+
+def test_a_zygote_is_not_ended_for_idleness_while_a_host_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host comes when it has been found out that there is none, and before the zygote is ended."""
+    has_idled = ZygoteProcess._has_idled
+    zygote = Zygote(VARIABLES, tmp_path / "scratch", idle_seconds=0.2)
+    spawned: list[HostProcess] = []
+    late = threading.Thread(target=lambda: spawned.append(zygote.spawn()))
+
+    def find_idle(process: ZygoteProcess) -> bool:
+        idled = has_idled(process)
+        if idled and not late.ident:
+            late.start()
+            parent = psutil.Process(process._popen.pid)
+            until(parent.children, "the process of the host")
+        return idled
+
+    monkeypatch.setattr(ZygoteProcess, "_has_idled", find_idle)
+    try:
+        first = zygote.spawn()
+        process = psutil.Process(first.pid).parent()
+        assert process is not None
+        first.close()
+        until(lambda: late.ident is not None, "the host that comes late")
+        late.join()
+        assert psutil.Process(spawned[0].pid).parent() == process
+        spawned[0].close()
+        until(lambda: not process.is_running(), "the end of the zygote")
+    finally:
+        zygote.stop()
 
 
 def test_a_zygote_without_hosts_ends_after_a_while_and_is_started_again(tmp_path: Path) -> None:
