@@ -28,6 +28,7 @@ from scipy import sparse
 from benchmarks.lenient_import import import_leniently
 from serving.host.nested_estimators import limit_to_one_thread
 from serving.host.restricted import Distrusted, check_answers, check_loaded
+from serving.host.restricted.sound.booster_states import find_state_problem
 from tests.hostile.apart import Verdict, judged
 
 METHODS = (
@@ -169,6 +170,9 @@ def made_anew(one: Any, name: str, value: Any) -> Any:
         state = tuple(value if str(place) == name else each for place, each in enumerate(state))
     else:
         state = {**state, name: value}
+    problem = find_state_problem(type(one), state)  # as the loader does first
+    if problem is not None:
+        raise Distrusted(problem)
     fresh = kind(*arguments)
     fresh.__setstate__(state)
     return fresh
