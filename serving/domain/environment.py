@@ -27,7 +27,7 @@ COMPARED: Mapping[str, str] = {
     "feature_engine": "feature-engine",
     "statsmodels": "statsmodels",
 }
-# the server reads what older versions of these have written, as far as its gates allow
+# extras of the server, which reads what other versions of these have written, as far as its gates allow
 _READ_WHEN_OLDER = frozenset({"xgboost", "lightgbm"})
 
 _MINOR = re.compile(r"\d+\.\d+")
@@ -163,7 +163,10 @@ def _explain_misfit(
     absent = [name for name in needs.modules if name not in own.modules]
     if absent:
         known = [f"{name} ({_known_version(needs, name)})" if _known_version(needs, name) else name for name in absent]
-        seen.append(f"its file names {_join(known)}, which {'is' if len(absent) == 1 else 'are'} not installed here")
+        extras = [name for name in absent if name in _READ_WHEN_OLDER]
+        remedy = f" (pip install 'serving[{','.join(extras)}]')" if extras else ""
+        verb = "is" if len(absent) == 1 else "are"
+        seen.append(f"its file names {_join(known)}, which {verb} not installed here{remedy}")
     others = [f"'{each.name}' ({_join(misfits[each.name])})" for each in candidates if each.name != OWN]
     tried = f"no environment fits: {_join(others)}" if others else "there is no other environment"
     return "; ".join([*seen, tried])

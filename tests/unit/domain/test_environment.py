@@ -107,7 +107,9 @@ def test_the_server_reads_what_another_xgboost_wrote_unless_an_environment_has_t
     older = make_environment("a", "xgboost", scikit_learn="1.9.0", xgboost="2.1.0")
     assert choose(needs, older).name == "a"
     without = make_environment(OWN, scikit_learn="1.9.1")
-    assert choose(needs, own=without).name is None
+    refused = choose(needs, own=without)
+    assert refused.name is None
+    assert "xgboost (2.1.4), which is not installed here (pip install 'serving[xgboost]')" in refused.reason
 
 
 def test_a_broken_environment_is_not_chosen_and_named_with_its_problem() -> None:
