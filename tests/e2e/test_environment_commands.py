@@ -174,9 +174,11 @@ def test_one_that_is_killed_is_never_used_and_can_be_created_again(
     until(lambda: commands.rows()["sk15"]["state"] == "half-made", "the end of the installer")
     assert commands.usable() == []
     assert "'sk15' is half-made; create it again, or remove what is left" in commands.refuse("check", "sk15")
+    (commands.made.path / "sk15" / "lib" / "left-over").touch()
     status, _, err = commands.run("create", "sk15", "--requirements", requirements, "--python", python)
     assert (status, err) == (0, "")
     assert commands.usable() == ["sk15"]
+    assert not (commands.made.path / "sk15" / "lib" / "left-over").exists()
 
 
 def test_what_is_left_of_a_creation_can_be_removed(commands: Commands) -> None:
@@ -216,14 +218,21 @@ def test_an_index_that_cannot_be_reached_is_said_in_one_line(python: str, comman
 def test_packages_whose_code_would_run_while_they_are_installed_are_refused(
     python: str, commands: Commands, tmp_path: Path
 ) -> None:
-    source = tmp_path / "source"
+    source = tmp_path / "evil-1.0"
     source.mkdir()
-    (source / "setup.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
-    links = shutil.make_archive(str(tmp_path / "links" / "evil-1.0"), "gztar", tmp_path, "source")
-    variables = {"PIP_FIND_LINKS": str(Path(links).parent), "UV_FIND_LINKS": str(Path(links).parent)}
-    reason = commands.refuse("create", "sk15", "--with", "evil==1.0", "--python", python, **variables)
-    assert "could not install it" in reason
+    (source / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nraise SystemExit(1)\n")
+    build = '[build-system]\nrequires = []\nbuild-backend = "evil"\nbackend-path = ["."]\n'
+    (source / "pyproject.toml").write_text(f'{build}[project]\nname = "evil"\nversion = "1.0"\n')
+    (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+    links = Path(shutil.make_archive(str(tmp_path / "links" / "evil-1.0"), "gztar", tmp_path, "evil-1.0")).parent
+    variables = {"PIP_FIND_LINKS": str(links), "UV_FIND_LINKS": str(links)}
+    order = ("create", "sk15", "--requirements", "requirements.txt", "--python", python)
+    (tmp_path / "requirements.txt").write_text("evil==1.0\n")
+    assert "could not install it" in commands.refuse(*order, **variables)
     assert not (tmp_path / "ran").exists()
+    assert "could not install it" in commands.refuse(*order, "--allow-source", **variables)
+    assert (tmp_path / "ran").exists()
+    assert commands.made.list_names() == []
 
 
 def test_one_without_scikit_learn_is_not_made(python: str, commands: Commands, tmp_path: Path) -> None:
