@@ -43,6 +43,7 @@ NAMES = frozenset(
         "_columns",
         "_evals_result",
         "_kwargs",
+        "_name_to_fitted_passthrough",
         "_remainder",
         "_requests",
         "_train_data_name",
