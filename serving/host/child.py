@@ -15,8 +15,8 @@ from serving.domain.report import GateName, GateResult, Verdict
 from serving.host.gates import EvaluatedCandidate, make_preparation, run_gates
 from serving.host.gates.compile_gate import start_compiler
 from serving.host.gates.gate import GateContext
+from serving.host.library_set import find_watch_exceptions
 from serving.host.model import LoadedModel, describe_exception
-from serving.host.optional_pandas import HAS_PANDAS
 from serving.host.replicas import Channel, await_replicas, fork_replicas, make_channels
 from serving.wire.evaluation import EvaluationRequest
 from serving.wire.frames import Frame, FrameKind
@@ -59,8 +59,8 @@ def _evaluate_and_serve(channels: list[Channel], last_words: list[mmap.mmap], pa
     own_sandbox = sandbox.enter([file.path for file in request.files], request.scratch, request.memory_bytes, parent)
 
     def watch() -> None:
-        absent = frozenset() if HAS_PANDAS else frozenset({"pandas"})
-        sandbox.watch(lambda words: write_last_words(last_words[0], words), may_fork=len(channels) > 1, absent=absent)
+        may_fork, exceptions = len(channels) > 1, find_watch_exceptions()
+        sandbox.watch(lambda words: write_last_words(last_words[0], words), may_fork=may_fork, exceptions=exceptions)
 
     def enter_compiler() -> None:
         for channel in channels:

@@ -7,6 +7,11 @@ import importlib.util
 import sys
 from functools import lru_cache
 
+import threadpoolctl
+
+from serving.host.optional_pandas import HAS_PANDAS
+from serving.sandbox.audit import NO_EXCEPTIONS, WatchExceptions
+
 COMPILERS = ("onnx", "skl2onnx", "onnxruntime")
 
 # what compiling imports before its process is forked; onnxruntime starts a thread, and is imported after that
@@ -19,6 +24,19 @@ _COMPILING = (
 def is_own_environment() -> bool:
     """Whether this process runs in the server's own environment: only another one needs substitutes."""
     return "serving.host.substitutes" not in sys.modules
+
+
+@lru_cache
+def find_watch_exceptions() -> WatchExceptions:
+    """Return what the libraries of this environment do whenever a model answers: none at home.
+
+    scikit-learn tries to import pandas, and threadpoolctl before 3.6 opens the libraries whose threads it counts. The
+    zygote asks first, and hosts inherit the answer.
+    """
+    if is_own_environment():
+        return NO_EXCEPTIONS
+    loaded = frozenset(str(each["filepath"]) for each in threadpoolctl.threadpool_info())
+    return WatchExceptions(frozenset() if HAS_PANDAS else frozenset({"pandas"}), loaded)
 
 
 @lru_cache

@@ -31,7 +31,7 @@ from serving.host import (
     boosters,
     child,  # noqa: F401  (importing is the point)
 )
-from serving.host.library_set import is_own_environment, why_no_compiler
+from serving.host.library_set import find_watch_exceptions, is_own_environment, why_no_compiler
 from serving.host.optional_pandas import HAS_PANDAS
 from serving.host.optional_pandas import pandas as pd
 from serving.host.restricted.allow_list import Distrusted, read_allow_list
@@ -48,7 +48,7 @@ def _import_all_of_sklearn() -> None:
     """Import every public subpackage: a model file may name any of them."""
     for module in pkgutil.iter_modules(sklearn.__path__):
         if module.name not in _SKIPPED:
-            with contextlib.suppress(ImportError):
+            with contextlib.suppress(Exception):  # some fail in other ways where NumPy is newer than scikit-learn
                 importlib.import_module(f"sklearn.{module.name}")
 
 
@@ -100,3 +100,4 @@ with warnings.catch_warnings():
         read_allow_list()  # likewise
     _use_libraries_once()
     threadpoolctl.threadpool_info()  # looks at every loaded library once; hosts inherit the answer
+    find_watch_exceptions()

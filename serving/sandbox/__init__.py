@@ -3,7 +3,7 @@
 Every layer is tried, and missing ones are reported: `Sandbox` is part of the report of every candidate.
 """
 
-from serving.sandbox.audit import watch
+from serving.sandbox.audit import WatchExceptions, watch
 from serving.sandbox.layers import enter, find_library_paths, forbid_processes
 from serving.sandbox.process import (
     close_all_but,
@@ -16,6 +16,7 @@ from serving.sandbox.process import (
 )
 
 __all__ = [
+    "WatchExceptions",
     "close_all_but",
     "die_with_parent",
     "enter",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from serving.domain.last_words import ENDED_ITSELF
 
@@ -46,14 +46,27 @@ _FAMILIES = {
 }
 
 
-def watch(tell: Callable[[str], None], *, may_fork: bool = False, absent: frozenset[str] = frozenset()) -> None:
+class WatchExceptions(NamedTuple):
+    """What a library of the environment may do, because it does it whenever a model answers.
+
+    Try to import the packages `absent`, which are not installed; open the shared `libraries`, which are loaded already,
+    by these paths.
+    """
+
+    absent: frozenset[str] = frozenset()
+    libraries: frozenset[str] = frozenset()
+
+
+NO_EXCEPTIONS = WatchExceptions()
+
+
+def watch(tell: Callable[[str], None], *, may_fork: bool = False, exceptions: WatchExceptions = NO_EXCEPTIONS) -> None:
     """From now on end this process, with all its threads, when Python does what no sound model does.
 
     First `tell` gets the reason in a few words. The process exits with status `ENDED_ITSELF`. Modules that are not
-    imported by now cannot be imported any more; only those of `absent` packages may be tried, because some libraries
-    try them again and again. An event costs 0.1 us; most events are calls of ``id``.
+    imported by now cannot be imported any more. An event costs 0.1 us; most events are calls of ``id``.
     """
-    sys.addaudithook(_make_hook(_make_rules(may_fork=may_fork, absent=absent), tell))
+    sys.addaudithook(_make_hook(_make_rules(may_fork=may_fork, exceptions=exceptions), tell))
 
 
 def _ignore_unknown_event(_: tuple[Any, ...]) -> str | None:
@@ -89,7 +102,7 @@ def _make_hook(rules: dict[str, Rule | None], tell: Callable[[str], None]) -> Ca
     return hook
 
 
-def _make_rules(*, may_fork: bool, absent: frozenset[str]) -> dict[str, Rule | None]:
+def _make_rules(*, may_fork: bool, exceptions: WatchExceptions) -> dict[str, Rule | None]:
     """Return a rule for each event: None to ignore it, or a function of its arguments that returns a reason."""
     always = {
         **dict.fromkeys(_RUN_CODE, "run code"),
@@ -100,11 +113,11 @@ def _make_rules(*, may_fork: bool, absent: frozenset[str]) -> dict[str, Rule | N
     rules: dict[str, Rule | None] = {event: _forbid_always(f"{what} ({event})") for event, what in always.items()}
     return {
         **rules,
-        "import": _forbid_imports(sys.modules, absent),
+        "import": _forbid_imports(sys.modules, exceptions.absent),
         "open": _forbid_writing,
         "pickle.find_class": lambda arguments: f"unpickle {arguments[0]}.{arguments[1]}",
         "object.__setattr__": _forbid_changed_functions,
-        "ctypes.dlopen": lambda arguments: f"load the library {_name_file(arguments[0])!r}",
+        "ctypes.dlopen": _forbid_libraries(exceptions.libraries),
         "ctypes.dlsym": _forbid_functions_of_libraries,
         "os.fork": None if may_fork else _forbid_always("start a process (os.fork)"),
     }
@@ -126,6 +139,13 @@ def _forbid_imports(modules: dict[str, Any], absent: frozenset[str]) -> Rule:
         name, place = arguments[0], arguments[1]
         is_harmless = name in modules or name.partition(".")[0] in absent
         return None if place is None and is_harmless else f"import {name!r}"
+
+    return rule
+
+
+def _forbid_libraries(loaded: frozenset[str]) -> Rule:
+    def rule(arguments: tuple[Any, ...], last_part: Callable[[str], str] = _name_file) -> str | None:
+        return None if arguments[0] in loaded else f"load the library {last_part(arguments[0])!r}"
 
     return rule
 

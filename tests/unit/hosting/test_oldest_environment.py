@@ -21,6 +21,7 @@ import sys
 from pathlib import Path
 import joblib
 import numpy as np
+from sklearn.cluster import KMeans
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -40,13 +41,15 @@ models = {
     "histogram": HistGradientBoostingRegressor(max_iter=15),
     "neighbours": KNeighborsClassifier(),
     "imputer": make_pipeline(SimpleImputer(), LogisticRegression()),
+    "clusters": KMeans(3, random_state=0),
     "mapped": LogisticRegression(),
 }
 models["mapped"].note_ = np.zeros(5 << 20)  # of a file that is so large, arrays are mapped
 for name, model in models.items():
     model.fit(X, X[:, 2] if name == "histogram" else y)
     joblib.dump(model, place / f"{name}.joblib", compress=name == "forest")
-    np.save(place / f"{name}.npy", model.predict(X) if name == "histogram" else model.predict_proba(X))
+    method = "predict_proba" if hasattr(model, "predict_proba") else "predict"
+    np.save(place / f"{name}.npy", getattr(model, method)(X))
 np.save(place / "rows.npy", X)
 by_name = models["forest"].fit(X, y)
 by_name.feature_names_in_ = np.array(["a", "b", "c"], dtype=object)
@@ -74,9 +77,11 @@ def zygote(oldest_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     running.stop()
 
 
-@pytest.mark.parametrize("name", ["forest", "pipeline", "boosting", "histogram", "neighbours", "imputer", "mapped"])
+@pytest.mark.parametrize(
+    "name", ["forest", "pipeline", "boosting", "histogram", "neighbours", "imputer", "clusters", "mapped"]
+)
 def test_a_model_of_that_environment_answers_bit_for_bit(zygote: Zygote, material: Path, name: str) -> None:
-    """An imputer tries to import pandas whenever it answers."""
+    """An imputer tries to import pandas whenever it answers, and k-means opens the library of matrix products."""
     host = zygote.spawn()
     report = evaluate(host, material / f"{name}.joblib").report
     assert report.is_ready, report.refusal

@@ -23,7 +23,8 @@ try:
 except ImportError:
     print("none")
 """
-WATCH_WITHOUT = WATCH.replace("flush())", "flush(), absent=frozenset({{'pandas'}}))")
+EXCEPTIONS = "sandbox.WatchExceptions(frozenset({{'pandas'}}), frozenset({{'libm.so.6'}}))"
+WATCH_WITHOUT = WATCH.replace("flush())", f"flush(), exceptions={EXCEPTIONS})")
 
 
 @pytest.fixture(scope="module", params=["3.9", "3.10", "3.11", "3.12", "3.13"])
@@ -34,6 +35,9 @@ def endings(request: pytest.FixtureRequest) -> Endings:
         scripts[name] = WATCH.format(before="import json, math, threading", deed=deed)
     scripts["try pandas"] = WATCH.format(before="", deed=TRY_PANDAS)
     scripts["try absent pandas"] = WATCH_WITHOUT.format(before="", deed=TRY_PANDAS)
+    scripts["open a library"] = WATCH_WITHOUT.format(before="import ctypes", deed="ctypes.CDLL('libm.so.6')")
+    scripts["open another"] = WATCH_WITHOUT.format(before="import ctypes", deed="ctypes.CDLL('libc.so.6')")
+    scripts["call it"] = WATCH_WITHOUT.format(before="import ctypes", deed="ctypes.CDLL('libm.so.6').system")
     scripts["try another"] = WATCH_WITHOUT.format(before="", deed="import pandas_more")
     command = [require_python(request.param), "-I", "-S", "-B", "-c", ENTERED + FORK]
     done = subprocess.run(command, check=True, capture_output=True, text=True, input=json.dumps(scripts))
@@ -54,3 +58,10 @@ def test_only_a_package_that_is_said_to_be_absent_may_be_tried(endings: Endings)
     assert endings["try pandas"] == (ENDED_ITSELF, "import 'pandas'")
     assert endings["try absent pandas"] == (0, "none\nnone\nnothing happened")
     assert endings["try another"] == (ENDED_ITSELF, "import 'pandas_more'")
+
+
+def test_only_a_library_that_is_said_to_be_loaded_may_be_opened(endings: Endings) -> None:
+    """An older threadpoolctl opens OpenBLAS when k-means answers; what may be called of it is the same."""
+    assert endings["open a library"] == (0, "nothing happened")
+    assert endings["open another"] == (ENDED_ITSELF, "load the library 'libc.so.6'")
+    assert endings["call it"] == (ENDED_ITSELF, "call the function 'system' of a library")
