@@ -1,8 +1,8 @@
 """Which distribution has which module, for libraries that models of scikit-learn are made with. Reviewed data.
 
 A distribution is never guessed from the name of a module: anyone can register a name, and a file could then have
-anything installed. A module that is not here is installed only where the model's own requirements, or the operator,
-name its distribution.
+anything installed, which runs as soon as the Python of the environment starts. The files beside a model may name
+anything, too. So a module that is not here is installed only where the operator names its distribution.
 """
 
 from __future__ import annotations

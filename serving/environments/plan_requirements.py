@@ -33,6 +33,7 @@ _LAST_NUMPY_1 = "1.26.4"
 
 _PIN = re.compile(r"([A-Za-z0-9._-]+)==([0-9][0-9A-Za-z.+!_-]*)")
 _NUMPY_LIMIT = re.compile(r"numpy>=[0-9.]+,<([0-9.]+)")
+_MOST_SUGGESTED = 5
 _NAME_OF_REQUIREMENT = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)")
 
 
@@ -114,20 +115,20 @@ def _find_distributions(needs: Needs, has_extra: bool) -> list[str]:
             f"the model is made with {' and '.join(foreign)}, which no environment runs: export it as ONNX, "
             "see docs/models.md"
         )
-    pinned = {name.replace("-", "_"): name for name in needs.libraries}
-    found, unknown = [], []
-    for module in needs.modules:
-        name = DISTRIBUTIONS.get(module) or pinned.get(normalize_name(module).replace("-", "_"))
-        if name is not None:
-            found.append(name)
-        else:
-            unknown.append(module)
+    unknown = [module for module in needs.modules if module not in DISTRIBUTIONS]
     if unknown and not has_extra:
         raise EnvironmentRefused(
             f"the model's file names {', '.join(unknown)}, and it is not known which distribution has "
-            f"{'it' if len(unknown) == 1 else 'them'}; name it: --with NAME"
+            f"{'it' if len(unknown) == 1 else 'them'}; name it, if you trust it: {_suggest_options(unknown, needs)}"
         )
-    return found
+    return [DISTRIBUTIONS[module] for module in needs.modules if module in DISTRIBUTIONS]
+
+
+def _suggest_options(modules: Sequence[str], needs: Needs) -> str:
+    """Return options for these modules. What the files beside a model pin may be anything: a person decides."""
+    names = [normalize_name(module) for module in modules]
+    pinned = [f"--with {name}=={needs.libraries[name]}" for name in names if name in needs.libraries]
+    return " ".join(pinned[:_MOST_SUGGESTED] if len(pinned) == len(names) else ["--with NAME"])
 
 
 def _require_known_sklearn(version: str | None) -> None:

@@ -89,12 +89,28 @@ def test_packages_of_the_field_are_known_by_their_modules() -> None:
 
 
 def test_a_distribution_is_never_guessed_from_the_name_of_a_module() -> None:
-    with pytest.raises(EnvironmentRefused, match=r"names mine, other, and it is not known .* name it: --with NAME"):
+    with pytest.raises(EnvironmentRefused, match=r"names mine, other, and it is not known .* --with NAME"):
         plan("mine", "other", "sklearn")
 
 
-def test_a_module_may_belong_to_a_pin_of_its_name_or_to_what_the_operator_names() -> None:
-    assert "my-package==1.0" in plan("my_package", "sklearn", my_package="1.0").requirements
+@pytest.mark.parametrize(
+    ("pins", "advice"),
+    [
+        ({"my_package": "1.0", "other": "2"}, "--with my-package==1.0 --with other==2"),
+        ({"my_package": "1.0"}, "--with NAME"),
+        ({}, "--with NAME"),
+    ],
+)
+def test_what_the_files_beside_a_model_pin_is_not_installed_for_a_module_that_is_not_known(
+    pins: dict[str, Any], advice: str
+) -> None:
+    """Whoever can drop a model can write them, and packages run code as soon as a Python that has them starts."""
+    with pytest.raises(EnvironmentRefused) as refused:
+        plan("my_package", "other", "sklearn", **pins)
+    assert str(refused.value).endswith(f"name it, if you trust it: {advice}")
+
+
+def test_a_module_may_belong_to_what_the_operator_names() -> None:
     assert plan("mine", "sklearn", extra=("my-company-pkg==2",), scikit_learn="1.5.2").requirements == (
         "pandas<3",
         "scikit-learn==1.5.2",
