@@ -15,12 +15,11 @@ import sklearn
 from serving.domain.environment import SKLEARN, Needs, to_minor
 from serving.domain.manifest import MANIFEST_NAME, InvalidDocument, Manifest
 from serving.domain.pinned_versions import (
-    MAX_PINS,
     MAX_PINS_BYTES,
     PINNING_NAMES,
     PYTHON,
     is_version_text,
-    normalize_name,
+    pick_versions,
     read_pins,
 )
 from serving.domain.version import Format
@@ -77,9 +76,8 @@ def _merge_versions(stated: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, 
     versions: dict[str, str] = {}
     sources: dict[str, str] = {}
     for source, found in stated.items():
-        for name, version in sorted(found.items())[:MAX_PINS]:
-            distribution = normalize_name(name[:_MAX_MODULE_CHARACTERS])
-            if is_version_text(version) and distribution not in versions:
+        for distribution, version in pick_versions(found).items():
+            if distribution not in versions:
                 versions[distribution], sources[distribution] = version, source
     return versions, sources
 
@@ -90,7 +88,7 @@ def _add_hints(libraries: dict[str, str], sources: dict[str, str], traces: FileT
         libraries["numpy"], sources["numpy"] = f"{traces.numpy_major}.*", _FILE_SAYS
     parts = [version for version in traces.versions_of_parts if is_version_text(version)]
     if parts and sources.get(SKLEARN) == _FILE_SAYS:
-        sources[SKLEARN] = f"{_FILE_SAYS}, with parts of {', '.join(parts[:3])}"
+        sources[SKLEARN] = f"{_FILE_SAYS}, with parts of {', '.join(parts[:2])}"
 
 
 def _list_modules(found: frozenset[str]) -> list[str]:

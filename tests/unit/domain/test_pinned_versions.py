@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serving.domain.pinned_versions import MAX_PINS, PINNING_NAMES, read_pins
+from serving.domain.pinned_versions import MAX_PINS, PINNING_NAMES, pick_versions, read_pins
 
 # what MLflow 2 writes beside a model
 REQUIREMENTS = b"mlflow==2.9.2\ncloudpickle==2.2.1\nnumpy==1.26.4\nscikit-learn==1.3.2\n"
@@ -102,3 +102,14 @@ def test_any_bytes_are_read_and_their_number_is_limited() -> None:
         "numpy": "1.26.4",
         "scipy": "1.1",
     }
+
+
+def test_versions_that_decide_are_taken_from_lists_of_any_length() -> None:
+    """As ``pip freeze`` writes them, sorted by name."""
+    names = [*(f"a{number}" for number in range(2 * MAX_PINS)), "scikit-learn", "xgboost"]
+    found = read_pins("requirements.txt", "\n".join(f"{name}==1.5" for name in names).encode())
+    assert len(found) == MAX_PINS + 2
+    assert {"a0", "scikit-learn", "xgboost"} <= found.keys()
+    picked = pick_versions(dict.fromkeys(names, "1.5"))
+    assert len(picked) == MAX_PINS
+    assert {"a0", "scikit-learn", "xgboost"} <= picked.keys()

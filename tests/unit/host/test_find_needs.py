@@ -25,7 +25,9 @@ from serving.domain.environment import Needs
 from serving.domain.manifest import parse_manifest
 from serving.domain.version import Format
 from serving.host.find_needs import find_needs
+from serving.hosting.headers import read_needs
 from serving.wire.evaluation import EvaluationRequest, NeedsFound
+from serving.wire.frames import BOUNDS, FrameKind
 from tests.unit.host.candidates import ROWS, WORDS, Candidate
 
 # written with scikit-learn 1.5.2 and NumPy 1.26.4, except where the name says another one
@@ -74,6 +76,46 @@ def dump(model: Any) -> bytes:
     file = io.BytesIO()
     joblib.dump(model, file)
     return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["scikit-learn\n", "two  words", " lead", "\x1b[2J", "\u202e", "", "x" * 5000, "\U0001f600" * 5000, "a\x00b"],
+)
+def test_the_server_takes_whatever_a_manifest_says_of_libraries(find: Find, name: str) -> None:
+    """These are texts of a stranger; what has no name of a distribution is left out."""
+    libraries = {**{f"{name}{number}": "1" for number in range(300)}, "scikit-learn": "1.5.2"}
+    found = find(dump([1]), {"manifest.json": make_manifest(libraries=libraries)})
+    raw = found.model_dump_json().encode()
+    assert len(raw) < BOUNDS[FrameKind.NEEDS].header_bytes
+    assert read_needs(raw) == found
+    assert found.needs.libraries["scikit-learn"] == "1.5.2"
+
+
+def test_the_server_takes_all_that_five_documents_can_say(find: Find) -> None:
+    def pin(mark: str) -> list[str]:
+        return [f"{mark}{number}-{'x' * 200}"[:99] for number in range(300)]
+
+    beside = {
+        "manifest.json": make_manifest(libraries=dict.fromkeys(pin("a"), "1" * 40), environment="e" * 100),
+        "requirements.txt": "\n".join(f"{name}=={'1' * 40}" for name in pin("b")).encode(),
+        "conda.yaml": "\n".join(f"- {name}={'1' * 40}" for name in pin("c")).encode(),
+        "python_env.yaml": "\n".join(["python: 3.10.4", *(f"- {name}=={'1' * 40}" for name in pin("d"))]).encode(),
+    }
+    raw = pickle.dumps([SimilarToEstimator({"_sklearn_version": f"{number}" * 40}) for number in range(9)])
+    named = b"".join(b"cmodule%d%s\nx\n0" % (number, b"x" * 80) for number in range(300))
+    found = find(raw[:2] + named + raw[2:], beside, Format.PICKLE)
+    assert len(found.needs.libraries) > 600
+    sent = found.model_dump_json().encode()
+    assert len(sent) < BOUNDS[FrameKind.NEEDS].header_bytes
+    assert read_needs(sent) == found
+
+
+class SimilarToEstimator:
+    """Is written with a state like that of an estimator."""
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
 
 
 def after_all_arrays(rows: Any) -> Any:
