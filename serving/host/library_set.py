@@ -9,11 +9,11 @@ from functools import lru_cache
 
 import threadpoolctl
 
-from serving.host.optional_pandas import HAS_PANDAS
 from serving.sandbox.audit import NO_EXCEPTIONS, WatchExceptions
 
 COMPILERS = ("onnx", "skl2onnx", "onnxruntime")
-
+# what libraries try to import each time they look at rows, to tell tables of other packages
+_TRIED = ("pandas", "cudf", "cupy", "dask", "datatable", "modin", "polars", "pyarrow")
 # what compiling imports before its process is forked; onnxruntime starts a thread, and is imported after that
 _COMPILING = (
     *("skl2onnx", "serving.compiling.compile_model", "serving.compiling.converters", "serving.compiling.find_guard"),
@@ -30,13 +30,13 @@ def is_own_environment() -> bool:
 def find_watch_exceptions() -> WatchExceptions:
     """Return what the libraries of this environment do whenever a model answers: none at home.
 
-    scikit-learn tries to import pandas, and threadpoolctl before 3.6 opens the libraries whose threads it counts. The
-    zygote asks first, and hosts inherit the answer.
+    scikit-learn and boosters try to import other packages, and threadpoolctl before 3.6 opens the libraries whose
+    threads it counts. The zygote asks first, and hosts inherit the answer.
     """
     if is_own_environment():
         return NO_EXCEPTIONS
     loaded = frozenset(str(each["filepath"]) for each in threadpoolctl.threadpool_info())
-    return WatchExceptions(frozenset() if HAS_PANDAS else frozenset({"pandas"}), loaded)
+    return WatchExceptions(frozenset(name for name in _TRIED if importlib.util.find_spec(name) is None), loaded)
 
 
 @lru_cache

@@ -22,6 +22,7 @@ import warnings
 from pathlib import Path
 
 import joblib  # noqa: F401  (importing is the point)
+import numpy as np
 import scipy.sparse  # noqa: F401  (importing is the point)
 import sklearn
 import threadpoolctl
@@ -31,6 +32,7 @@ from serving.host import (
     boosters,
     child,  # noqa: F401  (importing is the point)
 )
+from serving.host.date_columns import EXAMPLES, parse_dates
 from serving.host.library_set import find_watch_exceptions, is_own_environment, why_no_compiler
 from serving.host.optional_pandas import HAS_PANDAS
 from serving.host.optional_pandas import pandas as pd
@@ -56,6 +58,8 @@ def _use_libraries_once() -> None:
     """Use libraries once, so that they do the work of the first use: import modules, look up functions, read files."""
     if HAS_PANDAS:
         pd.DataFrame({"text": ["a"], "number": [1.0]}).sum()  # imports Arrow for text columns, where it is installed
+        for kind, texts in EXAMPLES.items():  # pandas before 2 makes code of its own when it reads the first date
+            parse_dates(np.array(texts, dtype=object), kind, "")
     narwhals = sys.modules.get("narwhals.stable.v2")  # scikit-learn 1.9 and later checks tables with it
     if narwhals is not None and HAS_PANDAS:
         narwhals.from_native(pd.DataFrame({"number": [1.0]}))
