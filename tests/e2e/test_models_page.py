@@ -1,8 +1,13 @@
-"""docs/models.md tells the truth: for each row its models are made, dropped into one server's store, and asked."""
+"""docs/models.md tells the truth: for each row its models are made, dropped into one server's store, and asked.
+
+What needs a package that is not installed here is made in the second environment, if that has it, and served there.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,11 +18,22 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from tests.e2e.harness import Server, serving
-from tests.e2e.models_page import booster_rows, file_rows, library_rows, own_code_rows, sklearn_rows
+from tests.e2e.models_page import (
+    booster_rows,
+    file_rows,
+    library_rows,
+    made_elsewhere,
+    own_code_rows,
+    sklearn_rows,
+)
 from tests.e2e.models_page.cases import CASES, cases_of, rows_of
 from tests.e2e.models_page.shelf import Page, Row, Shelf
+from tests.e2e.models_page.shelf_check import check_shelf, wait_decided
+from tests.environments import FIELD_MODULES
 
-PAGE = Page((Path(__file__).parents[2] / "docs" / "models.md").read_text())
+ROOT = Path(__file__).parents[2]
+PAGE_FILE = ROOT / "docs" / "models.md"
+PAGE = Page(PAGE_FILE.read_text())
 MADE_BY = (sklearn_rows, booster_rows, file_rows, library_rows, own_code_rows)
 
 
@@ -35,8 +51,38 @@ def make(shelf: Shelf) -> Shelf | Exception | str:
     return shelf
 
 
+def make_elsewhere(python: Path, rows: dict[str, str], store: Path) -> dict[str, Shelf | Exception]:
+    """Make the files of these rows in another environment; `rows` has the name of the shelf for each."""
+    program = [python, made_elsewhere.__file__, ROOT, PAGE_FILE, store.parent]
+    run = subprocess.run(program, input=json.dumps(rows), capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    made: dict[str, Shelf | Exception] = {}
+    for row in PAGE.rows:
+        if row.what in rows:
+            told = json.loads(run.stdout)[row.what]
+            error = told.get("error")
+            made[row.what] = RuntimeError(error) if error else Shelf(PAGE, row, store, rows[row.what], **told)
+    return made
+
+
+def is_made_elsewhere(row: Row) -> bool:
+    """Say whether the second environment has what is absent here for the files of this row."""
+    (one,) = cases_of(row)
+    return bool(one.absent) and set(one.absent) <= FIELD_MODULES
+
+
 @pytest.fixture(scope="module")
-def shelves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def elsewhere(request: pytest.FixtureRequest) -> Path | None:
+    """The interpreter of the second environment; None where it cannot be made."""
+    try:
+        python: Path = request.getfixturevalue("other_python")
+    except pytest.skip.Exception:
+        return None
+    return python
+
+
+@pytest.fixture(scope="module")
+def shelves(tmp_path_factory: pytest.TempPathFactory, elsewhere: Path | None) -> Iterator[dict[str, Any]]:
     """What has been made of each row, in the store below the working directory."""
     directory = tmp_path_factory.mktemp("page")
     store = directory / "model_store"
@@ -46,17 +92,22 @@ def shelves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
         patch.chdir(directory)
         patch.syspath_prepend(directory)
         rows = [row for row in PAGE.rows if len(cases_of(row)) == 1]
-        yield {row.what: make(Shelf(PAGE, row, store, f"row-{place}")) for place, row in enumerate(rows)}
+        names = {row.what: f"row-{place}" for place, row in enumerate(rows)}
+        made = {row.what: make(Shelf(PAGE, row, store, names[row.what])) for row in rows}
+        there = {row.what: names[row.what] for row in rows if is_made_elsewhere(row)}
+        yield made | (make_elsewhere(elsewhere, there, store) if elsewhere is not None else {})
     sys.modules.pop("my_models", None)
 
 
 @pytest.fixture(scope="module")
-def server(shelves: dict[str, Any]) -> Iterator[Server]:
+def server(shelves: dict[str, Any], elsewhere: Path | None) -> Iterator[Server]:
     directory = Path.cwd()
+    environments = {} if elsewhere is None else {"SERVING_ENVIRONMENTS__FIELD__PYTHON": str(elsewhere)}
     settings = {
         "SERVING_SECURITY__PICKLE_TRUSTED": ",".join(PAGE.trusted_names()),
         "SERVING_ENGINE__COMPILE": "off",  # changes no answer, and takes longer than everything else here
         "SERVING_STORE__POLL_SECONDS": "0.2",
+        **environments,
         "PYTHONPATH": os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH")))),
     }
     with serving(directory, store=directory / "model_store", **settings) as server:
@@ -70,7 +121,20 @@ def test_a_row_says_what_a_server_does(row: Row, shelves: dict[str, Any], reques
         pytest.skip(shelf)
     if isinstance(shelf, Exception):
         raise shelf
-    shelf.check(request.getfixturevalue("server"))
+    check_shelf(shelf, request.getfixturevalue("server"))
+
+
+def test_models_of_packages_are_served_where_these_are(
+    shelves: dict[str, Any], server: Server, elsewhere: Path | None
+) -> None:
+    if elsewhere is None:
+        pytest.skip("no second environment")
+    rows = [row for row in PAGE.rows if is_made_elsewhere(row)]
+    assert len(rows) >= 5
+    for row in rows:
+        for model, _, _ in shelves[row.what].answered:
+            found = wait_decided(server, model, "ACTIVE")
+            assert found["environment"] == "field"
 
 
 def test_each_row_has_one_case_and_each_case_one_row() -> None:

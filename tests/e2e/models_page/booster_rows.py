@@ -12,8 +12,8 @@ import xgboost
 
 from tests.e2e.models_page.cases import case
 from tests.e2e.models_page.shelf import Shelf
-from tests.e2e.models_page.sklearn_rows import PROBABILITIES, mixed
-from tests.e2e.models_page.tables import BOUGHT, CITIES, FEW, PEOPLE, X, Y
+from tests.e2e.models_page.sklearn_rows import mixed
+from tests.e2e.models_page.tables import BOUGHT, CITIES, FEW, PEOPLE, PROBABILITIES, X, Y
 
 LEVELS = CITIES.assign(level=pd.Categorical(np.resize([1, 3, 7], len(CITIES))))
 
@@ -94,5 +94,5 @@ def catboost_pickles(shelf: Shelf) -> None:
     from catboost import CatBoostClassifier
 
     model = CatBoostClassifier(iterations=3, verbose=False, allow_writing_files=False, cat_features=["city"])
-    shelf.run("catboost-pickled", model=model.fit(PEOPLE, BOUGHT), X=PEOPLE)
+    shelf.run("catboost-pickled", model=model.fit(PEOPLE, BOUGHT))
     shelf.published("boosted", model, PEOPLE[:9], *PROBABILITIES)

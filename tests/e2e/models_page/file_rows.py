@@ -22,8 +22,8 @@ from sklearn.preprocessing import StandardScaler
 
 from tests.e2e.models_page.cases import case
 from tests.e2e.models_page.shelf import Shelf
-from tests.e2e.models_page.sklearn_rows import PROBABILITIES, mixed
-from tests.e2e.models_page.tables import BOUGHT, FEW, GAPS, PEOPLE, X, Y
+from tests.e2e.models_page.sklearn_rows import mixed
+from tests.e2e.models_page.tables import BOUGHT, FEW, GAPS, PEOPLE, PROBABILITIES, X, Y
 
 MODEL = GaussianNB().fit(X, Y)
 # what Python 2 wrote of an object, and what scikit-learn 0.x named

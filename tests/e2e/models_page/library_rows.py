@@ -13,8 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from tests.e2e.models_page.cases import case
 from tests.e2e.models_page.shelf import Shelf
-from tests.e2e.models_page.sklearn_rows import PROBABILITIES
-from tests.e2e.models_page.tables import BOUGHT, FEW, GAPS, PEOPLE, X, Y
+from tests.e2e.models_page.tables import BOUGHT, FEW, GAPS, PEOPLE, PROBABILITIES, X, Y
 
 
 @case("imbalanced-learn", "imblearn")
@@ -31,7 +30,7 @@ def category_encoders(shelf: Shelf) -> None:
     from category_encoders import TargetEncoder
 
     steps = make_pipeline(TargetEncoder(cols=["city"]), StandardScaler(), LogisticRegression())
-    shelf.run("category_encoders", model=steps.fit(PEOPLE, BOUGHT), X=PEOPLE)
+    shelf.run("category_encoders", model=steps.fit(PEOPLE, BOUGHT))
     shelf.published("encoded", steps, PEOPLE[:9], *PROBABILITIES)
 
 
@@ -46,15 +45,28 @@ def feature_engine(shelf: Shelf) -> None:
     shelf.published("engineered", steps, GAPS[:9], *PROBABILITIES)
 
 
-@case("statsmodels", "statsmodels")
+@case("statsmodels:", "statsmodels")
 def statsmodels(shelf: Shelf) -> None:
     import statsmodels.api as sm
 
-    results = sm.OLS(Y, sm.add_constant(X)).fit()
+    constant = sm.add_constant(X)
     rows = sm.add_constant(FEW, has_constant="add")
+    shelf.answers(sm.OLS(Y, constant).fit(), rows)
+    table = pd.DataFrame(constant, columns=["const", "a", "b", "c", "d"])
+    shelf.answers(sm.OLS(Y, table).fit(), table[::20])
+    results = sm.OLS(Y, constant).fit()
     own = results.predict(rows)
-    shelf.run("statsmodels", results=results, X=sm.add_constant(X))
+    shelf.run("statsmodels", results=results)
     shelf.published("least-squares", None, rows, predict=own)
+
+
+@case("statsmodels with a formula", "statsmodels")
+def statsmodels_formula(shelf: Shelf) -> None:
+    import statsmodels.formula.api as smf
+
+    results = smf.ols("bought ~ income + C(city)", PEOPLE.assign(bought=BOUGHT, income=PEOPLE["income"] / 1e4)).fit()
+    rows = PEOPLE.assign(income=PEOPLE["income"] / 1e4)[["income", "city"]][:9]
+    shelf.answers(results, rows)
 
 
 @case("PyTorch, in any file", "torch")

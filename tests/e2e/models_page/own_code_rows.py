@@ -13,8 +13,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from tests.e2e.models_page.cases import case
 from tests.e2e.models_page.shelf import Shelf
-from tests.e2e.models_page.sklearn_rows import PROBABILITIES
-from tests.e2e.models_page.tables import FEW, X, Y
+from tests.e2e.models_page.tables import FEW, PROBABILITIES, X, Y
 
 SCRIPT = """
 import sys, joblib

@@ -1,11 +1,13 @@
-"""What a row of docs/models.md is tried with: files in a store, and what a server must say of each."""
+"""What a row of docs/models.md is tried with: files in a store, and what a server must say of each.
+
+Also imported in an environment that has the packages of a row (`made_elsewhere`), which has nothing to run tests with.
+"""
 
 from __future__ import annotations
 
 import functools
 import re
 import subprocess
-import tomllib
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,12 +17,9 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
-import pytest
 
 import serving
-from tests.e2e.harness import Server, until
 
-DECIDED = ("ACTIVE", "REJECTED")
 _ROW = re.compile(r"^\| (?!you have)(.+?) \| (works|with|instead) \| (.*?) ?\|$", re.MULTILINE)
 _BLOCK = re.compile(r"^```(python|toml|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -61,6 +60,8 @@ class Page:
 
     def trusted_names(self) -> list[str]:
         """Return the names that the recipes trust in settings.toml."""
+        import tomllib
+
         blocks = [code for language, code in self._all() if language == "toml"]
         return [name for code in blocks for name in tomllib.loads(code)["security"]["pickle_trusted"]]
 
@@ -99,8 +100,9 @@ class Shelf:
     def published(self, model: str, estimator: Any, rows: Any, *methods: str, **own: Any) -> None:
         """Expect the same of a model that a recipe has put into the store."""
         asked = methods or tuple(own) or ("predict",)
+        sent = to_rows(rows)
         expected = {method: own[method] if method in own else getattr(estimator, method)(rows) for method in asked}
-        self.answered.append((model, to_rows(rows), expected))
+        self.answered.append((model, sent, {name: to_answers(each, len(sent)) for name, each in expected.items()}))
 
     def refuses(self, found: Any, write: Callable[[Any, Path], Any] = joblib.dump, file: str = "1.joblib") -> None:
         """Write a file that must be refused by words that the row quotes."""
@@ -118,7 +120,7 @@ class Shelf:
         """Run the code of a recipe that the row links to, and return its names."""
         assert recipe in self.row.recipes, f"{self.row.what} does not link to {recipe}"
         # the server asks the gates in any case
-        publish = functools.partial(serving.publish, check=False)
+        publish = functools.partial(serving.publish, store="model_store", check=False)
         names["serving"] = types.SimpleNamespace(publish=publish)
         for language, code in self.page.blocks[recipe]:
             for directory in re.findall(r"model_store/[\w-]+(?=/)", code):
@@ -129,57 +131,12 @@ class Shelf:
                 exec(compile(code, f"docs/models.md, {recipe}", "exec"), names)
         return names
 
-    def check(self, server: Server) -> None:
-        """Compare what the server does with what is expected, and that with what the row says."""
-        for model, rows, expected in self.answered:
-            wait_decided(server, model, "ACTIVE")
-            for method, own in expected.items():
-                answer = ask(server, model, rows, method)
-                assert answer.status_code == 200, answer.text
-                assert_alike(answer.json()["predictions"], to_answers(own, len(rows)))
-        said = self._said(server)
-        for text in said:
-            assert any(quote in text for quote in self.row.quotes), (self.row.quotes, text)
-        for quote in self.row.quotes:
-            assert any(quote in text for text in said), (quote, said)
-        seen = {"works": self.answered and not said, "with": self.answered, "instead": said}
-        assert seen[self.row.verdict], "the row says otherwise"
-
-    def _said(self, server: Server) -> list[str]:
-        """Return what the server says of the files that it does not serve."""
-        said = [wait_decided(server, model, "REJECTED")["reason"] for model in self.refused]
-        return said + [
-            until(lambda file=file: find_problem(server, file), f"a problem of {file}") for file in self.ignored
-        ]
-
     def _new(self, file: str) -> tuple[str, Path]:
         self.files += 1
         model = f"{self.name}-{self.files}"
         path = self.store / model / file
         path.parent.mkdir(parents=True)
         return model, path
-
-
-def wait_decided(server: Server, model: str, state: str) -> Any:
-    """Wait for the only version of a model to be decided on, in this way, and return it."""
-
-    def decided() -> Any:
-        versions = server.model(model).get("versions", [])
-        return next((version for version in versions if version["state"] in DECIDED), None)
-
-    found = until(decided, f"a decision on {model}", seconds=60.0)
-    assert found["state"] == state, found["reason"]
-    return server.version(model, found["version"])
-
-
-def ask(server: Server, model: str, rows: list[Any], method: str) -> Any:
-    """Ask for predictions by one method."""
-    return server.client.post(f"{server.url}/models/{model}/predict", json={"instances": rows, "method": method})
-
-
-def find_problem(server: Server, file: str) -> str | None:
-    """Return what the server says of a file that is no version of any model."""
-    return next((text for text in server.get("/models")["store"]["problems"] if f"'{file}'" in text), None)
 
 
 def to_rows(rows: Any) -> list[Any]:
@@ -199,18 +156,3 @@ def to_answers(own: Any, rows: int) -> list[Any]:
         return [[part[row].tolist() for part in own] for row in range(rows)]
     own = own.toarray() if hasattr(own, "toarray") else own
     return list(np.asarray(own).tolist())
-
-
-def assert_alike(got: Any, own: Any) -> None:
-    """Compare answers: numbers nearly, everything else exactly."""
-    if isinstance(own, dict):
-        assert got.keys() == own.keys()
-        got, own = list(got.values()), list(own.values())
-    if isinstance(own, list):
-        assert len(got) == len(own)
-        for mine, its in zip(got, own, strict=True):
-            assert_alike(mine, its)
-    elif isinstance(own, float):
-        assert got == pytest.approx(own, rel=1e-5, abs=1e-6)
-    else:
-        assert got == own

@@ -34,9 +34,20 @@ from sklearn.svm import LinearSVC
 
 from tests.e2e.models_page.cases import case
 from tests.e2e.models_page.shelf import Shelf
-from tests.e2e.models_page.tables import BOUGHT, CITIES, FEW, GAPS, IRIS, PEOPLE, RANDOM, TEXTS, TOPICS, X, Y
-
-PROBABILITIES = ("predict", "predict_proba")
+from tests.e2e.models_page.tables import (
+    BOUGHT,
+    CITIES,
+    FEW,
+    GAPS,
+    IRIS,
+    PEOPLE,
+    PROBABILITIES,
+    RANDOM,
+    TEXTS,
+    TOPICS,
+    X,
+    Y,
+)
 
 
 def mixed(final: Any = None) -> Any:

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from sklearn.datasets import load_iris
 
+PROBABILITIES = ("predict", "predict_proba")
+
 RANDOM = np.random.default_rng(0)
 X, Y = load_iris(return_X_y=True)
 FEW = X[::20]
