@@ -97,8 +97,8 @@ def _evaluate_in_thread(sock: socket.socket, context: GateContext) -> EvaluatedC
     reporter = _Reporter(sock, context)
 
     def run() -> None:
-        sandbox.lower_priority_of_this_thread()
         try:
+            sandbox.lower_priority_of_this_thread()
             outcome.append(run_gates(context, reporter.start, reporter.finish))
         except Exception as error:  # noqa: BLE001  (raised in the thread that waits)
             failures.append(error)

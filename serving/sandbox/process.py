@@ -76,8 +76,8 @@ def lower_priority_of_this_thread() -> None:
     On Linux niceness belongs to a thread and cannot be taken back without privilege, so a host loads in one thread and
     serves in another.
     """
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, 0, LOADING_NICENESS)
+    if sys.platform == "linux":  # a process that was started with even less keeps that, and may not take more
+        os.setpriority(os.PRIO_PROCESS, 0, max(LOADING_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def silence_output() -> None:

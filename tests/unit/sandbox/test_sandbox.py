@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -425,3 +426,23 @@ def _syscall(number: int, *arguments: int) -> str:
     if libc.syscall(number, *arguments) < 0:
         raise OSError(ctypes.get_errno(), "")
     return "done"
+
+
+NICEST = """
+import os
+from serving import sandbox
+from serving.sandbox import namespaces
+
+os.setpriority(os.PRIO_PROCESS, 0, 19)
+namespaces.forbid_new_privileges()
+namespaces.drop_capabilities()
+sandbox.lower_priority_of_this_thread()
+print(os.getpriority(os.PRIO_PROCESS, 0))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="niceness belongs to threads on Linux only")
+def test_a_process_that_was_started_with_less_priority_keeps_that() -> None:
+    """Without privileges it could not take more, and so no host of a server under `nice -n 19` would evaluate."""
+    done = subprocess.run([sys.executable, "-c", NICEST], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "19"
