@@ -9,6 +9,8 @@ import structlog
 
 from serving.lifecycle.remembered_verdicts import RememberedVerdicts
 
+MOST_PAUSE_SECONDS = 30.0
+
 _AGAINST = "environments:"
 
 log = structlog.get_logger("serving.environments")
@@ -18,13 +20,15 @@ class EnvironmentWatch:
     """Compares the environments with those that refusals were made against. Reconciler thread only.
 
     `read_fingerprint` returns a text that changes with any environment; it costs a few calls of stat, and is called
-    every `poll_seconds` while a version waits for an environment.
+    every `poll_seconds` while a version waits for an environment. While each call shows a change, such as during an
+    installation, the pause doubles up to MOST_PAUSE_SECONDS: every change costs an evaluation of each such version.
     """
 
     def __init__(self, read_fingerprint: Callable[[], str], verdicts: RememberedVerdicts, poll_seconds: float) -> None:
         self._read_fingerprint = read_fingerprint
         self._verdicts = verdicts
         self._poll_seconds = poll_seconds
+        self._pause = poll_seconds
         self._next_look = 0.0
         self._fingerprint: str | None = None
 
@@ -46,12 +50,15 @@ class EnvironmentWatch:
         """Return the models with versions that wait for an environment, if any environment has changed."""
         if now < self._next_look:
             return set()
-        self._next_look = now + self._poll_seconds
         waiting = self._list_waiting()
-        if not waiting:
-            return set()
-        before, self._fingerprint = self.against(), self._read_fingerprint()
-        if before == self.against():
+        before = self.against()
+        if waiting:
+            self._fingerprint = self._read_fingerprint()
+        has_changed = before != self.against()
+        most = max(self._poll_seconds, MOST_PAUSE_SECONDS)
+        self._pause = min(2 * self._pause, most) if has_changed else self._poll_seconds
+        self._next_look = now + self._pause
+        if not has_changed:
             return set()
         log.info("environments_changed", effect="versions that were refused for want of one are tried again")
         return waiting
