@@ -57,7 +57,7 @@ def prove_graphs(
     _require_examples_pass(guard, model, examples)
     return Compilation(
         engine="onnx",
-        reason=f"answers alike on {tried.total()} rows and {times[0][0] / times[0][1]:.3g} times as fast",
+        reason=f"answers alike on {sum(tried.values())} rows and {times[0][0] / times[0][1]:.3g} times as fast",
         rows=tuple(ProvenRows(kind=kind, rows=rows) for kind, rows in tried.items()),
         guard=guard,
         largest_difference=prover.largest_difference,
