@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import stat
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -109,7 +111,11 @@ class Inventory:
             known = self._described.get(place.name)
             broken = self._broken.get(place.name)
         if known is None or known.stamp != stamp:
-            known = describe_environment(place.name, place.python, stamp, self._stopped)
+            danger = find_danger(place)
+            if danger is None:
+                known = describe_environment(place.name, place.python, stamp, self._stopped)
+            else:
+                known = Environment(place.name, str(place.python.absolute()), "", {}, frozenset(), danger, stamp)
             with self._lock:
                 self._described[place.name] = known
             if known.problem is not None and not self._stopped.is_set():
@@ -134,7 +140,22 @@ def open_directory(settings: EnvironmentSettings, state_path: Path) -> Environme
 
 def make_stamp(place: _Place) -> str:
     """Return a text that changes when an environment is made anew, or packages come and go: from stat only."""
-    return _hash([str(place.python), *map(_stat, _list_paths(place))])
+    return _hash([str(place.python), find_danger(place), *map(_stat, _list_paths(place))])
+
+
+def find_danger(place: _Place) -> str | None:
+    """Say who else could have put code into an environment, which runs as this user; None if nobody could.
+
+    One of the settings is taken as it is: an operator has named it.
+    """
+    for path in () if place.directory is None else (place.directory.parent, place.directory):
+        with contextlib.suppress(OSError):
+            found = path.stat()
+            if found.st_mode & stat.S_IWOTH:
+                return f"everybody may write to '{path}', and so run code as this user: chmod o-w '{path}'"
+            if found.st_uid not in (0, os.geteuid()):
+                return f"'{path}' belongs to user {found.st_uid}, who could run code as this user: make it your own"
+    return None
 
 
 def _list_paths(place: _Place) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import threading
@@ -202,6 +203,31 @@ def test_nothing_waits_for_a_python_that_hangs_after_the_stop(tmp_path: Path, mo
 def write_program(path: Path, text: str) -> None:
     path.write_text(f"#!/bin/sh\n{text}")
     path.chmod(0o755)
+
+
+@pytest.mark.parametrize("where", [".", "sk15"])
+def test_nothing_runs_that_everybody_may_have_written(
+    inventory: Inventory, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = count_descriptions(monkeypatch)
+    fabricate_made(inventory.directory, "sk15")
+    (inventory.directory.path / where).chmod(0o1777)
+    before = inventory.fingerprint()
+    path = inventory.directory.path / where if where != "." else inventory.directory.path
+    reason = f"everybody may write to '{path}', and so run code as this user: chmod o-w '{path}'"
+    assert problems(inventory) == {"sk15": reason}
+    assert described == []
+    path.chmod(0o755)
+    assert inventory.fingerprint() != before
+    assert problems(inventory) == {"sk15": None}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("where", [".", "sk15"])
+def test_nothing_runs_that_belongs_to_somebody_else(inventory: Inventory, where: str) -> None:
+    fabricate_made(inventory.directory, "sk15")
+    os.chown(inventory.directory.path / where, 12345, -1)
+    assert "belongs to user 12345, who could run code as this user" in (problems(inventory)["sk15"] or "")
 
 
 def test_a_broken_mark_stays_until_the_environment_changes(tmp_path: Path) -> None:
