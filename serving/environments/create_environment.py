@@ -35,8 +35,9 @@ def create_environment(
     with directory.lock(name) as locked:
         if directory.is_complete(name):  # made since the look above
             require_free_name(directory, name)
+        directory.require_own(name)
         try:
-            directory.empty(name)
+            directory.begin(name)
             doing(f"making a virtual environment with {python}")
             path = directory.path / name
             installer.make(path, python, doing, locked)

@@ -1,6 +1,8 @@
 """The directory of the environments that ``serving environment create`` makes, one directory for each.
 
-``NAME/environment.json`` is written last. Without it NAME is half-made, and nothing ever uses it.
+``NAME/environment.json`` is written last. Without it NAME is half-made, and nothing ever uses it. ``.NAME.unfinished``
+is there while NAME is being made or removed, and stays when that is killed: what has neither of the two was not made by
+that command, and is never emptied or removed by it.
 """
 
 from __future__ import annotations
@@ -80,6 +82,7 @@ class EnvironmentDirectory:
         _write_durably(directory / LOCK_NAME, "".join(f"{line}\n" for line in lines))
         document = json.dumps(record.model_dump(mode="json"), indent=2)
         _write_durably(directory / RECORD_NAME, f"{document}\n")
+        self._find_mark(record.name).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[int]:
@@ -91,10 +94,12 @@ class EnvironmentDirectory:
         while True:
             try:
                 path.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             except FileNotFoundError:  # removed between the two
                 continue
             except OSError as error:
+                if path.is_symlink():
+                    raise EnvironmentRefused(f"'{path}' is a link: what it leads to is not touched") from None
                 raise EnvironmentRefused(f"'{path}' cannot be made: {error.strerror}; see environments.path") from None
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,18 +125,40 @@ class EnvironmentDirectory:
             os.close(descriptor)
         return False
 
+    def is_foreign(self, name: str) -> bool:
+        """Say whether there are files in it that 'create' has not put there."""
+        if self.is_complete(name) or self._find_mark(name).exists():
+            return False
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            return any((self.path / name).iterdir())
+        return False
+
+    def require_own(self, name: str) -> None:
+        """Raise EnvironmentRefused for one with files of others, which must not be deleted."""
+        if self.is_foreign(name):
+            raise EnvironmentRefused(
+                f"'{self.path / name}' has files that 'serving environment create' has not made, and keeps them: "
+                "move them away, or choose another name"
+            )
+
     def remove(self, name: str) -> None:
         """Remove it, as its first step from the environments that are used. The caller holds its lock. Blocks."""
+        self._find_mark(name).touch()
         (self.path / name / RECORD_NAME).unlink(missing_ok=True)
         shutil.rmtree(self.path / name)
+        self._find_mark(name).unlink(missing_ok=True)
 
-    def empty(self, name: str) -> None:
-        """Remove what a creation has left that did not end. The caller holds its lock."""
+    def begin(self, name: str) -> None:
+        """Let it count as half-made, and empty it of what was left. The caller holds its lock."""
+        self._find_mark(name).touch()
         for each in (self.path / name).iterdir():
             if each.is_dir() and not each.is_symlink():
                 shutil.rmtree(each)
             else:
                 each.unlink()
+
+    def _find_mark(self, name: str) -> Path:
+        return self.path / f".{name}.unfinished"
 
     def count_bytes(self, name: str) -> int:
         """Return how much disk space it takes; each file counts once, whatever its number of names. Blocks."""

@@ -108,6 +108,7 @@ def remove_environment(name: str, settings: Settings, *, force: bool) -> int:
             "they need a file of it. Remove these versions first, or give --force"
         )
     with directory.lock(name):
+        directory.require_own(name)
         size = directory.count_bytes(name)
         directory.remove(name)
     return size
@@ -133,6 +134,8 @@ def _make_unused_row(name: str, directory: EnvironmentDirectory, settings: Setti
         state = EnvironmentState.BEING_MADE
     elif name in settings.environments.named:
         state, problem = EnvironmentState.HIDDEN, "the settings name another environment so"
+    elif directory.is_foreign(name):
+        state, problem = EnvironmentState.PROBLEM, "'create' has not made it: move it away"
     else:
         state, problem = EnvironmentState.HALF_MADE, _say_what_to_do(name)
     return EnvironmentRow(
