@@ -76,7 +76,7 @@ def make(kind: type, arguments: dict[str, object]) -> object:
     chosen = {"random_state": 0, **SETTINGS.get(kind.__name__, {})}
     if "estimator" in taken:
         chosen.pop("base_estimator", None)  # its name before
-    return kind(**required, **{name: value for name, value in chosen.items() if name in taken})
+    return kind(**{**required, **{name: value for name, value in chosen.items() if name in taken}})
 
 
 def answer(model: object, rows: object) -> dict[str, list[object]]:
