@@ -48,6 +48,7 @@ NAMES = frozenset(
         "_requests",
         "_train_data_name",
         "_transformer_to_input_indices",
+        "_transformers_feature_names_out",
         "_y",
         "best_score",
         "categorical_features",

@@ -15,7 +15,7 @@ _HOMES: tuple[tuple[Any, tuple[str, str]], ...] = (
     (np, ("numpy", "numpy._core._multiarray_umath")),
     (special, ("scipy.special._ufuncs", "scipy.special._special_ufuncs")),
 )
-# schema of classes that only stand in attributes which are dropped
+# classes that only stand in attributes which are dropped
 _DROPPED = ("joblib.memory.", "joblib._store_backends.")
 
 
@@ -23,17 +23,18 @@ def add_homes(document: dict[str, Any]) -> dict[str, Any]:
     """Return the document of a list that has each ufunc under each name of its module."""
     schema = document["schema"]
     known = {*document["called"], *document["created"]}
+    classes = {
+        name: {attribute: sorted(_with_homes_in_words(words)) for attribute, words in attributes.items()}
+        for name, attributes in schema["classes"].items()
+    }
+    dropped: dict[str, Any] = {name: {} for name in document["created"] if name.startswith(_DROPPED)}
     return {
         **document,
         "values": sorted({*_with_homes(document["values"])} - known),
         "schema": {
             **schema,
             "groups": {name: sorted(_with_homes_in_words(words)) for name, words in schema["groups"].items()},
-            "classes": {
-                name: {attribute: sorted(_with_homes_in_words(words)) for attribute, words in attributes.items()}
-                for name, attributes in schema["classes"].items()
-                if not name.startswith(_DROPPED)
-            },
+            "classes": dict(sorted({**classes, **dropped}.items())),
         },
     }
 

@@ -146,6 +146,15 @@ def test_a_schema_holds_known_words_about_classes_of_the_list(minor: str) -> Non
 
 
 @pytest.mark.parametrize("minor", MINORS)
+def test_names_of_the_tests_are_not_in_a_list(minor: str) -> None:
+    """Names of columns and steps are the owner's: a list with those of its own models would refuse all others."""
+    named = {"age", "income", "height", "city", "note", "plan", "my scaler", "my_weights", "my_groups", "churn", "kept"}
+    for name, attributes in Schema.parse(read_list(minor)["schema"]).classes.items():
+        for attribute, kinds in attributes.items():
+            assert named.isdisjoint(kinds.texts), (name, attribute)
+
+
+@pytest.mark.parametrize("minor", MINORS)
 def test_texts_that_choose_a_method_are_few(minor: str) -> None:
     """A stacked model calls what `stack_method_` names, a scorer what `_response_method` names."""
     methods = {"auto", "predict", "predict_proba", "predict_log_proba", "decision_function", "transform", "default"}
