@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.random import _pickle
 from sklearn._loss._loss import CyHuberLoss
 from sklearn.metrics import DistanceMetric
 from sklearn.neighbors import BallTree, KDTree
@@ -19,6 +20,8 @@ from sklearn.tree import DecisionTreeClassifier
 from serving.host.restricted import Distrusted, load_restricted
 from serving.host.restricted.sound.booster_states import find_state_problem
 
+# outside of a class, which would change their names
+MAKE_RANDOM, MAKE_BITS = _pickle.__randomstate_ctor, _pickle.__bit_generator_ctor
 ROWS = np.random.default_rng(0).normal(size=(60, 3))
 METRICS: dict[str, dict[str, Any]] = {
     "euclidean": {},
@@ -103,3 +106,15 @@ def test_a_file_with_such_a_state_is_refused_before_the_object_takes_it(tmp_path
     (tmp_path / "blob").write_bytes(written.getvalue())
     with pytest.raises(Distrusted, match="KDTree that is not sound: its state is none of this class"):
         load_restricted(str(tmp_path / "blob"))
+
+
+def test_random_numbers_as_numpy_1_wrote_them_load(tmp_path: Path) -> None:
+    """With their source comes the function that makes it of its name."""
+    state = np.random.RandomState(7).get_state(legacy=False)
+
+    class Written:
+        def __reduce__(self) -> Any:
+            return MAKE_RANDOM, ("MT19937", MAKE_BITS), state
+
+    (tmp_path / "blob").write_bytes(pickle.dumps(Written(), 4))
+    assert load_restricted(str(tmp_path / "blob")).randint(1 << 30) == np.random.RandomState(7).randint(1 << 30)
