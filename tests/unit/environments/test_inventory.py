@@ -173,6 +173,15 @@ def test_a_python_that_hangs_is_given_up(how: str, tmp_path: Path, monkeypatch: 
     assert found == {"there": f"{tmp_path}/hangs did not describe itself within 0 s"}
 
 
+def test_one_that_hangs_does_not_keep_others_from_being_described(tmp_path: Path) -> None:
+    """Each of these ends only when the other has begun."""
+    for name, other in (("a", "b"), ("b", "a")):
+        begun = f"touch {tmp_path}/{name}.begun; while ! [ -e {tmp_path}/{other}.begun ]; do sleep 0.05; done"
+        write_program(tmp_path / name, f"{begun}\nexit 3\n")
+    found = problems(named(tmp_path, a=tmp_path / "a", b=tmp_path / "b"))
+    assert found == {name: f"{tmp_path}/{name} cannot be run (status 3): it said nothing" for name in "ab"}
+
+
 def test_a_python_that_prints_without_end_fills_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.environments.describing.DESCRIBE_SECONDS", 600.0)  # it is not the time that ends it
     write_program(tmp_path / "prints", f"echo $$ > {tmp_path}/pid\nexec yes {'x' * 1000}\n")
