@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import psutil
 import pytest
+from sklearn.preprocessing import StandardScaler
 
 from serving import sandbox
 from serving.domain.errors import HostFailed
@@ -26,6 +28,7 @@ from tests.unit.hosting.hosted import ask, evaluate
 FIT = """
 import sys, warnings
 from pathlib import Path
+import joblib
 import joblib
 import numpy as np
 import pandas as pd
@@ -232,3 +235,19 @@ def test_a_killed_zygote_there_is_replaced(zygote: Zygote, material: Path) -> No
     assert evaluate(second, material / "pipeline.joblib").report.is_ready
     first.close()
     second.close()
+
+
+def test_names_of_numpy_2_are_found_in_numpy_1(zygote: Zygote, tmp_path: Path) -> None:
+    """A file that was written here names ``numpy._core``, and the environment has ``numpy.core``."""
+    rows = np.random.default_rng(0).normal(size=(30, 2))
+    scaler = StandardScaler().fit(rows)
+    path = tmp_path / "scaler.joblib"
+    joblib.dump(scaler, path)
+    assert b"numpy._core" in path.read_bytes()
+    host = zygote.spawn()
+    report = evaluate(host, path, environment="warn").report
+    assert report.is_ready, report.refusal
+    answer = ask(host, "transform", Batch(len(rows), matrix=rows))
+    assert isinstance(answer, np.ndarray)
+    assert answer.tobytes() == scaler.transform(rows).tobytes()
+    host.close()
