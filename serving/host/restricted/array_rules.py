@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from serving.host.restricted.allow_list import ANY_TRUST, Distrusted
 
+# the version of a dtype's state by its number of parts, as NumPy has written them since 1.7; times have all nine. It
+# reads others as well, and follows pointers that it never set in some that nobody writes
+_STATE_VERSIONS = {8: 3, 9: 4}
 _KINDS_WITH_BYTES = frozenset("biufcmMSUVO")
 _MOST_DIMENSIONS = 64
 
@@ -104,6 +107,10 @@ def check_dtype_state(dtype: np.dtype[Any], state: Any) -> None:
 
     The state is tried on a copy: an array that already has `dtype` would be read and freed by a forged dtype.
     """
+    version = _STATE_VERSIONS.get(len(state)) if type(state) is tuple else None
+    lacks_unit = dtype.kind in "mM" and len(state) != 9
+    if version is None or lacks_unit or type(state[0]) is not int or state[0] != version:
+        raise Distrusted(f"the file describes a dtype as NumPy would not; {ANY_TRUST}")
     trial: Any = np.dtype(dtype.str, copy=True)
     trial.__setstate__(state)
     if (trial.itemsize, trial.kind) != (dtype.itemsize, dtype.kind):

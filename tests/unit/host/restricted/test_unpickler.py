@@ -353,6 +353,31 @@ def test_a_state_does_not_change_the_size_of_a_dtype() -> None:
     assert "changes the size of a dtype" in refusal(built(call(named("numpy:dtype"), "V8", False, True), larger))
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        (3, "|", None, -1, -1, 0),
+        (2, "|", None, {}, -1, -1),
+        (1, "|", None, None, -1, -1),
+        (3, "|", None, None, None, -1, -1),
+        (4, "|", None, None, None, -1, -1, 0),
+        (3, "|", None, None, None, -1, -1, 0, None),
+        ("3", "|", None, None, None, -1, -1, 0),
+        (),
+        [3],
+    ],
+)
+def test_a_state_of_a_dtype_has_the_parts_of_its_version(state: Any) -> None:
+    """NumPy follows a pointer that it never set in some of these, and the host would end."""
+    assert "describes a dtype as NumPy would not" in refusal(built(dtype("i1"), state))
+
+
+@pytest.mark.parametrize("kind", ["M8", "m8"])
+def test_a_state_of_a_time_has_its_unit(kind: str) -> None:
+    state = (3, "<", None, None, None, -1, -1, 0)
+    assert "describes a dtype as NumPy would not" in refusal(built(dtype(kind), state))
+
+
 def test_a_forged_dtype_never_reaches_an_array_that_has_it() -> None:
     """Otherwise NumPy would free the bytes of the array as pointers."""
     forged = (3, "|", None, ("a",), {"a": (dtype("O"), 0)}, 8, 1, 27)
