@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 import structlog
 
 from serving.domain.plan import Hosted, HostGone, ReplaceHost, ReportOutage
+from serving.domain.report import CandidateReport
 from serving.domain.state import State
 from serving.domain.version import VersionId
 from serving.lifecycle.candidate import CandidateRunner, CopyLost
@@ -65,7 +66,6 @@ class Respawn:
         placement, artifact = record.placement, record.artifact
         if artifact is None or record.is_respawning or record.respawn_at > now or not isinstance(placement, Hosted):
             return
-        assert record.report is not None
         gone = self._gone.get(record.id)
         if gone is None or gone.host < record.host:
             return
@@ -75,7 +75,8 @@ class Respawn:
                 return
         record.is_respawning = True
         command = ReplaceHost(record.id, self._runner.next_host())
-        future = self._executor.submit(self._runner.respawn, command, artifact, record.entry, record.report)
+        passed = record.report or CandidateReport(gates=())
+        future = self._executor.submit(self._runner.respawn, command, artifact, record.entry, passed)
         future.add_done_callback(lambda done: self._post(HostBrought(record, command, done)))
 
     def finish(self, message: HostBrought) -> None:
