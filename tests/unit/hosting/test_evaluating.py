@@ -79,7 +79,7 @@ def play(hosts: list[FakeHost]) -> Play:
 
 def make_prior(provenance: Verdict = Verdict.PASSED) -> tuple[GateResult, ...]:
     """Return the results of the gates that have run at home before a host elsewhere goes on."""
-    verdicts = dict.fromkeys(GATES[:GATES.index("load")], Verdict.PASSED) | {"provenance": provenance}
+    verdicts = dict.fromkeys(GATES[: GATES.index("load")], Verdict.PASSED) | {"provenance": provenance}
     return tuple(GateResult(gate=gate, verdict=verdict, evidence="") for gate, verdict in verdicts.items())
 
 
