@@ -99,8 +99,8 @@ def share_environment(directory: Path, recipe: Recipe) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return  # another worker still uses it
-        made.unlink()
-        shutil.rmtree(directory / "environment")
+        made.unlink(missing_ok=True)  # the worker that ended before this one has removed it, if they ended together
+        shutil.rmtree(directory / "environment", ignore_errors=True)
 
 
 def _make_once(environment: Path, recipe: Recipe, made: Path, refused: Path) -> None:

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from serving import api
 from serving.api.services import Services
 from serving.domain.decision import AcceptStateLoss, Decision, PinVersion, RefreshStore, RollBackModel, UnloadModel
+from serving.domain.environment import Needs
 from serving.domain.errors import OperationRefused, UnknownModel, UnknownVersion
 from serving.domain.report import GateResult, Verdict
 from serving.domain.signature import Container, Dtype, Feature, Method, ModelKind, Signature
@@ -153,7 +154,20 @@ def make_model_status(name: str = "iris", active: str | None = "3") -> ModelStat
         versions=(
             VersionStatus(version="4", state=State.VALIDATING, since=NOON),
             VersionStatus(version="3", state=State.ACTIVE, since=NOON, is_loaded=True, signature=NUMBERS),
-            VersionStatus(version="2", state=State.REJECTED, since=NOON, reason="golden", gates=gates),
+            VersionStatus(
+                version="2",
+                state=State.REJECTED,
+                since=NOON,
+                reason="golden",
+                gates=gates,
+                needs=Needs(
+                    libraries={"scikit-learn": "1.9.1"},
+                    sources={"scikit-learn": "the file says"},
+                    modules=("joblib", "numpy", "sklearn"),
+                ),
+                environment="own",
+                environment_reason="trained with scikit-learn 1.9.1; here: scikit-learn 1.9.1",
+            ),
         ),
     )
 

@@ -28,7 +28,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (directory / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         for file, text in files.items():
             (directory / file).write_text(text)
-    (tmp_path / "own.py").touch()
+    for file in ("own.py", "single.py", "elsewhere/__init__.py"):  # some readers of RECORD leave out what is not there
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
