@@ -130,6 +130,8 @@ def test_models_of_packages_are_served_where_these_are(
     if elsewhere is None:
         pytest.skip("no second environment")
     rows = [row for row in PAGE.rows if is_made_elsewhere(row)]
+    if not rows:
+        pytest.skip("the packages are installed here: `make models`")
     assert len(rows) >= 5
     for row in rows:
         for model, _, _ in shelves[row.what].answered:
