@@ -115,7 +115,8 @@ def test_a_live_file_is_overwritten(watched: Server, made: Path, way: str) -> No
     before = watched.get(f"/models/{model}/active")["active"]["digest"]
     WAYS[way](made / "2.joblib", target)
     until(lambda: watched.predict(model).json()["predictions"] == [2.0], "the new bytes answering")
-    assert watched.get(f"/models/{model}/active")["active"]["digest"] != before
+    # the status is published at the end of the reconciler's turn, a moment after the swap
+    until(lambda: watched.get(f"/models/{model}/active")["active"]["digest"] != before, "the new digest in the status")
     assert watched.active(model) == "1"
     _nothing_was_taken_half_done(watched, model)
 
