@@ -104,15 +104,14 @@ def share_environment(directory: Path, recipe: Recipe) -> Iterator[Path]:
 
 
 def _make_once(environment: Path, recipe: Recipe, made: Path, refused: Path) -> None:
+    python = next(filter(None, map(find_python, recipe.pythons)), None)
+    if python is None:
+        pytest.skip(f"this machine has no Python of {', '.join(recipe.pythons)}")
     if not refused.exists():
-        python = next(filter(None, map(find_python, recipe.pythons)), None)
         try:
-            if python is None:
-                refused.write_text(f"this machine has no Python of {', '.join(recipe.pythons)}")
-            else:
-                make_environment(environment.parent, environment.name, python, *recipe.requirements)
-                made.touch()
-                return
+            make_environment(environment.parent, environment.name, python, *recipe.requirements)
+            made.touch()
+            return
         except subprocess.CalledProcessError as error:
             refused.write_text(f"no second environment could be made: {error.stderr.strip()[-500:]}")
     if os.environ.get("CI") or os.environ.get("SERVING_CI"):
