@@ -70,7 +70,7 @@ def describe_environment(
     )
 
 
-def describe_own() -> Environment:
+def describe_own_environment() -> Environment:
     """Return the environment of this process, without its modules. Blocks while it reads a file for each package."""
     found: dict[str, str] = {}
     for each in metadata.distributions():

@@ -157,7 +157,7 @@ def make_stamp(place: _Place) -> str:
 
 
 def find_danger(place: _Place) -> str | None:
-    """Say who else could have put code into an environment, which runs as this user; None if nobody could.
+    """Say which other users could have put code into an environment, code that runs as this user; None for no others.
 
     One of the settings is taken as it is: an operator has named it.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import shlex
 import sys
@@ -14,11 +15,11 @@ from typing import Protocol
 import structlog
 
 from serving.domain.environment import (
-    COMPARED,
     OWN,
     Choice,
     Environment,
     choose_environment,
+    compared_libraries,
     find_misfits,
     suggest_name,
 )
@@ -224,10 +225,9 @@ class EnvironmentHosts:
 def describe_own(found: NeedsFound, libraries: Mapping[str, str]) -> Environment:
     """Return the server's own environment, as far as it matters for what a host there has found."""
     installed = dict(libraries)
-    for name in COMPARED.values():
-        try:
-            installed.setdefault(name, metadata.version(name))
-        except metadata.PackageNotFoundError:
-            continue
+    for name in compared_libraries(found.needs):
+        if name not in installed:  # the host tells those that it has imported
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                installed[name] = metadata.version(name)
     modules = frozenset(found.needs.modules) - frozenset(found.absent)
     return Environment(OWN, sys.executable, platform.python_version(), installed, modules)

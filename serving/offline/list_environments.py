@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from serving.domain.environment import SKLEARN, Environment
 from serving.domain.environment_names import why_not_an_environment_name
 from serving.domain.errors import EnvironmentRefused
-from serving.environments.describing import describe_own
+from serving.environments.describing import describe_own_environment
 from serving.environments.environment_directory import EnvironmentDirectory
 from serving.environments.find_users import find_users
 from serving.environments.inventory import Inventory, open_directory
@@ -52,7 +52,7 @@ def list_all(settings: Settings) -> list[EnvironmentRow]:
     rows = [_make_row(each, directory, settings) for each in complete]
     usable = {each.name for each in rows if each.origin == "created"}
     rows += [_make_unused_row(name, directory, settings) for name in directory.list_names() if name not in usable]
-    own = describe_own()
+    own = describe_own_environment()
     first = EnvironmentRow(
         name=own.name,
         origin="server",

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from serving.host.restricted.allow_list import ANY_TRUST, Distrusted
 
-# the version of a dtype's state by its number of parts, as NumPy has written them since 1.7; times have all nine. It
-# reads others as well, and follows pointers that it never set in some that nobody writes
+# the version of a dtype's state by its number of parts, as NumPy has written them since 1.7; times have all nine.
+# NumPy reads other states as well, and with some of them it follows pointers that it has never set
 _STATE_VERSIONS = {8: 3, 9: 4}
 _KINDS_WITH_BYTES = frozenset("biufcmMSUVO")
 _MOST_DIMENSIONS = 64

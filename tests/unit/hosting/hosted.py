@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from serving import sandbox
 from serving.domain.report import Evaluation
 from serving.domain.version import Format, digest_of
 from serving.hosting.evaluating import evaluate_candidate
-from serving.hosting.zygote import HostProcess
+from serving.hosting.zygote import HostProcess, Zygote
 from serving.rows.batch import Batch, Tensor
 from serving.wire.evaluation import EvaluationFile, EvaluationRequest
 from serving.wire.frames import FrameKind
 from serving.wire.payloads import decode_answer, encode_batch
 from serving.wire.stream import receive_frame, send_frame
+
+
+def fit_models(python: Path, program: str, place: Path) -> Path:
+    """Run a program that fits and saves models into `place` with the Python of another environment; return `place`."""
+    subprocess.run([python, "-I", "-c", program, str(place)], check=True)
+    return place
+
+
+@contextmanager
+def run_zygote(python: Path, scratch: Path) -> Iterator[Zygote]:
+    """Run the zygote of another environment for the length of a block."""
+    running = Zygote(sandbox.scrub_environment(os.environ), scratch, str(python))
+    running.start()
+    yield running
+    running.stop()
 
 
 def make_request(path: Path, **fields: Any) -> EvaluationRequest:

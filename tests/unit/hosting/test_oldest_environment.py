@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from serving import sandbox
 from serving.domain.signature import Container
 from serving.hosting.zygote import Zygote
 from serving.rows.batch import Batch
-from tests.unit.hosting.hosted import ask, evaluate
+from tests.unit.hosting.hosted import ask, evaluate, fit_models, run_zygote
 
 FIT = """
 import sys
@@ -63,18 +61,13 @@ joblib.dump(table, place / "table.joblib")
 @pytest.fixture(scope="module")
 def material(oldest_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models that this environment fitted and saved, and its own answers to their rows."""
-    place = tmp_path_factory.mktemp("material")
-    subprocess.run([oldest_python, "-I", "-c", FIT, str(place)], check=True)
-    return place
+    return fit_models(oldest_python, FIT, tmp_path_factory.mktemp("material"))
 
 
 @pytest.fixture(scope="module")
 def zygote(oldest_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
-    environment = sandbox.scrub_environment(os.environ)
-    running = Zygote(environment, tmp_path_factory.mktemp("zygote") / "scratch", str(oldest_python))
-    running.start()
-    yield running
-    running.stop()
+    with run_zygote(oldest_python, tmp_path_factory.mktemp("zygote") / "scratch") as running:
+        yield running
 
 
 @pytest.mark.parametrize(

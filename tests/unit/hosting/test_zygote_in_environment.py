@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,11 @@ from serving.hosting.zygote import Zygote
 from serving.rows.batch import Batch
 from serving.wire.evaluation import CompileRequest
 from tests.e2e.harness import until
-from tests.unit.hosting.hosted import ask, evaluate
+from tests.unit.hosting.hosted import ask, evaluate, fit_models, run_zygote
 
 FIT = """
 import sys, warnings
 from pathlib import Path
-import joblib
 import joblib
 import numpy as np
 import pandas as pd
@@ -66,18 +64,13 @@ np.save(place / "rows.npy", X)
 @pytest.fixture(scope="module")
 def material(other_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models that the other environment fitted and saved, and its own answers to their rows."""
-    place = tmp_path_factory.mktemp("material")
-    subprocess.run([other_python, "-I", "-c", FIT, str(place)], check=True)
-    return place
+    return fit_models(other_python, FIT, tmp_path_factory.mktemp("material"))
 
 
 @pytest.fixture(scope="module")
 def zygote(other_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
-    environment = sandbox.scrub_environment(os.environ)
-    running = Zygote(environment, tmp_path_factory.mktemp("zygote") / "scratch", str(other_python))
-    running.start()
-    yield running
-    running.stop()
+    with run_zygote(other_python, tmp_path_factory.mktemp("zygote") / "scratch") as running:
+        yield running
 
 
 def get_gate(evaluation: Evaluation, gate: str) -> GateResult:
