@@ -62,8 +62,8 @@ $(CLIENTS)/.installed: requirements-kserve.lock
 test: install ## run the whole test suite on all cores; ARGS="-k name" and the like reach pytest
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-ends: install ## install the wheel with the oldest and the newest libraries allowed, and serve; asks the package registry
-	$(BIN)/pytest -m ends -o faulthandler_timeout=0 tests/ends $(ARGS)
+ends: install ## what installs: the wheel with the oldest and newest libraries, environments; asks the package registry
+	$(BIN)/pytest -m ends -n $(WORKERS) --dist loadfile -o faulthandler_timeout=0 $(ARGS)
 
 # Packages on top of those in .venv, whose versions decide: hence no resolving, and a directory of their own.
 models: install ## try docs/models.md with CatBoost, statsmodels and others, too, which are not in .venv

@@ -18,10 +18,12 @@ os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 from tests.e2e.harness import Server, constant, serving, write_version  # noqa: E402  (loads those libraries)
-from tests.environments import OLDEST, SECOND, share_environment  # noqa: E402
+from tests.environments import OLDEST, SECOND, WITH_FIELD, share_environment  # noqa: E402
 
 # A worker takes file after file in this order; what takes longest comes first, so that none is left with it at the end.
 LONGEST = (
+    "e2e/test_other_environment.py",
+    "unit/hosting/test_oldest_environment.py",
     "e2e/test_process.py",
     "e2e/test_edge_framing.py",
     "e2e/test_faults_killed.py",
@@ -30,6 +32,7 @@ LONGEST = (
     "unit/sandbox/test_audit.py",
     "unit/test_cli.py",
     "e2e/test_forged_frames.py",
+    "e2e/test_environment_commands.py",
     "e2e/test_no_word.py",
     "e2e/test_compiled.py",
     "e2e/test_watching.py",
@@ -98,6 +101,12 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def other_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The interpreter of a real second environment: scikit-learn 1.5.2, NumPy 1.26.4, pandas 2.2.3, no pydantic."""
     yield from share_environment(find_shared_directory(tmp_path_factory) / "second-environment", SECOND)
+
+
+@pytest.fixture(scope="session")
+def field_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The interpreter of an environment like the second one, with packages of the field; it takes a minute to make."""
+    yield from share_environment(find_shared_directory(tmp_path_factory) / "field-environment", WITH_FIELD)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,8 @@ REQUIREMENTS = ("scikit-learn==1.5.2", "numpy==1.26.4", "pandas==2.2.3")
 # packages whose models are served in an environment that has them, and their modules
 FIELD = ("imbalanced-learn==0.12.4", "category-encoders==2.6.4", "feature-engine==1.8.2", "statsmodels==0.14.6")
 FIELD_MODULES = frozenset({"imblearn", "category_encoders", "feature_engine", "statsmodels"})
-SECOND = Recipe((*REQUIREMENTS, *FIELD), ("3.11", "3.12", "3.10", "3.9"))
+SECOND = Recipe(REQUIREMENTS, ("3.11", "3.12", "3.10", "3.9"))
+WITH_FIELD = Recipe((*REQUIREMENTS, *FIELD), SECOND.pythons)
 # the oldest of everything that hosts run on, and nothing that they can do without
 OLDEST = Recipe(
     ("scikit-learn==1.0.2", "numpy==1.22.4", "scipy==1.8.1", "joblib==1.1.1", "threadpoolctl==3.1.0"), ("3.9",)

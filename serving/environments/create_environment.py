@@ -42,6 +42,8 @@ def create_environment(
             path = directory.path / name
             installer.make(path, python, doing, locked)
             installer.install(path, installation, doing, locked)
+            doing("compiling it")
+            installer.compile(path, doing, locked)
             doing("checking it")
             environment = describe_environment(name, directory.find_python(name))
             if environment.problem is not None:

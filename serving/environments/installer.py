@@ -1,4 +1,8 @@
-"""Makes virtual environments and installs packages into them: with uv if it is here, else with venv and pip."""
+"""Makes virtual environments and installs packages into them: with uv if it is here, else with venv and pip.
+
+Neither compiles what it installs: that is a step of its own, which leaves out the packages' tests. They are half of the
+code, and no model needs them.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,9 @@ Doing = Callable[[str], None]
 SHOWN_LINES = 12  # of what a program printed last
 _KEPT_LINES = 60
 _ONLY_WHEELS = ["--only-binary", ":all:"]
+# what no model imports: tests, and what installs packages
+_NOT_COMPILED = r"[/\\](tests?|pip|setuptools|pkg_resources)[/\\]"
+_NOT_ALL_COMPILED = 1  # status of compileall; packages may hold files that are no Python
 
 
 class InstallationFailed(EnvironmentRefused):
@@ -96,17 +103,39 @@ class Installer:
         constraints.write_text("".join(f"{each}\n" for each in installation.constraints))
         inside = str(directory / PYTHON_PATH)
         if self.uv is not None:
-            # hosts cannot write what Python compiles, so it must be there
-            command = [self.uv, "pip", "install", "--python", inside, "--compile-bytecode", "--no-progress"]
+            command = [self.uv, "pip", "install", "--python", inside, "--no-progress"]
         else:
-            command = [inside, "-I", "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar", "off"]
+            pip = [inside, "-I", "-m", "pip", "--disable-pip-version-check"]
+            command = [*pip, "install", "--no-compile", "--progress-bar", "off"]
         command += [*([] if installation.allows_source else _ONLY_WHEELS), "--constraint", str(constraints)]
         if installation.requirements_file is not None:
             command += ["--requirement", str(installation.requirements_file)]
         self._run([*command, *installation.requirements], f"{self.name} could not install it", doing, locked)
 
-    def _run(self, command: Sequence[str], failure: str, doing: Doing, locked: int | None = None) -> None:
-        """Run a program to its end, and show each line it prints. It dies with this process, and on Ctrl-C."""
+    def compile(self, directory: Path, doing: Doing, locked: int) -> None:
+        """Write what Python compiles, which hosts could not, in the virtual environment in `directory`.
+
+        In one process: others would outlive it, and keep `locked` open, if it were killed. Raises EnvironmentRefused
+        when it is. Blocks.
+        """
+        command = [str(directory / PYTHON_PATH), "-I", "-m", "compileall", "-qq", "-x", _NOT_COMPILED]
+        libraries = [str(path) for path in sorted(directory.glob("lib/python3*/site-packages"))]
+        failure = "what is installed could not be compiled"
+        self._run([*command, *libraries], failure, doing, locked, accepted=(0, _NOT_ALL_COMPILED))
+
+    def _run(
+        self,
+        command: Sequence[str],
+        failure: str,
+        doing: Doing,
+        locked: int | None = None,
+        *,
+        accepted: Sequence[int] = (0,),
+    ) -> None:
+        """Run a program to its end, and show each line it prints. It dies with this process, and on Ctrl-C.
+
+        `accepted` are the statuses that are no failure.
+        """
         starter = [sys.executable, "-P", "-m", "serving.environments.start_installer", str(os.getpid())]
         last: deque[str] = deque(maxlen=_KEPT_LINES)
         with subprocess.Popen(
@@ -130,7 +159,7 @@ class Installer:
             except BaseException:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
-        if code != 0:
+        if code not in accepted:
             lines = tuple(last)
             raise InstallationFailed(f"{failure}: {explain_failure(lines, code)}", lines[-SHOWN_LINES:])
 

@@ -138,6 +138,7 @@ def test_one_that_was_created_is_complete(other_python: Path) -> None:
     assert set((directory / "requirements.lock").read_text().splitlines()) == installed
     (sklearn,) = directory.glob("lib/python*/site-packages/sklearn/__init__.py")
     assert list((sklearn.parent / "__pycache__").glob("__init__.*.pyc")), "hosts cannot write what Python compiles"
+    assert not list((sklearn.parent / "tests").glob("**/*.pyc")), "no model imports these"
 
 
 def test_one_is_checked_by_a_host_in_it(other_python: Path, commands: Commands) -> None:
@@ -201,6 +202,7 @@ def test_what_is_left_of_a_creation_can_be_removed(commands: Commands) -> None:
     assert commands.made.list_names() == []
 
 
+@pytest.mark.ends
 def test_a_second_creation_of_the_same_name_is_refused_and_ctrl_c_leaves_nothing(
     python: str, commands: Commands
 ) -> None:
@@ -218,6 +220,7 @@ def test_a_second_creation_of_the_same_name_is_refused_and_ctrl_c_leaves_nothing
     assert commands.made.list_names() == []
 
 
+@pytest.mark.ends
 def test_an_index_that_cannot_be_reached_is_said_in_one_line(python: str, commands: Commands) -> None:
     order = ("create", "sk15", "--with", "scikit-learn==1.5.2", "--python", python)
     reason = commands.refuse(*order, **name_closed_index())
@@ -225,6 +228,7 @@ def test_an_index_that_cannot_be_reached_is_said_in_one_line(python: str, comman
     assert commands.made.list_names() == []
 
 
+@pytest.mark.ends
 def test_packages_whose_code_would_run_while_they_are_installed_are_refused(
     python: str, commands: Commands, tmp_path: Path
 ) -> None:
@@ -245,6 +249,7 @@ def test_packages_whose_code_would_run_while_they_are_installed_are_refused(
     assert commands.made.list_names() == []
 
 
+@pytest.mark.ends
 def test_one_without_scikit_learn_is_not_made(python: str, commands: Commands, tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("")
     reason = commands.refuse("create", "empty", "--requirements", "requirements.txt", "--python", python)
@@ -252,6 +257,7 @@ def test_one_without_scikit_learn_is_not_made(python: str, commands: Commands, t
     assert commands.made.list_names() == []
 
 
+@pytest.mark.ends
 def test_one_in_which_no_model_can_be_fitted_is_not_made(
     wheel: str, other_python: Path, python: str, commands: Commands, tmp_path: Path
 ) -> None:
@@ -268,6 +274,7 @@ def test_one_in_which_no_model_can_be_fitted_is_not_made(
     assert commands.made.list_names() == []
 
 
+@pytest.mark.ends
 def test_a_models_own_requirements_say_what_is_installed(python: str, commands: Commands, tmp_path: Path) -> None:
     directory = tmp_path / "mlflow" / "1"
     directory.mkdir(parents=True)

@@ -1,6 +1,6 @@
 """docs/models.md tells the truth: for each row its models are made, dropped into one server's store, and asked.
 
-What needs a package that is not installed here is made in the second environment, if that has it, and served there.
+What needs a package that is not installed here is made and served in an environment that has it, by `make ends`.
 """
 
 from __future__ import annotations
@@ -72,17 +72,7 @@ def is_made_elsewhere(row: Row) -> bool:
 
 
 @pytest.fixture(scope="module")
-def elsewhere(request: pytest.FixtureRequest) -> Path | None:
-    """The interpreter of the second environment; None where it cannot be made."""
-    try:
-        python: Path = request.getfixturevalue("other_python")
-    except pytest.skip.Exception:
-        return None
-    return python
-
-
-@pytest.fixture(scope="module")
-def shelves(tmp_path_factory: pytest.TempPathFactory, elsewhere: Path | None) -> Iterator[dict[str, Any]]:
+def shelves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """What has been made of each row, in the store below the working directory."""
     directory = tmp_path_factory.mktemp("page")
     store = directory / "model_store"
@@ -93,21 +83,17 @@ def shelves(tmp_path_factory: pytest.TempPathFactory, elsewhere: Path | None) ->
         patch.syspath_prepend(directory)
         rows = [row for row in PAGE.rows if len(cases_of(row)) == 1]
         names = {row.what: f"row-{place}" for place, row in enumerate(rows)}
-        made = {row.what: make(Shelf(PAGE, row, store, names[row.what])) for row in rows}
-        there = {row.what: names[row.what] for row in rows if is_made_elsewhere(row)}
-        yield made | (make_elsewhere(elsewhere, there, store) if elsewhere is not None else {})
+        yield {row.what: make(Shelf(PAGE, row, store, names[row.what])) for row in rows}
     sys.modules.pop("my_models", None)
 
 
 @pytest.fixture(scope="module")
-def server(shelves: dict[str, Any], elsewhere: Path | None) -> Iterator[Server]:
+def server(shelves: dict[str, Any]) -> Iterator[Server]:
     directory = Path.cwd()
-    environments = {} if elsewhere is None else {"SERVING_ENVIRONMENTS__FIELD__PYTHON": str(elsewhere)}
     settings = {
         "SERVING_SECURITY__PICKLE_TRUSTED": ",".join(PAGE.trusted_names()),
         "SERVING_ENGINE__COMPILE": "off",  # changes no answer, and takes longer than everything else here
         "SERVING_STORE__POLL_SECONDS": "0.2",
-        **environments,
         "PYTHONPATH": os.pathsep.join(filter(None, (str(directory), os.environ.get("PYTHONPATH")))),
     }
     with serving(directory, store=directory / "model_store", **settings) as server:
@@ -124,19 +110,26 @@ def test_a_row_says_what_a_server_does(row: Row, shelves: dict[str, Any], reques
     check_shelf(shelf, request.getfixturevalue("server"))
 
 
-def test_models_of_packages_are_served_where_these_are(
-    shelves: dict[str, Any], server: Server, elsewhere: Path | None
-) -> None:
-    if elsewhere is None:
-        pytest.skip("no second environment")
+@pytest.mark.ends
+def test_models_of_packages_are_served_where_these_are(field_python: Path, tmp_path: Path) -> None:
     rows = [row for row in PAGE.rows if is_made_elsewhere(row)]
     if not rows:
         pytest.skip("the packages are installed here: `make models`")
     assert len(rows) >= 5
-    for row in rows:
-        for model, _, _ in shelves[row.what].answered:
-            found = wait_decided(server, model, "ACTIVE")
-            assert found["environment"] == "field"
+    store = tmp_path / "model_store"
+    made = make_elsewhere(field_python, {row.what: f"row-{place}" for place, row in enumerate(rows)}, store)
+    settings = {
+        "SERVING_SECURITY__PICKLE_TRUSTED": ",".join(PAGE.trusted_names()),
+        "SERVING_ENVIRONMENTS__FIELD__PYTHON": str(field_python),
+    }
+    with serving(tmp_path, store=store, **settings) as server:
+        for row in rows:
+            shelf = made[row.what]
+            if isinstance(shelf, Exception):
+                raise shelf
+            check_shelf(shelf, server)
+            for model, _, _ in shelf.answered:
+                assert wait_decided(server, model, "ACTIVE")["environment"] == "field"
 
 
 def test_each_row_has_one_case_and_each_case_one_row() -> None:

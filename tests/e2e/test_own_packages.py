@@ -96,15 +96,16 @@ def test_a_package_of_the_users_own_is_served_where_it_is(own_python: Path, tmp_
         assert "pickle_trusted" not in reason
 
 
-def test_a_signed_model_of_a_package_needs_no_names(other_python: Path, key: SigningKey, tmp_path: Path) -> None:
+@pytest.mark.ends
+def test_a_signed_model_of_a_package_needs_no_names(field_python: Path, key: SigningKey, tmp_path: Path) -> None:
     settings = {
-        "SERVING_ENVIRONMENTS__FIELD__PYTHON": str(other_python),
+        "SERVING_ENVIRONMENTS__FIELD__PYTHON": str(field_python),
         "SERVING_SECURITY__TRUST": "signed",
         "SERVING_SECURITY__TRUSTED_KEYS": str(key.public),
         "SERVING_SECURITY__PICKLE_TRUSTED": "",
     }
     with serving(tmp_path, **settings) as server:
-        told = train(other_python, "category_encoders.JamesSteinEncoder", server.store)
+        told = train(field_python, "category_encoders.JamesSteinEncoder", server.store)
         assert "not signed" in server.wait_state("JamesSteinEncoder", 1, "REJECTED")["reason"]
         file = server.store / "JamesSteinEncoder" / "1" / "model.joblib"
         signed = Publication("signed", "model.joblib", file, version="1", sign=key.sign)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_uv_installs_wheels_only(uv: Path, tmp_path: Path) -> None:
     venv, install = read_calls(tmp_path)
     assert venv == f"venv --no-project --python /p/python3.10 {tmp_path}/there"
     assert install == (
-        f"pip install --python {tmp_path}/there/bin/python --compile-bytecode --no-progress --only-binary :all: "
+        f"pip install --python {tmp_path}/there/bin/python --no-progress --only-binary :all: "
         f"--constraint {tmp_path}/there/constraints.txt scikit-learn==1.3.2"
     )
     assert (tmp_path / "there" / "constraints.txt").read_text() == "numpy<2\n"
@@ -62,6 +63,20 @@ def test_the_installer_gets_no_setting_of_the_server(uv: Path, tmp_path: Path) -
     assert "hush" not in seen
     assert "PIP_INDEX_URL=https://mirror.example" in seen
     assert "UV_PYTHON_DOWNLOADS=manual" in seen
+
+
+def test_all_but_tests_is_compiled_and_what_is_no_python_is_no_failure(tmp_path: Path) -> None:
+    packages = tmp_path / "lib" / "python3.10" / "site-packages"
+    for name, code in {"one/a.py": "", "one/tests/b.py": "", "pip/c.py": "", "template.py": "{{ no }} Python"}.items():
+        (packages / name).parent.mkdir(parents=True, exist_ok=True)
+        (packages / name).write_text(code)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    lines: list[str] = []
+    with (tmp_path / "lock").open("w") as lock:
+        Installer(None, dict(os.environ)).compile(tmp_path, lines.append, lock.fileno())
+    assert [path.name.split(".")[0] for path in packages.glob("**/*.pyc")] == ["a"]
+    assert lines == []
 
 
 def test_the_last_lines_of_a_failure_are_kept(uv: Path, tmp_path: Path) -> None:
