@@ -45,6 +45,9 @@ class FakeInstaller:
         for name, version in self.libraries.items():
             install(directory, name, version)
 
+    def compile(self, directory: Path, doing: object, locked: int) -> None:
+        pass
+
 
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
