@@ -11,7 +11,8 @@ from fastapi import FastAPI
 from serving import __version__, api
 from serving.api.access import Access
 from serving.domain.status import Status
-from serving.plane.active_reference import ActiveReference
+from serving.plane.fair_turns import make_turns
+from serving.plane.plane import Plane
 from serving.service import Service
 from serving.settings import Settings, load_settings
 from serving.telemetry.metrics import Metrics
@@ -32,22 +33,29 @@ def lifespan(settings: Settings | None = None, *, access: Access | None = None) 
     async def run(app: FastAPI) -> AsyncIterator[None]:
         state = app.state
         found = settings if settings is not None else load_settings()
-        state.active = ActiveReference()
         state.status = Status()
         metrics = Metrics(__version__)
-        service = Service(state, found, metrics)
+        loop, turns = asyncio.get_running_loop(), make_turns()
+        service = Service(state, found, metrics, lambda tell: Plane(state, loop, turns, tell))
         state.services = api.make_services(state, found, metrics, service.operator, service, access)
         service.start()
         try:
             yield
         finally:
             await asyncio.to_thread(service.stop)
+            await asyncio.to_thread(turns.executor.shutdown)
 
     return run
 
 
-def create_app(settings: Settings | None = None, *, access: Access | None = None) -> FastAPI:
+make_lifespan = lifespan
+
+
+def create_app(
+    settings: Settings | None = None, *, access: Access | None = None, lifespan: Lifespan | None = None
+) -> FastAPI:
     """Return the whole service as an application: the lifespan above and the HTTP interface of ``docs/http.md``."""
-    app = FastAPI(title="serving", version=__version__, lifespan=lifespan(settings, access=access))
+    run = lifespan if lifespan is not None else make_lifespan(settings, access=access)
+    app = FastAPI(title="serving", version=__version__, lifespan=run)
     api.install(app)
     return app

@@ -114,11 +114,16 @@ class DrainingServer(uvicorn.Server):
             if self._app.state.status.has_started:
                 self._check_start(self._app.state.status)
 
-    async def _listen_for_operators(self, port: int) -> None:
-        """Open the admin port beside the other one; uvicorn closes both. Raises CannotListen."""
+    def make_admin_config(self) -> uvicorn.Config:
+        """Return the configuration of the connections of the admin port."""
         config = copy(self.config)
         config.app, config.loaded = PredictionRouter(self._app, is_for_operators=True), False
         config.load()
+        return config
+
+    async def _listen_for_operators(self, port: int) -> None:
+        """Open the admin port beside the other one; uvicorn closes both. Raises CannotListen."""
+        config = self.make_admin_config()
 
         def protocol() -> asyncio.Protocol:
             return HttpConnection(config, self.server_state, self.lifespan.state)
@@ -211,16 +216,34 @@ class DrainingServer(uvicorn.Server):
 
 
 def run(settings: Settings) -> int:
-    """Serve until a signal says otherwise; returns the exit status. Blocks; main thread only.
+    """Serve in this process until a signal says otherwise; returns the exit status. Blocks; main thread only.
 
     Raises SettingsError when a token cannot be read.
+    """
+    settings, access = prepare(settings)
+    app = create_app(settings, access=access)
+    server = DrainingServer(make_config(app, settings), app, settings)
+    try:
+        server.run()
+    except ServingError as error:
+        log.error("cannot_start", reason=str(error))
+        return 1
+    return server.exit_code
+
+
+def prepare(settings: Settings) -> tuple[Settings, Access]:
+    """Make this process ready to serve: its log, its descriptors, its memory. Returns the settings as they fit, and who
+    may call. Raises SettingsError when a token cannot be read.
     """
     logging.configure(settings.log)
     settings = _fit_connections(settings, _allow_many_descriptors())
     _keep_freed_memory()
-    access = Access.read(settings.security)  # a token that cannot be read is told now, not at the first call
-    app = create_app(settings, access=access)
-    config = uvicorn.Config(
+    return settings, Access.read(settings.security)  # a token that cannot be read is told now, not at the first call
+
+
+def make_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """Return uvicorn's configuration for the connections of `app`."""
+    return uvicorn.Config(
         PredictionRouter(app),
         http=HttpConnection,
         host=settings.server.host,
@@ -232,13 +255,6 @@ def run(settings: Settings) -> int:
         timeout_keep_alive=settings.server.idle_seconds,  # type: ignore[arg-type]  # any number works
         timeout_graceful_shutdown=settings.server.drain_seconds,  # type: ignore[arg-type]  # any number works
     )
-    server = DrainingServer(config, app, settings)
-    try:
-        server.run()
-    except ServingError as error:
-        log.error("cannot_start", reason=str(error))
-        return 1
-    return server.exit_code
 
 
 def _explain_port(settings: Settings, error: BaseException | None) -> str:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import hashlib
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 import structlog
 
 from serving import __version__, sandbox
-from serving.domain.decision import Operator
-from serving.domain.errors import StagingFailed, StateUnavailable
-from serving.domain.status import Status
+from serving.domain.decision import Decision, DecisionOutcome, Operator
+from serving.domain.errors import StagingFailed, StateUnavailable, UnknownModel
+from serving.domain.plan import Fact
+from serving.domain.status import HistoryEntry, Status
 from serving.environments.inventory import Inventory
 from serving.hosting.environment_hosts import EnvironmentHosts
 from serving.lifecycle.activation import Activation
@@ -32,14 +32,12 @@ from serving.lifecycle.journal import Journal
 from serving.lifecycle.model_table import ModelTable
 from serving.lifecycle.operations import Operations
 from serving.lifecycle.operator import ReconcilerOperator
+from serving.lifecycle.plane_port import PlanePort
 from serving.lifecycle.proofs import digest_of_proving
 from serving.lifecycle.reconciler import HoldsStatus, Reconciler
 from serving.lifecycle.respawn import Respawn
 from serving.lifecycle.store_poller import StorePoller
 from serving.lifecycle.watcher import Watcher
-from serving.plane.active_reference import HoldsActive
-from serving.plane.fair_turns import LEAST_THREADS, Turns
-from serving.plane.plane import Plane
 from serving.settings import Settings
 from serving.store.list_store import Store
 from serving.store.staging import Cache
@@ -55,28 +53,30 @@ JUDGED_BY = (
 log = structlog.get_logger("serving.service")
 
 
-class HoldsPublished(HoldsActive, HoldsStatus, Protocol):
-    """``app.state``, as far as this module cares: the plane publishes `active`, the reconciler `status`."""
-
-
 class Service:
-    """The store's watcher, the reconciler, the zygote and the worker threads of one server.
+    """Control: the store's watcher, the reconciler, the zygote and the worker threads of one server.
 
-    `state` is the application's ``app.state``: the active reference and the status are published there.
+    `state` gets the status. `make_plane` returns the plane that carries out what is decided, or all planes as one; it
+    is given where their facts go, which any thread may call. Each host may answer `slots` processes.
     """
 
-    def __init__(self, state: HoldsPublished, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        state: HoldsStatus,
+        settings: Settings,
+        metrics: Metrics,
+        make_plane: Callable[[Callable[[Fact], None]], PlanePort],
+        slots: int = 1,
+    ) -> None:
         self._settings = settings
+        self._state = state
         self._lock: IO[str] | None = None
-        loop = asyncio.get_running_loop()
         workers = settings.candidate.concurrency
         self._candidates = ThreadPoolExecutor(workers, "serving-candidate", initializer=_lower_priority)
         self._respawns = ThreadPoolExecutor(RESPAWN_THREADS, "serving-respawn")
-        threads = max(LEAST_THREADS, _cores() + 1)  # one model may have all but one of them
-        self._predictions = ThreadPoolExecutor(threads, "serving-predict")
         inventory = Inventory(settings.environments, settings.state.path)
         variables, scratch = sandbox.scrub_environment(os.environ), settings.state.path / "scratch"
-        self._hosts = EnvironmentHosts(variables, scratch, inventory, settings.environments.idle_seconds)
+        self._hosts = EnvironmentHosts(variables, scratch, inventory, settings.environments.idle_seconds, slots)
         cache = self._cache = Cache(
             settings.state, settings.store.path, int(settings.store.max_artifact_mb * (1 << 20))
         )
@@ -87,8 +87,7 @@ class Service:
         environments = EnvironmentWatch(inventory.fingerprint, history.verdicts, settings.store.poll_seconds)
         exclusion = Exclusion(journal, history.decisions, history.verdicts, history.served, environments)
         evaluation_cache = EvaluationCache(cache, _basis(settings))
-        turns = Turns(self._predictions, threads)
-        plane = Plane(state, loop, turns, self._post)
+        plane = make_plane(self._post)
         runner = CandidateRunner(self._hosts, cache, evaluation_cache, settings, plane)
         activation = Activation(plane, journal, history.decisions, history.served, metrics)
         respawn = Respawn(runner, journal, metrics, self._respawns, self._post, plane, settings.candidate)
@@ -151,6 +150,16 @@ class Service:
         except StagingFailed:
             return False
 
+    def decide(self, decision: Decision, actor: str) -> Future[DecisionOutcome]:
+        """Have the reconciler carry out an operator's call. Any thread."""
+        return self._reconciler.decide(decision, actor)
+
+    def read_history(self, model: str, limit: int, before_id: int | None) -> tuple[HistoryEntry, ...]:
+        """Read the history of a model, newest first. Raises UnknownModel. Blocks."""
+        if model not in self._state.status.models:
+            raise UnknownModel.for_name(model)
+        return tuple(self._history.events.read_entries(model, limit, before_id))
+
     def announce_stop(self) -> None:
         """Turn readiness false; everything else goes on. Any thread."""
         self._reconciler.announce_stop()
@@ -164,7 +173,6 @@ class Service:
         self._hosts.stop()
         self._candidates.shutdown()
         self._respawns.shutdown()
-        self._predictions.shutdown()
         if self._lock is not None:
             self._lock.close()
         log.info("stopped")
@@ -177,11 +185,6 @@ class Service:
 
     def _on_started(self, status: Status) -> None:
         self.on_started(status)
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _lower_priority() -> None:

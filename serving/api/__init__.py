@@ -20,6 +20,7 @@ from serving.api import (
     welcome,
 )
 from serving.api.access import Access
+from serving.api.counts import Counts, OwnCounts
 from serving.api.dialect import Dialect, Refusal
 from serving.api.edge import Edge
 from serving.api.endpoint import Endpoint
@@ -61,10 +62,12 @@ def make_services(
     operator: Operator,
     background: Background,
     access: Access | None = None,
+    counts: Counts | None = None,
 ) -> Services:
     """Return the complete services of requests. `state` is ``app.state``, in which the caller puts them.
 
-    Without `access` the tokens are read now; if one cannot be read, everything that may need a token is closed. Blocks.
+    `counts` is given where others count, too. Without `access` the tokens are read now; if one cannot be read,
+    everything that may need a token is closed. Blocks.
     """
     access = access if access is not None else Access.read_or_close(settings.security)
     inflight = Inflight(settings.server.max_inflight_mb)
@@ -78,6 +81,7 @@ def make_services(
         operator=operator,
         background=background,
         access=access,
+        counts=counts if counts is not None else OwnCounts(state, metrics),
         inflight=inflight,
         requests=requests,
         predictor=predictor,

@@ -8,8 +8,6 @@ from starlette.responses import JSONResponse, Response
 from serving.api.schemas import Live, Readiness
 from serving.api.services import services_of
 from serving.domain.status import Status
-from serving.plane.active_reference import ActiveReference
-from serving.telemetry.traffic import VersionLeases
 
 router = APIRouter(tags=["health"])
 
@@ -48,8 +46,7 @@ async def ready(request: Request) -> Response:
 )
 async def metrics(request: Request) -> Response:
     """Return all metrics, as OpenMetrics where the caller asks for it."""
-    found = services_of(request.app).metrics
-    body, content_type = found.render(_loaded(request.app.state.active), request.headers.get("accept", ""))
+    body, content_type = await services_of(request.app).counts.render(request.headers.get("accept", ""))
     return Response(body, headers={"content-type": content_type})
 
 
@@ -63,11 +60,3 @@ def _why_not_ready(status: Status) -> str | None:
     if not status.store.is_available:
         return f"no model is active, and the store cannot be listed: {status.store.reason or 'unknown'}"
     return "no model is active; GET /models says why"
-
-
-def _loaded(active: ActiveReference) -> list[VersionLeases]:
-    return [
-        VersionLeases(name, version, servable.leases, servable is model.active)
-        for name, model in active.models.items()
-        for version, servable in model.loaded.items()
-    ]

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import AfterValidator
 
 from serving.api.openapi import problems_of
-from serving.api.schemas import ActiveModels, AllModels, History, ModelVersions, VersionSummary
+from serving.api.schemas import ActiveModels, AllModels, History, ModelVersions, VersionSummary, Workers
 from serving.api.services import services_of
 from serving.domain.errors import UnknownModel, UnknownVersion
 from serving.domain.sandbox import Sandbox
@@ -44,6 +44,15 @@ async def list_models(request: Request) -> AllModels:
     status: Status = request.app.state.status
     models = tuple(_with_versions(model) for _, model in sorted(status.models.items()))
     return AllModels(models=models, store=status.store, state=status.state, sandbox=_sandbox(status))
+
+
+@router.get("/workers", summary="The processes that answer")
+async def list_workers(request: Request) -> Workers:
+    """List the workers: their processes, their states, and the generation of plans that each answers with.
+
+    With one worker the list is empty: the server's own process answers.
+    """
+    return Workers(workers=await services_of(request.app).counts.list_workers())
 
 
 @router.get("/models/active", summary="Which version answers now")

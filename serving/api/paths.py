@@ -15,7 +15,7 @@ PREDICTION_ENDS = ("/predict", "/infer", "/invocations", *(f":{verb}" for verb i
 
 _READING = ("GET", "HEAD")
 _PROBES = (b"/health/live", b"/health/ready", b"/v2/health/live", b"/v2/health/ready", b"/health", b"/ping")
-_READ = ("/", METRICS, "/models", "/v2", "/version")
+_READ = ("/", METRICS, "/models", "/v2", "/version", "/workers")
 _OF_MODEL = frozenset({"pin", "rollback", "history"})
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serving.domain.sandbox import Sandbox
 from serving.domain.state import State
-from serving.domain.status import HistoryEntry, ModelSummary, StateStatus, StoreStatus, VersionStatus
+from serving.domain.status import HistoryEntry, ModelSummary, StateStatus, StoreStatus, VersionStatus, WorkerStatus
 
 
 class JsonAnswer(BaseModel):
@@ -29,6 +29,12 @@ class Welcome(JsonAnswer):
     ready: str
     docs: str | None
     openapi: str | None
+
+
+class Workers(BaseModel):
+    """The processes that answer, by index."""
+
+    workers: tuple[WorkerStatus, ...]
 
 
 class ActiveModels(JsonAnswer):

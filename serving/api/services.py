@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 if TYPE_CHECKING:
     from serving.api.access import Access
     from serving.api.bodies import BodyReader
+    from serving.api.counts import Counts
     from serving.api.endpoint import Endpoint
     from serving.api.inflight import Inflight
     from serving.api.predictor import Predictor
@@ -49,6 +50,7 @@ class Services:
     operator: Operator
     background: Background
     access: Access
+    counts: Counts
     inflight: Inflight
     requests: RequestLog
     predictor: Predictor
@@ -61,6 +63,7 @@ class AppState(Protocol):
     """``app.state`` while the lifespan runs. Control replaces `status`, the plane `active`; `services` stays."""
 
     active: ActiveReference
+    prepared: ActiveReference
     status: Status
     services: Services
 

@@ -15,6 +15,7 @@ FLAGS = {
     "host": "server.host",
     "port": "server.port",
     "state": "state.path",
+    "workers": "server.workers",
     "watch": "store.watch",
     "fail_fast": "server.fail_fast",
     "log_format": "log.format",

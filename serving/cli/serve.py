@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from serving.cli.options import Store, load_settings_with
-from serving.settings import forget_tokens
+from serving.settings import Settings, forget_tokens
 
 
 def serve(
@@ -21,6 +21,9 @@ def serve(
     host: Annotated[str | None, typer.Option(metavar="H", help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(metavar="N", help="Port to listen on; 0 takes a free one.")] = None,
     state: Annotated[Path | None, typer.Option(metavar="DIR", help="Cache and database, for this server only.")] = None,
+    workers: Annotated[
+        str | None, typer.Option(metavar="N", help="Processes that answer; auto: one for each core. Linux.")
+    ] = None,
     watch: Annotated[
         str | None, typer.Option(metavar="HOW", help="How changes are noticed: auto, events or poll.")
     ] = None,
@@ -47,6 +50,7 @@ def serve(
         host=host,
         port=port,
         state=state,
+        workers=workers,
         watch=watch,
         fail_fast=fail_fast,
         log_format=log_format,
@@ -54,12 +58,23 @@ def serve(
     )
     gc.disable()  # imports leave almost no garbage, and to look for it takes a twelfth of the start
     with _hide("rich"):  # structlog would import it, 4 MB that a server never uses
-        from serving.server import run  # noqa: PLC0415  (FastAPI is not needed to say what is wrong with the settings)
+        run = _find_run(chosen)
 
     gc.enable()
 
     forget_tokens()
     raise typer.Exit(run(chosen))
+
+
+def _find_run(settings: Settings) -> Callable[[Settings], int]:
+    """Import what serves: FastAPI is not needed to say what is wrong with the settings."""
+    if settings.server.workers == 1:
+        from serving.server import run  # noqa: PLC0415
+
+        return run
+    from serving.supervisor.run import run_workers  # noqa: PLC0415
+
+    return run_workers
 
 
 @contextmanager

@@ -1,7 +1,12 @@
-"""The last words of a host: a text at the end of the shared memory that says why the process ended.
+"""What a host leaves at the end of the shared memory of a channel: last words, and the request that it computes.
 
-A host that must not run another line of Python cannot send a frame, and one whose own code failed may be in the middle
-of one. The server does not trust this text: it only shows it to people.
+Last words are a text that says why the process ended: a host that must not run another line of Python cannot send a
+frame, and one whose own code failed may be in the middle of one. The server does not trust this text: it only shows it
+to people.
+
+A process that serves several channels notes in each of them which request it computes now, and computes alone. When it
+dies, only that request may be at fault. Requests that waited in other channels are not, and of several that were
+computed together it is not known which one is.
 """
 
 from __future__ import annotations
@@ -14,17 +19,19 @@ from serving.domain.text import one_line
 # the exit status of a host that ended itself because of what its model tried, and of one whose own code failed;
 # with any other status there are no last words
 ENDED_ITSELF, FAILED = 86, 1
-# requests do not use these bytes
+# requests do not use these bytes; the note has the last ones of them
 RESERVED_BYTES = 1024
+NOTE_BYTES = 8
 MOST_CHARACTERS = 200
 
 _HEAD = struct.Struct("<4sH")
+_NOTE = struct.Struct("<Q")
 _MAGIC = {ENDED_ITSELF: b"SVLW", FAILED: b"SVFE"}
 _SENTENCES = {
     ENDED_ITSELF: "the model tried to {} after it was loaded, which ended its process",
     FAILED: "the process failed ({})",
 }
-_MAX_BYTES = RESERVED_BYTES - _HEAD.size
+_MAX_BYTES = RESERVED_BYTES - _HEAD.size - NOTE_BYTES
 
 
 class Memory(Protocol):
@@ -52,3 +59,18 @@ def read_last_words(memory: Memory, status: int = ENDED_ITSELF) -> str | None:
         return None
     words = one_line(reserved[_HEAD.size : _HEAD.size + size].decode("utf-8", "replace"), MOST_CHARACTERS)
     return _SENTENCES[status].format(words)
+
+
+def note_request(memory: Memory, request_id: int) -> None:
+    """Note that this request of the channel with this `memory` is now computed, alone; 0 for none."""
+    memory[len(memory) - NOTE_BYTES :] = _NOTE.pack(request_id)
+
+
+def read_noted_request(memory: Memory) -> int:
+    """Return the number of the request that was computed alone, or was computed last; 0 for none.
+
+    Numbers of requests grow on a channel, so this is the number of an unanswered request only while it is computed. A
+    host may lie here: it can blame only requests to its own model, or none.
+    """
+    (request_id,) = _NOTE.unpack(memory[len(memory) - NOTE_BYTES :])
+    return int(request_id)

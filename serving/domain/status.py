@@ -150,6 +150,26 @@ class StateStatus(Snapshot):
     is_held: bool = False
 
 
+class WorkerStatus(Snapshot):
+    """One worker: a process that answers requests.
+
+    `state` is ``starting`` (it loads what is committed), ``serving``, ``draining`` (it ends), or ``waiting`` (it has
+    died too often and is started again at `retry_at`). `generation` is the plan that it has prepared last, `requests`
+    counts predictions since the service started, of its predecessors too; `restarts` how often it was replaced, and
+    `reason` why the last time.
+    """
+
+    index: int
+    pid: int | None = None
+    state: str
+    generation: int = 0
+    started_at: datetime | None = None
+    requests: int = 0
+    restarts: int = 0
+    retry_at: datetime | None = None
+    reason: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """Everything the reconciler publishes. `has_started`: the first pass over the store has ended."""
@@ -157,6 +177,7 @@ class Status:
     models: Mapping[str, ModelStatus] = field(default_factory=lambda: MappingProxyType({}))
     store: StoreStatus = field(default_factory=StoreStatus)
     state: StateStatus = field(default_factory=StateStatus)
+    workers: tuple[WorkerStatus, ...] = ()
     has_started: bool = False
     is_stopping: bool = False
 

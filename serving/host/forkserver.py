@@ -13,16 +13,18 @@ even when the zygote is stopped.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import select
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 
 from serving.sandbox.process import die_with_parent
 from serving.wire.wire_version import WIRE_VERSION
-from serving.wire.zygote_messages import COMMAND, EVENT, MAX_REPLICAS, Op
+from serving.wire.zygote_messages import COMMAND, EVENT, MOST_DESCRIPTORS, Op, count_descriptors
 
 
 def main() -> None:
@@ -68,6 +70,7 @@ def _serve_commands(control: socket.socket, wake_read: int, wake_write: int, hos
     poller = select.poll()
     poller.register(control, select.POLLIN)
     poller.register(wake_read, select.POLLIN)
+    received: dict[int, list[int]] = {}
     while True:
         ready = dict(poller.poll())
         if wake_read in ready:
@@ -76,22 +79,36 @@ def _serve_commands(control: socket.socket, wake_read: int, wake_write: int, hos
             _reap_hosts(control, hosts)
         if control.fileno() not in ready:
             continue
-        raw, fds, _, _ = socket.recv_fds(control, COMMAND.size, 2 * MAX_REPLICAS)
+        raw, fds, _, _ = socket.recv_fds(control, COMMAND.size, MOST_DESCRIPTORS)
         if len(raw) < COMMAND.size:
             return
-        op, host_id = COMMAND.unpack(raw)
-        if op == Op.SPAWN:
-            _spawn_host(control, host_id, fds, [control.fileno(), wake_read, wake_write], hosts)
+        op, host_id, replicas, slots = COMMAND.unpack(raw)
+        if op == Op.DESCRIPTORS:
+            received.setdefault(host_id, []).extend(fds)
+        elif op == Op.SPAWN:
+            fds = received.pop(host_id, []) + fds
+            _close_all(fd for left in received.values() for fd in left)  # of hosts that were given up
+            received.clear()
+            private = [control.fileno(), wake_read, wake_write]
+            _spawn_host(control, host_id, fds, (replicas, slots), private, hosts)
         elif host_id in hosts:
             os.kill(hosts[host_id], signal.SIGKILL)
 
 
 def _spawn_host(
-    control: socket.socket, host_id: int, fds: list[int], private: list[int], hosts: dict[int, int]
+    control: socket.socket,
+    host_id: int,
+    fds: list[int],
+    shape: tuple[int, int],
+    private: list[int],
+    hosts: dict[int, int],
 ) -> None:
-    """Fork a host and report it; if the system cannot fork now, the other hosts go on."""
+    """Fork a host and report it; if the system cannot fork now, the other hosts go on. `shape`: replicas, slots."""
     try:
-        pid = _fork_host(fds, private)
+        if len(fds) != count_descriptors(*shape):  # this process may open no more, so the kernel closed some
+            _close_all(fds)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        pid = _fork_host(fds, shape[1], private)
     except OSError as error:
         control.sendall(EVENT.pack(Op.NOT_STARTED, host_id, error.errno or 0))
         return
@@ -121,7 +138,12 @@ def _reap_hosts(control: socket.socket, hosts: dict[int, int]) -> None:
             control.sendall(EVENT.pack(Op.EXITED, host_id, os.waitstatus_to_exitcode(status)))
 
 
-def _fork_host(fds: list[int], private: list[int]) -> int:
+def _close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _fork_host(fds: list[int], slots: int, private: list[int]) -> int:
     parent = os.getpid()
     try:
         pid = os.fork()
@@ -130,20 +152,18 @@ def _fork_host(fds: list[int], private: list[int]) -> int:
         raise
     finally:
         if pid:
-            for fd in fds:
-                os.close(fd)
+            _close_all(fds)
     if pid:
         return pid
     status = 1
     try:
         signal.set_wakeup_fd(-1)
-        for fd in private:
-            os.close(fd)
+        _close_all(private)
         from serving import sandbox  # noqa: PLC0415  (preloaded)
         from serving.host import child  # noqa: PLC0415  (preloaded)
 
         sandbox.die_with_parent(parent)
-        status = child.main(fds)
+        status = child.main(fds, slots)
     finally:
         os._exit(status)
 

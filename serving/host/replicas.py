@@ -3,48 +3,25 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 import os
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 
 from serving import sandbox
-from serving.wire.frames import ARENA_BYTES
+from serving.host.channels import Channel, ChannelEnds, Lifeline
 
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-class Channel:
-    """The host's end of one socket, with its arena. Owns the descriptors.
+def fork_replicas(
+    lifeline: Lifeline, own: Sequence[Channel], others: Sequence[Sequence[ChannelEnds]]
+) -> tuple[Sequence[Channel], list[int] | None]:
+    """Fork a process for each of `others`, the channels of one replica; return the channels that a process serves.
 
-    `end` maps the end of the arena a second time and stays open when the channel is closed: the place of last words.
-    """
-
-    def __init__(self, socket_fd: int, arena_fd: int) -> None:
-        self.socket = socket.socket(fileno=socket_fd)
-        self.arena = mmap.mmap(arena_fd, ARENA_BYTES)
-        size = mmap.ALLOCATIONGRANULARITY
-        self.end = mmap.mmap(arena_fd, size, offset=ARENA_BYTES - size)
-        os.close(arena_fd)
-
-    def close(self) -> None:
-        """Close the socket and the arena in this process only; may be called more than once."""
-        self.socket.close()
-        self.arena.close()
-
-
-def make_channels(fds: Sequence[int]) -> list[Channel]:
-    """Make channels from descriptors that come in pairs: socket, arena, socket, arena ..."""
-    return [Channel(*pair) for pair in zip(fds[::2], fds[1::2], strict=True)]
-
-
-def fork_replicas(channels: Sequence[Channel]) -> tuple[Channel, list[int]]:
-    """Fork one process for each channel but the first; returns in each process the channel that it serves.
-
-    The second value is the list of the replicas' process ids; it is empty in a replica. The parent serves the first
-    channel. Each process closes the channels of the others, so the end of a process ends its socket.
+    The second value is the list of the replicas' process ids; None in a replica. The parent serves its `own` channels.
+    Each process closes the channels of the others, so the end of a process ends its channels; only the parent keeps the
+    lifeline.
 
     Only the thread that will serve may call this, when no other thread exists: replicas die with this thread
     (PR_SET_PDEATHSIG), and it has computed nothing yet, so no OpenMP runtime needs threads that a fork does not copy.
@@ -52,10 +29,9 @@ def fork_replicas(channels: Sequence[Channel]) -> tuple[Channel, list[int]]:
     If the system cannot fork now, this process kills itself: its candidate gets no verdict and is tried again later,
     as after any kill from outside.
     """
-    own, *others = channels
     parent = os.getpid()
     replicas: list[int] = []
-    for channel in others:
+    for index, ends in enumerate(others):
         try:
             pid = os.fork()
         except OSError:
@@ -63,11 +39,15 @@ def fork_replicas(channels: Sequence[Channel]) -> tuple[Channel, list[int]]:
             raise
         if pid == 0:
             sandbox.die_with_parent(parent)
-            for other in channels:
-                if other is not channel:
-                    other.close()
-            return channel, []
-        channel.close()
+            lifeline.socket.close()
+            for channel in own:
+                channel.close()
+            for left in others[index + 1 :]:
+                for end in left:
+                    end.close()
+            return [end.open() for end in ends], None
+        for end in ends:
+            end.close()
         replicas.append(pid)
     return own, replicas
 

@@ -69,7 +69,7 @@ class EnvironmentHosts:
     """Starts hosts in any environment, and evaluates candidates in the one that fits. Any thread; methods block.
 
     `idle_seconds` is how long the zygote of another environment stays without hosts. `scratch` is where hosts get their
-    directories.
+    directories. `slots` is how many processes may ask the host of a candidate, one after another or at the same time.
     """
 
     def __init__(
@@ -78,10 +78,12 @@ class EnvironmentHosts:
         scratch: Path,
         known: KnownEnvironments | None = None,
         idle_seconds: float = 600.0,
+        slots: int = 1,
     ) -> None:
         self._variables, self._scratch = variables, scratch
         self._known: KnownEnvironments = known or NoEnvironments()
         self._idle_seconds = idle_seconds
+        self._slots = slots
         self.own = Zygote(variables, scratch)
         self._others: dict[tuple[str, str, str], Zygote] = {}
         self._lock = threading.Lock()
@@ -100,20 +102,20 @@ class EnvironmentHosts:
         for zygote in [self.own, *others]:
             zygote.stop()
 
-    def spawn(self, name: str = OWN, replicas: int = 1) -> HostProcess:
+    def spawn(self, name: str = OWN, replicas: int = 1, slots: int = 1) -> HostProcess:
         """Fork a host in the environment `name`; raises HostFailed. Blocks, for seconds where its zygote must start.
 
         When the zygote cannot start, the environment is marked as broken, and ZygoteUnusable is raised.
         """
         if name == OWN:
-            return self.own.spawn(replicas)
+            return self.own.spawn(replicas, slots)
         environment = self._find_environment(name)
         if environment is None:
             raise HostFailed(f"the environment '{name}' is gone; create it again, or remove this version")
         if environment.problem is not None:
             raise HostFailed(f"the environment '{name}' cannot be used: {environment.problem}")
         try:
-            return self._find_zygote(environment).spawn(replicas)
+            return self._find_zygote(environment).spawn(replicas, slots)
         except ZygoteUnusable as error:
             log.warning("environment_broken", environment=name, reason=str(error))
             self._known.mark_broken(name, str(error))
@@ -151,7 +153,7 @@ class EnvironmentHosts:
         unusable = {OWN} if not request.is_respawn else {request.place}
         while True:
             try:
-                host = self.spawn(placed.place, replicas)
+                host = self.spawn(placed.place, replicas, self._slots)
             except ZygoteUnusable:
                 if placed.place in unusable:  # it may look sound again, because it changes all the time
                     raise

@@ -217,9 +217,9 @@ def evaluate_candidate(
     If the host crashes, exits, breaks the protocol or misses its deadline, the running gate refuses its candidate.
     Raises HostDied when its end says nothing about the candidate: it was killed from outside (SIGKILL), its zygote is
     gone, or it ended before the gate that opens the file. Raises HostFailed when the server has no memory for the
-    graphs. If the candidate passed and there are no graphs, the host is alive and waits for PREDICT frames; otherwise
-    it is gone. The result is checked against `request`, and every text in it is printable, except for the names and
-    labels of the signature.
+    graphs. If the candidate passed and there are no graphs, the host is alive and waits for requests in all of its
+    channels; otherwise it is gone. The result is checked against `request`, and every text in it is printable, except
+    for the names and labels of the signature.
 
     Raises RunsElsewhere, and closes the host, when `choose` names another environment.
     """

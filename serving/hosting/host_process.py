@@ -1,4 +1,4 @@
-"""The server's handle on one host: its channels, its scratch directory, a way to kill it, and how it ended."""
+"""The server's handle on one host: its lifeline and channels, its scratch directory, a way to kill it, and its end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 
@@ -21,24 +21,37 @@ from serving.hosting.removal import remove_tree
 from serving.wire.frames import ARENA_BYTES
 
 Channels = tuple[tuple[socket.socket, mmap.mmap], ...]
+Slot = tuple[tuple[socket.socket, int], ...]
 
 log = structlog.get_logger("serving.zygote")
 
 
 class HostProcess:
-    """One host: its process id and the server's ends of its channels (a socket and an arena for each replica).
+    """One host: its process id and the server's ends of its sockets.
 
-    The first channel is the host's own; the others belong to the replicas it forks when its candidate has passed.
+    `socket` and `arena` are its lifeline: the candidate is evaluated over it, and the host ends when it ends. A slot is
+    what one process needs to get answers: a channel to the host, and one to each of the replicas that the host forks
+    when its candidate has passed. `channels` is the first slot, for a plane in this process: a socket and an arena
+    each. Other processes use slots that `take_slot` hands out.
+
     `scratch` is its own directory, which is removed when the host is gone. `exited` is resolved with the return code
     (negative for a signal; None when the zygote died too, or could not say). `ask_zygote_to_kill` is for systems where
     a process has no descriptor.
     """
 
-    def __init__(self, channels: Channels, scratch: str | None, ask_zygote_to_kill: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        lifeline: tuple[socket.socket, mmap.mmap],
+        slots: Sequence[Slot],
+        scratch: str | None,
+        ask_zygote_to_kill: Callable[[], None],
+    ) -> None:
         self.scratch = scratch
         self.pid = 0
-        self.channels = channels
-        self.socket, self.arena = channels[0]
+        self.socket, self.arena = lifeline
+        self._slots = [*slots]
+        self._slots_lock = threading.Lock()
+        self.channels: Channels = tuple((sock, mmap.mmap(arena_fd, ARENA_BYTES)) for sock, arena_fd in slots[0])
         self.exited: Future[int | None] = Future()
         self._ask_zygote_to_kill = ask_zygote_to_kill
         self._pidfd: int | None = None
@@ -58,15 +71,34 @@ class HostProcess:
                 return
         self._ask_zygote_to_kill()
 
+    def take_slot(self) -> Slot | None:
+        """Return a slot that was never returned before, or None when there is none left. Any thread.
+
+        It has a socket and the descriptor of an arena for each process that answers. The caller sends them to one other
+        process and closes them here. When that process ends, its slot ends, and is never used again. The first slot is
+        returned last; from then on `channels` is empty.
+        """
+        with self._slots_lock:
+            if not self._slots:
+                return None
+            slot = self._slots.pop()
+            if not self._slots:
+                for _, arena in self.channels:
+                    _close_arena(arena)
+                self.channels = ()
+            return slot
+
     def close(self) -> None:
-        """Kill this host, and free its sockets and arenas. Any thread."""
+        """Kill this host, and free its sockets and arenas, but for the slots that were taken. Any thread."""
         self.kill()
-        for sock, arena in self.channels:
+        with self._slots_lock:
+            slots, self._slots = self._slots, []
+        for sock, arena_fd in (pair for slot in slots for pair in slot):
             sock.close()
-            with contextlib.suppress(
-                BufferError
-            ):  # a request may still be written into it; the garbage collector closes it
-                arena.close()
+            os.close(arena_fd)
+        self.socket.close()
+        for arena in (self.arena, *(arena for _, arena in self.channels)):
+            _close_arena(arena)
 
     def read_last_words(self) -> str | None:
         """Return what the host wrote about its end; None when it still runs or wrote nothing. Call before `close`."""
@@ -115,11 +147,22 @@ def remove_scratch(path: str | None) -> None:
         threading.Thread(target=remove_tree, args=(path,), daemon=True).start()
 
 
-def make_channel() -> tuple[socket.socket, mmap.mmap, tuple[int, int]]:
-    """Make a socket pair and an arena; returns the server's ends, and the descriptors for the host."""
+def _close_arena(arena: mmap.mmap) -> None:
+    with contextlib.suppress(BufferError):  # a request may still be written into it; the garbage collector closes it
+        arena.close()
+
+
+def make_channel() -> tuple[socket.socket, socket.socket, int]:
+    """Make a socket pair and an arena; returns the server's end, the host's end, and the descriptor of the arena.
+
+    Raises OSError when this process may open no more.
+    """
     arena_fd = _make_shared_memory()
-    ours, theirs = socket.socketpair()
-    return ours, mmap.mmap(arena_fd, ARENA_BYTES), (theirs.detach(), arena_fd)
+    try:
+        return (*socket.socketpair(), arena_fd)
+    except OSError:
+        os.close(arena_fd)
+        raise
 
 
 def _make_shared_memory() -> int:

@@ -55,15 +55,17 @@ class Zygote:
         remove_tree(self._scratch)  # left by servers that were killed
         self._require_running()
 
-    def spawn(self, replicas: int = 1) -> HostProcess:
+    def spawn(self, replicas: int = 1, slots: int = 1) -> HostProcess:
         """Fork a host and return it when its process exists; raises HostFailed. Blocks (about 20 ms when warm).
 
         `replicas` (at most 64) is the number of processes that will answer once its candidate has passed the gates.
+        `slots` is how many processes may ask them, one after another or at the same time: see `HostProcess`. Replicas
+        times slots are at most 192.
         """
         for _ in range(ATTEMPTS - 1):
             process = self._require_running()
             try:
-                return process.spawn(replicas)
+                return process.spawn(replicas, slots)
             except ZygoteSlow:
                 raise
             except ZygoteGone:  # it was killed since its last host, and not because of this one
@@ -72,7 +74,7 @@ class Zygote:
                 self._replace_process(process, str(error))
         process = self._require_running()
         try:
-            return process.spawn(replicas)
+            return process.spawn(replicas, slots)
         except ZygoteHung as error:
             self._replace_process(process, str(error))
             raise

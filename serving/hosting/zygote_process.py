@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
+import mmap
 import os
 import select
 import socket
@@ -11,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
@@ -21,14 +23,17 @@ import structlog
 
 from serving.domain.errors import HostFailed
 from serving.hosting.host_process import HostProcess, make_channel, make_scratch
+from serving.wire.frames import ARENA_BYTES
 from serving.wire.wire_version import WIRE_VERSION
-from serving.wire.zygote_messages import COMMAND, EVENT, Op
+from serving.wire.zygote_messages import COMMAND, EVENT, MOST_CHANNELS, MOST_DESCRIPTORS, Op
 
 START_SECONDS = 120.0
 SPAWN_SECONDS = 5.0  # a fork takes 20 ms
 LOOK_SECONDS = 0.5
 EXIT_SECONDS = 1.0
 STOP_SECONDS = 5.0
+# errors of a message whose descriptors are too many, for this process or for the system
+_TOO_MANY = (errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS)
 
 # what an interpreter of another environment runs
 _ENTER = str(Path(__file__).parent.parent / "host" / "enter.py")
@@ -102,18 +107,21 @@ class ZygoteProcess:
         """The number of its hosts."""
         return len(self._hosts)
 
-    def spawn(self, replicas: int) -> HostProcess:
-        """Fork a host and return it when its process exists. Raises ZygoteGone, ZygoteHung, ZygoteSlow, HostFailed."""
+    def spawn(self, replicas: int, slots: int = 1) -> HostProcess:
+        """Fork a host and return it when its process exists. Raises ZygoteGone, ZygoteHung, ZygoteSlow, HostFailed.
+
+        See `serving.hosting.zygote.Zygote.spawn`.
+        """
+        if replicas * slots > MOST_CHANNELS:
+            most = f"at most {MOST_CHANNELS} are possible"
+            raise HostFailed(f"no host could be started: {replicas} replicas with {slots} channels each, {most}")
         self._wait_for_start()
         host_id = next(self._ids)
-        pairs = [make_channel() for _ in range(replicas)]
-        channels = tuple((ours, arena) for ours, arena, _ in pairs)
-        host = HostProcess(channels, make_scratch(self._scratch), lambda: self._send_command(Op.KILL, host_id))
-        theirs = [fd for *_, fds in pairs for fd in fds]
+        host, theirs = self._make_host(host_id, replicas, slots)
         started: Future[None] = Future()
         self._hosts[host_id], self._started[host_id] = host, started
         try:
-            self._send_command(Op.SPAWN, host_id, theirs)
+            self._send_command(Op.SPAWN, host_id, theirs, replicas, slots)
             self._wait_for(started, SPAWN_SECONDS)
         except HostFailed:
             if self._hosts.pop(host_id, None) is not None:
@@ -144,6 +152,34 @@ class ZygoteProcess:
         self._control.close()
 
     # -----------------------------------------------------------------------------------------------------------------
+
+    def _make_host(self, host_id: int, replicas: int, slots: int) -> tuple[HostProcess, list[int]]:
+        """Return a host without a process, and the descriptors for the process. Raises HostFailed."""
+        ours: list[tuple[socket.socket, int]] = []
+        theirs: list[int] = []
+        try:
+            for _ in range(1 + replicas * slots):
+                sock, other, arena_fd = make_channel()
+                ours.append((sock, arena_fd))
+                theirs += (other.detach(), os.dup(arena_fd))
+            (lifeline, arena_fd), *channels = ours
+            arena = mmap.mmap(arena_fd, ARENA_BYTES)
+            parts = [tuple(channels[slot::slots]) for slot in range(slots)]
+            host = HostProcess(
+                (lifeline, arena),
+                parts,
+                make_scratch(self._scratch),
+                lambda: self._send_command(Op.KILL, host_id),
+            )
+        except OSError as error:
+            for sock, arena_fd in ours:
+                sock.close()
+                os.close(arena_fd)
+            for fd in theirs:
+                os.close(fd)
+            raise HostFailed(f"no host could be started: {error.strerror}") from None
+        os.close(arena_fd)
+        return host, theirs
 
     def _wait_for_start(self) -> None:
         try:
@@ -180,13 +216,20 @@ class ZygoteProcess:
             return False
         return found is not None
 
-    def _send_command(self, op: Op, host_id: int, fds: list[int] | None = None) -> None:
+    def _send_command(self, op: Op, host_id: int, fds: Sequence[int] = (), replicas: int = 0, slots: int = 0) -> None:
         try:
             with self._send_lock:
                 if op is Op.SPAWN and self.is_dead:
                     raise ZygoteGone("no host could be started: the zygote has ended")
-                socket.send_fds(self._control, [COMMAND.pack(op, host_id)], fds or [])
+                while len(fds) > MOST_DESCRIPTORS:
+                    socket.send_fds(
+                        self._control, [COMMAND.pack(Op.DESCRIPTORS, host_id, 0, 0)], fds[:MOST_DESCRIPTORS]
+                    )
+                    fds = fds[MOST_DESCRIPTORS:]
+                socket.send_fds(self._control, [COMMAND.pack(op, host_id, replicas, slots)], fds)
         except OSError as error:
+            if error.errno in _TOO_MANY:
+                raise HostFailed(f"no host could be started: {error.strerror}") from None
             if op is Op.SPAWN:
                 self.is_dead = True  # the reader's thread may not have seen it yet
                 raise ZygoteGone(f"no host could be started: the zygote is gone ({error.strerror})") from None

@@ -1,8 +1,14 @@
-"""The active reference: the one immutable value in ``app.state`` that says which servable answers for each model."""
+"""The active reference: the one immutable value in ``app.state`` that says which servable answers for each model.
+
+One number says for the whole service which generation of it answers: what control has committed. With several workers
+it lies in memory that all of them share (`serving.wire.shared_words`), and each request reads it once, when it is
+admitted: a worker whose reference is older switches to the one that it has prepared first. So all workers switch at the
+instant at which that number is written, whether or not they have heard of it otherwise.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -31,15 +37,21 @@ class ModelReference:
 
 @dataclass(frozen=True, slots=True)
 class ActiveReference:
-    """Every model the service knows. Never changed, only replaced."""
+    """Every model the service knows. Never changed, only replaced.
+
+    `generation` is its plan's; `committed` has one item, the generation that answers now in the whole service.
+    """
 
     models: Mapping[str, ModelReference] = field(default_factory=lambda: MappingProxyType({}))
+    generation: int = 0
+    committed: Sequence[int] = (0,)
 
 
 class HoldsActive(Protocol):
-    """The part of ``app.state`` that this module uses."""
+    """The part of ``app.state`` that this module uses. `prepared` is what answers after the next commit."""
 
     active: ActiveReference
+    prepared: ActiveReference
 
 
 def activate(state: HoldsActive, reference: ActiveReference) -> None:
@@ -47,31 +59,51 @@ def activate(state: HoldsActive, reference: ActiveReference) -> None:
     state.active = reference
 
 
+def read(state: HoldsActive) -> ActiveReference:
+    """Return the reference that answers now in the whole service. Any thread; waits for nothing.
+
+    A commit that this process has not been told of yet is carried out here. Nothing is committed before every worker
+    has prepared it, so the prepared reference is the one.
+    """
+    reference = state.active
+    if reference.committed[0] != reference.generation:
+        reference = state.prepared
+        activate(state, reference)
+    return reference
+
+
 def find(state: HoldsActive, model: str, version: str | Role | None = None) -> Servable:
-    """Return the servable that answers for `model`, or the loaded `version` of it; reads the active reference once.
+    """Return what `find_in` finds in the reference that answers now, which is read once. Event loop thread only.
+
+    The servable may be freed as soon as the loop turns, so a caller that waits takes a `lease` instead.
+    """
+    return find_in(read(state), model, version)
+
+
+def find_in(reference: ActiveReference, model: str, version: str | Role | None = None) -> Servable:
+    """Return the servable that answers for `model`, or the loaded `version` of it.
 
     PREVIOUS is the loaded version that was active last before the one that is now.
 
-    Event loop thread only. The servable may be freed as soon as the loop turns, so a caller that waits takes a `lease`
-    instead. Raises UnknownModel, UnknownVersion or NothingActive.
+    Raises UnknownModel, UnknownVersion or NothingActive.
     """
-    reference = state.active.models.get(model)
-    if reference is None:
+    found = reference.models.get(model)
+    if found is None:
         raise UnknownModel.for_name(model)
     if version is Role.PREVIOUS:
-        standbys = [one for one in reference.loaded.values() if one is not reference.active]
+        standbys = [one for one in found.loaded.values() if one is not found.active]
         if not standbys:
             raise UnknownVersion(f"no version of '{model}' is loaded beside the active one")
         return standbys[-1]
     if version is not None:
-        servable = reference.loaded.get(version)
+        servable = found.loaded.get(version)
         if servable is None:
-            loaded = ", ".join(sorted(reference.loaded)) or "none"
+            loaded = ", ".join(sorted(found.loaded)) or "none"
             raise UnknownVersion(f"version '{version}' of '{model}' is not loaded (loaded: {loaded})")
         return servable
-    if reference.active is None:
+    if found.active is None:
         raise NothingActive(f"'{model}' has no active version yet; GET /models/{model} says why")
-    return reference.active
+    return found.active
 
 
 def lease(state: HoldsActive, model: str, version: str | None = None) -> Lease:

@@ -8,9 +8,10 @@ all threads at the same time.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Hashable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Protocol
 
@@ -21,6 +22,20 @@ LEAST_THREADS = 2
 MODEL_BYTES = 256 << 20
 ALL_BYTES = 1 << 30
 SMALL_BYTES = 1 << 20  # a request as small as this may always wait, even when others take all the bytes
+
+
+def count_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_turns() -> Turns:
+    """Return turns on threads of their own: one more than this process has cores, as one model may have all but one.
+
+    Whoever calls this shuts the executor down.
+    """
+    threads = max(LEAST_THREADS, count_cores() + 1)
+    return Turns(ThreadPoolExecutor(threads, "serving-predict"), threads)
 
 
 class Work(Protocol):

@@ -53,12 +53,15 @@ class Replica:
         """True when it could answer something now."""
         return not self.members and self.link.is_connected
 
-    def send(self, members: list[Request]) -> None:
-        """Send requests of one layout; raises what `encode` raises, and then nothing was sent."""
+    def send(self, members: list[Request], most_rows: int = 0) -> None:
+        """Send requests of one layout; raises what `encode` raises, and then nothing was sent.
+
+        `most_rows`: see `HostLink.send`.
+        """
         header, buffers = encode(members)
         self.members = members
         self.rows = rows = sum([member.batch.rows for member in members])
-        self.link.send(header, buffers, bound_answer_bytes(rows))
+        self.link.send(header, buffers, bound_answer_bytes(rows), most_rows)
 
     def take(self) -> list[Request]:
         """Return the requests under way and forget them."""

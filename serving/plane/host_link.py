@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 
 from serving.domain.errors import ProtocolError
-from serving.domain.last_words import RESERVED_BYTES, read_last_words
+from serving.domain.last_words import RESERVED_BYTES, read_last_words, read_noted_request
 from serving.domain.text import one_line
 from serving.wire.frames import (
     ANSWERS,
@@ -45,6 +45,7 @@ class HostLink(asyncio.BufferedProtocol):
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self.violation: str | None = None
+        self.was_computing = False  # once it is lost: whether it ended while it computed this link's request alone
         # What is under way: its number, 0 for nothing, and the most bytes that its answer may have.
         self._last_id = self._request_id = 0
         self._most_bytes = 0
@@ -63,6 +64,7 @@ class HostLink(asyncio.BufferedProtocol):
         if self._transport is not None:  # this side has not ended it
             words = read_last_words(self._arena)
             self.violation = None if words is None else f"ended itself ({words})"
+            self.was_computing = bool(self._request_id) and read_noted_request(self._arena) == self._request_id
         self._transport = None
         self._on_lost()
 
@@ -71,10 +73,11 @@ class HostLink(asyncio.BufferedProtocol):
         """True until the host is gone."""
         return self._transport is not None
 
-    def send(self, header: bytes, buffers: Sequence[Buffer], most_bytes: int) -> None:
+    def send(self, header: bytes, buffers: Sequence[Buffer], most_bytes: int, most_rows: int = 0) -> None:
         """Send one PREDICT frame; its answer has at most `most_bytes` of payload. The frame before must be answered.
 
-        A large payload goes through the arena, if it fits.
+        A large payload goes through the arena, if it fits. `most_rows` is how many rows the host may compute together,
+        if it computes these with those of other processes of the server; 0 forbids that.
         """
         if self._transport is None:
             return  # lost a moment ago; the owner will be told and sends it again over another link
@@ -82,7 +85,10 @@ class HostLink(asyncio.BufferedProtocol):
         self._request_id, self._most_bytes = request_id, most_bytes
         size = sum(len(buffer) for buffer in buffers)
         in_arena = ARENA_THRESHOLD_BYTES <= size <= len(self._arena) - RESERVED_BYTES
-        head = pack_prefix(FrameKind.PREDICT, request_id, len(header), size, in_arena=in_arena) + header
+        head = (
+            pack_prefix(FrameKind.PREDICT, request_id, len(header), size, in_arena=in_arena, most_rows=most_rows)
+            + header
+        )
         if in_arena:
             offset = 0
             for buffer in buffers:
@@ -113,6 +119,7 @@ class HostLink(asyncio.BufferedProtocol):
     def break_off(self, violation: str) -> None:
         """End the connection because the host broke the protocol; `on_lost` tells the owner."""
         self.violation = f"broke the protocol ({violation})"
+        self.was_computing = True  # it answered this link's request with that
         self.abort()
 
     def buffer_updated(self, nbytes: int) -> None:

@@ -14,7 +14,7 @@ from serving.domain.text import one_line
 from serving.plane.batching import Queue, Request, decode, split
 from serving.plane.host_group import HostGroup, Process, Replica
 from serving.rows.batch import Batch, Prediction
-from serving.wire.frames import Frame
+from serving.wire.frames import MOST_MERGED_ROWS, Frame
 
 MAX_UNSENT_BYTES = 256 << 20
 MAX_DEATHS = 2
@@ -40,6 +40,7 @@ class HostedEngine:
         self.name = name
         self._on_lost = on_lost
         self._max_batch_rows = max_batch_rows
+        self._most_merged_rows = min(max_batch_rows, MOST_MERGED_ROWS) if max_batch_rows > 1 else 0
         self._numbers = itertools.count(1)
         self._queue = Queue()
         self._group: HostGroup | None = None
@@ -150,7 +151,7 @@ class HostedEngine:
 
     def _send(self, replica: Replica, members: list[Request]) -> None:
         try:
-            replica.send(members)
+            replica.send(members, 0 if members[0].is_alone else self._most_merged_rows)
         except (ProtocolError, TypeError, ValueError, MemoryError) as error:  # values that have no form on the wire
             self._tell_one_by_one(members, InvalidInput(f"these rows cannot be given to a model: {error}"))
 
@@ -189,7 +190,7 @@ class HostedEngine:
         if group is not self._group and group not in self._leaving:
             return  # this side has ended it
         members = replica.take()
-        if len(members) == 1:
+        if len(members) == 1 and replica.link.was_computing:  # else it only waited, or went with others
             members[0].deaths += 1
             if members[0].deaths >= MAX_DEATHS:
                 reason = "the process that holds the model died twice while it answered; try again shortly"

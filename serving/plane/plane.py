@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import MappingProxyType
 
@@ -46,10 +46,18 @@ class Plane:
 
     `load` and `replace_host` may be called from any thread but the loop's. The other commands come from one thread,
     control's, and wait for nothing.
+
+    `committed` is where control writes the generation that answers, in the memory it shares with all planes; None when
+    this is the only one.
     """
 
     def __init__(
-        self, state: HoldsActive, loop: asyncio.AbstractEventLoop, turns: Turns, tell: Callable[[Fact], None]
+        self,
+        state: HoldsActive,
+        loop: asyncio.AbstractEventLoop,
+        turns: Turns,
+        tell: Callable[[Fact], None],
+        committed: Sequence[int] | None = None,
     ) -> None:
         self._state = state
         self._loop = loop
@@ -57,13 +65,17 @@ class Plane:
         self._tell = tell
         self._servables: dict[VersionId, Servable] = {}
         self._servables_lock = threading.Lock()
-        self._plan = Plan()
-        self._prepared: tuple[Plan, ActiveReference] = (self._plan, ActiveReference())
+        self._plan = self._prepared_plan = Plan()
+        self._own_word = [0]
+        self._committed = self._own_word if committed is None else committed
+        self._reference = self._prepared = ActiveReference(generation=0, committed=self._committed)
+        state.active = state.prepared = self._reference
 
     def load(self, command: Load, process: Process | None = None) -> Loaded | LoadFailed:
         """Build and warm the engine of a version that is not loaded. Blocks; not on the event loop.
 
-        `process` is the host of a hosted one; it stays the caller's until this has returned Loaded.
+        `process` is the host of a hosted one; it stays the caller's until this has returned Loaded. A hosted one
+        without a host waits for `replace_host`.
         """
         placement = command.placement
         try:
@@ -74,13 +86,13 @@ class Plane:
                 compiled.warm_up()
                 servable = Servable(command.key, placement.signature, compiled)
             else:
-                assert process is not None
                 hosted = HostedEngine(
                     placement.engine,
                     lambda engine: self._tell_loss(command.key, engine),
                     max_batch_rows=placement.max_batch_rows,
                 )
-                self._attach(hosted, process, command.host)
+                if process is not None:
+                    self._attach(hosted, process, command.host)
                 servable = Servable(command.key, placement.signature, hosted)
         except ServingError as error:
             return LoadFailed(command.key, str(error))
@@ -107,20 +119,22 @@ class Plane:
     def prepare(self, command: Prepare) -> None:
         """Keep a plan beside the one that answers; raises KeyError for one that names what is not loaded."""
         plan = command.plan
-        before, models = self._plan.routes, self._state.active.models
+        before, models = self._plan.routes, self._reference.models
         with self._servables_lock:
             references = {
-                name: models[name] if before.get(name) is route else self._reference(route)
+                name: models[name] if before.get(name) == route else self._refer_to(route)
                 for name, route in plan.routes.items()
             }
-        self._prepared = (plan, ActiveReference(MappingProxyType(references)))
+        self._prepared_plan = plan
+        self._prepared = ActiveReference(MappingProxyType(references), plan.generation, self._committed)
+        self._state.prepared = self._prepared
 
     def commit(self, command: Commit) -> None:
-        """Let the prepared plan answer: one assignment."""
-        plan, reference = self._prepared
-        assert plan.generation == command.generation
-        activate(self._state, reference)
-        self._plan = plan
+        """Let the prepared plan answer: one assignment. Where there are other planes, control has written the word."""
+        assert self._prepared_plan.generation == command.generation
+        self._own_word[0] = command.generation
+        activate(self._state, self._prepared)
+        self._plan, self._reference = self._prepared_plan, self._prepared
 
     def unload(self, command: Unload) -> Draining:
         """Free a version when its last request has been answered; `Drained` follows. The plan does not name it."""
@@ -142,7 +156,7 @@ class Plane:
         with self._servables_lock:
             return self._servables.get(key)
 
-    def _reference(self, route: Route) -> ModelReference:
+    def _refer_to(self, route: Route) -> ModelReference:
         loaded = {key.version: self._servables[key] for key in reversed(route.loaded)}
         active = self._servables[route.active] if route.active is not None else None
         return ModelReference(active, MappingProxyType(loaded))

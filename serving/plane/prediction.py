@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from serving.domain.errors import BodyTooLarge, InvalidInput, NothingActive, Overloaded, UnknownModel
 from serving.domain.signature import Method, Signature
 from serving.domain.text import shorten
-from serving.plane.active_reference import ActiveReference, HoldsActive, Role, find
+from serving.plane.active_reference import ActiveReference, HoldsActive, Role, find, find_in, read
 from serving.plane.servable import Lease, Servable
 from serving.rows.batch import Batch, Prediction
 from serving.rows.conversion import ManyRows, are_few, convert_rows
@@ -82,13 +82,6 @@ class Answer(NamedTuple):
         return ((self.method, self.prediction), *self.also)
 
 
-@dataclass(slots=True)
-class _ReadReference:
-    """The active reference as it was read, so that choosing a model and leasing it see the same one."""
-
-    active: ActiveReference
-
-
 def hold(
     state: HoldsActive, limits: RequestLimits, model: str | None = None, version: str | Role | None = None
 ) -> Lease:
@@ -114,8 +107,8 @@ def look(
     """
     if model is not None:
         return find(state, model, version)
-    seen = _ReadReference(state.active)
-    return find(seen, limits.default_model or _only_model(seen.active), version)
+    reference = read(state)
+    return find_in(reference, limits.default_model or _only_model(reference), version)
 
 
 def prepare(servable: Servable, request: PredictRequest, limits: RequestLimits) -> Prepared:

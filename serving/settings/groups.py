@@ -103,6 +103,12 @@ class ServerSettings(Group):
     )
     admin_host: str = Field("127.0.0.1", description="address to listen on for admin_port")
     grpc_port: int | None = Field(None, ge=0, le=65535, description="port for gRPC, on host; needs the extra grpc")
+    workers: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
+        1, description="processes that answer requests; auto: one for each core (Linux)"
+    )
+    worker_seconds: Positive = Field(
+        10.0, description="how long a worker may stand, or take for a swap, until it is replaced"
+    )
     grpc_max_mb: Positive | None = Field(None, lt=2048, description="largest gRPC message; not set: max_body_mb")
 
 

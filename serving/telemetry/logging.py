@@ -27,6 +27,12 @@ FIRST_KEYS = ("timestamp", "level", "logger", "event")
 # characters that end a line, control a terminal, change the writing direction or cannot be seen
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 _Event = MutableMapping[str, Any]
+_WORKER: list[int] = []  # the index of the worker that this process is; empty where it is none
+
+
+def name_worker(index: int) -> None:
+    """Have every line of this process, from now on, say which worker it is."""
+    _WORKER.append(index)
 
 
 def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
@@ -44,6 +50,7 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.add_logger_name,
         _add_request_id,
+        _add_worker,
     ]
     last = _make_console_processors(has_colors=is_terminal) if is_console else _make_json_processors()
     structlog.configure(
@@ -105,6 +112,12 @@ def _add_request_id(_logger: Any, _method: str, event: _Event) -> _Event:
     request_id = REQUEST_ID.get()
     if request_id is not None:
         event.setdefault("request_id", request_id)
+    return event
+
+
+def _add_worker(_logger: Any, _name: str, event: _Event) -> _Event:
+    if _WORKER:
+        event.setdefault("worker", _WORKER[-1])
     return event
 
 

@@ -8,18 +8,25 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from serving.telemetry.count_sheet import CountSheet
+from serving.telemetry.fallbacks import FallbackCollector
 from serving.telemetry.traffic import Traffic, TrafficCollector, VersionLeases
 
 WORK_BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
 
 
 class Metrics:
-    """All metrics of one service. Methods may be called from any thread unless they say otherwise."""
+    """All metrics of one process. Methods may be called from any thread unless they say otherwise.
 
-    def __init__(self, service_version: str) -> None:
+    With one worker that is the service. One of several workers is given its `sheet`: it counts requests there, and the
+    supervisor, which has :class:`ServiceMetrics`, reads them.
+    """
+
+    def __init__(self, service_version: str, sheet: CountSheet | None = None) -> None:
         self.registry = CollectorRegistry()
-        self._traffic = TrafficCollector()
-        self.registry.register(self._traffic)
+        self._traffic = TrafficCollector(sheet)
+        self._fallbacks = FallbackCollector(sheet)
+        self._register_counts()
         self._gate_seconds = self._make_histogram("serving_gate_duration_seconds", "Time one gate took.", ["gate"])
         self._rejects = self._make_counter("serving_candidate_rejects", "Candidates refused.", ["model", "gate"])
         self._swaps = self._make_counter("serving_swaps", "Activations of another version.", ["model"])
@@ -37,11 +44,12 @@ class Metrics:
             "serving_resync_duration_seconds", "Time one look at the store took."
         )
         self._state_errors = self._make_counter("serving_state_errors", "Failed writes of pins, quarantine or history.")
-        self._fallbacks = self._make_counter(
-            "serving_shortcut_fallbacks", "Errors on the short way in, which the long way answered.", ["problem"]
-        )
         build = Gauge("serving_build_info", "Constant 1.", ["version", "python"], registry=self.registry)
         build.labels(service_version, platform.python_version()).set(1)
+
+    def _register_counts(self) -> None:
+        self.registry.register(self._traffic)
+        self.registry.register(self._fallbacks)
         ProcessCollector(namespace="serving", registry=self.registry)
 
     def traffic(self, model: str, version: str) -> Traffic:
@@ -52,7 +60,10 @@ class Metrics:
         return self._traffic.of(model, version)
 
     def forget(self, model: str, version: str) -> None:
-        """Drop the counters of a retired version, so that the number of series follows what is loaded."""
+        """Drop the counters of a retired version, so that the number of series follows what is loaded.
+
+        In a worker it may be called from any thread, too: see `TrafficCollector.forget`.
+        """
         self._traffic.forget(model, version)
 
     def forget_model(self, model: str) -> None:
@@ -96,8 +107,11 @@ class Metrics:
         self._state_errors.inc()
 
     def count_fallback(self, problem: str) -> None:
-        """Count a prediction that the short way left to the long way after an error, by the error's stable name."""
-        self._fallbacks.labels(problem).inc()
+        """Count a prediction that the short way left to the long way after an error, by the error's stable name.
+
+        Event loop thread only.
+        """
+        self._fallbacks.count(problem)
 
     def render(self, loaded: Iterable[VersionLeases], accept: str = "") -> tuple[bytes, str]:
         """Return the metrics as text and its content type, for the caller's ``Accept``. Event loop thread only.

@@ -5,7 +5,8 @@ A frame is a fixed prefix, a JSON header and a payload of raw buffers::
     4 bytes  b"SVH1"
     u8       kind (FrameKind)
     u8       flags: 1 = the payload is not on the socket but at the start of the shared arena (PREDICT only)
-    u16      0
+    u16      the most rows that may be computed together with those of frames of other channels; 0 = only these
+             (PREDICT only)
     u32      length of the header in bytes
     u64      request id; 0 outside of a prediction
     u64      length of the payload in bytes
@@ -29,17 +30,20 @@ has this order::
 
 When a gate refuses before the load gate, PREPARED comes before REPORT. NEEDS is sent in the server's own environment
 only, and not when a version is loaded again. When the version is to run in another environment, the server ends this
-host instead of sending LOAD, and a host there goes on with the gate load. Then, while the host serves, it answers each
-PREDICT by one PREDICTION, REFUSAL or FAILURE with the same request id before the next is sent. Any other frame ends the
-host. The frames of one host take at most this much memory in the server at a time: one frame, and the values parsed
-from its JSON (see `MAX_HEADER_SEPARATORS`).
+host instead of sending LOAD, and a host there goes on with the gate load.
+
+All of this goes over the **lifeline** of the host. After REPORT no frame does; when the lifeline ends, the host ends.
+Requests go over **channels**: a socket and an arena for each slot of each process that answers, see
+:mod:`serving.host.serve_channels`. On each channel a PREDICT is answered by one PREDICTION, REFUSAL or FAILURE with the
+same request id before the next is sent. Any other frame ends the channel. The frames of one channel take at most this
+much memory in the server at a time: one frame, and the values parsed from its JSON (see `MAX_HEADER_SEPARATORS`).
 
 A child whose first frame is CHECKER is not a host but a checker of graphs, which opens no file: it answers
 CHECKER_READY, and answers CHECK by CHECKED or REFUSAL. See :mod:`serving.host.graph_check`.
 
-The arena is an anonymous shared mapping made by the server for one process that answers. A request of
-`ARENA_THRESHOLD_BYTES` or more that fits goes through it, which spares the copy through the socket (measured for 2.4
-MB: 523 us by socket, 227 us by arena). A process has one request at a time, so the arena is free for the next one.
+The arena is an anonymous shared mapping made by the server for one channel. A request of `ARENA_THRESHOLD_BYTES` or
+more that fits goes through it, which spares the copy through the socket (measured for 2.4 MB: 523 us by socket, 227 us
+by arena). A channel has one request at a time, so the arena is free for the next one.
 """
 
 from __future__ import annotations
@@ -56,6 +60,7 @@ from serving.rows.batch import MAX_ANSWER_BYTES
 MAGIC = b"SVH1"
 PREFIX = struct.Struct("<4sBBHIQQ")
 FLAG_ARENA = 1
+MOST_MERGED_ROWS = (1 << 16) - 1
 MAX_REQUEST_HEADER_BYTES = 256 << 20
 MAX_REQUEST_PAYLOAD_BYTES = 4 << 30
 MAX_GRAPH_BYTES = 2 << 30  # an ONNX file has no more; a request for an evaluation says less
@@ -138,29 +143,40 @@ class Prefix(NamedTuple):
     header_bytes: int
     request_id: int
     payload_bytes: int
+    most_rows: int = 0
 
 
 class Frame(NamedTuple):
-    """One whole frame; `payload` may be a view into the arena and is valid until the answer is sent."""
+    """One whole frame; `payload` may be a view into the arena and is valid until the answer is sent.
+
+    `most_rows` is how many rows a host may compute together, if it computes these rows with those of other channels.
+    """
 
     kind: FrameKind
     request_id: int
     header: Buffer
     payload: memoryview
+    most_rows: int = 0
 
 
 def pack_prefix(
-    kind: FrameKind, request_id: int, header_bytes: int, payload_bytes: int, *, in_arena: bool = False
+    kind: FrameKind,
+    request_id: int,
+    header_bytes: int,
+    payload_bytes: int,
+    *,
+    in_arena: bool = False,
+    most_rows: int = 0,
 ) -> bytes:
-    """Return the fixed part of a frame."""
+    """Return the fixed part of a frame; `most_rows` is at most `MOST_MERGED_ROWS`."""
     flags = FLAG_ARENA if in_arena else 0
-    return PREFIX.pack(MAGIC, kind, flags, 0, header_bytes, request_id, payload_bytes)
+    return PREFIX.pack(MAGIC, kind, flags, most_rows, header_bytes, request_id, payload_bytes)
 
 
 def unpack_prefix(raw: Buffer) -> Prefix:
     """Decode the fixed part of a frame; raises ProtocolError for anything that is not one, or larger than its kind."""
-    magic, number, flags, zero, header_bytes, request_id, payload_bytes = PREFIX.unpack(raw)
-    if magic != MAGIC or zero != 0 or flags & ~FLAG_ARENA:
+    magic, number, flags, most_rows, header_bytes, request_id, payload_bytes = PREFIX.unpack(raw)
+    if magic != MAGIC or flags & ~FLAG_ARENA:
         raise ProtocolError(f"not a frame: {bytes(raw)[:16].hex()}")
     if number not in _KINDS:
         raise ProtocolError(f"unknown frame kind {number}")
@@ -168,9 +184,9 @@ def unpack_prefix(raw: Buffer) -> Prefix:
     if header_bytes > most_header_bytes or payload_bytes > most_payload_bytes:
         seen = f"header {header_bytes}, payload {payload_bytes} bytes"
         raise ProtocolError(f"{kind.name} too large: {seen}; at most {most_header_bytes} and {most_payload_bytes}")
-    if flags and kind is not FrameKind.PREDICT:
-        raise ProtocolError(f"{kind.name} in the arena, which is for requests only")
-    return Prefix(kind, bool(flags), header_bytes, request_id, payload_bytes)
+    if (flags or most_rows) and kind is not FrameKind.PREDICT:
+        raise ProtocolError(f"{kind.name} in the arena or with other rows, which is for requests only")
+    return Prefix(kind, bool(flags), header_bytes, request_id, payload_bytes, most_rows)
 
 
 def decode_object(raw: Buffer) -> dict[str, Any]:

@@ -1,9 +1,14 @@
-"""Send and receive one frame over a blocking socket. The event loop does the same in :mod:`serving.plane.host_link`."""
+"""Send and receive frames over a socket. The event loop does the same in :mod:`serving.plane.host_link`.
+
+`send_frame` and `receive_frame` block. A process that has several sockets uses a `FrameReader` and a `FrameWriter` for
+each of them, which never block if their socket does not.
+"""
 
 from __future__ import annotations
 
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -59,14 +64,8 @@ def send_frame(
     sock: socket.socket, kind: FrameKind, request_id: int, header: bytes, buffers: Sequence[Buffer] = ()
 ) -> None:
     """Write one frame to a blocking socket."""
-    payload_bytes = sum(len(buffer) for buffer in buffers)
-    head = pack_prefix(kind, request_id, len(header), payload_bytes) + header
-    if payload_bytes < ARENA_THRESHOLD_BYTES:
-        sock.sendall(b"".join([head, *buffers]))
-        return
-    sock.sendall(head)
-    for buffer in buffers:
-        sock.sendall(buffer)
+    for part in _pack_frame(kind, request_id, header, buffers):
+        sock.sendall(part)
 
 
 def receive_frame(sock: socket.socket, arena: memoryview | None = None) -> Frame | None:
@@ -78,8 +77,17 @@ def receive_frame(sock: socket.socket, arena: memoryview | None = None) -> Frame
     return FrameReader(sock, arena, PREFIX.size).receive()
 
 
+def _pack_frame(kind: FrameKind, request_id: int, header: bytes, buffers: Sequence[Buffer]) -> list[Buffer]:
+    """Return what to write for one frame: one piece, or more where it is large."""
+    payload_bytes = sum(len(buffer) for buffer in buffers)
+    head = pack_prefix(kind, request_id, len(header), payload_bytes) + header
+    if payload_bytes < ARENA_THRESHOLD_BYTES:
+        return [b"".join([head, *buffers])]
+    return [head, *buffers]
+
+
 class FrameReader:
-    """Reads the frames of a blocking socket. It reads ahead, so a small frame costs one system call.
+    """Takes frames out of a stream, piece by piece. It reads ahead, so a small frame costs one system call.
 
     A reader that reads more than a prefix ahead must be the last reader of its socket. `check` is called with each
     prefix before memory is allocated or more is read for its frame; it may raise any exception. One thread only.
@@ -97,44 +105,104 @@ class FrameReader:
         self._check = check
         self._ahead = memoryview(bytearray(read_ahead_bytes))
         self._start = self._end = 0
+        # the frame under way; `_missing` is the part of its header or payload that has not arrived
+        self._prefix: Prefix | None = None
+        self._header: memoryview | None = None
+        self._payload: memoryview | None = None
+        self._missing = memoryview(b"")
 
     def receive(self) -> Frame | None:
-        """Return the next frame, or None at a clean end of the stream; raises what `receive_frame` raises."""
-        if not self._fill_prefix():
+        """Return the next frame, or None at a clean end of the stream; raises what `receive_frame` raises. Blocks."""
+        while (frame := self.take()) is None:
+            if not self.read():
+                return None
+        return frame
+
+    def take(self) -> Frame | None:
+        """Return the next frame if all of it has been read; raises ProtocolError. Never blocks."""
+        prefix = self._prefix
+        if prefix is None:
+            if self._end - self._start < PREFIX.size:
+                return None
+            prefix = unpack_prefix(self._ahead[self._start : self._start + PREFIX.size])
+            self._check(prefix)
+            self._start += PREFIX.size
+            self._prefix, self._header = prefix, self._begin(prefix.header_bytes)
+        if self._missing:
             return None
-        prefix = unpack_prefix(self._ahead[self._start : self._start + PREFIX.size])
-        self._check(prefix)
-        self._start += PREFIX.size
-        header = self._read(prefix.header_bytes)
-        if not prefix.in_arena:
-            return Frame(prefix.kind, prefix.request_id, header, self._read(prefix.payload_bytes))
+        if self._payload is None:
+            self._payload = self._find_in_arena(prefix) if prefix.in_arena else self._begin(prefix.payload_bytes)
+            if self._missing:
+                return None
+        assert self._header is not None
+        frame = Frame(prefix.kind, prefix.request_id, self._header, self._payload, prefix.most_rows)
+        self._prefix = self._header = self._payload = None
+        return frame
+
+    def read(self) -> bool:
+        """Read once from the source; False at a clean end of the stream. Call it when `take` has returned None.
+
+        Blocks if the source does; raises StreamCut, and what the source raises, which is BlockingIOError where it does
+        not block and has nothing.
+        """
+        if self._missing:
+            count = self._source.recv_into(self._missing)
+            self._missing = self._missing[count:]
+        else:
+            left = self._end - self._start
+            self._ahead[:left] = self._ahead[self._start : self._end]
+            self._start, self._end = 0, left
+            count = self._source.recv_into(self._ahead[left:])
+            self._end += count
+        if count == 0 and (self._end > self._start or self._prefix is not None):
+            raise StreamCut("the stream ended inside a frame")
+        return count > 0
+
+    def _find_in_arena(self, prefix: Prefix) -> memoryview:
         if self._arena is None or prefix.payload_bytes > len(self._arena):
             raise ProtocolError("a payload points into an arena that is not there")
-        return Frame(prefix.kind, prefix.request_id, header, self._arena[: prefix.payload_bytes])
+        return self._arena[: prefix.payload_bytes]
 
-    def _fill_prefix(self) -> bool:
-        left = self._end - self._start
-        self._ahead[:left] = self._ahead[self._start : self._end]
-        self._start, self._end = 0, left
-        while self._end < PREFIX.size:
-            count = self._source.recv_into(self._ahead[self._end :])
-            if count == 0:
-                if self._end:
-                    raise StreamCut("the stream ended inside a frame")
-                return False
-            self._end += count
-        return True
-
-    def _read(self, size: int) -> memoryview:
-        """Return the next bytes in new memory, in which numbers are aligned."""
+    def _begin(self, size: int) -> memoryview:
+        """Return new memory for the next bytes, in which numbers are aligned, with those that have been read."""
         wanted = np.empty(size, np.uint8).data  # not filled with zeros first, as a bytearray would be
         ahead = min(size, self._end - self._start)
         wanted[:ahead] = self._ahead[self._start : self._start + ahead]
         self._start += ahead
-        left = wanted[ahead:]
-        while left:
-            count = self._source.recv_into(left)
-            if count == 0:
-                raise StreamCut("the stream ended inside a frame")
-            left = left[count:]
+        self._missing = wanted[ahead:]
         return wanted
+
+
+class FrameWriter:
+    """Writes frames to a socket that does not block. `unsent` is what the socket has not taken yet. One thread only."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._is_copied = True
+        self.unsent: deque[Buffer] = deque()
+
+    def send(self, kind: FrameKind, request_id: int, header: bytes, buffers: Sequence[Buffer] = ()) -> None:
+        """Send one frame, or as much of it as the socket takes now; raises OSError when the other side is gone."""
+        self.unsent.extend(_pack_frame(kind, request_id, header, buffers))
+        self._is_copied = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what the socket takes now; raises OSError when the other side is gone."""
+        unsent = self.unsent
+        while unsent:
+            first = unsent[0]
+            try:
+                count = self._socket.send(first)
+            except BlockingIOError:
+                return
+            if count < len(first):
+                unsent[0] = memoryview(first)[count:]
+            else:
+                unsent.popleft()
+
+    def copy_unsent(self) -> None:
+        """Copy what has not been sent: from now on the memory that `send` was given may change."""
+        if not self._is_copied:
+            self._is_copied = True
+            self.unsent = deque([bytes(part) for part in self.unsent])

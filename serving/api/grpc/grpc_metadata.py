@@ -20,7 +20,7 @@ from serving.api.grpc.inference_pb2 import (
 from serving.api.oip.specs import Spec, inputs_of, outputs_of
 from serving.api.services import AppState
 from serving.domain.errors import UnknownModel, UnknownVersion
-from serving.plane.active_reference import ActiveReference, ModelReference
+from serving.plane.active_reference import ModelReference, read
 from serving.plane.prediction import RequestLimits, look
 
 EXTENSIONS = ("model_repository",)
@@ -85,7 +85,7 @@ class Metadata:
         return response.SerializeToString()
 
     def _reference(self, model: str) -> ModelReference:
-        active: ActiveReference = self._state.active
+        active = read(self._state)
         return active.models.get(model, ModelReference())
 
 

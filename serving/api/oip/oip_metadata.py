@@ -23,7 +23,7 @@ from serving.api.oip.specs import Spec, inputs_of, outputs_of
 from serving.api.services import services_of
 from serving.domain.errors import UnknownVersion
 from serving.domain.status import Status
-from serving.plane.active_reference import ActiveReference, ModelReference, find
+from serving.plane.active_reference import ModelReference, find, read
 from serving.plane.servable import Servable
 
 EXTENSIONS = ("binary_tensor_data", "model_repository", "statistics")
@@ -55,22 +55,22 @@ async def ready(request: Request, response: Response) -> Ready:
 @router.get("/models/stats", summary="Statistics of every loaded version")
 async def all_statistics(request: Request) -> Statistics:
     """Count since a version was loaded; see the documentation for what is not measured."""
-    active: ActiveReference = request.app.state.active
+    active = read(request.app.state)
     loaded = [servable for _, model in sorted(active.models.items()) for servable in model.loaded.values()]
-    return _statistics(request, loaded)
+    return await _statistics(request, loaded)
 
 
 @router.get("/models/{model}/stats", summary="Statistics of a model", responses=errors_of(404))
 async def model_statistics(model: ModelName, request: Request) -> Statistics:
     """Count since a version was loaded; of every loaded version of the model."""
     known_model(request, model)
-    return _statistics(request, list(_reference(request, model).loaded.values()))
+    return await _statistics(request, list(_reference(request, model).loaded.values()))
 
 
 @router.get("/models/{model}/versions/{version}/stats", summary="Statistics of a version", responses=errors_of(404))
 async def version_statistics(model: ModelName, version: VersionName, request: Request) -> Statistics:
     """Count since the version was loaded."""
-    return _statistics(request, [find(request.app.state, model, version)])
+    return await _statistics(request, [find(request.app.state, model, version)])
 
 
 @router.get("/models/{model}/ready", summary="Can a model answer?", responses=errors_of(404) | NOT_READY)
@@ -107,7 +107,7 @@ async def version_metadata(
 
 
 def _reference(request: Request, model: str) -> ModelReference:
-    active: ActiveReference = request.app.state.active
+    active = read(request.app.state)
     return active.models.get(model, ModelReference())
 
 
@@ -140,11 +140,14 @@ def _name(response: Response, servable: Servable) -> None:
     response.headers["x-model-version"] = servable.id.version
 
 
-def _statistics(request: Request, servables: list[Servable]) -> Statistics:
-    metrics = services_of(request.app).metrics
+async def _statistics(request: Request, servables: list[Servable]) -> Statistics:
+    counts = services_of(request.app).counts
     return Statistics(
         model_stats=tuple(
-            ModelStatistics.of(one.id.model, one.id.version, metrics.traffic(one.id.model, one.id.version))
-            for one in servables
+            [
+                ModelStatistics.of(one.id.model, one.id.version, found)
+                for one in servables
+                for found in await counts.sum_of(one.id.model, [one.id.version])
+            ]
         )
     )

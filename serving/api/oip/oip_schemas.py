@@ -163,7 +163,7 @@ class ModelStatistics(Document):
 
     @classmethod
     def of(cls, model: str, version: str, traffic: Traffic) -> ModelStatistics:
-        """Read the counters of one version. Event loop thread only, like the counters."""
+        """Return the statistics of what was counted of one version."""
         succeeded = traffic.statuses.get(200, 0)
         failed = sum(traffic.statuses.values()) - succeeded
         stats = InferStatistics(

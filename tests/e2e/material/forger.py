@@ -58,8 +58,9 @@ def sockets() -> list[int]:
 
 
 def write(raw: bytes) -> None:
-    """Write to the server, all of it."""
-    for descriptor in sockets()[:1]:
+    """Write to the server, all of it: to the lifeline of the host, or to its channel when it serves."""
+    for descriptor in sockets()[1:2] if is_serving() else sockets()[:1]:
+        os.set_blocking(descriptor, True)
         view = memoryview(raw)
         while view:
             view = view[os.write(descriptor, view) :]

@@ -55,6 +55,7 @@ def test_every_route_is_documented() -> None:
         "get /health/live",
         "get /health/ready",
         "get /metrics",
+        "get /workers",
     }
     assert {name for name in NAMES if not name.partition(" ")[2].startswith(OTHERS)} == expected
 

@@ -31,6 +31,6 @@ def test_an_application_holds_what_answers_the_status_and_its_services_and_nothi
     app = serving.create_app(settings)
     assert app.state._state == {}
     with TestClient(app) as client:
-        assert set(app.state._state) == {"active", "status", "services"}
+        assert set(app.state._state) == {"active", "prepared", "status", "services"}
         assert services_of(app).settings is settings
         assert client.get("/health/live").status_code == 200

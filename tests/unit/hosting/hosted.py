@@ -62,8 +62,9 @@ def evaluate(host: HostProcess, path: Path, **fields: Any) -> Evaluation:
 def ask(host: HostProcess, method: str, batch: Batch) -> Tensor:
     """Return the answer to a batch, of the first output."""
     header, buffers = encode_batch(method, batch)
-    send_frame(host.socket, FrameKind.PREDICT, 1, header, buffers)
-    frame = receive_frame(host.socket)
+    sock, _ = host.channels[0]
+    send_frame(sock, FrameKind.PREDICT, 1, header, buffers)
+    frame = receive_frame(sock)
     assert frame is not None
     assert frame.kind is FrameKind.PREDICTION, bytes(frame.header)
     return decode_answer(frame.header, frame.payload, batch.rows).tensors[0]

@@ -203,13 +203,14 @@ def test_a_host_that_is_given_up_is_killed_whatever_its_zygote_does(zygote: Zygo
 def test_a_failed_fork_harms_no_other_host(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()
     arena, other = os.pipe()
+    more = os.pipe()
 
     def refuse() -> int:
         raise BlockingIOError(errno.EAGAIN, "no more processes")
 
     monkeypatch.setattr(os, "fork", refuse)
     hosts: dict[int, int] = {}
-    forkserver._spawn_host(theirs, 7, [arena, other], [], hosts)
+    forkserver._spawn_host(theirs, 7, [arena, other, *more], (1, 1), [], hosts)
     assert EVENT.unpack(ours.recv(100)) == (Op.NOT_STARTED, 7, errno.EAGAIN)
     assert hosts == {}
     with pytest.raises(OSError, match="Bad file descriptor"):

@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 
 from serving.domain.errors import InvalidInput, ModelFailed
+from serving.domain.last_words import note_request
 from serving.rows.batch import Batch
 from serving.wire.frames import ARENA_BYTES, FrameKind
 from serving.wire.payloads import decode_batch, encode_detail, encode_tensors
@@ -75,6 +76,7 @@ class StubProcess:
                 self.arena_uses += frame.payload.obj is view.obj
                 method, batch = decode_batch(frame.header, frame.payload)
                 self.frames.append((method, batch.rows))
+                note_request(self.channels[place][1], frame.request_id)
                 try:
                     descriptions, buffers = encode_tensors([self._answer(batch)])
                 except (InvalidInput, ModelFailed) as error:

@@ -1,0 +1,1 @@
+"""Several workers: one process has control, the others answer; see decision 41."""

@@ -1,0 +1,58 @@
+"""The status as control publishes it, and what each worker has to be told of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from serving.domain.status import Status, WorkerStatus
+from serving.wire.worker_messages import StatusChange
+
+
+class StatusBoard:
+    """Holds the status: control assigns `status`, the supervisor `workers`. Any thread.
+
+    `publish` is called with what has changed, in the order of the changes.
+    """
+
+    def __init__(self, publish: Callable[[StatusChange], None]) -> None:
+        self._publish = publish
+        self._lock = threading.RLock()
+        self._status = Status()
+
+    @property
+    def status(self) -> Status:
+        """The status now."""
+        return self._status
+
+    @status.setter
+    def status(self, status: Status) -> None:
+        with self._lock:
+            before, self._status = self._status, replace(status, workers=self._status.workers)
+            if self._status != before:
+                self._publish(_change(before, self._status))
+
+    def tell_workers(self, workers: tuple[WorkerStatus, ...]) -> None:
+        """Replace what is known of the workers."""
+        with self._lock:
+            before, self._status = self._status, replace(self._status, workers=workers)
+            if workers != before.workers:
+                self._publish(_change(before, self._status))
+
+    def show(self, show: Callable[[StatusChange], None]) -> None:
+        """Call `show` with everything there is; what is published later is newer, what was published before older."""
+        with self._lock:
+            show(_change(Status(), self._status))
+
+
+def _change(before: Status, after: Status) -> StatusChange:
+    return StatusChange(
+        models={name: model for name, model in after.models.items() if before.models.get(name) is not model},
+        removed=tuple(name for name in before.models if name not in after.models),
+        store=after.store,
+        state=after.state,
+        workers=after.workers,
+        has_started=after.has_started,
+        is_stopping=after.is_stopping,
+    )

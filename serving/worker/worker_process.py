@@ -1,0 +1,125 @@
+"""The life of one worker: load what is committed, take connections, drain, end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from serving import __version__, api
+from serving.api.access import Access
+from serving.app import create_app
+from serving.domain.status import Status
+from serving.http1.acceptor import Acceptor, CountedConnection, OpenTally
+from serving.plane.fair_turns import make_turns
+from serving.ports.shared_port import PortShare
+from serving.server import DrainingServer, make_config
+from serving.settings import Settings
+from serving.telemetry import logging
+from serving.telemetry.count_sheet import CountSheet
+from serving.telemetry.metrics import Metrics
+from serving.wire.shared_words import map_words
+from serving.worker.remote_control import RemoteControl, beat
+
+BEATS_IN_TIME = 10  # heartbeats of an event loop in the time after which it counts as hung
+
+log = structlog.get_logger("serving.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """What every worker is started with: the settings, as one worker has them, and who may call.
+
+    `counts` has the number of descriptors of each of its ports: HTTP, and the admin port if there is one.
+    """
+
+    settings: Settings
+    access: Access
+    workers: int
+    counts: tuple[int, ...]
+
+    def run(self, index: int, descriptors: Sequence[int]) -> int:
+        """Be worker `index` until it is asked to end; returns the exit status. Blocks; main thread of a new process.
+
+        The descriptors: the channel, the counts, the committed generation, the heartbeats, then those of the ports.
+        """
+        logging.name_worker(index)
+        channel, sheet, committed, beats, *rest = descriptors
+        shares = []
+        for count in self.counts:
+            shares.append(PortShare.receive(index, self.workers, rest[:count]))
+            rest = rest[count:]
+        controls: list[RemoteControl] = []
+        run = partial(self._run_plane, index, channel, committed, beats, sheet, controls)
+        app = create_app(self.settings, access=self.access, lifespan=run)
+        server = WorkerServer(make_config(app, self.settings), app, self.settings, shares, controls)
+        server.run()
+        return server.exit_code
+
+    @asynccontextmanager
+    async def _run_plane(
+        self,
+        index: int,
+        channel: int,
+        committed: int,
+        beats: int,
+        sheet: int,
+        controls: list[RemoteControl],
+        app: FastAPI,
+    ) -> AsyncIterator[None]:
+        state = app.state
+        state.status = Status()
+        metrics = Metrics(__version__, CountSheet(sheet))
+        turns = make_turns()
+        control = RemoteControl(state, socket.socket(fileno=channel), map_words(committed), turns, metrics)
+        controls.append(control)
+        state.services = api.make_services(state, self.settings, metrics, control, control, self.access, control)
+        words = map_words(beats, writes=True)
+        beating = asyncio.create_task(beat(words, index, self.settings.server.worker_seconds / BEATS_IN_TIME))
+        control.start()
+        try:
+            await control.wait_until_loaded()
+            yield
+        finally:
+            beating.cancel()
+            control.stop()
+            turns.executor.shutdown(wait=False)
+
+
+class WorkerServer(DrainingServer):
+    """uvicorn in a worker: it accepts on its shares of ports, not on ports of its own."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        settings: Settings,
+        shares: Sequence[PortShare],
+        controls: list[RemoteControl],
+    ) -> None:
+        super().__init__(config, app, settings)
+        self._shares = shares
+        self._controls = controls
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  (uvicorn's signature)
+        """Take connections (called by uvicorn)."""
+        self.servers = []
+        for place, share in enumerate(self._shares):
+            config = self.make_admin_config() if place else self.config
+            acceptor = Acceptor(share, partial(self._connect, config))
+            await acceptor.start()
+            self.servers.append(acceptor)  # type: ignore[arg-type]  # uvicorn closes it, and asks no more
+        self.started = True
+        self._controls[0].note_accepting()
+
+    def _connect(self, config: uvicorn.Config, tally: OpenTally) -> asyncio.Protocol:
+        return CountedConnection(
+            config=config, server_state=self.server_state, app_state=self.lifespan.state, tally=tally
+        )
