@@ -18,10 +18,9 @@ import orjson
 from serving.domain.errors import DeadlineExceeded, InvalidInput, ModelFailed, ServingError
 from serving.domain.signature import Method
 from serving.rows.batch import Batch, Column, Prediction, Tensor
+from serving.rows.batch_merging import MAX_MERGED_BYTES, measure_batch, split_prediction
 from serving.wire.frames import Buffer, Frame, FrameKind
 from serving.wire.payloads import decode_answer, decode_detail, encode_batch, encode_tensors
-
-MAX_JOINED_BYTES = 4 << 20
 
 _ALIGNMENT = 8
 
@@ -72,7 +71,8 @@ class Queue:
 
     def add(self, request: Request) -> None:
         """Append a request."""
-        request.nbytes, request.layout = _measure(request.method, request.batch)
+        request.nbytes, layout = measure_batch(request.batch)
+        request.layout = (request.method, layout)
         self.nbytes += request.nbytes
         self._requests[request] = None
 
@@ -103,7 +103,7 @@ class Queue:
                     continue
                 rows += request.batch.rows
                 nbytes += request.nbytes
-                if rows > max_rows or nbytes > MAX_JOINED_BYTES:
+                if rows > max_rows or nbytes > MAX_MERGED_BYTES:
                     break
                 taken.append(request)
         for request in taken:
@@ -156,13 +156,7 @@ def split(prediction: Prediction, requests: Sequence[Request]) -> list[Predictio
     """Cut one answer, which has all their rows, into one for each request, in order; arrays are views."""
     if len(requests) == 1:
         return [prediction]
-    answers = []
-    start = 0
-    for request in requests:
-        end = start + request.batch.rows
-        answers.append(Prediction(tuple(tensor[start:end] for tensor in prediction.tensors)))
-        start = end
-    return answers
+    return split_prediction(prediction, [request.batch.rows for request in requests])
 
 
 def _list_columns(batch: Batch) -> tuple[Column | Tensor, ...]:
@@ -186,29 +180,3 @@ def _encode_joined(
         buffers += [np.ascontiguousarray(part).data.cast("B") for part in parts]
     if nbytes % _ALIGNMENT:
         buffers.append(bytes(-nbytes % _ALIGNMENT))
-
-
-def _measure(method: Method, batch: Batch) -> tuple[int, tuple[Any, ...]]:
-    """Return the size of a batch in bytes, roughly, and its layout: only batches of one layout can be joined."""
-    if batch.matrix is not None:
-        return batch.matrix.nbytes, (method, batch.matrix.shape[1])
-    columns = [_measure_column(column) for column in batch.columns or ()]
-    return sum(nbytes for nbytes, _ in columns), (method, *(kind for _, kind in columns))
-
-
-def _measure_column(column: Column) -> tuple[int, str]:
-    """Return the size and kind of a column. Joined columns of one kind have that kind again.
-
-    A host turns lists of numbers, of bools and of other values into different arrays, so each is a kind. Otherwise the
-    rows of one request could change what the model sees of another.
-    """
-    if isinstance(column, np.ndarray):
-        return column.nbytes, column.dtype.str
-    kinds = set(map(type, column))
-    if kinds == {str}:
-        return sum(map(len, column)), "values"
-    nbytes = sum(len(cell) if type(cell) is str else _ALIGNMENT for cell in column)
-    if kinds == {bool}:
-        return nbytes, "bools"
-    present = kinds - {type(None)}
-    return nbytes, "numbers" if present and present <= {int, float} else "values"
