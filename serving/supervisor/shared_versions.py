@@ -18,7 +18,7 @@ from serving.wire.worker_messages import LoadOrder, share_content
 
 @dataclass(eq=False)
 class Host:
-    """One host, and the workers that use it, by index. It is closed when nobody does and nobody will."""
+    """One host, and the workers that use it, by index. `is_replaced`: no other worker will use it."""
 
     number: int
     process: HostProcess
@@ -36,11 +36,6 @@ class Host:
         for sock, arena in slot:
             descriptors += [sock.detach(), arena]
         return descriptors
-
-    def close_if_unused(self) -> None:
-        """End the host when it has been replaced, or its version is gone, and the last worker has let it go."""
-        if self.is_replaced and not self.users:
-            self.process.close()
 
 
 class SharedVersion:
@@ -67,11 +62,8 @@ class SharedVersion:
         return [os.dup(fd) for fd in self._graphs]
 
     def close(self) -> None:
-        """Free the graphs, and the host when no worker uses it."""
+        """Free the graphs. The host is its owner's."""
         for fd in self._graphs:
             with contextlib.suppress(OSError):
                 os.close(fd)
         self._graphs = []
-        if self.host is not None:
-            self.host.is_replaced = True
-            self.host.close_if_unused()

@@ -32,6 +32,7 @@ from serving.domain.plan import (
     ReportOutage,
     Unload,
 )
+from serving.domain.version import VersionId
 from serving.hosting.host_process import HostProcess
 from serving.supervisor.shared_versions import Host, SharedVersion
 from serving.supervisor.worker_link import WorkerLink
@@ -61,7 +62,7 @@ class WorkerPlanes:
         self._lock = threading.RLock()
         self._links: dict[int, WorkerLink] = {}
         self._serving: dict[int, WorkerLink] = {}
-        self._loaded: dict[Any, SharedVersion] = {}
+        self._loaded: dict[VersionId, SharedVersion] = {}
         self._draining: list[SharedVersion] = []
         self._hosts: dict[int, Host] = {}
         self._plan = self._next = Plan()
@@ -101,11 +102,10 @@ class WorkerPlanes:
             answers = {}
             for link in self._links.values():
                 answers[link] = _ask_with(link, command, version.host.take_channels(link.index))
-            before.is_replaced = True
         failures = self._await_all(answers, Loaded)
         self._replace_all(failures)
         with self._lock:
-            before.close_if_unused()
+            self._close_unless_used(before)
         return Loaded(command.key)
 
     def prepare(self, command: Prepare) -> None:
@@ -227,8 +227,14 @@ class WorkerPlanes:
 
     def _let_go(self, host: Host, worker: int) -> None:
         host.users.discard(worker)
-        host.close_if_unused()
-        if host.is_replaced and not host.users:
+        if host.is_replaced:
+            self._close_unless_used(host)
+
+    def _close_unless_used(self, host: Host) -> None:
+        """End a host that no other worker will use, now or when the last worker lets it go."""
+        host.is_replaced = True
+        if not host.users:
+            host.process.close()
             self._hosts.pop(host.number, None)
 
     def _finish_if_drained(self, version: SharedVersion) -> None:
@@ -236,6 +242,8 @@ class WorkerPlanes:
             return
         self._draining.remove(version)
         version.close()
+        if version.host is not None:
+            self._close_unless_used(version.host)
         self._tell(Drained(version.key, "; ".join(version.failures) or None))
 
     def _await_all(
