@@ -103,7 +103,7 @@ class Crew:
         return tuple(
             WorkerStatus(
                 index=berth.index,
-                pid=link.pid if (link := berth.link) is not None else None,
+                pid=link.pid if (link := berth.link) is not None and not link.is_gone else None,
                 state=berth.state,
                 generation=link.generation if link is not None else 0,
                 requests=requests.get(berth.index, 0),
@@ -166,8 +166,6 @@ class Crew:
                 self._bury(berth, link)
             if self._is_stopping.is_set():
                 break
-            berth.restarts += 1
-            self._metrics.count_worker_restart(berth.index)
             berth.deaths = 1 if time.monotonic() - began > SOUND_SECONDS else berth.deaths + 1
             self._pause(berth)
         self._set(berth, "ended")
@@ -195,6 +193,10 @@ class Crew:
     def _bury(self, berth: _Berth, link: WorkerLink) -> None:
         """Forget a worker whose channel has ended: it is dead, or as good as."""
         link.is_gone = True
+        if not self._is_stopping.is_set():
+            berth.restarts += 1
+            self._metrics.count_worker_restart(berth.index)
+        self._set(berth, "starting")  # from here on nobody is told that it serves
         _signal(link, signal.SIGKILL)
         self._planes.remove(link)
         end = self._await_end(link.pid)
