@@ -62,13 +62,16 @@ def activate(state: HoldsActive, reference: ActiveReference) -> None:
 def read(state: HoldsActive) -> ActiveReference:
     """Return the reference that answers now in the whole service. Any thread; waits for nothing.
 
-    A commit that this process has not been told of yet is carried out here. Nothing is committed before every worker
-    has prepared it, so the prepared reference is the one.
+    A commit that this process has not been told of yet holds already. Nothing is committed before every worker has
+    prepared it, so it is the prepared reference; or the active one again, if this process is told of it meanwhile and
+    prepares the one after. A worker that is neither has failed to prepare: it gives no answer, and is being killed.
     """
     reference = state.active
-    if reference.committed[0] != reference.generation:
+    while reference.committed[0] != reference.generation:
         reference = state.prepared
-        activate(state, reference)
+        if reference.committed[0] == reference.generation:
+            break
+        reference = state.active
     return reference
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from serving.domain.errors import NothingActive, UnknownModel, UnknownVersion
 from serving.domain.version import VersionId
 from serving.plane import active_reference
-from serving.plane.active_reference import ActiveReference, activate, lease
+from serving.plane.active_reference import ActiveReference, activate, lease, read
 from serving.plane.servable import Servable
 from tests.fakes import make_model_reference
 from tests.unit.plane.test_servable import SIGNATURE
@@ -54,6 +56,59 @@ def test_a_lease_outlives_a_swap() -> None:
     assert held.servable.id.version == "1"
     with lease(state, "m") as other:
         assert other.id.version == "2"
+
+
+class Word(Sequence[int]):
+    """The committed generation; before it is read for the n-th time, something may happen, as on another thread."""
+
+    def __init__(self, generation: int, **events: Callable[[], None]) -> None:
+        self.generation, self.events, self.reads = generation, events, 0
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, item: Any) -> Any:
+        assert item == 0
+        self.reads += 1
+        self.events.get(f"read_{self.reads}", lambda: None)()
+        return self.generation
+
+
+def at(generation: int, word: Word) -> ActiveReference:
+    return ActiveReference(reference(servable(str(generation))).models, generation, word)
+
+
+def test_a_commit_holds_before_this_process_is_told() -> None:
+    word = Word(1)
+    state = SimpleNamespace(active=at(1, word), prepared=at(2, word))
+    assert read(state) is state.active
+    word.generation = 2
+    assert read(state) is state.prepared
+    assert state.active.generation == 1, "only the plane replaces it: a reader may be late"
+
+
+def test_what_is_prepared_next_does_not_answer_though_a_commit_and_the_next_plan_come_in_between() -> None:
+    """A reader finds the word changed; before it goes on, its plane is told so, and prepares one plan more."""
+
+    def told() -> None:
+        state.active, state.prepared = at(2, word), at(3, word)
+
+    word = Word(2, read_2=told)
+    state = SimpleNamespace(active=at(1, word), prepared=at(2, word))
+    assert read(state).generation == 2
+    word = Word(2, read_1=told)
+    state = SimpleNamespace(active=at(1, word), prepared=at(2, word))
+    assert read(state).generation == 2
+
+
+def test_a_worker_that_has_not_prepared_what_is_committed_gives_no_older_answer() -> None:
+    def prepared_after_all() -> None:
+        state.prepared = at(3, word)
+
+    word = Word(3, read_8=prepared_after_all)
+    state = SimpleNamespace(active=at(1, word), prepared=at(2, word))
+    assert read(state).generation == 3
+    assert word.reads >= 8
 
 
 def test_activation_is_one_assignment() -> None:
