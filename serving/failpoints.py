@@ -21,6 +21,16 @@ state-migrated      one step to another schema is done, other steps and the comm
 state-copy          a copy of the state is written and checked, and has no name yet; OSError
 state-replaced      a damaged state is kept aside, the file that replaces it has no name yet; OSError
 respawn             a servable's host is about to be replaced
+
+With several workers, in the supervisor and in the worker (those are the ones that name one worker):
+
+worker-forked       a worker exists and was told nothing
+worker-loaded       a worker has loaded a version, and has not said so
+worker-prepared     ... has prepared a plan, and has not said so
+workers-prepared    every worker has said so, and the plan is not committed
+workers-committed   it is, and no worker was told
+worker-told         a worker was told, and its own reference has not changed
+worker-draining     a worker is about to free a version
 """
 
 from __future__ import annotations
@@ -46,6 +56,13 @@ Point = Literal[
     "state-copy",
     "state-replaced",
     "respawn",
+    "worker-forked",
+    "worker-loaded",
+    "worker-prepared",
+    "workers-prepared",
+    "workers-committed",
+    "worker-told",
+    "worker-draining",
 ]
 POINTS: Final[tuple[Point, ...]] = get_args(Point)
 

@@ -16,6 +16,7 @@ import structlog
 
 from serving.domain.errors import ServingError
 from serving.domain.status import WorkerStatus
+from serving.failpoints import reach
 from serving.supervisor.nursery import Ended, Nursery
 from serving.supervisor.worker_link import WorkerLink
 from serving.supervisor.worker_planes import WorkerPlanes
@@ -181,6 +182,7 @@ class Crew:
         link.channel = WorkerChannel(
             ours, TYPES, lambda received: self._take(link, received), berth.ended.set, f"worker-{berth.index}"
         )
+        reach("worker-forked")
         self._greet(link)
         link.channel.start()
         berth.link, berth.started_at, berth.retry_at = link, datetime.now(UTC), None

@@ -33,6 +33,7 @@ from serving.domain.plan import (
     Unload,
 )
 from serving.domain.version import VersionId
+from serving.failpoints import reach
 from serving.hosting.host_process import HostProcess
 from serving.supervisor.shared_versions import Host, SharedVersion
 from serving.supervisor.worker_link import WorkerLink
@@ -122,7 +123,9 @@ class WorkerPlanes:
         """Let the prepared plan answer on all workers: one word. The message only wakes those that are idle."""
         with self._lock:
             assert self._next.generation == command.generation
+            reach("workers-prepared")
             self._word[0] = command.generation
+            reach("workers-committed")
             self._plan, self._is_preparing = self._next, False
             for link in self._serving.values():
                 link.generation = command.generation

@@ -91,8 +91,8 @@ class WorkerChannel:
 
     def start(self) -> None:
         """Start to read and to write."""
+        self._writer.start()  # before the reader, which waits for it when the other end is gone already
         self._reader.start()
-        self._writer.start()
 
     def send(self, message: Any, descriptors: Descriptors = (), *, number: int = 0, answers: bool = False) -> None:
         """Send a message with copies of `descriptors`, which stay the caller's. Nothing is told when that fails."""

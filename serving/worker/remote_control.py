@@ -17,6 +17,7 @@ from serving.domain.decision import Decision, DecisionRefused
 from serving.domain.errors import StateUnavailable, Unavailable, UnknownModel
 from serving.domain.plan import Commit, Fact, Loaded, LoadFailed, ReplaceHost, ReportOutage, Unload
 from serving.domain.status import HistoryEntry, ModelSummary, Status, WorkerStatus
+from serving.failpoints import reach
 from serving.plane.active_reference import HoldsActive
 from serving.plane.fair_turns import Turns
 from serving.plane.plane import Plane
@@ -154,10 +155,13 @@ class RemoteControl:
                 self._loads.submit(self._replace_host, received, message)
             case PrepareOrder():
                 self._plane.prepare(message.to_command())
+                reach("worker-prepared")
                 received.answer(PlanPrepared(message.generation))
             case Commit():
+                reach("worker-told")
                 self._plane.commit(message)
             case Unload():
+                reach("worker-draining")
                 received.answer(self._plane.unload(message))
             case ReportOutage():
                 self._plane.report_outage(message)
@@ -187,6 +191,7 @@ class RemoteControl:
             if order.compiled is not None:
                 for fd in received.descriptors:
                     os.close(fd)
+        reach("worker-loaded")
         received.answer(outcome)
 
     def _replace_host(self, received: Received, command: ReplaceHost) -> None:

@@ -15,6 +15,10 @@ from urllib.parse import urlsplit
 from tests.e2e.harness import until
 
 
+SECONDS = 40.0
+HUNG = -1
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """One request and its answer: when it was sent and had arrived (monotonic clock), its status and its version."""
@@ -45,7 +49,8 @@ def find_going_back(seen: Iterable[Seen]) -> list[tuple[Seen, int]]:
 class Clients:
     """Clients that ask one model again and again, each over a connection of its own, from one thread.
 
-    A client whose connection fails notes a status of 0, and connects again.
+    A client whose connection fails notes a status of 0, and connects again, to what `url` is then; one that waits for
+    longer than SECONDS notes HUNG.
     """
 
     url: str
@@ -76,20 +81,23 @@ class Clients:
         body = json.dumps({"instances": [[0.0, 0.0]]}).encode()
         head = f"POST /models/{self.model}/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         request = head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
-        address = urlsplit(self.url)
         streams = None
         while not self._is_stopping:
             sent_at = time.monotonic()
             try:
                 if streams is None:
+                    address = urlsplit(self.url)
                     streams = await asyncio.open_connection(address.hostname, address.port)
                     sent_at = time.monotonic()
                 streams[1].write(request)
-                head_bytes = await streams[0].readuntil(b"\r\n\r\n")
-                fields = dict(line.lower().split(b": ", 1) for line in head_bytes.split(b"\r\n")[1:-2])
-                answer = json.loads(await streams[0].readexactly(int(fields[b"content-length"])))
+                async with asyncio.timeout(SECONDS):
+                    head_bytes = await streams[0].readuntil(b"\r\n\r\n")
+                    fields = dict(line.lower().split(b": ", 1) for line in head_bytes.split(b"\r\n")[1:-2])
+                    answer = json.loads(await streams[0].readexactly(int(fields[b"content-length"])))
                 status = int(head_bytes.split(b" ", 2)[1])
                 has_ended = fields.get(b"connection") == b"close"
+            except TimeoutError:
+                status, answer, has_ended = HUNG, {}, True
             except (OSError, asyncio.IncompleteReadError):
                 status, answer, has_ended = 0, {}, True
             version = int(answer.get("version") or 0) if status == 200 else 0
@@ -99,7 +107,7 @@ class Clients:
                 await _close(streams[1])
                 streams = None
             if status != 200:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.03)
         if streams is not None:
             await _close(streams[1])
 
