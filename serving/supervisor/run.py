@@ -27,6 +27,7 @@ from serving.service import Service
 from serving.settings import Settings
 from serving.supervisor.crew import Crew
 from serving.supervisor.fact_thread import FactThread
+from serving.supervisor.grpc_port import GrpcPort
 from serving.supervisor.nursery import Nursery
 from serving.supervisor.status_board import StatusBoard
 from serving.supervisor.worker_link import WorkerLink
@@ -73,13 +74,14 @@ class Supervisor:
         self._ports = [SharedPort.open(server.host, server.port, workers)]
         if server.admin_port is not None:
             self._ports.append(SharedPort.open(server.admin_host, server.admin_port, workers))
+        self._grpc = GrpcPort.keep(server)
         committed, beats = make_words("generation"), make_words("beats")
         descriptors = [
             [committed, beats, *(fd for port in self._ports for fd in port.shares[index].descriptors())]
             for index in range(workers)
         ]
         counts = tuple(len(port.shares[0].descriptors()) for port in self._ports)
-        plan = WorkerPlan(_settings_of_one(settings, workers), access, workers, counts)
+        plan = WorkerPlan(_settings_of_one(settings, workers, self._grpc), access, workers, counts)
         self._nursery = Nursery.start(plan.run)
         # from here on there may be threads
         self._metrics = ServiceMetrics(__version__, self._forget)
@@ -119,6 +121,8 @@ class Supervisor:
             self._nursery.close()
             for port in self._ports:
                 port.close()
+            if self._grpc is not None:
+                self._grpc.close()
         return self.exit_code
 
     def _drain(self) -> None:
@@ -239,6 +243,8 @@ class Supervisor:
         if not self._is_listening:
             self._is_listening = True
             gc.freeze()
+            if self._grpc is not None:
+                log.info("listening_for_grpc", address=self._grpc.address)
             log.info("listening", url=self._url(self._ports[0]), workers=len(self._ports[0].shares))
             for port in self._ports[1:]:
                 log.info("listening_for_operators", url=self._url(port))
@@ -249,7 +255,7 @@ class Supervisor:
         return f"http://{host}:{address[1]}"
 
 
-def _settings_of_one(settings: Settings, workers: int) -> Settings:
+def _settings_of_one(settings: Settings, workers: int, grpc: GrpcPort | None) -> Settings:
     """Return the settings of one worker: its share of the limits, and no announcement of its end."""
     server = settings.server
     share = {
@@ -258,6 +264,7 @@ def _settings_of_one(settings: Settings, workers: int) -> Settings:
         "max_inflight_mb": server.max_inflight_mb / workers,
         "lame_duck_seconds": 0.0,
         "fail_fast": False,
+        "grpc_port": None if grpc is None else grpc.number,
     }
     return settings.model_copy(update={"server": server.model_copy(update=share)})
 
@@ -272,8 +279,6 @@ def run_workers(settings: Settings) -> int:
     try:
         if sys.platform != "linux":
             raise CannotListen("server.workers: several workers need Linux")
-        if settings.server.grpc_port is not None:
-            raise CannotListen("server.grpc_port: gRPC needs server.workers = 1")
         return Supervisor(settings, access, workers).run()
     except (ServingError, OSError) as error:
         log.error("cannot_start", reason=str(error))

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from serving import __version__, api
 from serving.api.access import Access
 from serving.app import create_app
+from serving.domain.errors import ServingError
 from serving.domain.status import Status
 from serving.http1.acceptor import Acceptor, CountedConnection, OpenTally
 from serving.plane.fair_turns import make_turns
@@ -60,7 +61,11 @@ class WorkerPlan:
         run = partial(self._run_plane, index, channel, committed, beats, sheet, controls)
         app = create_app(self.settings, access=self.access, lifespan=run)
         server = WorkerServer(make_config(app, self.settings), app, self.settings, shares, controls)
-        server.run()
+        try:
+            server.run()
+        except ServingError as error:
+            log.error("cannot_start", reason=str(error))
+            return 1
         return server.exit_code
 
     @asynccontextmanager
@@ -94,7 +99,7 @@ class WorkerPlan:
 
 
 class WorkerServer(DrainingServer):
-    """uvicorn in a worker: it accepts on its shares of ports, not on ports of its own."""
+    """uvicorn in a worker: it accepts on its shares of ports, not on ports of its own. gRPC listens by itself."""
 
     def __init__(
         self,
@@ -109,8 +114,10 @@ class WorkerServer(DrainingServer):
         self._controls = controls
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  (uvicorn's signature)
-        """Take connections (called by uvicorn)."""
+        """Take connections (called by uvicorn). Raises CannotListen."""
         self.servers = []
+        if self._settings.server.grpc_port is not None:
+            await self._listen_for_grpc(self._settings.server.grpc_port, shares_port=True)
         for place, share in enumerate(self._shares):
             config = self.make_admin_config() if place else self.config
             acceptor = Acceptor(share, partial(self._connect, config))
