@@ -20,8 +20,10 @@ from serving.settings import ServerSettings, TokenScope
 
 # Where workers share the port, a client connects anew after about this time, and the kernel chooses a worker again. Not
 # less: some clients fail a call now and then when a connection ends. Not more: a worker that ends waits until those it
-# has are that old, with the tenth that gRPC adds to some, within LEAVING_SHARE of `server.drain_seconds`, 30 by default.
+# has are that old, within LEAVING_SHARE of `server.drain_seconds`, by default 30. gRPC adds up to a tenth to each age.
 SHARED_CONNECTION_SECONDS = 20.0
+OLDEST = 1.1
+NOTICE_SECONDS = 1.0  # for a client to be told that its connection is old, and to say that it knows
 LEAVING_SHARE = 0.8
 POLL_SECONDS = 0.2
 
@@ -76,7 +78,8 @@ class Listener:
         """
         if self._shared_port is not None:
             port, self._shared_port = self._shared_port, None
-            seconds -= await self._leave(port, seconds * LEAVING_SHARE)
+            in_time = SHARED_CONNECTION_SECONDS * OLDEST + NOTICE_SECONDS
+            seconds -= await self._leave(port, min(in_time, seconds * LEAVING_SHARE))
         self._health.stop()
         await self._server.stop(seconds)
 

@@ -9,14 +9,17 @@ loses nothing. For that its sockets are found among the descriptors of this proc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 SETTLE_SECONDS = 0.3  # for connections that are being opened: a few times the way to a client and back
 
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 _ESTABLISHED, _LISTEN = 1, 10  # net/tcp_states.h; the first byte of TCP_INFO
 # socket(7), bpf in its classic form: drop what has SYN and not ACK, and take everything else.
@@ -37,6 +40,7 @@ async def stop_listening(port: int) -> None:
     await asyncio.sleep(SETTLE_SECONDS)
     with socket.socket(socket.AF_UNIX) as nowhere:  # gRPC finds no connection there, and closes it in the end
         nowhere.setblocking(False)
+        nowhere.bind("")  # a free address, see unix(7)
         nowhere.listen()
         for descriptor in listening:
             os.dup2(nowhere.fileno(), descriptor, inheritable=False)
@@ -47,28 +51,29 @@ def has_connections(port: int) -> bool:
     return any(state == _ESTABLISHED for _, state in _list_sockets(port))
 
 
-def _list_sockets(port: int) -> Iterator[tuple[int, int]]:
-    """Yield the descriptors of this process that are TCP sockets on a port, each with its state."""
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            one = socket.socket(fileno=int(name))
-        except OSError:  # it is no socket, or closed by now
-            continue
-        try:
-            is_there = one.family in (socket.AF_INET, socket.AF_INET6) and one.getsockname()[1] == port
-            if is_there and one.type == socket.SOCK_STREAM:
-                yield int(name), one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-        except OSError:
-            continue
-        finally:
-            one.detach()
+def _list_sockets(port: int) -> list[tuple[int, int]]:
+    """Return the descriptors of this process that are TCP sockets on a port, each with its state."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        descriptor = int(entry.name)
+        with contextlib.suppress(OSError), _borrowed(descriptor) as one:  # if it is a socket, and not closed by now
+            if one.type == socket.SOCK_STREAM and one.family in _FAMILIES and one.getsockname()[1] == port:
+                found.append((descriptor, one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]))
+    return found
+
+
+@contextlib.contextmanager
+def _borrowed(descriptor: int) -> Iterator[socket.socket]:
+    """Lend a descriptor of gRPC as a socket, which is not closed. Raises OSError if it is none."""
+    one = socket.socket(fileno=descriptor)
+    try:
+        yield one
+    finally:
+        one.detach()
 
 
 def _drop_new(descriptor: int) -> None:
     code = ctypes.create_string_buffer(_DROP_NEW)
     program = struct.pack("@HP", len(_DROP_NEW) // 8, ctypes.addressof(code))
-    one = socket.socket(fileno=descriptor)
-    try:
+    with _borrowed(descriptor) as one:
         one.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
-    finally:
-        one.detach()
