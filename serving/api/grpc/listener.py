@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import grpc  # type: ignore[import-untyped]
+import structlog
 
 from serving.api.grpc import definitions, grpc_health, port_leaving
 from serving.api.grpc.call_wrapper import Behaviour, Calls
@@ -28,6 +29,8 @@ LEAVING_SHARE = 0.8
 POLL_SECONDS = 0.2
 
 SERVICE = DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+
+log = structlog.get_logger("serving.grpc")
 
 
 class Listener:
@@ -76,23 +79,26 @@ class Listener:
         If others share the port and go on, nothing is refused for the first of these seconds: new connections are the
         others' from now on, and those here come of age.
         """
-        if self._shared_port is not None:
+        leaving_seconds = min(SHARED_CONNECTION_SECONDS * OLDEST + NOTICE_SECONDS, seconds * LEAVING_SHARE)
+        if self._shared_port is not None and leaving_seconds > port_leaving.SETTLE_SECONDS:
             port, self._shared_port = self._shared_port, None
-            in_time = SHARED_CONNECTION_SECONDS * OLDEST + NOTICE_SECONDS
-            seconds -= await self._leave(port, min(in_time, seconds * LEAVING_SHARE))
+            began = time.monotonic()
+            try:
+                await self._leave(port, began + leaving_seconds)
+            except OSError as error:
+                log.warning("port_not_left", port=port, reason=str(error), effect="some calls are cancelled")
+            seconds -= time.monotonic() - began
         self._health.stop()
         await self._server.stop(seconds)
 
-    async def _leave(self, port: int, most_seconds: float) -> float:
-        """Wait until the connections have come of age, or the whole service stops; return how long that took."""
-        began = time.monotonic()
+    async def _leave(self, port: int, ends_at: float) -> None:
+        """Take no more connections, and wait until those there are have ended. Ends when the whole service stops."""
         if not self._state.status.is_stopping:
             await port_leaving.stop_listening(port)
-        while not self._state.status.is_stopping and port_leaving.has_connections(port):
-            if time.monotonic() - began > most_seconds:
+        while time.monotonic() < ends_at and not self._state.status.is_stopping:
+            if not await asyncio.to_thread(port_leaving.has_connections, port):
                 break
             await asyncio.sleep(POLL_SECONDS)
-        return time.monotonic() - began
 
 
 def _options_of(settings: ServerSettings, *, shares_port: bool) -> list[tuple[str, int]]:

@@ -30,7 +30,7 @@ _DROP_NEW = b"".join(
 
 
 async def stop_listening(port: int) -> None:
-    """Take no more connections on a port; those that are being opened are taken first. Event loop thread.
+    """Take no more connections on a port; those that are being opened are taken first. Raises OSError.
 
     A client that comes in that time is not answered, and tries again after a second; it then reaches another process.
     """
@@ -47,7 +47,7 @@ async def stop_listening(port: int) -> None:
 
 
 def has_connections(port: int) -> bool:
-    """Return whether this process has a connection on a port. Takes some microseconds for each descriptor."""
+    """Return whether this process has a connection on a port. Any thread; some microseconds for each descriptor."""
     return any(state == _ESTABLISHED for _, state in _list_sockets(port))
 
 
