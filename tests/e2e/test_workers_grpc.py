@@ -194,16 +194,6 @@ def test_health_is_that_of_the_service_when_a_worker_ends(server: Server) -> Non
         assert answer.status == HEALTH.SERVING
 
 
-def test_workers_are_forked_from_a_process_that_has_grpc_and_no_thread(server: Server) -> None:
-    assert server.process is not None
-    workers = [psutil.Process(one["pid"]) for one in wait_all_serving(server)]
-    (nursery,) = {worker.ppid() for worker in workers}
-    assert nursery != server.process.pid
-    assert psutil.Process(nursery).num_threads() == 1
-    for pid in (nursery, *(worker.pid for worker in workers)):
-        assert "cygrpc" in Path(f"/proc/{pid}/maps").read_text()
-
-
 def test_nothing_else_gets_the_port(server: Server, tmp_path: Path) -> None:
     port = port_of(server)
     with pytest.raises(OSError, match="in use"):
@@ -241,22 +231,40 @@ def start_another(directory: Path, port: int) -> None:
         pass
 
 
-def test_a_stop_is_told_and_waits_for_calls_under_way(tmp_path: Path) -> None:
-    write_version(tmp_path / "store" / "slow", 1, constant(1, Slow))
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server as it is for everybody; the last test stops it."""
+    directory = tmp_path_factory.mktemp("two-workers")
+    write_version(directory / "store" / "slow", 1, constant(1, Slow))
     settings = {
         "SERVING_SERVER__WORKERS": "2",
         "SERVING_SERVER__GRPC_PORT": "0",
         "SERVING_SERVER__LAME_DUCK_SECONDS": "0.6",
     }
-    with serving(tmp_path, wait_ready=True, **settings) as server:
-        server.wait_active("slow", 1)
-        assert server.process is not None
-        with grpc.insecure_channel(address_of(server)) as channel:
-            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
-            assert next(watching).status == HEALTH.SERVING
-            asking = stub.ModelInfer.future(question("slow", (1.0, 77.0)))
-            server.process.send_signal(signal.SIGTERM)
-            assert [one.status for one in watching] == [HEALTH.NOT_SERVING]
-            assert asking.result(60).model_version == "1"
-        assert server.stop() == 0
+    with serving(directory, wait_ready=True, **settings) as running:
+        running.wait_active("slow", 1)
+        yield running
+
+
+def test_workers_are_forked_from_a_process_that_has_grpc_and_no_thread(two_workers: Server) -> None:
+    assert two_workers.process is not None
+    workers = [psutil.Process(one["pid"]) for one in wait_all_serving(two_workers)]
+    (nursery,) = {worker.ppid() for worker in workers}
+    assert nursery != two_workers.process.pid
+    assert psutil.Process(nursery).num_threads() == 1
+    for pid in (nursery, *(worker.pid for worker in workers)):
+        assert "cygrpc" in Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_a_stop_is_told_and_waits_for_calls_under_way(two_workers: Server) -> None:
+    assert two_workers.process is not None
+    with grpc.insecure_channel(address_of(two_workers)) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        assert next(watching).status == HEALTH.SERVING
+        asking = stub.ModelInfer.future(question("slow", (2.0, 77.0)))
+        two_workers.process.send_signal(signal.SIGTERM)
+        assert [one.status for one in watching] == [HEALTH.NOT_SERVING]
+        assert not asking.done()
+        assert asking.result(60).model_version == "1"
+    assert two_workers.process.wait(60) == 0
