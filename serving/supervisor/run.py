@@ -81,7 +81,8 @@ class Supervisor:
             for index in range(workers)
         ]
         counts = tuple(len(port.shares[0].descriptors()) for port in self._ports)
-        plan = WorkerPlan(_settings_of_one(settings, workers, self._grpc), access, workers, counts)
+        grpc_port = None if self._grpc is None else self._grpc.number
+        plan = WorkerPlan(_settings_of_one(settings, workers), access, workers, counts, grpc_port)
         self._nursery = Nursery.start(plan.run)
         # from here on there may be threads
         self._metrics = ServiceMetrics(__version__, self._forget)
@@ -255,7 +256,7 @@ class Supervisor:
         return f"http://{host}:{address[1]}"
 
 
-def _settings_of_one(settings: Settings, workers: int, grpc: GrpcPort | None) -> Settings:
+def _settings_of_one(settings: Settings, workers: int) -> Settings:
     """Return the settings of one worker: its share of the limits, and no announcement of its end."""
     server = settings.server
     share = {
@@ -264,7 +265,6 @@ def _settings_of_one(settings: Settings, workers: int, grpc: GrpcPort | None) ->
         "max_inflight_mb": server.max_inflight_mb / workers,
         "lame_duck_seconds": 0.0,
         "fail_fast": False,
-        "grpc_port": None if grpc is None else grpc.number,
     }
     return settings.model_copy(update={"server": server.model_copy(update=share)})
 

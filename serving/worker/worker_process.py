@@ -38,13 +38,15 @@ log = structlog.get_logger("serving.worker")
 class WorkerPlan:
     """What every worker is started with: the settings, as one worker has them, and who may call.
 
-    `counts` has the number of descriptors of each of its ports: HTTP, and the admin port if there is one.
+    `counts` has the number of descriptors of each of its ports: HTTP, and the admin port if there is one. `grpc_port` is
+    the one that the supervisor keeps, None if there is none.
     """
 
     settings: Settings
     access: Access
     workers: int
     counts: tuple[int, ...]
+    grpc_port: int | None = None
 
     def run(self, index: int, descriptors: Sequence[int]) -> int:
         """Be worker `index` until it is asked to end; returns the exit status. Blocks; main thread of a new process.
@@ -60,7 +62,7 @@ class WorkerPlan:
         controls: list[RemoteControl] = []
         run = partial(self._run_plane, index, channel, committed, beats, sheet, controls)
         app = create_app(self.settings, access=self.access, lifespan=run)
-        server = WorkerServer(make_config(app, self.settings), app, self.settings, shares, controls)
+        server = WorkerServer(make_config(app, self.settings), app, self.settings, shares, controls, self.grpc_port)
         try:
             server.run()
         except ServingError as error:
@@ -108,16 +110,18 @@ class WorkerServer(DrainingServer):
         settings: Settings,
         shares: Sequence[PortShare],
         controls: list[RemoteControl],
+        grpc_port: int | None,
     ) -> None:
         super().__init__(config, app, settings)
+        self._grpc_port = grpc_port
         self._shares = shares
         self._controls = controls
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  (uvicorn's signature)
         """Take connections (called by uvicorn). Raises CannotListen."""
         self.servers = []
-        if self._settings.server.grpc_port is not None:
-            await self._listen_for_grpc(self._settings.server.grpc_port, shares_port=True)
+        if self._grpc_port is not None:
+            await self._listen_for_grpc(self._grpc_port, shares_port=True)
         for place, share in enumerate(self._shares):
             config = self.make_admin_config() if place else self.config
             acceptor = Acceptor(share, partial(self._connect, config))

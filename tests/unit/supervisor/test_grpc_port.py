@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from serving.server import CannotListen
-from serving.settings import ServerSettings, Settings
+from serving.settings import ServerSettings
 from serving.supervisor.grpc_port import GrpcPort
-from serving.supervisor.run import _settings_of_one
 from tests.fakes import make_app, run
 
 grpc = pytest.importorskip("grpc", reason="the extra grpc is not installed")
@@ -70,16 +69,6 @@ def test_no_client_is_lost_to_the_kept_port() -> None:
     port = kept.number
     kept.close()
     socket.create_server(("127.0.0.1", port)).close()
-
-
-def test_each_worker_has_the_port_that_is_kept_and_its_share_of_the_calls() -> None:
-    settings = Settings(server={"workers": 3, "grpc_port": 0, "max_connections": 1000})
-    kept = GrpcPort.keep(settings.server)
-    assert kept is not None
-    server = _settings_of_one(settings, 3, kept).server
-    assert (server.grpc_port, server.max_connections) == (kept.number, 334)
-    kept.close()
-    assert _settings_of_one(settings, 3, None).server.grpc_port is None
 
 
 def test_without_the_setting_there_is_none() -> None:
