@@ -38,8 +38,8 @@ log = structlog.get_logger("serving.worker")
 class WorkerPlan:
     """What every worker is started with: the settings, as one worker has them, and who may call.
 
-    `counts` has the number of descriptors of each of its ports: HTTP, and the admin port if there is one. `grpc_port` is
-    the one that the supervisor keeps, None if there is none.
+    `counts` has the number of descriptors of each of its ports: HTTP, and the admin port if there is one. `grpc_port`
+    is the one that the supervisor keeps, None if there is none.
     """
 
     settings: Settings
