@@ -27,7 +27,7 @@ from serving.domain.errors import ServingError
 from serving.domain.status import Status
 from serving.http1 import HttpConnection
 from serving.http1.limits import MOST_CROWDED
-from serving.settings import Settings
+from serving.settings import ServerSettings, Settings
 from serving.telemetry import logging
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ class DrainingServer(uvicorn.Server):
             if self._settings.server.admin_port is not None:
                 await self._listen_for_operators(self._settings.server.admin_port)
             if self._settings.server.grpc_port is not None:
-                await self._listen_for_grpc(self._settings.server.grpc_port)
+                address = await self._listen_for_grpc(self._settings.server.grpc_port)
+                log.info("listening_for_grpc", address=address)
             gc.freeze()  # a search for cycles among all that was imported stops every request for 80 ms
             log.info("listening", url=_url_of(self.servers[0]))
         if self._settings.server.fail_fast:
@@ -137,24 +138,21 @@ class DrainingServer(uvicorn.Server):
         self.servers.append(server)
         log.info("listening_for_operators", url=_url_of(server))
 
-    async def _listen_for_grpc(self, port: int) -> None:
-        """Open the port for gRPC, whose libraries are imported now. Raises CannotListen."""
+    async def _listen_for_grpc(self, port: int, *, shares_port: bool = False) -> str:
+        """Open the port for gRPC, and return where it listens. Raises CannotListen."""
         try:
-            from serving.api.grpc.listener import Listener  # noqa: PLC0415  (an extra)
-        except ImportError as error:
+            listener = load_grpc()(self._app.state, shares_port=shares_port)
+        except CannotListen:
             self._close_all()
-            missing = f"server.grpc_port: {error.name or 'a library'} is not installed"
-            raise CannotListen(f"{missing}; install this package with its extra grpc") from None
-        listener = Listener(self._app.state)
+            raise
         try:
             address = await listener.start(port)
         except RuntimeError:
             await listener.stop(0)
             self._close_all()
-            host = self._settings.server.host
-            raise CannotListen(f"server.grpc_port: cannot listen on {host}:{port}; is it taken?") from None
+            raise grpc_port_taken(self._settings.server, port) from None
         self._grpc = listener
-        log.info("listening_for_grpc", address=address)
+        return address
 
     def _close_all(self) -> None:
         for one in self.servers:
@@ -229,6 +227,21 @@ def run(settings: Settings) -> int:
         log.error("cannot_start", reason=str(error))
         return 1
     return server.exit_code
+
+
+def load_grpc() -> type[Listener]:
+    """Import what listens for gRPC, with its libraries, which are an extra. Starts nothing. Raises CannotListen."""
+    try:
+        from serving.api.grpc.listener import Listener  # noqa: PLC0415
+    except ImportError as error:
+        missing = f"server.grpc_port: {error.name or 'a library'} is not installed"
+        raise CannotListen(f"{missing}; install this package with its extra grpc") from None
+    return Listener
+
+
+def grpc_port_taken(server: ServerSettings, port: int) -> CannotListen:
+    """Return the error that says so."""
+    return CannotListen(f"server.grpc_port: cannot listen on {server.host}:{port}; is it taken?")
 
 
 def prepare(settings: Settings) -> tuple[Settings, Access]:

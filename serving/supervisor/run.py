@@ -27,6 +27,7 @@ from serving.service import Service
 from serving.settings import Settings
 from serving.supervisor.crew import Crew
 from serving.supervisor.fact_thread import FactThread
+from serving.supervisor.grpc_port import GrpcPort
 from serving.supervisor.nursery import Nursery
 from serving.supervisor.status_board import StatusBoard
 from serving.supervisor.worker_link import WorkerLink
@@ -73,13 +74,15 @@ class Supervisor:
         self._ports = [SharedPort.open(server.host, server.port, workers)]
         if server.admin_port is not None:
             self._ports.append(SharedPort.open(server.admin_host, server.admin_port, workers))
+        self._grpc = GrpcPort.keep(server)
         committed, beats = make_words("generation"), make_words("beats")
         descriptors = [
             [committed, beats, *(fd for port in self._ports for fd in port.shares[index].descriptors())]
             for index in range(workers)
         ]
         counts = tuple(len(port.shares[0].descriptors()) for port in self._ports)
-        plan = WorkerPlan(_settings_of_one(settings, workers), access, workers, counts)
+        grpc_port = None if self._grpc is None else self._grpc.number
+        plan = WorkerPlan(_settings_of_one(settings, workers), access, workers, counts, grpc_port)
         self._nursery = Nursery.start(plan.run)
         # from here on there may be threads
         self._metrics = ServiceMetrics(__version__, self._forget)
@@ -119,6 +122,8 @@ class Supervisor:
             self._nursery.close()
             for port in self._ports:
                 port.close()
+            if self._grpc is not None:
+                self._grpc.close()
         return self.exit_code
 
     def _drain(self) -> None:
@@ -239,6 +244,8 @@ class Supervisor:
         if not self._is_listening:
             self._is_listening = True
             gc.freeze()
+            if self._grpc is not None:
+                log.info("listening_for_grpc", address=self._grpc.address)
             log.info("listening", url=self._url(self._ports[0]), workers=len(self._ports[0].shares))
             for port in self._ports[1:]:
                 log.info("listening_for_operators", url=self._url(port))
@@ -272,8 +279,6 @@ def run_workers(settings: Settings) -> int:
     try:
         if sys.platform != "linux":
             raise CannotListen("server.workers: several workers need Linux")
-        if settings.server.grpc_port is not None:
-            raise CannotListen("server.grpc_port: gRPC needs server.workers = 1")
         return Supervisor(settings, access, workers).run()
     except (ServingError, OSError) as error:
         log.error("cannot_start", reason=str(error))

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from serving import __version__, api
 from serving.api.access import Access
 from serving.app import create_app
+from serving.domain.errors import ServingError
 from serving.domain.status import Status
 from serving.http1.acceptor import Acceptor, CountedConnection, OpenTally
 from serving.plane.fair_turns import make_turns
@@ -37,13 +38,15 @@ log = structlog.get_logger("serving.worker")
 class WorkerPlan:
     """What every worker is started with: the settings, as one worker has them, and who may call.
 
-    `counts` has the number of descriptors of each of its ports: HTTP, and the admin port if there is one.
+    `counts` has the number of descriptors of each of its ports: HTTP, and the admin port if there is one. `grpc_port`
+    is the one that the supervisor keeps, None if there is none.
     """
 
     settings: Settings
     access: Access
     workers: int
     counts: tuple[int, ...]
+    grpc_port: int | None = None
 
     def run(self, index: int, descriptors: Sequence[int]) -> int:
         """Be worker `index` until it is asked to end; returns the exit status. Blocks; main thread of a new process.
@@ -59,8 +62,12 @@ class WorkerPlan:
         controls: list[RemoteControl] = []
         run = partial(self._run_plane, index, channel, committed, beats, sheet, controls)
         app = create_app(self.settings, access=self.access, lifespan=run)
-        server = WorkerServer(make_config(app, self.settings), app, self.settings, shares, controls)
-        server.run()
+        server = WorkerServer(make_config(app, self.settings), app, self.settings, shares, controls, self.grpc_port)
+        try:
+            server.run()
+        except ServingError as error:
+            log.error("cannot_start", reason=str(error))
+            return 1
         return server.exit_code
 
     @asynccontextmanager
@@ -94,7 +101,7 @@ class WorkerPlan:
 
 
 class WorkerServer(DrainingServer):
-    """uvicorn in a worker: it accepts on its shares of ports, not on ports of its own."""
+    """uvicorn in a worker: it accepts on its shares of ports, not on ports of its own. gRPC listens by itself."""
 
     def __init__(
         self,
@@ -103,14 +110,18 @@ class WorkerServer(DrainingServer):
         settings: Settings,
         shares: Sequence[PortShare],
         controls: list[RemoteControl],
+        grpc_port: int | None,
     ) -> None:
         super().__init__(config, app, settings)
+        self._grpc_port = grpc_port
         self._shares = shares
         self._controls = controls
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002  (uvicorn's signature)
-        """Take connections (called by uvicorn)."""
+        """Take connections (called by uvicorn). Raises CannotListen."""
         self.servers = []
+        if self._grpc_port is not None:
+            await self._listen_for_grpc(self._grpc_port, shares_port=True)
         for place, share in enumerate(self._shares):
             config = self.make_admin_config() if place else self.config
             acceptor = Acceptor(share, partial(self._connect, config))

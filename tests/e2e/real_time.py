@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 from tests.e2e.harness import until
 
-
 SECONDS = 40.0
 HUNG = -1
 

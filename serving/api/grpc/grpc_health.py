@@ -23,10 +23,14 @@ _Response = health_pb2.HealthCheckResponse
 
 
 class Health:
-    """Says SERVING while ``/health/ready`` says 200, of the server and of each service. Event loop thread only."""
+    """Says SERVING while ``/health/ready`` says 200, of the server and of each service. Event loop thread only.
 
-    def __init__(self, state: AppState) -> None:
+    If this process is not the whole service, its end is not the service's: only the status says that.
+    """
+
+    def __init__(self, state: AppState, *, is_whole_service: bool = True) -> None:
         self._state = state
+        self._is_whole_service = is_whole_service
         self._stopping = asyncio.Event()
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler]:
@@ -38,7 +42,7 @@ class Health:
         }
 
     def stop(self) -> None:
-        """Answer NOT_SERVING from now on, and end the calls that watch: they would delay the drain."""
+        """End the calls that watch: they would delay the drain. The whole service is NOT_SERVING from now on."""
         self._stopping.set()
 
     async def _check(self, request: Any, context: Any) -> Any:
@@ -62,5 +66,5 @@ class Health:
     def _status_of(self, service: str) -> int:
         if service not in _KNOWN:
             return int(_Response.SERVICE_UNKNOWN)
-        is_ready = self._state.status.is_ready and not self._stopping.is_set()
+        is_ready = self._state.status.is_ready and not (self._is_whole_service and self._stopping.is_set())
         return int(_Response.SERVING if is_ready else _Response.NOT_SERVING)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import grpc  # type: ignore[import-untyped]
+import asyncio
+import time
 
-from serving.api.grpc import definitions, grpc_health
+import grpc  # type: ignore[import-untyped]
+import structlog
+
+from serving.api.grpc import definitions, grpc_health, port_leaving
 from serving.api.grpc.call_wrapper import Behaviour, Calls
 from serving.api.grpc.definitions import Definitions
 from serving.api.grpc.grpc_health import Health
@@ -15,7 +19,18 @@ from serving.api.grpc.inference_pb2 import DESCRIPTOR
 from serving.api.services import AppState
 from serving.settings import ServerSettings, TokenScope
 
+# Where workers share the port, a client connects anew after about this time, and the kernel chooses a worker again. Not
+# less: some clients fail a call now and then when a connection ends. Not more: a worker that ends waits until those it
+# has are that old, within LEAVING_SHARE of `server.drain_seconds`, by default 30. gRPC adds up to a tenth to each age.
+SHARED_CONNECTION_SECONDS = 20.0
+OLDEST = 1.1
+NOTICE_SECONDS = 1.0  # for a client to be told that its connection is old, and to say that it knows
+LEAVING_SHARE = 0.8
+POLL_SECONDS = 0.2
+
 SERVICE = DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+
+log = structlog.get_logger("serving.grpc")
 
 
 class Listener:
@@ -23,14 +38,23 @@ class Listener:
 
     `state` is ``app.state`` after the lifespan has begun. If there is an admin port, the calls that HTTP has only there
     are not here: the repository's calls, and reflection, which is documentation.
+
+    With `shares_port`, several processes of this user listen on the port at once, each on a socket of its own: gRPC
+    takes no socket from elsewhere. Whoever starts them keeps the port with `serving.ports.listening.reserve_port`, and
+    so finds out whether something else has it. The kernel spreads connections over the processes. Each connection ends
+    after SHARED_CONNECTION_SECONDS, in the way of HTTP/2: its calls are finished, and further ones use another one.
     """
 
-    def __init__(self, state: AppState) -> None:
+    def __init__(self, state: AppState, *, shares_port: bool = False) -> None:
         settings = state.services.settings.server
+        self._state = state
         self._settings = settings
-        self._health = Health(state)
+        self._shares_port = shares_port
+        self._shared_port: int | None = None
+        self._health = Health(state, is_whole_service=not shares_port)
         self._server = grpc.aio.server(
-            options=_options_of(settings), maximum_concurrent_rpcs=settings.max_connections or None
+            options=_options_of(settings, shares_port=shares_port),
+            maximum_concurrent_rpcs=settings.max_connections or None,
         )
         handlers = {SERVICE: _inference(state), grpc_health.SERVICE: self._health.handlers()}
         if settings.docs and settings.admin_port is None:
@@ -43,27 +67,54 @@ class Listener:
         """Listen and return the address; raises RuntimeError if it cannot listen on the port."""
         host = self._settings.host
         host = f"[{host}]" if ":" in host else host
-        taken = self._server.add_insecure_port(f"{host}:{port}")
+        taken: int = self._server.add_insecure_port(f"{host}:{port}")
         await self._server.start()
+        if self._shares_port:
+            self._shared_port = taken
         return f"{host}:{taken}"
 
     async def stop(self, seconds: float) -> None:
-        """Refuse new calls and give those under way `seconds` to end. A second call may shorten that."""
+        """Refuse new calls and give those under way `seconds` to end. A second call may shorten that.
+
+        If others share the port and go on, nothing is refused for the first of these seconds: new connections are the
+        others' from now on, and those here come of age.
+        """
+        leaving_seconds = min(SHARED_CONNECTION_SECONDS * OLDEST + NOTICE_SECONDS, seconds * LEAVING_SHARE)
+        if self._shared_port is not None and leaving_seconds > port_leaving.SETTLE_SECONDS:
+            port, self._shared_port = self._shared_port, None
+            began = time.monotonic()
+            try:
+                await self._leave(port, began + leaving_seconds)
+            except OSError as error:
+                log.warning("port_not_left", port=port, reason=str(error), effect="some calls are cancelled")
+            seconds -= time.monotonic() - began
         self._health.stop()
         await self._server.stop(seconds)
 
+    async def _leave(self, port: int, ends_at: float) -> None:
+        """Take no more connections, and wait until those there are have ended. Ends when the whole service stops."""
+        if not self._state.status.is_stopping:
+            await port_leaving.stop_listening(port)
+        while time.monotonic() < ends_at and not self._state.status.is_stopping:
+            if not await asyncio.to_thread(port_leaving.has_connections, port):
+                break
+            await asyncio.sleep(POLL_SECONDS)
 
-def _options_of(settings: ServerSettings) -> list[tuple[str, int]]:
+
+def _options_of(settings: ServerSettings, *, shares_port: bool) -> list[tuple[str, int]]:
     """Return HTTP's limits under gRPC's names: https://grpc.github.io/grpc/core/group__grpc__arg__keys.html"""
     max_mb = settings.max_body_mb if settings.grpc_max_mb is None else settings.grpc_max_mb
-    return [
+    options = [
         ("grpc.max_receive_message_length", int(max_mb * (1 << 20))),  # holds after decompression, too
         ("grpc.max_send_message_length", -1),  # bounded by the rows of a request
         ("grpc.max_allowed_incoming_connections", settings.max_connections or (1 << 31) - 1),
         ("grpc.max_metadata_size", int(settings.max_header_kb * 1024)),
         ("grpc.max_connection_idle_ms", int(settings.idle_seconds * 1000)),
-        ("grpc.so_reuseport", 0),  # a port that is taken is an error, not a share of its calls
+        ("grpc.so_reuseport", int(shares_port)),  # else a port that is taken is an error, not a share of its calls
     ]
+    if shares_port:
+        options.append(("grpc.max_connection_age_ms", int(SHARED_CONNECTION_SECONDS * 1000)))
+    return options
 
 
 def _inference(state: AppState) -> dict[str, grpc.RpcMethodHandler]:

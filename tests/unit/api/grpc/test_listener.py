@@ -7,6 +7,7 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 import uvicorn
@@ -37,6 +38,7 @@ health_pb2 = pytest.importorskip("grpc_health.v1.health_pb2", reason=NO_EXTRA)
 from grpc_health.v1 import health_pb2_grpc  # noqa: E402
 
 from serving.api.grpc import inference_pb2 as messages  # noqa: E402
+from serving.api.grpc import port_leaving  # noqa: E402
 from serving.api.grpc.inference_pb2 import ModelInferRequest, ModelInferResponse  # noqa: E402
 from serving.api.grpc.listener import Listener  # noqa: E402
 
@@ -495,3 +497,37 @@ def test_messages_that_never_come_take_their_room_and_no_more() -> None:
             await listener.stop(0)
 
     run(scenario())
+
+
+def test_one_of_several_answers_its_connections_while_it_leaves_and_a_second_stop_hurries_it() -> None:
+    async def scenario() -> None:
+        listener = Listener(make_app().state, shares_port=True)
+        async with grpc.aio.insecure_channel(await listener.start(0)) as channel:
+            ask = _asking(channel)
+            await ask("ServerLive")
+            stopping = asyncio.ensure_future(listener.stop(30))
+            await asyncio.sleep(2 * port_leaving.SETTLE_SECONDS)
+            assert (await ask("ModelInfer", _infer())).model_version == "3"
+            assert not stopping.done()
+            await listener.stop(0)
+            await stopping
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("is_stopping", [True, False])
+def test_one_of_several_leaves_its_port_unless_all_of_them_stop(
+    is_stopping: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And stops as well if it cannot."""
+    monkeypatch.setattr(port_leaving, "stop_listening", AsyncMock(side_effect=OSError("no /proc here")))
+    app = make_app(status=make_status(is_stopping=is_stopping))
+
+    async def scenario() -> None:
+        listener = Listener(app.state, shares_port=True)
+        await listener.start(0)
+        await listener.stop(30)
+
+    with capture_logs() as logs:
+        run(scenario())
+    assert [line["reason"] for line in logs if line["event"] == "port_not_left"] == ["no /proc here"][is_stopping:]
