@@ -163,15 +163,19 @@ class DrainingServer(uvicorn.Server):
     async def shutdown(self, sockets: list[Any] | None = None) -> None:
         """Stop accepting and drain, over HTTP and gRPC at once; a second signal ends both (called by uvicorn)."""
         if self._grpc is None:
-            await super().shutdown(sockets)
+            await self.drain_http(sockets)
             return
         stopping = asyncio.create_task(self._grpc.stop(self._settings.server.drain_seconds))
-        await super().shutdown(sockets)
+        await self.drain_http(sockets)
         while not self.force_exit and not stopping.done():
             await asyncio.wait((stopping,), timeout=STOP_POLL_SECONDS)
         if not stopping.done():
             await self._grpc.stop(0)
         await stopping
+
+    async def drain_http(self, sockets: list[Any] | None) -> None:
+        """Stop accepting connections and drain those that are open (called by `shutdown`)."""
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  (a signal handler's signature)
         """Take a signal (called by the interpreter, on the loop's thread)."""

@@ -74,10 +74,19 @@ class SharedPort:
         """Have no connections passed to a worker that does not answer; it may be alive."""
         self.counts.exclude(worker)
 
+    def readmit(self, worker: int) -> None:
+        """End `leave_out`: it answers again."""
+        self.counts.include(worker)
+
     def expect_successor(self, worker: int) -> None:
         """Have no connections passed to a worker that has ended until its successor accepts."""
         self.counts.decline(worker)
         self.counts.include(worker)
+
+    def stop_listening(self) -> None:
+        """Close the listeners here. When the workers have closed theirs, too, clients cannot connect any more."""
+        for share in self.shares:
+            close_all(share.listeners)
 
     def close(self) -> None:
         """Close everything. Connections that wait for workers that have ended are reset."""

@@ -16,6 +16,7 @@ import structlog
 
 from serving.domain.errors import ServingError
 from serving.domain.status import WorkerStatus
+from serving.ports.forwarding import ConnectionForwarder
 from serving.supervisor.nursery import Ended, Nursery
 from serving.supervisor.worker_link import WorkerLink
 from serving.supervisor.worker_planes import WorkerPlanes
@@ -28,6 +29,7 @@ from serving.wire.worker_messages import TYPES
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 30.0
 SOUND_SECONDS = 60.0  # a worker that has lived as long as this did not die of what it was told at its start
 REAP_SECONDS = 2.0
+PATIENCE = 4  # a worker gets no connections after this part of the time after which it counts as hung
 
 Take = Callable[[WorkerLink, Received], None]
 
@@ -47,6 +49,7 @@ class _Berth:
     deaths: int = 0
     retry_at: datetime | None = None
     reason: str | None = None
+    is_left_out: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
 
 
@@ -55,7 +58,7 @@ class Crew:
 
     `take` gets every message of a worker, on a thread of its own for each worker; `on_change` is called when any status
     has changed; `greet` is called with each new worker before anything else is sent to it. `metrics` keeps what
-    each has counted.
+    each has counted. `forwarder` is told of workers that end or hang, so that nothing waits for them.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Crew:
         greet: Callable[[WorkerLink], None],
         on_change: Callable[[], None],
         metrics: ServiceMetrics,
+        forwarder: ConnectionForwarder,
     ) -> None:
         self._nursery = nursery
         self._planes = planes
@@ -76,6 +80,7 @@ class Crew:
         self._beats = map_words(beats, writes=True)
         self._seconds = seconds
         self._take, self._greet, self._on_change, self._metrics = take, greet, on_change, metrics
+        self._forwarder = forwarder
         self._fork_lock = threading.Lock()
         self._ends: dict[int, Ended] = {}
         self._ends_seen = threading.Condition()
@@ -121,6 +126,12 @@ class Crew:
         if berth.link is link:
             self._set(berth, "serving")
 
+    def note_ending(self, link: WorkerLink) -> None:
+        """Note that a worker was asked to end, and takes no more connections."""
+        berth = self._berths[link.index]
+        if berth.link is link:
+            self._set(berth, "draining")
+
     def replace(self, link: WorkerLink, reason: str) -> None:
         """Kill a worker; another one takes its place. Any thread."""
         log.error("worker_killed", worker=link.index, pid=link.pid, reason=reason)
@@ -153,7 +164,7 @@ class Crew:
 
     def _keep(self, berth: _Berth) -> None:
         while not self._is_stopping.is_set():
-            began = time.monotonic()
+            began, was_asked = time.monotonic(), False
             berth.ended.clear()
             try:
                 link = self._fork(berth)
@@ -163,9 +174,12 @@ class Crew:
             else:
                 self._planes.add(link)
                 berth.ended.wait()
-                self._bury(berth, link)
+                was_asked = self._bury(berth, link)
             if self._is_stopping.is_set():
                 break
+            if was_asked:
+                berth.deaths = 0
+                continue
             berth.deaths = 1 if time.monotonic() - began > SOUND_SECONDS else berth.deaths + 1
             self._pause(berth)
         self._set(berth, "ended")
@@ -190,23 +204,32 @@ class Crew:
             _signal(link, signal.SIGTERM)
         return link
 
-    def _bury(self, berth: _Berth, link: WorkerLink) -> None:
-        """Forget a worker whose channel has ended: it is dead, or as good as."""
+    def _bury(self, berth: _Berth, link: WorkerLink) -> bool:
+        """Forget a worker whose channel has ended: it is dead, or as good as. Returns whether it was asked to end."""
         link.is_gone = True
+        self._forwarder.leave_out(link.index)
+        was_asked = berth.state == "draining"
         if not self._is_stopping.is_set():
             berth.restarts += 1
             self._metrics.count_worker_restart(berth.index)
         self._set(berth, "starting")  # from here on nobody is told that it serves
-        _signal(link, signal.SIGKILL)
+        if not was_asked:
+            _signal(link, signal.SIGKILL)
         self._planes.remove(link)
         end = self._await_end(link.pid)
+        if end is None:
+            _signal(link, signal.SIGKILL)
+            end = self._await_end(link.pid)
+        self._forwarder.expect_successor(link.index)
         os.close(link.pidfd)
         berth.link = None
         self._metrics.end_worker(berth.index, 0.0 if end is None else end.cpu_seconds)
         how = "unknown" if end is None else _describe(end.status)
-        write = log.info if self._is_stopping.is_set() and end is not None and end.status == 0 else log.error
+        has_ended_well = (was_asked or self._is_stopping.is_set()) and end is not None and end.status == 0
+        write = log.info if has_ended_well else log.error
         write("worker_ended", worker=berth.index, pid=link.pid, how=how)
-        berth.reason = berth.reason or how
+        berth.reason = berth.reason or ("it was asked to end" if has_ended_well else how)
+        return was_asked
 
     def _pause(self, berth: _Berth) -> None:
         pause = min(FIRST_PAUSE_SECONDS * 2 ** (berth.deaths - 1), LONGEST_PAUSE_SECONDS) if berth.deaths > 1 else 0.0
@@ -248,8 +271,16 @@ class Crew:
                 continue
             for berth in self._berths:
                 link, silent = berth.link, now - self._beats[berth.index] / 1e9
-                if link is not None and berth.state == "serving" and silent > self._seconds:
+                if link is None or berth.state != "serving":
+                    continue
+                if silent > self._seconds:
                     self.replace(link, f"its event loop has stood for {silent:.1f} s")
+                elif silent > self._seconds / PATIENCE:
+                    berth.is_left_out = True
+                    self._forwarder.leave_out(berth.index)
+                elif berth.is_left_out:
+                    berth.is_left_out = False
+                    self._forwarder.readmit(berth.index)
 
 
 def _signal(link: WorkerLink, number: signal.Signals) -> None:

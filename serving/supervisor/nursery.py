@@ -58,8 +58,11 @@ class Nursery:
         self.is_gone = False
 
     @classmethod
-    def start(cls, run: Run) -> Nursery:
-        """Fork it from this process, which has one thread. Workers call `run` with their index and descriptors."""
+    def start(cls, run: Run, forget: Callable[[], None]) -> Nursery:
+        """Fork it from this process, which has one thread. Workers call `run` with their index and descriptors.
+
+        `forget` is called in it first, to close what only the supervisor keeps open.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         gc.collect()
@@ -71,6 +74,7 @@ class Nursery:
                 ours.close()
                 os.setpgid(0, 0)  # a terminal's signals reach the supervisor only
                 die_with_parent(parent)
+                forget()
                 _serve(theirs, run)
                 status = 0
             finally:

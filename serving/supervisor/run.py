@@ -21,6 +21,7 @@ from serving.domain.errors import ServingError, StateUnavailable, UnknownModel
 from serving.domain.plan import Drained, HostGone
 from serving.domain.status import Status
 from serving.plane.fair_turns import count_cores
+from serving.ports.forwarding import ConnectionForwarder
 from serving.ports.shared_port import SharedPort
 from serving.server import CannotListen, prepare
 from serving.service import Service
@@ -38,6 +39,7 @@ from serving.wire.worker_channel import ChannelClosed, Received
 from serving.wire.worker_messages import (
     Accepting,
     Decide,
+    Ending,
     Entries,
     Exposition,
     Forget,
@@ -80,7 +82,8 @@ class Supervisor:
         ]
         counts = tuple(len(port.shares[0].descriptors()) for port in self._ports)
         plan = WorkerPlan(_settings_of_one(settings, workers), access, workers, counts)
-        self._nursery = Nursery.start(plan.run)
+        self._forwarder = ConnectionForwarder(self._ports)
+        self._nursery = Nursery.start(plan.run, self._close_ports)
         # from here on there may be threads
         self._metrics = ServiceMetrics(__version__, self._forget)
         self._render_lock = threading.Lock()
@@ -91,9 +94,8 @@ class Supervisor:
         )
         self._crew = Crew(
             *(self._nursery, self._planes, descriptors, beats, server.worker_seconds),
-            *(self._take, self._greet, self._tell, self._metrics),
+            *(self._take, self._greet, self._tell, self._metrics, self._forwarder),
         )
-        self._wake = threading.Event()
         self._signals = 0
         self._is_listening = False
         self.exit_code = 0
@@ -110,30 +112,42 @@ class Supervisor:
             self._service.start()
             self._crew.start()
             while not self._signals:
-                self._wake.wait(POLL_SECONDS)
+                self._forwarder.forward(POLL_SECONDS)
             self._drain()
         finally:
             for one, handler in before.items():
                 signal.signal(one, handler)
             self._service.stop()
             self._nursery.close()
-            for port in self._ports:
-                port.close()
+            self._close_ports()
         return self.exit_code
 
+    def _close_ports(self) -> None:
+        self._forwarder.close()
+        for port in self._ports:
+            port.close()
+
     def _drain(self) -> None:
-        """Announce the end, wait as long as that takes, then have the workers drain. A second signal hurries both."""
+        """Announce the end, wait as long as that takes, then have the workers drain. A second signal hurries both.
+
+        No worker passes its connections to others then. When none accepts, clients cannot connect any more.
+        """
         server = self._settings.server
         self._service.announce_stop()
         ends_at = time.monotonic() + server.lame_duck_seconds
         while self._signals == 1 and time.monotonic() < ends_at:
-            self._wake.wait(POLL_SECONDS)
+            self._forwarder.forward(POLL_SECONDS)
+        for worker in range(len(self._ports[0].shares)):
+            self._forwarder.leave_out(worker)
         self._crew.stop()
         ends_at = time.monotonic() + server.drain_seconds + KILL_SECONDS
         while time.monotonic() < ends_at and self._crew.list_links():
             if self._signals > 1:
                 self._signals = 1
                 self._crew.stop()
+            if all(worker.state != "serving" for worker in self._crew.list_status()):
+                for port in self._ports:
+                    port.stop_listening()
             time.sleep(POLL_SECONDS / 5)
         self._crew.join(POLL_SECONDS)
 
@@ -147,7 +161,7 @@ class Supervisor:
             log.info("stopping", signal=name, lame_duck_seconds=self._settings.server.lame_duck_seconds)
         else:
             log.warning("stopping_now", signal=name)
-        self._wake.set()
+        self._forwarder.wake()
 
     def _check_start(self, status: Status) -> None:
         if self._settings.server.fail_fast and not any(model.active for model in status.models.values()):
@@ -168,6 +182,7 @@ class Supervisor:
             link.channel.send(change)
 
     def _tell(self) -> None:
+        self._forwarder.wake()
         self._board.tell_workers(self._crew.list_status())
 
     def _take(self, link: WorkerLink, received: Received) -> None:
@@ -178,6 +193,8 @@ class Supervisor:
             case Accepting():
                 self._crew.note_accepting(link)
                 self._log_listening()
+            case Ending():
+                self._crew.note_ending(link)
             case Decide():
                 outcome = self._service.decide(message.decision, message.actor)
                 outcome.add_done_callback(lambda done: self._answer_decision(received, done.result()))

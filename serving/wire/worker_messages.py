@@ -157,6 +157,11 @@ class Accepting:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """Connections are taken no more: the worker was asked to end. Those that are open may still have to be answered."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostLeft:
     """A worker uses a host no more: it has another one, or the version is gone."""
 
@@ -315,7 +320,7 @@ TYPES: tuple[type, ...] = (
         Sync,
         ReadGauges,
     ),
-    *(Loaded, LoadFailed, PlanPrepared, Accepting, Draining, Drained, HostGone, HostLeft, Synced, Gauges),
+    *(Loaded, LoadFailed, PlanPrepared, Accepting, Ending, Draining, Drained, HostGone, HostLeft, Synced, Gauges),
     *(Decide, Outcome, ReadHistory, Entries, HistoryRefused, RenderMetrics, Exposition),
     *(ReadTraffic, TrafficRead, ListWorkers, WorkerList),
 )

@@ -28,6 +28,7 @@ from serving.wire.worker_messages import (
     Accept,
     Accepting,
     Decide,
+    Ending,
     Entries,
     Exposition,
     Forget,
@@ -95,6 +96,10 @@ class RemoteControl:
     def note_accepting(self) -> None:
         """Tell the supervisor that connections are taken."""
         self._channel.send(Accepting())
+
+    def note_ending(self) -> None:
+        """Tell the supervisor that no connections are taken any more, as this worker was asked to end."""
+        self._channel.send(Ending())
 
     def stop(self) -> None:
         """End the channel. Blocks for a moment."""
