@@ -43,6 +43,7 @@ from serving.wire.worker_messages import (
     Forget,
     HistoryRefused,
     HostLeft,
+    Leaving,
     ListWorkers,
     Outcome,
     ReadGauges,
@@ -99,7 +100,8 @@ class Supervisor:
         self.exit_code = 0
 
     def _make_planes(self, committed: int, tell: Any) -> WorkerPlanes:
-        self._planes = WorkerPlanes(committed, self._settings.server.worker_seconds, tell, self._replace)
+        seconds, load_seconds = self._settings.server.worker_seconds, self._settings.candidate.timeout_seconds
+        self._planes = WorkerPlanes(committed, seconds, load_seconds, tell, self._replace)
         return self._planes
 
     def run(self) -> int:
@@ -109,8 +111,11 @@ class Supervisor:
             self._service.on_started = self._check_start
             self._service.start()
             self._crew.start()
-            while not self._signals:
+            while not self._signals and not self._crew.is_lost:
                 self._wake.wait(POLL_SECONDS)
+            if self._crew.is_lost:
+                log.error("no_worker_left", effect="the service ends, as nobody could answer")
+                self.exit_code = 1
             self._drain()
         finally:
             for one, handler in before.items():
@@ -168,7 +173,7 @@ class Supervisor:
             link.channel.send(change)
 
     def _tell(self) -> None:
-        self._board.tell_workers(self._crew.list_status())
+        self._board.tell_problem(self._crew.problem)
 
     def _take(self, link: WorkerLink, received: Received) -> None:
         message = received.message
@@ -178,6 +183,8 @@ class Supervisor:
             case Accepting():
                 self._crew.note_accepting(link)
                 self._log_listening()
+            case Leaving():
+                self._crew.note_leaving(link)
             case Decide():
                 outcome = self._service.decide(message.decision, message.actor)
                 outcome.add_done_callback(lambda done: self._answer_decision(received, done.result()))
