@@ -19,7 +19,7 @@ from serving.api.access import Access
 from serving.domain.decision import DecisionOutcome
 from serving.domain.errors import ServingError, StateUnavailable, UnknownModel
 from serving.domain.plan import Drained, HostGone
-from serving.domain.status import Status
+from serving.domain.status import Status, WorkerState
 from serving.plane.fair_turns import count_cores
 from serving.ports.forwarding import ConnectionForwarder
 from serving.ports.shared_port import SharedPort
@@ -39,12 +39,12 @@ from serving.wire.worker_channel import ChannelClosed, Received
 from serving.wire.worker_messages import (
     Accepting,
     Decide,
-    Ending,
     Entries,
     Exposition,
     Forget,
     HistoryRefused,
     HostLeft,
+    Leaving,
     ListWorkers,
     Outcome,
     ReadGauges,
@@ -101,7 +101,8 @@ class Supervisor:
         self.exit_code = 0
 
     def _make_planes(self, committed: int, tell: Any) -> WorkerPlanes:
-        self._planes = WorkerPlanes(committed, self._settings.server.worker_seconds, tell, self._replace)
+        seconds, load_seconds = self._settings.server.worker_seconds, self._settings.candidate.timeout_seconds
+        self._planes = WorkerPlanes(committed, seconds, load_seconds, tell, self._replace)
         return self._planes
 
     def run(self) -> int:
@@ -111,8 +112,11 @@ class Supervisor:
             self._service.on_started = self._check_start
             self._service.start()
             self._crew.start()
-            while not self._signals:
+            while not self._signals and not self._crew.is_lost:
                 self._forwarder.forward(POLL_SECONDS)
+            if self._crew.is_lost:
+                log.error("no_worker_left", effect="the service ends, as nobody could answer")
+                self.exit_code = 1
             self._drain()
         finally:
             for one, handler in before.items():
@@ -145,7 +149,7 @@ class Supervisor:
             if self._signals > 1:
                 self._signals = 1
                 self._crew.stop()
-            if all(worker.state != "serving" for worker in self._crew.list_status()):
+            if all(worker.state is not WorkerState.SERVING for worker in self._crew.list_status()):
                 for port in self._ports:
                     port.stop_listening()
             time.sleep(POLL_SECONDS / 5)
@@ -182,8 +186,7 @@ class Supervisor:
             link.channel.send(change)
 
     def _tell(self) -> None:
-        self._forwarder.wake()
-        self._board.tell_workers(self._crew.list_status())
+        self._board.tell_problem(self._crew.problem)
 
     def _take(self, link: WorkerLink, received: Received) -> None:
         message = received.message
@@ -193,8 +196,8 @@ class Supervisor:
             case Accepting():
                 self._crew.note_accepting(link)
                 self._log_listening()
-            case Ending():
-                self._crew.note_ending(link)
+            case Leaving():
+                self._crew.note_leaving(link)
             case Decide():
                 outcome = self._service.decide(message.decision, message.actor)
                 outcome.add_done_callback(lambda done: self._answer_decision(received, done.result()))

@@ -6,7 +6,8 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from serving.domain.decision import Decision, DecisionRefused
 from serving.domain.errors import StateUnavailable, Unavailable, UnknownModel
 from serving.domain.plan import Commit, Fact, Loaded, LoadFailed, ReplaceHost, ReportOutage, Unload
 from serving.domain.status import HistoryEntry, ModelSummary, Status, WorkerStatus
+from serving.domain.version import VersionId
 from serving.plane.active_reference import HoldsActive
 from serving.plane.fair_turns import Turns
 from serving.plane.plane import Plane
@@ -28,13 +30,13 @@ from serving.wire.worker_messages import (
     Accept,
     Accepting,
     Decide,
-    Ending,
     Entries,
     Exposition,
     Forget,
     Gauges,
     HistoryRefused,
     HostLeft,
+    Leaving,
     ListWorkers,
     LoadOrder,
     Outcome,
@@ -80,6 +82,7 @@ class RemoteControl:
         self._metrics = metrics
         self._channel = WorkerChannel(channel_socket, TYPES, self._take, self._end, "control")
         self._loads = ThreadPoolExecutor(LOAD_THREADS, "serving-load")
+        self._doing: dict[VersionId, Future[None]] = {}  # the last thing for each version; the reader's
         self._plane = Plane(state, self._loop, turns, self._tell, committed)
         self._may_accept = asyncio.Event()
         self._is_stopping = False
@@ -97,10 +100,6 @@ class RemoteControl:
         """Tell the supervisor that connections are taken."""
         self._channel.send(Accepting())
 
-    def note_ending(self) -> None:
-        """Tell the supervisor that no connections are taken any more, as this worker was asked to end."""
-        self._channel.send(Ending())
-
     def stop(self) -> None:
         """End the channel. Blocks for a moment."""
         self._is_stopping = True
@@ -108,8 +107,8 @@ class RemoteControl:
         self._channel.close()
 
     def announce_stop(self) -> None:
-        """Stop waiting for what is to be loaded: this worker ends. The supervisor announces the end of the service."""
-        self._loop.call_soon_threadsafe(self._may_accept.set)
+        """Tell the supervisor that this worker ends, and wait no more for what is to be loaded."""
+        self._loop.call_soon_threadsafe(self._leave)  # a signal may have come while the channel's lock is held
 
     # --- what only control knows -------------------------------------------------------------------------------------
 
@@ -154,16 +153,16 @@ class RemoteControl:
         message = received.message
         match message:
             case LoadOrder():
-                self._loads.submit(self._load, received, message)
+                self._do_in_order(message.key, partial(self._load, received, message))
             case ReplaceHost():
-                self._loads.submit(self._replace_host, received, message)
+                self._do_in_order(message.key, partial(self._replace_host, received, message))
             case PrepareOrder():
                 self._plane.prepare(message.to_command())
                 received.answer(PlanPrepared(message.generation))
             case Commit():
                 self._plane.commit(message)
             case Unload():
-                received.answer(self._plane.unload(message))
+                self._do_in_order(message.key, partial(self._plane.unload, message))
             case ReportOutage():
                 self._plane.report_outage(message)
             case StatusChange():
@@ -176,6 +175,23 @@ class RemoteControl:
                 self._loop.call_soon_threadsafe(self._read_gauges, received)
             case Accept():
                 self._loop.call_soon_threadsafe(self._may_accept.set)
+
+    def _do_in_order(self, key: VersionId, do: Callable[[], object]) -> None:
+        """Do something with a version in a thread, when everything that came before it has been done."""
+        before = self._doing.get(key)
+
+        def run() -> None:
+            if before is not None:
+                wait((before,))  # it was submitted before: it is done, or runs
+            try:
+                do()
+            except Exception:
+                log.exception("message_failed", model=key.model, version=key.version)
+
+        if self._is_stopping:
+            return
+        self._doing = {other: one for other, one in self._doing.items() if not one.done()}
+        self._doing[key] = self._loads.submit(run)
 
     def _load(self, received: Received, order: LoadOrder) -> None:
         try:
@@ -216,7 +232,7 @@ class RemoteControl:
             models=MappingProxyType(dict(sorted(models.items()))),
             store=change.store,
             state=change.state,
-            workers=change.workers,
+            worker_problem=change.worker_problem,
             has_started=change.has_started,
             is_stopping=change.is_stopping,
         )
@@ -230,6 +246,10 @@ class RemoteControl:
             os._exit(SUPERVISOR_GONE)
 
     # --- the event loop ----------------------------------------------------------------------------------------------
+
+    def _leave(self) -> None:
+        self._channel.send(Leaving())
+        self._may_accept.set()
 
     def _forget(self, message: Forget) -> None:
         if message.version is None:

@@ -135,7 +135,6 @@ class WorkerServer(DrainingServer):
         acceptors: list[Acceptor] = self.servers  # type: ignore[assignment]
         for one in acceptors:
             one.close()
-        self._controls[0].note_ending()
         loop, seconds = asyncio.get_running_loop(), self._settings.server.drain_seconds
         began = loop.time()
         while not self.force_exit and any([one.pass_on_open() for one in acceptors]):  # noqa: C419  (all of them)
