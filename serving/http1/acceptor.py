@@ -36,13 +36,17 @@ MakeProtocol = Callable[[OpenTally, bool], asyncio.Protocol]
 class Acceptor:
     """Serves one worker's share of a port, in the place of an `asyncio.Server`. Event loop thread only.
 
-    It closes the share's descriptors in this process; the supervisor keeps its own.
+    It closes the share's descriptors in this process; the supervisor keeps its own. A worker that has `most_open`
+    connections (0: there is no limit) passes on every other one that it accepts.
     """
 
-    def __init__(self, share: PortShare, make_protocol: MakeProtocol, backlog: int = BACKLOG) -> None:
+    def __init__(
+        self, share: PortShare, make_protocol: MakeProtocol, most_open: int = 0, backlog: int = BACKLOG
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._share = share
         self._make_protocol = make_protocol
+        self._most_open = most_open or ALL
         self._backlog = backlog
         self._tally = OpenTally(share)
         self._servers: list[asyncio.Server] = []
@@ -92,7 +96,7 @@ class Acceptor:
 
     def _accept(self) -> asyncio.Protocol:
         """Return the protocol of a connection that the loop has just accepted (called by the loop)."""
-        if not self._is_closed and self._choose(len(self._tally)) is not None:
+        if self._choose_for_new() is not None:
             return _Passing(self._pass_on)
         return self._make(has_answered=False)
 
@@ -107,12 +111,16 @@ class Acceptor:
         own_count += self._count_waiting(worker)
         return choose_worker(worker, own_count, self._share.counts.read(), self._count_waiting)
 
+    def _choose_for_new(self) -> int | None:
+        own_count = len(self._tally)
+        return None if self._is_closed else self._choose(own_count if own_count < self._most_open else ALL)
+
     def _count_waiting(self, worker: int) -> int:
         return count_waiting(self._share.giving[worker])
 
     def _pass_on(self, transport: asyncio.Transport) -> None:
         """Pass a connection on, or keep it. Others were accepted in the same turn, so it is chosen again."""
-        worker = None if self._is_closed else self._choose(len(self._tally))
+        worker = self._choose_for_new()
         if worker is not None and give(self._share.giving[worker], transport.get_extra_info("socket").fileno()):
             transport.abort()  # closes the descriptor of this process, and says nothing to the client
             return

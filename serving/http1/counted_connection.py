@@ -74,9 +74,7 @@ class CountedConnection(HttpConnection):
         """Remember the transport (called by the loop)."""
         super().connection_made(transport)
         if self._has_answered:
-            self._limits.heads.end(self)
-            self._state = self._state.after_resume
-            self._become_idle()
+            self.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection (called by the loop)."""

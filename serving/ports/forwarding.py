@@ -81,7 +81,7 @@ class ConnectionForwarder:
 
     def wake(self) -> None:
         """Have `forward` look again who accepts. It looks at each call, too. Also for signal handlers."""
-        with contextlib.suppress(OSError):  # closed by now
+        with contextlib.suppress(OSError, ValueError):  # closed by now
             os.eventfd_write(self._wake, 1)
 
     def forward(self, seconds: float) -> None:

@@ -115,7 +115,7 @@ class WorkerServer(DrainingServer):
         self.servers = []
         for place, share in enumerate(self._shares):
             config = self.make_admin_config() if place else self.config
-            acceptor = Acceptor(share, partial(self._connect, config))
+            acceptor = Acceptor(share, partial(self._connect, config), self._settings.server.max_connections)
             await acceptor.start()
             self.servers.append(acceptor)  # type: ignore[arg-type]  # uvicorn closes it, and asks no more
         self.started = True
