@@ -279,6 +279,23 @@ def test_a_connection_is_passed_only_once(run_with: Callable[..., None]) -> None
     run_with(scenario, 3)
 
 
+def test_a_worker_counts_what_it_was_passed_and_has_not_taken(run_with: Callable[..., None]) -> None:
+    async def scenario(workers: Workers) -> None:
+        first, _ = await workers.start_all()
+        await workers.ask()
+        workers.port.counts.publish(1, 2)
+        assert first._choose_for_new() is None
+        with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+            with accepted:
+                for _ in range(2):
+                    give(workers.port.shares[0].giving[0], accepted.fileno())
+            assert first._choose_for_new() == 1
+            await until(lambda: workers.waiting(0) == 0)
+
+    run_with(scenario)
+
+
 def test_a_worker_that_is_full_passes_on_every_connection(run_with: Callable[..., None]) -> None:
     """Of many connections a worker may have some more than others, but not more than there may be."""
 
@@ -454,6 +471,7 @@ def test_what_is_under_way_is_answered_first(run_with: Callable[..., None], name
         for _ in range(5):
             assert first.pass_on_open()
             await asyncio.sleep(0)
+        sweeping = asyncio.create_task(sweep(first))
         client.writer.write(after)
         site = workers.sites[0]
         asked, answers = before + after, b""
@@ -466,7 +484,47 @@ def test_what_is_under_way_is_answered_first(run_with: Callable[..., None], name
             size = next(int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:"))
             answers += head + await client._reader.readexactly(size)
         assert answers.count(b"HTTP/1.1 200 ") == count
-        await until(lambda: not first.pass_on_open())
+        await sweeping
+        assert await client.ask() == 1
+
+    run_with(scenario)
+
+
+async def sweep(one: Acceptor) -> None:
+    """Pass on what is open, in every turn of the loop."""
+    while one.pass_on_open():
+        await asyncio.sleep(0)
+
+
+def test_a_connection_is_passed_on_as_soon_as_it_has_answered(run_with: Callable[..., None]) -> None:
+    async def scenario(workers: Workers) -> None:
+        first = await workers.start(0)
+        client = await workers.open()
+        client.send("/wait")
+        await until(lambda: workers.sites[0].waiting)
+        await workers.start(1)
+        first.close()
+        assert first.pass_on_open()
+        workers.sites[0].waiting[0].set()
+        assert await client.answer() == 0
+        assert await client.ask() == 1
+
+    run_with(scenario)
+
+
+def test_a_connection_with_bytes_that_were_read_stays(run_with: Callable[..., None]) -> None:
+    """It is so between an answer and the turn of the loop in which the next request is looked at."""
+
+    async def scenario(workers: Workers) -> None:
+        first, _ = await workers.start_all()
+        client = await workers.open()
+        assert await client.ask() == 0
+        (connection,) = workers.connections(0)
+        first.close()
+        connection._ahead = request(b"/next")
+        assert first.pass_on_open()
+        connection._ahead = b""
+        assert not first.pass_on_open()
         assert await client.ask() == 1
 
     run_with(scenario)
@@ -547,11 +605,17 @@ def test_after_the_stop_connections_wait_for_the_successor(run_with: Callable[..
     run_with(scenario)
 
 
-def test_a_stop_leaves_no_descriptor(run_with: Callable[..., None]) -> None:
+def test_a_stop_leaves_no_descriptor_and_nothing_to_do(
+    run_with: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(acceptor, "EVEN_SECONDS", 0.001)
+    failures = []
+
     def count_descriptors() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
 
     async def scenario(workers: Workers) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
         first = await workers.start(0)
         before = count_descriptors()
         second = await workers.start(1)
@@ -564,18 +628,22 @@ def test_a_stop_leaves_no_descriptor(run_with: Callable[..., None]) -> None:
         await until(lambda: count_descriptors() == before + 2 + 2)  # both connections, at both ends
         assert [await one.ask() for one in workers.clients] == [0, 0]
         assert first.is_serving()
+        await asyncio.sleep(0.01)
+        assert failures == []
 
     run_with(scenario)
 
 
 def test_a_connection_may_end_after_the_stop(run_with: Callable[..., None]) -> None:
     async def scenario(workers: Workers) -> None:
-        tally = OpenTally(workers.port.shares[1])
+        share = PortShare.receive(1, 2, [os.dup(one) for one in workers.port.shares[1].descriptors()])
+        tally = OpenTally(share)
         tally.invite()
         connection = asyncio.Protocol()
         tally.begin(connection)
+        assert workers.counts() == [None, 1]
         tally.decline()
-        assert workers.counts() == [None, None]
+        share.close_handover()
         tally.end(connection)
         tally.decline()
         assert len(tally) == 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.ports.choose_worker import ALL, choose_worker
 
 
+@settings(deadline=None)
 @given(
     own=st.integers(0, 200) | st.just(ALL),
     others=st.lists(st.tuples(st.none() | st.integers(0, 200), st.integers(0, 20)), min_size=1, max_size=6),
@@ -27,6 +28,7 @@ def test_a_connection_goes_to_the_worker_with_the_fewest(own: int, others: list[
         assert chosen is None
 
 
+@settings(deadline=None)
 @given(counts=st.lists(st.integers(0, 40), min_size=1, max_size=5), seed=st.integers())
 def test_passing_on_open_connections_ends_and_leaves_them_even(counts: list[int], seed: int) -> None:
     """Workers look in any order, each at what it has without the connection that it might pass on."""

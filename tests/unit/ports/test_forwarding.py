@@ -121,10 +121,20 @@ def test_what_was_passed_and_not_taken_goes_on_as_what_it_was(machine: Machine) 
     assert machine.take_all(0) == [(0, True), (1, False)]
 
 
-def test_without_a_worker_that_accepts_everything_waits_where_it_is(machine: Machine) -> None:
+def test_without_a_worker_that_accepts_everything_waits_where_it_is(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is polled again and again, and nothing is accepted when the last worker has just stopped."""
     machine.connect(10)
     machine.give_to(1)
+    looked = []
+    monkeypatch.setattr(machine.forwarder, "_forward", looked.append)
     machine.forwarder.forward(0)
+    assert looked == []
+    monkeypatch.undo()
+    for share in machine.port.shares:
+        for one in (share.taking, *share.listeners):
+            assert machine.forwarder._forward(forwarding._Source(machine.port, share.worker, one))
     accepted = 0
     for share in machine.port.shares:
         while True:
