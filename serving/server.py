@@ -101,7 +101,7 @@ class DrainingServer(uvicorn.Server):
         try:
             await super().startup(sockets)
         except SystemExit as error:  # uvicorn has logged an OSError, and exits while it handles it
-            raise CannotListen(_explain_port(self._settings, error.__context__)) from None
+            raise CannotListen(explain_port(self._settings, error.__context__)) from None
         if self.started:
             if self._settings.server.admin_port is not None:
                 await self._listen_for_operators(self._settings.server.admin_port)
@@ -133,7 +133,7 @@ class DrainingServer(uvicorn.Server):
             server = await asyncio.get_running_loop().create_server(protocol, host, port, backlog=config.backlog)
         except OSError as error:
             self._close_all()
-            raise CannotListen(f"server.admin_port: cannot listen on {host}:{port}: {error.strerror}") from None
+            raise CannotListen(explain_admin_port(host, port, error)) from None
         self.servers.append(server)
         log.info("listening_for_operators", url=_url_of(server))
 
@@ -261,11 +261,17 @@ def make_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )
 
 
-def _explain_port(settings: Settings, error: BaseException | None) -> str:
+def explain_port(settings: Settings, error: BaseException | None) -> str:
+    """Return why `server.port` cannot be opened, and what to do."""
     number = getattr(error, "errno", None) or 0
     reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
     where = f"{settings.server.host}:{settings.server.port}"
     return f"server.port: cannot listen on {where}: {reason}; choose another one with --port or --host"
+
+
+def explain_admin_port(host: str, port: int, error: OSError) -> str:
+    """Return why `server.admin_port` cannot be opened."""
+    return f"server.admin_port: cannot listen on {host}:{port}: {error.strerror}"
 
 
 def _url_of(server: asyncio.Server) -> str:

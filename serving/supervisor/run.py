@@ -23,7 +23,7 @@ from serving.domain.status import Status, WorkerState
 from serving.plane.fair_turns import count_cores
 from serving.ports.forwarding import ConnectionForwarder
 from serving.ports.shared_port import SharedPort
-from serving.server import CannotListen, prepare
+from serving.server import CannotListen, explain_admin_port, explain_port, prepare
 from serving.service import Service
 from serving.settings import Settings
 from serving.supervisor.crew import Crew
@@ -72,9 +72,7 @@ class Supervisor:
     def __init__(self, settings: Settings, access: Access, workers: int) -> None:
         self._settings = settings
         server = settings.server
-        self._ports = [SharedPort.open(server.host, server.port, workers)]
-        if server.admin_port is not None:
-            self._ports.append(SharedPort.open(server.admin_host, server.admin_port, workers))
+        self._ports = _open_ports(settings, workers)
         committed, beats = make_words("generation"), make_words("beats")
         descriptors = [
             [committed, beats, *(fd for port in self._ports for fd in port.shares[index].descriptors())]
@@ -267,6 +265,22 @@ class Supervisor:
         address = port.shares[0].listeners[0].getsockname()
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         return f"http://{host}:{address[1]}"
+
+
+def _open_ports(settings: Settings, workers: int) -> list[SharedPort]:
+    """Open the port for HTTP, and the admin port if there is one. Raises CannotListen."""
+    server = settings.server
+    try:
+        ports = [SharedPort.open(server.host, server.port, workers)]
+    except OSError as error:
+        raise CannotListen(explain_port(settings, error)) from None
+    if server.admin_port is not None:
+        try:
+            ports.append(SharedPort.open(server.admin_host, server.admin_port, workers))
+        except OSError as error:
+            ports[0].close()
+            raise CannotListen(explain_admin_port(server.admin_host, server.admin_port, error)) from None
+    return ports
 
 
 def _settings_of_one(settings: Settings, workers: int) -> Settings:
