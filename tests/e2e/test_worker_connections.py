@@ -37,7 +37,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("connections")
     write_version(directory / "store" / "m", 1, answering(1))
     write_version(directory / "store" / "hosted", 1, constant(1, peculiar.Slow))
-    settings = {"WORKERS": WORKERS, "HOST": "", "ADMIN_PORT": 0, "MAX_CONNECTIONS": MOST_CONNECTIONS}
+    (directory / "settings.toml").write_text('[server]\nhost = ""\n')  # all addresses, of both families
+    settings = {"WORKERS": WORKERS, "ADMIN_PORT": 0, "MAX_CONNECTIONS": MOST_CONNECTIONS}
     environment = {f"SERVING_SERVER__{name}": str(value) for name, value in settings.items()}
     with serving(directory, wait_ready=True, **environment) as running:
         running.wait_active("m", 1)
@@ -286,11 +287,9 @@ def test_no_client_can_connect_while_all_workers_drain(server: Server) -> None:
 # --- ports that cannot be opened --------------------------------------------------------------------------------------
 
 
-def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+def test_an_admin_port_that_is_taken_is_said(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = start_in_vain(tmp_path, port, SERVING_SERVER__ADMIN_PORT="0")
-        assert f"server.port: cannot listen on 127.0.0.1:{port}: Address already in use" in said
         said = start_in_vain(tmp_path, 0, SERVING_SERVER__ADMIN_PORT=str(port))
         assert f"server.admin_port: cannot listen on 127.0.0.1:{port}: Address already in use" in said
 
