@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -104,6 +105,10 @@ class KeptOpen:
     def read(self) -> list[int]:
         """Return the status of each answer; 0 where the connection has ended."""
         return [read_status(file) for file in self._files]
+
+    def are_answered(self) -> bool:
+        """Whether every connection has something to read."""
+        return len(select.select(self._opened, [], [], 0)[0]) == len(self._opened)
 
     def ask(self) -> list[int]:
         """Send a prediction on each connection, and return the status of each answer."""
@@ -265,7 +270,7 @@ def test_the_most_connections_are_those_of_all_workers(server: Server) -> None:
 def test_no_client_can_connect_while_all_workers_drain(server: Server) -> None:
     """The last test of this server: it stops. Requests under way are answered."""
     with KeptOpen(server.url, 4) as clients:
-        clients.send("/models/hosted/predict", (1.0, 77.0))
+        clients.send("/models/hosted/predict", (3.0, 77.0))
         until(lambda: requests_under_way(server) == 4, "the requests under way")
         assert server.process is not None
         server.process.send_signal(signal.SIGTERM)
@@ -279,6 +284,7 @@ def test_no_client_can_connect_while_all_workers_drain(server: Server) -> None:
             return False
 
         until(is_refused, "refused connections")
+        assert not clients.are_answered()
         assert clients.read() == [200] * 4
         assert clients.read() == [0] * 4
     assert server.process.wait(30) == 0
