@@ -160,7 +160,7 @@ class RemoteControl:
         """End this process if something cannot be done that control counts on: a successor begins anew."""
         try:
             yield
-        except Exception:
+        except Exception:  # noqa: BLE001  (whatever it is)
             if self._is_stopping:
                 return
             try:
