@@ -265,7 +265,7 @@ class WorkerPlanes:
         """Return a worker that was not tried, one that serves if there is one; None when none comes in time."""
 
         def find() -> WorkerLink | None:
-            links = [*self._serving.values(), *self._links.values()]
+            links = [found[index] for found in (self._serving, self._links) for index in sorted(found)]
             return next((link for link in links if link not in tried and not link.has_ended.is_set()), None)
 
         # when one has failed, the version is the likely reason: no worker is waited for only to lose it, too
