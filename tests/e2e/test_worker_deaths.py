@@ -183,7 +183,7 @@ def test_a_worker_that_is_asked_to_end_has_a_successor_and_is_no_death(server: S
     assert (ended["level"], ended["how"]) == ("info", "exit status 0")
 
 
-# --- a deadly version --------------------------------------------------------------------------------------------------
+# --- a deadly version -------------------------------------------------------------------------------------------------
 
 
 def state_of(server: Server, version: str) -> dict[str, Any]:
