@@ -151,7 +151,7 @@ class Crew:
                 log.error("worker_not_started", worker=berth.index, reason=berth.reason)
             else:
                 problem = self._planes.add(link)
-                if problem is not None and not link.has_ended.is_set():
+                if problem is not None:
                     self.replace(link, problem)
                 link.has_ended.wait()
                 is_asked = self._bury(berth, link)
@@ -201,9 +201,9 @@ class Crew:
         link.close()
         berth.link = None
         self._metrics.end_worker(berth.index, 0.0 if end is None else end.cpu_seconds)
-        how = "it ended" if end is None else _describe(end.status)
-        if link.loading is not None:
-            how += f" while it loaded {link.loading}"
+        how = "it has ended" if end is None else _describe(end.status)
+        if link.doing is not None:
+            how += f" while it {link.doing}"
         is_asked = was_leaving and link.kill_reason is None and (end is None or end.status == 0)
         write = log.info if is_asked else log.error
         write("worker_ended", worker=berth.index, pid=link.pid, how=how)

@@ -235,6 +235,8 @@ class Supervisor:
 
     def _render(self, received: Received, question: RenderMetrics) -> None:
         with self._render_lock:
+            for link in self._crew.list_links():
+                self._metrics.note_generation(link.index, link.generation)
             text, content_type = self._metrics.render_workers(self._read_gauges(), question.accept)
         received.answer(Exposition(text.decode(), content_type))
 

@@ -22,7 +22,7 @@ def require_answer(answer: Future[Any], wanted: type | tuple[type, ...], seconds
     """Wait for an answer of a wanted type; raises NoAnswer for any other one, and when none comes in time. Blocks."""
     wait([answer], seconds)
     if not answer.done():
-        raise NoAnswer(f"it has not answered for {seconds:g} s")
+        raise NoAnswer(f"it has not answered for {seconds:.3g} s")
     if isinstance(answer.exception(), ChannelClosed):
         raise NoAnswer("it has ended", has_ended=True)
     found = answer.result()
@@ -30,7 +30,9 @@ def require_answer(answer: Future[Any], wanted: type | tuple[type, ...], seconds
         raise NoAnswer(str(getattr(found, "reason", found)))
 
 
-def find_failures(answers: Mapping[WorkerLink, Future[Any]], wanted: type, seconds: float) -> dict[WorkerLink, str]:
+def find_failures(
+    answers: Mapping[WorkerLink, Future[Any]], wanted: type, seconds: float
+) -> dict[WorkerLink, NoAnswer]:
     """Wait for answers of the wanted type; return the workers that gave none, and why. Blocks for `seconds` at most."""
     wait(answers.values(), seconds)
     failures = {}
@@ -38,5 +40,5 @@ def find_failures(answers: Mapping[WorkerLink, Future[Any]], wanted: type, secon
         try:
             require_answer(answer, wanted, 0.0)
         except NoAnswer as error:
-            failures[link] = str(error) if answer.done() else f"it has not answered for {seconds:g} s"
+            failures[link] = error if answer.done() else NoAnswer(f"it has not answered for {seconds:.3g} s")
     return failures

@@ -17,8 +17,8 @@ class WorkerLink:
     """One worker: its index, its process and its channel. `has_ended` is set when the channel has: the worker is dead,
     or as good as. Any thread.
 
-    `generation` is the plan that it answers with. `kill_reason` is why it was killed, if it was; `loading` is what it
-    loads now, as long as it does not serve.
+    `generation` is the plan that it answers with. `kill_reason` is why it was killed, if it was; `doing` says what it
+    did last before it serves, as in "while it loaded m/1".
     """
 
     def __init__(self, index: int, pid: int, pidfd: int) -> None:
@@ -27,7 +27,7 @@ class WorkerLink:
         self.generation = 0
         self.has_ended = threading.Event()
         self.kill_reason: str | None = None
-        self.loading: str | None = None
+        self.doing: str | None = None
         self.channel: WorkerChannel
         self._pidfd = pidfd
         self._pidfd_lock = threading.Lock()  # its number is another file's once it is closed

@@ -92,12 +92,14 @@ class WorkerPlanes:
         if first is None:
             with self._lock:
                 self._loaded.drop(version)
-            reasons = dict.fromkeys(failures.values())
+            reasons = dict.fromkeys(map(str, failures.values()))
             return LoadFailed(command.key, "; ".join(reasons) or "there is no worker to load it")
         with self._lock:
             self._loaded.keep(version)
             others = [link for link in self._links.values() if link is not first]
-            answers = self._sort_answers(_name(command.key), {link: self._send_load(link, version) for link in others})
+            answers = self._sort_answers(
+                f"loaded {_name(command.key)}", {link: self._send_load(link, version) for link in others}
+            )
         # as long as the first took, for each: they may share one core
         failures |= find_failures(answers, Loaded, self._seconds + took * len(answers))
         self._replace_all(failures)
@@ -111,7 +113,7 @@ class WorkerPlanes:
                 return LoadFailed(command.key, hosts)
             before, host = hosts
             asked = {link: _ask_with(link, command, host.take_channels(link.index)) for link in self._links.values()}
-            answers = self._sort_answers(f"another host of {_name(command.key)}", asked)
+            answers = self._sort_answers(f"took another host of {_name(command.key)}", asked)
         self._replace_all(find_failures(answers, Loaded, self._load_seconds))
         with self._lock:
             self._loaded.close_unless_used(before)
@@ -167,31 +169,34 @@ class WorkerPlanes:
     # --- workers come and go -----------------------------------------------------------------------------------------
 
     def add(self, link: WorkerLink) -> str | None:
-        """Let a new worker load what there is, then serve. Returns why it does not, None when it does. Blocks.
+        """Let a new worker load what there is, then serve. Blocks.
+
+        Returns why it has to be replaced; None when it serves, or has ended.
 
         It may take `load_seconds` until it runs and for each version, and `seconds` for the plan. Commits of the others
         never wait for it.
         """
         with self._lock:
             self._links[link.index] = link
-            link.note_pending("itself", link.channel.ask(Sync()))
+            link.note_pending("started", link.channel.ask(Sync()))
             for version in self._loaded:
-                link.note_pending(_name(version.key), self._send_load(link, version))
+                link.note_pending(f"loaded {_name(version.key)}", self._send_load(link, version))
             self._has_changed.notify_all()
         prepared: tuple[int, int] | None = None
         try:
             while True:
                 for what, answer in link.take_pending():
-                    link.loading = what
+                    link.doing = what
                     require_answer(answer, (Loaded, Synced), self._load_seconds)
-                link.loading = None
+                link.doing = "prepared what is committed"
                 with self._lock:
                     if self._links.get(link.index) is not link:
-                        return "it has ended"
+                        return None
                     if link.has_pending:
                         continue
                     wanted = self._plan.generation, self._next.generation
                     if prepared == wanted:
+                        link.doing = None
                         self._serving[link.index] = link
                         link.channel.send(Accept())
                         return None
@@ -200,8 +205,7 @@ class WorkerPlanes:
                     require_answer(answer, PlanPrepared, self._seconds)
                 prepared = wanted
         except NoAnswer as error:
-            what = f"loads {link.loading}" if link.loading else "prepares what is committed"
-            return f"{error} while it {what}" if error.has_ended else f"it cannot serve: while it {what}: {error}"
+            return None if error.has_ended else f"while it {link.doing}: {error}"
 
     def _send_plans(self, link: WorkerLink) -> list[Future[Any]]:
         """Send the plan that answers, and the one under preparation, if any."""
@@ -235,9 +239,9 @@ class WorkerPlanes:
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    def _load_in_one(self, version: SharedVersion) -> tuple[WorkerLink | None, dict[WorkerLink, str]]:
+    def _load_in_one(self, version: SharedVersion) -> tuple[WorkerLink | None, dict[WorkerLink, NoAnswer]]:
         """Let one worker load a version; returns it, None if none could, and those that could not, and why."""
-        failures: dict[WorkerLink, str] = {}
+        failures: dict[WorkerLink, NoAnswer] = {}
         while len(failures) < MOST_TRIED:
             with self._lock:
                 link = self._await_worker(failures)
@@ -247,10 +251,12 @@ class WorkerPlanes:
             try:
                 require_answer(answer, Loaded, self._load_seconds)
             except NoAnswer as error:
-                failures[link] = f"worker {link.index} has ended while it loaded it" if error.has_ended else str(error)
-                log.error("load_failed", worker=link.index, version=_name(version.key), reason=failures[link])
+                if error.has_ended:
+                    error = NoAnswer(f"worker {link.index} has ended while it loaded it", has_ended=True)
+                failures[link] = error
+                log.error("load_failed", worker=link.index, version=_name(version.key), reason=str(error))
                 if not answer.done():
-                    self._replace(link, f"it has not loaded {_name(version.key)}: {error}")
+                    self._replace(link, f"while it loaded {_name(version.key)}: {error}")
             else:
                 return link, failures
         return None, failures
@@ -259,7 +265,7 @@ class WorkerPlanes:
         """Return a worker that was not tried, one that serves if there is one; None when none comes in time."""
 
         def find() -> WorkerLink | None:
-            links = [*self._serving.values(), *self._links.values()]
+            links = [found[index] for found in (self._serving, self._links) for index in sorted(found)]
             return next((link for link in links if link not in tried and not link.has_ended.is_set()), None)
 
         # when one has failed, the version is the likely reason: no worker is waited for only to lose it, too
@@ -276,10 +282,10 @@ class WorkerPlanes:
                 link.note_pending(what, answer)
         return {link: answer for link, answer in answers.items() if link.index in self._serving}
 
-    def _replace_all(self, failures: dict[WorkerLink, str]) -> None:
-        for link, reason in failures.items():
-            if not link.has_ended.is_set():
-                self._replace(link, reason)
+    def _replace_all(self, failures: dict[WorkerLink, NoAnswer]) -> None:
+        for link, error in failures.items():
+            if not error.has_ended:
+                self._replace(link, str(error))
 
 
 def _ask_with(link: WorkerLink, message: Any, descriptors: Collection[int]) -> Future[Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -57,7 +58,7 @@ from serving.worker.remote_host import RemoteHost
 
 LOAD_THREADS = 2
 RETRY_SECONDS = 1
-SUPERVISOR_GONE = 3  # exit status
+SUPERVISOR_GONE, ORDER_FAILED = 3, 4  # exit statuses
 
 log = structlog.get_logger("serving.worker")
 
@@ -71,7 +72,8 @@ class HoldsPublished(HoldsActive, Protocol):
 class RemoteControl:
     """One worker's link to control. It implements `Operator`, `Counts` and `Background` for the HTTP side.
 
-    When the supervisor is gone this process ends at once: nobody would know it any more.
+    When the supervisor is gone this process ends at once: nobody would know it any more. So it does when it cannot do
+    what control says.
     """
 
     def __init__(
@@ -150,6 +152,23 @@ class RemoteControl:
     # --- what control says: the thread that reads --------------------------------------------------------------------
 
     def _take(self, received: Received) -> None:
+        with self._ending_on_failure(type(received.message).__name__):
+            self._carry_out(received)
+
+    @contextmanager
+    def _ending_on_failure(self, what: str) -> Iterator[None]:
+        """End this process if something cannot be done that control counts on: a successor begins anew."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001  (whatever it is)
+            if self._is_stopping:
+                return
+            try:
+                log.exception("order_failed", order=what, effect="this worker ends")
+            finally:
+                os._exit(ORDER_FAILED)
+
+    def _carry_out(self, received: Received) -> None:
         message = received.message
         match message:
             case LoadOrder():
@@ -183,10 +202,8 @@ class RemoteControl:
         def run() -> None:
             if before is not None:
                 wait((before,))  # it was submitted before: it is done, or runs
-            try:
+            with self._ending_on_failure(f"{key.model}/{key.version}"):
                 do()
-            except Exception:
-                log.exception("message_failed", model=key.model, version=key.version)
 
         if self._is_stopping:
             return
