@@ -74,7 +74,7 @@ class Crew:
             )
             self._threads.append(thread)
             thread.start()
-        watched = (self.list_links, self._forwarder, self.replace, self._is_stopping)
+        watched = (self.list_links, self.replace, self._is_stopping, self._forwarder)
         threading.Thread(target=self._heartbeats.watch, args=watched, name="serving-beats", daemon=True).start()
 
     def list_links(self) -> list[WorkerLink]:

@@ -31,19 +31,18 @@ class Heartbeats:
     def watch(
         self,
         list_links: Callable[[], Iterable[WorkerLink]],
-        forwarder: ConnectionForwarder,
         on_hang: Callable[[WorkerLink, str], None],
         is_stopping: threading.Event,
+        forwarder: ConnectionForwarder,
     ) -> None:
         """Report hung workers until the event is set. Blocks; a thread of its own.
 
-        The forwarder is told of one that is silent for a while, and when that has ended.
-
-        If this thread has stood as well, all of the machine has, and it is nobody's fault.
+        The forwarder is told of one that is silent for a while, and when that has ended. If this thread has stood as
+        well, all of the machine has, and it is nobody's fault.
         """
         every = min(1.0, self._seconds / LOOKS_IN_TIME)
         before = time.monotonic()
-        silent_links: set[WorkerLink] = set()
+        left_out: set[int] = set()
         while not is_stopping.wait(every):
             now = time.monotonic()
             stood, before = now - before > 3 * every, now
@@ -55,8 +54,8 @@ class Heartbeats:
                 if silent > self._seconds:
                     on_hang(link, f"its event loop has stood for {silent:.1f} s")
                 elif silent > self._seconds / PATIENCE:
-                    silent_links.add(link)
+                    left_out.add(link.index)
                     forwarder.leave_out(link.index)
-                elif link in silent_links:
-                    silent_links.remove(link)
+                elif link.index in left_out:
+                    left_out.remove(link.index)
                     forwarder.readmit(link.index)

@@ -119,7 +119,9 @@ class Nursery:
         self._on_loss: Callable[[], None] = lambda: None
 
     @classmethod
-    def start(cls, run: Run, forget: Callable[[], None], start_seconds: float = START_SECONDS) -> Nursery:
+    def start(
+        cls, run: Run, start_seconds: float = START_SECONDS, forget: Callable[[], None] = lambda: None
+    ) -> Nursery:
         """Fork it from this process, which has one thread. Workers call `run` with their index and descriptors.
 
         `forget` is called in it first, to close what only the supervisor keeps open.

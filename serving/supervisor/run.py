@@ -81,7 +81,7 @@ class Supervisor:
         counts = tuple(len(port.shares[0].descriptors()) for port in self._ports)
         plan = WorkerPlan(_settings_of_one(settings, workers), access, workers, counts)
         self._forwarder = ConnectionForwarder(self._ports)
-        self._nursery = Nursery.start(plan.run, self._close_ports)
+        self._nursery = Nursery.start(plan.run, forget=self._close_ports)
         # from here on there may be threads
         self._metrics = ServiceMetrics(__version__, self._forget)
         self._render_lock = threading.Lock()

@@ -141,5 +141,5 @@ class WorkerServer(DrainingServer):
             if loop.time() - began > seconds / 2:
                 break
             await asyncio.sleep(PASS_ON_SECONDS)
-        self.config.timeout_graceful_shutdown = seconds - (loop.time() - began)  # type: ignore[assignment]
+        self.config.timeout_graceful_shutdown = max(0.0, seconds - (loop.time() - began))  # type: ignore[assignment]
         await super().drain_http(sockets)

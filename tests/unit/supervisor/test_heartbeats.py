@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from serving.ports.forwarding import ConnectionForwarder
+from serving.ports.shared_port import SharedPort
 from serving.supervisor.heartbeats import Heartbeats
 from serving.supervisor.worker_link import WorkerLink
 from serving.wire.shared_words import make_words, map_words
@@ -34,7 +36,33 @@ def test_a_worker_counts_as_hung_when_its_beats_stop_but_not_before_the_first_on
         if len(hung) > 2:
             is_stopping.set()
 
-    heartbeats.watch(lambda: links, note, is_stopping)
+    heartbeats.watch(lambda: links, note, is_stopping, ConnectionForwarder(()))
     os.close(fd)
     assert {link.index for link, _ in hung} == {0}
     assert hung[0][1].startswith("its event loop has stood for 10")
+
+
+def test_a_worker_that_is_silent_for_a_while_gets_no_connections_until_it_beats_again() -> None:
+    fd = make_words("beats")
+    words = map_words(fd, writes=True)
+    heartbeats = Heartbeats(fd, 0.5)
+    links = [WorkerLink(index, 0, -1) for index in range(2)]
+    port = SharedPort.open("127.0.0.1", 0, 2)
+    seen: list[list[int | None]] = []
+    is_stopping = threading.Event()
+
+    def list_links() -> list[WorkerLink]:
+        """Note what the last look has led to, and let one worker be silent at every second look."""
+        seen.append(port.counts.read())
+        if len(seen) > 3:
+            is_stopping.set()
+        words[0] = time.monotonic_ns()
+        words[1] = time.monotonic_ns() - (250_000_000 if len(seen) % 2 else 0)
+        return links
+
+    for link in links:
+        port.counts.publish(link.index, 7)
+    heartbeats.watch(list_links, lambda *_: None, is_stopping, ConnectionForwarder([port]))
+    port.close()
+    os.close(fd)
+    assert seen == [[7, 7], [7, None], [7, 7], [7, None]]
