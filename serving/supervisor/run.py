@@ -19,10 +19,11 @@ from serving.api.access import Access
 from serving.domain.decision import DecisionOutcome
 from serving.domain.errors import ServingError, StateUnavailable, UnknownModel
 from serving.domain.plan import Drained, HostGone
-from serving.domain.status import Status
+from serving.domain.status import Status, WorkerState
 from serving.plane.fair_turns import count_cores
+from serving.ports.forwarding import ConnectionForwarder
 from serving.ports.shared_port import SharedPort
-from serving.server import CannotListen, prepare
+from serving.server import CannotListen, explain_admin_port, explain_port, prepare
 from serving.service import Service
 from serving.settings import Settings
 from serving.supervisor.crew import Crew
@@ -44,6 +45,7 @@ from serving.wire.worker_messages import (
     Forget,
     HistoryRefused,
     HostLeft,
+    Leaving,
     ListWorkers,
     Outcome,
     ReadGauges,
@@ -71,9 +73,7 @@ class Supervisor:
     def __init__(self, settings: Settings, access: Access, workers: int) -> None:
         self._settings = settings
         server = settings.server
-        self._ports = [SharedPort.open(server.host, server.port, workers)]
-        if server.admin_port is not None:
-            self._ports.append(SharedPort.open(server.admin_host, server.admin_port, workers))
+        self._ports = _open_ports(settings, workers)
         self._grpc = GrpcPort.keep(server)
         committed, beats = make_words("generation"), make_words("beats")
         descriptors = [
@@ -83,7 +83,8 @@ class Supervisor:
         counts = tuple(len(port.shares[0].descriptors()) for port in self._ports)
         grpc_port = None if self._grpc is None else self._grpc.number
         plan = WorkerPlan(_settings_of_one(settings, workers), access, workers, counts, grpc_port)
-        self._nursery = Nursery.start(plan.run)
+        self._forwarder = ConnectionForwarder(self._ports)
+        self._nursery = Nursery.start(plan.run, forget=self._close_ports)
         # from here on there may be threads
         self._metrics = ServiceMetrics(__version__, self._forget)
         self._render_lock = threading.Lock()
@@ -94,15 +95,15 @@ class Supervisor:
         )
         self._crew = Crew(
             *(self._nursery, self._planes, descriptors, beats, server.worker_seconds),
-            *(self._take, self._greet, self._tell, self._metrics),
+            *(self._take, self._greet, self._tell, self._metrics, self._forwarder),
         )
-        self._wake = threading.Event()
         self._signals = 0
         self._is_listening = False
         self.exit_code = 0
 
     def _make_planes(self, committed: int, tell: Any) -> WorkerPlanes:
-        self._planes = WorkerPlanes(committed, self._settings.server.worker_seconds, tell, self._replace)
+        seconds, load_seconds = self._settings.server.worker_seconds, self._settings.candidate.timeout_seconds
+        self._planes = WorkerPlanes(committed, seconds, load_seconds, tell, self._replace)
         return self._planes
 
     def run(self) -> int:
@@ -112,33 +113,48 @@ class Supervisor:
             self._service.on_started = self._check_start
             self._service.start()
             self._crew.start()
-            while not self._signals:
-                self._wake.wait(POLL_SECONDS)
+            while not self._signals and not self._crew.is_lost:
+                self._forwarder.forward(POLL_SECONDS)
+            if self._crew.is_lost:
+                log.error("no_worker_left", effect="the service ends, as nobody could answer")
+                self.exit_code = 1
             self._drain()
         finally:
             for one, handler in before.items():
                 signal.signal(one, handler)
             self._service.stop()
             self._nursery.close()
-            for port in self._ports:
-                port.close()
-            if self._grpc is not None:
-                self._grpc.close()
+            self._close_ports()
         return self.exit_code
 
+    def _close_ports(self) -> None:
+        self._forwarder.close()
+        for port in self._ports:
+            port.close()
+        if self._grpc is not None:
+            self._grpc.close()
+
     def _drain(self) -> None:
-        """Announce the end, wait as long as that takes, then have the workers drain. A second signal hurries both."""
+        """Announce the end, wait as long as that takes, then have the workers drain. A second signal hurries both.
+
+        No worker passes its connections to others then. When none accepts, clients cannot connect any more.
+        """
         server = self._settings.server
         self._service.announce_stop()
         ends_at = time.monotonic() + server.lame_duck_seconds
         while self._signals == 1 and time.monotonic() < ends_at:
-            self._wake.wait(POLL_SECONDS)
+            self._forwarder.forward(POLL_SECONDS)
+        for worker in range(len(self._ports[0].shares)):
+            self._forwarder.leave_out(worker)
         self._crew.stop()
         ends_at = time.monotonic() + server.drain_seconds + KILL_SECONDS
         while time.monotonic() < ends_at and self._crew.list_links():
             if self._signals > 1:
                 self._signals = 1
                 self._crew.stop()
+            if all(worker.state is not WorkerState.SERVING for worker in self._crew.list_status()):
+                for port in self._ports:
+                    port.stop_listening()
             time.sleep(POLL_SECONDS / 5)
         self._crew.join(POLL_SECONDS)
 
@@ -152,7 +168,7 @@ class Supervisor:
             log.info("stopping", signal=name, lame_duck_seconds=self._settings.server.lame_duck_seconds)
         else:
             log.warning("stopping_now", signal=name)
-        self._wake.set()
+        self._forwarder.wake()
 
     def _check_start(self, status: Status) -> None:
         if self._settings.server.fail_fast and not any(model.active for model in status.models.values()):
@@ -173,7 +189,7 @@ class Supervisor:
             link.channel.send(change)
 
     def _tell(self) -> None:
-        self._board.tell_workers(self._crew.list_status())
+        self._board.tell_problem(self._crew.problem)
 
     def _take(self, link: WorkerLink, received: Received) -> None:
         message = received.message
@@ -183,6 +199,8 @@ class Supervisor:
             case Accepting():
                 self._crew.note_accepting(link)
                 self._log_listening()
+            case Leaving():
+                self._crew.note_leaving(link)
             case Decide():
                 outcome = self._service.decide(message.decision, message.actor)
                 outcome.add_done_callback(lambda done: self._answer_decision(received, done.result()))
@@ -222,6 +240,8 @@ class Supervisor:
 
     def _render(self, received: Received, question: RenderMetrics) -> None:
         with self._render_lock:
+            for link in self._crew.list_links():
+                self._metrics.note_generation(link.index, link.generation)
             text, content_type = self._metrics.render_workers(self._read_gauges(), question.accept)
         received.answer(Exposition(text.decode(), content_type))
 
@@ -254,6 +274,22 @@ class Supervisor:
         address = port.shares[0].listeners[0].getsockname()
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         return f"http://{host}:{address[1]}"
+
+
+def _open_ports(settings: Settings, workers: int) -> list[SharedPort]:
+    """Open the port for HTTP, and the admin port if there is one. Raises CannotListen."""
+    server = settings.server
+    try:
+        ports = [SharedPort.open(server.host, server.port, workers)]
+    except OSError as error:
+        raise CannotListen(explain_port(settings, error)) from None
+    if server.admin_port is not None:
+        try:
+            ports.append(SharedPort.open(server.admin_host, server.admin_port, workers))
+        except OSError as error:
+            ports[0].close()
+            raise CannotListen(explain_admin_port(server.admin_host, server.admin_port, error)) from None
+    return ports
 
 
 def _settings_of_one(settings: Settings, workers: int) -> Settings:

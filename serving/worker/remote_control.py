@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -17,6 +19,7 @@ from serving.domain.decision import Decision, DecisionRefused
 from serving.domain.errors import StateUnavailable, Unavailable, UnknownModel
 from serving.domain.plan import Commit, Fact, Loaded, LoadFailed, ReplaceHost, ReportOutage, Unload
 from serving.domain.status import HistoryEntry, ModelSummary, Status, WorkerStatus
+from serving.domain.version import VersionId
 from serving.failpoints import reach
 from serving.plane.active_reference import HoldsActive
 from serving.plane.fair_turns import Turns
@@ -35,6 +38,7 @@ from serving.wire.worker_messages import (
     Gauges,
     HistoryRefused,
     HostLeft,
+    Leaving,
     ListWorkers,
     LoadOrder,
     Outcome,
@@ -55,7 +59,7 @@ from serving.worker.remote_host import RemoteHost
 
 LOAD_THREADS = 2
 RETRY_SECONDS = 1
-SUPERVISOR_GONE = 3  # exit status
+SUPERVISOR_GONE, ORDER_FAILED = 3, 4  # exit statuses
 
 log = structlog.get_logger("serving.worker")
 
@@ -69,7 +73,8 @@ class HoldsPublished(HoldsActive, Protocol):
 class RemoteControl:
     """One worker's link to control. It implements `Operator`, `Counts` and `Background` for the HTTP side.
 
-    When the supervisor is gone this process ends at once: nobody would know it any more.
+    When the supervisor is gone this process ends at once: nobody would know it any more. So it does when it cannot do
+    what control says.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class RemoteControl:
         self._metrics = metrics
         self._channel = WorkerChannel(channel_socket, TYPES, self._take, self._end, "control")
         self._loads = ThreadPoolExecutor(LOAD_THREADS, "serving-load")
+        self._doing: dict[VersionId, Future[None]] = {}  # the last thing for each version; the reader's
         self._plane = Plane(state, self._loop, turns, self._tell, committed)
         self._may_accept = asyncio.Event()
         self._is_stopping = False
@@ -104,8 +110,8 @@ class RemoteControl:
         self._channel.close()
 
     def announce_stop(self) -> None:
-        """Stop waiting for what is to be loaded: this worker ends. The supervisor announces the end of the service."""
-        self._loop.call_soon_threadsafe(self._may_accept.set)
+        """Tell the supervisor that this worker ends, and wait no more for what is to be loaded."""
+        self._loop.call_soon_threadsafe(self._leave)  # a signal may have come while the channel's lock is held
 
     # --- what only control knows -------------------------------------------------------------------------------------
 
@@ -147,12 +153,29 @@ class RemoteControl:
     # --- what control says: the thread that reads --------------------------------------------------------------------
 
     def _take(self, received: Received) -> None:
+        with self._ending_on_failure(type(received.message).__name__):
+            self._carry_out(received)
+
+    @contextmanager
+    def _ending_on_failure(self, what: str) -> Iterator[None]:
+        """End this process if something cannot be done that control counts on: a successor begins anew."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001  (whatever it is)
+            if self._is_stopping:
+                return
+            try:
+                log.exception("order_failed", order=what, effect="this worker ends")
+            finally:
+                os._exit(ORDER_FAILED)
+
+    def _carry_out(self, received: Received) -> None:
         message = received.message
         match message:
             case LoadOrder():
-                self._loads.submit(self._load, received, message)
+                self._do_in_order(message.key, partial(self._load, received, message))
             case ReplaceHost():
-                self._loads.submit(self._replace_host, received, message)
+                self._do_in_order(message.key, partial(self._replace_host, received, message))
             case PrepareOrder():
                 self._plane.prepare(message.to_command())
                 reach("worker-prepared")
@@ -162,7 +185,7 @@ class RemoteControl:
                 self._plane.commit(message)
             case Unload():
                 reach("worker-draining")
-                received.answer(self._plane.unload(message))
+                self._do_in_order(message.key, partial(self._plane.unload, message))
             case ReportOutage():
                 self._plane.report_outage(message)
             case StatusChange():
@@ -175,6 +198,21 @@ class RemoteControl:
                 self._loop.call_soon_threadsafe(self._read_gauges, received)
             case Accept():
                 self._loop.call_soon_threadsafe(self._may_accept.set)
+
+    def _do_in_order(self, key: VersionId, do: Callable[[], object]) -> None:
+        """Do something with a version in a thread, when everything that came before it has been done."""
+        before = self._doing.get(key)
+
+        def run() -> None:
+            if before is not None:
+                wait((before,))  # it was submitted before: it is done, or runs
+            with self._ending_on_failure(f"{key.model}/{key.version}"):
+                do()
+
+        if self._is_stopping:
+            return
+        self._doing = {other: one for other, one in self._doing.items() if not one.done()}
+        self._doing[key] = self._loads.submit(run)
 
     def _load(self, received: Received, order: LoadOrder) -> None:
         try:
@@ -216,7 +254,7 @@ class RemoteControl:
             models=MappingProxyType(dict(sorted(models.items()))),
             store=change.store,
             state=change.state,
-            workers=change.workers,
+            worker_problem=change.worker_problem,
             has_started=change.has_started,
             is_stopping=change.is_stopping,
         )
@@ -230,6 +268,10 @@ class RemoteControl:
             os._exit(SUPERVISOR_GONE)
 
     # --- the event loop ----------------------------------------------------------------------------------------------
+
+    def _leave(self) -> None:
+        self._channel.send(Leaving())
+        self._may_accept.set()
 
     def _forget(self, message: Forget) -> None:
         if message.version is None:
