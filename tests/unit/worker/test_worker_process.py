@@ -48,7 +48,7 @@ def drain(monkeypatch: pytest.MonkeyPatch, drain_seconds: float, *looks: int, is
     async def scenario() -> list[Connections]:
         settings = Settings.model_validate({"server": {"drain_seconds": drain_seconds}})
         app = make_app()
-        server = WorkerServer(uvicorn.Config(app), app, settings, (), [])
+        server = WorkerServer(uvicorn.Config(app), app, settings, (), [], None)
         server.force_exit = is_hurried
         acceptors = [Connections(one) for one in looks]
         server.servers = acceptors  # type: ignore[assignment]
