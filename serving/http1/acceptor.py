@@ -63,15 +63,6 @@ class Acceptor:
         self._watch()
         self._even_out()
 
-    @property
-    def sockets(self) -> tuple[Any, ...]:
-        """The sockets that listen; none after `close`."""
-        return tuple(one for server in self._servers for one in server.sockets)
-
-    def is_serving(self) -> bool:
-        """Whether connections are accepted."""
-        return bool(self._servers) and not self._is_closed
-
     def close(self) -> None:
         """Accept no more. What waits for this worker waits for its successor. A second call does nothing."""
         if self._is_closed:
