@@ -18,6 +18,7 @@ from serving import __version__
 from serving.api.access import Access
 from serving.domain.decision import DecisionOutcome
 from serving.domain.errors import ServingError, StateUnavailable, UnknownModel
+from serving.domain.graph_budget import GraphBudget
 from serving.domain.plan import Drained, HostGone
 from serving.domain.status import Status
 from serving.plane.fair_turns import count_cores
@@ -27,6 +28,7 @@ from serving.service import Service
 from serving.settings import Settings
 from serving.supervisor.crew import Crew
 from serving.supervisor.fact_thread import FactThread
+from serving.supervisor.graph_memory import BudgetedPlanes
 from serving.supervisor.nursery import Nursery
 from serving.supervisor.status_board import StatusBoard
 from serving.supervisor.worker_link import WorkerLink
@@ -87,7 +89,7 @@ class Supervisor:
         self._facts = FactThread(lambda each: self._planes.take(*each))
         self._board = StatusBoard(self._publish)
         self._service = Service(
-            self._board, settings, self._metrics, lambda tell: self._make_planes(committed, tell), 2 * workers
+            self._board, settings, self._metrics, lambda tell: self._make_planes(committed, tell, workers), 2 * workers
         )
         self._crew = Crew(
             *(self._nursery, self._planes, descriptors, beats, server.worker_seconds),
@@ -98,9 +100,10 @@ class Supervisor:
         self._is_listening = False
         self.exit_code = 0
 
-    def _make_planes(self, committed: int, tell: Any) -> WorkerPlanes:
+    def _make_planes(self, committed: int, tell: Any, workers: int) -> BudgetedPlanes:
         self._planes = WorkerPlanes(committed, self._settings.server.worker_seconds, tell, self._replace)
-        return self._planes
+        total_bytes = int(self._settings.engine.workers_mb * (1 << 20))
+        return BudgetedPlanes(self._planes, GraphBudget(total_bytes, workers, self._settings.store.keep_warm))
 
     def run(self) -> int:
         """Serve until a signal says otherwise; returns the exit status. Raises StateUnavailable. Blocks."""

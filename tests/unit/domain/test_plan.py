@@ -39,7 +39,7 @@ ONE, TWO = VersionId("m", "1", "sha256:00"), VersionId("m", "2", "sha256:11")
 SIGNATURE = Signature(features=(), methods=("predict",))
 BOUNDS = RunBounds(
     rows=10, row_bytes=1, fixed_bytes=1, row_texts=0, fixed_texts=0,
-    answer_bytes={"predict": 8}, seconds={"predict": (1e-6, 1e-7)},
+    answer_bytes={"predict": 8}, seconds={"predict": (1e-6, 1e-7)}, session_bytes=1 << 20,
 )  # fmt: skip
 COMPILED = Compilation(engine="onnx", reason="proved", bounds=BOUNDS)
 

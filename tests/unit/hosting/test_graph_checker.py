@@ -159,7 +159,7 @@ def test_files_that_a_graph_names_are_not_read(checker: GraphChecker, tmp_path_f
 
 BOUNDS = RunBounds(
     rows=100, row_bytes=80, fixed_bytes=8, row_texts=0, fixed_texts=0,
-    answer_bytes={"predict": 8}, seconds={"predict": (1e-5, 1e-7)},
+    answer_bytes={"predict": 8}, seconds={"predict": (1e-5, 1e-7)}, session_bytes=1 << 20,
 )  # fmt: skip
 READY = SentFrame(FrameKind.CHECKER_READY, WHOLE.model_dump(mode="json"))
 
