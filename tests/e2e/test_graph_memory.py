@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from sklearn.ensemble import ExtraTreesRegressor
 
@@ -53,6 +54,14 @@ def test_a_forest_that_has_room_is_compiled_and_says_what_it_takes(server: Serve
     assert compilation_of(server, "first", 1)["graph_bytes"] < size < 15 * MB
     assert 30 * MB < 4 * size <= 60 * MB, "one fits, and two do not"
     assert_answers(server, "first", 1)
+
+
+def test_workers_are_forked_from_a_process_that_has_onnxruntime(server: Server) -> None:
+    """Imported by each worker, it would take 14 MB more in each."""
+    worker = psutil.Process(server.get("/workers")["workers"][0]["pid"])
+    nursery = worker.parent()
+    assert nursery is not None
+    assert any("onnxruntime" in each.path for each in nursery.memory_maps())
 
 
 def test_the_next_version_of_a_model_is_compiled_like_the_one_before(server: Server) -> None:
