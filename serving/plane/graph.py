@@ -21,7 +21,7 @@ from serving.silence import load_onnxruntime
 onnxruntime = load_onnxruntime()
 
 _FATAL_ONLY = 4
-LARGE_BYTES = 1 << 20
+LARGE_BYTES = 128 << 10
 
 
 class GraphSession:

@@ -12,6 +12,7 @@ import pytest
 from serving import allocator
 from serving.host.graph_check import session_size
 from serving.host.graph_check.session_size import open_sessions
+from serving.plane.graph import LARGE_BYTES
 from tests.unit.host.graph_check.graphs import constant, graph_of, model, node
 
 PLAIN = graph_of(model([node("Mul", "X factor", "y")], [constant("factor", [2.0])]))
@@ -79,6 +80,6 @@ def test_opening_a_large_graph_leaves_little_more_than_what_is_counted() -> None
     """Without giving memory back it is four times as much, and the bytes of the graph would stay, too."""
     done: Any = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True)
     counted, grown, graph = map(int, done.stdout.split())
-    assert graph > 1 << 20, "large enough to be given back"
+    assert graph > LARGE_BYTES, "large enough for memory to be given back"
     assert graph < counted
     assert 0.7 * counted < grown < 1.3 * counted
