@@ -27,7 +27,9 @@ def test_onnxruntime_keeps_no_record_of_the_models_it_opens(module: str, tmp_pat
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc, and only Linux forks workers")
 def test_onnxruntime_starts_no_thread_when_it_is_silent() -> None:
     """Workers are forked from a process that has imported it."""
-    code = "import os; from serving.silence import load_onnxruntime as f; f(); print(len(os.listdir('/proc/self/task')))"
+    code = (
+        "import os; from serving.silence import load_onnxruntime as f; f(); print(len(os.listdir('/proc/self/task')))"
+    )
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # numpy, which it imports, starts threads otherwise
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
