@@ -14,7 +14,7 @@ from benchmarks import circumstances, report, run, show
 from benchmarks.result import Result
 
 USUAL = (
-    *("footprint", "drop", "predict", "large_swap", "compiled_swap"),
+    *("footprint", "graph_memory", "drop", "predict", "large_swap", "compiled_swap"),
     *("swap_memory", "many_models", "many_compiled", "restart", "demo_start", "safety", "hostile_clients", "floods"),
 )
 ON_REQUEST = ("against_peers", "swap_peers", "protocols", "other_environment", "environments")  # they install packages
