@@ -16,6 +16,7 @@ from benchmarks.result import Result
 USUAL = (
     *("footprint", "drop", "predict", "large_swap", "compiled_swap"),
     *("swap_memory", "many_models", "many_compiled", "restart", "demo_start", "safety", "hostile_clients", "floods"),
+    "workers",
 )
 ON_REQUEST = ("against_peers", "swap_peers", "protocols", "other_environment", "environments")  # they install packages
 NAMES = (*USUAL, *ON_REQUEST)
