@@ -16,7 +16,7 @@ from benchmarks.models import BODY, GOLDEN_ROWS, X, y
 from benchmarks.run import Run
 from benchmarks.server import LogReader
 from benchmarks.under_load import Swap, measure
-from benchmarks.worker_turns import PATH
+from benchmarks.worker_turns import FOREST_PATH
 from serving import publish
 from serving.plane.active_reference import ActiveReference, read
 from serving.wire.shared_words import make_words, map_words
@@ -39,7 +39,7 @@ def time_commits(server: Server, versions: Sequence[Path]) -> list[float]:
 
     The service is not asked otherwise. Blocks.
     """
-    word, clients = CommittedWord(server), WorkerClients(server, PATH, BODY)
+    word, clients = CommittedWord(server), WorkerClients(server, FOREST_PATH, BODY)
     found = []
     for path in versions:
         log = LogReader(server)
@@ -58,7 +58,7 @@ def swap_under_load(run: Run, server: Server, versions: Sequence[Path]) -> list[
         path.rename(server.store / "forest" / path.name)
         log.wait_active("forest", path.name)
 
-    return measure(run, server.url, PATH, list(versions), swap, rate=RATE, steady_seconds=STEADY_SECONDS)
+    return measure(run, server.url, FOREST_PATH, list(versions), swap, rate=RATE, steady_seconds=STEADY_SECONDS)
 
 
 def time_word(rounds: int, calls: int = 100_000) -> list[float]:

@@ -12,7 +12,7 @@ from benchmarks.server import all_pids
 from benchmarks.wrk import Generator, Load
 from tests.e2e.harness import Server
 
-PATH = "/models/forest/predict"
+FOREST_PATH = "/models/forest/predict"
 COLUMNS = ("services", "requests/s", "processor time per request, µs", "p50 ms", "p99 ms", "failures")
 
 
@@ -27,14 +27,16 @@ class Stretch:
     failures: int
 
 
-def load_stretch(servers: Sequence[Server], generator: Generator, connections: int, seconds: int) -> Stretch:
+def load_stretch(
+    servers: Sequence[Server], generator: Generator, connections: int, seconds: int, path: str = FOREST_PATH
+) -> Stretch:
     """Share `connections` out among the servers and keep them busy, each by a generator of its own. Blocks."""
     pids = [pid for server in servers for pid in all_pids(server)]
     before = cpu_seconds(pids)
     with ThreadPoolExecutor(len(servers)) as pool:
 
         def load(server: Server) -> Load:
-            return generator.load(server.url, PATH, connections=connections // len(servers), seconds=seconds)
+            return generator.load(server.url, path, connections=connections // len(servers), seconds=seconds)
 
         loads = list(pool.map(load, servers))
     used = cpu_seconds(pids) - before
@@ -49,14 +51,20 @@ def load_stretch(servers: Sequence[Server], generator: Generator, connections: i
 
 
 def load_in_rounds(
-    services: Mapping[str, Sequence[Server]], generator: Generator, *, connections: int, rounds: int, seconds: int
+    services: Mapping[str, Sequence[Server]],
+    generator: Generator,
+    *,
+    connections: int,
+    rounds: int,
+    seconds: int,
+    path: str = FOREST_PATH,
 ) -> dict[str, list[Stretch]]:
     """Load one after another, forwards and backwards in turns so that drift favours none. Blocks."""
     found: dict[str, list[Stretch]] = {name: [] for name in services}
     names = list(services)
     for number in range(rounds):
         for name in names[:: 1 if number % 2 == 0 else -1]:
-            found[name].append(load_stretch(services[name], generator, connections, seconds))
+            found[name].append(load_stretch(services[name], generator, connections, seconds, path))
     return found
 
 
