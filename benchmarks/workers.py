@@ -23,7 +23,7 @@ from tests.e2e.harness import Server
 
 CONNECTIONS = 64
 ONE, TWO, FOUR, PAIR = "1 worker", "2 workers", "4 workers", "two servers"
-METHOD = """A random forest of 100 trees, compiled, is asked with one row of JSON over {connections} connections in all. \
+METHOD = """A random forest of 100 trees, compiled, is asked with one row of JSON over {connections} connections. \
 All services run at the same time and get their turns one after another, forwards and backwards, 1 s each; ratios are \
 taken within a round. Processor time is that of all processes, supervisor and hosts included, over the requests \
 answered; for its target all processes of a service are on one core and the load generator ({generator}) on another, \
