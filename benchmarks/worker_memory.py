@@ -13,6 +13,7 @@ from benchmarks.server import all_pids, running, wait_settled
 from tests.e2e.harness import Server, until
 
 QUIET_SECONDS = 2.0
+ZYGOTE = "serving.host.forkserver"
 
 
 def worker_pids(server: Server) -> list[int]:
@@ -33,12 +34,16 @@ def weigh_workers(server: Server) -> list[Memory]:
 
 
 def weigh_empty(directory: Path, workers: int) -> tuple[list[Memory], float]:
-    """Return the memory of each worker of a service without any model, and the MB of all its processes together."""
+    """Return the memory of each worker of a service without any model, and the MB of all workers, the process that they
+    are forked from and the supervisor together.
+    """
     with running(directory, wait_ready=False, SERVING_SERVER__WORKERS=str(workers)) as server:
-        found = weigh_workers(server)
         for _ in range(10 * workers):
             server.get("/models")
-        return found, sum(one.proportional for one in memory_of_pids(all_pids(server))) / MB
+        found = weigh_workers(server)
+        zygotes = {one.pid for one in server.processes() if ZYGOTE in one.cmdline()}
+        servers = [pid for pid in all_pids(server) if pid not in zygotes]
+        return found, sum(one.proportional for one in memory_of_pids(servers)) / MB
 
 
 def weigh_host(run: Run, workers: int) -> tuple[float, int]:

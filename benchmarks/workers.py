@@ -140,7 +140,7 @@ def _figures(found: Found) -> Iterator[Figure]:
     private = [one.private / MB for one in found.empty[0]]
     yield figure("private memory of a worker, no model", "MB", private, at_most=45)
     more = (found.empty[1] - found.empty_of_two) / 2
-    yield figure("proportional memory of a further worker, no model", "MB", more)
+    yield figure("proportional set size of a further worker, no model", "MB", more)
     loaded = [one.private / MB for one in found.loaded]
     yield figure("private memory of a worker that has answered, compiled forest", "MB", loaded)
     (of_one, count_of_one), (of_four, count_of_four) = found.hosts
