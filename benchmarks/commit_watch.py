@@ -6,7 +6,7 @@ import json
 import mmap
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,28 +50,28 @@ class CommittedWord:
 
 
 class WorkerClients:
-    """One connection to each worker of a service. Blocks."""
+    """Some connections to each worker of a service. Blocks.
+
+    Workers keep their connections even, so that with two for each worker none is without one when some have moved.
+    """
 
     def __init__(self, server: Server, path: str, body: bytes) -> None:
-        """Connect until every worker has a connection, and keep one of each."""
+        """Connect until there are so many, and every worker has one; raises RuntimeError when none reaches a worker."""
         self._request = request_bytes(path, body)
+        self._connections: list[Connection] = []
         pids = [one["pid"] for one in server.get("/workers")["workers"]]
-        found: dict[int, Connection] = {}
-        spare = []
-        while len(found) < len(pids):
-            if len(spare) == MOST_CONNECTIONS:
-                raise RuntimeError(f"{MOST_CONNECTIONS} connections reach {len(found)} of {len(pids)} workers")
-            connection = Connection(server.url)
-            connection.exchange(self._request)  # then it is accepted
-            owner = next(pid for pid in pids if connection.port in _peer_ports(pid))
-            if found.setdefault(owner, connection) is not connection:
-                spare.append(connection)
-        for connection in spare:
-            connection.close()
-        self._connections = list(found.values())
+        while len(self._connections) < 2 * len(pids) or not self._reach(pids):
+            if len(self._connections) == MOST_CONNECTIONS:
+                raise RuntimeError(f"{MOST_CONNECTIONS} connections do not reach every worker")
+            self._connections.append(Connection(server.url))
+            self._connections[-1].exchange(self._request)  # then it is accepted
+
+    def _reach(self, pids: Iterable[int]) -> bool:
+        ports = {connection.port for connection in self._connections}
+        return all(ports & _peer_ports(pid) for pid in pids)
 
     def ask_all(self) -> set[str]:
-        """Send one request to each worker, wait for all answers, and return the versions that they name."""
+        """Send one request over each connection, wait for all answers, and return the versions that they name."""
         for connection in self._connections:
             connection.send(self._request)
         return {_version_of(*connection.receive()) for connection in self._connections}
