@@ -1,0 +1,106 @@
+"""Starts servers through one process that has imported what zygotes import: see `zygote_source`."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from serving.sandbox import scrub_environment
+from tests.e2e.zygote_source import REPLY
+
+SOURCE = Path(__file__).parent / "zygote_source.py"
+_PARAMETERS = subprocess.Popen._execute_child.__code__.co_varnames[1:]
+
+
+class ZygoteSource:
+    """The process that starts servers; made once, when the first of them is asked for. Any thread."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._lock = threading.Lock()
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", SOURCE, str(theirs.fileno())],
+                env=scrub_environment(environment),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        atexit.register(self.close)
+
+    def ask(self, request: dict[str, Any], descriptors: Sequence[int] = ()) -> tuple[int, int]:
+        """Send a request and return the numbers of the reply; raises OSError."""
+        with self._lock:
+            socket.send_fds(self._socket, [json.dumps(request).encode()], descriptors)
+            number, status = REPLY.unpack(self._socket.recv(REPLY.size))
+        if number < 0:
+            raise OSError(-number, os.strerror(-number))
+        return number, status
+
+    def close(self) -> None:
+        """End it. Servers go on."""
+        self._socket.close()
+        self._process.wait(10)
+
+
+class LaunchedPopen(subprocess.Popen):  # type: ignore[type-arg]
+    """A server, no child of this process. It takes `args`, `cwd`, `env`, descriptors and `start_new_session`."""
+
+    _source: ZygoteSource | None = None
+    _source_lock = threading.Lock()
+
+    @classmethod
+    def find_source(cls, environment: Mapping[str, str]) -> ZygoteSource:
+        """Return the process that starts servers. Its zygotes have what `environment` gives to zygotes."""
+        with cls._source_lock:
+            if cls._source is None:
+                cls._source = ZygoteSource(environment)
+            return cls._source
+
+    def _execute_child(self, args: Any, *rest: Any) -> None:
+        given = dict(zip(_PARAMETERS[1:], rest, strict=False))
+        asked = {
+            "args": [str(argument) for argument in args],
+            "cwd": str(given["cwd"] or Path.cwd()),
+            "env": dict(given["env"] or os.environ),
+            "session": given["start_new_session"],
+        }
+        ends = [(given["p2cread"], given["p2cwrite"]), (given["c2pwrite"], given["c2pread"])]
+        ends.append((given["errwrite"], given["errread"]))
+        descriptors = [number if theirs == -1 else theirs for number, (theirs, _) in enumerate(ends)]
+        try:
+            self.pid, _ = self.find_source(asked["env"]).ask(asked, descriptors)
+            self._child_created = True
+            self._pidfd = os.pidfd_open(self.pid)
+        finally:
+            for descriptor in {theirs for theirs, ours in ends if -1 not in (theirs, ours)}:
+                os.close(descriptor)
+            self._closed_child_pipe_fds = True
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        if not select.select([self._pidfd], [], [], 0 if wait_flags & os.WNOHANG else None)[0]:
+            return 0, 0
+        assert self._source is not None
+        found = self._source.ask({"pid": self.pid})
+        os.close(self._pidfd)
+        return found
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        if self.returncode is None and self._waitpid_lock.acquire(False):  # type: ignore[attr-defined]
+            try:
+                if self.returncode is None:
+                    pid, status = self._try_wait(os.WNOHANG)
+                    if pid == self.pid:
+                        self._handle_exitstatus(status)  # type: ignore[attr-defined]
+            finally:
+                self._waitpid_lock.release()  # type: ignore[attr-defined]
+        return self.returncode
