@@ -23,9 +23,8 @@ import psutil
 from sklearn.linear_model import LinearRegression
 
 from tests.e2e.armed import Faults
-from tests.e2e.launch import LaunchedPopen
+from tests.e2e.launch import MATERIAL, LaunchedPopen
 
-MATERIAL = Path(__file__).parent / "material"
 ARMED = Path(__file__).parent / "armed.py"
 sys.path.insert(0, str(MATERIAL))
 

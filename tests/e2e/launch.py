@@ -1,4 +1,4 @@
-"""Starts servers through one process that has imported what zygotes import: see `zygote_source`."""
+"""Starts servers and commands through one process that has imported what zygotes import: see `zygote_source`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from serving.sandbox import scrub_environment
 from tests.e2e.zygote_source import REPLY
 
 SOURCE = Path(__file__).parent / "zygote_source.py"
+# what hosts of tests import besides; who starts a server with another path gets no zygote that has imported everything
+MATERIAL = Path(__file__).parent / "material"
 _PARAMETERS = subprocess.Popen._execute_child.__code__.co_varnames[1:]
 
 
@@ -53,7 +55,7 @@ class ZygoteSource:
 
 
 class LaunchedPopen(subprocess.Popen):  # type: ignore[type-arg]
-    """A server, no child of this process. It takes `args`, `cwd`, `env`, descriptors and `start_new_session`."""
+    """A program, no child of this process. It takes `args`, `cwd`, `env`, descriptors and `start_new_session`."""
 
     _source: ZygoteSource | None = None
     _source_lock = threading.Lock()
@@ -104,3 +106,17 @@ class LaunchedPopen(subprocess.Popen):  # type: ignore[type-arg]
             finally:
                 self._waitpid_lock.release()  # type: ignore[attr-defined]
         return self.returncode
+
+
+def run(command: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command that starts a zygote to its end; two minutes at most."""
+    found = {**{name: value for name, value in env.items() if name != "TZ"}, "PYTHONPATH": str(MATERIAL)}
+    with LaunchedPopen(
+        command, cwd=cwd, env=found, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=120)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)

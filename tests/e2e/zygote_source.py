@@ -42,8 +42,8 @@ def main() -> None:
     gc.disable()
     from serving.host import forkserver, preload, replicas  # noqa: F401  (importing is the point)
 
-    gc.collect()
     gc.freeze()
+    gc.enable()
     assert len([*Path("/proc/self/task").iterdir()]) == 1, "a process with threads cannot be forked"
     while True:
         raw, descriptors, _, _ = socket.recv_fds(control, MOST_BYTES, 3)
@@ -95,7 +95,9 @@ def _become_server(asked: dict[str, Any], descriptors: list[int]) -> NoReturn:
         signal.signal(number, signal.SIG_DFL)
     ours.set_inheritable(True)
     python, *rest = asked["args"]
-    os.execve(python, [python, ADOPTING, str(ours.fileno()), str(zygote), *rest], asked["env"])
+    options = rest.index("-m") if rest[0].startswith("-") else 0
+    rest[options:options] = [ADOPTING, str(ours.fileno()), str(zygote)]
+    os.execve(python, [python, *rest], asked["env"])
 
 
 def _become_zygote(server: socket.socket) -> None:
