@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from tests.e2e.harness import until
 
+PAUSE_SECONDS = 0.002  # without it clients would take the whole machine, and new versions would come late
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -98,8 +100,7 @@ class Clients:
             if has_ended and streams is not None:
                 await _close(streams[1])
                 streams = None
-            if status != 200:
-                await asyncio.sleep(0.01)
+            await asyncio.sleep(PAUSE_SECONDS if status == 200 else 0.01)
         if streams is not None:
             await _close(streams[1])
 
