@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_PARAMETERS = subprocess.Popen._execute_child.__code__.co_varnames[1:]
+_PARAMETERS = subprocess.Popen._execute_child.__code__.co_varnames[2:]  # without `self` and `args`
 _ZYGOTE = ["-P", "-m", "serving.host.forkserver"]
 _waiting: list[tuple[socket.socket, int]] = []
 
@@ -28,9 +28,7 @@ class AdoptingPopen(subprocess.Popen):  # type: ignore[type-arg]
 
     def _execute_child(self, args: Any, *rest: Any) -> None:
         if not (
-            isinstance(args, list)
-            and args[1:4] == _ZYGOTE
-            and self._adopt(dict(zip(_PARAMETERS[1:], rest, strict=False)))
+            isinstance(args, list) and args[1:4] == _ZYGOTE and self._adopt(dict(zip(_PARAMETERS, rest, strict=False)))
         ):
             super()._execute_child(args, *rest)  # type: ignore[misc]
 

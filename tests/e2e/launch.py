@@ -20,7 +20,7 @@ from tests.e2e.zygote_source import REPLY
 SOURCE = Path(__file__).parent / "zygote_source.py"
 # what hosts of tests import besides; who starts a server with another path gets no zygote that has imported everything
 MATERIAL = Path(__file__).parent / "material"
-_PARAMETERS = subprocess.Popen._execute_child.__code__.co_varnames[1:]
+_PARAMETERS = subprocess.Popen._execute_child.__code__.co_varnames[2:]  # without `self` and `args`
 
 
 class ZygoteSource:
@@ -69,7 +69,7 @@ class LaunchedPopen(subprocess.Popen):  # type: ignore[type-arg]
             return cls._source
 
     def _execute_child(self, args: Any, *rest: Any) -> None:
-        given = dict(zip(_PARAMETERS[1:], rest, strict=False))
+        given = dict(zip(_PARAMETERS, rest, strict=False))
         asked = {
             "args": [str(argument) for argument in args],
             "cwd": str(given["cwd"] or Path.cwd()),
@@ -86,10 +86,14 @@ class LaunchedPopen(subprocess.Popen):  # type: ignore[type-arg]
         finally:
             for descriptor in {theirs for theirs, ours in ends if -1 not in (theirs, ours)}:
                 os.close(descriptor)
+            if hasattr(self, "_devnull"):
+                os.close(self._devnull)
             self._closed_child_pipe_fds = True
 
     def _try_wait(self, wait_flags: int) -> tuple[int, int]:
-        if not select.select([self._pidfd], [], [], 0 if wait_flags & os.WNOHANG else None)[0]:
+        poller = select.poll()
+        poller.register(self._pidfd, select.POLLIN)
+        if not poller.poll(0 if wait_flags & os.WNOHANG else None):
             return 0, 0
         assert self._source is not None
         found = self._source.ask({"pid": self.pid})
@@ -106,6 +110,10 @@ class LaunchedPopen(subprocess.Popen):  # type: ignore[type-arg]
             finally:
                 self._waitpid_lock.release()  # type: ignore[attr-defined]
         return self.returncode
+
+
+if sys.platform != "linux":
+    LaunchedPopen = subprocess.Popen  # type: ignore[assignment,misc]
 
 
 def run(command: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
