@@ -22,17 +22,18 @@ from tests.e2e.harness import Server, constant, serving, write_version  # noqa: 
 from tests.environments import OLDEST, SECOND, WITH_FIELD, share_environment  # noqa: E402
 
 # A worker takes file after file in this order; what takes longest comes first, so that none is left with it at the end.
+# The first two make environments; other files that need these come later, and need not wait.
 LONGEST = (
     "e2e/test_other_environment.py",
-    "unit/test_cli.py",
-    "e2e/test_environment_commands.py",
+    "unit/hosting/test_oldest_environment.py",
     "e2e/test_workers.py",
     "e2e/test_process.py",
-    "unit/hosting/test_zygote.py",
+    "unit/test_cli.py",
     "e2e/test_forged_frames.py",
+    "e2e/test_environment_commands.py",
+    "unit/hosting/test_zygote.py",
     "e2e/test_faults_killed.py",
     "unit/host/restricted/test_attribute_check.py",
-    "unit/hosting/test_oldest_environment.py",
     "unit/sandbox/test_audit.py",
     "unit/hosting/test_evaluating.py",
     "unit/sandbox/test_sandbox.py",
