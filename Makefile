@@ -44,6 +44,7 @@ $(TOOLS): $(SERVING) requirements-dev.lock
 	$(INSTALL) --no-deps --require-hashes -r requirements-dev.lock
 	$(PIP) check
 	@$(BIN)/python -m compileall -q tests
+	-@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --collect-only -qq >/dev/null # or each worker would rewrite the asserts
 	@touch $@
 
 serve: $(SERVING) ## publish the demo models if the store is empty, then serve on 127.0.0.1:8000
