@@ -108,7 +108,7 @@ def test_a_killed_worker_loses_its_own_requests_only_and_no_count(server: Server
 
 def test_nothing_is_left_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     write_version(tmp_path / "store" / "m", 1, answering(1))
-    with serving(tmp_path, wait_ready=True, SERVING_SERVER__WORKERS="2") as server:
+    with serving(tmp_path, wait_ready=True, imports_anew=True, SERVING_SERVER__WORKERS="2") as server:
         assert server.process is not None
         children = psutil.Process(server.process.pid).children(recursive=True)
         assert len(children) >= 4, "nursery, two workers, zygote"

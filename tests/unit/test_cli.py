@@ -29,11 +29,13 @@ from serving.cli.client import ServerClient, choose_server_url
 from serving.offline import publish as publish_estimator
 from serving.offline.keys import create_key
 from serving.settings import ServerSettings, SettingsError
+from tests.e2e import launch
 from tests.e2e.harness import until
 
 ROOT = Path(__file__).parents[2]
 WRITTEN_BY_1_3 = ROOT / "tests" / "unit" / "host" / "written_elsewhere" / "sklearn_1.3.2.joblib"
 PYTHON = [sys.executable, "-W", "error", "-m", "serving"]
+STARTING_HOSTS = ("check", "publish")
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,13 @@ def environment() -> dict[str, str]:
 @pytest.fixture
 def serving(tmp_path: Path, environment: dict[str, str]) -> Any:
     def run(*arguments: object, **variables: str) -> Done:
-        done = subprocess.run(
-            [*PYTHON, *map(str, arguments)],
-            cwd=tmp_path,
-            env={**environment, **variables},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        command, own = [*PYTHON, *map(str, arguments)], {**environment, **variables}
+        if arguments[0] in STARTING_HOSTS:
+            done = launch.run(command, cwd=tmp_path, env=own)
+        else:
+            done = subprocess.run(
+                command, cwd=tmp_path, env=own, capture_output=True, text=True, timeout=120, check=False
+            )
         assert "Traceback" not in done.stderr
         return Done(done.returncode, done.stdout, done.stderr)
 
