@@ -14,7 +14,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Protocol
 
-from serving.domain.errors import NothingActive, UnknownModel, UnknownVersion
+from serving.domain.errors import NothingActive, Unavailable, UnknownModel, UnknownVersion
 from serving.plane.servable import Lease, Servable
 
 
@@ -63,11 +63,13 @@ def read(state: HoldsActive) -> ActiveReference:
     """Return the reference that answers now in the whole service. Any thread; waits for nothing.
 
     A commit that this process has not been told of yet is carried out here. Nothing is committed before every worker
-    has prepared it, so the prepared reference is the one.
+    has prepared it, so the prepared reference is the one. Raises Unavailable in a process that control goes on without.
     """
     reference = state.active
     if reference.committed[0] != reference.generation:
         reference = state.prepared
+        if reference.committed[0] != reference.generation:
+            raise Unavailable("this process does not know yet which versions answer now; try again")
         activate(state, reference)
     return reference
 

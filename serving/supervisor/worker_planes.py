@@ -48,14 +48,25 @@ log = structlog.get_logger("serving.workers")
 class WorkerPlanes:
     """The planes of all workers. `load` and `replace_host` block, in worker threads; the rest waits `seconds` at most.
 
-    `word` is the descriptor of the committed generation. `tell` gets facts, `replace` the workers that have to be
-    killed and why; both from any thread.
+    `word` is the descriptor of two words: the committed generation, and the newest one that was ever prepared. `tell`
+    gets facts, `replace` the workers that have to be replaced and why; both from any thread.
+
+    The words may have been written by an earlier control that its workers have outlived. So generations go on from
+    there, as a plan of its own must never pass for one of this control. With `is_held` nothing is committed before
+    `release`: until then workers answer what they did, and new ones do not take connections.
     """
 
     def __init__(
-        self, word: int, seconds: float, tell: Callable[[Fact], None], replace: Callable[[WorkerLink, str], None]
+        self,
+        word: int,
+        seconds: float,
+        tell: Callable[[Fact], None],
+        replace: Callable[[WorkerLink, str], None],
+        *,
+        is_held: bool = False,
     ) -> None:
         self._word = map_words(word, writes=True)
+        self._is_held = is_held
         self._seconds = seconds
         self._tell = tell
         self._replace = replace
@@ -65,8 +76,11 @@ class WorkerPlanes:
         self._loaded: dict[VersionId, SharedVersion] = {}
         self._draining: list[SharedVersion] = []
         self._hosts: dict[int, Host] = {}
-        self._plan = self._next = Plan()
+        self._first = self._word[1] + 1 if self._word[1] else 0
+        self._word[1] = self._first
+        self._plan = self._next = Plan(self._first)
         self._is_preparing = False
+        self._accepted: set[WorkerLink] = set()
 
     # --- what control asks for ---------------------------------------------------------------------------------------
 
@@ -111,8 +125,9 @@ class WorkerPlanes:
     def prepare(self, command: Prepare) -> None:
         """Let every worker that serves keep a plan; those that do not within the seconds they have are replaced."""
         with self._lock:
-            self._next, self._is_preparing = command.plan, True
-            answers = {link: link.channel.ask(PrepareOrder.of(command.plan)) for link in self._serving.values()}
+            self._next, self._is_preparing = self._number(command.plan), True
+            self._word[1] = self._next.generation
+            answers = {link: link.channel.ask(PrepareOrder.of(self._next)) for link in self._serving.values()}
             failures = self._await_all(answers, PlanPrepared, self._seconds)
             for link in failures:
                 self._serving.pop(link.index, None)
@@ -121,12 +136,35 @@ class WorkerPlanes:
     def commit(self, command: Commit) -> None:
         """Let the prepared plan answer on all workers: one word. The message only wakes those that are idle."""
         with self._lock:
-            assert self._next.generation == command.generation
-            self._word[0] = command.generation
+            assert self._next.generation == self._first + command.generation
             self._plan, self._is_preparing = self._next, False
-            for link in self._serving.values():
-                link.generation = command.generation
-                link.channel.send(command)
+            self._commit_plan()
+
+    def release(self) -> None:
+        """Commit what was held back, and everything from now on. Any thread; more than once is harmless."""
+        with self._lock:
+            self._is_held = False
+            if not self._is_preparing:  # else its commit follows
+                self._commit_plan()
+
+    def _commit_plan(self) -> None:
+        if self._is_held:
+            return
+        self._word[0] = self._plan.generation
+        for link in self._serving.values():
+            self._show_commit(link)
+
+    def _show_commit(self, link: WorkerLink) -> None:
+        """Tell a worker what is committed, and that it may take connections."""
+        link.generation = self._plan.generation
+        link.channel.send(Commit(self._plan.generation))
+        if link not in self._accepted:
+            self._accepted.add(link)
+            link.channel.send(Accept())
+
+    def _number(self, plan: Plan) -> Plan:
+        """Return a plan of control with its generation in these words."""
+        return Plan(self._first + plan.generation, plan.routes)
 
     def unload(self, command: Unload) -> Draining:
         """Let all workers free a version; `Drained` follows when the last of them has."""
@@ -172,11 +210,9 @@ class WorkerPlanes:
             if failed is not None:
                 self._replace(link, f"it cannot prepare what is committed: {failed}")
                 return False
-            if plan is self._plan:
-                link.channel.send(Commit(plan.generation))
-                link.generation = plan.generation
+            if plan is self._plan and not self._is_held:
+                self._show_commit(link)
         self._serving[link.index] = link
-        link.channel.send(Accept())
         return True
 
     def remove(self, link: WorkerLink) -> None:
@@ -185,6 +221,7 @@ class WorkerPlanes:
             if self._links.get(link.index) is not link:
                 return
             del self._links[link.index]
+            self._accepted.discard(link)
             self._serving.pop(link.index, None)
             for version in list(self._draining):
                 version.users.discard(link.index)

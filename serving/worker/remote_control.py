@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -15,9 +16,10 @@ import structlog
 from serving.api.counts import list_leases
 from serving.domain.decision import Decision, DecisionRefused
 from serving.domain.errors import StateUnavailable, Unavailable, UnknownModel
-from serving.domain.plan import Commit, Fact, Loaded, LoadFailed, ReplaceHost, ReportOutage, Unload
+from serving.domain.plan import Commit, Fact, HostGone, Loaded, LoadFailed, ReplaceHost, ReportOutage, Unload
 from serving.domain.status import HistoryEntry, ModelSummary, Status, WorkerStatus
-from serving.plane.active_reference import HoldsActive
+from serving.domain.version import VersionId
+from serving.plane.active_reference import HoldsActive, read
 from serving.plane.fair_turns import Turns
 from serving.plane.plane import Plane
 from serving.telemetry.metrics import Metrics
@@ -55,8 +57,15 @@ from serving.worker.remote_host import RemoteHost
 LOAD_THREADS = 2
 RETRY_SECONDS = 1
 SUPERVISOR_GONE = 3  # exit status
+HOSTS_GONE = "the process that holds the model has ended with control, which is started again; try again"
 
 log = structlog.get_logger("serving.worker")
+
+
+def end_process() -> None:
+    """End this process at once, because its supervisor is gone: nobody would know it any more."""
+    log.error("supervisor_gone", effect="this worker ends")
+    os._exit(SUPERVISOR_GONE)
 
 
 class HoldsPublished(HoldsActive, Protocol):
@@ -68,18 +77,29 @@ class HoldsPublished(HoldsActive, Protocol):
 class RemoteControl:
     """One worker's link to control. It implements `Operator`, `Counts` and `Background` for the HTTP side.
 
-    When the supervisor is gone this process ends at once: nobody would know it any more.
+    When control is gone, or has closed the channel, `on_lost` is called, once, by the thread that reads; the versions
+    that are loaded go on answering until another commit. With `takes_over` those of an earlier one answer until then.
     """
 
     def __init__(
-        self, state: HoldsPublished, channel_socket: Any, committed: memoryview, turns: Turns, metrics: Metrics
+        self,
+        state: HoldsPublished,
+        channel_socket: Any,
+        committed: memoryview,
+        turns: Turns,
+        metrics: Metrics,
+        on_lost: Callable[[], None] = end_process,
+        *,
+        takes_over: bool = False,
     ) -> None:
         self._state = state
         self._loop = asyncio.get_running_loop()
         self._metrics = metrics
         self._channel = WorkerChannel(channel_socket, TYPES, self._take, self._end, "control")
         self._loads = ThreadPoolExecutor(LOAD_THREADS, "serving-load")
-        self._plane = Plane(state, self._loop, turns, self._tell, committed)
+        self._plane = Plane(state, self._loop, turns, self._tell, committed, takes_over=takes_over)
+        self._on_lost = on_lost
+        self.is_lost = False
         self._may_accept = asyncio.Event()
         self._is_stopping = False
         self.on_started: Callable[[Status], None] = lambda _: None
@@ -101,6 +121,20 @@ class RemoteControl:
         self._is_stopping = True
         self._loads.shutdown(wait=False, cancel_futures=True)
         self._channel.close()
+
+    def settle(self) -> bool:
+        """After the loss, return whether what was loaded here answers; else free it. Event loop thread only."""
+        with contextlib.suppress(Unavailable):
+            read(self._state)
+        if self._plane.is_answering:
+            return True
+        self._state.prepared = self._state.active
+        self._plane.retire()
+        return False
+
+    def retire(self) -> None:
+        """Free what is loaded: another one's versions answer now. Only after the loss."""
+        self._plane.retire()
 
     def announce_stop(self) -> None:
         """Stop waiting for what is to be loaded: this worker ends. The supervisor announces the end of the service."""
@@ -141,7 +175,7 @@ class RemoteControl:
         try:
             return await asyncio.wrap_future(self._channel.ask(question))
         except ChannelClosed:
-            raise Unavailable("this worker is about to end; try again", RETRY_SECONDS) from None
+            raise Unavailable("this worker has lost its control; try again", RETRY_SECONDS) from None
 
     # --- what control says: the thread that reads --------------------------------------------------------------------
 
@@ -218,11 +252,20 @@ class RemoteControl:
 
     def _tell(self, fact: Fact) -> None:
         self._channel.send(fact)
+        if self.is_lost and isinstance(fact, HostGone):
+            self._report_outage(fact.key)
 
     def _end(self) -> None:
+        self.is_lost = True
+        self._loop.call_soon_threadsafe(self._may_accept.set)
         if not self._is_stopping:
-            log.error("supervisor_gone", effect="this worker ends")
-            os._exit(SUPERVISOR_GONE)
+            for key in self._plane.list_versions():
+                self._report_outage(key)
+            self._on_lost()
+
+    def _report_outage(self, key: VersionId) -> None:
+        """Let no request wait for a host that this control will not bring any more."""
+        self._plane.report_outage(ReportOutage(key, HOSTS_GONE, RETRY_SECONDS))
 
     # --- the event loop ----------------------------------------------------------------------------------------------
 
