@@ -58,7 +58,7 @@ class _Attached:
 
 
 class AttachedWorkers:
-    """Implements `Workers`. `listener` is where processes attach, `words` the descriptor of the committed generation."""
+    """Implements `Workers`. Processes attach at `listener`; `words` is the descriptor of the generation."""
 
     def __init__(self, control: SharedControl, settings: Settings, listener: socket.socket, words: int) -> None:
         self._control = control
@@ -150,7 +150,7 @@ class AttachedWorkers:
         descriptors: list[int] = []
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             stack.callback(sock.close)
-            stack.callback(lambda: [os.close(fd) for fd in descriptors])
+            stack.callback(_close_all, descriptors)
             sock.settimeout(GREETING_SECONDS)
             received = receive_hello(sock)
             if received is None:
@@ -250,6 +250,11 @@ class AttachedWorkers:
                 self.replace(link, f"it has not answered for {self._seconds:g} s")
             except ChannelClosed:
                 pass
+
+
+def _close_all(descriptors: list[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
 
 
 def _next_connection(process: _Attached) -> socket.socket | None:

@@ -1,4 +1,4 @@
-"""The process that has control for the processes of somebody's own application: started by the first, ends after the last.
+"""The process that has control for those of somebody's own application: started by the first, ends after the last.
 
 See `serving.worker.attach`, which starts it with the lock and the socket that make it the only one.
 """

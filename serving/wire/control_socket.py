@@ -16,7 +16,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -65,10 +65,9 @@ def listen_for_processes(directory: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         with _short_path(directory) as path:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            Path(path).unlink(missing_ok=True)
             sock.bind(path)
-            os.chmod(path, 0o600)
+            Path(path).chmod(0o600)
         sock.listen(BACKLOG)
     except OSError:
         sock.close()
@@ -115,7 +114,7 @@ def send_greeting(sock: socket.socket, greeting: Hello | Welcome, descriptors: S
 
 
 def receive_hello(sock: socket.socket) -> tuple[Hello, list[int]] | None:
-    """Return what the other side says and its descriptors; None when it says nothing that makes sense. Raises OSError."""
+    """Return what a process says of itself and its descriptors; None when that makes no sense. Raises OSError."""
     return _receive(sock, Hello)
 
 
@@ -127,8 +126,9 @@ def receive_welcome(sock: socket.socket) -> tuple[Welcome, list[int]] | None:
 def _receive(sock: socket.socket, kind: type[Greeting]) -> tuple[Greeting, list[int]] | None:
     data, descriptors, _, _ = socket.recv_fds(sock, MOST_BYTES, 4)
     try:
-        return kind(**json.loads(data)), descriptors
-    except (ValueError, TypeError):
+        known = {each.name for each in fields(kind)}
+        return kind(**{name: value for name, value in json.loads(data).items() if name in known}), descriptors
+    except (ValueError, TypeError, AttributeError):
         for fd in descriptors:
             os.close(fd)
         return None

@@ -4,7 +4,7 @@ One is the generation that answers: control writes it once for each commit, and 
 Others are the heartbeats of event loops. Reading and writing 8 aligned bytes is one machine instruction, so nobody
 sees half of a number, and no lock is needed.
 
-Control that other processes may outlive has its words in a file (`open_words`): the next control writes to the same ones.
+Control that its workers may outlive has its words in a file (`open_words`): the next control writes to the same ones.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from serving.domain.errors import StateUnavailable
 from serving.settings import Settings, dump_shared, make_shared
 from serving.wire.control_socket import (
     Hello,
+    Welcome,
     connect_to_control,
     listen_for_processes,
     read_peer,
@@ -26,6 +27,7 @@ from serving.wire.control_socket import (
 
 ATTACH_SECONDS = 60.0
 RETRY_SECONDS = 0.05
+LOOK_SECONDS = 0.5  # how soon a stop is seen
 # with the path of this process, so that the same code is found; arguments: descriptors of lock, socket and settings
 _PROGRAM = (
     "import sys; sys.path[:] = sys.argv[4:]; from serving.supervisor.control_process import main; "
@@ -63,7 +65,7 @@ def attach(settings: Settings, counts: int, stop: threading.Event) -> Attachment
                 )
             stop.wait(RETRY_SECONDS)
     except OSError as error:
-        raise StateUnavailable(f"control of {directory} cannot be reached: {error.strerror or error}") from None
+        raise StateUnavailable(f"the control of {directory} cannot be reached: {error.strerror or error}") from None
     return None
 
 
@@ -71,37 +73,27 @@ def _greet(
     sock: socket.socket, settings: Settings, counts: int, ends_at: float, stop: threading.Event
 ) -> Attachment | None:
     """Say what this process is; None when control has ended, or is about to."""
-    with contextlib.ExitStack() as stack:
-        stack.callback(sock.close)
+    received: tuple[Welcome, list[int]] | None = None
+    try:
         if not read_peer(sock).is_trusted:
-            raise StateUnavailable(f"control of {settings.state.path} is another user's")
-        sock.settimeout(1.0)
-        try:
-            send_greeting(sock, Hello(__version__, dump_shared(settings)), [counts])
-            while (received := _receive(sock)) is _NOTHING_YET:
-                if stop.is_set() or time.monotonic() > ends_at:
-                    return None
-        except (ConnectionResetError, BrokenPipeError):
-            return None
+            raise StateUnavailable(f"the control of {settings.state.path} is another user's")
+        sock.settimeout(LOOK_SECONDS)
+        send_greeting(sock, Hello(__version__, dump_shared(settings)), [counts])
+        while not stop.is_set() and time.monotonic() < ends_at:
+            with contextlib.suppress(TimeoutError):
+                received = receive_welcome(sock)
+                break
         if received is None:
             return None
         welcome, descriptors = received
         if welcome.index is None:
             raise StateUnavailable(welcome.refusal or "control refuses this process")
         sock.settimeout(None)
-        stack.pop_all()
-        return Attachment(welcome.index, sock, descriptors[0])
-    return None
-
-
-_NOTHING_YET = object()
-
-
-def _receive(sock: socket.socket):
-    try:
-        return receive_welcome(sock)
-    except TimeoutError:
-        return _NOTHING_YET
+        return Attachment(welcome.index, sock.dup(), descriptors[0])
+    except (ConnectionResetError, BrokenPipeError):
+        return None
+    finally:
+        sock.close()
 
 
 def _start_control(settings: Settings) -> socket.socket | None:
