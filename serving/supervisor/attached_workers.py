@@ -26,7 +26,7 @@ from serving.settings import Settings, describe_differences, dump_shared
 from serving.supervisor.shared_control import SharedControl
 from serving.supervisor.worker_link import WorkerLink
 from serving.telemetry.count_sheet import CountSheet
-from serving.wire.control_socket import Hello, Peer, Welcome, read_peer, receive_hello, send_greeting
+from serving.wire.control_socket import Admission, Hello, Peer, read_peer, receive_hello, send_greeting
 from serving.wire.wire_version import WIRE_VERSION
 from serving.wire.worker_channel import ChannelClosed, WorkerChannel
 from serving.wire.worker_messages import TYPES, Sync
@@ -58,7 +58,7 @@ class _Attached:
 
 
 class AttachedWorkers:
-    """Implements `Workers`. Processes attach at `listener`; `words` is the descriptor of the generation."""
+    """Implements `WorkerSet`. Processes attach at `listener`; `words` is the descriptor of the generation."""
 
     def __init__(self, control: SharedControl, settings: Settings, listener: socket.socket, words: int) -> None:
         self._control = control
@@ -91,11 +91,11 @@ class AttachedWorkers:
     # --- what control asks for ---------------------------------------------------------------------------------------
 
     def list_links(self) -> list[WorkerLink]:
-        """Implement `Workers.list_links`."""
+        """Implement `WorkerSet.list_links`."""
         return [link for one in self._list() if (link := one.link) is not None]
 
     def list_status(self) -> tuple[WorkerStatus, ...]:
-        """Implement `Workers.list_status`."""
+        """Implement `WorkerSet.list_status`."""
         requests = self._control.metrics.requests_by_worker()
         return tuple(
             WorkerStatus(
@@ -111,14 +111,17 @@ class AttachedWorkers:
         )
 
     def note_accepting(self, link: WorkerLink) -> None:
-        """Implement `Workers.note_accepting`."""
+        """Implement `WorkerSet.note_accepting`."""
         for one in self._list():
             if one.link is link:
                 one.reason = None
                 self._set_state(one, "serving")
 
     def replace(self, link: WorkerLink, reason: str) -> None:
-        """Implement `Workers.replace`: detach it."""
+        """Implement `WorkerSet.replace`: detach it."""
+        if link.is_gone:
+            return
+        link.is_gone = True
         log.error("worker_detached", worker=link.index, pid=link.pid, reason=reason)
         for one in self._list():
             if one.link is link:
@@ -161,11 +164,11 @@ class AttachedWorkers:
                 process = self._admit(read_peer(sock), descriptors)
             except Refused as error:
                 log.error("process_refused", pid=read_peer(sock).pid, reason=str(error))
-                send_greeting(sock, Welcome(refusal=str(error)))
+                send_greeting(sock, Admission(refusal=str(error)))
                 return
             if process is not None:
                 sock.settimeout(None)
-                send_greeting(sock, Welcome(process.index), [self._words])
+                send_greeting(sock, Admission(process.index), [self._words])
                 process.connections.put(sock.dup())
 
     def _require_same(self, hello: Hello) -> None:

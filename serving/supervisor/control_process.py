@@ -26,7 +26,7 @@ from serving.wire.shared_words import open_words
 from serving.worker.worker_settings import count_workers
 
 LINGER_SECONDS = 3.0  # without a process: their manager may be starting one again
-HOLD_SECONDS = 5.0  # until what answered before an earlier control ended is committed, complete or not
+HOLD_SECONDS = 15.0  # until what answered before an earlier control ended is committed, complete or not
 TELL_SECONDS = 2.0
 POLL_SECONDS = 0.1
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)

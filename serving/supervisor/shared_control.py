@@ -45,7 +45,7 @@ from serving.wire.worker_messages import (
 GAUGE_SECONDS = 0.5  # how long a scrape waits for a worker
 
 
-class Workers(Protocol):
+class WorkerSet(Protocol):
     """The processes that answer, however they come and go. Any thread."""
 
     def list_links(self) -> list[WorkerLink]:
@@ -78,7 +78,7 @@ class SharedControl:
         settings: Settings,
         committed: int,
         slots: int,
-        make_workers: Callable[[SharedControl], Workers],
+        make_workers: Callable[[SharedControl], WorkerSet],
         on_accepting: Callable[[], None] = lambda: None,
         *,
         is_held: bool = False,

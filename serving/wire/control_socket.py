@@ -50,14 +50,14 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
-class Welcome:
+class Admission:
     """Control takes it, as worker `index`. Without an index `refusal` says why not."""
 
     index: int | None = None
     refusal: str | None = None
 
 
-Greeting = TypeVar("Greeting", Hello, Welcome)
+Greeting = TypeVar("Greeting", Hello, Admission)
 
 
 def listen_for_processes(directory: Path) -> socket.socket:
@@ -108,7 +108,7 @@ def read_peer(sock: socket.socket) -> Peer:
     return Peer(pid, uid)
 
 
-def send_greeting(sock: socket.socket, greeting: Hello | Welcome, descriptors: Sequence[int] = ()) -> None:
+def send_greeting(sock: socket.socket, greeting: Hello | Admission, descriptors: Sequence[int] = ()) -> None:
     """Send the first packet of this side. Raises OSError."""
     socket.send_fds(sock, [json.dumps(asdict(greeting)).encode()], descriptors)
 
@@ -118,9 +118,9 @@ def receive_hello(sock: socket.socket) -> tuple[Hello, list[int]] | None:
     return _receive(sock, Hello)
 
 
-def receive_welcome(sock: socket.socket) -> tuple[Welcome, list[int]] | None:
+def receive_admission(sock: socket.socket) -> tuple[Admission, list[int]] | None:
     """Return what control answers and its descriptors; None when it has ended. Raises OSError."""
-    return _receive(sock, Welcome)
+    return _receive(sock, Admission)
 
 
 def _receive(sock: socket.socket, kind: type[Greeting]) -> tuple[Greeting, list[int]] | None:

@@ -15,12 +15,12 @@ from serving import __version__
 from serving.domain.errors import StateUnavailable
 from serving.settings import Settings, dump_shared, make_shared
 from serving.wire.control_socket import (
+    Admission,
     Hello,
-    Welcome,
     connect_to_control,
     listen_for_processes,
     read_peer,
-    receive_welcome,
+    receive_admission,
     send_greeting,
     take_lock,
 )
@@ -73,7 +73,7 @@ def _greet(
     sock: socket.socket, settings: Settings, counts: int, ends_at: float, stop: threading.Event
 ) -> Attachment | None:
     """Say what this process is; None when control has ended, or is about to."""
-    received: tuple[Welcome, list[int]] | None = None
+    received: tuple[Admission, list[int]] | None = None
     try:
         if not read_peer(sock).is_trusted:
             raise StateUnavailable(f"the control of {settings.state.path} is another user's")
@@ -81,15 +81,15 @@ def _greet(
         send_greeting(sock, Hello(__version__, dump_shared(settings)), [counts])
         while not stop.is_set() and time.monotonic() < ends_at:
             with contextlib.suppress(TimeoutError):
-                received = receive_welcome(sock)
+                received = receive_admission(sock)
                 break
         if received is None:
             return None
-        welcome, descriptors = received
-        if welcome.index is None:
-            raise StateUnavailable(welcome.refusal or "control refuses this process")
+        admission, descriptors = received
+        if admission.index is None:
+            raise StateUnavailable(admission.refusal or "control refuses this process")
         sock.settimeout(None)
-        return Attachment(welcome.index, sock.dup(), descriptors[0])
+        return Attachment(admission.index, sock.dup(), descriptors[0])
     except (ConnectionResetError, BrokenPipeError):
         return None
     finally:
