@@ -25,8 +25,8 @@ def make_shared(settings: Settings) -> Settings:
 
 
 def dump_shared(settings: Settings) -> dict[str, str]:
-    """Return what has to be the same in all processes, as texts by the names of the settings."""
-    shared = make_shared(settings).model_dump(mode="json")
+    """Return what has to be the same in all processes, as texts by their names. Of settings from `make_shared`."""
+    shared = settings.model_dump(mode="json")
     found: dict[str, str] = {}
     for group in GROUPS:
         for name, value in shared[group].items():

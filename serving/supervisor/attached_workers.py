@@ -81,8 +81,10 @@ class AttachedWorkers:
         self._failure = reason
 
     def close_if_empty(self, seconds: float) -> bool:
-        """Return whether no process has been there for so long; then none is taken any more."""
+        """Return whether no process has been there for so long. From then on none is taken, and control has to end."""
         with self._lock:
+            if self._is_closed:
+                return True
             if self._empty_since is None or time.monotonic() - self._empty_since < seconds:
                 return False
             self._is_closed = True
@@ -174,13 +176,15 @@ class AttachedWorkers:
     def _require_same(self, hello: Hello) -> None:
         if self._failure is not None:
             raise Refused(self._failure)
+        differences = describe_differences(self._settings, hello.settings)
+        if (hello.wire != WIRE_VERSION or differences) and self.close_if_empty(0.0):
+            return  # the process starts a control of its own kind
         if hello.wire != WIRE_VERSION:
             release = f"release {hello.release}" if hello.release != __version__ else "another build"
             raise Refused(
                 f"this process runs {release} of serving, and the control of its application (process {os.getpid()}) "
                 f"runs {__version__}; end all processes of the application, then start them again"
             )
-        differences = describe_differences(self._settings, hello.settings)
         if differences:
             raise Refused(
                 f"other processes share the state directory with other settings: {'; '.join(differences)}; give all "

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from serving import __version__
 from serving.domain.errors import StateUnavailable
-from serving.settings import Settings, dump_shared, make_shared
+from serving.settings import Settings, dump_shared
 from serving.wire.control_socket import (
     Admission,
     Hello,
@@ -47,6 +47,7 @@ class Attachment:
 def attach(settings: Settings, counts: int, stop: threading.Event) -> Attachment | None:
     """Attach this process to the control of the state directory, which is started if need be. Blocks.
 
+    `settings` are those that `make_shared` returns.
     `counts` is the descriptor of the memory that this process counts in. Returns None when `stop` is set meanwhile.
     Raises StateUnavailable when control refuses this process or cannot be started.
     """
@@ -113,7 +114,7 @@ def _start_control(settings: Settings) -> socket.socket | None:
 def _run_control(settings: Settings, lock: int, listener: int) -> None:
     document = os.memfd_create("serving-settings", os.MFD_CLOEXEC)
     try:
-        os.write(document, make_shared(settings).model_dump_json().encode())
+        os.write(document, settings.model_dump_json().encode())
         os.lseek(document, 0, os.SEEK_SET)
         descriptors = (lock, listener, document)
         process = subprocess.Popen(

@@ -20,12 +20,12 @@ from serving.domain.decision import Decision
 from serving.domain.errors import StateUnavailable
 from serving.domain.status import HistoryEntry, ModelSummary, Status, WorkerStatus
 from serving.plane.fair_turns import Turns, make_turns
-from serving.settings import Settings
+from serving.settings import Settings, make_shared
 from serving.telemetry.count_sheet import CountSheet
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.traffic import Traffic
 from serving.wire.shared_words import map_words
-from serving.worker.attach import Attachment, attach
+from serving.worker.attach import attach
 from serving.worker.remote_control import HoldsPublished, RemoteControl
 from serving.worker.worker_settings import count_workers, settings_of_one
 
@@ -45,12 +45,10 @@ class AttachedControl:
         self, state: HoldsPublished, settings: Settings, sheet: CountSheet, turns: Turns, metrics: Metrics
     ) -> None:
         self._state = state
-        self._settings = settings
+        self._settings = make_shared(settings)
         self._sheet = sheet
         self._turns, self._metrics = turns, metrics
-        self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
-        self._lost = asyncio.Event()
         self._remote: RemoteControl
         self._keeping: asyncio.Task[None] | None = None
         self.on_started: Callable[[Status], None] = lambda _: None
@@ -58,22 +56,19 @@ class AttachedControl:
     async def start(self) -> None:
         """Attach, and return when everything that is committed is loaded. Raises StateUnavailable."""
         while True:
-            attachment = await self._attach()
-            assert attachment is not None
-            if await self._connect(attachment, takes_over=False):
+            if await self._attach(takes_over=False):
                 break
             await asyncio.sleep(FIRST_PAUSE_SECONDS)
         self._keeping = asyncio.create_task(self._keep_attached())
 
     async def stop(self) -> None:
-        """Detach."""
+        """Detach. Only after `start`."""
         self._stop.set()
         if self._keeping is not None:
             self._keeping.cancel()
             with suppress(asyncio.CancelledError):
                 await self._keeping
-        if self._remote is not None:
-            self._remote.stop()
+        self._remote.stop()
 
     def announce_stop(self) -> None:
         """Implement `Background.announce_stop`: nothing, as others go on."""
@@ -100,53 +95,49 @@ class AttachedControl:
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    async def _attach(self) -> Attachment | None:
-        return await asyncio.to_thread(attach, self._settings, self._sheet.fd, self._stop)
-
-    async def _connect(self, attachment: Attachment, *, takes_over: bool) -> bool:
-        """Load what control says; returns whether it has let this process answer, before it was lost."""
+    async def _attach(self, *, takes_over: bool) -> bool:
+        """Attach and load what control says; returns whether this process answers then. Raises StateUnavailable."""
+        attachment = await asyncio.to_thread(attach, self._settings, self._sheet.fd, self._stop)
+        if attachment is None:
+            return False
         words = map_words(attachment.words)
         os.close(attachment.words)
         remote = self._remote = RemoteControl(
-            *(self._state, attachment.sock, words, self._turns, self._metrics, self._note_loss), takes_over=takes_over
+            *(self._state, attachment.sock, words, self._turns, self._metrics, _go_on), takes_over=takes_over
         )
         remote.start()
         await remote.wait_until_loaded()
-        if remote.is_lost and not remote.settle():
+        if remote.is_lost and not (takes_over and remote.settle()):
             remote.stop()
+            remote.retire()
             return False
         remote.note_accepting()
         log.info("attached", worker=attachment.index)
         return True
 
     async def _keep_attached(self) -> None:
-        """Attach again and again, whenever control is lost."""
-        answering, losses = self._remote, 0
-        attached_at = time.monotonic()
-        while True:
-            await self._lost.wait()
-            self._lost.clear()
-            losses = 1 if time.monotonic() - attached_at > SOUND_SECONDS else losses + 1
-            log.warning("control_lost", effect="what is compiled goes on answering until control is there again")
+        """Attach again, whenever control is lost."""
+        answering, attached_at, losses = self._remote, time.monotonic(), 0
+        while not self._stop.is_set():
+            await self._remote.wait_until_lost()
             self._remote.stop()
-            await asyncio.sleep(min(FIRST_PAUSE_SECONDS * 2 ** (losses - 1), LONGEST_PAUSE_SECONDS))
+            losses = 1 if time.monotonic() - attached_at > SOUND_SECONDS else losses + 1
+            pause = min(FIRST_PAUSE_SECONDS * 2 ** (losses - 1), LONGEST_PAUSE_SECONDS)
+            log.warning("control_lost", retry_seconds=pause, effect="what is compiled goes on answering")
+            await asyncio.sleep(pause)
+            attached_at = time.monotonic()
             try:
-                attachment = await self._attach()
+                has_attached = await self._attach(takes_over=True)
             except StateUnavailable as error:
                 log.error("cannot_attach", reason=str(error))
-                self._lost.set()
                 continue
-            if attachment is None:
-                return
-            attached_at = time.monotonic()
-            if await self._connect(attachment, takes_over=True):
+            if has_attached:
                 answering.retire()
                 answering = self._remote
-            else:
-                self._lost.set()
 
-    def _note_loss(self) -> None:
-        self._loop.call_soon_threadsafe(self._lost.set)
+
+def _go_on() -> None:
+    """Do nothing when control is lost: another one is found by `_keep_attached`."""
 
 
 def make_shared_lifespan(settings: Settings, access: Access | None = None) -> Lifespan:
@@ -163,8 +154,8 @@ def make_shared_lifespan(settings: Settings, access: Access | None = None) -> Li
         control = AttachedControl(state, settings, sheet, turns, metrics)
         own = settings_of_one(settings, count_workers(settings))
         state.services = api.make_services(state, own, metrics, control, control, access, control)
+        await control.start()
         try:
-            await control.start()
             yield
         finally:
             await control.stop()

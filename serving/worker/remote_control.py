@@ -77,8 +77,9 @@ class HoldsPublished(HoldsActive, Protocol):
 class RemoteControl:
     """One worker's link to control. It implements `Operator`, `Counts` and `Background` for the HTTP side.
 
-    When control is gone, or has closed the channel, `on_lost` is called, once, by the thread that reads; the versions
-    that are loaded go on answering until another commit. With `takes_over` those of an earlier one answer until then.
+    When control is gone, or has closed the channel, `on_lost` is called, once, by the thread that reads. If this
+    process lives on, the versions that are loaded answer until another commit. With `takes_over` those of an earlier
+    `RemoteControl` answer until this one's first commit.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class RemoteControl:
         self._loads = ThreadPoolExecutor(LOAD_THREADS, "serving-load")
         self._plane = Plane(state, self._loop, turns, self._tell, committed, takes_over=takes_over)
         self._on_lost = on_lost
+        self._lost = asyncio.Event()
         self.is_lost = False
         self._may_accept = asyncio.Event()
         self._is_stopping = False
@@ -109,8 +111,12 @@ class RemoteControl:
         self._channel.start()
 
     async def wait_until_loaded(self) -> None:
-        """Wait until everything that is committed is loaded: then this worker may take connections."""
+        """Wait until everything that is committed is loaded, or control is lost: this worker may take connections."""
         await self._may_accept.wait()
+
+    async def wait_until_lost(self) -> None:
+        """Wait until control is gone or has closed the channel."""
+        await self._lost.wait()
 
     def note_accepting(self) -> None:
         """Tell the supervisor that connections are taken."""
@@ -257,7 +263,9 @@ class RemoteControl:
 
     def _end(self) -> None:
         self.is_lost = True
-        self._loop.call_soon_threadsafe(self._may_accept.set)
+        for event in (self._may_accept, self._lost):
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(event.set)
         if not self._is_stopping:
             for key in self._plane.list_versions():
                 self._report_outage(key)

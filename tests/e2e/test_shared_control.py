@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from serving.settings import Settings, dump_shared
+from serving.settings import Settings, dump_shared, make_shared
 from serving.wire.control_socket import Hello, connect_to_control, receive_admission, send_greeting
 from tests.e2e.harness import START_SECONDS, Server, constant, is_alive, until, write_version
 from tests.e2e.real_time import Clients
@@ -230,7 +230,8 @@ def _pids_serving(server: Application) -> set[int]:
 
 
 def test_other_settings_and_other_releases_are_refused(server: Application) -> None:
-    settings = Settings(store={"path": server.store}, state={"path": server.state}, server={"workers": PROCESSES})
+    own = {"store": {"path": server.store}, "state": {"path": server.state}, "server": {"workers": PROCESSES}}
+    settings = make_shared(Settings(**own))
     with connected(server.state) as sock:
         send_greeting(sock, Hello("0.0.9", dump_shared(settings), wire=1))
         assert "runs release 0.0.9 of serving, and the control" in refusal(sock)
