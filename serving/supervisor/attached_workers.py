@@ -241,7 +241,11 @@ class AttachedWorkers:
         process.link = link
         self._set_state(process, "starting")
         log.info("worker_attached", worker=link.index, pid=link.pid)
-        self._control.planes.add(link)
+        try:
+            self._control.planes.add(link)
+        except Exception:
+            log.exception("worker_not_added", worker=link.index)
+            link.channel.close()
         self._watch(link, ended)
         link.is_gone = True
         process.link = None

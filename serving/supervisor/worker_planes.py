@@ -206,9 +206,9 @@ class WorkerPlanes:
         """Give a worker that has loaded everything the plan that answers, and the one under preparation, if any."""
         plans = [self._plan, self._next] if self._is_preparing else [self._plan]
         for plan in plans:
-            failed = _failure_of(link.channel.ask(PrepareOrder.of(plan)), PlanPrepared, self._seconds)
-            if failed is not None:
-                self._replace(link, f"it cannot prepare what is committed: {failed}")
+            failures = self._await_all({link: link.channel.ask(PrepareOrder.of(plan))}, PlanPrepared, self._seconds)
+            if failures:
+                self._replace(link, f"it cannot prepare what is committed: {failures[link]}")
                 return False
             if plan is self._plan and not self._is_held:
                 self._show_commit(link)

@@ -29,8 +29,6 @@ def test_differences_are_named_and_what_is_each_process_s_own_is_none() -> None:
 
 def test_a_long_value_is_compared_as_a_whole() -> None:
     names = [f"package.Class{number}" for number in range(1000)]
-    one, other = (
-        dump_shared(make_shared(Settings(security={"pickle_trusted": tuple([*names, last])}))) for last in "ab"
-    )
+    one, other = (dump_shared(make_shared(Settings(security={"pickle_trusted": (*names, last)}))) for last in "ab")
     (difference,) = describe_differences(one, other)
     assert len(difference) < 1000

@@ -107,3 +107,12 @@ def test_what_is_released_between_a_plan_and_its_commit_waits_for_the_commit(wor
     held.commit(Commit(plan.generation))
     assert words.seen[0] == plan.generation
     assert sent_to(link)[-1] == Accept()
+
+
+def test_a_worker_that_does_not_prepare_what_is_committed_is_replaced(words: SimpleNamespace) -> None:
+    replaced: list[tuple[WorkerLink, str]] = []
+    planes = WorkerPlanes(words.fd, 0.01, lambda _: None, lambda *each: replaced.append(each))
+    link = worker()
+    link.channel.ask = lambda *_: Future()  # type: ignore[method-assign]
+    assert not planes.add(link)
+    assert replaced == [(link, "it cannot prepare what is committed: it did not answer within 0.01 s")]
