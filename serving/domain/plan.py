@@ -173,10 +173,10 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """A version is to be unloaded, and `requests` still hold it."""
+    """A version is to be unloaded, and `requests` still hold it; None where several planes count them."""
 
     key: VersionId
-    requests: int
+    requests: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import select
 import socket
 import threading
 import time
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -21,14 +22,14 @@ import structlog
 
 from serving import __version__
 from serving.domain.errors import ServingError
-from serving.domain.status import WorkerStatus
+from serving.domain.status import WorkerState, WorkerStatus
 from serving.settings import Settings, describe_differences, dump_shared
 from serving.supervisor.shared_control import SharedControl
 from serving.supervisor.worker_link import WorkerLink
 from serving.telemetry.count_sheet import CountSheet
 from serving.wire.control_socket import Admission, Hello, Peer, read_peer, receive_hello, send_greeting
 from serving.wire.wire_version import WIRE_VERSION
-from serving.wire.worker_channel import ChannelClosed, WorkerChannel
+from serving.wire.worker_channel import WorkerChannel
 from serving.wire.worker_messages import TYPES, Sync
 
 MOST_PROCESSES = 256
@@ -51,7 +52,8 @@ class _Attached:
     pidfd: int
     inode: int
     link: WorkerLink | None = None
-    state: str = "starting"
+    sock: socket.socket | None = None
+    state: WorkerState = WorkerState.STARTING
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     reason: str | None = None
     connections: queue.SimpleQueue[socket.socket] = field(default_factory=queue.SimpleQueue)
@@ -112,29 +114,43 @@ class AttachedWorkers:
             for one in self._list()
         )
 
+    @property
+    def problem(self) -> str | None:
+        """Implement `WorkerSet.problem`."""
+        detached = [one for one in self._list() if one.link is None and one.reason is not None]
+        return "; ".join(f"process {one.peer.pid} does not serve: {one.reason}" for one in detached) or None
+
     def note_accepting(self, link: WorkerLink) -> None:
         """Implement `WorkerSet.note_accepting`."""
         for one in self._list():
             if one.link is link:
                 one.reason = None
-                self._set_state(one, "serving")
+                self._set_state(one, WorkerState.SERVING)
+
+    def note_leaving(self, link: WorkerLink) -> None:
+        """Implement `WorkerSet.note_leaving`."""
+        for one in self._list():
+            if one.link is link:
+                self._set_state(one, WorkerState.DRAINING)
 
     def replace(self, link: WorkerLink, reason: str) -> None:
         """Implement `WorkerSet.replace`: detach it."""
-        if link.is_gone:
+        if link.kill_reason is not None or link.has_ended.is_set():
             return
-        link.is_gone = True
+        link.kill_reason = reason
         log.error("worker_detached", worker=link.index, pid=link.pid, reason=reason)
         for one in self._list():
-            if one.link is link:
+            if one.link is link and (sock := one.sock) is not None:
                 one.reason = reason
-        link.channel.close()
+                link.channel.close()
+                with contextlib.suppress(OSError):  # else what waits to be written would keep it open
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def _list(self) -> list[_Attached]:
         with self._lock:
             return list(self._processes)
 
-    def _set_state(self, process: _Attached, state: str) -> None:
+    def _set_state(self, process: _Attached, state: WorkerState) -> None:
         process.state = state
         self._control.tell()
 
@@ -231,36 +247,35 @@ class AttachedWorkers:
         self._control.tell()
 
     def _run_link(self, process: _Attached, sock: socket.socket) -> None:
-        ended = threading.Event()
-        link = WorkerLink(process.index, process.peer.pid, process.pidfd)
+        link = WorkerLink(process.index, process.peer.pid, os.dup(process.pidfd))
         link.channel = WorkerChannel(
-            sock, TYPES, lambda received: self._control.take(link, received), ended.set, f"worker-{link.index}"
+            sock, TYPES, lambda received: self._control.take(link, received), link.has_ended.set, f"worker-{link.index}"
         )
         self._control.greet(link)
         link.channel.start()
-        process.link = link
-        self._set_state(process, "starting")
+        process.link, process.sock = link, sock
+        self._set_state(process, WorkerState.STARTING)
         log.info("worker_attached", worker=link.index, pid=link.pid)
         try:
-            self._control.planes.add(link)
-        except Exception:
+            problem = self._control.planes.add(link)
+        except Exception as error:
             log.exception("worker_not_added", worker=link.index)
-            link.channel.close()
-        self._watch(link, ended)
-        link.is_gone = True
+            problem = repr(error)
+        if problem is not None:
+            self.replace(link, problem)
+        self._watch(link)
         process.link = None
         self._control.planes.remove(link)
-        self._set_state(process, "detached")
+        link.close()
+        self._set_state(process, WorkerState.STARTING)
 
-    def _watch(self, link: WorkerLink, ended: threading.Event) -> None:
+    def _watch(self, link: WorkerLink) -> None:
         """Wait for the end of a channel; end it when nothing is answered there for too long."""
-        while not ended.wait(self._seconds):
-            try:
-                link.channel.ask(Sync()).result(self._seconds)
-            except TimeoutError:
-                self.replace(link, f"it has not answered for {self._seconds:g} s")
-            except ChannelClosed:
-                pass
+        while not link.has_ended.wait(self._seconds):
+            answer = link.channel.ask(Sync())
+            wait([answer], self._seconds)
+            if not answer.done():
+                self.replace(link, f"it has not answered for {self._seconds:.3g} s")
 
 
 def _close_all(descriptors: list[int]) -> None:

@@ -72,8 +72,11 @@ class Supervisor:
             self._service.on_started = self._check_start
             self._service.start()
             self._crew.start()
-            while not self._signals:
+            while not self._signals and not self._crew.is_lost:
                 self._wake.wait(POLL_SECONDS)
+            if self._crew.is_lost:
+                log.error("no_worker_left", effect="the service ends, as nobody could answer")
+                self.exit_code = 1
             self._drain()
         finally:
             for one, handler in before.items():

@@ -31,6 +31,7 @@ from serving.wire.worker_messages import (
     Forget,
     HistoryRefused,
     HostLeft,
+    Leaving,
     ListWorkers,
     Outcome,
     ReadGauges,
@@ -56,8 +57,17 @@ class WorkerSet(Protocol):
         """Return the status of each."""
         ...
 
+    @property
+    def problem(self) -> str | None:
+        """What keeps any of them from serving, for an operator; None when all do, or will in a moment."""
+        ...
+
     def note_accepting(self, link: WorkerLink) -> None:
         """Note that one takes requests."""
+        ...
+
+    def note_leaving(self, link: WorkerLink) -> None:
+        """Note that one was asked to end."""
         ...
 
     def replace(self, link: WorkerLink, reason: str) -> None:
@@ -85,6 +95,7 @@ class SharedControl:
     ) -> None:
         self.planes: WorkerPlanes
         self._seconds = settings.server.worker_seconds
+        self._load_seconds = settings.candidate.timeout_seconds
         self._committed, self._is_held = committed, is_held
         self._on_accepting = on_accepting
         self.metrics = ServiceMetrics(__version__, self._forget)
@@ -95,7 +106,9 @@ class SharedControl:
         self._workers = make_workers(self)
 
     def _make_planes(self, tell: Callable[[Fact], None]) -> WorkerPlanes:
-        self.planes = WorkerPlanes(self._committed, self._seconds, tell, self._replace, is_held=self._is_held)
+        self.planes = WorkerPlanes(
+            *(self._committed, self._seconds, self._load_seconds, tell, self._replace), is_held=self._is_held
+        )
         return self.planes
 
     def _replace(self, link: WorkerLink, reason: str) -> None:
@@ -106,8 +119,8 @@ class SharedControl:
         self._board.show(link.channel.send)
 
     def tell(self) -> None:
-        """Tell all workers how all workers are."""
-        self._board.tell_workers(self._workers.list_status())
+        """Tell all workers which of them do not serve."""
+        self._board.tell_problem(self._workers.problem)
 
     def _publish(self, change: Any) -> None:
         for link in self._workers.list_links():
@@ -122,6 +135,8 @@ class SharedControl:
             case Accepting():
                 self._workers.note_accepting(link)
                 self._on_accepting()
+            case Leaving():
+                self._workers.note_leaving(link)
             case Decide():
                 outcome = self.service.decide(message.decision, message.actor)
                 outcome.add_done_callback(lambda done: self._answer_decision(received, done.result()))
@@ -161,6 +176,8 @@ class SharedControl:
 
     def _render(self, received: Received, question: RenderMetrics) -> None:
         with self._render_lock:
+            for link in self._workers.list_links():
+                self.metrics.note_generation(link.index, link.generation)
             text, content_type = self.metrics.render_workers(self._read_gauges(), question.accept)
         received.answer(Exposition(text.decode(), content_type))
 

@@ -136,7 +136,7 @@ class AttachedControl:
                 answering = self._remote
 
 
-def _go_on() -> None:
+def _go_on(status: int) -> None:
     """Do nothing when control is lost: another one is found by `_keep_attached`."""
 
 

@@ -75,7 +75,10 @@ class FakeServer:
     """Answers by (method, path); keeps what it was asked."""
 
     answers: dict[tuple[str, str], tuple[int, Any]] = field(
-        default_factory=lambda: {("GET", "/models"): (200, {"models": [], "sandbox": None})}
+        default_factory=lambda: {
+            ("GET", "/models"): (200, {"models": [], "sandbox": None}),
+            ("GET", "/workers"): (200, {"workers": []}),
+        }
     )
     requests: list[tuple[str, str, dict[str, str], Any]] = field(default_factory=list)
     url: str = ""
@@ -300,6 +303,49 @@ def test_names_that_a_terminal_lacks_letters_for_do_not_end_a_table(serving: Any
     assert (done.status, done.err) == (0, "")
     assert done.out.splitlines()[2].startswith("?bung")
     assert serving("status", "--url", server.url, LC_ALL="C").status == 0
+
+
+WORKERS = [
+    {
+        "index": 0,
+        "pid": 71,
+        "state": "serving",
+        "generation": 4,
+        "started_at": "2026-11-20T08:00:00Z",
+        "requests": 12,
+        "restarts": 0,
+        "retry_at": None,
+        "reason": None,
+    },
+    {
+        "index": 1,
+        "pid": None,
+        "state": "waiting",
+        "generation": 0,
+        "started_at": "2026-11-20T08:01:00Z",
+        "requests": 3,
+        "restarts": 2,
+        "retry_at": "2026-11-20T08:01:30Z",
+        "reason": "SIGSEGV while it loaded iris/3",
+    },
+]
+
+
+def test_status_shows_the_workers_where_there_are_several(serving: Any, server: FakeServer) -> None:
+    server.answers["GET", "/models/active"] = 200, {"models": [IRIS]}
+    server.answers["GET", "/workers"] = 200, {"workers": WORKERS}
+    head, *lines = serving("status", "--url", server.url).out.splitlines()[3:]
+    assert head == "1 of 2 workers serve"
+    assert [re.split("  +", line) for line in lines] == [
+        ["WORKER", "PID", "STATE", "GENERATION", "STARTED", "REQUESTS", "RESTARTS", "REASON"],
+        ["0", "71", "serving", "4", "2026-11-20 08:00:00+00:00", "12", "0", "-"],
+        [
+            *("1", "-", "waiting until 2026-11-20 08:01:30+00:00", "0", "2026-11-20 08:01:00+00:00", "3", "2"),
+            "SIGSEGV while it loaded iris/3",
+        ],
+    ]
+    listed = json.loads(serving("status", "--json", "--url", server.url).out)
+    assert listed == {"models": [IRIS], "workers": WORKERS}
 
 
 def test_status_without_models_says_what_to_do(serving: Any, server: FakeServer) -> None:

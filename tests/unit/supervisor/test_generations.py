@@ -15,7 +15,7 @@ from serving.domain.plan import Commit, Plan, Prepare, Route
 from serving.supervisor.worker_link import WorkerLink
 from serving.supervisor.worker_planes import WorkerPlanes
 from serving.wire.shared_words import map_words, open_words
-from serving.wire.worker_messages import Accept, PlanPrepared, PrepareOrder
+from serving.wire.worker_messages import Accept, PlanPrepared, PrepareOrder, Sync, Synced
 
 
 class FakeChannel:
@@ -31,7 +31,7 @@ class FakeChannel:
         assert not descriptors
         self.sent.append(message)
         answer: Future[Any] = Future()
-        answer.set_result(PlanPrepared(message.generation))
+        answer.set_result(Synced() if isinstance(message, Sync) else PlanPrepared(message.generation))
         return answer
 
 
@@ -54,7 +54,9 @@ def words(tmp_path: Path) -> Iterator[SimpleNamespace]:
 
 
 def control(words: SimpleNamespace, *, is_held: bool = False) -> WorkerPlanes:
-    return WorkerPlanes(words.fd, 1.0, lambda _: None, lambda *_: pytest.fail("a worker is replaced"), is_held=is_held)
+    return WorkerPlanes(
+        words.fd, 1.0, 1.0, lambda _: None, lambda *_: pytest.fail("a worker is replaced"), is_held=is_held
+    )
 
 
 def test_a_plan_of_the_next_control_never_passes_for_one_that_was_prepared_before(words: SimpleNamespace) -> None:
@@ -73,7 +75,7 @@ def test_a_plan_of_the_next_control_never_passes_for_one_that_was_prepared_befor
 
 def test_the_first_generation_of_all_is_nought(words: SimpleNamespace) -> None:
     planes, link = control(words), worker()
-    assert planes.add(link)
+    assert planes.add(link) is None
     assert sent_to(link) == [PrepareOrder(0, {}), Commit(0), Accept()]
 
 
@@ -83,7 +85,7 @@ def test_nothing_is_committed_while_control_is_held(words: SimpleNamespace) -> N
     before.prepare(Prepare(plan))
     before.commit(Commit(plan.generation))
     held, link = control(words, is_held=True), worker()
-    assert held.add(link)
+    assert held.add(link) is None
     held.prepare(Prepare(plan))
     held.commit(Commit(plan.generation))
     assert words.seen[0] == 1
@@ -107,12 +109,3 @@ def test_what_is_released_between_a_plan_and_its_commit_waits_for_the_commit(wor
     held.commit(Commit(plan.generation))
     assert words.seen[0] == plan.generation
     assert sent_to(link)[-1] == Accept()
-
-
-def test_a_worker_that_does_not_prepare_what_is_committed_is_replaced(words: SimpleNamespace) -> None:
-    replaced: list[tuple[WorkerLink, str]] = []
-    planes = WorkerPlanes(words.fd, 0.01, lambda _: None, lambda *each: replaced.append(each))
-    link = worker()
-    link.channel.ask = lambda *_: Future()  # type: ignore[method-assign]
-    assert not planes.add(link)
-    assert replaced == [(link, "it cannot prepare what is committed: it did not answer within 0.01 s")]
