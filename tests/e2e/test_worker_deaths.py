@@ -18,7 +18,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.harness import MATERIAL, TOKEN, Server, constant, serving, until, write_version
+from tests.e2e.harness import MATERIAL, TOKEN, Server, connect, constant, serving, until, write_version
 from tests.e2e.real_time import Clients
 from tests.e2e.test_workers import answering, assert_sound
 
@@ -181,6 +181,24 @@ def test_a_worker_that_is_asked_to_end_has_a_successor_and_is_no_death(server: S
     assert (successor["restarts"], successor["reason"]) == (asked["restarts"] + 1, None)
     ended = next(one for one in events(server, "worker_ended") if one["pid"] == asked["pid"])
     assert (ended["level"], ended["how"]) == ("info", "exit status 0")
+
+
+def test_a_worker_that_was_asked_to_end_drains_what_it_reads(server: Server) -> None:
+    """It is `draining` until the last body has arrived and was answered. Each worker has some of the connections."""
+    body = b'{"instances": [[0.0, 0.0]]}'
+    head = b"POST /models/m/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    leaving = list_workers(server)[2]
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(connect(server.url)) for _ in range(9)]
+        for one in connections:
+            one.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body[:9])
+        ask(server, "/health/live")
+        os.kill(leaving["pid"], signal.SIGTERM)
+        wait_workers(server, lambda workers: workers[2]["state"] == "draining")
+        for one in connections:
+            one.sendall(body[9:])
+        assert [one.recv(1 << 16).split(b"\r\n")[0] for one in connections] == [b"HTTP/1.1 200 OK"] * 9
+    wait_successor(server, 2, leaving["pid"])
 
 
 # --- a deadly version -------------------------------------------------------------------------------------------------

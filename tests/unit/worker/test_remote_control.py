@@ -36,7 +36,8 @@ class SlowPlane:
     may_load: threading.Event
     done: list[str]
 
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, *_: Any, takes_over: bool) -> None:
+        assert not takes_over
         type(self).may_load, type(self).done = threading.Event(), []
 
     def load(self, command: Load, process: object = None) -> Loaded:
