@@ -211,6 +211,8 @@ class AttachedWorkers:
         """Return the process, known or new; None when control is about to end."""
         if not peer.is_trusted:
             raise Refused("this process is another user's")
+        if peer.pid == 0:
+            raise Refused("this process is in another namespace of processes, as in another container")
         inode = os.fstat(descriptors[0]).st_ino
         with self._lock:
             if self._is_closed:
@@ -223,8 +225,9 @@ class AttachedWorkers:
             )
             if index == MOST_PROCESSES:
                 raise Refused(f"at most {MOST_PROCESSES} processes can share one control")
+            pidfd = os.pidfd_open(peer.pid)
             sheet = CountSheet(descriptors.pop(0))
-            process = _Attached(index, peer, os.pidfd_open(peer.pid), inode)
+            process = _Attached(index, peer, pidfd, inode)
             self._processes.append(process)
             self._empty_since = None
             self._control.metrics.start_worker(index, sheet, peer.pid)

@@ -189,6 +189,8 @@ def test_when_control_is_killed_compiled_versions_go_on_and_another_one_takes_ov
     with Clients(server.url, "m") as clients:
         control.kill()
         until(lambda: not any(is_alive(one) for one in theirs), "the end of the zygote and its hosts")
+        refused = server.predict("hosted")
+        assert (refused.status_code, "has ended with control" in refused.text) == (503, True)
         until(lambda: _pids_serving(server) == before, "all processes attached again", 60)
         newest = swap(server, "m", answering)
         until(lambda: clients.seen[-1].version == newest, "its answers")
