@@ -2,66 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import signal
 import sys
-import threading
 import time
-from concurrent.futures import TimeoutError as FutureTimeout
 from types import FrameType
-from typing import Any
 
 import structlog
 
-from serving import __version__
 from serving.api.access import Access
-from serving.domain.decision import DecisionOutcome
-from serving.domain.errors import ServingError, StateUnavailable, UnknownModel
-from serving.domain.graph_budget import GraphBudget
-from serving.domain.plan import Drained, HostGone
+from serving.domain.errors import ServingError
 from serving.domain.status import Status, WorkerState
-from serving.plane.fair_turns import count_cores
 from serving.ports.forwarding import ConnectionForwarder
 from serving.ports.shared_port import SharedPort
 from serving.server import CannotListen, explain_admin_port, explain_port, prepare
-from serving.service import Service
 from serving.settings import Settings
 from serving.silence import load_onnxruntime
 from serving.supervisor.crew import Crew
-from serving.supervisor.fact_thread import FactThread
-from serving.supervisor.graph_memory import BudgetedPlanes
 from serving.supervisor.grpc_port import GrpcPort
 from serving.supervisor.nursery import Nursery
-from serving.supervisor.status_board import StatusBoard
-from serving.supervisor.worker_link import WorkerLink
-from serving.supervisor.worker_planes import WorkerPlanes
-from serving.telemetry.service_metrics import ServiceMetrics
-from serving.telemetry.traffic import VersionLeases
+from serving.supervisor.shared_control import SharedControl
 from serving.wire.shared_words import make_words
-from serving.wire.worker_channel import ChannelClosed, Received
-from serving.wire.worker_messages import (
-    Accepting,
-    Decide,
-    Entries,
-    Exposition,
-    Forget,
-    HistoryRefused,
-    HostLeft,
-    Leaving,
-    ListWorkers,
-    Outcome,
-    ReadGauges,
-    ReadHistory,
-    ReadTraffic,
-    RenderMetrics,
-    Sync,
-    TrafficRead,
-    WorkerList,
-)
 from serving.worker.worker_process import WorkerPlan
+from serving.worker.worker_settings import count_workers, settings_of_one
 
-GAUGE_SECONDS = 0.5  # how long a scrape waits for a worker
 KILL_SECONDS = 5.0  # beyond drain_seconds, until workers that drain are killed
 POLL_SECONDS = 0.1
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -85,32 +49,24 @@ class Supervisor:
         ]
         counts = tuple(len(port.shares[0].descriptors()) for port in self._ports)
         grpc_port = None if self._grpc is None else self._grpc.number
-        plan = WorkerPlan(_settings_of_one(settings, workers), access, workers, counts, grpc_port)
+        plan = WorkerPlan(settings_of_one(settings, workers), access, workers, counts, grpc_port)
         self._forwarder = ConnectionForwarder(self._ports)
         if settings.engine.compile != "off":
             load_onnxruntime()  # all workers share its pages: 14 MB less in each that has a compiled form
         self._nursery = Nursery.start(plan.run, forget=self._close_ports)
         # from here on there may be threads
-        self._metrics = ServiceMetrics(__version__, self._forget)
-        self._render_lock = threading.Lock()
-        self._facts = FactThread(lambda each: self._planes.take(*each))
-        self._board = StatusBoard(self._publish)
-        self._service = Service(
-            self._board, settings, self._metrics, lambda tell: self._make_planes(committed, tell, workers), 2 * workers
-        )
-        self._crew = Crew(
-            *(self._nursery, self._planes, descriptors, beats, server.worker_seconds),
-            *(self._take, self._greet, self._tell, self._metrics, self._forwarder),
-        )
+
+        def make_crew(control: SharedControl) -> Crew:
+            self._crew = Crew(
+                *(self._nursery, control.planes, descriptors, beats, server.worker_seconds),
+                *(control.take, control.greet, control.tell, control.metrics, self._forwarder),
+            )
+            return self._crew
+
+        self._service = SharedControl(settings, committed, workers, make_crew, self._log_listening).service
         self._signals = 0
         self._is_listening = False
         self.exit_code = 0
-
-    def _make_planes(self, committed: int, tell: Any, workers: int) -> BudgetedPlanes:
-        seconds, load_seconds = self._settings.server.worker_seconds, self._settings.candidate.timeout_seconds
-        self._planes = WorkerPlanes(committed, seconds, load_seconds, tell, self._replace)
-        total_bytes = int(self._settings.engine.workers_mb * (1 << 20))
-        return BudgetedPlanes(self._planes, GraphBudget(total_bytes, workers, self._settings.store.keep_warm))
 
     def run(self) -> int:
         """Serve until a signal says otherwise; returns the exit status. Raises StateUnavailable. Blocks."""
@@ -182,89 +138,7 @@ class Supervisor:
             self.exit_code = 1
             self._signals += 1
 
-    # --- workers -----------------------------------------------------------------------------------------------------
-
-    def _replace(self, link: WorkerLink, reason: str) -> None:
-        self._crew.replace(link, reason)
-
-    def _greet(self, link: WorkerLink) -> None:
-        self._board.show(link.channel.send)
-
-    def _publish(self, change: Any) -> None:
-        for link in self._crew.list_links():
-            link.channel.send(change)
-
-    def _tell(self) -> None:
-        self._board.tell_problem(self._crew.problem)
-
-    def _take(self, link: WorkerLink, received: Received) -> None:
-        message = received.message
-        match message:
-            case Drained() | HostGone() | HostLeft():
-                self._facts.put((link, message))
-            case Accepting():
-                self._crew.note_accepting(link)
-                self._log_listening()
-            case Leaving():
-                self._crew.note_leaving(link)
-            case Decide():
-                outcome = self._service.decide(message.decision, message.actor)
-                outcome.add_done_callback(lambda done: self._answer_decision(received, done.result()))
-            case ReadHistory():
-                threading.Thread(target=self._read_history, args=(received, message), daemon=True).start()
-            case ListWorkers():
-                received.answer(WorkerList(self._crew.list_status()))
-            case ReadTraffic():
-                numbers = self._metrics.read_traffic(message.model, message.versions)
-                received.answer(TrafficRead(tuple(map(tuple, numbers))))
-            case RenderMetrics():
-                threading.Thread(target=self._render, args=(received, message), daemon=True).start()
-
-    def _answer_decision(self, received: Received, outcome: DecisionOutcome) -> None:
-        """Answer when every worker knows the status that the decision has led to: then all of them say the same."""
-        links = self._crew.list_links()
-        left = [len(links)]
-        lock = threading.Lock()
-
-        def note(_: Any) -> None:
-            with lock:
-                left[0] -= 1
-                is_last = left[0] == 0
-            if is_last:
-                received.answer(Outcome(outcome))
-
-        for link in links:
-            link.channel.ask(Sync()).add_done_callback(note)
-
-    def _read_history(self, received: Received, question: ReadHistory) -> None:
-        try:
-            received.answer(Entries(self._service.read_history(question.model, question.limit, question.before_id)))
-        except UnknownModel as error:
-            received.answer(HistoryRefused(str(error), is_unknown=True))
-        except (StateUnavailable, ServingError) as error:
-            received.answer(HistoryRefused(str(error), is_unknown=False))
-
-    def _render(self, received: Received, question: RenderMetrics) -> None:
-        with self._render_lock:
-            for link in self._crew.list_links():
-                self._metrics.note_generation(link.index, link.generation)
-            text, content_type = self._metrics.render_workers(self._read_gauges(), question.accept)
-        received.answer(Exposition(text.decode(), content_type))
-
-    def _read_gauges(self) -> dict[int, list[VersionLeases]]:
-        """Return what each worker has loaded; one that does not answer in a moment is left out. Blocks."""
-        answers = {link.index: link.channel.ask(ReadGauges()) for link in self._crew.list_links()}
-        ends_at = time.monotonic() + GAUGE_SECONDS
-        found: dict[int, list[VersionLeases]] = {}
-        for index, answer in answers.items():
-            with contextlib.suppress(ChannelClosed, FutureTimeout):
-                gauges = answer.result(max(0.0, ends_at - time.monotonic())).versions
-                found[index] = [VersionLeases(one.model, one.version, one.leases, one.is_active) for one in gauges]
-        return found
-
-    def _forget(self, model: str, version: str | None) -> None:
-        for link in self._crew.list_links():
-            link.channel.send(Forget(model, version))
+    # -----------------------------------------------------------------------------------------------------------------
 
     def _log_listening(self) -> None:
         if not self._is_listening:
@@ -298,19 +172,6 @@ def _open_ports(settings: Settings, workers: int) -> list[SharedPort]:
     return ports
 
 
-def _settings_of_one(settings: Settings, workers: int) -> Settings:
-    """Return the settings of one worker: its share of the limits, and no announcement of its end."""
-    server = settings.server
-    share = {
-        "max_connections": -(-server.max_connections // workers),
-        "max_queue": -(-server.max_queue // workers),
-        "max_inflight_mb": server.max_inflight_mb / workers,
-        "lame_duck_seconds": 0.0,
-        "fail_fast": False,
-    }
-    return settings.model_copy(update={"server": server.model_copy(update=share)})
-
-
 def run_workers(settings: Settings) -> int:
     """Serve with as many workers as the settings say; returns the exit status. Blocks; main thread only.
 
@@ -325,9 +186,3 @@ def run_workers(settings: Settings) -> int:
     except (ServingError, OSError) as error:
         log.error("cannot_start", reason=str(error))
         return 1
-
-
-def count_workers(settings: Settings) -> int:
-    """Return how many workers there are."""
-    wanted = settings.server.workers
-    return count_cores() if wanted == "auto" else wanted

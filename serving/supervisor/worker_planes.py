@@ -53,19 +53,27 @@ class WorkerPlanes:
     """The planes of all workers. `load` and `replace_host` block, in worker threads; `prepare` blocks for as long as it
     has to wait for workers, `seconds` at most; the rest waits for nothing. The lock is never held over a wait.
 
-    `load_seconds` is how long a worker may take for one version. `word` is the descriptor of the committed generation.
-    `tell` gets facts, `replace` the workers that have to be killed and why; both from any thread.
+    `load_seconds` is how long a worker may take for one version. `words` is the descriptor of two words: the committed
+    generation, and the newest one that was ever prepared. `tell` gets facts, `replace` the workers that have to be
+    replaced and why; both from any thread.
+
+    The words may have been written by an earlier control that its workers have outlived. So generations go on from
+    there: a plan of that control, prepared and not committed, must never pass for one of this. With `is_held` nothing
+    is committed before `release`: until then workers answer what they did, and new ones do not take connections.
     """
 
     def __init__(
         self,
-        word: int,
+        words: int,
         seconds: float,
         load_seconds: float,
         tell: Callable[[Fact], None],
         replace: Callable[[WorkerLink, str], None],
+        *,
+        is_held: bool = False,
     ) -> None:
-        self._word = map_words(word, writes=True)
+        self._words = map_words(words, writes=True)
+        self._is_held = is_held
         self._seconds = seconds
         self._load_seconds = load_seconds
         self._replace = replace
@@ -74,7 +82,10 @@ class WorkerPlanes:
         self._links: dict[int, WorkerLink] = {}
         self._serving: dict[int, WorkerLink] = {}
         self._loaded = LoadedVersions(tell)
-        self._plan = self._next = Plan()  # two plans from `prepare` until `commit`
+        self._first = self._words[1] + 1 if self._words[1] else 0
+        self._words[1] = self._first
+        self._plan = self._next = Plan(self._first)  # two plans from `prepare` until `commit`
+        self._waiting: list[WorkerLink] = []  # may take connections from the next commit on
         self._is_closed = False
 
     # --- what control asks for ---------------------------------------------------------------------------------------
@@ -126,8 +137,9 @@ class WorkerPlanes:
         They have ended when this returns: nobody answers with an older plan once this one is committed.
         """
         with self._lock:
-            self._next = command.plan
-            answers = {link: link.channel.ask(PrepareOrder.of(command.plan)) for link in self._serving.values()}
+            self._next = Plan(self._first + command.plan.generation, command.plan.routes)
+            self._words[1] = self._next.generation
+            answers = {link: link.channel.ask(PrepareOrder.of(self._next)) for link in self._serving.values()}
         failures = find_failures(answers, PlanPrepared, self._seconds)
         with self._lock:
             for link in failures:
@@ -140,14 +152,32 @@ class WorkerPlanes:
     def commit(self, command: Commit) -> None:
         """Let the prepared plan answer on all workers: one word. The message only wakes those that are idle."""
         with self._lock:
-            assert self._next.generation == command.generation
+            assert self._next.generation == self._first + command.generation
             reach("workers-prepared")
-            self._word[0] = command.generation
-            reach("workers-committed")
             self._plan = self._next
-            for link in self._serving.values():
-                link.generation = command.generation
-                link.channel.send(command)
+            self._commit_plan()
+
+    def release(self) -> None:
+        """Commit what was held back, and everything from now on. Any thread; more than once is harmless."""
+        with self._lock:
+            self._is_held = False
+            if self._next is self._plan:  # else its commit follows
+                self._commit_plan()
+
+    def _commit_plan(self) -> None:
+        if self._is_held:
+            return
+        self._words[0] = self._plan.generation
+        reach("workers-committed")
+        for link in self._serving.values():
+            self._tell_commit(link)
+        waiting, self._waiting = self._waiting, []
+        for link in waiting:
+            link.channel.send(Accept())
+
+    def _tell_commit(self, link: WorkerLink) -> None:
+        link.generation = self._plan.generation
+        link.channel.send(Commit(self._plan.generation))
 
     def unload(self, command: Unload) -> Draining:
         """Let all workers free a version; `Drained` follows when the last of them has."""
@@ -201,7 +231,10 @@ class WorkerPlanes:
                     if prepared == wanted:
                         link.doing = None
                         self._serving[link.index] = link
-                        link.channel.send(Accept())
+                        if self._is_held:
+                            self._waiting.append(link)
+                        else:
+                            link.channel.send(Accept())
                         return None
                     answers = self._send_plans(link)
                 for answer in answers:
@@ -213,8 +246,8 @@ class WorkerPlanes:
     def _send_plans(self, link: WorkerLink) -> list[Future[Any]]:
         """Send the plan that answers, and the one under preparation, if any."""
         answers = [link.channel.ask(PrepareOrder.of(self._plan))]
-        link.channel.send(Commit(self._plan.generation))
-        link.generation = self._plan.generation
+        if not self._is_held:
+            self._tell_commit(link)
         if self._next is not self._plan:
             answers.append(link.channel.ask(PrepareOrder.of(self._next)))
         return answers

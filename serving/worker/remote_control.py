@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -17,11 +17,11 @@ import structlog
 from serving.api.counts import list_leases
 from serving.domain.decision import Decision, DecisionRefused
 from serving.domain.errors import StateUnavailable, Unavailable, UnknownModel
-from serving.domain.plan import Commit, Fact, Loaded, LoadFailed, ReplaceHost, ReportOutage, Unload
+from serving.domain.plan import Commit, Fact, HostGone, Loaded, LoadFailed, ReplaceHost, ReportOutage, Unload
 from serving.domain.status import HistoryEntry, ModelSummary, Status, WorkerStatus
 from serving.domain.version import VersionId
 from serving.failpoints import reach
-from serving.plane.active_reference import HoldsActive
+from serving.plane.active_reference import HoldsActive, read
 from serving.plane.fair_turns import Turns
 from serving.plane.plane import Plane
 from serving.telemetry.metrics import Metrics
@@ -60,6 +60,7 @@ from serving.worker.remote_host import RemoteHost
 LOAD_THREADS = 2
 RETRY_SECONDS = 1
 SUPERVISOR_GONE, ORDER_FAILED = 3, 4  # exit statuses
+HOSTS_GONE = "the process that holds the model has ended with control, which is started again; try again"
 
 log = structlog.get_logger("serving.worker")
 
@@ -73,12 +74,22 @@ class HoldsPublished(HoldsActive, Protocol):
 class RemoteControl:
     """One worker's link to control. It implements `Operator`, `Counts` and `Background` for the HTTP side.
 
-    When the supervisor is gone this process ends at once: nobody would know it any more. So it does when it cannot do
-    what control says.
+    When control is gone, or this process cannot do what control says, `give_up` is called with an exit status: nobody
+    would know this process any more. If it does not end this process, the channel is closed, and the versions that are
+    loaded answer until another commit. With `takes_over` those of an earlier `RemoteControl` answer until this one's
+    first commit.
     """
 
     def __init__(
-        self, state: HoldsPublished, channel_socket: Any, committed: memoryview, turns: Turns, metrics: Metrics
+        self,
+        state: HoldsPublished,
+        channel_socket: Any,
+        committed: memoryview,
+        turns: Turns,
+        metrics: Metrics,
+        give_up: Callable[[int], object] = os._exit,
+        *,
+        takes_over: bool = False,
     ) -> None:
         self._state = state
         self._loop = asyncio.get_running_loop()
@@ -86,7 +97,10 @@ class RemoteControl:
         self._channel = WorkerChannel(channel_socket, TYPES, self._take, self._end, "control")
         self._loads = ThreadPoolExecutor(LOAD_THREADS, "serving-load")
         self._doing: dict[VersionId, Future[None]] = {}  # the last thing for each version; the reader's
-        self._plane = Plane(state, self._loop, turns, self._tell, committed)
+        self._plane = Plane(state, self._loop, turns, self._tell, committed, takes_over=takes_over)
+        self._give_up = give_up
+        self._lost = asyncio.Event()
+        self.is_lost = False
         self._may_accept = asyncio.Event()
         self._is_stopping = False
         self.on_started: Callable[[Status], None] = lambda _: None
@@ -96,8 +110,12 @@ class RemoteControl:
         self._channel.start()
 
     async def wait_until_loaded(self) -> None:
-        """Wait until everything that is committed is loaded: then this worker may take connections."""
+        """Wait until everything that is committed is loaded, or control is lost: this worker may take connections."""
         await self._may_accept.wait()
+
+    async def wait_until_lost(self) -> None:
+        """Wait until control is gone or the channel is closed."""
+        await self._lost.wait()
 
     def note_accepting(self) -> None:
         """Tell the supervisor that connections are taken."""
@@ -108,6 +126,20 @@ class RemoteControl:
         self._is_stopping = True
         self._loads.shutdown(wait=False, cancel_futures=True)
         self._channel.close()
+
+    def settle(self) -> bool:
+        """After the loss, return whether what was loaded here answers; else free it. Event loop thread only."""
+        with suppress(Unavailable):
+            read(self._state)
+        if self._plane.is_answering:
+            return True
+        self._state.prepared = self._state.active
+        self._plane.retire()
+        return False
+
+    def retire(self) -> None:
+        """Free what is loaded: another one's versions answer now. Only after the loss."""
+        self._plane.retire()
 
     def announce_stop(self) -> None:
         """Tell the supervisor that this worker ends, and wait no more for what is to be loaded."""
@@ -148,26 +180,27 @@ class RemoteControl:
         try:
             return await asyncio.wrap_future(self._channel.ask(question))
         except ChannelClosed:
-            raise Unavailable("this worker is about to end; try again", RETRY_SECONDS) from None
+            raise Unavailable("this worker has lost its control; try again", RETRY_SECONDS) from None
 
     # --- what control says: the thread that reads --------------------------------------------------------------------
 
     def _take(self, received: Received) -> None:
-        with self._ending_on_failure(type(received.message).__name__):
+        with self._giving_up_on_failure(type(received.message).__name__):
             self._carry_out(received)
 
     @contextmanager
-    def _ending_on_failure(self, what: str) -> Iterator[None]:
-        """End this process if something cannot be done that control counts on: a successor begins anew."""
+    def _giving_up_on_failure(self, what: str) -> Iterator[None]:
+        """Give up if something cannot be done that control counts on: a successor begins anew."""
         try:
             yield
         except Exception:  # noqa: BLE001  (whatever it is)
             if self._is_stopping:
                 return
             try:
-                log.exception("order_failed", order=what, effect="this worker ends")
+                log.exception("order_failed", order=what, effect="this worker gives up")
             finally:
-                os._exit(ORDER_FAILED)
+                self._give_up(ORDER_FAILED)
+            self._channel.close()
 
     def _carry_out(self, received: Received) -> None:
         message = received.message
@@ -206,7 +239,7 @@ class RemoteControl:
         def run() -> None:
             if before is not None:
                 wait((before,))  # it was submitted before: it is done, or runs
-            with self._ending_on_failure(f"{key.model}/{key.version}"):
+            with self._giving_up_on_failure(f"{key.model}/{key.version}"):
                 do()
 
         if self._is_stopping:
@@ -261,11 +294,25 @@ class RemoteControl:
 
     def _tell(self, fact: Fact) -> None:
         self._channel.send(fact)
+        if self.is_lost and isinstance(fact, HostGone):
+            self._report_outage(fact.key)
 
     def _end(self) -> None:
+        self.is_lost = True
         if not self._is_stopping:
-            log.error("supervisor_gone", effect="this worker ends")
-            os._exit(SUPERVISOR_GONE)
+            try:
+                log.error("control_gone", pid=os.getpid())
+            finally:
+                self._give_up(SUPERVISOR_GONE)
+            for key in self._plane.list_versions():
+                self._report_outage(key)
+        for event in (self._may_accept, self._lost):
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(event.set)
+
+    def _report_outage(self, key: VersionId) -> None:
+        """Let no request wait for a host that this control will not bring any more."""
+        self._plane.report_outage(ReportOutage(key, HOSTS_GONE, RETRY_SECONDS))
 
     # --- the event loop ----------------------------------------------------------------------------------------------
 

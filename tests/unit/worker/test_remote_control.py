@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from serving.domain.plan import Draining, Load, Loaded, Unload
+from serving.domain.plan import Draining, Load, Loaded, Route, Unload
 from serving.plane.fair_turns import make_turns
 from serving.telemetry.metrics import Metrics
 from serving.wire.shared_words import make_words, map_words
 from serving.wire.worker_channel import Received, WorkerChannel
-from serving.wire.worker_messages import TYPES, Leaving, LoadOrder, Sync
+from serving.wire.worker_messages import TYPES, Leaving, LoadOrder, PrepareOrder, Sync
 from serving.worker import remote_control
-from serving.worker.remote_control import ORDER_FAILED, RemoteControl
+from serving.worker.remote_control import ORDER_FAILED, SUPERVISOR_GONE, RemoteControl
 from tests.unit.supervisor.fake_workers import key_of, load_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="several workers need Linux")
@@ -36,7 +36,8 @@ class SlowPlane:
     may_load: threading.Event
     done: list[str]
 
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, *_: Any, takes_over: bool) -> None:
+        assert not takes_over
         type(self).may_load, type(self).done = threading.Event(), []
 
     def load(self, command: Load, process: object = None) -> Loaded:
@@ -137,3 +138,27 @@ async def run():
 
 asyncio.run(run())
 """
+
+
+def test_a_process_that_goes_on_closes_the_channel_when_it_cannot_do_what_it_is_told() -> None:
+    """In somebody's own application nothing ends the process: it attaches again."""
+
+    async def run() -> list[int]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        fd, given_up, ended = make_words("test"), list[int](), threading.Event()
+        turns = make_turns()
+        state: Any = SimpleNamespace()
+        control = RemoteControl(state, theirs, map_words(fd), turns, Metrics("0"), given_up.append)
+        supervisor = WorkerChannel(ours, TYPES, lambda _: None, ended.set)
+        supervisor.start()
+        control.start()
+        supervisor.send(PrepareOrder(1, {"m": Route(key_of(1), (key_of(1),))}))  # which is not loaded
+        await control.wait_until_lost()
+        assert control.settle(), "what answered before answers"
+        await asyncio.to_thread(ended.wait, 20)
+        control.stop()
+        turns.executor.shutdown()
+        os.close(fd)
+        return given_up
+
+    assert asyncio.run(run()) == [ORDER_FAILED, SUPERVISOR_GONE]
