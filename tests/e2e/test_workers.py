@@ -121,7 +121,8 @@ def test_clients_go_back_when_workers_only_hear_of_a_commit(tmp_path: Path) -> N
     write_version(tmp_path / "store" / "m", 1, answering(1))
     entry = (MATERIAL / "messages_only.py",)
     settings = {"SERVING_SERVER__WORKERS": "3"}
-    with serving(tmp_path, wait_ready=True, entry=entry, **settings) as server, Clients(server.url, "m") as clients:
+    running = serving(tmp_path, wait_ready=True, entry=entry, imports_anew=False, **settings)
+    with running as server, Clients(server.url, "m") as clients:
         version = 1
         while not find_going_back(clients.seen):
             version += 1
