@@ -23,6 +23,8 @@ from tests.e2e.real_time import Clients
 from tests.e2e.test_workers import answering, assert_sound
 
 WORKER_SECONDS = 2
+PATIENCE_SECONDS = 90.0
+DEADLY, STOPS = "666", "workers-stop"  # see odd_workers.py
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -31,8 +33,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     directory = tmp_path_factory.mktemp("deaths")
     write_version(directory / "store" / "m", 1, answering(1))
     write_version(directory / "store" / "hosted", 1, constant(1))
-    settings = {"SERVING_SERVER__WORKERS": "3", "SERVING_SERVER__WORKER_SECONDS": str(WORKER_SECONDS)}
-    with serving(directory, wait_ready=True, **settings) as server:
+    settings = {
+        "SERVING_SERVER__WORKERS": "3",
+        "SERVING_SERVER__WORKER_SECONDS": str(WORKER_SECONDS),
+        "SERVING_CANDIDATE__RETRY_SECONDS": "300",
+    }
+    with serving(directory, wait_ready=True, entry=(MATERIAL / "odd_workers.py",), **settings) as server:
         server.wait_active("m", 1)
         server.wait_active("hosted", 1)
         yield server
@@ -59,7 +65,7 @@ def ask(server: Server, path: str) -> Any:
             return server.client.get(server.url + path, headers={"Connection": "close"}, timeout=10)
         return None
 
-    return until(get, f"an answer to {path}")
+    return until(get, f"an answer to {path}", PATIENCE_SECONDS)
 
 
 def list_workers(server: Server) -> list[dict[str, Any]]:
@@ -69,13 +75,24 @@ def list_workers(server: Server) -> list[dict[str, Any]]:
 
 def wait_workers(server: Server, condition: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
     """Wait until the list of workers is as wanted, and return it."""
-    return until(lambda: condition(workers := list_workers(server)) and workers, "the workers as wanted")
+    return until(
+        lambda: condition(workers := list_workers(server)) and workers, "the workers as wanted", PATIENCE_SECONDS
+    )
 
 
 def wait_successor(server: Server, index: int, pid: int) -> dict[str, Any]:
     """Wait until another process than `pid` serves as this worker."""
     found = wait_workers(server, lambda all_: all_[index]["state"] == "serving" and all_[index]["pid"] != pid)
     return found[index]
+
+
+def await_swap(clients: Clients, version: int) -> None:
+    until(lambda: any(one.version == version for one in clients.seen), "the swap", PATIENCE_SECONDS)
+
+
+def await_traffic(clients: Clients) -> None:
+    seen = len(clients.seen)
+    until(lambda: len(clients.seen) > seen + 200, "traffic going on", PATIENCE_SECONDS)
 
 
 def events(server: Server, name: str) -> list[dict[str, Any]]:
@@ -91,8 +108,7 @@ def test_a_hung_worker_is_replaced_and_the_others_go_on(server: Server) -> None:
     with Clients(server.url, "m") as clients:
         os.kill(hung["pid"], signal.SIGSTOP)
         successor = wait_successor(server, 1, hung["pid"])
-        seen = len(clients.seen)
-        until(lambda: len(clients.seen) > seen + 200, "traffic going on")
+        await_traffic(clients)
     assert successor["restarts"] == hung["restarts"] + 1
     assert [one["pid"] for one in list_workers(server) if one["index"] != 1] == others
     assert {one.status for one in clients.failures()} <= {0}
@@ -107,12 +123,11 @@ def test_a_worker_that_stops_during_a_swap_holds_it_up_and_answers_nothing_old(s
     with Clients(server.url, "m") as clients:
         os.kill(stopped["pid"], signal.SIGSTOP)
         server.drop("m", version, answering(version))
-        until(lambda: any(one.version == version for one in clients.seen), "the swap")
+        await_swap(clients, version)
         with contextlib.suppress(ProcessLookupError):
             os.kill(stopped["pid"], signal.SIGCONT)
         wait_successor(server, 2, stopped["pid"])
-        seen = len(clients.seen)
-        until(lambda: len(clients.seen) > seen + 200, "traffic going on")
+        await_traffic(clients)
     assert_sound(clients)
     assert {one.status for one in clients.failures()} <= {0}
 
@@ -120,30 +135,19 @@ def test_a_worker_that_stops_during_a_swap_holds_it_up_and_answers_nothing_old(s
 def test_a_worker_that_hangs_while_it_starts_holds_up_no_swap(server: Server, version: int) -> None:
     """It is stopped before its event loop runs, so that only its loads are waited for, which may take long."""
     before = list_workers(server)[0]
-    starter = stop_successor(server, before["pid"])
+    (server.directory / STOPS).touch()
+    os.kill(before["pid"], signal.SIGKILL)
+    starter = wait_workers(server, lambda all_: all_[0]["pid"] not in (None, before["pid"]))[0]["pid"]
+    (server.directory / STOPS).unlink()
     with Clients(server.url, "m", count=4) as clients:
         server.drop("m", version, answering(version))
-        until(lambda: any(one.version == version for one in clients.seen), "the swap")
+        await_swap(clients, version)
         workers = list_workers(server)
         assert (workers[0]["pid"], workers[0]["state"]) == (starter, "starting")
         os.kill(starter, signal.SIGCONT)
         assert wait_successor(server, 0, before["pid"])["generation"] == workers[1]["generation"]
-        seen = len(clients.seen)
-        until(lambda: len(clients.seen) > seen + 200, "traffic going on")
+        await_traffic(clients)
     assert_sound(clients)
-
-
-def stop_successor(server: Server, pid: int) -> int:
-    """Kill a worker, and stop its successor as soon as there is one; returns its process id."""
-    parent = psutil.Process(pid).ppid()
-    children = Path(f"/proc/{parent}/task/{parent}/children")
-    known = set(children.read_text().split())
-    os.kill(pid, signal.SIGKILL)
-    while not (new := set(children.read_text().split()) - known):
-        pass
-    starter = int(new.pop())
-    os.kill(starter, signal.SIGSTOP)
-    return starter
 
 
 # --- out of memory ----------------------------------------------------------------------------------------------------
@@ -158,10 +162,9 @@ def test_a_worker_without_memory_for_a_version_is_replaced_and_the_others_swap(
     with Clients(server.url, "m") as clients:
         resource.prlimit(poor["pid"], resource.RLIMIT_AS, (limit, limit))
         server.drop("m", version, answering(version))
-        until(lambda: any(one.version == version for one in clients.seen), "the swap")
+        await_swap(clients, version)
         wait_successor(server, index, poor["pid"])
-        seen = len(clients.seen)
-        until(lambda: len(clients.seen) > seen + 200, "traffic going on")
+        await_traffic(clients)
     assert_sound(clients)
     assert server.active("m") == str(version)
     assert {one["generation"] for one in list_workers(server)} == {list_workers(server)[0]["generation"]}
@@ -209,23 +212,21 @@ def state_of(server: Server, version: str) -> dict[str, Any]:
     return next((one for one in versions if one["version"] == version), {"state": "unknown"})
 
 
-def test_a_version_that_kills_workers_is_refused_and_one_worker_never_sees_it(tmp_path: Path) -> None:
-    write_version(tmp_path / "store" / "m", 1, answering(1))
-    settings = {"SERVING_SERVER__WORKERS": "3", "SERVING_CANDIDATE__RETRY_SECONDS": "300"}
-    entry = (MATERIAL / "deadly_version.py",)
-    with serving(tmp_path, wait_ready=True, entry=entry, **settings) as server:
-        spared = list_workers(server)[2]["pid"]
-        with Clients(server.url, "m") as clients:
-            server.drop("m", 2, answering(2))
-            until(lambda: state_of(server, "2")["state"] == "FAILED", "version 2 refused")
-            wait_workers(server, lambda workers: all(one["state"] == "serving" for one in workers))
-        died = "worker 0 has ended while it loaded it; worker 1 has ended while it loaded it"
-        assert died in state_of(server, "2")["reason"]
-        assert {one.version for one in clients.seen if one.status == 200} == {1}
-        workers = list_workers(server)
-        assert workers[2]["pid"] == spared
-        assert [one["restarts"] for one in workers] == [1, 1, 0]
-        assert [one["how"] for one in events(server, "worker_ended")] == ["SIGSEGV", "SIGSEGV"]
+def test_a_version_that_kills_workers_is_refused_and_one_worker_never_sees_it(server: Server) -> None:
+    before = list_workers(server)
+    active = server.active("m")
+    with Clients(server.url, "m") as clients:
+        server.drop("m", DEADLY, answering(2))
+        until(lambda: state_of(server, DEADLY)["state"] == "FAILED", "the version refused", PATIENCE_SECONDS)
+        after = wait_workers(server, lambda all_: all(one["state"] == "serving" for one in all_))
+        await_traffic(clients)
+    died = "worker 0 has ended while it loaded it; worker 1 has ended while it loaded it"
+    assert died in state_of(server, DEADLY)["reason"]
+    assert {one.version for one in clients.seen if one.status == 200} == {int(active or 0)}
+    assert after[2]["pid"] == before[2]["pid"]
+    assert [one["restarts"] for one in after] == [one["restarts"] + (one["index"] < 2) for one in before]
+    ended = [one["how"] for one in events(server, "worker_ended") if one["pid"] in (before[0]["pid"], before[1]["pid"])]
+    assert ended == ["SIGSEGV", "SIGSEGV"]
 
 
 # --- the nursery ------------------------------------------------------------------------------------------------------
@@ -362,21 +363,21 @@ def test_workers_that_die_again_and_again_back_off_and_everything_says_so(server
     others = [one["pid"] for one in list_workers(server)[1:]]
     killed: set[int] = set()
 
-    def kill_and_see() -> dict[str, Any] | None:
+    def kill_and_see() -> tuple[dict[str, Any], httpx.Response] | None:
         one = list_workers(server)[0]
         if one["pid"] and one["pid"] not in killed:
             killed.add(one["pid"])
             with contextlib.suppress(ProcessLookupError):
                 os.kill(one["pid"], signal.SIGKILL)
-        return one if one["state"] == "waiting" and len(killed) > 1 else None
+        ready = ask(server, "/health/ready")
+        says_so = str(ready.json()["reason"]).startswith("worker 0 does not serve:")
+        return (one, ready) if one["state"] == "waiting" and says_so else None
 
-    waiting = until(kill_and_see, "a worker that waits")
+    waiting, ready = until(kill_and_see, "a worker that waits, and says so", PATIENCE_SECONDS)
     assert waiting["pid"] is None
     assert waiting["reason"].startswith("SIGKILL")
     assert waiting["retry_at"] > waiting["started_at"]
-    ready = ask(server, "/health/ready")
     assert ready.status_code == 200
-    assert ready.json()["reason"].startswith("worker 0 does not serve:")
     assert [one["pid"] for one in list_workers(server)[1:]] == others
     told = events(server, "worker_waits")[-1]
     assert (told["worker"], told["level"], told["effect"]) == (0, "error", "2 of 3 workers serve")
