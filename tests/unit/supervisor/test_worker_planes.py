@@ -10,6 +10,7 @@ import pytest
 from serving.domain.plan import Commit, Drained, Draining, Loaded, LoadFailed, Unload
 from serving.wire.worker_channel import Received
 from serving.wire.worker_messages import Accept, LoadOrder, PlanPrepared, PrepareOrder
+from tests.e2e.harness import until
 from tests.unit.supervisor.fake_workers import Running, Service, key_of, load_of, prepare_of, service
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="several workers need Linux")
@@ -207,8 +208,7 @@ def test_unloading_waits_for_no_worker_and_ends_when_all_have_drained(planes: Se
     slow.wait_for(Unload)
     assert planes.facts == []
     slow.channel.send(Drained(key_of(1), "it leaked"))
-    slow.die()
-    slow.link.has_ended.wait(10)
+    until(lambda: planes.facts, "the fact")
     assert planes.facts == [Drained(key_of(1), "it leaked")]
 
 
