@@ -91,8 +91,8 @@ class WorkerChannel:
 
     def start(self) -> None:
         """Start to read and to write."""
+        self._writer.start()  # first: the reader waits for its end when the other process is gone already
         self._reader.start()
-        self._writer.start()
 
     def send(self, message: Any, descriptors: Descriptors = (), *, number: int = 0, answers: bool = False) -> None:
         """Send a message with copies of `descriptors`, which stay the caller's. Nothing is told when that fails."""
