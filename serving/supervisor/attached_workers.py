@@ -157,7 +157,7 @@ class AttachedWorkers:
     # --- a thread that takes connections, and a short one for each ---------------------------------------------------
 
     def _accept(self) -> None:
-        while True:
+        while self._listener.fileno() >= 0:
             try:
                 sock, _ = self._listener.accept()
             except OSError as error:

@@ -160,6 +160,7 @@ def test_no_client_goes_back_and_no_request_fails_over_swaps(model: str, make: A
 def test_processes_share_one_control_and_one_host_and_are_counted_together(server: Application) -> None:
     pids = {one["pid"] for one in workers_of(server)}
     assert len(pids) == PROCESSES
+    assert server.predict("m").status_code == 200
     assert sum(one["requests"] for one in workers_of(server)) >= count_answers(server, "m") > 0
     assert server.control().pid not in pids
     environments = [one for one in _children_of(server.control()) if _children_of(one)]

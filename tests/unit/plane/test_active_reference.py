@@ -136,3 +136,18 @@ def test_a_request_reads_the_reference_once() -> None:
     state = State()
     lease(state, "m")  # type: ignore[arg-type]
     assert state.reads == 1
+
+
+def test_a_process_that_control_goes_on_without_answers_nothing() -> None:
+    """What it has is older than what is committed, and so is what it has prepared."""
+    word = [1]
+    old = ActiveReference({"m": make_model_reference(servable("1"))}, 1, word)
+    prepared = ActiveReference({"m": make_model_reference(servable("2"))}, 2, word)
+    state = SimpleNamespace(active=old, prepared=prepared)
+    assert active_reference.read(state) is old
+    word[0] = 3
+    with pytest.raises(Unavailable, match="does not know yet which versions answer now"):
+        lease(state, "m")
+    assert state.active is old
+    word[0] = 2
+    assert active_reference.read(state) is prepared
