@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -55,7 +56,11 @@ class ZygoteSource:
 
 
 class LaunchedPopen(subprocess.Popen):  # type: ignore[type-arg]
-    """A program, no child of this process. It takes `args`, `cwd`, `env`, descriptors and `start_new_session`."""
+    """A program, no child of this process. It takes `args`, `cwd`, `env`, descriptors and `start_new_session`.
+
+    It ignores the signals that this process ignores; limits and niceness are those that this process had when it first
+    started one.
+    """
 
     _source: ZygoteSource | None = None
     _source_lock = threading.Lock()
@@ -75,6 +80,7 @@ class LaunchedPopen(subprocess.Popen):  # type: ignore[type-arg]
             "cwd": str(given["cwd"] or Path.cwd()),
             "env": dict(given["env"] or os.environ),
             "session": given["start_new_session"],
+            "ignored": [int(each) for each in signal.valid_signals() if signal.getsignal(each) is signal.SIG_IGN],
         }
         ends = [(given["p2cread"], given["p2cwrite"]), (given["c2pwrite"], given["c2pread"])]
         ends.append((given["errwrite"], given["errread"]))

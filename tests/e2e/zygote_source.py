@@ -8,8 +8,9 @@ asks for (see `launch`) it forks a process, which forks the zygote-to-be and the
 the server is a program of its own, the zygote is its child, and `adopting` hands the zygote over when the server starts
 one. One request at a time comes over the socket FD::
 
-    start     JSON with args, cwd, env, session; descriptors 0, 1 and 2 of the server -> process id
-    reap      JSON with pid                                                           -> process id or 0, status
+    start     JSON with args, cwd, env, session, and the signals that are ignored;
+              descriptors 0, 1 and 2 of the server                                 -> process id
+    reap      JSON with pid                                                        -> process id or 0, status
 """
 
 from __future__ import annotations
@@ -30,8 +31,7 @@ from typing import Any, NoReturn
 MOST_BYTES = 1 << 17
 REPLY = struct.Struct("<qq")  # process id, or a negative error number; status as waitpid gives it
 ADOPTING = str(Path(__file__).with_name("adopting.py"))
-# Popen gives them back to a program, too: Python ignores them in itself
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)  # in itself; Popen does not let programs inherit that either
 _environment = dict(os.environ)  # scikit-learn adds to it when it is imported
 
 
@@ -85,19 +85,29 @@ def _become_server(asked: dict[str, Any], descriptors: list[int]) -> NoReturn:
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
     os.closerange(3, 256)  # all sockets of this process are among them
+    _ignore_signals(asked["ignored"])
     ours, theirs = socket.socketpair()
     zygote = os.fork()
     if zygote == 0:
         with _ending_after():
             ours.close()
             _become_zygote(theirs)
-    for number in _IGNORED_BY_PYTHON:
+    for number in IGNORED_BY_PYTHON:
         signal.signal(number, signal.SIG_DFL)
     ours.set_inheritable(True)
     python, *rest = asked["args"]
     options = rest.index("-m") if rest[0].startswith("-") else 0
     rest[options:options] = [ADOPTING, str(ours.fileno()), str(zygote)]
     os.execve(python, [python, *rest], asked["env"])
+
+
+def _ignore_signals(ignored: list[int]) -> None:
+    """Ignore these signals and no others, but for those that Python ignores in itself."""
+    for number in signal.valid_signals() - {*IGNORED_BY_PYTHON}:
+        if number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+        elif signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _become_zygote(server: socket.socket) -> None:
