@@ -22,7 +22,7 @@ from tests.e2e.harness import MATERIAL, TOKEN, Server, connect, constant, servin
 from tests.e2e.real_time import Clients
 from tests.e2e.test_workers import answering, assert_sound
 
-WORKER_SECONDS = 2
+WORKER_SECONDS = 3
 PATIENCE_SECONDS = 90.0
 DEADLY, STOPS = "666", "workers-stop"  # see odd_workers.py
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
