@@ -86,7 +86,7 @@ def _measure(run: Run, generator: Generator) -> Found:
         one, two, four, other = start("one", 1), start("two", 2), start("four", 4), start("other", 1)
         services = {ONE: (one,), TWO: (two,), FOUR: (four,), PAIR: (one, other)}
         load_in_rounds(services, generator, connections=CONNECTIONS, rounds=1, seconds=1)  # a warm-up
-        rounds = run.count(12, 2)
+        rounds = run.count(10, 2)
         turns = load_in_rounds(services, generator, connections=CONNECTIONS, rounds=rounds, seconds=1)
         on_one_core = _load_on_one_core(run, {ONE: (one,), TWO: (two,), FOUR: (four,)}, rounds)
         loaded = weigh_workers(four)
