@@ -6,7 +6,7 @@ import json
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,25 +50,29 @@ class CommittedWord:
 
 
 class WorkerClients:
-    """Some connections to each worker of a service. Blocks.
-
-    Workers keep their connections even, so that with two for each worker none is without one when some have moved.
-    """
+    """One connection to each worker of a service, for as long as workers keep them. Blocks."""
 
     def __init__(self, server: Server, path: str, body: bytes) -> None:
-        """Connect until there are so many, and every worker has one; raises RuntimeError when none reaches a worker."""
+        """Connect until every worker has a connection; raises RuntimeError when none reaches a worker."""
         self._request = request_bytes(path, body)
-        self._connections: list[Connection] = []
-        pids = [one["pid"] for one in server.get("/workers")["workers"]]
-        while len(self._connections) < 2 * len(pids) or not self._reach(pids):
-            if len(self._connections) == MOST_CONNECTIONS:
+        self._pids = [one["pid"] for one in server.get("/workers")["workers"]]
+        made: list[Connection] = []
+        found: dict[int, Connection] = {}
+        while len(found) < len(self._pids):
+            if len(made) == MOST_CONNECTIONS:
                 raise RuntimeError(f"{MOST_CONNECTIONS} connections do not reach every worker")
-            self._connections.append(Connection(server.url))
-            self._connections[-1].exchange(self._request)  # then it is accepted
+            made.append(Connection(server.url))
+            made[-1].exchange(self._request)  # then it is accepted
+            found = {pid: one for pid in self._pids for one in made if one.port in _peer_ports(pid)}
+        self._connections = list(found.values())
+        for connection in made:
+            if connection not in self._connections:
+                connection.close()
 
-    def _reach(self, pids: Iterable[int]) -> bool:
+    def reach_all(self) -> bool:
+        """Whether every worker still has a connection: workers pass connections to others that have fewer."""
         ports = {connection.port for connection in self._connections}
-        return all(ports & _peer_ports(pid) for pid in pids)
+        return all(ports & _peer_ports(pid) for pid in self._pids)
 
     def ask_all(self) -> set[str]:
         """Send one request over each connection, wait for all answers, and return the versions that they name."""

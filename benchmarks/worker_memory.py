@@ -59,6 +59,5 @@ def weigh_host(run: Run, workers: int) -> tuple[float, int]:
         for _ in range(5 * workers):
             server.predict("large", [[0.0] * 20]).raise_for_status()
         time.sleep(QUIET_SECONDS)
-        not_hosts = {one["pid"] for one in server.get("/workers")["workers"]}
-        hosts = [one.pid for one in server.hosts() if one.pid not in not_hosts]
+        hosts = [one.pid for one in server.hosts() if ZYGOTE in one.cmdline()]  # not workers, nor what they come from
         return sum(memory_of(pid).resident for pid in hosts) / MB, len(hosts)

@@ -36,16 +36,21 @@ def publish_forest(store: Path, version: int) -> Path:
 def time_commits(server: Server, versions: Sequence[Path]) -> list[float]:
     """Rename one version after another into the store; return ms from each commit to the last worker's answer.
 
-    The service is not asked otherwise. Blocks.
+    The service is not asked otherwise. A commit before which a connection has moved to another worker is left out; when
+    all are, RuntimeError is raised. Blocks.
     """
-    word, clients = CommittedWord(server), WorkerClients(server, FOREST_PATH, BODY)
+    word = CommittedWord(server)
     found = []
     for path in versions:
-        log = LogReader(server)
+        log, clients = LogReader(server), WorkerClients(server, FOREST_PATH, BODY)
         act = partial(path.rename, server.store / "forest" / path.name)
-        found.append(time_commit(word, clients, act, path.name) * 1000)
+        seconds = time_commit(word, clients, act, path.name)
+        if clients.reach_all():
+            found.append(seconds * 1000)
+        clients.close()
         log.wait_active("forest", path.name)
-    clients.close()
+    if not found:
+        raise RuntimeError("connections moved before each commit")
     return found
 
 

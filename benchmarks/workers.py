@@ -30,12 +30,11 @@ answered; for its target all processes of a service are on one core and the load
 because a request costs more on a machine whose cores are all busy, whatever answers it. Requests a second are \
 measured on two cores, with the generator beside them. "Two servers" are two services of one worker each, every one \
 with half of the connections and a generator of its own: what this machine allows. A commit is timed from when the \
-shared word last had the old generation (read about every 0.1 ms) until two connections to each worker have brought an \
-answer to a request sent thereafter, while nothing else is asked. Swaps under load: {rate:g} requests/s, open loop; \
-"before" is a stretch before each rename, "during" lasts from the rename until two seconds after the new version \
-became active, its evaluation and compilation on the same two cores included. Memory is read from \
-`/proc/<pid>/smaps_rollup` after two seconds at rest. The word's read is what `read` of the active reference takes \
-beyond reading an attribute."""
+shared word last had the old generation (read about every 0.1 ms) until every worker has answered a request sent \
+thereafter, while nothing else is asked. Swaps under load: {rate:g} requests/s, open loop; "before" is a stretch \
+before each rename, "during" lasts from the rename until two seconds after the new version became active, its \
+evaluation and compilation on the same two cores included. Memory is read from `/proc/<pid>/smaps_rollup` after two \
+seconds at rest. The word's read is what `read` of the active reference takes beyond reading an attribute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ def _measure(run: Run, generator: Generator) -> Found:
         one, two, four, other = start("one", 1), start("two", 2), start("four", 4), start("other", 1)
         services = {ONE: (one,), TWO: (two,), FOUR: (four,), PAIR: (one, other)}
         load_in_rounds(services, generator, connections=CONNECTIONS, rounds=1, seconds=1)  # a warm-up
-        rounds = run.count(12, 2)
+        rounds = run.count(10, 2)
         turns = load_in_rounds(services, generator, connections=CONNECTIONS, rounds=rounds, seconds=1)
         on_one_core = _load_on_one_core(run, {ONE: (one,), TWO: (two,), FOUR: (four,)}, rounds)
         loaded = weigh_workers(four)
