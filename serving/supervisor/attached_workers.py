@@ -254,9 +254,9 @@ class AttachedWorkers:
         link.channel = WorkerChannel(
             sock, TYPES, lambda received: self._control.take(link, received), link.has_ended.set, f"worker-{link.index}"
         )
+        process.link, process.sock = link, sock  # first, so that it is told what is published from now on
         self._control.greet(link)
         link.channel.start()
-        process.link, process.sock = link, sock
         self._set_state(process, WorkerState.STARTING)
         log.info("worker_attached", worker=link.index, pid=link.pid)
         try:
