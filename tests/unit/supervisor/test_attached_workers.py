@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from serving.telemetry.count_sheet import CountSheet
 from serving.wire.control_socket import (
     Admission,
     Hello,
+    Peer,
     connect_to_control,
     listen_for_processes,
     receive_admission,
@@ -49,7 +51,7 @@ class Metrics:
     def end_worker(self, index: int, cpu_seconds: float) -> None:
         assert cpu_seconds == 0.0
         self.before_end()
-        self.counted.pop(index)
+        self.counted.pop(index).close()
 
     def requests_by_worker(self) -> dict[int, int]:
         return {}
@@ -89,6 +91,9 @@ class Control:
         child = subprocess.Popen(["sleep", "60"])
         self._children.append(child)
         return child
+
+    def end_child(self, index: int) -> None:
+        self._children[index].kill()
 
     def connect(self, counts: int, settings: dict[str, str] | None = None) -> socket.socket:
         sock = connect_to_control(self.directory)
@@ -134,4 +139,66 @@ def test_a_change_of_the_status_right_after_the_first_one_reaches_a_process(cont
     channel.start()
     until(lambda: [one.worker_problem for one in seen] == [None, "something"], "both changes", 5)
     channel.close()
+    sheet.close()
+
+
+def test_memory_that_could_be_made_smaller_is_refused(control: Control) -> None:
+    """Control reads it, and would be killed by the system where it ends."""
+    unsealed = os.memfd_create("counts")
+    os.ftruncate(unsealed, 4 << 20)
+    small = CountSheet.create(records=1)
+    for fd in (unsealed, small.fd, sys.stderr.fileno()):
+        with control.connect(fd) as sock:
+            refused = greeting(sock)
+            assert refused is not None
+            assert refused.refusal == "the memory in which this process counts is missing, or could be made smaller"
+    os.close(unsealed)
+    small.close()
+    assert control.workers.list_status() == ()
+
+
+def test_other_users_are_told_nothing_about_the_settings(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Peer, "is_trusted", False)
+    sheet = CountSheet.create()
+    with control.connect(sheet.fd, {"store.path": "another"}) as sock:
+        assert greeting(sock) == Admission(refusal="this process is another user's")
+    assert not control.workers.close_if_empty(60.0), "nor do they end a control that waits for its processes"
+    sheet.close()
+
+
+def test_an_index_is_free_when_the_process_before_is_counted_no_more(control: Control) -> None:
+    """Otherwise the counts of the process that gets it would be closed in the place of the others."""
+    first, second = CountSheet.create(), CountSheet.create()
+    ending, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        ending.set()
+        may_end.wait(20)
+
+    with control.connect(first.fd) as sock:
+        assert greeting(sock) == Admission(0)
+    control.metrics.before_end = hold
+    control.end_child(0)
+    assert ending.wait(20)
+    with control.connect(second.fd) as sock:
+        assert greeting(sock) == Admission(1)
+    may_end.set()
+    until(lambda: list(control.metrics.counted) == [1], "the end of the first one only")
+    for sheet in (first, second):
+        sheet.close()
+
+
+def test_a_process_that_cannot_be_taken_now_attaches_again(control: Control) -> None:
+    def fail() -> None:
+        control.greeted = lambda: None
+        raise OSError("no descriptors")
+
+    control.greeted = fail
+    sheet = CountSheet.create()
+    with control.connect(sheet.fd) as sock:
+        assert greeting(sock) == Admission(0)
+        assert sock.recv(1 << 16) == b"", "the connection has ended"
+    with control.connect(sheet.fd) as sock:
+        assert greeting(sock) == Admission(0)
+        assert sock.recv(1 << 16) != b"", "the status"
     sheet.close()
